@@ -1,0 +1,259 @@
+//! The life of a capture on diagctl's side: begun under the lease, ended by publishing or by giving up.
+
+use std::collections::BTreeMap;
+
+use crate::clock::{self, Now};
+use crate::collect::{self, Source};
+use crate::config::Config;
+use crate::decide::{Plan, Process};
+use crate::error::Failure;
+use crate::fsio;
+use crate::lease::{self, Lease, NotHolder};
+use crate::proc::Proc;
+use crate::report::{self, Producer};
+use crate::state::{self, Found, ReportCost};
+use crate::store::commit::{self, Told};
+use crate::store::grant::{self, Grant};
+use crate::store::writer::{self, Room};
+use crate::store::{Store, events, index, meta, requests, sweep};
+
+/// Sets a capture up: `lease.json`, the staging directory, the grant, and the native reports. The caller holds the lease and
+/// has written the state.
+pub fn begin(
+    store: &Store,
+    config: &Config,
+    source: Source<'_>,
+    process: &Process,
+    plan: &Plan,
+    generation: u64,
+    now: &Now,
+) -> Result<Grant, Failure> {
+    let id = format!("{}-{}", clock::compact_utc(now.clock.wall_ms), fsio::random_hex()?);
+    let staging = store.staging(&id);
+    fsio::create_dir(&staging, 0o700)?;
+    widen_dir(store, &staging)?;
+    let grant = Grant {
+        meta: meta::Meta {
+            schema: meta::SCHEMA,
+            id: id.clone(),
+            sequence: generation,
+            created: clock::utc(now.clock.wall_ms),
+            store_ms: now.store_ms,
+            host: source.proc.hostname(),
+            boot_id: now.clock.boot_id.clone(),
+            pid: process.pid,
+            start_time: process.start_ticks,
+            role: process.role.clone(),
+            worker: process.name.clone(),
+            versions: BTreeMap::from([("diagctl".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+            rule: plan.rule.clone(),
+            trigger: meta::Trigger {
+                name: plan.trigger.to_owned(),
+                reason: plan.reason.clone(),
+                observed: plan.observed.clone(),
+            },
+            request: plan.request.clone(),
+            labels: plan
+                .second_of
+                .map(|first| ("pair_of_sequence".to_owned(), first.to_string()))
+                .into_iter()
+                .collect(),
+            ..meta::Meta::default()
+        },
+        planned: plan.reports.clone(),
+        generation,
+        granted_boot_ms: now.clock.boot_ms,
+    };
+    grant::write(&staging, &grant)?;
+    lease::write_record(
+        store.dir(),
+        &lease::Record {
+            schema: 1,
+            capture: id.clone(),
+            generation,
+            pid: process.pid,
+            start_ticks: process.start_ticks,
+            boot_id: now.clock.boot_id.clone(),
+            role: process.role.clone(),
+            worker: process.name.clone(),
+            rule: plan.rule.clone(),
+            granted_boot_ms: now.clock.boot_ms,
+            deadline_boot_ms: now.clock.boot_ms + crate::units::ms(config.guards.deadline),
+            ended: false,
+        },
+    )?;
+    if let Some(request) = &plan.request {
+        take_request(store, request, &id)?;
+    }
+    collect_native(store, config, source, plan, &staging)?;
+    Ok(grant)
+}
+
+fn widen_dir(store: &Store, staging: &std::path::Path) -> Result<(), Failure> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let parent = store.path("staging");
+    let mode = std::fs::symlink_metadata(&parent).map_err(|e| Failure::io("examine", &parent, e))?.mode();
+    if mode & 0o050 == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(staging, std::fs::Permissions::from_mode(0o750))
+        .map_err(|e| Failure::io("set the mode of", staging, e))
+}
+
+fn take_request(store: &Store, id: &str, capture: &str) -> Result<(), Failure> {
+    let Some(mut request) = requests::list(store)?.into_iter().find(|request| request.id == id) else {
+        return Ok(());
+    };
+    request.attempts += 1;
+    request.capture = Some(capture.to_owned());
+    requests::write(store, &request)
+}
+
+// A native report that cannot be made is an entry with its reason; only a store that cannot be written is a failure.
+fn collect_native(
+    store: &Store,
+    config: &Config,
+    source: Source<'_>,
+    plan: &Plan,
+    staging: &std::path::Path,
+) -> Result<(), Failure> {
+    let native: Vec<&String> = plan.reports.iter().filter(|name| producer(name) == Producer::Native).collect();
+    if native.is_empty() {
+        return Ok(());
+    }
+    let mut room = Room::measure(store, config)?;
+    for name in native {
+        match collect::open(name, source) {
+            // store_report notes the failure itself.
+            Ok(mut data) => drop(writer::store_report(&mut room, staging, name, &mut data)),
+            Err(why) => grant::write_sidecar(staging, &meta::Report::failed(name, why))?,
+        }
+    }
+    Ok(())
+}
+
+/// Who makes a report; one that diagctl does not know is the application's.
+pub fn producer(name: &str) -> Producer {
+    report::builtin(name).map_or(Producer::Inline, |(_, kind)| kind.producer)
+}
+
+/// Proves that the caller may write into a capture, and reads its grant. The work of one that lost the lease goes to the
+/// quarantine.
+pub fn join(store: &Store, lease: &Lease, id: &str) -> Result<Grant, Failure> {
+    if !index::is_id(id) {
+        let shown = crate::error::printable(id);
+        return Err(Failure::new(crate::exit_code::Exit::Usage, format!("{shown:?} is not the id of a capture"))
+            .hint("give the `capture` that acquire printed"));
+    }
+    let refusal = match lease.prove(store.dir(), id) {
+        Ok(record) => {
+            let grant = grant::read(&store.staging(id))?;
+            if grant.generation == record.generation {
+                return Ok(grant);
+            }
+            return Err(Failure::failed(format!("capture {id} is of another generation than the lease")));
+        }
+        Err(NotHolder::Failure(failure)) => return Err(failure),
+        Err(NotHolder::NotHeld { current } | NotHolder::Stale { current }) => current,
+    };
+    let staging = store.staging(id);
+    let superseded = refusal.as_deref() != Some(id);
+    if superseded && staging.is_dir() {
+        store.quarantine(&staging, "its dumper had lost the lease")?;
+    }
+    let now = match refusal {
+        Some(current) if superseded => format!("the lease has passed on to capture {current}"),
+        _ => "this descriptor does not hold the lease".to_owned(),
+    };
+    Err(Failure::failed(format!("capture {id} may not be written: {now}")).hint(
+        "pass the description on which `acquire` was granted; what was staged by a stale dumper is in quarantine/",
+    ))
+}
+
+/// Publishes a capture and does what follows: index, costs, request, retention, end of the lease.
+pub fn finish(
+    store: &Store,
+    config: &Config,
+    proc: &Proc,
+    lease: &Lease,
+    grant: &Grant,
+    told: &mut Told,
+) -> Result<meta::Meta, Failure> {
+    let boot_ms = clock::Reading::take(String::new()).boot_ms;
+    let duration = boot_ms.saturating_sub(grant.granted_boot_ms);
+    told.cost.insert("duration_ms".into(), duration.into());
+    let meta = match commit::publish(store, config, grant, told) {
+        Ok(meta) => meta,
+        Err(failure) => {
+            // Nothing was stored; what is left in staging is of no use to anyone.
+            let reason = failure.message.clone();
+            give_up(store, lease, grant, "failed", &reason)?;
+            return Err(failure);
+        }
+    };
+    // From here on the capture is durable. What follows is a cache, a convenience, or done again by the next command.
+    let follow_up = || -> Result<(), Failure> {
+        index::append(store, &index::Entry::of(store, &meta))?;
+        let stored = meta.reports.iter().filter(|report| report.error.is_none()).count();
+        let reason =
+            format!("{stored} of {} reports stored, {}", meta.reports.len(), crate::units::size(stored_bytes(&meta)));
+        events::record(
+            store,
+            &events::Event { rule: meta.rule.clone(), ..events::Event::about("published", &meta.id, &reason) },
+        );
+        remember_costs(store, &meta)?;
+        if let Some(request) = &meta.request {
+            requests::remove(store, request)?;
+        }
+        let found = state::load(store.dir())?;
+        let anchor = if let Found::State(state) = &found { state.clock.as_ref() } else { None };
+        let now = clock::Anchor::place(anchor, clock::Reading::take(proc.boot_id()));
+        sweep::collect(config, store, &now, Some(&meta.id))?;
+        Ok(())
+    };
+    if let Err(failure) = follow_up() {
+        events::record(
+            store,
+            &events::Event::about("failed", &meta.id, &format!("after publishing: {}", failure.message)),
+        );
+    }
+    end_lease(store, lease)?;
+    Ok(meta)
+}
+
+fn stored_bytes(meta: &meta::Meta) -> u64 {
+    meta.reports.iter().map(|report| report.stored_bytes).sum()
+}
+
+/// Discards a capture that came to nothing, says why, and ends the lease.
+pub fn give_up(store: &Store, lease: &Lease, grant: &Grant, event: &str, reason: &str) -> Result<(), Failure> {
+    let id = &grant.meta.id;
+    let discarded = store.discard(&store.staging(id));
+    events::record(store, &events::Event { rule: grant.meta.rule.clone(), ..events::Event::about(event, id, reason) });
+    if let Some(request) = &grant.meta.request {
+        requests::give_back(store, request, &format!("capture {id}: {reason}"))?;
+    }
+    end_lease(store, lease)?;
+    discarded
+}
+
+// The record stays for people, marked as ended; the lock goes last.
+fn end_lease(store: &Store, lease: &Lease) -> Result<(), Failure> {
+    if let Some(record) = lease::read_record(store.dir())? {
+        // A record that cannot be marked misleads nobody: the lock decides.
+        let _ = lease::write_record(store.dir(), &lease::Record { ended: true, ..record });
+    }
+    lease.release()
+}
+
+fn remember_costs(store: &Store, meta: &meta::Meta) -> Result<(), Failure> {
+    let _guard = store.lock()?;
+    let Found::State(mut state) = state::load(store.dir())? else { return Ok(()) };
+    let memory = meta.cost.get("copied_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    for report in meta.reports.iter().filter(|report| report.error.is_none()) {
+        let snapshot = producer(&report.name) == Producer::Snapshot;
+        let cost = ReportCost { memory_bytes: if snapshot { memory } else { 0 }, stored_bytes: report.stored_bytes };
+        state.costs.insert(format!("{}/{}", meta.role, report.name), cost);
+    }
+    state::save(store.dir(), &state)
+}

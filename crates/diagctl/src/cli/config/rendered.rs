@@ -1,0 +1,254 @@
+//! The merged configuration as JSON and as TOML with the source of each value. Both come from one list of values, and
+//! what is printed as TOML reads back as the same configuration.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::{Compression, Config, Loaded, Mode, Rule, Select, Snapshot, Source};
+use crate::units::{Amount, ms};
+
+/// `config show --json`.
+pub fn json(loaded: &Loaded) -> Value {
+    let values: Map<String, Value> = values(&loaded.config)
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), json!({ "value": value, "source": source(loaded, key).to_string() })))
+        .collect();
+    json!({
+        "schema": 1,
+        "file": loaded.file.as_ref().map(|path| path.display().to_string()),
+        "values": values,
+        "reports": reports(&loaded.config),
+        "rules": loaded.config.rules.iter().map(rule).collect::<Vec<_>>(),
+    })
+}
+
+/// `config show`.
+pub fn text(loaded: &Loaded) -> String {
+    let mut text = match &loaded.file {
+        Some(file) => format!("# file: {}\n", crate::error::printable(&file.display().to_string())),
+        None => format!("# file: none, {} does not exist\n", crate::config::DEFAULT_FILE),
+    };
+    let mut section = "";
+    for (key, value) in values(&loaded.config) {
+        let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+        if table != section {
+            section = table;
+            text.push_str(&format!("\n[{table}]\n"));
+        }
+        let line = match value {
+            Value::Null => format!("# {name} is not set"),
+            value => format!("{name} = {}", toml(&value)),
+        };
+        text.push_str(&format!("{line:<40}  # {}\n", source(loaded, key)));
+    }
+    for (name, report) in reports(&loaded.config) {
+        text.push_str(&format!("\n[reports.{name}]\n{}", lines(&report)));
+    }
+    let from = source(loaded, "rules");
+    for rule in loaded.config.rules.iter().map(rule) {
+        text.push_str(&format!("\n[[rules]]  # {from}\n{}", lines(&rule)));
+    }
+    text
+}
+
+fn source(loaded: &Loaded, key: &str) -> Source {
+    loaded.sources.get(key).copied().unwrap_or(Source::Default)
+}
+
+fn values(config: &Config) -> Vec<(&'static str, Value)> {
+    let Config { guards, limits, retention, .. } = config;
+    vec![
+        ("dir", json!(config.dir.display().to_string())),
+        ("enabled", json!(config.enabled)),
+        ("poll_interval", duration(config.poll_interval)),
+        ("group", json!(config.group)),
+        ("allow_network_filesystem", json!(config.allow_network_filesystem)),
+        ("guards.memory_headroom", json!(guards.memory_headroom)),
+        ("guards.min_free_disk", amount(guards.min_free_disk)),
+        ("guards.max_rss", guards.max_rss.map_or(Value::Null, size)),
+        ("guards.max_cpu_pressure", guards.max_cpu_pressure.map_or(Value::Null, |p| json!(format!("{p}%")))),
+        ("guards.deadline", duration(guards.deadline)),
+        ("limits.budget_hour", json!(limits.budget_hour)),
+        ("limits.budget_day", json!(limits.budget_day)),
+        ("retention.max_use", size(retention.max_use)),
+        ("retention.keep_free", amount(retention.keep_free)),
+        ("retention.max_age", duration(retention.max_age)),
+        ("retention.keep_last", json!(retention.keep_last)),
+        ("retention.max_captures", json!(retention.max_captures)),
+        (
+            "retention.compression",
+            match retention.compression {
+                Compression::Gzip => json!("gzip"),
+                Compression::Zstd => json!("zstd"),
+            },
+        ),
+    ]
+}
+
+fn reports(config: &Config) -> Map<String, Value> {
+    let report = |content_type: &str, cost: u32| json!({ "producer": "application", "content_type": content_type, "cost": cost });
+    config.reports.iter().map(|(name, r)| (name.clone(), report(&r.content_type, r.cost))).collect()
+}
+
+fn rule(rule: &Rule) -> Value {
+    let mut limits = json!({ "cooldown": duration(rule.limits.cooldown) });
+    if let Some(max) = rule.limits.max_count {
+        limits["max_count"] = max.into();
+        limits["window"] = duration(rule.limits.window);
+    }
+    json!({
+        "name": rule.name,
+        "reports": rule.reports,
+        "trigger": rule.declared_trigger,
+        "match": { "role": rule.matching.role, "name": rule.matching.name },
+        "for": duration(rule.hold_for),
+        "select": match rule.select {
+            Select::First => "first",
+            Select::Largest => "largest",
+            Select::RoundRobin => "round_robin",
+        },
+        "sample": format!("{}%", rule.sample),
+        "capture": if rule.pair_delay.is_some() { "pair" } else { "once" },
+        "pair_delay": rule.pair_delay.map(duration),
+        "limits": limits,
+        "mode": match rule.mode {
+            Mode::Enforce => "enforce",
+            Mode::DryRun => "dry_run",
+        },
+        "snapshot": match rule.snapshot {
+            Snapshot::Fork => "fork",
+            Snapshot::InProcess => "in_process",
+        },
+    })
+}
+
+// To the millisecond, where what people see elsewhere is rounded.
+fn duration(value: Duration) -> Value {
+    let ms = ms(value);
+    let parts = [
+        (ms / 86_400_000, "d"),
+        (ms / 3_600_000 % 24, "h"),
+        (ms / 60_000 % 60, "m"),
+        (ms / 1000 % 60, "s"),
+        (ms % 1000, "ms"),
+    ];
+    let text: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if text.is_empty() { json!("0s") } else { json!(text.join(" ")) }
+}
+
+// In the largest unit that divides it.
+fn size(bytes: u64) -> Value {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    json!(unit.map_or(format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift)))
+}
+
+fn amount(value: Amount) -> Value {
+    match value {
+        Amount::Bytes(bytes) => size(bytes),
+        Amount::Percent(percent) => json!(format!("{percent}%")),
+    }
+}
+
+fn lines(table: &Value) -> String {
+    let entries = table.as_object().into_iter().flatten().filter(|(_, value)| !is_empty(value));
+    entries.map(|(key, value)| format!("{key} = {}\n", toml(value))).collect()
+}
+
+// JSON of the kinds that occur here, as inline TOML.
+fn toml(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(toml).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let pairs: Vec<String> =
+                map.iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| format!("{k} = {}", toml(v))).collect();
+            format!("{{ {} }}", pairs.join(", "))
+        }
+        Value::String(text) => toml::Value::from(text.as_str()).to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(|map| map.values().all(Value::is_null))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{EXAMPLE, parse};
+
+    const ODD: &str = r#"
+        dir = "/srv/a \"quoted\" place"
+        poll_interval = "1m 1s 50ms"
+        group = "sre"
+        [guards]
+        max_rss = "1234567B"
+        min_free_disk = "12.5%"
+        max_cpu_pressure = "50%"
+        [retention]
+        max_use = "1536MiB"
+        max_age = "1d 2h 3m 4s"
+        max_captures = 10
+        compression = "zstd"
+        [reports.cache]
+        producer = "application"
+        content_type = "text/csv"
+        cost = 3
+        [[rules]]
+        name = "a"
+        reports = ["cache", "heap_dump"]
+        match = { role = "puma", name = "worker-1" }
+        for = "90s"
+        trigger.any = [
+          { memory_usage = { of = "cgroup", above = ["70%", "80%"], rearm_below = "60%" } },
+          { all = [ { timer = { every = "1h" } }, { memory_usage = { metric = "uss", above = "1.5GiB" } } ] },
+          { on_demand = { min_interval = "1m" } },
+        ]
+        select = "round_robin"
+        sample = "10%"
+        capture = "pair"
+        pair_delay = "2m"
+        limits = { cooldown = "10m", max_count = 5, window = "1d" }
+        mode = "dry_run"
+        snapshot = "in_process"
+    "#;
+
+    fn loaded(text: &str) -> Loaded {
+        let (config, sources) = parse(text).unwrap_or_else(|p| panic!("{p:?}"));
+        Loaded { config, file: Some("/etc/x.toml".into()), sources, broken: None }
+    }
+
+    #[test]
+    fn what_is_shown_reads_back_as_the_same_configuration() {
+        for document in ["", EXAMPLE, ODD] {
+            let mut loaded = loaded(document);
+            let shown = text(&loaded);
+            let (mut again, _) = parse(&shown).unwrap_or_else(|p| panic!("{p:?} in\n{shown}"));
+            // A window without a count means nothing, and the default rule has another than parsed ones.
+            for rule in loaded.config.rules.iter_mut().chain(&mut again.rules).filter(|r| r.limits.max_count.is_none())
+            {
+                rule.limits.window = Duration::ZERO;
+            }
+            assert_eq!(again, loaded.config, "{shown}");
+        }
+    }
+
+    #[test]
+    fn every_value_has_a_unit_and_a_source() {
+        let mut loaded = loaded(ODD);
+        loaded.sources.insert("dir", Source::Environment("DIAGCTL_DIR"));
+        let json = json(&loaded);
+        let at = |key: &str| json["values"][key].clone();
+        assert_eq!(at("dir"), json!({ "value": "/srv/a \"quoted\" place", "source": "environment DIAGCTL_DIR" }));
+        assert_eq!(at("poll_interval"), json!({ "value": "1m 1s 50ms", "source": "file" }));
+        assert_eq!(at("guards.max_rss"), json!({ "value": "1234567B", "source": "file" }));
+        assert_eq!(at("guards.deadline"), json!({ "value": "10m", "source": "default" }));
+        assert_eq!(json["rules"][0]["trigger"]["any"][2], json!({ "on_demand": { "min_interval": "1m" } }));
+        // Nothing that has a source is left out.
+        for key in loaded.sources.keys().filter(|key| **key != "rules") {
+            assert!(json["values"].get(*key).is_some(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `diagctl fetch`: reports out of the store, verified and decompressed.
+//!
+//! Two users are at work when root fetches from a store that another user owns: the store is opened with its owner's rights,
+//! the copy is written with the caller's.
+
+mod destination;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::output::{self, Done};
+use super::{Context, Failure};
+use crate::error::printable;
+use crate::exit_code::Exit;
+use crate::store::fetch::{self, Form, Interrupted, Stored};
+use crate::store::{Access, index, meta};
+use destination::{Destination, Existing};
+
+/// Fetch reports of a capture, verified and decompressed
+///
+/// Without REPORT, all reports of the capture are put into a directory, with its meta.json.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// An id, the beginning of one, `latest`, or one of these with `:REPORT`
+    id: String,
+    /// The report
+    report: Option<String>,
+    /// A file, a directory, or `-` for stdout [default: a file ID-REPORT.EXT or a directory ID, here]
+    #[arg(short, long, value_name = "PATH")]
+    output: Option<PathBuf>,
+    /// Leave it compressed
+    #[arg(long)]
+    raw: bool,
+    /// Replace what is there under a name that was not given with -o
+    #[arg(long)]
+    force: bool,
+    /// Print what was written as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was opened in the store with its owner's rights.
+struct Opened {
+    meta: meta::Meta,
+    reports: Vec<(String, Result<Stored, Failure>)>,
+    /// Whether one report was named, or is all that there is.
+    single: bool,
+}
+
+#[derive(Serialize)]
+struct Fetched {
+    schema: u32,
+    capture: String,
+    written: Vec<Written>,
+    failed: Vec<Missing>,
+}
+
+#[derive(Serialize)]
+struct Written {
+    report: String,
+    path: String,
+    bytes: u64,
+    /// Not a device or a FIFO: those, `/dev/stdout` among them, want the data and nothing else.
+    #[serde(skip)]
+    is_file: bool,
+}
+
+#[derive(Serialize)]
+struct Missing {
+    report: String,
+    error: String,
+}
+
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let form = if args.raw { Form::Stored } else { Form::Content };
+    let to_stdout = args.output.as_deref() == Some(Path::new("-"));
+    if to_stdout && args.json {
+        return Err(Failure::new(Exit::Usage, "-o - and --json both want stdout").hint("leave one of them out"));
+    }
+    // Credentials belong to a thread: the one that opens the store becomes its owner and ends, this one stays the caller.
+    let opened = std::thread::scope(|scope| scope.spawn(|| open(cx, args)).join());
+    let opened = opened.map_err(|_| Failure::failed("the store could not be read: its reader broke off"))??;
+    if to_stdout && !opened.single {
+        let names: Vec<&str> = opened.reports.iter().map(|(name, _)| name.as_str()).collect();
+        let message = format!("capture {} has {} reports, and -o - takes one", opened.meta.id, names.len());
+        return Err(Failure::new(Exit::Usage, message).hint(format!("name one: {}", names.join(", "))));
+    }
+    let mut fetched = Fetched { schema: 1, capture: opened.meta.id.clone(), written: Vec::new(), failed: Vec::new() };
+    let exit = if opened.single {
+        one(args, form, to_stdout, opened, &mut fetched)?;
+        Exit::Ok
+    } else {
+        all(args, form, opened, &mut fetched)?
+    };
+    let files = |fetched: &Fetched| {
+        fetched.written.iter().filter(|w| w.is_file).map(|w| printable(&w.path) + "\n").collect::<String>()
+    };
+    let done = if to_stdout { Done::silent() } else { Done::either(args.json, &fetched, files)? };
+    Ok(done.with_exit(exit))
+}
+
+fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
+    let store = cx.open(Access::Read)?;
+    let target = fetch::resolve(&index::load(&store, false)?, &args.id)?;
+    let wanted = match (&target.report, &args.report) {
+        (Some(one), Some(other)) if one != other => {
+            let message = format!("two reports are named, {} and {}", printable(one), printable(other));
+            return Err(Failure::new(Exit::Usage, message).hint("name one of them, or none for all"));
+        }
+        (one, other) => one.as_ref().or(other.as_ref()),
+    };
+    let meta = meta::read(&store.report_dir(&target.id))?;
+    let names: Vec<String> = match wanted {
+        Some(name) => vec![name.clone()],
+        None => meta.reports.iter().map(|report| report.name.clone()).collect(),
+    };
+    let single = names.len() == 1;
+    let reports = names.into_iter().map(|name| (name.clone(), Stored::open(&store, &meta, &name))).collect();
+    Ok(Opened { meta, reports, single })
+}
+
+fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut Fetched) -> Result<(), Failure> {
+    let Some((name, stored)) = opened.reports.into_iter().next() else { return Ok(()) };
+    let mut stored = stored?;
+    if to_stdout {
+        stored.verify()?;
+        return match copy(&mut stored, form, &mut output::stdout(), io::stdout().is_terminal()) {
+            Ok(_) => Ok(()),
+            Err(Interrupted::Source(failure)) => Err(failure),
+            // The reader of the pipe has seen enough.
+            Err(Interrupted::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(Interrupted::Output(e)) => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
+        };
+    }
+    let own_name = format!("{}-{}", opened.meta.id, stored.file_name(form));
+    let existing = if args.force { Existing::Replace } else { Existing::Refuse };
+    let (path, existing) = match &args.output {
+        None => (PathBuf::from(own_name), existing),
+        Some(path) if path.is_dir() => (path.join(own_name), existing),
+        Some(path) => (path.clone(), Existing::Replace),
+    };
+    fetched.written.push(place(&name, &mut stored, form, &path, existing)?);
+    Ok(())
+}
+
+fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
+    let dir = match &args.output {
+        None => PathBuf::from(&opened.meta.id),
+        Some(path) if path.is_dir() => path.join(&opened.meta.id),
+        Some(path) => path.clone(),
+    };
+    destination::create_dir(&dir, args.force)?;
+    let mut first_failure = None;
+    for (name, stored) in opened.reports {
+        let result = stored.and_then(|mut stored| {
+            let path = dir.join(stored.file_name(form));
+            place(&name, &mut stored, form, &path, Existing::Replace)
+        });
+        match result {
+            Ok(written) => fetched.written.push(written),
+            Err(failure) if failure.is_no_space() => return Err(failure),
+            Err(failure) => {
+                output::note(&failure.message);
+                first_failure = first_failure.or(Some(failure.exit));
+                fetched.failed.push(Missing { report: name, error: failure.message });
+            }
+        }
+    }
+    let exit = match first_failure {
+        Some(exit) if fetched.written.is_empty() => exit,
+        Some(_) => Exit::Partial,
+        None => Exit::Ok,
+    };
+    let mut meta = serde_json::to_string_pretty(&opened.meta)
+        .map_err(|e| Failure::failed(format!("cannot encode meta.json: {e}")))?;
+    meta.push('\n');
+    let path = dir.join("meta.json");
+    let mut file = Destination::open(&path, Existing::Replace)?;
+    file.write_all(meta.as_bytes()).map_err(|e| Failure::io("write", &path, e))?;
+    let is_file = file.finish()?;
+    let (path, bytes) = (path.display().to_string(), meta.len() as u64);
+    fetched.written.push(Written { report: "meta".into(), path, bytes, is_file });
+    Ok(exit)
+}
+
+// Verified before the place is touched.
+fn place(name: &str, stored: &mut Stored, form: Form, path: &Path, existing: Existing) -> Result<Written, Failure> {
+    stored.verify()?;
+    let mut file = Destination::open(path, existing)?;
+    let bytes = copy(stored, form, &mut file, false).map_err(|e| match e {
+        Interrupted::Source(failure) => failure,
+        Interrupted::Output(e) => Failure::io("write", path, e),
+    })?;
+    let is_file = file.finish()?;
+    Ok(Written { report: name.into(), path: path.display().to_string(), bytes, is_file })
+}
+
+// On a terminal the bar would be drawn over what is printed there.
+fn copy(stored: &mut Stored, form: Form, out: &mut dyn Write, to_terminal: bool) -> Result<u64, Interrupted> {
+    let shown = output::is_watched() && !to_terminal;
+    let bar = if shown { ProgressBar::new(stored.bytes(form)) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(stored.report.name.clone());
+    let result = stored.copy(form, out, &mut |bytes| bar.set_position(bytes));
+    bar.finish_and_clear();
+    result
+}

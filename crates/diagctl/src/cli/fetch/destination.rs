@@ -1,0 +1,229 @@
+//! Where a fetched report goes: a new file that takes its place when it is whole, or what is there already and is no
+//! regular file (a device, a FIFO, a symbolic link), which is written into.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+use crate::error::Failure;
+use crate::exit_code::Exit;
+use crate::fsio;
+
+/// What happens to a file that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It is replaced in one step.
+    Replace,
+    /// It stays, and that is an error.
+    Refuse,
+}
+
+/// A file that is being written. Dropped before [`Destination::finish`], it leaves nothing; nor, where the filesystem has
+/// `O_TMPFILE`, does a process that is killed: the file has no name until it is whole.
+#[derive(Debug)]
+pub struct Destination {
+    file: File,
+    path: PathBuf,
+    existing: Existing,
+    name: Name,
+}
+
+#[derive(Debug)]
+enum Name {
+    /// None yet.
+    Unnamed,
+    /// One that stands for it until it is whole.
+    Temporary(PathBuf),
+    /// What is written into was there before.
+    Given,
+}
+
+impl Destination {
+    /// Prepares a place. A file that is to be replaced is not touched yet; what is no regular file is opened.
+    pub fn open(path: &Path, existing: Existing) -> Result<Self, Failure> {
+        let failed = |e| Failure::io("write", path, e);
+        let (file, name) = match fs::symlink_metadata(path) {
+            Ok(_) if existing == Existing::Refuse => return Err(exists(path)),
+            Ok(meta) if meta.is_dir() => {
+                return Err(Failure::new(Exit::Usage, format!("{} is a directory", path.display())));
+            }
+            Ok(meta) if !meta.is_file() => {
+                (OpenOptions::new().write(true).truncate(true).open(path).map_err(failed)?, Name::Given)
+            }
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => match unnamed(directory_of(path)) {
+                Some(file) => (file, Name::Unnamed),
+                None => {
+                    let temporary = temporary_for(path)?;
+                    let file = fsio::create_new(&temporary).map_err(|e| match e.source {
+                        // The name that was chosen here means nothing to the reader.
+                        Some(source) => failed(source),
+                        None => e,
+                    })?;
+                    (file, Name::Temporary(temporary))
+                }
+            },
+        };
+        Ok(Self { file, path: path.to_owned(), existing, name })
+    }
+
+    /// Puts the file into its place. False when there was no file to put: the data went into what was there.
+    pub fn finish(mut self) -> Result<bool, Failure> {
+        let temporary = match &self.name {
+            Name::Given => return Ok(false),
+            Name::Temporary(temporary) => temporary.clone(),
+            Name::Unnamed => {
+                let temporary = temporary_for(&self.path)?;
+                let link = own_descriptors().join(self.file.as_raw_fd().to_string());
+                rustix::fs::linkat(CWD, &link, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)
+                    .map_err(|e| Failure::io("write", &self.path, e.into()))?;
+                self.name = Name::Temporary(temporary.clone());
+                temporary
+            }
+        };
+        self.file.sync_all().map_err(|e| Failure::io("sync", &self.path, e))?;
+        match self.existing {
+            Existing::Replace => {
+                fs::rename(&temporary, &self.path).map_err(|e| Failure::io("replace", &self.path, e))?
+            }
+            Existing::Refuse => match fsio::rename_noreplace(&temporary, &self.path) {
+                // Some filesystems cannot do that; the place was free a moment ago.
+                Err(e) if is_unsupported(&e) && fs::symlink_metadata(&self.path).is_err() => {
+                    fs::rename(&temporary, &self.path).map_err(|e| Failure::io("write", &self.path, e))?;
+                }
+                Err(e) if e.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::AlreadyExists) => {
+                    return Err(exists(&self.path));
+                }
+                other => other?,
+            },
+        }
+        self.name = Name::Given;
+        Ok(true)
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn temporary_for(path: &Path) -> Result<PathBuf, Failure> {
+    Ok(path.with_file_name(format!(".diagctl-{}", fsio::random_hex()?)))
+}
+
+fn own_descriptors() -> &'static Path {
+    Path::new("/proc/self/fd")
+}
+
+// A file without a name; `None` where there are no such files, or no way to give them one later (open(2), O_TMPFILE).
+fn unnamed(dir: &Path) -> Option<File> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(CWD, dir, flags, Mode::from_raw_mode(0o600)).ok()?;
+    own_descriptors().is_dir().then(|| File::from(file))
+}
+
+impl Write for Destination {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.file.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Destination {
+    fn drop(&mut self) {
+        if let Name::Temporary(temporary) = &self.name {
+            // Nothing more can be done about a file that cannot be removed.
+            let _ = fs::remove_file(temporary);
+        }
+    }
+}
+
+/// Creates the directory for a whole capture; one that is there is used only if that is wanted.
+pub fn create_dir(path: &Path, use_existing: bool) -> Result<(), Failure> {
+    if !use_existing && fs::symlink_metadata(path).is_ok() {
+        return Err(exists(path));
+    }
+    match fs::symlink_metadata(path) {
+        // Somebody's own directory keeps its mode.
+        Ok(meta) if meta.is_dir() => Ok(()),
+        _ => fsio::create_dir(path, 0o700),
+    }
+}
+
+fn exists(path: &Path) -> Failure {
+    Failure::failed(format!("{} exists already", path.display())).hint("--force replaces it; -o names another place")
+}
+
+// What renameat2(2) says where a filesystem, or an old kernel, has no RENAME_NOREPLACE.
+fn is_unsupported(failure: &Failure) -> bool {
+    let code = failure.source.as_ref().and_then(io::Error::raw_os_error);
+    code == Some(rustix::io::Errno::INVAL.raw_os_error()) || code == Some(rustix::io::Errno::NOSYS.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_when_it_is_whole_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        fs::write(&path, "old").unwrap();
+        let mut file = Destination::open(&path, Existing::Replace).unwrap();
+        file.write_all(b"half").unwrap();
+        if matches!(file.name, Name::Unnamed) {
+            assert_eq!(names(dir.path()), ["out"], "a killed process would leave something");
+        }
+        drop(file);
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(dir.path())), ("old", vec!["out".to_owned()]));
+        let mut file = Destination::open(&path, Existing::Replace).unwrap();
+        file.write_all(b"whole").unwrap();
+        file.finish().unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(dir.path())), ("whole", vec!["out".to_owned()]));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn nothing_is_overwritten_unasked_even_if_it_comes_late() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let mut file = Destination::open(&path, Existing::Refuse).unwrap();
+        file.write_all(b"new").unwrap();
+        fs::write(&path, "came between").unwrap();
+        assert!(file.finish().unwrap_err().message.contains("exists already"));
+        assert!(Destination::open(&path, Existing::Refuse).is_err());
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(dir.path()).len()), ("came between", 1));
+        assert!(create_dir(dir.path(), false).is_err());
+        create_dir(dir.path(), true).unwrap();
+    }
+
+    #[test]
+    fn a_link_and_a_device_are_written_into_and_stay_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        fs::write(&target, "longer than the new content").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        for path in [link.as_path(), Path::new("/dev/null")] {
+            let mut file = Destination::open(path, Existing::Replace).unwrap();
+            file.write_all(b"new").unwrap();
+            file.finish().unwrap();
+        }
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "new");
+        assert!(Destination::open(dir.path(), Existing::Replace).is_err());
+        assert!(Destination::open(&dir.path().join("no/such"), Existing::Replace).is_err());
+    }
+}

@@ -1,0 +1,90 @@
+//! `finalize`: the dumper is done; verify, publish, collect garbage, end the lease.
+
+use super::Context;
+use super::output::Done;
+use crate::capture;
+use crate::error::{Failure, printable};
+use crate::exit_code::Exit;
+use crate::lease::Lease;
+use crate::report;
+use crate::store::Access;
+use crate::store::commit::Told;
+use crate::store::meta::Meta;
+
+/// Publish a staged capture and end the lease (for dumpers)
+///
+/// Prints the capture as JSON. Status 0: everything is stored, 5: at least one report has an error in place of data.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The capture that acquire granted
+    capture: String,
+    /// Descriptor on which the lease is held
+    #[arg(long, value_name = "N")]
+    lease_fd: i32,
+    /// A report that could not be made, and why
+    #[arg(long, value_name = "REPORT=MESSAGE")]
+    failed: Vec<String>,
+    /// Something to record: cost.NAME=NUMBER, versions.NAME=TEXT, or a label
+    #[arg(long, value_name = "K=V")]
+    set: Vec<String>,
+}
+
+/// No text that a dumper tells is kept longer than this, in bytes.
+const LONGEST: usize = 4096;
+
+/// Runs the command.
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let store = cx.open(Access::Write)?;
+    let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
+    let grant = capture::join(&store, &lease, &args.capture)?;
+    let mut told = parse(args)?;
+    let meta = capture::finish(&store, cx.config(), &cx.proc, &lease, &grant, &mut told)?;
+    Ok(Done::json(&meta)?.with_exit(exit_of(&meta)))
+}
+
+/// Done, or done in part.
+pub fn exit_of(meta: &Meta) -> Exit {
+    if meta.reports.iter().any(|report| report.error.is_some()) { Exit::Partial } else { Exit::Ok }
+}
+
+fn parse(args: &Args) -> Result<Told, Failure> {
+    let mut told = Told::default();
+    for item in &args.failed {
+        let (name, message) = pair("--failed", item, "REPORT=MESSAGE")?;
+        if !report::is_valid_name(name) {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("--failed: {:?} is not the name of a report", printable(name)),
+            ));
+        }
+        told.failed.insert(name.to_owned(), message);
+    }
+    for item in &args.set {
+        let (key, value) = pair("--set", item, "K=V")?;
+        if let Some(name) = key.strip_prefix("cost.") {
+            let number: serde_json::Number = value.parse().map_err(|_| {
+                Failure::new(Exit::Usage, format!("--set {key}: {:?} is not a number", printable(&value)))
+                    .hint("costs are numbers; the name says the unit, like cost.pause_ms=7.5")
+            })?;
+            told.cost.insert(name.to_owned(), number.into());
+        } else if let Some(name) = key.strip_prefix("versions.") {
+            told.versions.insert(name.to_owned(), value);
+        } else {
+            told.labels.insert(key.to_owned(), value);
+        }
+    }
+    Ok(told)
+}
+
+fn pair<'a>(flag: &str, item: &'a str, form: &str) -> Result<(&'a str, String), Failure> {
+    match item.split_once('=') {
+        Some((key, value)) if !key.is_empty() && key.len() <= 128 => {
+            let mut end = value.len().min(LONGEST);
+            while !value.is_char_boundary(end) {
+                end -= 1;
+            }
+            Ok((key, value[..end].to_owned()))
+        }
+        _ => Err(Failure::new(Exit::Usage, format!("{flag} {:?} is not {form}", printable(item)))),
+    }
+}

@@ -1,0 +1,125 @@
+//! `diagctl gc`: applies retention now, or shows what it would do.
+
+use serde::Serialize;
+
+use super::output::{self, Done};
+use super::{Context, Failure};
+use crate::store::retention::{Pressure, Verdict};
+use crate::store::{Access, sweep};
+use crate::units::size;
+
+/// Delete what retention no longer keeps
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only show what would be deleted and what is kept, with the reasons
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    schema: u32,
+    dry_run: bool,
+    /// Those that go first, then those that stay; each part oldest first.
+    captures: Vec<Verdict>,
+    deleted: usize,
+    freed_bytes: u64,
+    kept: usize,
+    kept_bytes: u64,
+}
+
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let store = cx.open(if args.dry_run { Access::Read } else { Access::Write })?;
+    let (_, now) = cx.peek(&store)?;
+    if !args.dry_run {
+        store.empty_trash()?;
+        sweep::shrink_quarantine(cx.config(), &store)?;
+    }
+    let plan = sweep::plan_now(cx.config(), &store, &now, 0, Pressure::Routine, None)?;
+    let freed_bytes = match args.dry_run {
+        true => plan.iter().filter(|v| !v.keep).map(|v| v.disk_bytes).sum(),
+        false => sweep::apply(&store, &plan)?,
+    };
+    let outcome = outcome(plan, args.dry_run, freed_bytes);
+    Done::either(args.json, &outcome, text)
+}
+
+fn outcome(mut plan: Vec<Verdict>, dry_run: bool, freed_bytes: u64) -> Outcome {
+    plan.sort_by_key(|verdict| verdict.keep);
+    let kept = plan.iter().filter(|verdict| verdict.keep);
+    Outcome {
+        schema: 1,
+        dry_run,
+        kept: kept.clone().count(),
+        kept_bytes: kept.map(|verdict| verdict.disk_bytes).sum(),
+        deleted: plan.iter().filter(|verdict| !verdict.keep).count(),
+        freed_bytes,
+        captures: plan,
+    }
+}
+
+fn text(outcome: &Outcome) -> String {
+    let word = if outcome.dry_run { "delete" } else { "deleted" };
+    // What stays is of interest in a plan; after the fact it is what `list` is for.
+    let rows: Vec<Vec<String>> = outcome
+        .captures
+        .iter()
+        .filter(|verdict| outcome.dry_run || !verdict.keep)
+        .map(|verdict| {
+            let action = if verdict.keep { "keep" } else { word };
+            let bare = |reason: &String| reason.strip_prefix("kept: ").unwrap_or(reason).to_owned();
+            let reason = verdict.reasons.iter().map(bare).collect::<Vec<_>>().join("; ");
+            vec![action.to_owned(), verdict.id.clone(), size(verdict.disk_bytes), reason]
+        })
+        .collect();
+    let deletes = if outcome.dry_run { "would delete" } else { "deleted" };
+    let keeps = if outcome.dry_run { "would keep" } else { "kept" };
+    let total = format!(
+        "{deletes} {} ({}), {keeps} {} ({})",
+        count(outcome.deleted),
+        size(outcome.freed_bytes),
+        count(outcome.kept),
+        size(outcome.kept_bytes)
+    );
+    if rows.is_empty() {
+        return total;
+    }
+    format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "SIZE", "REASON"], rows, &[2]))
+}
+
+fn count(n: usize) -> String {
+    if n == 1 { "1 capture".into() } else { format!("{n} captures") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_stands_first_with_its_reason_and_the_sums() {
+        let verdict = |id: &str, keep: bool, reason: &str| Verdict {
+            id: id.into(),
+            keep,
+            reasons: vec![reason.into()],
+            disk_bytes: 1024,
+        };
+        let plan = vec![
+            verdict("a", true, "kept: pinned"),
+            verdict("b", false, "older than max_age 14d (15d)"),
+            verdict("c", true, "kept: last heap_dump"),
+        ];
+        let dry = text(&outcome(plan.clone(), true, 1024));
+        let lines: Vec<&str> = dry.lines().collect();
+        assert!(lines[1].starts_with("delete  b") && lines[1].ends_with("older than max_age 14d (15d)"), "{dry}");
+        assert!(lines[2].starts_with("keep    a") && lines[2].ends_with(" pinned"), "{dry}");
+        assert_eq!(lines.last(), Some(&"would delete 1 capture (1.00 KiB), would keep 2 captures (2.00 KiB)"));
+        let done = text(&outcome(plan, false, 1024));
+        assert!(
+            !done.contains("heap_dump") && done.ends_with("deleted 1 capture (1.00 KiB), kept 2 captures (2.00 KiB)"),
+            "{done}"
+        );
+    }
+}

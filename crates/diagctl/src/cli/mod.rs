@@ -1,0 +1,214 @@
+//! The command line: one file a command, each with its `Args` and `run(&Context, Args)`.
+
+mod abort;
+mod acquire;
+mod config;
+mod fetch;
+mod finalize;
+mod gc;
+mod list;
+mod output;
+mod pause;
+mod pin;
+mod put;
+mod request;
+mod rm;
+mod run;
+mod samples;
+mod show;
+mod simulate;
+mod status;
+mod times;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::cgroup::CgroupRoot;
+use crate::clock::{Anchor, Now, Reading};
+use crate::config::{Config, Loaded, Overrides, SourceOf};
+use crate::error::Failure;
+use crate::exit_code::{self, Exit};
+use crate::proc::Proc;
+use crate::state::{self, Found, State};
+use crate::store::{Access, Store};
+use output::Done;
+
+/// Diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
+#[derive(Debug, Parser)]
+#[command(name = "diagctl", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    /// Configuration file [default: /etc/diagctl/diagctl.toml, if it exists]
+    #[arg(long, global = true, value_name = "FILE", env = "DIAGCTL_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+
+    /// The store, a directory [default: dir of the configuration, else /var/lib/diagctl]
+    #[arg(long, global = true, value_name = "DIR", env = "DIAGCTL_DIR", hide_env_values = true)]
+    dir: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Acquire(acquire::Args),
+    Put(put::Args),
+    Finalize(finalize::Args),
+    Abort(abort::Args),
+    Run(run::Args),
+    Request(request::Args),
+    List(list::Args),
+    Show(show::Args),
+    Fetch(fetch::Args),
+    Rm(rm::Args),
+    Pin(pin::PinArgs),
+    Unpin(pin::UnpinArgs),
+    Gc(gc::Args),
+    Status(status::Args),
+    Samples(samples::Args),
+    Simulate(simulate::Args),
+    Pause(pause::PauseArgs),
+    Resume(pause::ResumeArgs),
+    Config(config::Args),
+    /// Help on a command, or `help exit-codes`
+    Help {
+        /// A command, or `exit-codes`
+        topic: Option<String>,
+    },
+}
+
+impl Command {
+    /// Whether it works for a running process, which a configuration that is broken meanwhile must not stop; `status`, which
+    /// tells of that, is one of them.
+    fn serves_a_process(&self) -> bool {
+        matches!(self, Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_))
+    }
+}
+
+/// What every command is given.
+struct Context {
+    loaded: Loaded,
+    proc: Proc,
+    cgroups: CgroupRoot,
+}
+
+impl Context {
+    fn config(&self) -> &Config {
+        &self.loaded.config
+    }
+
+    fn open(&self, access: Access) -> Result<Store, Failure> {
+        Store::open(self.config(), access)
+    }
+
+    /// The present moment on a store's time line.
+    fn now(&self, state: &State) -> Now {
+        Anchor::place(state.clock.as_ref(), Reading::take(self.proc.boot_id()))
+    }
+
+    /// The state for commands that only look: a damaged one is as good as none.
+    fn peek(&self, store: &Store) -> Result<(State, Now), Failure> {
+        let state = match state::load(store.dir())? {
+            Found::State(state) => *state,
+            Found::Nothing | Found::Damaged(_) => State::default(),
+        };
+        let now = self.now(&state);
+        Ok((state, now))
+    }
+}
+
+/// Parses the command line, runs the command, and says how it ended.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // clap's own: help and version on stdout with 0, errors on stderr with 2.
+            let _ = e.print();
+            return if e.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    match dispatch(cli) {
+        Ok(done) => output::finish(done),
+        Err(failure) => output::fail(&failure),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<Done, Failure> {
+    if let Command::Help { topic } = &cli.command {
+        return help(topic.as_deref());
+    }
+    if let Command::Config(args) = &cli.command
+        && let Some(done) = config::without_loading(args, cli.config.as_deref())
+    {
+        return done;
+    }
+    let overrides = overrides(cli.dir)?;
+    let loaded = if cli.command.serves_a_process() {
+        crate::config::load_or_last_good(cli.config.as_deref(), &overrides)?
+    } else {
+        crate::config::load(cli.config.as_deref(), &overrides)?
+    };
+    let cx = Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default() };
+    match cli.command {
+        Command::Acquire(args) => acquire::run(&cx, args),
+        Command::Put(args) => put::run(&cx, &args),
+        Command::Finalize(args) => finalize::run(&cx, &args),
+        Command::Abort(args) => abort::run(&cx, &args),
+        Command::Run(args) => run::run(&cx, &args),
+        Command::Request(args) => request::run(&cx, args),
+        Command::List(args) => list::run(&cx, &args),
+        Command::Show(args) => show::run(&cx, &args),
+        Command::Fetch(args) => fetch::run(&cx, &args),
+        Command::Rm(args) => rm::run(&cx, &args),
+        Command::Pin(args) => pin::pin(&cx, &args),
+        Command::Unpin(args) => pin::unpin(&cx, &args),
+        Command::Gc(args) => gc::run(&cx, &args),
+        Command::Status(args) => status::run(&cx, &args),
+        Command::Samples(args) => samples::run(&cx, &args),
+        Command::Simulate(args) => simulate::run(&cx, &args),
+        Command::Pause(args) => pause::pause(&cx, &args),
+        Command::Resume(args) => pause::resume(&cx, &args),
+        Command::Config(args) => config::run(&cx, &args),
+        Command::Help { .. } => unreachable!("answered above"),
+    }
+}
+
+// The flag beats the variable; clap has merged them, and only which of the two it was is looked up again.
+fn overrides(dir: Option<PathBuf>) -> Result<Overrides, Failure> {
+    let from_environment = std::env::var_os("DIAGCTL_DIR").map(PathBuf::from);
+    let dir = dir.filter(|dir| !dir.as_os_str().is_empty()).map(|dir| {
+        let source = if Some(&dir) == from_environment.as_ref() { SourceOf::Environment } else { SourceOf::Flag };
+        (dir, source)
+    });
+    let enabled = match std::env::var("DIAGCTL_ENABLED").as_deref() {
+        Err(_) | Ok("") => None,
+        Ok("1" | "true") => Some(true),
+        Ok("0" | "false") => Some(false),
+        Ok(other) => {
+            let message = format!("DIAGCTL_ENABLED is {:?}", crate::error::printable(other));
+            return Err(Failure::new(Exit::Config, message).hint("it is 1, true, 0 or false"));
+        }
+    };
+    Ok(Overrides { dir, enabled })
+}
+
+fn help(topic: Option<&str>) -> Result<Done, Failure> {
+    use clap::CommandFactory;
+    let mut command = Cli::command();
+    // Gives the subcommands their full names.
+    command.build();
+    match topic {
+        None => Ok(Done::text(command.render_long_help().to_string())),
+        Some("exit-codes") => Ok(Done::text(exit_code::HELP.to_owned())),
+        Some(name) => match command.find_subcommand_mut(name) {
+            Some(sub) => Ok(Done::text(sub.render_long_help().to_string())),
+            None => {
+                let message = format!("there is no command or topic {:?}", crate::error::printable(name));
+                Err(Failure::new(Exit::Usage, message)
+                    .hint("`diagctl help` lists the commands; the one topic is exit-codes"))
+            }
+        },
+    }
+}

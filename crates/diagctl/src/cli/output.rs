@@ -1,0 +1,114 @@
+//! The only place that writes stdout and stderr.
+//!
+//! stdout carries results, stderr diagnostics. A reader that went away (a closed pipe) is not an error.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+
+use crate::error::{Failure, printable};
+use crate::exit_code::Exit;
+
+/// A command that came to its end: its status and what goes to stdout.
+#[derive(Debug)]
+pub struct Done {
+    exit: Exit,
+    text: String,
+}
+
+impl Done {
+    /// A text result.
+    pub fn text(mut text: String) -> Self {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        Self { exit: Exit::Ok, text }
+    }
+
+    /// A JSON result on one line.
+    pub fn json(value: &impl Serialize) -> Result<Self, Failure> {
+        let text =
+            serde_json::to_string(value).map_err(|e| Failure::failed(format!("cannot encode the result: {e}")))?;
+        Ok(Self::text(text))
+    }
+
+    /// Text or JSON of the same result.
+    pub fn either<T: Serialize>(json: bool, value: &T, text: impl FnOnce(&T) -> String) -> Result<Self, Failure> {
+        if json { Self::json(value) } else { Ok(Self::text(text(value))) }
+    }
+
+    /// No result.
+    pub fn silent() -> Self {
+        Self::text(String::new())
+    }
+
+    /// Ends with another status.
+    #[must_use]
+    pub fn with_exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+}
+
+/// Writes a result and turns it into an exit status.
+pub fn finish(done: Done) -> ExitCode {
+    match io::stdout().lock().write_all(done.text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            fail(&Failure::failed(format!("cannot write to stdout: {e}")))
+        }
+        _ => done.exit.into(),
+    }
+}
+
+/// Tells a failure on stderr and turns it into an exit status.
+pub fn fail(failure: &Failure) -> ExitCode {
+    let (red, cyan, reset) = if colour(&io::stderr()) { ("\x1b[31;1m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
+    let message: Vec<String> = failure.message.lines().map(printable).collect();
+    let mut text = format!("{red}diagctl: {reset}{}\n", message.join("\n"));
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("{cyan}  hint: {reset}{}\n", printable(hint)));
+    }
+    let _ = io::stderr().write_all(text.as_bytes());
+    failure.exit.into()
+}
+
+/// Tells something on stderr that is no failure.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "diagctl: {}", printable(text));
+}
+
+/// stdout for data that is streamed; the caller treats a closed pipe as the end.
+pub fn stdout() -> impl Write {
+    io::stdout().lock()
+}
+
+/// Whether a person watches stderr: only then is progress shown.
+pub fn is_watched() -> bool {
+    io::stderr().is_terminal()
+}
+
+fn colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Aligned columns without lines; columns whose index is in `right` are aligned to the right.
+pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| printable(cell)).collect::<Vec<_>>());
+    }
+    let last = header.len().saturating_sub(1);
+    for (i, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if i == last { 0 } else { 2 }));
+        if right.contains(&i) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}

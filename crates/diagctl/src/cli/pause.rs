@@ -1,0 +1,124 @@
+//! `diagctl pause` and `resume`: the run-time switch of one store.
+
+use std::time::Duration;
+
+use super::Context;
+use super::acquire::load_state;
+use super::output::{self, Done};
+use super::request::invoking_user;
+use crate::clock::Now;
+use crate::error::Failure;
+use crate::state::{self, Found, Pause, State};
+use crate::store::events::{self, Event};
+use crate::store::{Access, Store};
+use crate::units;
+
+/// Stop captures from this store's processes
+///
+/// A dump that is under way goes on. Requests wait.
+#[derive(Debug, clap::Args)]
+pub struct PauseArgs {
+    /// End it by itself after this time: 90m, 2h, 14d
+    #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_duration)]
+    time: Option<Duration>,
+}
+
+/// End a pause
+#[derive(Debug, clap::Args)]
+pub struct ResumeArgs {}
+
+pub fn pause(cx: &Context, args: &PauseArgs) -> Result<Done, Failure> {
+    let by = invoking_user();
+    // Also before the first worker has polled.
+    let store = cx.open(Access::Create)?;
+    change(cx, &store, |state, now| {
+        let pause = Pause {
+            since: now.store_ms,
+            until: args.time.map(|time| now.store_ms.saturating_add(units::ms(time))),
+            by: by.clone(),
+        };
+        let reason = pause.reason(now.store_ms);
+        state.paused = Some(pause);
+        (Event::about("paused", "", &reason), reason)
+    })
+}
+
+pub fn resume(cx: &Context, _: &ResumeArgs) -> Result<Done, Failure> {
+    let by = invoking_user();
+    let store = cx.open(Access::Write)?;
+    change(cx, &store, |state, now| {
+        let line = match state.paused.take().filter(|pause| pause.holds(now.store_ms)) {
+            Some(pause) => {
+                let lasted = super::times::age(pause.since, now.store_ms);
+                format!("resumed by {by}; {} had paused it {lasted} ago", crate::error::printable(&pause.by))
+            }
+            None => "it was not paused".into(),
+        };
+        (Event::about("resumed", "", &line), line)
+    })
+}
+
+// A damaged state goes to the quarantine on the way.
+fn change(
+    cx: &Context,
+    store: &Store,
+    apply: impl FnOnce(&mut State, &Now) -> (Event, String),
+) -> Result<Done, Failure> {
+    let _guard = store.lock()?;
+    if let Found::Damaged(why) = state::load(store.dir())? {
+        output::note(&format!("state.json is damaged ({why}); it is moved to the quarantine and begun anew"));
+    }
+    let (mut state, _) = load_state(store)?;
+    let now = cx.now(&state);
+    let (event, line) = apply(&mut state, &now);
+    state.clock.get_or_insert_with(|| now.anchor());
+    state::save(store.dir(), &state)?;
+    events::record(store, &event);
+    Ok(Done::text(format!("{}: {line}", store.dir().display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::CgroupRoot;
+    use crate::config::{Config, Loaded};
+    use crate::proc::Proc;
+
+    fn context() -> (tempfile::TempDir, Context) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { dir: dir.path().join("store"), ..Config::default() };
+        Store::open(&config, Access::Create).unwrap();
+        let loaded = Loaded { config, file: None, sources: std::collections::BTreeMap::default(), broken: None };
+        (dir, Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default() })
+    }
+
+    fn paused(cx: &Context) -> Option<Pause> {
+        match state::load(&cx.config().dir).unwrap() {
+            Found::State(state) => state.paused,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_pause_is_kept_with_its_end_until_it_is_resumed() {
+        let (_dir, cx) = context();
+        let done = pause(&cx, &PauseArgs { time: Some(Duration::from_secs(60)) }).unwrap();
+        assert!(format!("{done:?}").contains("for another 1m"), "{done:?}");
+        let kept = paused(&cx).unwrap();
+        assert_eq!(kept.until, Some(kept.since + 60_000));
+        pause(&cx, &PauseArgs { time: None }).unwrap();
+        assert_eq!(paused(&cx).unwrap().until, None);
+        resume(&cx, &ResumeArgs {}).unwrap();
+        assert_eq!(paused(&cx), None);
+        assert!(format!("{:?}", resume(&cx, &ResumeArgs {}).unwrap()).contains("was not paused"));
+    }
+
+    #[test]
+    fn a_damaged_state_is_moved_away_and_the_pause_holds() {
+        let (_dir, cx) = context();
+        std::fs::write(cx.config().dir.join("state.json"), "{torn").unwrap();
+        pause(&cx, &PauseArgs { time: None }).unwrap();
+        assert!(paused(&cx).is_some());
+        assert_eq!(std::fs::read_dir(cx.config().dir.join("quarantine")).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,92 @@
+//! `diagctl pin` and `unpin`: captures that retention leaves alone, up to the hard cap.
+//!
+//! The truth is a marker file in the capture's directory; the index has a copy.
+
+use std::fs;
+
+use super::output::Done;
+use super::rm::{each, outcome};
+use super::{Context, Failure};
+use crate::exit_code::Exit;
+use crate::fsio::{self, Durability};
+use crate::store::index::{self, Entry};
+use crate::store::{Access, Store, meta};
+
+/// Keep captures whatever their age, up to the hard cap
+#[derive(Debug, clap::Args)]
+pub struct PinArgs {
+    /// Ids, the beginnings of ids, or `latest`
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+}
+
+/// Leave captures to retention again
+#[derive(Debug, clap::Args)]
+pub struct UnpinArgs {
+    /// Ids, the beginnings of ids, or `latest`
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+}
+
+pub fn pin(cx: &Context, args: &PinArgs) -> Result<Done, Failure> {
+    let store = cx.open(Access::Write)?;
+    outcome(each(&index::load(&store, true)?, &args.ids), |id| set(&store, id, true))
+}
+
+pub fn unpin(cx: &Context, args: &UnpinArgs) -> Result<Done, Failure> {
+    let store = cx.open(Access::Write)?;
+    outcome(each(&index::load(&store, true)?, &args.ids), |id| set(&store, id, false))
+}
+
+fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
+    let dir = store.report_dir(id);
+    let marker = dir.join(index::PIN_FILE);
+    let meta = meta::read(&dir)?;
+    let was = marker.exists();
+    let gone = |e: Failure| {
+        if dir.exists() { e } else { Failure::new(Exit::NoMatch, format!("capture {id} was just deleted")) }
+    };
+    if pinned && !was {
+        fsio::write_atomic(&marker, b"", Durability::Synced).map_err(gone)?;
+    } else if !pinned && was {
+        match fs::remove_file(&marker) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(gone(Failure::io("delete", &marker, e))),
+            _ => fsio::sync_dir(&dir).map_err(gone)?,
+        }
+    }
+    // Said again even if nothing changed: an earlier `pin` may have been killed between the two writes.
+    index::append(store, &Entry::of(store, &meta))?;
+    Ok(match (pinned, was) {
+        (true, true) => format!("{id} was pinned already"),
+        (true, false) => format!("pinned {id}"),
+        (false, true) => format!("unpinned {id}"),
+        (false, false) => format!("{id} was not pinned"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const ID: &str = "20260101T000000000Z-aaaaaaaa";
+
+    #[test]
+    fn the_marker_and_the_index_agree_after_each_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { dir: dir.path().join("store"), ..Config::default() };
+        let store = Store::open(&config, Access::Create).unwrap();
+        fs::create_dir(store.report_dir(ID)).unwrap();
+        let meta = meta::Meta { schema: 1, id: ID.into(), ..meta::Meta::default() };
+        fs::write(store.report_dir(ID).join("meta.json"), serde_json::to_vec(&meta).unwrap()).unwrap();
+        let steps = [(true, "pinned "), (true, "was pinned already"), (false, "unpinned"), (false, "was not pinned")];
+        for (pinned, expected) in steps {
+            let line = set(&store, ID, pinned).unwrap();
+            assert!(line.contains(expected), "{line}");
+            assert_eq!(store.report_dir(ID).join(index::PIN_FILE).exists(), pinned);
+            assert_eq!(index::load(&store, false).unwrap().entries[0].pinned, pinned);
+        }
+        fs::remove_dir_all(store.report_dir(ID)).unwrap();
+        assert!(set(&store, ID, true).is_err());
+    }
+}

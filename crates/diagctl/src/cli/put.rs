@@ -1,0 +1,62 @@
+//! `put`: the dumper streams one report into the staged capture.
+
+use std::time::Duration;
+
+use super::Context;
+use super::output::{self, Done};
+use crate::capture;
+use crate::clock::Reading;
+use crate::error::{Failure, printable};
+use crate::exit_code::Exit;
+use crate::lease::{self, Lease};
+use crate::store::writer::{self, Room};
+use crate::store::{Access, Store, grant};
+
+/// Compress stdin into a staged capture while it is being produced (for dumpers)
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The capture that acquire granted
+    capture: String,
+    /// The report whose data is on stdin
+    report: String,
+    /// Descriptor on which the lease is held
+    #[arg(long, value_name = "N")]
+    lease_fd: i32,
+}
+
+/// The dumper's own alarm comes first. Milliseconds.
+const GRACE_MS: u64 = 15_000;
+
+/// Runs the command.
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let store = cx.open(Access::Write)?;
+    let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
+    let grant = capture::join(&store, &lease, &args.capture)?;
+    let shown = printable(&args.report);
+    if !grant.planned.contains(&args.report) {
+        return Err(Failure::new(Exit::Usage, format!("report {shown:?} is not part of capture {}", args.capture))
+            .hint(format!("it was granted for {}", grant.planned.join(", "))));
+    }
+    let staging = store.staging(&args.capture);
+    if grant::read_sidecar(&staging, &args.report)?.is_some() {
+        return Err(Failure::failed(format!("report {shown} was put into capture {} before", args.capture))
+            .hint("each report is put once; name it to `finalize --failed` to drop it"));
+    }
+    end_at_the_deadline(cx, &store)?;
+    let mut room = Room::measure(&store, cx.config())?;
+    writer::store_report(&mut room, &staging, &args.report, &mut std::io::stdin().lock())?;
+    Ok(Done::silent())
+}
+
+// A producer that hangs must not keep the lease for ever: whoever would have killed this process may be dead itself.
+fn end_at_the_deadline(cx: &Context, store: &Store) -> Result<(), Failure> {
+    let Some(record) = lease::read_record(store.dir())? else { return Ok(()) };
+    let now = Reading::take(cx.proc.boot_id());
+    let left = Duration::from_millis(record.deadline_boot_ms.saturating_sub(now.boot_ms) + GRACE_MS);
+    std::thread::spawn(move || {
+        std::thread::sleep(left);
+        output::note("the capture's deadline is over; giving up");
+        std::process::exit(Exit::Failed as i32);
+    });
+    Ok(())
+}

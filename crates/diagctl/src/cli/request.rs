@@ -1,0 +1,190 @@
+//! `request`: a person asks for a capture; the next matching process that polls takes it.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::Context;
+use super::acquire::load_state;
+use super::finalize::exit_of;
+use super::output::{self, Done};
+use crate::clock;
+use crate::decide::Process;
+use crate::error::{Failure, printable};
+use crate::exit_code::Exit;
+use crate::fsio;
+use crate::sample::Samples;
+use crate::store::requests::{self, Request};
+use crate::store::{Access, Store, events, index, meta};
+use crate::units::{self, size};
+
+/// Ask for a capture on demand
+///
+/// Triggers, cooldowns and budgets are skipped, the lease and the guards are not. Without REPORT the capture brings what a
+/// matching `on_demand` rule names, else the cheap routine reports.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Reports to bring, for example heap_dump
+    #[arg(value_name = "REPORT")]
+    reports: Vec<String>,
+    /// Only from a process of this role
+    #[arg(long)]
+    role: Option<String>,
+    /// Only from the worker of this name
+    #[arg(long, value_name = "WORKER")]
+    name: Option<String>,
+    /// Only from this process
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Why; it is kept with the capture
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Wait until the capture is there, and print its id
+    #[arg(long)]
+    wait: bool,
+    /// Give up when no process has taken it by then
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::parse_duration)]
+    expires: Duration,
+    /// Print JSON: the request, or with --wait the capture
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    schema: u32,
+    #[serde(flatten)]
+    request: &'a Request,
+}
+
+/// Runs the command.
+pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
+    let config = cx.config();
+    if let Some(name) = args.reports.iter().find(|name| !config.knows_report(name)) {
+        return Err(config.unknown_report(name));
+    }
+    if args.reason.trim().is_empty() || args.reason.len() > 1024 {
+        return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
+            .hint("say in a few words why the capture is wanted; whoever finds it will be glad"));
+    }
+    if let Some(pid) = args.pid {
+        cx.proc.stat(pid).map_err(|why| {
+            Failure::new(Exit::NoMatch, format!("--pid {pid}: {why}"))
+                .hint("`diagctl status` lists the processes that poll")
+        })?;
+    }
+    let by = invoking_user();
+    let store = cx.open(Access::Create)?;
+    let (state, now) = {
+        let _guard = store.lock()?;
+        let (state, _) = load_state(&store)?;
+        let now = cx.now(&state);
+        (state, now)
+    };
+    let request = Request {
+        schema: 1,
+        id: format!("{}-{}", clock::compact_utc(now.clock.wall_ms), fsio::random_hex()?),
+        reports: crate::config::in_order(args.reports),
+        role: args.role,
+        name: args.name,
+        pid: args.pid,
+        reason: args.reason,
+        by,
+        created: now.store_ms,
+        expires: now.store_ms + units::ms(args.expires),
+        ..Request::default()
+    };
+    if let Some(pause) = state.paused.as_ref().filter(|pause| pause.holds(now.store_ms)) {
+        output::note(&format!("the store is {}; the request waits", pause.reason(now.store_ms)));
+    } else if !somebody_polls(&store, &request, now.store_ms, config.poll_ms()) {
+        output::note("no matching process has polled this store lately; is DIAGCTL_ENABLED=1 set for the workers?");
+    }
+    requests::write(&store, &request)?;
+    if args.wait {
+        return wait(cx, &store, &request, args.json);
+    }
+    Done::either(args.json, &Output { schema: 1, request: &request }, |o| o.request.id.clone())
+}
+
+fn somebody_polls(store: &Store, request: &Request, now_ms: u64, poll_ms: u64) -> bool {
+    samples(store).processes.iter().any(|(pid, sample)| {
+        let process = Process {
+            pid: *pid,
+            start_ticks: sample.start_ticks,
+            role: sample.role.clone(),
+            name: sample.name.clone(),
+        };
+        sample.is_fresh(now_ms, poll_ms) && request.is_for(&process)
+    })
+}
+
+pub(super) fn samples(store: &Store) -> Samples {
+    let data = fsio::read_bounded(&store.path("samples.json"), 16 << 20).unwrap_or_default();
+    serde_json::from_slice(&data).unwrap_or_default()
+}
+
+pub(super) fn invoking_user() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    if let (0, Ok(user)) = (uid, std::env::var("SUDO_USER")) {
+        return printable(&user);
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("uid {uid}"))
+}
+
+// The request's file is there until its capture is published or it is given up, and names the capture being taken.
+fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Done, Failure> {
+    let progress = if output::is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+        progress.set_style(style);
+    }
+    progress.enable_steady_tick(Duration::from_millis(120));
+    while let Some(current) = requests::list(store)?.into_iter().find(|r| r.id == request.id) {
+        progress.set_message(printable(&doing(store, &current)));
+        let (_, now) = cx.peek(store)?;
+        if current.expires <= now.store_ms && current.capture.is_none() {
+            requests::remove(store, &request.id)?;
+            let why = doing(store, &current);
+            return Err(Failure::new(Exit::NotGranted, format!("nobody took the request in time: {why}"))
+                .hint("`diagctl status --explain` shows what the processes were told"));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    progress.finish_and_clear();
+    let published = index::load(store, false)?.entries.into_iter().find(|e| e.request.as_ref() == Some(&request.id));
+    let Some(entry) = published else {
+        let why = events::read(store).into_iter().rfind(|event| event.id == request.id).map(|event| event.reason);
+        return Err(Failure::failed(format!(
+            "the request came to nothing: {}",
+            why.unwrap_or_else(|| "it was removed".into())
+        ))
+        .hint("`diagctl status --explain` shows what happened"));
+    };
+    let meta = meta::read(&store.report_dir(&entry.id))?;
+    for report in meta.reports.iter().filter(|report| report.error.is_some()) {
+        output::note(&format!("report {} was not made: {}", report.name, report.error.as_deref().unwrap_or_default()));
+    }
+    let bytes = meta.reports.iter().map(|report| report.stored_bytes).sum();
+    output::note(&format!("captured {} of process {} ({} {})", size(bytes), meta.pid, meta.role, meta.worker));
+    Ok(Done::either(json, &meta, |meta| meta.id.clone())?.with_exit(exit_of(&meta)))
+}
+
+fn doing(store: &Store, request: &Request) -> String {
+    if let Some(capture) = &request.capture {
+        let staged: u64 = fsio::occupied_tree(&store.staging(capture));
+        return format!("capture {capture} is being taken, {} so far", size(staged));
+    }
+    let last = samples(store).processes.into_values().max_by_key(|sample| sample.last_seen);
+    match last {
+        Some(sample) if sample.verdict != "idle" => {
+            format!("waiting; {} {} was told: {}, {}", sample.role, sample.name, sample.verdict, sample.reason)
+        }
+        _ => "waiting for a matching process to poll".into(),
+    }
+}

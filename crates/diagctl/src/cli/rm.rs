@@ -1,0 +1,132 @@
+//! `diagctl rm`: deletes captures by hand.
+
+use super::output::{self, Done};
+use super::{Context, Failure};
+use crate::error::printable;
+use crate::exit_code::Exit;
+use crate::store::events::{self, Event};
+use crate::store::index::{self, Index};
+use crate::store::{Access, Store, fetch};
+
+/// Delete captures
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Ids, the beginnings of ids, or `latest`
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+    /// Pinned captures too
+    #[arg(long)]
+    force: bool,
+}
+
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let by = super::request::invoking_user();
+    let store = cx.open(Access::Write)?;
+    let index = index::load(&store, true)?;
+    let targets = each(&index, &args.ids);
+    let done = outcome(targets, |id| delete(&store, id, args.force, &by));
+    // Brings the index up to date; the captures are gone whether that works or not.
+    index::load(&store, true)?;
+    done
+}
+
+fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Failure> {
+    let dir = store.report_dir(id);
+    // The marker, not the index, which may lag behind it.
+    if !force && dir.join(index::PIN_FILE).exists() {
+        return Err(
+            Failure::failed(format!("capture {id} is pinned")).hint(format!("`diagctl unpin {id}`, or rm --force"))
+        );
+    }
+    if !dir.exists() {
+        return Err(Failure::new(Exit::NoMatch, format!("capture {id} is gone already")));
+    }
+    store.discard(&dir)?;
+    events::record(store, &Event::about("deleted", id, &format!("by {by} with diagctl rm")));
+    Ok(format!("deleted {id}"))
+}
+
+/// What each id on a command line means. All are looked up before anything is done, so that `latest` is the one that was
+/// there at first.
+pub fn each(index: &Index, ids: &[String]) -> Vec<Result<String, Failure>> {
+    let mut found = Vec::new();
+    for text in ids {
+        let target = fetch::resolve(index, text).and_then(|target| match target.report {
+            None => Ok(target.id),
+            Some(_) => {
+                let message = format!("{:?} names a report, and this is done to whole captures", printable(text));
+                Err(Failure::new(Exit::Usage, message).hint(format!("name the capture: {}", target.id)))
+            }
+        });
+        let again = matches!(&target, Ok(id) if found.iter().any(|f| matches!(f, Ok(earlier) if earlier == id)));
+        if !again {
+            found.push(target);
+        }
+    }
+    found
+}
+
+/// Does something to each of several captures and prints a line for it. Some that fail make it done in part.
+pub fn outcome(
+    targets: Vec<Result<String, Failure>>,
+    act: impl Fn(&str) -> Result<String, Failure>,
+) -> Result<Done, Failure> {
+    let mut lines = Vec::new();
+    let mut failures = Vec::new();
+    for target in targets {
+        match target.and_then(|id| act(&id)) {
+            Ok(line) => lines.push(line),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if lines.is_empty() && failures.len() == 1 {
+        return Err(failures.remove(0));
+    }
+    let exit = match failures.first() {
+        None => Exit::Ok,
+        Some(_) if !lines.is_empty() => Exit::Partial,
+        Some(first) if failures.iter().all(|failure| failure.exit == first.exit) => first.exit,
+        Some(_) => Exit::Failed,
+    };
+    for failure in &failures {
+        output::note(&failure.message);
+    }
+    Ok(Done::text(lines.join("\n")).with_exit(exit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::index::Entry;
+
+    const A: &str = "20260101T000000000Z-aaaaaaaa";
+    const B: &str = "20260101T000000001Z-bbbbbbbb";
+
+    fn ended(ids: &[&str], refused: &[&str]) -> String {
+        let entry = |id: &str| Entry { id: id.into(), ..Entry::default() };
+        let index = Index { entries: vec![entry(A), entry(B)], damaged: Vec::new() };
+        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        let result = outcome(each(&index, &ids), |id| {
+            if refused.contains(&id) { Err(Failure::failed("pinned")) } else { Ok(format!("deleted {id}")) }
+        });
+        result.map_or_else(|failure| format!("{failure:?}"), |done| format!("{done:?}"))
+    }
+
+    #[test]
+    fn the_exit_status_tells_all_from_some_from_none() {
+        let table: [(&[&str], &[&str], Exit); 8] = [
+            (&[A, B], &[], Exit::Ok),
+            (&["latest", B], &[], Exit::Ok),
+            (&[A, "2001"], &[], Exit::Partial),
+            (&[A, B], &[B], Exit::Partial),
+            (&["2001"], &[], Exit::NoMatch),
+            (&["2001", "2002"], &[], Exit::NoMatch),
+            (&["2001", A], &[A], Exit::Failed),
+            (&["latest:heap_dump"], &[], Exit::NoMatch),
+        ];
+        for (ids, refused, expected) in table {
+            let ended = ended(ids, refused);
+            assert!(ended.contains(&format!("exit: {expected:?},")), "{ids:?} {refused:?} {ended}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! `run`: a capture from a shell, cron or any language. It holds the lease itself and runs a command.
+
+use std::fs::File;
+use std::process::{Command, Stdio};
+
+use super::Context;
+use super::acquire::load_state;
+use super::finalize::exit_of;
+use super::output::{self, Done};
+use crate::capture;
+use crate::collect::Source;
+use crate::config::{Snapshot, Source as Origin};
+use crate::decide::{self, Input, Plan, Process};
+use crate::error::{Failure, printable};
+use crate::exit_code::Exit;
+use crate::guard::{self, Figures};
+use crate::lease::Lease;
+use crate::readings::Readings;
+use crate::report;
+use crate::sample::Metric;
+use crate::state;
+use crate::store::commit::Told;
+use crate::store::grant::Grant;
+use crate::store::writer::{self, Room};
+use crate::store::{Access, Store, sweep};
+
+/// Take a capture with a command, holding the lease while it runs
+///
+/// The command finds DIAGCTL_CAPTURE (the id) and DIAGCTL_CAPTURE_DIR in its environment; every file that it writes into
+/// that directory becomes a report. With --report its stdout becomes the report of that name, compressed while it runs.
+/// Published, with status 5, also when the command fails after it produced something.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Store the command's stdout as this report
+    #[arg(long, value_name = "NAME")]
+    report: Option<String>,
+    /// The command
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let config = cx.config();
+    if let Some(name) = args.report.as_deref().filter(|name| !report::is_valid_name(name) || *name == "meta") {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("--report {:?} cannot be the name of a report", printable(name)),
+        )
+        .hint("use lower-case letters, digits and _, a letter first"));
+    }
+    // A shell that says `run` is its own switch; an explicit "off" still holds.
+    let unset = cx.loaded.sources.get("enabled").is_none_or(|origin| *origin == Origin::Default);
+    if !config.enabled && !unset {
+        return not_granted("switched off (DIAGCTL_ENABLED, or enabled in the configuration)");
+    }
+    let store = cx.open(Access::Create)?;
+    store.check_filesystem(config)?;
+    let (lease, file) = Lease::open(store.dir(), store.owner())?;
+    if !lease.try_take()? {
+        return not_granted("another process holds the lease; `diagctl status` names it");
+    }
+    let grant = match begin(cx, &store, args)? {
+        Ok(grant) => grant,
+        Err(reason) => return not_granted(&reason),
+    };
+    let told = execute(cx, &store, &grant, args, &file);
+    let mut told = match told {
+        Ok(told) => told,
+        Err(failure) => {
+            capture::give_up(&store, &lease, &grant, "failed", &failure.message)?;
+            return Err(failure);
+        }
+    };
+    let failed = told.labels.get("exit_status").cloned();
+    let meta = capture::finish(&store, config, &cx.proc, &lease, &grant, &mut told)?;
+    let exit = if failed.is_some() { Exit::Partial } else { exit_of(&meta) };
+    if let Some(status) = failed {
+        output::note(&format!("the command ended with {status}; what it had produced was published"));
+    }
+    Ok(Done::json(&meta)?.with_exit(exit))
+}
+
+fn not_granted(reason: &str) -> Result<Done, Failure> {
+    Err(Failure::new(Exit::NotGranted, format!("not granted: {reason}")))
+}
+
+// Guards and pause hold for everybody; triggers and limits are for rules.
+fn begin(cx: &Context, store: &Store, args: &Args) -> Result<Result<Grant, String>, Failure> {
+    let config = cx.config();
+    sweep::clear_staging(store)?;
+    let pid = std::process::id();
+    let start_ticks = cx.proc.stat(pid).map_err(Failure::failed)?.start_ticks;
+    let process = Process { pid, start_ticks, role: "run".into(), name: String::new() };
+    let plan = Plan {
+        rule: "run".into(),
+        trigger: "run",
+        reason: format!("diagctl run {}", printable(&args.command.join(" ")).chars().take(200).collect::<String>()),
+        observed: Default::default(),
+        reports: args.report.iter().cloned().collect(),
+        snapshot: Snapshot::Fork,
+        request: None,
+        second_of: None,
+    };
+    let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &[]);
+    let memory = &readings.memory;
+    let (free_disk, total_disk) = store.space()?;
+    let figures = Figures {
+        rss: memory.get(Metric::Rss).unwrap_or(0),
+        available_memory: memory.available,
+        free_disk,
+        total_disk,
+        ..Figures::default()
+    };
+    let (now, generation) = {
+        let _guard = store.lock()?;
+        let (mut state, _) = load_state(store)?;
+        let now = cx.now(&state);
+        if let Some(pause) = state.paused.as_ref().filter(|pause| pause.holds(now.store_ms)) {
+            return Ok(Err(pause.reason(now.store_ms)));
+        }
+        if let Some(refusal) = guard::check(&config.guards, &figures, &plan.reports, |_| None) {
+            return Ok(Err(format!("{}: {}", refusal.guard, refusal.reason)));
+        }
+        let input = Input {
+            config,
+            process: &process,
+            readings: &readings,
+            requests: &[],
+            figures: &figures,
+            host: "",
+            now: &now,
+            seed: 0,
+        };
+        decide::charge(input, &plan, &mut state);
+        state::save(store.dir(), &state)?;
+        (now, state.generation)
+    };
+    let source = Source { proc: &cx.proc, cgroups: &cx.cgroups, pid };
+    capture::begin(store, config, source, &process, &plan, generation, &now).map(Ok)
+}
+
+fn execute(cx: &Context, store: &Store, grant: &Grant, args: &Args, lease: &File) -> Result<Told, Failure> {
+    let id = &grant.meta.id;
+    let staging = store.staging(id);
+    // The command keeps the description as well: should diagctl be killed, the lease lasts as long as the command works.
+    let inherited = lease.try_clone().map_err(|e| Failure::failed(format!("cannot duplicate the lease: {e}")))?;
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())
+        .map_err(|e| Failure::failed(format!("cannot hand the lease down: {e}")))?;
+    let mut child = Command::new(&args.command[0])
+        .args(&args.command[1..])
+        .env("DIAGCTL_CAPTURE", id)
+        .env("DIAGCTL_CAPTURE_DIR", &staging)
+        .stdin(Stdio::null())
+        .stdout(if args.report.is_some() { Stdio::piped() } else { Stdio::inherit() })
+        .spawn()
+        .map_err(|e| {
+            Failure::failed(format!("cannot run {:?}: {e}", printable(&args.command[0])))
+                .hint("give the command and its arguments after --")
+        })?;
+    drop(inherited);
+    let mut stored = Ok(());
+    if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
+        let mut room = Room::measure(store, cx.config())?;
+        stored = writer::store_report(&mut room, &staging, name, &mut stdout).map(drop);
+    }
+    let status = child.wait().map_err(|e| Failure::failed(format!("cannot wait for the command: {e}")))?;
+    stored?;
+    let mut told = Told::default();
+    if !status.success() {
+        if !produced(&staging, args)? {
+            return Err(Failure::failed(format!("the command ended with {status} and produced nothing")));
+        }
+        told.labels.insert("exit_status".into(), status.to_string());
+    }
+    Ok(told)
+}
+
+fn produced(staging: &std::path::Path, args: &Args) -> Result<bool, Failure> {
+    if let Some(name) = &args.report {
+        let noted = crate::store::grant::read_sidecar(staging, name)?;
+        if noted.is_some_and(|report| report.raw_bytes > 0) {
+            return Ok(true);
+        }
+    }
+    let entries = std::fs::read_dir(staging).map_err(|e| Failure::io("read", staging, e))?;
+    let files = entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+    let own = args.report.as_ref().map(|name| format!("{name}."));
+    Ok(files
+        .into_iter()
+        .any(|entry| own.as_ref().is_none_or(|own| !entry.file_name().to_string_lossy().starts_with(own))))
+}

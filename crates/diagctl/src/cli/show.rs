@@ -1,0 +1,193 @@
+//! `diagctl show`: everything that is known of one capture.
+
+use serde::Serialize;
+
+use super::output::{self, Done};
+use super::times::{Times, age};
+use super::{Context, Failure};
+use crate::error::printable;
+use crate::store::index;
+use crate::store::meta::{self, Meta};
+use crate::store::{Access, fetch};
+use crate::units::{duration, size};
+
+/// Show one capture
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// An id, the beginning of one, `latest`, or `latest:REPORT`
+    id: String,
+    /// Show times in UTC instead of the local zone
+    #[arg(long)]
+    utc: bool,
+    /// Print JSON: the capture's meta.json, with `pinned` and `dir`
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    meta: Meta,
+    pinned: bool,
+    dir: String,
+}
+
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let store = cx.open(Access::Read)?;
+    let (_, now) = cx.peek(&store)?;
+    let target = fetch::resolve(&index::load(&store, false)?, &args.id)?;
+    let dir = store.report_dir(&target.id);
+    let meta = meta::read(&dir)?;
+    let shown = Shown { pinned: dir.join(index::PIN_FILE).exists(), dir: dir.display().to_string(), meta };
+    Done::either(args.json, &shown, |shown| text(shown, &Times::new(args.utc), now.store_ms))
+}
+
+fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
+    let meta = &shown.meta;
+    let raw: u64 = meta.reports.iter().map(|r| r.raw_bytes).sum();
+    let stored: u64 = meta.reports.iter().map(|r| r.stored_bytes).sum();
+    let created = format!("{} {}, {} ago", times.show(&meta.created), times.name(), age(meta.store_ms, now_ms));
+    let trigger = match &meta.trigger.name {
+        name if *name == meta.rule => String::new(),
+        name => format!("({name})"),
+    };
+    let lines = [
+        ("capture", meta.id.clone()),
+        ("created", created),
+        ("process", words(&[&meta.role, &meta.worker, &format!("pid {}", meta.pid), &on_host(&meta.host)])),
+        ("rule", words(&[&meta.rule, &trigger])),
+        ("reason", meta.trigger.reason.clone()),
+        ("observed", joined(&meta.trigger.observed, |name, value| observed(name, *value))),
+        ("request", meta.request.clone().unwrap_or_default()),
+        ("versions", joined(&meta.versions, |_, version| version.clone())),
+        ("cost", meta.cost.iter().map(|(name, value)| cost(name, value)).collect::<Vec<_>>().join(", ")),
+        ("labels", joined(&meta.labels, |_, value| value.clone())),
+        ("size", format!("{} stored of {} raw", size(stored), size(raw))),
+        ("pinned", if shown.pinned { "yes" } else { "no" }.into()),
+        ("directory", shown.dir.clone()),
+    ];
+    let mut text = String::new();
+    for (key, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
+        text.push_str(&format!("{key:<11}{}\n", printable(value)));
+    }
+    let header = ["REPORT", "RAW", "STORED", "RATIO", "TYPE", "ERROR"];
+    let rows = meta.reports.iter().map(row).collect();
+    text.push_str(&format!("\n{}\n", output::table(&header, rows, &[1, 2, 3])));
+    if let Some(report) = meta.reports.iter().rfind(|r| r.error.is_none()) {
+        text.push_str(&format!("\nfetch one with: diagctl fetch {}:{}\n", meta.id, printable(&report.name)));
+    }
+    text
+}
+
+fn row(report: &meta::Report) -> Vec<String> {
+    let figures = match &report.error {
+        Some(_) => ["-", "-", "-", ""].map(str::to_owned),
+        None => [
+            size(report.raw_bytes),
+            size(report.stored_bytes),
+            ratio(report.raw_bytes, report.stored_bytes),
+            report.content_type.clone(),
+        ],
+    };
+    let name = [report.name.clone()];
+    name.into_iter().chain(figures).chain([report.error.clone().unwrap_or_default()]).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "one digit after the point is printed")]
+fn ratio(raw: u64, stored: u64) -> String {
+    if stored == 0 { "-".into() } else { format!("{:.1}x", raw as f64 / stored as f64) }
+}
+
+fn words(words: &[&str]) -> String {
+    words.iter().filter(|word| !matches!(**word, "" | "()")).copied().collect::<Vec<_>>().join(" ")
+}
+
+fn on_host(host: &str) -> String {
+    if host.is_empty() { String::new() } else { format!("on {host}") }
+}
+
+fn joined<V>(values: &std::collections::BTreeMap<String, V>, shown: impl Fn(&str, &V) -> String) -> String {
+    values.iter().map(|(name, value)| format!("{name} {}", shown(name, value))).collect::<Vec<_>>().join(", ")
+}
+
+/// A figure that a trigger saw. Memory is in bytes; what the application calls by a name of its own is a plain number.
+pub fn observed(name: &str, value: u64) -> String {
+    const BYTES: [&str; 7] = ["rss", "pss", "uss", "anon", "cgroup_working_set", "host_used", "threshold"];
+    if BYTES.contains(&name) || name.ends_with("_bytes") { size(value) } else { value.to_string() }
+}
+
+// `pause_ms: 12.5` as `pause 12.5ms`, `raw_bytes: 2048` as `raw 2.00 KiB`; whatever else the dumper told as it stands.
+fn cost(name: &str, value: &serde_json::Value) -> String {
+    if let (Some(what), Some(bytes)) = (name.strip_suffix("_bytes"), value.as_u64()) {
+        return format!("{what} {}", size(bytes));
+    }
+    match (name.strip_suffix("_ms"), value.as_u64(), value.as_f64()) {
+        (Some(what), Some(ms), _) => format!("{what} {}", duration(ms)),
+        (Some(what), None, Some(ms)) => format!("{what} {ms}ms"),
+        _ => format!("{name} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown() -> Shown {
+        let meta = Meta {
+            id: "20261122T101530123Z-7f3a9c2e".into(),
+            created: "2026-11-22T10:15:30.123Z".into(),
+            host: "web-1".into(),
+            pid: 4711,
+            role: "puma".into(),
+            worker: "worker-0".into(),
+            rule: "heap-on-growth".into(),
+            trigger: meta::Trigger {
+                name: "memory_usage".into(),
+                reason: "rss 1.62 GiB is above 1.50 GiB".into(),
+                observed: [("rss".to_owned(), 1_739_461_755), ("puma.backlog".to_owned(), 7)].into(),
+            },
+            cost: [("pause_ms".to_owned(), 12.5.into()), ("raw_bytes".to_owned(), 2048.into())].into(),
+            reports: vec![
+                meta::Report {
+                    name: "heap_dump".into(),
+                    content_type: "application/x-ndjson".into(),
+                    raw_bytes: 10 << 20,
+                    stored_bytes: 1 << 20,
+                    ..meta::Report::default()
+                },
+                meta::Report::failed("jemalloc_stats", "no jemalloc\u{1b}[2J here"),
+            ],
+            ..Meta::default()
+        };
+        Shown { meta, pinned: true, dir: "/var/lib/diagctl/reports/x".into() }
+    }
+
+    #[test]
+    fn a_person_finds_everything_with_units_and_nothing_steers_the_terminal() {
+        let text = text(&shown(), &Times::new(true), 250_000);
+        for expected in [
+            "created    2026-11-22 10:15:30 UTC, 4m 10s ago\n",
+            "process    puma worker-0 pid 4711 on web-1\n",
+            "rule       heap-on-growth (memory_usage)\n",
+            "observed   puma.backlog 7, rss 1.62 GiB\n",
+            "cost       pause 12.5ms, raw 2.00 KiB\n",
+            "size       1.00 MiB stored of 10.0 MiB raw\n",
+            "pinned     yes\n",
+            "10.0x",
+            "no jemalloc\\u{1b}[2J here",
+            "fetch one with: diagctl fetch 20261122T101530123Z-7f3a9c2e:heap_dump\n",
+        ] {
+            assert!(text.contains(expected), "missing {expected:?} in\n{text}");
+        }
+        assert!(!text.contains("labels"), "{text}");
+    }
+
+    #[test]
+    fn json_is_the_record_with_two_keys_more() {
+        let shown = shown();
+        let mut expected = serde_json::to_value(&shown.meta).unwrap();
+        expected["pinned"] = true.into();
+        expected["dir"] = "/var/lib/diagctl/reports/x".into();
+        assert_eq!(serde_json::to_value(&shown).unwrap(), expected);
+    }
+}

@@ -1,0 +1,205 @@
+//! `simulate`: what a configuration would have done with recorded samples, decided by the same engine.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::Context;
+use super::output::{self, Done};
+use super::times::Times;
+use crate::clock::{self, Anchor, Reading};
+use crate::decide::{self, Input, Verdict};
+use crate::error::{Failure, printable};
+use crate::fsio;
+use crate::guard::Figures;
+use crate::recording::Recorded;
+use crate::sample::{Metric, Samples};
+use crate::state::State;
+use crate::units::duration;
+
+/// Replay recorded samples and print what would have been captured when
+///
+/// The rules are those of --config. Samples come from `diagctl samples`. The lease is always free and there is always room:
+/// only rules, limits and selection decide. Commands of `exec` triggers are not run.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The samples, as `diagctl samples` prints them; - for stdin
+    #[arg(long, value_name = "FILE")]
+    samples: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Print times in UTC
+    #[arg(long)]
+    utc: bool,
+}
+
+#[derive(Serialize)]
+struct Simulation {
+    schema: u32,
+    samples: usize,
+    processes: usize,
+    from: String,
+    to: String,
+    fired: Vec<Fired>,
+    /// By rule: how many polls were answered with each verdict.
+    answers: BTreeMap<String, BTreeMap<&'static str, usize>>,
+}
+
+#[derive(Serialize)]
+struct Fired {
+    at: String,
+    rule: String,
+    pid: u32,
+    role: String,
+    worker: String,
+    reports: Vec<String>,
+    reason: String,
+}
+
+/// Runs the command.
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let mut recorded = read(args)?;
+    recorded.sort_by_key(|sample| sample.at);
+    if let Some(step) = usual_step(&recorded)
+        && step > 3 * cx.config().poll_ms()
+    {
+        output::note(&format!(
+            "the samples are {} apart, poll_interval is {}: a `for` is seen as interrupted; set poll_interval to what was recorded",
+            duration(step),
+            duration(cx.config().poll_ms())
+        ));
+    }
+    let simulation = simulate(cx, &recorded);
+    Done::either(args.json, &simulation, |simulation| text(simulation, args.utc))
+}
+
+fn read(args: &Args) -> Result<Vec<Recorded>, Failure> {
+    let data = if args.samples.as_os_str() == "-" {
+        let mut data = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut data)
+            .map_err(|e| Failure::failed(format!("cannot read the samples from stdin: {e}")))?;
+        data
+    } else {
+        fsio::read_bounded(&args.samples, 4 << 30)?
+    };
+    let name = printable(&args.samples.to_string_lossy());
+    let lines = data.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+    lines
+        .map(|(i, line)| {
+            serde_json::from_slice(line).map_err(|e| {
+                Failure::failed(format!("{name}, line {}: not a sample: {e}", i + 1))
+                    .hint("one JSON object a line, as `diagctl samples` prints them")
+            })
+        })
+        .collect()
+}
+
+fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
+    let (mut state, mut samples) = (State::default(), Samples::default());
+    let mut fired = Vec::new();
+    let mut answers: BTreeMap<String, BTreeMap<&'static str, usize>> = BTreeMap::new();
+    let host = cx.proc.hostname();
+    for sample in recorded {
+        let (process, readings) = sample.replay();
+        let wall_ms = i64::try_from(sample.at).unwrap_or(i64::MAX);
+        let reading = Reading { wall_ms, boot_ms: sample.at, boot_id: "simulation".into() };
+        let now = Anchor::place(state.clock.as_ref(), reading);
+        let figures = Figures {
+            rss: readings.memory.get(Metric::Rss).unwrap_or(0),
+            available_memory: u64::MAX,
+            free_disk: u64::MAX / 2,
+            total_disk: u64::MAX / 2,
+            ..Figures::default()
+        };
+        let input = Input {
+            config: cx.config(),
+            process: &process,
+            readings: &readings,
+            requests: &[],
+            figures: &figures,
+            host: &host,
+            now: &now,
+            // Jitter that does not change from run to run.
+            seed: sample.at ^ u64::from(sample.pid),
+        };
+        let decision = decide::decide(input, &mut state, &mut samples);
+        for answer in &decision.answers {
+            *answers.entry(answer.rule.clone()).or_default().entry(answer.verdict.name()).or_default() += 1;
+        }
+        let dry = decision.answers.iter().filter(|a| a.verdict == Verdict::Idle && a.reason.starts_with("dry run"));
+        let would: Vec<(String, String)> = dry.map(|a| (a.rule.clone(), a.reason.clone())).collect();
+        let plan = decision.plan.inspect(|plan| decide::charge(input, plan, &mut state));
+        for (rule, reason) in plan.map(|plan| (plan.rule, plan.reason)).into_iter().chain(would) {
+            let reports =
+                cx.config().rules.iter().find(|r| r.name == rule).map(|r| r.reports.clone()).unwrap_or_default();
+            fired.push(Fired {
+                at: clock::utc(wall_ms),
+                rule,
+                pid: sample.pid,
+                role: sample.role.clone(),
+                worker: sample.name.clone(),
+                reports,
+                reason,
+            });
+        }
+    }
+    let at =
+        |sample: Option<&Recorded>| sample.map(|s| clock::utc(i64::try_from(s.at).unwrap_or(0))).unwrap_or_default();
+    let mut processes: Vec<(u32, u64)> = recorded.iter().map(|s| (s.pid, s.start_ticks)).collect();
+    processes.sort_unstable();
+    processes.dedup();
+    Simulation {
+        schema: 1,
+        samples: recorded.len(),
+        processes: processes.len(),
+        from: at(recorded.first()),
+        to: at(recorded.last()),
+        fired,
+        answers,
+    }
+}
+
+// The median distance between two samples of one process.
+fn usual_step(recorded: &[Recorded]) -> Option<u64> {
+    let mut last: BTreeMap<(u32, u64), u64> = BTreeMap::new();
+    let mut steps = Vec::new();
+    for sample in recorded {
+        if let Some(before) = last.insert((sample.pid, sample.start_ticks), sample.at) {
+            steps.push(sample.at - before);
+        }
+    }
+    steps.sort_unstable();
+    steps.get(steps.len() / 2).copied()
+}
+
+fn text(simulation: &Simulation, utc: bool) -> String {
+    let times = Times::new(utc);
+    let mut text = format!(
+        "{} samples of {} processes, {} to {}\n\n",
+        simulation.samples, simulation.processes, simulation.from, simulation.to
+    );
+    if simulation.fired.is_empty() {
+        text.push_str("Nothing would have been captured.\n");
+    } else {
+        let rows = simulation.fired.iter().map(|fired| {
+            let worker = format!("{} {}", fired.role, fired.worker);
+            vec![times.show(&fired.at), fired.rule.clone(), fired.pid.to_string(), worker, fired.reason.clone()]
+        });
+        text.push_str(&output::table(
+            &[&format!("AT ({})", times.name()), "RULE", "PID", "WORKER", "REASON"],
+            rows.collect(),
+            &[2],
+        ));
+        text.push('\n');
+    }
+    let rows = simulation.answers.iter().map(|(rule, verdicts)| {
+        let counts: Vec<String> = verdicts.iter().map(|(verdict, n)| format!("{verdict} {n}")).collect();
+        let count = simulation.fired.iter().filter(|fired| &fired.rule == rule).count();
+        vec![rule.clone(), count.to_string(), counts.join(", ")]
+    });
+    text.push('\n');
+    text.push_str(&output::table(&["RULE", "CAPTURES", "POLLS ANSWERED"], rows.collect(), &[1]));
+    text
+}

@@ -1,0 +1,233 @@
+//! `diagctl status`: who dumps, which rules wait for what, how full the store is, which processes poll.
+
+mod lease;
+mod text;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::output::Done;
+use super::request::samples;
+use super::times::Times;
+use super::{Context, Failure};
+use crate::clock::Now;
+use crate::config::{Config, Mode, Rule};
+use crate::error::printable;
+use crate::fsio;
+use crate::limit::{self, Refusal};
+use crate::state::{RuleState, State};
+use crate::store::events::{self, Event};
+use crate::store::requests::{self, Request};
+use crate::store::{Access, Store, index, sweep};
+use crate::units::ms;
+
+/// So many of the last events are shown by `--explain`.
+const EVENTS_SHOWN: usize = 20;
+
+/// Show what diagctl is doing: lease, rules, store, processes
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Add why each process was last told what it was told, and the last events, with the figures that were seen
+    #[arg(long)]
+    explain: bool,
+    /// Show times in UTC instead of the local zone
+    #[arg(long)]
+    utc: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Durations are in milliseconds, from now.
+#[derive(Debug, Serialize)]
+struct Status {
+    schema: u32,
+    dir: String,
+    switch: Switch,
+    lease: lease::Report,
+    store: Room,
+    rules: Vec<RuleStatus>,
+    budgets: Vec<Budget>,
+    requests: Vec<Request>,
+    processes: Vec<Process>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    events: Vec<Event>,
+}
+
+#[derive(Debug, Serialize)]
+struct Switch {
+    /// As seen from here; each process goes by its own environment.
+    enabled: bool,
+    source: String,
+    paused: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Room {
+    captures: usize,
+    latest: Option<String>,
+    latest_age_ms: Option<u64>,
+    used_bytes: u64,
+    max_use_bytes: u64,
+    free_disk_bytes: u64,
+    keep_free_bytes: u64,
+    quarantine_bytes: u64,
+    damaged: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct RuleStatus {
+    name: String,
+    trigger: &'static str,
+    dry_run: bool,
+    /// `ready`, `cooldown` or `throttled`.
+    state: &'static str,
+    left_ms: Option<u64>,
+    last_fired_ms: Option<u64>,
+    fired_in_window: usize,
+    max_count: Option<u32>,
+    window_ms: u64,
+    due_in_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Budget {
+    name: &'static str,
+    spent: u32,
+    of: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Process {
+    pid: u32,
+    role: String,
+    name: String,
+    rss_bytes: u64,
+    polled_ms: u64,
+    /// It has ended.
+    gone: bool,
+    /// It lives, and has not polled when it should have.
+    silent: bool,
+    verdict: String,
+    reason: String,
+    /// Rules whose condition holds, and for how long.
+    holding_ms: BTreeMap<String, u64>,
+}
+
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    // The thread that opens the store takes its owner's identity and ends. Root, if that is who asks, can see who has
+    // the lease file open.
+    let status = std::thread::scope(|scope| scope.spawn(|| gather(cx, args.explain)).join());
+    let mut status = status.map_err(|_| Failure::failed("the store could not be read: its reader broke off"))??;
+    status.lease.find_holders(&cx.proc, &cx.config().dir);
+    Done::either(args.json, &status, |status| text::render(status, &Times::new(args.utc), args.explain))
+}
+
+fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
+    let config = cx.config();
+    let store = cx.open(Access::Read)?;
+    let (state, now) = cx.peek(&store)?;
+    let source = cx.loaded.sources.get("enabled").map_or_else(|| "default".into(), ToString::to_string);
+    let paused =
+        state.paused.as_ref().filter(|pause| pause.holds(now.store_ms)).map(|pause| pause.reason(now.store_ms));
+    let mut events = if explain { events::read(&store) } else { Vec::new() };
+    events.drain(..events.len().saturating_sub(EVENTS_SHOWN));
+    Ok(Status {
+        schema: 1,
+        dir: store.dir().display().to_string(),
+        switch: Switch { enabled: config.enabled, source, paused },
+        lease: lease::Report::read(&cx.proc, store.dir(), &now)?,
+        store: room(config, &store, &now)?,
+        rules: config.rules.iter().map(|rule| rule_status(rule, state.rules.get(&rule.name), now.store_ms)).collect(),
+        budgets: budgets(config, &state, now.store_ms),
+        requests: requests::list(&store)?,
+        processes: processes(cx, &store, now.store_ms),
+        events,
+    })
+}
+
+fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
+    let index = index::load(store, false)?;
+    let (free_disk_bytes, total) = store.space()?;
+    let latest = index.entries.last();
+    Ok(Room {
+        captures: index.entries.len(),
+        latest: latest.map(|entry| entry.id.clone()),
+        latest_age_ms: latest.map(|entry| now.store_ms.saturating_sub(entry.store_ms)),
+        used_bytes: sweep::used(store)?,
+        max_use_bytes: config.retention.max_use,
+        free_disk_bytes,
+        keep_free_bytes: config.retention.keep_free.of(total),
+        quarantine_bytes: match std::fs::read_dir(store.path("quarantine")) {
+            Ok(entries) => entries.flatten().map(|entry| fsio::occupied_tree(&entry.path())).sum(),
+            Err(_) => 0,
+        },
+        damaged: index.damaged.into_iter().collect(),
+    })
+}
+
+fn rule_status(rule: &Rule, marks: Option<&RuleState>, now_ms: u64) -> RuleStatus {
+    let fresh = RuleState::default();
+    let marks = marks.unwrap_or(&fresh);
+    let (state, left_ms) = match limit::check_rule(&rule.limits, marks, now_ms) {
+        None => ("ready", None),
+        Some(Refusal::Cooldown { left_ms, .. }) => ("cooldown", Some(left_ms)),
+        Some(Refusal::Throttled { left_ms, .. }) => ("throttled", Some(left_ms)),
+    };
+    let window_ms = ms(rule.limits.window);
+    RuleStatus {
+        name: rule.name.clone(),
+        trigger: rule.trigger.name(),
+        dry_run: rule.mode == Mode::DryRun,
+        state,
+        left_ms,
+        last_fired_ms: marks.fires.last().map(|at| now_ms.saturating_sub(*at)),
+        fired_in_window: marks.fires.iter().filter(|at| now_ms.saturating_sub(**at) < window_ms).count(),
+        max_count: rule.limits.max_count,
+        window_ms,
+        due_in_ms: marks.due.values().min().map(|due| due.saturating_sub(now_ms)),
+    }
+}
+
+fn budgets(config: &Config, state: &State, now_ms: u64) -> Vec<Budget> {
+    let spent = |window_ms: u64| {
+        let recent = state.spent.iter().filter(|spent| now_ms.saturating_sub(spent.at) < window_ms);
+        recent.map(|spent| spent.units).sum()
+    };
+    vec![
+        Budget { name: "hour", spent: spent(3_600_000), of: config.limits.budget_hour },
+        Budget { name: "day", spent: spent(86_400_000), of: config.limits.budget_day },
+    ]
+}
+
+fn processes(cx: &Context, store: &Store, now_ms: u64) -> Vec<Process> {
+    let mut processes: Vec<Process> = samples(store)
+        .processes
+        .into_iter()
+        .map(|(pid, sample)| {
+            let gone = !cx.proc.is_alive(pid, sample.start_ticks);
+            Process {
+                pid,
+                gone,
+                silent: !gone && !sample.is_fresh(now_ms, cx.config().poll_ms()),
+                rss_bytes: sample.rss,
+                polled_ms: now_ms.saturating_sub(sample.last_seen),
+                role: sample.role,
+                name: sample.name,
+                verdict: sample.verdict,
+                reason: printable(&sample.reason),
+                holding_ms: sample
+                    .holding
+                    .into_iter()
+                    .map(|(rule, h)| (rule, now_ms.saturating_sub(h.since)))
+                    .collect(),
+            }
+        })
+        .collect();
+    processes.sort_by(|a, b| (a.gone, &a.role, &a.name, a.pid).cmp(&(b.gone, &b.role, &b.name, b.pid)));
+    processes
+}
+
+#[cfg(test)]
+mod tests;

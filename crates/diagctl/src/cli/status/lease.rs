@@ -1,0 +1,169 @@
+//! The lease as people want to know it: who holds it, for how long, and whether something is wrong with that.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::clock::Now;
+use crate::error::Failure;
+use crate::lease::{self, Record};
+use crate::proc::Proc;
+use crate::units::duration;
+
+/// What is known of the lease.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Whether the lock is held: the only thing that counts.
+    pub taken: bool,
+    /// One sentence.
+    pub summary: String,
+    /// How far the holder is past its deadline, milliseconds.
+    pub overdue_ms: Option<u64>,
+    /// Somebody holds the lock although the dump that it was granted for is over, or nobody knows of one.
+    pub leaked: bool,
+    /// Processes that hold the lock, as far as they may be looked at.
+    pub holders: Vec<Holder>,
+    /// Whom it was granted to last.
+    pub record: Option<Record>,
+}
+
+/// A process that holds the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Holder {
+    /// Its pid.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+}
+
+impl Report {
+    /// Looks at the lock and at what is on record.
+    pub fn read(proc: &Proc, dir: &Path, now: &Now) -> Result<Self, Failure> {
+        let taken = lease::is_taken(dir)?;
+        let record = lease::read_record(dir)?;
+        let alive =
+            record.as_ref().is_some_and(|r| r.boot_id == now.clock.boot_id && proc.is_alive(r.pid, r.start_ticks));
+        Ok(Self::of(taken, record, alive, now))
+    }
+
+    fn of(taken: bool, record: Option<Record>, alive: bool, now: &Now) -> Self {
+        let same_boot = record.as_ref().filter(|r| r.boot_id == now.clock.boot_id);
+        let running = same_boot.filter(|r| taken && !r.ended);
+        let overdue_ms = running.map(|r| now.clock.boot_ms.saturating_sub(r.deadline_boot_ms)).filter(|ms| *ms > 0);
+        let summary = match (taken, &record, running) {
+            (true, _, Some(r)) => {
+                let since = duration(now.clock.boot_ms.saturating_sub(r.granted_boot_ms) / 1000 * 1000);
+                let ended = if alive { "" } else { ", which has ended; its dumper holds on" };
+                let of = format!("{} {} (pid {}){ended}", r.role, r.worker, r.pid);
+                let time = match overdue_ms {
+                    Some(ms) => format!("overdue by {}", duration(ms)),
+                    None => format!("deadline in {}", duration(r.deadline_boot_ms.saturating_sub(now.clock.boot_ms))),
+                };
+                format!("held for {since} by {of}: capture {}, rule {}, {time}", r.capture, r.rule)
+            }
+            (true, Some(r), None) => format!("leaked: held, although capture {} is over", r.capture),
+            (true, None, _) => "leaked: held, and no grant is on record".into(),
+            (false, Some(r), _) if !r.ended => {
+                format!("free; capture {} was not finished, the next grant clears it away", r.capture)
+            }
+            (false, ..) => "free".into(),
+        };
+        Self { taken, summary, overdue_ms, leaked: taken && running.is_none(), holders: Vec::new(), record }
+    }
+
+    /// Looks for the processes that hold the lock.
+    pub fn find_holders(&mut self, proc: &Proc, dir: &Path) {
+        if self.taken {
+            self.holders = holders(proc, &dir.join("lease.lock"));
+        }
+    }
+}
+
+// Descriptors are first told by name, which cannot block, then by inode; and the kernel says in `fdinfo` which of them have the
+// lock, for a worker may have the file open without it. Processes of others, and those that are not dumpable, show neither.
+fn holders(proc: &Proc, lock: &Path) -> Vec<Holder> {
+    let Ok(wanted) = fs::metadata(lock) else { return Vec::new() };
+    let holds = |pid: u32| {
+        let dir = proc.pid(pid);
+        let Ok(entries) = fs::read_dir(dir.join("fd")) else { return false };
+        entries.flatten().any(|entry| {
+            let named = fs::read_link(entry.path()).is_ok_and(|target| target.file_name() == lock.file_name());
+            let same = || fs::metadata(entry.path()).is_ok_and(|m| (m.dev(), m.ino()) == (wanted.dev(), wanted.ino()));
+            let info = || fs::read_to_string(dir.join("fdinfo").join(entry.file_name())).unwrap_or_default();
+            named && same() && info().lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
+        })
+    };
+    let mut pids: Vec<u32> = proc.pids().into_iter().filter(|pid| holds(*pid)).collect();
+    pids.sort_unstable();
+    pids.into_iter().map(|pid| Holder { pid, comm: proc.stat(pid).map(|stat| stat.comm).unwrap_or_default() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Reading;
+    use crate::lease::Lease;
+
+    fn now() -> Now {
+        let clock = Reading { wall_ms: 0, boot_ms: 100_000, boot_id: "this".into() };
+        Now { store_ms: 0, clock, stepped_back_ms: None }
+    }
+
+    fn record(boot: &str, deadline_boot_ms: u64, ended: bool) -> Record {
+        Record {
+            schema: 1,
+            capture: "C".into(),
+            generation: 1,
+            pid: 7,
+            start_ticks: 1,
+            boot_id: boot.into(),
+            role: "puma".into(),
+            worker: "worker-0".into(),
+            rule: "routine".into(),
+            granted_boot_ms: 40_000,
+            deadline_boot_ms,
+            ended,
+        }
+    }
+
+    #[test]
+    fn every_state_of_the_lease_has_a_sentence() {
+        let running = record("this", 160_000, false);
+        let table = [
+            (false, None, true, "free", false),
+            (false, Some(record("this", 0, true)), true, "free", false),
+            (false, Some(running.clone()), false, "free; capture C was not finished", false),
+            (
+                true,
+                Some(running.clone()),
+                true,
+                "held for 1m by puma worker-0 (pid 7): capture C, rule routine, deadline in 1m",
+                false,
+            ),
+            (true, Some(running), false, "(pid 7), which has ended; its dumper holds on: capture C", false),
+            (true, Some(record("this", 70_000, false)), true, "overdue by 30s", false),
+            (true, Some(record("this", 0, true)), true, "leaked: held, although capture C is over", true),
+            (true, Some(record("earlier", 0, false)), false, "leaked", true),
+            (true, None, false, "leaked: held, and no grant is on record", true),
+        ];
+        for (taken, record, alive, expected, leaked) in table {
+            let report = Report::of(taken, record, alive, &now());
+            assert!(report.summary.contains(expected), "should say {expected:?} but says {:?}", report.summary);
+            assert_eq!(report.leaked, leaked, "{}", report.summary);
+        }
+    }
+
+    #[test]
+    fn the_process_that_holds_the_lock_is_found_and_one_that_has_it_open_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = rustix::process::geteuid().as_raw();
+        let (lease, _file) = Lease::open(dir.path(), owner).unwrap();
+        let lock = dir.path().join("lease.lock");
+        let me = |found: Vec<Holder>| found.iter().any(|holder| holder.pid == std::process::id());
+        assert!(!me(holders(&Proc::default(), &lock)));
+        lease.try_take().unwrap();
+        assert!(me(holders(&Proc::default(), &lock)));
+    }
+}

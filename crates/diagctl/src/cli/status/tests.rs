@@ -1,0 +1,119 @@
+//! What a person reads off the status of a store.
+
+use super::*;
+use crate::config::LimitsOfRule;
+use crate::state::Spent;
+use std::time::Duration;
+
+fn rule(cooldown: u64, max_count: Option<u32>) -> Rule {
+    let limits =
+        LimitsOfRule { cooldown: Duration::from_millis(cooldown), max_count, window: Duration::from_secs(3600) };
+    Rule { limits, ..Config::default().rules.remove(0) }
+}
+
+#[test]
+fn a_rule_tells_what_it_waits_for() {
+    let marks =
+        RuleState { fires: vec![1000, 60_000], due: [("timer".to_owned(), 400_000)].into(), ..RuleState::default() };
+    let table = [
+        (rule(0, None), Some(&marks), "ready", None, Some(300_000)),
+        (rule(50_000, None), Some(&marks), "cooldown", Some(10_000), Some(300_000)),
+        (rule(0, Some(2)), Some(&marks), "throttled", Some(3_501_000), Some(300_000)),
+        (rule(50_000, Some(1)), None, "ready", None, None),
+    ];
+    for (rule, marks, state, left_ms, due_in_ms) in table {
+        let status = rule_status(&rule, marks, 100_000);
+        assert_eq!((status.state, status.left_ms, status.due_in_ms), (state, left_ms, due_in_ms), "{rule:?}");
+    }
+}
+
+fn status() -> Status {
+    let marks = RuleState { fires: vec![40_000], due: [("timer".to_owned(), 400_000)].into(), ..RuleState::default() };
+    let state = State { spent: vec![Spent { at: 90_000, units: 11 }], ..State::default() };
+    Status {
+        schema: 1,
+        dir: "/var/lib/diagctl".into(),
+        switch: Switch { enabled: false, source: "default".into(), paused: None },
+        lease: lease::Report {
+            taken: true,
+            summary: "held for 1m by puma worker-0 (pid 7): capture C, rule routine, overdue by 30s".into(),
+            overdue_ms: Some(30_000),
+            leaked: false,
+            holders: vec![lease::Holder { pid: 8, comm: "ruby".into() }],
+            record: None,
+        },
+        store: Room {
+            captures: 2,
+            latest: Some("C".into()),
+            latest_age_ms: Some(61_000),
+            used_bytes: 1 << 20,
+            max_use_bytes: 1 << 30,
+            free_disk_bytes: 5 << 30,
+            keep_free_bytes: 1 << 30,
+            quarantine_bytes: 4096,
+            damaged: [("D".to_owned(), "meta.json is damaged".to_owned())].into(),
+        },
+        rules: vec![rule_status(&rule(80_000, Some(5)), Some(&marks), 100_000)],
+        budgets: budgets(&Config::default(), &state, 100_000),
+        requests: vec![Request {
+            reports: vec!["heap_dump".into()],
+            by: "anna".into(),
+            reason: "odd".into(),
+            ..Request::default()
+        }],
+        processes: vec![Process {
+            pid: 7,
+            role: "puma".into(),
+            name: "worker-0".into(),
+            rss_bytes: 300 << 20,
+            polled_ms: 4_200,
+            gone: false,
+            silent: false,
+            verdict: "pending".into(),
+            reason: "rss 300.0 MiB is above 200.0 MiB, for 10s of 30s".into(),
+            holding_ms: [("heap".to_owned(), 10_000)].into(),
+        }],
+        events: vec![Event {
+            at: "2026-11-22T10:15:30Z".into(),
+            event: "verdict".into(),
+            verdict: "guarded".into(),
+            rule: "heap".into(),
+            pid: 7,
+            reason: "too big".into(),
+            observed: [("rss".to_owned(), 1 << 30)].into(),
+            ..Event::default()
+        }],
+    }
+}
+
+#[test]
+fn one_page_tells_everything_and_explain_tells_why() {
+    let page = text::render(&status(), &Times::new(true), false);
+    for expected in [
+        "switch     off here (default); each process goes by its own DIAGCTL_ENABLED\n",
+        "overdue by 30s\n",
+        "holders    8 (ruby)\n",
+        "use        2 captures, 1.00 MiB of max_use 1.00 GiB\n",
+        "disk       5.00 GiB free, keep_free is 1.00 GiB\n",
+        "latest     C, 1m 1s ago\n",
+        "budget     11 of 20 units this hour, 11 of 50 units this day\n",
+        "request    heap_dump, asked for by anna: odd\n",
+        "damaged    D: meta.json is damaged\n",
+        "cooldown, 20s left",
+        "1 of 5 in 1h",
+        "in 5m",
+        "300.0 MiB",
+        "4s ago  pending",
+    ] {
+        assert!(page.contains(expected), "missing {expected:?} in\n{page}");
+    }
+    assert!(!page.contains("for 10s of 30s") && !page.contains("guarded"), "{page}");
+    let page = text::render(&status(), &Times::new(true), true);
+    for expected in [
+        "puma worker-0 (7): pending, rss 300.0 MiB is above 200.0 MiB, for 10s of 30s\n",
+        "the condition of heap has held for 10s\n",
+        "2026-11-22 10:15:30  guarded  heap pid 7  too big [rss 1.00 GiB]\n",
+    ] {
+        assert!(page.contains(expected), "missing {expected:?} in\n{page}");
+    }
+}

@@ -1,0 +1,71 @@
+//! Moments and ages as people read them.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::units::duration;
+
+/// The time zone in which moments are shown.
+#[derive(Clone, Debug)]
+pub struct Times {
+    zone: TimeZone,
+    name: String,
+}
+
+impl Times {
+    /// The system's zone (`TZ`, `/etc/localtime`), or UTC if that is wanted or there is none.
+    pub fn new(utc: bool) -> Self {
+        let zone = if utc { TimeZone::UTC } else { TimeZone::try_system().unwrap_or(TimeZone::UTC) };
+        Self::of(zone)
+    }
+
+    fn of(zone: TimeZone) -> Self {
+        let name = match zone.iana_name() {
+            Some("UTC" | "Etc/UTC" | "Etc/Unknown") => "UTC".to_owned(),
+            Some(name) => name.to_owned(),
+            None => "local".to_owned(),
+        };
+        Self { zone, name }
+    }
+
+    /// What to call the zone in a heading.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A moment as captures record it, in this zone; as it stands when it cannot be understood.
+    pub fn show(&self, rfc3339: &str) -> String {
+        match rfc3339.parse::<Timestamp>() {
+            Ok(moment) => moment.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            Err(_) => rfc3339.to_owned(),
+        }
+    }
+}
+
+/// How long ago something was, both on the store's time line.
+pub fn age(store_ms: u64, now_ms: u64) -> String {
+    match now_ms.saturating_sub(store_ms) {
+        ..1000 => "0s".into(),
+        ms => duration(ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_shown_in_the_zone_that_is_named() {
+        assert_eq!(Times::new(true).show("2026-11-22T10:15:30.123Z"), "2026-11-22 10:15:30");
+        assert_eq!(Times::new(true).name(), "UTC");
+        let fixed = Times::of(TimeZone::fixed(jiff::tz::offset(2)));
+        assert_eq!((fixed.show("2026-11-22T23:15:30Z").as_str(), fixed.name()), ("2026-11-23 01:15:30", "local"));
+        assert_eq!(fixed.show("soon"), "soon");
+    }
+
+    #[test]
+    fn ages_are_never_negative() {
+        assert_eq!(age(0, 250_000), "4m 10s");
+        assert_eq!(age(500, 0), "0s");
+    }
+}

@@ -1,0 +1,275 @@
+//! `[[rules]]`: a trigger, the reports it is to bring, and how often at most.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::templates::Origins;
+use super::{Config, Section};
+use crate::trigger::{Timer, Trigger};
+use crate::{report, units};
+
+/// Time between the two captures of a pair, where the rule does not say.
+const PAIR_DELAY: Duration = Duration::from_secs(300);
+
+/// A rule, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Its name; state is kept under it.
+    pub name: String,
+    /// The reports, cheapest first.
+    pub reports: Vec<String>,
+    /// The condition.
+    pub trigger: Trigger,
+    /// Which processes it is about.
+    pub matching: Match,
+    /// For how long the condition has to hold.
+    pub hold_for: Duration,
+    /// Which of several processes takes the capture.
+    pub select: Select,
+    /// The share of hosts, in percent, on which the rule is in force on one day.
+    pub sample: f64,
+    /// A second capture of the same process so much later, for a comparison.
+    pub pair_delay: Option<Duration>,
+    /// How often at most.
+    pub limits: LimitsOfRule,
+    /// Whether it captures or only says that it would.
+    pub mode: Mode,
+    /// How snapshot reports are made.
+    pub snapshot: Snapshot,
+    /// Where keys came from that are not the rule's own, by key.
+    pub origins: Origins,
+    /// The trigger as it was written, for showing.
+    pub declared_trigger: toml::Table,
+}
+
+/// `match`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    /// The process's role.
+    pub role: Option<String>,
+    /// The worker's name.
+    pub name: Option<String>,
+}
+
+impl Match {
+    /// Whether a process is meant.
+    pub fn accepts(&self, role: &str, name: &str) -> bool {
+        self.role.as_deref().is_none_or(|wanted| wanted == role)
+            && self.name.as_deref().is_none_or(|wanted| wanted == name)
+    }
+}
+
+/// `limits` of a rule. Absent means none; the store's budgets hold in any case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitsOfRule {
+    /// Time between two captures, at least.
+    pub cooldown: Duration,
+    /// So many captures in any `window`.
+    pub max_count: Option<u32>,
+    /// The sliding window of `max_count`.
+    pub window: Duration,
+}
+
+/// `select`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Select {
+    /// Whoever polls first.
+    First,
+    /// The process with the largest resident set.
+    Largest,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// `mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Capture.
+    Enforce,
+    /// Everything but the capture.
+    DryRun,
+}
+
+/// `snapshot`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshot {
+    /// A forked child dumps.
+    Fork,
+    /// The process dumps itself, which blocks it.
+    InProcess,
+}
+
+/// The rule that holds when the configuration has none.
+pub fn routine() -> Rule {
+    Rule {
+        name: "routine".into(),
+        reports: in_order(["jemalloc_stats", "gc_stat", "smaps_rollup", "threads"].map(str::to_owned).to_vec()),
+        trigger: Trigger::Timer(Timer {
+            every: Duration::from_secs(2 * 3600),
+            jitter: Duration::from_secs(600),
+            initial_delay: Duration::from_secs(900),
+        }),
+        matching: Match::default(),
+        hold_for: Duration::ZERO,
+        select: Select::Largest,
+        sample: 100.0,
+        pair_delay: None,
+        limits: LimitsOfRule::default(),
+        mode: Mode::Enforce,
+        snapshot: Snapshot::Fork,
+        origins: Origins::new(),
+        declared_trigger: toml::toml! { timer = { every = "2h", jitter = "10m", initial_delay = "15m" } },
+    }
+}
+
+/// Reports in the order in which they are produced, each once: cheapest first, the application's own after the inline ones.
+pub fn in_order(mut names: Vec<String>) -> Vec<String> {
+    let application = report::builtin("object_counts").map_or(0, |(rank, _)| rank);
+    names.sort_by_key(|name| report::builtin(name).map_or((application, 0), |(rank, _)| (rank, 1)));
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
+}
+
+/// Reads all rules; rules with a problem are left out, the problem is recorded.
+pub fn parse_all(sections: &[Section<'_>], origins: &[Origins], config: &Config) -> Vec<Rule> {
+    let mut names = BTreeSet::new();
+    let mut rules = Vec::new();
+    for (i, section) in sections.iter().enumerate() {
+        let Some(mut rule) = parse(section, config) else { continue };
+        rule.origins = origins.get(i).cloned().unwrap_or_default();
+        if !names.insert(rule.name.clone()) {
+            section.problem(
+                "name",
+                format!("{:?} is the name of an earlier rule", rule.name),
+                "limits are kept by name: give each rule its own",
+            );
+        }
+        rules.push(rule);
+    }
+    rules
+}
+
+fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
+    let name = section.text("name");
+    let reports = section.texts("reports");
+    let trigger_keys = section.section("trigger");
+    let trigger = trigger_keys.as_ref().and_then(Trigger::parse);
+    let matching = section.section("match").map(|keys| {
+        let matching = Match { role: keys.text("role"), name: keys.text("name") };
+        keys.finish();
+        matching
+    });
+    let hold_for = section.duration("for").unwrap_or_default();
+    let select = section.choice(
+        "select",
+        &[("first", Select::First), ("largest", Select::Largest), ("round_robin", Select::RoundRobin)],
+    );
+    let sample = section.percent("sample").unwrap_or(100.0);
+    let pair = section.choice("capture", &[("once", false), ("pair", true)]).unwrap_or(false);
+    let pair_delay = section.duration("pair_delay");
+    if pair_delay.is_some() && !pair {
+        section.problem(
+            "pair_delay",
+            "it is given, but the rule captures once",
+            "add capture = \"pair\", or remove it",
+        );
+    }
+    if pair && pair_delay.is_some_and(|delay| delay < config.poll_interval) {
+        section.problem(
+            "pair_delay",
+            "it is shorter than poll_interval",
+            "two captures in a row differ in nothing; 5m is usual",
+        );
+    }
+    let limits = section.section("limits").map(|keys| parse_limits(&keys));
+    let mode = section.choice("mode", &[("enforce", Mode::Enforce), ("dry_run", Mode::DryRun)]);
+    let snapshot = section.choice("snapshot", &[("fork", Snapshot::Fork), ("in_process", Snapshot::InProcess)]);
+    section.finish();
+
+    match &name {
+        None if !section.has("name") => {
+            section.problem("name", "it is missing", "give the rule a name: its limits are kept under it");
+        }
+        Some(name) if !is_valid_name(name) => section.problem(
+            "name",
+            format!("{:?} cannot be a rule's name", crate::error::printable(name)),
+            "use letters, digits, `-`, `_` and `.`, at most 64; `on_demand` is taken by requests",
+        ),
+        _ => {}
+    }
+    if !section.has("reports") {
+        section.problem("reports", "it is missing", "name what to capture: reports = [\"smaps\", \"heap_dump\"]");
+    }
+    if reports.as_ref().is_some_and(Vec::is_empty) {
+        section.problem("reports", "the list is empty", "name what to capture: reports = [\"smaps\", \"heap_dump\"]");
+    }
+    for (i, report) in reports.iter().flatten().enumerate() {
+        if !config.knows_report(report) {
+            section.problem(
+                &format!("reports[{i}]"),
+                format!("unknown report {:?}", crate::error::printable(report)),
+                config.report_hint(report),
+            );
+        }
+    }
+    if !section.has("trigger") {
+        section.problem("trigger", "it is missing", "say when: trigger.timer = { every = \"2h\" }");
+    }
+    let trigger = trigger?;
+    if !hold_for.is_zero() && hold_for < config.poll_interval {
+        section.problem(
+            "for",
+            format!(
+                "{} is shorter than poll_interval = {}: no two polls fall into it",
+                units::duration(units::ms(hold_for)),
+                units::duration(config.poll_ms())
+            ),
+            "make it several poll intervals long, or leave it out",
+        );
+    }
+    Some(Rule {
+        name: name?,
+        reports: in_order(reports?),
+        select: select.unwrap_or(Select::First),
+        sample,
+        pair_delay: pair.then(|| pair_delay.unwrap_or(PAIR_DELAY)),
+        trigger,
+        matching: matching.unwrap_or_default(),
+        hold_for,
+        limits: limits.unwrap_or_default(),
+        mode: mode.unwrap_or(Mode::Enforce),
+        snapshot: snapshot.unwrap_or(Snapshot::Fork),
+        origins: Origins::new(),
+        declared_trigger: trigger_keys.map(|keys| keys.table().clone()).unwrap_or_default(),
+    })
+}
+
+fn parse_limits(keys: &Section<'_>) -> LimitsOfRule {
+    let limits = LimitsOfRule {
+        cooldown: keys.duration("cooldown").unwrap_or_default(),
+        max_count: keys.count("max_count"),
+        window: keys.duration("window").unwrap_or(Duration::from_secs(86_400)),
+    };
+    keys.finish();
+    if keys.has("window") && !keys.has("max_count") {
+        keys.problem("window", "a window without max_count limits nothing", "add max_count, or leave both out");
+    }
+    if limits.max_count == Some(0) {
+        keys.problem("max_count", "0 would never capture", "remove the rule, or say mode = \"dry_run\"");
+    }
+    if limits.max_count.is_some_and(|n| n > 10_000) {
+        keys.problem("max_count", "more than 10000 is no limit", "leave it out, or choose a shorter window");
+    }
+    if limits.max_count.is_some() && limits.window.is_zero() {
+        keys.problem("window", "\"0s\" is no window", "write for example window = \"24h\"");
+    }
+    limits
+}
+
+fn is_valid_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 64
+        && name != "on_demand"
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}

@@ -1,0 +1,556 @@
+//! The rule engine: a pure function of configuration, state, samples, readings and now.
+//!
+//! It reads no clock, no file and no random source. `acquire` gathers the values, calls [`decide`], and acts on the
+//! answer; tests and simulations call it with values of their own.
+
+use std::collections::BTreeMap;
+
+use crate::clock::Now;
+use crate::config::{Config, Mode, Rule, Select, Snapshot};
+use crate::guard::{self, Figures};
+use crate::limit::{self, Refusal};
+use crate::readings::Readings;
+use crate::sample::{Marks, Metric, Samples};
+use crate::state::{Pair, ReportCost, RuleState, State};
+use crate::store::requests::Request;
+use crate::trigger::{Facts, Observed, Outcome, View};
+use crate::units::{duration, ms};
+
+/// No poll is further away than this, so that a changed configuration is noticed. Milliseconds.
+const LONGEST_WAIT_MS: u64 = 60_000;
+
+/// The second capture of a pair is given up when it is so late. Milliseconds.
+const PAIR_PATIENCE_MS: u64 = 600_000;
+
+/// The rule name of captures that were asked for and have no rule of their own.
+pub const ON_DEMAND: &str = "on_demand";
+
+/// What `acquire` answers, the strongest last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Switched off.
+    Disabled,
+    /// Nothing is due.
+    Idle,
+    /// A condition holds, not yet long enough.
+    Pending,
+    /// A rule fired too recently.
+    Cooldown,
+    /// A rule, or everything together, fired too often.
+    Throttled,
+    /// A guard refuses.
+    Guarded,
+    /// Somebody holds the lease.
+    Busy,
+    /// Go ahead.
+    Granted,
+}
+
+impl Verdict {
+    /// The word in the answer.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Idle => "idle",
+            Self::Pending => "pending",
+            Self::Cooldown => "cooldown",
+            Self::Throttled => "throttled",
+            Self::Guarded => "guarded",
+            Self::Busy => "busy",
+            Self::Granted => "granted",
+        }
+    }
+}
+
+/// The process that polls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its pid, as diagctl sees it.
+    pub pid: u32,
+    /// Its start, in clock ticks since boot.
+    pub start_ticks: u64,
+    /// What it does.
+    pub role: String,
+    /// Its name within the role.
+    pub name: String,
+}
+
+impl Process {
+    /// Names it for ever within one boot.
+    pub fn subject(&self) -> String {
+        format!("{}@{}", self.pid, self.start_ticks)
+    }
+}
+
+/// All that a decision depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// What the operator declared.
+    pub config: &'a Config,
+    /// Who polls.
+    pub process: &'a Process,
+    /// What was read for this poll.
+    pub readings: &'a Readings,
+    /// Requests that wait, oldest first.
+    pub requests: &'a [Request],
+    /// Figures for the guards.
+    pub figures: &'a Figures,
+    /// This machine's name, for rules that are in force on a share of all machines.
+    pub host: &'a str,
+    /// The moment.
+    pub now: &'a Now,
+    /// A random number, for jitter.
+    pub seed: u64,
+}
+
+/// What one rule says at this poll.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The rule; `on_demand` for a request without one.
+    pub rule: String,
+    /// What it says.
+    pub verdict: Verdict,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// The guard, when one refuses.
+    pub guard: Option<&'static str>,
+    /// The figures it saw.
+    pub observed: Observed,
+    /// Milliseconds until it may say something else by itself, where that is known.
+    pub wait_ms: Option<u64>,
+}
+
+/// A capture that may be taken if the lease can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The rule.
+    pub rule: String,
+    /// The trigger's name.
+    pub trigger: &'static str,
+    /// Why.
+    pub reason: String,
+    /// The figures.
+    pub observed: Observed,
+    /// The reports, cheapest first.
+    pub reports: Vec<String>,
+    /// How snapshots are made.
+    pub snapshot: Snapshot,
+    /// The request that is served.
+    pub request: Option<String>,
+    /// Sequence number of the first capture, when this is the second of a pair.
+    pub second_of: Option<u64>,
+}
+
+/// The outcome of a poll.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// What to capture, if anything.
+    pub plan: Option<Plan>,
+    /// What every rule says, for explanations.
+    pub answers: Vec<Answer>,
+    /// Milliseconds until the next poll is worth while.
+    pub retry_ms: u64,
+}
+
+impl Decision {
+    /// The strongest of the answers.
+    pub fn strongest(&self) -> Answer {
+        // Of equals the first: rules stand in the order of the file.
+        let strongest = self.answers.iter().rev().max_by_key(|answer| answer.verdict);
+        strongest.cloned().unwrap_or_else(|| Answer {
+            rule: String::new(),
+            verdict: Verdict::Idle,
+            reason: "no rule is about this process, and no request waits for it".into(),
+            guard: None,
+            observed: Observed::new(),
+            wait_ms: None,
+        })
+    }
+}
+
+/// Decides. Brings `state` and `samples` up to date for this poll; a grant is noted by [`charge`], once the lease is had.
+pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Decision {
+    let Input { config, process, readings, now, .. } = input;
+    let now_ms = now.store_ms;
+    let poll_ms = config.poll_ms();
+    let rss = readings.memory.get(Metric::Rss).unwrap_or(0);
+    samples.record(process.pid, process.start_ticks, &process.role, &process.name, rss, now_ms);
+    if state.clock.is_none() || now.stepped_back_ms.is_some() {
+        state.clock = Some(now.anchor());
+    }
+
+    let mut answers = Vec::new();
+    let mut plans = Vec::new();
+    let mut wait_ms = LONGEST_WAIT_MS;
+    for request in input.requests.iter().filter(|request| request.is_for(process)) {
+        let (answer, plan) = answer_request(input, request, state);
+        wait_ms = wait_ms.min(answer.wait_ms.unwrap_or(poll_ms));
+        answers.push(answer);
+        plans.extend(plan);
+    }
+    for rule in &config.rules {
+        if !rule.matching.accepts(&process.role, &process.name) {
+            continue;
+        }
+        if !rule.trigger.is_timers_only() {
+            wait_ms = wait_ms.min(poll_ms);
+        }
+        let (answer, plan) = answer_rule(input, rule, state, samples);
+        // A rule that could fire at the next poll is looked at again at the next poll.
+        wait_ms = wait_ms.min(answer.wait_ms.unwrap_or(match answer.verdict {
+            Verdict::Idle => LONGEST_WAIT_MS,
+            _ => poll_ms,
+        }));
+        answers.push(answer);
+        plans.extend(plan);
+    }
+    let retry_ms = wait_ms.clamp(poll_ms.min(100), LONGEST_WAIT_MS.max(poll_ms));
+    if let Some(sample) = samples.processes.get_mut(&process.pid) {
+        sample.next_poll = now_ms + retry_ms;
+    }
+    Decision { plan: plans.into_iter().next(), answers, retry_ms }
+}
+
+/// Notes that a plan was granted: limits, budgets, timers and levels. To be written before the grant is told.
+pub fn charge(input: Input<'_>, plan: &Plan, state: &mut State) {
+    let now_ms = input.now.store_ms;
+    let units = plan.reports.iter().map(|name| input.config.cost_of(name)).sum();
+    let rule = input.config.rules.iter().find(|rule| rule.name == plan.rule);
+    let before = state.rules.get(&plan.rule).cloned().unwrap_or_default();
+    state.generation += 1;
+    state.clock = Some(input.now.anchor());
+    let marks = state.rules.entry(plan.rule.clone()).or_default();
+    limit::spend(&mut state.spent, units, now_ms);
+    marks.pair = None;
+    if plan.second_of.is_some() {
+        // The pair is one firing: its second half costs budget and nothing else.
+        return;
+    }
+    limit::charge(rule.map(|r| &r.limits), marks, now_ms);
+    marks.last_pid = input.process.pid;
+    if let Some(delay) = rule.and_then(|rule| rule.pair_delay).filter(|_| plan.request.is_none()) {
+        marks.pair = Some(Pair {
+            pid: input.process.pid,
+            start_ticks: input.process.start_ticks,
+            due: now_ms + ms(delay),
+            first: state.generation,
+        });
+    }
+    if let Some(rule) = rule {
+        let subject = input.process.subject();
+        let marks_of_process = Marks::new();
+        let view = View {
+            now_ms,
+            first_seen_ms: 0,
+            name: &rule.name,
+            rule: &before,
+            marks: &marks_of_process,
+            readings: input.readings,
+            subject: &subject,
+            requested: false,
+        };
+        rule.trigger.fired(rule.trigger.name(), view, input.seed, marks);
+    }
+    cover(input, plan, state);
+}
+
+// A capture that brings everything that another rule would bring of this process makes that rule wait out its cooldown too.
+fn cover(input: Input<'_>, plan: &Plan, state: &mut State) {
+    let Process { role, name, .. } = input.process;
+    for rule in &input.config.rules {
+        let contained = rule.reports.iter().all(|report| plan.reports.contains(report));
+        if rule.name != plan.rule && contained && !rule.limits.cooldown.is_zero() && rule.matching.accepts(role, name) {
+            state.rules.entry(rule.name.clone()).or_default().covered = Some(input.now.store_ms);
+        }
+    }
+}
+
+fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut Samples) -> (Answer, Option<Plan>) {
+    let Input { config, process, readings, now, .. } = input;
+    let now_ms = now.store_ms;
+    let subject = process.subject();
+    let path = rule.trigger.name();
+    let before = state.rules.get(&rule.name).cloned().unwrap_or_default();
+    let mut marks = before.clone();
+    let sample = samples.processes.get(&process.pid);
+    let known = sample.and_then(|sample| sample.marks.get(&rule.name)).cloned().unwrap_or_default();
+    let view = View {
+        now_ms,
+        first_seen_ms: sample.map_or(now_ms, |sample| sample.first_seen),
+        name: &rule.name,
+        rule: &before,
+        marks: &known,
+        readings,
+        subject: &subject,
+        requested: false,
+    };
+    rule.trigger.prepare(path, view, input.seed, &mut marks);
+    let outcome = rule.trigger.evaluate(path, View { rule: &marks, ..view });
+    if let Some(sample) = samples.processes.get_mut(&process.pid) {
+        let mut observed = known.clone();
+        rule.trigger.observe(path, view, &mut observed);
+        if !observed.is_empty() {
+            sample.marks.insert(rule.name.clone(), observed);
+        }
+    }
+    if marks != before {
+        state.rules.insert(rule.name.clone(), marks.clone());
+        state.clock = Some(now.anchor());
+    }
+
+    let answer = |verdict, reason: String, observed: Observed, wait_ms| Answer {
+        rule: rule.name.clone(),
+        verdict,
+        reason,
+        guard: None,
+        observed,
+        wait_ms,
+    };
+    if let Some(pair) = marks.pair {
+        return second_of_pair(input, rule, pair, state);
+    }
+    if !in_sample(rule, input.host, now_ms) {
+        let reason = format!("this machine is not in today's sample of {}%", rule.sample);
+        return (answer(Verdict::Idle, reason, Observed::new(), Some(LONGEST_WAIT_MS)), None);
+    }
+    let facts = match outcome {
+        Outcome::Holds(facts) => facts,
+        other => {
+            if let Some(sample) = samples.processes.get_mut(&process.pid) {
+                sample.holding.remove(&rule.name);
+            }
+            return match other {
+                Outcome::Waits(facts, at) => {
+                    let wait = at.map(|at| at.saturating_sub(now_ms));
+                    (answer(Verdict::Idle, facts.reason, facts.observed, wait), None)
+                }
+                Outcome::Unreadable(why) => {
+                    (answer(Verdict::Idle, format!("skipped: {why}"), Observed::new(), Some(config.poll_ms())), None)
+                }
+                Outcome::Holds(_) => unreachable!("handled above"),
+            };
+        }
+    };
+    let since = samples
+        .processes
+        .get_mut(&process.pid)
+        .map_or(now_ms, |sample| sample.hold(&rule.name, now_ms, config.poll_ms()));
+    let held_ms = now_ms - since;
+    let hold_for = ms(rule.hold_for);
+    if held_ms < hold_for {
+        let reason = format!("{}, for {} of {}", facts.reason, duration(held_ms), duration(hold_for));
+        return (
+            answer(Verdict::Pending, reason, facts.observed, Some(config.poll_ms().min(hold_for - held_ms))),
+            None,
+        );
+    }
+    let facts = if hold_for > 0 {
+        Facts { reason: format!("{} for {}", facts.reason, duration(hold_for)), ..facts }
+    } else {
+        facts
+    };
+    let units = rule.reports.iter().map(|name| config.cost_of(name)).sum();
+    let refusal = limit::check_rule(&rule.limits, &marks, now_ms)
+        .or_else(|| limit::check_budgets(&config.limits, &state.spent, units, now_ms));
+    match refusal {
+        Some(Refusal::Cooldown { reason, left_ms }) => {
+            let reason = format!("{}; {reason}", facts.reason);
+            return (answer(Verdict::Cooldown, reason, facts.observed, Some(left_ms)), None);
+        }
+        Some(Refusal::Throttled { reason, left_ms }) => {
+            let reason = format!("{}; {reason}", facts.reason);
+            return (answer(Verdict::Throttled, reason, facts.observed, Some(left_ms)), None);
+        }
+        None => {}
+    }
+    if let Some(chosen) = chosen_instead(rule, process, &marks, samples, now_ms, config.poll_ms()) {
+        let reason = format!("{}; process {chosen} is to take it (select)", facts.reason);
+        return (answer(Verdict::Idle, reason, facts.observed, Some(config.poll_ms())), None);
+    }
+    if let Some(refusal) = check_guards(input, &rule.reports, &state.costs) {
+        let reason = format!("{}; {}", facts.reason, refusal.reason);
+        let guarded = Answer { guard: Some(refusal.guard), ..answer(Verdict::Guarded, reason, facts.observed, None) };
+        return (guarded, None);
+    }
+    let plan = Plan {
+        rule: rule.name.clone(),
+        trigger: path,
+        reason: facts.reason.clone(),
+        observed: facts.observed.clone(),
+        reports: rule.reports.clone(),
+        snapshot: rule.snapshot,
+        request: None,
+        second_of: None,
+    };
+    if rule.mode == Mode::DryRun {
+        // It counts against the rule's own limits, so that what is seen is what enforcement would do; the store's
+        // budget is left to rules that capture.
+        let spent = state.spent.clone();
+        let generation = state.generation;
+        charge(input, &plan, state);
+        state.spent = spent;
+        state.generation = generation;
+        let reason = format!("dry run: would capture, {}", facts.reason);
+        return (answer(Verdict::Idle, reason, facts.observed, Some(config.poll_ms())), None);
+    }
+    (answer(Verdict::Granted, facts.reason, facts.observed, None), Some(plan))
+}
+
+// The first capture is had; the second is of the same process, whatever the trigger says by then. Guards and budgets hold.
+fn second_of_pair(input: Input<'_>, rule: &Rule, pair: Pair, state: &mut State) -> (Answer, Option<Plan>) {
+    let Input { config, process, now, .. } = input;
+    let answer = |verdict, reason: String, guard, wait_ms| Answer {
+        rule: rule.name.clone(),
+        verdict,
+        reason,
+        guard,
+        observed: Observed::new(),
+        wait_ms,
+    };
+    let reason = format!("second of a pair, {} after the first", duration(ms(rule.pair_delay.unwrap_or_default())));
+    let late = now.store_ms.saturating_sub(pair.due);
+    if late > PAIR_PATIENCE_MS.max(10 * config.poll_ms()) || rule.pair_delay.is_none() {
+        // The process is gone, or the guards have refused for too long: a pair that far apart compares nothing.
+        if let Some(marks) = state.rules.get_mut(&rule.name) {
+            marks.pair = None;
+        }
+        return (answer(Verdict::Idle, format!("{reason}; given up"), None, Some(config.poll_ms())), None);
+    }
+    if (pair.pid, pair.start_ticks) != (process.pid, process.start_ticks) {
+        return (
+            answer(Verdict::Idle, format!("{reason}, is owed by process {}", pair.pid), None, Some(config.poll_ms())),
+            None,
+        );
+    }
+    let wait = pair.due.saturating_sub(now.store_ms);
+    if wait > 0 {
+        return (answer(Verdict::Idle, format!("{reason}; due in {}", duration(wait)), None, Some(wait)), None);
+    }
+    let units = rule.reports.iter().map(|name| config.cost_of(name)).sum();
+    if let Some(Refusal::Throttled { reason: why, left_ms } | Refusal::Cooldown { reason: why, left_ms }) =
+        limit::check_budgets(&config.limits, &state.spent, units, now.store_ms)
+    {
+        return (answer(Verdict::Throttled, format!("{reason}; {why}"), None, Some(left_ms)), None);
+    }
+    if let Some(refusal) = check_guards(input, &rule.reports, &state.costs) {
+        return (answer(Verdict::Guarded, format!("{reason}; {}", refusal.reason), Some(refusal.guard), None), None);
+    }
+    let plan = Plan {
+        rule: rule.name.clone(),
+        trigger: rule.trigger.name(),
+        reason: reason.clone(),
+        observed: Observed::new(),
+        reports: rule.reports.clone(),
+        snapshot: rule.snapshot,
+        request: None,
+        second_of: Some(pair.first),
+    };
+    (answer(Verdict::Granted, reason, None, None), Some(plan))
+}
+
+// A stable share: the same machines all day, others on another day and for another rule. FNV-1a, 64 bit.
+fn in_sample(rule: &Rule, host: &str, now_ms: u64) -> bool {
+    if rule.sample >= 100.0 {
+        return true;
+    }
+    let day = now_ms / 86_400_000;
+    let key = format!("{host}\n{}\n{day}", rule.name);
+    let hash = key
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    // The high bits of FNV mix worst; fold them in.
+    #[expect(clippy::cast_precision_loss, reason = "a number below a million")]
+    let position = ((hash ^ (hash >> 32)) % 1_000_000) as f64 / 10_000.0;
+    position < rule.sample
+}
+
+// A request skips triggers, cooldowns and budgets, never the guards. A rule with `on_demand` lends it its reports,
+// its snapshot mode and its `min_interval`.
+fn answer_request(input: Input<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
+    let Input { config, process, now, .. } = input;
+    let rule = config.rules.iter().find(|rule| {
+        rule.trigger.on_demand().is_some()
+            && rule.matching.accepts(&process.role, &process.name)
+            && request.reports.iter().all(|name| rule.reports.contains(name))
+    });
+    let name = rule.map_or(ON_DEMAND, |rule| rule.name.as_str());
+    let reason = format!("requested by {}: {}", request.by, request.reason);
+    let answer = |verdict, reason: String, guard, wait_ms| Answer {
+        rule: name.to_owned(),
+        verdict,
+        reason,
+        guard,
+        observed: BTreeMap::new(),
+        wait_ms,
+    };
+    let reports = match (request.reports.is_empty(), rule) {
+        (true, Some(rule)) => rule.reports.clone(),
+        (true, None) => crate::config::routine_reports(),
+        (false, _) => request.reports.clone(),
+    };
+    if let Some(on_demand) = rule.and_then(|rule| rule.trigger.on_demand())
+        && let Some(last) = state.rules.get(name).and_then(|marks| marks.fires.last())
+    {
+        let (since, least) = (now.store_ms.saturating_sub(*last), ms(on_demand.min_interval));
+        if since < least {
+            let why = format!("{reason}; min_interval {}: {} left", duration(least), duration(least - since));
+            return (answer(Verdict::Cooldown, why, None, Some(least - since)), None);
+        }
+    }
+    if let Some(refusal) = check_guards(input, &reports, &state.costs) {
+        let why = format!("{reason}; {}", refusal.reason);
+        return (answer(Verdict::Guarded, why, Some(refusal.guard), None), None);
+    }
+    let plan = Plan {
+        rule: name.to_owned(),
+        trigger: ON_DEMAND,
+        reason: reason.clone(),
+        observed: BTreeMap::new(),
+        reports,
+        snapshot: rule.map_or(Snapshot::Fork, |rule| rule.snapshot),
+        request: Some(request.id.clone()),
+        second_of: None,
+    };
+    (answer(Verdict::Granted, reason, None, None), Some(plan))
+}
+
+fn check_guards(input: Input<'_>, reports: &[String], costs: &BTreeMap<String, ReportCost>) -> Option<guard::Refusal> {
+    let role = &input.process.role;
+    guard::check(&input.config.guards, input.figures, reports, |name| costs.get(&format!("{role}/{name}")).copied())
+}
+
+// The process that is to take the capture, when it is not the one that polls. Only processes that are still
+// expected to poll are considered, so one that stops cannot keep the rule waiting.
+fn chosen_instead(
+    rule: &Rule,
+    process: &Process,
+    marks: &RuleState,
+    samples: &Samples,
+    now_ms: u64,
+    poll_ms: u64,
+) -> Option<u32> {
+    let candidates = samples.processes.iter().filter(|(pid, sample)| {
+        **pid == process.pid
+            || (sample.is_fresh(now_ms, poll_ms)
+                && rule.matching.accepts(&sample.role, &sample.name)
+                && (!rule.trigger.is_about_the_process()
+                    || sample
+                        .holding
+                        .get(&rule.name)
+                        .is_some_and(|h| now_ms.saturating_sub(h.since) >= ms(rule.hold_for))))
+    });
+    let chosen = match rule.select {
+        Select::First => None,
+        Select::Largest => {
+            candidates.max_by_key(|(pid, sample)| (sample.rss, std::cmp::Reverse(**pid))).map(|(pid, _)| *pid)
+        }
+        Select::RoundRobin => {
+            let pids: Vec<u32> = candidates.map(|(pid, _)| *pid).collect();
+            pids.iter().find(|pid| **pid > marks.last_pid).or(pids.first()).copied()
+        }
+    };
+    chosen.filter(|pid| *pid != process.pid)
+}
+
+#[cfg(test)]
+mod tests;

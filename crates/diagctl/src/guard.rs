@@ -1,0 +1,165 @@
+//! Checks that can refuse any capture. Pure: figures in, refusal out.
+
+use crate::config::Guards;
+use crate::report::{self, Producer};
+use crate::state::ReportCost;
+use crate::units::{duration, size};
+
+/// Room that a capture of unknown size is taken to need in the store, bytes. The cap holds whatever comes: `put` counts.
+const UNKNOWN_CAPTURE: u64 = 64 << 10;
+
+/// The figures that guards look at.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// Resident set of the process to be dumped.
+    pub rss: u64,
+    /// Memory that is free for a further process: of the cgroup's limit, or of the host.
+    pub available_memory: u64,
+    /// Free space for us on the store's filesystem.
+    pub free_disk: u64,
+    /// Size of that filesystem.
+    pub total_disk: u64,
+    /// PSI `some avg10` of the CPU, percent; why it cannot be read otherwise.
+    pub cpu_pressure: Option<f64>,
+    /// How far the wall clock was set back since the last durable moment, milliseconds.
+    pub clock_stepped_back_ms: Option<u64>,
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The guard.
+    pub guard: &'static str,
+    /// One sentence with the observed value and the threshold.
+    pub reason: String,
+}
+
+/// Checks everything that does not need the store to be walked.
+pub fn check(
+    guards: &Guards,
+    figures: &Figures,
+    reports: &[String],
+    cost: impl Fn(&str) -> Option<ReportCost>,
+) -> Option<Refusal> {
+    let refuse = |guard, reason| Some(Refusal { guard, reason });
+    if let Some(back) = figures.clock_stepped_back_ms {
+        return refuse("clock", format!("the wall clock went backwards by {}; waiting one poll", duration(back)));
+    }
+    let floor = guards.min_free_disk.of(figures.total_disk);
+    let needed = expected_bytes(reports, &cost);
+    if figures.free_disk.saturating_sub(needed) < floor {
+        return refuse(
+            "disk",
+            format!(
+                "{} are free, the capture needs about {} and guards.min_free_disk keeps {} ({})",
+                size(figures.free_disk),
+                size(needed),
+                size(floor),
+                guards.min_free_disk
+            ),
+        );
+    }
+    if let Some(max) = guards.max_cpu_pressure
+        && let Some(pressure) = figures.cpu_pressure
+        && pressure > max
+    {
+        return refuse("cpu_pressure", format!("CPU pressure {pressure}% is above guards.max_cpu_pressure {max}%"));
+    }
+    let snapshots = || reports.iter().filter(|name| is_snapshot(name));
+    // What takes no snapshot needs no memory.
+    snapshots().next()?;
+    if let Some(max) = guards.max_rss
+        && figures.rss > max
+    {
+        return refuse("max_rss", format!("rss {} is above guards.max_rss {}", size(figures.rss), size(max)));
+    }
+    let last = snapshots().filter_map(|name| cost(name)).map(|c| c.memory_bytes).max().filter(|bytes| *bytes > 0);
+    let (whole, of) = last.map_or((figures.rss, "rss"), |bytes| (bytes, "the last snapshot's cost"));
+    let required = times(whole, guards.memory_headroom);
+    if figures.available_memory < required {
+        return refuse(
+            "memory_headroom",
+            format!(
+                "{} of memory are free, guards.memory_headroom wants {} ({} × {of} {})",
+                size(figures.available_memory),
+                size(required),
+                guards.memory_headroom,
+                size(whole)
+            ),
+        );
+    }
+    None
+}
+
+/// What a capture will take in the store: what each report took last.
+pub fn expected_bytes(reports: &[String], cost: impl Fn(&str) -> Option<ReportCost>) -> u64 {
+    UNKNOWN_CAPTURE + reports.iter().filter_map(|name| cost(name)).map(|c| c.stored_bytes).sum::<u64>()
+}
+
+fn is_snapshot(name: &str) -> bool {
+    report::builtin(name).is_some_and(|(_, kind)| kind.producer == Producer::Snapshot)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a factor of a byte count; both are checked not to be negative"
+)]
+fn times(bytes: u64, factor: f64) -> u64 {
+    (bytes as f64 * factor) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const GIB: u64 = 1 << 30;
+
+    fn healthy() -> Figures {
+        Figures {
+            rss: GIB,
+            available_memory: 4 * GIB,
+            free_disk: 50 * GIB,
+            total_disk: 100 * GIB,
+            cpu_pressure: Some(1.0),
+            clock_stepped_back_ms: None,
+        }
+    }
+
+    #[test]
+    fn each_guard_refuses_beyond_its_threshold_and_says_both_figures() {
+        let guards = Guards { max_rss: Some(2 * GIB), max_cpu_pressure: Some(50.0), ..Config::default().guards };
+        let heap = ["heap_dump".to_owned()];
+        let light = ["smaps".to_owned()];
+        let none = |_: &str| None;
+        assert_eq!(check(&guards, &healthy(), &heap, none), None);
+        let table = [
+            (Figures { free_disk: 15 * GIB, ..healthy() }, "disk", "15.0 GiB"),
+            (Figures { rss: 3 * GIB, ..healthy() }, "max_rss", "3.00 GiB"),
+            (Figures { available_memory: GIB / 2, ..healthy() }, "memory_headroom", "512.0 MiB"),
+            (Figures { cpu_pressure: Some(80.0), ..healthy() }, "cpu_pressure", "80%"),
+            (Figures { clock_stepped_back_ms: Some(60_000), ..healthy() }, "clock", "1m"),
+        ];
+        for (figures, guard, value) in table {
+            let refusal = check(&guards, &figures, &heap, none).unwrap();
+            assert_eq!(refusal.guard, guard);
+            assert!(refusal.reason.contains(value), "{}", refusal.reason);
+        }
+        // What takes no snapshot needs no memory.
+        let tight = Figures { available_memory: 0, rss: 3 * GIB, ..healthy() };
+        assert_eq!(check(&guards, &tight, &light, none), None);
+    }
+
+    #[test]
+    fn what_the_last_one_cost_replaces_the_guess() {
+        let guards = Config::default().guards;
+        let heap = ["heap_dump".to_owned()];
+        let figures = Figures { available_memory: GIB / 2, ..healthy() };
+        let cheap = |_: &str| Some(ReportCost { memory_bytes: GIB / 4, stored_bytes: GIB });
+        assert_eq!(check(&guards, &figures, &heap, cheap), None);
+        let full = Figures { free_disk: 16 * GIB - 1, ..healthy() };
+        assert_eq!(check(&guards, &full, &heap, cheap).unwrap().guard, "disk");
+    }
+}

@@ -1,0 +1,286 @@
+//! The right to dump: `flock(2)` on an open file description that the worker opened and passes down.
+//!
+//! The kernel decides who owns it and releases it when the last process with a copy of the description dies. Nothing here
+//! compares clocks or pids to decide ownership; `lease.json` is for people, and for fencing off those who lost it.
+//!
+//! Owns: `<dir>/lease.lock` (permanent, never unlinked), `<dir>/lease.json`.
+
+use std::fs;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Failure;
+use crate::exit_code::Exit;
+use crate::fsio::{self, Durability};
+use crate::sys;
+
+/// `lease.json`: who was granted what. Kept after the lease has ended, with `ended` set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this record.
+    pub schema: u32,
+    /// The capture that was granted.
+    pub capture: String,
+    /// Counts grants; a later one has a higher number.
+    pub generation: u64,
+    /// The process that was granted the lease.
+    pub pid: u32,
+    /// Its start, in clock ticks since boot.
+    pub start_ticks: u64,
+    /// The boot in which pid, ticks and deadline count.
+    pub boot_id: String,
+    /// What the process does.
+    pub role: String,
+    /// Its name within the role.
+    pub worker: String,
+    /// The rule that was granted.
+    pub rule: String,
+    /// When, on CLOCK_BOOTTIME, in milliseconds.
+    pub granted_boot_ms: u64,
+    /// When the dump should be over, on CLOCK_BOOTTIME, in milliseconds.
+    pub deadline_boot_ms: u64,
+    /// Whether the holder gave it back.
+    pub ended: bool,
+}
+
+/// The lease file as passed down by the worker.
+#[derive(Debug)]
+pub struct Lease {
+    fd: RawFd,
+    path: PathBuf,
+}
+
+impl Lease {
+    /// Checks that the descriptor is open and is the file at `<dir>/lease.lock`.
+    pub fn inherited(fd: RawFd, dir: &Path, owner: u32) -> Result<Self, Failure> {
+        let path = dir.join("lease.lock");
+        let lease = Self { fd, path };
+        let usage = |message: String, hint: &str| Err(Failure::new(Exit::Usage, message).hint(hint));
+        if fd < 3 {
+            return usage(
+                format!("--lease-fd {fd} is a standard stream"),
+                "open <dir>/lease.lock and pass that descriptor, 3 or above",
+            );
+        }
+        if rustix::io::fcntl_setfd(lease.borrow(), rustix::io::FdFlags::CLOEXEC).is_err() {
+            return usage(
+                format!("--lease-fd {fd} is not an open descriptor"),
+                "the plugin must let the child inherit it (in Ruby: `spawn(…, fd => fd)`)",
+            );
+        }
+        let passed = rustix::fs::fstat(lease.borrow()).map_err(|e| Failure::io("examine", &lease.path, e.into()))?;
+        let named = match fs::symlink_metadata(&lease.path) {
+            Ok(named) => named,
+            Err(e) => {
+                return Err(Failure::io("examine", &lease.path, e)
+                    .hint("the lease file is permanent: open it with O_CREAT in the store that --dir names"));
+            }
+        };
+        let refuse = |why: &str, hint: &str| Err(Failure::failed(format!("{} {why}", lease.path.display())).hint(hint));
+        if named.is_symlink() {
+            return refuse("is a symbolic link", "somebody replaced it; remove it, it is created anew");
+        }
+        if !named.is_file() {
+            return refuse("is not a regular file", "somebody replaced it; remove it, it is created anew");
+        }
+        if (passed.st_dev, passed.st_ino) != (named.dev(), named.ino()) {
+            return refuse(
+                &format!("is not the file that --lease-fd {fd} refers to"),
+                "the file was replaced, or the descriptor belongs to another store; open it anew",
+            );
+        }
+        if named.uid() != owner {
+            return refuse(
+                &format!("belongs to uid {}, the store to uid {owner}", named.uid()),
+                "chown it to the owner of the store",
+            );
+        }
+        Ok(lease)
+    }
+
+    /// Opens the lease file itself, for a command that holds the lease on its own behalf.
+    pub fn open(dir: &Path, owner: u32) -> Result<(Self, fs::File), Failure> {
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = dir.join("lease.lock");
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&path)
+            .map_err(|e| {
+                Failure::io("open", &path, e)
+                    .hint("it must be a regular file of the store's owner; a symbolic link is refused")
+            })?;
+        let lease = Self::inherited(file.as_raw_fd(), dir, owner)?;
+        Ok((lease, file))
+    }
+
+    // `inherited` proves that the number is an open descriptor, and nothing in this process closes it while a Lease exists.
+    fn borrow(&self) -> BorrowedFd<'_> {
+        sys::borrow_fd(self.fd)
+    }
+
+    /// Takes the lease for this description; false when another description has it. It is tried more than once, because
+    /// whoever looks with [`is_taken`] has a shared lock for an instant.
+    pub fn try_take(&self) -> Result<bool, Failure> {
+        for _ in 0..3 {
+            if self.try_once()? {
+                return Ok(true);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(3));
+        }
+        Ok(false)
+    }
+
+    fn try_once(&self) -> Result<bool, Failure> {
+        match rustix::fs::flock(self.borrow(), FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            Err(e) => Err(Failure::io("lock", &self.path, e.into())),
+        }
+    }
+
+    /// Ends the lease for every process that shares the description.
+    pub fn release(&self) -> Result<(), Failure> {
+        rustix::fs::flock(self.borrow(), FlockOperation::Unlock)
+            .map_err(|e| Failure::io("unlock", &self.path, e.into()))
+    }
+
+    /// Whether this very description holds the lock: the kernel lists the locks of a description in its fdinfo.
+    /// Trying to lock again would not tell, for that succeeds on a description that holds it as on a free file.
+    pub fn is_held(&self) -> Result<bool, Failure> {
+        let path = PathBuf::from(format!("/proc/self/fdinfo/{}", self.fd));
+        let text = fs::read_to_string(&path).map_err(|e| Failure::io("read", &path, e))?;
+        Ok(text.lines().any(|line| {
+            line.strip_prefix("lock:").is_some_and(|lock| {
+                let mut words = lock.split_whitespace();
+                words.any(|w| w == "FLOCK") && words.any(|w| w == "WRITE")
+            })
+        }))
+    }
+
+    /// Proves that the caller holds the lease for this capture; the record is its generation's.
+    pub fn prove(&self, dir: &Path, capture: &str) -> Result<Record, NotHolder> {
+        let record = read_record(dir).map_err(NotHolder::Failure)?;
+        let current = record.as_ref().map(|r| r.capture.clone());
+        if !self.is_held().map_err(NotHolder::Failure)? {
+            return Err(NotHolder::NotHeld { current });
+        }
+        match record {
+            Some(record) if record.capture == capture && !record.ended => Ok(record),
+            _ => Err(NotHolder::Stale { current }),
+        }
+    }
+}
+
+/// Why somebody may not write into a capture.
+#[derive(Debug)]
+pub enum NotHolder {
+    /// The description does not hold the lock.
+    NotHeld {
+        /// The capture that the lease was last granted to.
+        current: Option<String>,
+    },
+    /// It holds the lock, but for another capture.
+    Stale {
+        /// The capture that the lease was last granted to.
+        current: Option<String>,
+    },
+    /// It cannot be told.
+    Failure(Failure),
+}
+
+/// Whether anybody holds the lease of a store. It is tried with a shared lock on a description of our own, so that two who
+/// look at the same time do not see each other.
+pub fn is_taken(dir: &Path) -> Result<bool, Failure> {
+    let path = dir.join("lease.lock");
+    let file = match fsio::open_read(&path) {
+        Ok(file) => file,
+        Err(e) if e.is_not_found() => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(e) => Err(Failure::io("lock", &path, e.into())),
+    }
+}
+
+/// Reads `lease.json`. One that cannot be understood is as good as none: it never decides who owns the lease, and
+/// nobody's generation matches it.
+pub fn read_record(dir: &Path) -> Result<Option<Record>, Failure> {
+    match fsio::read_bounded(&dir.join("lease.json"), 64 << 10) {
+        Ok(data) => Ok(serde_json::from_slice(&data).ok()),
+        Err(e) if e.is_not_found() => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Writes `lease.json`.
+pub fn write_record(dir: &Path, record: &Record) -> Result<(), Failure> {
+    let data =
+        serde_json::to_vec_pretty(record).map_err(|e| Failure::failed(format!("cannot encode lease.json: {e}")))?;
+    fsio::write_atomic(&dir.join("lease.json"), &data, Durability::Volatile)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    fn store() -> (tempfile::TempDir, u32) {
+        let dir = tempfile::tempdir().unwrap();
+        (dir, rustix::process::geteuid().as_raw())
+    }
+
+    #[test]
+    fn one_description_holds_it_and_only_that_one_can_prove_it() {
+        let (dir, owner) = store();
+        let (first, _a) = Lease::open(dir.path(), owner).unwrap();
+        let (second, _b) = Lease::open(dir.path(), owner).unwrap();
+        assert!(!first.is_held().unwrap() && !is_taken(dir.path()).unwrap());
+        assert!(first.try_take().unwrap());
+        assert!(!second.try_take().unwrap());
+        assert!(first.is_held().unwrap() && !second.is_held().unwrap() && is_taken(dir.path()).unwrap());
+        first.release().unwrap();
+        assert!(second.try_take().unwrap() && second.is_held().unwrap());
+    }
+
+    #[test]
+    fn a_shared_duplicate_is_the_same_description() {
+        let (dir, owner) = store();
+        let (first, file) = Lease::open(dir.path(), owner).unwrap();
+        first.try_take().unwrap();
+        let copy = file.try_clone().unwrap();
+        drop(file);
+        let again = Lease::inherited(copy.as_raw_fd(), dir.path(), owner).unwrap();
+        assert!(again.is_held().unwrap());
+    }
+
+    #[test]
+    fn what_is_not_the_lease_file_is_refused() {
+        let (dir, owner) = store();
+        let (_, file) = Lease::open(dir.path(), owner).unwrap();
+        let path = dir.path().join("lease.lock");
+        assert!(Lease::inherited(1, dir.path(), owner).unwrap_err().message.contains("standard stream"));
+        assert!(Lease::inherited(9999, dir.path(), owner).unwrap_err().message.contains("not an open"));
+        assert!(Lease::inherited(file.as_raw_fd(), dir.path(), owner + 1).is_err());
+        fs::rename(&path, dir.path().join("old")).unwrap();
+        std::os::unix::fs::symlink("old", &path).unwrap();
+        let error = Lease::inherited(file.as_raw_fd(), dir.path(), owner).unwrap_err();
+        assert!(error.message.contains("symbolic link"), "{error}");
+        assert!(Lease::open(dir.path(), owner).is_err());
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        let error = Lease::inherited(file.as_raw_fd(), dir.path(), owner).unwrap_err();
+        assert!(error.message.contains("is not the file"), "{error}");
+    }
+}

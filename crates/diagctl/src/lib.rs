@@ -1,0 +1,31 @@
+//! diagctl: diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
+//!
+//! Dependencies point one way: `cli → {lease, decide, trigger, limit, guard, store, collect, config} → {fsio, proc, clock}`.
+//! Deciding is pure and takes values; doing is thin. The contracts are in `docs/` and in the repository's README.
+
+mod capture;
+mod cgroup;
+mod cli;
+mod clock;
+mod collect;
+mod config;
+mod decide;
+mod error;
+pub mod exit_code;
+mod fsio;
+mod guard;
+mod lease;
+mod limit;
+mod probe;
+mod proc;
+mod readings;
+mod recording;
+mod report;
+mod sample;
+mod state;
+mod store;
+mod sys;
+mod trigger;
+mod units;
+
+pub use cli::main;

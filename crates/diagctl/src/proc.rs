@@ -1,0 +1,146 @@
+//! Reading `/proc`. The seam for tests is the root path: a fake tree is a directory with the same files.
+//!
+//! Sources: proc(5), Documentation/filesystems/proc.rst.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A mounted procfs, or a directory that looks like one.
+#[derive(Clone, Debug)]
+pub struct Proc {
+    root: PathBuf,
+}
+
+/// What `/proc/PID/stat` says of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Name of the executable, at most 15 bytes.
+    pub comm: String,
+    /// `R`, `S`, `D`, `T`, `Z`, …
+    pub state: char,
+    /// Parent.
+    pub ppid: u32,
+    /// Start, in clock ticks since boot. With the pid it names a process for ever within one boot.
+    pub start_ticks: u64,
+}
+
+impl Default for Proc {
+    fn default() -> Self {
+        Self { root: "/proc".into() }
+    }
+}
+
+impl Proc {
+    /// A procfs elsewhere.
+    #[cfg(test)]
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// A path beneath the root.
+    pub fn path(&self, rest: &str) -> PathBuf {
+        self.root.join(rest)
+    }
+
+    /// The directory of a process.
+    pub fn pid(&self, pid: u32) -> PathBuf {
+        self.root.join(pid.to_string())
+    }
+
+    /// Reads a text file beneath the root; the error names the path.
+    pub fn read(&self, rest: &str) -> Result<String, String> {
+        read(&self.path(rest))
+    }
+
+    /// Identifies this boot of this machine.
+    pub fn boot_id(&self) -> String {
+        self.read("sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    }
+
+    /// This machine's name.
+    pub fn hostname(&self) -> String {
+        self.read("sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+    }
+
+    /// `/proc/PID/stat`.
+    pub fn stat(&self, pid: u32) -> Result<Stat, String> {
+        let path = self.pid(pid).join("stat");
+        parse_stat(&read(&path)?).ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
+    }
+
+    /// A process that has not ended: neither gone nor a zombie, and the one that was meant.
+    pub fn is_alive(&self, pid: u32, start_ticks: u64) -> bool {
+        self.stat(pid).is_ok_and(|stat| stat.start_ticks == start_ticks && !matches!(stat.state, 'Z' | 'X'))
+    }
+
+    /// A `Key: value kB` figure of `/proc/PID/status` or `smaps_rollup`, in bytes.
+    pub fn figure(&self, pid: u32, file: &str, key: &str) -> Result<u64, String> {
+        let path = self.pid(pid).join(file);
+        figures(&read(&path)?).get(key).copied().ok_or_else(|| format!("{} has no {key}", path.display()))
+    }
+
+    /// `/proc/meminfo`, in bytes.
+    pub fn meminfo(&self) -> Result<BTreeMap<String, u64>, String> {
+        self.read("meminfo").map(|text| figures(&text))
+    }
+
+    /// Every process that is visible here.
+    pub fn pids(&self) -> Vec<u32> {
+        let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+}
+
+/// Reads a small text file; the error names the path. Bytes that are not UTF-8 are replaced.
+pub fn read(path: &Path) -> Result<String, String> {
+    fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .map_err(|e| format!("cannot read {}: {e}", path.display()))
+}
+
+/// The `Key: number kB` lines of a file, in bytes.
+pub fn figures(text: &str) -> BTreeMap<String, u64> {
+    text.lines()
+        .filter_map(|line| {
+            let (key, rest) = line.split_once(':')?;
+            let number: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            Some((key.trim().to_owned(), number * 1024))
+        })
+        .collect()
+}
+
+// The command name is in parentheses and may itself contain spaces and parentheses: fields are counted from the
+// last one.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let open = text.find('(')?;
+    let close = text.rfind(')')?;
+    let mut fields = text.get(close + 1..)?.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let ppid = fields.next()?.parse().ok()?;
+    // starttime is field 22; state was field 3 and ppid field 4.
+    let start_ticks = fields.nth(22 - 5)?.parse().ok()?;
+    Some(Stat { comm: text.get(open + 1..close)?.to_owned(), state, ppid, start_ticks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_with_parentheses_does_not_shift_the_fields() {
+        let text = "42 (a) b (c) S 7 1 1 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 1 0 123456 1000 200 18446744073709551615";
+        let stat = parse_stat(text).unwrap();
+        assert_eq!(stat, Stat { comm: "a) b (c".into(), state: 'S', ppid: 7, start_ticks: 123_456 });
+        assert_eq!(parse_stat("42 (x"), None);
+    }
+
+    #[test]
+    fn this_process_is_read_from_the_real_proc() {
+        let proc = Proc::default();
+        let stat = proc.stat(std::process::id()).unwrap();
+        assert!(proc.is_alive(std::process::id(), stat.start_ticks));
+        assert!(!proc.is_alive(std::process::id(), stat.start_ticks + 1));
+        assert!(proc.figure(std::process::id(), "status", "VmRSS").unwrap() > 100_000);
+    }
+}

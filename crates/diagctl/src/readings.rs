@@ -1,0 +1,120 @@
+//! Everything that triggers look at in one poll, read once: memory, cgroup events, pressure, what the application
+//! handed in, and what commands answered. What cannot be read is a reason in the figure's place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cgroup::CgroupRoot;
+use crate::config::Rule;
+use crate::proc::Proc;
+use crate::sample::{Memory, Metric};
+use crate::trigger::Trigger;
+
+/// Whose stalls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// The process's cgroup.
+    Cgroup,
+    /// The whole machine.
+    Host,
+}
+
+/// Stalled time since boot, microseconds (`total=` of a PSI file).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stalls {
+    /// At least one task was stalled.
+    pub some: u64,
+    /// All tasks were.
+    pub full: u64,
+}
+
+/// What a command of the operator's answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecAnswer {
+    /// Whether it ended with status 0.
+    pub holds: bool,
+    /// How it ended.
+    pub how: String,
+}
+
+/// The readings of one poll.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Readings {
+    /// Of the process, its cgroup and the host.
+    pub memory: Memory,
+    /// Counters of the cgroup's `memory.events`.
+    pub counters: Result<BTreeMap<String, u64>, String>,
+    /// Memory stalls.
+    pub stalls: BTreeMap<Scope, Result<Stalls, String>>,
+    /// Numbers that the application handed in.
+    pub gauges: BTreeMap<String, f64>,
+    /// Events that the application named.
+    pub events: BTreeSet<String>,
+    /// Answers of commands that ran for this poll, by rule and path.
+    pub execs: BTreeMap<String, ExecAnswer>,
+}
+
+impl Default for Readings {
+    fn default() -> Self {
+        Self {
+            memory: Memory::default(),
+            counters: Err("memory.events was not read".into()),
+            stalls: BTreeMap::new(),
+            gauges: BTreeMap::new(),
+            events: BTreeSet::new(),
+            execs: BTreeMap::new(),
+        }
+    }
+}
+
+impl Readings {
+    /// Reads what the rules look at, and no more.
+    pub fn take(proc: &Proc, cgroups: &CgroupRoot, pid: u32, rules: &[Rule]) -> Self {
+        let mut metrics: Vec<Metric> = Vec::new();
+        let (mut counters, mut stalls) = (false, false);
+        for rule in rules {
+            metrics.extend(rule.trigger.metrics());
+            rule.trigger.visit(&mut |trigger| {
+                counters |= matches!(trigger, Trigger::MemoryEvent(_));
+                stalls |= matches!(trigger, Trigger::MemoryPressure(_));
+            });
+        }
+        let mut readings = Self { memory: Memory::read(proc, cgroups, pid, &metrics), ..Self::default() };
+        if counters {
+            readings.counters = cgroups.memory_of(proc, pid).and_then(|group| group.events());
+        }
+        if stalls {
+            let host = proc.read("pressure/memory").and_then(|text| parse_stalls("/proc/pressure/memory", &text));
+            let cgroup = cgroups.memory_of(proc, pid).and_then(|group| {
+                let path = group.dir.join("memory.pressure");
+                parse_stalls(&path.display().to_string(), &crate::proc::read(&path)?)
+            });
+            readings.stalls.insert(Scope::Host, host);
+            readings.stalls.insert(Scope::Cgroup, cgroup);
+        }
+        readings
+    }
+}
+
+// `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`
+fn parse_stalls(path: &str, text: &str) -> Result<Stalls, String> {
+    let total = |kind: &str| {
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(kind))?;
+        line.split_whitespace().find_map(|word| word.strip_prefix("total=")?.parse::<u64>().ok())
+    };
+    match (total("some"), total("full")) {
+        (Some(some), Some(full)) => Ok(Stalls { some, full }),
+        _ => Err(format!("{path} is not in the form of PSI")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn psi_is_read_and_anything_else_is_a_reason() {
+        let text = "some avg10=1.00 avg60=0.50 avg300=0.10 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=11\n";
+        assert_eq!(parse_stalls("p", text), Ok(Stalls { some: 77, full: 11 }));
+        assert!(parse_stalls("p", "garbage").unwrap_err().contains("p is not"));
+    }
+}

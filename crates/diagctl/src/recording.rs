@@ -1,0 +1,128 @@
+//! What processes reported, poll by poll: `samples.jsonl`, for `diagctl samples` and `diagctl simulate`.
+//!
+//! Two files of bounded size, the older one replaced by the newer when that is full. Never synced: it is for tuning rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::decide::Process;
+use crate::error::Failure;
+use crate::fsio::{self, Durability};
+use crate::readings::{Readings, Scope, Stalls};
+use crate::sample::{Memory, Metric};
+use crate::store::Store;
+
+/// Each of the two files takes at most this share of the store's cap.
+const SHARE: u64 = 128;
+
+/// One poll of one process. Figures are bytes, moments milliseconds on the store's time line, stalls microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// When.
+    pub at: u64,
+    /// The process.
+    pub pid: u32,
+    /// Its start, in clock ticks since boot.
+    #[serde(default)]
+    pub start_ticks: u64,
+    /// What it does.
+    pub role: String,
+    /// Its name within the role.
+    #[serde(default)]
+    pub name: String,
+    /// Memory figures by the names that reasons use.
+    pub memory: BTreeMap<String, u64>,
+    /// The memory limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// The host's memory.
+    #[serde(default)]
+    pub host_total: u64,
+    /// Counters of `memory.events`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<String, u64>,
+    /// Stalled time of the cgroup: some, full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_stalls: Option<(u64, u64)>,
+    /// Stalled time of the host: some, full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_stalls: Option<(u64, u64)>,
+    /// Numbers of the application's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gauges: BTreeMap<String, f64>,
+    /// Events of the application's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub events: BTreeSet<String>,
+}
+
+impl Recorded {
+    /// What a poll read.
+    pub fn of(process: &Process, readings: &Readings, at: u64) -> Self {
+        let memory = Metric::ALL.iter().filter_map(|m| Some((m.name().to_owned(), readings.memory.get(*m).ok()?)));
+        let stalls = |scope| Some(readings.stalls.get(&scope)?.as_ref().ok().map(|s| (s.some, s.full))).flatten();
+        Self {
+            at,
+            pid: process.pid,
+            start_ticks: process.start_ticks,
+            role: process.role.clone(),
+            name: process.name.clone(),
+            memory: memory.collect(),
+            limit: readings.memory.limit,
+            host_total: readings.memory.host_total,
+            counters: readings.counters.clone().unwrap_or_default(),
+            cgroup_stalls: stalls(Scope::Cgroup),
+            host_stalls: stalls(Scope::Host),
+            gauges: readings.gauges.clone(),
+            events: readings.events.clone(),
+        }
+    }
+
+    /// The same as a poll would read it.
+    pub fn replay(&self) -> (Process, Readings) {
+        let process =
+            Process { pid: self.pid, start_ticks: self.start_ticks, role: self.role.clone(), name: self.name.clone() };
+        let mut memory =
+            Memory { limit: self.limit, host_total: self.host_total, available: u64::MAX, ..Memory::default() };
+        for metric in Metric::ALL {
+            let value = self.memory.get(metric.name()).copied();
+            memory.set(metric, value.ok_or_else(|| format!("{} was not recorded", metric.name())));
+        }
+        let mut readings = Readings { memory, ..Readings::default() };
+        if !self.counters.is_empty() {
+            readings.counters = Ok(self.counters.clone());
+        }
+        for (scope, stalls) in [(Scope::Cgroup, self.cgroup_stalls), (Scope::Host, self.host_stalls)] {
+            let stalls = stalls.map(|(some, full)| Stalls { some, full });
+            readings.stalls.insert(scope, stalls.ok_or_else(|| "memory pressure was not recorded".into()));
+        }
+        readings.gauges.clone_from(&self.gauges);
+        readings.events.clone_from(&self.events);
+        (process, readings)
+    }
+}
+
+/// Adds a poll. It is a convenience: what cannot be written is not recorded.
+pub fn append(store: &Store, max_use: u64, recorded: &Recorded) {
+    let path = store.path("samples.jsonl");
+    let Ok(line) = serde_json::to_string(recorded) else { return };
+    let _ = fsio::append_line(&path, &line, Durability::Volatile);
+    if std::fs::metadata(&path).is_ok_and(|meta| meta.len() > max_use / SHARE) {
+        let _ = std::fs::rename(&path, store.path("samples.1.jsonl"));
+    }
+}
+
+/// Everything that is recorded, oldest first; lines that a crash tore are passed over.
+pub fn read(store: &Store) -> Result<Vec<Recorded>, Failure> {
+    let mut all = Vec::new();
+    for name in ["samples.1.jsonl", "samples.jsonl"] {
+        match fsio::read_bounded(&store.path(name), 1 << 30) {
+            Ok(data) => all.extend(
+                data.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Recorded>(line).ok()),
+            ),
+            Err(e) if e.is_not_found() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(all)
+}

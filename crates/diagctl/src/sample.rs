@@ -1,0 +1,274 @@
+//! What is known of the polling processes: memory figures of one poll, and the last sample of each process.
+//!
+//! Owns `<dir>/samples.json`, which is volatile: it is never synced, and losing it costs one `for` period and the
+//! knowledge of which process is largest. What must survive is in `state.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::CgroupRoot;
+use crate::proc::Proc;
+use crate::proc::figures;
+
+/// A process that has not polled for this many intervals counts as gone.
+const STALE_INTERVALS: u64 = 3;
+
+/// Processes that have not polled for this long are forgotten. Milliseconds.
+const FORGET_AFTER_MS: u64 = 3_600_000;
+
+/// A memory figure that a trigger can look at. All in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metric {
+    /// Resident set of the process (`VmRSS`).
+    Rss,
+    /// Its share of what it shares (`Pss` of smaps_rollup; costs a page-table walk).
+    Pss,
+    /// What only it has (`Private_Clean + Private_Dirty` of smaps_rollup).
+    Uss,
+    /// Its anonymous memory (`RssAnon`).
+    Anon,
+    /// The cgroup's `current − inactive_file`.
+    WorkingSet,
+    /// The host's `MemTotal − MemAvailable`.
+    HostUsed,
+    /// Resident set of the parent process.
+    ParentRss,
+}
+
+impl Metric {
+    /// Every one.
+    pub const ALL: [Self; 7] =
+        [Self::Rss, Self::Pss, Self::Uss, Self::Anon, Self::WorkingSet, Self::HostUsed, Self::ParentRss];
+
+    /// Its name in reasons and observed values.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rss => "rss",
+            Self::Pss => "pss",
+            Self::Uss => "uss",
+            Self::Anon => "anon",
+            Self::WorkingSet => "cgroup_working_set",
+            Self::HostUsed => "host_used",
+            Self::ParentRss => "parent_rss",
+        }
+    }
+
+    /// Whether it is a figure of the polling process.
+    pub fn is_of_process(self) -> bool {
+        !matches!(self, Self::WorkingSet | Self::HostUsed | Self::ParentRss)
+    }
+}
+
+/// The memory figures of one poll.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// What was read, or why it could not be.
+    pub figures: BTreeMap<Metric, Result<u64, String>>,
+    /// The lowest memory limit of the process's cgroup and those above it.
+    pub limit: Option<u64>,
+    /// The host's memory.
+    pub host_total: u64,
+    /// What a further process could use before the limit or the host is full.
+    pub available: u64,
+}
+
+impl Memory {
+    /// Reads the figures that are asked for, and the wholes that shares are of. What cannot be read becomes a
+    /// reason in its place.
+    pub fn read(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &[Metric]) -> Self {
+        let cgroup = cgroups.memory_of(proc, pid);
+        let limit = cgroup.as_ref().ok().and_then(crate::cgroup::MemoryCgroup::limit);
+        let host = proc.meminfo().unwrap_or_default();
+        let host_figure = |key: &str| {
+            host.get(key).copied().ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()))
+        };
+        let host_total = host_figure("MemTotal").unwrap_or(0);
+        let host_available = host_figure("MemAvailable").unwrap_or(0);
+        let mut memory = Self { limit, host_total, available: host_available, ..Self::default() };
+        let working_set = cgroup.and_then(|group| group.working_set());
+        if let (Some(limit), Ok(used)) = (limit, &working_set) {
+            memory.available = memory.available.min(limit.saturating_sub(*used));
+        }
+        memory.set(Metric::Rss, proc.figure(pid, "status", "VmRSS"));
+        memory.set(Metric::WorkingSet, working_set);
+        memory.set(Metric::HostUsed, host_figure("MemAvailable").map(|free| host_total.saturating_sub(free)));
+        for metric in wanted {
+            let value = match metric {
+                Metric::Rss | Metric::WorkingSet | Metric::HostUsed => continue,
+                Metric::Anon => proc.figure(pid, "status", "RssAnon"),
+                Metric::Pss => proc.figure(pid, "smaps_rollup", "Pss"),
+                Metric::Uss => private(proc, pid),
+                Metric::ParentRss => proc.stat(pid).and_then(|stat| proc.figure(stat.ppid, "status", "VmRSS")),
+            };
+            memory.set(*metric, value);
+        }
+        memory
+    }
+
+    /// Puts a figure in.
+    pub fn set(&mut self, metric: Metric, value: Result<u64, String>) {
+        self.figures.insert(metric, value);
+    }
+
+    /// A figure, or why there is none.
+    pub fn get(&self, metric: Metric) -> Result<u64, String> {
+        self.figures.get(&metric).cloned().unwrap_or_else(|| Err(format!("{} was not read", metric.name())))
+    }
+
+    /// What 100 % is of for a metric: the memory limit, or the host's memory where there is none.
+    pub fn whole(&self, metric: Metric) -> u64 {
+        match (metric, self.limit) {
+            (Metric::HostUsed, _) | (_, None) => self.host_total,
+            (_, Some(limit)) if self.host_total == 0 => limit,
+            // A limit above the memory that there is limits nothing.
+            (_, Some(limit)) => limit.min(self.host_total),
+        }
+    }
+}
+
+fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
+    let text = crate::proc::read(&proc.pid(pid).join("smaps_rollup"))?;
+    let all = figures(&text);
+    Ok(all.get("Private_Clean").unwrap_or(&0) + all.get("Private_Dirty").unwrap_or(&0))
+}
+
+/// The last sample of every polling process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Samples {
+    /// By pid.
+    #[serde(default)]
+    pub processes: BTreeMap<u32, Sample>,
+    /// When each command of an `exec` trigger ran last, by rule and path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub execs: BTreeMap<String, u64>,
+}
+
+/// One process as it was at its last poll. Times are on the store's time line, in milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Its start, in clock ticks since boot.
+    pub start_ticks: u64,
+    /// What it does: `puma`, `sidekiq`, …
+    pub role: String,
+    /// Its name within the role.
+    pub name: String,
+    /// Resident set, bytes.
+    pub rss: u64,
+    /// First poll.
+    pub first_seen: u64,
+    /// Last poll.
+    pub last_seen: u64,
+    /// When its next poll is expected.
+    pub next_poll: u64,
+    /// What it was answered last.
+    #[serde(default)]
+    pub verdict: String,
+    /// And why.
+    #[serde(default)]
+    pub reason: String,
+    /// What triggers remember of this process, by rule and path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks: BTreeMap<String, Marks>,
+    /// Rules whose condition holds, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holding: BTreeMap<String, Holding>,
+}
+
+/// What the triggers of one rule remember of a process, by path within the rule.
+pub type Marks = BTreeMap<String, Mark>;
+
+/// A figure and its moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The figure.
+    pub value: f64,
+    /// On the store's time line.
+    pub at: u64,
+}
+
+/// Since when a condition has held at every poll.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The first of the uninterrupted polls.
+    pub since: u64,
+    /// The last one.
+    pub last: u64,
+}
+
+impl Samples {
+    /// Takes a poll in: a new process under an old pid starts afresh, and the long gone are forgotten.
+    pub fn record(&mut self, pid: u32, start_ticks: u64, role: &str, name: &str, rss: u64, now_ms: u64) {
+        self.processes.retain(|_, sample| now_ms.saturating_sub(sample.last_seen) < FORGET_AFTER_MS);
+        let sample = self.processes.entry(pid).or_default();
+        if sample.start_ticks != start_ticks || sample.role != role {
+            *sample = Sample { start_ticks, role: role.to_owned(), first_seen: now_ms, ..Sample::default() };
+        }
+        name.clone_into(&mut sample.name);
+        sample.rss = rss;
+        sample.last_seen = now_ms;
+        sample.next_poll = now_ms;
+    }
+}
+
+impl Sample {
+    /// Whether it can still be expected to poll.
+    pub fn is_fresh(&self, now_ms: u64, poll_ms: u64) -> bool {
+        now_ms <= self.next_poll.saturating_add(STALE_INTERVALS * poll_ms)
+    }
+
+    /// Notes that a rule's condition holds, and returns since when. A gap of more than three intervals starts anew.
+    pub fn hold(&mut self, rule: &str, now_ms: u64, poll_ms: u64) -> u64 {
+        let holding = self.holding.entry(rule.to_owned()).or_insert(Holding { since: now_ms, last: now_ms });
+        if now_ms.saturating_sub(holding.last) > STALE_INTERVALS * poll_ms {
+            holding.since = now_ms;
+        }
+        holding.last = now_ms;
+        holding.since
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn shares_are_of_the_limit_where_there_is_one_and_of_the_host_elsewhere() {
+        let mut memory = Memory { limit: None, host_total: 1000, ..Memory::default() };
+        assert_eq!(memory.whole(Metric::Rss), 1000);
+        memory.limit = Some(400);
+        assert_eq!((memory.whole(Metric::Rss), memory.whole(Metric::HostUsed)), (400, 1000));
+    }
+
+    #[test]
+    fn figures_come_from_proc_and_what_is_missing_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let proc = Proc::at(dir.path());
+        fs::create_dir(dir.path().join("7")).unwrap();
+        fs::write(dir.path().join("meminfo"), "MemTotal: 1000 kB\nMemAvailable: 400 kB\n").unwrap();
+        fs::write(dir.path().join("7/status"), "Name:\tx\nVmRSS:\t  300 kB\n").unwrap();
+        fs::write(dir.path().join("7/smaps_rollup"), "Pss: 200 kB\nPrivate_Clean: 10 kB\nPrivate_Dirty: 20 kB\n")
+            .unwrap();
+        let wanted = [Metric::Rss, Metric::Uss, Metric::Pss, Metric::Anon, Metric::HostUsed, Metric::WorkingSet];
+        let memory = Memory::read(&proc, &CgroupRoot::at(dir.path()), 7, &wanted);
+        assert_eq!(memory.get(Metric::Rss), Ok(300 * 1024));
+        assert_eq!(memory.get(Metric::Uss), Ok(30 * 1024));
+        assert_eq!(memory.get(Metric::Pss), Ok(200 * 1024));
+        assert_eq!(memory.get(Metric::HostUsed), Ok(600 * 1024));
+        assert!(memory.get(Metric::Anon).unwrap_err().contains("no RssAnon"));
+        assert!(memory.get(Metric::WorkingSet).is_err());
+    }
+
+    #[test]
+    fn a_reused_pid_is_a_new_process_and_a_gap_starts_a_condition_anew() {
+        let mut samples = Samples::default();
+        samples.record(7, 1, "puma", "worker-0", 10, 0);
+        let sample = samples.processes.get_mut(&7).unwrap();
+        assert_eq!(sample.hold("r", 0, 10), 0);
+        assert_eq!(sample.hold("r", 30, 10), 0);
+        assert_eq!(sample.hold("r", 61, 10), 61);
+        samples.record(7, 2, "puma", "worker-0", 10, 70);
+        assert!(samples.processes[&7].holding.is_empty());
+    }
+}

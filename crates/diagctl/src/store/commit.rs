@@ -1,0 +1,181 @@
+//! Publishing a staged capture so that what is acknowledged is durable.
+//!
+//! The order is the protocol: data synced → meta.json synced → staging directory synced → renamed into `reports/` without
+//! replacing → both parents synced. (Measured on a power cut: without the sync of the files they are empty afterwards,
+//! without the sync of the directories the rename is gone.) A sync that fails fails the capture.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use crate::config::Config;
+use crate::error::Failure;
+use crate::fsio;
+use crate::report;
+use crate::store::grant::{self, Grant};
+use crate::store::writer::{self, Form, Room};
+use crate::store::{Store, meta, sweep};
+
+/// What the dumper tells when it is done.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Reports that could not be made, with the reason.
+    pub failed: BTreeMap<String, String>,
+    /// `cost.…`
+    pub cost: BTreeMap<String, serde_json::Value>,
+    /// `versions.…`
+    pub versions: BTreeMap<String, String>,
+    /// Anything else.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Publishes a staged capture and returns its record.
+pub fn publish(store: &Store, config: &Config, grant: &Grant, told: &Told) -> Result<meta::Meta, Failure> {
+    let id = &grant.meta.id;
+    let staging = store.staging(id);
+    let mut room = Room::measure(store, config)?;
+    let mut reports = gather(&staging, grant, told)?;
+    reports.extend(take_raw_files(&mut room, &staging, &reports)?);
+    let mut meta = meta::Meta { reports, ..grant.meta.clone() };
+    meta.cost.extend(told.cost.clone());
+    meta.cost.insert("raw_bytes".into(), meta.reports.iter().map(|r| r.raw_bytes).sum::<u64>().into());
+    meta.cost.insert("stored_bytes".into(), meta.reports.iter().map(|r| r.stored_bytes).sum::<u64>().into());
+    meta.versions.extend(told.versions.clone());
+    meta.labels.extend(told.labels.clone());
+    match sync_and_rename(store, &staging, &meta) {
+        Err(full) if full.is_no_space() => {
+            sweep::make_room(store, config, 1 << 20)?;
+            sync_and_rename(store, &staging, &meta)?;
+        }
+        other => other?,
+    }
+    Ok(meta)
+}
+
+// One entry for every report that was promised: data that was verified, or the reason why there is none.
+fn gather(staging: &Path, grant: &Grant, told: &Told) -> Result<Vec<meta::Report>, Failure> {
+    let mut reports = Vec::new();
+    let extra = told.failed.keys().filter(|name| !grant.planned.contains(name));
+    for name in grant.planned.iter().chain(extra) {
+        let noted = grant::read_sidecar(staging, name)?;
+        let report = match (told.failed.get(name), noted) {
+            (Some(error), noted) => {
+                if let Some(file) = noted.and_then(|report| report.file) {
+                    remove(&staging.join(file))?;
+                }
+                meta::Report::failed(name, error)
+            }
+            (None, None) => meta::Report::failed(name, "it was not delivered"),
+            (None, Some(report)) => verified(staging, report)?,
+        };
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+fn verified(staging: &Path, report: meta::Report) -> Result<meta::Report, Failure> {
+    let Some(file) = &report.file else { return Ok(report) };
+    let (sha256, length) = writer::hash_file(&staging.join(file))?;
+    if Some(&sha256) == report.sha256.as_ref() && length == report.stored_bytes {
+        return Ok(report);
+    }
+    remove(&staging.join(file))?;
+    Ok(meta::Report::failed(&report.name, "its file changed after it was written"))
+}
+
+// Files that a command wrote into DIAGCTL_CAPTURE_DIR by itself become reports, compressed like all others.
+fn take_raw_files(room: &mut Room<'_>, staging: &Path, known: &[meta::Report]) -> Result<Vec<meta::Report>, Failure> {
+    let mut names: Vec<String> = fs::read_dir(staging)
+        .map_err(|e| Failure::io("read", staging, e))?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .filter(|name| !known.iter().any(|report| report.file.as_ref() == Some(name)))
+        .collect();
+    names.sort();
+    let mut reports: Vec<meta::Report> = Vec::new();
+    for file in names {
+        let path = staging.join(&file);
+        let name = report_name(&file);
+        let taken = known.iter().chain(&reports).any(|report| report.name == name);
+        if taken || !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
+            reports.push(meta::Report::failed(&name, format!("{file} is no regular file of its own; it was left out")));
+            remove(&path)?;
+            continue;
+        }
+        // Out of the way of the compressed file, whose name may be the same.
+        let raw = staging.join(format!(".{name}.raw"));
+        fsio::rename_noreplace(&path, &raw)?;
+        let form = Form::of_file(Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default());
+        let report = writer::store_as(room, staging, &name, &form, &mut fsio::open_read(&raw)?);
+        remove(&raw)?;
+        reports.push(report.unwrap_or_else(|failure| meta::Report::failed(&name, failure.message)));
+    }
+    Ok(reports)
+}
+
+// `slow-queries.csv` → `slow_queries`
+fn report_name(file: &str) -> String {
+    let stem = file.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(60).collect();
+    if report::is_valid_name(&name) && name != "meta" { name } else { format!("file_{name}") }
+}
+
+fn sync_and_rename(store: &Store, staging: &Path, meta: &meta::Meta) -> Result<(), Failure> {
+    for report in &meta.reports {
+        if let Some(file) = &report.file {
+            let path = staging.join(file);
+            fsio::open_read(&path)?.sync_all().map_err(|e| Failure::io("sync", &path, e))?;
+        }
+    }
+    write_meta(staging, meta)?;
+    for entry in fs::read_dir(staging).map_err(|e| Failure::io("read", staging, e))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            remove(&entry.path())?;
+        }
+    }
+    fsio::sync_dir(staging)?;
+    fsio::rename_noreplace(staging, &store.report_dir(&meta.id))?;
+    fsio::sync_dir(&store.path("reports"))?;
+    fsio::sync_dir(&store.path("staging"))
+}
+
+fn write_meta(staging: &Path, meta: &meta::Meta) -> Result<(), Failure> {
+    let path = staging.join("meta.json");
+    // A first attempt that found the disk full may have left one.
+    remove(&path)?;
+    let data = serde_json::to_vec_pretty(meta).map_err(|e| Failure::failed(format!("cannot encode meta.json: {e}")))?;
+    let mut file: File = fsio::create_new(&path)?;
+    fsio::widen_like_parent(&file, &path)?;
+    file.write_all(&data).and_then(|()| file.sync_all()).map_err(|e| Failure::io("write", &path, e))
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match result {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|e| Failure::io("delete", path, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_become_report_names() {
+        for (file, name) in [
+            ("slow-queries.csv", "slow_queries"),
+            ("Heap.json", "heap"),
+            ("9lives", "file_9lives"),
+            ("meta.json", "file_meta"),
+        ] {
+            assert_eq!(report_name(file), name);
+        }
+    }
+}

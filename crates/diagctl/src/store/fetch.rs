@@ -1,0 +1,249 @@
+//! Reading captures back: which one a person means, and its reports, verified and decompressed.
+//!
+//! A report is handed out only after the whole file was found to have the checksum that its capture recorded, and never
+//! more than the recorded number of bytes comes out of it, whatever the compressed data claims.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Failure, printable};
+use crate::exit_code::Exit;
+use crate::fsio;
+use crate::store::index::{Entry, Index};
+use crate::store::{Store, meta};
+
+/// How much is read at once.
+const CHUNK: usize = 128 << 10;
+
+/// An ambiguous prefix is answered with so many of the captures that it fits.
+const CANDIDATES_SHOWN: usize = 5;
+
+/// A capture, and the report of it if one was named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The capture's id, in full. It may be a damaged one.
+    pub id: String,
+    /// The report.
+    pub report: Option<String>,
+}
+
+/// Finds what a person means by `ID`, `PREFIX`, `latest`, each also with `:REPORT`. `latest:REPORT` is the newest capture that
+/// has the report, the others say which capture it is to be taken from.
+pub fn resolve(index: &Index, text: &str) -> Result<Target, Failure> {
+    let (name, report) = match text.split_once(':') {
+        Some((name, report)) => (name, Some(report)),
+        None => (text, None),
+    };
+    let id = match (name, report) {
+        ("latest", Some(report)) => latest_with(index, report)?,
+        ("latest", None) => match index.entries.last() {
+            Some(entry) => entry.id.clone(),
+            None => return Err(no_match("there are no captures yet").hint("`diagctl request --reason …` asks for one")),
+        },
+        (prefix, _) => by_prefix(index, prefix)?,
+    };
+    Ok(Target { id, report: report.map(str::to_owned) })
+}
+
+fn no_match(message: impl Into<String>) -> Failure {
+    Failure::new(Exit::NoMatch, message)
+}
+
+fn latest_with(index: &Index, report: &str) -> Result<String, Failure> {
+    let mut failed: Option<(&Entry, &str)> = None;
+    for entry in index.entries.iter().rev() {
+        for found in entry.reports.iter().filter(|r| r.name == report) {
+            match &found.error {
+                None => return Ok(entry.id.clone()),
+                Some(error) => failed = failed.or(Some((entry, error))),
+            }
+        }
+    }
+    let report = printable(report);
+    Err(match failed {
+        Some((entry, error)) => {
+            no_match(format!("no capture has the report {report}; it failed last in {}: {error}", entry.id))
+        }
+        None => no_match(format!("no capture has the report {report}"))
+            .hint(format!("`diagctl list` shows what there is; `diagctl request {report} --reason …` asks for one")),
+    })
+}
+
+fn by_prefix(index: &Index, prefix: &str) -> Result<String, Failure> {
+    let shown = printable(prefix);
+    let entries = index.entries.iter().rev().map(|entry| &entry.id);
+    let mut matching: Vec<&String> =
+        entries.chain(index.damaged.iter().map(|(id, _)| id)).filter(|id| id.starts_with(prefix)).collect();
+    if prefix.is_empty() {
+        matching.clear();
+    }
+    match matching.as_slice() {
+        [] => Err(no_match(format!("no capture matches {shown:?}")).hint("`diagctl list` shows what there is")),
+        [id] => Ok((*id).clone()),
+        many => {
+            let first: Vec<&str> = many.iter().take(CANDIDATES_SHOWN).map(|id| id.as_str()).collect();
+            let more = many.len().saturating_sub(CANDIDATES_SHOWN);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            Err(no_match(format!("{shown:?} matches {} captures: {}{more}", many.len(), first.join(", ")))
+                .hint("give more of the id, or say latest"))
+        }
+    }
+}
+
+/// A report's file, open. What happens to the store after that does not matter.
+#[derive(Debug)]
+pub struct Stored {
+    /// The capture that it belongs to.
+    pub capture: String,
+    /// What the capture recorded.
+    pub report: meta::Report,
+    file: File,
+}
+
+/// In which form a report is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As it was produced.
+    Content,
+    /// As it is stored, compressed.
+    Stored,
+}
+
+/// Why a copy broke off.
+#[derive(Debug)]
+pub enum Interrupted {
+    /// The report cannot be read, or is not what was recorded.
+    Source(Failure),
+    /// Its copy cannot be written.
+    Output(io::Error),
+}
+
+impl Stored {
+    /// Opens a report of a capture. One that failed when it was taken is no match, with its error.
+    pub fn open(store: &Store, meta: &meta::Meta, name: &str) -> Result<Self, Failure> {
+        let Some(report) = meta.reports.iter().find(|report| report.name == name) else {
+            let names: Vec<&str> = meta.reports.iter().map(|report| report.name.as_str()).collect();
+            return Err(no_match(format!("capture {} has no report {:?}", meta.id, printable(name)))
+                .hint(format!("it has {}; `latest:REPORT` is the newest capture that has one", names.join(", "))));
+        };
+        let Some(file) = &report.file else {
+            let error = report.error.as_deref().unwrap_or("no reason was recorded");
+            return Err(no_match(format!("report {name} of capture {} could not be made: {error}", meta.id)));
+        };
+        let file = fsio::open_read(&store.report_dir(&meta.id).join(file))?;
+        Ok(Self { capture: meta.id.clone(), report: report.clone(), file })
+    }
+
+    /// How many bytes a form has.
+    pub fn bytes(&self, form: Form) -> u64 {
+        match form {
+            Form::Content => self.report.raw_bytes,
+            Form::Stored => self.report.stored_bytes,
+        }
+    }
+
+    /// The file name that fits a form: `heap_dump.json` or `heap_dump.json.gz`.
+    pub fn file_name(&self, form: Form) -> &str {
+        let name = self.report.file.as_deref().unwrap_or(&self.report.name);
+        let suffix = match (form, self.report.encoding.as_str()) {
+            (Form::Content, "gzip") => ".gz",
+            (Form::Content, "zstd") => ".zst",
+            _ => "",
+        };
+        name.strip_suffix(suffix).filter(|bare| !bare.is_empty()).unwrap_or(name)
+    }
+
+    /// Reads the whole file and compares size and checksum with what was recorded. To be called before [`Stored::copy`].
+    pub fn verify(&mut self) -> Result<(), Failure> {
+        let mut hasher = Sha256::new();
+        let mut chunk = vec![0; CHUNK];
+        let mut read = 0u64;
+        loop {
+            match self.file.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) => {
+                    hasher.update(&chunk[..n]);
+                    read += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.damaged(&format!("it cannot be read: {e}"))),
+            }
+            if read > self.report.stored_bytes {
+                break;
+            }
+        }
+        if read != self.report.stored_bytes {
+            let has = if read > self.report.stored_bytes { "more bytes".into() } else { format!("{read} bytes") };
+            return Err(self.damaged(&format!("the file has {has}, {} were recorded", self.report.stored_bytes)));
+        }
+        let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        match &self.report.sha256 {
+            Some(recorded) if recorded.eq_ignore_ascii_case(&found) => {}
+            Some(recorded) => {
+                let why = format!("the file has sha256 {found}, {} was recorded", printable(recorded));
+                return Err(self.damaged(&why));
+            }
+            None => return Err(self.damaged("no sha256 was recorded")),
+        }
+        self.file.rewind().map_err(|e| self.damaged(&format!("it cannot be read: {e}")))
+    }
+
+    /// Writes the report; `progress` is told how many bytes came out, again and again. Returns their sum.
+    pub fn copy(&mut self, form: Form, out: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> Result<u64, Interrupted> {
+        let expected = self.bytes(form);
+        let file = io::BufReader::with_capacity(CHUNK, &self.file);
+        let mut source: Box<dyn Read + '_> = match (form, self.report.encoding.as_str()) {
+            (Form::Stored, _) | (_, "" | "identity") => Box::new(file),
+            (Form::Content, "gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+            (Form::Content, "zstd") => match zstd::stream::read::Decoder::with_buffer(file) {
+                Ok(decoder) => Box::new(decoder),
+                Err(e) => return Err(Interrupted::Source(self.damaged(&format!("it cannot be decompressed: {e}")))),
+            },
+            (_, other) => {
+                let why = format!(
+                    "report {} of capture {} is compressed by {:?}",
+                    self.report.name,
+                    self.capture,
+                    printable(other)
+                );
+                let failure = Failure::failed(format!("{why}, which this diagctl does not know"));
+                return Err(Interrupted::Source(failure.hint("--raw fetches it as it is stored")));
+            }
+        };
+        let mut chunk = vec![0; CHUNK];
+        let mut written = 0u64;
+        loop {
+            let n = match source.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    let why = format!("it cannot be decompressed after {written} of {expected} bytes: {e}");
+                    return Err(Interrupted::Source(self.damaged(&why)));
+                }
+            };
+            if written + n as u64 > expected {
+                let why = format!("it decompresses to more than the {expected} bytes that were recorded");
+                return Err(Interrupted::Source(self.damaged(&why)));
+            }
+            out.write_all(&chunk[..n]).map_err(Interrupted::Output)?;
+            written += n as u64;
+            progress(written);
+        }
+        if written != expected {
+            let why = format!("it has {written} bytes of content, {expected} were recorded");
+            return Err(Interrupted::Source(self.damaged(&why)));
+        }
+        Ok(written)
+    }
+
+    fn damaged(&self, why: &str) -> Failure {
+        Failure::failed(format!("report {} of capture {} is damaged: {why}", self.report.name, self.capture))
+            .hint("the other reports of the capture may be whole; `diagctl rm` deletes it")
+    }
+}
+
+#[cfg(test)]
+mod tests;

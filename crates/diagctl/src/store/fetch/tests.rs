@@ -1,0 +1,167 @@
+//! What is meant by an id, and that nothing but the recorded content ever comes out of a report.
+
+use super::*;
+use crate::config::Config;
+use crate::store::Access;
+use crate::store::index::EntryReport;
+
+const A: &str = "20260101T000000000Z-aaaaaaaa";
+const B: &str = "20260101T000000001Z-bbbbbbbb";
+const C: &str = "20250101T000000000Z-cccccccc";
+const DAMAGED: &str = "20270101T000000000Z-dddddddd";
+
+// C was taken last, on a machine whose clock was a year behind.
+fn index() -> Index {
+    let report = |name: &str| match name.strip_suffix('!') {
+        Some(name) => EntryReport { name: name.into(), error: Some("no room".into()), ..EntryReport::default() },
+        None => EntryReport { name: name.into(), ..EntryReport::default() },
+    };
+    let entry = |id: &str, reports: &[&str]| Entry {
+        id: id.into(),
+        reports: reports.iter().map(|name| report(name)).collect(),
+        ..Entry::default()
+    };
+    Index {
+        entries: vec![entry(A, &["heap_dump", "gc_stat"]), entry(B, &["heap_dump!", "puma!"]), entry(C, &["gc_stat"])],
+        damaged: vec![(DAMAGED.into(), "torn".into())],
+    }
+}
+
+#[test]
+fn ids_prefixes_and_latest_are_found() {
+    let target = |id: &str, report: Option<&str>| Target { id: id.into(), report: report.map(str::to_owned) };
+    let table = [
+        (A, target(A, None)),
+        ("20260101T000000001", target(B, None)),
+        ("2025", target(C, None)),
+        ("2027", target(DAMAGED, None)),
+        ("2025:gc_stat", target(C, Some("gc_stat"))),
+        ("latest", target(C, None)),
+        ("latest:gc_stat", target(C, Some("gc_stat"))),
+        // B has it too, but only its error.
+        ("latest:heap_dump", target(A, Some("heap_dump"))),
+    ];
+    for (text, expected) in table {
+        assert_eq!(resolve(&index(), text).unwrap(), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_matches_nothing_or_too_much_says_so() {
+    let table = [
+        ("2024", "no capture matches \"2024\""),
+        ("", "no capture matches"),
+        ("2026", &format!("\"2026\" matches 2 captures: {B}, {A}")),
+        ("latest:smaps", "no capture has the report smaps"),
+        ("latest:puma", &format!("it failed last in {B}: no room")),
+        ("\u{1b}[2J", "no capture matches \"\\\\u{1b}[2J\""),
+    ];
+    for (text, expected) in table {
+        let failure = resolve(&index(), text).unwrap_err();
+        assert_eq!(failure.exit, Exit::NoMatch);
+        assert!(failure.message.contains(expected), "{text:?} should say {expected:?} but says {}", failure.message);
+    }
+    assert_eq!(resolve(&Index::default(), "latest").unwrap_err().exit, Exit::NoMatch);
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { dir: dir.path().join("store"), ..Config::default() };
+    let store = Store::open(&config, Access::Create).unwrap();
+    (dir, store)
+}
+
+// A capture with one report; what `change` does to the record comes after the checksum was taken.
+fn stored(store: &Store, encoding: &str, data: &[u8], raw_bytes: u64, change: impl Fn(&mut meta::Report)) -> Stored {
+    let dir = store.report_dir(A);
+    std::fs::create_dir_all(&dir).unwrap();
+    // A file of its own each time: those opened earlier stay as they were.
+    let _ = std::fs::remove_file(dir.join("r.json.gz"));
+    std::fs::write(dir.join("r.json.gz"), data).unwrap();
+    let sha256 = Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut report = meta::Report {
+        name: "r".into(),
+        file: Some("r.json.gz".into()),
+        encoding: encoding.into(),
+        raw_bytes,
+        stored_bytes: data.len() as u64,
+        sha256: Some(sha256),
+        ..meta::Report::default()
+    };
+    change(&mut report);
+    let meta = meta::Meta { id: A.into(), reports: vec![report], ..meta::Meta::default() };
+    Stored::open(store, &meta, "r").unwrap()
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn fetched(mut stored: Stored, form: Form) -> Result<Vec<u8>, String> {
+    let mut out = Vec::new();
+    stored.verify().map_err(|e| e.message)?;
+    match stored.copy(form, &mut out, &mut |_| {}) {
+        Ok(_) => Ok(out),
+        Err(Interrupted::Source(e)) => Err(e.message),
+        Err(Interrupted::Output(e)) => Err(e.to_string()),
+    }
+}
+
+#[test]
+fn content_comes_back_as_it_was_and_raw_as_it_is_stored() {
+    let (_dir, store) = store();
+    let content = b"{\"a\":1}\n".repeat(50_000);
+    let zipped = gzip(&content);
+    let as_is = |_: &mut meta::Report| {};
+    let len = content.len() as u64;
+    assert_eq!(fetched(stored(&store, "gzip", &zipped, len, as_is), Form::Content).unwrap(), content);
+    assert_eq!(fetched(stored(&store, "gzip", &zipped, len, as_is), Form::Stored).unwrap(), zipped);
+    let zstandard = zstd::encode_all(&content[..], 3).unwrap();
+    assert_eq!(fetched(stored(&store, "zstd", &zstandard, len, as_is), Form::Content).unwrap(), content);
+    assert_eq!(fetched(stored(&store, "", &content, len, as_is), Form::Content).unwrap(), content);
+    assert_eq!(stored(&store, "gzip", &zipped, len, as_is).file_name(Form::Content), "r.json");
+    assert_eq!(stored(&store, "gzip", &zipped, len, as_is).file_name(Form::Stored), "r.json.gz");
+}
+
+#[test]
+fn damage_bombs_and_truncation_are_told_with_both_figures() {
+    let (_dir, store) = store();
+    let content = vec![b'x'; 100_000];
+    let zipped = gzip(&content);
+    let half = &zipped[..zipped.len() / 2];
+    let as_is: fn(&mut meta::Report) = |_| {};
+    let table: Vec<(Stored, &str)> = vec![
+        (stored(&store, "gzip", &zipped, 99_999, as_is), "more than the 99999 bytes that were recorded"),
+        (stored(&store, "gzip", &zipped, 100_001, as_is), "it has 100000 bytes of content, 100001 were recorded"),
+        (stored(&store, "gzip", half, 100_000, as_is), "of 100000 bytes"),
+        (stored(&store, "zstd", b"no zstd at all", 100_000, as_is), "cannot be decompressed"),
+        (stored(&store, "gzip", &zipped, 100_000, |r| r.sha256 = Some("00".into())), "00 was recorded"),
+        (stored(&store, "gzip", &zipped, 100_000, |r| r.sha256 = None), "no sha256 was recorded"),
+        (stored(&store, "gzip", &zipped, 100_000, |r| r.stored_bytes += 1), "were recorded"),
+        (stored(&store, "gzip", &zipped, 100_000, |r| r.stored_bytes -= 1), "more bytes"),
+        (stored(&store, "lzma", &zipped, 100_000, as_is), "compressed by \"lzma\""),
+    ];
+    for (stored, expected) in table {
+        let message = fetched(stored, Form::Content).unwrap_err();
+        assert!(message.contains(expected), "should say {expected:?} but says {message}");
+        assert!(message.contains(A) && message.contains("report r"), "{message}");
+    }
+}
+
+#[test]
+fn a_report_that_failed_or_is_a_symlink_is_not_opened() {
+    let (_dir, store) = store();
+    let meta = |file: Option<&str>| meta::Meta {
+        id: A.into(),
+        reports: vec![meta::Report { file: file.map(str::to_owned), ..meta::Report::failed("r", "no jemalloc here") }],
+        ..meta::Meta::default()
+    };
+    let failure = Stored::open(&store, &meta(None), "r").unwrap_err();
+    assert_eq!((failure.exit, failure.message.contains("no jemalloc here")), (Exit::NoMatch, true));
+    assert_eq!(Stored::open(&store, &meta(None), "other").unwrap_err().exit, Exit::NoMatch);
+    std::fs::create_dir_all(store.report_dir(A)).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", store.report_dir(A).join("r.txt")).unwrap();
+    assert!(Stored::open(&store, &meta(Some("r.txt")), "r").is_err());
+}

@@ -1,0 +1,97 @@
+//! On-demand requests: one file each in `requests/`, until the capture that serves it is published.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decide::Process;
+use crate::error::Failure;
+use crate::fsio::{self, Durability};
+use crate::store::{Store, events};
+
+/// A request whose capture fails is tried again, so often in all.
+pub const MAX_ATTEMPTS: u32 = 3;
+
+/// `requests/<id>.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Request {
+    /// Version of this record.
+    pub schema: u32,
+    /// Sorts by time.
+    pub id: String,
+    /// The reports; empty for whatever the rule, or the routine, brings.
+    pub reports: Vec<String>,
+    /// Only a process of this role.
+    pub role: Option<String>,
+    /// Only the worker of this name.
+    pub name: Option<String>,
+    /// Only this process.
+    pub pid: Option<u32>,
+    /// Why somebody wants it.
+    pub reason: String,
+    /// Who.
+    pub by: String,
+    /// When it was made, on the store's time line.
+    pub created: u64,
+    /// When nobody waits for it any more, on the store's time line.
+    pub expires: u64,
+    /// How often a capture was begun for it.
+    pub attempts: u32,
+    /// The capture that was begun last.
+    pub capture: Option<String>,
+}
+
+impl Request {
+    /// Whether a process is meant.
+    pub fn is_for(&self, process: &Process) -> bool {
+        self.pid.is_none_or(|pid| pid == process.pid)
+            && self.role.as_deref().is_none_or(|role| role == process.role)
+            && self.name.as_deref().is_none_or(|name| name == process.name)
+    }
+}
+
+/// Puts a request in.
+pub fn write(store: &Store, request: &Request) -> Result<(), Failure> {
+    let data = serde_json::to_vec(request).map_err(|e| Failure::failed(format!("cannot encode the request: {e}")))?;
+    fsio::write_atomic(&store.path("requests").join(format!("{}.json", request.id)), &data, Durability::Synced)
+}
+
+/// The requests that wait, oldest first. A file that is no request is left alone.
+pub fn list(store: &Store) -> Result<Vec<Request>, Failure> {
+    let dir = store.path("requests");
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(e) => return Err(Failure::io("read", &dir, e)),
+    };
+    let mut requests: Vec<Request> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let id = name.strip_suffix(".json").filter(|id| !id.starts_with('.'))?;
+            let request: Request = serde_json::from_slice(&fsio::read_bounded(&entry.path(), 64 << 10).ok()?).ok()?;
+            (request.id == id).then_some(request)
+        })
+        .collect();
+    requests.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(requests)
+}
+
+/// Takes a request out.
+pub fn remove(store: &Store, id: &str) -> Result<(), Failure> {
+    let path = store.path("requests").join(format!("{id}.json"));
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failure::io("delete", &path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// After a capture came to nothing: the request that it served is tried again, or given up after [`MAX_ATTEMPTS`].
+pub fn give_back(store: &Store, id: &str, why: &str) -> Result<(), Failure> {
+    let Some(request) = list(store)?.into_iter().find(|request| request.id == id) else { return Ok(()) };
+    if request.attempts >= MAX_ATTEMPTS {
+        events::record(store, &events::Event::request_failed(id, &format!("{why} ({} attempts)", request.attempts)));
+        return remove(store, id);
+    }
+    Ok(())
+}

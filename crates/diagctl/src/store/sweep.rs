@@ -1,0 +1,148 @@
+//! Applying retention, and clearing away what dead dumpers left. What is decided is decided in `retention`.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::clock::{Anchor, Now};
+use crate::config::Config;
+use crate::error::Failure;
+use crate::fsio;
+use crate::state::{self, Found, State};
+use crate::store::retention::{self, Policy, Pressure, Usage, Verdict};
+use crate::store::{Store, events, grant, index, requests};
+
+/// What retention says of every capture, now.
+pub fn plan_now(
+    config: &Config,
+    store: &Store,
+    now: &Now,
+    incoming: u64,
+    pressure: Pressure,
+    newest: Option<&str>,
+) -> Result<Vec<Verdict>, Failure> {
+    let mut index = index::load(store, true)?;
+    let (free_disk, total_disk) = store.space()?;
+    let keep = &config.retention;
+    let policy = Policy {
+        max_use: keep.max_use,
+        keep_free: keep.keep_free.of(total_disk),
+        max_age_ms: crate::units::ms(keep.max_age),
+        keep_last: keep.keep_last,
+        max_captures: keep.max_captures,
+    };
+    let usage = Usage { other_bytes: outside_reports(store), free_disk, incoming };
+    loop {
+        let plan = retention::plan(&index.entries, &policy, &usage, pressure, now.store_ms, newest);
+        if !correct_pins(store, &plan, &mut index.entries) {
+            return Ok(plan);
+        }
+    }
+}
+
+// The index may be behind: before a capture is given up, its own marker says whether it is pinned.
+fn correct_pins(store: &Store, plan: &[Verdict], entries: &mut [index::Entry]) -> bool {
+    let victims: BTreeSet<&str> =
+        plan.iter().filter(|verdict| !verdict.keep).map(|verdict| verdict.id.as_str()).collect();
+    let mut corrected = false;
+    for entry in entries.iter_mut().filter(|entry| victims.contains(entry.id.as_str())) {
+        let pinned = store.report_dir(&entry.id).join(index::PIN_FILE).exists();
+        corrected |= pinned != entry.pinned;
+        entry.pinned = pinned;
+    }
+    corrected
+}
+
+/// Deletes what a plan gives up; returns the bytes that were freed.
+pub fn apply(store: &Store, plan: &[Verdict]) -> Result<u64, Failure> {
+    let mut freed = 0;
+    for verdict in plan.iter().filter(|verdict| !verdict.keep) {
+        store.discard(&store.report_dir(&verdict.id))?;
+        events::record(store, &events::Event::about("deleted", &verdict.id, &verdict.reasons.join("; ")));
+        freed += verdict.disk_bytes;
+    }
+    if freed > 0 {
+        // The index drops what is gone when it is next loaded; doing it here keeps idle commands from having to.
+        index::load(store, true)?;
+    }
+    Ok(freed)
+}
+
+/// Routine collection, after a commit: never the capture that was just published.
+pub fn collect(config: &Config, store: &Store, now: &Now, newest: Option<&str>) -> Result<u64, Failure> {
+    store.empty_trash()?;
+    shrink_quarantine(config, store)?;
+    apply(store, &plan_now(config, store, now, 0, Pressure::Routine, newest)?)
+}
+
+/// Makes room for a report that is being written and has reached the cap or the end of the disk.
+pub fn make_room(store: &Store, config: &Config, bytes: u64) -> Result<u64, Failure> {
+    let state = match state::load(store.dir())? {
+        Found::State(state) => *state,
+        Found::Nothing | Found::Damaged(_) => State::default(),
+    };
+    let boot_id = crate::proc::Proc::default().boot_id();
+    let now = Anchor::place(state.clock.as_ref(), crate::clock::Reading::take(boot_id));
+    store.empty_trash()?;
+    shrink_quarantine(config, store)?;
+    apply(store, &plan_now(config, store, &now, bytes, Pressure::MakeRoom, None)?)
+}
+
+/// Clears away the staging directories of dumpers that died. Only for the holder of the lease: then every one of them is dead.
+pub fn clear_staging(store: &Store) -> Result<(), Failure> {
+    let staging = store.path("staging");
+    let entries = fs::read_dir(&staging).map_err(|e| Failure::io("read", &staging, e))?;
+    for entry in entries.flatten() {
+        let id = entry.file_name().to_string_lossy().into_owned();
+        if !index::is_id(&id) {
+            continue;
+        }
+        let request = grant::read(&entry.path()).ok().and_then(|grant| grant.meta.request);
+        store.discard(&entry.path())?;
+        let why = "its dumper ended without publishing it";
+        events::record(store, &events::Event::about("cleaned", &id, why));
+        if let Some(request) = request {
+            requests::give_back(store, &request, &format!("capture {id}: {why}"))?;
+        }
+    }
+    store.empty_trash()
+}
+
+/// What the whole store occupies, in whole blocks.
+pub fn used(store: &Store) -> Result<u64, Failure> {
+    let captures: u64 = index::load(store, false)?.entries.iter().map(|entry| entry.disk_bytes).sum();
+    Ok(captures + outside_reports(store))
+}
+
+// Everything but the captures, whose sizes the index has.
+fn outside_reports(store: &Store) -> u64 {
+    let Ok(entries) = fs::read_dir(store.dir()) else { return 0 };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name() != "reports")
+        .map(|entry| fsio::occupied_tree(&entry.path()))
+        .sum()
+}
+
+/// The quarantine is for looking at, not for keeping: it may take a tenth of the cap, the oldest goes first.
+pub fn shrink_quarantine(config: &Config, store: &Store) -> Result<(), Failure> {
+    let dir = store.path("quarantine");
+    let entries = fs::read_dir(&dir).map_err(|e| Failure::io("read", &dir, e))?;
+    let mut found: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            Some((entry.metadata().ok()?.modified().ok()?, entry.path(), fsio::occupied_tree(&entry.path())))
+        })
+        .collect();
+    found.sort();
+    let mut total: u64 = found.iter().map(|(_, _, bytes)| bytes).sum();
+    for (_, path, bytes) in found {
+        if total <= config.retention.max_use / 10 {
+            break;
+        }
+        store.discard(&path)?;
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        events::record(store, &events::Event::about("deleted", &name, "the quarantine was over a tenth of max_use"));
+        total -= bytes;
+    }
+    Ok(())
+}

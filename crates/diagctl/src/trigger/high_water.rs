@@ -1,0 +1,99 @@
+//! `high_water`: a new maximum, by at least `step` above the last one that fired. The mark is forgotten after
+//! `reset_after`, so that every period can have its own.
+
+use super::{Facts, Outcome, View};
+use crate::config::Section;
+use crate::sample::Metric;
+use crate::state::{HighWater as Mark, RuleState};
+use crate::units;
+
+/// The keys of `high_water`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HighWater {
+    /// Which figure.
+    pub metric: Metric,
+    /// Below this there is no maximum.
+    pub floor: u64,
+    /// A new maximum is at least this much above the last.
+    pub step: u64,
+    /// How long a mark is remembered, milliseconds; 0 for ever.
+    pub reset_after_ms: u64,
+}
+
+impl HighWater {
+    /// Reads the keys.
+    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+        let metric = super::any_metric(keys);
+        let floor = keys.size("floor").unwrap_or(0);
+        let step = keys.size("step");
+        let reset_after_ms = units::ms(keys.duration("reset_after").unwrap_or_default());
+        keys.finish();
+        if !keys.has("step") {
+            keys.problem(
+                "step",
+                "it is missing",
+                "say by how much a new maximum must exceed the last: step = \"100MiB\"",
+            );
+        }
+        if step == Some(0) {
+            keys.problem("step", "\"0\" would fire at every byte", "write for example step = \"100MiB\"");
+        }
+        Some(Self { metric, floor, step: step?, reset_after_ms })
+    }
+
+    /// Holds at a new maximum.
+    pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
+        let value = match view.readings.memory.get(self.metric) {
+            Ok(value) => value,
+            Err(why) => return Outcome::Unreadable(why),
+        };
+        let mark = self.mark(path, view);
+        let threshold = mark.map_or(self.floor, |mark| self.floor.max(mark + self.step));
+        let name = self.metric.name();
+        let mut facts = Facts::default();
+        facts.observed.insert(name.into(), value);
+        facts.observed.insert("threshold".into(), threshold);
+        let last = mark.map_or_else(|| "no mark yet".to_owned(), |mark| format!("last mark {}", units::size(mark)));
+        let holds = value >= threshold && value > 0;
+        let relation = if holds { "a new maximum, from" } else { "below" };
+        facts.reason = format!("{name} {} is {relation} {} ({last})", units::size(value), units::size(threshold));
+        if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
+    }
+
+    /// Sets the mark where the figure is now.
+    pub fn fired(&self, path: &str, view: View<'_>, state: &mut RuleState) {
+        if let (Ok(value), Outcome::Holds(_)) = (view.readings.memory.get(self.metric), self.evaluate(path, view)) {
+            let mark = Mark { bytes: value, at: view.now_ms };
+            state.high_water.insert(super::subject_key(path, self.metric, view), mark);
+        }
+    }
+
+    fn mark(&self, path: &str, view: View<'_>) -> Option<u64> {
+        let mark = view.rule.high_water.get(&super::subject_key(path, self.metric, view))?;
+        let forgotten = self.reset_after_ms > 0 && view.now_ms.saturating_sub(mark.at) >= self.reset_after_ms;
+        (!forgotten).then_some(mark.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trigger::testing::{Bench, MIB};
+
+    #[test]
+    fn each_new_maximum_fires_once_and_the_mark_is_forgotten_in_time() {
+        let high = HighWater { metric: Metric::Rss, floor: 300 * MIB, step: 100 * MIB, reset_after_ms: 10_000 };
+        let mut bench = Bench::default();
+        let mut fired = Vec::new();
+        for (pause, figure) in [(0, 299), (1, 300), (1, 399), (1, 400), (1, 900), (1, 950), (9998, 950), (1, 950)] {
+            bench.now_ms += pause;
+            bench.readings.memory.set(Metric::Rss, Ok(figure * MIB));
+            let holds = matches!(high.evaluate("t", bench.view()), Outcome::Holds(_));
+            if holds {
+                bench.fired(|view, state| high.fired("t", view, state));
+            }
+            fired.push(holds);
+        }
+        assert_eq!(fired, [false, true, false, true, true, false, false, true]);
+    }
+}

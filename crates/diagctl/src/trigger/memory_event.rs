@@ -1,0 +1,119 @@
+//! `memory_event`: a counter of the cgroup's `memory.events` rose. What it stood at when it was first seen is the
+//! baseline: an old count is no event.
+
+use super::{Facts, Outcome, View};
+use crate::config::Section;
+use crate::state::RuleState;
+
+/// Counters that can be named, as cgroup v2 calls them.
+const KNOWN: [&str; 5] = ["max", "high", "oom", "oom_kill", "low"];
+
+/// The keys of `memory_event`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryEvent {
+    /// Which counters.
+    pub events: Vec<String>,
+    /// By how much one has to rise.
+    pub count: u32,
+}
+
+impl MemoryEvent {
+    /// Reads the keys.
+    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+        let events = keys.texts("events");
+        let count = keys.count("count").unwrap_or(1);
+        keys.finish();
+        if !keys.has("events") {
+            keys.problem("events", "it is missing", "name the counters: events = [\"max\", \"oom\"]");
+        }
+        let events = events?;
+        for (i, event) in events.iter().enumerate() {
+            if !KNOWN.contains(&event.as_str()) {
+                let shown = crate::error::printable(event);
+                keys.problem(
+                    &format!("events[{i}]"),
+                    format!("{shown:?} is no counter of memory.events"),
+                    format!("use {}", KNOWN.join(", ")),
+                );
+            }
+        }
+        if events.is_empty() {
+            keys.problem("events", "the list is empty", format!("use {}", KNOWN.join(", ")));
+        }
+        if count == 0 {
+            keys.problem("count", "0 would always hold", "write 1 or more");
+        }
+        Some(Self { events, count })
+    }
+
+    /// Holds while a counter is far enough above its baseline.
+    pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
+        let counters = match &view.readings.counters {
+            Ok(counters) => counters,
+            Err(why) => return Outcome::Unreadable(why.clone()),
+        };
+        let mut facts = Facts::default();
+        let mut rises = Vec::new();
+        for event in &self.events {
+            let Some(now) = counters.get(event) else { continue };
+            let baseline = view.rule.counters.get(&format!("{path}|{event}")).copied().unwrap_or(*now);
+            let rise = now.saturating_sub(baseline);
+            facts.observed.insert(format!("memory.events.{event}"), *now);
+            if rise >= u64::from(self.count) {
+                facts.reason = format!("memory.events {event} rose by {rise}, from {baseline} to {now}");
+                return Outcome::Holds(facts);
+            }
+            rises.push(format!("{event} {rise}"));
+        }
+        if rises.is_empty() {
+            return Outcome::Unreadable(format!("memory.events has no counter {}", self.events.join(", ")));
+        }
+        facts.reason = format!("memory.events rose by {} of {}", rises.join(", "), self.count);
+        Outcome::Waits(facts, None)
+    }
+
+    /// Takes what is first seen as the baseline, and a counter that went down as that of a new cgroup.
+    pub fn prepare(&self, path: &str, view: View<'_>, state: &mut RuleState) {
+        let Ok(counters) = &view.readings.counters else { return };
+        for event in &self.events {
+            if let Some(now) = counters.get(event) {
+                let baseline = state.counters.entry(format!("{path}|{event}")).or_insert(*now);
+                *baseline = (*baseline).min(*now);
+            }
+        }
+    }
+
+    /// The rise has been answered.
+    pub fn fired(&self, path: &str, view: View<'_>, state: &mut RuleState) {
+        let Ok(counters) = &view.readings.counters else { return };
+        for event in &self.events {
+            if let Some(now) = counters.get(event) {
+                state.counters.insert(format!("{path}|{event}"), *now);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trigger::testing::Bench;
+
+    #[test]
+    fn a_rise_fires_once_and_first_sight_and_a_new_cgroup_are_baselines() {
+        let event = MemoryEvent { events: vec!["max".into(), "oom".into()], count: 2 };
+        let mut bench = Bench::default();
+        assert!(matches!(event.evaluate("t", bench.view()), Outcome::Unreadable(_)));
+        let mut seen = Vec::new();
+        for (max, oom) in [(7, 0), (8, 0), (9, 0), (9, 0), (1, 0), (1, 2)] {
+            bench.readings.counters = Ok([("max".to_owned(), max), ("oom".to_owned(), oom)].into());
+            bench.prepare(|view, state| event.prepare("t", view, state));
+            let holds = matches!(event.evaluate("t", bench.view()), Outcome::Holds(_));
+            if holds {
+                bench.fired(|view, state| event.fired("t", view, state));
+            }
+            seen.push(holds);
+        }
+        assert_eq!(seen, [false, false, true, false, false, true]);
+    }
+}

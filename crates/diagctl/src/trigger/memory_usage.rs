@@ -1,0 +1,214 @@
+//! `memory_usage`: a process, its cgroup or the host is above a level. Of a list of levels each fires once, until
+//! the figure was below `rearm_below` again.
+
+use super::{Facts, Outcome, View};
+use crate::config::Section;
+use crate::sample::Metric;
+use crate::state::RuleState;
+use crate::units::{self, Amount};
+
+/// A level of a list is armed again below this share of itself, unless the rule says otherwise.
+const REARM_PERCENT: u64 = 90;
+
+/// The keys of `memory_usage`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryUsage {
+    /// Which figure.
+    pub metric: Metric,
+    /// The levels, ascending. A share is of the memory limit, or of the host's memory where there is no limit.
+    pub above: Vec<Amount>,
+    /// Where levels are armed again.
+    pub rearm_below: Option<Amount>,
+}
+
+impl MemoryUsage {
+    /// Reads the keys.
+    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+        let metric = super::any_metric(keys);
+        let above = keys.amounts("above");
+        let rearm_below = keys.amount("rearm_below");
+        keys.finish();
+        if !keys.has("above") {
+            keys.problem("above", "it is missing", "say the level: above = \"1.5GiB\" or above = \"80%\"");
+        }
+        let above = above?;
+        if above.is_empty() {
+            keys.problem("above", "the list of levels is empty", "name at least one level");
+            return None;
+        }
+        if !above.windows(2).all(|pair| comparable_below(pair[0], pair[1])) {
+            keys.problem(
+                "above",
+                "the levels do not ascend, or mix sizes with shares",
+                "write them like [\"70%\", \"80%\", \"90%\"]",
+            );
+        }
+        if let Some(rearm) = rearm_below
+            && !comparable_below(rearm, above[0])
+        {
+            keys.problem(
+                "rearm_below",
+                format!("{rearm} is not below the level {}", above[0]),
+                "give it in the same unit as `above`, and lower",
+            );
+        }
+        Some(Self { metric, above, rearm_below })
+    }
+
+    /// Holds when the figure is above a level that is armed.
+    pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
+        let value = match view.readings.memory.get(self.metric) {
+            Ok(value) => value,
+            Err(why) => return Outcome::Unreadable(why),
+        };
+        let of_unknown =
+            |amount: &Amount| matches!(amount, Amount::Percent(_)) && view.readings.memory.whole(self.metric) == 0;
+        if self.above.iter().chain(&self.rearm_below).any(of_unknown) {
+            return Outcome::Unreadable("neither a memory limit nor the host's memory could be read".into());
+        }
+        let name = self.metric.name();
+        let mut facts = Facts::default();
+        facts.observed.insert(name.into(), value);
+        let crossed = self.levels(view).into_iter().enumerate().rfind(|(_, level)| value > *level);
+        let Some((index, level)) = crossed else {
+            let (amount, level) = (self.above[0], self.levels(view)[0]);
+            facts.reason = format!("{name} {} is not above {}", units::size(value), shown(amount, level));
+            return Outcome::Waits(facts, None);
+        };
+        let level_text = shown(self.above[index], level);
+        if self.is_disarmed(path, view, index) {
+            facts.reason = format!("{name} {} is above {level_text}, which has fired already", units::size(value));
+            return Outcome::Waits(facts, None);
+        }
+        facts.observed.insert("threshold".into(), level);
+        facts.reason = format!("{name} {} is above {level_text}", units::size(value));
+        Outcome::Holds(facts)
+    }
+
+    /// Arms the levels that the figure has left.
+    pub fn rearm(&self, path: &str, view: View<'_>, marks: &mut RuleState) {
+        let key = super::subject_key(path, self.metric, view);
+        let Ok(value) = view.readings.memory.get(self.metric) else { return };
+        let Some(disarmed) = marks.disarmed.get_mut(&key) else { return };
+        let levels = self.levels(view);
+        let rearm = self.rearm_below.map(|amount| amount.of(view.readings.memory.whole(self.metric)));
+        disarmed.retain(|index| {
+            let Some(level) = levels.get(*index) else { return false };
+            value >= rearm.unwrap_or(level / 100 * REARM_PERCENT)
+        });
+        if disarmed.is_empty() {
+            marks.disarmed.remove(&key);
+        }
+    }
+
+    /// Disarms every level that is crossed.
+    pub fn fired(&self, path: &str, view: View<'_>, marks: &mut RuleState) {
+        let Ok(value) = view.readings.memory.get(self.metric) else { return };
+        if !self.fires_once() {
+            return;
+        }
+        let crossed: Vec<usize> =
+            self.levels(view).iter().enumerate().filter(|(_, level)| value > **level).map(|(i, _)| i).collect();
+        if !crossed.is_empty() {
+            marks.disarmed.insert(super::subject_key(path, self.metric, view), crossed);
+        }
+    }
+
+    // A single level without `rearm_below` speaks at every poll; how often that leads to a capture is for the limits.
+    fn fires_once(&self) -> bool {
+        self.above.len() > 1 || self.rearm_below.is_some()
+    }
+
+    fn levels(&self, view: View<'_>) -> Vec<u64> {
+        let whole = view.readings.memory.whole(self.metric);
+        self.above.iter().map(|amount| amount.of(whole)).collect()
+    }
+
+    fn is_disarmed(&self, path: &str, view: View<'_>, index: usize) -> bool {
+        view.rule
+            .disarmed
+            .get(&super::subject_key(path, self.metric, view))
+            .is_some_and(|levels| levels.contains(&index))
+    }
+}
+
+fn comparable_below(low: Amount, high: Amount) -> bool {
+    match (low, high) {
+        (Amount::Bytes(low), Amount::Bytes(high)) => low < high,
+        (Amount::Percent(low), Amount::Percent(high)) => low < high,
+        _ => false,
+    }
+}
+
+fn shown(amount: Amount, level: u64) -> String {
+    match amount {
+        Amount::Bytes(_) => units::size(level),
+        Amount::Percent(percent) => format!("{percent}% ({})", units::size(level)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trigger::testing::Bench;
+
+    const GIB: u64 = 1 << 30;
+
+    // Feeds figures one after the other, firing whenever it holds; returns at which it fired.
+    fn fires(usage: &MemoryUsage, figures: &[u64]) -> Vec<usize> {
+        let mut bench = Bench::default();
+        bench.readings.memory.limit = Some(GIB);
+        let mut fired = Vec::new();
+        for (i, figure) in figures.iter().enumerate() {
+            bench.readings.memory.set(usage.metric, Ok(figure * GIB / 10));
+            bench.prepare(|view, state| usage.rearm("t", view, state));
+            if matches!(usage.evaluate("t", bench.view()), Outcome::Holds(_)) {
+                fired.push(i);
+                bench.fired(|view, state| usage.fired("t", view, state));
+            }
+        }
+        fired
+    }
+
+    fn percent(levels: &[f64], rearm_below: Option<f64>) -> MemoryUsage {
+        MemoryUsage {
+            metric: Metric::Rss,
+            above: levels.iter().map(|p| Amount::Percent(*p)).collect(),
+            rearm_below: rearm_below.map(Amount::Percent),
+        }
+    }
+
+    #[test]
+    fn one_level_speaks_as_long_as_it_is_crossed() {
+        assert_eq!(fires(&percent(&[50.0], None), &[4, 5, 6, 6, 4, 6]), [2, 3, 5]);
+    }
+
+    #[test]
+    fn each_of_several_levels_fires_once_until_it_was_left() {
+        let levels = percent(&[50.0, 70.0, 90.0], None);
+        // 6: first level; 8: second; 10: third; 8 and 6 again: nothing new; 4 arms; 6 fires the first again.
+        assert_eq!(fires(&levels, &[6, 6, 8, 8, 10, 8, 6, 4, 6]), [0, 2, 4, 8]);
+    }
+
+    #[test]
+    fn crossing_two_levels_at_once_fires_once() {
+        assert_eq!(fires(&percent(&[50.0, 70.0], None), &[9, 9, 9]), [0]);
+    }
+
+    #[test]
+    fn rearm_below_keeps_a_level_quiet_until_the_figure_is_far_enough_down() {
+        assert_eq!(fires(&percent(&[50.0], Some(30.0)), &[6, 4, 6, 4, 2, 6]), [0, 5]);
+    }
+
+    #[test]
+    fn the_reason_names_figure_and_threshold_and_a_figure_that_cannot_be_read_is_told() {
+        let usage = percent(&[50.0], None);
+        let mut bench = Bench::default();
+        bench.readings.memory.limit = Some(2 * GIB);
+        bench.readings.memory.set(Metric::Rss, Ok(GIB * 3 / 2));
+        let Outcome::Holds(facts) = usage.evaluate("t", bench.view()) else { panic!("it holds") };
+        assert_eq!(facts.reason, "rss 1.50 GiB is above 50% (1.00 GiB)");
+        assert_eq!(facts.observed["rss"], GIB * 3 / 2);
+        assert!(matches!(usage.evaluate("t", Bench::default().view()), Outcome::Unreadable(_)));
+    }
+}

@@ -1,0 +1,53 @@
+//! A rule's world for the tests of single triggers.
+
+use super::View;
+use crate::readings::Readings;
+use crate::sample::Marks;
+use crate::state::RuleState;
+
+/// Bytes.
+pub const MIB: u64 = 1 << 20;
+
+/// Readings, marks and a clock that the test turns.
+#[derive(Default)]
+pub struct Bench {
+    pub now_ms: u64,
+    pub readings: Readings,
+    pub rule: RuleState,
+    pub marks: Marks,
+}
+
+impl Bench {
+    /// What a trigger is shown.
+    pub fn view(&self) -> View<'_> {
+        View {
+            now_ms: self.now_ms,
+            first_seen_ms: 0,
+            name: "r",
+            rule: &self.rule,
+            marks: &self.marks,
+            readings: &self.readings,
+            subject: "1@1",
+            requested: false,
+        }
+    }
+
+    /// Lets a trigger take this poll in.
+    pub fn observe(&mut self, take: impl FnOnce(View<'_>, &mut Marks)) {
+        let mut marks = self.marks.clone();
+        take(self.view(), &mut marks);
+        self.marks = marks;
+    }
+
+    /// Lets a trigger bring the rule's state up to date before the evaluation.
+    pub fn prepare(&mut self, take: impl FnOnce(View<'_>, &mut RuleState)) {
+        self.fired(take);
+    }
+
+    /// Lets a trigger note that the rule fired.
+    pub fn fired(&mut self, take: impl FnOnce(View<'_>, &mut RuleState)) {
+        let mut rule = self.rule.clone();
+        take(self.view(), &mut rule);
+        self.rule = rule;
+    }
+}

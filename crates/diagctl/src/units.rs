@@ -1,0 +1,193 @@
+//! Values with units, read and printed: durations (`10m`), sizes (`1.5GiB`), shares (`80%`).
+//!
+//! A number without a unit is refused: the reader of a configuration must never have to guess it.
+
+use std::time::Duration;
+
+/// A threshold that is either an amount or a share of some whole.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// Bytes.
+    Bytes(u64),
+    /// Percent of the whole, 0 to 100.
+    Percent(f64),
+}
+
+impl Amount {
+    /// The amount in bytes, given the whole that a share is of.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a byte count is an approximation by nature and is never negative"
+    )]
+    pub fn of(self, whole: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => (whole as f64 * percent / 100.0) as u64,
+        }
+    }
+}
+
+impl std::fmt::Display for Amount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bytes(bytes) => f.write_str(&size(*bytes)),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+/// Reads a duration: `500ms`, `30s`, `10m`, `1h 30m`, `14d`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bare = text.trim();
+    if bare.starts_with('-') {
+        return Err("a duration cannot be negative".into());
+    }
+    if !bare.is_empty() && bare.chars().all(|c| c.is_ascii_digit() || c == '.') && bare != "0" {
+        return Err(format!("it has no unit; write {bare}s, {bare}m or {bare}h"));
+    }
+    humantime::parse_duration(bare)
+        .map_err(|e| format!("it is not a duration ({e}); write it like 500ms, 30s, 10m, 2h or 14d"))
+}
+
+/// Reads a size: `64KiB`, `1.5GiB`, `500MB` (decimal), `0`.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    const EXAMPLE: &str = "write it like 512KiB, 500MiB or 1.5GiB";
+    let bare = text.trim();
+    if bare.starts_with('-') {
+        return Err("a size cannot be negative".into());
+    }
+    let split = bare.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(bare.len());
+    let (number, unit) = bare.split_at(split);
+    let number: f64 = number.parse().map_err(|_| format!("it is not a size; {EXAMPLE}"))?;
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" if number == 0.0 => 1,
+        "" => return Err(format!("it has no unit; {EXAMPLE}")),
+        "b" => 1,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        other => return Err(format!("{other:?} is not a unit of size; {EXAMPLE}")),
+    };
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the product is checked to be in range first"
+    )]
+    {
+        let bytes = number * factor as f64;
+        if bytes > (1u64 << 60) as f64 {
+            return Err("it is larger than any disk or memory".into());
+        }
+        Ok(bytes as u64)
+    }
+}
+
+/// Reads a share: `80%`, `12.5%`.
+pub fn parse_percent(text: &str) -> Result<f64, String> {
+    let Some(number) = text.trim().strip_suffix('%') else {
+        return Err("it is not a percentage; write it like 15%".into());
+    };
+    match number.trim().parse::<f64>() {
+        Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
+        Ok(_) => Err("a percentage is between 0% and 100%".into()),
+        Err(_) => Err("it is not a percentage; write it like 15%".into()),
+    }
+}
+
+/// Reads a size or a share.
+pub fn parse_amount(text: &str) -> Result<Amount, String> {
+    if text.trim().ends_with('%') {
+        parse_percent(text).map(Amount::Percent)
+    } else {
+        parse_size(text).map(Amount::Bytes).map_err(|e| format!("{e}, or a share like 80%"))
+    }
+}
+
+/// A size for people: `1.62 GiB`, `57.1 MiB`, `812 B`. Binary units.
+#[expect(clippy::cast_precision_loss, reason = "three significant digits are printed")]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if value < 10.0 { format!("{value:.2} {unit}") } else { format!("{value:.1} {unit}") }
+}
+
+/// A duration for people, its two largest units: `4m 10s`, `2d 3h`, `12s`, `350ms`.
+pub fn duration(ms: u64) -> String {
+    if ms < 1000 {
+        return format!("{ms}ms");
+    }
+    let seconds = ms / 1000;
+    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let first = parts.iter().position(|(n, _)| *n > 0).unwrap_or(3);
+    parts[first..]
+        .iter()
+        .take(2)
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, unit)| format!("{n}{unit}"))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Milliseconds of a duration, saturating.
+pub fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_units_and_refused_without() {
+        assert_eq!(parse_size("1.5GiB"), Ok(1_610_612_736));
+        assert_eq!(parse_size("64 KiB"), Ok(65_536));
+        assert_eq!(parse_size("500MB"), Ok(500_000_000));
+        assert_eq!(parse_size("0"), Ok(0));
+        for bad in ["500", "-1GiB", "GiB", "1 parsec", "", "1e400GiB", "99999999999TiB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_and_percentages_are_read_with_their_units_and_refused_without() {
+        assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        for bad in ["10", "-3s", "", "soon"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_percent("12.5%"), Ok(12.5));
+        for bad in ["80", "101%", "-1%", "%", "NaN%"] {
+            assert!(parse_percent(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn people_see_three_digits_and_two_units() {
+        assert_eq!(size(1_739_461_755), "1.62 GiB");
+        assert_eq!(size(812), "812 B");
+        assert_eq!(size(59_873_000), "57.1 MiB");
+        assert_eq!(duration(250_000), "4m 10s");
+        assert_eq!(duration(3_600_000), "1h");
+        assert_eq!(duration(350), "350ms");
+        assert_eq!(duration(183_600_000), "2d 3h");
+    }
+}
