@@ -1,0 +1,156 @@
+# frozen_string_literal: true
+
+require_relative "diagctl/version"
+require_relative "diagctl/errors"
+require_relative "diagctl/clock"
+require_relative "diagctl/log"
+require_relative "diagctl/reports"
+require_relative "diagctl/configuration"
+require_relative "diagctl/switch"
+require_relative "diagctl/binary"
+require_relative "diagctl/backoff"
+require_relative "diagctl/wait"
+require_relative "diagctl/answer"
+require_relative "diagctl/callback"
+require_relative "diagctl/libc"
+require_relative "diagctl/posix_spawn"
+require_relative "diagctl/spawn"
+require_relative "diagctl/lease"
+require_relative "diagctl/fork_guard"
+require_relative "diagctl/store_dir"
+require_relative "diagctl/client"
+require_relative "diagctl/inline"
+require_relative "diagctl/produce"
+require_relative "diagctl/snapshot"
+require_relative "diagctl/child"
+require_relative "diagctl/dump"
+require_relative "diagctl/adapters"
+require_relative "diagctl/events"
+require_relative "diagctl/readings"
+require_relative "diagctl/agent"
+require_relative "diagctl/poller"
+
+# Diagnostic reports from this process, made when the operator's rules say so.
+#
+# Nothing here raises into the host, but for ArgumentError to a developer whose declaration is wrong
+# (`configure`, `report`).
+module Diagctl
+  EVENT = /\A[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}\z/
+  LABEL = /\A[^-[:cntrl:]][^[:cntrl:]]{0,99}\z/
+
+  @configuration = Configuration.new
+  @adapters = Adapters.new(@configuration)
+  @log = Log.new
+
+  class << self
+    # @api private
+    attr_reader :configuration, :adapters, :log
+
+    # @yieldparam c [Configuration]
+    # @raise [ArgumentError] names the thing, the bad value and a hint
+    def configure
+      yield @configuration
+    end
+
+    # Declares a report of the application's own.
+    #
+    #   Diagctl.report(:cache) { |io| io.write(Cache.stats.to_json) }
+    def report(name, &block)
+      @configuration.report(name, &block)
+    end
+
+    # Whether a poll thread would start here; tells the log, once, why not. Starts nothing, so a Puma master may ask.
+    #
+    # @api private
+    def wanted?
+      switch = Switch.new
+      @log.warn_once(:switch, switch.complaint) if switch.complaint
+      return false unless switch.on?
+
+      binary = Binary.new
+      @log.warn_once(:binary, binary.complaint) if binary.complaint
+      @binary = binary.path
+      !@binary.nil?
+    end
+
+    # Starts the poll thread of this process. A second call in the same process changes nothing.
+    #
+    # @param role [String] what the operator's rules match on, for example "puma"
+    # @param name [String, nil] which of several like it, for example "worker-0"
+    # @param ready [#call, nil] the first poll waits (for a minute at most) until it gives a true value
+    # @return [Boolean] whether the thread runs
+    def start(role: "ruby", name: nil, ready: nil)
+      return true if started?
+      return false unless label?("role", role) && (name.nil? || label?("name", name)) && wanted?
+
+      Reports.load
+      ForkGuard.install
+      @agent = Agent.new(role: role, name: name, binary: @binary, config: @configuration, log: @log, adapters: @adapters)
+      @poller = Poller.new(@agent, config: @configuration, log: @log, ready: ready)
+      @poller.start
+      true
+    rescue StandardError, ScriptError => e
+      @log.warn_once(:start, "not started: #{e.class}: #{e.message}")
+      false
+    end
+
+    # Ends the poll thread. A dumper that runs goes on by itself.
+    #
+    # @return [Boolean] whether the thread ended within the time
+    def stop(timeout: 5)
+      return true unless started?
+
+      poller = @poller
+      @agent = @poller = nil
+      poller.stop(timeout)
+    rescue StandardError => e
+      @log.warn("not stopped: #{e.class}: #{e.message}")
+      false
+    end
+
+    # State is keyed by pid: a forked child inherits the objects, but not the thread.
+    def started?
+      !@agent.nil? && @agent.pid == Process.pid
+    end
+
+    # Names an event for the next poll, and brings that poll forward. The operator's rules decide what it means.
+    # May be called from a signal handler.
+    #
+    # @return [Boolean] whether a poll will hear of it
+    def event(name)
+      return false unless started? && event?(name)
+
+      @agent.events.add(name.to_s)
+      @poller.wake
+      true
+    end
+
+    # Polls at once, in the calling thread, and carries out the dump if it is granted. Returns after the fork: the
+    # dumper is then on its own, and the caller may kill this process.
+    #
+    # @return [Result]
+    def capture(event: nil)
+      return Result.new(verdict: "failed", reason: "#{event.inspect} is no event name") unless event.nil? || event?(event)
+      return Result.new(verdict: "disabled", reason: "diagctl is not started in this process") unless started?
+
+      @agent.events.add(event.to_s) if event
+      @agent.poll.tap { @poller.wake }
+    rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
+      Result.new(verdict: "failed", reason: Diagctl.one_line(e.message))
+    end
+
+    private
+
+    def event?(name)
+      ok = (name.is_a?(Symbol) || name.is_a?(String)) && EVENT.match?(name.to_s)
+      @log.warn_once([:event, name.to_s], "event #{name.inspect} is not a name; use letters, digits and _ . : -") unless ok
+      ok
+    end
+
+    def label?(what, value)
+      ok = value.is_a?(String) && LABEL.match?(value)
+      @log.warn_once([what, value.to_s], "#{what} #{value.inspect} cannot be used; give a short text that does not begin with -") unless ok
+      ok
+    end
+  end
+end

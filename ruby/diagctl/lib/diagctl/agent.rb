@@ -1,0 +1,139 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # What a poll or a capture came to.
+  #
+  # `verdict` is one of acquire's, or `failed` when diagctl itself could not do its work. `capture` is the id when
+  # granted.
+  Result = Struct.new(:verdict, :reason, :capture, :retry_after, :poll_interval, keyword_init: true) do
+    def granted?
+      verdict == "granted"
+    end
+  end
+
+  # One process's diagctl: takes polls one at a time, and knows the dumper that is running. Belongs to the process
+  # that made it; a forked child makes its own (Diagctl.start compares pids).
+  # Poll thread, and any thread that calls Diagctl.capture or Diagctl.event.
+  #
+  # @api private
+  class Agent
+    # For Diagctl.capture while the poll thread is in `acquire`.
+    TURN_WAIT = 5.0
+    OFF_INTERVAL = 10.0
+
+    attr_reader :pid, :child, :events
+
+    def initialize(role:, name:, binary:, config:, log:, adapters:)
+      @pid = Process.pid
+      @role = role
+      @name = name
+      @binary = binary
+      @config = config
+      @log = log
+      @adapters = adapters
+      @readings = Readings.new(config, log, adapters)
+      @events = Events.new
+      @turn = Mutex.new
+    end
+
+    # @return [String, nil] the directory whose modification time tells of a new request; nil before the first poll
+    def requests_dir
+      @client && File.join(@client.dir, "requests")
+    end
+
+    # One poll, and the dump if it is granted.
+    #
+    # @return [Result]
+    # @raise [Problem]
+    def poll(wait: TURN_WAIT)
+      take_turn(wait) do
+        next Result.new(verdict: "busy", reason: "a dump of this process is still running") if reap
+
+        unless @readings.enabled?
+          @events.take # They are not for later: who is off does not collect.
+          reason = "switched off by the application (enabled)"
+          next Result.new(verdict: "disabled", reason: reason, retry_after: OFF_INTERVAL, poll_interval: OFF_INTERVAL)
+        end
+
+        @client ||= Client.new(binary: @binary, dir: StoreDir.resolve(@binary), config: @config)
+        Lease.open(@client.dir) { |lease| acquire(lease) }
+      end
+    end
+
+    # Whether a dumper still runs; one that ended is reaped and told to the log.
+    def busy?
+      return true unless @turn.try_lock
+
+      begin
+        !reap.nil?
+      ensure
+        @turn.unlock
+      end
+    end
+
+    private
+
+    # @return [Child, nil] the dumper while it runs
+    def reap
+      outcome = @child&.reap or return @child
+      child = @child
+      @child = nil
+      report_end(child.capture, child.rule, child.seconds, outcome)
+      nil
+    end
+
+    def take_turn(wait)
+      limit = Clock.now + wait
+      until @turn.try_lock
+        return Result.new(verdict: "busy", reason: "another poll of this process is under way") if Clock.now >= limit
+
+        sleep 0.01
+      end
+      begin
+        yield
+      ensure
+        @turn.unlock
+      end
+    end
+
+    def acquire(lease)
+      events = @events.take
+      started = Clock.now
+      outcome = @client.acquire(lease, role: @role, name: @name, gauges: @readings.gauges, events: events)
+      answer = read(outcome)
+      events = []
+      dump(answer, lease, "spawn_ms" => Clock.ms(Clock.now - started)) if answer.granted?
+      Result.new(verdict: answer.verdict, reason: answer.reason, capture: answer.capture,
+        retry_after: answer.retry_after, poll_interval: answer.poll_interval)
+    ensure
+      @events.give_back(events) if events&.any?
+    end
+
+    def read(outcome)
+      answered = outcome.kind == :unknown ||
+        (outcome.kind == :exited && [Answer::GRANTED, Answer::NOT_GRANTED].include?(outcome.code))
+      raise Problem.new(outcome.kind, outcome.describe("acquire")) unless answered
+
+      Answer.new(outcome.stdout, outcome.code)
+    end
+
+    def dump(answer, lease, costs)
+      started = Clock.now
+      dump = Dump.new(client: @client, reports: @adapters.reports, config: @config, versions: @adapters.versions)
+      result = dump.perform(answer, lease, costs)
+      if result.is_a?(Child)
+        @child = result
+      else
+        report_end(answer.capture, answer.rule, Clock.now - started, result)
+      end
+    end
+
+    def report_end(capture, rule, seconds, outcome)
+      stored = outcome.kind == :exited && [0, 5].include?(outcome.code)
+      return @log.warn("capture #{capture} (#{rule}): #{outcome.describe("finalize")}") unless stored
+
+      partly = " in part, see `diagctl show #{capture}`" if outcome.code == 5
+      @log.info("capture #{capture} (#{rule}) stored#{partly} after #{seconds.round(1)} s")
+    end
+  end
+end

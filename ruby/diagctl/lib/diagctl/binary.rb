@@ -1,0 +1,52 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # Where the `diagctl` program is: DIAGCTL_BIN, the gem's own exe/, PATH, in that order.
+  #
+  # @api private
+  class Binary
+    OWN = File.expand_path("../../exe/diagctl", __dir__)
+
+    # @return [String, nil] absolute path
+    attr_reader :path
+
+    def initialize(env: ENV, own: OWN)
+      @env = env
+      @own = own
+      @path = find
+    end
+
+    def complaint
+      return if path
+
+      override = @env["DIAGCTL_BIN"]
+      if override.to_s.empty?
+        "the diagctl program is neither at #{@own} nor in PATH; no reports will be collected " \
+          "(hint: install it, or set DIAGCTL_BIN to its path)"
+      else
+        "DIAGCTL_BIN=#{override} is not an executable file; no reports will be collected " \
+          "(hint: correct the path, or unset DIAGCTL_BIN to look in PATH)"
+      end
+    end
+
+    private
+
+    # An override that is wrong is not papered over with another binary: it would be of another version.
+    def find
+      override = @env["DIAGCTL_BIN"]
+      return executable(override) unless override.to_s.empty?
+
+      in_path = @env["PATH"].to_s.split(File::PATH_SEPARATOR).reject(&:empty?).map { |dir| File.join(dir, "diagctl") }
+      [@own, *in_path].each do |candidate|
+        found = executable(candidate)
+        return found if found
+      end
+      nil
+    end
+
+    def executable(path)
+      path = File.expand_path(path)
+      path if File.file?(path) && File.executable?(path)
+    end
+  end
+end

@@ -1,0 +1,31 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # Keeps the lease out of every forked child that is not the dumper: Puma's `fork_worker`, the application's own
+  # forks. Such a child would hold the lock for as long as it lives, after a killed dumper too.
+  #
+  # Runs in the forked child, on the thread that forked. Installed by `Diagctl.start`, never by `require`.
+  #
+  # @api private
+  module ForkGuard
+    def self.install
+      Process.singleton_class.prepend(self) unless Process.singleton_class.include?(self)
+    end
+
+    # Ruby's own fork beneath whatever else is hooked into `Process._fork`: the dumper is no worker of the
+    # application, so that nobody restarts threads in it or resets connections that it only has to let go of.
+    def self.raw_fork
+      method = Process.method(:_fork)
+      while (beneath = method.super_method)
+        method = beneath
+      end
+      method.call
+    end
+
+    def _fork
+      pid = super
+      Lease.disown if pid.zero?
+      pid
+    end
+  end
+end

@@ -1,0 +1,47 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # Collects the inline reports into strings, in the order given (cheapest first). The only part of a capture, with
+  # the fork itself, that the worker's other threads feel: so nothing is begun after the budget is used up.
+  # Worker: poll thread, or the caller of Diagctl.capture.
+  #
+  # @api private
+  class Inline
+    attr_reader :collected, :failed
+
+    def initialize(reports, budget:)
+      @reports = reports
+      @budget = budget
+      @collected = {}
+      @failed = {}
+    end
+
+    # @param orders [Array<Answer::Order>]
+    # @return [Float] milliseconds of CPU that this thread used. Its wall time would count the waiting for the GVL,
+    #   in which the host's threads run, as the host's pause.
+    def collect(orders)
+      cpu = Clock.thread_cpu
+      started = Clock.now
+      orders.each do |order|
+        if Clock.now - started > @budget
+          failed[order.name] = "not begun: the inline reports before it took more than #{format("%g", @budget)} s"
+        else
+          make(order)
+        end
+      end
+      Clock.ms(Clock.thread_cpu - cpu)
+    end
+
+    private
+
+    def make(order)
+      io = StringIO.new(String.new(encoding: Encoding::BINARY))
+      @reports.fetch(order.name).call(io, order.options)
+      raise Unavailable, "it wrote nothing" if io.string.empty?
+
+      collected[order.name] = io.string
+    rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
+      failed[order.name] = e.is_a?(Unavailable) ? e.message : "#{e.class}: #{e.message}"
+    end
+  end
+end

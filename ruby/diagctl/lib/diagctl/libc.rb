@@ -1,0 +1,87 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # The few C functions that Ruby has no method for, through Fiddle. Every one is optional: without Fiddle (a
+  # bundled gem from Ruby 3.5 on) or without the symbol, the caller does without.
+  #
+  # Worker and forked dumper; `load` is called in the worker before any fork, so that the child only calls.
+  #
+  # @api private
+  module Libc
+    PR_SET_DUMPABLE = 4
+    MFD_CLOEXEC = 1
+    IOPRIO_WHO_PROCESS = 1
+    IOPRIO_IDLE = 3 << 13
+    # ioprio_set(2) has no wrapper in any C library, so its number is needed per architecture.
+    IOPRIO_SET = { "x86_64" => 251, "aarch64" => 30, "arm64" => 30 }.freeze
+
+    @functions = {}
+
+    class << self
+      # @return [Boolean] whether Fiddle can be used
+      def load
+        return @loaded unless @loaded.nil?
+
+        require "fiddle"
+        @loaded = true
+        int = Fiddle::TYPE_INT
+        long = Fiddle::TYPE_LONG
+        pointer = Fiddle::TYPE_VOIDP
+        function("alarm", [int], int)
+        function("prctl", [int, long, long, long, long], int)
+        function("syscall", [long, long, long, long], long)
+        function("memfd_create", [pointer, int], int)
+        function("close", [int], int)
+        true
+      rescue LoadError
+        @loaded = false
+      end
+
+      # @return [Fiddle::Function, nil]
+      def function(name, arguments, result, **options)
+        return unless load
+
+        @functions.fetch(name) do
+          address = symbol(name)
+          @functions[name] = address && Fiddle::Function.new(address, arguments, result, name: name, **options)
+        end
+      end
+
+      # RTLD_DEFAULT and not Handle.sym: a preloaded library (jemalloc) is in the global scope only.
+      def symbol(name)
+        Fiddle::Handle::DEFAULT[name] if load
+      rescue Fiddle::DLError
+        nil
+      end
+
+      def alarm(seconds)
+        call("alarm", seconds.ceil)
+      end
+
+      def undumpable
+        call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+      end
+
+      def idle_io
+        number = IOPRIO_SET[RbConfig::CONFIG["host_cpu"]]
+        call("syscall", number, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE) if number
+      end
+
+      def close(descriptor)
+        call("close", descriptor)
+      end
+
+      # @return [File, nil] an anonymous file in memory, closed on exec
+      def memory_file(name)
+        descriptor = call("memfd_create", name, MFD_CLOEXEC)
+        File.for_fd(descriptor, "r+") if descriptor&.>=(0)
+      end
+
+      private
+
+      def call(name, *arguments)
+        @functions[name]&.call(*arguments)
+      end
+    end
+  end
+end

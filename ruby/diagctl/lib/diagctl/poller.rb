@@ -1,0 +1,118 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # The poll thread: one per process. It asks, waits as long as the answer says, and looks after a running dumper.
+  # Nothing that goes wrong in it reaches the host: it is told once, and the waits grow.
+  #
+  # @api private
+  class Poller
+    REAP_INTERVAL = 0.25
+    # How long the first poll waits for a host that is still booting. An application's `configure` runs in there.
+    READY_WAIT = 60.0
+    READY_INTERVAL = 0.2
+
+    # @param ready [#call, nil] whether the host is serving
+    def initialize(agent, config:, log:, ready: nil)
+      @agent = agent
+      @config = config
+      @log = log
+      @ready = ready
+      @trouble = Trouble.new(log)
+      @mutex = Mutex.new
+      @woken = ConditionVariable.new
+      @stopped = false
+    end
+
+    def start
+      # Inside the thread the name would be set late, and Puma looks at fork_safe at any time.
+      @thread = Thread.new { run }
+      @thread.name = "diagctl poller"
+      @thread.priority = -2
+      @thread.report_on_exception = false
+      @thread.abort_on_exception = false
+      @thread.thread_variable_set(:fork_safe, true)
+    end
+
+    # @return [Boolean] whether the thread ended in time. It is never killed: it may hold a grant.
+    def stop(timeout)
+      @stopped = true
+      wake
+      !@thread.join(timeout).nil?
+    end
+
+    # Cuts the present wait short: an event was added, or a dumper was forked by another thread.
+    def wake
+      @mutex.synchronize { @woken.signal }
+    rescue ThreadError
+      nil # In a signal handler. The thread sees it at its next look.
+    end
+
+    private
+
+    def run
+      backoff = Backoff.new(base: @config.backoff, max: [@config.backoff, @config.backoff_max].max)
+      await_ready
+      pause(rand * @config.first_poll_within)
+      cycle(backoff) until @stopped
+    end
+
+    def await_ready
+      limit = Clock.now + READY_WAIT
+      pause(READY_INTERVAL) until @stopped || @ready.nil? || Clock.now > limit || attempt(&@ready)
+    end
+
+    def cycle(backoff)
+      return pause(REAP_INTERVAL) if @agent.child && @agent.busy?
+
+      seen = requests
+      result = @agent.poll
+      backoff.reset
+      @trouble.end
+      wait(result, seen)
+    rescue Problem => e
+      back_off(e, backoff)
+    rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
+      back_off(Problem.new(:bug, "the poll failed: #{e.class}: #{Diagctl.one_line(e.message)} at #{e.backtrace&.first}"), backoff)
+    end
+
+    # Not woken by events: they would turn a broken binary into a busy loop.
+    def back_off(problem, backoff)
+      delay = backoff.next
+      @trouble.begin(problem, retry_in: delay)
+      limit = Clock.now + delay
+      pause([limit - Clock.now, 0].max) until @stopped || Clock.now >= limit
+    end
+
+    def wait(result, seen)
+      return pause(REAP_INTERVAL) if result.retry_after.nil?
+
+      # The directory became known by the first poll.
+      wait = Wait.new(now: Clock.now, retry_after: result.retry_after, poll_interval: result.poll_interval,
+        seen: seen == :unknown ? requests : seen)
+      loop do
+        return if @stopped || @agent.child || @agent.events.any?
+
+        pause(wait.sleep_for(Clock.now))
+        return if wait.over?(Clock.now, requests)
+      end
+    end
+
+    # @return [Time, nil, Symbol] one stat(2)
+    def requests
+      dir = @agent.requests_dir or return :unknown
+      File.stat(dir).mtime
+    rescue SystemCallError
+      nil
+    end
+
+    def pause(seconds)
+      @mutex.synchronize { @woken.wait(@mutex, seconds) unless @stopped || seconds <= 0 }
+    end
+
+    def attempt
+      yield
+    rescue StandardError
+      false
+    end
+  end
+end

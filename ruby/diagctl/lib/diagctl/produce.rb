@@ -1,0 +1,81 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # Puts reports into a staged capture and publishes it. One object per grant.
+  # Forked dumper; in the worker only for a capture without a fork.
+  #
+  # @api private
+  class Produce
+    attr_reader :failed, :set, :capture
+
+    def initialize(client, reports, lease, answer, failed:, set:)
+      @client = client
+      @reports = reports
+      @lease = lease
+      @capture = answer.capture
+      @failed = failed
+      @set = set
+    end
+
+    # @param collected [Hash{String=>String}] inline reports
+    def put_all(collected)
+      collected.each do |name, data|
+        problem = @client.put(@lease, @capture, name, data)
+        @failed[name] = problem if problem
+      end
+    end
+
+    # Lets a report write straight into the pipe of `diagctl put`: no byte of it is kept here.
+    #
+    # @param deadline [Numeric, nil] seconds after which a put that no longer reads is killed; nil where the kernel's
+    #   alarm already ends this process
+    def stream(order, deadline: nil)
+      report = @reports.fetch(order.name)
+      put = @client.begin_put(@lease, @capture, order.name)
+      watchdog = deadline && watch(put, deadline)
+      trouble = write(report, put.stdin, order.options)
+      watchdog&.kill
+      outcome = put.finish(timeout: deadline || Snapshot::PUT_TIMEOUT)
+      # What put says is the cause when both failed: here it is only a broken pipe.
+      @failed[order.name] = outcome.success? ? trouble : outcome.describe("put") if trouble || !outcome.success?
+    rescue Unavailable, SystemCallError => e
+      @failed[order.name] = e.message
+    end
+
+    # @return [Spawn::Outcome]
+    def finalize
+      @client.finalize(@lease, @capture, failed: @failed, set: @set)
+    end
+
+    # For a process that becomes `finalize` by exec and so keeps the lease under its own number.
+    def finalize_argv(lease_fd:)
+      @client.finalize_argv(@capture, lease_fd: lease_fd, failed: @failed, set: @set)
+    end
+
+    def abort(reason)
+      @client.abort(@lease, @capture, reason)
+    end
+
+    private
+
+    def write(report, pipe, options)
+      report.call(pipe, options)
+      pipe.close
+      nil
+    rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
+      e.is_a?(Unavailable) ? e.message : "#{e.class}: #{e.message}"
+    end
+
+    def watch(put, deadline)
+      Thread.new do
+        Thread.current.name = "diagctl watchdog"
+        Thread.current.report_on_exception = false
+        Thread.current.thread_variable_set(:fork_safe, true)
+        sleep deadline
+        Process.kill(:KILL, put.pid)
+      rescue SystemCallError
+        nil
+      end
+    end
+  end
+end

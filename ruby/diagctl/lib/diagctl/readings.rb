@@ -1,0 +1,59 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # Asks the application before a poll: is diagctl wanted, and what do its gauges say.
+  # Poll thread, or the caller of Diagctl.capture. The application's blocks run in threads of their own (Callback).
+  #
+  # @api private
+  class Readings
+    # GC.stat with one key allocates nothing.
+    BUILT_IN = {
+      "gc.count" => -> { GC.count },
+      "gc.major_count" => -> { GC.stat(:major_gc_count) },
+      "gc.heap_live_slots" => -> { GC.stat(:heap_live_slots) },
+      "gc.old_objects" => -> { GC.stat(:old_objects) }
+    }.freeze
+
+    def initialize(config, log, adapters)
+      @config = config
+      @log = log
+      @adapters = adapters
+    end
+
+    def enabled?
+      block = @config.enabled_block
+      return true if block.nil?
+
+      Callback.call("enabled", @config.callback_timeout) { block.call ? true : false }
+    rescue Unavailable => e
+      @log.warn_once(:enabled, "#{e.message}; this counts as off")
+      false
+    end
+
+    # @return [Hash{String=>Numeric}]
+    def gauges
+      own = BUILT_IN.merge(@adapters.gauges).to_h { |name, block| [name, read(name) { block.call }] }
+      theirs = @config.gauges.to_h do |name, block|
+        [name, read(name) { Callback.call("gauge #{name}", @config.callback_timeout, &block) }]
+      end
+      own.merge(theirs).compact
+    end
+
+    private
+
+    # A gauge without a value is left out: a rule on it then says that it could not be read.
+    def read(name)
+      value = yield
+      return if value.nil?
+      return value if value.is_a?(Integer)
+      return value.to_f if value.is_a?(Numeric) && value.real? && value.to_f.finite?
+
+      @log.warn_once([:gauge, name], "gauge #{name} gave #{Diagctl.one_line(value.inspect, 60)}, which is not a number")
+      nil
+    rescue StandardError => e
+      message = e.is_a?(Unavailable) ? e.message : "gauge #{name} raised #{e.class}: #{e.message}"
+      @log.warn_once([:gauge, name], message)
+      nil
+    end
+  end
+end

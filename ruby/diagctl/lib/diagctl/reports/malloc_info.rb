@@ -1,0 +1,49 @@
+# frozen_string_literal: true
+
+module Diagctl
+  class Reports
+    # malloc_info(3): glibc's account of its arenas, as XML. Worker; inline.
+    class MallocInfo
+      def call(io, _options)
+        raise Unavailable, "fiddle cannot be loaded, so the C library cannot be asked" unless Libc.load
+        # Another allocator leaves glibc's arenas all but empty, and the report would say nothing true.
+        raise Unavailable, "jemalloc replaces the allocator of glibc here; see jemalloc_stats" if Libc.symbol("malloc_stats_print")
+
+        functions = MallocInfo.functions
+        raise Unavailable, "this C library has no malloc_info (it is glibc's)" unless functions.all?
+
+        io.write(collect(*functions))
+      end
+
+      # @return [Array<Fiddle::Function, nil>]
+      def self.functions
+        pointer = Fiddle::TYPE_VOIDP
+        int = Fiddle::TYPE_INT
+        [
+          Libc.function("open_memstream", [pointer, pointer], pointer),
+          Libc.function("malloc_info", [int, pointer], int),
+          Libc.function("fclose", [pointer], int),
+          Libc.function("free", [pointer], Fiddle::TYPE_VOID)
+        ]
+      end
+
+      private
+
+      def collect(open_memstream, malloc_info, fclose, free)
+        # char *buffer; size_t size; which fclose fills in.
+        slots = Fiddle::Pointer.malloc(2 * Fiddle::SIZEOF_VOIDP, Fiddle::RUBY_FREE)
+        stream = open_memstream.call(slots, slots + Fiddle::SIZEOF_VOIDP)
+        raise Unavailable, "open_memstream failed" if stream.null?
+
+        status = malloc_info.call(0, stream)
+        fclose.call(stream)
+        address, size = slots[0, 2 * Fiddle::SIZEOF_VOIDP].unpack("JJ")
+        text = Fiddle::Pointer.new(address)[0, size]
+        free.call(address)
+        raise Unavailable, "malloc_info failed" unless status.zero?
+
+        text
+      end
+    end
+  end
+end

@@ -1,0 +1,176 @@
+# frozen_string_literal: true
+
+require "fcntl"
+
+module Diagctl
+  # One run of the binary: an argv and no shell, a bounded output, a deadline, and always reaped.
+  # Worker (poll thread, or the caller of Diagctl.capture) and forked dumper.
+  #
+  # @api private
+  class Spawn
+    # The lease arrives in the child under this number, so that everything above it can be closed.
+    LEASE_FD = 3
+    STDOUT_LIMIT = 4 * 1024 * 1024
+    STDERR_LIMIT = 64 * 1024
+    CHUNK = 64 * 1024
+    # After SIGKILL a child can still sit in an uninterruptible system call; then a waiter thread takes it over.
+    KILL_GRACE = 2.0
+    # jemalloc (or whatever is preloaded) is for the host, not for a program that lives for milliseconds.
+    UNSET = %w[LD_PRELOAD].freeze
+
+    # How it ended. `kind`: :exited with a code, :signaled with a number, :timeout, :flooded, :missing,
+    # :unknown (the host reaped our child before we could).
+    Outcome = Struct.new(:kind, :code, :stdout, :stderr) do
+      def success?
+        kind == :exited && code.zero?
+      end
+
+      def describe(command)
+        ended = case kind
+          when :exited then "ended with status #{code}"
+          when :signaled then "was killed by SIG#{Signal.signame(code) || code}"
+          when :timeout then "did not end within #{format("%g", code)} s and was killed"
+          when :flooded then "printed more than #{STDOUT_LIMIT} bytes and was killed"
+          when :missing then "could not be started"
+          else "ended, but its status was taken by other code of this process"
+        end
+        said = Diagctl.one_line(stderr)
+        "`diagctl #{command}` #{ended}#{": #{said}" unless said.empty?}"
+      end
+    end
+
+    # @return [Outcome] never raises for a failure of the program
+    def self.run(argv, timeout:, lease: nil, input: nil)
+      spawn = new(argv, lease: lease, stdin: !input.nil?)
+      spawn.finish(timeout: timeout, input: input)
+    rescue SystemCallError => e
+      Outcome.new(:missing, nil, "", e.message)
+    end
+
+    # @return [IO, nil] the write end of the child's stdin
+    attr_reader :stdin, :pid
+
+    # @raise [SystemCallError] the program could not be started
+    def initialize(argv, lease: nil, stdin: false)
+      @reaped = false
+      @status = nil
+      ours = []
+      theirs = []
+      input, @stdin = stdin ? IO.pipe : [File.open(File::NULL), nil]
+      theirs << input
+      ours << @stdin if @stdin
+      @stdout, output = IO.pipe
+      @stderr, errors = IO.pipe
+      ours.push(@stdout, @stderr)
+      theirs.push(output, errors)
+      [*ours, *theirs].each(&:binmode)
+      # Ruby makes its pipes non-blocking, which other programs take for an error.
+      theirs.each { |io| io.fcntl(Fcntl::F_SETFL, io.fcntl(Fcntl::F_GETFL) & ~File::NONBLOCK) }
+      @pid = launch(argv, { 0 => input, 1 => output, 2 => errors, LEASE_FD => lease }.compact)
+    rescue StandardError
+      ours.each(&:close)
+      raise
+    ensure
+      theirs.each(&:close)
+    end
+
+    # Feeds, drains and reaps the child.
+    #
+    # @return [Outcome]
+    def finish(timeout:, input: nil)
+      @input = input&.b
+      @out = +"".b
+      @err = +"".b
+      @tick = 0.001
+      deadline = Clock.now + timeout
+      verdict = nil
+      until @reaped
+        left = deadline - Clock.now
+        verdict = left <= 0 ? :timeout : (:flooded if @out.bytesize > STDOUT_LIMIT)
+        break kill if verdict
+
+        exchange([left, @tick].min)
+        reap
+      end
+      exchange(0) if verdict.nil?
+      outcome(verdict, timeout)
+    ensure
+      [@stdin, @stdout, @stderr].compact.each(&:close)
+    end
+
+    # SIGKILL to a child of ours that nobody reaped yet, so its pid cannot be another's.
+    def kill
+      reap
+      return if @reaped
+
+      Process.kill(:KILL, @pid)
+      limit = Clock.now + KILL_GRACE
+      until @reaped || Clock.now > limit
+        sleep 0.005
+        reap
+      end
+      Process.detach(@pid) unless @reaped
+    rescue Errno::ESRCH
+      @reaped = true
+    end
+
+    private
+
+    def launch(argv, descriptors)
+      return PosixSpawn.call(argv, UNSET, descriptors) if PosixSpawn.available?
+
+      Process.spawn(UNSET.to_h { |name| [name, nil] }, [argv.first, argv.first], *argv.drop(1),
+        descriptors.merge(close_others: true))
+    end
+
+    def reap
+      return if @reaped
+
+      _, @status = Process.wait2(@pid, Process::WNOHANG)
+      @reaped = !@status.nil?
+    rescue Errno::ECHILD
+      @reaped = true
+    end
+
+    # One round of reading and writing. Waits for a descriptor, and never longer than `wait`: a grandchild of the
+    # binary may keep the pipes open after the binary itself has ended.
+    def exchange(wait)
+      readers = [@stdout, @stderr].reject(&:closed?)
+      writers = @stdin && !@stdin.closed? ? [@stdin] : []
+      @stdin.close if writers.any? && (@input.nil? || @input.empty?)
+      writers = [] if @stdin&.closed?
+      readable, writable = IO.select(readers, writers, nil, wait)
+      @tick = readable ? 0.001 : [@tick * 2, 0.05].min
+      readable&.each { |io| read(io) }
+      write if writable&.any?
+    end
+
+    def read(io)
+      loop do
+        chunk = io.read_nonblock(CHUNK, exception: false)
+        return if chunk == :wait_readable
+        return io.close if chunk.nil?
+
+        if io.equal?(@stdout) then @out << chunk
+        elsif @err.bytesize < STDERR_LIMIT then @err << chunk.byteslice(0, STDERR_LIMIT - @err.bytesize)
+        end
+        return if @out.bytesize > STDOUT_LIMIT
+      end
+    end
+
+    def write
+      written = @stdin.write_nonblock(@input.byteslice(0, CHUNK), exception: false)
+      @input = @input.byteslice(written..) if written.is_a?(Integer)
+    rescue Errno::EPIPE
+      @stdin.close # It read enough, or died; its status tells which.
+    end
+
+    def outcome(verdict, timeout)
+      return Outcome.new(verdict, timeout, @out, @err) if verdict
+      return Outcome.new(:unknown, nil, @out, @err) if @status.nil?
+      return Outcome.new(:signaled, @status.termsig, @out, @err) if @status.signaled?
+
+      Outcome.new(:exited, @status.exitstatus, @out, @err)
+    end
+  end
+end

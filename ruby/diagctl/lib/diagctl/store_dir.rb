@@ -1,0 +1,45 @@
+# frozen_string_literal: true
+
+require "json"
+
+module Diagctl
+  # Which directory is the store: DIAGCTL_DIR, else what the binary makes of its configuration.
+  # Poll thread; asked once per process.
+  #
+  # @api private
+  module StoreDir
+    TIMEOUT = 30.0
+
+    # @return [String] the directory, which exists
+    # @raise [Problem]
+    def self.resolve(binary, env: ENV)
+      dir = env["DIAGCTL_DIR"].to_s
+      dir = ask(binary) if dir.empty?
+      create(File.expand_path(dir))
+    end
+
+    def self.ask(binary)
+      outcome = Spawn.run([binary, "config", "show", "--json"], timeout: TIMEOUT)
+      raise Problem.new(outcome.kind, outcome.describe("config show --json")) unless outcome.success?
+
+      dir = JSON.parse(outcome.stdout).dig("values", "dir", "value")
+      return dir if dir.is_a?(String) && !dir.empty?
+
+      raise Problem.new(:garbage, "`diagctl config show --json` names no dir (hint: set DIAGCTL_DIR)")
+    rescue JSON::ParserError, TypeError, NoMethodError
+      raise Problem.new(:garbage, "`diagctl config show --json` printed something else than its JSON (hint: set DIAGCTL_DIR)")
+    end
+
+    # Only the last component: a missing parent is more likely a volume that is not mounted.
+    def self.create(dir)
+      Dir.mkdir(dir, 0o700)
+      dir
+    rescue Errno::EEXIST
+      dir
+    rescue SystemCallError => e
+      raise Problem.new(:store, "the store #{dir} cannot be created: #{Diagctl.one_line(e.message)} " \
+        "(hint: create it for user #{Process.euid} with mode 0700, or set DIAGCTL_DIR)")
+    end
+    private_class_method :ask, :create
+  end
+end

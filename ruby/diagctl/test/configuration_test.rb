@@ -1,0 +1,95 @@
+# frozen_string_literal: true
+
+require_relative "helper"
+
+class ConfigurationTest < Minitest::Test
+  def setup
+    @config = Diagctl::Configuration.new
+  end
+
+  def test_a_wrong_declaration_names_the_thing_the_value_and_a_hint
+    {
+      -> { @config.enabled } => /enabled needs a block, for example/,
+      -> { @config.gauge("Cache Entries") { 1 } } => /gauge "Cache Entries" is not a name; use one like "cache.entries"/,
+      -> { @config.gauge(nil) { 1 } } => /gauge nil is not a name/,
+      -> { @config.gauge("a") } => /gauge "a" needs a block/,
+      -> { @config.report("a/b") { |_| } } => %r{report "a/b" is not a name},
+      -> { @config.report(:heap_dump) { |_| } } => /"heap_dump" is one of diagctl's own/,
+      -> { @config.report(:puma) { |_| } } => /"puma" is one of diagctl's own/,
+      -> { @config.report(:cache) } => /report "cache" needs a block/,
+      -> { @config.logger = Object.new } => /logger Object has no info and warn/,
+      -> { @config.backoff = 0 } => /backoff 0 is not a time; give seconds above 0, like 10.0/,
+      -> { @config.acquire_timeout = "10s" } => /acquire_timeout "10s" is not a time/,
+      -> { @config.put_timeout = Float::NAN } => /put_timeout NaN is not a time/
+    }.each do |declare, message|
+      assert_match message, assert_raises(ArgumentError, &declare).message
+    end
+  end
+
+  def test_a_declaration_replaces_the_one_of_the_same_name
+    @config.report(:cache) { |_| 1 }
+    @config.report("cache") { |_| 2 }
+    assert_equal 2, @config.reports.fetch("cache").call(nil)
+    assert_equal 1, @config.reports.size
+  end
+end
+
+class SurfaceTest < Minitest::Test
+  include Sandbox
+
+  def test_nothing_happens_on_require
+    out, = ruby(<<~RUBY)
+      p Thread.list.size, Process.singleton_class.include?(Diagctl::ForkGuard), $LOADED_FEATURES.grep(/objspace|fiddle/)
+    RUBY
+    assert_equal "1\nfalse\n[]\n", out
+  end
+
+  def test_off_means_no_thread_and_calls_that_do_nothing
+    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "0", "DIAGCTL_BIN" => binary("exit 1") })
+      p Diagctl.start, Thread.list.size, Diagctl.event(:a), Diagctl.capture(event: :a).verdict, Diagctl.stop
+    RUBY
+    assert_equal "false\n1\nfalse\n\"disabled\"\ntrue\n", out
+    assert_empty calls
+  end
+
+  def test_another_value_of_the_switch_is_off_and_told_once
+    out, = ruby("2.times { p Diagctl.start }", env: { "DIAGCTL_ENABLED" => "on" })
+    assert_equal 1, out.scan("[diagctl]").size
+    assert_match(/DIAGCTL_ENABLED="on"/, out)
+    assert_equal 2, out.scan(/^false$/).size
+  end
+
+  def test_a_missing_binary_is_told_once_and_starts_nothing
+    out, status = ruby("2.times { p Diagctl.start }; p Thread.list.size",
+      env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => "/nonexistent/diagctl" })
+    assert_predicate status, :success?
+    assert_equal 1, out.scan("[diagctl]").size
+    assert_match(%r{DIAGCTL_BIN=/nonexistent/diagctl is not an executable file}, out)
+    assert_match(/^1$/, out)
+  end
+
+  def test_bad_names_of_events_roles_and_workers_never_raise
+    out, status = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary("echo '#{JSON.generate(IDLE)}'; exit 10") })
+      p Diagctl.start(role: "--dir"), Diagctl.start(role: 1), Diagctl.start(name: "a\\nb")
+      p Diagctl.start(role: "r")
+      p Diagctl.event(nil), Diagctl.event("a b"), Diagctl.capture(event: 7).verdict, Diagctl.event(:ok)
+      Diagctl.stop
+    RUBY
+    assert_predicate status, :success?
+    assert_equal %w[false false false true false false "failed" true], out.lines(chomp: true).grep_v(/\[diagctl\]/)
+  end
+
+  def test_the_poll_thread_is_named_low_and_fork_safe
+    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary("echo '#{JSON.generate(IDLE)}'; exit 10") })
+      Diagctl.start
+      thread = Thread.list.find { |t| t.name == "diagctl poller" }
+      p thread.thread_variable_get(:fork_safe), thread.priority, thread.report_on_exception, thread.abort_on_exception
+      Diagctl.start
+      p Thread.list.count { |t| t.name == "diagctl poller" }
+      pid = fork { p Diagctl.started?, Thread.list.size; p Diagctl.start, Diagctl.started?; Diagctl.stop }
+      Process.wait(pid)
+      Diagctl.stop
+    RUBY
+    assert_equal "true\n-2\nfalse\nfalse\n1\nfalse\n1\ntrue\ntrue\n", out
+  end
+end

@@ -1,0 +1,184 @@
+# frozen_string_literal: true
+
+require_relative "helper"
+
+class PollerTest < Minitest::Test
+  include Sandbox
+
+  def start(path)
+    @agent = agent(path)
+    @poller = Diagctl::Poller.new(@agent, config: @config, log: @log)
+    @poller.start
+  end
+
+  IDLE_ANSWER = "echo '#{JSON.generate(Sandbox::IDLE)}'; exit 10"
+
+  def test_every_failure_is_told_once_backed_off_from_and_survived
+    {
+      "exec sleep 60" => /did not end within 0.2 s and was killed/,
+      "echo Segmentation fault; exit 10" => /gave an answer that cannot be used/,
+      "exit 0" => /gave an answer that cannot be used/,
+      "kill -SEGV $$" => /was killed by SIGSEGV/,
+      "echo 'bad key' >&2; exit 3" => /ended with status 3: bad key/,
+      "exit 99" => /ended with status 99/
+    }.each do |body, message|
+      @config.acquire_timeout = 0.2
+      @logger.lines.clear
+      start(binary(body))
+      eventually("three polls of #{body}") { calls("acquire").size >= 3 }
+      eventually("a line about #{body}") { @logger.lines.any? }
+      assert_equal 1, @logger.lines.size, @logger.lines.inspect
+      assert_match message, @logger.lines.first
+      @config.acquire_timeout = 5
+      binary(IDLE_ANSWER)
+      eventually("a line about the recovery from #{body}") { @logger.lines.include?("polling works again") }
+      assert @poller.stop(5)
+      File.delete(File.join(@store, "calls"))
+    end
+  end
+
+  def test_the_binary_vanishes_and_comes_back
+    start(binary(IDLE_ANSWER))
+    eventually("a poll") { calls("acquire").any? }
+    File.rename(@binary, "#{@binary}.away")
+    wake_and_wait_for(/could not be started: No such file/)
+    File.rename("#{@binary}.away", @binary)
+    eventually("recovery") { @logger.lines.last == "polling works again" }
+  end
+
+  def wake_and_wait_for(message)
+    eventually("a line like #{message}") do
+      @agent.events.add("wake")
+      @poller.wake
+      @logger.lines.any?(message)
+    end
+  end
+
+  def test_it_sleeps_until_requests_change
+    Dir.mkdir(File.join(@store, "requests"))
+    start(binary(IDLE_ANSWER))
+    eventually("a poll") { calls("acquire").any? }
+    sleep 0.4
+    assert_equal 1, calls("acquire").size, "retry_after is 30 s and nothing happened"
+    File.write(File.join(@store, "requests", "one"), "")
+    eventually("a poll for the request", 2) { calls("acquire").size == 2 }
+    sleep 0.3
+    assert_equal 2, calls("acquire").size
+  end
+
+  def test_a_request_that_comes_while_the_first_answer_is_being_made_is_not_slept_through
+    requests = File.join(@store, "requests")
+    Dir.mkdir(requests)
+    start(binary(%(sleep 0.2; [ -e "$dir/once" ] || { touch "$dir/once"; sleep 0.01; }; #{IDLE_ANSWER})))
+    @agent.requests_dir # the directory is known from the start here
+    eventually("the poll has begun") { calls("acquire").any? }
+    File.write(File.join(requests, "one"), "")
+    eventually("a second poll", 2) { calls("acquire").size >= 2 }
+  end
+
+  def test_an_event_is_handed_over_once_and_brings_the_poll_forward
+    start(binary(IDLE_ANSWER))
+    eventually("a poll") { calls("acquire").any? }
+    @agent.events.add("deploy")
+    @poller.wake
+    eventually("a poll with the event", 2) { calls("acquire").any?(/--event=deploy/) }
+    @agent.events.add("other")
+    @poller.wake
+    eventually("a poll with the other event", 2) { calls("acquire").any?(/--event=other/) }
+    assert_equal 1, calls("acquire").count { |line| line.include?("--event=deploy") }
+  end
+
+  def test_an_event_survives_a_poll_that_failed
+    start(binary('[ -e "$dir/well" ] || exit 9; ' + IDLE_ANSWER))
+    @agent.events.add("deploy")
+    eventually("two failed polls") { calls("acquire").count { |line| line.include?("--event=deploy") } >= 2 }
+    File.write(File.join(@store, "well"), "")
+    eventually("recovery") { @logger.lines.last == "polling works again" }
+    refute_predicate @agent.events, :any?
+  end
+
+  def test_the_enabled_block_is_asked_before_every_poll_and_an_exception_is_off_and_told_once
+    answer = -> { raise "flag service is down" }
+    @config.enabled { answer.call }
+    poll = -> { @agent.poll.verdict }
+    @agent = agent(binary(IDLE_ANSWER))
+    @agent.events.add("dropped")
+    assert_equal %w[disabled disabled], [poll.call, poll.call]
+    assert_equal ["enabled raised RuntimeError: flag service is down; this counts as off"], @logger.lines
+    answer = -> {}
+    assert_equal "disabled", poll.call
+    answer = -> { exit }
+    assert_equal "disabled", poll.call
+    assert_empty calls
+    refute_predicate @agent.events, :any?, "an event of an application that is off would make the poll thread spin"
+    answer = -> { :yes }
+    assert_equal "idle", poll.call
+  end
+
+  def test_an_enabled_block_that_hangs_is_off_and_is_not_called_again_meanwhile
+    @config.callback_timeout = 0.1
+    called = 0
+    @config.enabled { (called += 1) && sleep }
+    @agent = agent(binary(IDLE_ANSWER))
+    3.times { assert_equal "disabled", @agent.poll.verdict }
+    assert_equal 1, called
+  ensure
+    Diagctl::Callback.running.delete("enabled")&.kill
+  end
+
+  def test_gauges_that_are_no_numbers_are_left_out_and_told_once
+    values = { "a.int" => 7, "a.float" => 1.5, "a.rational" => 1r / 4, "b.text" => "7", "b.nan" => Float::NAN, "b.nil" => nil }
+    values.each { |name, value| @config.gauge(name) { value } }
+    @config.gauge("b.raises") { raise "no" }
+    @agent = agent(binary(IDLE_ANSWER))
+    2.times { @agent.poll }
+    line = calls("acquire").last
+    %w[a.int=7 a.float=1.5 a.rational=0.25].each { |gauge| assert_includes line, "--gauge=#{gauge}" }
+    refute_match(/--gauge=b/, line)
+    assert_match(/--gauge=gc\.major_count=\d+/, line)
+    assert_equal 3, @logger.lines.size, @logger.lines.inspect
+  end
+
+  def test_a_logger_that_raises_is_the_hosts_business_only
+    @log.default = Object.new
+    start(binary("exit 9"))
+    eventually("polls go on") { calls("acquire").size >= 3 }
+  end
+
+  def test_stop_ends_the_thread_in_the_middle_of_a_wait
+    start(binary(IDLE_ANSWER))
+    eventually("a poll") { calls("acquire").any? }
+    assert @poller.stop(2)
+  end
+end
+
+class StoreDirTest < Minitest::Test
+  include Sandbox
+
+  def test_the_environment_comes_first_and_the_last_component_is_created_private
+    dir = File.join(@dir, "new")
+    assert_equal dir, Diagctl::StoreDir.resolve("/nonexistent", env: { "DIAGCTL_DIR" => dir })
+    assert_equal 0o700, File.stat(dir).mode & 0o777
+  end
+
+  def test_else_the_binary_is_asked
+    path = File.join(@dir, "diagctl")
+    File.write(path, %(#!/bin/sh\n[ "$*" = "config show --json" ] && echo '{"values":{"dir":{"value":"#{@store}","source":"file"}}}'))
+    File.chmod(0o755, path)
+    assert_equal @store, Diagctl::StoreDir.resolve(path, env: {})
+  end
+
+  def test_every_way_to_fail_is_a_problem_with_a_hint
+    quiet = ->(body) { File.join(@dir, "diagctl").tap { |path| File.write(path, "#!/bin/sh\n#{body}") && File.chmod(0o755, path) } }
+    {
+      [{ "DIAGCTL_DIR" => File.join(@dir, "a", "b") }, "true"] => /cannot be created: No such file.*hint/,
+      [{}, "echo 'no such key' >&2; exit 3"] => /`diagctl config show --json` ended with status 3: no such key/,
+      [{}, "echo hello"] => /printed something else than its JSON/,
+      [{}, "echo '[]'"] => /printed something else than its JSON/,
+      [{}, %q(echo '{"values":{}}')] => /names no dir/
+    }.each do |(env, body), message|
+      error = assert_raises(Diagctl::Problem, body) { Diagctl::StoreDir.resolve(quiet.call(body), env: env) }
+      assert_match message, error.message
+    end
+  end
+end

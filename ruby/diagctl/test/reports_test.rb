@@ -1,0 +1,87 @@
+# frozen_string_literal: true
+
+require_relative "helper"
+
+class ReportsTest < Minitest::Test
+  include Sandbox
+
+  JEMALLOC = Dir["/usr/lib/*/libjemalloc.so.2"].first
+
+  def report(name, options = {})
+    StringIO.new.tap { |io| Diagctl::Reports.new(@config).fetch(name).call(io, options) }.string
+  end
+
+  def test_gc_stat_is_json_with_the_numbers_of_ruby
+    data = JSON.parse(report("gc_stat"))
+    assert_operator data["count"], :>=, 0
+    assert_operator data["stat"]["heap_live_slots"], :>, 0
+    assert_operator data["count_objects"]["TOTAL"], :>, 0
+  end
+
+  def test_threads_have_names_and_backtraces_and_no_data
+    thread = Thread.new { Thread.current.name = "my worker"; hunted = "hunter2"; sleep; hunted }
+    eventually("asleep") { thread.stop? }
+    text = report("threads")
+    assert_match(/Thread "my worker" tid=\d+ status=sleep priority=0\n  #{Regexp.escape(__FILE__)}:\d+:in `sleep'/, text)
+    assert_match(/Thread "main".*\(took this report\)/, text)
+    refute_includes text, "hunter2"
+  ensure
+    thread&.kill
+  end
+
+  def test_ruby_names_environment_variables_and_never_their_values
+    ENV["DIAGCTL_TEST_SECRET"] = "hunter2"
+    text = report("ruby")
+    assert_includes JSON.parse(text)["environment_names"], "DIAGCTL_TEST_SECRET"
+    refute_includes text, "hunter2"
+    assert_operator JSON.parse(text)["uptime_seconds"], :>=, 0
+  ensure
+    ENV.delete("DIAGCTL_TEST_SECRET")
+  end
+
+  def test_malloc_info_is_the_xml_of_glibc
+    skip "no glibc" unless Diagctl::Libc.symbol("gnu_get_libc_version")
+
+    assert_match(/\A<malloc version="1">.*<\/malloc>\s*\z/m, report("malloc_info"))
+  end
+
+  def test_without_jemalloc_its_report_is_unavailable
+    skip "jemalloc is loaded here" if Diagctl::Libc.symbol("malloc_stats_print")
+
+    assert_match(/jemalloc is not loaded/, assert_raises(Diagctl::Unavailable) { report("jemalloc_stats") }.message)
+  end
+
+  def test_jemalloc_stats_are_json_and_its_options_go_through
+    skip "no jemalloc on this machine" unless JEMALLOC
+
+    code = <<~RUBY
+      Diagctl::Reports.load
+      reports = Diagctl::Reports.new(Diagctl.configuration)
+      get = ->(name, options) { StringIO.new.tap { |io| reports.fetch(name).call(io, options) }.string }
+      3.times { Thread.new { loop { "x" * 1000 } } }
+      20.times { JSON.parse(get.call("jemalloc_stats", {})) }
+      p JSON.parse(get.call("jemalloc_stats", {})).dig("jemalloc", "stats", "allocated").positive?
+      p get.call("jemalloc_stats", { "options" => "a" }).start_with?("___ Begin jemalloc statistics ___")
+      p((get.call("jemalloc_stats", { "options" => "J;" }) rescue $!.message))
+      p((get.call("malloc_info", {}) rescue $!.message))
+    RUBY
+    out, = ruby(code, env: { "LD_PRELOAD" => JEMALLOC })
+    lines = out.lines(chomp: true)
+    assert_equal %w[true true], lines.first(2), out
+    assert_match(/options .*J;.* are not letters/, lines[2])
+    assert_match(/jemalloc replaces the allocator/, lines[3])
+  end
+
+  def test_object_counts_survive_classes_that_lie_about_themselves
+    liar = Class.new(BasicObject) { def class = ::Kernel.raise("no") }
+    Class.new { def self.name = raise("no") }.then { |type| @kept = [liar.new, type.new] }
+    rows = JSON.parse(report("object_counts"))["classes"]
+    assert_operator rows.sum { |row| row["count"] }, :>, 1000
+    assert(rows.any? { |row| row["class"] == "#<anonymous Class>" })
+    assert_equal rows, rows.sort_by { |row| [-row["memsize"], row["class"]] }
+  end
+
+  def test_an_unknown_name_is_unavailable
+    assert_equal "not available in this process", assert_raises(Diagctl::Unavailable) { report("nope") }.message
+  end
+end

@@ -1,0 +1,165 @@
+# frozen_string_literal: true
+
+require_relative "helper"
+
+# The same behaviour through posix_spawn(3) and through Ruby's own spawn.
+module SpawnBehaviour
+  include Sandbox
+
+  def run_binary(body, **options)
+    path = binary(body)
+    Diagctl::Spawn.run([path, "--dir", @store, "acquire"], timeout: 5, **options)
+  end
+
+  def test_output_and_status_come_back
+    outcome = run_binary('echo out; echo err >&2; exit 10')
+    assert_equal [:exited, 10, "out\n", "err\n"], outcome.to_a
+  end
+
+  def test_more_than_a_pipe_holds_goes_through_both_ways
+    data = Random.bytes(700_000)
+    outcome = run_binary("cat", input: data)
+    assert_predicate outcome, :success?
+    assert_equal data, outcome.stdout
+  end
+
+  def test_a_program_that_does_not_read_its_input_is_no_error_here
+    outcome = run_binary("exit 3", input: "x" * 1_000_000)
+    assert_equal [:exited, 3], outcome.to_a.first(2)
+  end
+
+  def test_the_childs_pipes_are_blocking
+    outcome = run_binary("grep -h flags /proc/self/fdinfo/0 /proc/self/fdinfo/1 /proc/self/fdinfo/2", input: "x")
+    flags = outcome.stdout.scan(/flags:\t(\d+)/).map { |octal,| octal.to_i(8) }
+    assert_equal 3, flags.size, outcome.to_a.inspect
+    assert(flags.all? { |value| (value & File::NONBLOCK).zero? }, flags.inspect)
+  end
+
+  def test_a_hanging_program_is_killed_and_reaped
+    started = Diagctl::Clock.now
+    spawn = Diagctl::Spawn.new([binary("exec sleep 60"), "--dir", @store, "acquire"])
+    outcome = spawn.finish(timeout: 0.3)
+    assert_equal :timeout, outcome.kind
+    assert_operator Diagctl::Clock.now - started, :<, 3
+    assert_raises(Errno::ECHILD) { Process.wait(spawn.pid) }
+    assert_match(/`diagctl acquire` did not end within 0.3 s and was killed/, outcome.describe("acquire"))
+  end
+
+  def test_a_grandchild_that_keeps_the_pipes_does_not_hold_us
+    started = Diagctl::Clock.now
+    outcome = run_binary("sleep 4 & echo done")
+    assert_equal "done\n", outcome.stdout
+    assert_operator Diagctl::Clock.now - started, :<, 3
+  end
+
+  def test_death_by_signal_a_flood_and_a_missing_program_are_told_apart
+    assert_match(/was killed by SIGSEGV/, run_binary("kill -SEGV $$").describe("acquire"))
+    assert_equal :flooded, run_binary("exec yes").kind
+    assert_equal :missing, Diagctl::Spawn.run(["/nonexistent/diagctl"], timeout: 1).kind
+  end
+
+  def test_stderr_is_kept_up_to_a_bound_and_drained_beyond
+    outcome = run_binary("head -c 1000000 /dev/zero >&2; echo ok")
+    assert_equal "ok\n", outcome.stdout
+    assert_equal Diagctl::Spawn::STDERR_LIMIT, outcome.stderr.bytesize
+  end
+
+  def test_the_child_has_the_lease_and_nothing_else_of_ours
+    File.open(File.join(@store, "lease.lock"), "w") do |lease|
+      socket, peer = UNIXSocket.pair
+      socket.close_on_exec = false
+      outcome = run_binary("exec ls -l /proc/self/fd", lease: lease)
+      beyond = outcome.stdout.scan(%r{ (\d+) -> (.*)}).reject { |fd, target| fd.to_i < 3 || target.match?(%r{\A/proc/\d+/fd\z}) }
+      assert_equal [["3", lease.path]], beyond
+      [socket, peer].each(&:close)
+    end
+  end
+
+  def test_the_environment_goes_along_but_for_the_preload
+    ENV["DIAGCTL_TEST_MARK"] = "seen"
+    ENV["LD_PRELOAD_NOT"] = "kept"
+    ENV["LD_PRELOAD"] = ""
+    outcome = run_binary("env")
+    assert_match(/^DIAGCTL_TEST_MARK=seen$/, outcome.stdout)
+    assert_match(/^LD_PRELOAD_NOT=kept$/, outcome.stdout)
+    refute_match(/^LD_PRELOAD=/, outcome.stdout)
+  ensure
+    %w[DIAGCTL_TEST_MARK LD_PRELOAD_NOT LD_PRELOAD].each { |name| ENV.delete(name) }
+  end
+
+  def test_no_descriptor_and_no_child_is_left
+    run_binary("true")
+    before = Dir.children("/proc/self/fd").size
+    5.times { run_binary("echo x; exit 1", input: "y") }
+    5.times { Diagctl::Spawn.run(["/nonexistent/diagctl"], timeout: 1) }
+    assert_equal before, Dir.children("/proc/self/fd").size
+    assert_raises(Errno::ECHILD) { Process.wait(-1, Process::WNOHANG) }
+  end
+
+  def test_a_status_taken_by_the_host_is_not_an_endless_wait
+    spawn = Diagctl::Spawn.new([binary("echo answer"), "--dir", @store, "acquire"])
+    Process.wait(spawn.pid)
+    outcome = spawn.finish(timeout: 5)
+    assert_equal [:unknown, nil, "answer\n"], outcome.to_a.first(3)
+  end
+end
+
+class PosixSpawnTest < Minitest::Test
+  include SpawnBehaviour
+
+  def setup
+    super
+    assert_predicate Diagctl::PosixSpawn, :available?
+  end
+
+  # As in the dumper, which runs without garbage collection and spawns before it dumps.
+  def test_the_values_of_the_environment_never_enter_the_heap_dump
+    dump = File.join(@dir, "dump")
+    code = <<~RUBY
+      Diagctl::Reports.load
+      GC.disable
+      Diagctl::Spawn.run(["/bin/true"], timeout: 5)
+      File.open(#{dump.dump}, "w") { |io| ObjectSpace.dump_all(output: io) }
+    RUBY
+    assert_equal "", ruby(code, env: { "SOME_SECRET" => "hunter2-hunter2", "LD_PRELOAD" => "libc.so.6" }).first
+    refute_includes File.read(dump), "hunter2-hunter2"
+  end
+end
+
+class RubySpawnTest < Minitest::Test
+  include SpawnBehaviour
+
+  def setup
+    super
+    Diagctl::PosixSpawn.instance_variable_set(:@available, false)
+  end
+
+  def teardown
+    Diagctl::PosixSpawn.instance_variable_set(:@available, nil)
+    super
+  end
+end
+
+class UnprivilegedSpawnTest < Minitest::Test
+  include Sandbox
+
+  # The tests may run as any user; as root the other side is tried through setpriv.
+  def test_both_ways_work_without_privileges
+    skip "not root: the other tests of this file ran without privileges" unless Process.euid.zero?
+
+    FileUtils.chmod(0o755, @dir)
+    FileUtils.cp_r(LIB, File.join(@dir, "lib"))
+    path = binary("id -u; exit 10")
+    FileUtils.chown_R(65_534, nil, @dir)
+    code = <<~RUBY
+      Diagctl::Reports.load
+      [nil, false].each do |way|
+        Diagctl::PosixSpawn.instance_variable_set(:@available, way)
+        p Diagctl::Spawn.run([#{path.dump}, "--dir", #{@store.dump}, "acquire"], timeout: 5).to_a
+      end
+    RUBY
+    prefix = %w[setpriv --reuid 65534 --clear-groups]
+    out, = Open3.capture2e({ "HOME" => @dir }, *prefix, RbConfig.ruby, "-I#{@dir}/lib", "-rdiagctl", stdin_data: code)
+    assert_equal "[:exited, 10, \"65534\\n\", \"\"]\n" * 2, out
+  end
+end

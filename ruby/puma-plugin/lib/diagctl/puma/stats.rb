@@ -1,0 +1,84 @@
+# frozen_string_literal: true
+
+require "json"
+
+module Diagctl
+  module Puma
+    # What the Puma server of this process is doing, as gauges and as the report `puma`.
+    # Poll thread of a worker.
+    #
+    # The server is found through the thread attribute that Puma itself sets. `Puma.stats_hash` would not do: in a worker
+    # it is the master's object, frozen at the fork. And `Server#stats` resets Puma's own maxima (from 7.1 on), so
+    # the numbers are read one by one.
+    #
+    # @api private
+    class Stats
+      NUMBERS = %i[backlog running pool_capacity max_threads requests_count].freeze
+      OPTIONS = %i[workers min_threads max_threads preload_app fork_worker environment worker_check_interval
+        worker_timeout queue_requests wait_for_less_busy_worker].freeze
+
+      def initialize(options)
+        @options = options
+      end
+
+      def gauges
+        {
+          "puma.backlog" => -> { server&.backlog },
+          "puma.running" => -> { server&.running },
+          "puma.busy_threads" => -> { busy_threads },
+          "puma.max_threads" => -> { server&.max_threads }
+        }
+      end
+
+      # By the name that Puma gives to the server's thread: the attribute below is not there before the first request
+      # in Puma up to 7.0.
+      def serving?
+        Thread.list.any? { |thread| thread.name.to_s.start_with?("puma srv") }
+      end
+
+      # The report.
+      def call(io, _options)
+        found = server or raise Unavailable, "no Puma server runs in this process"
+        io.write(JSON.generate(
+          version: ::Puma::Const::VERSION,
+          server: NUMBERS.to_h { |name| [name, found.public_send(name) || 0] }.merge(busy_threads: busy_threads),
+          options: OPTIONS.to_h { |name| [name, plain(@options[name])] }.compact
+        ))
+      end
+
+      private
+
+      # Threads that neither wait for work nor could still be started. Puma has its own figure only on the pool,
+      # which is private.
+      def busy_threads
+        found = server or return
+        capacity = found.pool_capacity
+        found.max_threads - capacity if capacity
+      end
+
+      # Up to 6.4 Puma sets it as a fiber-local, from 6.5 on as an attribute; up to 7.0 when a thread of the pool takes
+      # its first request, from 7.1 on when that thread starts. Before that there is no reading.
+      def server
+        return @server if @pid == Process.pid && @thread&.alive?
+
+        attribute = Thread.method_defined?(:puma_server)
+        Thread.list.each do |thread|
+          found = (thread.puma_server if attribute) || thread[:puma_server]
+          next if found.nil?
+
+          @thread = thread
+          @pid = Process.pid
+          return @server = found
+        end
+        @server = nil
+      end
+
+      def plain(value)
+        case value
+        when nil, true, false, Numeric, String then value
+        when Symbol then value.to_s
+        end
+      end
+    end
+  end
+end
