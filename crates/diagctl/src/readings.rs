@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::cgroup::CgroupRoot;
 use crate::config::Rule;
 use crate::proc::Proc;
-use crate::sample::{Memory, Metric};
+use crate::sample::{Memory, Wanted};
 use crate::trigger::Trigger;
 
 /// Whose stalls.
@@ -67,18 +67,26 @@ impl Default for Readings {
 }
 
 impl Readings {
+    /// The same with all memory figures that guards look at as well.
+    pub fn with_available_memory(&self, proc: &Proc, cgroups: &CgroupRoot, pid: u32, rules: &[Rule]) -> Self {
+        let metrics = rules.iter().flat_map(|rule| rule.trigger.metrics()).collect();
+        let wanted = Wanted { metrics, whole: true, available: true };
+        Self { memory: Memory::read(proc, cgroups, pid, &wanted), ..self.clone() }
+    }
+
     /// Reads what the rules look at, and no more.
     pub fn take(proc: &Proc, cgroups: &CgroupRoot, pid: u32, rules: &[Rule]) -> Self {
-        let mut metrics: Vec<Metric> = Vec::new();
+        let mut wanted = Wanted::default();
         let (mut counters, mut stalls) = (false, false);
         for rule in rules {
-            metrics.extend(rule.trigger.metrics());
+            wanted.metrics.extend(rule.trigger.metrics());
+            wanted.whole |= rule.trigger.is_about_a_share();
             rule.trigger.visit(&mut |trigger| {
                 counters |= matches!(trigger, Trigger::MemoryEvent(_));
                 stalls |= matches!(trigger, Trigger::MemoryPressure(_));
             });
         }
-        let mut readings = Self { memory: Memory::read(proc, cgroups, pid, &metrics), ..Self::default() };
+        let mut readings = Self { memory: Memory::read(proc, cgroups, pid, &wanted), ..Self::default() };
         if counters {
             readings.counters = cgroups.memory_of(proc, pid).and_then(|group| group.events());
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::CgroupRoot;
+use crate::cgroup::{CgroupRoot, MemoryCgroup};
 use crate::proc::Proc;
 use crate::proc::figures;
 
@@ -60,6 +60,27 @@ impl Metric {
     }
 }
 
+/// Which memory figures a poll needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// These.
+    pub metrics: Vec<Metric>,
+    /// What shares are of: the limit and the host's memory.
+    pub whole: bool,
+    /// What a further process could use, for the headroom guard.
+    pub available: bool,
+}
+
+impl Wanted {
+    fn cgroup(&self) -> bool {
+        self.whole || self.available || self.metrics.contains(&Metric::WorkingSet)
+    }
+
+    fn host(&self) -> bool {
+        self.whole || self.available || self.metrics.contains(&Metric::HostUsed)
+    }
+}
+
 /// The memory figures of one poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -69,31 +90,17 @@ pub struct Memory {
     pub limit: Option<u64>,
     /// The host's memory.
     pub host_total: u64,
-    /// What a further process could use before the limit or the host is full.
+    /// What a further process could use before the limit or the host is full; all there is where it was not read.
     pub available: u64,
 }
 
 impl Memory {
-    /// Reads the figures that are asked for, and the wholes that shares are of. What cannot be read becomes a
-    /// reason in its place.
-    pub fn read(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &[Metric]) -> Self {
-        let cgroup = cgroups.memory_of(proc, pid);
-        let limit = cgroup.as_ref().ok().and_then(crate::cgroup::MemoryCgroup::limit);
-        let host = proc.meminfo().unwrap_or_default();
-        let host_figure = |key: &str| {
-            host.get(key).copied().ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()))
-        };
-        let host_total = host_figure("MemTotal").unwrap_or(0);
-        let host_available = host_figure("MemAvailable").unwrap_or(0);
-        let mut memory = Self { limit, host_total, available: host_available, ..Self::default() };
-        let working_set = cgroup.and_then(|group| group.working_set());
-        if let (Some(limit), Ok(used)) = (limit, &working_set) {
-            memory.available = memory.available.min(limit.saturating_sub(*used));
-        }
+    /// Reads the figures that are asked for, and only those: some walk page tables, and the kernel sums a cgroup's
+    /// statistics up anew for every reader. What cannot be read becomes a reason in its place.
+    pub fn read(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &Wanted) -> Self {
+        let mut memory = Self { available: u64::MAX, ..Self::default() };
         memory.set(Metric::Rss, proc.figure(pid, "status", "VmRSS"));
-        memory.set(Metric::WorkingSet, working_set);
-        memory.set(Metric::HostUsed, host_figure("MemAvailable").map(|free| host_total.saturating_sub(free)));
-        for metric in wanted {
+        for metric in &wanted.metrics {
             let value = match metric {
                 Metric::Rss | Metric::WorkingSet | Metric::HostUsed => continue,
                 Metric::Anon => proc.figure(pid, "status", "RssAnon"),
@@ -103,7 +110,36 @@ impl Memory {
             };
             memory.set(*metric, value);
         }
+        if wanted.cgroup() {
+            memory.read_cgroup(cgroups.memory_of(proc, pid), wanted);
+        }
+        if wanted.host() {
+            memory.read_host(proc);
+        }
         memory
+    }
+
+    fn read_cgroup(&mut self, cgroup: Result<MemoryCgroup, String>, wanted: &Wanted) {
+        self.limit = cgroup.as_ref().ok().and_then(MemoryCgroup::limit);
+        if !wanted.available && !wanted.metrics.contains(&Metric::WorkingSet) {
+            return;
+        }
+        let working_set = cgroup.and_then(|group| group.working_set());
+        if let (Some(limit), Ok(used)) = (self.limit, &working_set) {
+            self.available = self.available.min(limit.saturating_sub(*used));
+        }
+        self.set(Metric::WorkingSet, working_set);
+    }
+
+    fn read_host(&mut self, proc: &Proc) {
+        let host = proc.meminfo().unwrap_or_default();
+        let figure = |key: &str| {
+            host.get(key).copied().ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()))
+        };
+        self.host_total = figure("MemTotal").unwrap_or(0);
+        let available = figure("MemAvailable");
+        self.available = self.available.min(available.clone().unwrap_or(0));
+        self.set(Metric::HostUsed, available.map(|free| self.host_total.saturating_sub(free)));
     }
 
     /// Puts a figure in.
@@ -250,7 +286,7 @@ mod tests {
         fs::write(dir.path().join("7/status"), "Name:\tx\nVmRSS:\t  300 kB\n").unwrap();
         fs::write(dir.path().join("7/smaps_rollup"), "Pss: 200 kB\nPrivate_Clean: 10 kB\nPrivate_Dirty: 20 kB\n")
             .unwrap();
-        let wanted = [Metric::Rss, Metric::Uss, Metric::Pss, Metric::Anon, Metric::HostUsed, Metric::WorkingSet];
+        let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true };
         let memory = Memory::read(&proc, &CgroupRoot::at(dir.path()), 7, &wanted);
         assert_eq!(memory.get(Metric::Rss), Ok(300 * 1024));
         assert_eq!(memory.get(Metric::Uss), Ok(30 * 1024));

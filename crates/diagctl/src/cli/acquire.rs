@@ -14,7 +14,7 @@ use crate::config::{self, Snapshot, Source as Origin};
 use crate::decide::{self, Answer, Decision, Input, Plan, Process, Verdict};
 use crate::error::Failure;
 use crate::exit_code::Exit;
-use crate::fsio::{self, Durability};
+use crate::fsio;
 use crate::guard::Figures;
 use crate::lease::Lease;
 use crate::probe;
@@ -117,14 +117,10 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     readings.gauges = gauges(&args.gauge);
     readings.events = args.event.into_iter().collect();
     readings.execs = run_commands(cx, &store, &process)?;
-    let poll = Poll {
-        cx,
-        store: &store,
-        process: &process,
-        readings: &readings,
-        host: cx.proc.hostname(),
-        seed: fsio::random_u64()?,
-    };
+    // Only rules that are in force on a share of the machines ask which one this is.
+    let host = if config.rules.iter().any(|rule| rule.sample < 100.0) { cx.proc.hostname() } else { String::new() };
+    let poll =
+        Poll { cx, store: &store, process: &process, readings: &readings, host: &host, seed: fsio::random_u64()? };
 
     let (decision, paused) = poll.decide()?;
     if let Some(reason) = paused {
@@ -140,6 +136,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
             |r| format!("process {} ({} {}) holds the lease for capture {}", r.pid, r.role, r.worker, r.capture),
         );
         let busy = Answer { verdict: Verdict::Busy, reason, ..decision.strongest() };
+        poll.note(&busy)?;
         return refused(cx, &busy, decision.retry_ms);
     }
     let granted = poll.grant(&lease);
@@ -149,7 +146,10 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     }
     match granted? {
         Granted::Yes { plan, capture, retry_ms } => told(cx, &store, &plan, &capture, retry_ms),
-        Granted::No(answer, retry_ms) => refused(cx, &answer, retry_ms),
+        Granted::No(answer, retry_ms) => {
+            poll.note(&answer)?;
+            refused(cx, &answer, retry_ms)
+        }
     }
 }
 
@@ -259,12 +259,13 @@ enum Granted {
 }
 
 /// What one poll works on.
+#[derive(Clone, Copy)]
 struct Poll<'a> {
     cx: &'a Context,
     store: &'a Store,
     process: &'a Process,
     readings: &'a Readings,
-    host: String,
+    host: &'a str,
     seed: u64,
 }
 
@@ -288,7 +289,10 @@ impl Poll<'_> {
             Some(reason) => (Verdict::Disabled, reason.clone()),
             None => (strongest.verdict, strongest.reason.clone()),
         };
-        if let Some(sample) = samples.processes.get_mut(&self.process.pid) {
+        // Whether a plan becomes a grant is not known yet; `note` keeps what it became.
+        if decision.plan.is_none()
+            && let Some(sample) = samples.processes.get_mut(&self.process.pid)
+        {
             verdict.name().clone_into(&mut sample.verdict);
             sample.reason = reason;
         }
@@ -313,14 +317,18 @@ impl Poll<'_> {
         debug_assert!(lease.is_held().unwrap_or(true));
         let config = self.cx.config();
         sweep::clear_staging(self.store)?;
-        let figures = self.figures()?;
+        // Before the lease only what rules look at was read; the guards look at more.
+        let (cx, process) = (self.cx, self.process);
+        let readings = self.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, &config.rules);
+        let full = Poll { readings: &readings, ..*self };
+        let figures = full.figures()?;
         let (plan, decision, state) = {
             let _guard = self.store.lock()?;
             let (mut state, _) = load_state(self.store)?;
             let now = self.cx.now(&state);
             let mut samples = load_samples(self.store);
             let requests = waiting_requests(self.store, now.store_ms)?;
-            let decision = decide::decide(self.input(&requests, &figures, &now), &mut state, &mut samples);
+            let decision = decide::decide(full.input(&requests, &figures, &now), &mut state, &mut samples);
             // Between the decision and the lease somebody else may have captured: then the limits say no now.
             let Some(plan) = decision.plan.clone() else {
                 return Ok(Granted::No(decision.strongest(), decision.retry_ms));
@@ -335,18 +343,35 @@ impl Poll<'_> {
             let _guard = self.store.lock()?;
             let (mut state, _) = load_state(self.store)?;
             let now = self.cx.now(&state);
-            decide::charge(self.input(&[], &figures, &now), &plan, &mut state);
+            decide::charge(full.input(&[], &figures, &now), &plan, &mut state);
             state::save(self.store.dir(), &state)?;
             (now, state.generation)
         };
         let source = Source { proc: &self.cx.proc, cgroups: &self.cx.cgroups, pid: self.process.pid };
         let grant = capture::begin(self.store, config, source, self.process, &plan, generation, &now)?;
-        self.tell(&Answer {
+        self.note(&Answer {
             rule: plan.rule.clone(),
             observed: plan.observed.clone(),
             ..answer(Verdict::Granted, plan.reason.clone())
-        });
+        })?;
         Ok(Granted::Yes { plan: Box::new(plan), capture: grant.meta.id, retry_ms: decision.retry_ms })
+    }
+
+    /// Keeps what the process was told in the end, and tells a refusal that is news.
+    fn note(&self, answer: &Answer) -> Result<(), Failure> {
+        let _guard = self.store.lock()?;
+        let mut samples = load_samples(self.store);
+        let mut news = true;
+        if let Some(sample) = samples.processes.get_mut(&self.process.pid) {
+            news = sample.verdict != answer.verdict.name();
+            answer.verdict.name().clone_into(&mut sample.verdict);
+            sample.reason.clone_from(&answer.reason);
+        }
+        save_samples(self.store, &samples)?;
+        if news || answer.verdict == Verdict::Granted {
+            self.tell(answer);
+        }
+        Ok(())
     }
 
     // Retention before a grant: what is expected must fit under the cap without deleting what is protected.
@@ -380,7 +405,7 @@ impl Poll<'_> {
             readings: self.readings,
             requests,
             figures,
-            host: &self.host,
+            host: self.host,
             now,
             seed: self.seed,
         }
@@ -447,7 +472,7 @@ fn load_samples(store: &Store) -> Samples {
 
 fn save_samples(store: &Store, samples: &Samples) -> Result<(), Failure> {
     let data = serde_json::to_vec(samples).map_err(|e| Failure::failed(format!("cannot encode samples.json: {e}")))?;
-    fsio::write_atomic(&store.path("samples.json"), &data, Durability::Volatile)
+    fsio::overwrite(&store.path("samples.json"), &data)
 }
 
 // Runs the commands of `exec` triggers that are due. Each is claimed under the lock and run outside it: of several

@@ -55,15 +55,18 @@ impl MemoryUsage {
         Some(Self { metric, above, rearm_below })
     }
 
+    /// Whether a level is a share, of a whole that has to be known.
+    pub fn has_shares(&self) -> bool {
+        self.above.iter().chain(&self.rearm_below).any(|amount| matches!(amount, Amount::Percent(_)))
+    }
+
     /// Holds when the figure is above a level that is armed.
     pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let value = match view.readings.memory.get(self.metric) {
             Ok(value) => value,
             Err(why) => return Outcome::Unreadable(why),
         };
-        let of_unknown =
-            |amount: &Amount| matches!(amount, Amount::Percent(_)) && view.readings.memory.whole(self.metric) == 0;
-        if self.above.iter().chain(&self.rearm_below).any(of_unknown) {
+        if self.has_shares() && view.readings.memory.whole(self.metric) == 0 {
             return Outcome::Unreadable("neither a memory limit nor the host's memory could be read".into());
         }
         let name = self.metric.name();

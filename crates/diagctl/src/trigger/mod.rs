@@ -251,6 +251,17 @@ impl Trigger {
         metrics
     }
 
+    /// Whether a threshold in it is a share of the memory limit.
+    pub fn is_about_a_share(&self) -> bool {
+        let mut share = false;
+        self.visit(&mut |trigger| match trigger {
+            Self::MemoryUsage(usage) => share |= usage.has_shares(),
+            Self::MemoryProjection(_) => share = true,
+            _ => {}
+        });
+        share
+    }
+
     /// The commands in it, by path.
     pub fn execs<'t>(&'t self, path: &str) -> Vec<(String, &'t Exec)> {
         match self {
