@@ -7,9 +7,11 @@
 
 #![expect(clippy::disallowed_methods, reason = "this module is the one that may")]
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+use crate::exit_code::Exit;
 
 /// A wall clock this far behind what `CLOCK_BOOTTIME` says has been set back, not slewed. Milliseconds.
 const STEP_TOLERANCE_MS: i64 = 5_000;
@@ -116,6 +118,16 @@ pub fn utc_now() -> String {
 /// The first part of an id: `20261122T101530123Z`. It sorts as the moments do.
 pub fn compact_utc(wall_ms: i64) -> String {
     utc(wall_ms).replace(['-', ':', '.'], "")
+}
+
+/// Ends this process with status 1 when it still runs after this time: it holds a copy of the lease, and whoever would have
+/// killed it may be dead itself.
+pub fn end_process_after(time: Duration, tell: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        tell();
+        std::process::exit(Exit::Failed as i32);
+    });
 }
 
 /// A stopwatch for durations inside one process.

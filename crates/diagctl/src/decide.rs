@@ -10,7 +10,7 @@ use crate::config::{Config, Mode, Rule, Select, Snapshot};
 use crate::guard::{self, Figures};
 use crate::limit::{self, Refusal};
 use crate::readings::Readings;
-use crate::sample::{Marks, Metric, Samples};
+use crate::sample::{Marks, Metric, Refused, Samples};
 use crate::state::{Pair, ReportCost, RuleState, State};
 use crate::store::requests::Request;
 use crate::trigger::{Facts, Observed, Outcome, View};
@@ -120,6 +120,13 @@ pub struct Answer {
     pub wait_ms: Option<u64>,
 }
 
+impl Answer {
+    /// An answer that no rule gives.
+    pub fn plain(verdict: Verdict, reason: String) -> Self {
+        Self { rule: String::new(), verdict, reason, guard: None, observed: Observed::new(), wait_ms: None }
+    }
+}
+
 /// A capture that may be taken if the lease can be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -144,8 +151,8 @@ pub struct Plan {
 /// The outcome of a poll.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// What to capture, if anything.
-    pub plan: Option<Plan>,
+    /// What may be captured: the first that nothing speaks against at the last moment is.
+    pub plans: Vec<Plan>,
     /// What every rule says, for explanations.
     pub answers: Vec<Answer>,
     /// Milliseconds until the next poll is worth while.
@@ -157,13 +164,9 @@ impl Decision {
     pub fn strongest(&self) -> Answer {
         // Of equals the first: rules stand in the order of the file.
         let strongest = self.answers.iter().rev().max_by_key(|answer| answer.verdict);
-        strongest.cloned().unwrap_or_else(|| Answer {
-            rule: String::new(),
-            verdict: Verdict::Idle,
-            reason: "no rule is about this process, and no request waits for it".into(),
-            guard: None,
-            observed: Observed::new(),
-            wait_ms: None,
+        strongest.cloned().unwrap_or_else(|| {
+            let reason = "no rule is about this process, and no request waits for it";
+            Answer::plain(Verdict::Idle, reason.to_owned())
         })
     }
 }
@@ -207,8 +210,18 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
     let retry_ms = wait_ms.clamp(poll_ms.min(100), LONGEST_WAIT_MS.max(poll_ms));
     if let Some(sample) = samples.processes.get_mut(&process.pid) {
         sample.next_poll = now_ms + retry_ms;
+        let refused = answers.iter().filter(|a| a.verdict > Verdict::Idle && a.verdict < Verdict::Granted);
+        sample.refusals = refused.map(|a| (a.rule.clone(), refused_as(a))).collect();
     }
-    Decision { plan: plans.into_iter().next(), answers, retry_ms }
+    Decision { plans, answers, retry_ms }
+}
+
+fn refused_as(answer: &Answer) -> Refused {
+    Refused {
+        verdict: answer.verdict.name().to_owned(),
+        guard: answer.guard.map(str::to_owned),
+        reason: answer.reason.clone(),
+    }
 }
 
 /// Notes that a plan was granted: limits, budgets, timers and levels. To be written before the grant is told.
@@ -514,7 +527,12 @@ fn answer_request(input: Input<'_>, request: &Request, state: &State) -> (Answer
     (answer(Verdict::Granted, reason, None, None), Some(plan))
 }
 
-fn check_guards(input: Input<'_>, reports: &[String], costs: &BTreeMap<String, ReportCost>) -> Option<guard::Refusal> {
+/// Asks the guards about a capture of these reports by the process that polls.
+pub fn check_guards(
+    input: Input<'_>,
+    reports: &[String],
+    costs: &BTreeMap<String, ReportCost>,
+) -> Option<guard::Refusal> {
     let role = &input.process.role;
     guard::check(&input.config.guards, input.figures, reports, |name| costs.get(&format!("{role}/{name}")).copied())
 }

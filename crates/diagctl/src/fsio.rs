@@ -186,6 +186,14 @@ pub fn append_line(path: &Path, line: &str, durability: Durability) -> Result<()
     Ok(())
 }
 
+/// Appends bytes in one write, without a look at what is there; returns the file's length afterwards.
+pub fn append_raw(path: &Path, data: &[u8]) -> Result<u64, Failure> {
+    let mut file = open_or_create(path, true)?;
+    widen_like_parent(&file, path)?;
+    file.write_all(data).map_err(|e| Failure::io("append to", path, e))?;
+    file.metadata().map(|meta| meta.len()).map_err(|e| Failure::io("examine", path, e))
+}
+
 /// Holds an exclusive `flock` on a permanent lock file until it is dropped.
 #[derive(Debug)]
 pub struct LockFile {
@@ -277,6 +285,16 @@ mod tests {
         fs::create_dir(&target).unwrap(); // a directory cannot be replaced by a file
         assert!(write_atomic(&target, b"x", Durability::Synced).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_overwritten_is_exactly_the_new_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cache");
+        for content in ["long content", "short", "longer than before"] {
+            overwrite(&path, content.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
     }
 
     #[test]

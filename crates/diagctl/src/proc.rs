@@ -74,6 +74,15 @@ impl Proc {
         self.stat(pid).is_ok_and(|stat| stat.start_ticks == start_ticks && !matches!(stat.state, 'Z' | 'X'))
     }
 
+    /// The resident set, in bytes. `statm` costs the kernel a tenth of what `status` does.
+    pub fn rss(&self, pid: u32) -> Result<u64, String> {
+        let path = self.pid(pid).join("statm");
+        let pages = read(&path)?.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+        pages
+            .map(|pages| pages * rustix::param::page_size() as u64)
+            .ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
+    }
+
     /// A `Key: value kB` figure of `/proc/PID/status` or `smaps_rollup`, in bytes.
     pub fn figure(&self, pid: u32, file: &str, key: &str) -> Result<u64, String> {
         let path = self.pid(pid).join(file);
@@ -141,6 +150,6 @@ mod tests {
         let stat = proc.stat(std::process::id()).unwrap();
         assert!(proc.is_alive(std::process::id(), stat.start_ticks));
         assert!(!proc.is_alive(std::process::id(), stat.start_ticks + 1));
-        assert!(proc.figure(std::process::id(), "status", "VmRSS").unwrap() > 100_000);
+        assert!(proc.rss(std::process::id()).unwrap() > 100_000);
     }
 }

@@ -20,7 +20,7 @@ const FORGET_AFTER_MS: u64 = 3_600_000;
 /// A memory figure that a trigger can look at. All in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
-    /// Resident set of the process (`VmRSS`).
+    /// Resident set of the process.
     Rss,
     /// Its share of what it shares (`Pss` of smaps_rollup; costs a page-table walk).
     Pss,
@@ -99,14 +99,14 @@ impl Memory {
     /// statistics up anew for every reader. What cannot be read becomes a reason in its place.
     pub fn read(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &Wanted) -> Self {
         let mut memory = Self { available: u64::MAX, ..Self::default() };
-        memory.set(Metric::Rss, proc.figure(pid, "status", "VmRSS"));
+        memory.set(Metric::Rss, proc.rss(pid));
         for metric in &wanted.metrics {
             let value = match metric {
                 Metric::Rss | Metric::WorkingSet | Metric::HostUsed => continue,
                 Metric::Anon => proc.figure(pid, "status", "RssAnon"),
                 Metric::Pss => proc.figure(pid, "smaps_rollup", "Pss"),
                 Metric::Uss => private(proc, pid),
-                Metric::ParentRss => proc.stat(pid).and_then(|stat| proc.figure(stat.ppid, "status", "VmRSS")),
+                Metric::ParentRss => proc.stat(pid).and_then(|stat| proc.rss(stat.ppid)),
             };
             memory.set(*metric, value);
         }
@@ -203,6 +203,9 @@ pub struct Sample {
     /// And why.
     #[serde(default)]
     pub reason: String,
+    /// Rules that would not let a capture through although their condition holds, and why, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refusals: BTreeMap<String, Refused>,
     /// What triggers remember of this process, by rule and path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub marks: BTreeMap<String, Marks>,
@@ -221,6 +224,18 @@ pub struct Mark {
     pub value: f64,
     /// On the store's time line.
     pub at: u64,
+}
+
+/// How a rule refused at the last poll.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// `pending`, `cooldown`, `throttled` or `guarded`.
+    pub verdict: String,
+    /// The guard, when it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<String>,
+    /// One sentence.
+    pub reason: String,
 }
 
 /// Since when a condition has held at every poll.
@@ -283,12 +298,13 @@ mod tests {
         let proc = Proc::at(dir.path());
         fs::create_dir(dir.path().join("7")).unwrap();
         fs::write(dir.path().join("meminfo"), "MemTotal: 1000 kB\nMemAvailable: 400 kB\n").unwrap();
-        fs::write(dir.path().join("7/status"), "Name:\tx\nVmRSS:\t  300 kB\n").unwrap();
+        fs::write(dir.path().join("7/status"), "Name:\tx\n").unwrap();
+        fs::write(dir.path().join("7/statm"), "900 75 10 1 0 80 0\n").unwrap();
         fs::write(dir.path().join("7/smaps_rollup"), "Pss: 200 kB\nPrivate_Clean: 10 kB\nPrivate_Dirty: 20 kB\n")
             .unwrap();
         let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true };
         let memory = Memory::read(&proc, &CgroupRoot::at(dir.path()), 7, &wanted);
-        assert_eq!(memory.get(Metric::Rss), Ok(300 * 1024));
+        assert_eq!(memory.get(Metric::Rss), Ok(75 * rustix::param::page_size() as u64));
         assert_eq!(memory.get(Metric::Uss), Ok(30 * 1024));
         assert_eq!(memory.get(Metric::Pss), Ok(200 * 1024));
         assert_eq!(memory.get(Metric::HostUsed), Ok(600 * 1024));

@@ -26,19 +26,43 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::cgroup::CgroupRoot;
-use crate::clock::{Anchor, Now, Reading};
-use crate::config::{Config, Loaded, Overrides, SourceOf};
+use crate::config::{Overrides, SourceOf};
+use crate::context::Context;
 use crate::error::Failure;
 use crate::exit_code::{self, Exit};
 use crate::proc::Proc;
-use crate::state::{self, Found, State};
-use crate::store::{Access, Store};
 use output::Done;
 
 /// Diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
 #[derive(Debug, Parser)]
 #[command(name = "diagctl", version, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
+    #[command(flatten)]
+    global: Global,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The command line of a poll alone. Every process says it every few seconds: to set up the parsers of all the other
+/// commands would take longer than the poll.
+#[derive(Debug, Parser)]
+#[command(name = "diagctl", max_term_width = 100, disable_help_subcommand = true)]
+struct PollCli {
+    #[command(flatten)]
+    global: Global,
+
+    #[command(subcommand)]
+    command: PollCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PollCommand {
+    Acquire(acquire::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Global {
     /// Configuration file [default: /etc/diagctl/diagctl.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE", env = "DIAGCTL_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
@@ -46,9 +70,6 @@ struct Cli {
     /// The store, a directory [default: dir of the configuration, else /var/lib/diagctl]
     #[arg(long, global = true, value_name = "DIR", env = "DIAGCTL_DIR", hide_env_values = true)]
     dir: Option<PathBuf>,
-
-    #[command(subcommand)]
-    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,41 +108,9 @@ impl Command {
     }
 }
 
-/// What every command is given.
-struct Context {
-    loaded: Loaded,
-    proc: Proc,
-    cgroups: CgroupRoot,
-}
-
-impl Context {
-    fn config(&self) -> &Config {
-        &self.loaded.config
-    }
-
-    fn open(&self, access: Access) -> Result<Store, Failure> {
-        Store::open(self.config(), access)
-    }
-
-    /// The present moment on a store's time line.
-    fn now(&self, state: &State) -> Now {
-        Anchor::place(state.clock.as_ref(), Reading::take(self.proc.boot_id()))
-    }
-
-    /// The state for commands that only look: a damaged one is as good as none.
-    fn peek(&self, store: &Store) -> Result<(State, Now), Failure> {
-        let state = match state::load(store.dir())? {
-            Found::State(state) => *state,
-            Found::Nothing | Found::Damaged(_) => State::default(),
-        };
-        let now = self.now(&state);
-        Ok((state, now))
-    }
-}
-
 /// Parses the command line, runs the command, and says how it ended.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(e) => {
             // clap's own: help and version on stdout with 0, errors on stderr with 2.
@@ -135,20 +124,30 @@ pub fn main() -> ExitCode {
     }
 }
 
+// A poll that does not parse by itself is parsed with everything else, for the better error.
+fn parse() -> Result<Cli, clap::Error> {
+    if std::env::args_os().any(|arg| arg == "acquire")
+        && let Ok(PollCli { global, command: PollCommand::Acquire(args) }) = PollCli::try_parse()
+    {
+        return Ok(Cli { global, command: Command::Acquire(args) });
+    }
+    Cli::try_parse()
+}
+
 fn dispatch(cli: Cli) -> Result<Done, Failure> {
     if let Command::Help { topic } = &cli.command {
         return help(topic.as_deref());
     }
     if let Command::Config(args) = &cli.command
-        && let Some(done) = config::without_loading(args, cli.config.as_deref())
+        && let Some(done) = config::without_loading(args, cli.global.config.as_deref())
     {
         return done;
     }
-    let overrides = overrides(cli.dir)?;
+    let overrides = overrides(cli.global.dir)?;
     let loaded = if cli.command.serves_a_process() {
-        crate::config::load_or_last_good(cli.config.as_deref(), &overrides)?
+        crate::config::load_or_last_good(cli.global.config.as_deref(), &overrides)?
     } else {
-        crate::config::load(cli.config.as_deref(), &overrides)?
+        crate::config::load(cli.global.config.as_deref(), &overrides)?
     };
     let cx = Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default() };
     match cli.command {

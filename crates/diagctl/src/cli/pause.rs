@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::Context;
-use super::acquire::load_state;
 use super::output::{self, Done};
 use super::request::invoking_user;
 use crate::clock::Now;
 use crate::error::Failure;
 use crate::state::{self, Found, Pause, State};
 use crate::store::events::{self, Event};
+use crate::store::state_files::load_state;
 use crate::store::{Access, Store};
 use crate::units;
 

@@ -6,7 +6,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::Context;
-use super::acquire::load_state;
 use super::finalize::exit_of;
 use super::output::{self, Done};
 use crate::clock;
@@ -14,8 +13,8 @@ use crate::decide::Process;
 use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::sample::Samples;
 use crate::store::requests::{self, Request};
+use crate::store::state_files::{load_samples, load_state};
 use crate::store::{Access, Store, events, index, meta};
 use crate::units::{self, size};
 
@@ -108,7 +107,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
 }
 
 fn somebody_polls(store: &Store, request: &Request, now_ms: u64, poll_ms: u64) -> bool {
-    samples(store).processes.iter().any(|(pid, sample)| {
+    load_samples(store).processes.iter().any(|(pid, sample)| {
         let process = Process {
             pid: *pid,
             start_ticks: sample.start_ticks,
@@ -117,11 +116,6 @@ fn somebody_polls(store: &Store, request: &Request, now_ms: u64, poll_ms: u64) -
         };
         sample.is_fresh(now_ms, poll_ms) && request.is_for(&process)
     })
-}
-
-pub(super) fn samples(store: &Store) -> Samples {
-    let data = fsio::read_bounded(&store.path("samples.json"), 16 << 20).unwrap_or_default();
-    serde_json::from_slice(&data).unwrap_or_default()
 }
 
 pub(super) fn invoking_user() -> String {
@@ -180,7 +174,7 @@ fn doing(store: &Store, request: &Request) -> String {
         let staged: u64 = fsio::occupied_tree(&store.staging(capture));
         return format!("capture {capture} is being taken, {} so far", size(staged));
     }
-    let last = samples(store).processes.into_values().max_by_key(|sample| sample.last_seen);
+    let last = load_samples(store).processes.into_values().max_by_key(|sample| sample.last_seen);
     match last {
         Some(sample) if sample.verdict != "idle" => {
             format!("waiting; {} {} was told: {}, {}", sample.role, sample.name, sample.verdict, sample.reason)

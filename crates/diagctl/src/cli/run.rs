@@ -4,7 +4,6 @@ use std::fs::File;
 use std::process::{Command, Stdio};
 
 use super::Context;
-use super::acquire::load_state;
 use super::finalize::exit_of;
 use super::output::{self, Done};
 use crate::capture;
@@ -21,6 +20,7 @@ use crate::sample::Metric;
 use crate::state;
 use crate::store::commit::Told;
 use crate::store::grant::Grant;
+use crate::store::state_files::load_state;
 use crate::store::writer::{self, Room};
 use crate::store::{Access, Store, sweep};
 

@@ -130,7 +130,7 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
         }
         let dry = decision.answers.iter().filter(|a| a.verdict == Verdict::Idle && a.reason.starts_with("dry run"));
         let would: Vec<(String, String)> = dry.map(|a| (a.rule.clone(), a.reason.clone())).collect();
-        let plan = decision.plan.inspect(|plan| decide::charge(input, plan, &mut state));
+        let plan = decision.plans.into_iter().next().inspect(|plan| decide::charge(input, plan, &mut state));
         for (rule, reason) in plan.map(|plan| (plan.rule, plan.reason)).into_iter().chain(would) {
             let reports =
                 cx.config().rules.iter().find(|r| r.name == rule).map(|r| r.reports.clone()).unwrap_or_default();

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::output::Done;
-use super::request::samples;
 use super::times::Times;
 use super::{Context, Failure};
 use crate::clock::Now;
@@ -16,11 +15,13 @@ use crate::config::{Config, Mode, Rule};
 use crate::error::printable;
 use crate::fsio;
 use crate::limit::{self, Refusal};
+use crate::sample::{Sample, Samples};
 use crate::state::{RuleState, State};
 use crate::store::events::{self, Event};
 use crate::store::requests::{self, Request};
+use crate::store::state_files::load_samples;
 use crate::store::{Access, Store, index, sweep};
-use crate::units::ms;
+use crate::units::{duration, ms};
 
 /// So many of the last events are shown by `--explain`.
 const EVENTS_SHOWN: usize = 20;
@@ -45,6 +46,8 @@ struct Status {
     schema: u32,
     dir: String,
     switch: Switch,
+    /// What is wrong with the configuration, while the last good one is in force.
+    configuration: Option<String>,
     lease: lease::Report,
     store: Room,
     rules: Vec<RuleStatus>,
@@ -81,8 +84,10 @@ struct RuleStatus {
     name: String,
     trigger: &'static str,
     dry_run: bool,
-    /// `ready`, `cooldown` or `throttled`.
-    state: &'static str,
+    /// `idle`, `pending`, `cooldown`, `throttled` or `guarded`: the strongest, over the processes that poll.
+    state: String,
+    /// The guard, or how long the condition has held and must hold.
+    detail: Option<String>,
     left_ms: Option<u64>,
     last_fired_ms: Option<u64>,
     fired_in_window: usize,
@@ -139,7 +144,8 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
         switch: Switch { enabled: config.enabled, source, paused },
         lease: lease::Report::read(&cx.proc, store.dir(), &now)?,
         store: room(config, &store, &now)?,
-        rules: config.rules.iter().map(|rule| rule_status(rule, state.rules.get(&rule.name), now.store_ms)).collect(),
+        configuration: cx.loaded.broken.clone(),
+        rules: rules(cx, &state, &load_samples(&store), now.store_ms),
         budgets: budgets(config, &state, now.store_ms),
         requests: requests::list(&store)?,
         processes: processes(cx, &store, now.store_ms),
@@ -167,13 +173,20 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
     })
 }
 
-fn rule_status(rule: &Rule, marks: Option<&RuleState>, now_ms: u64) -> RuleStatus {
+fn rules(cx: &Context, state: &State, samples: &Samples, now_ms: u64) -> Vec<RuleStatus> {
+    let polling: Vec<&Sample> =
+        samples.processes.values().filter(|sample| sample.is_fresh(now_ms, cx.config().poll_ms())).collect();
+    let status = |rule: &Rule| rule_status(rule, state.rules.get(&rule.name), &polling, now_ms);
+    cx.config().rules.iter().map(status).collect()
+}
+
+fn rule_status(rule: &Rule, marks: Option<&RuleState>, polling: &[&Sample], now_ms: u64) -> RuleStatus {
     let fresh = RuleState::default();
     let marks = marks.unwrap_or(&fresh);
-    let (state, left_ms) = match limit::check_rule(&rule.limits, marks, now_ms) {
-        None => ("ready", None),
-        Some(Refusal::Cooldown { left_ms, .. }) => ("cooldown", Some(left_ms)),
-        Some(Refusal::Throttled { left_ms, .. }) => ("throttled", Some(left_ms)),
+    let (state, detail, left_ms) = match limit::check_rule(&rule.limits, marks, now_ms) {
+        Some(Refusal::Cooldown { left_ms, .. }) => ("cooldown".into(), None, Some(left_ms)),
+        Some(Refusal::Throttled { left_ms, .. }) => ("throttled".into(), None, Some(left_ms)),
+        None => told(rule, polling),
     };
     let window_ms = ms(rule.limits.window);
     RuleStatus {
@@ -181,6 +194,7 @@ fn rule_status(rule: &Rule, marks: Option<&RuleState>, now_ms: u64) -> RuleStatu
         trigger: rule.trigger.name(),
         dry_run: rule.mode == Mode::DryRun,
         state,
+        detail,
         left_ms,
         last_fired_ms: marks.fires.last().map(|at| now_ms.saturating_sub(*at)),
         fired_in_window: marks.fires.iter().filter(|at| now_ms.saturating_sub(**at) < window_ms).count(),
@@ -188,6 +202,24 @@ fn rule_status(rule: &Rule, marks: Option<&RuleState>, now_ms: u64) -> RuleStatu
         window_ms,
         due_in_ms: marks.due.values().min().map(|due| due.saturating_sub(now_ms)),
     }
+}
+
+// What the polling processes were told: a guard says more than a budget, a budget more than a condition that has yet to hold.
+fn told(rule: &Rule, polling: &[&Sample]) -> (String, Option<String>, Option<u64>) {
+    let refusals = || polling.iter().filter_map(|sample| Some((*sample, sample.refusals.get(&rule.name)?)));
+    for verdict in ["guarded", "throttled", "cooldown", "pending"] {
+        let Some((sample, refused)) = refusals().find(|(_, refused)| refused.verdict == verdict) else { continue };
+        let detail = match (&refused.guard, sample.holding.get(&rule.name)) {
+            (Some(guard), _) => Some(format!("by {guard}")),
+            (None, Some(held)) if verdict == "pending" => {
+                let held_ms = held.last.saturating_sub(held.since);
+                Some(format!("{} of {}", super::times::age(0, held_ms), duration(ms(rule.hold_for))))
+            }
+            _ => None,
+        };
+        return (verdict.to_owned(), detail, None);
+    }
+    ("idle".into(), None, None)
 }
 
 fn budgets(config: &Config, state: &State, now_ms: u64) -> Vec<Budget> {
@@ -202,7 +234,7 @@ fn budgets(config: &Config, state: &State, now_ms: u64) -> Vec<Budget> {
 }
 
 fn processes(cx: &Context, store: &Store, now_ms: u64) -> Vec<Process> {
-    let mut processes: Vec<Process> = samples(store)
+    let mut processes: Vec<Process> = load_samples(store)
         .processes
         .into_iter()
         .map(|(pid, sample)| {

@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::{Anchor, Reading};
 use crate::config;
 use crate::sample::Memory;
+use std::ops::Not;
 
 const GIB: u64 = 1 << 30;
 const START: u64 = 1_800_000_000_000;
@@ -62,7 +63,7 @@ impl World {
             seed: 12345,
         };
         let decision = decide(input, &mut self.state, &mut self.samples);
-        if let Some(plan) = &decision.plan {
+        if let Some(plan) = decision.plans.first() {
             charge(input, plan, &mut self.state);
             self.requests.retain(|request| Some(&request.id) != plan.request.as_ref());
         }
@@ -192,15 +193,15 @@ fn an_on_demand_rule_lends_requests_its_reports_and_its_interval() {
     let body = "[[rules]]\nname = \"asked\"\nreports = [\"heap_dump\", \"smaps\"]\ntrigger.on_demand = { min_interval = \"10s\" }";
     let mut world = World::new(body);
     world.requests = vec![Request { reports: vec![], ..request("q1") }];
-    let plan = world.poll(1, 1).plan.unwrap();
+    let plan = world.poll(1, 1).plans.remove(0);
     assert_eq!((plan.rule.as_str(), plan.reports.len()), ("asked", 2));
     world.requests = vec![request("q2")];
     assert_eq!(world.verdict(1, 1), "cooldown");
     world.pass(10_000);
-    assert_eq!(world.poll(1, 1).plan.unwrap().reports, ["heap_dump"]);
+    assert_eq!(world.poll(1, 1).plans.remove(0).reports, ["heap_dump"]);
     // A report that the rule does not have is served without it.
     world.requests = vec![Request { reports: vec!["cgroup".into()], ..request("q3") }];
-    assert_eq!(world.poll(1, 1).plan.unwrap().rule, ON_DEMAND);
+    assert_eq!(world.poll(1, 1).plans.remove(0).rule, ON_DEMAND);
 }
 
 #[test]
@@ -236,8 +237,8 @@ fn of_several_rules_the_strongest_answer_is_told_and_a_refused_one_does_not_bloc
         rule("limits = { cooldown = \"1h\" }\ntrigger.memory_usage = { above = \"1GiB\" }")
     );
     let mut world = World::new(&two);
-    assert_eq!(world.poll(1, 2 * GIB).plan.unwrap().rule, "r");
-    assert_eq!(world.poll(1, 2 * GIB).plan.unwrap().rule, "s");
+    assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "r");
+    assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "s");
 }
 
 #[test]
@@ -250,7 +251,7 @@ fn a_pair_is_two_captures_of_one_process_and_one_firing() {
     world.pass(1000);
     assert_eq!(world.verdict(2, 2 * GIB), "idle");
     // The second is taken although the condition is over.
-    assert_eq!(world.poll(1, 1).plan.unwrap().second_of, Some(1));
+    assert_eq!(world.poll(1, 1).plans.remove(0).second_of, Some(1));
     assert_eq!((world.verdict(1, 1), world.verdict(1, 2 * GIB)), ("idle", "throttled"));
 }
 
@@ -280,11 +281,11 @@ fn a_capture_that_brings_all_of_another_rule_restarts_its_cooldown() {
     let two = "[[rules]]\nname = \"big\"\nreports = [\"smaps\", \"threads\"]\ntrigger.memory_usage = { above = \"1GiB\" }\nlimits = { cooldown = \"1h\" }\n\
                [[rules]]\nname = \"small\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"512MiB\" }\nlimits = { cooldown = \"10s\" }";
     let mut world = World::new(two);
-    assert_eq!(world.poll(1, 2 * GIB).plan.unwrap().rule, "big");
+    assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "big");
     world.pass(5000);
     assert_eq!(world.verdict(1, 2 * GIB), "cooldown");
     world.pass(5000);
-    assert_eq!(world.poll(1, 2 * GIB).plan.unwrap().rule, "small");
+    assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "small");
 }
 
 /// Any history of polls, pauses and clock steps: limits hold on boot time, the only time that cannot be set.
@@ -311,7 +312,7 @@ fn no_history_exceeds_a_limit_or_shortens_a_cooldown() {
                 _ => {}
             }
             let stepped = Anchor::place(world.state.clock.as_ref(), world.clock.clone()).stepped_back_ms.is_some();
-            let granted = world.poll(next(4) as u32 + 1, 2 * GIB).plan.is_some();
+            let granted = world.poll(next(4) as u32 + 1, 2 * GIB).plans.is_empty().not();
             assert!(!(granted && stepped), "seed {seed}: granted although the clock went back");
             if granted {
                 let now = world.clock.boot_ms;

@@ -21,6 +21,7 @@ pub mod index;
 pub mod meta;
 pub mod requests;
 pub mod retention;
+pub mod state_files;
 pub mod sweep;
 pub mod writer;
 

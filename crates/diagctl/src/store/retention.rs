@@ -48,10 +48,9 @@ pub struct Usage {
 pub enum Pressure {
     /// `gc`, and after a commit: the hard cap holds, whatever it costs.
     Routine,
-    /// Before a grant: only what nothing protects.
+    /// Before a grant, and when a `put` runs into the cap: only what nothing protects. How large a report becomes is not known
+    /// while it is written; one that does not fit in the end must not have cost the last good one.
     Admission,
-    /// A `put` that runs into the cap: the last of a kind too, never a pinned one.
-    MakeRoom,
 }
 
 /// What is to become of one capture.
@@ -181,7 +180,6 @@ impl<'a> Planner<'a> {
         let yielding: &[Standing] = match pressure {
             Pressure::Routine => &[Standing::Unprotected, Standing::LastOfKind, Standing::Pinned],
             Pressure::Admission => &[Standing::Unprotected],
-            Pressure::MakeRoom => &[Standing::Unprotected, Standing::LastOfKind],
         };
         let incoming_may_take: &[Standing] = match pressure {
             Pressure::Routine => &[Standing::Unprotected],

@@ -84,7 +84,7 @@ pub fn make_room(store: &Store, config: &Config, bytes: u64) -> Result<u64, Fail
     let now = Anchor::place(state.clock.as_ref(), crate::clock::Reading::take(boot_id));
     store.empty_trash()?;
     shrink_quarantine(config, store)?;
-    apply(store, &plan_now(config, store, &now, bytes, Pressure::MakeRoom, None)?)
+    apply(store, &plan_now(config, store, &now, bytes, Pressure::Admission, None)?)
 }
 
 /// Clears away the staging directories of dumpers that died. Only for the holder of the lease: then every one of them is dead.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::LimitsOfRule;
+use crate::sample::{Holding, Refused};
 use crate::state::Spent;
 use std::time::Duration;
 
@@ -16,15 +17,37 @@ fn a_rule_tells_what_it_waits_for() {
     let marks =
         RuleState { fires: vec![1000, 60_000], due: [("timer".to_owned(), 400_000)].into(), ..RuleState::default() };
     let table = [
-        (rule(0, None), Some(&marks), "ready", None, Some(300_000)),
+        (rule(0, None), Some(&marks), "idle", None, Some(300_000)),
         (rule(50_000, None), Some(&marks), "cooldown", Some(10_000), Some(300_000)),
         (rule(0, Some(2)), Some(&marks), "throttled", Some(3_501_000), Some(300_000)),
-        (rule(50_000, Some(1)), None, "ready", None, None),
+        (rule(50_000, Some(1)), None, "idle", None, None),
     ];
     for (rule, marks, state, left_ms, due_in_ms) in table {
-        let status = rule_status(&rule, marks, 100_000);
-        assert_eq!((status.state, status.left_ms, status.due_in_ms), (state, left_ms, due_in_ms), "{rule:?}");
+        let status = rule_status(&rule, marks, &[], 100_000);
+        assert_eq!((status.state.as_str(), status.left_ms, status.due_in_ms), (state, left_ms, due_in_ms), "{rule:?}");
     }
+}
+
+#[test]
+fn a_rule_tells_the_strongest_of_what_the_processes_were_told() {
+    let refused = |verdict: &str, guard: Option<&str>| Sample {
+        refusals: [(
+            "routine".to_owned(),
+            Refused { verdict: verdict.into(), guard: guard.map(str::to_owned), reason: String::new() },
+        )]
+        .into(),
+        holding: [("routine".to_owned(), Holding { since: 0, last: 12_000 })].into(),
+        ..Sample::default()
+    };
+    let rule = Rule { hold_for: Duration::from_secs(30), ..rule(0, None) };
+    let (pending, guarded) = (refused("pending", None), refused("guarded", Some("disk")));
+    let told = |polling: &[&Sample]| {
+        let status = rule_status(&rule, None, polling, 100_000);
+        (status.state, status.detail.unwrap_or_default())
+    };
+    assert_eq!(told(&[]), ("idle".into(), String::new()));
+    assert_eq!(told(&[&pending]), ("pending".into(), "12s of 30s".into()));
+    assert_eq!(told(&[&pending, &guarded]), ("guarded".into(), "by disk".into()));
 }
 
 fn status() -> Status {
@@ -34,6 +57,7 @@ fn status() -> Status {
         schema: 1,
         dir: "/var/lib/diagctl".into(),
         switch: Switch { enabled: false, source: "default".into(), paused: None },
+        configuration: Some("1 problem:\n  rules: bad".into()),
         lease: lease::Report {
             taken: true,
             summary: "held for 1m by puma worker-0 (pid 7): capture C, rule routine, overdue by 30s".into(),
@@ -53,7 +77,7 @@ fn status() -> Status {
             quarantine_bytes: 4096,
             damaged: [("D".to_owned(), "meta.json is damaged".to_owned())].into(),
         },
-        rules: vec![rule_status(&rule(80_000, Some(5)), Some(&marks), 100_000)],
+        rules: vec![rule_status(&rule(80_000, Some(5)), Some(&marks), &[], 100_000)],
         budgets: budgets(&Config::default(), &state, 100_000),
         requests: vec![Request {
             reports: vec!["heap_dump".into()],
@@ -91,6 +115,7 @@ fn one_page_tells_everything_and_explain_tells_why() {
     let page = text::render(&status(), &Times::new(true), false);
     for expected in [
         "switch     off here (default); each process goes by its own DIAGCTL_ENABLED\n",
+        "config     1 problem: rules: bad\n",
         "overdue by 30s\n",
         "holders    8 (ruby)\n",
         "use        2 captures, 1.00 MiB of max_use 1.00 GiB\n",

@@ -43,6 +43,9 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
     } else if !switch.enabled {
         lines[1].1.push_str("; each process goes by its own DIAGCTL_ENABLED");
     }
+    if let Some(broken) = &status.configuration {
+        lines.push(("config", broken.split_whitespace().collect::<Vec<_>>().join(" ")));
+    }
     if status.lease.taken {
         let holders: Vec<String> = status.lease.holders.iter().map(|h| format!("{} ({})", h.pid, h.comm)).collect();
         let found = if holders.is_empty() { "not visible to this user".into() } else { holders.join(", ") };
@@ -68,10 +71,13 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
 }
 
 fn rule(rule: &RuleStatus) -> Vec<String> {
-    let mut state = match rule.left_ms {
-        Some(left) => format!("{}, {} left", rule.state, duration(left)),
-        None => rule.state.to_owned(),
-    };
+    let mut state = rule.state.clone();
+    if let Some(detail) = &rule.detail {
+        state.push_str(&format!(" {detail}"));
+    }
+    if let Some(left) = rule.left_ms {
+        state.push_str(&format!(", {} left", duration(left)));
+    }
     if rule.dry_run {
         state.push_str(" (dry run)");
     }

@@ -109,14 +109,12 @@ fn how_far_each_pressure_goes() {
         (Pressure::Routine, each, 0, 0, &["c1", "c2", "c3"]),
         (Pressure::Routine, 1, 0, 0, &["c1", "c2", "c3"]),
         (Pressure::Routine, 4 * each, 0, 1, &["c2"]),
-        // What is to come never costs a protected one its place, unless a `put` asks.
+        // What is to come never costs a protected one its place.
         (Pressure::Routine, 4 * each, 0, each + 1, &[]),
         (Pressure::Admission, 4 * each, 0, each, &["c2"]),
         (Pressure::Admission, 4 * each, 0, each + 1, &[]),
         (Pressure::Admission, each, 0, 0, &["c2"]),
-        (Pressure::MakeRoom, 4 * each, 0, each + 1, &["c2", "c3"]),
         // It would not fit with everything gone that may go: nothing goes.
-        (Pressure::MakeRoom, 4 * each, 0, 2 * each + 1, &[]),
     ];
     for (pressure, max_use, other_bytes, incoming, expected) in table {
         let policy = Policy { max_use: *max_use, keep_last: 1, ..lax() };
@@ -201,7 +199,7 @@ fn whatever_the_store_holds_the_promises_are_kept() {
             free_disk: random.below(800) * KIB,
             incoming: if random.below(2) == 0 { 0 } else { random.below(400) * KIB },
         };
-        let pressure = [Pressure::Routine, Pressure::Admission, Pressure::MakeRoom][random.below(3) as usize];
+        let pressure = [Pressure::Routine, Pressure::Admission][random.below(2) as usize];
         let newest = entries.last().filter(|_| seed % 3 != 0).map(|e| e.id.clone());
         let verdicts = plan(&entries, &policy, &usage, pressure, 30 * DAY, newest.as_deref());
         let context = format!("seed {seed}: {pressure:?} {policy:?} {usage:?}\n{entries:#?}\n{verdicts:#?}");

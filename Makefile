@@ -1,0 +1,53 @@
+# Entry points. `make demo` and `make test` need a Rust toolchain; whatever else is missing comes from Debian.
+SHELL := /bin/bash
+.NOTPARALLEL:
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+CARGO ?= cargo
+RUBY ?= ruby
+export RUBY
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
+
+.PHONY: build deps demo test lint unit e2e clean help
+
+# One static program: it runs in any image, and starts a third faster, which is most of what a poll costs. Cargo links build
+# scripts with the same flags unless a target is named.
+build:
+	host=$$(rustc -vV | sed -n 's/^host: //p') && \
+	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
+	$(CARGO) build --release --locked --target "$$host" && \
+	install -D "$(TARGET_DIR)/$$host/release/diagctl" "$(DIAGCTL_TEST_BIN)"
+
+deps:
+	@scripts/deps
+
+demo: deps build
+	@$(RUBY) demo/demo.rb
+
+test: deps build lint unit e2e
+	@echo "make test: everything passed"
+
+lint:
+	@scripts/deps --lint
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+unit:
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -x; $(CARGO) nextest run --workspace --locked; \
+	else set -x; $(CARGO) test --workspace --locked; fi
+	$(RUBY) ruby/test_all.rb
+
+# One file or one test: make e2e E2E="-n /overlap/"
+e2e:
+	$(RUBY) tests/e2e/all.rb $(E2E)
+
+clean:
+	$(CARGO) clean
+
+help:
+	@echo "make build   the release binary, target/release/diagctl"
+	@echo "make deps    install from Debian what the demo and the tests need (nothing when all is there)"
+	@echo "make demo    a real Puma cluster collects its own heap dumps, in under two minutes"
+	@echo "make test    formatting, lints, unit tests in Rust and Ruby, end-to-end tests with a real Puma"
+	@echo "make lint | unit | e2e   the parts of make test"
+	@echo "make clean   remove what cargo built"

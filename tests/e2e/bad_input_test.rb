@@ -1,0 +1,155 @@
+# frozen_string_literal: true
+
+require "etc"
+require_relative "support/e2e"
+
+# Bad input ends with the right status and a message that helps, and nothing is lost or half-written.
+class BadInputTest < E2E::Case
+  def test_all_problems_of_a_configuration_at_once
+    File.write(config_path, <<~TOML)
+      poll_interval = "10 parsecs"
+      colour = "red"
+      [guards]
+      min_free_disk = "much"
+      [retention]
+      max_age = "14 fortnights"
+      max_ages = "14d"
+      [[rules]]
+      name = "bad"
+      reports = ["heap_dmup"]
+      trigger.timer = { evry = "2h" }
+    TOML
+    result = diagctl("config", "check")
+    assert_equal 3, result.status, result
+    %w[poll_interval colour guards.min_free_disk retention.max_age retention.max_ages heap_dmup evry].each do |word|
+      assert_includes result.out + result.err, word
+    end
+    assert_includes result.out + result.err, "heap_dump", "a hint"
+  end
+
+  def test_bad_configuration_stops_every_command_but_not_puma
+    server = puma
+    File.write(config_path, "polling = 3\n")
+    %w[list status].each { |command| assert_equal 3, diagctl(command).status, command }
+    result = holder.acquire
+    assert_equal 3, result.status, result
+    assert_match(/polling/, result.err)
+    wait_until("the log says so") { server.diagctl_lines.any? }
+    assert server.get("/")
+    assert_equal 1, server.diagctl_lines.size, server.log
+  end
+
+  def test_missing_configuration_file_is_named
+    result = diagctl("list", env: env(DIAGCTL_CONFIG: "#{@root}/nowhere.toml"))
+    assert_equal 3, result.status, result
+    assert_includes result.err, "nowhere.toml"
+  end
+
+  def test_configuration_that_config_init_writes_is_valid
+    File.write(config_path, diagctl!("config", "init").out)
+    diagctl!("config", "check")
+    diagctl!("config", "show")
+  end
+
+  def test_usage_errors
+    [%w[lst], %w[list --colour], %w[fetch], %w[acquire], %w[pause --for soon], %w[request nothing_such --reason x]].each do |argv|
+      result = diagctl(*argv)
+      assert_equal 2, result.status, result
+      refute_empty result.err
+      assert_empty result.out
+    end
+    assert_match(/heap_dump/, diagctl("request", "heap_dmup", "--reason", "x").err, "a hint")
+  end
+
+  def test_nothing_matched
+    store_capture
+    [%w[show 2001], %w[fetch 2001], %w[fetch latest:heap_dump], %w[rm 2001], %w[pin 2001]].each do |argv|
+      assert_equal 4, diagctl(*argv).status, argv
+    end
+  end
+
+  def test_store_that_is_missing_is_empty_to_readers
+    result = diagctl("list", "--dir", "#{@root}/never/made")
+    assert_includes [0, 1, 4], result.status, result
+    refute_path_exists "#{@root}/never"
+  end
+
+  def test_store_whose_parent_is_missing_is_a_clear_error
+    result = diagctl("--dir", "#{@root}/never/made", "request", "gc_stat", "--reason", "x")
+    assert_equal 1, result.status, result
+    assert_includes result.err, "#{@root}/never"
+  end
+
+  def test_world_writable_store_is_refused
+    store_capture
+    File.chmod(0o777, @store)
+    assert_refused(/0?777|writable|chmod/)
+  end
+
+  def test_store_of_another_owner_is_refused
+    if Process.uid.zero?
+      store_capture
+      FileUtils.cp(E2E::BIN, "#{@root}/diagctl")
+      FileUtils.chmod(0o755, "#{@root}/diagctl")
+      File.chmod(0o755, @store)
+      result = command("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "#{@root}/diagctl", "request", "gc_stat", "--reason", "x")
+    else
+      result = diagctl("--dir", "/usr", "request", "gc_stat", "--reason", "x")
+    end
+    assert_equal 1, result.status, result
+    assert_match(/uid \d+, and this is uid \d+/, result.err)
+  end
+
+  # As systemd-coredump does: root becomes the owner first, so that the workers can read what was written.
+  def test_root_takes_the_identity_of_the_owner
+    return assert_equal(Process.uid, File.stat(@root).uid) unless Process.uid.zero?
+
+    nobody = Etc.getpwnam("nobody")
+    FileUtils.mkdir_p(@store, mode: 0o700)
+    File.chown(nobody.uid, nobody.gid, @store)
+    diagctl!("request", "gc_stat", "--reason", "x")
+    Dir.glob("#{@store}/**/*").each { |path| assert_equal nobody.uid, File.lstat(path).uid, path }
+  end
+
+  def test_lease_file_that_became_a_symlink_is_refused_and_its_target_untouched
+    store_capture
+    victim = File.join(@root, "victim")
+    File.write(victim, "precious")
+    lease = File.join(@store, "lease.lock")
+    File.unlink(lease)
+    File.symlink(victim, lease)
+    File.open(victim, "r+") do |file|
+      result = diagctl("acquire", "--lease-fd", file.fileno, "--pid", Process.pid, file.fileno => file.fileno)
+      assert_equal 1, result.status, result
+      assert_match(/lease/, result.err)
+    end
+    result = diagctl("run", "--report", "notes", "--", "echo", "hello")
+    assert_equal 1, result.status, result
+    assert_match(/lease\.lock/, result.err)
+    assert_equal "precious", File.read(victim)
+    assert_equal 1, Dir.children(File.join(@store, "reports")).size
+  end
+
+  def test_store_of_a_newer_version_is_not_written
+    id = store_capture
+    File.write(File.join(@store, "FORMAT"), "2\n")
+    result = diagctl("rm", id)
+    assert_equal 6, result.status, result
+    result = holder.acquire
+    assert_equal 6, result.status, result
+    assert_path_exists File.join(@store, "reports", id)
+  end
+
+  private
+
+  def assert_refused(message)
+    [%w[request gc_stat --reason x], %w[run -- true], %w[gc]].each do |argv|
+      result = diagctl(*argv)
+      assert_equal 1, result.status, result
+      assert_match message, result.err
+    end
+    assert_equal 1, holder.acquire.status
+  end
+
+  def command(*argv) = E2E::Command.run(*argv, env: env)
+end

@@ -1,0 +1,84 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# A raw heap dump never lands on a disk, and the worker writes none of it.
+class DiskBoundTest < E2E::Case
+  MEBIBYTE = 1024 * 1024
+
+  def test_large_dump_uses_no_more_disk_than_its_compressed_size
+    server = puma
+    server.get("/grow?mb=320")
+    written_before = E2E::Processes.written(server.pid)
+    peak = peak_use_during { diagctl!("request", "heap_dump", "--reason", "big", "--wait", deadline: 120) }
+    written = E2E::Processes.written(server.pid) - written_before
+
+    report = meta(captures.first.fetch("id")).fetch("reports").first
+    assert_operator report.fetch("raw_bytes"), :>, 300 * MEBIBYTE
+    assert_operator peak, :<, report.fetch("stored_bytes") + (4 * MEBIBYTE), "disk in use while the dump ran"
+    assert_operator written, :<, MEBIBYTE, "bytes that the worker wrote anywhere"
+  end
+
+  def test_what_does_not_fit_under_max_use_is_refused_and_leaves_nothing
+    configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
+    kept = store_capture("gc_stat" => "{}")
+    dumper = granted("heap_dump")
+    statuses = nil
+    peak = peak_use_during { statuses = [dumper.put("heap_dump", Random.bytes(6 * MEBIBYTE)), dumper.finalize] }
+    refute statuses.all?(&:ok?), statuses
+    assert_match(/max_use|space/, statuses.map(&:err).join, statuses)
+    assert_operator peak, :<, 1.5 * MEBIBYTE
+    assert_nothing_staged
+    assert_includes captures.map { |capture| capture["id"] }, kept
+  end
+
+  def test_the_cap_holds_over_many_captures
+    configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
+    ids = []
+    peak = peak_use_during { 6.times { ids << store_capture("heap_dump" => Random.bytes(300_000)) } }
+    assert_operator peak, :<, 1.5 * MEBIBYTE
+    listed = captures.map { |capture| capture["id"] }
+    assert_equal ids.last, listed.first, "the newest stays"
+    assert_equal ids.last(listed.size).reverse, listed, "the oldest went first"
+    assert_operator listed.size, :<, 5
+  end
+
+  private
+
+  def peak_use_during
+    peak = 0
+    running = true
+    sampler = Thread.new do
+      while running
+        peak = [peak, disk_use].max
+        sleep 0.02
+      end
+    end
+    yield
+    peak
+  ensure
+    running = false
+    sampler.join
+  end
+
+  # All that the test directory holds (the store, TMPDIR, HOME, the working directory), and files that were unlinked but are still open.
+  def disk_use
+    files = Dir.glob("#{@root}/**/*", File::FNM_DOTMATCH).to_h { |path| [path, path] }
+    E2E::Processes.descendants.each do |process|
+      Dir.glob("/proc/#{process.pid}/fd/*").each do |fd|
+        target = File.readlink(fd)
+        files[target] = fd if target.start_with?("/") && target.end_with?(" (deleted)") && !target.start_with?("/memfd:")
+      rescue SystemCallError
+        next
+      end
+    end
+    files.each_value.sum { |path| blocks(path) * 512 }
+  end
+
+  def blocks(path)
+    stat = path.start_with?("/proc/") ? File.stat(path) : File.lstat(path)
+    stat.file? ? stat.blocks : 0
+  rescue SystemCallError
+    0
+  end
+end

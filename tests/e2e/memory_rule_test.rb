@@ -1,0 +1,66 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# Memory grows in a real Puma, and a capture is there that nobody asked for.
+class MemoryRuleTest < E2E::Case
+  REPORTS = %w[jemalloc_stats malloc_info gc_stat threads ruby puma smaps smaps_rollup process fds cgroup system siblings
+               heap_dump object_counts].freeze
+  GROWTH = 60
+  THRESHOLD = 85
+
+  def setup
+    super
+    trigger = "memory_usage = { of = \"process\", metric = \"rss\", above = \"#{THRESHOLD}MiB\" }"
+    configure(rule("growth", trigger, REPORTS, 'match = { role = "puma" }', 'for = "400ms"', 'limits = { max_count = 1, window = "1h" }'))
+  end
+
+  def test_cluster_with_preload_app = assert_growth_is_captured(workers: 2, preload: true)
+
+  def test_cluster_without_preload_app = assert_growth_is_captured(workers: 2, preload: false)
+
+  def test_single_mode_with_preload_app = assert_growth_is_captured(workers: 0, preload: true)
+
+  def test_single_mode_under_jemalloc
+    capture = assert_growth_is_captured(workers: 0, preload: false, env: env(LD_PRELOAD: "libjemalloc.so.2"))
+    stats = JSON.parse(diagctl!("fetch", "#{capture}:jemalloc_stats", "-o", "-").out)
+    assert_operator stats.dig("jemalloc", "stats", "allocated"), :>, 0
+  end
+
+  private
+
+  def assert_growth_is_captured(env: self.env, **mode)
+    server = puma(env: env, **mode)
+    traffic = E2E::Traffic.new(server)
+    grown = server.get("/grow?mb=#{GROWTH}")[/\d+$/].to_i
+    id = wait_for_captures(server).first.fetch("id")
+    assert_equal 0, traffic.stop.failed, "requests failed while a dump ran"
+    assert_operator traffic.served, :>, 0
+
+    meta = meta(id)
+    assert_equal ["growth", "puma", grown], meta.values_at("rule", "role", "pid")
+    assert_includes server.workers, grown
+    assert_match(/rss .* above #{THRESHOLD}/, meta.dig("trigger", "reason"))
+    assert_operator meta.dig("trigger", "observed", "rss"), :>, THRESHOLD * 1024 * 1024
+    assert_reports(meta, jemalloc: env.key?("LD_PRELOAD"))
+    assert_heap_dump(id, strings: GROWTH * 1024, parse_all: true)
+    server.stop
+    assert_equal 1, captures.size, "max_count = 1"
+    assert_nothing_staged
+    id
+  end
+
+  # Each report is there with its data, or says why not: a process has one allocator, and a bare chroot mounts no cgroup.
+  def assert_reports(meta, jemalloc:)
+    reports = meta.fetch("reports").to_h { |report| [report.fetch("name"), report] }
+    assert_equal REPORTS.sort, reports.keys.sort
+    failed = reports.select { |_, report| report["error"] }
+    absent = [jemalloc ? "malloc_info" : "jemalloc_stats"]
+    absent << "cgroup" if Dir.empty?("/sys/fs/cgroup")
+    assert_equal absent.sort, failed.keys.sort, failed
+    (reports.values - failed.values).each do |report|
+      assert_operator report.fetch("raw_bytes"), :>, 0, report
+      assert_path_exists File.join(@store, "reports", meta.fetch("id"), report.fetch("file"))
+    end
+  end
+end

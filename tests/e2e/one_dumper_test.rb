@@ -1,0 +1,140 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# Never two dumps at once, whoever is killed, and whoever comes next finds a clean store.
+class OneDumperTest < E2E::Case
+  KILLS = 12
+
+  # The witness is a lock of its own, that each `put` holds from its first to its last instruction.
+  WITNESS = <<~SH
+    #!/bin/sh
+    case "$1 $2 $3 $4" in
+      *" put "*|put\\ *) exec 9>>%<root>s/witness; flock -n 9 || echo "$*" >> %<root>s/overlaps ;;
+    esac
+    exec %<binary>s "$@"
+  SH
+
+  def test_eight_workers_under_kill_9_never_overlap
+    witness = File.join(@root, "diagctl")
+    File.write(witness, format(WITNESS, root: @root, binary: E2E::BIN))
+    File.chmod(0o755, witness)
+    configure(rule("often", 'timer = { every = "1s", initial_delay = "0s" }', %w[gc_stat heap_dump]), poll_interval: "100ms")
+    server = puma(env: env(DIAGCTL_BIN: witness), workers: 8, initializer: "HEAP = Array.new(200_000) { |i| i.to_s * 10 }")
+    traffic = E2E::Traffic.new(server)
+    KILLS.times { kill_a_dumper }
+    assert_equal 0, traffic.stop.failed
+
+    diagctl!("request", "heap_dump", "--reason", "after the storm", "--wait")
+    server.stop
+    wait_until("the last dumper is done") { E2E::Processes.descendants.empty? }
+    assert_path_exists File.join(@root, "witness"), "no put was witnessed"
+    refute_path_exists File.join(@root, "overlaps")
+    assert_store_is_whole
+  end
+
+  def test_eight_holders_without_puma_never_overlap
+    configure(rule("often", 'timer = { every = "1s", initial_delay = "0s" }', %w[gc_stat heap_dump]))
+    holders = Array.new(8) { start_holder }
+    requests = Thread.new { request_for(8) }
+    until requests.join(rand * 0.3)
+      victim = holders.sample
+      E2E::Processes.signal(:KILL, victim)
+      holders[holders.index(victim)] = start_holder
+    end
+    E2E::Processes.signal(:KILL, *holders)
+    wait_until("the holders are gone") { E2E::Processes.reap.then { E2E::Processes.descendants.empty? } }
+
+    refute_path_exists File.join(@root, "overlaps")
+    assert_operator File.read(File.join(@root, "grants")).lines.size, :>, 5
+    poll_once
+    assert_store_is_whole
+  end
+
+  def test_lease_is_free_at_once_when_its_holder_is_killed_while_it_puts
+    dumper = granted("heap_dump")
+    first = dumper.capture
+    pipe, put = dumper.start_put("heap_dump")
+    pipe.write("{}\n" * 100_000)
+    second = holder
+    assert_equal 10, second.acquire.status
+    assert_equal "busy", second.answer.fetch("verdict")
+
+    E2E::Processes.signal(:KILL, put)
+    Process.wait(put)
+    pipe.close
+    dumper.close
+    assert_equal 0, second.acquire.status
+    assert_equal [second.capture], Dir.children(File.join(@store, "staging")), "what the dead one left"
+    assert second.put("heap_dump", "{}").ok?, "the request that came to nothing is tried again"
+    assert second.finalize.ok?
+    refute_equal first, second.capture
+    assert_store_is_whole
+  end
+
+  private
+
+  # At any moment of its life, also when it has become `diagctl finalize` by then; every third time a `put` dies too.
+  def kill_a_dumper
+    wait_until("a dumper is killed", every: 0.002) do
+      dumper = E2E::Processes.descendants.find(&:dumper?) or next
+      sleep rand * 0.4
+      next unless E2E::Processes.alive?(dumper.pid)
+
+      puts_of_it = E2E::Processes.descendants(dumper.pid).map(&:pid)
+      E2E::Processes.signal(:KILL, dumper.pid, *(puts_of_it if rand(3).zero?))
+    end
+  end
+
+  # A process that polls without a pause and dumps when it is told to, holding the witness for as long as it dumps.
+  def start_holder
+    fork do
+      Signal.trap(:TERM, "DEFAULT")
+      loop { poll_once }
+    rescue StandardError => error
+      File.write(File.join(@root, "overlaps"), "#{error.full_message}\n", mode: "a")
+    ensure
+      exit!(1)
+    end
+  end
+
+  def poll_once
+    dumper = holder
+    dumper.acquire
+    return unless dumper.granted?
+
+    File.open(File.join(@root, "witness"), "a") do |witness|
+      witness.flock(File::LOCK_EX | File::LOCK_NB) or File.write(File.join(@root, "overlaps"), "#{dumper.capture}\n", mode: "a")
+      File.write(File.join(@root, "grants"), "#{dumper.capture}\n", mode: "a")
+      dumper.answer.fetch("reports").each { |report| dumper.put(report.fetch("name"), Random.bytes(200_000)) }
+      sleep rand * 0.1
+    end
+    dumper.finalize
+  ensure
+    dumper&.close
+  end
+
+  def request_for(seconds)
+    stop_at = E2E.clock + seconds
+    while E2E.clock < stop_at
+      diagctl("request", "heap_dump", "--reason", "storm")
+      sleep 0.05
+    end
+  end
+
+  # Whatever is listed is complete and has its checksum; nothing is half-made.
+  def assert_store_is_whole
+    assert_nothing_staged
+    listed = captures
+    refute_empty listed
+    assert_equal listed.map { |capture| capture["id"] }.sort, Dir.children(File.join(@store, "reports")).sort
+    listed.each do |capture|
+      meta(capture.fetch("id")).fetch("reports").each do |report|
+        next if report["error"]
+
+        result = diagctl!("fetch", "#{capture['id']}", report.fetch("name"), "-o", "-")
+        assert_equal report.fetch("raw_bytes"), result.out.bytesize
+      end
+    end
+  end
+end

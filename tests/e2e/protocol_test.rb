@@ -1,0 +1,165 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# docs/protocol.md, spoken to the real binary without a Puma.
+class ProtocolTest < E2E::Case
+  def test_acquire_put_finalize
+    dumper = granted("heap_dump", "gc_stat", "smaps")
+    answer = dumper.answer
+    assert_equal [1, "on_demand", "fork"], answer.values_at("schema", "rule", "snapshot")
+    assert_equal %w[gc_stat heap_dump], answer.fetch("reports").map { |report| report["name"] }, "cheapest first, native ones taken"
+    assert_equal %w[inline snapshot], answer.fetch("reports").map { |report| report["producer"] }
+    assert_operator answer.fetch("deadline"), :>, 0
+    assert_equal 0o700, File.stat(dumper.staging).mode & 0o777
+
+    assert dumper.put("gc_stat", '{"count":1}').ok?
+    assert dumper.put("heap_dump", "{\"type\":\"ROOT\"}\n" * 1000).ok?
+    result = dumper.finalize("--set", "cost.pause_ms=12.5", "--set", "versions.ruby=3.1.2", "--set", "team=web")
+    assert result.ok?, result
+    assert_equal dumper.capture, result.json.fetch("id")
+
+    meta = meta(dumper.capture)
+    assert_in_delta 12.5, meta.dig("cost", "pause_ms")
+    assert_equal "3.1.2", meta.dig("versions", "ruby")
+    assert_includes meta.to_json, '"team":"web"'
+    assert_equal %w[gc_stat heap_dump smaps], meta.fetch("reports").map { |report| report["name"] }.sort
+    assert_equal [Process.pid, "puma"], meta.values_at("pid", "role")
+    assert_equal '{"count":1}', diagctl!("fetch", "latest:gc_stat", "-o", "-").out
+    assert_nothing_staged
+  end
+
+  def test_only_the_owner_can_read
+    store_capture
+    Dir.glob("#{@store}/**/*", File::FNM_DOTMATCH).each do |path|
+      stat = File.lstat(path)
+      assert_equal stat.directory? ? 0o700 : 0o600, stat.mode & 0o777, path
+    end
+  end
+
+  def test_report_that_failed_is_an_entry_with_its_error
+    dumper = granted("gc_stat", "jemalloc_stats", "heap_dump")
+    assert dumper.put("gc_stat", "{}").ok?
+    assert dumper.put("heap_dump", "half of it").ok?
+    result = dumper.finalize("--failed", "jemalloc_stats=no jemalloc here", "--failed", "heap_dump=broke off")
+    assert_equal 5, result.status, result
+    errors = meta(dumper.capture).fetch("reports").to_h { |report| [report["name"], report["error"]] }
+    assert_equal({ "gc_stat" => nil, "jemalloc_stats" => "no jemalloc here", "heap_dump" => "broke off" }, errors)
+    refute_includes Dir.children(File.join(@store, "reports", dumper.capture)).join(" "), "heap_dump"
+  end
+
+  def test_granted_report_that_was_neither_put_nor_failed_is_an_error_too
+    dumper = granted("gc_stat", "threads")
+    dumper.put("gc_stat", "{}")
+    assert_equal 5, dumper.finalize.status
+    missing = meta(dumper.capture).fetch("reports").find { |report| report["name"] == "threads" }
+    refute_nil missing["error"]
+  end
+
+  def test_abort_gives_the_grant_back
+    dumper = granted("gc_stat")
+    dumper.put("gc_stat", "{}")
+    assert dumper.abort("the worker changed its mind").ok?
+    assert_nothing_staged
+    assert_empty captures
+    assert_match(/changed its mind/, diagctl!("status", "--explain").out)
+    store_capture
+  end
+
+  def test_second_description_is_told_busy
+    first = granted("gc_stat")
+    diagctl!("request", "gc_stat", "--reason", "one more")
+    second = holder
+    assert_equal 10, second.acquire.status
+    assert_equal "busy", second.answer.fetch("verdict")
+    assert_includes second.answer.fetch("reason"), first.capture
+    assert_operator second.answer.fetch("retry_after"), :>, 0
+  end
+
+  def test_same_description_is_refused_while_it_holds_the_lease
+    dumper = granted("gc_stat")
+    capture = dumper.capture
+    diagctl!("request", "gc_stat", "--reason", "one more")
+    result = dumper.acquire
+    refute_equal 0, result.status, result
+    refute dumper.granted?
+    dumper.put("gc_stat", "{}", id: capture)
+    assert dumper.finalize(id: capture).ok?
+  end
+
+  def test_lease_is_free_when_the_last_copy_is_closed_and_leftovers_are_cleaned
+    first = granted("gc_stat")
+    first.put("gc_stat", "{}")
+    first.close
+    second = granted("gc_stat")
+    assert_equal [second.capture], Dir.children(File.join(@store, "staging"))
+    refute_includes captures.map { |capture| capture["id"] }, first.capture
+  end
+
+  def test_work_of_a_lost_lease_never_reaches_the_reports
+    stale = granted("gc_stat")
+    stale.put("gc_stat", "stale")
+    stale.lease.flock(File::LOCK_UN)
+    current = granted("gc_stat")
+    refute stale.put("gc_stat", "stale").ok?
+    refute stale.finalize.ok?
+    assert current.put("gc_stat", "current").ok?
+    assert current.finalize.ok?
+    assert_equal [current.capture], Dir.children(File.join(@store, "reports"))
+    assert_equal "current", diagctl!("fetch", "latest:gc_stat", "-o", "-").out
+  end
+
+  def test_stale_put_that_was_under_way_goes_to_quarantine_or_nowhere
+    stale = granted("heap_dump")
+    pipe, put = stale.start_put("heap_dump")
+    pipe.write("stale\n" * 50_000)
+    stale.lease.flock(File::LOCK_UN)
+    current = granted("heap_dump")
+    pipe.write("stale\n")
+    pipe.close
+    _, status = Process.wait2(put)
+    refute status.success?, "a put that lost its lease succeeded"
+    assert current.put("heap_dump", "current").ok?
+    assert current.finalize.ok?
+    assert_equal [current.capture], Dir.children(File.join(@store, "reports"))
+    assert_nothing_staged
+  end
+
+  def test_finalize_without_the_lease_is_refused
+    dumper = granted("gc_stat")
+    dumper.put("gc_stat", "{}")
+    stranger = holder
+    result = stranger.finalize(id: dumper.capture)
+    assert_equal 1, result.status, result
+    assert_match(/lease/, result.err)
+    assert_empty captures
+  end
+
+  def test_descriptor_that_is_not_the_lease_file_is_refused
+    other = File.join(@root, "other")
+    FileUtils.mkdir_p(@store, mode: 0o700)
+    File.open(other, File::RDWR | File::CREAT, 0o600) do |file|
+      result = diagctl("acquire", "--lease-fd", file.fileno, "--pid", Process.pid, file.fileno => file.fileno)
+      assert_equal 1, result.status, result
+      assert_match(/lease/, result.err)
+    end
+    result = diagctl("acquire", "--lease-fd", "77", "--pid", Process.pid)
+    assert_includes [1, 2], result.status, result
+  end
+
+  def test_captures_are_not_overwritten_and_ids_are_checked
+    dumper = granted("gc_stat")
+    ["../../etc", "..", "", "x/y", "20200101T000000000Z-00000000"].each do |id|
+      refute dumper.put("gc_stat", "{}", id: id).ok?, id
+    end
+    refute dumper.put("../../gc_stat", "{}").ok?
+    assert_equal [dumper.capture], Dir.children(File.join(@store, "staging"))
+  end
+
+  def test_disabled_says_so
+    configure
+    dumper = holder(env: env(DIAGCTL_ENABLED: "0"))
+    assert_equal 10, dumper.acquire.status
+    assert_equal "disabled", dumper.answer.fetch("verdict")
+  end
+end

@@ -1,0 +1,119 @@
+# frozen_string_literal: true
+
+require "zlib"
+require_relative "support/e2e"
+
+# What people do with captures: list, show, fetch, and retention by hand.
+class ReadingTest < E2E::Case
+  def test_list_is_aligned_and_json_is_complete
+    ids = [store_capture, store_capture("gc_stat" => "{}", "heap_dump" => "x" * 3000)]
+    lines = diagctl!("list").out.lines
+    assert_equal ids.reverse, lines.filter_map { |line| line[/\d{8}T\d{9}Z-\h+/] }, "the newest first"
+    assert_match(/UTC|[+-]\d\d:?\d\d|local/, lines.join)
+    listed = diagctl!("list", "--json").json.fetch("captures")
+    assert_equal ids.reverse, listed.map { |capture| capture["id"] }
+    assert_equal %w[gc_stat heap_dump], listed.first.fetch("reports").map { |report| report["name"] }.sort
+  end
+
+  def test_show_by_prefix_and_latest
+    store_capture
+    id = store_capture
+    assert_equal id, diagctl!("show", "latest", "--json").json.fetch("id")
+    assert_equal id, diagctl!("show", id[0..-3], "--json").json.fetch("id")
+    assert_includes diagctl!("show", "latest").out, "gc_stat"
+    ambiguous = diagctl("show", id[0, 4])
+    refute ambiguous.ok?
+    assert_match(/ambiguous|more than one|matches/i, ambiguous.err)
+  end
+
+  def test_fetch_to_a_file_to_stdout_and_raw
+    data = "{\"a\":1}\n" * 5000
+    store_capture("heap_dump" => data)
+    path = File.join(@root, "dump.json")
+    diagctl!("fetch", "latest:heap_dump", "-o", path)
+    assert_equal data, File.read(path)
+    assert_equal data, diagctl!("fetch", "latest", "heap_dump", "-o", "-").out
+    raw = diagctl!("fetch", "latest:heap_dump", "--raw", "-o", "-").out.b
+    assert_equal data, Zlib::GzipReader.new(StringIO.new(raw)).read
+  end
+
+  def test_damage_is_detected_and_leaves_no_file
+    id = store_capture("heap_dump" => Random.bytes(50_000))
+    file = File.join(@store, "reports", id, meta(id).fetch("reports").first.fetch("file"))
+    bytes = File.binread(file)
+    bytes.setbyte(bytes.size / 2, bytes.getbyte(bytes.size / 2) ^ 1)
+    File.binwrite(file, bytes)
+    target = File.join(@root, "out")
+    [[], ["--raw"]].each do |flags|
+      result = diagctl("fetch", id, "heap_dump", "-o", target, *flags)
+      assert_equal 1, result.status, result
+      assert_match(/sha256|checksum|damaged|corrupt/i, result.err)
+      refute_path_exists target
+    end
+    assert_empty Dir.glob("#{target}*")
+  end
+
+  def test_closed_pipe_is_no_error
+    3.times { store_capture("heap_dump" => Random.bytes(200_000)) }
+    [%w[list --json], %w[list], %w[show latest], %w[status], %w[fetch latest:heap_dump -o -]].each do |argv|
+      reader, writer = IO.pipe
+      reader.close
+      error = File.join(@root, "stderr")
+      pid = Process.spawn(env, E2E::BIN, *argv, out: writer, err: error, unsetenv_others: true)
+      writer.close
+      _, status = Process.wait2(pid)
+      assert_equal [0, ""], [status.exitstatus, File.read(error)], argv
+    end
+  end
+
+  def test_rm_pin_unpin_and_gc
+    first, second, third = Array.new(3) { store_capture }
+    diagctl!("pin", first)
+    diagctl!("rm", second)
+    assert_equal [third, first], captures.map { |capture| capture["id"] }
+
+    configure(retention: "keep_free = \"1%\"\nmax_age = \"1s\"\nkeep_last = 1")
+    fourth = store_capture
+    diagctl!("unpin", third) # a capture that is not pinned is no error
+    sleep 1.1
+    before = Dir.children(File.join(@store, "reports")).sort
+    plan = diagctl!("gc", "--dry-run")
+    assert_equal before, Dir.children(File.join(@store, "reports")).sort, "a dry run deletes nothing"
+    assert_match(/age/, plan.out)
+    diagctl!("gc")
+    assert_equal [fourth, first], captures.map { |capture| capture["id"] }, "the last of its kind and the pinned one stay"
+
+    diagctl!("unpin", first)
+    diagctl!("gc")
+    assert_equal [fourth], captures.map { |capture| capture["id"] }
+    assert_empty Dir.children(File.join(@store, "trash"))
+  end
+
+  def test_index_is_a_cache
+    ids = Array.new(3) { store_capture }
+    index = File.join(@store, "index.jsonl")
+    [-> { File.unlink(index) }, -> { File.write(index, "{\"torn", mode: "a") }, -> { File.write(index, "garbage\n") }].each do |damage|
+      damage.call
+      assert_equal ids.reverse, captures.map { |capture| capture["id"] }
+    end
+  end
+
+  def test_run_stores_what_a_command_prints
+    result = diagctl!("run", "--report", "notes", "--", "sh", "-c", "echo from $DIAGCTL_CAPTURE; test -d \"$DIAGCTL_CAPTURE_DIR\"")
+    id = captures.first.fetch("id")
+    assert_equal "from #{id}\n", diagctl!("fetch", "latest:notes", "-o", "-").out, result
+  end
+
+  def test_run_stores_what_a_command_leaves_in_its_directory
+    diagctl!("run", "--", "sh", "-c", "echo hello > \"$DIAGCTL_CAPTURE_DIR/notes.txt\"")
+    report = meta(captures.first.fetch("id")).fetch("reports").first
+    assert_equal "hello\n", diagctl!("fetch", "latest", report.fetch("name"), "-o", "-").out
+  end
+
+  def test_run_of_a_command_that_fails_stores_no_success
+    result = diagctl("run", "--report", "notes", "--", "sh", "-c", "echo half; exit 3")
+    refute_equal 0, result.status, result
+    assert_nothing_staged
+    store_capture
+  end
+end

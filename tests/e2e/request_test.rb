@@ -1,0 +1,82 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# A person at a shell asks a running Puma for a capture.
+class RequestTest < E2E::Case
+  def test_wait_returns_when_the_capture_is_there
+    server = puma(workers: 2)
+    result = diagctl!("request", "heap_dump", "threads", "--reason", "memory looks odd", "--wait")
+    found = captures
+    assert_equal 1, found.size
+    id = found.first.fetch("id")
+    assert_includes result.out, id
+    assert_equal "on_demand", meta(id).fetch("rule")
+    assert_includes meta(id).to_json, "memory looks odd"
+    assert_equal %w[heap_dump threads], meta(id).fetch("reports").map { |report| report["name"] }.sort
+    assert_heap_dump(id, strings: 1000)
+    server.stop
+  end
+
+  def test_a_request_for_one_pid_is_answered_by_that_process
+    server = puma(workers: 2)
+    server.workers.each do |pid|
+      diagctl!("request", "gc_stat", "--pid", pid, "--reason", "this one", "--wait")
+      assert_equal pid, meta(captures.first.fetch("id")).fetch("pid")
+    end
+  end
+
+  def test_worker_goes_on_serving_while_its_dump_is_held_up
+    server = puma
+    server.get("/grow?mb=60")
+    diagctl!("request", "heap_dump", "--reason", "slow disk")
+    during_a_dump do
+      10.times { assert_match(/\Aok/, server.get("/", timeout: 5)) }
+    end
+    wait_for_captures(server)
+  end
+
+  # The request comes when `acquire` has looked already and the plugin has not yet gone to sleep.
+  def test_request_that_comes_while_the_first_poll_ends_is_not_overlooked
+    slow = File.join(@root, "slow-diagctl")
+    File.write(slow, "#!/bin/sh\n#{E2E::BIN} \"$@\"\nstatus=$?\ncase \"$*\" in *acquire*) sleep 1 ;; esac\nexit $status\n")
+    File.chmod(0o755, slow)
+    server = polling_puma(env: env(DIAGCTL_BIN: slow))
+    diagctl!("request", "gc_stat", "--reason", "just then")
+    wait_for_captures(server, deadline: 10)
+  end
+
+  def test_pause_and_resume
+    server = polling_puma
+    diagctl!("pause")
+    diagctl!("request", "gc_stat", "--reason", "while paused")
+    wait_until("a poll met the pause") { diagctl!("status", "--json").json.fetch("processes").first["verdict"] == "disabled" }
+    assert_empty captures
+    diagctl!("resume")
+    wait_for_captures(server)
+  end
+
+  def test_pause_for_a_while_ends_by_itself
+    server = polling_puma
+    diagctl!("pause", "--for", "3s")
+    started = E2E.clock
+    diagctl!("request", "gc_stat", "--reason", "while paused", "--wait", deadline: 60)
+    assert_operator E2E.clock - started, :>, 2
+    assert_equal 1, captures.size
+    server.stop
+  end
+
+  def test_nobody_there_to_answer_ends_with_a_clear_word
+    result = diagctl("request", "gc_stat", "--reason", "no one is there", "--wait", "--expires", "1s")
+    assert_equal 10, result.status, result
+    assert_match(/no matching process/, result.err)
+    assert_empty result.out
+  end
+
+  private
+
+  # The first poll has made the store.
+  def polling_puma(**options)
+    puma(**options).tap { wait_until("the first poll") { File.exist?(File.join(@store, "samples.json")) } }
+  end
+end

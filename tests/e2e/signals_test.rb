@@ -1,0 +1,173 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# Signals other than timers and memory levels, where the real kernel and real processes give them. Their evaluation is tested
+# in tables beside the code.
+class SignalsTest < E2E::Case
+  # A process that is no web server: it starts diagctl and does as it is told, a line of Ruby at a time.
+  class Script
+    def initialize(root, env, wrapper: [], role: "script")
+      @log = File.join(root, "script.log")
+      program = <<~RUBY
+        require "diagctl"
+        Diagctl.configure { |c| c.gauge("queue.depth") { $depth } ; c.first_poll_within = 0.01 }
+        $depth = 0
+        Diagctl.start(role: #{role.inspect}, name: "one") or abort "not started"
+        while (line = $stdin.gets)
+          eval(line)
+        end
+      RUBY
+      path = File.join(root, "script.rb")
+      File.write(path, program)
+      reader, @stdin = IO.pipe
+      libs = E2E::PumaServer::LOAD_PATH
+      @pid = Process.spawn(env.merge("RUBYLIB" => libs), *wrapper, RbConfig.ruby, path, in: reader,
+                           %i[out err] => [@log, "a"], unsetenv_others: true)
+      reader.close
+    end
+
+    attr_reader :pid
+
+    def run(line) = @stdin.puts(line)
+
+    def log = File.exist?(@log) ? File.read(@log) : ""
+  end
+
+  def test_a_gauge_and_an_event_of_the_application_fire_their_rules
+    configure(rule("deep", 'gauge = { name = "queue.depth", above = 10 }', ["gc_stat"], 'limits = { cooldown = "1h" }') +
+              rule("named", 'event = { name = "cache_overflow" }', ["threads"]))
+    script = start_script
+    assert_empty captures
+    script.run("$depth = 11")
+    assert_equal "deep", wait_for_captures(script).first.fetch("rule")
+    script.run("Diagctl.event(:cache_overflow)")
+    newest = wait_for_captures(script, 2).first
+    assert_equal ["named", "event cache_overflow was named"], newest.values_at("rule", "reason")
+    assert_match(/queue.depth 11 is above 10/, meta(captures.last.fetch("id")).dig("trigger", "reason"))
+  end
+
+  def test_a_killer_dumps_first_and_kills_after
+    configure(rule("before-the-kill", 'event = { name = "worker_memory_limit" }', %w[threads heap_dump]))
+    script = start_script
+    script.run("warn Diagctl.capture(event: :worker_memory_limit).verdict; Process.kill(:KILL, Process.pid)")
+    id = wait_for_captures(script).first.fetch("id")
+    assert_includes script.log, "granted"
+    refute E2E::Processes.alive?(script.pid), "it was to be killed"
+    assert_heap_dump(id)
+  end
+
+  def test_a_command_of_the_operators_decides_and_one_that_hangs_costs_its_own_rule_only
+    flag = File.join(@root, "dump-now")
+    marker = "sleep 4321"
+    configure(rule("asked", "exec = { command = [\"/usr/bin/test\", \"-e\", #{flag.inspect}], every = \"1s\" }", ["gc_stat"]) +
+              rule("stuck", "exec = { command = [\"/bin/sh\", \"-c\", #{marker.inspect}], timeout = \"200ms\", every = \"1s\" }", ["gc_stat"]))
+    script = start_script
+    assert_empty captures
+    File.write(flag, "")
+    assert_equal "asked", wait_for_captures(script).first.fetch("rule")
+    E2E::Processes.signal(:KILL, script.pid)
+    wait_until("nothing of the commands is left") { E2E::Processes.descendants.none? { |process| process.argv.join(" ").include?(marker) } }
+  end
+
+  def test_the_kernel_counts_a_hit_limit_and_a_stall_in_a_real_cgroup
+    cgroup = MemoryCgroup.make(64 << 20) or skip("no memory cgroup can be made here: #{MemoryCgroup.why}")
+    configure(rule("hit", 'memory_event = { events = ["max"] }', ["cgroup"], 'limits = { max_count = 1, window = "1h" }') +
+              rule("stalled", 'memory_pressure = { above = "0%" }', ["system"], 'limits = { max_count = 1, window = "1h" }') +
+              rule("share", 'memory_usage = { of = "cgroup", above = "5%" }', ["smaps_rollup"], 'limits = { max_count = 1, window = "1h" }'))
+    script = start_script(wrapper: cgroup.enter)
+    wait_until("the share of the small limit") { captures.any? { |capture| capture["rule"] == "share" } }
+    wait_until("a baseline of the counters") { File.read(File.join(@store, "state.json")).include?("counters") }
+    big = File.join(@root, "big")
+    # Page cache fills the limit again and again and is reclaimed: no process has to die for it.
+    script.run("5.times { system('dd', 'if=/dev/zero', 'of=#{big}', 'bs=1M', 'count=200', err: :close) && system('dd', 'if=#{big}', 'of=/dev/null', 'bs=1M', err: :close) }")
+    found = wait_until("captures of both rules", tell: -> { diagctl("status", "--explain").to_s }) do
+      rules = captures.map { |capture| capture["rule"] }
+      captures if rules.include?("hit") && (rules.include?("stalled") || !File.exist?("/proc/pressure/memory"))
+    end
+    reason = found.find { |capture| capture["rule"] == "hit" }.fetch("reason")
+    assert_match(/memory.events max rose by \d+/, reason)
+  ensure
+    E2E::Processes.sweep
+    cgroup&.remove
+  end
+
+  def test_a_configuration_that_breaks_at_run_time_leaves_the_last_good_one_in_force
+    configure(rule("deep", 'gauge = { name = "queue.depth", above = 10 }', ["gc_stat"], 'limits = { cooldown = "1h" }'))
+    script = start_script
+    assert_path_exists File.join(@store, "config.good.toml")
+    File.write(config_path, "poll_interval = 3\n")
+    wait_until("the log says so", tell: script.method(:log)) { script.log.include?("poll_interval: 3 is an integer") }
+    assert_match(/last good configuration/, diagctl!("status").out)
+    script.run("$depth = 11")
+    wait_until("the old rule fires") { File.exist?(File.join(@store, "reports")) && !Dir.empty?(File.join(@store, "reports")) }
+    assert_equal 1, script.log.scan("poll_interval: 3").size, script.log
+    assert_equal 3, diagctl("list").status
+  end
+
+  def test_what_was_recorded_can_be_replayed_against_another_configuration
+    configure(rule("deep", 'gauge = { name = "queue.depth", above = 10 }', ["gc_stat"], 'mode = "dry_run"'))
+    script = start_script
+    script.run("$depth = 20")
+    samples = File.join(@root, "samples.jsonl")
+    wait_until("some samples") { File.exist?(File.join(@store, "samples.jsonl")) && diagctl("samples").out.lines.size >= 5 }
+    File.write(samples, diagctl!("samples").out)
+    assert_empty captures
+    configure(rule("deeper", 'gauge = { name = "queue.depth", above = 15 }', ["heap_dump"], 'limits = { cooldown = "1h" }'))
+    simulation = diagctl!("simulate", "--samples", samples, "--json").json
+    assert_equal ["deeper"], simulation.fetch("fired").map { |fired| fired["rule"] }
+    assert_operator simulation.dig("answers", "deeper", "cooldown"), :>=, 1
+    assert_match(/deeper.*one.*queue.depth 20 is above 15/, diagctl!("simulate", "--samples", samples).out)
+    File.write(samples, "{}\nnot json\n")
+    bad = diagctl("simulate", "--samples", samples)
+    assert_equal 1, bad.status
+    assert_match(/samples.jsonl, line 1: not a sample/, bad.err)
+  end
+
+  private
+
+  # A script that has polled once.
+  def start_script(**options)
+    script = Script.new(@root, env, **options)
+    wait_until("a first poll", tell: script.method(:log)) do
+      raise "the script ended\n#{script.log}" unless E2E::Processes.alive?(script.pid)
+
+      File.exist?(File.join(@store, "samples.json"))
+    end
+    script
+  end
+
+  # A memory cgroup with a limit, of whichever version this machine has.
+  class MemoryCgroup
+    V1 = "/sys/fs/cgroup/memory"
+    V2 = "/sys/fs/cgroup"
+
+    class << self
+      attr_reader :why
+
+      def make(limit)
+        v2 = File.exist?("#{V2}/cgroup.controllers")
+        # Beneath our own cgroup: above it we may not be allowed to.
+        own = v2 ? File.read("/proc/self/cgroup")[/^0::(.*)$/, 1] : File.read("/proc/self/cgroup")[/^\d+:memory:(.*)$/, 1]
+        base = [File.join(v2 ? V2 : V1, own.to_s), v2 ? V2 : V1].find { |path| File.directory?(path) }
+        dir = File.join(base, "diagctl-e2e-#{Process.pid}-#{rand(1 << 32)}")
+        Dir.mkdir(dir)
+        File.write(File.join(dir, v2 ? "memory.max" : "memory.limit_in_bytes"), limit.to_s)
+        new(dir)
+      rescue SystemCallError => e
+        @why = e.message
+        Dir.rmdir(dir) if dir && File.directory?(dir)
+        nil
+      end
+    end
+
+    def initialize(dir)
+      @dir = dir
+    end
+
+    # A command that joins and then becomes what follows it.
+    def enter = ["/bin/sh", "-c", "echo $$ > #{@dir}/cgroup.procs && exec \"$@\"", "sh"]
+
+    def remove = Dir.rmdir(@dir)
+  end
+end

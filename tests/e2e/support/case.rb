@@ -1,0 +1,139 @@
+# frozen_string_literal: true
+
+module E2E
+  # One test: a directory of its own, which stays when the test fails, and nothing left running at its end.
+  class Case < Minitest::Test
+    QUICK = {
+      "guards" => 'min_free_disk = "1%"
+memory_headroom = 0.1',
+      "limits" => "budget_hour = 1000000
+budget_day = 1000000",
+      "retention" => 'keep_free = "1%"
+max_use = "4GiB"'
+    }.freeze
+
+    attr_reader :root, :store
+
+    def setup
+      @root = Dir.mktmpdir("diagctl-e2e-")
+      File.chmod(0o755, @root)
+      @store = File.join(@root, "store")
+      FileUtils.mkdir_p([File.join(@root, "tmp"), File.join(@root, "home")])
+      configure
+    end
+
+    def teardown
+      Processes.sweep
+      if passed?
+        FileUtils.rm_rf(@root)
+      else
+        warn "\n#{self.class}##{name} failed; its directory is kept: #{@root}"
+      end
+    end
+
+    # Writes diagctl.toml: quick polls and limits out of the way, unless a section is given.
+    def configure(rules = "", poll_interval: "200ms", head: "", **sections)
+      sections = QUICK.merge(sections.transform_keys(&:to_s))
+      tables = sections.map { |title, body| "[#{title}]\n#{body}\n" }
+      File.write(config_path, "poll_interval = \"#{poll_interval}\"\n#{head}\n#{tables.join("\n")}\n#{rules}")
+    end
+
+    def config_path = File.join(@root, "diagctl.toml")
+
+    def rule(name, trigger, reports, *more)
+      <<~TOML
+        [[rules]]
+        name = "#{name}"
+        reports = #{reports.inspect}
+        trigger.#{trigger}
+        #{more.join("\n")}
+      TOML
+    end
+
+    # The environment of everything that a test starts; nothing else is inherited.
+    def env(**more)
+      { "PATH" => ENV.fetch("PATH"), "HOME" => File.join(@root, "home"), "TMPDIR" => File.join(@root, "tmp"), "LANG" => "C.UTF-8",
+        "DIAGCTL_BIN" => BIN, "DIAGCTL_CONFIG" => config_path, "DIAGCTL_DIR" => @store, "DIAGCTL_ENABLED" => "1" }
+        .merge(more.transform_keys(&:to_s)).compact
+    end
+
+    def diagctl(*argv, env: self.env, **options) = Command.run(BIN, *argv, env: env, **options)
+
+    # A command that has to succeed.
+    def diagctl!(*argv, **options)
+      result = diagctl(*argv, **options)
+      assert result.ok?, result
+      result
+    end
+
+    def holder(env: self.env) = LeaseHolder.new(@store, env)
+
+    # A grant for an on-demand request of these reports, in the hand of a fresh holder.
+    def granted(*reports)
+      diagctl!("request", *reports, "--reason", "a test")
+      holder.tap do |dumper|
+        result = dumper.acquire
+        assert dumper.granted?, result
+      end
+    end
+
+    # A finished capture with this data; its id.
+    def store_capture(reports = { "gc_stat" => "{}" })
+      dumper = granted(*reports.keys)
+      reports.each do |report, data|
+        result = dumper.put(report, data)
+        assert result.ok?, result
+      end
+      result = dumper.finalize
+      assert result.ok?, result
+      dumper.close
+      dumper.capture
+    end
+
+    def puma(env: self.env, **options) = PumaServer.new(@root, env: env, **options).start
+
+    def wait_until(what, **options, &block) = E2E.wait_until(what, **options, &block)
+
+    # Captures as `list --json` has them, the newest first.
+    def captures
+      return [] unless File.exist?(File.join(@store, "FORMAT"))
+
+      diagctl!("list", "--json").json.fetch("captures")
+    end
+
+    def meta(id) = JSON.parse(File.read(File.join(@store, "reports", id, "meta.json")))
+
+    def wait_for_captures(server, count = 1, deadline: 60)
+      wait_until("#{count} captures listed", deadline: deadline, every: 0.1, tell: -> { "#{server.log}\n#{diagctl('status', '--explain')}" }) do
+        found = captures
+        found if found.size >= count
+      end
+    end
+
+    # Stops the `put` of a heap dump as soon as it shows, so that the dump lasts for as long as the block does.
+    # Yields the dumper and the pid of the `put`.
+    def during_a_dump
+      put = wait_until("a heap dump is under way", every: 0.002) do
+        Processes.descendants.find { |process| process.binary?("put") && process.argv.include?("heap_dump") }
+      end
+      Processes.signal(:STOP, put.pid)
+      yield put.ppid, put.pid
+    ensure
+      Processes.signal(:CONT, put.pid) if put
+    end
+
+    # A heap dump that is whole, with at least so many strings in it. All of its lines are JSON; to parse them all takes
+    # seconds, so that mostly the ends are looked at.
+    def assert_heap_dump(id, strings: 1000, parse_all: false)
+      lines = diagctl!("fetch", "#{id}:heap_dump", "-o", "-").out.lines
+      assert(JSON.parse(lines.first)["type"] == "ROOT", lines.first)
+      looked_at = parse_all ? lines : lines.first(1000) + lines.last(1000)
+      looked_at.each { |line| assert JSON.parse(line).key?("type") }
+      assert_operator lines.count { |line| line.include?('"type":"STRING"') }, :>=, strings
+    end
+
+    def assert_nothing_staged
+      assert_empty Dir.children(File.join(@store, "staging")), "left in staging"
+    end
+  end
+end

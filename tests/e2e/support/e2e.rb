@@ -1,0 +1,25 @@
+# frozen_string_literal: true
+
+require "fileutils"
+require "minitest/autorun"
+require "tmpdir"
+require_relative "wait"
+
+Encoding.default_external = Encoding::UTF_8 # also where no locale is set
+
+module E2E
+  ROOT = File.expand_path("../../..", __dir__)
+  BIN = ENV.fetch("DIAGCTL_TEST_BIN", File.join(ROOT, "target/release/diagctl"))
+  abort "no binary at #{BIN}; run make build" unless File.executable?(BIN)
+end
+
+require_relative "processes"
+require_relative "command"
+require_relative "puma_server"
+require_relative "traffic"
+require_relative "lease_holder"
+require_relative "case"
+
+E2E::Processes.become_subreaper
+# Also when the run itself is interrupted. Forked helpers of a test leave by exit!.
+Minitest.after_run { E2E::Processes.sweep }

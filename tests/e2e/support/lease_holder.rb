@@ -1,0 +1,53 @@
+# frozen_string_literal: true
+
+module E2E
+  # A dumper without Puma: speaks the protocol of docs/protocol.md to the binary, one open file description a holder.
+  class LeaseHolder
+    attr_reader :answer, :lease
+
+    def initialize(store, env)
+      @store = store
+      @env = env
+      FileUtils.mkdir_p(store, mode: 0o700)
+      @lease = File.open(File.join(store, "lease.lock"), File::RDWR | File::CREAT | File::NOFOLLOW, 0o600)
+    end
+
+    # The Result of the poll; `answer` is the object that it printed.
+    def acquire(*flags, pid: Process.pid, role: "puma")
+      result = call("acquire", "--pid", pid, "--role", role, *flags)
+      @answer = result.out.empty? ? nil : result.json
+      result
+    end
+
+    def granted? = @answer&.fetch("verdict") == "granted"
+
+    def capture = @answer&.fetch("capture", nil)
+
+    def staging = @answer.fetch("dir")
+
+    def put(report, data, id: capture) = call("put", id, report, stdin: data)
+
+    def finalize(*flags, id: capture) = call("finalize", id, *flags)
+
+    def abort(reason, id: capture) = call("abort", id, "--reason", reason)
+
+    # A report that is under way: the write end of the pipe and the pid of its `put`.
+    def start_put(report)
+      reader, writer = IO.pipe(binmode: true)
+      pid = Process.spawn(@env, *argv("put", capture, report), in: reader, out: File::NULL, err: File::NULL,
+                          @lease.fileno => @lease.fileno, unsetenv_others: true)
+      reader.close
+      [writer, pid]
+    end
+
+    def close = @lease.close
+
+    private
+
+    def call(command, *rest, stdin: "")
+      Command.run(*argv(command, *rest), env: @env, stdin: stdin, @lease.fileno => @lease.fileno)
+    end
+
+    def argv(command, *rest) = [BIN, "--dir", @store, command, *rest.map(&:to_s), "--lease-fd", @lease.fileno.to_s]
+  end
+end

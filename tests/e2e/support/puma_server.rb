@@ -1,0 +1,91 @@
+# frozen_string_literal: true
+
+require "net/http"
+require "rbconfig"
+
+module E2E
+  # A real Puma with the real plugin, on a port of its own choosing, in a directory of its own.
+  class PumaServer
+    LOAD_PATH = %w[ruby/diagctl/lib ruby/puma-plugin/lib].map { |path| File.join(ROOT, path) }.join(":")
+    COMMAND = [RbConfig.ruby, Gem.bin_path("puma", "puma")].freeze
+
+    attr_reader :pid, :port, :log_path, :root
+
+    # first: the lines at the head of puma.rb. initializer: Ruby that runs while the application is loaded.
+    # config_flag: false leaves puma.rb to be found as config/puma.rb.
+    def initialize(root, env:, workers: 0, preload: true, port: 0, first: "", initializer: "", config_flag: true)
+      @root = root
+      @env = env.merge("RUBYLIB" => LOAD_PATH)
+      @log_path = File.join(root, "puma.log")
+      @port = port
+      write("config/puma.rb", puma_rb(workers, preload, first))
+      write("config.ru", "#{initializer}\nrequire #{File.join(ROOT, 'demo/app').inspect}\nrun GrowingApp.new\n")
+      @flags = config_flag ? ["-C", File.join(root, "config/puma.rb")] : []
+    end
+
+    def start(deadline: 60)
+      @log_start = File.exist?(@log_path) ? File.size(@log_path) : 0
+      @pid = Process.spawn(@env, *COMMAND, *@flags, chdir: @root, in: :close, %i[out err] => [@log_path, "a"],
+                           unsetenv_others: true, pgroup: true)
+      E2E.wait_until("Puma serves", deadline: deadline, tell: method(:log)) do
+        raise "Puma ended\n#{log}" unless Processes.alive?(@pid)
+
+        @port = log[%r{Listening on http://127\.0\.0\.1:(\d+)}, 1].to_i
+        @port.positive? && workers.size >= @workers && get("/")
+      end
+      self
+    end
+
+    # What this start has logged.
+    def log = File.exist?(@log_path) ? File.binread(@log_path, nil, @log_start).to_s.force_encoding("UTF-8").scrub : ""
+
+    def diagctl_lines = log.lines.grep(/diagctl/i)
+
+    # The processes that serve: workers that have booted, or the one process of single mode.
+    def workers
+      return [@pid] if @workers.zero?
+
+      booted = log.scan(/- Worker \d+ \(PID: (\d+)\) booted/).flatten.map(&:to_i)
+      booted.select { |pid| Processes.alive?(pid) }
+    end
+
+    # The body of the answer, or nil when nobody answers.
+    def get(path, timeout: 30)
+      Net::HTTP.start("127.0.0.1", @port, open_timeout: timeout, read_timeout: timeout, max_retries: 0) do |http|
+        answer = http.get(path)
+        answer.body if answer.code == "200"
+      end
+    rescue SystemCallError, IOError, Timeout::Error
+      nil
+    end
+
+    def stop(deadline: 60)
+      Processes.signal(:TERM, @pid)
+      E2E.wait_until("Puma ends", deadline: deadline, tell: method(:log)) do
+        Processes.reap
+        !Processes.alive?(@pid)
+      end
+    end
+
+    private
+
+    def puma_rb(workers, preload, first)
+      @workers = workers
+      <<~RUBY
+        #{first}
+        bind "tcp://127.0.0.1:#{@port}"
+        threads 2, 2
+        workers #{workers}
+        preload_app! #{preload}
+        environment "production"
+        plugin :diagctl
+      RUBY
+    end
+
+    def write(name, content)
+      path = File.join(@root, name)
+      FileUtils.mkdir_p(File.dirname(path))
+      File.write(path, content)
+    end
+  end
+end

@@ -1,0 +1,30 @@
+# frozen_string_literal: true
+
+module E2E
+  # Clients that never stop asking, until told to. Whoever fails is remembered.
+  class Traffic
+    attr_reader :served, :failed
+
+    def initialize(server, clients: 3, pause: 0.02)
+      @server = server
+      @served = @failed = 0
+      @running = true
+      @mutex = Mutex.new
+      @threads = Array.new(clients) { Thread.new { ask(pause) while @running } }
+    end
+
+    def stop
+      @running = false
+      @threads.each(&:join)
+      self
+    end
+
+    private
+
+    def ask(pause)
+      answered = @server.get("/")
+      @mutex.synchronize { answered ? @served += 1 : @failed += 1 }
+      sleep pause
+    end
+  end
+end
