@@ -145,6 +145,11 @@ impl Stopwatch {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The time since it was started.
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+
     /// Whether more than this many milliseconds have passed.
     pub fn is_past(self, ms: u64) -> bool {
         self.ms() > ms

@@ -16,9 +16,18 @@ pub struct Context {
     pub proc: Proc,
     /// The cgroup mount.
     pub cgroups: CgroupRoot,
+    /// Where details of the work go, with DIAGCTL_LOG=debug.
+    pub debug: Option<fn(&str)>,
 }
 
 impl Context {
+    /// Tells a detail of the work to whoever wants it.
+    pub fn debug(&self, detail: impl FnOnce() -> String) {
+        if let Some(tell) = self.debug {
+            tell(&detail());
+        }
+    }
+
     /// The merged configuration.
     pub fn config(&self) -> &Config {
         &self.loaded.config

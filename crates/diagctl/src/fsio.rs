@@ -199,16 +199,22 @@ pub fn append_raw(path: &Path, data: &[u8]) -> Result<u64, Failure> {
 pub struct LockFile {
     // Closing the only copy of this description releases the lock.
     _file: File,
+    since: Stopwatch,
 }
 
 impl LockFile {
+    /// How long it has been held.
+    pub fn held(&self) -> std::time::Duration {
+        self.since.elapsed()
+    }
+
     /// Waits for the lock, but not for ever: it is held for milliseconds unless its holder was stopped.
     pub fn lock(path: &Path) -> Result<Self, Failure> {
         let file = open_or_create(path, false)?;
         let waited = Stopwatch::start();
         loop {
             match FileExt::try_lock_exclusive(&file) {
-                Ok(()) => return Ok(Self { _file: file }),
+                Ok(()) => return Ok(Self { _file: file, since: Stopwatch::start() }),
                 Err(e) if e.raw_os_error() != fs2::lock_contended_error().raw_os_error() => {
                     return Err(Failure::io("lock", path, e));
                 }

@@ -58,7 +58,7 @@ impl Poll<'_> {
     /// generation that it was decided in.
     pub fn decide(&self) -> Result<(Decision, Option<String>, u64), Failure> {
         let figures = self.figures()?;
-        let _guard = self.store.lock()?;
+        let guard = self.store.lock()?;
         let (mut state, fresh) = load_state(self.store)?;
         let now = self.cx.now(&state);
         let mut samples = load_samples(self.store);
@@ -93,6 +93,7 @@ impl Poll<'_> {
         if paused.is_none() && news && verdict > Verdict::Idle && verdict < Verdict::Granted {
             self.tell(&strongest);
         }
+        self.cx.debug(|| format!("state.lock was held for {} µs", guard.held().as_micros()));
         Ok((decision, paused, state.generation))
     }
 

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::cgroup::CgroupRoot;
 use crate::config::Rule;
 use crate::proc::Proc;
@@ -10,7 +12,7 @@ use crate::sample::{Memory, Wanted};
 use crate::trigger::Trigger;
 
 /// Whose stalls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Scope {
     /// The process's cgroup.
     Cgroup,

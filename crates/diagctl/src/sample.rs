@@ -18,7 +18,7 @@ const STALE_INTERVALS: u64 = 3;
 const FORGET_AFTER_MS: u64 = 3_600_000;
 
 /// A memory figure that a trigger can look at. All in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Metric {
     /// Resident set of the process.
     Rss,

@@ -99,7 +99,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     }
     let store = cx.open(Access::Create)?;
     store.check_filesystem(config)?;
-    config::keep_as_last_good(&cx.loaded, store.dir())?;
+    config::keep(&cx.loaded, store.dir())?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let stat = cx.proc.stat(args.pid).map_err(|why| {
         Failure::new(Exit::Usage, format!("--pid {}: {why}", args.pid))

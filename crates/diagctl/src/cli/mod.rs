@@ -145,11 +145,12 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     }
     let overrides = overrides(cli.global.dir)?;
     let loaded = if cli.command.serves_a_process() {
-        crate::config::load_or_last_good(cli.global.config.as_deref(), &overrides)?
+        crate::config::load_for_process(cli.global.config.as_deref(), &overrides)?
     } else {
         crate::config::load(cli.global.config.as_deref(), &overrides)?
     };
-    let cx = Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default() };
+    let debug = debug_wanted()?.then_some(output::note as fn(&str));
+    let cx = Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug };
     match cli.command {
         Command::Acquire(args) => acquire::run(&cx, args),
         Command::Put(args) => put::run(&cx, &args),
@@ -191,6 +192,17 @@ fn overrides(dir: Option<PathBuf>) -> Result<Overrides, Failure> {
         }
     };
     Ok(Overrides { dir, enabled })
+}
+
+fn debug_wanted() -> Result<bool, Failure> {
+    match std::env::var("DIAGCTL_LOG").as_deref() {
+        Err(_) | Ok("" | "info") => Ok(false),
+        Ok("debug") => Ok(true),
+        Ok(other) => {
+            let message = format!("DIAGCTL_LOG is {:?}", crate::error::printable(other));
+            Err(Failure::new(Exit::Config, message).hint("it is info or debug"))
+        }
+    }
 }
 
 fn help(topic: Option<&str>) -> Result<Done, Failure> {

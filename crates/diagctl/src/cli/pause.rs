@@ -88,8 +88,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
         Store::open(&config, Access::Create).unwrap();
-        let loaded = Loaded { config, file: None, sources: std::collections::BTreeMap::default(), broken: None };
-        (dir, Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default() })
+        let loaded =
+            Loaded { config, file: None, sources: std::collections::BTreeMap::default(), broken: None, identity: None };
+        (dir, Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug: None })
     }
 
     fn paused(cx: &Context) -> Option<Pause> {

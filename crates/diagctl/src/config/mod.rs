@@ -2,6 +2,7 @@
 //!
 //! Flag beats environment beats file beats default. Every problem is reported at once, with its key path and a hint.
 
+mod cache;
 mod reader;
 mod rules;
 mod templates;
@@ -9,6 +10,8 @@ mod templates;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 pub use reader::{Problem, Problems, Section, nearest};
 pub use rules::{LimitsOfRule, Mode, Rule, Select, Snapshot, in_order};
@@ -56,7 +59,7 @@ impl std::fmt::Display for Source {
 }
 
 /// The merged, checked configuration.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// The store.
     pub dir: PathBuf,
@@ -81,7 +84,7 @@ pub struct Config {
 }
 
 /// `[guards]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Guards {
     /// Free memory must be at least this many times what the last such snapshot cost.
     pub memory_headroom: f64,
@@ -96,7 +99,7 @@ pub struct Guards {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Cost units in any 60 minutes.
     pub budget_hour: u32,
@@ -105,7 +108,7 @@ pub struct Limits {
 }
 
 /// `[retention]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Retention {
     /// Hard cap of the whole store, bytes.
     pub max_use: u64,
@@ -122,7 +125,7 @@ pub struct Retention {
 }
 
 /// `retention.compression`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Compression {
     /// Readable everywhere.
     Gzip,
@@ -131,7 +134,7 @@ pub enum Compression {
 }
 
 /// `[reports.NAME]`: a report that the application hands in with `Diagctl.report(:NAME)`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplicationReport {
     /// Media type of its content.
     pub content_type: String,
@@ -170,6 +173,8 @@ pub struct Loaded {
     pub sources: BTreeMap<&'static str, Source>,
     /// What is wrong with the file, when the last good configuration is used in its place.
     pub broken: Option<String>,
+    /// The file as it was before it was read, when it was read for a process and is not in the store's cache.
+    pub identity: Option<cache::Identity>,
 }
 
 impl Default for Config {
@@ -270,39 +275,45 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Failur
         }
     };
     let (config, sources) = parse(&text).map_err(|problems| invalid(path, &problems))?;
-    merge(Loaded { config, file, sources, broken: None }, overrides)
+    merge(Loaded { config, file, sources, broken: None, identity: None }, overrides)
 }
 
-/// Reads and merges everything for a command that works for a running process: a file that has become invalid does not
-/// stop it, the last good one, kept in the store, goes on being used. Without `--dir` the store is not known, and the
-/// failure stands.
-pub fn load_or_last_good(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Failure> {
-    let failure = match load(file, overrides) {
-        Ok(loaded) => return Ok(loaded),
-        Err(failure) => failure,
-    };
-    let Some((dir, _)) = overrides.dir.as_ref().filter(|_| failure.exit == Exit::Config) else { return Err(failure) };
-    let good = dir.join(LAST_GOOD);
-    let Some((config, sources)) =
-        fsio::read_bounded(&good, MAX_FILE).ok().and_then(|text| parse(&String::from_utf8_lossy(&text)).ok())
-    else {
+/// Reads and merges everything for a command that works for a running process. It is read from the store's cache where that is
+/// what the file holds. A file that has become invalid does not stop the process: the last good one, kept in the store, goes on
+/// being used. Without `--dir` the store is not known, and the file decides alone.
+pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Failure> {
+    let Some((dir, _)) = &overrides.dir else { return load(file, overrides) };
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
+    let identity = cache::Identity::of(&path);
+    if let Some((config, enabled_given)) = identity.as_ref().and_then(|identity| cache::read(dir, identity)) {
+        let enabled = if enabled_given { Source::File } else { Source::Default };
+        let sources = [("enabled", enabled)].into();
+        return merge(Loaded { config, file: Some(path), sources, broken: None, identity: None }, overrides);
+    }
+    match load(file, overrides) {
+        Ok(loaded) => Ok(Loaded { identity, ..loaded }),
+        Err(failure) if failure.exit == Exit::Config => last_good(file, dir, overrides, failure),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn last_good(file: Option<&Path>, dir: &Path, overrides: &Overrides, failure: Failure) -> Result<Loaded, Failure> {
+    let text = fsio::read_bounded(&dir.join(LAST_GOOD), MAX_FILE).ok();
+    let Some((config, sources)) = text.and_then(|text| parse(&String::from_utf8_lossy(&text)).ok()) else {
         return Err(failure);
     };
-    let broken = format!("{}; the last good configuration stays in force", failure.message);
-    merge(Loaded { config, file: file.map(Path::to_path_buf), sources, broken: Some(broken) }, overrides)
+    let broken = Some(format!("{}; the last good configuration stays in force", failure.message));
+    merge(Loaded { config, file: file.map(Path::to_path_buf), sources, broken, identity: None }, overrides)
 }
 
-/// Keeps a configuration that is in force, so that it can stay so should the file be broken later.
-pub fn keep_as_last_good(loaded: &Loaded, dir: &Path) -> Result<(), Failure> {
-    let Some(file) = loaded.file.as_ref().filter(|_| loaded.broken.is_none()) else { return Ok(()) };
+/// Keeps a file that was read anew: as the cache, and as the last good one should it be broken later.
+pub fn keep(loaded: &Loaded, dir: &Path) -> Result<(), Failure> {
+    let (Some(file), Some(identity)) = (&loaded.file, &loaded.identity) else { return Ok(()) };
     let text = fsio::read_bounded(file, MAX_FILE)?;
-    let good = dir.join(LAST_GOOD);
-    if fsio::read_bounded(&good, MAX_FILE).is_ok_and(|kept| kept == text)
-        || parse(&String::from_utf8_lossy(&text)).is_err()
-    {
-        return Ok(());
-    }
-    fsio::write_atomic(&good, &text, Durability::Volatile)
+    // What the file itself says, without flags and environment, which may differ from poll to poll.
+    let Ok((config, sources)) = parse(&String::from_utf8_lossy(&text)) else { return Ok(()) };
+    fsio::write_atomic(&dir.join(LAST_GOOD), &text, Durability::Volatile)?;
+    cache::write(dir, identity.clone(), &config, sources["enabled"] == Source::File)
 }
 
 fn merge(mut loaded: Loaded, overrides: &Overrides) -> Result<Loaded, Failure> {

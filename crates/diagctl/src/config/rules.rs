@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::templates::Origins;
 use super::{Config, Section};
 use crate::trigger::{Timer, Trigger};
@@ -12,7 +14,7 @@ use crate::{report, units};
 const PAIR_DELAY: Duration = Duration::from_secs(300);
 
 /// A rule, checked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     /// Its name; state is kept under it.
     pub name: String,
@@ -37,13 +39,15 @@ pub struct Rule {
     /// How snapshot reports are made.
     pub snapshot: Snapshot,
     /// Where keys came from that are not the rule's own, by key.
+    #[serde(skip)]
     pub origins: Origins,
     /// The trigger as it was written, for showing.
+    #[serde(skip)]
     pub declared_trigger: toml::Table,
 }
 
 /// `match`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
     /// The process's role.
     pub role: Option<String>,
@@ -60,7 +64,7 @@ impl Match {
 }
 
 /// `limits` of a rule. Absent means none; the store's budgets hold in any case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitsOfRule {
     /// Time between two captures, at least.
     pub cooldown: Duration,
@@ -71,7 +75,7 @@ pub struct LimitsOfRule {
 }
 
 /// `select`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Select {
     /// Whoever polls first.
     First,
@@ -82,7 +86,7 @@ pub enum Select {
 }
 
 /// `mode`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// Capture.
     Enforce,
@@ -91,7 +95,7 @@ pub enum Mode {
 }
 
 /// `snapshot`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Snapshot {
     /// A forked child dumps.
     Fork,

@@ -2,9 +2,10 @@
 
 use super::{Facts, Outcome, View};
 use crate::config::Section;
+use serde::{Deserialize, Serialize};
 
 /// The keys of `event`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Its name.
     pub name: String,

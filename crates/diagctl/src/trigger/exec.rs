@@ -4,12 +4,13 @@
 use super::{Facts, Outcome, View};
 use crate::config::Section;
 use crate::units;
+use serde::{Deserialize, Serialize};
 
 /// No command holds a poll up for longer.
 const LONGEST_TIMEOUT_MS: u64 = 10_000;
 
 /// The keys of `exec`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
     /// Program and arguments; no shell.
     pub command: Vec<String>,

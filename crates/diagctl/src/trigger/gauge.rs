@@ -2,9 +2,10 @@
 
 use super::{Facts, Outcome, View};
 use crate::config::Section;
+use serde::{Deserialize, Serialize};
 
 /// The keys of `gauge`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gauge {
     /// The name under which it is handed in.
     pub name: String,

@@ -6,9 +6,10 @@ use crate::config::Section;
 use crate::sample::Metric;
 use crate::state::{HighWater as Mark, RuleState};
 use crate::units;
+use serde::{Deserialize, Serialize};
 
 /// The keys of `high_water`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HighWater {
     /// Which figure.
     pub metric: Metric,

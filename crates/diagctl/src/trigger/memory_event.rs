@@ -4,12 +4,13 @@
 use super::{Facts, Outcome, View};
 use crate::config::Section;
 use crate::state::RuleState;
+use serde::{Deserialize, Serialize};
 
 /// Counters that can be named, as cgroup v2 calls them.
 const KNOWN: [&str; 5] = ["max", "high", "oom", "oom_kill", "low"];
 
 /// The keys of `memory_event`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryEvent {
     /// Which counters.
     pub events: Vec<String>,

@@ -4,12 +4,13 @@ use super::{Facts, Outcome, View};
 use crate::config::Section;
 use crate::sample::{Mark, Marks, Metric};
 use crate::units::{self, Amount};
+use serde::{Deserialize, Serialize};
 
 /// The `average` baseline follows the figure with this weight of the newest sample: about the last ten polls.
 const AVERAGE_WEIGHT: f64 = 0.1;
 
 /// What growth is measured against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Baseline {
     /// The figure when the warm-up was over.
     Boot,
@@ -20,7 +21,7 @@ pub enum Baseline {
 }
 
 /// The keys of `memory_growth`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryGrowth {
     /// Which figure of the process.
     pub metric: Metric,

@@ -7,9 +7,10 @@ use super::{Facts, Outcome, View};
 use crate::config::Section;
 use crate::readings::Scope;
 use crate::sample::{Mark, Marks};
+use serde::{Deserialize, Serialize};
 
 /// Which stalls count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// At least one task was stalled.
     Some,
@@ -18,7 +19,7 @@ pub enum Kind {
 }
 
 /// The keys of `memory_pressure`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryPressure {
     /// Whose stalls; the cgroup's where it has the figure, else the host's, when nothing is said.
     pub of: Option<Scope>,

@@ -5,9 +5,10 @@ use super::{Facts, Outcome, View};
 use crate::config::Section;
 use crate::sample::{Mark, Marks, Metric};
 use crate::units::{self, Amount};
+use serde::{Deserialize, Serialize};
 
 /// The keys of `memory_projection`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryProjection {
     /// How far from the limit is too near.
     pub margin: Amount,

@@ -6,12 +6,13 @@ use crate::config::Section;
 use crate::sample::Metric;
 use crate::state::RuleState;
 use crate::units::{self, Amount};
+use serde::{Deserialize, Serialize};
 
 /// A level of a list is armed again below this share of itself, unless the rule says otherwise.
 const REARM_PERCENT: u64 = 90;
 
 /// The keys of `memory_usage`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryUsage {
     /// Which figure.
     pub metric: Metric,

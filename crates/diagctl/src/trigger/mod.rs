@@ -31,6 +31,8 @@ pub use memory_usage::MemoryUsage;
 pub use on_demand::OnDemand;
 pub use timer::Timer;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Section;
 use crate::readings::Readings;
 use crate::sample::{Marks, Metric};
@@ -40,7 +42,7 @@ use crate::state::RuleState;
 pub type Observed = BTreeMap<String, u64>;
 
 /// A condition, possibly composed of others.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Trigger {
     /// Due at intervals.
     Timer(Timer),

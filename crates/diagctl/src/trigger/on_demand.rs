@@ -1,13 +1,14 @@
 //! `on_demand`: a request matched. It gives requests a rule of their own: which reports they get when they name
 //! none, and how far apart they may be.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use super::{Facts, Outcome, View};
 use crate::config::Section;
 
 /// The keys of `on_demand`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnDemand {
     /// Time between two captures of the rule, at least.
     pub min_interval: Duration,

@@ -1,6 +1,7 @@
 //! `timer`: due at intervals. The due time is kept on disk: it survives restarts, and ticks that were missed
 //! coalesce into one.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use super::{Facts, Outcome, View};
@@ -9,7 +10,7 @@ use crate::state::RuleState;
 use crate::units;
 
 /// The keys of `timer`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timer {
     /// Time between two due times.
     pub every: Duration,
