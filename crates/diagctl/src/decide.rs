@@ -118,12 +118,22 @@ pub struct Answer {
     pub observed: Observed,
     /// Milliseconds until it may say something else by itself, where that is known.
     pub wait_ms: Option<u64>,
+    /// Its trigger could not be read at this poll.
+    pub skipped: bool,
 }
 
 impl Answer {
     /// An answer that no rule gives.
     pub fn plain(verdict: Verdict, reason: String) -> Self {
-        Self { rule: String::new(), verdict, reason, guard: None, observed: Observed::new(), wait_ms: None }
+        Self {
+            rule: String::new(),
+            verdict,
+            reason,
+            guard: None,
+            observed: Observed::new(),
+            wait_ms: None,
+            skipped: false,
+        }
     }
 }
 
@@ -210,7 +220,8 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
     let retry_ms = wait_ms.clamp(poll_ms.min(100), LONGEST_WAIT_MS.max(poll_ms));
     if let Some(sample) = samples.processes.get_mut(&process.pid) {
         sample.next_poll = now_ms + retry_ms;
-        let refused = answers.iter().filter(|a| a.verdict > Verdict::Idle && a.verdict < Verdict::Granted);
+        let refused =
+            answers.iter().filter(|a| a.skipped || (a.verdict > Verdict::Idle && a.verdict < Verdict::Granted));
         sample.refusals = refused.map(|a| (a.rule.clone(), refused_as(a))).collect();
     }
     Decision { plans, answers, retry_ms }
@@ -218,7 +229,7 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
 
 fn refused_as(answer: &Answer) -> Refused {
     Refused {
-        verdict: answer.verdict.name().to_owned(),
+        verdict: if answer.skipped { "skipped" } else { answer.verdict.name() }.to_owned(),
         guard: answer.guard.map(str::to_owned),
         reason: answer.reason.clone(),
     }
@@ -318,6 +329,7 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
         guard: None,
         observed,
         wait_ms,
+        skipped: false,
     };
     if let Some(pair) = marks.pair {
         return second_of_pair(input, rule, pair, state);
@@ -338,7 +350,9 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
                     (answer(Verdict::Idle, facts.reason, facts.observed, wait), None)
                 }
                 Outcome::Unreadable(why) => {
-                    (answer(Verdict::Idle, format!("skipped: {why}"), Observed::new(), Some(config.poll_ms())), None)
+                    let reason = format!("skipped: {why}");
+                    let skipped = answer(Verdict::Idle, reason, Observed::new(), Some(config.poll_ms()));
+                    (Answer { skipped: true, ..skipped }, None)
                 }
                 Outcome::Holds(_) => unreachable!("handled above"),
             };
@@ -419,6 +433,7 @@ fn second_of_pair(input: Input<'_>, rule: &Rule, pair: Pair, state: &mut State) 
         guard,
         observed: Observed::new(),
         wait_ms,
+        skipped: false,
     };
     let reason = format!("second of a pair, {} after the first", duration(ms(rule.pair_delay.unwrap_or_default())));
     let late = now.store_ms.saturating_sub(pair.due);
@@ -495,6 +510,7 @@ fn answer_request(input: Input<'_>, request: &Request, state: &State) -> (Answer
         guard,
         observed: BTreeMap::new(),
         wait_ms,
+        skipped: false,
     };
     let reports = match (request.reports.is_empty(), rule) {
         (true, Some(rule)) => rule.reports.clone(),

@@ -203,7 +203,7 @@ pub struct Sample {
     /// And why.
     #[serde(default)]
     pub reason: String,
-    /// Rules that would not let a capture through although their condition holds, and why, by name.
+    /// Rules that could not be read, or would not let a capture through although their condition holds, and why, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<String, Refused>,
     /// What triggers remember of this process, by rule and path.
@@ -229,7 +229,7 @@ pub struct Mark {
 /// How a rule refused at the last poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// `pending`, `cooldown`, `throttled` or `guarded`.
+    /// `skipped`, `pending`, `cooldown`, `throttled` or `guarded`.
     pub verdict: String,
     /// The guard, when it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -98,7 +98,10 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         return refused(cx, &Answer::plain(Verdict::Disabled, reason), 60_000.max(config.poll_ms()));
     }
     let store = cx.open(Access::Create)?;
-    store.check_filesystem(config)?;
+    if let Some(why) = store.unsafe_filesystem(config)? {
+        let guarded = Answer { guard: Some("filesystem"), ..Answer::plain(Verdict::Guarded, why) };
+        return refused(cx, &guarded, 60_000.max(config.poll_ms()));
+    }
     config::keep(&cx.loaded, store.dir())?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let stat = cx.proc.stat(args.pid).map_err(|why| {

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use super::output::Done;
 use super::{Context, Failure};
-use crate::config::{self, DEFAULT_FILE, Overrides};
+use crate::config::{self, DEFAULT_FILE, Overrides, Problem};
 use crate::exit_code::Exit;
+use crate::proc::Proc;
 
 /// Check, show or begin a configuration
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,9 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// The file is for another machine: do not hold its thresholds against this one's memory
+        #[arg(long)]
+        elsewhere: bool,
     },
     /// Show what is in force, and where each value comes from
     Show {
@@ -48,7 +52,7 @@ enum Command {
 /// The commands that have to work when the configuration does not.
 pub fn without_loading(args: &Args, named: Option<&Path>) -> Option<Result<Done, Failure>> {
     match &args.command {
-        Command::Check { file, json } => Some(check(file.as_deref().or(named), *json)),
+        Command::Check { file, json, elsewhere } => Some(check(file.as_deref().or(named), *json, *elsewhere)),
         Command::Init { output: None } => Some(Ok(Done::text(config::EXAMPLE.to_owned()))),
         Command::Init { output: Some(path) } => Some(init(path)),
         Command::Show { .. } => None,
@@ -63,13 +67,19 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 }
 
 // What flags and environment override is not looked at, but for values that would stop every other command.
-fn check(file: Option<&Path>, json: bool) -> Result<Done, Failure> {
+fn check(file: Option<&Path>, json: bool, elsewhere: bool) -> Result<Done, Failure> {
     let loaded = match config::load(file, &Overrides::default()) {
         Ok(loaded) => loaded,
         Err(failure) if json && failure.exit == Exit::Config => return problems(file, &failure),
         Err(failure) => return Err(failure),
     };
     super::overrides(None)?;
+    let memory = Proc::default().meminfo().ok().and_then(|info| info.get("MemTotal").copied());
+    let doubts = loaded.config.doubts(memory.filter(|_| !elsewhere).unwrap_or(u64::MAX));
+    if !doubts.is_empty() {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        return if json { told(path, &doubts) } else { Err(config::invalid(path, &doubts)) };
+    }
     let rules = loaded.config.rules.len();
     let shown = loaded.file.as_ref().map(|path| path.display().to_string());
     let value = json!({ "schema": 1, "ok": true, "file": shown, "rules": rules, "problems": [] });
@@ -85,10 +95,14 @@ fn check(file: Option<&Path>, json: bool) -> Result<Done, Failure> {
 fn problems(file: Option<&Path>, failure: &Failure) -> Result<Done, Failure> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
     let found = std::fs::read_to_string(path).ok().and_then(|text| config::parse(&text).err());
-    let list: Vec<_> = match found {
-        Some(found) => found.iter().map(|p| json!({ "path": p.path, "message": p.message, "hint": p.hint })).collect(),
-        None => vec![json!({ "path": null, "message": failure.message, "hint": failure.hint })],
-    };
+    let unreadable =
+        || vec![Problem { path: String::new(), message: failure.message.clone(), hint: failure.hint.clone() }];
+    told(path, &found.unwrap_or_else(unreadable))
+}
+
+fn told(path: &Path, problems: &[Problem]) -> Result<Done, Failure> {
+    let list: Vec<_> =
+        problems.iter().map(|p| json!({ "path": p.path, "message": p.message, "hint": p.hint })).collect();
     let value = json!({ "schema": 1, "ok": false, "file": path.display().to_string(), "problems": list });
     Ok(Done::json(&value)?.with_exit(Exit::Config))
 }
@@ -113,7 +127,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("diagctl.toml");
         init(&path).unwrap();
-        check(Some(&path), false).unwrap();
+        check(Some(&path), false, true).unwrap();
         std::fs::write(&path, "mine").unwrap();
         assert!(init(&path).unwrap_err().hint.unwrap().contains("never overwritten"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
@@ -124,10 +138,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("diagctl.toml");
         std::fs::write(&path, "colour = 1\npoll_interval = \"10\"\n").unwrap();
-        let failure = check(Some(&path), false).unwrap_err();
+        let failure = check(Some(&path), false, true).unwrap_err();
         assert_eq!(failure.exit, Exit::Config);
         assert!(failure.message.contains("colour") && failure.message.contains("poll_interval"), "{failure}");
-        let done = check(Some(&path), true).unwrap();
+        let done = check(Some(&path), true, true).unwrap();
         assert!(format!("{done:?}").contains("Config"), "{done:?}");
     }
 }

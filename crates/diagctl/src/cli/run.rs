@@ -55,7 +55,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         return not_granted("switched off (DIAGCTL_ENABLED, or enabled in the configuration)");
     }
     let store = cx.open(Access::Create)?;
-    store.check_filesystem(config)?;
+    if let Some(why) = store.unsafe_filesystem(config)? {
+        return not_granted(&why);
+    }
     let (lease, file) = Lease::open(store.dir(), store.owner())?;
     if !lease.try_take()? {
         return not_granted("another process holds the lease; `diagctl status` names it");

@@ -84,7 +84,7 @@ struct RuleStatus {
     name: String,
     trigger: &'static str,
     dry_run: bool,
-    /// `idle`, `pending`, `cooldown`, `throttled` or `guarded`: the strongest, over the processes that poll.
+    /// `idle`, `skipped` (its trigger cannot be read), `pending`, `cooldown`, `throttled` or `guarded`: the strongest, over the processes that poll.
     state: String,
     /// The guard, or how long the condition has held and must hold.
     detail: Option<String>,
@@ -207,10 +207,11 @@ fn rule_status(rule: &Rule, marks: Option<&RuleState>, polling: &[&Sample], now_
 // What the polling processes were told: a guard says more than a budget, a budget more than a condition that has yet to hold.
 fn told(rule: &Rule, polling: &[&Sample]) -> (String, Option<String>, Option<u64>) {
     let refusals = || polling.iter().filter_map(|sample| Some((*sample, sample.refusals.get(&rule.name)?)));
-    for verdict in ["guarded", "throttled", "cooldown", "pending"] {
+    for verdict in ["guarded", "throttled", "cooldown", "pending", "skipped"] {
         let Some((sample, refused)) = refusals().find(|(_, refused)| refused.verdict == verdict) else { continue };
         let detail = match (&refused.guard, sample.holding.get(&rule.name)) {
             (Some(guard), _) => Some(format!("by {guard}")),
+            _ if verdict == "skipped" => Some(refused.reason.trim_start_matches("skipped").to_owned()),
             (None, Some(held)) if verdict == "pending" => {
                 let held_ms = held.last.saturating_sub(held.since);
                 Some(format!("{} of {}", super::times::age(0, held_ms), duration(ms(rule.hold_for))))

@@ -3,6 +3,7 @@
 //! Flag beats environment beats file beats default. Every problem is reported at once, with its key path and a hint.
 
 mod cache;
+mod doubts;
 mod reader;
 mod rules;
 mod templates;
@@ -340,7 +341,8 @@ fn merge(mut loaded: Loaded, overrides: &Overrides) -> Result<Loaded, Failure> {
     Ok(loaded)
 }
 
-fn invalid(path: &Path, problems: &[Problem]) -> Failure {
+/// All problems of a file as one failure.
+pub fn invalid(path: &Path, problems: &[Problem]) -> Failure {
     let count = match problems.len() {
         1 => "1 problem".to_owned(),
         n => format!("{n} problems"),

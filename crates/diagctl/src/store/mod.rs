@@ -143,18 +143,19 @@ impl Store {
         Ok((stats.available_space(), stats.total_space()))
     }
 
-    /// Refuses a filesystem on which `flock` may not exclude other machines, unless the operator forces it.
-    pub fn check_filesystem(&self, config: &Config) -> Result<(), Failure> {
+    /// Why the store must not be used where it is: on this filesystem `flock` may not exclude other machines, and the operator
+    /// has not forced it.
+    pub fn unsafe_filesystem(&self, config: &Config) -> Result<Option<String>, Failure> {
         let stats =
             rustix::fs::statfs(&self.dir).map_err(|e| Failure::io("examine the filesystem of", &self.dir, e.into()))?;
-        match unsafe_filesystem(stats.f_type) {
-            Some(name) if !config.allow_network_filesystem => Err(Failure::failed(format!(
-                "the store {} is on {name}, where flock(2) may not keep two dumpers apart",
+        let name = unsafe_filesystem(stats.f_type).filter(|_| !config.allow_network_filesystem);
+        Ok(name.map(|name| {
+            format!(
+                "the store {} is on {name}, where flock(2) may not keep two dumpers apart; use a local filesystem, or set \
+                 allow_network_filesystem = true if the lock is known to work there",
                 self.dir.display()
-            ))
-            .hint("use a local filesystem; or set allow_network_filesystem = true if the lock is known to work there")),
-            _ => Ok(()),
-        }
+            )
+        }))
     }
 
     /// Moves something that is not trusted out of the way, under a name that says what it was.

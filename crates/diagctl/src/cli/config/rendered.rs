@@ -46,8 +46,11 @@ pub fn text(loaded: &Loaded) -> String {
         text.push_str(&format!("\n[reports.{name}]\n{}", lines(&report)));
     }
     let from = source(loaded, "rules");
-    for rule in loaded.config.rules.iter().map(rule) {
-        text.push_str(&format!("\n[[rules]]  # {from}\n{}", lines(&rule)));
+    for declared in &loaded.config.rules {
+        text.push_str(&format!("\n[[rules]]  # {from}\n{}", lines(&rule(declared))));
+        for (key, origin) in &declared.origins {
+            text.push_str(&format!("# {key} is from {origin}\n"));
+        }
     }
     text
 }
@@ -100,6 +103,7 @@ fn rule(rule: &Rule) -> Value {
     json!({
         "name": rule.name,
         "reports": rule.reports,
+        "origins": rule.origins,
         "trigger": rule.declared_trigger,
         "match": { "role": rule.matching.role, "name": rule.matching.name },
         "for": duration(rule.hold_for),
@@ -152,7 +156,8 @@ fn amount(value: Amount) -> Value {
 }
 
 fn lines(table: &Value) -> String {
-    let entries = table.as_object().into_iter().flatten().filter(|(_, value)| !is_empty(value));
+    // Origins are no key of a rule; in text they are comments.
+    let entries = table.as_object().into_iter().flatten().filter(|(key, value)| !is_empty(value) && *key != "origins");
     entries.map(|(key, value)| format!("{key} = {}\n", toml(value))).collect()
 }
 
@@ -224,6 +229,7 @@ mod tests {
     fn what_is_shown_reads_back_as_the_same_configuration() {
         for document in ["", EXAMPLE, ODD] {
             let mut loaded = loaded(document);
+            loaded.config.rules.iter_mut().for_each(|rule| rule.origins.clear());
             let shown = text(&loaded);
             let (mut again, _) = parse(&shown).unwrap_or_else(|p| panic!("{p:?} in\n{shown}"));
             // A window without a count means nothing, and the default rule has another than parsed ones.

@@ -73,7 +73,8 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
 fn rule(rule: &RuleStatus) -> Vec<String> {
     let mut state = rule.state.clone();
     if let Some(detail) = &rule.detail {
-        state.push_str(&format!(" {detail}"));
+        // A reason begins with its own colon.
+        state.push_str(&if detail.starts_with(':') { detail.clone() } else { format!(" {detail}") });
     }
     if let Some(left) = rule.left_ms {
         state.push_str(&format!(", {} left", duration(left)));
