@@ -80,7 +80,7 @@ impl MemoryCgroup {
         self.dir
             .ancestors()
             .take_while(|dir| dir.starts_with(&self.mount))
-            .filter_map(|dir| fs::read_to_string(dir.join(file)).ok()?.trim().parse::<u64>().ok())
+            .filter_map(|dir| read(&dir.join(file)).ok()?.trim().parse::<u64>().ok())
             // v1 writes "no limit" as the largest multiple of a page.
             .filter(|limit| *limit < 1 << 60)
             .min()

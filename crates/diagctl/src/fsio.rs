@@ -67,7 +67,8 @@ fn require_regular(file: &File, path: &Path) -> Result<(), Failure> {
 /// Reads a whole file, refusing one that is larger than `max` bytes.
 pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, Failure> {
     let file = open_read(path)?;
-    let mut data = Vec::new();
+    let length = file.metadata().map_or(0, |meta| meta.len()).min(max);
+    let mut data = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     file.take(max + 1).read_to_end(&mut data).map_err(|e| Failure::io("read", path, e))?;
     if data.len() as u64 > max {
         return Err(Failure::failed(format!("{} is larger than {max} bytes", path.display()))
@@ -106,7 +107,12 @@ pub fn write_atomic(path: &Path, data: &[u8], durability: Durability) -> Result<
 pub fn overwrite(path: &Path, data: &[u8]) -> Result<(), Failure> {
     let mut file = open_or_create(path, false)?;
     widen_like_parent(&file, path)?;
-    file.write_all(data).and_then(|()| file.set_len(data.len() as u64)).map_err(|e| Failure::io("write", path, e))
+    file.write_all(data).map_err(|e| Failure::io("write", path, e))?;
+    let length = data.len() as u64;
+    if file.metadata().is_ok_and(|meta| meta.len() > length) {
+        file.set_len(length).map_err(|e| Failure::io("shorten", path, e))?;
+    }
+    Ok(())
 }
 
 fn write_and_rename(temp: &Path, path: &Path, data: &[u8], durability: Durability) -> Result<(), Failure> {
@@ -239,7 +245,10 @@ pub fn random_hex() -> Result<String, Failure> {
 
 /// A random number from the kernel.
 pub fn random_u64() -> Result<u64, Failure> {
-    getrandom::u64().map_err(|e| Failure::failed(format!("cannot get random bytes from the kernel: {e}")))
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Failure::failed(format!("cannot get random bytes from the kernel: {e}")))?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// What a file occupies for accounting: whole 4 KiB blocks, known at once and the same on every filesystem

@@ -158,7 +158,7 @@ impl Lease {
     /// Trying to lock again would not tell, for that succeeds on a description that holds it as on a free file.
     pub fn is_held(&self) -> Result<bool, Failure> {
         let path = PathBuf::from(format!("/proc/self/fdinfo/{}", self.fd));
-        let text = fs::read_to_string(&path).map_err(|e| Failure::io("read", &path, e))?;
+        let text = crate::proc::read(&path).map_err(Failure::failed)?;
         Ok(text.lines().any(|line| {
             line.strip_prefix("lock:").is_some_and(|lock| {
                 let mut words = lock.split_whitespace();

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A mounted procfs, or a directory that looks like one.
@@ -103,9 +104,12 @@ impl Proc {
 
 /// Reads a small text file; the error names the path. Bytes that are not UTF-8 are replaced.
 pub fn read(path: &Path) -> Result<String, String> {
-    fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .map_err(|e| format!("cannot read {}: {e}", path.display()))
+    // The files of /proc tell no length; `fs::read` would feel its way in many small reads.
+    let mut bytes = Vec::with_capacity(4096);
+    fs::File::open(path)
+        .and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes))
+        .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
 /// The `Key: number kB` lines of a file, in bytes.

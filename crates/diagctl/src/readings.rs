@@ -88,6 +88,8 @@ impl Readings {
                 stalls |= matches!(trigger, Trigger::MemoryPressure(_));
             });
         }
+        wanted.metrics.sort_unstable();
+        wanted.metrics.dedup();
         let mut readings = Self { memory: Memory::read(proc, cgroups, pid, &wanted), ..Self::default() };
         if counters {
             readings.counters = cgroups.memory_of(proc, pid).and_then(|group| group.events());

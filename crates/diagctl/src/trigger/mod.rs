@@ -24,7 +24,7 @@ pub use exec::Exec;
 pub use gauge::Gauge;
 pub use high_water::HighWater;
 pub use memory_event::MemoryEvent;
-pub use memory_growth::MemoryGrowth;
+pub use memory_growth::{Baseline, MemoryGrowth};
 pub use memory_pressure::MemoryPressure;
 pub use memory_projection::MemoryProjection;
 pub use memory_usage::MemoryUsage;
@@ -245,11 +245,16 @@ impl Trigger {
         let mut metrics = Vec::new();
         self.visit(&mut |trigger| match trigger {
             Self::MemoryUsage(usage) => metrics.push(usage.metric),
-            Self::MemoryGrowth(growth) => metrics.extend([growth.metric, Metric::ParentRss]),
+            Self::MemoryGrowth(growth) => {
+                metrics.push(growth.metric);
+                metrics.extend((growth.baseline == Baseline::Primary).then_some(Metric::ParentRss));
+            }
             Self::HighWater(high_water) => metrics.push(high_water.metric),
             Self::MemoryProjection(_) => metrics.push(Metric::WorkingSet),
             _ => {}
         });
+        metrics.sort_unstable();
+        metrics.dedup();
         metrics
     }
 
