@@ -77,6 +77,6 @@ class RequestTest < E2E::Case
 
   # The first poll has made the store.
   def polling_puma(**options)
-    puma(**options).tap { wait_until("the first poll") { File.exist?(File.join(@store, "samples.json")) } }
+    puma(**options).tap { wait_until("the first poll") { Dir.exist?(File.join(@store, "samples")) && !Dir.empty?(File.join(@store, "samples")) } }
   end
 end

@@ -132,7 +132,7 @@ class SignalsTest < E2E::Case
     wait_until("a first poll", tell: script.method(:log)) do
       raise "the script ended\n#{script.log}" unless E2E::Processes.alive?(script.pid)
 
-      File.exist?(File.join(@store, "samples.json"))
+      Dir.exist?(File.join(@store, "samples")) && !Dir.empty?(File.join(@store, "samples"))
     end
     script
   end

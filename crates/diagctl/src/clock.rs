@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::exit_code::Exit;
+use crate::sys;
 
 /// A wall clock this far behind what `CLOCK_BOOTTIME` says has been set back, not slewed. Milliseconds.
 const STEP_TOLERANCE_MS: i64 = 5_000;
@@ -58,10 +59,7 @@ impl Reading {
             Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
             Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
         };
-        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let boot_ms =
-            u64::try_from(boot.tv_sec).unwrap_or(0) * 1000 + u64::try_from(boot.tv_nsec).unwrap_or(0) / 1_000_000;
-        Self { wall_ms, boot_ms, boot_id }
+        Self { wall_ms, boot_ms: sys::boottime_ms(), boot_id }
     }
 }
 

@@ -167,6 +167,8 @@ pub struct Decision {
     pub answers: Vec<Answer>,
     /// Milliseconds until the next poll is worth while.
     pub retry_ms: u64,
+    /// A rule chooses among processes, and the samples have only the polling one: decide again with all of them.
+    pub needs_others: bool,
 }
 
 impl Decision {
@@ -224,7 +226,7 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
             answers.iter().filter(|a| a.skipped || (a.verdict > Verdict::Idle && a.verdict < Verdict::Granted));
         sample.refusals = refused.map(|a| (a.rule.clone(), refused_as(a))).collect();
     }
-    Decision { plans, answers, retry_ms }
+    Decision { plans, answers, retry_ms, needs_others: samples.others_wanted }
 }
 
 fn refused_as(answer: &Answer) -> Refused {
@@ -390,6 +392,7 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
         }
         None => {}
     }
+    samples.others_wanted |= samples.only_own && rule.select != Select::First;
     if let Some(chosen) = chosen_instead(rule, process, &marks, samples, now_ms, config.poll_ms()) {
         let reason = format!("{}; process {chosen} is to take it (select)", facts.reason);
         return (answer(Verdict::Idle, reason, facts.observed, Some(config.poll_ms())), None);

@@ -17,7 +17,10 @@ use crate::sample::Metric;
 use crate::state;
 use crate::store::requests::Request;
 use crate::store::retention::Pressure;
-use crate::store::state_files::{load_samples, load_state, save_samples, waiting_requests};
+use crate::store::state_files::{
+    forget_old_samples, load_execs, load_own_sample, load_samples, load_state, save_execs, save_sample,
+    waiting_requests,
+};
 use crate::store::{Store, events, requests, sweep};
 use crate::trigger::Exec;
 
@@ -61,13 +64,19 @@ impl Poll<'_> {
         let guard = self.store.lock()?;
         let (mut state, fresh) = load_state(self.store)?;
         let now = self.cx.now(&state);
-        let mut samples = load_samples(self.store);
+        let pid = self.process.pid;
+        let mut samples = load_own_sample(self.store, pid);
         let requests = waiting_requests(self.store, now.store_ms)?;
         let before = state.clone();
         let last = samples.processes.get(&self.process.pid).map(|s| s.verdict.clone());
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..figures };
         let input = self.input(&requests, &figures, &now);
-        let decision = decide::decide(input, &mut state, &mut samples);
+        let mut decision = decide::decide(input, &mut state, &mut samples);
+        if decision.needs_others {
+            state = before.clone();
+            samples = load_samples(self.store);
+            decision = decide::decide(input, &mut state, &mut samples);
+        }
         let strongest = decision.strongest();
         let paused = state.paused.as_ref().filter(|p| p.holds(now.store_ms)).map(|p| p.reason(now.store_ms));
         let (verdict, reason) = match &paused {
@@ -85,7 +94,11 @@ impl Poll<'_> {
         if fresh || state != before {
             state::save(self.store.dir(), &state)?;
         }
-        save_samples(self.store, &samples)?;
+        save_sample(self.store, pid, &samples)?;
+        if last.is_none() {
+            // A process that is new here: a good moment to forget those that it may have replaced.
+            forget_old_samples(self.store, now.store_ms);
+        }
         let recorded = Recorded::of(self.process, self.readings, now.store_ms);
         recording::append(self.store, self.cx.config().retention.max_use, &recorded);
         // A refusal is told once, when it begins; a grant is told when it is one.
@@ -170,14 +183,14 @@ impl Poll<'_> {
     /// Keeps what the process was told in the end, and tells a refusal that is news.
     pub fn note(&self, answer: &Answer) -> Result<(), Failure> {
         let _guard = self.store.lock()?;
-        let mut samples = load_samples(self.store);
+        let mut samples = load_own_sample(self.store, self.process.pid);
         let mut news = true;
         if let Some(sample) = samples.processes.get_mut(&self.process.pid) {
             news = sample.verdict != answer.verdict.name();
             answer.verdict.name().clone_into(&mut sample.verdict);
             sample.reason.clone_from(&answer.reason);
         }
-        save_samples(self.store, &samples)?;
+        save_sample(self.store, self.process.pid, &samples)?;
         if news || answer.verdict == Verdict::Granted {
             self.tell(answer);
         }
@@ -275,16 +288,16 @@ pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BT
         let _guard = store.lock()?;
         let (state, _) = load_state(store)?;
         let now_ms = cx.now(&state).store_ms;
-        let mut samples = load_samples(store);
+        let mut last_runs = load_execs(store);
         let is_due = |key: &String, exec: &Exec| {
-            samples.execs.get(key).is_none_or(|last| now_ms.saturating_sub(*last) >= exec.every_ms)
+            last_runs.get(key).is_none_or(|last| now_ms.saturating_sub(*last) >= exec.every_ms)
         };
         let due: Vec<_> = declared.into_iter().filter(|(key, exec)| is_due(key, exec)).collect();
         for (key, _) in &due {
-            samples.execs.insert(key.clone(), now_ms);
+            last_runs.insert(key.clone(), now_ms);
         }
         if !due.is_empty() {
-            save_samples(store, &samples)?;
+            save_execs(store, &last_runs)?;
         }
         due
     };

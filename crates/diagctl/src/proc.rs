@@ -7,6 +7,8 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::sys;
+
 /// A mounted procfs, or a directory that looks like one.
 #[derive(Clone, Debug)]
 pub struct Proc {
@@ -80,7 +82,7 @@ impl Proc {
         let path = self.pid(pid).join("statm");
         let pages = read(&path)?.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
         pages
-            .map(|pages| pages * rustix::param::page_size() as u64)
+            .map(|pages| pages * sys::page_size())
             .ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
     }
 

@@ -171,7 +171,7 @@ mod tests {
         let (config, _) = crate::config::parse(rules).unwrap();
         let proc = Proc::at(&dir.path().join("proc"));
         let readings = Readings::take(&proc, &CgroupRoot::at(&dir.path().join("cg")), 9, &config.rules);
-        let page = rustix::param::page_size() as u64;
+        let page = crate::sys::page_size();
         let expected = [
             (Metric::Rss, 100 * page),
             (Metric::Anon, 300 << 10),

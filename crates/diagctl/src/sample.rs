@@ -1,6 +1,6 @@
 //! What is known of the polling processes: memory figures of one poll, and the last sample of each process.
 //!
-//! Owns `<dir>/samples.json`, which is volatile: it is never synced, and losing it costs one `for` period and the
+//! Owns `<dir>/samples/<pid>.json`, which are volatile: they are never synced, and losing one costs one `for` period and the
 //! knowledge of which process is largest. What must survive is in `state.json`.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::proc::figures;
 const STALE_INTERVALS: u64 = 3;
 
 /// Processes that have not polled for this long are forgotten. Milliseconds.
-const FORGET_AFTER_MS: u64 = 3_600_000;
+pub const FORGET_AFTER_MS: u64 = 3_600_000;
 
 /// A memory figure that a trigger can look at. All in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -132,9 +132,13 @@ impl Memory {
     }
 
     fn read_host(&mut self, proc: &Proc) {
-        let host = proc.meminfo().unwrap_or_default();
+        let text = proc.read("meminfo").unwrap_or_default();
+        // Two of some fifty lines; the others are not looked at.
         let figure = |key: &str| {
-            host.get(key).copied().ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()))
+            let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+            line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+                .map(|kilobytes| kilobytes * 1024)
+                .ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()))
         };
         self.host_total = figure("MemTotal").unwrap_or(0);
         let available = figure("MemAvailable");
@@ -169,15 +173,15 @@ fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
     Ok(all.get("Private_Clean").unwrap_or(&0) + all.get("Private_Dirty").unwrap_or(&0))
 }
 
-/// The last sample of every polling process.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// The last samples of polling processes.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples {
     /// By pid.
-    #[serde(default)]
     pub processes: BTreeMap<u32, Sample>,
-    /// When each command of an `exec` trigger ran last, by rule and path.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub execs: BTreeMap<String, u64>,
+    /// Only the polling process is among them: which of several processes is to be taken cannot be told.
+    pub only_own: bool,
+    /// A rule had to choose among processes and could not.
+    pub others_wanted: bool,
 }
 
 /// One process as it was at its last poll. Times are on the store's time line, in milliseconds.
@@ -304,7 +308,7 @@ mod tests {
             .unwrap();
         let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true };
         let memory = Memory::read(&proc, &CgroupRoot::at(dir.path()), 7, &wanted);
-        assert_eq!(memory.get(Metric::Rss), Ok(75 * rustix::param::page_size() as u64));
+        assert_eq!(memory.get(Metric::Rss), Ok(75 * crate::sys::page_size()));
         assert_eq!(memory.get(Metric::Uss), Ok(30 * 1024));
         assert_eq!(memory.get(Metric::Pss), Ok(200 * 1024));
         assert_eq!(memory.get(Metric::HostUsed), Ok(600 * 1024));

@@ -154,6 +154,22 @@ fn the_largest_process_takes_it_and_one_that_stops_polling_does_not_keep_it() {
 }
 
 #[test]
+fn a_choice_among_processes_asks_for_all_of_them_and_nothing_else_does() {
+    for (select, mode, asked) in
+        [("first", "enforce", false), ("largest", "enforce", true), ("largest", "dry_run", true)]
+    {
+        let body = format!(
+            "select = \"{select}\"\nmode = \"{mode}\"\ntrigger.timer = {{ every = \"60s\", initial_delay = \"4s\" }}"
+        );
+        let mut world = World::new(&rule(&body));
+        world.samples.only_own = true;
+        assert!(!world.poll(1, 10).needs_others);
+        world.pass(4000);
+        assert_eq!(world.poll(1, 10).needs_others, asked, "{select} {mode}");
+    }
+}
+
+#[test]
 fn round_robin_takes_turns() {
     let mut world = World::new(&rule("select = \"round_robin\"\ntrigger.timer = { every = \"3s\" }"));
     let mut turns = Vec::new();

@@ -3,7 +3,7 @@
 //! ```text
 //! FORMAT                 the version of this layout
 //! lease.lock lease.json  see `lease`
-//! state.lock state.json samples.json   see `state` and `sample`; state.lock guards every small file
+//! state.lock state.json samples/<pid>.json   see `state` and `sample`; state.lock guards every small file
 //! requests/              on-demand requests, one file each
 //! staging/<id>/          a capture being written
 //! reports/<id>/          published captures, the truth
@@ -37,7 +37,7 @@ use crate::fsio::{self, Durability, LockFile};
 /// The layout that this program writes.
 const FORMAT: u32 = 1;
 
-const SUBDIRS: [&str; 5] = ["staging", "reports", "requests", "quarantine", "trash"];
+const SUBDIRS: [&str; 6] = ["staging", "reports", "requests", "samples", "quarantine", "trash"];
 
 /// Names that may be in a directory that is about to become a store.
 const HARMLESS: [&str; 3] = ["lease.lock", "state.lock", "lost+found"];

@@ -1,9 +1,14 @@
 //! The small files that the engine works on, loaded and saved: state, samples, waiting requests.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
 use crate::clock::{Anchor, Reading};
 use crate::error::Failure;
 use crate::fsio;
-use crate::sample::Samples;
+use crate::sample::{FORGET_AFTER_MS, Sample, Samples};
 use crate::state::{self, Found, State};
 use crate::store::requests::Request;
 use crate::store::{Store, events, index, requests};
@@ -26,16 +31,59 @@ pub fn load_state(store: &Store) -> Result<(State, bool), Failure> {
     Ok((state, true))
 }
 
-/// What is known of the polling processes; nothing where the file is missing, or torn by a crash.
+/// What is known of all polling processes.
 pub fn load_samples(store: &Store) -> Samples {
-    let data = fsio::read_bounded(&store.path("samples.json"), 16 << 20).unwrap_or_default();
+    let pids = std::fs::read_dir(store.path("samples")).into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.strip_suffix(".json")?.parse().ok()
+    });
+    Samples { processes: pids.filter_map(|pid| Some((pid, load_sample(store, pid)?))).collect(), ..Samples::default() }
+}
+
+/// What is known of one process, which is all that most polls need; nothing where the file is missing, or torn by a crash.
+pub fn load_own_sample(store: &Store, pid: u32) -> Samples {
+    let own = load_sample(store, pid).map(|sample| (pid, sample));
+    Samples { processes: own.into_iter().collect(), only_own: true, ..Samples::default() }
+}
+
+fn load_sample(store: &Store, pid: u32) -> Option<Sample> {
+    let data = fsio::read_bounded(&sample_path(store, pid), 1 << 20).ok()?;
+    serde_json::from_slice(&data).ok()
+}
+
+fn sample_path(store: &Store, pid: u32) -> PathBuf {
+    store.path("samples").join(format!("{pid}.json"))
+}
+
+/// Keeps the sample of one process. Under the state lock.
+pub fn save_sample(store: &Store, pid: u32, samples: &Samples) -> Result<(), Failure> {
+    let Some(sample) = samples.processes.get(&pid) else { return Ok(()) };
+    fsio::overwrite(&sample_path(store, pid), &encode("a sample", sample)?)
+}
+
+/// Forgets processes that have not polled for long.
+pub fn forget_old_samples(store: &Store, now_ms: u64) {
+    for (pid, sample) in load_samples(store).processes {
+        if now_ms.saturating_sub(sample.last_seen) >= FORGET_AFTER_MS {
+            // It is in nobody's way if it stays.
+            let _ = std::fs::remove_file(sample_path(store, pid));
+        }
+    }
+}
+
+/// When each command of an `exec` trigger ran last, by rule and path.
+pub fn load_execs(store: &Store) -> BTreeMap<String, u64> {
+    let data = fsio::read_bounded(&store.path("execs.json"), 1 << 20).unwrap_or_default();
     serde_json::from_slice(&data).unwrap_or_default()
 }
 
-/// Keeps what is known of the polling processes. Under the state lock.
-pub fn save_samples(store: &Store, samples: &Samples) -> Result<(), Failure> {
-    let data = serde_json::to_vec(samples).map_err(|e| Failure::failed(format!("cannot encode samples.json: {e}")))?;
-    fsio::overwrite(&store.path("samples.json"), &data)
+/// Keeps when commands ran. Under the state lock.
+pub fn save_execs(store: &Store, execs: &BTreeMap<String, u64>) -> Result<(), Failure> {
+    fsio::overwrite(&store.path("execs.json"), &encode("execs.json", execs)?)
+}
+
+fn encode(what: &str, value: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(value).map_err(|e| Failure::failed(format!("cannot encode {what}: {e}")))
 }
 
 /// The requests that wait. Those for which nobody waits any more are taken out on the way.
