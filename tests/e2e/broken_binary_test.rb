@@ -36,6 +36,14 @@ class BrokenBinaryTest < E2E::Case
     assert_operator server.diagctl_lines.size, :<=, 3, server.log
   end
 
+  def test_binary_that_hangs_leaves_nothing_behind_in_a_cluster
+    server = puma(env: env(DIAGCTL_BIN: fake(FAKES.fetch("hangs"))), workers: 2)
+    hanging = -> { E2E::Processes.descendants.count { |process| process.argv.first == "sleep" } }
+    wait_until("both workers poll", tell: server.method(:log)) { hanging.call == 2 }
+    server.stop(deadline: 20)
+    wait_until("nothing is left running", deadline: 5) { E2E::Processes.descendants.empty? }
+  end
+
   private
 
   def fake(script)

@@ -105,6 +105,19 @@ class DumpTest < Minitest::Test
     assert_match(/--failed=heap_dump=`diagctl put` was killed by SIGKILL/, finalize_line)
   end
 
+  def test_in_process_a_put_ends_with_the_thread_that_fed_it
+    thread = Thread.new do
+      capture(reports: { "heap_dump" => "snapshot" }, snapshot: "in_process", put: 'echo $$ > "$dir/pid"; exec sleep 60')
+    end
+    path = File.join(@store, "pid")
+    pid = eventually("put runs") { File.size?(path) && File.read(path).to_i }
+    eventually("the pipe is full") { thread.stop? }
+    thread.kill.join
+    assert_raises(Errno::ECHILD) { Process.wait(pid) }
+    assert lease_free?
+    refute(Thread.list.any? { |left| left.name == "diagctl watchdog" && left.join(1).nil? })
+  end
+
   def test_the_lease_is_the_dumpers_and_ends_with_it
     capture(reports: { "heap_dump" => "snapshot" }, put: "exec sleep 30")
     child = eventually("the dumper") { @agent.child }

@@ -9,6 +9,7 @@ require "json"
 require "open3"
 require "rbconfig"
 require "socket"
+require "timeout"
 
 # Collects what a Log says.
 class RecordingLogger

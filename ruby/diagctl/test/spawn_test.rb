@@ -45,6 +45,20 @@ module SpawnBehaviour
     assert_match(/`diagctl acquire` did not end within 0.3 s and was killed/, outcome.describe("acquire"))
   end
 
+  def test_a_thread_that_is_ended_in_a_wait_takes_its_program_along
+    spawn = Diagctl::Spawn.new([binary("exec sleep 60"), "--dir", @store, "acquire"])
+    thread = Thread.new { spawn.finish(timeout: 30) }
+    eventually("it waits") { thread.stop? }
+    thread.kill.join
+    assert_raises(Errno::ECHILD) { Process.wait(spawn.pid) }
+  end
+
+  def test_a_time_limit_of_the_hosts_takes_the_program_along
+    spawn = Diagctl::Spawn.new([binary("exec sleep 60"), "--dir", @store, "acquire"])
+    assert_raises(Timeout::Error) { Timeout.timeout(0.2) { spawn.finish(timeout: 30) } }
+    assert_raises(Errno::ECHILD) { Process.wait(spawn.pid) }
+  end
+
   def test_a_grandchild_that_keeps_the_pipes_does_not_hold_us
     started = Diagctl::Clock.now
     outcome = run_binary("sleep 4 & echo done")
@@ -137,6 +151,51 @@ class RubySpawnTest < Minitest::Test
   def teardown
     Diagctl::PosixSpawn.instance_variable_set(:@available, nil)
     super
+  end
+end
+
+# Who ends while a program of theirs runs.
+class SpawnAtExitTest < Minitest::Test
+  include Sandbox
+
+  HANGS = "echo $$ > \"$dir/pid\"; trap '' TERM; exec sleep 60"
+
+  def running?
+    File.read("/proc/#{File.read(File.join(@store, "pid")).to_i}/cmdline").include?("sleep")
+  rescue Errno::ENOENT
+    false
+  end
+
+  {
+    "returns" => "",
+    "exits" => "exit 0",
+    "raises" => "raise 'no'",
+    "is told to end" => "Process.kill(:TERM, $$); sleep"
+  }.each do |how, code|
+    define_method("test_a_process_that_#{how.tr(" ", "_")}_leaves_no_hanging_acquire") do
+      started = Diagctl::Clock.now
+      ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(HANGS) })
+        Diagctl.configuration.first_poll_within = 0.001
+        Diagctl.start
+        sleep 0.01 until File.size?(#{File.join(@store, "pid").dump})
+        #{code}
+      RUBY
+      refute_nil File.size?(File.join(@store, "pid"))
+      refute_predicate self, :running?
+      assert_operator Diagctl::Clock.now - started, :<, 5
+    end
+  end
+
+  # It has the objects, but neither the thread nor the child.
+  def test_a_forked_process_that_exits_leaves_its_parents_acquire_alone
+    out, = ruby(<<~RUBY)
+      spawn = Diagctl::Spawn.new([#{binary("sleep 1; echo whole").dump}, "--dir", #{@store.dump}, "acquire"])
+      thread = Thread.new { spawn.finish(timeout: 30) }
+      Thread.pass until thread.stop?
+      2.times { Process.wait(fork { exit }) }
+      p thread.value.to_a
+    RUBY
+    assert_equal %([:exited, 0, "whole\\n", ""]\n), out
   end
 end
 

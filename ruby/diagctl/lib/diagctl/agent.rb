@@ -114,7 +114,9 @@ module Diagctl
         (outcome.kind == :exited && [Answer::GRANTED, Answer::NOT_GRANTED].include?(outcome.code))
       raise Problem.new(outcome.kind, outcome.describe("acquire")) unless answered
 
-      Answer.new(outcome.stdout, outcome.code)
+      answer = Answer.new(outcome.stdout, outcome.code)
+      @log.warn_once([:warning, answer.warning], answer.warning) if answer.warning
+      answer
     end
 
     def dump(answer, lease, costs)

@@ -16,7 +16,9 @@ module Diagctl
     # One report to produce.
     Order = Struct.new(:name, :producer, :options)
 
-    attr_reader :verdict, :reason, :retry_after, :poll_interval, :rule, :capture, :reports, :snapshot, :deadline
+    # @!attribute [r] warning
+    #   @return [String, nil] what the operator should mend, although the answer stands
+    attr_reader :verdict, :reason, :warning, :retry_after, :poll_interval, :rule, :capture, :reports, :snapshot, :deadline
 
     # @param code [Integer, nil] exit status; nil when the host reaped the child before us
     # @raise [Problem]
@@ -28,6 +30,7 @@ module Diagctl
 
       @verdict = one_of(fields, "verdict", VERDICTS)
       @reason = Diagctl.one_line(fields["reason"])
+      @warning = fields["warning"]
       @rule = fields["rule"]
       @retry_after = number(fields, "retry_after", 0)
       @poll_interval = number(fields, "poll_interval", 0)

@@ -10,6 +10,9 @@ module Diagctl
     # How long the first poll waits for a host that is still booting. An application's `configure` runs in there.
     READY_WAIT = 60.0
     READY_INTERVAL = 0.2
+    # The kernel stamps a directory with the time of its last timer tick: 10 ms apart at most. Within one tick a second
+    # request leaves the stamp of the first.
+    STAMP_TICK = 0.05
 
     # @param ready [#call, nil] whether the host is serving
     def initialize(agent, config:, log:, ready: nil)
@@ -64,7 +67,7 @@ module Diagctl
     def cycle(backoff)
       return pause(REAP_INTERVAL) if @agent.child && @agent.busy?
 
-      seen = requests
+      seen = baseline
       result = @agent.poll
       backoff.reset
       @trouble.end
@@ -86,15 +89,21 @@ module Diagctl
     def wait(result, seen)
       return pause(REAP_INTERVAL) if result.retry_after.nil?
 
-      # The directory became known by the first poll.
-      wait = Wait.new(now: Clock.now, retry_after: result.retry_after, poll_interval: result.poll_interval,
-        seen: seen == :unknown ? requests : seen)
+      wait = Wait.new(now: Clock.now, retry_after: result.retry_after, poll_interval: result.poll_interval, seen: seen)
       loop do
         return if @stopped || @agent.child || @agent.events.any?
 
         pause(wait.sleep_for(Clock.now))
         return if wait.over?(Clock.now, requests)
       end
+    end
+
+    # What later readings are compared with, taken before the poll. Where it cannot tell (the first poll has yet to
+    # find the directory, the stamp is of this very tick) it equals no later reading, which costs one more poll and
+    # not a request. The clock here is the one that made the stamp; if it stepped, the stamp is taken as it is.
+    def baseline
+      seen = requests
+      seen.is_a?(Time) && (Time.now - seen).between?(0, STAMP_TICK) ? :too_fresh : seen
     end
 
     # @return [Time, nil, Symbol] one stat(2)

@@ -40,6 +40,10 @@ module Diagctl
       @failed[order.name] = outcome.success? ? trouble : outcome.describe("put") if trouble || !outcome.success?
     rescue Unavailable, SystemCallError => e
       @failed[order.name] = e.message
+    ensure
+      # Where this thread was ended in the middle of the report.
+      watchdog&.kill
+      put&.kill
     end
 
     # @return [Spawn::Outcome]

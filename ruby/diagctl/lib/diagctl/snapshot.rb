@@ -111,7 +111,7 @@ module Diagctl
       times = Process.times
       cpu = times.utime + times.stime + times.cutime + times.cstime
       @produce.set["cost.dumper_cpu_ms"] = Clock.ms(cpu)
-      attempt { @produce.set["cost.dumper_peak_rss"] = kilobytes("/proc/self/status", "VmHWM") }
+      attempt { @produce.set["cost.dumper_peak_rss_bytes"] = kilobytes("/proc/self/status", "VmHWM") }
       attempt do
         copied = %w[Private_Dirty Private_Clean].sum { |field| kilobytes("/proc/self/smaps_rollup", field) }
         @produce.set["cost.copied_bytes"] = copied

@@ -74,7 +74,9 @@ module Diagctl
       theirs.each(&:close)
     end
 
-    # Feeds, drains and reaps the child.
+    # Feeds, drains and reaps the child. A thread that is ended in here (by the exit of its process, by a Timeout of the
+    # host's) takes the child along: Ruby runs the `ensure` of every thread at exit, and only in the process that has
+    # the thread, so that a forked one never gets here.
     #
     # @return [Outcome]
     def finish(timeout:, input: nil)
@@ -95,10 +97,11 @@ module Diagctl
       exchange(0) if verdict.nil?
       outcome(verdict, timeout)
     ensure
+      kill
       [@stdin, @stdout, @stderr].compact.each(&:close)
     end
 
-    # SIGKILL to a child of ours that nobody reaped yet, so its pid cannot be another's.
+    # SIGKILL to a child of ours that nobody reaped yet, so its pid cannot be another's. Nothing if it has ended.
     def kill
       reap
       return if @reaped
@@ -109,12 +112,20 @@ module Diagctl
         sleep 0.005
         reap
       end
-      Process.detach(@pid) unless @reaped
-    rescue Errno::ESRCH
-      @reaped = true
+      abandon unless @reaped
+    rescue SystemCallError
+      abandon # The host reaped it just now, or it runs as another user.
     end
 
     private
+
+    # A thread of Ruby's own reaps it, whenever it ends.
+    def abandon
+      @reaped = true
+      Process.detach(@pid)
+    rescue ThreadError
+      nil # No thread can be made while this process ends; then its zombie is not ours for long.
+    end
 
     def launch(argv, descriptors)
       return PosixSpawn.call(argv, UNSET, descriptors) if PosixSpawn.available?

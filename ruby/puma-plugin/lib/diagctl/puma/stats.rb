@@ -38,7 +38,7 @@ module Diagctl
 
       # The report.
       def call(io, _options)
-        found = server or raise Unavailable, "no Puma server runs in this process"
+        found = server or raise Unavailable, missing
         io.write(JSON.generate(
           version: ::Puma::Const::VERSION,
           server: NUMBERS.to_h { |name| [name, found.public_send(name) || 0] }.merge(busy_threads: busy_threads),
@@ -47,6 +47,12 @@ module Diagctl
       end
 
       private
+
+      def missing
+        return "no Puma server runs in this process" unless serving?
+
+        "Puma has served no request in this process yet, and up to Puma 7.0 its figures can be read only from the first one on"
+      end
 
       # Threads that neither wait for work nor could still be started. Puma has its own figure only on the pool,
       # which is private.
