@@ -8,7 +8,7 @@ export RUBY
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 
-.PHONY: build deps demo test lint unit e2e clean help
+.PHONY: build deps demo test lint unit e2e bench clean help
 
 # One static program: it runs in any image, and starts a third faster, which is most of what a poll costs. Cargo links build
 # scripts with the same flags unless a target is named.
@@ -41,6 +41,10 @@ unit:
 e2e:
 	$(RUBY) tests/e2e/all.rb $(E2E)
 
+# Writes benches/results/.
+bench: deps build
+	$(RUBY) benches/idle.rb
+
 clean:
 	$(CARGO) clean
 
@@ -50,4 +54,5 @@ help:
 	@echo "make demo    a real Puma cluster collects its own heap dumps, in under two minutes"
 	@echo "make test    formatting, lints, unit tests in Rust and Ruby, end-to-end tests with a real Puma"
 	@echo "make lint | unit | e2e   the parts of make test"
+	@echo "make bench   what an idle poll costs, beside an empty process start; writes benches/results"
 	@echo "make clean   remove what cargo built"

@@ -54,9 +54,10 @@ class Demo
 
   def start_puma
     say "A Puma cluster with two workers, under jemalloc. The only line about diagctl is `plugin :diagctl`."
-    show "export DIAGCTL_ENABLED=1 DIAGCTL_DIR=#{@store} DIAGCTL_CONFIG=demo/diagctl.toml", "grep -v '^#' demo/puma.rb",
-         "LD_PRELOAD=libjemalloc.so.2 puma -C demo/puma.rb &"
+    show "grep -v '^#' demo/puma.rb"
     system("grep", "-v", "^#", "puma.rb", chdir: __dir__)
+    show "export DIAGCTL_ENABLED=1 DIAGCTL_DIR=#{@store} DIAGCTL_CONFIG=demo/diagctl.toml",
+         "LD_PRELOAD=libjemalloc.so.2 puma -C demo/puma.rb &"
     @puma = Process.spawn(@env.merge("LD_PRELOAD" => "libjemalloc.so.2"), "puma", "-C", File.join(__dir__, "puma.rb"),
                           in: :close, %i[out err] => @log, pgroup: true)
     E2E.wait_until("two workers have booted") do
