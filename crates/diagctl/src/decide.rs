@@ -3,6 +3,8 @@
 //! It reads no clock, no file and no random source. `acquire` gathers the values, calls [`decide`], and acts on the
 //! answer; tests and simulations call it with values of their own.
 
+mod select;
+
 use std::collections::BTreeMap;
 
 use crate::clock::Now;
@@ -11,10 +13,11 @@ use crate::guard::{self, Figures};
 use crate::limit::{self, Refusal};
 use crate::readings::Readings;
 use crate::sample::{Marks, Metric, Refused, Samples};
-use crate::state::{Pair, ReportCost, RuleState, State};
+use crate::state::{Pair, ReportCost, State};
 use crate::store::requests::Request;
 use crate::trigger::{Facts, Observed, Outcome, View};
 use crate::units::{duration, ms};
+use select::{chosen_instead, in_sample};
 
 /// No poll is further away than this, so that a changed configuration is noticed. Milliseconds.
 const LONGEST_WAIT_MS: u64 = 60_000;
@@ -479,22 +482,6 @@ fn second_of_pair(input: Input<'_>, rule: &Rule, pair: Pair, state: &mut State) 
     (answer(Verdict::Granted, reason, None, None), Some(plan))
 }
 
-// A stable share: the same machines all day, others on another day and for another rule. FNV-1a, 64 bit.
-fn in_sample(rule: &Rule, host: &str, now_ms: u64) -> bool {
-    if rule.sample >= 100.0 {
-        return true;
-    }
-    let day = now_ms / 86_400_000;
-    let key = format!("{host}\n{}\n{day}", rule.name);
-    let hash = key
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    // The high bits of FNV mix worst; fold them in.
-    #[expect(clippy::cast_precision_loss, reason = "a number below a million")]
-    let position = ((hash ^ (hash >> 32)) % 1_000_000) as f64 / 10_000.0;
-    position < rule.sample
-}
-
 // A request skips triggers, cooldowns and budgets, never the guards. A rule with `on_demand` lends it its reports,
 // its snapshot mode and its `min_interval`.
 fn answer_request(input: Input<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
@@ -554,39 +541,6 @@ pub fn check_guards(
 ) -> Option<guard::Refusal> {
     let role = &input.process.role;
     guard::check(&input.config.guards, input.figures, reports, |name| costs.get(&format!("{role}/{name}")).copied())
-}
-
-// The process that is to take the capture, when it is not the one that polls. Only processes that are still
-// expected to poll are considered, so one that stops cannot keep the rule waiting.
-fn chosen_instead(
-    rule: &Rule,
-    process: &Process,
-    marks: &RuleState,
-    samples: &Samples,
-    now_ms: u64,
-    poll_ms: u64,
-) -> Option<u32> {
-    let candidates = samples.processes.iter().filter(|(pid, sample)| {
-        **pid == process.pid
-            || (sample.is_fresh(now_ms, poll_ms)
-                && rule.matching.accepts(&sample.role, &sample.name)
-                && (!rule.trigger.is_about_the_process()
-                    || sample
-                        .holding
-                        .get(&rule.name)
-                        .is_some_and(|h| now_ms.saturating_sub(h.since) >= ms(rule.hold_for))))
-    });
-    let chosen = match rule.select {
-        Select::First => None,
-        Select::Largest => {
-            candidates.max_by_key(|(pid, sample)| (sample.rss, std::cmp::Reverse(**pid))).map(|(pid, _)| *pid)
-        }
-        Select::RoundRobin => {
-            let pids: Vec<u32> = candidates.map(|(pid, _)| *pid).collect();
-            pids.iter().find(|pid| **pid > marks.last_pid).or(pids.first()).copied()
-        }
-    };
-    chosen.filter(|pid| *pid != process.pid)
 }
 
 #[cfg(test)]

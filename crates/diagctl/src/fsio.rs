@@ -162,6 +162,19 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<(), Failure> {
     }
 }
 
+/// Deletes a file, or a directory with everything in it; that it is gone already is not an error.
+pub fn remove(path: &Path) -> Result<(), Failure> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|e| Failure::io("delete", path, e)),
+    }
+}
+
 /// Renames without ever replacing anything at the target.
 pub fn rename_noreplace(from: &Path, to: &Path) -> Result<(), Failure> {
     rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)

@@ -304,6 +304,32 @@ fn a_capture_that_brings_all_of_another_rule_restarts_its_cooldown() {
     assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "small");
 }
 
+#[test]
+fn no_history_spends_more_than_a_budget_in_any_hour() {
+    let body = "trigger.memory_usage = { above = \"1GiB\" }";
+    for seed in 1..=50u64 {
+        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut world = World::new(&rule(body));
+        world.config.limits.budget_hour = 12;
+        let mut fires: Vec<u64> = Vec::new();
+        for _ in 0..400 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            world.pass(random % 60_000);
+            if world.poll(1, 2 * GIB).plans.is_empty().not() {
+                fires.push(world.clock.boot_ms);
+            }
+        }
+        for (i, at) in fires.iter().enumerate() {
+            let hour = fires[i..].iter().take_while(|later| *later - at < 3_600_000).count();
+            assert!(hour <= 12, "seed {seed}: {hour} in an hour");
+        }
+        // 400 polls of half a minute are three hours: the budget is used, not merely kept.
+        assert!(fires.len() >= 30, "seed {seed}: only {}", fires.len());
+    }
+}
+
 /// Any history of polls, pauses and clock steps: limits hold on boot time, the only time that cannot be set.
 #[test]
 fn no_history_exceeds_a_limit_or_shortens_a_cooldown() {

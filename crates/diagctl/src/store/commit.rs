@@ -62,7 +62,7 @@ fn gather(staging: &Path, grant: &Grant, told: &Told) -> Result<Vec<meta::Report
         let report = match (told.failed.get(name), noted) {
             (Some(error), noted) => {
                 if let Some(file) = noted.and_then(|report| report.file) {
-                    remove(&staging.join(file))?;
+                    fsio::remove(&staging.join(file))?;
                 }
                 meta::Report::failed(name, error)
             }
@@ -80,7 +80,7 @@ fn verified(staging: &Path, report: meta::Report) -> Result<meta::Report, Failur
     if Some(&sha256) == report.sha256.as_ref() && length == report.stored_bytes {
         return Ok(report);
     }
-    remove(&staging.join(file))?;
+    fsio::remove(&staging.join(file))?;
     Ok(meta::Report::failed(&report.name, "its file changed after it was written"))
 }
 
@@ -101,7 +101,7 @@ fn take_raw_files(room: &mut Room<'_>, staging: &Path, known: &[meta::Report]) -
         let taken = known.iter().chain(&reports).any(|report| report.name == name);
         if taken || !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
             reports.push(meta::Report::failed(&name, format!("{file} is no regular file of its own; it was left out")));
-            remove(&path)?;
+            fsio::remove(&path)?;
             continue;
         }
         // Out of the way of the compressed file, whose name may be the same.
@@ -109,7 +109,7 @@ fn take_raw_files(room: &mut Room<'_>, staging: &Path, known: &[meta::Report]) -
         fsio::rename_noreplace(&path, &raw)?;
         let form = Form::of_file(Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default());
         let report = writer::store_as(room, staging, &name, &form, &mut fsio::open_read(&raw)?);
-        remove(&raw)?;
+        fsio::remove(&raw)?;
         reports.push(report.unwrap_or_else(|failure| meta::Report::failed(&name, failure.message)));
     }
     Ok(reports)
@@ -132,7 +132,7 @@ fn sync_and_rename(store: &Store, staging: &Path, meta: &meta::Meta) -> Result<(
     write_meta(staging, meta)?;
     for entry in fs::read_dir(staging).map_err(|e| Failure::io("read", staging, e))?.flatten() {
         if entry.file_name().to_string_lossy().starts_with('.') {
-            remove(&entry.path())?;
+            fsio::remove(&entry.path())?;
         }
     }
     fsio::sync_dir(staging)?;
@@ -144,23 +144,11 @@ fn sync_and_rename(store: &Store, staging: &Path, meta: &meta::Meta) -> Result<(
 fn write_meta(staging: &Path, meta: &meta::Meta) -> Result<(), Failure> {
     let path = staging.join("meta.json");
     // A first attempt that found the disk full may have left one.
-    remove(&path)?;
+    fsio::remove(&path)?;
     let data = serde_json::to_vec_pretty(meta).map_err(|e| Failure::failed(format!("cannot encode meta.json: {e}")))?;
     let mut file: File = fsio::create_new(&path)?;
     fsio::widen_like_parent(&file, &path)?;
     file.write_all(&data).and_then(|()| file.sync_all()).map_err(|e| Failure::io("write", &path, e))
-}
-
-fn remove(path: &Path) -> Result<(), Failure> {
-    let result = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(e) => Err(e),
-    };
-    match result {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(|e| Failure::io("delete", path, e)),
-    }
 }
 
 #[cfg(test)]

@@ -174,7 +174,7 @@ impl Store {
             Err(e) if e.is_not_found() => return Ok(()),
             other => other?,
         }
-        remove_tree(&target)
+        fsio::remove(&target)
     }
 
     /// Unlinks what earlier deletions left in the trash when they were killed.
@@ -182,7 +182,7 @@ impl Store {
         let trash = self.path("trash");
         let entries = fs::read_dir(&trash).map_err(|e| Failure::io("read", &trash, e))?;
         for entry in entries.flatten() {
-            remove_tree(&entry.path())?;
+            fsio::remove(&entry.path())?;
         }
         Ok(())
     }
@@ -334,17 +334,5 @@ fn unsafe_filesystem(magic: i64) -> Option<&'static str> {
         0x6573_5546 => Some("FUSE"),
         0x6a65_6a63 => Some("virtiofs"),
         _ => None,
-    }
-}
-
-fn remove_tree(path: &Path) -> Result<(), Failure> {
-    let result = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(e) => Err(e),
-    };
-    match result {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(|e| Failure::io("delete", path, e)),
     }
 }
