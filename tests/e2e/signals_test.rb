@@ -47,6 +47,25 @@ class SignalsTest < E2E::Case
     assert_match(/queue.depth 11 is above 10/, meta(captures.last.fetch("id")).dig("trigger", "reason"))
   end
 
+  def test_a_process_that_really_grows_is_seen_by_growth_and_high_water_and_levels
+    once = 'limits = { max_count = 1, window = "1h" }'
+    configure(rule("grown", 'memory_growth = { diff = "60MiB", baseline = "boot" }', ["smaps_rollup"], once) +
+              rule("levels", 'memory_usage = { metric = "anon", above = ["64MiB", "160MiB"] }', ["smaps_rollup"]) +
+              rule("highest", 'high_water = { floor = "200MiB", step = "100MiB" }', ["smaps_rollup"]))
+    script = start_script
+    grow = ->(mb) { script.run("($kept ||= []) << 'x' * (#{mb} << 20)") }
+    grow.(90)
+    wait_until("growth and the first level") { captures.map { |capture| capture["rule"] }.sort == %w[grown levels] }
+    grow.(100)
+    wait_until("the second level and a first mark", tell: -> { diagctl("status", "--explain").to_s }) do
+      captures.map { |capture| capture["rule"] }.sort == %w[grown highest levels levels]
+    end
+    grow.(120)
+    wait_until("a second mark") { captures.count { |capture| capture["rule"] == "highest" } == 2 }
+    assert_equal 5, captures.size
+    assert_match(/a new maximum, from 3\d\d\.\d MiB \(last mark 2\d\d/, captures.first.fetch("reason"))
+  end
+
   def test_a_killer_dumps_first_and_kills_after
     configure(rule("before-the-kill", 'event = { name = "worker_memory_limit" }', %w[threads heap_dump]))
     script = start_script
