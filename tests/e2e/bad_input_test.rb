@@ -140,6 +140,49 @@ class BadInputTest < E2E::Case
     assert_path_exists File.join(@store, "reports", id)
   end
 
+  # A command that replaces its directory must not lead diagctl anywhere else.
+  def test_staging_directory_replaced_by_a_symlink_is_refused_and_nothing_behind_it_is_touched
+    victim = File.join(@root, "victim")
+    FileUtils.mkdir_p(File.join(victim, "sub"))
+    %w[a.txt a.log sub/deep].each { |name| File.write(File.join(victim, name), name) }
+    result = diagctl("run", "--", "sh", "-c", "rm -rf $DIAGCTL_CAPTURE_DIR; ln -s #{victim} $DIAGCTL_CAPTURE_DIR")
+    assert_equal 1, result.status, result
+    assert_match(/symbolic link/, result.err)
+    assert_equal %w[a.log a.txt sub], Dir.children(victim).sort
+    assert_equal "sub/deep", File.read(File.join(victim, "sub/deep"))
+    assert_empty captures
+    store_capture
+  end
+
+  def test_part_of_the_store_replaced_by_a_symlink_is_refused
+    store_capture
+    victim = File.join(@root, "victim")
+    FileUtils.mkdir_p(File.join(victim, "sub"))
+    %w[trash staging reports requests quarantine samples].each do |part|
+      path = File.join(@store, part)
+      File.rename(path, "#{path}.away")
+      File.symlink(victim, path)
+      [%w[gc], %w[run -- true], %w[request gc_stat --reason x], %w[list]].each do |argv|
+        result = diagctl(*argv)
+        assert_equal 1, result.status, result
+        assert_match(/#{part} is a symbolic link/, result.err)
+      end
+      assert_equal 1, holder.acquire.status
+      assert_equal %w[sub], Dir.children(victim)
+      File.delete(path)
+      File.rename("#{path}.away", path)
+    end
+    assert_equal 1, captures.size
+  end
+
+  def test_part_of_the_store_that_was_removed_is_made_anew
+    store_capture
+    %w[trash staging requests quarantine samples].each { |part| FileUtils.rm_rf(File.join(@store, part)) }
+    diagctl!("status")
+    store_capture
+    assert_equal 2, captures.size
+  end
+
   private
 
   def assert_refused(message)

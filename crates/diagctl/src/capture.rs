@@ -30,8 +30,7 @@ pub fn begin(
 ) -> Result<Grant, Failure> {
     let id = format!("{}-{}", clock::compact_utc(now.clock.wall_ms), fsio::random_hex()?);
     let staging = store.staging(&id);
-    fsio::create_dir(&staging, 0o700)?;
-    widen_dir(store, &staging)?;
+    fsio::create_dir(&staging, store.directory_mode()?)?;
     let grant = Grant {
         meta: meta::Meta {
             schema: meta::SCHEMA,
@@ -89,17 +88,6 @@ pub fn begin(
     Ok(grant)
 }
 
-fn widen_dir(store: &Store, staging: &std::path::Path) -> Result<(), Failure> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    let parent = store.path("staging");
-    let mode = std::fs::symlink_metadata(&parent).map_err(|e| Failure::io("examine", &parent, e))?.mode();
-    if mode & 0o050 == 0 {
-        return Ok(());
-    }
-    std::fs::set_permissions(staging, std::fs::Permissions::from_mode(0o750))
-        .map_err(|e| Failure::io("set the mode of", staging, e))
-}
-
 fn take_request(store: &Store, id: &str, capture: &str) -> Result<(), Failure> {
     let Some(mut request) = requests::list(store)?.into_iter().find(|request| request.id == id) else {
         return Ok(());
@@ -147,7 +135,7 @@ pub fn join(store: &Store, lease: &Lease, id: &str) -> Result<Grant, Failure> {
     }
     let refusal = match lease.prove(store.dir(), id) {
         Ok(record) => {
-            let grant = grant::read(&store.staging(id))?;
+            let grant = grant::read(&store.own_staging(id)?)?;
             if grant.generation == record.generation {
                 return Ok(grant);
             }

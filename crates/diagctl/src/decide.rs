@@ -222,6 +222,9 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
         answers.push(answer);
         plans.extend(plan);
     }
+    // Requests first, then whoever has waited longest: a rule that holds is not kept back by one that stands before it.
+    let last_fired = |plan: &Plan| state.rules.get(&plan.rule).and_then(|marks| marks.fires.last()).copied();
+    plans.sort_by_key(|plan| if plan.request.is_some() { None } else { last_fired(plan) });
     let retry_ms = wait_ms.clamp(poll_ms.min(100), LONGEST_WAIT_MS.max(poll_ms));
     if let Some(sample) = samples.processes.get_mut(&process.pid) {
         sample.next_poll = now_ms + retry_ms;

@@ -162,6 +162,24 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<(), Failure> {
     }
 }
 
+/// Refuses anything but a real directory of this owner: what is done beneath a path must not be done elsewhere because
+/// somebody put a symbolic link in its place.
+pub fn require_dir(path: &Path, owner: u32) -> Result<(), Failure> {
+    let meta = fs::symlink_metadata(path).map_err(|e| Failure::io("examine", path, e))?;
+    if meta.is_dir() && meta.uid() == owner {
+        return Ok(());
+    }
+    let why = if meta.is_symlink() {
+        "is a symbolic link, not a directory".to_owned()
+    } else if meta.is_dir() {
+        format!("is owned by uid {}, the store by uid {owner}", meta.uid())
+    } else {
+        "is not a directory".to_owned()
+    };
+    Err(Failure::failed(format!("{} {why}", path.display()))
+        .hint("something else was put in its place; nothing was done with it, move it away"))
+}
+
 /// Deletes a file, or a directory with everything in it; that it is gone already is not an error.
 pub fn remove(path: &Path) -> Result<(), Failure> {
     let result = match fs::symlink_metadata(path) {
@@ -274,6 +292,7 @@ pub fn occupied(len: u64) -> u64 {
 pub fn occupied_tree(path: &Path) -> u64 {
     walkdir::WalkDir::new(path)
         .follow_links(false)
+        .follow_root_links(false)
         .into_iter()
         .filter_map(Result::ok)
         .filter_map(|entry| entry.metadata().ok())

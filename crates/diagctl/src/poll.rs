@@ -14,7 +14,7 @@ use crate::probe;
 use crate::readings::{ExecAnswer, Readings};
 use crate::recording::{self, Recorded};
 use crate::sample::Metric;
-use crate::state;
+use crate::state::{self, State};
 use crate::store::requests::Request;
 use crate::store::retention::Pressure;
 use crate::store::state_files::{
@@ -68,6 +68,9 @@ impl Poll<'_> {
         let mut samples = load_own_sample(self.store, pid);
         let requests = waiting_requests(self.store, now.store_ms)?;
         let before = state.clone();
+        self.give_up_pairs(&mut state, now.store_ms);
+        let fresh = fresh || state != before;
+        let before = state.clone();
         let last = samples.processes.get(&self.process.pid).map(|s| s.verdict.clone());
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..figures };
         let input = self.input(&requests, &figures, &now);
@@ -108,6 +111,18 @@ impl Poll<'_> {
         }
         self.cx.debug(|| format!("state.lock was held for {} µs", guard.held().as_micros()));
         Ok((decision, paused, state.generation))
+    }
+
+    // The second capture of a pair is of the same process: when that has stopped polling, nobody is kept waiting for it.
+    fn give_up_pairs(&self, state: &mut State, now_ms: u64) {
+        let poll_ms = self.cx.config().poll_ms();
+        for marks in state.rules.values_mut() {
+            let Some(pair) = marks.pair.filter(|pair| pair.pid != self.process.pid) else { continue };
+            let owner = load_own_sample(self.store, pair.pid).processes.remove(&pair.pid);
+            if !owner.is_some_and(|s| s.start_ticks == pair.start_ticks && s.is_fresh(now_ms, poll_ms)) {
+                marks.pair = None;
+            }
+        }
     }
 
     /// Under the lease: clears what dead dumpers left, makes room, and writes the charge before anything is granted.

@@ -1,8 +1,10 @@
 //! Running the commands of `exec` triggers: each within its time-out, none outliving the poll.
 
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::clock::Stopwatch;
 use crate::readings::ExecAnswer;
@@ -21,33 +23,40 @@ pub fn run(exec: &Exec) -> ExecAnswer {
         Ok(child) => child,
         Err(e) => return no(format!("cannot be run: {e}")),
     };
-    match wait(&mut child, exec.timeout_ms) {
-        Some(status) if status.success() => ExecAnswer { holds: true, how: "ended with 0".into() },
-        Some(status) => no(format!("ended with {status}")),
-        None => {
-            kill_group(&child);
-            let _ = child.wait();
-            no(format!("was killed after its time-out of {}", duration(exec.timeout_ms)))
-        }
+    let in_time = wait(&child, exec.timeout_ms);
+    // Before it is reaped, so that its number still names its group: what it left running goes in any case.
+    kill_group(&child);
+    match child.wait() {
+        _ if !in_time => no(format!("was killed after its time-out of {}", duration(exec.timeout_ms))),
+        Ok(status) if status.success() => ExecAnswer { holds: true, how: "ended with 0".into() },
+        Ok(status) => no(format!("ended with {status}")),
+        Err(e) => no(format!("cannot be waited for: {e}")),
     }
 }
 
-fn wait(child: &mut Child, timeout_ms: u64) -> Option<ExitStatus> {
+// Whether it ended in time; it is not reaped yet.
+fn wait(child: &Child, timeout_ms: u64) -> bool {
+    let Some(pid) = pid_of(child) else { return false };
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     let started = Stopwatch::start();
     loop {
-        if let Ok(Some(status)) = child.try_wait() {
-            return Some(status);
+        if matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))) {
+            return true;
         }
         if started.is_past(timeout_ms) {
-            return None;
+            return false;
         }
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
+fn pid_of(child: &Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+}
+
 // The command leads a group of its own, so what it started goes with it.
 fn kill_group(child: &Child) {
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+    if let Some(pid) = pid_of(child) {
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     }
 }
@@ -81,7 +90,15 @@ mod tests {
         let script = format!("sleep 600 & echo $! > {}; wait", pid_file.display());
         let answer = run(&exec(&script, 300));
         assert!(answer.how.contains("killed after its time-out of 300ms"), "{answer:?}");
-        let pid: u32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+        assert_ends(&pid_file);
+        // One that ends in time leaves nothing either.
+        let script = format!("sleep 600 & echo $! > {}", pid_file.display());
+        assert!(run(&exec(&script, 5000)).holds);
+        assert_ends(&pid_file);
+    }
+
+    fn assert_ends(pid_file: &std::path::Path) {
+        let pid: u32 = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
         let gone = || {
             crate::proc::Proc::default().stat(pid).is_err_and(|_| true)
                 || crate::proc::Proc::default().stat(pid).is_ok_and(|s| s.state == 'Z')

@@ -104,6 +104,16 @@ pub fn parse_percent(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Reads an increase: a size, or a share of what it is added to, which may exceed the whole: `300%`.
+pub fn parse_increase(text: &str) -> Result<Amount, String> {
+    let percent = text.trim().strip_suffix('%').map(|number| number.trim().parse::<f64>());
+    match percent {
+        None => parse_amount(text),
+        Some(Ok(percent)) if percent.is_finite() && percent > 0.0 => Ok(Amount::Percent(percent)),
+        Some(_) => Err("it is no increase; write it like 30%, 300% or 200MiB".into()),
+    }
+}
+
 /// Reads a size or a share.
 pub fn parse_amount(text: &str) -> Result<Amount, String> {
     if text.trim().ends_with('%') {

@@ -37,6 +37,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if !args.dry_run {
         store.empty_trash()?;
         sweep::shrink_quarantine(cx.config(), &store)?;
+        sweep::remove_stale_temporaries(&store, &now);
     }
     let plan = sweep::plan_now(cx.config(), &store, &now, 0, Pressure::Routine, None)?;
     let freed_bytes = match args.dry_run {

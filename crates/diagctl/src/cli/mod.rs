@@ -63,12 +63,12 @@ enum PollCommand {
 
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// Configuration file [default: /etc/diagctl/diagctl.toml, if it exists]
-    #[arg(long, global = true, value_name = "FILE", env = "DIAGCTL_CONFIG", hide_env_values = true)]
+    /// Configuration file [env: DIAGCTL_CONFIG] [default: /etc/diagctl/diagctl.toml, if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// The store, a directory [default: dir of the configuration, else /var/lib/diagctl]
-    #[arg(long, global = true, value_name = "DIR", env = "DIAGCTL_DIR", hide_env_values = true)]
+    /// The store, a directory [env: DIAGCTL_DIR] [default: dir of the configuration, else /var/lib/diagctl]
+    #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
@@ -138,16 +138,17 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     if let Command::Help { topic } = &cli.command {
         return help(topic.as_deref());
     }
+    let file = cli.global.config.or_else(|| from_environment("DIAGCTL_CONFIG"));
     if let Command::Config(args) = &cli.command
-        && let Some(done) = config::without_loading(args, cli.global.config.as_deref())
+        && let Some(done) = config::without_loading(args, file.as_deref())
     {
         return done;
     }
     let overrides = overrides(cli.global.dir)?;
     let loaded = if cli.command.serves_a_process() {
-        crate::config::load_for_process(cli.global.config.as_deref(), &overrides)?
+        crate::config::load_for_process(file.as_deref(), &overrides)?
     } else {
-        crate::config::load(cli.global.config.as_deref(), &overrides)?
+        crate::config::load(file.as_deref(), &overrides)?
     };
     let debug = debug_wanted()?.then_some(output::note as fn(&str));
     let cx = Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug };
@@ -175,13 +176,14 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     }
 }
 
-// The flag beats the variable; clap has merged them, and only which of the two it was is looked up again.
+// An empty variable is as good as none.
+fn from_environment(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 fn overrides(dir: Option<PathBuf>) -> Result<Overrides, Failure> {
-    let from_environment = std::env::var_os("DIAGCTL_DIR").map(PathBuf::from);
-    let dir = dir.filter(|dir| !dir.as_os_str().is_empty()).map(|dir| {
-        let source = if Some(&dir) == from_environment.as_ref() { SourceOf::Environment } else { SourceOf::Flag };
-        (dir, source)
-    });
+    let dir = dir.map(|dir| (dir, SourceOf::Flag));
+    let dir = dir.or_else(|| from_environment("DIAGCTL_DIR").map(|dir| (dir, SourceOf::Environment)));
     let enabled = match std::env::var("DIAGCTL_ENABLED").as_deref() {
         Err(_) | Ok("") => None,
         Ok("1" | "true") => Some(true),

@@ -176,7 +176,7 @@ fn doing(store: &Store, request: &Request) -> String {
     }
     let last = load_samples(store).processes.into_values().max_by_key(|sample| sample.last_seen);
     match last {
-        Some(sample) if sample.verdict != "idle" => {
+        Some(sample) if !matches!(sample.verdict.as_str(), "" | "idle") => {
             format!("waiting; {} {} was told: {}, {}", sample.role, sample.name, sample.verdict, sample.reason)
         }
         _ => "waiting for a matching process to poll".into(),

@@ -27,7 +27,8 @@ use crate::store::{Access, Store, sweep};
 /// Take a capture with a command, holding the lease while it runs
 ///
 /// The command finds DIAGCTL_CAPTURE (the id) and DIAGCTL_CAPTURE_DIR in its environment; every file that it writes into
-/// that directory becomes a report. With --report its stdout becomes the report of that name, compressed while it runs.
+/// that directory becomes a report (names that begin with a dot are diagctl's own; what is no regular file goes to
+/// quarantine/). With --report its stdout becomes the report of that name, compressed while it runs.
 /// Published, with status 5, also when the command fails after it produced something.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -144,7 +145,7 @@ fn begin(cx: &Context, store: &Store, args: &Args) -> Result<Result<Grant, Strin
 
 fn execute(cx: &Context, store: &Store, grant: &Grant, args: &Args, lease: &File) -> Result<Told, Failure> {
     let id = &grant.meta.id;
-    let staging = store.staging(id);
+    let staging = store.own_staging(id)?;
     // The command keeps the description as well: should diagctl be killed, the lease lasts as long as the command works.
     let inherited = lease.try_clone().map_err(|e| Failure::failed(format!("cannot duplicate the lease: {e}")))?;
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())

@@ -474,6 +474,9 @@ fn parse_report(name: &str, section: &Section<'_>) -> Option<ApplicationReport> 
         section.problem("producer", format!("{name} is a report that diagctl makes itself"), "give yours another name");
         return None;
     }
+    if cost > 1000 {
+        section.problem("cost", format!("{cost} is more than 1000"), "a heap dump costs 10, the cheap reports 1");
+    }
     if producer.is_none() && !section.has("producer") {
         section.problem(
             "producer",

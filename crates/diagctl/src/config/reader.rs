@@ -139,9 +139,9 @@ impl<'a> Section<'a> {
         self.text_as(key, "a size or a share like \"1.5GiB\" or \"80%\"", units::parse_amount)
     }
 
-    /// A size or a share that has to be there; `hint` says what to write.
-    pub fn required_amount(&self, key: &'static str, hint: &str) -> Option<Amount> {
-        let amount = self.amount(key);
+    /// An increase that has to be there; `hint` says what to write.
+    pub fn required_increase(&self, key: &'static str, hint: &str) -> Option<Amount> {
+        let amount = self.text_as(key, "a size or a share like \"200MiB\" or \"30%\"", units::parse_increase);
         if !self.has(key) {
             self.problem(key, "it is missing", hint);
         }

@@ -221,6 +221,16 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         section.problem("trigger", "it is missing", "say when: trigger.timer = { every = \"2h\" }");
     }
     let trigger = trigger?;
+    let mut momentary = None;
+    trigger.visit(&mut |part| {
+        if matches!(part, Trigger::Exec(_) | Trigger::Event(_)) {
+            momentary = Some(part.name());
+        }
+    });
+    if let Some(name) = momentary.filter(|_| !hold_for.is_zero()) {
+        let message = format!("{name} holds at single polls only, never for a time");
+        section.problem("for", message, "leave `for` out, or give the trigger a rule of its own");
+    }
     if !hold_for.is_zero() && hold_for < config.poll_interval {
         section.problem(
             "for",

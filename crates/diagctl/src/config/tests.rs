@@ -65,6 +65,8 @@ fn a_rule_that_makes_no_sense_is_refused() {
         (rule("trigger.memory_usage = { above = \"80%\", rearm_below = \"85%\" }"), "is not below"),
         (rule("trigger.memory_usage = { of = \"host\", metric = \"pss\", above = \"80%\" }"), "has only one"),
         (rule("for = \"1s\"\ntrigger.memory_usage = { above = \"80%\" }"), "shorter than poll_interval"),
+        (rule("for = \"30s\"\ntrigger.event = { name = \"e\" }"), "event holds at single polls only"),
+        ("[reports.x]\nproducer = \"application\"\ncost = 4294967295".into(), "more than 1000"),
         (rule("trigger.timer = { every = \"1h\" }\nlimits = { window = \"1h\" }"), "limits nothing"),
         (rule("trigger.timer = { every = \"1h\" }\nselect = \"biggest\""), "use one of first, largest, round_robin"),
         ("[[rules]]\nname = \"on demand\"\nreports = []\ntrigger.on_demand = {}".into(), "cannot be a rule's name"),

@@ -258,6 +258,19 @@ fn of_several_rules_the_strongest_answer_is_told_and_a_refused_one_does_not_bloc
 }
 
 #[test]
+fn rules_that_hold_take_turns_whatever_their_order_in_the_file() {
+    let two = "[[rules]]\nname = \"a\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"1GiB\" }\n\
+               [[rules]]\nname = \"b\"\nreports = [\"threads\"]\ntrigger.memory_usage = { above = \"1GiB\" }";
+    let mut world = World::new(two);
+    let mut turns = String::new();
+    for _ in 0..6 {
+        turns.push_str(&world.poll(1, 2 * GIB).plans.remove(0).rule);
+        world.pass(1000);
+    }
+    assert_eq!(turns, "ababab");
+}
+
+#[test]
 fn a_pair_is_two_captures_of_one_process_and_one_firing() {
     let body = "capture = \"pair\"\npair_delay = \"30s\"\nlimits = { max_count = 1, window = \"1h\" }\ntrigger.memory_usage = { above = \"1GiB\" }";
     let mut world = World::new(&rule(body));

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::config::Config;
@@ -33,10 +34,10 @@ pub struct Told {
 /// Publishes a staged capture and returns its record.
 pub fn publish(store: &Store, config: &Config, grant: &Grant, told: &Told) -> Result<meta::Meta, Failure> {
     let id = &grant.meta.id;
-    let staging = store.staging(id);
+    let staging = store.own_staging(id)?;
     let mut room = Room::measure(store, config)?;
     let mut reports = gather(&staging, grant, told)?;
-    reports.extend(take_raw_files(&mut room, &staging, &reports)?);
+    reports.extend(take_raw_files(store, &mut room, &staging, &reports)?);
     let mut meta = meta::Meta { reports, ..grant.meta.clone() };
     meta.cost.extend(told.cost.clone());
     meta.cost.insert("raw_bytes".into(), meta.reports.iter().map(|r| r.raw_bytes).sum::<u64>().into());
@@ -85,7 +86,12 @@ fn verified(staging: &Path, report: meta::Report) -> Result<meta::Report, Failur
 }
 
 // Files that a command wrote into DIAGCTL_CAPTURE_DIR by itself become reports, compressed like all others.
-fn take_raw_files(room: &mut Room<'_>, staging: &Path, known: &[meta::Report]) -> Result<Vec<meta::Report>, Failure> {
+fn take_raw_files(
+    store: &Store,
+    room: &mut Room<'_>,
+    staging: &Path,
+    known: &[meta::Report],
+) -> Result<Vec<meta::Report>, Failure> {
     let mut names: Vec<String> = fs::read_dir(staging)
         .map_err(|e| Failure::io("read", staging, e))?
         .flatten()
@@ -97,11 +103,13 @@ fn take_raw_files(room: &mut Room<'_>, staging: &Path, known: &[meta::Report]) -
     let mut reports: Vec<meta::Report> = Vec::new();
     for file in names {
         let path = staging.join(&file);
-        let name = report_name(&file);
-        let taken = known.iter().chain(&reports).any(|report| report.name == name);
-        if taken || !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
-            reports.push(meta::Report::failed(&name, format!("{file} is no regular file of its own; it was left out")));
-            fsio::remove(&path)?;
+        let names: Vec<&String> = known.iter().chain(&reports).map(|report| &report.name).collect();
+        let name = unused_name(&file, &names);
+        if !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
+            // Nothing that was not taken is deleted.
+            store.quarantine(&path, &format!("capture {}: it is no regular file", staging.display()))?;
+            let why = format!("{} is no regular file; it is in quarantine/", crate::error::printable(&file));
+            reports.push(meta::Report::failed(&name, why));
             continue;
         }
         // Out of the way of the compressed file, whose name may be the same.
@@ -113,6 +121,14 @@ fn take_raw_files(room: &mut Room<'_>, staging: &Path, known: &[meta::Report]) -
         reports.push(report.unwrap_or_else(|failure| meta::Report::failed(&name, failure.message)));
     }
     Ok(reports)
+}
+
+// `a.log` becomes report `a`; `a.txt` beside it `a_txt`.
+fn unused_name(file: &str, used: &[&String]) -> String {
+    let plain = report_name(file);
+    let whole = report_name(&file.replace('.', "_"));
+    let numbered = (2..).map(|n| format!("{plain}_{n}"));
+    [plain.clone(), whole].into_iter().chain(numbered).find(|name| !used.contains(&name)).unwrap_or(plain)
 }
 
 // `slow-queries.csv` → `slow_queries`
@@ -135,6 +151,9 @@ fn sync_and_rename(store: &Store, staging: &Path, meta: &meta::Meta) -> Result<(
             fsio::remove(&entry.path())?;
         }
     }
+    // A command may have changed it.
+    let mode = fs::Permissions::from_mode(store.directory_mode()?);
+    fs::set_permissions(staging, mode).map_err(|e| Failure::io("set the mode of", staging, e))?;
     fsio::sync_dir(staging)?;
     fsio::rename_noreplace(staging, &store.report_dir(&meta.id))?;
     fsio::sync_dir(&store.path("reports"))?;
@@ -154,6 +173,15 @@ fn write_meta(staging: &Path, meta: &meta::Meta) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_files_never_become_one_report() {
+        let used = ["a".to_owned(), "b".to_owned(), "b_log".to_owned()];
+        let used: Vec<&String> = used.iter().collect();
+        assert_eq!(unused_name("c.log", &used), "c");
+        assert_eq!(unused_name("a.log", &used), "a_log");
+        assert_eq!(unused_name("b.log", &used), "b_2");
+    }
 
     #[test]
     fn file_names_become_report_names() {

@@ -113,9 +113,14 @@ pub struct Index {
 pub fn load(store: &Store, write_back: bool) -> Result<Index, Failure> {
     let (mut cached, lines) = cached(store);
     let reports = store.path("reports");
-    let present: BTreeSet<String> = fs::read_dir(&reports)
-        .map_err(|e| Failure::io("read", &reports, e))?
+    let listing = match fs::read_dir(&reports) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Index::default()),
+        other => other.map_err(|e| Failure::io("read", &reports, e))?,
+    };
+    let present: BTreeSet<String> = listing
         .flatten()
+        // Whatever else is there, a symbolic link say, is none of ours.
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| is_id(name))
         .collect();

@@ -180,6 +180,7 @@ impl Store {
     /// Unlinks what earlier deletions left in the trash when they were killed.
     pub fn empty_trash(&self) -> Result<(), Failure> {
         let trash = self.path("trash");
+        fsio::require_dir(&trash, self.owner)?;
         let entries = fs::read_dir(&trash).map_err(|e| Failure::io("read", &trash, e))?;
         for entry in entries.flatten() {
             fsio::remove(&entry.path())?;
@@ -201,10 +202,12 @@ impl Store {
         };
         match text.parse::<u32>() {
             Ok(FORMAT) => {}
-            Ok(newer) if newer > FORMAT => {
+            _ if text.len() > 1 && text.bytes().all(|b| b.is_ascii_digit())
+                || text.parse::<u32>().is_ok_and(|n| n > FORMAT) =>
+            {
                 return Err(Failure::new(
                     Exit::NewerStore,
-                    format!("the store {} has format {newer}; this diagctl knows format {FORMAT}", self.dir.display()),
+                    format!("the store {} has format {text}; this diagctl knows format {FORMAT}", self.dir.display()),
                 )
                 .hint("a newer diagctl wrote it: use that version"));
             }
@@ -216,9 +219,44 @@ impl Store {
         }
         let wanted = wanted_mode(config);
         if access != Access::Read && mode != wanted {
-            return self.apply_mode(config);
+            self.apply_mode(config)?;
+        }
+        self.check_directories(access, config)
+    }
+
+    // Each must be a real directory of ours: everything is done by paths through them. One that was removed is made anew.
+    fn check_directories(&self, access: Access, config: &Config) -> Result<(), Failure> {
+        for name in SUBDIRS {
+            let path = self.path(name);
+            match fsio::require_dir(&path, self.owner) {
+                Err(e) if e.is_not_found() && access == Access::Read => {}
+                Err(e) if e.is_not_found() => fsio::create_dir(&path, wanted_mode(config))?,
+                other => other?,
+            }
+        }
+        if config.group.is_some() && access != Access::Read {
+            for name in ["lease.lock", "state.lock"] {
+                // Whoever may read the store may ask who holds its locks. They may not be there yet.
+                let path = self.path(name);
+                if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
+                    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o640));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The mode of directories in the store: its group's to read where the store's own directory is.
+    pub fn directory_mode(&self) -> Result<u32, Failure> {
+        let meta = fs::symlink_metadata(&self.dir).map_err(|e| Failure::io("examine", &self.dir, e))?;
+        Ok(if meta.mode() & 0o050 == 0 { 0o700 } else { 0o2750 })
+    }
+
+    /// Where a capture is being written, made sure to be the directory that was made for it.
+    pub fn own_staging(&self, id: &str) -> Result<PathBuf, Failure> {
+        let path = self.staging(id);
+        fsio::require_dir(&path, self.owner)?;
+        Ok(path)
     }
 
     fn initialise(&self, config: &Config) -> Result<(), Failure> {
@@ -238,7 +276,7 @@ impl Store {
         }
         self.apply_mode(config)?;
         for name in SUBDIRS {
-            fsio::create_dir(&self.path(name), wanted_mode(config) & 0o777)?;
+            fsio::create_dir(&self.path(name), wanted_mode(config))?;
         }
         // Last, and synced: a store with this file is complete.
         fsio::write_atomic(&self.path("FORMAT"), format!("{FORMAT}\n").as_bytes(), Durability::Synced)

@@ -62,6 +62,7 @@ pub fn list(store: &Store) -> Result<Vec<Request>, Failure> {
     let dir = store.path("requests");
     let entries = match fs::read_dir(&dir) {
         Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Failure::io("read", &dir, e)),
     };
     let mut requests: Vec<Request> = entries

@@ -11,6 +11,9 @@ use crate::state::{self, Found, State};
 use crate::store::retention::{self, Policy, Pressure, Usage, Verdict};
 use crate::store::{Store, events, grant, index, requests};
 
+/// A write takes milliseconds; a temporary this old has no writer any more.
+const STALE_TEMPORARY_MS: i64 = 600_000;
+
 /// What retention says of every capture, now.
 pub fn plan_now(
     config: &Config,
@@ -71,7 +74,22 @@ pub fn apply(store: &Store, plan: &[Verdict]) -> Result<u64, Failure> {
 pub fn collect(config: &Config, store: &Store, now: &Now, newest: Option<&str>) -> Result<u64, Failure> {
     store.empty_trash()?;
     shrink_quarantine(config, store)?;
+    remove_stale_temporaries(store, now);
     apply(store, &plan_now(config, store, now, 0, Pressure::Routine, newest)?)
+}
+
+/// Deletes the temporaries of writers that were killed before they could rename them.
+pub fn remove_stale_temporaries(store: &Store, now: &Now) {
+    for dir in [store.dir().to_path_buf(), store.path("requests")] {
+        let Ok(entries) = fs::read_dir(dir) else { continue };
+        for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(".tmp-")) {
+            let written_ms = entry.metadata().map(|meta| std::os::unix::fs::MetadataExt::mtime(&meta) * 1000);
+            if written_ms.is_ok_and(|written_ms| now.clock.wall_ms - written_ms > STALE_TEMPORARY_MS) {
+                // It is in nobody's way if it stays.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
 }
 
 /// Makes room for a report that is being written and has reached the cap or the end of the disk.

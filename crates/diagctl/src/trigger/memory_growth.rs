@@ -40,7 +40,7 @@ impl MemoryGrowth {
     pub fn parse(keys: &Section<'_>) -> Option<Self> {
         let metric = super::process_metric(keys);
         let min = keys.size("min").unwrap_or(0);
-        let diff = keys.required_amount("diff", "say by how much: diff = \"30%\" or diff = \"200MiB\"");
+        let diff = keys.required_increase("diff", "say by how much: diff = \"30%\" or diff = \"200MiB\"");
         let baseline = keys.choice(
             "baseline",
             &[("boot", Baseline::Boot), ("average", Baseline::Average), ("primary", Baseline::Primary)],
