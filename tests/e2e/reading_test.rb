@@ -5,6 +5,23 @@ require_relative "support/e2e"
 
 # What people do with captures: list, show, fetch, and retention by hand.
 class ReadingTest < E2E::Case
+  # Its members may look; they may not change anything, and nobody else may even look.
+  def test_a_group_can_be_given_the_right_to_read
+    skip("only root can take another user's place") unless Process.euid.zero?
+    configure(head: 'group = "daemon"')
+    store_capture("gc_stat" => '{"count":1}')
+    store_capture("gc_stat" => '{"count":2}')
+    as = ->(*groups, argv) { E2E::Command.run("setpriv", "--reuid=65534", "--regid=65534", *groups, E2E::BIN, *argv, env: env) }
+    [%w[list], %w[show latest], %w[status]].each do |argv|
+      result = as.("--groups=1", argv)
+      assert result.ok?, result
+    end
+    assert_equal '{"count":2}', as.("--groups=1", %w[fetch latest:gc_stat -o -]).out
+    [%w[gc], %w[rm latest], %w[pause]].each { |argv| refute as.("--groups=1", argv).ok?, argv.join(" ") }
+    assert_equal 1, as.("--clear-groups", %w[list]).status
+    assert_equal 2, captures.size
+  end
+
   def test_list_is_aligned_and_json_is_complete
     ids = [store_capture, store_capture("gc_stat" => "{}", "heap_dump" => "x" * 3000)]
     lines = diagctl!("list").out.lines
