@@ -96,9 +96,10 @@ class Demo
   end
 
   def fetch_the_dump
-    say "4. The dump itself, checked against its sha256."
+    say "4. The dump of the worker that grew, checked against its sha256."
     path = File.join(@dir, "heap.json")
-    command "diagctl fetch latest:heap_dump -o #{path}"
+    id = captures.find { |capture| capture["rule"] == "heap-on-growth" }.fetch("id")
+    command "diagctl fetch #{id}:heap_dump -o #{path}"
     command "head -n 3 #{path} | cut -c 1-110"
     lines = File.foreach(path)
     first = lines.first(3).map { |line| JSON.parse(line) }
