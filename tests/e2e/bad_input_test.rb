@@ -27,6 +27,31 @@ class BadInputTest < E2E::Case
     assert_includes result.out + result.err, "heap_dump", "a hint"
   end
 
+  # What is doubtful is told together with what is wrong; alone, it is told by `status` too and stops nothing.
+  def test_values_that_cannot_work_are_told_and_stop_no_capture
+    doubtful = "[guards]\nmin_free_disk = \"1%\"\nmax_rss = \"0B\"\n" +
+               rule("r", 'memory_usage = { above = "1000TiB" }', ["gc_stat"]) +
+               rule("g", 'gauge = { name = "puma.backlgo", above = 1 }', ["gc_stat"])
+    File.write(config_path, doubtful)
+    assert_equal 10, holder.acquire("--gauge", "puma.backlog=1").status
+    expected = [/guards.max_rss: every process is larger than 0 B/, /rules\[0\].trigger.memory_usage.above: 1000.0 TiB is more than/,
+                /rules\[1\].trigger.gauge.name: no process has handed in a gauge "puma.backlgo" lately \(there are puma.backlog\)/]
+    check = diagctl("config", "check")
+    assert_equal 3, check.status, check
+    told = diagctl!("status").out
+    expected.each do |message|
+      assert_match message, check.err
+      assert_match(/^doubt +#{message}/, told)
+    end
+    json = diagctl("config", "check", "--json").json
+    assert_equal [false, true, 3], [json["ok"], json["valid"], json["problems"].size]
+    assert_equal 1, diagctl("config", "check", "--elsewhere", "--json").json.fetch("problems").size
+    store_capture
+    File.write(config_path, "#{doubtful}sample = \"0%\"\n")
+    both = diagctl("config", "check")
+    (expected.first(2) + [/rules\[1\].sample: 0%/]).each { |message| assert_match message, both.err }
+  end
+
   def test_bad_configuration_stops_every_command_but_not_puma
     server = puma
     File.write(config_path, "polling = 3\n")

@@ -44,7 +44,7 @@ impl std::fmt::Display for Amount {
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let bare = text.trim();
     if bare.starts_with('-') {
-        return Err("a duration cannot be negative".into());
+        return Err("a duration cannot be negative; write it like 10m".into());
     }
     if !bare.is_empty() && bare.chars().all(|c| c.is_ascii_digit() || c == '.') && bare != "0" {
         return Err(format!("it has no unit; write {bare}s, {bare}m or {bare}h"));
@@ -58,7 +58,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     const EXAMPLE: &str = "write it like 512KiB, 500MiB or 1.5GiB";
     let bare = text.trim();
     if bare.starts_with('-') {
-        return Err("a size cannot be negative".into());
+        return Err("a size cannot be negative; write it like 512KiB".into());
     }
     let split = bare.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(bare.len());
     let (number, unit) = bare.split_at(split);
@@ -86,7 +86,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     {
         let bytes = number * factor as f64;
         if bytes > (1u64 << 60) as f64 {
-            return Err("it is larger than any disk or memory".into());
+            return Err("it is larger than any disk or memory; write it like 1.5GiB".into());
         }
         Ok(bytes as u64)
     }
@@ -99,7 +99,7 @@ pub fn parse_percent(text: &str) -> Result<f64, String> {
     };
     match number.trim().parse::<f64>() {
         Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
-        Ok(_) => Err("a percentage is between 0% and 100%".into()),
+        Ok(_) => Err("a percentage is between 0% and 100%; write it like 15%".into()),
         Err(_) => Err("it is not a percentage; write it like 15%".into()),
     }
 }

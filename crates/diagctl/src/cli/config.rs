@@ -11,9 +11,10 @@ use serde_json::json;
 
 use super::output::Done;
 use super::{Context, Failure};
-use crate::config::{self, DEFAULT_FILE, Overrides, Problem};
+use crate::config::{self, Config, DEFAULT_FILE, Place, Problem};
 use crate::exit_code::Exit;
 use crate::proc::Proc;
+use crate::store::{Access, Store};
 
 /// Check, show or begin a configuration
 #[derive(Debug, clap::Args)]
@@ -31,7 +32,7 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// The file is for another machine: do not hold its thresholds against this one's memory
+        /// The file is for another machine: do not hold it against what this one has and recorded
         #[arg(long)]
         elsewhere: bool,
     },
@@ -50,9 +51,9 @@ enum Command {
 }
 
 /// The commands that have to work when the configuration does not.
-pub fn without_loading(args: &Args, named: Option<&Path>) -> Option<Result<Done, Failure>> {
+pub fn without_loading(args: &Args, named: Option<&Path>, dir: Option<PathBuf>) -> Option<Result<Done, Failure>> {
     match &args.command {
-        Command::Check { file, json, elsewhere } => Some(check(file.as_deref().or(named), *json, *elsewhere)),
+        Command::Check { file, json, elsewhere } => Some(check(file.as_deref().or(named), dir, *json, *elsewhere)),
         Command::Init { output: None } => Some(Ok(Done::text(config::EXAMPLE.to_owned()))),
         Command::Init { output: Some(path) } => Some(init(path)),
         Command::Show { .. } => None,
@@ -66,23 +67,46 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
 }
 
-// What flags and environment override is not looked at, but for values that would stop every other command.
-fn check(file: Option<&Path>, json: bool, elsewhere: bool) -> Result<Done, Failure> {
-    let loaded = match config::load(file, &Overrides::default()) {
-        Ok(loaded) => loaded,
-        Err(failure) if json && failure.exit == Exit::Config => return problems(file, &failure),
+// What is wrong and what is doubtful, at once. Of what flags and environment override only the store is looked at, for what it
+// recorded, and values that would stop every other command.
+fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool) -> Result<Done, Failure> {
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+    let (text, read) = match config::read(file) {
+        Ok(read) => read,
+        Err(failure) if json => {
+            let unreadable = Problem { path: String::new(), message: failure.message, hint: failure.hint };
+            return told(path, &[unreadable], false);
+        }
         Err(failure) => return Err(failure),
     };
-    super::overrides(None)?;
-    let memory = Proc::default().meminfo().ok().and_then(|info| info.get("MemTotal").copied());
-    let doubts = loaded.config.doubts(memory.filter(|_| !elsewhere).unwrap_or(u64::MAX));
-    if !doubts.is_empty() {
-        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-        return if json { told(path, &doubts) } else { Err(config::invalid(path, &doubts)) };
+    let mut valid = false;
+    let (rules, problems) = match config::examine(&text) {
+        Err(problems) => (0, problems),
+        Ok(examined) => {
+            valid = examined.problems.is_empty();
+            let mut config = examined.config;
+            let rules = config.rules.len();
+            if let Some((dir, _)) = super::overrides(dir)?.dir {
+                config.dir = std::path::absolute(&dir).unwrap_or(dir);
+            }
+            let place = if elsewhere { Place::default() } else { place(&config) };
+            let doubts = config.doubts(&examined.positions, &place);
+            (rules, examined.problems.into_iter().chain(doubts).collect())
+        }
+    };
+    if !problems.is_empty() {
+        if json {
+            return told(path, &problems, valid);
+        }
+        let failure = config::invalid(path, &problems);
+        return Err(if valid {
+            failure.hint("processes go by this file all the same, as far as it goes")
+        } else {
+            failure
+        });
     }
-    let rules = loaded.config.rules.len();
-    let shown = loaded.file.as_ref().map(|path| path.display().to_string());
-    let value = json!({ "schema": 1, "ok": true, "file": shown, "rules": rules, "problems": [] });
+    let shown = read.map(|path| path.display().to_string());
+    let value = json!({ "schema": 1, "ok": true, "valid": true, "file": shown, "rules": rules, "problems": [] });
     Done::either(json, &value, |_| {
         let rules = if rules == 1 { "1 rule".into() } else { format!("{rules} rules") };
         match shown {
@@ -92,18 +116,21 @@ fn check(file: Option<&Path>, json: bool, elsewhere: bool) -> Result<Done, Failu
     })
 }
 
-fn problems(file: Option<&Path>, failure: &Failure) -> Result<Done, Failure> {
-    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let found = std::fs::read_to_string(path).ok().and_then(|text| config::parse(&text).err());
-    let unreadable =
-        || vec![Problem { path: String::new(), message: failure.message.clone(), hint: failure.hint.clone() }];
-    told(path, &found.unwrap_or_else(unreadable))
+// The thread that opens the store takes its owner's identity and ends. A store that cannot be read has nothing to say here.
+fn place(config: &Config) -> Place {
+    let look = || {
+        let store =
+            Some(config).filter(|c| c.dir.join("FORMAT").exists()).and_then(|c| Store::open(c, Access::Read).ok());
+        super::place::here(&Proc::default(), config, store.as_ref())
+    };
+    std::thread::scope(|scope| scope.spawn(look).join()).unwrap_or_default()
 }
 
-fn told(path: &Path, problems: &[Problem]) -> Result<Done, Failure> {
+fn told(path: &Path, problems: &[Problem], valid: bool) -> Result<Done, Failure> {
     let list: Vec<_> =
         problems.iter().map(|p| json!({ "path": p.path, "message": p.message, "hint": p.hint })).collect();
-    let value = json!({ "schema": 1, "ok": false, "file": path.display().to_string(), "problems": list });
+    let file = path.display().to_string();
+    let value = json!({ "schema": 1, "ok": false, "valid": valid, "file": file, "problems": list });
     Ok(Done::json(&value)?.with_exit(Exit::Config))
 }
 
@@ -127,7 +154,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("diagctl.toml");
         init(&path).unwrap();
-        check(Some(&path), false, true).unwrap();
+        check(Some(&path), None, false, true).unwrap();
         std::fs::write(&path, "mine").unwrap();
         assert!(init(&path).unwrap_err().hint.unwrap().contains("never overwritten"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
@@ -138,10 +165,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("diagctl.toml");
         std::fs::write(&path, "colour = 1\npoll_interval = \"10\"\n").unwrap();
-        let failure = check(Some(&path), false, true).unwrap_err();
+        let failure = check(Some(&path), None, false, true).unwrap_err();
         assert_eq!(failure.exit, Exit::Config);
         assert!(failure.message.contains("colour") && failure.message.contains("poll_interval"), "{failure}");
-        let done = check(Some(&path), true, true).unwrap();
+        let done = check(Some(&path), None, true, true).unwrap();
         assert!(format!("{done:?}").contains("Config"), "{done:?}");
     }
 }

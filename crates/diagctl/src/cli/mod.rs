@@ -10,6 +10,7 @@ mod list;
 mod output;
 mod pause;
 mod pin;
+mod place;
 mod put;
 mod request;
 mod rm;
@@ -140,7 +141,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     }
     let file = cli.global.config.or_else(|| from_environment("DIAGCTL_CONFIG"));
     if let Command::Config(args) = &cli.command
-        && let Some(done) = config::without_loading(args, file.as_deref())
+        && let Some(done) = config::without_loading(args, file.as_deref(), cli.global.dir.clone())
     {
         return done;
     }

@@ -48,6 +48,8 @@ struct Status {
     switch: Switch,
     /// What is wrong with the configuration, while the last good one is in force.
     configuration: Option<String>,
+    /// What of the configuration cannot work here as it is written.
+    doubts: Vec<String>,
     lease: lease::Report,
     store: Room,
     rules: Vec<RuleStatus>,
@@ -138,6 +140,7 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
         state.paused.as_ref().filter(|pause| pause.holds(now.store_ms)).map(|pause| pause.reason(now.store_ms));
     let mut events = if explain { events::read(&store) } else { Vec::new() };
     events.drain(..events.len().saturating_sub(EVENTS_SHOWN));
+    let samples = load_samples(&store);
     Ok(Status {
         schema: 1,
         dir: store.dir().display().to_string(),
@@ -145,12 +148,23 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
         lease: lease::Report::read(&cx.proc, store.dir(), &now)?,
         store: room(config, &store, &now)?,
         configuration: cx.loaded.broken.clone(),
-        rules: rules(cx, &state, &load_samples(&store), now.store_ms),
+        doubts: doubts(cx, &store, &samples),
+        rules: rules(cx, &state, &samples, now.store_ms),
         budgets: budgets(config, &state, now.store_ms),
         requests: requests::list(&store)?,
         processes: processes(cx, &store, now.store_ms),
         events,
     })
+}
+
+// The limit that counts is that of the processes; where they have several, the highest.
+fn doubts(cx: &Context, store: &Store, samples: &Samples) -> Vec<String> {
+    let mut place = super::place::here(&cx.proc, cx.config(), Some(store));
+    let alive = samples.processes.iter().filter(|(pid, sample)| cx.proc.is_alive(**pid, sample.start_ticks));
+    let limits: Option<Vec<u64>> = alive.map(|(pid, _)| cx.cgroups.memory_of(&cx.proc, *pid).ok()?.limit()).collect();
+    let highest = limits.and_then(|limits| limits.into_iter().max());
+    place.memory = highest.into_iter().chain(place.memory).min();
+    cx.config().doubts(&[], &place).into_iter().map(|doubt| format!("{}: {}", doubt.path, doubt.message)).collect()
 }
 
 fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {

@@ -1,55 +1,158 @@
-//! What is valid and yet can never work: thresholds that this machine cannot reach, rules that their own limits never let fire.
-//! `config check` reports it; a running process goes on, for it may run elsewhere.
+//! What is valid and yet cannot work as it was surely meant: thresholds that this machine cannot reach or that always hold,
+//! rules that their own limits never let fire, keys that contradict each other. `config check` and `status` report it; a
+//! running process goes on, for the rest of the file works, and it may run elsewhere.
+
+use std::collections::BTreeSet;
 
 use super::reader::Problem;
 use super::{Config, Rule};
+use crate::sample::Metric;
 use crate::trigger::Trigger;
 use crate::units::{Amount, duration, ms, size};
 
+/// What is known of the machine and the store that a configuration is for. What is not known raises no doubt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The machine's memory, bytes.
+    pub host: Option<u64>,
+    /// The memory that a process there can have, bytes.
+    pub memory: Option<u64>,
+    /// The size of the store's filesystem, bytes.
+    pub disk: Option<u64>,
+    /// Gauges that processes have handed in; none when nothing is recorded.
+    pub gauges: BTreeSet<String>,
+}
+
+/// A key of one section or rule, what is wrong with it, and what to do.
+type Doubt = (String, String, &'static str);
+
 impl Config {
-    /// Everything that can never work on a machine with so much memory, in bytes.
-    pub fn doubts(&self, host_total: u64) -> Vec<Problem> {
+    /// Everything that cannot work there. `positions` are those of the rules in the document.
+    pub fn doubts(&self, positions: &[usize], place: &Place) -> Vec<Problem> {
+        let of_rules = self.rules.iter().enumerate().flat_map(|(i, rule)| {
+            let position = positions.get(i).copied().unwrap_or(i);
+            let doubts = self.of_rule(rule, place).into_iter();
+            doubts.map(move |(key, message, hint)| (format!("rules[{position}].{key}"), message, hint))
+        });
+        let all = self.of_sections(place).into_iter().chain(of_rules);
+        all.map(|(path, message, hint)| Problem { path, message, hint: Some(hint.to_owned()) }).collect()
+    }
+
+    fn of_sections(&self, place: &Place) -> Vec<Doubt> {
         let mut doubts = Vec::new();
-        for (i, rule) in self.rules.iter().enumerate() {
-            let mut doubt = |key: &str, message: String, hint: &str| {
-                doubts.push(Problem { path: format!("rules[{i}].{key}"), message, hint: Some(hint.to_owned()) });
-            };
-            rule.trigger.visit(&mut |trigger| {
-                if let Some(level) = lowest_level(trigger).filter(|level| *level > host_total) {
-                    let message = format!("{} is more than this machine has ({})", size(level), size(host_total));
-                    doubt(
-                        &format!("trigger.{}", trigger.name()),
-                        message,
-                        "it can never fire here; use a share like \"80%\", or check it with --elsewhere",
-                    );
+        let mut doubt = |key: &str, message: String, hint| doubts.push((key.to_owned(), message, hint));
+        for (key, amount) in
+            [("guards.min_free_disk", self.guards.min_free_disk), ("retention.keep_free", self.retention.keep_free)]
+        {
+            let hint = "nothing can ever be captured; 15% is usual";
+            match (amount, place.disk) {
+                (Amount::Percent(percent), _) if percent >= 100.0 => {
+                    doubt(key, "no filesystem is ever free by 100%".into(), hint);
                 }
-            });
-            let units: u32 = rule.reports.iter().map(|name| self.cost_of(name)).sum();
-            for (name, budget) in [("budget_hour", self.limits.budget_hour), ("budget_day", self.limits.budget_day)] {
-                if units > budget {
-                    let message = format!("a capture costs {units} units, more than all of limits.{name} = {budget}");
-                    doubt("reports", message, "it can never fire; raise the budget, or capture less");
+                (Amount::Bytes(bytes), Some(disk)) if bytes >= disk => {
+                    let message = format!("{} is all that the filesystem has ({}), or more", size(bytes), size(disk));
+                    doubt(key, message, hint);
                 }
+                _ => {}
             }
-            if let Some(message) = idle_count(rule) {
-                doubt("limits.max_count", message, "the count limits nothing; make the window longer, or leave it out");
-            }
+        }
+        if self.guards.max_rss == Some(0) {
+            let hint = "no heap dump can ever be taken; leave it out for no guard";
+            doubt("guards.max_rss", "every process is larger than 0 B".into(), hint);
+        }
+        if self.guards.max_cpu_pressure == Some(0.0) {
+            let hint = "a machine that does anything waits a little; 50% is a lot already";
+            doubt("guards.max_cpu_pressure", "0% refuses whenever any process has waited for a CPU".into(), hint);
+        }
+        if self.limits.budget_hour > self.limits.budget_day {
+            let (hour, day) = (self.limits.budget_hour, self.limits.budget_day);
+            let message = format!("{hour} an hour is more than budget_day = {day}: the hour never limits anything");
+            doubt("limits.budget_hour", message, "make it smaller than the day's");
         }
         doubts
     }
-}
 
-fn lowest_level(trigger: &Trigger) -> Option<u64> {
-    match trigger {
-        Trigger::MemoryUsage(usage) => match usage.above.first() {
-            Some(Amount::Bytes(level)) => Some(*level),
-            _ => None,
-        },
-        Trigger::MemoryGrowth(growth) => Some(growth.min),
-        Trigger::HighWater(high_water) => Some(high_water.floor),
-        _ => None,
+    fn of_rule(&self, rule: &Rule, place: &Place) -> Vec<Doubt> {
+        let mut doubts = Vec::new();
+        rule.trigger.visit(&mut |trigger| self.of_trigger(trigger, place, &mut doubts));
+        let units: u32 = rule.reports.iter().map(|name| self.cost_of(name)).sum();
+        for (name, budget) in [("budget_hour", self.limits.budget_hour), ("budget_day", self.limits.budget_day)] {
+            // Requests are not held against budgets.
+            if units > budget && !matches!(rule.trigger, Trigger::OnDemand(_)) {
+                let message = format!("a capture costs {units} units, more than all of limits.{name} = {budget}");
+                doubts.push(("reports".into(), message, "it can never fire; raise the budget, or capture less"));
+            }
+        }
+        if let Some(message) = idle_count(rule) {
+            let hint = "the count limits nothing; make the window longer, or leave it out";
+            doubts.push(("limits.max_count".into(), message, hint));
+        }
+        doubts
+    }
+
+    fn of_trigger(&self, trigger: &Trigger, place: &Place, doubts: &mut Vec<Doubt>) {
+        let mut doubt = |key: &str, message: String, hint: &'static str| {
+            doubts.push((format!("trigger.{}.{key}", trigger.name()), message, hint));
+        };
+        let too_high = |key: &str, metric: Metric, bytes: u64, doubt: &mut dyn FnMut(&str, String, &'static str)| {
+            let (whose, memory) = if metric == Metric::HostUsed {
+                ("this machine has", place.host)
+            } else {
+                ("a process can have here", place.memory)
+            };
+            if let Some(memory) = memory.filter(|memory| bytes > *memory) {
+                let message = format!("{} is more than {whose} ({})", size(bytes), size(memory));
+                doubt(key, message, "it can never fire; use a share like \"80%\", or check it with --elsewhere");
+            }
+        };
+        match trigger {
+            Trigger::MemoryUsage(usage) => {
+                for amount in &usage.above {
+                    match *amount {
+                        Amount::Bytes(0) => doubt("above", "0 B is always exceeded".into(), ALWAYS),
+                        Amount::Percent(share) if share <= 0.0 => {
+                            doubt("above", "0% is always exceeded".into(), ALWAYS);
+                        }
+                        Amount::Percent(share) if share >= 100.0 => {
+                            doubt("above", "nothing is more than 100% of the limit".into(), "90% is late already");
+                        }
+                        Amount::Bytes(bytes) => too_high("above", usage.metric, bytes, &mut doubt),
+                        Amount::Percent(_) => {}
+                    }
+                }
+            }
+            Trigger::MemoryGrowth(growth) => too_high("min", growth.metric, growth.min, &mut doubt),
+            Trigger::HighWater(high_water) => too_high("floor", high_water.metric, high_water.floor, &mut doubt),
+            Trigger::MemoryProjection(projection) => {
+                let whole = match projection.margin {
+                    Amount::Percent(share) => share >= 100.0,
+                    Amount::Bytes(bytes) => place.memory.is_some_and(|memory| bytes >= memory),
+                };
+                if whole {
+                    doubt(
+                        "margin",
+                        format!("{} is the whole limit: it always holds", projection.margin),
+                        "10% is usual",
+                    );
+                }
+            }
+            Trigger::Timer(timer) if timer.every < self.poll_interval => {
+                let (every, poll) = (duration(ms(timer.every)), duration(self.poll_ms()));
+                let message = format!("{every} is shorter than poll_interval = {poll}: it is due at every poll");
+                doubt("every", message, "make it longer, or poll more often");
+            }
+            Trigger::Gauge(gauge) if !place.gauges.is_empty() && !place.gauges.contains(&gauge.name) => {
+                let seen = place.gauges.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let message = format!("no process has handed in a gauge {:?} lately (there are {seen})", gauge.name);
+                doubt("name", message, "its rule is skipped; name one of those, or hand it in with `c.gauge`");
+            }
+            _ => {}
+        }
     }
 }
+
+/// What to do about a condition that is none.
+const ALWAYS: &str = "the rule fires as often as its limits let it; use a timer for that";
 
 // A cooldown that alone keeps the number of captures in the window below the count.
 fn idle_count(rule: &Rule) -> Option<String> {
@@ -62,39 +165,88 @@ fn idle_count(rule: &Rule) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::config::parse;
 
+    fn doubts(text: &str) -> Vec<String> {
+        let (config, _) = parse(text).unwrap_or_else(|p| panic!("{p:?}"));
+        let gauges = ["puma.backlog".to_owned()].into();
+        let place = Place { host: Some(64 << 30), memory: Some(32 << 30), disk: Some(100 << 30), gauges };
+        config.doubts(&[], &place).iter().map(ToString::to_string).collect()
+    }
+
     #[test]
-    fn what_can_never_fire_is_told_with_the_figure_that_prevents_it() {
-        let rule = |body: &str| format!("[[rules]]\nname = \"r\"\n{body}\n");
-        let usage = "trigger.memory_usage = { above = \"1GiB\" }";
+    fn what_cannot_work_is_told_with_the_figure_that_prevents_it() {
+        let rule = |trigger: &str| format!("[[rules]]\nname = \"r\"\nreports = [\"smaps\"]\ntrigger.{trigger}\n");
+        let dump = "[[rules]]\nname = \"r\"\nreports = [\"heap_dump\"]\n";
+        let usage = "memory_usage = { above = \"1GiB\" }";
         let table = [
             (
-                rule("reports = [\"smaps\"]\ntrigger.any = [ { memory_usage = { above = \"64GiB\" } } ]"),
-                "rules[0].trigger.memory_usage: 64.0 GiB is more than this machine has (32.0 GiB)",
+                rule("any = [ { memory_usage = { above = \"64GiB\" } } ]"),
+                "rules[0].trigger.memory_usage.above: 64.0 GiB is more than a process can have here (32.0 GiB)",
+            ),
+            (rule("memory_usage = { above = [\"1GiB\", \"64GiB\"] }"), "above: 64.0 GiB"),
+            (
+                rule("high_water = { floor = \"33GiB\", step = \"1GiB\" }"),
+                "rules[0].trigger.high_water.floor: 33.0 GiB",
             ),
             (
-                rule("reports = [\"smaps\"]\ntrigger.high_water = { floor = \"33GiB\", step = \"1GiB\" }"),
-                "rules[0].trigger.high_water: 33.0 GiB",
+                rule("memory_usage = { of = \"host\", above = \"65GiB\" }"),
+                "above: 65.0 GiB is more than this machine has (64.0 GiB)",
             ),
+            (rule("memory_growth = { min = \"33GiB\", diff = \"1GiB\" }"), "trigger.memory_growth.min: 33.0 GiB"),
+            (rule("memory_usage = { above = \"0%\" }"), "rules[0].trigger.memory_usage.above: 0% is always exceeded"),
+            (rule("memory_usage = { above = \"0B\" }"), "above: 0 B is always exceeded"),
+            (rule("memory_usage = { of = \"host\", above = \"100%\" }"), "above: nothing is more than 100%"),
             (
-                format!("[limits]\nbudget_hour = 9\n{}", rule(&format!("reports = [\"heap_dump\"]\n{usage}"))),
-                "more than all of limits.budget_hour = 9",
+                rule("memory_projection = { margin = \"100%\" }"),
+                "trigger.memory_projection.margin: 100% is the whole limit",
             ),
+            (rule("memory_projection = { margin = \"32GiB\" }"), "margin: 32.0 GiB is the whole limit"),
+            (rule("timer = { every = \"1s\" }"), "trigger.timer.every: 1s is shorter than poll_interval = 10s"),
             (
-                rule(&format!(
-                    "reports = [\"smaps\"]\n{usage}\nlimits = {{ cooldown = \"6h\", max_count = 5, window = \"1d\" }}"
-                )),
+                rule("gauge = { name = \"puma.backlgo\", above = 1 }"),
+                "\"puma.backlgo\" lately (there are puma.backlog)",
+            ),
+            (format!("[limits]\nbudget_hour = 9\n{dump}trigger.{usage}"), "more than all of limits.budget_hour = 9"),
+            ("[limits]\nbudget_hour = 60".into(), "limits.budget_hour: 60 an hour is more than budget_day = 50"),
+            ("[guards]\nmin_free_disk = \"100%\"".into(), "guards.min_free_disk: no filesystem is ever free by 100%"),
+            ("[guards]\nmin_free_disk = \"100GiB\"".into(), "guards.min_free_disk: 100.0 GiB is all that"),
+            ("[retention]\nkeep_free = \"100%\"".into(), "retention.keep_free: no filesystem"),
+            ("[guards]\nmax_rss = \"0B\"".into(), "guards.max_rss: every process is larger"),
+            ("[guards]\nmax_cpu_pressure = \"0%\"".into(), "guards.max_cpu_pressure: 0% refuses"),
+            (
+                format!("{}limits = {{ cooldown = \"6h\", max_count = 5, window = \"1d\" }}", rule(usage)),
                 "never 5 captures in 1d",
             ),
         ];
         for (text, expected) in table {
-            let (config, _) = parse(&text).unwrap_or_else(|p| panic!("{p:?}"));
-            let doubts: Vec<String> = config.doubts(32 << 30).iter().map(ToString::to_string).collect();
-            assert!(doubts.len() == 1 && doubts[0].contains(expected), "{expected:?} in {doubts:?}");
+            let found = doubts(&text);
+            assert!(found.len() == 1 && found[0].contains(expected), "{expected:?} in {found:?}");
+            assert!(found[0].contains("\n    hint: "), "{found:?}");
         }
-        let sound =
-            rule(&format!("reports = [\"heap_dump\"]\n{usage}\nlimits = {{ cooldown = \"10m\", max_count = 5 }}"));
-        assert_eq!(parse(&sound).unwrap().0.doubts(32 << 30), []);
+    }
+
+    #[test]
+    fn what_works_raises_no_doubt() {
+        let body = |trigger: &str| {
+            format!(
+                "[[rules]]\nname = \"r\"\nreports = [\"heap_dump\"]\nlimits = {{ cooldown = \"10m\", max_count = 5 }}\ntrigger.{trigger}"
+            )
+        };
+        for trigger in [
+            "memory_usage = { above = \"1GiB\" }",
+            "memory_pressure = { above = \"0%\" }",
+            "memory_usage = { of = \"host\", above = \"33GiB\" }",
+            "gauge = { name = \"puma.backlog\", above = 0 }",
+        ] {
+            assert_eq!(doubts(&body(trigger)), [""; 0]);
+        }
+        // Requests spend budgets and are not refused by them.
+        assert_eq!(doubts(&format!("[limits]\nbudget_hour = 0\n{}", body("on_demand = {}"))), [""; 0]);
+        // Nothing is known of the place.
+        let (config, _) = parse(&body("gauge = { name = \"any\", above = 0 }")).unwrap();
+        assert_eq!(config.doubts(&[], &Place::default()), []);
+        assert_eq!(parse(crate::config::EXAMPLE).unwrap().0.doubts(&[], &Place::default()), []);
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use doubts::Place;
 pub use reader::{Problem, Problems, Section, nearest};
 pub use rules::{LimitsOfRule, Mode, Rule, Select, Snapshot, in_order};
 
@@ -252,9 +253,17 @@ pub fn routine_reports() -> Vec<String> {
 
 /// Reads and merges everything. `file` is the one that was named; without it the default file is read if it exists.
 pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Failure> {
+    let (text, read) = read(file)?;
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+    let (config, sources) = parse(&text).map_err(|problems| invalid(path, &problems))?;
+    Ok(merge(Loaded { config, file: read, sources, broken: None, identity: None }, overrides))
+}
+
+/// The text of the file that was named, or of the default file if it exists, with the path that was read.
+pub fn read(file: Option<&Path>) -> Result<(String, Option<PathBuf>), Failure> {
     let named = file.is_some();
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let (text, file) = match std::fs::metadata(path) {
+    Ok(match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => (String::new(), None),
         Err(e) => {
             return Err(Failure::new(Exit::Config, format!("cannot read the configuration {}: {e}", path.display()))
@@ -274,9 +283,7 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Failur
             })?;
             (text, Some(path.to_path_buf()))
         }
-    };
-    let (config, sources) = parse(&text).map_err(|problems| invalid(path, &problems))?;
-    merge(Loaded { config, file, sources, broken: None, identity: None }, overrides)
+    })
 }
 
 /// Reads and merges everything for a command that works for a running process. It is read from the store's cache where that is
@@ -289,7 +296,7 @@ pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Lo
     if let Some((config, enabled_given)) = identity.as_ref().and_then(|identity| cache::read(dir, identity)) {
         let enabled = if enabled_given { Source::File } else { Source::Default };
         let sources = [("enabled", enabled)].into();
-        return merge(Loaded { config, file: Some(path), sources, broken: None, identity: None }, overrides);
+        return Ok(merge(Loaded { config, file: Some(path), sources, broken: None, identity: None }, overrides));
     }
     match load(file, overrides) {
         Ok(loaded) => Ok(Loaded { identity, ..loaded }),
@@ -304,7 +311,7 @@ fn last_good(file: Option<&Path>, dir: &Path, overrides: &Overrides, failure: Fa
         return Err(failure);
     };
     let broken = Some(format!("{}; the last good configuration stays in force", failure.message));
-    merge(Loaded { config, file: file.map(Path::to_path_buf), sources, broken, identity: None }, overrides)
+    Ok(merge(Loaded { config, file: file.map(Path::to_path_buf), sources, broken, identity: None }, overrides))
 }
 
 /// Keeps a file that was read anew: as the cache, and as the last good one should it be broken later.
@@ -317,7 +324,7 @@ pub fn keep(loaded: &Loaded, dir: &Path) -> Result<(), Failure> {
     cache::write(dir, identity.clone(), &config, sources["enabled"] == Source::File)
 }
 
-fn merge(mut loaded: Loaded, overrides: &Overrides) -> Result<Loaded, Failure> {
+fn merge(mut loaded: Loaded, overrides: &Overrides) -> Loaded {
     let Loaded { config, sources, .. } = &mut loaded;
     if let Some((dir, source)) = &overrides.dir {
         // A path typed in a shell is meant from where it was typed; one in a file has no such place.
@@ -332,13 +339,7 @@ fn merge(mut loaded: Loaded, overrides: &Overrides) -> Result<Loaded, Failure> {
         config.enabled = enabled;
         sources.insert("enabled", Source::Environment("DIAGCTL_ENABLED"));
     }
-    if !config.dir.is_absolute() {
-        let message = format!("the store directory {:?} is not an absolute path", config.dir.display().to_string());
-        return Err(
-            Failure::new(Exit::Config, message).hint("workers and people must mean the same place: write it from /")
-        );
-    }
-    Ok(loaded)
+    loaded
 }
 
 /// All problems of a file as one failure.
@@ -353,12 +354,27 @@ pub fn invalid(path: &Path, problems: &[Problem]) -> Failure {
 
 /// Reads a document. Returns what it says over the defaults, and which values it gave.
 pub fn parse(text: &str) -> Result<(Config, BTreeMap<&'static str, Source>), Vec<Problem>> {
-    let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-        let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        vec![Problem { path: format!("line {line}"), message: e.message().trim().to_owned(), hint: None }]
-    })?;
+    let examined = examine(text)?;
+    if examined.problems.is_empty() { Ok((examined.config, examined.given)) } else { Err(examined.problems) }
+}
+
+/// A document as far as it could be understood.
+pub struct Examined {
+    /// What it says over the defaults, without what is wrong.
+    pub config: Config,
+    /// Which values it gave.
+    pub given: BTreeMap<&'static str, Source>,
+    /// The position in the document of each rule.
+    pub positions: Vec<usize>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads a document as far as it can be understood; what is no TOML cannot be at all.
+pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
+    let mut table = read_toml(text)?;
     let problems = Problems::default();
-    let origins = templates::expand(&mut table, &problems);
+    let (origins, unused) = templates::expand(&mut table, &problems);
     let root = Section::root(&table, &problems);
     let mut config = Config::default();
     let mut given = BTreeMap::new();
@@ -381,6 +397,10 @@ pub fn parse(text: &str) -> Result<(Config, BTreeMap<&'static str, Source>), Vec
 
     let top = Some(&root);
     read!(top, "", "dir", text, config.dir);
+    if !config.dir.is_absolute() {
+        let message = format!("{:?} is not an absolute path", config.dir.display().to_string());
+        root.problem("dir", message, "workers and people must mean the same place: write it from /");
+    }
     read!(top, "", "enabled", boolean, config.enabled);
     read!(top, "", "poll_interval", duration, config.poll_interval);
     read!(top, "", "group", text, config.group);
@@ -449,12 +469,47 @@ pub fn parse(text: &str) -> Result<(Config, BTreeMap<&'static str, Source>), Vec
 
     let rules = root.sections("rules");
     note("", root.has("rules"), "rules");
+    let mut positions = vec![0];
     if let Some(sections) = rules {
-        config.rules = rules::parse_all(&sections, &origins, &config);
+        (positions, config.rules) = rules::parse_all(&sections, &origins, &config).into_iter().unzip();
+    }
+    for (path, table) in &unused {
+        let found = Problems::default();
+        rules::parse_unused(&Section::apart(path, table, &found), &config);
+        // It is a part of a rule: what is missing in it is no problem.
+        let is_given = |problem: &Problem| {
+            let key = problem.path.strip_prefix(path.as_str()).unwrap_or_default().trim_start_matches('.');
+            table.contains_key(key.split(['.', '[']).next().unwrap_or_default())
+        };
+        found.into_vec().into_iter().filter(is_given).for_each(|p| problems.add(p.path, p.message, p.hint));
     }
     root.finish();
-    let problems = problems.into_vec();
-    if problems.is_empty() { Ok((config, given)) } else { Err(problems) }
+    // Rules that have a key in common have its problem in common.
+    let mut distinct: Vec<Problem> = Vec::new();
+    for problem in problems.into_vec() {
+        let problem = Problem { path: templates::written_at(&problem.path, &origins), ..problem };
+        if !distinct.contains(&problem) {
+            distinct.push(problem);
+        }
+    }
+    Ok(Examined { config, given, positions, problems: distinct })
+}
+
+// All that is no TOML, at once.
+fn read_toml(text: &str) -> Result<toml::Table, Vec<Problem>> {
+    text.parse().map_err(|first: toml::de::Error| {
+        let (_, mut errors) = toml::de::DeTable::parse_recoverable(text);
+        if errors.is_empty() {
+            errors.push(first);
+        }
+        let problem = |e: toml::de::Error| {
+            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let hint =
+                "this is not TOML: strings and values with units are in quotes, every [table] and key stands once";
+            Problem { path: format!("line {line}"), message: e.message().trim().to_owned(), hint: Some(hint.into()) }
+        };
+        errors.into_iter().map(problem).collect()
+    })
 }
 
 fn parse_report(name: &str, section: &Section<'_>) -> Option<ApplicationReport> {
@@ -462,6 +517,16 @@ fn parse_report(name: &str, section: &Section<'_>) -> Option<ApplicationReport> 
     let content_type = section.text("content_type").unwrap_or_else(|| "text/plain".into());
     let cost = section.count("cost").unwrap_or(1);
     section.finish();
+    if cost > 1000 {
+        section.problem("cost", format!("{cost} is more than 1000"), "a heap dump costs 10, the cheap reports 1");
+    }
+    if producer.is_none() && !section.has("producer") {
+        section.problem(
+            "producer",
+            "it is missing",
+            "say producer = \"application\" for a report that the application hands in with Diagctl.report",
+        );
+    }
     if !report::is_valid_name(name) || name == "meta" {
         section.problem(
             "producer",
@@ -473,16 +538,6 @@ fn parse_report(name: &str, section: &Section<'_>) -> Option<ApplicationReport> 
     if report::builtin(name).is_some() {
         section.problem("producer", format!("{name} is a report that diagctl makes itself"), "give yours another name");
         return None;
-    }
-    if cost > 1000 {
-        section.problem("cost", format!("{cost} is more than 1000"), "a heap dump costs 10, the cheap reports 1");
-    }
-    if producer.is_none() && !section.has("producer") {
-        section.problem(
-            "producer",
-            "it is missing",
-            "say producer = \"application\" for a report that the application hands in with Diagctl.report",
-        );
     }
     let extension = match content_type.as_str() {
         "application/json" | "application/x-ndjson" => "json",

@@ -68,6 +68,17 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
+    /// The table of a document of its own, shown under a path.
+    pub fn apart(path: &str, table: &'a Table, problems: &Problems) -> Self {
+        Self { path: path.to_owned(), ..Self::root(table, problems) }
+    }
+
+    /// Its position in the list that it is an element of.
+    pub fn position(&self) -> usize {
+        let index = self.path.rsplit_once('[').and_then(|(_, rest)| rest.strip_suffix(']'));
+        index.and_then(|index| index.parse().ok()).unwrap_or(0)
+    }
+
     /// The table as it was written.
     pub fn table(&self) -> &'a Table {
         self.table

@@ -135,23 +135,31 @@ pub fn in_order(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// Reads all rules; rules with a problem are left out, the problem is recorded.
-pub fn parse_all(sections: &[Section<'_>], origins: &[Origins], config: &Config) -> Vec<Rule> {
+/// Reads all rules, with their positions in the document; those that cannot be made out are left out, the problem is recorded.
+pub fn parse_all(sections: &[Section<'_>], origins: &[Origins], config: &Config) -> Vec<(usize, Rule)> {
     let mut names = BTreeSet::new();
     let mut rules = Vec::new();
-    for (i, section) in sections.iter().enumerate() {
-        let Some(mut rule) = parse(section, config) else { continue };
-        rule.origins = origins.get(i).cloned().unwrap_or_default();
-        if !names.insert(rule.name.clone()) {
+    for section in sections {
+        // Of rules that are not valid too, so that it does not come to light when they are mended.
+        let name = section.table().get("name").and_then(toml::Value::as_str);
+        if let Some(name) = name.filter(|name| !names.insert(*name)) {
             section.problem(
                 "name",
-                format!("{:?} is the name of an earlier rule", rule.name),
+                format!("{:?} is the name of an earlier rule", crate::error::printable(name)),
                 "limits are kept by name: give each rule its own",
             );
         }
-        rules.push(rule);
+        let Some(mut rule) = parse(section, config) else { continue };
+        let position = section.position();
+        rule.origins = origins.get(position).cloned().unwrap_or_default();
+        rules.push((position, rule));
     }
     rules
+}
+
+/// Checks what rules may have in common and none has.
+pub fn parse_unused(section: &Section<'_>, config: &Config) {
+    let _ = parse(section, config);
 }
 
 fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
@@ -170,6 +178,13 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         &[("first", Select::First), ("largest", Select::Largest), ("round_robin", Select::RoundRobin)],
     );
     let sample = section.percent("sample").unwrap_or(100.0);
+    if sample <= 0.0 {
+        section.problem(
+            "sample",
+            "0% of all machines: the rule would be in force nowhere",
+            "give a share like \"5%\", say mode = \"dry_run\", or remove the rule",
+        );
+    }
     let pair = section.choice("capture", &[("once", false), ("pair", true)]).unwrap_or(false);
     let pair_delay = section.duration("pair_delay");
     if pair_delay.is_some() && !pair {

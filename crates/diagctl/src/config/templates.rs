@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use super::reader::{Problems, nearest};
+use crate::error::printable;
 
 /// Where the keys of a rule came from that are not its own: `template heap`, `defaults`.
 pub type Origins = BTreeMap<String, String>;
@@ -15,13 +16,18 @@ pub type Origins = BTreeMap<String, String>;
 /// Tables whose keys are merged one by one.
 const MERGED: [&str; 2] = ["limits", "match"];
 
-/// Merges defaults and templates into the rules, and takes both out of the document.
-pub fn expand(document: &mut Table, problems: &Problems) -> Vec<Origins> {
+/// Merges defaults and templates into the rules, and takes both out of the document. With where the keys of each rule came from,
+/// the defaults and templates that no rule uses, which nobody else would check.
+pub fn expand(document: &mut Table, problems: &Problems) -> (Vec<Origins>, BTreeMap<String, Table>) {
     let defaults = take_table(document, "defaults", problems);
     let templates = take_table(document, "templates", problems);
-    let Some(rules) = document.get_mut("rules").and_then(Value::as_array_mut) else { return Vec::new() };
+    let mut unused: BTreeMap<String, Table> = templates
+        .iter()
+        .filter_map(|(name, template)| Some((format!("templates.{name}"), template.as_table()?.clone())))
+        .collect();
+    unused.insert("defaults".into(), defaults.clone());
     let mut all = Vec::new();
-    for (i, rule) in rules.iter_mut().enumerate() {
+    for (i, rule) in document.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
         let mut origins = Origins::new();
         // What is no table is a problem that the reader of the rules tells.
         if let Some(rule) = rule.as_table_mut() {
@@ -30,8 +36,11 @@ pub fn expand(document: &mut Table, problems: &Problems) -> Vec<Origins> {
                 match (named.as_str(), named.as_str().and_then(|name| templates.get(name))) {
                     (Some(name), Some(Value::Table(template))) => {
                         fill(rule, template, &format!("template {name}"), &mut origins);
+                        unused.remove(&format!("templates.{name}"));
                     }
-                    (Some(name), _) => {
+                    // That it is no table is told where it stands.
+                    (Some(_), Some(_)) => {}
+                    (Some(name), None) => {
                         let near = nearest(name, templates.keys().map(String::as_str));
                         let hint = near.map_or_else(
                             || format!("declare it as [templates.{name}]"),
@@ -39,18 +48,35 @@ pub fn expand(document: &mut Table, problems: &Problems) -> Vec<Origins> {
                         );
                         problems.add(path, format!("there is no template {name:?}"), Some(hint));
                     }
-                    (None, _) => problems.add(path, format!("{named} is not the name of a template"), None),
+                    (None, _) => {
+                        let hint = "write it like template = \"heap\", and declare [templates.heap]".to_owned();
+                        problems.add(path, format!("{named} is not the name of a template"), Some(hint));
+                    }
                 }
             }
             fill(rule, &defaults, "defaults", &mut origins);
+            unused.remove("defaults");
         }
         all.push(origins);
     }
-    all
+    (all, unused)
+}
+
+/// Where a key of a rule was written: `templates.heap.for` for a `rules[0].for` that came from there.
+pub fn written_at(path: &str, origins: &[Origins]) -> String {
+    let written = || {
+        let (index, key) = path.strip_prefix("rules[")?.split_once("].")?;
+        let origins = origins.get(index.parse::<usize>().ok()?)?;
+        let mut ends = key.match_indices(['.', '[']).map(|(at, _)| at).chain([key.len()]);
+        let origin = ends.find_map(|end| origins.get(&key[..end]))?;
+        let table = origin.strip_prefix("template ").map_or_else(|| origin.clone(), |name| format!("templates.{name}"));
+        Some(format!("{table}.{key}"))
+    };
+    written().unwrap_or_else(|| path.to_owned())
 }
 
 fn take_table(document: &mut Table, key: &str, problems: &Problems) -> Table {
-    let table = match document.remove(key) {
+    let mut table = match document.remove(key) {
         None => Table::new(),
         Some(Value::Table(table)) => table,
         Some(other) => {
@@ -58,18 +84,29 @@ fn take_table(document: &mut Table, key: &str, problems: &Problems) -> Table {
             Table::new()
         }
     };
-    let own = if key == "defaults" { vec![(key.to_owned(), &table)] } else { named(key, &table) };
-    for (path, table) in own {
-        for forbidden in ["name", "template"].into_iter().filter(|forbidden| table.contains_key(*forbidden)) {
-            let hint = "say it in the rule itself".to_owned();
-            problems.add(format!("{path}.{forbidden}"), "rules cannot have it in common", Some(hint));
+    if key == "defaults" {
+        take_forbidden(key, &mut table, problems);
+        return table;
+    }
+    for (name, template) in &mut table {
+        let path = format!("{key}.{}", printable(name));
+        match template {
+            Value::Table(template) => take_forbidden(&path, template, problems),
+            other => {
+                let hint = format!("write it as [{path}] with keys of a rule beneath");
+                problems.add(path, format!("it is {}, not a table", other.type_str()), Some(hint));
+            }
         }
     }
     table
 }
 
-fn named<'t>(key: &str, table: &'t Table) -> Vec<(String, &'t Table)> {
-    table.iter().filter_map(|(name, value)| Some((format!("{key}.{name}"), value.as_table()?))).collect()
+// Told here once, and not again in every rule that they would get into.
+fn take_forbidden(path: &str, table: &mut Table, problems: &Problems) {
+    for forbidden in ["name", "template"].into_iter().filter(|forbidden| table.remove(*forbidden).is_some()) {
+        let hint = "say it in the rule itself".to_owned();
+        problems.add(format!("{path}.{forbidden}"), "rules cannot have it in common", Some(hint));
+    }
 }
 
 fn fill(rule: &mut Table, from: &Table, origin: &str, origins: &mut Origins) {
@@ -134,12 +171,18 @@ mod tests {
             (format!("{rule}template = 3"), "rules[0].template: 3 is not the name of a template"),
             (format!("defaults = 3\n{rule}"), "defaults: it is integer, not a table"),
             (format!("{rule}[defaults]\nname = \"x\""), "defaults.name: rules cannot have it in common"),
-            (format!("{rule}[defaults]\nselekt = \"first\""), "rules[0].selekt: unknown key"),
+            (format!("{rule}[defaults]\nselekt = \"first\""), "defaults.selekt: unknown key"),
+            (format!("{rule}[templates.unused]\nselekt = \"first\""), "templates.unused.selekt: unknown key"),
+            (
+                format!("{rule}template = \"heap\"\n[templates.heap]\nlimits = {{ cooldown = 3 }}"),
+                "templates.heap.limits.cooldown: 3 is",
+            ),
+            (format!("{rule}template = \"heap\"\n[templates]\nheap = 3"), "templates.heap: it is integer, not a table"),
         ];
         for (text, expected) in table {
             let problems = parse(&text).err().unwrap_or_default();
             let found: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            assert!(found.join("\n").contains(expected), "{text}\n{found:?}");
+            assert!(found.len() == 1 && found[0].contains(expected), "{text}\n{found:?}");
         }
     }
 }

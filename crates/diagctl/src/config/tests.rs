@@ -16,37 +16,128 @@ fn the_example_that_we_ship_is_valid_and_repeats_the_defaults() {
     assert_eq!(config.rules[0], defaults.rules[0]);
 }
 
+// Every kind of problem in one file: each is told in the first round, where it was written, and with what to do.
 #[test]
 fn every_problem_is_told_at_once_with_its_path_and_a_hint() {
     let text = r#"
+        dir = "store"
+        enabled = "yes"
         poll_intervall = "10s"
+        group = 7
+        defaults = 3
         [guards]
         min_free_disk = "15"
         max_rss = 8
+        memory_headroom = -1
+        deadline = "2d"
+        [limits]
+        budget_hour = -5
+        budget_day = "many"
         [retention]
+        max_use = "1KiB"
+        keep_free = "101%"
         max_age = "14 fortnights"
+        compression = "lzma"
+        max_captures = 0
+        [reports.heap_dump]
+        producer = "application"
+        [reports."Bad-Name"]
+        cost = 5000
+        [templates.heap]
+        template = "other"
+        selekt = "first"
+        limits = { cooldown = "10" }
+        [templates.unused]
+        for = "soon"
+        [templates]
+        list = ["smaps"]
         [[rules]]
         name = "a"
+        template = "heap"
         reports = ["heap_dmp"]
         trigger.timer = { every = "2h", jiter = "1m" }
         [[rules]]
         name = "a"
+        template = "heap"
         reports = ["smaps"]
+        sample = "0%"
         trigger.memory_usage = { above = "120%" }
-        limits = { cooldown = "10" }
+        [[rules]]
+        template = "heep"
+        reports = []
+        for = "1s"
+        capture = "once"
+        pair_delay = "5m"
+        trigger.memory_pressure = { above = "100%" }
+        [[rules]]
+        name = "a b"
+        limits = { window = "1h" }
+        trigger.any = [ { gauge = { name = "x", above = 3, below = 2 } }, { exec = { command = [], timeout = "1h" } } ]
+        [[rules]]
+        name = "c"
+        reports = ["smaps"]
+        trigger = { event = { name = "two words" }, on_demand = {} }
     "#;
-    let found = problems(text).join("\n");
-    for expected in [
+    let expected = [
+        "dir: \"store\" is not an absolute path",
+        "enabled: \"yes\" is a string, not true or false",
         "poll_intervall: unknown key\n    hint: did you mean \"poll_interval\"?",
+        "group: 7 is an integer",
+        "defaults: it is integer, not a table",
         "guards.min_free_disk: \"15\": it has no unit",
         "guards.max_rss: 8 is an integer, not a size like \"1.5GiB\"",
+        "guards.memory_headroom: -1 is negative",
+        "guards.deadline: it is not between 1s and 1d",
+        "limits.budget_hour: -5 is an integer, not a whole number, zero or more",
+        "limits.budget_day: \"many\" is a string",
+        "retention.max_use: 1.00 KiB is too small",
+        "retention.keep_free: \"101%\": a percentage is between 0% and 100%",
         "retention.max_age: \"14 fortnights\": it is not a duration",
+        "retention.compression: \"lzma\": it is not a choice here\n    hint: use one of gzip, zstd",
+        "retention.max_captures: 0 would keep nothing",
+        "reports.heap_dump.producer: heap_dump is a report that diagctl makes itself",
+        "reports.Bad-Name.cost: 5000 is more than 1000",
+        "reports.Bad-Name.producer: it is missing",
+        "reports.Bad-Name.producer: \"Bad-Name\" cannot be the name of a report",
+        "templates.heap.template: rules cannot have it in common",
+        "templates.heap.selekt: unknown key\n    hint: did you mean \"select\"?",
+        "templates.heap.limits.cooldown: \"10\": it has no unit\n    hint: write 10s, 10m or 10h",
+        "templates.unused.for: \"soon\": it is not a duration",
+        "templates.list: it is array, not a table",
         "rules[0].reports[0]: unknown report \"heap_dmp\"\n    hint: did you mean \"heap_dump\"?",
         "rules[0].trigger.timer.jiter: unknown key\n    hint: did you mean \"jitter\"?",
+        "rules[1].name: \"a\" is the name of an earlier rule",
+        "rules[1].sample: 0% of all machines",
         "rules[1].trigger.memory_usage.above: \"120%\": a percentage is between 0% and 100%",
-        "rules[1].limits.cooldown: \"10\": it has no unit\n    hint: write 10s, 10m or 10h",
-    ] {
-        assert!(found.contains(expected), "missing {expected:?} in:\n{found}");
+        "rules[2].template: there is no template \"heep\"\n    hint: did you mean \"heap\"?",
+        "rules[2].name: it is missing",
+        "rules[2].reports: the list is empty",
+        "rules[2].for: 1s is shorter than poll_interval = 10s",
+        "rules[2].pair_delay: it is given, but the rule captures once",
+        "rules[2].trigger.memory_pressure.above: no more than 100%",
+        "rules[3].name: \"a b\" cannot be a rule's name",
+        "rules[3].reports: it is missing",
+        "rules[3].limits.window: a window without max_count limits nothing",
+        "rules[3].trigger.any[0].gauge.below: 2 is not above 3",
+        "rules[3].trigger.any[1].exec.command: it is missing or empty",
+        "rules[3].trigger.any[1].exec.timeout: it is not between 1ms and 10s",
+        "rules[4].trigger.event.name: it is empty, too long or has blanks",
+        "rules[4].trigger.any: several triggers are given side by side",
+    ];
+    let mut found = problems(text);
+    for expected in expected {
+        let at = found.iter().position(|problem| problem.starts_with(expected));
+        let at = at.unwrap_or_else(|| panic!("missing {expected:?} in:\n{}", found.join("\n")));
+        assert!(found.remove(at).contains("\n    hint: "), "{expected:?} has no hint");
+    }
+    assert_eq!(found, [""; 0], "told besides");
+}
+
+#[test]
+fn all_that_is_no_toml_is_told_at_once_with_its_line() {
+    let found = problems("dir = /var\nenabled = true\nenabled = false\n[guards\nmax_rss = \"1GiB\"\n");
+    for line in ["line 1: ", "line 4: "] {
+        assert!(found.iter().any(|problem| problem.starts_with(line) && problem.contains("hint: ")), "{found:?}");
     }
 }
 
@@ -112,6 +203,7 @@ fn a_named_file_that_is_missing_is_an_error_and_a_relative_store_too() {
     std::fs::write(&file, "dir = \"relative\"").unwrap();
     let relative = load(Some(&file), &Overrides::default()).unwrap_err();
     assert!(relative.message.contains("not an absolute path"), "{relative}");
+    std::fs::write(&file, "").unwrap();
     let overrides = Overrides { dir: Some(("relative".into(), SourceOf::Flag)), enabled: None };
     assert!(load(Some(&file), &overrides).unwrap().config.dir.is_absolute());
 }

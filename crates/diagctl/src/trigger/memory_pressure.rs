@@ -39,6 +39,9 @@ impl MemoryPressure {
         if !keys.has("above") {
             keys.problem("above", "it is missing", "say the share of stalled time: above = \"20%\"");
         }
+        if above.is_some_and(|above| above >= 100.0) {
+            keys.problem("above", "no more than 100% of the time can be stalled", "20% of the time is a lot already");
+        }
         Some(Self { of, kind, above: above? })
     }
 

@@ -1,0 +1,31 @@
+//! Where a configuration is to work: what doubts about it are held against.
+
+use crate::config::{Config, Place};
+use crate::proc::Proc;
+use crate::recording;
+use crate::store::Store;
+use crate::trigger::Trigger;
+
+/// This machine, and what the store recorded where there is one.
+pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
+    let total = proc.meminfo().ok().and_then(|info| info.get("MemTotal").copied());
+    Place {
+        host: total,
+        memory: total,
+        disk: store.and_then(|store| store.space().ok()).map(|(_, total)| total),
+        gauges: store.filter(|_| looks_at_gauges(config)).map(gauges).unwrap_or_default(),
+    }
+}
+
+fn looks_at_gauges(config: &Config) -> bool {
+    let mut looks = false;
+    for rule in &config.rules {
+        rule.trigger.visit(&mut |trigger| looks |= matches!(trigger, Trigger::Gauge(_)));
+    }
+    looks
+}
+
+fn gauges(store: &Store) -> std::collections::BTreeSet<String> {
+    let recorded = recording::read(store).unwrap_or_default();
+    recorded.into_iter().flat_map(|sample| sample.gauges.into_keys()).collect()
+}
