@@ -1,6 +1,8 @@
 //! `simulate`: what a configuration would have done with recorded samples, decided by the same engine.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -11,20 +13,23 @@ use super::times::Times;
 use crate::clock::{self, Anchor, Reading};
 use crate::decide::{self, Input, Verdict};
 use crate::error::{Failure, printable};
-use crate::fsio;
+use crate::exit_code::Exit;
 use crate::guard::Figures;
 use crate::recording::Recorded;
 use crate::sample::{Metric, Samples};
 use crate::state::State;
-use crate::units::duration;
+use crate::units::{duration, size};
+
+/// No store records so much.
+const MAX_SAMPLES: u64 = 1 << 30;
 
 /// Replay recorded samples and print what would have been captured when
 ///
 /// The rules are those of --config. Samples come from `diagctl samples`. The lease is always free and there is always room:
-/// only rules, limits and selection decide. Commands of `exec` triggers are not run.
+/// only rules, limits and selection decide. Commands of `exec` triggers are not run. Without a sample the status is 4.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The samples, as `diagctl samples` prints them; - for stdin
+    /// The samples, as `diagctl samples` prints them: a file, a pipe, or - for stdin
     #[arg(long, value_name = "FILE")]
     samples: PathBuf,
     /// Print JSON
@@ -76,24 +81,34 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 }
 
 fn read(args: &Args) -> Result<Vec<Recorded>, Failure> {
-    let data = if args.samples.as_os_str() == "-" {
-        let mut data = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut data)
-            .map_err(|e| Failure::failed(format!("cannot read the samples from stdin: {e}")))?;
-        data
-    } else {
-        fsio::read_bounded(&args.samples, 4 << 30)?
-    };
     let name = printable(&args.samples.to_string_lossy());
+    let cannot = |e: std::io::Error| Failure::failed(format!("cannot read the samples from {name}: {e}"));
+    // A person named it: unlike what is found in a store it may be a pipe, a terminal, or a link to either.
+    let source: Box<dyn Read> = if args.samples.as_os_str() == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(File::open(&args.samples).map_err(cannot)?)
+    };
+    let mut data = Vec::new();
+    source.take(MAX_SAMPLES + 1).read_to_end(&mut data).map_err(cannot)?;
+    if data.len() as u64 > MAX_SAMPLES {
+        return Err(Failure::failed(format!("{name} has more than {} of samples", size(MAX_SAMPLES)))
+            .hint("a store records far less; cut it into parts, of some days each"));
+    }
     let lines = data.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
-    lines
+    let recorded: Vec<Recorded> = lines
         .map(|(i, line)| {
             serde_json::from_slice(line).map_err(|e| {
                 Failure::failed(format!("{name}, line {}: not a sample: {e}", i + 1))
                     .hint("one JSON object a line, as `diagctl samples` prints them")
             })
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    if recorded.is_empty() {
+        return Err(Failure::new(Exit::NoMatch, format!("{name} has no samples"))
+            .hint("`diagctl samples` prints what a store recorded, once processes have polled it"));
+    }
+    Ok(recorded)
 }
 
 fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
@@ -130,7 +145,8 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
         }
         let dry = decision.answers.iter().filter(|a| a.verdict == Verdict::Idle && a.reason.starts_with("dry run"));
         let would: Vec<(String, String)> = dry.map(|a| (a.rule.clone(), a.reason.clone())).collect();
-        let plan = decision.plans.into_iter().next().inspect(|plan| decide::charge(input, plan, &mut state));
+        let plan =
+            decision.plans.into_iter().next().inspect(|plan| decide::charge(input, plan, &mut state, &mut samples));
         for (rule, reason) in plan.map(|plan| (plan.rule, plan.reason)).into_iter().chain(would) {
             let reports =
                 cx.config().rules.iter().find(|r| r.name == rule).map(|r| r.reports.clone()).unwrap_or_default();
