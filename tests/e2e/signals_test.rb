@@ -47,6 +47,41 @@ class SignalsTest < E2E::Case
     assert_match(/queue.depth 11 is above 10/, meta(captures.last.fetch("id")).dig("trigger", "reason"))
   end
 
+  def test_every_rule_on_an_event_captures_for_it_while_the_process_names_it_once
+    configure(rule("dump", 'event = { name = "overflow" }', %w[threads object_counts]) +
+              rule("stacks", 'event = { name = "overflow" }', ["threads"]) +
+              rule("limited", 'event = { name = "overflow" }', ["gc_stat"], 'limits = { max_count = 1, window = "1h" }'))
+    script = start_script
+    script.run("Diagctl.event(:overflow)")
+    assert_equal %w[dump limited stacks], wait_for_captures(script, 3).map { |capture| capture["rule"] }.sort
+    script.run("Diagctl.event(:overflow)")
+    assert_equal 2, wait_for_captures(script, 5).count { |capture| capture["rule"] == "stacks" }
+    wait_until("it is told that a limit refused", tell: -> { diagctl("status", "--explain").to_s }) do
+      dropped = diagctl!("status", "--explain", "--json").json.fetch("events").select { |event| event["event"] == "event_dropped" }
+      dropped.any? { |event| event["rule"] == "limited" && event["reason"].match?(/event overflow was named; 1 of 1 captures in 1h/) }
+    end
+    assert_equal 5, captures.size
+  end
+
+  # While another process has the lease, and while a guard refuses.
+  def test_an_event_that_is_refused_is_captured_for_when_nothing_refuses_any_more
+    named = rule("named", 'event = { name = "overflow" }', ["gc_stat"])
+    configure(named)
+    dumper = granted("gc_stat")
+    poller = holder
+    assert_equal "busy", answer(poller, "--event", "overflow")
+    dumper.put("gc_stat", "{}")
+    dumper.finalize
+    configure(named, guards: 'min_free_disk = "100%"')
+    assert_equal "guarded", answer(poller)
+    configure(named)
+    assert_equal "granted", answer(poller)
+    assert_match(/event overflow was named/, poller.answer.fetch("reason"))
+    poller.put("gc_stat", "{}")
+    poller.finalize
+    assert_equal "idle", answer(holder)
+  end
+
   def test_a_process_that_really_grows_is_seen_by_growth_and_high_water_and_levels
     once = 'limits = { max_count = 1, window = "1h" }'
     configure(rule("grown", 'memory_growth = { diff = "60MiB", baseline = "boot" }', ["smaps_rollup"], once) +
@@ -87,6 +122,19 @@ class SignalsTest < E2E::Case
     assert_equal "asked", wait_for_captures(script).first.fetch("rule")
     E2E::Processes.signal(:KILL, script.pid)
     wait_until("nothing of the commands is left") { E2E::Processes.descendants.none? { |process| process.argv.join(" ").include?(marker) } }
+  end
+
+  # Each lasts until its time-out, in a session of its own, without its parents.
+  def test_commands_that_hang_hold_a_poll_up_for_one_time_out_and_leave_nothing
+    escape = "(setsid sleep 4322 &) ; setsid sleep 4322 & setsid setsid sleep 4322 & sleep 4322"
+    rules = (1..4).map { |n| rule("stuck-#{n}", "exec = { command = [\"/bin/sh\", \"-c\", #{escape.inspect}], timeout = \"3s\", every = \"1h\" }", ["gc_stat"]) }
+    configure(rules.join)
+    began = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+    poller = holder
+    assert_equal "idle", answer(poller), poller.answer
+    took = Process.clock_gettime(Process::CLOCK_MONOTONIC) - began
+    assert_includes 3.0...12.0, took, "one time-out, not four"
+    assert_empty(E2E::Processes.descendants.select { |process| process.argv.include?("4322") })
   end
 
   def test_the_kernel_counts_a_hit_limit_and_a_stall_in_a_real_cgroup
@@ -137,6 +185,19 @@ class SignalsTest < E2E::Case
     assert_equal ["deeper"], simulation.fetch("fired").map { |fired| fired["rule"] }
     assert_operator simulation.dig("answers", "deeper", "cooldown"), :>=, 1
     assert_match(/deeper.*one.*queue.depth 20 is above 15/, diagctl!("simulate", "--samples", samples).out)
+    recorded = File.read(samples)
+    fifo = File.join(@root, "fifo")
+    File.mkfifo(fifo)
+    writer = Thread.new { File.write(fifo, recorded) }
+    [["-", recorded], ["/dev/stdin", recorded], [fifo, ""]].each do |source, stdin|
+      assert_equal simulation, diagctl!("simulate", "--samples", source, "--json", stdin: stdin).json, source
+    end
+    writer.join
+    ["/dev/null", "-"].each do |source|
+      none = diagctl("simulate", "--samples", source)
+      assert_equal 4, none.status, none
+      assert_match(/#{source} has no samples/, none.err)
+    end
     File.write(samples, "{}\nnot json\n")
     bad = diagctl("simulate", "--samples", samples)
     assert_equal 1, bad.status
@@ -144,6 +205,12 @@ class SignalsTest < E2E::Case
   end
 
   private
+
+  # The verdict of one poll of this very process.
+  def answer(dumper, *flags)
+    dumper.acquire(*flags)
+    dumper.answer.fetch("verdict")
+  end
 
   # A script that has polled once.
   def start_script(**options)

@@ -12,7 +12,7 @@ use crate::config::{Config, Mode, Rule, Select, Snapshot};
 use crate::guard::{self, Figures};
 use crate::limit::{self, Refusal};
 use crate::readings::Readings;
-use crate::sample::{Marks, Metric, Refused, Samples};
+use crate::sample::{Marks, Metric, Named, Refused, Samples};
 use crate::state::{Pair, ReportCost, State};
 use crate::store::requests::Request;
 use crate::trigger::{Facts, Observed, Outcome, View};
@@ -123,6 +123,9 @@ pub struct Answer {
     pub wait_ms: Option<u64>,
     /// Its trigger could not be read at this poll.
     pub skipped: bool,
+    /// It is the last word on the events that the rule was asked about: the condition does not hold, or the rule's own limit
+    /// refuses. What others refuse (a guard, a budget, the lease) may be granted at a later poll.
+    pub settles: bool,
 }
 
 impl Answer {
@@ -136,8 +139,18 @@ impl Answer {
             observed: Observed::new(),
             wait_ms: None,
             skipped: false,
+            settles: false,
         }
     }
+}
+
+/// An event that came to nothing, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// The rule that looks at it.
+    pub rule: String,
+    /// Which event and why, in one sentence.
+    pub reason: String,
 }
 
 /// A capture that may be taken if the lease can be.
@@ -168,6 +181,8 @@ pub struct Decision {
     pub plans: Vec<Plan>,
     /// What every rule says, for explanations.
     pub answers: Vec<Answer>,
+    /// Events that rules would have captured for, had nothing refused.
+    pub dropped: Vec<Dropped>,
     /// Milliseconds until the next poll is worth while.
     pub retry_ms: u64,
     /// A rule chooses among processes, and the samples have only the polling one: decide again with all of them.
@@ -199,6 +214,7 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
 
     let mut answers = Vec::new();
     let mut plans = Vec::new();
+    let mut dropped = Vec::new();
     let mut wait_ms = LONGEST_WAIT_MS;
     for request in input.requests.iter().filter(|request| request.is_for(process)) {
         let (answer, plan) = answer_request(input, request, state);
@@ -213,7 +229,11 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
         if !rule.trigger.is_timers_only() {
             wait_ms = wait_ms.min(poll_ms);
         }
+        dropped.extend(hear_events(input, rule, samples));
         let (answer, plan) = answer_rule(input, rule, state, samples);
+        if answer.settles && settle_events(&rule.name, process, samples) && answer.verdict > Verdict::Idle {
+            dropped.push(Dropped { rule: rule.name.clone(), reason: answer.reason.clone() });
+        }
         // A rule that could fire at the next poll is looked at again at the next poll.
         wait_ms = wait_ms.min(answer.wait_ms.unwrap_or(match answer.verdict {
             Verdict::Idle => LONGEST_WAIT_MS,
@@ -222,9 +242,17 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
         answers.push(answer);
         plans.extend(plan);
     }
-    // Requests first, then whoever has waited longest: a rule that holds is not kept back by one that stands before it.
+    // Requests first, then whoever has waited longest: a rule that holds is not kept back by one that stands before it. Of
+    // those that never fired, the one whose event is named right now: a killer may wait for this very answer.
     let last_fired = |plan: &Plan| state.rules.get(&plan.rule).and_then(|marks| marks.fires.last()).copied();
-    plans.sort_by_key(|plan| if plan.request.is_some() { None } else { last_fired(plan) });
+    let is_named_now = |plan: &Plan| {
+        let named = samples.processes.get(&process.pid).and_then(|sample| sample.named.get(&plan.rule));
+        named.is_some_and(|named| named.values().any(|event| event.at == now_ms))
+    };
+    plans.sort_by_key(|plan| match plan.request {
+        Some(_) => (None, false),
+        None => (last_fired(plan), !is_named_now(plan)),
+    });
     let retry_ms = wait_ms.clamp(poll_ms.min(100), LONGEST_WAIT_MS.max(poll_ms));
     if let Some(sample) = samples.processes.get_mut(&process.pid) {
         sample.next_poll = now_ms + retry_ms;
@@ -232,7 +260,7 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
             answers.iter().filter(|a| a.skipped || (a.verdict > Verdict::Idle && a.verdict < Verdict::Granted));
         sample.refusals = refused.map(|a| (a.rule.clone(), refused_as(a))).collect();
     }
-    Decision { plans, answers, retry_ms, needs_others: samples.others_wanted }
+    Decision { plans, answers, dropped, retry_ms, needs_others: samples.others_wanted }
 }
 
 fn refused_as(answer: &Answer) -> Refused {
@@ -243,8 +271,35 @@ fn refused_as(answer: &Answer) -> Refused {
     }
 }
 
-/// Notes that a plan was granted: limits, budgets, timers and levels. To be written before the grant is told.
-pub fn charge(input: Input<'_>, plan: &Plan, state: &mut State) {
+// Takes in the events that this poll names, for a rule that looks at them, and tells which had their time.
+fn hear_events(input: Input<'_>, rule: &Rule, samples: &mut Samples) -> Vec<Dropped> {
+    let Input { config, process, readings, now, .. } = input;
+    let Some(sample) = samples.processes.get_mut(&process.pid) else { return Vec::new() };
+    if !readings.events.is_empty() {
+        let events = rule.trigger.events();
+        let named = events.into_iter().filter(|event| readings.events.contains(*event));
+        sample.name_events(&rule.name, named, now.store_ms, config.poll_ms());
+    }
+    let late = sample.give_up_events(&rule.name, now.store_ms);
+    let why = sample.refusals.get(&rule.name).map_or_else(|| "nothing let it through".into(), |r| r.reason.clone());
+    let told = late.into_iter().map(|(event, named)| {
+        let ago = duration(now.store_ms.saturating_sub(named.at));
+        Dropped { rule: rule.name.clone(), reason: format!("event {event} was given up after {ago}: {why}") }
+    });
+    told.collect()
+}
+
+// The rule has nothing more to answer; whether it had.
+fn settle_events(rule: &str, process: &Process, samples: &mut Samples) -> bool {
+    samples.processes.get_mut(&process.pid).is_some_and(|sample| sample.named.remove(rule).is_some())
+}
+
+/// Notes that a plan was granted: limits, budgets, timers, levels, and the events that it answers. To be written before the
+/// grant is told.
+pub fn charge(input: Input<'_>, plan: &Plan, state: &mut State, samples: &mut Samples) {
+    if plan.request.is_none() && plan.second_of.is_none() {
+        settle_events(&plan.rule, input.process, samples);
+    }
     let now_ms = input.now.store_ms;
     let units = plan.reports.iter().map(|name| input.config.cost_of(name)).sum();
     let rule = input.config.rules.iter().find(|rule| rule.name == plan.rule);
@@ -270,7 +325,7 @@ pub fn charge(input: Input<'_>, plan: &Plan, state: &mut State) {
     }
     if let Some(rule) = rule {
         let subject = input.process.subject();
-        let marks_of_process = Marks::new();
+        let (marks_of_process, named) = (Marks::new(), Named::new());
         let view = View {
             now_ms,
             first_seen_ms: 0,
@@ -278,6 +333,7 @@ pub fn charge(input: Input<'_>, plan: &Plan, state: &mut State) {
             rule: &before,
             marks: &marks_of_process,
             readings: input.readings,
+            named: &named,
             subject: &subject,
             requested: false,
         };
@@ -306,6 +362,7 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
     let mut marks = before.clone();
     let sample = samples.processes.get(&process.pid);
     let known = sample.and_then(|sample| sample.marks.get(&rule.name)).cloned().unwrap_or_default();
+    let named = sample.and_then(|sample| sample.named.get(&rule.name)).cloned().unwrap_or_default();
     let view = View {
         now_ms,
         first_seen_ms: sample.map_or(now_ms, |sample| sample.first_seen),
@@ -313,6 +370,7 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
         rule: &before,
         marks: &known,
         readings,
+        named: &named,
         subject: &subject,
         requested: false,
     };
@@ -338,13 +396,15 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
         observed,
         wait_ms,
         skipped: false,
+        settles: false,
     };
+    let last_word = |answer| Answer { settles: true, ..answer };
     if let Some(pair) = marks.pair {
         return second_of_pair(input, rule, pair, state);
     }
     if !in_sample(rule, input.host, now_ms) {
         let reason = format!("this machine is not in today's sample of {}%", rule.sample);
-        return (answer(Verdict::Idle, reason, Observed::new(), Some(LONGEST_WAIT_MS)), None);
+        return (last_word(answer(Verdict::Idle, reason, Observed::new(), Some(LONGEST_WAIT_MS))), None);
     }
     let facts = match outcome {
         Outcome::Holds(facts) => facts,
@@ -355,7 +415,7 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
             return match other {
                 Outcome::Waits(facts, at) => {
                     let wait = at.map(|at| at.saturating_sub(now_ms));
-                    (answer(Verdict::Idle, facts.reason, facts.observed, wait), None)
+                    (last_word(answer(Verdict::Idle, facts.reason, facts.observed, wait)), None)
                 }
                 Outcome::Unreadable(why) => {
                     let reason = format!("skipped: {why}");
@@ -385,18 +445,16 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
         facts
     };
     let units = rule.reports.iter().map(|name| config.cost_of(name)).sum();
-    let refusal = limit::check_rule(&rule.limits, &marks, now_ms)
-        .or_else(|| limit::check_budgets(&config.limits, &state.spent, units, now_ms));
-    match refusal {
-        Some(Refusal::Cooldown { reason, left_ms }) => {
-            let reason = format!("{}; {reason}", facts.reason);
-            return (answer(Verdict::Cooldown, reason, facts.observed, Some(left_ms)), None);
-        }
-        Some(Refusal::Throttled { reason, left_ms }) => {
-            let reason = format!("{}; {reason}", facts.reason);
-            return (answer(Verdict::Throttled, reason, facts.observed, Some(left_ms)), None);
-        }
-        None => {}
+    let own = limit::check_rule(&rule.limits, &marks, now_ms);
+    let settles = own.is_some();
+    let refusal = own.or_else(|| limit::check_budgets(&config.limits, &state.spent, units, now_ms));
+    if let Some(refusal) = refusal {
+        let (verdict, why, left_ms) = match refusal {
+            Refusal::Cooldown { reason, left_ms } => (Verdict::Cooldown, reason, left_ms),
+            Refusal::Throttled { reason, left_ms } => (Verdict::Throttled, reason, left_ms),
+        };
+        let refused = answer(verdict, format!("{}; {why}", facts.reason), facts.observed, Some(left_ms));
+        return (Answer { settles, ..refused }, None);
     }
     samples.others_wanted |= samples.only_own && rule.select != Select::First;
     if let Some(chosen) = chosen_instead(rule, process, &marks, samples, now_ms, config.poll_ms()) {
@@ -423,7 +481,7 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
         // budget is left to rules that capture.
         let spent = state.spent.clone();
         let generation = state.generation;
-        charge(input, &plan, state);
+        charge(input, &plan, state, samples);
         state.spent = spent;
         state.generation = generation;
         let reason = format!("dry run: would capture, {}", facts.reason);
@@ -443,6 +501,7 @@ fn second_of_pair(input: Input<'_>, rule: &Rule, pair: Pair, state: &mut State) 
         observed: Observed::new(),
         wait_ms,
         skipped: false,
+        settles: false,
     };
     let reason = format!("second of a pair, {} after the first", duration(ms(rule.pair_delay.unwrap_or_default())));
     let late = now.store_ms.saturating_sub(pair.due);
@@ -504,6 +563,7 @@ fn answer_request(input: Input<'_>, request: &Request, state: &State) -> (Answer
         observed: BTreeMap::new(),
         wait_ms,
         skipped: false,
+        settles: false,
     };
     let reports = match (request.reports.is_empty(), rule) {
         (true, Some(rule)) => rule.reports.clone(),

@@ -109,6 +109,11 @@ impl Poll<'_> {
         if paused.is_none() && news && verdict > Verdict::Idle && verdict < Verdict::Granted {
             self.tell(&strongest);
         }
+        for dropped in &decision.dropped {
+            let about = events::Event::about("event_dropped", "", &dropped.reason);
+            let event = events::Event { rule: dropped.rule.clone(), pid, ..about };
+            events::record(self.store, &event);
+        }
         self.cx.debug(|| format!("state.lock was held for {} µs", guard.held().as_micros()));
         Ok((decision, paused, state.generation))
     }
@@ -181,7 +186,10 @@ impl Poll<'_> {
             let _guard = self.store.lock()?;
             let (mut state, _) = load_state(self.store)?;
             let now = self.cx.now(&state);
-            decide::charge(self.input(&[], &figures, &now), plan, &mut state);
+            let mut samples = load_own_sample(self.store, self.process.pid);
+            decide::charge(self.input(&[], &figures, &now), plan, &mut state, &mut samples);
+            // First what was answered, then the charge: a crash in between loses a capture and never takes one twice.
+            save_sample(self.store, self.process.pid, &samples)?;
             state::save(self.store.dir(), &state)?;
             (now, state.generation)
         };
@@ -204,6 +212,9 @@ impl Poll<'_> {
             news = sample.verdict != answer.verdict.name();
             answer.verdict.name().clone_into(&mut sample.verdict);
             sample.reason.clone_from(&answer.reason);
+            if answer.verdict == Verdict::Busy {
+                sample.keep_events(sample.last_seen, self.cx.config().poll_ms());
+            }
         }
         save_sample(self.store, self.process.pid, &samples)?;
         if news || answer.verdict == Verdict::Granted {
@@ -285,9 +296,8 @@ fn cpu_pressure(cx: &Context) -> Option<f64> {
         .find_map(|word| word.strip_prefix("avg10=")?.parse().ok())
 }
 
-// Runs the commands of `exec` triggers that are due. Each is claimed under the lock and run outside it: of several
-// processes that poll at once, one runs it.
-/// Answers of the commands that are due.
+/// Runs the commands of `exec` triggers that are due and returns their answers. Each is claimed under the lock and run outside
+/// it: of several processes that poll at once, one runs it.
 pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BTreeMap<String, ExecAnswer>, Failure> {
     let rules = cx.config().rules.iter().filter(|rule| rule.matching.accepts(&process.role, &process.name));
     let declared: Vec<(String, &Exec)> = rules
@@ -316,5 +326,10 @@ pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BT
         }
         due
     };
-    Ok(due.into_iter().map(|(key, exec)| (key, probe::run(exec))).collect())
+    if due.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let answers = probe::run(due);
+    probe::kill_remains();
+    Ok(answers)
 }

@@ -14,6 +14,9 @@ use crate::proc::figures;
 /// A process that has not polled for this many intervals counts as gone.
 const STALE_INTERVALS: u64 = 3;
 
+/// An event waits for its rule this long, or [`STALE_INTERVALS`] where that is longer. Milliseconds.
+const EVENT_LIFE_MS: u64 = 60_000;
+
 /// Processes that have not polled for this long are forgotten. Milliseconds.
 pub const FORGET_AFTER_MS: u64 = 3_600_000;
 
@@ -213,6 +216,9 @@ pub struct Sample {
     /// What triggers remember of this process, by rule and path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub marks: BTreeMap<String, Marks>,
+    /// Events that it named and rules have yet to answer, by rule and event.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub named: BTreeMap<String, Named>,
     /// Rules whose condition holds, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub holding: BTreeMap<String, Holding>,
@@ -220,6 +226,18 @@ pub struct Sample {
 
 /// What the triggers of one rule remember of a process, by path within the rule.
 pub type Marks = BTreeMap<String, Mark>;
+
+/// Events that one rule has yet to answer, by name.
+pub type Named = BTreeMap<String, NamedEvent>;
+
+/// An event that waits for its rule. On the store's time line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedEvent {
+    /// When the process named it.
+    pub at: u64,
+    /// When it is given up.
+    pub until: u64,
+}
 
 /// A figure and its moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -259,6 +277,9 @@ impl Samples {
         if sample.start_ticks != start_ticks || sample.role != role {
             *sample = Sample { start_ticks, role: role.to_owned(), first_seen: now_ms, ..Sample::default() };
         }
+        // A process that does not poll when it should is dumping, or was stopped: nobody could answer it meanwhile.
+        let silent = now_ms.saturating_sub(sample.next_poll.max(sample.last_seen));
+        sample.named.values_mut().flat_map(BTreeMap::values_mut).for_each(|event| event.until += silent);
         name.clone_into(&mut sample.name);
         sample.rss = rss;
         sample.last_seen = now_ms;
@@ -272,6 +293,31 @@ impl Sample {
         now_ms <= self.next_poll.saturating_add(STALE_INTERVALS * poll_ms)
     }
 
+    /// Takes in the events that the process names at this poll, of those that a rule looks at.
+    pub fn name_events<'e>(&mut self, rule: &str, events: impl Iterator<Item = &'e str>, now_ms: u64, poll_ms: u64) {
+        for event in events {
+            let named = self.named.entry(rule.to_owned()).or_default();
+            named.insert(event.to_owned(), NamedEvent { at: now_ms, until: now_ms + event_life(poll_ms) });
+        }
+    }
+
+    /// Takes out the events for which a rule has had its time; with the moment at which each was named.
+    pub fn give_up_events(&mut self, rule: &str, now_ms: u64) -> Named {
+        let Some(named) = self.named.get_mut(rule) else { return Named::new() };
+        let (late, waiting) = std::mem::take(named).into_iter().partition(|(_, event)| event.until <= now_ms);
+        *named = waiting;
+        if named.is_empty() {
+            self.named.remove(rule);
+        }
+        late
+    }
+
+    /// Lets the time in which somebody else had the lease not count.
+    pub fn keep_events(&mut self, now_ms: u64, poll_ms: u64) {
+        let events = self.named.values_mut().flat_map(BTreeMap::values_mut);
+        events.for_each(|event| event.until = event.until.max(now_ms + event_life(poll_ms)));
+    }
+
     /// Notes that a rule's condition holds, and returns since when. A gap of more than three intervals starts anew.
     pub fn hold(&mut self, rule: &str, now_ms: u64, poll_ms: u64) -> u64 {
         let holding = self.holding.entry(rule.to_owned()).or_insert(Holding { since: now_ms, last: now_ms });
@@ -281,6 +327,10 @@ impl Sample {
         holding.last = now_ms;
         holding.since
     }
+}
+
+fn event_life(poll_ms: u64) -> u64 {
+    EVENT_LIFE_MS.max(STALE_INTERVALS * poll_ms)
 }
 
 #[cfg(test)]

@@ -137,6 +137,20 @@ class PollerTest < Minitest::Test
     assert_equal 1, calls("acquire").count { |line| line.include?("--event=deploy") }
   end
 
+  # diagctl remembers it; to name it again at once would make the poll thread spin while another process dumps.
+  def test_an_event_is_handed_over_once_though_the_lease_is_busy
+    busy = Sandbox::IDLE.merge(verdict: "busy")
+    start(binary("echo '#{JSON.generate(busy)}'; exit 10"))
+    @agent.events.add("deploy")
+    @poller.wake
+    eventually("a poll with the event") { calls("acquire").any?(/--event=deploy/) }
+    polls = calls("acquire").size
+    eventually("an answer") { !@agent.busy? && !@agent.events.any? }
+    @agent.poll
+    assert_equal 1, calls("acquire").count { |line| line.include?("--event=deploy") }
+    assert_operator calls("acquire").size, :<=, polls + 3
+  end
+
   def test_an_event_survives_a_poll_that_failed
     start(binary('[ -e "$dir/well" ] || exit 9; ' + IDLE_ANSWER))
     @agent.events.add("deploy")

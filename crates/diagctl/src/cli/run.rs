@@ -16,7 +16,7 @@ use crate::guard::{self, Figures};
 use crate::lease::Lease;
 use crate::readings::Readings;
 use crate::report;
-use crate::sample::Metric;
+use crate::sample::{Metric, Samples};
 use crate::state;
 use crate::store::commit::Told;
 use crate::store::grant::Grant;
@@ -135,7 +135,7 @@ fn begin(cx: &Context, store: &Store, args: &Args) -> Result<Result<Grant, Strin
             now: &now,
             seed: 0,
         };
-        decide::charge(input, &plan, &mut state);
+        decide::charge(input, &plan, &mut state, &mut Samples::default());
         state::save(store.dir(), &state)?;
         (now, state.generation)
     };

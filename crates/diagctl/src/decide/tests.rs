@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::{Anchor, Reading};
 use crate::config;
 use crate::sample::Memory;
+use std::collections::BTreeSet;
 use std::ops::Not;
 
 const GIB: u64 = 1 << 30;
@@ -17,6 +18,8 @@ struct World {
     requests: Vec<Request>,
     clock: Reading,
     figures: Figures,
+    /// Named at the next poll.
+    events: BTreeSet<String>,
 }
 
 impl World {
@@ -31,7 +34,15 @@ impl World {
             ..Figures::default()
         };
         let clock = Reading { wall_ms: START as i64, boot_ms: 1000, boot_id: "a".into() };
-        Self { config, state: State::default(), samples: Samples::default(), requests: Vec::new(), clock, figures }
+        Self {
+            config,
+            state: State::default(),
+            samples: Samples::default(),
+            requests: Vec::new(),
+            clock,
+            figures,
+            events: BTreeSet::new(),
+        }
     }
 
     fn pass(&mut self, ms: u64) {
@@ -47,7 +58,7 @@ impl World {
     fn poll(&mut self, pid: u32, rss: u64) -> Decision {
         let mut memory = Memory { limit: Some(2 * GIB), host_total: 4 * GIB, ..Memory::default() };
         memory.set(Metric::Rss, Ok(rss));
-        let readings = Readings { memory, ..Readings::default() };
+        let readings = Readings { memory, events: std::mem::take(&mut self.events), ..Readings::default() };
         let process = Self::process(pid);
         let now = Anchor::place(self.state.clock.as_ref(), self.clock.clone());
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..self.figures.clone() };
@@ -64,10 +75,28 @@ impl World {
         };
         let decision = decide(input, &mut self.state, &mut self.samples);
         if let Some(plan) = decision.plans.first() {
-            charge(input, plan, &mut self.state);
+            charge(input, plan, &mut self.state, &mut self.samples);
             self.requests.retain(|request| Some(&request.id) != plan.request.as_ref());
         }
         decision
+    }
+
+    /// The same, of a process that names an event.
+    fn name(&mut self, event: &str) -> Decision {
+        self.events.insert(event.to_owned());
+        self.poll(1, GIB)
+    }
+
+    /// Polls every second for so long; which rules were granted, and what was dropped.
+    fn go_on(&mut self, seconds: u64) -> (Vec<String>, Vec<Dropped>) {
+        let (mut granted, mut dropped) = (Vec::new(), Vec::new());
+        for _ in 0..seconds {
+            self.pass(1000);
+            let decision = self.poll(1, GIB);
+            granted.extend(decision.plans.first().map(|plan| plan.rule.clone()));
+            dropped.extend(decision.dropped);
+        }
+        (granted, dropped)
     }
 
     fn verdict(&mut self, pid: u32, rss: u64) -> &'static str {
@@ -255,6 +284,153 @@ fn of_several_rules_the_strongest_answer_is_told_and_a_refused_one_does_not_bloc
     let mut world = World::new(&two);
     assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "r");
     assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "s");
+}
+
+fn on_event(name: &str, event: &str, more: &str) -> String {
+    format!("[[rules]]\nname = \"{name}\"\nreports = [\"smaps\"]\ntrigger.event = {{ name = \"{event}\" }}\n{more}\n")
+}
+
+#[test]
+fn every_rule_on_an_event_captures_once_for_it() {
+    let rules = [on_event("a", "e", ""), on_event("b", "e", ""), on_event("dry", "e", "mode = \"dry_run\"")];
+    let mut world = World::new(&rules.concat());
+    let first = world.name("e");
+    assert_eq!(first.strongest().verdict, Verdict::Granted);
+    assert_eq!(first.plans[0].rule, "a");
+    assert!(first.retry_ms <= 1000, "the other rule waits");
+    assert_eq!(world.go_on(300), (vec!["b".to_owned()], vec![]));
+    // Another process does not answer for the one that named it.
+    world.name("e");
+    assert_eq!(world.verdict(2, GIB), "idle");
+}
+
+#[test]
+fn what_refuses_an_event_decides_whether_it_waits() {
+    type Change = fn(&mut World);
+    // Of an event that is named while something refuses, which ends after 20 s: the capture, or what is told in its place.
+    type Case = (&'static str, &'static str, Change, Change, Option<&'static str>, &'static str);
+    let table: [Case; 5] = [
+        (
+            "a guard",
+            "",
+            |w| w.figures.free_disk = 1,
+            |w| w.figures.free_disk = 50 * GIB,
+            Some("event e was named 21s ago"),
+            "",
+        ),
+        ("a budget", "", |w| w.config.limits.budget_hour = 0, |w| w.config.limits.budget_hour = 9, Some("21s ago"), ""),
+        ("a guard, for long", "", |w| w.figures.free_disk = 1, |_| {}, None, "event e was given up after 1m: "),
+        (
+            "its own cooldown",
+            "limits = { cooldown = \"10s\" }",
+            |_| {},
+            |_| {},
+            None,
+            "event e was named; cooldown 10s",
+        ),
+        (
+            "its own count",
+            "limits = { max_count = 1, window = \"10s\" }",
+            |_| {},
+            |_| {},
+            None,
+            "1 of 1 captures in 10s",
+        ),
+    ];
+    for (what, more, begin, end, reason, dropped) in table {
+        let mut world = World::new(&on_event("a", "e", more));
+        if !more.is_empty() {
+            world.name("e");
+        }
+        begin(&mut world);
+        let refused = world.name("e");
+        assert!(refused.plans.is_empty(), "{what}: {refused:?}");
+        let (granted, mut told) = world.go_on(20);
+        assert_eq!(granted, [""; 0], "{what}");
+        end(&mut world);
+        world.pass(1000);
+        let plan = world.poll(1, GIB).plans.pop();
+        assert_eq!(plan.is_some(), reason.is_some(), "{what}: {plan:?}");
+        assert!(plan.is_none_or(|plan| plan.reason.contains(reason.unwrap_or_default())), "{what}");
+        told.extend(refused.dropped);
+        told.extend(world.go_on(100).1);
+        assert_eq!(told.len(), usize::from(!dropped.is_empty()), "{what}: {told:?}");
+        assert!(told.iter().all(|told| told.rule == "a" && told.reason.contains(dropped)), "{what}: {told:?}");
+    }
+}
+
+#[test]
+fn an_event_whose_rule_says_no_is_answered() {
+    let all = "[[rules]]\nname = \"a\"\nreports = [\"smaps\"]\n\
+               trigger.all = [ { event = { name = \"e\" } }, { memory_usage = { above = \"1.5GiB\" } } ]";
+    let mut world = World::new(all);
+    assert!(world.name("e").plans.is_empty());
+    world.pass(1000);
+    assert_eq!(world.verdict(1, 2 * GIB), "idle");
+    world.events.insert("e".into());
+    assert_eq!(world.verdict(1, 2 * GIB), "granted");
+}
+
+#[test]
+fn time_in_which_the_process_dumps_does_not_count_for_its_events() {
+    let mut world = World::new(&[on_event("a", "e", ""), on_event("b", "e", "")].concat());
+    assert_eq!(world.name("e").plans[0].rule, "a");
+    world.pass(600_000);
+    assert_eq!(world.poll(1, GIB).plans[0].rule, "b");
+    // Somebody else has the lease, as `poll` notes it.
+    world.figures.free_disk = 1;
+    world.name("e");
+    assert_eq!(world.go_on(59).1, []);
+    let now = world.samples.processes[&1].last_seen;
+    world.samples.processes.get_mut(&1).unwrap().keep_events(now, 1000);
+    assert_eq!(world.go_on(59).1, []);
+    assert_eq!(world.go_on(1).1.len(), 2);
+}
+
+/// Any history of events, guards and pauses: a rule captures at most once for an event, and every event is answered in the
+/// end: by a capture, by a limit that is told, or by being told as given up.
+#[test]
+fn no_history_answers_an_event_twice_or_forgets_it() {
+    for seed in 1..=100u64 {
+        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut next = |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let cooldown = "limits = { cooldown = \"30s\" }";
+        let mut world =
+            World::new(&[on_event("a", "e", ""), on_event("b", "e", cooldown), on_event("c", "f", "")].concat());
+        let (mut named, mut granted, mut dropped) =
+            ([0; 2], BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
+        // In the end nothing refuses and nothing is named, for longer than anything waits.
+        for round in 0..500 {
+            world.pass(1 + next(20_000));
+            let quiet = round >= 400;
+            world.figures.free_disk = if next(3) == 0 && !quiet { 1 } else { 50 * GIB };
+            for (i, event) in ["e", "f"].into_iter().enumerate() {
+                if next(10) == 0 && !quiet {
+                    world.events.insert(event.into());
+                    named[i] += 1;
+                }
+            }
+            let decision = world.poll(1, GIB);
+            if let Some(plan) = decision.plans.first() {
+                *granted.entry(plan.rule.clone()).or_default() += 1;
+            }
+            for told in decision.dropped {
+                *dropped.entry(told.rule).or_default() += 1;
+            }
+        }
+        for (rule, named) in [("a", named[0]), ("b", named[0]), ("c", named[1])] {
+            let count = |of: &BTreeMap<String, usize>| of.get(rule).copied().unwrap_or(0);
+            let (granted, dropped) = (count(&granted), count(&dropped));
+            assert!(granted + dropped <= named, "seed {seed}, {rule}: {granted} + {dropped} of {named}");
+            assert!(granted > 0, "seed {seed}, {rule} is starved");
+        }
+        assert!(world.samples.processes[&1].named.is_empty(), "seed {seed}");
+    }
 }
 
 #[test]

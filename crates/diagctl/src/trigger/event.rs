@@ -1,7 +1,10 @@
 //! `event`: the application named it. Operators declare what an event leads to; applications only name it.
+//!
+//! An event that was named waits for each rule that looks at it until that rule has answered it; see `decide`.
 
 use super::{Facts, Outcome, View};
 use crate::config::Section;
+use crate::units;
 use serde::{Deserialize, Serialize};
 
 /// The keys of `event`.
@@ -29,11 +32,16 @@ impl Event {
         Some(Self { name: name? })
     }
 
-    /// Holds at the poll that brings the event.
+    /// Holds while the rule has the event to answer.
     pub fn evaluate(&self, view: View<'_>) -> Outcome {
-        let holds = view.readings.events.contains(&self.name);
-        let reason = format!("event {} was {}named", self.name, if holds { "" } else { "not " });
-        let facts = Facts { reason, ..Facts::default() };
-        if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
+        let facts = |reason| Facts { reason, ..Facts::default() };
+        let Some(named) = view.named.get(&self.name) else {
+            return Outcome::Waits(facts(format!("event {} was not named", self.name)), None);
+        };
+        let ago = match view.now_ms.saturating_sub(named.at) {
+            0..1000 => String::new(),
+            ms => format!(" {} ago", units::duration(ms)),
+        };
+        Outcome::Holds(facts(format!("event {} was named{ago}", self.name)))
     }
 }

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Section;
 use crate::readings::Readings;
-use crate::sample::{Marks, Metric};
+use crate::sample::{Marks, Metric, Named};
 use crate::state::RuleState;
 
 /// Figures that a trigger saw, by name: bytes or plain numbers.
@@ -89,6 +89,8 @@ pub struct View<'a> {
     pub readings: &'a Readings,
     /// `pid@start`, the polling process.
     pub subject: &'a str,
+    /// Events that the process named and this rule has yet to answer.
+    pub named: &'a Named,
     /// Whether a request waits for this rule and this process.
     pub requested: bool,
 }
@@ -278,6 +280,17 @@ impl Trigger {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// The events that it looks at.
+    pub fn events(&self) -> Vec<&str> {
+        let mut events = Vec::new();
+        self.visit(&mut |trigger| {
+            if let Self::Event(event) = trigger {
+                events.push(event.name.as_str());
+            }
+        });
+        events
     }
 
     /// Whether some part of it looks at the polling process itself, so that it holds for one and not for another.

@@ -2,7 +2,7 @@
 
 use super::View;
 use crate::readings::Readings;
-use crate::sample::Marks;
+use crate::sample::{Marks, Named};
 use crate::state::RuleState;
 
 /// Bytes.
@@ -15,6 +15,7 @@ pub struct Bench {
     pub readings: Readings,
     pub rule: RuleState,
     pub marks: Marks,
+    pub named: Named,
 }
 
 impl Bench {
@@ -27,6 +28,7 @@ impl Bench {
             rule: &self.rule,
             marks: &self.marks,
             readings: &self.readings,
+            named: &self.named,
             subject: "1@1",
             requested: false,
         }

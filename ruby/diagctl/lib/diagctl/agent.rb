@@ -101,8 +101,8 @@ module Diagctl
       started = Clock.now
       outcome = @client.acquire(lease, role: @role, name: @name, gauges: @readings.gauges, events: events)
       answer = read(outcome)
-      # While another process dumps nobody hears of an event: it is named again at the next poll.
-      events = [] unless answer.verdict == "busy"
+      # From here on diagctl remembers them, whatever it answered.
+      events = []
       dump(answer, lease, "spawn_ms" => Clock.ms(Clock.now - started)) if answer.granted?
       Result.new(verdict: answer.verdict, reason: answer.reason, capture: answer.capture,
         retry_after: answer.retry_after, poll_interval: answer.poll_interval)
