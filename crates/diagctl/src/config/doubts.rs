@@ -228,6 +228,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_doubtful_is_told_with_what_is_wrong() {
+        let text = "[[rules]]\nreports = [\"smaps\"]\n[[rules]]\nreports = [3]\ntrigger.any = [ \
+                    { timer = { every = \"often\" } }, { memory_usage = { above = \"0%\" } } ]";
+        let examined = crate::config::examine(text).unwrap_or_else(|p| panic!("{p:?}"));
+        let wrong: Vec<&str> = examined.problems.iter().map(|problem| problem.path.as_str()).collect();
+        let expected = [
+            "rules[0].name",
+            "rules[0].trigger",
+            "rules[1].reports",
+            "rules[1].trigger.any[0].timer.every",
+            "rules[1].name",
+        ];
+        assert!(expected.iter().all(|path| wrong.contains(path)), "{wrong:?}");
+        let doubts = examined.config.doubts(&examined.positions, &Place::default());
+        assert_eq!(doubts[0].path, "rules[1].trigger.memory_usage.above");
+    }
+
+    #[test]
     fn what_works_raises_no_doubt() {
         let body = |trigger: &str| {
             format!(

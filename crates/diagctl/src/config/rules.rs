@@ -258,8 +258,9 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         );
     }
     Some(Rule {
-        name: name?,
-        reports: in_order(reports?),
+        // What is missing makes the file invalid; the rest is looked at for doubts all the same.
+        name: name.unwrap_or_default(),
+        reports: in_order(reports.unwrap_or_default()),
         select: select.unwrap_or(Select::First),
         sample,
         pair_delay: pair.then(|| pair_delay.unwrap_or(PAIR_DELAY)),

@@ -143,7 +143,8 @@ impl Trigger {
                 if parts.is_empty() {
                     section.problem(key, "the list is empty", "name at least one trigger in it");
                 }
-                found.push(parts.iter().map(Self::parse).collect::<Option<Vec<_>>>().map(compose));
+                // Without those that are wrong, which makes the file invalid: doubts about the others are told with it.
+                found.push(Some(compose(parts.iter().filter_map(Self::parse).collect())));
             }
         }
         section.finish();
