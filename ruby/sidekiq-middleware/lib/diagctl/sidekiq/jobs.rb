@@ -1,0 +1,126 @@
+# frozen_string_literal: true
+
+module Diagctl
+  module Sidekiq
+    # One job while it runs. `name` is the class. Arguments are never looked at. `rss` is what the process used when it
+    # began, in bytes, or nil when that is not asked for.
+    Job = Struct.new(:name, :jid, :queue, :thread, :started, :rss)
+
+    # What the jobs of one class came to. Bytes; `largest` is nil until a job was measured.
+    Tally = Struct.new(:count, :seconds, :grown, :largest)
+
+    # The jobs that this process runs, and what those that ended came to, by class. Bounded by the threads that run
+    # jobs, and by CLASSES. Written by Sidekiq's threads, read by the poll thread.
+    #
+    # Nothing here raises into a job, and Sidekiq::Shutdown, which Sidekiq raises into the thread, passes.
+    #
+    # @api private
+    class Jobs
+      CLASSES = 200
+      NAME_LENGTH = 200
+      # For the classes that come after CLASSES others, and for names that no class has.
+      OTHER = "(other)"
+
+      # @return [Rss, nil]
+      attr_reader :rss
+
+      def initialize(log)
+        @log = log
+        @running = {}.compare_by_identity
+        @tallies = {}
+        @peak = 0
+        @lock = Mutex.new
+      end
+
+      # From now on the memory of the process is read before and after each job.
+      def measure(rss)
+        rss.bytes
+        @rss = rss
+      rescue SystemCallError => e
+        @log.warn_once(:job_rss, "no memory change by job: #{e.message}")
+      end
+
+      # By identity and not by thread: `perform_inline` runs a job within a job.
+      #
+      # @param payload [Hash] as Sidekiq hands it to its middleware
+      # @return [Job, nil]
+      def start(payload, queue)
+        job = Job.new(class_name(payload), payload["jid"], queue, Thread.current, Clock.now, @rss&.bytes)
+        @lock.synchronize { @running[job] = true }
+        job
+      rescue StandardError => e
+        broken(e)
+      end
+
+      def finish(job)
+        seconds = Clock.now - job.started
+        grown = @rss.bytes - job.rss if @rss && job.rss
+        @lock.synchronize do
+          @running.delete(job)
+          add(tally(job.name), seconds, grown)
+        end
+      rescue StandardError => e
+        @lock.synchronize { @running.delete(job) }
+        broken(e)
+      end
+
+      def busy
+        @running.size
+      end
+
+      # @return [Array<Job>] the one that runs longest first
+      def running
+        @lock.synchronize { @running.keys }.sort_by(&:started)
+      end
+
+      # @return [Hash{String=>Tally}]
+      def tallies
+        @lock.synchronize { @tallies.transform_values(&:dup) }
+      end
+
+      # The most by which the process grew during one job: of those that run now, and of those that ended since this
+      # was last asked. A job that shrank it counts as 0.
+      #
+      # @return [Integer, nil] bytes; nil when memory is not measured
+      def growth
+        now = @rss&.bytes or return
+        @lock.synchronize do
+          peak = @peak
+          @peak = 0
+          @running.each_key.filter_map { |job| now - job.rss if job.rss }.push(peak).max
+        end
+      end
+
+      private
+
+      # ActiveJob and its like run under one class of Sidekiq's, and name their own in `wrapped`.
+      def class_name(payload)
+        name = payload["wrapped"] || payload["class"]
+        name.is_a?(String) ? name : name.to_s
+      end
+
+      def tally(name)
+        @tallies[name] || begin
+          name = OTHER if name.length > NAME_LENGTH || @tallies.size >= CLASSES
+          @tallies[name] ||= Tally.new(0, 0.0, 0, nil)
+        end
+      end
+
+      def add(tally, seconds, grown)
+        tally.count += 1
+        tally.seconds += seconds
+        return if grown.nil?
+
+        tally.grown += grown
+        tally.largest = grown if tally.largest.nil? || grown > tally.largest
+        @peak = grown if grown > @peak
+      end
+
+      def broken(error)
+        @rss = nil if error.is_a?(SystemCallError)
+        @log.warn_once(:sidekiq_jobs, "a job was not recorded: #{error.class}: #{error.message}")
+        nil
+      end
+    end
+  end
+end

@@ -1,0 +1,81 @@
+# frozen_string_literal: true
+
+require "json"
+
+module Diagctl
+  module Sidekiq
+    # What runs, for how long, and what grew most: gauges, and the report `sidekiq`.
+    # Poll thread.
+    #
+    # @api private
+    class Report
+      # More threads than that no process has; a bound is given all the same.
+      JOBS = 1000
+      LENGTH = 200
+
+      def initialize(server, jobs)
+        @server = server
+        @jobs = jobs
+      end
+
+      # @param latency [Boolean] whether Redis is asked, before every poll
+      def gauges(latency:)
+        gauges = { "sidekiq.busy" => -> { @jobs.busy } }
+        gauges["sidekiq.job_rss_growth"] = -> { @jobs.growth } if @jobs.rss
+        gauges["sidekiq.queue_latency"] = -> { queue_latency } if latency
+        gauges
+      end
+
+      def call(io, _options)
+        now = Clock.now
+        rss = @jobs.rss&.bytes
+        running = @jobs.running.first(JOBS).map { |job| job(job, now, rss) }
+        classes = @jobs.tallies.map { |name, tally| tally(name, tally) }
+        capsules = @server.capsules
+        io.write(JSON.generate(
+          version: @server.version,
+          tag: @server.name,
+          concurrency: capsules.values.sum { |capsule| capsule[:concurrency] },
+          queues: @server.queues,
+          capsules: capsules,
+          busy: running.size,
+          jobs: running,
+          classes: classes.sort_by { |entry| [-(entry[:rss_growth_bytes] || 0), -entry[:seconds]] },
+          grew_most: grew_most(running, classes)
+        ))
+      end
+
+      private
+
+      # In a thread of its own, with a deadline: Redis may hang.
+      def queue_latency
+        Callback.call("gauge sidekiq.queue_latency", Diagctl.configuration.callback_timeout) { @server.latency }
+      end
+
+      def job(job, now, rss)
+        {
+          class: text(job.name), jid: text(job.jid), queue: text(job.queue), seconds: (now - job.started).round(3),
+          # By which the report `threads` names it.
+          tid: job.thread.native_thread_id, rss_growth_bytes: (rss - job.rss if rss && job.rss)
+        }.compact
+      end
+
+      def tally(name, tally)
+        measured = { rss_growth_bytes: tally.grown, rss_growth_max_bytes: tally.largest } if tally.largest
+        { class: text(name), count: tally.count, seconds: tally.seconds.round(3), **measured.to_h }
+      end
+
+      # The one job during which the process grew most.
+      def grew_most(running, classes)
+        candidates = running.map { |job| { **job.slice(:class, :jid), running: true, bytes: job[:rss_growth_bytes] } }
+        candidates += classes.map { |entry| { class: entry[:class], running: false, bytes: entry[:rss_growth_max_bytes] } }
+        candidates.select { |candidate| candidate[:bytes]&.positive? }.max_by { |candidate| candidate[:bytes] }
+      end
+
+      # From Redis, so of any length and bytes.
+      def text(value)
+        Diagctl.one_line(value, LENGTH)
+      end
+    end
+  end
+end

@@ -1,0 +1,122 @@
+# frozen_string_literal: true
+
+require_relative "../../diagctl/test/helper"
+$LOAD_PATH.unshift(File.expand_path("../lib", __dir__))
+require "diagctl/sidekiq"
+
+# The table of running jobs and the middleware that fills it; without a Sidekiq.
+class JobsTest < Minitest::Test
+  # A memory reading that does as it is told.
+  class Memory
+    attr_accessor :bytes
+
+    def initialize = @bytes = 1000
+  end
+
+  def setup
+    @logger = RecordingLogger.new
+    @log = Diagctl::Log.new.tap { |log| log.default = @logger }
+    @jobs = Diagctl::Sidekiq::Jobs.new(@log)
+  end
+
+  def perform(payload = { "class" => "A", "jid" => "1" }, queue = "default", &block)
+    Diagctl::Sidekiq::ServerMiddleware.new(@jobs).call(nil, payload, queue, &block)
+  end
+
+  def test_a_job_is_in_the_table_while_it_runs_and_its_value_comes_back
+    value = perform("class" => "A", "jid" => "1") do
+      assert_equal [["A", "1", "default", Thread.current]], @jobs.running.map { |job| job.to_a.first(4) }
+      :value
+    end
+    assert_equal [:value, 0, 1], [value, @jobs.busy, @jobs.tallies["A"].count]
+  end
+
+  def test_whatever_a_job_raises_or_throws_passes_and_leaves_nothing
+    [RuntimeError.new("a"), Interrupt.new, SystemExit.new(3), NoMemoryError.new].each do |error|
+      raised = assert_raises(error.class) { perform { raise error } }
+      assert_same error, raised
+      assert_nil raised.cause
+    end
+    assert_equal 7, catch(:out) { perform { throw :out, 7 } }
+    thread = Thread.new { perform { sleep } }
+    Thread.pass until thread.status == "sleep" && @jobs.busy == 1
+    thread.kill.join
+    assert_equal [0, 6], [@jobs.busy, @jobs.tallies["A"].count]
+  end
+
+  def test_a_job_within_a_job_and_its_outer_one_are_both_there
+    perform("class" => "Outer") do
+      perform("class" => "Inner") { assert_equal %w[Outer Inner], @jobs.running.map(&:name) }
+      assert_equal %w[Outer], @jobs.running.map(&:name)
+    end
+    assert_equal 0, @jobs.busy
+  end
+
+  def test_a_wrapped_job_goes_by_its_own_name
+    perform("class" => "ActiveJob::QueueAdapters::SidekiqAdapter::JobWrapper", "wrapped" => "InvoiceJob") {}
+    assert_equal ["InvoiceJob"], @jobs.tallies.keys
+  end
+
+  def test_the_table_by_class_is_bounded
+    (Diagctl::Sidekiq::Jobs::CLASSES + 50).times { |i| perform("class" => "Job#{i}") {} }
+    perform("class" => "x" * 10_000) {}
+    assert_equal Diagctl::Sidekiq::Jobs::CLASSES + 1, @jobs.tallies.size
+    assert_equal 51, @jobs.tallies.fetch("(other)").count
+    assert(@jobs.tallies.keys.all? { |name| name.length <= Diagctl::Sidekiq::Jobs::NAME_LENGTH })
+  end
+
+  def test_growth_is_that_of_jobs_that_run_and_of_those_that_ended_since_it_was_asked
+    memory = Memory.new
+    assert_nil @jobs.growth
+    @jobs.measure(memory)
+    assert_equal 0, @jobs.growth
+    perform("class" => "A") do
+      memory.bytes += 300
+      assert_equal [300, 300], [@jobs.growth, @jobs.growth]
+      memory.bytes += 200
+    end
+    perform("class" => "B") { memory.bytes -= 400 }
+    assert_equal [500, 0], [@jobs.growth, @jobs.growth]
+    perform("class" => "A") { memory.bytes += 100 }
+    assert_equal [600, 500, -400, -400], @jobs.tallies.values_at("A", "B").flat_map { |tally| [tally.grown, tally.largest] }
+  end
+
+  def test_a_payload_that_is_no_job_is_said_once_and_the_job_runs
+    2.times { assert_equal :ran, perform(nil) { :ran } }
+    assert_equal 1, @logger.lines.size
+    assert_match(/a job was not recorded: NoMethodError/, @logger.lines.first)
+  end
+
+  def test_memory_that_cannot_be_read_is_said_once_and_the_job_runs
+    memory = Memory.new
+    @jobs.measure(memory)
+    def memory.bytes = raise(Errno::EACCES, "/proc/self/statm")
+    2.times { assert_equal :ran, perform { :ran } }
+    assert_equal [0, nil], [@jobs.busy, @jobs.growth]
+    assert_equal 1, @logger.lines.size
+  end
+
+  def test_jobs_of_many_threads_leave_nothing_and_are_all_counted
+    threads = Array.new(8) { |i| Thread.new { 500.times { |n| perform("class" => "C#{(i + n) % 3}") { Thread.pass } } } }
+    100.times { [@jobs.running, @jobs.tallies] }
+    threads.each(&:join)
+    assert_equal [0, 4000], [@jobs.busy, @jobs.tallies.values.sum(&:count)]
+  end
+
+  def test_resident_memory_is_that_of_the_process_that_asks
+    rss = Diagctl::Sidekiq::Rss.new
+    kernel = -> { File.read("/proc/self/status")[/^VmRSS:\s*(\d+)/, 1].to_i * 1024 }
+    assert_in_delta kernel.call, rss.bytes, 8 << 20
+    reader, writer = IO.pipe
+    child = fork do
+      _kept = "x" * (64 << 20)
+      writer.puts rss.bytes, kernel.call
+      exit!
+    end
+    writer.close
+    mine, real = reader.read.split.map(&:to_i)
+    Process.wait(child)
+    assert_in_delta real, mine, 8 << 20
+    assert_operator mine, :>, rss.bytes + (32 << 20)
+  end
+end
