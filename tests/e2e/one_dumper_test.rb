@@ -6,21 +6,10 @@ require_relative "support/e2e"
 class OneDumperTest < E2E::Case
   KILLS = 12
 
-  # The witness is a lock of its own, that each `put` holds from its first to its last instruction.
-  WITNESS = <<~SH
-    #!/bin/sh
-    case "$1 $2 $3 $4" in
-      *" put "*|put\\ *) exec 9>>%<root>s/witness; flock -n 9 || echo "$*" >> %<root>s/overlaps ;;
-    esac
-    exec %<binary>s "$@"
-  SH
-
   def test_eight_workers_under_kill_9_never_overlap
-    witness = File.join(@root, "diagctl")
-    File.write(witness, format(WITNESS, root: @root, binary: E2E::BIN))
-    File.chmod(0o755, witness)
+    witness = E2E::Witness.new(@root)
     configure(rule("often", 'timer = { every = "1s", initial_delay = "0s" }', %w[gc_stat heap_dump]), poll_interval: "100ms")
-    server = puma(env: env(DIAGCTL_BIN: witness), workers: 8, initializer: "HEAP = Array.new(200_000) { |i| i.to_s * 10 }")
+    server = puma(env: env(DIAGCTL_BIN: witness.binary), workers: 8, initializer: "HEAP = Array.new(200_000) { |i| i.to_s * 10 }")
     traffic = E2E::Traffic.new(server)
     KILLS.times { kill_a_dumper }
     assert_equal 0, traffic.stop.failed
@@ -28,8 +17,8 @@ class OneDumperTest < E2E::Case
     diagctl!("request", "heap_dump", "--reason", "after the storm", "--wait")
     server.stop
     wait_until("the last dumper is done") { E2E::Processes.descendants.empty? }
-    assert_path_exists File.join(@root, "witness"), "no put was witnessed"
-    refute_path_exists File.join(@root, "overlaps")
+    assert witness.saw?, "no put was witnessed"
+    assert_empty witness.overlaps
     assert_store_is_whole
   end
 

@@ -142,7 +142,7 @@ class SidekiqTest < Minitest::Test
       Diagctl::Sidekiq.install(CONFIG, queue_latency: true)
       readings = Diagctl::Readings.new(Diagctl.configuration, Diagctl.log, Diagctl.adapters)
       2.times { p readings.gauges.slice("sidekiq.busy", "sidekiq.queue_latency") }
-      puts LINES.grep(/diagctl/)
+      puts LINES.grep(/\\[diagctl\\]/)
     RUBY
     assert_match(/\A(#{Regexp.escape({ "sidekiq.busy" => 0 }.inspect)}\n){2}.*gauge sidekiq.queue_latency raised .*\n\z/, out)
   end

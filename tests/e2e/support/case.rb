@@ -92,6 +92,13 @@ max_use = "4GiB"'
 
     def puma(env: self.env, **options) = PumaServer.new(@root, env: env, **options).start
 
+    def redis = @redis ||= Redis.new(@root).start
+
+    def sidekiq(env: self.env, **options) = SidekiqServer.new(@root, redis, env: env, **options).start
+
+    # A report of a capture, as it was made.
+    def report(id, name) = diagctl!("fetch", "#{id}:#{name}", "-o", "-").out
+
     def wait_until(what, **options, &block) = E2E.wait_until(what, **options, &block)
 
     # Captures as `list --json` has them, the newest first.

@@ -1,0 +1,135 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# Jobs in a real Sidekiq on a real Redis: which of them did it, and that none of them feels anything.
+class SidekiqJobsTest < E2E::Case
+  GROWTH = 80
+  SECRET = "swordfish-0x5ec2e7"
+  # Every kind but the heap dump, which holds all strings of the process.
+  REPORTS = %w[sidekiq threads ruby gc_stat malloc_info process smaps smaps_rollup fds cgroup system siblings].freeze
+
+  def setup
+    super
+    @release = File.join(@root, "release")
+  end
+
+  def test_a_memory_rule_names_the_job_that_runs_and_tells_no_argument
+    trigger = "memory_growth = { baseline = \"boot\", diff = \"#{GROWTH / 2}MiB\" }"
+    configure(rule("bloat", trigger, REPORTS + %w[object_counts heap_dump], 'match = { role = "sidekiq" }', 'limits = { max_count = 1, window = "1h" }'))
+    server = sidekiq(install: "job_rss: true")
+    wait_for_first_poll(server)
+    jid = redis.push("Bloat", GROWTH, @release, SECRET, wrapped: "Reports::Monthly")
+    id = wait_for_captures(server).first.fetch("id")
+    File.write(@release, "")
+
+    meta = meta(id)
+    assert_equal ["bloat", "sidekiq", "sidekiq", server.pid], meta.values_at("rule", "role", "worker", "pid")
+    assert_equal E2E::SidekiqServer.version.to_s, meta.dig("versions", "sidekiq")
+    told = JSON.parse(report(id, "sidekiq"))
+    assert_equal [["Reports::Monthly", jid, "default"]], told["jobs"].map { |job| job.values_at("class", "jid", "queue") }
+    assert_equal [1, 2, %w[default]], told.values_at("busy", "concurrency", "queues")
+    assert_operator told["grew_most"]["bytes"], :>, GROWTH << 19
+    assert_equal [jid, true], told["grew_most"].values_at("jid", "running")
+    assert_includes report(id, "threads"), "tid=#{told['jobs'].first['tid']} "
+    assert_heap_dump(id, strings: GROWTH * 1024)
+    assert_secret_is_only_in_the_heap_dump(id)
+    assert_only_told(server, /stored after/)
+  end
+
+  def test_the_growth_of_a_job_that_is_over_is_a_gauge
+    configure(rule("grew", "gauge = { name = \"sidekiq.job_rss_growth\", above = #{GROWTH << 19} }", %w[sidekiq], 'limits = { cooldown = "1h" }'))
+    server = sidekiq(install: "job_rss: true, queue_latency: true")
+    wait_for_first_poll(server)
+    File.write(@release, "")
+    redis.push("Bloat", GROWTH, @release)
+    id = wait_for_captures(server).first.fetch("id")
+    told = JSON.parse(report(id, "sidekiq"))
+    bloat = told["classes"].find { |entry| entry["class"] == "Bloat" } || told["jobs"].find { |job| job["class"] == "Bloat" }
+    assert_operator bloat["rss_growth_bytes"], :>, GROWTH << 19
+    samples = diagctl!("samples").out
+    assert_match(/sidekiq.queue_latency/, samples)
+    assert_match(/sidekiq.busy/, samples)
+  end
+
+  def test_a_full_process_is_a_gauge
+    configure(rule("full", 'gauge = { name = "sidekiq.busy", above = 1 }', %w[sidekiq], 'limits = { cooldown = "1h" }'))
+    server = sidekiq
+    redis.push("Patient", @release)
+    wait_until("one job runs") { File.exist?("#{@release}.begun") }
+    second = redis.push("Patient", "#{@release}2")
+    id = wait_for_captures(server).first.fetch("id")
+    jobs = JSON.parse(report(id, "sidekiq"))["jobs"]
+    assert_equal [2, second], [jobs.size, jobs.last["jid"]]
+    refute jobs.first.key?("rss_growth_bytes"), "nobody asked for it"
+  end
+
+  def test_errors_and_retries_are_as_without_it
+    with = { server: "" }
+    without = { server: "", head: 'ENV["DIAGCTL_ENABLED"] = "0"' }
+    seen = [with, without].map do |mode|
+      redis.call("FLUSHALL")
+      server = sidekiq(**mode)
+      jid = redis.push("Boom", "it hurts")
+      dead = redis.push("Boom", "for good", retry: 0)
+      gone = redis.push("Boom", "and is forgotten", retry: false)
+      retried = wait_until("a retry", tell: server.method(:log)) { redis.retries.first }
+      wait_until("the dead one") { redis.call("ZCARD", "dead") == 1 }
+      wait_until("nothing is left in the queue") { redis.waiting.empty? }
+      server.stop
+      assert_equal [jid, dead], [retried["jid"], JSON.parse(redis.call("ZRANGE", "dead", 0, -1).first)["jid"]]
+      refute_includes redis.retries.map { |job| job["jid"] }, gone
+      retried.slice("class", "queue", "args", "error_class", "error_message", "retry_count", "retry").merge("keys" => retried.keys.sort)
+    end
+    assert_equal(*seen)
+    assert_equal ["Boom::Odd", "it hurts"], seen.first.values_at("error_class", "error_message")
+  end
+
+  def test_jobs_go_on_and_captures_too_while_redis_is_away
+    server = sidekiq(install: "queue_latency: true")
+    wait_for_first_poll(server)
+    redis.stop
+    diagctl!("request", "sidekiq", "heap_dump", "--reason", "Redis is away", "--wait")
+    told = JSON.parse(report("latest", "sidekiq"))
+    assert_equal 0, told["busy"]
+    wait_until("it is told", tell: server.method(:log)) { server.log.include?("gauge sidekiq.queue_latency raised") }
+    diagctl!("request", "gc_stat", "--reason", "still", "--wait")
+    assert_equal 1, server.diagctl_lines.grep(/queue_latency/).size, server.log
+    redis.start
+    done = File.join(@root, "done")
+    redis.push("Touch", done)
+    wait_until("Sidekiq works again", tell: server.method(:log)) { File.exist?(done) }
+  end
+
+  def test_installed_twice_and_with_a_store_that_it_may_not_use_jobs_run_on
+    FileUtils.mkdir_p(@store)
+    File.chmod(0o777, @store)
+    server = sidekiq(server: "Diagctl::Sidekiq.install(config)")
+    done = File.join(@root, "done")
+    redis.push("Touch", done)
+    wait_until("the job is done", tell: server.method(:log)) { File.exist?(done) }
+    wait_until("the store is told", tell: server.method(:log)) { server.diagctl_lines.size >= 2 }
+    assert_equal 1, server.diagctl_lines.grep(/installed already, and the first call stands/).size, server.log
+    server.stop
+  end
+
+  private
+
+  def wait_for_first_poll(server)
+    wait_until("a first poll", tell: server.method(:log)) { Dir.exist?(File.join(@store, "samples")) && !Dir.empty?(File.join(@store, "samples")) }
+  end
+
+  def assert_secret_is_only_in_the_heap_dump(id)
+    made = meta(id).fetch("reports").reject { |entry| entry["error"] }.map { |entry| entry["name"] }
+    assert_includes made, "sidekiq"
+    holding = made.select { |name| report(id, name).include?(SECRET) }
+    # The heap dump proves that the secret was there to be found.
+    assert_equal %w[heap_dump], holding
+    refute_includes File.read(File.join(@store, "reports", id, "meta.json")), SECRET
+  end
+
+  def assert_only_told(server, expected)
+    wait_until("the log has it", tell: server.method(:log)) { server.diagctl_lines.grep(expected).any? }
+    assert_empty server.diagctl_lines.grep_v(expected), server.log
+  end
+end

@@ -1,0 +1,77 @@
+# frozen_string_literal: true
+
+require "json"
+require "socket"
+
+module E2E
+  # A real Redis of the test's own, on a socket in its directory, which keeps nothing on disk. Spoken to in its own protocol,
+  # so that no version of a client library plays a part.
+  class Redis
+    attr_reader :socket, :pid
+
+    def initialize(root)
+      @socket = File.join(root, "redis.sock")
+      @log = File.join(root, "redis.log")
+    end
+
+    def start
+      @pid = Process.spawn("redis-server", "--port", "0", "--unixsocket", @socket, "--save", "", "--appendonly", "no",
+                           in: :close, %i[out err] => [@log, "a"], pgroup: true)
+      E2E.wait_until("Redis answers", tell: -> { File.read(@log) }) { answers? }
+      self
+    end
+
+    def url = "unix://#{@socket}"
+
+    def stop
+      Processes.signal(:KILL, @pid)
+      Process.wait(@pid)
+    end
+
+    # What LPUSH, ZRANGE and their like answer: a string, a number, nil or a list of them.
+    def call(*words)
+      UNIXSocket.open(@socket) do |socket|
+        socket.write("*#{words.size}\r\n", *words.map { |word| "$#{word.to_s.bytesize}\r\n#{word}\r\n" })
+        answer(socket)
+      end
+    end
+
+    # A job as Sidekiq's own client of any version pushes it; its jid.
+    def push(job, *args, queue: "default", **more)
+      jid = format("%024x", rand(1 << 96))
+      now = Time.now.to_f
+      payload = { class: job, args: args, jid: jid, queue: queue, retry: true, created_at: now, enqueued_at: now, **more }
+      call("SADD", "queues", queue)
+      call("LPUSH", "queue:#{queue}", JSON.generate(payload))
+      jid
+    end
+
+    # The jids that wait in a queue.
+    def waiting(queue = "default") = jids(call("LRANGE", "queue:#{queue}", 0, -1))
+
+    # Jobs that failed and will be tried again.
+    def retries = call("ZRANGE", "retry", 0, -1).map { |payload| JSON.parse(payload) }
+
+    private
+
+    def jids(payloads) = payloads.map { |payload| JSON.parse(payload).fetch("jid") }
+
+    def answers?
+      call("PING") == "PONG"
+    rescue SystemCallError
+      false
+    end
+
+    def answer(socket)
+      line = socket.gets.chomp
+      number = line[1..].to_i
+      case line[0]
+      when "+" then line[1..]
+      when ":" then number
+      when "$" then number.negative? ? nil : socket.read(number + 2).chomp
+      when "*" then Array.new(number) { answer(socket) }
+      else raise "Redis: #{line}"
+      end
+    end
+  end
+end

@@ -1,0 +1,131 @@
+# frozen_string_literal: true
+
+require "rbconfig"
+
+module E2E
+  # A real Sidekiq with the real middleware, in a directory of its own, on a Redis of the test's own.
+  class SidekiqServer
+    LOAD_PATH = %w[ruby/diagctl/lib ruby/sidekiq-middleware/lib].map { |path| File.join(ROOT, path) }.join(":")
+
+    # The jobs that tests push. One that waits does so until the file is there, and at most as long as a test may take.
+    JOBS = <<~RUBY
+      KEPT = []
+      def wait_for(file)
+        200.times { |i| File.exist?(file) ? break : sleep(i < 20 ? 0.02 : 0.5) }
+      end
+
+      class Bloat
+        include Sidekiq::Job
+        def perform(megabytes, file, _secret = nil)
+          KEPT.concat(Array.new(megabytes * 1024) { |i| i.to_s.ljust(1000, "x") })
+          wait_for(file)
+        end
+      end
+
+      class Patient
+        include Sidekiq::Job
+        def perform(file)
+          File.write(file + ".begun", "")
+          wait_for(file)
+        rescue Exception => e
+          File.write(file + ".raised", e.class.name)
+          raise
+        end
+      end
+
+      class Boom
+        include Sidekiq::Job
+        Odd = Class.new(StandardError)
+        def perform(message) = raise(Odd, message)
+      end
+
+      class Touch
+        include Sidekiq::Job
+        def perform(file) = File.write(file, "")
+      end
+    RUBY
+
+    class << self
+      # Gem::Version; asked of the library itself, in a process of its own.
+      def version
+        @version ||= Gem::Version.new(IO.popen([RbConfig.ruby, "-e", "require 'sidekiq/version'; print Sidekiq::VERSION"], &:read))
+      end
+
+      # Capsules and the embedded mode came together.
+      def capsules? = version >= Gem::Version.new("7.0")
+    end
+
+    attr_reader :pid, :log_path
+
+    # install: the options of Diagctl::Sidekiq.install. server: lines within configure_server.
+    def initialize(root, redis, env:, name: "sidekiq", flags: [], install: "", server: "", head: "")
+      @root = root
+      @redis = redis
+      @env = env.merge("RUBYLIB" => LOAD_PATH, "REDIS_URL" => redis.url)
+      @log_path = File.join(root, "#{name}.log")
+      @app = File.join(root, "#{name}.rb")
+      @flags = ["-r", @app, "-c", "2", "-t", "2", "-e", "production", "-g", name, *flags]
+      File.write(@app, <<~RUBY)
+        #{head}
+        require "sidekiq"
+        require "diagctl/sidekiq"
+        #{JOBS}
+        Diagctl.configure { |c| c.first_poll_within = 0.01 }
+        Sidekiq.configure_server do |config|
+          #{server}
+          Diagctl::Sidekiq.install(config#{install.empty? ? '' : ", #{install}"})
+        end
+      RUBY
+    end
+
+    def start
+      spawn(RbConfig.ruby, Gem.bin_path("sidekiq", "sidekiq"), *@flags)
+      await { @redis.call("SMEMBERS", "processes").any? { |identity| identity.include?(":#{@pid}:") } }
+    end
+
+    # The same jobs in a Ruby process that runs Sidekiq itself.
+    def start_embedded
+      File.write(@app, <<~RUBY, mode: "a")
+        instance = Sidekiq.configure_embed { |config| config.queues = %w[default] }
+        instance.run
+        reader, writer = IO.pipe
+        trap(:TERM) { writer.write_nonblock("!") }
+        reader.read(1)
+        instance.stop
+      RUBY
+      spawn(RbConfig.ruby, @app)
+      await { @redis.call("SMEMBERS", "processes").any? { |identity| identity.include?(":#{@pid}:") } }
+    end
+
+    def log = File.exist?(@log_path) ? File.binread(@log_path).force_encoding("UTF-8").scrub : ""
+
+    # What diagctl said, and what Ruby or Sidekiq said about a file of its gems.
+    def diagctl_lines = log.lines.grep(%r{\[diagctl\]|Diagctl|ruby/(diagctl|sidekiq-middleware)/})
+
+    def signal(name) = Processes.signal(name, @pid)
+
+    def stop
+      signal(:TERM)
+      await_end
+    end
+
+    def await_end
+      E2E.wait_until("Sidekiq ends", tell: method(:log)) { Processes.reap.then { !Processes.alive?(@pid) } }
+    end
+
+    private
+
+    def spawn(*command)
+      @pid = Process.spawn(@env, *command, chdir: @root, in: :close, %i[out err] => [@log_path, "a"], unsetenv_others: true, pgroup: true)
+    end
+
+    def await
+      E2E.wait_until("Sidekiq is up", tell: method(:log)) do
+        raise "Sidekiq ended\n#{log}" unless Processes.alive?(@pid)
+
+        yield
+      end
+      self
+    end
+  end
+end
