@@ -25,7 +25,7 @@ class SidekiqJobsTest < E2E::Case
 
     meta = meta(id)
     assert_equal ["bloat", "sidekiq", "sidekiq", server.pid], meta.values_at("rule", "role", "worker", "pid")
-    assert_equal E2E::SidekiqServer.version.to_s, meta.dig("versions", "sidekiq")
+    assert_equal E2E::SidekiqServer.version, meta.dig("versions", "sidekiq")
     told = JSON.parse(report(id, "sidekiq"))
     assert_equal [["Reports::Monthly", jid, "default"]], told["jobs"].map { |job| job.values_at("class", "jid", "queue") }
     assert_equal [1, 2, %w[default]], told.values_at("busy", "concurrency", "queues")

@@ -156,6 +156,7 @@ class SidekiqTest < Minitest::Test
       KEPT = []
       QUEUES.(%w[low,1 high,2])
       Diagctl::Sidekiq.install(CONFIG, job_rss: true)
+      FIRE.(:startup)
       run = ->(job, &block) { CONFIG.server_middleware.invoke(nil, { "class" => job, "jid" => job.downcase, "args" => ["s3cret"] }, "low", &block) }
       run.("Bloat") { Bloat.new.perform }
       run.("Small") do

@@ -24,7 +24,7 @@ max_use = "4GiB"'
 
     def teardown
       Processes.sweep
-      if passed?
+      if passed? || skipped?
         FileUtils.rm_rf(@root)
       else
         warn "\n#{self.class}##{name} failed; its directory is kept: #{@root}"

@@ -46,13 +46,15 @@ module E2E
     RUBY
 
     class << self
-      # Gem::Version; asked of the library itself, in a process of its own.
-      def version
-        @version ||= Gem::Version.new(IO.popen([RbConfig.ruby, "-e", "require 'sidekiq/version'; print Sidekiq::VERSION"], &:read))
-      end
+      # Asked of the library itself, in a process of its own.
+      def version = @version ||= ask("print Sidekiq::VERSION")
 
-      # Capsules and the embedded mode came together.
-      def capsules? = version >= Gem::Version.new("7.0")
+      # Capsules and the embedded mode came together, with 7.0.
+      def capsules? = (@capsules ||= ask("print Sidekiq.respond_to?(:configure_embed)")) == "true"
+
+      private
+
+      def ask(code) = IO.popen([RbConfig.ruby, "-rsidekiq", "-e", code], &:read)
     end
 
     attr_reader :pid, :log_path

@@ -57,9 +57,8 @@ module Diagctl
         Diagctl.log.default = Logger.new(server)
         return off unless Diagctl.wanted?
 
-        @jobs.measure(Rss.new) if job_rss
         require "sidekiq/api" if queue_latency
-        hook(config, server, name, queue_latency)
+        hook(config, server, name, job_rss, queue_latency)
         @installed = true
       rescue StandardError, ScriptError => e
         refuse("#{e.class}: #{e.message}")
@@ -67,13 +66,16 @@ module Diagctl
 
       private
 
-      def hook(config, server, name, queue_latency)
+      def hook(config, server, name, job_rss, queue_latency)
         # Before a swarm forks, so that its processes share the code.
         Reports.load
         report = Report.new(server, @jobs)
         Diagctl.adapters.add("sidekiq", version: server.version, gauges: report.gauges(latency: queue_latency),
           reports: { "sidekiq" => report })
-        config.on(:startup) { start(name || server.name) }
+        config.on(:startup) do
+          @jobs.measure { Rss.new } if job_rss
+          start(name || server.name)
+        end
         config.on(:shutdown) { stop }
         # First, so that what other middleware does counts as the job's.
         config.server_middleware { |chain| chain.prepend(ServerMiddleware) }

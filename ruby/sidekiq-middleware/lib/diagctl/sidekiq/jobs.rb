@@ -21,7 +21,7 @@ module Diagctl
       # For the classes that come after CLASSES others, and for names that no class has.
       OTHER = "(other)"
 
-      # @return [Rss, nil]
+      # @return [Rss, nil] nil where memory is not measured
       attr_reader :rss
 
       def initialize(log)
@@ -33,9 +33,10 @@ module Diagctl
       end
 
       # From now on the memory of the process is read before and after each job.
-      def measure(rss)
-        rss.bytes
-        @rss = rss
+      #
+      # @yieldreturn [Rss]
+      def measure
+        @rss = yield
       rescue SystemCallError => e
         @log.warn_once(:job_rss, "no memory change by job: #{e.message}")
       end

@@ -20,8 +20,7 @@ module Diagctl
 
       # @param latency [Boolean] whether Redis is asked, before every poll
       def gauges(latency:)
-        gauges = { "sidekiq.busy" => -> { @jobs.busy } }
-        gauges["sidekiq.job_rss_growth"] = -> { @jobs.growth } if @jobs.rss
+        gauges = { "sidekiq.busy" => -> { @jobs.busy }, "sidekiq.job_rss_growth" => -> { @jobs.growth } }
         gauges["sidekiq.queue_latency"] = -> { queue_latency } if latency
         gauges
       end

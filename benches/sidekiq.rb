@@ -1,0 +1,81 @@
+# frozen_string_literal: true
+
+# What the middleware costs a job: Sidekiq's own middleware chain around a job that does nothing, with Diagctl's middleware in
+# it, with the memory measured too, and empty. Interleaved, medians of rounds. Writes benches/results/sidekiq.md.
+#
+#   ruby benches/sidekiq.rb
+
+require "fileutils"
+require "rbconfig"
+%w[diagctl sidekiq-middleware].each { |gem| $LOAD_PATH.unshift File.expand_path("../ruby/#{gem}/lib", __dir__) }
+require "sidekiq"
+require "sidekiq/middleware/chain"
+require "diagctl/sidekiq"
+
+class SidekiqBench
+  RESULT = File.expand_path("results/sidekiq.md", __dir__)
+  ROUNDS = 301
+  JOBS = 2000
+  LIMIT = 5.0
+  PAYLOAD = { "class" => "Nothing", "jid" => "0123456789abcdef01234567", "queue" => "default", "args" => [1, "two"] }.freeze
+
+  # What any middleware costs: Sidekiq makes an object a job, and calls it.
+  class Empty
+    def call(*) = yield
+  end
+
+  def run
+    chains = { "no middleware" => chain, "a middleware that does nothing" => chain(Empty), "Diagctl's" => chain(diagctl),
+               "Diagctl's with job_rss" => chain(diagctl(measured: true)) }
+    times = chains.transform_values { [] }
+    # A warm-up round, and the collector out of the way of a single one.
+    (ROUNDS + 1).times do |round|
+      chains.each do |name, chain|
+        taken = measure(chain)
+        times[name] << taken unless round.zero?
+      end
+    end
+    report(times.transform_values { |list| list.sort[list.size / 2] })
+  end
+
+  private
+
+  def chain(*entry)
+    Sidekiq::Middleware::Chain.new.tap { |chain| chain.add(*entry.flatten) unless entry.empty? }
+  end
+
+  def diagctl(measured: false)
+    jobs = Diagctl::Sidekiq::Jobs.new(Diagctl.log)
+    jobs.measure { Diagctl::Sidekiq::Rss.new } if measured
+    [Diagctl::Sidekiq::ServerMiddleware, jobs]
+  end
+
+  # Microseconds of CPU time a job: what others run on this machine is not in it.
+  def measure(chain)
+    GC.start(full_mark: false)
+    started = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
+    JOBS.times { chain.invoke(nil, PAYLOAD, "default") { nil } }
+    (Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID) - started) * 1_000_000 / JOBS
+  end
+
+  def report(medians)
+    base = medians.fetch("no middleware")
+    lines = ["# What the Sidekiq middleware costs a job", "",
+             "`ruby benches/sidekiq.rb`: Sidekiq #{Sidekiq::VERSION}'s own chain around a job that does nothing, #{JOBS} jobs a round, #{ROUNDS} rounds,",
+             "interleaved, medians of CPU time. Ruby #{RUBY_VERSION}; #{machine}", "",
+             "| in the chain | µs a job | against none |", "|---|---|---|"]
+    medians.each { |name, median| lines << format("| %s | %.2f | %+.2f |", name, median, median - base) }
+    FileUtils.mkdir_p(File.dirname(RESULT))
+    File.write(RESULT, "#{lines.join("\n")}\n")
+    puts lines
+    over = medians.select { |_, median| median - base > LIMIT }
+    abort "more than #{LIMIT} µs a job: #{over.keys.join(", ")}" unless over.empty?
+  end
+
+  def machine
+    model = File.read("/proc/cpuinfo")[/model name\s*: (.*)/, 1]
+    "#{model}, #{`nproc`.to_i} CPUs, Linux #{`uname -r`.strip}."
+  end
+end
+
+SidekiqBench.new.run
