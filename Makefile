@@ -44,6 +44,7 @@ e2e:
 # Writes benches/results/.
 bench: deps build
 	$(RUBY) benches/idle.rb
+	$(RUBY) benches/sidekiq.rb
 
 clean:
 	$(CARGO) clean
