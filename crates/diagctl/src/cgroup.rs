@@ -77,13 +77,35 @@ impl MemoryCgroup {
     /// The lowest limit of this cgroup and those above it; `None` when there is none.
     pub fn limit(&self) -> Option<u64> {
         let file = if self.v2 { "memory.max" } else { "memory.limit_in_bytes" };
-        self.dir
-            .ancestors()
-            .take_while(|dir| dir.starts_with(&self.mount))
+        self.up()
             .filter_map(|dir| read(&dir.join(file)).ok()?.trim().parse::<u64>().ok())
             // v1 writes "no limit" as the largest multiple of a page.
             .filter(|limit| *limit < 1 << 60)
             .min()
+    }
+
+    /// Whether it is of the unified hierarchy.
+    pub fn is_v2(&self) -> bool {
+        self.v2
+    }
+
+    /// The innermost cgroup, from this one upwards, that the kernel ends as a whole when its memory runs out.
+    pub fn oom_group(&self) -> Option<PathBuf> {
+        let whole = |dir: &&std::path::Path| read(&dir.join("memory.oom.group")).is_ok_and(|text| text.trim() == "1");
+        self.up().find(whole).map(PathBuf::from)
+    }
+
+    /// Tasks, and how many there may be, where fewest are left; `None` when there is no such limit. On v1 this is another
+    /// hierarchy, which is not looked at.
+    pub fn pids(&self) -> Option<(u64, u64)> {
+        let number = |dir: &std::path::Path, file: &str| read(&dir.join(file)).ok()?.trim().parse::<u64>().ok();
+        let of = |dir| Some((number(dir, "pids.current")?, number(dir, "pids.max")?));
+        self.up().filter_map(of).min_by_key(|(current, max)| max.saturating_sub(*current))
+    }
+
+    // This directory and those above it, as far as they are mounted.
+    fn up(&self) -> impl Iterator<Item = &std::path::Path> {
+        self.dir.ancestors().take_while(|dir| dir.starts_with(&self.mount))
     }
 
     /// What the kernel counted: the keys of `memory.events`, and on v1 the two that it has under other names.

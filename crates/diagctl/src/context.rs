@@ -21,6 +21,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// On this machine.
+    pub fn new(loaded: Loaded, debug: Option<fn(&str)>) -> Self {
+        Self { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug }
+    }
+
     /// Tells a detail of the work to whoever wants it.
     pub fn debug(&self, detail: impl FnOnce() -> String) {
         if let Some(tell) = self.debug {

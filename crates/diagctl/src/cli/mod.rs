@@ -3,6 +3,7 @@
 mod abort;
 mod acquire;
 mod config;
+mod doctor;
 mod fetch;
 mod finalize;
 mod gc;
@@ -26,12 +27,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::cgroup::CgroupRoot;
 use crate::config::{Overrides, SourceOf};
 use crate::context::Context;
 use crate::error::Failure;
 use crate::exit_code::{self, Exit};
-use crate::proc::Proc;
 use output::Done;
 
 /// Diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
@@ -94,6 +93,7 @@ enum Command {
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     Config(config::Args),
+    Doctor(doctor::Args),
     /// Help on a command, or `help exit-codes`
     Help {
         /// A command, or `exit-codes`
@@ -145,6 +145,9 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     {
         return done;
     }
+    if let Command::Doctor(args) = &cli.command {
+        return doctor::run(args, file.as_deref(), cli.global.dir);
+    }
     let overrides = overrides(cli.global.dir)?;
     let loaded = if cli.command.serves_a_process() {
         crate::config::load_for_process(file.as_deref(), &overrides)?
@@ -152,7 +155,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         crate::config::load(file.as_deref(), &overrides)?
     };
     let debug = debug_wanted()?.then_some(output::note as fn(&str));
-    let cx = Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug };
+    let cx = Context::new(loaded, debug);
     match cli.command {
         Command::Acquire(args) => acquire::run(&cx, args),
         Command::Put(args) => put::run(&cx, &args),
@@ -173,7 +176,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Pause(args) => pause::pause(&cx, &args),
         Command::Resume(args) => pause::resume(&cx, &args),
         Command::Config(args) => config::run(&cx, &args),
-        Command::Help { .. } => unreachable!("answered above"),
+        Command::Doctor(_) | Command::Help { .. } => unreachable!("answered above"),
     }
 }
 

@@ -89,6 +89,11 @@ pub fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Whether what goes to stdout may be coloured.
+pub fn colours() -> bool {
+    colour(&io::stdout())
+}
+
 fn colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())

@@ -1,6 +1,6 @@
 //! `diagctl status`: who dumps, which rules wait for what, how full the store is, which processes poll.
 
-mod lease;
+pub(super) mod lease;
 mod text;
 
 use std::collections::BTreeMap;

@@ -286,6 +286,12 @@ pub fn read(file: Option<&Path>) -> Result<(String, Option<PathBuf>), Failure> {
     })
 }
 
+/// What is in force without a file.
+pub fn defaults(overrides: &Overrides) -> Result<Loaded, Failure> {
+    let (config, sources) = parse("").map_err(|problems| invalid(Path::new(DEFAULT_FILE), &problems))?;
+    merge(Loaded { config, file: None, sources, broken: None, identity: None }, overrides)
+}
+
 /// Reads and merges everything for a command that works for a running process. It is read from the store's cache where that is
 /// what the file holds. A file that has become invalid does not stop the process: the last good one, kept in the store, goes on
 /// being used. Without `--dir` the store is not known, and the file decides alone.

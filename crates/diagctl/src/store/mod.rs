@@ -139,8 +139,7 @@ impl Store {
 
     /// Free bytes for us, and the size, of the store's filesystem.
     pub fn space(&self) -> Result<(u64, u64), Failure> {
-        let stats = fs2::statvfs(&self.dir).map_err(|e| Failure::io("examine the filesystem of", &self.dir, e))?;
-        Ok((stats.available_space(), stats.total_space()))
+        space_at(&self.dir)
     }
 
     /// Why the store must not be used where it is: on this filesystem `flock` may not exclude other machines, and the operator
@@ -260,19 +259,10 @@ impl Store {
     }
 
     fn initialise(&self, config: &Config) -> Result<(), Failure> {
-        let entries = fs::read_dir(&self.dir).map_err(|e| Failure::io("read", &self.dir, e))?;
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let known = SUBDIRS.iter().chain(&HARMLESS).any(|known| name == *known)
-                || name.to_str().is_some_and(|n| n.starts_with(".tmp-"));
-            if !known {
-                return Err(Failure::failed(format!(
-                    "{} is neither empty nor a diagctl store: it has {:?}",
-                    self.dir.display(),
-                    crate::error::printable(&name.to_string_lossy())
-                ))
+        if let Some(name) = foreign_entry(&self.dir)? {
+            let why = format!("{} is neither empty nor a diagctl store: it has {name}", self.dir.display());
+            return Err(Failure::failed(why)
                 .hint("name a directory of its own in dir, DIAGCTL_DIR or --dir; it is created with mode 0700"));
-            }
         }
         self.apply_mode(config)?;
         for name in SUBDIRS {
@@ -294,6 +284,22 @@ impl Store {
         fs::set_permissions(&self.dir, fs::Permissions::from_mode(wanted_mode(config)))
             .map_err(|e| Failure::io("set the mode of", &self.dir, e))
     }
+}
+
+/// A name in a directory that keeps it from becoming a store, quoted.
+pub fn foreign_entry(dir: &Path) -> Result<Option<String>, Failure> {
+    let entries = fs::read_dir(dir).map_err(|e| Failure::io("read", dir, e))?;
+    let foreign = entries.flatten().map(|entry| entry.file_name()).find(|name| {
+        let known = SUBDIRS.iter().chain(&HARMLESS).any(|known| name == *known);
+        !known && !name.to_str().is_some_and(|name| name.starts_with(".tmp-"))
+    });
+    Ok(foreign.map(|name| format!("{:?}", crate::error::printable(&name.to_string_lossy()))))
+}
+
+/// Free bytes for us, and the size, of the filesystem that holds a path.
+pub fn space_at(path: &Path) -> Result<(u64, u64), Failure> {
+    let stats = fs2::statvfs(path).map_err(|e| Failure::io("examine the filesystem of", path, e))?;
+    Ok((stats.available_space(), stats.total_space()))
 }
 
 fn wanted_mode(config: &Config) -> u32 {
@@ -363,7 +369,8 @@ fn group_id(name: &str) -> Result<u32, Failure> {
         })
 }
 
-fn unsafe_filesystem(magic: i64) -> Option<&'static str> {
+/// The name of a filesystem on which `flock` may not exclude other machines, by its magic number.
+pub fn unsafe_filesystem(magic: i64) -> Option<&'static str> {
     // From linux/magic.h and the filesystems' own sources.
     match magic {
         0x6969 => Some("NFS"),

@@ -1,0 +1,143 @@
+//! `diagctl doctor`: what would stop captures here, or make them dangerous, before it does. It looks and changes nothing.
+
+mod check;
+mod contents;
+mod machine;
+mod place;
+mod processes;
+mod settings;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::output::{self, Done};
+use super::{Context, Failure};
+use crate::config::{self, Loaded, Overrides, SourceOf};
+use crate::error::printable;
+use crate::exit_code::Exit;
+use check::{Check, Status};
+
+/// Check this machine for what would stop captures or make them dangerous; changes nothing
+///
+/// Status 0: nothing stops captures, warnings or not. 1: at least one check failed.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON: schema, dir, ok, checks[] of id, status (ok, warn, fail, skip), message, hint, observed
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    schema: u32,
+    version: &'static str,
+    dir: String,
+    /// Whether no check failed.
+    ok: bool,
+    failed: usize,
+    warned: usize,
+    checks: Vec<Check>,
+}
+
+/// Runs the command. It loads the configuration itself: that it cannot be loaded is a finding.
+pub fn run(args: &Args, file: Option<&Path>, dir: Option<PathBuf>) -> Result<Done, Failure> {
+    let (loaded, broken) = load(file, dir)?;
+    let cx = Context::new(loaded, None);
+    let report = examine(&cx, broken.as_ref());
+    let exit = if report.ok { Exit::Ok } else { Exit::Failed };
+    Ok(Done::either(args.json, &report, text)?.with_exit(exit))
+}
+
+fn load(file: Option<&Path>, dir: Option<PathBuf>) -> Result<(Loaded, Option<Failure>), Failure> {
+    let given = super::overrides(dir.clone());
+    let loaded = given.and_then(|overrides| config::load(file, &overrides));
+    let failure = match loaded {
+        Ok(loaded) => return Ok((loaded, None)),
+        Err(failure) => failure,
+    };
+    // An environment that is wrong must not hide the store; the flag is all that is sure then.
+    let overrides = super::overrides(dir.clone())
+        .unwrap_or_else(|_| Overrides { dir: dir.map(|dir| (dir, SourceOf::Flag)), enabled: None });
+    let loaded = config::load_for_process(file, &overrides).or_else(|_| config::defaults(&overrides))?;
+    Ok((loaded, Some(failure)))
+}
+
+fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
+    let config = cx.config();
+    let host_total = cx.proc.meminfo().ok().and_then(|info| info.get("MemTotal").copied());
+    let mut checks = settings::configuration(&cx.loaded, broken, host_total);
+    checks.push(settings::switch(&cx.loaded));
+    checks.extend(place::examine(config));
+    // The thread that opens the store takes its owner's identity and ends: root goes on seeing everything.
+    let contents = std::thread::scope(|scope| scope.spawn(|| contents::examine(cx)).join());
+    let Ok(contents) = contents else {
+        checks.push(Check::fail("store.format", "the store could not be read: its reader broke off", "report this"));
+        return report(cx, checks);
+    };
+    checks.extend(contents.checks);
+    if let Some(mut lease) = contents.lease {
+        lease.find_holders(&cx.proc, &config.dir);
+        checks.push(contents::lease(&lease, &contents::strangers(&cx.proc, &lease)));
+    }
+    let mut subjects = processes::subjects(&cx.proc, &contents.samples);
+    let largest = subjects.iter().max_by_key(|subject| subject.rss).cloned();
+    if subjects.is_empty() {
+        subjects.push(processes::ourselves(&cx.proc));
+    }
+    checks.extend(machine::examine(&cx.proc, &cx.cgroups, &subjects, config));
+    if let (Some(largest), Ok(disk)) = (&largest, crate::store::space_at(&config.dir)) {
+        let figures = machine::figures(&cx.proc, &cx.cgroups, largest, disk);
+        checks.extend(machine::guards(config, &contents.state, Some(largest), &figures));
+    }
+    let owner = std::fs::symlink_metadata(&config.dir).ok().map(|meta| meta.uid());
+    checks.extend(processes::examine(&cx.proc, config, &contents.samples, &contents.now, owner));
+    checks.push(processes::versions(contents.newest.as_ref()));
+    let named = super::from_environment("DIAGCTL_BIN");
+    let this = std::env::current_exe().unwrap_or_default();
+    checks.push(processes::binary(named, &std::env::var("PATH").unwrap_or_default(), &this));
+    report(cx, checks)
+}
+
+fn report(cx: &Context, mut checks: Vec<Check>) -> Report {
+    let of = |status| checks.iter().filter(|check| check.status == status).count();
+    let (failed, warned) = (of(Status::Fail), of(Status::Warn));
+    for check in &mut checks {
+        check.message = printable(&check.message.replace('\n', " "));
+    }
+    Report {
+        schema: 1,
+        version: env!("CARGO_PKG_VERSION"),
+        dir: cx.config().dir.display().to_string(),
+        ok: failed == 0,
+        failed,
+        warned,
+        checks,
+    }
+}
+
+fn text(report: &Report) -> String {
+    let colour = output::colours();
+    let mut text = String::new();
+    for check in &report.checks {
+        let (word, paint) = match check.status {
+            Status::Ok => ("ok", "\x1b[32m"),
+            Status::Warn => ("warn", "\x1b[33m"),
+            Status::Fail => ("FAIL", "\x1b[31;1m"),
+            Status::Skip => ("skip", "\x1b[2m"),
+        };
+        let (paint, reset) = if colour { (paint, "\x1b[0m") } else { ("", "") };
+        text.push_str(&format!("{paint}{word:<5}{reset}{:<20} {}\n", check.id, check.message));
+        if let Some(hint) = &check.hint {
+            text.push_str(&format!("{:<26}→ {}\n", "", printable(hint)));
+        }
+    }
+    let verdict = match (report.failed, report.warned) {
+        (0, 0) => "nothing stops captures here".to_owned(),
+        (0, warned) => format!("nothing stops captures here; warnings: {warned}"),
+        (failed, warned) => format!("captures are stopped or dangerous here; failed: {failed}, warnings: {warned}"),
+    };
+    text.push_str(&format!("\n{}: {verdict}\n", printable(&report.dir)));
+    text
+}

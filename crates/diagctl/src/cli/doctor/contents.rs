@@ -1,0 +1,356 @@
+//! What is in the store: its format, the small files, damaged captures, the clock that limits are counted by, the lease.
+
+use std::path::Path;
+
+use super::check::Check;
+use crate::cli::Context;
+use crate::cli::status::lease::Report as Lease;
+use crate::clock::Now;
+use crate::config::Config;
+use crate::error::{Failure, printable};
+use crate::exit_code::Exit;
+use crate::fsio;
+use crate::proc::Proc;
+use crate::sample::Samples;
+use crate::state::{self, Found, State};
+use crate::store::state_files::load_samples;
+use crate::store::{self, Access, Store, index, meta};
+use crate::units::{duration, size};
+
+/// Unix milliseconds of 2020-01-01: no machine that runs this lives earlier.
+const NO_EARLIER_MS: i64 = 1_577_836_800_000;
+
+/// A store's time line that is so far from the wall clock was left there by a clock that was set.
+const FAR_MS: u64 = 86_400_000;
+
+/// What was found.
+pub struct Contents {
+    /// Findings.
+    pub checks: Vec<Check>,
+    /// The state; a fresh one where there is none.
+    pub state: State,
+    /// The processes that poll.
+    pub samples: Samples,
+    /// The record of the newest capture.
+    pub newest: Option<meta::Meta>,
+    /// The lease.
+    pub lease: Option<Lease>,
+    /// The present moment, on the store's time line.
+    pub now: Now,
+}
+
+/// Reads all of it, and changes nothing. As root the thread becomes the owner of the store.
+pub fn examine(cx: &Context) -> Contents {
+    let mut found = Contents {
+        checks: Vec::new(),
+        state: State::default(),
+        samples: Samples::default(),
+        newest: None,
+        lease: None,
+        now: cx.now(&State::default()),
+    };
+    match cx.open(Access::Read) {
+        Ok(store) => {
+            found.checks.push(Check::ok("store.format", "the store has a format that this diagctl knows"));
+            read(cx, &store, &mut found);
+        }
+        Err(failure) => found.checks.push(closed(&cx.config().dir, failure)),
+    }
+    found.checks.push(clock(&found.now));
+    found
+}
+
+fn closed(dir: &Path, failure: Failure) -> Check {
+    let id = "store.format";
+    if failure.exit == Exit::Failed && std::fs::symlink_metadata(dir.join("FORMAT")).is_err() {
+        return match store::foreign_entry(dir) {
+            Ok(Some(name)) => {
+                Check::fail(id, format!("{} is neither empty nor a diagctl store: it has {name}", dir.display()), {
+                    "name a directory of its own in dir or DIAGCTL_DIR"
+                })
+            }
+            Ok(None) => Check::ok(id, "the directory is empty; the first worker that polls makes a store of it"),
+            Err(_) => Check::skip(id, "there is no store that this user can look into"),
+        };
+    }
+    Check::fail(id, failure.message, failure.hint.unwrap_or_else(|| "mend it, or begin a new store elsewhere".into()))
+}
+
+fn read(cx: &Context, store: &Store, found: &mut Contents) {
+    let loaded = state::load(store.dir());
+    found.checks.push(state_file(&loaded));
+    if let Ok(Found::State(state)) = loaded {
+        found.now = cx.now(&state);
+        found.state = *state;
+    }
+    found.checks.push(pause(&found.state, found.now.store_ms));
+    found.samples = load_samples(store);
+    match index::load(store, false) {
+        Ok(index) => {
+            let newest = index.entries.last().map(|entry| store.report_dir(&entry.id));
+            found.newest = newest.and_then(|dir| meta::read(&dir).ok());
+            found.checks.push(captures(&index));
+        }
+        Err(e) => found.checks.push(Check::fail("store.captures", e.message, "make reports/ a directory of the owner")),
+    }
+    found.checks.push(quarantine(store, cx.config()));
+    found.checks.push(small_files(store));
+    found.lease = settled_lease(&cx.proc, store, &found.now);
+}
+
+// Between two lines of `acquire` and of `finalize` the lock and its record disagree for an instant.
+fn settled_lease(proc: &Proc, store: &Store, now: &Now) -> Option<Lease> {
+    let lease = Lease::read(proc, store.dir(), now).ok()?;
+    if !lease.leaked {
+        return Some(lease);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    Lease::read(proc, store.dir(), now).ok()
+}
+
+fn state_file(loaded: &Result<Found, Failure>) -> Check {
+    let id = "store.state";
+    match loaded {
+        Ok(Found::State(_)) => Check::ok(id, "state.json is whole"),
+        Ok(Found::Nothing) => Check::ok(id, "there is no state.json yet; the first poll writes it"),
+        Ok(Found::Damaged(why)) => Check::warn(
+            id,
+            format!("state.json is damaged ({why}): due times and budgets are forgotten"),
+            "the next poll puts it into quarantine/ and counts the captures that are there; find out what damaged it",
+        ),
+        Err(e) => Check::fail(id, e.message.clone(), e.hint.clone().unwrap_or_else(|| "move it away".into())),
+    }
+}
+
+fn pause(state: &State, now_ms: u64) -> Check {
+    match state.paused.as_ref().filter(|pause| pause.holds(now_ms)) {
+        Some(pause) => {
+            Check::warn("pause", pause.reason(now_ms), "`diagctl resume` ends it").seen("by", pause.by.clone())
+        }
+        None => Check::ok("pause", "not paused"),
+    }
+}
+
+fn captures(index: &index::Index) -> Check {
+    let id = "store.captures";
+    let damaged: Vec<String> = index.damaged.iter().map(|(id, why)| format!("{id}: {why}")).collect();
+    let check = match damaged.as_slice() {
+        [] => Check::ok(id, format!("{} captures, every record can be read", index.entries.len())),
+        [first, ..] => Check::warn(
+            id,
+            format!("{} captures have a damaged meta.json, the first is {first}", damaged.len()),
+            "`diagctl verify --all` looks at their data too; `diagctl rm ID` deletes one",
+        ),
+    };
+    check.seen("captures", index.entries.len()).seen("damaged", damaged)
+}
+
+fn quarantine(store: &Store, config: &Config) -> Check {
+    let id = "store.quarantine";
+    let names: Vec<String> = std::fs::read_dir(store.path("quarantine"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let bytes = fsio::occupied_tree(&store.path("quarantine"));
+    let check = match names.len() {
+        0 => Check::ok(id, "quarantine/ is empty"),
+        n => Check::warn(
+            id,
+            format!(
+                "quarantine/ holds {n} things ({}): damaged files, or the work of a dumper that lost the lease",
+                size(bytes)
+            ),
+            format!(
+                "look at `diagctl status --explain` and at the files, then delete them; beyond {} the oldest go by themselves",
+                size(config.retention.max_use / 10)
+            ),
+        ),
+    };
+    check.seen("entries", names).seen("bytes", bytes)
+}
+
+// What is in the place of a file that is opened at every poll.
+fn small_files(store: &Store) -> Check {
+    let id = "store.files";
+    let odd: Vec<String> =
+        ["FORMAT", "lease.lock", "lease.json", "state.lock", "state.json", "index.jsonl", "events.jsonl"]
+            .into_iter()
+            .filter_map(|name| {
+                let meta = std::fs::symlink_metadata(store.path(name)).ok()?;
+                let owner = std::os::unix::fs::MetadataExt::uid(&meta);
+                let why = if !meta.is_file() {
+                    "is no regular file".to_owned()
+                } else if owner != store.owner() {
+                    format!("is owned by uid {owner}, the store by uid {}", store.owner())
+                } else {
+                    return None;
+                };
+                Some(format!("{name} {why}"))
+            })
+            .collect();
+    match odd.as_slice() {
+        [] => Check::ok(id, "every file is a regular one of the store's owner"),
+        _ => {
+            Check::fail(id, odd.join("; "), "find out who put it there; move it away, or chown it to the store's owner")
+                .seen("files", odd.clone())
+        }
+    }
+}
+
+fn clock(now: &Now) -> Check {
+    let id = "clock";
+    let wall = u64::try_from(now.clock.wall_ms).unwrap_or(0);
+    let apart = wall.abs_diff(now.store_ms);
+    let check = if let Some(back) = now.stepped_back_ms {
+        Check::warn(
+            id,
+            format!(
+                "the wall clock was set back by {} since the store's last moment: one poll is refused",
+                duration(back)
+            ),
+            "see that the machine's time is kept (chrony, systemd-timesyncd); limits go on by CLOCK_BOOTTIME",
+        )
+    } else if now.clock.wall_ms < NO_EARLIER_MS {
+        Check::warn(
+            id,
+            "the wall clock is before 2020: ids and times of captures will be wrong",
+            "set the machine's time; limits go on by CLOCK_BOOTTIME",
+        )
+    } else if apart > FAR_MS {
+        Check::warn(
+            id,
+            format!("the wall clock was set: it is {} away from the store's own time line", duration(apart)),
+            "nothing is to be done; ages and limits are counted on that time line, ids show the wall clock",
+        )
+    } else {
+        Check::ok(id, "the wall clock agrees with the store's time line")
+    };
+    check.seen("wall_ms", now.clock.wall_ms).seen("store_ms", now.store_ms).seen("stepped_back_ms", now.stepped_back_ms)
+}
+
+/// The lease, with the processes that hold it as far as they may be seen. `strange` are those among them that do not descend
+/// from the process it was granted to.
+pub fn lease(lease: &Lease, strange: &[String]) -> Check {
+    let id = "lease";
+    let holders: Vec<String> = lease.holders.iter().map(|h| format!("{} ({})", h.pid, printable(&h.comm))).collect();
+    let who = if holders.is_empty() { "a process that this user cannot see".into() } else { holders.join(", ") };
+    let check = if lease.leaked {
+        Check::fail(
+            id,
+            format!("{}; held by {who}: nobody else can capture", lease.summary),
+            "end that process; the lease goes with it. It is never taken from a live holder",
+        )
+    } else if lease.overdue_ms.is_some() {
+        Check::fail(
+            id,
+            format!("{}; held by {who}", lease.summary),
+            "see what the dumper waits for (a stopped process, a hung disk); end it, and the lease goes with it",
+        )
+    } else if !strange.is_empty() {
+        Check::warn(
+            id,
+            format!("{}; also held by {}, which is no child of that process", lease.summary, strange.join(", ")),
+            "a forked child inherited the descriptor: it keeps the lease after the dump is over; end it",
+        )
+    } else {
+        Check::ok(id, lease.summary.clone())
+    };
+    check.seen("taken", lease.taken).seen("overdue_ms", lease.overdue_ms).seen("holders", holders)
+}
+
+/// Those who hold the lease and descend neither from the process it was granted to nor are programs of diagctl's.
+pub fn strangers(proc: &Proc, lease: &Lease) -> Vec<String> {
+    let Some(record) = lease.record.as_ref().filter(|r| !r.ended && proc.is_alive(r.pid, r.start_ticks)) else {
+        return Vec::new();
+    };
+    let descends = |pid: u32| {
+        let parent = |pid: &u32| proc.stat(*pid).ok().map(|stat| stat.ppid).filter(|ppid| *ppid > 1);
+        std::iter::successors(Some(pid), parent).take(64).any(|pid| pid == record.pid)
+    };
+    let strange = lease.holders.iter().filter(|holder| holder.comm != "diagctl" && !descends(holder.pid));
+    strange.map(|holder| format!("{} ({})", holder.pid, printable(&holder.comm))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::check::{Status, complaints};
+    use crate::cli::status::lease::Holder;
+    use crate::clock::Reading;
+
+    fn now(wall_ms: i64, store_ms: u64, stepped_back_ms: Option<u64>) -> Now {
+        Now { store_ms, clock: Reading { wall_ms, boot_ms: 5, boot_id: "b".into() }, stepped_back_ms }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_told() {
+        let wall: i64 = 1_800_000_000_000;
+        let store = wall.unsigned_abs();
+        let table = [
+            (now(wall, store, None), Status::Ok, "agrees"),
+            (now(wall, store, Some(60_000)), Status::Warn, "set back by 1m"),
+            (now(0, 0, None), Status::Warn, "before 2020"),
+            (now(wall, store + 2 * FAR_MS, None), Status::Warn, "2d away"),
+        ];
+        for (now, status, said) in table {
+            let check = clock(&now);
+            assert_eq!(check.status, status, "{}", check.message);
+            assert!(check.message.contains(said), "{said}: {}", check.message);
+        }
+    }
+
+    #[test]
+    fn a_state_that_stops_the_poll_fails_and_one_that_is_rebuilt_warns() {
+        let table = [
+            (Ok(Found::Nothing), Status::Ok),
+            (Ok(Found::State(Box::default())), Status::Ok),
+            (Ok(Found::Damaged("eof".into())), Status::Warn),
+            (Err(Failure::failed("state.json is not a regular file")), Status::Fail),
+        ];
+        for (loaded, status) in table {
+            assert_eq!(state_file(&loaded).status, status, "{loaded:?}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_told_while_it_holds() {
+        let paused =
+            |until| State { paused: Some(state::Pause { since: 0, until, by: "sre".into() }), ..State::default() };
+        assert_eq!(pause(&paused(None), 9).status, Status::Warn);
+        assert_eq!(pause(&paused(Some(10)), 9).status, Status::Warn);
+        assert_eq!(pause(&paused(Some(9)), 9).status, Status::Ok);
+    }
+
+    #[test]
+    fn a_lease_that_nobody_can_get_fails_and_names_its_holder() {
+        let base = |taken, overdue_ms, leaked| Lease {
+            taken,
+            summary: "held".into(),
+            overdue_ms,
+            leaked,
+            holders: vec![Holder { pid: 9, comm: "sleep\n".into() }],
+            record: None,
+        };
+        let table = [
+            (base(false, None, false), vec![], Status::Ok),
+            (base(true, None, false), vec![], Status::Ok),
+            (base(true, Some(1), false), vec![], Status::Fail),
+            (base(true, None, true), vec![], Status::Fail),
+            (base(true, None, false), vec!["9 (sleep)".to_owned()], Status::Warn),
+        ];
+        for (report, strange, status) in table {
+            let check = lease(&report, &strange);
+            assert_eq!(check.status, status, "{}", check.message);
+            assert!(status == Status::Ok || check.message.contains("9 (sleep"), "{}", check.message);
+        }
+    }
+
+    #[test]
+    fn damaged_captures_are_listed() {
+        let index = index::Index { entries: Vec::new(), damaged: vec![("A".into(), "eof".into())] };
+        assert_eq!(complaints(&[captures(&index)]), [("store.captures", Status::Warn)]);
+        assert_eq!(complaints(&[captures(&index::Index::default())]), []);
+    }
+}

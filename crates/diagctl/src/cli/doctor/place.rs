@@ -1,0 +1,378 @@
+//! The directory of the store, and the filesystem beneath it: whether a store can be there, be safe, and grow.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, StatVfsMountFlags};
+
+use super::check::Check;
+use crate::config::Config;
+use crate::fsio;
+use crate::store;
+use crate::units::size;
+
+/// A store that has fewer inodes left cannot take a capture and its housekeeping.
+const FEWEST_INODES: u64 = 64;
+
+/// What is in the place of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Missing,
+    Symlink,
+    Directory,
+    Other,
+}
+
+/// A directory, or what is in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    path: PathBuf,
+    kind: Kind,
+    mode: u32,
+    uid: u32,
+}
+
+impl Entry {
+    fn read(path: &Path) -> Result<Self, String> {
+        let of = |kind, mode, uid| Self { path: path.to_owned(), kind, mode, uid };
+        match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_symlink() => Ok(of(Kind::Symlink, 0, meta.uid())),
+            Ok(meta) if meta.is_dir() => Ok(of(Kind::Directory, meta.mode() & 0o7777, meta.uid())),
+            Ok(meta) => Ok(of(Kind::Other, meta.mode() & 0o7777, meta.uid())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(of(Kind::Missing, 0, 0)),
+            Err(e) => Err(format!("cannot examine {}: {e}", path.display())),
+        }
+    }
+}
+
+/// Whether the store can be used where it is. Changes nothing.
+pub fn examine(config: &Config) -> Vec<Check> {
+    let me = rustix::process::geteuid().as_raw();
+    let entry = match Entry::read(&config.dir) {
+        Ok(entry) => entry,
+        Err(why) => {
+            let hint = "run doctor as the user of the workers, or as root";
+            return vec![Check::fail("store.directory", why, hint)];
+        }
+    };
+    let real = fs::canonicalize(&config.dir).ok();
+    let parents = ancestors(real.as_deref().unwrap_or(&config.dir));
+    let mut checks = vec![directory(&entry, parents.first(), me), above(&entry, &parents)];
+    // Where the store is missing, what it will be created on.
+    let place = if entry.kind == Kind::Directory { Some(&entry) } else { parents.first() };
+    match place.map(|place| Volume::read(&place.path)) {
+        Some(Ok(volume)) => {
+            checks.push(filesystem(&volume, config.allow_network_filesystem));
+            checks.extend([volume.writable(), volume.inodes(), volume.space(config)]);
+        }
+        Some(Err(why)) => checks.push(Check::skip("store.filesystem", why)),
+        None => {}
+    }
+    if entry.kind == Kind::Directory {
+        checks.push(lock(&exclusion(&config.dir)));
+        checks.push(rename(no_replace(&config.dir)));
+    }
+    checks
+}
+
+// Those that exist, from the innermost.
+fn ancestors(path: &Path) -> Vec<Entry> {
+    let entries = path.ancestors().skip(1).filter_map(|path| Entry::read(path).ok());
+    entries.filter(|entry| entry.kind == Kind::Directory).collect()
+}
+
+fn directory(entry: &Entry, parent: Option<&Entry>, me: u32) -> Check {
+    let id = "store.directory";
+    let shown = entry.path.display();
+    let create = format!("create it for the user of the workers: install -d -m 0700 -o USER {shown}");
+    let check = match entry.kind {
+        Kind::Missing => match parent {
+            Some(parent) if entry.path.parent() != Some(&parent.path) => Check::fail(
+                id,
+                format!("{shown} does not exist, nor does its parent: only the last component is created"),
+                create,
+            ),
+            Some(parent) if me != 0 && me != parent.uid && parent.mode & 0o002 == 0 => Check::fail(
+                id,
+                format!("{shown} does not exist, and uid {me} may hardly create it in {}", parent.path.display()),
+                create,
+            ),
+            _ => Check::warn(
+                id,
+                format!("{shown} does not exist yet; the first worker that polls creates it, if it may"),
+                create,
+            ),
+        },
+        Kind::Symlink => {
+            Check::fail(id, format!("{shown} is a symbolic link, which is refused"), "name the directory it points to")
+        }
+        Kind::Other => {
+            Check::fail(id, format!("{shown} is not a directory"), "name another path in dir or DIAGCTL_DIR")
+        }
+        Kind::Directory if entry.mode & 0o022 != 0 => Check::fail(
+            id,
+            format!("{shown} has mode {:04o}: others could plant files in it, so every command refuses it", entry.mode),
+            format!("make sure that nobody did, then chmod 0700 {shown}"),
+        ),
+        Kind::Directory if me != 0 && me != entry.uid => Check::fail(
+            id,
+            format!("{shown} is owned by uid {}, and this is uid {me}: a worker of this user is refused", entry.uid),
+            "run the workers and doctor as the owner, or give each user a store; root takes the owner's place",
+        ),
+        Kind::Directory if me == 0 && entry.uid != 0 => Check::ok(
+            id,
+            format!("{shown} is owned by uid {}; the workers must run as that user (this is root)", entry.uid),
+        ),
+        Kind::Directory => Check::ok(id, format!("{shown} belongs to this user, mode {:04o}", entry.mode)),
+    };
+    let check = check.seen("path", entry.path.display().to_string()).seen("exists", entry.kind != Kind::Missing);
+    if entry.kind == Kind::Missing {
+        check
+    } else {
+        check.seen("mode", format!("{:04o}", entry.mode)).seen("uid", entry.uid)
+    }
+}
+
+// Whoever may write an ancestor can move the store away and put another in its place. Where the sticky bit is set only the
+// owner of an entry may, so that what is in danger there is a store that does not exist yet.
+fn above(entry: &Entry, parents: &[Entry]) -> Check {
+    let id = "store.parents";
+    let missing = entry.kind == Kind::Missing;
+    for (i, parent) in parents.iter().enumerate() {
+        let shown = parent.path.display();
+        let sticky = parent.mode & 0o1000 != 0;
+        let first_to_come = missing && i == 0 && parent.mode & 0o002 != 0;
+        let check = if parent.mode & 0o002 != 0 && !sticky {
+            Check::fail(
+                id,
+                format!(
+                    "{shown} is world-writable (mode {:04o}): anybody can put another directory in the store's place",
+                    parent.mode
+                ),
+                format!("chmod o-w {shown}, or put the store elsewhere"),
+            )
+        } else if first_to_come {
+            Check::warn(
+                id,
+                format!(
+                    "anybody may create the store in {shown} (mode {:04o}) before the workers do, and so keep it from them",
+                    parent.mode
+                ),
+                format!("create it beforehand: install -d -m 0700 -o USER {}", entry.path.display()),
+            )
+        } else if parent.mode & 0o020 != 0 && !sticky && parent.uid != entry.uid {
+            Check::warn(
+                id,
+                format!(
+                    "{shown} is group-writable (mode {:04o}): its group can put another directory in the store's place",
+                    parent.mode
+                ),
+                format!("chmod g-w {shown}, if its group is not trusted with the dumps"),
+            )
+        } else if parent.uid != 0 && parent.uid != entry.uid && !missing {
+            Check::warn(
+                id,
+                format!("{shown} belongs to uid {}, who can put another directory in the store's place", parent.uid),
+                format!("put the store beneath directories of root or of uid {}", entry.uid),
+            )
+        } else {
+            continue;
+        };
+        return check.seen("path", parent.path.display().to_string()).seen("mode", format!("{:04o}", parent.mode));
+    }
+    Check::ok(id, "nobody else can put another directory in the store's place")
+}
+
+/// A mounted filesystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Volume {
+    magic: i64,
+    read_only: bool,
+    free: u64,
+    total: u64,
+    free_inodes: u64,
+    inodes: u64,
+}
+
+impl Volume {
+    fn read(path: &Path) -> Result<Self, String> {
+        let failed = |e: rustix::io::Errno| format!("cannot examine the filesystem of {}: {e}", path.display());
+        let magic = rustix::fs::statfs(path).map_err(failed)?.f_type;
+        let stats = rustix::fs::statvfs(path).map_err(failed)?;
+        Ok(Self {
+            magic,
+            read_only: stats.f_flag.contains(StatVfsMountFlags::RDONLY),
+            free: stats.f_bavail.saturating_mul(stats.f_frsize),
+            total: stats.f_blocks.saturating_mul(stats.f_frsize),
+            free_inodes: stats.f_favail,
+            inodes: stats.f_files,
+        })
+    }
+
+    fn writable(&self) -> Check {
+        if self.read_only {
+            let hint = "mount it read-write, or name another place in dir or DIAGCTL_DIR";
+            return Check::fail("store.writable", "the store's filesystem is mounted read-only", hint);
+        }
+        Check::ok("store.writable", "the store's filesystem is mounted read-write")
+    }
+
+    // Filesystems without a fixed number of inodes (btrfs) say 0.
+    fn inodes(&self) -> Check {
+        let id = "store.inodes";
+        let check = if self.inodes > 0 && self.free_inodes < FEWEST_INODES {
+            Check::fail(
+                id,
+                format!("{} inodes are free on the store's filesystem: no capture can be written", self.free_inodes),
+                "delete files there, `diagctl gc`, or give it more inodes",
+            )
+        } else if self.inodes > 0 && self.free_inodes < self.inodes / 100 {
+            Check::warn(
+                id,
+                format!("{} of {} inodes are free on the store's filesystem", self.free_inodes, self.inodes),
+                "find what makes so many files; a capture needs about ten",
+            )
+        } else {
+            Check::ok(id, "there are enough inodes")
+        };
+        check.seen("free", self.free_inodes).seen("total", self.inodes)
+    }
+
+    fn space(&self, config: &Config) -> Check {
+        let id = "store.space";
+        let floor = config.guards.min_free_disk.of(self.total);
+        let check = if self.free < floor {
+            Check::fail(
+                id,
+                format!(
+                    "{} are free on the store's filesystem, guards.min_free_disk keeps {}: every capture is refused",
+                    size(self.free),
+                    size(floor)
+                ),
+                "make room, lower guards.min_free_disk, or put the store on a larger filesystem",
+            )
+        } else {
+            Check::ok(id, format!("{} are free on the store's filesystem", size(self.free)))
+        };
+        check.seen("free_bytes", self.free).seen("total_bytes", self.total).seen("min_free_bytes", floor)
+    }
+}
+
+fn filesystem(volume: &Volume, forced: bool) -> Check {
+    let id = "store.filesystem";
+    // linux/magic.h
+    let name = match volume.magic {
+        0xef53 => "ext4",
+        0x5846_5342 => "xfs",
+        0x9123_683e => "btrfs",
+        0x0102_1994 => "tmpfs",
+        0x794c_7630 => "overlay",
+        0x2fc1_2fc1 => "zfs",
+        other => store::unsafe_filesystem(other).unwrap_or("of a kind that diagctl does not know"),
+    };
+    let check = match name {
+        _ if store::unsafe_filesystem(volume.magic).is_some() => {
+            let message = format!("the store is on {name}, where flock(2) may not keep two dumpers apart");
+            if forced {
+                Check::warn(id, format!("{message}; allow_network_filesystem forces it"), "prefer a local filesystem")
+            } else {
+                Check::fail(
+                    id,
+                    format!("{message}: every capture is refused"),
+                    "use a local filesystem, or set allow_network_filesystem = true if the lock is known to work there",
+                )
+            }
+        }
+        "tmpfs" => Check::warn(
+            id,
+            "the store is on tmpfs: captures are gone at the next boot, and count as memory of whoever writes them",
+            "put it on a disk, or keep retention.max_use well below the memory limit",
+        ),
+        "overlay" => Check::warn(
+            id,
+            "the store is on overlay, most likely a container's own layer: captures end with the container",
+            "mount a volume (emptyDir, hostPath) and name a directory in it",
+        ),
+        _ => Check::ok(id, format!("the store is on {name}")),
+    };
+    check.seen("name", name).seen("magic", format!("{:#x}", volume.magic))
+}
+
+/// What became of two descriptions of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Exclusion {
+    /// The second was kept out.
+    Works,
+    /// Both had it.
+    Broken,
+    /// Somebody else has the file: that it is seen shows that it works.
+    Taken,
+    /// It cannot be tried.
+    Unknown(String),
+}
+
+// Two descriptions of our own, the first with a shared lock: it is never the lease that is taken, and whoever polls in this
+// instant tries again (see `Lease::try_take`). Before there is a lease file the directory itself is locked.
+fn exclusion(dir: &Path) -> Exclusion {
+    let lease = dir.join("lease.lock");
+    let open = || match fsio::open_read(&lease) {
+        Err(e) if e.is_not_found() => File::open(dir).map_err(|e| e.to_string()),
+        other => other.map_err(|e| e.message),
+    };
+    let (first, second) = match (open(), open()) {
+        (Ok(first), Ok(second)) => (first, second),
+        (Err(why), _) | (_, Err(why)) => return Exclusion::Unknown(why),
+    };
+    match rustix::fs::flock(&first, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Exclusion::Taken,
+        Err(e) => return Exclusion::Unknown(format!("flock: {e}")),
+    }
+    match rustix::fs::flock(&second, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Exclusion::Broken,
+        Err(rustix::io::Errno::WOULDBLOCK) => Exclusion::Works,
+        Err(e) => Exclusion::Unknown(format!("flock: {e}")),
+    }
+}
+
+fn lock(exclusion: &Exclusion) -> Check {
+    let id = "store.lock";
+    match exclusion {
+        Exclusion::Works => Check::ok(id, "flock(2) keeps two descriptions apart here"),
+        Exclusion::Taken => Check::ok(id, "flock(2) works here: somebody holds the lease, and it is seen"),
+        Exclusion::Broken => Check::fail(
+            id,
+            "flock(2) lets two descriptions have the lease file at once: two workers could dump at the same time",
+            "put the store on a local filesystem",
+        ),
+        Exclusion::Unknown(why) => Check::fail(
+            id,
+            format!("the lease file cannot be locked: {why}"),
+            "lease.lock must be a regular file of the store's owner, on a filesystem with flock(2); move aside what is there",
+        ),
+    }
+}
+
+// On names that do not exist: the kernel says that, unless the call itself is not to be had.
+fn no_replace(dir: &Path) -> Result<(), rustix::io::Errno> {
+    let name = |name: &str| dir.join("staging").join(name);
+    let (from, to) = (name(".doctor-no-such-file"), name(".doctor-no-such-file-either"));
+    rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, rustix::fs::RenameFlags::NOREPLACE)
+}
+
+fn rename(answer: Result<(), rustix::io::Errno>) -> Check {
+    use rustix::io::Errno;
+    let id = "kernel.rename";
+    match answer {
+        Err(e @ (Errno::NOSYS | Errno::INVAL | Errno::PERM)) => Check::fail(
+            id,
+            format!("renameat2(2) with RENAME_NOREPLACE is not to be had here ({e}): no capture can be published"),
+            "it needs Linux 3.15, a filesystem that has it, and a seccomp profile that lets it through",
+        ),
+        _ => Check::ok(id, "renameat2(2) is let through"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

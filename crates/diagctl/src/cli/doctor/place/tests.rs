@@ -1,0 +1,112 @@
+use super::*;
+use crate::cli::doctor::check::Status;
+use std::os::unix::fs::PermissionsExt;
+
+const GIB: u64 = 1 << 30;
+
+fn entry(path: &str, kind: Kind, mode: u32, uid: u32) -> Entry {
+    Entry { path: path.into(), kind, mode, uid }
+}
+
+#[test]
+fn the_directory_must_be_ours_and_ours_alone() {
+    let root = entry("/var/lib", Kind::Directory, 0o755, 0);
+    let far = entry("/var", Kind::Directory, 0o755, 0);
+    let open = entry("/var/lib", Kind::Directory, 0o1777, 0);
+    let table = [
+        (Kind::Directory, 0o700, 7, &root, 7, Status::Ok, "belongs to this user"),
+        (Kind::Directory, 0o700, 7, &root, 0, Status::Ok, "must run as that user"),
+        (Kind::Directory, 0o700, 7, &root, 8, Status::Fail, "owned by uid 7, and this is uid 8"),
+        (Kind::Directory, 0o770, 7, &root, 7, Status::Fail, "mode 0770"),
+        (Kind::Directory, 0o707, 7, &root, 7, Status::Fail, "mode 0707"),
+        (Kind::Symlink, 0, 7, &root, 7, Status::Fail, "symbolic link"),
+        (Kind::Other, 0, 7, &root, 7, Status::Fail, "not a directory"),
+        (Kind::Missing, 0, 0, &root, 0, Status::Warn, "first worker that polls creates it"),
+        (Kind::Missing, 0, 0, &root, 7, Status::Fail, "uid 7 may hardly create it"),
+        (Kind::Missing, 0, 0, &open, 7, Status::Warn, "first worker that polls creates it"),
+        (Kind::Missing, 0, 0, &far, 0, Status::Fail, "nor does its parent"),
+    ];
+    for (kind, mode, uid, parent, me, status, said) in table {
+        let check = directory(&entry("/var/lib/diagctl", kind, mode, uid), Some(parent), me);
+        assert_eq!(check.status, status, "{}", check.message);
+        assert!(check.message.contains(said), "{said}: {}", check.message);
+    }
+}
+
+#[test]
+fn whoever_can_replace_the_store_from_above_is_named() {
+    let there = entry("/srv/app/store", Kind::Directory, 0o700, 7);
+    let missing = entry("/srv/app/store", Kind::Missing, 0, 0);
+    let table = [
+        (&there, 0o755, 0, Status::Ok, "nobody else"),
+        (&there, 0o755, 7, Status::Ok, "nobody else"),
+        (&there, 0o1777, 0, Status::Ok, "nobody else"),
+        (&missing, 0o1777, 0, Status::Warn, "before the workers do"),
+        (&there, 0o777, 0, Status::Fail, "world-writable"),
+        (&there, 0o775, 0, Status::Warn, "group-writable"),
+        (&there, 0o755, 8, Status::Warn, "belongs to uid 8"),
+    ];
+    for (store, mode, uid, status, said) in table {
+        let check = above(store, &[entry("/srv/app", Kind::Directory, mode, uid)]);
+        assert_eq!(check.status, status, "{}", check.message);
+        assert!(check.message.contains(said), "{said}: {}", check.message);
+    }
+}
+
+#[test]
+fn a_volume_that_is_full_read_only_or_without_inodes_fails() {
+    let config = Config::default();
+    let good =
+        Volume { magic: 0xef53, read_only: false, free: 50 * GIB, total: 100 * GIB, free_inodes: 1000, inodes: 2000 };
+    let statuses = |v: &Volume| [v.writable().status, v.inodes().status, v.space(&config).status];
+    assert_eq!(statuses(&good), [Status::Ok; 3]);
+    assert_eq!(statuses(&Volume { inodes: 0, free_inodes: 0, ..good.clone() }), [Status::Ok; 3], "btrfs has no inodes");
+    assert_eq!(Volume { read_only: true, ..good.clone() }.writable().status, Status::Fail);
+    assert_eq!(Volume { free_inodes: 63, ..good.clone() }.inodes().status, Status::Fail);
+    assert_eq!(Volume { free_inodes: 900, inodes: 100_000, ..good.clone() }.inodes().status, Status::Warn);
+    let full = Volume { free: 15 * GIB - 1, ..good }.space(&config);
+    assert_eq!(full.status, Status::Fail);
+    assert!(full.message.contains("15.0 GiB"), "{}", full.message);
+}
+
+#[test]
+fn filesystems_where_the_lock_or_the_captures_do_not_last_are_named() {
+    let table = [
+        (0xef53, false, Status::Ok, "ext4"),
+        (0x1234, false, Status::Ok, "does not know"),
+        (0x0102_1994, false, Status::Warn, "next boot"),
+        (0x794c_7630, false, Status::Warn, "end with the container"),
+        (0x6969, false, Status::Fail, "NFS"),
+        (0x0102_1997, false, Status::Fail, "9p"),
+        (0x6573_5546, true, Status::Warn, "forces it"),
+    ];
+    for (magic, forced, status, said) in table {
+        let volume = Volume { magic, read_only: false, free: 0, total: 0, free_inodes: 0, inodes: 0 };
+        let check = filesystem(&volume, forced);
+        assert_eq!(check.status, status, "{}", check.message);
+        assert!(check.message.contains(said), "{said}: {}", check.message);
+    }
+}
+
+#[test]
+fn the_lock_is_really_tried_and_a_holder_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(exclusion(dir.path()), Exclusion::Works, "on the directory");
+    let owner = rustix::process::geteuid().as_raw();
+    let (lease, _file) = crate::lease::Lease::open(dir.path(), owner).unwrap();
+    assert_eq!(exclusion(dir.path()), Exclusion::Works);
+    assert!(lease.try_take().unwrap());
+    assert_eq!(exclusion(dir.path()), Exclusion::Taken);
+    let statuses = [Exclusion::Works, Exclusion::Taken, Exclusion::Broken, Exclusion::Unknown("x".into())];
+    let statuses = statuses.map(|e| lock(&e).status);
+    assert_eq!(statuses, [Status::Ok, Status::Ok, Status::Fail, Status::Fail]);
+}
+
+#[test]
+fn a_kernel_without_the_call_is_told_from_a_name_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(rename(no_replace(dir.path())).status, Status::Ok);
+    assert_eq!(rename(Err(rustix::io::Errno::NOSYS)).status, Status::Fail);
+    assert_eq!(rename(Err(rustix::io::Errno::PERM)).status, Status::Fail);
+}

@@ -1,0 +1,373 @@
+//! The processes that poll the store, and the programs that they meet in.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::check::Check;
+use super::machine::Subject;
+use crate::clock::Now;
+use crate::config::Config;
+use crate::error::printable;
+use crate::proc::{Proc, read};
+use crate::sample::Samples;
+use crate::store::{meta, writer};
+
+/// A process, as far as this user may look at it.
+#[derive(Clone, Debug)]
+struct Seen {
+    subject: Subject,
+    /// The owner of its files in /proc: root's, not the process's, when it is not dumpable.
+    proc_uid: Option<u32>,
+    /// Why the figures cannot be read from here.
+    unreadable: Option<String>,
+    /// `None` when its mappings cannot be read.
+    jemalloc: Option<bool>,
+    fresh: bool,
+}
+
+/// The processes of the store that are alive.
+pub fn subjects(proc: &Proc, samples: &Samples) -> Vec<Subject> {
+    let alive = samples.processes.iter().filter(|(pid, sample)| proc.is_alive(**pid, sample.start_ticks));
+    alive
+        .map(|(pid, sample)| Subject {
+            pid: *pid,
+            name: printable(&format!("{} {} (pid {pid})", sample.role, sample.name)),
+            role: sample.role.clone(),
+            rss: proc.rss(*pid).unwrap_or(sample.rss),
+            uid: uid_of(proc, *pid),
+        })
+        .collect()
+}
+
+/// This very process, in the place of those that are not there yet.
+pub fn ourselves(proc: &Proc) -> Subject {
+    let pid = std::process::id();
+    Subject { pid, name: "this process".into(), role: String::new(), rss: 0, uid: uid_of(proc, pid) }
+}
+
+fn uid_of(proc: &Proc, pid: u32) -> Option<u32> {
+    let status = read(&proc.pid(pid).join("status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse().ok())
+}
+
+/// Everything about the processes that poll.
+pub fn examine(proc: &Proc, config: &Config, samples: &Samples, now: &Now, owner: Option<u32>) -> Vec<Check> {
+    let seen: Vec<Seen> = subjects(proc, samples)
+        .into_iter()
+        .map(|subject| {
+            let dir = proc.pid(subject.pid);
+            let maps = read(&dir.join("maps"));
+            let sample = samples.processes.get(&subject.pid);
+            Seen {
+                proc_uid: fs::metadata(dir.join("smaps")).ok().map(|meta| meta.uid()),
+                unreadable: maps.as_ref().err().cloned(),
+                jemalloc: maps.ok().map(|maps| maps.contains("jemalloc")),
+                fresh: sample.is_some_and(|sample| sample.is_fresh(now.store_ms, config.poll_ms())),
+                subject,
+            }
+        })
+        .collect();
+    let hidden = proc.read("self/mounts").map(|mounts| hidepid(&mounts)).unwrap_or_default();
+    vec![polling(&seen), users(&seen, owner), access(&seen), hiding(&hidden), jemalloc(&seen, config)]
+}
+
+fn names(seen: &[&Seen]) -> String {
+    seen.iter().map(|s| s.subject.name.clone()).collect::<Vec<_>>().join(", ")
+}
+
+fn polling(seen: &[Seen]) -> Check {
+    let id = "processes.polling";
+    let silent: Vec<&Seen> = seen.iter().filter(|s| !s.fresh).collect();
+    let check = if seen.is_empty() {
+        Check::warn(
+            id,
+            "no process that is alive has polled this store in the last hour",
+            "see that the plugin is loaded, that DIAGCTL_ENABLED=1 and the same DIAGCTL_DIR are set for the workers, and what \
+             their log says after [diagctl]",
+        )
+    } else if !silent.is_empty() {
+        Check::warn(
+            id,
+            format!("{} lives and does not poll as it should", names(&silent)),
+            "its log says why after [diagctl]; a process that is stopped or short of CPU does not poll either",
+        )
+    } else {
+        Check::ok(id, format!("{} polling", count(seen.len())))
+    };
+    check.seen("alive", seen.len()).seen("silent", silent.len())
+}
+
+fn count(n: usize) -> String {
+    if n == 1 { "1 process is".into() } else { format!("{n} processes are") }
+}
+
+fn users(seen: &[Seen], owner: Option<u32>) -> Check {
+    let id = "processes.user";
+    let Some(owner) = owner else { return Check::skip(id, "there is no store yet") };
+    let other = |s: &&Seen| s.subject.uid.is_some_and(|uid| uid != owner);
+    let others: Vec<&Seen> = seen.iter().filter(other).collect();
+    match others.iter().find(|s| s.subject.uid != Some(0)).or(others.first()) {
+        None if seen.is_empty() => Check::skip(id, "no process polls"),
+        None => Check::ok(id, format!("every process that polls runs as uid {owner}, the owner of the store")),
+        Some(Seen { subject: Subject { uid: Some(0), .. }, .. }) => Check::warn(
+            id,
+            format!("{} runs as root, and the store belongs to uid {owner}", names(&others)),
+            "diagctl takes that user's identity and may then not read root's processes; let root own the store",
+        ),
+        Some(_) => Check::fail(
+            id,
+            format!("{} does not run as uid {owner}, the owner of the store: its polls are refused", names(&others)),
+            "give the processes of each user a store of their own",
+        ),
+    }
+}
+
+// Reading needs the same user and a process that is dumpable; Yama's ptrace_scope is about attaching and does not matter.
+fn access(seen: &[Seen]) -> Check {
+    let id = "processes.access";
+    let closed: Vec<&Seen> = seen
+        .iter()
+        .filter(|s| s.proc_uid.is_some() && s.subject.uid.is_some() && s.proc_uid != s.subject.uid)
+        .collect();
+    if !closed.is_empty() {
+        return Check::warn(
+            id,
+            format!("{} is not dumpable: smaps, fds and PSS cannot be read, not even by itself", names(&closed)),
+            "that is so for setuid programs, file capabilities and PR_SET_DUMPABLE; such reports come as an error",
+        );
+    }
+    match seen.iter().find_map(|s| s.unreadable.as_ref()) {
+        Some(why) => Check::skip(id, why),
+        None if seen.is_empty() => Check::skip(id, "no process polls"),
+        None => Check::ok(id, "smaps and maps of every process that polls can be read"),
+    }
+}
+
+fn hidepid(mounts: &str) -> String {
+    let mut options = mounts.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.nth(1) == Some("/proc")).then(|| words.nth(1))?
+    });
+    let hidden = |option: &&str| option.starts_with("hidepid=") && !matches!(*option, "hidepid=0" | "hidepid=off");
+    // The last mount of several is the one that is seen.
+    options.next_back().and_then(|options| options.split(',').find(hidden)).unwrap_or_default().to_owned()
+}
+
+fn hiding(option: &str) -> Check {
+    let id = "proc.hidepid";
+    if option.is_empty() {
+        return Check::ok(id, "/proc shows every process");
+    }
+    Check::warn(
+        id,
+        format!("/proc is mounted with {option}: processes of other users are not seen"),
+        "reports of one's own process are whole; `siblings`, and the holder of a lease in `status`, may be missing",
+    )
+}
+
+fn jemalloc(seen: &[Seen], config: &Config) -> Check {
+    let id = "processes.jemalloc";
+    let looked_at: Vec<&Seen> = seen.iter().filter(|s| s.jemalloc.is_some()).collect();
+    if looked_at.is_empty() {
+        return Check::skip(id, "no process whose mappings this user can read polls");
+    }
+    let without: Vec<&Seen> = looked_at.into_iter().filter(|s| s.jemalloc == Some(false)).collect();
+    let wanted = config.rules.iter().find(|rule| rule.reports.iter().any(|name| name.starts_with("jemalloc_")));
+    match (without.is_empty(), wanted) {
+        (true, _) => Check::ok(id, "jemalloc is loaded"),
+        (false, None) => Check::ok(id, "jemalloc is not loaded everywhere, and no rule asks for its reports"),
+        (false, Some(rule)) => Check::warn(
+            id,
+            format!(
+                "rule {} asks for jemalloc's statistics, and {} has not loaded it as a library: the report is an entry with an error",
+                rule.name,
+                names(&without)
+            ),
+            "LD_PRELOAD=libjemalloc.so.2, or ask for malloc_info; one that is linked into Ruby is not seen from here",
+        ),
+    }
+}
+
+/// Whether the gems of the newest capture belong to this program.
+pub fn versions(newest: Option<&meta::Meta>) -> Check {
+    let id = "versions";
+    let ours = env!("CARGO_PKG_VERSION");
+    let Some(versions) = newest.map(|meta| &meta.versions) else { return Check::skip(id, "there is no capture yet") };
+    let differing: Vec<String> = ["diagctl", "diagctl_gem"]
+        .into_iter()
+        .filter_map(|name| Some((name, versions.get(name)?)))
+        .filter(|(_, version)| series(version) != series(ours))
+        .map(|(name, version)| {
+            format!("{} {}", if name == "diagctl" { "the program" } else { "the gem" }, printable(version))
+        })
+        .collect();
+    let check = match differing.as_slice() {
+        [] => Check::ok(id, format!("the newest capture was made by diagctl of this version, {ours}")),
+        _ => Check::warn(
+            id,
+            format!("the newest capture was made by {}; this is diagctl {ours}", differing.join(" and ")),
+            "deploy program and gems of one version; see that the workers' DIAGCTL_BIN or PATH leads to this one",
+        ),
+    };
+    check.seen("diagctl", ours).seen("newest", serde_json::json!(versions))
+}
+
+// What may change the protocol: the first number, and before 1.0 the second.
+fn series(version: &str) -> Vec<&str> {
+    let parts: Vec<&str> = version.split('.').collect();
+    let length = if parts.first() == Some(&"0") { 2 } else { 1 };
+    parts.into_iter().take(length).collect()
+}
+
+/// Whether a worker with this environment would run this very program.
+pub fn binary(named: Option<PathBuf>, path: &str, this: &Path) -> Check {
+    let id = "binary";
+    let on_path = path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join("diagctl"));
+    let found = named.clone().or_else(|| on_path.into_iter().find(|file| is_executable(file)));
+    let by = if named.is_some() { "DIAGCTL_BIN" } else { "PATH" };
+    let Some(found) = found else {
+        return Check::warn(
+            id,
+            "diagctl is not in this PATH, and DIAGCTL_BIN is not set: a worker with this environment finds no program",
+            format!("put it into the PATH of the workers, or set DIAGCTL_BIN={}", this.display()),
+        );
+    };
+    let check = if !is_executable(&found) {
+        Check::fail(
+            id,
+            format!("{by} names {}, which cannot be run", found.display()),
+            format!("set DIAGCTL_BIN={}, with mode 0755", this.display()),
+        )
+    } else if !is_same(&found, this) {
+        Check::warn(
+            id,
+            format!("{by} leads to {}, which is not this program ({})", found.display(), this.display()),
+            "see which one the workers run, and remove the other",
+        )
+    } else {
+        Check::ok(id, format!("{by} leads to this program"))
+    };
+    check.seen("found", found.display().to_string()).seen("this", this.display().to_string())
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let (Ok(a), Ok(b)) = (fs::metadata(one), fs::metadata(other)) else { return false };
+    (a.dev(), a.ino()) == (b.dev(), b.ino()) || {
+        let hash = |path: &Path| fs::canonicalize(path).ok().and_then(|path| writer::hash_file(&path).ok());
+        a.len() == b.len() && hash(one).is_some_and(|one| Some(one) == hash(other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::check::Status;
+
+    fn seen(uid: u32) -> Seen {
+        let subject =
+            Subject { pid: 7, name: "puma worker-0 (pid 7)".into(), role: "puma".into(), rss: 1, uid: Some(uid) };
+        Seen { subject, proc_uid: Some(uid), unreadable: None, jemalloc: Some(true), fresh: true }
+    }
+
+    #[test]
+    fn processes_that_do_not_poll_or_are_of_another_user_are_named() {
+        assert_eq!(polling(&[seen(5)]).status, Status::Ok);
+        assert_eq!(polling(&[]).status, Status::Warn);
+        let silent = polling(&[Seen { fresh: false, ..seen(5) }]);
+        assert!(silent.status == Status::Warn && silent.message.contains("pid 7"), "{}", silent.message);
+        let table =
+            [(5, Some(5), Status::Ok), (6, Some(5), Status::Fail), (0, Some(5), Status::Warn), (5, None, Status::Skip)];
+        for (uid, owner, status) in table {
+            assert_eq!(users(&[seen(uid)], owner).status, status, "{uid} {owner:?}");
+        }
+        assert_eq!(users(&[seen(0), seen(6)], Some(5)).status, Status::Fail, "the worse of two");
+    }
+
+    #[test]
+    fn a_process_that_is_not_dumpable_is_told_from_one_that_is_another_users() {
+        let table = [
+            (seen(5), Status::Ok),
+            (Seen { proc_uid: Some(0), ..seen(5) }, Status::Warn),
+            (Seen { unreadable: Some("denied".into()), ..seen(5) }, Status::Skip),
+        ];
+        for (process, status) in table {
+            assert_eq!(access(&[process]).status, status);
+        }
+    }
+
+    #[test]
+    fn hidepid_is_found_in_the_mount_that_is_seen() {
+        let table = [
+            ("proc /proc proc rw,relatime 0 0\n", ""),
+            ("proc /proc proc rw,hidepid=invisible 0 0\n", "hidepid=invisible"),
+            ("proc /proc proc rw,hidepid=2 0 0\nproc /proc proc rw,hidepid=0 0 0\n", ""),
+            ("proc /mnt/proc proc rw,hidepid=2 0 0\n", ""),
+        ];
+        for (mounts, expected) in table {
+            assert_eq!(hidepid(mounts), expected, "{mounts}");
+            assert_eq!(hiding(expected).status == Status::Ok, expected.is_empty());
+        }
+    }
+
+    #[test]
+    fn jemalloc_matters_where_a_rule_asks_for_it() {
+        let config = Config::default(); // the routine does
+        let without = || Seen { jemalloc: Some(false), ..seen(5) };
+        assert_eq!(jemalloc(&[seen(5)], &config).status, Status::Ok);
+        assert_eq!(jemalloc(&[seen(5), without()], &config).status, Status::Warn);
+        assert_eq!(jemalloc(&[without()], &Config { rules: Vec::new(), ..config.clone() }).status, Status::Ok);
+        assert_eq!(jemalloc(&[Seen { jemalloc: None, ..seen(5) }], &config).status, Status::Skip);
+    }
+
+    #[test]
+    fn versions_of_another_series_are_told() {
+        let ours = env!("CARGO_PKG_VERSION").to_owned();
+        let made_by = |name: &str, version: &str| meta::Meta {
+            versions: [(name.to_owned(), version.to_owned())].into(),
+            ..meta::Meta::default()
+        };
+        let table = [
+            (None, Status::Skip),
+            (Some(made_by("diagctl", &ours)), Status::Ok),
+            (Some(made_by("diagctl_gem", "99.0.0")), Status::Warn),
+            (Some(made_by("ruby", "99.0.0")), Status::Ok),
+        ];
+        for (meta, status) in table {
+            assert_eq!(versions(meta.as_ref()).status, status, "{meta:?}");
+        }
+        assert_eq!([series("0.1.7"), series("1.2.3")], [vec!["0", "1"], vec!["1"]]);
+    }
+
+    #[test]
+    fn the_program_that_a_worker_would_find_is_compared_with_this_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let program = |name: &str, content: &str, mode: u32| {
+            let path = dir.path().join(name).join("diagctl");
+            fs::create_dir(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let this = program("a", "one", 0o755);
+        let (copy, other, dead) = (program("b", "one", 0o755), program("c", "two", 0o755), program("d", "one", 0o644));
+        let path = |file: &Path| file.parent().unwrap().display().to_string();
+        let table = [
+            (None, path(&this), Status::Ok),
+            (None, path(&copy), Status::Ok),
+            (None, path(&other), Status::Warn),
+            (None, format!("{}:{}", path(&dead), path(&this)), Status::Ok),
+            (None, path(&dead), Status::Warn),
+            (Some(other.clone()), path(&this), Status::Warn),
+            (Some(dead.clone()), path(&this), Status::Fail),
+        ];
+        for (named, path, status) in table {
+            assert_eq!(binary(named.clone(), &path, &this).status, status, "{named:?} {path}");
+        }
+    }
+}

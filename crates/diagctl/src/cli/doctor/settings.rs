@@ -1,0 +1,84 @@
+//! What the operator configured, and whether it is switched on.
+
+use super::check::Check;
+use crate::config::{Loaded, Problem, Source};
+use crate::error::Failure;
+
+/// The configuration: the file, and what in it can never work.
+pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, host_total: Option<u64>) -> Vec<Check> {
+    if let Some(failure) = broken {
+        let in_force = if loaded.file.is_some() { "the last good configuration" } else { "the defaults" };
+        let hint = match &failure.hint {
+            Some(hint) => format!("{hint}; what follows looks at {in_force}"),
+            None => format!("mend it until `diagctl config check` says OK; what follows looks at {in_force}"),
+        };
+        return vec![Check::fail("config.file", failure.message.clone(), hint)];
+    }
+    let file = match &loaded.file {
+        Some(path) => Check::ok("config.file", format!("{} is valid", path.display()))
+            .seen("file", path.display().to_string())
+            .seen("rules", loaded.config.rules.len()),
+        None => Check::ok("config.file", format!("no {}; the defaults are in force", crate::config::DEFAULT_FILE))
+            .seen("file", serde_json::Value::Null)
+            .seen("rules", loaded.config.rules.len()),
+    };
+    vec![file, doubts(&loaded.config.doubts(host_total.unwrap_or(u64::MAX)))]
+}
+
+fn doubts(doubts: &[Problem]) -> Check {
+    let list: Vec<String> = doubts.iter().map(|doubt| format!("{}: {}", doubt.path, doubt.message)).collect();
+    match list.as_slice() {
+        [] => Check::ok("config.rules", "every rule can fire on this machine"),
+        _ => Check::warn("config.rules", list.join("; "), "`diagctl config check` says what to change")
+            .seen("doubts", list.clone()),
+    }
+}
+
+/// The switch as it is seen from here.
+pub fn switch(loaded: &Loaded) -> Check {
+    let source = loaded.sources.get("enabled").copied().unwrap_or(Source::Default);
+    let check = if loaded.config.enabled {
+        Check::ok("switch", format!("on, as seen from here ({source})"))
+    } else {
+        Check::warn(
+            "switch",
+            format!("off, as seen from here ({source}): a process with this environment takes no captures"),
+            "set DIAGCTL_ENABLED=1 for the workers, or enabled = true in the configuration",
+        )
+    };
+    check.seen("enabled", loaded.config.enabled).seen("source", source.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::check::{Status, complaints};
+    use crate::config::{Overrides, SourceOf};
+
+    fn loaded(enabled: bool) -> Loaded {
+        let dir = Some(("/store".into(), SourceOf::Flag));
+        crate::config::defaults(&Overrides { dir, enabled: Some(enabled) }).unwrap()
+    }
+
+    #[test]
+    fn a_broken_file_is_a_failure_and_a_rule_that_never_fires_a_warning() {
+        assert_eq!(complaints(&configuration(&loaded(true), None, Some(1 << 30))), []);
+        let broken = Failure::failed("line 3: what is this").hint("remove it");
+        let found = configuration(&loaded(true), Some(&broken), None);
+        assert_eq!(complaints(&found), [("config.file", Status::Fail)]);
+        assert!(found[0].hint.as_ref().unwrap().starts_with("remove it; what follows looks at the defaults"));
+        let mut never = loaded(true);
+        never.config.limits.budget_hour = 1;
+        let found = configuration(&never, None, None);
+        assert_eq!(complaints(&found), [("config.rules", Status::Warn)]);
+        assert!(found[1].message.contains("budget_hour"), "{}", found[1].message);
+    }
+
+    #[test]
+    fn an_open_switch_is_told_with_where_it_was_set() {
+        assert_eq!(switch(&loaded(true)).status, Status::Ok);
+        let off = switch(&loaded(false));
+        assert_eq!(off.status, Status::Warn);
+        assert!(off.message.contains("environment DIAGCTL_ENABLED"), "{}", off.message);
+    }
+}
