@@ -21,6 +21,7 @@ mod show;
 mod simulate;
 mod status;
 mod times;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,6 +89,7 @@ enum Command {
     Unpin(pin::UnpinArgs),
     Gc(gc::Args),
     Status(status::Args),
+    Verify(verify::Args),
     Samples(samples::Args),
     Simulate(simulate::Args),
     Pause(pause::PauseArgs),
@@ -171,6 +173,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Unpin(args) => pin::unpin(&cx, &args),
         Command::Gc(args) => gc::run(&cx, &args),
         Command::Status(args) => status::run(&cx, &args),
+        Command::Verify(args) => verify::run(&cx, &args),
         Command::Samples(args) => samples::run(&cx, &args),
         Command::Simulate(args) => simulate::run(&cx, &args),
         Command::Pause(args) => pause::pause(&cx, &args),

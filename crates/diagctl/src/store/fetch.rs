@@ -155,39 +155,45 @@ impl Stored {
         name.strip_suffix(suffix).filter(|bare| !bare.is_empty()).unwrap_or(name)
     }
 
-    /// Reads the whole file and compares size and checksum with what was recorded. To be called before [`Stored::copy`].
-    pub fn verify(&mut self) -> Result<(), Failure> {
+    /// Reads the file to its end, or to one byte more than `most`: its SHA-256, and how many bytes that were.
+    pub fn digest(&mut self, most: u64, progress: &mut dyn FnMut(u64)) -> io::Result<(String, u64)> {
+        self.file.rewind()?;
+        let mut file = (&self.file).take(most.saturating_add(1));
         let mut hasher = Sha256::new();
         let mut chunk = vec![0; CHUNK];
         let mut read = 0u64;
         loop {
-            match self.file.read(&mut chunk) {
+            match file.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(n) => {
                     hasher.update(&chunk[..n]);
                     read += n as u64;
+                    progress(read);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.damaged(&format!("it cannot be read: {e}"))),
-            }
-            if read > self.report.stored_bytes {
-                break;
+                Err(e) => return Err(e),
             }
         }
+        self.file.rewind()?;
+        Ok((hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), read))
+    }
+
+    /// Reads the whole file and compares size and checksum with what was recorded. To be called before [`Stored::copy`].
+    pub fn verify(&mut self) -> Result<(), Failure> {
+        let (found, read) = self
+            .digest(self.report.stored_bytes, &mut |_| {})
+            .map_err(|e| self.damaged(&format!("it cannot be read: {e}")))?;
         if read != self.report.stored_bytes {
             let has = if read > self.report.stored_bytes { "more bytes".into() } else { format!("{read} bytes") };
             return Err(self.damaged(&format!("the file has {has}, {} were recorded", self.report.stored_bytes)));
         }
-        let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         match &self.report.sha256 {
-            Some(recorded) if recorded.eq_ignore_ascii_case(&found) => {}
+            Some(recorded) if recorded.eq_ignore_ascii_case(&found) => Ok(()),
             Some(recorded) => {
-                let why = format!("the file has sha256 {found}, {} was recorded", printable(recorded));
-                return Err(self.damaged(&why));
+                Err(self.damaged(&format!("the file has sha256 {found}, {} was recorded", printable(recorded))))
             }
-            None => return Err(self.damaged("no sha256 was recorded")),
+            None => Err(self.damaged("no sha256 was recorded")),
         }
-        self.file.rewind().map_err(|e| self.damaged(&format!("it cannot be read: {e}")))
     }
 
     /// Writes the report; `progress` is told how many bytes came out, again and again. Returns their sum.

@@ -1,0 +1,202 @@
+//! `diagctl verify`: are captures still what was acknowledged? Reads every file against its checksum, decompresses it, and
+//! changes nothing.
+
+use std::fs;
+use std::io;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::output::{self, Done};
+use super::rm::each;
+use super::{Context, Failure};
+use crate::error::printable;
+use crate::exit_code::Exit;
+use crate::store::fetch::{Form, Interrupted, Stored};
+use crate::store::{Access, Store, index, meta};
+use crate::units::size;
+
+/// Re-read captures against their checksums; changes nothing
+///
+/// Status 0: everything is as it was recorded. 1: something is damaged. 4: no capture matches an ID.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Ids, the beginnings of ids, or `latest`
+    #[arg(required_unless_present = "all", value_name = "ID")]
+    ids: Vec<String>,
+    /// Every capture of the store; none at all is no error
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Outcome {
+    schema: u32,
+    /// Whether nothing is damaged.
+    ok: bool,
+    captures: usize,
+    files: usize,
+    /// Bytes that were read from the store.
+    bytes: u64,
+    damaged: Vec<Damage>,
+    /// Files in a capture's directory that its meta.json does not know. They do no harm.
+    unknown: Vec<Unknown>,
+    /// Captures that were deleted while this ran.
+    gone: Vec<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Damage {
+    capture: String,
+    /// `null` where it is the capture's own record.
+    report: Option<String>,
+    file: String,
+    problem: String,
+    expected_sha256: Option<String>,
+    found_sha256: Option<String>,
+    expected_bytes: Option<u64>,
+    found_bytes: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Unknown {
+    capture: String,
+    file: String,
+}
+
+/// Runs the command.
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let store = cx.open(Access::Read)?;
+    let index = index::load(&store, false)?;
+    let ids = if args.all {
+        let damaged = index.damaged.iter().map(|(id, _)| id);
+        index.entries.iter().map(|entry| &entry.id).chain(damaged).cloned().collect()
+    } else {
+        each(&index, &args.ids).into_iter().collect::<Result<Vec<_>, _>>()?
+    };
+    let chosen = index.entries.iter().filter(|entry| ids.contains(&entry.id));
+    let work = chosen.flat_map(|entry| &entry.reports).map(|report| report.stored_bytes + report.raw_bytes).sum();
+    let bar = if output::is_watched() { ProgressBar::new(work) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("verifying {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}") {
+        bar.set_style(style);
+    }
+    let mut outcome = Outcome { schema: 1, ..Outcome::default() };
+    for id in &ids {
+        capture(&store, id, &bar, &mut outcome);
+    }
+    bar.finish_and_clear();
+    outcome.ok = outcome.damaged.is_empty();
+    let exit = if outcome.ok { Exit::Ok } else { Exit::Failed };
+    Ok(Done::either(args.json, &outcome, text)?.with_exit(exit))
+}
+
+fn capture(store: &Store, id: &str, bar: &ProgressBar, outcome: &mut Outcome) {
+    let dir = store.report_dir(id);
+    let record = match meta::read(&dir) {
+        Ok(record) => record,
+        Err(_) if !dir.exists() => return outcome.gone.push(id.to_owned()),
+        Err(e) => {
+            outcome.captures += 1;
+            let problem = e.message;
+            let damage = Damage { capture: id.to_owned(), file: "meta.json".into(), problem, ..Damage::default() };
+            return outcome.damaged.push(damage);
+        }
+    };
+    for report in record.reports.iter().filter(|report| report.file.is_some()) {
+        match verify(store, &record, report, bar) {
+            Ok(bytes) => {
+                outcome.files += 1;
+                outcome.bytes += bytes;
+            }
+            Err(_) if !dir.exists() => return outcome.gone.push(id.to_owned()),
+            Err(damage) => outcome.damaged.push(*damage),
+        }
+    }
+    outcome.captures += 1;
+    let known = |name: &str| {
+        let of_report = record.reports.iter().any(|report| report.file.as_deref() == Some(name));
+        of_report || name == "meta.json" || name == index::PIN_FILE
+    };
+    let mut names: Vec<String> = fs::read_dir(&dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !known(name))
+        .collect();
+    names.sort();
+    outcome.unknown.extend(names.into_iter().map(|file| Unknown { capture: id.to_owned(), file }));
+}
+
+// First what is stored, then what comes out of it: a checksum that fits data which was never whole would fit it still.
+fn verify(store: &Store, record: &meta::Meta, report: &meta::Report, bar: &ProgressBar) -> Result<u64, Box<Damage>> {
+    let damage = |problem: String| {
+        Box::new(Damage {
+            capture: record.id.clone(),
+            report: Some(report.name.clone()),
+            file: report.file.clone().unwrap_or_default(),
+            problem,
+            expected_sha256: report.sha256.clone(),
+            expected_bytes: Some(report.stored_bytes),
+            ..Damage::default()
+        })
+    };
+    let before = bar.position();
+    let mut stored = Stored::open(store, record, &report.name).map_err(|e| damage(e.message))?;
+    let (found, bytes) = stored
+        .digest(u64::MAX - 1, &mut |read| bar.set_position(before + read))
+        .map_err(|e| damage(format!("it cannot be read: {e}")))?;
+    let differs = |problem: &str| {
+        let damage = damage(problem.to_owned());
+        Box::new(Damage { found_sha256: Some(found.clone()), found_bytes: Some(bytes), ..*damage })
+    };
+    if bytes != report.stored_bytes {
+        return Err(differs("it has another length than was recorded"));
+    }
+    match &report.sha256 {
+        None => return Err(differs("no sha256 was recorded")),
+        Some(recorded) if !recorded.eq_ignore_ascii_case(&found) => return Err(differs("its sha256 is another")),
+        Some(_) => {}
+    }
+    let mut progress = |written| bar.set_position(before + bytes + written);
+    match stored.copy(Form::Content, &mut io::sink(), &mut progress) {
+        Ok(_) => Ok(bytes),
+        Err(Interrupted::Source(failure)) => Err(damage(failure.message)),
+        Err(Interrupted::Output(e)) => Err(damage(e.to_string())),
+    }
+}
+
+fn text(outcome: &Outcome) -> String {
+    let mut lines = Vec::new();
+    for damage in &outcome.damaged {
+        lines.push(printable(&format!("damaged  {} {}: {}", damage.capture, damage.file, damage.problem)));
+        let pairs = [
+            ("recorded", &damage.expected_sha256, damage.expected_bytes),
+            ("found", &damage.found_sha256, damage.found_bytes),
+        ];
+        // A damaged record has nothing to compare; a file that is gone has nothing that was found.
+        for (word, sha256, bytes) in pairs.into_iter().filter(|_| damage.found_bytes.is_some()) {
+            let sha256 = printable(sha256.as_deref().unwrap_or("none"));
+            lines.push(format!("         {word:<9} sha256 {sha256}, {} bytes", bytes.unwrap_or(0)));
+        }
+    }
+    for unknown in &outcome.unknown {
+        lines
+            .push(printable(&format!("unknown  {} {}: its meta.json does not name it", unknown.capture, unknown.file)));
+    }
+    for id in &outcome.gone {
+        lines.push(format!("gone     {id}: it was deleted meanwhile"));
+    }
+    let (captures, files) = (outcome.captures, outcome.files);
+    let checked = format!("{captures} captures looked at; {files} files, {}, are as recorded", size(outcome.bytes));
+    if outcome.ok {
+        lines.push(checked);
+    } else {
+        lines.push(format!("{checked}; damaged: {}", outcome.damaged.len()));
+        lines.push("nothing was changed; other reports of a capture can be fetched, `diagctl rm ID` deletes it".into());
+    }
+    lines.join("\n")
+}
