@@ -32,6 +32,20 @@ class DiskBoundTest < E2E::Case
     assert_includes captures.map { |capture| capture["id"] }, kept
   end
 
+  def test_full_disk_names_the_report
+    skip("only root can mount") unless Process.euid.zero?
+    FileUtils.mkdir_p(@store)
+    assert system("mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "diagctl-test", @store)
+    result = diagctl("run", "--report", "notes", "--", "head", "-c", "5000000", "/dev/urandom")
+    assert_equal 1, result.status, result
+    assert_match(/cannot write report notes: No space left on device/, result.err)
+    assert_match(/hint: make room/, result.err)
+    refute_includes result.err, "staging"
+    assert_nothing_staged
+  ensure
+    system("umount", @store) if File.stat(@store).dev != File.stat(@root).dev
+  end
+
   def test_the_cap_holds_over_many_captures
     configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
     ids = []

@@ -22,6 +22,19 @@ class ReadingTest < E2E::Case
     assert_equal 2, captures.size
   end
 
+  def test_the_group_may_read_from_the_first_command_on
+    skip("only root can take another user's place") unless Process.euid.zero?
+    configure(head: 'group = "daemon"')
+    diagctl!("request", "gc_stat", "--reason", "x")
+    result = E2E::Command.run("setpriv", "--reuid=65534", "--regid=65534", "--groups=1", E2E::BIN, "status", env: env)
+    assert result.ok?, result
+    holder.acquire # the plugin's own lease.lock, where it comes first
+    FileUtils.rm_rf(@store)
+    holder.acquire
+    result = E2E::Command.run("setpriv", "--reuid=65534", "--regid=65534", "--groups=1", E2E::BIN, "status", env: env)
+    assert result.ok?, result
+  end
+
   def test_list_is_aligned_and_json_is_complete
     ids = [store_capture, store_capture("gc_stat" => "{}", "heap_dump" => "x" * 3000)]
     lines = diagctl!("list").out.lines
@@ -125,6 +138,34 @@ class ReadingTest < E2E::Case
     diagctl!("run", "--", "sh", "-c", "echo hello > \"$DIAGCTL_CAPTURE_DIR/notes.txt\"")
     report = meta(captures.first.fetch("id")).fetch("reports").first
     assert_equal "hello\n", diagctl!("fetch", "latest", report.fetch("name"), "-o", "-").out
+  end
+
+  def test_run_that_is_ended_ends_its_command_first_and_leaves_nothing
+    %w[TERM INT HUP].each do |signal|
+      told = File.join(@root, "told-#{signal}")
+      script = "trap 'echo told > #{told}; exit 0' #{signal}; echo data; echo ready > #{told}; while :; do sleep 0.05; done"
+      pid = Process.spawn(env, E2E::BIN, "run", "--report", "notes", "--", "sh", "-c", script, unsetenv_others: true, err: "#{@root}/err")
+      wait_until("the command runs") { File.exist?(told) && File.read(told) == "ready\n" }
+      Process.kill(signal, pid)
+      _, status = Process.wait2(pid)
+      assert_equal Signal.list[signal], status.termsig, File.read("#{@root}/err")
+      assert_equal "told\n", File.read(told)
+      assert_match(/ended by signal #{Signal.list[signal]}; nothing was stored/, File.read("#{@root}/err"))
+      assert_nothing_staged
+      assert_empty captures
+      assert_match(/^lease +free/, diagctl!("status").out)
+    end
+    assert_match(/aborted/, diagctl!("status", "--explain").out)
+  end
+
+  def test_run_under_nohup_goes_on
+    script = "echo ready > #{@root}/ready; while ! test -e #{@root}/go; do sleep 0.05; done; echo data"
+    pid = Process.spawn(env, "sh", "-c", "trap '' HUP; exec \"$0\" \"$@\"", E2E::BIN, "run", "--report", "notes", "--", "sh", "-c", script, unsetenv_others: true, out: File::NULL)
+    wait_until("the command runs") { File.exist?("#{@root}/ready") }
+    Process.kill(:HUP, pid)
+    File.write("#{@root}/go", "")
+    assert_equal 0, Process.wait2(pid).last.exitstatus
+    assert_equal "data\n", diagctl!("fetch", "latest:notes", "-o", "-").out
   end
 
   def test_run_of_a_command_that_fails_stores_no_success

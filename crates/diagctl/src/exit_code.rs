@@ -42,4 +42,6 @@ Exit statuses of every diagctl command:
    5  done in part: a capture with a failed report, or some of several ids
    6  the store was written by a newer version of diagctl
   10  not granted: the verdict and its reason are on stdout
+
+`run` that is ended by a signal hands it on to its command, gives the capture up and ends by it: 128 + its number in a shell.
 ";

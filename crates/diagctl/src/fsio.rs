@@ -55,6 +55,16 @@ fn open_or_create(path: &Path, append: bool) -> Result<File, Failure> {
     Ok(file)
 }
 
+/// Makes sure that a file is there, of its directory's group and with the rights that this group has there.
+pub fn create_empty(path: &Path) -> Result<(), Failure> {
+    let file = open_or_create(path, false)?;
+    let parent = parent_of(path)?;
+    let dir = fs::symlink_metadata(parent).map_err(|e| Failure::io("examine", parent, e))?;
+    // A file that was there before the directory was widened is of another group.
+    std::os::unix::fs::fchown(&file, None, Some(dir.gid())).map_err(|e| Failure::io("set the group of", path, e))?;
+    widen_like_parent(&file, path)
+}
+
 fn require_regular(file: &File, path: &Path) -> Result<(), Failure> {
     let meta = file.metadata().map_err(|e| Failure::io("examine", path, e))?;
     if meta.is_file() {

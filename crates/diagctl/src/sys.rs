@@ -45,3 +45,53 @@ pub fn die_with_parent(command: &mut Command) {
         });
     }
 }
+
+/// The signals by which people and supervisors end a program: SIGTERM, SIGINT and SIGHUP, as far as they are not ignored
+/// (`nohup`).
+#[derive(Clone, Copy)]
+pub struct Endings(libc::sigset_t);
+
+impl Endings {
+    /// Keeps them from ending this thread, and threads that it starts from now on. To be called before there are others.
+    /// Commands that are spawned get an empty mask from the standard library.
+    pub fn hold_back() -> Self {
+        // SAFETY: the kernel and libc fill in structures that live here; the set was initialised before it is used.
+        unsafe {
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                let known = libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0;
+                if known && action.sa_sigaction != libc::SIG_IGN {
+                    libc::sigaddset(&raw mut set, signal);
+                }
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            Self(set)
+        }
+    }
+
+    /// Waits for one: its number, and whether the kernel sent it, as it does to a whole foreground group on Ctrl-C.
+    pub fn wait(&self) -> (i32, bool) {
+        loop {
+            // SAFETY: the set is initialised, and the kernel fills in the information that lives here.
+            let (signal, info) = unsafe {
+                let mut info: libc::siginfo_t = std::mem::zeroed();
+                (libc::sigwaitinfo(&raw const self.0, &raw mut info), info)
+            };
+            if signal > 0 {
+                return (signal, info.si_code == libc::SI_KERNEL);
+            }
+        }
+    }
+
+    /// Ends this process by a signal, as if it had never been held back: whoever waits for the process sees which it was.
+    pub fn end_by(&self, signal: i32) -> ! {
+        // SAFETY: no memory is involved but the initialised set.
+        unsafe {
+            libc::raise(signal);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const self.0, std::ptr::null_mut());
+        }
+        std::process::exit(128 + signal)
+    }
+}

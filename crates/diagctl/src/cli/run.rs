@@ -1,7 +1,11 @@
 //! `run`: a capture from a shell, cron or any language. It holds the lease itself and runs a command.
 
 use std::fs::File;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::Context;
 use super::finalize::exit_of;
@@ -23,13 +27,15 @@ use crate::store::grant::Grant;
 use crate::store::state_files::load_state;
 use crate::store::writer::{self, Room};
 use crate::store::{Access, Store, sweep};
+use crate::sys::Endings;
 
 /// Take a capture with a command, holding the lease while it runs
 ///
 /// The command finds DIAGCTL_CAPTURE (the id) and DIAGCTL_CAPTURE_DIR in its environment; every file that it writes into
 /// that directory becomes a report (names that begin with a dot are diagctl's own; what is no regular file goes to
 /// quarantine/). With --report its stdout becomes the report of that name, compressed while it runs.
-/// Published, with status 5, also when the command fails after it produced something.
+/// Published, with status 5, also when the command fails after it produced something. SIGTERM, SIGINT and SIGHUP are handed on to
+/// the command; when it has ended, the capture is given up and diagctl ends by the same signal (128 + its number, in a shell).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Store the command's stdout as this report
@@ -55,6 +61,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if !config.enabled && !unset {
         return not_granted("switched off (DIAGCTL_ENABLED, or enabled in the configuration)");
     }
+    let endings = Endings::hold_back();
     let store = cx.open(Access::Create)?;
     if let Some(why) = store.unsafe_filesystem(config)? {
         return not_granted(&why);
@@ -67,7 +74,15 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         Ok(grant) => grant,
         Err(reason) => return not_granted(&reason),
     };
-    let told = execute(cx, &store, &grant, args, &file);
+    let ended_by = Arc::new(AtomicI32::new(0));
+    let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));
+    let signal = ended_by.load(Ordering::SeqCst);
+    if signal != 0 {
+        let reason = format!("diagctl run was ended by signal {signal}");
+        capture::give_up(&store, &lease, &grant, "aborted", &reason)?;
+        output::note(&format!("{reason}; nothing was stored"));
+        endings.end_by(signal);
+    }
     let mut told = match told {
         Ok(told) => told,
         Err(failure) => {
@@ -143,7 +158,14 @@ fn begin(cx: &Context, store: &Store, args: &Args) -> Result<Result<Grant, Strin
     capture::begin(store, config, source, &process, &plan, generation, &now).map(Ok)
 }
 
-fn execute(cx: &Context, store: &Store, grant: &Grant, args: &Args, lease: &File) -> Result<Told, Failure> {
+fn execute(
+    cx: &Context,
+    store: &Store,
+    grant: &Grant,
+    args: &Args,
+    lease: &File,
+    (endings, ended_by): (Endings, &Arc<AtomicI32>),
+) -> Result<Told, Failure> {
     let id = &grant.meta.id;
     let staging = store.own_staging(id)?;
     // The command keeps the description as well: should diagctl be killed, the lease lasts as long as the command works.
@@ -162,6 +184,7 @@ fn execute(cx: &Context, store: &Store, grant: &Grant, args: &Args, lease: &File
                 .hint("give the command and its arguments after --")
         })?;
     drop(inherited);
+    hand_on(&child, endings, Arc::clone(ended_by))?;
     let mut stored = Ok(());
     if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
         let mut room = Room::measure(store, cx.config())?;
@@ -177,6 +200,24 @@ fn execute(cx: &Context, store: &Store, grant: &Grant, args: &Args, lease: &File
         told.labels.insert("exit_status".into(), status.to_string());
     }
     Ok(told)
+}
+
+// From now on a signal that would end this process goes to the command. A descriptor of it, not its pid, which may be another's
+// by then. What the terminal sent it has got by itself.
+fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<(), Failure> {
+    let command = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())
+        .map_err(|e| Failure::failed(format!("cannot watch the command: {e}")))?;
+    std::thread::spawn(move || {
+        loop {
+            let (signal, by_terminal) = endings.wait();
+            ended_by.store(signal, Ordering::SeqCst);
+            if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !by_terminal) {
+                // It may have ended already.
+                let _ = rustix::process::pidfd_send_signal(&command, signal);
+            }
+        }
+    });
+    Ok(())
 }
 
 fn produced(staging: &std::path::Path, args: &Args) -> Result<bool, Failure> {

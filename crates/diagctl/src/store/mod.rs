@@ -237,8 +237,8 @@ impl Store {
             for name in ["lease.lock", "state.lock"] {
                 // Whoever may read the store may ask who holds its locks. They may not be there yet.
                 let path = self.path(name);
-                if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
-                    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o640));
+                if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o040 == 0) {
+                    let _ = fsio::create_empty(&path);
                 }
             }
         }
@@ -267,6 +267,12 @@ impl Store {
         self.apply_mode(config)?;
         for name in SUBDIRS {
             fsio::create_dir(&self.path(name), wanted_mode(config))?;
+        }
+        if config.group.is_some() {
+            // Whoever may read the store may ask who holds the lease, from the first command on.
+            for name in ["lease.lock", "state.lock"] {
+                fsio::create_empty(&self.path(name))?;
+            }
         }
         // Last, and synced: a store with this file is complete.
         fsio::write_atomic(&self.path("FORMAT"), format!("{FORMAT}\n").as_bytes(), Durability::Synced)

@@ -82,8 +82,12 @@ pub fn store_as(
     data: &mut dyn Read,
 ) -> Result<meta::Report, Failure> {
     let partial = staging.join(format!(".{name}.partial"));
-    let result = write_report(room, staging, &partial, name, form, data);
-    if let Err(failure) = &result {
+    let mut result = write_report(room, staging, &partial, name, form, data);
+    if let Err(failure) = &mut result {
+        if let Some(full) = failure.source.as_ref().filter(|_| failure.is_no_space()) {
+            // The file in staging says nothing to anyone; which report there was no room for does.
+            failure.message = format!("cannot write report {name}: {full}");
+        }
         let _ = fs::remove_file(&partial);
         // Without the note, `finalize` says that the report was not delivered.
         let _ = grant::write_sidecar(staging, &meta::Report::failed(name, &failure.message));
