@@ -146,7 +146,8 @@ impl MemoryCgroup {
     }
 }
 
-fn counters(text: &str) -> BTreeMap<String, u64> {
+/// The `key number` lines of a file.
+pub fn counters(text: &str) -> BTreeMap<String, u64> {
     text.lines()
         .filter_map(|line| {
             let (key, value) = line.split_once(' ')?;

@@ -218,10 +218,15 @@ pub fn is_taken(dir: &Path) -> Result<bool, Failure> {
 /// nobody's generation matches it.
 pub fn read_record(dir: &Path) -> Result<Option<Record>, Failure> {
     match fsio::read_bounded(&dir.join("lease.json"), 64 << 10) {
-        Ok(data) => Ok(serde_json::from_slice(&data).ok()),
+        Ok(data) => Ok(parse(&data)),
         Err(e) if e.is_not_found() => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Understands `lease.json`.
+pub fn parse(data: &[u8]) -> Option<Record> {
+    serde_json::from_slice(data).ok()
 }
 
 /// Writes `lease.json`.

@@ -125,9 +125,9 @@ pub fn figures(text: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-// The command name is in parentheses and may itself contain spaces and parentheses: fields are counted from the
-// last one.
-fn parse_stat(text: &str) -> Option<Stat> {
+/// The line of `/proc/PID/stat`. The command name is in parentheses and may itself contain spaces and parentheses: fields are
+/// counted from the last one.
+pub fn parse_stat(text: &str) -> Option<Stat> {
     let open = text.find('(')?;
     let close = text.rfind(')')?;
     let mut fields = text.get(close + 1..)?.split_whitespace();

@@ -107,8 +107,8 @@ impl Readings {
     }
 }
 
-// `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`
-fn parse_stalls(path: &str, text: &str) -> Result<Stalls, String> {
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`, a line a kind.
+pub fn parse_stalls(path: &str, text: &str) -> Result<Stalls, String> {
     let total = |kind: &str| {
         let line = text.lines().find(|line| line.split_whitespace().next() == Some(kind))?;
         line.split_whitespace().find_map(|word| word.strip_prefix("total=")?.parse::<u64>().ok())

@@ -117,12 +117,15 @@ pub fn read(store: &Store) -> Result<Vec<Recorded>, Failure> {
     let mut all = Vec::new();
     for name in ["samples.1.jsonl", "samples.jsonl"] {
         match fsio::read_bounded(&store.path(name), 1 << 30) {
-            Ok(data) => all.extend(
-                data.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Recorded>(line).ok()),
-            ),
+            Ok(data) => all.extend(parse(&data)),
             Err(e) if e.is_not_found() => {}
             Err(e) => return Err(e),
         }
     }
     Ok(all)
+}
+
+/// The lines that can be understood.
+pub fn parse(data: &[u8]) -> impl Iterator<Item = Recorded> + '_ {
+    data.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
 }

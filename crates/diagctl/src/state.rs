@@ -156,13 +156,18 @@ pub fn load(dir: &Path) -> Result<Found, Failure> {
         Err(e) if e.is_not_found() => return Ok(Found::Nothing),
         Err(e) => return Err(e),
     };
-    let version = serde_json::from_slice::<Version>(&data).map(|v| v.schema);
+    parse(&path, &data)
+}
+
+/// Understands the content of `state.json`, which the path is named for in errors.
+pub fn parse(path: &Path, data: &[u8]) -> Result<Found, Failure> {
+    let version = serde_json::from_slice::<Version>(data).map(|v| v.schema);
     if let Ok(schema) = version
         && schema > SCHEMA
     {
-        return Err(newer(&path, schema));
+        return Err(newer(path, schema));
     }
-    Ok(match serde_json::from_slice::<State>(&data) {
+    Ok(match serde_json::from_slice::<State>(data) {
         Ok(state) => Found::State(Box::new(state)),
         Err(e) => Found::Damaged(e.to_string()),
     })

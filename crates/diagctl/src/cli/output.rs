@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use crate::error::{Failure, printable};
+use crate::error::{Failure, printable, steers};
 use crate::exit_code::Exit;
 
 /// A command that came to its end: its status and what goes to stdout.
@@ -31,7 +31,7 @@ impl Done {
     pub fn json(value: &impl Serialize) -> Result<Self, Failure> {
         let text =
             serde_json::to_string(value).map_err(|e| Failure::failed(format!("cannot encode the result: {e}")))?;
-        Ok(Self::text(text))
+        Ok(Self::text(escaped(text)))
     }
 
     /// Text or JSON of the same result.
@@ -50,6 +50,16 @@ impl Done {
         self.exit = exit;
         self
     }
+}
+
+// JSON needs no escape for DEL, the C1 controls (0x9b begins a control sequence) and what reorders a line; a terminal does. Outside
+// of strings there are none of them.
+fn escaped(json: String) -> String {
+    if json.is_ascii() && !json.contains('\x7f') {
+        return json;
+    }
+    let escape = |c: char| if steers(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    json.chars().map(escape).collect()
 }
 
 /// Writes a result and turns it into an exit status.
@@ -116,4 +126,17 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String
         }
     }
     table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_holds_the_same_text_and_nothing_that_steers_a_terminal() {
+        let text = "a\u{9b}2J\x7f\u{202e}\x1b[2J\n ü 日";
+        let Done { text: json, .. } = Done::json(&[text]).unwrap();
+        assert!(!json.trim_end().chars().any(steers), "{json:?}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), [text]);
+    }
 }

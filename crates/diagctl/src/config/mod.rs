@@ -2,7 +2,7 @@
 //!
 //! Flag beats environment beats file beats default. Every problem is reported at once, with its key path and a hint.
 
-mod cache;
+pub(crate) mod cache;
 mod doubts;
 mod reader;
 mod rules;

@@ -75,5 +75,10 @@ pub fn record(store: &Store, event: &Event) {
 /// What is on record, oldest first; lines that cannot be understood are passed over.
 pub fn read(store: &Store) -> Vec<Event> {
     let Ok(data) = fsio::read_bounded(&store.path("events.jsonl"), MAX_FILE * 4) else { return Vec::new() };
-    String::from_utf8_lossy(&data).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    parse(&data).collect()
+}
+
+/// The lines that can be understood.
+pub fn parse(data: &[u8]) -> impl Iterator<Item = Event> + '_ {
+    data.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_str(&String::from_utf8_lossy(line)).ok())
 }

@@ -153,6 +153,11 @@ pub fn load(store: &Store, write_back: bool) -> Result<Index, Failure> {
 
 fn cached(store: &Store) -> (BTreeMap<String, Entry>, usize) {
     let Ok(data) = fsio::read_bounded(&store.path("index.jsonl"), MAX_FILE) else { return Default::default() };
+    parse(&data)
+}
+
+/// The entries that can be understood, and how many lines there are.
+pub fn parse(data: &[u8]) -> (BTreeMap<String, Entry>, usize) {
     let mut entries = BTreeMap::new();
     let mut lines = 0;
     for line in data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

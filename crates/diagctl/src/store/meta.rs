@@ -102,13 +102,17 @@ impl Report {
 
 /// Reads the `meta.json` of a capture's directory.
 pub fn read(dir: &Path) -> Result<Meta, Failure> {
+    parse(dir, &fsio::read_bounded(&dir.join("meta.json"), MAX_FILE)?)
+}
+
+/// Understands the `meta.json` of a capture's directory.
+pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta, Failure> {
     let path = dir.join("meta.json");
-    let data = fsio::read_bounded(&path, MAX_FILE)?;
     let damaged = |why: String| {
         Failure::failed(format!("{} is damaged: {why}", path.display()))
             .hint("move the capture's directory away, or `diagctl rm` it")
     };
-    let meta: Meta = serde_json::from_slice(&data).map_err(|e| damaged(e.to_string()))?;
+    let meta: Meta = serde_json::from_slice(data).map_err(|e| damaged(e.to_string()))?;
     if meta.schema > SCHEMA {
         return Err(state::newer(&path, meta.schema));
     }

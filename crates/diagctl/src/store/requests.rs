@@ -70,12 +70,16 @@ pub fn list(store: &Store) -> Result<Vec<Request>, Failure> {
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let id = name.strip_suffix(".json").filter(|id| !id.starts_with('.'))?;
-            let request: Request = serde_json::from_slice(&fsio::read_bounded(&entry.path(), 64 << 10).ok()?).ok()?;
-            (request.id == id).then_some(request)
+            parse(id, &fsio::read_bounded(&entry.path(), 64 << 10).ok()?)
         })
         .collect();
     requests.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(requests)
+}
+
+/// Understands the file of a request; `None` where it is not that of this id.
+pub fn parse(id: &str, data: &[u8]) -> Option<Request> {
+    serde_json::from_slice(data).ok().filter(|request: &Request| request.id == id)
 }
 
 /// Takes a request out.
