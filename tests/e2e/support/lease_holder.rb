@@ -25,7 +25,8 @@ module E2E
 
     def staging = @answer.fetch("dir")
 
-    def put(report, data, id: capture) = call("put", id, report, stdin: data)
+    # `also` is an open file that the `put` is to hold as well.
+    def put(report, data, also = nil, id: capture) = call("put", id, report, stdin: data, also: also)
 
     def finalize(*flags, id: capture) = call("finalize", id, *flags)
 
@@ -44,8 +45,9 @@ module E2E
 
     private
 
-    def call(command, *rest, stdin: "")
-      Command.run(*argv(command, *rest), env: @env, stdin: stdin, @lease.fileno => @lease.fileno)
+    def call(command, *rest, stdin: "", also: nil)
+      inherited = [@lease, also].compact.to_h { |file| [file.fileno, file.fileno] }
+      Command.run(*argv(command, *rest), env: @env, stdin: stdin, **inherited)
     end
 
     def argv(command, *rest) = [BIN, "--dir", @store, command, *rest.map(&:to_s), "--lease-fd", @lease.fileno.to_s]

@@ -1,0 +1,52 @@
+# frozen_string_literal: true
+
+require "fiddle"
+require_relative "torture"
+
+module Torture
+  # Filesystems of a test's own. They are mounted in a mount namespace of this process, so that nobody else sees them and that
+  # the kernel takes them down with it.
+  module Mounts
+    CLONE_NEWNS = 0x20000
+    EXT4_IOC_SHUTDOWN = 0x8004587D
+    NO_LOG_FLUSH = 2
+
+    module_function
+
+    # Why filesystems cannot be mounted here, or nil.
+    def refusal
+      return @refusal if defined?(@refusal)
+
+      @refusal = Process.euid.zero? ? leave_namespace : "only root can mount"
+    end
+
+    def leave_namespace
+      unshare = Fiddle::Function.new(Fiddle::Handle::DEFAULT["unshare"], [Fiddle::TYPE_INT], Fiddle::TYPE_INT)
+      return "unshare(CLONE_NEWNS) is not allowed here" unless unshare.call(CLONE_NEWNS).zero?
+
+      result = E2E::Command.run("mount", "--make-rprivate", "/", env: ENV.to_h)
+      result.ok? ? nil : result.to_s
+    end
+
+    # Mounts something on a directory, which is created, for the time of the block.
+    def mounted(dir, *flags)
+      Dir.mkdir(dir) unless File.directory?(dir)
+      mount(dir, *flags)
+      yield dir
+    ensure
+      unmount(dir)
+    end
+
+    def mount(dir, *flags) = command("mount", *flags, dir)
+
+    def unmount(dir) = E2E::Command.run("umount", dir, env: ENV.to_h)
+
+    def command(*argv)
+      result = E2E::Command.run(*argv, env: ENV.to_h)
+      raise result.to_s unless result.ok?
+    end
+
+    # The power goes: whatever the filesystem has not made durable is lost.
+    def cut_power(dir) = File.open(dir) { |file| file.ioctl(EXT4_IOC_SHUTDOWN, [NO_LOG_FLUSH].pack("L")) }
+  end
+end

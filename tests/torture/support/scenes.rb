@@ -1,0 +1,117 @@
+# frozen_string_literal: true
+
+require_relative "torture"
+
+module Torture
+  # Commands that change a store, each with a store that waits for it, and strace to disturb them.
+  module Scenes
+    # A store that waits for a command. `lease` says that the command is given the lease; `victims` may be gone afterwards.
+    Scene = Struct.new(:name, :store, :argv, :stdin, :lease, :held, :id, :kept, :victims, keyword_init: true)
+
+    # Every call of an undisturbed run: [name, its number among the calls of that name in its thread].
+    def calls(scene)
+      log = File.join(@root, "strace-#{scene.name}.log")
+      copy_of(scene.store) do |store|
+        result = traced(scene, store, "-o", log)
+        assert_includes [0, 5], result.status, result
+      end
+      seen = Hash.new(0)
+      found = File.foreach(log).filter_map do |line|
+        pid, name = line.match(/\A(\d+) +(\w+)\(/)&.captures
+        [name, seen[[pid, name]] += 1] if name
+      end
+      found.uniq
+    end
+
+    # Runs the command of a scene under strace, which hands the lease on as it does every inherited descriptor. Yields the lease
+    # while it is still held.
+    def traced(scene, store, *flags)
+      command = ["strace", "-f", "-qq", *flags, E2E::BIN, "--dir", store, *scene.argv]
+      return E2E::Command.run(*command, env: env, stdin: scene.stdin) unless scene.lease
+
+      File.open(File.join(store, "lease.lock"), File::RDWR | File::CREAT, 0o600) do |lease|
+        lease.flock(File::LOCK_EX | File::LOCK_NB) or flunk "the lease of a fresh copy is taken" if scene.held
+        result = E2E::Command.run(*command, "--lease-fd", lease.fileno.to_s, env: env, stdin: scene.stdin, lease.fileno => lease.fileno)
+        yield lease, result if block_given?
+        result
+      end
+    end
+
+    def scenes
+      %w[create acquire put finalize abort gc request rm pin].map { |name| send(:"scene_#{name}").tap { |scene| scene.name = name } }
+    end
+
+    # A store with two captures, in which the block prepares something.
+    def prepared
+      @store = File.join(@root, "template-#{rand(1 << 32)}")
+      configure
+      ids = [store_capture("gc_stat" => "{}", "heap_dump" => Random.new(1).bytes(5000)), store_capture("gc_stat" => '{"count":2}')]
+      defaults = { store: @store, stdin: "", lease: false, held: false, id: ids.first, victims: [], kept: acknowledged(@store) }
+      Scene.new(**defaults, **yield(ids))
+    end
+
+    def scene_create
+      store = File.join(@root, "template-create")
+      Dir.mkdir(store, 0o700)
+      Scene.new(store: store, argv: %w[request gc_stat --reason first], stdin: "", kept: {}, victims: [])
+    end
+
+    def scene_acquire
+      prepared do
+        diagctl!("request", "gc_stat", "smaps_rollup", "--reason", "a test")
+        leave_staged("gc_stat")
+        { argv: ["acquire", "--pid", Process.pid.to_s, "--role", "puma"], lease: true }
+      end
+    end
+
+    def scene_put
+      prepared do
+        dumper = granted("heap_dump")
+        dumper.close
+        { argv: ["put", dumper.capture, "heap_dump"], stdin: Random.new(2).bytes(600_000), lease: true, held: true }
+      end
+    end
+
+    def scene_finalize
+      prepared do
+        id = leave_staged("gc_stat", "heap_dump", "threads")
+        { argv: ["finalize", id, "--failed", "threads=no", "--set", "team=web"], lease: true, held: true, id: id }
+      end
+    end
+
+    def scene_abort
+      prepared do
+        id = leave_staged("gc_stat", "heap_dump")
+        { argv: ["abort", id, "--reason", "a test"], lease: true, held: true, id: id }
+      end
+    end
+
+    def scene_gc
+      prepared do |ids|
+        FileUtils.mkdir_p(File.join(@store, "trash", "0123abcd"))
+        File.write(File.join(@store, "trash", "0123abcd", "left"), "over")
+        configure(retention: "keep_free = \"1%\"\nmax_captures = 1\nkeep_last = 0")
+        { argv: ["--config", config_path, "gc"], victims: ids }
+      end.tap { |scene| scene.argv[1] = keep_configuration("gc") }
+    end
+
+    def scene_request = prepared { { argv: %w[request heap_dump --reason why] } }
+
+    def scene_rm = prepared { |ids| { argv: ["rm", ids.first], victims: ids.first(1) } }
+
+    def scene_pin = prepared { |ids| { argv: ["pin", ids.first] } }
+
+    # The configuration of one scene alone: the commands that look afterwards have the usual one.
+    def keep_configuration(name)
+      File.join(@root, "#{name}.toml").tap { |path| File.rename(config_path, path) }.tap { configure }
+    end
+
+    # A capture whose dumper put its reports and died; its id.
+    def leave_staged(*reports)
+      dumper = granted(*reports)
+      reports.each { |report| assert dumper.put(report, Random.new(3).bytes(3000)).ok? unless report == "threads" }
+      dumper.close
+      dumper.capture
+    end
+  end
+end
