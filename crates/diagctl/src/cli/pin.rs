@@ -8,7 +8,7 @@ use super::output::Done;
 use super::rm::{each, outcome};
 use super::{Context, Failure};
 use crate::exit_code::Exit;
-use crate::fsio::{self, Durability};
+use crate::fsio;
 use crate::store::index::{self, Entry};
 use crate::store::{Access, Store, meta};
 
@@ -47,7 +47,12 @@ fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
         if dir.exists() { e } else { Failure::new(Exit::NoMatch, format!("capture {id} was just deleted")) }
     };
     if pinned && !was {
-        fsio::write_atomic(&marker, b"", Durability::Synced).map_err(gone)?;
+        // It is empty, so that there is no half of it, and no temporary that a killed `pin` could leave. Somebody else may
+        // be pinning it at the same time.
+        match fsio::create_new(&marker).and_then(|file| fsio::widen_like_parent(&file, &marker)) {
+            Err(e) if !marker.exists() => return Err(gone(e)),
+            _ => fsio::sync_dir(&dir).map_err(gone)?,
+        }
     } else if !pinned && was {
         match fs::remove_file(&marker) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(gone(Failure::io("delete", &marker, e))),

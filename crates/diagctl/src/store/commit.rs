@@ -155,9 +155,14 @@ fn sync_and_rename(store: &Store, staging: &Path, meta: &meta::Meta) -> Result<(
     let mode = fs::Permissions::from_mode(store.directory_mode()?);
     fs::set_permissions(staging, mode).map_err(|e| Failure::io("set the mode of", staging, e))?;
     fsio::sync_dir(staging)?;
-    fsio::rename_noreplace(staging, &store.report_dir(&meta.id))?;
-    fsio::sync_dir(&store.path("reports"))?;
-    fsio::sync_dir(&store.path("staging"))
+    let published = store.report_dir(&meta.id);
+    fsio::rename_noreplace(staging, &published)?;
+    let synced = fsio::sync_dir(&store.path("reports")).and_then(|()| fsio::sync_dir(&store.path("staging")));
+    if synced.is_err() {
+        // What may be gone after a power cut is not acknowledged, and so must not be listed either.
+        fsio::rename_noreplace(&published, staging)?;
+    }
+    synced
 }
 
 fn write_meta(staging: &Path, meta: &meta::Meta) -> Result<(), Failure> {

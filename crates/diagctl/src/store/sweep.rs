@@ -9,10 +9,10 @@ use crate::error::Failure;
 use crate::fsio;
 use crate::state::{self, Found, State};
 use crate::store::retention::{self, Policy, Pressure, Usage, Verdict};
-use crate::store::{Store, events, grant, index, requests};
+use crate::store::{Store, events, grant, index, meta, requests};
 
 /// A write takes milliseconds; a temporary this old has no writer any more.
-const STALE_TEMPORARY_MS: i64 = 600_000;
+const STALE_TEMPORARY_MS: u64 = 600_000;
 
 /// What retention says of every capture, now.
 pub fn plan_now(
@@ -33,25 +33,29 @@ pub fn plan_now(
         keep_last: keep.keep_last,
         max_captures: keep.max_captures,
     };
-    let usage = Usage { other_bytes: outside_reports(store), free_disk, incoming };
+    let usage = Usage { other_bytes: outside(store, &index), free_disk, incoming };
     loop {
         let plan = retention::plan(&index.entries, &policy, &usage, pressure, now.store_ms, newest);
-        if !correct_pins(store, &plan, &mut index.entries) {
+        if !correct(store, &plan, &mut index.entries) {
             return Ok(plan);
         }
     }
 }
 
-// The index may be behind: before a capture is given up, its own marker says whether it is pinned.
-fn correct_pins(store: &Store, plan: &[Verdict], entries: &mut [index::Entry]) -> bool {
+// The index may be behind, or damaged in a way that still can be read: before a capture is given up, its own record and its own
+// marker say how old it is and whether it is pinned. One that cannot be read any more is left to people.
+fn correct(store: &Store, plan: &[Verdict], entries: &mut Vec<index::Entry>) -> bool {
     let victims: BTreeSet<&str> =
         plan.iter().filter(|verdict| !verdict.keep).map(|verdict| verdict.id.as_str()).collect();
     let mut corrected = false;
-    for entry in entries.iter_mut().filter(|entry| victims.contains(entry.id.as_str())) {
-        let pinned = store.report_dir(&entry.id).join(index::PIN_FILE).exists();
-        corrected |= pinned != entry.pinned;
-        entry.pinned = pinned;
-    }
+    entries.retain_mut(|entry| {
+        if !victims.contains(entry.id.as_str()) {
+            return true;
+        }
+        let truth = meta::read(&store.report_dir(&entry.id)).map(|meta| index::Entry::of(store, &meta));
+        corrected |= truth.as_ref().ok() != Some(entry);
+        truth.map(|truth| *entry = truth).is_ok()
+    });
     corrected
 }
 
@@ -84,7 +88,9 @@ pub fn remove_stale_temporaries(store: &Store, now: &Now) {
         let Ok(entries) = fs::read_dir(dir) else { continue };
         for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(".tmp-")) {
             let written_ms = entry.metadata().map(|meta| std::os::unix::fs::MetadataExt::mtime(&meta) * 1000);
-            if written_ms.is_ok_and(|written_ms| now.clock.wall_ms - written_ms > STALE_TEMPORARY_MS) {
+            // One from the future was written before the clock was set back.
+            let age_ms = written_ms.map(|written_ms| now.clock.wall_ms.abs_diff(written_ms));
+            if age_ms.is_ok_and(|age_ms| age_ms > STALE_TEMPORARY_MS) {
                 // It is in nobody's way if it stays.
                 let _ = fs::remove_file(entry.path());
             }
@@ -127,16 +133,21 @@ pub fn clear_staging(store: &Store) -> Result<(), Failure> {
 
 /// What the whole store occupies, in whole blocks.
 pub fn used(store: &Store) -> Result<u64, Failure> {
-    let captures: u64 = index::load(store, false)?.entries.iter().map(|entry| entry.disk_bytes).sum();
-    Ok(captures + outside_reports(store))
+    let index = index::load(store, false)?;
+    let captures: u64 = index.entries.iter().map(|entry| entry.disk_bytes).sum();
+    Ok(captures + outside(store, &index))
 }
 
-// Everything but the captures, whose sizes the index has.
-fn outside_reports(store: &Store) -> u64 {
-    let Ok(entries) = fs::read_dir(store.dir()) else { return 0 };
-    entries
-        .flatten()
+// Everything but the captures, whose sizes the index has. Captures that cannot be read, and whatever else somebody put into
+// `reports/`, take room all the same.
+fn outside(store: &Store, index: &index::Index) -> u64 {
+    let known: BTreeSet<&str> = index.entries.iter().map(|entry| entry.id.as_str()).collect();
+    let children = |path| fs::read_dir(path).into_iter().flatten().flatten();
+    let strange = children(store.path("reports"))
+        .filter(|entry| !entry.file_name().to_str().is_some_and(|name| known.contains(name)));
+    children(store.dir().to_path_buf())
         .filter(|entry| entry.file_name() != "reports")
+        .chain(strange)
         .map(|entry| fsio::occupied_tree(&entry.path()))
         .sum()
 }
