@@ -205,8 +205,14 @@ pub fn remove(path: &Path) -> Result<(), Failure> {
 
 /// Renames without ever replacing anything at the target.
 pub fn rename_noreplace(from: &Path, to: &Path) -> Result<(), Failure> {
-    rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
-        .map_err(|e| Failure::io("move into place", to, e.into()))
+    let moved = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // NFS and most FUSE filesystems know no flags. The store's names are random, and made by the holder of a lock: a look
+        // beforehand is as good there.
+        Err(rustix::io::Errno::INVAL) if fs::symlink_metadata(to).is_ok() => Err(rustix::io::Errno::EXIST),
+        Err(rustix::io::Errno::INVAL) => rustix::fs::rename(from, to),
+        other => other,
+    };
+    moved.map_err(|e| Failure::io("move into place", to, e.into()))
 }
 
 /// Appends one line in one write. A torn last line, left by a crash, is ended first so that it cannot swallow

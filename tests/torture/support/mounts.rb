@@ -10,6 +10,8 @@ module Torture
     CLONE_NEWNS = 0x20000
     EXT4_IOC_SHUTDOWN = 0x8004587D
     NO_LOG_FLUSH = 2
+    Q_SETQUOTA = 0x800008
+    QIF_BLIMITS = 1
 
     module_function
 
@@ -44,6 +46,14 @@ module Torture
     def command(*argv)
       result = E2E::Command.run(*argv, env: ENV.to_h)
       raise result.to_s unless result.ok?
+    end
+
+    # Limits what a user may have on a device, in KiB. Without a tool: it may not be installed, and one call is all it takes.
+    def quota(device, uid, kib)
+      limits = [kib, kib, 0, 0, 0, 0, 0, 0, QIF_BLIMITS].pack("Q8L")
+      types = [Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP, Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP]
+      quotactl = Fiddle::Function.new(Fiddle::Handle::DEFAULT["quotactl"], types, Fiddle::TYPE_INT)
+      quotactl.call(Q_SETQUOTA << 8, device, uid, limits).zero? or raise SystemCallError.new("quotactl", Fiddle.last_error)
     end
 
     # The power goes: whatever the filesystem has not made durable is lost.

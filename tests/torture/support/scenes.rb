@@ -23,18 +23,57 @@ module Torture
       found.uniq
     end
 
-    # Runs the command of a scene under strace, which hands the lease on as it does every inherited descriptor. Yields the lease
-    # while it is still held.
-    def traced(scene, store, *flags)
-      command = ["strace", "-f", "-qq", *flags, E2E::BIN, "--dir", store, *scene.argv]
-      return E2E::Command.run(*command, env: env, stdin: scene.stdin) unless scene.lease
+    # Runs the command of a scene under strace, with these flags.
+    def traced(scene, store, *flags, &block) = perform(scene, store, "strace", "-f", "-qq", *flags, &block)
+
+    # Runs the command of a scene, behind another command if need be, which hands the lease on as it does every inherited
+    # descriptor. Yields the lease while it is still held.
+    def perform(scene, store, *wrapper, **options)
+      command = [*wrapper, E2E::BIN, "--dir", store, *scene.argv]
+      return E2E::Command.run(*command, env: env, stdin: scene.stdin, **options) unless scene.lease
 
       File.open(File.join(store, "lease.lock"), File::RDWR | File::CREAT, 0o600) do |lease|
         lease.flock(File::LOCK_EX | File::LOCK_NB) or flunk "the lease of a fresh copy is taken" if scene.held
-        result = E2E::Command.run(*command, "--lease-fd", lease.fileno.to_s, env: env, stdin: scene.stdin, lease.fileno => lease.fileno)
+        inherited = { lease.fileno => lease.fileno }
+        result = E2E::Command.run(*command, "--lease-fd", lease.fileno.to_s, env: env, stdin: scene.stdin, **options, **inherited)
         yield lease, result if block_given?
         result
       end
+    end
+
+    # A grant that was answered is good for a capture, whatever went wrong on the way to it.
+    def finish_granted(store, lease, result)
+      answer = result.json
+      lease_flag = ["--lease-fd", lease.fileno.to_s]
+      ends = answer.fetch("reports").map do |report|
+        on(store, "put", answer.fetch("capture"), report.fetch("name"), *lease_flag, stdin: "{}", lease.fileno => lease.fileno)
+      end
+      ends << on(store, "finalize", answer.fetch("capture"), *lease_flag, lease.fileno => lease.fileno)
+      assert ends.all? { |one| [0, 5].include?(one.status) }, "after #{result}\n#{ends.join}"
+    end
+
+    # Success is only reported for what happened, and a failure says what went wrong.
+    def assert_no_false_claim(scene, store, result, what)
+      status = result.status
+      # Rust's own library gives up where a thread cannot be set up, or a directory cannot be closed.
+      refute_match(%r{panicked at (?!/rustc/)}, result.err, what)
+      return if status.negative? # killed
+
+      assert_match(/\S/, result.err, "#{what}: failed without a word") unless [0, 5, 10].include?(status) || what.include?("write:")
+      reports = Dir.glob("*", base: File.join(store, "reports"))
+      done = [0, 5].include?(status)
+      case scene.name
+      when "finalize" then assert_equal done, reports.include?(scene.id), what unless result.err.include?("stdout")
+      when "abort" then refute_path_exists File.join(store, "staging", scene.id), what if done
+      when "request", "create" then assert_path_exists File.join(store, "requests", "#{result.out.strip}.json"), what if done && !result.out.empty?
+      when "rm" then refute_includes reports, scene.victims.first, what if done
+      when "pin" then assert_path_exists File.join(store, "reports", scene.id, "pinned"), what if done
+      end
+    end
+
+    # What a scene's command was not meant to delete, or has not deleted.
+    def left_of(scene, store)
+      scene.kept.reject { |id, _| scene.victims.include?(id) && !File.exist?(File.join(store, "reports", id)) }
     end
 
     def scenes

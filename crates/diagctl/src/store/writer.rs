@@ -25,6 +25,10 @@ const CHUNK: usize = 256 << 10;
 /// When the cap is reached, room is made for at least so much, so that it is not made again for every block.
 const ROOM_STEP: u64 = 8 << 20;
 
+/// What the small files of the store may grow by while a capture is written: records, events, samples, each with the temporary
+/// that replaces it. The index comes on top, of which there may be two for a moment.
+const BOOKKEEPING: u64 = 64 << 10;
+
 /// How much may still be written before the store is at its cap. Shared by all reports of a capture.
 pub struct Room<'a> {
     store: &'a Store,
@@ -35,8 +39,19 @@ pub struct Room<'a> {
 impl<'a> Room<'a> {
     /// Measures the store.
     pub fn measure(store: &'a Store, config: &'a Config) -> Result<Self, Failure> {
-        let left = config.retention.max_use.saturating_sub(sweep::used(store)?);
-        Ok(Self { store, config, left })
+        let mut room = Self { store, config, left: 0 };
+        room.look()?;
+        Ok(room)
+    }
+
+    fn look(&mut self) -> Result<(), Failure> {
+        let used = sweep::used(self.store)? + self.reserved();
+        self.left = self.config.retention.max_use.saturating_sub(used);
+        Ok(())
+    }
+
+    fn reserved(&self) -> u64 {
+        BOOKKEEPING + fs::metadata(self.store.path("index.jsonl")).map_or(0, |meta| fsio::occupied(meta.len()))
     }
 
     // Takes bytes out of the room, first making some where there is not enough.
@@ -45,8 +60,8 @@ impl<'a> Room<'a> {
         let cap = self.config.retention.max_use;
         for wanted in [bytes.max(ROOM_STEP.min(cap / 8)), bytes] {
             if bytes > self.left {
-                sweep::make_room(self.store, self.config, wanted)?;
-                self.left = cap.saturating_sub(sweep::used(self.store)?);
+                sweep::make_room(self.store, self.config, wanted + self.reserved())?;
+                self.look()?;
             }
         }
         if bytes > self.left {
