@@ -28,7 +28,7 @@ end
 # One temporary directory per test, kept when the test fails, and programs that stand in for the diagctl binary.
 module Sandbox
   LIB = File.expand_path("../lib", __dir__)
-  IDLE = { schema: 1, verdict: "idle", reason: "nothing due", retry_after: 30, poll_interval: 0.05 }.freeze
+  IDLE = { "schema" => 1, "verdict" => "idle", "reason" => "nothing due", "retry_after" => 30, "poll_interval" => 0.05 }.freeze
 
   def setup
     @dir = Dir.mktmpdir("diagctl-test")

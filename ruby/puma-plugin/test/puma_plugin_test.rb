@@ -41,7 +41,9 @@ class PumaPluginTest < Minitest::Test
   end
 
   def test_in_a_cluster_the_master_starts_no_thread_and_the_worker_hook_starts_one
-    config("workers 2\nplugin :diagctl\non_worker_boot { |i| print 'user ', i, ' ' }\n")
+    # Renamed in Puma 7, which warns of the old name.
+    hook = "public_send(respond_to?(:before_worker_boot) ? :before_worker_boot : :on_worker_boot)"
+    config("workers 2\nplugin :diagctl\n#{hook} { |i| print 'user ', i, ' ' }\n")
     out, = puma(<<~RUBY)
       before = Thread.list.size
       fire.call

@@ -59,6 +59,12 @@ module E2E
       false
     end
 
+    def thread_names(pid)
+      Dir.glob("/proc/#{pid}/task/*/comm").map { |path| File.read(path).chomp }
+    rescue SystemCallError
+      []
+    end
+
     # Only root may look into a process that is not dumpable; to anyone else it has none.
     def sockets(pid)
       Dir.children("/proc/#{pid}/fd").filter_map do |fd|

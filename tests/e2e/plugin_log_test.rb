@@ -1,0 +1,52 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# An operator who adds the plugin finds nothing new in Puma's log but lines that begin with [diagctl]: no warning of
+# Puma's about threads, hooks or options, and none of Ruby's.
+class PluginLogTest < E2E::Case
+  EVERY = %w[gc_stat threads ruby puma malloc_info jemalloc_stats smaps process object_counts heap_dump].freeze
+  # Not here: malloc_info or jemalloc_stats, whichever is not the allocator's; puma, before the first request up to Puma 7.0.
+  DONE_OR_IN_PART = [0, 5].freeze
+
+  def test_cluster_with_preload_app = assert_no_other_lines(workers: 2, preload: true)
+
+  def test_cluster_without_preload_app = assert_no_other_lines(workers: 2, preload: false)
+
+  def test_cluster_with_fork_worker = assert_no_other_lines(workers: 2, preload: false, first: "fork_worker")
+
+  def test_single_mode = assert_no_other_lines(workers: 0)
+
+  # Everything that a capture loads or calls, in a Ruby that tells all it minds.
+  def test_ruby_warns_of_no_line_of_the_gems
+    server = puma(workers: 2, env: env(RUBYOPT: "-w -W:deprecated -W:experimental"))
+    capture_everything
+    server.stop
+    ours = server.log.lines.select { |line| line.include?("warning") && line.match?(/diagctl/i) }
+    assert_empty ours
+  end
+
+  private
+
+  def assert_no_other_lines(**mode)
+    without = lines(puma(plugin: false, **mode).tap(&:stop))
+    server = puma(**mode)
+    capture_everything
+    wait_until("the log tells of it", tell: server.method(:log)) { server.diagctl_lines.any? }
+    server.stop
+    with = lines(server)
+    own = with.grep(/\[diagctl\]/)
+    assert_equal without, with - own
+    own.each { |line| assert_match(/\[diagctl\] capture \S+ \(on_demand\) stored/, line) }
+  end
+
+  def capture_everything
+    result = diagctl("request", *EVERY, "--reason", "all that it can do", "--wait")
+    assert_includes DONE_OR_IN_PART, result.status, result
+  end
+
+  # What differs from one start to the next is left out; workers speak in any order.
+  def lines(server)
+    server.log.gsub(/\d+/, "N").lines(chomp: true).map(&:rstrip).sort
+  end
+end
