@@ -14,8 +14,6 @@ mod decide;
 mod error;
 pub mod exit_code;
 mod fsio;
-#[cfg(any(test, fuzzing))]
-pub mod fuzz;
 mod guard;
 mod lease;
 mod limit;

@@ -11,10 +11,9 @@ use serde_json::json;
 
 use super::output::Done;
 use super::{Context, Failure};
-use crate::config::{self, Config, DEFAULT_FILE, Place, Problem};
+use crate::config::{self, DEFAULT_FILE, Place, Problem};
 use crate::exit_code::Exit;
 use crate::proc::Proc;
-use crate::store::{Access, Store};
 
 /// Check, show or begin a configuration
 #[derive(Debug, clap::Args)]
@@ -89,7 +88,8 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
             if let Some((dir, _)) = super::overrides(dir)?.dir {
                 config.dir = std::path::absolute(&dir).unwrap_or(dir);
             }
-            let place = if elsewhere { Place::default() } else { place(&config) };
+            let place =
+                if elsewhere { Place::default() } else { super::place::by_its_owner(&Proc::default(), &config) };
             let doubts = config.doubts(&examined.positions, &place);
             (rules, examined.problems.into_iter().chain(doubts).collect())
         }
@@ -114,16 +114,6 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
             None => format!("OK: there is no {DEFAULT_FILE}; the defaults are in force, {rules}"),
         }
     })
-}
-
-// The thread that opens the store takes its owner's identity and ends. A store that cannot be read has nothing to say here.
-fn place(config: &Config) -> Place {
-    let look = || {
-        let store =
-            Some(config).filter(|c| c.dir.join("FORMAT").exists()).and_then(|c| Store::open(c, Access::Read).ok());
-        super::place::here(&Proc::default(), config, store.as_ref())
-    };
-    std::thread::scope(|scope| scope.spawn(look).join()).unwrap_or_default()
 }
 
 fn told(path: &Path, problems: &[Problem], valid: bool) -> Result<Done, Failure> {

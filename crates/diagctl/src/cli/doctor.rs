@@ -66,8 +66,7 @@ fn load(file: Option<&Path>, dir: Option<PathBuf>) -> Result<(Loaded, Option<Fai
 
 fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     let config = cx.config();
-    let host_total = cx.proc.meminfo().ok().and_then(|info| info.get("MemTotal").copied());
-    let mut checks = settings::configuration(&cx.loaded, broken, host_total);
+    let mut checks = settings::configuration(&cx.loaded, broken, &super::place::by_its_owner(&cx.proc, config));
     checks.push(settings::switch(&cx.loaded));
     checks.extend(place::examine(config));
     // The thread that opens the store takes its owner's identity and ends: root goes on seeing everything.

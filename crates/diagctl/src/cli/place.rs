@@ -3,7 +3,7 @@
 use crate::config::{Config, Place};
 use crate::proc::Proc;
 use crate::recording;
-use crate::store::Store;
+use crate::store::{Access, Store};
 use crate::trigger::Trigger;
 
 /// This machine, and what the store recorded where there is one.
@@ -15,6 +15,17 @@ pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
         disk: store.and_then(|store| store.space().ok()).map(|(_, total)| total),
         gauges: store.filter(|_| looks_at_gauges(config)).map(gauges).unwrap_or_default(),
     }
+}
+
+/// The same for a command that keeps its own identity: the thread that opens the store takes that of the owner and ends. A store
+/// that cannot be read has nothing to say here.
+pub fn by_its_owner(proc: &Proc, config: &Config) -> Place {
+    let look = || {
+        let there = config.dir.join("FORMAT").exists();
+        let store = there.then(|| Store::open(config, Access::Read).ok()).flatten();
+        here(proc, config, store.as_ref())
+    };
+    std::thread::scope(|scope| scope.spawn(look).join()).unwrap_or_default()
 }
 
 fn looks_at_gauges(config: &Config) -> bool {

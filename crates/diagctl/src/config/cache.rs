@@ -53,18 +53,8 @@ impl Identity {
 /// The configuration that the file held when it was this very file, and whether it says `enabled`.
 pub fn read(dir: &Path, identity: &Identity) -> Option<(Config, bool)> {
     let data = fsio::read_bounded(&dir.join(FILE), 4 << 20).ok()?;
-    let cached = decode(&data)?;
+    let cached: Cached = postcard::from_bytes(&data).ok()?;
     (cached.file == *identity).then_some((cached.config, cached.enabled_given))
-}
-
-fn decode(data: &[u8]) -> Option<Cached> {
-    postcard::from_bytes(data).ok()
-}
-
-/// Whether this can be understood, whatever file it is about.
-#[cfg(any(test, fuzzing))]
-pub fn is_readable(data: &[u8]) -> bool {
-    decode(data).is_some()
 }
 
 /// Keeps a configuration. The identity is that from before the file was read: a change in between is a miss next time.

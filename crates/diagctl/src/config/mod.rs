@@ -289,7 +289,7 @@ pub fn read(file: Option<&Path>) -> Result<(String, Option<PathBuf>), Failure> {
 /// What is in force without a file.
 pub fn defaults(overrides: &Overrides) -> Result<Loaded, Failure> {
     let (config, sources) = parse("").map_err(|problems| invalid(Path::new(DEFAULT_FILE), &problems))?;
-    merge(Loaded { config, file: None, sources, broken: None, identity: None }, overrides)
+    Ok(merge(Loaded { config, file: None, sources, broken: None, identity: None }, overrides))
 }
 
 /// Reads and merges everything for a command that works for a running process. It is read from the store's cache where that is

@@ -1,11 +1,11 @@
 //! What the operator configured, and whether it is switched on.
 
 use super::check::Check;
-use crate::config::{Loaded, Problem, Source};
+use crate::config::{Loaded, Place, Problem, Source};
 use crate::error::Failure;
 
 /// The configuration: the file, and what in it can never work.
-pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, host_total: Option<u64>) -> Vec<Check> {
+pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, place: &Place) -> Vec<Check> {
     if let Some(failure) = broken {
         let in_force = if loaded.file.is_some() { "the last good configuration" } else { "the defaults" };
         let hint = match &failure.hint {
@@ -22,7 +22,7 @@ pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, host_total: Opti
             .seen("file", serde_json::Value::Null)
             .seen("rules", loaded.config.rules.len()),
     };
-    vec![file, doubts(&loaded.config.doubts(host_total.unwrap_or(u64::MAX)))]
+    vec![file, doubts(&loaded.config.doubts(&[], place))]
 }
 
 fn doubts(doubts: &[Problem]) -> Check {
@@ -62,14 +62,21 @@ mod tests {
 
     #[test]
     fn a_broken_file_is_a_failure_and_a_rule_that_never_fires_a_warning() {
-        assert_eq!(complaints(&configuration(&loaded(true), None, Some(1 << 30))), []);
+        assert_eq!(
+            complaints(&configuration(
+                &loaded(true),
+                None,
+                &Place { host: Some(1 << 30), memory: Some(1 << 30), ..Place::default() }
+            )),
+            []
+        );
         let broken = Failure::failed("line 3: what is this").hint("remove it");
-        let found = configuration(&loaded(true), Some(&broken), None);
+        let found = configuration(&loaded(true), Some(&broken), &Place::default());
         assert_eq!(complaints(&found), [("config.file", Status::Fail)]);
         assert!(found[0].hint.as_ref().unwrap().starts_with("remove it; what follows looks at the defaults"));
         let mut never = loaded(true);
         never.config.limits.budget_hour = 1;
-        let found = configuration(&never, None, None);
+        let found = configuration(&never, None, &Place::default());
         assert_eq!(complaints(&found), [("config.rules", Status::Warn)]);
         assert!(found[1].message.contains("budget_hour"), "{}", found[1].message);
     }
