@@ -87,6 +87,19 @@ class JobsTest < Minitest::Test
     assert_match(/a job was not recorded: NoMethodError/, @logger.lines.first)
   end
 
+  # A timeout around the middleware may strike at any of its instructions.
+  def test_what_another_thread_raises_in_the_middle_of_the_middleware_passes
+    error = RuntimeError.new("a timeout")
+    payload = Object.new
+    payload.define_singleton_method(:[]) { |_| raise error }
+    assert_same error, assert_raises(RuntimeError) { perform(payload) { flunk } }
+    memory = Memory.new
+    @jobs.measure { memory }
+    raised = assert_raises(RuntimeError) { perform { memory.define_singleton_method(:bytes) { raise error } } }
+    assert_same error, raised
+    assert_equal [0, []], [@jobs.busy, @logger.lines]
+  end
+
   def test_memory_that_cannot_be_read_is_said_once_and_the_job_runs
     memory = Memory.new
     @jobs.measure { memory }

@@ -12,12 +12,14 @@ module Diagctl
     # The jobs that this process runs, and what those that ended came to, by class. Bounded by the threads that run
     # jobs, and by CLASSES. Written by Sidekiq's threads, read by the poll thread.
     #
-    # Nothing here raises into a job, and Sidekiq::Shutdown, which Sidekiq raises into the thread, passes.
+    # Nothing here raises into a job, and what another thread raises into the one of the job (Sidekiq::Shutdown, a Timeout)
+    # passes: so it is not StandardError that is rescued.
     #
     # @api private
     class Jobs
       CLASSES = 200
       NAME_LENGTH = 200
+      OURS = [NoMethodError, TypeError, ArgumentError, IOError, SystemCallError].freeze
       # For the classes that come after CLASSES others, and for names that no class has.
       OTHER = "(other)"
 
@@ -47,21 +49,19 @@ module Diagctl
       # @return [Job, nil]
       def start(payload, queue)
         job = Job.new(class_name(payload), payload["jid"], queue, Thread.current, Clock.now, @rss&.bytes)
-        @lock.synchronize { @running[job] = true }
+        # Ruby does not switch threads within one operation on a hash, so this needs no lock; nor do `delete` and `keys`.
+        @running[job] = true
         job
-      rescue StandardError => e
+      rescue *OURS => e
         broken(e)
       end
 
       def finish(job)
+        @running.delete(job)
         seconds = Clock.now - job.started
         grown = @rss.bytes - job.rss if @rss && job.rss
-        @lock.synchronize do
-          @running.delete(job)
-          add(tally(job.name), seconds, grown)
-        end
-      rescue StandardError => e
-        @lock.synchronize { @running.delete(job) }
+        @lock.synchronize { add(tally(job.name), seconds, grown) }
+      rescue *OURS => e
         broken(e)
       end
 
@@ -71,7 +71,7 @@ module Diagctl
 
       # @return [Array<Job>] the one that runs longest first
       def running
-        @lock.synchronize { @running.keys }.sort_by(&:started)
+        @running.keys.sort_by(&:started)
       end
 
       # @return [Hash{String=>Tally}]
@@ -85,11 +85,8 @@ module Diagctl
       # @return [Integer, nil] bytes; nil when memory is not measured
       def growth
         now = @rss&.bytes or return
-        @lock.synchronize do
-          peak = @peak
-          @peak = 0
-          @running.each_key.filter_map { |job| now - job.rss if job.rss }.push(peak).max
-        end
+        ended = @lock.synchronize { @peak.tap { @peak = 0 } }
+        @running.keys.filter_map { |job| now - job.rss if job.rss }.push(ended).max
       end
 
       private
