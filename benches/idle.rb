@@ -10,11 +10,12 @@ require "fileutils"
 require "json"
 require "open3"
 require "tmpdir"
+require_relative "support/machine"
 $LOAD_PATH.unshift File.expand_path("../ruby/diagctl/lib", __dir__)
 require "diagctl"
 
 class IdleBench
-  BINARY = ENV.fetch("DIAGCTL_TEST_BIN", File.expand_path("../target/release/diagctl", __dir__))
+  BINARY = Bench::BINARY
   RESULT = File.expand_path("results/idle.md", __dir__)
   ROUNDS = 400
   PROCESSES = 32
@@ -141,7 +142,7 @@ class IdleBench
   def report(cpu, instructions, syncs, lock)
     cpu_ratio = cpu["diagctl acquire"].fdiv(cpu["/bin/true"])
     lines = ["# An idle poll", "", "`ruby benches/idle.rb #{@captures}`: #{RULES.size} rules, #{PROCESSES} known processes, #{@captures} captures.",
-             "Interleaved, #{ROUNDS} rounds, medians. #{machine}", "",
+             "Interleaved, #{ROUNDS} rounds, medians. #{Bench.machine}", "",
              "| | /bin/true | diagctl acquire | ratio |", "|---|---|---|---|",
              format("| CPU time | %d µs | %d µs | %.2f |", cpu["/bin/true"], cpu["diagctl acquire"], cpu_ratio)]
     if instructions
@@ -150,14 +151,7 @@ class IdleBench
     end
     lines << "" << "Syncs in an idle poll: #{syncs}." if syncs
     lines << "" << "The state lock is held for #{lock} µs (median)."
-    FileUtils.mkdir_p(File.dirname(RESULT))
-    File.write(RESULT, "#{lines.join("\n")}\n")
-    puts lines
-  end
-
-  def machine
-    model = File.read("/proc/cpuinfo")[/model name\s*: (.*)/, 1]
-    "#{model}, #{`nproc`.to_i} CPUs, Linux #{`uname -r`.strip}."
+    Bench.write(RESULT, lines)
   end
 end
 

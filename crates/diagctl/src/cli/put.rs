@@ -44,7 +44,10 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     end_at_the_deadline(cx, &store)?;
     let mut room = Room::measure(&store, cx.config())?;
-    writer::store_report(&mut room, &staging, &args.report, &mut std::io::stdin().lock())?;
+    let mut data = std::io::stdin().lock();
+    // Fewer turns between the two processes: a tenth of the CPU time. Not a pipe, or not allowed: then it stays as it is.
+    let _ = rustix::pipe::fcntl_setpipe_size(&data, writer::CHUNK);
+    writer::store_report(&mut room, &staging, &args.report, &mut data)?;
     Ok(Done::silent())
 }
 

@@ -19,8 +19,8 @@ const GZIP_LEVEL: u32 = 2;
 /// As small as gzip at level 6, faster than gzip at level 1.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Bytes read from a producer at once; the pipe of a producer holds 64 KiB.
-const CHUNK: usize = 256 << 10;
+/// Bytes read from a producer at once.
+pub const CHUNK: usize = 256 << 10;
 
 /// When the cap is reached, room is made for at least so much, so that it is not made again for every block.
 const ROOM_STEP: u64 = 8 << 20;

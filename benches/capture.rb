@@ -1,0 +1,253 @@
+# frozen_string_literal: true
+
+# What the users of a site notice of a heap dump: latency under a fixed arrival rate (support/open_loop.rb), from a real Puma
+# whose only worker is the one that dumps, while it (a) does not dump, (b) is captured by diagctl, (c) dumps to a file by itself,
+# (d) dumps into `gzip --fast` as GitLab does. Only requests that were due during a dump count. Besides, how long a bare fork of
+# the same worker takes. Variants are interleaved; medians over the rounds. As nobody and, when started as root, as root: there
+# Ruby's own spawning forks in full. Writes benches/results/capture.md.
+#
+#   ruby benches/capture.rb         SIZES=0.3,1,2 (GB) ROUNDS=3 RATE=100 (requests a second)
+
+require "json"
+require "open3"
+require "rbconfig"
+require "socket"
+require "tmpdir"
+require_relative "support/machine"
+
+class CaptureBench
+  SIZES = ENV.fetch("SIZES", "0.3,1,2").split(",").map { |size| Float(size) }
+  ROUNDS = Integer(ENV.fetch("ROUNDS", "3"))
+  RATE = Integer(ENV.fetch("RATE", "100"))
+  # A short dump is repeated until so many seconds were measured.
+  MEASURED = 4.0
+  FORKS = 7
+  NOBODY = %w[setpriv --reuid=65534 --regid=65534 --clear-groups].freeze
+  SUPPORT = File.expand_path("support", __dir__)
+  RESULT = File.expand_path("results/capture.md", __dir__)
+  WAYS = { none: "no dump", diagctl: "diagctl", file: "`dump_all` to a file", gzip: "`dump_all` to `gzip --fast`" }.freeze
+
+  # One round of one way. `errors` counts by name; `metas` are those of the captures.
+  Run = Struct.new(:latencies, :errors, :seconds, :metas, :lag)
+
+  def run
+    users = Process.uid.zero? ? { "nobody" => NOBODY, "root" => [] } : { `id -un`.strip => [] }
+    results = users.flat_map do |user, wrapper|
+      SIZES.map { |size| [user, *Server.open(size, wrapper) { |server| measure(server) }] }
+    end
+    report(results)
+  end
+
+  private
+
+  def measure(server)
+    rss = server.ask("rss").fetch("rss")
+    forks = []
+    runs = WAYS.transform_values { [] }
+    ROUNDS.times do |round|
+      load = Load.new(server)
+      forks.concat(Array.new(FORKS) { sleep(0.2) && server.ask("fork").fetch("ms") })
+      load.finish
+      WAYS.keys.rotate(round).each do |way|
+        warn "#{server.label}, round #{round + 1}: #{WAYS[way]}" if $stderr.tty?
+        runs[way] << one(server, way)
+      end
+    end
+    [rss, forks, runs]
+  end
+
+  def one(server, way)
+    load = Load.new(server)
+    sleep 0.5 # the generator starts
+    windows = []
+    metas = []
+    while windows.sum { |from, to| to - from } < MEASURED
+      from = now
+      metas << server.dump(way, MEASURED)
+      windows << [from, now]
+      sleep 0.2
+    end
+    requests, lag = load.finish
+    during = requests.filter_map { |due, outcome| outcome if windows.any? { |from, to| due.between?(from, to) } }
+    latencies, errors = during.partition { |outcome| outcome.is_a?(Float) }
+    Run.new(latencies.sort, errors.tally, windows.sum { |from, to| to - from } / windows.size, metas.compact, lag)
+  end
+
+  def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+
+  def median(list) = list.sort[list.size / 2]
+
+  def percentile(sorted, share) = sorted.empty? ? Float::NAN : sorted[[(sorted.size * share).ceil - 1, 0].max]
+
+  def report(results)
+    lines = ["# What a heap dump does to a serving worker", "",
+             "`ruby benches/capture.rb`: one Puma worker, #{RATE} requests a second whether it answers or not, latencies from the moment at",
+             "which a request was due, only of requests that were due during a dump. #{ROUNDS} rounds, interleaved; medians of the rounds, but",
+             "max and failures of all. #{Bench.machine}", "",
+             "| RSS | as | | p50 | p99 | max | p99 to no dump | requests | failed | one dump takes |", "|---|---|---|---|---|---|---|---|---|---|"]
+    results.each { |user, rss, _, runs| lines.concat(latency_rows(user, rss, runs)) }
+    lines << "" << "The pause that the worker measured in a capture (fork and inline reports), beside a bare `fork` of the same process under the" \
+                   " same load; `put` compresses what the forked child dumps:" << ""
+    lines << "| RSS | as | bare fork | diagctl: fork | inline reports | pause | pause to (1.5 × bare fork + inline) | raw | stored | dumper CPU |"
+    lines << "|---|---|---|---|---|---|---|---|---|---|"
+    results.each { |user, rss, forks, runs| lines << pause_row(user, rss, forks, runs[:diagctl].flat_map(&:metas)) }
+    lag = results.flat_map { |_, _, _, runs| runs.values.flatten.map(&:lag) }.max
+    lines << "" << format("The load generator itself was never more than %.0f ms late.", lag)
+    Bench.write(RESULT, lines)
+  end
+
+  def latency_rows(user, rss, runs)
+    typical = runs.transform_values { |list| [0.5, 0.99].map { |share| median(list.map { |run| percentile(run.latencies, share) }) } }
+    runs.map do |way, list|
+      failed = list.map(&:errors).reduce { |all, more| all.merge(more) { |_, a, b| a + b } }
+      shown = failed.empty? ? "0" : failed.map { |name, count| "#{count} #{name}" }.join(", ")
+      format("| %.2f GB | %s | %s | %.1f ms | %.1f ms | %.0f ms | %.2f | %d | %s | %s |", rss / 1e9, user, WAYS[way], *typical[way],
+             list.filter_map { |run| run.latencies.last }.max, typical[way][1] / typical[:none][1],
+             list.sum { |run| run.latencies.size + run.errors.values.sum }, shown, way == :none ? "" : format("%.1f s", median(list.map(&:seconds))))
+    end
+  end
+
+  def pause_row(user, rss, forks, metas)
+    cost = ->(name) { median(metas.map { |meta| meta.fetch("cost").fetch(name) }) }
+    heap = metas.last.fetch("reports").find { |report| report["name"] == "heap_dump" }
+    bound = 1.5 * median(forks) + cost["inline_ms"]
+    format("| %.2f GB | %s | %.1f ms | %.1f ms | %.2f ms | %.1f ms | %.2f | %.0f MB | %.1f MB | %.1f s |", rss / 1e9, user, median(forks), cost["fork_ms"],
+           cost["inline_ms"], cost["pause_ms"], cost["pause_ms"] / bound, heap["raw_bytes"] / 1e6, heap["stored_bytes"] / 1e6, cost["dumper_cpu_ms"] / 1e3)
+  end
+
+  # The generator, in a process of its own.
+  class Load
+    def initialize(server)
+      @out, out = IO.pipe
+      @pid = Process.spawn(RbConfig.ruby, File.join(SUPPORT, "open_loop.rb"), server.port.to_s, RATE.to_s, out: out)
+      out.close
+    end
+
+    # Every request: when it was due, and its latency in ms or what went wrong. And how late the generator was at worst, in ms.
+    def finish
+      Process.kill(:TERM, @pid)
+      *requests, last = @out.read.lines.map(&:split)
+      Process.wait(@pid)
+      abort "the load generator failed" unless $?.success?
+      [requests.map { |due, outcome| [due.to_f, outcome.match?(/\A\d/) ? outcome.to_f : outcome] }, last[1].to_f]
+    end
+  end
+
+  # A Puma with one worker of this size, and what can be asked of it.
+  class Server
+    BOOT = 180
+
+    attr_reader :port, :label
+
+    def self.open(size, wrapper)
+      Dir.mktmpdir("diagctl-bench-") do |dir|
+        server = new(dir, size, wrapper)
+        begin
+          server.start
+          yield server
+        ensure
+          server.stop
+        end
+      end
+    end
+
+    def initialize(dir, size, wrapper)
+      @dir = dir
+      @wrapper = wrapper
+      @label = "#{size} GB as #{wrapper.empty? ? `id -un`.strip : "nobody"}"
+      @log = File.join(dir, "puma.log")
+      @control = File.join(dir, "data", "control")
+      @env = { "DIAGCTL_BIN" => File.join(dir, "diagctl"), "DIAGCTL_CONFIG" => File.join(dir, "diagctl.toml"), "DIAGCTL_ENABLED" => "1",
+               "DIAGCTL_DIR" => File.join(dir, "data", "store"), "PATH" => ENV.fetch("PATH"), "LANG" => "C.UTF-8",
+               "RUBYLIB" => "#{dir}/ruby/diagctl/lib:#{dir}/ruby/puma-plugin/lib" }
+      lay_out((size * 1000 * 0.95).round)
+    end
+
+    def start
+      command = [*@wrapper, RbConfig.ruby, Gem.bin_path("puma", "puma"), "-C", File.join(@dir, "puma.rb")]
+      @pid = Process.spawn(@env, *command, chdir: @dir, in: File::NULL, %i[out err] => [@log, "w"], unsetenv_others: true, pgroup: true)
+      limit = now + BOOT
+      until serving?
+        abort "Puma does not serve:\n#{File.read(@log)}" if now > limit || Process.wait(@pid, Process::WNOHANG)
+
+        sleep 0.2
+      end
+    end
+
+    def stop
+      Process.kill(:TERM, @pid)
+      Process.wait(@pid)
+    rescue Errno::ESRCH, Errno::ECHILD
+      nil
+    end
+
+    def ask(*words)
+      answer = UNIXSocket.open(@control) { |socket| socket.puts(words.join(" ")) || JSON.parse(socket.read) }
+      answer["error"] ? abort("the worker says #{answer["error"]}") : answer
+    end
+
+    # Returns when it is over: the meta.json of a capture, nil for the other ways.
+    def dump(way, seconds)
+      return sleep(seconds) && nil if way == :none
+      return capture if way == :diagctl
+
+      ask(way, path = File.join(@dir, "data", "dump"))
+      File.unlink(path)
+      nil
+    end
+
+    private
+
+    def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+
+    # In a directory of its own that any user can read, because the checkout may be out of reach for nobody.
+    def lay_out(megabytes)
+      File.chmod(0o755, @dir)
+      Dir.mkdir(File.join(@dir, "data"))
+      File.chmod(0o777, File.join(@dir, "data"))
+      FileUtils.cp(Bench::BINARY, File.join(@dir, "diagctl"))
+      FileUtils.cp_r(File.expand_path("../ruby", __dir__), @dir)
+      FileUtils.cp(File.join(SUPPORT, "bloated_app.rb"), @dir)
+      write("config.ru", "require_relative 'bloated_app'\napp = BloatedApp.new(#{megabytes})\napp.listen(#{@control.inspect})\nrun app\n")
+      write("puma.rb", <<~RUBY)
+        workers 1
+        threads 3, 3
+        worker_timeout 600
+        environment "production"
+        bind "tcp://127.0.0.1:0"
+        plugin :diagctl
+      RUBY
+      write("diagctl.toml", <<~TOML)
+        poll_interval = "200ms"
+        [guards]
+        min_free_disk = "1%"
+        memory_headroom = 0.1
+        [limits]
+        budget_hour = 1000000
+        budget_day = 1000000
+        [retention]
+        keep_free = "1%"
+        max_use = "20GiB"
+      TOML
+    end
+
+    def write(name, content) = File.write(File.join(@dir, name), content)
+
+    def serving?
+      return false unless File.socket?(@control) && (@port = File.read(@log)[%r{Listening on http://127\.0\.0\.1:(\d+)}, 1]&.to_i)
+
+      store = @env.fetch("DIAGCTL_DIR")
+      Dir.exist?("#{store}/samples") && !Dir.empty?("#{store}/samples")
+    end
+
+    # As the user whose store it is: diagctl sees to that.
+    def capture
+      out, err, status = Open3.capture3(@env, @env["DIAGCTL_BIN"], "request", "heap_dump", "gc_stat", "threads", "--reason", "benchmark", "--wait",
+                                        unsetenv_others: true)
+      abort "no capture: #{out}#{err}\n#{File.read(@log)}" unless status.success?
+      JSON.parse(File.read(File.join(@env["DIAGCTL_DIR"], "reports", out.strip, "meta.json")))
+    end
+  end
+end
+
+CaptureBench.new.run

@@ -1,0 +1,97 @@
+# frozen_string_literal: true
+
+require "socket"
+
+# Load at a fixed arrival rate, from a process of its own: a request is sent when it is due, however many are unanswered,
+# each on a connection of its own, and its latency counts from the moment at which it was due. So a server that stands still
+# is seen by every request that would have come meanwhile, which clients that wait for an answer before they ask again hide.
+#
+#   ruby open_loop.rb PORT RATE      until TERM; then one line a request on stdout: due (monotonic s), latency (ms) or the error.
+# The last line says how late a request was sent at worst (ms).
+class OpenLoop
+  REQUEST = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+  TIMEOUT = 120.0
+
+  def initialize(port, rate)
+    @address = Socket.sockaddr_in(port, "127.0.0.1")
+    @interval = 1.0 / rate
+    @open = {} # socket => [due, answer so far]; in the order of sending
+    @connecting = {}
+    @results = []
+    @stop = false
+    @lag = 0.0
+  end
+
+  def run
+    trap(:TERM) { @stop = true }
+    due = now + 0.1
+    until @stop && @open.empty?
+      while !@stop && due <= now
+        send_request(due)
+        due += @interval
+      end
+      exchange(@stop ? 0.05 : [due - now, 0].max)
+      give_up
+    end
+    puts(@results.map { |moment, outcome| "#{moment} #{outcome}" }, "lag #{@lag * 1000}")
+  end
+
+  private
+
+  def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+
+  def send_request(due)
+    @lag = [@lag, now - due].max
+    socket = Socket.new(:INET, :STREAM)
+    @open[socket] = [due, +""]
+    @connecting[socket] = true if socket.connect_nonblock(@address, exception: false) == :wait_writable
+    write(socket) unless @connecting[socket]
+  rescue SystemCallError => e
+    finish(socket, e.class)
+  end
+
+  def write(socket)
+    socket.write_nonblock(REQUEST)
+  rescue SystemCallError => e
+    finish(socket, e.class)
+  end
+
+  def exchange(wait)
+    readable, writable = IO.select(@open.keys - @connecting.keys, @connecting.keys, nil, wait)
+    writable&.each { |socket| connected(socket) }
+    readable&.each { |socket| read(socket) }
+  end
+
+  def connected(socket)
+    @connecting.delete(socket)
+    error = socket.getsockopt(:SOCKET, :ERROR).int
+    error.zero? ? write(socket) : finish(socket, SystemCallError.new(error).class)
+  end
+
+  def read(socket)
+    chunk = socket.read_nonblock(4096, exception: false)
+    return if chunk == :wait_readable
+    return @open[socket][1] << chunk if chunk
+
+    whole = @open[socket][1].match?(%r{\AHTTP/1.1 200 .*\r\n\r\n60 \d+\n\z}m)
+    finish(socket, whole ? nil : "BadAnswer")
+  rescue SystemCallError => e
+    finish(socket, e.class)
+  end
+
+  def give_up
+    late = now - TIMEOUT
+    while (first = @open.first) && first[1][0] < late
+      finish(first[0], "Timeout")
+    end
+  end
+
+  def finish(socket, error)
+    due, = @open.delete(socket)
+    @connecting.delete(socket)
+    @results << [due, error || ((now - due) * 1000).round(3)]
+    socket.close
+  end
+end
+
+OpenLoop.new(Integer(ARGV[0]), Float(ARGV[1])).run
