@@ -29,6 +29,19 @@ class ProtocolTest < E2E::Case
     assert_nothing_staged
   end
 
+  # Else the staged file would be opened as number 1 or 2, and what is printed there would be written into the report.
+  def test_closed_standard_descriptors_are_not_given_to_files
+    dumper = granted("heap_dump")
+    reader, writer = IO.pipe
+    argv = [E2E::BIN, "--dir", @store, "put", dumper.capture, "heap_dump", "--lease-fd", "9"]
+    pid = Process.spawn(env, *argv, in: reader, out: :close, err: :close, 9 => dumper.lease, unsetenv_others: true)
+    reader.close
+    wait_until("put writes") { !Dir.glob(".heap_dump.*", base: dumper.staging).empty? }
+    assert_equal [File::NULL] * 2, [1, 2].map { |number| File.readlink("/proc/#{pid}/fd/#{number}") }
+    writer.close
+    assert_predicate Process.wait2(pid).last, :success?
+  end
+
   def test_only_the_owner_can_read
     store_capture
     Dir.glob("#{@store}/**/*", File::FNM_DOTMATCH).each do |path|

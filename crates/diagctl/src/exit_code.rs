@@ -1,7 +1,5 @@
 //! The exit statuses, the same for every command. `diagctl help exit-codes` prints [`HELP`].
 
-use std::process::ExitCode;
-
 /// How a command ended. The number is part of the contract with scripts and plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -22,12 +20,6 @@ pub enum Exit {
     NewerStore = 6,
     /// Not granted; the verdict says why.
     NotGranted = 10,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
 }
 
 /// The text of `diagctl help exit-codes`.

@@ -31,3 +31,4 @@ mod trigger;
 mod units;
 
 pub use cli::main;
+pub use sys::prepare;

@@ -2,9 +2,28 @@
 
 #![expect(unsafe_code, reason = "this module is the one that may")]
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+use rustix::fs::{Mode, OFlags};
+
+/// What Rust's own start-up does for every program: a closed pipe is an error and not the end of the process, and a standard
+/// descriptor that is closed becomes `/dev/null`, so that no file of the store is ever opened under its number and printed into.
+/// For the start of `main`, before anything is opened.
+pub fn prepare() {
+    // SAFETY: no handler is installed; the process has one thread.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    for fd in 0..=2 {
+        if rustix::io::fcntl_getfd(borrow_fd(fd)).is_err() {
+            // The lowest number that is free, which is this one.
+            match rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()) {
+                Ok(null) => _ = null.into_raw_fd(),
+                Err(_) => std::process::abort(),
+            }
+        }
+    }
+}
 
 /// Borrows a descriptor that was inherited under a number. Whoever calls it makes sure that nothing in this process
 /// closes the number; on one that is not open every call fails with EBADF.

@@ -24,7 +24,6 @@ mod times;
 mod verify;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -112,13 +111,13 @@ impl Command {
 }
 
 /// Parses the command line, runs the command, and says how it ended.
-pub fn main() -> ExitCode {
+pub fn main() -> Exit {
     let cli = match parse() {
         Ok(cli) => cli,
         Err(e) => {
             // clap's own: help and version on stdout with 0, errors on stderr with 2.
             let _ = e.print();
-            return if e.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+            return if e.use_stderr() { Exit::Usage } else { Exit::Ok };
         }
     };
     match dispatch(cli) {

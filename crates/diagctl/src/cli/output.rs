@@ -3,7 +3,6 @@
 //! stdout carries results, stderr diagnostics. A reader that went away (a closed pipe) is not an error.
 
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
 
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
@@ -63,17 +62,17 @@ fn escaped(json: String) -> String {
 }
 
 /// Writes a result and turns it into an exit status.
-pub fn finish(done: Done) -> ExitCode {
+pub fn finish(done: Done) -> Exit {
     match io::stdout().lock().write_all(done.text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             fail(&Failure::failed(format!("cannot write to stdout: {e}")))
         }
-        _ => done.exit.into(),
+        _ => done.exit,
     }
 }
 
 /// Tells a failure on stderr and turns it into an exit status.
-pub fn fail(failure: &Failure) -> ExitCode {
+pub fn fail(failure: &Failure) -> Exit {
     let (red, cyan, reset) = if colour(&io::stderr()) { ("\x1b[31;1m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
     let message: Vec<String> = failure.message.lines().map(printable).collect();
     let mut text = format!("{red}diagctl: {reset}{}\n", message.join("\n"));
@@ -81,7 +80,7 @@ pub fn fail(failure: &Failure) -> ExitCode {
         text.push_str(&format!("{cyan}  hint: {reset}{}\n", printable(hint)));
     }
     let _ = io::stderr().write_all(text.as_bytes());
-    failure.exit.into()
+    failure.exit
 }
 
 /// Tells something on stderr that is no failure.
