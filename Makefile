@@ -8,7 +8,7 @@ export RUBY
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 
-.PHONY: build deps demo test lint unit e2e bench bench-idle bench-put bench-capture clean help
+.PHONY: build deps demo test lint unit e2e bench bench-idle bench-sidekiq bench-put bench-capture clean help
 
 # One static program: it runs in any image, and starts a third faster, which is most of what a poll costs. Cargo links build
 # scripts with the same flags unless a target is named. The last flag is for the link alone: code keeps the level that it was
@@ -43,10 +43,12 @@ e2e:
 	$(RUBY) tests/e2e/all.rb $(E2E)
 
 # Write benches/results/. make bench-capture SIZES=0.3 ROUNDS=1 is a quick look.
-bench: bench-idle bench-put bench-capture
+bench: bench-idle bench-sidekiq bench-put bench-capture
 
 bench-idle: deps build
 	$(RUBY) benches/idle.rb
+
+bench-sidekiq: deps build
 	$(RUBY) benches/sidekiq.rb
 
 bench-put: deps build
@@ -64,6 +66,6 @@ help:
 	@echo "make demo    a real Puma cluster collects its own heap dumps, in under two minutes"
 	@echo "make test    formatting, lints, unit tests in Rust and Ruby, end-to-end tests with a real Puma"
 	@echo "make lint | unit | e2e   the parts of make test"
-	@echo "make bench   what polls, compression and captures cost; writes benches/results, takes a quarter of an hour"
-	@echo "make bench-idle | bench-put | bench-capture   the parts of make bench"
+	@echo "make bench   what polls, the Sidekiq middleware, compression and captures cost; writes benches/results, takes a quarter of an hour"
+	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture   the parts of make bench"
 	@echo "make clean   remove what cargo built"
