@@ -2,12 +2,13 @@
 //!
 //! Source: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. The working set is
 //! `current − inactive_file`, as the kubelet computes it: the page cache that can be dropped at once does not count.
+//!
+//! A limit is on whatever the limited group holds, which may be more than the process's own: figures that are compared with
+//! a limit are those of the group that has it. All of this runs against a real kernel in tests/kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
-#[cfg(test)]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::proc::{Proc, read};
 
@@ -62,26 +63,33 @@ impl CgroupRoot {
 }
 
 impl MemoryCgroup {
-    /// Bytes in use, without the page cache that can be dropped.
+    /// Bytes in use, without the page cache that can be dropped: of the group with the lowest limit; where there is none,
+    /// of the group that the process is accounted to.
     pub fn working_set(&self) -> Result<u64, String> {
-        let current = self.number(if self.v2 { "memory.current" } else { "memory.usage_in_bytes" })?;
-        let key = if self.v2 { "inactive_file" } else { "total_inactive_file" };
-        let stat = read(&self.dir.join("memory.stat"))?;
-        let inactive = stat
-            .lines()
-            .find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok())
-            .ok_or_else(|| format!("{}/memory.stat has no {key}", self.dir.display()))?;
-        Ok(current.saturating_sub(inactive))
+        match self.limited() {
+            Some((_, group)) => self.working_set_of(group),
+            None => self.working_set_of(self.accounted()?),
+        }
     }
 
     /// The lowest limit of this cgroup and those above it; `None` when there is none.
     pub fn limit(&self) -> Option<u64> {
-        let file = if self.v2 { "memory.max" } else { "memory.limit_in_bytes" };
-        self.up()
-            .filter_map(|dir| read(&dir.join(file)).ok()?.trim().parse::<u64>().ok())
-            // v1 writes "no limit" as the largest multiple of a page.
-            .filter(|limit| *limit < 1 << 60)
-            .min()
+        self.limited().map(|(limit, _)| limit)
+    }
+
+    /// The group that has the lowest limit, the nearest of several.
+    pub fn limited_by(&self) -> Option<&Path> {
+        self.limited().map(|(_, group)| group)
+    }
+
+    /// What can still be used before this group or one above is at its limit, or where the kernel throttles it (`memory.high`).
+    pub fn available(&self) -> Option<u64> {
+        let room = |group| {
+            let high = if self.v2 { number(group, "memory.high") } else { Err(String::new()) };
+            let level = [number(group, self.limit_file()), high].into_iter().flatten().filter(is_a_limit).min()?;
+            Some(level.saturating_sub(self.working_set_of(group).ok()?))
+        };
+        self.groups().filter_map(room).min()
     }
 
     /// Whether it is of the unified hierarchy.
@@ -91,39 +99,46 @@ impl MemoryCgroup {
 
     /// The innermost cgroup, from this one upwards, that the kernel ends as a whole when its memory runs out.
     pub fn oom_group(&self) -> Option<PathBuf> {
-        let whole = |dir: &&std::path::Path| read(&dir.join("memory.oom.group")).is_ok_and(|text| text.trim() == "1");
-        self.up().find(whole).map(PathBuf::from)
+        let whole = |dir: &&Path| read(&dir.join("memory.oom.group")).is_ok_and(|text| text.trim() == "1");
+        self.groups().find(whole).map(PathBuf::from)
     }
 
     /// Tasks, and how many there may be, where fewest are left; `None` when there is no such limit. On v1 this is another
     /// hierarchy, which is not looked at.
     pub fn pids(&self) -> Option<(u64, u64)> {
-        let number = |dir: &std::path::Path, file: &str| read(&dir.join(file)).ok()?.trim().parse::<u64>().ok();
+        let number = |dir: &Path, file| number(dir, file).ok();
         let of = |dir| Some((number(dir, "pids.current")?, number(dir, "pids.max")?));
-        self.up().filter_map(of).min_by_key(|(current, max)| max.saturating_sub(*current))
+        self.groups().filter_map(of).min_by_key(|(current, max)| max.saturating_sub(*current))
     }
 
-    // This directory and those above it, as far as they are mounted.
-    fn up(&self) -> impl Iterator<Item = &std::path::Path> {
-        self.dir.ancestors().take_while(|dir| dir.starts_with(&self.mount))
-    }
-
-    /// What the kernel counted: the keys of `memory.events`, and on v1 the two that it has under other names.
+    /// What the kernel counted of this group and of the limits above it: the keys of `memory.events`, and on v1 the two that
+    /// it has under other names.
     pub fn events(&self) -> Result<BTreeMap<String, u64>, String> {
+        let own = self.accounted()?;
+        let above = self.groups().filter(|group| *group != own);
         if self.v2 {
-            let text = read(&self.dir.join("memory.events"))?;
-            return Ok(counters(&text));
+            let mut events = counters(&read(&own.join("memory.events"))?);
+            // A limit that is hit is counted in the group that has it. Its `memory.events` would count what happens to our
+            // neighbours' own limits, too.
+            for group in above {
+                let Ok(text) = read(&group.join("memory.events.local")) else { continue };
+                for (event, count) in counters(&text) {
+                    *events.entry(event).or_default() += count;
+                }
+            }
+            return Ok(events);
         }
-        let control = read(&self.dir.join("memory.oom_control"))?;
+        let control = read(&own.join("memory.oom_control"))?;
         let mut events = counters(&control);
         events.retain(|key, _| key == "oom_kill");
-        events.insert("max".into(), self.number("memory.failcnt")?);
+        let hits: u64 = above.filter_map(|group| number(group, "memory.failcnt").ok()).sum();
+        events.insert("max".into(), number(own, "memory.failcnt")? + hits);
         Ok(events)
     }
 
-    /// The files of this cgroup that tell about memory and CPU, as far as they can be read.
-    pub fn files(&self) -> Vec<(String, String)> {
-        let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
+    /// The files of a group that tell about memory and CPU, as far as they can be read.
+    pub fn files(group: &Path) -> Vec<(String, String)> {
+        let Ok(entries) = fs::read_dir(group) else { return Vec::new() };
         let mut files: Vec<_> = entries
             .flatten()
             .filter_map(|entry| {
@@ -140,10 +155,55 @@ impl MemoryCgroup {
         files
     }
 
-    fn number(&self, file: &str) -> Result<u64, String> {
-        let path = self.dir.join(file);
-        read(&path)?.trim().parse().map_err(|_| format!("{} is not a number", path.display()))
+    // This group and those above it, up to the root of what is mounted.
+    fn groups(&self) -> impl Iterator<Item = &Path> {
+        self.dir.ancestors().take_while(|dir| dir.starts_with(&self.mount))
     }
+
+    fn limited(&self) -> Option<(u64, &Path)> {
+        let limit = |group| number(group, self.limit_file()).ok().filter(is_a_limit).map(|limit| (limit, group));
+        self.groups().filter_map(limit).min_by_key(|(limit, _)| *limit)
+    }
+
+    // A group has no figures where the groups above did not give it the memory controller: its memory is then accounted to
+    // the nearest above that has it. The root of all has none either.
+    fn accounted(&self) -> Result<&Path, String> {
+        self.groups().find(|group| group.join(self.current_file()).exists()).ok_or_else(|| {
+            format!(
+                "cgroup {} has no memory figures: it is the root, or the memory controller is not enabled for it",
+                self.dir.display()
+            )
+        })
+    }
+
+    fn working_set_of(&self, group: &Path) -> Result<u64, String> {
+        let current = number(group, self.current_file())?;
+        let key = if self.v2 { "inactive_file" } else { "total_inactive_file" };
+        let stat = read(&group.join("memory.stat"))?;
+        let inactive = stat
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok())
+            .ok_or_else(|| format!("{}/memory.stat has no {key}", group.display()))?;
+        Ok(current.saturating_sub(inactive))
+    }
+
+    fn current_file(&self) -> &'static str {
+        if self.v2 { "memory.current" } else { "memory.usage_in_bytes" }
+    }
+
+    fn limit_file(&self) -> &'static str {
+        if self.v2 { "memory.max" } else { "memory.limit_in_bytes" }
+    }
+}
+
+fn number(group: &Path, file: &str) -> Result<u64, String> {
+    let path = group.join(file);
+    read(&path)?.trim().parse().map_err(|_| format!("{} is not a number", path.display()))
+}
+
+// v1 writes "no limit" as the largest multiple of a page.
+fn is_a_limit(bytes: &u64) -> bool {
+    *bytes < 1 << 60
 }
 
 /// The `key number` lines of a file.
@@ -170,21 +230,51 @@ mod tests {
         dir
     }
 
+    // As Linux 6.1 shows a service under a limited slice, beside another service.
     #[test]
-    fn v2_takes_the_lowest_limit_on_the_way_up() {
+    fn v2_compares_a_limit_above_with_all_that_is_under_it() {
         let dir = tree(&[
-            ("proc/9/cgroup", "0::/pod/app\n"),
+            ("proc/9/cgroup", "0::/slice/app\n"),
             ("cg/cgroup.controllers", "memory"),
-            ("cg/pod/memory.max", "1000\n"),
-            ("cg/pod/app/memory.max", "max\n"),
-            ("cg/pod/app/memory.current", "900\n"),
-            ("cg/pod/app/memory.stat", "anon 1\ninactive_file 300\n"),
-            ("cg/pod/app/memory.events", "low 0\nmax 4\noom_kill 1\n"),
+            ("cg/slice/memory.max", "1000\n"),
+            ("cg/slice/memory.high", "950\n"),
+            ("cg/slice/memory.current", "900\n"),
+            ("cg/slice/memory.stat", "anon 1\ninactive_file 50\n"),
+            // The neighbour hit its own limit 40 times; the slice its own 4 times.
+            ("cg/slice/memory.events", "low 0\nhigh 0\nmax 44\noom 5\noom_kill 3\noom_group_kill 0\n"),
+            ("cg/slice/memory.events.local", "low 0\nhigh 0\nmax 4\noom 1\noom_kill 0\noom_group_kill 0\n"),
+            ("cg/slice/app/memory.max", "max\n"),
+            ("cg/slice/app/memory.high", "max\n"),
+            ("cg/slice/app/memory.current", "300\n"),
+            ("cg/slice/app/memory.stat", "anon 1\ninactive_file 100\n"),
+            ("cg/slice/app/memory.events", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 1\noom_group_kill 0\n"),
         ]);
         let proc = Proc::at(&dir.path().join("proc"));
         let group = CgroupRoot::at(&dir.path().join("cg")).memory_of(&proc, 9).unwrap();
-        assert_eq!((group.working_set(), group.limit()), (Ok(600), Some(1000)));
-        assert_eq!((group.events().unwrap()["max"], group.events().unwrap()["oom_kill"]), (4, 1));
+        assert_eq!((group.working_set(), group.limit(), group.available()), (Ok(850), Some(1000), Some(100)));
+        assert_eq!(group.limited_by(), Some(dir.path().join("cg/slice").as_path()));
+        let events = group.events().unwrap();
+        assert_eq!((events["max"], events["oom"], events["oom_kill"]), (4, 1, 1));
+    }
+
+    #[test]
+    fn v2_without_the_memory_controller_is_accounted_above_and_the_root_to_nobody() {
+        let dir = tree(&[
+            ("proc/9/cgroup", "0::/pod/inner\n"),
+            ("proc/8/cgroup", "0::/\n"),
+            ("cg/cgroup.controllers", "memory"),
+            ("cg/pod/memory.max", "max\n"),
+            ("cg/pod/memory.current", "900\n"),
+            ("cg/pod/memory.stat", "inactive_file 300\n"),
+            ("cg/pod/memory.events", "max 4\n"),
+            ("cg/pod/inner/cpu.stat", "usage_usec 1\n"),
+        ]);
+        let (proc, root) = (Proc::at(&dir.path().join("proc")), CgroupRoot::at(&dir.path().join("cg")));
+        let group = root.memory_of(&proc, 9).unwrap();
+        assert_eq!((group.working_set(), group.available(), group.events().unwrap()["max"]), (Ok(600), None, 4));
+        let group = root.memory_of(&proc, 8).unwrap();
+        assert!(group.working_set().unwrap_err().contains("it is the root"));
+        assert!(group.events().unwrap_err().contains("it is the root"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Checks that can refuse any capture. Pure: figures in, refusal out.
 
 use crate::config::Guards;
+use crate::readings::Scope;
 use crate::report::{self, Producer};
 use crate::state::ReportCost;
 use crate::units::{duration, size};
@@ -19,8 +20,8 @@ pub struct Figures {
     pub free_disk: u64,
     /// Size of that filesystem.
     pub total_disk: u64,
-    /// PSI `some avg10` of the CPU, percent; why it cannot be read otherwise.
-    pub cpu_pressure: Option<f64>,
+    /// PSI `some avg10` of the CPU, percent, and whose; `None` where it cannot be read.
+    pub cpu_pressure: Option<(Scope, f64)>,
     /// How far the wall clock was set back since the last durable moment, milliseconds.
     pub clock_stepped_back_ms: Option<u64>,
 }
@@ -60,10 +61,12 @@ pub fn check(
         );
     }
     if let Some(max) = guards.max_cpu_pressure
-        && let Some(pressure) = figures.cpu_pressure
+        && let Some((whose, pressure)) = figures.cpu_pressure
         && pressure > max
     {
-        return refuse("cpu_pressure", format!("CPU pressure {pressure}% is above guards.max_cpu_pressure {max}%"));
+        let whose = whose.name();
+        let reason = format!("CPU pressure of the {whose} {pressure}% is above guards.max_cpu_pressure {max}%");
+        return refuse("cpu_pressure", reason);
     }
     let snapshots = || reports.iter().filter(|name| is_snapshot(name));
     // What takes no snapshot needs no memory.
@@ -123,7 +126,7 @@ mod tests {
             available_memory: 4 * GIB,
             free_disk: 50 * GIB,
             total_disk: 100 * GIB,
-            cpu_pressure: Some(1.0),
+            cpu_pressure: Some((Scope::Cgroup, 1.0)),
             clock_stepped_back_ms: None,
         }
     }
@@ -139,7 +142,7 @@ mod tests {
             (Figures { free_disk: 15 * GIB, ..healthy() }, "disk", "15.0 GiB"),
             (Figures { rss: 3 * GIB, ..healthy() }, "max_rss", "3.00 GiB"),
             (Figures { available_memory: GIB / 2, ..healthy() }, "memory_headroom", "512.0 MiB"),
-            (Figures { cpu_pressure: Some(80.0), ..healthy() }, "cpu_pressure", "80%"),
+            (Figures { cpu_pressure: Some((Scope::Host, 80.0)), ..healthy() }, "cpu_pressure", "of the host 80%"),
             (Figures { clock_stepped_back_ms: Some(60_000), ..healthy() }, "clock", "1m"),
         ];
         for (figures, guard, value) in table {

@@ -11,7 +11,7 @@ use crate::decide::{self, Answer, Decision, Input, Plan, Process, Verdict};
 use crate::error::Failure;
 use crate::guard::Figures;
 use crate::probe;
-use crate::readings::{ExecAnswer, Readings};
+use crate::readings::{ExecAnswer, Readings, cpu_pressure};
 use crate::recording::{self, Recorded};
 use crate::sample::Metric;
 use crate::state::{self, State};
@@ -268,7 +268,7 @@ impl Poll<'_> {
             available_memory: self.readings.memory.available,
             free_disk,
             total_disk,
-            cpu_pressure: if wanted { cpu_pressure(self.cx) } else { None },
+            cpu_pressure: if wanted { cpu_pressure(&self.cx.proc, &self.cx.cgroups, self.process.pid) } else { None },
             clock_stepped_back_ms: None,
         })
     }
@@ -285,15 +285,6 @@ impl Poll<'_> {
             },
         );
     }
-}
-
-// `some avg10=1.23 …` of /proc/pressure/cpu; a kernel without PSI has no such guard.
-fn cpu_pressure(cx: &Context) -> Option<f64> {
-    let text = cx.proc.read("pressure/cpu").ok()?;
-    text.lines()
-        .find(|line| line.starts_with("some"))?
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("avg10=")?.parse().ok())
 }
 
 /// Runs the commands of `exec` triggers that are due and returns their answers. Each is claimed under the lock and run outside

@@ -127,11 +127,12 @@ impl Memory {
         if !wanted.available && !wanted.metrics.contains(&Metric::WorkingSet) {
             return;
         }
-        let working_set = cgroup.and_then(|group| group.working_set());
-        if let (Some(limit), Ok(used)) = (self.limit, &working_set) {
-            self.available = self.available.min(limit.saturating_sub(*used));
+        if wanted.available
+            && let Some(room) = cgroup.as_ref().ok().and_then(MemoryCgroup::available)
+        {
+            self.available = self.available.min(room);
         }
-        self.set(Metric::WorkingSet, working_set);
+        self.set(Metric::WorkingSet, cgroup.and_then(|group| group.working_set()));
     }
 
     fn read_host(&mut self, proc: &Proc) {

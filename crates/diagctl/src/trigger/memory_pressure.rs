@@ -52,7 +52,7 @@ impl MemoryPressure {
             Ok(found) => found,
             Err(why) => return Outcome::Unreadable(why),
         };
-        let whose = if scope == Scope::Cgroup { "cgroup" } else { "host" };
+        let whose = scope.name();
         let mut facts = Facts::default();
         let last = view.marks.get(path).filter(|last| view.now_ms > last.at && total as f64 >= last.value);
         let Some(last) = last else {
