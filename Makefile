@@ -8,7 +8,7 @@ export RUBY
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 
-.PHONY: build deps demo test lint unit e2e bench bench-idle bench-sidekiq bench-put bench-capture clean help
+.PHONY: build deps demo test lint unit e2e kernel bench bench-idle bench-sidekiq bench-put bench-capture clean help
 
 # One static program: it runs in any image, and starts a third faster, which is most of what a poll costs. Cargo links build
 # scripts with the same flags unless a target is named. The last flag is for the link alone: code keeps the level that it was
@@ -42,6 +42,11 @@ unit:
 e2e:
 	$(RUBY) tests/e2e/all.rb $(E2E)
 
+# Real cgroup v2, on a machine that qemu emulates: make kernel KERNEL="-n /oom/". Root builds the image once. Not part of
+# `make test`: it takes minutes, as long as ten on a busy machine.
+kernel: build
+	tests/kernel/run $(KERNEL)
+
 # Write benches/results/. make bench-capture SIZES=0.3 ROUNDS=1 is a quick look.
 bench: bench-idle bench-sidekiq bench-put bench-capture
 
@@ -66,6 +71,7 @@ help:
 	@echo "make demo    a real Puma cluster collects its own heap dumps, in under two minutes"
 	@echo "make test    formatting, lints, unit tests in Rust and Ruby, end-to-end tests with a real Puma"
 	@echo "make lint | unit | e2e   the parts of make test"
+	@echo "make kernel  what reads cgroup v2, tested on a real kernel under qemu; takes minutes, and root the first time"
 	@echo "make bench   what polls, the Sidekiq middleware, compression and captures cost; writes benches/results, takes a quarter of an hour"
 	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture   the parts of make bench"
 	@echo "make clean   remove what cargo built"

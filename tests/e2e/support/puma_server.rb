@@ -12,20 +12,23 @@ module E2E
     attr_reader :pid, :port, :log_path, :root
 
     # first: the lines at the head of puma.rb. initializer: Ruby that runs while the application is loaded.
-    # config_flag: false leaves puma.rb to be found as config/puma.rb. plugin: false leaves diagctl out.
-    def initialize(root, env:, workers: 0, preload: true, port: 0, first: "", initializer: "", config_flag: true, plugin: true)
+    # config_flag: false leaves puma.rb to be found as config/puma.rb. plugin: false leaves diagctl out. wrapper: a command
+    # that becomes Puma at its end.
+    def initialize(root, env:, workers: 0, preload: true, port: 0, first: "", initializer: "", config_flag: true, plugin: true,
+      wrapper: [])
       @root = root
       @env = env.merge("RUBYLIB" => LOAD_PATH)
       @log_path = File.join(root, "puma.log")
       @port = port
       write("config/puma.rb", puma_rb(workers, preload, first, plugin))
       write("config.ru", "#{initializer}\nrequire #{File.join(ROOT, 'demo/app').inspect}\nrun GrowingApp.new\n")
+      @wrapper = wrapper
       @flags = config_flag ? ["-C", File.join(root, "config/puma.rb")] : []
     end
 
     def start(deadline: 60)
       @log_start = File.exist?(@log_path) ? File.size(@log_path) : 0
-      @pid = Process.spawn(@env, *COMMAND, *@flags, chdir: @root, in: :close, %i[out err] => [@log_path, "a"],
+      @pid = Process.spawn(@env, *@wrapper, *COMMAND, *@flags, chdir: @root, in: :close, %i[out err] => [@log_path, "a"],
                            unsetenv_others: true, pgroup: true)
       E2E.wait_until("Puma serves", deadline: deadline, tell: method(:log)) do
         raise "Puma ended\n#{log}" unless Processes.alive?(@pid)

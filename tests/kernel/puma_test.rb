@@ -1,0 +1,85 @@
+# frozen_string_literal: true
+
+require_relative "support"
+
+# A real Puma cluster in a memory cgroup, as in a container with a limit.
+class PumaInCgroupTest < Guest::Case
+  MIB = Guest::MIB
+  # Emulated processors take their time.
+  PATIENCE = 300
+
+  def test_a_leak_is_dumped_before_the_limit_and_no_request_fails
+    group = leaf("memory.max" => 512 * MIB)
+    configure(rule("near-the-limit", 'memory_usage = { of = "cgroup", above = "30%" }', %w[cgroup heap_dump], ONCE), guards: "memory_headroom = 1.0")
+    server = puma_in(group)
+    assert_operator group.working_set, :<, 0.3 * 512 * MIB, "idle, it is to be below the level"
+    traffic = E2E::Traffic.new(server, clients: 2, pause: 0.2)
+    4.times { server.get("/grow?mb=25", timeout: PATIENCE) }
+    capture = wait_for_captures(server, deadline: PATIENCE).first
+    assert_equal 0, traffic.stop.failed
+    assert_operator traffic.served, :>, 0
+    assert_equal "near-the-limit", capture.fetch("rule")
+    assert_match(/cgroup_working_set [\d.]+ MiB is above 30% \(153.6 MiB\)/, capture.fetch("reason"))
+    assert_heap_dump(capture.fetch("id"))
+    assert_equal 0, group.events.fetch("oom")
+    puts "\nleak: #{capture['reason']}; cost #{meta(capture['id'])['cost']}; served #{traffic.served}"
+  end
+
+  # The dumper has oom_score_adj 1000: when the group hits its limit, the kernel takes it first.
+  def test_at_the_limit_the_kernel_kills_the_dumper_and_the_worker_lives
+    group = leaf("memory.max" => 512 * MIB)
+    configure("", guards: "memory_headroom = 0.1")
+    server = puma_in(group)
+    server.get("/grow?mb=40", timeout: PATIENCE)
+    workers = server.workers
+    diagctl!("request", "heap_dump", "--reason", "a dump at the limit")
+    during_a_dump do |dumper, _put|
+      assert_equal "1000", File.read("/proc/#{dumper}/oom_score_adj").strip
+      squeeze(group)
+      wait_until("the kernel killed the dumper") { !E2E::Processes.alive?(dumper) }
+    end
+    assert_equal workers, server.workers, "a worker was killed"
+    assert server.get("/", timeout: PATIENCE)
+    wait_until("the log tells the death", deadline: PATIENCE, tell: server.method(:log)) { server.diagctl_lines.any? { |line| line.include?("signal") } }
+    puts "\n", server.diagctl_lines, diagctl("status", "--explain").out
+    assert_empty captures
+    diagctl!("request", "heap_dump", "--reason", "a second one")
+    assert_heap_dump(wait_for_captures(server, deadline: PATIENCE).first.fetch("id"))
+    assert_nothing_staged
+  end
+
+  # Kubernetes sets memory.oom.group for containers on cgroup v2: then whoever is over the limit takes all with it.
+  def test_with_oom_group_a_dump_at_the_limit_ends_everything_in_the_group
+    group = leaf("memory.max" => 512 * MIB, "memory.oom.group" => 1)
+    configure("", guards: "memory_headroom = 0.1")
+    server = puma_in(group)
+    diagctl!("request", "heap_dump", "--reason", "a dump at the limit")
+    during_a_dump { squeeze(group) }
+    wait_until("the kernel killed the whole group") { group["cgroup.procs"].empty? }
+    assert_equal 1, group.events.fetch("oom_group_kill")
+    refute E2E::Processes.alive?(server.pid)
+    assert_empty captures
+    assert_match(/^lease +free/, diagctl!("status").out)
+
+    diagctl!("request", "heap_dump", "--reason", "a second one")
+    server = puma_in(group)
+    assert_heap_dump(wait_for_captures(server, deadline: PATIENCE).first.fetch("id"))
+    assert_nothing_staged
+  end
+
+  private
+
+  def puma_in(group) = E2E::PumaServer.new(@root, env: env, workers: 2, wrapper: group.enter).start(deadline: PATIENCE)
+
+  # Takes the limit down, a megabyte at a time, until the kernel has to kill; then it is as it was.
+  def squeeze(group)
+    before = group["memory.max"]
+    kills = group.events.fetch("oom_kill")
+    wait_until("the limit is hit", every: 0) do
+      group["memory.max"] = group["memory.current"].to_i - MIB
+      group.events.fetch("oom_kill") > kills
+    end
+  ensure
+    group["memory.max"] = before
+  end
+end

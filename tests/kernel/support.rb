@@ -1,0 +1,139 @@
+# frozen_string_literal: true
+
+require_relative "../e2e/support/e2e"
+
+# What tests on a real kernel with cgroup v2 need besides those of tests/e2e. They run as root, alone on their machine.
+module Guest
+  abort "run it with make kernel: it makes cgroups of its own on a machine of its own" unless Process.pid < 1000 && File.exist?("/diagctl/arguments")
+  MIB = 1 << 20
+
+  # A cgroup that the kernel made.
+  class Cgroup
+    MOUNT = "/sys/fs/cgroup"
+
+    attr_reader :dir
+
+    # controllers: what groups beneath it have.
+    def initialize(dir, controllers: nil, **settings)
+      @dir = dir
+      Dir.mkdir(dir)
+      self["cgroup.subtree_control"] = controllers if controllers
+      settings.each { |file, value| self[file] = value }
+    end
+
+    # A group beneath; processes live in the leaves.
+    def child(name, **settings) = Cgroup.new(File.join(@dir, name), **settings)
+
+    def [](file) = File.read(File.join(@dir, file)).strip
+
+    def []=(file, value)
+      File.write(File.join(@dir, file), value.to_s)
+    end
+
+    def events = self["memory.events"].lines.to_h { |line| line.split.then { |key, value| [key, value.to_i] } }
+
+    def working_set = self["memory.current"].to_i - self["memory.stat"][/^inactive_file (\d+)/, 1].to_i
+
+    # A command that joins and then becomes what follows it.
+    def enter = ["/bin/sh", "-c", "echo $$ > #{@dir}/cgroup.procs && exec \"$@\"", "sh"]
+
+    def remove
+      self["cgroup.kill"] = 1
+      E2E.wait_until("#{@dir} is empty") do
+        E2E::Processes.reap
+        self["cgroup.events"].include?("populated 0")
+      end
+      Dir.glob("#{@dir}/**/").sort.reverse_each { |dir| Dir.rmdir(dir) }
+    end
+  end
+
+  # A Ruby process in a cgroup that does as it is told, a line of Ruby at a time.
+  class Worker
+    attr_reader :pid
+
+    PROGRAM = <<~RUBY
+      $stdout.sync = true
+      $kept = []
+      while (line = $stdin.gets)
+        eval(line)
+        puts "done"
+      end
+    RUBY
+
+    def initialize(env, wrapper)
+      reader, @stdin = IO.pipe
+      @answers, writer = IO.pipe
+      libs = E2E::PumaServer::LOAD_PATH
+      @pid = Process.spawn(env.merge("RUBYLIB" => libs), *wrapper, RbConfig.ruby, "-e", PROGRAM, in: reader, out: writer, unsetenv_others: true)
+      [reader, writer].each(&:close)
+      run("nil")
+    end
+
+    # Returns when it is done.
+    def run(line)
+      @stdin.puts(line)
+      answer = @answers.gets
+      raise "the worker ended while it did: #{line}" unless answer == "done\n"
+    end
+
+    # Anonymous memory that is really there.
+    def grow(megabytes) = run("$kept << 'x' * (#{megabytes} << 20)")
+
+    # Page cache: a file that is written to the disk and read back.
+    def read_file(path, megabytes)
+      run("system('dd', 'if=/dev/zero', 'of=#{path}', 'bs=1M', 'count=#{megabytes}', 'conv=fsync', err: File::NULL) or raise") unless File.exist?(path)
+      run("system('dd', 'if=#{path}', 'of=/dev/null', 'bs=1M', err: File::NULL) or raise")
+    end
+  end
+
+  # One test: cgroups of its own, which are gone at its end with all that was in them.
+  class Case < E2E::Case
+    ONCE = 'limits = { max_count = 1, window = "1h" }'
+
+    def setup
+      super
+      @groups = []
+    end
+
+    def teardown
+      super
+    ensure
+      @groups.each(&:remove)
+    end
+
+    # A group for processes.
+    def leaf(**settings)
+      Cgroup.new(File.join(Cgroup::MOUNT, "test#{@groups.size}-#{name.delete_prefix('test_')[0, 40]}"), **settings).tap { |group| @groups << group }
+    end
+
+    # A group for groups.
+    def slice(controllers: "+memory +cpu +pids", **settings) = leaf(controllers: controllers, **settings)
+
+    def worker(group, wrapper: []) = Worker.new(env, group.enter + wrapper)
+
+    # One poll of that process; a grant is stored at once. Its answer.
+    def poll(process)
+      dumper = holder
+      dumper.acquire(pid: process.pid)
+      return dumper.answer unless dumper.granted?
+
+      dumper.answer.fetch("reports").each { |report| dumper.put(report.fetch("name"), "{}") }
+      result = dumper.finalize
+      assert result.ok?, result
+      dumper.answer
+    ensure
+      dumper.close
+    end
+
+    def poll_until_granted(process, what, deadline: 120)
+      answer = nil
+      wait_until(what, deadline: deadline, every: 0.3, tell: -> { "#{answer}\n#{diagctl('status', '--explain')}" }) do
+        yield if block_given?
+        answer = poll(process)
+        answer if answer.fetch("verdict") == "granted"
+      end
+    end
+
+    def refute_granted(answer) = refute_equal("granted", answer.fetch("verdict"), answer)
+  end
+end
