@@ -104,6 +104,11 @@ module Sandbox
     value
   end
 
+  # It ended, and somebody collected its status.
+  def assert_reaped(pid)
+    assert_raises(Errno::ECHILD, "child #{pid} is still there") { Process.wait(pid, Process::WNOHANG) }
+  end
+
   # Whether a stranger gets the lease.
   def lease_free?
     File.open(File.join(@store, "lease.lock"), "r+") { |file| file.flock(File::LOCK_EX | File::LOCK_NB) == 0 }

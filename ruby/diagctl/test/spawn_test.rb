@@ -37,26 +37,48 @@ module SpawnBehaviour
 
   def test_a_hanging_program_is_killed_and_reaped
     started = Diagctl::Clock.now
-    spawn = Diagctl::Spawn.new([binary("exec sleep 60"), "--dir", @store, "acquire"])
-    outcome = spawn.finish(timeout: 0.3)
+    pid, outcome = hanging { |spawn| [spawn.pid, spawn.finish(timeout: 0.3)] }
     assert_equal :timeout, outcome.kind
     assert_operator Diagctl::Clock.now - started, :<, 3
-    assert_raises(Errno::ECHILD) { Process.wait(spawn.pid) }
+    assert_reaped(pid)
     assert_match(/`diagctl acquire` did not end within 0.3 s and was killed/, outcome.describe("acquire"))
   end
 
+  def hanging(&block)
+    Diagctl::Spawn.open([binary("exec sleep 60"), "--dir", @store, "acquire"], &block)
+  end
+
   def test_a_thread_that_is_ended_in_a_wait_takes_its_program_along
-    spawn = Diagctl::Spawn.new([binary("exec sleep 60"), "--dir", @store, "acquire"])
-    thread = Thread.new { spawn.finish(timeout: 30) }
-    eventually("it waits") { thread.stop? }
+    pid = nil
+    thread = Thread.new { hanging { |spawn| (pid = spawn.pid) && spawn.finish(timeout: 30) } }
+    eventually("it waits") { pid && thread.stop? }
     thread.kill.join
-    assert_raises(Errno::ECHILD) { Process.wait(spawn.pid) }
+    assert_reaped(pid)
+  end
+
+  # The window is narrow: the program runs, and its pid is known to nobody yet.
+  def test_a_thread_that_is_ended_while_it_starts_a_program_takes_it_along
+    pid = nil
+    slow = Class.new(Diagctl::Spawn) do
+      define_method(:launch) do |*arguments|
+        pid = super(*arguments)
+        sleep 0.01 until Thread.pending_interrupt?
+        pid
+      end
+    end
+    path = binary("exec sleep 60")
+    thread = Thread.new { slow.open([path, "--dir", @store, "acquire"]) { flunk("its thread was told to end") } }
+    eventually("it runs") { pid }
+    thread.kill.join
+    assert_reaped(pid)
   end
 
   def test_a_time_limit_of_the_hosts_takes_the_program_along
-    spawn = Diagctl::Spawn.new([binary("exec sleep 60"), "--dir", @store, "acquire"])
-    assert_raises(Timeout::Error) { Timeout.timeout(0.2) { spawn.finish(timeout: 30) } }
-    assert_raises(Errno::ECHILD) { Process.wait(spawn.pid) }
+    pid = nil
+    assert_raises(Timeout::Error) do
+      Timeout.timeout(0.2) { hanging { |spawn| (pid = spawn.pid) && spawn.finish(timeout: 30) } }
+    end
+    assert_reaped(pid)
   end
 
   def test_a_grandchild_that_keeps_the_pipes_does_not_hold_us
@@ -111,9 +133,10 @@ module SpawnBehaviour
   end
 
   def test_a_status_taken_by_the_host_is_not_an_endless_wait
-    spawn = Diagctl::Spawn.new([binary("echo answer"), "--dir", @store, "acquire"])
-    Process.wait(spawn.pid)
-    outcome = spawn.finish(timeout: 5)
+    outcome = Diagctl::Spawn.open([binary("echo answer"), "--dir", @store, "acquire"]) do |spawn|
+      Process.wait(spawn.pid)
+      spawn.finish(timeout: 5)
+    end
     assert_equal [:unknown, nil, "answer\n"], outcome.to_a.first(3)
   end
 end
@@ -189,9 +212,14 @@ class SpawnAtExitTest < Minitest::Test
   # It has the objects, but neither the thread nor the child.
   def test_a_forked_process_that_exits_leaves_its_parents_acquire_alone
     out, = ruby(<<~RUBY)
-      spawn = Diagctl::Spawn.new([#{binary("sleep 1; echo whole").dump}, "--dir", #{@store.dump}, "acquire"])
-      thread = Thread.new { spawn.finish(timeout: 30) }
-      Thread.pass until thread.stop?
+      waits = false
+      thread = Thread.new do
+        Diagctl::Spawn.open([#{binary("sleep 1; echo whole").dump}, "--dir", #{@store.dump}, "acquire"]) do |spawn|
+          waits = true
+          spawn.finish(timeout: 30)
+        end
+      end
+      Thread.pass until waits && thread.stop?
       2.times { Process.wait(fork { exit }) }
       p thread.value.to_a
     RUBY

@@ -123,12 +123,8 @@ module Diagctl
     def dump(answer, lease, costs)
       started = Clock.now
       dump = Dump.new(client: @client, reports: @adapters.reports, config: @config, versions: @adapters.versions)
-      result = dump.perform(answer, lease, costs)
-      if result.is_a?(Child)
-        @child = result
-      else
-        report_end(answer.capture, answer.rule, Clock.now - started, result)
-      end
+      outcome = dump.perform(answer, lease, costs) { |child| @child = child }
+      report_end(answer.capture, answer.rule, Clock.now - started, outcome) if outcome
     end
 
     def report_end(capture, rule, seconds, outcome)

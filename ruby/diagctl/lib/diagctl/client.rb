@@ -32,9 +32,9 @@ module Diagctl
       outcome.describe("put") unless outcome.success?
     end
 
-    # @return [Spawn] whose stdin takes the report
-    def begin_put(lease, capture, report)
-      Spawn.new(argv("put", capture, report), lease: lease.io, stdin: true)
+    # @yieldparam put [Spawn] whose stdin takes the report
+    def open_put(lease, capture, report, &block)
+      Spawn.open(argv("put", capture, report), lease: lease.io, stdin: true, &block)
     end
 
     # @return [Spawn::Outcome]

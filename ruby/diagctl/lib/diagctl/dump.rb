@@ -18,9 +18,10 @@ module Diagctl
     end
 
     # @param costs [Hash{String=>Numeric}] what the poll has cost already
-    # @return [Child, Spawn::Outcome] a dumper to reap, or how finalize ended
+    # @yieldparam child [Child] a dumper to reap
+    # @return [Spawn::Outcome, nil] how finalize ended; nil where a dumper goes on
     # @raise [Problem] the grant could not be used and was given back
-    def perform(answer, lease, costs = {})
+    def perform(answer, lease, costs = {}, &forked)
       inline = Inline.new(@reports, budget: @config.inline_budget)
       snapshots, orders = answer.reports.partition { |order| order.producer == "snapshot" }
       inline_ms = inline.collect(orders)
@@ -31,7 +32,7 @@ module Diagctl
 
       if snapshots.empty? then finish(produce, inline.collected)
       elsif answer.snapshot == "in_process" then in_process(produce, inline.collected, snapshots, answer)
-      else fork_dumper(produce, inline.collected, snapshots, answer, lease)
+      else fork_dumper(produce, inline.collected, snapshots, answer, lease, &forked)
       end
     rescue SystemCallError, NoMemoryError => e
       give_back(answer, lease, e)
@@ -51,24 +52,28 @@ module Diagctl
       produce.finalize
     end
 
-    def fork_dumper(produce, collected, snapshots, answer, lease)
-      log = Libc.memory_file("diagctl")
-      fork_time, told = IO.pipe
-      worker = Process.pid
-      started = Clock.now
-      pid = ForkGuard.raw_fork
-      Snapshot.new(produce, lease, log, fork_time, worker, answer.deadline).run(collected, snapshots) if pid.zero?
+    # Shielded to the end: a thread that is ended after the fork would leave a dumper that nobody reaps.
+    def fork_dumper(produce, collected, snapshots, answer, lease, &forked)
+      Thread.handle_interrupt(Object => :never) do
+        log = Libc.memory_file("diagctl")
+        fork_time, told = IO.pipe
+        worker = Process.pid
+        started = Clock.now
+        pid = ForkGuard.raw_fork
+        Snapshot.new(produce, lease, log, fork_time, worker, answer.deadline).run(collected, snapshots) if pid.zero?
 
-      fork_ms = Clock.ms(Clock.now - started)
-      lease.close
-      # Only the worker can tell how long it stood still, and only after it forked. It fits into the pipe's buffer.
-      told.write_nonblock(fork_ms.to_s, exception: false)
-      Child.new(pid, answer, log, Clock.now + answer.deadline + GRACE)
-    rescue SystemCallError, NoMemoryError
-      log&.close
-      raise
-    ensure
-      [fork_time, told].compact.each(&:close)
+        fork_ms = Clock.ms(Clock.now - started)
+        forked.call(Child.new(pid, answer, log, Clock.now + answer.deadline + GRACE))
+        lease.close
+        # Only the worker can tell how long it stood still, and only after it forked. It fits into the pipe's buffer.
+        told.write_nonblock(fork_ms.to_s, exception: false)
+        nil
+      rescue SystemCallError, NoMemoryError
+        log&.close if pid.nil?
+        raise
+      ensure
+        [fork_time, told].compact.each(&:close)
+      end
     end
 
     def give_back(answer, lease, error)

@@ -31,19 +31,14 @@ module Diagctl
     #   alarm already ends this process
     def stream(order, deadline: nil)
       report = @reports.fetch(order.name)
-      put = @client.begin_put(@lease, @capture, order.name)
-      watchdog = deadline && watch(put, deadline)
-      trouble = write(report, put.stdin, order.options)
-      watchdog&.kill
-      outcome = put.finish(timeout: deadline || Snapshot::PUT_TIMEOUT)
-      # What put says is the cause when both failed: here it is only a broken pipe.
-      @failed[order.name] = outcome.success? ? trouble : outcome.describe("put") if trouble || !outcome.success?
+      @client.open_put(@lease, @capture, order.name) do |put|
+        trouble = guarded(put, deadline) { write(report, put.stdin, order.options) }
+        outcome = put.finish(timeout: deadline || Snapshot::PUT_TIMEOUT)
+        # What put says is the cause when both failed: here it is only a broken pipe.
+        @failed[order.name] = outcome.success? ? trouble : outcome.describe("put") if trouble || !outcome.success?
+      end
     rescue Unavailable, SystemCallError => e
       @failed[order.name] = e.message
-    ensure
-      # Where this thread was ended in the middle of the report.
-      watchdog&.kill
-      put&.kill
     end
 
     # @return [Spawn::Outcome]
@@ -70,8 +65,11 @@ module Diagctl
       e.is_a?(Unavailable) ? e.message : "#{e.class}: #{e.message}"
     end
 
-    def watch(put, deadline)
-      Thread.new do
+    # A put that no longer reads would hold this thread in its write for ever.
+    def guarded(put, deadline)
+      return yield if deadline.nil?
+
+      watchdog = Thread.new do
         Thread.current.name = "diagctl watchdog"
         Thread.current.report_on_exception = false
         Thread.current.thread_variable_set(:fork_safe, true)
@@ -79,6 +77,11 @@ module Diagctl
         Process.kill(:KILL, put.pid)
       rescue SystemCallError
         nil
+      end
+      begin
+        yield
+      ensure
+        watchdog.kill
       end
     end
   end

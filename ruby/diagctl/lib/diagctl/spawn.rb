@@ -41,16 +41,32 @@ module Diagctl
 
     # @return [Outcome] never raises for a failure of the program
     def self.run(argv, timeout:, lease: nil, input: nil)
-      spawn = new(argv, lease: lease, stdin: !input.nil?)
-      spawn.finish(timeout: timeout, input: input)
+      self.open(argv, lease: lease, stdin: !input.nil?) { |spawn| spawn.finish(timeout: timeout, input: input) }
     rescue SystemCallError => e
       Outcome.new(:missing, nil, "", e.message)
+    end
+
+    # A program never outlives the block, however that is left. A thread may be ended at any moment (by the exit of its
+    # process, by a Timeout of the host's), also between the start of the program and the assignment of its pid: so
+    # both are shielded, and what the host shields itself stays as it is in between.
+    #
+    # Ruby runs the `ensure` of every thread at exit, and only in the process that has the thread: a forked one never
+    # gets there.
+    #
+    # @yieldparam spawn [Spawn]
+    # @raise [SystemCallError] the program could not be started
+    def self.open(argv, **options)
+      spawn = nil
+      Thread.handle_interrupt(Object => :never) { spawn = new(argv, **options) }
+      yield spawn
+    ensure
+      Thread.handle_interrupt(Object => :never) { spawn&.close }
     end
 
     # @return [IO, nil] the write end of the child's stdin
     attr_reader :stdin, :pid
 
-    # @raise [SystemCallError] the program could not be started
+    # @api private use `open`
     def initialize(argv, lease: nil, stdin: false)
       @reaped = false
       @status = nil
@@ -74,9 +90,7 @@ module Diagctl
       theirs.each(&:close)
     end
 
-    # Feeds, drains and reaps the child. A thread that is ended in here (by the exit of its process, by a Timeout of the
-    # host's) takes the child along: Ruby runs the `ensure` of every thread at exit, and only in the process that has
-    # the thread, so that a forked one never gets here.
+    # Feeds, drains and reaps the child.
     #
     # @return [Outcome]
     def finish(timeout:, input: nil)
@@ -96,7 +110,9 @@ module Diagctl
       end
       exchange(0) if verdict.nil?
       outcome(verdict, timeout)
-    ensure
+    end
+
+    def close
       kill
       [@stdin, @stdout, @stderr].compact.each(&:close)
     end

@@ -1,0 +1,86 @@
+# frozen_string_literal: true
+
+require_relative "helper"
+
+# What the forked dumper holds, looked at from outside while it runs.
+class ChildHygieneTest < Minitest::Test
+  include Sandbox
+
+  def teardown
+    eventually("the dumper ends", 15) { !@agent.busy? } if @agent
+    super
+  end
+
+  def with_dump(put: 'sleep 1; cat >/dev/null')
+    @agent = agent(granting_binary(reports: { "heap_dump" => "snapshot" }, put: put))
+    @agent.poll
+    eventually("put runs") { calls("put").any? }
+    yield @agent.child.pid
+  end
+
+  def test_a_client_gets_its_end_of_file_and_the_port_is_free_while_the_dump_runs
+    client, server = UNIXSocket.pair
+    # As a C extension may open it.
+    server.close_on_exec = false
+    listener = TCPServer.new("127.0.0.1", 0)
+    port = listener.addr[1]
+    pipe_out, pipe_in = IO.pipe
+    with_dump do |pid|
+      server.close
+      listener.close
+      pipe_in.close
+      assert IO.select([client], nil, nil, 0.5), "end of file for the client"
+      assert_nil client.read(1)
+      assert IO.select([pipe_out], nil, nil, 0.5), "end of file for the reader of a pipe"
+      TCPServer.new("127.0.0.1", port).close
+      assert_nil Process.wait(pid, Process::WNOHANG), "the dump still runs"
+    end
+  ensure
+    [client, pipe_out].compact.each(&:close)
+  end
+
+  def test_it_holds_the_lease_its_pipes_and_what_the_vm_reserves_only
+    skip "another user's /proc" unless Process.euid.zero?
+
+    with_dump do |pid|
+      open = Dir.children("/proc/#{pid}/fd").to_h { |fd| [fd.to_i, File.readlink("/proc/#{pid}/fd/#{fd}")] }
+      assert_equal ["/dev/null", "/dev/null", "/memfd:diagctl (deleted)"], open.values_at(0, 1, 2)
+      assert_includes open.values, File.join(@store, "lease.lock")
+      others = open.reject { |fd, target| fd < 3 || target.match?(/\Apipe:|\Aanon_inode:|lease\.lock\z/) }
+      assert_empty others
+    end
+  end
+
+  def test_it_is_first_to_be_killed_nice_in_its_own_group_and_without_the_workers_traps
+    Signal.trap("USR1") {}
+    with_dump do |pid|
+      assert_equal "1000\n", File.read("/proc/#{pid}/oom_score_adj")
+      assert_equal 19, Process.getpriority(Process::PRIO_PROCESS, pid)
+      assert_equal pid, Process.getpgid(pid)
+      assert_match(/diagctl: dumping #{Process.pid}/, File.read("/proc/#{pid}/cmdline"))
+      caught = File.read("/proc/#{pid}/status")[/^SigCgt:\s+(\h+)/, 1].to_i(16)
+      %w[USR1 TERM INT ALRM HUP].each do |name|
+        assert_equal 0, caught & (1 << (Signal.list[name] - 1)), "SIG#{name} is still caught"
+      end
+    end
+  ensure
+    Signal.trap("USR1", "DEFAULT")
+  end
+
+  def test_it_runs_no_code_of_the_application_on_its_way_out
+    path = granting_binary(reports: { "heap_dump" => "snapshot" }, put: "cat >/dev/null; exit 1")
+    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })
+      Diagctl.configure { |c| c.first_poll_within = 60 }
+      at_exit { puts "at_exit \#{Process.pid == #{"$worker"}}" }
+      $worker = Process.pid
+      Diagctl.start
+      begin
+        Diagctl.capture
+      ensure
+        puts "ensure \#{Process.pid == $worker}"
+      end
+      sleep 1
+    RUBY
+    assert_equal "ensure true\nat_exit true\n", out.lines.grep_v(/\[diagctl\]/).join
+  end
+end
