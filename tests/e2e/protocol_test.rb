@@ -79,6 +79,26 @@ class ProtocolTest < E2E::Case
     store_capture
   end
 
+  def test_worker_of_a_dead_dumper_gives_its_grant_up_on_another_description
+    dumper = granted("gc_stat")
+    heir = holder
+    refused = heir.abort("it lives", id: dumper.capture)
+    assert_equal 1, refused.status
+    assert_match(/its dumper still holds the lease/, refused.err)
+    dumper.close
+    assert heir.abort("the dumper was killed", id: dumper.capture).ok?
+    assert_nothing_staged
+    assert_match(/aborted .*#{dumper.capture}.*the dumper was killed/, diagctl!("status", "--explain").out)
+    assert_match(/^lease +free$/, diagctl!("status").out)
+
+    # Once is enough, and the lease of another grant is not touched.
+    assert_equal 1, heir.abort("again", id: dumper.capture).status
+    other = granted("gc_stat")
+    assert_match(/the lease has passed on to capture #{other.capture}/, heir.abort("late", id: dumper.capture).err)
+    assert other.put("gc_stat", "{}").ok?
+    assert other.finalize.ok?
+  end
+
   def test_second_description_is_told_busy
     first = granted("gc_stat")
     diagctl!("request", "gc_stat", "--reason", "one more")

@@ -5,35 +5,6 @@ require_relative "support/e2e"
 # Signals other than timers and memory levels, where the real kernel and real processes give them. Their evaluation is tested
 # in tables beside the code.
 class SignalsTest < E2E::Case
-  # A process that is no web server: it starts diagctl and does as it is told, a line of Ruby at a time.
-  class Script
-    def initialize(root, env, wrapper: [], role: "script")
-      @log = File.join(root, "script.log")
-      program = <<~RUBY
-        require "diagctl"
-        Diagctl.configure { |c| c.gauge("queue.depth") { $depth } ; c.first_poll_within = 0.01 }
-        $depth = 0
-        Diagctl.start(role: #{role.inspect}, name: "one") or abort "not started"
-        while (line = $stdin.gets)
-          eval(line)
-        end
-      RUBY
-      path = File.join(root, "script.rb")
-      File.write(path, program)
-      reader, @stdin = IO.pipe
-      libs = E2E::PumaServer::LOAD_PATH
-      @pid = Process.spawn(env.merge("RUBYLIB" => libs), *wrapper, RbConfig.ruby, path, in: reader,
-                           %i[out err] => [@log, "a"], unsetenv_others: true)
-      reader.close
-    end
-
-    attr_reader :pid
-
-    def run(line) = @stdin.puts(line)
-
-    def log = File.exist?(@log) ? File.read(@log) : ""
-  end
-
   def test_a_gauge_and_an_event_of_the_application_fire_their_rules
     configure(rule("deep", 'gauge = { name = "queue.depth", above = 10 }', ["gc_stat"], 'limits = { cooldown = "1h" }') +
               rule("named", 'event = { name = "cache_overflow" }', ["threads"]))
@@ -138,7 +109,7 @@ class SignalsTest < E2E::Case
   end
 
   def test_the_kernel_counts_a_hit_limit_and_a_stall_in_a_real_cgroup
-    cgroup = MemoryCgroup.make(64 << 20) or skip("no memory cgroup can be made here: #{MemoryCgroup.why}")
+    cgroup = memory_cgroup(64 << 20)
     configure(rule("hit", 'memory_event = { events = ["max"] }', ["cgroup"], 'limits = { max_count = 1, window = "1h" }') +
               rule("stalled", 'memory_pressure = { above = "0%" }', ["system"], 'limits = { max_count = 1, window = "1h" }') +
               rule("share", 'memory_usage = { of = "cgroup", above = "5%" }', ["smaps_rollup"], 'limits = { max_count = 1, window = "1h" }'))
@@ -203,6 +174,7 @@ class SignalsTest < E2E::Case
     assert_equal 1, bad.status
     assert_match(/samples.jsonl, line 1: not a sample/, bad.err)
   end
+<<<<<<< HEAD
 
   private
 
@@ -256,4 +228,6 @@ class SignalsTest < E2E::Case
 
     def remove = Dir.rmdir(@dir)
   end
+=======
+>>>>>>> bc945e0 (A dump is given up when memory runs short, and its parent kills by a handle of its own)
 end

@@ -82,14 +82,24 @@ impl MemoryCgroup {
         self.limited().map(|(_, group)| group)
     }
 
-    /// What can still be used before this group or one above is at its limit, or where the kernel throttles it (`memory.high`).
-    pub fn available(&self) -> Option<u64> {
-        let room = |group| {
+    /// What this group and each above it have to stay below: the limit, or where the kernel throttles (`memory.high`).
+    pub fn levels(&self) -> impl Iterator<Item = (&Path, u64)> {
+        self.groups().filter_map(|group| {
             let high = if self.v2 { number(group, "memory.high") } else { Err(String::new()) };
-            let level = [number(group, self.limit_file()), high].into_iter().flatten().filter(is_a_limit).min()?;
-            Some(level.saturating_sub(self.working_set_of(group).ok()?))
-        };
-        self.groups().filter_map(room).min()
+            let levels = [number(group, self.limit_file()), high].into_iter().flatten();
+            Some((group, levels.filter(is_a_limit).min()?))
+        })
+    }
+
+    /// What can still be used before a level has only its reserve left.
+    pub fn available(&self, reserve: fn(u64) -> u64) -> Option<u64> {
+        let room = |(group, level)| Some(u64::saturating_sub(level, self.working_set_of(group).ok()? + reserve(level)));
+        self.levels().filter_map(room).min()
+    }
+
+    /// Where the working set of a group is told: bytes in use, and the file and the key of what of it can be dropped.
+    pub fn working_set_files(&self, group: &Path) -> (PathBuf, PathBuf, &'static str) {
+        (group.join(self.current_file()), group.join("memory.stat"), self.droppable())
     }
 
     /// Whether it is of the unified hierarchy.
@@ -178,7 +188,7 @@ impl MemoryCgroup {
 
     fn working_set_of(&self, group: &Path) -> Result<u64, String> {
         let current = number(group, self.current_file())?;
-        let key = if self.v2 { "inactive_file" } else { "total_inactive_file" };
+        let key = self.droppable();
         let stat = read(&group.join("memory.stat"))?;
         let inactive = stat
             .lines()
@@ -189,6 +199,10 @@ impl MemoryCgroup {
 
     fn current_file(&self) -> &'static str {
         if self.v2 { "memory.current" } else { "memory.usage_in_bytes" }
+    }
+
+    fn droppable(&self) -> &'static str {
+        if self.v2 { "inactive_file" } else { "total_inactive_file" }
     }
 
     fn limit_file(&self) -> &'static str {
@@ -251,7 +265,7 @@ mod tests {
         ]);
         let proc = Proc::at(&dir.path().join("proc"));
         let group = CgroupRoot::at(&dir.path().join("cg")).memory_of(&proc, 9).unwrap();
-        assert_eq!((group.working_set(), group.limit(), group.available()), (Ok(850), Some(1000), Some(100)));
+        assert_eq!((group.working_set(), group.limit(), group.available(|_| 0)), (Ok(850), Some(1000), Some(100)));
         assert_eq!(group.limited_by(), Some(dir.path().join("cg/slice").as_path()));
         let events = group.events().unwrap();
         assert_eq!((events["max"], events["oom"], events["oom_kill"]), (4, 1, 1));
@@ -271,7 +285,7 @@ mod tests {
         ]);
         let (proc, root) = (Proc::at(&dir.path().join("proc")), CgroupRoot::at(&dir.path().join("cg")));
         let group = root.memory_of(&proc, 9).unwrap();
-        assert_eq!((group.working_set(), group.available(), group.events().unwrap()["max"]), (Ok(600), None, 4));
+        assert_eq!((group.working_set(), group.available(|_| 0), group.events().unwrap()["max"]), (Ok(600), None, 4));
         let group = root.memory_of(&proc, 8).unwrap();
         assert!(group.working_set().unwrap_err().contains("it is the root"));
         assert!(group.events().unwrap_err().contains("it is the root"));

@@ -14,7 +14,8 @@ const UNKNOWN_CAPTURE: u64 = 64 << 10;
 pub struct Figures {
     /// Resident set of the process to be dumped.
     pub rss: u64,
-    /// Memory that is free for a further process: of the cgroup's limit, or of the host.
+    /// Memory that is free for a further process: of the cgroup's limit or of the host, less the reserve below which a running
+    /// dump would be given up.
     pub available_memory: u64,
     /// Free space for us on the store's filesystem.
     pub free_disk: u64,
@@ -83,7 +84,7 @@ pub fn check(
         return refuse(
             "memory_headroom",
             format!(
-                "{} of memory are free, guards.memory_headroom wants {} ({} × {of} {})",
+                "{} of memory are free beyond the reserve, guards.memory_headroom wants {} ({} × {of} {})",
                 size(figures.available_memory),
                 size(required),
                 guards.memory_headroom,

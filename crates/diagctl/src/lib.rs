@@ -29,6 +29,7 @@ mod store;
 mod sys;
 mod trigger;
 mod units;
+mod watch;
 
 pub use cli::main;
 pub use sys::prepare;

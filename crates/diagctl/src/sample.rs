@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::{CgroupRoot, MemoryCgroup};
 use crate::proc::Proc;
 use crate::proc::figures;
+use crate::watch::reserve;
 
 /// A process that has not polled for this many intervals counts as gone.
 const STALE_INTERVALS: u64 = 3;
@@ -93,7 +94,8 @@ pub struct Memory {
     pub limit: Option<u64>,
     /// The host's memory.
     pub host_total: u64,
-    /// What a further process could use before the limit or the host is full; all there is where it was not read.
+    /// What a further process could use before only the reserve of the limit or the host is left; all there is where it was not
+    /// read.
     pub available: u64,
 }
 
@@ -128,7 +130,7 @@ impl Memory {
             return;
         }
         if wanted.available
-            && let Some(room) = cgroup.as_ref().ok().and_then(MemoryCgroup::available)
+            && let Some(room) = cgroup.as_ref().ok().and_then(|group| group.available(reserve))
         {
             self.available = self.available.min(room);
         }
@@ -136,17 +138,10 @@ impl Memory {
     }
 
     fn read_host(&mut self, proc: &Proc) {
-        let text = proc.read("meminfo").unwrap_or_default();
-        // Two of some fifty lines; the others are not looked at.
-        let figure = |key: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-            line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-                .map(|kilobytes| kilobytes * 1024)
-                .ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()))
-        };
-        self.host_total = figure("MemTotal").unwrap_or(0);
-        let available = figure("MemAvailable");
-        self.available = self.available.min(available.clone().unwrap_or(0));
+        let (total, available) = host_memory(proc);
+        self.host_total = total.unwrap_or(0);
+        let left = available.as_ref().map_or(0, |free| free.saturating_sub(reserve(self.host_total)));
+        self.available = self.available.min(left);
         self.set(Metric::HostUsed, available.map(|free| self.host_total.saturating_sub(free)));
     }
 
@@ -169,6 +164,18 @@ impl Memory {
             (_, Some(limit)) => limit.min(self.host_total),
         }
     }
+}
+
+/// `MemTotal` and `MemAvailable`: two of some fifty lines, the others are not looked at.
+pub fn host_memory(proc: &Proc) -> (Result<u64, String>, Result<u64, String>) {
+    let text = proc.read("meminfo").unwrap_or_default();
+    let figure = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+            .map(|kilobytes| kilobytes * 1024)
+            .ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()))
+    };
+    (figure("MemTotal"), figure("MemAvailable"))
 }
 
 fn private(proc: &Proc, pid: u32) -> Result<u64, String> {

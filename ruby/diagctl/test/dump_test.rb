@@ -51,9 +51,27 @@ class DumpTest < Minitest::Test
     assert_empty calls("finalize")
   end
 
+  # The store is told what the dead dumper cannot tell any more.
+  def test_a_dump_is_given_up_with_a_reason_when_memory_runs_short
+    used = File.join(@dir, "memory.current")
+    stat = File.join(@dir, "memory.stat")
+    File.write(used, "300000000\n")
+    File.write(stat, "anon 5\ninactive_file 1000\n")
+    limit = { of: "cgroup x", reserve: 50_000_000, limit: 400_000_000, used: used, stat: stat, droppable: "inactive_file" }
+    capture(reports: { "heap_dump" => "snapshot" }, put: "exec sleep 30", watch: [limit])
+    eventually("put runs") { calls("put").any? }
+    assert_predicate @agent, :busy?
+    File.write(used, "380000000\n")
+    eventually("given up") { !@agent.busy? }
+    why = "its dumper was killed, memory ran short: 19.1 MiB of cgroup x are free, a dump is given up below 47.7 MiB"
+    assert_includes @logger.lines, "capture #{CAPTURE} (r): #{why}"
+    assert_equal ["abort --lease-fd=3 #{CAPTURE} --reason=#{why}"], calls("abort")
+    assert lease_free?
+  end
+
   def test_a_dumper_that_outlives_its_alarm_is_killed_by_the_worker_with_its_put
     pid = fork { exec("sh", "-c", "trap '' ALRM TERM; sleep 30 & sleep 30", pgroup: true, close_others: true) }
-    answer = Struct.new(:capture, :rule).new("id", "r")
+    answer = Struct.new(:capture, :rule, :watch).new("id", "r", [])
     child = Diagctl::Child.new(pid, answer, nil, Diagctl::Clock.now + 0.5)
     eventually("its group") { Process.getpgid(pid) == pid && Dir["/proc/[0-9]*/stat"].count { |stat| group(stat) == pid } >= 3 }
     assert_nil child.reap

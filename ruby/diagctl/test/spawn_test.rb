@@ -41,7 +41,7 @@ module SpawnBehaviour
     assert_equal :timeout, outcome.kind
     assert_operator Diagctl::Clock.now - started, :<, 3
     assert_reaped(pid)
-    assert_match(/`diagctl acquire` did not end within 0.3 s and was killed/, outcome.describe("acquire"))
+    assert_match(/`diagctl acquire` did not end within 0.3 s and was killed/, outcome.describe("`diagctl acquire`"))
   end
 
   def hanging(&block)
@@ -89,7 +89,7 @@ module SpawnBehaviour
   end
 
   def test_death_by_signal_a_flood_and_a_missing_program_are_told_apart
-    assert_match(/was killed by SIGSEGV/, run_binary("kill -SEGV $$").describe("acquire"))
+    assert_match(/was killed by SIGSEGV/, run_binary("kill -SEGV $$").describe("it"))
     assert_equal :flooded, run_binary("exec yes").kind
     assert_equal :missing, Diagctl::Spawn.run(["/nonexistent/diagctl"], timeout: 1).kind
   end

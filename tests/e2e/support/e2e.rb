@@ -21,6 +21,8 @@ require_relative "sidekiq_server"
 require_relative "witness"
 require_relative "traffic"
 require_relative "lease_holder"
+require_relative "script"
+require_relative "memory_cgroup"
 require_relative "case"
 
 E2E::Processes.become_subreaper

@@ -21,6 +21,7 @@ use crate::readings::Readings;
 use crate::report::Producer;
 use crate::store::{Access, Store};
 use crate::trigger::is_application_name;
+use crate::watch::{self, Watch};
 
 /// From the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
@@ -71,6 +72,8 @@ struct Output<'a> {
     snapshot: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    watch: Vec<Watch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<&'a str>,
     retry_after: f64,
@@ -147,7 +150,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         lease.release()?;
     }
     match granted? {
-        Granted::Yes { plan, capture, retry_ms } => told(cx, &store, &plan, &capture, retry_ms),
+        Granted::Yes { plan, capture, retry_ms } => told(cx, &store, process.pid, &plan, &capture, retry_ms),
         Granted::No(answer, retry_ms) => {
             poll.note(&answer)?;
             refused(cx, &answer, retry_ms)
@@ -216,6 +219,7 @@ fn refused(cx: &Context, answer: &Answer, retry_ms: u64) -> Result<Done, Failure
         reports: None,
         snapshot: None,
         deadline: None,
+        watch: Vec::new(),
         warning: cx.loaded.broken.as_deref(),
         retry_after: seconds(retry_ms),
         poll_interval: seconds(cx.config().poll_ms()),
@@ -223,13 +227,15 @@ fn refused(cx: &Context, answer: &Answer, retry_ms: u64) -> Result<Done, Failure
     Ok(done.with_exit(Exit::NotGranted))
 }
 
-fn told(cx: &Context, store: &Store, plan: &Plan, capture: &str, retry_ms: u64) -> Result<Done, Failure> {
-    let reports = plan
+fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: &str, retry_ms: u64) -> Result<Done, Failure> {
+    let reports: Vec<ReportWanted<'_>> = plan
         .reports
         .iter()
         .map(|name| ReportWanted { name, producer: capture::producer(name), options: Map::new() })
         .filter(|report| report.producer != Producer::Native)
         .collect();
+    let forks = plan.snapshot == Snapshot::Fork && reports.iter().any(|r| r.producer == Producer::Snapshot);
+    let watch = if forks { watch::of(&cx.proc, &cx.cgroups, pid) } else { Vec::new() };
     Done::json(&Output {
         schema: 1,
         verdict: Verdict::Granted.name(),
@@ -245,6 +251,7 @@ fn told(cx: &Context, store: &Store, plan: &Plan, capture: &str, retry_ms: u64) 
             Snapshot::InProcess => "in_process",
         }),
         deadline: Some(cx.config().guards.deadline.as_secs_f64()),
+        watch,
         warning: cx.loaded.broken.as_deref(),
         retry_after: seconds(retry_ms.min(cx.config().poll_ms())),
         poll_interval: seconds(cx.config().poll_ms()),

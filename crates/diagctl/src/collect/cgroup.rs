@@ -17,7 +17,7 @@ pub fn collect(source: Source<'_>) -> Result<Value, String> {
         "path": group.dir,
         "working_set_bytes": group.working_set().ok(),
         "limit_bytes": group.limit(),
-        "available_bytes": group.available(),
+        "available_bytes": group.available(|_| 0),
         "limited_by": limited_by,
         "files": files(&group.dir),
         "limited_by_files": limited_by.filter(|dir| *dir != group.dir).map(files),

@@ -82,6 +82,13 @@ module Diagctl
       nil
     end
 
+    # A dumper that died told nobody. The next grant would clear away what it left without knowing why.
+    def tell_store(capture, reason)
+      Lease.open(@client.dir) { |lease| @client.abort(lease, capture, reason) }
+    rescue Problem => e
+      @log.warn(e.message)
+    end
+
     def take_turn(wait)
       limit = Clock.now + wait
       until @turn.try_lock
@@ -113,7 +120,7 @@ module Diagctl
     def read(outcome)
       answered = outcome.kind == :unknown ||
         (outcome.kind == :exited && [Answer::GRANTED, Answer::NOT_GRANTED].include?(outcome.code))
-      raise Problem.new(outcome.kind, outcome.describe("acquire")) unless answered
+      raise Problem.new(outcome.kind, outcome.describe("`diagctl acquire`")) unless answered
 
       answer = Answer.new(outcome.stdout, outcome.code)
       @log.warn_once([:warning, answer.warning], answer.warning) if answer.warning
@@ -129,7 +136,11 @@ module Diagctl
 
     def report_end(capture, rule, seconds, outcome)
       stored = outcome.kind == :exited && [0, 5].include?(outcome.code)
-      return @log.warn("capture #{capture} (#{rule}): #{outcome.describe("finalize")}") unless stored
+      unless stored
+        ended = outcome.describe(outcome.kind == :exited ? "`diagctl finalize`" : "its dumper")
+        @log.warn("capture #{capture} (#{rule}): #{ended}")
+        return tell_store(capture, ended)
+      end
 
       partly = " in part, see `diagctl show #{capture}`" if outcome.code == 5
       @log.info("capture #{capture} (#{rule}) stored#{partly} after #{seconds.round(1)} s")

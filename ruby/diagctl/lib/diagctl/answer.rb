@@ -18,7 +18,7 @@ module Diagctl
 
     # @!attribute [r] warning
     #   @return [String, nil] what the operator should mend, although the answer stands
-    attr_reader :verdict, :reason, :warning, :retry_after, :poll_interval, :rule, :capture, :reports, :snapshot, :deadline
+    attr_reader :verdict, :reason, :warning, :retry_after, :poll_interval, :rule, :capture, :reports, :snapshot, :deadline, :watch
 
     # @param code [Integer, nil] exit status; nil when the host reaped the child before us
     # @raise [Problem]
@@ -54,6 +54,15 @@ module Diagctl
       list = fields["reports"]
       garbage("reports is not a list") unless list.is_a?(Array)
       @reports = list.map { |entry| order(entry) }
+      @watch = fields.fetch("watch", []).tap { |watches| check_watches(watches) }
+    end
+
+    # The keys that name files and figures are Headroom's business, which passes over a kind that it does not know.
+    def check_watches(watches)
+      ok = watches.is_a?(Array) && watches.all? do |watch|
+        watch.is_a?(Hash) && watch.all? { |_, value| value.is_a?(String) || (value.is_a?(Integer) && value >= 0) }
+      end
+      garbage("watch is #{Diagctl.one_line(watches.inspect, 80)}") unless ok
     end
 
     def order(entry)

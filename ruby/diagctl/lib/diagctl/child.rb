@@ -1,7 +1,8 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # A forked dumper, seen from the worker: reaped without waiting, killed when it outlives its deadline.
+  # A forked dumper, seen from the worker: reaped without waiting, killed when it outlives its deadline or when memory
+  # runs short.
   # Poll thread.
   #
   # @api private
@@ -19,13 +20,15 @@ module Diagctl
       @log = log
       @limit = limit
       @started = Clock.now
-      @killed = false
+      @handle = ProcessHandle.new(pid)
+      @headroom = Headroom.new(answer.watch)
+      @verdict = nil
     end
 
     # @return [Spawn::Outcome, nil] nil while it runs
     def reap
       _, status = Process.wait2(@pid, Process::WNOHANG)
-      return kill_if_late if status.nil?
+      return look if status.nil?
 
       finish(status)
     rescue Errno::ECHILD
@@ -38,32 +41,30 @@ module Diagctl
 
     private
 
-    # It is ours and not reaped, so its pid, which is its process group too, cannot be another's. The group takes a
-    # `diagctl put` along that no longer reads.
-    def kill_if_late
-      return if Clock.now < @limit
+    # A `diagctl put` that no longer reads would outlive the dumper, and the lease with it: so its group goes along.
+    def look
+      return if @verdict
 
-      @killed = true
-      [-@pid, @pid].each do |target|
-        Process.kill(:KILL, target)
-      rescue SystemCallError
-        next
+      if Clock.now >= @limit then @verdict = [:timeout, seconds.round(1)]
+      elsif (shortage = @headroom.shortage) then @verdict = [:given_up, shortage]
       end
+      @handle.kill_group if @verdict
       nil
     end
 
     def finish(status)
       said = @log ? @log.pread(LOG_BYTES, 0) : ""
-      @log&.close
       outcome(status, said)
     rescue EOFError, SystemCallError
-      @log.close
       outcome(status, "")
+    ensure
+      [@log, @handle, @headroom].compact.each(&:close)
     end
 
     def outcome(status, said)
+      # It may have come to its end just before it was to be killed.
+      return Spawn::Outcome.new(*@verdict, "", said) if @verdict && (status.nil? || status.signaled?)
       return Spawn::Outcome.new(:unknown, nil, "", said) if status.nil?
-      return Spawn::Outcome.new(:timeout, seconds.round(1), "", said) if @killed
       return Spawn::Outcome.new(:signaled, status.termsig, "", said) if status.signaled?
 
       Spawn::Outcome.new(:exited, status.exitstatus, "", said)

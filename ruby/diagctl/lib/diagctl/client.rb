@@ -29,7 +29,7 @@ module Diagctl
     # @return [String, nil] why it was not stored
     def put(lease, capture, report, data)
       outcome = Spawn.run(argv("put", capture, report), lease: lease.io, input: data, timeout: @config.put_timeout)
-      outcome.describe("put") unless outcome.success?
+      outcome.describe("`diagctl put`") unless outcome.success?
     end
 
     # @yieldparam put [Spawn] whose stdin takes the report

@@ -14,6 +14,10 @@ module Diagctl
     IOPRIO_IDLE = 3 << 13
     # ioprio_set(2) has no wrapper in any C library, so its number is needed per architecture.
     IOPRIO_SET = { "x86_64" => 251, "aarch64" => 30, "arm64" => 30 }.freeze
+    # Of one number on all architectures that Ruby is built for, as all system calls since Linux 5.1.
+    PIDFD_SEND_SIGNAL = 424
+    PIDFD_OPEN = 434
+    PIDFD_SIGNAL_PROCESS_GROUP = 4
 
     @functions = {}
 
@@ -29,7 +33,7 @@ module Diagctl
         pointer = Fiddle::TYPE_VOIDP
         function("alarm", [int], int)
         function("prctl", [int, long, long, long, long], int)
-        function("syscall", [long, long, long, long], long)
+        function("syscall", [long] * 5, long)
         function("memfd_create", [pointer, int], int)
         function("close", [int], int)
         true
@@ -64,7 +68,18 @@ module Diagctl
 
       def idle_io
         number = IOPRIO_SET[RbConfig::CONFIG["host_cpu"]]
-        call("syscall", number, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE) if number
+        call("syscall", number, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE, 0) if number
+      end
+
+      # @return [IO, nil] closed on exec
+      def pidfd_open(pid)
+        descriptor = call("syscall", PIDFD_OPEN, pid, 0, 0, 0)
+        IO.for_fd(descriptor, "r") if descriptor&.>=(0)
+      end
+
+      # @return [Integer] 0, or -1 when it could not be sent
+      def pidfd_send_signal(descriptor, signal, flags = 0)
+        call("syscall", PIDFD_SEND_SIGNAL, descriptor, signal, 0, flags)
       end
 
       def close(descriptor)

@@ -6,7 +6,8 @@ module Diagctl
   #
   # @api private
   class Poller
-    REAP_INTERVAL = 0.25
+    # Of a running dumper: how soon its end is told, and how fast memory may run out unseen.
+    REAP_INTERVAL = 0.1
     # How long the first poll waits for a host that is still booting. An application's `configure` runs in there.
     READY_WAIT = 60.0
     READY_INTERVAL = 0.2

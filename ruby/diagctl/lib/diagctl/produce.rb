@@ -35,7 +35,7 @@ module Diagctl
         trouble = guarded(put, deadline) { write(report, put.stdin, order.options) }
         outcome = put.finish(timeout: deadline || Snapshot::PUT_TIMEOUT)
         # What put says is the cause when both failed: here it is only a broken pipe.
-        @failed[order.name] = outcome.success? ? trouble : outcome.describe("put") if trouble || !outcome.success?
+        @failed[order.name] = outcome.success? ? trouble : outcome.describe("`diagctl put`") if trouble || !outcome.success?
       end
     rescue Unavailable, SystemCallError => e
       @failed[order.name] = e.message
@@ -74,9 +74,7 @@ module Diagctl
         Thread.current.report_on_exception = false
         Thread.current.thread_variable_set(:fork_safe, true)
         sleep deadline
-        Process.kill(:KILL, put.pid)
-      rescue SystemCallError
-        nil
+        put.kill
       end
       begin
         yield

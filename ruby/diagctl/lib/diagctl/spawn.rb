@@ -19,23 +19,25 @@ module Diagctl
     UNSET = %w[LD_PRELOAD].freeze
 
     # How it ended. `kind`: :exited with a code, :signaled with a number, :timeout, :flooded, :missing,
-    # :unknown (the host reaped our child before we could).
+    # :unknown (the host reaped our child before we could); of a dumper also :given_up with the reason as its code.
     Outcome = Struct.new(:kind, :code, :stdout, :stderr) do
       def success?
         kind == :exited && code.zero?
       end
 
-      def describe(command)
+      # @param who [String] what ended
+      def describe(who)
         ended = case kind
           when :exited then "ended with status #{code}"
           when :signaled then "was killed by SIG#{Signal.signame(code) || code}"
           when :timeout then "did not end within #{format("%g", code)} s and was killed"
           when :flooded then "printed more than #{STDOUT_LIMIT} bytes and was killed"
           when :missing then "could not be started"
+          when :given_up then "was killed, #{code}"
           else "ended, but its status was taken by other code of this process"
         end
         said = Diagctl.one_line(stderr)
-        "`diagctl #{command}` #{ended}#{": #{said}" unless said.empty?}"
+        "#{who} #{ended}#{": #{said}" unless said.empty?}"
       end
     end
 
@@ -64,7 +66,7 @@ module Diagctl
     end
 
     # @return [IO, nil] the write end of the child's stdin
-    attr_reader :stdin, :pid
+    attr_reader :stdin
 
     # @api private use `open`
     def initialize(argv, lease: nil, stdin: false)
@@ -82,7 +84,7 @@ module Diagctl
       [*ours, *theirs].each(&:binmode)
       # Ruby makes its pipes non-blocking, which other programs take for an error.
       theirs.each { |io| io.fcntl(Fcntl::F_SETFL, io.fcntl(Fcntl::F_GETFL) & ~File::NONBLOCK) }
-      @pid = launch(argv, { 0 => input, 1 => output, 2 => errors, LEASE_FD => lease }.compact)
+      @handle = ProcessHandle.new(launch(argv, { 0 => input, 1 => output, 2 => errors, LEASE_FD => lease }.compact))
     rescue StandardError
       ours.each(&:close)
       raise
@@ -103,7 +105,7 @@ module Diagctl
       until @reaped
         left = deadline - Clock.now
         verdict = left <= 0 ? :timeout : (:flooded if @out.bytesize > STDOUT_LIMIT)
-        break kill if verdict
+        break finish_off if verdict
 
         exchange([left, @tick].min)
         reap
@@ -112,33 +114,38 @@ module Diagctl
       outcome(verdict, timeout)
     end
 
+    # Kills and reaps the child, if it has not ended.
     def close
-      kill
-      [@stdin, @stdout, @stderr].compact.each(&:close)
+      reap
+      finish_off unless @reaped
+      [@stdin, @stdout, @stderr, @handle].compact.each(&:close)
     end
 
-    # SIGKILL to a child of ours that nobody reaped yet, so its pid cannot be another's. Nothing if it has ended.
+    # For another thread than the one that waits for it.
     def kill
-      reap
-      return if @reaped
+      @handle.kill
+    end
 
-      Process.kill(:KILL, @pid)
+    def pid
+      @handle.pid
+    end
+
+    private
+
+    def finish_off
+      kill
       limit = Clock.now + KILL_GRACE
       until @reaped || Clock.now > limit
         sleep 0.005
         reap
       end
       abandon unless @reaped
-    rescue SystemCallError
-      abandon # The host reaped it just now, or it runs as another user.
     end
-
-    private
 
     # A thread of Ruby's own reaps it, whenever it ends.
     def abandon
       @reaped = true
-      Process.detach(@pid)
+      Process.detach(pid)
     rescue ThreadError
       nil # No thread can be made while this process ends; then its zombie is not ours for long.
     end
@@ -153,7 +160,7 @@ module Diagctl
     def reap
       return if @reaped
 
-      _, @status = Process.wait2(@pid, Process::WNOHANG)
+      _, @status = Process.wait2(pid, Process::WNOHANG)
       @reaped = !@status.nil?
     rescue Errno::ECHILD
       @reaped = true

@@ -20,7 +20,7 @@ module Diagctl
 
     def self.ask(binary)
       outcome = Spawn.run([binary, "config", "show", "--json"], timeout: TIMEOUT)
-      raise Problem.new(outcome.kind, outcome.describe("config show --json")) unless outcome.success?
+      raise Problem.new(outcome.kind, outcome.describe("`diagctl config show --json`")) unless outcome.success?
 
       dir = JSON.parse(outcome.stdout).dig("values", "dir", "value")
       return dir if dir.is_a?(String) && !dir.empty?

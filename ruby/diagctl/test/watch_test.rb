@@ -1,0 +1,142 @@
+# frozen_string_literal: true
+
+require_relative "helper"
+
+# What the worker looks at while its dumper runs.
+class HeadroomTest < Minitest::Test
+  include Sandbox
+
+  MIB = 1 << 20
+
+  def file(name, text)
+    File.join(@dir, name).tap { |path| File.write(path, text) }
+  end
+
+  def cgroup(used:, cached:)
+    { "of" => "cgroup x", "reserve" => 32 * MIB, "limit" => 512 * MIB, "used" => file("used", "#{used * MIB}\n"),
+      "stat" => file("stat", "inactive_anon 9\ntotal_inactive_file 7\ninactive_file #{cached * MIB}\n"),
+      "droppable" => "inactive_file" }
+  end
+
+  def host(available)
+    { "of" => "the host", "reserve" => 100 * MIB,
+      "meminfo" => file("meminfo", "MemTotal: 999 kB\nMemFree: 1 kB\nMemAvailable:  #{available * 1024} kB\n") }
+  end
+
+  def shortage(*watches)
+    headroom = Diagctl::Headroom.new(watches)
+    headroom.shortage
+  ensure
+    headroom.close
+  end
+
+  def test_free_is_the_limit_less_the_working_set
+    assert_nil shortage(cgroup(used: 400, cached: 0))
+    assert_nil shortage(cgroup(used: 505, cached: 100)), "page cache can be dropped"
+    assert_equal "memory ran short: 17.0 MiB of cgroup x are free, a dump is given up below 32.0 MiB",
+      shortage(cgroup(used: 505, cached: 10))
+  end
+
+  def test_the_host_counts_too
+    assert_nil shortage(cgroup(used: 1, cached: 0), host(101))
+    assert_match(/99.0 MiB of the host are free/, shortage(cgroup(used: 1, cached: 0), host(99)))
+  end
+
+  def test_what_cannot_be_read_stops_nothing
+    gone = cgroup(used: 511, cached: 0).merge("used" => "/nonexistent")
+    assert_nil shortage(gone, { "of" => "a later kind", "reserve" => 1 })
+    assert_match(/the host/, shortage(gone, host(1)))
+    emptied = Diagctl::Headroom.new([cgroup(used: 511, cached: 0)])
+    File.truncate(File.join(@dir, "used"), 0)
+    assert_nil emptied.shortage
+    emptied.close
+  end
+
+  def test_a_look_allocates_next_to_nothing
+    headroom = Diagctl::Headroom.new([cgroup(used: 1, cached: 0), host(1000)])
+    headroom.shortage
+    before = GC.stat(:total_allocated_objects)
+    100.times { headroom.shortage }
+    assert_operator GC.stat(:total_allocated_objects) - before, :<, 1500
+    headroom.close
+  end
+end
+
+class ProcessHandleTest < Minitest::Test
+  include Sandbox
+
+  LAST_PID = "/proc/sys/kernel/ns_last_pid"
+
+  def test_a_child_is_killed_with_the_group_that_it_leads
+    assert_kills_the_group
+  end
+
+  # Before Linux 6.9 a descriptor stands for one process only, before 5.3 there is none.
+  def test_older_kernels_kill_the_group_by_its_number
+    send_signal = Diagctl::Libc.method(:pidfd_send_signal)
+    plain = ->(descriptor, signal, flags = 0) { flags.zero? ? send_signal.call(descriptor, signal) : -1 }
+    Diagctl::Libc.stub(:pidfd_send_signal, plain) { assert_kills_the_group }
+    Diagctl::Libc.stub(:pidfd_open, nil) { assert_kills_the_group }
+  end
+
+  def assert_kills_the_group
+    out, theirs = IO.pipe
+    pid = fork do
+      Process.setpgid(0, 0)
+      grandchild = fork { sleep }
+      theirs.puts(grandchild)
+      sleep
+    end
+    grandchild = out.gets.to_i
+    handle = Diagctl::ProcessHandle.new(pid)
+    handle.kill_group
+    assert_equal Signal.list["KILL"], Process.wait2(pid).last.termsig
+    eventually("the grandchild is dead") { !running?(grandchild) }
+    refute handle.kill, "there is nobody to be killed"
+  ensure
+    handle&.close
+    [out, theirs].each(&:close)
+  end
+
+  # A host that reaps for us (Process.waitall, say), and a machine that has gone through all its pids meanwhile.
+  def test_a_process_that_got_the_number_of_a_reaped_one_is_not_hit
+    skip "pids cannot be chosen here" unless File.writable?(LAST_PID)
+
+    Diagctl::Libc.load
+    first = fork { exit! }
+    handle = Diagctl::ProcessHandle.new(first)
+    Process.wait(first)
+    other = other_with_pid(first) or skip("pid #{first} was not to be had")
+    refute handle.kill
+    handle.kill_group
+    assert_nil Process.wait(other, Process::WNOHANG), "a stranger was killed"
+    Process.kill(:KILL, other)
+    assert_equal first, Process.wait(other)
+  ensure
+    handle&.close
+  end
+
+  def running?(pid)
+    File.read("/proc/#{pid}/stat").rpartition(") ").last[0] != "Z"
+  rescue SystemCallError
+    false
+  end
+
+  # Others start processes too: it may take several attempts. The child leads a group of its own, as a dumper does.
+  def other_with_pid(wanted)
+    100.times do
+      File.write(LAST_PID, (wanted - 1).to_s)
+      pid = fork do
+        Process.setpgid(0, 0)
+        sleep
+      end
+      if pid == wanted
+        eventually("its group") { Process.getpgid(pid) == pid }
+        return pid
+      end
+      Process.kill(:KILL, pid)
+      Process.wait(pid)
+    end
+    nil
+  end
+end
