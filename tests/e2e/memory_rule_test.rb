@@ -5,14 +5,15 @@ require_relative "support/e2e"
 # Memory grows in a real Puma, and a capture is there that nobody asked for.
 class MemoryRuleTest < E2E::Case
   REPORTS = %w[jemalloc_stats malloc_info gc_stat threads ruby puma smaps smaps_rollup process fds cgroup system siblings
-               heap_dump object_counts].freeze
+               jemalloc_profile cpu_profile heap_dump object_counts].freeze
   GROWTH = 60
   THRESHOLD = 85
 
   def setup
     super
     trigger = "memory_usage = { of = \"process\", metric = \"rss\", above = \"#{THRESHOLD}MiB\" }"
-    configure(rule("growth", trigger, REPORTS, 'match = { role = "puma" }', 'for = "400ms"', 'limits = { max_count = 1, window = "1h" }'))
+    configure(rule("growth", trigger, REPORTS, 'match = { role = "puma" }', 'for = "400ms"', 'limits = { max_count = 1, window = "1h" }'),
+      "reports.cpu_profile": 'duration = "300ms"')
   end
 
   def test_cluster_with_preload_app = assert_growth_is_captured(workers: 2, preload: true)
@@ -22,7 +23,7 @@ class MemoryRuleTest < E2E::Case
   def test_single_mode_with_preload_app = assert_growth_is_captured(workers: 0, preload: true)
 
   def test_single_mode_under_jemalloc
-    capture = assert_growth_is_captured(workers: 0, preload: false, env: env(LD_PRELOAD: "libjemalloc.so.2"))
+    capture = assert_growth_is_captured(workers: 0, preload: false, env: env(LD_PRELOAD: "libjemalloc.so.2", MALLOC_CONF: "prof:true"))
     # jemalloc 5.3 writes `stats_print` twice, which JSON 3 minds unless it is told not to.
     stats = JSON.parse(diagctl!("fetch", "#{capture}:jemalloc_stats", "-o", "-").out, allow_duplicate_key: true)
     assert_operator stats.dig("jemalloc", "stats", "allocated"), :>, 0
@@ -44,6 +45,7 @@ class MemoryRuleTest < E2E::Case
     assert_match(/rss .* above #{THRESHOLD}/, meta.dig("trigger", "reason"))
     assert_operator meta.dig("trigger", "observed", "rss"), :>, THRESHOLD * 1024 * 1024
     assert_reports(meta, jemalloc: env.key?("LD_PRELOAD"))
+    assert_costs(meta)
     assert_heap_dump(id, strings: GROWTH * 1024, parse_all: true)
     server.stop
     assert_equal 1, captures.size, "max_count = 1"
@@ -51,16 +53,27 @@ class MemoryRuleTest < E2E::Case
     id
   end
 
+  def assert_costs(meta)
+    cost = meta.fetch("cost")
+    %w[spawn_ms inline_ms fork_ms pause_ms dumper_cpu_ms duration_ms raw_bytes stored_bytes].each { |name| assert_operator cost.fetch(name), :>, 0, name }
+    # The child has all of the worker's pages; of its own are those that either wrote since the fork.
+    assert_operator cost.fetch("dumper_peak_rss_bytes"), :>, GROWTH << 20
+    assert_includes 1..(GROWTH << 20), cost.fetch("copied_bytes")
+    # The profile took its time, and the worker served meanwhile.
+    assert_operator cost.fetch("inline_ms"), :<, 300
+  end
+
   # Each report is there with its data, or says why not: a process has one allocator, and a bare chroot mounts no cgroup.
   def assert_reports(meta, jemalloc:)
     reports = meta.fetch("reports").to_h { |report| [report.fetch("name"), report] }
     assert_equal REPORTS.sort, reports.keys.sort
     failed = reports.select { |_, report| report["error"] }
-    absent = [jemalloc ? "malloc_info" : "jemalloc_stats"]
+    absent = jemalloc ? ["malloc_info"] : %w[jemalloc_stats jemalloc_profile]
     absent << "cgroup" if Dir.empty?("/sys/fs/cgroup")
     assert_equal absent.sort, failed.keys.sort, failed
     (reports.values - failed.values).each do |report|
       assert_operator report.fetch("raw_bytes"), :>, 0, report
+      assert_operator report.fetch("took_ms"), :>, 0, report
       assert_path_exists File.join(@store, "reports", meta.fetch("id"), report.fetch("file"))
     end
   end

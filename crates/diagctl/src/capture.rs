@@ -111,9 +111,15 @@ fn collect_native(
     }
     let mut room = Room::measure(store, config)?;
     for name in native {
+        let watch = clock::Stopwatch::start();
         match collect::open(name, source) {
-            // store_report notes the failure itself.
-            Ok(mut data) => drop(writer::store_report(&mut room, staging, name, &mut data)),
+            Ok(mut data) => {
+                // What cannot be stored is noted as failed.
+                if let Ok(report) = writer::store_report(&mut room, staging, name, &mut data) {
+                    let took_ms = watch.took_ms();
+                    grant::write_sidecar(staging, &meta::Report { took_ms, ..report })?;
+                }
+            }
             Err(why) => grant::write_sidecar(staging, &meta::Report::failed(name, why))?,
         }
     }

@@ -143,6 +143,11 @@ impl Stopwatch {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Milliseconds since it was started, to the microsecond, as a record has them.
+    pub fn took_ms(self) -> Option<serde_json::Number> {
+        serde_json::Number::from_f64((self.0.elapsed().as_secs_f64() * 1e6).round() / 1e3)
+    }
+
     /// The time since it was started.
     pub fn elapsed(self) -> Duration {
         self.0.elapsed()

@@ -33,7 +33,7 @@ const JSON: (&str, &str) = ("json", "application/json");
 const JSON_LINES: (&str, &str) = ("json", "application/x-ndjson");
 const TEXT: (&str, &str) = ("txt", "text/plain");
 const XML: (&str, &str) = ("xml", "application/xml");
-const BINARY: (&str, &str) = ("prof", "application/octet-stream");
+const PROFILE: (&str, &str) = ("heap", "text/plain");
 
 const fn kind(name: &'static str, producer: Producer, form: (&'static str, &'static str), cost: u32) -> Kind {
     Kind { name, producer, extension: form.0, content_type: form.1, cost }
@@ -55,8 +55,8 @@ pub const KINDS: &[Kind] = &[
     kind("malloc_info", Producer::Inline, XML, 1),
     kind("jemalloc_stats", Producer::Inline, JSON, 1),
     kind("ruby", Producer::Inline, JSON, 1),
+    kind("jemalloc_profile", Producer::Inline, PROFILE, 1),
     kind("cpu_profile", Producer::Inline, JSON, 1),
-    kind("jemalloc_profile", Producer::Inline, BINARY, 1),
     kind("object_counts", Producer::Snapshot, JSON, 1),
     kind("heap_dump", Producer::Snapshot, JSON_LINES, 10),
 ];

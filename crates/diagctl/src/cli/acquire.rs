@@ -231,7 +231,7 @@ fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: &str, retry
     let reports: Vec<ReportWanted<'_>> = plan
         .reports
         .iter()
-        .map(|name| ReportWanted { name, producer: capture::producer(name), options: Map::new() })
+        .map(|name| ReportWanted { name, producer: capture::producer(name), options: cx.config().options.of(name) })
         .filter(|report| report.producer != Producer::Native)
         .collect();
     let forks = plan.snapshot == Snapshot::Fork && reports.iter().any(|r| r.producer == Producer::Snapshot);

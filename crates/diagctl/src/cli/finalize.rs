@@ -24,7 +24,7 @@ pub struct Args {
     /// A report that could not be made, and why
     #[arg(long, value_name = "REPORT=MESSAGE")]
     failed: Vec<String>,
-    /// Something to record: cost.NAME=NUMBER, versions.NAME=TEXT, or a label
+    /// Something to record: cost.NAME=NUMBER, took.REPORT=MILLISECONDS, versions.NAME=TEXT, or a label
     #[arg(long, value_name = "K=V")]
     set: Vec<String>,
 }
@@ -62,11 +62,9 @@ fn parse(args: &Args) -> Result<Told, Failure> {
     for item in &args.set {
         let (key, value) = pair("--set", item, "K=V")?;
         if let Some(name) = key.strip_prefix("cost.") {
-            let number: serde_json::Number = value.parse().map_err(|_| {
-                Failure::new(Exit::Usage, format!("--set {key}: {:?} is not a number", printable(&value)))
-                    .hint("costs are numbers; the name says the unit, like cost.pause_ms=7.5")
-            })?;
-            told.cost.insert(name.to_owned(), number.into());
+            told.cost.insert(name.to_owned(), number(key, &value)?.into());
+        } else if let Some(name) = key.strip_prefix("took.") {
+            told.took.insert(name.to_owned(), number(key, &value)?);
         } else if let Some(name) = key.strip_prefix("versions.") {
             told.versions.insert(name.to_owned(), value);
         } else {
@@ -74,6 +72,13 @@ fn parse(args: &Args) -> Result<Told, Failure> {
         }
     }
     Ok(told)
+}
+
+fn number(key: &str, value: &str) -> Result<serde_json::Number, Failure> {
+    value.parse().map_err(|_| {
+        Failure::new(Exit::Usage, format!("--set {key}: {:?} is not a number", printable(value)))
+            .hint("costs are numbers; the name says the unit, like cost.pause_ms=7.5")
+    })
 }
 
 fn pair<'a>(flag: &str, item: &'a str, form: &str) -> Result<(&'a str, String), Failure> {

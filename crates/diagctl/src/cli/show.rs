@@ -70,9 +70,9 @@ fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
     for (key, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
         text.push_str(&format!("{key:<11}{}\n", printable(value)));
     }
-    let header = ["REPORT", "RAW", "STORED", "RATIO", "TYPE", "ERROR"];
+    let header = ["REPORT", "TOOK", "RAW", "STORED", "RATIO", "TYPE", "ERROR"];
     let rows = meta.reports.iter().map(row).collect();
-    text.push_str(&format!("\n{}\n", output::table(&header, rows, &[1, 2, 3])));
+    text.push_str(&format!("\n{}\n", output::table(&header, rows, &[1, 2, 3, 4])));
     if let Some(report) = meta.reports.iter().rfind(|r| r.error.is_none()) {
         text.push_str(&format!("\nfetch one with: diagctl fetch {}:{}\n", meta.id, printable(&report.name)));
     }
@@ -89,7 +89,8 @@ fn row(report: &meta::Report) -> Vec<String> {
             report.content_type.clone(),
         ],
     };
-    let name = [report.name.clone()];
+    let took = report.took_ms.as_ref().and_then(|ms| ms.as_f64()).map_or("-".into(), |ms| format!("{ms:.1}ms"));
+    let name = [report.name.clone(), took];
     name.into_iter().chain(figures).chain([report.error.clone().unwrap_or_default()]).collect()
 }
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod cache;
 mod doubts;
+mod options;
 mod reader;
 mod rules;
 mod templates;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use doubts::Place;
+pub use options::ReportOptions;
 pub use reader::{Problem, Problems, Section, nearest};
 pub use rules::{LimitsOfRule, Mode, Rule, Select, Snapshot, in_order};
 
@@ -81,6 +83,8 @@ pub struct Config {
     pub retention: Retention,
     /// Reports that the application declares.
     pub reports: BTreeMap<String, ApplicationReport>,
+    /// How diagctl's own are made.
+    pub options: ReportOptions,
     /// What is captured when.
     pub rules: Vec<Rule>,
 }
@@ -204,6 +208,7 @@ impl Default for Config {
                 compression: Compression::Gzip,
             },
             reports: BTreeMap::new(),
+            options: ReportOptions::default(),
             rules: vec![rules::routine()],
         }
     }
@@ -467,7 +472,9 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
 
     if let Some(reports) = root.section("reports") {
         for (name, section) in reports.named_sections() {
-            if let Some(report) = parse_report(name, &section) {
+            if report::builtin(name).is_some() {
+                config.options.read(name, &section);
+            } else if let Some(report) = parse_report(name, &section) {
                 config.reports.insert(name.to_owned(), report);
             }
         }
@@ -539,10 +546,6 @@ fn parse_report(name: &str, section: &Section<'_>) -> Option<ApplicationReport> 
             format!("{:?} cannot be the name of a report", crate::error::printable(name)),
             "use lower-case letters, digits and _, at most 64, a letter first; `meta` is taken",
         );
-        return None;
-    }
-    if report::builtin(name).is_some() {
-        section.problem("producer", format!("{name} is a report that diagctl makes itself"), "give yours another name");
         return None;
     }
     let extension = match content_type.as_str() {

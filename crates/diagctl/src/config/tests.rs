@@ -161,7 +161,7 @@ fn a_rule_that_makes_no_sense_is_refused() {
         (rule("trigger.timer = { every = \"1h\" }\nlimits = { window = \"1h\" }"), "limits nothing"),
         (rule("trigger.timer = { every = \"1h\" }\nselect = \"biggest\""), "use one of first, largest, round_robin"),
         ("[[rules]]\nname = \"on demand\"\nreports = []\ntrigger.on_demand = {}".into(), "cannot be a rule's name"),
-        ("[reports.heap_dump]\nproducer = \"application\"".into(), "makes itself"),
+        ("[reports.smaps]\nproducer = \"application\"".into(), "makes itself"),
         ("[reports.\"../x\"]\nproducer = \"application\"".into(), "cannot be the name of a report"),
         ("retention = 3".into(), "retention: 3 is an integer, not a table"),
         ("dir = \"a".into(), "line 1"),

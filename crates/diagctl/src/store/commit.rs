@@ -25,6 +25,8 @@ pub struct Told {
     pub failed: BTreeMap<String, String>,
     /// `cost.…`
     pub cost: BTreeMap<String, serde_json::Value>,
+    /// `took.…`: milliseconds by report.
+    pub took: BTreeMap<String, serde_json::Number>,
     /// `versions.…`
     pub versions: BTreeMap<String, String>,
     /// Anything else.
@@ -70,7 +72,8 @@ fn gather(staging: &Path, grant: &Grant, told: &Told) -> Result<Vec<meta::Report
             (None, None) => meta::Report::failed(name, "it was not delivered"),
             (None, Some(report)) => verified(staging, report)?,
         };
-        reports.push(report);
+        let took_ms = told.took.get(name).cloned().or(report.took_ms);
+        reports.push(meta::Report { took_ms, ..report });
     }
     Ok(reports)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::error::Failure;
 use crate::fsio;
@@ -91,6 +91,9 @@ pub struct Report {
     pub sha256: Option<String>,
     /// Why there is no data.
     pub error: Option<String>,
+    /// How long it took to make, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<Number>,
 }
 
 impl Report {

@@ -156,6 +156,7 @@ fn write_report(
         stored_bytes: sink.written,
         sha256: Some(hex(&sink.hash.finalize())),
         error: None,
+        took_ms: None,
     };
     fsio::rename_noreplace(partial, &staging.join(report.file.as_deref().unwrap_or_default()))?;
     grant::write_sidecar(staging, &report)?;

@@ -26,6 +26,7 @@ module Diagctl
       snapshots, orders = answer.reports.partition { |order| order.producer == "snapshot" }
       inline_ms = inline.collect(orders)
       set = { "cost.inline_ms" => inline_ms, "cost.pause_ms" => inline_ms }
+      inline.took.each { |name, ms| set["took.#{name}"] = ms }
       costs.each { |name, number| set["cost.#{name}"] = number }
       @versions.each { |name, version| set["versions.#{name}"] = version }
       produce = Produce.new(@client, @reports, lease, answer, failed: inline.failed, set: set)

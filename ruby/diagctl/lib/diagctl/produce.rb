@@ -31,9 +31,11 @@ module Diagctl
     #   alarm already ends this process
     def stream(order, deadline: nil)
       report = @reports.fetch(order.name)
+      started = Clock.now
       @client.open_put(@lease, @capture, order.name) do |put|
         trouble = guarded(put, deadline) { write(report, put.stdin, order.options) }
         outcome = put.finish(timeout: deadline || Snapshot::PUT_TIMEOUT)
+        @set["took.#{order.name}"] = Clock.ms(Clock.now - started)
         # What put says is the cause when both failed: here it is only a broken pipe.
         @failed[order.name] = outcome.success? ? trouble : outcome.describe("`diagctl put`") if trouble || !outcome.success?
       end

@@ -17,6 +17,8 @@ module Diagctl
       "ruby" => :Ruby,
       "heap_dump" => :HeapDump,
       "object_counts" => :ObjectCounts,
+      "jemalloc_profile" => :JemallocProfile,
+      "cpu_profile" => :CpuProfile,
       # Registered by the adapters; the names are taken, so that an application cannot shadow them.
       "puma" => nil,
       "sidekiq" => nil

@@ -91,7 +91,8 @@ fn values(config: &Config) -> Vec<(&'static str, Value)> {
 
 fn reports(config: &Config) -> Map<String, Value> {
     let report = |content_type: &str, cost: u32| json!({ "producer": "application", "content_type": content_type, "cost": cost });
-    config.reports.iter().map(|(name, r)| (name.clone(), report(&r.content_type, r.cost))).collect()
+    let declared = config.reports.iter().map(|(name, r)| (name.clone(), report(&r.content_type, r.cost)));
+    declared.chain(config.options.sections().into_iter().map(|(name, options)| (name.to_owned(), options))).collect()
 }
 
 fn rule(rule: &Rule) -> Value {
@@ -197,6 +198,8 @@ mod tests {
         max_age = "1d 2h 3m 4s"
         max_captures = 10
         compression = "zstd"
+        [reports.cpu_profile]
+        duration = "3s"
         [reports.cache]
         producer = "application"
         content_type = "text/csv"

@@ -1,0 +1,126 @@
+# frozen_string_literal: true
+
+require_relative "helper"
+
+# Reports that take their time, or need a process that was started for them.
+class ProfilesTest < Minitest::Test
+  include Sandbox
+
+  PROFILE = <<~RUBY
+    Diagctl::Reports.load
+    io = StringIO.new
+    def keep_busy = Array.new(100) { |i| i.to_s }
+    Thread.new { loop { keep_busy } }
+    profile = -> { Diagctl::Reports::CpuProfile.new.call(io, "duration" => 0.5) }
+    define_method(:refused) { profile.call && "not refused" rescue $!.message }
+  RUBY
+
+  def test_stackprof_finds_the_busy_frame_and_leaves_nothing_running
+    out, = ruby(<<~RUBY)
+      #{PROFILE}
+      profile.call
+      results = JSON.parse(io.string)
+      p results.fetch("mode"), results.fetch("samples").positive?, results.fetch("raw").any?
+      p results.fetch("frames").values.any? { |frame| frame["name"].include?("keep_busy") }
+      p StackProf.running?
+      io.truncate(0)
+      profile.call
+    RUBY
+    assert_equal "\"cpu\"\ntrue\ntrue\ntrue\nfalse\n", out
+  end
+
+  def test_a_profile_of_the_applications_own_is_left_alone
+    out, = ruby(<<~RUBY)
+      #{PROFILE}
+      require "stackprof"
+      StackProf.start(mode: :wall)
+      puts refused, StackProf.running?
+      StackProf.stop
+      Signal.trap("PROF") { }
+      puts refused
+    RUBY
+    busy = "a profile is under way in this process: "
+    assert_equal "#{busy}stackprof runs\ntrue\n#{busy}SIGPROF has a handler\n", out
+  end
+
+  def test_a_thread_that_is_ended_ends_its_profile
+    out, = ruby(<<~RUBY)
+      #{PROFILE}
+      require "stackprof"
+      thread = Thread.new { Diagctl::Reports::CpuProfile.new.call(io, "duration" => 30) }
+      sleep 0.01 until StackProf.running?
+      thread.kill.join
+      p StackProf.running?
+    RUBY
+    assert_equal "false\n", out
+  end
+
+  def test_without_a_profiler_the_report_says_what_to_add
+    out, = ruby(<<~RUBY)
+      #{PROFILE}
+      Kernel.prepend(Module.new { def require(name) = %w[stackprof vernier].include?(name) ? raise(LoadError, name) : super })
+      puts refused
+      puts((Diagctl::Reports::CpuProfile.new.call(io, "duration" => 3600) rescue $!.message))
+    RUBY
+    assert_equal "neither vernier nor stackprof can be loaded here (hint: add one of them to the Gemfile)\n" \
+      "duration 3600 is not a number of seconds up to 60\n", out
+  end
+
+  # Not the real one, which needs Ruby 3.2: the calls that it gets, by its documentation.
+  def test_vernier_goes_first_where_it_is_loaded
+    out, = ruby(<<~RUBY)
+      module Vernier
+        Collector = Struct.new(:mode) do
+          def start = puts("started")
+          def stop = puts("stopped") || mode
+        end
+        module Output
+          Firefox = Struct.new(:result) { def output = "profile of \#{result}" }
+        end
+      end
+      #{PROFILE}
+      profile.call
+      puts io.string
+    RUBY
+    assert_equal "started\nstopped\nprofile of wall\n", out
+  end
+
+  def test_it_is_begun_after_the_budget_and_last
+    @config.inline_budget = 0.01
+    @config.report(:slow) { |io| sleep(0.05) && io.write("x") }
+    inline = Diagctl::Inline.new(Diagctl::Reports.new(@config), budget: @config.inline_budget)
+    orders = %w[slow threads cpu_profile].map { |name| Diagctl::Answer::Order.new(name, "inline", { "duration" => "no" }) }
+    inline.collect(orders)
+    assert_match(/not begun/, inline.failed.fetch("threads"))
+    assert_match(/duration "no" is not/, inline.failed.fetch("cpu_profile"))
+    assert_operator inline.took.fetch("slow"), :>=, 50
+  end
+
+  JEMALLOC_PROFILE = <<~RUBY
+    Diagctl::Reports.load
+    KEPT = Array.new(100) { "x" * 100_000 }
+    io = StringIO.new
+    2.times do
+      io.truncate(io.rewind)
+      Diagctl::Reports::JemallocProfile.new.call(io, {})
+    rescue Diagctl::Unavailable
+      abort $!.message
+    end
+    puts io.string
+  RUBY
+
+  def test_jemalloc_says_who_allocated_what_is_in_use
+    out, = ruby(JEMALLOC_PROFILE, env: { "LD_PRELOAD" => "libjemalloc.so.2", "MALLOC_CONF" => "prof:true,lg_prof_sample:12" })
+    assert_match(/\Aheap_v2\/4096$/, out)
+    # It is a sample: not all of the ten megabytes are in it.
+    assert_operator out[/^ +t\*: \d+: (\d+)/, 1].to_i, :>, 1_000_000, "bytes in use"
+    assert_match(/^MAPPED_LIBRARIES:/, out)
+  end
+
+  def test_what_jemalloc_lacks_for_a_profile_is_named
+    out, = ruby(JEMALLOC_PROFILE, env: { "LD_PRELOAD" => "libjemalloc.so.2" })
+    assert_match(/profiling is off in this process \(hint: start the process with MALLOC_CONF=prof:true/, out)
+    out, = ruby(JEMALLOC_PROFILE)
+    assert_match(/jemalloc is not loaded in this process/, out)
+  end
+end
