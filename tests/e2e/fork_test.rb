@@ -53,7 +53,11 @@ class ForkTest < E2E::Case
       assert E2E::Processes.alive?(dumper)
     end
     id = wait_for_captures(server).first.fetch("id")
-    assert_equal victim, meta(id).fetch("pid")
+    meta = meta(id)
+    assert_equal victim, meta.fetch("pid")
+    # All of its pages are its own now, but nobody copied them.
+    refute_includes meta.fetch("cost"), "copied_bytes"
+    assert_operator meta.dig("cost", "dumper_peak_rss_bytes"), :>, 60 << 20
     assert_heap_dump(id, strings: 60 * 1024)
   end
 

@@ -32,7 +32,10 @@ module Diagctl
     def run(collected, snapshots)
       detach
       @produce.put_all(collected)
-      snapshots.each { |order| @produce.stream(order) }
+      snapshots.each do |order|
+        @produce.stream(order)
+        measure_copies
+      end
       measure
       become_finalize
     rescue Exception => e # rubocop:disable Lint/RescueException
@@ -112,14 +115,20 @@ module Diagctl
       cpu = times.utime + times.stime + times.cutime + times.cstime
       @produce.set["cost.dumper_cpu_ms"] = Clock.ms(cpu)
       attempt { @produce.set["cost.dumper_peak_rss_bytes"] = kilobytes("/proc/self/status", "VmHWM") }
+    end
+
+    # Pages that worker and dumper no longer share, whichever of them wrote. They only become more: without garbage
+    # collection the dumper gives nothing back. A worker that is gone shares nothing, and all pages would count.
+    def measure_copies
       attempt do
-        copied = %w[Private_Dirty Private_Clean].sum { |field| kilobytes("/proc/self/smaps_rollup", field) }
-        @produce.set["cost.copied_bytes"] = copied
+        copied = kilobytes("/proc/self/smaps_rollup", "Private_Dirty", "Private_Clean")
+        @produce.set["cost.copied_bytes"] = copied if Process.ppid == @worker
       end
     end
 
-    def kilobytes(file, field)
-      File.read(file)[/^#{field}:\s+(\d+)/, 1].to_i * 1024
+    def kilobytes(file, *fields)
+      text = File.read(file)
+      fields.sum { |field| text[/^#{field}:\s+(\d+)/, 1].to_i * 1024 }
     end
 
     def become_finalize
