@@ -8,7 +8,7 @@ export RUBY
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 
-.PHONY: build deps demo test lint unit e2e kernel bench bench-idle bench-sidekiq bench-put bench-capture clean help
+.PHONY: build deps demo test lint unit e2e kernel bench bench-idle bench-sidekiq bench-put bench-capture soak clean help
 
 # One static program: it runs in any image, and starts a third faster, which is most of what a poll costs. Cargo links build
 # scripts with the same flags unless a target is named. The last flag is for the link alone: code keeps the level that it was
@@ -47,6 +47,10 @@ e2e:
 kernel: build
 	tests/kernel/run $(KERNEL)
 
+# Captures back to back under load: ten minutes, or DURATION seconds. The short form is a part of e2e.
+soak: deps build
+	DURATION=$${DURATION:-600} $(RUBY) tests/e2e/soak_test.rb
+
 # Write benches/results/. make bench-capture SIZES=0.3 ROUNDS=1 is a quick look.
 bench: bench-idle bench-sidekiq bench-put bench-capture
 
@@ -72,6 +76,7 @@ help:
 	@echo "make test    formatting, lints, unit tests in Rust and Ruby, end-to-end tests with a real Puma"
 	@echo "make lint | unit | e2e   the parts of make test"
 	@echo "make kernel  what reads cgroup v2, tested on a real kernel under qemu; takes minutes, and root the first time"
+	@echo "make soak    ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make bench   what polls, the Sidekiq middleware, compression and captures cost; writes benches/results, takes a quarter of an hour"
 	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture   the parts of make bench"
 	@echo "make clean   remove what cargo built"

@@ -1,0 +1,72 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# Captures back to back under load, for DURATION seconds: nothing fails, and nothing grows in the workers. `make soak` runs it for
+# ten minutes; the short form is a part of `make test`.
+class SoakTest < E2E::Case
+  DURATION = Float(ENV.fetch("DURATION", "15"))
+  # Of the median between the first and the last third. A worker's own memory wobbles by a few megabytes.
+  RSS_SLACK = 16 << 20
+
+  Sample = Struct.new(:rss, :descriptors, :threads)
+
+  def test_captures_back_to_back_leave_nothing_behind
+    configure(rule("again", 'timer = { every = "100ms", initial_delay = "0s" }', %w[gc_stat threads ruby smaps_rollup object_counts heap_dump],
+      'select = "round_robin"'), poll_interval: "100ms", retention: "max_use = \"64MiB\"\nkeep_free = \"1%\"")
+    server = puma(workers: 2)
+    traffic = E2E::Traffic.new(server)
+    # The first of each worker loads code and sizes heaps.
+    wait_until("both workers were captured", tell: server.method(:log)) { (server.workers - captures.map { |c| c["pid"] }).empty? }
+    workers = server.workers
+    before = newest_sequence
+    samples = watch(workers)
+    taken = newest_sequence - before
+
+    assert_equal [0, workers], [traffic.stop.failed, server.workers]
+    assert_operator taken, :>=, (DURATION / 15).floor, "captures"
+    assert_nothing_went_wrong(server)
+    samples.each { |pid, list| assert_flat(pid, list) }
+    puts "soak: #{taken} captures in #{DURATION.round} s, #{traffic.served} requests, none failed" if ENV.key?("DURATION")
+  end
+
+  private
+
+  def newest_sequence = meta(captures.first.fetch("id")).fetch("sequence")
+
+  # A sample of each worker a tenth of a second: often enough to see it between two polls.
+  def watch(workers)
+    samples = workers.to_h { |pid| [pid, []] }
+    stop_at = E2E.clock + DURATION
+    while E2E.clock < stop_at
+      samples.each { |pid, list| list << sample(pid) }
+      sleep 0.1
+    end
+    samples
+  end
+
+  def sample(pid)
+    Sample.new(E2E::Processes.status(pid, "VmRSS") * 1024, Dir.children("/proc/#{pid}/fd").size, E2E::Processes.status(pid, "Threads"))
+  end
+
+  def assert_flat(pid, samples)
+    first, *_, last = samples.each_slice((samples.size / 3.0).ceil).to_a
+    # A poll opens descriptors and starts threads for as long as it takes: what is left between two is the lowest figure.
+    %i[descriptors threads].each do |figure|
+      assert_equal first.map(&figure).min, last.map(&figure).min, "#{figure} of worker #{pid}: #{samples.map(&figure)}"
+    end
+    growth = median(last.map(&:rss)) - median(first.map(&:rss))
+    assert_operator growth, :<, RSS_SLACK, "rss of worker #{pid} grew: #{samples.map(&:rss)}"
+  end
+
+  def median(figures) = figures.sort[figures.size / 2]
+
+  def assert_nothing_went_wrong(server)
+    events = diagctl!("status", "--explain", "--json").json.fetch("events").map { |event| event["event"] }
+    assert_empty events & %w[failed aborted cleaned quarantined], "events"
+    captures.each do |capture|
+      meta(capture.fetch("id")).fetch("reports").each { |report| assert_nil report["error"], report }
+    end
+    assert_empty server.diagctl_lines.grep_v(/stored after/)
+  end
+end
