@@ -83,6 +83,44 @@ class PollerTest < Minitest::Test
     assert_includes 2..3, calls("acquire").size, "one more where the stamp was too fresh, and then it sleeps"
   end
 
+  # Over looks that find nothing: what a process pays that nobody wants anything of.
+  def test_a_look_is_one_stat_that_spawns_nothing_and_allocates_next_to_nothing
+    Dir.mkdir(File.join(@store, "requests"))
+    start(binary("echo '#{JSON.generate(IDLE.merge(poll_interval: 0.02))}'; exit 10"))
+    polls = settled_polls
+    stats = 0
+    stat = File.method(:mtime)
+    counting = lambda do |path|
+      stats += 1
+      stat.call(path)
+    end
+    allocated = nil
+    File.stub(:mtime, counting) do
+      before = GC.stat(:total_allocated_objects)
+      sleep 1
+      allocated = GC.stat(:total_allocated_objects) - before
+    end
+    assert_includes 5..60, stats
+    assert_operator allocated.fdiv(stats), :<, 6, "objects a look"
+    assert_equal polls, calls.size
+  end
+
+  # The first polls come soon after each other: they cannot tell yet whether requests/ has changed.
+  def settled_polls
+    eventually("no poll for half a second") do
+      before = calls.size
+      sleep 0.5
+      before if before.positive? && before == calls.size
+    end
+  end
+
+  def test_it_spawns_no_more_often_than_retry_after_asks
+    started = Diagctl::Clock.now
+    start(binary("echo '#{JSON.generate(IDLE.merge(retry_after: 0.3, poll_interval: 0.02))}'; exit 10"))
+    eventually("some polls") { calls.size >= 5 }
+    assert_operator Diagctl::Clock.now - started, :>=, 4 * 0.3
+  end
+
   def test_a_request_that_comes_while_the_first_answer_is_being_made_is_not_slept_through
     requests = File.join(@store, "requests")
     Dir.mkdir(requests)

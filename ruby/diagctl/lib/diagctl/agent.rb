@@ -38,7 +38,7 @@ module Diagctl
 
     # @return [String, nil] the directory whose modification time tells of a new request; nil before the first poll
     def requests_dir
-      @client && File.join(@client.dir, "requests")
+      @requests_dir ||= @client && File.join(@client.dir, "requests")
     end
 
     # One poll, and the dump if it is granted.

@@ -110,7 +110,7 @@ module Diagctl
     # @return [Time, nil, Symbol] one stat(2)
     def requests
       dir = @agent.requests_dir or return :unknown
-      File.stat(dir).mtime
+      File.mtime(dir)
     rescue SystemCallError
       nil
     end
