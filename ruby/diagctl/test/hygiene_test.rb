@@ -43,11 +43,44 @@ class ChildHygieneTest < Minitest::Test
     skip "another user's /proc" unless Process.euid.zero?
 
     with_dump do |pid|
-      open = Dir.children("/proc/#{pid}/fd").to_h { |fd| [fd.to_i, File.readlink("/proc/#{pid}/fd/#{fd}")] }
+      open = open_files(pid)
       assert_equal ["/dev/null", "/dev/null", "/memfd:diagctl (deleted)"], open.values_at(0, 1, 2)
       assert_includes open.values, File.join(@store, "lease.lock")
       others = open.reject { |fd, target| fd < 3 || target.match?(/\Apipe:|\Aanon_inode:|lease\.lock\z/) }
       assert_empty others
+    end
+  end
+
+  # What no Ruby object knows of: a C extension (a database driver, an event loop) opened it, and without O_CLOEXEC.
+  def test_it_shares_no_socket_pipe_or_event_loop_with_its_worker
+    skip "another user's /proc" unless Process.euid.zero?
+
+    foreign = [c("socket", Socket::AF_UNIX, Socket::SOCK_STREAM, 0), c("socket", Socket::AF_INET, Socket::SOCK_DGRAM, 0),
+      c("epoll_create1", 0), c("eventfd", 0, 0), c("inotify_init1", 0)]
+    listener = UNIXServer.new(File.join(@dir, "socket"))
+    pipe = IO.pipe
+    with_dump do |pid|
+      ours = open_files("self").slice(*foreign, listener.fileno, *pipe.map(&:fileno))
+      assert_equal 8, ours.size
+      theirs = open_files(pid)
+      assert_empty theirs.values & ours.values.grep(/\A(socket|pipe):/)
+      assert_empty(ours.select { |number, target| theirs[number] == target })
+      assert_nil Process.wait(pid, Process::WNOHANG), "the dump still runs"
+    end
+  ensure
+    foreign&.each { |number| IO.for_fd(number).close }
+    [listener, *pipe].compact.each(&:close)
+  end
+
+  def c(name, *arguments)
+    Diagctl::Libc.function(name, [Fiddle::TYPE_INT] * arguments.size, Fiddle::TYPE_INT).call(*arguments)
+  end
+
+  def open_files(pid)
+    Dir.children("/proc/#{pid}/fd").each_with_object({}) do |number, found|
+      found[number.to_i] = File.readlink("/proc/#{pid}/fd/#{number}")
+    rescue Errno::ENOENT
+      next # The descriptor with which the directory was read.
     end
   end
 
@@ -57,9 +90,11 @@ class ChildHygieneTest < Minitest::Test
       assert_equal "1000\n", File.read("/proc/#{pid}/oom_score_adj")
       assert_equal 19, Process.getpriority(Process::PRIO_PROCESS, pid)
       assert_equal pid, Process.getpgid(pid)
+      get = { "x86_64" => 252, "aarch64" => 31 }.fetch(RbConfig::CONFIG["host_cpu"])
+      assert_equal Diagctl::Libc::IOPRIO_IDLE, c("syscall", get, Diagctl::Libc::IOPRIO_WHO_PROCESS, pid, 0, 0)
       assert_match(/diagctl: dumping #{Process.pid}/, File.read("/proc/#{pid}/cmdline"))
       caught = File.read("/proc/#{pid}/status")[/^SigCgt:\s+(\h+)/, 1].to_i(16)
-      %w[USR1 TERM INT ALRM HUP].each do |name|
+      %w[USR1 TERM INT ALRM HUP CHLD].each do |name|
         assert_equal 0, caught & (1 << (Signal.list[name] - 1)), "SIG#{name} is still caught"
       end
     end
