@@ -174,7 +174,6 @@ class SignalsTest < E2E::Case
     assert_equal 1, bad.status
     assert_match(/samples.jsonl, line 1: not a sample/, bad.err)
   end
-<<<<<<< HEAD
 
   private
 
@@ -183,51 +182,4 @@ class SignalsTest < E2E::Case
     dumper.acquire(*flags)
     dumper.answer.fetch("verdict")
   end
-
-  # A script that has polled once.
-  def start_script(**options)
-    script = Script.new(@root, env, **options)
-    wait_until("a first poll", tell: script.method(:log)) do
-      raise "the script ended\n#{script.log}" unless E2E::Processes.alive?(script.pid)
-
-      Dir.exist?(File.join(@store, "samples")) && !Dir.empty?(File.join(@store, "samples"))
-    end
-    script
-  end
-
-  # A memory cgroup with a limit, of whichever version this machine has.
-  class MemoryCgroup
-    V1 = "/sys/fs/cgroup/memory"
-    V2 = "/sys/fs/cgroup"
-
-    class << self
-      attr_reader :why
-
-      def make(limit)
-        v2 = File.exist?("#{V2}/cgroup.controllers")
-        # Beneath our own cgroup: above it we may not be allowed to.
-        own = v2 ? File.read("/proc/self/cgroup")[/^0::(.*)$/, 1] : File.read("/proc/self/cgroup")[/^\d+:memory:(.*)$/, 1]
-        base = [File.join(v2 ? V2 : V1, own.to_s), v2 ? V2 : V1].find { |path| File.directory?(path) }
-        dir = File.join(base, "diagctl-e2e-#{Process.pid}-#{rand(1 << 32)}")
-        Dir.mkdir(dir)
-        File.write(File.join(dir, v2 ? "memory.max" : "memory.limit_in_bytes"), limit.to_s)
-        new(dir)
-      rescue SystemCallError => e
-        @why = e.message
-        Dir.rmdir(dir) if dir && File.directory?(dir)
-        nil
-      end
-    end
-
-    def initialize(dir)
-      @dir = dir
-    end
-
-    # A command that joins and then becomes what follows it.
-    def enter = ["/bin/sh", "-c", "echo $$ > #{@dir}/cgroup.procs && exec \"$@\"", "sh"]
-
-    def remove = Dir.rmdir(@dir)
-  end
-=======
->>>>>>> bc945e0 (A dump is given up when memory runs short, and its parent kills by a handle of its own)
 end

@@ -92,14 +92,13 @@ max_use = "4GiB"'
 
     def puma(env: self.env, **options) = PumaServer.new(@root, env: env, **options).start
 
-<<<<<<< HEAD
     def redis = @redis ||= Redis.new(@root).start
 
     def sidekiq(env: self.env, **options) = SidekiqServer.new(@root, redis, env: env, **options).start
 
     # A report of a capture, as it was made.
     def report(id, name) = diagctl!("fetch", "#{id}:#{name}", "-o", "-").out
-=======
+
     # A script that has polled once.
     def start_script(**options)
       script = Script.new(@root, env, **options)
@@ -114,7 +113,6 @@ max_use = "4GiB"'
     def memory_cgroup(limit)
       MemoryCgroup.make(limit) or skip("no memory cgroup can be made here: #{MemoryCgroup.why}")
     end
->>>>>>> bc945e0 (A dump is given up when memory runs short, and its parent kills by a handle of its own)
 
     def wait_until(what, **options, &block) = E2E.wait_until(what, **options, &block)
 

@@ -31,6 +31,10 @@ impl Default for ReportOptions {
 impl ReportOptions {
     /// Reads the section of a report that diagctl knows by itself.
     pub fn read(&mut self, name: &str, section: &Section<'_>) {
+        if section.has("producer") {
+            let message = format!("{name} is a report that diagctl makes itself");
+            return section.problem("producer", message, "give yours another name");
+        }
         match name {
             "cpu_profile" => {
                 let given = section.duration("duration").unwrap_or(self.profile);
@@ -51,11 +55,7 @@ impl ReportOptions {
                 }
             }
             "heap_dump" => self.full_heap = section.boolean("full").unwrap_or(self.full_heap),
-            _ => {
-                let message = format!("{name} is a report that diagctl makes itself, and it has no options");
-                section.problem("producer", message, "give a report of your own another name");
-                return;
-            }
+            _ => {}
         }
         section.finish();
     }
