@@ -10,7 +10,7 @@ module Capturing
 
   def teardown
     # Every child must be reaped by the code under test.
-    eventually("the dumper ends", 15) { !@agent.busy? } if @agent
+    eventually("the dumper ends") { !@agent.busy? } if @agent
     super
   end
 

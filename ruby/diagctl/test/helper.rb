@@ -96,7 +96,8 @@ module Sandbox
     []
   end
 
-  def eventually(what, seconds = 10)
+  # The dumper is of nice 19: on a busy machine it waits for everybody else.
+  def eventually(what, seconds = 40)
     limit = Diagctl::Clock.now + seconds
     until (value = yield)
       flunk("not within #{seconds} s: #{what}") if Diagctl::Clock.now > limit

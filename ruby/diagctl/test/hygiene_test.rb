@@ -7,7 +7,7 @@ class ChildHygieneTest < Minitest::Test
   include Sandbox
 
   def teardown
-    eventually("the dumper ends", 15) { !@agent.busy? } if @agent
+    eventually("the dumper ends") { !@agent.busy? } if @agent
     super
   end
 
