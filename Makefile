@@ -8,7 +8,10 @@ export RUBY
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 
-.PHONY: build deps demo test lint unit e2e kernel bench bench-idle bench-sidekiq bench-put bench-capture soak clean help
+# What `make fuzz` gives each target.
+FUZZ_SECONDS ?= 300
+
+.PHONY: build deps demo test lint unit e2e kernel bench bench-idle bench-sidekiq bench-put bench-capture soak fuzz clean help
 
 # One static program: it runs in any image, and starts a third faster, which is most of what a poll costs. Cargo links build
 # scripts with the same flags unless a target is named. The last flag is for the link alone: code keeps the level that it was
@@ -32,6 +35,12 @@ lint:
 	@scripts/deps --lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+	echo "lint: the dependencies were NOT checked: no cargo-deny (cargo install --locked cargo-deny)"; \
+	elif timeout 15 git ls-remote -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then \
+	set -x; $(CARGO) deny --all-features check; \
+	else echo "lint: advisories were NOT checked: no way to github.com/RustSec/advisory-db"; \
+	set -x; $(CARGO) deny --all-features check bans licenses sources; fi
 
 unit:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -x; $(CARGO) nextest run --workspace --locked; \
@@ -66,6 +75,11 @@ bench-put: deps build
 bench-capture: deps build
 	$(RUBY) benches/capture.rb
 
+# Every parser, so many seconds each; one that breaks leaves its input in fuzz/artifacts and the rest go on. Needs cargo-fuzz (cargo
+# install --locked cargo-fuzz) and g++. The corpora that are kept are replayed by `make unit`.
+fuzz:
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz $(TARGETS)
+
 clean:
 	$(CARGO) clean
 
@@ -77,6 +91,7 @@ help:
 	@echo "make lint | unit | e2e   the parts of make test"
 	@echo "make kernel  what reads cgroup v2, tested on a real kernel under qemu; takes minutes, and root the first time"
 	@echo "make soak    ten minutes of captures back to back under load: nothing fails, nothing grows"
+	@echo "make fuzz    every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" for some of them"
 	@echo "make bench   what polls, the Sidekiq middleware, compression and captures cost; writes benches/results, takes a quarter of an hour"
 	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture   the parts of make bench"
 	@echo "make clean   remove what cargo built"

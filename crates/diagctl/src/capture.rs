@@ -92,7 +92,7 @@ fn take_request(store: &Store, id: &str, capture: &str) -> Result<(), Failure> {
     let Some(mut request) = requests::list(store)?.into_iter().find(|request| request.id == id) else {
         return Ok(());
     };
-    request.attempts += 1;
+    request.attempts = request.attempts.saturating_add(1);
     request.capture = Some(capture.to_owned());
     requests::write(store, &request)
 }

@@ -17,6 +17,9 @@ use crate::sys;
 /// A wall clock this far behind what `CLOCK_BOOTTIME` says has been set back, not slewed. Milliseconds.
 const STEP_TOLERANCE_MS: i64 = 5_000;
 
+/// No moment is later: the end of the year 9999, milliseconds. A number beyond it is damage, and sums with it could overflow.
+pub const LAST_MS: u64 = 253_402_300_799_999;
+
 /// What the clocks of this machine say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {

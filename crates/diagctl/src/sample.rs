@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupRoot, MemoryCgroup};
+use crate::clock::LAST_MS;
 use crate::proc::Proc;
 use crate::proc::figures;
+use crate::state::MOST_BYTES;
 use crate::watch::reserve;
 
 /// A process that has not polled for this many intervals counts as gone.
@@ -296,6 +298,16 @@ impl Samples {
 }
 
 impl Sample {
+    /// Understands the file of a sample; nothing where a crash tore it, or a number in it cannot be.
+    pub fn parse(data: &[u8]) -> Option<Self> {
+        let moments = |sample: &Self| {
+            let held = sample.holding.values().flat_map(|holding| [holding.since, holding.last]);
+            let marks = sample.marks.values().flat_map(BTreeMap::values).map(|mark| mark.at);
+            held.chain(marks).chain([sample.first_seen, sample.last_seen, sample.next_poll]).max().unwrap_or(0)
+        };
+        serde_json::from_slice(data).ok().filter(|sample| moments(sample) <= LAST_MS && sample.rss <= MOST_BYTES)
+    }
+
     /// Whether it can still be expected to poll.
     pub fn is_fresh(&self, now_ms: u64, poll_ms: u64) -> bool {
         now_ms <= self.next_poll.saturating_add(STALE_INTERVALS * poll_ms)

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Anchor;
+use crate::clock::{Anchor, LAST_MS};
 use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio::{self, Durability};
@@ -18,6 +18,9 @@ const SCHEMA: u32 = 1;
 
 /// No state is larger: 32 MiB.
 const MAX_FILE: u64 = 32 << 20;
+
+/// No process and no report is larger: 16 TiB.
+pub const MOST_BYTES: u64 = 1 << 44;
 
 /// `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,6 +126,28 @@ pub struct ReportCost {
     pub stored_bytes: u64,
 }
 
+impl State {
+    // What a turned bit can make of a number, and what would overflow where it is added to.
+    fn is_plausible(&self) -> bool {
+        let units: u64 = self.spent.iter().map(|spent| u64::from(spent.units)).sum();
+        let moments = self.clock.iter().map(|clock| clock.store_ms).chain(self.spent.iter().map(|spent| spent.at));
+        moments.max().unwrap_or(0) <= LAST_MS
+            && units <= u64::from(u32::MAX / 2)
+            && self.generation <= u64::MAX / 2
+            && self.clock.iter().all(|clock| clock.wall_ms.unsigned_abs() <= LAST_MS)
+            && self.rules.values().all(RuleState::is_plausible)
+            && self.costs.values().all(|cost| cost.memory_bytes.max(cost.stored_bytes) <= MOST_BYTES)
+    }
+}
+
+impl RuleState {
+    fn is_plausible(&self) -> bool {
+        let marks = self.high_water.values().map(|mark| mark.at).chain(self.pair.iter().map(|pair| pair.due));
+        let moments = self.due.values().chain(&self.fires).chain(&self.covered).copied().chain(marks);
+        moments.max().unwrap_or(0) <= LAST_MS && self.high_water.values().all(|mark| mark.bytes <= MOST_BYTES)
+    }
+}
+
 impl Default for State {
     fn default() -> Self {
         Self {
@@ -168,6 +193,7 @@ pub fn parse(path: &Path, data: &[u8]) -> Result<Found, Failure> {
         return Err(newer(path, schema));
     }
     Ok(match serde_json::from_slice::<State>(data) {
+        Ok(state) if !state.is_plausible() => Found::Damaged("it has a number that cannot be".into()),
         Ok(state) => Found::State(Box::new(state)),
         Err(e) => Found::Damaged(e.to_string()),
     })

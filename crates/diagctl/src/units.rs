@@ -40,6 +40,9 @@ impl std::fmt::Display for Amount {
     }
 }
 
+/// Nothing that is waited for takes longer.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+
 /// Reads a duration: `500ms`, `30s`, `10m`, `1h 30m`, `14d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let bare = text.trim();
@@ -49,8 +52,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if !bare.is_empty() && bare.chars().all(|c| c.is_ascii_digit() || c == '.') && bare != "0" {
         return Err(format!("it has no unit; write {bare}s, {bare}m or {bare}h"));
     }
-    humantime::parse_duration(bare)
-        .map_err(|e| format!("it is not a duration ({e}); write it like 500ms, 30s, 10m, 2h or 14d"))
+    match humantime::parse_duration(bare) {
+        // Sums with it must not overflow.
+        Ok(duration) if duration > LONGEST => Err("it is longer than 100 years".into()),
+        Ok(duration) => Ok(duration),
+        Err(e) => Err(format!("it is not a duration ({e}); write it like 500ms, 30s, 10m, 2h or 14d")),
+    }
 }
 
 /// Reads a size: `64KiB`, `1.5GiB`, `500MB` (decimal), `0`.
@@ -167,6 +174,15 @@ pub fn ms(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_duration_that_would_overflow_what_it_is_added_to_is_refused() {
+        assert!(parse_duration("100years").is_ok());
+        // In milliseconds the latter is all of u64, and a jitter of it a remainder by zero.
+        for text in ["101years", "600000000years"] {
+            assert!(parse_duration(text).unwrap_err().contains("100 years"), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_with_their_units_and_refused_without() {

@@ -8,8 +8,10 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::LAST_MS;
 use crate::error::Failure;
 use crate::fsio::{self, Durability};
+use crate::state::MOST_BYTES;
 use crate::store::{Store, meta};
 
 /// No index is larger: 1 GiB.
@@ -69,6 +71,14 @@ pub struct EntryReport {
 }
 
 impl Entry {
+    // Sizes are summed and moments subtracted: a line with a number that cannot be is as good as none.
+    fn is_plausible(&self) -> bool {
+        let sizes = self.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
+        sizes.chain([self.disk_bytes]).all(|bytes| bytes <= MOST_BYTES)
+            && self.store_ms <= LAST_MS
+            && self.sequence <= u64::MAX / 2
+    }
+
     /// The entry for a published capture.
     pub fn of(store: &Store, meta: &meta::Meta) -> Self {
         let dir = store.report_dir(&meta.id);
@@ -162,7 +172,9 @@ pub fn parse(data: &[u8]) -> (BTreeMap<String, Entry>, usize) {
     let mut lines = 0;
     for line in data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         lines += 1;
-        if let Ok(entry) = serde_json::from_slice::<Entry>(line) {
+        if let Ok(entry) = serde_json::from_slice::<Entry>(line)
+            && entry.is_plausible()
+        {
             entries.insert(entry.id.clone(), entry);
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
+use crate::clock::LAST_MS;
 use crate::error::Failure;
 use crate::fsio;
 use crate::state;
@@ -121,6 +122,10 @@ pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta, Failure> {
     }
     if dir.file_name().is_none_or(|name| name != meta.id.as_str()) {
         return Err(damaged(format!("it is about capture {:?}", crate::error::printable(&meta.id))));
+    }
+    let sizes = meta.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
+    if sizes.max().unwrap_or(0) > state::MOST_BYTES || meta.store_ms > LAST_MS || meta.sequence > u64::MAX / 2 {
+        return Err(damaged("it has a number that cannot be".into()));
     }
     for report in &meta.reports {
         // The file name is joined to a path: it must be a plain name.

@@ -48,7 +48,7 @@ pub fn load_own_sample(store: &Store, pid: u32) -> Samples {
 
 fn load_sample(store: &Store, pid: u32) -> Option<Sample> {
     let data = fsio::read_bounded(&sample_path(store, pid), 1 << 20).ok()?;
-    serde_json::from_slice(&data).ok()
+    Sample::parse(&data)
 }
 
 fn sample_path(store: &Store, pid: u32) -> PathBuf {

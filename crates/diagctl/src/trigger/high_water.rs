@@ -49,7 +49,7 @@ impl HighWater {
             Err(why) => return Outcome::Unreadable(why),
         };
         let mark = self.mark(path, view);
-        let threshold = mark.map_or(self.floor, |mark| self.floor.max(mark + self.step));
+        let threshold = mark.map_or(self.floor, |mark| self.floor.max(mark.saturating_add(self.step)));
         let name = self.metric.name();
         let mut facts = Facts::default();
         facts.observed.insert(name.into(), value);

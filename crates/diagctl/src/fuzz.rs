@@ -1,0 +1,286 @@
+//! What fuzzing calls: every parser of what others may have written, and what is done with the outcome. One function a target;
+//! `fuzz/fuzz_targets` calls them, and a test here replays what is kept in `fuzz/seeds` (written
+//! by diagctl itself) and `fuzz/corpus` (found). Not in the program.
+//!
+//! Each has one promise: whatever the bytes are, there is a value or an error, and never a panic, an overflow (which only a
+//! build with checks sees), or more memory than the input warrants.
+
+use std::path::Path;
+
+use crate::clock::{Anchor, Reading};
+use crate::config::{self, Config};
+use crate::decide::{self, Input, Process};
+use crate::error::printable;
+use crate::guard::Figures;
+use crate::lease;
+use crate::limit;
+use crate::readings::{self, Readings};
+use crate::recording;
+use crate::sample::{Metric, Sample, Samples};
+use crate::state::{self, Found, State};
+use crate::store::index::{self, is_id};
+use crate::store::retention::{self, Policy, Pressure, Usage};
+use crate::store::{events, grant, meta, requests};
+use crate::{cgroup, proc, units};
+
+/// A target by its name.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them; the names are those of the corpora.
+pub const TARGETS: [Target; 12] = [
+    ("config", config),
+    ("config_cache", config_cache),
+    ("engine", engine),
+    ("index", index),
+    ("lease", lease),
+    ("meta", meta),
+    ("proc", proc),
+    ("requests", requests),
+    ("samples", samples),
+    ("state", state),
+    ("text", text),
+    ("units", units),
+];
+
+const ID: &str = "20260101T000000000Z-aaaaaaaa";
+
+/// The TOML document, and the doubts about it.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match config::parse(text) {
+        Ok((config, _)) => drop(config.doubts(1 << 30)),
+        Err(problems) => drop(config::invalid(Path::new("fuzz.toml"), &problems).to_string()),
+    }
+}
+
+/// `config.cache`, which is read before it is known to be ours.
+pub fn config_cache(data: &[u8]) {
+    config::cache::is_readable(data);
+}
+
+/// `state.json`, and limits and pauses that are judged by it.
+pub fn state(data: &[u8]) {
+    let Ok(Found::State(state)) = state::parse(Path::new("state.json"), data) else { return };
+    let now = Anchor::place(state.clock.as_ref(), clock());
+    let config = rules();
+    for rule in &config.rules {
+        if let Some(marks) = state.rules.get(&rule.name) {
+            limit::check_rule(&rule.limits, marks, now.store_ms);
+        }
+    }
+    limit::check_budgets(&config.limits, &state.spent, 10, now.store_ms);
+    if let Some(pause) = state.paused.filter(|pause| pause.holds(now.store_ms)) {
+        is_printable(&pause.reason(now.store_ms));
+    }
+}
+
+/// `meta.json`: whatever is accepted names only plain files beneath its directory.
+pub fn meta(data: &[u8]) {
+    let Ok(meta) = meta::parse(Path::new(ID), data) else { return };
+    for file in meta.reports.iter().filter_map(|report| report.file.as_deref()) {
+        let path = Path::new("reports").join(file);
+        assert_eq!(path.parent(), Some(Path::new("reports")), "{file:?} leads out of the capture");
+    }
+}
+
+/// `index.jsonl`, and retention planned by what it claims.
+pub fn index(data: &[u8]) {
+    let (entries, _) = index::parse(data);
+    let mut entries: Vec<_> = entries.into_values().filter(|entry| is_id(&entry.id)).collect();
+    entries.sort_by_key(|entry| entry.sequence);
+    let policy =
+        Policy { max_use: 1 << 20, keep_free: 1 << 20, max_age_ms: 86_400_000, keep_last: 1, max_captures: Some(3) };
+    let usage = Usage { other_bytes: 4096, free_disk: 1 << 19, incoming: 4096 };
+    for pressure in [Pressure::Routine, Pressure::Admission] {
+        let plan = retention::plan(&entries, &policy, &usage, pressure, 1_800_000_000_000, Some(ID));
+        assert_eq!(plan.len(), entries.len(), "one verdict a capture");
+        assert!(plan.iter().all(|verdict| verdict.keep || verdict.id != ID), "the newest goes");
+    }
+}
+
+/// A request.
+pub fn requests(data: &[u8]) {
+    let process = Process { pid: 7, start_ticks: 7, role: "puma".into(), name: "worker-0".into() };
+    if let Some(request) = requests::parse(ID, data) {
+        request.is_for(&process);
+    }
+}
+
+/// A sample, a recorded poll, an event.
+pub fn samples(data: &[u8]) {
+    if let Some(sample) = Sample::parse(data) {
+        sample.is_fresh(1_800_000_000_000, 10_000);
+    }
+    recording::parse(data).for_each(|recorded| drop(recorded.replay()));
+    events::parse(data).for_each(|event| is_printable(&printable(&event.reason)));
+}
+
+/// `lease.json`, and the grant and the notes of a staged capture.
+pub fn lease(data: &[u8]) {
+    lease::parse(data);
+    let _ = serde_json::from_slice::<grant::Grant>(data);
+    let _ = serde_json::from_slice::<meta::Report>(data);
+}
+
+/// What the kernel writes, and what a container may put in its place.
+pub fn proc(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    proc::parse_stat(&text);
+    proc::figures(&text);
+    cgroup::counters(&text);
+    let _ = readings::parse_stalls("memory.pressure", &text);
+}
+
+/// Nothing that is printed steers a terminal, and nothing is lost that does not.
+pub fn text(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let shown = printable(&text);
+    is_printable(&shown);
+    assert_eq!(printable(&shown), shown, "shown twice it is the same");
+}
+
+/// Durations, sizes and shares.
+pub fn units(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(duration) = units::parse_duration(text) {
+        let _ = units::duration(units::ms(duration));
+    }
+    if let Ok(bytes) = units::parse_size(text) {
+        let _ = units::size(bytes);
+    }
+    let _ = units::parse_percent(text);
+    for amount in [units::parse_amount(text), units::parse_increase(text)].into_iter().flatten() {
+        let _ = (amount.of(1 << 40), amount.to_string());
+    }
+}
+
+/// Polls with a state, a sample, a request and readings that another wrote: one JSON document a line, in this order.
+pub fn engine(data: &[u8]) {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let mut next = || lines.next().unwrap_or_default();
+    let mut state = match state::parse(Path::new("state.json"), next()) {
+        Ok(Found::State(state)) => *state,
+        _ => State::default(),
+    };
+    let mut samples = Samples::default();
+    if let Some(sample) = Sample::parse(next()) {
+        samples.processes.insert(7, sample);
+    }
+    let requests: Vec<_> = requests::parse(ID, next()).into_iter().collect();
+    let recorded = recording::parse(next()).next();
+    let (process, readings) = match &recorded {
+        Some(recorded) => recorded.replay(),
+        None => (Process { pid: 7, start_ticks: 7, role: "puma".into(), name: "worker-0".into() }, Readings::default()),
+    };
+    let config = rules();
+    let figures = Figures {
+        rss: readings.memory.get(Metric::Rss).unwrap_or(0),
+        available_memory: u64::MAX,
+        free_disk: 1 << 40,
+        total_disk: 1 << 41,
+        ..Figures::default()
+    };
+    for later_ms in [0, 1_000, 120_000] {
+        let reading = Reading { boot_ms: clock().boot_ms + later_ms, ..clock() };
+        let now = Anchor::place(state.clock.as_ref(), reading);
+        let input = Input {
+            config: &config,
+            process: &process,
+            readings: &readings,
+            requests: &requests,
+            figures: &figures,
+            host: "web-1",
+            now: &now,
+            seed: 12_345,
+        };
+        let decision = decide::decide(input, &mut state, &mut samples);
+        if let Some(plan) = decision.plans.first() {
+            decide::charge(input, plan, &mut state);
+        }
+    }
+}
+
+fn clock() -> Reading {
+    Reading { wall_ms: 1_800_000_000_000, boot_ms: 1_000_000, boot_id: "a".into() }
+}
+
+// Every trigger, twice: bare, and with all that a rule can add.
+fn rules() -> Config {
+    let text = include_str!("fuzz/rules.toml");
+    config::parse(text).map(|(config, _)| config).unwrap_or_default()
+}
+
+fn is_printable(text: &str) {
+    assert!(!text.chars().any(char::is_control), "{text:?} would steer a terminal");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kept_corpora_pass() {
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+        for (name, target) in TARGETS {
+            let mut replayed = 0;
+            // Found ones may be missing for a target that has nothing new to tell.
+            for dir in [fuzz.join("seeds").join(name), fuzz.join("corpus").join(name)] {
+                for entry in std::fs::read_dir(dir).into_iter().flatten() {
+                    target(&std::fs::read(entry.unwrap().path()).unwrap());
+                    replayed += 1;
+                }
+            }
+            assert!(replayed > 0, "{name} has no corpus");
+        }
+    }
+
+    // What a crash leaves and what a disk makes of it: every beginning, and every byte with a bit of it turned.
+    #[test]
+    fn every_cut_and_every_turned_bit_of_what_is_well_formed_passes() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
+        for (name, target) in TARGETS {
+            for entry in std::fs::read_dir(corpus.join(name)).unwrap_or_else(|e| panic!("{name}: {e}")) {
+                let data = std::fs::read(entry.unwrap().path()).unwrap();
+                let stride = data.len() / 200 + 1;
+                for i in (0..data.len()).step_by(stride) {
+                    target(&data[..i]);
+                    let mut turned = data.clone();
+                    turned[i] ^= 1 << (i % 8);
+                    target(&turned);
+                    // A digit more makes a number that nobody expected.
+                    turned[i] = b'9';
+                    turned.insert(i, b'9');
+                    target(&turned);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_rules_that_are_fuzzed_have_every_trigger() {
+        let config = rules();
+        let mut names = std::collections::BTreeSet::new();
+        for rule in &config.rules {
+            rule.trigger.visit(&mut |trigger| {
+                names.insert(trigger.name());
+            });
+        }
+        for name in [
+            "timer",
+            "memory_usage",
+            "memory_growth",
+            "high_water",
+            "memory_projection",
+            "memory_event",
+            "memory_pressure",
+            "gauge",
+            "event",
+            "exec",
+            "on_demand",
+            "any",
+            "all",
+        ] {
+            assert!(names.contains(name), "{name} is missing: {names:?}");
+        }
+    }
+}
