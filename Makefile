@@ -11,7 +11,7 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # What `make fuzz` gives each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo test lint unit e2e kernel bench bench-idle bench-sidekiq bench-put bench-capture soak fuzz clean help
+.PHONY: build deps demo test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-capture soak fuzz clean help
 
 # One static program: it runs in any image, and starts a third faster, which is most of what a poll costs. Cargo links build
 # scripts with the same flags unless a target is named. The last flag is for the link alone: code keeps the level that it was
@@ -28,7 +28,7 @@ deps:
 demo: deps build
 	@$(RUBY) demo/demo.rb
 
-test: deps build lint unit e2e
+test: deps build lint unit e2e torture-short
 	@echo "make test: everything passed"
 
 lint:
@@ -50,6 +50,17 @@ unit:
 # One file or one test: make e2e E2E="-n /overlap/"
 e2e:
 	$(RUBY) tests/e2e/all.rb $(E2E)
+
+# Faults, crashes and attacks: docs/reliability.md. The short form tries a sample of each kind, and is part of `make test`.
+# libfaketime cannot be loaded into the static program, so the tests about clocks run cargo's ordinary build of it.
+# One file or one test: make torture TORTURE_ONLY="-n /power/"
+torture: deps build
+	$(CARGO) build --locked
+	TORTURE=full DIAGCTL_TEST_DYNAMIC="$(TARGET_DIR)/debug/diagctl" $(RUBY) tests/torture/all.rb $(TORTURE_ONLY)
+
+torture-short: deps build
+	$(CARGO) build --locked
+	TORTURE=short DIAGCTL_TEST_DYNAMIC="$(TARGET_DIR)/debug/diagctl" $(RUBY) tests/torture/all.rb $(TORTURE_ONLY)
 
 # Real cgroup v2, on a machine that qemu emulates: make kernel KERNEL="-n /oom/". Root builds the image once. Not part of
 # `make test`: it takes minutes, as long as ten on a busy machine.
@@ -88,7 +99,8 @@ help:
 	@echo "make deps    install from Debian what the demo and the tests need (nothing when all is there)"
 	@echo "make demo    a real Puma cluster collects its own heap dumps, in under two minutes"
 	@echo "make test    formatting, lints, unit tests in Rust and Ruby, end-to-end tests with a real Puma"
-	@echo "make lint | unit | e2e   the parts of make test"
+	@echo "make lint | unit | e2e | torture-short   the parts of make test"
+	@echo "make torture  every fault, crash and attack of docs/reliability.md, in full: about an hour on two cores"
 	@echo "make kernel  what reads cgroup v2, tested on a real kernel under qemu; takes minutes, and root the first time"
 	@echo "make soak    ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz    every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" for some of them"

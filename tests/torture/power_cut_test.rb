@@ -43,7 +43,7 @@ class PowerCutTest < Torture::Case
 
   # The other tests prove nothing if a capture also survives that was never synced.
   def test_without_syncs_a_power_cut_does_lose_what_was_acknowledged
-    scene = scene_finalize.tap { |found| found.name = "finalize" }
+    scene = scene("finalize")
     make_disk(scene.store)
     store, result = run_and_cut(scene, "inject=fsync,fdatasync:retval=0")
     assert_includes [0, 5], result.status, result

@@ -15,29 +15,29 @@ class SyscallsTest < Torture::Case
   # What a disturbed `write` may do besides failing: take nothing, which the caller has to see.
   NOTHING_WRITTEN = "retval=0"
 
-  def test_killed_before_every_system_call
-    disturbed(Torture::FULL ? 10_000 : 24) { |name, n| ["#{name}:signal=SIGKILL:when=#{n}"] }
-  end
+  SCENES.each do |scene|
+    define_method(:"test_#{scene}_killed_before_every_system_call") do
+      disturb(scene, 24) { |name, n| ["#{name}:signal=SIGKILL:when=#{n}"] }
+    end
 
-  def test_every_system_call_fails
-    disturbed(Torture::FULL ? 10_000 : 12) do |name, n|
-      next [] if NEVER_FAIL.include?(name)
-
-      errors = ERRORS.map { |error| "#{name}:error=#{error}:when=#{n}" }
-      errors << "#{name}:#{NOTHING_WRITTEN}:when=#{n}" if name == "write"
-      Torture::FULL ? errors : errors.sample(1, random: Random.new(Torture::SEED + n))
+    define_method(:"test_#{scene}_with_every_system_call_failing") do
+      disturb(scene, 12) { |name, n| NEVER_FAIL.include?(name) ? [] : injections(name, n) }
     end
   end
 
   private
 
-  def disturbed(size)
-    runs = scenes.flat_map do |scene|
-      points = Torture.sample(calls(scene), size)
-      points.flat_map { |name, n| yield(name, n).map { |inject| [scene, inject] } }
-    end
-    Torture.each_parallel(runs) { |scene, inject| assert_survives(scene, inject) }
-    warn "#{name}: #{runs.size} runs"
+  def injections(name, n)
+    errors = ERRORS.map { |error| "#{name}:error=#{error}:when=#{n}" }
+    errors << "#{name}:#{NOTHING_WRITTEN}:when=#{n}" if name == "write"
+    Torture::FULL ? errors : errors.sample(1, random: Random.new(Torture::SEED + n))
+  end
+
+  def disturb(scene_name, size)
+    scene = scene(scene_name)
+    runs = Torture.sample(calls(scene), size).flat_map { |name, n| yield(name, n) }
+    Torture.each_parallel(runs) { |inject| assert_survives(scene, inject) }
+    warn "#{name}: #{runs.size} runs" if Torture::FULL
   end
 
   def assert_survives(scene, inject)

@@ -56,6 +56,11 @@ impl Failure {
             .is_some_and(|e| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
+    /// Whether it is not permitted.
+    pub fn is_denied(&self) -> bool {
+        self.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Whether the path does not exist.
     pub fn is_not_found(&self) -> bool {
         self.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::NotFound)

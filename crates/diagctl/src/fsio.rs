@@ -77,10 +77,14 @@ fn require_regular(file: &File, path: &Path) -> Result<(), Failure> {
 /// Reads a whole file, refusing one that is larger than `max` bytes.
 pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, Failure> {
     let file = open_read(path)?;
-    let length = file.metadata().map_or(0, |meta| meta.len()).min(max);
-    let mut data = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
-    file.take(max + 1).read_to_end(&mut data).map_err(|e| Failure::io("read", path, e))?;
-    if data.len() as u64 > max {
+    let length = file.metadata().map_or(0, |meta| meta.len());
+    let mut data = Vec::new();
+    // What is too large, and perhaps sparse, costs neither time nor memory.
+    if length <= max {
+        data.reserve(usize::try_from(length).unwrap_or(0) + 1);
+        file.take(max + 1).read_to_end(&mut data).map_err(|e| Failure::io("read", path, e))?;
+    }
+    if length > max || data.len() as u64 > max {
         return Err(Failure::failed(format!("{} is larger than {max} bytes", path.display()))
             .hint("this is not what diagctl wrote; move the file away"));
     }
@@ -217,7 +221,7 @@ pub fn rename_noreplace(from: &Path, to: &Path) -> Result<(), Failure> {
 
 /// Appends one line in one write. A torn last line, left by a crash, is ended first so that it cannot swallow
 /// the new one.
-pub fn append_line(path: &Path, line: &str, durability: Durability) -> Result<(), Failure> {
+pub fn append_line(path: &Path, line: &[u8], durability: Durability) -> Result<(), Failure> {
     let mut file = open_or_create(path, true)?;
     widen_like_parent(&file, path)?;
     let mut data = Vec::with_capacity(line.len() + 2);
@@ -230,7 +234,7 @@ pub fn append_line(path: &Path, line: &str, durability: Durability) -> Result<()
             data.push(b'\n');
         }
     }
-    data.extend_from_slice(line.as_bytes());
+    data.extend_from_slice(line);
     data.push(b'\n');
     file.write_all(&data).map_err(|e| Failure::io("append to", path, e))?;
     if durability == Durability::Synced {
@@ -325,7 +329,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         fs::write(&path, "{\"whole\":1}\n{\"tor").unwrap();
-        append_line(&path, "{\"next\":2}", Durability::Synced).unwrap();
+        append_line(&path, b"{\"next\":2}", Durability::Synced).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"whole\":1}\n{\"tor\n{\"next\":2}\n");
     }
 

@@ -205,6 +205,7 @@ pub fn is_taken(dir: &Path) -> Result<bool, Failure> {
     let file = match fsio::open_read(&path) {
         Ok(file) => file,
         Err(e) if e.is_not_found() => return Ok(false),
+        Err(e) if e.is_denied() => return is_listed(&path),
         Err(e) => return Err(e),
     };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
@@ -212,6 +213,17 @@ pub fn is_taken(dir: &Path) -> Result<bool, Failure> {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
         Err(e) => Err(Failure::io("lock", &path, e.into())),
     }
+}
+
+// For those who may read the store but not open its locks, the kernel has a list: `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`.
+// It leaves out processes of other pid namespaces.
+fn is_listed(path: &Path) -> Result<bool, Failure> {
+    let inode = fs::symlink_metadata(path).map_err(|e| Failure::io("examine", path, e))?.ino();
+    let locks = crate::proc::read(Path::new("/proc/locks")).map_err(Failure::failed)?;
+    let is_it = |line: &str| {
+        line.split_whitespace().nth(5).and_then(|file| file.rsplit(':').next()) == Some(&inode.to_string())
+    };
+    Ok(locks.lines().any(|line| line.contains("FLOCK") && line.contains("WRITE") && is_it(line)))
 }
 
 /// Reads `lease.json`. One that cannot be understood is as good as none: it never decides who owns the lease, and

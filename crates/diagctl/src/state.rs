@@ -12,6 +12,7 @@ use crate::clock::{Anchor, LAST_MS};
 use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio::{self, Durability};
+use crate::seal;
 
 /// The version that this program writes.
 const SCHEMA: u32 = 1;
@@ -186,6 +187,9 @@ pub fn load(dir: &Path) -> Result<Found, Failure> {
 
 /// Understands the content of `state.json`, which the path is named for in errors.
 pub fn parse(path: &Path, data: &[u8]) -> Result<Found, Failure> {
+    if !seal::is_whole(data) {
+        return Ok(Found::Damaged("it does not have the checksum that was recorded in it".into()));
+    }
     let version = serde_json::from_slice::<Version>(data).map(|v| v.schema);
     if let Ok(schema) = version
         && schema > SCHEMA
@@ -216,7 +220,7 @@ pub fn newer(path: &Path, schema: u32) -> Failure {
 /// Writes `state.json` so that it survives a power cut.
 pub fn save(dir: &Path, state: &State) -> Result<(), Failure> {
     let data = serde_json::to_vec(state).map_err(|e| Failure::failed(format!("cannot encode state.json: {e}")))?;
-    fsio::write_atomic(&dir.join("state.json"), &data, Durability::Synced)
+    fsio::write_atomic(&dir.join("state.json"), &seal::seal(&data), Durability::Synced)
 }
 
 impl Pause {

@@ -5,6 +5,8 @@ require_relative "torture"
 module Torture
   # Commands that change a store, each with a store that waits for it, and strace to disturb them.
   module Scenes
+    SCENES = %w[create acquire put finalize abort gc request rm pin].freeze
+
     # A store that waits for a command. `lease` says that the command is given the lease; `victims` may be gone afterwards.
     Scene = Struct.new(:name, :store, :argv, :stdin, :lease, :held, :id, :kept, :victims, keyword_init: true)
 
@@ -76,9 +78,9 @@ module Torture
       scene.kept.reject { |id, _| scene.victims.include?(id) && !File.exist?(File.join(store, "reports", id)) }
     end
 
-    def scenes
-      %w[create acquire put finalize abort gc request rm pin].map { |name| send(:"scene_#{name}").tap { |scene| scene.name = name } }
-    end
+    def scene(name) = send(:"scene_#{name}").tap { |scene| scene.name = name }
+
+    def scenes = SCENES.map { |name| scene(name) }
 
     # A store with two captures, in which the block prepares something.
     def prepared
@@ -91,6 +93,7 @@ module Torture
 
     def scene_create
       store = File.join(@root, "template-create")
+      configure
       Dir.mkdir(store, 0o700)
       Scene.new(store: store, argv: %w[request gc_stat --reason first], stdin: "", kept: {}, victims: [])
     end

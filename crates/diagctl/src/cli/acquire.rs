@@ -101,6 +101,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         return refused(cx, &Answer::plain(Verdict::Disabled, reason), 60_000.max(config.poll_ms()));
     }
     let store = cx.open(Access::Create)?;
+    store.require_trusted_owner()?;
     if let Some(why) = store.unsafe_filesystem(config)? {
         let guarded = Answer { guard: Some("filesystem"), ..Answer::plain(Verdict::Guarded, why) };
         return refused(cx, &guarded, 60_000.max(config.poll_ms()));

@@ -30,7 +30,7 @@ impl Done {
     pub fn json(value: &impl Serialize) -> Result<Self, Failure> {
         let text =
             serde_json::to_string(value).map_err(|e| Failure::failed(format!("cannot encode the result: {e}")))?;
-        Ok(Self::text(escaped(text)))
+        Ok(Self::text(printable_json(text)))
     }
 
     /// Text or JSON of the same result.
@@ -51,9 +51,9 @@ impl Done {
     }
 }
 
-// JSON needs no escape for DEL, the C1 controls (0x9b begins a control sequence) and what reorders a line; a terminal does. Outside
-// of strings there are none of them.
-fn escaped(json: String) -> String {
+/// JSON needs no escape for DEL, the C1 controls (0x9b begins a control sequence) and what reorders a line; a terminal does. Outside
+/// of strings there are none of them.
+pub fn printable_json(json: String) -> String {
     if json.is_ascii() && !json.contains('\x7f') {
         return json;
     }

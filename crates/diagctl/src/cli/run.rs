@@ -63,6 +63,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     let endings = Endings::hold_back();
     let store = cx.open(Access::Create)?;
+    store.require_trusted_owner()?;
     if let Some(why) = store.unsafe_filesystem(config)? {
         return not_granted(&why);
     }

@@ -30,7 +30,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     for sample in recording::read(&store)?.into_iter().filter(|sample| sample.at >= from) {
         let line =
             serde_json::to_string(&sample).map_err(|e| Failure::failed(format!("cannot encode a sample: {e}")))?;
-        match writeln!(stdout, "{line}") {
+        match writeln!(stdout, "{}", output::printable_json(line)) {
             Ok(()) => count += 1,
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Done::silent()),
             Err(e) => return Err(Failure::failed(format!("cannot write to stdout: {e}"))),

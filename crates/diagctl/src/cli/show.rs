@@ -89,7 +89,8 @@ fn row(report: &meta::Report) -> Vec<String> {
             report.content_type.clone(),
         ],
     };
-    let took = report.took_ms.as_ref().and_then(|ms| ms.as_f64()).map_or("-".into(), |ms| format!("{ms:.1}ms"));
+    let took =
+        report.took_ms.as_ref().and_then(serde_json::Number::as_f64).map_or("-".into(), |ms| format!("{ms:.1}ms"));
     let name = [report.name.clone(), took];
     name.into_iter().chain(figures).chain([report.error.clone().unwrap_or_default()]).collect()
 }

@@ -1,7 +1,7 @@
 //! The configuration as it was last read, checked and merged, kept in the store: to read TOML anew and check it takes several
 //! times as long as everything else that an idle poll does. It is used only while it is the file as it was: same file, same
 //! length, same moment of its last change. It is in postcard's binary form, which is read ten times as fast as JSON; nobody
-//! else reads it, and one that cannot be read is made anew.
+//! else reads it, and one that cannot be read, or has not the checksum that stands before it, is made anew.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Config;
 use crate::error::Failure;
 use crate::fsio;
+use crate::seal;
 
 /// `config.cache`, in the store.
 const FILE: &str = "config.cache";
@@ -53,7 +54,11 @@ impl Identity {
 /// The configuration that the file held when it was this very file, and whether it says `enabled`.
 pub fn read(dir: &Path, identity: &Identity) -> Option<(Config, bool)> {
     let data = fsio::read_bounded(&dir.join(FILE), 4 << 20).ok()?;
-    let cached: Cached = postcard::from_bytes(&data).ok()?;
+    let (check, data) = data.split_first_chunk()?;
+    if u32::from_le_bytes(*check) != seal::crc(data) {
+        return None;
+    }
+    let cached: Cached = postcard::from_bytes(data).ok()?;
     (cached.file == *identity).then_some((cached.config, cached.enabled_given))
 }
 
@@ -61,7 +66,8 @@ pub fn read(dir: &Path, identity: &Identity) -> Option<(Config, bool)> {
 pub fn write(dir: &Path, identity: Identity, config: &Config, enabled_given: bool) -> Result<(), Failure> {
     let cached = Cached { file: identity, enabled_given, config: config.clone() };
     let data = postcard::to_stdvec(&cached).map_err(|e| Failure::failed(format!("cannot encode {FILE}: {e}")))?;
-    fsio::write_atomic(&dir.join(FILE), &data, fsio::Durability::Volatile)
+    let sealed = [&seal::crc(&data).to_le_bytes()[..], &data].concat();
+    fsio::write_atomic(&dir.join(FILE), &sealed, fsio::Durability::Volatile)
 }
 
 #[cfg(test)]

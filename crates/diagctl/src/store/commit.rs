@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::error::Failure;
 use crate::fsio;
 use crate::report;
+use crate::seal;
 use crate::store::grant::{self, Grant};
 use crate::store::writer::{self, Form, Room};
 use crate::store::{Store, meta, sweep};
@@ -175,7 +176,7 @@ fn write_meta(staging: &Path, meta: &meta::Meta) -> Result<(), Failure> {
     let data = serde_json::to_vec_pretty(meta).map_err(|e| Failure::failed(format!("cannot encode meta.json: {e}")))?;
     let mut file: File = fsio::create_new(&path)?;
     fsio::widen_like_parent(&file, &path)?;
-    file.write_all(&data).and_then(|()| file.sync_all()).map_err(|e| Failure::io("write", &path, e))
+    file.write_all(&seal::seal(&data)).and_then(|()| file.sync_all()).map_err(|e| Failure::io("write", &path, e))
 }
 
 #[cfg(test)]

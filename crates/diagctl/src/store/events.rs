@@ -63,7 +63,7 @@ pub fn record(store: &Store, event: &Event) {
     let path = store.path("events.jsonl");
     let event = Event { at: clock::utc_now(), ..event.clone() };
     let Ok(line) = serde_json::to_string(&event) else { return };
-    let _ = fsio::append_line(&path, &line, Durability::Volatile);
+    let _ = fsio::append_line(&path, line.as_bytes(), Durability::Volatile);
     if std::fs::metadata(&path).is_ok_and(|meta| meta.len() > MAX_FILE) {
         let kept: Vec<Event> = read(store);
         let half = &kept[kept.len() / 2..];

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::clock::LAST_MS;
 use crate::error::Failure;
 use crate::fsio::{self, Durability};
+use crate::seal;
 use crate::state::MOST_BYTES;
 use crate::store::{Store, meta};
 
-/// No index is larger: 1 GiB.
-const MAX_FILE: u64 = 1 << 30;
+/// No index is larger: 256 MiB, for half a million captures.
+const MAX_FILE: u64 = 256 << 20;
 
 /// Marks a capture as pinned, in its directory: the truth, of which the index keeps a copy.
 pub const PIN_FILE: &str = "pinned";
@@ -174,6 +175,7 @@ pub fn parse(data: &[u8]) -> (BTreeMap<String, Entry>, usize) {
         lines += 1;
         if let Ok(entry) = serde_json::from_slice::<Entry>(line)
             && entry.is_plausible()
+            && seal::is_whole(line)
         {
             entries.insert(entry.id.clone(), entry);
         }
@@ -188,8 +190,7 @@ fn rewrite(store: &Store, index: &Index) -> Result<(), Failure> {
     let (mut latest, _) = cached(store);
     let mut data = Vec::new();
     let mut write = |entry: &Entry| -> Result<(), Failure> {
-        serde_json::to_writer(&mut data, entry)
-            .map_err(|e| Failure::failed(format!("cannot encode the index: {e}")))?;
+        data.extend(line(entry)?);
         data.push(b'\n');
         Ok(())
     };
@@ -204,9 +205,14 @@ fn rewrite(store: &Store, index: &Index) -> Result<(), Failure> {
 
 /// Adds a line for a capture that was published or changed.
 pub fn append(store: &Store, entry: &Entry) -> Result<(), Failure> {
-    let line = serde_json::to_string(entry).map_err(|e| Failure::failed(format!("cannot encode the index: {e}")))?;
+    let line = line(entry)?;
     let _guard = store.lock()?;
     fsio::append_line(&store.path("index.jsonl"), &line, Durability::Volatile)
+}
+
+fn line(entry: &Entry) -> Result<Vec<u8>, Failure> {
+    let json = serde_json::to_vec(entry).map_err(|e| Failure::failed(format!("cannot encode the index: {e}")))?;
+    Ok(seal::seal(&json))
 }
 
 /// Whether a name has the form of a capture's id: `20261122T101530123Z-7f3a9c2e`.

@@ -9,6 +9,7 @@ use serde_json::{Number, Value};
 use crate::clock::LAST_MS;
 use crate::error::Failure;
 use crate::fsio;
+use crate::seal;
 use crate::state;
 
 /// The version that this program writes.
@@ -116,6 +117,9 @@ pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta, Failure> {
         Failure::failed(format!("{} is damaged: {why}", path.display()))
             .hint("move the capture's directory away, or `diagctl rm` it")
     };
+    if !seal::is_whole(data) {
+        return Err(damaged("it does not have the checksum that was recorded in it".into()));
+    }
     let meta: Meta = serde_json::from_slice(data).map_err(|e| damaged(e.to_string()))?;
     if meta.schema > SCHEMA {
         return Err(state::newer(&path, meta.schema));

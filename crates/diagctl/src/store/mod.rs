@@ -59,6 +59,7 @@ pub struct Store {
     dir: PathBuf,
     owner: u32,
     ours: bool,
+    adopted: bool,
 }
 
 impl Store {
@@ -96,8 +97,9 @@ impl Store {
                 ),
             );
         }
+        let adopted = rustix::process::geteuid().is_root() && meta.uid() != 0;
         let ours = become_owner(dir, meta.uid(), access)?;
-        let store = Self { dir: dir.clone(), owner: meta.uid(), ours };
+        let store = Self { dir: dir.clone(), owner: meta.uid(), ours, adopted };
         store.check_format(access, config, mode)?;
         Ok(store)
     }
@@ -115,6 +117,23 @@ impl Store {
     /// Whether this process has the owner's rights. A member of the store's group may only read.
     pub fn is_ours(&self) -> bool {
         self.ours
+    }
+
+    /// Refuses to put what is taken from processes here, where root gave up its identity for the sake of a directory that anybody
+    /// could have made: who made it would read the dump.
+    pub fn require_trusted_owner(&self) -> Result<(), Failure> {
+        let parent = fsio::parent_of(&self.dir)?;
+        let mode = fs::metadata(parent).map_err(|e| Failure::io("examine", parent, e))?.mode();
+        if !self.adopted || mode & 0o002 == 0 {
+            return Ok(());
+        }
+        Err(Failure::failed(format!(
+            "the store {} is owned by uid {} and lies in a world-writable directory: anybody could have made it, and would \
+             read what root dumps there",
+            self.dir.display(),
+            self.owner
+        ))
+        .hint("use a directory that only root can create, or run as the user that owns the store"))
     }
 
     /// A path in it.
@@ -235,10 +254,11 @@ impl Store {
         }
         if config.group.is_some() && access != Access::Read {
             for name in ["lease.lock", "state.lock"] {
-                // Whoever may read the store may ask who holds its locks. They may not be there yet.
+                // flock(2) asks no more than that a file can be opened: who may only read must not be able to lock. Earlier
+                // versions opened them to the group.
                 let path = self.path(name);
-                if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o040 == 0) {
-                    let _ = fsio::create_empty(&path);
+                if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o077 != 0) {
+                    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
                 }
             }
         }

@@ -1,0 +1,254 @@
+# frozen_string_literal: true
+
+require_relative "support/torture"
+
+# What somebody may put in our way: other things in the place of our files, a directory that others can write to, names that steer a
+# terminal, and another user. All victims are files of the test's own.
+class AttacksTest < Torture::Case
+  OTHER = ["setpriv", "--reuid=#{Torture::NOBODY}", "--regid=#{Torture::NOBODY}", "--clear-groups"].freeze
+
+  # What may stand where a file of ours should be.
+  PLANTED = {
+    "symbolic link" => ->(path, victim) { File.symlink(victim, path) },
+    "dangling link" => ->(path, victim) { File.symlink("#{victim}.not-there", path) },
+    "link to a directory" => ->(path, victim) { File.symlink(File.dirname(victim), path) },
+    "FIFO" => ->(path, _) { File.mkfifo(path) },
+    "directory" => ->(path, _) { Dir.mkdir(path) },
+    "device" => ->(path, _) { system("mknod", path, "c", "1", "3", exception: true) }
+  }.freeze
+
+  def test_nothing_that_stands_in_the_place_of_a_file_is_followed_read_or_waited_for
+    kinds = Process.euid.zero? ? PLANTED : PLANTED.except("device")
+    places = our_files.product(kinds.to_a)
+    Torture.each_parallel(Torture.sample(places, 24)) { |file, (kind, plant)| assert_harmless(file, kind, plant) }
+  end
+
+  def test_nothing_that_stands_in_the_place_of_a_temporary_name_is_used
+    # The names cannot be guessed: 32 bits from the kernel. That they are made with O_EXCL is seen here.
+    log = File.join(@root, "log")
+    E2E::Command.run("strace", "-f", "-e", "trace=openat", "-o", log, E2E::BIN, "request", "gc_stat", "--reason", "x", env: env)
+    created = File.readlines(log).grep(/O_CREAT/).grep_v(/\.(lock|jsonl)"/)
+    refute_empty created
+    created.each { |line| assert_match(/\.tmp-\h{8}".*O_EXCL.*O_NOFOLLOW/, line) }
+  end
+
+  def test_another_user_can_neither_read_nor_lock_nor_plant_nor_fill
+    needs_root
+    id = store_capture
+    before = files(@store)
+    programs = [
+      %w[list], %w[status], ["show", id], ["fetch", id, "gc_stat", "-o", "-"], %w[request gc_stat --reason x], ["rm", id], ["pin", id],
+      %w[gc], %w[pause], %w[run -- true]
+    ].map { |argv| [program, *argv] }
+    shells = ["exec 7<>#{@store}/lease.lock", "exec 7<#{@store}/state.lock", "echo x > #{@store}/requests/x.json", "echo x > #{@store}/fill",
+              "cat #{@store}/reports/*/meta.json", "ls #{@store}", "touch #{@store}", "mv #{@store} #{@store}.away", "rmdir #{@store}"]
+    (programs + shells.map { |line| ["sh", "-c", line] }).each do |argv|
+      result = other(*argv)
+      refute result.ok?, result
+      refute_includes result.out, id
+    end
+    assert_equal before, files(@store)
+    store_capture
+  end
+
+  # flock(2) only asks that a file can be opened.
+  def test_a_member_of_the_group_that_may_read_cannot_hold_the_locks
+    needs_root
+    configure(head: 'group = "daemon"')
+    store_capture
+    %w[lease.lock state.lock].each { |name| File.chmod(0o640, File.join(@store, name)) } # as earlier versions left them
+    store_capture
+    member = ["setpriv", "--reuid=#{Torture::NOBODY}", "--regid=#{Torture::NOBODY}", "--groups=1"]
+    %w[lease.lock state.lock].each do |name|
+      refute E2E::Command.run(*member, "flock", "--nonblock", File.join(@store, name), "true", env: env).ok?, name
+    end
+    dumper = granted("gc_stat")
+    status = E2E::Command.run(*member, program, "status", "--json", env: env)
+    assert status.ok?, status
+    assert status.json.dig("lease", "taken"), "who may read may still see that the lease is taken"
+    dumper.close
+    refute E2E::Command.run(*member, program, "status", "--json", env: env).json.dig("lease", "taken")
+  end
+
+  # Root takes the identity of a store's owner, so that workers can read what it wrote: not where anybody can make a store.
+  def test_a_store_that_another_user_planted_in_a_world_writable_directory_gets_no_dump_of_roots
+    needs_root
+    shared = File.join(@root, "shared")
+    Dir.mkdir(shared)
+    File.chmod(0o1777, shared)
+    @store = File.join(shared, "store")
+    other("mkdir", "-m", "0700", @store)
+    other("sh", "-c", "umask 077; : > #{@store}/lease.lock")
+    File.open(File.join(@store, "lease.lock"), "r+") do |lease|
+      result = diagctl("acquire", "--lease-fd", lease.fileno, "--pid", Process.pid, lease.fileno => lease.fileno)
+      assert_equal 1, result.status, result
+      assert_match(/world-writable.*anybody could have made it/, result.err)
+    end
+    assert_equal 1, diagctl("run", "--", "true").status
+    assert_empty Dir.glob("#{@store}/{staging,reports}/*")
+  end
+
+  def test_roots_that_others_can_write_to_are_refused
+    store_capture
+    [0o777, 0o1777, 0o770, 0o702].each do |mode|
+      File.chmod(mode, @store)
+      [%w[list], %w[gc], %w[run -- true], %w[request gc_stat --reason x]].each do |argv|
+        result = diagctl(*argv)
+        assert_equal 1, result.status, result
+        assert_match(/writable.*others could plant/, result.err)
+      end
+    end
+  end
+
+  def test_parts_that_belong_to_somebody_else_are_refused
+    needs_root
+    store_capture
+    %w[reports requests staging trash samples quarantine].each do |part|
+      path = File.join(@store, part)
+      File.chown(Torture::NOBODY, nil, path)
+      %w[list gc].each do |command|
+        result = diagctl(command)
+        assert_equal 1, result.status, "#{part}: #{result}"
+        assert_match(/#{part} is owned by uid #{Torture::NOBODY}/, result.err)
+      end
+      File.chown(0, nil, path)
+    end
+  end
+
+  NASTY = {
+    "newline and escape" => "a\n\e[31mred\e[0m\r\t\b\a",
+    "window title" => "\e]0;owned\a\u009b31m",
+    "bidi" => "abc\u202egnp.exe\u2066",
+    "traversal" => "../../../../tmp/x",
+    "long" => "x" * 4096,
+    "not text" => "\xff\xfe\xc3"
+  }.freeze
+
+  # Whatever anybody manages to put into a field, what is printed steers nothing.
+  def test_no_field_that_is_printed_can_steer_a_terminal
+    store_capture
+    NASTY.each do |what, text|
+      feed(text)
+      plant(text)
+      outputs = [%w[list], %w[show latest], %w[status --explain], %w[gc --dry-run], %w[list --json], %w[status --json], ["show", text], ["fetch", text],
+                 ["rm", text], ["pin", "latest:#{text}"], ["fetch", "latest:#{text}"], ["request", text, "--reason", "x"], ["list", "--role", text], %w[samples]]
+      outputs.each { |argv| assert_printable(diagctl(*argv), what) }
+    end
+    assert_equal %w[store], Dir.children(@root).grep(/store/)
+  end
+
+  private
+
+  def needs_root = Process.euid.zero? || skip("only root can take another user's place")
+
+  # Where that user can run it.
+  def program
+    path = File.join(@root, "diagctl")
+    FileUtils.install(E2E::BIN, path, mode: 0o755) unless File.exist?(path)
+    path
+  end
+
+  def other(*argv) = E2E::Command.run(*OTHER, *argv, env: env, deadline: 20)
+
+  # Every file that some command opens, in a store that has them all.
+  def our_files
+    id = store_capture("gc_stat" => "{}")
+    diagctl!("pin", id)
+    waiting = diagctl!("request", "gc_stat", "--reason", "waits").out.strip
+    staged = granted("gc_stat").tap { |dumper| dumper.put("gc_stat", "{}") && dumper.close }.capture
+    diagctl!("request", "gc_stat", "--reason", "waits too")
+    @id = id
+    here = files(@store).select { |file| File.file?(File.join(@store, file)) }
+    assert_operator here.size, :>, 12
+    assert_includes here, "requests/#{waiting}.json"
+    assert_includes here, "staging/#{staged}/.grant.json"
+    here
+  end
+
+  def assert_harmless(file, kind, plant)
+    copy_of(@store) do |store|
+      victims = "#{store}.victims"
+      Dir.mkdir(victims)
+      victim = File.join(victims, "victim")
+      File.write(victim, "precious")
+      path = File.join(store, file)
+      File.delete(path)
+      plant.call(path, victim)
+      what = "a #{kind} in the place of #{file}"
+      commands = [%w[list], %w[status --explain], ["show", @id], ["fetch", @id, "gc_stat", "-o", "-"], %w[request gc_stat --reason x], ["pin", @id],
+                  ["unpin", @id], %w[gc], %w[run -- true]]
+      commands.each do |argv|
+        result = on(store, *argv, deadline: 20)
+        assert_includes [0, 1, 4, 5, 6, 10], result.status, "#{what}: #{result}"
+        assert_match(/\S/, result.err, "#{what}: #{result}") if result.status == 1
+        refute_includes result.out + result.err, "precious", what
+        refute_match(/panicked/, result.err, what)
+      end
+      poll(store, what)
+      assert_equal %w[victim], Dir.children(victims), what
+      assert_equal "precious", File.read(victim), what
+      FileUtils.rm_rf(victims)
+    end
+  end
+
+  def poll(store, what)
+    File.open(File.join(store, "lease.lock"), File::RDWR | File::CREAT | File::NOFOLLOW | File::NONBLOCK, 0o600) do |lease|
+      result = on(store, "acquire", "--pid", Process.pid, "--lease-fd", lease.fileno, deadline: 20, lease.fileno => lease.fileno)
+      assert_includes [0, 1, 10], result.status, "#{what}: #{result}"
+    end
+  rescue SystemCallError
+    nil # the plugin cannot open it, and says so
+  end
+
+  # Through every argument of the protocol. Most is refused, and must be refused in one piece.
+  def feed(text)
+    attempts = [["--role", text], ["--name", text], ["--gauge", "#{text}=1"], ["--event", text]].map do |flags|
+      dumper = holder
+      role = flags.first == "--role" ? {} : { role: "puma" }
+      result = dumper.acquire(*flags, **role)
+      dumper.close
+      result
+    end
+    attempts << diagctl("request", "gc_stat", "--reason", text) << diagctl("request", "gc_stat", "--role", text, "--reason", "x") << diagctl("request", "gc_stat", "--reason", "x")
+    dumper = holder
+    attempts << dumper.acquire
+    if dumper.granted?
+      attempts << dumper.put(text, "{}")
+      attempts << dumper.put("gc_stat", "{}")
+      attempts << dumper.finalize("--failed", "#{text}=x")
+      attempts << dumper.finalize("--failed", "gc_stat=#{text}", "--set", "#{text[0, 100]}=#{text}", "--set", "versions.ruby=#{text}", "--set", "team=#{text}")
+      attempts << dumper.abort(text) unless attempts.last.ok?
+    end
+    dumper.close
+    attempts.each { |result| assert_printable(result, "fed") }
+  rescue ArgumentError
+    nil # Ruby itself passes no such argument
+  end
+
+  # And by hand, into every field of a record and into file names: a restored backup may have been made by anybody.
+  def plant(text)
+    id = captures.first.fetch("id")
+    path = File.join(@store, "reports", id, "meta.json")
+    legible = text.dup.force_encoding("UTF-8").scrub("?")
+    meta = JSON.parse(File.read(path)).except("check")
+    %w[host role worker rule created].each { |key| meta[key] = legible }
+    meta["trigger"] = { "name" => legible, "reason" => legible, "observed" => { legible => 1 } }
+    meta["labels"] = meta["versions"] = { legible => legible }
+    meta["cost"] = { legible => 1, "#{legible}_ms" => 2 }
+    meta["reports"].each { |report| report.merge!("content_type" => legible, "encoding" => legible, "error" => legible, "name" => legible) }
+    File.write(path, JSON.generate(meta))
+    FileUtils.rm_f(File.join(@store, "index.jsonl"))
+    name = text.dup.force_encoding("BINARY").tr("/\0", "_")[0, 200]
+    %w[quarantine reports requests staging samples].each { |dir| FileUtils.touch(File.join(@store, dir, name)) }
+    File.write(File.join(@store, "events.jsonl"), "#{JSON.generate(at: legible, event: legible, id: legible, rule: legible, reason: legible)}\n")
+  end
+
+  def assert_printable(result, what)
+    [result.out, result.err].each do |text|
+      assert text.valid_encoding?, "#{what}: #{result.argv}"
+      found = text[/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]|\t/]
+      assert_nil found, "#{what}: #{result.argv.first(4)} printed #{found.inspect}"
+      refute_match(/[\u202a-\u202e\u2066-\u2069]/, text, "#{what}: characters that reorder a line")
+    end
+  end
+end
