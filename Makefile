@@ -11,7 +11,7 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # What `make fuzz` gives each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-capture soak fuzz clean help
+.PHONY: build deps demo test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-capture soak fuzz matrix matrix-short redmine clean help
 
 # One static program: it runs in any image, and starts a third faster, which is most of what a poll costs. Cargo links build
 # scripts with the same flags unless a target is named. The last flag is for the link alone: code keeps the level that it was
@@ -28,7 +28,7 @@ deps:
 demo: deps build
 	@$(RUBY) demo/demo.rb
 
-test: deps build lint unit e2e torture-short
+test: deps build lint unit e2e torture-short matrix-short
 	@echo "make test: everything passed"
 
 lint:
@@ -71,6 +71,17 @@ kernel: build
 soak: deps build
 	DURATION=$${DURATION:-600} $(RUBY) tests/e2e/soak_test.rb
 
+# Puma 5.6, 6.6 and 8.0, Sidekiq 6.4, 7.3 and 8.1, in Debian 12, 13 and testing; and Redmine. Root, debootstrap and ten minutes
+# or more. One of them: make matrix MATRIX=forky
+matrix: deps build
+	@tests/matrix/run $(MATRIX)
+
+matrix-short: deps build
+	@tests/matrix/run --short
+
+redmine: deps build
+	@tests/matrix/run redmine
+
 # Write benches/results/. make bench-capture SIZES=0.3 ROUNDS=1 is a quick look.
 bench: bench-idle bench-sidekiq bench-put bench-capture
 
@@ -99,11 +110,12 @@ help:
 	@echo "make deps    install from Debian what the demo and the tests need (nothing when all is there)"
 	@echo "make demo    a real Puma cluster collects its own heap dumps, in under two minutes"
 	@echo "make test    formatting, lints, unit tests in Rust and Ruby, end-to-end tests with a real Puma"
-	@echo "make lint | unit | e2e | torture-short   the parts of make test"
+	@echo "make lint | unit | e2e | torture-short | matrix-short   the parts of make test"
 	@echo "make torture  every fault, crash and attack of docs/reliability.md, in full: about an hour on two cores"
 	@echo "make kernel  what reads cgroup v2, tested on a real kernel under qemu; takes minutes, and root the first time"
 	@echo "make soak    ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz    every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" for some of them"
+	@echo "make matrix  all of it on Debian 12, 13 and testing, and a real Redmine; root and debootstrap"
 	@echo "make bench   what polls, the Sidekiq middleware, compression and captures cost; writes benches/results, takes a quarter of an hour"
 	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture   the parts of make bench"
 	@echo "make clean   remove what cargo built"

@@ -28,7 +28,7 @@ module E2E
 
     def start(deadline: 60)
       @log_start = File.exist?(@log_path) ? File.size(@log_path) : 0
-      @pid = Process.spawn(@env, *@wrapper, *COMMAND, *@flags, chdir: @root, in: :close, %i[out err] => [@log_path, "a"],
+      @pid = Process.spawn(@env, *@wrapper, *command, *@flags, chdir: directory, in: :close, %i[out err] => [@log_path, "a"],
                            unsetenv_others: true, pgroup: true)
       E2E.wait_until("Puma serves", deadline: deadline, tell: method(:log)) do
         raise "Puma ended\n#{log}" unless Processes.alive?(@pid)
@@ -38,6 +38,10 @@ module E2E
       end
       self
     end
+
+    def command = COMMAND
+
+    def directory = @root
 
     # What this start has logged.
     def log = File.exist?(@log_path) ? File.binread(@log_path, nil, @log_start).to_s.force_encoding("UTF-8").scrub : ""

@@ -59,8 +59,8 @@ module E2E
 
     attr_reader :pid, :log_path
 
-    # install: the options of Diagctl::Sidekiq.install. server: lines within configure_server.
-    def initialize(root, redis, env:, name: "sidekiq", flags: [], install: "", server: "", head: "")
+    # install: the options of Diagctl::Sidekiq.install. server: lines within configure_server. plain: true leaves diagctl out.
+    def initialize(root, redis, env:, name: "sidekiq", flags: [], install: "", server: "", head: "", plain: false)
       @root = root
       @redis = redis
       @env = env.merge("RUBYLIB" => LOAD_PATH, "REDIS_URL" => redis.url)
@@ -70,12 +70,12 @@ module E2E
       File.write(@app, <<~RUBY)
         #{head}
         require "sidekiq"
-        require "diagctl/sidekiq"
+        #{'require "diagctl/sidekiq"' unless plain}
         #{JOBS}
-        Diagctl.configure { |c| c.first_poll_within = 0.01 }
+        #{'Diagctl.configure { |c| c.first_poll_within = 0.01 }' unless plain}
         Sidekiq.configure_server do |config|
           #{server}
-          Diagctl::Sidekiq.install(config#{install.empty? ? '' : ", #{install}"})
+          #{"Diagctl::Sidekiq.install(config#{install.empty? ? '' : ", #{install}"})" unless plain}
         end
       RUBY
     end

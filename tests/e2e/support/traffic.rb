@@ -1,13 +1,14 @@
 # frozen_string_literal: true
 
 module E2E
-  # Clients that never stop asking, until told to. Whoever fails is remembered.
+  # Clients that never stop asking, until told to. Whoever fails is remembered; so is an answer that is not the page.
   class Traffic
     attr_reader :served, :failed
 
-    def initialize(server, clients: 3, pause: 0.02)
+    def initialize(server, clients: 3, pause: 0.02, pages: { "/" => // })
       @server = server
-      @served = @failed = 0
+      @pages = pages.to_a
+      @asked = @served = @failed = 0
       @running = true
       @mutex = Mutex.new
       @threads = Array.new(clients) { Thread.new { ask(pause) while @running } }
@@ -22,7 +23,8 @@ module E2E
     private
 
     def ask(pause)
-      answered = @server.get("/")
+      path, page = @mutex.synchronize { @pages[(@asked += 1) % @pages.size] }
+      answered = @server.get(path)&.match?(page)
       @mutex.synchronize { answered ? @served += 1 : @failed += 1 }
       sleep pause
     end

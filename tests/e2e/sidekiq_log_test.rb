@@ -1,0 +1,33 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# Sidekiq's log with diagctl is its log without, but for lines of diagctl's own: no warning of Sidekiq's or Ruby's.
+class SidekiqLogTest < E2E::Case
+  def test_no_other_lines_than_diagctls_own
+    without = lines(serve(plain: true, name: "without"))
+    server = serve(name: "with") do
+      diagctl!("request", "sidekiq", "threads", "heap_dump", "object_counts", "--reason", "all that it can do", "--wait")
+    end
+    own, with = lines(server).partition { |line| line.include?("[diagctl]") }
+    assert_equal without, with
+    own.each { |line| assert_match(/\[diagctl\] capture \S+ \(on_demand\) stored/, line) }
+  end
+
+  private
+
+  # One job from its start to its end.
+  def serve(**options)
+    server = sidekiq(**options)
+    done = File.join(@root, "#{options[:name]}-done")
+    redis.push("Touch", done)
+    wait_until("the job is done", tell: server.method(:log)) { File.exist?(done) && server.log.match?(/ done$/) }
+    yield if block_given?
+    server.tap(&:stop)
+  end
+
+  # What differs from one start to the next is left out; threads speak in any order.
+  def lines(server)
+    server.log.gsub(/([jt]id=)\w+/, '\1').gsub(/\d+/, "N").lines(chomp: true).sort
+  end
+end
