@@ -13,7 +13,7 @@ Gem::Specification.new do |spec|
   spec.homepage = "https://rubygems.org/gems/diagctl"
   # Process._fork, which the lease's fork guard needs.
   spec.required_ruby_version = ">= 3.1"
-  # Comes with every Ruby; named because from 3.5 on Bundler hides it from a bundle that does not, and 3.4 warns of that.
+  # Comes with every Ruby; named because from Ruby 4.0 on Bundler hides it from a bundle that does not, and under 3.4 warns.
   spec.add_dependency "fiddle"
   spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.rb", "exe/*", "README.md"] }
   spec.require_paths = ["lib"]

@@ -32,7 +32,7 @@ class RedmineTest < E2E::Case
     File.write(File.join(Server::APPLICATION, "Gemfile.local"), GEMS)
     FileUtils.chown_R("www-data", "www-data", @root)
     limits = 'limits = { max_count = 1, window = "1h" }'
-    configure(rule("grown", 'memory_usage = { of = "process", metric = "rss", above = "50MiB" }', %w[heap_dump smaps threads puma], limits) +
+    configure(rule("grown", 'memory_usage = { of = "process", metric = "rss", above = "50MiB" }', %w[heap_dump smaps threads process], limits) +
               rule("routine", 'timer = { every = "1s" }', %w[gc_stat object_counts ruby], limits))
   end
 
