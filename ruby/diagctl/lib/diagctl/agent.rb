@@ -43,21 +43,26 @@ module Diagctl
 
     # One poll, and the dump if it is granted.
     #
+    # @param event [String, nil] named at this very poll: the poll thread would take one that waits, and its dump
+    #   would look to the caller like somebody else's
     # @return [Result]
     # @raise [Problem]
-    def poll(wait: TURN_WAIT)
+    def poll(wait: TURN_WAIT, event: nil)
+      heard = event.nil?
       take_turn(wait) do
         next Result.new(verdict: "busy", reason: "a dump of this process is still running") if reap
 
         unless @readings.enabled?
-          @events.take # They are not for later: who is off does not collect.
+          heard = @events.take # They are not for later: who is off does not collect.
           reason = "switched off by the application (enabled)"
           next Result.new(verdict: "disabled", reason: reason, retry_after: OFF_INTERVAL, poll_interval: OFF_INTERVAL)
         end
 
         @client ||= Client.new(binary: @binary, dir: StoreDir.resolve(@binary), config: @config)
-        Lease.open(@client.dir) { |lease| acquire(lease) }
+        Lease.open(@client.dir) { |lease| acquire(lease, event.tap { heard = true }) }
       end
+    ensure
+      @events.add(event) unless heard
     end
 
     # Whether a dumper still runs; one that ended is reaped and told to the log.
@@ -103,8 +108,8 @@ module Diagctl
       end
     end
 
-    def acquire(lease)
-      events = @events.take
+    def acquire(lease, event)
+      events = @events.take | [event].compact
       started = Clock.now
       outcome = @client.acquire(lease, role: @role, name: @name, gauges: @readings.gauges, events: events)
       answer = read(outcome)
