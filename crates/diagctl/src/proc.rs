@@ -82,7 +82,7 @@ impl Proc {
         let path = self.pid(pid).join("statm");
         let pages = read(&path)?.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
         pages
-            .map(|pages| pages * sys::page_size())
+            .map(|pages| pages.saturating_mul(sys::page_size()))
             .ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
     }
 
@@ -120,7 +120,7 @@ pub fn figures(text: &str) -> BTreeMap<String, u64> {
         .filter_map(|line| {
             let (key, rest) = line.split_once(':')?;
             let number: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
-            Some((key.trim().to_owned(), number * 1024))
+            Some((key.trim().to_owned(), number.saturating_mul(1024)))
         })
         .collect()
 }

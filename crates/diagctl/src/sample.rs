@@ -174,7 +174,7 @@ pub fn host_memory(proc: &Proc) -> (Result<u64, String>, Result<u64, String>) {
     let figure = |key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-            .map(|kilobytes| kilobytes * 1024)
+            .map(|kilobytes| kilobytes.saturating_mul(1024))
             .ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()))
     };
     (figure("MemTotal"), figure("MemAvailable"))
@@ -183,7 +183,7 @@ pub fn host_memory(proc: &Proc) -> (Result<u64, String>, Result<u64, String>) {
 fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
     let text = crate::proc::read(&proc.pid(pid).join("smaps_rollup"))?;
     let all = figures(&text);
-    Ok(all.get("Private_Clean").unwrap_or(&0) + all.get("Private_Dirty").unwrap_or(&0))
+    Ok(all.get("Private_Clean").unwrap_or(&0).saturating_add(*all.get("Private_Dirty").unwrap_or(&0)))
 }
 
 /// The last samples of polling processes.
