@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use crate::clock::{Anchor, Reading};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Place};
 use crate::decide::{self, Input, Process};
 use crate::error::printable;
 use crate::guard::Figures;
@@ -48,7 +48,9 @@ const ID: &str = "20260101T000000000Z-aaaaaaaa";
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match config::parse(text) {
-        Ok((config, _)) => drop(config.doubts(1 << 30)),
+        Ok((config, _)) => {
+            drop(config.doubts(&[], &Place { host: Some(1 << 30), disk: Some(1 << 30), ..Place::default() }))
+        }
         Err(problems) => drop(config::invalid(Path::new("fuzz.toml"), &problems).to_string()),
     }
 }
@@ -195,7 +197,7 @@ pub fn engine(data: &[u8]) {
         };
         let decision = decide::decide(input, &mut state, &mut samples);
         if let Some(plan) = decision.plans.first() {
-            decide::charge(input, plan, &mut state);
+            decide::charge(input, plan, &mut state, &mut samples);
         }
     }
 }

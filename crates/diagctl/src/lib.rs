@@ -14,6 +14,8 @@ mod decide;
 mod error;
 pub mod exit_code;
 mod fsio;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod guard;
 mod lease;
 mod limit;

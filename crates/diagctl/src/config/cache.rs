@@ -58,8 +58,18 @@ pub fn read(dir: &Path, identity: &Identity) -> Option<(Config, bool)> {
     if u32::from_le_bytes(*check) != seal::crc(data) {
         return None;
     }
-    let cached: Cached = postcard::from_bytes(data).ok()?;
+    let cached = decode(data)?;
     (cached.file == *identity).then_some((cached.config, cached.enabled_given))
+}
+
+fn decode(data: &[u8]) -> Option<Cached> {
+    postcard::from_bytes(data).ok()
+}
+
+/// Whether this can be understood, whatever file it is about. Without the checksum, which would keep everything else out.
+#[cfg(any(test, fuzzing))]
+pub fn is_readable(data: &[u8]) -> bool {
+    decode(data).is_some()
 }
 
 /// Keeps a configuration. The identity is that from before the file was read: a change in between is a miss next time.
