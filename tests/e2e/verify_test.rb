@@ -118,7 +118,8 @@ class VerifyTest < E2E::Case
   # Other data under the record's own checksum.
   def rewrite(content, **changes)
     File.binwrite(@file, content)
-    record = meta(@id)
+    # Without its seal: a record that a person mended.
+    record = meta(@id).except("check")
     changes["sha256"] = Digest::SHA256.hexdigest(content)
     record["reports"].find { |report| report["name"] == "heap_dump" }.merge!(changes)
     File.write(File.join(@dir, "meta.json"), JSON.generate(record))
