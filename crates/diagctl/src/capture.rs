@@ -211,7 +211,10 @@ pub fn finish(
             &events::Event::about("failed", &meta.id, &format!("after publishing: {}", failure.message)),
         );
     }
-    end_lease(store, lease)?;
+    // The capture is there, whatever becomes of the lock; that goes with the last process that has it.
+    if let Err(failure) = end_lease(store, lease) {
+        events::record(store, &events::Event::about("failed", &meta.id, &failure.message));
+    }
     Ok(meta)
 }
 
@@ -233,8 +236,8 @@ pub fn give_up(store: &Store, lease: &Lease, grant: &Grant, event: &str, reason:
 
 // The record stays for people, marked as ended; the lock goes last.
 fn end_lease(store: &Store, lease: &Lease) -> Result<(), Failure> {
-    if let Some(record) = lease::read_record(store.dir())? {
-        // A record that cannot be marked misleads nobody: the lock decides.
+    // A record that cannot be read or marked misleads nobody: the lock decides, and it goes in any case.
+    if let Ok(Some(record)) = lease::read_record(store.dir()) {
         let _ = lease::write_record(store.dir(), &lease::Record { ended: true, ..record });
     }
     lease.release()

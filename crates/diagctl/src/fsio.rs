@@ -91,6 +91,11 @@ pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, Failure> {
     Ok(data)
 }
 
+/// The entries of a directory. Where reading it breaks off that is an error: what was not seen must not pass for absent.
+pub fn read_dir(path: &Path) -> Result<Vec<fs::DirEntry>, Failure> {
+    fs::read_dir(path).and_then(Iterator::collect).map_err(|e| Failure::io("read", path, e))
+}
+
 /// Whether a write has to survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {

@@ -96,9 +96,8 @@ fn take_raw_files(
     staging: &Path,
     known: &[meta::Report],
 ) -> Result<Vec<meta::Report>, Failure> {
-    let mut names: Vec<String> = fs::read_dir(staging)
-        .map_err(|e| Failure::io("read", staging, e))?
-        .flatten()
+    let mut names: Vec<String> = fsio::read_dir(staging)?
+        .into_iter()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| !name.starts_with('.'))
         .filter(|name| !known.iter().any(|report| report.file.as_ref() == Some(name)))
@@ -150,7 +149,7 @@ fn sync_and_rename(store: &Store, staging: &Path, meta: &meta::Meta) -> Result<(
         }
     }
     write_meta(staging, meta)?;
-    for entry in fs::read_dir(staging).map_err(|e| Failure::io("read", staging, e))?.flatten() {
+    for entry in fsio::read_dir(staging)? {
         if entry.file_name().to_string_lossy().starts_with('.') {
             fsio::remove(&entry.path())?;
         }

@@ -4,7 +4,6 @@
 //! gone are dropped, and it is rewritten when it was wrong. A torn tail or a damaged line costs reading one `meta.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 
 use serde::{Deserialize, Serialize};
 
@@ -124,12 +123,12 @@ pub struct Index {
 pub fn load(store: &Store, write_back: bool) -> Result<Index, Failure> {
     let (mut cached, lines) = cached(store);
     let reports = store.path("reports");
-    let listing = match fs::read_dir(&reports) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Index::default()),
-        other => other.map_err(|e| Failure::io("read", &reports, e))?,
+    let listing = match fsio::read_dir(&reports) {
+        Err(e) if e.is_not_found() => return Ok(Index::default()),
+        other => other?,
     };
     let present: BTreeSet<String> = listing
-        .flatten()
+        .into_iter()
         // Whatever else is there, a symbolic link say, is none of ours.
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| entry.file_name().into_string().ok())
