@@ -232,7 +232,7 @@ impl Poll<'_> {
             crate::guard::expected_bytes(&plan.reports, |name| state.costs.get(&format!("{role}/{name}")).copied());
         let verdicts = sweep::plan_now(config, self.store, &now, incoming, Pressure::Admission, None)?;
         sweep::apply(self.store, &verdicts)?;
-        let used = sweep::used(self.store)?;
+        let used = sweep::used(self.store);
         let cap = config.retention.max_use;
         if used.saturating_add(incoming) <= cap {
             return Ok(None);

@@ -175,7 +175,7 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
         captures: index.entries.len(),
         latest: latest.map(|entry| entry.id.clone()),
         latest_age_ms: latest.map(|entry| now.store_ms.saturating_sub(entry.store_ms)),
-        used_bytes: sweep::used(store)?,
+        used_bytes: sweep::used(store),
         max_use_bytes: config.retention.max_use,
         free_disk_bytes,
         keep_free_bytes: config.retention.keep_free.of(total),

@@ -4,6 +4,7 @@
 //! gone are dropped, and it is rewritten when it was wrong. A torn tail or a damaged line costs reading one `meta.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read};
 
 use serde::{Deserialize, Serialize};
 
@@ -172,14 +173,23 @@ pub fn parse(data: &[u8]) -> (BTreeMap<String, Entry>, usize) {
     let mut lines = 0;
     for line in data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         lines += 1;
-        if let Ok(entry) = serde_json::from_slice::<Entry>(line)
-            && entry.is_plausible()
-            && seal::is_whole(line)
-        {
+        if let Some(entry) = understand(line) {
             entries.insert(entry.id.clone(), entry);
         }
     }
     (entries, lines)
+}
+
+fn understand(line: &[u8]) -> Option<Entry> {
+    let entry: Entry = serde_json::from_slice(line).ok()?;
+    (entry.is_plausible() && seal::is_whole(line)).then_some(entry)
+}
+
+/// What each capture occupies, as far as the index can be read. Takes a fraction of the memory of `load`.
+pub fn sizes(store: &Store) -> BTreeMap<String, u64> {
+    let Ok(file) = fsio::open_read(&store.path("index.jsonl")) else { return BTreeMap::new() };
+    let lines = BufReader::new(file.take(MAX_FILE)).split(b'\n').map_while(Result::ok);
+    lines.filter_map(|line| understand(&line)).map(|entry| (entry.id, entry.disk_bytes)).collect()
 }
 
 // Under the lock, and with the lines that were added since the index was read: a pin or a capture of the last moment must

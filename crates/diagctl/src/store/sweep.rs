@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use crate::clock::{Anchor, Now};
 use crate::config::Config;
@@ -131,25 +132,33 @@ pub fn clear_staging(store: &Store) -> Result<(), Failure> {
     store.empty_trash()
 }
 
-/// What the whole store occupies, in whole blocks.
-pub fn used(store: &Store) -> Result<u64, Failure> {
-    let index = index::load(store, false)?;
-    let captures: u64 = index.entries.iter().map(|entry| entry.disk_bytes).sum();
-    Ok(captures + outside(store, &index))
+/// What the whole store occupies, in whole blocks. For `put`, which may not need much memory itself: of each capture no more is
+/// kept than its size, which is measured where the index does not have it.
+pub fn used(store: &Store) -> u64 {
+    let sizes = index::sizes(store);
+    let of = |entry: fs::DirEntry| {
+        let known = entry.file_name().to_str().and_then(|id| sizes.get(id).copied());
+        known.unwrap_or_else(|| fsio::occupied_tree(&entry.path()))
+    };
+    children(&store.path("reports")).map(of).sum::<u64>() + bookkeeping(store)
 }
 
 // Everything but the captures, whose sizes the index has. Captures that cannot be read, and whatever else somebody put into
 // `reports/`, take room all the same.
 fn outside(store: &Store, index: &index::Index) -> u64 {
     let known: BTreeSet<&str> = index.entries.iter().map(|entry| entry.id.as_str()).collect();
-    let children = |path| fs::read_dir(path).into_iter().flatten().flatten();
-    let strange = children(store.path("reports"))
+    let strange = children(&store.path("reports"))
         .filter(|entry| !entry.file_name().to_str().is_some_and(|name| known.contains(name)));
-    children(store.dir().to_path_buf())
-        .filter(|entry| entry.file_name() != "reports")
-        .chain(strange)
-        .map(|entry| fsio::occupied_tree(&entry.path()))
-        .sum()
+    strange.map(|entry| fsio::occupied_tree(&entry.path())).sum::<u64>() + bookkeeping(store)
+}
+
+fn bookkeeping(store: &Store) -> u64 {
+    let others = children(store.dir()).filter(|entry| entry.file_name() != "reports");
+    others.map(|entry| fsio::occupied_tree(&entry.path())).sum()
+}
+
+fn children(dir: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {
+    fs::read_dir(dir).into_iter().flatten().flatten()
 }
 
 /// The quarantine is for looking at, not for keeping: it may take a tenth of the cap, the oldest goes first.

@@ -38,16 +38,15 @@ pub struct Room<'a> {
 
 impl<'a> Room<'a> {
     /// Measures the store.
-    pub fn measure(store: &'a Store, config: &'a Config) -> Result<Self, Failure> {
+    pub fn measure(store: &'a Store, config: &'a Config) -> Self {
         let mut room = Self { store, config, left: 0 };
-        room.look()?;
-        Ok(room)
+        room.look();
+        room
     }
 
-    fn look(&mut self) -> Result<(), Failure> {
-        let used = sweep::used(self.store)? + self.reserved();
+    fn look(&mut self) {
+        let used = sweep::used(self.store) + self.reserved();
         self.left = self.config.retention.max_use.saturating_sub(used);
-        Ok(())
     }
 
     fn reserved(&self) -> u64 {
@@ -61,7 +60,7 @@ impl<'a> Room<'a> {
         for wanted in [bytes.max(ROOM_STEP.min(cap / 8)), bytes] {
             if bytes > self.left {
                 sweep::make_room(self.store, self.config, wanted + self.reserved())?;
-                self.look()?;
+                self.look();
             }
         }
         if bytes > self.left {
