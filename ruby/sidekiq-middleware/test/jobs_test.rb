@@ -8,9 +8,11 @@ require "diagctl/sidekiq"
 class JobsTest < Minitest::Test
   # A memory reading that does as it is told.
   class Memory
-    attr_accessor :bytes
+    attr_accessor :size
 
-    def initialize = @bytes = 1000
+    def initialize = @size = 1000
+    def bytes(_now = nil) = size
+    def recent(_now) = bytes
   end
 
   def setup
@@ -71,13 +73,13 @@ class JobsTest < Minitest::Test
     @jobs.measure { memory }
     assert_equal 0, @jobs.growth
     perform("class" => "A") do
-      memory.bytes += 300
+      memory.size += 300
       assert_equal [300, 300], [@jobs.growth, @jobs.growth]
-      memory.bytes += 200
+      memory.size += 200
     end
-    perform("class" => "B") { memory.bytes -= 400 }
+    perform("class" => "B") { memory.size -= 400 }
     assert_equal [500, 0], [@jobs.growth, @jobs.growth]
-    perform("class" => "A") { memory.bytes += 100 }
+    perform("class" => "A") { memory.size += 100 }
     assert_equal [600, 500, -400, -400], @jobs.tallies.values_at("A", "B").flat_map { |tally| [tally.grown, tally.largest] }
   end
 
@@ -95,7 +97,7 @@ class JobsTest < Minitest::Test
     assert_same error, assert_raises(RuntimeError) { perform(payload) { flunk } }
     memory = Memory.new
     @jobs.measure { memory }
-    raised = assert_raises(RuntimeError) { perform { memory.define_singleton_method(:bytes) { raise error } } }
+    raised = assert_raises(RuntimeError) { perform { memory.define_singleton_method(:size) { raise error } } }
     assert_same error, raised
     assert_equal [0, []], [@jobs.busy, @logger.lines]
   end
@@ -103,7 +105,7 @@ class JobsTest < Minitest::Test
   def test_memory_that_cannot_be_read_is_said_once_and_the_job_runs
     memory = Memory.new
     @jobs.measure { memory }
-    def memory.bytes = raise(Errno::EACCES, "/proc/self/statm")
+    def memory.size = raise(Errno::EACCES, "/proc/self/statm")
     2.times { assert_equal :ran, perform { :ran } }
     assert_equal [0, nil], [@jobs.busy, @jobs.growth]
     assert_equal 1, @logger.lines.size
@@ -130,5 +132,13 @@ class JobsTest < Minitest::Test
     kept = "x" * (64 << 20)
     assert_in_delta kernel.call, rss.bytes, 8 << 20
     assert_operator rss.bytes, :>, before + (32 << 20), kept.bytesize
+  end
+
+  def test_a_reading_will_do_for_a_job_that_begins_a_moment_later_and_no_longer
+    rss = Diagctl::Sidekiq::Rss.new
+    at_end = rss.bytes(100.0)
+    kept = "x" * (64 << 20)
+    assert_equal at_end, rss.recent(100.004)
+    assert_operator rss.recent(100.006), :>, at_end + (32 << 20), kept.bytesize
   end
 end

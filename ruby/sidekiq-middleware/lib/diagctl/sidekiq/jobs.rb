@@ -48,7 +48,8 @@ module Diagctl
       # @param payload [Hash] as Sidekiq hands it to its middleware
       # @return [Job, nil]
       def start(payload, queue)
-        job = Job.new(class_name(payload), payload["jid"], queue, Thread.current, Clock.now, @rss&.bytes)
+        now = Clock.now
+        job = Job.new(class_name(payload), payload["jid"], queue, Thread.current, now, @rss&.recent(now))
         # Ruby does not switch threads within one operation on a hash, so this needs no lock; nor do `delete` and `keys`.
         @running[job] = true
         job
@@ -58,9 +59,9 @@ module Diagctl
 
       def finish(job)
         @running.delete(job)
-        seconds = Clock.now - job.started
-        grown = @rss.bytes - job.rss if @rss && job.rss
-        @lock.synchronize { add(tally(job.name), seconds, grown) }
+        now = Clock.now
+        grown = @rss.bytes(now) - job.rss if @rss && job.rss
+        @lock.synchronize { add(tally(job.name), now - job.started, grown) }
       rescue *OURS => e
         broken(e)
       end

@@ -5,7 +5,7 @@ require "etc"
 module Diagctl
   module Sidekiq
     # The resident memory of the process that made this object: one pread(2) on a file that stays open, because this runs
-    # twice a job. The kernel resolves `self` when the file is opened, so a forked child needs one of its own.
+    # with every job. The kernel resolves `self` when the file is opened, so a forked child needs one of its own.
     # Any thread of the process.
     #
     # @api private
@@ -13,17 +13,29 @@ module Diagctl
       PAGE = Etc.sysconf(Etc::SC_PAGESIZE)
       # The first two of seven numbers, in a string that Ruby needs no second allocation for.
       BYTES = 23
+      # Seconds for which a reading will do for a job that begins: of jobs that follow each other at once, the end of one
+      # is the beginning of the next, so that each costs one read.
+      FRESH = 0.005
 
       # @raise [SystemCallError] no /proc, or it is closed to us
       def initialize
         @file = File.open("/proc/self/statm")
+        @read_at = -FRESH
       end
 
+      # @param now [Float] monotonic second
       # @return [Integer] bytes
       # @raise [SystemCallError]
-      def bytes
+      def bytes(now = Clock.now)
         line = @file.pread(BYTES, 0)
-        line.byteslice(line.index(" "), BYTES).to_i * PAGE
+        @bytes = line.byteslice(line.index(" "), BYTES).to_i * PAGE
+        @read_at = now
+        @bytes
+      end
+
+      # @return [Integer] bytes, perhaps those of a moment ago
+      def recent(now)
+        now - @read_at < FRESH ? @bytes : bytes(now)
       end
     end
   end
