@@ -96,7 +96,7 @@ class DumpTest < Minitest::Test
       sleep 0.01 until pid.zero? || Thread.pending_interrupt?
       pid
     end
-    Diagctl::ForkGuard.stub(:raw_fork, slowly) do
+    replacing(Diagctl::ForkGuard, :raw_fork, slowly) do
       thread = Thread.new { capture(reports: { "heap_dump" => "snapshot" }) }
       eventually("forked") { forked }
       thread.kill.join

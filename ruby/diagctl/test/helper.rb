@@ -111,6 +111,15 @@ module Sandbox
     assert_raises(Errno::ECHILD, "child #{pid} is still there") { Process.wait(pid, Process::WNOHANG) }
   end
 
+  # Another method of a module for the time of a block. (Minitest 6 has no `stub`.)
+  def replacing(object, name, method)
+    original = object.method(name)
+    object.define_singleton_method(name, &method)
+    yield
+  ensure
+    object.define_singleton_method(name, original)
+  end
+
   # Whether a stranger gets the lease.
   def lease_free?
     File.open(File.join(@store, "lease.lock"), "r+") { |file| file.flock(File::LOCK_EX | File::LOCK_NB) == 0 }

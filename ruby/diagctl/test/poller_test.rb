@@ -95,7 +95,7 @@ class PollerTest < Minitest::Test
       stat.call(path)
     end
     allocated = nil
-    File.stub(:mtime, counting) do
+    replacing(File, :mtime, counting) do
       before = GC.stat(:total_allocated_objects)
       sleep 1
       allocated = GC.stat(:total_allocated_objects) - before

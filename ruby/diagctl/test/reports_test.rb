@@ -19,7 +19,7 @@ class ReportsTest < Minitest::Test
 
   # Of a large heap that takes tens of milliseconds, in which no other thread runs.
   def test_gc_stat_does_not_visit_the_heap
-    ObjectSpace.stub(:count_objects, -> { flunk }) { report("gc_stat") }
+    replacing(ObjectSpace, :count_objects, -> { flunk }) { report("gc_stat") }
   end
 
   def test_threads_have_names_and_backtraces_and_no_data

@@ -75,8 +75,8 @@ class ProcessHandleTest < Minitest::Test
   def test_older_kernels_kill_the_group_by_its_number
     send_signal = Diagctl::Libc.method(:pidfd_send_signal)
     plain = ->(descriptor, signal, flags = 0) { flags.zero? ? send_signal.call(descriptor, signal) : -1 }
-    Diagctl::Libc.stub(:pidfd_send_signal, plain) { assert_kills_the_group }
-    Diagctl::Libc.stub(:pidfd_open, nil) { assert_kills_the_group }
+    replacing(Diagctl::Libc, :pidfd_send_signal, plain) { assert_kills_the_group }
+    replacing(Diagctl::Libc, :pidfd_open, ->(_pid) {}) { assert_kills_the_group }
   end
 
   def assert_kills_the_group
