@@ -86,7 +86,7 @@ class PollerTest < Minitest::Test
   # Over looks that find nothing: what a process pays that nobody wants anything of.
   def test_a_look_is_one_stat_that_spawns_nothing_and_allocates_next_to_nothing
     Dir.mkdir(File.join(@store, "requests"))
-    start(binary("echo '#{JSON.generate(IDLE.merge(poll_interval: 0.02))}'; exit 10"))
+    start(binary("echo '#{JSON.generate(IDLE.merge("poll_interval" => 0.02))}'; exit 10"))
     polls = settled_polls
     stats = 0
     stat = File.method(:mtime)
@@ -116,7 +116,7 @@ class PollerTest < Minitest::Test
 
   def test_it_spawns_no_more_often_than_retry_after_asks
     started = Diagctl::Clock.now
-    start(binary("echo '#{JSON.generate(IDLE.merge(retry_after: 0.3, poll_interval: 0.02))}'; exit 10"))
+    start(binary("echo '#{JSON.generate(IDLE.merge("retry_after" => 0.3, "poll_interval" => 0.02))}'; exit 10"))
     eventually("some polls") { calls.size >= 5 }
     assert_operator Diagctl::Clock.now - started, :>=, 4 * 0.3
   end
@@ -177,7 +177,7 @@ class PollerTest < Minitest::Test
 
   # diagctl remembers it; to name it again at once would make the poll thread spin while another process dumps.
   def test_an_event_is_handed_over_once_though_the_lease_is_busy
-    busy = Sandbox::IDLE.merge(verdict: "busy")
+    busy = Sandbox::IDLE.merge("verdict" => "busy")
     start(binary("echo '#{JSON.generate(busy)}'; exit 10"))
     @agent.events.add("deploy")
     @poller.wake
