@@ -25,6 +25,8 @@ require_relative "script"
 require_relative "memory_cgroup"
 require_relative "case"
 
+# Where this runs under nohup, every program that a test starts would ignore it too.
+Signal.trap("HUP", "DEFAULT")
 E2E::Processes.become_subreaper
 # Also when the run itself is interrupted. Forked helpers of a test leave by exit!.
 Minitest.after_run { E2E::Processes.sweep }
