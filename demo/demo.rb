@@ -47,8 +47,11 @@ class Demo
     FileUtils.rm_rf(@dir) unless @keep
   end
 
-  # One client's request, for the traffic in the background.
-  def get(path) = system("curl", "-sf", "-m", "30", "-o", File::NULL, "http://127.0.0.1:#{@port}#{path}")
+  # One client's request, for the traffic in the background: the page, or nil.
+  def get(path)
+    page, status = Open3.capture2("curl", "-sf", "-m", "30", "http://127.0.0.1:#{@port}#{path}")
+    page if status.success?
+  end
 
   private
 
