@@ -18,6 +18,9 @@ use crate::store::{Store, meta};
 /// No index is larger: 256 MiB, for half a million captures.
 const MAX_FILE: u64 = 256 << 20;
 
+/// No line is longer: it has a part of what is in a `meta.json`.
+const MAX_LINE: u64 = 4 << 20;
+
 /// Marks a capture as pinned, in its directory: the truth, of which the index keeps a copy.
 pub const PIN_FILE: &str = "pinned";
 
@@ -187,9 +190,21 @@ fn understand(line: &[u8]) -> Option<Entry> {
 
 /// What each capture occupies, as far as the index can be read. Takes a fraction of the memory of `load`.
 pub fn sizes(store: &Store) -> BTreeMap<String, u64> {
-    let Ok(file) = fsio::open_read(&store.path("index.jsonl")) else { return BTreeMap::new() };
-    let lines = BufReader::new(file.take(MAX_FILE)).split(b'\n').map_while(Result::ok);
-    lines.filter_map(|line| understand(&line)).map(|entry| (entry.id, entry.disk_bytes)).collect()
+    let mut sizes = BTreeMap::new();
+    let Ok(file) = fsio::open_read(&store.path("index.jsonl")) else { return sizes };
+    if !file.metadata().is_ok_and(|meta| meta.len() <= MAX_FILE) {
+        return sizes;
+    }
+    let mut file = BufReader::new(file.take(MAX_FILE));
+    let mut line = Vec::new();
+    // What goes on after the bound of a line is the next one, and damaged like this one.
+    while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        if let Some(entry) = understand(line.trim_ascii_end()) {
+            sizes.insert(entry.id, entry.disk_bytes);
+        }
+        line.clear();
+    }
+    sizes
 }
 
 // Under the lock, and with the lines that were added since the index was read: a pin or a capture of the last moment must
@@ -240,6 +255,28 @@ pub fn is_id(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::store::Access;
+
+    #[test]
+    fn sizes_are_those_of_the_lines_that_can_be_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let store =
+            Store::open(&Config { dir: dir.path().join("store"), ..Config::default() }, Access::Create).unwrap();
+        for (id, disk_bytes) in [("A", 1), ("B", 2), ("A", 3)] {
+            append(&store, &Entry { id: id.into(), disk_bytes, ..Entry::default() }).unwrap();
+        }
+        let path = store.path("index.jsonl");
+        let whole = std::fs::read(&path).unwrap();
+        let expected = BTreeMap::from([("A".to_owned(), 3), ("B".to_owned(), 2)]);
+        assert_eq!(sizes(&store), expected);
+        std::fs::write(&path, [&whole[..], b"{\"check\":\"00000000\",\"id\":\"C\"}\n{\"id\":\"D"].concat()).unwrap();
+        assert_eq!(sizes(&store), expected);
+        // As large as one line may be, without an end: it costs what it holds.
+        std::fs::write(&path, [vec![b'x'; 1 + usize::try_from(MAX_LINE).unwrap()], b"\n".to_vec(), whole].concat())
+            .unwrap();
+        assert_eq!(sizes(&store), expected);
+    }
 
     #[test]
     fn only_the_form_of_an_id_is_an_id() {
