@@ -10,7 +10,7 @@ module Torture
     CLONE_NEWNS = 0x20000
     EXT4_IOC_SHUTDOWN = 0x8004587D
     NO_LOG_FLUSH = 2
-    Q_SETQUOTA = 0x800008
+    SET_USER_QUOTA = (0x800008 << 8) - (1 << 32) # QCMD(Q_SETQUOTA, USRQUOTA) as an int
     QIF_BLIMITS = 1
 
     module_function
@@ -53,7 +53,7 @@ module Torture
       limits = [kib, kib, 0, 0, 0, 0, 0, 0, QIF_BLIMITS].pack("Q8L")
       types = [Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP, Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP]
       quotactl = Fiddle::Function.new(Fiddle::Handle::DEFAULT["quotactl"], types, Fiddle::TYPE_INT)
-      quotactl.call(Q_SETQUOTA << 8, device, uid, limits).zero? or raise SystemCallError.new("quotactl", Fiddle.last_error)
+      quotactl.call(SET_USER_QUOTA, device, uid, limits).zero? or raise SystemCallError.new("quotactl", Fiddle.last_error)
     end
 
     # The power goes: whatever the filesystem has not made durable is lost.
