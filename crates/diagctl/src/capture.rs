@@ -135,8 +135,8 @@ pub fn producer(name: &str) -> Producer {
 /// quarantine.
 pub fn join(store: &Store, lease: &Lease, id: &str) -> Result<Grant, Failure> {
     if !index::is_id(id) {
-        let shown = crate::error::printable(id);
-        return Err(Failure::new(crate::exit_code::Exit::Usage, format!("{shown:?} is not the id of a capture"))
+        let shown = crate::error::quoted(id);
+        return Err(Failure::new(crate::exit_code::Exit::Usage, format!("{shown} is not the id of a capture"))
             .hint("give the `capture` that acquire printed"));
     }
     let refusal = match lease.prove(store.dir(), id) {

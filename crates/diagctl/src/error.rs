@@ -97,6 +97,15 @@ pub fn steers(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A value from outside in quotes, as errors name it: printable like all of them, and not longer than a line.
+pub fn quoted(value: &str) -> String {
+    const SHOWN: usize = 120;
+    match value.char_indices().nth(SHOWN) {
+        None => format!("{value:?}"),
+        Some((end, _)) => format!("{:?}… ({} bytes)", &value[..end], value.len()),
+    }
+}
+
 /// Text from outside (paths, names, messages) made safe to print: control characters, and the Unicode
 /// characters that reorder a line, are shown as escapes, so nothing can steer a terminal or forge a line.
 pub fn printable(text: &str) -> String {

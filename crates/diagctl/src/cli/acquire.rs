@@ -20,7 +20,7 @@ use crate::poll::{Granted, Poll, run_commands};
 use crate::readings::Readings;
 use crate::report::Producer;
 use crate::store::{Access, Store};
-use crate::trigger::is_application_name;
+use crate::trigger::{Observed, is_application_name};
 use crate::watch::{self, Watch};
 
 /// From the lease to the answer; native reports take milliseconds.
@@ -65,7 +65,7 @@ struct Output<'a> {
     guard: Option<&'a str>,
     reason: &'a str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    observed: &'a BTreeMap<String, u64>,
+    observed: &'a Observed,
     #[serde(skip_serializing_if = "Option::is_none")]
     reports: Option<Vec<ReportWanted<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,8 +165,8 @@ fn check_names(args: &Args) -> Result<(), Failure> {
             return Err(Failure::new(
                 Exit::Usage,
                 format!(
-                    "{flag} {:?} is empty, longer than 128 bytes or has control characters",
-                    crate::error::printable(value)
+                    "{flag} {} is empty, longer than 128 bytes or has control characters",
+                    crate::error::quoted(value)
                 ),
             )
             .hint("use a short word like puma or worker-0"));
@@ -174,17 +174,17 @@ fn check_names(args: &Args) -> Result<(), Failure> {
     }
     for gauge in &args.gauge {
         if parse_gauge(gauge).is_none() {
-            let shown = crate::error::printable(gauge);
-            return Err(Failure::new(Exit::Usage, format!("--gauge {shown:?} is not NAME=NUMBER"))
+            let shown = crate::error::quoted(gauge);
+            return Err(Failure::new(Exit::Usage, format!("--gauge {shown} is not NAME=NUMBER"))
                 .hint("write it like --gauge puma.backlog=3"));
         }
     }
     for event in &args.event {
         if !is_application_name(event) {
-            let shown = crate::error::printable(event);
+            let shown = crate::error::quoted(event);
             return Err(Failure::new(
                 Exit::Usage,
-                format!("--event {shown:?} is empty, longer than 128 bytes or has blanks"),
+                format!("--event {shown} is empty, longer than 128 bytes or has blanks"),
             )
             .hint("use letters, digits, `.`, `_` and `-`"));
         }

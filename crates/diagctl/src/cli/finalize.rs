@@ -3,7 +3,7 @@
 use super::Context;
 use super::output::Done;
 use crate::capture;
-use crate::error::{Failure, printable};
+use crate::error::{Failure, quoted};
 use crate::exit_code::Exit;
 use crate::lease::Lease;
 use crate::report;
@@ -52,10 +52,7 @@ fn parse(args: &Args) -> Result<Told, Failure> {
     for item in &args.failed {
         let (name, message) = pair("--failed", item, "REPORT=MESSAGE")?;
         if !report::is_valid_name(name) {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!("--failed: {:?} is not the name of a report", printable(name)),
-            ));
+            return Err(Failure::new(Exit::Usage, format!("--failed: {} is not the name of a report", quoted(name))));
         }
         told.failed.insert(name.to_owned(), message);
     }
@@ -76,7 +73,7 @@ fn parse(args: &Args) -> Result<Told, Failure> {
 
 fn number(key: &str, value: &str) -> Result<serde_json::Number, Failure> {
     value.parse().map_err(|_| {
-        Failure::new(Exit::Usage, format!("--set {key}: {:?} is not a number", printable(value)))
+        Failure::new(Exit::Usage, format!("--set {key}: {} is not a number", quoted(value)))
             .hint("costs are numbers; the name says the unit, like cost.pause_ms=7.5")
     })
 }
@@ -90,6 +87,6 @@ fn pair<'a>(flag: &str, item: &'a str, form: &str) -> Result<(&'a str, String), 
             }
             Ok((key, value[..end].to_owned()))
         }
-        _ => Err(Failure::new(Exit::Usage, format!("{flag} {:?} is not {form}", printable(item)))),
+        _ => Err(Failure::new(Exit::Usage, format!("{flag} {} is not {form}", quoted(item)))),
     }
 }

@@ -195,7 +195,7 @@ fn overrides(dir: Option<PathBuf>) -> Result<Overrides, Failure> {
         Ok("1" | "true") => Some(true),
         Ok("0" | "false") => Some(false),
         Ok(other) => {
-            let message = format!("DIAGCTL_ENABLED is {:?}", crate::error::printable(other));
+            let message = format!("DIAGCTL_ENABLED is {}", crate::error::quoted(other));
             return Err(Failure::new(Exit::Config, message).hint("it is 1, true, 0 or false"));
         }
     };
@@ -207,7 +207,7 @@ fn debug_wanted() -> Result<bool, Failure> {
         Err(_) | Ok("" | "info") => Ok(false),
         Ok("debug") => Ok(true),
         Ok(other) => {
-            let message = format!("DIAGCTL_LOG is {:?}", crate::error::printable(other));
+            let message = format!("DIAGCTL_LOG is {}", crate::error::quoted(other));
             Err(Failure::new(Exit::Config, message).hint("it is info or debug"))
         }
     }
@@ -224,7 +224,7 @@ fn help(topic: Option<&str>) -> Result<Done, Failure> {
         Some(name) => match command.find_subcommand_mut(name) {
             Some(sub) => Ok(Done::text(sub.render_long_help().to_string())),
             None => {
-                let message = format!("there is no command or topic {:?}", crate::error::printable(name));
+                let message = format!("there is no command or topic {}", crate::error::quoted(name));
                 Err(Failure::new(Exit::Usage, message)
                     .hint("`diagctl help` lists the commands; the one topic is exit-codes"))
             }

@@ -6,7 +6,7 @@ use super::Context;
 use super::output::{self, Done};
 use crate::capture;
 use crate::clock::{self, Reading};
-use crate::error::{Failure, printable};
+use crate::error::{Failure, quoted};
 use crate::exit_code::Exit;
 use crate::lease::{self, Lease};
 use crate::store::writer::{self, Room};
@@ -32,14 +32,14 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let grant = capture::join(&store, &lease, &args.capture)?;
-    let shown = printable(&args.report);
+    let shown = quoted(&args.report);
     if !grant.planned.contains(&args.report) {
-        return Err(Failure::new(Exit::Usage, format!("report {shown:?} is not part of capture {}", args.capture))
+        return Err(Failure::new(Exit::Usage, format!("report {shown} is not part of capture {}", args.capture))
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
     }
     let staging = store.staging(&args.capture);
     if grant::read_sidecar(&staging, &args.report)?.is_some() {
-        return Err(Failure::failed(format!("report {shown} was put into capture {} before", args.capture))
+        return Err(Failure::failed(format!("report {} was put into capture {} before", args.report, args.capture))
             .hint("each report is put once; name it to `finalize --failed` to drop it"));
     }
     end_at_the_deadline(cx, &store)?;

@@ -2,7 +2,7 @@
 
 use super::output::{self, Done};
 use super::{Context, Failure};
-use crate::error::printable;
+use crate::error::quoted;
 use crate::exit_code::Exit;
 use crate::store::events::{self, Event};
 use crate::store::index::{self, Index};
@@ -54,7 +54,7 @@ pub fn each(index: &Index, ids: &[String]) -> Vec<Result<String, Failure>> {
         let target = fetch::resolve(index, text).and_then(|target| match target.report {
             None => Ok(target.id),
             Some(_) => {
-                let message = format!("{:?} names a report, and this is done to whole captures", printable(text));
+                let message = format!("{} names a report, and this is done to whole captures", quoted(text));
                 Err(Failure::new(Exit::Usage, message).hint(format!("name the capture: {}", target.id)))
             }
         });

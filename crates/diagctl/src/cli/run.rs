@@ -14,7 +14,7 @@ use crate::capture;
 use crate::collect::Source;
 use crate::config::{Snapshot, Source as Origin};
 use crate::decide::{self, Input, Plan, Process};
-use crate::error::{Failure, printable};
+use crate::error::{Failure, printable, quoted};
 use crate::exit_code::Exit;
 use crate::guard::{self, Figures};
 use crate::lease::Lease;
@@ -50,11 +50,8 @@ pub struct Args {
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let config = cx.config();
     if let Some(name) = args.report.as_deref().filter(|name| !report::is_valid_name(name) || *name == "meta") {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("--report {:?} cannot be the name of a report", printable(name)),
-        )
-        .hint("use lower-case letters, digits and _, a letter first"));
+        return Err(Failure::new(Exit::Usage, format!("--report {} cannot be the name of a report", quoted(name)))
+            .hint("use lower-case letters, digits and _, a letter first"));
     }
     // A shell that says `run` is its own switch; an explicit "off" still holds.
     let unset = cx.loaded.sources.get("enabled").is_none_or(|origin| *origin == Origin::Default);
@@ -181,7 +178,7 @@ fn execute(
         .stdout(if args.report.is_some() { Stdio::piped() } else { Stdio::inherit() })
         .spawn()
         .map_err(|e| {
-            Failure::failed(format!("cannot run {:?}: {e}", printable(&args.command[0])))
+            Failure::failed(format!("cannot run {}: {e}", quoted(&args.command[0])))
                 .hint("give the command and its arguments after --")
         })?;
     drop(inherited);

@@ -1,6 +1,7 @@
 //! `diagctl show`: everything that is known of one capture.
 
 use serde::Serialize;
+use serde_json::Number;
 
 use super::output::{self, Done};
 use super::times::{Times, age};
@@ -57,7 +58,7 @@ fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
         ("process", words(&[&meta.role, &meta.worker, &format!("pid {}", meta.pid), &on_host(&meta.host)])),
         ("rule", words(&[&meta.rule, &trigger])),
         ("reason", meta.trigger.reason.clone()),
-        ("observed", joined(&meta.trigger.observed, |name, value| observed(name, *value))),
+        ("observed", joined(&meta.trigger.observed, observed)),
         ("request", meta.request.clone().unwrap_or_default()),
         ("versions", joined(&meta.versions, |_, version| version.clone())),
         ("cost", meta.cost.iter().map(|(name, value)| cost(name, value)).collect::<Vec<_>>().join(", ")),
@@ -113,9 +114,13 @@ fn joined<V>(values: &std::collections::BTreeMap<String, V>, shown: impl Fn(&str
 }
 
 /// A figure that a trigger saw. Memory is in bytes; what the application calls by a name of its own is a plain number.
-pub fn observed(name: &str, value: u64) -> String {
-    const BYTES: [&str; 7] = ["rss", "pss", "uss", "anon", "cgroup_working_set", "host_used", "threshold"];
-    if BYTES.contains(&name) || name.ends_with("_bytes") { size(value) } else { value.to_string() }
+pub fn observed(name: &str, value: &Number) -> String {
+    const BYTES: [&str; 9] =
+        ["rss", "pss", "uss", "anon", "cgroup_working_set", "host_used", "threshold", "baseline", "increase"];
+    match value.as_u64() {
+        Some(bytes) if BYTES.contains(&name) || name.ends_with("_bytes") => size(bytes),
+        _ => value.to_string(),
+    }
 }
 
 // `pause_ms: 12.5` as `pause 12.5ms`, `raw_bytes: 2048` as `raw 2.00 KiB`; whatever else the dumper told as it stands.
@@ -146,7 +151,7 @@ mod tests {
             trigger: meta::Trigger {
                 name: "memory_usage".into(),
                 reason: "rss 1.62 GiB is above 1.50 GiB".into(),
-                observed: [("rss".to_owned(), 1_739_461_755), ("puma.backlog".to_owned(), 7)].into(),
+                observed: [("rss".to_owned(), 1_739_461_755.into()), ("puma.backlog".to_owned(), 7.into())].into(),
             },
             cost: [("pause_ms".to_owned(), 12.5.into()), ("raw_bytes".to_owned(), 2048.into())].into(),
             reports: vec![

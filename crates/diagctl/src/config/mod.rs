@@ -228,7 +228,7 @@ impl Config {
 
     /// The failure for a report name that nobody knows.
     pub fn unknown_report(&self, name: &str) -> Failure {
-        let message = format!("unknown report {:?}", crate::error::printable(name));
+        let message = format!("unknown report {}", crate::error::quoted(name));
         Failure::new(Exit::Usage, message).hint(self.report_hint(name))
     }
 
@@ -543,7 +543,7 @@ fn parse_report(name: &str, section: &Section<'_>) -> Option<ApplicationReport> 
     if !report::is_valid_name(name) || name == "meta" {
         section.problem(
             "producer",
-            format!("{:?} cannot be the name of a report", crate::error::printable(name)),
+            format!("{} cannot be the name of a report", crate::error::quoted(name)),
             "use lower-case letters, digits and _, at most 64, a letter first; `meta` is taken",
         );
         return None;

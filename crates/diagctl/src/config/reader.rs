@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use crate::error::printable;
+use crate::error::{printable, quoted};
 use crate::units::{self, Amount};
 
 /// One thing that is wrong with a configuration.
@@ -124,7 +124,7 @@ impl<'a> Section<'a> {
                     Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
                     None => (why, None),
                 };
-                self.problems.add(path, format!("{:?}: {message}", printable(text)), hint);
+                self.problems.add(path, format!("{}: {message}", quoted(text)), hint);
                 None
             }
         }

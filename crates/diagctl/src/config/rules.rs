@@ -146,7 +146,7 @@ pub fn parse_all(sections: &[Section<'_>], origins: &[Origins], config: &Config)
         if let Some(name) = name.filter(|name| !names.insert(*name)) {
             section.problem(
                 "name",
-                format!("{:?} is the name of an earlier rule", crate::error::printable(name)),
+                format!("{} is the name of an earlier rule", crate::error::quoted(name)),
                 "limits are kept by name: give each rule its own",
             );
         }
@@ -213,7 +213,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         }
         Some(name) if !is_valid_name(name) => section.problem(
             "name",
-            format!("{:?} cannot be a rule's name", crate::error::printable(name)),
+            format!("{} cannot be a rule's name", crate::error::quoted(name)),
             "use letters, digits, `-`, `_` and `.`, at most 64; `on_demand` is taken by requests",
         ),
         _ => {}
@@ -228,7 +228,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         if !config.knows_report(report) {
             section.problem(
                 &format!("reports[{i}]"),
-                format!("unknown report {:?}", crate::error::printable(report)),
+                format!("unknown report {}", crate::error::quoted(report)),
                 config.report_hint(report),
             );
         }

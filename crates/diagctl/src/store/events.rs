@@ -33,7 +33,7 @@ pub struct Event {
     pub reason: String,
     /// The figures that were seen.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub observed: std::collections::BTreeMap<String, u64>,
+    pub observed: std::collections::BTreeMap<String, serde_json::Number>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek, Write};
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Failure, printable};
+use crate::error::{Failure, printable, quoted};
 use crate::exit_code::Exit;
 use crate::fsio;
 use crate::store::index::{Entry, Index};
@@ -72,7 +72,7 @@ fn latest_with(index: &Index, report: &str) -> Result<String, Failure> {
 }
 
 fn by_prefix(index: &Index, prefix: &str) -> Result<String, Failure> {
-    let shown = printable(prefix);
+    let shown = quoted(prefix);
     let entries = index.entries.iter().rev().map(|entry| &entry.id);
     let mut matching: Vec<&String> =
         entries.chain(index.damaged.iter().map(|(id, _)| id)).filter(|id| id.starts_with(prefix)).collect();
@@ -80,13 +80,13 @@ fn by_prefix(index: &Index, prefix: &str) -> Result<String, Failure> {
         matching.clear();
     }
     match matching.as_slice() {
-        [] => Err(no_match(format!("no capture matches {shown:?}")).hint("`diagctl list` shows what there is")),
+        [] => Err(no_match(format!("no capture matches {shown}")).hint("`diagctl list` shows what there is")),
         [id] => Ok((*id).clone()),
         many => {
             let first: Vec<&str> = many.iter().take(CANDIDATES_SHOWN).map(|id| id.as_str()).collect();
             let more = many.len().saturating_sub(CANDIDATES_SHOWN);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            Err(no_match(format!("{shown:?} matches {} captures: {}{more}", many.len(), first.join(", ")))
+            Err(no_match(format!("{shown} matches {} captures: {}{more}", many.len(), first.join(", ")))
                 .hint("give more of the id, or say latest"))
         }
     }
@@ -125,7 +125,7 @@ impl Stored {
     pub fn open(store: &Store, meta: &meta::Meta, name: &str) -> Result<Self, Failure> {
         let Some(report) = meta.reports.iter().find(|report| report.name == name) else {
             let names: Vec<&str> = meta.reports.iter().map(|report| report.name.as_str()).collect();
-            return Err(no_match(format!("capture {} has no report {:?}", meta.id, printable(name)))
+            return Err(no_match(format!("capture {} has no report {}", meta.id, quoted(name)))
                 .hint(format!("it has {}; `latest:REPORT` is the newest capture that has one", names.join(", "))));
         };
         let Some(file) = &report.file else {

@@ -70,7 +70,7 @@ pub struct Trigger {
     /// One sentence.
     pub reason: String,
     /// The figures that it saw.
-    pub observed: BTreeMap<String, u64>,
+    pub observed: BTreeMap<String, Number>,
 }
 
 /// One report of a capture: data, or the reason why there is none.
@@ -125,7 +125,7 @@ pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta, Failure> {
         return Err(state::newer(&path, meta.schema));
     }
     if dir.file_name().is_none_or(|name| name != meta.id.as_str()) {
-        return Err(damaged(format!("it is about capture {:?}", crate::error::printable(&meta.id))));
+        return Err(damaged(format!("it is about capture {}", crate::error::quoted(&meta.id))));
     }
     let sizes = meta.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
     if sizes.max().unwrap_or(0) > state::MOST_BYTES || meta.store_ms > LAST_MS || meta.sequence > u64::MAX / 2 {
@@ -134,7 +134,7 @@ pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta, Failure> {
     for report in &meta.reports {
         // The file name is joined to a path: it must be a plain name.
         if report.file.as_ref().is_some_and(|file| !is_plain(file)) {
-            return Err(damaged(format!("report {:?} names no plain file", crate::error::printable(&report.name))));
+            return Err(damaged(format!("report {} names no plain file", crate::error::quoted(&report.name))));
         }
     }
     Ok(meta)

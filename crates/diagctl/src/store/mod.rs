@@ -230,8 +230,8 @@ impl Store {
                 .hint("a newer diagctl wrote it: use that version"));
             }
             _ => {
-                let shown = crate::error::printable(&text);
-                return Err(Failure::failed(format!("{} says {shown:?}, not {FORMAT}", path.display()))
+                let shown = crate::error::quoted(&text);
+                return Err(Failure::failed(format!("{} says {shown}, not {FORMAT}", path.display()))
                     .hint(format!("if this is a diagctl store, write {FORMAT} into that file")));
             }
         }
@@ -319,7 +319,7 @@ pub fn foreign_entry(dir: &Path) -> Result<Option<String>, Failure> {
         let known = SUBDIRS.iter().chain(&HARMLESS).any(|known| name == *known);
         !known && !name.to_str().is_some_and(|name| name.starts_with(".tmp-"))
     });
-    Ok(foreign.map(|name| format!("{:?}", crate::error::printable(&name.to_string_lossy()))))
+    Ok(foreign.map(|name| crate::error::quoted(&name.to_string_lossy())))
 }
 
 /// Free bytes for us, and the size, of the filesystem that holds a path.

@@ -62,7 +62,9 @@ impl Gauge {
         let range = range.into_iter().flatten().collect::<Vec<_>>().join(" and ");
         let reason = format!("gauge {} {value} is {}{range}", self.name, if holds { "" } else { "not " });
         let mut facts = Facts { reason, ..Facts::default() };
-        facts.observed.insert(self.name.clone(), super::whole(value));
+        let thresholds = [("above", self.above), ("below", self.below)];
+        let figures = [(self.name.as_str(), Some(value))].into_iter().chain(thresholds);
+        facts.observed.extend(figures.filter_map(|(name, value)| Some((name.to_owned(), super::figure(value?)))));
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
     }
 }
@@ -85,6 +87,11 @@ mod tests {
         ] {
             assert_eq!(matches!(gauge.evaluate(bench.view()), Outcome::Holds(_)), holds, "{gauge:?}");
         }
+        bench.readings.gauges = [("balance".to_owned(), -2.5)].into();
+        let low = Gauge { name: "balance".into(), above: None, below: Some(-2.0) };
+        let Outcome::Holds(facts) = low.evaluate(bench.view()) else { panic!("it is below") };
+        assert_eq!(serde_json::to_string(&facts.observed).unwrap(), r#"{"balance":-2.5,"below":-2}"#);
+        bench.readings.gauges = [("puma.backlog".to_owned(), 5.0)].into();
         let unknown = Gauge { name: "puma.backlgo".into(), above: Some(1.0), below: None };
         let Outcome::Unreadable(why) = unknown.evaluate(bench.view()) else { panic!("it is not there") };
         assert!(why.contains("puma.backlgo") && why.contains("it has puma.backlog"), "{why}");

@@ -52,8 +52,8 @@ impl HighWater {
         let threshold = mark.map_or(self.floor, |mark| self.floor.max(mark.saturating_add(self.step)));
         let name = self.metric.name();
         let mut facts = Facts::default();
-        facts.observed.insert(name.into(), value);
-        facts.observed.insert("threshold".into(), threshold);
+        facts.observed.insert(name.into(), value.into());
+        facts.observed.insert("threshold".into(), threshold.into());
         let last = mark.map_or_else(|| "no mark yet".to_owned(), |mark| format!("last mark {}", units::size(mark)));
         let holds = value >= threshold && value > 0;
         let relation = if holds { "a new maximum, from" } else { "below" };

@@ -30,10 +30,10 @@ impl MemoryEvent {
         let events = events?;
         for (i, event) in events.iter().enumerate() {
             if !KNOWN.contains(&event.as_str()) {
-                let shown = crate::error::printable(event);
+                let shown = crate::error::quoted(event);
                 keys.problem(
                     &format!("events[{i}]"),
-                    format!("{shown:?} is no counter of memory.events"),
+                    format!("{shown} is no counter of memory.events"),
                     format!("use {}", KNOWN.join(", ")),
                 );
             }
@@ -59,8 +59,10 @@ impl MemoryEvent {
             let Some(now) = counters.get(event) else { continue };
             let baseline = view.rule.counters.get(&format!("{path}|{event}")).copied().unwrap_or(*now);
             let rise = now.saturating_sub(baseline);
-            facts.observed.insert(format!("memory.events.{event}"), *now);
+            facts.observed.insert(format!("memory.events.{event}"), (*now).into());
             if rise >= u64::from(self.count) {
+                facts.observed.insert("rose".into(), rise.into());
+                facts.observed.insert("count".into(), self.count.into());
                 facts.reason = format!("memory.events {event} rose by {rise}, from {baseline} to {now}");
                 return Outcome::Holds(facts);
             }

@@ -58,7 +58,7 @@ impl MemoryGrowth {
         };
         let name = self.metric.name();
         let mut facts = Facts::default();
-        facts.observed.insert(name.into(), value);
+        facts.observed.insert(name.into(), value.into());
         let warm_in = (view.first_seen_ms + self.warmup_ms).saturating_sub(view.now_ms);
         if warm_in > 0 {
             facts.reason = format!("the process is warming up for another {}", units::duration(warm_in));
@@ -78,8 +78,8 @@ impl MemoryGrowth {
             },
         };
         let threshold = self.min.max(baseline.saturating_add(self.diff.of(baseline)));
-        facts.observed.insert("baseline".into(), baseline);
-        facts.observed.insert("threshold".into(), threshold);
+        facts.observed.insert("baseline".into(), baseline.into());
+        facts.observed.insert("threshold".into(), threshold.into());
         let against = match self.baseline {
             Baseline::Boot => "its size after boot",
             Baseline::Average => "its average",

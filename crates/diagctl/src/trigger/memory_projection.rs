@@ -36,9 +36,9 @@ impl MemoryProjection {
         let projected = value.saturating_add(increase);
         let threshold = limit.saturating_sub(self.margin.of(limit));
         let mut facts = Facts::default();
-        facts.observed.insert("cgroup_working_set".into(), value);
-        facts.observed.insert("increase".into(), increase);
-        facts.observed.insert("threshold".into(), threshold);
+        facts.observed.insert("cgroup_working_set".into(), value.into());
+        facts.observed.insert("increase".into(), increase.into());
+        facts.observed.insert("threshold".into(), threshold.into());
         let holds = projected > threshold;
         facts.reason = format!(
             "working set {} and its last increase {} {} {} (limit {} less {})",

@@ -72,7 +72,7 @@ impl MemoryUsage {
         }
         let name = self.metric.name();
         let mut facts = Facts::default();
-        facts.observed.insert(name.into(), value);
+        facts.observed.insert(name.into(), value.into());
         let crossed = self.levels(view).into_iter().enumerate().rfind(|(_, level)| value > *level);
         let Some((index, level)) = crossed else {
             let (amount, level) = (self.above[0], self.levels(view)[0]);
@@ -84,7 +84,7 @@ impl MemoryUsage {
             facts.reason = format!("{name} {} is above {level_text}, which has fired already", units::size(value));
             return Outcome::Waits(facts, None);
         }
-        facts.observed.insert("threshold".into(), level);
+        facts.observed.insert("threshold".into(), level.into());
         facts.reason = format!("{name} {} is above {level_text}", units::size(value));
         Outcome::Holds(facts)
     }
@@ -212,7 +212,7 @@ mod tests {
         bench.readings.memory.set(Metric::Rss, Ok(GIB * 3 / 2));
         let Outcome::Holds(facts) = usage.evaluate("t", bench.view()) else { panic!("it holds") };
         assert_eq!(facts.reason, "rss 1.50 GiB is above 50% (1.00 GiB)");
-        assert_eq!(facts.observed["rss"], GIB * 3 / 2);
+        assert_eq!(facts.observed["rss"], (GIB * 3 / 2).into());
         assert!(matches!(usage.evaluate("t", Bench::default().view()), Outcome::Unreadable(_)));
     }
 }

@@ -32,14 +32,15 @@ pub use on_demand::OnDemand;
 pub use timer::Timer;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 
 use crate::config::Section;
 use crate::readings::Readings;
 use crate::sample::{Marks, Metric, Named};
 use crate::state::RuleState;
 
-/// Figures that a trigger saw, by name: bytes or plain numbers.
-pub type Observed = BTreeMap<String, u64>;
+/// Figures that a trigger saw, and its thresholds, by name: bytes or plain numbers.
+pub type Observed = BTreeMap<String, Number>;
 
 /// A condition, possibly composed of others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -425,6 +426,16 @@ pub fn is_application_name(name: &str) -> bool {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is below zero is shown as zero")]
 fn whole(value: f64) -> u64 {
     value.max(0.0) as u64
+}
+
+/// A figure as it was given: 5 and not 5.0, -3, 0.25.
+#[expect(clippy::cast_possible_truncation, reason = "a double of this size is a whole number exactly")]
+fn figure(value: f64) -> Number {
+    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
+    if value.fract() == 0.0 && value.abs() <= EXACT {
+        return (value as i64).into();
+    }
+    Number::from_f64(value).unwrap_or_else(|| 0.into())
 }
 
 impl Facts {

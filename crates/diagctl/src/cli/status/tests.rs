@@ -105,7 +105,7 @@ fn status() -> Status {
             rule: "heap".into(),
             pid: 7,
             reason: "too big".into(),
-            observed: [("rss".to_owned(), 1 << 30)].into(),
+            observed: [("rss".to_owned(), (1 << 30).into())].into(),
             ..Event::default()
         }],
     }

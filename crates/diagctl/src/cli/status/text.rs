@@ -140,7 +140,7 @@ fn event(event: &Event, times: &Times) -> Vec<String> {
         about.push(format!("pid {}", event.pid));
     }
     let figures: Vec<String> =
-        event.observed.iter().map(|(name, value)| format!("{name} {}", observed(name, *value))).collect();
+        event.observed.iter().map(|(name, value)| format!("{name} {}", observed(name, value))).collect();
     let why =
         if figures.is_empty() { event.reason.clone() } else { format!("{} [{}]", event.reason, figures.join(", ")) };
     vec![times.show(&event.at), what.clone(), about.join(" "), why]

@@ -54,7 +54,7 @@ fn what_matches_nothing_or_too_much_says_so() {
         ("2026", &format!("\"2026\" matches 2 captures: {B}, {A}")),
         ("latest:smaps", "no capture has the report smaps"),
         ("latest:puma", &format!("it failed last in {B}: no room")),
-        ("\u{1b}[2J", "no capture matches \"\\\\u{1b}[2J\""),
+        ("\u{1b}[2J", "no capture matches \"\\u{1b}[2J\""),
     ];
     for (text, expected) in table {
         let failure = resolve(&index(), text).unwrap_err();
