@@ -25,7 +25,7 @@ module Diagctl
     }.freeze
 
     # Before any fork: a `require` in the dumper would read files, and could wait for a lock that a thread of the
-    # worker held at the fork.
+    # worker held at the fork. And before the host serves: among busy threads a `require` takes seconds (see CpuProfile).
     def self.load
       Libc.load
       PosixSpawn.available?
@@ -34,6 +34,7 @@ module Diagctl
       require "objspace"
       require "rbconfig"
       BUILT_IN.each { |name, constant| require_relative "reports/#{name}" if constant }
+      CpuProfile.load_profilers
     end
 
     def initialize(config)
