@@ -32,7 +32,7 @@ class MemoryRuleTest < E2E::Case
   private
 
   def assert_growth_is_captured(env: self.env, **mode)
-    server = puma(env: env, **mode)
+    server = puma(env: env, initializer: 'require "stackprof"', **mode)
     traffic = E2E::Traffic.new(server)
     grown = server.get("/grow?mb=#{GROWTH}")[/\d+$/].to_i
     id = wait_for_captures(server).first.fetch("id")

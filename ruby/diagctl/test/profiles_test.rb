@@ -79,7 +79,7 @@ class ProfilesTest < Minitest::Test
     assert_match(/\Aneither vernier nor stackprof is loaded/, out)
   end
 
-  # Not the real one, which is neither in Debian nor for Ruby 3.1: the calls that it gets, by its documentation.
+  # Not the real one, which Debian lacks and which needs Ruby 3.2: the calls that it gets, by its documentation.
   VERNIER = <<~RUBY
     module Vernier
       Collector = Struct.new(:mode) do

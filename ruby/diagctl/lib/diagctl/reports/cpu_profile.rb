@@ -9,8 +9,8 @@ module Diagctl
     # Nothing is loaded here: a `require` looks for its file in directory after directory and lets go of the GVL for each. Where
     # another thread computes, each time it gets it back 100 ms later: that was 84 s for a gem that is not there.
     class CpuProfile
-      # By gem, in the order of preference.
-      PROFILERS = { "vernier" => :Vernier, "stackprof" => :StackProf }.freeze
+      # By gem, in the order of preference. Not Vernier alone: Bundler loads its version file for a gem from git.
+      PROFILERS = { "vernier" => "Vernier::Collector", "stackprof" => "StackProf" }.freeze
       DURATION = 10.0
       LONGEST = 60.0
       # Of CPU time: 100 samples a second of one busy thread.
