@@ -26,8 +26,8 @@ class SoakTest < E2E::Case
     assert_equal [0, workers], [traffic.stop.failed, server.workers]
     assert_operator taken, :>=, (DURATION / 15).floor, "captures"
     assert_nothing_went_wrong(server)
-    samples.each { |pid, list| assert_flat(pid, list) }
-    puts "soak: #{taken} captures in #{DURATION.round} s, #{traffic.served} requests, none failed" if ENV.key?("DURATION")
+    flat = samples.map { |pid, list| assert_flat(pid, list) }
+    puts "soak: #{taken} captures in #{DURATION.round} s, #{traffic.served} requests, none failed", *flat if ENV.key?("DURATION")
   end
 
   private
@@ -57,6 +57,8 @@ class SoakTest < E2E::Case
     end
     growth = median(last.map(&:rss)) - median(first.map(&:rss))
     assert_operator growth, :<, RSS_SLACK, "rss of worker #{pid} grew: #{samples.map(&:rss)}"
+    "soak: worker #{pid}: rss #{median(first.map(&:rss)) / 1024} kB and #{format("%+d", growth / 1024)} kB in the last third, " \
+      "#{last.map(&:descriptors).min} descriptors, #{last.map(&:threads).min} threads"
   end
 
   def median(figures) = figures.sort[figures.size / 2]
