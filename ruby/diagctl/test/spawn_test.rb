@@ -132,6 +132,19 @@ module SpawnBehaviour
     assert_raises(Errno::ECHILD) { Process.wait(-1, Process::WNOHANG) }
   end
 
+  # Every wait for the GVL would be 100 ms here: four seconds.
+  def test_what_it_asks_the_kernel_at_a_fork_does_not_wait_behind_a_thread_that_computes
+    out, = ruby(<<~RUBY)
+      Diagctl::Libc.load
+      Thread.new { loop {} }
+      started = Diagctl::Clock.now
+      open = Array.new(20) { [Diagctl::Libc.memory_file("test"), Diagctl::Libc.pidfd_open(Process.pid)] }
+      took = Diagctl::Clock.now - started
+      p open.flatten.all?(IO), took < 2 || took
+    RUBY
+    assert_equal "true\ntrue\n", out
+  end
+
   def test_a_status_taken_by_the_host_is_not_an_endless_wait
     outcome = Diagctl::Spawn.open([binary("echo answer"), "--dir", @store, "acquire"]) do |spawn|
       Process.wait(spawn.pid)

@@ -31,11 +31,10 @@ module Diagctl
         int = Fiddle::TYPE_INT
         long = Fiddle::TYPE_LONG
         pointer = Fiddle::TYPE_VOIDP
-        function("alarm", [int], int)
-        function("prctl", [int, long, long, long, long], int)
-        function("syscall", [long] * 5, long)
-        function("memfd_create", [pointer, int], int)
-        function("close", [int], int)
+        # They block nowhere. Whoever lets go of the GVL gets it back 100 ms later where another thread computes.
+        { "alarm" => [[int], int], "prctl" => [[int, long, long, long, long], int], "syscall" => [[long] * 5, long],
+          "memfd_create" => [[pointer, int], int], "close" => [[int], int] }
+          .each { |name, (arguments, result)| function(name, arguments, result, need_gvl: true) }
         true
       rescue LoadError
         @loaded = false

@@ -6,7 +6,8 @@ module Diagctl
   # 1.5 GB, with every thread standing still), and for any user it makes Ruby strings of the whole environment when
   # one variable is to be left out, so that every secret in it would be found in the next heap dump.
   #
-  # Worker and forked dumper. Fiddle lets go of the GVL during the call.
+  # Worker and forked dumper. Fiddle lets go of the GVL during posix_spawn itself only: the other functions are done at
+  # once, and each would get it back 100 ms later where another thread computes.
   #
   # @api private
   module PosixSpawn
@@ -46,11 +47,11 @@ module Diagctl
       def load_functions
         pointer = Fiddle::TYPE_VOIDP
         int = Fiddle::TYPE_INT
-        @init = Libc.function("posix_spawn_file_actions_init", [pointer], int)
-        @dup2 = Libc.function("posix_spawn_file_actions_adddup2", [pointer, int, int], int)
-        @destroy = Libc.function("posix_spawn_file_actions_destroy", [pointer], int)
+        @init = Libc.function("posix_spawn_file_actions_init", [pointer], int, need_gvl: true)
+        @dup2 = Libc.function("posix_spawn_file_actions_adddup2", [pointer, int, int], int, need_gvl: true)
+        @destroy = Libc.function("posix_spawn_file_actions_destroy", [pointer], int, need_gvl: true)
         @spawn = Libc.function("posix_spawn", [pointer] * 6, int)
-        @closefrom = Libc.function("posix_spawn_file_actions_addclosefrom_np", [pointer, int], int)
+        @closefrom = Libc.function("posix_spawn_file_actions_addclosefrom_np", [pointer, int], int, need_gvl: true)
         # With the GVL held, so that no other thread changes the environment while it is walked.
         @strncmp = Libc.function("strncmp", [pointer, pointer, Fiddle::TYPE_SIZE_T], int, need_gvl: true)
         @environ = Libc.symbol("environ")

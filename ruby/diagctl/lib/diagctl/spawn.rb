@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require "fcntl"
+require "io/nonblock"
 
 module Diagctl
   # One run of the binary: an argv and no shell, a bounded output, a deadline, and always reaped.
@@ -82,8 +82,8 @@ module Diagctl
       ours.push(@stdout, @stderr)
       theirs.push(output, errors)
       [*ours, *theirs].each(&:binmode)
-      # Ruby makes its pipes non-blocking, which other programs take for an error.
-      theirs.each { |io| io.fcntl(Fcntl::F_SETFL, io.fcntl(Fcntl::F_GETFL) & ~File::NONBLOCK) }
+      # Ruby makes its pipes non-blocking, which other programs take for an error. Not by IO#fcntl, which lets go of the GVL.
+      theirs.each { |io| io.nonblock = false }
       @handle = ProcessHandle.new(launch(argv, { 0 => input, 1 => output, 2 => errors, LEASE_FD => lease }.compact))
     rescue StandardError
       ours.each(&:close)
