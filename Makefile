@@ -82,7 +82,7 @@ matrix-short: deps build
 redmine: deps build
 	@tests/matrix/run redmine
 
-# Write benches/results/. make bench-capture SIZES=0.3 ROUNDS=1 is a quick look.
+# Write benches/results/. make bench-capture SIZES=0.3 PAIR= ROUNDS=1 is a quick look: a minute.
 bench: bench-idle bench-sidekiq bench-put bench-capture
 
 bench-idle: deps build
@@ -116,6 +116,6 @@ help:
 	@echo "make soak    ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz    every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" for some of them"
 	@echo "make matrix  all of it on Debian 12, 13 and testing, and a real Redmine; root and debootstrap"
-	@echo "make bench   what polls, the Sidekiq middleware, compression and captures cost; writes benches/results, takes a quarter of an hour"
-	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture   the parts of make bench"
+	@echo "make bench   what polls, the Sidekiq middleware, compression and captures cost; writes benches/results, takes 20 minutes"
+	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture   the parts of make bench; the last takes 14 minutes"
 	@echo "make clean   remove what cargo built"

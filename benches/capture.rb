@@ -4,9 +4,10 @@
 # whose only worker is the one that dumps, while it (a) does not dump, (b) is captured by diagctl, (c) dumps to a file by itself,
 # (d) dumps into `gzip --fast` as GitLab does. Only requests that were due during a dump count. Besides, how long a bare fork of
 # the same worker takes. Variants are interleaved; medians over the rounds. As nobody and, when started as root, as root: there
-# Ruby's own spawning forks in full. Writes benches/results/capture.md.
+# Ruby's own spawning forks in full. One size once more with a second worker beside the one that dumps, as sites have.
+# Writes benches/results/capture.md.
 #
-#   ruby benches/capture.rb         SIZES=0.3,1,2 (GB) ROUNDS=3 RATE=100 (requests a second)
+#   ruby benches/capture.rb         SIZES=0.3,1,2 (GB) PAIR=1 (GB; empty: none) ROUNDS=3 RATE=100 (requests a second)
 
 require "json"
 require "open3"
@@ -17,43 +18,52 @@ require_relative "support/machine"
 
 class CaptureBench
   SIZES = ENV.fetch("SIZES", "0.3,1,2").split(",").map { |size| Float(size) }
+  PAIR = ENV.fetch("PAIR", "1").split(",").map { |size| Float(size) }
   ROUNDS = Integer(ENV.fetch("ROUNDS", "3"))
   RATE = Integer(ENV.fetch("RATE", "100"))
   # A short dump is repeated until so many seconds were measured.
   MEASURED = 4.0
-  FORKS = 7
+  FORKS = 15
+  # The clients of a site have computers of their own: here their stand-in goes first, which only root may do.
+  AHEAD = system("chrt", "--fifo", "1", "true", out: File::NULL, err: File::NULL) ? %w[chrt --fifo 1] : []
   NOBODY = %w[setpriv --reuid=65534 --regid=65534 --clear-groups].freeze
   SUPPORT = File.expand_path("support", __dir__)
   RESULT = File.expand_path("results/capture.md", __dir__)
   WAYS = { none: "no dump", diagctl: "diagctl", file: "`dump_all` to a file", gzip: "`dump_all` to `gzip --fast`" }.freeze
 
+  # What is measured, and what came of it: by way, a list of runs.
+  Scene = Struct.new(:user, :size, :workers, :rss, :forks, :spawns, :runs)
   # One round of one way. `errors` counts by name; `metas` are those of the captures.
   Run = Struct.new(:latencies, :errors, :seconds, :metas, :lag)
 
   def run
     users = Process.uid.zero? ? { "nobody" => NOBODY, "root" => [] } : { `id -un`.strip => [] }
-    results = users.flat_map do |user, wrapper|
-      SIZES.map { |size| [user, *Server.open(size, wrapper) { |server| measure(server) }] }
-    end
-    report(results)
+    scenes = users.keys.product(SIZES, [1]) + [users.keys.first].product(PAIR, [2])
+    report(scenes.map { |user, size, workers| measure(Scene.new(user, size, workers), users[user]) })
   end
 
   private
 
-  def measure(server)
-    rss = server.ask("rss").fetch("rss")
-    forks = []
-    runs = WAYS.transform_values { [] }
-    ROUNDS.times do |round|
-      load = Load.new(server)
-      forks.concat(Array.new(FORKS) { sleep(0.2) && server.ask("fork").fetch("ms") })
-      load.finish
-      WAYS.keys.rotate(round).each do |way|
-        warn "#{server.label}, round #{round + 1}: #{WAYS[way]}" if $stderr.tty?
-        runs[way] << one(server, way)
+  # No dump is never measured right after a fork: what a process has shared stays write-protected until it writes to it.
+  def measure(scene, wrapper)
+    scene.runs = WAYS.transform_values { [] }
+    Server.open(scene.size, scene.workers, wrapper) do |server|
+      scene.rss = server.ask("rss").fetch("rss")
+      ROUNDS.times do |round|
+        WAYS.keys.rotate(round).each do |way|
+          warn "#{scene.size} GB as #{scene.user}, #{scene.workers} workers, round #{round + 1}: #{WAYS[way]}" if $stderr.tty?
+          scene.runs[way] << one(server, way)
+        end
       end
+      scene.forks, scene.spawns = %w[fork spawn].map { |what| timed(server, what) }
     end
-    [rss, forks, runs]
+    scene
+  end
+
+  # Under the same load.
+  def timed(server, what)
+    load = Load.new(server)
+    Array.new(FORKS) { sleep(0.2) && server.ask(what) }.tap { load.finish }
   end
 
   def one(server, way)
@@ -79,47 +89,66 @@ class CaptureBench
 
   def percentile(sorted, share) = sorted.empty? ? Float::NAN : sorted[[(sorted.size * share).ceil - 1, 0].max]
 
-  def report(results)
+  def report(scenes)
     lines = ["# What a heap dump does to a serving worker", "",
-             "`ruby benches/capture.rb`: one Puma worker, #{RATE} requests a second whether it answers or not, latencies from the moment at",
-             "which a request was due, only of requests that were due during a dump. #{ROUNDS} rounds, interleaved; medians of the rounds, but",
-             "max and failures of all. #{Bench.machine}", "",
-             "| RSS | as | | p50 | p99 | max | p99 to no dump | requests | failed | one dump takes |", "|---|---|---|---|---|---|---|---|---|---|"]
-    results.each { |user, rss, _, runs| lines.concat(latency_rows(user, rss, runs)) }
+             "`ruby benches/capture.rb`: a real Puma, #{RATE} requests a second whether it answers or not, latencies from the moment at which a",
+             "request was due, only of requests that were due during a dump. #{ROUNDS} rounds, interleaved; medians of the rounds, but max and",
+             "failures of all. #{Bench.machine}", "", "p99 during a dump, to that without one:", ""]
+    lines.concat(table("RSS", "as", "workers", "no dump", *WAYS.values.drop(1)) { scenes.map { |scene| ratio_row(scene) } })
+    lines << "" << "In full:" << ""
+    lines.concat(table("RSS", "as", "workers", "", "p50", "p95", "p99", "max", "requests", "failed", "one dump takes") { scenes.flat_map { |scene| latency_rows(scene) } })
     lines << "" << "The pause that the worker measured in a capture (fork and inline reports), beside a bare `fork` of the same process under the" \
                    " same load; `put` compresses what the forked child dumps:" << ""
-    lines << "| RSS | as | bare fork | diagctl: fork | inline reports | pause | pause to (1.5 × bare fork + inline) | raw | stored | dumper CPU |"
-    lines << "|---|---|---|---|---|---|---|---|---|---|"
-    results.each { |user, rss, forks, runs| lines << pause_row(user, rss, forks, runs[:diagctl].flat_map(&:metas)) }
-    lag = results.flat_map { |_, _, _, runs| runs.values.flatten.map(&:lag) }.max
+    lines.concat(table("RSS", "as", "workers", "bare fork", "diagctl: fork", "inline reports", "pause", "pause to (1.5 × bare fork + inline)", "raw", "stored",
+                       "dumper CPU") { scenes.map { |scene| pause_row(scene) } })
+    lines << "" << "Starting a program from that worker, until the worker goes on:" << ""
+    lines.concat(table("RSS", "as", "workers", "diagctl (`posix_spawn`)", "`Process.spawn`") { scenes.map { |scene| spawn_row(scene) } })
+    lag = scenes.flat_map { |scene| scene.runs.values.flatten.map(&:lag) }.max
     lines << "" << format("The load generator itself was never more than %.0f ms late.", lag)
     Bench.write(RESULT, lines)
   end
 
-  def latency_rows(user, rss, runs)
-    typical = runs.transform_values { |list| [0.5, 0.99].map { |share| median(list.map { |run| percentile(run.latencies, share) }) } }
-    runs.map do |way, list|
-      failed = list.map(&:errors).reduce { |all, more| all.merge(more) { |_, a, b| a + b } }
-      shown = failed.empty? ? "0" : failed.map { |name, count| "#{count} #{name}" }.join(", ")
-      format("| %.2f GB | %s | %s | %.1f ms | %.1f ms | %.0f ms | %.2f | %d | %s | %s |", rss / 1e9, user, WAYS[way], *typical[way],
-             list.filter_map { |run| run.latencies.last }.max, typical[way][1] / typical[:none][1],
-             list.sum { |run| run.latencies.size + run.errors.values.sum }, shown, way == :none ? "" : format("%.1f s", median(list.map(&:seconds))))
+  def table(*heads) = [heads, heads.map { "---" }, *yield].map { |cells| "| #{cells.join(" | ")} |" }
+
+  def about(scene) = [format("%.2f GB", scene.rss / 1e9), scene.user, scene.workers]
+
+  # The median over the rounds.
+  def typical(scene, way, share) = median(scene.runs[way].map { |run| percentile(run.latencies, share) })
+
+  def ratio_row(scene)
+    base = typical(scene, :none, 0.99)
+    [*about(scene), format("%.1f ms", base), *WAYS.keys.drop(1).map { |way| format("%.2f", typical(scene, way, 0.99) / base) }]
+  end
+
+  def latency_rows(scene)
+    scene.runs.map do |way, runs|
+      failed = runs.map(&:errors).reduce { |all, more| all.merge(more) { |_, a, b| a + b } }
+      [*about(scene), WAYS[way], *[0.5, 0.95, 0.99].map { |share| format("%.1f ms", typical(scene, way, share)) },
+       format("%.0f ms", runs.filter_map { |run| run.latencies.last }.max), runs.sum { |run| run.latencies.size + run.errors.values.sum },
+       failed.empty? ? "0" : failed.map { |name, count| "#{count} #{name}" }.join(", "), way == :none ? "" : format("%.1f s", median(runs.map(&:seconds)))]
     end
   end
 
-  def pause_row(user, rss, forks, metas)
+  def pause_row(scene)
+    metas = scene.runs[:diagctl].flat_map(&:metas)
     cost = ->(name) { median(metas.map { |meta| meta.fetch("cost").fetch(name) }) }
     heap = metas.last.fetch("reports").find { |report| report["name"] == "heap_dump" }
-    bound = 1.5 * median(forks) + cost["inline_ms"]
-    format("| %.2f GB | %s | %.1f ms | %.1f ms | %.2f ms | %.1f ms | %.2f | %.0f MB | %.1f MB | %.1f s |", rss / 1e9, user, median(forks), cost["fork_ms"],
-           cost["inline_ms"], cost["pause_ms"], cost["pause_ms"] / bound, heap["raw_bytes"] / 1e6, heap["stored_bytes"] / 1e6, cost["dumper_cpu_ms"] / 1e3)
+    fork = median(scene.forks.map { |answer| answer.fetch("ms") })
+    bound = 1.5 * fork + cost["inline_ms"]
+    [*about(scene), format("%.1f ms", fork), format("%.1f ms", cost["fork_ms"]), format("%.2f ms", cost["inline_ms"]),
+     format("%.1f ms", cost["pause_ms"]), format("%.2f", cost["pause_ms"] / bound), format("%.0f MB", heap["raw_bytes"] / 1e6),
+     format("%.1f MB", heap["stored_bytes"] / 1e6), format("%.1f s", cost["dumper_cpu_ms"] / 1e3)]
+  end
+
+  def spawn_row(scene)
+    [*about(scene), *%w[ours rubys].map { |whose| format("%.2f ms", median(scene.spawns.map { |answer| answer.fetch(whose) })) }]
   end
 
   # The generator, in a process of its own.
   class Load
     def initialize(server)
       @out, out = IO.pipe
-      @pid = Process.spawn(RbConfig.ruby, File.join(SUPPORT, "open_loop.rb"), server.port.to_s, RATE.to_s, out: out)
+      @pid = Process.spawn(*AHEAD, RbConfig.ruby, File.join(SUPPORT, "open_loop.rb"), server.port.to_s, RATE.to_s, out: out)
       out.close
     end
 
@@ -133,15 +162,15 @@ class CaptureBench
     end
   end
 
-  # A Puma with one worker of this size, and what can be asked of it.
+  # A Puma with workers of this size, and what can be asked of the one that dumps.
   class Server
     BOOT = 180
 
-    attr_reader :port, :label
+    attr_reader :port
 
-    def self.open(size, wrapper)
+    def self.open(size, workers, wrapper)
       Dir.mktmpdir("diagctl-bench-") do |dir|
-        server = new(dir, size, wrapper)
+        server = new(dir, size, workers, wrapper)
         begin
           server.start
           yield server
@@ -151,16 +180,16 @@ class CaptureBench
       end
     end
 
-    def initialize(dir, size, wrapper)
+    def initialize(dir, size, workers, wrapper)
       @dir = dir
+      @workers = workers
       @wrapper = wrapper
-      @label = "#{size} GB as #{wrapper.empty? ? `id -un`.strip : "nobody"}"
       @log = File.join(dir, "puma.log")
       @control = File.join(dir, "data", "control")
       @env = { "DIAGCTL_BIN" => File.join(dir, "diagctl"), "DIAGCTL_CONFIG" => File.join(dir, "diagctl.toml"), "DIAGCTL_ENABLED" => "1",
                "DIAGCTL_DIR" => File.join(dir, "data", "store"), "PATH" => ENV.fetch("PATH"), "LANG" => "C.UTF-8",
                "RUBYLIB" => "#{dir}/ruby/diagctl/lib:#{dir}/ruby/puma-plugin/lib" }
-      lay_out((size * 1000 * 0.95).round)
+      lay_out((size * 1000 * 1.1).round) # of which nine tenths are to be seen as RSS
     end
 
     def start
@@ -210,7 +239,7 @@ class CaptureBench
       FileUtils.cp(File.join(SUPPORT, "bloated_app.rb"), @dir)
       write("config.ru", "require_relative 'bloated_app'\napp = BloatedApp.new(#{megabytes})\napp.listen(#{@control.inspect})\nrun app\n")
       write("puma.rb", <<~RUBY)
-        workers 1
+        workers #{@workers}
         threads 3, 3
         worker_timeout 600
         environment "production"
@@ -236,14 +265,14 @@ class CaptureBench
     def serving?
       return false unless File.socket?(@control) && (@port = File.read(@log)[%r{Listening on http://127\.0\.0\.1:(\d+)}, 1]&.to_i)
 
-      store = @env.fetch("DIAGCTL_DIR")
-      Dir.exist?("#{store}/samples") && !Dir.empty?("#{store}/samples")
+      Dir.glob("#{@env.fetch("DIAGCTL_DIR")}/samples/*").size >= @workers
     end
 
     # As the user whose store it is: diagctl sees to that.
     def capture
-      out, err, status = Open3.capture3(@env, @env["DIAGCTL_BIN"], "request", "heap_dump", "gc_stat", "threads", "--reason", "benchmark", "--wait",
-                                        unsetenv_others: true)
+      @worker ||= ask("rss").fetch("pid").to_s
+      out, err, status = Open3.capture3(@env, @env["DIAGCTL_BIN"], "request", "heap_dump", "gc_stat", "threads", "--pid", @worker,
+                                        "--reason", "benchmark", "--wait", unsetenv_others: true)
       abort "no capture: #{out}#{err}\n#{File.read(@log)}" unless status.success?
       JSON.parse(File.read(File.join(@env["DIAGCTL_DIR"], "reports", out.strip, "meta.json")))
     end

@@ -27,7 +27,7 @@ class BloatedApp
     [200, { "content-type" => "text/plain" }, ["#{document.fetch("items").size} #{Process.pid}\n"]]
   end
 
-  # Runs in the worker, on a thread of its own.
+  # Runs in the first worker that comes here, on a thread of its own.
   def listen(path)
     server = UNIXServer.new(path)
     Thread.new do
@@ -36,6 +36,8 @@ class BloatedApp
         client.close
       end
     end
+  rescue Errno::EADDRINUSE
+    nil
   end
 
   private
@@ -46,10 +48,10 @@ class BloatedApp
   end
 
   def obey(command, argument = nil)
-    started = Process.clock_gettime(Process::CLOCK_MONOTONIC)
     case command
     when "rss" then { pid: Process.pid, rss: File.read("/proc/self/status")[/VmRSS:\s*(\d+)/, 1].to_i * 1024 }
-    when "fork" then fork_only(started)
+    when "fork" then { ms: spawned { fork { exit! } } }
+    when "spawn" then { ours: spawned { Diagctl::PosixSpawn.call(["/bin/true"], [], { 0 => $stdin }) }, rubys: spawned { Process.spawn("/bin/true") } }
     when "file" then File.open(argument, "w") { |file| ObjectSpace.dump_all(output: file) } && {}
     when "gzip" then gzip(argument)
     end
@@ -57,11 +59,13 @@ class BloatedApp
     { error: "#{e.class}: #{e.message}" }
   end
 
-  def fork_only(started)
-    pid = fork { exit! }
+  # Milliseconds until the worker goes on.
+  def spawned
+    started = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+    pid = yield
     took = Process.clock_gettime(Process::CLOCK_MONOTONIC) - started
     Process.wait(pid)
-    { ms: took * 1000 }
+    took * 1000
   end
 
   # As GitLab does it: `gzip --fast` at the other end of a pipe.
