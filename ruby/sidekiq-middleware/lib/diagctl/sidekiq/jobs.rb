@@ -61,7 +61,7 @@ module Diagctl
         @running.delete(job)
         now = Clock.now
         grown = @rss.bytes(now) - job.rss if @rss && job.rss
-        @lock.synchronize { add(tally(job.name), now - job.started, grown) }
+        @lock.synchronize { add(@tallies[job.name] || tally(job.name), now - job.started, grown) }
       rescue *OURS => e
         broken(e)
       end
@@ -98,11 +98,10 @@ module Diagctl
         name.is_a?(String) ? name : name.to_s
       end
 
+      # For a name that has none yet.
       def tally(name)
-        @tallies[name] || begin
-          name = OTHER if name.length > NAME_LENGTH || @tallies.size >= CLASSES
-          @tallies[name] ||= Tally.new(0, 0.0, 0, nil)
-        end
+        name = OTHER if name.length > NAME_LENGTH || @tallies.size >= CLASSES
+        @tallies[name] ||= Tally.new(0, 0.0, 0, nil)
       end
 
       def add(tally, seconds, grown)

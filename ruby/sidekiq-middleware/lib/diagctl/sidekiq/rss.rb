@@ -17,10 +17,14 @@ module Diagctl
       # is the beginning of the next, so that each costs one read.
       FRESH = 0.005
 
+      # What was read, and what it means. Replaced as one, because threads read at the same time.
+      Reading = Struct.new(:line, :bytes)
+
       # @raise [SystemCallError] no /proc, or it is closed to us
       def initialize
         @file = File.open("/proc/self/statm")
         @read_at = -FRESH
+        @reading = Reading.new("", 0)
       end
 
       # @param now [Float] monotonic second
@@ -28,14 +32,18 @@ module Diagctl
       # @raise [SystemCallError]
       def bytes(now = Clock.now)
         line = @file.pread(BYTES, 0)
-        @bytes = line.byteslice(line.index(" "), BYTES).to_i * PAGE
         @read_at = now
-        @bytes
+        last = @reading
+        # Most jobs change nothing, and comparing is a fraction of parsing.
+        return last.bytes if line == last.line
+
+        @reading = Reading.new(line, line.byteslice(line.index(" "), BYTES).to_i * PAGE)
+        @reading.bytes
       end
 
       # @return [Integer] bytes, perhaps those of a moment ago
       def recent(now)
-        now - @read_at < FRESH ? @bytes : bytes(now)
+        now - @read_at < FRESH ? @reading.bytes : bytes(now)
       end
     end
   end
