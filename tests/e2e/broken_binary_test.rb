@@ -40,8 +40,9 @@ class BrokenBinaryTest < E2E::Case
     server = puma(env: env(DIAGCTL_BIN: fake(FAKES.fetch("hangs"))), workers: 2)
     hanging = -> { E2E::Processes.descendants.count { |process| process.argv.first == "sleep" } }
     wait_until("both workers poll", tell: server.method(:log)) { hanging.call == 2 }
-    server.stop(deadline: 20)
-    wait_until("nothing is left running", deadline: 5) { E2E::Processes.descendants.empty? }
+    server.stop
+    skip "Puma hung in its own stop (puma#3677), and its worker was killed" if server.killed
+    wait_until("nothing is left running", tell: -> { E2E::Processes.descendants.inspect }) { E2E::Processes.descendants.empty? }
   end
 
   private

@@ -51,9 +51,10 @@ class SoakTest < E2E::Case
 
   def assert_flat(pid, samples)
     first, *_, last = samples.each_slice((samples.size / 3.0).ceil).to_a
-    # A poll opens descriptors and starts threads for as long as it takes: what is left between two is the lowest figure.
+    # A poll opens descriptors and starts threads for as long as it takes: what is left between two is the lowest figure. One
+    # lower than usual is no news: Ruby keeps the thread of the system for a while after its own has ended.
     %i[descriptors threads].each do |figure|
-      assert_equal first.map(&figure).min, last.map(&figure).min, "#{figure} of worker #{pid}: #{samples.map(&figure)}"
+      assert_operator last.map(&figure).min, :<=, median(first.map(&figure)), "#{figure} of worker #{pid}: #{samples.map(&figure)}"
     end
     growth = median(last.map(&:rss)) - median(first.map(&:rss))
     assert_operator growth, :<, RSS_SLACK, "rss of worker #{pid} grew: #{samples.map(&:rss)}"

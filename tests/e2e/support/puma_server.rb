@@ -11,6 +11,9 @@ module E2E
 
     attr_reader :pid, :port, :log_path, :root
 
+    # Whether its stop hung in a fault of its own, so that a process of it had to be killed: what Ruby runs at exit did not run there.
+    attr_reader :killed
+
     # first: the lines at the head of puma.rb. initializer: Ruby that runs while the application is loaded.
     # config_flag: false leaves puma.rb to be found as config/puma.rb. plugin: false leaves diagctl out. wrapper: a command
     # that becomes Puma at its end.
@@ -88,7 +91,10 @@ module E2E
         next @hanging.delete(pid) if !names.include?("puma srv") || names.grep(/reactor|srv tp/).any?
 
         @hanging[pid] ||= E2E.clock
-        Processes.signal(:KILL, pid) if E2E.clock - @hanging[pid] > 5
+        next if E2E.clock - @hanging[pid] <= 5
+
+        Processes.signal(:KILL, pid)
+        @killed = true
       end
     end
 
