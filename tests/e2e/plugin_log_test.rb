@@ -19,11 +19,14 @@ class PluginLogTest < E2E::Case
 
   # Everything that a capture loads or calls, in a Ruby that tells all it minds.
   def test_ruby_warns_of_no_line_of_the_gems
-    server = puma(workers: 2, env: env(RUBYOPT: "-w -W:deprecated -W:experimental"))
-    capture_everything
-    server.stop
-    ours = server.log.lines.select { |line| line.include?("warning") && line.match?(/diagctl/i) }
-    assert_empty ours
+    [{ workers: 0 }, { workers: 2, preload: true }].each do |mode|
+      server = puma(env: env(RUBYOPT: "-w -W:deprecated -W:experimental"), initializer: "def twice = 1\ndef twice = 2", **mode)
+      capture_everything
+      server.stop
+      warnings = server.log.lines.grep(/warning/)
+      refute_empty warnings.grep(/method redefined; discarding old twice/), "this Ruby warns of nothing"
+      assert_empty warnings.grep(E2E::GEMS)
+    end
   end
 
   private

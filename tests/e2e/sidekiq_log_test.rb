@@ -17,6 +17,17 @@ class SidekiqLogTest < E2E::Case
     own.each { |line| assert_match(/\[diagctl\] capture \S+ \(on_demand\) stored/, line) }
   end
 
+  # Everything that a job and a capture load or call, in a Ruby that tells all it minds.
+  def test_ruby_warns_of_no_line_of_the_gems
+    server = serve(name: "minded", env: env(RUBYOPT: "-w -W:deprecated -W:experimental"), install: "job_rss: true, queue_latency: true",
+      head: "def twice = 1\ndef twice = 2") do
+      diagctl!("request", "sidekiq", "threads", "gc_stat", "ruby", "heap_dump", "object_counts", "--reason", "all that it can do", "--wait")
+    end
+    warnings = server.log.lines.grep(/warning/)
+    refute_empty warnings.grep(/method redefined; discarding old twice/), "this Ruby warns of nothing"
+    assert_empty warnings.grep(E2E::GEMS)
+  end
+
   private
 
   # One job from its start to its end.
