@@ -11,7 +11,7 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # What `make fuzz` gives each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-capture soak fuzz matrix matrix-short redmine clean help
+.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-capture soak fuzz matrix matrix-short redmine clean help
 
 # One static program: it runs in any image, and starts a third faster, which is most of what a poll costs. Cargo links build
 # scripts with the same flags unless a target is named. The last flag is for the link alone: code keeps the level that it was
@@ -28,7 +28,8 @@ deps:
 demo: deps build
 	@$(RUBY) demo/demo.rb
 
-test: deps build lint unit e2e torture-short matrix-short
+# In the order of what fails soonest.
+test: deps build lint unit demo-quiet e2e torture-short matrix-short
 	@echo "make test: everything passed"
 
 lint:
@@ -46,6 +47,10 @@ unit:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -x; $(CARGO) nextest run --workspace --locked; \
 	else set -x; $(CARGO) test --workspace --locked; fi
 	$(RUBY) ruby/test_all.rb
+
+# The demo for `make test`: what it prints is shown when it fails only.
+demo-quiet: deps build
+	@echo "$(RUBY) demo/demo.rb"; said=$$($(RUBY) demo/demo.rb 2>&1) || { echo "$$said"; exit 1; }; echo "$$said" | tail -n 1
 
 # One file or one test: make e2e E2E="-n /overlap/"
 e2e:
@@ -109,8 +114,8 @@ help:
 	@echo "make build   the release binary, target/release/diagctl"
 	@echo "make deps    install from Debian what the demo and the tests need (nothing when all is there)"
 	@echo "make demo    a real Puma cluster collects its own heap dumps, in under two minutes"
-	@echo "make test    formatting, lints, unit tests in Rust and Ruby, end-to-end tests with a real Puma"
-	@echo "make lint | unit | e2e | torture-short | matrix-short   the parts of make test"
+	@echo "make test    formatting, lints, unit tests in Rust and Ruby, the demo, end-to-end tests with a real Puma"
+	@echo "make lint | unit | demo-quiet | e2e | torture-short | matrix-short   the parts of make test"
 	@echo "make torture  every fault, crash and attack of docs/reliability.md, in full: about an hour on two cores"
 	@echo "make kernel  what reads cgroup v2, tested on a real kernel under qemu; takes minutes, and root the first time"
 	@echo "make soak    ten minutes of captures back to back under load: nothing fails, nothing grows"
