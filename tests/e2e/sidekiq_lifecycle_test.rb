@@ -93,4 +93,32 @@ class SidekiqLifecycleTest < E2E::Case
     server.stop
     assert_empty server.diagctl_lines.grep_v(/stored after/), server.log
   end
+
+  # Sidekiq's own advice: in the hooks of a worker, which stand in puma.rb before the plugin.
+  EMBEDDED = <<~RUBY
+    $LOAD_PATH.unshift "#{E2E::ROOT}/ruby/sidekiq-middleware/lib"
+    require "sidekiq"
+    require "diagctl/sidekiq"
+    Sidekiq.configure_server { |config| Diagctl::Sidekiq.install(config) }
+    hook = ->(name) { respond_to?("before_\#{name}") ? "before_\#{name}" : "on_\#{name}" }
+    public_send(hook.("worker_boot")) { ($embedded = Sidekiq.configure_embed { |config| config.queues = %w[default] }).run }
+    public_send(hook.("worker_shutdown")) { $embedded.stop }
+  RUBY
+
+  def test_a_sidekiq_embedded_in_a_puma_with_the_plugin_is_the_pumas
+    skip "the embedded mode came with Sidekiq 7.0" unless E2E::SidekiqServer.capsules?
+
+    jobs = File.join(@root, "jobs.rb")
+    File.write(jobs, E2E::SidekiqServer::JOBS)
+    server = puma(env: env(REDIS_URL: redis.url), workers: 1, first: "#{EMBEDDED}\nrequire #{jobs.inspect}")
+    jid = redis.push("Patient", @release)
+    wait_until("the job runs", tell: server.method(:log)) { File.exist?("#{@release}.begun") }
+    diagctl!("request", "sidekiq", "puma", "heap_dump", "--reason", "both", "--wait")
+    assert_equal [["puma", "worker-0"]], captures.map { |capture| capture.values_at("role", "worker") }
+    assert_equal jid, JSON.parse(report("latest", "sidekiq"))["jobs"].first["jid"]
+    assert_equal 2, JSON.parse(report("latest", "puma")).dig("server", "max_threads")
+    File.write(@release, "")
+    server.stop
+    assert_empty server.log.lines.grep(/\[diagctl\]/).grep_v(/stored after/), server.log
+  end
 end

@@ -67,7 +67,7 @@ class SidekiqTest < Minitest::Test
         OPTIONS[:tag] = #{tag.inspect}
         Diagctl::Sidekiq.install(CONFIG, **#{options})
         FIRE.(:startup)
-        sleep 0.02 until File.exist?(#{calls_file.inspect})
+        sleep 0.02 until File.exist?(#{calls_file.inspect}) && File.read(#{calls_file.inspect}).match?(/^acquire /)
       RUBY
       assert_match(/--role=?\s?sidekiq .*--name=?\s?#{name}/, calls("acquire").first)
     end

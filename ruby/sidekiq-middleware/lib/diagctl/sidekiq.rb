@@ -81,9 +81,12 @@ module Diagctl
         config.server_middleware { |chain| chain.prepend(ServerMiddleware) }
       end
 
-      # Where Sidekiq is embedded in a Puma with the plugin, the thread is Puma's and stays so.
+      # Where Sidekiq is embedded in a Puma with the plugin, the thread is Puma's, although it mostly starts later: hooks of
+      # puma.rb run before those of plugins.
       def start(name)
-        @started = Process.pid if !Diagctl.started? && Diagctl.start(role: ROLE, name: name)
+        return if Diagctl.started? || Diagctl.adapters.versions.key?("puma")
+
+        @started = Process.pid if Diagctl.start(role: ROLE, name: name)
       end
 
       def stop
