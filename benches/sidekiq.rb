@@ -24,9 +24,14 @@ class SidekiqBench
     def call(*) = yield
   end
 
+  # For a job that begins more than Rss::FRESH after the one before has ended.
+  class Alone < Diagctl::Sidekiq::Rss
+    def recent(now) = bytes(now)
+  end
+
   def run
     chains = { "no middleware" => chain, "a middleware that does nothing" => chain(Empty), "Diagctl's" => chain(diagctl),
-               "Diagctl's with job_rss" => chain(diagctl(measured: true)) }
+               "Diagctl's with job_rss" => chain(diagctl(Diagctl::Sidekiq::Rss)), "Diagctl's with job_rss, after a pause" => chain(diagctl(Alone)) }
     times = chains.transform_values { [] }
     # A warm-up round, and the collector out of the way of a single one.
     (ROUNDS + 1).times do |round|
@@ -44,9 +49,9 @@ class SidekiqBench
     Sidekiq::Middleware::Chain.new.tap { |chain| chain.add(*entry.flatten) unless entry.empty? }
   end
 
-  def diagctl(measured: false)
+  def diagctl(rss = nil)
     jobs = Diagctl::Sidekiq::Jobs.new(Diagctl.log)
-    jobs.measure { Diagctl::Sidekiq::Rss.new } if measured
+    jobs.measure { rss.new } if rss
     [Diagctl::Sidekiq::ServerMiddleware, jobs]
   end
 
@@ -62,7 +67,8 @@ class SidekiqBench
     base = medians.fetch("no middleware")
     lines = ["# What the Sidekiq middleware costs a job", "",
              "`ruby benches/sidekiq.rb`: Sidekiq #{Sidekiq::VERSION}'s own chain around a job that does nothing, #{JOBS} jobs a round, #{ROUNDS} rounds,",
-             "interleaved, medians of CPU time. Ruby #{RUBY_VERSION}; #{machine}", "",
+             "interleaved, medians of CPU time. With job_rss a job reads /proc/self/statm when it ends, and one that begins after a pause also then.",
+             "Ruby #{RUBY_VERSION}; #{machine}", "",
              "| in the chain | µs a job | against none |", "|---|---|---|"]
     medians.each { |name, median| lines << format("| %s | %.2f | %+.2f |", name, median, median - base) }
     FileUtils.mkdir_p(File.dirname(RESULT))
