@@ -26,7 +26,7 @@ class AttacksTest < Torture::Case
   def test_nothing_that_stands_in_the_place_of_a_temporary_name_is_used
     # The names cannot be guessed: 32 bits from the kernel. That they are made with O_EXCL is seen here.
     log = File.join(@root, "log")
-    E2E::Command.run("strace", "-f", "-e", "trace=openat", "-o", log, E2E::BIN, "request", "gc_stat", "--reason", "x", env: env)
+    E2E::Command.run("strace", "-f", "-e", "trace=openat,openat2", "-o", log, E2E::BIN, "request", "gc_stat", "--reason", "x", env: env)
     created = File.readlines(log).grep(/O_CREAT/).grep_v(/\.(lock|jsonl)"/)
     refute_empty created
     created.each { |line| assert_match(/\.tmp-\h{8}".*O_EXCL.*O_NOFOLLOW/, line) }

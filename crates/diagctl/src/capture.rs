@@ -103,7 +103,7 @@ fn collect_native(
     config: &Config,
     source: Source<'_>,
     plan: &Plan,
-    staging: &std::path::Path,
+    staging: &fsio::Spot,
 ) -> Result<(), Failure> {
     let native: Vec<&String> = plan.reports.iter().filter(|name| producer(name) == Producer::Native).collect();
     if native.is_empty() {

@@ -40,7 +40,10 @@ impl Context {
 
     /// Opens the store that is configured.
     pub fn open(&self, access: Access) -> Result<Store, Failure> {
-        Store::open(self.config(), access)
+        match &self.loaded.held {
+            Some(dir) => Store::open_held(dir.clone(), self.config(), access),
+            None => Store::open(self.config(), access),
+        }
     }
 
     /// The present moment on a store's time line.

@@ -5,17 +5,16 @@
 //!
 //! Owns: `<dir>/lease.lock` (permanent, never unlinked), `<dir>/lease.json`.
 
-use std::fs;
-use std::os::fd::{BorrowedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FileType, FlockOperation};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
 use crate::exit_code::Exit;
-use crate::fsio::{self, Durability};
+use crate::fsio::{self, Durability, Spot};
 use crate::sys;
 
 /// `lease.json`: who was granted what. Kept after the lease has ended, with `ended` set.
@@ -51,14 +50,13 @@ pub struct Record {
 #[derive(Debug)]
 pub struct Lease {
     fd: RawFd,
-    path: PathBuf,
+    spot: Spot,
 }
 
 impl Lease {
     /// Checks that the descriptor is open and is the file at `<dir>/lease.lock`.
-    pub fn inherited(fd: RawFd, dir: &Path, owner: u32) -> Result<Self, Failure> {
-        let path = dir.join("lease.lock");
-        let lease = Self { fd, path };
+    pub fn inherited(fd: RawFd, dir: &Spot, owner: u32) -> Result<Self, Failure> {
+        let lease = Self { fd, spot: dir.join("lease.lock") };
         let usage = |message: String, hint: &str| Err(Failure::new(Exit::Usage, message).hint(hint));
         if fd < 3 {
             return usage(
@@ -72,30 +70,32 @@ impl Lease {
                 "the plugin must let the child inherit it (in Ruby: `spawn(…, fd => fd)`)",
             );
         }
-        let passed = rustix::fs::fstat(lease.borrow()).map_err(|e| Failure::io("examine", &lease.path, e.into()))?;
-        let named = match fs::symlink_metadata(&lease.path) {
+        let passed =
+            rustix::fs::fstat(lease.borrow()).map_err(|e| Failure::io("examine", lease.spot.path(), e.into()))?;
+        let named = match lease.spot.stat() {
             Ok(named) => named,
             Err(e) => {
-                return Err(Failure::io("examine", &lease.path, e)
+                return Err(Failure::io("examine", lease.spot.path(), e)
                     .hint("the lease file is permanent: open it with O_CREAT in the store that --dir names"));
             }
         };
-        let refuse = |why: &str, hint: &str| Err(Failure::failed(format!("{} {why}", lease.path.display())).hint(hint));
-        if named.is_symlink() {
+        let refuse = |why: &str, hint: &str| Err(Failure::failed(format!("{} {why}", lease.spot.display())).hint(hint));
+        let kind = FileType::from_raw_mode(named.st_mode);
+        if kind.is_symlink() {
             return refuse("is a symbolic link", "somebody replaced it; remove it, it is created anew");
         }
-        if !named.is_file() {
+        if !kind.is_file() {
             return refuse("is not a regular file", "somebody replaced it; remove it, it is created anew");
         }
-        if (passed.st_dev, passed.st_ino) != (named.dev(), named.ino()) {
+        if (passed.st_dev, passed.st_ino) != (named.st_dev, named.st_ino) {
             return refuse(
                 &format!("is not the file that --lease-fd {fd} refers to"),
                 "the file was replaced, or the descriptor belongs to another store; open it anew",
             );
         }
-        if named.uid() != owner {
+        if named.st_uid != owner {
             return refuse(
-                &format!("belongs to uid {}, the store to uid {owner}", named.uid()),
+                &format!("belongs to uid {}, the store to uid {owner}", named.st_uid),
                 "chown it to the owner of the store",
             );
         }
@@ -103,22 +103,9 @@ impl Lease {
     }
 
     /// Opens the lease file itself, for a command that holds the lease on its own behalf.
-    pub fn open(dir: &Path, owner: u32) -> Result<(Self, fs::File), Failure> {
-        use std::os::fd::AsRawFd;
-        use std::os::unix::fs::OpenOptionsExt;
-        let path = dir.join("lease.lock");
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&path)
-            .map_err(|e| {
-                Failure::io("open", &path, e)
-                    .hint("it must be a regular file of the store's owner; a symbolic link is refused")
-            })?;
+    pub fn open(dir: &Spot, owner: u32) -> Result<(Self, File), Failure> {
+        let (file, _) = fsio::open_or_create(&dir.join("lease.lock"))
+            .map_err(|e| e.hint("it must be a regular file of the store's owner; a symbolic link is refused"))?;
         let lease = Self::inherited(file.as_raw_fd(), dir, owner)?;
         Ok((lease, file))
     }
@@ -144,14 +131,14 @@ impl Lease {
         match rustix::fs::flock(self.borrow(), FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-            Err(e) => Err(Failure::io("lock", &self.path, e.into())),
+            Err(e) => Err(Failure::io("lock", self.spot.path(), e.into())),
         }
     }
 
     /// Ends the lease for every process that shares the description.
     pub fn release(&self) -> Result<(), Failure> {
         rustix::fs::flock(self.borrow(), FlockOperation::Unlock)
-            .map_err(|e| Failure::io("unlock", &self.path, e.into()))
+            .map_err(|e| Failure::io("unlock", self.spot.path(), e.into()))
     }
 
     /// Whether this very description holds the lock: the kernel lists the locks of a description in its fdinfo.
@@ -168,7 +155,7 @@ impl Lease {
     }
 
     /// Proves that the caller holds the lease for this capture; the record is its generation's.
-    pub fn prove(&self, dir: &Path, capture: &str) -> Result<Record, NotHolder> {
+    pub fn prove(&self, dir: &Spot, capture: &str) -> Result<Record, NotHolder> {
         let record = read_record(dir).map_err(NotHolder::Failure)?;
         let current = record.as_ref().map(|r| r.capture.clone());
         if !self.is_held().map_err(NotHolder::Failure)? {
@@ -200,25 +187,25 @@ pub enum NotHolder {
 
 /// Whether anybody holds the lease of a store. It is tried with a shared lock on a description of our own, so that two who
 /// look at the same time do not see each other.
-pub fn is_taken(dir: &Path) -> Result<bool, Failure> {
-    let path = dir.join("lease.lock");
-    let file = match fsio::open_read(&path) {
+pub fn is_taken(dir: &Spot) -> Result<bool, Failure> {
+    let lock = dir.join("lease.lock");
+    let file = match fsio::open_read(&lock) {
         Ok(file) => file,
         Err(e) if e.is_not_found() => return Ok(false),
-        Err(e) if e.is_denied() => return is_listed(&path),
+        Err(e) if e.is_denied() => return is_listed(&lock),
         Err(e) => return Err(e),
     };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(false),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
-        Err(e) => Err(Failure::io("lock", &path, e.into())),
+        Err(e) => Err(Failure::io("lock", lock.path(), e.into())),
     }
 }
 
 // For those who may read the store but not open its locks, the kernel has a list: `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`.
 // It leaves out processes of other pid namespaces.
-fn is_listed(path: &Path) -> Result<bool, Failure> {
-    let inode = fs::symlink_metadata(path).map_err(|e| Failure::io("examine", path, e))?.ino();
+fn is_listed(lock: &Spot) -> Result<bool, Failure> {
+    let inode = fsio::stat(lock)?.st_ino;
     let locks = crate::proc::read(Path::new("/proc/locks")).map_err(Failure::failed)?;
     let is_it = |line: &str| {
         line.split_whitespace().nth(5).and_then(|file| file.rsplit(':').next()) == Some(&inode.to_string())
@@ -228,7 +215,7 @@ fn is_listed(path: &Path) -> Result<bool, Failure> {
 
 /// Reads `lease.json`. One that cannot be understood is as good as none: it never decides who owns the lease, and
 /// nobody's generation matches it.
-pub fn read_record(dir: &Path) -> Result<Option<Record>, Failure> {
+pub fn read_record(dir: &Spot) -> Result<Option<Record>, Failure> {
     match fsio::read_bounded(&dir.join("lease.json"), 64 << 10) {
         Ok(data) => Ok(parse(&data)),
         Err(e) if e.is_not_found() => Ok(None),
@@ -242,7 +229,7 @@ pub fn parse(data: &[u8]) -> Option<Record> {
 }
 
 /// Writes `lease.json`.
-pub fn write_record(dir: &Path, record: &Record) -> Result<(), Failure> {
+pub fn write_record(dir: &Spot, record: &Record) -> Result<(), Failure> {
     let data =
         serde_json::to_vec_pretty(record).map_err(|e| Failure::failed(format!("cannot encode lease.json: {e}")))?;
     fsio::write_atomic(&dir.join("lease.json"), &data, Durability::Volatile)
@@ -251,53 +238,54 @@ pub fn write_record(dir: &Path, record: &Record) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
+    use std::fs;
 
-    fn store() -> (tempfile::TempDir, u32) {
+    fn store() -> (tempfile::TempDir, Spot, u32) {
         let dir = tempfile::tempdir().unwrap();
-        (dir, rustix::process::geteuid().as_raw())
+        let held = Spot::hold(dir.path()).unwrap();
+        (dir, held, rustix::process::geteuid().as_raw())
     }
 
     #[test]
     fn one_description_holds_it_and_only_that_one_can_prove_it() {
-        let (dir, owner) = store();
-        let (first, _a) = Lease::open(dir.path(), owner).unwrap();
-        let (second, _b) = Lease::open(dir.path(), owner).unwrap();
-        assert!(!first.is_held().unwrap() && !is_taken(dir.path()).unwrap());
+        let (_dir, store, owner) = store();
+        let (first, _a) = Lease::open(&store, owner).unwrap();
+        let (second, _b) = Lease::open(&store, owner).unwrap();
+        assert!(!first.is_held().unwrap() && !is_taken(&store).unwrap());
         assert!(first.try_take().unwrap());
         assert!(!second.try_take().unwrap());
-        assert!(first.is_held().unwrap() && !second.is_held().unwrap() && is_taken(dir.path()).unwrap());
+        assert!(first.is_held().unwrap() && !second.is_held().unwrap() && is_taken(&store).unwrap());
         first.release().unwrap();
         assert!(second.try_take().unwrap() && second.is_held().unwrap());
     }
 
     #[test]
     fn a_shared_duplicate_is_the_same_description() {
-        let (dir, owner) = store();
-        let (first, file) = Lease::open(dir.path(), owner).unwrap();
+        let (_dir, store, owner) = store();
+        let (first, file) = Lease::open(&store, owner).unwrap();
         first.try_take().unwrap();
         let copy = file.try_clone().unwrap();
         drop(file);
-        let again = Lease::inherited(copy.as_raw_fd(), dir.path(), owner).unwrap();
+        let again = Lease::inherited(copy.as_raw_fd(), &store, owner).unwrap();
         assert!(again.is_held().unwrap());
     }
 
     #[test]
     fn what_is_not_the_lease_file_is_refused() {
-        let (dir, owner) = store();
-        let (_, file) = Lease::open(dir.path(), owner).unwrap();
-        let path = dir.path().join("lease.lock");
-        assert!(Lease::inherited(1, dir.path(), owner).unwrap_err().message.contains("standard stream"));
-        assert!(Lease::inherited(9999, dir.path(), owner).unwrap_err().message.contains("not an open"));
-        assert!(Lease::inherited(file.as_raw_fd(), dir.path(), owner + 1).is_err());
-        fs::rename(&path, dir.path().join("old")).unwrap();
+        let (_dir, store, owner) = store();
+        let (_, file) = Lease::open(&store, owner).unwrap();
+        let path = store.path().join("lease.lock");
+        assert!(Lease::inherited(1, &store, owner).unwrap_err().message.contains("standard stream"));
+        assert!(Lease::inherited(9999, &store, owner).unwrap_err().message.contains("not an open"));
+        assert!(Lease::inherited(file.as_raw_fd(), &store, owner + 1).is_err());
+        fs::rename(&path, store.path().join("old")).unwrap();
         std::os::unix::fs::symlink("old", &path).unwrap();
-        let error = Lease::inherited(file.as_raw_fd(), dir.path(), owner).unwrap_err();
+        let error = Lease::inherited(file.as_raw_fd(), &store, owner).unwrap_err();
         assert!(error.message.contains("symbolic link"), "{error}");
-        assert!(Lease::open(dir.path(), owner).is_err());
+        assert!(Lease::open(&store, owner).is_err());
         fs::remove_file(&path).unwrap();
         fs::write(&path, "").unwrap();
-        let error = Lease::inherited(file.as_raw_fd(), dir.path(), owner).unwrap_err();
+        let error = Lease::inherited(file.as_raw_fd(), &store, owner).unwrap_err();
         assert!(error.message.contains("is not the file"), "{error}");
     }
 }

@@ -108,7 +108,7 @@ pub fn append(store: &Store, max_use: u64, recorded: &Recorded) {
     let Ok(line) = serde_json::to_string(recorded) else { return };
     // A line that a crash tore takes the next one along; that is cheaper than looking for it at every poll.
     if fsio::append_raw(&path, format!("{line}\n").as_bytes()).is_ok_and(|length| length > max_use / SHARE) {
-        let _ = std::fs::rename(&path, store.path("samples.1.jsonl"));
+        let _ = fsio::rename(&path, &store.path("samples.1.jsonl"));
     }
 }
 

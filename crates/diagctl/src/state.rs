@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Anchor, LAST_MS};
 use crate::error::Failure;
 use crate::exit_code::Exit;
-use crate::fsio::{self, Durability};
+use crate::fsio::{self, Durability, Spot};
 use crate::seal;
 
 /// The version that this program writes.
@@ -175,14 +175,14 @@ pub enum Found {
 }
 
 /// Reads `state.json`.
-pub fn load(dir: &Path) -> Result<Found, Failure> {
-    let path = dir.join("state.json");
-    let data = match fsio::read_bounded(&path, MAX_FILE) {
+pub fn load(dir: &Spot) -> Result<Found, Failure> {
+    let spot = dir.join("state.json");
+    let data = match fsio::read_bounded(&spot, MAX_FILE) {
         Ok(data) => data,
         Err(e) if e.is_not_found() => return Ok(Found::Nothing),
         Err(e) => return Err(e),
     };
-    parse(&path, &data)
+    parse(spot.path(), &data)
 }
 
 /// Understands the content of `state.json`, which the path is named for in errors.
@@ -218,7 +218,7 @@ pub fn newer(path: &Path, schema: u32) -> Failure {
 }
 
 /// Writes `state.json` so that it survives a power cut.
-pub fn save(dir: &Path, state: &State) -> Result<(), Failure> {
+pub fn save(dir: &Spot, state: &State) -> Result<(), Failure> {
     let data = serde_json::to_vec(state).map_err(|e| Failure::failed(format!("cannot encode state.json: {e}")))?;
     fsio::write_atomic(&dir.join("state.json"), &seal::seal(&data), Durability::Synced)
 }

@@ -241,7 +241,7 @@ fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: &str, retry
         schema: 1,
         verdict: Verdict::Granted.name(),
         capture: Some(capture),
-        dir: Some(&store.staging(capture)),
+        dir: Some(store.staging(capture).path()),
         rule: &plan.rule,
         guard: None,
         reason: &plan.reason,

@@ -17,6 +17,7 @@ use super::{Context, Failure};
 use crate::config::{self, Loaded, Overrides, SourceOf};
 use crate::error::printable;
 use crate::exit_code::Exit;
+use crate::fsio::Spot;
 use check::{Check, Status};
 
 /// Check this machine for what would stop captures or make them dangerous; changes nothing
@@ -77,7 +78,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     };
     checks.extend(contents.checks);
     if let Some(mut lease) = contents.lease {
-        lease.find_holders(&cx.proc, &config.dir);
+        lease.find_holders(&cx.proc, &Spot::outside(&config.dir));
         checks.push(contents::lease(&lease, &contents::strangers(&cx.proc, &lease)));
     }
     let mut subjects = processes::subjects(&cx.proc, &contents.samples);
@@ -86,7 +87,8 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
         subjects.push(processes::ourselves(&cx.proc));
     }
     checks.extend(machine::examine(&cx.proc, &cx.cgroups, &subjects, config));
-    if let (Some(largest), Ok(disk)) = (&largest, crate::store::space_at(&config.dir)) {
+    let disk = Spot::hold(&config.dir).ok().and_then(|dir| crate::store::space_of(&dir).ok());
+    if let (Some(largest), Some(disk)) = (&largest, disk) {
         let figures = machine::figures(&cx.proc, &cx.cgroups, largest, disk);
         checks.extend(machine::guards(config, &contents.state, Some(largest), &figures));
     }

@@ -88,13 +88,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
         Store::open(&config, Access::Create).unwrap();
-        let loaded =
-            Loaded { config, file: None, sources: std::collections::BTreeMap::default(), broken: None, identity: None };
+        let loaded = Loaded {
+            config,
+            file: None,
+            sources: std::collections::BTreeMap::default(),
+            broken: None,
+            identity: None,
+            held: None,
+        };
         (dir, Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug: None })
     }
 
     fn paused(cx: &Context) -> Option<Pause> {
-        match state::load(&cx.config().dir).unwrap() {
+        match state::load(&crate::fsio::Spot::outside(&cx.config().dir)).unwrap() {
             Found::State(state) => state.paused,
             other => panic!("{other:?}"),
         }

@@ -2,8 +2,6 @@
 //!
 //! The truth is a marker file in the capture's directory; the index has a copy.
 
-use std::fs;
-
 use super::output::Done;
 use super::rm::{each, outcome};
 use super::{Context, Failure};
@@ -54,10 +52,7 @@ fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
             _ => fsio::sync_dir(&dir).map_err(gone)?,
         }
     } else if !pinned && was {
-        match fs::remove_file(&marker) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(gone(Failure::io("delete", &marker, e))),
-            _ => fsio::sync_dir(&dir).map_err(gone)?,
-        }
+        fsio::remove_file(&marker).and_then(|()| fsio::sync_dir(&dir)).map_err(gone)?;
     }
     // Said again even if nothing changed: an earlier `pin` may have been killed between the two writes.
     index::append(store, &Entry::of(store, &meta))?;
@@ -81,9 +76,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
         let store = Store::open(&config, Access::Create).unwrap();
-        fs::create_dir(store.report_dir(ID)).unwrap();
+        fsio::create_dir(&store.report_dir(ID), 0o700).unwrap();
         let meta = meta::Meta { schema: 1, id: ID.into(), ..meta::Meta::default() };
-        fs::write(store.report_dir(ID).join("meta.json"), serde_json::to_vec(&meta).unwrap()).unwrap();
+        std::fs::write(store.report_dir(ID).join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
         let steps = [(true, "pinned "), (true, "was pinned already"), (false, "unpinned"), (false, "was not pinned")];
         for (pinned, expected) in steps {
             let line = set(&store, ID, pinned).unwrap();
@@ -91,7 +86,7 @@ mod tests {
             assert_eq!(store.report_dir(ID).join(index::PIN_FILE).exists(), pinned);
             assert_eq!(index::load(&store, false).unwrap().entries[0].pinned, pinned);
         }
-        fs::remove_dir_all(store.report_dir(ID)).unwrap();
+        fsio::remove(&store.report_dir(ID)).unwrap();
         assert!(set(&store, ID, true).is_err());
     }
 }

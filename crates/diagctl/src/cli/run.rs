@@ -16,6 +16,7 @@ use crate::config::{Snapshot, Source as Origin};
 use crate::decide::{self, Input, Plan, Process};
 use crate::error::{Failure, printable, quoted};
 use crate::exit_code::Exit;
+use crate::fsio::{self, Spot};
 use crate::guard::{self, Figures};
 use crate::lease::Lease;
 use crate::readings::Readings;
@@ -173,7 +174,7 @@ fn execute(
     let mut child = Command::new(&args.command[0])
         .args(&args.command[1..])
         .env("DIAGCTL_CAPTURE", id)
-        .env("DIAGCTL_CAPTURE_DIR", &staging)
+        .env("DIAGCTL_CAPTURE_DIR", staging.path())
         .stdin(Stdio::null())
         .stdout(if args.report.is_some() { Stdio::piped() } else { Stdio::inherit() })
         .spawn()
@@ -218,17 +219,15 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
     Ok(())
 }
 
-fn produced(staging: &std::path::Path, args: &Args) -> Result<bool, Failure> {
+fn produced(staging: &Spot, args: &Args) -> Result<bool, Failure> {
     if let Some(name) = &args.report {
         let noted = crate::store::grant::read_sidecar(staging, name)?;
         if noted.is_some_and(|report| report.raw_bytes > 0) {
             return Ok(true);
         }
     }
-    let entries = std::fs::read_dir(staging).map_err(|e| Failure::io("read", staging, e))?;
-    let files = entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+    let names = fsio::list(staging)?.flatten().map(|entry| entry.name.to_string_lossy().into_owned());
+    let mut files = names.filter(|name| !name.starts_with('.'));
     let own = args.report.as_ref().map(|name| format!("{name}."));
-    Ok(files
-        .into_iter()
-        .any(|entry| own.as_ref().is_none_or(|own| !entry.file_name().to_string_lossy().starts_with(own))))
+    Ok(files.any(|name| own.as_ref().is_none_or(|own| !name.starts_with(own))))
 }

@@ -13,7 +13,7 @@ use super::{Context, Failure};
 use crate::clock::Now;
 use crate::config::{Config, Mode, Rule};
 use crate::error::printable;
-use crate::fsio;
+use crate::fsio::{self, Spot};
 use crate::limit::{self, Refusal};
 use crate::sample::{Sample, Samples};
 use crate::state::{RuleState, State};
@@ -127,7 +127,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     // the lease file open.
     let status = std::thread::scope(|scope| scope.spawn(|| gather(cx, args.explain)).join());
     let mut status = status.map_err(|_| Failure::failed("the store could not be read: its reader broke off"))??;
-    status.lease.find_holders(&cx.proc, &cx.config().dir);
+    status.lease.find_holders(&cx.proc, &Spot::outside(&cx.config().dir));
     Done::either(args.json, &status, |status| text::render(status, &Times::new(args.utc), args.explain))
 }
 
@@ -171,6 +171,7 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
     let index = index::load(store, false)?;
     let (free_disk_bytes, total) = store.space()?;
     let latest = index.entries.last();
+    let quarantine = store.path("quarantine");
     Ok(Room {
         captures: index.entries.len(),
         latest: latest.map(|entry| entry.id.clone()),
@@ -179,10 +180,9 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
         max_use_bytes: config.retention.max_use,
         free_disk_bytes,
         keep_free_bytes: config.retention.keep_free.of(total),
-        quarantine_bytes: match std::fs::read_dir(store.path("quarantine")) {
-            Ok(entries) => entries.flatten().map(|entry| fsio::occupied_tree(&entry.path())).sum(),
-            Err(_) => 0,
-        },
+        quarantine_bytes: fsio::children(&quarantine)
+            .map(|entry| fsio::occupied_tree(&quarantine.join(entry.name)))
+            .sum(),
         damaged: index.damaged.into_iter().collect(),
     })
 }

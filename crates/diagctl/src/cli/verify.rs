@@ -1,7 +1,6 @@
 //! `diagctl verify`: are captures still what was acknowledged? Reads every file against its checksum, decompresses it, and
 //! changes nothing.
 
-use std::fs;
 use std::io;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,6 +11,7 @@ use super::rm::each;
 use super::{Context, Failure};
 use crate::error::printable;
 use crate::exit_code::Exit;
+use crate::fsio;
 use crate::store::fetch::{Form, Interrupted, Stored};
 use crate::store::{Access, Store, index, meta};
 use crate::units::size;
@@ -120,11 +120,8 @@ fn capture(store: &Store, id: &str, bar: &ProgressBar, outcome: &mut Outcome) {
         let of_report = record.reports.iter().any(|report| report.file.as_deref() == Some(name));
         of_report || name == "meta.json" || name == index::PIN_FILE
     };
-    let mut names: Vec<String> = fs::read_dir(&dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+    let mut names: Vec<String> = fsio::children(&dir)
+        .map(|entry| entry.name.to_string_lossy().into_owned())
         .filter(|name| !known(name))
         .collect();
     names.sort();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use crate::error::Failure;
-use crate::fsio;
+use crate::fsio::{self, Spot};
 use crate::seal;
 
 /// `config.cache`, in the store.
@@ -52,7 +52,7 @@ impl Identity {
 }
 
 /// The configuration that the file held when it was this very file, and whether it says `enabled`.
-pub fn read(dir: &Path, identity: &Identity) -> Option<(Config, bool)> {
+pub fn read(dir: &Spot, identity: &Identity) -> Option<(Config, bool)> {
     let data = fsio::read_bounded(&dir.join(FILE), 4 << 20).ok()?;
     let (check, data) = data.split_first_chunk()?;
     if u32::from_le_bytes(*check) != seal::crc(data) {
@@ -73,7 +73,7 @@ pub fn is_readable(data: &[u8]) -> bool {
 }
 
 /// Keeps a configuration. The identity is that from before the file was read: a change in between is a miss next time.
-pub fn write(dir: &Path, identity: Identity, config: &Config, enabled_given: bool) -> Result<(), Failure> {
+pub fn write(dir: &Spot, identity: Identity, config: &Config, enabled_given: bool) -> Result<(), Failure> {
     let cached = Cached { file: identity, enabled_given, config: config.clone() };
     let data = postcard::to_stdvec(&cached).map_err(|e| Failure::failed(format!("cannot encode {FILE}: {e}")))?;
     let sealed = [&seal::crc(&data).to_le_bytes()[..], &data].concat();
@@ -92,14 +92,15 @@ mod tests {
         std::fs::write(&file, EXAMPLE).unwrap();
         let (mut config, _) = parse(EXAMPLE).unwrap();
         let identity = Identity::of(&file).unwrap();
-        write(dir.path(), identity.clone(), &config, true).unwrap();
+        let store = Spot::hold(dir.path()).unwrap();
+        write(&store, identity.clone(), &config, true).unwrap();
         // Only what is for showing is left out.
         for rule in &mut config.rules {
             rule.origins.clear();
             rule.declared_trigger.clear();
         }
-        assert_eq!(read(dir.path(), &identity), Some((config, true)));
+        assert_eq!(read(&store, &identity), Some((config, true)));
         std::fs::write(&file, EXAMPLE.replace("10s", "20s")).unwrap();
-        assert_eq!(read(dir.path(), &Identity::of(&file).unwrap()), None);
+        assert_eq!(read(&store, &Identity::of(&file).unwrap()), None);
     }
 }

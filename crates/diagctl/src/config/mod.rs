@@ -22,7 +22,7 @@ pub use rules::{LimitsOfRule, Mode, Rule, Select, Snapshot, in_order};
 
 use crate::error::Failure;
 use crate::exit_code::Exit;
-use crate::fsio::{self, Durability};
+use crate::fsio::{self, Durability, Spot};
 use crate::report;
 use crate::units::Amount;
 
@@ -181,6 +181,9 @@ pub struct Loaded {
     pub broken: Option<String>,
     /// The file as it was before it was read, when it was read for a process and is not in the store's cache.
     pub identity: Option<cache::Identity>,
+    /// The store's directory, held open since something was looked for in it: what was read there must be of the store that is
+    /// opened, and of no other that bore its name for a moment.
+    pub held: Option<Spot>,
 }
 
 impl Default for Config {
@@ -261,7 +264,7 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Failur
     let (text, read) = read(file)?;
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
     let (config, sources) = parse(&text).map_err(|problems| invalid(path, &problems))?;
-    Ok(merge(Loaded { config, file: read, sources, broken: None, identity: None }, overrides))
+    Ok(merge(Loaded { config, file: read, sources, broken: None, identity: None, held: None }, overrides))
 }
 
 /// The text of the file that was named, or of the default file if it exists, with the path that was read.
@@ -294,7 +297,7 @@ pub fn read(file: Option<&Path>) -> Result<(String, Option<PathBuf>), Failure> {
 /// What is in force without a file.
 pub fn defaults(overrides: &Overrides) -> Result<Loaded, Failure> {
     let (config, sources) = parse("").map_err(|problems| invalid(Path::new(DEFAULT_FILE), &problems))?;
-    Ok(merge(Loaded { config, file: None, sources, broken: None, identity: None }, overrides))
+    Ok(merge(Loaded { config, file: None, sources, broken: None, identity: None, held: None }, overrides))
 }
 
 /// Reads and merges everything for a command that works for a running process. It is read from the store's cache where that is
@@ -302,33 +305,40 @@ pub fn defaults(overrides: &Overrides) -> Result<Loaded, Failure> {
 /// being used. Without `--dir` the store is not known, and the file decides alone.
 pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Failure> {
     let Some((dir, _)) = &overrides.dir else { return load(file, overrides) };
+    let held = std::path::absolute(dir).and_then(|dir| Spot::hold(&dir)).ok();
     let path = file.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
     let identity = cache::Identity::of(&path);
-    if let Some((config, enabled_given)) = identity.as_ref().and_then(|identity| cache::read(dir, identity)) {
+    let cached = identity.as_ref().zip(held.as_ref()).and_then(|(identity, held)| cache::read(held, identity));
+    if let Some((config, enabled_given)) = cached {
         let enabled = if enabled_given { Source::File } else { Source::Default };
         let sources = [("enabled", enabled)].into();
-        return Ok(merge(Loaded { config, file: Some(path), sources, broken: None, identity: None }, overrides));
+        return Ok(merge(Loaded { config, file: Some(path), sources, broken: None, identity: None, held }, overrides));
     }
     match load(file, overrides) {
-        Ok(loaded) => Ok(Loaded { identity, ..loaded }),
-        Err(failure) if failure.exit == Exit::Config => last_good(file, dir, overrides, failure),
+        Ok(loaded) => Ok(Loaded { identity, held, ..loaded }),
+        Err(failure) if failure.exit == Exit::Config => last_good(file, held, overrides, failure),
         Err(failure) => Err(failure),
     }
 }
 
-fn last_good(file: Option<&Path>, dir: &Path, overrides: &Overrides, failure: Failure) -> Result<Loaded, Failure> {
-    let text = fsio::read_bounded(&dir.join(LAST_GOOD), MAX_FILE).ok();
+fn last_good(
+    file: Option<&Path>,
+    held: Option<Spot>,
+    overrides: &Overrides,
+    failure: Failure,
+) -> Result<Loaded, Failure> {
+    let text = held.as_ref().and_then(|held| fsio::read_bounded(&held.join(LAST_GOOD), MAX_FILE).ok());
     let Some((config, sources)) = text.and_then(|text| parse(&String::from_utf8_lossy(&text)).ok()) else {
         return Err(failure);
     };
     let broken = Some(format!("{}; the last good configuration stays in force", failure.message));
-    Ok(merge(Loaded { config, file: file.map(Path::to_path_buf), sources, broken, identity: None }, overrides))
+    Ok(merge(Loaded { config, file: file.map(Path::to_path_buf), sources, broken, identity: None, held }, overrides))
 }
 
 /// Keeps a file that was read anew: as the cache, and as the last good one should it be broken later.
-pub fn keep(loaded: &Loaded, dir: &Path) -> Result<(), Failure> {
+pub fn keep(loaded: &Loaded, dir: &Spot) -> Result<(), Failure> {
     let (Some(file), Some(identity)) = (&loaded.file, &loaded.identity) else { return Ok(()) };
-    let text = fsio::read_bounded(file, MAX_FILE)?;
+    let text = fsio::read_bounded(&Spot::outside(file), MAX_FILE)?;
     // What the file itself says, without flags and environment, which may differ from poll to poll.
     let Ok((config, sources)) = parse(&String::from_utf8_lossy(&text)) else { return Ok(()) };
     fsio::write_atomic(&dir.join(LAST_GOOD), &text, Durability::Volatile)?;

@@ -5,14 +5,15 @@
 //! without the sync of the directories the rename is gone.) A sync that fails fails the capture.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use rustix::fs::FileType;
 
 use crate::config::Config;
 use crate::error::Failure;
-use crate::fsio;
+use crate::fsio::{self, Spot};
 use crate::report;
 use crate::seal;
 use crate::store::grant::{self, Grant};
@@ -58,7 +59,7 @@ pub fn publish(store: &Store, config: &Config, grant: &Grant, told: &Told) -> Re
 }
 
 // One entry for every report that was promised: data that was verified, or the reason why there is none.
-fn gather(staging: &Path, grant: &Grant, told: &Told) -> Result<Vec<meta::Report>, Failure> {
+fn gather(staging: &Spot, grant: &Grant, told: &Told) -> Result<Vec<meta::Report>, Failure> {
     let mut reports = Vec::new();
     let extra = told.failed.keys().filter(|name| !grant.planned.contains(name));
     for name in grant.planned.iter().chain(extra) {
@@ -79,7 +80,7 @@ fn gather(staging: &Path, grant: &Grant, told: &Told) -> Result<Vec<meta::Report
     Ok(reports)
 }
 
-fn verified(staging: &Path, report: meta::Report) -> Result<meta::Report, Failure> {
+fn verified(staging: &Spot, report: meta::Report) -> Result<meta::Report, Failure> {
     let Some(file) = &report.file else { return Ok(report) };
     let (sha256, length) = writer::hash_file(&staging.join(file))?;
     if Some(&sha256) == report.sha256.as_ref() && length == report.stored_bytes {
@@ -93,12 +94,12 @@ fn verified(staging: &Path, report: meta::Report) -> Result<meta::Report, Failur
 fn take_raw_files(
     store: &Store,
     room: &mut Room<'_>,
-    staging: &Path,
+    staging: &Spot,
     known: &[meta::Report],
 ) -> Result<Vec<meta::Report>, Failure> {
     let mut names: Vec<String> = fsio::read_dir(staging)?
         .into_iter()
-        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter_map(|entry| entry.name.into_string().ok())
         .filter(|name| !name.starts_with('.'))
         .filter(|name| !known.iter().any(|report| report.file.as_ref() == Some(name)))
         .collect();
@@ -108,7 +109,7 @@ fn take_raw_files(
         let path = staging.join(&file);
         let names: Vec<&String> = known.iter().chain(&reports).map(|report| &report.name).collect();
         let name = unused_name(&file, &names);
-        if !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
+        if !path.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file()) {
             // Nothing that was not taken is deleted.
             store.quarantine(&path, &format!("capture {}: it is no regular file", staging.display()))?;
             let why = format!("{} is no regular file; it is in quarantine/", crate::error::printable(&file));
@@ -141,22 +142,21 @@ fn report_name(file: &str) -> String {
     if report::is_valid_name(&name) && name != "meta" { name } else { format!("file_{name}") }
 }
 
-fn sync_and_rename(store: &Store, staging: &Path, meta: &meta::Meta) -> Result<(), Failure> {
+fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<(), Failure> {
     for report in &meta.reports {
         if let Some(file) = &report.file {
             let path = staging.join(file);
-            fsio::open_read(&path)?.sync_all().map_err(|e| Failure::io("sync", &path, e))?;
+            fsio::open_read(&path)?.sync_all().map_err(|e| Failure::io("sync", path.path(), e))?;
         }
     }
     write_meta(staging, meta)?;
     for entry in fsio::read_dir(staging)? {
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            fsio::remove(&entry.path())?;
+        if entry.name.to_string_lossy().starts_with('.') {
+            fsio::remove(&staging.join(entry.name))?;
         }
     }
     // A command may have changed it.
-    let mode = fs::Permissions::from_mode(store.directory_mode()?);
-    fs::set_permissions(staging, mode).map_err(|e| Failure::io("set the mode of", staging, e))?;
+    fsio::set_dir_mode(staging, store.directory_mode()?)?;
     fsio::sync_dir(staging)?;
     let published = store.report_dir(&meta.id);
     fsio::rename_noreplace(staging, &published)?;
@@ -168,14 +168,14 @@ fn sync_and_rename(store: &Store, staging: &Path, meta: &meta::Meta) -> Result<(
     synced
 }
 
-fn write_meta(staging: &Path, meta: &meta::Meta) -> Result<(), Failure> {
+fn write_meta(staging: &Spot, meta: &meta::Meta) -> Result<(), Failure> {
     let path = staging.join("meta.json");
     // A first attempt that found the disk full may have left one.
     fsio::remove(&path)?;
     let data = serde_json::to_vec_pretty(meta).map_err(|e| Failure::failed(format!("cannot encode meta.json: {e}")))?;
     let mut file: File = fsio::create_new(&path)?;
     fsio::widen_like_parent(&file, &path)?;
-    file.write_all(&seal::seal(&data)).and_then(|()| file.sync_all()).map_err(|e| Failure::io("write", &path, e))
+    file.write_all(&seal::seal(&data)).and_then(|()| file.sync_all()).map_err(|e| Failure::io("write", path.path(), e))
 }
 
 #[cfg(test)]

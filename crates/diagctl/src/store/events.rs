@@ -7,7 +7,7 @@ use crate::fsio::{self, Durability};
 use crate::store::Store;
 
 /// When the file is larger, its older half goes.
-const MAX_FILE: u64 = 64 << 10;
+const MAX_FILE: i64 = 64 << 10;
 
 /// One line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub fn record(store: &Store, event: &Event) {
     let event = Event { at: clock::utc_now(), ..event.clone() };
     let Ok(line) = serde_json::to_string(&event) else { return };
     let _ = fsio::append_line(&path, line.as_bytes(), Durability::Volatile);
-    if std::fs::metadata(&path).is_ok_and(|meta| meta.len() > MAX_FILE) {
+    if path.stat().is_ok_and(|stat| stat.st_size > MAX_FILE) {
         let kept: Vec<Event> = read(store);
         let half = &kept[kept.len() / 2..];
         let lines: Vec<String> = half.iter().filter_map(|event| serde_json::to_string(event).ok()).collect();
@@ -74,7 +74,9 @@ pub fn record(store: &Store, event: &Event) {
 
 /// What is on record, oldest first; lines that cannot be understood are passed over.
 pub fn read(store: &Store) -> Vec<Event> {
-    let Ok(data) = fsio::read_bounded(&store.path("events.jsonl"), MAX_FILE * 4) else { return Vec::new() };
+    let Ok(data) = fsio::read_bounded(&store.path("events.jsonl"), MAX_FILE.unsigned_abs() * 4) else {
+        return Vec::new();
+    };
     parse(&data).collect()
 }
 

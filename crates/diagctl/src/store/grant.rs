@@ -3,12 +3,10 @@
 //!
 //! Names that begin with a dot are diagctl's own; they are gone before the capture is published.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::Failure;
-use crate::fsio::{self, Durability};
+use crate::fsio::{self, Durability, Spot};
 use crate::store::meta;
 
 /// `.grant.json`.
@@ -27,22 +25,22 @@ pub struct Grant {
 const FILE: &str = ".grant.json";
 
 /// Writes it into a staging directory.
-pub fn write(staging: &Path, grant: &Grant) -> Result<(), Failure> {
+pub fn write(staging: &Spot, grant: &Grant) -> Result<(), Failure> {
     write_json(&staging.join(FILE), grant)
 }
 
 /// Reads it.
-pub fn read(staging: &Path) -> Result<Grant, Failure> {
+pub fn read(staging: &Spot) -> Result<Grant, Failure> {
     read_json(&staging.join(FILE))
 }
 
 /// Notes in the staging directory that a report was written, or why it was not.
-pub fn write_sidecar(staging: &Path, report: &meta::Report) -> Result<(), Failure> {
+pub fn write_sidecar(staging: &Spot, report: &meta::Report) -> Result<(), Failure> {
     write_json(&staging.join(sidecar_name(&report.name)), report)
 }
 
 /// What was noted of a report.
-pub fn read_sidecar(staging: &Path, name: &str) -> Result<Option<meta::Report>, Failure> {
+pub fn read_sidecar(staging: &Spot, name: &str) -> Result<Option<meta::Report>, Failure> {
     match read_json(&staging.join(sidecar_name(name))) {
         Ok(report) => Ok(Some(report)),
         Err(e) if e.is_not_found() => Ok(None),
@@ -54,14 +52,14 @@ fn sidecar_name(report: &str) -> String {
     format!(".{report}.report.json")
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
+fn write_json(spot: &Spot, value: &impl Serialize) -> Result<(), Failure> {
     let data =
-        serde_json::to_vec(value).map_err(|e| Failure::failed(format!("cannot encode {}: {e}", path.display())))?;
+        serde_json::to_vec(value).map_err(|e| Failure::failed(format!("cannot encode {}: {e}", spot.display())))?;
     // Volatile: a staging directory does not outlive a power cut in any case.
-    fsio::write_atomic(path, &data, Durability::Volatile)
+    fsio::write_atomic(spot, &data, Durability::Volatile)
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    let data = fsio::read_bounded(path, 4 << 20)?;
-    serde_json::from_slice(&data).map_err(|e| Failure::failed(format!("{} is damaged: {e}", path.display())))
+fn read_json<T: DeserializeOwned>(spot: &Spot) -> Result<T, Failure> {
+    let data = fsio::read_bounded(spot, 4 << 20)?;
+    serde_json::from_slice(&data).map_err(|e| Failure::failed(format!("{} is damaged: {e}", spot.display())))
 }

@@ -134,8 +134,8 @@ pub fn load(store: &Store, write_back: bool) -> Result<Index, Failure> {
     let present: BTreeSet<String> = listing
         .into_iter()
         // Whatever else is there, a symbolic link say, is none of ours.
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|entry| entry.kind.is_dir())
+        .filter_map(|entry| entry.name.into_string().ok())
         .filter(|name| is_id(name))
         .collect();
     let before = cached.len();
@@ -267,14 +267,18 @@ mod tests {
             append(&store, &Entry { id: id.into(), disk_bytes, ..Entry::default() }).unwrap();
         }
         let path = store.path("index.jsonl");
-        let whole = std::fs::read(&path).unwrap();
+        let whole = std::fs::read(path.path()).unwrap();
         let expected = BTreeMap::from([("A".to_owned(), 3), ("B".to_owned(), 2)]);
         assert_eq!(sizes(&store), expected);
-        std::fs::write(&path, [&whole[..], b"{\"check\":\"00000000\",\"id\":\"C\"}\n{\"id\":\"D"].concat()).unwrap();
+        std::fs::write(path.path(), [&whole[..], b"{\"check\":\"00000000\",\"id\":\"C\"}\n{\"id\":\"D"].concat())
+            .unwrap();
         assert_eq!(sizes(&store), expected);
         // As large as one line may be, without an end: it costs what it holds.
-        std::fs::write(&path, [vec![b'x'; 1 + usize::try_from(MAX_LINE).unwrap()], b"\n".to_vec(), whole].concat())
-            .unwrap();
+        std::fs::write(
+            path.path(),
+            [vec![b'x'; 1 + usize::try_from(MAX_LINE).unwrap()], b"\n".to_vec(), whole].concat(),
+        )
+        .unwrap();
         assert_eq!(sizes(&store), expected);
     }
 

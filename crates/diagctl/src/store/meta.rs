@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 
 use crate::clock::LAST_MS;
 use crate::error::Failure;
-use crate::fsio;
+use crate::fsio::{self, Spot};
 use crate::seal;
 use crate::state;
 
@@ -106,8 +106,8 @@ impl Report {
 }
 
 /// Reads the `meta.json` of a capture's directory.
-pub fn read(dir: &Path) -> Result<Meta, Failure> {
-    parse(dir, &fsio::read_bounded(&dir.join("meta.json"), MAX_FILE)?)
+pub fn read(dir: &Spot) -> Result<Meta, Failure> {
+    parse(dir.path(), &fsio::read_bounded(&dir.join("meta.json"), MAX_FILE)?)
 }
 
 /// Understands the `meta.json` of a capture's directory.

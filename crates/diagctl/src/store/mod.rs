@@ -11,7 +11,8 @@
 //! events.jsonl           last verdicts and deletions, bounded
 //! quarantine/ trash/     what is not trusted, and what is being deleted
 //! ```
-//! The directory belongs to one user and nobody else can enter it, so no name beneath it can be planted by another.
+//! The directory belongs to one user and nobody else can enter it, so no name beneath it can be planted by another. It is
+//! held open while a command works: everything in it is reached from there, whatever becomes of its path.
 
 pub mod commit;
 pub mod events;
@@ -26,13 +27,14 @@ pub mod sweep;
 pub mod writer;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Stat};
 
 use crate::config::Config;
 use crate::error::Failure;
 use crate::exit_code::Exit;
-use crate::fsio::{self, Durability, LockFile};
+use crate::fsio::{self, Durability, LockFile, Spot};
 
 /// The layout that this program writes.
 const FORMAT: u32 = 1;
@@ -56,7 +58,7 @@ pub enum Access {
 /// An open store.
 #[derive(Clone, Debug)]
 pub struct Store {
-    dir: PathBuf,
+    dir: Spot,
     owner: u32,
     ours: bool,
     adopted: bool,
@@ -66,27 +68,34 @@ impl Store {
     /// Checks that the store is ours and safe to use, and creates or completes it where that is wanted. As root on a store
     /// that another user owns, the process first becomes that user.
     pub fn open(config: &Config, access: Access) -> Result<Self, Failure> {
-        let dir = &config.dir;
-        let meta = match fs::symlink_metadata(dir) {
-            Ok(meta) => meta,
+        let path = &config.dir;
+        let dir = match Spot::hold(path) {
+            Ok(dir) => dir,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 if access != Access::Create {
-                    return Err(missing(dir));
+                    return Err(missing(path));
                 }
-                create_root(dir)?;
-                fs::symlink_metadata(dir).map_err(|e| Failure::io("examine", dir, e))?
+                create_root(path)?;
+                Spot::hold(path).map_err(|e| Failure::io("open", path, e))?
             }
-            Err(e) => return Err(Failure::io("examine", dir, e)),
+            Err(e) => return Err(Failure::io("open", path, e)),
         };
+        Self::open_held(dir, config, access)
+    }
+
+    /// The same for a directory that is held open already.
+    pub fn open_held(dir: Spot, config: &Config, access: Access) -> Result<Self, Failure> {
+        let stat = fsio::stat(&dir)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
         let refuse =
             |why: String, hint: String| Err(Failure::failed(format!("the store {} {why}", dir.display())).hint(hint));
-        if meta.is_symlink() {
+        if kind.is_symlink() {
             return refuse("is a symbolic link".into(), "name the directory that it points to".into());
         }
-        if !meta.is_dir() {
+        if !kind.is_dir() {
             return refuse("is not a directory".into(), "name another path in dir, DIAGCTL_DIR or --dir".into());
         }
-        let mode = meta.mode() & 0o7777;
+        let mode = stat.st_mode & 0o7777;
         if mode & 0o022 != 0 {
             let whom = if mode & 0o002 != 0 { "world" } else { "group" };
             return refuse(
@@ -97,15 +106,15 @@ impl Store {
                 ),
             );
         }
-        let adopted = rustix::process::geteuid().is_root() && meta.uid() != 0;
-        let ours = become_owner(dir, meta.uid(), access)?;
-        let store = Self { dir: dir.clone(), owner: meta.uid(), ours, adopted };
+        let adopted = rustix::process::geteuid().is_root() && stat.st_uid != 0;
+        let ours = become_owner(&dir, &stat, access)?;
+        let store = Self { dir, owner: stat.st_uid, ours, adopted };
         store.check_format(access, config, mode)?;
         Ok(store)
     }
 
     /// Its directory.
-    pub fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &Spot {
         &self.dir
     }
 
@@ -122,9 +131,13 @@ impl Store {
     /// Refuses to put what is taken from processes here, where root gave up its identity for the sake of a directory that anybody
     /// could have made: who made it would read the dump.
     pub fn require_trusted_owner(&self) -> Result<(), Failure> {
-        let parent = fsio::parent_of(&self.dir)?;
-        let mode = fs::metadata(parent).map_err(|e| Failure::io("examine", parent, e))?.mode();
-        if !self.adopted || mode & 0o002 == 0 {
+        if !self.adopted {
+            return Ok(());
+        }
+        // Where it really is, not what its path says by now.
+        let parent = self.dir.held().and_then(|dir| Ok(rustix::fs::statat(dir, "..", AtFlags::SYMLINK_NOFOLLOW)?));
+        let parent = parent.map_err(|e| Failure::io("examine the parent directory of", self.dir.path(), e))?;
+        if parent.st_mode & 0o002 == 0 {
             return Ok(());
         }
         Err(Failure::failed(format!(
@@ -136,18 +149,18 @@ impl Store {
         .hint("use a directory that only root can create, or run as the user that owns the store"))
     }
 
-    /// A path in it.
-    pub fn path(&self, name: &str) -> PathBuf {
+    /// Something in it.
+    pub fn path(&self, name: &str) -> Spot {
         self.dir.join(name)
     }
 
     /// Where a capture is being written.
-    pub fn staging(&self, id: &str) -> PathBuf {
+    pub fn staging(&self, id: &str) -> Spot {
         self.dir.join("staging").join(id)
     }
 
     /// Where a published capture is.
-    pub fn report_dir(&self, id: &str) -> PathBuf {
+    pub fn report_dir(&self, id: &str) -> Spot {
         self.dir.join("reports").join(id)
     }
 
@@ -158,14 +171,14 @@ impl Store {
 
     /// Free bytes for us, and the size, of the store's filesystem.
     pub fn space(&self) -> Result<(u64, u64), Failure> {
-        space_at(&self.dir)
+        space_of(&self.dir)
     }
 
     /// Why the store must not be used where it is: on this filesystem `flock` may not exclude other machines, and the operator
     /// has not forced it.
     pub fn unsafe_filesystem(&self, config: &Config) -> Result<Option<String>, Failure> {
-        let stats =
-            rustix::fs::statfs(&self.dir).map_err(|e| Failure::io("examine the filesystem of", &self.dir, e.into()))?;
+        let stats = self.dir.held().and_then(|dir| Ok(rustix::fs::fstatfs(dir)?));
+        let stats = stats.map_err(|e| Failure::io("examine the filesystem of", self.dir.path(), e))?;
         let name = unsafe_filesystem(stats.f_type).filter(|_| !config.allow_network_filesystem);
         Ok(name.map(|name| {
             format!(
@@ -177,18 +190,18 @@ impl Store {
     }
 
     /// Moves something that is not trusted out of the way, under a name that says what it was.
-    pub fn quarantine(&self, path: &Path, reason: &str) -> Result<(), Failure> {
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    pub fn quarantine(&self, spot: &Spot, reason: &str) -> Result<(), Failure> {
+        let name = spot.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let target = self.path("quarantine").join(format!("{name}.{}", fsio::random_hex()?));
-        fsio::rename_noreplace(path, &target)?;
+        fsio::rename_noreplace(spot, &target)?;
         events::record(self, &events::Event::quarantined(&name, reason));
         Ok(())
     }
 
     /// Puts something into the trash and unlinks it. Readers that have it open go on reading.
-    pub fn discard(&self, path: &Path) -> Result<(), Failure> {
+    pub fn discard(&self, spot: &Spot) -> Result<(), Failure> {
         let target = self.path("trash").join(fsio::random_hex()?);
-        match fsio::rename_noreplace(path, &target) {
+        match fsio::rename_noreplace(spot, &target) {
             Err(e) if e.is_not_found() => return Ok(()),
             other => other?,
         }
@@ -199,9 +212,8 @@ impl Store {
     pub fn empty_trash(&self) -> Result<(), Failure> {
         let trash = self.path("trash");
         fsio::require_dir(&trash, self.owner)?;
-        let entries = fs::read_dir(&trash).map_err(|e| Failure::io("read", &trash, e))?;
-        for entry in entries.flatten() {
-            fsio::remove(&entry.path())?;
+        for entry in fsio::list(&trash)?.flatten() {
+            fsio::remove(&trash.join(entry.name))?;
         }
         Ok(())
     }
@@ -212,7 +224,7 @@ impl Store {
             Ok(data) => String::from_utf8_lossy(&data).trim().to_owned(),
             Err(e) if e.is_not_found() => {
                 return match access {
-                    Access::Read => Err(missing(&self.dir)),
+                    Access::Read => Err(missing(self.dir.path())),
                     Access::Write | Access::Create => self.initialise(config),
                 };
             }
@@ -256,9 +268,9 @@ impl Store {
             for name in ["lease.lock", "state.lock"] {
                 // flock(2) asks no more than that a file can be opened: who may only read must not be able to lock. Earlier
                 // versions opened them to the group.
-                let path = self.path(name);
-                if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o077 != 0) {
-                    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
+                let lock = self.path(name);
+                if lock.stat().is_ok_and(|stat| stat.st_mode & 0o077 != 0) {
+                    let _ = fsio::close_to_others(&lock);
                 }
             }
         }
@@ -267,15 +279,14 @@ impl Store {
 
     /// The mode of directories in the store: its group's to read where the store's own directory is.
     pub fn directory_mode(&self) -> Result<u32, Failure> {
-        let meta = fs::symlink_metadata(&self.dir).map_err(|e| Failure::io("examine", &self.dir, e))?;
-        Ok(if meta.mode() & 0o050 == 0 { 0o700 } else { 0o2750 })
+        Ok(if fsio::stat(&self.dir)?.st_mode & 0o050 == 0 { 0o700 } else { 0o2750 })
     }
 
     /// Where a capture is being written, made sure to be the directory that was made for it.
-    pub fn own_staging(&self, id: &str) -> Result<PathBuf, Failure> {
-        let path = self.staging(id);
-        fsio::require_dir(&path, self.owner)?;
-        Ok(path)
+    pub fn own_staging(&self, id: &str) -> Result<Spot, Failure> {
+        let staging = self.staging(id);
+        fsio::require_dir(&staging, self.owner)?;
+        Ok(staging)
     }
 
     fn initialise(&self, config: &Config) -> Result<(), Failure> {
@@ -301,31 +312,30 @@ impl Store {
     fn apply_mode(&self, config: &Config) -> Result<(), Failure> {
         if let Some(group) = &config.group {
             let gid = group_id(group)?;
-            std::os::unix::fs::chown(&self.dir, None, Some(gid)).map_err(|e| {
-                Failure::io(&format!("give to group {group}"), &self.dir, e)
+            fsio::set_dir_group(&self.dir, gid).map_err(|e| {
+                Failure::io(&format!("give to group {group}"), self.dir.path(), e)
                     .hint("the store's owner must be a member of the group, or run the first command as root")
             })?;
         }
         // The set-group-id bit makes what is created beneath belong to the group too.
-        fs::set_permissions(&self.dir, fs::Permissions::from_mode(wanted_mode(config)))
-            .map_err(|e| Failure::io("set the mode of", &self.dir, e))
+        fsio::set_dir_mode(&self.dir, wanted_mode(config))
     }
 }
 
 /// A name in a directory that keeps it from becoming a store, quoted.
-pub fn foreign_entry(dir: &Path) -> Result<Option<String>, Failure> {
-    let entries = fs::read_dir(dir).map_err(|e| Failure::io("read", dir, e))?;
-    let foreign = entries.flatten().map(|entry| entry.file_name()).find(|name| {
+pub fn foreign_entry(dir: &Spot) -> Result<Option<String>, Failure> {
+    let foreign = fsio::list(dir)?.flatten().map(|entry| entry.name).find(|name| {
         let known = SUBDIRS.iter().chain(&HARMLESS).any(|known| name == *known);
         !known && !name.to_str().is_some_and(|name| name.starts_with(".tmp-"))
     });
     Ok(foreign.map(|name| crate::error::quoted(&name.to_string_lossy())))
 }
 
-/// Free bytes for us, and the size, of the filesystem that holds a path.
-pub fn space_at(path: &Path) -> Result<(u64, u64), Failure> {
-    let stats = fs2::statvfs(path).map_err(|e| Failure::io("examine the filesystem of", path, e))?;
-    Ok((stats.available_space(), stats.total_space()))
+/// Free bytes for us, and the size, of the filesystem of a directory that is held open.
+pub fn space_of(dir: &Spot) -> Result<(u64, u64), Failure> {
+    let stats = dir.held().and_then(|dir| Ok(rustix::fs::fstatvfs(dir)?));
+    let stats = stats.map_err(|e| Failure::io("examine the filesystem of", dir.path(), e))?;
+    Ok((stats.f_bavail.saturating_mul(stats.f_frsize), stats.f_blocks.saturating_mul(stats.f_frsize)))
 }
 
 fn wanted_mode(config: &Config) -> u32 {
@@ -349,18 +359,19 @@ fn create_root(dir: &Path) -> Result<(), Failure> {
         ))
         .hint("create the parent directory, or name another path in dir, DIAGCTL_DIR or --dir"));
     }
-    fsio::create_dir(dir, 0o700)
+    fsio::create_dir(&Spot::outside(dir), 0o700)
 }
 
 // As systemd-coredump does: what root writes into another user's store must be readable by that user.
 // Returns whether this process now has the owner's rights; who is let in by the group may read without them.
-fn become_owner(dir: &Path, owner: u32, access: Access) -> Result<bool, Failure> {
+fn become_owner(dir: &Spot, stat: &Stat, access: Access) -> Result<bool, Failure> {
+    let owner = stat.st_uid;
     let me = rustix::process::geteuid();
     if me.as_raw() == owner {
         return Ok(true);
     }
     if !me.is_root() {
-        if access == Access::Read && fs::read_dir(dir).is_ok() {
+        if access == Access::Read && fsio::list(dir).is_ok() {
             return Ok(false);
         }
         return Err(Failure::failed(format!(
@@ -370,14 +381,13 @@ fn become_owner(dir: &Path, owner: u32, access: Access) -> Result<bool, Failure>
         ))
         .hint("run diagctl as that user or as root; workers of different users need a store each"));
     }
-    let gid = fs::metadata(dir).map_err(|e| Failure::io("examine", dir, e))?.gid();
-    let (uid, gid) = (rustix::process::Uid::from_raw(owner), rustix::process::Gid::from_raw(gid));
+    let (uid, gid) = (rustix::process::Uid::from_raw(owner), rustix::process::Gid::from_raw(stat.st_gid));
     // The calls are per thread. Commands that also need the caller's rights open the store in a thread of its own; in all
     // others there is but one.
     rustix::thread::set_thread_groups(&[gid])
         .and_then(|()| rustix::thread::set_thread_res_gid(gid, gid, gid))
         .and_then(|()| rustix::thread::set_thread_res_uid(uid, uid, uid))
-        .map_err(|e| Failure::io(&format!("become uid {owner}, the owner of"), dir, e.into()))?;
+        .map_err(|e| Failure::io(&format!("become uid {owner}, the owner of"), dir.path(), e.into()))?;
     Ok(true)
 }
 

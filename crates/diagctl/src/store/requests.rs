@@ -1,7 +1,5 @@
 //! On-demand requests: one file each in `requests/`, until the capture that serves it is published.
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
 
 use crate::decide::Process;
@@ -60,17 +58,16 @@ pub fn write(store: &Store, request: &Request) -> Result<(), Failure> {
 /// The requests that wait, oldest first. A file that is no request is left alone.
 pub fn list(store: &Store) -> Result<Vec<Request>, Failure> {
     let dir = store.path("requests");
-    let entries = match fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Failure::io("read", &dir, e)),
+    let entries = match fsio::list(&dir) {
+        Err(e) if e.is_not_found() => return Ok(Vec::new()),
+        other => other?,
     };
     let mut requests: Vec<Request> = entries
         .flatten()
         .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
+            let name = entry.name.into_string().ok()?;
             let id = name.strip_suffix(".json").filter(|id| !id.starts_with('.'))?;
-            parse(id, &fsio::read_bounded(&entry.path(), 64 << 10).ok()?)
+            parse(id, &fsio::read_bounded(&dir.join(&name), 64 << 10).ok()?)
         })
         .collect();
     requests.sort_by(|a, b| a.id.cmp(&b.id));
@@ -84,11 +81,7 @@ pub fn parse(id: &str, data: &[u8]) -> Option<Request> {
 
 /// Takes a request out.
 pub fn remove(store: &Store, id: &str) -> Result<(), Failure> {
-    let path = store.path("requests").join(format!("{id}.json"));
-    match fs::remove_file(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failure::io("delete", &path, e)),
-        _ => Ok(()),
-    }
+    fsio::remove_file(&store.path("requests").join(format!("{id}.json")))
 }
 
 /// After a capture came to nothing: the request that it served is tried again, or given up after [`MAX_ATTEMPTS`].

@@ -1,13 +1,12 @@
 //! The small files that the engine works on, loaded and saved: state, samples, waiting requests.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::clock::{Anchor, Reading};
 use crate::error::Failure;
-use crate::fsio;
+use crate::fsio::{self, Spot};
 use crate::sample::{FORGET_AFTER_MS, Sample, Samples};
 use crate::state::{self, Found, State};
 use crate::store::requests::Request;
@@ -33,8 +32,8 @@ pub fn load_state(store: &Store) -> Result<(State, bool), Failure> {
 
 /// What is known of all polling processes.
 pub fn load_samples(store: &Store) -> Samples {
-    let pids = std::fs::read_dir(store.path("samples")).into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
+    let pids = fsio::children(&store.path("samples")).filter_map(|entry| {
+        let name = entry.name.into_string().ok()?;
         name.strip_suffix(".json")?.parse().ok()
     });
     Samples { processes: pids.filter_map(|pid| Some((pid, load_sample(store, pid)?))).collect(), ..Samples::default() }
@@ -51,7 +50,7 @@ fn load_sample(store: &Store, pid: u32) -> Option<Sample> {
     Sample::parse(&data)
 }
 
-fn sample_path(store: &Store, pid: u32) -> PathBuf {
+fn sample_path(store: &Store, pid: u32) -> Spot {
     store.path("samples").join(format!("{pid}.json"))
 }
 
@@ -66,7 +65,7 @@ pub fn forget_old_samples(store: &Store, now_ms: u64) {
     for (pid, sample) in load_samples(store).processes {
         if now_ms.saturating_sub(sample.last_seen) >= FORGET_AFTER_MS {
             // It is in nobody's way if it stays.
-            let _ = std::fs::remove_file(sample_path(store, pid));
+            let _ = fsio::remove_file(&sample_path(store, pid));
         }
     }
 }

@@ -1,13 +1,11 @@
 //! Applying retention, and clearing away what dead dumpers left. What is decided is decided in `retention`.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 
 use crate::clock::{Anchor, Now};
 use crate::config::Config;
 use crate::error::Failure;
-use crate::fsio;
+use crate::fsio::{self, Entry};
 use crate::state::{self, Found, State};
 use crate::store::retention::{self, Policy, Pressure, Usage, Verdict};
 use crate::store::{Store, events, grant, index, meta, requests};
@@ -85,15 +83,15 @@ pub fn collect(config: &Config, store: &Store, now: &Now, newest: Option<&str>) 
 
 /// Deletes the temporaries of writers that were killed before they could rename them.
 pub fn remove_stale_temporaries(store: &Store, now: &Now) {
-    for dir in [store.dir().to_path_buf(), store.path("requests")] {
-        let Ok(entries) = fs::read_dir(dir) else { continue };
-        for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(".tmp-")) {
-            let written_ms = entry.metadata().map(|meta| std::os::unix::fs::MetadataExt::mtime(&meta) * 1000);
+    for dir in [store.dir().clone(), store.path("requests")] {
+        for entry in fsio::children(&dir).filter(|entry| entry.name.to_string_lossy().starts_with(".tmp-")) {
+            let temporary = dir.join(entry.name);
+            let written_ms = temporary.stat().map(|stat| stat.st_mtime * 1000);
             // One from the future was written before the clock was set back.
             let age_ms = written_ms.map(|written_ms| now.clock.wall_ms.abs_diff(written_ms));
             if age_ms.is_ok_and(|age_ms| age_ms > STALE_TEMPORARY_MS) {
                 // It is in nobody's way if it stays.
-                let _ = fs::remove_file(entry.path());
+                let _ = fsio::remove_file(&temporary);
             }
         }
     }
@@ -115,14 +113,14 @@ pub fn make_room(store: &Store, config: &Config, bytes: u64) -> Result<u64, Fail
 /// Clears away the staging directories of dumpers that died. Only for the holder of the lease: then every one of them is dead.
 pub fn clear_staging(store: &Store) -> Result<(), Failure> {
     let staging = store.path("staging");
-    let entries = fs::read_dir(&staging).map_err(|e| Failure::io("read", &staging, e))?;
-    for entry in entries.flatten() {
-        let id = entry.file_name().to_string_lossy().into_owned();
+    for entry in fsio::list(&staging)?.flatten() {
+        let id = entry.name.to_string_lossy().into_owned();
         if !index::is_id(&id) {
             continue;
         }
-        let request = grant::read(&entry.path()).ok().and_then(|grant| grant.meta.request);
-        store.discard(&entry.path())?;
+        let staged = staging.join(&id);
+        let request = grant::read(&staged).ok().and_then(|grant| grant.meta.request);
+        store.discard(&staged)?;
         let why = "its dumper ended without publishing it";
         events::record(store, &events::Event::about("cleaned", &id, why));
         if let Some(request) = request {
@@ -136,50 +134,51 @@ pub fn clear_staging(store: &Store) -> Result<(), Failure> {
 /// kept than its size, which is measured where the index does not have it.
 pub fn used(store: &Store) -> u64 {
     let sizes = index::sizes(store);
-    let of = |entry: fs::DirEntry| {
-        let known = entry.file_name().to_str().and_then(|id| sizes.get(id).copied());
-        known.unwrap_or_else(|| fsio::occupied_tree(&entry.path()))
+    let reports = store.path("reports");
+    let of = |entry: Entry| {
+        let known = entry.name.to_str().and_then(|id| sizes.get(id).copied());
+        known.unwrap_or_else(|| fsio::occupied_tree(&reports.join(entry.name)))
     };
-    children(&store.path("reports")).map(of).sum::<u64>() + bookkeeping(store)
+    fsio::children(&reports).map(of).sum::<u64>() + bookkeeping(store)
 }
 
 // Everything but the captures, whose sizes the index has. Captures that cannot be read, and whatever else somebody put into
 // `reports/`, take room all the same.
 fn outside(store: &Store, index: &index::Index) -> u64 {
     let known: BTreeSet<&str> = index.entries.iter().map(|entry| entry.id.as_str()).collect();
-    let strange = children(&store.path("reports"))
-        .filter(|entry| !entry.file_name().to_str().is_some_and(|name| known.contains(name)));
-    strange.map(|entry| fsio::occupied_tree(&entry.path())).sum::<u64>() + bookkeeping(store)
+    let reports = store.path("reports");
+    let strange =
+        fsio::children(&reports).filter(|entry| !entry.name.to_str().is_some_and(|name| known.contains(name)));
+    strange.map(|entry| fsio::occupied_tree(&reports.join(entry.name))).sum::<u64>() + bookkeeping(store)
 }
 
 fn bookkeeping(store: &Store) -> u64 {
-    let others = children(store.dir()).filter(|entry| entry.file_name() != "reports");
-    others.map(|entry| fsio::occupied_tree(&entry.path())).sum()
-}
-
-fn children(dir: &Path) -> impl Iterator<Item = fs::DirEntry> + use<> {
-    fs::read_dir(dir).into_iter().flatten().flatten()
+    let others = fsio::children(store.dir()).filter(|entry| entry.name != "reports");
+    others.map(|entry| fsio::occupied_tree(&store.dir().join(entry.name))).sum()
 }
 
 /// The quarantine is for looking at, not for keeping: it may take a tenth of the cap, the oldest goes first.
 pub fn shrink_quarantine(config: &Config, store: &Store) -> Result<(), Failure> {
     let dir = store.path("quarantine");
-    let entries = fs::read_dir(&dir).map_err(|e| Failure::io("read", &dir, e))?;
-    let mut found: Vec<_> = entries
+    let mut found: Vec<_> = fsio::list(&dir)?
         .flatten()
-        .filter_map(|entry| {
-            Some((entry.metadata().ok()?.modified().ok()?, entry.path(), fsio::occupied_tree(&entry.path())))
+        .filter_map(|Entry { name, .. }| {
+            let spot = dir.join(&name);
+            let stat = spot.stat().ok()?;
+            Some(((stat.st_mtime, stat.st_mtime_nsec), name, fsio::occupied_tree(&spot)))
         })
         .collect();
     found.sort();
     let mut total: u64 = found.iter().map(|(_, _, bytes)| bytes).sum();
-    for (_, path, bytes) in found {
+    for (_, name, bytes) in found {
         if total <= config.retention.max_use / 10 {
             break;
         }
-        store.discard(&path)?;
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        events::record(store, &events::Event::about("deleted", &name, "the quarantine was over a tenth of max_use"));
+        store.discard(&dir.join(&name))?;
+        events::record(
+            store,
+            &events::Event::about("deleted", &name.to_string_lossy(), "the quarantine was over a tenth of max_use"),
+        );
         total -= bytes;
     }
     Ok(())

@@ -1,15 +1,14 @@
 //! Writing one report into a staged capture: compressed while it is produced, counted against the store's cap, hashed.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 use crate::config::{Compression, Config};
 use crate::error::Failure;
-use crate::fsio;
+use crate::fsio::{self, Spot};
 use crate::report;
 use crate::store::{Store, grant, meta, sweep};
 
@@ -50,7 +49,7 @@ impl<'a> Room<'a> {
     }
 
     fn reserved(&self) -> u64 {
-        BOOKKEEPING + fs::metadata(self.store.path("index.jsonl")).map_or(0, |meta| fsio::occupied(meta.len()))
+        BOOKKEEPING + fsio::occupied_tree(&self.store.path("index.jsonl"))
     }
 
     // Takes bytes out of the room, first making some where there is not enough.
@@ -79,7 +78,7 @@ impl<'a> Room<'a> {
 /// What was begun and failed leaves no file, only a note with the reason.
 pub fn store_report(
     room: &mut Room<'_>,
-    staging: &Path,
+    staging: &Spot,
     name: &str,
     data: &mut dyn Read,
 ) -> Result<meta::Report, Failure> {
@@ -90,7 +89,7 @@ pub fn store_report(
 /// The same for content whose form is known from elsewhere.
 pub fn store_as(
     room: &mut Room<'_>,
-    staging: &Path,
+    staging: &Spot,
     name: &str,
     form: &Form,
     data: &mut dyn Read,
@@ -102,7 +101,7 @@ pub fn store_as(
             // The file in staging says nothing to anyone; which report there was no room for does.
             failure.message = format!("cannot write report {name}: {full}");
         }
-        let _ = fs::remove_file(&partial);
+        let _ = fsio::remove_file(&partial);
         // Without the note, `finalize` says that the report was not delivered.
         let _ = grant::write_sidecar(staging, &meta::Report::failed(name, &failure.message));
     }
@@ -111,8 +110,8 @@ pub fn store_as(
 
 fn write_report(
     room: &mut Room<'_>,
-    staging: &Path,
-    partial: &Path,
+    staging: &Spot,
+    partial: &Spot,
     name: &str,
     form: &Form,
     data: &mut dyn Read,
@@ -124,12 +123,12 @@ fn write_report(
     };
     let file = fsio::create_new(partial)?;
     fsio::widen_like_parent(&file, partial)?;
-    let sink = Sink { file, path: partial.to_path_buf(), hash: Sha256::new(), written: 0, room };
+    let sink = Sink { file, spot: partial.clone(), hash: Sha256::new(), written: 0, room };
     let mut encoder = match compression {
         Compression::Gzip => Encoder::Gzip(GzEncoder::new(sink, flate2::Compression::new(GZIP_LEVEL))),
         Compression::Zstd => Encoder::Zstd(
             zstd::stream::write::Encoder::new(sink, ZSTD_LEVEL)
-                .map_err(|e| Failure::io("compress into", partial, e))?,
+                .map_err(|e| Failure::io("compress into", partial.path(), e))?,
         ),
     };
     let mut raw_bytes = 0u64;
@@ -198,8 +197,8 @@ impl Form {
 }
 
 /// The SHA-256 of a file, hexadecimal, and its length.
-pub fn hash_file(path: &Path) -> Result<(String, u64), Failure> {
-    let mut file = fsio::open_read(path)?;
+pub fn hash_file(spot: &Spot) -> Result<(String, u64), Failure> {
+    let mut file = fsio::open_read(spot)?;
     let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK];
     let mut length = 0;
@@ -211,7 +210,7 @@ pub fn hash_file(path: &Path) -> Result<(String, u64), Failure> {
                 length += n as u64;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Failure::io("read", path, e)),
+            Err(e) => return Err(Failure::io("read", spot.path(), e)),
         }
     }
 }
@@ -245,7 +244,7 @@ impl<W: Write> Encoder<W> {
 
 struct Sink<'r, 'a> {
     file: File,
-    path: PathBuf,
+    spot: Spot,
     hash: Sha256,
     written: u64,
     room: &'r mut Room<'a>,
@@ -256,7 +255,7 @@ impl Write for Sink<'_, '_> {
         let grown = fsio::occupied(self.written + data.len() as u64) - fsio::occupied(self.written);
         self.room.take(grown).map_err(io::Error::other)?;
         let n = match self.file.write(data) {
-            Err(e) if Failure::io("", &self.path, copy(&e)).is_no_space() => {
+            Err(e) if Failure::io("", self.spot.path(), copy(&e)).is_no_space() => {
                 // Garbage is collected once; what is full then is full.
                 sweep::make_room(self.room.store, self.room.config, ROOM_STEP).map_err(io::Error::other)?;
                 self.file.write(data)?
@@ -278,9 +277,9 @@ fn copy(error: &io::Error) -> io::Error {
 }
 
 // A refusal by the room travels through the encoder inside an io::Error.
-fn unwrap(error: io::Error, path: &Path) -> Failure {
+fn unwrap(error: io::Error, spot: &Spot) -> Failure {
     match error.downcast::<Failure>() {
         Ok(failure) => failure,
-        Err(error) => Failure::io("write", path, error),
+        Err(error) => Failure::io("write", spot.path(), error),
     }
 }

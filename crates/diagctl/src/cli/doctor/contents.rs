@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rustix::fs::FileType;
+
 use super::check::Check;
 use crate::cli::Context;
 use crate::cli::status::lease::Report as Lease;
@@ -9,7 +11,7 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
-use crate::fsio;
+use crate::fsio::{self, Spot};
 use crate::proc::Proc;
 use crate::sample::Samples;
 use crate::state::{self, Found, State};
@@ -63,7 +65,8 @@ pub fn examine(cx: &Context) -> Contents {
 fn closed(dir: &Path, failure: Failure) -> Check {
     let id = "store.format";
     if failure.exit == Exit::Failed && std::fs::symlink_metadata(dir.join("FORMAT")).is_err() {
-        return match store::foreign_entry(dir) {
+        return match Spot::hold(dir).map_err(|e| Failure::io("open", dir, e)).and_then(|dir| store::foreign_entry(&dir))
+        {
             Ok(Some(name)) => {
                 Check::fail(id, format!("{} is neither empty nor a diagctl store: it has {name}", dir.display()), {
                     "name a directory of its own in dir or DIAGCTL_DIR"
@@ -147,12 +150,8 @@ fn captures(index: &index::Index) -> Check {
 
 fn quarantine(store: &Store, config: &Config) -> Check {
     let id = "store.quarantine";
-    let names: Vec<String> = std::fs::read_dir(store.path("quarantine"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let names: Vec<String> =
+        fsio::children(&store.path("quarantine")).map(|entry| entry.name.to_string_lossy().into_owned()).collect();
     let bytes = fsio::occupied_tree(&store.path("quarantine"));
     let check = match names.len() {
         0 => Check::ok(id, "quarantine/ is empty"),
@@ -178,9 +177,9 @@ fn small_files(store: &Store) -> Check {
         ["FORMAT", "lease.lock", "lease.json", "state.lock", "state.json", "index.jsonl", "events.jsonl"]
             .into_iter()
             .filter_map(|name| {
-                let meta = std::fs::symlink_metadata(store.path(name)).ok()?;
-                let owner = std::os::unix::fs::MetadataExt::uid(&meta);
-                let why = if !meta.is_file() {
+                let stat = store.path(name).stat().ok()?;
+                let owner = stat.st_uid;
+                let why = if !FileType::from_raw_mode(stat.st_mode).is_file() {
                     "is no regular file".to_owned()
                 } else if owner != store.owner() {
                     format!("is owned by uid {owner}, the store by uid {}", store.owner())

@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, StatVfsMountFlags};
 
 use super::check::Check;
 use crate::config::Config;
-use crate::fsio;
+use crate::fsio::{self, Spot};
 use crate::store;
 use crate::units::size;
 
@@ -315,7 +315,7 @@ enum Exclusion {
 // Two descriptions of our own, the first with a shared lock: it is never the lease that is taken, and whoever polls in this
 // instant tries again (see `Lease::try_take`). Before there is a lease file the directory itself is locked.
 fn exclusion(dir: &Path) -> Exclusion {
-    let lease = dir.join("lease.lock");
+    let lease = Spot::outside(&dir.join("lease.lock"));
     let open = || match fsio::open_read(&lease) {
         Err(e) if e.is_not_found() => File::open(dir).map_err(|e| e.to_string()),
         other => other.map_err(|e| e.message),

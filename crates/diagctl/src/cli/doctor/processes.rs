@@ -9,6 +9,7 @@ use super::machine::Subject;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::error::printable;
+use crate::fsio::Spot;
 use crate::proc::{Proc, read};
 use crate::sample::Samples;
 use crate::store::{meta, writer};
@@ -258,7 +259,8 @@ fn is_executable(path: &Path) -> bool {
 fn is_same(one: &Path, other: &Path) -> bool {
     let (Ok(a), Ok(b)) = (fs::metadata(one), fs::metadata(other)) else { return false };
     (a.dev(), a.ino()) == (b.dev(), b.ino()) || {
-        let hash = |path: &Path| fs::canonicalize(path).ok().and_then(|path| writer::hash_file(&path).ok());
+        let hash =
+            |path: &Path| fs::canonicalize(path).ok().and_then(|path| writer::hash_file(&Spot::outside(&path)).ok());
         a.len() == b.len() && hash(one).is_some_and(|one| Some(one) == hash(other))
     }
 }

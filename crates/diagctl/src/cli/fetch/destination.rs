@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use crate::error::Failure;
 use crate::exit_code::Exit;
-use crate::fsio;
+use crate::fsio::{self, Spot};
 
 /// What happens to a file that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Destination {
                 Some(file) => (file, Name::Unnamed),
                 None => {
                     let temporary = temporary_for(path)?;
-                    let file = fsio::create_new(&temporary).map_err(|e| match e.source {
+                    let file = fsio::create_new(&Spot::outside(&temporary)).map_err(|e| match e.source {
                         // The name that was chosen here means nothing to the reader.
                         Some(source) => failed(source),
                         None => e,
@@ -89,7 +89,7 @@ impl Destination {
             Existing::Replace => {
                 fs::rename(&temporary, &self.path).map_err(|e| Failure::io("replace", &self.path, e))?
             }
-            Existing::Refuse => match fsio::rename_noreplace(&temporary, &self.path) {
+            Existing::Refuse => match fsio::rename_noreplace(&Spot::outside(&temporary), &Spot::outside(&self.path)) {
                 // Some filesystems cannot do that; the place was free a moment ago.
                 Err(e) if is_unsupported(&e) && fs::symlink_metadata(&self.path).is_err() => {
                     fs::rename(&temporary, &self.path).map_err(|e| Failure::io("write", &self.path, e))?;
@@ -151,7 +151,7 @@ pub fn create_dir(path: &Path, use_existing: bool) -> Result<(), Failure> {
     match fs::symlink_metadata(path) {
         // Somebody's own directory keeps its mode.
         Ok(meta) if meta.is_dir() => Ok(()),
-        _ => fsio::create_dir(path, 0o700),
+        _ => fsio::create_dir(&Spot::outside(path), 0o700),
     }
 }
 

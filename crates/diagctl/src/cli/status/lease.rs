@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use serde::Serialize;
 
 use crate::clock::Now;
 use crate::error::Failure;
+use crate::fsio::Spot;
 use crate::lease::{self, Record};
 use crate::proc::Proc;
 use crate::units::duration;
@@ -40,7 +40,7 @@ pub struct Holder {
 
 impl Report {
     /// Looks at the lock and at what is on record.
-    pub fn read(proc: &Proc, dir: &Path, now: &Now) -> Result<Self, Failure> {
+    pub fn read(proc: &Proc, dir: &Spot, now: &Now) -> Result<Self, Failure> {
         let taken = lease::is_taken(dir)?;
         let record = lease::read_record(dir)?;
         let alive =
@@ -74,7 +74,7 @@ impl Report {
     }
 
     /// Looks for the processes that hold the lock.
-    pub fn find_holders(&mut self, proc: &Proc, dir: &Path) {
+    pub fn find_holders(&mut self, proc: &Proc, dir: &Spot) {
         if self.taken {
             self.holders = holders(proc, &dir.join("lease.lock"));
         }
@@ -83,14 +83,15 @@ impl Report {
 
 // Descriptors are first told by name, which cannot block, then by inode; and the kernel says in `fdinfo` which of them have the
 // lock, for a worker may have the file open without it. Processes of others, and those that are not dumpable, show neither.
-fn holders(proc: &Proc, lock: &Path) -> Vec<Holder> {
-    let Ok(wanted) = fs::metadata(lock) else { return Vec::new() };
+fn holders(proc: &Proc, lock: &Spot) -> Vec<Holder> {
+    let Ok(wanted) = lock.stat() else { return Vec::new() };
     let holds = |pid: u32| {
         let dir = proc.pid(pid);
         let Ok(entries) = fs::read_dir(dir.join("fd")) else { return false };
         entries.flatten().any(|entry| {
             let named = fs::read_link(entry.path()).is_ok_and(|target| target.file_name() == lock.file_name());
-            let same = || fs::metadata(entry.path()).is_ok_and(|m| (m.dev(), m.ino()) == (wanted.dev(), wanted.ino()));
+            let same =
+                || fs::metadata(entry.path()).is_ok_and(|m| (m.dev(), m.ino()) == (wanted.st_dev, wanted.st_ino));
             let info = || fs::read_to_string(dir.join("fdinfo").join(entry.file_name())).unwrap_or_default();
             named && same() && info().lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
         })
@@ -159,8 +160,9 @@ mod tests {
     fn the_process_that_holds_the_lock_is_found_and_one_that_has_it_open_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let owner = rustix::process::geteuid().as_raw();
-        let (lease, _file) = Lease::open(dir.path(), owner).unwrap();
-        let lock = dir.path().join("lease.lock");
+        let dir = Spot::hold(dir.path()).unwrap();
+        let (lease, _file) = Lease::open(&dir, owner).unwrap();
+        let lock = dir.join("lease.lock");
         let me = |found: Vec<Holder>| found.iter().any(|holder| holder.pid == std::process::id());
         assert!(!me(holders(&Proc::default(), &lock)));
         lease.try_take().unwrap();

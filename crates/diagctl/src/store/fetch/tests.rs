@@ -74,10 +74,10 @@ fn store() -> (tempfile::TempDir, Store) {
 // A capture with one report; what `change` does to the record comes after the checksum was taken.
 fn stored(store: &Store, encoding: &str, data: &[u8], raw_bytes: u64, change: impl Fn(&mut meta::Report)) -> Stored {
     let dir = store.report_dir(A);
-    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::create_dir_all(dir.path()).unwrap();
     // A file of its own each time: those opened earlier stay as they were.
-    let _ = std::fs::remove_file(dir.join("r.json.gz"));
-    std::fs::write(dir.join("r.json.gz"), data).unwrap();
+    let _ = std::fs::remove_file(dir.join("r.json.gz").path());
+    std::fs::write(dir.join("r.json.gz").path(), data).unwrap();
     let sha256 = Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
     let mut report = meta::Report {
         name: "r".into(),
@@ -161,7 +161,7 @@ fn a_report_that_failed_or_is_a_symlink_is_not_opened() {
     let failure = Stored::open(&store, &meta(None), "r").unwrap_err();
     assert_eq!((failure.exit, failure.message.contains("no jemalloc here")), (Exit::NoMatch, true));
     assert_eq!(Stored::open(&store, &meta(None), "other").unwrap_err().exit, Exit::NoMatch);
-    std::fs::create_dir_all(store.report_dir(A)).unwrap();
-    std::os::unix::fs::symlink("/etc/hostname", store.report_dir(A).join("r.txt")).unwrap();
+    std::fs::create_dir_all(store.report_dir(A).path()).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", store.report_dir(A).join("r.txt").path()).unwrap();
     assert!(Stored::open(&store, &meta(Some("r.txt")), "r").is_err());
 }

@@ -1,0 +1,172 @@
+# frozen_string_literal: true
+
+require_relative "support/scenes"
+
+# Somebody swaps a directory for a symbolic link to a victim, and back, while commands run: between a look and a use there is no
+# moment at which that leads anywhere, because nothing in a store is named by its whole path. Victims are directories of the
+# test's own.
+class SwapTest < Torture::Case
+  include Torture::Scenes
+
+  # What a victim would look like that somebody wants diagctl to read, or to delete.
+  PLANTED = "20200101T000000000Z-deadbeef"
+  MARK = "swapped-in"
+  # Of the test's own making: it opens the lease file by its path, as a plugin does.
+  MAY_APPEAR = %w[store store/lease.lock].freeze
+  LONG_AGO = Time.at(1_000_000_000)
+  ROUNDS = Torture::FULL ? 200 : 10
+
+  # A process of its own that never stops swapping two names.
+  SWAPPER = <<~RUBY
+    types = [Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP, Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP, Fiddle::TYPE_INT]
+    rename = Fiddle::Function.new(Fiddle::Handle::DEFAULT["renameat2"], types, Fiddle::TYPE_INT)
+    at_fdcwd, exchange = -100, 2
+    Process.ppid == Integer(ARGV[2]) or exit!
+    loop do
+      rename.call(at_fdcwd, ARGV[0], at_fdcwd, ARGV[1], exchange).zero? or abort "renameat2 failed"
+      exit! if Process.ppid != Integer(ARGV[2])
+      sleep(rand / 2000)
+    end
+  RUBY
+
+  %w[reports staging quarantine trash requests samples].each do |part|
+    define_method(:"test_#{part}_swapped_for_a_link_leads_nowhere") do
+      store_capture
+      diagctl!("pin", store_capture)
+      victim = plant(File.join(@root, "victim"), PLANTED => %w[meta.json gc_stat.json.gz .grant.json data], "#{PLANTED}.json" => nil, "4711.json" => nil)
+      said = swapping(File.join(@store, part), victim) { use }
+      refute_includes said, MARK
+      assert_untouched(victim)
+      assert_works
+    end
+  end
+
+  # What is no store is not made part of one.
+  def test_a_directory_above_the_store_swapped_for_a_link_leads_nowhere
+    above = File.join(@root, "above")
+    Dir.mkdir(above)
+    @store = File.join(above, "store")
+    store_capture
+    things = %w[staging requests samples quarantine trash].to_h { |part| ["store/#{part}/x", nil] }
+    victim = plant(File.join(@root, "victim"), "store/reports/#{PLANTED}" => %w[meta.json gc_stat.json.gz], "store/a_file_of_mine" => nil, **things)
+    # That a name which leads there is opened, and found to be no store, cannot be told from a mistake of the operator's.
+    @planted -= %w[store]
+    said = swapping(above, victim) { use }
+    refute_includes said, MARK
+    assert_untouched(victim)
+    assert_works
+  end
+
+  # Why that is so: of every system call that takes a path, one has that of the store in it.
+  def test_nothing_in_a_store_is_named_by_its_whole_path
+    %w[request put finalize gc rm pin].map { |name| scene(name) }.each do |scene|
+      log = File.join(@root, "#{scene.name}.log")
+      copy_of(scene.store) do |store|
+        result = traced(scene, store, "-y", "-e", "trace=%file", "-o", log)
+        assert_includes [0, 5], result.status, result
+        named = File.readlines(log).grep(/"#{Regexp.escape(store)}/).grep_v(/execve\(/)
+        assert_equal 1, named.size, named.join
+        assert_match(/openat\(AT_FDCWD[^"]*"#{Regexp.escape(store)}", O_RDONLY(\|O_LARGEFILE)?\|O_NOFOLLOW\|O_CLOEXEC\|O_PATH\)/, named.first)
+        beneath = File.readlines(log).grep(/openat2\(/)
+        assert beneath.all?(/RESOLVE_BENEATH/) && beneath.all?(/RESOLVE_NO_SYMLINKS/), beneath.join
+        refute_empty beneath
+      end
+    end
+  end
+
+  # Old kernels and old seccomp filters.
+  def test_without_openat2_every_command_works
+    all = scenes
+    %w[ENOSYS EPERM].each do |error|
+      all.each do |scene|
+        copy_of(scene.store) do |store|
+          result = traced(scene, store, "-o", "/dev/null", "-e", "inject=openat2:error=#{error}")
+          assert_includes [0, 5], result.status, "#{scene.name} with #{error}: #{result}"
+        end
+      end
+    end
+  end
+
+  # Whoever owns a file can be made to write into another of his by a second name for it.
+  def test_a_hard_link_in_the_place_of_a_file_changes_nothing_elsewhere
+    store_capture
+    files(@store).select { |file| File.file?(File.join(@store, file)) }.each do |file|
+      copy_of(@store) do |store|
+        victim = "#{store}.victim"
+        File.write(victim, "precious\n")
+        File.delete(File.join(store, file))
+        File.link(victim, File.join(store, file))
+        [%w[list], %w[status], %w[request gc_stat --reason x], %w[pin latest], %w[gc], %w[run -- true], %w[rm latest]].each do |argv|
+          result = on(store, *argv, deadline: 20)
+          assert_includes [0, 1, 4, 5, 6], result.status, "#{file}: #{result}"
+        end
+        assert_equal ["precious\n", 0o644], [File.read(victim), File.stat(victim).mode & 0o777], file
+        File.delete(victim)
+      end
+    end
+  end
+
+  private
+
+  def plant(victim, things)
+    things.each do |name, files|
+      path = File.join(victim, name)
+      FileUtils.mkdir_p(files ? path : File.dirname(path))
+      (files&.map { |file| File.join(path, file) } || [path]).each { |file| File.write(file, meta(name)) }
+    end
+    @planted = names(victim)
+    # Whatever reads one of them changes its access time: the kernel does not skip it where that is before the modification (relatime).
+    @planted.each { |path| File.utime(LONG_AGO, LONG_AGO, File.join(victim, path)) }
+    victim
+  end
+
+  def names(victim) = Dir.glob("**/*", File::FNM_DOTMATCH, base: victim).reject { |path| path.end_with?("..") }.sort
+
+  # A record that would be believed.
+  def meta(name) = JSON.generate(schema: 1, id: File.basename(name), sequence: 1, store_ms: 1, rule: MARK, reports: [])
+
+  def assert_untouched(victim)
+    @planted.each do |path|
+      stat = File.lstat(File.join(victim, path))
+      assert_equal [LONG_AGO, LONG_AGO], [stat.atime, stat.mtime], "#{path} was read or changed"
+    end
+    assert_empty names(victim) - @planted - MAY_APPEAR
+  end
+
+  # Everything that the block's commands printed while the two names were swapped; afterwards each is what it was.
+  def swapping(path, victim)
+    link = "#{path}.link"
+    link = File.join(@root, "link") if path.start_with?("#{@store}/")
+    File.symlink(victim, link)
+    swapper = Process.spawn(RbConfig.ruby, "-rfiddle", "-e", SWAPPER, path, link, Process.pid.to_s)
+    E2E.wait_until("the swapper swaps") { File.symlink?(path) }
+    results = yield
+    assert_nil Process.wait(swapper, Process::WNOHANG), "the swapper swapped to the end"
+    results.each { |result| refute_match(/panicked/, result.err) }
+    results.map { |result| result.out + result.err }.join
+  ensure
+    Process.kill(:KILL, swapper)
+    Process.wait(swapper)
+    File.symlink?(path) and File.rename(path, "#{link}.away") and File.rename(link, path)
+  end
+
+  # All that reads, writes and deletes, many times. Most is refused, whenever a look falls into the wrong moment.
+  def use
+    results = []
+    ROUNDS.times do
+      results.concat([%w[list --json], %w[gc], %w[request gc_stat --reason x], ["rm", PLANTED], %w[status]].map { |argv| diagctl(*argv) })
+      dumper = holder
+      results << dumper.acquire
+      results << dumper.put("gc_stat", "{}") << dumper.finalize if dumper.granted?
+      dumper.close
+    rescue SystemCallError
+      nil # the lease file itself could not be opened
+    end
+    results
+  end
+
+  def assert_works
+    assert diagctl("list").ok?
+    store_capture
+  end
+end
