@@ -9,7 +9,7 @@ class PowerCutTest < Torture::Case
   include Torture::Scenes
 
   # The calls that change a filesystem or make it durable. Before any other there is nothing new to lose.
-  STEPS = %w[openat write fsync fdatasync rename renameat renameat2 unlink unlinkat mkdir mkdirat rmdir chmod fchmod ftruncate exit_group].freeze
+  STEPS = %w[openat openat2 write fsync fdatasync rename renameat renameat2 unlink unlinkat mkdir mkdirat rmdir chmod fchmod ftruncate exit_group].freeze
 
   # So that nothing becomes durable by itself during a test.
   MOUNT = ["-o", "loop,commit=300"].freeze

@@ -26,6 +26,20 @@ class SyscallsTest < Torture::Case
     end
   end
 
+  # Workers and people meet a store that is not there yet at the same moment. Here one of them has looked for FORMAT in vain, and
+  # comes to look at what else is there when another has made the store.
+  def test_a_store_that_another_command_makes_at_the_same_time_is_not_foreign
+    Dir.mkdir(@store, 0o700)
+    log = File.join(@root, "strace.log")
+    slow = Thread.new do
+      E2E::Command.run("strace", "-qq", "-o", log, "-e", "trace=/^openat,getdents64", "-e", "inject=getdents64:delay_enter=2000000:when=1",
+                       E2E::BIN, "request", "gc_stat", "--reason", "slow", env: env)
+    end
+    wait_until("the slow one has missed FORMAT") { File.exist?(log) && File.read(log).match?(/FORMAT.*ENOENT/) }
+    diagctl!("request", "gc_stat", "--reason", "fast")
+    assert_predicate slow.value, :ok?, slow.value
+  end
+
   private
 
   def injections(name, n)

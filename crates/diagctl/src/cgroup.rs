@@ -54,8 +54,11 @@ impl CgroupRoot {
                 continue;
             }
             let mount = if v2 { self.0.clone() } else { v1_mount.clone() };
-            let nested = mount.join(path.trim_start_matches('/'));
-            let dir = if nested.is_dir() && !path.contains("..") { nested } else { mount.clone() };
+            let beneath = path.trim_start_matches('/');
+            let nested = mount.join(beneath);
+            // Joined with nothing, the path would end in a slash.
+            let is_nested = !beneath.is_empty() && !path.contains("..") && nested.is_dir();
+            let dir = if is_nested { nested } else { mount.clone() };
             return Ok(MemoryCgroup { dir, mount, v2 });
         }
         Err(format!("process {pid} is in no memory cgroup that is mounted at {}", self.0.display()))
@@ -287,6 +290,7 @@ mod tests {
         let group = root.memory_of(&proc, 9).unwrap();
         assert_eq!((group.working_set(), group.available(|_| 0), group.events().unwrap()["max"]), (Ok(600), None, 4));
         let group = root.memory_of(&proc, 8).unwrap();
+        assert_eq!(group.dir.as_os_str(), dir.path().join("cg").as_os_str());
         assert!(group.working_set().unwrap_err().contains("it is the root"));
         assert!(group.events().unwrap_err().contains("it is the root"));
     }

@@ -89,7 +89,7 @@ impl Proc {
     /// A `Key: value kB` figure of `/proc/PID/status` or `smaps_rollup`, in bytes.
     pub fn figure(&self, pid: u32, file: &str, key: &str) -> Result<u64, String> {
         let path = self.pid(pid).join(file);
-        figures(&read(&path)?).get(key).copied().ok_or_else(|| format!("{} has no {key}", path.display()))
+        figure(&read(&path)?, key).ok_or_else(|| format!("{} has no {key}", path.display()))
     }
 
     /// `/proc/meminfo`, in bytes.
@@ -112,6 +112,13 @@ pub fn read(path: &Path) -> Result<String, String> {
         .and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes))
         .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
     Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+}
+
+/// One `Key: number kB` line of a file, in bytes. The others, some fifty of which a poll has nothing to ask, are not looked at.
+pub fn figure(text: &str, key: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    let kilobytes: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes.saturating_mul(1024))
 }
 
 /// The `Key: number kB` lines of a file, in bytes.

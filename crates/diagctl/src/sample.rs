@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::{CgroupRoot, MemoryCgroup};
 use crate::clock::LAST_MS;
 use crate::proc::Proc;
-use crate::proc::figures;
+use crate::proc::figure;
 use crate::state::MOST_BYTES;
 use crate::watch::reserve;
 
@@ -168,22 +168,17 @@ impl Memory {
     }
 }
 
-/// `MemTotal` and `MemAvailable`: two of some fifty lines, the others are not looked at.
+/// `MemTotal` and `MemAvailable`.
 pub fn host_memory(proc: &Proc) -> (Result<u64, String>, Result<u64, String>) {
     let text = proc.read("meminfo").unwrap_or_default();
-    let figure = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-            .map(|kilobytes| kilobytes.saturating_mul(1024))
-            .ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()))
-    };
-    (figure("MemTotal"), figure("MemAvailable"))
+    let of = |key| figure(&text, key).ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()));
+    (of("MemTotal"), of("MemAvailable"))
 }
 
 fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
     let text = crate::proc::read(&proc.pid(pid).join("smaps_rollup"))?;
-    let all = figures(&text);
-    Ok(all.get("Private_Clean").unwrap_or(&0).saturating_add(*all.get("Private_Dirty").unwrap_or(&0)))
+    let of = |key| figure(&text, key).unwrap_or(0);
+    Ok(of("Private_Clean").saturating_add(of("Private_Dirty")))
 }
 
 /// The last samples of polling processes.

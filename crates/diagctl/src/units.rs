@@ -130,23 +130,23 @@ pub fn parse_amount(text: &str) -> Result<Amount, String> {
     }
 }
 
-/// A size for people: `1.62 GiB`, `57.1 MiB`, `812 B`. Binary units.
-#[expect(clippy::cast_precision_loss, reason = "three significant digits are printed")]
+/// A size for people: `1.62 GiB`, `57.1 MiB`, `812 B`. Binary units. In whole numbers: a poll words a dozen of them, and of floating
+/// point the exact printing of that many digits is a tenth of what a poll executes.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
     }
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for next in UNITS {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
+    let power = (bytes.ilog2() / 10).min(5);
+    let (shift, unit) = (10 * power, UNITS[power as usize - 1]);
+    let rounded = |scale: u64| ((u128::from(bytes) * u128::from(scale) + (1 << (shift - 1))) >> shift) as u64;
+    if bytes >> shift < 10 {
+        let hundredths = rounded(100);
+        format!("{}.{:02} {unit}", hundredths / 100, hundredths % 100)
+    } else {
+        let tenths = rounded(10);
+        format!("{}.{} {unit}", tenths / 10, tenths % 10)
     }
-    if value < 10.0 { format!("{value:.2} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
 /// A duration for people, its two largest units: `4m 10s`, `2d 3h`, `12s`, `350ms`.
@@ -209,10 +209,26 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::cast_precision_loss, reason = "the first digits are compared")]
     fn people_see_three_digits_and_two_units() {
         assert_eq!(size(1_739_461_755), "1.62 GiB");
         assert_eq!(size(812), "812 B");
         assert_eq!(size(59_873_000), "57.1 MiB");
+        assert_eq!((size(1024), size(10 * 1024 - 1)), ("1.00 KiB".into(), "10.00 KiB".into()));
+        assert_eq!((size(10 << 30), size(u64::MAX)), ("10.0 GiB".into(), "16384.0 PiB".into()));
+        // As floating point has it, but for a half, which goes up here.
+        for bytes in (0..64).map(|bit| 0xb_f5c2_8f5c_28f5 >> bit).chain((0..40).map(|bit| 999 << bit)) {
+            let power = (0..6).rev().find(|power| bytes >> (10 * power) > 0).unwrap_or(0);
+            let value = bytes as f64 / 2f64.powi(10 * power);
+            let digits = if power == 0 {
+                0
+            } else if value < 10.0 {
+                2
+            } else {
+                1
+            };
+            assert_eq!(size(bytes).split(' ').next(), Some(format!("{value:.digits$}").as_str()), "{bytes}");
+        }
         assert_eq!(duration(250_000), "4m 10s");
         assert_eq!(duration(3_600_000), "1h");
         assert_eq!(duration(350), "350ms");

@@ -22,9 +22,9 @@ module E2E
       Open3.popen3(env, *argv.map(&:to_s), unsetenv_others: true, **options) do |input, out, err, waiter|
         readers = [out, err].map { |io| Thread.new { io.read } }
         feed(input, stdin)
-        unless waiter.join(deadline)
+        unless waiter.join(deadline * PATIENCE)
           Process.kill(:KILL, waiter.pid)
-          raise "no end within #{deadline} s: #{argv.join(' ')}"
+          raise "no end within #{deadline * PATIENCE} s: #{argv.join(' ')}"
         end
         status = waiter.value
         Result.new(argv, *readers.map { |reader| reader.value.force_encoding("UTF-8") }, status.exitstatus || -status.termsig)

@@ -60,7 +60,7 @@ module E2E
     end
 
     # The body of the answer, or nil when nobody answers.
-    def get(path, timeout: 30)
+    def get(path, timeout: 30 * PATIENCE)
       Net::HTTP.start("127.0.0.1", @port, open_timeout: timeout, read_timeout: timeout, max_retries: 0) do |http|
         answer = http.get(path)
         answer.body if answer.code == "200"

@@ -33,22 +33,22 @@ const LONGEST_GRANT: Duration = Duration::from_secs(60);
 pub struct Args {
     /// Descriptor of <dir>/lease.lock, opened anew for this poll and inherited
     #[arg(long, value_name = "N")]
-    lease_fd: i32,
+    pub(super) lease_fd: i32,
     /// The process that polls
     #[arg(long, value_name = "PID")]
-    pid: u32,
+    pub(super) pid: u32,
     /// What it does: puma, sidekiq, …
     #[arg(long, value_name = "ROLE", default_value = "process")]
-    role: String,
+    pub(super) role: String,
     /// Its name within the role
     #[arg(long, value_name = "WORKER", default_value = "")]
-    name: String,
+    pub(super) name: String,
     /// A number that the application hands in, for rules
     #[arg(long, value_name = "K=V")]
-    gauge: Vec<String>,
+    pub(super) gauge: Vec<String>,
     /// An event that the application names, for rules
     #[arg(long, value_name = "NAME")]
-    event: Vec<String>,
+    pub(super) event: Vec<String>,
 }
 
 #[derive(Serialize)]

@@ -12,6 +12,7 @@ mod output;
 mod pause;
 mod pin;
 mod place;
+mod plain_poll;
 mod put;
 mod request;
 mod rm;
@@ -44,24 +45,7 @@ struct Cli {
     command: Command,
 }
 
-/// The command line of a poll alone. Every process says it every few seconds: to set up the parsers of all the other
-/// commands would take longer than the poll.
-#[derive(Debug, Parser)]
-#[command(name = "diagctl", max_term_width = 100, disable_help_subcommand = true)]
-struct PollCli {
-    #[command(flatten)]
-    global: Global,
-
-    #[command(subcommand)]
-    command: PollCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum PollCommand {
-    Acquire(acquire::Args),
-}
-
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 struct Global {
     /// Configuration file [env: DIAGCTL_CONFIG] [default: /etc/diagctl/diagctl.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
@@ -126,14 +110,11 @@ pub fn main() -> Exit {
     }
 }
 
-// A poll that does not parse by itself is parsed with everything else, for the better error.
 fn parse() -> Result<Cli, clap::Error> {
-    if std::env::args_os().any(|arg| arg == "acquire")
-        && let Ok(PollCli { global, command: PollCommand::Acquire(args) }) = PollCli::try_parse()
-    {
-        return Ok(Cli { global, command: Command::Acquire(args) });
+    match plain_poll::parse(std::env::args_os().skip(1)) {
+        Some((global, args)) => Ok(Cli { global, command: Command::Acquire(args) }),
+        None => Cli::try_parse(),
     }
-    Cli::try_parse()
 }
 
 fn dispatch(cli: Cli) -> Result<Done, Failure> {

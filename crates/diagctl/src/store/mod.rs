@@ -225,7 +225,11 @@ impl Store {
             Err(e) if e.is_not_found() => {
                 return match access {
                     Access::Read => Err(missing(self.dir.path())),
-                    Access::Write | Access::Create => self.initialise(config),
+                    Access::Write | Access::Create => match self.initialise(config) {
+                        // Somebody else has done it meanwhile, and what looked foreign is what a store has.
+                        Err(_) if fsio::read_bounded(&path, 64).is_ok() => self.check_format(access, config, mode),
+                        done => done,
+                    },
                 };
             }
             Err(e) => return Err(e),
