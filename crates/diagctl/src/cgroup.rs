@@ -151,21 +151,19 @@ impl MemoryCgroup {
 
     /// The files of a group that tell about memory and CPU, as far as they can be read.
     pub fn files(group: &Path) -> Vec<(String, String)> {
-        let Ok(entries) = fs::read_dir(group) else { return Vec::new() };
-        let mut files: Vec<_> = entries
+        const TOLD: [&str; 6] = ["memory.", "cpu.", "pids.", "io.", "cgroup.events", "cgroup.procs"];
+        let entries = walkdir::WalkDir::new(group).min_depth(1).max_depth(1).sort_by_file_name();
+        entries
+            .into_iter()
             .flatten()
+            .filter(|entry| entry.file_type().is_file()) // and no group below
             .filter_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
-                let told = ["memory.", "cpu.", "pids.", "io.", "cgroup.events", "cgroup.procs"];
-                if !told.iter().any(|prefix| name.starts_with(prefix)) {
-                    return None;
-                }
-                let text = fs::read_to_string(entry.path()).ok()?;
+                let name = entry.file_name().to_str()?.to_owned();
+                let told = TOLD.iter().any(|prefix| name.starts_with(prefix));
+                let text = told.then(|| fs::read_to_string(entry.path()).ok()).flatten()?;
                 Some((name, text))
             })
-            .collect();
-        files.sort();
-        files
+            .collect()
     }
 
     // This group and those above it, up to the root of what is mounted.
