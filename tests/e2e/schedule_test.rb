@@ -64,8 +64,13 @@ class ScheduleTest < E2E::Case
   def test_dry_run_says_what_it_would_do_and_does_nothing
     configure(rule("dry", 'memory_usage = { of = "process", metric = "rss", above = "1MiB" }', ["gc_stat"], 'mode = "dry_run"'))
     refute poll
+    refute poll
     assert_empty captures
-    assert_match(/dry/, diagctl!("status", "--explain").out)
+    would = diagctl!("status", "--explain", "--json").json.fetch("events").select { |event| event["event"] == "dry_run" }
+    assert_equal ["dry"], would.map { |event| event["rule"] }.uniq
+    assert_match(/would capture, rss .* is above/, would.first.fetch("reason"))
+    assert_operator would.first.dig("observed", "rss"), :>, would.first.dig("observed", "threshold")
+    assert_match(/dry_run +dry/, diagctl!("status", "--explain").out)
   end
 
   def test_guard_names_itself_with_value_and_threshold

@@ -123,6 +123,8 @@ pub struct Answer {
     pub wait_ms: Option<u64>,
     /// Its trigger could not be read at this poll.
     pub skipped: bool,
+    /// Were it not for `mode = "dry_run"` there would be a capture.
+    pub dry_run: bool,
     /// It is the last word on the events that the rule was asked about: the condition does not hold, or the rule's own limit
     /// refuses. What others refuse (a guard, a budget, the lease) may be granted at a later poll.
     pub settles: bool,
@@ -139,6 +141,7 @@ impl Answer {
             observed: Observed::new(),
             wait_ms: None,
             skipped: false,
+            dry_run: false,
             settles: false,
         }
     }
@@ -396,6 +399,7 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
         observed,
         wait_ms,
         skipped: false,
+        dry_run: false,
         settles: false,
     };
     let last_word = |answer| Answer { settles: true, ..answer };
@@ -485,7 +489,8 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
         state.spent = spent;
         state.generation = generation;
         let reason = format!("dry run: would capture, {}", facts.reason);
-        return (answer(Verdict::Idle, reason, facts.observed, Some(config.poll_ms())), None);
+        let idle = answer(Verdict::Idle, reason, facts.observed, Some(config.poll_ms()));
+        return (Answer { dry_run: true, ..idle }, None);
     }
     (answer(Verdict::Granted, facts.reason, facts.observed, None), Some(plan))
 }
@@ -501,6 +506,7 @@ fn second_of_pair(input: Input<'_>, rule: &Rule, pair: Pair, state: &mut State) 
         observed: Observed::new(),
         wait_ms,
         skipped: false,
+        dry_run: false,
         settles: false,
     };
     let reason = format!("second of a pair, {} after the first", duration(ms(rule.pair_delay.unwrap_or_default())));
@@ -563,6 +569,7 @@ fn answer_request(input: Input<'_>, request: &Request, state: &State) -> (Answer
         observed: BTreeMap::new(),
         wait_ms,
         skipped: false,
+        dry_run: false,
         settles: false,
     };
     let reports = match (request.reports.is_empty(), rule) {

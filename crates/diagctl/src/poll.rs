@@ -109,6 +109,9 @@ impl Poll<'_> {
         if paused.is_none() && news && verdict > Verdict::Idle && verdict < Verdict::Granted {
             self.tell(&strongest);
         }
+        for answer in decision.answers.iter().filter(|answer| answer.dry_run && paused.is_none()) {
+            self.record("dry_run", answer);
+        }
         for dropped in &decision.dropped {
             let about = events::Event::about("event_dropped", "", &dropped.reason);
             let event = events::Event { rule: dropped.rule.clone(), pid, ..about };
@@ -274,6 +277,10 @@ impl Poll<'_> {
     }
 
     fn tell(&self, answer: &Answer) {
+        self.record("verdict", answer);
+    }
+
+    fn record(&self, event: &str, answer: &Answer) {
         events::record(
             self.store,
             &events::Event {
@@ -281,7 +288,7 @@ impl Poll<'_> {
                 rule: answer.rule.clone(),
                 pid: self.process.pid,
                 observed: answer.observed.clone(),
-                ..events::Event::about("verdict", "", &answer.reason)
+                ..events::Event::about(event, "", &answer.reason)
             },
         );
     }

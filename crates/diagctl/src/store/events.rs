@@ -15,7 +15,7 @@ const MAX_FILE: i64 = 64 << 10;
 pub struct Event {
     /// UTC, RFC 3339.
     pub at: String,
-    /// `verdict`, `published`, `aborted`, `failed`, `cleaned`, `deleted`, `quarantined`, `request_failed`, `event_dropped`, `paused`, `resumed`.
+    /// `verdict`, `dry_run`, `published`, `aborted`, `failed`, `cleaned`, `deleted`, `quarantined`, `request_failed`, `event_dropped`, `paused`, `resumed`.
     pub event: String,
     /// The capture or request that it is about.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -134,7 +134,7 @@ fn explanations(status: &Status, times: &Times, text: &mut String) {
 }
 
 fn event(event: &Event, times: &Times) -> Vec<String> {
-    let what = if event.verdict.is_empty() { &event.event } else { &event.verdict };
+    let what = if event.event == "verdict" { &event.verdict } else { &event.event };
     let mut about: Vec<String> = [&event.id, &event.rule].into_iter().filter(|s| !s.is_empty()).cloned().collect();
     if event.pid > 0 {
         about.push(format!("pid {}", event.pid));
