@@ -71,13 +71,26 @@ class DumpTest < Minitest::Test
   end
 
   def test_a_dumper_that_outlives_its_alarm_is_killed_by_the_worker_with_its_put
-    pid = fork { exec("sh", "-c", "trap '' ALRM TERM; sleep 30 & sleep 30", pgroup: true, close_others: true) }
+    pid = fork { exec("sh", "-c", "trap '' ALRM TERM; sleep 300 & sleep 300", pgroup: true, close_others: true) }
     answer = Struct.new(:capture, :rule, :watch).new("id", "r", [])
     child = Diagctl::Child.new(pid, answer, nil, Diagctl::Clock.now + 0.5)
     eventually("its group") { Process.getpgid(pid) == pid && Dir["/proc/[0-9]*/stat"].count { |stat| group(stat) == pid } >= 3 }
     assert_nil child.reap
     outcome = eventually("killed") { child.reap }
     assert_equal :timeout, outcome.kind
+    eventually("the whole group is gone") { Dir["/proc/[0-9]*/stat"].none? { |stat| group(stat) == pid } }
+  end
+
+  # Its alarm ends it; a put that hangs would keep the lease.
+  def test_a_dumper_that_dies_takes_its_put_along
+    pid = fork { exec("sh", "-c", "trap '' TERM; sleep 300 & exec sleep 300", pgroup: true, close_others: true) }
+    answer = Struct.new(:capture, :rule, :watch).new("id", "r", [])
+    child = Diagctl::Child.new(pid, answer, nil, Diagctl::Clock.now + 60)
+    eventually("its group") { Process.getpgid(pid) == pid && Dir["/proc/[0-9]*/stat"].count { |stat| group(stat) == pid } >= 2 }
+    assert_nil child.reap
+    Process.kill(:ALRM, pid)
+    outcome = eventually("reaped") { child.reap }
+    assert_equal [:signaled, Signal.list["ALRM"]], [outcome.kind, outcome.code]
     eventually("the whole group is gone") { Dir["/proc/[0-9]*/stat"].none? { |stat| group(stat) == pid } }
   end
 

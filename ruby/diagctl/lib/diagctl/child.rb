@@ -27,6 +27,8 @@ module Diagctl
 
     # @return [Spawn::Outcome, nil] nil while it runs
     def reap
+      # What it leaves behind holds the lease: a `diagctl put` that hangs, say. While it is not reaped its group is its own.
+      @handle.kill_group if Libc.ended?(@pid)
       _, status = Process.wait2(@pid, Process::WNOHANG)
       return look if status.nil?
 
@@ -41,7 +43,6 @@ module Diagctl
 
     private
 
-    # A `diagctl put` that no longer reads would outlive the dumper, and the lease with it: so its group goes along.
     def look
       return if @verdict
 

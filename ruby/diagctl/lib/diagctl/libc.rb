@@ -18,6 +18,9 @@ module Diagctl
     PIDFD_SEND_SIGNAL = 424
     PIDFD_OPEN = 434
     PIDFD_SIGNAL_PROCESS_GROUP = 4
+    P_PID = 1
+    WITHOUT_REAPING = 0x01000005 # WNOHANG | WEXITED | WNOWAIT
+    SIGINFO_BYTES = 128
 
     @functions = {}
 
@@ -33,7 +36,7 @@ module Diagctl
         pointer = Fiddle::TYPE_VOIDP
         # They block nowhere. Whoever lets go of the GVL gets it back 100 ms later where another thread computes.
         { "alarm" => [[int], int], "prctl" => [[int, long, long, long, long], int], "syscall" => [[long] * 5, long],
-          "memfd_create" => [[pointer, int], int], "close" => [[int], int] }
+          "memfd_create" => [[pointer, int], int], "close" => [[int], int], "waitid" => [[int, int, pointer, int], int] }
           .each { |name, (arguments, result)| function(name, arguments, result, need_gvl: true) }
         true
       rescue LoadError
@@ -79,6 +82,12 @@ module Diagctl
       # @return [Integer] 0, or -1 when it could not be sent
       def pidfd_send_signal(descriptor, signal, flags = 0)
         call("syscall", PIDFD_SEND_SIGNAL, descriptor, signal, 0, flags)
+      end
+
+      # @return [Boolean] whether a child has ended and waits to be reaped; false also where that cannot be asked
+      def ended?(pid)
+        siginfo = "\0" * SIGINFO_BYTES
+        call("waitid", P_PID, pid, siginfo, WITHOUT_REAPING)&.zero? && siginfo.unpack1("l") != 0
       end
 
       def close(descriptor)
