@@ -109,7 +109,7 @@ fn collect_native(
     if native.is_empty() {
         return Ok(());
     }
-    let mut room = Room::measure(store, config);
+    let mut room = Room::measure(store, config)?;
     for name in native {
         let watch = clock::Stopwatch::start();
         match collect::open(name, source) {

@@ -119,9 +119,18 @@ pub enum Durability {
 
 /// Replaces a file in one step: readers see the old content or the new, never a part.
 pub fn write_atomic(spot: &Spot, data: &[u8], durability: Durability) -> Result<(), Failure> {
+    write_atomic_with(spot, durability, |file| file.write_all(data))
+}
+
+/// The same for content that is not in memory as a whole.
+pub fn write_atomic_with(
+    spot: &Spot,
+    durability: Durability,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), Failure> {
     let parent = spot.parent()?;
     let temp = parent.join(format!(".tmp-{}", random_hex()?));
-    let result = write_and_rename(&temp, spot, data, durability);
+    let result = write_and_rename(&temp, spot, durability, write);
     if result.is_err() {
         // The rename did not happen, or the caller must not trust it; a left-over temporary helps nobody.
         let _ = remove_file(&temp);
@@ -146,10 +155,15 @@ pub fn overwrite(spot: &Spot, data: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_and_rename(temp: &Spot, spot: &Spot, data: &[u8], durability: Durability) -> Result<(), Failure> {
+fn write_and_rename(
+    temp: &Spot,
+    spot: &Spot,
+    durability: Durability,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), Failure> {
     let mut file = create_new(temp)?;
     widen_like_parent(&file, temp)?;
-    file.write_all(data).map_err(|e| Failure::io("write", spot.path(), e))?;
+    write(&mut file).map_err(|e| Failure::io("write", spot.path(), e))?;
     if durability == Durability::Synced {
         file.sync_all().map_err(|e| Failure::io("sync", spot.path(), e))?;
     }

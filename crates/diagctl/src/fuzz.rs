@@ -18,8 +18,8 @@ use crate::readings::{self, Readings};
 use crate::recording;
 use crate::sample::{Metric, Sample, Samples};
 use crate::state::{self, Found, State};
-use crate::store::index::{self, is_id};
-use crate::store::retention::{self, Policy, Pressure, Usage};
+use crate::store::index::{self, Id};
+use crate::store::retention::{self, Captures, Policy, Pressure, Usage};
 use crate::store::{events, grant, meta, requests};
 use crate::{cgroup, proc, units};
 
@@ -88,15 +88,19 @@ pub fn meta(data: &[u8]) {
 /// `index.jsonl`, and retention planned by what it claims.
 pub fn index(data: &[u8]) {
     let (entries, _) = index::parse(data);
-    let mut entries: Vec<_> = entries.into_values().filter(|entry| is_id(&entry.id)).collect();
-    entries.sort_by_key(|entry| entry.sequence);
+    let mut captures = Captures::default();
+    entries.values().for_each(|entry| {
+        if let Some(id) = Id::parse(&entry.id) {
+            captures.push(id, entry);
+        }
+    });
     let policy =
         Policy { max_use: 1 << 20, keep_free: 1 << 20, max_age_ms: 86_400_000, keep_last: 1, max_captures: Some(3) };
     let usage = Usage { other_bytes: 4096, free_disk: 1 << 19, incoming: 4096 };
     for pressure in [Pressure::Routine, Pressure::Admission] {
-        let plan = retention::plan(&entries, &policy, &usage, pressure, 1_800_000_000_000, Some(ID));
-        assert_eq!(plan.len(), entries.len(), "one verdict a capture");
-        assert!(plan.iter().all(|verdict| verdict.keep || verdict.id != ID), "the newest goes");
+        let plan = retention::plan(&captures, &policy, &usage, pressure, 1_800_000_000_000, Some(ID));
+        assert_eq!(plan.verdicts(&captures).count(), captures.len(), "one verdict a capture");
+        assert!(plan.deletions(&captures).all(|(_, verdict)| verdict.id != ID), "the newest goes");
     }
 }
 

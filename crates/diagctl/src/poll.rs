@@ -16,11 +16,11 @@ use crate::recording::{self, Recorded};
 use crate::sample::Metric;
 use crate::state::{self, State};
 use crate::store::requests::Request;
-use crate::store::retention::Pressure;
 use crate::store::state_files::{
     forget_old_samples, load_execs, load_own_sample, load_samples, load_state, save_execs, save_sample,
     waiting_requests,
 };
+use crate::store::stock::Stock;
 use crate::store::{Store, events, requests, sweep};
 use crate::trigger::Exec;
 
@@ -233,9 +233,9 @@ impl Poll<'_> {
         let role = &self.process.role;
         let incoming =
             crate::guard::expected_bytes(&plan.reports, |name| state.costs.get(&format!("{role}/{name}")).copied());
-        let verdicts = sweep::plan_now(config, self.store, &now, incoming, Pressure::Admission, None)?;
-        sweep::apply(self.store, &verdicts)?;
-        let used = sweep::used(self.store);
+        let mut stock = Stock::load(self.store, true)?;
+        sweep::admit(self.store, config, &now, &mut stock, incoming)?;
+        let used = stock.used(self.store);
         let cap = config.retention.max_use;
         if used.saturating_add(incoming) <= cap {
             return Ok(None);

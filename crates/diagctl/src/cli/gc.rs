@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::output::{self, Done};
 use super::{Context, Failure};
 use crate::store::retention::{Pressure, Verdict};
+use crate::store::stock::Stock;
 use crate::store::{Access, sweep};
 use crate::units::size;
 
@@ -39,25 +40,26 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         sweep::shrink_quarantine(cx.config(), &store)?;
         sweep::remove_stale_temporaries(&store, &now);
     }
-    let plan = sweep::plan_now(cx.config(), &store, &now, 0, Pressure::Routine, None)?;
-    let freed_bytes = match args.dry_run {
-        true => plan.iter().filter(|v| !v.keep).map(|v| v.disk_bytes).sum(),
-        false => sweep::apply(&store, &plan)?,
-    };
-    let outcome = outcome(plan, args.dry_run, freed_bytes);
+    let mut stock = Stock::load(&store, !args.dry_run)?;
+    let mut plan = stock.plan(cx.config(), &store, &now, 0, Pressure::Routine, None)?;
+    if !args.dry_run {
+        stock.apply(&store, &mut plan)?;
+    }
+    let outcome = outcome(stock.verdicts(&plan), args.dry_run);
     Done::either(args.json, &outcome, text)
 }
 
-fn outcome(mut plan: Vec<Verdict>, dry_run: bool, freed_bytes: u64) -> Outcome {
+fn outcome(mut plan: Vec<Verdict>, dry_run: bool) -> Outcome {
     plan.sort_by_key(|verdict| verdict.keep);
     let kept = plan.iter().filter(|verdict| verdict.keep);
+    let deleted = plan.iter().filter(|verdict| !verdict.keep);
     Outcome {
         schema: 1,
         dry_run,
         kept: kept.clone().count(),
         kept_bytes: kept.map(|verdict| verdict.disk_bytes).sum(),
-        deleted: plan.iter().filter(|verdict| !verdict.keep).count(),
-        freed_bytes,
+        deleted: deleted.clone().count(),
+        freed_bytes: deleted.map(|verdict| verdict.disk_bytes).sum(),
         captures: plan,
     }
 }
@@ -112,12 +114,12 @@ mod tests {
             verdict("b", false, "older than max_age 14d (15d)"),
             verdict("c", true, "kept: last heap_dump"),
         ];
-        let dry = text(&outcome(plan.clone(), true, 1024));
+        let dry = text(&outcome(plan.clone(), true));
         let lines: Vec<&str> = dry.lines().collect();
         assert!(lines[1].starts_with("delete  b") && lines[1].ends_with("older than max_age 14d (15d)"), "{dry}");
         assert!(lines[2].starts_with("keep    a") && lines[2].ends_with(" pinned"), "{dry}");
         assert_eq!(lines.last(), Some(&"would delete 1 capture (1.00 KiB), would keep 2 captures (2.00 KiB)"));
-        let done = text(&outcome(plan, false, 1024));
+        let done = text(&outcome(plan, false));
         assert!(
             !done.contains("heap_dump") && done.ends_with("deleted 1 capture (1.00 KiB), kept 2 captures (2.00 KiB)"),
             "{done}"

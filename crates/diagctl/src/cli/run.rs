@@ -186,7 +186,7 @@ fn execute(
     hand_on(&child, endings, Arc::clone(ended_by))?;
     let mut stored = Ok(());
     if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
-        let mut room = Room::measure(store, cx.config());
+        let mut room = Room::measure(store, cx.config())?;
         stored = writer::store_report(&mut room, &staging, name, &mut stdout).map(drop);
     }
     let status = child.wait().map_err(|e| Failure::failed(format!("cannot wait for the command: {e}")))?;

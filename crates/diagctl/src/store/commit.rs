@@ -18,7 +18,7 @@ use crate::report;
 use crate::seal;
 use crate::store::grant::{self, Grant};
 use crate::store::writer::{self, Form, Room};
-use crate::store::{Store, meta, sweep};
+use crate::store::{Store, meta};
 
 /// What the dumper tells when it is done.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ pub struct Told {
 pub fn publish(store: &Store, config: &Config, grant: &Grant, told: &Told) -> Result<meta::Meta, Failure> {
     let id = &grant.meta.id;
     let staging = store.own_staging(id)?;
-    let mut room = Room::measure(store, config);
+    let mut room = Room::measure(store, config)?;
     let mut reports = gather(&staging, grant, told)?;
     reports.extend(take_raw_files(store, &mut room, &staging, &reports)?);
     let mut meta = meta::Meta { reports, ..grant.meta.clone() };
@@ -50,7 +50,7 @@ pub fn publish(store: &Store, config: &Config, grant: &Grant, told: &Told) -> Re
     meta.labels.extend(told.labels.clone());
     match sync_and_rename(store, &staging, &meta) {
         Err(full) if full.is_no_space() => {
-            sweep::make_room(store, config, 1 << 20)?;
+            room.make(1 << 20)?;
             sync_and_rename(store, &staging, &meta)?;
         }
         other => other?,

@@ -4,7 +4,8 @@
 //! gone are dropped, and it is rewritten when it was wrong. A torn tail or a damaged line costs reading one `meta.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,9 @@ const MAX_FILE: u64 = 256 << 20;
 
 /// No line is longer: it has a part of what is in a `meta.json`.
 const MAX_LINE: u64 = 4 << 20;
+
+/// So many lines has an index that cannot be read: too many.
+const UNREADABLE: usize = usize::MAX;
 
 /// Marks a capture as pinned, in its directory: the truth, of which the index keeps a copy.
 pub const PIN_FILE: &str = "pinned";
@@ -141,7 +145,7 @@ pub fn load(store: &Store, write_back: bool) -> Result<Index, Failure> {
     let before = cached.len();
     cached.retain(|id, _| present.contains(id));
     let mut index = Index::default();
-    let mut learned = 0;
+    let mut learned = Vec::new();
     for id in present {
         if let Some(entry) = cached.remove(&id) {
             index.entries.push(entry);
@@ -149,25 +153,30 @@ pub fn load(store: &Store, write_back: bool) -> Result<Index, Failure> {
         }
         match meta::read(&store.report_dir(&id)) {
             Ok(meta) => {
-                learned += 1;
-                index.entries.push(Entry::of(store, &meta));
+                learned.push(Entry::of(store, &meta));
             }
             // Deleted since the directory was read.
             Err(e) if e.is_not_found() && !store.report_dir(&id).exists() => {}
             Err(e) => index.damaged.push((id, e.message)),
         }
     }
-    index.entries.sort_by(|a, b| a.sequence.cmp(&b.sequence).then_with(|| a.id.cmp(&b.id)));
-    let stale = learned > 0 || before > index.entries.len() || lines > 2 * index.entries.len() + 100;
-    if stale && write_back && store.is_ours() {
-        rewrite(store, &index)?;
+    if write_back && store.is_ours() {
+        if before > index.entries.len() || is_stale(lines, index.entries.len()) {
+            compact(store)?;
+        }
+        learn(store, &mut learned)?;
     }
+    index.entries.extend(learned);
+    index.entries.sort_by(|a, b| a.sequence.cmp(&b.sequence).then_with(|| a.id.cmp(&b.id)));
     Ok(index)
 }
 
 fn cached(store: &Store) -> (BTreeMap<String, Entry>, usize) {
-    let Ok(data) = fsio::read_bounded(&store.path("index.jsonl"), MAX_FILE) else { return Default::default() };
-    parse(&data)
+    match fsio::read_bounded(&store.path("index.jsonl"), MAX_FILE) {
+        Ok(data) => parse(&data),
+        Err(e) if e.is_not_found() => Default::default(),
+        Err(_) => (BTreeMap::new(), UNREADABLE),
+    }
 }
 
 /// The entries that can be understood, and how many lines there are.
@@ -188,43 +197,98 @@ fn understand(line: &[u8]) -> Option<Entry> {
     (entry.is_plausible() && seal::is_whole(line)).then_some(entry)
 }
 
-/// What each capture occupies, as far as the index can be read. Takes a fraction of the memory of `load`.
-pub fn sizes(store: &Store) -> BTreeMap<String, u64> {
-    let mut sizes = BTreeMap::new();
-    let Ok(file) = fsio::open_read(&store.path("index.jsonl")) else { return sizes };
+/// Reads the lines that can be understood, one at a time and so with little memory: each with its number. Returns how many lines
+/// there are.
+pub fn scan(store: &Store, mut found: impl FnMut(usize, Entry, &[u8])) -> usize {
+    let file = match fsio::open_read(&store.path("index.jsonl")) {
+        Ok(file) => file,
+        Err(e) if e.is_not_found() => return 0,
+        Err(_) => return UNREADABLE,
+    };
     if !file.metadata().is_ok_and(|meta| meta.len() <= MAX_FILE) {
-        return sizes;
+        return UNREADABLE;
     }
     let mut file = BufReader::new(file.take(MAX_FILE));
     let mut line = Vec::new();
+    let mut lines = 0;
     // What goes on after the bound of a line is the next one, and damaged like this one.
     while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-        if let Some(entry) = understand(line.trim_ascii_end()) {
-            sizes.insert(entry.id, entry.disk_bytes);
+        let whole = line.trim_ascii_end();
+        if let Some(entry) = understand(whole) {
+            found(lines, entry, whole);
         }
+        lines += 1;
         line.clear();
     }
-    sizes
+    lines
 }
 
-// Under the lock, and with the lines that were added since the index was read: a pin or a capture of the last moment must
-// not be lost.
-fn rewrite(store: &Store, index: &Index) -> Result<(), Failure> {
+/// Whether so many lines are too many for what is known by them: rewriting costs as much as everything that is in it.
+pub fn is_stale(lines: usize, known: usize) -> bool {
+    lines > known + known / 2
+}
+
+/// Rewrites the index without the lines that say nothing any more. Under the lock, so that a pin or a capture of the last moment
+/// is not lost, and a line at a time.
+pub fn compact(store: &Store) -> Result<(), Failure> {
     let _guard = store.lock()?;
-    let (mut latest, _) = cached(store);
-    let mut data = Vec::new();
-    let mut write = |entry: &Entry| -> Result<(), Failure> {
-        data.extend(line(entry)?);
-        data.push(b'\n');
-        Ok(())
-    };
-    for entry in &index.entries {
-        write(latest.remove(&entry.id).as_ref().unwrap_or(entry))?;
+    let mut last = Present::list(store)?;
+    scan(store, |line, entry, _| {
+        if let Some(number) = last.number(&entry.id) {
+            *number = Some(line);
+        }
+    });
+    fsio::write_atomic_with(&store.path("index.jsonl"), Durability::Volatile, |file| {
+        let mut file = BufWriter::new(file);
+        let mut result = Ok(());
+        scan(store, |line, entry, bytes| {
+            if result.is_ok() && last.number(&entry.id).is_some_and(|number| *number == Some(line)) {
+                result = file.write_all(bytes).and_then(|()| file.write_all(b"\n"));
+            }
+        });
+        result.and_then(|()| file.flush())
+    })
+}
+
+/// What is in `reports/`.
+#[derive(Debug, Default)]
+pub struct Present {
+    /// The directories that are captures by their names, in that order, each with room for a number.
+    captures: Vec<(Id, Option<usize>)>,
+    /// Whatever else is there, a symbolic link say. None of it is ours.
+    pub strange: Vec<OsString>,
+}
+
+impl Present {
+    /// Reads the directory.
+    pub fn list(store: &Store) -> Result<Self, Failure> {
+        let mut present = Self::default();
+        let listing = match fsio::list(&store.path("reports")) {
+            Err(e) if e.is_not_found() => return Ok(present),
+            other => other?,
+        };
+        for entry in listing {
+            let entry = entry?;
+            match entry.name.to_str().and_then(Id::parse).filter(|_| entry.kind.is_dir()) {
+                Some(id) => present.captures.push((id, None)),
+                None => present.strange.push(entry.name),
+            }
+        }
+        present.captures.sort_unstable();
+        Ok(present)
     }
-    for entry in latest.values().filter(|entry| store.report_dir(&entry.id).is_dir()) {
-        write(entry)?;
+
+    /// The number of a capture, if that is present.
+    pub fn number(&mut self, id: &str) -> Option<&mut Option<usize>> {
+        let id = Id::parse(id)?;
+        let at = self.captures.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.captures.get_mut(at).map(|(_, number)| number)
     }
-    fsio::write_atomic(&store.path("index.jsonl"), &data, Durability::Volatile)
+
+    /// The captures without a number.
+    pub fn unknown(&self) -> impl Iterator<Item = Id> + '_ {
+        self.captures.iter().filter(|(_, number)| number.is_none()).map(|(id, _)| *id)
+    }
 }
 
 /// Adds a line for a capture that was published or changed.
@@ -234,9 +298,41 @@ pub fn append(store: &Store, entry: &Entry) -> Result<(), Failure> {
     fsio::append_line(&store.path("index.jsonl"), &line, Durability::Volatile)
 }
 
+/// Adds what was learned from the records of captures. Whether they are pinned is asked again under the lock: a `pin` of the last
+/// moment has its line before these, or will have it after them.
+pub fn learn(store: &Store, entries: &mut [Entry]) -> Result<(), Failure> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let _guard = store.lock()?;
+    let mut lines = Vec::new();
+    for entry in entries {
+        entry.pinned = store.report_dir(&entry.id).join(PIN_FILE).exists();
+        lines.push(line(entry)?);
+    }
+    fsio::append_line(&store.path("index.jsonl"), &lines.join(&b'\n'), Durability::Volatile)
+}
+
 fn line(entry: &Entry) -> Result<Vec<u8>, Failure> {
     let json = serde_json::to_vec(entry).map_err(|e| Failure::failed(format!("cannot encode the index: {e}")))?;
     Ok(seal::seal(&json))
+}
+
+/// The id of a capture, in no more memory than its characters take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Id([u8; 28]);
+
+impl Id {
+    /// Of a name that has the form of one.
+    pub fn parse(name: &str) -> Option<Self> {
+        name.as_bytes().try_into().ok().filter(|_| is_id(name)).map(Self)
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        // All of its characters are ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 /// Whether a name has the form of a capture's id: `20261122T101530123Z-7f3a9c2e`.
@@ -255,32 +351,6 @@ pub fn is_id(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-    use crate::store::Access;
-
-    #[test]
-    fn sizes_are_those_of_the_lines_that_can_be_understood() {
-        let dir = tempfile::tempdir().unwrap();
-        let store =
-            Store::open(&Config { dir: dir.path().join("store"), ..Config::default() }, Access::Create).unwrap();
-        for (id, disk_bytes) in [("A", 1), ("B", 2), ("A", 3)] {
-            append(&store, &Entry { id: id.into(), disk_bytes, ..Entry::default() }).unwrap();
-        }
-        let path = store.path("index.jsonl");
-        let whole = std::fs::read(path.path()).unwrap();
-        let expected = BTreeMap::from([("A".to_owned(), 3), ("B".to_owned(), 2)]);
-        assert_eq!(sizes(&store), expected);
-        std::fs::write(path.path(), [&whole[..], b"{\"check\":\"00000000\",\"id\":\"C\"}\n{\"id\":\"D"].concat())
-            .unwrap();
-        assert_eq!(sizes(&store), expected);
-        // As large as one line may be, without an end: it costs what it holds.
-        std::fs::write(
-            path.path(),
-            [vec![b'x'; 1 + usize::try_from(MAX_LINE).unwrap()], b"\n".to_vec(), whole].concat(),
-        )
-        .unwrap();
-        assert_eq!(sizes(&store), expected);
-    }
 
     #[test]
     fn only_the_form_of_an_id_is_an_id() {

@@ -23,6 +23,7 @@ pub mod meta;
 pub mod requests;
 pub mod retention;
 pub mod state_files;
+pub mod stock;
 pub mod sweep;
 pub mod writer;
 

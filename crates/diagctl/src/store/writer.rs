@@ -10,6 +10,7 @@ use crate::config::{Compression, Config};
 use crate::error::Failure;
 use crate::fsio::{self, Spot};
 use crate::report;
+use crate::store::stock::Stock;
 use crate::store::{Store, grant, meta, sweep};
 
 /// zlib-rs at level 2 makes a heap dump as small as `gzip -1` does, in a third of its CPU time.
@@ -32,24 +33,31 @@ const BOOKKEEPING: u64 = 64 << 10;
 pub struct Room<'a> {
     store: &'a Store,
     config: &'a Config,
+    stock: Stock,
     left: u64,
 }
 
 impl<'a> Room<'a> {
     /// Measures the store.
-    pub fn measure(store: &'a Store, config: &'a Config) -> Self {
-        let mut room = Self { store, config, left: 0 };
+    pub fn measure(store: &'a Store, config: &'a Config) -> Result<Self, Failure> {
+        // The index is left as it is: a `put` at the cap has no room for writing another.
+        let mut room = Self { store, config, stock: Stock::load(store, false)?, left: 0 };
         room.look();
-        room
+        Ok(room)
     }
 
     fn look(&mut self) {
-        let used = sweep::used(self.store) + self.reserved();
+        let used = self.stock.used(self.store) + self.reserved();
         self.left = self.config.retention.max_use.saturating_sub(used);
     }
 
     fn reserved(&self) -> u64 {
         BOOKKEEPING + fsio::occupied_tree(&self.store.path("index.jsonl"))
+    }
+
+    /// Makes room for so many bytes at the expense of what nothing protects.
+    pub fn make(&mut self, bytes: u64) -> Result<(), Failure> {
+        sweep::make_room(self.store, self.config, &mut self.stock, bytes)
     }
 
     // Takes bytes out of the room, first making some where there is not enough.
@@ -58,7 +66,7 @@ impl<'a> Room<'a> {
         let cap = self.config.retention.max_use;
         for wanted in [bytes.max(ROOM_STEP.min(cap / 8)), bytes] {
             if bytes > self.left {
-                sweep::make_room(self.store, self.config, wanted + self.reserved())?;
+                self.make(wanted + self.reserved())?;
                 self.look();
             }
         }
@@ -257,7 +265,7 @@ impl Write for Sink<'_, '_> {
         let n = match self.file.write(data) {
             Err(e) if Failure::io("", self.spot.path(), copy(&e)).is_no_space() => {
                 // Garbage is collected once; what is full then is full.
-                sweep::make_room(self.room.store, self.room.config, ROOM_STEP).map_err(io::Error::other)?;
+                self.room.make(ROOM_STEP).map_err(io::Error::other)?;
                 self.file.write(data)?
             }
             other => other?,

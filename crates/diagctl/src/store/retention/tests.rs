@@ -25,7 +25,36 @@ fn entry(n: u64, store_ms: u64, kinds: &str) -> Entry {
         })
         .collect();
     let disk_bytes = 8 * KIB + reports.iter().map(|r| r.stored_bytes).sum::<u64>();
-    Entry { id: format!("c{n}"), sequence: n, store_ms, reports, disk_bytes, ..Entry::default() }
+    Entry { id: id(n), sequence: n, store_ms, reports, disk_bytes, ..Entry::default() }
+}
+
+fn id(n: u64) -> String {
+    format!("20261122T101530123Z-{n:08x}")
+}
+
+fn packed(entries: &[Entry]) -> Captures {
+    let mut captures = Captures::default();
+    entries.iter().for_each(|entry| captures.push(Id::parse(&entry.id).unwrap(), entry));
+    captures
+}
+
+// All that a plan says.
+fn plan(
+    entries: &[Entry],
+    policy: &Policy,
+    usage: &Usage,
+    pressure: Pressure,
+    now_ms: u64,
+    newest: Option<&str>,
+) -> Vec<Verdict> {
+    let captures = packed(entries);
+    let plan = super::plan(&captures, policy, usage, pressure, now_ms, newest);
+    let verdicts: Vec<Verdict> = plan.verdicts(&captures).collect();
+    let deletions: Vec<(usize, Verdict)> = plan.deletions(&captures).collect();
+    assert!(deletions.iter().map(|(_, verdict)| verdict).eq(verdicts.iter().filter(|verdict| !verdict.keep)));
+    assert!(deletions.iter().all(|(i, verdict)| captures.id(*i).as_str() == verdict.id));
+    assert!(plan.victims().eq(deletions.iter().map(|(i, _)| *i)));
+    verdicts
 }
 
 fn lax() -> Policy {
@@ -36,12 +65,14 @@ fn roomy() -> Usage {
     Usage { other_bytes: 0, free_disk: HUGE, incoming: 0 }
 }
 
-fn deleted(verdicts: &[Verdict]) -> Vec<&str> {
-    verdicts.iter().filter(|v| !v.keep).map(|v| v.id.as_str()).collect()
+// The numbers of those that go.
+fn deleted(verdicts: &[Verdict]) -> Vec<u64> {
+    let number = |verdict: &Verdict| u64::from_str_radix(&verdict.id[20..], 16).unwrap();
+    verdicts.iter().filter(|v| !v.keep).map(number).collect()
 }
 
-fn reason<'a>(verdicts: &'a [Verdict], id: &str) -> &'a str {
-    &verdicts.iter().find(|v| v.id == id).unwrap().reasons[0]
+fn reason(verdicts: &[Verdict], n: u64) -> &str {
+    &verdicts.iter().find(|v| v.id == id(n)).unwrap().reasons[0]
 }
 
 #[test]
@@ -51,11 +82,11 @@ fn age_spares_the_protected_and_the_future() {
     let entries = [pinned, entry(2, 0, "heap:1"), entry(3, 0, "heap:1 gc:1"), entry(4, 50 * DAY, "smaps!")];
     let policy = Policy { max_age_ms: 14 * DAY, keep_last: 1, ..lax() };
     let verdicts = plan(&entries, &policy, &roomy(), Pressure::Routine, 15 * DAY + 7_200_000, None);
-    assert_eq!(deleted(&verdicts), ["c2"]);
-    assert_eq!(reason(&verdicts, "c2"), "older than max_age 14d (15d 2h)");
-    assert_eq!(reason(&verdicts, "c1"), "kept: pinned");
-    assert_eq!(reason(&verdicts, "c3"), "kept: last gc, heap");
-    assert_eq!(reason(&verdicts, "c4"), "kept: within all limits");
+    assert_eq!(deleted(&verdicts), [2]);
+    assert_eq!(reason(&verdicts, 2), "older than max_age 14d (15d 2h)");
+    assert_eq!(reason(&verdicts, 1), "kept: pinned");
+    assert_eq!(reason(&verdicts, 3), "kept: last gc, heap");
+    assert_eq!(reason(&verdicts, 4), "kept: within all limits");
 }
 
 #[test]
@@ -63,8 +94,8 @@ fn count_takes_the_oldest_that_nothing_protects() {
     let entries: Vec<Entry> = (1..=5).map(|n| entry(n, 0, if n == 1 { "heap:1" } else { "gc:1" })).collect();
     let policy = Policy { max_captures: Some(3), keep_last: 1, ..lax() };
     let verdicts = plan(&entries, &policy, &roomy(), Pressure::Admission, 0, None);
-    assert_eq!(deleted(&verdicts), ["c2", "c3"]);
-    assert_eq!(reason(&verdicts, "c2"), "5 captures, max_captures is 3");
+    assert_eq!(deleted(&verdicts), [2, 3]);
+    assert_eq!(reason(&verdicts, 2), "5 captures, max_captures is 3");
 }
 
 #[test]
@@ -78,13 +109,13 @@ fn the_victim_is_the_oldest_of_the_kind_that_uses_most() {
         entry(5, 0, "smaps!"),
     ];
     let all: u64 = entries.iter().map(|e| e.disk_bytes).sum();
-    let table: &[(u64, &[&str])] = &[
+    let table: &[(u64, &[u64])] = &[
         (all, &[]),
-        (all - KIB, &["c3"]),
-        (all - 109 * KIB, &["c1", "c3"]),
-        (all - 177 * KIB, &["c1", "c3", "c4"]),
-        (all - 300 * KIB, &["c1", "c2", "c3", "c4"]),
-        (0, &["c1", "c2", "c3", "c4", "c5"]),
+        (all - KIB, &[3]),
+        (all - 109 * KIB, &[1, 3]),
+        (all - 177 * KIB, &[1, 3, 4]),
+        (all - 300 * KIB, &[1, 2, 3, 4]),
+        (0, &[1, 2, 3, 4, 5]),
     ];
     for (max_use, expected) in table {
         let policy = Policy { max_use: *max_use, ..lax() };
@@ -93,7 +124,7 @@ fn the_victim_is_the_oldest_of_the_kind_that_uses_most() {
     }
     let policy = Policy { max_use: 300 * KIB, ..lax() };
     let verdicts = plan(&entries, &policy, &roomy(), Pressure::Routine, 0, None);
-    assert_eq!(reason(&verdicts, "c3"), "store holds 361.0 KiB of max_use 300.0 KiB; heap uses most");
+    assert_eq!(reason(&verdicts, 3), "store holds 361.0 KiB of max_use 300.0 KiB; heap uses most");
 }
 
 #[test]
@@ -103,23 +134,23 @@ fn how_far_each_pressure_goes() {
     let entries = [pinned, entry(2, 0, "heap:100"), entry(3, 0, "heap:100"), entry(4, 0, "gc:100")];
     let each = 108 * KIB;
     // (pressure, max_use, other, incoming) → deleted; 3 is the last heap, 4 the last gc and the newest.
-    let table: &[(Pressure, u64, u64, u64, &[&str])] = &[
-        (Pressure::Routine, 3 * each, 0, 0, &["c2"]),
-        (Pressure::Routine, 3 * each, 1, 0, &["c2", "c3"]),
-        (Pressure::Routine, each, 0, 0, &["c1", "c2", "c3"]),
-        (Pressure::Routine, 1, 0, 0, &["c1", "c2", "c3"]),
-        (Pressure::Routine, 4 * each, 0, 1, &["c2"]),
+    let table: &[(Pressure, u64, u64, u64, &[u64])] = &[
+        (Pressure::Routine, 3 * each, 0, 0, &[2]),
+        (Pressure::Routine, 3 * each, 1, 0, &[2, 3]),
+        (Pressure::Routine, each, 0, 0, &[1, 2, 3]),
+        (Pressure::Routine, 1, 0, 0, &[1, 2, 3]),
+        (Pressure::Routine, 4 * each, 0, 1, &[2]),
         // What is to come never costs a protected one its place.
         (Pressure::Routine, 4 * each, 0, each + 1, &[]),
-        (Pressure::Admission, 4 * each, 0, each, &["c2"]),
+        (Pressure::Admission, 4 * each, 0, each, &[2]),
         (Pressure::Admission, 4 * each, 0, each + 1, &[]),
-        (Pressure::Admission, each, 0, 0, &["c2"]),
+        (Pressure::Admission, each, 0, 0, &[2]),
         // It would not fit with everything gone that may go: nothing goes.
     ];
     for (pressure, max_use, other_bytes, incoming, expected) in table {
         let policy = Policy { max_use: *max_use, keep_last: 1, ..lax() };
         let usage = Usage { other_bytes: *other_bytes, incoming: *incoming, ..roomy() };
-        let verdicts = plan(&entries, &policy, &usage, *pressure, 0, Some("c4"));
+        let verdicts = plan(&entries, &policy, &usage, *pressure, 0, Some(&id(4)));
         assert_eq!(deleted(&verdicts), *expected, "{pressure:?} {max_use} {other_bytes} {incoming}");
     }
 }
@@ -130,25 +161,25 @@ fn forced_deletions_say_what_they_overrode() {
     pinned.pinned = true;
     let entries = [pinned, entry(2, 0, "heap:100"), entry(3, 0, "gc:1")];
     let policy = Policy { max_use: KIB, keep_last: 1, ..lax() };
-    let verdicts = plan(&entries, &policy, &roomy(), Pressure::Routine, 0, Some("c3"));
-    assert!(reason(&verdicts, "c2").ends_with("heap uses most; although last heap"), "{verdicts:?}");
-    assert!(reason(&verdicts, "c1").ends_with("although pinned"), "{verdicts:?}");
-    assert_eq!(reason(&verdicts, "c3"), "kept: newest");
+    let verdicts = plan(&entries, &policy, &roomy(), Pressure::Routine, 0, Some(&id(3)));
+    assert!(reason(&verdicts, 2).ends_with("heap uses most; although last heap"), "{verdicts:?}");
+    assert!(reason(&verdicts, 1).ends_with("although pinned"), "{verdicts:?}");
+    assert_eq!(reason(&verdicts, 3), "kept: newest");
 }
 
 #[test]
 fn free_space_never_costs_a_protected_one_its_place() {
     let entries = [entry(1, 0, "heap:100"), entry(2, 0, "heap:100"), entry(3, 0, "heap:100")];
     let each = 108 * KIB;
-    let table: &[(u64, u64, &[&str])] = &[
+    let table: &[(u64, u64, &[u64])] = &[
         (10 * each, 0, &[]),
-        (10 * each, 1, &["c1"]),
-        (9 * each, 0, &["c1"]),
-        (9 * each, each, &["c1", "c2"]),
+        (10 * each, 1, &[1]),
+        (9 * each, 0, &[1]),
+        (9 * each, each, &[1, 2]),
         // Not enough for what is to come in any case: only keep_free itself is seen to.
-        (9 * each, 2 * each, &["c1"]),
+        (9 * each, 2 * each, &[1]),
         // Somebody else fills the disk: what may go goes, for the application's sake.
-        (0, 0, &["c1", "c2"]),
+        (0, 0, &[1, 2]),
     ];
     for (free_disk, incoming, expected) in table {
         let policy = Policy { keep_free: 10 * each, keep_last: 1, ..lax() };
