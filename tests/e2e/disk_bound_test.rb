@@ -5,6 +5,7 @@ require_relative "support/e2e"
 # A raw heap dump never lands on a disk, and the worker writes none of it.
 class DiskBoundTest < E2E::Case
   MEBIBYTE = 1024 * 1024
+  MEMORY = 40 * MEBIBYTE
 
   def test_large_dump_uses_no_more_disk_than_its_compressed_size
     server = puma
@@ -57,7 +58,47 @@ class DiskBoundTest < E2E::Case
     assert_operator listed.size, :<, 5
   end
 
+  # The limit is on address space, of which the program itself takes up to 20 MiB.
+  def test_making_room_in_a_store_of_many_captures_takes_little_memory
+    kept = store_capture("heap_dump" => "the only one that is good")
+    many_captures(20_000)
+    used = diagctl!("status", "--json").json.dig("store", "used_bytes")
+    configure(retention: "keep_free = \"1%\"\nmax_use = \"#{(used / 1024) + 16_000}KiB\"")
+    before = Dir.children(reports).sort
+    dumper = granted("heap_dump")
+    [["put", "heap_dump", Random.bytes(12 * MEBIBYTE)], ["finalize"]].each do |command, report, data|
+      result = limited(dumper, command, *report, stdin: data.to_s)
+      assert result.ok?, result
+    end
+    gone = before - Dir.children(reports)
+    assert_operator gone.size, :>, 100
+    assert_equal (before - [kept]).first(gone.size), gone, "the oldest went, but not the last of its kind"
+  end
+
   private
+
+  def reports = File.join(@store, "reports")
+
+  # Of one kind, with nothing but their records.
+  def many_captures(count)
+    now = (Time.now.to_f * 1000).to_i
+    index = Array.new(count) do |i|
+      id = format("20260101T%09dZ-%08x", i, i)
+      dir = File.join(reports, id)
+      common = { id: id, sequence: i + 10, created: "2026-01-01T00:00:00.000Z", store_ms: now, host: "here", pid: 1, role: "puma", rule: "routine" }
+      made = %w[gc_stat smaps threads].map { |name| { name: name, stored_bytes: 1000, raw_bytes: 9000 } }
+      Dir.mkdir(dir, 0o700)
+      File.write(File.join(dir, "meta.json"), JSON.generate(schema: 1, **common, reports: made), perm: 0o600)
+      JSON.generate(**common, reason: "due every 2h, the last one was 2h ago", reports: made, disk_bytes: 8192)
+    end
+    File.write(File.join(@store, "index.jsonl"), index.map { |line| "#{line}\n" }.join, mode: "a")
+  end
+
+  def limited(dumper, command, *rest, **options)
+    lease = dumper.lease.fileno
+    argv = [E2E::BIN, command, dumper.capture, *rest, "--lease-fd", lease]
+    E2E::Command.run("prlimit", "--as=#{MEMORY}", "--", *argv, env: env, **options, lease => lease)
+  end
 
   def peak_use_during
     peak = 0
