@@ -27,8 +27,8 @@ require_relative "script"
 require_relative "memory_cgroup"
 require_relative "case"
 
-# Where this runs under nohup, every program that a test starts would ignore it too.
-Signal.trap("HUP", "DEFAULT")
+# Under nohup, or in the background of a script, every program that a test starts would ignore these too.
+%w[HUP INT QUIT].each { |signal| Signal.trap(signal, "DEFAULT") }
 E2E::Processes.become_subreaper
 # Also when the run itself is interrupted. Forked helpers of a test leave by exit!.
 Minitest.after_run { E2E::Processes.sweep }
