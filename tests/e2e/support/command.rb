@@ -2,6 +2,7 @@
 
 require "json"
 require "open3"
+require_relative "wait"
 
 module E2E
   # What a command printed and how it ended.
