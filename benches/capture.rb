@@ -1,10 +1,11 @@
 # frozen_string_literal: true
 
 # What the users of a site notice of a heap dump: latency under a fixed arrival rate (support/open_loop.rb), from a real Puma
-# whose only worker is the one that dumps, while it (a) does not dump, (b) is captured by diagctl, (c) dumps to a file by itself,
-# (d) dumps into `gzip --fast` as GitLab does. Only requests that were due during a dump count. Besides, how long a bare fork of
-# the same worker takes. Variants are interleaved; medians over the rounds. As nobody and, when started as root, as root: there
-# Ruby's own spawning forks in full. One size once more with a second worker beside the one that dumps, as sites have.
+# whose only worker is the one that dumps, while it (a) does not dump, (b) is captured by diagctl, (c) has forked a child that
+# sleeps for as long, (d) dumps to a file by itself, (e) dumps into `gzip --fast` as GitLab does. Only requests that were due
+# during a dump count. (c) is the floor under whatever forks: the fork itself, and the pages that are copied afterwards. Besides,
+# how long a bare fork of the same worker takes. Variants are interleaved; medians over the rounds. As nobody and, when started as
+# root, as root: there Ruby's own spawning forks in full. And with a second worker beside the one that dumps, as sites have.
 # Writes benches/results/capture.md.
 #
 #   ruby benches/capture.rb         SIZES=0.3,1,2 (GB) PAIR=1 (GB; empty: none) ROUNDS=3 RATE=100 (requests a second)
@@ -29,7 +30,7 @@ class CaptureBench
   NOBODY = %w[setpriv --reuid=65534 --regid=65534 --clear-groups].freeze
   SUPPORT = File.expand_path("support", __dir__)
   RESULT = File.expand_path("results/capture.md", __dir__)
-  WAYS = { none: "no dump", diagctl: "diagctl", file: "`dump_all` to a file", gzip: "`dump_all` to `gzip --fast`" }.freeze
+  WAYS = { none: "no dump", diagctl: "diagctl", fork: "a fork that sleeps", file: "`dump_all` to a file", gzip: "`dump_all` to `gzip --fast`" }.freeze
 
   # What is measured, and what came of it: by way, a list of runs.
   Scene = Struct.new(:user, :size, :workers, :rss, :forks, :spawns, :runs)
@@ -219,6 +220,7 @@ class CaptureBench
     def dump(way, seconds)
       return sleep(seconds) && nil if way == :none
       return capture if way == :diagctl
+      return ask("held", @capturing) && nil if way == :fork
 
       ask(way, path = File.join(@dir, "data", "dump"))
       File.unlink(path)
@@ -270,10 +272,12 @@ class CaptureBench
 
     # As the user whose store it is: diagctl sees to that.
     def capture
+      from = now
       @worker ||= ask("rss").fetch("pid").to_s
       out, err, status = Open3.capture3(@env, @env["DIAGCTL_BIN"], "request", "heap_dump", "gc_stat", "threads", "--pid", @worker,
                                         "--reason", "benchmark", "--wait", unsetenv_others: true)
       abort "no capture: #{out}#{err}\n#{File.read(@log)}" unless status.success?
+      @capturing = now - from
       JSON.parse(File.read(File.join(@env["DIAGCTL_DIR"], "reports", out.strip, "meta.json")))
     end
   end

@@ -51,12 +51,20 @@ class BloatedApp
     case command
     when "rss" then { pid: Process.pid, rss: File.read("/proc/self/status")[/VmRSS:\s*(\d+)/, 1].to_i * 1024 }
     when "fork" then { ms: spawned { fork { exit! } } }
+    when "held" then spawned { fork { hold(argument.to_f) } } && {}
     when "spawn" then { ours: spawned { Diagctl::PosixSpawn.call(["/bin/true"], [], { 0 => $stdin }) }, rubys: spawned { Process.spawn("/bin/true") } }
     when "file" then File.open(argument, "w") { |file| ObjectSpace.dump_all(output: file) } && {}
     when "gzip" then gzip(argument)
     end
   rescue StandardError => e
     { error: "#{e.class}: #{e.message}" }
+  end
+
+  # A client whose connection is open in the child too would wait for its end.
+  def hold(seconds)
+    ObjectSpace.each_object(BasicSocket, &:close)
+    sleep seconds
+    exit!
   end
 
   # Milliseconds until the worker goes on.
