@@ -38,7 +38,9 @@ require_relative "diagctl/poller"
 # (`configure`, `report`).
 module Diagctl
   EVENT = /\A[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}\z/
-  LABEL = /\A[^-[:cntrl:]][^[:cntrl:]]{0,99}\z/
+  LABEL = /\A[^-[:cntrl:]][^[:cntrl:]]*\z/
+  # Of UTF-8. What is longer or something else, `acquire` refuses, and with it every poll.
+  LABEL_BYTES = 128
 
   @configuration = Configuration.new
   @adapters = Adapters.new(@configuration)
@@ -122,8 +124,9 @@ module Diagctl
     def event(name)
       return false unless started? && event?(name)
 
-      @agent.events.add(name.to_s)
-      @poller.wake
+      # Another thread may stop it at this moment.
+      @agent&.events&.add(name.to_s)
+      @poller&.wake
       true
     end
 
@@ -135,22 +138,25 @@ module Diagctl
       return Result.new(verdict: "failed", reason: "#{event.inspect} is no event name") unless event.nil? || event?(event)
       return Result.new(verdict: "disabled", reason: "diagctl is not started in this process") unless started?
 
-      @agent.poll(event: event&.to_s).tap { @poller.wake }
+      @agent.poll(event: event&.to_s).tap { @poller&.wake }
     rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
       Result.new(verdict: "failed", reason: Diagctl.one_line(e.message))
     end
 
     private
 
+    # By bytes: to match characters raises where they are of no encoding.
     def event?(name)
-      ok = (name.is_a?(Symbol) || name.is_a?(String)) && EVENT.match?(name.to_s)
+      ok = (name.is_a?(Symbol) || name.is_a?(String)) && EVENT.match?(name.to_s.b)
       @log.warn_once([:event, name.to_s], "event #{name.inspect} is not a name; use letters, digits and _ . : -") unless ok
       ok
     end
 
     def label?(what, value)
-      ok = value.is_a?(String) && LABEL.match?(value)
-      @log.warn_once([what, value.to_s], "#{what} #{value.inspect} cannot be used; give a short text that does not begin with -") unless ok
+      text = value.is_a?(String) ? value.dup.force_encoding(Encoding::UTF_8) : ""
+      ok = text.valid_encoding? && text.bytesize <= LABEL_BYTES && LABEL.match?(text)
+      hint = "give a text of #{LABEL_BYTES} bytes at most that does not begin with -"
+      @log.warn_once([what, value.to_s], "#{what} #{value.inspect} cannot be used; #{hint}") unless ok
       ok
     end
   end

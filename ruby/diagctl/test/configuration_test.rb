@@ -12,6 +12,7 @@ class ConfigurationTest < Minitest::Test
       -> { @config.enabled } => /enabled needs a block, for example/,
       -> { @config.gauge("Cache Entries") { 1 } } => /gauge "Cache Entries" is not a name; use one like "cache.entries"/,
       -> { @config.gauge(nil) { 1 } } => /gauge nil is not a name/,
+      -> { @config.gauge("a" * 129) { 1 } } => /gauge "a+" is not a name; .*128 at most/,
       -> { @config.gauge("a") } => /gauge "a" needs a block/,
       -> { @config.report("a/b") { |_| } } => %r{report "a/b" is not a name},
       -> { @config.report(:heap_dump) { |_| } } => /"heap_dump" is one of diagctl's own/,
@@ -71,12 +72,15 @@ class SurfaceTest < Minitest::Test
   def test_bad_names_of_events_roles_and_workers_never_raise
     out, status = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary("echo '#{JSON.generate(IDLE)}'; exit 10") })
       p Diagctl.start(role: "--dir"), Diagctl.start(role: 1), Diagctl.start(name: "a\\nb")
-      p Diagctl.start(role: "r")
-      p Diagctl.event(nil), Diagctl.event("a b"), Diagctl.capture(event: 7).verdict, Diagctl.event(:ok)
+      # More than the program takes (in bytes), or no UTF-8: every poll would fail.
+      p Diagctl.start(name: "\\u0436" * 65), Diagctl.start(name: "\\xff")
+      p Diagctl.start(role: "r", name: "\\u0436" * 64)
+      p Diagctl.event(nil), Diagctl.event("a b"), Diagctl.event("\\xff"), Diagctl.event("a".encode("UTF-16LE"))
+      p Diagctl.capture(event: 7).verdict, Diagctl.event(:ok)
       Diagctl.stop
     RUBY
     assert_predicate status, :success?
-    assert_equal %w[false false false true false false "failed" true], out.lines(chomp: true).grep_v(/\[diagctl\]/)
+    assert_equal %w[false false false false false true false false false false "failed" true], out.lines(chomp: true).grep_v(/\[diagctl\]/)
   end
 
   def test_the_poll_thread_is_named_low_and_fork_safe

@@ -46,6 +46,23 @@ class PollerTest < Minitest::Test
     end
   end
 
+  # The bytes of a path are anybody's. Such a line once ended the thread, and nobody was told.
+  def test_a_failure_that_names_a_path_which_is_no_utf8_is_told_and_survived
+    ["\xE9", "\xE9".b, "\u00E9".b].each do |component|
+      @logger.lines.clear
+      with_dir(File.join(@dir, "none".b, component, "store")) { tried_and_told }
+      assert_match(/\Athe store .* cannot be created: No such file or directory .*hint/, @logger.lines.first)
+    end
+  end
+
+  def tried_and_told
+    start(binary(IDLE_ANSWER), client: false)
+    eventually("a line") { @logger.lines.any? }
+    @agent.define_singleton_method(:poll) { |*| raise Diagctl::Problem.new(:other, "again") }
+    eventually("the thread goes on") { @logger.lines.any?(/again/) }
+    assert @poller.stop(5)
+  end
+
   def test_the_binary_vanishes_and_comes_back
     start(binary(IDLE_ANSWER))
     eventually("a poll") { calls("acquire").any? }
@@ -228,7 +245,10 @@ class PollerTest < Minitest::Test
   end
 
   def test_gauges_that_are_no_numbers_are_left_out_and_told_once
-    values = { "a.int" => 7, "a.float" => 1.5, "a.rational" => 1r / 4, "b.text" => "7", "b.nan" => Float::NAN, "b.nil" => nil }
+    never_shown = Object.new
+    never_shown.define_singleton_method(:inspect) { raise "a query, say, or a customer's name" }
+    values = { "a.int" => 7, "a.float" => 1.5, "a.rational" => 1r / 4, "b.text" => "7", "b.nan" => Float::NAN, "b.nil" => nil,
+               "b.huge" => 10**400, "b.object" => never_shown }
     values.each { |name, value| @config.gauge(name) { value } }
     @config.gauge("b.raises") { raise "no" }
     @agent = agent(binary(IDLE_ANSWER))
@@ -237,7 +257,8 @@ class PollerTest < Minitest::Test
     %w[a.int=7 a.float=1.5 a.rational=0.25].each { |gauge| assert_includes line, "--gauge=#{gauge}" }
     refute_match(/--gauge=b/, line)
     assert_match(/--gauge=gc\.major_count=\d+/, line)
-    assert_equal 3, @logger.lines.size, @logger.lines.inspect
+    assert_equal 5, @logger.lines.size, @logger.lines.inspect
+    assert_includes @logger.lines, "gauge b.object gave an object of Object, which is not a finite number"
   end
 
   def test_a_logger_that_raises_is_the_hosts_business_only

@@ -60,7 +60,8 @@ class SidekiqTest < Minitest::Test
   end
 
   def test_it_goes_by_the_tag_of_sidekiq_or_by_the_name_that_is_given
-    [["", "{}", "sidekiq"], ["mailers", "{}", "mailers"], ["--odd\nname", "{}", "odd name"], ["mailers", '{ name: "low" }', "low"]].each do |tag, options, name|
+    [["", "{}", "sidekiq"], ["mailers", "{}", "mailers"], ["--odd\nname", "{}", "odd name"], ["mailers", '{ name: "low" }', "low"],
+     ["\u0436" * 100, "{}", "\u0436" * 64], ["caf\xE9", "{}", 'caf\?']].each do |tag, options, name|
       calls_file = File.join(@store, "calls")
       FileUtils.rm_f(calls_file)
       sidekiq(<<~RUBY)

@@ -5,7 +5,7 @@ module Diagctl
   # code that calls it. Written at boot, read live by the poll thread: an initializer may run after it started.
   class Configuration
     NAME = /\A[a-z][a-z0-9_]{0,63}\z/
-    GAUGE = /\A[a-z][a-z0-9_]*(\.[a-z0-9_]+)*\z/
+    GAUGE = /\A(?=.{1,128}\z)[a-z][a-z0-9_]*(\.[a-z0-9_]+)*\z/
 
     # Seconds. Their order here is the order of the README.
     TIMES = {
@@ -36,7 +36,7 @@ module Diagctl
 
     # A number for the operator's rules, evaluated before every poll.
     def gauge(name, &block)
-      name = checked(name, GAUGE, "gauge", "like \"cache.entries\": small letters, digits, _ and dots")
+      name = checked(name, GAUGE, "gauge", "like \"cache.entries\": small letters, digits, _ and dots, 128 at most")
       raise ArgumentError, "diagctl: gauge #{name.inspect} needs a block that returns a number" unless block
 
       @gauges = @gauges.merge(name => block)

@@ -12,8 +12,9 @@ module Diagctl
   class Problem < Error
     attr_reader :kind
 
+    # @param message [String] may name paths and other text of any bytes; read back it is valid UTF-8
     def initialize(kind, message)
-      super(message)
+      super(Diagctl.one_line(message, 1000))
       @kind = kind
     end
 

@@ -60,7 +60,7 @@ module Diagctl
       raise Problem.new(:lease, "#{path} is a symbolic link and is not followed " \
         "(hint: someone replaced it; remove the link, the next poll creates the file)")
     rescue SystemCallError => e
-      raise Problem.new(:lease, "#{path} cannot be opened: #{Diagctl.one_line(e.message)} " \
+      raise Problem.new(:lease, "#{Diagctl.one_line(path)} cannot be opened: #{Diagctl.one_line(e.message)} " \
         "(hint: the directory must belong to the user of this process: #{Process.euid})")
     end
 

@@ -76,7 +76,8 @@ module Diagctl
     rescue Problem => e
       back_off(e, backoff)
     rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
-      back_off(Problem.new(:bug, "the poll failed: #{e.class}: #{Diagctl.one_line(e.message)} at #{e.backtrace&.first}"), backoff)
+      where = Diagctl.one_line(e.backtrace&.first)
+      back_off(Problem.new(:bug, "the poll failed: #{e.class}: #{Diagctl.one_line(e.message)} at #{where}"), backoff)
     end
 
     # Not woken by events: they would turn a broken binary into a busy loop.

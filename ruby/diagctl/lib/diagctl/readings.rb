@@ -45,15 +45,23 @@ module Diagctl
     def read(name)
       value = yield
       return if value.nil?
-      return value if value.is_a?(Integer)
-      return value.to_f if value.is_a?(Numeric) && value.real? && value.to_f.finite?
+      if value.is_a?(Numeric) && value.real? && value.to_f.finite?
+        return value.is_a?(Integer) ? value : value.to_f
+      end
 
-      @log.warn_once([:gauge, name], "gauge #{name} gave #{Diagctl.one_line(value.inspect, 60)}, which is not a number")
+      @log.warn_once([:gauge, name], "gauge #{name} gave #{shown(value)}, which is not a finite number")
       nil
     rescue StandardError => e
       message = e.is_a?(Unavailable) ? e.message : "gauge #{name} raised #{e.class}: #{e.message}"
       @log.warn_once([:gauge, name], message)
       nil
+    end
+
+    # Not what an object of the application's says of itself: that may take a query, and hold a name.
+    def shown(value)
+      return "an object of #{value.class}" unless value.is_a?(Numeric) || value.is_a?(String)
+
+      Diagctl.one_line(value.inspect, 60)
     end
   end
 end

@@ -37,7 +37,7 @@ module Diagctl
     rescue Errno::EEXIST
       dir
     rescue SystemCallError => e
-      raise Problem.new(:store, "the store #{dir} cannot be created: #{Diagctl.one_line(e.message)} " \
+      raise Problem.new(:store, "the store #{Diagctl.one_line(dir)} cannot be created: #{Diagctl.one_line(e.message)} " \
         "(hint: create it for user #{Process.euid} with mode 0700, or set DIAGCTL_DIR)")
     end
     private_class_method :ask, :create

@@ -32,7 +32,7 @@ module Diagctl
 
       # Sidekiq's tag (`sidekiq -g mailers`), as far as it can be a name.
       def name
-        tag = option(:tag).to_s.gsub(/[[:cntrl:]]/, " ").sub(/\A[- ]+/, "").strip[0, 100]
+        tag = Diagctl.one_line(option(:tag)).sub(/\A[- ]+/, "").byteslice(0, LABEL_BYTES).scrub("").strip
         tag.empty? ? NAME : tag
       end
 
