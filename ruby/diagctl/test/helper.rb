@@ -64,8 +64,8 @@ module Sandbox
   end
 
   # Grants once, takes the lock as the real binary does, and keeps what is put.
-  def granting_binary(reports:, snapshot: "fork", deadline: 30, put: 'cat > "$dir/put.$3"', finalize: "exit 0", watch: [],
-    verdict_after: IDLE)
+  def granting_binary(reports:, snapshot: "fork", deadline: 30, put: 'cat > "$dir/put.$3"', finalize: "exit 0", abort: "true",
+    watch: [], verdict_after: IDLE)
     File.write(File.join(@store, "grant"), JSON.generate(schema: 1, verdict: "granted", reason: "test", rule: "r",
       capture: "20261122T101530123Z-7f3a9c2e", dir: "/x", retry_after: 30, poll_interval: 0.05, snapshot: snapshot,
       deadline: deadline, watch: watch, reports: reports.map { |name, producer| { name: name, producer: producer, options: {} } }))
@@ -76,6 +76,7 @@ module Sandbox
         echo '#{JSON.generate(verdict_after)}'; exit 10;;
       put) #{put};;
       finalize) #{finalize};;
+      abort) #{abort};;
       esac
     SH
   end

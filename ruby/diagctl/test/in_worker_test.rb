@@ -31,6 +31,16 @@ class InWorkerTest < Minitest::Test
     assert_equal ["threads"], calls("put").map { |call| call.split.last }
   end
 
+  # The lease is in the hand of this process still: on another description `abort` would wait for it, and refuse.
+  def test_a_finalize_that_dies_is_told_to_the_store_with_the_lease_that_was_granted
+    capture(reports: { "threads" => "inline" }, finalize: "kill -KILL $$", abort: 'flock -n 3 && touch "$dir/held"')
+    why = "`diagctl finalize` was killed by SIGKILL"
+    assert_equal ["abort --lease-fd=3 #{CAPTURE} --reason=#{why}"], calls("abort")
+    assert_path_exists File.join(@store, "held")
+    assert_equal "capture #{CAPTURE} (r): #{why}", @logger.lines.last
+    assert lease_free?
+  end
+
   def test_a_report_that_hangs_does_not_keep_the_lease
     @config.callback_timeout = 0.2
     @config.report(:hangs) { |_| sleep }

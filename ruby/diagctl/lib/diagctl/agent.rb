@@ -20,6 +20,7 @@ module Diagctl
     # For Diagctl.capture while the poll thread is in `acquire`.
     TURN_WAIT = 5.0
     OFF_INTERVAL = 10.0
+    FINALIZE = "`diagctl finalize`"
 
     attr_reader :pid, :child, :events
 
@@ -83,15 +84,14 @@ module Diagctl
       outcome = @child&.reap or return @child
       child = @child
       @child = nil
-      report_end(child.capture, child.rule, child.seconds, outcome)
+      who = outcome.kind == :exited ? FINALIZE : "its dumper"
+      tell_end(child, child.seconds, outcome, who) do |reason|
+        Lease.open(@client.dir) { |lease| @client.abort(lease, child.capture, reason) }
+      end
       nil
-    end
-
-    # A dumper that died told nobody. The next grant would clear away what it left without knowing why.
-    def tell_store(capture, reason)
-      Lease.open(@client.dir) { |lease| @client.abort(lease, capture, reason) }
     rescue Problem => e
       @log.warn(e.message)
+      nil
     end
 
     def take_turn(wait)
@@ -136,19 +136,25 @@ module Diagctl
       started = Clock.now
       dump = Dump.new(client: @client, reports: @adapters.reports, config: @config, versions: @adapters.versions)
       outcome = dump.perform(answer, lease, costs) { |child| @child = child }
-      report_end(answer.capture, answer.rule, Clock.now - started, outcome) if outcome
+      return if outcome.nil?
+
+      tell_end(answer, Clock.now - started, outcome, FINALIZE) { |reason| @client.abort(lease, answer.capture, reason) }
     end
 
-    def report_end(capture, rule, seconds, outcome)
+    # @param grant [Answer, Child]
+    # @param who [String] what ended
+    # @yieldparam reason [String] what nobody has told the store: the next grant would clear away what is left without
+    #   knowing why
+    def tell_end(grant, seconds, outcome, who)
       stored = outcome.kind == :exited && [0, 5].include?(outcome.code)
       unless stored
-        ended = outcome.describe(outcome.kind == :exited ? "`diagctl finalize`" : "its dumper")
-        @log.warn("capture #{capture} (#{rule}): #{ended}")
-        return tell_store(capture, ended)
+        ended = outcome.describe(who)
+        @log.warn("capture #{grant.capture} (#{grant.rule}): #{ended}")
+        return yield ended
       end
 
-      partly = " in part, see `diagctl show #{capture}`" if outcome.code == 5
-      @log.info("capture #{capture} (#{rule}) stored#{partly} after #{seconds.round(1)} s")
+      partly = " in part, see `diagctl show #{grant.capture}`" if outcome.code == 5
+      @log.info("capture #{grant.capture} (#{grant.rule}) stored#{partly} after #{seconds.round(1)} s")
     end
   end
 end
