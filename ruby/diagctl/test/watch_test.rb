@@ -52,6 +52,21 @@ class HeadroomTest < Minitest::Test
     emptied.close
   end
 
+  # `acquire` is another program, maybe of another version. A number in the place of a path would be taken for a descriptor
+  # of the application's, and closed with the watch.
+  def test_a_watch_of_another_shape_is_passed_over
+    theirs = File.open(__FILE__)
+    right = cgroup(used: 511, cached: 0)
+    open = Dir.children("/proc/self/fd").size
+    [right.merge("used" => theirs.fileno), right.merge("stat" => theirs.fileno), right.merge("limit" => "512MiB"),
+      right.merge("reserve" => "32MiB"), right.merge("droppable" => 7), right.merge("used" => "a\0b"), host(1).merge("meminfo" => theirs.fileno),
+      right.merge("of" => 5, "stat" => "/nonexistent")].each { |watch| assert_nil shortage(watch), watch.inspect }
+    assert_equal open, Dir.children("/proc/self/fd").size
+    assert theirs.gets
+  ensure
+    theirs.close
+  end
+
   def test_a_look_allocates_next_to_nothing
     headroom = Diagctl::Headroom.new([cgroup(used: 1, cached: 0), host(1000)])
     headroom.shortage

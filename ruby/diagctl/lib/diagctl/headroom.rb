@@ -13,10 +13,13 @@ module Diagctl
     # One limit: free is `limit − (used − droppable)`.
     class Cgroup
       def initialize(fields)
-        @limit = fields.fetch("limit")
-        @used = File.open(fields.fetch("used"))
-        @stat = File.open(fields.fetch("stat"))
-        @droppable = /^#{Regexp.escape(fields.fetch("droppable"))} (\d+)/
+        @limit = Headroom.field(fields, "limit", Integer)
+        @droppable = /^#{Regexp.escape(Headroom.field(fields, "droppable", String))} (\d+)/
+        @used = Headroom.open(fields, "used")
+        @stat = Headroom.open(fields, "stat")
+      rescue StandardError
+        close
+        raise
       end
 
       # Page cache counts as used until it is dropped, so the second file matters only when the first says it is tight.
@@ -35,7 +38,7 @@ module Diagctl
       AVAILABLE = /^MemAvailable:\s+(\d+) kB/
 
       def initialize(fields)
-        @meminfo = File.open(fields.fetch("meminfo"))
+        @meminfo = Headroom.open(fields, "meminfo")
       end
 
       def free(_enough)
@@ -47,13 +50,28 @@ module Diagctl
       end
     end
 
+    # A number in the place of a path would be a descriptor of the application's.
+    #
+    # @raise [KeyError, TypeError]
+    def self.field(fields, key, type)
+      value = fields.fetch(key)
+      raise TypeError, "#{key} is a #{value.class}" unless value.is_a?(type)
+
+      value
+    end
+
+    # Non-blocking, because what is no file might be waited for.
+    def self.open(fields, key)
+      File.open(field(fields, key, String), File::RDONLY | File::NONBLOCK)
+    end
+
     # @param watches [Array<Hash>] as `acquire` gives them. One that cannot be read here is left out: the kernel's OOM killer
     #   takes the dumper first in any case.
     def initialize(watches)
       @limits = watches.filter_map do |fields|
         kind = fields.key?("meminfo") ? Host : Cgroup
-        [fields.fetch("of"), fields.fetch("reserve"), kind.new(fields)]
-      rescue SystemCallError, KeyError
+        [fields.fetch("of"), Headroom.field(fields, "reserve", Integer), kind.new(fields)]
+      rescue SystemCallError, KeyError, TypeError, ArgumentError
         nil
       end
     end
