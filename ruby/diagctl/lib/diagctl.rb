@@ -89,9 +89,12 @@ module Diagctl
 
       Reports.load
       ForkGuard.install
-      @agent = Agent.new(role: role, name: name, binary: @binary, config: @configuration, log: @log, adapters: @adapters)
-      @poller = Poller.new(@agent, config: @configuration, log: @log, ready: ready)
-      @poller.start
+      agent = Agent.new(role: role, name: name, binary: @binary, config: @configuration, log: @log, adapters: @adapters)
+      poller = Poller.new(agent, config: @configuration, log: @log, ready: ready)
+      poller.start
+      # Only what runs is started.
+      @poller = poller
+      @agent = agent
       true
     rescue StandardError, ScriptError => e
       @log.warn_once(:start, "not started: #{e.class}: #{e.message}")

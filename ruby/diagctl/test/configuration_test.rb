@@ -69,6 +69,18 @@ class SurfaceTest < Minitest::Test
     assert_match(/^1$/, out)
   end
 
+  def test_a_thread_that_cannot_be_made_is_told_and_the_next_start_tries_again
+    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary("echo '#{JSON.generate(IDLE)}'; exit 10") })
+      $full = true
+      Thread.singleton_class.prepend(Module.new { def new(*) = $full ? raise(ThreadError, "can't create Thread") : super })
+      p Diagctl.start, Diagctl.started?
+      $full = false
+      p Diagctl.start, Diagctl.started?, Diagctl.stop
+    RUBY
+    assert_equal %w[false false true true true], out.lines(chomp: true).grep_v(/\[diagctl\]/)
+    assert_match(/not started: ThreadError: can't create Thread/, out)
+  end
+
   def test_bad_names_of_events_roles_and_workers_never_raise
     out, status = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary("echo '#{JSON.generate(IDLE)}'; exit 10") })
       p Diagctl.start(role: "--dir"), Diagctl.start(role: 1), Diagctl.start(name: "a\\nb")

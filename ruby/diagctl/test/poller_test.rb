@@ -261,6 +261,19 @@ class PollerTest < Minitest::Test
     assert_includes @logger.lines, "gauge b.object gave an object of Object, which is not a finite number"
   end
 
+  # Puma without `preload_app!` loads the application after the hook that starts the thread.
+  def test_what_the_application_configures_while_it_boots_counts
+    booted = false
+    @agent = agent(binary("exit 9"))
+    @config.backoff = 600
+    @poller = Diagctl::Poller.new(@agent, config: @config, log: @log, ready: -> { booted })
+    @poller.start
+    eventually("it waits") { @poller.instance_variable_get(:@thread).stop? }
+    @config.backoff = 0.05
+    booted = true
+    eventually("polls at the pace that was configured") { calls("acquire").size >= 3 }
+  end
+
   def test_a_logger_that_raises_is_the_hosts_business_only
     @log.default = Object.new
     start(binary("exit 9"))
@@ -294,6 +307,8 @@ class StoreDirTest < Minitest::Test
     quiet = ->(body) { File.join(@dir, "diagctl").tap { |path| File.write(path, "#!/bin/sh\n#{body}") && File.chmod(0o755, path) } }
     {
       [{ "DIAGCTL_DIR" => File.join(@dir, "a", "b") }, "true"] => /cannot be created: No such file.*hint/,
+      # For the program it is no home either: the two must mean the same store.
+      [{ "DIAGCTL_DIR" => "~nobody-of-that-name/store" }, "true"] => %r{the store #{Dir.pwd}/~nobody-of-that-name/store cannot be created},
       [{}, "echo 'no such key' >&2; exit 3"] => /`diagctl config show --json` ended with status 3: no such key/,
       [{}, "echo hello"] => /printed something else than its JSON/,
       [{}, "echo '[]'"] => /printed something else than its JSON/,

@@ -40,6 +40,12 @@ class BinaryTest < Minitest::Test
     assert_nil find.call({ "PATH" => "/nonexistent" })
   end
 
+  # `ENV PATH=~/bin:$PATH` of a Dockerfile is taken literally, and there may be no home to look for.
+  def test_a_tilde_in_path_is_no_home_and_ends_no_search
+    one = binary("true")
+    assert_equal one, Diagctl::Binary.new(env: { "PATH" => "~nobody-of-that-name/bin:~/bin:#{@dir}" }, own: "/x").path
+  end
+
   def test_a_wrong_override_is_named_and_not_papered_over
     found = Diagctl::Binary.new(env: { "DIAGCTL_BIN" => "#{@dir}/nope", "PATH" => @dir.tap { binary("true") } }, own: "/x")
     assert_nil found.path
@@ -146,6 +152,17 @@ class TroubleTest < Minitest::Test
     trouble.begin(one, retry_in: 10.0)
     assert_equal ["pid 12 failed; trying", "hangs; trying again in", "polling works again", "pid 12 failed; trying"],
       @logger.lines.zip([21, 22, 19, 21]).map { |line, length| line[0, length] }
+  end
+end
+
+class LogTest < Minitest::Test
+  include Sandbox
+
+  # Keys can come from the application: an event that is named after a record, say.
+  def test_what_is_said_once_does_not_grow_without_end
+    2_000.times { |i| @log.warn_once([:event, i], "event \"record #{i}\" is not a name") }
+    assert_equal Diagctl::Log::KEYS, @logger.lines.size
+    refute @log.warn_once(:other, "more")
   end
 end
 

@@ -44,8 +44,9 @@ module Diagctl
       nil
     end
 
+    # A `~` is a name like any other, as it is for exec(3).
     def executable(path)
-      path = File.expand_path(path)
+      path = File.absolute_path(path)
       path if File.file?(path) && File.executable?(path)
     end
   end

@@ -18,6 +18,9 @@ module Diagctl
   #
   # @api private
   class Log
+    # What is said once is remembered. Some keys hold words of the application's, so that they could become ever more.
+    KEYS = 1000
+
     def initialize
       @said = {}
     end
@@ -39,7 +42,7 @@ module Diagctl
 
     # @return [Boolean] whether it was said now
     def warn_once(key, message)
-      return false if @said.key?(key)
+      return false if @said.key?(key) || @said.size >= KEYS
 
       @said[key] = true
       warn(message)

@@ -54,8 +54,9 @@ module Diagctl
     private
 
     def run
-      backoff = Backoff.new(base: @config.backoff, max: [@config.backoff, @config.backoff_max].max)
       await_ready
+      # From here on: until then the application may still be configuring it.
+      backoff = Backoff.new(base: @config.backoff, max: [@config.backoff, @config.backoff_max].max)
       pause(rand * @config.first_poll_within)
       cycle(backoff) until @stopped
     end

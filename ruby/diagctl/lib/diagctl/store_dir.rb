@@ -15,7 +15,7 @@ module Diagctl
     def self.resolve(binary, env: ENV)
       dir = env["DIAGCTL_DIR"].to_s
       dir = ask(binary) if dir.empty?
-      create(File.expand_path(dir))
+      create(File.absolute_path(dir))
     end
 
     def self.ask(binary)
