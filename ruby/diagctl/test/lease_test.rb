@@ -85,6 +85,21 @@ class LeaseTest < Minitest::Test
     assert_equal "\"true\\n\"\n0\n", forked_while_a_lease_is_open(child)
   end
 
+  # Its copy of the pipe would keep `diagctl put` from the end of its input: for as long as it lives, or until the put is killed.
+  def test_a_forked_child_of_the_host_does_not_keep_a_report_open
+    out, = ruby(<<~RUBY)
+      Diagctl::ForkGuard.install
+      Diagctl::Spawn.open([#{binary("exec cat").dump}, "--dir", #{@store.dump}, "put"], stdin: true) do |put|
+        pid = fork { sleep }
+        p put.finish(timeout: 5, input: "a report").to_a
+        Process.kill(:KILL, pid)
+        Process.wait(pid)
+      end
+      p Diagctl::Spawn.feeding
+    RUBY
+    assert_equal "[:exited, 0, \"a report\", \"\"]\n{}\n", out
+  end
+
   def test_the_dumpers_fork_goes_beneath_the_hooks_of_the_application
     code = <<~RUBY
       Process.singleton_class.prepend(Module.new { def _fork = super.tap { $stderr.puts "hook" } })

@@ -1,8 +1,9 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # Keeps the lease out of every forked child that is not the dumper: Puma's `fork_worker`, the application's own
-  # forks. Such a child would hold the lock for as long as it lives, after a killed dumper too.
+  # Keeps the lease, and the pipe into a `diagctl put`, out of every forked child that is not the dumper: Puma's
+  # `fork_worker`, the application's own forks. Such a child would hold the lock for as long as it lives, after a killed
+  # dumper too, and the put would wait for it.
   #
   # Runs in the forked child, on the thread that forked. Installed by `Diagctl.start`, never by `require`.
   #
@@ -24,7 +25,10 @@ module Diagctl
 
     def _fork
       pid = super
-      Lease.disown if pid.zero?
+      if pid.zero?
+        Lease.disown
+        Spawn.disown
+      end
       pid
     end
   end

@@ -41,6 +41,27 @@ module Diagctl
       end
     end
 
+    @feeding = {}.compare_by_identity
+
+    class << self
+      # The write ends of programs' stdin that are open in this process.
+      attr_reader :feeding
+    end
+
+    # Takes them away from a forked child (see ForkGuard): the program would wait for the end of its input for as long as
+    # that child lives. Not closed, for the reason that Lease.disown gives.
+    def self.disown
+      return if feeding.empty?
+
+      null = File.open(File::NULL, "w")
+      feeding.each_key { |io| IO.for_fd(io.fileno, "w", autoclose: false).reopen(null) unless io.closed? }
+      feeding.clear
+    rescue SystemCallError
+      nil
+    ensure
+      null&.close
+    end
+
     # @return [Outcome] never raises for a failure of the program
     def self.run(argv, timeout:, lease: nil, input: nil)
       self.open(argv, lease: lease, stdin: !input.nil?) { |spawn| spawn.finish(timeout: timeout, input: input) }
@@ -77,6 +98,7 @@ module Diagctl
       input, @stdin = stdin ? IO.pipe : [File.open(File::NULL), nil]
       theirs << input
       ours << @stdin if @stdin
+      Spawn.feeding[@stdin] = true if @stdin
       @stdout, output = IO.pipe
       @stderr, errors = IO.pipe
       ours.push(@stdout, @stderr)
@@ -86,6 +108,7 @@ module Diagctl
       theirs.each { |io| io.nonblock = false }
       @handle = ProcessHandle.new(launch(argv, { 0 => input, 1 => output, 2 => errors, LEASE_FD => lease }.compact))
     rescue StandardError
+      Spawn.feeding.delete(@stdin)
       ours.each(&:close)
       raise
     ensure
@@ -118,6 +141,7 @@ module Diagctl
     def close
       reap
       finish_off unless @reaped
+      Spawn.feeding.delete(@stdin)
       [@stdin, @stdout, @stderr, @handle].compact.each(&:close)
     end
 
