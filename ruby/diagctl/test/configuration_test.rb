@@ -70,7 +70,7 @@ class SurfaceTest < Minitest::Test
   end
 
   def test_a_thread_that_cannot_be_made_is_told_and_the_next_start_tries_again
-    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary("echo '#{JSON.generate(IDLE)}'; exit 10") })
+    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(IDLE_ANSWER) })
       $full = true
       Thread.singleton_class.prepend(Module.new { def new(*) = $full ? raise(ThreadError, "can't create Thread") : super })
       p Diagctl.start, Diagctl.started?
@@ -82,7 +82,7 @@ class SurfaceTest < Minitest::Test
   end
 
   def test_bad_names_of_events_roles_and_workers_never_raise
-    out, status = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary("echo '#{JSON.generate(IDLE)}'; exit 10") })
+    out, status = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(IDLE_ANSWER) })
       p Diagctl.start(role: "--dir"), Diagctl.start(role: 1), Diagctl.start(name: "a\\nb")
       # More than the program takes (in bytes), or no UTF-8: every poll would fail.
       p Diagctl.start(name: "\\u0436" * 65), Diagctl.start(name: "\\xff")
@@ -96,7 +96,7 @@ class SurfaceTest < Minitest::Test
   end
 
   def test_the_poll_thread_is_named_low_and_fork_safe
-    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary("echo '#{JSON.generate(IDLE)}'; exit 10") })
+    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(IDLE_ANSWER) })
       Diagctl.start
       thread = Thread.list.find { |t| t.name == "diagctl poller" }
       p thread.thread_variable_get(:fork_safe), thread.priority, thread.report_on_exception, thread.abort_on_exception

@@ -39,10 +39,12 @@ class DumpTest < Minitest::Test
   end
 
   def test_no_poll_while_the_own_dumper_runs
-    capture(reports: { "heap_dump" => "snapshot" }, put: "sleep 1; cat >/dev/null")
+    capture(reports: { "heap_dump" => "snapshot" }, put: WAITING)
     polls = calls("acquire").size
     assert_equal "busy", @agent.poll.verdict
     assert_equal polls, calls("acquire").size
+  ensure
+    go
   end
 
   def test_the_kernel_ends_a_dumper_at_its_deadline
@@ -71,35 +73,39 @@ class DumpTest < Minitest::Test
   end
 
   def test_a_dumper_that_outlives_its_alarm_is_killed_by_the_worker_with_its_put
-    pid = fork { exec("sh", "-c", "trap '' ALRM TERM; sleep 300 & sleep 300", pgroup: true, close_others: true) }
-    answer = Struct.new(:capture, :rule, :watch).new("id", "r", [])
-    child = Diagctl::Child.new(pid, answer, nil, Diagctl::Clock.now + 0.5)
-    eventually("its group") { Process.getpgid(pid) == pid && Dir["/proc/[0-9]*/stat"].count { |stat| group(stat) == pid } >= 3 }
+    child = leader_of_a_group("trap '' ALRM TERM; sleep 300 & sleep 300", processes: 3, limit: 0.5)
     assert_nil child.reap
     outcome = eventually("killed") { child.reap }
     assert_equal :timeout, outcome.kind
-    eventually("the whole group is gone") { Dir["/proc/[0-9]*/stat"].none? { |stat| group(stat) == pid } }
+    eventually("the whole group is gone") { group(child.pid).empty? }
   end
 
   # Its alarm ends it; a put that hangs would keep the lease.
   def test_a_dumper_that_dies_takes_its_put_along
-    pid = fork { exec("sh", "-c", "trap '' TERM; sleep 300 & exec sleep 300", pgroup: true, close_others: true) }
-    answer = Struct.new(:capture, :rule, :watch).new("id", "r", [])
-    child = Diagctl::Child.new(pid, answer, nil, Diagctl::Clock.now + 60)
-    eventually("its group") { Process.getpgid(pid) == pid && Dir["/proc/[0-9]*/stat"].count { |stat| group(stat) == pid } >= 2 }
+    child = leader_of_a_group("trap '' TERM; sleep 300 & exec sleep 300", processes: 2, limit: 60)
     assert_nil child.reap
-    Process.kill(:ALRM, pid)
+    Process.kill(:ALRM, child.pid)
     outcome = eventually("reaped") { child.reap }
     assert_equal [:signaled, Signal.list["ALRM"]], [outcome.kind, outcome.code]
-    eventually("the whole group is gone") { Dir["/proc/[0-9]*/stat"].none? { |stat| group(stat) == pid } }
+    eventually("the whole group is gone") { group(child.pid).empty? }
   end
 
-  # Of a process that is not dead: a zombie waits for whatever process 1 is here.
-  def group(stat)
-    state, _parent, group = File.read(stat).rpartition(")").last.split
-    group.to_i unless state == "Z"
-  rescue SystemCallError
-    nil
+  # Stands in for a dumper: a shell that leads a group of so many processes.
+  def leader_of_a_group(script, processes:, limit:)
+    pid = Process.spawn("sh", "-c", script, pgroup: true)
+    grant = Struct.new(:capture, :rule, :watch).new("id", "r", [])
+    eventually("its group") { group(pid).size >= processes }
+    Diagctl::Child.new(pid, grant, nil, Diagctl::Clock.now + limit)
+  end
+
+  # The processes of a group that are not dead: a zombie waits for whatever process 1 is here.
+  def group(leader)
+    Dir["/proc/[0-9]*/stat"].select do |stat|
+      state, _parent, group = File.read(stat).rpartition(")").last.split
+      group.to_i == leader && state != "Z"
+    rescue SystemCallError
+      false
+    end
   end
 
   def test_a_thread_that_is_ended_while_it_forks_leaves_no_dumper_that_nobody_reaps
@@ -121,19 +127,12 @@ class DumpTest < Minitest::Test
   end
 
   def test_a_failed_fork_gives_the_grant_back
-    error = without_fork { assert_raises(Diagctl::Problem) { capture(reports: { "heap_dump" => "snapshot" }) } }
+    error = replacing(Diagctl::ForkGuard, :raw_fork, -> { raise Errno::EAGAIN, "fork(2)" }) do
+      assert_raises(Diagctl::Problem) { capture(reports: { "heap_dump" => "snapshot" }) }
+    end
     assert_match(/capture #{CAPTURE} was given back.*fork/, error.message)
     assert_match(/\Aabort --lease-fd=3 #{CAPTURE} --reason=the grant could not be used: Errno::EAGAIN/, calls("abort").first)
     assert lease_free?
-  end
-
-  # By hand: the `stub` of Minitest is a gem of its own from Minitest 6 on.
-  def without_fork
-    raw_fork = Diagctl::ForkGuard.method(:raw_fork)
-    Diagctl::ForkGuard.define_singleton_method(:raw_fork) { raise Errno::EAGAIN, "fork(2)" }
-    yield
-  ensure
-    Diagctl::ForkGuard.define_singleton_method(:raw_fork, raw_fork)
   end
 
   def test_what_finalize_says_reaches_the_log
@@ -142,7 +141,7 @@ class DumpTest < Minitest::Test
   end
 
   def test_the_worker_may_be_killed_right_after_the_fork
-    path = granting_binary(reports: { "heap_dump" => "snapshot" }, put: 'sleep 1; cat > "$dir/put.$3"')
+    path = granting_binary(reports: { "heap_dump" => "snapshot" }, put: WAITING)
     _, status = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })
       Diagctl.configure { |c| c.first_poll_within = 60 }
       Diagctl.start
@@ -150,8 +149,11 @@ class DumpTest < Minitest::Test
     RUBY
     assert_equal Signal.list["KILL"], status.termsig
     refute lease_free?, "the orphan holds the lease"
+    go
     finalize_line
     assert_operator put("heap_dump").lines.size, :>, 1000
     eventually("the lease is free") { lease_free? }
+  ensure
+    go
   end
 end

@@ -29,6 +29,7 @@ end
 module Sandbox
   LIB = File.expand_path("../lib", __dir__)
   IDLE = { "schema" => 1, "verdict" => "idle", "reason" => "nothing due", "retry_after" => 30, "poll_interval" => 0.05 }.freeze
+  IDLE_ANSWER = "echo '#{JSON.generate(IDLE)}'; exit 10"
 
   def setup
     @dir = Dir.mktmpdir("diagctl-test")
@@ -95,6 +96,13 @@ module Sandbox
     command ? lines.grep(/\A#{command} /) : lines
   rescue Errno::ENOENT
     []
+  end
+
+  # A `put` that reads nothing until `go`, so that a dump lasts for as long as a test looks at it.
+  WAITING = 'until [ -e "$dir/go" ]; do sleep 0.05; done; cat > "$dir/put.$3"'
+
+  def go
+    File.write(File.join(@store, "go"), "")
   end
 
   # The dumper is of nice 19: on a busy machine it waits for everybody else.

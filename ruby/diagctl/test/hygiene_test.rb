@@ -7,12 +7,13 @@ class ChildHygieneTest < Minitest::Test
   include Sandbox
 
   def teardown
+    go
     eventually("the dumper ends") { !@agent.busy? } if @agent
     super
   end
 
-  def with_dump(put: 'sleep 1; cat >/dev/null')
-    @agent = agent(granting_binary(reports: { "heap_dump" => "snapshot" }, put: put))
+  def with_dump
+    @agent = agent(granting_binary(reports: { "heap_dump" => "snapshot" }, put: WAITING))
     @agent.poll
     eventually("put runs") { calls("put").any? }
     yield @agent.child.pid
@@ -29,9 +30,9 @@ class ChildHygieneTest < Minitest::Test
       server.close
       listener.close
       pipe_in.close
-      assert IO.select([client], nil, nil, 0.5), "end of file for the client"
+      assert IO.select([client], nil, nil, 10), "end of file for the client"
       assert_nil client.read(1)
-      assert IO.select([pipe_out], nil, nil, 0.5), "end of file for the reader of a pipe"
+      assert IO.select([pipe_out], nil, nil, 10), "end of file for the reader of a pipe"
       TCPServer.new("127.0.0.1", port).close
       assert_nil Process.wait(pid, Process::WNOHANG), "the dump still runs"
     end
@@ -114,7 +115,7 @@ class ChildHygieneTest < Minitest::Test
       ensure
         puts "ensure \#{Process.pid == $worker}"
       end
-      sleep 1
+      sleep 0.01 until Diagctl.instance_variable_get(:@agent).child.nil?
     RUBY
     assert_equal "ensure true\nat_exit true\n", out.lines.grep_v(/\[diagctl\]/).join
   end

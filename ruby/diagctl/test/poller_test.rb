@@ -5,6 +5,9 @@ require_relative "helper"
 class PollerTest < Minitest::Test
   include Sandbox
 
+  # A poll that comes within this time was brought forward: `retry_after` of IDLE is 30 s.
+  WOKEN = 20
+
   def start(path, client: true)
     @agent = agent(path)
     @agent.instance_variable_set(:@client, nil) unless client
@@ -19,8 +22,6 @@ class PollerTest < Minitest::Test
   ensure
     ENV["DIAGCTL_DIR"] = before
   end
-
-  IDLE_ANSWER = "echo '#{JSON.generate(Sandbox::IDLE)}'; exit 10"
 
   def test_every_failure_is_told_once_backed_off_from_and_survived
     {
@@ -95,7 +96,7 @@ class PollerTest < Minitest::Test
     sleep 0.4
     assert_equal 1, calls("acquire").size, "retry_after is 30 s and nothing happened"
     File.write(File.join(@store, "requests", "one"), "")
-    eventually("a poll for the request", 2) { calls("acquire").size >= 2 }
+    eventually("a poll for the request", WOKEN) { calls("acquire").size >= 2 }
     sleep 0.3
     assert_includes 2..3, calls("acquire").size, "one more where the stamp was too fresh, and then it sleeps"
   end
@@ -145,7 +146,7 @@ class PollerTest < Minitest::Test
     start(binary("sleep 0.2; #{IDLE_ANSWER}"))
     eventually("the poll has begun") { calls("acquire").any? }
     File.write(File.join(requests, "one"), "")
-    eventually("a second poll", 2) { calls("acquire").size >= 2 }
+    eventually("a second poll", WOKEN) { calls("acquire").size >= 2 }
   end
 
   def test_nor_is_one_that_comes_before_the_directory_is_known
@@ -155,7 +156,7 @@ class PollerTest < Minitest::Test
       start(binary("sleep 0.2; #{IDLE_ANSWER}"), client: false)
       eventually("the poll has begun") { calls("acquire").any? }
       File.write(File.join(requests, "one"), "")
-      eventually("a second poll", 2) { calls("acquire").size >= 2 }
+      eventually("a second poll", WOKEN) { calls("acquire").size >= 2 }
     end
   end
 
@@ -170,7 +171,7 @@ class PollerTest < Minitest::Test
       before = calls("acquire").size
       File.write(File.join(requests, "first-#{round}"), "")
       stamp = File.stat(requests).mtime
-      eventually("a poll for the first", 2) { calls("acquire").size > before }
+      eventually("a poll for the first", WOKEN) { calls("acquire").size > before }
       File.write(File.join(requests, "second-#{round}"), "")
       File.utime(stamp, stamp, requests)
       sleep 0.3
@@ -185,10 +186,10 @@ class PollerTest < Minitest::Test
     eventually("a poll") { calls("acquire").any? }
     @agent.events.add("deploy")
     @poller.wake
-    eventually("a poll with the event", 2) { calls("acquire").any?(/--event=deploy/) }
+    eventually("a poll with the event", WOKEN) { calls("acquire").any?(/--event=deploy/) }
     @agent.events.add("other")
     @poller.wake
-    eventually("a poll with the other event", 2) { calls("acquire").any?(/--event=other/) }
+    eventually("a poll with the other event", WOKEN) { calls("acquire").any?(/--event=other/) }
     assert_equal 1, calls("acquire").count { |line| line.include?("--event=deploy") }
   end
 
@@ -215,52 +216,6 @@ class PollerTest < Minitest::Test
     refute_predicate @agent.events, :any?
   end
 
-  def test_the_enabled_block_is_asked_before_every_poll_and_an_exception_is_off_and_told_once
-    answer = -> { raise "flag service is down" }
-    @config.enabled { answer.call }
-    poll = -> { @agent.poll.verdict }
-    @agent = agent(binary(IDLE_ANSWER))
-    @agent.events.add("dropped")
-    assert_equal %w[disabled disabled], [poll.call, poll.call]
-    assert_equal ["enabled raised RuntimeError: flag service is down; this counts as off"], @logger.lines
-    answer = -> {}
-    assert_equal "disabled", poll.call
-    answer = -> { exit }
-    assert_equal "disabled", poll.call
-    assert_empty calls
-    refute_predicate @agent.events, :any?, "an event of an application that is off would make the poll thread spin"
-    answer = -> { :yes }
-    assert_equal "idle", poll.call
-  end
-
-  def test_an_enabled_block_that_hangs_is_off_and_is_not_called_again_meanwhile
-    @config.callback_timeout = 0.1
-    called = 0
-    @config.enabled { (called += 1) && sleep }
-    @agent = agent(binary(IDLE_ANSWER))
-    3.times { assert_equal "disabled", @agent.poll.verdict }
-    assert_equal 1, called
-  ensure
-    Diagctl::Callback.running.delete("enabled")&.kill
-  end
-
-  def test_gauges_that_are_no_numbers_are_left_out_and_told_once
-    never_shown = Object.new
-    never_shown.define_singleton_method(:inspect) { raise "a query, say, or a customer's name" }
-    values = { "a.int" => 7, "a.float" => 1.5, "a.rational" => 1r / 4, "b.text" => "7", "b.nan" => Float::NAN, "b.nil" => nil,
-               "b.huge" => 10**400, "b.object" => never_shown }
-    values.each { |name, value| @config.gauge(name) { value } }
-    @config.gauge("b.raises") { raise "no" }
-    @agent = agent(binary(IDLE_ANSWER))
-    2.times { @agent.poll }
-    line = calls("acquire").last
-    %w[a.int=7 a.float=1.5 a.rational=0.25].each { |gauge| assert_includes line, "--gauge=#{gauge}" }
-    refute_match(/--gauge=b/, line)
-    assert_match(/--gauge=gc\.major_count=\d+/, line)
-    assert_equal 5, @logger.lines.size, @logger.lines.inspect
-    assert_includes @logger.lines, "gauge b.object gave an object of Object, which is not a finite number"
-  end
-
   # Puma without `preload_app!` loads the application after the hook that starts the thread.
   def test_what_the_application_configures_while_it_boots_counts
     booted = false
@@ -283,39 +238,6 @@ class PollerTest < Minitest::Test
   def test_stop_ends_the_thread_in_the_middle_of_a_wait
     start(binary(IDLE_ANSWER))
     eventually("a poll") { calls("acquire").any? }
-    assert @poller.stop(2)
-  end
-end
-
-class StoreDirTest < Minitest::Test
-  include Sandbox
-
-  def test_the_environment_comes_first_and_the_last_component_is_created_private
-    dir = File.join(@dir, "new")
-    assert_equal dir, Diagctl::StoreDir.resolve("/nonexistent", env: { "DIAGCTL_DIR" => dir })
-    assert_equal 0o700, File.stat(dir).mode & 0o777
-  end
-
-  def test_else_the_binary_is_asked
-    path = File.join(@dir, "diagctl")
-    File.write(path, %(#!/bin/sh\n[ "$*" = "config show --json" ] && echo '{"values":{"dir":{"value":"#{@store}","source":"file"}}}'))
-    File.chmod(0o755, path)
-    assert_equal @store, Diagctl::StoreDir.resolve(path, env: {})
-  end
-
-  def test_every_way_to_fail_is_a_problem_with_a_hint
-    quiet = ->(body) { File.join(@dir, "diagctl").tap { |path| File.write(path, "#!/bin/sh\n#{body}") && File.chmod(0o755, path) } }
-    {
-      [{ "DIAGCTL_DIR" => File.join(@dir, "a", "b") }, "true"] => /cannot be created: No such file.*hint/,
-      # For the program it is no home either: the two must mean the same store.
-      [{ "DIAGCTL_DIR" => "~nobody-of-that-name/store" }, "true"] => %r{the store #{Dir.pwd}/~nobody-of-that-name/store cannot be created},
-      [{}, "echo 'no such key' >&2; exit 3"] => /`diagctl config show --json` ended with status 3: no such key/,
-      [{}, "echo hello"] => /printed something else than its JSON/,
-      [{}, "echo '[]'"] => /printed something else than its JSON/,
-      [{}, %q(echo '{"values":{}}')] => /names no dir/
-    }.each do |(env, body), message|
-      error = assert_raises(Diagctl::Problem, body) { Diagctl::StoreDir.resolve(quiet.call(body), env: env) }
-      assert_match message, error.message
-    end
+    assert @poller.stop(WOKEN)
   end
 end

@@ -10,7 +10,7 @@ class PumaPluginTest < Minitest::Test
   PLUGIN_LIB = File.expand_path("../lib", __dir__)
 
   def puma(code, env = {})
-    env = { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary("echo '#{JSON.generate(IDLE)}'; exit 10"), "RUBYLIB" => PLUGIN_LIB,
+    env = { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(IDLE_ANSWER), "RUBYLIB" => PLUGIN_LIB,
             "CONFIG" => File.join(@dir, "puma.rb") }.merge(env)
     preamble = <<~RUBY
       require "puma"

@@ -23,7 +23,7 @@ class SidekiqTest < Minitest::Test
 
   # Sidekiq's own warnings are not ours: without -w.
   def sidekiq(code, preamble: SERVER, env: {})
-    env = { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary("echo '#{JSON.generate(IDLE)}'; exit 10"), "RUBYLIB" => SIDEKIQ_LIB }.merge(env)
+    env = { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(IDLE_ANSWER), "RUBYLIB" => SIDEKIQ_LIB }.merge(env)
     out, status = ruby("$VERBOSE = false\n#{preamble}\n#{code}", env: env)
     assert status.success?, out
     out
