@@ -1,0 +1,82 @@
+# frozen_string_literal: true
+
+require_relative "support/torture"
+
+# Text of others that steers a terminal, leads out of a directory or is no text: in every argument, record and file name.
+class TerminalTest < Torture::Case
+  NASTY = {
+    "newline and escape" => "a\n\e[31mred\e[0m\r\t\b\a",
+    "window title" => "\e]0;owned\a\u009b31m",
+    "bidi" => "abc\u202egnp.exe\u2066",
+    "traversal" => "../../../../tmp/x",
+    "long" => "x" * 4096,
+    "not text" => "\xff\xfe\xc3"
+  }.freeze
+
+  # Whatever anybody manages to put into a field, what is printed steers nothing.
+  def test_no_field_that_is_printed_can_steer_a_terminal
+    store_capture
+    NASTY.each do |what, text|
+      feed(text)
+      plant(text)
+      outputs = [%w[list], %w[show latest], %w[status --explain], %w[gc --dry-run], %w[list --json], %w[status --json], ["show", text], ["fetch", text],
+                 ["rm", text], ["pin", "latest:#{text}"], ["fetch", "latest:#{text}"], ["request", text, "--reason", "x"], ["list", "--role", text], %w[samples]]
+      outputs.each { |argv| assert_printable(diagctl(*argv), what) }
+    end
+    assert_equal %w[store], Dir.children(@root).grep(/store/)
+  end
+
+  private
+
+  # Through every argument of the protocol. Most is refused, and must be refused in one piece.
+  def feed(text)
+    attempts = [["--role", text], ["--name", text], ["--gauge", "#{text}=1"], ["--event", text]].map do |flags|
+      dumper = holder
+      role = flags.first == "--role" ? {} : { role: "puma" }
+      result = dumper.acquire(*flags, **role)
+      dumper.close
+      result
+    end
+    attempts << diagctl("request", "gc_stat", "--reason", text) << diagctl("request", "gc_stat", "--role", text, "--reason", "x") << diagctl("request", "gc_stat", "--reason", "x")
+    dumper = holder
+    attempts << dumper.acquire
+    if dumper.granted?
+      attempts << dumper.put(text, "{}")
+      attempts << dumper.put("gc_stat", "{}")
+      attempts << dumper.finalize("--failed", "#{text}=x")
+      attempts << dumper.finalize("--failed", "gc_stat=#{text}", "--set", "#{text[0, 100]}=#{text}", "--set", "versions.ruby=#{text}", "--set", "team=#{text}")
+      attempts << dumper.abort(text) unless attempts.last.ok?
+    end
+    dumper.close
+    attempts.each { |result| assert_printable(result, "fed") }
+  rescue ArgumentError
+    nil # Ruby itself passes no such argument
+  end
+
+  # And by hand, into every field of a record and into file names: a restored backup may have been made by anybody.
+  def plant(text)
+    id = captures.first.fetch("id")
+    path = File.join(@store, "reports", id, "meta.json")
+    legible = text.dup.force_encoding("UTF-8").scrub("?")
+    meta = JSON.parse(File.read(path)).except("check")
+    %w[host role worker rule created].each { |key| meta[key] = legible }
+    meta["trigger"] = { "name" => legible, "reason" => legible, "observed" => { legible => 1 } }
+    meta["labels"] = meta["versions"] = { legible => legible }
+    meta["cost"] = { legible => 1, "#{legible}_ms" => 2 }
+    meta["reports"].each { |report| report.merge!("content_type" => legible, "encoding" => legible, "error" => legible, "name" => legible) }
+    File.write(path, JSON.generate(meta))
+    FileUtils.rm_f(File.join(@store, "index.jsonl"))
+    name = text.dup.force_encoding("BINARY").tr("/\0", "_")[0, 200]
+    %w[quarantine reports requests staging samples].each { |dir| FileUtils.touch(File.join(@store, dir, name)) }
+    File.write(File.join(@store, "events.jsonl"), "#{JSON.generate(at: legible, event: legible, id: legible, rule: legible, reason: legible)}\n")
+  end
+
+  def assert_printable(result, what)
+    [result.out, result.err].each do |text|
+      assert text.valid_encoding?, "#{what}: #{result.argv}"
+      found = text[/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]|\t/]
+      assert_nil found, "#{what}: #{result.argv.first(4)} printed #{found.inspect}"
+      refute_match(/[\u202a-\u202e\u2066-\u2069]/, text, "#{what}: characters that reorder a line")
+    end
+  end
+end
