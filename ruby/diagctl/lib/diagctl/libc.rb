@@ -2,7 +2,7 @@
 
 module Diagctl
   # The few C functions that Ruby has no method for, through Fiddle. Every one is optional: without Fiddle (a
-  # bundled gem from Ruby 3.5 on) or without the symbol, the caller does without.
+  # bundled gem from Ruby 4.0 on) or without the symbol, the caller does without.
   #
   # Worker and forked dumper; `load` is called in the worker before any fork, so that the child only calls.
   #
