@@ -140,6 +140,24 @@ class DumpTest < Minitest::Test
     eventually("told") { !@agent.busy? && @logger.lines.any?(/`diagctl finalize` ended with status 1: disk is full/) }
   end
 
+  def test_a_dumper_that_outlives_diagctl_in_its_worker_is_reaped_all_the_same
+    path = granting_binary(reports: { "heap_dump" => "snapshot" }, put: WAITING)
+    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })
+      Diagctl.configure { |c| c.first_poll_within = 60 }
+      Diagctl.start
+      Diagctl.capture
+      pid = Diagctl.instance_variable_get(:@agent).child.pid
+      p Diagctl.stop
+      File.write(#{File.join(@store, "go").dump}, "")
+      gone = -> { Process.kill(0, pid) && false rescue true }
+      limit = Diagctl::Clock.now + 20
+      sleep 0.01 until gone.call || Diagctl::Clock.now > limit
+      p gone.call
+    RUBY
+    assert_equal "true\ntrue\n", out
+    assert_path_exists File.join(@store, "put.heap_dump")
+  end
+
   def test_the_worker_may_be_killed_right_after_the_fork
     path = granting_binary(reports: { "heap_dump" => "snapshot" }, put: WAITING)
     _, status = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })

@@ -77,6 +77,13 @@ module Diagctl
       end
     end
 
+    # Nobody polls any more: a thread of Ruby's own reaps a dumper that still runs.
+    def let_go
+      Process.detach(@child.pid) if @child
+    rescue ThreadError
+      nil # No thread can be made while this process ends; then its zombie is not ours for long.
+    end
+
     private
 
     # @return [Child, nil] the dumper while it runs

@@ -59,6 +59,7 @@ module Diagctl
       backoff = Backoff.new(base: @config.backoff, max: [@config.backoff, @config.backoff_max].max)
       pause(rand * @config.first_poll_within)
       cycle(backoff) until @stopped
+      @agent.let_go
     end
 
     def await_ready
