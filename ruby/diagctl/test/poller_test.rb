@@ -193,6 +193,25 @@ class PollerTest < Minitest::Test
     assert_equal 1, calls("acquire").count { |line| line.include?("--event=deploy") }
   end
 
+  # Between the look at what waits and the wait: the wake-up finds nobody asleep.
+  def test_an_event_that_comes_just_before_the_wait_is_not_slept_through
+    path = binary("echo '#{JSON.generate(IDLE.merge("poll_interval" => 30))}'; exit 10")
+    @agent = agent(path)
+    poller = @poller = Diagctl::Poller.new(@agent, config: @config, log: @log)
+    named = false
+    @agent.events.define_singleton_method(:any?) do
+      super().tap do |any|
+        next if any || named
+
+        named = true
+        add("deploy")
+        poller.wake
+      end
+    end
+    @poller.start
+    eventually("a poll with the event", WOKEN) { calls("acquire").any?(/--event=deploy/) }
+  end
+
   # diagctl remembers it; to name it again at once would make the poll thread spin while another process dumps.
   def test_an_event_is_handed_over_once_though_the_lease_is_busy
     busy = Sandbox::IDLE.merge("verdict" => "busy")

@@ -94,12 +94,14 @@ module Diagctl
       return pause(REAP_INTERVAL) if result.retry_after.nil?
 
       wait = Wait.new(now: Clock.now, retry_after: result.retry_after, poll_interval: result.poll_interval, seen: seen)
-      loop do
-        return if @stopped || @agent.child || @agent.events.any?
-
-        pause(wait.sleep_for(Clock.now))
+      until cut_short?
+        pause(wait.sleep_for(Clock.now)) { cut_short? }
         return if wait.over?(Clock.now, requests)
       end
+    end
+
+    def cut_short?
+      @stopped || !@agent.child.nil? || @agent.events.any?
     end
 
     # What later readings are compared with, taken before the poll. Where it cannot tell (the first poll has yet to
@@ -118,8 +120,9 @@ module Diagctl
       nil
     end
 
+    # @yieldreturn whether not to wait at all: asked where a wake-up can no longer come too early
     def pause(seconds)
-      @mutex.synchronize { @woken.wait(@mutex, seconds) unless @stopped || seconds <= 0 }
+      @mutex.synchronize { @woken.wait(@mutex, seconds) unless @stopped || seconds <= 0 || (block_given? && yield) }
     end
 
     def attempt
