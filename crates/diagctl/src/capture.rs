@@ -225,7 +225,7 @@ fn stored_bytes(meta: &meta::Meta) -> u64 {
 /// Discards a capture that came to nothing, says why, and ends the lease.
 pub fn give_up(store: &Store, lease: &Lease, grant: &Grant, event: &str, reason: &str) -> Result<(), Failure> {
     let id = &grant.meta.id;
-    let discarded = store.discard(&store.staging(id));
+    let discarded = store.clear_away(&store.staging(id));
     events::record(store, &events::Event { rule: grant.meta.rule.clone(), ..events::Event::about(event, id, reason) });
     if let Some(request) = &grant.meta.request {
         requests::give_back(store, request, &format!("capture {id}: {reason}"))?;

@@ -256,14 +256,26 @@ pub fn rename(from: &Spot, to: &Spot) -> Result<(), Failure> {
 
 /// Renames without ever replacing anything at the target.
 pub fn rename_noreplace(from: &Spot, to: &Spot) -> Result<(), Failure> {
-    let moved = match rename_with(from, to, RenameFlags::NOREPLACE) {
+    let moved = match try_rename_noreplace(from, to) {
+        // Who moves a directory writes into it: it has another above it then.
+        Err(e)
+            if e.kind() == io::ErrorKind::PermissionDenied && from.at(|dir, name| tree::regain(dir, name)).is_ok() =>
+        {
+            try_rename_noreplace(from, to)
+        }
+        other => other,
+    };
+    moved.map_err(|e| Failure::io("move into place", to.path(), e))
+}
+
+fn try_rename_noreplace(from: &Spot, to: &Spot) -> io::Result<()> {
+    match rename_with(from, to, RenameFlags::NOREPLACE) {
         // NFS and most FUSE filesystems know no flags. The store's names are random, and made by the holder of a lock: a look
         // beforehand is as good there.
         Err(e) if e.kind() == io::ErrorKind::InvalidInput && to.exists() => Err(rustix::io::Errno::EXIST.into()),
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => rename_with(from, to, RenameFlags::empty()),
         other => other,
-    };
-    moved.map_err(|e| Failure::io("move into place", to.path(), e))
+    }
 }
 
 fn rename_with(from: &Spot, to: &Spot, flags: RenameFlags) -> io::Result<()> {

@@ -3,12 +3,13 @@
 
 use std::ffi::{CStr, CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use super::Spot;
 use crate::error::Failure;
@@ -75,7 +76,11 @@ pub fn remove(spot: &Spot) -> Result<(), Failure> {
 // A stack of open directories: however deep a tree is, it is descriptors that run out, and that is an error.
 fn remove_tree(parent: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
     let name = CString::new(name.as_os_str().as_encoded_bytes()).map_err(|_| Errno::INVAL)?;
-    let mut open = vec![(open_in(parent, &name)?, name)];
+    let open_to_empty = |dir: BorrowedFd<'_>, name: &CStr| {
+        regain(dir, name)?;
+        open_in(dir, name)
+    };
+    let mut open = vec![(open_to_empty(parent, &name)?, name)];
     while let Some((dir, _)) = open.last_mut() {
         let Some(entry) = next_in(dir).transpose()? else {
             let Some((_, name)) = open.pop() else { break };
@@ -88,13 +93,26 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
         };
         match rustix::fs::unlinkat(dir.fd()?, entry.file_name(), AtFlags::empty()) {
             Err(Errno::ISDIR) => {
-                let inner = open_in(dir.fd()?, entry.file_name())?;
+                let inner = open_to_empty(dir.fd()?, entry.file_name())?;
                 open.push((inner, entry.file_name().to_owned()));
             }
             // Somebody else deletes it too.
             Err(Errno::NOENT) => {}
             other => other?,
         }
+    }
+    Ok(())
+}
+
+/// Gives the owner back every right to a directory. Commands leave some that may not be written (a cache of Go modules, say), and
+/// to delete from one, or to move it, takes that right. Where it is another user's, what is done next fails.
+pub fn regain(dir: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = rustix::io::retry_on_intr(|| rustix::fs::openat(dir, name, flags, Mode::empty()))?;
+    let mode = rustix::fs::fstat(&held)?.st_mode & 0o7777;
+    if mode & 0o700 != 0o700 {
+        // By way of /proc, as fchmod(2) takes no descriptor that was opened without any right.
+        let _ = rustix::fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), Mode::from_raw_mode(mode | 0o700));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! without the sync of the directories the rename is gone.) A sync that fails fails the capture.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -97,34 +98,50 @@ fn take_raw_files(
     staging: &Spot,
     known: &[meta::Report],
 ) -> Result<Vec<meta::Report>, Failure> {
-    let mut names: Vec<String> = fsio::read_dir(staging)?
+    let is_known =
+        |name: &OsString| known.iter().any(|report| report.file.as_ref().is_some_and(|file| name == file.as_str()));
+    let mut names: Vec<OsString> = fsio::read_dir(staging)?
         .into_iter()
-        .filter_map(|entry| entry.name.into_string().ok())
-        .filter(|name| !name.starts_with('.'))
-        .filter(|name| !known.iter().any(|report| report.file.as_ref() == Some(name)))
+        .map(|entry| entry.name)
+        .filter(|name| !name.as_encoded_bytes().starts_with(b".") && !is_known(name))
         .collect();
     names.sort();
     let mut reports: Vec<meta::Report> = Vec::new();
     for file in names {
-        let path = staging.join(&file);
-        let names: Vec<&String> = known.iter().chain(&reports).map(|report| &report.name).collect();
-        let name = unused_name(&file, &names);
-        if !path.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file()) {
-            // Nothing that was not taken is deleted.
-            store.quarantine(&path, &format!("capture {}: it is no regular file", staging.display()))?;
-            let why = format!("{} is no regular file; it is in quarantine/", crate::error::printable(&file));
-            reports.push(meta::Report::failed(&name, why));
-            continue;
-        }
-        // Out of the way of the compressed file, whose name may be the same.
-        let raw = staging.join(format!(".{name}.raw"));
-        fsio::rename_noreplace(&path, &raw)?;
-        let form = Form::of_file(Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default());
-        let report = writer::store_as(room, staging, &name, &form, &mut fsio::open_read(&raw)?);
-        fsio::remove(&raw)?;
-        reports.push(report.unwrap_or_else(|failure| meta::Report::failed(&name, failure.message)));
+        let used: Vec<&String> = known.iter().chain(&reports).map(|report| &report.name).collect();
+        let name = unused_name(&file.to_string_lossy(), &used);
+        reports.push(take_raw_file(store, room, staging, &file, &name)?);
     }
     Ok(reports)
+}
+
+fn take_raw_file(
+    store: &Store,
+    room: &mut Room<'_>,
+    staging: &Spot,
+    file: &OsStr,
+    name: &str,
+) -> Result<meta::Report, Failure> {
+    let path = staging.join(file);
+    let is_file = path.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+    let opened = if is_file { fsio::open_read(&path) } else { Err(Failure::failed("it is no regular file")) };
+    let mut data = match opened {
+        Ok(data) => data,
+        Err(failure) => {
+            // Nothing that was not taken is deleted.
+            let why = failure.source.map_or(failure.message, |e| format!("it cannot be read: {e}"));
+            store.quarantine(&path, &format!("capture {}: {why}", staging.display()))?;
+            let shown = crate::error::printable(&file.to_string_lossy());
+            return Ok(meta::Report::failed(name, format!("{shown} is in quarantine/: {why}")));
+        }
+    };
+    // Out of the way of the compressed file, whose name may be the same.
+    let raw = staging.join(format!(".{name}.raw"));
+    fsio::rename_noreplace(&path, &raw)?;
+    let form = Form::of_file(Path::new(file).extension().and_then(|e| e.to_str()).unwrap_or_default());
+    let report = writer::store_as(room, staging, name, &form, &mut data);
+    fsio::remove(&raw)?;
+    Ok(report.unwrap_or_else(|failure| meta::Report::failed(name, failure.message)))
 }
 
 // `a.log` becomes report `a`; `a.txt` beside it `a_txt`.
@@ -173,9 +190,20 @@ fn write_meta(staging: &Spot, meta: &meta::Meta) -> Result<(), Failure> {
     // A first attempt that found the disk full may have left one.
     fsio::remove(&path)?;
     let data = serde_json::to_vec_pretty(meta).map_err(|e| Failure::failed(format!("cannot encode meta.json: {e}")))?;
+    let data = seal::seal(&data);
+    if data.len() as u64 > meta::MAX_FILE {
+        // Nobody could read it.
+        let (found, most) = (crate::units::size(data.len() as u64), crate::units::size(meta::MAX_FILE));
+        return Err(Failure::failed(format!(
+            "meta.json of capture {} would be {found} for {} reports; {most} is the most that is read",
+            meta.id,
+            meta.reports.len()
+        ))
+        .hint("store fewer and larger files (an archive of them, say)"));
+    }
     let mut file: File = fsio::create_new(&path)?;
     fsio::widen_like_parent(&file, &path)?;
-    file.write_all(&seal::seal(&data)).and_then(|()| file.sync_all()).map_err(|e| Failure::io("write", path.path(), e))
+    file.write_all(&data).and_then(|()| file.sync_all()).map_err(|e| Failure::io("write", path.path(), e))
 }
 
 #[cfg(test)]
@@ -189,6 +217,19 @@ mod tests {
         assert_eq!(unused_name("c.log", &used), "c");
         assert_eq!(unused_name("a.log", &used), "a_log");
         assert_eq!(unused_name("b.log", &used), "b_2");
+    }
+
+    #[test]
+    fn a_record_that_nobody_could_read_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Spot::hold(dir.path()).unwrap();
+        let report = meta::Report::failed("r", "x".repeat(1 << 20));
+        let mut meta = meta::Meta { reports: vec![report; 3], ..meta::Meta::default() };
+        write_meta(&staging, &meta).unwrap();
+        meta.reports.push(meta.reports[0].clone());
+        let failure = write_meta(&staging, &meta).unwrap_err();
+        assert!(failure.message.contains("4 reports") && failure.message.contains("4.00 MiB"), "{failure}");
+        assert!(!staging.join("meta.json").exists());
     }
 
     #[test]

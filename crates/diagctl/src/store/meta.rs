@@ -16,7 +16,7 @@ use crate::state;
 pub const SCHEMA: u32 = 1;
 
 /// No `meta.json` is larger.
-const MAX_FILE: u64 = 4 << 20;
+pub const MAX_FILE: u64 = 4 << 20;
 
 /// What one capture is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -192,8 +192,11 @@ impl Store {
 
     /// Moves something that is not trusted out of the way, under a name that says what it was.
     pub fn quarantine(&self, spot: &Spot, reason: &str) -> Result<(), Failure> {
+        // With what is added to it, it is still a name.
+        const SAID: usize = 60;
         let name = spot.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let target = self.path("quarantine").join(format!("{name}.{}", fsio::random_hex()?));
+        let said: String = name.chars().take(SAID).collect();
+        let target = self.path("quarantine").join(format!("{said}.{}", fsio::random_hex()?));
         fsio::rename_noreplace(spot, &target)?;
         events::record(self, &events::Event::quarantined(&name, reason));
         Ok(())
@@ -201,20 +204,36 @@ impl Store {
 
     /// Puts something into the trash and unlinks it. Readers that have it open go on reading.
     pub fn discard(&self, spot: &Spot) -> Result<(), Failure> {
-        let target = self.path("trash").join(fsio::random_hex()?);
-        match fsio::rename_noreplace(spot, &target) {
-            Err(e) if e.is_not_found() => return Ok(()),
-            other => other?,
+        match self.throw_away(spot)? {
+            Some(thrown) => fsio::remove(&thrown),
+            None => Ok(()),
         }
-        fsio::remove(&target)
     }
 
-    /// Unlinks what earlier deletions left in the trash when they were killed.
+    /// The same for what a command may have filled, with what is not ours to delete: that stays in the trash, where it counts
+    /// against the cap, and stops no capture.
+    pub fn clear_away(&self, spot: &Spot) -> Result<(), Failure> {
+        if let Some(thrown) = self.throw_away(spot)? {
+            let _ = fsio::remove(&thrown);
+        }
+        Ok(())
+    }
+
+    // Where it is then; nothing if it was gone already.
+    fn throw_away(&self, spot: &Spot) -> Result<Option<Spot>, Failure> {
+        let target = self.path("trash").join(fsio::random_hex()?);
+        match fsio::rename_noreplace(spot, &target) {
+            Err(e) if e.is_not_found() => Ok(None),
+            other => other.map(|()| Some(target)),
+        }
+    }
+
+    /// Unlinks what earlier deletions left in the trash when they were killed, as far as it can be unlinked.
     pub fn empty_trash(&self) -> Result<(), Failure> {
         let trash = self.path("trash");
         fsio::require_dir(&trash, self.owner)?;
         for entry in fsio::list(&trash)?.flatten() {
-            fsio::remove(&trash.join(entry.name))?;
+            let _ = fsio::remove(&trash.join(entry.name));
         }
         Ok(())
     }

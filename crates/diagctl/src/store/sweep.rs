@@ -71,7 +71,7 @@ pub fn clear_staging(store: &Store) -> Result<(), Failure> {
         }
         let staged = staging.join(&id);
         let request = grant::read(&staged).ok().and_then(|grant| grant.meta.request);
-        store.discard(&staged)?;
+        store.clear_away(&staged)?;
         let why = "its dumper ended without publishing it";
         events::record(store, &events::Event::about("cleaned", &id, why));
         if let Some(request) = request {
@@ -98,7 +98,7 @@ pub fn shrink_quarantine(config: &Config, store: &Store) -> Result<(), Failure> 
         if total <= config.retention.max_use / 10 {
             break;
         }
-        store.discard(&dir.join(&name))?;
+        store.clear_away(&dir.join(&name))?;
         events::record(
             store,
             &events::Event::about("deleted", &name.to_string_lossy(), "the quarantine was over a tenth of max_use"),

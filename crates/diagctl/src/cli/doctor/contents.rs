@@ -25,6 +25,9 @@ const NO_EARLIER_MS: i64 = 1_577_836_800_000;
 /// A store's time line that is so far from the wall clock was left there by a clock that was set.
 const FAR_MS: u64 = 86_400_000;
 
+/// What is thrown away is unlinked at once. Milliseconds.
+const TRASH_IS_EMPTIED_MS: i64 = 600_000;
+
 /// What was found.
 pub struct Contents {
     /// Findings.
@@ -97,6 +100,7 @@ fn read(cx: &Context, store: &Store, found: &mut Contents) {
         Err(e) => found.checks.push(Check::fail("store.captures", e.message, "make reports/ a directory of the owner")),
     }
     found.checks.push(quarantine(store, cx.config()));
+    found.checks.push(trash(store, &found.now));
     found.checks.push(small_files(store));
     found.lease = settled_lease(&cx.proc, store, &found.now);
 }
@@ -165,6 +169,31 @@ fn quarantine(store: &Store, config: &Config) -> Check {
                 "look at `diagctl status --explain` and at the files, then delete them; beyond {} the oldest go by themselves",
                 size(config.retention.max_use / 10)
             ),
+        ),
+    };
+    check.seen("entries", names).seen("bytes", bytes)
+}
+
+// What is thrown away is in there for as long as unlinking it takes, and after a kill until the next capture.
+fn trash(store: &Store, now: &Now) -> Check {
+    let id = "store.trash";
+    let trash = store.path("trash");
+    let old: Vec<Spot> = fsio::children(&trash)
+        .map(|entry| trash.join(entry.name))
+        .filter(|thrown| {
+            let moved_ms = thrown.stat().map(|stat| stat.st_ctime.saturating_mul(1000));
+            moved_ms.is_ok_and(|moved_ms| now.clock.wall_ms.saturating_sub(moved_ms) > TRASH_IS_EMPTIED_MS)
+        })
+        .collect();
+    let bytes = old.iter().map(fsio::occupied_tree).sum::<u64>();
+    let names: Vec<String> = old.iter().map(|thrown| thrown.display().to_string()).collect();
+    let count = if names.len() == 1 { "1 thing".into() } else { format!("{} things", names.len()) };
+    let check = match names.as_slice() {
+        [] => Check::ok(id, "nothing lies in trash/ that could not be deleted"),
+        [first, ..] => Check::warn(
+            id,
+            format!("trash/ holds {} ({}) that could not be deleted, one is {first}", count, size(bytes)),
+            "try `diagctl gc`; if they stay, see whose they are (a command of `diagctl run` may have left them) and delete them",
         ),
     };
     check.seen("entries", names).seen("bytes", bytes)
@@ -344,6 +373,21 @@ mod tests {
             assert_eq!(check.status, status, "{}", check.message);
             assert!(status == Status::Ok || check.message.contains("9 (sleep"), "{}", check.message);
         }
+    }
+
+    #[test]
+    fn what_stays_in_the_trash_is_told_and_what_passes_through_it_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { dir: dir.path().join("store"), ..Config::default() };
+        let store = Store::open(&config, store::Access::Create).unwrap();
+        let wall_ms = Reading::take(String::new()).wall_ms;
+        let later = now(wall_ms + TRASH_IS_EMPTIED_MS + 5000, 0, None);
+        assert_eq!(trash(&store, &later).status, Status::Ok);
+        fsio::create_dir(&store.path("trash/0badcafe"), 0o700).unwrap();
+        assert_eq!(trash(&store, &now(wall_ms, 0, None)).status, Status::Ok);
+        let check = trash(&store, &later);
+        assert_eq!(check.status, Status::Warn);
+        assert!(check.message.contains("1 thing (4.00 KiB)") && check.message.contains("0badcafe"), "{check:?}");
     }
 
     #[test]

@@ -1,0 +1,68 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# Whatever a command of `diagctl run` leaves in the capture's directory stops neither that capture nor the next. As an ordinary
+# user: root may read and delete everything.
+class LeftByCommandsTest < E2E::Case
+  NOBODY = 65_534
+
+  def setup
+    super
+    return unless Process.euid.zero?
+
+    FileUtils.install(E2E::BIN, "#{@root}/diagctl", mode: 0o755)
+    FileUtils.chown(NOBODY, NOBODY, @root)
+  end
+
+  def test_what_cannot_be_read_is_named_and_the_rest_is_stored
+    {
+      "a read-only directory" => "mkdir d; touch d/f; chmod 500 d",
+      "a file that its owner may not read" => "touch d.txt; chmod 000 d.txt",
+      "a name as long as a name can be" => "mkdir d$(printf a%.0s $(seq 254))"
+    }.each do |what, left|
+      result = leaving("#{left}; echo x > whole.txt")
+      assert_equal 5, result.status, "#{what}: #{result}"
+      reports = result.json.fetch("reports").to_h { |report| [report["name"], report["error"]] }
+      assert_nil reports.delete("whole"), "#{what}: #{result}"
+      assert_match(/in quarantine/, reports.values.fetch(0), what)
+      assert_next_is_stored(what)
+    end
+  end
+
+  def test_a_name_that_is_no_text_becomes_a_report_too
+    result = leaving("echo x > $(printf '\\377.txt')")
+    assert_equal 0, result.status, result
+    assert_equal [2], result.json.fetch("reports").map { |report| report["raw_bytes"] }
+  end
+
+  # A dumper that was killed leaves all of it to the next holder of the lease.
+  def test_what_cannot_be_deleted_stops_no_capture
+    {
+      "read-only directories" => "mkdir -p d/e; touch d/e/f; chmod 000 d/e; chmod 500 d",
+      "a staging directory without rights" => "touch f; chmod 000 .",
+      "more levels than there are descriptors" => "for i in $(seq 200); do mkdir d; cd -P d; done"
+    }.each do |what, left|
+      assert_equal(-9, leaving("#{left}; kill -KILL $PPID").status, what)
+      assert_next_is_stored(what)
+    end
+    assert_equal 1, Dir.children("#{@store}/trash").size, "only the deep one cannot be deleted"
+  end
+
+  private
+
+  def leaving(script) = as_nobody("run", "--", "sh", "-c", "cd \"$DIAGCTL_CAPTURE_DIR\"; #{script}")
+
+  def assert_next_is_stored(what)
+    result = as_nobody("run", "--report", "notes", "--", "echo", "x")
+    assert_equal 0, result.status, "after #{what}: #{result}"
+  end
+
+  def as_nobody(*argv)
+    command = ["prlimit", "--nofile=128", E2E::BIN, *argv]
+    if Process.euid.zero?
+      command = ["setpriv", "--reuid=#{NOBODY}", "--regid=#{NOBODY}", "--clear-groups", "prlimit", "--nofile=128", "#{@root}/diagctl", *argv]
+    end
+    E2E::Command.run(*command, env: env(DIAGCTL_BIN: nil))
+  end
+end
