@@ -6,6 +6,7 @@
 //! build with checks sees), or more memory than the input warrants.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config, Place};
@@ -190,7 +191,7 @@ pub fn engine(data: &[u8]) {
         let reading = Reading { boot_ms: clock().boot_ms + later_ms, ..clock() };
         let now = Anchor::place(state.clock.as_ref(), reading);
         let input = Input {
-            config: &config,
+            config,
             process: &process,
             readings: &readings,
             requests: &requests,
@@ -210,10 +211,13 @@ fn clock() -> Reading {
     Reading { wall_ms: 1_800_000_000_000, boot_ms: 1_000_000, boot_id: "a".into() }
 }
 
-// Every trigger, twice: bare, and with all that a rule can add.
-fn rules() -> Config {
-    let text = include_str!("fuzz/rules.toml");
-    config::parse(text).map(|(config, _)| config).unwrap_or_default()
+// Every trigger, twice: bare, and with all that a rule can add. Reading it takes longer than what is done with it.
+fn rules() -> &'static Config {
+    static RULES: LazyLock<Config> = LazyLock::new(|| {
+        let text = include_str!("fuzz/rules.toml");
+        config::parse(text).map(|(config, _)| config).unwrap_or_default()
+    });
+    &RULES
 }
 
 fn is_printable(text: &str) {
