@@ -300,17 +300,25 @@ fn settle_events(rule: &str, process: &Process, samples: &mut Samples) -> bool {
 /// Notes that a plan was granted: limits, budgets, timers, levels, and the events that it answers. To be written before the
 /// grant is told.
 pub fn charge(input: Input<'_>, plan: &Plan, state: &mut State, samples: &mut Samples) {
+    let units = plan.reports.iter().map(|name| input.config.cost_of(name)).sum();
+    limit::spend(&mut state.spent, units, input.now.store_ms);
+    state.generation += 1;
+    fire(input, plan, state, samples);
+    if plan.second_of.is_none() {
+        cover(input, plan, state);
+    }
+}
+
+// What a rule remembers of having fired.
+fn fire(input: Input<'_>, plan: &Plan, state: &mut State, samples: &mut Samples) {
     if plan.request.is_none() && plan.second_of.is_none() {
         settle_events(&plan.rule, input.process, samples);
     }
     let now_ms = input.now.store_ms;
-    let units = plan.reports.iter().map(|name| input.config.cost_of(name)).sum();
     let rule = input.config.rules.iter().find(|rule| rule.name == plan.rule);
     let before = state.rules.get(&plan.rule).cloned().unwrap_or_default();
-    state.generation += 1;
     state.clock = Some(input.now.anchor());
     let marks = state.rules.entry(plan.rule.clone()).or_default();
-    limit::spend(&mut state.spent, units, now_ms);
     marks.pair = None;
     if plan.second_of.is_some() {
         // The pair is one firing: its second half costs budget and nothing else.
@@ -342,7 +350,6 @@ pub fn charge(input: Input<'_>, plan: &Plan, state: &mut State, samples: &mut Sa
         };
         rule.trigger.fired(rule.trigger.name(), view, input.seed, marks);
     }
-    cover(input, plan, state);
 }
 
 // A capture that brings everything that another rule would bring of this process makes that rule wait out its cooldown too.
@@ -393,18 +400,13 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
 
     let answer = |verdict, reason: String, observed: Observed, wait_ms| Answer {
         rule: rule.name.clone(),
-        verdict,
-        reason,
-        guard: None,
         observed,
         wait_ms,
-        skipped: false,
-        dry_run: false,
-        settles: false,
+        ..Answer::plain(verdict, reason)
     };
     let last_word = |answer| Answer { settles: true, ..answer };
     if let Some(pair) = marks.pair {
-        return second_of_pair(input, rule, pair, state);
+        return second_of_pair(input, rule, pair, state, samples);
     }
     if !in_sample(rule, input.host, now_ms) {
         let reason = format!("this machine is not in today's sample of {}%", rule.sample);
@@ -473,41 +475,52 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
     let plan = Plan {
         rule: rule.name.clone(),
         trigger: path,
-        reason: facts.reason.clone(),
-        observed: facts.observed.clone(),
+        reason: facts.reason,
+        observed: facts.observed,
         reports: rule.reports.clone(),
         snapshot: rule.snapshot,
         request: None,
         second_of: None,
     };
+    granted(input, rule, plan, state, samples)
+}
+
+// In a dry run, everything but the capture. The rule goes by its own limits, so that what is seen is what enforcement would do;
+// the store's budget, and the cooldowns of other rules, are for what is captured.
+fn granted(
+    input: Input<'_>,
+    rule: &Rule,
+    plan: Plan,
+    state: &mut State,
+    samples: &mut Samples,
+) -> (Answer, Option<Plan>) {
+    let answer = |verdict, reason| Answer {
+        rule: rule.name.clone(),
+        observed: plan.observed.clone(),
+        ..Answer::plain(verdict, reason)
+    };
     if rule.mode == Mode::DryRun {
-        // It counts against the rule's own limits, so that what is seen is what enforcement would do; the store's
-        // budget is left to rules that capture.
-        let spent = state.spent.clone();
-        let generation = state.generation;
-        charge(input, &plan, state, samples);
-        state.spent = spent;
-        state.generation = generation;
-        let reason = format!("dry run: would capture, {}", facts.reason);
-        let idle = answer(Verdict::Idle, reason, facts.observed, Some(config.poll_ms()));
-        return (Answer { dry_run: true, ..idle }, None);
+        fire(input, &plan, state, samples);
+        let would = answer(Verdict::Idle, format!("dry run: would capture, {}", plan.reason));
+        return (Answer { dry_run: true, wait_ms: Some(input.config.poll_ms()), ..would }, None);
     }
-    (answer(Verdict::Granted, facts.reason, facts.observed, None), Some(plan))
+    (answer(Verdict::Granted, plan.reason.clone()), Some(plan))
 }
 
 // The first capture is had; the second is of the same process, whatever the trigger says by then. Guards and budgets hold.
-fn second_of_pair(input: Input<'_>, rule: &Rule, pair: Pair, state: &mut State) -> (Answer, Option<Plan>) {
+fn second_of_pair(
+    input: Input<'_>,
+    rule: &Rule,
+    pair: Pair,
+    state: &mut State,
+    samples: &mut Samples,
+) -> (Answer, Option<Plan>) {
     let Input { config, process, now, .. } = input;
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
         rule: rule.name.clone(),
-        verdict,
-        reason,
         guard,
-        observed: Observed::new(),
         wait_ms,
-        skipped: false,
-        dry_run: false,
-        settles: false,
+        ..Answer::plain(verdict, reason)
     };
     let reason = format!("second of a pair, {} after the first", duration(ms(rule.pair_delay.unwrap_or_default())));
     let late = now.store_ms.saturating_sub(pair.due);
@@ -540,14 +553,14 @@ fn second_of_pair(input: Input<'_>, rule: &Rule, pair: Pair, state: &mut State) 
     let plan = Plan {
         rule: rule.name.clone(),
         trigger: rule.trigger.name(),
-        reason: reason.clone(),
+        reason,
         observed: Observed::new(),
         reports: rule.reports.clone(),
         snapshot: rule.snapshot,
         request: None,
         second_of: Some(pair.first),
     };
-    (answer(Verdict::Granted, reason, None, None), Some(plan))
+    granted(input, rule, plan, state, samples)
 }
 
 // A request skips triggers, cooldowns and budgets, never the guards. A rule with `on_demand` lends it its reports,
@@ -563,14 +576,9 @@ fn answer_request(input: Input<'_>, request: &Request, state: &State) -> (Answer
     let reason = format!("requested by {}: {}", request.by, request.reason);
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
         rule: name.to_owned(),
-        verdict,
-        reason,
         guard,
-        observed: BTreeMap::new(),
         wait_ms,
-        skipped: false,
-        dry_run: false,
-        settles: false,
+        ..Answer::plain(verdict, reason)
     };
     let reports = match (request.reports.is_empty(), rule) {
         (true, Some(rule)) => rule.reports.clone(),

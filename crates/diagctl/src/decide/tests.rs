@@ -461,6 +461,23 @@ fn a_pair_is_two_captures_of_one_process_and_one_firing() {
 }
 
 #[test]
+fn neither_capture_of_a_pair_is_taken_in_a_dry_run() {
+    let body = "mode = \"dry_run\"\ncapture = \"pair\"\npair_delay = \"30s\"\nlimits = { cooldown = \"1h\" }\n\
+                trigger.memory_usage = { above = \"1GiB\" }";
+    let mut world = World::new(&rule(body));
+    let mut said = Vec::new();
+    for _ in 0..120 {
+        let decision = world.poll(1, 2 * GIB);
+        assert_eq!(decision.plans, []);
+        said.extend(decision.answers.into_iter().filter(|answer| answer.dry_run).map(|answer| answer.reason));
+        world.pass(1000);
+    }
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[1].contains("would capture, second of a pair"), "{said:?}");
+    assert_eq!((world.state.spent.len(), world.state.generation), (0, 0));
+}
+
+#[test]
 fn the_second_of_a_pair_whose_process_is_gone_is_given_up() {
     let body = "capture = \"pair\"\npair_delay = \"30s\"\ntrigger.memory_usage = { above = \"1GiB\" }";
     let mut world = World::new(&rule(body));
@@ -491,6 +508,14 @@ fn a_capture_that_brings_all_of_another_rule_restarts_its_cooldown() {
     assert_eq!(world.verdict(1, 2 * GIB), "cooldown");
     world.pass(5000);
     assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "small");
+}
+
+#[test]
+fn a_dry_run_restarts_no_other_rules_cooldown() {
+    let two = "[[rules]]\nname = \"dry\"\nreports = [\"smaps\"]\nmode = \"dry_run\"\ntrigger.memory_usage = { above = \"1GiB\" }\n\
+               [[rules]]\nname = \"wet\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"1GiB\" }\nlimits = { cooldown = \"1h\" }";
+    let mut world = World::new(two);
+    assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "wet");
 }
 
 #[test]
