@@ -61,6 +61,20 @@ class ProtocolTest < E2E::Case
     refute_includes Dir.children(File.join(@store, "reports", dumper.capture)).join(" "), "heap_dump"
   end
 
+  # What follows a capture's publication is done as far as it can be: a request that was served is not served again.
+  def test_index_that_cannot_be_written_keeps_nothing_else_from_being_done
+    dumper = granted("gc_stat")
+    refute_empty Dir.children("#{@store}/requests")
+    FileUtils.rm_f("#{@store}/index.jsonl")
+    Dir.mkdir("#{@store}/index.jsonl")
+    dumper.put("gc_stat", "{}")
+    assert_equal 0, dumper.finalize.status
+    assert_empty Dir.children("#{@store}/requests")
+    assert_equal [dumper.capture], captures.map { |capture| capture.fetch("id") }
+    told = diagctl!("status", "--explain", "--json").json.fetch("events").map { |event| event.values_at("event", "reason").join(" ") }
+    assert_match(/^failed after publishing: .*cannot open .*index\.jsonl/, told.join("\n"))
+  end
+
   def test_granted_report_that_was_neither_put_nor_failed_is_an_error_too
     dumper = granted("gc_stat", "threads")
     dumper.put("gc_stat", "{}")

@@ -185,27 +185,22 @@ pub fn finish(
             return Err(failure);
         }
     };
-    // From here on the capture is durable. What follows is a cache, a convenience, or done again by the next command.
-    let follow_up = || -> Result<(), Failure> {
-        index::append(store, &index::Entry::of(store, &meta))?;
-        let stored = meta.reports.iter().filter(|report| report.error.is_none()).count();
-        let reason =
-            format!("{stored} of {} reports stored, {}", meta.reports.len(), crate::units::size(stored_bytes(&meta)));
-        events::record(
-            store,
-            &events::Event { rule: meta.rule.clone(), ..events::Event::about("published", &meta.id, &reason) },
-        );
-        remember_costs(store, &meta)?;
-        if let Some(request) = &meta.request {
-            requests::remove(store, request)?;
-        }
-        let found = state::load(store.dir())?;
-        let anchor = if let Found::State(state) = &found { state.clock.as_ref() } else { None };
-        let now = clock::Anchor::place(anchor, clock::Reading::take(proc.boot_id()));
-        sweep::collect(config, store, &now, Some(&meta.id))?;
-        Ok(())
-    };
-    if let Err(failure) = follow_up() {
+    // From here on the capture is durable. What follows is a cache, a convenience, or done again by the next command: one that
+    // fails (on a full disk, say) keeps nothing else from being done.
+    let stored = meta.reports.iter().filter(|report| report.error.is_none()).count();
+    let reason =
+        format!("{stored} of {} reports stored, {}", meta.reports.len(), crate::units::size(stored_bytes(&meta)));
+    events::record(
+        store,
+        &events::Event { rule: meta.rule.clone(), ..events::Event::about("published", &meta.id, &reason) },
+    );
+    let steps = [
+        index::append(store, &index::Entry::of(store, &meta)),
+        remember_costs(store, &meta),
+        meta.request.as_ref().map_or(Ok(()), |request| requests::remove(store, request)),
+        collect(store, config, proc, &meta.id),
+    ];
+    for failure in steps.into_iter().filter_map(Result::err) {
         events::record(
             store,
             &events::Event::about("failed", &meta.id, &format!("after publishing: {}", failure.message)),
@@ -216,6 +211,13 @@ pub fn finish(
         events::record(store, &events::Event::about("failed", &meta.id, &failure.message));
     }
     Ok(meta)
+}
+
+fn collect(store: &Store, config: &Config, proc: &Proc, newest: &str) -> Result<(), Failure> {
+    let found = state::load(store.dir())?;
+    let anchor = if let Found::State(state) = &found { state.clock.as_ref() } else { None };
+    let now = clock::Anchor::place(anchor, clock::Reading::take(proc.boot_id()));
+    sweep::collect(config, store, &now, Some(newest)).map(drop)
 }
 
 fn stored_bytes(meta: &meta::Meta) -> u64 {
