@@ -73,6 +73,9 @@ class ProtocolTest < E2E::Case
     assert_equal [dumper.capture], captures.map { |capture| capture.fetch("id") }
     told = diagctl!("status", "--explain", "--json").json.fetch("events").map { |event| event.values_at("event", "reason").join(" ") }
     assert_match(/^failed after publishing: .*cannot open .*index\.jsonl/, told.join("\n"))
+    # As on a full disk, where it is `rm` that makes room.
+    assert_equal 0, diagctl("rm", "latest").status
+    assert_empty captures
   end
 
   def test_granted_report_that_was_neither_put_nor_failed_is_an_error_too

@@ -5,6 +5,7 @@
 //! Each has one promise: whatever the bytes are, there is a value or an error, and never a panic, an overflow (which only a
 //! build with checks sees), or more memory than the input warrants.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -88,13 +89,12 @@ pub fn meta(data: &[u8]) {
 
 /// `index.jsonl`, and retention planned by what it claims.
 pub fn index(data: &[u8]) {
-    let (entries, _) = index::parse(data);
-    let mut captures = Captures::default();
-    entries.values().for_each(|entry| {
-        if let Some(id) = Id::parse(&entry.id) {
-            captures.push(id, entry);
-        }
+    let mut entries = BTreeMap::new();
+    index::parse(data, |_, entry, _| {
+        entries.extend(Id::parse(&entry.id).map(|id| (id, entry)));
     });
+    let mut captures = Captures::default();
+    entries.iter().for_each(|(id, entry)| captures.push(*id, entry));
     let policy =
         Policy { max_use: 1 << 20, keep_free: 1 << 20, max_age_ms: 86_400_000, keep_last: 1, max_captures: Some(3) };
     let usage = Usage { other_bytes: 4096, free_disk: 1 << 19, incoming: 4096 };

@@ -71,7 +71,7 @@ impl Args {
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let index = index::load(&store, false)?;
+    let index = index::load(&store)?;
     for (id, reason) in &index.damaged {
         output::note(&format!("capture {id} is damaged: {reason}"));
     }

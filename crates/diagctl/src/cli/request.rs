@@ -13,9 +13,10 @@ use crate::decide::Process;
 use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
 use crate::fsio;
+use crate::store::index::{self, Present};
 use crate::store::requests::{self, Request};
 use crate::store::state_files::{load_samples, load_state};
-use crate::store::{Access, Store, events, index, meta};
+use crate::store::{Access, Store, events, meta};
 use crate::units::{self, size};
 
 /// Ask for a capture on demand
@@ -151,7 +152,12 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
         std::thread::sleep(Duration::from_millis(100));
     }
     progress.finish_and_clear();
-    let published = index::load(store, false)?.entries.into_iter().find(|e| e.request.as_ref() == Some(&request.id));
+    let mut published = None;
+    index::visit(store, &mut Present::list(store)?, |entry| {
+        if entry.request.as_ref() == Some(&request.id) {
+            index::keep_newest(&mut published, entry);
+        }
+    });
     let Some(entry) = published else {
         let why = events::read(store).into_iter().rfind(|event| event.id == request.id).map(|event| event.reason);
         return Err(Failure::failed(format!(

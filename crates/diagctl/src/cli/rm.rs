@@ -5,7 +5,7 @@ use super::{Context, Failure};
 use crate::error::quoted;
 use crate::exit_code::Exit;
 use crate::store::events::{self, Event};
-use crate::store::index::{self, Index};
+use crate::store::index::{self, Present};
 use crate::store::{Access, Store, fetch};
 
 /// Delete captures
@@ -22,12 +22,11 @@ pub struct Args {
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let by = super::request::invoking_user();
     let store = cx.open(Access::Write)?;
-    let index = index::load(&store, true)?;
-    let targets = each(&index, &args.ids);
-    let done = outcome(targets, |id| delete(&store, id, args.force, &by));
-    // Brings the index up to date; the captures are gone whether that works or not.
-    index::load(&store, true)?;
-    done
+    let targets = each(&store, &mut Present::list(&store)?, &args.ids);
+    let done = outcome(targets, |id| delete(&store, id, args.force, &by))?;
+    // The captures are gone whether that works or not: on a full disk their lines stay, and whoever reads them passes over them.
+    let _ = index::compact(&store);
+    Ok(done)
 }
 
 fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Failure> {
@@ -48,10 +47,10 @@ fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Fail
 
 /// What each id on a command line means. All are looked up before anything is done, so that `latest` is the one that was
 /// there at first.
-pub fn each(index: &Index, ids: &[String]) -> Vec<Result<String, Failure>> {
+pub fn each(store: &Store, present: &mut Present, ids: &[String]) -> Vec<Result<String, Failure>> {
     let mut found = Vec::new();
     for text in ids {
-        let target = fetch::resolve(index, text).and_then(|target| match target.report {
+        let target = fetch::resolve(store, present, text).and_then(|target| match target.report {
             None => Ok(target.id),
             Some(_) => {
                 let message = format!("{} names a report, and this is done to whole captures", quoted(text));
@@ -97,16 +96,15 @@ pub fn outcome(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::index::Entry;
+    use crate::config::Config;
+    use crate::store::meta::Meta;
 
     const A: &str = "20260101T000000000Z-aaaaaaaa";
     const B: &str = "20260101T000000001Z-bbbbbbbb";
 
-    fn ended(ids: &[&str], refused: &[&str]) -> String {
-        let entry = |id: &str| Entry { id: id.into(), ..Entry::default() };
-        let index = Index { entries: vec![entry(A), entry(B)], damaged: Vec::new() };
+    fn ended(store: &Store, ids: &[&str], refused: &[&str]) -> String {
         let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-        let result = outcome(each(&index, &ids), |id| {
+        let result = outcome(each(store, &mut Present::list(store).unwrap(), &ids), |id| {
             if refused.contains(&id) { Err(Failure::failed("pinned")) } else { Ok(format!("deleted {id}")) }
         });
         result.map_or_else(|failure| format!("{failure:?}"), |done| format!("{done:?}"))
@@ -124,8 +122,17 @@ mod tests {
             (&["2001", A], &[A], Exit::Failed),
             (&["latest:heap_dump"], &[], Exit::NoMatch),
         ];
+        let dir = tempfile::tempdir().unwrap();
+        let store =
+            Store::open(&Config { dir: dir.path().join("store"), ..Config::default() }, Access::Create).unwrap();
+        for (sequence, id) in [(1, A), (2, B)] {
+            let meta = Meta { id: id.into(), sequence, ..Meta::default() };
+            std::fs::create_dir(store.report_dir(id).path()).unwrap();
+            let record = store.report_dir(id).join("meta.json");
+            std::fs::write(record.path(), serde_json::to_vec(&meta).unwrap()).unwrap();
+        }
         for (ids, refused, expected) in table {
-            let ended = ended(ids, refused);
+            let ended = ended(&store, ids, refused);
             assert!(ended.contains(&format!("exit: {expected:?},")), "{ids:?} {refused:?} {ended}");
         }
     }

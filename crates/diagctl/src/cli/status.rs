@@ -169,12 +169,12 @@ fn doubts(cx: &Context, store: &Store, samples: &Samples) -> Vec<String> {
 }
 
 fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
-    let index = index::load(store, false)?;
+    let summary = index::summary(store)?;
     let (free_disk_bytes, total) = store.space()?;
-    let latest = index.entries.last();
+    let latest = summary.latest.as_ref();
     let quarantine = store.path("quarantine");
     Ok(Room {
-        captures: index.entries.len(),
+        captures: summary.captures,
         latest: latest.map(|entry| entry.id.clone()),
         latest_age_ms: latest.map(|entry| now.store_ms.saturating_sub(entry.store_ms)),
         used_bytes: Stock::load(store, false)?.used(store),
@@ -184,7 +184,7 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
         quarantine_bytes: fsio::children(&quarantine)
             .map(|entry| fsio::occupied_tree(&quarantine.join(entry.name)))
             .sum(),
-        damaged: index.damaged.into_iter().collect(),
+        damaged: summary.damaged.into_iter().collect(),
     })
 }
 

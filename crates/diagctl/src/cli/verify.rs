@@ -1,6 +1,7 @@
 //! `diagctl verify`: are captures still what was acknowledged? Reads every file against its checksum, decompresses it, and
 //! changes nothing.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,7 +14,8 @@ use crate::error::printable;
 use crate::exit_code::Exit;
 use crate::fsio;
 use crate::store::fetch::{Form, Interrupted, Stored};
-use crate::store::{Access, Store, index, meta};
+use crate::store::index::{self, Present};
+use crate::store::{Access, Store, meta};
 use crate::units::size;
 
 /// Re-read captures against their checksums; changes nothing
@@ -70,15 +72,18 @@ struct Unknown {
 /// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
-    let index = index::load(&store, false)?;
-    let ids = if args.all {
-        let damaged = index.damaged.iter().map(|(id, _)| id);
-        index.entries.iter().map(|entry| &entry.id).chain(damaged).cloned().collect()
+    let mut present = Present::list(&store)?;
+    let ids: BTreeSet<String> = if args.all {
+        present.ids().map(str::to_owned).collect()
     } else {
-        each(&index, &args.ids).into_iter().collect::<Result<Vec<_>, _>>()?
+        each(&store, &mut present, &args.ids).into_iter().collect::<Result<_, _>>()?
     };
-    let chosen = index.entries.iter().filter(|entry| ids.contains(&entry.id));
-    let work = chosen.flat_map(|entry| &entry.reports).map(|report| report.stored_bytes + report.raw_bytes).sum();
+    let mut work = 0;
+    index::visit(&store, &mut present, |entry| {
+        if ids.contains(&entry.id) {
+            work += entry.reports.iter().map(|report| report.stored_bytes + report.raw_bytes).sum::<u64>();
+        }
+    });
     let bar = if output::is_watched() { ProgressBar::new(work) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("verifying {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}") {
         bar.set_style(style);

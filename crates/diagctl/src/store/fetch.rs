@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Failure, printable, quoted};
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::store::index::{Entry, Index};
+use crate::store::index::{self, Present};
 use crate::store::{Store, meta};
 
 /// How much is read at once.
@@ -31,18 +31,15 @@ pub struct Target {
 
 /// Finds what a person means by `ID`, `PREFIX`, `latest`, each also with `:REPORT`. `latest:REPORT` is the newest capture that
 /// has the report, the others say which capture it is to be taken from.
-pub fn resolve(index: &Index, text: &str) -> Result<Target, Failure> {
+pub fn resolve(store: &Store, present: &mut Present, text: &str) -> Result<Target, Failure> {
     let (name, report) = match text.split_once(':') {
         Some((name, report)) => (name, Some(report)),
         None => (text, None),
     };
     let id = match (name, report) {
-        ("latest", Some(report)) => latest_with(index, report)?,
-        ("latest", None) => match index.entries.last() {
-            Some(entry) => entry.id.clone(),
-            None => return Err(no_match("there are no captures yet").hint("`diagctl request --reason …` asks for one")),
-        },
-        (prefix, _) => by_prefix(index, prefix)?,
+        ("latest", Some(report)) => latest_with(store, present, report)?,
+        ("latest", None) => latest(store, present)?,
+        (prefix, _) => by_prefix(present, prefix)?,
     };
     Ok(Target { id, report: report.map(str::to_owned) })
 }
@@ -51,42 +48,51 @@ fn no_match(message: impl Into<String>) -> Failure {
     Failure::new(Exit::NoMatch, message)
 }
 
-fn latest_with(index: &Index, report: &str) -> Result<String, Failure> {
-    let mut failed: Option<(&Entry, &str)> = None;
-    for entry in index.entries.iter().rev() {
-        for found in entry.reports.iter().filter(|r| r.name == report) {
-            match &found.error {
-                None => return Ok(entry.id.clone()),
-                Some(error) => failed = failed.or(Some((entry, error))),
-            }
-        }
+fn latest(store: &Store, present: &mut Present) -> Result<String, Failure> {
+    let mut latest = None;
+    index::visit(store, present, |entry| index::keep_newest(&mut latest, entry));
+    match latest {
+        Some(entry) => Ok(entry.id),
+        None => Err(no_match("there are no captures yet").hint("`diagctl request --reason …` asks for one")),
     }
-    let report = printable(report);
-    Err(match failed {
-        Some((entry, error)) => {
-            no_match(format!("no capture has the report {report}; it failed last in {}: {error}", entry.id))
+}
+
+fn latest_with(store: &Store, present: &mut Present, report: &str) -> Result<String, Failure> {
+    let (mut made, mut failed) = (None, None);
+    index::visit(store, present, |entry| {
+        let mut with_it = entry.reports.iter().filter(|r| r.name == report).peekable();
+        if with_it.peek().is_some() {
+            let newest = if with_it.any(|r| r.error.is_none()) { &mut made } else { &mut failed };
+            index::keep_newest(newest, entry);
         }
+    });
+    if let Some(entry) = made {
+        return Ok(entry.id);
+    }
+    let error = failed.as_ref().and_then(|entry| {
+        let error = entry.reports.iter().filter(|r| r.name == report).find_map(|r| r.error.as_ref())?;
+        Some((&entry.id, error))
+    });
+    let report = printable(report);
+    Err(match error {
+        Some((id, error)) => no_match(format!("no capture has the report {report}; it failed last in {id}: {error}")),
         None => no_match(format!("no capture has the report {report}"))
             .hint(format!("`diagctl list` shows what there is; `diagctl request {report} --reason …` asks for one")),
     })
 }
 
-fn by_prefix(index: &Index, prefix: &str) -> Result<String, Failure> {
+// Damaged ones too: `rm` and `verify` take them.
+fn by_prefix(present: &Present, prefix: &str) -> Result<String, Failure> {
     let shown = quoted(prefix);
-    let entries = index.entries.iter().rev().map(|entry| &entry.id);
-    let mut matching: Vec<&String> =
-        entries.chain(index.damaged.iter().map(|(id, _)| id)).filter(|id| id.starts_with(prefix)).collect();
-    if prefix.is_empty() {
-        matching.clear();
-    }
+    let matching: Vec<&str> = present.ids().rev().filter(|id| !prefix.is_empty() && id.starts_with(prefix)).collect();
     match matching.as_slice() {
         [] => Err(no_match(format!("no capture matches {shown}")).hint("`diagctl list` shows what there is")),
-        [id] => Ok((*id).clone()),
+        [id] => Ok((*id).to_owned()),
         many => {
-            let first: Vec<&str> = many.iter().take(CANDIDATES_SHOWN).map(|id| id.as_str()).collect();
+            let first = many[..many.len().min(CANDIDATES_SHOWN)].join(", ");
             let more = many.len().saturating_sub(CANDIDATES_SHOWN);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            Err(no_match(format!("{shown} matches {} captures: {}{more}", many.len(), first.join(", ")))
+            Err(no_match(format!("{shown} matches {} captures: {first}{more}", many.len()))
                 .hint("give more of the id, or say latest"))
         }
     }

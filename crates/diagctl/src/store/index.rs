@@ -1,9 +1,9 @@
 //! `index.jsonl`: a cache over `reports/*/meta.json`, one line a capture. A later line for the same id replaces an earlier one.
 //!
 //! It is never believed against the directory: captures that it does not have are read from their `meta.json`, those that are
-//! gone are dropped, and it is rewritten when it was wrong. A torn tail or a damaged line costs reading one `meta.json`.
+//! gone are passed over, and retention rewrites it when it was wrong. A torn tail or a damaged line costs reading one `meta.json`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 
@@ -127,69 +127,76 @@ pub struct Index {
     pub damaged: Vec<(String, String)>,
 }
 
-/// Reads the index, makes it agree with `reports/`, and writes it back if it did not and `write_back` allows it.
-pub fn load(store: &Store, write_back: bool) -> Result<Index, Failure> {
-    let (mut cached, lines) = cached(store);
-    let reports = store.path("reports");
-    let listing = match fsio::read_dir(&reports) {
-        Err(e) if e.is_not_found() => return Ok(Index::default()),
-        other => other?,
-    };
-    let present: BTreeSet<String> = listing
-        .into_iter()
-        // Whatever else is there, a symbolic link say, is none of ours.
-        .filter(|entry| entry.kind.is_dir())
-        .filter_map(|entry| entry.name.into_string().ok())
-        .filter(|name| is_id(name))
-        .collect();
-    let before = cached.len();
-    cached.retain(|id, _| present.contains(id));
-    let mut index = Index::default();
-    let mut learned = Vec::new();
-    for id in present {
-        if let Some(entry) = cached.remove(&id) {
-            index.entries.push(entry);
-            continue;
+/// Reads all of it, for whoever shows all of it. Everybody else can do with less memory: see [`visit`].
+pub fn load(store: &Store) -> Result<Index, Failure> {
+    let mut present = Present::list(store)?;
+    let mut entries = BTreeMap::new();
+    scan(store, |line, entry, _| {
+        if let Some(number) = present.number(&entry.id) {
+            *number = Some(line);
+            entries.insert(entry.id.clone(), entry);
         }
-        match meta::read(&store.report_dir(&id)) {
-            Ok(meta) => {
-                learned.push(Entry::of(store, &meta));
-            }
-            // Deleted since the directory was read.
-            Err(e) if e.is_not_found() && !store.report_dir(&id).exists() => {}
-            Err(e) => index.damaged.push((id, e.message)),
-        }
-    }
-    if write_back && store.is_ours() {
-        if before > index.entries.len() || is_stale(lines, index.entries.len()) {
-            compact(store)?;
-        }
-        learn(store, &mut learned)?;
-    }
-    index.entries.extend(learned);
+    });
+    let mut index = Index { entries: entries.into_values().collect(), damaged: Vec::new() };
+    index.damaged = read_unknown(store, &present, |entry| index.entries.push(entry));
     index.entries.sort_by(|a, b| a.sequence.cmp(&b.sequence).then_with(|| a.id.cmp(&b.id)));
     Ok(index)
 }
 
-fn cached(store: &Store) -> (BTreeMap<String, Entry>, usize) {
-    match fsio::read_bounded(&store.path("index.jsonl"), MAX_FILE) {
-        Ok(data) => parse(&data),
-        Err(e) if e.is_not_found() => Default::default(),
-        Err(_) => (BTreeMap::new(), UNREADABLE),
+/// Shows every readable capture once, in no order and one at a time; returns those whose `meta.json` cannot be read, with the
+/// reason. What may change of a capture, whether it is pinned, may be what it was.
+pub fn visit(store: &Store, present: &mut Present, mut found: impl FnMut(Entry)) -> Vec<(String, String)> {
+    present.captures.iter_mut().for_each(|(_, number)| *number = None);
+    scan(store, |line, entry, _| {
+        if let Some(number @ None) = present.number(&entry.id) {
+            *number = Some(line);
+            found(entry);
+        }
+    });
+    read_unknown(store, present, found)
+}
+
+/// How many captures there are, and which is the last.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Those that are readable.
+    pub captures: usize,
+    /// The newest of them.
+    pub latest: Option<Entry>,
+    /// Captures whose `meta.json` cannot be read, with the reason.
+    pub damaged: Vec<(String, String)>,
+}
+
+/// Looks at every capture.
+pub fn summary(store: &Store) -> Result<Summary, Failure> {
+    let (mut captures, mut latest) = (0, None);
+    let damaged = visit(store, &mut Present::list(store)?, |entry| {
+        captures += 1;
+        keep_newest(&mut latest, entry);
+    });
+    Ok(Summary { captures, latest, damaged })
+}
+
+/// Puts an entry in place of an older one.
+pub fn keep_newest(newest: &mut Option<Entry>, entry: Entry) {
+    if newest.as_ref().is_none_or(|newest| (newest.sequence, &newest.id) < (entry.sequence, &entry.id)) {
+        *newest = Some(entry);
     }
 }
 
-/// The entries that can be understood, and how many lines there are.
-pub fn parse(data: &[u8]) -> (BTreeMap<String, Entry>, usize) {
-    let mut entries = BTreeMap::new();
-    let mut lines = 0;
-    for line in data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        lines += 1;
-        if let Some(entry) = understand(line) {
-            entries.insert(entry.id.clone(), entry);
+// What the index does not have.
+fn read_unknown(store: &Store, present: &Present, mut found: impl FnMut(Entry)) -> Vec<(String, String)> {
+    let mut damaged = Vec::new();
+    for id in present.unknown() {
+        let dir = store.report_dir(id.as_str());
+        match meta::read(&dir) {
+            Ok(meta) => found(Entry::of(store, &meta)),
+            // Deleted since the directory was read.
+            Err(e) if e.is_not_found() && !dir.exists() => {}
+            Err(e) => damaged.push((id.as_str().to_owned(), e.message)),
         }
     }
-    (entries, lines)
+    damaged
 }
 
 fn understand(line: &[u8]) -> Option<Entry> {
@@ -199,7 +206,7 @@ fn understand(line: &[u8]) -> Option<Entry> {
 
 /// Reads the lines that can be understood, one at a time and so with little memory: each with its number. Returns how many lines
 /// there are.
-pub fn scan(store: &Store, mut found: impl FnMut(usize, Entry, &[u8])) -> usize {
+pub fn scan(store: &Store, found: impl FnMut(usize, Entry, &[u8])) -> usize {
     let file = match fsio::open_read(&store.path("index.jsonl")) {
         Ok(file) => file,
         Err(e) if e.is_not_found() => return 0,
@@ -208,7 +215,11 @@ pub fn scan(store: &Store, mut found: impl FnMut(usize, Entry, &[u8])) -> usize 
     if !file.metadata().is_ok_and(|meta| meta.len() <= MAX_FILE) {
         return UNREADABLE;
     }
-    let mut file = BufReader::new(file.take(MAX_FILE));
+    parse(BufReader::new(file.take(MAX_FILE)), found)
+}
+
+/// The same for what may be in such a file.
+pub fn parse(mut file: impl BufRead, mut found: impl FnMut(usize, Entry, &[u8])) -> usize {
     let mut line = Vec::new();
     let mut lines = 0;
     // What goes on after the bound of a line is the next one, and damaged like this one.
@@ -283,6 +294,11 @@ impl Present {
         let id = Id::parse(id)?;
         let at = self.captures.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         self.captures.get_mut(at).map(|(_, number)| number)
+    }
+
+    /// All captures, in the order of their ids.
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.captures.iter().map(|(id, _)| id.as_str())
     }
 
     /// The captures without a number.

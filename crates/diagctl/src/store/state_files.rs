@@ -9,8 +9,9 @@ use crate::error::Failure;
 use crate::fsio::{self, Spot};
 use crate::sample::{FORGET_AFTER_MS, Sample, Samples};
 use crate::state::{self, Found, State};
+use crate::store::index::{self, Present};
 use crate::store::requests::Request;
-use crate::store::{Store, events, index, requests};
+use crate::store::{Store, events, requests};
 
 /// The state, and whether it has to be written because it was not there. Limits must not be forgotten with a lost or
 /// damaged file: they are put together again from the captures, which say when each was taken.
@@ -21,12 +22,14 @@ pub fn load_state(store: &Store) -> Result<(State, bool), Failure> {
         Found::Damaged(why) => store.quarantine(&store.path("state.json"), &format!("state.json is damaged: {why}"))?,
     }
     let mut state = State::default();
-    for entry in index::load(store, false)?.entries {
+    index::visit(store, &mut Present::list(store)?, |entry| {
         state.generation = state.generation.max(entry.sequence);
         state.rules.entry(entry.rule).or_default().fires.push(entry.store_ms);
         let at = state.clock.get_or_insert_with(|| Anchor::place(None, Reading::take(String::new())).anchor());
         at.store_ms = at.store_ms.max(entry.store_ms);
-    }
+    });
+    // In the order in which they were taken.
+    state.rules.values_mut().for_each(|marks| marks.fires.sort_unstable());
     Ok((state, true))
 }
 

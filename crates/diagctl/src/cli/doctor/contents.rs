@@ -91,11 +91,11 @@ fn read(cx: &Context, store: &Store, found: &mut Contents) {
     }
     found.checks.push(pause(&found.state, found.now.store_ms));
     found.samples = load_samples(store);
-    match index::load(store, false) {
-        Ok(index) => {
-            let newest = index.entries.last().map(|entry| store.report_dir(&entry.id));
+    match index::summary(store) {
+        Ok(summary) => {
+            let newest = summary.latest.as_ref().map(|entry| store.report_dir(&entry.id));
             found.newest = newest.and_then(|dir| meta::read(&dir).ok());
-            found.checks.push(captures(&index));
+            found.checks.push(captures(&summary));
         }
         Err(e) => found.checks.push(Check::fail("store.captures", e.message, "make reports/ a directory of the owner")),
     }
@@ -138,18 +138,18 @@ fn pause(state: &State, now_ms: u64) -> Check {
     }
 }
 
-fn captures(index: &index::Index) -> Check {
+fn captures(summary: &index::Summary) -> Check {
     let id = "store.captures";
-    let damaged: Vec<String> = index.damaged.iter().map(|(id, why)| format!("{id}: {why}")).collect();
+    let damaged: Vec<String> = summary.damaged.iter().map(|(id, why)| format!("{id}: {why}")).collect();
     let check = match damaged.as_slice() {
-        [] => Check::ok(id, format!("{} captures, every record can be read", index.entries.len())),
+        [] => Check::ok(id, format!("{} captures, every record can be read", summary.captures)),
         [first, ..] => Check::warn(
             id,
             format!("{} captures have a damaged meta.json, the first is {first}", damaged.len()),
             "`diagctl verify --all` looks at their data too; `diagctl rm ID` deletes one",
         ),
     };
-    check.seen("captures", index.entries.len()).seen("damaged", damaged)
+    check.seen("captures", summary.captures).seen("damaged", damaged)
 }
 
 fn quarantine(store: &Store, config: &Config) -> Check {
@@ -392,8 +392,8 @@ mod tests {
 
     #[test]
     fn damaged_captures_are_listed() {
-        let index = index::Index { entries: Vec::new(), damaged: vec![("A".into(), "eof".into())] };
-        assert_eq!(complaints(&[captures(&index)]), [("store.captures", Status::Warn)]);
-        assert_eq!(complaints(&[captures(&index::Index::default())]), []);
+        let summary = index::Summary { damaged: vec![("A".into(), "eof".into())], ..index::Summary::default() };
+        assert_eq!(complaints(&[captures(&summary)]), [("store.captures", Status::Warn)]);
+        assert_eq!(complaints(&[captures(&index::Summary::default())]), []);
     }
 }

@@ -3,32 +3,53 @@
 use super::*;
 use crate::config::Config;
 use crate::store::Access;
-use crate::store::index::EntryReport;
 
 const A: &str = "20260101T000000000Z-aaaaaaaa";
 const B: &str = "20260101T000000001Z-bbbbbbbb";
 const C: &str = "20250101T000000000Z-cccccccc";
 const DAMAGED: &str = "20270101T000000000Z-dddddddd";
 
-// C was taken last, on a machine whose clock was a year behind.
-fn index() -> Index {
+// C was taken last, on a machine whose clock was a year behind. The index has A, twice, and none of the others.
+fn four(store: &Store) {
     let report = |name: &str| match name.strip_suffix('!') {
-        Some(name) => EntryReport { name: name.into(), error: Some("no room".into()), ..EntryReport::default() },
-        None => EntryReport { name: name.into(), ..EntryReport::default() },
+        Some(name) => meta::Report::failed(name, "no room"),
+        None => meta::Report { name: name.into(), ..meta::Report::default() },
     };
-    let entry = |id: &str, reports: &[&str]| Entry {
-        id: id.into(),
-        reports: reports.iter().map(|name| report(name)).collect(),
-        ..Entry::default()
-    };
-    Index {
-        entries: vec![entry(A, &["heap_dump", "gc_stat"]), entry(B, &["heap_dump!", "puma!"]), entry(C, &["gc_stat"])],
-        damaged: vec![(DAMAGED.into(), "torn".into())],
+    let captures: [(&str, &[&str]); 3] =
+        [(A, &["heap_dump", "gc_stat"]), (B, &["heap_dump!", "puma!"]), (C, &["gc_stat"])];
+    for (sequence, (id, reports)) in (1..).zip(captures) {
+        let reports = reports.iter().map(|name| report(name)).collect();
+        let meta = meta::Meta { id: id.into(), sequence, reports, ..meta::Meta::default() };
+        std::fs::create_dir(store.report_dir(id).path()).unwrap();
+        let record = store.report_dir(id).join("meta.json");
+        std::fs::write(record.path(), serde_json::to_vec(&meta).unwrap()).unwrap();
+        if id == A {
+            for _ in 0..2 {
+                index::append(store, &index::Entry::of(store, &meta)).unwrap();
+            }
+        }
     }
+    std::fs::create_dir(store.report_dir(DAMAGED).path()).unwrap();
+    std::fs::write(store.report_dir(DAMAGED).join("meta.json").path(), "torn").unwrap();
+}
+
+fn resolved(store: &Store, text: &str) -> Result<Target, Failure> {
+    resolve(store, &mut Present::list(store).unwrap(), text)
+}
+
+#[test]
+fn every_capture_is_counted_once_and_the_newest_is_the_one_that_was_granted_last() {
+    let (_dir, store) = store();
+    four(&store);
+    let summary = index::summary(&store).unwrap();
+    assert_eq!((summary.captures, summary.latest.unwrap().id.as_str()), (3, C));
+    assert_eq!(summary.damaged.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), [DAMAGED]);
 }
 
 #[test]
 fn ids_prefixes_and_latest_are_found() {
+    let (_dir, store) = store();
+    four(&store);
     let target = |id: &str, report: Option<&str>| Target { id: id.into(), report: report.map(str::to_owned) };
     let table = [
         (A, target(A, None)),
@@ -42,12 +63,15 @@ fn ids_prefixes_and_latest_are_found() {
         ("latest:heap_dump", target(A, Some("heap_dump"))),
     ];
     for (text, expected) in table {
-        assert_eq!(resolve(&index(), text).unwrap(), expected, "{text}");
+        assert_eq!(resolved(&store, text).unwrap(), expected, "{text}");
     }
 }
 
 #[test]
 fn what_matches_nothing_or_too_much_says_so() {
+    let (_dir, store) = store();
+    assert_eq!(resolved(&store, "latest").unwrap_err().exit, Exit::NoMatch);
+    four(&store);
     let table = [
         ("2024", "no capture matches \"2024\""),
         ("", "no capture matches"),
@@ -57,11 +81,10 @@ fn what_matches_nothing_or_too_much_says_so() {
         ("\u{1b}[2J", "no capture matches \"\\u{1b}[2J\""),
     ];
     for (text, expected) in table {
-        let failure = resolve(&index(), text).unwrap_err();
+        let failure = resolved(&store, text).unwrap_err();
         assert_eq!(failure.exit, Exit::NoMatch);
         assert!(failure.message.contains(expected), "{text:?} should say {expected:?} but says {}", failure.message);
     }
-    assert_eq!(resolve(&Index::default(), "latest").unwrap_err().exit, Exit::NoMatch);
 }
 
 fn store() -> (tempfile::TempDir, Store) {
