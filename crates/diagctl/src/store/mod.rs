@@ -45,6 +45,20 @@ const SUBDIRS: [&str; 6] = ["staging", "reports", "requests", "samples", "quaran
 /// Names that may be in a directory that is about to become a store.
 const HARMLESS: [&str; 3] = ["lease.lock", "state.lock", "lost+found"];
 
+/// What a store has besides. Where its locks are, too, nobody else made them: they are of a store that was removed in part, while
+/// a process that polls wrote into it.
+const LEFT: [&str; 9] = [
+    "state.json",
+    "lease.json",
+    "index.jsonl",
+    "events.jsonl",
+    "samples.jsonl",
+    "samples.1.jsonl",
+    "execs.json",
+    "config.good.toml",
+    "config.cache",
+];
+
 /// What a command is going to do with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -348,8 +362,10 @@ impl Store {
 
 /// A name in a directory that keeps it from becoming a store, quoted.
 pub fn foreign_entry(dir: &Spot) -> Result<Option<String>, Failure> {
-    let foreign = fsio::list(dir)?.flatten().map(|entry| entry.name).find(|name| {
-        let known = SUBDIRS.iter().chain(&HARMLESS).any(|known| name == *known);
+    let names: Vec<_> = fsio::list(dir)?.flatten().map(|entry| entry.name).collect();
+    let left: &[&str] = if names.iter().any(|name| name == "state.lock") { &LEFT } else { &[] };
+    let foreign = names.iter().find(|name| {
+        let known = SUBDIRS.iter().chain(&HARMLESS).chain(left).any(|known| *name == *known);
         !known && !name.to_str().is_some_and(|name| name.starts_with(".tmp-"))
     });
     Ok(foreign.map(|name| crate::error::quoted(&name.to_string_lossy())))

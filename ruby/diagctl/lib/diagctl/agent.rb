@@ -60,6 +60,8 @@ module Diagctl
         end
 
         @client ||= Client.new(binary: @binary, dir: StoreDir.resolve(@binary), config: @config)
+        # An operator may remove it, or move it away, while this process lives.
+        StoreDir.create(@client.dir) unless File.directory?(@client.dir)
         Lease.open(@client.dir) { |lease| acquire(lease, event.tap { heard = true }) }
       end
     ensure

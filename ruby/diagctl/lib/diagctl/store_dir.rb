@@ -4,7 +4,7 @@ require "json"
 
 module Diagctl
   # Which directory is the store: DIAGCTL_DIR, else what the binary makes of its configuration.
-  # Poll thread; asked once per process.
+  # Poll thread; asked once per process, and created whenever it is gone.
   #
   # @api private
   module StoreDir
@@ -40,6 +40,6 @@ module Diagctl
       raise Problem.new(:store, "the store #{Diagctl.one_line(dir)} cannot be created: #{Diagctl.one_line(e.message)} " \
         "(hint: create it for user #{Process.euid} with mode 0700, or set DIAGCTL_DIR)")
     end
-    private_class_method :ask, :create
+    private_class_method :ask
   end
 end
