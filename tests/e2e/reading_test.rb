@@ -141,6 +141,27 @@ class ReadingTest < E2E::Case
     assert_equal "hello\n", diagctl!("fetch", "latest", report.fetch("name"), "-o", "-").out
   end
 
+  # What no text is, in names and arguments, is taken like anything else.
+  def test_run_takes_files_and_arguments_of_any_name
+    script = 'for name in "$@"; do printf %s "$name" > "$DIAGCTL_CAPTURE_DIR/$name"; done'
+    names = ["\xff\xfe", "a b", "a_b", "7", "meta.json", "x" * 200]
+    diagctl!("run", "--", "sh", "-c", script, "sh", *names)
+    id = captures.first.fetch("id")
+    reports = meta(id).fetch("reports")
+    assert_equal names.size, reports.size
+    kept = reports.map { |report| diagctl!("fetch", id, report.fetch("name"), "-o", "-").out.b }
+    assert_equal names.map(&:b).sort, kept.sort
+    assert_equal reports.map { |report| report.fetch("file") }.push("meta.json").sort, Dir.children(File.join(@store, "reports", id)).sort
+  end
+
+  def test_help_that_cannot_be_printed_is_a_failure
+    [%w[--help], %w[--version], %w[list --help]].each do |argv|
+      result = E2E::Command.run("sh", "-c", "exec \"$0\" \"$@\" >/dev/full", E2E::BIN, *argv, env: env)
+      assert_equal 1, result.status, result
+      assert_match(/cannot write to stdout/, result.err)
+    end
+  end
+
   def test_run_that_is_ended_ends_its_command_first_and_leaves_nothing
     %w[TERM INT HUP].each do |signal|
       told = File.join(@root, "told-#{signal}")

@@ -1,5 +1,6 @@
 //! `run`: a capture from a shell, cron or any language. It holds the lease itself and runs a command.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub struct Args {
     report: Option<String>,
     /// The command
     #[arg(last = true, required = true, value_name = "CMD")]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 /// Runs the command.
@@ -112,7 +113,10 @@ fn begin(cx: &Context, store: &Store, args: &Args) -> Result<Result<Grant, Strin
     let plan = Plan {
         rule: "run".into(),
         trigger: "run",
-        reason: format!("diagctl run {}", printable(&args.command.join(" ")).chars().take(200).collect::<String>()),
+        reason: format!(
+            "diagctl run {}",
+            printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>()
+        ),
         observed: Default::default(),
         reports: args.report.iter().cloned().collect(),
         snapshot: Snapshot::Fork,
@@ -179,7 +183,7 @@ fn execute(
         .stdout(if args.report.is_some() { Stdio::piped() } else { Stdio::inherit() })
         .spawn()
         .map_err(|e| {
-            Failure::failed(format!("cannot run {}: {e}", quoted(&args.command[0])))
+            Failure::failed(format!("cannot run {}: {e}", quoted(&args.command[0].to_string_lossy())))
                 .hint("give the command and its arguments after --")
         })?;
     drop(inherited);
