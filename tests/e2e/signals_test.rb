@@ -143,6 +143,25 @@ class SignalsTest < E2E::Case
     assert_equal 3, diagctl("list").status
   end
 
+  # Two applications share a store. The rules of the one are none for the other, whose file is broken.
+  def test_the_last_good_configuration_is_that_of_the_same_file
+    files = %w[one two].to_h do |name|
+      configure(rule(name, 'timer = { every = "1h", initial_delay = "0s" }', ["gc_stat"]))
+      [name, File.join(@root, "#{name}.toml").tap { |path| File.rename(config_path, path) }]
+    end
+    poll = ->(name) { holder(env: env(DIAGCTL_CONFIG: files.fetch(name))).then { |one| one.acquire.tap { one.close } } }
+    Dir.mkdir(@store, 0o700)
+    answers = files.keys.map { |name| poll.(name).json }
+    assert_equal([%w[granted one], %w[granted two]], answers.map { |answer| answer.values_at("verdict", "rule") })
+    files.each_value { |path| File.write(path, "broken") }
+    result = poll.("one")
+    assert_equal 3, result.status, result
+    assert_match(/1 problem in the configuration #{files.fetch('one')}/, result.err)
+    answer = poll.("two").json
+    assert_equal "two", answer.fetch("rule")
+    assert_match(/last good configuration stays in force/, answer.fetch("warning"))
+  end
+
   def test_what_was_recorded_can_be_replayed_against_another_configuration
     configure(rule("deep", 'gauge = { name = "queue.depth", above = 10 }', ["gc_stat"], 'mode = "dry_run"'))
     script = start_script

@@ -327,12 +327,20 @@ fn last_good(
     overrides: &Overrides,
     failure: Failure,
 ) -> Result<Loaded, Failure> {
-    let text = held.as_ref().and_then(|held| fsio::read_bounded(&held.join(LAST_GOOD), MAX_FILE).ok());
-    let Some((config, sources)) = text.and_then(|text| parse(&String::from_utf8_lossy(&text)).ok()) else {
+    let kept = held.as_ref().and_then(|held| fsio::read_bounded(&held.join(LAST_GOOD), MAX_FILE + 8192).ok());
+    let kept = kept.map(|kept| String::from_utf8_lossy(&kept).into_owned()).unwrap_or_default();
+    // Another application that shares the store has another file: its rules are none for this process.
+    let text = kept.strip_prefix(&head_of_copy(file.unwrap_or(Path::new(DEFAULT_FILE))));
+    let Some((config, sources)) = text.and_then(|text| parse(text).ok()) else {
         return Err(failure);
     };
     let broken = Some(format!("{}; the last good configuration stays in force", failure.message));
     Ok(merge(Loaded { config, file: file.map(Path::to_path_buf), sources, broken, identity: None, held }, overrides))
+}
+
+// The first line of a copy: which file it is of.
+fn head_of_copy(file: &Path) -> String {
+    format!("# last good copy of {:?}\n", file.display().to_string())
 }
 
 /// Keeps a file that was read anew: as the cache, and as the last good one should it be broken later.
@@ -341,7 +349,8 @@ pub fn keep(loaded: &Loaded, dir: &Spot) -> Result<(), Failure> {
     let text = fsio::read_bounded(&Spot::outside(file), MAX_FILE)?;
     // What the file itself says, without flags and environment, which may differ from poll to poll.
     let Ok((config, sources)) = parse(&String::from_utf8_lossy(&text)) else { return Ok(()) };
-    fsio::write_atomic(&dir.join(LAST_GOOD), &text, Durability::Volatile)?;
+    let copy = [head_of_copy(file).as_bytes(), &text].concat();
+    fsio::write_atomic(&dir.join(LAST_GOOD), &copy, Durability::Volatile)?;
     cache::write(dir, identity.clone(), &config, sources["enabled"] == Source::File)
 }
 
