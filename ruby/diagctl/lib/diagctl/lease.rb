@@ -60,8 +60,7 @@ module Diagctl
       raise Problem.new(:lease, "#{path} is a symbolic link and is not followed " \
         "(hint: someone replaced it; remove the link, the next poll creates the file)")
     rescue SystemCallError => e
-      raise Problem.new(:lease, "#{Diagctl.one_line(path)} cannot be opened: #{Diagctl.one_line(e.message)} " \
-        "(hint: the directory must belong to the user of this process: #{Process.euid})")
+      raise Problem.new(:lease, "#{Diagctl.one_line(path)} cannot be opened: #{Diagctl.one_line(e.message)} (hint: #{hint(e)})")
     end
 
     def close
@@ -69,6 +68,15 @@ module Diagctl
     end
 
     private
+
+    def hint(error)
+      case error
+      when Errno::EROFS then "the store must be on a writable filesystem; set DIAGCTL_DIR"
+      when Errno::ENOSPC, Errno::EDQUOT then "make room on its filesystem"
+      when Errno::EMFILE, Errno::ENFILE then "this process has as many open files as its limit lets it"
+      else "the directory must belong to the user of this process: #{Process.euid}"
+      end
+    end
 
     FLAGS = File::RDWR | File::NOFOLLOW | File::NONBLOCK
 
