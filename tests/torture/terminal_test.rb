@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require "pty"
 require_relative "support/torture"
 
 # Text of others that steers a terminal, leads out of a directory or is no text: in every argument, record and file name.
@@ -26,7 +27,32 @@ class TerminalTest < Torture::Case
     assert_equal %w[store], Dir.children(@root).grep(/store/)
   end
 
+  # On a terminal colours are ours; what comes from outside has none.
+  def test_nothing_steers_a_terminal_that_is_one
+    id = store_capture
+    NASTY.except("not text").each do |what, text|
+      plant(text)
+      [["--#{text}"], [text], ["list", text], ["list", "--since", text], ["show", text], %w[list], ["show", id], %w[status --explain]].each do |argv|
+        printed = on_a_terminal(*argv).gsub(/\e\[[0-9;]*m/, "")
+        found = printed.tr("\r\n", "")[/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/]
+        assert_nil found, "#{what}: #{argv.first(2)} printed #{printed.inspect[0, 500]}"
+      end
+    end
+  end
+
   private
+
+  def on_a_terminal(*argv)
+    PTY.spawn(env(TERM: "xterm"), E2E::BIN, *argv, unsetenv_others: true) do |out, _, pid|
+      printed = +""
+      begin
+        loop { printed << out.readpartial(65_536) }
+      rescue Errno::EIO, EOFError
+        Process.wait(pid) # The terminal went with the program.
+      end
+      return printed.force_encoding("UTF-8").scrub
+    end
+  end
 
   # Through every argument of the protocol. Most is refused, and must be refused in one piece.
   def feed(text)

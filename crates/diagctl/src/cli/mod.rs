@@ -82,7 +82,7 @@ enum Command {
     /// Help on a command, or `help exit-codes`
     Help {
         /// A command, or `exit-codes`
-        topic: Option<String>,
+        topic: Vec<String>,
     },
 }
 
@@ -98,11 +98,7 @@ impl Command {
 pub fn main() -> Exit {
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(e) => {
-            // clap's own: help and version on stdout with 0, errors on stderr with 2.
-            let _ = e.print();
-            return if e.use_stderr() { Exit::Usage } else { Exit::Ok };
-        }
+        Err(e) => return output::usage(&e),
     };
     match dispatch(cli) {
         Ok(done) => output::finish(done),
@@ -119,7 +115,7 @@ fn parse() -> Result<Cli, clap::Error> {
 
 fn dispatch(cli: Cli) -> Result<Done, Failure> {
     if let Command::Help { topic } = &cli.command {
-        return help(topic.as_deref());
+        return help(topic);
     }
     let file = cli.global.config.or_else(|| from_environment("DIAGCTL_CONFIG"));
     if let Command::Config(args) = &cli.command
@@ -171,11 +167,13 @@ fn from_environment(name: &str) -> Option<PathBuf> {
 fn overrides(dir: Option<PathBuf>) -> Result<Overrides, Failure> {
     let dir = dir.map(|dir| (dir, SourceOf::Flag));
     let dir = dir.or_else(|| from_environment("DIAGCTL_DIR").map(|dir| (dir, SourceOf::Environment)));
-    let enabled = match std::env::var("DIAGCTL_ENABLED").as_deref() {
-        Err(_) | Ok("") => None,
-        Ok("1" | "true") => Some(true),
-        Ok("0" | "false") => Some(false),
-        Ok(other) => {
+    // What is no text is no value of it.
+    let enabled = std::env::var_os("DIAGCTL_ENABLED").unwrap_or_default();
+    let enabled = match &*enabled.to_string_lossy() {
+        "" => None,
+        "1" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        other => {
             let message = format!("DIAGCTL_ENABLED is {}", crate::error::quoted(other));
             return Err(Failure::new(Exit::Config, message).hint("it is 1, true, 0 or false"));
         }
@@ -194,21 +192,20 @@ fn debug_wanted() -> Result<bool, Failure> {
     }
 }
 
-fn help(topic: Option<&str>) -> Result<Done, Failure> {
+fn help(topic: &[String]) -> Result<Done, Failure> {
     use clap::CommandFactory;
     let mut command = Cli::command();
     // Gives the subcommands their full names.
     command.build();
-    match topic {
-        None => Ok(Done::text(command.render_long_help().to_string())),
-        Some("exit-codes") => Ok(Done::text(exit_code::HELP.to_owned())),
-        Some(name) => match command.find_subcommand_mut(name) {
-            Some(sub) => Ok(Done::text(sub.render_long_help().to_string())),
-            None => {
-                let message = format!("there is no command or topic {}", crate::error::quoted(name));
-                Err(Failure::new(Exit::Usage, message)
-                    .hint("`diagctl help` lists the commands; the one topic is exit-codes"))
-            }
-        },
+    if topic == ["exit-codes"] {
+        return Ok(Done::text(exit_code::HELP.to_owned()));
     }
+    let found = topic.iter().try_fold(&mut command, |command, name| command.find_subcommand_mut(name));
+    let Some(found) = found else {
+        let message = format!("there is no command or topic {}", crate::error::quoted(&topic.join(" ")));
+        return Err(
+            Failure::new(Exit::Usage, message).hint("`diagctl help` lists the commands; the one topic is exit-codes")
+        );
+    };
+    Ok(Done::text(found.render_long_help().to_string()))
 }

@@ -83,6 +83,22 @@ pub fn fail(failure: &Failure) -> Exit {
     failure.exit
 }
 
+/// What clap itself has to say: help and the version on stdout, what is wrong with the command line on stderr. The latter quotes
+/// arguments, which clap would hand to a terminal as they are.
+pub fn usage(e: &clap::Error) -> Exit {
+    if e.use_stderr() {
+        let text: Vec<String> = e.render().to_string().lines().map(printable).collect();
+        let _ = writeln!(io::stderr(), "{}", text.join("\n"));
+        return Exit::Usage;
+    }
+    match e.print() {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            fail(&Failure::failed(format!("cannot write to stdout: {e}")))
+        }
+        _ => Exit::Ok,
+    }
+}
+
 /// Tells something on stderr that is no failure.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "diagctl: {}", printable(text));
