@@ -52,6 +52,52 @@ class BadInputTest < E2E::Case
     (expected.first(2) + [/rules\[1\].sample: 0%/]).each { |message| assert_match message, both.err }
   end
 
+  # The value, why it is none, and what to write.
+  BAD_VALUES = {
+    %w[list --since 5] => /'5' for '--since.*no unit; write 5s/,
+    %w[list --since -5m] => /'-5m' for '--since.*cannot be negative; write it like 10m/,
+    %w[samples --since soon] => /'soon'.*not a duration.*write it like/,
+    %w[pause --for -2h] => /'-2h'.*cannot be negative/,
+    %w[pause --for 0s] => /'0s'.*over at once; write it like 30m/,
+    %w[pause --for 200y] => /'200y'.*longer than 100 years/,
+    %w[request gc_stat --reason x --expires 0] => /'0' for '--expires.*over at once/,
+    %w[request gc_stat --reason x --expires -1s] => /'-1s'.*cannot be negative/,
+    %w[request gc_stat --reason x --pid -4] => /'-4' for '--pid.*not in 0/,
+    %w[list -n -1] => /'-1' for '--limit/,
+    %w[list --limit 99999999999999999999] => /'99999999999999999999' for '--limit.*too large/,
+    %w[help nothing] => /no command or topic "nothing"/,
+    %w[help config nothing] => /no command or topic "config nothing"/,
+    %w[lst] => /'lst'.*'list'/m
+  }.freeze
+
+  def test_a_bad_value_on_the_command_line_is_named_with_what_to_write
+    store_capture
+    before = Dir.glob("**/*", base: @store).sort
+    BAD_VALUES.each do |argv, expected|
+      result = diagctl(*argv)
+      assert_equal 2, result.status, result
+      assert_match expected, result.err, result
+      assert_empty result.out, result
+    end
+    assert_equal before, Dir.glob("**/*", base: @store).sort
+    assert_match(/Report every problem/, diagctl!("help", "config", "check").out)
+    nothing = diagctl("show", "latest:")
+    assert_equal 4, nothing.status, nothing
+    assert_match(/no report is named/, nothing.err)
+    assert_equal 3, diagctl("list", env: env(DIAGCTL_ENABLED: "\xff")).status
+  end
+
+  def test_a_group_that_is_not_there_is_told_beforehand
+    configure(head: 'group = "no-such-group"')
+    check = diagctl("config", "check")
+    assert_equal 3, check.status, check
+    assert_match(/group: there is no group "no-such-group"/, check.err)
+    assert_match(/config.rules +group: there is no group/, diagctl("doctor").out)
+    assert diagctl("config", "check", "--elsewhere").ok?
+    refute_path_exists @store
+    assert_equal 3, diagctl("request", "gc_stat", "--reason", "x").status
+  end
+
   def test_bad_configuration_stops_every_command_but_not_puma
     server = puma
     File.write(config_path, "polling = 3\n")

@@ -60,6 +60,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a duration in which something is to happen.
+pub fn parse_wait(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("it is over at once; write it like 30m or 2h".into()),
+        wait => Ok(wait),
+    }
+}
+
 /// Reads a size: `64KiB`, `1.5GiB`, `500MB` (decimal), `0`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     const EXAMPLE: &str = "write it like 512KiB, 500MiB or 1.5GiB";

@@ -30,10 +30,10 @@ pub struct Args {
     #[arg(long)]
     report: Option<String>,
     /// Only those younger than this: 90m, 2h, 14d
-    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, allow_hyphen_values = true)]
     since: Option<Duration>,
     /// At most so many
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     limit: Option<usize>,
     /// Show times in UTC instead of the local zone
     #[arg(long)]

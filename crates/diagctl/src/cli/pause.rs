@@ -19,7 +19,7 @@ use crate::units;
 #[derive(Debug, clap::Args)]
 pub struct PauseArgs {
     /// End it by itself after this time: 90m, 2h, 14d
-    #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_wait, allow_hyphen_values = true)]
     time: Option<Duration>,
 }
 

@@ -3,7 +3,7 @@
 use crate::config::{Config, Place};
 use crate::proc::Proc;
 use crate::recording;
-use crate::store::{Access, Store};
+use crate::store::{self, Access, Store};
 use crate::trigger::Trigger;
 
 /// This machine, and what the store recorded where there is one.
@@ -13,6 +13,7 @@ pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
         host: total,
         memory: total,
         disk: store.and_then(|store| store.space().ok()).map(|(_, total)| total),
+        no_such_group: config.group.as_ref().is_some_and(|group| store::group_id(group).is_err()),
         gauges: store.filter(|_| looks_at_gauges(config)).map(gauges).unwrap_or_default(),
     }
 }

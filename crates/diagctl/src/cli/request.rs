@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "WORKER")]
     name: Option<String>,
     /// Only from this process
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pid: Option<u32>,
     /// Why; it is kept with the capture
     #[arg(long, value_name = "TEXT")]
@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long)]
     wait: bool,
     /// Give up when no process has taken it by then
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::parse_wait, allow_hyphen_values = true)]
     expires: Duration,
     /// Print JSON: the request, or with --wait the capture
     #[arg(long)]

@@ -16,7 +16,7 @@ use crate::units;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only the last part
-    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, allow_hyphen_values = true)]
     since: Option<Duration>,
 }
 

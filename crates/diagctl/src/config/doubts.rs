@@ -19,6 +19,8 @@ pub struct Place {
     pub memory: Option<u64>,
     /// The size of the store's filesystem, bytes.
     pub disk: Option<u64>,
+    /// Whether the group that may read is not there.
+    pub no_such_group: bool,
     /// Gauges that processes have handed in; none when nothing is recorded.
     pub gauges: BTreeSet<String>,
 }
@@ -55,6 +57,14 @@ impl Config {
                 }
                 _ => {}
             }
+        }
+        if let Some(group) = self.group.as_ref().filter(|_| place.no_such_group) {
+            let message = format!("there is no group {group:?} on this machine");
+            doubt(
+                "group",
+                message,
+                "every command that would create the store refuses; create the group, or leave it out",
+            );
         }
         if self.guards.max_rss == Some(0) {
             let hint = "no heap dump can ever be taken; leave it out for no guard";
@@ -171,7 +181,8 @@ mod tests {
     fn doubts(text: &str) -> Vec<String> {
         let (config, _) = parse(text).unwrap_or_else(|p| panic!("{p:?}"));
         let gauges = ["puma.backlog".to_owned()].into();
-        let place = Place { host: Some(64 << 30), memory: Some(32 << 30), disk: Some(100 << 30), gauges };
+        let place =
+            Place { host: Some(64 << 30), memory: Some(32 << 30), disk: Some(100 << 30), no_such_group: true, gauges };
         config.doubts(&[], &place).iter().map(ToString::to_string).collect()
     }
 
@@ -213,6 +224,7 @@ mod tests {
             ("[guards]\nmin_free_disk = \"100%\"".into(), "guards.min_free_disk: no filesystem is ever free by 100%"),
             ("[guards]\nmin_free_disk = \"100GiB\"".into(), "guards.min_free_disk: 100.0 GiB is all that"),
             ("[retention]\nkeep_free = \"100%\"".into(), "retention.keep_free: no filesystem"),
+            ("group = \"sre\"".into(), "group: there is no group \"sre\" on this machine"),
             ("[guards]\nmax_rss = \"0B\"".into(), "guards.max_rss: every process is larger"),
             ("[guards]\nmax_cpu_pressure = \"0%\"".into(), "guards.max_cpu_pressure: 0% refuses"),
             (

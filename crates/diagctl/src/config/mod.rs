@@ -434,9 +434,12 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
     read!(top, "", "enabled", boolean, config.enabled);
     read!(top, "", "poll_interval", duration, config.poll_interval);
     read!(top, "", "group", text, config.group);
+    if config.group.as_deref().is_some_and(str::is_empty) {
+        root.wrong_value("group", "it is not the name of a group", "name one of /etc/group, or leave it out");
+    }
     read!(top, "", "allow_network_filesystem", boolean, config.allow_network_filesystem);
     if config.poll_interval < Duration::from_millis(50) || config.poll_interval > Duration::from_secs(3600) {
-        root.problem("poll_interval", "it is not between 50ms and 1h", "10s is usual");
+        root.wrong_value("poll_interval", "it is not between 50ms and 1h", "10s is usual");
         config.poll_interval = Duration::from_secs(10);
     }
 
@@ -450,7 +453,7 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
     if let Some(guards) = section {
         guards.finish();
         if config.guards.deadline < Duration::from_secs(1) || config.guards.deadline > Duration::from_secs(86_400) {
-            guards.problem(
+            guards.wrong_value(
                 "deadline",
                 "it is not between 1s and 1d",
                 "a dump of a gigabyte takes seconds; 10m is usual",
@@ -484,6 +487,9 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
                 "a heap dump takes tens of megabytes compressed; 1GiB is usual",
             );
         }
+        if config.retention.max_age.is_zero() {
+            retention.wrong_value("max_age", "it would keep nothing", "14d is usual; for no limit write 100y");
+        }
         if config.retention.max_captures == Some(0) {
             retention.problem("max_captures", "0 would keep nothing", "leave it out for no limit");
         }
@@ -515,6 +521,7 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
         };
         found.into_vec().into_iter().filter(is_given).for_each(|p| problems.add(p.path, p.message, p.hint));
     }
+    ["defaults", "templates"].into_iter().for_each(|key| root.know(key));
     root.finish();
     // Rules that have a key in common have its problem in common.
     let mut distinct: Vec<Problem> = Vec::new();

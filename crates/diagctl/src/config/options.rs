@@ -39,7 +39,7 @@ impl ReportOptions {
             "cpu_profile" => {
                 let given = section.duration("duration").unwrap_or(self.profile);
                 if given < Duration::from_millis(100) || given > LONGEST_PROFILE {
-                    section.problem("duration", "it is not between 100ms and 1m", "10s shows where the time goes");
+                    section.wrong_value("duration", "it is not between 100ms and 1m", "10s shows where the time goes");
                 } else {
                     self.profile = given;
                 }
@@ -47,7 +47,7 @@ impl ReportOptions {
             "jemalloc_stats" => {
                 self.jemalloc = section.text("options");
                 if self.jemalloc.as_ref().is_some_and(|text| !text.chars().all(|c| c.is_ascii_alphabetic())) {
-                    section.problem(
+                    section.wrong_value(
                         "options",
                         "they are not letters",
                         "see malloc_stats_print(3); Jdaxeh is the default",

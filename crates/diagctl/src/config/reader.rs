@@ -94,6 +94,17 @@ impl<'a> Section<'a> {
         self.problems.add(self.at(key), message, Some(hint.into()));
     }
 
+    /// Records a problem with the value that the table gives a key, and shows it.
+    pub fn wrong_value(&self, key: &str, message: &str, hint: &str) {
+        let value = self.table.get(key).map_or_else(String::new, |value| format!("{}: ", shown(value)));
+        self.problem(key, format!("{value}{message}"), hint);
+    }
+
+    /// A key that is read elsewhere, and so not unknown here.
+    pub fn know(&self, key: &'static str) {
+        self.asked.borrow_mut().insert(key);
+    }
+
     fn raw(&self, key: &'static str) -> Option<&'a Value> {
         self.asked.borrow_mut().insert(key);
         self.table.get(key)
@@ -243,7 +254,7 @@ impl<'a> Section<'a> {
         let texts: Option<Vec<String>> =
             value.as_array().and_then(|items| items.iter().map(|i| i.as_str().map(str::to_owned)).collect());
         if texts.is_none() {
-            self.wrong_type(key, value, "a list of strings like [\"smaps\", \"threads\"]");
+            self.wrong_type(key, value, "a list of strings like [\"one\", \"two\"]");
         }
         texts
     }
@@ -285,9 +296,11 @@ impl<'a> Section<'a> {
     pub fn finish(&self) {
         let asked = self.asked.borrow();
         for key in self.table.keys().filter(|key| !asked.contains(key.as_str())) {
-            let known = || asked.iter().copied().collect::<Vec<_>>().join(", ");
-            let hint = nearest(key, asked.iter().copied())
-                .map_or_else(|| format!("the keys here are {}", known()), |near| format!("did you mean {near:?}?"));
+            let known = || match asked.iter().copied().collect::<Vec<_>>().join(", ") {
+                none if none.is_empty() => "there are no keys here: remove it".to_owned(),
+                known => format!("the keys here are {known}"),
+            };
+            let hint = nearest(key, asked.iter().copied()).map_or_else(known, |near| format!("did you mean {near:?}?"));
             self.problems.add(self.at(&printable(key)), "unknown key", Some(hint));
         }
     }

@@ -164,6 +164,7 @@ pub fn parse_unused(section: &Section<'_>, config: &Config) {
 }
 
 fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
+    section.know("template");
     let name = section.text("name");
     let reports = section.texts("reports");
     let trigger_keys = section.section("trigger");
@@ -196,7 +197,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         );
     }
     if pair && pair_delay.is_some_and(|delay| delay < config.poll_interval) {
-        section.problem(
+        section.wrong_value(
             "pair_delay",
             "it is shorter than poll_interval",
             "two captures in a row differ in nothing; 5m is usual",

@@ -73,7 +73,10 @@ fn latest_with(store: &Store, present: &mut Present, report: &str) -> Result<Str
         let error = entry.reports.iter().filter(|r| r.name == report).find_map(|r| r.error.as_ref())?;
         Some((&entry.id, error))
     });
-    let report = printable(report);
+    let report = match report {
+        "" => return Err(no_match("no report is named after `latest:`").hint("`diagctl list` shows what there is")),
+        report => printable(report),
+    };
     Err(match error {
         Some((id, error)) => no_match(format!("no capture has the report {report}; it failed last in {id}: {error}")),
         None => no_match(format!("no capture has the report {report}"))

@@ -431,7 +431,8 @@ fn become_owner(dir: &Spot, stat: &Stat, access: Access) -> Result<bool, Failure
     Ok(true)
 }
 
-fn group_id(name: &str) -> Result<u32, Failure> {
+/// The number of a group.
+pub fn group_id(name: &str) -> Result<u32, Failure> {
     let path = Path::new("/etc/group");
     let text = fs::read_to_string(path).map_err(|e| Failure::io("read", path, e))?;
     text.lines()

@@ -35,10 +35,10 @@ impl Exec {
             );
         }
         if timeout_ms == 0 || timeout_ms > LONGEST_TIMEOUT_MS {
-            keys.problem("timeout", "it is not between 1ms and 10s", "the poll waits for the command: 1s is usual");
+            keys.wrong_value("timeout", "it is not between 1ms and 10s", "the poll waits for the command: 1s is usual");
         }
         if every_ms < 1000 {
-            keys.problem("every", "it is shorter than 1s", "1m is usual");
+            keys.wrong_value("every", "it is shorter than 1s", "1m is usual");
         }
         Some(Self { command: command?, timeout_ms, every_ms })
     }

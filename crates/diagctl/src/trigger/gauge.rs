@@ -38,7 +38,7 @@ impl Gauge {
             );
         }
         if name.as_deref().is_some_and(|name| !super::is_application_name(name)) {
-            keys.problem(
+            keys.wrong_value(
                 "name",
                 "it is empty, too long or has blanks",
                 "use letters, digits, `.`, `_` and `-`, at most 128",
