@@ -54,7 +54,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
     match humantime::parse_duration(bare) {
         // Sums with it must not overflow.
-        Ok(duration) if duration > LONGEST => Err("it is longer than 100 years".into()),
+        Ok(duration) if duration > LONGEST => Err("it is longer than 100 years; write it like 14d".into()),
         Ok(duration) => Ok(duration),
         Err(e) => Err(format!("it is not a duration ({e}); write it like 500ms, 30s, 10m, 2h or 14d")),
     }

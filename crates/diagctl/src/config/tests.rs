@@ -179,6 +179,87 @@ fn a_rule_that_makes_no_sense_is_refused() {
     }
 }
 
+// Each key that takes an amount, with values that are none of that kind.
+#[test]
+fn a_value_of_another_kind_is_shown_with_its_key_and_what_to_write() {
+    let rule = |body: &str| format!("[[rules]]\nname = \"r\"\nreports = [\"smaps\"]\n{body}");
+    let trigger = |body: &str| rule(&format!("trigger.{body}"));
+    let timer = |body: &str| rule(&format!("trigger.timer = {{ every = \"1h\" }}\n{body}"));
+    let any = ["\"\"", "\"soon\"", "\"-5m\"", "\"1e3\"", "5", "-5", "0.5", "true", "[[]]", "{}"];
+    type Kind<'a> = (&'a [&'a str], &'a [(String, &'a str)]);
+    let kinds: [Kind<'_>; 4] = [
+        (
+            &["\"5\"", "\"5%\"", "\"5GiB\"", "\"99999999999999999999s\"", "\"101y\""],
+            &[
+                ("poll_interval = VALUE".into(), "poll_interval"),
+                ("guards.deadline = VALUE".into(), "guards.deadline"),
+                ("retention.max_age = VALUE".into(), "retention.max_age"),
+                ("reports.cpu_profile.duration = VALUE".into(), "reports.cpu_profile.duration"),
+                (timer("for = VALUE"), "rules[0].for"),
+                (timer("capture = \"pair\"\npair_delay = VALUE"), "rules[0].pair_delay"),
+                (timer("limits = { cooldown = VALUE }"), "rules[0].limits.cooldown"),
+                (timer("limits = { max_count = 1, window = VALUE }"), "rules[0].limits.window"),
+                (trigger("timer = { every = VALUE }"), "rules[0].trigger.timer.every"),
+                (trigger("timer = { every = \"1h\", jitter = VALUE }"), "rules[0].trigger.timer.jitter"),
+                (trigger("timer = { every = \"1h\", initial_delay = VALUE }"), "rules[0].trigger.timer.initial_delay"),
+                (trigger("memory_growth = { diff = \"1%\", warmup = VALUE }"), "rules[0].trigger.memory_growth.warmup"),
+                (
+                    trigger("high_water = { step = \"1GiB\", reset_after = VALUE }"),
+                    "rules[0].trigger.high_water.reset_after",
+                ),
+                (trigger("exec = { command = [\"x\"], timeout = VALUE }"), "rules[0].trigger.exec.timeout"),
+                (trigger("exec = { command = [\"x\"], every = VALUE }"), "rules[0].trigger.exec.every"),
+                (trigger("on_demand = { min_interval = VALUE }"), "rules[0].trigger.on_demand.min_interval"),
+            ],
+        ),
+        (
+            &["\"5\"", "\"5%\"", "\"5m\"", "\"5G\"", "\"99999999999TiB\"", "\"1.2.3MiB\""],
+            &[
+                ("guards.max_rss = VALUE".into(), "guards.max_rss"),
+                ("retention.max_use = VALUE".into(), "retention.max_use"),
+                (trigger("memory_growth = { diff = \"1%\", min = VALUE }"), "rules[0].trigger.memory_growth.min"),
+                (trigger("high_water = { step = \"1GiB\", floor = VALUE }"), "rules[0].trigger.high_water.floor"),
+                (trigger("high_water = { step = VALUE }"), "rules[0].trigger.high_water.step"),
+            ],
+        ),
+        (
+            &["\"5\"", "\"5m\"", "\"-5%\"", "\"nan%\"", "\"5G\"", "\"99999999999TiB\""],
+            &[
+                ("guards.min_free_disk = VALUE".into(), "guards.min_free_disk"),
+                ("retention.keep_free = VALUE".into(), "retention.keep_free"),
+                (trigger("memory_usage = { above = VALUE }"), "rules[0].trigger.memory_usage.above"),
+                (
+                    trigger("memory_usage = { above = \"1GiB\", rearm_below = VALUE }"),
+                    "rules[0].trigger.memory_usage.rearm",
+                ),
+                (trigger("memory_growth = { diff = VALUE }"), "rules[0].trigger.memory_growth.diff"),
+                (trigger("memory_projection = { margin = VALUE }"), "rules[0].trigger.memory_projection.margin"),
+            ],
+        ),
+        (
+            &["\"5\"", "\"5m\"", "\"5GiB\"", "\"-5%\"", "\"101%\"", "\"%\""],
+            &[
+                ("guards.max_cpu_pressure = VALUE".into(), "guards.max_cpu_pressure"),
+                (timer("sample = VALUE"), "rules[0].sample"),
+                (trigger("memory_pressure = { above = VALUE }"), "rules[0].trigger.memory_pressure.above"),
+            ],
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (values, keys) in kinds {
+        for ((text, key), value) in keys.iter().flat_map(|key| values.iter().chain(&any).map(move |value| (key, value)))
+        {
+            let found = problems(&text.replace("VALUE", value));
+            let shown = value.trim_matches(['[', ']']);
+            if !matches!(found.as_slice(), [one] if one.starts_with(key) && one.contains(shown) && one.contains("hint: "))
+            {
+                wrong.push(format!("{key} = {value}: {found:?}"));
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+}
+
 #[test]
 fn reports_come_cheapest_first_whatever_the_order_in_the_rule() {
     let text = "[reports.cache]\nproducer = \"application\"\n[[rules]]\nname = \"r\"\n\
