@@ -41,12 +41,7 @@ lint:
 	@scripts/deps --lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
-	echo "lint: the dependencies were NOT checked: no cargo-deny (cargo install --locked cargo-deny)"; \
-	elif timeout 15 git ls-remote -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then \
-	set -x; $(CARGO) deny --all-features check; \
-	else echo "lint: advisories were NOT checked: no way to github.com/RustSec/advisory-db"; \
-	set -x; $(CARGO) deny --all-features check bans licenses sources; fi
+	@scripts/deny
 
 unit:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -x; $(CARGO) nextest run --workspace --locked; \
@@ -121,7 +116,7 @@ help:
 	@echo "make demo    a real Puma cluster collects its own heap dumps, in under two minutes"
 	@echo "make test    formatting, lints, unit tests in Rust and Ruby, the demo, end-to-end tests with a real Puma"
 	@echo "make lint | unit | demo-quiet | e2e | torture-short | matrix-short   the parts of make test"
-	@echo "make torture  every fault, crash and attack of docs/reliability.md, in full: an hour and a half on two cores"
+	@echo "make torture  every fault, crash and attack of docs/reliability.md, in full: about an hour on two cores"
 	@echo "make kernel  what reads cgroup v2, tested on a real kernel under qemu; takes minutes, and root the first time"
 	@echo "make soak    ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz    every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" for some of them"

@@ -85,9 +85,11 @@ class Demo
   end
 
   def someone_asks
-    say "2. A person asks for a heap dump, without logging in to a worker."
-    command 'diagctl request heap_dump --reason "what fills this worker?" --wait'
-    expect "a second capture is there" => captures.map { |capture| capture["rule"] } == %w[on_demand heap-on-growth]
+    say "2. A person asks for another heap dump of that worker, without logging in to it."
+    grown = captures.first.fetch("pid")
+    command "diagctl request heap_dump --pid #{grown} --reason 'does it still grow?' --wait"
+    expect "a second capture is there, of the same worker" => captures.map { |capture| capture.values_at("rule", "pid") } ==
+                                                              [["on_demand", grown], ["heap-on-growth", grown]]
   end
 
   def look_around
