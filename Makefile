@@ -44,6 +44,7 @@ lint:
 	@scripts/deny
 
 unit:
+	tar -xzf fuzz/corpus.tar.gz -C fuzz
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -x; $(CARGO) nextest run --workspace --locked; \
 	else set -x; $(CARGO) test --workspace --locked; fi
 	$(RUBY) ruby/test_all.rb

@@ -1,6 +1,6 @@
 //! What fuzzing calls: every parser of what others may have written, and what is done with the outcome. One function a target;
 //! `fuzz/fuzz_targets` calls them, and a test here replays what is kept in `fuzz/seeds` (written
-//! by diagctl itself) and `fuzz/corpus` (found). Not in the program.
+//! by diagctl itself) and `fuzz/corpus` (found; `make unit` unpacks it). Not in the program.
 //!
 //! Each has one promise: whatever the bytes are, there is a value or an error, and never a panic, an overflow (which only a
 //! build with checks sees), or more memory than the input warrants.
