@@ -38,7 +38,7 @@ class PumaInCgroupTest < Guest::Case
     end
     assert_equal workers, server.workers, "a worker was killed"
     assert server.get("/")
-    wait_until("the log tells the death", tell: server.method(:log)) { server.diagctl_lines.any? { |line| line.include?("signal") } }
+    wait_until("the log tells the death", tell: server.method(:log)) { server.diagctl_lines.any? { |line| line.include?("killed by SIGKILL") } }
     puts "\n", server.diagctl_lines, diagctl("status", "--explain").out
     assert_answered_after_all(server)
   end
