@@ -11,7 +11,7 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # What `make fuzz` gives each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-capture soak fuzz matrix matrix-short redmine clean help
+.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-capture bench-redmine soak fuzz matrix matrix-short redmine clean help
 
 # One static program: it runs in any image, and starts a third faster, which is most of what a poll costs. Cargo links build
 # scripts with the same flags unless a target is named. The last flag is for the link alone: code keeps the level that it was
@@ -89,7 +89,7 @@ redmine: deps build
 	@tests/matrix/run redmine
 
 # Write benches/results/. make bench-capture SIZES=0.3 PAIR= ROUNDS=1 is a quick look: a minute.
-bench: bench-idle bench-sidekiq bench-put bench-capture
+bench: bench-idle bench-sidekiq bench-put bench-capture bench-redmine
 
 bench-idle: deps build
 	$(RUBY) benches/idle.rb
@@ -102,6 +102,10 @@ bench-put: deps build
 
 bench-capture: deps build
 	$(RUBY) benches/capture.rb
+
+# A real Rails application, in the image that the matrix has of it: root, and debootstrap where the image is missing.
+bench-redmine: deps build
+	@tests/matrix/run redmine-bench
 
 # Every parser, so many seconds each; one that breaks leaves its input in fuzz/artifacts and the rest go on. Needs cargo-fuzz (cargo
 # install --locked cargo-fuzz) and g++. The corpora that are kept are replayed by `make unit`.

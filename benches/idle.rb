@@ -16,7 +16,7 @@ require "diagctl"
 
 class IdleBench
   BINARY = Bench::BINARY
-  RESULT = File.expand_path("results/idle.md", __dir__)
+  RESULT = "idle.md"
   ROUNDS = 400
   PROCESSES = 32
 

@@ -22,7 +22,7 @@ class PutBench
   MB = Integer(ENV.fetch("MB", "450"))
   ROUNDS = Integer(ENV.fetch("ROUNDS", "7"))
   STEP = 4 << 20
-  RESULT = File.expand_path("results/put.md", __dir__)
+  RESULT = "put.md"
   Record = Struct.new(:id, :name, :tags, :settings)
   Run = Struct.new(:cpu, :stored, :peak_memory, :extra_disk)
 

@@ -5,15 +5,14 @@
 #
 #   ruby benches/sidekiq.rb
 
-require "fileutils"
-require "rbconfig"
+require_relative "support/machine"
 %w[diagctl sidekiq-middleware].each { |gem| $LOAD_PATH.unshift File.expand_path("../ruby/#{gem}/lib", __dir__) }
 require "sidekiq"
 require "sidekiq/middleware/chain"
 require "diagctl/sidekiq"
 
 class SidekiqBench
-  RESULT = File.expand_path("results/sidekiq.md", __dir__)
+  RESULT = "sidekiq.md"
   ROUNDS = 301
   JOBS = 2000
   LIMIT = 5.0
@@ -68,19 +67,12 @@ class SidekiqBench
     lines = ["# What the Sidekiq middleware costs a job", "",
              "`ruby benches/sidekiq.rb`: Sidekiq #{Sidekiq::VERSION}'s own chain around a job that does nothing, #{JOBS} jobs a round, #{ROUNDS} rounds,",
              "interleaved, medians of CPU time. With job_rss a job reads /proc/self/statm when it ends, and one that begins after a pause also then.",
-             "Ruby #{RUBY_VERSION}; #{machine}", "",
+             Bench.machine, "",
              "| in the chain | µs a job | against none |", "|---|---|---|"]
     medians.each { |name, median| lines << format("| %s | %.2f | %+.2f |", name, median, median - base) }
-    FileUtils.mkdir_p(File.dirname(RESULT))
-    File.write(RESULT, "#{lines.join("\n")}\n")
-    puts lines
+    Bench.write(RESULT, lines)
     # What is promised is the cost of what everyone installs; job_rss is asked for.
     abort "more than #{LIMIT} µs a job" if medians.fetch("Diagctl's") - base > LIMIT
-  end
-
-  def machine
-    model = File.read("/proc/cpuinfo")[/model name\s*: (.*)/, 1]
-    "#{model}, #{`nproc`.to_i} CPUs, Linux #{`uname -r`.strip}."
   end
 end
 

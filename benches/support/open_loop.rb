@@ -6,13 +6,16 @@ require "socket"
 # each on a connection of its own, and its latency counts from the moment at which it was due. So a server that stands still
 # is seen by every request that would have come meanwhile, which clients that wait for an answer before they ask again hide.
 #
-#   ruby open_loop.rb PORT RATE      until TERM; then one line a request on stdout: due (monotonic s), latency (ms) or the error.
-# The last line says how late a request was sent at worst (ms).
+#   ruby open_loop.rb PORT RATE PAGE ANSWER      until TERM; ANSWER is a regular expression that the body of a whole answer matches.
+#
+# Then one line a request on stdout: due (monotonic s), latency (ms) or the error; the last line says how late a request was sent at
+# worst (ms).
 class OpenLoop
-  REQUEST = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
   TIMEOUT = 120.0
 
-  def initialize(port, rate)
+  def initialize(port, rate, page, answer)
+    @request = "GET #{page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    @answer = %r{\AHTTP/1.1 200 .*\r\n\r\n.*#{answer}}m
     @address = Socket.sockaddr_in(port, "127.0.0.1")
     @interval = 1.0 / rate
     @open = {} # socket => [due, answer so far]; in the order of sending
@@ -51,7 +54,7 @@ class OpenLoop
   end
 
   def write(socket)
-    socket.write_nonblock(REQUEST)
+    socket.write_nonblock(@request)
   rescue SystemCallError => e
     finish(socket, e.class)
   end
@@ -73,7 +76,7 @@ class OpenLoop
     return if chunk == :wait_readable
     return @open[socket][1] << chunk if chunk
 
-    whole = @open[socket][1].match?(%r{\AHTTP/1.1 200 .*\r\n\r\n60 \d+\n\z}m)
+    whole = @open[socket][1].match?(@answer)
     finish(socket, whole ? nil : "BadAnswer")
   rescue SystemCallError => e
     finish(socket, e.class)
@@ -94,4 +97,5 @@ class OpenLoop
   end
 end
 
-OpenLoop.new(Integer(ARGV[0]), Float(ARGV[1])).run
+GC.disable # It would look like a server that stands still; a round makes some megabytes.
+OpenLoop.new(Integer(ARGV[0]), Float(ARGV[1]), ARGV[2], ARGV[3]).run
