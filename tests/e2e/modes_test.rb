@@ -101,17 +101,20 @@ class ModesTest < E2E::Case
     count = server.workers.size
     before = captures.size
     diagctl!("request", "heap_dump", "--pid", victim, "--reason", "its worker will not stay")
-    during_a_dump do |dumper, _|
+    dumper = during_a_dump do |pid, _|
       yield victim
       wait_until("the workers are replaced", tell: server.method(:log)) do
         (replaced & server.workers).empty? && server.workers.size == count
       end
-      assert E2E::Processes.alive?(dumper), "the dumper went with its worker"
-      assert_empty E2E::Processes.sockets(dumper)
+      assert E2E::Processes.alive?(pid), "the dumper went with its worker"
+      assert_empty E2E::Processes.sockets(pid)
       assert server.get("/"), "Puma does not serve"
+      pid
     end
     id = wait_for_captures(server, before + 1).first.fetch("id")
     assert_equal victim, meta(id).fetch("pid")
     assert_heap_dump(id)
+    # By its worker, or by this process where that is gone.
+    wait_until("the dumper is reaped") { E2E::Processes.reap.then { !Dir.exist?("/proc/#{dumper}") } }
   end
 end
