@@ -21,9 +21,35 @@ class ModesTest < E2E::Case
     end
   end
 
-  def test_phased_restart_in_the_middle_of_a_dump
-    server = puma(workers: 2, preload: false)
-    assert_capture_survives(server) { E2E::Processes.signal(:USR1, server.pid) }
+  # Single mode has no workers to preload for, and takes the setting all the same.
+  def test_every_mode_dumps_while_it_serves_and_stops_cleanly
+    [0, 1, 2, 4, 16].product([true, false]).each do |workers, preload|
+      server = puma(workers: workers, preload: preload)
+      assert_dumps_while_it_serves(server, "#{workers} workers, preload_app! #{preload}")
+      server.stop
+      wait_until("nothing of #{workers} workers is left", tell: server.method(:log)) { E2E::Processes.descendants.empty? }
+    end
+  end
+
+  def test_phased_restart_of_2_and_of_16_workers_in_the_middle_of_a_dump
+    [2, 16].each do |count|
+      server = puma(workers: count, preload: false)
+      assert_capture_survives(server, replaced: server.workers) { E2E::Processes.signal(:USR1, server.pid) }
+      server.stop
+    end
+  end
+
+  # Master and single mode become a new program under the same pid, and its child the dumper stays.
+  def test_hot_restart_of_single_mode_and_of_a_cluster_in_the_middle_of_a_dump
+    [0, 2].each do |count|
+      server = puma(workers: count)
+      assert_capture_survives(server, replaced: count.zero? ? [] : server.workers) do
+        E2E::Processes.signal(:USR2, server.pid)
+        wait_until("Puma is a new program", tell: server.method(:log)) { server.log.include?("Inherited tcp://") }
+      end
+      assert_dumps_while_it_serves(server, "#{count} workers, restarted")
+      server.stop
+    end
   end
 
   def test_refork_in_the_middle_of_a_dump_of_the_worker_that_forks
@@ -38,8 +64,8 @@ class ModesTest < E2E::Case
     assert_equal younger, meta(wait_for_captures(server, 2).first.fetch("id")).fetch("pid")
   end
 
-  def test_worker_is_told_to_end_in_the_middle_of_a_dump
-    server = puma(workers: 2)
+  def test_preloaded_worker_is_told_to_end_and_replaced_in_the_middle_of_a_dump
+    server = puma(workers: 2, preload: true)
     assert_capture_survives(server) { |victim| E2E::Processes.signal(:TERM, victim) }
   end
 
@@ -51,6 +77,21 @@ class ModesTest < E2E::Case
     diagctl!("status", "--json").json.fetch("processes").map { |process| process.fetch("pid") }
   end
 
+  # A capture on demand, whole, while no request fails.
+  def assert_dumps_while_it_serves(server, mode)
+    before = captures.size
+    traffic = E2E::Traffic.new(server)
+    diagctl!("request", "heap_dump", "threads", "--reason", mode)
+    capture = wait_for_captures(server, before + 1).first
+    assert_equal 0, traffic.stop.failed, mode
+    assert_operator traffic.served, :>, 0, mode
+    assert_includes server.workers, capture.fetch("pid"), mode
+    assert_heap_dump(capture.fetch("id"))
+    threads = report(capture.fetch("id"), "threads")
+    ["puma srv", "diagctl poller"].each { |name| assert_includes threads, %(Thread "#{name}" ), mode }
+    assert_nothing_staged
+  end
+
   # Dumps a worker, has something done to Puma meanwhile, and waits until the workers in question are replaced. The dump goes on
   # to its end.
   def assert_capture_survives(server, victim: nil, replaced: nil)
@@ -58,18 +99,22 @@ class ModesTest < E2E::Case
     replaced ||= [victim]
     wait_until("the worker polls") { polling.include?(victim) }
     count = server.workers.size
+    before = captures.size
     diagctl!("request", "heap_dump", "--pid", victim, "--reason", "its worker will not stay")
-    during_a_dump do |dumper, _|
+    dumper = during_a_dump do |pid, _|
       yield victim
       wait_until("the workers are replaced", tell: server.method(:log)) do
         (replaced & server.workers).empty? && server.workers.size == count
       end
-      assert E2E::Processes.alive?(dumper), "the dumper went with its worker"
-      assert_empty E2E::Processes.sockets(dumper)
+      assert E2E::Processes.alive?(pid), "the dumper went with its worker"
+      assert_empty E2E::Processes.sockets(pid)
       assert server.get("/"), "Puma does not serve"
+      pid
     end
-    id = wait_for_captures(server).first.fetch("id")
+    id = wait_for_captures(server, before + 1).first.fetch("id")
     assert_equal victim, meta(id).fetch("pid")
     assert_heap_dump(id)
+    # By its worker, or by this process where that is gone.
+    wait_until("the dumper is reaped") { E2E::Processes.reap.then { !Dir.exist?("/proc/#{dumper}") } }
   end
 end

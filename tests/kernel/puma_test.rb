@@ -43,6 +43,34 @@ class PumaInCgroupTest < Guest::Case
     assert_answered_after_all(server)
   end
 
+  # vm.oom_kill_allocating_task, which would take the worker that asks for memory, has no say within a memory cgroup (out_of_memory in
+  # mm/oom_kill.c). But where all processes have the dumper's oom_score_adj, as in a Kubernetes pod of class BestEffort, the largest
+  # goes first, and that is a worker that has grown since the fork.
+  def test_the_kernel_kills_the_worker_in_the_middle_of_its_dump_and_the_capture_completes
+    group = leaf("memory.max" => 512 * MIB)
+    configure("", guards: "memory_headroom = 0.1")
+    server = puma_in(group, workers: 1, wrapper: ["/bin/sh", "-c", 'echo 1000 > /proc/self/oom_score_adj && exec "$@"', "sh"])
+    server.get("/grow?mb=40")
+    victim = server.workers.first
+    diagctl!("request", "heap_dump", "--reason", "its worker is about to run out of memory")
+    during_a_dump do |dumper, _put|
+      # The `put` stands still and with it the dumper, so that nobody but the worker asks for memory.
+      group["memory.max"] = group["memory.current"].to_i + 16 * MIB
+      wait_until("the kernel kills", every: 0) { server.get("/grow?mb=40").then { group.events.fetch("oom_kill").positive? } }
+      group["memory.max"] = 512 * MIB
+      wait_until("the worker is dead") { !E2E::Processes.alive?(victim) }
+      assert_includes `dmesg`, "Memory cgroup out of memory: Killed process #{victim} "
+      assert_equal 1, group.events.fetch("oom_kill")
+      assert E2E::Processes.alive?(dumper), "the dumper went, too"
+      assert_empty captures, "the dump was over too early to prove anything"
+    end
+    id = wait_for_captures(server).first.fetch("id")
+    assert_equal victim, meta(id).fetch("pid")
+    assert_heap_dump(id, strings: 40 * 1024)
+    assert_nothing_staged
+    wait_until("Puma has another worker", tell: server.method(:log)) { server.workers.any? && server.get("/") }
+  end
+
   # Kubernetes sets memory.oom.group for containers on cgroup v2: then whoever is over the limit takes all with it.
   def test_with_oom_group_a_dump_at_the_limit_ends_everything_in_the_group
     group = leaf("memory.max" => 512 * MIB, "memory.oom.group" => 1)
@@ -68,7 +96,7 @@ class PumaInCgroupTest < Guest::Case
     assert_nothing_staged
   end
 
-  def puma_in(group) = E2E::PumaServer.new(@root, env: env, workers: 2, wrapper: group.enter).start
+  def puma_in(group, workers: 2, wrapper: []) = E2E::PumaServer.new(@root, env: env, workers: workers, wrapper: group.enter + wrapper).start
 
   # Takes the limit down, a megabyte at a time, until the kernel has to kill; then it is as it was.
   def squeeze(group)

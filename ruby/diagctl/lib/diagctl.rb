@@ -89,6 +89,7 @@ module Diagctl
 
       Reports.load
       ForkGuard.install
+      Child.inherited.each { |pid| Process.detach(pid) }
       agent = Agent.new(role: role, name: name, binary: @binary, config: @configuration, log: @log, adapters: @adapters)
       poller = Poller.new(agent, config: @configuration, log: @log, ready: ready)
       poller.start

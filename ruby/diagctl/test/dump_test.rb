@@ -90,6 +90,28 @@ class DumpTest < Minitest::Test
     eventually("the whole group is gone") { group(child.pid).empty? }
   end
 
+  # What stands in for them are programs of that name, group and priority.
+  def test_dumpers_of_the_program_before_are_known_dead_or_alive_and_no_other_child_is
+    dumpers = [named("diagctl"), named("diagctl")]
+    others = [named("sleep"), named("diagctl", nice: "5"), named("diagctl", pgroup: nil)]
+    Process.kill(:KILL, dumpers.first)
+    eventually("a zombie") { File.read("/proc/#{dumpers.first}/stat").include?(") Z ") }
+    known = Diagctl::Child.inherited
+    assert_equal [dumpers, []], [dumpers & known, others & known]
+  ensure
+    [*dumpers, *others].each { |pid| Process.kill(:KILL, pid) && Process.wait(pid) }
+  end
+
+  # A program that sleeps, once it goes by that name.
+  def named(name, nice: "19", pgroup: true)
+    path = File.join(@dir, "bin", name)
+    FileUtils.mkdir_p(File.dirname(path))
+    FileUtils.ln_s("/bin/sleep", path, force: true)
+    pid = Process.spawn("nice", "-n", nice, path, "60", pgroup: pgroup)
+    eventually("#{name} runs") { File.read("/proc/#{pid}/comm").chomp == name }
+    pid
+  end
+
   # Stands in for a dumper: a shell that leads a group of so many processes.
   def leader_of_a_group(script, processes:, limit:)
     pid = Process.spawn("sh", "-c", script, pgroup: true)

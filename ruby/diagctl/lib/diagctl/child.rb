@@ -11,6 +11,23 @@ module Diagctl
 
     attr_reader :pid, :capture, :rule
 
+    # Dumpers of the program whose place this one took under its pid, which is what Puma's hot restart of single mode does
+    # (exec): nobody else would reap them. They have the group and the priority that Snapshot gave them, and its title; one that
+    # has ended has no title any more, but the name of the poll thread or of `diagctl finalize`.
+    #
+    # @return [Array<Integer>] pids
+    def self.inherited
+      File.read("/proc/self/task/#{Process.pid}/children").split.map(&:to_i).select do |pid|
+        name, fields = File.binread("/proc/#{pid}/stat").match(/\((.*)\) (.*)/m).captures
+        group, nice = fields.split.values_at(2, 16).map(&:to_i)
+        next unless group == pid && nice == Snapshot::NICE
+
+        name.start_with?("diagctl") || File.binread("/proc/#{pid}/cmdline").start_with?(Snapshot::TITLE)
+      end
+    rescue SystemCallError
+      [] # A kernel without CONFIG_PROC_CHILDREN.
+    end
+
     # @param log [File, nil] memory file that is the dumper's stderr
     # @param limit [Float] monotonic second at which it is killed
     def initialize(pid, answer, log, limit)

@@ -15,6 +15,7 @@ module Diagctl
     RESERVED = %w[EXIT KILL STOP SEGV BUS ILL FPE VTALRM].freeze
     NICE = 19
     OOM_FIRST = "1000"
+    TITLE = "diagctl: dumping"
 
     # @param log [File, nil] takes stderr
     # @param fork_time [IO] where the worker says how many milliseconds the fork took
@@ -63,7 +64,7 @@ module Diagctl
       Libc.undumpable
       Libc.alarm(@deadline)
       attempt { Process.setpgid(0, 0) }
-      Process.setproctitle("diagctl: dumping #{@worker} for #{@produce.capture}")
+      Process.setproctitle("#{TITLE} #{@worker} for #{@produce.capture}")
     end
 
     # SYSTEM_DEFAULT, because DEFAULT would let Ruby raise SignalException here. But SIGPIPE: a put that died must
