@@ -42,6 +42,21 @@ class ProtocolTest < E2E::Case
     assert_predicate Process.wait2(pid).last, :success?
   end
 
+  def test_second_put_of_a_report_is_refused_and_spoils_nothing
+    dumper = granted("heap_dump")
+    pipe, put = dumper.start_put("heap_dump")
+    pipe.write("the first\n")
+    wait_until("put writes") { !Dir.glob(".heap_dump.partial", base: dumper.staging).empty? }
+    refused = dumper.put("heap_dump", "the second")
+    assert_equal 1, refused.status, refused
+    assert_match(/another put of it is under way/, refused.err)
+    pipe.close
+    assert_predicate Process.wait2(put).last, :success?
+    assert_equal 1, dumper.put("heap_dump", "the third").status
+    assert_equal 0, dumper.finalize.status
+    assert_equal "the first\n", report("latest", "heap_dump")
+  end
+
   def test_only_the_owner_can_read
     store_capture
     Dir.glob("#{@store}/**/*", File::FNM_DOTMATCH).each do |path|

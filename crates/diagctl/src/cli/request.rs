@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
 
 use super::Context;
 use super::finalize::exit_of;
@@ -49,13 +48,6 @@ pub struct Args {
     /// Print JSON: the request, or with --wait the capture
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Serialize)]
-struct Output<'a> {
-    schema: u32,
-    #[serde(flatten)]
-    request: &'a Request,
 }
 
 /// Runs the command.
@@ -104,7 +96,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     if args.wait {
         return wait(cx, &store, &request, args.json);
     }
-    Done::either(args.json, &Output { schema: 1, request: &request }, |o| o.request.id.clone())
+    Done::either(args.json, &request, |request| request.id.clone())
 }
 
 fn somebody_polls(store: &Store, request: &Request, now_ms: u64, poll_ms: u64) -> bool {
