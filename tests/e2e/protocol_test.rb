@@ -57,6 +57,15 @@ class ProtocolTest < E2E::Case
     assert_equal "the first\n", report("latest", "heap_dump")
   end
 
+  def test_put_of_a_native_report_does_not_replace_it
+    dumper = granted("smaps_rollup", "gc_stat")
+    refused = dumper.put("smaps_rollup", "made up")
+    assert_equal 1, refused.status, refused
+    dumper.put("gc_stat", "{}")
+    assert_equal 0, dumper.finalize.status
+    assert_match(/^Rss:/, report("latest", "smaps_rollup"))
+  end
+
   def test_only_the_owner_can_read
     store_capture
     Dir.glob("#{@store}/**/*", File::FNM_DOTMATCH).each do |path|
@@ -137,7 +146,7 @@ class ProtocolTest < E2E::Case
     second = holder
     assert_equal 10, second.acquire.status
     assert_equal "busy", second.answer.fetch("verdict")
-    assert_includes second.answer.fetch("reason"), first.capture
+    assert_equal "process #{Process.pid} (puma) holds the lease for capture #{first.capture}", second.answer.fetch("reason")
     assert_operator second.answer.fetch("retry_after"), :>, 0
   end
 

@@ -38,7 +38,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
     }
     let staging = store.staging(&args.capture);
-    if !grant::claim(&staging, &args.report)? {
+    // The note is of what `acquire` made itself, too.
+    if grant::read_sidecar(&staging, &args.report)?.is_some() || !grant::claim(&staging, &args.report)? {
         let (report, capture) = (&args.report, &args.capture);
         return Err(Failure::failed(format!(
             "report {report} was put into capture {capture} before, or another put of it is under way"

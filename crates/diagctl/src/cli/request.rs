@@ -163,7 +163,8 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
         output::note(&format!("report {} was not made: {}", report.name, report.error.as_deref().unwrap_or_default()));
     }
     let bytes = meta.reports.iter().map(|report| report.stored_bytes).sum();
-    output::note(&format!("captured {} of process {} ({} {})", size(bytes), meta.pid, meta.role, meta.worker));
+    let who = output::who(&meta.role, &meta.worker);
+    output::note(&format!("captured {} of process {} ({who})", size(bytes), meta.pid));
     Ok(Done::either(json, &meta, |meta| meta.id.clone())?.with_exit(exit_of(&meta)))
 }
 
@@ -175,7 +176,8 @@ fn doing(store: &Store, request: &Request) -> String {
     let last = load_samples(store).processes.into_values().max_by_key(|sample| sample.last_seen);
     match last {
         Some(sample) if !matches!(sample.verdict.as_str(), "" | "idle") => {
-            format!("waiting; {} {} was told: {}, {}", sample.role, sample.name, sample.verdict, sample.reason)
+            let who = output::who(&sample.role, &sample.name);
+            format!("waiting; {who} was told: {}, {}", sample.verdict, sample.reason)
         }
         _ => "waiting for a matching process to poll".into(),
     }

@@ -119,7 +119,7 @@ fn process(process: &Process) -> Vec<String> {
 
 fn explanations(status: &Status, times: &Times, text: &mut String) {
     for process in status.processes.iter().filter(|process| !process.gone) {
-        let who = format!("{} {} ({})", process.role, process.name, process.pid);
+        let who = format!("{} ({})", output::who(&process.role, &process.name), process.pid);
         text.push_str(&format!("\n{}: {}, {}\n", printable(&who), process.verdict, process.reason));
         for (rule, ms) in &process.holding_ms {
             text.push_str(&format!("  the condition of {} has held for {}\n", printable(rule), age(0, *ms)));
