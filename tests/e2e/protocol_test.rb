@@ -42,6 +42,21 @@ class ProtocolTest < E2E::Case
     assert_predicate Process.wait2(pid).last, :success?
   end
 
+  # `finalize` compresses what was staged raw.
+  def test_promised_report_that_was_staged_as_a_file_is_that_report
+    dumper = granted("threads", "gc_stat", "heap_dump")
+    File.write(File.join(dumper.staging, "threads.txt"), "main thread\n")
+    File.write(File.join(dumper.staging, "heap_dump.json"), "{}\n")
+    File.write(File.join(dumper.staging, "gc_stat.json"), "beside what was put")
+    assert dumper.put("gc_stat", "{}").ok?
+    result = dumper.finalize
+    assert_equal 0, result.status, result
+    assert_equal %w[gc_stat threads heap_dump gc_stat_json], result.json.fetch("reports").map { |report| report["name"] }
+    assert_equal "main thread\n", report("latest", "threads")
+    assert_equal "application/x-ndjson", result.json.fetch("reports")[2].fetch("content_type")
+    assert_equal "{}", report("latest", "gc_stat")
+  end
+
   def test_second_put_of_a_report_is_refused_and_spoils_nothing
     dumper = granted("heap_dump")
     pipe, put = dumper.start_put("heap_dump")

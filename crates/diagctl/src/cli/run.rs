@@ -36,8 +36,9 @@ use crate::sys::Endings;
 /// The command finds DIAGCTL_CAPTURE (the id) and DIAGCTL_CAPTURE_DIR in its environment; every file that it writes into
 /// that directory becomes a report (names that begin with a dot are diagctl's own; what is no regular file goes to
 /// quarantine/). With --report its stdout becomes the report of that name, compressed while it runs.
-/// Published, with status 5, also when the command fails after it produced something. SIGTERM, SIGINT and SIGHUP are handed on to
-/// the command; when it has ended, the capture is given up and diagctl ends by the same signal (128 + its number, in a shell).
+/// Published, with status 5, also when the command fails after it produced something; one that leaves nothing makes no
+/// capture. SIGTERM, SIGINT and SIGHUP are handed on to the command; when it has ended, the capture is given up and diagctl
+/// ends by the same signal (128 + its number, in a shell).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Store the command's stdout as this report

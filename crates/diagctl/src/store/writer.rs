@@ -46,6 +46,11 @@ impl<'a> Room<'a> {
         Ok(room)
     }
 
+    /// The configuration that the cap comes from.
+    pub fn config(&self) -> &'a Config {
+        self.config
+    }
+
     fn look(&mut self) {
         let used = self.stock.used(self.store) + self.reserved();
         self.left = self.config.retention.max_use.saturating_sub(used);
