@@ -198,7 +198,7 @@ fn execute(
     stored?;
     let mut told = Told::default();
     // An empty report that was asked for says something; a capture without any is none.
-    if !produced(&staging, args, status.success())? {
+    if !produced(&store.own_staging(id)?, args, status.success())? {
         return Err(Failure::failed(format!("the command ended with {status} and produced nothing"))
             .hint("it writes files into DIAGCTL_CAPTURE_DIR, or its stdout becomes a report with --report NAME"));
     }
