@@ -36,6 +36,34 @@ class LeftByCommandsTest < E2E::Case
     assert_equal [2], result.json.fetch("reports").map { |report| report["raw_bytes"] }
   end
 
+  # The compressed form of `a.txt` would be `a.txt.gz`.
+  def test_a_file_and_its_own_compressed_form_are_both_stored
+    result = leaving("echo one > a.txt; echo two > a.txt.gz")
+    assert_equal 0, result.status, result
+    assert_equal %w[one two], contents(result)
+  end
+
+  def test_a_file_of_the_name_that_stdout_would_have_is_stored_beside_it
+    result = as_nobody("run", "--report", "a", "--", "sh", "-c", "cd \"$DIAGCTL_CAPTURE_DIR\"; echo two > a.txt.gz; echo one")
+    assert_equal 0, result.status, result
+    assert_equal %w[one two], contents(result)
+  end
+
+  def test_what_a_failed_command_wrote_is_stored_whatever_its_name
+    result = as_nobody("run", "--report", "a", "--", "sh", "-c", "echo half > \"$DIAGCTL_CAPTURE_DIR/a.csv\"; exit 3")
+    assert_equal 5, result.status, result
+    assert_includes contents(result), "half"
+  end
+
+  # A capture is one report at least; what is asked for may be empty.
+  def test_a_command_that_leaves_nothing_makes_no_capture
+    result = as_nobody("run", "--", "true")
+    assert_equal 1, result.status, result
+    assert_match(/produced nothing.*--report NAME/m, result.err)
+    assert_empty captures
+    assert_equal 0, as_nobody("run", "--report", "slow_queries", "--", "true").status
+  end
+
   # A dumper that was killed leaves all of it to the next holder of the lease.
   def test_what_cannot_be_deleted_stops_no_capture
     {
@@ -52,6 +80,11 @@ class LeftByCommandsTest < E2E::Case
   private
 
   def leaving(script) = as_nobody("run", "--", "sh", "-c", "cd \"$DIAGCTL_CAPTURE_DIR\"; #{script}")
+
+  def contents(result)
+    id, reports = result.json.values_at("id", "reports")
+    reports.map { |report| report(id, report.fetch("name")).chomp }.sort
+  end
 
   def assert_next_is_stored(what)
     result = as_nobody("run", "--report", "notes", "--", "echo", "x")

@@ -42,6 +42,45 @@ class ProtocolTest < E2E::Case
     assert_predicate Process.wait2(pid).last, :success?
   end
 
+  # `finalize` compresses what was staged raw.
+  def test_promised_report_that_was_staged_as_a_file_is_that_report
+    dumper = granted("threads", "gc_stat", "heap_dump")
+    File.write(File.join(dumper.staging, "threads.txt"), "main thread\n")
+    File.write(File.join(dumper.staging, "heap_dump.json"), "{}\n")
+    File.write(File.join(dumper.staging, "gc_stat.json"), "beside what was put")
+    assert dumper.put("gc_stat", "{}").ok?
+    result = dumper.finalize
+    assert_equal 0, result.status, result
+    assert_equal %w[gc_stat threads heap_dump gc_stat_json], result.json.fetch("reports").map { |report| report["name"] }
+    assert_equal "main thread\n", report("latest", "threads")
+    assert_equal "application/x-ndjson", result.json.fetch("reports")[2].fetch("content_type")
+    assert_equal "{}", report("latest", "gc_stat")
+  end
+
+  def test_second_put_of_a_report_is_refused_and_spoils_nothing
+    dumper = granted("heap_dump")
+    pipe, put = dumper.start_put("heap_dump")
+    pipe.write("the first\n")
+    wait_until("put writes") { !Dir.glob(".heap_dump.partial", base: dumper.staging).empty? }
+    refused = dumper.put("heap_dump", "the second")
+    assert_equal 1, refused.status, refused
+    assert_match(/another put of it is under way/, refused.err)
+    pipe.close
+    assert_predicate Process.wait2(put).last, :success?
+    assert_equal 1, dumper.put("heap_dump", "the third").status
+    assert_equal 0, dumper.finalize.status
+    assert_equal "the first\n", report("latest", "heap_dump")
+  end
+
+  def test_put_of_a_native_report_does_not_replace_it
+    dumper = granted("smaps_rollup", "gc_stat")
+    refused = dumper.put("smaps_rollup", "made up")
+    assert_equal 1, refused.status, refused
+    dumper.put("gc_stat", "{}")
+    assert_equal 0, dumper.finalize.status
+    assert_match(/^Rss:/, report("latest", "smaps_rollup"))
+  end
+
   def test_only_the_owner_can_read
     store_capture
     Dir.glob("#{@store}/**/*", File::FNM_DOTMATCH).each do |path|
@@ -122,7 +161,7 @@ class ProtocolTest < E2E::Case
     second = holder
     assert_equal 10, second.acquire.status
     assert_equal "busy", second.answer.fetch("verdict")
-    assert_includes second.answer.fetch("reason"), first.capture
+    assert_equal "process #{Process.pid} (puma) holds the lease for capture #{first.capture}", second.answer.fetch("reason")
     assert_operator second.answer.fetch("retry_after"), :>, 0
   end
 

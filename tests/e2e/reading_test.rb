@@ -83,6 +83,14 @@ class ReadingTest < E2E::Case
     assert_empty Dir.glob("#{target}*")
   end
 
+  def test_show_of_a_report_that_the_capture_does_not_have_matches_nothing
+    id = store_capture("gc_stat" => "{}")
+    assert_equal 0, diagctl("show", "#{id}:gc_stat").status
+    result = diagctl("show", "#{id}:heap_dump")
+    assert_equal [4, ""], [result.status, result.out], result
+    assert_match(/has no report "heap_dump"/, result.err)
+  end
+
   def test_closed_pipe_is_no_error
     3.times { store_capture("heap_dump" => Random.bytes(200_000)) }
     [%w[list --json], %w[list], %w[show latest], %w[status], %w[fetch latest:heap_dump -o -]].each do |argv|

@@ -18,6 +18,12 @@ class RequestTest < E2E::Case
     server.stop
   end
 
+  # Which of two values of one key a reader takes is its own affair; some take neither.
+  def test_json_names_no_key_twice
+    out = diagctl!("request", "gc_stat", "--reason", "a test", "--json").out
+    assert_equal 1, out.scan('"schema"').size, out
+  end
+
   def test_a_request_for_one_pid_is_answered_by_that_process
     server = puma(workers: 2)
     server.workers.each do |pid|

@@ -95,6 +95,18 @@ class SignalsTest < E2E::Case
     wait_until("nothing of the commands is left") { E2E::Processes.descendants.none? { |process| process.argv.join(" ").include?(marker) } }
   end
 
+  # Most polls run no command; what came of the last run is told by them too.
+  def test_command_that_cannot_be_run_is_told_until_it_can
+    configure(rule("missing", 'exec = { command = ["/nonexistent/check"], every = "1h" }', ["gc_stat"]) +
+              rule("no", 'exec = { command = ["/bin/sh", "-c", "exit 3"], every = "1h" }', ["gc_stat"]))
+    2.times { holder.tap(&:acquire).close }
+    assert_match(%r{^missing +exec +skipped: /nonexistent/check cannot be run: No such file}, diagctl!("status").out)
+    configure(rule("no", 'exec = { command = ["/bin/sh", "-c", "exit 3"], every = "1h" }', ["gc_stat"]))
+    poll = holder
+    poll.acquire
+    assert_equal "/bin/sh runs every 1h; the last time it ended with exit status: 3", poll.answer.fetch("reason")
+  end
+
   # Each lasts until its time-out, in a session of its own, without its parents.
   def test_commands_that_hang_hold_a_poll_up_for_one_time_out_and_leave_nothing
     escape = "(setsid sleep 4322 &) ; setsid sleep 4322 & setsid setsid sleep 4322 & sleep 4322"

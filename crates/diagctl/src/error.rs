@@ -61,6 +61,11 @@ impl Failure {
         self.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
     }
 
+    /// Whether there is something at the path already.
+    pub fn is_existing(&self) -> bool {
+        self.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::AlreadyExists)
+    }
+
     /// Whether the path does not exist.
     pub fn is_not_found(&self) -> bool {
         self.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::NotFound)

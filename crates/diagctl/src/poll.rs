@@ -17,7 +17,7 @@ use crate::sample::Metric;
 use crate::state::{self, State};
 use crate::store::requests::Request;
 use crate::store::state_files::{
-    forget_old_samples, load_execs, load_own_sample, load_samples, load_state, save_execs, save_sample,
+    LastRun, forget_old_samples, load_execs, load_own_sample, load_samples, load_state, save_execs, save_sample,
     waiting_requests,
 };
 use crate::store::stock::Stock;
@@ -294,8 +294,8 @@ impl Poll<'_> {
     }
 }
 
-/// Runs the commands of `exec` triggers that are due and returns their answers. Each is claimed under the lock and run outside
-/// it: of several processes that poll at once, one runs it.
+/// Runs the commands of `exec` triggers that are due, and returns their answers and the last ones of all others. Each is claimed
+/// under the lock and run outside it: of several processes that poll at once, one runs it.
 pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BTreeMap<String, ExecAnswer>, Failure> {
     let rules = cx.config().rules.iter().filter(|rule| rule.matching.accepts(&process.role, &process.name));
     let declared: Vec<(String, &Exec)> = rules
@@ -307,27 +307,43 @@ pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BT
     if declared.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let due: Vec<(String, &Exec)> = {
+    let mut answers = BTreeMap::new();
+    let mut due: Vec<(String, &Exec)> = Vec::new();
+    {
         let _guard = store.lock()?;
         let (state, _) = load_state(store)?;
         let now_ms = cx.now(&state).store_ms;
         let mut last_runs = load_execs(store);
-        let is_due = |key: &String, exec: &Exec| {
-            last_runs.get(key).is_none_or(|last| now_ms.saturating_sub(*last) >= exec.every_ms)
-        };
-        let due: Vec<_> = declared.into_iter().filter(|(key, exec)| is_due(key, exec)).collect();
-        for (key, _) in &due {
-            last_runs.insert(key.clone(), now_ms);
+        for (key, exec) in declared {
+            let last = last_runs.remove(&key);
+            if last.as_ref().is_none_or(|last| now_ms.saturating_sub(last.at) >= exec.every_ms) {
+                last_runs.insert(key.clone(), LastRun { at: now_ms, answer: None });
+                due.push((key, exec));
+            } else if let Some(last) = last {
+                answers.extend(last.answer.clone().map(|answer| (key.clone(), ExecAnswer { past: true, ..answer })));
+                last_runs.insert(key, last);
+            }
         }
         if !due.is_empty() {
             save_execs(store, &last_runs)?;
         }
-        due
     };
     if due.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(answers);
     }
-    let answers = probe::run(due);
+    let new = probe::run(due);
     probe::kill_remains();
+    // For people: a poll that cannot tell them goes by its answers all the same.
+    let _ = remember(store, &new);
+    answers.extend(new);
     Ok(answers)
+}
+
+fn remember(store: &Store, answers: &BTreeMap<String, ExecAnswer>) -> Result<(), Failure> {
+    let _guard = store.lock()?;
+    let mut last_runs = load_execs(store);
+    for (key, answer) in answers {
+        last_runs.entry(key.clone()).or_default().answer = Some(answer.clone());
+    }
+    save_execs(store, &last_runs)
 }

@@ -44,7 +44,7 @@ pub fn run(execs: Vec<(String, &Exec)>) -> BTreeMap<String, ExecAnswer> {
     for (key, exec) in execs {
         match start(key.clone(), exec) {
             Ok(started) => running.push(started),
-            Err(how) => _ = answers.insert(key, ExecAnswer { holds: false, how }),
+            Err(how) => _ = answers.insert(key, ExecAnswer { holds: false, ran: false, how, past: false }),
         }
     }
     while !running.is_empty() {
@@ -99,14 +99,13 @@ impl Running {
             descends(process, self.child.id(), all)
                 || (descends(process, std::process::id(), all) && bears(process.0, &mark))
         });
-        let no = |how: String| ExecAnswer { holds: false, how };
-        let answer = match self.child.wait() {
-            _ if !in_time => no(format!("was killed after its time-out of {}", duration(self.timeout_ms))),
-            Ok(status) if status.success() => ExecAnswer { holds: true, how: "ended with 0".into() },
-            Ok(status) => no(format!("ended with {status}")),
-            Err(e) => no(format!("cannot be waited for: {e}")),
+        let (holds, how) = match self.child.wait() {
+            _ if !in_time => (false, format!("was killed after its time-out of {}", duration(self.timeout_ms))),
+            Ok(status) if status.success() => (true, "ended with 0".into()),
+            Ok(status) => (false, format!("ended with {status}")),
+            Err(e) => (false, format!("cannot be waited for: {e}")),
         };
-        (self.key, answer)
+        (self.key, ExecAnswer { holds, ran: true, how, past: false })
     }
 }
 

@@ -40,12 +40,17 @@ pub struct Stalls {
 }
 
 /// What a command of the operator's answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecAnswer {
     /// Whether it ended with status 0.
     pub holds: bool,
+    /// Whether it could be run at all.
+    pub ran: bool,
     /// How it ended.
     pub how: String,
+    /// Whether it ran for an earlier poll.
+    #[serde(skip)]
+    pub past: bool,
 }
 
 /// The readings of one poll.
@@ -61,7 +66,7 @@ pub struct Readings {
     pub gauges: BTreeMap<String, f64>,
     /// Events that the application named.
     pub events: BTreeSet<String>,
-    /// Answers of commands that ran for this poll, by rule and path.
+    /// Answers of commands, by rule and path: for this poll, else the last one.
     pub execs: BTreeMap<String, ExecAnswer>,
 }
 

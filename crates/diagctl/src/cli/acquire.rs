@@ -137,7 +137,10 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         let holder = crate::lease::read_record(store.dir())?.filter(|record| !record.ended);
         let reason = holder.map_or_else(
             || "another process holds the lease".to_owned(),
-            |r| format!("process {} ({} {}) holds the lease for capture {}", r.pid, r.role, r.worker, r.capture),
+            |r| {
+                let who = output::who(&r.role, &r.worker);
+                format!("process {} ({who}) holds the lease for capture {}", r.pid, r.capture)
+            },
         );
         let busy = Answer { verdict: Verdict::Busy, reason, ..decision.strongest() };
         poll.note(&busy)?;

@@ -125,6 +125,11 @@ fn colour(stream: &impl IsTerminal) -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// A process as people know it: what it does and, where it has one, its name within the role.
+pub fn who(role: &str, name: &str) -> String {
+    [role, name].join(" ").trim_end().to_owned()
+}
+
 /// Aligned columns without lines; columns whose index is in `right` are aligned to the right.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
     let mut table = Table::new();

@@ -38,9 +38,13 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
     }
     let staging = store.staging(&args.capture);
-    if grant::read_sidecar(&staging, &args.report)?.is_some() {
-        return Err(Failure::failed(format!("report {} was put into capture {} before", args.report, args.capture))
-            .hint("each report is put once; name it to `finalize --failed` to drop it"));
+    // The note is of what `acquire` made itself, too.
+    if grant::read_sidecar(&staging, &args.report)?.is_some() || !grant::claim(&staging, &args.report)? {
+        let (report, capture) = (&args.report, &args.capture);
+        return Err(Failure::failed(format!(
+            "report {report} was put into capture {capture} before, or another put of it is under way"
+        ))
+        .hint("each report is put once; name it to `finalize --failed` to drop it"));
     }
     end_at_the_deadline(cx, &store)?;
     let mut room = Room::measure(&store, cx.config())?;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
 
 use super::Context;
 use super::finalize::exit_of;
@@ -49,13 +48,6 @@ pub struct Args {
     /// Print JSON: the request, or with --wait the capture
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Serialize)]
-struct Output<'a> {
-    schema: u32,
-    #[serde(flatten)]
-    request: &'a Request,
 }
 
 /// Runs the command.
@@ -104,7 +96,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     if args.wait {
         return wait(cx, &store, &request, args.json);
     }
-    Done::either(args.json, &Output { schema: 1, request: &request }, |o| o.request.id.clone())
+    Done::either(args.json, &request, |request| request.id.clone())
 }
 
 fn somebody_polls(store: &Store, request: &Request, now_ms: u64, poll_ms: u64) -> bool {
@@ -171,7 +163,8 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
         output::note(&format!("report {} was not made: {}", report.name, report.error.as_deref().unwrap_or_default()));
     }
     let bytes = meta.reports.iter().map(|report| report.stored_bytes).sum();
-    output::note(&format!("captured {} of process {} ({} {})", size(bytes), meta.pid, meta.role, meta.worker));
+    let who = output::who(&meta.role, &meta.worker);
+    output::note(&format!("captured {} of process {} ({who})", size(bytes), meta.pid));
     Ok(Done::either(json, &meta, |meta| meta.id.clone())?.with_exit(exit_of(&meta)))
 }
 
@@ -183,7 +176,8 @@ fn doing(store: &Store, request: &Request) -> String {
     let last = load_samples(store).processes.into_values().max_by_key(|sample| sample.last_seen);
     match last {
         Some(sample) if !matches!(sample.verdict.as_str(), "" | "idle") => {
-            format!("waiting; {} {} was told: {}, {}", sample.role, sample.name, sample.verdict, sample.reason)
+            let who = output::who(&sample.role, &sample.name);
+            format!("waiting; {who} was told: {}, {}", sample.verdict, sample.reason)
         }
         _ => "waiting for a matching process to poll".into(),
     }

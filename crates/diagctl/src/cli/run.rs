@@ -25,7 +25,7 @@ use crate::report;
 use crate::sample::{Metric, Samples};
 use crate::state;
 use crate::store::commit::Told;
-use crate::store::grant::Grant;
+use crate::store::grant::{self, Grant};
 use crate::store::state_files::load_state;
 use crate::store::writer::{self, Room};
 use crate::store::{Access, Store, sweep};
@@ -36,8 +36,9 @@ use crate::sys::Endings;
 /// The command finds DIAGCTL_CAPTURE (the id) and DIAGCTL_CAPTURE_DIR in its environment; every file that it writes into
 /// that directory becomes a report (names that begin with a dot are diagctl's own; what is no regular file goes to
 /// quarantine/). With --report its stdout becomes the report of that name, compressed while it runs.
-/// Published, with status 5, also when the command fails after it produced something. SIGTERM, SIGINT and SIGHUP are handed on to
-/// the command; when it has ended, the capture is given up and diagctl ends by the same signal (128 + its number, in a shell).
+/// Published, with status 5, also when the command fails after it produced something; one that leaves nothing makes no
+/// capture. SIGTERM, SIGINT and SIGHUP are handed on to the command; when it has ended, the capture is given up and diagctl
+/// ends by the same signal (128 + its number, in a shell).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Store the command's stdout as this report
@@ -196,10 +197,12 @@ fn execute(
     let status = child.wait().map_err(|e| Failure::failed(format!("cannot wait for the command: {e}")))?;
     stored?;
     let mut told = Told::default();
+    // An empty report that was asked for says something; a capture without any is none.
+    if !produced(&store.own_staging(id)?, args, status.success())? {
+        return Err(Failure::failed(format!("the command ended with {status} and produced nothing"))
+            .hint("it writes files into DIAGCTL_CAPTURE_DIR, or its stdout becomes a report with --report NAME"));
+    }
     if !status.success() {
-        if !produced(&staging, args)? {
-            return Err(Failure::failed(format!("the command ended with {status} and produced nothing")));
-        }
         told.labels.insert("exit_status".into(), status.to_string());
     }
     Ok(told)
@@ -223,15 +226,12 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
     Ok(())
 }
 
-fn produced(staging: &Spot, args: &Args) -> Result<bool, Failure> {
-    if let Some(name) = &args.report {
-        let noted = crate::store::grant::read_sidecar(staging, name)?;
-        if noted.is_some_and(|report| report.raw_bytes > 0) {
-            return Ok(true);
-        }
+fn produced(staging: &Spot, args: &Args, empty_counts: bool) -> Result<bool, Failure> {
+    let noted = args.report.as_ref().map(|name| grant::read_sidecar(staging, name)).transpose()?.flatten();
+    if noted.as_ref().is_some_and(|report| empty_counts || report.raw_bytes > 0) {
+        return Ok(true);
     }
-    let names = fsio::list(staging)?.flatten().map(|entry| entry.name.to_string_lossy().into_owned());
-    let mut files = names.filter(|name| !name.starts_with('.'));
-    let own = args.report.as_ref().map(|name| format!("{name}."));
-    Ok(files.any(|name| own.as_ref().is_none_or(|own| !name.starts_with(own))))
+    let own = noted.and_then(|report| report.file).unwrap_or_default();
+    let mut names = fsio::list(staging)?.flatten().map(|entry| entry.name);
+    Ok(names.any(|name| !name.as_encoded_bytes().starts_with(b".") && name != *own))
 }

@@ -18,6 +18,9 @@ pub struct Args {
     /// Only the last part
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, allow_hyphen_values = true)]
     since: Option<Duration>,
+    /// Changes nothing: the output is JSON in any case
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.

@@ -39,6 +39,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let target = fetch::resolve(&store, &mut Present::list(&store)?, &args.id)?;
     let dir = store.report_dir(&target.id);
     let meta = meta::read(&dir)?;
+    if let Some(name) = &target.report {
+        fetch::report_of(&meta, name)?;
+    }
     let shown = Shown { pinned: dir.join(index::PIN_FILE).exists(), dir: dir.display().to_string(), meta };
     Done::either(args.json, &shown, |shown| text(shown, &Times::new(args.utc), now.store_ms))
 }

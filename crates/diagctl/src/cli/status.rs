@@ -226,7 +226,7 @@ fn told(rule: &Rule, polling: &[&Sample]) -> (String, Option<String>, Option<u64
         let Some((sample, refused)) = refusals().find(|(_, refused)| refused.verdict == verdict) else { continue };
         let detail = match (&refused.guard, sample.holding.get(&rule.name)) {
             (Some(guard), _) => Some(format!("by {guard}")),
-            _ if verdict == "skipped" => Some(refused.reason.trim_start_matches("skipped").to_owned()),
+            _ if verdict == "skipped" => Some(refused.reason.trim_start_matches("skipped: ").to_owned()),
             (None, Some(held)) if verdict == "pending" => {
                 let held_ms = held.last.saturating_sub(held.since);
                 Some(format!("{} of {}", super::times::age(0, held_ms), duration(ms(rule.hold_for))))

@@ -41,6 +41,7 @@ pub fn publish(store: &Store, config: &Config, grant: &Grant, told: &Told) -> Re
     let id = &grant.meta.id;
     let staging = store.own_staging(id)?;
     let mut room = Room::measure(store, config)?;
+    take_promised_files(store, &mut room, &staging, grant, told)?;
     let mut reports = gather(&staging, grant, told)?;
     reports.extend(take_raw_files(store, &mut room, &staging, &reports)?);
     let mut meta = meta::Meta { reports, ..grant.meta.clone() };
@@ -91,6 +92,32 @@ fn verified(staging: &Spot, report: meta::Report) -> Result<meta::Report, Failur
     Ok(meta::Report::failed(&report.name, "its file changed after it was written"))
 }
 
+// A dumper may stage a promised report as a file of its name, `threads.txt`, in place of putting it.
+fn take_promised_files(
+    store: &Store,
+    room: &mut Room<'_>,
+    staging: &Spot,
+    grant: &Grant,
+    told: &Told,
+) -> Result<(), Failure> {
+    for file in raw_files(staging, &[])? {
+        let name = file.to_str().and_then(plain_stem).unwrap_or_default();
+        let is_open = grant.planned.iter().any(|planned| planned == name) && !told.failed.contains_key(name);
+        if is_open && grant::read_sidecar(staging, name)?.is_none() {
+            let form = Form::of(room.config(), name);
+            let report = take_raw_file(store, room, staging, &file, name, &form)?;
+            grant::write_sidecar(staging, &report)?;
+        }
+    }
+    Ok(())
+}
+
+// `threads.txt` → `threads`; not of what is compressed already, be it by a `put` that was killed before it could say so.
+fn plain_stem(file: &str) -> Option<&str> {
+    let (stem, extension) = file.split_once('.').unwrap_or((file, ""));
+    (!extension.contains('.') && !matches!(extension, "gz" | "zst")).then_some(stem)
+}
+
 // Files that a command wrote into DIAGCTL_CAPTURE_DIR by itself become reports, compressed like all others.
 fn take_raw_files(
     store: &Store,
@@ -98,6 +125,18 @@ fn take_raw_files(
     staging: &Spot,
     known: &[meta::Report],
 ) -> Result<Vec<meta::Report>, Failure> {
+    let mut reports: Vec<meta::Report> = Vec::new();
+    for file in raw_files(staging, known)? {
+        let used: Vec<&String> = known.iter().chain(&reports).map(|report| &report.name).collect();
+        let name = unused_name(&file.to_string_lossy(), &used);
+        let form = Form::of_file(Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default());
+        reports.push(take_raw_file(store, room, staging, &file, &name, &form)?);
+    }
+    Ok(reports)
+}
+
+// What lies in the directory and is not diagctl's own.
+fn raw_files(staging: &Spot, known: &[meta::Report]) -> Result<Vec<OsString>, Failure> {
     let is_known =
         |name: &OsString| known.iter().any(|report| report.file.as_ref().is_some_and(|file| name == file.as_str()));
     let mut names: Vec<OsString> = fsio::read_dir(staging)?
@@ -106,13 +145,7 @@ fn take_raw_files(
         .filter(|name| !name.as_encoded_bytes().starts_with(b".") && !is_known(name))
         .collect();
     names.sort();
-    let mut reports: Vec<meta::Report> = Vec::new();
-    for file in names {
-        let used: Vec<&String> = known.iter().chain(&reports).map(|report| &report.name).collect();
-        let name = unused_name(&file.to_string_lossy(), &used);
-        reports.push(take_raw_file(store, room, staging, &file, &name)?);
-    }
-    Ok(reports)
+    Ok(names)
 }
 
 fn take_raw_file(
@@ -121,6 +154,7 @@ fn take_raw_file(
     staging: &Spot,
     file: &OsStr,
     name: &str,
+    form: &Form,
 ) -> Result<meta::Report, Failure> {
     let path = staging.join(file);
     let is_file = path.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
@@ -138,8 +172,7 @@ fn take_raw_file(
     // Out of the way of the compressed file, whose name may be the same.
     let raw = staging.join(format!(".{name}.raw"));
     fsio::rename_noreplace(&path, &raw)?;
-    let form = Form::of_file(Path::new(file).extension().and_then(|e| e.to_str()).unwrap_or_default());
-    let report = writer::store_as(room, staging, name, &form, &mut data);
+    let report = writer::store_as(room, staging, name, form, &mut data);
     fsio::remove(&raw)?;
     Ok(report.unwrap_or_else(|failure| meta::Report::failed(name, failure.message)))
 }
@@ -230,6 +263,19 @@ mod tests {
         let failure = write_meta(&staging, &meta).unwrap_err();
         assert!(failure.message.contains("4 reports") && failure.message.contains("4.00 MiB"), "{failure}");
         assert!(!staging.join("meta.json").exists());
+    }
+
+    #[test]
+    fn a_promised_report_may_be_a_file_of_its_name_that_is_not_compressed() {
+        for (file, stem) in [
+            ("threads.txt", Some("threads")),
+            ("threads", Some("threads")),
+            ("threads.txt.gz", None),
+            ("threads.gz", None),
+            ("threads.zst", None),
+        ] {
+            assert_eq!(plain_stem(file), stem, "{file}");
+        }
     }
 
     #[test]

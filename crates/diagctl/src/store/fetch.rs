@@ -111,6 +111,15 @@ pub struct Stored {
     file: File,
 }
 
+/// A report of a capture by its name; also one that failed when it was taken.
+pub fn report_of<'m>(meta: &'m meta::Meta, name: &str) -> Result<&'m meta::Report, Failure> {
+    meta.reports.iter().find(|report| report.name == name).ok_or_else(|| {
+        let names: Vec<&str> = meta.reports.iter().map(|report| report.name.as_str()).collect();
+        no_match(format!("capture {} has no report {}", meta.id, quoted(name)))
+            .hint(format!("it has {}; `latest:REPORT` is the newest capture that has one", names.join(", ")))
+    })
+}
+
 /// In which form a report is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -132,11 +141,7 @@ pub enum Interrupted {
 impl Stored {
     /// Opens a report of a capture. One that failed when it was taken is no match, with its error.
     pub fn open(store: &Store, meta: &meta::Meta, name: &str) -> Result<Self, Failure> {
-        let Some(report) = meta.reports.iter().find(|report| report.name == name) else {
-            let names: Vec<&str> = meta.reports.iter().map(|report| report.name.as_str()).collect();
-            return Err(no_match(format!("capture {} has no report {}", meta.id, quoted(name)))
-                .hint(format!("it has {}; `latest:REPORT` is the newest capture that has one", names.join(", "))));
-        };
+        let report = report_of(meta, name)?;
         let Some(file) = &report.file else {
             let error = report.error.as_deref().unwrap_or("no reason was recorded");
             return Err(no_match(format!("report {name} of capture {} could not be made: {error}", meta.id)));

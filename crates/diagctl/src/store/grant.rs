@@ -34,6 +34,16 @@ pub fn read(staging: &Spot) -> Result<Grant, Failure> {
     read_json(&staging.join(FILE))
 }
 
+/// Takes a report for one writer, for as long as the capture is staged: two that come at one moment would spoil each other's
+/// work. False when somebody has taken it.
+pub fn claim(staging: &Spot, name: &str) -> Result<bool, Failure> {
+    match fsio::create_new(&staging.join(format!(".{name}.claim"))) {
+        Ok(_) => Ok(true),
+        Err(e) if e.is_existing() => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// Notes in the staging directory that a report was written, or why it was not.
 pub fn write_sidecar(staging: &Spot, report: &meta::Report) -> Result<(), Failure> {
     write_json(&staging.join(sidecar_name(&report.name)), report)

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::{Anchor, Reading};
 use crate::error::Failure;
 use crate::fsio::{self, Spot};
+use crate::readings::ExecAnswer;
 use crate::sample::{FORGET_AFTER_MS, Sample, Samples};
 use crate::state::{self, Found, State};
 use crate::store::index::{self, Present};
@@ -73,14 +74,23 @@ pub fn forget_old_samples(store: &Store, now_ms: u64) {
     }
 }
 
-/// When each command of an `exec` trigger ran last, by rule and path.
-pub fn load_execs(store: &Store) -> BTreeMap<String, u64> {
+/// The last run of a command of an `exec` trigger.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct LastRun {
+    /// When it began, milliseconds on the store's time line.
+    pub at: u64,
+    /// What came of it; nothing while it runs.
+    pub answer: Option<ExecAnswer>,
+}
+
+/// The last run of each command, by rule and path.
+pub fn load_execs(store: &Store) -> BTreeMap<String, LastRun> {
     let data = fsio::read_bounded(&store.path("execs.json"), 1 << 20).unwrap_or_default();
     serde_json::from_slice(&data).unwrap_or_default()
 }
 
-/// Keeps when commands ran. Under the state lock.
-pub fn save_execs(store: &Store, execs: &BTreeMap<String, u64>) -> Result<(), Failure> {
+/// Keeps the last runs. Under the state lock.
+pub fn save_execs(store: &Store, execs: &BTreeMap<String, LastRun>) -> Result<(), Failure> {
     fsio::overwrite(&store.path("execs.json"), &encode("execs.json", execs)?)
 }
 

@@ -46,6 +46,11 @@ impl<'a> Room<'a> {
         Ok(room)
     }
 
+    /// The configuration that the cap comes from.
+    pub fn config(&self) -> &'a Config {
+        self.config
+    }
+
     fn look(&mut self) {
         let used = self.stock.used(self.store) + self.reserved();
         self.left = self.config.retention.max_use.saturating_sub(used);
@@ -153,9 +158,10 @@ fn write_report(
         }
     }
     let sink = encoder.finish().map_err(|e| unwrap(e, partial))?;
+    let file = put_in_place(staging, partial, name, &format!("{}.{suffix}", form.extension))?;
     let report = meta::Report {
         name: name.to_owned(),
-        file: Some(format!("{name}.{}.{suffix}", form.extension)),
+        file: Some(file),
         content_type: form.content_type.clone(),
         encoding: encoding.to_owned(),
         raw_bytes,
@@ -164,9 +170,22 @@ fn write_report(
         error: None,
         took_ms: None,
     };
-    fsio::rename_noreplace(partial, &staging.join(report.file.as_deref().unwrap_or_default()))?;
     grant::write_sidecar(staging, &report)?;
     Ok(report)
+}
+
+// A command of `diagctl run` may have a file of this very name there, say `a.txt.gz` beside the `a.txt` that this is made of: it
+// stays for a report of its own.
+fn put_in_place(staging: &Spot, partial: &Spot, name: &str, extension: &str) -> Result<String, Failure> {
+    let mut file = format!("{name}.{extension}");
+    let mut number = 1;
+    loop {
+        match fsio::rename_noreplace(partial, &staging.join(&file)) {
+            Err(e) if e.is_existing() => number += 1,
+            other => return other.map(|()| file),
+        }
+        file = format!("{name}_{number}.{extension}");
+    }
 }
 
 /// What the content of a report looks like.

@@ -43,14 +43,57 @@ impl Exec {
         Some(Self { command: command?, timeout_ms, every_ms })
     }
 
-    /// Holds at the poll for which the command ran and said yes.
+    /// Holds at the poll for which the command ran and said yes. What came of it is told by the polls after it, too: most
+    /// polls run no command, and nobody would see why the rule is silent.
     pub fn evaluate(&self, key: &str, view: View<'_>) -> Outcome {
         let name = self.command.first().map_or("", String::as_str);
-        let Some(answer) = view.readings.execs.get(key) else {
-            let reason = format!("{name} runs every {}", units::duration(self.every_ms));
-            return Outcome::Waits(Facts { reason, ..Facts::default() }, None);
+        let every = units::duration(self.every_ms);
+        let facts = |reason: String| Facts { reason, ..Facts::default() };
+        match view.readings.execs.get(key) {
+            None => Outcome::Waits(facts(format!("{name} runs every {every}")), None),
+            Some(answer) if !answer.ran => Outcome::Unreadable(format!("{name} {}", answer.how)),
+            Some(answer) if answer.past => {
+                Outcome::Waits(facts(format!("{name} runs every {every}; the last time it {}", answer.how)), None)
+            }
+            Some(answer) if answer.holds => Outcome::Holds(facts(format!("{name} {}", answer.how))),
+            Some(answer) => Outcome::Waits(facts(format!("{name} {}", answer.how)), None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+    use super::*;
+    use crate::readings::ExecAnswer;
+
+    #[test]
+    fn what_came_of_the_last_run_is_told_until_the_next() {
+        let exec = Exec { command: vec!["/bin/check".into()], timeout_ms: 1000, every_ms: 60_000 };
+        let outcome = |answer: Option<(bool, bool, bool, &str)>| {
+            let mut bench = Bench::default();
+            if let Some((holds, ran, past, how)) = answer {
+                bench.readings.execs.insert("k".into(), ExecAnswer { holds, ran, how: how.into(), past });
+            }
+            match exec.evaluate("k", bench.view()) {
+                Outcome::Holds(facts) => ("holds", facts.reason),
+                Outcome::Waits(facts, _) => ("waits", facts.reason),
+                Outcome::Unreadable(why) => ("unreadable", why),
+            }
         };
-        let facts = Facts { reason: format!("{name} {}", answer.how), ..Facts::default() };
-        if answer.holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
+        for (answer, expected, reason) in [
+            (None, "waits", "/bin/check runs every 1m"),
+            (Some((true, true, false, "ended with 0")), "holds", "/bin/check ended with 0"),
+            (Some((false, true, false, "ended with 3")), "waits", "/bin/check ended with 3"),
+            (
+                Some((true, true, true, "ended with 0")),
+                "waits",
+                "/bin/check runs every 1m; the last time it ended with 0",
+            ),
+            (Some((false, false, false, "cannot be run: x")), "unreadable", "/bin/check cannot be run: x"),
+            (Some((false, false, true, "cannot be run: x")), "unreadable", "/bin/check cannot be run: x"),
+        ] {
+            assert_eq!(outcome(answer), (expected, reason.to_owned()));
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::Check;
 use super::machine::Subject;
+use crate::cli::output;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::error::printable;
@@ -33,7 +34,7 @@ pub fn subjects(proc: &Proc, samples: &Samples) -> Vec<Subject> {
     alive
         .map(|(pid, sample)| Subject {
             pid: *pid,
-            name: printable(&format!("{} {} (pid {pid})", sample.role, sample.name)),
+            name: printable(&format!("{} (pid {pid})", output::who(&sample.role, &sample.name))),
             role: sample.role.clone(),
             rss: proc.rss(*pid).unwrap_or(sample.rss),
             uid: uid_of(proc, *pid),

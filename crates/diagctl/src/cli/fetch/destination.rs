@@ -94,9 +94,7 @@ impl Destination {
                 Err(e) if is_unsupported(&e) && fs::symlink_metadata(&self.path).is_err() => {
                     fs::rename(&temporary, &self.path).map_err(|e| Failure::io("write", &self.path, e))?;
                 }
-                Err(e) if e.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::AlreadyExists) => {
-                    return Err(exists(&self.path));
-                }
+                Err(e) if e.is_existing() => return Err(exists(&self.path)),
                 other => other?,
             },
         }

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
+use crate::cli::output;
 use crate::clock::Now;
 use crate::error::Failure;
 use crate::fsio::Spot;
@@ -56,7 +57,7 @@ impl Report {
             (true, _, Some(r)) => {
                 let since = duration(now.clock.boot_ms.saturating_sub(r.granted_boot_ms) / 1000 * 1000);
                 let ended = if alive { "" } else { ", which has ended; its dumper holds on" };
-                let of = format!("{} {} (pid {}){ended}", r.role, r.worker, r.pid);
+                let of = format!("{} (pid {}){ended}", output::who(&r.role, &r.worker), r.pid);
                 let time = match overdue_ms {
                     Some(ms) => format!("overdue by {}", duration(ms)),
                     None => format!("deadline in {}", duration(r.deadline_boot_ms.saturating_sub(now.clock.boot_ms))),

@@ -33,7 +33,11 @@ fn a_rule_tells_the_strongest_of_what_the_processes_were_told() {
     let refused = |verdict: &str, guard: Option<&str>| Sample {
         refusals: [(
             "routine".to_owned(),
-            Refused { verdict: verdict.into(), guard: guard.map(str::to_owned), reason: String::new() },
+            Refused {
+                verdict: verdict.into(),
+                guard: guard.map(str::to_owned),
+                reason: format!("{verdict}: no such gauge"),
+            },
         )]
         .into(),
         holding: [("routine".to_owned(), Holding { since: 0, last: 12_000 })].into(),
@@ -46,6 +50,7 @@ fn a_rule_tells_the_strongest_of_what_the_processes_were_told() {
         (status.state, status.detail.unwrap_or_default())
     };
     assert_eq!(told(&[]), ("idle".into(), String::new()));
+    assert_eq!(told(&[&refused("skipped", None)]), ("skipped".into(), "no such gauge".into()));
     assert_eq!(told(&[&pending]), ("pending".into(), "12s of 30s".into()));
     assert_eq!(told(&[&pending, &guarded]), ("guarded".into(), "by disk".into()));
 }

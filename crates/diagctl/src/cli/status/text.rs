@@ -74,8 +74,9 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
 fn rule(rule: &RuleStatus) -> Vec<String> {
     let mut state = rule.state.clone();
     if let Some(detail) = &rule.detail {
-        // A reason begins with its own colon.
-        state.push_str(&if detail.starts_with(':') { detail.clone() } else { format!(" {detail}") });
+        // It is the whole reason then, and no part of a phrase.
+        let colon = if rule.state == "skipped" { ":" } else { "" };
+        state.push_str(&format!("{colon} {detail}"));
     }
     if let Some(left) = rule.left_ms {
         state.push_str(&format!(", {} left", duration(left)));
@@ -118,7 +119,7 @@ fn process(process: &Process) -> Vec<String> {
 
 fn explanations(status: &Status, times: &Times, text: &mut String) {
     for process in status.processes.iter().filter(|process| !process.gone) {
-        let who = format!("{} {} ({})", process.role, process.name, process.pid);
+        let who = format!("{} ({})", output::who(&process.role, &process.name), process.pid);
         text.push_str(&format!("\n{}: {}, {}\n", printable(&who), process.verdict, process.reason));
         for (rule, ms) in &process.holding_ms {
             text.push_str(&format!("  the condition of {} has held for {}\n", printable(rule), age(0, *ms)));
