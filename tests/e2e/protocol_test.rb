@@ -81,6 +81,52 @@ class ProtocolTest < E2E::Case
     assert_match(/^Rss:/, report("latest", "smaps_rollup"))
   end
 
+  # It hears of the process from its environment, and its output becomes the report while it runs.
+  def test_command_of_the_operator_is_a_report
+    script = "echo $DIAGCTL_PID $DIAGCTL_ROLE $DIAGCTL_WORKER $DIAGCTL_CAPTURE; ls -l /proc/self/fd"
+    dumper, meta = reported_by(script, more: 'content_type = "text/csv"')
+    told, *descriptors = report(meta.fetch("id"), "tables").lines
+    assert_equal [Process.pid.to_s, "puma", "w", dumper.capture], told.split
+    assert_empty descriptors.grep(/lease/), "the command has the lease"
+    assert_equal ["tables.csv.gz", "text/csv", nil], meta.dig("reports", 0).values_at("file", "content_type", "error")
+    assert_operator meta.dig("reports", 0, "took_ms"), :>, 0
+  end
+
+  def test_command_that_fails_is_an_entry_with_what_it_said_and_leaves_nothing_running
+    { "echo half; echo no such table >&2; exit 3" => /sh ended with exit status: 3: no such table/,
+      "sleep 600 & echo $! > #{@root}/left; sleep 600" => /sh was killed after its time-out of 300ms/,
+      "exit 0" => /sh printed nothing/ }.each do |script, error|
+      _, meta = reported_by(script, more: 'timeout = "300ms"')
+      tables = meta.fetch("reports").first
+      assert_equal ["tables", nil], tables.values_at("name", "file")
+      assert_match error, tables.fetch("error")
+    end
+    refute E2E::Processes.alive?(File.read(File.join(@root, "left")).to_i)
+  end
+
+  # Whoever says `run --report` makes the report.
+  def test_diagctl_run_makes_the_report_that_it_names_whoever_else_could
+    configure("[reports.tables]\ncommand = [\"false\"]")
+    %w[tables smaps].each do |name|
+      id = diagctl!("run", "--report", name, "--", "echo", "mine").json.fetch("id")
+      assert_equal [name], meta(id).fetch("reports").map { |report| report["name"] }
+      assert_equal "mine\n", report(id, name)
+    end
+  end
+
+  # A capture with the report of a command: who held the lease, and its record.
+  def reported_by(script, more:)
+    configure("[reports.tables]\ncommand = [\"sh\", \"-c\", #{script.inspect}]\n#{more}")
+    diagctl!("request", "tables", "--reason", "a test")
+    dumper = holder
+    result = dumper.acquire("--name", "w")
+    assert dumper.granted?, result
+    assert_empty dumper.answer.fetch("reports"), "nothing is left for the plugin"
+    finalized = dumper.finalize
+    dumper.close
+    [dumper, finalized.json]
+  end
+
   def test_only_the_owner_can_read
     store_capture
     Dir.glob("#{@store}/**/*", File::FNM_DOTMATCH).each do |path|

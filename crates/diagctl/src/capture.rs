@@ -1,24 +1,27 @@
 //! The life of a capture on diagctl's side: begun under the lease, ended by publishing or by giving up.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use crate::clock::{self, Now};
 use crate::collect::{self, Source};
-use crate::config::Config;
+use crate::config::{COMMANDS_TIMEOUT_MS, Config, ReportCommand};
 use crate::decide::{Plan, Process};
 use crate::error::Failure;
 use crate::fsio;
+use crate::guard;
 use crate::lease::{self, Lease, NotHolder};
+use crate::probe::Output;
 use crate::proc::Proc;
-use crate::report::{self, Producer};
+use crate::report::Producer;
 use crate::state::{self, Found, ReportCost};
 use crate::store::commit::{self, Told};
 use crate::store::grant::{self, Grant};
 use crate::store::writer::{self, Room};
 use crate::store::{Store, events, index, meta, requests, sweep};
+use crate::units;
 
-/// Sets a capture up: `lease.json`, the staging directory, the grant, and the native reports. The caller holds the lease and
-/// has written the state.
+/// Sets a capture up: `lease.json`, the staging directory and the grant. The caller holds the lease and has written the state.
 pub fn begin(
     store: &Store,
     config: &Config,
@@ -84,7 +87,6 @@ pub fn begin(
     if let Some(request) = &plan.request {
         take_request(store, request, &id)?;
     }
-    collect_native(store, config, source, plan, &staging)?;
     Ok(grant)
 }
 
@@ -97,22 +99,24 @@ fn take_request(store: &Store, id: &str, capture: &str) -> Result<(), Failure> {
     requests::write(store, &request)
 }
 
-// A native report that cannot be made is an entry with its reason; only a store that cannot be written is a failure.
-fn collect_native(
-    store: &Store,
-    config: &Config,
-    source: Source<'_>,
-    plan: &Plan,
-    staging: &fsio::Spot,
-) -> Result<(), Failure> {
-    let native: Vec<&String> = plan.reports.iter().filter(|name| producer(name) == Producer::Native).collect();
+/// Takes what diagctl and its operator's commands report from outside. What cannot be made is an entry with its reason; only a
+/// store that cannot be written is a failure.
+pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant: &Grant) -> Result<(), Failure> {
+    let native: Vec<&String> = grant.planned.iter().filter(|name| config.producer(name) == Producer::Native).collect();
     if native.is_empty() {
         return Ok(());
     }
+    let staging = &store.own_staging(&grant.meta.id)?;
     let mut room = Room::measure(store, config)?;
+    let mut commands_ms = COMMANDS_TIMEOUT_MS;
     for name in native {
         let watch = clock::Stopwatch::start();
-        match collect::open(name, source) {
+        let command = config.command(name);
+        let opened = match command {
+            Some(command) => open_command(command, &grant.meta, commands_ms),
+            None => collect::open(name, source),
+        };
+        match opened {
             Ok(mut data) => {
                 // What cannot be stored is noted as failed.
                 if let Ok(report) = writer::store_report(&mut room, staging, name, &mut data) {
@@ -122,13 +126,29 @@ fn collect_native(
             }
             Err(why) => grant::write_sidecar(staging, &meta::Report::failed(name, why))?,
         }
+        if command.is_some() {
+            commands_ms = commands_ms.saturating_sub(units::ms(watch.elapsed()));
+        }
     }
     Ok(())
 }
 
-/// Who makes a report; one that diagctl does not know is the application's.
-pub fn producer(name: &str) -> Producer {
-    report::builtin(name).map_or(Producer::Inline, |(_, kind)| kind.producer)
+// The command learns of what it is to report from its environment.
+fn open_command(command: &ReportCommand, meta: &meta::Meta, left_ms: u64) -> Result<Box<dyn Read>, String> {
+    if left_ms == 0 {
+        return Err(format!(
+            "the commands before it took the {} that there are for all",
+            units::duration(COMMANDS_TIMEOUT_MS)
+        ));
+    }
+    let environment = [
+        ("DIAGCTL_CAPTURE", meta.id.clone()),
+        ("DIAGCTL_PID", meta.pid.to_string()),
+        ("DIAGCTL_ROLE", meta.role.clone()),
+        ("DIAGCTL_WORKER", meta.worker.clone()),
+    ];
+    let output = Output::of(&command.command, command.timeout_ms.min(left_ms), &environment)?;
+    Ok(Box::new(output))
 }
 
 /// Proves that the caller may write into a capture, and reads its grant. The work of one that lost the lease goes to the
@@ -250,7 +270,7 @@ fn remember_costs(store: &Store, meta: &meta::Meta) -> Result<(), Failure> {
     let Found::State(mut state) = state::load(store.dir())? else { return Ok(()) };
     let memory = meta.cost.get("copied_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);
     for report in meta.reports.iter().filter(|report| report.error.is_none()) {
-        let snapshot = producer(&report.name) == Producer::Snapshot;
+        let snapshot = guard::is_snapshot(&report.name);
         let cost = ReportCost { memory_bytes: if snapshot { memory } else { 0 }, stored_bytes: report.stored_bytes };
         state.costs.insert(format!("{}/{}", meta.role, report.name), cost);
     }

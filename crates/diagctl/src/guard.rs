@@ -100,7 +100,8 @@ pub fn expected_bytes(reports: &[String], cost: impl Fn(&str) -> Option<ReportCo
     UNKNOWN_CAPTURE + reports.iter().filter_map(|name| cost(name)).map(|c| c.stored_bytes).sum::<u64>()
 }
 
-fn is_snapshot(name: &str) -> bool {
+/// Whether a forked child makes it.
+pub fn is_snapshot(name: &str) -> bool {
     report::builtin(name).is_some_and(|(_, kind)| kind.producer == Producer::Snapshot)
 }
 

@@ -198,6 +198,7 @@ impl Poll<'_> {
         };
         let source = Source { proc: &self.cx.proc, cgroups: &self.cx.cgroups, pid: self.process.pid };
         let grant = capture::begin(self.store, self.cx.config(), source, self.process, plan, generation, &now)?;
+        capture::collect_native(self.store, self.cx.config(), source, &grant)?;
         self.note(&Answer {
             rule: plan.rule.clone(),
             observed: plan.observed.clone(),

@@ -1,17 +1,24 @@
-//! Running the commands of `exec` triggers: all at once, each within its time-out, and nothing that one started outlives it.
+//! Running commands of the operator's: those of `exec` triggers, all at once, and those that print a report. Each within its
+//! time-out, and nothing that one started outlives it.
 //!
 //! A command leads a process group, but whatever it started may leave that with setsid(2), and its parents may end. So this
 //! process adopts every orphan among its descendants (PR_SET_CHILD_SUBREAPER, see prctl(2)), and looks for what belongs to
 //! a command by its ancestors, or by a mark in the environment that it was given.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::clock::Stopwatch;
+use crate::error::printable;
 use crate::fsio;
 use crate::proc::{Proc, Stat};
 use crate::readings::ExecAnswer;
@@ -25,9 +32,14 @@ const MARK: &str = "DIAGCTL_EXEC";
 /// For so long it is tried to kill what forks as fast as it is killed. Milliseconds.
 const KILL_PATIENCE_MS: u64 = 500;
 
+/// How often it is looked whether a command that prints nothing has ended.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// So much of what a command says on stderr is told.
+const SAID_BYTES: usize = 300;
+
 /// A command that was started.
 struct Running {
-    key: String,
     child: Child,
     mark: String,
     since: Stopwatch,
@@ -37,21 +49,20 @@ struct Running {
 /// Runs commands side by side and says how each answered, by its key. Takes as long as the longest of them. Never fails:
 /// what cannot be run does not hold.
 pub fn run(execs: Vec<(String, &Exec)>) -> BTreeMap<String, ExecAnswer> {
-    // Without it orphans go to init; what is found by ancestors alone is then less, and nothing else is worse.
-    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let mut answers = BTreeMap::new();
     let mut running = Vec::new();
     for (key, exec) in execs {
-        match start(key.clone(), exec) {
-            Ok(started) => running.push(started),
+        match Running::start(&exec.command, exec.timeout_ms, |_| {}) {
+            Ok(started) => running.push((key, started)),
             Err(how) => _ = answers.insert(key, ExecAnswer { holds: false, ran: false, how, past: false }),
         }
     }
     while !running.is_empty() {
-        let (over, on): (Vec<_>, Vec<_>) = running.into_iter().partition(Running::is_over);
-        for command in over {
-            let (key, answer) = command.end();
-            answers.insert(key, answer);
+        let (over, on): (Vec<_>, Vec<_>) = running.into_iter().partition(|(_, command)| command.is_over());
+        for (key, mut command) in over {
+            let ended = command.end();
+            let (holds, how) = (ended.is_ok(), ended.err().unwrap_or_else(|| "ended with 0".into()));
+            answers.insert(key, ExecAnswer { holds, ran: true, how, past: false });
         }
         running = on;
         if !running.is_empty() {
@@ -66,18 +77,100 @@ pub fn kill_remains() {
     kill_all(&|process, all| descends(process, std::process::id(), all));
 }
 
-fn start(key: String, exec: &Exec) -> Result<Running, String> {
-    let (program, arguments) = exec.command.split_first().ok_or("names no program")?;
-    let mark = fsio::random_hex().map_err(|e| e.message)?;
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    command.env(MARK, &mark);
-    sys::die_with_parent(&mut command);
-    let child = command.spawn().map_err(|e| format!("cannot be run: {e}"))?;
-    Ok(Running { key, child, mark, since: Stopwatch::start(), timeout_ms: exec.timeout_ms })
+/// What a command prints. The last read fails where it did not end with 0 within its time-out, or printed nothing.
+pub struct Output {
+    running: Running,
+    program: String,
+    stdout: ChildStdout,
+    errors: File,
+    printed: bool,
+    ended: bool,
+}
+
+impl Output {
+    /// Starts a command that is to print a report, with these variables in its environment.
+    pub fn of(command: &[String], timeout_ms: u64, environment: &[(&str, String)]) -> Result<Self, String> {
+        let program = command.first().map(|name| printable(name)).unwrap_or_default();
+        let errors = memfd_create("stderr", MemfdFlags::CLOEXEC).map(File::from).map_err(|e| e.to_string())?;
+        let stderr = errors.try_clone().map_err(|e| e.to_string())?;
+        let mut running = Running::start(command, timeout_ms, |command| {
+            command.stdout(Stdio::piped()).stderr(stderr).envs(environment.iter().map(|(name, value)| (name, value)));
+        })
+        .map_err(|how| format!("{program} {how}"))?;
+        let stdout = running.child.stdout.take().ok_or("it has no stdout")?;
+        Ok(Self { running, program, stdout, errors, printed: false, ended: false })
+    }
+
+    // Whether there is something to read, or never will be; false when nothing came for a moment.
+    fn has_news(&self) -> io::Result<bool> {
+        match poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&LOOK)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn end(&mut self) -> io::Result<usize> {
+        self.ended = true;
+        let failed = match self.running.end() {
+            Ok(()) if self.printed => return Ok(0),
+            Ok(()) => "printed nothing".to_owned(),
+            Err(how) => how,
+        };
+        let mut said = [0; SAID_BYTES];
+        let length = self.errors.read_at(&mut said, 0).unwrap_or(0);
+        let said = String::from_utf8_lossy(&said[..length]);
+        let said = printable(&said.split_whitespace().collect::<Vec<_>>().join(" "));
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        Err(io::Error::other(format!("{} {failed}{said}", self.program)))
+    }
+}
+
+impl Read for Output {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while !self.ended && !self.running.since.is_past(self.running.timeout_ms) {
+            if self.has_news()? {
+                match self.stdout.read(buffer)? {
+                    // It has closed its stdout, and is about to end.
+                    0 if !self.running.has_ended() => std::thread::sleep(Duration::from_millis(2)),
+                    0 => break,
+                    n => {
+                        self.printed = true;
+                        return Ok(n);
+                    }
+                }
+            } else if self.running.has_ended() {
+                // What it left behind holds its stdout open.
+                break;
+            }
+        }
+        if self.ended { Ok(0) } else { self.end() }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.running.end();
+        }
+    }
 }
 
 impl Running {
+    fn start(command: &[String], timeout_ms: u64, prepare: impl FnOnce(&mut Command)) -> Result<Self, String> {
+        // Without it orphans go to init; what is found by ancestors alone is then less, and nothing else is worse.
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+        let (program, arguments) = command.split_first().ok_or("names no program")?;
+        let mark = fsio::random_hex().map_err(|e| e.message)?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        prepare(&mut command);
+        command.env(MARK, &mark);
+        sys::die_with_parent(&mut command);
+        let child = command.spawn().map_err(|e| format!("cannot be run: {e}"))?;
+        Ok(Self { child, mark, since: Stopwatch::start(), timeout_ms })
+    }
+
     fn is_over(&self) -> bool {
         self.has_ended() || self.since.is_past(self.timeout_ms)
     }
@@ -88,8 +181,8 @@ impl Running {
         pid_of(self.child.id()).is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
     }
 
-    // What it left running goes in any case.
-    fn end(mut self) -> (String, ExecAnswer) {
+    // What it left running goes in any case. An error says how it ended where that was not with 0, in time.
+    fn end(&mut self) -> Result<(), String> {
         let in_time = self.has_ended();
         if let Some(pid) = pid_of(self.child.id()) {
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
@@ -99,13 +192,12 @@ impl Running {
             descends(process, self.child.id(), all)
                 || (descends(process, std::process::id(), all) && bears(process.0, &mark))
         });
-        let (holds, how) = match self.child.wait() {
-            _ if !in_time => (false, format!("was killed after its time-out of {}", duration(self.timeout_ms))),
-            Ok(status) if status.success() => (true, "ended with 0".into()),
-            Ok(status) => (false, format!("ended with {status}")),
-            Err(e) => (false, format!("cannot be waited for: {e}")),
-        };
-        (self.key, ExecAnswer { holds, ran: true, how, past: false })
+        match self.child.wait() {
+            _ if !in_time => Err(format!("was killed after its time-out of {}", duration(self.timeout_ms))),
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("ended with {status}")),
+            Err(e) => Err(format!("cannot be waited for: {e}")),
+        }
     }
 }
 
@@ -209,6 +301,42 @@ mod tests {
         let answers = run(vec![("a".into(), &a), ("never".into(), &never), ("b".into(), &b)]);
         let holds: Vec<_> = answers.iter().map(|(key, answer)| (key.as_str(), answer.holds)).collect();
         assert_eq!(holds, [("a", true), ("b", true), ("never", false)]);
+    }
+
+    fn output(script: &str, timeout_ms: u64) -> Result<String, String> {
+        let command = exec(script, timeout_ms).command;
+        let mut text = String::new();
+        let mut output = Output::of(&command, timeout_ms, &[("ASKED", "yes".into())])?;
+        output.read_to_string(&mut text).map(|_| text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_a_command_prints_is_read_to_its_end() {
+        assert_eq!(output("printf \"one $ASKED\\n\"; sleep 0.1; printf two", 10_000).unwrap(), "one yes\ntwo");
+        assert_eq!(output("head -c 3000000 /dev/zero", 10_000).unwrap().len(), 3_000_000);
+        // Its end is the end, whoever else has its stdout.
+        assert_eq!(output("echo it; sleep 600 &", 10_000).unwrap(), "it\n");
+        assert_eq!(output("echo it; exec >&-; sleep 0.1", 10_000).unwrap(), "it\n");
+    }
+
+    #[test]
+    fn a_command_that_fails_hangs_or_says_nothing_is_an_error_with_its_words() {
+        for (script, timeout_ms, how) in [
+            (
+                "echo half; printf 'no\\n such table\\n' >&2; exit 3",
+                5000,
+                "/bin/sh ended with exit status: 3: no such table",
+            ),
+            ("echo half; kill -9 $$", 5000, "/bin/sh ended with signal: 9 (SIGKILL)"),
+            ("echo half; sleep 600", 100, "/bin/sh was killed after its time-out of 100ms"),
+            ("exec >&-; sleep 600", 100, "/bin/sh was killed after its time-out of 100ms"),
+            ("yes", 100, "/bin/sh was killed after its time-out of 100ms"),
+            ("printf 'a\\033[31mb' >&2", 5000, "/bin/sh printed nothing: a\\u{1b}[31mb"),
+        ] {
+            assert_eq!(output(script, timeout_ms).unwrap_err(), how, "{script}");
+        }
+        let missing = Output::of(&["/nonexistent".into()], 1000, &[]).err().unwrap();
+        assert!(missing.starts_with("/nonexistent cannot be run: No such file"), "{missing}");
     }
 
     // A child in the group, one in a session of its own, and one whose parents have ended.

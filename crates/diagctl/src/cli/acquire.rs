@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 
 use super::Context;
 use super::output::{self, Done};
-use crate::capture;
 use crate::clock;
 use crate::config::{self, Snapshot, Source as Origin};
 use crate::decide::{Answer, Plan, Process, Verdict};
@@ -235,7 +234,7 @@ fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: &str, retry
     let reports: Vec<ReportWanted<'_>> = plan
         .reports
         .iter()
-        .map(|name| ReportWanted { name, producer: capture::producer(name), options: cx.config().options.of(name) })
+        .map(|name| ReportWanted { name, producer: cx.config().producer(name), options: cx.config().options.of(name) })
         .filter(|report| report.producer != Producer::Native)
         .collect();
     let forks = plan.snapshot == Snapshot::Fork && reports.iter().any(|r| r.producer == Producer::Snapshot);

@@ -3,6 +3,7 @@
 //! Flag beats environment beats file beats default. Every problem is reported at once, with its key path and a hint.
 
 pub(crate) mod cache;
+mod custom;
 mod doubts;
 mod options;
 mod reader;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use custom::{COMMANDS_TIMEOUT_MS, CustomReport, ReportCommand};
 pub use doubts::Place;
 pub use options::ReportOptions;
 pub use reader::{Problem, Problems, Section, nearest};
@@ -23,7 +25,7 @@ pub use rules::{LimitsOfRule, Mode, Rule, Select, Snapshot, in_order};
 use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio::{self, Durability, Spot};
-use crate::report;
+use crate::report::{self, Producer};
 use crate::units::Amount;
 
 /// Where the configuration is looked for when nobody names a file.
@@ -81,8 +83,8 @@ pub struct Config {
     pub limits: Limits,
     /// How much is kept, and how.
     pub retention: Retention,
-    /// Reports that the application declares.
-    pub reports: BTreeMap<String, ApplicationReport>,
+    /// Reports of the operator's own.
+    pub reports: BTreeMap<String, CustomReport>,
     /// How diagctl's own are made.
     pub options: ReportOptions,
     /// What is captured when.
@@ -137,17 +139,6 @@ pub enum Compression {
     Gzip,
     /// Smaller and faster, where it can be read.
     Zstd,
-}
-
-/// `[reports.NAME]`: a report that the application hands in with `Diagctl.report(:NAME)`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApplicationReport {
-    /// Media type of its content.
-    pub content_type: String,
-    /// Extension of its file.
-    pub extension: String,
-    /// Cost units of one.
-    pub cost: u32,
 }
 
 /// What beats the file: flags and environment, each with its source.
@@ -224,6 +215,20 @@ impl Config {
         builtin.or_else(|| self.reports.get(name).map(|r| r.cost)).unwrap_or(1)
     }
 
+    /// Who makes a report; one that diagctl does not know is the application's.
+    pub fn producer(&self, name: &str) -> Producer {
+        match report::builtin(name) {
+            Some((_, kind)) => kind.producer,
+            None if self.command(name).is_some() => Producer::Native,
+            None => Producer::Inline,
+        }
+    }
+
+    /// The command that prints a report.
+    pub fn command(&self, name: &str) -> Option<&ReportCommand> {
+        self.reports.get(name).and_then(|report| report.command.as_ref())
+    }
+
     /// Whether a name is a report here.
     pub fn knows_report(&self, name: &str) -> bool {
         report::builtin(name).is_some() || self.reports.contains_key(name)
@@ -240,7 +245,7 @@ impl Config {
         nearest(name, names()).map_or_else(
             || {
                 format!(
-                    "known reports: {}; declare one of the application as [reports.NAME]",
+                    "known reports: {}; declare one of your own as [reports.NAME]",
                     names().collect::<Vec<_>>().join(", ")
                 )
             },
@@ -499,7 +504,7 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
         for (name, section) in reports.named_sections() {
             if report::builtin(name).is_some() {
                 config.options.read(name, &section);
-            } else if let Some(report) = parse_report(name, &section) {
+            } else if let Some(report) = custom::parse(name, &section) {
                 config.reports.insert(name.to_owned(), report);
             }
         }
@@ -549,38 +554,6 @@ fn read_toml(text: &str) -> Result<toml::Table, Vec<Problem>> {
         };
         errors.into_iter().map(problem).collect()
     })
-}
-
-fn parse_report(name: &str, section: &Section<'_>) -> Option<ApplicationReport> {
-    let producer = section.choice("producer", &[("application", ())]);
-    let content_type = section.text("content_type").unwrap_or_else(|| "text/plain".into());
-    let cost = section.count("cost").unwrap_or(1);
-    section.finish();
-    if cost > 1000 {
-        section.problem("cost", format!("{cost} is more than 1000"), "a heap dump costs 10, the cheap reports 1");
-    }
-    if producer.is_none() && !section.has("producer") {
-        section.problem(
-            "producer",
-            "it is missing",
-            "say producer = \"application\" for a report that the application hands in with Diagctl.report",
-        );
-    }
-    if !report::is_valid_name(name) || name == "meta" {
-        section.problem(
-            "producer",
-            format!("{} cannot be the name of a report", crate::error::quoted(name)),
-            "use lower-case letters, digits and _, at most 64, a letter first; `meta` is taken",
-        );
-        return None;
-    }
-    let extension = match content_type.as_str() {
-        "application/json" | "application/x-ndjson" => "json",
-        "text/csv" => "csv",
-        text if text.starts_with("text/") => "txt",
-        _ => "bin",
-    };
-    Some(ApplicationReport { content_type, extension: extension.into(), cost })
 }
 
 #[cfg(test)]

@@ -43,6 +43,14 @@ fn every_problem_is_told_at_once_with_its_path_and_a_hint() {
         producer = "application"
         [reports."Bad-Name"]
         cost = 5000
+        [reports.both]
+        producer = "application"
+        command = []
+        timeout = "1m"
+        [reports.neither]
+        timeout = "1s"
+        [reports.odd]
+        command = "vmstat -s"
         [templates.heap]
         template = "other"
         selekt = "first"
@@ -99,6 +107,12 @@ fn every_problem_is_told_at_once_with_its_path_and_a_hint() {
         "reports.Bad-Name.cost: 5000 is more than 1000",
         "reports.Bad-Name.producer: it is missing",
         "reports.Bad-Name.producer: \"Bad-Name\" cannot be the name of a report",
+        "reports.both.producer: a report has a producer or a command, not both",
+        "reports.both.command: it is empty",
+        "reports.both.timeout: \"1m\": it is not between 1ms and 10s",
+        "reports.neither.producer: it is missing",
+        "reports.neither.timeout: there is no command that it could be of",
+        "reports.odd.command: \"vmstat -s\" is a string, not a list of strings",
         "templates.heap.template: rules cannot have it in common",
         "templates.heap.selekt: unknown key\n    hint: did you mean \"select\"?",
         "templates.heap.limits.cooldown: \"10\": it has no unit\n    hint: write 10s, 10m or 10h",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{Compression, Config, Loaded, Mode, Rule, Select, Snapshot, Source};
+use crate::config::{Compression, Config, CustomReport, Loaded, Mode, Rule, Select, Snapshot, Source};
 use crate::units::{Amount, ms};
 
 /// `config show --json`.
@@ -90,8 +90,18 @@ fn values(config: &Config) -> Vec<(&'static str, Value)> {
 }
 
 fn reports(config: &Config) -> Map<String, Value> {
-    let report = |content_type: &str, cost: u32| json!({ "producer": "application", "content_type": content_type, "cost": cost });
-    let declared = config.reports.iter().map(|(name, r)| (name.clone(), report(&r.content_type, r.cost)));
+    let report = |report: &CustomReport| {
+        let mut keys = json!({ "content_type": report.content_type, "cost": report.cost });
+        match &report.command {
+            Some(of) => {
+                (keys["command"], keys["timeout"]) =
+                    (json!(of.command), json!(duration(Duration::from_millis(of.timeout_ms))))
+            }
+            None => keys["producer"] = "application".into(),
+        }
+        keys
+    };
+    let declared = config.reports.iter().map(|(name, custom)| (name.clone(), report(custom)));
     declared.chain(config.options.sections().into_iter().map(|(name, options)| (name.to_owned(), options))).collect()
 }
 
@@ -204,6 +214,9 @@ mod tests {
         producer = "application"
         content_type = "text/csv"
         cost = 3
+        [reports.table_sizes]
+        command = ["/usr/bin/psql", "-c", "select 1"]
+        timeout = "1500ms"
         [[rules]]
         name = "a"
         reports = ["cache", "heap_dump"]

@@ -1,0 +1,90 @@
+//! `[reports.NAME]` of a report of the operator's own: one that a command prints, or that the application hands in.
+
+use serde::{Deserialize, Serialize};
+
+use super::Section;
+use crate::report;
+
+/// So long may the commands of one capture's reports take together: the poll of a process waits for them.
+pub const COMMANDS_TIMEOUT_MS: u64 = 10_000;
+
+/// A report that a command prints, or that the application hands in with `Diagctl.report(:NAME)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomReport {
+    /// The command that prints it; without one it is the application's.
+    pub command: Option<ReportCommand>,
+    /// Media type of its content.
+    pub content_type: String,
+    /// Extension of its file.
+    pub extension: String,
+    /// Cost units of one.
+    pub cost: u32,
+}
+
+/// `[reports.NAME] command`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportCommand {
+    /// Program and arguments; no shell.
+    pub command: Vec<String>,
+    /// It is killed after this many milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Reads the section of a report that diagctl does not know by itself.
+pub fn parse(name: &str, section: &Section<'_>) -> Option<CustomReport> {
+    let producer = section.choice("producer", &[("application", ())]);
+    let command = parse_command(section);
+    let content_type = section.text("content_type").unwrap_or_else(|| "text/plain".into());
+    let cost = section.count("cost").unwrap_or(1);
+    section.finish();
+    if cost > 1000 {
+        section.problem("cost", format!("{cost} is more than 1000"), "a heap dump costs 10, the cheap reports 1");
+    }
+    if section.has("command") && section.has("producer") {
+        section.problem("producer", "a report has a producer or a command, not both", "leave one of them out");
+    } else if producer.is_none() && !section.has("producer") && !section.has("command") {
+        section.problem(
+            "producer",
+            "it is missing",
+            "say producer = \"application\" for a report that the application hands in with Diagctl.report, or give the \
+             command that prints it",
+        );
+    }
+    if !report::is_valid_name(name) || name == "meta" {
+        section.problem(
+            "producer",
+            format!("{} cannot be the name of a report", crate::error::quoted(name)),
+            "use lower-case letters, digits and _, at most 64, a letter first; `meta` is taken",
+        );
+        return None;
+    }
+    let extension = match content_type.as_str() {
+        "application/json" | "application/x-ndjson" => "json",
+        "text/csv" => "csv",
+        text if text.starts_with("text/") => "txt",
+        _ => "bin",
+    };
+    Some(CustomReport { command, content_type, extension: extension.into(), cost })
+}
+
+fn parse_command(section: &Section<'_>) -> Option<ReportCommand> {
+    let command = section.texts("command");
+    let timeout_ms = section.duration("timeout").map_or(5000, crate::units::ms);
+    if command.as_ref().is_some_and(Vec::is_empty) {
+        section.problem(
+            "command",
+            "it is empty",
+            "give program and arguments: command = [\"/usr/bin/vmstat\", \"-s\"]",
+        );
+    }
+    if section.has("timeout") && !section.has("command") {
+        section.problem("timeout", "there is no command that it could be of", "leave it out");
+    } else if timeout_ms == 0 || timeout_ms > COMMANDS_TIMEOUT_MS {
+        section.wrong_value(
+            "timeout",
+            "it is not between 1ms and 10s",
+            "the poll waits for the command: 5s is the default",
+        );
+    }
+    Some(ReportCommand { command: command?, timeout_ms })
+}
