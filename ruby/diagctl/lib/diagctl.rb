@@ -128,8 +128,7 @@ module Diagctl
       return false unless started? && event?(name)
 
       # Another thread may stop it at this moment.
-      @agent&.events&.add(name.to_s)
-      @poller&.wake
+      @poller&.wake if @agent&.events&.add(name.to_s)
       true
     end
 
