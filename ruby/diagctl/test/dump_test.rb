@@ -135,6 +135,18 @@ class DumpTest < Minitest::Test
     assert lease_free?
   end
 
+  # Before it forks, Ruby flushes its standard streams.
+  def test_a_host_that_closed_its_stdout_gets_the_reason_and_the_store_its_grant
+    before = $stdout
+    $stdout = File.open(File::NULL, "w").tap(&:close)
+    error = assert_raises(Diagctl::Problem) { capture(reports: { "heap_dump" => "snapshot" }) }
+    assert_match(/capture #{CAPTURE} was given back.*IOError: closed stream/, error.message)
+    assert_match(/\Aabort --lease-fd=3 #{CAPTURE} --reason=the grant could not be used: IOError/, calls("abort").first)
+    assert lease_free?
+  ensure
+    $stdout = before
+  end
+
   def test_what_finalize_says_reaches_the_log
     capture(reports: { "heap_dump" => "snapshot" }, finalize: "echo 'disk is full' >&2; exit 1")
     eventually("told") { !@agent.busy? && @logger.lines.any?(/`diagctl finalize` ended with status 1: disk is full/) }

@@ -35,7 +35,7 @@ module Diagctl
       elsif answer.snapshot == "in_process" then in_process(produce, inline.collected, snapshots, answer)
       else fork_dumper(produce, inline.collected, snapshots, answer, lease, &forked)
       end
-    rescue SystemCallError, NoMemoryError => e
+    rescue SystemCallError, IOError, NoMemoryError => e
       give_back(answer, lease, e)
     end
 
@@ -69,7 +69,8 @@ module Diagctl
         # Only the worker can tell how long it stood still, and only after it forked. It fits into the pipe's buffer.
         told.write_nonblock(fork_ms.to_s, exception: false)
         nil
-      rescue SystemCallError, NoMemoryError
+      rescue SystemCallError, IOError, NoMemoryError
+        # IOError: before it forks, Ruby flushes $stdout and $stderr, which the host may have closed.
         log&.close if pid.nil?
         raise
       ensure
