@@ -26,10 +26,10 @@ module Diagctl
     end
 
     # @param data [String] the whole report
-    # @return [String, nil] why it was not stored
+    # @return [String, nil] why it was not stored. Where the host took the status, `finalize` finds out.
     def put(lease, capture, report, data)
       outcome = Spawn.run(argv("put", capture, report), lease: lease.io, input: data, timeout: @config.put_timeout)
-      outcome.describe("`diagctl put`") unless outcome.success?
+      outcome.describe("`diagctl put`") unless outcome.success? || outcome.kind == :unknown
     end
 
     # @yieldparam put [Spawn] whose stdin takes the report
