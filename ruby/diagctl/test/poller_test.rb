@@ -220,6 +220,23 @@ class PollerTest < Minitest::Test
     assert_looked_after
   end
 
+  # A killer that calls it has a worker to end.
+  def test_a_capture_does_not_wait_for_a_binary_that_hangs_as_long_as_the_poll_thread_does
+    path = binary("exec sleep 60")
+    [@store, nil].each do |dir|
+      out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path, "DIAGCTL_DIR" => dir })
+        Diagctl.configure do |c|
+          c.capture_timeout = 0.3
+          c.first_poll_within = 1e6
+        end
+        Diagctl.start
+        result = Diagctl.capture(event: :worker_memory_limit)
+        puts result.verdict, result.reason
+      RUBY
+      assert_match(/\Afailed\n`diagctl .*` did not end within 0.3 s and was killed/, out)
+    end
+  end
+
   def assert_looked_after
     granting_binary(reports: { "heap_dump" => "snapshot" })
     assert_predicate @agent.poll, :granted?

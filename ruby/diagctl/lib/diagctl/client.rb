@@ -17,12 +17,12 @@ module Diagctl
     end
 
     # @return [Spawn::Outcome]
-    def acquire(lease, role:, name:, gauges:, events:)
+    def acquire(lease, role:, name:, gauges:, events:, timeout:)
       arguments = ["--pid=#{Process.pid}", "--role=#{role}"]
       arguments << "--name=#{name}" if name
       arguments.concat(gauges.map { |key, value| "--gauge=#{key}=#{value}" })
       arguments.concat(events.map { |event| "--event=#{event}" })
-      Spawn.run(argv("acquire", *arguments), lease: lease.io, timeout: @config.acquire_timeout)
+      Spawn.run(argv("acquire", *arguments), lease: lease.io, timeout: timeout)
     end
 
     # @param data [String] the whole report
