@@ -38,6 +38,34 @@ class ModesTest < E2E::Case
     assert_equal younger, meta(wait_for_captures(server, 2).first.fetch("id")).fetch("pid")
   end
 
+  # Puma becomes its successor by exec: same pid, and the dumper is now a child that nobody there knows of.
+  def test_hot_restart_of_single_mode_in_the_middle_of_a_dump
+    server = puma
+    wait_until("it polls") { polling.include?(server.pid) }
+    diagctl!("request", "heap_dump", "--reason", "a restart comes")
+    dumper = nil
+    during_a_dump do |pid, _|
+      dumper = pid
+      E2E::Processes.signal(:USR2, server.pid)
+      wait_until("it is restarted", tell: server.method(:log)) do
+        server.log.scan("Use Ctrl-C").size >= 2 && server.get("/") && E2E::Processes.alive?(dumper)
+      end
+    end
+    id = wait_for_captures(server).first.fetch("id")
+    assert_equal server.pid, meta(id).fetch("pid")
+    assert_heap_dump(id)
+    wait_until("the dumper has ended") { !E2E::Processes.alive?(dumper) }
+    # The successor polls, and dumps again.
+    diagctl!("request", "threads", "--reason", "after the restart")
+    wait_for_captures(server, 2)
+    # It stays in the process table for as long as its Puma lives, and no longer.
+    server.stop
+    wait_until("the dumper is nobody's child any more") do
+      E2E::Processes.reap
+      !File.exist?("/proc/#{dumper}")
+    end
+  end
+
   def test_worker_is_told_to_end_in_the_middle_of_a_dump
     server = puma(workers: 2)
     assert_capture_survives(server) { |victim| E2E::Processes.signal(:TERM, victim) }
