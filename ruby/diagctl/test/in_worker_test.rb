@@ -77,6 +77,8 @@ class InWorkerTest < Minitest::Test
     assert_nil @agent.child
     assert_operator put("heap_dump").lines.size, :>, 1000
     refute_match(/fork_ms/, finalize_line)
+    inline, pause = %w[inline_ms pause_ms].map { |cost| finalize_line[/--set=cost.#{cost}=([\d.]+)/, 1].to_f }
+    assert_operator pause, :>, inline, "the host stood still while the heap was walked"
   end
 
   def test_in_process_a_put_that_stops_reading_is_killed_at_the_deadline

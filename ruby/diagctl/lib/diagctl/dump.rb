@@ -49,7 +49,9 @@ module Diagctl
     # Where forking is unwise: the heap is walked on this thread, with the host waiting for the GVL.
     def in_process(produce, collected, snapshots, answer)
       produce.put_all(collected)
+      cpu = Clock.thread_cpu
       snapshots.each { |order| produce.stream(order, deadline: answer.deadline) }
+      produce.set["cost.pause_ms"] = (produce.set["cost.pause_ms"] + Clock.ms(Clock.thread_cpu - cpu)).round(3)
       produce.finalize
     end
 
@@ -61,7 +63,11 @@ module Diagctl
         worker = Process.pid
         started = Clock.now
         pid = ForkGuard.raw_fork
-        Snapshot.new(produce, lease, log, fork_time, worker, answer.deadline).run(collected, snapshots) if pid.zero?
+        if pid.zero?
+          snapshot = Snapshot.new(produce, lease, log, fork_time, worker, answer.deadline)
+          # In a fiber that blocks: an event loop of the application's lives on in the child, and would get each wait.
+          Fiber.new(blocking: true) { snapshot.run(collected, snapshots) }.resume
+        end
 
         fork_ms = Clock.ms(Clock.now - started)
         forked.call(Child.new(pid, answer, log, Clock.now + answer.deadline + GRACE))
