@@ -131,6 +131,21 @@ class ChildHygieneTest < Minitest::Test
     assert_equal "the worker alone\n200000\n", out.lines.grep_v(/\[diagctl\]/).join
   end
 
+  # No memory for its first object, or no mapping for its stack: it must not go on as a second worker.
+  def test_a_dumper_that_cannot_begin_ends
+    path = granting_binary(reports: { "heap_dump" => "snapshot" })
+    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })
+      Diagctl.configure { |c| c.first_poll_within = 60 }
+      Diagctl.start
+      worker = Process.pid
+      Fiber.define_singleton_method(:new) { |**| raise FiberError, "can't alloc machine stack to fiber" }
+      verdict = Diagctl.capture.verdict
+      puts "\#{verdict}, went on in the worker: \#{Process.pid == worker}"
+      sleep 0.01 until Diagctl.instance_variable_get(:@agent).child.nil?
+    RUBY
+    assert_equal "granted, went on in the worker: true\n", out.lines.grep_v(/\[diagctl\]/).join
+  end
+
   def test_it_runs_no_code_of_the_application_on_its_way_out
     path = granting_binary(reports: { "heap_dump" => "snapshot" }, put: "cat >/dev/null; exit 1")
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })

@@ -63,11 +63,7 @@ module Diagctl
         worker = Process.pid
         started = Clock.now
         pid = ForkGuard.raw_fork
-        if pid.zero?
-          snapshot = Snapshot.new(produce, lease, log, fork_time, worker, answer.deadline)
-          # In a fiber that blocks: an event loop of the application's lives on in the child, and would get each wait.
-          Fiber.new(blocking: true) { snapshot.run(collected, snapshots) }.resume
-        end
+        as_dumper { Snapshot.new(produce, lease, log, fork_time, worker, answer.deadline).run(collected, snapshots) } if pid.zero?
 
         fork_ms = Clock.ms(Clock.now - started)
         forked.call(Child.new(pid, answer, log, Clock.now + answer.deadline + GRACE))
@@ -82,6 +78,13 @@ module Diagctl
       ensure
         [fork_time, told].compact.each(&:close)
       end
+    end
+
+    # Never returns. In a fiber that blocks: an event loop of the application's lives on in the child, and would get each wait.
+    def as_dumper(&block)
+      Fiber.new(blocking: true, &block).resume
+    ensure
+      exit!(1)
     end
 
     def give_back(answer, lease, error)
