@@ -25,6 +25,12 @@ class SoakTest < E2E::Case
 
     assert_equal [0, workers], [traffic.stop.failed, server.workers]
     assert_operator taken, :>=, (DURATION / 15).floor, "captures"
+    # Else the next capture has the oldest deleted while they are looked at.
+    server.stop
+    wait_until("the last dump has ended") do
+      E2E::Processes.reap
+      E2E::Processes.descendants.empty?
+    end
     assert_nothing_went_wrong(server)
     flat = samples.map { |pid, list| assert_flat(pid, list) }
     puts "soak: #{taken} captures in #{DURATION.round} s, #{traffic.served} requests, none failed", *flat if ENV.key?("DURATION")

@@ -129,8 +129,7 @@ module Diagctl
       return false unless started? && event?(name)
 
       # Another thread may stop it at this moment.
-      @agent&.events&.add(name.to_s)
-      @poller&.wake
+      @poller&.wake if @agent&.events&.add(name.to_s)
       true
     end
 
@@ -142,7 +141,7 @@ module Diagctl
       return Result.new(verdict: "failed", reason: "#{event.inspect} is no event name") unless event.nil? || event?(event)
       return Result.new(verdict: "disabled", reason: "diagctl is not started in this process") unless started?
 
-      @agent.poll(event: event&.to_s).tap { @poller&.wake }
+      @agent.poll(event: event&.to_s, timeout: @configuration.capture_timeout).tap { @poller&.wake }
     rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
       Result.new(verdict: "failed", reason: Diagctl.one_line(e.message))
     end

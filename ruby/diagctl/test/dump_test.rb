@@ -148,6 +148,56 @@ class DumpTest < Minitest::Test
     finalize_line
   end
 
+  # Whoever serves with fibers (falcon, async) may call it in one. The scheduler lives on in the dumper, where each wait
+  # would go to it, and it would run the application's other fibers.
+  class Scheduler
+    def initialize
+      @sleepers = {}
+    end
+
+    def close
+      until @sleepers.empty?
+        fiber, wake_at = @sleepers.min_by(&:last)
+        @sleepers.delete(fiber)
+        Thread.new { sleep [wake_at - Diagctl::Clock.now, 0].max }.join
+        fiber.resume
+      end
+    end
+
+    def kernel_sleep(seconds = 0.01)
+      @sleepers[Fiber.current] = Diagctl::Clock.now + seconds
+      Fiber.yield
+      true
+    end
+
+    def io_wait(_io, events, _timeout)
+      kernel_sleep
+      events
+    end
+
+    def block(_blocker, timeout = nil)
+      kernel_sleep(timeout || 0.01)
+    end
+
+    def unblock(_blocker, _fiber); end
+
+    def fiber(&block)
+      Fiber.new(blocking: false, &block).tap(&:resume)
+    end
+  end
+
+  def test_a_capture_in_a_fiber_of_an_event_loop_runs_none_of_its_fibers_in_the_dumper
+    ran_in = File.join(@dir, "ran_in")
+    Thread.new do
+      Fiber.set_scheduler(Scheduler.new)
+      2.times { Fiber.schedule { 20.times { sleep(0.01) && File.write(ran_in, "#{Process.pid} ", mode: "a") } } }
+      Fiber.schedule { capture(reports: { "heap_dump" => "snapshot" }) }
+    end.join
+    refute_match(/--failed/, finalize_line)
+    assert_operator put("heap_dump").lines.size, :>, 1000
+    assert_equal [Process.pid.to_s], File.read(ran_in).split.uniq
+  end
+
   def test_a_failed_fork_gives_the_grant_back
     error = replacing(Diagctl::ForkGuard, :raw_fork, -> { raise Errno::EAGAIN, "fork(2)" }) do
       assert_raises(Diagctl::Problem) { capture(reports: { "heap_dump" => "snapshot" }) }
@@ -155,6 +205,18 @@ class DumpTest < Minitest::Test
     assert_match(/capture #{CAPTURE} was given back.*fork/, error.message)
     assert_match(/\Aabort --lease-fd=3 #{CAPTURE} --reason=the grant could not be used: Errno::EAGAIN/, calls("abort").first)
     assert lease_free?
+  end
+
+  # Before it forks, Ruby flushes its standard streams.
+  def test_a_host_that_closed_its_stdout_gets_the_reason_and_the_store_its_grant
+    before = $stdout
+    $stdout = File.open(File::NULL, "w").tap(&:close)
+    error = assert_raises(Diagctl::Problem) { capture(reports: { "heap_dump" => "snapshot" }) }
+    assert_match(/capture #{CAPTURE} was given back.*IOError: closed stream/, error.message)
+    assert_match(/\Aabort --lease-fd=3 #{CAPTURE} --reason=the grant could not be used: IOError/, calls("abort").first)
+    assert lease_free?
+  ensure
+    $stdout = before
   end
 
   def test_what_finalize_says_reaches_the_log

@@ -103,6 +103,49 @@ class ChildHygieneTest < Minitest::Test
     Signal.trap("USR1", "DEFAULT")
   end
 
+  # The dumper ends the garbage collection that was under way at the fork. What that frees may speak on a connection that the
+  # worker goes on using: mysql2 closes a statement so.
+  def test_what_it_collects_says_nothing_on_the_workers_connections
+    path = granting_binary(reports: { "heap_dump" => "snapshot" })
+    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })
+      Diagctl.configure { |c| c.first_poll_within = 60 }
+      Diagctl.start
+      database, CONNECTION = IO.pipe
+      LAST_WORDS = proc { CONNECTION.syswrite("\#{Process.pid}\n") }
+      def statement = Object.new.tap { |object| ObjectSpace.define_finalizer(object, LAST_WORDS) }
+      GC.start
+      GC.disable
+      kept = []
+      statements = Array.new(1000) { 200.times { kept << "x" * 50 } && statement }
+      statements.clear
+      GC.enable
+      GC.start(immediate_mark: false, immediate_sweep: false)
+      Diagctl.capture
+      sleep 0.01 until Diagctl.instance_variable_get(:@agent).child.nil?
+      GC.start
+      CONNECTION.close
+      speakers = database.read.split.map(&:to_i).uniq
+      puts speakers == [Process.pid] ? "the worker alone" : "others too: \#{speakers.size}"
+      puts kept.size
+    RUBY
+    assert_equal "the worker alone\n200000\n", out.lines.grep_v(/\[diagctl\]/).join
+  end
+
+  # No memory for its first object, or no mapping for its stack: it must not go on as a second worker.
+  def test_a_dumper_that_cannot_begin_ends
+    path = granting_binary(reports: { "heap_dump" => "snapshot" })
+    out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })
+      Diagctl.configure { |c| c.first_poll_within = 60 }
+      Diagctl.start
+      worker = Process.pid
+      Fiber.define_singleton_method(:new) { |**| raise FiberError, "can't alloc machine stack to fiber" }
+      verdict = Diagctl.capture.verdict
+      puts "\#{verdict}, went on in the worker: \#{Process.pid == worker}"
+      sleep 0.01 until Diagctl.instance_variable_get(:@agent).child.nil?
+    RUBY
+    assert_equal "granted, went on in the worker: true\n", out.lines.grep_v(/\[diagctl\]/).join
+  end
+
   def test_it_runs_no_code_of_the_application_on_its_way_out
     path = granting_binary(reports: { "heap_dump" => "snapshot" }, put: "cat >/dev/null; exit 1")
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })

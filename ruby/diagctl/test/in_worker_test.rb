@@ -59,11 +59,26 @@ class InWorkerTest < Minitest::Test
     assert_equal "x", put("slow")
   end
 
+  # The kernel reaps for a host that ignores SIGCHLD, and nobody learns how a program ended.
+  def test_what_is_stored_is_not_called_failed_where_the_host_takes_the_status
+    before = Signal.trap("CHLD", "IGNORE")
+    reports = { "threads" => "inline", "object_counts" => "snapshot" }
+    capture(reports: reports, snapshot: "in_process", finalize: "echo '{\"id\":\"#{CAPTURE}\"}'")
+    assert_equal reports.keys, calls("put").map { |call| call.split.last }
+    refute_match(/--failed/, finalize_line)
+    assert_empty calls("abort")
+    assert_match(/\Acapture #{CAPTURE} \(r\) stored after/, @logger.lines.last)
+  ensure
+    Signal.trap("CHLD", before)
+  end
+
   def test_in_process_does_not_fork
     capture(reports: { "heap_dump" => "snapshot" }, snapshot: "in_process")
     assert_nil @agent.child
     assert_operator put("heap_dump").lines.size, :>, 1000
     refute_match(/fork_ms/, finalize_line)
+    inline, pause = %w[inline_ms pause_ms].map { |cost| finalize_line[/--set=cost.#{cost}=([\d.]+)/, 1].to_f }
+    assert_operator pause, :>, inline, "the host stood still while the heap was walked"
   end
 
   def test_in_process_a_put_that_stops_reading_is_killed_at_the_deadline

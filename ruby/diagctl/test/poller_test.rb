@@ -193,6 +193,59 @@ class PollerTest < Minitest::Test
     assert_equal 1, calls("acquire").count { |line| line.include?("--event=deploy") }
   end
 
+  # Somebody may name one with every request.
+  def test_events_without_end_cost_one_poll_in_a_second
+    start(binary(IDLE_ANSWER))
+    settled_polls
+    before = calls("acquire").size
+    started = Diagctl::Clock.now
+    while Diagctl::Clock.now < started + 2
+      @agent.events.add("slow_request")
+      @poller.wake
+      sleep 0.005
+    end
+    elapsed = Diagctl::Clock.now - started
+    assert_includes 1..(elapsed / Diagctl::Wait::EVENT_INTERVAL + 1), calls("acquire").size - before
+  end
+
+  # Somebody calls Diagctl.capture while the poll thread waits after a failure.
+  def test_a_dumper_is_looked_after_though_polls_failed_or_wait_for_the_host
+    @config.backoff = 600
+    start(binary("exit 9"))
+    eventually("a line about the failure") { @logger.lines.any? }
+    assert_looked_after
+    assert @poller.stop(5)
+    @poller = Diagctl::Poller.new(@agent, config: @config, log: @log, ready: -> { false })
+    @poller.start
+    assert_looked_after
+  end
+
+  # A killer that calls it has a worker to end.
+  def test_a_capture_does_not_wait_for_a_binary_that_hangs_as_long_as_the_poll_thread_does
+    path = binary("exec sleep 60")
+    [@store, nil].each do |dir|
+      out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path, "DIAGCTL_DIR" => dir })
+        Diagctl.configure do |c|
+          c.capture_timeout = 0.3
+          c.first_poll_within = 1e6
+        end
+        Diagctl.start
+        result = Diagctl.capture(event: :worker_memory_limit)
+        puts result.verdict, result.reason
+      RUBY
+      assert_match(/\Afailed\n`diagctl .*` did not end within 0.3 s and was killed/, out)
+    end
+  end
+
+  def assert_looked_after
+    granting_binary(reports: { "heap_dump" => "snapshot" })
+    assert_predicate @agent.poll, :granted?
+    pid = @agent.child.pid
+    @poller.wake
+    eventually("the dumper is reaped") { @agent.child.nil? }
+    assert_reaped(pid)
+  end
+
   # Between the look at what waits and the wait: the wake-up finds nobody asleep.
   def test_an_event_that_comes_just_before_the_wait_is_not_slept_through
     path = binary("echo '#{JSON.generate(IDLE.merge("poll_interval" => 30))}'; exit 10")

@@ -80,6 +80,15 @@ class WaitTest < Minitest::Test
     assert wait(60).over?(101.0, :after)
   end
 
+  def test_an_event_ends_the_wait_some_time_after_the_answer_only
+    wait = wait(60)
+    assert_in_delta 1.0, wait.sleep_for(100.0, event: true)
+    refute wait.listening?(100.9)
+    assert wait.listening?(101.0)
+    assert_equal 0, wait.sleep_for(101.5, event: true)
+    assert_in_delta 0.3, wait(0.3).sleep_for(100.0, event: true)
+  end
+
   def test_no_answer_makes_it_spin_or_sleep_for_ever
     assert_in_delta 0.02, wait(0, 0).sleep_for(100.0)
     assert wait(1e12).over?(100.0 + 3600, :before)

@@ -43,6 +43,15 @@ class ReportsTest < Minitest::Test
     ENV.delete("DIAGCTL_TEST_SECRET")
   end
 
+  # A title holds the name of a directory, whose bytes are anybody's.
+  def test_ruby_is_json_whatever_the_process_calls_itself
+    before = $PROGRAM_NAME
+    $PROGRAM_NAME = "puma [caf\xE9]"
+    assert_equal "puma [caf?]", JSON.parse(report("ruby"))["title"]
+  ensure
+    $PROGRAM_NAME = before
+  end
+
   def test_malloc_info_is_the_xml_of_glibc
     skip "no glibc" unless Diagctl::Libc.symbol("gnu_get_libc_version")
 

@@ -46,9 +46,10 @@ module Diagctl
     #
     # @param event [String, nil] named at this very poll: the poll thread would take one that waits, and its dump
     #   would look to the caller like somebody else's
+    # @param timeout [Float] seconds for each run of the binary until it has answered
     # @return [Result]
     # @raise [Problem]
-    def poll(wait: TURN_WAIT, event: nil)
+    def poll(wait: TURN_WAIT, event: nil, timeout: @config.acquire_timeout)
       heard = event.nil?
       take_turn(wait) do
         next Result.new(verdict: "busy", reason: "a dump of this process is still running") if reap
@@ -59,10 +60,10 @@ module Diagctl
           next Result.new(verdict: "disabled", reason: reason, retry_after: OFF_INTERVAL, poll_interval: OFF_INTERVAL)
         end
 
-        @client ||= Client.new(binary: @binary, dir: StoreDir.resolve(@binary), config: @config)
+        @client ||= Client.new(binary: @binary, dir: StoreDir.resolve(@binary, timeout: timeout), config: @config)
         # An operator may remove it, or move it away, while this process lives.
         StoreDir.create(@client.dir) unless File.directory?(@client.dir)
-        Lease.open(@client.dir) { |lease| acquire(lease, event.tap { heard = true }) }
+        Lease.open(@client.dir) { |lease| acquire(lease, event.tap { heard = true }, timeout) }
       end
     ensure
       @events.add(event) unless heard
@@ -117,10 +118,10 @@ module Diagctl
       end
     end
 
-    def acquire(lease, event)
+    def acquire(lease, event, timeout)
       events = @events.take | [event].compact
       started = Clock.now
-      outcome = @client.acquire(lease, role: @role, name: @name, gauges: @readings.gauges, events: events)
+      outcome = @client.acquire(lease, role: @role, name: @name, gauges: @readings.gauges, events: events, timeout: timeout)
       answer = read(outcome)
       # From here on diagctl remembers them, whatever it answered.
       events = []
@@ -156,6 +157,8 @@ module Diagctl
     #   knowing why
     def tell_end(grant, seconds, outcome, who)
       stored = outcome.kind == :exited && [0, 5].include?(outcome.code)
+      # Where the host took its status: it prints the capture once that is stored.
+      stored ||= outcome.kind == :unknown && outcome.stdout.include?(grant.capture)
       unless stored
         ended = outcome.describe(who)
         @log.warn("capture #{grant.capture} (#{grant.rule}): #{ended}")

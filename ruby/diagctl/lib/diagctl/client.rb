@@ -17,19 +17,19 @@ module Diagctl
     end
 
     # @return [Spawn::Outcome]
-    def acquire(lease, role:, name:, gauges:, events:)
+    def acquire(lease, role:, name:, gauges:, events:, timeout:)
       arguments = ["--pid=#{Process.pid}", "--role=#{role}"]
       arguments << "--name=#{name}" if name
       arguments.concat(gauges.map { |key, value| "--gauge=#{key}=#{value}" })
       arguments.concat(events.map { |event| "--event=#{event}" })
-      Spawn.run(argv("acquire", *arguments), lease: lease.io, timeout: @config.acquire_timeout)
+      Spawn.run(argv("acquire", *arguments), lease: lease.io, timeout: timeout)
     end
 
     # @param data [String] the whole report
-    # @return [String, nil] why it was not stored
+    # @return [String, nil] why it was not stored. Where the host took the status, `finalize` finds out.
     def put(lease, capture, report, data)
       outcome = Spawn.run(argv("put", capture, report), lease: lease.io, input: data, timeout: @config.put_timeout)
-      outcome.describe("`diagctl put`") unless outcome.success?
+      outcome.describe("`diagctl put`") unless outcome.success? || outcome.kind == :unknown
     end
 
     # @yieldparam put [Spawn] whose stdin takes the report

@@ -10,6 +10,7 @@ module Diagctl
     # Seconds. Their order here is the order of the README.
     TIMES = {
       acquire_timeout: 60.0,   # one `diagctl acquire`, native reports and `exec` triggers included
+      capture_timeout: 15.0,   # the same where the application waits for it, in Diagctl.capture
       put_timeout: 60.0,       # one inline report into `diagctl put`
       finalize_timeout: 300.0, # `diagctl finalize` of a capture without a snapshot
       inline_budget: 2.0,      # no further inline report is begun after that much

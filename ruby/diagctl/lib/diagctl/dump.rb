@@ -35,7 +35,7 @@ module Diagctl
       elsif answer.snapshot == "in_process" then in_process(produce, inline.collected, snapshots, answer)
       else fork_dumper(produce, inline.collected, snapshots, answer, lease, &forked)
       end
-    rescue SystemCallError, NoMemoryError => e
+    rescue SystemCallError, IOError, NoMemoryError => e
       give_back(answer, lease, e)
     end
 
@@ -49,7 +49,9 @@ module Diagctl
     # Where forking is unwise: the heap is walked on this thread, with the host waiting for the GVL.
     def in_process(produce, collected, snapshots, answer)
       produce.put_all(collected)
+      cpu = Clock.thread_cpu
       snapshots.each { |order| produce.stream(order, deadline: answer.deadline) }
+      produce.set["cost.pause_ms"] = (produce.set["cost.pause_ms"] + Clock.ms(Clock.thread_cpu - cpu)).round(3)
       produce.finalize
     end
 
@@ -61,7 +63,7 @@ module Diagctl
         worker = Process.pid
         started = Clock.now
         pid = ForkGuard.raw_fork
-        Snapshot.new(produce, lease, log, fork_time, worker, answer.deadline).run(collected, snapshots) if pid.zero?
+        as_dumper { Snapshot.new(produce, lease, log, fork_time, worker, answer.deadline).run(collected, snapshots) } if pid.zero?
 
         fork_ms = Clock.ms(Clock.now - started)
         forked.call(Child.new(pid, answer, log, Clock.now + answer.deadline + GRACE))
@@ -69,12 +71,20 @@ module Diagctl
         # Only the worker can tell how long it stood still, and only after it forked. It fits into the pipe's buffer.
         told.write_nonblock(fork_ms.to_s, exception: false)
         nil
-      rescue SystemCallError, NoMemoryError
+      rescue SystemCallError, IOError, NoMemoryError
+        # IOError: before it forks, Ruby flushes $stdout and $stderr, which the host may have closed.
         log&.close if pid.nil?
         raise
       ensure
         [fork_time, told].compact.each(&:close)
       end
+    end
+
+    # Never returns. In a fiber that blocks: an event loop of the application's lives on in the child, and would get each wait.
+    def as_dumper(&block)
+      Fiber.new(blocking: true, &block).resume
+    ensure
+      exit!(1)
     end
 
     def give_back(answer, lease, error)

@@ -12,6 +12,7 @@ module Diagctl
       @names = []
     end
 
+    # @return [Object] true-like if it did not wait already
     def add(name)
       @names.push(name) unless @names.include?(name) || @names.size >= LIMIT
     end

@@ -64,7 +64,10 @@ module Diagctl
 
     def await_ready
       limit = Clock.now + READY_WAIT
-      pause(READY_INTERVAL) until @stopped || @ready.nil? || Clock.now > limit || attempt(&@ready)
+      until @stopped || @ready.nil? || Clock.now > limit || attempt(&@ready)
+        attempt { @agent.busy? } if @agent.child
+        pause(READY_INTERVAL)
+      end
     end
 
     def cycle(backoff)
@@ -82,26 +85,31 @@ module Diagctl
       back_off(Problem.new(:bug, "the poll failed: #{e.class}: #{Diagctl.one_line(e.message)} at #{where}"), backoff)
     end
 
-    # Not woken by events: they would turn a broken binary into a busy loop.
+    # Not woken by events: they would turn a broken binary into a busy loop. But by a dumper that Diagctl.capture forked
+    # meanwhile, which has to be looked after.
     def back_off(problem, backoff)
       delay = backoff.next
       @trouble.begin(problem, retry_in: delay)
       limit = Clock.now + delay
-      pause([limit - Clock.now, 0].max) until @stopped || Clock.now >= limit
+      until @stopped || Clock.now >= limit
+        return pause(REAP_INTERVAL) if @agent.child
+
+        pause(limit - Clock.now) { @agent.child }
+      end
     end
 
     def wait(result, seen)
       return pause(REAP_INTERVAL) if result.retry_after.nil?
 
       wait = Wait.new(now: Clock.now, retry_after: result.retry_after, poll_interval: result.poll_interval, seen: seen)
-      until cut_short?
-        pause(wait.sleep_for(Clock.now)) { cut_short? }
+      until cut_short?(wait)
+        pause(wait.sleep_for(Clock.now, event: @agent.events.any?)) { cut_short?(wait) }
         return if wait.over?(Clock.now, requests)
       end
     end
 
-    def cut_short?
-      @stopped || !@agent.child.nil? || @agent.events.any?
+    def cut_short?(wait)
+      @stopped || !@agent.child.nil? || (@agent.events.any? && wait.listening?(Clock.now))
     end
 
     # What later readings are compared with, taken before the poll. Where it cannot tell (the first poll has yet to

@@ -36,8 +36,10 @@ module Diagctl
         trouble = guarded(put, deadline) { write(report, put.stdin, order.options) }
         outcome = put.finish(timeout: deadline || Snapshot::PUT_TIMEOUT)
         @set["took.#{order.name}"] = Clock.ms(Clock.now - started)
-        # What put says is the cause when both failed: here it is only a broken pipe.
-        @failed[order.name] = outcome.success? ? trouble : outcome.describe("`diagctl put`") if trouble || !outcome.success?
+        # What put says is the cause when both failed: here it is only a broken pipe. Where the host took its status,
+        # `finalize` finds out.
+        stored = outcome.success? || outcome.kind == :unknown
+        @failed[order.name] = stored ? trouble : outcome.describe("`diagctl put`") if trouble || !stored
       end
     rescue Unavailable, SystemCallError => e
       @failed[order.name] = e.message

@@ -54,9 +54,11 @@ module Diagctl
 
     def detach
       reset_signals
-      GC.disable
       redirect_standard_streams
       close_descriptors
+      # Only now: it ends the collection that was under way at the fork. What that frees may speak on its way out, on a
+      # connection that the worker goes on using (mysql2 closes a statement so).
+      GC.disable
       # Before it stops being dumpable: /proc/self then belongs to root.
       attempt { File.write("/proc/self/oom_score_adj", OOM_FIRST) }
       attempt { Process.setpriority(Process::PRIO_PROCESS, 0, NICE) }

@@ -12,14 +12,14 @@ module Diagctl
 
     # @return [String] the directory, which exists
     # @raise [Problem]
-    def self.resolve(binary, env: ENV)
+    def self.resolve(binary, env: ENV, timeout: TIMEOUT)
       dir = env["DIAGCTL_DIR"].to_s
-      dir = ask(binary) if dir.empty?
+      dir = ask(binary, [timeout, TIMEOUT].min) if dir.empty?
       create(File.absolute_path(dir))
     end
 
-    def self.ask(binary)
-      outcome = Spawn.run([binary, "config", "show", "--json"], timeout: TIMEOUT)
+    def self.ask(binary, timeout)
+      outcome = Spawn.run([binary, "config", "show", "--json"], timeout: timeout)
       raise Problem.new(outcome.kind, outcome.describe("`diagctl config show --json`")) unless outcome.success?
 
       dir = JSON.parse(outcome.stdout).dig("values", "dir", "value")

@@ -23,10 +23,10 @@ module Diagctl
           rjit: enabled?(:RJIT) || enabled?(:MJIT),
           pid: Process.pid,
           uptime_seconds: uptime,
-          title: $PROGRAM_NAME,
+          title: Diagctl.one_line($PROGRAM_NAME),
           loaded_features: $LOADED_FEATURES.size,
           gems: gems,
-          environment_names: ENV.keys.sort
+          environment_names: ENV.keys.map { |name| Diagctl.one_line(name) }.sort
         }
       end
 
