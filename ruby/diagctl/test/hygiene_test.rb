@@ -146,6 +146,16 @@ class ChildHygieneTest < Minitest::Test
     assert_equal "granted, went on in the worker: true\n", out.lines.grep_v(/\[diagctl\]/).join
   end
 
+  def test_it_and_what_compresses_keep_to_one_processor
+    with_dump do |pid|
+      put = File.read("/proc/#{pid}/task/#{pid}/children").to_i
+      refute_equal 0, put, "the dumper has no child"
+      allowed = [pid, put].map { |process| File.read("/proc/#{process}/status")[/^Cpus_allowed_list:\s+(.+)/, 1] }
+      assert_match(/\A\d+\z/, allowed.first)
+      assert_equal 1, allowed.uniq.size, allowed
+    end
+  end
+
   def test_it_runs_no_code_of_the_application_on_its_way_out
     path = granting_binary(reports: { "heap_dump" => "snapshot" }, put: "cat >/dev/null; exit 1")
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })

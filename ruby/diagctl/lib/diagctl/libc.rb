@@ -21,6 +21,7 @@ module Diagctl
     P_PID = 1
     WITHOUT_REAPING = 0x01000005 # WNOHANG | WEXITED | WNOWAIT
     SIGINFO_BYTES = 128
+    WORD_BITS = [0].pack("J").bytesize * 8
 
     @functions = {}
 
@@ -36,7 +37,8 @@ module Diagctl
         pointer = Fiddle::TYPE_VOIDP
         # They block nowhere. Whoever lets go of the GVL gets it back 100 ms later where another thread computes.
         { "alarm" => [[int], int], "prctl" => [[int, long, long, long, long], int], "syscall" => [[long] * 5, long],
-          "memfd_create" => [[pointer, int], int], "close" => [[int], int], "waitid" => [[int, int, pointer, int], int] }
+          "memfd_create" => [[pointer, int], int], "close" => [[int], int], "waitid" => [[int, int, pointer, int], int],
+          "sched_getcpu" => [[], int], "sched_setaffinity" => [[int, long, pointer], int] }
           .each { |name, (arguments, result)| function(name, arguments, result, need_gvl: true) }
         true
       rescue LoadError
@@ -71,6 +73,17 @@ module Diagctl
       def idle_io
         number = IOPRIO_SET[RbConfig::CONFIG["host_cpu"]]
         call("syscall", number, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE, 0) if number
+      end
+
+      # This process, and what it starts, stays on the processor that it is on now.
+      def stay_on_this_cpu
+        cpu = call("sched_getcpu")
+        return unless cpu&.>=(0)
+
+        words = Array.new(cpu / WORD_BITS + 1, 0)
+        words[-1] = 1 << cpu % WORD_BITS
+        mask = words.pack("J*")
+        call("sched_setaffinity", 0, mask.bytesize, mask)
       end
 
       # @return [IO, nil] closed on exec

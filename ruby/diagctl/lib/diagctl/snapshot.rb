@@ -63,6 +63,9 @@ module Diagctl
       attempt { File.write("/proc/self/oom_score_adj", OOM_FIRST) }
       attempt { Process.setpriority(Process::PRIO_PROCESS, 0, NICE) }
       Libc.idle_io
+      # A dump and its compression would keep one and a half processors busy. The kernel has just put this process on the one
+      # that had least to do; everything else can go where they are not.
+      Libc.stay_on_this_cpu
       Libc.undumpable
       Libc.alarm(@deadline)
       attempt { Process.setpgid(0, 0) }
