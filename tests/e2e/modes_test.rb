@@ -31,9 +31,10 @@ class ModesTest < E2E::Case
     end
   end
 
+  # A worker that hangs in its stop (PumaServer#end_what_hangs_in_close) is killed by its master, after 30 s if nobody says less.
   def test_phased_restart_of_2_and_of_16_workers_in_the_middle_of_a_dump
     [2, 16].each do |count|
-      server = puma(workers: count, preload: false)
+      server = puma(workers: count, preload: false, first: "worker_shutdown_timeout 2")
       assert_capture_survives(server, replaced: server.workers) { E2E::Processes.signal(:USR1, server.pid) }
       server.stop
     end
