@@ -126,6 +126,6 @@ help:
 	@echo "make soak    ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz    every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" for some of them"
 	@echo "make matrix  all of it on Debian 12, 13 and testing, and a real Redmine; root and debootstrap"
-	@echo "make bench   what polls, the Sidekiq middleware, compression and captures cost; writes benches/results, takes 20 minutes"
-	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture   the parts of make bench; the last takes 14 minutes"
+	@echo "make bench   what polls, the Sidekiq middleware, compression and captures cost; writes benches/results, takes half an hour"
+	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean   remove what cargo built"

@@ -89,8 +89,8 @@ class CaptureBench
   def report(scenes)
     lines = ["# What a heap dump does to a serving worker", "",
              "`#{["ruby benches/capture.rb", *ARGV].join(" ")}`: a real Puma with #{SERVER::TITLE}; #{RATE} requests a second whether it answers or not,",
-             "latencies from the moment at which a request was due, only of requests that were due during a dump; all of #{ROUNDS} interleaved rounds",
-             "taken together. The workers, the load, the dumper and its compression share the CPUs. #{Bench.machine}", "",
+             "latencies from the moment at which a request was due, only of requests that were due during a dump; rounds: #{ROUNDS}, interleaved and taken",
+             "together. The workers, the load, the dumper and its compression share the CPUs. #{Bench.machine}", "",
              "p99 during a dump, to that without one:", ""]
     lines.concat(table("RSS", "as", "workers", "no dump", *WAYS.values.drop(1)) { scenes.map { |scene| ratio_row(scene) } })
     lines << "" << "In full:" << ""
