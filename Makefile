@@ -88,7 +88,7 @@ matrix-short: deps build
 redmine: deps build
 	@tests/matrix/run redmine
 
-# Write benches/results/. make bench-capture SIZES=0.3 PAIR= ROUNDS=1 is a quick look: a minute.
+# Write benches/results/. make bench-capture SIZES=0.3 PAIR= LIMITED= ROUNDS=1 is a quick look: a minute.
 bench: bench-idle bench-sidekiq bench-put bench-capture bench-redmine
 
 bench-idle: deps build

@@ -2,22 +2,27 @@
 
 # What the users of a site notice of a heap dump: latency under a fixed arrival rate (support/open_loop.rb), from a real Puma,
 # while the worker that is looked at (a) does not dump, (b) is captured by diagctl, (c) has forked a child that sleeps for as long,
-# (d) dumps to a file by itself, (e) dumps into `gzip --fast` as GitLab does. Only requests that were due during a dump count. (c) is
-# the floor under whatever forks: the fork itself, and the pages that are copied afterwards. Besides, how long a bare fork of the same
-# worker takes. Variants are interleaved; all requests of all rounds are taken together.
+# (d) does nothing while a program that is not ours computes at nice 19, (e) dumps to a file by itself, (f) dumps into `gzip --fast` as
+# GitLab does. Only requests that were due during a dump count. (c) is the floor under whatever forks: the fork itself, and the pages
+# that are copied afterwards. (d) tells whether this machine has a processor to spare. Besides, how long a bare fork of the same worker
+# takes. Variants are interleaved; all requests of all rounds are taken together.
 #
 #   ruby benches/capture.rb           an application that answers in a millisecond, as nobody and, when started as root, as root: there
 #                                     Ruby's own spawning forks in full. Writes benches/results/capture.md.
 #   ruby benches/capture.rb redmine   a real Rails application: only in an image of the matrix, see make bench-redmine. Writes redmine.md.
 #
-#   SIZES=0.3,1,2 (GB of a lone worker) PAIR=1 (GB of each of two; empty: none) ROUNDS=3 RATE=100 (requests a second) MEASURED=4 (s)
+#   SIZES=0.3,1,2 (GB of a lone worker) PAIR=1 (GB of each of two; empty: none) LIMITED=1 (the same under a CPU limit)
+#   ROUNDS=3 RATE=100 (requests a second) MEASURED=4 (s)
 
+require_relative "../tests/e2e/support/wait"
+require_relative "../tests/e2e/support/cgroup"
 require_relative "support/puma_server"
 
 class CaptureBench
   SERVER = { nil => BloatedServer, "redmine" => RedmineServer }.fetch(ARGV[0])
   SIZES = ENV.fetch("SIZES", "0.3,1,2").split(",").map { |size| Float(size) }
   PAIR = ENV.fetch("PAIR", "1").split(",").map { |size| Float(size) }
+  LIMITED = ENV.fetch("LIMITED", "1").split(",").map { |size| Float(size) }
   ROUNDS = Integer(ENV.fetch("ROUNDS", "3"))
   RATE = Integer(ENV.fetch("RATE", SERVER::RATE))
   # A short dump is repeated until so many seconds were measured.
@@ -25,7 +30,8 @@ class CaptureBench
   FORKS = 15
   # The clients of a site have computers of their own: here their stand-in goes first, which only root may do.
   AHEAD = system("chrt", "--fifo", "1", "true", out: File::NULL, err: File::NULL) ? %w[chrt --fifo 1] : []
-  WAYS = { none: "no dump", diagctl: "diagctl", fork: "a fork that sleeps", file: "`dump_all` to a file", gzip: "`dump_all` to `gzip --fast`" }.freeze
+  WAYS = { none: "no dump", diagctl: "diagctl", fork: "a fork that sleeps", busy: "something else computes",
+           file: "`dump_all` to a file", gzip: "`dump_all` to `gzip --fast`" }.freeze
 
   # What is measured, and what came of it: by way, a list of runs.
   Scene = Struct.new(:user, :size, :workers, :rss, :forks, :spawns, :runs)
@@ -35,10 +41,21 @@ class CaptureBench
   def run
     users = SERVER::USERS
     scenes = users.keys.product(SIZES, [1]) + [users.keys.first].product(PAIR, [2])
-    report(scenes.map { |user, size, workers| measure(Scene.new(user, size, workers), users[user]) })
+    measured = scenes.map { |user, size, workers| measure(Scene.new(user, size, workers), users[user]) }
+    report(measured + LIMITED.filter_map { |size| limited(users.keys.first, size) })
   end
 
   private
+
+  # One worker in a container with a CPU limit of 1, where all that a dump takes counts against what the requests have.
+  def limited(user, size)
+    cgroup = E2E::Cgroup.with_cpu(100) or return warn("no CPU cgroup can be made here: #{E2E::Cgroup.why}")
+    begin
+      measure(Scene.new("#{user}, limit 1 CPU", size, 1), cgroup.enter + SERVER::USERS[user])
+    ensure
+      cgroup.remove
+    end
+  end
 
   # No dump is never measured right after a fork: what a process has shared stays write-protected until it writes to it.
   def measure(scene, wrapper)

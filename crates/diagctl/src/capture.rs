@@ -64,6 +64,7 @@ pub fn begin(
         },
         planned: plan.reports.clone(),
         generation,
+        snapshot: plan.snapshot,
         granted_boot_ms: now.clock.boot_ms,
     };
     grant::write(&staging, &grant)?;

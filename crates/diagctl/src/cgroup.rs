@@ -1,4 +1,4 @@
-//! Which memory cgroup a process is in, and its figures: cgroup v2, and v1 where it has them.
+//! Which memory cgroup a process is in, and its figures: cgroup v2, and v1 where it has them. Its CPU limit: cpu.rs.
 //!
 //! Source: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. The working set is
 //! `current − inactive_file`, as the kubelet computes it: the page cache that can be dropped at once does not count.
@@ -12,18 +12,17 @@ use std::path::{Path, PathBuf};
 
 use crate::proc::{Proc, read};
 
+mod cpu;
+
+pub use cpu::CpuLimit;
+
 /// Where cgroups are mounted, or a directory that looks like it.
 #[derive(Clone, Debug)]
 pub struct CgroupRoot(PathBuf);
 
 /// One memory cgroup.
 #[derive(Clone, Debug)]
-pub struct MemoryCgroup {
-    /// Its directory.
-    pub dir: PathBuf,
-    mount: PathBuf,
-    v2: bool,
-}
+pub struct MemoryCgroup(Group);
 
 impl Default for CgroupRoot {
     fn default() -> Self {
@@ -38,18 +37,23 @@ impl CgroupRoot {
         Self(root.into())
     }
 
-    /// The memory cgroup of a process. In a container the path that /proc tells may be the host's, which is not
-    /// mounted here; the mount's own root is then the container's cgroup.
+    /// The memory cgroup of a process.
     pub fn memory_of(&self, proc: &Proc, pid: u32) -> Result<MemoryCgroup, String> {
+        self.group_of(proc, pid, "memory").map(MemoryCgroup)
+    }
+
+    // The group of a process in the hierarchy that has this controller. In a container the path that /proc tells may be the
+    // host's, which is not mounted here; the mount's own root is then the container's cgroup.
+    fn group_of(&self, proc: &Proc, pid: u32, controller: &str) -> Result<Group, String> {
         let text = read(&proc.pid(pid).join("cgroup"))?;
-        let v1_mount = self.0.join("memory");
+        let v1_mount = self.0.join(controller);
         for line in text.lines() {
             let mut parts = line.splitn(3, ':');
             let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
                 continue;
             };
             let v2 = controllers.is_empty() && self.0.join("cgroup.controllers").exists();
-            let v1 = controllers.split(',').any(|c| c == "memory") && v1_mount.is_dir();
+            let v1 = controllers.split(',').any(|c| c == controller) && v1_mount.is_dir();
             if !v1 && !v2 {
                 continue;
             }
@@ -59,13 +63,32 @@ impl CgroupRoot {
             // Joined with nothing, the path would end in a slash.
             let is_nested = !beneath.is_empty() && !path.contains("..") && nested.is_dir();
             let dir = if is_nested { nested } else { mount.clone() };
-            return Ok(MemoryCgroup { dir, mount, v2 });
+            return Ok(Group { dir, mount, v2 });
         }
-        Err(format!("process {pid} is in no memory cgroup that is mounted at {}", self.0.display()))
+        Err(format!("process {pid} is in no {controller} cgroup that is mounted at {}", self.0.display()))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Group {
+    dir: PathBuf,
+    mount: PathBuf,
+    v2: bool,
+}
+
+impl Group {
+    // This group and those above it, up to the root of what is mounted.
+    fn and_above(&self) -> impl Iterator<Item = &Path> {
+        self.dir.ancestors().take_while(|dir| dir.starts_with(&self.mount))
     }
 }
 
 impl MemoryCgroup {
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
     /// Bytes in use, without the page cache that can be dropped: of the group with the lowest limit; where there is none,
     /// of the group that the process is accounted to.
     pub fn working_set(&self) -> Result<u64, String> {
@@ -87,8 +110,8 @@ impl MemoryCgroup {
 
     /// What this group and each above it have to stay below: the limit, or where the kernel throttles (`memory.high`).
     pub fn levels(&self) -> impl Iterator<Item = (&Path, u64)> {
-        self.groups().filter_map(|group| {
-            let high = if self.v2 { number(group, "memory.high") } else { Err(String::new()) };
+        self.0.and_above().filter_map(|group| {
+            let high = if self.0.v2 { number(group, "memory.high") } else { Err(String::new()) };
             let levels = [number(group, self.limit_file()), high].into_iter().flatten();
             Some((group, levels.filter(is_a_limit).min()?))
         })
@@ -107,13 +130,13 @@ impl MemoryCgroup {
 
     /// Whether it is of the unified hierarchy.
     pub fn is_v2(&self) -> bool {
-        self.v2
+        self.0.v2
     }
 
     /// The innermost cgroup, from this one upwards, that the kernel ends as a whole when its memory runs out.
     pub fn oom_group(&self) -> Option<PathBuf> {
         let whole = |dir: &&Path| read(&dir.join("memory.oom.group")).is_ok_and(|text| text.trim() == "1");
-        self.groups().find(whole).map(PathBuf::from)
+        self.0.and_above().find(whole).map(PathBuf::from)
     }
 
     /// Tasks, and how many there may be, where fewest are left; `None` when there is no such limit. On v1 this is another
@@ -121,15 +144,15 @@ impl MemoryCgroup {
     pub fn pids(&self) -> Option<(u64, u64)> {
         let number = |dir: &Path, file| number(dir, file).ok();
         let of = |dir| Some((number(dir, "pids.current")?, number(dir, "pids.max")?));
-        self.groups().filter_map(of).min_by_key(|(current, max)| max.saturating_sub(*current))
+        self.0.and_above().filter_map(of).min_by_key(|(current, max)| max.saturating_sub(*current))
     }
 
     /// What the kernel counted of this group and of the limits above it: the keys of `memory.events`, and on v1 the two that
     /// it has under other names.
     pub fn events(&self) -> Result<BTreeMap<String, u64>, String> {
         let own = self.accounted()?;
-        let above = self.groups().filter(|group| *group != own);
-        if self.v2 {
+        let above = self.0.and_above().filter(|group| *group != own);
+        if self.0.v2 {
             let mut events = counters(&read(&own.join("memory.events"))?);
             // A limit that is hit is counted in the group that has it. Its `memory.events` would count what happens to our
             // neighbours' own limits, too.
@@ -166,23 +189,18 @@ impl MemoryCgroup {
             .collect()
     }
 
-    // This group and those above it, up to the root of what is mounted.
-    fn groups(&self) -> impl Iterator<Item = &Path> {
-        self.dir.ancestors().take_while(|dir| dir.starts_with(&self.mount))
-    }
-
     fn limited(&self) -> Option<(u64, &Path)> {
         let limit = |group| number(group, self.limit_file()).ok().filter(is_a_limit).map(|limit| (limit, group));
-        self.groups().filter_map(limit).min_by_key(|(limit, _)| *limit)
+        self.0.and_above().filter_map(limit).min_by_key(|(limit, _)| *limit)
     }
 
     // A group has no figures where the groups above did not give it the memory controller: its memory is then accounted to
     // the nearest above that has it. The root of all has none either.
     fn accounted(&self) -> Result<&Path, String> {
-        self.groups().find(|group| group.join(self.current_file()).exists()).ok_or_else(|| {
+        self.0.and_above().find(|group| group.join(self.current_file()).exists()).ok_or_else(|| {
             format!(
                 "cgroup {} has no memory figures: it is the root, or the memory controller is not enabled for it",
-                self.dir.display()
+                self.0.dir.display()
             )
         })
     }
@@ -199,15 +217,15 @@ impl MemoryCgroup {
     }
 
     fn current_file(&self) -> &'static str {
-        if self.v2 { "memory.current" } else { "memory.usage_in_bytes" }
+        if self.0.v2 { "memory.current" } else { "memory.usage_in_bytes" }
     }
 
     fn droppable(&self) -> &'static str {
-        if self.v2 { "inactive_file" } else { "total_inactive_file" }
+        if self.0.v2 { "inactive_file" } else { "total_inactive_file" }
     }
 
     fn limit_file(&self) -> &'static str {
-        if self.v2 { "memory.max" } else { "memory.limit_in_bytes" }
+        if self.0.v2 { "memory.max" } else { "memory.limit_in_bytes" }
     }
 }
 
@@ -235,7 +253,7 @@ pub fn counters(text: &str) -> BTreeMap<String, u64> {
 mod tests {
     use super::*;
 
-    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+    pub fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = dir.path().join(path);
@@ -288,7 +306,7 @@ mod tests {
         let group = root.memory_of(&proc, 9).unwrap();
         assert_eq!((group.working_set(), group.available(|_| 0), group.events().unwrap()["max"]), (Ok(600), None, 4));
         let group = root.memory_of(&proc, 8).unwrap();
-        assert_eq!(group.dir.as_os_str(), dir.path().join("cg").as_os_str());
+        assert_eq!(group.dir().as_os_str(), dir.path().join("cg").as_os_str());
         assert!(group.working_set().unwrap_err().contains("it is the root"));
         assert!(group.events().unwrap_err().contains("it is the root"));
     }

@@ -1,6 +1,6 @@
 //! What every command is given: the configuration, and the roots of /proc and of the cgroups.
 
-use crate::cgroup::CgroupRoot;
+use crate::cgroup::{CgroupRoot, CpuLimit};
 use crate::clock::{Anchor, Now, Reading};
 use crate::config::{Config, Loaded};
 use crate::error::Failure;
@@ -44,6 +44,11 @@ impl Context {
             Some(dir) => Store::open_held(dir.clone(), self.config(), access),
             None => Store::open(self.config(), access),
         }
+    }
+
+    /// The CPU limit that this process is under.
+    pub fn own_cpu_limit(&self) -> Option<CpuLimit> {
+        self.cgroups.cpu_limit_of(&self.proc, std::process::id())
     }
 
     /// The present moment on a store's time line.

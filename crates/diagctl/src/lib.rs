@@ -19,6 +19,7 @@ pub mod fuzz;
 mod guard;
 mod lease;
 mod limit;
+mod pace;
 mod poll;
 mod probe;
 mod proc;

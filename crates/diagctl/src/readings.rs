@@ -112,7 +112,7 @@ impl Readings {
         if stalls {
             let host = proc.read("pressure/memory").and_then(|text| parse_stalls("/proc/pressure/memory", &text));
             let cgroup = cgroups.memory_of(proc, pid).and_then(|group| {
-                let path = group.dir.join("memory.pressure");
+                let path = group.dir().join("memory.pressure");
                 parse_stalls(&path.display().to_string(), &crate::proc::read(&path)?)
             });
             readings.stalls.insert(Scope::Host, host);
@@ -129,7 +129,7 @@ pub fn cpu_pressure(proc: &Proc, cgroups: &CgroupRoot, pid: u32) -> Option<(Scop
         let line = text.lines().find(|line| line.starts_with("some"))?;
         line.split_whitespace().find_map(|word| word.strip_prefix("avg10=")?.parse().ok())
     };
-    let cgroup = || crate::proc::read(&cgroups.memory_of(proc, pid).ok()?.dir.join("cpu.pressure")).ok();
+    let cgroup = || crate::proc::read(&cgroups.memory_of(proc, pid).ok()?.dir().join("cpu.pressure")).ok();
     let own = cgroup().and_then(figure).map(|percent| (Scope::Cgroup, percent));
     own.or_else(|| Some((Scope::Host, figure(proc.read("pressure/cpu").ok()?)?)))
 }

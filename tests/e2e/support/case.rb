@@ -110,9 +110,9 @@ max_use = "4GiB"'
       script
     end
 
-    def memory_cgroup(limit)
-      MemoryCgroup.make(limit) or skip("no memory cgroup can be made here: #{MemoryCgroup.why}")
-    end
+    def memory_cgroup(bytes) = Cgroup.with_memory(bytes) || skip("no memory cgroup can be made here: #{Cgroup.why}")
+
+    def cpu_cgroup(percent) = Cgroup.with_cpu(percent) || skip("no CPU cgroup can be made here: #{Cgroup.why}")
 
     def wait_until(what, **options, &block) = E2E.wait_until(what, **options, &block)
 

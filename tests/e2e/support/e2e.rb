@@ -24,7 +24,7 @@ require_relative "witness"
 require_relative "traffic"
 require_relative "lease_holder"
 require_relative "script"
-require_relative "memory_cgroup"
+require_relative "cgroup"
 require_relative "case"
 
 # Under nohup, or in the background of a script, every program that a test starts would ignore these too.

@@ -6,9 +6,11 @@ use super::Context;
 use super::output::{self, Done};
 use crate::capture;
 use crate::clock::{self, Reading};
+use crate::config::Snapshot;
 use crate::error::{Failure, quoted};
 use crate::exit_code::Exit;
 use crate::lease::{self, Lease};
+use crate::pace::Paced;
 use crate::store::writer::{self, Room};
 use crate::store::{Access, Store, grant};
 
@@ -48,10 +50,12 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     end_at_the_deadline(cx, &store)?;
     let mut room = Room::measure(&store, cx.config())?;
-    let mut data = std::io::stdin().lock();
+    let stdin = std::io::stdin().lock();
     // Fewer turns between the two processes: a tenth of the CPU time. Not a pipe, or not allowed: then it stays as it is.
-    let _ = rustix::pipe::fcntl_setpipe_size(&data, writer::CHUNK);
-    writer::store_report(&mut room, &staging, &args.report, &mut data)?;
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdin, writer::CHUNK);
+    // A worker that dumps itself serves nobody meanwhile: the sooner it is over the better.
+    let limit = (grant.snapshot == Snapshot::Fork).then(|| cx.own_cpu_limit()).flatten();
+    writer::store_report(&mut room, &staging, &args.report, &mut Paced::new(stdin, limit))?;
     Ok(Done::silent())
 }
 

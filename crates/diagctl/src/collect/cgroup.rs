@@ -14,12 +14,12 @@ pub fn collect(source: Source<'_>) -> Result<Value, String> {
     };
     let limited_by = group.limited_by();
     Ok(json!({
-        "path": group.dir,
+        "path": group.dir(),
         "working_set_bytes": group.working_set().ok(),
         "limit_bytes": group.limit(),
         "available_bytes": group.available(|_| 0),
         "limited_by": limited_by,
-        "files": files(&group.dir),
-        "limited_by_files": limited_by.filter(|dir| *dir != group.dir).map(files),
+        "files": files(group.dir()),
+        "limited_by_files": limited_by.filter(|dir| *dir != group.dir()).map(files),
     }))
 }

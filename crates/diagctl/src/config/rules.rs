@@ -95,9 +95,10 @@ pub enum Mode {
 }
 
 /// `snapshot`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Snapshot {
     /// A forked child dumps.
+    #[default]
     Fork,
     /// The process dumps itself, which blocks it.
     InProcess,

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::config::Snapshot;
 use crate::error::Failure;
 use crate::fsio::{self, Durability, Spot};
 use crate::store::meta;
@@ -18,6 +19,9 @@ pub struct Grant {
     pub planned: Vec<String>,
     /// The lease's generation.
     pub generation: u64,
+    /// Who dumps.
+    #[serde(default)]
+    pub snapshot: Snapshot,
     /// When it was granted, CLOCK_BOOTTIME milliseconds.
     pub granted_boot_ms: u64,
 }
