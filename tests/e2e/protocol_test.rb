@@ -38,8 +38,22 @@ class ProtocolTest < E2E::Case
     reader.close
     wait_until("put writes") { !Dir.glob(".heap_dump.*", base: dumper.staging).empty? }
     assert_equal [File::NULL] * 2, [1, 2].map { |number| File.readlink("/proc/#{pid}/fd/#{number}") }
+    writer.write("{}")
     writer.close
     assert_predicate Process.wait2(pid).last, :success?
+  end
+
+  # A producer that fails at once would leave a report that says nothing and looks like one.
+  def test_report_without_a_byte_is_an_entry_with_its_error
+    dumper = granted("heap_dump", "gc_stat")
+    assert dumper.put("gc_stat", "{}").ok?
+    result = dumper.put("heap_dump", "")
+    assert_equal 1, result.status, result
+    assert_match(/report heap_dump is empty: its producer wrote nothing/, result.err)
+    result = dumper.finalize
+    assert_equal 5, result.status, result
+    assert_equal [nil, "report heap_dump is empty: its producer wrote nothing"], result.json.fetch("reports").map { |report| report["error"] }
+    assert_equal %w[gc_stat.json.gz meta.json], Dir.children("#{@store}/reports/#{dumper.capture}").sort
   end
 
   # `finalize` compresses what was staged raw.

@@ -192,7 +192,8 @@ fn execute(
     let mut stored = Ok(());
     if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
         let mut room = Room::measure(store, cx.config())?;
-        stored = writer::store_report(&mut room, &staging, name, &mut stdout).map(drop);
+        let form = writer::Form::of(cx.config(), name);
+        stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
     }
     let status = child.wait().map_err(|e| Failure::failed(format!("cannot wait for the command: {e}")))?;
     stored?;

@@ -88,7 +88,8 @@ impl<'a> Room<'a> {
 }
 
 /// Reads a report to its end, compresses it into the staging directory and notes it for `finalize`.
-/// What was begun and failed leaves no file, only a note with the reason.
+/// What was begun and failed leaves no file, only a note with the reason. One without a byte has failed: whoever was to make it
+/// ended before, or looked at a process that had.
 pub fn store_report(
     room: &mut Room<'_>,
     staging: &Spot,
@@ -96,10 +97,10 @@ pub fn store_report(
     data: &mut dyn Read,
 ) -> Result<meta::Report, Failure> {
     let form = Form::of(room.config, name);
-    store_as(room, staging, name, &form, data)
+    store(room, staging, name, &form, data, false)
 }
 
-/// The same for content whose form is known from elsewhere.
+/// The same for content whose form is known from elsewhere, and which may be empty.
 pub fn store_as(
     room: &mut Room<'_>,
     staging: &Spot,
@@ -107,8 +108,19 @@ pub fn store_as(
     form: &Form,
     data: &mut dyn Read,
 ) -> Result<meta::Report, Failure> {
+    store(room, staging, name, form, data, true)
+}
+
+fn store(
+    room: &mut Room<'_>,
+    staging: &Spot,
+    name: &str,
+    form: &Form,
+    data: &mut dyn Read,
+    may_be_empty: bool,
+) -> Result<meta::Report, Failure> {
     let partial = staging.join(format!(".{name}.partial"));
-    let mut result = write_report(room, staging, &partial, name, form, data);
+    let mut result = write_report(room, staging, &partial, name, form, data, may_be_empty);
     if let Err(failure) = &mut result {
         if let Some(full) = failure.source.as_ref().filter(|_| failure.is_no_space()) {
             // The file in staging says nothing to anyone; which report there was no room for does.
@@ -128,6 +140,7 @@ fn write_report(
     name: &str,
     form: &Form,
     data: &mut dyn Read,
+    may_be_empty: bool,
 ) -> Result<meta::Report, Failure> {
     let compression = room.config.retention.compression;
     let (suffix, encoding) = match compression {
@@ -156,6 +169,9 @@ fn write_report(
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(Failure::failed(format!("cannot read the data of report {name}: {e}"))),
         }
+    }
+    if raw_bytes == 0 && !may_be_empty {
+        return Err(Failure::failed(format!("report {name} is empty: its producer wrote nothing")));
     }
     let sink = encoder.finish().map_err(|e| unwrap(e, partial))?;
     let file = put_in_place(staging, partial, name, &format!("{}.{suffix}", form.extension))?;
