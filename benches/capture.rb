@@ -2,9 +2,10 @@
 
 # What the users of a site notice of a heap dump: latency under a fixed arrival rate (support/open_loop.rb), from a real Puma,
 # while the worker that is looked at (a) does not dump, (b) is captured by diagctl, (c) has forked a child that sleeps for as long,
-# (d) does nothing while a program that is not ours computes at nice 19, (e) dumps to a file by itself, (f) dumps into `gzip --fast` as
-# GitLab does. Only requests that were due during a dump count. (c) is the floor under whatever forks: the fork itself, and the pages
-# that are copied afterwards. (d) tells whether this machine has a processor to spare. Besides, how long a bare fork of the same worker
+# (d) does nothing while a program that is not ours computes at nice 19, (e) does both, (f) dumps to a file by itself, (g) dumps into
+# `gzip --fast` as GitLab does. Only requests that were due during a dump count. (c) is the floor under whatever forks: the fork itself,
+# and the pages that are copied afterwards. (d) tells whether this machine has a processor to spare. (e) is what (b) would be if it
+# did nothing to the worker but fork once. Besides, how long a bare fork of the same worker
 # takes. Variants are interleaved; all requests of all rounds are taken together.
 #
 #   ruby benches/capture.rb           an application that answers in a millisecond, as nobody and, when started as root, as root: there
@@ -30,7 +31,7 @@ class CaptureBench
   FORKS = 15
   # The clients of a site have computers of their own: here their stand-in goes first, which only root may do.
   AHEAD = system("chrt", "--fifo", "1", "true", out: File::NULL, err: File::NULL) ? %w[chrt --fifo 1] : []
-  WAYS = { none: "no dump", diagctl: "diagctl", fork: "a fork that sleeps", busy: "something else computes",
+  WAYS = { none: "no dump", diagctl: "diagctl", fork: "a fork that sleeps", busy: "something else computes", both: "both",
            file: "`dump_all` to a file", gzip: "`dump_all` to `gzip --fast`" }.freeze
 
   # What is measured, and what came of it: by way, a list of runs.

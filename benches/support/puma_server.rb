@@ -69,6 +69,7 @@ class PumaServer
     return capture if way == :diagctl
     return ask("held", @capturing) && nil if way == :fork
     return compute(@capturing) if way == :busy
+    return fork_and_compute(@capturing) if way == :both
 
     ask(way, path = File.join(@dir, "data", "dump"))
     File.unlink(path)
@@ -124,6 +125,13 @@ class PumaServer
     return false unless File.socket?(@control) && (@port = File.read(@log)[%r{Listening on http://127\.0\.0\.1:(\d+)}, 1]&.to_i)
 
     Dir.glob("#{@env.fetch("DIAGCTL_DIR")}/samples/*").size >= @workers
+  end
+
+  def fork_and_compute(seconds)
+    computing = Thread.new { compute(seconds) }
+    ask("held", seconds)
+    computing.join
+    nil
   end
 
   # What needs a processor as much as a dump does, and has nothing to do with this worker.
