@@ -15,12 +15,12 @@ const SHARE: f64 = 0.8;
 /// Between two looks at what was used.
 const STEP: Duration = Duration::from_millis(2);
 
-/// What was used longer ago than this gives no right to use more now. The usual period of a limit.
-const WINDOW: Duration = Duration::from_millis(100);
-
 /// A rest is at most so many times as long as the work before it: a dump of a gigabyte ends within two minutes even where
 /// the others alone use up the limit.
 const PATIENCE: u32 = 19;
+
+/// What was used beyond the share for longer than this is forgotten.
+const MEMORY: Duration = Duration::from_secs(1);
 
 /// A reader that rests.
 pub struct Paced<R> {
@@ -30,10 +30,13 @@ pub struct Paced<R> {
 
 struct Pace {
     limit: CpuLimit,
-    // Of the present window: its beginning, and the CPU time that had been used then.
+    // Of the last look.
     since: Stopwatch,
     used: Duration,
-    looked: Stopwatch,
+    // How long nothing should be used, for the average to be right again.
+    debt: Duration,
+    // Since the last rest.
+    working: Stopwatch,
 }
 
 impl<R: Read> Paced<R> {
@@ -41,7 +44,8 @@ impl<R: Read> Paced<R> {
     pub fn new(inner: R, limit: Option<CpuLimit>) -> Self {
         let pace = limit.and_then(|limit| {
             let used = limit.used()?;
-            Some(Pace { limit, since: Stopwatch::start(), used, looked: Stopwatch::start() })
+            let now = Stopwatch::start();
+            Some(Pace { limit, since: now, used, debt: Duration::ZERO, working: now })
         });
         Self { inner, pace }
     }
@@ -59,25 +63,23 @@ impl<R: Read> Read for Paced<R> {
 
 impl Pace {
     fn keep(&mut self) {
-        let worked = self.looked.elapsed();
+        let worked = self.working.elapsed();
         if worked < STEP {
             return;
         }
         let Some(used) = self.limit.used() else { return };
-        let rest = rest(used.saturating_sub(self.used), self.since.elapsed(), self.limit.cpus);
-        std::thread::sleep(rest.min(worked * PATIENCE));
-        self.looked = Stopwatch::start();
-        if self.since.elapsed() > WINDOW {
-            self.since = Stopwatch::start();
-            self.used = self.limit.used().unwrap_or(used);
-        }
+        self.debt = debt(self.debt, used.saturating_sub(self.used), self.since.elapsed(), self.limit.cpus);
+        (self.since, self.used) = (Stopwatch::start(), used);
+        std::thread::sleep(self.debt.min(worked * PATIENCE));
+        self.working = Stopwatch::start();
     }
 }
 
-// How long to do nothing after so much CPU time in so much time, under a limit of so many CPUs.
-fn rest(used: Duration, elapsed: Duration, cpus: f64) -> Duration {
-    let wanted = Duration::try_from_secs_f64(used.as_secs_f64() / (SHARE * cpus)).unwrap_or(Duration::MAX);
-    wanted.saturating_sub(elapsed)
+// What was owed, after so much CPU time in so much more time under a limit of so many CPUs. Time that nobody used is no
+// right to use more later: the kernel does not save it up either.
+fn debt(before: Duration, used: Duration, elapsed: Duration, cpus: f64) -> Duration {
+    let took = Duration::try_from_secs_f64(used.as_secs_f64() / (SHARE * cpus)).unwrap_or(MEMORY);
+    (before + took).saturating_sub(elapsed).min(MEMORY)
 }
 
 #[cfg(test)]
@@ -85,20 +87,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rests_until_the_average_is_below_the_limit() {
+    fn the_average_stays_below_the_limit_and_idle_time_is_not_saved_up() {
         let ms = Duration::from_millis;
-        // (used, elapsed, CPUs) → rest, ms
+        // (owed before, used, elapsed, CPUs) → owed, ms
         let table = [
-            ((4, 4, 1.0), 1.0), // alone, 4 ms of work: 4 / 0.8 − 4
-            ((8, 4, 1.0), 6.0), // another thread worked as much
-            ((4, 4, 2.0), 0.0), // half of the limit is free
-            ((0, 0, 1.0), 0.0),
-            ((4, 4, 0.1), 46.0),
-            ((30, 90, 1.0), 0.0), // below it: nothing to wait for
+            ((0, 4, 4, 1.0), 1.0),  // alone, 4 ms of work: 4 / 0.8 − 4
+            ((0, 8, 4, 1.0), 6.0),  // another thread worked as much
+            ((6, 4, 10, 1.0), 1.0), // rested for 6, worked for 4
+            ((0, 4, 4, 2.0), 0.0),  // half of the limit is free
+            ((0, 4, 4, 0.1), 46.0),
+            ((0, 30, 90, 1.0), 0.0), // below it, and then as in the first line
+            ((0, 0, 0, 1.0), 0.0),
+            ((900, 900, 100, 1.0), 1000.0), // bounded
         ];
-        for ((used, elapsed, cpus), expected) in table {
-            let rest = rest(ms(used), ms(elapsed), cpus).as_secs_f64() * 1e3;
-            assert!((rest - expected).abs() < 0.01, "{used} {elapsed} {cpus}: {rest}");
+        for ((before, used, elapsed, cpus), expected) in table {
+            let owed = debt(ms(before), ms(used), ms(elapsed), cpus).as_secs_f64() * 1e3;
+            assert!((owed - expected).abs() < 0.01, "{before} {used} {elapsed} {cpus}: {owed}");
         }
     }
 }
