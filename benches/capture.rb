@@ -4,9 +4,9 @@
 # while the worker that is looked at (a) does not dump, (b) is captured by diagctl, (c) has forked a child that sleeps for as long,
 # (d) does nothing while a program that is not ours computes at nice 19, (e) does both, (f) dumps to a file by itself, (g) dumps into
 # `gzip --fast` as GitLab does. Only requests that were due during a dump count. (c) is the floor under whatever forks: the fork itself,
-# and the pages that are copied afterwards. (d) tells whether this machine has a processor to spare. (e) is what (b) would be if it
-# did nothing to the worker but fork once. Besides, how long a bare fork of the same worker
-# takes. Variants are interleaved; all requests of all rounds are taken together.
+# and the pages that are copied afterwards. (d) tells whether this machine has a processor to spare. (e) is what (b) would be if it did
+# nothing to the worker but fork once. Besides, how long a bare fork of the same worker takes. Variants are interleaved; all requests of
+# all rounds are taken together.
 #
 #   ruby benches/capture.rb           an application that answers in a millisecond, as nobody and, when started as root, as root: there
 #                                     Ruby's own spawning forks in full. Writes benches/results/capture.md.

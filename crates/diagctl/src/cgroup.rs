@@ -209,10 +209,7 @@ impl MemoryCgroup {
         let current = number(group, self.current_file())?;
         let key = self.droppable();
         let stat = read(&group.join("memory.stat"))?;
-        let inactive = stat
-            .lines()
-            .find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok())
-            .ok_or_else(|| format!("{}/memory.stat has no {key}", group.display()))?;
+        let inactive = counter(&stat, key).ok_or_else(|| format!("{}/memory.stat has no {key}", group.display()))?;
         Ok(current.saturating_sub(inactive))
     }
 
@@ -237,6 +234,11 @@ fn number(group: &Path, file: &str) -> Result<u64, String> {
 // v1 writes "no limit" as the largest multiple of a page.
 fn is_a_limit(bytes: &u64) -> bool {
     *bytes < 1 << 60
+}
+
+// One of the `key number` lines of a file; the others are not looked at.
+fn counter(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// The `key number` lines of a file.

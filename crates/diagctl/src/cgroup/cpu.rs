@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{CgroupRoot, Group, counters, number};
+use super::{CgroupRoot, Group, counter, number};
 use crate::proc::{Proc, read};
 
 /// A limit on CPU time.
@@ -42,8 +42,7 @@ impl CpuLimit {
     /// CPU time since the group was made.
     pub fn used(&self) -> Option<Duration> {
         if self.v2 {
-            let usage = counters(&read(&self.usage).ok()?).get("usage_usec").copied()?;
-            return Some(Duration::from_micros(usage));
+            return Some(Duration::from_micros(counter(&read(&self.usage).ok()?, "usage_usec")?));
         }
         Some(Duration::from_nanos(read(&self.usage).ok()?.trim().parse().ok()?))
     }

@@ -34,6 +34,7 @@ module Diagctl
       @pid = pid
       @capture = answer.capture
       @rule = answer.rule
+      @deadline = answer.deadline
       @log = log
       @limit = limit
       @started = Clock.now
@@ -83,9 +84,16 @@ module Diagctl
       # It may have come to its end just before it was to be killed.
       return Spawn::Outcome.new(*@verdict, "", said) if @verdict && (status.nil? || status.signaled?)
       return Spawn::Outcome.new(:unknown, nil, "", said) if status.nil?
-      return Spawn::Outcome.new(:signaled, status.termsig, "", said) if status.signaled?
+      return Spawn::Outcome.new(:signaled, status.termsig, "", said.empty? ? alarm(status) : said) if status.signaled?
 
       Spawn::Outcome.new(:exited, status.exitstatus, "", said)
+    end
+
+    # The kernel's alarm leaves a dumper no time to say what it was for.
+    def alarm(status)
+      return "" unless status.termsig == Signal.list["ALRM"]
+
+      "it was not done within #{format("%g", @deadline)} s (guards.deadline)"
     end
   end
 end
