@@ -8,6 +8,9 @@ module Capturing
 
   CAPTURE = "20261122T101530123Z-7f3a9c2e"
 
+  # The pipe is full long before it is read.
+  SLOW_READER = 'sleep 0.5; cat > "$dir/put.$3"'
+
   def teardown
     # Every child must be reaped by the code under test.
     eventually("the dumper ends") { !@agent.busy? } if @agent
@@ -21,6 +24,26 @@ module Capturing
 
   def finalize_line
     eventually("finalize") { calls("finalize").first }
+  end
+
+  # The block is run while a process gets the signals that Ruby handles, a hundred times a second. They are sent by another
+  # process: a thread of this one would wait for the GVL.
+  def with_signals(pid = Process.pid)
+    before = Signal.trap("USR2") { nil }
+    sender = spawn("ruby", "-e", "loop { Process.kill(:CHLD, #{pid}); Process.kill(:CONT, #{pid}); #{"Process.kill(:USR2, #{pid});" if pid == Process.pid} sleep 0.01 }",
+      err: File::NULL)
+    yield
+  ensure
+    Process.kill(:KILL, sender)
+    Process.wait(sender)
+    Signal.trap("USR2", before || "DEFAULT")
+  end
+
+  def assert_whole_dump
+    refute_match(/--failed/, finalize_line)
+    lines = put("heap_dump").lines
+    assert_operator lines.size, :>, 1000
+    lines.each { |line| JSON.parse(line) }
   end
 
   def put(name)

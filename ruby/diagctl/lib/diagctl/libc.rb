@@ -21,6 +21,13 @@ module Diagctl
     P_PID = 1
     WITHOUT_REAPING = 0x01000005 # WNOHANG | WEXITED | WNOWAIT
     SIGINFO_BYTES = 128
+    SIG_BLOCK = 0
+    SIG_SETMASK = 2
+    # Of glibc and musl; the kernel looks at the first eight.
+    SIGSET_BYTES = 128
+    LAST_SIGNAL = 64
+    # A blocked signal of these kills the process all the same, and without the crash report of Ruby's.
+    FAULTS = Signal.list.values_at("SEGV", "BUS", "ILL", "FPE", "ABRT", "TRAP", "SYS").freeze
     WORD_BITS = [0].pack("J").bytesize * 8
 
     @functions = {}
@@ -38,7 +45,8 @@ module Diagctl
         # They block nowhere. Whoever lets go of the GVL gets it back 100 ms later where another thread computes.
         { "alarm" => [[int], int], "prctl" => [[int, long, long, long, long], int], "syscall" => [[long] * 5, long],
           "memfd_create" => [[pointer, int], int], "close" => [[int], int], "waitid" => [[int, int, pointer, int], int],
-          "sched_getcpu" => [[], int], "sched_setaffinity" => [[int, long, pointer], int] }
+          "sched_getcpu" => [[], int], "sched_setaffinity" => [[int, long, pointer], int],
+          "pthread_sigmask" => [[int, pointer, pointer], int] }
           .each { |name, (arguments, result)| function(name, arguments, result, need_gvl: true) }
         true
       rescue LoadError
@@ -84,6 +92,20 @@ module Diagctl
         words[-1] = 1 << cpu % WORD_BITS
         mask = words.pack("J*")
         call("sched_setaffinity", 0, mask.bytesize, mask)
+      end
+
+      # Runs the block on a thread that no signal reaches, so that none interrupts its system calls: neither those that the
+      # application traps, nor the SIGVTALRM by which Ruby wakes a thread. Signals of the process go to its other threads.
+      #
+      # @param except [Array<Integer>] signals that are not held back
+      def without_signals(except: [])
+        before = "\0" * SIGSET_BYTES
+        blocked = (1..LAST_SIGNAL).reject { |number| FAULTS.include?(number) || except.include?(number) }
+        mask = [blocked.sum { |number| 1 << (number - 1) }].pack("Q").ljust(SIGSET_BYTES, "\0")
+        masked = call("pthread_sigmask", SIG_BLOCK, mask, before)&.zero?
+        yield
+      ensure
+        call("pthread_sigmask", SIG_SETMASK, before, nil) if masked
       end
 
       # @return [IO, nil] closed on exec

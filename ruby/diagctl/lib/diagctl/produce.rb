@@ -6,6 +6,9 @@ module Diagctl
   #
   # @api private
   class Produce
+    ENDING = Signal.list.values_at("ALRM", "TERM", "INT", "QUIT", "HUP").freeze
+    WATCH_INTERVAL = 0.05
+
     attr_reader :failed, :set, :capture
 
     def initialize(client, reports, lease, answer, failed:, set:)
@@ -32,8 +35,10 @@ module Diagctl
     def stream(order, deadline: nil)
       report = @reports.fetch(order.name)
       started = Clock.now
+      # A dumper is ended by the signals that end any process, its alarm first of all; a worker hears them on another thread.
+      except = deadline ? [] : ENDING
       @client.open_put(@lease, @capture, order.name) do |put|
-        trouble = guarded(put, deadline) { write(report, put.stdin, order.options) }
+        trouble = guarded(put, deadline) { write(report, put.stdin, order.options, except) }
         outcome = put.finish(timeout: deadline || Snapshot::PUT_TIMEOUT)
         @set["took.#{order.name}"] = Clock.ms(Clock.now - started)
         # What put says is the cause when both failed: here it is only a broken pipe. Where the host took its status,
@@ -61,28 +66,39 @@ module Diagctl
 
     private
 
-    def write(report, pipe, options)
-      report.call(pipe, options)
-      pipe.close
+    # From Ruby 3.4 on `dump_all` gives up where a write takes less than it was given ("full buffer"), or loses the rest
+    # and goes on. A write into a blocking pipe takes all of it, unless a signal interrupts it.
+    def write(report, pipe, options, except)
+      pipe.nonblock = false
+      Libc.without_signals(except: except) do
+        report.call(pipe, options)
+        pipe.close
+      end
       nil
     rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
       e.is_a?(Unavailable) ? e.message : "#{e.class}: #{e.message}"
     end
 
-    # A put that no longer reads would hold this thread in its write for ever.
+    # A put that no longer reads would hold this thread in its write for ever: no signal reaches it there, so whoever ends
+    # it waits. So does the process when it ends, which ends its other threads first: hence the `ensure`.
     def guarded(put, deadline)
       return yield if deadline.nil?
 
+      writer = Thread.current
+      done = false
       watchdog = Thread.new do
         Thread.current.name = "diagctl watchdog"
         Thread.current.report_on_exception = false
         Thread.current.thread_variable_set(:fork_safe, true)
-        sleep deadline
-        put.kill
+        limit = Clock.now + deadline
+        sleep WATCH_INTERVAL until done || writer.pending_interrupt? || Clock.now >= limit
+      ensure
+        put.kill unless done
       end
       begin
         yield
       ensure
+        done = true
         watchdog.kill
       end
     end
