@@ -85,7 +85,8 @@ class InWorkerTest < Minitest::Test
     started = Diagctl::Clock.now
     capture(reports: { "heap_dump" => "snapshot" }, snapshot: "in_process", deadline: 1, put: "exec sleep 60")
     assert_operator Diagctl::Clock.now - started, :<, 8
-    assert_match(/--failed=heap_dump=`diagctl put` was killed by SIGKILL/, finalize_line)
+    # By its watchdog, or on Ruby 3.4, where the dump holds the GVL, after the write has failed.
+    assert_match(/--failed=heap_dump=`diagctl put` (was killed by SIGKILL|did not end within 1 s and was killed)/, finalize_line)
   end
 
   # Ruby 3.4 cuts a dump short, or loses bytes in the middle of it, where a write is interrupted.

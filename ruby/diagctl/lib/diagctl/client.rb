@@ -33,8 +33,9 @@ module Diagctl
     end
 
     # @yieldparam put [Spawn] whose stdin takes the report
-    def open_put(lease, capture, report, &block)
-      Spawn.open(argv("put", capture, report), lease: lease.io, stdin: true, &block)
+    # @param stall [Numeric, nil] seconds after which a put that reads nothing fails the write
+    def open_put(lease, capture, report, stall: nil, &block)
+      Spawn.open(argv("put", capture, report), lease: lease.io, stdin: true, stall: stall, &block)
     end
 
     # @return [Spawn::Outcome]

@@ -8,6 +8,9 @@ module Diagctl
   class Produce
     ENDING = Signal.list.values_at("ALRM", "TERM", "INT", "QUIT", "HUP").freeze
     WATCH_INTERVAL = 0.05
+    # Ruby 3.4 holds the GVL while `dump_all` writes, so that a worker that dumps itself stands still, its watchdog included.
+    # `dump_all` gives up at its fifth write in a row that nobody took.
+    LONGEST_STALL = 2.0
 
     attr_reader :failed, :set, :capture
 
@@ -37,7 +40,8 @@ module Diagctl
       started = Clock.now
       # A dumper is ended by the signals that end any process, its alarm first of all; a worker hears them on another thread.
       except = deadline ? [] : ENDING
-      @client.open_put(@lease, @capture, order.name) do |put|
+      stall = [deadline, LONGEST_STALL].min if deadline
+      @client.open_put(@lease, @capture, order.name, stall: stall) do |put|
         trouble = guarded(put, deadline) { write(report, put.stdin, order.options, except) }
         outcome = put.finish(timeout: deadline || Snapshot::PUT_TIMEOUT)
         @set["took.#{order.name}"] = Clock.ms(Clock.now - started)

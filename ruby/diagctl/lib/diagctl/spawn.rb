@@ -76,6 +76,7 @@ module Diagctl
     # Ruby runs the `ensure` of every thread at exit, and only in the process that has the thread: a forked one never
     # gets there.
     #
+    # @option options [Numeric] :stall seconds after which a blocking write to `stdin` fails because nothing is read
     # @yieldparam spawn [Spawn]
     # @raise [SystemCallError] the program could not be started
     def self.open(argv, **options)
@@ -90,12 +91,15 @@ module Diagctl
     attr_reader :stdin
 
     # @api private use `open`
-    def initialize(argv, lease: nil, stdin: false)
+    def initialize(argv, lease: nil, stdin: false, stall: nil)
       @reaped = false
       @status = nil
       ours = []
       theirs = []
-      input, @stdin = stdin ? IO.pipe : [File.open(File::NULL), nil]
+      input, @stdin = if !stdin then [File.open(File::NULL), nil]
+        elsif stall then stalling_socket(stall)
+        else IO.pipe
+        end
       theirs << input
       ours << @stdin if @stdin
       Spawn.feeding[@stdin] = true if @stdin
@@ -155,6 +159,17 @@ module Diagctl
     end
 
     private
+
+    # A blocking write to it fails by itself when the program takes nothing for so long.
+    #
+    # @return [Array(IO, IO)] the program's end and ours
+    def stalling_socket(seconds)
+      require "socket"
+      theirs, ours = UNIXSocket.pair
+      timeval = [seconds.to_i, ((seconds % 1) * 1_000_000).to_i].pack("l!l!")
+      ours.setsockopt(Socket::SOL_SOCKET, Socket::SO_SNDTIMEO, timeval)
+      [theirs, ours]
+    end
 
     def finish_off
       kill
