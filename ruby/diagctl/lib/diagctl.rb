@@ -82,16 +82,18 @@ module Diagctl
     # @param role [String] what the operator's rules match on, for example "puma"
     # @param name [String, nil] which of several like it, for example "worker-0"
     # @param ready [#call, nil] the first poll waits (for a minute at most) until it gives a true value
+    # @param bundled [Boolean] whether the application's bundle is set up. Where it is not, nothing is loaded that the
+    #   bundle may want in another version, and the first poll waits for `ready` without a limit
     # @return [Boolean] whether the thread runs
-    def start(role: "ruby", name: nil, ready: nil)
+    def start(role: "ruby", name: nil, ready: nil, bundled: true)
       return true if started?
       return false unless label?("role", role) && (name.nil? || label?("name", name)) && wanted?
 
-      Reports.load
+      Reports.load if bundled
       ForkGuard.install
       Child.inherited.each { |pid| Process.detach(pid) }
       agent = Agent.new(role: role, name: name, binary: @binary, config: @configuration, log: @log, adapters: @adapters)
-      poller = Poller.new(agent, config: @configuration, log: @log, ready: ready)
+      poller = Poller.new(agent, config: @configuration, log: @log, ready: ready, bundled: bundled)
       poller.start
       # Only what runs is started.
       @poller = poller
@@ -141,6 +143,7 @@ module Diagctl
       return Result.new(verdict: "failed", reason: "#{event.inspect} is no event name") unless event.nil? || event?(event)
       return Result.new(verdict: "disabled", reason: "diagctl is not started in this process") unless started?
 
+      Reports.load
       @agent.poll(event: event&.to_s, timeout: @configuration.capture_timeout).tap { @poller&.wake }
     rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
       Result.new(verdict: "failed", reason: Diagctl.one_line(e.message))

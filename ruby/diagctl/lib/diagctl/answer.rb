@@ -1,7 +1,5 @@
 # frozen_string_literal: true
 
-require "json"
-
 module Diagctl
   # What `acquire` answered, checked field by field: the binary is another program, maybe of another version.
   #

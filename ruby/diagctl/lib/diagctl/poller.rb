@@ -16,11 +16,13 @@ module Diagctl
     STAMP_TICK = 0.05
 
     # @param ready [#call, nil] whether the host is serving
-    def initialize(agent, config:, log:, ready: nil)
+    # @param bundled [Boolean] see Diagctl.start
+    def initialize(agent, config:, log:, ready: nil, bundled: true)
       @agent = agent
       @config = config
       @log = log
       @ready = ready
+      @bundled = bundled
       @trouble = Trouble.new(log)
       @mutex = Mutex.new
       @woken = ConditionVariable.new
@@ -55,6 +57,8 @@ module Diagctl
 
     def run
       await_ready
+      return if @stopped || !load
+
       # From here on: until then the application may still be configuring it.
       backoff = Backoff.new(base: @config.backoff, max: [@config.backoff, @config.backoff_max].max)
       pause(rand * @config.first_poll_within)
@@ -62,8 +66,17 @@ module Diagctl
       @agent.let_go
     end
 
+    # @return [Boolean] false, and told, where this process lacks a library
+    def load
+      Reports.load
+      true
+    rescue StandardError, ScriptError => e
+      @log.warn("not started: #{e.class}: #{Diagctl.one_line(e.message)}")
+      false
+    end
+
     def await_ready
-      limit = Clock.now + READY_WAIT
+      limit = @bundled ? Clock.now + READY_WAIT : Float::INFINITY
       until @stopped || @ready.nil? || Clock.now > limit || attempt(&@ready)
         attempt { @agent.busy? } if @agent.child
         pause(READY_INTERVAL)

@@ -1,7 +1,5 @@
 # frozen_string_literal: true
 
-require "stringio"
-
 module Diagctl
   # Every report that this process can make, by name. A report is anything with `call(io, options)`.
   # Filled at boot, read by the poll thread and by the forked dumper.
@@ -24,17 +22,26 @@ module Diagctl
       "sidekiq" => nil
     }.freeze
 
-    # Before any fork: a `require` in the dumper would read files, and could wait for a lock that a thread of the
-    # worker held at the fork. And before the host serves: among busy threads a `require` takes seconds (see CpuProfile).
+    LOADING = Mutex.new
+    private_constant :LOADING
+
+    # Loads the libraries that diagctl needs, all of them default gems: in the process that polls, and after the
+    # application's bundle. In a Puma master, or before the bundle, the versions that it activates would be the wrong ones.
+    #
+    # Before any fork of a dumper: a `require` in there would read files, and could wait for a lock that a thread of the
+    # worker held at the fork. And where possible before the host serves: among busy threads a `require` takes seconds (see
+    # CpuProfile).
     def self.load
-      Libc.load
-      PosixSpawn.available?
-      require "etc"
-      require "json"
-      require "objspace"
-      require "rbconfig"
-      BUILT_IN.each { |name, constant| require_relative "reports/#{name}" if constant }
-      CpuProfile.load_profilers
+      LOADING.synchronize do
+        next if @loaded
+
+        %w[etc io/nonblock json objspace rbconfig stringio].each { |library| require library }
+        Libc.load
+        PosixSpawn.available?
+        BUILT_IN.each { |name, constant| require_relative "reports/#{name}" if constant }
+        CpuProfile.load_profilers
+        @loaded = true
+      end
     end
 
     def initialize(config)

@@ -1,7 +1,5 @@
 # frozen_string_literal: true
 
-require "io/nonblock"
-
 module Diagctl
   # One run of the binary: an argv and no shell, a bounded output, a deadline, and always reaped.
   # Worker (poll thread, or the caller of Diagctl.capture) and forked dumper.

@@ -1,7 +1,5 @@
 # frozen_string_literal: true
 
-require "json"
-
 module Diagctl
   # Which directory is the store: DIAGCTL_DIR, else what the binary makes of its configuration.
   # Poll thread; asked once per process, and created whenever it is gone.

@@ -1,7 +1,5 @@
 # frozen_string_literal: true
 
-require "json"
-
 module Diagctl
   module Puma
     # What the Puma server of this process is doing, as gauges and as the report `puma`.
