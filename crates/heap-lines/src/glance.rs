@@ -72,29 +72,20 @@ fn key(data: &[u8], at: usize) -> Option<(u64, usize)> {
     let head = u64::from_le_bytes(*window.first_chunk()?);
     let mut length = (zero_bytes(head ^ (u64::from(b'"') * ONES)).trailing_zeros() / 8) as usize;
     if length == 8 {
-        length += window[8..16].iter().position(|&byte| byte == b'"')?;
+        let more = u64::from_le_bytes(*window[8..].first_chunk()?);
+        length += (zero_bytes(more ^ (u64::from(b'"') * ONES)).trailing_zeros() / 8) as usize;
     }
     if window[length..length + 2] != *b"\":" {
         return None;
     }
-    let key = match head & u64::MAX.checked_shr(64 - 8 * length.min(8) as u32).unwrap_or(0) {
-        TYPE => key::TYPE,
-        CLASS => key::CLASS,
-        BYTESIZE if length == 8 => key::BYTESIZE,
-        VALUE => key::VALUE,
-        MEMSIZE => key::MEMSIZE,
-        FLAGS => key::FLAGS,
-        _ => key::of(&window[..length]),
+    let (head, tail) = match length {
+        0 => return None,
+        1..8 => (head & (u64::MAX >> (64 - 8 * length)), 0),
+        8 => (head, 0),
+        _ => (head, u64::from_le_bytes(*window[..length].last_chunk()?)),
     };
-    Some((key, at + length + 2))
+    Some((key::with_ends(head, tail, length), at + length + 2))
 }
-
-const TYPE: u64 = u64::from_le_bytes(*b"type\0\0\0\0");
-const CLASS: u64 = u64::from_le_bytes(*b"class\0\0\0");
-const BYTESIZE: u64 = u64::from_le_bytes(*b"bytesize");
-const VALUE: u64 = u64::from_le_bytes(*b"value\0\0\0");
-const MEMSIZE: u64 = u64::from_le_bytes(*b"memsize\0");
-const FLAGS: u64 = u64::from_le_bytes(*b"flags\0\0\0");
 
 // Up to and with the bracket.
 fn references(data: &[u8], at: usize, address: usize) -> Option<usize> {

@@ -70,72 +70,130 @@ mod key {
     pub const NAME: u64 = 1 << 9;
     pub const REAL_CLASS_NAME: u64 = 1 << 10;
     pub const STRUCT: u64 = 1 << 11;
-    pub const MEMSIZE: u64 = 1 << 12;
-    pub const FLAGS: u64 = 1 << 13;
     pub const IMEMO_TYPE: u64 = 1 << 18;
+    const NAMES: [&str; 58] = [
+        "address",
+        "type",
+        "class",
+        "superclass",
+        "bytesize",
+        "value",
+        "references",
+        "file",
+        "method",
+        "name",
+        "real_class_name",
+        "struct",
+        "memsize",
+        "flags",
+        "slot_size",
+        "encoding",
+        "shape_id",
+        "frozen",
+        "imemo_type",
+        "mid",
+        "called_id",
+        "receiver_class",
+        "capacity",
+        "embedded",
+        "fstring",
+        "chilled",
+        "shared",
+        "coderange",
+        "broken",
+        "size",
+        "default",
+        "length",
+        "variation_count",
+        "singleton",
+        "ivars",
+        "too_complex_shape",
+        "fd",
+        "line",
+        "generation",
+        "node_type",
+        "associated",
+        "root",
+        "id",
+        "parent_id",
+        "depth",
+        "shape_type",
+        "edge_name",
+        "edges",
+        "wb_protected",
+        "old",
+        "uncollectible",
+        "marking",
+        "marked",
+        "pinned",
+        "object_id",
+        "shareable",
+        "remembered",
+        "age",
+    ];
+
+    /// The first eight bytes of each name, or zeros after its end, and the last eight of a longer one.
+    const ENDS: [(u64, u64); NAMES.len()] = ends();
+
+    /// The numbers of names by their hash, from 1, or 0.
+    const TABLE: [u8; 256] = table();
+
+    const fn ends() -> [(u64, u64); NAMES.len()] {
+        let mut ends = [(0, 0); NAMES.len()];
+        let mut i = 0;
+        while i < NAMES.len() {
+            let name = NAMES[i].as_bytes();
+            let mut k = 0;
+            while k < 8 && k < name.len() {
+                ends[i].0 |= (name[k] as u64) << (8 * k);
+                if name.len() > 8 {
+                    ends[i].1 |= (name[name.len() - 8 + k] as u64) << (8 * k);
+                }
+                k += 1;
+            }
+            i += 1;
+        }
+        ends
+    }
+
+    const fn table() -> [u8; 256] {
+        let mut table = [0; 256];
+        let mut i = 0;
+        while i < NAMES.len() {
+            let mut slot = hash(ENDS[i].0);
+            while table[slot] != 0 {
+                slot = (slot + 1) % 256;
+            }
+            i += 1;
+            table[slot] = i as u8;
+        }
+        table
+    }
+
+    const fn hash(head: u64) -> usize {
+        (head.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
+    }
 
     /// The bit of a key.
     pub fn of(name: &[u8]) -> u64 {
-        match name {
-            b"address" => ADDRESS,
-            b"type" => TYPE,
-            b"class" => CLASS,
-            b"superclass" => SUPERCLASS,
-            b"bytesize" => BYTESIZE,
-            b"value" => VALUE,
-            b"references" => REFERENCES,
-            b"file" => FILE,
-            b"method" => METHOD,
-            b"name" => NAME,
-            b"real_class_name" => REAL_CLASS_NAME,
-            b"struct" => STRUCT,
-            b"memsize" => MEMSIZE,
-            b"flags" => FLAGS,
-            b"slot_size" => 1 << 14,
-            b"encoding" => 1 << 15,
-            b"shape_id" => 1 << 16,
-            b"frozen" => 1 << 17,
-            b"imemo_type" => IMEMO_TYPE,
-            b"mid" => 1 << 19,
-            b"called_id" => 1 << 20,
-            b"receiver_class" => 1 << 21,
-            b"capacity" => 1 << 22,
-            b"embedded" => 1 << 23,
-            b"fstring" => 1 << 24,
-            b"chilled" => 1 << 25,
-            b"shared" => 1 << 26,
-            b"coderange" => 1 << 27,
-            b"broken" => 1 << 28,
-            b"size" => 1 << 29,
-            b"default" => 1 << 30,
-            b"length" => 1 << 31,
-            b"variation_count" => 1 << 32,
-            b"singleton" => 1 << 33,
-            b"ivars" => 1 << 34,
-            b"too_complex_shape" => 1 << 35,
-            b"fd" => 1 << 36,
-            b"line" => 1 << 37,
-            b"generation" => 1 << 38,
-            b"node_type" => 1 << 39,
-            b"associated" => 1 << 40,
-            b"root" => 1 << 41,
-            b"id" => 1 << 42,
-            b"parent_id" => 1 << 43,
-            b"depth" => 1 << 44,
-            b"shape_type" => 1 << 45,
-            b"edge_name" => 1 << 46,
-            b"edges" => 1 << 47,
-            b"wb_protected" => 1 << 48,
-            b"old" => 1 << 49,
-            b"uncollectible" => 1 << 50,
-            b"marking" => 1 << 51,
-            b"marked" => 1 << 52,
-            b"pinned" => 1 << 53,
-            b"object_id" => 1 << 54,
-            b"shareable" => 1 << 55,
-            b"remembered" => 1 << 56,
-            b"age" => 1 << 57,
-            _ => OTHER,
+        let mut head = [0; 8];
+        let begin = &name[..name.len().min(8)];
+        head[..begin.len()].copy_from_slice(begin);
+        let tail = name.last_chunk::<8>().filter(|_| name.len() > 8).map_or(0, |tail| u64::from_le_bytes(*tail));
+        let found = with_ends(u64::from_le_bytes(head), tail, name.len());
+        if name.len() > 16 && !NAMES.iter().any(|known| known.as_bytes() == name) { OTHER } else { found }
+    }
+
+    /// The bit of a key of at most sixteen bytes with these ends.
+    #[inline]
+    pub fn with_ends(head: u64, tail: u64, length: usize) -> u64 {
+        let mut slot = hash(head);
+        loop {
+            let Some(i) = usize::from(TABLE[slot]).checked_sub(1) else { return OTHER };
+            if ENDS[i] == (head, tail) && NAMES[i].len() == length {
+                return 1 << i;
+            }
+            slot = (slot + 1) % 256;
         }
     }
 }
