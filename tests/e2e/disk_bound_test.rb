@@ -25,7 +25,7 @@ class DiskBoundTest < E2E::Case
     kept = store_capture("gc_stat" => "{}")
     dumper = granted("heap_dump")
     statuses = nil
-    peak = peak_use_during { statuses = [dumper.put("heap_dump", Random.bytes(6 * MEBIBYTE)), dumper.finalize] }
+    peak = peak_use_during { statuses = [dumper.put("heap_dump", E2E.dump(Random.bytes(6 * MEBIBYTE))), dumper.finalize] }
     refute statuses.all?(&:ok?), statuses
     assert_match(/max_use|space/, statuses.map(&:err).join, statuses)
     assert_operator peak, :<, 1.5 * MEBIBYTE
@@ -50,7 +50,7 @@ class DiskBoundTest < E2E::Case
   def test_the_cap_holds_over_many_captures
     configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
     ids = []
-    peak = peak_use_during { 6.times { ids << store_capture("heap_dump" => Random.bytes(300_000)) } }
+    peak = peak_use_during { 6.times { ids << store_capture("heap_dump" => E2E.dump(Random.bytes(300_000))) } }
     assert_operator peak, :<, 1.5 * MEBIBYTE
     listed = captures.map { |capture| capture["id"] }
     assert_equal ids.last, listed.first, "the newest stays"
@@ -60,7 +60,7 @@ class DiskBoundTest < E2E::Case
 
   # The limit is on address space, of which the program itself takes up to 20 MiB.
   def test_making_room_in_a_store_of_many_captures_takes_little_memory
-    kept = store_capture("heap_dump" => "the only one that is good")
+    kept = store_capture("heap_dump" => E2E.dump("the only one that is good"))
     many_captures(20_000)
     used = diagctl!("status", "--json").json.dig("store", "used_bytes")
     configure(retention: "keep_free = \"1%\"\nmax_use = \"#{(used / 1024) + 16_000}KiB\"")

@@ -56,6 +56,36 @@ class ProtocolTest < E2E::Case
     assert_equal %w[gc_stat.json.gz meta.json], Dir.children("#{@store}/reports/#{dumper.capture}").sort
   end
 
+  # Ruby 3.4 loses bytes when a signal interrupts its write.
+  def test_damaged_heap_dump_is_stored_and_never_called_whole
+    line = %({"address":"0x7fc4927c4120", "type":"STRING", "bytesize":2, "value":"ab", "memsize":40}\n)
+    data = "#{line * 3}#{line[0, 60]}#{line * 5}"
+    dumper = granted("gc_stat", "heap_dump")
+    assert dumper.put("gc_stat", "{}").ok?
+    assert dumper.put("heap_dump", data).ok?
+    result = dumper.finalize
+    assert_equal 5, result.status, result
+    report = result.json.fetch("reports").find { |found| found["name"] == "heap_dump" }
+    assert_equal "heap_dump.json.gz", report["file"]
+    where = "line 4 (byte #{3 * line.bytesize}) of the heap dump is damaged"
+    assert_includes report["error"], where
+    dumper.close
+
+    assert_includes diagctl!("list").out, "heap_dump!"
+    shown = diagctl!("show", "latest").out
+    assert_includes shown, where
+    assert_match(/^heap_dump .*application\/x-ndjson/, shown)
+    assert diagctl!("verify", "latest").ok?
+    result = diagctl("fetch", "latest:heap_dump", "-o", "-")
+    assert_equal [5, data], [result.status, result.out]
+    assert_includes result.err, where
+    result = diagctl("fetch", "latest", "-o", File.join(@root, "all"), "--json")
+    assert_equal 5, result.status, result
+    written = result.json.fetch("written").to_h { |file| file.values_at("report", "damaged") }
+    assert_equal [nil, report["error"]], written.values_at("gc_stat", "heap_dump")
+    assert_equal data, File.read(File.join(@root, "all", "heap_dump.json"))
+  end
+
   # `finalize` compresses what was staged raw.
   def test_promised_report_that_was_staged_as_a_file_is_that_report
     dumper = granted("threads", "gc_stat", "heap_dump")

@@ -36,7 +36,7 @@ class ReadingTest < E2E::Case
   end
 
   def test_list_is_aligned_and_json_is_complete
-    ids = [store_capture, store_capture("gc_stat" => "{}", "heap_dump" => "x" * 3000)]
+    ids = [store_capture, store_capture("gc_stat" => "{}", "heap_dump" => E2E.dump("x" * 3000))]
     lines = diagctl!("list").out.lines
     assert_equal ids.reverse, lines.filter_map { |line| line[/\d{8}T\d{9}Z-\h+/] }, "the newest first"
     assert_match(/UTC|[+-]\d\d:?\d\d|local/, lines.join)
@@ -57,7 +57,7 @@ class ReadingTest < E2E::Case
   end
 
   def test_fetch_to_a_file_to_stdout_and_raw
-    data = "{\"a\":1}\n" * 5000
+    data = "{\"type\":\"ROOT\"}\n" * 5000
     store_capture("heap_dump" => data)
     path = File.join(@root, "dump.json")
     diagctl!("fetch", "latest:heap_dump", "-o", path)
@@ -68,7 +68,7 @@ class ReadingTest < E2E::Case
   end
 
   def test_damage_is_detected_and_leaves_no_file
-    id = store_capture("heap_dump" => Random.bytes(50_000))
+    id = store_capture("heap_dump" => E2E.dump(Random.bytes(50_000)))
     file = File.join(@store, "reports", id, meta(id).fetch("reports").first.fetch("file"))
     bytes = File.binread(file)
     bytes.setbyte(bytes.size / 2, bytes.getbyte(bytes.size / 2) ^ 1)
@@ -92,7 +92,7 @@ class ReadingTest < E2E::Case
   end
 
   def test_closed_pipe_is_no_error
-    3.times { store_capture("heap_dump" => Random.bytes(200_000)) }
+    3.times { store_capture("heap_dump" => E2E.dump(Random.bytes(200_000))) }
     [%w[list --json], %w[list], %w[show latest], %w[status], %w[fetch latest:heap_dump -o -]].each do |argv|
       reader, writer = IO.pipe
       reader.close

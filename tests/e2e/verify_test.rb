@@ -7,8 +7,8 @@ require_relative "support/e2e"
 class VerifyTest < E2E::Case
   def setup
     super
-    @whole = store_capture("gc_stat" => "{}", "heap_dump" => Random.bytes(300_000))
-    @id = store_capture("gc_stat" => "{}", "heap_dump" => Random.bytes(300_000))
+    @whole = store_capture("gc_stat" => "{}", "heap_dump" => E2E.dump(Random.bytes(300_000)))
+    @id = store_capture("gc_stat" => "{}", "heap_dump" => E2E.dump(Random.bytes(300_000)))
     @report = meta(@id).fetch("reports").find { |report| report["name"] == "heap_dump" }
     @dir = File.join(@store, "reports", @id)
     @file = File.join(@dir, @report["file"])

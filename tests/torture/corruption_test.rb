@@ -15,7 +15,7 @@ class CorruptionTest < Torture::Case
   def setup
     super
     configure(**FIXTURE_CONFIG)
-    3.times { |i| store_capture("gc_stat" => "{\"count\":#{i}}", "heap_dump" => Random.new(i).bytes(2000)) }
+    3.times { |i| store_capture("gc_stat" => "{\"count\":#{i}}", "heap_dump" => E2E.dump(Random.new(i).bytes(2000))) }
     diagctl!("gc")
     @kept = acknowledged(@store)
   end

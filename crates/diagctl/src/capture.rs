@@ -208,9 +208,16 @@ pub fn finish(
     };
     // From here on the capture is durable. What follows is a cache, a convenience, or done again by the next command: one that
     // fails (on a full disk, say) keeps nothing else from being done.
-    let stored = meta.reports.iter().filter(|report| report.error.is_none()).count();
-    let reason =
-        format!("{stored} of {} reports stored, {}", meta.reports.len(), crate::units::size(stored_bytes(&meta)));
+    let stored = meta.reports.iter().filter(|report| report.file.is_some()).count();
+    let damaged = match meta.reports.iter().filter(|report| report.is_damaged()).count() {
+        0 => String::new(),
+        n => format!(" ({n} damaged)"),
+    };
+    let reason = format!(
+        "{stored} of {} reports stored{damaged}, {}",
+        meta.reports.len(),
+        crate::units::size(stored_bytes(&meta))
+    );
     events::record(
         store,
         &events::Event { rule: meta.rule.clone(), ..events::Event::about("published", &meta.id, &reason) },
@@ -270,7 +277,7 @@ fn remember_costs(store: &Store, meta: &meta::Meta) -> Result<(), Failure> {
     let _guard = store.lock()?;
     let Found::State(mut state) = state::load(store.dir())? else { return Ok(()) };
     let memory = meta.cost.get("copied_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);
-    for report in meta.reports.iter().filter(|report| report.error.is_none()) {
+    for report in meta.reports.iter().filter(|report| report.file.is_some()) {
         let snapshot = guard::is_snapshot(&report.name);
         let cost = ReportCost { memory_bytes: if snapshot { memory } else { 0 }, stored_bytes: report.stored_bytes };
         state.costs.insert(format!("{}/{}", meta.role, report.name), cost);

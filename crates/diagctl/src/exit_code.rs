@@ -14,7 +14,7 @@ pub enum Exit {
     Config = 3,
     /// Nothing matched: no such capture, report or request.
     NoMatch = 4,
-    /// Done in part: a capture with a failed report, some of several ids.
+    /// Done in part: a capture with a failed or damaged report, some of several ids.
     Partial = 5,
     /// The store was written by a newer version.
     NewerStore = 6,
@@ -31,7 +31,7 @@ Exit statuses of every diagctl command:
    2  usage: the command line is wrong
    3  configuration: a file or a value in it is wrong
    4  nothing matched: no such capture, report or filter result
-   5  done in part: a capture with a failed report, or some of several ids
+   5  done in part: a capture with a failed or damaged report, or some of several ids
    6  the store was written by a newer version of diagctl
   10  not granted: the verdict and its reason are on stdout
 

@@ -86,7 +86,7 @@ module Torture
     def prepared
       @store = File.join(@root, "template-#{rand(1 << 32)}")
       configure
-      ids = [store_capture("gc_stat" => "{}", "heap_dump" => Random.new(1).bytes(5000)), store_capture("gc_stat" => '{"count":2}')]
+      ids = [store_capture("gc_stat" => "{}", "heap_dump" => E2E.dump(Random.new(1).bytes(5000))), store_capture("gc_stat" => '{"count":2}')]
       defaults = { store: @store, stdin: "", lease: false, held: false, id: ids.first, victims: [], kept: acknowledged(@store) }
       Scene.new(**defaults, **yield(ids))
     end

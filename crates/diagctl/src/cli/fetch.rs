@@ -22,7 +22,8 @@ use destination::{Destination, Existing};
 
 /// Fetch reports of a capture, verified and decompressed
 ///
-/// Without REPORT, all reports of the capture are put into a directory, with its meta.json.
+/// Without REPORT, all reports of the capture are put into a directory, with its meta.json. A report that was damaged when it was
+/// taken is fetched as it is; stderr says where, and the status is 5.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// An id, the beginning of one, `latest`, or one of these with `:REPORT`
@@ -64,6 +65,9 @@ struct Written {
     report: String,
     path: String,
     bytes: u64,
+    /// Where the content was damaged when the capture was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damaged: Option<String>,
     /// Not a device or a FIFO: those, `/dev/stdout` among them, want the data and nothing else.
     #[serde(skip)]
     is_file: bool,
@@ -91,8 +95,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     let mut fetched = Fetched { schema: 1, capture: opened.meta.id.clone(), written: Vec::new(), failed: Vec::new() };
     let exit = if opened.single {
-        one(args, form, to_stdout, opened, &mut fetched)?;
-        Exit::Ok
+        one(args, form, to_stdout, opened, &mut fetched)?
     } else {
         all(args, form, opened, &mut fetched)?
     };
@@ -123,16 +126,17 @@ fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
     Ok(Opened { meta, reports, single })
 }
 
-fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut Fetched) -> Result<(), Failure> {
-    let Some((name, stored)) = opened.reports.into_iter().next() else { return Ok(()) };
+fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
+    let Some((name, stored)) = opened.reports.into_iter().next() else { return Ok(Exit::Ok) };
     let mut stored = stored?;
+    let exit = warn(&stored);
     if to_stdout {
         stored.verify()?;
         return match copy(&mut stored, form, &mut output::stdout(), io::stdout().is_terminal()) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(exit),
             Err(Interrupted::Source(failure)) => Err(failure),
             // The reader of the pipe has seen enough.
-            Err(Interrupted::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(Interrupted::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
             Err(Interrupted::Output(e)) => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
         };
     }
@@ -144,7 +148,7 @@ fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut F
         Some(path) => (path.clone(), Existing::Replace),
     };
     fetched.written.push(place(&name, &mut stored, form, &path, existing)?);
-    Ok(())
+    Ok(exit)
 }
 
 fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
@@ -155,8 +159,10 @@ fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result
     };
     destination::create_dir(&dir, args.force)?;
     let mut first_failure = None;
+    let mut damaged = false;
     for (name, stored) in opened.reports {
         let result = stored.and_then(|mut stored| {
+            damaged |= warn(&stored) != Exit::Ok;
             let path = dir.join(stored.file_name(form));
             place(&name, &mut stored, form, &path, Existing::Replace)
         });
@@ -173,6 +179,7 @@ fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result
     let exit = match first_failure {
         Some(exit) if fetched.written.is_empty() => exit,
         Some(_) => Exit::Partial,
+        None if damaged => Exit::Partial,
         None => Exit::Ok,
     };
     let mut meta = serde_json::to_string_pretty(&opened.meta)
@@ -183,8 +190,15 @@ fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result
     file.write_all(meta.as_bytes()).map_err(|e| Failure::io("write", &path, e))?;
     let is_file = file.finish()?;
     let (path, bytes) = (path.display().to_string(), meta.len() as u64);
-    fetched.written.push(Written { report: "meta".into(), path, bytes, is_file });
+    fetched.written.push(Written { report: "meta".into(), path, bytes, damaged: None, is_file });
     Ok(exit)
+}
+
+// A damaged report is evidence all the same.
+fn warn(stored: &Stored) -> Exit {
+    let Some(warning) = stored.warning() else { return Exit::Ok };
+    output::note(&warning);
+    Exit::Partial
 }
 
 // Verified before the place is touched.
@@ -196,7 +210,8 @@ fn place(name: &str, stored: &mut Stored, form: Form, path: &Path, existing: Exi
         Interrupted::Output(e) => Failure::io("write", path, e),
     })?;
     let is_file = file.finish()?;
-    Ok(Written { report: name.into(), path: path.display().to_string(), bytes, is_file })
+    let damaged = stored.report.error.clone();
+    Ok(Written { report: name.into(), path: path.display().to_string(), bytes, damaged, is_file })
 }
 
 // On a terminal the bar would be drawn over what is printed there.

@@ -13,7 +13,8 @@ use crate::store::meta::Meta;
 
 /// Publish a staged capture and end the lease (for dumpers)
 ///
-/// Prints the capture as JSON. Status 0: everything is stored, 5: at least one report has an error in place of data.
+/// Prints the capture as JSON. Status 0: everything is stored, 5: at least one report has an error, in
+/// place of data or beside data that is damaged.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The capture that acquire granted

@@ -14,7 +14,7 @@ use crate::units::{self, size};
 
 /// List captures, the newest first
 ///
-/// A report with an exclamation mark failed when the capture was taken; `show` says why.
+/// A report with an exclamation mark failed when the capture was taken, or was stored damaged; `show` says why.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only of processes with this role

@@ -159,8 +159,11 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
         .hint("`diagctl status --explain` shows what happened"));
     };
     let meta = meta::read(&store.report_dir(&entry.id))?;
-    for report in meta.reports.iter().filter(|report| report.error.is_some()) {
-        output::note(&format!("report {} was not made: {}", report.name, report.error.as_deref().unwrap_or_default()));
+    for report in &meta.reports {
+        if let Some(error) = &report.error {
+            let what = if report.is_damaged() { "is damaged" } else { "was not made" };
+            output::note(&format!("report {} {what}: {error}", report.name));
+        }
     }
     let bytes = meta.reports.iter().map(|report| report.stored_bytes).sum();
     let who = output::who(&meta.role, &meta.worker);

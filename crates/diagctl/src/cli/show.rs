@@ -77,7 +77,8 @@ fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
     let header = ["REPORT", "TOOK", "RAW", "STORED", "RATIO", "TYPE", "ERROR"];
     let rows = meta.reports.iter().map(row).collect();
     text.push_str(&format!("\n{}\n", output::table(&header, rows, &[1, 2, 3, 4])));
-    if let Some(report) = meta.reports.iter().rfind(|r| r.error.is_none()) {
+    let whole = meta.reports.iter().rfind(|r| r.error.is_none());
+    if let Some(report) = whole.or_else(|| meta.reports.iter().rfind(|r| r.file.is_some())) {
         text.push_str(&format!("\nfetch one with: diagctl fetch {}:{}\n", meta.id, printable(&report.name)));
     }
     text
@@ -85,8 +86,8 @@ fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
 
 fn row(report: &meta::Report) -> Vec<String> {
     let figures = match &report.error {
-        Some(_) => ["-", "-", "-", ""].map(str::to_owned),
-        None => [
+        Some(_) if !report.is_damaged() => ["-", "-", "-", ""].map(str::to_owned),
+        _ => [
             size(report.raw_bytes),
             size(report.stored_bytes),
             ratio(report.raw_bytes, report.stored_bytes),

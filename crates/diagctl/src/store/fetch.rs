@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Failure, printable, quoted};
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::store::index::{self, Present};
+use crate::store::index::{self, EntryReport, Present};
 use crate::store::{Store, meta};
 
 /// How much is read at once.
@@ -62,7 +62,7 @@ fn latest_with(store: &Store, present: &mut Present, report: &str) -> Result<Str
     index::visit(store, present, |entry| {
         let mut with_it = entry.reports.iter().filter(|r| r.name == report).peekable();
         if with_it.peek().is_some() {
-            let newest = if with_it.any(|r| r.error.is_none()) { &mut made } else { &mut failed };
+            let newest = if with_it.any(EntryReport::has_data) { &mut made } else { &mut failed };
             index::keep_newest(newest, entry);
         }
     });
@@ -148,6 +148,17 @@ impl Stored {
         };
         let file = fsio::open_read(&store.report_dir(&meta.id).join(file))?;
         Ok(Self { capture: meta.id.clone(), report: report.clone(), file })
+    }
+
+    /// Says that the content was damaged when it was produced, and where.
+    pub fn warning(&self) -> Option<String> {
+        let error = self.report.error.as_ref()?;
+        Some(format!(
+            "report {} of capture {} was stored damaged: {}",
+            self.report.name,
+            self.capture,
+            printable(error)
+        ))
     }
 
     /// How many bytes a form has.

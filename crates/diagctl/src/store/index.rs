@@ -73,9 +73,16 @@ pub struct EntryReport {
     pub stored_bytes: u64,
     /// Size of the content.
     pub raw_bytes: u64,
-    /// Why there is no data.
+    /// Why there is no data; with a size, where the data is damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+impl EntryReport {
+    /// Whether there is data, be it damaged. No file is empty: it is compressed.
+    pub fn has_data(&self) -> bool {
+        self.error.is_none() || self.stored_bytes > 0
+    }
 }
 
 impl Entry {

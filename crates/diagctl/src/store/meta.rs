@@ -73,13 +73,13 @@ pub struct Trigger {
     pub observed: BTreeMap<String, Number>,
 }
 
-/// One report of a capture: data, or the reason why there is none.
+/// One report of a capture: data, the reason why there is none, or damaged data and where the damage is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
     /// Its name.
     pub name: String,
-    /// Its file in the capture's directory; `null` when there is an error.
+    /// Its file in the capture's directory; `null` when there is no data.
     pub file: Option<String>,
     /// Media type of the uncompressed content.
     pub content_type: String,
@@ -91,7 +91,7 @@ pub struct Report {
     pub stored_bytes: u64,
     /// SHA-256 of the file, hexadecimal.
     pub sha256: Option<String>,
-    /// Why there is no data.
+    /// Why there is no data; beside a file, where its content is damaged.
     pub error: Option<String>,
     /// How long it took to make, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +102,11 @@ impl Report {
     /// An entry for a report that could not be made.
     pub fn failed(name: &str, error: impl Into<String>) -> Self {
         Self { name: name.to_owned(), error: Some(error.into()), ..Self::default() }
+    }
+
+    /// Whether there is data, but damaged as it was produced.
+    pub fn is_damaged(&self) -> bool {
+        self.file.is_some() && self.error.is_some()
     }
 }
 

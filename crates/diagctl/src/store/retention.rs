@@ -166,7 +166,7 @@ impl Captures {
 
     fn pack(&mut self, id: Id, entry: &Entry) -> Capture {
         let mut shares = BTreeMap::<u32, u64>::new();
-        for report in entry.reports.iter().filter(|report| report.error.is_none()) {
+        for report in entry.reports.iter().filter(|report| report.has_data()) {
             let bytes = shares.entry(self.number(&report.name)).or_default();
             *bytes = bytes.saturating_add(report.stored_bytes);
         }

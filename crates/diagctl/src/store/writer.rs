@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 
 use flate2::write::GzEncoder;
+use heap_lines::HeapLines;
 use sha2::{Digest, Sha256};
 
 use crate::config::{Compression, Config};
@@ -142,6 +143,7 @@ fn write_report(
     data: &mut dyn Read,
     may_be_empty: bool,
 ) -> Result<meta::Report, Failure> {
+    let mut lines = (name == "heap_dump" && *form == Form::of(room.config, name)).then(HeapLines::default);
     let compression = room.config.retention.compression;
     let (suffix, encoding) = match compression {
         Compression::Gzip => ("gz", "gzip"),
@@ -163,6 +165,9 @@ fn write_report(
         match data.read(&mut chunk) {
             Ok(0) => break,
             Ok(n) => {
+                if let Some(lines) = &mut lines {
+                    lines.feed(&chunk[..n]);
+                }
                 encoder.write_all(&chunk[..n]).map_err(|e| unwrap(e, partial))?;
                 raw_bytes += n as u64;
             }
@@ -183,7 +188,7 @@ fn write_report(
         raw_bytes,
         stored_bytes: sink.written,
         sha256: Some(hex(&sink.hash.finalize())),
-        error: None,
+        error: lines.and_then(HeapLines::finish),
         took_ms: None,
     };
     grant::write_sidecar(staging, &report)?;

@@ -1,0 +1,680 @@
+//! Looks at the lines of a heap dump while it passes.
+//!
+//! `ObjectSpace.dump_all` writes one JSON object a line, and may lose bytes anywhere when a signal interrupts a write: then the
+//! head of one line is followed by the tail of another. Nearly all such seams show: as JSON that is none, as a key that comes
+//! twice, as an address with too many digits, or as a string that is not as long as its `bytesize` says.
+//!
+//! Ruby does not escape every name that it writes (those of files, say), so not every line has to be strict JSON.
+
+mod glance;
+
+use memchr::{memchr, memchr3};
+
+/// No key that Ruby writes is longer.
+const LONGEST_KEY: usize = 32;
+
+/// Ruby nests three levels: the line, its flags, a value there.
+const DEEPEST: u32 = 8;
+
+/// A damaged line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Damage {
+    line: u64,
+    byte: u64,
+    why: &'static str,
+}
+
+/// The next thing that a line may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Begin,
+    FirstKey,
+    KeyQuote,
+    Key,
+    Colon,
+    Value,
+    FirstElement,
+    Word,
+    Text,
+    Escape,
+    Unicode(u8),
+    LooseQuote,
+    AfterValue,
+    End,
+    Damaged,
+}
+
+/// How a string is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Text {
+    /// As JSON wants it.
+    Strict,
+    /// Perhaps unescaped: a quote is its end only where a value may end.
+    Loose,
+    /// `0x` and digits.
+    Address,
+}
+
+/// The keys of Ruby 3.1 to 4.0, a bit each. Those of a line and those of its flags have no name in common.
+mod key {
+    pub const OTHER: u64 = 0;
+    pub const ADDRESS: u64 = 1 << 0;
+    pub const TYPE: u64 = 1 << 1;
+    pub const CLASS: u64 = 1 << 2;
+    pub const SUPERCLASS: u64 = 1 << 3;
+    pub const BYTESIZE: u64 = 1 << 4;
+    pub const VALUE: u64 = 1 << 5;
+    pub const REFERENCES: u64 = 1 << 6;
+    pub const FILE: u64 = 1 << 7;
+    pub const METHOD: u64 = 1 << 8;
+    pub const NAME: u64 = 1 << 9;
+    pub const REAL_CLASS_NAME: u64 = 1 << 10;
+    pub const STRUCT: u64 = 1 << 11;
+    pub const IMEMO_TYPE: u64 = 1 << 18;
+    const NAMES: [&str; 58] = [
+        "address",
+        "type",
+        "class",
+        "superclass",
+        "bytesize",
+        "value",
+        "references",
+        "file",
+        "method",
+        "name",
+        "real_class_name",
+        "struct",
+        "memsize",
+        "flags",
+        "slot_size",
+        "encoding",
+        "shape_id",
+        "frozen",
+        "imemo_type",
+        "mid",
+        "called_id",
+        "receiver_class",
+        "capacity",
+        "embedded",
+        "fstring",
+        "chilled",
+        "shared",
+        "coderange",
+        "broken",
+        "size",
+        "default",
+        "length",
+        "variation_count",
+        "singleton",
+        "ivars",
+        "too_complex_shape",
+        "fd",
+        "line",
+        "generation",
+        "node_type",
+        "associated",
+        "root",
+        "id",
+        "parent_id",
+        "depth",
+        "shape_type",
+        "edge_name",
+        "edges",
+        "wb_protected",
+        "old",
+        "uncollectible",
+        "marking",
+        "marked",
+        "pinned",
+        "object_id",
+        "shareable",
+        "remembered",
+        "age",
+    ];
+
+    /// The first eight bytes of each name, or zeros after its end, and the last eight of a longer one.
+    const ENDS: [(u64, u64); NAMES.len()] = ends();
+
+    /// The numbers of names by their hash, from 1, or 0.
+    const TABLE: [u8; 256] = table();
+
+    const fn ends() -> [(u64, u64); NAMES.len()] {
+        let mut ends = [(0, 0); NAMES.len()];
+        let mut i = 0;
+        while i < NAMES.len() {
+            let name = NAMES[i].as_bytes();
+            let mut k = 0;
+            while k < 8 && k < name.len() {
+                ends[i].0 |= (name[k] as u64) << (8 * k);
+                if name.len() > 8 {
+                    ends[i].1 |= (name[name.len() - 8 + k] as u64) << (8 * k);
+                }
+                k += 1;
+            }
+            i += 1;
+        }
+        ends
+    }
+
+    const fn table() -> [u8; 256] {
+        let mut table = [0; 256];
+        let mut i = 0;
+        while i < NAMES.len() {
+            let mut slot = hash(ENDS[i].0);
+            while table[slot] != 0 {
+                slot = (slot + 1) % 256;
+            }
+            i += 1;
+            table[slot] = i as u8;
+        }
+        table
+    }
+
+    const fn hash(head: u64) -> usize {
+        (head.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
+    }
+
+    /// The bit of a key.
+    pub fn of(name: &[u8]) -> u64 {
+        let mut head = [0; 8];
+        let begin = &name[..name.len().min(8)];
+        head[..begin.len()].copy_from_slice(begin);
+        let tail = name.last_chunk::<8>().filter(|_| name.len() > 8).map_or(0, |tail| u64::from_le_bytes(*tail));
+        let found = with_ends(u64::from_le_bytes(head), tail, name.len());
+        if name.len() > 16 && !NAMES.iter().any(|known| known.as_bytes() == name) { OTHER } else { found }
+    }
+
+    /// The bit of a key of at most sixteen bytes with these ends.
+    #[inline]
+    pub fn with_ends(head: u64, tail: u64, length: usize) -> u64 {
+        let mut slot = hash(head);
+        loop {
+            let Some(i) = usize::from(TABLE[slot]).checked_sub(1) else { return OTHER };
+            if ENDS[i] == (head, tail) && NAMES[i].len() == length {
+                return 1 << i;
+            }
+            slot = (slot + 1) % 256;
+        }
+    }
+}
+
+/// A key that no Ruby is known to write. More than one line has it: a later Ruby does.
+#[derive(Clone, Copy, Debug)]
+struct Unknown {
+    name: [u8; LONGEST_KEY],
+    line: u64,
+    byte: u64,
+    again: bool,
+}
+
+/// References with one length of address, in lines that are good otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+struct Odd {
+    first: Option<(u64, u64)>,
+    lines: u64,
+}
+
+/// The check. It keeps a few numbers, and no line.
+#[derive(Debug)]
+pub struct HeapLines {
+    at: At,
+    /// Of the current line, from 1.
+    line: u64,
+    /// Where the current line begins.
+    line_byte: u64,
+    /// Bytes in earlier chunks.
+    passed: u64,
+    depth: u32,
+    /// A bit for each level that is an object, the innermost last.
+    objects: u32,
+    /// Keys of the line and of its flags.
+    seen: u64,
+    /// The last top-level key.
+    key: u64,
+    /// A key or a word that is not over, and how long it is.
+    token: [u8; LONGEST_KEY],
+    token_length: usize,
+    text: Text,
+    /// Bytes of the string, unescaped.
+    text_length: u64,
+    /// The last byte of an address.
+    last: u8,
+    bytesize: Option<u64>,
+    /// Lengths of the line's own address, of its class's and of all others in it, a bit each.
+    own_length: u32,
+    class_length: u32,
+    lengths: u32,
+    /// Lengths of the addresses that have a line.
+    known_lengths: u32,
+    odd: [Odd; 32],
+    unknown: [Option<Unknown>; 16],
+    /// The last address's length.
+    usual: usize,
+    first: Option<Damage>,
+    damaged: u64,
+}
+
+impl Default for HeapLines {
+    fn default() -> Self {
+        Self {
+            at: At::Begin,
+            line: 1,
+            line_byte: 0,
+            passed: 0,
+            depth: 0,
+            objects: 0,
+            seen: 0,
+            key: key::OTHER,
+            token: [0; LONGEST_KEY],
+            token_length: 0,
+            text: Text::Strict,
+            text_length: 0,
+            last: 0,
+            bytesize: None,
+            own_length: 0,
+            class_length: 0,
+            lengths: 0,
+            known_lengths: 0,
+            odd: [Odd::default(); 32],
+            unknown: [None; 16],
+            usual: 0,
+            first: None,
+            damaged: 0,
+        }
+    }
+}
+
+impl HeapLines {
+    /// Looks at the next bytes.
+    pub fn feed(&mut self, data: &[u8]) {
+        let mut i = 0;
+        while let Some(&byte) = data.get(i) {
+            // Many bytes at once where it pays and they are there; the rest one by one.
+            let skipped = match self.at {
+                At::Begin => self.skip_good_lines(&data[i..], self.passed + i as u64),
+                At::AfterValue => self.skip_references(&data[i..]),
+                At::KeyQuote | At::FirstKey => self.skip_key(&data[i..]),
+                At::Text if self.text == Text::Address => self.skip_address(&data[i..]),
+                At::Text => self.skip_text(&data[i..]),
+                At::Damaged => memchr(b'\n', &data[i..]).unwrap_or(data.len() - i),
+                _ => 0,
+            };
+            if skipped > 0 {
+                i += skipped;
+                continue;
+            }
+            i += 1;
+            if byte == b'\n' {
+                self.end_line(self.passed + i as u64);
+            } else {
+                self.step(byte);
+            }
+        }
+        self.passed += data.len() as u64;
+    }
+
+    /// Says which line is damaged, when all was fed.
+    pub fn finish(mut self) -> Option<String> {
+        if self.passed > self.line_byte {
+            self.damage("it has no newline at its end");
+            self.damaged += 1;
+        }
+        let mut later = Vec::new();
+        for (length, odd) in self.odd.iter().enumerate() {
+            let Some((line, byte)) = odd.first.filter(|_| self.known_lengths & (1 << length) == 0) else { continue };
+            self.damaged += odd.lines;
+            later.push(Damage { line, byte, why: "it has a reference to an address that cannot be" });
+        }
+        for unknown in self.unknown.iter().flatten().filter(|unknown| !unknown.again) {
+            self.damaged += 1;
+            later.push(Damage { line: unknown.line, byte: unknown.byte, why: "it has a key that no other line has" });
+        }
+        self.first = self.first.into_iter().chain(later).min_by_key(|damage| damage.line);
+        let Damage { line, byte, why } = self.first?;
+        let all = match self.damaged {
+            1 => String::new(),
+            many => format!("; {many} damaged lines in all"),
+        };
+        Some(format!("line {line} (byte {byte}) of the heap dump is damaged: {why}{all}"))
+    }
+
+    fn damage(&mut self, why: &'static str) {
+        self.first.get_or_insert(Damage { line: self.line, byte: self.line_byte, why });
+        self.at = At::Damaged;
+    }
+
+    fn end_line(&mut self, next: u64) {
+        match self.at {
+            At::End => self.end_good_line(),
+            At::Damaged => {}
+            At::Begin => self.damage("it is empty"),
+            At::Text | At::Escape | At::Unicode(_) | At::Key => self.damage("it ends inside a string"),
+            _ => self.damage("it ends before its last brace"),
+        }
+        if self.at == At::Damaged {
+            self.damaged += 1;
+            // The line is counted.
+            for place in &mut self.unknown {
+                *place = place.filter(|unknown| unknown.line != self.line || unknown.again);
+            }
+        }
+        self.at = At::Begin;
+        self.line += 1;
+        self.line_byte = next;
+    }
+
+    fn end_good_line(&mut self) {
+        if self.seen & key::TYPE == 0 {
+            return self.damage("it has no type");
+        }
+        self.known_lengths |= self.own_length;
+        // An internal object has anything there.
+        if self.seen & key::IMEMO_TYPE == 0 {
+            self.lengths |= self.class_length;
+        }
+        let mut odd = self.lengths & !self.known_lengths;
+        while odd != 0 {
+            let of_length = &mut self.odd[odd.trailing_zeros() as usize];
+            of_length.first.get_or_insert((self.line, self.line_byte));
+            of_length.lines += 1;
+            odd &= odd - 1;
+        }
+    }
+
+    fn begin_line(&mut self) {
+        self.depth = 0;
+        self.objects = 0;
+        self.seen = 0;
+        self.key = key::OTHER;
+        self.bytesize = None;
+        self.own_length = 0;
+        self.class_length = 0;
+        self.lengths = 0;
+        self.open(true);
+    }
+
+    fn in_object(&self) -> bool {
+        self.objects & 1 == 1
+    }
+
+    fn open(&mut self, object: bool) {
+        if self.depth == DEEPEST {
+            return self.damage("it is nested too deeply");
+        }
+        self.depth += 1;
+        self.objects = self.objects << 1 | u32::from(object);
+        self.at = if object { At::FirstKey } else { At::FirstElement };
+    }
+
+    fn close(&mut self, object: bool) {
+        if self.in_object() != object {
+            return self.damage("its braces and brackets do not match");
+        }
+        self.depth -= 1;
+        self.objects >>= 1;
+        self.at = if self.depth == 0 { At::End } else { At::AfterValue };
+    }
+
+    fn step(&mut self, byte: u8) {
+        match (self.at, byte) {
+            (At::Begin, b'{') => self.begin_line(),
+            (At::Begin, _) => self.damage("it does not begin with a brace"),
+            (At::FirstKey | At::KeyQuote, b'"') => {
+                self.token_length = 0;
+                self.at = At::Key;
+            }
+            (At::FirstKey, b'}') | (At::AfterValue, b'}') => self.close(true),
+            (At::KeyQuote | At::Value, b' ') => {}
+            (At::FirstKey | At::KeyQuote, _) => self.damage("it has something else where a key is due"),
+            (At::Key, b'"') => self.end_key(self.token, self.token_length),
+            (At::Key, b'\\') => self.damage("it has a key that cannot be"),
+            (At::Key | At::Word, _) if self.token_length == LONGEST_KEY => {
+                self.damage("it has a key or a value that cannot be");
+            }
+            (At::Key, _) => self.keep(byte),
+            (At::Colon, b':') => self.at = At::Value,
+            (At::Colon, _) => self.damage("it has no colon after a key"),
+            (At::FirstElement, b']') | (At::AfterValue, b']') => self.close(false),
+            (At::Value | At::FirstElement, b'"') => self.begin_text(),
+            (At::Value | At::FirstElement, b'{') => self.open(true),
+            (At::Value | At::FirstElement, b'[') => self.open(false),
+            (At::Value | At::FirstElement, _) => {
+                self.token_length = 0;
+                self.keep(byte);
+                self.at = At::Word;
+            }
+            (At::Word, b',' | b'}' | b']') => {
+                self.end_word();
+                if self.at == At::AfterValue {
+                    self.step(byte);
+                }
+            }
+            (At::Word, _) => self.keep(byte),
+            (At::Text, _) if self.text == Text::Address => self.step_in_address(byte),
+            (At::Text, b'"') if self.text == Text::Loose => self.at = At::LooseQuote,
+            (At::Text, b'"') => self.end_text(),
+            (At::Text, b'\\') => self.at = At::Escape,
+            (At::Text, _) => self.text_length += 1,
+            (At::Escape, b'u') if self.text == Text::Strict => self.at = At::Unicode(4),
+            (At::Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.count_escaped(),
+            (At::Escape, _) if self.text == Text::Loose => self.count_escaped(),
+            (At::Escape, _) => self.damage("it has an escape that JSON does not know"),
+            (At::Unicode(left), _) if byte.is_ascii_hexdigit() => match left {
+                1 => self.count_escaped(),
+                _ => self.at = At::Unicode(left - 1),
+            },
+            (At::Unicode(_), _) => self.damage("it has an escape that JSON does not know"),
+            (At::LooseQuote, b',' | b'}') => {
+                self.at = At::AfterValue;
+                self.step(byte);
+            }
+            (At::LooseQuote, b'"') => {}
+            (At::LooseQuote, b'\\') => self.at = At::Escape,
+            (At::LooseQuote, _) => self.at = At::Text,
+            (At::AfterValue, b',') => self.at = if self.in_object() { At::KeyQuote } else { At::Value },
+            (At::AfterValue, _) => self.damage("it has no comma after a value"),
+            (At::End, _) => self.damage("it goes on after its last brace"),
+            (At::Damaged, _) => {}
+        }
+    }
+
+    fn keep(&mut self, byte: u8) {
+        self.token[self.token_length] = byte;
+        self.token_length += 1;
+    }
+
+    fn end_key(&mut self, token: [u8; LONGEST_KEY], length: usize) {
+        self.at = At::Colon;
+        if self.depth > 2 {
+            return;
+        }
+        let key = key::of(&token[..length]);
+        if self.seen & key != 0 {
+            return self.damage("a key comes twice");
+        }
+        if self.seen == 0 && !matches!(key, key::ADDRESS | key::TYPE) || self.seen != 0 && key == key::ADDRESS {
+            return self.damage("it does not begin with an address or a type");
+        }
+        if key == key::OTHER {
+            self.note_unknown(&token[..length]);
+        }
+        self.seen |= key;
+        if self.depth == 1 {
+            self.key = key;
+        }
+    }
+
+    fn note_unknown(&mut self, key: &[u8]) {
+        let mut name = [0; LONGEST_KEY];
+        name[..key.len()].copy_from_slice(key);
+        let place = self.unknown.iter_mut().find(|place| place.as_ref().is_none_or(|unknown| unknown.name == name));
+        match place {
+            Some(Some(unknown)) => unknown.again = true,
+            Some(none) => *none = Some(Unknown { name, line: self.line, byte: self.line_byte, again: false }),
+            // So many are of a later Ruby.
+            None => {}
+        }
+    }
+
+    fn end_word(&mut self) {
+        let word = &self.token[..self.token_length];
+        let is_number = word.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e'));
+        if !is_number && !matches!(word, b"true" | b"false" | b"null") {
+            return self.damage("it has a value that is none");
+        }
+        if self.depth == 1 && self.key == key::BYTESIZE {
+            self.bytesize = std::str::from_utf8(word).ok().and_then(|digits| digits.parse().ok());
+        }
+        self.at = At::AfterValue;
+    }
+
+    fn begin_text(&mut self) {
+        self.at = At::Text;
+        self.text_length = 0;
+        self.text = match (self.depth, self.key) {
+            (1, key::ADDRESS | key::SUPERCLASS) => Text::Address,
+            (2, key::REFERENCES) if !self.in_object() => Text::Address,
+            (1, key::FILE | key::METHOD | key::NAME | key::REAL_CLASS_NAME | key::STRUCT) => Text::Loose,
+            _ => Text::Strict,
+        };
+    }
+
+    fn count_escaped(&mut self) {
+        self.text_length += 1;
+        self.at = At::Text;
+    }
+
+    fn end_text(&mut self) {
+        if self.depth == 1 && self.key == key::VALUE && self.bytesize.is_some_and(|size| size != self.text_length) {
+            return self.damage("it has a string of another length than it says");
+        }
+        if self.depth == 1 && self.key == key::CLASS {
+            self.class_length = 1 << self.text_length.min(31);
+        }
+        self.at = At::AfterValue;
+    }
+
+    fn step_in_address(&mut self, byte: u8) {
+        let fits = match self.text_length {
+            0 => byte == b'0',
+            1 => byte == b'x',
+            2..=17 if byte != b'"' => is_digit(byte),
+            3.. => byte == b'"' && is_aligned(self.last),
+            _ => false,
+        };
+        if !fits {
+            return self.damage("it has an address that cannot be");
+        }
+        if byte == b'"' {
+            return self.end_address(self.text_length as usize);
+        }
+        self.last = byte;
+        self.text_length += 1;
+    }
+
+    fn end_address(&mut self, length: usize) {
+        self.usual = length;
+        if self.depth == 1 && self.key == key::ADDRESS {
+            self.own_length = 1 << length;
+        } else {
+            self.lengths |= 1 << length;
+        }
+        self.at = At::AfterValue;
+    }
+
+    fn skip_good_lines(&mut self, data: &[u8], begin: u64) -> usize {
+        let mut skipped = 0;
+        while let Some(length) = glance::good_line(&data[skipped..], self.usual) {
+            skipped += length;
+            self.line += 1;
+            self.known_lengths |= 1 << self.usual;
+        }
+        self.line_byte = begin + skipped as u64;
+        skipped
+    }
+
+    fn skip_text(&mut self, text: &[u8]) -> usize {
+        let length = memchr3(b'"', b'\\', b'\n', text).unwrap_or(text.len());
+        self.text_length += length as u64;
+        length
+    }
+
+    // A whole key up to its colon.
+    fn skip_key(&mut self, data: &[u8]) -> usize {
+        let begin = match data {
+            [b'"', ..] => 1,
+            [b' ', b'"', ..] if self.at == At::KeyQuote => 2,
+            _ => return 0,
+        };
+        let Some(window) = data.get(begin..begin + LONGEST_KEY) else { return 0 };
+        let end = window.iter().position(|&byte| matches!(byte, b'"' | b'\\' | b'\n')).unwrap_or(0);
+        if !window[end..].starts_with(b"\":") {
+            return 0;
+        }
+        let mut token = [0; LONGEST_KEY];
+        token[..end].copy_from_slice(&window[..end]);
+        self.end_key(token, end);
+        if self.at == At::Colon {
+            self.at = At::Value;
+        }
+        begin + end + 2
+    }
+
+    // A whole address with its closing quote.
+    fn skip_address(&mut self, data: &[u8]) -> usize {
+        if self.text_length > 0 || !is_address(data, self.usual) {
+            return 0;
+        }
+        self.end_address(self.usual);
+        self.usual + 1
+    }
+
+    // Elements of a list of references that are as long as the one before them.
+    fn skip_references(&mut self, data: &[u8]) -> usize {
+        if self.depth != 2 || self.key != key::REFERENCES || self.in_object() {
+            return 0;
+        }
+        let mut skipped = 0;
+        while data[skipped..].starts_with(b", \"") && is_address(&data[skipped + 3..], self.usual) {
+            skipped += self.usual + 4;
+        }
+        skipped
+    }
+}
+
+// Data that begins with an address of so many bytes and a quote.
+fn is_address(data: &[u8], length: usize) -> bool {
+    if length < 10 || data.len() <= length || data[length] != b'"' || !data.starts_with(b"0x") {
+        return false;
+    }
+    let (Some(head), Some(tail)) = (data[2..length].first_chunk::<8>(), data[2..length].last_chunk::<8>()) else {
+        return false;
+    };
+    are_digits(u64::from_ne_bytes(*head)) && are_digits(u64::from_ne_bytes(*tail)) && is_aligned(data[length - 1])
+}
+
+// Objects lie at multiples of four at least.
+fn is_aligned(last_digit: u8) -> bool {
+    matches!(last_digit, b'0' | b'4' | b'8' | b'c')
+}
+
+fn is_digit(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+}
+
+// Eight bytes at once. A byte that is less than 0x80 and is no larger than a limit, when 0x7f less the limit is added to it, has
+// its highest bit clear.
+fn are_digits(bytes: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * ONES;
+    if bytes & HIGH != 0 {
+        return false;
+    }
+    let no_decimal = (bytes ^ (0x30 * ONES)) + 0x76 * ONES;
+    let letter = bytes ^ (0x60 * ONES);
+    let no_letter = (letter + 0x79 * ONES) | (HIGH - letter);
+    no_decimal & no_letter & HIGH == 0
+}
+
+#[cfg(test)]
+mod tests;
