@@ -66,7 +66,7 @@ class DiskBoundTest < E2E::Case
     configure(retention: "keep_free = \"1%\"\nmax_use = \"#{(used / 1024) + 16_000}KiB\"")
     before = Dir.children(reports).sort
     dumper = granted("heap_dump")
-    [["put", "heap_dump", Random.bytes(12 * MEBIBYTE)], ["finalize"]].each do |command, report, data|
+    [["put", "heap_dump", E2E.dump(Random.bytes(12 * MEBIBYTE))], ["finalize"]].each do |command, report, data|
       result = limited(dumper, command, *report, stdin: data.to_s)
       assert result.ok?, result
     end

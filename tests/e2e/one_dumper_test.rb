@@ -58,7 +58,7 @@ class OneDumperTest < E2E::Case
     dumper.close
     assert_equal 0, second.acquire.status
     assert_equal [second.capture], Dir.children(File.join(@store, "staging")), "what the dead one left"
-    assert second.put("heap_dump", "{}").ok?, "the request that came to nothing is tried again"
+    assert second.put("heap_dump", E2E.dump("")).ok?, "the request that came to nothing is tried again"
     assert second.finalize.ok?
     refute_equal first, second.capture
     assert_store_is_whole

@@ -90,7 +90,7 @@ class ProtocolTest < E2E::Case
   def test_promised_report_that_was_staged_as_a_file_is_that_report
     dumper = granted("threads", "gc_stat", "heap_dump")
     File.write(File.join(dumper.staging, "threads.txt"), "main thread\n")
-    File.write(File.join(dumper.staging, "heap_dump.json"), "{}\n")
+    File.write(File.join(dumper.staging, "heap_dump.json"), E2E.dump("whole"))
     File.write(File.join(dumper.staging, "gc_stat.json"), "beside what was put")
     assert dumper.put("gc_stat", "{}").ok?
     result = dumper.finalize
@@ -104,7 +104,7 @@ class ProtocolTest < E2E::Case
   def test_second_put_of_a_report_is_refused_and_spoils_nothing
     dumper = granted("heap_dump")
     pipe, put = dumper.start_put("heap_dump")
-    pipe.write("the first\n")
+    pipe.write(E2E.dump("the first"))
     wait_until("put writes") { !Dir.glob(".heap_dump.partial", base: dumper.staging).empty? }
     refused = dumper.put("heap_dump", "the second")
     assert_equal 1, refused.status, refused
@@ -113,7 +113,7 @@ class ProtocolTest < E2E::Case
     assert_predicate Process.wait2(put).last, :success?
     assert_equal 1, dumper.put("heap_dump", "the third").status
     assert_equal 0, dumper.finalize.status
-    assert_equal "the first\n", report("latest", "heap_dump")
+    assert_equal E2E.dump("the first"), report("latest", "heap_dump").b
   end
 
   def test_put_of_a_native_report_does_not_replace_it
@@ -298,7 +298,7 @@ class ProtocolTest < E2E::Case
     pipe.close
     _, status = Process.wait2(put)
     refute status.success?, "a put that lost its lease succeeded"
-    assert current.put("heap_dump", "current").ok?
+    assert current.put("heap_dump", E2E.dump("current")).ok?
     assert current.finalize.ok?
     assert_equal [current.capture], Dir.children(File.join(@store, "reports"))
     assert_nothing_staged

@@ -91,7 +91,7 @@ class ScheduleTest < E2E::Case
     @answer = dumper.answer
     return false unless dumper.granted?
 
-    @answer.fetch("reports").each { |report| dumper.put(report.fetch("name"), "{}") }
+    @answer.fetch("reports").each { |report| dumper.put(report.fetch("name"), E2E.dump("")) }
     assert dumper.finalize.ok?
     true
   ensure
