@@ -77,7 +77,7 @@ kernel: build
 soak: deps build
 	DURATION=$${DURATION:-600} $(RUBY) tests/e2e/soak_test.rb
 
-# Puma 5.6, 6.6 and 8.0, Sidekiq 6.4, 7.3 and 8.1, in Debian 12, 13 and testing; and Redmine. Root, debootstrap and ten minutes
+# Puma 5.6, 6.6 and 8.0, Sidekiq 6.4, 7.3 and 8.1, in Debian 12, 13 and testing; Ruby 3.4; and Redmine. Root, debootstrap and ten minutes
 # or more. One of them: make matrix MATRIX=forky
 matrix: deps build
 	@tests/matrix/run $(MATRIX)
