@@ -132,7 +132,7 @@ class ClockTest < Torture::Case
     dumper.acquire
     return dumper.close && nil unless dumper.granted?
 
-    dumper.answer.fetch("reports").each { |report| assert dumper.put(report.fetch("name"), "{}").ok? }
+    dumper.answer.fetch("reports").each { |report| assert dumper.put(report.fetch("name"), E2E.dump("")).ok? }
     assert dumper.finalize.ok?
     dumper.capture
   ensure

@@ -90,7 +90,7 @@ class StormTest < Torture::Case
       Process.setproctitle(DUMPING)
       dumper.answer.fetch("reports").each do |report|
         sleep rand * 0.05
-        dumper.put(report.fetch("name"), Random.bytes(rand(60_000)), witness)
+        dumper.put(report.fetch("name"), E2E.dump(Random.bytes(rand(60_000))), witness)
       end
       tell("dumps", "end #{dumper.capture} #{E2E.clock}")
     end

@@ -48,7 +48,7 @@ module Torture
       answer = result.json
       lease_flag = ["--lease-fd", lease.fileno.to_s]
       ends = answer.fetch("reports").map do |report|
-        on(store, "put", answer.fetch("capture"), report.fetch("name"), *lease_flag, stdin: "{}", lease.fileno => lease.fileno)
+        on(store, "put", answer.fetch("capture"), report.fetch("name"), *lease_flag, stdin: E2E.dump(""), lease.fileno => lease.fileno)
       end
       ends << on(store, "finalize", answer.fetch("capture"), *lease_flag, lease.fileno => lease.fileno)
       assert ends.all? { |one| [0, 5].include?(one.status) }, "after #{result}\n#{ends.join}"
@@ -110,7 +110,7 @@ module Torture
       prepared do
         dumper = granted("heap_dump")
         dumper.close
-        { argv: ["put", dumper.capture, "heap_dump"], stdin: Random.new(2).bytes(600_000), lease: true, held: true }
+        { argv: ["put", dumper.capture, "heap_dump"], stdin: E2E.dump(Random.new(2).bytes(600_000)), lease: true, held: true }
       end
     end
 
@@ -151,7 +151,7 @@ module Torture
     # A capture whose dumper put its reports and died; its id.
     def leave_staged(*reports)
       dumper = granted(*reports)
-      reports.each { |report| assert dumper.put(report, Random.new(3).bytes(3000)).ok? unless report == "threads" }
+      reports.each { |report| assert dumper.put(report, E2E.dump(Random.new(3).bytes(3000))).ok? unless report == "threads" }
       dumper.close
       dumper.capture
     end

@@ -121,7 +121,7 @@ module Torture
       # Of the requests that wait, the one that was disturbed may come first.
       results = [dumper.acquire]
       assert dumper.granted?, "#{what}: the next acquire\n#{results.first}"
-      results += dumper.answer.fetch("reports").map { |report| dumper.put(report.fetch("name"), "{}") } << dumper.finalize
+      results += dumper.answer.fetch("reports").map { |report| dumper.put(report.fetch("name"), E2E.dump("")) } << dumper.finalize
       assert results.all?(&:ok?), "#{what}: the next capture\n#{results.join}"
       assert_path_exists File.join(store, "reports", dumper.capture, "meta.json")
     ensure
