@@ -39,7 +39,7 @@ class LeaseTest < Torture::Case
     assert_includes lease.fetch("holders"), { "pid" => put, "comm" => "diagctl" }
     assert_busy
     E2E::Processes.signal(:CONT, put)
-    pipe.write("{}")
+    pipe.write(E2E.dump(""))
     pipe.close
     assert Process.wait2(put).last.success?
     assert dumper.finalize.ok?
