@@ -57,13 +57,15 @@ module Diagctl
 
     def run
       await_ready
-      return if @stopped || !load
+      poll if !@stopped && load
+      @agent.let_go
+    end
 
+    def poll
       # From here on: until then the application may still be configuring it.
       backoff = Backoff.new(base: @config.backoff, max: [@config.backoff, @config.backoff_max].max)
       pause(rand * @config.first_poll_within)
       cycle(backoff) until @stopped
-      @agent.let_go
     end
 
     # @return [Boolean] false, and told, where this process lacks a library
