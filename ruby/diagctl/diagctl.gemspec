@@ -13,8 +13,8 @@ Gem::Specification.new do |spec|
   spec.homepage = "https://rubygems.org/gems/diagctl"
   # Process._fork, which the lease's fork guard needs.
   spec.required_ruby_version = ">= 3.1"
-  # No dependency on fiddle, which comes with every Ruby: `extra_runtime_dependencies` would have Puma activate it in the
-  # master, where a bundle that wants another version could never boot a worker again.
+  # Comes with every Ruby; named because from Ruby 4.0 on Bundler hides it from a bundle that does not, and under 3.4 warns.
+  spec.add_dependency "fiddle"
   spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.rb", "exe/*", "README.md"] }
   spec.require_paths = ["lib"]
   spec.metadata = { "rubygems_mfa_required" => "true" }

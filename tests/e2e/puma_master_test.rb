@@ -2,75 +2,108 @@
 
 require_relative "support/e2e"
 
-# The master of a cluster without preloading holds nothing of diagctl's: a gem that it has activated is the only version
-# that its workers can have, now and after a phased restart.
+# A Puma master that does not preload must stay as Puma made it: what it has loaded, no worker can have in another version, and no
+# phased restart can change.
 class PumaMasterTest < E2E::Case
-  EVERY_SECOND = 'timer = { every = "1s", initial_delay = "0s" }'
-  OTHER_JSON = "99.0"
-
-  def test_the_master_maps_the_same_libraries_with_and_without_the_plugin
-    configure(rule("often", EVERY_SECOND, %w[gc_stat object_counts]))
-    without = master_libraries(plugin: false)
-    assert_equal without, master_libraries(env: env(DIAGCTL_ENABLED: "0"))
-    with = master_libraries do |server|
-      captured = wait_for_captures(server).first
-      assert_includes server.workers, captured["pid"]
+  # In its own words: not a thread, which would be seen.
+  TELLS = <<~RUBY
+    trap(:WINCH) do
+      File.write("told.tmp", Marshal.dump([$LOADED_FEATURES, Gem.loaded_specs.keys, Thread.list.size]))
+      File.rename("told.tmp", "told")
     end
+  RUBY
+  LOADS_ITS_BUNDLE = %(require "bundler/setup"\nrequire "json")
+  OURS = File.join(E2E::ROOT, "ruby/")
+
+  def setup
+    super
+    @bundles = E2E::Bundles.new(@root)
+    @gemfile = File.join(@root, "Gemfile")
+  end
+
+  def test_the_master_of_a_cluster_loads_activates_and_starts_nothing
+    [{ DIAGCTL_ENABLED: "1" }, { DIAGCTL_ENABLED: "0" }].each do |switch|
+      without, with = [false, true].map { |plugin| master(env(**switch), plugin: plugin) }
+      without.zip(with, %w[libraries features gems threads]).each { |theirs, ours, what| assert_equal theirs, ours, "#{what}, #{switch}" }
+    end
+  end
+
+  # So it is for one whose application is loaded in the master: what it does not need itself, the workers load.
+  def test_nor_does_one_that_preloads
+    without, with = [false, true].map { |plugin| master(env, plugin: plugin, preload: true) }
     assert_equal without, with
   end
 
-  def test_a_worker_whose_bundle_wants_another_json_boots_is_captured_and_can_change_it_in_a_phased_restart
-    configure(rule("often", EVERY_SECOND, %w[gc_stat heap_dump]))
-    bundle_json(OTHER_JSON)
-    server = bundled_puma
-    assert_equal OTHER_JSON, json_version
-    assert_heap_dump(wait_for_captures(server).first["id"])
+  def test_a_worker_whose_bundle_names_another_json_boots_and_is_captured
+    @bundles.json("0.9.1")
+    @bundles.gemfile(@gemfile, json: "0.9.1")
+    server = puma(workers: 2, preload: false, initializer: LOADS_ITS_BUNDLE, env: env(GEM_HOME: @bundles.home, BUNDLE_GEMFILE: @gemfile))
+    assert_captured_with_json("0.9.1", server)
+  end
 
-    bundle_json("99.1")
-    before = server.workers
+  def test_a_phased_restart_under_prune_bundler_brings_another_json_in
+    %w[0.9.1 0.9.2].each { |version| @bundles.json(version) }
+    @bundles.gemfile(@gemfile, json: "0.9.1")
+    server = pruned(%(extra_runtime_dependencies ["diagctl", "puma-plugin-diagctl"]))
+    assert_includes server.log, "Pruning Bundler environment"
+    assert_captured_with_json("0.9.1", server)
+    first = server.workers
+    @bundles.gemfile(@gemfile, json: "0.9.2")
     E2E::Processes.signal(:USR1, server.pid)
-    wait_until("the workers are replaced", deadline: 120, tell: server.method(:log)) { server.workers.size == 2 && (server.workers & before).empty? }
-    wait_until("the other json", tell: server.method(:log)) { json_version == "99.1" }
-    wait_until("a capture of a new worker", tell: server.method(:log)) { captures.any? { |capture| server.workers.include?(capture["pid"]) } }
-    server.stop
+    wait_until("the workers are replaced", tell: server.method(:log)) { (first & server.workers).empty? && server.workers.size == 2 }
+    assert_captured_with_json("0.9.2", server)
+    _, features, gems = told(server)
+    assert_empty features.grep(%r{/json/ext|fiddle|objspace|nonblock|ostruct})
+    assert_empty gems & %w[json fiddle objspace io-nonblock ostruct]
+  end
+
+  # As the README says.
+  def test_under_prune_bundler_without_extra_runtime_dependencies_puma_does_not_find_the_plugin
+    @bundles.json("0.9.1")
+    @bundles.gemfile(@gemfile, json: "0.9.1")
+    error = assert_raises(RuntimeError) { pruned("") }
+    assert_includes error.message, "Unable to find plugin: diagctl"
   end
 
   private
 
-  def master_libraries(**options)
-    server = puma(workers: 2, preload: false, **options)
-    yield server if block_given?
-    File.readlines("/proc/#{server.pid}/maps").filter_map { |line| line[%r{/\S+\.so\S*}] }.uniq.sort
+  def pruned(dependencies)
+    puma(workers: 2, preload: false, first: "prune_bundler\n#{dependencies}\n#{TELLS}", initializer: LOADS_ITS_BUNDLE,
+      program: @bundles.puma, load_path: false,
+      env: env(GEM_HOME: @bundles.home, BUNDLE_GEMFILE: @gemfile, RUBYOPT: "-rbundler/setup"))
+  end
+
+  # What a master is made of, once its workers poll (where there is a plugin).
+  def master(env, plugin:, preload: false)
+    server = puma(workers: 2, preload: preload, first: TELLS, plugin: plugin, env: env)
+    assert_captured(server) if plugin && env["DIAGCTL_ENABLED"] == "1"
+    told(server)
   ensure
     server&.stop
   end
 
-  # A gem of Ruby's own files under another number: RubyGems is not asked for one.
-  def bundle_json(version)
-    directory = File.join(@root, "json-#{version}")
-    source = Gem.find_files("json.rb").first
-    FileUtils.mkdir_p(File.join(directory, "lib"))
-    FileUtils.cp(source, File.join(directory, "lib"))
-    FileUtils.cp_r(source.delete_suffix(".rb"), File.join(directory, "lib"))
-    extensions = File.join(RbConfig::CONFIG["rubyarchdir"], "json")
-    FileUtils.cp_r("#{extensions}/.", File.join(directory, "lib/json")) if Dir.exist?(extensions)
-    File.write(File.join(directory, "json.gemspec"), <<~RUBY)
-      Gem::Specification.new("json", #{version.inspect}) { |spec| spec.summary = "json"; spec.authors = ["x"]; spec.files = ["lib/json.rb"] }
-    RUBY
-    File.write(File.join(@root, "Gemfile"), "gem \"puma\"\ngem \"rack\"\ngem \"json\", #{version.inspect}, path: #{directory.inspect}\n")
-    FileUtils.rm_f(File.join(@root, "Gemfile.lock"))
+  # @return [Array(Array<String>, Array<String>, Array<String>, Integer)] mapped libraries, loaded features, gems, threads
+  def told(server)
+    path = File.join(@root, "told")
+    FileUtils.rm_f(path)
+    E2E::Processes.signal(:WINCH, server.pid)
+    wait_until("the master tells") { File.exist?(path) }
+    features, gems, threads = Marshal.load(File.binread(path))
+    libraries = File.read("/proc/#{server.pid}/maps").scan(%r{/\S+\.so\S*}).uniq.sort
+    [libraries, features.reject { |feature| feature.start_with?(OURS) }.sort, gems.sort, threads]
   end
 
-  def bundled_puma
-    puma(workers: 2, preload: false, initializer: <<~RUBY, env: env(BUNDLE_GEMFILE: File.join(@root, "Gemfile")))
-      require "bundler/setup"
-      require "json"
-      Thread.new { loop { File.write(File.join(#{@root.inspect}, "json-version"), Gem.loaded_specs["json"].version.to_s); sleep 0.2 } }
-    RUBY
+  def assert_captured(server)
+    before = captures.size
+    diagctl!("request", "heap_dump", "ruby", "--reason", "a test")
+    capture = wait_for_captures(server, before + 1).first
+    assert_includes server.workers, capture.fetch("pid")
+    assert_heap_dump(capture.fetch("id"))
+    capture
   end
 
-  def json_version
-    path = File.join(@root, "json-version")
-    File.read(path) if File.exist?(path)
+  def assert_captured_with_json(version, server)
+    capture = assert_captured(server)
+    assert_equal version, JSON.parse(report(capture.fetch("id"), "ruby")).fetch("gems").fetch("json")
   end
 end

@@ -29,6 +29,7 @@ require_relative "diagctl/dump"
 require_relative "diagctl/adapters"
 require_relative "diagctl/events"
 require_relative "diagctl/readings"
+require_relative "diagctl/runtime"
 require_relative "diagctl/agent"
 require_relative "diagctl/poller"
 
@@ -81,19 +82,19 @@ module Diagctl
     #
     # @param role [String] what the operator's rules match on, for example "puma"
     # @param name [String, nil] which of several like it, for example "worker-0"
-    # @param ready [#call, nil] the first poll waits (for a minute at most) until it gives a true value
-    # @param bundled [Boolean] whether the application's bundle is set up. Where it is not, nothing is loaded that the
-    #   bundle may want in another version, and the first poll waits for `ready` without a limit
+    # @param ready [#call, nil] tells when the application is loaded. Until then diagctl loads nothing of other gems, because the
+    #   application has still to set up its bundle, and does not poll. Where its libraries are loaded already it polls after a
+    #   minute all the same
     # @return [Boolean] whether the thread runs
-    def start(role: "ruby", name: nil, ready: nil, bundled: true)
+    def start(role: "ruby", name: nil, ready: nil)
       return true if started?
       return false unless label?("role", role) && (name.nil? || label?("name", name)) && wanted?
 
-      Reports.load if bundled
+      Runtime.load unless ready
       ForkGuard.install
       Child.inherited.each { |pid| Process.detach(pid) }
       agent = Agent.new(role: role, name: name, binary: @binary, config: @configuration, log: @log, adapters: @adapters)
-      poller = Poller.new(agent, config: @configuration, log: @log, ready: ready, bundled: bundled)
+      poller = Poller.new(agent, config: @configuration, log: @log, ready: ready)
       poller.start
       # Only what runs is started.
       @poller = poller
@@ -143,7 +144,7 @@ module Diagctl
       return Result.new(verdict: "failed", reason: "#{event.inspect} is no event name") unless event.nil? || event?(event)
       return Result.new(verdict: "disabled", reason: "diagctl is not started in this process") unless started?
 
-      Reports.load
+      Runtime.load
       @agent.poll(event: event&.to_s, timeout: @configuration.capture_timeout).tap { @poller&.wake }
     rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
       Result.new(verdict: "failed", reason: Diagctl.one_line(e.message))

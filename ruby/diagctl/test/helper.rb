@@ -35,7 +35,7 @@ module Sandbox
     @dir = Dir.mktmpdir("diagctl-test")
     @store = File.join(@dir, "store")
     Dir.mkdir(@store, 0o700)
-    Diagctl::Reports.load
+    Diagctl::Runtime.load
     @logger = RecordingLogger.new
     @log = Diagctl::Log.new.tap { |log| log.default = @logger }
     @config = Diagctl::Configuration.new

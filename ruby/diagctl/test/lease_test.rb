@@ -88,7 +88,7 @@ class LeaseTest < Minitest::Test
   # Its copy of the pipe would keep `diagctl put` from the end of its input: for as long as it lives, or until the put is killed.
   def test_a_forked_child_of_the_host_does_not_keep_a_report_open
     out, = ruby(<<~RUBY)
-      Diagctl::Reports.load
+      Diagctl::Runtime.load
       Diagctl::ForkGuard.install
       Diagctl::Spawn.open([#{binary("exec cat").dump}, "--dir", #{@store.dump}, "put"], stdin: true) do |put|
         pid = fork { sleep }

@@ -9,7 +9,7 @@ class ProfilesTest < Minitest::Test
   # As in a bundle whose Gemfile says `require: false`.
   BUNDLED = 'gem "stackprof"'
   PROFILE = <<~RUBY
-    Diagctl::Reports.load
+    Diagctl::Runtime.load
     io = StringIO.new
     def keep_busy = Array.new(100) { |i| i.to_s }
     Thread.new { loop { keep_busy } }
@@ -127,7 +127,7 @@ class ProfilesTest < Minitest::Test
   end
 
   JEMALLOC_PROFILE = <<~RUBY
-    Diagctl::Reports.load
+    Diagctl::Runtime.load
     KEPT = Array.new(100) { "x" * 100_000 }
     io = StringIO.new
     2.times do

@@ -68,7 +68,7 @@ class ReportsTest < Minitest::Test
     skip "no jemalloc on this machine" unless JEMALLOC
 
     code = <<~RUBY
-      Diagctl::Reports.load
+      Diagctl::Runtime.load
       reports = Diagctl::Reports.new(Diagctl.configuration)
       # jemalloc 5.3 writes `stats_print` twice, which JSON 3 minds unless it is told not to.
       parse = ->(text) { JSON.parse(text, allow_duplicate_key: true) }

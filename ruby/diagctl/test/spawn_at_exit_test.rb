@@ -37,7 +37,7 @@ class SpawnAtExitTest < Minitest::Test
   # It has the objects, but neither the thread nor the child.
   def test_a_forked_process_that_exits_leaves_its_parents_acquire_alone
     out, = ruby(<<~RUBY)
-      Diagctl::Reports.load
+      Diagctl::Runtime.load
       waits = false
       thread = Thread.new do
         Diagctl::Spawn.open([#{binary("sleep 1; echo whole").dump}, "--dir", #{@store.dump}, "acquire"]) do |spawn|

@@ -166,7 +166,7 @@ class PosixSpawnTest < Minitest::Test
   def test_the_values_of_the_environment_never_enter_the_heap_dump
     dump = File.join(@dir, "dump")
     code = <<~RUBY
-      Diagctl::Reports.load
+      Diagctl::Runtime.load
       GC.disable
       Diagctl::Spawn.run(["/bin/true"], timeout: 5)
       File.open(#{dump.dump}, "w") { |io| ObjectSpace.dump_all(output: io) }
@@ -202,7 +202,7 @@ class UnprivilegedSpawnTest < Minitest::Test
     path = binary("id -u; exit 10")
     FileUtils.chown_R(65_534, nil, @dir)
     code = <<~RUBY
-      Diagctl::Reports.load
+      Diagctl::Runtime.load
       [nil, false].each do |way|
         Diagctl::PosixSpawn.instance_variable_set(:@available, way)
         p Diagctl::Spawn.run([#{path.dump}, "--dir", #{@store.dump}, "acquire"], timeout: 5).to_a

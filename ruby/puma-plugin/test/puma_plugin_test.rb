@@ -57,6 +57,22 @@ class PumaPluginTest < Minitest::Test
     assert_equal "true\nfalse\nuser 1 true\ntrue\n", out
   end
 
+  # The poll thread would get the GVL rarely once requests are served.
+  def test_a_worker_loads_what_it_needs_right_after_the_application_and_the_master_never_does
+    config("workers 2\nplugin :diagctl\n")
+    out, = puma(<<~RUBY)
+      fire.call
+      loaded = -> { Diagctl::Runtime.instance_variable_get(:@loaded) }
+      in_a_worker = ->(&block) { Process.wait(fork { p(block.call && loaded.call) }) }
+      boot = -> { launcher.options.all_of(:before_worker_boot).each { |hook| (hook.is_a?(Hash) ? hook[:block] : hook).call(0) } }
+      in_a_worker.call { boot.call }
+      in_a_worker.call { boot.call && configuration.app.respond_to?(:call) }
+      p configuration.app.respond_to?(:call), loaded.call
+      in_a_worker.call { boot.call }
+    RUBY
+    assert_equal "nil\ntrue\ntrue\nnil\ntrue\n", out
+  end
+
   def test_in_single_mode_it_starts_when_booted
     config("plugin :diagctl\n")
     out, = puma(<<~RUBY)

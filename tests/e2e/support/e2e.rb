@@ -18,6 +18,7 @@ end
 require_relative "processes"
 require_relative "command"
 require_relative "puma_server"
+require_relative "bundles"
 require_relative "redis"
 require_relative "sidekiq_server"
 require_relative "witness"

@@ -16,11 +16,13 @@ module E2E
 
     # first: the lines at the head of puma.rb. initializer: Ruby that runs while the application is loaded.
     # config_flag: false leaves puma.rb to be found as config/puma.rb. plugin: false leaves diagctl out. wrapper: a command
-    # that becomes Puma at its end.
+    # that becomes Puma at its end. program: another `puma` than the installed one. load_path: false leaves it to the bundle to
+    # find diagctl.
     def initialize(root, env:, workers: 0, preload: true, port: 0, first: "", initializer: "", config_flag: true, plugin: true,
-      wrapper: [])
+      wrapper: [], program: COMMAND.last, load_path: true)
       @root = root
-      @env = env.merge("RUBYLIB" => LOAD_PATH)
+      @env = load_path ? env.merge("RUBYLIB" => LOAD_PATH) : env
+      @program = program
       @log_path = File.join(root, "puma.log")
       @port = port
       write("config/puma.rb", puma_rb(workers, preload, first, plugin))
@@ -42,7 +44,7 @@ module E2E
       self
     end
 
-    def command = COMMAND
+    def command = [RbConfig.ruby, @program]
 
     def directory = @root
 

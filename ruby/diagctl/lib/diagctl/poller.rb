@@ -16,13 +16,11 @@ module Diagctl
     STAMP_TICK = 0.05
 
     # @param ready [#call, nil] whether the host is serving
-    # @param bundled [Boolean] see Diagctl.start
-    def initialize(agent, config:, log:, ready: nil, bundled: true)
+    def initialize(agent, config:, log:, ready: nil)
       @agent = agent
       @config = config
       @log = log
       @ready = ready
-      @bundled = bundled
       @trouble = Trouble.new(log)
       @mutex = Mutex.new
       @woken = ConditionVariable.new
@@ -68,18 +66,19 @@ module Diagctl
       cycle(backoff) until @stopped
     end
 
-    # @return [Boolean] false, and told, where this process lacks a library
+    # Nothing can be polled without it, and no later try would find it.
     def load
-      Reports.load
+      Runtime.load
       true
-    rescue StandardError, ScriptError => e
-      @log.warn("not started: #{e.class}: #{Diagctl.one_line(e.message)}")
+    rescue StandardError, ScriptError, NoMemoryError => e
+      @log.warn_once(:load, "polling ends before it began: #{e.class}: #{e.message}")
       false
     end
 
+    # Without a limit where nothing is loaded yet: an application that boots slowly has still to set up its bundle.
     def await_ready
-      limit = @bundled ? Clock.now + READY_WAIT : Float::INFINITY
-      until @stopped || @ready.nil? || Clock.now > limit || attempt(&@ready)
+      limit = Clock.now + READY_WAIT
+      until @stopped || @ready.nil? || (Runtime.loaded? && Clock.now > limit) || attempt(&@ready)
         attempt { @agent.busy? } if @agent.child
         pause(READY_INTERVAL)
       end

@@ -6,7 +6,7 @@ module Diagctl
   #
   # @api private
   class Reports
-    # Loaded by `load` and not by `require "diagctl"`.
+    # Loaded by `load`, and not by `require "diagctl"`.
     BUILT_IN = {
       "gc_stat" => :GcStat,
       "jemalloc_stats" => :JemallocStats,
@@ -22,26 +22,9 @@ module Diagctl
       "sidekiq" => nil
     }.freeze
 
-    LOADING = Mutex.new
-    private_constant :LOADING
-
-    # Loads the libraries that diagctl needs, all of them default gems: in the process that polls, and after the
-    # application's bundle. In a Puma master, or before the bundle, the versions that it activates would be the wrong ones.
-    #
-    # Before any fork of a dumper: a `require` in there would read files, and could wait for a lock that a thread of the
-    # worker held at the fork. And where possible before the host serves: among busy threads a `require` takes seconds (see
-    # CpuProfile).
+    # Files of this gem only, so that a parent may do it too, and its children share the code (see Runtime).
     def self.load
-      LOADING.synchronize do
-        next if @loaded
-
-        %w[etc io/nonblock json objspace rbconfig stringio].each { |library| require library }
-        Libc.load
-        PosixSpawn.available?
-        BUILT_IN.each { |name, constant| require_relative "reports/#{name}" if constant }
-        CpuProfile.load_profilers
-        @loaded = true
-      end
+      BUILT_IN.each { |name, constant| require_relative "reports/#{name}" if constant }
     end
 
     def initialize(config)

@@ -2,14 +2,15 @@
 
 require "diagctl"
 require_relative "puma/version"
+require_relative "puma/application"
 require_relative "puma/stats"
 
 module Diagctl
   # Ties the core to Puma 5.6 to 8.0, in cluster and in single mode.
   #
   # `install` runs in the process that Puma starts in (the master of a cluster), before it forks: it starts no thread
-  # there and loads no library, because a worker's bundle, now or after a phased restart, may want another version than the
-  # one that the master has activated. The hooks run in each worker, also in those that worker 0 forks under `fork_worker`.
+  # there and loads nothing but files of diagctl's own (see Runtime). The hooks run in each worker, also in those that
+  # worker 0 forks under `fork_worker`.
   #
   # @api private
   module Puma
@@ -33,6 +34,8 @@ module Diagctl
         Diagctl.log.default = Logger.new(launcher.respond_to?(:log_writer) ? launcher.log_writer : launcher.events)
         return unless Diagctl.wanted?
 
+        # Before the workers are forked, so that they share the code. What else is needed, each loads after its bundle.
+        Reports.load
         cluster = launcher.options[:workers].to_i.positive?
         stats = Stats.new(launcher.options)
         Diagctl.adapters.add("puma", version: ::Puma::Const::VERSION, gauges: stats.gauges, reports: { "puma" => stats })
@@ -47,11 +50,15 @@ module Diagctl
       # the file sets, and warns that the hook will not run.
       def at_worker_boot(launcher, stats)
         plugin = self
+        application = Application.new(Process.pid)
+        application.watch(launcher.config)
         launcher.config.configure do |_user, file, _default|
           # Renamed in Puma 7, which warns of the old name.
           hook = file.respond_to?(:before_worker_boot) ? :before_worker_boot : :on_worker_boot
-          preloaded = launcher.options[:preload_app]
-          file.public_send(hook) { |index| plugin.send(:start, "worker-#{index}", -> { stats.serving? }, preloaded) }
+          file.public_send(hook) do |index|
+            application.worker_boots
+            plugin.send(:start, "worker-#{index}", -> { stats.serving? })
+          end
         end
       end
 
@@ -59,13 +66,13 @@ module Diagctl
         events = launcher.events
         # Renamed in Puma 7, which warns of the old name.
         hook = events.respond_to?(:after_booted) ? :after_booted : :on_booted
-        events.public_send(hook) { start("single", nil, true) }
+        events.public_send(hook) { start("single", nil) }
       end
 
       # The worker-boot hook comes before the application is loaded when it is not preloaded. The first poll waits
-      # until Puma serves: only then has the application had its say in `Diagctl.configure`.
-      def start(name, ready, bundled)
-        Diagctl.start(role: ROLE, name: name, ready: ready, bundled: bundled ? true : false)
+      # until Puma serves: only then has the application set up its bundle and had its say in `Diagctl.configure`.
+      def start(name, ready)
+        Diagctl.start(role: ROLE, name: name, ready: ready)
       end
     end
   end

@@ -67,7 +67,7 @@ module Diagctl
       private
 
       def hook(config, server, name, job_rss, queue_latency)
-        # Before a swarm forks, so that its processes share the code.
+        # Before a swarm forks, so that its processes share the code. What else is needed, each loads at its start.
         Reports.load
         report = Report.new(server, @jobs)
         Diagctl.adapters.add("sidekiq", version: server.version, gauges: report.gauges(latency: queue_latency),

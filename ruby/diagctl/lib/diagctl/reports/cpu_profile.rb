@@ -16,8 +16,7 @@ module Diagctl
       # Of CPU time: 100 samples a second of one busy thread.
       INTERVAL_MICROSECONDS = 10_000
       BUSY = "a profile is under way in this process"
-      MISSING = "neither vernier nor stackprof is loaded in this process (hint: add one of them to the Gemfile; without " \
-        "`preload_app!`, or with `require: false`, also `require` it where the application boots)"
+      MISSING = "neither vernier nor stackprof is loaded in this process (hint: add one of them to the Gemfile)"
 
       def call(io, options)
         seconds = options.fetch("duration", DURATION)

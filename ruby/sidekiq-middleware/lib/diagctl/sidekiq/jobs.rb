@@ -39,7 +39,7 @@ module Diagctl
       # @yieldreturn [Rss]
       def measure
         @rss = yield
-      rescue SystemCallError => e
+      rescue SystemCallError, LoadError => e
         @log.warn_once(:job_rss, "no memory change by job: #{e.message}")
       end
 

@@ -1,7 +1,5 @@
 # frozen_string_literal: true
 
-require "json"
-
 module Diagctl
   module Sidekiq
     # What runs, for how long, and what grew most: gauges, and the report `sidekiq`.

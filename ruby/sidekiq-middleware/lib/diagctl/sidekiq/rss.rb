@@ -1,7 +1,5 @@
 # frozen_string_literal: true
 
-require "etc"
-
 module Diagctl
   module Sidekiq
     # The resident memory of the process that made this object: one pread(2) on a file that stays open, because this runs
@@ -10,7 +8,6 @@ module Diagctl
     #
     # @api private
     class Rss
-      PAGE = Etc.sysconf(Etc::SC_PAGESIZE)
       # The first two of seven numbers, in a string that Ruby needs no second allocation for.
       BYTES = 23
       # Seconds for which a reading will do for a job that begins: of jobs that follow each other at once, the end of one
@@ -20,8 +17,11 @@ module Diagctl
       # What was read, and what it means. Replaced as one, because threads read at the same time.
       Reading = Struct.new(:line, :bytes)
 
-      # @raise [SystemCallError] no /proc, or it is closed to us
+      # @raise [SystemCallError, LoadError] no /proc, or it is closed to us; no etc
       def initialize
+        # Not with this file, which a parent that forks others may load (see Runtime).
+        require "etc"
+        @page = Etc.sysconf(Etc::SC_PAGESIZE)
         @file = File.open("/proc/self/statm")
         @read_at = -FRESH
         @reading = Reading.new("", 0)
@@ -37,7 +37,7 @@ module Diagctl
         # Most jobs change nothing, and comparing is a fraction of parsing.
         return last.bytes if line == last.line
 
-        @reading = Reading.new(line, line.byteslice(line.index(" "), BYTES).to_i * PAGE)
+        @reading = Reading.new(line, line.byteslice(line.index(" "), BYTES).to_i * @page)
         @reading.bytes
       end
 
