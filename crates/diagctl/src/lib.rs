@@ -3,7 +3,6 @@
 //! Dependencies point one way: `cli → {lease, decide, trigger, limit, guard, store, collect, config} → {fsio, proc, clock}`.
 //! Deciding is pure and takes values; doing is thin. The contracts are in `docs/` and in the repository's README.
 
-mod capture;
 mod cgroup;
 mod cli;
 mod clock;
@@ -16,11 +15,10 @@ pub mod exit_code;
 mod fsio;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod grant;
 mod guard;
 mod lease;
 mod limit;
-mod pace;
-mod poll;
 mod probe;
 mod proc;
 mod readings;
@@ -33,7 +31,6 @@ mod store;
 mod sys;
 mod trigger;
 mod units;
-mod watch;
 
 pub use cli::main;
 pub use sys::prepare;

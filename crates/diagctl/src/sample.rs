@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupRoot, MemoryCgroup};
 use crate::clock::LAST_MS;
+use crate::grant::dump_limits::reserve;
 use crate::proc::Proc;
 use crate::proc::figure;
 use crate::state::MOST_BYTES;
-use crate::watch::reserve;
 
 /// A process that has not polled for this many intervals counts as gone.
 const STALE_INTERVALS: u64 = 3;

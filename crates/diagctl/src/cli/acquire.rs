@@ -14,13 +14,13 @@ use crate::decide::{Answer, Plan, Process, Verdict};
 use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio;
+use crate::grant::dump_limits::{self, Watch};
+use crate::grant::poll::{Granted, Poll, run_commands};
 use crate::lease::Lease;
-use crate::poll::{Granted, Poll, run_commands};
 use crate::readings::Readings;
 use crate::report::Producer;
 use crate::store::{Access, Store};
 use crate::trigger::{Observed, is_application_name};
-use crate::watch::{self, Watch};
 
 /// From the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
@@ -238,7 +238,7 @@ fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: &str, retry
         .filter(|report| report.producer != Producer::Native)
         .collect();
     let forks = plan.snapshot == Snapshot::Fork && reports.iter().any(|r| r.producer == Producer::Snapshot);
-    let watch = if forks { watch::of(&cx.proc, &cx.cgroups, pid) } else { Vec::new() };
+    let watch = if forks { dump_limits::of(&cx.proc, &cx.cgroups, pid) } else { Vec::new() };
     Done::json(&Output {
         schema: 1,
         verdict: Verdict::Granted.name(),

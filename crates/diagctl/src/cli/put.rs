@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::Context;
 use super::output::{self, Done};
-use crate::capture;
 use crate::clock::{self, Reading};
 use crate::config::Snapshot;
 use crate::error::{Failure, quoted};
 use crate::exit_code::Exit;
+use crate::grant::capture;
+use crate::grant::cpu_throttle::Paced;
 use crate::lease::{self, Lease};
-use crate::pace::Paced;
 use crate::store::writer::{self, Room};
 use crate::store::{Access, Store, grant};
 

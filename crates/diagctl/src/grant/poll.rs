@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::capture;
 use crate::clock::Now;
 use crate::collect::Source;
 use crate::context::Context;
 use crate::decide::{self, Answer, Decision, Input, Plan, Process, Verdict};
 use crate::error::Failure;
+use crate::grant::capture;
 use crate::guard::Figures;
 use crate::probe;
 use crate::readings::{ExecAnswer, Readings, cpu_pressure};
