@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config, Place};
-use crate::decide::{self, Input, Process};
+use crate::decide::{self, Inputs, Process};
 use crate::error::printable;
 use crate::guard::Figures;
 use crate::lease;
@@ -190,7 +190,7 @@ pub fn engine(data: &[u8]) {
     for later_ms in [0, 1_000, 120_000] {
         let reading = Reading { boot_ms: clock().boot_ms + later_ms, ..clock() };
         let now = Anchor::place(state.clock.as_ref(), reading);
-        let input = Input {
+        let inputs = Inputs {
             config,
             process: &process,
             readings: &readings,
@@ -199,11 +199,17 @@ pub fn engine(data: &[u8]) {
             host: "web-1",
             now: &now,
             seed: 12_345,
+            state: &state,
+            sample: samples.processes.get(&process.pid),
+            others: &samples,
         };
-        let decision = decide::decide(input, &mut state, &mut samples);
+        let decision = decide::decide(inputs);
+        let mut changes = decision.changes;
         if let Some(plan) = decision.plans.first() {
-            decide::charge(input, plan, &mut state, &mut samples);
+            changes = decide::charge(Inputs { state: &changes.state, sample: Some(&changes.sample), ..inputs }, plan);
         }
+        state = changes.state;
+        samples.processes.insert(process.pid, changes.sample);
     }
 }
 

@@ -186,10 +186,6 @@ fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
 pub struct Samples {
     /// By pid.
     pub processes: BTreeMap<u32, Sample>,
-    /// Only the polling process is among them: which of several processes is to be taken cannot be told.
-    pub only_own: bool,
-    /// A rule had to choose among processes and could not.
-    pub others_wanted: bool,
 }
 
 /// One process as it was at its last poll. Times are on the store's time line, in milliseconds.
@@ -274,25 +270,32 @@ pub struct Holding {
     pub last: u64,
 }
 
-impl Samples {
-    /// Takes a poll in: a new process under an old pid starts afresh, and the long gone are forgotten.
-    pub fn record(&mut self, pid: u32, start_ticks: u64, role: &str, name: &str, rss: u64, now_ms: u64) {
-        self.processes.retain(|_, sample| now_ms.saturating_sub(sample.last_seen) < FORGET_AFTER_MS);
-        let sample = self.processes.entry(pid).or_default();
-        if sample.start_ticks != start_ticks || sample.role != role {
-            *sample = Sample { start_ticks, role: role.to_owned(), first_seen: now_ms, ..Sample::default() };
-        }
-        // A process that does not poll when it should is dumping, or was stopped: nobody could answer it meanwhile.
+impl Sample {
+    /// The sample of a process at a poll, given that of its last poll. One that was taken of another process under the same
+    /// pid, or so long ago that it is forgotten, is left behind.
+    pub fn at_poll(last: Option<&Self>, start_ticks: u64, role: &str, name: &str, rss: u64, now_ms: u64) -> Self {
+        let last = last.filter(|last| {
+            last.start_ticks == start_ticks
+                && last.role == role
+                && now_ms.saturating_sub(last.last_seen) < FORGET_AFTER_MS
+        });
+        let mut sample = last.cloned().unwrap_or_else(|| Self {
+            start_ticks,
+            role: role.to_owned(),
+            first_seen: now_ms,
+            last_seen: now_ms,
+            ..Self::default()
+        });
+        // A process that polls late was dumping or stopped: nobody could answer its events meanwhile.
         let silent = now_ms.saturating_sub(sample.next_poll.max(sample.last_seen));
         sample.named.values_mut().flat_map(BTreeMap::values_mut).for_each(|event| event.until += silent);
         name.clone_into(&mut sample.name);
         sample.rss = rss;
         sample.last_seen = now_ms;
         sample.next_poll = now_ms;
+        sample
     }
-}
 
-impl Sample {
     /// Understands the file of a sample; nothing where a crash tore it, or a number in it cannot be.
     pub fn parse(data: &[u8]) -> Option<Self> {
         let moments = |sample: &Self| {
@@ -383,13 +386,11 @@ mod tests {
 
     #[test]
     fn a_reused_pid_is_a_new_process_and_a_gap_starts_a_condition_anew() {
-        let mut samples = Samples::default();
-        samples.record(7, 1, "puma", "worker-0", 10, 0);
-        let sample = samples.processes.get_mut(&7).unwrap();
+        let mut sample = Sample::at_poll(None, 1, "puma", "worker-0", 10, 0);
         assert_eq!(sample.hold("r", 0, 10), 0);
         assert_eq!(sample.hold("r", 30, 10), 0);
         assert_eq!(sample.hold("r", 61, 10), 61);
-        samples.record(7, 2, "puma", "worker-0", 10, 70);
-        assert!(samples.processes[&7].holding.is_empty());
+        assert!(!Sample::at_poll(Some(&sample), 1, "puma", "worker-0", 10, 70).holding.is_empty());
+        assert!(Sample::at_poll(Some(&sample), 2, "puma", "worker-0", 10, 70).holding.is_empty());
     }
 }

@@ -1,103 +1,57 @@
-//! One poll, from the readings to the grant: decide under the state lock, take what the lease allows, and write the charge
-//! before anything is granted.
+//! One poll: decides under the state lock, and writes what the decision changes.
 
 use std::collections::BTreeMap;
 
-use crate::clock::Now;
-use crate::collect::Source;
 use crate::context::Context;
-use crate::decide::{self, Answer, Decision, Input, Plan, Process, Verdict};
+use crate::decide::{self, Answer, Decision, Process, Verdict};
 use crate::error::Failure;
-use crate::grant::capture;
 use crate::guard::Figures;
 use crate::probe;
-use crate::readings::{ExecAnswer, Readings, cpu_pressure};
+use crate::readings::ExecAnswer;
 use crate::recording::{self, Recorded};
-use crate::sample::Metric;
 use crate::state::{self, State};
-use crate::store::requests::Request;
 use crate::store::state_files::{
-    LastRun, forget_old_samples, load_execs, load_own_sample, load_samples, load_state, save_execs, save_sample,
-    waiting_requests,
+    LastRun, forget_old_samples, load_execs, load_sample, load_state, save_execs, save_sample, waiting_requests,
 };
-use crate::store::stock::Stock;
-use crate::store::{Store, events, requests, sweep};
+use crate::store::{Store, events};
 use crate::trigger::Exec;
 
-/// What came of a plan once the lease was had.
-pub enum Granted {
-    /// It was begun.
-    Yes {
-        /// What is to be captured.
-        plan: Box<Plan>,
-        /// The id.
-        capture: String,
-        /// Milliseconds until the next poll.
-        retry_ms: u64,
-    },
-    /// Something spoke against it at the last moment; with the milliseconds until the next poll.
-    No(Answer, u64),
-}
+use super::begin::Applicant;
 
-/// What one poll works on.
-#[derive(Clone, Copy)]
-pub struct Poll<'a> {
-    /// Configuration and where to read.
-    pub cx: &'a Context,
-    /// The store.
-    pub store: &'a Store,
-    /// Who polls.
-    pub process: &'a Process,
-    /// What was read for it.
-    pub readings: &'a Readings,
-    /// This machine, where a rule asks for it.
-    pub host: &'a str,
-    /// A random number.
-    pub seed: u64,
-}
-
-impl Poll<'_> {
+impl Applicant<'_> {
     /// Decides under the state lock and keeps what the poll taught. With it, the reason when the store is paused, and the
     /// generation that it was decided in.
     pub fn decide(&self) -> Result<(Decision, Option<String>, u64), Failure> {
         let figures = self.figures()?;
         let guard = self.store.lock()?;
-        let (mut state, fresh) = load_state(self.store)?;
-        let now = self.cx.now(&state);
+        let (mut before, fresh) = load_state(self.store)?;
+        let now = self.cx.now(&before);
         let pid = self.process.pid;
-        let mut samples = load_own_sample(self.store, pid);
+        let last = load_sample(self.store, pid);
         let requests = waiting_requests(self.store, now.store_ms)?;
-        let before = state.clone();
-        self.give_up_pairs(&mut state, now.store_ms);
-        let fresh = fresh || state != before;
-        let before = state.clone();
-        let last = samples.processes.get(&self.process.pid).map(|s| s.verdict.clone());
+        let fresh = self.give_up_pairs(&mut before, now.store_ms) || fresh;
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..figures };
-        let input = self.input(&requests, &figures, &now);
-        let mut decision = decide::decide(input, &mut state, &mut samples);
-        if decision.needs_others {
-            state = before.clone();
-            samples = load_samples(self.store);
-            decision = decide::decide(input, &mut state, &mut samples);
-        }
+        let mut decision = decide::decide(self.inputs(&requests, &figures, &now, &before, last.as_ref()));
+        let last = last.map(|sample| sample.verdict);
+        let state = &decision.changes.state;
         let strongest = decision.strongest();
         let paused = state.paused.as_ref().filter(|p| p.holds(now.store_ms)).map(|p| p.reason(now.store_ms));
         let (verdict, reason) = match &paused {
             Some(reason) => (Verdict::Disabled, reason.clone()),
             None => (strongest.verdict, strongest.reason.clone()),
         };
-        // Whether a plan becomes a grant is not known yet; `note` keeps what it became.
-        if (decision.plans.is_empty() || paused.is_some())
-            && let Some(sample) = samples.processes.get_mut(&self.process.pid)
-        {
+        // A timer that was set for the first time, or a level armed again, must survive; a mere poll need not.
+        if fresh || *state != before {
+            state::save(self.store.dir(), state)?;
+        }
+        let generation = state.generation;
+        // The outcome of a plan is not known yet; `note` records it later.
+        if decision.plans.is_empty() || paused.is_some() {
+            let sample = &mut decision.changes.sample;
             verdict.name().clone_into(&mut sample.verdict);
             sample.reason = reason;
         }
-        // A timer that was set for the first time, or a level armed again, must survive; a mere poll need not.
-        if fresh || state != before {
-            state::save(self.store.dir(), &state)?;
-        }
-        save_sample(self.store, pid, &samples)?;
+        save_sample(self.store, pid, &decision.changes.sample)?;
         if last.is_none() {
             // A process that is new here: a good moment to forget those that it may have replaced.
             forget_old_samples(self.store, now.store_ms);
@@ -118,163 +72,42 @@ impl Poll<'_> {
             events::record(self.store, &event);
         }
         self.cx.debug(|| format!("state.lock was held for {} µs", guard.held().as_micros()));
-        Ok((decision, paused, state.generation))
+        Ok((decision, paused, generation))
     }
 
-    // The second capture of a pair is of the same process: when that has stopped polling, nobody is kept waiting for it.
-    fn give_up_pairs(&self, state: &mut State, now_ms: u64) {
+    // The second capture of a pair is of the same process: when that has stopped polling, nobody is kept waiting for it. Returns
+    // whether a pair was given up.
+    fn give_up_pairs(&self, state: &mut State, now_ms: u64) -> bool {
         let poll_ms = self.cx.config().poll_ms();
+        let mut given_up = false;
         for marks in state.rules.values_mut() {
             let Some(pair) = marks.pair.filter(|pair| pair.pid != self.process.pid) else { continue };
-            let owner = load_own_sample(self.store, pair.pid).processes.remove(&pair.pid);
+            let owner = load_sample(self.store, pair.pid);
             if !owner.is_some_and(|s| s.start_ticks == pair.start_ticks && s.is_fresh(now_ms, poll_ms)) {
                 marks.pair = None;
+                given_up = true;
             }
         }
+        given_up
     }
 
-    /// Under the lease: clears what dead dumpers left, makes room, and writes the charge before anything is granted.
-    pub fn grant(&self, decision: &Decision, generation: u64) -> Result<Granted, Failure> {
-        let (cx, process) = (self.cx, self.process);
-        let config = cx.config();
-        sweep::clear_staging(self.store)?;
-        // Before the lease only what rules look at was read; the guards look at more.
-        let readings = self.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, &config.rules);
-        let full = Poll { readings: &readings, ..*self };
-        let mut refusal = None;
-        for plan in &decision.plans {
-            let answer = match full.check(plan, generation)? {
-                Some(answer) => Some(answer),
-                // Walks the store, and so is not done under the state lock: nobody but the holder of the lease captures.
-                None => full.admit(plan)?,
-            };
-            match answer {
-                Some(answer) => _ = refusal.get_or_insert(answer),
-                None => return full.begin(plan, decision.retry_ms),
-            }
-        }
-        let refusal = refusal.unwrap_or_else(|| Answer::plain(Verdict::Idle, "nothing is due any more".into()));
-        Ok(Granted::No(refusal, decision.retry_ms))
-    }
-
-    // The last look. Between the decision and the lease somebody else may have captured, or a person may have paused: what
-    // was decided then no longer holds, and the next poll decides anew.
-    fn check(&self, plan: &Plan, generation: u64) -> Result<Option<Answer>, Failure> {
-        let (state, now) = self.cx.peek(self.store)?;
-        let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..self.figures()? };
-        let of_rule = |verdict, reason| Answer { rule: plan.rule.clone(), ..Answer::plain(verdict, reason) };
-        if let Some(pause) = state.paused.as_ref().filter(|pause| pause.holds(now.store_ms)) {
-            return Ok(Some(Answer::plain(Verdict::Disabled, pause.reason(now.store_ms))));
-        }
-        if state.generation != generation {
-            let reason = "another process has just captured; the next poll decides anew".to_owned();
-            return Ok(Some(of_rule(Verdict::Busy, reason)));
-        }
-        if let Some(refusal) = decide::check_guards(self.input(&[], &figures, &now), &plan.reports, &state.costs) {
-            let refused = of_rule(Verdict::Guarded, format!("{}; {}", plan.reason, refusal.reason));
-            return Ok(Some(Answer { guard: Some(refusal.guard), ..refused }));
-        }
-        if let Some(id) = &plan.request
-            && !requests::list(self.store)?.iter().any(|request| &request.id == id)
-        {
-            return Ok(Some(of_rule(Verdict::Idle, "the request was given up after several attempts".into())));
-        }
-        Ok(None)
-    }
-
-    // The charge is durable before the capture is begun.
-    fn begin(&self, plan: &Plan, retry_ms: u64) -> Result<Granted, Failure> {
-        let figures = self.figures()?;
-        let (now, generation) = {
-            let _guard = self.store.lock()?;
-            let (mut state, _) = load_state(self.store)?;
-            let now = self.cx.now(&state);
-            let mut samples = load_own_sample(self.store, self.process.pid);
-            decide::charge(self.input(&[], &figures, &now), plan, &mut state, &mut samples);
-            // First what was answered, then the charge: a crash in between loses a capture and never takes one twice.
-            save_sample(self.store, self.process.pid, &samples)?;
-            state::save(self.store.dir(), &state)?;
-            (now, state.generation)
-        };
-        let source = Source { proc: &self.cx.proc, cgroups: &self.cx.cgroups, pid: self.process.pid };
-        let grant = capture::begin(self.store, self.cx.config(), source, self.process, plan, generation, &now)?;
-        capture::collect_native(self.store, self.cx.config(), source, &grant)?;
-        self.note(&Answer {
-            rule: plan.rule.clone(),
-            observed: plan.observed.clone(),
-            ..Answer::plain(Verdict::Granted, plan.reason.clone())
-        })?;
-        Ok(Granted::Yes { plan: Box::new(plan.clone()), capture: grant.meta.id, retry_ms })
-    }
-
-    /// Keeps what the process was told in the end, and tells a refusal that is news.
+    /// Records the final answer in the process's sample, and a refusal that is news among the events.
     pub fn note(&self, answer: &Answer) -> Result<(), Failure> {
         let _guard = self.store.lock()?;
-        let mut samples = load_own_sample(self.store, self.process.pid);
         let mut news = true;
-        if let Some(sample) = samples.processes.get_mut(&self.process.pid) {
+        if let Some(mut sample) = load_sample(self.store, self.process.pid) {
             news = sample.verdict != answer.verdict.name();
             answer.verdict.name().clone_into(&mut sample.verdict);
             sample.reason.clone_from(&answer.reason);
             if answer.verdict == Verdict::Busy {
                 sample.keep_events(sample.last_seen, self.cx.config().poll_ms());
             }
+            save_sample(self.store, self.process.pid, &sample)?;
         }
-        save_sample(self.store, self.process.pid, &samples)?;
         if news || answer.verdict == Verdict::Granted {
             self.tell(answer);
         }
         Ok(())
-    }
-
-    // Retention before a grant: what is expected must fit under the cap without deleting what is protected.
-    fn admit(&self, plan: &Plan) -> Result<Option<Answer>, Failure> {
-        let config = self.cx.config();
-        let (state, now) = self.cx.peek(self.store)?;
-        let role = &self.process.role;
-        let incoming =
-            crate::guard::expected_bytes(&plan.reports, |name| state.costs.get(&format!("{role}/{name}")).copied());
-        let mut stock = Stock::load(self.store, true)?;
-        sweep::admit(self.store, config, &now, &mut stock, incoming)?;
-        let used = stock.used(self.store);
-        let cap = config.retention.max_use;
-        if used.saturating_add(incoming) <= cap {
-            return Ok(None);
-        }
-        let reason = format!(
-            "the store holds {} of retention.max_use {}, the capture needs about {}, and what is left is protected (pinned, or the last of its kind)",
-            crate::units::size(used),
-            crate::units::size(cap),
-            crate::units::size(incoming)
-        );
-        let guarded = Answer::plain(Verdict::Guarded, reason);
-        Ok(Some(Answer { guard: Some("store"), rule: plan.rule.clone(), ..guarded }))
-    }
-
-    fn input<'i>(&'i self, requests: &'i [Request], figures: &'i Figures, now: &'i Now) -> Input<'i> {
-        Input {
-            config: self.cx.config(),
-            process: self.process,
-            readings: self.readings,
-            requests,
-            figures,
-            host: self.host,
-            now,
-            seed: self.seed,
-        }
-    }
-
-    fn figures(&self) -> Result<Figures, Failure> {
-        let (free_disk, total_disk) = self.store.space()?;
-        let wanted = self.cx.config().guards.max_cpu_pressure.is_some();
-        Ok(Figures {
-            rss: self.readings.memory.get(Metric::Rss).unwrap_or(0),
-            available_memory: self.readings.memory.available,
-            free_disk,
-            total_disk,
-            cpu_pressure: if wanted { cpu_pressure(&self.cx.proc, &self.cx.cgroups, self.process.pid) } else { None },
-            clock_stepped_back_ms: None,
-        })
     }
 
     fn tell(&self, answer: &Answer) {
