@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::capture;
+use diagctl_observe::pressure::cpu_pressure;
+
 use crate::clock::Now;
 use crate::collect::Source;
 use crate::context::Context;
@@ -11,7 +13,7 @@ use crate::decide::{self, Answer, Decision, Input, Plan, Process, Verdict};
 use crate::error::Failure;
 use crate::guard::Figures;
 use crate::probe;
-use crate::readings::{ExecAnswer, Readings, cpu_pressure};
+use crate::readings::{ExecAnswer, Readings};
 use crate::recording::{self, Recorded};
 use crate::sample::Metric;
 use crate::state::{self, State};

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::Context;
 use super::output::{self, Done};
-use crate::clock;
 use crate::config::{self, Snapshot, Source as Origin};
+use crate::deadline;
 use crate::decide::{Answer, Plan, Process, Verdict};
 use crate::error::Failure;
 use crate::exit_code::Exit;
@@ -146,7 +146,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         return refused(cx, &busy, decision.retry_ms);
     }
     // Taking native reports of a process in uninterruptible sleep can hang.
-    clock::end_process_after(LONGEST_GRANT, || output::note("the grant took too long; giving up"));
+    deadline::end_process_after(LONGEST_GRANT, || output::note("the grant took too long; giving up"));
     let granted = poll.grant(&decision, generation);
     // Whatever was not granted gives the lease back; the process that passed it may live long.
     if !matches!(granted, Ok(Granted::Yes { .. })) {

@@ -61,7 +61,7 @@ fn sample_path(store: &Store, pid: u32) -> Spot {
 /// Keeps the sample of one process. Under the state lock.
 pub fn save_sample(store: &Store, pid: u32, samples: &Samples) -> Result<(), Failure> {
     let Some(sample) = samples.processes.get(&pid) else { return Ok(()) };
-    fsio::overwrite(&sample_path(store, pid), &encode("a sample", sample)?)
+    Ok(fsio::overwrite(&sample_path(store, pid), &encode("a sample", sample)?)?)
 }
 
 /// Forgets processes that have not polled for long.
@@ -91,7 +91,7 @@ pub fn load_execs(store: &Store) -> BTreeMap<String, LastRun> {
 
 /// Keeps the last runs. Under the state lock.
 pub fn save_execs(store: &Store, execs: &BTreeMap<String, LastRun>) -> Result<(), Failure> {
-    fsio::overwrite(&store.path("execs.json"), &encode("execs.json", execs)?)
+    Ok(fsio::overwrite(&store.path("execs.json"), &encode("execs.json", execs)?)?)
 }
 
 fn encode(what: &str, value: &impl Serialize) -> Result<Vec<u8>, Failure> {

@@ -3,6 +3,9 @@
 //! Every error carries what was being done and the path.
 
 mod beneath;
+pub mod checksum;
+mod error;
+mod printable;
 mod tree;
 
 use std::fs::{File, Metadata};
@@ -10,14 +13,14 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use diagctl_observe::clock::Stopwatch;
 use fs2::FileExt;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 
-use crate::clock::Stopwatch;
-use crate::error::Failure;
-
 pub use beneath::Spot;
-pub use tree::{Entry, children, list, occupied, occupied_tree, read_dir, remove};
+pub use error::{Error, NotOurs, Result};
+pub use printable::{printable, steers};
+pub use tree::{Entry, Listing, children, list, occupied, occupied_tree, read_dir, remove};
 
 /// How long anybody waits for a lock that is held for milliseconds before saying that its holder is stuck.
 const LOCK_PATIENCE_MS: u64 = 5_000;
@@ -25,40 +28,40 @@ const LOCK_PATIENCE_MS: u64 = 5_000;
 const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// Opens a regular file for reading; a symlink, device, FIFO or directory in its place is refused.
-pub fn open_read(spot: &Spot) -> Result<File, Failure> {
+pub fn open_read(spot: &Spot) -> Result<File> {
     Ok(open_to_read(spot)?.0)
 }
 
-fn open_to_read(spot: &Spot) -> Result<(File, Metadata), Failure> {
+fn open_to_read(spot: &Spot) -> Result<(File, Metadata)> {
     // Without O_NONBLOCK whoever opens a FIFO waits for a writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-    let file = spot.open(flags, Mode::empty()).map_err(|e| Failure::io("open", spot.path(), e))?.into();
+    let file = spot.open(flags, Mode::empty()).map_err(|e| Error::io("open", spot.path(), e))?.into();
     let meta = require_regular(&file, spot)?;
     Ok((file, meta))
 }
 
 /// Creates a file that did not exist, for its owner only.
-pub fn create_new(spot: &Spot) -> Result<File, Failure> {
+pub fn create_new(spot: &Spot) -> Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-    let file = spot.open(flags, OWNER_ONLY).map_err(|e| Failure::io("create", spot.path(), e))?;
+    let file = spot.open(flags, OWNER_ONLY).map_err(|e| Error::io("create", spot.path(), e))?;
     Ok(file.into())
 }
 
 /// Opens a regular file for reading and writing, and creates it where there is none.
-pub fn open_or_create(spot: &Spot) -> Result<(File, Metadata), Failure> {
+pub fn open_or_create(spot: &Spot) -> Result<(File, Metadata)> {
     open_to_write(spot, OFlags::empty())
 }
 
-fn open_to_write(spot: &Spot, more: OFlags) -> Result<(File, Metadata), Failure> {
+fn open_to_write(spot: &Spot, more: OFlags) -> Result<(File, Metadata)> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK | more;
-    let file = spot.open(flags, OWNER_ONLY).map_err(|e| Failure::io("open", spot.path(), e))?.into();
+    let file = spot.open(flags, OWNER_ONLY).map_err(|e| Error::io("open", spot.path(), e))?.into();
     let meta = require_regular(&file, spot)?;
     Ok((file, meta))
 }
 
 // What is written into a file that also has another name is written into whatever that stands for. Everything that is written
 // in place is a cache or a log: it begins anew, and the other name keeps what there was.
-fn open_alone(spot: &Spot, more: OFlags) -> Result<(File, Metadata), Failure> {
+fn open_alone(spot: &Spot, more: OFlags) -> Result<(File, Metadata)> {
     let opened = open_to_write(spot, more)?;
     if opened.1.nlink() <= 1 {
         return Ok(opened);
@@ -68,42 +71,40 @@ fn open_alone(spot: &Spot, more: OFlags) -> Result<(File, Metadata), Failure> {
 }
 
 /// Makes sure that a file is there, of its directory's group and with the rights that this group has there.
-pub fn create_empty(spot: &Spot) -> Result<(), Failure> {
+pub fn create_empty(spot: &Spot) -> Result<()> {
     let (file, _) = open_alone(spot, OFlags::empty())?;
     let dir = stat(&spot.parent()?)?;
     // A file that was there before the directory was widened is of another group.
     std::os::unix::fs::fchown(&file, None, Some(dir.st_gid))
-        .map_err(|e| Failure::io("set the group of", spot.path(), e))?;
+        .map_err(|e| Error::io("set the group of", spot.path(), e))?;
     widen_like_parent(&file, spot)
 }
 
 /// What is there; of a symbolic link, the link.
-pub fn stat(spot: &Spot) -> Result<rustix::fs::Stat, Failure> {
-    spot.stat().map_err(|e| Failure::io("examine", spot.path(), e))
+pub fn stat(spot: &Spot) -> Result<rustix::fs::Stat> {
+    spot.stat().map_err(|e| Error::io("examine", spot.path(), e))
 }
 
-fn require_regular(file: &File, spot: &Spot) -> Result<Metadata, Failure> {
-    let meta = file.metadata().map_err(|e| Failure::io("examine", spot.path(), e))?;
+fn require_regular(file: &File, spot: &Spot) -> Result<Metadata> {
+    let meta = file.metadata().map_err(|e| Error::io("examine", spot.path(), e))?;
     if meta.is_file() {
         return Ok(meta);
     }
-    Err(Failure::failed(format!("{} is not a regular file", spot.display()))
-        .hint("something else was put in its place; move it away"))
+    Err(Error::NotRegular { path: spot.path().to_owned() })
 }
 
 /// Reads a whole file, refusing one that is larger than `max` bytes.
-pub fn read_bounded(spot: &Spot, max: u64) -> Result<Vec<u8>, Failure> {
+pub fn read_bounded(spot: &Spot, max: u64) -> Result<Vec<u8>> {
     let (file, meta) = open_to_read(spot)?;
     let length = meta.len();
     let mut data = Vec::new();
     // What is too large, and perhaps sparse, costs neither time nor memory.
     if length <= max {
         data.reserve(usize::try_from(length).unwrap_or(0) + 1);
-        file.take(max + 1).read_to_end(&mut data).map_err(|e| Failure::io("read", spot.path(), e))?;
+        file.take(max + 1).read_to_end(&mut data).map_err(|e| Error::io("read", spot.path(), e))?;
     }
     if length > max || data.len() as u64 > max {
-        return Err(Failure::failed(format!("{} is larger than {max} bytes", spot.display()))
-            .hint("this is not what diagctl wrote; move the file away"));
+        return Err(Error::TooLarge { path: spot.path().to_owned(), max });
     }
     Ok(data)
 }
@@ -118,7 +119,7 @@ pub enum Durability {
 }
 
 /// Replaces a file in one step: readers see the old content or the new, never a part.
-pub fn write_atomic(spot: &Spot, data: &[u8], durability: Durability) -> Result<(), Failure> {
+pub fn write_atomic(spot: &Spot, data: &[u8], durability: Durability) -> Result<()> {
     write_atomic_with(spot, durability, |file| file.write_all(data))
 }
 
@@ -127,7 +128,7 @@ pub fn write_atomic_with(
     spot: &Spot,
     durability: Durability,
     write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> Result<(), Failure> {
+) -> Result<()> {
     let parent = spot.parent()?;
     let temp = parent.join(format!(".tmp-{}", random_hex()?));
     let result = write_and_rename(&temp, spot, durability, write);
@@ -144,13 +145,13 @@ pub fn write_atomic_with(
 
 /// Rewrites a small file in place: cheaper than replacing it, and a crash in between leaves garbage. For caches that
 /// are only written under a lock and whose garbage is as good as nothing.
-pub fn overwrite(spot: &Spot, data: &[u8]) -> Result<(), Failure> {
+pub fn overwrite(spot: &Spot, data: &[u8]) -> Result<()> {
     let (mut file, meta) = open_alone(spot, OFlags::empty())?;
     widen_like_parent(&file, spot)?;
-    file.write_all(data).map_err(|e| Failure::io("write", spot.path(), e))?;
+    file.write_all(data).map_err(|e| Error::io("write", spot.path(), e))?;
     let length = data.len() as u64;
     if meta.len() > length {
-        file.set_len(length).map_err(|e| Failure::io("shorten", spot.path(), e))?;
+        file.set_len(length).map_err(|e| Error::io("shorten", spot.path(), e))?;
     }
     Ok(())
 }
@@ -160,41 +161,41 @@ fn write_and_rename(
     spot: &Spot,
     durability: Durability,
     write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> Result<(), Failure> {
+) -> Result<()> {
     let mut file = create_new(temp)?;
     widen_like_parent(&file, temp)?;
-    write(&mut file).map_err(|e| Failure::io("write", spot.path(), e))?;
+    write(&mut file).map_err(|e| Error::io("write", spot.path(), e))?;
     if durability == Durability::Synced {
-        file.sync_all().map_err(|e| Failure::io("sync", spot.path(), e))?;
+        file.sync_all().map_err(|e| Error::io("sync", spot.path(), e))?;
     }
     rename(temp, spot)
 }
 
 /// Gives a new file the group's right to read when its directory has it (`group = …` in the configuration).
-pub fn widen_like_parent(file: &File, spot: &Spot) -> Result<(), Failure> {
+pub fn widen_like_parent(file: &File, spot: &Spot) -> Result<()> {
     if stat(&spot.parent()?)?.st_mode & 0o040 != 0 {
         rustix::fs::fchmod(file, Mode::from_raw_mode(0o640))
-            .map_err(|e| Failure::io("set the mode of", spot.path(), e.into()))?;
+            .map_err(|e| Error::io("set the mode of", spot.path(), e))?;
     }
     Ok(())
 }
 
 /// The directory that holds a path.
-pub fn parent_of(path: &Path) -> Result<&Path, Failure> {
-    path.parent().ok_or_else(|| Failure::failed(format!("{} has no parent directory", path.display())))
+pub fn parent_of(path: &Path) -> Result<&Path> {
+    path.parent().ok_or_else(|| Error::NoParent { path: path.to_owned() })
 }
 
 /// Syncs a directory, so that the names in it survive a power cut.
-pub fn sync_dir(spot: &Spot) -> Result<(), Failure> {
+pub fn sync_dir(spot: &Spot) -> Result<()> {
     let synced = spot.open(tree::LISTED, Mode::empty()).and_then(|dir| File::from(dir).sync_all());
-    synced.map_err(|e| Failure::io("sync", spot.path(), e))
+    synced.map_err(|e| Error::io("sync", spot.path(), e))
 }
 
 /// Sets the mode of a directory.
-pub fn set_dir_mode(spot: &Spot, mode: u32) -> Result<(), Failure> {
+pub fn set_dir_mode(spot: &Spot, mode: u32) -> Result<()> {
     let dir = spot.open(tree::LISTED, Mode::empty());
     dir.and_then(|dir| Ok(rustix::fs::fchmod(dir, Mode::from_raw_mode(mode))?))
-        .map_err(|e| Failure::io("set the mode of", spot.path(), e))
+        .map_err(|e| Error::io("set the mode of", spot.path(), e))
 }
 
 /// Gives a directory to a group.
@@ -203,59 +204,57 @@ pub fn set_dir_group(spot: &Spot, gid: u32) -> io::Result<()> {
 }
 
 /// Makes a file its owner's alone.
-pub fn close_to_others(spot: &Spot) -> Result<(), Failure> {
+pub fn close_to_others(spot: &Spot) -> Result<()> {
     let file = open_read(spot)?;
-    rustix::fs::fchmod(file, OWNER_ONLY).map_err(|e| Failure::io("set the mode of", spot.path(), e.into()))
+    rustix::fs::fchmod(file, OWNER_ONLY).map_err(|e| Error::io("set the mode of", spot.path(), e))
 }
 
 /// Creates one directory with the given mode; that it exists already is not an error.
-pub fn create_dir(spot: &Spot, mode: u32) -> Result<(), Failure> {
+pub fn create_dir(spot: &Spot, mode: u32) -> Result<()> {
     match spot.at(|dir, name| rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode))) {
         Ok(()) => set_dir_mode(spot, mode),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             if FileType::from_raw_mode(stat(spot)?.st_mode).is_dir() {
                 return Ok(());
             }
-            Err(Failure::failed(format!("{} is not a directory", spot.display()))
-                .hint("something else was put in its place; move it away"))
+            Err(Error::InTheWay { path: spot.path().to_owned() })
         }
-        Err(e) => Err(Failure::io("create", spot.path(), e)),
+        Err(e) => Err(Error::io("create", spot.path(), e)),
     }
 }
 
 /// Refuses anything but a real directory of this owner: what belongs to somebody else can be changed by somebody else.
-pub fn require_dir(spot: &Spot, owner: u32) -> Result<(), Failure> {
+pub fn require_dir(spot: &Spot, owner: u32) -> Result<()> {
     let stat = stat(spot)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     if kind.is_dir() && stat.st_uid == owner {
         return Ok(());
     }
-    let why = if kind.is_symlink() {
-        "is a symbolic link, not a directory".to_owned()
+    let found = if kind.is_symlink() {
+        NotOurs::Symlink
     } else if kind.is_dir() {
-        format!("is owned by uid {}, the store by uid {owner}", stat.st_uid)
+        NotOurs::Owner { uid: stat.st_uid, expected: owner }
     } else {
-        "is not a directory".to_owned()
+        NotOurs::NotDirectory
     };
-    Err(Failure::failed(format!("{} {why}", spot.display()))
-        .hint("something else was put in its place; nothing was done with it, move it away"))
+    Err(Error::NotOurs { path: spot.path().to_owned(), found })
 }
 
 /// Deletes a file, not a directory; that it is gone already is not an error.
-pub fn remove_file(spot: &Spot) -> Result<(), Failure> {
+pub fn remove_file(spot: &Spot) -> Result<()> {
     match spot.at(|dir, name| rustix::fs::unlinkat(dir, name, AtFlags::empty())) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Failure::io("delete", spot.path(), e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("delete", spot.path(), e)),
         _ => Ok(()),
     }
 }
 
 /// Renames, in place of whatever file is at the target.
-pub fn rename(from: &Spot, to: &Spot) -> Result<(), Failure> {
-    rename_with(from, to, RenameFlags::empty()).map_err(|e| Failure::io("replace", to.path(), e))
+pub fn rename(from: &Spot, to: &Spot) -> Result<()> {
+    rename_with(from, to, RenameFlags::empty()).map_err(|e| Error::io("replace", to.path(), e))
 }
 
 /// Renames without ever replacing anything at the target.
-pub fn rename_noreplace(from: &Spot, to: &Spot) -> Result<(), Failure> {
+pub fn rename_noreplace(from: &Spot, to: &Spot) -> Result<()> {
     let moved = match try_rename_noreplace(from, to) {
         // Who moves a directory writes into it: it has another above it then.
         Err(e)
@@ -265,7 +264,7 @@ pub fn rename_noreplace(from: &Spot, to: &Spot) -> Result<(), Failure> {
         }
         other => other,
     };
-    moved.map_err(|e| Failure::io("move into place", to.path(), e))
+    moved.map_err(|e| Error::io("move into place", to.path(), e))
 }
 
 fn try_rename_noreplace(from: &Spot, to: &Spot) -> io::Result<()> {
@@ -292,33 +291,33 @@ fn rename_with(from: &Spot, to: &Spot, flags: RenameFlags) -> io::Result<()> {
 
 /// Appends one line in one write. A torn last line, left by a crash, is ended first so that it cannot swallow
 /// the new one.
-pub fn append_line(spot: &Spot, line: &[u8], durability: Durability) -> Result<(), Failure> {
+pub fn append_line(spot: &Spot, line: &[u8], durability: Durability) -> Result<()> {
     let (mut file, _) = open_alone(spot, OFlags::APPEND)?;
     widen_like_parent(&file, spot)?;
     let mut data = Vec::with_capacity(line.len() + 2);
-    if file.seek(SeekFrom::End(0)).map_err(|e| Failure::io("read", spot.path(), e))? > 0 {
+    if file.seek(SeekFrom::End(0)).map_err(|e| Error::io("read", spot.path(), e))? > 0 {
         let mut last = [0];
         file.seek(SeekFrom::End(-1))
             .and_then(|_| file.read_exact(&mut last))
-            .map_err(|e| Failure::io("read", spot.path(), e))?;
+            .map_err(|e| Error::io("read", spot.path(), e))?;
         if last != *b"\n" {
             data.push(b'\n');
         }
     }
     data.extend_from_slice(line);
     data.push(b'\n');
-    file.write_all(&data).map_err(|e| Failure::io("append to", spot.path(), e))?;
+    file.write_all(&data).map_err(|e| Error::io("append to", spot.path(), e))?;
     if durability == Durability::Synced {
-        file.sync_all().map_err(|e| Failure::io("sync", spot.path(), e))?;
+        file.sync_all().map_err(|e| Error::io("sync", spot.path(), e))?;
     }
     Ok(())
 }
 
 /// Appends bytes in one write, without a look at what is there; returns the file's length afterwards.
-pub fn append_raw(spot: &Spot, data: &[u8]) -> Result<u64, Failure> {
+pub fn append_raw(spot: &Spot, data: &[u8]) -> Result<u64> {
     let (mut file, meta) = open_alone(spot, OFlags::APPEND)?;
     widen_like_parent(&file, spot)?;
-    file.write_all(data).map_err(|e| Failure::io("append to", spot.path(), e))?;
+    file.write_all(data).map_err(|e| Error::io("append to", spot.path(), e))?;
     Ok(meta.len() + data.len() as u64)
 }
 
@@ -337,22 +336,17 @@ impl LockFile {
     }
 
     /// Waits for the lock, but not for ever: it is held for milliseconds unless its holder was stopped.
-    pub fn lock(spot: &Spot) -> Result<Self, Failure> {
+    pub fn lock(spot: &Spot) -> Result<Self> {
         let (file, _) = open_or_create(spot)?;
         let waited = Stopwatch::start();
         loop {
             match FileExt::try_lock_exclusive(&file) {
                 Ok(()) => return Ok(Self { _file: file, since: Stopwatch::start() }),
                 Err(e) if e.raw_os_error() != fs2::lock_contended_error().raw_os_error() => {
-                    return Err(Failure::io("lock", spot.path(), e));
+                    return Err(Error::io("lock", spot.path(), e));
                 }
                 Err(_) if waited.is_past(LOCK_PATIENCE_MS) => {
-                    return Err(Failure::failed(format!(
-                        "{} has been locked for {} by another process",
-                        spot.display(),
-                        crate::units::duration(waited.ms())
-                    ))
-                    .hint("a stopped diagctl process holds it; find it with `fuser` and resume or kill it"));
+                    return Err(Error::Locked { path: spot.path().to_owned(), waited: waited.elapsed() });
                 }
                 Err(_) => std::thread::sleep(std::time::Duration::from_millis(1)),
             }
@@ -361,16 +355,22 @@ impl LockFile {
 }
 
 /// Eight hexadecimal digits from the kernel's random source.
-pub fn random_hex() -> Result<String, Failure> {
+pub fn random_hex() -> Result<String> {
     Ok(format!("{:08x}", random_u64()? as u32))
 }
 
 /// A random number from the kernel.
-pub fn random_u64() -> Result<u64, Failure> {
+pub fn random_u64() -> Result<u64> {
     let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| Failure::failed(format!("cannot get random bytes from the kernel: {e}")))?;
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(|e| Error::Random(e.into()))?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Free bytes for us, and the size, of the filesystem of a directory that is held open.
+pub fn space(dir: &Spot) -> Result<(u64, u64)> {
+    let stats = dir.held().and_then(|dir| Ok(rustix::fs::fstatvfs(dir)?));
+    let stats = stats.map_err(|e| Error::io("examine the filesystem of", dir.path(), e))?;
+    Ok((stats.f_bavail.saturating_mul(stats.f_frsize), stats.f_blocks.saturating_mul(stats.f_frsize)))
 }
 
 #[cfg(test)]
@@ -403,7 +403,7 @@ mod tests {
         for spot in [held.clone(), Spot::outside(held.path())] {
             assert!(read_bounded(&spot.join("file"), 100).is_ok());
             assert!(read_bounded(&spot.join("link"), 100).is_err());
-            assert!(read_bounded(&spot.join("fifo"), 100).unwrap_err().message.contains("not a regular file"));
+            assert!(read_bounded(&spot.join("fifo"), 100).unwrap_err().to_string().contains("not a regular file"));
             assert!(read_bounded(&spot, 100).is_err());
         }
     }
