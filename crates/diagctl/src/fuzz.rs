@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use diagctl_observe::pressure;
+
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config, Place};
 use crate::decide::{self, Inputs, Process};
@@ -16,7 +18,7 @@ use crate::error::printable;
 use crate::guard::Figures;
 use crate::lease;
 use crate::limit;
-use crate::readings::{self, Readings};
+use crate::readings::Readings;
 use crate::recording;
 use crate::sample::{Metric, Sample, Samples};
 use crate::state::{self, Found, State};
@@ -135,7 +137,7 @@ pub fn proc(data: &[u8]) {
     proc::parse_stat(&text);
     proc::figures(&text);
     cgroup::counters(&text);
-    let _ = readings::parse_stalls("memory.pressure", &text);
+    let _ = pressure::parse_stalls("memory.pressure", &text);
 }
 
 /// Nothing that is printed steers a terminal, and nothing is lost that does not.

@@ -1,7 +1,8 @@
 //! Checks that can refuse any capture. Pure: figures in, refusal out.
 
+use diagctl_observe::pressure::Scope;
+
 use crate::config::Guards;
-use crate::readings::Scope;
 use crate::report::{self, Producer};
 use crate::state::ReportCost;
 use crate::units::{duration, size};

@@ -140,7 +140,7 @@ impl Memory {
     }
 
     fn read_host(&mut self, proc: &Proc) {
-        let (total, available) = host_memory(proc);
+        let (total, available) = proc.host_memory();
         self.host_total = total.unwrap_or(0);
         let left = available.as_ref().map_or(0, |free| free.saturating_sub(reserve(self.host_total)));
         self.available = self.available.min(left);
@@ -166,13 +166,6 @@ impl Memory {
             (_, Some(limit)) => limit.min(self.host_total),
         }
     }
-}
-
-/// `MemTotal` and `MemAvailable`.
-pub fn host_memory(proc: &Proc) -> (Result<u64, String>, Result<u64, String>) {
-    let text = proc.read("meminfo").unwrap_or_default();
-    let of = |key| figure(&text, key).ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()));
-    (of("MemTotal"), of("MemAvailable"))
 }
 
 fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
@@ -376,7 +369,7 @@ mod tests {
             .unwrap();
         let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true };
         let memory = Memory::read(&proc, &CgroupRoot::at(dir.path()), 7, &wanted);
-        assert_eq!(memory.get(Metric::Rss), Ok(75 * crate::sys::page_size()));
+        assert_eq!(memory.get(Metric::Rss), Ok(75 * diagctl_observe::page_size()));
         assert_eq!(memory.get(Metric::Uss), Ok(30 * 1024));
         assert_eq!(memory.get(Metric::Pss), Ok(200 * 1024));
         assert_eq!(memory.get(Metric::HostUsed), Ok(600 * 1024));

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::Context;
 use super::output::{self, Done};
-use crate::clock;
 use crate::config::{self, Snapshot, Source as Origin};
+use crate::deadline;
 use crate::decide::{Answer, Plan, Process, Verdict};
 use crate::error::Failure;
 use crate::exit_code::Exit;
@@ -147,7 +147,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         return refused(cx, &busy, decision.retry_ms);
     }
     // Taking native reports of a process in uninterruptible sleep can hang.
-    clock::end_process_after(LONGEST_GRANT, || output::note("the grant took too long; giving up"));
+    deadline::end_process_after(LONGEST_GRANT, || output::note("the grant took too long; giving up"));
     let begun = begin(applicant, &decision.plans, Some(generation)).and_then(|begun| {
         if let Begun::Yes { plan, grant } = &begun {
             capture::collect_native(&store, config, applicant.source(), grant)?;

@@ -41,8 +41,8 @@ fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
     let marker = dir.join(index::PIN_FILE);
     let meta = meta::read(&dir)?;
     let was = marker.exists();
-    let gone = |e: Failure| {
-        if dir.exists() { e } else { Failure::new(Exit::NoMatch, format!("capture {id} was just deleted")) }
+    let gone = |e: diagctl_fs::Error| {
+        if dir.exists() { e.into() } else { Failure::new(Exit::NoMatch, format!("capture {id} was just deleted")) }
     };
     if pinned && !was {
         // It is empty, so that there is no half of it, and no temporary that a killed `pin` could leave. Somebody else may

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::Context;
 use super::output::{self, Done};
-use crate::clock::{self, Reading};
+use crate::clock::Reading;
 use crate::config::Snapshot;
+use crate::deadline;
 use crate::error::{Failure, quoted};
 use crate::exit_code::Exit;
 use crate::grant::capture;
@@ -64,6 +65,6 @@ fn end_at_the_deadline(cx: &Context, store: &Store) -> Result<(), Failure> {
     let Some(record) = lease::read_record(store.dir())? else { return Ok(()) };
     let now = Reading::take(cx.proc.boot_id());
     let left = Duration::from_millis(record.deadline_boot_ms.saturating_sub(now.boot_ms) + GRACE_MS);
-    clock::end_process_after(left, || output::note("the capture's deadline is over; giving up"));
+    deadline::end_process_after(left, || output::note("the capture's deadline is over; giving up"));
     Ok(())
 }

@@ -6,13 +6,15 @@
 
 use std::borrow::Cow;
 
+use diagctl_observe::pressure::cpu_pressure;
+
 use crate::clock::Now;
 use crate::collect::Source;
 use crate::context::Context;
 use crate::decide::{self, Answer, Inputs, Plan, Process, Verdict};
 use crate::error::Failure;
 use crate::guard::{self, Figures};
-use crate::readings::{Readings, cpu_pressure};
+use crate::readings::Readings;
 use crate::sample::{Metric, Sample, Samples};
 use crate::state::{self, State};
 use crate::store::grant::Grant;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::time::Duration;
 
 use crate::clock::{self, Now};
 use crate::collect::{self, Source};
@@ -121,7 +122,7 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
             Ok(mut data) => {
                 // What cannot be stored is noted as failed.
                 if let Ok(report) = writer::store_report(&mut room, staging, name, &mut data) {
-                    let took_ms = watch.took_ms();
+                    let took_ms = milliseconds(watch.elapsed());
                     grant::write_sidecar(staging, &meta::Report { took_ms, ..report })?;
                 }
             }
@@ -132,6 +133,11 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
         }
     }
     Ok(())
+}
+
+// To the microsecond, as a record has them.
+fn milliseconds(time: Duration) -> Option<serde_json::Number> {
+    serde_json::Number::from_f64((time.as_secs_f64() * 1e6).round() / 1e3)
 }
 
 // The command learns of what it is to report from its environment.

@@ -6,8 +6,8 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use crate::cgroup::CpuLimit;
-use crate::clock::Stopwatch;
+use diagctl_observe::CpuLimit;
+use diagctl_observe::clock::Stopwatch;
 
 /// Of the limit, what everything under it is to use at most: a burst of the others finds the rest.
 const SHARE: f64 = 0.8;

@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use crate::cgroup::CgroupRoot;
 use crate::proc::Proc;
-use crate::sample::host_memory;
 
 /// One limit that the dump must stay below.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -55,7 +54,7 @@ pub fn of(proc: &Proc, cgroups: &CgroupRoot, pid: u32) -> Vec<Watch> {
             watches.push(Watch { of: format!("cgroup {}", dir.display()), reserve: reserve(limit), figures });
         }
     }
-    let (total, _) = host_memory(proc);
+    let (total, _) = proc.host_memory();
     let figures = Figures::Host { meminfo: proc.path("meminfo") };
     watches.push(Watch { of: "the host".into(), reserve: reserve(total.unwrap_or(0)), figures });
     watches

@@ -158,7 +158,11 @@ fn take_raw_file(
 ) -> Result<meta::Report, Failure> {
     let path = staging.join(file);
     let is_file = path.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
-    let opened = if is_file { fsio::open_read(&path) } else { Err(Failure::failed("it is no regular file")) };
+    let opened = if is_file {
+        fsio::open_read(&path).map_err(Failure::from)
+    } else {
+        Err(Failure::failed("it is no regular file"))
+    };
     let mut data = match opened {
         Ok(data) => data,
         Err(failure) => {
@@ -215,7 +219,7 @@ fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<(
         // What may be gone after a power cut is not acknowledged, and so must not be listed either.
         fsio::rename_noreplace(&published, staging)?;
     }
-    synced
+    Ok(synced?)
 }
 
 fn write_meta(staging: &Spot, meta: &meta::Meta) -> Result<(), Failure> {

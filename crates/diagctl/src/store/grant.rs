@@ -44,7 +44,7 @@ pub fn claim(staging: &Spot, name: &str) -> Result<bool, Failure> {
     match fsio::create_new(&staging.join(format!(".{name}.claim"))) {
         Ok(_) => Ok(true),
         Err(e) if e.is_existing() => Ok(false),
-        Err(e) => Err(e),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -70,7 +70,7 @@ fn write_json(spot: &Spot, value: &impl Serialize) -> Result<(), Failure> {
     let data =
         serde_json::to_vec(value).map_err(|e| Failure::failed(format!("cannot encode {}: {e}", spot.display())))?;
     // Volatile: a staging directory does not outlive a power cut in any case.
-    fsio::write_atomic(spot, &data, Durability::Volatile)
+    Ok(fsio::write_atomic(spot, &data, Durability::Volatile)?)
 }
 
 fn read_json<T: DeserializeOwned>(spot: &Spot) -> Result<T, Failure> {

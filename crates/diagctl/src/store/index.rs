@@ -256,7 +256,7 @@ pub fn compact(store: &Store) -> Result<(), Failure> {
             *number = Some(line);
         }
     });
-    fsio::write_atomic_with(&store.path("index.jsonl"), Durability::Volatile, |file| {
+    Ok(fsio::write_atomic_with(&store.path("index.jsonl"), Durability::Volatile, |file| {
         let mut file = BufWriter::new(file);
         let mut result = Ok(());
         scan(store, |line, entry, bytes| {
@@ -265,7 +265,7 @@ pub fn compact(store: &Store) -> Result<(), Failure> {
             }
         });
         result.and_then(|()| file.flush())
-    })
+    })?)
 }
 
 /// What is in `reports/`.
@@ -318,7 +318,7 @@ impl Present {
 pub fn append(store: &Store, entry: &Entry) -> Result<(), Failure> {
     let line = line(entry)?;
     let _guard = store.lock()?;
-    fsio::append_line(&store.path("index.jsonl"), &line, Durability::Volatile)
+    Ok(fsio::append_line(&store.path("index.jsonl"), &line, Durability::Volatile)?)
 }
 
 /// Adds what was learned from the records of captures. Whether they are pinned is asked again under the lock: a `pin` of the last
@@ -333,7 +333,7 @@ pub fn learn(store: &Store, entries: &mut [Entry]) -> Result<(), Failure> {
         entry.pinned = store.report_dir(&entry.id).join(PIN_FILE).exists();
         lines.push(line(entry)?);
     }
-    fsio::append_line(&store.path("index.jsonl"), &lines.join(&b'\n'), Durability::Volatile)
+    Ok(fsio::append_line(&store.path("index.jsonl"), &lines.join(&b'\n'), Durability::Volatile)?)
 }
 
 fn line(entry: &Entry) -> Result<Vec<u8>, Failure> {

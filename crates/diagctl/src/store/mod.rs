@@ -181,7 +181,7 @@ impl Store {
 
     /// Takes the lock that guards the small files. Hold it for milliseconds.
     pub fn lock(&self) -> Result<LockFile, Failure> {
-        LockFile::lock(&self.path("state.lock"))
+        Ok(LockFile::lock(&self.path("state.lock"))?)
     }
 
     /// Free bytes for us, and the size, of the store's filesystem.
@@ -219,7 +219,7 @@ impl Store {
     /// Puts something into the trash and unlinks it. Readers that have it open go on reading.
     pub fn discard(&self, spot: &Spot) -> Result<(), Failure> {
         match self.throw_away(spot)? {
-            Some(thrown) => fsio::remove(&thrown),
+            Some(thrown) => Ok(fsio::remove(&thrown)?),
             None => Ok(()),
         }
     }
@@ -238,7 +238,7 @@ impl Store {
         let target = self.path("trash").join(fsio::random_hex()?);
         match fsio::rename_noreplace(spot, &target) {
             Err(e) if e.is_not_found() => Ok(None),
-            other => other.map(|()| Some(target)),
+            other => Ok(other.map(|()| Some(target))?),
         }
     }
 
@@ -266,7 +266,7 @@ impl Store {
                     },
                 };
             }
-            Err(e) => return Err(e),
+            Err(e) => return Err(e.into()),
         };
         match text.parse::<u32>() {
             Ok(FORMAT) => {}
@@ -344,7 +344,7 @@ impl Store {
             }
         }
         // Last, and synced: a store with this file is complete.
-        fsio::write_atomic(&self.path("FORMAT"), format!("{FORMAT}\n").as_bytes(), Durability::Synced)
+        Ok(fsio::write_atomic(&self.path("FORMAT"), format!("{FORMAT}\n").as_bytes(), Durability::Synced)?)
     }
 
     fn apply_mode(&self, config: &Config) -> Result<(), Failure> {
@@ -356,7 +356,7 @@ impl Store {
             })?;
         }
         // The set-group-id bit makes what is created beneath belong to the group too.
-        fsio::set_dir_mode(&self.dir, wanted_mode(config))
+        Ok(fsio::set_dir_mode(&self.dir, wanted_mode(config))?)
     }
 }
 
@@ -373,9 +373,7 @@ pub fn foreign_entry(dir: &Spot) -> Result<Option<String>, Failure> {
 
 /// Free bytes for us, and the size, of the filesystem of a directory that is held open.
 pub fn space_of(dir: &Spot) -> Result<(u64, u64), Failure> {
-    let stats = dir.held().and_then(|dir| Ok(rustix::fs::fstatvfs(dir)?));
-    let stats = stats.map_err(|e| Failure::io("examine the filesystem of", dir.path(), e))?;
-    Ok((stats.f_bavail.saturating_mul(stats.f_frsize), stats.f_blocks.saturating_mul(stats.f_frsize)))
+    Ok(fsio::space(dir)?)
 }
 
 fn wanted_mode(config: &Config) -> u32 {
@@ -399,7 +397,7 @@ fn create_root(dir: &Path) -> Result<(), Failure> {
         ))
         .hint("create the parent directory, or name another path in dir, DIAGCTL_DIR or --dir"));
     }
-    fsio::create_dir(&Spot::outside(dir), 0o700)
+    Ok(fsio::create_dir(&Spot::outside(dir), 0o700)?)
 }
 
 // As systemd-coredump does: what root writes into another user's store must be readable by that user.

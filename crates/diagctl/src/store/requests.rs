@@ -52,7 +52,7 @@ impl Request {
 /// Puts a request in.
 pub fn write(store: &Store, request: &Request) -> Result<(), Failure> {
     let data = serde_json::to_vec(request).map_err(|e| Failure::failed(format!("cannot encode the request: {e}")))?;
-    fsio::write_atomic(&store.path("requests").join(format!("{}.json", request.id)), &data, Durability::Synced)
+    Ok(fsio::write_atomic(&store.path("requests").join(format!("{}.json", request.id)), &data, Durability::Synced)?)
 }
 
 /// The requests that wait, oldest first. A file that is no request is left alone.
@@ -81,7 +81,7 @@ pub fn parse(id: &str, data: &[u8]) -> Option<Request> {
 
 /// Takes a request out.
 pub fn remove(store: &Store, id: &str) -> Result<(), Failure> {
-    fsio::remove_file(&store.path("requests").join(format!("{id}.json")))
+    Ok(fsio::remove_file(&store.path("requests").join(format!("{id}.json")))?)
 }
 
 /// After a capture came to nothing: the request that it served is tried again, or given up after [`MAX_ATTEMPTS`].

@@ -55,7 +55,7 @@ fn sample_path(store: &Store, pid: u32) -> Spot {
 
 /// Keeps the sample of one process. Under the state lock.
 pub fn save_sample(store: &Store, pid: u32, sample: &Sample) -> Result<(), Failure> {
-    fsio::overwrite(&sample_path(store, pid), &encode("a sample", sample)?)
+    Ok(fsio::overwrite(&sample_path(store, pid), &encode("a sample", sample)?)?)
 }
 
 /// Forgets processes that have not polled for long.
@@ -85,7 +85,7 @@ pub fn load_execs(store: &Store) -> BTreeMap<String, LastRun> {
 
 /// Keeps the last runs. Under the state lock.
 pub fn save_execs(store: &Store, execs: &BTreeMap<String, LastRun>) -> Result<(), Failure> {
-    fsio::overwrite(&store.path("execs.json"), &encode("execs.json", execs)?)
+    Ok(fsio::overwrite(&store.path("execs.json"), &encode("execs.json", execs)?)?)
 }
 
 fn encode(what: &str, value: &impl Serialize) -> Result<Vec<u8>, Failure> {

@@ -203,7 +203,7 @@ fn put_in_place(staging: &Spot, partial: &Spot, name: &str, extension: &str) -> 
     loop {
         match fsio::rename_noreplace(partial, &staging.join(&file)) {
             Err(e) if e.is_existing() => number += 1,
-            other => return other.map(|()| file),
+            other => return Ok(other.map(|()| file)?),
         }
         file = format!("{name}_{number}.{extension}");
     }

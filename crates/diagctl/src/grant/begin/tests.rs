@@ -35,7 +35,7 @@ impl Scene {
         let loaded = Loaded { config, file: None, sources: BTreeMap::new(), broken: None, identity: None, held: None };
         let proc = dir.path().join("proc");
         for (file, text) in [
-            ("7/statm", format!("100000 {} 10 1 0 80 0\n", 64 * MIB / crate::sys::page_size())),
+            ("7/statm", format!("100000 {} 10 1 0 80 0\n", 64 * MIB / diagctl_observe::page_size())),
             ("meminfo", "MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\n".to_owned()),
             ("pressure/cpu", "some avg10=40.00 avg60=0.00 avg300=0.00 total=1\n".to_owned()),
             ("sys/kernel/random/boot_id", "a-boot\n".to_owned()),

@@ -1,4 +1,4 @@
-//! Which memory cgroup a process is in, and its figures: cgroup v2, and v1 where it has them. Its CPU limit: cpu.rs.
+//! Which memory cgroup a process is in, and its figures: cgroup v2, and v1 where it has them. Its CPU limit: cpu_limit.rs.
 //!
 //! Source: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. The working set is
 //! `current − inactive_file`, as the kubelet computes it: the page cache that can be dropped at once does not count.
@@ -11,10 +11,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::proc::{Proc, read};
-
-mod cpu;
-
-pub use cpu::CpuLimit;
 
 /// Where cgroups are mounted, or a directory that looks like it.
 #[derive(Clone, Debug)]
@@ -32,7 +28,6 @@ impl Default for CgroupRoot {
 
 impl CgroupRoot {
     /// A cgroup mount elsewhere.
-    #[cfg(test)]
     pub fn at(root: &Path) -> Self {
         Self(root.into())
     }
@@ -44,7 +39,7 @@ impl CgroupRoot {
 
     // The group of a process in the hierarchy that has this controller. In a container the path that /proc tells may be the
     // host's, which is not mounted here; the mount's own root is then the container's cgroup.
-    fn group_of(&self, proc: &Proc, pid: u32, controller: &str) -> Result<Group, String> {
+    pub(crate) fn group_of(&self, proc: &Proc, pid: u32, controller: &str) -> Result<Group, String> {
         let text = read(&proc.pid(pid).join("cgroup"))?;
         let v1_mount = self.0.join(controller);
         for line in text.lines() {
@@ -70,15 +65,15 @@ impl CgroupRoot {
 }
 
 #[derive(Clone, Debug)]
-struct Group {
-    dir: PathBuf,
-    mount: PathBuf,
-    v2: bool,
+pub(crate) struct Group {
+    pub(crate) dir: PathBuf,
+    pub(crate) mount: PathBuf,
+    pub(crate) v2: bool,
 }
 
 impl Group {
     // This group and those above it, up to the root of what is mounted.
-    fn and_above(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn and_above(&self) -> impl Iterator<Item = &Path> {
         self.dir.ancestors().take_while(|dir| dir.starts_with(&self.mount))
     }
 }
@@ -226,7 +221,7 @@ impl MemoryCgroup {
     }
 }
 
-fn number(group: &Path, file: &str) -> Result<u64, String> {
+pub(crate) fn number(group: &Path, file: &str) -> Result<u64, String> {
     let path = group.join(file);
     read(&path)?.trim().parse().map_err(|_| format!("{} is not a number", path.display()))
 }
@@ -237,7 +232,7 @@ fn is_a_limit(bytes: &u64) -> bool {
 }
 
 // One of the `key number` lines of a file; the others are not looked at.
-fn counter(text: &str, key: &str) -> Option<u64> {
+pub(crate) fn counter(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
@@ -254,16 +249,7 @@ pub fn counters(text: &str) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    pub fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = dir.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        dir
-    }
+    use crate::testing::tree;
 
     // As Linux 6.1 shows a service under a limited slice, beside another service.
     #[test]

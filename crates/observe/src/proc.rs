@@ -36,7 +36,6 @@ impl Default for Proc {
 
 impl Proc {
     /// A procfs elsewhere.
-    #[cfg(test)]
     pub fn at(root: &Path) -> Self {
         Self { root: root.into() }
     }
@@ -95,6 +94,13 @@ impl Proc {
     /// `/proc/meminfo`, in bytes.
     pub fn meminfo(&self) -> Result<BTreeMap<String, u64>, String> {
         self.read("meminfo").map(|text| figures(&text))
+    }
+
+    /// `MemTotal` and `MemAvailable`, in bytes.
+    pub fn host_memory(&self) -> (Result<u64, String>, Result<u64, String>) {
+        let text = self.read("meminfo").unwrap_or_default();
+        let of = |key| figure(&text, key).ok_or_else(|| format!("{} has no {key}", self.path("meminfo").display()));
+        (of("MemTotal"), of("MemAvailable"))
     }
 
     /// Every process that is visible here.

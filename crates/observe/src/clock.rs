@@ -1,4 +1,4 @@
-//! The only place that reads clocks, and the store's own time line.
+//! The clocks, which nothing else reads, and a time line that no clock setting disturbs.
 //!
 //! Limits must survive restarts and reboots and must not believe a clock that was set. Within one boot the time
 //! that passed is taken from `CLOCK_BOOTTIME`, which nobody can set and which counts suspend; only across a reboot is
@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::exit_code::Exit;
 use crate::sys;
 
 /// A wall clock this far behind what `CLOCK_BOOTTIME` says has been set back, not slewed. Milliseconds.
@@ -121,16 +120,6 @@ pub fn compact_utc(wall_ms: i64) -> String {
     utc(wall_ms).replace(['-', ':', '.'], "")
 }
 
-/// Ends this process with status 1 when it still runs after this time: it holds a copy of the lease, and whoever would have
-/// killed it may be dead itself.
-pub fn end_process_after(time: Duration, tell: impl FnOnce() + Send + 'static) {
-    std::thread::spawn(move || {
-        std::thread::sleep(time);
-        tell();
-        std::process::exit(Exit::Failed as i32);
-    });
-}
-
 /// A stopwatch for durations inside one process.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
@@ -144,11 +133,6 @@ impl Stopwatch {
     /// Milliseconds since it was started.
     pub fn ms(self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Milliseconds since it was started, to the microsecond, as a record has them.
-    pub fn took_ms(self) -> Option<serde_json::Number> {
-        serde_json::Number::from_f64((self.0.elapsed().as_secs_f64() * 1e6).round() / 1e3)
     }
 
     /// The time since it was started.

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{CgroupRoot, Group, counter, number};
+use crate::cgroup::{CgroupRoot, Group, counter, number};
 use crate::proc::{Proc, read};
 
 /// A limit on CPU time.
@@ -64,7 +64,7 @@ fn cpus(dir: &Path, v2: bool) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::tests::tree;
+    use crate::testing::tree;
 
     #[test]
     fn the_tightest_limit_counts_and_what_all_that_is_under_it_uses() {

@@ -1,5 +1,8 @@
-//! What is in a directory, and whole trees: by descriptors all the way down, so that no link that is put into the place of a
+//! Listings of directories, and whole trees: by descriptors all the way down, so that no link that is put into the place of a
 //! directory meanwhile is followed.
+//!
+//! Not by walkdir. It opens every directory by its path, and follows a link that has taken the place of a directory since its
+//! entry was read: with `remove`, somebody who may write in the store could have files outside of it deleted.
 
 use std::ffi::{CStr, CString, OsString};
 use std::io;
@@ -11,65 +14,64 @@ use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use super::Spot;
-use crate::error::Failure;
+use crate::{Error, Spot};
 
 /// How a directory is opened to be read.
 pub const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What is in a directory, read as it is asked for. After an error nothing more comes.
+/// The entries of a directory, read as they are asked for. Ends after an error.
 pub struct Listing {
     dir: Dir,
     spot: Spot,
 }
 
-/// A name in a directory, and what it is; of a symbolic link, the link.
+/// An entry of a directory: its name and kind. A symbolic link is not followed.
 #[derive(Debug)]
 pub struct Entry {
     /// Without the directory.
     pub name: OsString,
-    /// Whether it is a file, a directory, or something else.
+    /// A file, a directory, or something else.
     pub kind: FileType,
 }
 
 impl Iterator for Listing {
-    type Item = Result<Entry, Failure>;
+    type Item = Result<Entry, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let entry = next_in(&mut self.dir)?.and_then(|entry| {
             let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
             Ok(Entry { name, kind: kind_of(self.dir.fd()?, &entry)? })
         });
-        Some(entry.map_err(|e| Failure::io("read", self.spot.path(), e.into())))
+        Some(entry.map_err(|e| Error::io("read", self.spot.path(), e)))
     }
 }
 
 /// Reads a directory.
-pub fn list(spot: &Spot) -> Result<Listing, Failure> {
+pub fn list(spot: &Spot) -> Result<Listing, Error> {
     let dir = spot.open(LISTED, Mode::empty()).and_then(|fd| Ok(Dir::new(fd)?));
-    let dir = dir.map_err(|e| Failure::io("read", spot.path(), e))?;
+    let dir = dir.map_err(|e| Error::io("read", spot.path(), e))?;
     Ok(Listing { dir, spot: spot.clone() })
 }
 
-/// Everything in a directory. Where reading it breaks off that is an error: what was not seen must not pass for absent.
-pub fn read_dir(spot: &Spot) -> Result<Vec<Entry>, Failure> {
+/// Every entry of a directory, or an error if reading breaks off: an entry that was not seen must not pass for absent.
+pub fn read_dir(spot: &Spot) -> Result<Vec<Entry>, Error> {
     list(spot)?.collect()
 }
 
-/// What can be read of a directory, for those who can do with less.
+/// The entries of a directory that can be read, for callers that can do with fewer.
 pub fn children(spot: &Spot) -> impl Iterator<Item = Entry> + use<> {
     list(spot).into_iter().flatten().flatten()
 }
 
-/// Deletes a file, or a directory with everything in it; that it is gone already is not an error.
-pub fn remove(spot: &Spot) -> Result<(), Failure> {
+/// Deletes a file, or a directory with everything in it; succeeds if it is gone already.
+pub fn remove(spot: &Spot) -> Result<(), Error> {
     let removed = spot.at(|dir, name| match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Err(Errno::ISDIR) => remove_tree(dir, name),
         other => other,
     });
     match removed {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(|e| Failure::io("delete", spot.path(), e)),
+        other => other.map_err(|e| Error::io("delete", spot.path(), e)),
     }
 }
 
@@ -117,13 +119,13 @@ pub fn regain(dir: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
     Ok(())
 }
 
-/// What a file occupies for accounting: whole 4 KiB blocks, known at once and the same on every filesystem
+/// The size of a file for accounting: whole 4 KiB blocks, known at once and the same on every filesystem
 /// (allocated blocks are not known before the data is written back).
 pub fn occupied(len: u64) -> u64 {
     len.div_ceil(4096) * 4096
 }
 
-/// What a whole tree occupies, directories included. Entries that vanish while it is walked count nothing.
+/// The size of a whole tree for accounting, directories included. Entries that vanish during the walk count nothing.
 pub fn occupied_tree(spot: &Spot) -> u64 {
     let Ok(stat) = spot.stat() else { return 0 };
     let kind = FileType::from_raw_mode(stat.st_mode);

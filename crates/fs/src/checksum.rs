@@ -1,8 +1,8 @@
-//! A checksum inside small JSON files, so that one which was damaged and still parses is not believed: a flipped digit in a date
+//! A checksum inside small JSON files, so that a file that was damaged and still parses is not believed: a flipped digit in a date
 //! could otherwise delete a capture, or let a limit be forgotten.
 //!
-//! A sealed object begins with `{"check":"xxxxxxxx",`: the CRC-32 of everything that follows. It is JSON all the same. An object
-//! without a seal is accepted; a person may have mended it.
+//! A sealed object begins with `{"check":"xxxxxxxx",`: the CRC-32 of everything that follows. It is still JSON. An object without
+//! a checksum is accepted: a person may have edited it.
 
 const HEAD: &[u8] = b"{\"check\":\"";
 const HEX: usize = 8;
@@ -19,7 +19,7 @@ pub fn seal(json: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// Whether the seal, if there is one, is whole.
+/// Tells whether the object still has the content that it was sealed with. One without a checksum passes.
 pub fn is_whole(sealed: &[u8]) -> bool {
     let Some((check, body)) = sealed.strip_prefix(HEAD).and_then(|rest| rest.split_at_checked(HEX)) else {
         return true;
@@ -28,8 +28,8 @@ pub fn is_whole(sealed: &[u8]) -> bool {
     check == expected.as_bytes()
 }
 
-/// The CRC-32 of some bytes, as gzip has it. Not flate2's: that asks the processor what it can before the first byte, and under a
-/// hypervisor each question (`cpuid`) costs 10 to 30 µs. Its seven were a quarter of what a poll did.
+/// The CRC-32 of some bytes, as in gzip. Not flate2's: it detects the processor's features before the first byte, and under a
+/// hypervisor each of the seven `cpuid` instructions costs 10 to 30 µs, together a quarter of a poll.
 pub fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc: u32, byte| crc >> 8 ^ CRC_OF_BYTE[usize::from(crc as u8 ^ byte)])
 }

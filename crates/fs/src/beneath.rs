@@ -1,8 +1,8 @@
-//! Where files are, and how they are reached: by a name beneath a directory that is held open.
+//! Names beneath a directory that is held open.
 //!
-//! The store's directory is opened once and examined through that descriptor; whatever is done in it afterwards starts there and
-//! follows no symbolic link on the way. Somebody who swaps a directory above it, or one in it, between a look and a use, gets
-//! an error or is not noticed, but never leads a command elsewhere.
+//! The directory is opened once and examined through that descriptor; every later operation starts there and follows no symbolic
+//! link on the way. Swapping a directory above it, or one in it, between a look and a use causes an error or has no effect, but
+//! never leads a command elsewhere.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::error::Failure;
+use crate::Error;
 
 const HOLD: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -37,7 +37,7 @@ pub struct Spot {
 }
 
 impl Spot {
-    /// Holds a directory open, or whatever else is there: [`Spot::stat`] tells what was opened.
+    /// Holds a directory, or whatever else is there, open; [`Spot::stat`] describes what was opened.
     pub fn hold(path: &Path) -> io::Result<Self> {
         let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, HOLD, Mode::empty()))?;
         Ok(Self { root: Some(Arc::new(Root { fd, path: path.to_owned() })), path: path.to_owned() })
@@ -53,7 +53,7 @@ impl Spot {
         &self.path
     }
 
-    /// The same for messages.
+    /// The path for messages.
     pub fn display(&self) -> std::path::Display<'_> {
         self.path.display()
     }
@@ -70,10 +70,10 @@ impl Spot {
     }
 
     /// The directory that it is in.
-    pub fn parent(&self) -> Result<Self, Failure> {
+    pub fn parent(&self) -> Result<Self, Error> {
         let parent = self.path.parent();
         let parent = parent.filter(|_| self.root.as_ref().is_none_or(|root| root.path != self.path));
-        let parent = parent.ok_or_else(|| Failure::failed(format!("{} has no parent directory", self.display())))?;
+        let parent = parent.ok_or_else(|| Error::NoParent { path: self.path.clone() })?;
         Ok(Self { root: self.root.clone(), path: parent.to_owned() })
     }
 
@@ -86,8 +86,8 @@ impl Spot {
         }
     }
 
-    /// Does something to its name in its directory, which is held open meanwhile: for system calls that cannot be told to
-    /// follow no link on the way.
+    /// Calls `act` with its directory, held open, and its name there: for system calls that cannot be told to follow no link on
+    /// the way.
     pub fn at<T>(&self, act: impl FnOnce(BorrowedFd<'_>, &Path) -> rustix::io::Result<T>) -> io::Result<T> {
         let Some(root) = &self.root else { return Ok(act(CWD, &self.path)?) };
         let whole = self.name_beneath(root)?;
@@ -105,7 +105,7 @@ impl Spot {
         root.map(|root| root.fd.as_fd()).ok_or_else(|| Errno::BADF.into())
     }
 
-    /// What it is; of a symbolic link, the link.
+    /// Describes the entry; of a symbolic link, the link itself.
     pub fn stat(&self) -> io::Result<Stat> {
         match self.held() {
             Ok(held) => Ok(rustix::fs::fstat(held)?),
@@ -113,12 +113,12 @@ impl Spot {
         }
     }
 
-    /// Whether anything is there.
+    /// Tells whether anything is there.
     pub fn exists(&self) -> bool {
         self.stat().is_ok()
     }
 
-    /// Whether a directory is there.
+    /// Tells whether a directory is there.
     pub fn is_dir(&self) -> bool {
         self.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
     }
