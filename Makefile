@@ -48,6 +48,7 @@ unit:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -x; $(CARGO) nextest run --workspace --locked; \
 	else set -x; $(CARGO) test --workspace --locked; fi
 	$(RUBY) ruby/test_all.rb
+	$(RUBY) tests/docs_test.rb
 
 # The demo for `make test`: what it prints is shown when it fails only.
 demo-quiet: deps build
