@@ -31,7 +31,7 @@ class DocsTest < Minitest::Test
   # What the two tests above must not overlook.
   def test_missing_paths_and_links_are_found
     page = "Build `nowhere/src/lib.rs`, `Makefile`, `docs/` and `nowhere.md`, not `meta.json`, `samples/`, `/proc/self/stat` or `make unit`.\n" \
-           "| `crates/later` <!-- verify: crates/later --> | `scripts/deps` |\n"
+           "| `crates/later` <!-- verify: crates/later --> | `scripts/deps` |\n`crates/later`\n  <!-- verify: crates/later -->\n"
     assert_equal %w[nowhere/src/lib.rs Makefile docs/ nowhere.md scripts/deps], paths_in(page)
     assert_equal %w[a.md b.md#c #d], links_in("[a](a.md) [b](b.md#c \"title\") `[x](code.md)` [d](#d) [web](https://example.org)\n```\n[y](block.md)\n```\n")
     assert resolves?("docs/architecture.md", "../README.md#installation")
@@ -52,7 +52,7 @@ class DocsTest < Minitest::Test
   # that of a file in a store.
   def paths_in(text)
     roots = Dir.children(ROOT)
-    spans = text.lines.flat_map { |line| line.gsub(/`[^`]+` #{VERIFY}/, "").scan(/`([^`]+)`/).flatten }
+    spans = text.gsub(/`[^`\n]+`\s+#{VERIFY}/, "").lines.flat_map { |line| line.scan(/`([^`]+)`/).flatten }
     spans.grep(PATH).select { |span| span.match?(%r{/.|\.md\z}) || roots.include?(span.chomp("/")) }.uniq
   end
 
