@@ -116,9 +116,9 @@ fn nothing_speaks_against_a_healthy_machine() {
 
 #[test]
 fn every_check_refuses_a_poll_and_a_run_alike_and_leaves_nothing() {
-    type Change = fn(&mut Config);
-    type Prepare = fn(&Scene);
-    let table: [(&str, Change, Prepare, Verdict, Option<&str>, &str); 8] = [
+    // Its name, the configuration, the situation, and the expected verdict, guard and part of the reason.
+    type Case = (&'static str, fn(&mut Config), fn(&Scene), Verdict, Option<&'static str>, &'static str);
+    let table: [Case; 8] = [
         (
             "pause",
             |_| {},
