@@ -24,6 +24,7 @@ mod readings;
 mod recording;
 mod report;
 mod sample;
+mod section;
 mod state;
 mod store;
 mod sys;
