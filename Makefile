@@ -42,12 +42,15 @@ lint:
 	@scripts/deps --lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
+	$(RUBY) scripts/layers
 	@scripts/deny
 
 unit:
 	tar -xzf fuzz/corpus.tar.gz -C fuzz
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -x; $(CARGO) nextest run --workspace --locked; \
 	else set -x; $(CARGO) test --workspace --locked; fi
+	$(RUBY) scripts/layers_test.rb
 	$(RUBY) ruby/test_all.rb
 	$(RUBY) tests/docs_test.rb
 

@@ -22,6 +22,7 @@ mod readings;
 mod recording;
 mod report;
 mod sample;
+mod section;
 mod state;
 mod store;
 mod sys;

@@ -6,7 +6,6 @@ pub(crate) mod cache;
 mod custom;
 mod doubts;
 mod options;
-mod reader;
 mod rules;
 mod templates;
 
@@ -19,13 +18,13 @@ use serde::{Deserialize, Serialize};
 pub use custom::{COMMANDS_TIMEOUT_MS, CustomReport, ReportCommand};
 pub use doubts::Place;
 pub use options::ReportOptions;
-pub use reader::{Problem, Problems, Section, nearest};
 pub use rules::{LimitsOfRule, Mode, Rule, Select, Snapshot, in_order};
 
 use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio::{self, Durability, Spot};
 use crate::report::{self, Producer};
+use crate::section::{Problem, Problems, Section, nearest};
 use crate::units::Amount;
 
 /// Where the configuration is looked for when nobody names a file.

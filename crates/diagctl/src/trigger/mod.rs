@@ -34,9 +34,9 @@ pub use timer::Timer;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
-use crate::config::Section;
 use crate::readings::Readings;
 use crate::sample::{Marks, Metric, Named};
+use crate::section::Section;
 use crate::state::RuleState;
 
 /// Figures that a trigger saw, and its thresholds, by name: bytes or plain numbers.
