@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::error::{printable, quoted};
-use crate::units::{self, Amount};
+use crate::units::{self, Amount, Invalid};
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl<'a> Section<'a> {
         );
     }
 
-    fn text_as<T>(&self, key: &'static str, wanted: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    fn text_as<T>(&self, key: &'static str, wanted: &str, parse: impl Fn(&str) -> Result<T, Invalid>) -> Option<T> {
         let value = self.raw(key)?;
         let Some(text) = value.as_str() else {
             self.wrong_type(key, value, wanted);
@@ -127,15 +127,11 @@ impl<'a> Section<'a> {
         self.checked(&self.at(key), text, parse)
     }
 
-    fn checked<T>(&self, path: &str, text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    fn checked<T>(&self, path: &str, text: &str, parse: impl Fn(&str) -> Result<T, Invalid>) -> Option<T> {
         match parse(text) {
             Ok(parsed) => Some(parsed),
-            Err(why) => {
-                let (message, hint) = match why.split_once("; ") {
-                    Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
-                    None => (why, None),
-                };
-                self.problems.add(path, format!("{}: {message}", quoted(text)), hint);
+            Err(Invalid { why, hint }) => {
+                self.problems.add(path, format!("{}: {why}", quoted(text)), Some(hint));
                 None
             }
         }
@@ -204,7 +200,7 @@ impl<'a> Section<'a> {
                 .iter()
                 .find(|(name, _)| *name == text)
                 .map(|(_, value)| *value)
-                .ok_or_else(|| format!("it is not a choice here; use one of {}", names()))
+                .ok_or_else(|| Invalid::new("it is not a choice here", format!("use one of {}", names())))
         })
     }
 
