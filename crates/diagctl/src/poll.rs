@@ -141,7 +141,7 @@ impl Poll<'_> {
         let config = cx.config();
         sweep::clear_staging(self.store)?;
         // Before the lease only what rules look at was read; the guards look at more.
-        let readings = self.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, &config.rules);
+        let readings = self.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, config.wanted());
         let full = Poll { readings: &readings, ..*self };
         let mut refusal = None;
         for plan in &decision.plans {

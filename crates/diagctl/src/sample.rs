@@ -66,15 +66,19 @@ impl Metric {
     }
 }
 
-/// Which memory figures a poll needs.
+/// The figures that a poll needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// These.
+    /// Memory figures.
     pub metrics: Vec<Metric>,
     /// What shares are of: the limit and the host's memory.
     pub whole: bool,
     /// What a further process could use, for the headroom guard.
     pub available: bool,
+    /// The counters of the cgroup's `memory.events`.
+    pub counters: bool,
+    /// Memory stalls, of the cgroup and the host.
+    pub stalls: bool,
 }
 
 impl Wanted {
@@ -364,7 +368,7 @@ mod tests {
         fs::write(dir.path().join("7/statm"), "900 75 10 1 0 80 0\n").unwrap();
         fs::write(dir.path().join("7/smaps_rollup"), "Pss: 200 kB\nPrivate_Clean: 10 kB\nPrivate_Dirty: 20 kB\n")
             .unwrap();
-        let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true };
+        let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true, ..Wanted::default() };
         let memory = Memory::read(&proc, &CgroupRoot::at(dir.path()), 7, &wanted);
         assert_eq!(memory.get(Metric::Rss), Ok(75 * diagctl_observe::page_size()));
         assert_eq!(memory.get(Metric::Uss), Ok(30 * 1024));

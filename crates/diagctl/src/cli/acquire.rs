@@ -112,7 +112,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
             .hint("give the pid of a running process, as it is seen in diagctl's pid namespace")
     })?;
     let process = Process { pid: args.pid, start_ticks: stat.start_ticks, role: args.role, name: args.name };
-    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.rules);
+    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.wanted());
     readings.gauges = gauges(&args.gauge);
     readings.events = args.event.into_iter().collect();
     readings.execs = run_commands(cx, &store, &process)?;

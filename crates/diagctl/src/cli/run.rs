@@ -22,7 +22,7 @@ use crate::guard::{self, Figures};
 use crate::lease::Lease;
 use crate::readings::Readings;
 use crate::report;
-use crate::sample::{Metric, Samples};
+use crate::sample::{Metric, Samples, Wanted};
 use crate::state;
 use crate::store::commit::Told;
 use crate::store::grant::{self, Grant};
@@ -124,7 +124,7 @@ fn begin(cx: &Context, store: &Store, args: &Args) -> Result<Result<Grant, Strin
         request: None,
         second_of: None,
     };
-    let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &[]);
+    let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &Wanted::default());
     let memory = &readings.memory;
     let (free_disk, total_disk) = store.space()?;
     let figures = Figures {
