@@ -13,7 +13,7 @@ use diagctl_observe::pressure;
 
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config, Place};
-use crate::decide::{self, Inputs, Process};
+use crate::decide::{self, Inputs};
 use crate::error::printable;
 use crate::guard::Figures;
 use crate::lease;
@@ -23,6 +23,7 @@ use crate::recording;
 use crate::sample::{Metric, Sample, Samples};
 use crate::state::{self, Found, State};
 use crate::store::index::{self, Id};
+use crate::store::process::Process;
 use crate::store::retention::{self, Captures, Policy, Pressure, Usage};
 use crate::store::{events, grant, meta, requests};
 use crate::{cgroup, proc, units};

@@ -24,6 +24,7 @@ use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio::{self, Durability, Spot};
 use crate::report::{self, Producer};
+use crate::sample::Wanted;
 use crate::section::{Problem, Problems, Section, nearest};
 use crate::units::Amount;
 
@@ -250,6 +251,15 @@ impl Config {
             },
             |near| format!("did you mean {near:?}?"),
         )
+    }
+
+    /// The figures that the triggers of all rules need.
+    pub fn wanted(&self) -> Wanted {
+        let mut wanted = Wanted::default();
+        self.rules.iter().for_each(|rule| rule.trigger.want(&mut wanted));
+        wanted.metrics.sort_unstable();
+        wanted.metrics.dedup();
+        wanted
     }
 
     /// How long polls are apart, in milliseconds.

@@ -1,9 +1,9 @@
 //! Who captures: which machines a rule is in force on, and which of several processes takes it.
 
 use crate::config::{Rule, Select};
-use crate::decide::Process;
 use crate::sample::{Sample, Samples};
 use crate::state::RuleState;
+use crate::store::process::Process;
 use crate::units::ms;
 
 /// A stable share: the same machines all day, others on another day and for another rule. FNV-1a, 64 bit.

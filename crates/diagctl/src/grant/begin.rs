@@ -11,13 +11,14 @@ use diagctl_observe::pressure::cpu_pressure;
 use crate::clock::Now;
 use crate::collect::Source;
 use crate::context::Context;
-use crate::decide::{self, Answer, Inputs, Plan, Process, Verdict};
+use crate::decide::{self, Answer, Inputs, Plan, Verdict};
 use crate::error::Failure;
 use crate::guard::{self, Figures};
 use crate::readings::Readings;
 use crate::sample::{Metric, Sample, Samples};
 use crate::state::{self, State};
 use crate::store::grant::Grant;
+use crate::store::process::Process;
 use crate::store::requests::Request;
 use crate::store::state_files::{load_sample, load_samples, load_state, save_sample};
 use crate::store::stock::Stock;
@@ -64,8 +65,8 @@ pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) 
     let Applicant { cx, store, process, .. } = applicant;
     sweep::clear_staging(store)?;
     // Before the lease, only the readings that rules need were taken. The guards need more.
-    let rules = &cx.config().rules;
-    let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, rules);
+    let wanted = cx.config().wanted();
+    let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, wanted);
     let applicant = Applicant { readings: &readings, ..applicant };
     let mut refusal = None;
     for plan in plans {

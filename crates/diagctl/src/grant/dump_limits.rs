@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::cgroup::CgroupRoot;
 use crate::proc::Proc;
+use crate::sample::reserve;
 
 /// One limit that the dump must stay below.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -36,12 +37,6 @@ enum Figures {
     },
     /// Free is `MemAvailable` of this file.
     Host { meminfo: PathBuf },
-}
-
-/// What is kept free of a limit (or of the host's memory): a twentieth, 32 MiB at least and 256 MiB at most. A worker that writes
-/// while its child shares its memory copies some hundred megabytes a second at most, and looks ten times a second.
-pub fn reserve(limit: u64) -> u64 {
-    (limit / 20).clamp(32 << 20, 256 << 20)
 }
 
 /// Everything that bounds the memory of a process: the levels of its cgroup and those above, and the host.

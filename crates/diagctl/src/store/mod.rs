@@ -20,6 +20,7 @@ pub mod fetch;
 pub mod grant;
 pub mod index;
 pub mod meta;
+pub mod process;
 pub mod requests;
 pub mod retention;
 pub mod state_files;

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::Process;
 use crate::error::Failure;
 use crate::fsio::{self, Durability};
+use crate::store::process::Process;
 use crate::store::{Store, events};
 
 /// A request whose capture fails is tried again, so often in all.
