@@ -37,6 +37,17 @@ fn open_to_read(spot: &Spot) -> Result<(File, Metadata), Failure> {
     Ok((file, meta))
 }
 
+/// Opens a regular file that is there, to be read at any place, or written in place too. One that also has another name is
+/// refused: what is written into it would be written into whatever that stands for.
+pub fn open_existing(spot: &Spot, write: bool) -> Result<File, Failure> {
+    let flags = OFlags::NONBLOCK | if write { OFlags::RDWR } else { OFlags::RDONLY };
+    let file: File = spot.open(flags, Mode::empty()).map_err(|e| Failure::io("open", spot.path(), e))?.into();
+    if require_regular(&file, spot)?.nlink() > 1 {
+        return Err(Failure::failed(format!("{} has another name too", spot.display())));
+    }
+    Ok(file)
+}
+
 /// Creates a file that did not exist, for its owner only.
 pub fn create_new(spot: &Spot) -> Result<File, Failure> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;

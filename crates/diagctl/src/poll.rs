@@ -20,7 +20,6 @@ use crate::store::state_files::{
     LastRun, forget_old_samples, load_execs, load_own_sample, load_samples, load_state, save_execs, save_sample,
     waiting_requests,
 };
-use crate::store::stock::Stock;
 use crate::store::{Store, events, requests, sweep};
 use crate::trigger::Exec;
 
@@ -175,7 +174,7 @@ impl Poll<'_> {
             return Ok(Some(Answer { guard: Some(refusal.guard), ..refused }));
         }
         if let Some(id) = &plan.request
-            && !requests::list(self.store)?.iter().any(|request| &request.id == id)
+            && requests::read(self.store, id).is_none()
         {
             return Ok(Some(of_rule(Verdict::Idle, "the request was given up after several attempts".into())));
         }
@@ -234,9 +233,7 @@ impl Poll<'_> {
         let role = &self.process.role;
         let incoming =
             crate::guard::expected_bytes(&plan.reports, |name| state.costs.get(&format!("{role}/{name}")).copied());
-        let mut stock = Stock::load(self.store, true)?;
-        sweep::admit(self.store, config, &now, &mut stock, incoming)?;
-        let used = stock.used(self.store);
+        let used = sweep::admit(self.store, config, &now, incoming)?;
         let cap = config.retention.max_use;
         if used.saturating_add(incoming) <= cap {
             return Ok(None);
