@@ -50,7 +50,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         .hint("each report is put once; name it to `finalize --failed` to drop it"));
     }
     end_at_the_deadline(cx, &store)?;
-    let mut room = Room::measure(&store, cx.config())?;
+    let mut room = Room::of(&store, cx.config(), &grant)?;
     let stdin = std::io::stdin().lock();
     // Fewer turns between the two processes: a tenth of the CPU time. Not a pipe, or not allowed: then it stays as it is.
     let _ = rustix::pipe::fcntl_setpipe_size(&stdin, writer::CHUNK);

@@ -153,7 +153,7 @@ fn execute(
     hand_on(&child, endings, Arc::clone(ended_by))?;
     let mut stored = Ok(());
     if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
-        let mut room = Room::measure(store, cx.config())?;
+        let mut room = Room::of(store, cx.config(), grant)?;
         let form = writer::Form::of(cx.config(), name);
         stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
     }

@@ -21,7 +21,6 @@ use crate::store::grant::Grant;
 use crate::store::process::Process;
 use crate::store::requests::Request;
 use crate::store::state_files::{load_sample, load_samples, load_state, save_sample};
-use crate::store::stock::Stock;
 use crate::store::{Store, requests, sweep};
 use crate::units::size;
 
@@ -105,7 +104,7 @@ impl<'a> Applicant<'a> {
             return Ok(Some(guarded(refusal.guard, reason)));
         }
         if let Some(id) = &plan.request
-            && !requests::list(self.store)?.iter().any(|request| &request.id == id)
+            && requests::read(self.store, id).is_none()
         {
             return Ok(Some(of_rule(Verdict::Idle, "the request was given up after several attempts".into())));
         }
@@ -125,9 +124,7 @@ impl<'a> Applicant<'a> {
     // The expected bytes must fit under the cap without the deletion of anything that is protected.
     fn lack_of_room(&self, now: &Now, incoming: u64) -> Result<Option<String>, Failure> {
         let config = self.cx.config();
-        let mut stock = Stock::load(self.store, true)?;
-        sweep::admit(self.store, config, now, &mut stock, incoming)?;
-        let used = stock.used(self.store);
+        let used = sweep::admit(self.store, config, now, incoming)?;
         let cap = config.retention.max_use;
         if used.saturating_add(incoming) <= cap {
             return Ok(None);
