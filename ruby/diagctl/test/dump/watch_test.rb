@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require_relative "helper"
+require_relative "../helper"
 
 # What the worker looks at while its dumper runs.
 class HeadroomTest < Minitest::Test

@@ -5,7 +5,7 @@ module Diagctl
   #
   # @api private
   class Binary
-    OWN = File.expand_path("../../exe/diagctl", __dir__)
+    OWN = File.expand_path("../../../exe/diagctl", __dir__)
 
     # @return [String, nil] absolute path
     attr_reader :path

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require_relative "helper"
+require_relative "../helper"
 
 # What the forked dumper holds, looked at from outside while it runs.
 class ChildHygieneTest < Minitest::Test

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require_relative "capturing"
+require_relative "../capturing"
 
 # What is made in the worker itself: inline reports, and the heap where a rule says `snapshot = "in_process"`.
 class InWorkerTest < Minitest::Test

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require_relative "capturing"
+require_relative "../capturing"
 
 # What a forked dumper does, seen from its worker.
 class DumpTest < Minitest::Test

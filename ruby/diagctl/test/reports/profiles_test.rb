@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require_relative "helper"
+require_relative "../helper"
 
 # Reports that take their time, or need a process that was started for them.
 class ProfilesTest < Minitest::Test

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require_relative "helper"
+require_relative "../helper"
 
 # The same behaviour through posix_spawn(3) and through Ruby's own spawn.
 module SpawnBehaviour

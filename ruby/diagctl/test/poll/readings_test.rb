@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require_relative "helper"
+require_relative "../helper"
 
 # What the application is asked before a poll.
 class ReadingsTest < Minitest::Test
