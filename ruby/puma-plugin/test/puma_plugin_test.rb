@@ -62,7 +62,7 @@ class PumaPluginTest < Minitest::Test
     config("workers 2\nplugin :diagctl\n")
     out, = puma(<<~RUBY)
       fire.call
-      loaded = -> { Diagctl::Runtime.instance_variable_get(:@loaded) }
+      loaded = -> { Diagctl::Runtime.loaded? }
       in_a_worker = ->(&block) { Process.wait(fork { p(block.call && loaded.call) }) }
       boot = -> { launcher.options.all_of(:before_worker_boot).each { |hook| (hook.is_a?(Hash) ? hook[:block] : hook).call(0) } }
       in_a_worker.call { boot.call }
@@ -70,7 +70,7 @@ class PumaPluginTest < Minitest::Test
       p configuration.app.respond_to?(:call), loaded.call
       in_a_worker.call { boot.call }
     RUBY
-    assert_equal "nil\ntrue\ntrue\nnil\ntrue\n", out
+    assert_equal "false\ntrue\ntrue\nfalse\ntrue\n", out
   end
 
   def test_in_single_mode_it_starts_when_booted
