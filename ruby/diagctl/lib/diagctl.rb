@@ -20,15 +20,15 @@ require_relative "diagctl/dump/lease"
 require_relative "diagctl/dump/fork_guard"
 require_relative "diagctl/process/store_dir"
 require_relative "diagctl/process/client"
-require_relative "diagctl/dump/inline"
-require_relative "diagctl/dump/produce"
-require_relative "diagctl/dump/snapshot"
+require_relative "diagctl/dump/inline_collector"
+require_relative "diagctl/dump/capture_writer"
+require_relative "diagctl/dump/dumper_process"
 require_relative "diagctl/dump/headroom"
-require_relative "diagctl/dump/child"
-require_relative "diagctl/dump/dump"
+require_relative "diagctl/dump/dumper_handle"
+require_relative "diagctl/dump/grant_runner"
 require_relative "diagctl/process/adapters"
 require_relative "diagctl/poll/events"
-require_relative "diagctl/poll/readings"
+require_relative "diagctl/poll/gauges"
 require_relative "diagctl/process/runtime"
 require_relative "diagctl/poll/agent"
 require_relative "diagctl/poll/poller"
@@ -69,11 +69,11 @@ module Diagctl
     # @api private
     def wanted?
       switch = Switch.new
-      @log.warn_once(:switch, switch.complaint) if switch.complaint
+      @log.warn_once(:switch, switch.warning) if switch.warning
       return false unless switch.on?
 
       binary = Binary.new
-      @log.warn_once(:binary, binary.complaint) if binary.complaint
+      @log.warn_once(:binary, binary.warning) if binary.warning
       @binary = binary.path
       !@binary.nil?
     end
@@ -92,7 +92,7 @@ module Diagctl
 
       Runtime.load unless ready
       ForkGuard.install
-      Child.inherited.each { |pid| Process.detach(pid) }
+      DumperHandle.inherited.each { |pid| Process.detach(pid) }
       agent = Agent.new(role: role, name: name, binary: @binary, config: @configuration, log: @log, adapters: @adapters)
       poller = Poller.new(agent, config: @configuration, log: @log, ready: ready)
       poller.start

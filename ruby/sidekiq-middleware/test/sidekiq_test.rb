@@ -141,8 +141,8 @@ class SidekiqTest < Minitest::Test
     out = sidekiq(<<~RUBY, env: { "REDIS_URL" => "unix://#{@dir}/nobody.sock" })
       QUEUES.(%w[default])
       Diagctl::Sidekiq.install(CONFIG, queue_latency: true)
-      readings = Diagctl::Readings.new(Diagctl.configuration, Diagctl.log, Diagctl.adapters)
-      2.times { p readings.gauges.slice("sidekiq.busy", "sidekiq.queue_latency") }
+      gauges = Diagctl::Gauges.new(Diagctl.configuration, Diagctl.log, Diagctl.adapters)
+      2.times { p gauges.read_all.slice("sidekiq.busy", "sidekiq.queue_latency") }
       puts LINES.grep(/\\[diagctl\\]/)
     RUBY
     assert_match(/\A(#{Regexp.escape({ "sidekiq.busy" => 0 }.inspect)}\n){2}.*gauge sidekiq.queue_latency raised .*\n\z/, out)

@@ -26,7 +26,7 @@ class DumpTest < Minitest::Test
   # Ruby 3.4 cuts a dump short, or loses bytes in the middle of it, where a write is interrupted.
   def test_signals_leave_the_dump_whole
     capture(reports: { "heap_dump" => "snapshot" }, put: SLOW_READER)
-    child = eventually("the dumper") { @agent.child }
+    child = eventually("the dumper") { @agent.dumper }
     with_signals(child.pid) { assert_whole_dump }
   end
 
@@ -37,7 +37,7 @@ class DumpTest < Minitest::Test
 
   def test_the_lease_is_the_dumpers_and_ends_with_it
     capture(reports: { "heap_dump" => "snapshot" }, put: "exec sleep 30")
-    child = eventually("the dumper") { @agent.child }
+    child = eventually("the dumper") { @agent.dumper }
     eventually("put runs") { calls("put").any? }
     refute lease_free?, "the dumper holds the lease"
     Process.kill(:KILL, -child.pid)
@@ -103,7 +103,7 @@ class DumpTest < Minitest::Test
     others = [named("sleep"), named("diagctl", nice: "5"), named("diagctl", pgroup: nil)]
     Process.kill(:KILL, dumpers.first)
     eventually("a zombie") { File.read("/proc/#{dumpers.first}/stat").include?(") Z ") }
-    known = Diagctl::Child.inherited
+    known = Diagctl::DumperHandle.inherited
     assert_equal [dumpers, []], [dumpers & known, others & known]
   ensure
     [*dumpers, *others].each { |pid| Process.kill(:KILL, pid) && Process.wait(pid) }
@@ -124,7 +124,7 @@ class DumpTest < Minitest::Test
     pid = Process.spawn("sh", "-c", script, pgroup: true)
     grant = Struct.new(:capture, :rule, :watch, :deadline).new("id", "r", [], 60)
     eventually("its group") { group(pid).size >= processes }
-    Diagctl::Child.new(pid, grant, nil, Diagctl::Clock.now + limit)
+    Diagctl::DumperHandle.new(pid, grant, nil, Diagctl::Clock.now + limit)
   end
 
   # The processes of a group that are not dead: a zombie waits for whatever process 1 is here.
@@ -151,7 +151,7 @@ class DumpTest < Minitest::Test
       eventually("forked") { forked }
       thread.kill.join
     end
-    refute_nil @agent.child
+    refute_nil @agent.dumper
     finalize_line
   end
 
@@ -237,7 +237,7 @@ class DumpTest < Minitest::Test
       Diagctl.configure { |c| c.first_poll_within = 60 }
       Diagctl.start
       Diagctl.capture
-      pid = Diagctl.instance_variable_get(:@agent).child.pid
+      pid = Diagctl.instance_variable_get(:@agent).dumper.pid
       p Diagctl.stop
       File.write(#{File.join(@store, "go").dump}, "")
       gone = -> { Process.kill(0, pid) && false rescue true }

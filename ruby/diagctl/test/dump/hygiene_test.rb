@@ -16,7 +16,7 @@ class ChildHygieneTest < Minitest::Test
     @agent = agent(granting_binary(reports: { "heap_dump" => "snapshot" }, put: WAITING))
     @agent.poll
     eventually("put runs") { calls("put").any? }
-    yield @agent.child.pid
+    yield @agent.dumper.pid
   end
 
   def test_a_client_gets_its_end_of_file_and_the_port_is_free_while_the_dump_runs
@@ -121,7 +121,7 @@ class ChildHygieneTest < Minitest::Test
       GC.enable
       GC.start(immediate_mark: false, immediate_sweep: false)
       Diagctl.capture
-      sleep 0.01 until Diagctl.instance_variable_get(:@agent).child.nil?
+      sleep 0.01 until Diagctl.instance_variable_get(:@agent).dumper.nil?
       GC.start
       CONNECTION.close
       speakers = database.read.split.map(&:to_i).uniq
@@ -141,7 +141,7 @@ class ChildHygieneTest < Minitest::Test
       Fiber.define_singleton_method(:new) { |**| raise FiberError, "can't alloc machine stack to fiber" }
       verdict = Diagctl.capture.verdict
       puts "\#{verdict}, went on in the worker: \#{Process.pid == worker}"
-      sleep 0.01 until Diagctl.instance_variable_get(:@agent).child.nil?
+      sleep 0.01 until Diagctl.instance_variable_get(:@agent).dumper.nil?
     RUBY
     assert_equal "granted, went on in the worker: true\n", out.lines.grep_v(/\[diagctl\]/).join
   end
@@ -168,7 +168,7 @@ class ChildHygieneTest < Minitest::Test
       ensure
         puts "ensure \#{Process.pid == $worker}"
       end
-      sleep 0.01 until Diagctl.instance_variable_get(:@agent).child.nil?
+      sleep 0.01 until Diagctl.instance_variable_get(:@agent).dumper.nil?
     RUBY
     assert_equal "ensure true\nat_exit true\n", out.lines.grep_v(/\[diagctl\]/).join
   end

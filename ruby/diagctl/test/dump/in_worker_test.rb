@@ -10,7 +10,7 @@ class InWorkerTest < Minitest::Test
     @config.report(:cache) { |io| io.write("42 entries") }
     result = capture(reports: { "gc_stat" => "inline", "threads" => "inline", "ruby" => "inline", "cache" => "inline" })
     assert_equal ["granted", CAPTURE], [result.verdict, result.capture]
-    assert_nil @agent.child
+    assert_nil @agent.dumper
     assert_equal Process.pid, JSON.parse(put("ruby")).fetch("pid")
     assert_equal "42 entries", put("cache")
     assert_match(/--set=cost.pause_ms=[\d.]+ .*--set=versions.ruby=#{RUBY_VERSION}/, finalize_line)
@@ -74,7 +74,7 @@ class InWorkerTest < Minitest::Test
 
   def test_in_process_does_not_fork
     capture(reports: { "heap_dump" => "snapshot" }, snapshot: "in_process")
-    assert_nil @agent.child
+    assert_nil @agent.dumper
     assert_operator put("heap_dump").lines.size, :>, 1000
     refute_match(/fork_ms/, finalize_line)
     inline, pause = %w[inline_ms pause_ms].map { |cost| finalize_line[/--set=cost.#{cost}=([\d.]+)/, 1].to_f }

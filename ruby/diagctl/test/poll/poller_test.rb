@@ -240,9 +240,9 @@ class PollerTest < Minitest::Test
   def assert_looked_after
     granting_binary(reports: { "heap_dump" => "snapshot" })
     assert_predicate @agent.poll, :granted?
-    pid = @agent.child.pid
+    pid = @agent.dumper.pid
     @poller.wake
-    eventually("the dumper is reaped") { @agent.child.nil? }
+    eventually("the dumper is reaped") { @agent.dumper.nil? }
     assert_reaped(pid)
   end
 

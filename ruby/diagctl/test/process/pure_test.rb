@@ -20,9 +20,9 @@ class SwitchTest < Minitest::Test
   end
 
   def test_another_value_is_named
-    assert_match(/"yes".*1, true, 0 nor false/, switch("yes").complaint)
-    assert_nil switch("0").complaint
-    assert_nil switch(nil).complaint
+    assert_match(/"yes".*1, true, 0 nor false/, switch("yes").warning)
+    assert_nil switch("0").warning
+    assert_nil switch(nil).warning
   end
 end
 
@@ -49,7 +49,7 @@ class BinaryTest < Minitest::Test
   def test_a_wrong_override_is_named_and_not_papered_over
     found = Diagctl::Binary.new(env: { "DIAGCTL_BIN" => "#{@dir}/nope", "PATH" => @dir.tap { binary("true") } }, own: "/x")
     assert_nil found.path
-    assert_match(%r{DIAGCTL_BIN=.*/nope is not an executable file.*hint}, found.complaint)
+    assert_match(%r{DIAGCTL_BIN=.*/nope is not an executable file.*hint}, found.warning)
   end
 end
 
@@ -151,14 +151,14 @@ class TroubleTest < Minitest::Test
   include Sandbox
 
   def test_each_problem_is_told_once_until_it_ends
-    trouble = Diagctl::Trouble.new(@log)
+    problems = Diagctl::ProblemLog.new(@log)
     one = Diagctl::Problem.new(:exited, "pid 12 failed")
     same = Diagctl::Problem.new(:exited, "pid 99 failed")
     other = Diagctl::Problem.new(:timeout, "hangs")
-    [one, same, other, one].each { |problem| trouble.begin(problem, retry_in: 10.0) }
-    trouble.end
-    trouble.end
-    trouble.begin(one, retry_in: 10.0)
+    [one, same, other, one].each { |problem| problems.add(problem, retry_in: 10.0) }
+    problems.clear
+    problems.clear
+    problems.add(one, retry_in: 10.0)
     assert_equal ["pid 12 failed; trying", "hangs; trying again in", "polling works again", "pid 12 failed; trying"],
       @logger.lines.zip([21, 22, 19, 21]).map { |line, length| line[0, length] }
   end

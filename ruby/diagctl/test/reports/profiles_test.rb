@@ -118,12 +118,12 @@ class ProfilesTest < Minitest::Test
   def test_it_is_begun_after_the_budget_and_last
     @config.inline_budget = 0.01
     @config.report(:slow) { |io| sleep(0.05) && io.write("x") }
-    inline = Diagctl::Inline.new(Diagctl::Reports.new(@config), budget: @config.inline_budget)
-    orders = %w[slow threads cpu_profile].map { |name| Diagctl::Answer::Order.new(name, "inline", { "duration" => "no" }) }
-    inline.collect(orders)
-    assert_match(/not begun/, inline.failed.fetch("threads"))
-    assert_match(/duration "no" is not/, inline.failed.fetch("cpu_profile"))
-    assert_operator inline.took.fetch("slow"), :>=, 50
+    collector = Diagctl::InlineCollector.new(Diagctl::Reports.new(@config), budget: @config.inline_budget)
+    granted = %w[slow threads cpu_profile].map { |name| Diagctl::Answer::GrantedReport.new(name, "inline", { "duration" => "no" }) }
+    collector.collect(granted)
+    assert_match(/not begun/, collector.failed.fetch("threads"))
+    assert_match(/duration "no" is not/, collector.failed.fetch("cpu_profile"))
+    assert_operator collector.took.fetch("slow"), :>=, 50
   end
 
   JEMALLOC_PROFILE = <<~RUBY

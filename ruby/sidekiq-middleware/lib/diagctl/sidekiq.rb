@@ -51,7 +51,7 @@ module Diagctl
         return refuse("it is installed already, and the first call stands") if @installed
 
         server = Server.new(config)
-        reason = server.complaint
+        reason = server.refusal
         return refuse(reason) if reason
 
         Diagctl.log.default = Logger.new(server)
@@ -101,7 +101,7 @@ module Diagctl
       # Whoever wrote the call would else wonder. What is wrong with the switch was said already.
       def off
         switch = Switch.new
-        Diagctl.log.info("off in this process: DIAGCTL_ENABLED is #{ENV.fetch("DIAGCTL_ENABLED", "not set")}") unless switch.on? || switch.complaint
+        Diagctl.log.info("off in this process: DIAGCTL_ENABLED is #{ENV.fetch("DIAGCTL_ENABLED", "not set")}") unless switch.on? || switch.warning
         false
       end
     end

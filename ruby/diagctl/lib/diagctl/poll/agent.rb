@@ -22,7 +22,7 @@ module Diagctl
     OFF_INTERVAL = 10.0
     FINALIZE = "`diagctl finalize`"
 
-    attr_reader :pid, :child, :events
+    attr_reader :pid, :dumper, :events
 
     def initialize(role:, name:, binary:, config:, log:, adapters:)
       @pid = Process.pid
@@ -32,7 +32,7 @@ module Diagctl
       @config = config
       @log = log
       @adapters = adapters
-      @readings = Readings.new(config, log, adapters)
+      @gauges = Gauges.new(config, log, adapters)
       @events = Events.new
       @turn = Mutex.new
     end
@@ -54,7 +54,7 @@ module Diagctl
       take_turn(wait) do
         next Result.new(verdict: "busy", reason: "a dump of this process is still running") if reap
 
-        unless @readings.enabled?
+        unless @gauges.enabled?
           heard = @events.take # They are not for later: who is off does not collect.
           reason = "switched off by the application (enabled)"
           next Result.new(verdict: "disabled", reason: reason, retry_after: OFF_INTERVAL, poll_interval: OFF_INTERVAL)
@@ -81,22 +81,22 @@ module Diagctl
     end
 
     # Nobody polls any more: a thread of Ruby's own reaps a dumper that still runs.
-    def let_go
-      Process.detach(@child.pid) if @child
+    def release_dumper
+      Process.detach(@dumper.pid) if @dumper
     rescue ThreadError
       nil # No thread can be made while this process ends; then its zombie is not ours for long.
     end
 
     private
 
-    # @return [Child, nil] the dumper while it runs
+    # @return [DumperHandle, nil] the dumper while it runs
     def reap
-      outcome = @child&.reap or return @child
-      child = @child
-      @child = nil
+      outcome = @dumper&.reap or return @dumper
+      dumper = @dumper
+      @dumper = nil
       who = outcome.kind == :exited ? FINALIZE : "its dumper"
-      tell_end(child, child.seconds, outcome, who) do |reason|
-        Lease.open(@client.dir) { |lease| @client.abort(lease, child.capture, reason) }
+      log_outcome(dumper, dumper.seconds, outcome, who) do |reason|
+        Lease.open(@client.dir) { |lease| @client.abort(lease, dumper.capture, reason) }
       end
       nil
     rescue Problem => e
@@ -121,7 +121,7 @@ module Diagctl
     def acquire(lease, event, timeout)
       events = @events.take | [event].compact
       started = Clock.now
-      outcome = @client.acquire(lease, role: @role, name: @name, gauges: @readings.gauges, events: events, timeout: timeout)
+      outcome = @client.acquire(lease, role: @role, name: @name, gauges: @gauges.read_all, events: events, timeout: timeout)
       answer = read(outcome)
       # From here on diagctl remembers them, whatever it answered.
       events = []
@@ -129,7 +129,7 @@ module Diagctl
       Result.new(verdict: answer.verdict, reason: answer.reason, capture: answer.capture,
         retry_after: answer.retry_after, poll_interval: answer.poll_interval)
     ensure
-      @events.give_back(events) if events&.any?
+      @events.restore(events) if events&.any?
     end
 
     def read(outcome)
@@ -144,18 +144,18 @@ module Diagctl
 
     def dump(answer, lease, costs)
       started = Clock.now
-      dump = Dump.new(client: @client, reports: @adapters.reports, config: @config, versions: @adapters.versions)
-      outcome = dump.perform(answer, lease, costs) { |child| @child = child }
+      runner = GrantRunner.new(client: @client, reports: @adapters.reports, config: @config, versions: @adapters.versions)
+      outcome = runner.run(answer, lease, costs) { |dumper| @dumper = dumper }
       return if outcome.nil?
 
-      tell_end(answer, Clock.now - started, outcome, FINALIZE) { |reason| @client.abort(lease, answer.capture, reason) }
+      log_outcome(answer, Clock.now - started, outcome, FINALIZE) { |reason| @client.abort(lease, answer.capture, reason) }
     end
 
-    # @param grant [Answer, Child]
+    # @param grant [Answer, DumperHandle]
     # @param who [String] what ended
     # @yieldparam reason [String] what nobody has told the store: the next grant would clear away what is left without
     #   knowing why
-    def tell_end(grant, seconds, outcome, who)
+    def log_outcome(grant, seconds, outcome, who)
       stored = outcome.kind == :exited && [0, 5].include?(outcome.code)
       # Where the host took its status: it prints the capture once that is stored.
       stored ||= outcome.kind == :unknown && outcome.stdout.include?(grant.capture)

@@ -12,7 +12,7 @@ module Diagctl
     NOT_GRANTED = 10
 
     # One report to produce.
-    Order = Struct.new(:name, :producer, :options)
+    GrantedReport = Struct.new(:name, :producer, :options)
 
     # @!attribute [r] warning
     #   @return [String, nil] what the operator should mend, although the answer stands
@@ -51,7 +51,7 @@ module Diagctl
       @deadline = number(fields, "deadline", 1)
       list = fields["reports"]
       garbage("reports is not a list") unless list.is_a?(Array)
-      @reports = list.map { |entry| order(entry) }
+      @reports = list.map { |entry| granted_report(entry) }
       @watch = fields.fetch("watch", []).tap { |watches| check_watches(watches) }
     end
 
@@ -63,11 +63,11 @@ module Diagctl
       garbage("watch is #{Diagctl.one_line(watches.inspect, 80)}") unless ok
     end
 
-    def order(entry)
+    def granted_report(entry)
       ok = entry.is_a?(Hash) && entry["name"].is_a?(String) && %w[inline snapshot].include?(entry["producer"])
       garbage("a report is #{Diagctl.one_line(entry.inspect, 80)}") unless ok
       options = entry["options"]
-      Order.new(entry["name"], entry["producer"], options.is_a?(Hash) ? options : {})
+      GrantedReport.new(entry["name"], entry["producer"], options.is_a?(Hash) ? options : {})
     end
 
     def one_of(fields, key, allowed)

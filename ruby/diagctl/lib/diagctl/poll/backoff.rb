@@ -27,14 +27,14 @@ module Diagctl
   # Poll thread.
   #
   # @api private
-  class Trouble
+  class ProblemLog
     def initialize(log)
       @log = log
       @known = {}
     end
 
     # @return [Boolean] whether it was told now
-    def begin(problem, retry_in:)
+    def add(problem, retry_in:)
       return false if @known.key?(problem.key)
 
       @known[problem.key] = true
@@ -42,7 +42,7 @@ module Diagctl
       true
     end
 
-    def end
+    def clear
       return if @known.empty?
 
       @known.clear

@@ -26,7 +26,7 @@ module Diagctl
     end
 
     # After a poll that failed before it was answered.
-    def give_back(names)
+    def restore(names)
       names.each { |name| add(name) }
     end
   end

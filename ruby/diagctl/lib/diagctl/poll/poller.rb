@@ -21,7 +21,7 @@ module Diagctl
       @config = config
       @log = log
       @ready = ready
-      @trouble = Trouble.new(log)
+      @problems = ProblemLog.new(log)
       @mutex = Mutex.new
       @woken = ConditionVariable.new
       @stopped = false
@@ -55,8 +55,8 @@ module Diagctl
 
     def run
       await_ready
-      poll if !@stopped && load
-      @agent.let_go
+      poll if !@stopped && load_runtime
+      @agent.release_dumper
     end
 
     def poll
@@ -67,7 +67,7 @@ module Diagctl
     end
 
     # Nothing can be polled without it, and no later try would find it.
-    def load
+    def load_runtime
       Runtime.load
       true
     rescue StandardError, ScriptError, NoMemoryError => e
@@ -79,18 +79,18 @@ module Diagctl
     def await_ready
       limit = Clock.now + READY_WAIT
       until @stopped || @ready.nil? || (Runtime.loaded? && Clock.now > limit) || attempt(&@ready)
-        attempt { @agent.busy? } if @agent.child
+        attempt { @agent.busy? } if @agent.dumper
         pause(READY_INTERVAL)
       end
     end
 
     def cycle(backoff)
-      return pause(REAP_INTERVAL) if @agent.child && @agent.busy?
+      return pause(REAP_INTERVAL) if @agent.dumper && @agent.busy?
 
       seen = baseline
       result = @agent.poll
       backoff.reset
-      @trouble.end
+      @problems.clear
       wait(result, seen)
     rescue Problem => e
       back_off(e, backoff)
@@ -103,12 +103,12 @@ module Diagctl
     # meanwhile, which has to be looked after.
     def back_off(problem, backoff)
       delay = backoff.next
-      @trouble.begin(problem, retry_in: delay)
+      @problems.add(problem, retry_in: delay)
       limit = Clock.now + delay
       until @stopped || Clock.now >= limit
-        return pause(REAP_INTERVAL) if @agent.child
+        return pause(REAP_INTERVAL) if @agent.dumper
 
-        pause(limit - Clock.now) { @agent.child }
+        pause(limit - Clock.now) { @agent.dumper }
       end
     end
 
@@ -118,24 +118,24 @@ module Diagctl
       wait = Wait.new(now: Clock.now, retry_after: result.retry_after, poll_interval: result.poll_interval, seen: seen)
       until cut_short?(wait)
         pause(wait.sleep_for(Clock.now, event: @agent.events.any?)) { cut_short?(wait) }
-        return if wait.over?(Clock.now, requests)
+        return if wait.over?(Clock.now, requests_mtime)
       end
     end
 
     def cut_short?(wait)
-      @stopped || !@agent.child.nil? || (@agent.events.any? && wait.listening?(Clock.now))
+      @stopped || !@agent.dumper.nil? || (@agent.events.any? && wait.listening?(Clock.now))
     end
 
     # What later readings are compared with, taken before the poll. Where it cannot tell (the first poll has yet to
     # find the directory, the stamp is of this very tick) it equals no later reading, which costs one more poll and
     # not a request. The clock here is the one that made the stamp; if it stepped, the stamp is taken as it is.
     def baseline
-      seen = requests
+      seen = requests_mtime
       seen.is_a?(Time) && (Time.now - seen).between?(0, STAMP_TICK) ? :too_fresh : seen
     end
 
     # @return [Time, nil, Symbol] one stat(2)
-    def requests
+    def requests_mtime
       dir = @agent.requests_dir or return :unknown
       File.mtime(dir)
     rescue SystemCallError

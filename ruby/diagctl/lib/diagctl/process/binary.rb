@@ -16,7 +16,7 @@ module Diagctl
       @path = find
     end
 
-    def complaint
+    def warning
       return if path
 
       override = @env["DIAGCTL_BIN"]

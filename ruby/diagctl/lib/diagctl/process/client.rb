@@ -39,17 +39,17 @@ module Diagctl
     end
 
     # @return [Spawn::Outcome]
-    def finalize(lease, capture, failed:, set:)
-      argv = finalize_argv(capture, lease_fd: Spawn::LEASE_FD, failed: failed, set: set)
+    def finalize(lease, capture, failed:, metadata:)
+      argv = finalize_argv(capture, lease_fd: Spawn::LEASE_FD, failed: failed, metadata: metadata)
       Spawn.run(argv, lease: lease.io, timeout: @config.finalize_timeout)
     end
 
     # @param failed [Hash{String=>String}] report => why
-    # @param set [Hash{String=>Object}]
-    def finalize_argv(capture, lease_fd:, failed:, set:)
+    # @param metadata [Hash{String=>Object}]
+    def finalize_argv(capture, lease_fd:, failed:, metadata:)
       argv("finalize", capture,
         *failed.map { |report, message| "--failed=#{report}=#{Diagctl.one_line(message)}" },
-        *set.map { |key, value| "--set=#{key}=#{Diagctl.one_line(value)}" },
+        *metadata.map { |key, value| "--set=#{key}=#{Diagctl.one_line(value)}" },
         lease_fd: lease_fd)
     end
 

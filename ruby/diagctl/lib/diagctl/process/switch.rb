@@ -10,7 +10,7 @@ module Diagctl
     OFF = %w[0 false].freeze
 
     # @return [String, nil] what to tell the operator; nil when there is nothing to tell
-    attr_reader :complaint
+    attr_reader :warning
 
     def initialize(env: ENV, config_file: CONFIG_FILE)
       value = env["DIAGCTL_ENABLED"]
@@ -20,7 +20,7 @@ module Diagctl
       elsif ON.include?(value) then true
       elsif OFF.include?(value) then false
       else
-        @complaint = "DIAGCTL_ENABLED=#{value.inspect} is neither 1, true, 0 nor false; diagctl stays off"
+        @warning = "DIAGCTL_ENABLED=#{value.inspect} is neither 1, true, 0 nor false; diagctl stays off"
         false
       end
     end

@@ -15,7 +15,7 @@ module Diagctl
       end
 
       # @return [String, nil] why nothing can be installed here
-      def complaint
+      def refusal
         return "install takes what Sidekiq.configure_server yields, not #{Diagctl.one_line(@config.inspect, 60)}" unless config?
         return "Sidekiq #{::Sidekiq::VERSION} is too old, #{OLDEST} or later is needed" if too_old?
 

@@ -6,13 +6,13 @@ module Diagctl
   # Poll thread.
   #
   # @api private
-  class Child
+  class DumperHandle
     LOG_BYTES = 4096
 
     attr_reader :pid, :capture, :rule
 
     # Dumpers of the program whose place this one took under its pid, which is what Puma's hot restart of single mode does
-    # (exec): nobody else would reap them. They have the group and the priority that Snapshot gave them, and its title; one that
+    # (exec): nobody else would reap them. They have the group and the priority that DumperProcess gave them, and its title; one that
     # has ended has no title any more, but the name of the poll thread or of `diagctl finalize`.
     #
     # @return [Array<Integer>] pids
@@ -20,9 +20,9 @@ module Diagctl
       File.read("/proc/self/task/#{Process.pid}/children").split.map(&:to_i).select do |pid|
         name, fields = File.binread("/proc/#{pid}/stat").match(/\((.*)\) (.*)/m).captures
         group, nice = fields.split.values_at(2, 16).map(&:to_i)
-        next unless group == pid && nice == Snapshot::NICE
+        next unless group == pid && nice == DumperProcess::NICE
 
-        name.start_with?("diagctl") || File.binread("/proc/#{pid}/cmdline").start_with?(Snapshot::TITLE)
+        name.start_with?("diagctl") || File.binread("/proc/#{pid}/cmdline").start_with?(DumperProcess::TITLE)
       end
     rescue SystemCallError
       [] # A kernel without CONFIG_PROC_CHILDREN.
@@ -30,16 +30,16 @@ module Diagctl
 
     # @param log [File, nil] memory file that is the dumper's stderr
     # @param limit [Float] monotonic second at which it is killed
-    def initialize(pid, answer, log, limit)
+    def initialize(pid, grant, log, limit)
       @pid = pid
-      @capture = answer.capture
-      @rule = answer.rule
-      @deadline = answer.deadline
+      @capture = grant.capture
+      @rule = grant.rule
+      @deadline = grant.deadline
       @log = log
       @limit = limit
       @started = Clock.now
       @handle = ProcessHandle.new(pid)
-      @headroom = Headroom.new(answer.watch)
+      @headroom = Headroom.new(grant.watch)
       @verdict = nil
     end
 

@@ -8,7 +8,7 @@ module Diagctl
   # Runs in the forked child only, on its one thread, which is a copy of the thread that forked.
   #
   # @api private
-  class Snapshot
+  class DumperProcess
     # The kernel's alarm ends this process earlier; a bound is given all the same.
     PUT_TIMEOUT = 86_400
     # Signals that Ruby does not let a program trap.
@@ -20,8 +20,8 @@ module Diagctl
     # @param log [File, nil] takes stderr
     # @param fork_time [IO] where the worker says how many milliseconds the fork took
     # @param worker [Integer] its pid
-    def initialize(produce, lease, log, fork_time, worker, deadline)
-      @produce = produce
+    def initialize(writer, lease, log, fork_time, worker, deadline)
+      @writer = writer
       @lease = lease
       @log = log
       @fork_time = fork_time
@@ -32,9 +32,9 @@ module Diagctl
     # Never returns.
     def run(collected, snapshots)
       detach
-      @produce.put_all(collected)
-      snapshots.each do |order|
-        @produce.stream(order)
+      @writer.put_all(collected)
+      snapshots.each do |granted|
+        @writer.stream(granted)
         measure_copies
       end
       measure
@@ -42,7 +42,7 @@ module Diagctl
     rescue Exception => e # rubocop:disable Lint/RescueException
       # Not even SystemExit may unwind from here: the frames above belong to the worker.
       begin
-        @produce.abort("the dumper failed: #{e.class}: #{e.message}")
+        @writer.abort("the dumper failed: #{e.class}: #{e.message}")
       rescue Exception # rubocop:disable Lint/RescueException
         nil
       end
@@ -69,7 +69,7 @@ module Diagctl
       Libc.undumpable
       Libc.alarm(@deadline)
       attempt { Process.setpgid(0, 0) }
-      Process.setproctitle("#{TITLE} #{@worker} for #{@produce.capture}")
+      Process.setproctitle("#{TITLE} #{@worker} for #{@writer.capture}")
     end
 
     # SYSTEM_DEFAULT, because DEFAULT would let Ruby raise SignalException here. But SIGPIPE: a put that died must
@@ -114,13 +114,13 @@ module Diagctl
     def measure
       fork_ms = @fork_time.read_nonblock(32, exception: false)
       if fork_ms.is_a?(String)
-        @produce.set["cost.fork_ms"] = fork_ms.to_f
-        @produce.set["cost.pause_ms"] = (@produce.set["cost.pause_ms"] + fork_ms.to_f).round(3)
+        @writer.metadata["cost.fork_ms"] = fork_ms.to_f
+        @writer.metadata["cost.pause_ms"] = (@writer.metadata["cost.pause_ms"] + fork_ms.to_f).round(3)
       end
       times = Process.times
       cpu = times.utime + times.stime + times.cutime + times.cstime
-      @produce.set["cost.dumper_cpu_ms"] = Clock.ms(cpu)
-      attempt { @produce.set["cost.dumper_peak_rss_bytes"] = kilobytes("/proc/self/status", "VmHWM") }
+      @writer.metadata["cost.dumper_cpu_ms"] = Clock.ms(cpu)
+      attempt { @writer.metadata["cost.dumper_peak_rss_bytes"] = kilobytes("/proc/self/status", "VmHWM") }
     end
 
     # Pages that worker and dumper no longer share, whichever of them wrote. They only become more: without garbage
@@ -128,7 +128,7 @@ module Diagctl
     def measure_copies
       attempt do
         copied = kilobytes("/proc/self/smaps_rollup", "Private_Dirty", "Private_Clean")
-        @produce.set["cost.copied_bytes"] = copied if Process.ppid == @worker
+        @writer.metadata["cost.copied_bytes"] = copied if Process.ppid == @worker
       end
     end
 
@@ -139,7 +139,7 @@ module Diagctl
 
     def become_finalize
       descriptor = @lease.io.fileno
-      argv = @produce.finalize_argv(lease_fd: descriptor)
+      argv = @writer.finalize_argv(lease_fd: descriptor)
       Process.exec(Spawn::UNSET.to_h { |name| [name, nil] }, [argv.first, argv.first], *argv.drop(1),
         descriptor => descriptor, close_others: true)
     end

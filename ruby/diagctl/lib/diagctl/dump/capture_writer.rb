@@ -5,22 +5,22 @@ module Diagctl
   # Forked dumper; in the worker only for a capture without a fork.
   #
   # @api private
-  class Produce
+  class CaptureWriter
     ENDING = Signal.list.values_at("ALRM", "TERM", "INT", "QUIT", "HUP").freeze
     WATCH_INTERVAL = 0.05
     # Ruby 3.4 holds the GVL while `dump_all` writes, so that a worker that dumps itself stands still, its watchdog included.
     # `dump_all` gives up at its fifth write in a row that nobody took.
     LONGEST_STALL = 2.0
 
-    attr_reader :failed, :set, :capture
+    attr_reader :failed, :metadata, :capture
 
-    def initialize(client, reports, lease, answer, failed:, set:)
+    def initialize(client, reports, lease, grant, failed:, metadata:)
       @client = client
       @reports = reports
       @lease = lease
-      @capture = answer.capture
+      @capture = grant.capture
       @failed = failed
-      @set = set
+      @metadata = metadata
     end
 
     # @param collected [Hash{String=>String}] inline reports
@@ -35,33 +35,33 @@ module Diagctl
     #
     # @param deadline [Numeric, nil] seconds after which a put that no longer reads is killed; nil where the kernel's
     #   alarm already ends this process
-    def stream(order, deadline: nil)
-      report = @reports.fetch(order.name)
+    def stream(granted, deadline: nil)
+      report = @reports.fetch(granted.name)
       started = Clock.now
       # A dumper is ended by the signals that end any process, its alarm first of all; a worker hears them on another thread.
       except = deadline ? [] : ENDING
       stall = [deadline, LONGEST_STALL].min if deadline
-      @client.open_put(@lease, @capture, order.name, stall: stall) do |put|
-        trouble = guarded(put, deadline) { write(report, put.stdin, order.options, except) }
-        outcome = put.finish(timeout: deadline || Snapshot::PUT_TIMEOUT)
-        @set["took.#{order.name}"] = Clock.ms(Clock.now - started)
+      @client.open_put(@lease, @capture, granted.name, stall: stall) do |put|
+        problem = watched(put, deadline) { write(report, put.stdin, granted.options, except) }
+        outcome = put.finish(timeout: deadline || DumperProcess::PUT_TIMEOUT)
+        @metadata["took.#{granted.name}"] = Clock.ms(Clock.now - started)
         # What put says is the cause when both failed: here it is only a broken pipe. Where the host took its status,
         # `finalize` finds out.
         stored = outcome.success? || outcome.kind == :unknown
-        @failed[order.name] = stored ? trouble : outcome.describe("`diagctl put`") if trouble || !stored
+        @failed[granted.name] = stored ? problem : outcome.describe("`diagctl put`") if problem || !stored
       end
     rescue Unavailable, SystemCallError => e
-      @failed[order.name] = e.message
+      @failed[granted.name] = e.message
     end
 
     # @return [Spawn::Outcome]
     def finalize
-      @client.finalize(@lease, @capture, failed: @failed, set: @set)
+      @client.finalize(@lease, @capture, failed: @failed, metadata: @metadata)
     end
 
     # For a process that becomes `finalize` by exec and so keeps the lease under its own number.
     def finalize_argv(lease_fd:)
-      @client.finalize_argv(@capture, lease_fd: lease_fd, failed: @failed, set: @set)
+      @client.finalize_argv(@capture, lease_fd: lease_fd, failed: @failed, metadata: @metadata)
     end
 
     def abort(reason)
@@ -85,7 +85,7 @@ module Diagctl
 
     # A put that no longer reads would hold this thread in its write for ever: no signal reaches it there, so whoever ends
     # it waits. So does the process when it ends, which ends its other threads first: hence the `ensure`.
-    def guarded(put, deadline)
+    def watched(put, deadline)
       return yield if deadline.nil?
 
       writer = Thread.current

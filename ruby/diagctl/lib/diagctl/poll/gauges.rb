@@ -5,7 +5,7 @@ module Diagctl
   # Poll thread, or the caller of Diagctl.capture. The application's blocks run in threads of their own (Callback).
   #
   # @api private
-  class Readings
+  class Gauges
     # GC.stat with one key allocates nothing.
     BUILT_IN = {
       "gc.count" => -> { GC.count },
@@ -31,7 +31,7 @@ module Diagctl
     end
 
     # @return [Hash{String=>Numeric}]
-    def gauges
+    def read_all
       own = BUILT_IN.merge(@adapters.gauges).to_h { |name, block| [name, read(name) { block.call }] }
       theirs = @config.gauges.to_h do |name, block|
         [name, read(name) { Callback.call("gauge #{name}", @config.callback_timeout, &block) }]

@@ -6,7 +6,7 @@ module Diagctl
   # Worker: poll thread, or the caller of Diagctl.capture.
   #
   # @api private
-  class Inline
+  class InlineCollector
     # Takes the time that it is told to take, sleeping.
     TIME_BOXED = "cpu_profile"
 
@@ -20,17 +20,17 @@ module Diagctl
       @took = {}
     end
 
-    # @param orders [Array<Answer::Order>]
+    # @param granted_reports [Array<Answer::GrantedReport>]
     # @return [Float] milliseconds of CPU that this thread used. Its wall time would count the waiting for the GVL,
     #   in which the host's threads run, as the host's pause.
-    def collect(orders)
+    def collect(granted_reports)
       cpu = Clock.thread_cpu
       started = Clock.now
-      orders.each do |order|
-        if Clock.now - started > @budget && order.name != TIME_BOXED
-          failed[order.name] = "not begun: the inline reports before it took more than #{format("%g", @budget)} s"
+      granted_reports.each do |granted|
+        if Clock.now - started > @budget && granted.name != TIME_BOXED
+          failed[granted.name] = "not begun: the inline reports before it took more than #{format("%g", @budget)} s"
         else
-          make(order)
+          make(granted)
         end
       end
       Clock.ms(Clock.thread_cpu - cpu)
@@ -38,16 +38,16 @@ module Diagctl
 
     private
 
-    def make(order)
+    def make(granted)
       started = Clock.now
       io = StringIO.new(String.new(encoding: Encoding::BINARY))
-      @reports.fetch(order.name).call(io, order.options)
+      @reports.fetch(granted.name).call(io, granted.options)
       raise Unavailable, "it wrote nothing" if io.string.empty?
 
-      collected[order.name] = io.string
-      took[order.name] = Clock.ms(Clock.now - started)
+      collected[granted.name] = io.string
+      took[granted.name] = Clock.ms(Clock.now - started)
     rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
-      failed[order.name] = e.is_a?(Unavailable) ? e.message : "#{e.class}: #{e.message}"
+      failed[granted.name] = e.is_a?(Unavailable) ? e.message : "#{e.class}: #{e.message}"
     end
   end
 end
