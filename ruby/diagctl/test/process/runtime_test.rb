@@ -101,6 +101,6 @@ class RuntimeTest < Minitest::Test
     # The thread may log before the main thread prints.
     log, results = out.lines.partition { |printed| printed.start_with?("[diagctl]") }
     assert_equal ["true\n", "\"failed\"\n"], results
-    assert_match(/\A\[diagctl\] polling ends before it began: LoadError: #{line}\n\z/, log.join)
+    assert_match(/\A\[diagctl\] polling cannot start: LoadError: #{line}\n\z/, log.join)
   end
 end

@@ -97,7 +97,7 @@ module SpawnBehaviour
   def test_stderr_is_kept_up_to_a_bound_and_drained_beyond
     outcome = run_binary("head -c 1000000 /dev/zero >&2; echo ok")
     assert_equal "ok\n", outcome.stdout
-    assert_equal Diagctl::Spawn::STDERR_LIMIT, outcome.stderr.bytesize
+    assert_equal Diagctl::Pipes::STDERR_LIMIT, outcome.stderr.bytesize
   end
 
   def test_the_child_has_the_lease_and_nothing_else_of_ours

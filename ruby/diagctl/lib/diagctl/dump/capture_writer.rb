@@ -6,24 +6,32 @@ module Diagctl
   #
   # @api private
   class CaptureWriter
+    # Seconds for `diagctl put` in the dumper. The kernel's alarm ends the dumper long before.
+    PUT_TIMEOUT = 86_400
+    # Signals that must still reach a dumper while it writes: its alarm, and those that end any process.
     ENDING = Signal.list.values_at("ALRM", "TERM", "INT", "QUIT", "HUP").freeze
-    WATCH_INTERVAL = 0.05
-    # Ruby 3.4 holds the GVL while `dump_all` writes, so that a worker that dumps itself stands still, its watchdog included.
-    # `dump_all` gives up at its fifth write in a row that nobody took.
+    # Seconds after which a write fails in the worker when `diagctl put` reads nothing. Ruby 3.4 holds the GVL while `dump_all`
+    # writes, so the whole worker stands still, watchdog included. `dump_all` gives up after five failed writes in a row.
     LONGEST_STALL = 2.0
 
+    # @!attribute [r] failed
+    #   @return [Hash{String=>String}] report => why it could not be made
+    # @!attribute [r] metadata
+    #   @return [Hash{String=>Object}] fields for the capture's metadata (`finalize --set`)
+    # @!attribute [r] capture
+    #   @return [String] id
     attr_reader :failed, :metadata, :capture
 
-    def initialize(client, reports, lease, grant, failed:, metadata:)
+    def initialize(client, reports, lease, capture, failed:, metadata:)
       @client = client
       @reports = reports
       @lease = lease
-      @capture = grant.capture
+      @capture = capture
       @failed = failed
       @metadata = metadata
     end
 
-    # @param collected [Hash{String=>String}] inline reports
+    # @param collected [Hash{String=>String}] inline reports by name
     def put_all(collected)
       collected.each do |name, data|
         problem = @client.put(@lease, @capture, name, data)
@@ -31,35 +39,32 @@ module Diagctl
       end
     end
 
-    # Lets a report write straight into the pipe of `diagctl put`: no byte of it is kept here.
+    # Lets a report write straight into the pipe of `diagctl put`. Nothing is buffered here.
     #
-    # @param deadline [Numeric, nil] seconds after which a put that no longer reads is killed; nil where the kernel's
-    #   alarm already ends this process
+    # @param deadline [Numeric, nil] seconds after which a put that no longer reads is killed; nil in the dumper, which the
+    #   kernel's alarm ends
     def stream(granted, deadline: nil)
       report = @reports.fetch(granted.name)
       started = Clock.now
-      # A dumper is ended by the signals that end any process, its alarm first of all; a worker hears them on another thread.
+      # In the worker another thread handles the signals.
       except = deadline ? [] : ENDING
       stall = [deadline, LONGEST_STALL].min if deadline
       @client.open_put(@lease, @capture, granted.name, stall: stall) do |put|
         problem = watched(put, deadline) { write(report, put.stdin, granted.options, except) }
-        outcome = put.finish(timeout: deadline || DumperProcess::PUT_TIMEOUT)
+        outcome = put.finish(timeout: deadline || PUT_TIMEOUT)
         @metadata["took.#{granted.name}"] = Clock.ms(Clock.now - started)
-        # What put says is the cause when both failed: here it is only a broken pipe. Where the host took its status,
-        # `finalize` finds out.
-        stored = outcome.success? || outcome.kind == :unknown
-        @failed[granted.name] = stored ? problem : outcome.describe("`diagctl put`") if problem || !stored
+        record(granted.name, problem, outcome)
       end
     rescue Unavailable, SystemCallError => e
       @failed[granted.name] = e.message
     end
 
-    # @return [Spawn::Outcome]
+    # @return [Outcome]
     def finalize
       @client.finalize(@lease, @capture, failed: @failed, metadata: @metadata)
     end
 
-    # For a process that becomes `finalize` by exec and so keeps the lease under its own number.
+    # For the dumper, which turns into `diagctl finalize` by exec and keeps the lease under its own descriptor number.
     def finalize_argv(lease_fd:)
       @client.finalize_argv(@capture, lease_fd: lease_fd, failed: @failed, metadata: @metadata)
     end
@@ -70,8 +75,14 @@ module Diagctl
 
     private
 
-    # From Ruby 3.4 on `dump_all` gives up where a write takes less than it was given ("full buffer"), or loses the rest
-    # and goes on. A write into a blocking pipe takes all of it, unless a signal interrupts it.
+    def watched(put, deadline, &block)
+      deadline ? PutWatchdog.watch(put, deadline, &block) : yield
+    end
+
+    # From Ruby 3.4 on `dump_all` gives up when a write takes less than it was given ("full buffer"), or loses the rest and
+    # continues. A write into a blocking pipe takes everything, unless a signal interrupts it.
+    #
+    # @return [String, nil] why the report could not be written
     def write(report, pipe, options, except)
       pipe.nonblock = false
       Libc.without_signals(except: except) do
@@ -83,27 +94,13 @@ module Diagctl
       e.is_a?(Unavailable) ? e.message : "#{e.class}: #{e.message}"
     end
 
-    # A put that no longer reads would hold this thread in its write for ever: no signal reaches it there, so whoever ends
-    # it waits. So does the process when it ends, which ends its other threads first: hence the `ensure`.
-    def watched(put, deadline)
-      return yield if deadline.nil?
-
-      writer = Thread.current
-      done = false
-      watchdog = Thread.new do
-        Thread.current.name = "diagctl watchdog"
-        Thread.current.report_on_exception = false
-        Thread.current.thread_variable_set(:fork_safe, true)
-        limit = Clock.now + deadline
-        sleep WATCH_INTERVAL until done || writer.pending_interrupt? || Clock.now >= limit
-      ensure
-        put.kill unless done
-      end
-      begin
-        yield
-      ensure
-        done = true
-        watchdog.kill
+    # When both sides fail, `diagctl put` knows the cause; this side only sees a broken pipe. When the application took the
+    # exit status, `diagctl finalize` finds out whether the report is complete.
+    def record(name, problem, outcome)
+      if !outcome.success? && outcome.kind != :unknown
+        @failed[name] = outcome.describe("`diagctl put`")
+      elsif problem
+        @failed[name] = problem
       end
     end
   end

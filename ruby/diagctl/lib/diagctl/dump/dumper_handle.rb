@@ -1,40 +1,38 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # A forked dumper, seen from the worker: reaped without waiting, killed when it outlives its deadline or when memory
-  # runs short.
-  # Poll thread.
+  # The worker's side of a forked dumper: reaps it without waiting, and kills it when it outlives its deadline or when memory
+  # runs short. Runs in the worker, on the poll thread or in Diagctl.capture; DumperProcess is the child's side.
   #
   # @api private
   class DumperHandle
+    # How much of the dumper's stderr is read.
     LOG_BYTES = 4096
 
-    attr_reader :pid, :capture, :rule
-
-    # Dumpers of the program whose place this one took under its pid, which is what Puma's hot restart of single mode does
-    # (exec): nobody else would reap them. They have the group and the priority that DumperProcess gave them, and its title; one that
-    # has ended has no title any more, but the name of the poll thread or of `diagctl finalize`.
+    # Finds the dumpers of a program that this one replaced by exec under the same pid, as Puma's hot restart does in single
+    # mode. Nobody else would reap them. They lead their own process group at the dumper's priority, and have its title. A
+    # dumper that has ended has no title any more, but the name of the poll thread or of `diagctl finalize`.
     #
     # @return [Array<Integer>] pids
     def self.inherited
       File.read("/proc/self/task/#{Process.pid}/children").split.map(&:to_i).select do |pid|
         name, fields = File.binread("/proc/#{pid}/stat").match(/\((.*)\) (.*)/m).captures
         group, nice = fields.split.values_at(2, 16).map(&:to_i)
-        next unless group == pid && nice == DumperProcess::NICE
+        next unless group == pid && nice == Isolation::NICE
 
-        name.start_with?("diagctl") || File.binread("/proc/#{pid}/cmdline").start_with?(DumperProcess::TITLE)
+        name.start_with?("diagctl") || File.binread("/proc/#{pid}/cmdline").start_with?(Isolation::TITLE)
       end
     rescue SystemCallError
       [] # A kernel without CONFIG_PROC_CHILDREN.
     end
 
-    # @param log [File, nil] memory file that is the dumper's stderr
-    # @param limit [Float] monotonic second at which it is killed
+    attr_reader :pid, :grant
+
+    # @param log [File, nil] the memory file that is the dumper's stderr
+    # @param limit [Float] monotonic time at which the dumper is killed
     def initialize(pid, grant, log, limit)
       @pid = pid
-      @capture = grant.capture
-      @rule = grant.rule
-      @deadline = grant.deadline
+      @grant = grant
       @log = log
       @limit = limit
       @started = Clock.now
@@ -43,29 +41,31 @@ module Diagctl
       @verdict = nil
     end
 
-    # @return [Spawn::Outcome, nil] nil while it runs
+    # @return [Outcome, nil] nil while the dumper runs
     def reap
-      # What it leaves behind holds the lease: a `diagctl put` that hangs, say. While it is not reaped its group is its own.
+      # A `diagctl put` that hangs would keep the lease after its dumper. Until the dumper is reaped, the group is certainly its own.
       @handle.kill_group if Libc.ended?(@pid)
       _, status = Process.wait2(@pid, Process::WNOHANG)
-      return look if status.nil?
+      return check if status.nil?
 
       finish(status)
     rescue Errno::ECHILD
       finish(nil)
     end
 
+    # @return [Float] seconds since the fork
     def seconds
       Clock.now - @started
     end
 
     private
 
-    def look
+    # @return [nil]
+    def check
       return if @verdict
 
       if Clock.now >= @limit then @verdict = [:timeout, seconds.round(1)]
-      elsif (shortage = @headroom.shortage) then @verdict = [:given_up, shortage]
+      elsif (shortage = @headroom.shortage) then @verdict = [:abandoned, shortage]
       end
       @handle.kill_group if @verdict
       nil
@@ -81,19 +81,19 @@ module Diagctl
     end
 
     def outcome(status, said)
-      # It may have come to its end just before it was to be killed.
-      return Spawn::Outcome.new(*@verdict, "", said) if @verdict && (status.nil? || status.signaled?)
-      return Spawn::Outcome.new(:unknown, nil, "", said) if status.nil?
-      return Spawn::Outcome.new(:signaled, status.termsig, "", said.empty? ? alarm(status) : said) if status.signaled?
+      # The dumper may have ended by itself just before it would have been killed.
+      return Outcome.new(*@verdict, "", said) if @verdict && (status.nil? || status.signaled?)
+      return Outcome.new(:unknown, nil, "", said) if status.nil?
+      return Outcome.new(:signaled, status.termsig, "", said.empty? ? alarm(status) : said) if status.signaled?
 
-      Spawn::Outcome.new(:exited, status.exitstatus, "", said)
+      Outcome.new(:exited, status.exitstatus, "", said)
     end
 
-    # The kernel's alarm leaves a dumper no time to say what it was for.
+    # A dumper that its alarm killed had no time to log the reason.
     def alarm(status)
       return "" unless status.termsig == Signal.list["ALRM"]
 
-      "it was not done within #{format("%g", @deadline)} s (guards.deadline)"
+      "the dump was not finished within #{format("%g", @grant.deadline)} s (guards.deadline)"
     end
   end
 end

@@ -27,7 +27,7 @@ module Diagctl
       pid = super
       if pid.zero?
         Lease.disown
-        Spawn.disown
+        Pipes.disown
       end
       pid
     end

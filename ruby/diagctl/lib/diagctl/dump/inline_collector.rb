@@ -20,7 +20,7 @@ module Diagctl
       @took = {}
     end
 
-    # @param granted_reports [Array<Answer::GrantedReport>]
+    # @param granted_reports [Array<Grant::GrantedReport>]
     # @return [Float] milliseconds of CPU that this thread used. Its wall time would count the waiting for the GVL,
     #   in which the host's threads run, as the host's pause.
     def collect(granted_reports)

@@ -1,27 +1,23 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # What a poll or a capture came to.
-  #
-  # `verdict` is one of acquire's, or `failed` when diagctl itself could not do its work. `capture` is the id when
-  # granted.
-  Result = Struct.new(:verdict, :reason, :capture, :retry_after, :poll_interval, keyword_init: true) do
-    def granted?
-      verdict == "granted"
-    end
-  end
-
-  # One process's diagctl: takes polls one at a time, and knows the dumper that is running. Belongs to the process
-  # that made it; a forked child makes its own (Diagctl.start compares pids).
-  # Poll thread, and any thread that calls Diagctl.capture or Diagctl.event.
+  # One poll at a time, and the dumper that is running. Belongs to the process that made it; a forked child makes its own
+  # (Diagctl.start compares pids).
+  # Worker: poll thread, and any thread that calls Diagctl.capture or Diagctl.event.
   #
   # @api private
   class Agent
-    # For Diagctl.capture while the poll thread is in `acquire`.
+    # Seconds that Diagctl.capture waits while the poll thread is running `diagctl acquire`.
     TURN_WAIT = 5.0
+    # Seconds between polls while the application's switch is off.
     OFF_INTERVAL = 10.0
     FINALIZE = "`diagctl finalize`"
+    # Exit statuses of `diagctl finalize`: everything is stored, or a part of it.
+    STORED = 0
+    STORED_IN_PART = 5
 
+    # @!attribute [r] dumper
+    #   @return [DumperHandle, nil] the dumper while it runs, or until it is reaped
     attr_reader :pid, :dumper, :events
 
     def initialize(role:, name:, binary:, config:, log:, adapters:)
@@ -32,44 +28,48 @@ module Diagctl
       @config = config
       @log = log
       @adapters = adapters
+      @switch = ApplicationSwitch.new(config, log)
       @gauges = Gauges.new(config, log, adapters)
       @events = Events.new
       @turn = Mutex.new
     end
 
-    # @return [String, nil] the directory whose modification time tells of a new request; nil before the first poll
+    # @return [String, nil] the directory whose modification time changes with a new request; nil before the first poll
     def requests_dir
       @requests_dir ||= @client && File.join(@client.dir, "requests")
     end
 
-    # One poll, and the dump if it is granted.
+    # Polls once, and carries out the grant, if any.
     #
-    # @param event [String, nil] named at this very poll: the poll thread would take one that waits, and its dump
-    #   would look to the caller like somebody else's
-    # @param timeout [Float] seconds for each run of the binary until it has answered
+    # @param turn_wait [Float] seconds to wait while another thread polls
+    # @param event [String, nil] an event for this poll. It does not go through `events`: the poll thread could take it from
+    #   there, and the capture would then look to the caller like somebody else's
+    # @param timeout [Float] seconds for each run of the program
     # @return [Result]
     # @raise [Problem]
-    def poll(wait: TURN_WAIT, event: nil, timeout: @config.acquire_timeout)
-      heard = event.nil?
-      take_turn(wait) do
+    def poll(turn_wait: TURN_WAIT, event: nil, timeout: @config.acquire_timeout)
+      handed_over = event.nil?
+      take_turn(turn_wait) do
         next Result.new(verdict: "busy", reason: "a dump of this process is still running") if reap
 
-        unless @gauges.enabled?
-          heard = @events.take # They are not for later: who is off does not collect.
-          reason = "switched off by the application (enabled)"
-          next Result.new(verdict: "disabled", reason: reason, retry_after: OFF_INTERVAL, poll_interval: OFF_INTERVAL)
+        unless @switch.on?
+          @events.take # While the application's switch is off, events are dropped, not kept for later.
+          handed_over = true
+          next switched_off
         end
 
         @client ||= Client.new(binary: @binary, dir: StoreDir.resolve(@binary, timeout: timeout), config: @config)
-        # An operator may remove it, or move it away, while this process lives.
+        # An operator may remove or move the directory while this process lives.
         StoreDir.create(@client.dir) unless File.directory?(@client.dir)
-        Lease.open(@client.dir) { |lease| acquire(lease, event.tap { heard = true }, timeout) }
+        Lease.open(@client.dir) { |lease| acquire(lease, event.tap { handed_over = true }, timeout) }
       end
     ensure
-      @events.add(event) unless heard
+      @events.add(event) unless handed_over
     end
 
-    # Whether a dumper still runs; one that ended is reaped and told to the log.
+    # Reaps a dumper that has ended, and logs its end.
+    #
+    # @return [Boolean] whether a dumper, or a poll, is still running
     def busy?
       return true unless @turn.try_lock
 
@@ -80,23 +80,28 @@ module Diagctl
       end
     end
 
-    # Nobody polls any more: a thread of Ruby's own reaps a dumper that still runs.
+    # Hands a running dumper to a thread of Ruby's own, which reaps it. For when nobody polls any more.
     def release_dumper
       Process.detach(@dumper.pid) if @dumper
     rescue ThreadError
-      nil # No thread can be made while this process ends; then its zombie is not ours for long.
+      nil # No thread can be made while this process exits, and then the zombie goes with it.
     end
 
     private
+
+    def switched_off
+      Result.new(verdict: "disabled", reason: "switched off by the application (enabled)",
+        retry_after: OFF_INTERVAL, poll_interval: OFF_INTERVAL)
+    end
 
     # @return [DumperHandle, nil] the dumper while it runs
     def reap
       outcome = @dumper&.reap or return @dumper
       dumper = @dumper
       @dumper = nil
-      who = outcome.kind == :exited ? FINALIZE : "its dumper"
-      log_outcome(dumper, dumper.seconds, outcome, who) do |reason|
-        Lease.open(@client.dir) { |lease| @client.abort(lease, dumper.capture, reason) }
+      name = outcome.kind == :exited ? FINALIZE : "its dumper"
+      log_outcome(dumper.grant, dumper.seconds, outcome, name) do |reason|
+        Lease.open(@client.dir) { |lease| @client.abort(lease, dumper.grant.capture, reason) }
       end
       nil
     rescue Problem => e
@@ -107,7 +112,7 @@ module Diagctl
     def take_turn(wait)
       limit = Clock.now + wait
       until @turn.try_lock
-        return Result.new(verdict: "busy", reason: "another poll of this process is under way") if Clock.now >= limit
+        return Result.new(verdict: "busy", reason: "another poll of this process is running") if Clock.now >= limit
 
         sleep 0.01
       end
@@ -123,15 +128,16 @@ module Diagctl
       started = Clock.now
       outcome = @client.acquire(lease, role: @role, name: @name, gauges: @gauges.read_all, events: events, timeout: timeout)
       answer = read(outcome)
-      # From here on diagctl remembers them, whatever it answered.
+      # The program has recorded the events, whatever its verdict.
       events = []
-      dump(answer, lease, "spawn_ms" => Clock.ms(Clock.now - started)) if answer.granted?
-      Result.new(verdict: answer.verdict, reason: answer.reason, capture: answer.capture,
+      carry_out(answer.grant, lease, "spawn_ms" => Clock.ms(Clock.now - started)) if answer.grant
+      Result.new(verdict: answer.verdict, reason: answer.reason, capture: answer.grant&.capture,
         retry_after: answer.retry_after, poll_interval: answer.poll_interval)
     ensure
       @events.restore(events) if events&.any?
     end
 
+    # @return [Answer]
     def read(outcome)
       answered = outcome.kind == :unknown ||
         (outcome.kind == :exited && [Answer::GRANTED, Answer::NOT_GRANTED].include?(outcome.code))
@@ -142,31 +148,36 @@ module Diagctl
       answer
     end
 
-    def dump(answer, lease, costs)
+    def carry_out(grant, lease, costs)
       started = Clock.now
       runner = GrantRunner.new(client: @client, reports: @adapters.reports, config: @config, versions: @adapters.versions)
-      outcome = runner.run(answer, lease, costs) { |dumper| @dumper = dumper }
+      outcome = runner.run(grant, lease, costs) { |dumper| @dumper = dumper }
       return if outcome.nil?
 
-      log_outcome(answer, Clock.now - started, outcome, FINALIZE) { |reason| @client.abort(lease, answer.capture, reason) }
+      log_outcome(grant, Clock.now - started, outcome, FINALIZE) { |reason| @client.abort(lease, grant.capture, reason) }
     end
 
-    # @param grant [Answer, DumperHandle]
-    # @param who [String] what ended
-    # @yieldparam reason [String] what nobody has told the store: the next grant would clear away what is left without
-    #   knowing why
-    def log_outcome(grant, seconds, outcome, who)
-      stored = outcome.kind == :exited && [0, 5].include?(outcome.code)
-      # Where the host took its status: it prints the capture once that is stored.
-      stored ||= outcome.kind == :unknown && outcome.stdout.include?(grant.capture)
-      unless stored
-        ended = outcome.describe(who)
-        @log.warn("capture #{grant.capture} (#{grant.rule}): #{ended}")
-        return yield ended
+    # @param name [String] the process that ended
+    # @yieldparam reason [String] why the capture failed. The caller tells the store: otherwise the next grant would clear the
+    #   rest of the capture away without a reason
+    def log_outcome(grant, seconds, outcome, name)
+      label = "capture #{grant.capture} (#{grant.rule})"
+      if stored?(grant, outcome)
+        partly = " in part, see `diagctl show #{grant.capture}`" if outcome.code == STORED_IN_PART
+        @log.info("#{label} stored#{partly} after #{seconds.round(1)} s")
+      else
+        reason = outcome.describe(name)
+        @log.warn("#{label}: #{reason}")
+        yield reason
       end
+    end
 
-      partly = " in part, see `diagctl show #{grant.capture}`" if outcome.code == 5
-      @log.info("capture #{grant.capture} (#{grant.rule}) stored#{partly} after #{seconds.round(1)} s")
+    def stored?(grant, outcome)
+      case outcome.kind
+      when :exited then [STORED, STORED_IN_PART].include?(outcome.code)
+      # The application took the exit status. `diagctl finalize` prints the capture once it is stored.
+      when :unknown then outcome.stdout.include?(grant.capture)
+      end
     end
   end
 end

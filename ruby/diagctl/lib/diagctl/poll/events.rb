@@ -1,8 +1,10 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # Names that wait for the next poll. Any thread, signal handlers included: a trap may not lock a mutex, so this
-  # relies on single array operations being atomic in Ruby.
+  # Names of events that wait for the next poll.
+  #
+  # Any thread of the worker, and signal handlers. A handler must not lock a mutex, so this class relies on single array
+  # operations being atomic in Ruby.
   #
   # @api private
   class Events
@@ -12,7 +14,7 @@ module Diagctl
       @names = []
     end
 
-    # @return [Object] true-like if it did not wait already
+    # @return [Object, nil] nil when the event was already pending, or there are too many
     def add(name)
       @names.push(name) unless @names.include?(name) || @names.size >= LIMIT
     end
@@ -21,11 +23,12 @@ module Diagctl
       !@names.empty?
     end
 
+    # @return [Array<String>] the pending events, which are then no longer pending
     def take
       @names.shift(LIMIT)
     end
 
-    # After a poll that failed before it was answered.
+    # Puts events back after a poll that failed before it was answered.
     def restore(names)
       names.each { |name| add(name) }
     end

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # Asks the application before a poll: is diagctl wanted, and what do its gauges say.
+  # Reads the gauges before a poll: those of Ruby's garbage collector, of the Puma and Sidekiq plugins, and of the application.
   # Poll thread, or the caller of Diagctl.capture. The application's blocks run in threads of their own (Callback).
   #
   # @api private
@@ -20,28 +20,19 @@ module Diagctl
       @adapters = adapters
     end
 
-    def enabled?
-      block = @config.enabled_block
-      return true if block.nil?
-
-      Callback.call("enabled", @config.callback_timeout) { block.call ? true : false }
-    rescue Unavailable => e
-      @log.warn_once(:enabled, "#{e.message}; this counts as off")
-      false
-    end
-
+    # A gauge without a value is left out. A rule on it then reports that the gauge could not be read.
+    #
     # @return [Hash{String=>Numeric}]
     def read_all
       own = BUILT_IN.merge(@adapters.gauges).to_h { |name, block| [name, read(name) { block.call }] }
-      theirs = @config.gauges.to_h do |name, block|
+      application = @config.gauges.to_h do |name, block|
         [name, read(name) { Callback.call("gauge #{name}", @config.callback_timeout, &block) }]
       end
-      own.merge(theirs).compact
+      own.merge(application).compact
     end
 
     private
 
-    # A gauge without a value is left out: a rule on it then says that it could not be read.
     def read(name)
       value = yield
       return if value.nil?
@@ -49,7 +40,7 @@ module Diagctl
         return value.is_a?(Integer) ? value : value.to_f
       end
 
-      @log.warn_once([:gauge, name], "gauge #{name} gave #{shown(value)}, which is not a finite number")
+      @log.warn_once([:gauge, name], "gauge #{name} returned #{describe(value)}, which is not a finite number")
       nil
     rescue StandardError => e
       message = e.is_a?(Unavailable) ? e.message : "gauge #{name} raised #{e.class}: #{e.message}"
@@ -57,8 +48,8 @@ module Diagctl
       nil
     end
 
-    # Not what an object of the application's says of itself: that may take a query, and hold a name.
-    def shown(value)
+    # Never calls `inspect` on an object of the application: that may run a query, or reveal a name.
+    def describe(value)
       return "an object of #{value.class}" unless value.is_a?(Numeric) || value.is_a?(String)
 
       Diagctl.one_line(value.inspect, 60)

@@ -1,21 +1,23 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # The poll thread: one per process. It asks, waits as long as the answer says, and looks after a running dumper.
-  # Nothing that goes wrong in it reaches the host: it is told once, and the waits grow.
+  # The poll thread, one per process: polls, waits as long as the answer says, and watches a running dumper. No failure in it
+  # reaches the application: each is logged once, and the waits grow.
+  #
+  # Poll thread; `start`, `stop` and `wake` are called by other threads.
   #
   # @api private
   class Poller
-    # Of a running dumper: how soon its end is told, and how fast memory may run out unseen.
+    # Seconds between two looks at a running dumper. Its end is logged, and a shortage of memory noticed, no later than this.
     REAP_INTERVAL = 0.1
-    # How long the first poll waits for a host that is still booting. An application's `configure` runs in there.
+    # Seconds that the first poll waits for an application that is booting, which includes the application's `configure`.
     READY_WAIT = 60.0
     READY_INTERVAL = 0.2
-    # The kernel stamps a directory with the time of its last timer tick: 10 ms apart at most. Within one tick a second
-    # request leaves the stamp of the first.
+    # The kernel stamps a directory with the time of its last timer tick; ticks are at most 10 ms apart. A second request within
+    # one tick does not change the stamp.
     STAMP_TICK = 0.05
 
-    # @param ready [#call, nil] whether the host is serving
+    # @param ready [#call, nil] whether the application is loaded
     def initialize(agent, config:, log:, ready: nil)
       @agent = agent
       @config = config
@@ -28,7 +30,7 @@ module Diagctl
     end
 
     def start
-      # Inside the thread the name would be set late, and Puma looks at fork_safe at any time.
+      # Set from outside: the thread itself would set its name late, and Puma may read fork_safe at any time.
       @thread = Thread.new { run }
       @thread.name = "diagctl poller"
       @thread.priority = -2
@@ -37,18 +39,18 @@ module Diagctl
       @thread.thread_variable_set(:fork_safe, true)
     end
 
-    # @return [Boolean] whether the thread ended in time. It is never killed: it may hold a grant.
+    # @return [Boolean] whether the thread ended in time. It is never killed, because it may hold a grant.
     def stop(timeout)
       @stopped = true
       wake
       !@thread.join(timeout).nil?
     end
 
-    # Cuts the present wait short: an event was added, or a dumper was forked by another thread.
+    # Ends the current wait: an event was added, or another thread forked a dumper.
     def wake
       @mutex.synchronize { @woken.signal }
     rescue ThreadError
-      nil # In a signal handler. The thread sees it at its next look.
+      nil # In a signal handler. The thread notices at its next look.
     end
 
     private
@@ -60,22 +62,22 @@ module Diagctl
     end
 
     def poll
-      # From here on: until then the application may still be configuring it.
+      # The configuration is read only now: until here the application may have been changing it.
       backoff = Backoff.new(base: @config.backoff, max: [@config.backoff, @config.backoff_max].max)
       pause(rand * @config.first_poll_within)
       cycle(backoff) until @stopped
     end
 
-    # Nothing can be polled without it, and no later try would find it.
+    # Without the libraries nothing can be polled, and a second try would not find them either.
     def load_runtime
       Runtime.load
       true
     rescue StandardError, ScriptError, NoMemoryError => e
-      @log.warn_once(:load, "polling ends before it began: #{e.class}: #{e.message}")
+      @log.warn_once(:load, "polling cannot start: #{e.class}: #{e.message}")
       false
     end
 
-    # Without a limit where nothing is loaded yet: an application that boots slowly has still to set up its bundle.
+    # Waits for ever while the libraries are not loaded: an application that boots slowly has not set up its bundle yet.
     def await_ready
       limit = Clock.now + READY_WAIT
       until @stopped || @ready.nil? || (Runtime.loaded? && Clock.now > limit) || attempt(&@ready)
@@ -95,12 +97,12 @@ module Diagctl
     rescue Problem => e
       back_off(e, backoff)
     rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
-      where = Diagctl.one_line(e.backtrace&.first)
-      back_off(Problem.new(:bug, "the poll failed: #{e.class}: #{Diagctl.one_line(e.message)} at #{where}"), backoff)
+      location = Diagctl.one_line(e.backtrace&.first)
+      back_off(Problem.new(:bug, "the poll failed: #{e.class}: #{Diagctl.one_line(e.message)} at #{location}"), backoff)
     end
 
-    # Not woken by events: they would turn a broken binary into a busy loop. But by a dumper that Diagctl.capture forked
-    # meanwhile, which has to be looked after.
+    # Events do not end this wait, because they would turn a broken program into a busy loop. A dumper that Diagctl.capture
+    # forked in the meantime does, because it needs watching.
     def back_off(problem, backoff)
       delay = backoff.next
       @problems.add(problem, retry_in: delay)
@@ -123,18 +125,22 @@ module Diagctl
     end
 
     def cut_short?(wait)
-      @stopped || !@agent.dumper.nil? || (@agent.events.any? && wait.listening?(Clock.now))
+      @stopped || !@agent.dumper.nil? || (@agent.events.any? && wait.event_due?(Clock.now))
     end
 
-    # What later readings are compared with, taken before the poll. Where it cannot tell (the first poll has yet to
-    # find the directory, the stamp is of this very tick) it equals no later reading, which costs one more poll and
-    # not a request. The clock here is the one that made the stamp; if it stepped, the stamp is taken as it is.
+    # The modification time that later ones are compared with, read before the poll.
+    #
+    # When it cannot tell (the first poll has not found the directory, or the stamp is from this very tick), the value equals
+    # no later one. That costs an additional poll, but misses no request. The stamp was made by the clock that is read here; if
+    # that clock was set in between, the stamp is taken as it is.
     def baseline
       seen = requests_mtime
       seen.is_a?(Time) && (Time.now - seen).between?(0, STAMP_TICK) ? :too_fresh : seen
     end
 
-    # @return [Time, nil, Symbol] one stat(2)
+    # Costs one stat(2).
+    #
+    # @return [Time, nil, Symbol]
     def requests_mtime
       dir = @agent.requests_dir or return :unknown
       File.mtime(dir)
@@ -142,7 +148,7 @@ module Diagctl
       nil
     end
 
-    # @yieldreturn whether not to wait at all: asked where a wake-up can no longer come too early
+    # @yieldreturn [Boolean] true to skip the wait; evaluated where no wake-up can be missed
     def pause(seconds)
       @mutex.synchronize { @woken.wait(@mutex, seconds) unless @stopped || seconds <= 0 || (block_given? && yield) }
     end

@@ -16,7 +16,7 @@ module Diagctl
       @config = config
     end
 
-    # @return [Spawn::Outcome]
+    # @return [Outcome]
     def acquire(lease, role:, name:, gauges:, events:, timeout:)
       arguments = ["--pid=#{Process.pid}", "--role=#{role}"]
       arguments << "--name=#{name}" if name
@@ -38,7 +38,7 @@ module Diagctl
       Spawn.open(argv("put", capture, report), lease: lease.io, stdin: true, stall: stall, &block)
     end
 
-    # @return [Spawn::Outcome]
+    # @return [Outcome]
     def finalize(lease, capture, failed:, metadata:)
       argv = finalize_argv(capture, lease_fd: Spawn::LEASE_FD, failed: failed, metadata: metadata)
       Spawn.run(argv, lease: lease.io, timeout: @config.finalize_timeout)
@@ -53,7 +53,7 @@ module Diagctl
         lease_fd: lease_fd)
     end
 
-    # @return [Spawn::Outcome]
+    # @return [Outcome]
     def abort(lease, capture, reason)
       Spawn.run(argv("abort", capture, "--reason=#{Diagctl.one_line(reason)}"), lease: lease.io, timeout: ABORT_TIMEOUT)
     end

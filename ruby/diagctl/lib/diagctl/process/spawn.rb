@@ -1,64 +1,17 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # One run of the binary: an argv and no shell, a bounded output, a deadline, and always reaped.
+  # One run of the diagctl program: an argument list without a shell, bounded output, a deadline, and always reaped.
   # Worker (poll thread, or the caller of Diagctl.capture) and forked dumper.
   #
   # @api private
   class Spawn
-    # The lease arrives in the child under this number, so that everything above it can be closed.
+    # The lease's descriptor number in the program, so that everything above it can be closed.
     LEASE_FD = 3
-    STDOUT_LIMIT = 4 * 1024 * 1024
-    STDERR_LIMIT = 64 * 1024
-    CHUNK = 64 * 1024
-    # After SIGKILL a child can still sit in an uninterruptible system call; then a waiter thread takes it over.
+    # Seconds to wait for a program after SIGKILL. In an uninterruptible system call it lasts longer; then a thread takes it over.
     KILL_GRACE = 2.0
-    # jemalloc (or whatever is preloaded) is for the host, not for a program that lives for milliseconds.
+    # A preloaded library (jemalloc, say) is meant for the application, not for a program that lives for milliseconds.
     UNSET = %w[LD_PRELOAD].freeze
-
-    # How it ended. `kind`: :exited with a code, :signaled with a number, :timeout, :flooded, :missing,
-    # :unknown (the host reaped our child before we could); of a dumper also :given_up with the reason as its code.
-    Outcome = Struct.new(:kind, :code, :stdout, :stderr) do
-      def success?
-        kind == :exited && code.zero?
-      end
-
-      # @param who [String] what ended
-      def describe(who)
-        ended = case kind
-          when :exited then "ended with status #{code}"
-          when :signaled then "was killed by SIG#{Signal.signame(code) || code}"
-          when :timeout then "did not end within #{format("%g", code)} s and was killed"
-          when :flooded then "printed more than #{STDOUT_LIMIT} bytes and was killed"
-          when :missing then "could not be started"
-          when :given_up then "was killed, #{code}"
-          else "ended, but its status was taken by other code of this process"
-        end
-        said = Diagctl.one_line(stderr)
-        "#{who} #{ended}#{": #{said}" unless said.empty?}"
-      end
-    end
-
-    @feeding = {}.compare_by_identity
-
-    class << self
-      # The write ends of programs' stdin that are open in this process.
-      attr_reader :feeding
-    end
-
-    # Takes them away from a forked child (see ForkGuard): the program would wait for the end of its input for as long as
-    # that child lives. Not closed, for the reason that Lease.disown gives.
-    def self.disown
-      return if feeding.empty?
-
-      null = File.open(File::NULL, "w")
-      feeding.each_key { |io| IO.for_fd(io.fileno, "w", autoclose: false).reopen(null) unless io.closed? }
-      feeding.clear
-    rescue SystemCallError
-      nil
-    ensure
-      null&.close
-    end
 
     # @return [Outcome] never raises for a failure of the program
     def self.run(argv, timeout:, lease: nil, input: nil)
@@ -67,14 +20,16 @@ module Diagctl
       Outcome.new(:missing, nil, "", e.message)
     end
 
-    # A program never outlives the block, however that is left. A thread may be ended at any moment (by the exit of its
-    # process, by a Timeout of the host's), also between the start of the program and the assignment of its pid: so
-    # both are shielded, and what the host shields itself stays as it is in between.
+    # Starts a program that never outlives the block, however the block is left.
     #
-    # Ruby runs the `ensure` of every thread at exit, and only in the process that has the thread: a forked one never
-    # gets there.
+    # A thread can be killed at any moment (when its process exits, or by a Timeout of the application), also between the
+    # start of the program and the assignment of its pid. Both are therefore shielded. The block runs with whatever
+    # interrupt mask the caller has.
     #
-    # @option options [Numeric] :stall seconds after which a blocking write to `stdin` fails because nothing is read
+    # Ruby runs the `ensure` of every thread at exit, but only in the process that has the thread. A forked child never gets
+    # there.
+    #
+    # @option options [Numeric] :stall seconds after which a blocking write to `stdin` fails because the program reads nothing
     # @yieldparam spawn [Spawn]
     # @raise [SystemCallError] the program could not be started
     def self.open(argv, **options)
@@ -85,69 +40,52 @@ module Diagctl
       Thread.handle_interrupt(Object => :never) { spawn&.close }
     end
 
-    # @return [IO, nil] the write end of the child's stdin
-    attr_reader :stdin
-
     # @api private use `open`
     def initialize(argv, lease: nil, stdin: false, stall: nil)
       @reaped = false
       @status = nil
-      ours = []
-      theirs = []
-      input, @stdin = if !stdin then [File.open(File::NULL), nil]
-        elsif stall then stalling_socket(stall)
-        else IO.pipe
-        end
-      theirs << input
-      ours << @stdin if @stdin
-      Spawn.feeding[@stdin] = true if @stdin
-      @stdout, output = IO.pipe
-      @stderr, errors = IO.pipe
-      ours.push(@stdout, @stderr)
-      theirs.push(output, errors)
-      [*ours, *theirs].each(&:binmode)
-      # Ruby makes its pipes non-blocking, which other programs take for an error. Not by IO#fcntl, which lets go of the GVL.
-      theirs.each { |io| io.nonblock = false }
-      @handle = ProcessHandle.new(launch(argv, { 0 => input, 1 => output, 2 => errors, LEASE_FD => lease }.compact))
+      @pipes = Pipes.new(stdin: stdin, stall: stall)
+      @handle = ProcessHandle.new(launch(argv, { **@pipes.child_ends, LEASE_FD => lease }.compact))
     rescue StandardError
-      Spawn.feeding.delete(@stdin)
-      ours.each(&:close)
+      @pipes&.close
       raise
     ensure
-      theirs.each(&:close)
+      @pipes&.close_child_ends
     end
 
-    # Feeds, drains and reaps the child.
+    # @return [IO, nil] the write end of the program's stdin
+    def stdin
+      @pipes.stdin
+    end
+
+    # Feeds the program, reads what it prints, and reaps it.
     #
     # @return [Outcome]
     def finish(timeout:, input: nil)
-      @input = input&.b
-      @out = +"".b
-      @err = +"".b
-      @tick = 0.001
+      @pipes.input = input
       deadline = Clock.now + timeout
       verdict = nil
       until @reaped
         left = deadline - Clock.now
-        verdict = left <= 0 ? :timeout : (:flooded if @out.bytesize > STDOUT_LIMIT)
-        break finish_off if verdict
+        verdict = left <= 0 ? :timeout : (:flooded if @pipes.flooded?)
+        break kill_and_reap if verdict
 
-        exchange([left, @tick].min)
+        @pipes.exchange(left)
         reap
       end
-      exchange(0) if verdict.nil?
+      @pipes.exchange(0) if verdict.nil?
       outcome(verdict, timeout)
     end
 
-    # Kills and reaps the child, if it has not ended.
+    # Kills and reaps the program, unless it has ended.
     def close
       reap
-      finish_off unless @reaped
-      Spawn.feeding.delete(@stdin)
-      [@stdin, @stdout, @stderr, @handle].compact.each(&:close)
+      kill_and_reap unless @reaped
+      @pipes.close
+      @handle.close
     end
 
-    # For another thread than the one that waits for it.
+    # May be called by another thread than the one that waits for the program.
     def kill
       @handle.kill
     end
@@ -158,18 +96,7 @@ module Diagctl
 
     private
 
-    # A blocking write to it fails by itself when the program takes nothing for so long.
-    #
-    # @return [Array(IO, IO)] the program's end and ours
-    def stalling_socket(seconds)
-      require "socket"
-      theirs, ours = UNIXSocket.pair
-      timeval = [seconds.to_i, ((seconds % 1) * 1_000_000).to_i].pack("l!l!")
-      ours.setsockopt(Socket::SOL_SOCKET, Socket::SO_SNDTIMEO, timeval)
-      [theirs, ours]
-    end
-
-    def finish_off
+    def kill_and_reap
       kill
       limit = Clock.now + KILL_GRACE
       until @reaped || Clock.now > limit
@@ -179,12 +106,12 @@ module Diagctl
       abandon unless @reaped
     end
 
-    # A thread of Ruby's own reaps it, whenever it ends.
+    # Ruby starts a thread that reaps the program whenever it ends.
     def abandon
       @reaped = true
       Process.detach(pid)
     rescue ThreadError
-      nil # No thread can be made while this process ends; then its zombie is not ours for long.
+      nil # No thread can be made while this process exits, and then the zombie goes with it.
     end
 
     def launch(argv, descriptors)
@@ -203,45 +130,12 @@ module Diagctl
       @reaped = true
     end
 
-    # One round of reading and writing. Waits for a descriptor, and never longer than `wait`: a grandchild of the
-    # binary may keep the pipes open after the binary itself has ended.
-    def exchange(wait)
-      readers = [@stdout, @stderr].reject(&:closed?)
-      writers = @stdin && !@stdin.closed? ? [@stdin] : []
-      @stdin.close if writers.any? && (@input.nil? || @input.empty?)
-      writers = [] if @stdin&.closed?
-      readable, writable = IO.select(readers, writers, nil, wait)
-      @tick = readable ? 0.001 : [@tick * 2, 0.05].min
-      readable&.each { |io| read(io) }
-      write if writable&.any?
-    end
-
-    def read(io)
-      loop do
-        chunk = io.read_nonblock(CHUNK, exception: false)
-        return if chunk == :wait_readable
-        return io.close if chunk.nil?
-
-        if io.equal?(@stdout) then @out << chunk
-        elsif @err.bytesize < STDERR_LIMIT then @err << chunk.byteslice(0, STDERR_LIMIT - @err.bytesize)
-        end
-        return if @out.bytesize > STDOUT_LIMIT
-      end
-    end
-
-    def write
-      written = @stdin.write_nonblock(@input.byteslice(0, CHUNK), exception: false)
-      @input = @input.byteslice(written..) if written.is_a?(Integer)
-    rescue Errno::EPIPE
-      @stdin.close # It read enough, or died; its status tells which.
-    end
-
     def outcome(verdict, timeout)
-      return Outcome.new(verdict, timeout, @out, @err) if verdict
-      return Outcome.new(:unknown, nil, @out, @err) if @status.nil?
-      return Outcome.new(:signaled, @status.termsig, @out, @err) if @status.signaled?
+      return Outcome.new(verdict, timeout, @pipes.out, @pipes.err) if verdict
+      return Outcome.new(:unknown, nil, @pipes.out, @pipes.err) if @status.nil?
+      return Outcome.new(:signaled, @status.termsig, @pipes.out, @pipes.err) if @status.signaled?
 
-      Outcome.new(:exited, @status.exitstatus, @out, @err)
+      Outcome.new(:exited, @status.exitstatus, @pipes.out, @pipes.err)
     end
   end
 end

@@ -3,7 +3,7 @@
 require_relative "../helper"
 
 # What the forked dumper holds, looked at from outside while it runs.
-class ChildHygieneTest < Minitest::Test
+class IsolationTest < Minitest::Test
   include Sandbox
 
   def teardown

@@ -2,8 +2,7 @@
 
 require_relative "../helper"
 
-# Reports that take their time, or need a process that was started for them.
-class ProfilesTest < Minitest::Test
+class CpuProfileTest < Minitest::Test
   include Sandbox
 
   # As in a bundle whose Gemfile says `require: false`.
@@ -113,44 +112,5 @@ class ProfilesTest < Minitest::Test
       puts refused
     RUBY
     assert_equal "a profile is under way in this process: SIGPROF has a handler\n", out
-  end
-
-  def test_it_is_begun_after_the_budget_and_last
-    @config.inline_budget = 0.01
-    @config.report(:slow) { |io| sleep(0.05) && io.write("x") }
-    collector = Diagctl::InlineCollector.new(Diagctl::Reports.new(@config), budget: @config.inline_budget)
-    granted = %w[slow threads cpu_profile].map { |name| Diagctl::Answer::GrantedReport.new(name, "inline", { "duration" => "no" }) }
-    collector.collect(granted)
-    assert_match(/not begun/, collector.failed.fetch("threads"))
-    assert_match(/duration "no" is not/, collector.failed.fetch("cpu_profile"))
-    assert_operator collector.took.fetch("slow"), :>=, 50
-  end
-
-  JEMALLOC_PROFILE = <<~RUBY
-    Diagctl::Runtime.load
-    KEPT = Array.new(100) { "x" * 100_000 }
-    io = StringIO.new
-    2.times do
-      io.truncate(io.rewind)
-      Diagctl::Reports::JemallocProfile.new.call(io, {})
-    rescue Diagctl::Unavailable
-      abort $!.message
-    end
-    puts io.string
-  RUBY
-
-  def test_jemalloc_says_who_allocated_what_is_in_use
-    out, = ruby(JEMALLOC_PROFILE, env: { "LD_PRELOAD" => "libjemalloc.so.2", "MALLOC_CONF" => "prof:true,lg_prof_sample:12" })
-    assert_match(/\Aheap_v2\/4096$/, out)
-    # It is a sample: not all of the ten megabytes are in it.
-    assert_operator out[/^ +t\*: \d+: (\d+)/, 1].to_i, :>, 1_000_000, "bytes in use"
-    assert_match(/^MAPPED_LIBRARIES:/, out)
-  end
-
-  def test_what_jemalloc_lacks_for_a_profile_is_named
-    out, = ruby(JEMALLOC_PROFILE, env: { "LD_PRELOAD" => "libjemalloc.so.2" })
-    assert_match(/profiling is off in this process \(hint: start the process with MALLOC_CONF=prof:true/, out)
-    out, = ruby(JEMALLOC_PROFILE)
-    assert_match(/jemalloc is not loaded in this process/, out)
   end
 end
