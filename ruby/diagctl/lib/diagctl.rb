@@ -42,14 +42,13 @@ require_relative "diagctl/poll/gauges"
 require_relative "diagctl/poll/agent"
 require_relative "diagctl/poll/poller"
 
-# Diagnostic reports from this process, made when the operator's rules say so.
+# Diagnostic reports from this process, made when the operator's rules allow it.
 #
-# Nothing here raises into the host, but for ArgumentError to a developer whose declaration is wrong
-# (`configure`, `report`).
+# Nothing here raises into the application, except ArgumentError from a wrong declaration (`configure`, `report`).
 module Diagctl
   EVENT = /\A[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}\z/
   LABEL = /\A[^-[:cntrl:]][^[:cntrl:]]*\z/
-  # Of UTF-8. What is longer or something else, `acquire` refuses, and with it every poll.
+  # Bytes of UTF-8. `diagctl acquire` refuses anything longer or in another encoding, so every poll would fail.
   LABEL_BYTES = 128
 
   @configuration = Configuration.new
@@ -61,19 +60,19 @@ module Diagctl
     attr_reader :configuration, :adapters, :log
 
     # @yieldparam c [Configuration]
-    # @raise [ArgumentError] names the thing, the bad value and a hint
+    # @raise [ArgumentError] with the name, the wrong value and a hint
     def configure
       yield @configuration
     end
 
-    # Declares a report of the application's own.
+    # Declares a report of the application.
     #
     #   Diagctl.report(:cache) { |io| io.write(Cache.stats.to_json) }
     def report(name, &block)
       @configuration.report(name, &block)
     end
 
-    # Whether a poll thread would start here; tells the log, once, why not. Starts nothing, so a Puma master may ask.
+    # Tells whether a poll thread would start in this process, and logs once why not. Starts nothing, so a Puma master may call it.
     #
     # @api private
     def wanted?
@@ -87,13 +86,13 @@ module Diagctl
       !@binary.nil?
     end
 
-    # Starts the poll thread of this process. A second call in the same process changes nothing.
+    # Starts the poll thread of this process. A second call in the same process has no effect.
     #
-    # @param role [String] what the operator's rules match on, for example "puma"
-    # @param name [String, nil] which of several like it, for example "worker-0"
-    # @param ready [#call, nil] tells when the application is loaded. Until then diagctl loads nothing of other gems, because the
-    #   application has still to set up its bundle, and does not poll. Where its libraries are loaded already it polls after a
-    #   minute all the same
+    # @param role [String] matched by the operator's rules, for example "puma"
+    # @param name [String, nil] tells processes of one role apart, for example "worker-0"
+    # @param ready [#call, nil] returns true once the application is loaded. Until then diagctl does not poll and loads no other
+    #   gem, because the application has not set up its bundle. If diagctl's libraries are already loaded, it starts polling
+    #   after one minute in any case
     # @return [Boolean] whether the thread runs
     def start(role: "ruby", name: nil, ready: nil)
       return true if started?
@@ -105,7 +104,7 @@ module Diagctl
       agent = Agent.new(role: role, name: name, binary: @binary, config: @configuration, log: @log, adapters: @adapters)
       poller = Poller.new(agent, config: @configuration, log: @log, ready: ready)
       poller.start
-      # Only what runs is started.
+      # Assigned last, so that `started?` is true only when the thread runs.
       @poller = poller
       @agent = agent
       true
@@ -114,9 +113,9 @@ module Diagctl
       false
     end
 
-    # Ends the poll thread. A dumper that runs goes on by itself.
+    # Ends the poll thread. A running dumper is not affected.
     #
-    # @return [Boolean] whether the thread ended within the time
+    # @return [Boolean] whether the thread ended in time
     def stop(timeout: 5)
       return true unless started?
 
@@ -128,25 +127,25 @@ module Diagctl
       false
     end
 
-    # State is keyed by pid: a forked child inherits the objects, but not the thread.
+    # Compares pids, because a forked child inherits the objects but not the thread.
     def started?
       !@agent.nil? && @agent.pid == Process.pid
     end
 
-    # Names an event for the next poll, and brings that poll forward. The operator's rules decide what it means.
+    # Names an event for the next poll, and brings that poll forward. The operator's rules decide what the event means.
     # May be called from a signal handler.
     #
-    # @return [Boolean] whether a poll will hear of it
+    # @return [Boolean] whether a poll will receive the event
     def event(name)
       return false unless started? && event?(name)
 
-      # Another thread may stop it at this moment.
+      # Another thread may call `stop` at this moment.
       @poller&.wake if @agent&.events&.add(name.to_s)
       true
     end
 
-    # Polls at once, in the calling thread, and carries out the dump if it is granted. Returns after the fork: the
-    # dumper is then on its own, and the caller may kill this process.
+    # Polls at once, on the calling thread, and carries out the capture if it is granted. Returns right after the fork: the dumper
+    # needs neither the caller nor this process any more.
     #
     # @return [Result]
     def capture(event: nil)
@@ -161,7 +160,7 @@ module Diagctl
 
     private
 
-    # By bytes: to match characters raises where they are of no encoding.
+    # Matches bytes, because a match of characters raises when the string's encoding is invalid.
     def event?(name)
       ok = (name.is_a?(Symbol) || name.is_a?(String)) && EVENT.match?(name.to_s.b)
       @log.warn_once([:event, name.to_s], "event #{name.inspect} is not a name; use letters, digits and _ . : -") unless ok

@@ -43,7 +43,8 @@ module Diagctl
 
     # @return [Outcome, nil] nil while the dumper runs
     def reap
-      # A `diagctl put` that hangs would keep the lease after its dumper. Until the dumper is reaped, the group is certainly its own.
+      # A `diagctl put` that hangs would keep the lease after its dumper. Until the dumper is reaped, the group is certainly its
+      # own.
       @handle.kill_group if Libc.ended?(@pid)
       _, status = Process.wait2(@pid, Process::WNOHANG)
       return check if status.nil?

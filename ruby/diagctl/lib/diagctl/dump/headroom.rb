@@ -1,16 +1,18 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # How much memory is left while a dumper runs, by the files and thresholds that the grant names. What the worker writes in
-  # that time is copied, and both count against one limit: before it is full the dump is given up, not the worker.
-  # Poll thread. The files stay open, so that a look is one pread(2) a limit.
+  # The memory that is left while a dumper runs, measured with the files and thresholds that the grant names. Pages that the worker
+  # writes in that time are copied, and both copies count against the same limit. Before the limit is reached the dump is
+  # abandoned, and the worker survives.
+  #
+  # Poll thread. The files stay open, so a check costs one pread(2) per limit.
   #
   # @api private
   class Headroom
     NUMBER_BYTES = 32
     FILE_BYTES = 8192
 
-    # One limit: free is `limit − (used − droppable)`.
+    # The limit of a cgroup. Free memory is `limit − (used − droppable)`.
     class Cgroup
       def initialize(fields)
         @limit = Headroom.field(fields, "limit", Integer)
@@ -22,7 +24,7 @@ module Diagctl
         raise
       end
 
-      # Page cache counts as used until it is dropped, so the second file matters only when the first says it is tight.
+      # Page cache counts as used until it is dropped, so the second file is read only when the first shows a shortage.
       def free(enough)
         left = @limit - @used.pread(NUMBER_BYTES, 0).to_i
         left < enough ? left + @stat.pread(FILE_BYTES, 0)[@droppable, 1].to_i : left
@@ -33,7 +35,7 @@ module Diagctl
       end
     end
 
-    # The machine itself: free is what the kernel says can be had without swapping.
+    # The memory of the machine. Free memory is the kernel's estimate of what is available without swapping.
     class Host
       AVAILABLE = /^MemAvailable:\s+(\d+) kB/
 
@@ -50,7 +52,7 @@ module Diagctl
       end
     end
 
-    # A number in the place of a path would be a descriptor of the application's.
+    # Checks the type, because File.open would take a number as a descriptor of the application.
     #
     # @raise [KeyError, TypeError]
     def self.field(fields, key, type)
@@ -60,13 +62,13 @@ module Diagctl
       value
     end
 
-    # Non-blocking, because what is no file might be waited for.
+    # Non-blocking, in case the path is not a regular file.
     def self.open(fields, key)
       File.open(field(fields, key, String), File::RDONLY | File::NONBLOCK)
     end
 
-    # @param watches [Array<Hash>] as `acquire` gives them. One that cannot be read here is left out: the kernel's OOM killer
-    #   takes the dumper first in any case.
+    # @param watches [Array<Hash>] from `diagctl acquire`. A limit that cannot be read is left out: the kernel's OOM killer
+    #   takes the dumper first in any case
     def initialize(watches)
       @limits = watches.filter_map do |fields|
         kind = fields.key?("meminfo") ? Host : Cgroup
@@ -76,7 +78,7 @@ module Diagctl
       end
     end
 
-    # @return [String, nil] why the dump has to be given up
+    # @return [String, nil] why the dump has to be abandoned
     def shortage
       @limits.each do |of, reserve, limit|
         free = limit.free(reserve)

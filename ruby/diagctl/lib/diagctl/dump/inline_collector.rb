@@ -1,13 +1,13 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # Collects the inline reports into strings, in the order given (cheapest first). The only part of a capture, with
-  # the fork itself, that the worker's other threads feel: so nothing is begun after the budget is used up.
+  # Makes the inline reports and keeps them as strings, in the given order (cheapest first). Apart from the fork, this is the only
+  # part of a capture that slows down the worker's other threads, so no report is started once the budget is used up.
   # Worker: poll thread, or the caller of Diagctl.capture.
   #
   # @api private
   class InlineCollector
-    # Takes the time that it is told to take, sleeping.
+    # This report sleeps for a given time. The budget does not apply to it.
     TIME_BOXED = "cpu_profile"
 
     attr_reader :collected, :failed, :took
@@ -21,8 +21,8 @@ module Diagctl
     end
 
     # @param granted_reports [Array<Grant::GrantedReport>]
-    # @return [Float] milliseconds of CPU that this thread used. Its wall time would count the waiting for the GVL,
-    #   in which the host's threads run, as the host's pause.
+    # @return [Float] CPU milliseconds of this thread. Wall time would include the wait for the GVL, in which the application's
+    #   threads run
     def collect(granted_reports)
       cpu = Clock.thread_cpu
       started = Clock.now

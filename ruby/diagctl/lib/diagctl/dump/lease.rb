@@ -1,18 +1,19 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # The open file description that a grant lives on: opened anew for every poll, handed to `acquire`, passed on to
-  # the dumper, and closed here at once. Its lock is the binary's business; this side only opens and closes, and
-  # never says LOCK_UN, because that would end the lease for the dumper too.
+  # The open file description that carries the lease: opened for every poll, handed to `diagctl acquire`, passed on to the dumper,
+  # and closed here at once. The program locks it. This side only opens and closes it, and never unlocks (LOCK_UN), because that
+  # would end the lease for the dumper too.
+  # Poll thread, or the caller of Diagctl.capture; `disown` runs in forked children.
   #
   # @api private
   class Lease
     FILE = "lease.lock"
-    # F_DUPFD_CLOEXEC of Linux; Fcntl names it only from Ruby 3.2 on.
+    # Linux's F_DUPFD_CLOEXEC, which Fcntl defines from Ruby 3.2 on.
     DUPFD_CLOEXEC = 1030
 
     class << self
-      # @return [String, nil] path of the lease file while a description of it may be open in this process
+      # @return [String, nil] path of the lease file while it may be open in this process
       attr_accessor :in_flight
     end
 
@@ -20,7 +21,7 @@ module Diagctl
     # @raise [Problem]
     def self.open(dir)
       path = File.join(dir, FILE)
-      # Before the open, so that the fork guard sees a description that another thread forks at this very moment.
+      # Set before the file is opened, so that the fork guard notices when another thread forks at this moment.
       self.in_flight = path
       lease = new(path)
       yield lease
@@ -29,9 +30,9 @@ module Diagctl
       self.in_flight = nil
     end
 
-    # Takes the lease's description away from a forked child that is not the dumper (see ForkGuard). The numbers are
-    # pointed at /dev/null and not closed: a File object of the parent's poll thread still holds its number, and the
-    # garbage collector would later close whatever the application opened under it.
+    # Takes the lease's description away from a forked child that is not the dumper (see ForkGuard). Its descriptors are
+    # redirected to /dev/null, not closed. A File object of the parent's poll thread still holds the number, and the garbage
+    # collector would later close whatever the application opened under that number.
     def self.disown
       path = in_flight or return
       self.in_flight = nil
@@ -94,7 +95,7 @@ module Diagctl
       File.open(@path, FLAGS)
     end
 
-    # A root process beside workers of another user must not leave them a file that they cannot open.
+    # A root process must not leave a file behind that workers of another user cannot open.
     def give_to_owner(io)
       return unless Process.euid.zero?
 
@@ -102,8 +103,8 @@ module Diagctl
       io.chown(store.uid, store.gid) unless store.uid.zero?
     end
 
-    # posix_spawn has to dup2 the lease onto Spawn::LEASE_FD to make it inheritable. Onto itself that leaves
-    # FD_CLOEXEC set before glibc 2.29.
+    # posix_spawn uses dup2 to give the program the lease as Spawn::LEASE_FD. If that is already its number, dup2 leaves FD_CLOEXEC
+    # set (glibc before 2.29).
     def distinct(io)
       return io unless io.fileno == Spawn::LEASE_FD
 

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # What a plugin of diagctl's own adds to this process: versions for the metadata, cheap gauges, a report.
+  # Additions of diagctl's own plugins in this process: versions for the metadata, cheap gauges, a report.
   # Filled at boot, on whatever thread boots; read by the poll thread.
   #
   # @api private
@@ -14,7 +14,7 @@ module Diagctl
       @gauges = {}
     end
 
-    # @param gauges [Hash{String=>#call}] run directly on the poll thread: they must not block
+    # @param gauges [Hash{String=>#call}] called directly on the poll thread, so they must not block
     # @param reports [Hash{String=>#call}]
     def add(name, version:, gauges: {}, reports: {})
       @versions = @versions.merge(name => version)

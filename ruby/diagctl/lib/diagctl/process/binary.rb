@@ -1,7 +1,8 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # Where the `diagctl` program is: DIAGCTL_BIN, the gem's own exe/, PATH, in that order.
+  # Finds the `diagctl` program: DIAGCTL_BIN, then the gem's own exe/, then PATH.
+  # Any thread, at the start of polling.
   #
   # @api private
   class Binary
@@ -31,7 +32,7 @@ module Diagctl
 
     private
 
-    # An override that is wrong is not papered over with another binary: it would be of another version.
+    # A wrong DIAGCTL_BIN is an error. Another program, found elsewhere, could be of another version.
     def find
       override = @env["DIAGCTL_BIN"]
       return executable(override) unless override.to_s.empty?
@@ -44,7 +45,7 @@ module Diagctl
       nil
     end
 
-    # A `~` is a name like any other, as it is for exec(3).
+    # `~` is not expanded, just as in exec(3).
     def executable(path)
       path = File.absolute_path(path)
       path if File.file?(path) && File.executable?(path)

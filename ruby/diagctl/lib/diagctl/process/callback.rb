@@ -1,20 +1,22 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # A block of the application's, run with a deadline: a feature flag that hangs must not end the polling, and a
-  # report that hangs must not keep the lease. It runs in a thread of its own, in the worker. A late one cannot be
-  # stopped safely (it may hold the application's locks), so it is left alone, and not started again while it runs.
+  # Runs a block of the application with a deadline: a feature flag that hangs must not end polling, and a report that hangs must
+  # not keep the lease. The block runs in a thread of its own, in the worker. A late block cannot be stopped safely, because it may
+  # hold locks of the application. It is left running, and not called again until it returns.
   #
   # @api private
   class Callback
     @running = {}
 
     class << self
-      # Blocks that outlived their deadline, by what they are for.
+      # Threads that outlived their deadline, by label.
       attr_reader :running
     end
 
-    # @raise [Unavailable] it raised, or did not come back in time
+    # @param label [String] names the block in messages
+    # @param timeout [Float] seconds
+    # @raise [Unavailable] the block raised, or did not return in time
     def self.call(label, timeout)
       raise Unavailable, "#{label} has still not returned from an earlier call" if running[label]&.alive?
 
@@ -25,7 +27,7 @@ module Diagctl
         Thread.current.thread_variable_set(:fork_safe, true)
         [:ok, yield]
       rescue Exception => e # rubocop:disable Lint/RescueException
-        # Also SystemExit, which Ruby would carry from here to the main thread and so end the host.
+        # Rescues SystemExit too: Ruby would pass it on to the main thread and end the application.
         [:raised, e]
       end
       unless thread.join(timeout)

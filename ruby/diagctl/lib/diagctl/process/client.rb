@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # The command lines of docs/protocol.md, one method each.
+  # The commands of docs/protocol.md, one method each.
   # Worker (poll thread, or the caller of Diagctl.capture) and forked dumper.
   #
   # @api private
@@ -26,14 +26,14 @@ module Diagctl
     end
 
     # @param data [String] the whole report
-    # @return [String, nil] why it was not stored. Where the host took the status, `finalize` finds out.
+    # @return [String, nil] why it was not stored. When the application took the exit status, `diagctl finalize` finds out.
     def put(lease, capture, report, data)
       outcome = Spawn.run(argv("put", capture, report), lease: lease.io, input: data, timeout: @config.put_timeout)
       outcome.describe("`diagctl put`") unless outcome.success? || outcome.kind == :unknown
     end
 
-    # @yieldparam put [Spawn] whose stdin takes the report
-    # @param stall [Numeric, nil] seconds after which a put that reads nothing fails the write
+    # @yieldparam put [Spawn] its stdin takes the report
+    # @param stall [Numeric, nil] seconds after which a write fails because the put reads nothing
     def open_put(lease, capture, report, stall: nil, &block)
       Spawn.open(argv("put", capture, report), lease: lease.io, stdin: true, stall: stall, &block)
     end

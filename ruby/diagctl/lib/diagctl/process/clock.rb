@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # The one monotonic clock. Wall time never measures anything here: it can step.
+  # The monotonic clock, which is the only one used for measuring: wall time can jump.
   # Any thread, any process.
   #
   # @api private
@@ -13,7 +13,7 @@ module Diagctl
       Process.clock_gettime(Process::CLOCK_MONOTONIC)
     end
 
-    # @return [Float] CPU seconds of the calling thread: what a thread that waits for the GVL did not take from others
+    # @return [Float] CPU seconds of the calling thread, without the time that it waited for the GVL
     def thread_cpu
       Process.clock_gettime(Process::CLOCK_THREAD_CPUTIME_ID)
     end

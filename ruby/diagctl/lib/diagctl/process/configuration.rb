@@ -1,23 +1,23 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # What the developer declares in `Diagctl.configure`. Only this class raises ArgumentError, and only to the
-  # code that calls it. Written at boot, read live by the poll thread: an initializer may run after it started.
+  # The declarations of `Diagctl.configure`. The setters raise ArgumentError to the code that calls them.
+  # Written at boot, on any thread; read by the poll thread at every poll, because an initializer may run after it started.
   class Configuration
     NAME = /\A[a-z][a-z0-9_]{0,63}\z/
     GAUGE = /\A(?=.{1,128}\z)[a-z][a-z0-9_]*(\.[a-z0-9_]+)*\z/
 
-    # Seconds. Their order here is the order of the README.
+    # Seconds, in the order of the README.
     TIMES = {
-      acquire_timeout: 60.0,   # one `diagctl acquire`, native reports and `exec` triggers included
-      capture_timeout: 15.0,   # the same where the application waits for it, in Diagctl.capture
+      acquire_timeout: 60.0,   # one `diagctl acquire`, including native reports and `exec` triggers
+      capture_timeout: 15.0,   # one `diagctl acquire` in Diagctl.capture, while the application waits
       put_timeout: 60.0,       # one inline report into `diagctl put`
-      finalize_timeout: 300.0, # `diagctl finalize` of a capture without a snapshot
-      inline_budget: 2.0,      # no further inline report is begun after that much
-      callback_timeout: 5.0,   # one block of the application's: enabled, a gauge, a report
-      backoff: 10.0,           # first wait after a failure; it doubles
+      finalize_timeout: 300.0, # `diagctl finalize` of a capture without a fork
+      inline_budget: 2.0,      # after this no further inline report is started
+      callback_timeout: 5.0,   # one block of the application: enabled, a gauge, a report
+      backoff: 10.0,           # first wait after a failure; doubles each time
       backoff_max: 600.0,
-      first_poll_within: 1.0   # the workers of one boot spread their first poll over this
+      first_poll_within: 1.0   # processes that boot together spread their first poll over this
     }.freeze
 
     attr_reader :logger, :gauges, :reports, :enabled_block, *TIMES.keys
@@ -28,7 +28,7 @@ module Diagctl
       TIMES.each { |name, seconds| instance_variable_set(:"@#{name}", seconds) }
     end
 
-    # The application's switch, evaluated before every poll. nil, false and an exception are "off".
+    # The application's switch, evaluated before every poll. nil, false and an exception mean "off".
     def enabled(&block)
       raise ArgumentError, "diagctl: enabled needs a block, for example: c.enabled { Feature.on? }" unless block
 
@@ -43,7 +43,7 @@ module Diagctl
       @gauges = @gauges.merge(name => block)
     end
 
-    # A report of the application's own; the block writes it to the given IO.
+    # A report of the application. The block writes it to the given IO.
     def report(name, &block)
       name = checked(name, NAME, "report", "like :cache: small letters, digits and _, 64 at most")
       if Reports::BUILT_IN.key?(name)

@@ -3,28 +3,28 @@
 module Diagctl
   class Error < StandardError; end
 
-  # A report cannot be made in this process; the message says why. It becomes `finalize --failed`.
+  # A report cannot be made in this process, for the reason in the message. Becomes `finalize --failed`.
   class Unavailable < Error; end
 
-  # Something kept one poll or one dump from working. Never leaves diagctl: it is logged once and backed off from.
+  # A poll or a capture could not be done. Never leaves diagctl: it is logged once, and the next poll waits longer.
   #
   # @api private
   class Problem < Error
     attr_reader :kind
 
-    # @param message [String] may name paths and other text of any bytes; read back it is valid UTF-8
+    # @param message [String] may contain paths and other text in any encoding; stored as valid UTF-8
     def initialize(kind, message)
       super(Diagctl.one_line(message, 1000))
       @kind = kind
     end
 
-    # Two messages that differ in pids and times only are one problem.
+    # Equal for two messages that differ only in numbers (pids, times).
     def key
       [kind, message.gsub(/\d+/, "N")]
     end
   end
 
-  # Text of someone else's (stderr, an exception) as one bounded, printable line for a log or an argument.
+  # Turns foreign text (stderr, an exception) into one bounded, printable line for a log or an argument.
   #
   # @api private
   def self.one_line(text, limit = 400)

@@ -1,10 +1,10 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # The few C functions that Ruby has no method for, through Fiddle. Every one is optional: without Fiddle (a
-  # bundled gem from Ruby 4.0 on) or without the symbol, the caller does without.
+  # C functions that Ruby has no method for, called through Fiddle. All are optional: without Fiddle (a bundled gem from Ruby 4.0
+  # on) or without the symbol, the caller continues without the function.
   #
-  # Worker and forked dumper; `load` is called in the worker before any fork, so that the child only calls.
+  # Worker and forked dumper. `load` is called in the worker before any fork, so that the child only calls.
   #
   # @api private
   module Libc
@@ -12,9 +12,9 @@ module Diagctl
     MFD_CLOEXEC = 1
     IOPRIO_WHO_PROCESS = 1
     IOPRIO_IDLE = 3 << 13
-    # ioprio_set(2) has no wrapper in any C library, so its number is needed per architecture.
+    # ioprio_set(2) has no wrapper in any C library, so its number is needed for each architecture.
     IOPRIO_SET = { "x86_64" => 251, "aarch64" => 30, "arm64" => 30 }.freeze
-    # Of one number on all architectures that Ruby is built for, as all system calls since Linux 5.1.
+    # The same number on all architectures that Ruby supports, as for all system calls since Linux 5.1.
     PIDFD_SEND_SIGNAL = 424
     PIDFD_OPEN = 434
     PIDFD_SIGNAL_PROCESS_GROUP = 4
@@ -23,17 +23,17 @@ module Diagctl
     SIGINFO_BYTES = 128
     SIG_BLOCK = 0
     SIG_SETMASK = 2
-    # Of glibc and musl; the kernel looks at the first eight.
+    # Size in glibc and musl. The kernel reads the first eight bytes.
     SIGSET_BYTES = 128
     LAST_SIGNAL = 64
-    # A blocked signal of these kills the process all the same, and without the crash report of Ruby's.
+    # Blocking these signals does not prevent the death of the process, but it would suppress Ruby's crash report.
     FAULTS = Signal.list.values_at("SEGV", "BUS", "ILL", "FPE", "ABRT", "TRAP", "SYS").freeze
     WORD_BITS = [0].pack("J").bytesize * 8
 
     @functions = {}
 
     class << self
-      # @return [Boolean] whether Fiddle can be used
+      # @return [Boolean] whether Fiddle is available
       def load
         return @loaded unless @loaded.nil?
 
@@ -42,7 +42,7 @@ module Diagctl
         int = Fiddle::TYPE_INT
         long = Fiddle::TYPE_LONG
         pointer = Fiddle::TYPE_VOIDP
-        # They block nowhere. Whoever lets go of the GVL gets it back 100 ms later where another thread computes.
+        # None of these blocks, so they keep the GVL. Releasing it would cost 100 ms each time while another thread is computing.
         { "alarm" => [[int], int], "prctl" => [[int, long, long, long, long], int], "syscall" => [[long] * 5, long],
           "memfd_create" => [[pointer, int], int], "close" => [[int], int], "waitid" => [[int, int, pointer, int], int],
           "sched_getcpu" => [[], int], "sched_setaffinity" => [[int, long, pointer], int],
@@ -63,7 +63,7 @@ module Diagctl
         end
       end
 
-      # RTLD_DEFAULT and not Handle.sym: a preloaded library (jemalloc) is in the global scope only.
+      # Searches RTLD_DEFAULT. Handle.sym would miss a preloaded library (jemalloc), which is in the global scope only.
       def symbol(name)
         Fiddle::Handle::DEFAULT[name] if load
       rescue Fiddle::DLError
@@ -83,7 +83,7 @@ module Diagctl
         call("syscall", number, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE, 0) if number
       end
 
-      # This process, and what it starts, stays on the processor that it is on now.
+      # Pins this process, and the programs that it starts, to the processor that it is running on.
       def stay_on_this_cpu
         cpu = call("sched_getcpu")
         return unless cpu&.>=(0)
@@ -94,10 +94,10 @@ module Diagctl
         call("sched_setaffinity", 0, mask.bytesize, mask)
       end
 
-      # Runs the block on a thread that no signal reaches, so that none interrupts its system calls: neither those that the
-      # application traps, nor the SIGVTALRM by which Ruby wakes a thread. Signals of the process go to its other threads.
+      # Runs the block with all signals blocked on this thread, so that none interrupts its system calls: neither those that the
+      # application traps, nor the SIGVTALRM with which Ruby wakes a thread. Other threads still receive the process's signals.
       #
-      # @param except [Array<Integer>] signals that are not held back
+      # @param except [Array<Integer>] signals that stay unblocked
       def without_signals(except: [])
         before = "\0" * SIGSET_BYTES
         blocked = (1..LAST_SIGNAL).reject { |number| FAULTS.include?(number) || except.include?(number) }
@@ -114,12 +114,12 @@ module Diagctl
         IO.for_fd(descriptor, "r") if descriptor&.>=(0)
       end
 
-      # @return [Integer] 0, or -1 when it could not be sent
+      # @return [Integer] 0, or -1 when the signal could not be sent
       def pidfd_send_signal(descriptor, signal, flags = 0)
         call("syscall", PIDFD_SEND_SIGNAL, descriptor, signal, 0, flags)
       end
 
-      # @return [Boolean] whether a child has ended and waits to be reaped; false also where that cannot be asked
+      # @return [Boolean] whether a child has ended and can be reaped; false also when that cannot be determined
       def ended?(pid)
         siginfo = "\0" * SIGINFO_BYTES
         call("waitid", P_PID, pid, siginfo, WITHOUT_REAPING)&.zero? && siginfo.unpack1("l") != 0

@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # Default logger: one prefixed line on whatever $stderr is at that moment.
-  # Any thread, any process but the forked dumper, which logs nothing.
+  # The default logger: one prefixed line to the current $stderr.
+  # Any thread, any process except the forked dumper, which logs nothing.
   #
   # @api private
   class StderrLogger
@@ -13,19 +13,19 @@ module Diagctl
     alias error info
   end
 
-  # The host's logger behind two promises: logging never raises into the host, and what is said once
-  # per key is said once, also by the processes forked afterwards.
+  # Wraps the application's logger. Logging never raises into the application, and a message with a key is logged once, also by
+  # processes forked later. Any thread, any process except the forked dumper.
   #
   # @api private
   class Log
-    # What is said once is remembered. Some keys hold words of the application's, so that they could become ever more.
+    # Limits the number of remembered keys. Some contain text of the application, so their number is not bounded otherwise.
     KEYS = 1000
 
     def initialize
       @said = {}
     end
 
-    # @param default [#info, nil] used until the application sets a logger of its own
+    # @param default [#info, nil] used until the application sets its own logger
     attr_writer :default
 
     def logger
@@ -40,7 +40,7 @@ module Diagctl
       emit(:warn, message)
     end
 
-    # @return [Boolean] whether it was said now
+    # @return [Boolean] whether the message was logged now
     def warn_once(key, message)
       return false if @said.key?(key) || @said.size >= KEYS
 
@@ -54,7 +54,7 @@ module Diagctl
     def emit(level, message)
       logger.public_send(level, Diagctl.one_line(message, 1000))
     rescue StandardError
-      nil # A broken logger is the host's to repair; a report is not worth an exception.
+      nil # A broken logger is for the application to repair.
     end
   end
 end

@@ -1,13 +1,13 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # posix_spawn(3): the C library creates the child with CLONE_VFORK, so a process of any size spawns in a fraction of
-  # a millisecond. Ruby's Process.spawn has two costs that this avoids: for root it forks in full (63 to 130 ms at
-  # 1.5 GB, with every thread standing still), and for any user it makes Ruby strings of the whole environment when
-  # one variable is to be left out, so that every secret in it would be found in the next heap dump.
+  # posix_spawn(3). The C library creates the child with CLONE_VFORK, so a process of any size starts a program in a fraction of a
+  # millisecond. It avoids two costs of Ruby's Process.spawn. As root, that does a full fork (63 to 130 ms at 1.5 GB, while every
+  # thread stands still). And as any user it makes Ruby strings of the whole environment when one variable is left out, so every
+  # secret in it would appear in the next heap dump.
   #
-  # Worker and forked dumper. Fiddle lets go of the GVL during posix_spawn itself only: the other functions are done at
-  # once, and each would get it back 100 ms later where another thread computes.
+  # Worker and forked dumper. Only posix_spawn itself releases the GVL. The other functions return at once, and getting the GVL
+  # back takes 100 ms while another thread is computing.
   #
   # @api private
   module PosixSpawn
@@ -22,9 +22,9 @@ module Diagctl
       end
 
       # @param argv [Array<String>] argv[0] is an absolute path
-      # @param unset [Array<String>] environment variables that the child does not get
-      # @param descriptors [Hash{Integer=>IO}] number in the child => open IO here; ascending, and no source may be
-      #   a number that an earlier entry already wrote
+      # @param unset [Array<String>] environment variables that the program does not get
+      # @param descriptors [Hash{Integer=>IO}] number in the program => open IO here, ascending. No IO may have a number that an
+      #   earlier entry has already replaced
       # @return [Integer] pid
       # @raise [SystemCallError]
       def call(argv, unset, descriptors)
@@ -34,7 +34,7 @@ module Diagctl
           descriptors.each do |number, io|
             check(@dup2.call(actions, io.fileno, number), "posix_spawn_file_actions_adddup2")
           end
-          # What a C extension opened without O_CLOEXEC must not live on in a child (glibc 2.34 and later).
+          # Closes what a C extension opened without O_CLOEXEC (glibc 2.34 and later).
           @closefrom&.call(actions, descriptors.keys.max + 1)
           spawn(argv, unset, actions)
         ensure
@@ -52,7 +52,7 @@ module Diagctl
         @destroy = Libc.function("posix_spawn_file_actions_destroy", [pointer], int, need_gvl: true)
         @spawn = Libc.function("posix_spawn", [pointer] * 6, int)
         @closefrom = Libc.function("posix_spawn_file_actions_addclosefrom_np", [pointer, int], int, need_gvl: true)
-        # With the GVL held, so that no other thread changes the environment while it is walked.
+        # Holds the GVL, so that no other thread changes the environment meanwhile.
         @strncmp = Libc.function("strncmp", [pointer, pointer, Fiddle::TYPE_SIZE_T], int, need_gvl: true)
         @environ = Libc.symbol("environ")
         [@init, @dup2, @destroy, @spawn, @strncmp, @environ].all?
@@ -68,7 +68,7 @@ module Diagctl
         pid[0, Fiddle::SIZEOF_INT].unpack1("i")
       end
 
-      # The addresses of the C library's own strings: their bytes never enter the Ruby heap.
+      # The addresses of the C library's own strings, so that their bytes never enter the Ruby heap.
       def environment_without(unset)
         addresses = []
         slot = Fiddle::Pointer.new(@environ).ptr
@@ -90,10 +90,10 @@ module Diagctl
       Fiddle::Pointer.malloc(packed.bytesize, Fiddle::RUBY_FREE).tap { |table| table[0, packed.bytesize] = packed }
     end
 
-    # Arguments in memory of their own: the addresses of Ruby strings would move under GC.compact, which can run while
-    # the call is made without the GVL.
+    # Copies the arguments to memory outside the Ruby heap. The addresses of Ruby strings would change with GC.compact, which
+    # can run during the call, because the call releases the GVL.
     class StringTable
-      # @return [Fiddle::Pointer] `char *[]`; the first string
+      # @return [Fiddle::Pointer] the `char *[]`; its first string
       attr_reader :table, :first
 
       def initialize(strings)

@@ -1,12 +1,12 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # A child of ours to be killed, by a descriptor that stands for that very process (pidfd, Linux 5.3). Its number would
-  # do for as long as nobody reaped it; but the host may reap for us at any moment (`Process.wait`, `Process.waitall`,
-  # SIGCHLD ignored), and then the number may be another's.
+  # Kills a child of this process, and only that child, through a pidfd (Linux 5.3). A pid is safe until the child is reaped, but
+  # the application may reap it at any moment (`Process.wait`, `Process.waitall`, an ignored SIGCHLD), and then another process may
+  # get its number.
   #
-  # Opened right after the fork: no host can have gone through all other numbers by then. Without pidfd (older kernels,
-  # no Fiddle) the number is used, by callers that have just seen that the child is not reaped.
+  # Opened right after the fork, when the kernel cannot have reused the pid. Without pidfd (older kernels, no Fiddle) the pid is
+  # used, by callers that have just checked that the child is not reaped.
   # Worker and forked dumper.
   #
   # @api private
@@ -29,13 +29,13 @@ module Diagctl
 
     # Kills the child and the process group that it leads.
     def kill_group
-      # From Linux 6.9 on the descriptor stands for the group too. Before, the number does while the child is not reaped
-      # (then it is neither another process's nor another group's), which signal 0 tells.
+      # From Linux 6.9 on a pidfd can stand for the group. On older kernels the number is safe as long as the child is not reaped,
+      # because then no other process or group can have it; signal 0 tests that.
       unless @pidfd && Libc.pidfd_send_signal(@pidfd.fileno, Signal.list["KILL"], Libc::PIDFD_SIGNAL_PROCESS_GROUP).zero?
         Process.kill(:KILL, -@pid) if @pidfd.nil? || Libc.pidfd_send_signal(@pidfd.fileno, 0).zero?
       end
     rescue SystemCallError
-      nil # It leads no group yet.
+      nil # The child does not lead a group yet.
     ensure
       kill
     end

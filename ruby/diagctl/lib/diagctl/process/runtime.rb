@@ -1,15 +1,16 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # Everything that is required from outside these gems, in one place and not by `require "diagctl"`: a process that forks
-  # others (a Puma master, a Sidekiq swarm, Resque) must neither load nor activate a gem. A child whose bundle names another
-  # version of it could not boot, and a phased restart could not bring one in.
+  # The one place where files from outside these gems are required. `require "diagctl"` loads none of them: a process that forks
+  # others (a Puma master, a Sidekiq swarm, Resque) must neither load nor activate a gem. Otherwise a child whose bundle has
+  # another version of that gem could not boot, and a phased restart could not bring in a new version.
   #
-  # In the process that polls, after its bundle: by `Diagctl.start`, or by the poll thread where the application is loaded later.
+  # Called in the process that polls, after its bundle is set up: by `Diagctl.start`, or by the poll thread when the application is
+  # loaded later.
   #
   # @api private
   module Runtime
-    # Plain versions of all of these will do, also those that a bundle has held back for years.
+    # Any version of these works, also the old one of a bundle that is never updated.
     LIBRARIES = %w[json stringio io/nonblock etc objspace rbconfig].freeze
 
     @mutex = Mutex.new
@@ -19,8 +20,9 @@ module Diagctl
       @loaded
     end
 
-    # Before any fork: a `require` in the dumper would read files, and could wait for a lock that a thread of the worker held at
-    # the fork. And before the host serves, where that can be: among busy threads a `require` takes seconds (see CpuProfile).
+    # Runs before any fork: a `require` in the dumper would read files, and could wait for a lock that a thread of the worker
+    # held at the fork. If possible it also runs before the application serves: among busy threads a `require` takes seconds
+    # (see CpuProfile).
     #
     # @raise [LoadError]
     def self.load

@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # Which directory is the store: DIAGCTL_DIR, else what the binary makes of its configuration.
-  # Poll thread; asked once per process, and created whenever it is gone.
+  # Finds the store: DIAGCTL_DIR, or the directory that `diagctl config show` reports.
+  # Poll thread, or the caller of Diagctl.capture. Resolved once per process, and created again whenever it is missing.
   #
   # @api private
   module StoreDir
@@ -28,7 +28,7 @@ module Diagctl
       raise Problem.new(:garbage, "`diagctl config show --json` printed something else than its JSON (hint: set DIAGCTL_DIR)")
     end
 
-    # Only the last component: a missing parent is more likely a volume that is not mounted.
+    # Creates the last component only: a missing parent is more likely a volume that is not mounted.
     def self.create(dir)
       Dir.mkdir(dir, 0o700)
       dir

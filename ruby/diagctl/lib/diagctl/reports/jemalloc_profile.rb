@@ -2,7 +2,8 @@
 
 module Diagctl
   class Reports
-    # jemalloc's own sample of who allocated what is in use (`prof.dump`), for jeprof. Worker; inline, some milliseconds.
+    # jemalloc's heap profile (`prof.dump`): a sample of the memory in use by allocation stack, for jeprof. Worker; inline, some
+    # milliseconds.
     class JemallocProfile
       HINT = "(hint: start the process with MALLOC_CONF=prof:true,lg_prof_sample:19)"
 
@@ -17,7 +18,7 @@ module Diagctl
         io.write(dump)
       end
 
-      # The GVL is let go of: the dump is made while the host's threads run.
+      # Releases the GVL, so that the application's threads run while jemalloc writes the profile.
       def self.function
         Libc.function("mallctl", [Fiddle::TYPE_VOIDP] * 4 + [Fiddle::TYPE_SIZE_T], Fiddle::TYPE_INT)
       end
@@ -31,7 +32,7 @@ module Diagctl
         @mallctl.call(name, value, size, nil, 0).zero? && value[0, 1] != "\0"
       end
 
-      # jemalloc writes to a path only. That of a file in memory: nothing of it is on disk.
+      # jemalloc writes to a path only. This is the path of a file in memory, so nothing reaches the disk.
       def dump
         file = Libc.memory_file("jemalloc") or raise Unavailable, "no file in memory can be made (memfd_create)"
         path = Fiddle::Pointer["/proc/self/fd/#{file.fileno}\0"]

@@ -2,11 +2,11 @@
 
 module Diagctl
   class Reports
-    # malloc_info(3): glibc's account of its arenas, as XML. Worker; inline.
+    # glibc's description of its arenas, as XML: malloc_info(3). Worker; inline.
     class MallocInfo
       def call(io, _options)
         raise Unavailable, "fiddle cannot be loaded, so the C library cannot be asked" unless Libc.load
-        # Another allocator leaves glibc's arenas all but empty, and the report would say nothing true.
+        # With another allocator glibc's arenas are almost empty, and the report would be misleading.
         raise Unavailable, "jemalloc replaces the allocator of glibc here; see jemalloc_stats" if Libc.symbol("malloc_stats_print")
 
         functions = MallocInfo.functions
@@ -30,7 +30,7 @@ module Diagctl
       private
 
       def collect(open_memstream, malloc_info, fclose, free)
-        # char *buffer; size_t size; which fclose fills in.
+        # char *buffer and size_t size; fclose sets both.
         slots = Fiddle::Pointer.malloc(2 * Fiddle::SIZEOF_VOIDP, Fiddle::RUBY_FREE)
         stream = open_memstream.call(slots, slots + Fiddle::SIZEOF_VOIDP)
         raise Unavailable, "open_memstream failed" if stream.null?

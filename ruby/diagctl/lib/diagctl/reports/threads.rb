@@ -2,7 +2,7 @@
 
 module Diagctl
   class Reports
-    # Where every thread is: names and backtraces, and nothing that the application computes with.
+    # Name, state and backtrace of every thread. No values of the application.
     # Worker; inline.
     class Threads
       def call(io, _options)
