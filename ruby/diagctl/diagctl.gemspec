@@ -11,9 +11,10 @@ Gem::Specification.new do |spec|
   spec.authors = ["The diagctl authors"]
   spec.license = "MIT"
   spec.homepage = "https://rubygems.org/gems/diagctl"
-  # Process._fork, which the lease's fork guard needs.
+  # For Process._fork, which the fork guard needs.
   spec.required_ruby_version = ">= 3.1"
-  # Comes with every Ruby; named because from Ruby 4.0 on Bundler hides it from a bundle that does not, and under 3.4 warns.
+  # Comes with every Ruby. Named here because from Ruby 4.0 on Bundler hides it from a bundle that does not name it, and under 3.4
+  # Bundler warns.
   spec.add_dependency "fiddle"
   spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.rb", "exe/*", "README.md"] }
   spec.require_paths = ["lib"]
