@@ -6,8 +6,8 @@ Gem::Specification.new do |spec|
   spec.name = "diagctl"
   spec.version = Diagctl::VERSION
   spec.summary = "Diagnostic reports from production Ruby processes, made by the processes themselves"
-  spec.description = "Polls the diagctl program from a thread of the process; when the operator's rules grant it, hands over " \
-    "a heap dump (from a forked child), allocator statistics, backtraces and more, and goes back to serving."
+  spec.description = "Polls the diagctl program from a thread of the process. When the operator's rules allow it, makes a heap dump (in a " \
+    "forked child), allocator statistics, backtraces and other reports."
   spec.authors = ["The diagctl authors"]
   spec.license = "MIT"
   spec.homepage = "https://rubygems.org/gems/diagctl"

@@ -6,8 +6,8 @@ Gem::Specification.new do |spec|
   spec.name = "sidekiq-middleware-diagctl"
   spec.version = Diagctl::Sidekiq::VERSION
   spec.summary = "Sidekiq middleware for diagctl"
-  spec.description = "`Diagctl::Sidekiq.install(config)`: every Sidekiq process can make its own diagnostic reports, and says which job " \
-    "did it. Sidekiq 6.4 to 8.1, embedded too."
+  spec.description = "`Diagctl::Sidekiq.install(config)`: every Sidekiq process can make its own diagnostic reports, and shows which " \
+    "job was responsible. Sidekiq 6.4 to 8.1, also embedded."
   spec.authors = ["The diagctl authors"]
   spec.license = "MIT"
   spec.homepage = "https://rubygems.org/gems/sidekiq-middleware-diagctl"
