@@ -149,7 +149,7 @@ module Diagctl
     #
     # @return [Result]
     def capture(event: nil)
-      return Result.new(verdict: "failed", reason: "#{event.inspect} is no event name") unless event.nil? || event?(event)
+      return Result.new(verdict: "failed", reason: "#{event.inspect} is not a valid event name") unless event.nil? || event?(event)
       return Result.new(verdict: "disabled", reason: "diagctl is not started in this process") unless started?
 
       Runtime.load
@@ -163,15 +163,15 @@ module Diagctl
     # Matches bytes, because a match of characters raises when the string's encoding is invalid.
     def event?(name)
       ok = (name.is_a?(Symbol) || name.is_a?(String)) && EVENT.match?(name.to_s.b)
-      @log.warn_once([:event, name.to_s], "event #{name.inspect} is not a name; use letters, digits and _ . : -") unless ok
+      @log.warn_once([:event, name.to_s], "event #{name.inspect} is not a valid name; use letters, digits and _ . : -") unless ok
       ok
     end
 
     def label?(what, value)
       text = value.is_a?(String) ? value.dup.force_encoding(Encoding::UTF_8) : ""
       ok = text.valid_encoding? && text.bytesize <= LABEL_BYTES && LABEL.match?(text)
-      hint = "give a text of #{LABEL_BYTES} bytes at most that does not begin with -"
-      @log.warn_once([what, value.to_s], "#{what} #{value.inspect} cannot be used; #{hint}") unless ok
+      hint = "use at most #{LABEL_BYTES} bytes of text that does not begin with -"
+      @log.warn_once([what, value.to_s], "#{what} #{value.inspect} is not valid; #{hint}") unless ok
       ok
     end
   end

@@ -13,7 +13,7 @@ class DiagctlTest < Minitest::Test
     assert_equal "1\nfalse\n[]\n", out
   end
 
-  def test_off_means_no_thread_and_calls_that_do_nothing
+  def test_when_off_there_is_no_thread_and_calls_do_nothing
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "0", "DIAGCTL_BIN" => binary("exit 1") })
       p Diagctl.start, Thread.list.size, Diagctl.event(:a), Diagctl.capture(event: :a).verdict, Diagctl.stop
     RUBY
@@ -21,14 +21,14 @@ class DiagctlTest < Minitest::Test
     assert_empty calls
   end
 
-  def test_another_value_of_the_switch_is_off_and_told_once
+  def test_an_invalid_value_of_the_switch_means_off_and_is_logged_once
     out, = ruby("2.times { p Diagctl.start }", env: { "DIAGCTL_ENABLED" => "on" })
     assert_equal 1, out.scan("[diagctl]").size
     assert_match(/DIAGCTL_ENABLED="on"/, out)
     assert_equal 2, out.scan(/^false$/).size
   end
 
-  def test_a_missing_binary_is_told_once_and_starts_nothing
+  def test_a_missing_binary_is_logged_once_and_nothing_starts
     out, status = ruby("2.times { p Diagctl.start }; p Thread.list.size",
       env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => "/nonexistent/diagctl" })
     assert_predicate status, :success?
@@ -37,7 +37,7 @@ class DiagctlTest < Minitest::Test
     assert_match(/^1$/, out)
   end
 
-  def test_a_thread_that_cannot_be_made_is_told_and_the_next_start_tries_again
+  def test_a_thread_that_cannot_be_created_is_logged_and_the_next_start_tries_again
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(IDLE_ANSWER) })
       $full = true
       Thread.singleton_class.prepend(Module.new { def new(*) = $full ? raise(ThreadError, "can't create Thread") : super })
@@ -49,10 +49,10 @@ class DiagctlTest < Minitest::Test
     assert_match(/not started: ThreadError: can't create Thread/, out)
   end
 
-  def test_bad_names_of_events_roles_and_workers_never_raise
+  def test_invalid_names_of_events_roles_and_workers_never_raise
     out, status = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(IDLE_ANSWER) })
       p Diagctl.start(role: "--dir"), Diagctl.start(role: 1), Diagctl.start(name: "a\\nb")
-      # More than the program takes (in bytes), or no UTF-8: every poll would fail.
+      # Longer (in bytes) than the program accepts, or not UTF-8: every poll would fail.
       p Diagctl.start(name: "\\u0436" * 65), Diagctl.start(name: "\\xff")
       p Diagctl.start(role: "r", name: "\\u0436" * 64)
       p Diagctl.event(nil), Diagctl.event("a b"), Diagctl.event("\\xff"), Diagctl.event("a".encode("UTF-16LE"))
@@ -63,7 +63,7 @@ class DiagctlTest < Minitest::Test
     assert_equal %w[false false false false false true false false false false "failed" true], out.lines(chomp: true).grep_v(/\[diagctl\]/)
   end
 
-  def test_the_poll_thread_is_named_low_and_fork_safe
+  def test_the_poll_thread_has_a_name_low_priority_and_is_fork_safe
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(IDLE_ANSWER) })
       Diagctl.start
       thread = Thread.list.find { |t| t.name == "diagctl poller" }
@@ -77,8 +77,8 @@ class DiagctlTest < Minitest::Test
     assert_equal "true\n-2\nfalse\nfalse\n1\nfalse\n1\ntrue\ntrue\n", out
   end
 
-  # A killer that calls it has a worker to end.
-  def test_a_capture_does_not_wait_for_a_binary_that_hangs_as_long_as_the_poll_thread_does
+  # A worker killer that calls it still has to end the worker.
+  def test_a_capture_waits_for_a_hanging_binary_only_for_capture_timeout
     path = binary("exec sleep 60")
     [@store, nil].each do |dir|
       out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path, "DIAGCTL_DIR" => dir })

@@ -2,11 +2,11 @@
 
 require_relative "helper"
 
-# A poll thread with a program that stands in for the diagctl binary.
+# A poll thread with a script in place of the diagctl program.
 module Polling
   include Sandbox
 
-  # A poll that comes within this time was brought forward: `retry_after` of IDLE is 30 s.
+  # Seconds. A poll within this time was brought forward, because `retry_after` of IDLE is 30 s.
   WOKEN = 20
 
   def start(path, client: true)
@@ -24,7 +24,7 @@ module Polling
     ENV["DIAGCTL_DIR"] = before
   end
 
-  # The first polls come soon after each other: they cannot tell yet whether requests/ has changed.
+  # The first polls follow each other quickly, because they cannot tell yet whether requests/ has changed.
   def settled_polls
     eventually("no poll for half a second") do
       before = calls.size

@@ -6,17 +6,17 @@ require_relative "../capturing"
 class DumperHandleTest < Minitest::Test
   include Capturing
 
-  def test_the_lease_is_the_dumpers_and_ends_with_it
+  def test_the_dumper_holds_the_lease_until_it_ends
     capture(reports: { "heap_dump" => "snapshot" }, put: "exec sleep 30")
     child = eventually("the dumper") { @agent.dumper }
     eventually("put runs") { calls("put").any? }
     refute lease_free?, "the dumper holds the lease"
     Process.kill(:KILL, -child.pid)
     eventually("the lease is free") { lease_free? }
-    eventually("told") { !@agent.busy? && @logger.lines.any?(/was killed by SIGKILL/) }
+    eventually("logged") { !@agent.busy? && @logger.lines.any?(/was killed by SIGKILL/) }
   end
 
-  def test_no_poll_while_the_own_dumper_runs
+  def test_there_is_no_poll_while_the_dumper_of_this_process_runs
     capture(reports: { "heap_dump" => "snapshot" }, put: WAITING)
     polls = calls("acquire").size
     assert_equal "busy", @agent.poll.verdict
@@ -25,8 +25,8 @@ class DumperHandleTest < Minitest::Test
     go
   end
 
-  # The store is told what the dead dumper cannot tell any more.
-  def test_a_dump_is_given_up_with_a_reason_when_memory_runs_short
+  # The dead dumper cannot tell the store any more, so the worker does.
+  def test_a_dump_is_abandoned_with_a_reason_when_memory_runs_short
     used = File.join(@dir, "memory.current")
     stat = File.join(@dir, "memory.stat")
     File.write(used, "300000000\n")
@@ -36,15 +36,15 @@ class DumperHandleTest < Minitest::Test
     eventually("put runs") { calls("put").any? }
     assert_predicate @agent, :busy?
     File.write(used, "380000000\n")
-    eventually("given up") { !@agent.busy? }
-    why = "its dumper was killed: memory ran short: 19.1 MiB of cgroup x are free, a dump is given up below 47.7 MiB"
+    eventually("abandoned") { !@agent.busy? }
+    why = "its dumper was killed: memory ran short: cgroup x has 19.1 MiB free, and a dump needs 47.7 MiB"
     assert_includes @logger.lines, "capture #{CAPTURE} (r): #{why}"
     assert_equal ["abort --lease-fd=3 #{CAPTURE} --reason=#{why}"], calls("abort")
-    # The put that was killed with it may need a moment more to be gone.
+    # The put that was killed together with the dumper may need another moment to end.
     eventually("the lease is free") { lease_free? }
   end
 
-  def test_a_dumper_that_outlives_its_alarm_is_killed_by_the_worker_with_its_put
+  def test_the_worker_kills_a_dumper_that_outlives_its_alarm_and_its_put
     child = leader_of_a_group("trap '' ALRM TERM; sleep 300 & sleep 300", processes: 3, limit: 0.5)
     assert_nil child.reap
     outcome = eventually("killed") { child.reap }
@@ -52,8 +52,8 @@ class DumperHandleTest < Minitest::Test
     eventually("the whole group is gone") { group(child.pid).empty? }
   end
 
-  # Its alarm ends it; a put that hangs would keep the lease.
-  def test_a_dumper_that_dies_takes_its_put_along
+  # The alarm ends the dumper, but a put that hangs would keep the lease.
+  def test_the_put_of_a_dead_dumper_is_killed
     child = leader_of_a_group("trap '' TERM; sleep 300 & exec sleep 300", processes: 2, limit: 60)
     assert_nil child.reap
     Process.kill(:ALRM, child.pid)
@@ -62,8 +62,8 @@ class DumperHandleTest < Minitest::Test
     eventually("the whole group is gone") { group(child.pid).empty? }
   end
 
-  # What stands in for them are programs of that name, group and priority.
-  def test_dumpers_of_the_program_before_are_known_dead_or_alive_and_no_other_child_is
+  # Uses programs of the dumper's name, group and priority.
+  def test_inherited_dumpers_are_recognized_dead_or_alive_and_no_other_child_is
     dumpers = [named("diagctl"), named("diagctl")]
     others = [named("sleep"), named("diagctl", nice: "5"), named("diagctl", pgroup: nil)]
     Process.kill(:KILL, dumpers.first)
@@ -74,7 +74,7 @@ class DumperHandleTest < Minitest::Test
     [*dumpers, *others].each { |pid| Process.kill(:KILL, pid) && Process.wait(pid) }
   end
 
-  def test_a_dumper_that_outlives_diagctl_in_its_worker_is_reaped_all_the_same
+  def test_a_dumper_that_is_still_running_after_stop_is_reaped
     path = granting_binary(reports: { "heap_dump" => "snapshot" }, put: WAITING)
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })
       Diagctl.configure { |c| c.first_poll_within = 60 }
@@ -92,7 +92,7 @@ class DumperHandleTest < Minitest::Test
     assert_path_exists File.join(@store, "put.heap_dump")
   end
 
-  # A program that sleeps, once it goes by that name.
+  # Starts a program that sleeps, and waits until it has that name.
   def named(name, nice: "19", pgroup: true)
     path = File.join(@dir, "bin", name)
     FileUtils.mkdir_p(File.dirname(path))
@@ -102,7 +102,7 @@ class DumperHandleTest < Minitest::Test
     pid
   end
 
-  # Stands in for a dumper: a shell that leads a group of so many processes.
+  # A shell in place of a dumper; it leads a group of the given number of processes.
   def leader_of_a_group(script, processes:, limit:)
     pid = Process.spawn("sh", "-c", script, pgroup: true)
     grant = Struct.new(:capture, :rule, :watch, :deadline).new("id", "r", [], 60)
@@ -110,7 +110,7 @@ class DumperHandleTest < Minitest::Test
     Diagctl::DumperHandle.new(pid, grant, nil, Diagctl::Clock.now + limit)
   end
 
-  # The processes of a group that are not dead: a zombie waits for whatever process 1 is here.
+  # The live processes of a group. A zombie waits for whatever process 1 is here.
   def group(leader)
     Dir["/proc/[0-9]*/stat"].select do |stat|
       state, _parent, group = File.read(stat).rpartition(")").last.split

@@ -20,24 +20,24 @@ class DumperProcessTest < Minitest::Test
     counts = JSON.parse(put("object_counts"))
     assert_equal 1, counts["classes"].count { |row| row["class"] == "String" }
     assert_operator counts["count_objects"]["T_STRING"], :>, 100
-    eventually("reaped and told") { !@agent.busy? && @logger.lines.any?(/stored after/) }
+    eventually("reaped and logged") { !@agent.busy? && @logger.lines.any?(/stored after/) }
   end
 
-  # Ruby 3.4 cuts a dump short, or loses bytes in the middle of it, where a write is interrupted.
+  # When a write is interrupted, Ruby 3.4 cuts a dump short or loses bytes in the middle.
   def test_signals_leave_the_dump_whole
     capture(reports: { "heap_dump" => "snapshot" }, put: SLOW_READER)
     child = eventually("the dumper") { @agent.dumper }
     with_signals(child.pid) { assert_whole_dump }
   end
 
-  def test_a_put_that_fails_is_named_with_its_own_words
+  def test_a_put_that_fails_is_named_with_its_own_message
     capture(reports: { "heap_dump" => "snapshot" }, put: "head -c 100 >/dev/null; echo 'no space left' >&2; exit 1")
     assert_match(/--failed=heap_dump=`diagctl put` ended with status 1: no space left/, finalize_line)
   end
 
-  def test_what_finalize_says_reaches_the_log
+  def test_the_message_of_finalize_reaches_the_log
     capture(reports: { "heap_dump" => "snapshot" }, finalize: "echo 'disk is full' >&2; exit 1")
-    eventually("told") { !@agent.busy? && @logger.lines.any?(/`diagctl finalize` ended with status 1: disk is full/) }
+    eventually("logged") { !@agent.busy? && @logger.lines.any?(/`diagctl finalize` ended with status 1: disk is full/) }
   end
 
   def test_the_kernel_ends_a_dumper_at_its_deadline

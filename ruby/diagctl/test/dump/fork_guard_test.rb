@@ -5,7 +5,7 @@ require_relative "../helper"
 class ForkGuardTest < Minitest::Test
   include Sandbox
 
-  # Puma's fork_worker and the application's own forks.
+  # A fork such as Puma's fork_worker or the application's own.
   def forked_while_a_lease_is_open(in_the_child)
     ruby(<<~RUBY).first
       Diagctl::ForkGuard.install
@@ -34,20 +34,21 @@ class ForkGuardTest < Minitest::Test
     RUBY
   end
 
-  # The parent's copy is closed and nobody said LOCK_UN: only a copy in the child could still hold the lock.
-  def test_a_forked_child_of_the_host_does_not_keep_the_lease
+  # The parent has closed its copy, and nobody has unlocked it: only a copy in the child could still hold the lock.
+  def test_a_forked_child_of_the_application_does_not_keep_the_lease
     assert_equal "\"here\\n\"\n0\n", forked_while_a_lease_is_open('GC.disable; into.puts("here")')
   end
 
-  # The File of the parent's thread is garbage in the child and closes its number, which must still be its own.
-  def test_the_guard_does_not_let_the_garbage_collector_close_a_file_of_the_application
+  # The File object of the parent's thread is garbage in the child and closes its descriptor number, which must still be its own.
+  def test_the_garbage_collector_of_the_child_closes_no_file_of_the_application
     child = 'open = Array.new(30) { File.open("/proc/self/stat") }; thread = ready = go = nil; GC.start; ' \
       'into.puts(open.all? { |io| io.gets })'
     assert_equal "\"true\\n\"\n0\n", forked_while_a_lease_is_open(child)
   end
 
-  # Its copy of the pipe would keep `diagctl put` from the end of its input: for as long as it lives, or until the put is killed.
-  def test_a_forked_child_of_the_host_does_not_keep_a_report_open
+  # With a copy of the pipe, the child would keep `diagctl put` from the end of its input, until the child ends or the put is
+  # killed.
+  def test_a_forked_child_of_the_application_does_not_keep_a_report_open
     out, = ruby(<<~RUBY)
       Diagctl::Runtime.load
       Diagctl::ForkGuard.install
@@ -62,7 +63,7 @@ class ForkGuardTest < Minitest::Test
     assert_equal "[:exited, 0, \"a report\", \"\"]\n{}\n", out
   end
 
-  def test_the_dumpers_fork_goes_beneath_the_hooks_of_the_application
+  def test_the_dumpers_fork_bypasses_the_hooks_of_the_application
     code = <<~RUBY
       Process.singleton_class.prepend(Module.new { def _fork = super.tap { $stderr.puts "hook" } })
       Diagctl::ForkGuard.install

@@ -19,8 +19,8 @@ class GrantRunnerTest < Minitest::Test
     assert_match(/\Acapture #{CAPTURE} \(r\) stored after/, @logger.lines.last)
   end
 
-  # The lease is in the hand of this process still: on another description `abort` would wait for it, and refuse.
-  def test_a_finalize_that_dies_is_told_to_the_store_with_the_lease_that_was_granted
+  # This process still holds the lease. With another description of the file, `abort` would wait for the lease and then refuse.
+  def test_a_finalize_that_dies_is_reported_to_the_store_under_the_same_lease
     capture(reports: { "threads" => "inline" }, finalize: "kill -KILL $$", abort: 'flock -n 3 && touch "$dir/held"')
     why = "`diagctl finalize` was killed by SIGKILL"
     assert_equal ["abort --lease-fd=3 #{CAPTURE} --reason=#{why}"], calls("abort")
@@ -29,8 +29,8 @@ class GrantRunnerTest < Minitest::Test
     assert lease_free?
   end
 
-  # The kernel reaps for a host that ignores SIGCHLD, and nobody learns how a program ended.
-  def test_what_is_stored_is_not_called_failed_where_the_host_takes_the_status
+  # When an application ignores SIGCHLD, the kernel reaps its children, and nobody learns how a program ended.
+  def test_a_stored_report_is_not_called_failed_when_the_application_takes_the_status
     before = Signal.trap("CHLD", "IGNORE")
     reports = { "threads" => "inline", "object_counts" => "snapshot" }
     capture(reports: reports, snapshot: "in_process", finalize: "echo '{\"id\":\"#{CAPTURE}\"}'")
@@ -42,7 +42,7 @@ class GrantRunnerTest < Minitest::Test
     Signal.trap("CHLD", before)
   end
 
-  def test_a_failed_fork_gives_the_grant_back
+  def test_a_failed_fork_returns_the_grant
     error = replacing(Diagctl::ForkGuard, :raw_fork, -> { raise Errno::EAGAIN, "fork(2)" }) do
       assert_raises(Diagctl::Problem) { capture(reports: { "heap_dump" => "snapshot" }) }
     end
@@ -51,8 +51,8 @@ class GrantRunnerTest < Minitest::Test
     assert lease_free?
   end
 
-  # Before it forks, Ruby flushes its standard streams.
-  def test_a_host_that_closed_its_stdout_gets_the_reason_and_the_store_its_grant
+  # Ruby flushes its standard streams before it forks.
+  def test_a_closed_stdout_returns_the_grant_with_the_reason
     before = $stdout
     $stdout = File.open(File::NULL, "w").tap(&:close)
     error = assert_raises(Diagctl::Problem) { capture(reports: { "heap_dump" => "snapshot" }) }
@@ -63,7 +63,7 @@ class GrantRunnerTest < Minitest::Test
     $stdout = before
   end
 
-  def test_a_thread_that_is_ended_while_it_forks_leaves_no_dumper_that_nobody_reaps
+  def test_a_thread_killed_while_it_forks_leaves_no_unreaped_dumper
     fork_for_real = Diagctl::ForkGuard.method(:raw_fork)
     forked = false
     slowly = lambda do
@@ -81,8 +81,8 @@ class GrantRunnerTest < Minitest::Test
     finalize_line
   end
 
-  # Whoever serves with fibers (falcon, async) may call it in one. The scheduler lives on in the dumper, where each wait
-  # would go to it, and it would run the application's other fibers.
+  # An application that serves with fibers (falcon, async) may capture in one. The dumper inherits the scheduler, which would handle
+  # each wait and run the application's other fibers.
   class Scheduler
     def initialize
       @sleepers = {}
@@ -119,7 +119,7 @@ class GrantRunnerTest < Minitest::Test
     end
   end
 
-  def test_a_capture_in_a_fiber_of_an_event_loop_runs_none_of_its_fibers_in_the_dumper
+  def test_a_capture_in_a_fiber_runs_no_other_fiber_in_the_dumper
     ran_in = File.join(@dir, "ran_in")
     Thread.new do
       Fiber.set_scheduler(Scheduler.new)

@@ -29,19 +29,19 @@ class HeadroomTest < Minitest::Test
     headroom.close
   end
 
-  def test_free_is_the_limit_less_the_working_set
+  def test_free_memory_is_the_limit_minus_the_working_set
     assert_nil shortage(cgroup(used: 400, cached: 0))
     assert_nil shortage(cgroup(used: 505, cached: 100)), "page cache can be dropped"
-    assert_equal "memory ran short: 17.0 MiB of cgroup x are free, a dump is given up below 32.0 MiB",
+    assert_equal "memory ran short: cgroup x has 17.0 MiB free, and a dump needs 32.0 MiB",
       shortage(cgroup(used: 505, cached: 10))
   end
 
-  def test_the_host_counts_too
+  def test_the_memory_of_the_host_counts_too
     assert_nil shortage(cgroup(used: 1, cached: 0), host(101))
-    assert_match(/99.0 MiB of the host are free/, shortage(cgroup(used: 1, cached: 0), host(99)))
+    assert_match(/the host has 99.0 MiB free/, shortage(cgroup(used: 1, cached: 0), host(99)))
   end
 
-  def test_what_cannot_be_read_stops_nothing
+  def test_an_unreadable_limit_is_ignored
     gone = cgroup(used: 511, cached: 0).merge("used" => "/nonexistent")
     assert_nil shortage(gone, { "of" => "a later kind", "reserve" => 1 })
     assert_match(/the host/, shortage(gone, host(1)))
@@ -51,9 +51,9 @@ class HeadroomTest < Minitest::Test
     emptied.close
   end
 
-  # `acquire` is another program, maybe of another version. A number in the place of a path would be taken for a descriptor
-  # of the application's, and closed with the watch.
-  def test_a_watch_of_another_shape_is_passed_over
+  # The program may be of another version. A number in place of a path would be taken for a descriptor of the application, and
+  # closed.
+  def test_an_invalid_limit_is_skipped
     theirs = File.open(__FILE__)
     right = cgroup(used: 511, cached: 0)
     open = Dir.children("/proc/self/fd").size
@@ -66,7 +66,7 @@ class HeadroomTest < Minitest::Test
     theirs.close
   end
 
-  def test_a_look_allocates_next_to_nothing
+  def test_a_check_allocates_almost_nothing
     headroom = Diagctl::Headroom.new([cgroup(used: 1, cached: 0), host(1000)])
     headroom.shortage
     before = GC.stat(:total_allocated_objects)

@@ -19,11 +19,11 @@ class InProcessTest < Minitest::Test
     started = Diagctl::Clock.now
     capture(reports: { "heap_dump" => "snapshot" }, snapshot: "in_process", deadline: 1, put: "exec sleep 60")
     assert_operator Diagctl::Clock.now - started, :<, 8
-    # By its watchdog, or on Ruby 3.4, where the dump holds the GVL, after the write has failed.
+    # Killed by the watchdog, or on Ruby 3.4, where the dump holds the GVL, after the write has failed.
     assert_match(/--failed=heap_dump=`diagctl put` (was killed by SIGKILL|did not end within 1 s and was killed)/, finalize_line)
   end
 
-  # Ruby 3.4 cuts a dump short, or loses bytes in the middle of it, where a write is interrupted.
+  # When a write is interrupted, Ruby 3.4 cuts a dump short or loses bytes in the middle.
   def test_in_process_signals_leave_the_dump_whole
     with_signals do
       capture(reports: { "heap_dump" => "snapshot" }, snapshot: "in_process", put: SLOW_READER)
@@ -31,7 +31,7 @@ class InProcessTest < Minitest::Test
     end
   end
 
-  def test_in_process_a_process_that_ends_does_not_wait_for_a_put_that_stops_reading
+  def test_in_process_exit_does_not_wait_for_a_put_that_stops_reading
     pid = fork do
       Thread.new do
         capture(reports: { "heap_dump" => "snapshot" }, snapshot: "in_process", deadline: 60, put: 'touch "$dir/reads"; exec sleep 60')
@@ -43,7 +43,7 @@ class InProcessTest < Minitest::Test
     assert_equal 7, status.exitstatus
   end
 
-  def test_in_process_a_put_ends_with_the_thread_that_fed_it
+  def test_in_process_the_put_ends_with_the_thread_that_writes
     thread = Thread.new do
       capture(reports: { "heap_dump" => "snapshot" }, snapshot: "in_process", put: 'echo $$ > "$dir/pid"; exec sleep 60')
     end

@@ -6,13 +6,13 @@ require_relative "../capturing"
 class InlineCollectorTest < Minitest::Test
   include Capturing
 
-  def test_a_report_that_cannot_be_made_is_named_and_costs_no_other
+  def test_a_report_that_fails_is_named_and_the_others_are_stored
     @config.report(:raises) { |_| raise "secret\nline" }
     @config.report(:empty) { |_| }
     capture(reports: { "raises" => "inline", "empty" => "inline", "nope" => "inline", "puma" => "inline", "threads" => "inline" })
     line = finalize_line
     assert_includes line, "--failed=raises=report raises raised RuntimeError: secret line"
-    assert_includes line, "--failed=empty=it wrote nothing"
+    assert_includes line, "--failed=empty=the report is empty"
     assert_includes line, "--failed=nope=not available in this process"
     assert_includes line, "--failed=puma=not available in this process"
     assert_equal ["threads"], calls("put").map { |call| call.split.last }
@@ -28,21 +28,21 @@ class InlineCollectorTest < Minitest::Test
     Diagctl::Callback.running.delete("report hangs")&.kill
   end
 
-  def test_no_inline_report_is_begun_after_the_budget
+  def test_no_inline_report_is_started_after_the_budget
     @config.inline_budget = 0.05
     @config.report(:slow) { |io| sleep(0.1) && io.write("x") }
     capture(reports: { "slow" => "inline", "threads" => "inline" })
-    assert_includes finalize_line, "--failed=threads=not begun: the inline reports before it took more than 0.05 s"
+    assert_includes finalize_line, "--failed=threads=not started: earlier inline reports took more than 0.05 s"
     assert_equal "x", put("slow")
   end
 
-  def test_it_is_begun_after_the_budget_and_last
+  def test_a_cpu_profile_is_made_even_after_the_budget
     @config.inline_budget = 0.01
     @config.report(:slow) { |io| sleep(0.05) && io.write("x") }
     collector = Diagctl::InlineCollector.new(Diagctl::Reports.new(@config), budget: @config.inline_budget)
     granted = %w[slow threads cpu_profile].map { |name| Diagctl::Grant::GrantedReport.new(name, "inline", { "duration" => "no" }) }
     collector.collect(granted)
-    assert_match(/not begun/, collector.failed.fetch("threads"))
+    assert_match(/not started/, collector.failed.fetch("threads"))
     assert_match(/duration "no" is not/, collector.failed.fetch("cpu_profile"))
     assert_operator collector.took.fetch("slow"), :>=, 50
   end

@@ -2,7 +2,7 @@
 
 require_relative "../helper"
 
-# What the forked dumper holds, looked at from outside while it runs.
+# The running dumper, seen from outside: its descriptors, priority, signals and name.
 class IsolationTest < Minitest::Test
   include Sandbox
 
@@ -19,9 +19,9 @@ class IsolationTest < Minitest::Test
     yield @agent.dumper.pid
   end
 
-  def test_a_client_gets_its_end_of_file_and_the_port_is_free_while_the_dump_runs
+  def test_clients_get_end_of_file_and_the_port_is_free_during_the_dump
     client, server = UNIXSocket.pair
-    # As a C extension may open it.
+    # A C extension may leave a socket like this.
     server.close_on_exec = false
     listener = TCPServer.new("127.0.0.1", 0)
     port = listener.addr[1]
@@ -40,7 +40,7 @@ class IsolationTest < Minitest::Test
     [client, pipe_out].compact.each(&:close)
   end
 
-  def test_it_holds_the_lease_its_pipes_and_what_the_vm_reserves_only
+  def test_it_holds_only_the_lease_its_pipes_and_the_vms_descriptors
     skip "another user's /proc" unless Process.euid.zero?
 
     with_dump do |pid|
@@ -52,7 +52,7 @@ class IsolationTest < Minitest::Test
     end
   end
 
-  # What no Ruby object knows of: a C extension (a database driver, an event loop) opened it, and without O_CLOEXEC.
+  # Descriptors that no Ruby object knows: a C extension (a database driver, an event loop) opened them without O_CLOEXEC.
   def test_it_shares_no_socket_pipe_or_event_loop_with_its_worker
     skip "another user's /proc" unless Process.euid.zero?
 
@@ -81,11 +81,11 @@ class IsolationTest < Minitest::Test
     Dir.children("/proc/#{pid}/fd").each_with_object({}) do |number, found|
       found[number.to_i] = File.readlink("/proc/#{pid}/fd/#{number}")
     rescue Errno::ENOENT
-      next # The descriptor with which the directory was read.
+      next # The descriptor used to read the directory.
     end
   end
 
-  def test_it_is_first_to_be_killed_nice_in_its_own_group_and_without_the_workers_traps
+  def test_it_is_killed_first_runs_nice_leads_its_own_group_and_has_no_traps
     Signal.trap("USR1") {}
     with_dump do |pid|
       assert_equal "1000\n", File.read("/proc/#{pid}/oom_score_adj")
@@ -103,9 +103,9 @@ class IsolationTest < Minitest::Test
     Signal.trap("USR1", "DEFAULT")
   end
 
-  # The dumper ends the garbage collection that was under way at the fork. What that frees may speak on a connection that the
-  # worker goes on using: mysql2 closes a statement so.
-  def test_what_it_collects_says_nothing_on_the_workers_connections
+  # The dumper ends the garbage collection that was running at the fork. An object freed by it may write to a connection that the
+  # worker still uses: mysql2 closes a statement that way.
+  def test_its_garbage_collection_writes_nothing_to_the_workers_connections
     path = granting_binary(reports: { "heap_dump" => "snapshot" })
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })
       Diagctl.configure { |c| c.first_poll_within = 60 }
@@ -131,8 +131,8 @@ class IsolationTest < Minitest::Test
     assert_equal "the worker alone\n200000\n", out.lines.grep_v(/\[diagctl\]/).join
   end
 
-  # No memory for its first object, or no mapping for its stack: it must not go on as a second worker.
-  def test_a_dumper_that_cannot_begin_ends
+  # Without memory for its first object, or for its stack, the child must not continue as a second worker.
+  def test_a_dumper_that_cannot_start_ends
     path = granting_binary(reports: { "heap_dump" => "snapshot" })
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })
       Diagctl.configure { |c| c.first_poll_within = 60 }
@@ -146,7 +146,7 @@ class IsolationTest < Minitest::Test
     assert_equal "granted, went on in the worker: true\n", out.lines.grep_v(/\[diagctl\]/).join
   end
 
-  def test_it_and_what_compresses_keep_to_one_processor
+  def test_it_and_its_put_stay_on_one_processor
     with_dump do |pid|
       put = File.read("/proc/#{pid}/task/#{pid}/children").to_i
       refute_equal 0, put, "the dumper has no child"
@@ -156,7 +156,7 @@ class IsolationTest < Minitest::Test
     end
   end
 
-  def test_it_runs_no_code_of_the_application_on_its_way_out
+  def test_it_runs_no_code_of_the_application_when_it_exits
     path = granting_binary(reports: { "heap_dump" => "snapshot" }, put: "cat >/dev/null; exit 1")
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })
       Diagctl.configure { |c| c.first_poll_within = 60 }

@@ -14,7 +14,7 @@ class LeaseTest < Minitest::Test
     assert_nil Diagctl::Lease.in_flight
   end
 
-  def test_every_open_is_a_description_of_its_own
+  def test_every_open_creates_its_own_file_description
     Diagctl::Lease.open(@store) do |one|
       assert_equal 0, one.io.flock(File::LOCK_EX | File::LOCK_NB)
       refute lease_free?
@@ -31,12 +31,12 @@ class LeaseTest < Minitest::Test
     assert_equal "x", File.read(target)
   end
 
-  def test_a_store_that_is_gone_is_a_problem_and_not_an_exception_of_another_kind
+  def test_a_missing_store_is_a_problem
     error = assert_raises(Diagctl::Problem) { Diagctl::Lease.open("/nonexistent/store") { flunk } }
     assert_match(/cannot be opened: .*hint/, error.message)
   end
 
-  def test_root_gives_a_file_that_it_created_to_the_owner_of_the_store
+  def test_root_gives_the_file_it_creates_to_the_owner_of_the_store
     skip "not root" unless Process.euid.zero?
 
     File.chown(65_534, 65_534, @store)

@@ -11,14 +11,14 @@ class AnswerTest < Minitest::Test
     Diagctl::Answer.new(JSON.generate(GRANT.merge(changes)), code)
   end
 
-  def test_a_grant_is_read
+  def test_a_grant_is_parsed
     read = answer({ "reports" => [{ "name" => "heap_dump", "producer" => "snapshot", "options" => { "full" => true } }] })
     assert_equal "granted", read.verdict
     assert_equal ["heap_dump", "snapshot", { "full" => true }], read.grant.reports.first.to_a
     assert_equal 600.0, read.grant.deadline
   end
 
-  def test_every_other_verdict_is_read_without_a_grant
+  def test_every_other_verdict_has_no_grant
     (Diagctl::Answer::VERDICTS - ["granted"]).each do |verdict|
       read = Diagctl::Answer.new(JSON.generate(schema: 1, verdict: verdict, reason: "no", retry_after: 0.5, poll_interval: 2), 10)
       assert_equal [verdict, nil], [read.verdict, read.grant]
@@ -29,7 +29,7 @@ class AnswerTest < Minitest::Test
     refute_nil answer({ "something_new" => [1] }).grant
   end
 
-  def test_garbage_is_refused_and_named
+  def test_garbage_is_rejected_with_the_reason
     {
       { "schema" => 2 } => /schema is 2.*update the gem/,
       { "verdict" => "maybe" } => /"maybe"/,

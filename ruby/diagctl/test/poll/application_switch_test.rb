@@ -5,7 +5,7 @@ require_relative "../helper"
 class ApplicationSwitchTest < Minitest::Test
   include Sandbox
 
-  def test_the_enabled_block_is_asked_before_every_poll_and_an_exception_is_off_and_told_once
+  def test_the_enabled_block_is_called_before_every_poll_and_an_exception_means_off
     answer = -> { raise "flag service is down" }
     @config.enabled { answer.call }
     poll = -> { @agent.poll.verdict }
@@ -23,7 +23,7 @@ class ApplicationSwitchTest < Minitest::Test
     assert_equal "idle", poll.call
   end
 
-  def test_an_enabled_block_that_hangs_is_off_and_is_not_called_again_meanwhile
+  def test_an_enabled_block_that_hangs_means_off_and_is_not_called_again_meanwhile
     @config.callback_timeout = 0.1
     called = 0
     @config.enabled { (called += 1) && sleep }

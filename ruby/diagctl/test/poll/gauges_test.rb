@@ -5,7 +5,7 @@ require_relative "../helper"
 class GaugesTest < Minitest::Test
   include Sandbox
 
-  def test_gauges_that_are_no_numbers_are_left_out_and_told_once
+  def test_gauges_that_are_not_numbers_are_left_out_and_logged_once
     never_shown = Object.new
     never_shown.define_singleton_method(:inspect) { raise "a query, say, or a customer's name" }
     values = { "a.int" => 7, "a.float" => 1.5, "a.rational" => 1r / 4, "b.text" => "7", "b.nan" => Float::NAN, "b.nil" => nil,

@@ -18,8 +18,8 @@ class PollerEventsTest < Minitest::Test
     assert_equal 1, calls("acquire").count { |line| line.include?("--event=deploy") }
   end
 
-  # Somebody may name one with every request.
-  def test_events_without_end_cost_one_poll_in_a_second
+  # An application may name an event on every request.
+  def test_endless_events_cost_one_poll_per_second
     start(binary(IDLE_ANSWER))
     settled_polls
     before = calls("acquire").size
@@ -33,8 +33,8 @@ class PollerEventsTest < Minitest::Test
     assert_includes 1..(elapsed / Diagctl::Wait::EVENT_INTERVAL + 1), calls("acquire").size - before
   end
 
-  # Between the look at what waits and the wait: the wake-up finds nobody asleep.
-  def test_an_event_that_comes_just_before_the_wait_is_not_slept_through
+  # The event comes between the look at the pending events and the wait, so the wake-up finds nobody asleep.
+  def test_an_event_just_before_the_wait_is_not_missed
     path = binary("echo '#{JSON.generate(IDLE.merge("poll_interval" => 30))}'; exit 10")
     @agent = agent(path)
     poller = @poller = Diagctl::Poller.new(@agent, config: @config, log: @log)
@@ -52,8 +52,8 @@ class PollerEventsTest < Minitest::Test
     eventually("a poll with the event", WOKEN) { calls("acquire").any?(/--event=deploy/) }
   end
 
-  # diagctl remembers it; to name it again at once would make the poll thread spin while another process dumps.
-  def test_an_event_is_handed_over_once_though_the_lease_is_busy
+  # diagctl has recorded the event. Naming it again at once would make the poll thread spin while another process dumps.
+  def test_an_event_is_handed_over_once_even_when_the_lease_is_busy
     busy = Sandbox::IDLE.merge("verdict" => "busy")
     start(binary("echo '#{JSON.generate(busy)}'; exit 10"))
     @agent.events.add("deploy")

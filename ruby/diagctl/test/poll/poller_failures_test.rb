@@ -2,11 +2,11 @@
 
 require_relative "../polling"
 
-# Every failure of a poll is logged once, and polling goes on.
+# Every failure of a poll is logged once, and polling continues.
 class PollerFailuresTest < Minitest::Test
   include Polling
 
-  def test_every_failure_is_told_once_backed_off_from_and_survived
+  def test_every_failure_is_logged_once_and_polling_backs_off_and_recovers
     {
       "exec sleep 60" => /did not end within 0.2 s and was killed/,
       "echo Segmentation fault; exit 10" => /gave an answer that cannot be used/,
@@ -30,16 +30,16 @@ class PollerFailuresTest < Minitest::Test
     end
   end
 
-  # The bytes of a path are anybody's. Such a line once ended the thread, and nobody was told.
-  def test_a_failure_that_names_a_path_which_is_no_utf8_is_told_and_survived
+  # A path can contain any bytes. Logging them must not end the poll thread.
+  def test_a_failure_with_a_path_that_is_not_utf8_is_logged_and_polling_continues
     ["\xE9", "\xE9".b, "\u00E9".b].each do |component|
       @logger.lines.clear
-      with_dir(File.join(@dir, "none".b, component, "store")) { tried_and_told }
+      with_dir(File.join(@dir, "none".b, component, "store")) { assert_failure_is_logged_and_polling_continues }
       assert_match(/\Athe store .* cannot be created: No such file or directory .*hint/, @logger.lines.first)
     end
   end
 
-  def tried_and_told
+  def assert_failure_is_logged_and_polling_continues
     start(binary(IDLE_ANSWER), client: false)
     eventually("a line") { @logger.lines.any? }
     @agent.define_singleton_method(:poll) { |*| raise Diagctl::Problem.new(:other, "again") }
@@ -47,7 +47,7 @@ class PollerFailuresTest < Minitest::Test
     assert @poller.stop(5)
   end
 
-  def test_the_binary_vanishes_and_comes_back
+  def test_polling_recovers_when_the_binary_vanishes_and_comes_back
     start(binary(IDLE_ANSWER))
     eventually("a poll") { calls("acquire").any? }
     File.rename(@binary, "#{@binary}.away")
@@ -64,25 +64,25 @@ class PollerFailuresTest < Minitest::Test
     end
   end
 
-  def test_a_logger_that_raises_is_the_hosts_business_only
+  def test_a_logger_that_raises_does_not_stop_polling
     @log.default = Object.new
     start(binary("exit 9"))
     eventually("polls go on") { calls("acquire").size >= 3 }
   end
 
-  # Somebody calls Diagctl.capture while the poll thread waits after a failure.
-  def test_a_dumper_is_looked_after_though_polls_failed_or_wait_for_the_host
+  # Diagctl.capture forks a dumper while the poll thread waits after a failure.
+  def test_a_dumper_is_reaped_during_backoff_and_while_the_application_boots
     @config.backoff = 600
     start(binary("exit 9"))
     eventually("a line about the failure") { @logger.lines.any? }
-    assert_looked_after
+    assert_dumper_is_reaped
     assert @poller.stop(5)
     @poller = Diagctl::Poller.new(@agent, config: @config, log: @log, ready: -> { false })
     @poller.start
-    assert_looked_after
+    assert_dumper_is_reaped
   end
 
-  def assert_looked_after
+  def assert_dumper_is_reaped
     granting_binary(reports: { "heap_dump" => "snapshot" })
     assert_predicate @agent.poll, :granted?
     pid = @agent.dumper.pid

@@ -2,7 +2,7 @@
 
 require_relative "../polling"
 
-# The poll thread notices every new request, and otherwise sleeps.
+# The poll thread notices every new request, and sleeps otherwise.
 class PollerRequestsTest < Minitest::Test
   include Polling
 
@@ -19,7 +19,7 @@ class PollerRequestsTest < Minitest::Test
     assert_includes 2..3, calls("acquire").size, "one more where the stamp was too fresh, and then it sleeps"
   end
 
-  def test_a_request_that_comes_while_the_first_answer_is_being_made_is_not_slept_through
+  def test_a_request_during_the_first_poll_is_not_missed
     requests = File.join(@store, "requests")
     Dir.mkdir(requests)
     sleep Diagctl::Poller::STAMP_TICK * 2
@@ -29,7 +29,7 @@ class PollerRequestsTest < Minitest::Test
     eventually("a second poll", WOKEN) { calls("acquire").size >= 2 }
   end
 
-  def test_nor_is_one_that_comes_before_the_directory_is_known
+  def test_a_request_before_the_store_is_known_is_not_missed
     requests = File.join(@store, "requests")
     Dir.mkdir(requests)
     with_dir(@store) do
@@ -40,8 +40,8 @@ class PollerRequestsTest < Minitest::Test
     end
   end
 
-  # The second one leaves the stamp of the first. Where this machine is too busy to poll for the first in time, once more.
-  def test_nor_is_a_second_one_within_one_tick_of_the_kernels_clock
+  # The second request leaves the stamp of the first. Tries again when this machine is too busy to poll for the first one in time.
+  def test_a_second_request_within_one_tick_of_the_kernel_clock_is_not_missed
     requests = File.join(@store, "requests")
     Dir.mkdir(requests)
     answer = JSON.generate(Sandbox::IDLE.merge("poll_interval" => Diagctl::Wait::SHORTEST))
@@ -61,8 +61,8 @@ class PollerRequestsTest < Minitest::Test
     assert heard
   end
 
-  # Over looks that find nothing: what a process pays that nobody wants anything of.
-  def test_a_look_is_one_stat_that_spawns_nothing_and_allocates_next_to_nothing
+  # Measures looks that find nothing, which is the cost for a process when nothing is requested.
+  def test_a_look_costs_one_stat_starts_no_program_and_allocates_almost_nothing
     Dir.mkdir(File.join(@store, "requests"))
     start(binary("echo '#{JSON.generate(IDLE.merge("poll_interval" => 0.02))}'; exit 10"))
     polls = settled_polls

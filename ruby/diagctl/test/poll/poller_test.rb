@@ -5,14 +5,14 @@ require_relative "../polling"
 class PollerTest < Minitest::Test
   include Polling
 
-  def test_it_spawns_no_more_often_than_retry_after_asks
+  def test_it_polls_no_more_often_than_retry_after_allows
     started = Diagctl::Clock.now
     start(binary("echo '#{JSON.generate(IDLE.merge("retry_after" => 0.3, "poll_interval" => 0.02))}'; exit 10"))
     eventually("some polls") { calls.size >= 5 }
     assert_operator Diagctl::Clock.now - started, :>=, 4 * 0.3
   end
 
-  def test_what_the_operator_should_mend_is_told_once_while_polling_goes_on
+  def test_a_warning_is_logged_once_and_polling_continues
     answer = JSON.generate(Sandbox::IDLE.merge("retry_after" => 0.05, "warning" => "rules[0].name: it is missing"))
     start(binary("echo '#{answer}'; exit 10"))
     eventually("three polls") { calls("acquire").size >= 3 }
@@ -20,7 +20,7 @@ class PollerTest < Minitest::Test
   end
 
   # Puma without `preload_app!` loads the application after the hook that starts the thread.
-  def test_what_the_application_configures_while_it_boots_counts
+  def test_configuration_during_boot_takes_effect
     booted = false
     @agent = agent(binary("exit 9"))
     @config.backoff = 600
@@ -32,7 +32,7 @@ class PollerTest < Minitest::Test
     eventually("polls at the pace that was configured") { calls("acquire").size >= 3 }
   end
 
-  def test_stop_ends_the_thread_in_the_middle_of_a_wait
+  def test_stop_ends_the_thread_during_a_wait
     start(binary(IDLE_ANSWER))
     eventually("a poll") { calls("acquire").any? }
     assert @poller.stop(WOKEN)

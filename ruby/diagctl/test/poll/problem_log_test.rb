@@ -5,7 +5,7 @@ require_relative "../helper"
 class ProblemLogTest < Minitest::Test
   include Sandbox
 
-  def test_each_problem_is_told_once_until_it_ends
+  def test_each_problem_is_logged_once_until_it_ends
     problems = Diagctl::ProblemLog.new(@log)
     one = Diagctl::Problem.new(:exited, "pid 12 failed")
     same = Diagctl::Problem.new(:exited, "pid 99 failed")

@@ -7,12 +7,12 @@ class ProcessHandleTest < Minitest::Test
 
   LAST_PID = "/proc/sys/kernel/ns_last_pid"
 
-  def test_a_child_is_killed_with_the_group_that_it_leads
+  def test_a_child_is_killed_with_its_process_group
     assert_kills_the_group
   end
 
-  # Before Linux 6.9 a descriptor stands for one process only, before 5.3 there is none.
-  def test_older_kernels_kill_the_group_by_its_number
+  # Before Linux 6.9 a pidfd stands for one process only. Before 5.3 there is none.
+  def test_on_older_kernels_the_group_is_killed_by_its_number
     send_signal = Diagctl::Libc.method(:pidfd_send_signal)
     plain = ->(descriptor, signal, flags = 0) { flags.zero? ? send_signal.call(descriptor, signal) : -1 }
     replacing(Diagctl::Libc, :pidfd_send_signal, plain) { assert_kills_the_group }
@@ -38,8 +38,8 @@ class ProcessHandleTest < Minitest::Test
     [out, theirs].each(&:close)
   end
 
-  # A host that reaps for us (Process.waitall, say), and a machine that has gone through all its pids meanwhile.
-  def test_a_process_that_got_the_number_of_a_reaped_one_is_not_hit
+  # The application reaps the child (by Process.waitall, say), and the machine has used up all other pids in the meantime.
+  def test_a_process_that_reuses_the_pid_is_not_killed
     skip "pids cannot be chosen here" unless File.writable?(LAST_PID)
 
     Diagctl::Libc.load
@@ -62,7 +62,7 @@ class ProcessHandleTest < Minitest::Test
     false
   end
 
-  # Others start processes too: it may take several attempts. The child leads a group of its own, as a dumper does.
+  # May take several attempts, because other programs start processes too. The child leads its own group, as a dumper does.
   def other_with_pid(wanted)
     100.times do
       File.write(LAST_PID, (wanted - 1).to_s)

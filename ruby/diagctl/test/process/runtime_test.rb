@@ -2,19 +2,19 @@
 
 require_relative "../helper"
 
-# A process that forks others must stay free of gems: its children could not load another version of them.
+# A process that forks others must not load gems: its children could not load another version of them.
 class RuntimeTest < Minitest::Test
   include Sandbox
 
   LIBS = %w[diagctl puma-plugin sidekiq-middleware].map { |gem| File.expand_path("../../../#{gem}/lib", __dir__) }
 
-  # A Ruby without `-rdiagctl`.
+  # Runs Ruby without `-rdiagctl`.
   def bare(code, env: {})
     env = { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(IDLE_ANSWER), "DIAGCTL_DIR" => @store, "RUBYOPT" => nil }.merge(env)
     Open3.capture2e(env, RbConfig.ruby, "-w", *LIBS.map { |lib| "-I#{lib}" }, stdin_data: code).first
   end
 
-  def test_until_it_starts_nothing_is_loaded_and_no_gem_is_activated
+  def test_before_start_nothing_is_loaded_and_no_gem_is_activated
     %w[1 0].each do |enabled|
       out = bare(<<~RUBY, env: { "DIAGCTL_ENABLED" => enabled })
         features, gems, threads = $LOADED_FEATURES.dup, Gem.loaded_specs.keys, Thread.list.size
@@ -31,8 +31,8 @@ class RuntimeTest < Minitest::Test
     end
   end
 
-  # It has its bundle; and before it is busy.
-  def test_a_process_that_starts_loads_what_it_needs_before_the_call_returns
+  # By then its bundle is set up, and it is not busy yet.
+  def test_start_loads_the_libraries_before_it_returns
     out = bare(<<~RUBY)
       require "diagctl"
       Diagctl.start
@@ -41,7 +41,7 @@ class RuntimeTest < Minitest::Test
     assert_equal %("constant"\n"constant"\ntrue\ntrue\n"constant"\n), out
   end
 
-  def test_where_the_application_comes_later_it_is_loaded_when_that_is_there
+  def test_with_ready_the_libraries_are_loaded_once_the_application_is
     out = bare(<<~RUBY)
       require "diagctl"
       ready = false
@@ -55,8 +55,8 @@ class RuntimeTest < Minitest::Test
     assert_equal "nil\nnil\nnil\n#{"\"constant\"\n" * 3}", out
   end
 
-  # Loaded before the bundle, a gem of another version than the bundle's would keep the application from booting.
-  def test_an_application_that_boots_slowly_is_waited_for_without_a_limit
+  # A gem that is loaded before the bundle, in another version than the bundle's, would keep the application from booting.
+  def test_a_slow_boot_is_waited_for_without_limit
     out = bare(<<~RUBY)
       require "diagctl"
       Diagctl::Poller.send(:remove_const, :READY_WAIT)
@@ -71,7 +71,7 @@ class RuntimeTest < Minitest::Test
     assert_equal %(nil\n"constant"\n6\n), out
   end
 
-  def test_a_capture_before_that_loads_it_too
+  def test_a_capture_before_the_application_is_ready_loads_the_libraries
     out = bare(<<~RUBY)
       require "diagctl"
       Diagctl.start(ready: -> { false })
@@ -81,8 +81,8 @@ class RuntimeTest < Minitest::Test
     assert_equal %("idle"\n"nothing due"\n"constant"\n), out
   end
 
-  # A broken json in the bundle, say.
-  def test_what_cannot_be_loaded_is_one_line_and_ends_the_thread_only
+  # For example a broken json in the bundle.
+  def test_a_library_that_cannot_be_loaded_is_one_line_and_ends_only_the_thread
     File.write(File.join(@dir, "json.rb"), "raise LoadError, 'cannot load such file -- json/ext'")
     env = { "RUBYLIB" => @dir }
     line = /cannot load such file -- json\/ext/

@@ -2,7 +2,7 @@
 
 require_relative "../helper"
 
-# Who ends while a program of theirs runs.
+# Processes that end while a program of theirs is running.
 class SpawnAtExitTest < Minitest::Test
   include Sandbox
 
@@ -34,8 +34,8 @@ class SpawnAtExitTest < Minitest::Test
     end
   end
 
-  # It has the objects, but neither the thread nor the child.
-  def test_a_forked_process_that_exits_leaves_its_parents_acquire_alone
+  # The child has the objects, but neither the thread nor the program.
+  def test_a_forked_process_that_exits_does_not_end_its_parents_acquire
     out, = ruby(<<~RUBY)
       Diagctl::Runtime.load
       waits = false

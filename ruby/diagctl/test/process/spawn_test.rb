@@ -2,7 +2,7 @@
 
 require_relative "../helper"
 
-# The same behaviour through posix_spawn(3) and through Ruby's own spawn.
+# The same behaviour with posix_spawn(3) and with Ruby's own spawn.
 module SpawnBehaviour
   include Sandbox
 
@@ -11,19 +11,19 @@ module SpawnBehaviour
     Diagctl::Spawn.run([path, "--dir", @store, "acquire"], timeout: 5, **options)
   end
 
-  def test_output_and_status_come_back
+  def test_output_and_status_are_returned
     outcome = run_binary('echo out; echo err >&2; exit 10')
     assert_equal [:exited, 10, "out\n", "err\n"], outcome.to_a
   end
 
-  def test_more_than_a_pipe_holds_goes_through_both_ways
+  def test_more_data_than_a_pipe_holds_passes_in_both_directions
     data = Random.bytes(700_000)
     outcome = run_binary("cat", input: data)
     assert_predicate outcome, :success?
     assert_equal data, outcome.stdout
   end
 
-  def test_a_program_that_does_not_read_its_input_is_no_error_here
+  def test_a_program_that_does_not_read_its_input_is_not_an_error
     outcome = run_binary("exit 3", input: "x" * 1_000_000)
     assert_equal [:exited, 3], outcome.to_a.first(2)
   end
@@ -48,7 +48,7 @@ module SpawnBehaviour
     Diagctl::Spawn.open([binary("exec sleep 60"), "--dir", @store, "acquire"], &block)
   end
 
-  def test_a_thread_that_is_ended_in_a_wait_takes_its_program_along
+  def test_a_thread_killed_while_it_waits_ends_its_program
     pid = nil
     thread = Thread.new { hanging { |spawn| (pid = spawn.pid) && spawn.finish(timeout: 30) } }
     eventually("it waits") { pid && thread.stop? }
@@ -56,8 +56,8 @@ module SpawnBehaviour
     assert_reaped(pid)
   end
 
-  # The window is narrow: the program runs, and its pid is known to nobody yet.
-  def test_a_thread_that_is_ended_while_it_starts_a_program_takes_it_along
+  # In this narrow window the program is running, but its pid has not been returned yet.
+  def test_a_thread_killed_while_it_starts_a_program_ends_it
     pid = nil
     slow = Class.new(Diagctl::Spawn) do
       define_method(:launch) do |*arguments|
@@ -73,7 +73,7 @@ module SpawnBehaviour
     assert_reaped(pid)
   end
 
-  def test_a_time_limit_of_the_hosts_takes_the_program_along
+  def test_a_timeout_of_the_application_ends_the_program
     pid = nil
     assert_raises(Timeout::Error) do
       Timeout.timeout(0.2) { hanging { |spawn| (pid = spawn.pid) && spawn.finish(timeout: 30) } }
@@ -81,26 +81,26 @@ module SpawnBehaviour
     assert_reaped(pid)
   end
 
-  def test_a_grandchild_that_keeps_the_pipes_does_not_hold_us
+  def test_a_grandchild_that_keeps_the_pipes_open_does_not_delay_the_result
     started = Diagctl::Clock.now
     outcome = run_binary("sleep 4 & echo done")
     assert_equal "done\n", outcome.stdout
     assert_operator Diagctl::Clock.now - started, :<, 3
   end
 
-  def test_death_by_signal_a_flood_and_a_missing_program_are_told_apart
+  def test_a_signal_a_flood_and_a_missing_program_are_distinguished
     assert_match(/was killed by SIGSEGV/, run_binary("kill -SEGV $$").describe("it"))
     assert_equal :flooded, run_binary("exec yes").kind
     assert_equal :missing, Diagctl::Spawn.run(["/nonexistent/diagctl"], timeout: 1).kind
   end
 
-  def test_stderr_is_kept_up_to_a_bound_and_drained_beyond
+  def test_stderr_is_kept_up_to_a_limit_and_drained_beyond
     outcome = run_binary("head -c 1000000 /dev/zero >&2; echo ok")
     assert_equal "ok\n", outcome.stdout
     assert_equal Diagctl::Pipes::STDERR_LIMIT, outcome.stderr.bytesize
   end
 
-  def test_the_child_has_the_lease_and_nothing_else_of_ours
+  def test_the_program_inherits_the_lease_and_nothing_else
     File.open(File.join(@store, "lease.lock"), "w") do |lease|
       socket, peer = UNIXSocket.pair
       socket.close_on_exec = false
@@ -111,7 +111,7 @@ module SpawnBehaviour
     end
   end
 
-  def test_the_environment_goes_along_but_for_the_preload
+  def test_the_environment_is_passed_on_without_the_preload
     ENV["DIAGCTL_TEST_MARK"] = "seen"
     ENV["LD_PRELOAD_NOT"] = "kept"
     ENV["LD_PRELOAD"] = ""
@@ -123,7 +123,7 @@ module SpawnBehaviour
     %w[DIAGCTL_TEST_MARK LD_PRELOAD_NOT LD_PRELOAD].each { |name| ENV.delete(name) }
   end
 
-  def test_no_descriptor_and_no_child_is_left
+  def test_no_descriptor_and_no_child_is_left_behind
     run_binary("true")
     before = Dir.children("/proc/self/fd").size
     5.times { run_binary("echo x; exit 1", input: "y") }
@@ -132,8 +132,8 @@ module SpawnBehaviour
     assert_raises(Errno::ECHILD) { Process.wait(-1, Process::WNOHANG) }
   end
 
-  # Every wait for the GVL would be 100 ms here: four seconds.
-  def test_what_it_asks_the_kernel_at_a_fork_does_not_wait_behind_a_thread_that_computes
+  # Forty waits for the GVL of 100 ms each would take four seconds.
+  def test_system_calls_at_a_fork_do_not_wait_for_a_computing_thread
     out, = ruby(<<~RUBY)
       Diagctl::Libc.load
       Thread.new { loop {} }
@@ -145,7 +145,7 @@ module SpawnBehaviour
     assert_equal "true\ntrue\n", out
   end
 
-  def test_a_status_taken_by_the_host_is_not_an_endless_wait
+  def test_a_status_taken_by_the_application_does_not_cause_an_endless_wait
     outcome = Diagctl::Spawn.open([binary("echo answer"), "--dir", @store, "acquire"]) do |spawn|
       Process.wait(spawn.pid)
       spawn.finish(timeout: 5)
@@ -162,7 +162,7 @@ class PosixSpawnTest < Minitest::Test
     assert_predicate Diagctl::PosixSpawn, :available?
   end
 
-  # As in the dumper, which runs without garbage collection and spawns before it dumps.
+  # As in the dumper, which runs without garbage collection and starts a program before it dumps.
   def test_the_values_of_the_environment_never_enter_the_heap_dump
     dump = File.join(@dir, "dump")
     code = <<~RUBY
@@ -193,8 +193,8 @@ end
 class UnprivilegedSpawnTest < Minitest::Test
   include Sandbox
 
-  # The tests may run as any user; as root the other side is tried through setpriv.
-  def test_both_ways_work_without_privileges
+  # The tests may run as any user. As root, this one drops privileges with setpriv.
+  def test_both_kinds_of_spawn_work_without_privileges
     skip "not root: the other tests of this file ran without privileges" unless Process.euid.zero?
 
     FileUtils.chmod(0o755, @dir)

@@ -31,7 +31,7 @@ class CpuProfileTest < Minitest::Test
     assert_equal "\"cpu\"\ntrue\ntrue\ntrue\nfalse\n", out
   end
 
-  def test_a_profile_of_the_applications_own_is_left_alone
+  def test_a_profile_of_the_application_is_not_disturbed
     out, = ruby(<<~RUBY)
       #{BUNDLED}
       #{PROFILE}
@@ -41,11 +41,11 @@ class CpuProfileTest < Minitest::Test
       Signal.trap("PROF") { }
       puts refused
     RUBY
-    busy = "a profile is under way in this process: "
-    assert_equal "#{busy}stackprof runs\ntrue\n#{busy}SIGPROF has a handler\n", out
+    busy = "a profile is already running in this process: "
+    assert_equal "#{busy}stackprof is running\ntrue\n#{busy}SIGPROF has a handler\n", out
   end
 
-  def test_a_thread_that_is_ended_ends_its_profile
+  def test_a_killed_thread_ends_its_profile
     out, = ruby(<<~RUBY)
       #{BUNDLED}
       #{PROFILE}
@@ -57,8 +57,8 @@ class CpuProfileTest < Minitest::Test
     assert_equal "false\n", out
   end
 
-  # A `require` while other threads compute takes seconds, also of what is not there.
-  def test_what_is_not_loaded_is_named_and_not_searched
+  # A `require` takes seconds while other threads are computing, even for a gem that does not exist.
+  def test_a_profiler_that_is_not_loaded_is_named_and_not_searched
     out, = ruby(<<~RUBY)
       #{PROFILE}
       Kernel.prepend(Module.new { def require(name) = abort("it requires \#{name}") })
@@ -78,7 +78,7 @@ class CpuProfileTest < Minitest::Test
     assert_match(/\Aneither vernier nor stackprof is loaded/, out)
   end
 
-  # Not the real one, which Debian lacks and which needs Ruby 3.2: the calls that it gets, by its documentation.
+  # A fake with the documented methods: Debian does not have the real vernier, which needs Ruby 3.2.
   VERNIER = <<~RUBY
     module Vernier
       Collector = Struct.new(:mode) do
@@ -91,7 +91,7 @@ class CpuProfileTest < Minitest::Test
     end
   RUBY
 
-  def test_vernier_goes_first_where_it_is_loaded
+  def test_vernier_is_preferred_when_it_is_loaded
     out, = ruby(<<~RUBY)
       #{VERNIER}
       #{BUNDLED}
@@ -102,7 +102,7 @@ class CpuProfileTest < Minitest::Test
     assert_equal "started\nstopped\nprofile of wall\n", out
   end
 
-  # The real one aborts the process at the next tick of stackprof's timer.
+  # The real vernier would abort the process at the next tick of stackprof's timer.
   def test_vernier_does_not_take_the_signal_of_another_profiler
     out, = ruby(<<~RUBY)
       #{VERNIER}
@@ -111,6 +111,6 @@ class CpuProfileTest < Minitest::Test
       StackProf.start(mode: :cpu)
       puts refused
     RUBY
-    assert_equal "a profile is under way in this process: SIGPROF has a handler\n", out
+    assert_equal "a profile is already running in this process: SIGPROF has a handler\n", out
   end
 end

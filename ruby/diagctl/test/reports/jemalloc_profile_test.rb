@@ -18,15 +18,15 @@ class JemallocProfileTest < Minitest::Test
     puts io.string
   RUBY
 
-  def test_jemalloc_says_who_allocated_what_is_in_use
+  def test_it_shows_the_allocation_stacks_of_memory_in_use
     out, = ruby(JEMALLOC_PROFILE, env: { "LD_PRELOAD" => "libjemalloc.so.2", "MALLOC_CONF" => "prof:true,lg_prof_sample:12" })
     assert_match(/\Aheap_v2\/4096$/, out)
-    # It is a sample: not all of the ten megabytes are in it.
+    # The profile is a sample, so it does not contain all of the ten megabytes.
     assert_operator out[/^ +t\*: \d+: (\d+)/, 1].to_i, :>, 1_000_000, "bytes in use"
     assert_match(/^MAPPED_LIBRARIES:/, out)
   end
 
-  def test_what_jemalloc_lacks_for_a_profile_is_named
+  def test_without_profiling_or_jemalloc_it_says_why
     out, = ruby(JEMALLOC_PROFILE, env: { "LD_PRELOAD" => "libjemalloc.so.2" })
     assert_match(/profiling is off in this process \(hint: start the process with MALLOC_CONF=prof:true/, out)
     out, = ruby(JEMALLOC_PROFILE)

@@ -7,19 +7,19 @@ class JemallocStatsTest < Minitest::Test
 
   JEMALLOC = Dir["/usr/lib/*/libjemalloc.so.2"].first
 
-  def test_without_jemalloc_its_report_is_unavailable
+  def test_without_jemalloc_it_is_unavailable
     skip "jemalloc is loaded here" if Diagctl::Libc.symbol("malloc_stats_print")
 
     assert_match(/jemalloc is not loaded/, assert_raises(Diagctl::Unavailable) { report("jemalloc_stats") }.message)
   end
 
-  def test_jemalloc_stats_are_json_and_its_options_go_through
+  def test_it_is_json_and_options_are_passed_to_jemalloc
     skip "no jemalloc on this machine" unless JEMALLOC
 
     code = <<~RUBY
       Diagctl::Runtime.load
       reports = Diagctl::Reports.new(Diagctl.configuration)
-      # jemalloc 5.3 writes `stats_print` twice, which JSON 3 minds unless it is told not to.
+      # jemalloc 5.3 writes `stats_print` twice, which JSON 3 rejects by default.
       parse = ->(text) { JSON.parse(text, allow_duplicate_key: true) }
       get = ->(name, options) { StringIO.new.tap { |io| reports.fetch(name).call(io, options) }.string }
       3.times { Thread.new { loop { "x" * 1000 } } }
@@ -33,6 +33,6 @@ class JemallocStatsTest < Minitest::Test
     lines = out.lines(chomp: true)
     assert_equal %w[true true], lines.first(2), out
     assert_match(/options .*J;.* are not letters/, lines[2])
-    assert_match(/jemalloc replaces the allocator/, lines[3])
+    assert_match(/uses jemalloc instead of/, lines[3])
   end
 end

@@ -5,7 +5,7 @@ require_relative "../reporting"
 class ObjectCountsTest < Minitest::Test
   include Reporting
 
-  def test_object_counts_survive_classes_that_lie_about_themselves
+  def test_classes_that_override_their_own_methods_are_counted
     liar = Class.new(BasicObject) { def class = ::Kernel.raise("no") }
     Class.new { def self.name = raise("no") }.then { |type| @kept = [liar.new, type.new] }
     rows = JSON.parse(report("object_counts"))["classes"]
@@ -14,7 +14,7 @@ class ObjectCountsTest < Minitest::Test
     assert_equal rows, rows.sort_by { |row| [-row["memsize"], row["class"]] }
   end
 
-  def test_objects_count_under_their_real_class_and_are_not_asked
+  def test_objects_count_under_their_real_class_without_calling_their_methods
     base = Class.new(BasicObject) { %i[method_missing ! ==].each { |name| define_method(name) { |*| ::Kernel.raise("asked") } } }
     plain = Class.new { %i[class singleton_class is_a? hash].each { |name| define_method(name) { |*| raise "asked" } } }
     Diagctl.const_set(:TestBare, base)
@@ -31,15 +31,15 @@ class ObjectCountsTest < Minitest::Test
     %i[TestBare TestPlain].each { |name| Diagctl.send(:remove_const, name) }
   end
 
-  # A heap dump that the same dumper makes afterwards would be full of them.
-  def test_counting_allocates_next_to_nothing_per_object
+  # Otherwise a later heap dump of the same dumper would be full of them.
+  def test_counting_allocates_almost_nothing_per_object
     @kept = Array.new(100_000) { Object.new }
     before = GC.stat(:total_allocated_objects)
     report("object_counts")
     assert_operator GC.stat(:total_allocated_objects) - before, :<, 30_000
   end
 
-  def test_what_wraps_an_object_of_the_vm_is_no_trouble
+  def test_wrappers_of_internal_vm_objects_are_accepted
     @kept = ObjectSpace.reachable_objects_from(Class.new { def a = 1 }).grep(ObjectSpace::InternalObjectWrapper)
     refute_empty @kept
     refute_empty report("object_counts")

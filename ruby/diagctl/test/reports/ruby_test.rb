@@ -5,7 +5,7 @@ require_relative "../reporting"
 class RubyTest < Minitest::Test
   include Reporting
 
-  def test_ruby_names_environment_variables_and_never_their_values
+  def test_it_lists_environment_variables_without_their_values
     ENV["DIAGCTL_TEST_SECRET"] = "hunter2"
     text = report("ruby")
     assert_includes JSON.parse(text)["environment_names"], "DIAGCTL_TEST_SECRET"
@@ -15,8 +15,8 @@ class RubyTest < Minitest::Test
     ENV.delete("DIAGCTL_TEST_SECRET")
   end
 
-  # A title holds the name of a directory, whose bytes are anybody's.
-  def test_ruby_is_json_whatever_the_process_calls_itself
+  # A title may contain the name of a directory, which can have any bytes.
+  def test_it_is_json_whatever_the_title_of_the_process
     before = $PROGRAM_NAME
     $PROGRAM_NAME = "puma [caf\xE9]"
     assert_equal "puma [caf?]", JSON.parse(report("ruby"))["title"]

@@ -5,7 +5,7 @@ require_relative "../reporting"
 class ThreadsTest < Minitest::Test
   include Reporting
 
-  def test_threads_have_names_and_backtraces_and_no_data
+  def test_it_shows_names_and_backtraces_but_no_data
     thread = Thread.new { Thread.current.name = "my worker"; hunted = "hunter2"; sleep; hunted }
     eventually("asleep") { thread.stop? }
     text = report("threads")

@@ -48,7 +48,7 @@ module Diagctl
       # @param queue_latency [Boolean] ask Redis before every poll how long the oldest job has been waiting
       # @return [Boolean] whether it is installed now; if not, the log says why
       def install(config, name: nil, job_rss: false, queue_latency: false)
-        return refuse("it is installed already, and the first call stands") if @installed
+        return refuse("it is already installed, and the first call remains in effect") if @installed
 
         server = Server.new(config)
         reason = server.refusal

@@ -82,7 +82,7 @@ module Diagctl
     def shortage
       @limits.each do |of, reserve, limit|
         free = limit.free(reserve)
-        return "memory ran short: #{mib(free)} of #{of} are free, a dump is given up below #{mib(reserve)}" if free < reserve
+        return "memory ran short: #{of} has #{mib(free)} free, and a dump needs #{mib(reserve)}" if free < reserve
       rescue SystemCallError, EOFError
         next # The cgroup is gone.
       end

@@ -28,7 +28,7 @@ module Diagctl
       started = Clock.now
       granted_reports.each do |granted|
         if Clock.now - started > @budget && granted.name != TIME_BOXED
-          failed[granted.name] = "not begun: the inline reports before it took more than #{format("%g", @budget)} s"
+          failed[granted.name] = "not started: earlier inline reports took more than #{format("%g", @budget)} s"
         else
           make(granted)
         end
@@ -42,7 +42,7 @@ module Diagctl
       started = Clock.now
       io = StringIO.new(String.new(encoding: Encoding::BINARY))
       @reports.fetch(granted.name).call(io, granted.options)
-      raise Unavailable, "it wrote nothing" if io.string.empty?
+      raise Unavailable, "the report is empty" if io.string.empty?
 
       collected[granted.name] = io.string
       took[granted.name] = Clock.ms(Clock.now - started)

@@ -59,7 +59,7 @@ module Diagctl
       @io = distinct(open_existing || create)
     rescue Errno::ELOOP
       raise Problem.new(:lease, "#{path} is a symbolic link and is not followed " \
-        "(hint: someone replaced it; remove the link, the next poll creates the file)")
+        "(hint: remove the link; the next poll creates the file)")
     rescue SystemCallError => e
       raise Problem.new(:lease, "#{Diagctl.one_line(path)} cannot be opened: #{Diagctl.one_line(e.message)} (hint: #{hint(e)})")
     end
@@ -73,8 +73,8 @@ module Diagctl
     def hint(error)
       case error
       when Errno::EROFS then "the store must be on a writable filesystem; set DIAGCTL_DIR"
-      when Errno::ENOSPC, Errno::EDQUOT then "make room on its filesystem"
-      when Errno::EMFILE, Errno::ENFILE then "this process has as many open files as its limit lets it"
+      when Errno::ENOSPC, Errno::EDQUOT then "free space on its filesystem"
+      when Errno::EMFILE, Errno::ENFILE then "this process has reached its limit of open files"
       else "the directory must belong to the user of this process: #{Process.euid}"
       end
     end

@@ -3,7 +3,7 @@
 module Diagctl
   # Kills a `diagctl put` that stops reading while the worker itself writes a snapshot report into it.
   #
-  # The writing thread would otherwise hang in its write for ever: no signal reaches it there, so whoever ends that thread waits
+  # The writing thread would otherwise hang in its write forever: no signal reaches it there, so killing that thread would hang
   # too. A process that exits ends its other threads first, hence the `ensure` in the watching thread.
   #
   # A thread of its own, in the worker. The forked dumper needs none: the kernel's alarm ends it.

@@ -163,8 +163,8 @@ module Diagctl
     def log_outcome(grant, seconds, outcome, name)
       label = "capture #{grant.capture} (#{grant.rule})"
       if stored?(grant, outcome)
-        partly = " in part, see `diagctl show #{grant.capture}`" if outcome.code == STORED_IN_PART
-        @log.info("#{label} stored#{partly} after #{seconds.round(1)} s")
+        in_part, hint = " in part", "; see `diagctl show #{grant.capture}`" if outcome.code == STORED_IN_PART
+        @log.info("#{label} stored#{in_part} after #{seconds.round(1)} s#{hint}")
       else
         reason = outcome.describe(name)
         @log.warn("#{label}: #{reason}")

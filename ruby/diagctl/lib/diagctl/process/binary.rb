@@ -26,7 +26,7 @@ module Diagctl
           "(hint: install it, or set DIAGCTL_BIN to its path)"
       else
         "DIAGCTL_BIN=#{override} is not an executable file; no reports will be collected " \
-          "(hint: correct the path, or unset DIAGCTL_BIN to look in PATH)"
+          "(hint: correct the path, or unset DIAGCTL_BIN to search PATH)"
       end
     end
 

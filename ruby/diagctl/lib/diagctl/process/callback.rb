@@ -41,7 +41,7 @@ module Diagctl
 
       raise Unavailable, "#{label} raised #{value.class}: #{Diagctl.one_line(value.message, 200)}" if outcome == :raised
 
-      raise Unavailable, "#{label} ended its thread"
+      raise Unavailable, "#{label} ended its own thread"
     end
   end
 end

@@ -37,7 +37,7 @@ module Diagctl
 
     # A number for the operator's rules, evaluated before every poll.
     def gauge(name, &block)
-      name = checked(name, GAUGE, "gauge", "like \"cache.entries\": small letters, digits, _ and dots, 128 at most")
+      name = checked(name, GAUGE, "gauge", "like \"cache.entries\": lowercase letters, digits, _ and dots, at most 128 characters")
       raise ArgumentError, "diagctl: gauge #{name.inspect} needs a block that returns a number" unless block
 
       @gauges = @gauges.merge(name => block)
@@ -45,18 +45,18 @@ module Diagctl
 
     # A report of the application. The block writes it to the given IO.
     def report(name, &block)
-      name = checked(name, NAME, "report", "like :cache: small letters, digits and _, 64 at most")
+      name = checked(name, NAME, "report", "like :cache: lowercase letters, digits and _, at most 64 characters")
       if Reports::BUILT_IN.key?(name)
-        raise ArgumentError, "diagctl: report #{name.inspect} is one of diagctl's own; choose another name"
+        raise ArgumentError, "diagctl: report #{name.inspect} is built in; choose another name"
       end
-      raise ArgumentError, "diagctl: report #{name.inspect} needs a block that writes to the given io" unless block
+      raise ArgumentError, "diagctl: report #{name.inspect} needs a block that writes to the given IO" unless block
 
       @reports = @reports.merge(name => block)
     end
 
     def logger=(logger)
       unless logger.nil? || (logger.respond_to?(:info) && logger.respond_to?(:warn))
-        raise ArgumentError, "diagctl: logger #{logger.class} has no info and warn; give a Logger, or nil for $stderr"
+        raise ArgumentError, "diagctl: logger #{logger.class} has no methods info and warn; use a Logger, or nil for $stderr"
       end
 
       @logger = logger
@@ -65,7 +65,7 @@ module Diagctl
     TIMES.each_key do |name|
       define_method(:"#{name}=") do |seconds|
         unless seconds.is_a?(Numeric) && seconds.real? && seconds.to_f.finite? && seconds.positive?
-          raise ArgumentError, "diagctl: #{name} #{seconds.inspect} is not a time; give seconds above 0, like #{TIMES[name]}"
+          raise ArgumentError, "diagctl: #{name} #{seconds.inspect} is not a duration; use a number of seconds above 0, like #{TIMES[name]}"
         end
 
         instance_variable_set(:"@#{name}", seconds.to_f)
@@ -76,7 +76,7 @@ module Diagctl
 
     def checked(name, pattern, what, hint)
       string = name.is_a?(Symbol) || name.is_a?(String) ? name.to_s : ""
-      raise ArgumentError, "diagctl: #{what} #{name.inspect} is not a name; use one #{hint}" unless pattern.match?(string)
+      raise ArgumentError, "diagctl: #{what} #{name.inspect} is not a valid name; use one #{hint}" unless pattern.match?(string)
 
       string.dup.freeze
     end

@@ -23,9 +23,9 @@ module Diagctl
       dir = JSON.parse(outcome.stdout).dig("values", "dir", "value")
       return dir if dir.is_a?(String) && !dir.empty?
 
-      raise Problem.new(:garbage, "`diagctl config show --json` names no dir (hint: set DIAGCTL_DIR)")
+      raise Problem.new(:garbage, "`diagctl config show --json` does not name a directory (hint: set DIAGCTL_DIR)")
     rescue JSON::ParserError, TypeError, NoMethodError
-      raise Problem.new(:garbage, "`diagctl config show --json` printed something else than its JSON (hint: set DIAGCTL_DIR)")
+      raise Problem.new(:garbage, "`diagctl config show --json` did not print the expected JSON (hint: set DIAGCTL_DIR)")
     end
 
     # Creates the last component only: a missing parent is more likely a volume that is not mounted.

@@ -20,7 +20,7 @@ module Diagctl
       elsif ON.include?(value) then true
       elsif OFF.include?(value) then false
       else
-        @warning = "DIAGCTL_ENABLED=#{value.inspect} is neither 1, true, 0 nor false; diagctl stays off"
+        @warning = "DIAGCTL_ENABLED=#{value.inspect} is not one of 1, true, 0, false; diagctl stays off"
         false
       end
     end

@@ -15,7 +15,7 @@ module Diagctl
       LONGEST = 60.0
       # CPU time: 100 samples a second of one busy thread.
       INTERVAL_MICROSECONDS = 10_000
-      BUSY = "a profile is under way in this process"
+      BUSY = "a profile is already running in this process"
       MISSING = "neither vernier nor stackprof is loaded in this process (hint: add one of them to the Gemfile)"
 
       def call(io, options)
@@ -59,7 +59,7 @@ module Diagctl
 
       # A process has one profiling timer and one signal. An application that uses them keeps them.
       def stackprof(io, seconds)
-        raise Unavailable, "#{BUSY}: stackprof runs" if ::StackProf.running?
+        raise Unavailable, "#{BUSY}: stackprof is running" if ::StackProf.running?
         raise Unavailable, "#{BUSY}: SIGPROF has a handler" if profiling_signal_taken?
         raise Unavailable, BUSY unless ::StackProf.start(mode: :cpu, interval: INTERVAL_MICROSECONDS, raw: true)
 

@@ -8,7 +8,7 @@ module Diagctl
       HINT = "(hint: start the process with MALLOC_CONF=prof:true,lg_prof_sample:19)"
 
       def call(io, _options)
-        raise Unavailable, "fiddle cannot be loaded, so jemalloc cannot be asked" unless Libc.load
+        raise Unavailable, "fiddle cannot be loaded; without it jemalloc cannot be called" unless Libc.load
 
         @mallctl = JemallocProfile.function
         raise Unavailable, "jemalloc is not loaded in this process (hint: LD_PRELOAD=libjemalloc.so.2)" if @mallctl.nil?
@@ -34,7 +34,7 @@ module Diagctl
 
       # jemalloc writes to a path only. This is the path of a file in memory, so nothing reaches the disk.
       def dump
-        file = Libc.memory_file("jemalloc") or raise Unavailable, "no file in memory can be made (memfd_create)"
+        file = Libc.memory_file("jemalloc") or raise Unavailable, "a file in memory cannot be created (memfd_create)"
         path = Fiddle::Pointer["/proc/self/fd/#{file.fileno}\0"]
         argument = Fiddle::Pointer.malloc(Fiddle::SIZEOF_VOIDP, Fiddle::RUBY_FREE)
         argument[0, Fiddle::SIZEOF_VOIDP] = [path.to_i].pack("J")

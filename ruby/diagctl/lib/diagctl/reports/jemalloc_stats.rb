@@ -11,9 +11,9 @@ module Diagctl
       def call(io, options)
         letters = options.fetch("options", DEFAULT_OPTIONS)
         unless letters.is_a?(String) && letters.match?(/\A[A-Za-z]*\z/)
-          raise Unavailable, "options #{letters.inspect} are not letters for malloc_stats_print (like #{DEFAULT_OPTIONS.inspect})"
+          raise Unavailable, "options #{letters.inspect} are not letters for malloc_stats_print, like #{DEFAULT_OPTIONS.inspect}"
         end
-        raise Unavailable, "fiddle cannot be loaded, so jemalloc cannot be asked" unless Libc.load
+        raise Unavailable, "fiddle cannot be loaded; without it jemalloc cannot be called" unless Libc.load
 
         print = JemallocStats.function
         raise Unavailable, "jemalloc is not loaded in this process (hint: LD_PRELOAD=libjemalloc.so.2)" if print.nil?

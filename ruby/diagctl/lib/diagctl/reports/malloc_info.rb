@@ -5,12 +5,12 @@ module Diagctl
     # glibc's description of its arenas, as XML: malloc_info(3). Worker; inline.
     class MallocInfo
       def call(io, _options)
-        raise Unavailable, "fiddle cannot be loaded, so the C library cannot be asked" unless Libc.load
+        raise Unavailable, "fiddle cannot be loaded; without it the C library cannot be called" unless Libc.load
         # With another allocator glibc's arenas are almost empty, and the report would be misleading.
-        raise Unavailable, "jemalloc replaces the allocator of glibc here; see jemalloc_stats" if Libc.symbol("malloc_stats_print")
+        raise Unavailable, "this process uses jemalloc instead of glibc's allocator; see jemalloc_stats" if Libc.symbol("malloc_stats_print")
 
         functions = MallocInfo.functions
-        raise Unavailable, "this C library has no malloc_info (it is glibc's)" unless functions.all?
+        raise Unavailable, "this C library has no malloc_info; only glibc has it" unless functions.all?
 
         io.write(collect(*functions))
       end

@@ -47,9 +47,9 @@ module Diagctl
       private
 
       def missing
-        return "no Puma server runs in this process" unless serving?
+        return "no Puma server is running in this process" unless serving?
 
-        "Puma has served no request in this process yet, and up to Puma 7.0 its figures can be read only from the first one on"
+        "Puma has served no request in this process yet; up to Puma 7.0 its numbers are available only after the first one"
       end
 
       # Number of threads that neither wait for work nor could still be started. Puma's own number is on its thread pool, which is

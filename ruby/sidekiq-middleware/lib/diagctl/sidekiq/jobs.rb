@@ -40,7 +40,7 @@ module Diagctl
       def measure
         @rss = yield
       rescue SystemCallError, LoadError => e
-        @log.warn_once(:job_rss, "no memory change by job: #{e.message}")
+        @log.warn_once(:job_rss, "memory growth by job is not measured: #{e.message}")
       end
 
       # Keyed by job, not by thread: `perform_inline` runs a job within a job.
@@ -116,7 +116,7 @@ module Diagctl
 
       def broken(error)
         @rss = nil if error.is_a?(SystemCallError)
-        @log.warn_once(:sidekiq_jobs, "a job was not recorded: #{error.class}: #{error.message}")
+        @log.warn_once(:sidekiq_jobs, "a job could not be recorded: #{error.class}: #{error.message}")
         nil
       end
     end

@@ -16,10 +16,10 @@ module Diagctl
 
       # @return [String, nil] why diagctl cannot be installed here
       def refusal
-        return "install takes what Sidekiq.configure_server yields, not #{Diagctl.one_line(@config.inspect, 60)}" unless config?
-        return "Sidekiq #{::Sidekiq::VERSION} is too old, #{OLDEST} or later is needed" if too_old?
+        return "install takes the object that Sidekiq.configure_server yields, not #{Diagctl.one_line(@config.inspect, 60)}" unless config?
+        return "Sidekiq #{::Sidekiq::VERSION} is too old; #{OLDEST} or later is required" if too_old?
 
-        "this process runs no jobs; call install within Sidekiq.configure_server" unless serves?
+        "this process runs no jobs; call install inside Sidekiq.configure_server" unless serves?
       end
 
       def version
