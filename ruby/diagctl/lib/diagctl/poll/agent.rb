@@ -11,10 +11,6 @@ module Diagctl
     TURN_WAIT = 5.0
     # Seconds between polls while the application's switch is off.
     OFF_INTERVAL = 10.0
-    FINALIZE = "`diagctl finalize`"
-    # Exit statuses of `diagctl finalize`: everything is stored, or a part of it.
-    STORED = 0
-    STORED_IN_PART = 5
 
     # @!attribute [r] dumper
     #   @return [DumperHandle, nil] the dumper while it runs, or until it is reaped
@@ -27,6 +23,7 @@ module Diagctl
       @binary = binary
       @config = config
       @log = log
+      @capture_log = CaptureLog.new(log)
       @adapters = adapters
       @switch = ApplicationSwitch.new(config, log)
       @gauges = Gauges.new(config, log, adapters)
@@ -99,10 +96,10 @@ module Diagctl
       outcome = @dumper&.reap or return @dumper
       dumper = @dumper
       @dumper = nil
-      name = outcome.kind == :exited ? FINALIZE : "its dumper"
-      log_outcome(dumper.grant, dumper.seconds, outcome, name) do |reason|
-        Lease.open(@client.dir) { |lease| @client.abort(lease, dumper.grant.capture, reason) }
-      end
+      # A dumper turns into `diagctl finalize`, so an exit status is that of finalize.
+      name = outcome.kind == :exited ? CaptureLog::FINALIZE : "its dumper"
+      reason = @capture_log.record(dumper.grant, dumper.seconds, outcome, name: name)
+      Lease.open(@client.dir) { |lease| @client.abort(lease, dumper.grant.capture, reason) } if reason
       nil
     rescue Problem => e
       @log.warn(e.message)
@@ -154,30 +151,8 @@ module Diagctl
       outcome = runner.run(grant, lease, costs) { |dumper| @dumper = dumper }
       return if outcome.nil?
 
-      log_outcome(grant, Clock.now - started, outcome, FINALIZE) { |reason| @client.abort(lease, grant.capture, reason) }
-    end
-
-    # @param name [String] the process that ended
-    # @yieldparam reason [String] why the capture failed. The caller tells the store: otherwise the next grant would clear the
-    #   rest of the capture away without a reason
-    def log_outcome(grant, seconds, outcome, name)
-      label = "capture #{grant.capture} (#{grant.rule})"
-      if stored?(grant, outcome)
-        in_part, hint = " in part", "; see `diagctl show #{grant.capture}`" if outcome.code == STORED_IN_PART
-        @log.info("#{label} stored#{in_part} after #{seconds.round(1)} s#{hint}")
-      else
-        reason = outcome.describe(name)
-        @log.warn("#{label}: #{reason}")
-        yield reason
-      end
-    end
-
-    def stored?(grant, outcome)
-      case outcome.kind
-      when :exited then [STORED, STORED_IN_PART].include?(outcome.code)
-      # The application took the exit status. `diagctl finalize` prints the capture once it is stored.
-      when :unknown then outcome.stdout.include?(grant.capture)
-      end
+      reason = @capture_log.record(grant, Clock.now - started, outcome)
+      @client.abort(lease, grant.capture, reason) if reason
     end
   end
 end

@@ -2,7 +2,7 @@
 
 module Diagctl
   # Decides how long the poll thread sleeps after an answer: until `retry_after`, with a look at requests/ every `poll_interval`.
-  # Pure: takes times and modification times, returns decisions.
+  # Poll thread. Pure: takes times and modification times, returns decisions.
   #
   # @api private
   class Wait

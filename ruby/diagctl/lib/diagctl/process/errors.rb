@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 module Diagctl
+  # Base class of the exceptions that diagctl defines.
   class Error < StandardError; end
 
   # A report cannot be made in this process, for the reason in the message. Becomes `finalize --failed`.

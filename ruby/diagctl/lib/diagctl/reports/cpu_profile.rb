@@ -8,6 +8,8 @@ module Diagctl
     #
     # Nothing is loaded here. A `require` searches directory after directory and releases the GVL each time. When another thread is
     # computing, getting it back takes 100 ms each time: 84 s in all for a gem that does not exist.
+    #
+    # @api private
     class CpuProfile
       # Gem => constant, in order of preference. `Vernier` alone is not enough: for a gem from git Bundler loads its version file.
       PROFILERS = { "vernier" => "Vernier::Collector", "stackprof" => "StackProf" }.freeze

@@ -4,6 +4,8 @@ module Diagctl
   class Reports
     # jemalloc's heap profile (`prof.dump`): a sample of the memory in use by allocation stack, for jeprof. Worker; inline, some
     # milliseconds.
+    #
+    # @api private
     class JemallocProfile
       HINT = "(hint: start the process with MALLOC_CONF=prof:true,lg_prof_sample:19)"
 

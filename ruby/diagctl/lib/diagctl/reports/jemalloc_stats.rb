@@ -3,6 +3,8 @@
 module Diagctl
   class Reports
     # jemalloc's own statistics. Worker; inline, well under a millisecond.
+    #
+    # @api private
     class JemallocStats
       # J is JSON; a, x, e and h leave out single arenas, mutexes, extents and huge-page shards. That makes 17 kB instead of
       # hundreds. The merged bins stay, because they show fragmentation.

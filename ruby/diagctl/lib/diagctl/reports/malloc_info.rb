@@ -3,6 +3,8 @@
 module Diagctl
   class Reports
     # glibc's description of its arenas, as XML: malloc_info(3). Worker; inline.
+    #
+    # @api private
     class MallocInfo
       def call(io, _options)
         raise Unavailable, "fiddle cannot be loaded; without it the C library cannot be called" unless Libc.load

@@ -4,6 +4,8 @@ module Diagctl
   class Reports
     # Number and size of the objects of the heap, by type and by class.
     # Forked dumper; in the worker only when a rule sets `snapshot = "in_process"`.
+    #
+    # @api private
     class ObjectCounts
       # Unbound methods, because a class of the application may override `name` or `superclass`.
       NAME_OF = Module.instance_method(:name)

@@ -4,6 +4,8 @@ module Diagctl
   class Reports
     # Version, settings and loaded gems of this Ruby. Environment variables by name only, because their values may be secrets.
     # Worker; inline.
+    #
+    # @api private
     class Ruby
       def call(io, _options)
         io.write(JSON.generate(data))

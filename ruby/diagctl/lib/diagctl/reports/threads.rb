@@ -4,6 +4,8 @@ module Diagctl
   class Reports
     # Name, state and backtrace of every thread. No values of the application.
     # Worker; inline.
+    #
+    # @api private
     class Threads
       def call(io, _options)
         threads = Thread.list
