@@ -11,12 +11,13 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # What `make fuzz` gives each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-capture bench-redmine soak fuzz matrix matrix-short redmine clean help
+.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine clean help
 
 # One static program: it runs in any image, and starts a third faster, which is most of what a poll costs. Cargo links build
 # scripts with the same flags unless a target is named. The last flag is for the link alone: code keeps the level that it was
 # compiled with (Cargo.toml), but link-time optimization at "z" leaves loops unvectorized, and compression takes twice as long.
-# Code that a poll runs lies side by side where the linker knows how (lld and GNU ld do), which is tried on a program of one line.
+# Code that a poll runs lies side by side where the linker knows how (lld and GNU ld do), which is tried on a program of one line. Then
+# scripts/poll.ld must have found that code under the names that it has by now.
 build:
 	host=$$(rustc -vV | sed -n 's/^host: //p') && \
 	static="-C target-feature=+crt-static -C relocation-model=static" && \
@@ -25,6 +26,7 @@ build:
 	{ echo 'fn main() {}' | rustc --crate-name probe $$static $$order -o "$$probe" - 2>/dev/null && "$$probe" || order=; rm -f "$$probe"; } && \
 	RUSTFLAGS=$$static \
 	$(CARGO) rustc --release --locked --package diagctl --bin diagctl --target "$$host" -- -C opt-level=3 $$order && \
+	{ [ -z "$$order" ] || scripts/poll-section "$(TARGET_DIR)/$$host/release/diagctl"; } && \
 	install -D "$(TARGET_DIR)/$$host/release/diagctl" "$(DIAGCTL_TEST_BIN)"
 
 deps:
@@ -89,7 +91,7 @@ redmine: deps build
 	@tests/matrix/run redmine
 
 # Write benches/results/. make bench-capture SIZES=0.3 PAIR= LIMITED= ROUNDS=1 is a quick look: a minute.
-bench: bench-idle bench-sidekiq bench-put bench-capture bench-redmine
+bench: bench-idle bench-sidekiq bench-put bench-store bench-capture bench-redmine
 
 bench-idle: deps build
 	$(RUBY) benches/idle.rb
@@ -99,6 +101,9 @@ bench-sidekiq: deps build
 
 bench-put: deps build
 	$(RUBY) benches/put.rb
+
+bench-store: deps build
+	$(RUBY) benches/store.rb
 
 bench-capture: deps build
 	$(RUBY) benches/capture.rb
@@ -126,6 +131,6 @@ help:
 	@echo "make soak    ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz    every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" for some of them"
 	@echo "make matrix  all of it on Debian 12, 13 and testing, and a real Redmine; root and debootstrap"
-	@echo "make bench   what polls, the Sidekiq middleware, compression and captures cost; writes benches/results, takes half an hour"
-	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
+	@echo "make bench   what polls, the Sidekiq middleware, compression, large stores and captures cost; writes benches/results, takes half an hour"
+	@echo "make bench-idle | bench-sidekiq | bench-put | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean   remove what cargo built"
