@@ -11,13 +11,14 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-capture bench-redmine soak fuzz matrix matrix-short redmine clean help
+.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine clean help
 
 # One static program runs in any image and starts a third faster, and the start is most of the cost of a poll.
 # --target: without it Cargo would link build scripts with the same flags.
 # -C opt-level=3 applies to the link only: code keeps the level it was compiled with (Cargo.toml), but link-time optimization
 # at "z" leaves loops unvectorized, and compression takes twice as long.
 # scripts/poll.ld places the code of a poll side by side. A one-line program tests whether the linker accepts it (lld and GNU ld do).
+# Afterwards nm shows whether the script found that code under the names that it has by now.
 build:
 	host=$$(rustc -vV | sed -n 's/^host: //p') && \
 	static="-C target-feature=+crt-static -C relocation-model=static" && \
@@ -26,6 +27,7 @@ build:
 	{ echo 'fn main() {}' | rustc --crate-name probe $$static $$order -o "$$probe" - 2>/dev/null && "$$probe" || order=; rm -f "$$probe"; } && \
 	RUSTFLAGS=$$static \
 	$(CARGO) rustc --release --locked --package diagctl --bin diagctl --target "$$host" -- -C opt-level=3 $$order && \
+	{ [ -z "$$order" ] || scripts/poll-section "$(TARGET_DIR)/$$host/release/diagctl"; } && \
 	install -D "$(TARGET_DIR)/$$host/release/diagctl" "$(DIAGCTL_TEST_BIN)"
 
 deps:
@@ -94,7 +96,7 @@ redmine: deps build
 	@tests/matrix/run redmine
 
 # The benchmarks write benches/results/. A quick look, in a minute: make bench-capture SIZES=0.3 PAIR= LIMITED= ROUNDS=1
-bench: bench-idle bench-sidekiq bench-put bench-capture bench-redmine
+bench: bench-idle bench-sidekiq bench-put bench-store bench-capture bench-redmine
 
 bench-idle: deps build
 	$(RUBY) benches/idle.rb
@@ -104,6 +106,9 @@ bench-sidekiq: deps build
 
 bench-put: deps build
 	$(RUBY) benches/put.rb
+
+bench-store: deps build
+	$(RUBY) benches/store.rb
 
 bench-capture: deps build
 	$(RUBY) benches/capture.rb
@@ -131,6 +136,6 @@ help:
 	@echo "make soak     ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz     every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" selects some"
 	@echo "make matrix   the tests on Debian 12, 13 and testing, and a real Redmine; needs root and debootstrap"
-	@echo "make bench    measure polls, the Sidekiq middleware, compression and captures; writes benches/results, takes half an hour"
-	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
+	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
+	@echo "make bench-idle | bench-sidekiq | bench-put | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean    remove what cargo built"

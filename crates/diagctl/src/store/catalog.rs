@@ -17,6 +17,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Failure;
 use crate::fsio::{self, Durability, LockFile, Spot};
 use crate::seal;
@@ -70,7 +72,7 @@ impl Totals {
 }
 
 /// What a file or directory looked like: inode, size, links, and when it was changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp([u64; 5]);
 
 impl Stamp {
@@ -85,6 +87,11 @@ impl Stamp {
             time(stat.st_mtime, stat.st_mtime_nsec),
             time(stat.st_ctime, stat.st_ctime_nsec),
         ])
+    }
+
+    /// When the content was changed last, milliseconds of the wall clock.
+    pub fn modified_ms(&self) -> u64 {
+        self.0[3] / 1_000_000
     }
 
     /// Of `reports/`.

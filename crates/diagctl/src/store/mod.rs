@@ -5,6 +5,7 @@
 //! lease.lock lease.json  see `lease`
 //! state.lock state.json samples/<pid>.json   see `state` and `sample`; state.lock guards every small file
 //! requests/              on-demand requests, one file each
+//! requests.json          what a poll looks at of very many of them
 //! staging/<id>/          a capture being written
 //! reports/<id>/          published captures, the truth
 //! index.jsonl            a cache over reports/*/meta.json
@@ -55,11 +56,12 @@ const INDEX: &str = "index.jsonl";
 
 /// What a store has besides. Where its locks are, too, nobody else made them: they are of a store that was removed in part, while
 /// a process that polls wrote into it.
-const LEFT: [&str; 10] = [
+const LEFT: [&str; 11] = [
     "state.json",
     "lease.json",
     INDEX,
     catalog::FILE,
+    requests::CROWD_FILE,
     "events.jsonl",
     "samples.jsonl",
     "samples.1.jsonl",

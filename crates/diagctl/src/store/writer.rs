@@ -348,3 +348,6 @@ fn unwrap(error: io::Error, spot: &Spot) -> Failure {
         Err(error) => Failure::io("write", spot.path(), error),
     }
 }
+
+#[cfg(test)]
+mod tests;
