@@ -9,6 +9,7 @@ class SidekiqTest < Minitest::Test
   SIDEKIQ_LIB = File.expand_path("../lib", __dir__)
   # What Sidekiq.configure_server yields, whichever version this is.
   SERVER = <<~RUBY
+    require "stringio"
     require "sidekiq/cli"
     require "diagctl/sidekiq"
     CONFIG = Sidekiq.respond_to?(:default_configuration) ? Sidekiq.default_configuration : Sidekiq
