@@ -77,8 +77,8 @@ kernel: build
 soak: deps build
 	DURATION=$${DURATION:-600} $(RUBY) tests/e2e/soak_test.rb
 
-# Puma 5.6, 6.6 and 8.0, Sidekiq 6.4, 7.3 and 8.1, in Debian 12, 13 and testing; Puma 8.0 and Sidekiq 8.1 on Ruby 3.4;
-# and Redmine. Root, debootstrap and half an hour. One of them: make matrix MATRIX=forky
+# Puma 5.6, 6.6 and 8.0, Sidekiq 6.4, 7.3 and 8.1, in Debian 12, 13 and testing; Puma 8.0 and Sidekiq 8.1 on Ruby 3.4; unit tests and heap
+# dumps on Ruby 4.0; and Redmine. Root, debootstrap, npm for Ruby 4.0, and half an hour. One of them: make matrix MATRIX=forky
 matrix: deps build
 	@tests/matrix/run $(MATRIX)
 
@@ -125,7 +125,7 @@ help:
 	@echo "make kernel  what reads cgroup v2, tested on a real kernel under qemu; takes minutes, and root the first time"
 	@echo "make soak    ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz    every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" for some of them"
-	@echo "make matrix  all of it on Debian 12, 13 and testing and on Ruby 3.4, and a real Redmine; root and debootstrap"
+	@echo "make matrix  all of it on Debian 12, 13 and testing and on Ruby 3.4, some on Ruby 4.0, and a real Redmine; root and debootstrap"
 	@echo "make bench   what polls, the Sidekiq middleware, compression and captures cost; writes benches/results, takes half an hour"
 	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean   remove what cargo built"
