@@ -84,8 +84,8 @@ kernel: build
 soak: deps build
 	DURATION=$${DURATION:-600} $(RUBY) tests/e2e/soak_test.rb
 
-# Puma 5.6, 6.6 and 8.0 and Sidekiq 6.4, 7.3 and 8.1 in Debian 12, 13 and testing; Ruby 3.4; Redmine. Needs root and
-# debootstrap, and takes ten minutes or more. A single one: make matrix MATRIX=forky
+# Puma 5.6, 6.6 and 8.0 and Sidekiq 6.4, 7.3 and 8.1 in Debian 12, 13 and testing; Puma 8.0 and Sidekiq 8.1 on Ruby 3.4; unit tests and
+# heap dumps on Ruby 4.0; Redmine. Needs root, debootstrap, and npm for Ruby 4.0, and takes half an hour. A single one: make matrix MATRIX=forky
 matrix: deps build
 	@tests/matrix/run $(MATRIX)
 
@@ -135,7 +135,7 @@ help:
 	@echo "make kernel   cgroup v2 and quotas on a real kernel under qemu; takes minutes, and root the first time"
 	@echo "make soak     ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz     every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" selects some"
-	@echo "make matrix   the tests on Debian 12, 13 and testing, and a real Redmine; needs root and debootstrap"
+	@echo "make matrix   the tests on Debian 12, 13 and testing and on Ruby 3.4, some on Ruby 4.0, and a real Redmine; needs root and debootstrap"
 	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
 	@echo "make bench-idle | bench-sidekiq | bench-put | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean    remove what cargo built"

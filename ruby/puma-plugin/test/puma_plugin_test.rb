@@ -124,7 +124,7 @@ class PumaPluginTest < Minitest::Test
       3
       1
       3
-      {"puma.max_threads"=>3, "puma.backlog"=>0, "puma.busy_threads"=>0}
+      #{{ "puma.max_threads" => 3, "puma.backlog" => 0, "puma.busy_threads" => 0 }}
     TEXT
   end
 end

@@ -9,6 +9,7 @@ class SidekiqTest < Minitest::Test
   SIDEKIQ_LIB = File.expand_path("../lib", __dir__)
   # The object that Sidekiq.configure_server yields, in any version.
   SERVER = <<~RUBY
+    require "stringio"
     require "sidekiq/cli"
     require "diagctl/sidekiq"
     CONFIG = Sidekiq.respond_to?(:default_configuration) ? Sidekiq.default_configuration : Sidekiq
