@@ -1,6 +1,7 @@
 //! diagctl: diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
 //!
-//! Dependencies point one way: `cli → {lease, decide, trigger, limit, guard, store, collect, config} → {fsio, proc, clock}`.
+//! Dependencies point one way, which `make lint` checks:
+//! `cli → {lease, decide, trigger, limit, guard, store, collect, config} → {diagctl-fs, diagctl-observe}`.
 //! Deciding is pure and takes values; doing is thin. The contracts are in `docs/` and in the repository's README.
 
 mod cli;
