@@ -5,10 +5,10 @@ use diagctl_observe::CpuLimit;
 use crate::cgroup::CgroupRoot;
 use crate::clock::{Anchor, Now, Reading};
 use crate::config::{Config, Loaded};
-use crate::error::Failure;
 use crate::proc::Proc;
 use crate::state::{self, Found, State};
-use crate::store::{Access, Store};
+use diagctl_store::Result;
+use diagctl_store::{Access, Store};
 
 /// What every command is given.
 pub struct Context {
@@ -41,10 +41,10 @@ impl Context {
     }
 
     /// Opens the store that is configured.
-    pub fn open(&self, access: Access) -> Result<Store, Failure> {
+    pub fn open(&self, access: Access) -> Result<Store> {
         match &self.loaded.held {
-            Some(dir) => Store::open_held(dir.clone(), self.config(), access),
-            None => Store::open(self.config(), access),
+            Some(dir) => Store::open_held(dir.clone(), self.config().store_options(), access),
+            None => Store::open(self.config().store_options(), access),
         }
     }
 
@@ -59,7 +59,7 @@ impl Context {
     }
 
     /// The state for commands that only look: a damaged one is as good as none.
-    pub fn peek(&self, store: &Store) -> Result<(State, Now), Failure> {
+    pub fn peek(&self, store: &Store) -> Result<(State, Now)> {
         let state = match state::load(store.dir())? {
             Found::State(state) => *state,
             Found::Nothing | Found::Damaged(_) => State::default(),

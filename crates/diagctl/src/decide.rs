@@ -16,11 +16,11 @@ use crate::limit::{self, Refusal};
 use crate::readings::Readings;
 use crate::sample::{Marks, Metric, Named, Refused, Sample, Samples};
 use crate::state::{Pair, ReportCost, State};
-use crate::store::process::Process;
-use crate::store::requests::Request;
 use crate::trigger::{Facts, Observed, Outcome, View};
 use crate::units::{duration, ms};
 pub use answer::{Answer, Changes, Decision, Dropped, Plan, Verdict};
+use diagctl_store::Process;
+use diagctl_store::requests::Request;
 use select::{chosen_instead, in_sample};
 
 /// No poll is further away than this, so that a changed configuration is noticed. Milliseconds.

@@ -14,20 +14,20 @@ use diagctl_observe::pressure;
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config, Place};
 use crate::decide::{self, Inputs};
-use crate::error::printable;
 use crate::guard::Figures;
-use crate::lease;
 use crate::limit;
 use crate::readings::Readings;
 use crate::recording;
 use crate::sample::{Metric, Sample, Samples};
 use crate::state::{self, Found, State};
-use crate::store::id::Id;
-use crate::store::index;
-use crate::store::process::Process;
-use crate::store::retention::{self, Captures, Policy, Pressure, Usage};
-use crate::store::{events, grant, meta, requests};
 use crate::{cgroup, proc, units};
+use diagctl_fs::printable;
+use diagctl_store::Id;
+use diagctl_store::Process;
+use diagctl_store::index;
+use diagctl_store::lease;
+use diagctl_store::retention::{self, Captures, Policy, Pressure, Usage};
+use diagctl_store::{events, meta, requests, staging};
 
 /// A target by its name.
 pub type Target = (&'static str, fn(&[u8]));
@@ -57,7 +57,7 @@ pub fn config(data: &[u8]) {
         Ok((config, _)) => {
             drop(config.doubts(&[], &Place { host: Some(1 << 30), disk: Some(1 << 30), ..Place::default() }))
         }
-        Err(problems) => drop(config::invalid(Path::new("fuzz.toml"), &problems).to_string()),
+        Err(problems) => drop(config::Error::Invalid { path: "fuzz.toml".into(), problems }.to_string()),
     }
 }
 
@@ -104,7 +104,7 @@ pub fn index(data: &[u8]) {
     let usage = Usage { other_bytes: 4096, free_disk: 1 << 19, incoming: 4096 };
     for pressure in [Pressure::Routine, Pressure::Admission] {
         let plan = retention::plan(&captures, &policy, &usage, pressure, 1_800_000_000_000, Some(ID));
-        assert_eq!(plan.verdicts(&captures).count(), captures.len(), "one verdict a capture");
+        assert_eq!(plan.verdicts(&captures).count(), captures.count(), "one verdict a capture");
         assert!(plan.deletions(&captures).all(|(_, verdict)| verdict.id != ID), "the newest goes");
     }
 }
@@ -129,7 +129,7 @@ pub fn samples(data: &[u8]) {
 /// `lease.json`, and the grant and the notes of a staged capture.
 pub fn lease(data: &[u8]) {
     lease::parse(data);
-    let _ = serde_json::from_slice::<grant::Grant>(data);
+    let _ = serde_json::from_slice::<staging::Grant>(data);
     let _ = serde_json::from_slice::<meta::Report>(data);
 }
 

@@ -3,9 +3,9 @@
 use diagctl_observe::pressure::Scope;
 
 use crate::config::Guards;
-use crate::report::{self, Producer};
 use crate::state::ReportCost;
 use crate::units::{duration, size};
+use diagctl_store::report_kind::{self, Producer};
 
 /// Room that a capture of unknown size is taken to need in the store, bytes. The cap holds whatever comes: `put` counts.
 const UNKNOWN_CAPTURE: u64 = 64 << 10;
@@ -106,7 +106,7 @@ pub fn expected_bytes(reports: &[String], cost: impl Fn(&str) -> Option<ReportCo
 
 /// Whether a forked child makes it.
 pub fn is_snapshot(name: &str) -> bool {
-    report::builtin(name).is_some_and(|(_, kind)| kind.producer == Producer::Snapshot)
+    report_kind::builtin(name).is_some_and(|(_, kind)| kind.producer == Producer::Snapshot)
 }
 
 #[expect(

@@ -18,13 +18,13 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::clock::Stopwatch;
-use crate::error::printable;
 use crate::fsio;
 use crate::proc::{Proc, Stat};
 use crate::readings::ExecAnswer;
 use crate::sys;
 use crate::trigger::Exec;
 use crate::units::duration;
+use diagctl_fs::printable;
 
 /// What bears a command's mark, in the environment of everything that it starts.
 const MARK: &str = "DIAGCTL_EXEC";

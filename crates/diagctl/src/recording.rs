@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Failure;
 use diagctl_observe::pressure::{Scope, Stalls};
+use diagctl_store::Result;
 
 use crate::fsio;
 use crate::readings::Readings;
 use crate::sample::{Memory, Metric};
-use crate::store::Store;
-use crate::store::process::Process;
+use diagctl_store::Process;
+use diagctl_store::Store;
 
 /// Each of the two files takes at most this share of the store's cap.
 const SHARE: u64 = 128;
@@ -115,7 +115,7 @@ pub fn append(store: &Store, max_use: u64, recorded: &Recorded) {
 }
 
 /// Everything that is recorded, oldest first; lines that a crash tore are passed over.
-pub fn read(store: &Store) -> Result<Vec<Recorded>, Failure> {
+pub fn read(store: &Store) -> Result<Vec<Recorded>> {
     let mut all = Vec::new();
     for name in ["samples.1.jsonl", "samples.jsonl"] {
         match fsio::read_bounded(&store.path(name), 1 << 30) {

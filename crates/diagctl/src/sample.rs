@@ -11,7 +11,7 @@ use crate::cgroup::{CgroupRoot, MemoryCgroup};
 use crate::clock::LAST_MS;
 use crate::proc::Proc;
 use crate::proc::figure;
-use crate::state::MOST_BYTES;
+use diagctl_store::MOST_BYTES;
 
 /// A process that has not polled for this many intervals counts as gone.
 const STALE_INTERVALS: u64 = 3;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use crate::error::{printable, quoted};
 use crate::units::{self, Amount, Invalid};
+use diagctl_fs::{printable, quoted};
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

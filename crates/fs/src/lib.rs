@@ -28,7 +28,7 @@ pub use file::{
 };
 pub use in_place::{append_line, append_raw, create_empty, overwrite};
 pub use lock::LockFile;
-pub use printable::{printable, steers};
+pub use printable::{printable, quoted, steers};
 pub use random::{random_hex, random_u64};
 pub use rename::{rename, rename_noreplace};
 pub use tree::{Entry, Listing, children, list, occupied, occupied_tree, read_dir, remove};

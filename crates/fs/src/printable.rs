@@ -18,3 +18,12 @@ pub fn printable(text: &str) -> String {
     }
     out
 }
+
+/// A value from outside in quotes, as errors name it: printable like all of them, and not longer than a line.
+pub fn quoted(value: &str) -> String {
+    const SHOWN: usize = 120;
+    match value.char_indices().nth(SHOWN) {
+        None => format!("{value:?}"),
+        Some((end, _)) => format!("{:?}… ({} bytes)", &value[..end], value.len()),
+    }
+}

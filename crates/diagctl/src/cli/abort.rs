@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::Context;
 use super::output::Done;
-use crate::error::Failure;
+use crate::cli::error::Failure;
 use crate::grant::capture;
-use crate::lease::{self, Lease};
-use crate::store::{Access, Store};
+use diagctl_store::lease::{self, Lease};
+use diagctl_store::{Access, Store};
 
 /// Discard a staged capture and end the lease (for plugins)
 ///

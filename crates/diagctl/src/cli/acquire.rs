@@ -8,21 +8,21 @@ use serde_json::{Map, Value};
 
 use super::Context;
 use super::output::{self, Done};
+use crate::cli::error::Failure;
 use crate::config::{self, Snapshot, Source as Origin};
 use crate::deadline;
 use crate::decide::{Answer, Plan, Verdict};
-use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio;
 use crate::grant::dump_limits::{self, Watch};
 use crate::grant::poll::run_commands;
 use crate::grant::{Applicant, Begun, begin, capture};
-use crate::lease::Lease;
 use crate::readings::Readings;
-use crate::report::Producer;
-use crate::store::process::Process;
-use crate::store::{Access, Store};
 use crate::trigger::{Observed, is_application_name};
+use diagctl_store::Process;
+use diagctl_store::lease::Lease;
+use diagctl_store::report_kind::Producer;
+use diagctl_store::{Access, Store};
 
 /// From the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
@@ -103,7 +103,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     }
     let store = cx.open(Access::Create)?;
     store.require_trusted_owner()?;
-    if let Some(why) = store.unsafe_filesystem(config)? {
+    if let Some(why) = store.unsafe_filesystem()? {
         let guarded = Answer { guard: Some("filesystem"), ..Answer::plain(Verdict::Guarded, why) };
         return refused(cx, &guarded, 60_000.max(config.poll_ms()));
     }
@@ -135,7 +135,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         return refused(cx, &Answer::plain(Verdict::Busy, reason), config.poll_ms());
     }
     if !lease.try_take()? {
-        let holder = crate::lease::read_record(store.dir())?.filter(|record| !record.ended);
+        let holder = diagctl_store::lease::read_record(store.dir())?.filter(|record| !record.ended);
         let reason = holder.map_or_else(
             || "another process holds the lease".to_owned(),
             |r| {
@@ -176,7 +176,7 @@ fn check_names(args: &Args) -> Result<(), Failure> {
                 Exit::Usage,
                 format!(
                     "{flag} {} is empty, longer than 128 bytes or has control characters",
-                    crate::error::quoted(value)
+                    crate::cli::error::quoted(value)
                 ),
             )
             .hint("use a short word like puma or worker-0"));
@@ -184,14 +184,14 @@ fn check_names(args: &Args) -> Result<(), Failure> {
     }
     for gauge in &args.gauge {
         if parse_gauge(gauge).is_none() {
-            let shown = crate::error::quoted(gauge);
+            let shown = crate::cli::error::quoted(gauge);
             return Err(Failure::new(Exit::Usage, format!("--gauge {shown} is not NAME=NUMBER"))
                 .hint("write it like --gauge puma.backlog=3"));
         }
     }
     for event in &args.event {
         if !is_application_name(event) {
-            let shown = crate::error::quoted(event);
+            let shown = crate::cli::error::quoted(event);
             return Err(Failure::new(
                 Exit::Usage,
                 format!("--event {shown} is empty, longer than 128 bytes or has blanks"),

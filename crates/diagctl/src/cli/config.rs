@@ -71,7 +71,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 // recorded, and values that would stop every other command.
 fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool) -> Result<Done, Failure> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let (text, read) = match config::read(file) {
+    let (text, read) = match config::read(file).map_err(Failure::from) {
         Ok(read) => read,
         Err(failure) if json => {
             let unreadable = Problem { path: String::new(), message: failure.message, hint: failure.hint };
@@ -99,7 +99,7 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
         if json {
             return told(path, &problems, valid);
         }
-        let failure = config::invalid(path, &problems);
+        let failure = Failure::from(config::Error::Invalid { path: path.to_owned(), problems });
         return Err(if valid {
             failure.hint("processes go by this file all the same, as far as it goes")
         } else {
@@ -111,7 +111,7 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
     Done::either(json, &value, |_| {
         let rules = if rules == 1 { "1 rule".into() } else { format!("{rules} rules") };
         match shown {
-            Some(file) => format!("OK: {}, {rules}", crate::error::printable(&file)),
+            Some(file) => format!("OK: {}, {rules}", crate::cli::error::printable(&file)),
             None => format!("OK: there is no {DEFAULT_FILE}; the defaults are in force, {rules}"),
         }
     })

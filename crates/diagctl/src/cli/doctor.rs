@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::output::{self, Done};
 use super::{Context, Failure};
+use crate::cli::error::printable;
 use crate::config::{self, Loaded, Overrides, SourceOf};
-use crate::error::printable;
 use crate::exit_code::Exit;
 use crate::fsio::Spot;
 use check::{Check, Status};
@@ -53,7 +53,7 @@ pub fn run(args: &Args, file: Option<&Path>, dir: Option<PathBuf>) -> Result<Don
 
 fn load(file: Option<&Path>, dir: Option<PathBuf>) -> Result<(Loaded, Option<Failure>), Failure> {
     let given = super::overrides(dir.clone());
-    let loaded = given.and_then(|overrides| config::load(file, &overrides));
+    let loaded = given.and_then(|overrides| Ok(config::load(file, &overrides)?));
     let failure = match loaded {
         Ok(loaded) => return Ok((loaded, None)),
         Err(failure) => failure,
@@ -87,7 +87,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
         subjects.push(processes::ourselves(&cx.proc));
     }
     checks.extend(machine::examine(&cx.proc, &cx.cgroups, &subjects, config));
-    let disk = Spot::hold(&config.dir).ok().and_then(|dir| crate::store::space_of(&dir).ok());
+    let disk = Spot::hold(&config.dir).ok().and_then(|dir| diagctl_store::space_of(&dir).ok());
     if let (Some(largest), Some(disk)) = (&largest, disk) {
         let figures = machine::figures(&cx.proc, &cx.cgroups, largest, disk);
         checks.extend(machine::guards(config, &contents.state, Some(largest), &figures));

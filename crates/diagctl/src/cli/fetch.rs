@@ -13,11 +13,11 @@ use serde::Serialize;
 
 use super::output::{self, Done};
 use super::{Context, Failure};
-use crate::error::printable;
+use crate::cli::error::printable;
 use crate::exit_code::Exit;
-use crate::store::fetch::{self, Form, Interrupted, Stored};
-use crate::store::{Access, meta};
 use destination::{Destination, Existing};
+use diagctl_store::reader::{self, Interrupted, Representation, Stored};
+use diagctl_store::{Access, meta};
 
 /// Fetch reports of a capture, verified and decompressed
 ///
@@ -79,7 +79,7 @@ struct Missing {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
-    let form = if args.raw { Form::Stored } else { Form::Content };
+    let form = if args.raw { Representation::Stored } else { Representation::Content };
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
     if to_stdout && args.json {
         return Err(Failure::new(Exit::Usage, "-o - and --json both want stdout").hint("leave one of them out"));
@@ -107,7 +107,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 
 fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
     let store = cx.open(Access::Read)?;
-    let target = fetch::resolve(&store, &args.id)?;
+    let target = reader::resolve(&store, &args.id)?;
     let wanted = match (&target.report, &args.report) {
         (Some(one), Some(other)) if one != other => {
             let message = format!("two reports are named, {} and {}", printable(one), printable(other));
@@ -121,11 +121,20 @@ fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
         None => meta.reports.iter().map(|report| report.name.clone()).collect(),
     };
     let single = names.len() == 1;
-    let reports = names.into_iter().map(|name| (name.clone(), Stored::open(&store, &meta, &name))).collect();
+    let reports = names
+        .into_iter()
+        .map(|name| (name.clone(), Stored::open(&store, &meta, &name).map_err(Failure::from)))
+        .collect();
     Ok(Opened { meta, reports, single })
 }
 
-fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
+fn one(
+    args: &Args,
+    form: Representation,
+    to_stdout: bool,
+    opened: Opened,
+    fetched: &mut Fetched,
+) -> Result<Exit, Failure> {
     let Some((name, stored)) = opened.reports.into_iter().next() else { return Ok(Exit::Ok) };
     let mut stored = stored?;
     let exit = warn(&stored);
@@ -133,7 +142,7 @@ fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut F
         stored.verify()?;
         return match copy(&mut stored, form, &mut output::stdout(), io::stdout().is_terminal()) {
             Ok(_) => Ok(exit),
-            Err(Interrupted::Source(failure)) => Err(failure),
+            Err(Interrupted::Source(error)) => Err(error.into()),
             // The reader of the pipe has seen enough.
             Err(Interrupted::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
             Err(Interrupted::Output(e)) => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
@@ -150,7 +159,7 @@ fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut F
     Ok(exit)
 }
 
-fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
+fn all(args: &Args, form: Representation, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
     let dir = match &args.output {
         None => PathBuf::from(&opened.meta.id),
         Some(path) if path.is_dir() => path.join(&opened.meta.id),
@@ -201,11 +210,17 @@ fn warn(stored: &Stored) -> Exit {
 }
 
 // Verified before the place is touched.
-fn place(name: &str, stored: &mut Stored, form: Form, path: &Path, existing: Existing) -> Result<Written, Failure> {
+fn place(
+    name: &str,
+    stored: &mut Stored,
+    form: Representation,
+    path: &Path,
+    existing: Existing,
+) -> Result<Written, Failure> {
     stored.verify()?;
     let mut file = Destination::open(path, existing)?;
     let bytes = copy(stored, form, &mut file, false).map_err(|e| match e {
-        Interrupted::Source(failure) => failure,
+        Interrupted::Source(error) => error.into(),
         Interrupted::Output(e) => Failure::io("write", path, e),
     })?;
     let is_file = file.finish()?;
@@ -214,7 +229,7 @@ fn place(name: &str, stored: &mut Stored, form: Form, path: &Path, existing: Exi
 }
 
 // On a terminal the bar would be drawn over what is printed there.
-fn copy(stored: &mut Stored, form: Form, out: &mut dyn Write, to_terminal: bool) -> Result<u64, Interrupted> {
+fn copy(stored: &mut Stored, form: Representation, out: &mut dyn Write, to_terminal: bool) -> Result<u64, Interrupted> {
     let shown = output::is_watched() && !to_terminal;
     let bar = if shown { ProgressBar::new(stored.bytes(form)) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}") {

@@ -2,14 +2,14 @@
 
 use super::Context;
 use super::output::Done;
-use crate::error::{Failure, quoted};
+use crate::cli::error::{Failure, quoted};
 use crate::exit_code::Exit;
 use crate::grant::capture;
-use crate::lease::Lease;
-use crate::report;
-use crate::store::Access;
-use crate::store::commit::Told;
-use crate::store::meta::Meta;
+use diagctl_store::Access;
+use diagctl_store::commit::Told;
+use diagctl_store::lease::Lease;
+use diagctl_store::meta::Meta;
+use diagctl_store::report_kind;
 
 /// Publish a staged capture and end the lease (for dumpers)
 ///
@@ -39,7 +39,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let grant = capture::join(&store, &lease, &args.capture)?;
     let mut told = parse(args)?;
-    let meta = capture::finish(&store, cx.config(), &cx.proc, &lease, &grant, &mut told)?;
+    let meta = capture::finish(&store, &cx.proc, &lease, &grant, &mut told)?;
     Ok(Done::json(&meta)?.with_exit(exit_of(&meta)))
 }
 
@@ -52,7 +52,7 @@ fn parse(args: &Args) -> Result<Told, Failure> {
     let mut told = Told::default();
     for item in &args.failed {
         let (name, message) = pair("--failed", item, "REPORT=MESSAGE")?;
-        if !report::is_valid_name(name) {
+        if !report_kind::is_valid_name(name) {
             return Err(Failure::new(Exit::Usage, format!("--failed: {} is not the name of a report", quoted(name))));
         }
         told.failed.insert(name.to_owned(), message);

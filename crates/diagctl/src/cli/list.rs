@@ -8,9 +8,9 @@ use super::output::{self, Columns, Done};
 use super::times::{Times, age};
 use super::{Context, Failure};
 use crate::exit_code::Exit;
-use crate::store::Access;
-use crate::store::index::{Entry, Listing};
 use crate::units::{self, size};
+use diagctl_store::Access;
+use diagctl_store::index::{Entry, Listing};
 
 /// List captures, the newest first
 ///
@@ -214,7 +214,7 @@ fn or_dash(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::index::EntryReport;
+    use diagctl_store::index::EntryReport;
 
     fn args(change: impl Fn(&mut Args)) -> Args {
         let mut args = Args {

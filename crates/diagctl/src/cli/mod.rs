@@ -4,6 +4,7 @@ mod abort;
 mod acquire;
 mod config;
 mod doctor;
+mod error;
 mod fetch;
 mod finalize;
 mod gc;
@@ -28,9 +29,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::cli::error::Failure;
 use crate::config::{Overrides, SourceOf};
 use crate::context::Context;
-use crate::error::Failure;
 use crate::exit_code::{self, Exit};
 use output::Done;
 
@@ -174,7 +175,7 @@ fn overrides(dir: Option<PathBuf>) -> Result<Overrides, Failure> {
         "1" | "true" => Some(true),
         "0" | "false" => Some(false),
         other => {
-            let message = format!("DIAGCTL_ENABLED is {}", crate::error::quoted(other));
+            let message = format!("DIAGCTL_ENABLED is {}", crate::cli::error::quoted(other));
             return Err(Failure::new(Exit::Config, message).hint("it is 1, true, 0 or false"));
         }
     };
@@ -186,7 +187,7 @@ fn debug_wanted() -> Result<bool, Failure> {
         Err(_) | Ok("" | "info") => Ok(false),
         Ok("debug") => Ok(true),
         Ok(other) => {
-            let message = format!("DIAGCTL_LOG is {}", crate::error::quoted(other));
+            let message = format!("DIAGCTL_LOG is {}", crate::cli::error::quoted(other));
             Err(Failure::new(Exit::Config, message).hint("it is info or debug"))
         }
     }
@@ -202,7 +203,7 @@ fn help(topic: &[String]) -> Result<Done, Failure> {
     }
     let found = topic.iter().try_fold(&mut command, |command, name| command.find_subcommand_mut(name));
     let Some(found) = found else {
-        let message = format!("there is no command or topic {}", crate::error::quoted(&topic.join(" ")));
+        let message = format!("there is no command or topic {}", crate::cli::error::quoted(&topic.join(" ")));
         return Err(
             Failure::new(Exit::Usage, message).hint("`diagctl help` lists the commands; the one topic is exit-codes")
         );

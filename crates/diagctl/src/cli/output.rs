@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use crate::error::{Failure, printable, steers};
+use crate::cli::error::{Failure, printable, steers};
 use crate::exit_code::Exit;
 
 /// A command that came to its end: its status and what goes to stdout.

@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::Context;
 use super::output::{self, Done};
 use super::request::invoking_user;
+use crate::cli::error::Failure;
 use crate::clock::Now;
-use crate::error::Failure;
+use crate::state::files::load_state;
 use crate::state::{self, Found, Pause, State};
-use crate::store::events::{self, Event};
-use crate::store::state_files::load_state;
-use crate::store::{Access, Store};
 use crate::units;
+use diagctl_store::events::{self, Event};
+use diagctl_store::{Access, Store};
 
 /// Stop captures from this store's processes
 ///
@@ -50,7 +50,7 @@ pub fn resume(cx: &Context, _: &ResumeArgs) -> Result<Done, Failure> {
         let line = match state.paused.take().filter(|pause| pause.holds(now.store_ms)) {
             Some(pause) => {
                 let lasted = super::times::age(pause.since, now.store_ms);
-                format!("resumed by {by}; {} had paused it {lasted} ago", crate::error::printable(&pause.by))
+                format!("resumed by {by}; {} had paused it {lasted} ago", crate::cli::error::printable(&pause.by))
             }
             None => "it was not paused".into(),
         };
@@ -87,7 +87,7 @@ mod tests {
     fn context() -> (tempfile::TempDir, Context) {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
-        Store::open(&config, Access::Create).unwrap();
+        Store::open(config.store_options(), Access::Create).unwrap();
         let loaded = Loaded {
             config,
             file: None,

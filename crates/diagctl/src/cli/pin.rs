@@ -7,8 +7,8 @@ use super::rm::{each, outcome};
 use super::{Context, Failure};
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::store::index::{self, Entry};
-use crate::store::{Access, Store, meta};
+use diagctl_store::index::{self, Entry};
+use diagctl_store::{Access, Store, meta};
 
 /// Keep captures whatever their age, up to the hard cap
 #[derive(Debug, clap::Args)]
@@ -75,7 +75,7 @@ mod tests {
     fn the_marker_and_the_index_agree_after_each_step() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
-        let store = Store::open(&config, Access::Create).unwrap();
+        let store = Store::open(config.store_options(), Access::Create).unwrap();
         fsio::create_dir(&store.report_dir(ID), 0o700).unwrap();
         let meta = meta::Meta { schema: 1, id: ID.into(), ..meta::Meta::default() };
         std::fs::write(store.report_dir(ID).join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use super::Context;
 use super::output::{self, Done};
+use crate::cli::error::{Failure, quoted};
 use crate::clock::Reading;
 use crate::config::Snapshot;
 use crate::deadline;
-use crate::error::{Failure, quoted};
 use crate::exit_code::Exit;
 use crate::grant::capture;
 use crate::grant::cpu_throttle::Paced;
-use crate::lease::{self, Lease};
-use crate::store::writer::{self, Room};
-use crate::store::{Access, Store, grant};
+use diagctl_store::lease::{self, Lease};
+use diagctl_store::writer::{self, Room};
+use diagctl_store::{Access, Store, staging};
 
 /// Compress stdin into a staged capture while it is being produced (for dumpers)
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     let staging = store.staging(&args.capture);
     // The note is of what `acquire` made itself, too.
-    if grant::read_sidecar(&staging, &args.report)?.is_some() || !grant::claim(&staging, &args.report)? {
+    if staging::read_sidecar(&staging, &args.report)?.is_some() || !staging::claim(&staging, &args.report)? {
         let (report, capture) = (&args.report, &args.capture);
         return Err(Failure::failed(format!(
             "report {report} was put into capture {capture} before, or another put of it is under way"
@@ -50,7 +50,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         .hint("each report is put once; name it to `finalize --failed` to drop it"));
     }
     end_at_the_deadline(cx, &store)?;
-    let mut room = Room::of(&store, cx.config(), &grant)?;
+    let mut room = Room::of(&store, &grant)?;
     let stdin = std::io::stdin().lock();
     // Fewer turns between the two processes: a tenth of the CPU time. Not a pipe, or not allowed: then it stays as it is.
     let _ = rustix::pipe::fcntl_setpipe_size(&stdin, writer::CHUNK);

@@ -7,16 +7,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Context;
 use super::finalize::exit_of;
 use super::output::{self, Done};
+use crate::cli::error::{Failure, printable, quoted};
 use crate::clock;
-use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::store::index;
-use crate::store::process::Process;
-use crate::store::requests::{self, Request};
-use crate::store::state_files::{load_samples, load_state};
-use crate::store::{Access, Store, events, meta};
+use crate::state::files::{load_samples, load_state};
 use crate::units::{self, size};
+use diagctl_store::Process;
+use diagctl_store::index;
+use diagctl_store::requests::{self, Request};
+use diagctl_store::{Access, Store, events, meta};
 
 /// Ask for a capture on demand
 ///
@@ -54,7 +54,8 @@ pub struct Args {
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let config = cx.config();
     if let Some(name) = args.reports.iter().find(|name| !config.knows_report(name)) {
-        return Err(config.unknown_report(name));
+        let message = format!("unknown report {}", quoted(name));
+        return Err(Failure::new(Exit::Usage, message).hint(config.report_hint(name)));
     }
     if args.reason.trim().is_empty() || args.reason.len() > 1024 {
         return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")

@@ -2,12 +2,12 @@
 
 use super::output::{self, Done};
 use super::{Context, Failure};
-use crate::error::quoted;
+use crate::cli::error::quoted;
 use crate::exit_code::Exit;
-use crate::store::catalog::Catalog;
-use crate::store::events::{self, Event};
-use crate::store::index;
-use crate::store::{Access, Store, fetch};
+use diagctl_store::catalog::Catalog;
+use diagctl_store::events::{self, Event};
+use diagctl_store::index;
+use diagctl_store::{Access, Store, reader};
 
 /// Delete captures
 #[derive(Debug, clap::Args)]
@@ -49,7 +49,7 @@ fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Fail
     if !dir.exists() {
         return Err(Failure::new(Exit::NoMatch, format!("capture {id} is gone already")));
     }
-    store.discard_capture(id, None)?;
+    diagctl_store::trash::discard_capture(store, id, None)?;
     events::record(store, &Event::about("deleted", id, &format!("by {by} with diagctl rm")));
     Ok(format!("deleted {id}"))
 }
@@ -59,7 +59,7 @@ fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Fail
 pub fn each(store: &Store, ids: &[String]) -> Vec<Result<String, Failure>> {
     let mut found = Vec::new();
     for text in ids {
-        let target = fetch::resolve(store, text).and_then(|target| match target.report {
+        let target = reader::resolve(store, text).map_err(Failure::from).and_then(|target| match target.report {
             None => Ok(target.id),
             Some(_) => {
                 let message = format!("{} names a report, and this is done to whole captures", quoted(text));
@@ -105,8 +105,7 @@ pub fn outcome(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-    use crate::store::meta::Meta;
+    use diagctl_store::meta::Meta;
 
     const A: &str = "20260101T000000000Z-aaaaaaaa";
     const B: &str = "20260101T000000001Z-bbbbbbbb";
@@ -132,8 +131,7 @@ mod tests {
             (&["latest:heap_dump"], &[], Exit::NoMatch),
         ];
         let dir = tempfile::tempdir().unwrap();
-        let store =
-            Store::open(&Config { dir: dir.path().join("store"), ..Config::default() }, Access::Create).unwrap();
+        let store = Store::open(diagctl_store::StoreOptions::new(dir.path().join("store")), Access::Create).unwrap();
         for (sequence, id) in [(1, A), (2, B)] {
             let meta = Meta { id: id.into(), sequence, ..Meta::default() };
             std::fs::create_dir(store.report_dir(id).path()).unwrap();

@@ -11,22 +11,22 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::Context;
 use super::finalize::exit_of;
 use super::output::{self, Done};
+use crate::cli::error::{Failure, printable, quoted};
 use crate::config::{Snapshot, Source as Origin};
 use crate::decide::{Answer, Plan};
-use crate::error::{Failure, printable, quoted};
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 use crate::grant::{Applicant, Begun, begin, capture};
-use crate::lease::Lease;
 use crate::readings::Readings;
-use crate::report;
 use crate::sample::Wanted;
-use crate::store::commit::Told;
-use crate::store::grant::{self, Grant};
-use crate::store::process::Process;
-use crate::store::writer::{self, Room};
-use crate::store::{Access, Store};
 use crate::sys::Endings;
+use diagctl_store::Process;
+use diagctl_store::commit::Told;
+use diagctl_store::lease::Lease;
+use diagctl_store::report_kind;
+use diagctl_store::staging::{self, Grant};
+use diagctl_store::writer::{self, Room};
+use diagctl_store::{Access, Store};
 
 /// Take a capture with a command, holding the lease while it runs
 ///
@@ -49,7 +49,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let config = cx.config();
-    if let Some(name) = args.report.as_deref().filter(|name| !report::is_valid_name(name) || *name == "meta") {
+    if let Some(name) = args.report.as_deref().filter(|name| !report_kind::is_valid_name(name) || *name == "meta") {
         return Err(Failure::new(Exit::Usage, format!("--report {} cannot be the name of a report", quoted(name)))
             .hint("use lower-case letters, digits and _, a letter first"));
     }
@@ -61,7 +61,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let endings = Endings::hold_back();
     let store = cx.open(Access::Create)?;
     store.require_trusted_owner()?;
-    if let Some(why) = store.unsafe_filesystem(config)? {
+    if let Some(why) = store.unsafe_filesystem()? {
         return not_granted(&why);
     }
     let (lease, file) = Lease::open(store.dir(), store.owner())?;
@@ -74,7 +74,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         Begun::No(answer) => return not_granted(&answer.reason),
     };
     let ended_by = Arc::new(AtomicI32::new(0));
-    let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));
+    let told = execute(&store, &grant, args, &file, (endings, &ended_by));
     let signal = ended_by.load(Ordering::SeqCst);
     if signal != 0 {
         let reason = format!("diagctl run was ended by signal {signal}");
@@ -90,7 +90,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         }
     };
     let failed = told.labels.get("exit_status").cloned();
-    let meta = capture::finish(&store, config, &cx.proc, &lease, &grant, &mut told)?;
+    let meta = capture::finish(&store, &cx.proc, &lease, &grant, &mut told)?;
     let exit = if failed.is_some() { Exit::Partial } else { exit_of(&meta) };
     if let Some(status) = failed {
         output::note(&format!("the command ended with {status}; what it had produced was published"));
@@ -121,11 +121,10 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
     };
     let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &Wanted::default());
     let applicant = Applicant { cx, store, process: &process, readings: &readings, host: "", seed: 0 };
-    begin(applicant, &[plan], None)
+    Ok(begin(applicant, &[plan], None)?)
 }
 
 fn execute(
-    cx: &Context,
     store: &Store,
     grant: &Grant,
     args: &Args,
@@ -153,8 +152,8 @@ fn execute(
     hand_on(&child, endings, Arc::clone(ended_by))?;
     let mut stored = Ok(());
     if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
-        let mut room = Room::of(store, cx.config(), grant)?;
-        let form = writer::Form::of(cx.config(), name);
+        let mut room = Room::of(store, grant)?;
+        let form = store.options().file_type(name);
         stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
     }
     let status = child.wait().map_err(|e| Failure::failed(format!("cannot wait for the command: {e}")))?;
@@ -190,7 +189,7 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
 }
 
 fn produced(staging: &Spot, args: &Args, empty_counts: bool) -> Result<bool, Failure> {
-    let noted = args.report.as_ref().map(|name| grant::read_sidecar(staging, name)).transpose()?.flatten();
+    let noted = args.report.as_ref().map(|name| staging::read_sidecar(staging, name)).transpose()?.flatten();
     if noted.as_ref().is_some_and(|report| empty_counts || report.raw_bytes > 0) {
         return Ok(true);
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::Context;
 use super::output::{self, Done};
-use crate::error::Failure;
+use crate::cli::error::Failure;
 use crate::recording;
-use crate::store::Access;
 use crate::units;
+use diagctl_store::Access;
 
 /// Print the recorded samples, one JSON object a line
 ///

@@ -6,11 +6,11 @@ use serde_json::Number;
 use super::output::{self, Done};
 use super::times::{Times, age};
 use super::{Context, Failure};
-use crate::error::printable;
-use crate::store::index;
-use crate::store::meta::{self, Meta};
-use crate::store::{Access, fetch};
+use crate::cli::error::printable;
 use crate::units::{duration, size};
+use diagctl_store::index;
+use diagctl_store::meta::{self, Meta};
+use diagctl_store::{Access, reader};
 
 /// Show one capture
 #[derive(Debug, clap::Args)]
@@ -36,11 +36,11 @@ struct Shown {
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let target = fetch::resolve(&store, &args.id)?;
+    let target = reader::resolve(&store, &args.id)?;
     let dir = store.report_dir(&target.id);
     let meta = meta::read(&dir)?;
     if let Some(name) = &target.report {
-        fetch::report_of(&meta, name)?;
+        reader::report_of(&meta, name)?;
     }
     let shown = Shown { pinned: dir.join(index::PIN_FILE).exists(), dir: dir.display().to_string(), meta };
     Done::either(args.json, &shown, |shown| text(shown, &Times::new(args.utc), now.store_ms))

@@ -10,18 +10,18 @@ use serde::Serialize;
 use super::output::Done;
 use super::times::Times;
 use super::{Context, Failure};
+use crate::cli::error::printable;
 use crate::clock::Now;
 use crate::config::{Config, Mode, Rule};
-use crate::error::printable;
 use crate::fsio::{self, Spot};
 use crate::limit::{self, Refusal};
 use crate::sample::{Sample, Samples};
+use crate::state::files::load_samples;
 use crate::state::{RuleState, State};
-use crate::store::events::{self, Event};
-use crate::store::requests::{self, Request};
-use crate::store::state_files::load_samples;
-use crate::store::{Access, Store, index, stock};
 use crate::units::{duration, ms};
+use diagctl_store::events::{self, Event};
+use diagctl_store::requests::{self, Request};
+use diagctl_store::{Access, Store, index, inventory};
 
 /// So many of the last events are shown by `--explain`.
 const EVENTS_SHOWN: usize = 20;
@@ -176,7 +176,7 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
         captures: summary.captures,
         latest: latest.map(|entry| entry.id.clone()),
         latest_age_ms: latest.map(|entry| now.store_ms.saturating_sub(entry.store_ms)),
-        used_bytes: stock::reports_bytes(store)?.saturating_add(stock::other_bytes(store)),
+        used_bytes: inventory::reports_bytes(store)?.saturating_add(inventory::other_bytes(store)),
         max_use_bytes: config.retention.max_use,
         free_disk_bytes,
         keep_free_bytes: config.retention.keep_free.of(total),

@@ -10,13 +10,13 @@ use serde::Serialize;
 use super::output::{self, Done};
 use super::rm::each;
 use super::{Context, Failure};
-use crate::error::printable;
+use crate::cli::error::printable;
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::store::fetch::{Form, Interrupted, Stored};
-use crate::store::index::{self, Present};
-use crate::store::{Access, Store, meta};
 use crate::units::size;
+use diagctl_store::index::{self, Present};
+use diagctl_store::reader::{Interrupted, Representation, Stored};
+use diagctl_store::{Access, Store, meta};
 
 /// Re-read captures against their checksums; changes nothing
 ///
@@ -105,7 +105,7 @@ fn capture(store: &Store, id: &str, bar: &ProgressBar, outcome: &mut Outcome) {
         Err(_) if !dir.exists() => return outcome.gone.push(id.to_owned()),
         Err(e) => {
             outcome.captures += 1;
-            let problem = e.message;
+            let problem = e.to_string();
             let damage = Damage { capture: id.to_owned(), file: "meta.json".into(), problem, ..Damage::default() };
             return outcome.damaged.push(damage);
         }
@@ -147,7 +147,7 @@ fn verify(store: &Store, record: &meta::Meta, report: &meta::Report, bar: &Progr
         })
     };
     let before = bar.position();
-    let mut stored = Stored::open(store, record, &report.name).map_err(|e| damage(e.message))?;
+    let mut stored = Stored::open(store, record, &report.name).map_err(|e| damage(e.to_string()))?;
     let (found, bytes) = stored
         .digest(u64::MAX - 1, &mut |read| bar.set_position(before + read))
         .map_err(|e| damage(format!("it cannot be read: {e}")))?;
@@ -164,9 +164,9 @@ fn verify(store: &Store, record: &meta::Meta, report: &meta::Report, bar: &Progr
         Some(_) => {}
     }
     let mut progress = |written| bar.set_position(before + bytes + written);
-    match stored.copy(Form::Content, &mut io::sink(), &mut progress) {
+    match stored.copy(Representation::Content, &mut io::sink(), &mut progress) {
         Ok(_) => Ok(bytes),
-        Err(Interrupted::Source(failure)) => Err(damage(failure.message)),
+        Err(Interrupted::Source(error)) => Err(damage(error.to_string())),
         Err(Interrupted::Output(e)) => Err(damage(e.to_string())),
     }
 }

@@ -45,7 +45,7 @@ pub fn open(name: &str, source: Source<'_>) -> Result<Box<dyn Read>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{KINDS, Producer};
+    use diagctl_store::report_kind::{KINDS, Producer};
 
     #[test]
     fn every_native_report_is_made_of_this_very_process() {

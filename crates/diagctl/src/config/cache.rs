@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use crate::error::Failure;
+use super::error::{Error, Result};
 use crate::fsio::{self, Spot};
 use crate::seal;
 
@@ -73,9 +73,9 @@ pub fn is_readable(data: &[u8]) -> bool {
 }
 
 /// Keeps a configuration. The identity is that from before the file was read: a change in between is a miss next time.
-pub fn write(dir: &Spot, identity: Identity, config: &Config, enabled_given: bool) -> Result<(), Failure> {
+pub fn write(dir: &Spot, identity: Identity, config: &Config, enabled_given: bool) -> Result<()> {
     let cached = Cached { file: identity, enabled_given, config: config.clone() };
-    let data = postcard::to_stdvec(&cached).map_err(|e| Failure::failed(format!("cannot encode {FILE}: {e}")))?;
+    let data = postcard::to_stdvec(&cached).map_err(|source| Error::Encode { file: FILE, source })?;
     let sealed = [&seal::crc(&data).to_le_bytes()[..], &data].concat();
     Ok(fsio::write_atomic(&dir.join(FILE), &sealed, fsio::Durability::Volatile)?)
 }

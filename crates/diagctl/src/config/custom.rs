@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::report;
 use crate::section::Section;
+use diagctl_store::report_kind;
 
 /// So long may the commands of one capture's reports take together: the poll of a process waits for them.
 pub const COMMANDS_TIMEOUT_MS: u64 = 10_000;
@@ -50,10 +50,10 @@ pub fn parse(name: &str, section: &Section<'_>) -> Option<CustomReport> {
              command that prints it",
         );
     }
-    if !report::is_valid_name(name) || name == "meta" {
+    if !report_kind::is_valid_name(name) || name == "meta" {
         section.problem(
             "producer",
-            format!("{} cannot be the name of a report", crate::error::quoted(name)),
+            format!("{} cannot be the name of a report", diagctl_fs::quoted(name)),
             "use lower-case letters, digits and _, at most 64, a letter first; `meta` is taken",
         );
         return None;

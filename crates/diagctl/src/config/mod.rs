@@ -5,6 +5,7 @@
 pub(crate) mod cache;
 mod custom;
 mod doubts;
+mod error;
 mod options;
 mod rules;
 mod templates;
@@ -16,17 +17,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use custom::{COMMANDS_TIMEOUT_MS, CustomReport, ReportCommand};
+pub use diagctl_store::Compression;
+pub use diagctl_store::staging::Snapshot;
 pub use doubts::Place;
+pub use error::{Error, Result};
 pub use options::ReportOptions;
-pub use rules::{LimitsOfRule, Mode, Rule, Select, Snapshot, in_order};
+pub use rules::{LimitsOfRule, Mode, Rule, Select, in_order};
 
-use crate::error::Failure;
-use crate::exit_code::Exit;
 use crate::fsio::{self, Durability, Spot};
-use crate::report::{self, Producer};
 use crate::sample::Wanted;
 use crate::section::{Problem, Problems, Section, nearest};
 use crate::units::Amount;
+use diagctl_store::report_kind::{self, Producer};
+use diagctl_store::{FileType, StoreOptions};
 
 /// Where the configuration is looked for when nobody names a file.
 pub const DEFAULT_FILE: &str = "/etc/diagctl/diagctl.toml";
@@ -132,15 +135,6 @@ pub struct Retention {
     pub compression: Compression,
 }
 
-/// `retention.compression`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Compression {
-    /// Readable everywhere.
-    Gzip,
-    /// Smaller and faster, where it can be read.
-    Zstd,
-}
-
 /// What beats the file: flags and environment, each with its source.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -209,15 +203,38 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The settings of the store.
+    pub fn store_options(&self) -> StoreOptions {
+        let keep = &self.retention;
+        let file_types = self.reports.iter().map(|(name, report)| {
+            let (extension, content_type) = (report.extension.clone(), report.content_type.clone());
+            (name.clone(), FileType { extension, content_type })
+        });
+        StoreOptions {
+            dir: self.dir.clone(),
+            group: self.group.clone(),
+            allow_network_filesystem: self.allow_network_filesystem,
+            retention: diagctl_store::Retention {
+                max_use: keep.max_use,
+                keep_free: keep.keep_free,
+                max_age: keep.max_age,
+                keep_last: keep.keep_last,
+                max_captures: keep.max_captures,
+            },
+            compression: keep.compression,
+            file_types: file_types.collect(),
+        }
+    }
+
     /// The cost units of a report.
     pub fn cost_of(&self, name: &str) -> u32 {
-        let builtin = report::builtin(name).map(|(_, kind)| kind.cost);
+        let builtin = report_kind::builtin(name).map(|(_, kind)| kind.cost);
         builtin.or_else(|| self.reports.get(name).map(|r| r.cost)).unwrap_or(1)
     }
 
     /// Who makes a report; one that diagctl does not know is the application's.
     pub fn producer(&self, name: &str) -> Producer {
-        match report::builtin(name) {
+        match report_kind::builtin(name) {
             Some((_, kind)) => kind.producer,
             None if self.command(name).is_some() => Producer::Native,
             None => Producer::Inline,
@@ -231,17 +248,12 @@ impl Config {
 
     /// Whether a name is a report here.
     pub fn knows_report(&self, name: &str) -> bool {
-        report::builtin(name).is_some() || self.reports.contains_key(name)
+        report_kind::builtin(name).is_some() || self.reports.contains_key(name)
     }
 
-    /// The failure for a report name that nobody knows.
-    pub fn unknown_report(&self, name: &str) -> Failure {
-        let message = format!("unknown report {}", crate::error::quoted(name));
-        Failure::new(Exit::Usage, message).hint(self.report_hint(name))
-    }
-
-    fn report_hint(&self, name: &str) -> String {
-        let names = || report::KINDS.iter().map(|kind| kind.name).chain(self.reports.keys().map(String::as_str));
+    /// A hint for a report name that is not known.
+    pub fn report_hint(&self, name: &str) -> String {
+        let names = || report_kind::KINDS.iter().map(|kind| kind.name).chain(self.reports.keys().map(String::as_str));
         nearest(name, names()).map_or_else(
             || {
                 format!(
@@ -274,50 +286,41 @@ pub fn routine_reports() -> Vec<String> {
 }
 
 /// Reads and merges everything. `file` is the one that was named; without it the default file is read if it exists.
-pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Failure> {
+pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded> {
     let (text, read) = read(file)?;
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let (config, sources) = parse(&text).map_err(|problems| invalid(path, &problems))?;
+    let (config, sources) = parse(&text).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })?;
     Ok(merge(Loaded { config, file: read, sources, broken: None, identity: None, held: None }, overrides))
 }
 
 /// The text of the file that was named, or of the default file if it exists, with the path that was read.
-pub fn read(file: Option<&Path>) -> Result<(String, Option<PathBuf>), Failure> {
+pub fn read(file: Option<&Path>) -> Result<(String, Option<PathBuf>)> {
     let named = file.is_some();
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
     Ok(match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => (String::new(), None),
-        Err(e) => {
-            return Err(Failure::new(Exit::Config, format!("cannot read the configuration {}: {e}", path.display()))
-                .hint("--config or DIAGCTL_CONFIG names it; `diagctl config init` prints one to start from"));
-        }
+        Err(source) => return Err(Error::Missing { path: path.to_owned(), source }),
         Ok(meta) if !meta.is_file() || meta.len() > MAX_FILE => {
-            return Err(Failure::new(
-                Exit::Config,
-                format!("the configuration {} is not a regular file of at most 1 MiB", path.display()),
-            )
-            .hint("--config or DIAGCTL_CONFIG must name a TOML file"));
+            return Err(Error::NotAFile { path: path.to_owned() });
         }
         Ok(_) => {
-            let text = std::fs::read_to_string(path).map_err(|e| {
-                Failure::new(Exit::Config, format!("cannot read the configuration {}: {e}", path.display()))
-                    .hint("it must be UTF-8 text that this user can read")
-            })?;
+            let text =
+                std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
             (text, Some(path.to_path_buf()))
         }
     })
 }
 
 /// What is in force without a file.
-pub fn defaults(overrides: &Overrides) -> Result<Loaded, Failure> {
-    let (config, sources) = parse("").map_err(|problems| invalid(Path::new(DEFAULT_FILE), &problems))?;
+pub fn defaults(overrides: &Overrides) -> Result<Loaded> {
+    let (config, sources) = parse("").map_err(|problems| Error::Invalid { path: DEFAULT_FILE.into(), problems })?;
     Ok(merge(Loaded { config, file: None, sources, broken: None, identity: None, held: None }, overrides))
 }
 
 /// Reads and merges everything for a command that works for a running process. It is read from the store's cache where that is
 /// what the file holds. A file that has become invalid does not stop the process: the last good one, kept in the store, goes on
 /// being used. Without `--dir` the store is not known, and the file decides alone.
-pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Failure> {
+pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded> {
     let Some((dir, _)) = &overrides.dir else { return load(file, overrides) };
     let held = std::path::absolute(dir).and_then(|dir| Spot::hold(&dir)).ok();
     let path = file.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
@@ -330,25 +333,19 @@ pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Lo
     }
     match load(file, overrides) {
         Ok(loaded) => Ok(Loaded { identity, held, ..loaded }),
-        Err(failure) if failure.exit == Exit::Config => last_good(file, held, overrides, failure),
-        Err(failure) => Err(failure),
+        Err(error) => last_good(file, held, overrides, error),
     }
 }
 
-fn last_good(
-    file: Option<&Path>,
-    held: Option<Spot>,
-    overrides: &Overrides,
-    failure: Failure,
-) -> Result<Loaded, Failure> {
+fn last_good(file: Option<&Path>, held: Option<Spot>, overrides: &Overrides, error: Error) -> Result<Loaded> {
     let kept = held.as_ref().and_then(|held| fsio::read_bounded(&held.join(LAST_GOOD), MAX_FILE + 8192).ok());
     let kept = kept.map(|kept| String::from_utf8_lossy(&kept).into_owned()).unwrap_or_default();
     // Another application that shares the store has another file: its rules are none for this process.
     let text = kept.strip_prefix(&head_of_copy(file.unwrap_or(Path::new(DEFAULT_FILE))));
     let Some((config, sources)) = text.and_then(|text| parse(text).ok()) else {
-        return Err(failure);
+        return Err(error);
     };
-    let broken = Some(format!("{}; the last good configuration stays in force", failure.message));
+    let broken = Some(format!("{error}; the last good configuration stays in force"));
     Ok(merge(Loaded { config, file: file.map(Path::to_path_buf), sources, broken, identity: None, held }, overrides))
 }
 
@@ -358,7 +355,7 @@ fn head_of_copy(file: &Path) -> String {
 }
 
 /// Keeps a file that was read anew: as the cache, and as the last good one should it be broken later.
-pub fn keep(loaded: &Loaded, dir: &Spot) -> Result<(), Failure> {
+pub fn keep(loaded: &Loaded, dir: &Spot) -> Result<()> {
     let (Some(file), Some(identity)) = (&loaded.file, &loaded.identity) else { return Ok(()) };
     let text = fsio::read_bounded(&Spot::outside(file), MAX_FILE)?;
     // What the file itself says, without flags and environment, which may differ from poll to poll.
@@ -386,18 +383,8 @@ fn merge(mut loaded: Loaded, overrides: &Overrides) -> Loaded {
     loaded
 }
 
-/// All problems of a file as one failure.
-pub fn invalid(path: &Path, problems: &[Problem]) -> Failure {
-    let count = match problems.len() {
-        1 => "1 problem".to_owned(),
-        n => format!("{n} problems"),
-    };
-    let list: Vec<String> = problems.iter().map(|p| format!("  {}", p.to_string().replace('\n', "\n  "))).collect();
-    Failure::new(Exit::Config, format!("{count} in the configuration {}:\n{}", path.display(), list.join("\n")))
-}
-
 /// Reads a document. Returns what it says over the defaults, and which values it gave.
-pub fn parse(text: &str) -> Result<(Config, BTreeMap<&'static str, Source>), Vec<Problem>> {
+pub fn parse(text: &str) -> std::result::Result<(Config, BTreeMap<&'static str, Source>), Vec<Problem>> {
     let examined = examine(text)?;
     if examined.problems.is_empty() { Ok((examined.config, examined.given)) } else { Err(examined.problems) }
 }
@@ -415,7 +402,7 @@ pub struct Examined {
 }
 
 /// Reads a document as far as it can be understood; what is no TOML cannot be at all.
-pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
+pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
     let mut table = read_toml(text)?;
     let problems = Problems::default();
     let (origins, unused) = templates::expand(&mut table, &problems);
@@ -511,7 +498,7 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
 
     if let Some(reports) = root.section("reports") {
         for (name, section) in reports.named_sections() {
-            if report::builtin(name).is_some() {
+            if report_kind::builtin(name).is_some() {
                 config.options.read(name, &section);
             } else if let Some(report) = custom::parse(name, &section) {
                 config.reports.insert(name.to_owned(), report);
@@ -549,7 +536,7 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
 }
 
 // All that is no TOML, at once.
-fn read_toml(text: &str) -> Result<toml::Table, Vec<Problem>> {
+fn read_toml(text: &str) -> std::result::Result<toml::Table, Vec<Problem>> {
     text.parse().map_err(|first: toml::de::Error| {
         let (_, mut errors) = toml::de::DeTable::parse_recoverable(text);
         if errors.is_empty() {

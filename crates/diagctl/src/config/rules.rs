@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Config;
 use super::templates::Origins;
+use super::{Config, Snapshot};
 use crate::section::Section;
 use crate::trigger::{Timer, Trigger};
-use crate::{report, units};
+use crate::units;
+use diagctl_store::report_kind;
 
 /// Time between the two captures of a pair, where the rule does not say.
 const PAIR_DELAY: Duration = Duration::from_secs(300);
@@ -95,16 +96,6 @@ pub enum Mode {
     DryRun,
 }
 
-/// `snapshot`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Snapshot {
-    /// A forked child dumps.
-    #[default]
-    Fork,
-    /// The process dumps itself, which blocks it.
-    InProcess,
-}
-
 /// The rule that holds when the configuration has none.
 pub fn routine() -> Rule {
     Rule {
@@ -131,8 +122,8 @@ pub fn routine() -> Rule {
 /// Reports in the order in which they are produced, each once: cheapest first, the application's own after those that diagctl
 /// makes inline, but before the one that takes its time.
 pub fn in_order(mut names: Vec<String>) -> Vec<String> {
-    let application = report::builtin("cpu_profile").map_or(0, |(rank, _)| rank);
-    names.sort_by_key(|name| report::builtin(name).map_or((application, 0), |(rank, _)| (rank, 1)));
+    let application = report_kind::builtin("cpu_profile").map_or(0, |(rank, _)| rank);
+    names.sort_by_key(|name| report_kind::builtin(name).map_or((application, 0), |(rank, _)| (rank, 1)));
     let mut seen = BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
@@ -148,7 +139,7 @@ pub fn parse_all(sections: &[Section<'_>], origins: &[Origins], config: &Config)
         if let Some(name) = name.filter(|name| !names.insert(*name)) {
             section.problem(
                 "name",
-                format!("{} is the name of an earlier rule", crate::error::quoted(name)),
+                format!("{} is the name of an earlier rule", diagctl_fs::quoted(name)),
                 "limits are kept by name: give each rule its own",
             );
         }
@@ -216,7 +207,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         }
         Some(name) if !is_valid_name(name) => section.problem(
             "name",
-            format!("{} cannot be a rule's name", crate::error::quoted(name)),
+            format!("{} cannot be a rule's name", diagctl_fs::quoted(name)),
             "use letters, digits, `-`, `_` and `.`, at most 64; `on_demand` is taken by requests",
         ),
         _ => {}
@@ -231,7 +222,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         if !config.knows_report(report) {
             section.problem(
                 &format!("reports[{i}]"),
-                format!("unknown report {}", crate::error::quoted(report)),
+                format!("unknown report {}", diagctl_fs::quoted(report)),
                 config.report_hint(report),
             );
         }

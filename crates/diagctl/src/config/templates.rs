@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use crate::error::printable;
 use crate::section::{Problems, nearest};
+use diagctl_fs::printable;
 
 /// Where the keys of a rule came from that are not its own: `template heap`, `defaults`.
 pub type Origins = BTreeMap<String, String>;

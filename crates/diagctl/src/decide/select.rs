@@ -3,8 +3,8 @@
 use crate::config::{Rule, Select};
 use crate::sample::{Sample, Samples};
 use crate::state::RuleState;
-use crate::store::process::Process;
 use crate::units::ms;
+use diagctl_store::Process;
 
 /// A stable share: the same machines all day, others on another day and for another rule. FNV-1a, 64 bit.
 pub fn in_sample(rule: &Rule, host: &str, now_ms: u64) -> bool {

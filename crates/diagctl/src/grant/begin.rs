@@ -12,17 +12,17 @@ use crate::clock::Now;
 use crate::collect::Source;
 use crate::context::Context;
 use crate::decide::{self, Answer, Inputs, Plan, Verdict};
-use crate::error::Failure;
 use crate::guard::{self, Figures};
 use crate::readings::Readings;
 use crate::sample::{Metric, Sample, Samples};
+use crate::state::files::{load_sample, load_samples, load_state, save_sample};
 use crate::state::{self, State};
-use crate::store::grant::Grant;
-use crate::store::process::Process;
-use crate::store::requests::Request;
-use crate::store::state_files::{load_sample, load_samples, load_state, save_sample};
-use crate::store::{Store, requests, sweep};
 use crate::units::size;
+use diagctl_store::Process;
+use diagctl_store::Result;
+use diagctl_store::requests::Request;
+use diagctl_store::staging::Grant;
+use diagctl_store::{Store, cleanup, requests};
 
 use super::capture;
 
@@ -60,9 +60,9 @@ pub enum Begun {
 /// were made; a plan that was made under the lease has none.
 ///
 /// The caller holds the lease: whatever else is staged belongs to dumpers that died, and is cleared away.
-pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) -> Result<Begun, Failure> {
+pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) -> Result<Begun> {
     let Applicant { cx, store, process, .. } = applicant;
-    sweep::clear_staging(store)?;
+    cleanup::clear_staging(store)?;
     // Before the lease, only the readings that rules need were taken. The guards need more.
     let wanted = cx.config().wanted();
     let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, wanted);
@@ -82,7 +82,7 @@ pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) 
 
 impl<'a> Applicant<'a> {
     // Between the decision and the lease another process may have captured, or a person may have paused.
-    fn refusal(&self, plan: &Plan, decided_in: Option<u64>) -> Result<Option<Answer>, Failure> {
+    fn refusal(&self, plan: &Plan, decided_in: Option<u64>) -> Result<Option<Answer>> {
         let (state, now) = self.cx.peek(self.store)?;
         let of_rule = |verdict, reason| Answer { rule: plan.rule.clone(), ..Answer::plain(verdict, reason) };
         let guarded = |guard, reason| Answer { guard: Some(guard), ..of_rule(Verdict::Guarded, reason) };
@@ -114,7 +114,7 @@ impl<'a> Applicant<'a> {
     }
 
     // The wall clock counts from here: the next attempt finds nothing wrong with it. (A poll does that when it decides.)
-    fn accept_clock(&self) -> Result<(), Failure> {
+    fn accept_clock(&self) -> Result<()> {
         let _guard = self.store.lock()?;
         let (mut state, _) = load_state(self.store)?;
         state.clock = Some(self.cx.now(&state).anchor());
@@ -122,9 +122,9 @@ impl<'a> Applicant<'a> {
     }
 
     // The expected bytes must fit under the cap without the deletion of anything that is protected.
-    fn lack_of_room(&self, now: &Now, incoming: u64) -> Result<Option<String>, Failure> {
+    fn lack_of_room(&self, now: &Now, incoming: u64) -> Result<Option<String>> {
         let config = self.cx.config();
-        let used = sweep::admit(self.store, config, now, incoming)?;
+        let used = cleanup::admit(self.store, now, incoming)?;
         let cap = config.retention.max_use;
         if used.saturating_add(incoming) <= cap {
             return Ok(None);
@@ -137,7 +137,7 @@ impl<'a> Applicant<'a> {
         )))
     }
 
-    fn set_up(&self, plan: &Plan) -> Result<Grant, Failure> {
+    fn set_up(&self, plan: &Plan) -> Result<Grant> {
         let figures = self.figures()?;
         let pid = self.process.pid;
         let (now, generation) = {
@@ -186,7 +186,7 @@ impl<'a> Applicant<'a> {
     }
 
     /// The figures that guards look at, but for the clock.
-    pub fn figures(&self) -> Result<Figures, Failure> {
+    pub fn figures(&self) -> Result<Figures> {
         let (free_disk, total_disk) = self.store.space()?;
         let wanted = self.cx.config().guards.max_cpu_pressure.is_some();
         Ok(Figures {

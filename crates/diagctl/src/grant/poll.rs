@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 
 use crate::context::Context;
 use crate::decide::{self, Answer, Decision, Verdict};
-use crate::error::Failure;
 use crate::guard::Figures;
 use crate::probe;
 use crate::readings::ExecAnswer;
 use crate::recording::{self, Recorded};
-use crate::state::{self, State};
-use crate::store::process::Process;
-use crate::store::state_files::{
+use crate::state::files::{
     LastRun, forget_old_samples, load_execs, load_sample, load_state, save_execs, save_sample, waiting_requests,
 };
-use crate::store::{Store, events};
+use crate::state::{self, State};
 use crate::trigger::Exec;
+use diagctl_store::Process;
+use diagctl_store::Result;
+use diagctl_store::{Store, events};
 
 use super::begin::Applicant;
 
 impl Applicant<'_> {
     /// Decides under the state lock and keeps what the poll taught. With it, the reason when the store is paused, and the
     /// generation that it was decided in.
-    pub fn decide(&self) -> Result<(Decision, Option<String>, u64), Failure> {
+    pub fn decide(&self) -> Result<(Decision, Option<String>, u64)> {
         let figures = self.figures()?;
         let guard = self.store.lock()?;
         let (mut before, fresh) = load_state(self.store)?;
@@ -93,7 +93,7 @@ impl Applicant<'_> {
     }
 
     /// Records the final answer in the process's sample, and a refusal that is news among the events.
-    pub fn note(&self, answer: &Answer) -> Result<(), Failure> {
+    pub fn note(&self, answer: &Answer) -> Result<()> {
         let _guard = self.store.lock()?;
         let mut news = true;
         if let Some(mut sample) = load_sample(self.store, self.process.pid) {
@@ -131,7 +131,7 @@ impl Applicant<'_> {
 
 /// Runs the commands of `exec` triggers that are due, and returns their answers and the last ones of all others. Each is claimed
 /// under the lock and run outside it: of several processes that poll at once, one runs it.
-pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BTreeMap<String, ExecAnswer>, Failure> {
+pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BTreeMap<String, ExecAnswer>> {
     let rules = cx.config().rules.iter().filter(|rule| rule.matching.accepts(&process.role, &process.name));
     let declared: Vec<(String, &Exec)> = rules
         .flat_map(|rule| {
@@ -174,7 +174,7 @@ pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BT
     Ok(answers)
 }
 
-fn remember(store: &Store, answers: &BTreeMap<String, ExecAnswer>) -> Result<(), Failure> {
+fn remember(store: &Store, answers: &BTreeMap<String, ExecAnswer>) -> Result<()> {
     let _guard = store.lock()?;
     let mut last_runs = load_execs(store);
     for (key, answer) in answers {

@@ -30,7 +30,7 @@ impl MemoryEvent {
         let events = events?;
         for (i, event) in events.iter().enumerate() {
             if !KNOWN.contains(&event.as_str()) {
-                let shown = crate::error::quoted(event);
+                let shown = diagctl_fs::quoted(event);
                 keys.problem(
                     &format!("events[{i}]"),
                     format!("{shown} is no counter of memory.events"),

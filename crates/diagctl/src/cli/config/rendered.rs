@@ -26,7 +26,7 @@ pub fn json(loaded: &Loaded) -> Value {
 /// `config show`.
 pub fn text(loaded: &Loaded) -> String {
     let mut text = match &loaded.file {
-        Some(file) => format!("# file: {}\n", crate::error::printable(&file.display().to_string())),
+        Some(file) => format!("# file: {}\n", crate::cli::error::printable(&file.display().to_string())),
         None => format!("# file: none, {} does not exist\n", crate::config::DEFAULT_FILE),
     };
     let mut section = "";

@@ -6,18 +6,18 @@ use rustix::fs::FileType;
 
 use super::check::Check;
 use crate::cli::Context;
+use crate::cli::error::{Failure, printable};
 use crate::cli::status::lease::Report as Lease;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 use crate::proc::Proc;
 use crate::sample::Samples;
+use crate::state::files::load_samples;
 use crate::state::{self, Found, State};
-use crate::store::state_files::load_samples;
-use crate::store::{self, Access, Store, index, meta};
 use crate::units::{duration, size};
+use diagctl_store::{self, Access, Store, index, meta};
 
 /// Unix milliseconds of 2020-01-01: no machine that runs this lives earlier.
 const NO_EARLIER_MS: i64 = 1_577_836_800_000;
@@ -59,7 +59,7 @@ pub fn examine(cx: &Context) -> Contents {
             found.checks.push(Check::ok("store.format", "the store has a format that this diagctl knows"));
             read(cx, &store, &mut found);
         }
-        Err(failure) => found.checks.push(closed(&cx.config().dir, failure)),
+        Err(failure) => found.checks.push(closed(&cx.config().dir, failure.into())),
     }
     found.checks.push(clock(&found.now));
     found
@@ -68,7 +68,9 @@ pub fn examine(cx: &Context) -> Contents {
 fn closed(dir: &Path, failure: Failure) -> Check {
     let id = "store.format";
     if failure.exit == Exit::Failed && std::fs::symlink_metadata(dir.join("FORMAT")).is_err() {
-        return match Spot::hold(dir).map_err(|e| Failure::io("open", dir, e)).and_then(|dir| store::foreign_entry(&dir))
+        return match Spot::hold(dir)
+            .map_err(|e| Failure::io("open", dir, e))
+            .and_then(|dir| Ok(diagctl_store::foreign_entry(&dir)?))
         {
             Ok(Some(name)) => {
                 Check::fail(id, format!("{} is neither empty nor a diagctl store: it has {name}", dir.display()), {
@@ -84,6 +86,7 @@ fn closed(dir: &Path, failure: Failure) -> Check {
 
 fn read(cx: &Context, store: &Store, found: &mut Contents) {
     let loaded = state::load(store.dir());
+    let loaded = loaded.map_err(Failure::from);
     found.checks.push(state_file(&loaded));
     if let Ok(Found::State(state)) = loaded {
         found.now = cx.now(&state);
@@ -97,7 +100,9 @@ fn read(cx: &Context, store: &Store, found: &mut Contents) {
             found.newest = newest.and_then(|dir| meta::read(&dir).ok());
             found.checks.push(captures(&summary));
         }
-        Err(e) => found.checks.push(Check::fail("store.captures", e.message, "make reports/ a directory of the owner")),
+        Err(e) => {
+            found.checks.push(Check::fail("store.captures", e.to_string(), "make reports/ a directory of the owner"))
+        }
     }
     found.checks.push(quarantine(store, cx.config()));
     found.checks.push(trash(store, &found.now));
@@ -387,7 +392,7 @@ mod tests {
     fn what_stays_in_the_trash_is_told_and_what_passes_through_it_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
-        let store = Store::open(&config, store::Access::Create).unwrap();
+        let store = Store::open(config.store_options(), Access::Create).unwrap();
         let wall_ms = Reading::take(String::new()).wall_ms;
         let later = now(wall_ms + TRASH_IS_EMPTIED_MS + 5000, 0, None);
         assert_eq!(trash(&store, &later).status, Status::Ok);

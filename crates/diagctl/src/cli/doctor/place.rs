@@ -9,7 +9,6 @@ use rustix::fs::{FlockOperation, StatVfsMountFlags};
 use super::check::Check;
 use crate::config::Config;
 use crate::fsio::{self, Spot};
-use crate::store;
 use crate::units::size;
 
 /// A store that has fewer inodes left cannot take a capture and its housekeeping.
@@ -269,10 +268,10 @@ fn filesystem(volume: &Volume, forced: bool) -> Check {
         0x0102_1994 => "tmpfs",
         0x794c_7630 => "overlay",
         0x2fc1_2fc1 => "zfs",
-        other => store::unsafe_filesystem(other).unwrap_or("of a kind that diagctl does not know"),
+        other => diagctl_store::unsafe_filesystem(other).unwrap_or("of a kind that diagctl does not know"),
     };
     let check = match name {
-        _ if store::unsafe_filesystem(volume.magic).is_some() => {
+        _ if diagctl_store::unsafe_filesystem(volume.magic).is_some() => {
             let message = format!("the store is on {name}, where flock(2) may not keep two dumpers apart");
             if forced {
                 Check::warn(id, format!("{message}; allow_network_filesystem forces it"), "prefer a local filesystem")

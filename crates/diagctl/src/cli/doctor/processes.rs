@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::check::Check;
 use super::machine::Subject;
+use crate::cli::error::printable;
 use crate::cli::output;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::error::printable;
 use crate::fsio::Spot;
 use crate::proc::{Proc, read};
 use crate::sample::Samples;
-use crate::store::{meta, writer};
+use diagctl_store::{meta, writer};
 
 /// A process, as far as this user may look at it.
 #[derive(Clone, Debug)]

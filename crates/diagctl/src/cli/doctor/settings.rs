@@ -1,8 +1,8 @@
 //! What the operator configured, and whether it is switched on.
 
 use super::check::Check;
+use crate::cli::error::Failure;
 use crate::config::{Loaded, Place, Source};
-use crate::error::Failure;
 use crate::section::Problem;
 
 /// The configuration: the file, and what in it can never work.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use crate::error::Failure;
+use crate::cli::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 

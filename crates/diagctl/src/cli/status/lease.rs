@@ -5,13 +5,13 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
+use crate::cli::error::Failure;
 use crate::cli::output;
 use crate::clock::Now;
-use crate::error::Failure;
 use crate::fsio::Spot;
-use crate::lease::{self, Record};
 use crate::proc::Proc;
 use crate::units::duration;
+use diagctl_store::lease::{self, Record};
 
 /// What is known of the lease.
 #[derive(Debug, Serialize)]
@@ -106,7 +106,7 @@ fn holders(proc: &Proc, lock: &Spot) -> Vec<Holder> {
 mod tests {
     use super::*;
     use crate::clock::Reading;
-    use crate::lease::Lease;
+    use diagctl_store::lease::Lease;
 
     fn now() -> Now {
         let clock = Reading { wall_ms: 0, boot_ms: 100_000, boot_id: "this".into() };

@@ -1,12 +1,12 @@
 //! The status as people read it.
 
 use super::{Process, RuleStatus, Status};
+use crate::cli::error::printable;
 use crate::cli::output;
 use crate::cli::show::observed;
 use crate::cli::times::{Times, age};
-use crate::error::printable;
-use crate::store::events::Event;
 use crate::units::{duration, size};
+use diagctl_store::events::Event;
 
 /// Everything on one page.
 pub fn render(status: &Status, times: &Times, explain: bool) -> String {

@@ -11,9 +11,9 @@ use crate::config::{Config, Loaded, Snapshot};
 use crate::proc::Proc;
 use crate::sample::Wanted;
 use crate::state::Pause;
-use crate::store::Access;
-use crate::store::meta::{Meta, Report};
 use crate::units::Amount;
+use diagctl_store::Access;
+use diagctl_store::meta::{Meta, Report};
 
 const MIB: u64 = 1 << 20;
 const ID: &str = "20261122T101530123Z-0000000a";
@@ -32,7 +32,7 @@ impl Scene {
         config.guards.min_free_disk = Amount::Bytes(0);
         config.retention.keep_free = Amount::Bytes(0);
         change(&mut config);
-        let store = Store::open(&config, Access::Create).unwrap();
+        let store = Store::open(config.store_options(), Access::Create).unwrap();
         let loaded = Loaded { config, file: None, sources: BTreeMap::new(), broken: None, identity: None, held: None };
         let proc = dir.path().join("proc");
         for (file, text) in [
@@ -71,7 +71,7 @@ impl Scene {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     }
 
-    fn begin(&self, plan: Plan, decided_in: Option<u64>) -> Result<Grant, Answer> {
+    fn begin(&self, plan: Plan, decided_in: Option<u64>) -> std::result::Result<Grant, Answer> {
         let process = Process { pid: 7, start_ticks: 70, role: "puma".into(), name: "worker-0".into() };
         let readings = Readings::take(&self.cx.proc, &self.cx.cgroups, 7, &Wanted::default());
         let (cx, store) = (&self.cx, &self.store);

@@ -1,0 +1,178 @@
+//! That the packed stock is what the directory says, whatever the index says, and that nothing is deleted on old knowledge.
+
+use super::*;
+use crate::StoreOptions;
+use crate::{Access, cleanup};
+use diagctl_observe::clock::{Anchor, Reading};
+
+const KIB: u64 = 1 << 10;
+
+struct Scene {
+    // Removed when dropped.
+    _dir: tempfile::TempDir,
+    store: Store,
+}
+
+fn id(n: u64) -> String {
+    format!("20261122T101530123Z-{n:08x}")
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = StoreOptions::new(dir.path().join("store"));
+        options.retention.keep_free = crate::units::Amount::Bytes(0);
+        let store = Store::open(options, Access::Create).unwrap();
+        Self { _dir: dir, store }
+    }
+
+    /// A published capture that occupies its directory, its record and a file.
+    fn publish(&self, n: u64, kind: &str, kib: u64) -> Entry {
+        let dir = self.store.report_dir(&id(n));
+        let report = meta::Report { name: kind.into(), stored_bytes: kib * KIB, ..meta::Report::default() };
+        let meta = meta::Meta {
+            id: id(n),
+            sequence: n,
+            store_ms: now().store_ms,
+            reports: vec![report],
+            ..meta::Meta::default()
+        };
+        std::fs::create_dir(dir.path()).unwrap();
+        std::fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
+        std::fs::write(dir.join("data").path(), vec![0; usize::try_from(kib * KIB).unwrap()]).unwrap();
+        Entry::of(&self.store, &meta)
+    }
+
+    fn indexed(&self, n: u64, kind: &str, kib: u64) {
+        index::append(&self.store, &self.publish(n, kind, kib)).unwrap();
+    }
+
+    fn index(&self) -> String {
+        std::fs::read_to_string(self.store.path("index.jsonl").path()).unwrap()
+    }
+
+    fn present(&self) -> Vec<u64> {
+        let number = |entry: fs::Entry| u64::from_str_radix(&entry.name.to_str().unwrap()[20..], 16).unwrap();
+        let mut present: Vec<u64> = fs::children(&self.store.path("reports")).map(number).collect();
+        present.sort_unstable();
+        present
+    }
+
+    fn pin(&self, n: u64) {
+        fs::create_new(&self.store.report_dir(&id(n)).join(PIN_FILE)).unwrap();
+    }
+
+    // What `put` needs when it is at the cap: so many bytes less than all that may go.
+    fn make_room(&mut self, stock: &mut Inventory, bytes: u64) {
+        self.store.options.retention.max_use = used(stock, &self.store);
+        cleanup::make_room(&self.store, now().store_ms, stock, bytes).unwrap();
+    }
+}
+
+// What the whole store occupies.
+fn used(stock: &Inventory, store: &Store) -> u64 {
+    stock.reports_bytes() + other_bytes(store)
+}
+
+fn now() -> Now {
+    Anchor::place(None, Reading::take(String::new()))
+}
+
+#[test]
+fn the_directory_is_believed_and_the_index_spares_reading_it() {
+    let scene = Scene::new();
+    (1..=3).for_each(|n| scene.indexed(n, "heap", 4));
+    let whole = scene.index();
+    let captures = 3 * 12 * KIB;
+    // A later line replaces an earlier one, and is believed: nobody asks the record of a capture that stays.
+    let doubled = Entry { disk_bytes: 24 * KIB, ..scene.publish(4, "heap", 4) };
+    index::append(&scene.store, &Entry { disk_bytes: 1, ..doubled.clone() }).unwrap();
+    index::append(&scene.store, &doubled).unwrap();
+    let without_end = "x".repeat(5 << 20);
+    let lines = scene.index();
+    for (index, expected) in [
+        (lines.clone(), captures + 24 * KIB),
+        (format!("{lines}{{\"check\":\"00000000\",\"id\":\"C\"}}\n{{\"id\":\"D"), captures + 24 * KIB),
+        (format!("{without_end}\n{lines}"), captures + 24 * KIB),
+        (whole, captures + 12 * KIB),
+        (String::new(), captures + 12 * KIB),
+    ] {
+        std::fs::write(scene.store.path("index.jsonl").path(), index).unwrap();
+        let stock = Inventory::load(&scene.store, false).unwrap();
+        assert_eq!((stock.captures.count(), stock.captures.bytes(), stock.strange_bytes), (4, expected, 0));
+    }
+    // What is no capture, or cannot be read, takes room; what is gone does not.
+    std::fs::write(scene.store.path("reports").join("notes").path(), "x").unwrap();
+    std::fs::write(scene.store.report_dir(&id(4)).join("meta.json").path(), "{").unwrap();
+    fs::remove(&scene.store.report_dir(&id(1))).unwrap();
+    let stock = Inventory::load(&scene.store, false).unwrap();
+    assert_eq!((stock.captures.count(), stock.captures.bytes(), stock.strange_bytes), (2, 24 * KIB, 16 * KIB));
+}
+
+#[test]
+fn the_index_is_completed_and_rid_of_what_is_gone_where_that_is_wanted() {
+    let scene = Scene::new();
+    (1..=4).for_each(|n| scene.indexed(n, "heap", 4));
+    let before = scene.index();
+    scene.publish(5, "heap", 4);
+    scene.pin(5);
+    [1, 2].iter().for_each(|n| fs::remove(&scene.store.report_dir(&id(*n))).unwrap());
+    Inventory::load(&scene.store, false).unwrap();
+    assert_eq!(scene.index(), before, "untouched");
+    Inventory::load(&scene.store, true).unwrap();
+    let after = scene.index();
+    let kept: Vec<&str> = before.lines().skip(2).collect();
+    assert_eq!(after.lines().take(2).collect::<Vec<_>>(), kept);
+    assert!(after.lines().count() == 3 && after.ends_with("\"pinned\":true}\n"), "{after}");
+    // One that is larger than any index is replaced, not added to.
+    std::fs::File::options()
+        .write(true)
+        .open(scene.store.path("index.jsonl").path())
+        .and_then(|file| file.set_len(1 << 30))
+        .unwrap();
+    Inventory::load(&scene.store, true).unwrap();
+    assert_eq!(scene.index().lines().count(), 3);
+}
+
+#[test]
+fn room_is_made_step_by_step_and_never_at_the_expense_of_the_last_of_a_kind() {
+    let mut scene = Scene::new();
+    (1..=6).for_each(|n| scene.indexed(n, "heap", 4));
+    let mut stock = Inventory::load(&scene.store, false).unwrap();
+    scene.make_room(&mut stock, 1);
+    assert_eq!(scene.present(), [2, 3, 4, 5, 6]);
+    scene.make_room(&mut stock, 24 * KIB);
+    assert_eq!(scene.present(), [4, 5, 6]);
+    // Somebody deletes the two newest: the one that was next is the last good one now.
+    [5, 6].iter().for_each(|n| fs::remove(&scene.store.report_dir(&id(*n))).unwrap());
+    scene.make_room(&mut stock, 1);
+    assert_eq!(scene.present(), [4]);
+    assert_eq!(stock.captures.count(), 1);
+    // And one that appears meanwhile counts.
+    scene.publish(7, "heap", 4);
+    scene.make_room(&mut stock, 1);
+    assert_eq!(scene.present(), [7]);
+}
+
+#[test]
+fn what_was_pinned_behind_the_back_of_the_index_stays() {
+    let mut scene = Scene::new();
+    (1..=3).for_each(|n| scene.indexed(n, "heap", 4));
+    let mut stock = Inventory::load(&scene.store, false).unwrap();
+    scene.pin(1);
+    scene.make_room(&mut stock, 1);
+    assert_eq!(scene.present(), [1, 3], "pinned before the plan");
+
+    let mut stock = Inventory::load(&scene.store, false).unwrap();
+    scene.indexed(4, "heap", 4);
+    stock.refresh(&scene.store).unwrap();
+    scene.store.options.retention.max_use = used(&stock, &scene.store) - 1;
+    let mut plan = stock.plan(&scene.store, now().store_ms, 0, Pressure::Admission, None).unwrap();
+    assert_eq!(plan.victims().count(), 1);
+    scene.pin(3);
+    assert_eq!(stock.apply(&scene.store, &mut plan).unwrap(), 0);
+    assert_eq!(scene.present(), [1, 3, 4], "pinned after the plan");
+    let verdicts = stock.verdicts(&plan);
+    let said: Vec<_> = verdicts.iter().map(|verdict| (verdict.keep, verdict.reasons[0].as_str())).collect();
+    assert_eq!(said, [(true, "kept: pinned"), (true, "kept: pinned"), (true, "kept: last heap")]);
+}
