@@ -101,7 +101,9 @@ module Diagctl
       # Tells the author of the call why nothing happens. A wrong value of the switch has been logged already.
       def off
         switch = Switch.new
-        Diagctl.log.info("off in this process: DIAGCTL_ENABLED is #{ENV.fetch("DIAGCTL_ENABLED", "not set")}") unless switch.on? || switch.warning
+        return false if switch.on? || switch.warning
+
+        Diagctl.log.info("off in this process: DIAGCTL_ENABLED is #{ENV.fetch("DIAGCTL_ENABLED", "not set")}")
         false
       end
     end

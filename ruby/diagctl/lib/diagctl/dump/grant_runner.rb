@@ -66,7 +66,8 @@ module Diagctl
       Thread.handle_interrupt(Object => :never) do
         log = Libc.memory_file("diagctl")
         fork_time, fork_time_writer = IO.pipe
-        dumper = DumperProcess.new(writer, lease: lease, log: log, fork_time: fork_time, worker: Process.pid, deadline: grant.deadline)
+        dumper = DumperProcess.new(writer, lease: lease, log: log, fork_time: fork_time, worker: Process.pid,
+          deadline: grant.deadline)
         started = Clock.now
         pid = ForkGuard.raw_fork
         in_child { dumper.run(collected, snapshots) } if pid.zero?

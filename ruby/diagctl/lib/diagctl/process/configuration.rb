@@ -65,7 +65,8 @@ module Diagctl
     TIMES.each_key do |name|
       define_method(:"#{name}=") do |seconds|
         unless seconds.is_a?(Numeric) && seconds.real? && seconds.to_f.finite? && seconds.positive?
-          raise ArgumentError, "diagctl: #{name} #{seconds.inspect} is not a duration; use a number of seconds above 0, like #{TIMES[name]}"
+          raise ArgumentError, "diagctl: #{name} #{seconds.inspect} is not a duration; use a number of seconds above 0, " \
+            "like #{TIMES[name]}"
         end
 
         instance_variable_set(:"@#{name}", seconds.to_f)

@@ -9,7 +9,9 @@ module Diagctl
       def call(io, _options)
         raise Unavailable, "fiddle cannot be loaded; without it the C library cannot be called" unless Libc.load
         # With another allocator glibc's arenas are almost empty, and the report would be misleading.
-        raise Unavailable, "this process uses jemalloc instead of glibc's allocator; see jemalloc_stats" if Libc.symbol("malloc_stats_print")
+        if Libc.symbol("malloc_stats_print")
+          raise Unavailable, "this process uses jemalloc instead of glibc's allocator; see jemalloc_stats"
+        end
 
         functions = MallocInfo.functions
         raise Unavailable, "this C library has no malloc_info; only glibc has it" unless functions.all?

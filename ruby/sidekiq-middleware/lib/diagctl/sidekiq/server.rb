@@ -16,7 +16,9 @@ module Diagctl
 
       # @return [String, nil] why diagctl cannot be installed here
       def refusal
-        return "install takes the object that Sidekiq.configure_server yields, not #{Diagctl.one_line(@config.inspect, 60)}" unless config?
+        unless config?
+          return "install takes the object that Sidekiq.configure_server yields, not #{Diagctl.one_line(@config.inspect, 60)}"
+        end
         return "Sidekiq #{::Sidekiq::VERSION} is too old; #{OLDEST} or later is required" if too_old?
 
         "this process runs no jobs; call install inside Sidekiq.configure_server" unless serves?
