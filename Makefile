@@ -25,6 +25,8 @@ build:
 	{ echo 'fn main() {}' | rustc --crate-name probe $$static $$order -o "$$probe" - 2>/dev/null && "$$probe" || order=; rm -f "$$probe"; } && \
 	RUSTFLAGS=$$static \
 	$(CARGO) rustc --release --locked --package diagctl --bin diagctl --target "$$host" -- -C opt-level=3 $$order && \
+	{ [ -z "$$order" ] || readelf -SW "$(TARGET_DIR)/$$host/release/diagctl" | grep -Eq ' \.text\.poll +PROGBITS +[0-9a-f]+ [0-9a-f]+ 0*[1-9a-f]' || \
+	  { echo "scripts/poll.ld gathered no code of the poll" >&2; false; }; } && \
 	install -D "$(TARGET_DIR)/$$host/release/diagctl" "$(DIAGCTL_TEST_BIN)"
 
 deps:
@@ -43,6 +45,7 @@ lint:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	$(RUBY) scripts/layers
+	$(RUBY) scripts/poll-order
 	@scripts/deny
 
 unit:
@@ -50,6 +53,7 @@ unit:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -x; $(CARGO) nextest run --workspace --locked; \
 	else set -x; $(CARGO) test --workspace --locked; fi
 	$(RUBY) scripts/layers_test.rb
+	$(RUBY) scripts/poll_order_test.rb
 	$(RUBY) ruby/test_all.rb
 
 # The demo for `make test`: what it prints is shown when it fails only.
