@@ -46,6 +46,7 @@ lint:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	$(RUBY) scripts/layers
+	$(RUBY) scripts/poll-order
 	@scripts/deny
 
 unit:
@@ -53,6 +54,7 @@ unit:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -x; $(CARGO) nextest run --workspace --locked; \
 	else set -x; $(CARGO) test --workspace --locked; fi
 	$(RUBY) scripts/layers_test.rb
+	$(RUBY) scripts/poll_order_test.rb
 	$(RUBY) ruby/test_all.rb
 	$(RUBY) tests/docs_test.rb
 

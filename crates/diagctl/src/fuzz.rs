@@ -139,7 +139,7 @@ pub fn proc(data: &[u8]) {
     proc::parse_stat(&text);
     proc::figures(&text);
     cgroup::counters(&text);
-    let _ = pressure::parse_stalls("memory.pressure", &text);
+    let _ = pressure::parse_stalls(&text);
 }
 
 /// Nothing that is printed steers a terminal, and nothing is lost that does not.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use diagctl_observe::pressure::{Scope, Stalls, parse_stalls};
+use diagctl_observe::pressure::{self, Scope, Stalls};
 
 use crate::cgroup::CgroupRoot;
 use crate::proc::Proc;
@@ -66,14 +66,12 @@ impl Readings {
     pub fn take(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &Wanted) -> Self {
         let mut readings = Self { memory: Memory::read(proc, cgroups, pid, wanted), ..Self::default() };
         if wanted.counters {
-            readings.counters = cgroups.memory_of(proc, pid).and_then(|group| group.events());
+            readings.counters = cgroups.memory_of(proc, pid).and_then(|group| group.events()).map_err(String::from);
         }
         if wanted.stalls {
-            let host = proc.read("pressure/memory").and_then(|text| parse_stalls("/proc/pressure/memory", &text));
-            let cgroup = cgroups.memory_of(proc, pid).and_then(|group| {
-                let path = group.dir().join("memory.pressure");
-                parse_stalls(&path.display().to_string(), &crate::proc::read(&path)?)
-            });
+            let host = pressure::memory_of_host(proc).map_err(String::from);
+            let group = cgroups.memory_of(proc, pid);
+            let cgroup = group.and_then(|group| pressure::memory_of_cgroup(&group)).map_err(String::from);
             readings.stalls.insert(Scope::Host, host);
             readings.stalls.insert(Scope::Cgroup, cgroup);
         }

@@ -109,7 +109,7 @@ impl Memory {
     /// statistics up anew for every reader. What cannot be read becomes a reason in its place.
     pub fn read(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &Wanted) -> Self {
         let mut memory = Self { available: u64::MAX, ..Self::default() };
-        memory.set(Metric::Rss, proc.rss(pid));
+        memory.set(Metric::Rss, proc.rss(pid).map_err(String::from));
         for metric in &wanted.metrics {
             let value = match metric {
                 Metric::Rss | Metric::WorkingSet | Metric::HostUsed => continue,
@@ -118,7 +118,7 @@ impl Memory {
                 Metric::Uss => private(proc, pid),
                 Metric::ParentRss => proc.stat(pid).and_then(|stat| proc.rss(stat.ppid)),
             };
-            memory.set(*metric, value);
+            memory.set(*metric, value.map_err(String::from));
         }
         if wanted.cgroup() {
             memory.read_cgroup(cgroups.memory_of(proc, pid), wanted);
@@ -129,7 +129,7 @@ impl Memory {
         memory
     }
 
-    fn read_cgroup(&mut self, cgroup: Result<MemoryCgroup, String>, wanted: &Wanted) {
+    fn read_cgroup(&mut self, cgroup: diagctl_observe::Result<MemoryCgroup>, wanted: &Wanted) {
         self.limit = cgroup.as_ref().ok().and_then(MemoryCgroup::limit);
         if !wanted.available && !wanted.metrics.contains(&Metric::WorkingSet) {
             return;
@@ -139,7 +139,7 @@ impl Memory {
         {
             self.available = self.available.min(room);
         }
-        self.set(Metric::WorkingSet, cgroup.and_then(|group| group.working_set()));
+        self.set(Metric::WorkingSet, cgroup.and_then(|group| group.working_set()).map_err(String::from));
     }
 
     fn read_host(&mut self, proc: &Proc) {
@@ -147,7 +147,7 @@ impl Memory {
         self.host_total = total.unwrap_or(0);
         let left = available.as_ref().map_or(0, |free| free.saturating_sub(reserve(self.host_total)));
         self.available = self.available.min(left);
-        self.set(Metric::HostUsed, available.map(|free| self.host_total.saturating_sub(free)));
+        self.set(Metric::HostUsed, available.map(|free| self.host_total.saturating_sub(free)).map_err(String::from));
     }
 
     /// Puts a figure in.
@@ -171,7 +171,7 @@ impl Memory {
     }
 }
 
-fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
+fn private(proc: &Proc, pid: u32) -> diagctl_observe::Result<u64> {
     let text = crate::proc::read(&proc.pid(pid).join("smaps_rollup"))?;
     let of = |key| figure(&text, key).unwrap_or(0);
     Ok(of("Private_Clean").saturating_add(of("Private_Dirty")))

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::proc::{Proc, read};
+use crate::{Error, Result};
 
 /// The mount point of the cgroups, or a directory that looks like it.
 #[derive(Clone, Debug)]
@@ -33,13 +34,13 @@ impl CgroupRoot {
     }
 
     /// The memory cgroup of a process.
-    pub fn memory_of(&self, proc: &Proc, pid: u32) -> Result<MemoryCgroup, String> {
+    pub fn memory_of(&self, proc: &Proc, pid: u32) -> Result<MemoryCgroup> {
         self.group_of(proc, pid, "memory").map(MemoryCgroup)
     }
 
     // The group of a process in the hierarchy that has this controller. In a container, the path in /proc may be the
     // host's, which is not mounted here; the root of the mount is then the container's cgroup.
-    pub(crate) fn group_of(&self, proc: &Proc, pid: u32, controller: &str) -> Result<Group, String> {
+    pub(crate) fn group_of(&self, proc: &Proc, pid: u32, controller: &str) -> Result<Group> {
         let text = read(&proc.pid(pid).join("cgroup"))?;
         let v1_mount = self.0.join(controller);
         for line in text.lines() {
@@ -60,7 +61,7 @@ impl CgroupRoot {
             let dir = if is_nested { nested } else { mount.clone() };
             return Ok(Group { dir, mount, v2 });
         }
-        Err(format!("process {pid} is in no {controller} cgroup that is mounted at {}", self.0.display()))
+        Err(Error::NoCgroup { pid, controller: controller.to_owned(), mount: self.0.clone() })
     }
 }
 
@@ -86,7 +87,7 @@ impl MemoryCgroup {
 
     /// Bytes in use, without the page cache that can be dropped: of the group with the lowest limit or, without a limit, of the
     /// group that the process is accounted to.
-    pub fn working_set(&self) -> Result<u64, String> {
+    pub fn working_set(&self) -> Result<u64> {
         match self.limited() {
             Some((_, group)) => self.working_set_of(group),
             None => self.working_set_of(self.accounted()?),
@@ -107,8 +108,8 @@ impl MemoryCgroup {
     /// (`memory.high`).
     pub fn levels(&self) -> impl Iterator<Item = (&Path, u64)> {
         self.0.and_above().filter_map(|group| {
-            let high = if self.0.v2 { number(group, "memory.high") } else { Err(String::new()) };
-            let levels = [number(group, self.limit_file()), high].into_iter().flatten();
+            let high = self.0.v2.then(|| number(group, "memory.high").ok()).flatten();
+            let levels = number(group, self.limit_file()).into_iter().chain(high);
             Some((group, levels.filter(is_a_limit).min()?))
         })
     }
@@ -145,7 +146,7 @@ impl MemoryCgroup {
 
     /// Events that the kernel counted in this group and at the limits above it, by the keys of `memory.events`; on v1, the two
     /// that exist under other names.
-    pub fn events(&self) -> Result<BTreeMap<String, u64>, String> {
+    pub fn events(&self) -> Result<BTreeMap<String, u64>> {
         let own = self.accounted()?;
         let above = self.0.and_above().filter(|group| *group != own);
         if self.0.v2 {
@@ -192,20 +193,18 @@ impl MemoryCgroup {
 
     // A group has no figures where the groups above did not give it the memory controller: its memory is then accounted to
     // the nearest above that has it. The root of all has none either.
-    fn accounted(&self) -> Result<&Path, String> {
-        self.0.and_above().find(|group| group.join(self.current_file()).exists()).ok_or_else(|| {
-            format!(
-                "cgroup {} has no memory figures: it is the root, or the memory controller is not enabled for it",
-                self.0.dir.display()
-            )
-        })
+    fn accounted(&self) -> Result<&Path> {
+        self.0
+            .and_above()
+            .find(|group| group.join(self.current_file()).exists())
+            .ok_or_else(|| Error::NotAccounted { group: self.0.dir.clone() })
     }
 
-    fn working_set_of(&self, group: &Path) -> Result<u64, String> {
+    fn working_set_of(&self, group: &Path) -> Result<u64> {
         let current = number(group, self.current_file())?;
         let key = self.droppable();
-        let stat = read(&group.join("memory.stat"))?;
-        let inactive = counter(&stat, key).ok_or_else(|| format!("{}/memory.stat has no {key}", group.display()))?;
+        let path = group.join("memory.stat");
+        let inactive = counter(&read(&path)?, key).ok_or_else(|| Error::NoKey { path, key: key.to_owned() })?;
         Ok(current.saturating_sub(inactive))
     }
 
@@ -222,9 +221,9 @@ impl MemoryCgroup {
     }
 }
 
-pub(crate) fn number(group: &Path, file: &str) -> Result<u64, String> {
+pub(crate) fn number(group: &Path, file: &str) -> Result<u64> {
     let path = group.join(file);
-    read(&path)?.trim().parse().map_err(|_| format!("{} is not a number", path.display()))
+    read(&path)?.trim().parse().map_err(|_| Error::NotNumber { path })
 }
 
 // v1 writes "no limit" as the largest multiple of a page.
@@ -273,7 +272,7 @@ mod tests {
         ]);
         let proc = Proc::at(&dir.path().join("proc"));
         let group = CgroupRoot::at(&dir.path().join("cg")).memory_of(&proc, 9).unwrap();
-        assert_eq!((group.working_set(), group.limit(), group.available(|_| 0)), (Ok(850), Some(1000), Some(100)));
+        assert_eq!((group.working_set().unwrap(), group.limit(), group.available(|_| 0)), (850, Some(1000), Some(100)));
         assert_eq!(group.limited_by(), Some(dir.path().join("cg/slice").as_path()));
         let events = group.events().unwrap();
         assert_eq!((events["max"], events["oom"], events["oom_kill"]), (4, 1, 1));
@@ -293,11 +292,14 @@ mod tests {
         ]);
         let (proc, root) = (Proc::at(&dir.path().join("proc")), CgroupRoot::at(&dir.path().join("cg")));
         let group = root.memory_of(&proc, 9).unwrap();
-        assert_eq!((group.working_set(), group.available(|_| 0), group.events().unwrap()["max"]), (Ok(600), None, 4));
+        assert_eq!(
+            (group.working_set().unwrap(), group.available(|_| 0), group.events().unwrap()["max"]),
+            (600, None, 4)
+        );
         let group = root.memory_of(&proc, 8).unwrap();
         assert_eq!(group.dir().as_os_str(), dir.path().join("cg").as_os_str());
-        assert!(group.working_set().unwrap_err().contains("it is the root"));
-        assert!(group.events().unwrap_err().contains("it is the root"));
+        assert!(group.working_set().unwrap_err().to_string().contains("it is the root"));
+        assert!(group.events().unwrap_err().to_string().contains("it is the root"));
     }
 
     #[test]
@@ -312,7 +314,7 @@ mod tests {
         ]);
         let proc = Proc::at(&dir.path().join("proc"));
         let group = CgroupRoot::at(&dir.path().join("cg")).memory_of(&proc, 9).unwrap();
-        assert_eq!((group.working_set(), group.limit()), (Ok(3000), None));
+        assert_eq!((group.working_set().unwrap(), group.limit()), (3000, None));
         assert_eq!(group.events().unwrap(), [("max".to_owned(), 9), ("oom_kill".to_owned(), 2)].into());
     }
 
@@ -320,7 +322,7 @@ mod tests {
     fn no_cgroup_is_a_reason_not_a_panic() {
         let dir = tree(&[("proc/9/cgroup", "garbage\n")]);
         let proc = Proc::at(&dir.path().join("proc"));
-        let error = CgroupRoot::at(dir.path()).memory_of(&proc, 9).unwrap_err();
+        let error = CgroupRoot::at(dir.path()).memory_of(&proc, 9).unwrap_err().to_string();
         assert!(error.contains("process 9 is in no memory cgroup"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::sys;
+use crate::{Error, Result, sys};
 
 /// A mounted procfs, or a directory that looks like one.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl Proc {
     }
 
     /// Reads a text file beneath the root; the error names the path.
-    pub fn read(&self, rest: &str) -> Result<String, String> {
+    pub fn read(&self, rest: &str) -> Result<String> {
         read(&self.path(rest))
     }
 
@@ -66,9 +66,9 @@ impl Proc {
     }
 
     /// Reads `/proc/PID/stat`.
-    pub fn stat(&self, pid: u32) -> Result<Stat, String> {
+    pub fn stat(&self, pid: u32) -> Result<Stat> {
         let path = self.pid(pid).join("stat");
-        parse_stat(&read(&path)?).ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
+        parse_stat(&read(&path)?).ok_or(Error::Format { path, format: "proc(5)" })
     }
 
     /// Tells whether the process with this start time still runs: it is neither gone nor a zombie, and its pid was not reused.
@@ -77,29 +77,29 @@ impl Proc {
     }
 
     /// The resident set, in bytes. From `statm`, which costs the kernel a tenth of `status`.
-    pub fn rss(&self, pid: u32) -> Result<u64, String> {
+    pub fn rss(&self, pid: u32) -> Result<u64> {
         let path = self.pid(pid).join("statm");
         let pages = read(&path)?.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-        pages
-            .map(|pages| pages.saturating_mul(sys::page_size()))
-            .ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
+        pages.map(|pages| pages.saturating_mul(sys::page_size())).ok_or(Error::Format { path, format: "proc(5)" })
     }
 
     /// A `Key: value kB` line of `/proc/PID/status` or `smaps_rollup`, in bytes.
-    pub fn figure(&self, pid: u32, file: &str, key: &str) -> Result<u64, String> {
+    pub fn figure(&self, pid: u32, file: &str, key: &str) -> Result<u64> {
         let path = self.pid(pid).join(file);
-        figure(&read(&path)?, key).ok_or_else(|| format!("{} has no {key}", path.display()))
+        figure(&read(&path)?, key).ok_or_else(|| Error::NoKey { path, key: key.to_owned() })
     }
 
     /// `/proc/meminfo`, in bytes.
-    pub fn meminfo(&self) -> Result<BTreeMap<String, u64>, String> {
+    pub fn meminfo(&self) -> Result<BTreeMap<String, u64>> {
         self.read("meminfo").map(|text| figures(&text))
     }
 
     /// `MemTotal` and `MemAvailable`, in bytes.
-    pub fn host_memory(&self) -> (Result<u64, String>, Result<u64, String>) {
+    pub fn host_memory(&self) -> (Result<u64>, Result<u64>) {
         let text = self.read("meminfo").unwrap_or_default();
-        let of = |key| figure(&text, key).ok_or_else(|| format!("{} has no {key}", self.path("meminfo").display()));
+        let of = |key: &str| {
+            figure(&text, key).ok_or_else(|| Error::NoKey { path: self.path("meminfo"), key: key.to_owned() })
+        };
         (of("MemTotal"), of("MemAvailable"))
     }
 
@@ -111,12 +111,12 @@ impl Proc {
 }
 
 /// Reads a small text file; the error names the path. Bytes that are not UTF-8 are replaced.
-pub fn read(path: &Path) -> Result<String, String> {
+pub fn read(path: &Path) -> Result<String> {
     // Files in /proc have no length, so `fs::read` would start with small reads and grow.
     let mut bytes = Vec::with_capacity(4096);
     fs::File::open(path)
         .and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes))
-        .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 

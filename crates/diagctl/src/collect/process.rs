@@ -11,7 +11,7 @@ use diagctl_observe::ticks_per_second;
 pub fn collect(source: Source<'_>) -> Result<Value, String> {
     let dir = source.proc.pid(source.pid);
     let status = read(&dir.join("status"))?;
-    let text = |name: &str| read(&dir.join(name)).unwrap_or_else(|why| why);
+    let text = |name: &str| read(&dir.join(name)).unwrap_or_else(String::from);
     let threads: Vec<Value> = fs::read_dir(dir.join("task"))
         .map_err(|e| format!("cannot read {}: {e}", dir.join("task").display()))?
         .flatten()

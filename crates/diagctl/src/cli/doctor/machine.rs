@@ -69,7 +69,7 @@ fn read(proc: &Proc, cgroups: &CgroupRoot, subject: &Subject, tasks: &BTreeMap<u
     let limits = crate::proc::read(&proc.pid(subject.pid).join("limits")).unwrap_or_default();
     let most = soft_limit(&limits, "Max processes").filter(|_| subject.uid != Some(0));
     Surroundings {
-        no_cgroup: cgroup.as_ref().err().cloned().unwrap_or_default(),
+        no_cgroup: cgroup.as_ref().err().map_or_else(String::new, ToString::to_string),
         limit: cgroup.as_ref().ok().and_then(MemoryCgroup::limit),
         oom_group: cgroup.as_ref().ok().and_then(MemoryCgroup::oom_group).map(|dir| dir.display().to_string()),
         pids: cgroup.as_ref().ok().and_then(MemoryCgroup::pids),

@@ -63,7 +63,7 @@ pub fn examine(proc: &Proc, config: &Config, samples: &Samples, now: &Now, owner
             let sample = samples.processes.get(&subject.pid);
             Seen {
                 proc_uid: fs::metadata(dir.join("smaps")).ok().map(|meta| meta.uid()),
-                unreadable: maps.as_ref().err().cloned(),
+                unreadable: maps.as_ref().err().map(ToString::to_string),
                 jemalloc: maps.ok().map(|maps| maps.contains("jemalloc")),
                 fresh: sample.is_some_and(|sample| sample.is_fresh(now.store_ms, config.poll_ms())),
                 subject,
