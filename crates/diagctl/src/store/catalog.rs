@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! header   words of 8 bytes, little-endian; the last is the CRC-32 of the others
-//! records  oldest first:  length u32 | check u64 | flags u8 | id | sequence u64 | store_ms u64 | disk_bytes u64 |
+//! records  mostly oldest first:  length u32 | check u64 | flags u8 | id | sequence u64 | store_ms u64 | disk_bytes u64 |
 //!                         for each kind of report: bytes u64 | length u8 | name |  length u32 once more, to read backwards
 //! ```
 
@@ -30,7 +30,7 @@ use crate::store::{Access, Store};
 pub const FILE: &str = "catalog.bin";
 
 const MAGIC: u64 = u64::from_le_bytes(*b"diagcat1");
-const HEADER: usize = 21 * 8;
+const HEADER: usize = 22 * 8;
 const HEAD: usize = 4 + 8;
 const FIXED: usize = HEAD + 1 + 28 + 3 * 8;
 const TAIL: usize = 4;
@@ -118,8 +118,11 @@ struct Header {
     dead: u64,
     /// When the directory was read, by the wall clock.
     checked_ms: u64,
-    /// The newest capture.
+    /// The highest sequence number.
     last_sequence: u64,
+    /// Whether the records are not in order: a capture that was copied here from another store may have a higher number than those
+    /// that are taken later.
+    is_mixed: bool,
     reports: Stamp,
     index: Stamp,
 }
@@ -128,7 +131,8 @@ impl Header {
     fn encode(&self) -> Vec<u8> {
         let t = &self.totals;
         let counts = [MAGIC, self.end, t.captures, t.bytes, t.damaged, t.strange_bytes, t.oldest_ms];
-        let words = counts.into_iter().chain([self.dead, self.checked_ms, self.last_sequence]);
+        let words =
+            counts.into_iter().chain([self.dead, self.checked_ms, self.last_sequence, u64::from(self.is_mixed)]);
         let words = words.chain(self.reports.0).chain(self.index.0);
         let mut bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
         let check = u64::from(seal::crc(&bytes));
@@ -151,6 +155,7 @@ impl Header {
             dead,
             checked_ms,
             last_sequence,
+            mixed,
             stamps @ ..,
             _,
         ] = words.as_slice()
@@ -170,6 +175,7 @@ impl Header {
             dead: *dead,
             checked_ms: *checked_ms,
             last_sequence: *last_sequence,
+            is_mixed: *mixed != 0,
             reports: Stamp(reports.try_into().ok()?),
             index: Stamp(index.try_into().ok()?),
         };
@@ -410,11 +416,37 @@ impl Catalog {
 
     /// Reads records from the newest on, for as long as `found` wants more; false where one is damaged.
     pub fn newest_first(&self, mut found: impl FnMut(Record<'_>) -> bool) -> bool {
+        if self.header.is_mixed {
+            return self.sorted(found).is_some();
+        }
         self.scan_back(|bytes| {
             let (record, is_there) = decode(bytes)?;
             Some(!is_there || found(record))
         })
         .is_some()
+    }
+
+    fn sorted(&self, mut found: impl FnMut(Record<'_>) -> bool) -> Option<()> {
+        let mut places = Vec::new();
+        if !self.each(|at, record| places.push((record.sequence, record.id, at))) {
+            return None;
+        }
+        places.sort_unstable();
+        for (.., at) in places.into_iter().rev() {
+            let bytes = self.read_record(at)?;
+            if !found(decode(&bytes)?.0) {
+                break;
+            }
+        }
+        Some(())
+    }
+
+    fn read_record(&self, at: u64) -> Option<Vec<u8>> {
+        let mut length = [0; 4];
+        self.file.read_exact_at(&mut length, at).ok()?;
+        let mut bytes = vec![0; length_at(&length)?];
+        self.file.read_exact_at(&mut bytes, at).ok()?;
+        Some(bytes)
     }
 
     fn scan_back(&self, mut found: impl FnMut(&[u8]) -> Option<bool>) -> Option<()> {
@@ -462,15 +494,12 @@ impl Catalog {
     }
 
     fn add(&mut self, new: &NewRecord) -> Option<()> {
-        // Records are in order: one that is not the newest is for a catalog that is written anew.
-        if new.sequence <= self.header.last_sequence && self.header.totals.captures > 0 {
-            return None;
-        }
         let bytes = new.encode();
         self.file.write_all_at(&bytes, self.header.end).ok()?;
         let header = &mut self.header;
         header.end += bytes.len() as u64;
-        header.last_sequence = new.sequence;
+        header.is_mixed |= new.sequence <= header.last_sequence && header.totals.captures > 0;
+        header.last_sequence = header.last_sequence.max(new.sequence);
         let totals = &mut header.totals;
         totals.oldest_ms = if totals.captures == 0 { new.store_ms } else { totals.oldest_ms.min(new.store_ms) };
         totals.captures += 1;
@@ -480,10 +509,7 @@ impl Catalog {
 
     // Sets flags of a record, or takes them away.
     fn mark(&self, at: u64, id: Id, flags: u8, set: bool) -> Option<Marked> {
-        let mut length = [0; 4];
-        self.file.read_exact_at(&mut length, at).ok()?;
-        let mut bytes = vec![0; length_at(&length)?];
-        self.file.read_exact_at(&mut bytes, at).ok()?;
+        let mut bytes = self.read_record(at)?;
         let (record, _) = decode(&bytes).filter(|(record, is_there)| record.id == id && *is_there)?;
         let marked = Marked { disk_bytes: record.disk_bytes, store_ms: record.store_ms, damaged: record.damaged };
         bytes[HEAD] = if set { bytes[HEAD] | flags } else { bytes[HEAD] & !flags };

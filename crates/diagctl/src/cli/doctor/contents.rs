@@ -203,7 +203,7 @@ fn trash(store: &Store, now: &Now) -> Check {
 fn small_files(store: &Store) -> Check {
     let id = "store.files";
     let odd: Vec<String> =
-        ["FORMAT", "lease.lock", "lease.json", "state.lock", "state.json", "index.jsonl", "catalog.bin", "events.jsonl"]
+        ["FORMAT", "lease.lock", "lease.json", "state.lock", "state.json", "index.jsonl", "events.jsonl"]
             .into_iter()
             .filter_map(|name| {
                 let stat = store.path(name).stat().ok()?;
