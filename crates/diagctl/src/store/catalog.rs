@@ -30,7 +30,7 @@ use crate::store::{Access, Store};
 pub const FILE: &str = "catalog.bin";
 
 const MAGIC: u64 = u64::from_le_bytes(*b"diagcat1");
-const HEADER: usize = 22 * 8;
+const HEADER: usize = 23 * 8;
 const HEAD: usize = 4 + 8;
 const FIXED: usize = HEAD + 1 + 28 + 3 * 8;
 const TAIL: usize = 4;
@@ -41,8 +41,8 @@ const MAX_RECORD: usize = 8 << 20;
 /// Read at once.
 const CHUNK: usize = 256 << 10;
 
-/// Read at once from the end, where a few records are wanted.
-const LAST_CHUNK: usize = 16 << 10;
+/// Read at once where a few records are wanted.
+const SMALL_CHUNK: usize = 16 << 10;
 
 const GONE: u8 = 1;
 const PINNED: u8 = 2;
@@ -123,6 +123,8 @@ struct Header {
     /// Whether the records are not in order: a capture that was copied here from another store may have a higher number than those
     /// that are taken later.
     is_mixed: bool,
+    /// Where the first capture is that is still there, or the end.
+    first: u64,
     reports: Stamp,
     index: Stamp,
 }
@@ -131,8 +133,13 @@ impl Header {
     fn encode(&self) -> Vec<u8> {
         let t = &self.totals;
         let counts = [MAGIC, self.end, t.captures, t.bytes, t.damaged, t.strange_bytes, t.oldest_ms];
-        let words =
-            counts.into_iter().chain([self.dead, self.checked_ms, self.last_sequence, u64::from(self.is_mixed)]);
+        let words = counts.into_iter().chain([
+            self.dead,
+            self.checked_ms,
+            self.last_sequence,
+            u64::from(self.is_mixed),
+            self.first,
+        ]);
         let words = words.chain(self.reports.0).chain(self.index.0);
         let mut bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
         let check = u64::from(seal::crc(&bytes));
@@ -156,6 +163,7 @@ impl Header {
             checked_ms,
             last_sequence,
             mixed,
+            first,
             stamps @ ..,
             _,
         ] = words.as_slice()
@@ -176,6 +184,7 @@ impl Header {
             checked_ms: *checked_ms,
             last_sequence: *last_sequence,
             is_mixed: *mixed != 0,
+            first: *first,
             reports: Stamp(reports.try_into().ok()?),
             index: Stamp(index.try_into().ok()?),
         };
@@ -387,9 +396,13 @@ impl Catalog {
     }
 
     // Nothing where the file is not what it should be; else whether it was read to its end.
-    fn scan(&self, mut found: impl FnMut(u64, &[u8]) -> Option<bool>) -> Option<bool> {
+    fn scan(&self, found: impl FnMut(u64, &[u8]) -> Option<bool>) -> Option<bool> {
+        self.scan_from(HEADER as u64, CHUNK, found)
+    }
+
+    fn scan_from(&self, start: u64, chunk: usize, mut found: impl FnMut(u64, &[u8]) -> Option<bool>) -> Option<bool> {
         let mut buffer = Vec::new();
-        let (mut at, mut from) = (HEADER as u64, 0);
+        let (mut at, mut from) = (start, 0);
         while at < self.header.end {
             let rest = &buffer[from..];
             match length_at(rest).filter(|length| *length <= rest.len()) {
@@ -405,13 +418,22 @@ impl Catalog {
                     from = 0;
                     let had = buffer.len();
                     let left = self.header.end.checked_sub(at + had as u64).filter(|left| *left > 0)?;
-                    let more = CHUNK.max(length_at(&buffer).unwrap_or(0)).min(usize::try_from(left).ok()?);
+                    let more = chunk.max(length_at(&buffer).unwrap_or(0)).min(usize::try_from(left).ok()?);
                     buffer.resize(had + more, 0);
                     self.file.read_exact_at(&mut buffer[had..], at + had as u64).ok()?;
                 }
             }
         }
         Some(true)
+    }
+
+    /// Reads records from the oldest on, for as long as `found` wants more; false where one is damaged, or they are in no order.
+    pub fn oldest_first(&self, mut found: impl FnMut(u64, Record<'_>) -> bool) -> bool {
+        let read = self.scan_from(self.header.first, SMALL_CHUNK, |at, bytes| {
+            let (record, is_there) = decode(bytes)?;
+            Some(!is_there || found(at, record))
+        });
+        read.is_some() && !self.header.is_mixed
     }
 
     /// Reads records from the newest on, for as long as `found` wants more; false where one is damaged.
@@ -454,7 +476,7 @@ impl Catalog {
         let mut buffer: Vec<u8> = Vec::new();
         let mut start = self.header.end;
         let mut until = 0_usize;
-        let mut chunk = LAST_CHUNK;
+        let mut chunk = SMALL_CHUNK;
         while until > 0 || start > HEADER as u64 {
             let length = until.checked_sub(TAIL).map(|tail| length_at(&buffer[tail..until]));
             match length {
@@ -531,7 +553,23 @@ impl Catalog {
             totals.bytes = totals.bytes.checked_sub(gone.disk_bytes)?;
         }
         self.header.dead += 1;
+        if at == self.header.first {
+            self.header.first = self.first_from(at)?;
+        }
         Some(())
+    }
+
+    // Where the first capture is that is still there. What was passed over is never looked at again.
+    fn first_from(&self, start: u64) -> Option<u64> {
+        let mut first = self.header.end;
+        self.scan_from(start, SMALL_CHUNK, |at, bytes| {
+            let (_, is_there) = decode(bytes)?;
+            if is_there {
+                first = at;
+            }
+            Some(!is_there)
+        })?;
+        Some(first)
     }
 
     fn set_pinned(&mut self, id: Id, pinned: bool) -> Option<()> {
@@ -566,6 +604,7 @@ pub fn write(
     let mut header = Header { reports, index: Stamp::of_index(store), ..Header::default() };
     header.checked_ms = u64::try_from(checked_ms).unwrap_or(0);
     header.end = HEADER as u64;
+    header.first = header.end;
     header.totals.strange_bytes = strange_bytes;
     header.totals.oldest_ms = u64::MAX;
     fsio::write_atomic_with(&store.path(FILE), Durability::Volatile, |file| {

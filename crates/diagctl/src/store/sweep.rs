@@ -17,8 +17,8 @@ pub fn collect(config: &Config, store: &Store, now: &Now, newest: Option<&str>) 
     store.empty_trash()?;
     shrink_quarantine(config, store)?;
     remove_stale_temporaries(store, now);
-    let Some(mut stock) = Stock::when_due(store, config, now, 0)? else { return Ok(0) };
-    let mut plan = stock.plan(config, store, now, 0, Pressure::Routine, newest)?;
+    let planned = Stock::planned(store, config, now, 0, Pressure::Routine, newest)?;
+    let Some((mut stock, mut plan)) = planned else { return Ok(0) };
     let freed = stock.apply(store, &mut plan)?;
     stock.forget(&plan);
     stock.note_oldest(store);
@@ -58,9 +58,10 @@ pub fn make_room(store: &Store, config: &Config, stock: &mut Stock, bytes: u64) 
 
 /// Deletes what nothing protects so that so many bytes fit, if they can; returns what the store holds then.
 pub fn admit(store: &Store, config: &Config, now: &Now, bytes: u64) -> Result<u64, Failure> {
-    let reports_bytes = match Stock::when_due(store, config, now, bytes)? {
-        Some(mut stock) => {
-            make_fit(store, config, now, &mut stock, bytes)?;
+    let reports_bytes = match Stock::planned(store, config, now, bytes, Pressure::Admission, None)? {
+        Some((mut stock, mut plan)) => {
+            stock.apply(store, &mut plan)?;
+            stock.forget(&plan);
             stock.reports_bytes()
         }
         None => stock::reports_bytes(store)?,
