@@ -137,6 +137,32 @@ class ReadingTest < E2E::Case
     end
   end
 
+  # The newest are read from the catalog, all of them from the index: both say what is in the directory, whoever changed it.
+  def test_a_few_newest_are_what_a_list_of_all_begins_with
+    ids = Array.new(4) { store_capture }
+    copied = ids.first.sub(/.{8}\z/, "00000000")
+    changes = {
+      "nothing" => -> {},
+      "pinned" => -> { diagctl!("pin", ids.last) },
+      "unpinned" => -> { diagctl!("unpin", ids.last) },
+      "copied in" => -> { copy_capture(ids.first, copied, sequence: 1_000_000) },
+      "one more after that" => -> { ids << store_capture },
+      "deleted" => -> { diagctl!("rm", "latest") },
+      "deleted by hand" => -> { FileUtils.rm_rf(File.join(@store, "reports", ids[1])) },
+      "by retention" => -> { configure(retention: "keep_free = \"1%\"\nmax_captures = 2\nkeep_last = 0") && diagctl!("gc") }
+    }
+    changes.each do |what, change|
+      change.call
+      all = captures
+      assert_equal Dir.children(File.join(@store, "reports")).sort, all.map { |capture| capture["id"] }.sort, what
+      assert_equal all.first(2), diagctl!("list", "-n", "2", "--json").json.fetch("captures"), what
+      assert_equal all.first["id"], diagctl!("show", "latest", "--json").json.fetch("id"), what
+      assert_equal all.first["id"], diagctl!("show", "latest:gc_stat", "--json").json.fetch("id"), what
+      assert_equal [all.size, all.first["id"]], diagctl!("status", "--json").json.fetch("store").values_at("captures", "latest"), what
+    end
+    assert_equal 2, captures.size
+  end
+
   def test_run_stores_what_a_command_prints
     result = diagctl!("run", "--report", "notes", "--", "sh", "-c", "echo from $DIAGCTL_CAPTURE; test -d \"$DIAGCTL_CAPTURE_DIR\"")
     id = captures.first.fetch("id")
@@ -203,5 +229,14 @@ class ReadingTest < E2E::Case
     refute_equal 0, result.status, result
     assert_nothing_staged
     store_capture
+  end
+
+  private
+
+  def copy_capture(id, copy, **changed)
+    dir = File.join(@store, "reports", copy)
+    FileUtils.cp_r(File.join(@store, "reports", id), dir, preserve: true)
+    meta = JSON.parse(File.read(File.join(dir, "meta.json"))).except("check")
+    File.write(File.join(dir, "meta.json"), JSON.generate(meta.merge("id" => copy, **changed.transform_keys(&:to_s))))
   end
 end

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! header   words of 8 bytes, little-endian; the last is the CRC-32 of the others
-//! records  oldest first:  length u32 | check u64 | flags u8 | id | sequence u64 | store_ms u64 | disk_bytes u64 |
+//! records  mostly oldest first:  length u32 | check u64 | flags u8 | id | sequence u64 | store_ms u64 | disk_bytes u64 |
 //!                         for each kind of report: bytes u64 | length u8 | name |  length u32 once more, to read backwards
 //! ```
 
@@ -29,7 +29,7 @@ use crate::meta::Meta;
 use crate::{Access, Store};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"diagcat1");
-const HEADER: usize = 21 * 8;
+const HEADER: usize = 23 * 8;
 const HEAD: usize = 4 + 8;
 const FIXED: usize = HEAD + 1 + 28 + 3 * 8;
 const TAIL: usize = 4;
@@ -40,8 +40,8 @@ const MAX_RECORD: usize = 8 << 20;
 /// Read at once.
 const CHUNK: usize = 256 << 10;
 
-/// Read at once from the end, where a few records are wanted.
-const LAST_CHUNK: usize = 16 << 10;
+/// Read at once where a few records are wanted.
+const SMALL_CHUNK: usize = 16 << 10;
 
 const GONE: u8 = 1;
 const PINNED: u8 = 2;
@@ -117,8 +117,13 @@ struct Header {
     dead: u64,
     /// When the directory was read, by the wall clock.
     checked_ms: u64,
-    /// The newest capture.
+    /// The highest sequence number.
     last_sequence: u64,
+    /// Whether the records are not in order: a capture that was copied here from another store may have a higher number than those
+    /// that are taken later.
+    is_mixed: bool,
+    /// Where the first capture is that is still there, or the end.
+    first: u64,
     reports: Stamp,
     index: Stamp,
 }
@@ -127,7 +132,13 @@ impl Header {
     fn encode(&self) -> Vec<u8> {
         let t = &self.totals;
         let counts = [MAGIC, self.end, t.captures, t.bytes, t.damaged, t.strange_bytes, t.oldest_ms];
-        let words = counts.into_iter().chain([self.dead, self.checked_ms, self.last_sequence]);
+        let words = counts.into_iter().chain([
+            self.dead,
+            self.checked_ms,
+            self.last_sequence,
+            u64::from(self.is_mixed),
+            self.first,
+        ]);
         let words = words.chain(self.reports.0).chain(self.index.0);
         let mut bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
         let check = u64::from(checksum::crc(&bytes));
@@ -150,6 +161,8 @@ impl Header {
             dead,
             checked_ms,
             last_sequence,
+            mixed,
+            first,
             stamps @ ..,
             _,
         ] = words.as_slice()
@@ -169,6 +182,8 @@ impl Header {
             dead: *dead,
             checked_ms: *checked_ms,
             last_sequence: *last_sequence,
+            is_mixed: *mixed != 0,
+            first: *first,
             reports: Stamp(reports.try_into().ok()?),
             index: Stamp(index.try_into().ok()?),
         };
@@ -380,9 +395,13 @@ impl Catalog {
     }
 
     // Nothing where the file is not what it should be; else whether it was read to its end.
-    fn scan(&self, mut found: impl FnMut(u64, &[u8]) -> Option<bool>) -> Option<bool> {
+    fn scan(&self, found: impl FnMut(u64, &[u8]) -> Option<bool>) -> Option<bool> {
+        self.scan_from(HEADER as u64, CHUNK, found)
+    }
+
+    fn scan_from(&self, start: u64, chunk: usize, mut found: impl FnMut(u64, &[u8]) -> Option<bool>) -> Option<bool> {
         let mut buffer = Vec::new();
-        let (mut at, mut from) = (HEADER as u64, 0);
+        let (mut at, mut from) = (start, 0);
         while at < self.header.end {
             let rest = &buffer[from..];
             match length_at(rest).filter(|length| *length <= rest.len()) {
@@ -398,7 +417,7 @@ impl Catalog {
                     from = 0;
                     let had = buffer.len();
                     let left = self.header.end.checked_sub(at + had as u64).filter(|left| *left > 0)?;
-                    let more = CHUNK.max(length_at(&buffer).unwrap_or(0)).min(usize::try_from(left).ok()?);
+                    let more = chunk.max(length_at(&buffer).unwrap_or(0)).min(usize::try_from(left).ok()?);
                     buffer.resize(had + more, 0);
                     self.file.read_exact_at(&mut buffer[had..], at + had as u64).ok()?;
                 }
@@ -407,8 +426,20 @@ impl Catalog {
         Some(true)
     }
 
+    /// Reads records from the oldest on, for as long as `found` wants more; false where one is damaged, or they are in no order.
+    pub fn oldest_first(&self, mut found: impl FnMut(u64, Record<'_>) -> bool) -> bool {
+        let read = self.scan_from(self.header.first, SMALL_CHUNK, |at, bytes| {
+            let (record, is_there) = decode(bytes)?;
+            Some(!is_there || found(at, record))
+        });
+        read.is_some() && !self.header.is_mixed
+    }
+
     /// Reads records from the newest on, for as long as `found` wants more; false where one is damaged.
     pub fn newest_first(&self, mut found: impl FnMut(Record<'_>) -> bool) -> bool {
+        if self.header.is_mixed {
+            return self.sorted(found).is_some();
+        }
         self.scan_back(|bytes| {
             let (record, is_there) = decode(bytes)?;
             Some(!is_there || found(record))
@@ -416,12 +447,35 @@ impl Catalog {
         .is_some()
     }
 
+    fn sorted(&self, mut found: impl FnMut(Record<'_>) -> bool) -> Option<()> {
+        let mut places = Vec::new();
+        if !self.each(|at, record| places.push((record.sequence, record.id, at))) {
+            return None;
+        }
+        places.sort_unstable();
+        for (.., at) in places.into_iter().rev() {
+            let bytes = self.read_record(at)?;
+            if !found(decode(&bytes)?.0) {
+                break;
+            }
+        }
+        Some(())
+    }
+
+    fn read_record(&self, at: u64) -> Option<Vec<u8>> {
+        let mut length = [0; 4];
+        self.file.read_exact_at(&mut length, at).ok()?;
+        let mut bytes = vec![0; length_at(&length)?];
+        self.file.read_exact_at(&mut bytes, at).ok()?;
+        Some(bytes)
+    }
+
     fn scan_back(&self, mut found: impl FnMut(&[u8]) -> Option<bool>) -> Option<()> {
         // The buffer holds what begins at `start`; of it, everything before `until` is still to be read.
         let mut buffer: Vec<u8> = Vec::new();
         let mut start = self.header.end;
         let mut until = 0_usize;
-        let mut chunk = LAST_CHUNK;
+        let mut chunk = SMALL_CHUNK;
         while until > 0 || start > HEADER as u64 {
             let length = until.checked_sub(TAIL).map(|tail| length_at(&buffer[tail..until]));
             match length {
@@ -461,15 +515,12 @@ impl Catalog {
     }
 
     fn add(&mut self, new: &NewRecord) -> Option<()> {
-        // Records are in order: one that is not the newest is for a catalog that is written anew.
-        if new.sequence <= self.header.last_sequence && self.header.totals.captures > 0 {
-            return None;
-        }
         let bytes = new.encode();
         self.file.write_all_at(&bytes, self.header.end).ok()?;
         let header = &mut self.header;
         header.end += bytes.len() as u64;
-        header.last_sequence = new.sequence;
+        header.is_mixed |= new.sequence <= header.last_sequence && header.totals.captures > 0;
+        header.last_sequence = header.last_sequence.max(new.sequence);
         let totals = &mut header.totals;
         totals.oldest_ms = if totals.captures == 0 { new.store_ms } else { totals.oldest_ms.min(new.store_ms) };
         totals.captures += 1;
@@ -479,10 +530,7 @@ impl Catalog {
 
     // Sets flags of a record, or takes them away.
     fn mark(&self, at: u64, id: Id, flags: u8, set: bool) -> Option<Marked> {
-        let mut length = [0; 4];
-        self.file.read_exact_at(&mut length, at).ok()?;
-        let mut bytes = vec![0; length_at(&length)?];
-        self.file.read_exact_at(&mut bytes, at).ok()?;
+        let mut bytes = self.read_record(at)?;
         let (record, _) = decode(&bytes).filter(|(record, is_there)| record.id == id && *is_there)?;
         let marked = Marked { disk_bytes: record.disk_bytes, store_ms: record.store_ms, damaged: record.damaged };
         bytes[HEAD] = if set { bytes[HEAD] | flags } else { bytes[HEAD] & !flags };
@@ -504,7 +552,23 @@ impl Catalog {
             totals.bytes = totals.bytes.checked_sub(gone.disk_bytes)?;
         }
         self.header.dead += 1;
+        if at == self.header.first {
+            self.header.first = self.first_from(at)?;
+        }
         Some(())
+    }
+
+    // Where the first capture is that is still there. What was passed over is never looked at again.
+    fn first_from(&self, start: u64) -> Option<u64> {
+        let mut first = self.header.end;
+        self.scan_from(start, SMALL_CHUNK, |at, bytes| {
+            let (_, is_there) = decode(bytes)?;
+            if is_there {
+                first = at;
+            }
+            Some(!is_there)
+        })?;
+        Some(first)
     }
 
     fn set_pinned(&mut self, id: Id, pinned: bool) -> Option<()> {
@@ -539,6 +603,7 @@ pub fn write(
     let mut header = Header { reports, index: Stamp::of_index(store), ..Header::default() };
     header.checked_ms = u64::try_from(checked_ms).unwrap_or(0);
     header.end = HEADER as u64;
+    header.first = header.end;
     header.totals.strange_bytes = strange_bytes;
     header.totals.oldest_ms = u64::MAX;
     Ok(fs::write_atomic_with(&store.path(CATALOG), Durability::Volatile, |file| {

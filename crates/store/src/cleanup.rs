@@ -17,8 +17,8 @@ pub fn collect(store: &Store, now: &Now, newest: Option<&str>) -> Result<u64> {
     trash::empty(store)?;
     shrink_quarantine(store)?;
     remove_stale_temporaries(store, now);
-    let Some(mut inventory) = Inventory::when_due(store, now, 0)? else { return Ok(0) };
-    let mut plan = inventory.plan(store, now.store_ms, 0, Pressure::Routine, newest)?;
+    let planned = Inventory::planned(store, now, 0, Pressure::Routine, newest)?;
+    let Some((mut inventory, mut plan)) = planned else { return Ok(0) };
     let freed = inventory.apply(store, &mut plan)?;
     inventory.forget(&plan);
     inventory.note_oldest(store);
@@ -52,9 +52,10 @@ pub fn make_room(store: &Store, now_ms: u64, inventory: &mut Inventory, bytes: u
 
 /// Deletes what nothing protects so that so many bytes fit, if they can; returns what the store holds then.
 pub fn admit(store: &Store, now: &Now, bytes: u64) -> Result<u64> {
-    let reports_bytes = match Inventory::when_due(store, now, bytes)? {
-        Some(mut inventory) => {
-            make_fit(store, now.store_ms, &mut inventory, bytes)?;
+    let reports_bytes = match Inventory::planned(store, now, bytes, Pressure::Admission, None)? {
+        Some((mut inventory, mut plan)) => {
+            inventory.apply(store, &mut plan)?;
+            inventory.forget(&plan);
             inventory.reports_bytes()
         }
         None => inventory::reports_bytes(store)?,

@@ -18,8 +18,8 @@ pub enum Error {
     #[error(transparent)]
     Fs(#[from] diagctl_fs::Error),
     /// A file in /proc cannot be read.
-    #[error("{0}")]
-    Proc(String),
+    #[error(transparent)]
+    Proc(#[from] diagctl_observe::Error),
     /// A value cannot be written as JSON.
     #[error("cannot encode {file}: {source}")]
     Encode {

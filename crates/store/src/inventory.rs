@@ -3,20 +3,26 @@
 //!
 //! Before a capture is given up, its own record and its own marker are asked, as the index may be behind.
 
-use crate::trash;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::{self, Catalog, NewRecord, Stamp};
 use crate::error::Result;
 use crate::id::Id;
 use crate::index::{self, Entry, PIN_FILE, Present};
 use crate::retention::{self, Captures, Plan, Policy, Pressure, Usage, Verdict};
+use crate::trash;
 use crate::{Store, events, meta};
 use diagctl_fs as fs;
 use diagctl_observe::clock::{Now, Reading};
 
 /// So many captures that the index did not have are added to it at once.
 const BATCH: usize = 256;
+
+/// Where age or number is the reason, a plan is made of so many of the oldest at first.
+const FIRST: usize = 64;
+
+/// And of no more of the newest than this.
+const MOST_LAST: usize = 4096;
 
 /// How often retention reads the directory although the catalog seems to be right. Two changes to a directory in one tick of the
 /// kernel's clock may look like one.
@@ -42,19 +48,86 @@ impl Inventory {
         }
     }
 
-    /// The captures, where retention may have to give some up; nothing where the totals in the catalog rule that out.
-    pub fn when_due(store: &Store, now: &Now, incoming: u64) -> Result<Option<Self>> {
+    /// What retention gives up, where the totals in the catalog do not rule out that there is anything.
+    pub fn planned(
+        store: &Store,
+        now: &Now,
+        incoming: u64,
+        pressure: Pressure,
+        newest: Option<&str>,
+    ) -> Result<Option<(Self, Plan)>> {
         let checked = |catalog: &Catalog| catalog.was_checked(now.clock.wall_ms, CHECK_EVERY_MS);
-        let Some(catalog) = Catalog::current(store).filter(checked) else {
-            return Self::check(store, true).map(Some);
+        let mut inventory = match Catalog::current(store).filter(checked) {
+            None => Self::check(store, true)?,
+            Some(catalog) => {
+                let totals = catalog.totals();
+                let (policy, free_disk) = policy(store)?;
+                let other_bytes = other_bytes(store).saturating_add(totals.strange_bytes);
+                let usage = Usage { other_bytes, free_disk, incoming };
+                let may_delete = |policy: &Policy| retention::may_delete(&totals, policy, &usage, now.store_ms);
+                if !catalog.is_stale() && !may_delete(&policy) {
+                    return Ok(None);
+                }
+                let for_room = may_delete(&Policy { max_age_ms: u64::MAX, max_captures: None, ..policy });
+                if !catalog.is_stale()
+                    && !for_room
+                    && let Some((mut few, first)) = Self::ends(&catalog, policy.keep_last, MOST_LAST)
+                {
+                    let plan = few.plan(store, now.store_ms, incoming, pressure, newest)?;
+                    if plan.stays_within(first) {
+                        return Ok(Some((few, plan)));
+                    }
+                }
+                Self::load(store, true)?
+            }
         };
+        let plan = inventory.plan(store, now.store_ms, incoming, pressure, newest)?;
+        Ok(Some((inventory, plan)))
+    }
+
+    // The oldest captures, and of the newest so many that it is known which of the oldest are the last of their kinds; with the number
+    // of the former. One of a kind that is too rare for that is left out: it stays until all captures are looked at.
+    fn ends(catalog: &Catalog, keep_last: u32, most_last: usize) -> Option<(Self, usize)> {
         let totals = catalog.totals();
-        let (policy, free_disk) = policy(store)?;
-        let usage = Usage { other_bytes: other_bytes(store).saturating_add(totals.strange_bytes), free_disk, incoming };
-        if !catalog.is_stale() && !retention::may_delete(&totals, &policy, &usage, now.store_ms) {
-            return Ok(None);
-        }
-        Self::load(store, true).map(Some)
+        let mut inventory = Self { strange_bytes: totals.strange_bytes, ..Self::default() };
+        let mut kinds_of = Vec::new();
+        let mut last = None;
+        let whole = catalog.oldest_first(|at, record| {
+            if !record.damaged {
+                kinds_of.push(record.kinds().map(|(name, _)| name.to_owned()).collect::<Vec<_>>());
+                inventory.captures.push_record(at, &record);
+                last = Some((record.sequence, record.id));
+            }
+            kinds_of.len() < FIRST
+        });
+        let mut sought: BTreeMap<&str, u32> =
+            kinds_of.iter().flatten().map(|kind| (kind.as_str(), keep_last)).collect();
+        sought.retain(|_, left| *left > 0);
+        let mut seen = 0;
+        let whole = whole
+            && catalog.newest_first(|record| {
+                if Some((record.sequence, record.id)) <= last {
+                    // These are all captures: what has not been found is not there.
+                    sought.clear();
+                } else if !record.damaged {
+                    seen += 1;
+                    for (name, _) in record.kinds() {
+                        if let Some(left) = sought.get_mut(name) {
+                            *left -= 1;
+                        }
+                    }
+                    sought.retain(|_, left| *left > 0);
+                    inventory.captures.push_record(0, &record);
+                    return !sought.is_empty() && seen < most_last;
+                }
+                !sought.is_empty()
+            });
+        let is_known = |kinds: &Vec<String>| !kinds.iter().any(|kind| sought.contains_key(kind.as_str()));
+        inventory.captures.retain(|i, _| kinds_of.get(i).is_none_or(is_known));
+        let listed = u64::try_from(inventory.captures.count()).ok()?;
+        let omitted = totals.captures.checked_sub(listed)?;
+        inventory.captures.omit(omitted, totals.bytes.checked_sub(inventory.captures.bytes())?);
+        whole.then(|| (inventory, kinds_of.iter().filter(|kinds| is_known(kinds)).count()))
     }
 
     fn of_catalog(catalog: &Catalog) -> Option<Self> {

@@ -124,7 +124,7 @@ impl Lease {
     /// Trying to lock again would not tell, for that succeeds on a description that holds it as on a free file.
     pub fn is_held(&self) -> Result<bool> {
         let path = PathBuf::from(format!("/proc/self/fdinfo/{}", self.fd));
-        let text = diagctl_observe::proc::read(&path).map_err(Error::Proc)?;
+        let text = diagctl_observe::proc::read(&path)?;
         Ok(text.lines().any(|line| {
             line.strip_prefix("lock:").is_some_and(|lock| {
                 let mut words = lock.split_whitespace();
@@ -185,7 +185,7 @@ pub fn is_taken(dir: &Spot) -> Result<bool> {
 // It leaves out processes of other pid namespaces.
 fn is_listed(lock: &Spot) -> Result<bool> {
     let inode = fs::stat(lock)?.st_ino;
-    let locks = diagctl_observe::proc::read(Path::new("/proc/locks")).map_err(Error::Proc)?;
+    let locks = diagctl_observe::proc::read(Path::new("/proc/locks"))?;
     let is_it = |line: &str| {
         line.split_whitespace().nth(5).and_then(|file| file.rsplit(':').next()) == Some(&inode.to_string())
     };

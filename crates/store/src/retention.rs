@@ -104,6 +104,8 @@ pub struct Captures {
     shares: Vec<Share>,
     names: Vec<String>,
     numbers: BTreeMap<String, u32>,
+    // Those that are there and not in the list: how many, and what they occupy.
+    omitted: (u64, u64),
 }
 
 impl Default for Captures {
@@ -114,6 +116,7 @@ impl Default for Captures {
             shares: Vec::new(),
             numbers: BTreeMap::from([(none.clone(), NO_REPORT_KIND)]),
             names: vec![none],
+            omitted: (0, 0),
         }
     }
 }
@@ -136,7 +139,12 @@ impl Captures {
 
     /// What they occupy.
     pub fn bytes(&self) -> u64 {
-        self.list.iter().fold(0, |sum, capture| sum.saturating_add(capture.disk_bytes))
+        self.list.iter().fold(self.omitted.1, |sum, capture| sum.saturating_add(capture.disk_bytes))
+    }
+
+    /// Says that there are so many more than are in the list, and what they occupy.
+    pub fn omit(&mut self, captures: u64, bytes: u64) {
+        self.omitted = (captures, bytes);
     }
 
     /// Adds one.
@@ -328,6 +336,15 @@ impl Plan {
         self.condemned.keys().map(|at| (self.order[*at] as usize, self.verdict(captures, *at)))
     }
 
+    /// Whether nothing goes but some of the first captures of the list, and not all of those that might: then captures between
+    /// them and the rest would have made no difference to age and number.
+    pub fn stays_within(&self, first: usize) -> bool {
+        let is_first = |at: usize| (self.order[at] as usize) < first;
+        let spared = |at: usize| self.standing[at] == Standing::Unprotected && !self.condemned.contains_key(&at);
+        self.condemned.iter().all(|(at, why)| is_first(*at) && !matches!(why, Why::Full { .. }))
+            && (0..self.order.len()).any(|at| is_first(at) && spared(at))
+    }
+
     /// Takes back what was said of one that goes.
     pub fn spare(&mut self, i: usize) {
         self.condemned.retain(|at, _| self.order[*at] as usize != i);
@@ -493,7 +510,8 @@ impl<'a> Planner<'a> {
 
     fn by_count(&mut self) {
         let Some(max) = self.plan.policy.max_captures else { return };
-        let count = self.plan.order.len() - self.plan.condemned.len();
+        let omitted = usize::try_from(self.captures.omitted.0).unwrap_or(usize::MAX);
+        let count = (self.plan.order.len() - self.plan.condemned.len()).saturating_add(omitted);
         let excess = count.saturating_sub(max as usize);
         let victims: Vec<usize> = self.remaining(Standing::Unprotected).take(excess).collect();
         for at in victims {

@@ -185,11 +185,25 @@ fn a_catalog_that_was_wrong_before_a_change_is_not_made_right_by_it() {
     assert!(Catalog::current(&scene.store).is_none());
     Inventory::check(&scene.store, true).unwrap();
     assert_eq!(scene.listed(), [1, 2, 8, 9]);
-    // One that is older than the newest has no place at the end.
-    scene.publish(5);
-    assert!(Catalog::current(&scene.store).is_none());
+}
+
+// One that was copied here has a number that this store has not come to yet.
+#[test]
+fn the_newest_is_the_one_with_the_highest_number_wherever_its_record_is() {
+    let scene = Scene::new(2);
+    scene.copy_in(50);
     Inventory::check(&scene.store, true).unwrap();
-    assert_eq!(scene.listed(), [1, 2, 5, 8, 9]);
+    (3..6).for_each(|n| scene.publish(n));
+    let mut newest_first = Vec::new();
+    let some = |record: Record<'_>| {
+        newest_first.push(record.sequence);
+        newest_first.len() < 5
+    };
+    assert!(scene.current().newest_first(some));
+    assert_eq!(newest_first, [50, 5, 4, 3, 2]);
+    fs::remove(&scene.store.path(CATALOG)).unwrap();
+    Inventory::check(&scene.store, true).unwrap();
+    assert_eq!(scene.listed(), [1, 2, 3, 4, 5, 50], "in order, when it is written anew");
 }
 
 #[test]

@@ -33,7 +33,8 @@ impl Scene {
         let meta = meta::Meta {
             id: id(n),
             sequence: n,
-            store_ms: now().store_ms,
+            // Each a second younger than the one before.
+            store_ms: now().store_ms - 1000 * (1000 - n),
             reports: vec![report],
             ..meta::Meta::default()
         };
@@ -175,4 +176,75 @@ fn what_was_pinned_behind_the_back_of_the_index_stays() {
     let verdicts = stock.verdicts(&plan);
     let said: Vec<_> = verdicts.iter().map(|verdict| (verdict.keep, verdict.reasons[0].as_str())).collect();
     assert_eq!(said, [(true, "kept: pinned"), (true, "kept: pinned"), (true, "kept: last heap")]);
+}
+
+fn said(stock: &Inventory, plan: &Plan) -> Vec<(String, Vec<String>)> {
+    plan.deletions(&stock.captures).map(|(_, verdict)| (verdict.id, verdict.reasons)).collect()
+}
+
+// Of these the third has a kind of its own, or not, and the fifth is pinned.
+fn two_hundred(third: &str) -> Scene {
+    let scene = Scene::new();
+    (1..=200).for_each(|n| scene.indexed(n, if n == 3 { third } else { "heap" }, 0));
+    scene.pin(5);
+    Inventory::check(&scene.store, true).unwrap();
+    scene
+}
+
+// Whatever the reason is, and whatever protects the oldest.
+#[test]
+fn a_plan_by_the_ends_of_the_catalog_is_that_of_all_captures() {
+    let now = now();
+    for (third, left) in [("heap", [5, 112, 113]), ("rare", [3, 5, 113])] {
+        let mut scene = two_hundred(third);
+        for (max_captures, max_age_s, is_short) in [
+            (Some(199), 86_400, true),
+            (Some(190), 86_400, true),
+            (Some(137), 86_400, false),
+            (Some(10), 86_400, false),
+            (None, 990, true),
+            (None, 900, false),
+            (Some(195), 990, true),
+            (Some(0), 1, false),
+        ] {
+            scene.store.options.retention.max_captures = max_captures;
+            scene.store.options.retention.max_age = std::time::Duration::from_secs(max_age_s);
+            let mut all = Inventory::load(&scene.store, false).unwrap();
+            assert_eq!(all.captures.count(), 200);
+            let plan = all.plan(&scene.store, now.store_ms, 0, Pressure::Routine, None).unwrap();
+            let expected = said(&all, &plan);
+            let planned = Inventory::planned(&scene.store, &now, 0, Pressure::Routine, None).unwrap();
+            let (stock, plan) = planned.expect("there is something to give up");
+            assert_eq!(said(&stock, &plan), expected, "{max_captures:?} {max_age_s}");
+            assert_eq!(stock.captures.count() < 200, is_short && third == "heap", "{max_captures:?} {max_age_s}");
+            assert_eq!(stock.reports_bytes(), all.reports_bytes());
+        }
+        scene.store.options.retention.max_captures = Some(200);
+        scene.store.options.retention.max_age = std::time::Duration::from_secs(86_400);
+        assert!(Inventory::planned(&scene.store, &now, 0, Pressure::Routine, None).unwrap().is_none());
+        // One after another, as it goes on for years.
+        scene.store.options.retention.max_captures = Some(150);
+        for n in 201..=260 {
+            scene.indexed(n, "heap", 0);
+            cleanup::collect(&scene.store, &now, Some(&id(n))).unwrap();
+            assert_eq!(scene.present().len(), 150);
+        }
+        assert_eq!(scene.present()[..3], left);
+    }
+}
+
+#[test]
+fn a_capture_that_may_be_the_last_of_a_rare_kind_is_left_out_and_stays() {
+    let scene = two_hundred("rare");
+    let catalog = Catalog::current(&scene.store).unwrap();
+    let numbers = |stock: &Inventory| -> Vec<String> {
+        (0..3)
+            .map(|i| stock.captures.id(i).as_str().trim_start_matches("20261122T101530123Z-0000000").to_owned())
+            .collect()
+    };
+    for (most, expected, first, listed) in [(20, ["1", "2", "4"], 63, 83), (4096, ["1", "2", "3"], 64, 200)] {
+        let (stock, number) = Inventory::ends(&catalog, 1, most).unwrap();
+        assert_eq!((numbers(&stock), number), (expected.map(str::to_owned).to_vec(), first));
+        assert_eq!((stock.captures.count(), stock.reports_bytes()), (listed, catalog.totals().reports_bytes()));
+    }
 }

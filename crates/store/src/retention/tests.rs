@@ -54,6 +54,14 @@ fn plan(
     assert!(deletions.iter().map(|(_, verdict)| verdict).eq(verdicts.iter().filter(|verdict| !verdict.keep)));
     assert!(deletions.iter().all(|(i, verdict)| captures.id(*i).as_str() == verdict.id));
     assert!(plan.victims().eq(deletions.iter().map(|(i, _)| *i)));
+    // The totals never rule out what a plan does.
+    let totals = Totals {
+        captures: entries.len() as u64,
+        bytes: captures.bytes(),
+        oldest_ms: captures.oldest_ms(),
+        ..Totals::default()
+    };
+    assert!(deletions.is_empty() || may_delete(&totals, policy, usage, now_ms));
     verdicts
 }
 
@@ -87,6 +95,47 @@ fn age_spares_the_protected_and_the_future() {
     assert_eq!(reason(&verdicts, 1), "kept: pinned");
     assert_eq!(reason(&verdicts, 3), "kept: last gc, heap");
     assert_eq!(reason(&verdicts, 4), "kept: within all limits");
+}
+
+#[test]
+fn totals_within_all_limits_need_no_plan() {
+    let totals = Totals { captures: 3, bytes: 100, oldest_ms: 5, ..Totals::default() };
+    let policy = Policy { max_use: 150, keep_free: 10, max_age_ms: 20, keep_last: 1, max_captures: Some(3) };
+    let usage = Usage { other_bytes: 30, free_disk: 30, incoming: 20 };
+    assert!(!may_delete(&totals, &policy, &usage, 25));
+    assert!(may_delete(&totals, &policy, &usage, 26), "one is too old");
+    assert!(may_delete(&Totals { captures: 4, ..totals }, &policy, &usage, 25), "too many");
+    assert!(may_delete(&Totals { bytes: 101, ..totals }, &policy, &usage, 25), "at the cap with what is to come");
+    assert!(may_delete(&totals, &policy, &Usage { free_disk: 29, ..usage }, 25), "too little of the disk is free");
+}
+
+#[test]
+fn a_plan_of_the_first_captures_says_whether_more_would_make_a_difference() {
+    let entries: Vec<Entry> = (1..=6).map(|n| entry(n, n * DAY, "gc:1")).collect();
+    let captures = |omitted| {
+        let mut captures = packed(&entries);
+        captures.omit(omitted, omitted * KIB);
+        captures
+    };
+    let stays = |omitted, policy: &Policy, now_ms| {
+        let captures = captures(omitted);
+        let plan = super::plan(&captures, policy, &roomy(), Pressure::Routine, now_ms, None);
+        let victims: Vec<usize> = plan.victims().collect();
+        (plan.stays_within(4), victims.len())
+    };
+    let at_most = |max| Policy { max_captures: Some(max), keep_last: 1, ..lax() };
+    assert_eq!(stays(100, &at_most(106), 0), (true, 0));
+    assert_eq!(stays(100, &at_most(103), 0), (true, 3));
+    assert_eq!(stays(100, &at_most(102), 0), (false, 4), "all of the first go");
+    assert_eq!(stays(100, &at_most(50), 0), (false, 5));
+    let young = Policy { max_age_ms: 2 * DAY, ..lax() };
+    assert_eq!(stays(100, &young, 5 * DAY), (true, 2));
+    assert_eq!(stays(100, &young, 7 * DAY), (false, 4));
+    let small = Policy { max_use: captures(100).bytes() - 1, ..lax() };
+    assert_eq!(stays(100, &small, 0), (false, 1), "where it is about room, every kind of all captures counts");
+    let plan = super::plan(&captures(100), &at_most(105), &roomy(), Pressure::Routine, 0, None);
+    let verdicts: Vec<Verdict> = plan.verdicts(&captures(100)).collect();
+    assert_eq!(reason(&verdicts, 1), "106 captures, max_captures is 105");
 }
 
 #[test]
