@@ -28,7 +28,7 @@ mod sys;
 mod trigger;
 mod units;
 
-// The names that the modules know them by.
+// The names under which the modules use these crates.
 use diagctl_fs::{self as fsio, checksum as seal};
 use diagctl_observe::{cgroup, clock, proc};
 

@@ -1,12 +1,12 @@
-//! Values with units, read and printed: durations (`10m`), sizes (`1.5GiB`), shares (`80%`).
+//! Parsing and formatting of values with units: durations (`10m`), sizes (`1.5GiB`), percentages (`80%`).
 //!
-//! A number without a unit is refused: the reader of a configuration must never have to guess it.
+//! A number without a unit is refused: the reader of a configuration must never have to guess the unit.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A threshold that is either an amount or a share of some whole.
+/// A threshold: an absolute amount, or a percentage of a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Amount {
     /// Bytes.
@@ -16,7 +16,7 @@ pub enum Amount {
 }
 
 impl Amount {
-    /// The amount in bytes, given the whole that a share is of.
+    /// Converts the amount to bytes, given the whole that a percentage refers to.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -40,10 +40,10 @@ impl std::fmt::Display for Amount {
     }
 }
 
-/// Nothing that is waited for takes longer.
+/// The longest duration that is accepted.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// Reads a duration: `500ms`, `30s`, `10m`, `1h 30m`, `14d`.
+/// Parses a duration: `500ms`, `30s`, `10m`, `1h 30m`, `14d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let bare = text.trim();
     if bare.starts_with('-') {
@@ -53,14 +53,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(format!("it has no unit; write {bare}s, {bare}m or {bare}h"));
     }
     match humantime::parse_duration(bare) {
-        // Sums with it must not overflow.
+        // Limited so that sums with it cannot overflow.
         Ok(duration) if duration > LONGEST => Err("it is longer than 100 years; write it like 14d".into()),
         Ok(duration) => Ok(duration),
         Err(e) => Err(format!("it is not a duration ({e}); write it like 500ms, 30s, 10m, 2h or 14d")),
     }
 }
 
-/// Reads a duration in which something is to happen.
+/// Parses a time to wait.
 pub fn parse_wait(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("it is over at once; write it like 30m or 2h".into()),
@@ -68,7 +68,7 @@ pub fn parse_wait(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a size: `64KiB`, `1.5GiB`, `500MB` (decimal), `0`.
+/// Parses a size: `64KiB`, `1.5GiB`, `500MB` (decimal), `0`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     const EXAMPLE: &str = "write it like 512KiB, 500MiB or 1.5GiB";
     let bare = text.trim();
@@ -107,7 +107,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads a share: `80%`, `12.5%`.
+/// Parses a percentage: `80%`, `12.5%`.
 pub fn parse_percent(text: &str) -> Result<f64, String> {
     let Some(number) = text.trim().strip_suffix('%') else {
         return Err("it is not a percentage; write it like 15%".into());
@@ -119,7 +119,7 @@ pub fn parse_percent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Reads an increase: a size, or a share of what it is added to, which may exceed the whole: `300%`.
+/// Parses an increase: a size, or a percentage of the amount that it is added to, which may exceed 100 %: `300%`.
 pub fn parse_increase(text: &str) -> Result<Amount, String> {
     let percent = text.trim().strip_suffix('%').map(|number| number.trim().parse::<f64>());
     match percent {
@@ -129,7 +129,7 @@ pub fn parse_increase(text: &str) -> Result<Amount, String> {
     }
 }
 
-/// Reads a size or a share.
+/// Parses a size or a percentage.
 pub fn parse_amount(text: &str) -> Result<Amount, String> {
     if text.trim().ends_with('%') {
         parse_percent(text).map(Amount::Percent)
@@ -138,8 +138,8 @@ pub fn parse_amount(text: &str) -> Result<Amount, String> {
     }
 }
 
-/// A size for people: `1.62 GiB`, `57.1 MiB`, `812 B`. Binary units. In whole numbers: a poll words a dozen of them, and of floating
-/// point the exact printing of that many digits is a tenth of what a poll executes.
+/// Formats a size for people: `1.62 GiB`, `57.1 MiB`, `812 B`. Binary units. Uses integer arithmetic: a poll formats a dozen
+/// sizes, and printing exact floating-point digits would be a tenth of the instructions that a poll executes.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
@@ -157,7 +157,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// A duration for people, its two largest units: `4m 10s`, `2d 3h`, `12s`, `350ms`.
+/// Formats a duration for people, with its two largest units: `4m 10s`, `2d 3h`, `12s`, `350ms`.
 pub fn duration(ms: u64) -> String {
     if ms < 1000 {
         return format!("{ms}ms");
@@ -174,7 +174,7 @@ pub fn duration(ms: u64) -> String {
         .join(" ")
 }
 
-/// Milliseconds of a duration, saturating.
+/// Converts a duration to milliseconds, saturating.
 pub fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_duration_that_would_overflow_what_it_is_added_to_is_refused() {
         assert!(parse_duration("100years").is_ok());
-        // In milliseconds the latter is all of u64, and a jitter of it a remainder by zero.
+        // In milliseconds, the second would fill all of u64, and a jitter of that length would be a remainder by zero.
         for text in ["101years", "600000000years"] {
             assert!(parse_duration(text).unwrap_err().contains("100 years"), "{text}");
         }
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(size(59_873_000), "57.1 MiB");
         assert_eq!((size(1024), size(10 * 1024 - 1)), ("1.00 KiB".into(), "10.00 KiB".into()));
         assert_eq!((size(10 << 30), size(u64::MAX)), ("10.0 GiB".into(), "16384.0 PiB".into()));
-        // As floating point has it, but for a half, which goes up here.
+        // The result equals floating-point formatting, except that a half is rounded up here.
         for bytes in (0..64).map(|bit| 0xb_f5c2_8f5c_28f5 >> bit).chain((0..40).map(|bit| 999 << bit)) {
             let power = (0..6).rev().find(|power| bytes >> (10 * power) > 0).unwrap_or(0);
             let value = bytes as f64 / 2f64.powi(10 * power);
