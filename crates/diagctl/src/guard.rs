@@ -25,7 +25,7 @@ pub struct Figures {
     pub total_disk: u64,
     /// PSI `some avg10` of the CPU, percent, and its scope; `None` if it cannot be read.
     pub cpu_pressure: Option<(Scope, f64)>,
-    /// How far the wall clock was set back since the last durable anchor, milliseconds.
+    /// Time by which the wall clock was set back since the last durable anchor, milliseconds.
     pub clock_stepped_back_ms: Option<u64>,
 }
 

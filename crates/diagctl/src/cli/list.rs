@@ -1,4 +1,4 @@
-//! `diagctl list`: what is in the store.
+//! `diagctl list`: lists the captures in the store.
 
 use std::time::Duration;
 

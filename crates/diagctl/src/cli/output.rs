@@ -1,6 +1,6 @@
-//! The only place that writes stdout and stderr.
+//! The only module that writes to stdout and stderr.
 //!
-//! stdout carries results, stderr diagnostics. A reader that went away (a closed pipe) is not an error.
+//! Results go to stdout, diagnostics to stderr. A closed pipe is not an error.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::error::{Failure, printable, steers};
 use crate::exit_code::Exit;
 
-/// A command that came to its end: its status and what goes to stdout.
+/// The result of a command that completed: exit status and text for stdout.
 #[derive(Debug)]
 pub struct Done {
     exit: Exit,
@@ -18,7 +18,7 @@ pub struct Done {
 }
 
 impl Done {
-    /// A text result.
+    /// Creates a text result.
     pub fn text(mut text: String) -> Self {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -26,24 +26,24 @@ impl Done {
         Self { exit: Exit::Ok, text }
     }
 
-    /// A JSON result on one line.
+    /// Creates a JSON result on one line.
     pub fn json(value: &impl Serialize) -> Result<Self, Failure> {
         let text =
             serde_json::to_string(value).map_err(|e| Failure::failed(format!("cannot encode the result: {e}")))?;
         Ok(Self::text(printable_json(text)))
     }
 
-    /// Text or JSON of the same result.
+    /// Creates a result as JSON or as text.
     pub fn either<T: Serialize>(json: bool, value: &T, text: impl FnOnce(&T) -> String) -> Result<Self, Failure> {
         if json { Self::json(value) } else { Ok(Self::text(text(value))) }
     }
 
-    /// No result.
+    /// Creates an empty result.
     pub fn silent() -> Self {
         Self::text(String::new())
     }
 
-    /// Ends with another status.
+    /// Changes the exit status.
     #[must_use]
     pub fn with_exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
@@ -51,8 +51,8 @@ impl Done {
     }
 }
 
-/// JSON needs no escape for DEL, the C1 controls (0x9b begins a control sequence) and what reorders a line; a terminal does. Outside
-/// of strings there are none of them.
+/// Escapes characters that JSON allows but a terminal acts on: DEL, the C1 controls (0x9b begins a control sequence), and
+/// characters that reorder a line. They occur only inside strings.
 pub fn printable_json(json: String) -> String {
     if json.is_ascii() && !json.contains('\x7f') {
         return json;
@@ -61,7 +61,7 @@ pub fn printable_json(json: String) -> String {
     json.chars().map(escape).collect()
 }
 
-/// Writes a result and turns it into an exit status.
+/// Writes a result and returns its exit status.
 pub fn finish(done: Done) -> Exit {
     match io::stdout().lock().write_all(done.text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
@@ -71,7 +71,7 @@ pub fn finish(done: Done) -> Exit {
     }
 }
 
-/// Tells a failure on stderr and turns it into an exit status.
+/// Prints a failure on stderr and returns its exit status.
 pub fn fail(failure: &Failure) -> Exit {
     let (red, cyan, reset) = if colour(&io::stderr()) { ("\x1b[31;1m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
     let message: Vec<String> = failure.message.lines().map(printable).collect();
@@ -83,8 +83,8 @@ pub fn fail(failure: &Failure) -> Exit {
     failure.exit
 }
 
-/// What clap itself has to say: help and the version on stdout, what is wrong with the command line on stderr. The latter quotes
-/// arguments, which clap would hand to a terminal as they are.
+/// Prints messages from clap: help and the version on stdout, errors in the command line on stderr. The errors quote arguments,
+/// which clap itself would pass to the terminal unescaped.
 pub fn usage(e: &clap::Error) -> Exit {
     if e.use_stderr() {
         let text: Vec<String> = e.render().to_string().lines().map(printable).collect();
@@ -99,22 +99,22 @@ pub fn usage(e: &clap::Error) -> Exit {
     }
 }
 
-/// Tells something on stderr that is no failure.
+/// Prints a note on stderr that is not a failure.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "diagctl: {}", printable(text));
 }
 
-/// stdout for data that is streamed; the caller treats a closed pipe as the end.
+/// Returns stdout for streamed data. The caller treats a closed pipe as the end.
 pub fn stdout() -> impl Write {
     io::stdout().lock()
 }
 
-/// Whether a person watches stderr: only then is progress shown.
+/// Returns true if stderr is a terminal. Progress is shown only then.
 pub fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Whether what goes to stdout may be coloured.
+/// Returns true if output to stdout may be coloured.
 pub fn colours() -> bool {
     colour(&io::stdout())
 }
@@ -125,12 +125,12 @@ fn colour(stream: &impl IsTerminal) -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// A process as people know it: what it does and, where it has one, its name within the role.
+/// Describes a process for people: its role and, if it has one, its name within the role.
 pub fn who(role: &str, name: &str) -> String {
     [role, name].join(" ").trim_end().to_owned()
 }
 
-/// Aligned columns without lines; columns whose index is in `right` are aligned to the right.
+/// Formats a table with aligned columns and no lines. Columns whose index is in `right` are right-aligned.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);

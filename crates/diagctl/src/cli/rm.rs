@@ -1,4 +1,4 @@
-//! `diagctl rm`: deletes captures by hand.
+//! `diagctl rm`: deletes captures.
 
 use super::output::{self, Done};
 use super::{Context, Failure};
@@ -24,14 +24,14 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let targets = each(&store, &mut Present::list(&store)?, &args.ids);
     let done = outcome(targets, |id| delete(&store, id, args.force, &by))?;
-    // The captures are gone whether that works or not: on a full disk their lines stay, and whoever reads them passes over them.
+    // The captures are gone even if this fails. On a full disk their lines stay in the index, and readers skip them.
     let _ = index::compact(&store);
     Ok(done)
 }
 
 fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Failure> {
     let dir = store.report_dir(id);
-    // The marker, not the index, which may lag behind it.
+    // Checks the marker, because the index may lag behind it.
     if !force && dir.join(index::PIN_FILE).exists() {
         return Err(
             Failure::failed(format!("capture {id} is pinned")).hint(format!("`diagctl unpin {id}`, or rm --force"))
@@ -45,8 +45,8 @@ fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Fail
     Ok(format!("deleted {id}"))
 }
 
-/// What each id on a command line means. All are looked up before anything is done, so that `latest` is the one that was
-/// there at first.
+/// Resolves each id on a command line. All are resolved before anything is done, so that `latest` means the capture that was
+/// the latest at the start.
 pub fn each(store: &Store, present: &mut Present, ids: &[String]) -> Vec<Result<String, Failure>> {
     let mut found = Vec::new();
     for text in ids {
@@ -65,7 +65,7 @@ pub fn each(store: &Store, present: &mut Present, ids: &[String]) -> Vec<Result<
     found
 }
 
-/// Does something to each of several captures and prints a line for it. Some that fail make it done in part.
+/// Applies an action to several captures and prints a line for each. If some fail, the exit status is `Partial`.
 pub fn outcome(
     targets: Vec<Result<String, Failure>>,
     act: impl Fn(&str) -> Result<String, Failure>,
