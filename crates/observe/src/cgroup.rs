@@ -1,10 +1,12 @@
-//! Which memory cgroup a process is in, and its figures: cgroup v2, and v1 where it has them. Its CPU limit: cpu_limit.rs.
+//! The memory cgroup of a process and its figures, for cgroup v2, and for v1 where v1 has them. For CPU limits, see
+//! cpu_limit.rs.
 //!
-//! Source: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. The working set is
-//! `current − inactive_file`, as the kubelet computes it: the page cache that can be dropped at once does not count.
+//! Sources: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. The working set is `current − inactive_file`, as the
+//! kubelet computes it: page cache that can be dropped at once does not count.
 //!
-//! A limit is on whatever the limited group holds, which may be more than the process's own: figures that are compared with
-//! a limit are those of the group that has it. All of this runs against a real kernel in tests/kernel.
+//! A limit applies to everything in the limited group, which may be more than the process's own group. Figures that are
+//! compared with a limit are therefore those of the group that has the limit. All of this is tested on a real kernel in
+//! tests/kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::proc::{Proc, read};
 
-/// Where cgroups are mounted, or a directory that looks like it.
+/// The mount point of cgroups, or a directory with the same structure.
 #[derive(Clone, Debug)]
 pub struct CgroupRoot(PathBuf);
 
@@ -27,18 +29,18 @@ impl Default for CgroupRoot {
 }
 
 impl CgroupRoot {
-    /// A cgroup mount elsewhere.
+    /// Uses a cgroup mount in another place.
     pub fn at(root: &Path) -> Self {
         Self(root.into())
     }
 
-    /// The memory cgroup of a process.
+    /// Returns the memory cgroup of a process.
     pub fn memory_of(&self, proc: &Proc, pid: u32) -> Result<MemoryCgroup, String> {
         self.group_of(proc, pid, "memory").map(MemoryCgroup)
     }
 
-    // The group of a process in the hierarchy that has this controller. In a container the path that /proc tells may be the
-    // host's, which is not mounted here; the mount's own root is then the container's cgroup.
+    // Returns the group of a process in the hierarchy of this controller. In a container, the path in /proc may be the host's,
+    // which is not mounted there. The root of the mount is then the container's cgroup.
     pub(crate) fn group_of(&self, proc: &Proc, pid: u32, controller: &str) -> Result<Group, String> {
         let text = read(&proc.pid(pid).join("cgroup"))?;
         let v1_mount = self.0.join(controller);
@@ -55,7 +57,7 @@ impl CgroupRoot {
             let mount = if v2 { self.0.clone() } else { v1_mount.clone() };
             let beneath = path.trim_start_matches('/');
             let nested = mount.join(beneath);
-            // Joined with nothing, the path would end in a slash.
+            // Joining an empty path would add a trailing slash.
             let is_nested = !beneath.is_empty() && !path.contains("..") && nested.is_dir();
             let dir = if is_nested { nested } else { mount.clone() };
             return Ok(Group { dir, mount, v2 });
@@ -72,20 +74,20 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    // This group and those above it, up to the root of what is mounted.
+    // Iterates over this group and the groups above it, up to the root of the mount.
     pub(crate) fn and_above(&self) -> impl Iterator<Item = &Path> {
         self.dir.ancestors().take_while(|dir| dir.starts_with(&self.mount))
     }
 }
 
 impl MemoryCgroup {
-    /// Its directory.
+    /// Returns the group's directory.
     pub fn dir(&self) -> &Path {
         &self.0.dir
     }
 
-    /// Bytes in use, without the page cache that can be dropped: of the group with the lowest limit; where there is none,
-    /// of the group that the process is accounted to.
+    /// Returns the bytes in use, without page cache that can be dropped. They are those of the group with the lowest limit or,
+    /// if there is no limit, of the group that the process is accounted to.
     pub fn working_set(&self) -> Result<u64, String> {
         match self.limited() {
             Some((_, group)) => self.working_set_of(group),
@@ -93,17 +95,17 @@ impl MemoryCgroup {
         }
     }
 
-    /// The lowest limit of this cgroup and those above it; `None` when there is none.
+    /// Returns the lowest limit of this cgroup and those above it; `None` if there is none.
     pub fn limit(&self) -> Option<u64> {
         self.limited().map(|(limit, _)| limit)
     }
 
-    /// The group that has the lowest limit, the nearest of several.
+    /// Returns the group with the lowest limit, or the nearest of several.
     pub fn limited_by(&self) -> Option<&Path> {
         self.limited().map(|(_, group)| group)
     }
 
-    /// What this group and each above it have to stay below: the limit, or where the kernel throttles (`memory.high`).
+    /// Returns the bound of this group and of each group above it: the limit, or the throttling threshold (`memory.high`).
     pub fn levels(&self) -> impl Iterator<Item = (&Path, u64)> {
         self.0.and_above().filter_map(|group| {
             let high = if self.0.v2 { number(group, "memory.high") } else { Err(String::new()) };
@@ -112,45 +114,46 @@ impl MemoryCgroup {
         })
     }
 
-    /// What can still be used before a level has only its reserve left.
+    /// Returns the bytes that can still be used before some level has only its reserve left.
     pub fn available(&self, reserve: fn(u64) -> u64) -> Option<u64> {
         let room = |(group, level)| Some(u64::saturating_sub(level, self.working_set_of(group).ok()? + reserve(level)));
         self.levels().filter_map(room).min()
     }
 
-    /// Where the working set of a group is told: bytes in use, and the file and the key of what of it can be dropped.
+    /// Returns the sources of a group's working set: the file with the bytes in use, and the file and key with the droppable
+    /// part.
     pub fn working_set_files(&self, group: &Path) -> (PathBuf, PathBuf, &'static str) {
         (group.join(self.current_file()), group.join("memory.stat"), self.droppable())
     }
 
-    /// Whether it is of the unified hierarchy.
+    /// Returns true if the group is in the unified hierarchy.
     pub fn is_v2(&self) -> bool {
         self.0.v2
     }
 
-    /// The innermost cgroup, from this one upwards, that the kernel ends as a whole when its memory runs out.
+    /// Returns the innermost cgroup, from this one upwards, that the kernel kills as a whole when it is out of memory.
     pub fn oom_group(&self) -> Option<PathBuf> {
         let whole = |dir: &&Path| read(&dir.join("memory.oom.group")).is_ok_and(|text| text.trim() == "1");
         self.0.and_above().find(whole).map(PathBuf::from)
     }
 
-    /// Tasks, and how many there may be, where fewest are left; `None` when there is no such limit. On v1 this is another
-    /// hierarchy, which is not looked at.
+    /// Returns the number of tasks and its limit, for the level with the fewest left; `None` if there is no limit. On v1
+    /// another hierarchy has these figures, and it is not read.
     pub fn pids(&self) -> Option<(u64, u64)> {
         let number = |dir: &Path, file| number(dir, file).ok();
         let of = |dir| Some((number(dir, "pids.current")?, number(dir, "pids.max")?));
         self.0.and_above().filter_map(of).min_by_key(|(current, max)| max.saturating_sub(*current))
     }
 
-    /// What the kernel counted of this group and of the limits above it: the keys of `memory.events`, and on v1 the two that
-    /// it has under other names.
+    /// Returns the kernel's counters for this group and the limits above it: the keys of `memory.events`. On v1, returns the
+    /// two counters that exist under other names.
     pub fn events(&self) -> Result<BTreeMap<String, u64>, String> {
         let own = self.accounted()?;
         let above = self.0.and_above().filter(|group| *group != own);
         if self.0.v2 {
             let mut events = counters(&read(&own.join("memory.events"))?);
-            // A limit that is hit is counted in the group that has it. Its `memory.events` would count what happens to our
-            // neighbours' own limits, too.
+            // A limit that is hit is counted in the group that has it. Its `memory.events` would also count hits of our
+            // neighbours' own limits.
             for group in above {
                 let Ok(text) = read(&group.join("memory.events.local")) else { continue };
                 for (event, count) in counters(&text) {
@@ -167,7 +170,7 @@ impl MemoryCgroup {
         Ok(events)
     }
 
-    /// The files of a group that tell about memory and CPU, as far as they can be read.
+    /// Returns the readable files of a group about memory and CPU, with their contents.
     pub fn files(group: &Path) -> Vec<(String, String)> {
         const TOLD: [&str; 6] = ["memory.", "cpu.", "pids.", "io.", "cgroup.events", "cgroup.procs"];
         let entries = walkdir::WalkDir::new(group).min_depth(1).max_depth(1).sort_by_file_name();
@@ -189,8 +192,8 @@ impl MemoryCgroup {
         self.0.and_above().filter_map(limit).min_by_key(|(limit, _)| *limit)
     }
 
-    // A group has no figures where the groups above did not give it the memory controller: its memory is then accounted to
-    // the nearest above that has it. The root of all has none either.
+    // Returns the group that the process's memory is accounted to. A group has no figures if the groups above it did not enable
+    // the memory controller for it. The nearest group above with the controller then has them. The root has no figures either.
     fn accounted(&self) -> Result<&Path, String> {
         self.0.and_above().find(|group| group.join(self.current_file()).exists()).ok_or_else(|| {
             format!(
@@ -226,17 +229,17 @@ pub(crate) fn number(group: &Path, file: &str) -> Result<u64, String> {
     read(&path)?.trim().parse().map_err(|_| format!("{} is not a number", path.display()))
 }
 
-// v1 writes "no limit" as the largest multiple of a page.
+// v1 writes "no limit" as the largest multiple of the page size.
 fn is_a_limit(bytes: &u64) -> bool {
     *bytes < 1 << 60
 }
 
-// One of the `key number` lines of a file; the others are not looked at.
+// Reads one of the `key number` lines of a file and skips the others.
 pub(crate) fn counter(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// The `key number` lines of a file.
+/// Parses the `key number` lines of a file.
 pub fn counters(text: &str) -> BTreeMap<String, u64> {
     text.lines()
         .filter_map(|line| {
@@ -251,7 +254,7 @@ mod tests {
     use super::*;
     use crate::testing::tree;
 
-    // As Linux 6.1 shows a service under a limited slice, beside another service.
+    // A service under a limited slice, beside another service, as Linux 6.1 presents it.
     #[test]
     fn v2_compares_a_limit_above_with_all_that_is_under_it() {
         let dir = tree(&[
@@ -261,7 +264,7 @@ mod tests {
             ("cg/slice/memory.high", "950\n"),
             ("cg/slice/memory.current", "900\n"),
             ("cg/slice/memory.stat", "anon 1\ninactive_file 50\n"),
-            // The neighbour hit its own limit 40 times; the slice its own 4 times.
+            // The neighbour hit its own limit 40 times; the slice hit its own 4 times.
             ("cg/slice/memory.events", "low 0\nhigh 0\nmax 44\noom 5\noom_kill 3\noom_group_kill 0\n"),
             ("cg/slice/memory.events.local", "low 0\nhigh 0\nmax 4\noom 1\noom_kill 0\noom_group_kill 0\n"),
             ("cg/slice/app/memory.max", "max\n"),

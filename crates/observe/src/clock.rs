@@ -1,9 +1,9 @@
-//! The clocks, which nothing else reads, and a time line that no clock setting disturbs.
+//! The clocks, which no other module reads, and a time line that changes of the clock do not disturb.
 //!
-//! Limits must survive restarts and reboots and must not believe a clock that was set. Within one boot the time
-//! that passed is taken from `CLOCK_BOOTTIME`, which nobody can set and which counts suspend; only across a reboot is
-//! the wall clock asked. The result, [`Now::store_ms`], is a number of milliseconds that never goes backwards; it starts
-//! as Unix time, so it reads like one until somebody sets the clock.
+//! Limits must survive restarts and reboots, and must not trust a wall clock that may have been set. Within one boot, elapsed
+//! time comes from `CLOCK_BOOTTIME`, which cannot be set and which counts suspend. Only across a reboot is the wall clock used.
+//! The result, [`Now::store_ms`], is a number of milliseconds that never goes backwards. It starts as Unix time and equals Unix
+//! time until the clock is set.
 
 #![expect(clippy::disallowed_methods, reason = "this module is the one that may")]
 
@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys;
 
-/// A wall clock this far behind what `CLOCK_BOOTTIME` says has been set back, not slewed. Milliseconds.
+/// A wall clock this far behind `CLOCK_BOOTTIME` was set back, not slewed, in milliseconds.
 const STEP_TOLERANCE_MS: i64 = 5_000;
 
-/// No moment is later: the end of the year 9999, milliseconds. A number beyond it is damage, and sums with it could overflow.
+/// The latest valid time: the end of the year 9999, in milliseconds. A larger number is damage, and sums with it could
+/// overflow.
 pub const LAST_MS: u64 = 253_402_300_799_999;
 
-/// What the clocks of this machine say.
+/// The readings of this machine's clocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Milliseconds since the Unix epoch, `CLOCK_REALTIME`.
@@ -43,19 +44,19 @@ pub struct Anchor {
     pub boot_id: String,
 }
 
-/// The present moment, placed on the store's time line.
+/// The present moment, with its position on the store's time line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Position on the store's time line: never before any earlier one.
+    /// Position on the store's time line, milliseconds. Never goes backwards.
     pub store_ms: u64,
-    /// The clocks as read.
+    /// The clock readings.
     pub clock: Reading,
-    /// How far the wall clock was set back since the anchor, in milliseconds, when it was.
+    /// Milliseconds by which the wall clock was set back since the anchor, if it was.
     pub stepped_back_ms: Option<u64>,
 }
 
 impl Reading {
-    /// Reads the clocks. `CLOCK_BOOTTIME` comes straight from the kernel, past any interposed libc.
+    /// Reads the clocks. `CLOCK_BOOTTIME` is read by a direct system call, which bypasses an interposed libc.
     pub fn take(boot_id: String) -> Self {
         let wall_ms = match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
@@ -66,7 +67,7 @@ impl Reading {
 }
 
 impl Anchor {
-    /// Places a reading on the time line. Without an anchor (a new store) it starts at the wall clock.
+    /// Places a reading on the time line. Without an anchor (a new store), the line starts at the wall clock.
     pub fn place(anchor: Option<&Self>, clock: Reading) -> Now {
         let Some(anchor) = anchor else {
             let store_ms = u64::try_from(clock.wall_ms).unwrap_or(0);
@@ -93,7 +94,7 @@ impl Anchor {
 }
 
 impl Now {
-    /// The anchor to keep for this moment.
+    /// Returns the anchor to save for this moment.
     pub fn anchor(&self) -> Anchor {
         Anchor {
             store_ms: self.store_ms,
@@ -104,43 +105,43 @@ impl Now {
     }
 }
 
-/// A moment as people and captures tell it: UTC, RFC 3339, to the millisecond.
+/// Formats a time as UTC in RFC 3339, with milliseconds, as people and captures use it.
 pub fn utc(wall_ms: i64) -> String {
     let moment = jiff::Timestamp::from_millisecond(wall_ms).unwrap_or_default();
     format!("{moment:.3}")
 }
 
-/// The present moment, as [`utc`] tells it.
+/// Formats the present time like [`utc`].
 pub fn utc_now() -> String {
     utc(Reading::take(String::new()).wall_ms)
 }
 
-/// The first part of an id: `20261122T101530123Z`. It sorts as the moments do.
+/// Formats a time as the first part of an id: `20261122T101530123Z`. Ids sort by time.
 pub fn compact_utc(wall_ms: i64) -> String {
     utc(wall_ms).replace(['-', ':', '.'], "")
 }
 
-/// A stopwatch for durations inside one process.
+/// A stopwatch for durations within one process.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
-    /// Starts it.
+    /// Starts the stopwatch.
     pub fn start() -> Self {
         Self(Instant::now())
     }
 
-    /// Milliseconds since it was started.
+    /// Returns the milliseconds since the start.
     pub fn ms(self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The time since it was started.
+    /// Returns the time since the start.
     pub fn elapsed(self) -> Duration {
         self.0.elapsed()
     }
 
-    /// Whether more than this many milliseconds have passed.
+    /// Returns true if more than this many milliseconds have passed.
     pub fn is_past(self, ms: u64) -> bool {
         self.ms() > ms
     }

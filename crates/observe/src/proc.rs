@@ -1,4 +1,4 @@
-//! Reading `/proc`. The seam for tests is the root path: a fake tree is a directory with the same files.
+//! Reads `/proc`. Tests use another root path: a directory with the same files.
 //!
 //! Sources: proc(5), Documentation/filesystems/proc.rst.
 
@@ -9,22 +9,22 @@ use std::path::{Path, PathBuf};
 
 use crate::sys;
 
-/// A mounted procfs, or a directory that looks like one.
+/// A mounted procfs, or a directory with the same structure.
 #[derive(Clone, Debug)]
 pub struct Proc {
     root: PathBuf,
 }
 
-/// What `/proc/PID/stat` says of a process.
+/// The fields of `/proc/PID/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Name of the executable, at most 15 bytes.
     pub comm: String,
     /// `R`, `S`, `D`, `T`, `Z`, …
     pub state: char,
-    /// Parent.
+    /// Pid of the parent.
     pub ppid: u32,
-    /// Start, in clock ticks since boot. With the pid it names a process for ever within one boot.
+    /// Start, in clock ticks since boot. Together with the pid, it identifies a process within one boot.
     pub start_ticks: u64,
 }
 
@@ -35,48 +35,48 @@ impl Default for Proc {
 }
 
 impl Proc {
-    /// A procfs elsewhere.
+    /// Uses a procfs in another place.
     pub fn at(root: &Path) -> Self {
         Self { root: root.into() }
     }
 
-    /// A path beneath the root.
+    /// Returns a path beneath the root.
     pub fn path(&self, rest: &str) -> PathBuf {
         self.root.join(rest)
     }
 
-    /// The directory of a process.
+    /// Returns the directory of a process.
     pub fn pid(&self, pid: u32) -> PathBuf {
         self.root.join(pid.to_string())
     }
 
-    /// Reads a text file beneath the root; the error names the path.
+    /// Reads a text file beneath the root. The error names the path.
     pub fn read(&self, rest: &str) -> Result<String, String> {
         read(&self.path(rest))
     }
 
-    /// Identifies this boot of this machine.
+    /// Returns the id of this boot of this machine.
     pub fn boot_id(&self) -> String {
         self.read("sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
     }
 
-    /// This machine's name.
+    /// Returns this machine's name.
     pub fn hostname(&self) -> String {
         self.read("sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
     }
 
-    /// `/proc/PID/stat`.
+    /// Reads `/proc/PID/stat`.
     pub fn stat(&self, pid: u32) -> Result<Stat, String> {
         let path = self.pid(pid).join("stat");
         parse_stat(&read(&path)?).ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
     }
 
-    /// A process that has not ended: neither gone nor a zombie, and the one that was meant.
+    /// Returns true if the process has not ended: it is neither gone nor a zombie, and has the expected start time.
     pub fn is_alive(&self, pid: u32, start_ticks: u64) -> bool {
         self.stat(pid).is_ok_and(|stat| stat.start_ticks == start_ticks && !matches!(stat.state, 'Z' | 'X'))
     }
 
-    /// The resident set, in bytes. `statm` costs the kernel a tenth of what `status` does.
+    /// Returns the resident set, in bytes. `statm` costs the kernel a tenth of what `status` does.
     pub fn rss(&self, pid: u32) -> Result<u64, String> {
         let path = self.pid(pid).join("statm");
         let pages = read(&path)?.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
@@ -85,34 +85,34 @@ impl Proc {
             .ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
     }
 
-    /// A `Key: value kB` figure of `/proc/PID/status` or `smaps_rollup`, in bytes.
+    /// Returns a `Key: value kB` figure of `/proc/PID/status` or `smaps_rollup`, in bytes.
     pub fn figure(&self, pid: u32, file: &str, key: &str) -> Result<u64, String> {
         let path = self.pid(pid).join(file);
         figure(&read(&path)?, key).ok_or_else(|| format!("{} has no {key}", path.display()))
     }
 
-    /// `/proc/meminfo`, in bytes.
+    /// Reads `/proc/meminfo`, in bytes.
     pub fn meminfo(&self) -> Result<BTreeMap<String, u64>, String> {
         self.read("meminfo").map(|text| figures(&text))
     }
 
-    /// `MemTotal` and `MemAvailable`, in bytes.
+    /// Returns `MemTotal` and `MemAvailable`, in bytes.
     pub fn host_memory(&self) -> (Result<u64, String>, Result<u64, String>) {
         let text = self.read("meminfo").unwrap_or_default();
         let of = |key| figure(&text, key).ok_or_else(|| format!("{} has no {key}", self.path("meminfo").display()));
         (of("MemTotal"), of("MemAvailable"))
     }
 
-    /// Every process that is visible here.
+    /// Returns the pids of all visible processes.
     pub fn pids(&self) -> Vec<u32> {
         let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
         entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 }
 
-/// Reads a small text file; the error names the path. Bytes that are not UTF-8 are replaced.
+/// Reads a small text file. The error names the path. Bytes that are not UTF-8 are replaced.
 pub fn read(path: &Path) -> Result<String, String> {
-    // The files of /proc tell no length; `fs::read` would feel its way in many small reads.
+    // Files in /proc report no length, so `fs::read` would grow its buffer in many small reads.
     let mut bytes = Vec::with_capacity(4096);
     fs::File::open(path)
         .and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes))
@@ -120,14 +120,15 @@ pub fn read(path: &Path) -> Result<String, String> {
     Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
-/// One `Key: number kB` line of a file, in bytes. The others, some fifty of which a poll has nothing to ask, are not looked at.
+/// Reads one `Key: number kB` line of a file, in bytes. Skips the others: a file may have some fifty lines that a poll does not
+/// need.
 pub fn figure(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     let kilobytes: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes.saturating_mul(1024))
 }
 
-/// The `Key: number kB` lines of a file, in bytes.
+/// Parses the `Key: number kB` lines of a file, in bytes.
 pub fn figures(text: &str) -> BTreeMap<String, u64> {
     text.lines()
         .filter_map(|line| {
@@ -138,8 +139,8 @@ pub fn figures(text: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// The line of `/proc/PID/stat`. The command name is in parentheses and may itself contain spaces and parentheses: fields are
-/// counted from the last one.
+/// Parses `/proc/PID/stat`. The command name is in parentheses and may itself contain spaces and parentheses, so fields are
+/// counted from the last parenthesis.
 pub fn parse_stat(text: &str) -> Option<Stat> {
     let open = text.find('(')?;
     let close = text.rfind(')')?;
