@@ -2,9 +2,9 @@
 
 require_relative "support/e2e"
 
-# Whatever the binary does, Puma serves, and the log says once what is wrong.
+# Puma serves, whatever the binary does, and the log reports the problem once.
 class BrokenBinaryTest < E2E::Case
-  # Quick, so that the second and the third failure fall into the test: they must not be logged again.
+  # Quick retries, so that the second and the third failure occur during the test. They must not be logged again.
   QUICK_RETRIES = "Diagctl.configure { |c| c.acquire_timeout = 2; c.backoff = 0.5 }"
 
   FAKES = {

@@ -4,8 +4,8 @@ require "digest"
 require "etc"
 require_relative "support/e2e"
 
-# What would stop captures is named beforehand, and looking changes nothing. Conditions that only another kernel or cgroup
-# could bring are table tests beside the code.
+# `doctor` reports problems before they stop captures, and changes nothing. Conditions that need another kernel or cgroup are
+# covered by table tests beside the code.
 class DoctorTest < E2E::Case
   def test_healthy_store_passes_and_nothing_is_changed
     store_capture
@@ -167,11 +167,12 @@ class DoctorTest < E2E::Case
   def test_process_that_inherited_the_lease_is_told_from_the_dumper
     dumper = granted("gc_stat")
     assert_equal "ok", status_of(diagctl("doctor", "--json").json, "lease"), "its own process"
-    # A child of nobody's: the parent that made it is gone, and the lease was granted to another process.
+    # An orphan: its parent is gone, and the lease was granted to another process.
     stranger = spawn("sh", "-c", "sleep 600 & echo $!; exec sleep 0", dumper.lease => dumper.lease, out: "#{@root}/pid")
     Process.wait(stranger)
     pid = File.read("#{@root}/pid").to_i
-    # The tests adopt orphans, so that it would descend from this process: let the lease be another's.
+    # The tests adopt orphans, so the stranger would descend from this process. The record is therefore changed to name another
+    # process.
     record = JSON.parse(File.read("#{@store}/lease.json"))
     other = spawn("sleep", "600")
     start = File.read("/proc/#{other}/stat").rpartition(") ").last.split[19].to_i
@@ -221,7 +222,7 @@ class DoctorTest < E2E::Case
     refute_nil check["hint"]
   end
 
-  # Every name, with all that can be changed of it.
+  # Returns every path with all of its attributes.
   def tree
     Dir.glob("#{@root}/**/*", File::FNM_DOTMATCH).sort.to_h do |path|
       stat = File.lstat(path)
@@ -236,7 +237,7 @@ class DoctorTest < E2E::Case
 
   def mount(*argv) = assert(system("mount", *argv), argv.join(" "))
 
-  # A small filesystem of the test's own at the store's path.
+  # Mounts a small filesystem at the store's path.
   def within_mount(options)
     skip("only root can mount") unless Process.euid.zero?
     FileUtils.mkdir_p(@store)

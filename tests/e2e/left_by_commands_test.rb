@@ -2,8 +2,8 @@
 
 require_relative "support/e2e"
 
-# Whatever a command of `diagctl run` leaves in the capture's directory stops neither that capture nor the next. As an ordinary
-# user: root may read and delete everything.
+# Nothing that a command of `diagctl run` leaves in the capture's directory stops this capture or the next. Tested as an
+# ordinary user, because root can read and delete everything.
 class LeftByCommandsTest < E2E::Case
   NOBODY = 65_534
 
@@ -55,7 +55,7 @@ class LeftByCommandsTest < E2E::Case
     assert_includes contents(result), "half"
   end
 
-  # A capture is one report at least; what is asked for may be empty.
+  # A capture has at least one report. A report that was asked for may be empty.
   def test_a_command_that_leaves_nothing_makes_no_capture
     result = as_nobody("run", "--", "true")
     assert_equal 1, result.status, result
@@ -64,7 +64,7 @@ class LeftByCommandsTest < E2E::Case
     assert_equal 0, as_nobody("run", "--report", "slow_queries", "--", "true").status
   end
 
-  # A dumper that was killed leaves all of it to the next holder of the lease.
+  # A killed dumper leaves everything to the next lease holder.
   def test_what_cannot_be_deleted_stops_no_capture
     {
       "read-only directories" => "mkdir -p d/e; touch d/e/f; chmod 000 d/e; chmod 500 d",

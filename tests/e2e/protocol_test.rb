@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# docs/protocol.md, spoken to the real binary without a Puma.
+# The protocol of docs/protocol.md with the real binary, without Puma.
 class ProtocolTest < E2E::Case
   def test_acquire_put_finalize
     dumper = granted("heap_dump", "gc_stat", "smaps")
@@ -29,7 +29,7 @@ class ProtocolTest < E2E::Case
     assert_nothing_staged
   end
 
-  # Else the staged file would be opened as number 1 or 2, and what is printed there would be written into the report.
+  # Otherwise the staged file would be opened as descriptor 1 or 2, and output would be written into the report.
   def test_closed_standard_descriptors_are_not_given_to_files
     dumper = granted("heap_dump")
     reader, writer = IO.pipe
@@ -43,7 +43,7 @@ class ProtocolTest < E2E::Case
     assert_predicate Process.wait2(pid).last, :success?
   end
 
-  # A producer that fails at once would leave a report that says nothing and looks like one.
+  # A producer that fails at once would otherwise leave an empty report that looks like a real one.
   def test_report_without_a_byte_is_an_entry_with_its_error
     dumper = granted("heap_dump", "gc_stat")
     assert dumper.put("gc_stat", "{}").ok?
@@ -56,7 +56,7 @@ class ProtocolTest < E2E::Case
     assert_equal %w[gc_stat.json.gz meta.json], Dir.children("#{@store}/reports/#{dumper.capture}").sort
   end
 
-  # Ruby 3.4 loses bytes when a signal interrupts its write.
+  # Ruby 3.4 loses bytes when a signal interrupts a write.
   def test_damaged_heap_dump_is_stored_and_never_called_whole
     line = %({"address":"0x7fc4927c4120", "type":"STRING", "bytesize":2, "value":"ab", "memsize":40}\n)
     data = "#{line * 3}#{line[0, 60]}#{line * 5}"
@@ -86,7 +86,7 @@ class ProtocolTest < E2E::Case
     assert_equal data, File.read(File.join(@root, "all", "heap_dump.json"))
   end
 
-  # `finalize` compresses what was staged raw.
+  # `finalize` compresses reports that were staged uncompressed.
   def test_promised_report_that_was_staged_as_a_file_is_that_report
     dumper = granted("threads", "gc_stat", "heap_dump")
     File.write(File.join(dumper.staging, "threads.txt"), "main thread\n")
@@ -125,7 +125,7 @@ class ProtocolTest < E2E::Case
     assert_match(/^Rss:/, report("latest", "smaps_rollup"))
   end
 
-  # It hears of the process from its environment, and its output becomes the report while it runs.
+  # The environment describes the process to the command, whose output becomes the report while it runs.
   def test_command_of_the_operator_is_a_report
     script = "echo $DIAGCTL_PID $DIAGCTL_ROLE $DIAGCTL_WORKER $DIAGCTL_CAPTURE; ls -l /proc/self/fd"
     dumper, meta = reported_by(script, more: 'content_type = "text/csv"')
@@ -148,7 +148,7 @@ class ProtocolTest < E2E::Case
     refute E2E::Processes.alive?(File.read(File.join(@root, "left")).to_i)
   end
 
-  # Whoever says `run --report` makes the report.
+  # `run --report` makes the report itself, even if another producer exists for that name.
   def test_diagctl_run_makes_the_report_that_it_names_whoever_else_could
     configure("[reports.tables]\ncommand = [\"false\"]")
     %w[tables smaps].each do |name|
@@ -158,7 +158,7 @@ class ProtocolTest < E2E::Case
     end
   end
 
-  # A capture with the report of a command: who held the lease, and its record.
+  # Makes a capture with a command's report. Returns the lease holder and the capture's record.
   def reported_by(script, more:)
     configure("[reports.tables]\ncommand = [\"sh\", \"-c\", #{script.inspect}]\n#{more}")
     diagctl!("request", "tables", "--reason", "a test")
@@ -190,7 +190,7 @@ class ProtocolTest < E2E::Case
     refute_includes Dir.children(File.join(@store, "reports", dumper.capture)).join(" "), "heap_dump"
   end
 
-  # What follows a capture's publication is done as far as it can be: a request that was served is not served again.
+  # The steps after publication are done as far as possible: a request that was served is not served again.
   def test_index_that_cannot_be_written_keeps_nothing_else_from_being_done
     dumper = granted("gc_stat")
     refute_empty Dir.children("#{@store}/requests")
@@ -202,7 +202,7 @@ class ProtocolTest < E2E::Case
     assert_equal [dumper.capture], captures.map { |capture| capture.fetch("id") }
     told = diagctl!("status", "--explain", "--json").json.fetch("events").map { |event| event.values_at("event", "reason").join(" ") }
     assert_match(/^failed after publishing: .*cannot open .*index\.jsonl/, told.join("\n"))
-    # As on a full disk, where it is `rm` that makes room.
+    # The same happens on a full disk, where `rm` is needed to free space.
     assert_equal 0, diagctl("rm", "latest").status
     assert_empty captures
   end
@@ -237,7 +237,7 @@ class ProtocolTest < E2E::Case
     assert_match(/aborted .*#{dumper.capture}.*the dumper was killed/, diagctl!("status", "--explain").out)
     assert_match(/^lease +free$/, diagctl!("status").out)
 
-    # Once is enough, and the lease of another grant is not touched.
+    # A second attempt is refused, and the lease of another grant is not touched.
     assert_equal 1, heir.abort("again", id: dumper.capture).status
     other = granted("gc_stat")
     assert_match(/the lease has passed on to capture #{other.capture}/, heir.abort("late", id: dumper.capture).err)

@@ -3,9 +3,9 @@
 require "zlib"
 require_relative "support/e2e"
 
-# What people do with captures: list, show, fetch, and retention by hand.
+# Commands for people: list, show, fetch, and retention by hand.
 class ReadingTest < E2E::Case
-  # Its members may look; they may not change anything, and nobody else may even look.
+  # Members of the group may read but not change anything. Other users may not even read.
   def test_a_group_can_be_given_the_right_to_read
     skip("only root can take another user's place") unless Process.euid.zero?
     configure(head: 'group = "daemon"')
@@ -28,7 +28,7 @@ class ReadingTest < E2E::Case
     diagctl!("request", "gc_stat", "--reason", "x")
     result = E2E::Command.run("setpriv", "--reuid=65534", "--regid=65534", "--groups=1", E2E::BIN, "status", env: env)
     assert result.ok?, result
-    holder.acquire # the plugin's own lease.lock, where it comes first
+    holder.acquire # if the plugin comes first, it creates lease.lock itself
     FileUtils.rm_rf(@store)
     holder.acquire
     result = E2E::Command.run("setpriv", "--reuid=65534", "--regid=65534", "--groups=1", E2E::BIN, "status", env: env)
@@ -111,9 +111,9 @@ class ReadingTest < E2E::Case
     assert_equal [third, first], captures.map { |capture| capture["id"] }
 
     fourth = store_capture
-    # Not earlier: the end of a capture deletes too.
+    # Set only now, because the end of a capture applies retention too.
     configure(retention: "keep_free = \"1%\"\nmax_age = \"1s\"\nkeep_last = 1")
-    diagctl!("unpin", third) # a capture that is not pinned is no error
+    diagctl!("unpin", third) # unpinning a capture that is not pinned is no error
     sleep 1.1
     before = Dir.children(File.join(@store, "reports")).sort
     plan = diagctl!("gc", "--dry-run")
@@ -149,7 +149,7 @@ class ReadingTest < E2E::Case
     assert_equal "hello\n", diagctl!("fetch", "latest", report.fetch("name"), "-o", "-").out
   end
 
-  # What no text is, in names and arguments, is taken like anything else.
+  # Names and arguments that are not valid UTF-8 are accepted like any others.
   def test_run_takes_files_and_arguments_of_any_name
     script = 'for name in "$@"; do printf %s "$name" > "$DIAGCTL_CAPTURE_DIR/$name"; done'
     names = ["\xff\xfe", "a b", "a_b", "7", "meta.json", "x" * 200]

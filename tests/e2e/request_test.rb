@@ -18,7 +18,7 @@ class RequestTest < E2E::Case
     server.stop
   end
 
-  # Which of two values of one key a reader takes is its own affair; some take neither.
+  # Readers differ in which value of a repeated key they use, and some reject the document.
   def test_json_names_no_key_twice
     out = diagctl!("request", "gc_stat", "--reason", "a test", "--json").out
     assert_equal 1, out.scan('"schema"').size, out
@@ -42,7 +42,7 @@ class RequestTest < E2E::Case
     wait_for_captures(server)
   end
 
-  # The request comes when `acquire` has looked already and the plugin has not yet gone to sleep.
+  # The request arrives after `acquire` has checked and before the plugin goes to sleep.
   def test_request_that_comes_while_the_first_poll_ends_is_not_overlooked
     slow = File.join(@root, "slow-diagctl")
     File.write(slow, "#!/bin/sh\n#{E2E::BIN} \"$@\"\nstatus=$?\ncase \"$*\" in *acquire*) sleep 1 ;; esac\nexit $status\n")
@@ -81,7 +81,7 @@ class RequestTest < E2E::Case
 
   private
 
-  # The first poll has made the store.
+  # Returns a Puma whose first poll has created the store.
   def polling_puma(**options)
     puma(**options).tap { wait_until("the first poll") { Dir.exist?(File.join(@store, "samples")) && !Dir.empty?(File.join(@store, "samples")) } }
   end

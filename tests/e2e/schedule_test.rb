@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# When a rule fires is kept on disk: every poll is a new process, and that is all a restart is.
+# The schedule is kept on disk. Every poll is a new process, so every poll is also a restart.
 class ScheduleTest < E2E::Case
   def test_timer_fires_once_and_waits_across_restarts
     configure(rule("hourly", 'timer = { every = "1h", initial_delay = "0s" }', ["gc_stat"]))
@@ -18,7 +18,7 @@ class ScheduleTest < E2E::Case
     sleep 5.2
     started = E2E.clock
     captured = Array.new(5) { poll }.count(true)
-    # One for those that were missed, and one for each second that these polls took.
+    # One for the missed ticks, and one for each second that these polls took.
     assert_includes 1..(1 + (E2E.clock - started).ceil), captured
   end
 
@@ -84,7 +84,7 @@ class ScheduleTest < E2E::Case
 
   private
 
-  # One poll by a process that is new to the store; true when it was granted and the capture is stored.
+  # Polls once as a process that is new to the store. Returns true if it was granted a capture, which is then stored.
   def poll
     dumper = holder
     dumper.acquire

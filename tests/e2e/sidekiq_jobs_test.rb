@@ -2,11 +2,11 @@
 
 require_relative "support/e2e"
 
-# Jobs in a real Sidekiq on a real Redis: which of them did it, and that none of them feels anything.
+# Jobs in a real Sidekiq on a real Redis: captures name the job, and the jobs are not affected.
 class SidekiqJobsTest < E2E::Case
   GROWTH = 80
   SECRET = "swordfish-0x5ec2e7"
-  # Every kind but the heap dump, which holds all strings of the process.
+  # Every kind of report except the heap dump, which contains all strings of the process.
   REPORTS = %w[sidekiq threads ruby gc_stat malloc_info process smaps smaps_rollup fds cgroup system siblings].freeze
 
   def setup
@@ -123,7 +123,7 @@ class SidekiqJobsTest < E2E::Case
     made = meta(id).fetch("reports").reject { |entry| entry["error"] }.map { |entry| entry["name"] }
     assert_includes made, "sidekiq"
     holding = made.select { |name| report(id, name).include?(SECRET) }
-    # The heap dump proves that the secret was there to be found.
+    # The heap dump contains the secret, so there was a secret to find.
     assert_equal %w[heap_dump], holding
     refute_includes File.read(File.join(@store, "reports", id, "meta.json")), SECRET
   end

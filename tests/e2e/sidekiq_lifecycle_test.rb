@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# Sidekiq is told to be quiet, to stop, to do without its command; several of them share a node with a Puma.
+# Sidekiq is quieted, stopped, or embedded, and several of them share a node with a Puma.
 class SidekiqLifecycleTest < E2E::Case
   def setup
     super
@@ -94,7 +94,7 @@ class SidekiqLifecycleTest < E2E::Case
     assert_empty server.diagctl_lines.grep_v(/stored after/), server.log
   end
 
-  # Sidekiq's own advice: in the hooks of a worker, which stand in puma.rb before the plugin.
+  # As Sidekiq recommends, in the hooks of a worker. They precede the plugin in puma.rb.
   EMBEDDED = <<~RUBY
     $LOAD_PATH.unshift "#{E2E::ROOT}/ruby/sidekiq-middleware/lib"
     require "sidekiq"

@@ -2,9 +2,9 @@
 
 require_relative "support/e2e"
 
-# Sidekiq's log with diagctl is its log without, but for lines of diagctl's own: no warning of Sidekiq's or Ruby's.
+# With diagctl, Sidekiq's log contains nothing new except lines from diagctl: no warning from Sidekiq or Ruby.
 class SidekiqLogTest < E2E::Case
-  # Whether Sidekiq finds a thread busy when it is told to stop.
+  # These lines depend on whether a thread is busy when Sidekiq is told to stop.
   CHANCE = [/Pausing to allow jobs to finish/, /Terminating N busy threads/].freeze
 
   def test_no_other_lines_than_diagctls_own
@@ -17,7 +17,7 @@ class SidekiqLogTest < E2E::Case
     own.each { |line| assert_match(/\[diagctl\] capture \S+ \(on_demand\) stored/, line) }
   end
 
-  # Everything that a job and a capture load or call, in a Ruby that tells all it minds.
+  # Loads and calls everything that a job and a capture do, with all of Ruby's warnings enabled.
   def test_ruby_warns_of_no_line_of_the_gems
     server = serve(name: "minded", env: env(RUBYOPT: "-w -W:deprecated -W:experimental"), install: "job_rss: true, queue_latency: true",
       head: "def twice = 1\ndef twice = 2") do
@@ -30,7 +30,7 @@ class SidekiqLogTest < E2E::Case
 
   private
 
-  # One job from its start to its end.
+  # Runs one job from start to end.
   def serve(**options)
     server = sidekiq(**options)
     done = File.join(@root, "#{options[:name]}-done")
@@ -40,7 +40,7 @@ class SidekiqLogTest < E2E::Case
     server.tap(&:stop)
   end
 
-  # What differs from one start to the next is left out; threads speak in any order.
+  # Returns the log without parts that differ between starts, sorted because threads log in any order.
   def lines(server)
     server.log.gsub(/([jt]id=)\w+/, '\1').gsub(/\d+/, "N").lines(chomp: true).sort
   end

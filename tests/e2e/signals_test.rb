@@ -2,8 +2,8 @@
 
 require_relative "support/e2e"
 
-# Signals other than timers and memory levels, where the real kernel and real processes give them. Their evaluation is tested
-# in tables beside the code.
+# Triggers other than timers and memory levels, with a real kernel and real processes. Their evaluation is covered by table
+# tests beside the code.
 class SignalsTest < E2E::Case
   def test_a_gauge_and_an_event_of_the_application_fire_their_rules
     configure(rule("deep", 'gauge = { name = "queue.depth", above = 10 }', ["gc_stat"], 'limits = { cooldown = "1h" }') +
@@ -34,7 +34,7 @@ class SignalsTest < E2E::Case
     assert_equal 5, captures.size
   end
 
-  # While another process has the lease, and while a guard refuses.
+  # The event is refused first because another process has the lease, then because of a guard.
   def test_an_event_that_is_refused_is_captured_for_when_nothing_refuses_any_more
     named = rule("named", 'event = { name = "overflow" }', ["gc_stat"])
     configure(named)
@@ -95,7 +95,7 @@ class SignalsTest < E2E::Case
     wait_until("nothing of the commands is left") { E2E::Processes.descendants.none? { |process| process.argv.join(" ").include?(marker) } }
   end
 
-  # Most polls run no command; what came of the last run is told by them too.
+  # Most polls run no command. They too report the outcome of the last run.
   def test_command_that_cannot_be_run_is_told_until_it_can
     configure(rule("missing", 'exec = { command = ["/nonexistent/check"], every = "1h" }', ["gc_stat"]) +
               rule("no", 'exec = { command = ["/bin/sh", "-c", "exit 3"], every = "1h" }', ["gc_stat"]))
@@ -107,7 +107,7 @@ class SignalsTest < E2E::Case
     assert_equal "/bin/sh runs every 1h; the last time it ended with exit status: 3", poll.answer.fetch("reason")
   end
 
-  # Each lasts until its time-out, in a session of its own, without its parents.
+  # Each command runs until its time-out, in sessions of its own and without its parents.
   def test_commands_that_hang_hold_a_poll_up_for_one_time_out_and_leave_nothing
     escape = "(setsid sleep 4322 &) ; setsid sleep 4322 & setsid setsid sleep 4322 & sleep 4322"
     rules = (1..4).map { |n| rule("stuck-#{n}", "exec = { command = [\"/bin/sh\", \"-c\", #{escape.inspect}], timeout = \"3s\", every = \"1h\" }", ["gc_stat"]) }
@@ -129,7 +129,7 @@ class SignalsTest < E2E::Case
     wait_until("the share of the small limit") { captures.any? { |capture| capture["rule"] == "share" } }
     wait_until("a baseline of the counters") { File.read(File.join(@store, "state.json")).include?("counters") }
     big = File.join(@root, "big")
-    # Page cache fills the limit again and again and is reclaimed: no process has to die for it.
+    # Page cache fills the limit again and again and is reclaimed, so that no process has to be killed for it.
     script.run("5.times { system('dd', 'if=/dev/zero', 'of=#{big}', 'bs=1M', 'count=200', err: :close) && system('dd', 'if=#{big}', 'of=/dev/null', 'bs=1M', err: :close) }")
     found = wait_until("captures of both rules", tell: -> { diagctl("status", "--explain").to_s }) do
       rules = captures.map { |capture| capture["rule"] }
@@ -155,7 +155,7 @@ class SignalsTest < E2E::Case
     assert_equal 3, diagctl("list").status
   end
 
-  # Two applications share a store. The rules of the one are none for the other, whose file is broken.
+  # Two applications share a store. If one's file is broken, the other's rules must not apply to it.
   def test_the_last_good_configuration_is_that_of_the_same_file
     files = %w[one two].to_h do |name|
       configure(rule(name, 'timer = { every = "1h", initial_delay = "0s" }', ["gc_stat"]))
@@ -208,7 +208,7 @@ class SignalsTest < E2E::Case
 
   private
 
-  # The verdict of one poll of this very process.
+  # Returns the verdict of a poll by this process.
   def answer(dumper, *flags)
     dumper.acquire(*flags)
     dumper.answer.fetch("verdict")

@@ -2,8 +2,8 @@
 
 require_relative "support/e2e"
 
-# What an operator does to a store and to the program while a Puma uses them: removes the one, moves it away, replaces the other. Puma
-# serves on, says so, and captures again without being restarted.
+# An operator removes, moves or replaces the store and the program while a Puma uses them. Puma keeps serving, logs the problem,
+# and captures again without a restart.
 class StoreGoneTest < E2E::Case
   QUICK = "Diagctl.configure { |c| c.backoff = 0.5 }"
 
@@ -28,7 +28,7 @@ class StoreGoneTest < E2E::Case
     assert_match(/capture \S+ \(on_demand\): `diagctl finalize` ended with status 1/, @server.log)
   end
 
-  # `rm -rf` beside processes that poll: one of them wrote into what was already empty.
+  # `rm -rf` while processes poll: one of them writes into a directory that is already empty.
   def test_a_store_that_was_removed_in_part
     kept = store_capture_of_puma
     E2E::Processes.signal(:STOP, *@server.workers)
@@ -41,7 +41,7 @@ class StoreGoneTest < E2E::Case
     assert_goes_on
   end
 
-  # The dump that was under way cannot be published where it was to be, and is in neither store.
+  # The dump in progress cannot be published in its place, and is in neither store.
   def test_a_store_that_is_moved_away_and_back_during_dumps
     away = "#{@store}.away"
     kept = store_capture_of_puma
@@ -84,7 +84,7 @@ class StoreGoneTest < E2E::Case
 
   def store? = File.exist?(File.join(@store, "FORMAT"))
 
-  # Something happens while a dump is under way.
+  # Runs the block during a dump.
   def hold_a_dump
     diagctl!("request", "heap_dump", "--reason", "a test")
     happened = nil
@@ -97,7 +97,7 @@ class StoreGoneTest < E2E::Case
     wait_for_captures(@server).first.fetch("id")
   end
 
-  # A request asks for a store that is there; it is not repeated while one waits.
+  # Requests a capture if there is a store and no request is pending. Returns true if there is a store.
   def ask
     waiting = File.join(@store, "requests")
     return false unless store?

@@ -3,7 +3,7 @@
 require "digest"
 require_relative "support/e2e"
 
-# `verify` finds what is no longer what was acknowledged, names it, and touches nothing.
+# `verify` finds captures that differ from what was acknowledged, names them, and changes nothing.
 class VerifyTest < E2E::Case
   def setup
     super
@@ -54,7 +54,7 @@ class VerifyTest < E2E::Case
     the_damage(/not a regular file/)
   end
 
-  # Its checksum fits, for it was taken of what was never whole.
+  # The checksum matches, because it was computed over incomplete data.
   def test_stream_that_does_not_decompress_is_damaged
     content = File.binread(@file)[0..-9]
     rewrite(content, "stored_bytes" => content.size)
@@ -115,10 +115,10 @@ class VerifyTest < E2E::Case
     damaged.first
   end
 
-  # Other data under the record's own checksum.
+  # Replaces the data, and the checksum in the record to match.
   def rewrite(content, **changes)
     File.binwrite(@file, content)
-    # Without its seal: a record that a person mended.
+    # The record has no seal, like one that a person has edited.
     record = meta(@id).except("check")
     changes["sha256"] = Digest::SHA256.hexdigest(content)
     record["reports"].find { |report| report["name"] == "heap_dump" }.merge!(changes)

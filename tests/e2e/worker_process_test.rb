@@ -2,10 +2,10 @@
 
 require_relative "support/e2e"
 
-# A process that serves no HTTP and runs no Sidekiq: a plain loop, and a parent that forks a child for each job, as Resque does.
+# Processes without HTTP or Sidekiq: a plain loop, and a parent that forks a child for each job, as Resque does.
 # docs/other-processes.md shows these programs.
 class WorkerProcessTest < E2E::Case
-  # The loop of docs/other-processes.md, with work that grows while a file tells it to.
+  # The loop of docs/other-processes.md, with work that grows while a file exists.
   LOOP = <<~RUBY
     require "diagctl"
     Diagctl.start(role: "worker", name: "importer")
@@ -19,7 +19,7 @@ class WorkerProcessTest < E2E::Case
     puts "ended in order"
   RUBY
 
-  # A parent that starts no thread, and a child that does the work. Tells both pids.
+  # A parent that starts no thread, and a child that does the work. The child prints its pid.
   FORKING = <<~RUBY
     require "diagctl"
     $stdout.sync = true
@@ -77,7 +77,7 @@ class WorkerProcessTest < E2E::Case
     refute_holds_lease(child)
   end
 
-  # The child is forked while the parent's dumper works; it must not keep the lease when that is killed.
+  # The child is forked while the parent's dumper works. It must not keep the lease when the dumper is killed.
   def test_a_child_that_was_forked_during_a_dump_holds_no_lease
     start(FORKING, PARENT_TOO: "1")
     first = wait_for_child("false")

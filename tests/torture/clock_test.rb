@@ -2,9 +2,9 @@
 
 require_relative "support/torture"
 
-# Wall clocks that are wrong, set, or set back, by libfaketime. It cannot be loaded into a static program, so these tests run the
-# dynamically linked debug build of the same source (DIAGCTL_TEST_DYNAMIC). CLOCK_BOOTTIME goes on as it does on a machine whose
-# clock is set.
+# Wall clocks that are wrong, set, or set back, by means of libfaketime. The library cannot be loaded into a static program, so
+# these tests run the dynamically linked debug build of the same source (DIAGCTL_TEST_DYNAMIC). CLOCK_BOOTTIME continues as it
+# does on a real machine whose clock is set.
 class ClockTest < Torture::Case
   DYNAMIC = ENV.fetch("DIAGCTL_TEST_DYNAMIC", File.join(E2E::ROOT, "target/debug/diagctl"))
   LIBRARY = Dir.glob("/usr/lib/*/faketime/libfaketime.so.1").first
@@ -35,7 +35,7 @@ class ClockTest < Torture::Case
         3.times { refused(what) }
       end
       assert_equal kept, acknowledged(@store), what
-      # And back: the clock was mended.
+      # The clock was corrected.
       3.times { refused("after it was #{what}") }
     end
     diagctl!("gc")
@@ -85,7 +85,7 @@ class ClockTest < Torture::Case
 
   private
 
-  # Everything that is started in the block lives at another time.
+  # Starts everything in the block with another wall clock.
   def at(time)
     @time = time
     yield
@@ -101,7 +101,7 @@ class ClockTest < Torture::Case
 
   def diagctl(*argv, env: self.env, **options) = E2E::Command.run(DYNAMIC, *argv, env: env, **options)
 
-  # The protocol by the debug build, in the environment of the moment.
+  # A lease holder that runs the debug build in the current environment.
   class Holder < E2E::LeaseHolder
     def dup_with(env) = dup.tap { |copy| copy.instance_variable_set(:@env, env) }
 
@@ -125,7 +125,7 @@ class ClockTest < Torture::Case
     end
   end
 
-  # A capture by request; nil where it is refused, as the poll after a clock was set back is.
+  # Takes a capture by request. Returns nil if it is refused, as at the first poll after the clock was set back.
   def attempt
     diagctl!("request", "gc_stat", "--reason", "x")
     dumper = holder
@@ -139,7 +139,7 @@ class ClockTest < Torture::Case
     dumper&.close
   end
 
-  # The rule's one turn.
+  # Fires the rule, which it does only once.
   def fire(what)
     dumper = holder
     result = dumper.acquire

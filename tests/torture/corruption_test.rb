@@ -3,12 +3,12 @@
 require "zlib"
 require_relative "support/torture"
 
-# Files of a store that were cut short, had a bit flipped, were blown up or written by somebody else. Every command goes on working,
-# says what is wrong, and deletes nothing that it does not know.
+# Store files that were truncated, had a bit flipped, were enlarged, or were written by somebody else. Every command keeps
+# working, reports the problem, and deletes nothing that it does not know.
 class CorruptionTest < Torture::Case
   FIXTURE_CONFIG = { retention: "keep_free = \"1%\"\nmax_use = \"4GiB\"\nmax_age = \"14d\"\nkeep_last = 0" }.freeze
 
-  # Comes out of a thousandth of its size.
+  # The size of content that compresses to a thousandth.
   BOMB = 24 << 20
   MEMORY = 20 << 20
 
@@ -20,7 +20,7 @@ class CorruptionTest < Torture::Case
     @kept = acknowledged(@store)
   end
 
-  # Caches and records: whatever becomes of them, captures are the truth.
+  # Caches and records. Whatever happens to them, the captures are the truth.
   %w[index.jsonl state.json lease.json events.jsonl config.cache config.good.toml].each do |file|
     define_method(:"test_#{file.tr('.', '_')}_cut_anywhere") { damaged(file) { |data, at| data[0, at] } }
 
@@ -36,7 +36,7 @@ class CorruptionTest < Torture::Case
         path = File.join(store, "reports", id, "meta.json")
         data = change.call(File.binread(path), at)
         File.binwrite(path, data)
-        # The index, which still has the capture, must not hide it.
+        # The index, which still lists the capture, must not hide the damage.
         File.delete(File.join(store, "index.jsonl"))
         what = "meta.json, byte #{at}"
         listing = on(store, "list", "--json")
@@ -66,7 +66,7 @@ class CorruptionTest < Torture::Case
     assert_path_exists File.join(@store, "reports", id, "meta.json")
   end
 
-  # One that is larger than anything diagctl writes, and would not fit into memory.
+  # A file that is larger than any that diagctl writes, and does not fit into memory.
   def test_huge_files_are_refused_at_no_cost
     id = @kept.keys.first
     ["reports/#{id}/meta.json", "index.jsonl", "state.json", "lease.json", "events.jsonl", "config.cache", "samples/#{Process.pid}.json"].each do |file|
@@ -84,7 +84,7 @@ class CorruptionTest < Torture::Case
     end
   end
 
-  # What a damaged capture takes counts: a store of many of them does not outgrow its cap.
+  # Damaged captures count against the cap, so that many of them cannot make the store exceed it.
   def test_captures_that_cannot_be_read_count_against_the_cap
     id = @kept.keys.first
     File.write(File.join(@store, "reports", id, "meta.json"), "{")
@@ -147,7 +147,7 @@ class CorruptionTest < Torture::Case
         assert_equal @kept.keys.sort, listed.sort, what
         assert_next_capture(store, what)
         @kept.each { |id, sums| assert_equal sums, checksums(store, id), what }
-        # What is shown is what was recorded.
+        # The index must show what was recorded.
         @kept.each_key { |id| assert_same_record(store, id, what) } if file == "index.jsonl"
       end
     end
@@ -158,7 +158,7 @@ class CorruptionTest < Torture::Case
     assert_equal find.(@store), find.(store), what
   end
 
-  # Rewrites the record of the first capture, without a seal, and, with data, its heap dump; returns its id.
+  # Rewrites the record of the first capture without a seal and, if data is given, its heap dump. Returns its id.
   def change_meta(data = nil)
     id = @kept.keys.first
     dir = File.join(@store, "reports", id)
