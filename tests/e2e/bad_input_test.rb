@@ -28,7 +28,7 @@ class BadInputTest < E2E::Case
   end
 
   # Doubts are reported together with problems. Alone, they are also reported by `status` and stop nothing.
-  def test_values_that_cannot_work_are_told_and_stop_no_capture
+  def test_values_that_cannot_work_are_reported_and_stop_no_capture
     doubtful = "[guards]\nmin_free_disk = \"1%\"\nmax_rss = \"0B\"\n" +
                rule("r", 'memory_usage = { above = "1000TiB" }', ["gc_stat"]) +
                rule("g", 'gauge = { name = "puma.backlgo", above = 1 }', ["gc_stat"])
@@ -70,7 +70,7 @@ class BadInputTest < E2E::Case
     %w[lst] => /'lst'.*'list'/m
   }.freeze
 
-  def test_a_bad_value_on_the_command_line_is_named_with_what_to_write
+  def test_a_bad_value_on_the_command_line_is_named_with_advice
     store_capture
     before = Dir.glob("**/*", base: @store).sort
     BAD_VALUES.each do |argv, expected|
@@ -87,7 +87,7 @@ class BadInputTest < E2E::Case
     assert_equal 3, diagctl("list", env: env(DIAGCTL_ENABLED: "\xff")).status
   end
 
-  def test_a_group_that_is_not_there_is_told_beforehand
+  def test_a_missing_group_is_reported_beforehand
     configure(head: 'group = "no-such-group"')
     check = diagctl("config", "check")
     assert_equal 3, check.status, check
@@ -116,7 +116,7 @@ class BadInputTest < E2E::Case
     assert_includes result.err, "nowhere.toml"
   end
 
-  def test_configuration_that_config_init_writes_is_valid
+  def test_configuration_from_config_init_is_valid
     File.write(config_path, diagctl!("config", "init").out)
     diagctl!("config", "check")
     diagctl!("config", "show")
@@ -139,7 +139,7 @@ class BadInputTest < E2E::Case
     end
   end
 
-  def test_store_that_is_missing_is_empty_to_readers
+  def test_missing_store_is_empty_to_readers
     result = diagctl("list", "--dir", "#{@root}/never/made")
     assert_includes [0, 1, 4], result.status, result
     refute_path_exists "#{@root}/never"
@@ -246,7 +246,7 @@ class BadInputTest < E2E::Case
     assert_equal 1, captures.size
   end
 
-  def test_part_of_the_store_that_was_removed_is_made_anew
+  def test_removed_part_of_the_store_is_recreated
     store_capture
     %w[trash staging requests quarantine samples].each { |part| FileUtils.rm_rf(File.join(@store, part)) }
     diagctl!("status")

@@ -20,7 +20,7 @@ class DiskBoundTest < E2E::Case
     assert_operator written, :<, MEBIBYTE, "bytes that the worker wrote anywhere"
   end
 
-  def test_what_does_not_fit_under_max_use_is_refused_and_leaves_nothing
+  def test_capture_that_does_not_fit_under_max_use_is_refused_and_leaves_nothing
     configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
     kept = store_capture("gc_stat" => "{}")
     dumper = granted("heap_dump")

@@ -5,7 +5,7 @@ require_relative "support/e2e"
 
 # The dumping child shares nothing with its worker's clients, and outlives its worker.
 class ForkTest < E2E::Case
-  def test_client_that_waits_for_the_end_gets_it_during_a_dump
+  def test_client_sees_its_connection_close_during_a_dump
     server = puma
     server.get("/grow?mb=60")
     TCPSocket.open("127.0.0.1", server.port) do |client|

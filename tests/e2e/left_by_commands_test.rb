@@ -15,7 +15,7 @@ class LeftByCommandsTest < E2E::Case
     FileUtils.chown(NOBODY, NOBODY, @root)
   end
 
-  def test_what_cannot_be_read_is_named_and_the_rest_is_stored
+  def test_unreadable_entries_are_named_and_the_rest_is_stored
     {
       "a read-only directory" => "mkdir d; touch d/f; chmod 500 d",
       "a file that its owner may not read" => "touch d.txt; chmod 000 d.txt",
@@ -30,7 +30,7 @@ class LeftByCommandsTest < E2E::Case
     end
   end
 
-  def test_a_name_that_is_no_text_becomes_a_report_too
+  def test_a_file_name_that_is_not_utf8_becomes_a_report
     result = leaving("echo x > $(printf '\\377.txt')")
     assert_equal 0, result.status, result
     assert_equal [2], result.json.fetch("reports").map { |report| report["raw_bytes"] }
@@ -43,13 +43,13 @@ class LeftByCommandsTest < E2E::Case
     assert_equal %w[one two], contents(result)
   end
 
-  def test_a_file_of_the_name_that_stdout_would_have_is_stored_beside_it
+  def test_a_file_named_like_the_stored_stdout_is_stored_beside_it
     result = as_nobody("run", "--report", "a", "--", "sh", "-c", "cd \"$DIAGCTL_CAPTURE_DIR\"; echo two > a.txt.gz; echo one")
     assert_equal 0, result.status, result
     assert_equal %w[one two], contents(result)
   end
 
-  def test_what_a_failed_command_wrote_is_stored_whatever_its_name
+  def test_files_of_a_failed_command_are_stored_whatever_their_names
     result = as_nobody("run", "--report", "a", "--", "sh", "-c", "echo half > \"$DIAGCTL_CAPTURE_DIR/a.csv\"; exit 3")
     assert_equal 5, result.status, result
     assert_includes contents(result), "half"
@@ -65,7 +65,7 @@ class LeftByCommandsTest < E2E::Case
   end
 
   # A killed dumper leaves everything to the next lease holder.
-  def test_what_cannot_be_deleted_stops_no_capture
+  def test_leftovers_that_cannot_be_deleted_stop_no_capture
     {
       "read-only directories" => "mkdir -p d/e; touch d/e/f; chmod 000 d/e; chmod 500 d",
       "a staging directory without rights" => "touch f; chmod 000 .",

@@ -32,7 +32,7 @@ class ModesTest < E2E::Case
   end
 
   # If a worker hangs while it stops (PumaServer#end_what_hangs_in_close), its master kills it, by default after 30 s.
-  def test_phased_restart_of_2_and_of_16_workers_in_the_middle_of_a_dump
+  def test_phased_restart_of_2_and_of_16_workers_during_a_dump
     [2, 16].each do |count|
       server = puma(workers: count, preload: false, first: "worker_shutdown_timeout 2")
       assert_capture_survives(server, replaced: server.workers) { E2E::Processes.signal(:USR1, server.pid) }
@@ -41,7 +41,7 @@ class ModesTest < E2E::Case
   end
 
   # The master, and single mode, execute a new program under the same pid, and the dumper remains their child.
-  def test_hot_restart_of_single_mode_and_of_a_cluster_in_the_middle_of_a_dump
+  def test_hot_restart_of_single_mode_and_of_a_cluster_during_a_dump
     [0, 2].each do |count|
       server = puma(workers: count)
       assert_capture_survives(server, replaced: count.zero? ? [] : server.workers) do
@@ -53,7 +53,7 @@ class ModesTest < E2E::Case
     end
   end
 
-  def test_refork_in_the_middle_of_a_dump_of_the_worker_that_forks
+  def test_refork_during_a_dump_of_the_forking_worker
     server = puma(workers: 2, preload: false, first: "fork_worker")
     of_worker_0 = server.log[/Worker 0 \(PID: (\d+)\) booted/, 1].to_i
     assert_capture_survives(server, victim: of_worker_0, replaced: server.workers - [of_worker_0]) do
@@ -65,7 +65,7 @@ class ModesTest < E2E::Case
     assert_equal younger, meta(wait_for_captures(server, 2).first.fetch("id")).fetch("pid")
   end
 
-  def test_preloaded_worker_is_told_to_end_and_replaced_in_the_middle_of_a_dump
+  def test_preloaded_worker_is_terminated_and_replaced_during_a_dump
     server = puma(workers: 2, preload: true)
     assert_capture_survives(server) { |victim| E2E::Processes.signal(:TERM, victim) }
   end

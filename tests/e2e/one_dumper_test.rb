@@ -43,7 +43,7 @@ class OneDumperTest < E2E::Case
     assert_store_is_whole
   end
 
-  def test_lease_is_free_at_once_when_its_holder_is_killed_while_it_puts
+  def test_lease_is_free_at_once_when_its_holder_is_killed_during_a_put
     dumper = granted("heap_dump")
     first = dumper.capture
     pipe, put = dumper.start_put("heap_dump")

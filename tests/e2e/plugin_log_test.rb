@@ -19,7 +19,7 @@ class PluginLogTest < E2E::Case
   def test_single_mode = assert_no_other_lines(workers: 0)
 
   # Loads and calls everything that a capture does, with all of Ruby's warnings enabled.
-  def test_ruby_warns_of_no_line_of_the_gems
+  def test_the_gems_cause_no_ruby_warnings
     [{ workers: 0 }, { workers: 2, preload: true }].each do |mode|
       server = puma(env: env(RUBYOPT: "-w -W:deprecated -W:experimental"), initializer: "def twice = 1\ndef twice = 2", **mode)
       capture_everything

@@ -29,7 +29,7 @@ class PumaMasterTest < E2E::Case
   end
 
   # The same holds for a master with a preloaded application: what the master itself does not need, the workers load.
-  def test_nor_does_one_that_preloads
+  def test_the_master_of_a_preloading_cluster_loads_activates_and_starts_nothing
     without, with = [false, true].map { |plugin| master(env, plugin: plugin, preload: true) }
     assert_equal without, with
   end

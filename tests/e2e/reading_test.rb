@@ -22,7 +22,7 @@ class ReadingTest < E2E::Case
     assert_equal 2, captures.size
   end
 
-  def test_the_group_may_read_from_the_first_command_on
+  def test_the_group_can_read_from_the_first_command_on
     skip("only root can take another user's place") unless Process.euid.zero?
     configure(head: 'group = "daemon"')
     diagctl!("request", "gc_stat", "--reason", "x")
@@ -91,7 +91,7 @@ class ReadingTest < E2E::Case
     assert_match(/has no report "heap_dump"/, result.err)
   end
 
-  def test_closed_pipe_is_no_error
+  def test_closed_pipe_is_not_an_error
     3.times { store_capture("heap_dump" => E2E.dump(Random.bytes(200_000))) }
     [%w[list --json], %w[list], %w[show latest], %w[status], %w[fetch latest:heap_dump -o -]].each do |argv|
       reader, writer = IO.pipe
@@ -137,13 +137,13 @@ class ReadingTest < E2E::Case
     end
   end
 
-  def test_run_stores_what_a_command_prints
+  def test_run_stores_the_output_of_a_command
     result = diagctl!("run", "--report", "notes", "--", "sh", "-c", "echo from $DIAGCTL_CAPTURE; test -d \"$DIAGCTL_CAPTURE_DIR\"")
     id = captures.first.fetch("id")
     assert_equal "from #{id}\n", diagctl!("fetch", "latest:notes", "-o", "-").out, result
   end
 
-  def test_run_stores_what_a_command_leaves_in_its_directory
+  def test_run_stores_files_from_the_capture_directory
     diagctl!("run", "--", "sh", "-c", "echo hello > \"$DIAGCTL_CAPTURE_DIR/notes.txt\"")
     report = meta(captures.first.fetch("id")).fetch("reports").first
     assert_equal "hello\n", diagctl!("fetch", "latest", report.fetch("name"), "-o", "-").out
@@ -170,7 +170,7 @@ class ReadingTest < E2E::Case
     end
   end
 
-  def test_run_that_is_ended_ends_its_command_first_and_leaves_nothing
+  def test_terminated_run_ends_its_command_first_and_leaves_nothing
     %w[TERM INT HUP].each do |signal|
       told = File.join(@root, "told-#{signal}")
       script = "trap 'echo told > #{told}; exit 0' #{signal}; echo data; echo ready > #{told}; while :; do sleep 0.05; done"
@@ -188,7 +188,7 @@ class ReadingTest < E2E::Case
     assert_match(/aborted/, diagctl!("status", "--explain").out)
   end
 
-  def test_run_under_nohup_goes_on
+  def test_run_under_nohup_continues
     script = "echo ready > #{@root}/ready; while ! test -e #{@root}/go; do sleep 0.05; done; echo data"
     pid = Process.spawn(env, "sh", "-c", "trap '' HUP; exec \"$0\" \"$@\"", E2E::BIN, "run", "--report", "notes", "--", "sh", "-c", script, unsetenv_others: true, out: File::NULL)
     wait_until("the command runs") { File.exist?("#{@root}/ready") }
@@ -198,7 +198,7 @@ class ReadingTest < E2E::Case
     assert_equal "data\n", diagctl!("fetch", "latest:notes", "-o", "-").out
   end
 
-  def test_run_of_a_command_that_fails_stores_no_success
+  def test_run_of_a_failed_command_does_not_report_success
     result = diagctl("run", "--report", "notes", "--", "sh", "-c", "echo half; exit 3")
     refute_equal 0, result.status, result
     assert_nothing_staged

@@ -43,7 +43,7 @@ class ScheduleTest < E2E::Case
     assert_equal "throttled", @answer.fetch("verdict")
   end
 
-  def test_for_wants_the_condition_to_hold
+  def test_for_requires_the_condition_to_hold
     configure(rule("patient", 'memory_usage = { of = "process", metric = "rss", above = "1MiB" }', ["gc_stat"], 'for = "1s"'))
     refute poll
     assert_equal "pending", @answer.fetch("verdict")
@@ -52,7 +52,7 @@ class ScheduleTest < E2E::Case
     assert_operator E2E.clock - started, :>, 0.8
   end
 
-  def test_budget_throttles_whatever_asks
+  def test_budget_throttles_a_rule
     configure(rule("often", 'timer = { every = "1s", initial_delay = "0s" }', ["heap_dump"]), limits: "budget_hour = 10\nbudget_day = 50")
     assert poll
     sleep 1.1

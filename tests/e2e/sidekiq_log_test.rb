@@ -7,7 +7,7 @@ class SidekiqLogTest < E2E::Case
   # These lines depend on whether a thread is busy when Sidekiq is told to stop.
   CHANCE = [/Pausing to allow jobs to finish/, /Terminating N busy threads/].freeze
 
-  def test_no_other_lines_than_diagctls_own
+  def test_diagctl_adds_only_its_own_lines_to_the_log
     without = lines(serve(plain: true, name: "without"))
     server = serve(name: "with") do
       diagctl!("request", "sidekiq", "threads", "heap_dump", "object_counts", "--reason", "all that it can do", "--wait")
@@ -18,7 +18,7 @@ class SidekiqLogTest < E2E::Case
   end
 
   # Loads and calls everything that a job and a capture do, with all of Ruby's warnings enabled.
-  def test_ruby_warns_of_no_line_of_the_gems
+  def test_the_gems_cause_no_ruby_warnings
     server = serve(name: "minded", env: env(RUBYOPT: "-w -W:deprecated -W:experimental"), install: "job_rss: true, queue_latency: true",
       head: "def twice = 1\ndef twice = 2") do
       diagctl!("request", "sidekiq", "threads", "gc_stat", "ruby", "heap_dump", "object_counts", "--reason", "all that it can do", "--wait")

@@ -17,19 +17,19 @@ class StoreGoneTest < E2E::Case
     wait_until("a store", tell: @server.method(:log)) { store? }
   end
 
-  def test_a_store_that_is_removed_is_made_anew
+  def test_a_removed_store_is_recreated
     FileUtils.rm_rf(@store)
     assert_captures_again
   end
 
-  def test_a_store_that_is_removed_during_a_dump
+  def test_a_store_removed_during_a_dump_is_recreated
     hold_a_dump { FileUtils.rm_rf(@store) }
     assert_captures_again
     assert_match(/capture \S+ \(on_demand\): `diagctl finalize` ended with status 1/, @server.log)
   end
 
   # `rm -rf` while processes poll: one of them writes into a directory that is already empty.
-  def test_a_store_that_was_removed_in_part
+  def test_a_partly_removed_store_is_repaired
     kept = store_capture_of_puma
     E2E::Processes.signal(:STOP, *@server.workers)
     File.delete(File.join(@store, "FORMAT"))
@@ -42,7 +42,7 @@ class StoreGoneTest < E2E::Case
   end
 
   # The dump in progress cannot be published in its place, and is in neither store.
-  def test_a_store_that_is_moved_away_and_back_during_dumps
+  def test_a_store_can_be_moved_away_and_back_during_dumps
     away = "#{@store}.away"
     kept = store_capture_of_puma
     hold_a_dump { File.rename(@store, away) }
@@ -56,7 +56,7 @@ class StoreGoneTest < E2E::Case
     assert_goes_on
   end
 
-  def test_a_program_that_is_replaced_or_removed_during_a_dump
+  def test_the_program_can_be_replaced_or_removed_during_a_dump
     hold_a_dump do
       FileUtils.cp(E2E::BIN, "#{@program}.new")
       File.rename("#{@program}.new", @program)

@@ -40,17 +40,17 @@ class SwitchesTest < E2E::Case
 
   def test_false_spawns_nothing = assert_off(env(DIAGCTL_ENABLED: "false", DIAGCTL_BIN: @witness), workers: 2)
 
-  def test_enabled_block_that_says_no_is_off
+  def test_enabled_block_that_returns_false_means_off
     server = assert_off(env(DIAGCTL_BIN: @witness), initializer: "Diagctl.configure { |c| c.enabled { false } }")
     assert_operator server.diagctl_lines.size, :<=, 1
   end
 
-  def test_enabled_block_that_raises_is_off_and_is_logged_once
+  def test_enabled_block_that_raises_means_off_and_is_logged_once
     server = assert_off(env(DIAGCTL_BIN: @witness), initializer: 'Diagctl.configure { |c| c.enabled { raise "flag service is down" } }')
     assert_equal 1, server.log.scan("flag service is down").size, server.log
   end
 
-  def test_enabled_block_is_asked_again_at_every_poll
+  def test_enabled_block_is_called_at_every_poll
     flag = File.join(@root, "flag")
     server = puma(initializer: "Diagctl.configure { |c| c.enabled { File.exist?(#{flag.inspect}) } }")
     sleep 1

@@ -14,7 +14,7 @@ class VerifyTest < E2E::Case
     @file = File.join(@dir, @report["file"])
   end
 
-  def test_what_is_whole_passes
+  def test_undamaged_captures_pass
     result = diagctl!("verify", "--all")
     assert_match(/2 captures looked at; 4 files, .*, are as recorded/, result.out)
     report = diagctl!("verify", "latest", @whole, "--json").json
@@ -34,7 +34,7 @@ class VerifyTest < E2E::Case
     [@report["sha256"], damage["found_sha256"], @report["file"], "diagctl rm"].each { |word| assert_includes text, word }
   end
 
-  def test_other_lengths
+  def test_changed_lengths
     size = File.size(@file)
     File.truncate(@file, size - 1)
     assert_equal [size, size - 1], the_damage(/length/).values_at("expected_bytes", "found_bytes")
@@ -68,7 +68,7 @@ class VerifyTest < E2E::Case
     the_damage(/more than the 300027 bytes/)
   end
 
-  def test_unknown_file_is_named_and_no_damage
+  def test_unknown_file_is_named_but_is_not_damage
     File.write(File.join(@dir, "notes\e[2J"), "mine")
     result = diagctl!("verify", "--all")
     assert_match(/^unknown  #{@id} notes/, result.out)

@@ -17,13 +17,13 @@ class AttacksTest < Torture::Case
     "device" => ->(path, _) { system("mknod", path, "c", "1", "3", exception: true) }
   }.freeze
 
-  def test_nothing_that_stands_in_the_place_of_a_file_is_followed_read_or_waited_for
+  def test_nothing_planted_in_place_of_a_file_is_followed_read_or_waited_for
     kinds = Process.euid.zero? ? PLANTED : PLANTED.except("device")
     places = our_files.product(kinds.to_a)
     Torture.each_parallel(Torture.sample(places, 24)) { |file, (kind, plant)| assert_harmless(file, kind, plant) }
   end
 
-  def test_nothing_that_stands_in_the_place_of_a_temporary_name_is_used
+  def test_nothing_planted_under_a_temporary_name_is_used
     # The names cannot be guessed: they contain 32 random bits from the kernel. This checks that they are created with O_EXCL.
     log = File.join(@root, "log")
     E2E::Command.run("strace", "-f", "-e", "trace=openat,openat2", "-o", log, E2E::BIN, "request", "gc_stat", "--reason", "x", env: env)
@@ -52,11 +52,11 @@ class AttacksTest < Torture::Case
   end
 
   # flock(2) only requires that a file can be opened.
-  def test_a_member_of_the_group_that_may_read_cannot_hold_the_locks
+  def test_a_member_of_the_reading_group_cannot_hold_the_locks
     needs_root
     configure(head: 'group = "daemon"')
     store_capture
-    %w[lease.lock state.lock].each { |name| File.chmod(0o640, File.join(@store, name)) } # as earlier versions left them
+    %w[lease.lock state.lock].each { |name| File.chmod(0o640, File.join(@store, name)) } # the mode that earlier versions set
     store_capture
     member = ["setpriv", "--reuid=#{Torture::NOBODY}", "--regid=#{Torture::NOBODY}", "--groups=1"]
     %w[lease.lock state.lock].each do |name|
@@ -72,7 +72,7 @@ class AttacksTest < Torture::Case
 
   # Root takes the identity of a store's owner, so that workers can read what root wrote. It must not do so in a place where
   # anybody can create a store.
-  def test_a_store_that_another_user_planted_in_a_world_writable_directory_gets_no_dump_of_roots
+  def test_a_store_planted_in_a_world_writable_directory_gets_no_dump_from_root
     needs_root
     shared = File.join(@root, "shared")
     Dir.mkdir(shared)
@@ -101,7 +101,7 @@ class AttacksTest < Torture::Case
     end
   end
 
-  def test_parts_that_belong_to_somebody_else_are_refused
+  def test_parts_owned_by_another_user_are_refused
     needs_root
     store_capture
     %w[reports requests staging trash samples quarantine].each do |part|

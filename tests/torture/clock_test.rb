@@ -25,7 +25,7 @@ class ClockTest < Torture::Case
     end
   end
 
-  def test_nothing_is_deleted_and_nothing_fires_because_the_clock_is_wrong
+  def test_a_wrong_clock_deletes_nothing_and_fires_nothing
     fire("2 captures of the rule and one by request")
     store_capture
     kept = acknowledged(@store)
@@ -42,7 +42,7 @@ class ClockTest < Torture::Case
     assert_equal kept, acknowledged(@store)
   end
 
-  def test_a_store_that_began_in_1970_or_in_the_future_goes_on_when_the_clock_is_mended
+  def test_a_store_created_under_a_wrong_clock_works_once_the_clock_is_corrected
     WRONG.each_with_index do |(what, time), i|
       @store = File.join(@root, "store-#{i}")
       first = at(time) { store_capture }
@@ -69,7 +69,7 @@ class ClockTest < Torture::Case
     end
   end
 
-  def test_files_from_the_future_are_nothing_special
+  def test_files_from_the_future_are_treated_normally
     fire("once")
     kept = acknowledged(@store)
     abandoned = File.join(@store, ".tmp-0123abcd")

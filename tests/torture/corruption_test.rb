@@ -27,7 +27,7 @@ class CorruptionTest < Torture::Case
     define_method(:"test_#{file.tr('.', '_')}_with_any_bit_flipped") { damaged(file) { |data, at| flip(data, at) } }
   end
 
-  def test_a_meta_json_cut_or_flipped_anywhere_is_told_and_left_alone
+  def test_a_damaged_meta_json_is_reported_and_left_alone
     id = @kept.keys.first
     length = File.size(File.join(@store, "reports", id, "meta.json"))
     changes = [->(data, at) { data[0, at] }, ->(data, at) { flip(data, at) }].product(Torture.sample((0...length).to_a, 6))
@@ -100,7 +100,7 @@ class CorruptionTest < Torture::Case
     assert_path_exists File.join(@store, "reports", id, "big")
   end
 
-  def test_a_gzip_bomb_comes_out_no_larger_than_its_record_says
+  def test_a_gzip_bomb_is_limited_to_its_recorded_size
     bomb = Zlib.gzip("\0" * BOMB, level: 9)
     change_meta(bomb) { |meta| meta }
     result = fetch_with_little_memory
@@ -113,7 +113,7 @@ class CorruptionTest < Torture::Case
     assert_equal BOMB, result.out.bytesize
   end
 
-  def test_files_that_nobody_knows_are_left_alone_in_every_directory
+  def test_unknown_files_are_left_alone_in_every_directory
     strange = ["", "requests/", "staging/", "reports/", "samples/", "quarantine/"].flat_map do |dir|
       ["#{dir}notes.txt", "#{dir}with blank\nand newline.json", "#{dir}strange.d/deep/file", "#{dir}.hidden"]
     end

@@ -19,7 +19,7 @@ class DiskTest < Torture::Case
 
   # (A size of 0 would mean no limit.) The disk grows by a page each time until the command succeeds, so that each write finds
   # it full once.
-  def test_every_command_on_a_disk_that_is_full_a_little_later_each_time
+  def test_every_command_on_a_disk_that_fills_up_at_each_write
     filling("size=64m") { |step, used| "size=#{[used[:bytes] + (step * PAGE), PAGE].max}" }
   end
 
@@ -27,7 +27,7 @@ class DiskTest < Torture::Case
     filling("nr_inodes=10000") { |step, used| "nr_inodes=#{used[:inodes] + step}" }
   end
 
-  def test_a_store_that_became_read_only_can_be_read_and_says_why_it_cannot_be_written
+  def test_a_read_only_store_can_be_read_and_says_why_it_cannot_be_written
     id = store_capture
     Torture::Mounts.mounted(@disk, "-t", "tmpfs", "none") do
       move_store_to_disk
@@ -101,7 +101,7 @@ class DiskTest < Torture::Case
     end
   end
 
-  def test_overlay_is_as_good_as_a_disk
+  def test_overlay_works_like_a_disk
     parts = %w[lower upper work].map { |name| File.join(@root, "tmpfs", name) }
     Torture::Mounts.mounted(File.join(@root, "tmpfs"), "-t", "tmpfs", "none") do
       parts.each { |dir| Dir.mkdir(dir) }

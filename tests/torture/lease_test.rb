@@ -5,7 +5,7 @@ require_relative "support/mounts"
 # The lease as the kernel sees it: its holder, whatever happens to processes and to the lock file. Other cases are in tests/e2e:
 # one_dumper_test.rb (killed), fork_test.rb (worker killed after the hand-over), protocol_test.rb (stale).
 class LeaseTest < Torture::Case
-  def test_parent_killed_its_child_keeps_the_lease_and_publishes
+  def test_when_the_parent_is_killed_its_child_keeps_the_lease_and_publishes
     dumper = granted("gc_stat")
     pipe, child = handed_over(dumper)
     wait_until("the child forked") { E2E::Processes.descendants(child).any? }
@@ -17,7 +17,7 @@ class LeaseTest < Torture::Case
     assert_free
   end
 
-  def test_child_killed_frees_the_lease_at_once
+  def test_killing_the_child_frees_the_lease_at_once
     dumper = granted("gc_stat")
     _, child = handed_over(dumper)
     grandchild = wait_until("the child forked") { E2E::Processes.descendants(child).first }

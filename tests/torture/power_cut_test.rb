@@ -42,7 +42,7 @@ class PowerCutTest < Torture::Case
   end
 
   # The other tests prove nothing if captures survive without syncs.
-  def test_without_syncs_a_power_cut_does_lose_what_was_acknowledged
+  def test_without_syncs_a_power_cut_loses_acknowledged_captures
     scene = scene("finalize")
     make_disk(scene.store)
     store, result = run_and_cut(scene, "inject=fsync,fdatasync:retval=0")

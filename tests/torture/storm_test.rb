@@ -82,7 +82,7 @@ class StormTest < Torture::Case
   def work(number)
     dumper = holder
     dumper.acquire
-    return sleep(0.1) unless dumper.granted? # oftener, 32 workers on two cores leave none to those who dump
+    return sleep(0.1) unless dumper.granted? # with more frequent polls, 32 workers on two cores leave no time for the dumpers
 
     File.open(path("witness"), "a") do |witness|
       witness.flock(File::LOCK_EX | File::LOCK_NB) or tell("wrong", "#{dumper.capture}: somebody else is dumping")
@@ -131,7 +131,7 @@ class StormTest < Torture::Case
         assert_equal open, id, "two dumps at once" if open
         open = nil
       else
-        open = id # the one before was killed: it has no end
+        open = id # the previous dump was killed and has no end
       end
     end
     stamps = log("dumps").map { |line| line.split.last.to_f }

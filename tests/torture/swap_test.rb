@@ -30,7 +30,7 @@ class SwapTest < Torture::Case
   RUBY
 
   %w[reports staging quarantine trash requests samples].each do |part|
-    define_method(:"test_#{part}_swapped_for_a_link_leads_nowhere") do
+    define_method(:"test_swapping_#{part}_for_a_link_has_no_effect") do
       store_capture
       diagctl!("pin", store_capture)
       victim = plant(File.join(@root, "victim"), PLANTED => %w[meta.json gc_stat.json.gz .grant.json data], "#{PLANTED}.json" => nil, "4711.json" => nil)
@@ -42,7 +42,7 @@ class SwapTest < Torture::Case
   end
 
   # A directory that is not a store must not become part of one.
-  def test_a_directory_above_the_store_swapped_for_a_link_leads_nowhere
+  def test_swapping_a_directory_above_the_store_for_a_link_has_no_effect
     above = File.join(@root, "above")
     Dir.mkdir(above)
     @store = File.join(above, "store")
@@ -58,7 +58,7 @@ class SwapTest < Torture::Case
   end
 
   # The reason why swaps have no effect: of all system calls that take a path, only one contains the path of the store.
-  def test_nothing_in_a_store_is_named_by_its_whole_path
+  def test_nothing_in_a_store_is_opened_by_its_whole_path
     %w[request put finalize gc rm pin].map { |name| scene(name) }.each do |scene|
       log = File.join(@root, "#{scene.name}.log")
       copy_of(scene.store) do |store|
@@ -88,7 +88,7 @@ class SwapTest < Torture::Case
   end
 
   # With a second name for a file, its owner could be made to write to another of their files.
-  def test_a_hard_link_in_the_place_of_a_file_changes_nothing_elsewhere
+  def test_a_hard_link_in_place_of_a_file_changes_nothing_elsewhere
     store_capture
     files(@store).select { |file| File.file?(File.join(@store, file)) }.each do |file|
       copy_of(@store) do |store|

@@ -16,7 +16,7 @@ class TerminalTest < Torture::Case
   }.freeze
 
   # Whatever an attacker puts into a field, the output does not control the terminal.
-  def test_no_field_that_is_printed_can_steer_a_terminal
+  def test_no_printed_field_can_control_a_terminal
     store_capture
     NASTY.each do |what, text|
       feed(text)
@@ -29,7 +29,7 @@ class TerminalTest < Torture::Case
   end
 
   # On a terminal, colours come only from diagctl and never from outside text.
-  def test_nothing_steers_a_terminal_that_is_one
+  def test_no_output_controls_a_real_terminal
     id = store_capture
     NASTY.except("not text").each do |what, text|
       plant(text)
@@ -49,7 +49,7 @@ class TerminalTest < Torture::Case
       begin
         loop { printed << out.readpartial(65_536) }
       rescue Errno::EIO, EOFError
-        Process.wait(pid) # The terminal went with the program.
+        Process.wait(pid) # The terminal closed when the program ended.
       end
       return printed.force_encoding("UTF-8").scrub
     end
@@ -77,7 +77,7 @@ class TerminalTest < Torture::Case
     dumper.close
     attempts.each { |result| assert_printable(result, "fed") }
   rescue ArgumentError
-    nil # Ruby itself passes no such argument
+    nil # Ruby itself refuses to pass such an argument
   end
 
   # Writes the text by hand into every field of a record and into file names, because a restored backup can come from anybody.
