@@ -107,7 +107,7 @@ class SignalsTest < E2E::Case
     assert_equal "/bin/sh runs every 1h; the last time it ended with exit status: 3", poll.answer.fetch("reason")
   end
 
-  # Each command runs until its time-out, in sessions of its own and without its parents.
+  # Each command runs until its timeout, in sessions of its own and without its parents.
   def test_hanging_commands_delay_a_poll_by_one_timeout_and_leave_nothing
     escape = "(setsid sleep 4322 &) ; setsid sleep 4322 & setsid setsid sleep 4322 & sleep 4322"
     rules = (1..4).map { |n| rule("stuck-#{n}", "exec = { command = [\"/bin/sh\", \"-c\", #{escape.inspect}], timeout = \"3s\", every = \"1h\" }", ["gc_stat"]) }

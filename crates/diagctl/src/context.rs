@@ -53,7 +53,7 @@ impl Context {
         self.cgroups.cpu_limit_of(&self.proc, std::process::id())
     }
 
-    /// The present moment on a store's time line.
+    /// The current time on a store's time line.
     pub fn now(&self, state: &State) -> Now {
         Anchor::place(state.clock.as_ref(), Reading::take(self.proc.boot_id()))
     }

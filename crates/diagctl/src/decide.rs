@@ -66,7 +66,7 @@ pub struct Inputs<'a> {
     pub figures: &'a Figures,
     /// This machine's name, for rules that are in force on only some machines.
     pub host: &'a str,
-    /// The present moment.
+    /// The current time.
     pub now: &'a Now,
     /// A random number, for jitter.
     pub seed: u64,
@@ -81,7 +81,7 @@ pub struct Inputs<'a> {
 /// The samples of all processes. Loaded only when a rule that would fire has to choose among processes, because reading them
 /// costs more than the rest of a poll.
 pub trait Others {
-    /// Loads them.
+    /// Loads the samples.
     fn samples(&self) -> Cow<'_, Samples>;
 }
 
@@ -169,7 +169,7 @@ fn refused_as(answer: &Answer) -> Refused {
     }
 }
 
-// Records the events that this poll names for a rule that watches them. Returns those whose time is over.
+// Records the events that this poll names for a rule that watches them. Returns those that have expired.
 fn hear_events(input: Inputs<'_>, rule: &Rule, sample: &mut Sample) -> Vec<Dropped> {
     let Inputs { config, readings, now, .. } = input;
     if !readings.events.is_empty() {

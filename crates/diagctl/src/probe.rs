@@ -1,4 +1,4 @@
-//! Runs the operator's commands: those of `exec` triggers, side by side, and those that print a report. Each has a time-out,
+//! Runs the operator's commands: those of `exec` triggers, side by side, and those that print a report. Each has a timeout,
 //! and nothing that a command started outlives it.
 //!
 //! A command leads a process group, but its descendants can leave the group with setsid(2), and their parents can end. This
@@ -35,7 +35,7 @@ const KILL_PATIENCE_MS: u64 = 500;
 /// The interval between checks for the end of a command that prints nothing.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// The number of bytes of a command's stderr that an error quotes.
+/// The maximum number of bytes of a command's stderr that an error quotes.
 const SAID_BYTES: usize = 300;
 
 /// A command that was started.
@@ -77,7 +77,7 @@ pub fn kill_remains() {
     kill_all(&|process, all| descends(process, std::process::id(), all));
 }
 
-/// The stdout of a command. The last read fails if the command printed nothing or did not exit with 0 within its time-out.
+/// The stdout of a command. The last read fails if the command printed nothing or did not exit with 0 within its timeout.
 pub struct Output {
     running: Running,
     program: String,
@@ -101,7 +101,7 @@ impl Output {
         Ok(Self { running, program, stdout, errors, printed: false, ended: false })
     }
 
-    // Returns true if a read would not block, and false if nothing arrived for a moment.
+    // Returns true if a read would not block, and false if nothing arrived within [`LOOK`].
     fn has_news(&self) -> io::Result<bool> {
         match poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&LOOK)) {
             Ok(ready) => Ok(ready > 0),

@@ -18,10 +18,10 @@ use crate::store::Store;
 /// Each of the two files takes at most `1 / SHARE` of the store's cap.
 const SHARE: u64 = 128;
 
-/// One poll of one process. Figures are in bytes, moments in milliseconds on the store's time line, stalls in microseconds.
+/// One poll of one process. Figures are in bytes, times in milliseconds on the store's time line, stalls in microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// The moment of the poll.
+    /// The time of the poll.
     pub at: u64,
     /// The process's pid.
     pub pid: u32,

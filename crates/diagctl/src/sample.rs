@@ -313,7 +313,7 @@ impl Sample {
         }
     }
 
-    /// Removes the events whose time is over, and returns them.
+    /// Removes the expired events, and returns them.
     pub fn give_up_events(&mut self, rule: &str, now_ms: u64) -> Named {
         let Some(named) = self.named.get_mut(rule) else { return Named::new() };
         let (late, waiting) = std::mem::take(named).into_iter().partition(|(_, event)| event.until <= now_ms);

@@ -44,7 +44,7 @@ pub struct Anchor {
     pub boot_id: String,
 }
 
-/// The present moment, with its position on the store's time line.
+/// The current time, with its position on the store's time line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Now {
     /// Position on the store's time line, milliseconds. Never goes backwards.

@@ -1,4 +1,4 @@
-//! `exec`: an operator's command exits with 0 within its time-out. One process of the store runs the command, once per `every`.
+//! `exec`: an operator's command exits with 0 within its timeout. One process of the store runs the command, once per `every`.
 //! `acquire` runs it before deciding, and the answer is a reading like any other.
 
 use super::{Facts, Outcome, View};
@@ -6,7 +6,7 @@ use crate::config::Section;
 use crate::units;
 use serde::{Deserialize, Serialize};
 
-/// The longest time-out, which bounds the time that a command can delay a poll, in milliseconds.
+/// The longest timeout, which bounds the time that a command can delay a poll, in milliseconds.
 const LONGEST_TIMEOUT_MS: u64 = 10_000;
 
 /// The keys of `exec`.

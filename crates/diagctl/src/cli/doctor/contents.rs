@@ -40,7 +40,7 @@ pub struct Contents {
     pub newest: Option<meta::Meta>,
     /// The lease.
     pub lease: Option<Lease>,
-    /// The present moment, on the store's time line.
+    /// The current time, on the store's time line.
     pub now: Now,
 }
 
