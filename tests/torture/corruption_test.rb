@@ -20,8 +20,8 @@ class CorruptionTest < Torture::Case
     @kept = acknowledged(@store)
   end
 
-  # Caches and records. Whatever happens to them, the captures are the truth.
-  %w[index.jsonl state.json lease.json events.jsonl config.cache config.good.toml].each do |file|
+  # Caches and records: whatever becomes of them, captures are the truth.
+  %w[index.jsonl catalog.bin state.json lease.json events.jsonl config.cache config.good.toml].each do |file|
     define_method(:"test_#{file.tr('.', '_')}_cut_anywhere") { damaged(file) { |data, at| data[0, at] } }
 
     define_method(:"test_#{file.tr('.', '_')}_with_any_bit_flipped") { damaged(file) { |data, at| flip(data, at) } }
@@ -69,7 +69,7 @@ class CorruptionTest < Torture::Case
   # A file that is larger than any that diagctl writes, and does not fit into memory.
   def test_huge_files_are_refused_at_no_cost
     id = @kept.keys.first
-    ["reports/#{id}/meta.json", "index.jsonl", "state.json", "lease.json", "events.jsonl", "config.cache", "samples/#{Process.pid}.json"].each do |file|
+    ["reports/#{id}/meta.json", "index.jsonl", "catalog.bin", "state.json", "lease.json", "events.jsonl", "config.cache", "samples/#{Process.pid}.json"].each do |file|
       copy_of(@store) do |store|
         File.truncate(File.join(store, file), 1 << 30)
         [%w[list], %w[status], ["fetch", @kept.keys.last, "gc_stat", "-o", "-"], %w[gc]].each do |argv|
@@ -147,8 +147,8 @@ class CorruptionTest < Torture::Case
         assert_equal @kept.keys.sort, listed.sort, what
         assert_next_capture(store, what)
         @kept.each { |id, sums| assert_equal sums, checksums(store, id), what }
-        # The index must show what was recorded.
-        @kept.each_key { |id| assert_same_record(store, id, what) } if file == "index.jsonl"
+        # What is shown is what was recorded.
+        @kept.each_key { |id| assert_same_record(store, id, what) } if %w[index.jsonl catalog.bin].include?(file)
       end
     end
   end

@@ -16,6 +16,7 @@ use crate::limit::{self, Refusal};
 use crate::readings::Readings;
 use crate::sample::{Marks, Metric, Named, Refused, Sample, Samples};
 use crate::state::{Pair, ReportCost, State};
+use crate::store::process::Process;
 use crate::store::requests::Request;
 use crate::trigger::{Facts, Observed, Outcome, View};
 use crate::units::{duration, ms};
@@ -31,27 +32,7 @@ const PAIR_PATIENCE_MS: u64 = 600_000;
 /// The rule name of on-demand captures that have no rule of their own.
 pub const ON_DEMAND: &str = "on_demand";
 
-/// The process that polls.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Its pid, as diagctl sees it.
-    pub pid: u32,
-    /// The start time, in clock ticks since boot.
-    pub start_ticks: u64,
-    /// The role, such as `puma`.
-    pub role: String,
-    /// The name within the role.
-    pub name: String,
-}
-
-impl Process {
-    /// Returns an identifier that is unique within one boot.
-    pub fn subject(&self) -> String {
-        format!("{}@{}", self.pid, self.start_ticks)
-    }
-}
-
-/// Everything that a decision depends on.
+/// All that a decision depends on.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// The configuration.

@@ -79,7 +79,7 @@ impl From<diagctl_fs::Error> for Failure {
             Error::Locked { .. } => {
                 Some("a stopped diagctl process holds it; find it with `fuser` and resume or kill it".into())
             }
-            Error::NoParent { .. } | Error::Random(_) => None,
+            Error::Linked { .. } | Error::NoParent { .. } | Error::Random(_) => None,
         };
         let message = error.to_string();
         let source = match error {

@@ -8,10 +8,8 @@ use serde::{Deserialize, Serialize};
 use diagctl_observe::pressure::{Scope, Stalls, parse_stalls};
 
 use crate::cgroup::CgroupRoot;
-use crate::config::Rule;
 use crate::proc::Proc;
 use crate::sample::{Memory, Wanted};
-use crate::trigger::Trigger;
 
 /// The answer of an operator's command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,32 +56,19 @@ impl Default for Readings {
 }
 
 impl Readings {
-    /// Adds the memory figures that guards need.
-    pub fn with_available_memory(&self, proc: &Proc, cgroups: &CgroupRoot, pid: u32, rules: &[Rule]) -> Self {
-        let metrics = rules.iter().flat_map(|rule| rule.trigger.metrics()).collect();
-        let wanted = Wanted { metrics, whole: true, available: true };
+    /// The same with all memory figures that guards look at as well.
+    pub fn with_available_memory(&self, proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: Wanted) -> Self {
+        let wanted = Wanted { whole: true, available: true, ..wanted };
         Self { memory: Memory::read(proc, cgroups, pid, &wanted), ..self.clone() }
     }
 
-    /// Reads only the figures that the rules use.
-    pub fn take(proc: &Proc, cgroups: &CgroupRoot, pid: u32, rules: &[Rule]) -> Self {
-        let mut wanted = Wanted::default();
-        let (mut counters, mut stalls) = (false, false);
-        for rule in rules {
-            wanted.metrics.extend(rule.trigger.metrics());
-            wanted.whole |= rule.trigger.is_about_a_share();
-            rule.trigger.visit(&mut |trigger| {
-                counters |= matches!(trigger, Trigger::MemoryEvent(_));
-                stalls |= matches!(trigger, Trigger::MemoryPressure(_));
-            });
-        }
-        wanted.metrics.sort_unstable();
-        wanted.metrics.dedup();
-        let mut readings = Self { memory: Memory::read(proc, cgroups, pid, &wanted), ..Self::default() };
-        if counters {
+    /// Reads the figures that are wanted, and no more.
+    pub fn take(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &Wanted) -> Self {
+        let mut readings = Self { memory: Memory::read(proc, cgroups, pid, wanted), ..Self::default() };
+        if wanted.counters {
             readings.counters = cgroups.memory_of(proc, pid).and_then(|group| group.events());
         }
-        if stalls {
+        if wanted.stalls {
             let host = proc.read("pressure/memory").and_then(|text| parse_stalls("/proc/pressure/memory", &text));
             let cgroup = cgroups.memory_of(proc, pid).and_then(|group| {
                 let path = group.dir().join("memory.pressure");
@@ -147,7 +132,7 @@ mod tests {
         "#;
         let (config, _) = crate::config::parse(rules).unwrap();
         let proc = Proc::at(&dir.path().join("proc"));
-        let readings = Readings::take(&proc, &CgroupRoot::at(&dir.path().join("cg")), 9, &config.rules);
+        let readings = Readings::take(&proc, &CgroupRoot::at(&dir.path().join("cg")), 9, &config.wanted());
         let page = diagctl_observe::page_size();
         let expected = [
             (Metric::Rss, 100 * page),

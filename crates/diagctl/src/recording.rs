@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::Process;
 use crate::error::Failure;
 use diagctl_observe::pressure::{Scope, Stalls};
 
@@ -14,6 +13,7 @@ use crate::fsio;
 use crate::readings::Readings;
 use crate::sample::{Memory, Metric};
 use crate::store::Store;
+use crate::store::process::Process;
 
 /// Each of the two files takes at most `1 / SHARE` of the store's cap.
 const SHARE: u64 = 128;

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupRoot, MemoryCgroup};
 use crate::clock::LAST_MS;
-use crate::grant::dump_limits::reserve;
 use crate::proc::Proc;
 use crate::proc::figure;
 use crate::state::MOST_BYTES;
@@ -67,15 +66,19 @@ impl Metric {
     }
 }
 
-/// The memory figures that a poll needs.
+/// The figures that a poll needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// The metrics.
+    /// Memory figures.
     pub metrics: Vec<Metric>,
     /// Set if percentages need the limit and the host's memory.
     pub whole: bool,
     /// Set if the headroom guard needs the memory that another process could use.
     pub available: bool,
+    /// The counters of the cgroup's `memory.events`.
+    pub counters: bool,
+    /// Memory stalls, of the cgroup and the host.
+    pub stalls: bool,
 }
 
 impl Wanted {
@@ -175,7 +178,13 @@ fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
     Ok(of("Private_Clean").saturating_add(of("Private_Dirty")))
 }
 
-/// The last sample of each polling process.
+/// What is kept free of a limit (or of the host's memory): a twentieth, 32 MiB at least and 256 MiB at most. A worker that writes
+/// while its child shares its memory copies some hundred megabytes a second at most, and looks ten times a second.
+pub fn reserve(limit: u64) -> u64 {
+    (limit / 20).clamp(32 << 20, 256 << 20)
+}
+
+/// The last samples of polling processes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples {
     /// The samples by pid.
@@ -369,7 +378,7 @@ mod tests {
         fs::write(dir.path().join("7/statm"), "900 75 10 1 0 80 0\n").unwrap();
         fs::write(dir.path().join("7/smaps_rollup"), "Pss: 200 kB\nPrivate_Clean: 10 kB\nPrivate_Dirty: 20 kB\n")
             .unwrap();
-        let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true };
+        let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true, ..Wanted::default() };
         let memory = Memory::read(&proc, &CgroupRoot::at(dir.path()), 7, &wanted);
         assert_eq!(memory.get(Metric::Rss), Ok(75 * diagctl_observe::page_size()));
         assert_eq!(memory.get(Metric::Uss), Ok(30 * 1024));

@@ -30,6 +30,12 @@ pub enum Error {
         /// Its path.
         path: PathBuf,
     },
+    /// A file has another name, through which others may see what is written into it.
+    #[error("{} has another name too", path.display())]
+    Linked {
+        /// Its path.
+        path: PathBuf,
+    },
     /// A file is larger than the caller accepts.
     #[error("{} is larger than {max} bytes", path.display())]
     TooLarge {
@@ -143,6 +149,7 @@ mod tests {
                 "cannot open /s/\\u{1b}[2Jx: Permission denied (os error 13)",
             ),
             (Error::NotRegular { path: path.clone() }, "/s/x is not a regular file"),
+            (Error::Linked { path: path.clone() }, "/s/x has another name too"),
             (Error::TooLarge { path: path.clone(), max: 64 }, "/s/x is larger than 64 bytes"),
             (Error::InTheWay { path: path.clone() }, "/s/x is not a directory"),
             (not_ours(NotOurs::Symlink), "/s/x is a symbolic link, not a directory"),

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
@@ -22,7 +23,18 @@ fn open_to_read(spot: &Spot) -> Result<(File, Metadata)> {
     Ok((file, meta))
 }
 
-/// Creates a new file that only its owner can access. Fails if it exists.
+/// Opens an existing regular file to read it at any place, or also to write in place. A file that has another name too is
+/// refused: a write would reach whatever that name stands for.
+pub fn open_existing(spot: &Spot, write: bool) -> Result<File> {
+    let flags = OFlags::NONBLOCK | if write { OFlags::RDWR } else { OFlags::RDONLY };
+    let file: File = spot.open(flags, Mode::empty()).map_err(|e| Error::io("open", spot.path(), e))?.into();
+    if require_regular(&file, spot)?.nlink() > 1 {
+        return Err(Error::Linked { path: spot.path().to_owned() });
+    }
+    Ok(file)
+}
+
+/// Creates a file that did not exist, for its owner only.
 pub fn create_new(spot: &Spot) -> Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     let file = spot.open(flags, OWNER_ONLY).map_err(|e| Error::io("create", spot.path(), e))?;

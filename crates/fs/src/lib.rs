@@ -23,7 +23,8 @@ pub use beneath::Spot;
 pub use dir::{create_dir, parent_of, require_dir, set_dir_group, set_dir_mode, space, sync_dir};
 pub use error::{Error, NotOurs, Result};
 pub use file::{
-    close_to_others, create_new, open_or_create, open_read, read_bounded, remove_file, stat, widen_like_parent,
+    close_to_others, create_new, open_existing, open_or_create, open_read, read_bounded, remove_file, stat,
+    widen_like_parent,
 };
 pub use in_place::{append_line, append_raw, create_empty, overwrite};
 pub use lock::LockFile;

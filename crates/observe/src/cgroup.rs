@@ -1,12 +1,10 @@
-//! The memory cgroup of a process and its figures, for cgroup v2, and for v1 where v1 has them. For CPU limits, see
-//! cpu_limit.rs.
+//! The memory cgroup of a process and its figures: cgroup v2, and v1 where it has them. For CPU limits see cpu_limit.rs.
 //!
 //! Sources: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. The working set is `current − inactive_file`, as the
 //! kubelet computes it: page cache that can be dropped at once does not count.
 //!
-//! A limit applies to everything in the limited group, which may be more than the process's own group. Figures that are
-//! compared with a limit are therefore those of the group that has the limit. All of this is tested on a real kernel in
-//! tests/kernel.
+//! A limit applies to everything in the group that has it, which may be more than the process's own group: figures that are
+//! compared with a limit are those of the limited group. tests/kernel runs all of this against a real kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::proc::{Proc, read};
 
-/// The mount point of cgroups, or a directory with the same structure.
+/// The mount point of the cgroups, or a directory that looks like it.
 #[derive(Clone, Debug)]
 pub struct CgroupRoot(PathBuf);
 
@@ -29,7 +27,7 @@ impl Default for CgroupRoot {
 }
 
 impl CgroupRoot {
-    /// Uses a cgroup mount in another place.
+    /// A cgroup mount, or a fake one, at another path.
     pub fn at(root: &Path) -> Self {
         Self(root.into())
     }
@@ -39,8 +37,8 @@ impl CgroupRoot {
         self.group_of(proc, pid, "memory").map(MemoryCgroup)
     }
 
-    // Returns the group of a process in the hierarchy of this controller. In a container, the path in /proc may be the host's,
-    // which is not mounted there. The root of the mount is then the container's cgroup.
+    // The group of a process in the hierarchy that has this controller. In a container, the path in /proc may be the
+    // host's, which is not mounted here; the root of the mount is then the container's cgroup.
     pub(crate) fn group_of(&self, proc: &Proc, pid: u32, controller: &str) -> Result<Group, String> {
         let text = read(&proc.pid(pid).join("cgroup"))?;
         let v1_mount = self.0.join(controller);
@@ -86,8 +84,8 @@ impl MemoryCgroup {
         &self.0.dir
     }
 
-    /// Returns the bytes in use, without page cache that can be dropped. They are those of the group with the lowest limit or,
-    /// if there is no limit, of the group that the process is accounted to.
+    /// Bytes in use, without the page cache that can be dropped: of the group with the lowest limit or, without a limit, of the
+    /// group that the process is accounted to.
     pub fn working_set(&self) -> Result<u64, String> {
         match self.limited() {
             Some((_, group)) => self.working_set_of(group),
@@ -100,12 +98,13 @@ impl MemoryCgroup {
         self.limited().map(|(limit, _)| limit)
     }
 
-    /// Returns the group with the lowest limit, or the nearest of several.
+    /// The group that has the lowest limit; of several, the nearest.
     pub fn limited_by(&self) -> Option<&Path> {
         self.limited().map(|(_, group)| group)
     }
 
-    /// Returns the bound of this group and of each group above it: the limit, or the throttling threshold (`memory.high`).
+    /// The bytes that this group and each above it have to stay below: the limit, or the point at which the kernel throttles
+    /// (`memory.high`).
     pub fn levels(&self) -> impl Iterator<Item = (&Path, u64)> {
         self.0.and_above().filter_map(|group| {
             let high = if self.0.v2 { number(group, "memory.high") } else { Err(String::new()) };
@@ -114,39 +113,38 @@ impl MemoryCgroup {
         })
     }
 
-    /// Returns the bytes that can still be used before some level has only its reserve left.
+    /// Bytes that can still be used before a level has only its reserve left.
     pub fn available(&self, reserve: fn(u64) -> u64) -> Option<u64> {
         let room = |(group, level)| Some(u64::saturating_sub(level, self.working_set_of(group).ok()? + reserve(level)));
         self.levels().filter_map(room).min()
     }
 
-    /// Returns the sources of a group's working set: the file with the bytes in use, and the file and key with the droppable
-    /// part.
+    /// The sources of a group's working set: the file with the bytes in use, and the file and key of the part that can be dropped.
     pub fn working_set_files(&self, group: &Path) -> (PathBuf, PathBuf, &'static str) {
         (group.join(self.current_file()), group.join("memory.stat"), self.droppable())
     }
 
-    /// Returns true if the group is in the unified hierarchy.
+    /// Tells whether it belongs to the unified hierarchy.
     pub fn is_v2(&self) -> bool {
         self.0.v2
     }
 
-    /// Returns the innermost cgroup, from this one upwards, that the kernel kills as a whole when it is out of memory.
+    /// The innermost cgroup, from this one upwards, whose processes the kernel kills together when memory runs out.
     pub fn oom_group(&self) -> Option<PathBuf> {
         let whole = |dir: &&Path| read(&dir.join("memory.oom.group")).is_ok_and(|text| text.trim() == "1");
         self.0.and_above().find(whole).map(PathBuf::from)
     }
 
-    /// Returns the number of tasks and its limit, for the level with the fewest left; `None` if there is no limit. On v1
-    /// another hierarchy has these figures, and it is not read.
+    /// The number of tasks and its limit, of the group where the fewest are left; `None` without a limit. On v1 this is another
+    /// hierarchy, which is not read.
     pub fn pids(&self) -> Option<(u64, u64)> {
         let number = |dir: &Path, file| number(dir, file).ok();
         let of = |dir| Some((number(dir, "pids.current")?, number(dir, "pids.max")?));
         self.0.and_above().filter_map(of).min_by_key(|(current, max)| max.saturating_sub(*current))
     }
 
-    /// Returns the kernel's counters for this group and the limits above it: the keys of `memory.events`. On v1, returns the
-    /// two counters that exist under other names.
+    /// Events that the kernel counted in this group and at the limits above it, by the keys of `memory.events`; on v1, the two
+    /// that exist under other names.
     pub fn events(&self) -> Result<BTreeMap<String, u64>, String> {
         let own = self.accounted()?;
         let above = self.0.and_above().filter(|group| *group != own);
@@ -170,7 +168,7 @@ impl MemoryCgroup {
         Ok(events)
     }
 
-    /// Returns the readable files of a group about memory and CPU, with their contents.
+    /// The files of a group about memory and CPU, as far as they can be read.
     pub fn files(group: &Path) -> Vec<(String, String)> {
         const TOLD: [&str; 6] = ["memory.", "cpu.", "pids.", "io.", "cgroup.events", "cgroup.procs"];
         let entries = walkdir::WalkDir::new(group).min_depth(1).max_depth(1).sort_by_file_name();
@@ -234,12 +232,12 @@ fn is_a_limit(bytes: &u64) -> bool {
     *bytes < 1 << 60
 }
 
-// Reads one of the `key number` lines of a file and skips the others.
+// The number in the `key number` line with this key. Other lines are not parsed.
 pub(crate) fn counter(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// Parses the `key number` lines of a file.
+/// The numbers in all `key number` lines.
 pub fn counters(text: &str) -> BTreeMap<String, u64> {
     text.lines()
         .filter_map(|line| {

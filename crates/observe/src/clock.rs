@@ -1,9 +1,9 @@
 //! The clocks, which no other module reads, and a time line that changes of the clock do not disturb.
 //!
-//! Limits must survive restarts and reboots, and must not trust a wall clock that may have been set. Within one boot, elapsed
-//! time comes from `CLOCK_BOOTTIME`, which cannot be set and which counts suspend. Only across a reboot is the wall clock used.
-//! The result, [`Now::store_ms`], is a number of milliseconds that never goes backwards. It starts as Unix time and equals Unix
-//! time until the clock is set.
+//! Limits must survive restarts and reboots and must not believe a clock that was set. Within one boot, elapsed time comes from
+//! `CLOCK_BOOTTIME`, which nobody can set and which counts suspend; the wall clock is used across a reboot only. The result,
+//! [`Now::store_ms`], is a number of milliseconds that never goes backwards. It starts as Unix time, and reads as such until
+//! somebody sets the clock.
 
 #![expect(clippy::disallowed_methods, reason = "this module is the one that may")]
 
@@ -16,11 +16,10 @@ use crate::sys;
 /// A wall clock this far behind `CLOCK_BOOTTIME` was set back, not slewed, in milliseconds.
 const STEP_TOLERANCE_MS: i64 = 5_000;
 
-/// The latest valid time: the end of the year 9999, in milliseconds. A larger number is damage, and sums with it could
-/// overflow.
+/// The latest moment: the end of the year 9999, Unix milliseconds. A larger number is damage, and sums with it could overflow.
 pub const LAST_MS: u64 = 253_402_300_799_999;
 
-/// The readings of this machine's clocks.
+/// The clocks of this machine at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Milliseconds since the Unix epoch, `CLOCK_REALTIME`.
@@ -31,10 +30,10 @@ pub struct Reading {
     pub boot_id: String,
 }
 
-/// A point on the store's time line, kept in `state.json`.
+/// A point on the time line, kept so that the line goes on from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
-    /// Position on the store's time line, in milliseconds.
+    /// Position on the time line, in milliseconds.
     pub store_ms: u64,
     /// The wall clock at that point, Unix milliseconds.
     pub wall_ms: i64,
@@ -44,10 +43,10 @@ pub struct Anchor {
     pub boot_id: String,
 }
 
-/// The current time, with its position on the store's time line.
+/// The present moment, placed on the time line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Position on the store's time line, milliseconds. Never goes backwards.
+    /// Position on the time line: never before an earlier one.
     pub store_ms: u64,
     /// The clock readings.
     pub clock: Reading,
@@ -67,7 +66,7 @@ impl Reading {
 }
 
 impl Anchor {
-    /// Places a reading on the time line. Without an anchor (a new store), the line starts at the wall clock.
+    /// Places a reading on the time line. Without an anchor the line starts at the wall clock.
     pub fn place(anchor: Option<&Self>, clock: Reading) -> Now {
         let Some(anchor) = anchor else {
             let store_ms = u64::try_from(clock.wall_ms).unwrap_or(0);
@@ -105,18 +104,18 @@ impl Now {
     }
 }
 
-/// Formats a time as UTC in RFC 3339, with milliseconds, as people and captures use it.
+/// Formats a moment for people and records: UTC, RFC 3339, to the millisecond.
 pub fn utc(wall_ms: i64) -> String {
     let moment = jiff::Timestamp::from_millisecond(wall_ms).unwrap_or_default();
     format!("{moment:.3}")
 }
 
-/// Formats the present time like [`utc`].
+/// The present moment, formatted as by [`utc`].
 pub fn utc_now() -> String {
     utc(Reading::take(String::new()).wall_ms)
 }
 
-/// Formats a time as the first part of an id: `20261122T101530123Z`. Ids sort by time.
+/// Formats a moment for names: `20261122T101530123Z`. The texts sort in the order of the moments.
 pub fn compact_utc(wall_ms: i64) -> String {
     utc(wall_ms).replace(['-', ':', '.'], "")
 }
@@ -126,7 +125,7 @@ pub fn compact_utc(wall_ms: i64) -> String {
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
-    /// Starts the stopwatch.
+    /// Starts a stopwatch.
     pub fn start() -> Self {
         Self(Instant::now())
     }
@@ -141,7 +140,7 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
-    /// Returns true if more than this many milliseconds have passed.
+    /// Tells whether more than this many milliseconds have passed.
     pub fn is_past(self, ms: u64) -> bool {
         self.ms() > ms
     }

@@ -1,4 +1,4 @@
-//! Pressure stall information (PSI): the time that tasks were stalled for lack of memory or CPU.
+//! Pressure stall information (PSI): how long tasks waited for memory or CPU.
 //!
 //! Source: Documentation/accounting/psi.rst.
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::CgroupRoot;
 use crate::proc::{Proc, read};
 
-/// The scope of stalls.
+/// The tasks whose stalls are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Scope {
     /// The process's cgroup.
@@ -17,7 +17,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Returns the name used in reasons.
+    /// Its name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
@@ -35,8 +35,8 @@ pub struct Stalls {
     pub full: u64,
 }
 
-/// Returns PSI `some avg10` of the CPU, in percent: for the process's cgroup if it has the figure, otherwise for the host. The
-/// host's figure includes stalls of neighbours at their own quotas. `None` if the kernel has no PSI.
+/// PSI `some avg10` of the CPU, in percent: of the process's cgroup if it has the figure, else of the host. The host's figure
+/// includes stalls of neighbours at their own quotas. `None` if the kernel has no PSI.
 pub fn cpu_pressure(proc: &Proc, cgroups: &CgroupRoot, pid: u32) -> Option<(Scope, f64)> {
     let figure = |text: String| -> Option<f64> {
         let line = text.lines().find(|line| line.starts_with("some"))?;
@@ -47,7 +47,7 @@ pub fn cpu_pressure(proc: &Proc, cgroups: &CgroupRoot, pid: u32) -> Option<(Scop
     own.or_else(|| Some((Scope::Host, figure(proc.read("pressure/cpu").ok()?)?)))
 }
 
-/// Parses lines like `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`, one per kind of stall.
+/// Parses `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`, one line for each kind.
 pub fn parse_stalls(path: &str, text: &str) -> Result<Stalls, String> {
     let total = |kind: &str| {
         let line = text.lines().find(|line| line.split_whitespace().next() == Some(kind))?;

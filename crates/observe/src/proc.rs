@@ -1,4 +1,4 @@
-//! Reads `/proc`. Tests use another root path: a directory with the same files.
+//! `/proc`. The seam for tests is the root path: a fake tree is a directory with the same files.
 //!
 //! Sources: proc(5), Documentation/filesystems/proc.rst.
 
@@ -15,7 +15,7 @@ pub struct Proc {
     root: PathBuf,
 }
 
-/// The fields of `/proc/PID/stat`.
+/// Some fields of `/proc/PID/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Name of the executable, at most 15 bytes.
@@ -24,7 +24,7 @@ pub struct Stat {
     pub state: char,
     /// Pid of the parent.
     pub ppid: u32,
-    /// Start, in clock ticks since boot. Together with the pid, it identifies a process within one boot.
+    /// Start, in clock ticks since boot. Together with the pid it identifies a process for as long as this boot lasts.
     pub start_ticks: u64,
 }
 
@@ -35,7 +35,7 @@ impl Default for Proc {
 }
 
 impl Proc {
-    /// Uses a procfs in another place.
+    /// A procfs, or a fake one, at another path.
     pub fn at(root: &Path) -> Self {
         Self { root: root.into() }
     }
@@ -55,12 +55,12 @@ impl Proc {
         read(&self.path(rest))
     }
 
-    /// Returns the id of this boot of this machine.
+    /// The id of this boot of this machine; empty if it cannot be read.
     pub fn boot_id(&self) -> String {
         self.read("sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
     }
 
-    /// Returns this machine's name.
+    /// This machine's name; empty if it cannot be read.
     pub fn hostname(&self) -> String {
         self.read("sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
     }
@@ -71,12 +71,12 @@ impl Proc {
         parse_stat(&read(&path)?).ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
     }
 
-    /// Returns true if the process has not ended: it is neither gone nor a zombie, and has the expected start time.
+    /// Tells whether the process with this start time still runs: it is neither gone nor a zombie, and its pid was not reused.
     pub fn is_alive(&self, pid: u32, start_ticks: u64) -> bool {
         self.stat(pid).is_ok_and(|stat| stat.start_ticks == start_ticks && !matches!(stat.state, 'Z' | 'X'))
     }
 
-    /// Returns the resident set, in bytes. `statm` costs the kernel a tenth of what `status` does.
+    /// The resident set, in bytes. From `statm`, which costs the kernel a tenth of `status`.
     pub fn rss(&self, pid: u32) -> Result<u64, String> {
         let path = self.pid(pid).join("statm");
         let pages = read(&path)?.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
@@ -85,7 +85,7 @@ impl Proc {
             .ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
     }
 
-    /// Returns a `Key: value kB` figure of `/proc/PID/status` or `smaps_rollup`, in bytes.
+    /// A `Key: value kB` line of `/proc/PID/status` or `smaps_rollup`, in bytes.
     pub fn figure(&self, pid: u32, file: &str, key: &str) -> Result<u64, String> {
         let path = self.pid(pid).join(file);
         figure(&read(&path)?, key).ok_or_else(|| format!("{} has no {key}", path.display()))
@@ -103,7 +103,7 @@ impl Proc {
         (of("MemTotal"), of("MemAvailable"))
     }
 
-    /// Returns the pids of all visible processes.
+    /// The pid of every visible process.
     pub fn pids(&self) -> Vec<u32> {
         let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
         entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
@@ -112,7 +112,7 @@ impl Proc {
 
 /// Reads a small text file. The error names the path. Bytes that are not UTF-8 are replaced.
 pub fn read(path: &Path) -> Result<String, String> {
-    // Files in /proc report no length, so `fs::read` would grow its buffer in many small reads.
+    // Files in /proc have no length, so `fs::read` would start with small reads and grow.
     let mut bytes = Vec::with_capacity(4096);
     fs::File::open(path)
         .and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes))
@@ -120,15 +120,14 @@ pub fn read(path: &Path) -> Result<String, String> {
     Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
-/// Reads one `Key: number kB` line of a file, in bytes. Skips the others: a file may have some fifty lines that a poll does not
-/// need.
+/// The number in the `Key: number kB` line with this key, in bytes. Other lines are not parsed: a poll needs one of some fifty.
 pub fn figure(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     let kilobytes: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes.saturating_mul(1024))
 }
 
-/// Parses the `Key: number kB` lines of a file, in bytes.
+/// The numbers in all `Key: number kB` lines, in bytes.
 pub fn figures(text: &str) -> BTreeMap<String, u64> {
     text.lines()
         .filter_map(|line| {
@@ -139,8 +138,8 @@ pub fn figures(text: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// Parses `/proc/PID/stat`. The command name is in parentheses and may itself contain spaces and parentheses, so fields are
-/// counted from the last parenthesis.
+/// Parses the line of `/proc/PID/stat`. The command name is in parentheses and may itself contain spaces and parentheses, so fields
+/// are counted from the last one.
 pub fn parse_stat(text: &str) -> Option<Stat> {
     let open = text.find('(')?;
     let close = text.rfind(')')?;

@@ -10,8 +10,6 @@ Encoding.default_external = Encoding::UTF_8 # even if no locale is set
 module E2E
   ROOT = File.expand_path("../../..", __dir__)
   BIN = ENV.fetch("DIAGCTL_TEST_BIN", File.join(ROOT, "target/release/diagctl"))
-  # Matches the path of our gems in a warning from Ruby.
-  GEMS = %r{#{Regexp.escape(ROOT)}/ruby/}
   abort "no binary at #{BIN}; run make build" unless File.executable?(BIN)
 end
 

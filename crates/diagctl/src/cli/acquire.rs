@@ -10,7 +10,7 @@ use super::Context;
 use super::output::{self, Done};
 use crate::config::{self, Snapshot, Source as Origin};
 use crate::deadline;
-use crate::decide::{Answer, Plan, Process, Verdict};
+use crate::decide::{Answer, Plan, Verdict};
 use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio;
@@ -20,6 +20,7 @@ use crate::grant::{Applicant, Begun, begin, capture};
 use crate::lease::Lease;
 use crate::readings::Readings;
 use crate::report::Producer;
+use crate::store::process::Process;
 use crate::store::{Access, Store};
 use crate::trigger::{Observed, is_application_name};
 
@@ -112,7 +113,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
             .hint("give the pid of a running process, as it is seen in diagctl's pid namespace")
     })?;
     let process = Process { pid: args.pid, start_ticks: stat.start_ticks, role: args.role, name: args.name };
-    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.rules);
+    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.wanted());
     readings.gauges = gauges(&args.gauge);
     readings.events = args.event.into_iter().collect();
     readings.execs = run_commands(cx, &store, &process)?;

@@ -49,7 +49,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         .hint("each report is put once; name it to `finalize --failed` to drop it"));
     }
     end_at_the_deadline(cx, &store)?;
-    let mut room = Room::measure(&store, cx.config())?;
+    let mut room = Room::of(&store, cx.config(), &grant)?;
     let stdin = std::io::stdin().lock();
     // A larger pipe means fewer switches between the two processes: a tenth of the CPU time. On failure (not a pipe, or not
     // allowed) its size stays as it is.

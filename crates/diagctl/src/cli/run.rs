@@ -12,7 +12,7 @@ use super::Context;
 use super::finalize::exit_of;
 use super::output::{self, Done};
 use crate::config::{Snapshot, Source as Origin};
-use crate::decide::{Answer, Plan, Process};
+use crate::decide::{Answer, Plan};
 use crate::error::{Failure, printable, quoted};
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
@@ -20,8 +20,10 @@ use crate::grant::{Applicant, Begun, begin, capture};
 use crate::lease::Lease;
 use crate::readings::Readings;
 use crate::report;
+use crate::sample::Wanted;
 use crate::store::commit::Told;
 use crate::store::grant::{self, Grant};
+use crate::store::process::Process;
 use crate::store::writer::{self, Room};
 use crate::store::{Access, Store};
 use crate::sys::Endings;
@@ -116,7 +118,7 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
         request: None,
         second_of: None,
     };
-    let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &[]);
+    let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &Wanted::default());
     let applicant = Applicant { cx, store, process: &process, readings: &readings, host: "", seed: 0 };
     begin(applicant, &[plan], None)
 }
@@ -150,7 +152,7 @@ fn execute(
     hand_on(&child, endings, Arc::clone(ended_by))?;
     let mut stored = Ok(());
     if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
-        let mut room = Room::measure(store, cx.config())?;
+        let mut room = Room::of(store, cx.config(), grant)?;
         let form = writer::Form::of(cx.config(), name);
         stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
     }

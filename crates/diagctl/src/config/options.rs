@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::Section;
+use crate::section::Section;
 use crate::units;
 
 /// The longest profile. A profile blocks the poll thread of its process, and the lease, for its whole duration.

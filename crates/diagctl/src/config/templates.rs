@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::reader::{Problems, nearest};
 use crate::error::printable;
+use crate::section::{Problems, nearest};
 
 /// The sources of keys that do not come from the rule itself: `template heap`, `defaults`.
 pub type Origins = BTreeMap<String, String>;

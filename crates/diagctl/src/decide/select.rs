@@ -1,9 +1,9 @@
 //! Selection: the machines on which a rule is in force, and which of several processes takes the capture.
 
 use crate::config::{Rule, Select};
-use crate::decide::Process;
 use crate::sample::{Sample, Samples};
 use crate::state::RuleState;
+use crate::store::process::Process;
 use crate::units::ms;
 
 /// Returns true if this machine is in the rule's sample. The selection is stable for a day and differs between days and between

@@ -11,16 +11,16 @@ use diagctl_observe::pressure::cpu_pressure;
 use crate::clock::Now;
 use crate::collect::Source;
 use crate::context::Context;
-use crate::decide::{self, Answer, Inputs, Plan, Process, Verdict};
+use crate::decide::{self, Answer, Inputs, Plan, Verdict};
 use crate::error::Failure;
 use crate::guard::{self, Figures};
 use crate::readings::Readings;
 use crate::sample::{Metric, Sample, Samples};
 use crate::state::{self, State};
 use crate::store::grant::Grant;
+use crate::store::process::Process;
 use crate::store::requests::Request;
 use crate::store::state_files::{load_sample, load_samples, load_state, save_sample};
-use crate::store::stock::Stock;
 use crate::store::{Store, requests, sweep};
 use crate::units::size;
 
@@ -63,9 +63,9 @@ pub enum Begun {
 pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) -> Result<Begun, Failure> {
     let Applicant { cx, store, process, .. } = applicant;
     sweep::clear_staging(store)?;
-    // A poll reads only the figures that its rules need. The guards need more.
-    let rules = &cx.config().rules;
-    let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, rules);
+    // Before the lease, only the readings that rules need were taken. The guards need more.
+    let wanted = cx.config().wanted();
+    let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, wanted);
     let applicant = Applicant { readings: &readings, ..applicant };
     let mut refusal = None;
     for plan in plans {
@@ -104,7 +104,7 @@ impl<'a> Applicant<'a> {
             return Ok(Some(guarded(refusal.guard, reason)));
         }
         if let Some(id) = &plan.request
-            && !requests::list(self.store)?.iter().any(|request| &request.id == id)
+            && requests::read(self.store, id).is_none()
         {
             return Ok(Some(of_rule(Verdict::Idle, "the request was given up after several attempts".into())));
         }
@@ -124,9 +124,7 @@ impl<'a> Applicant<'a> {
     // Explains why the expected bytes do not fit under the cap, even after everything unprotected is deleted.
     fn lack_of_room(&self, now: &Now, incoming: u64) -> Result<Option<String>, Failure> {
         let config = self.cx.config();
-        let mut stock = Stock::load(self.store, true)?;
-        sweep::admit(self.store, config, now, &mut stock, incoming)?;
-        let used = stock.used(self.store);
+        let used = sweep::admit(self.store, config, now, incoming)?;
         let cap = config.retention.max_use;
         if used.saturating_add(incoming) <= cap {
             return Ok(None);

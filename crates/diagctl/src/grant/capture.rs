@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::{self, Now};
 use crate::collect::{self, Source};
 use crate::config::{COMMANDS_TIMEOUT_MS, Config, ReportCommand};
-use crate::decide::{Plan, Process};
+use crate::decide::Plan;
 use crate::error::Failure;
 use crate::fsio;
 use crate::guard;
@@ -18,8 +18,10 @@ use crate::report::Producer;
 use crate::state::{self, Found, ReportCost};
 use crate::store::commit::{self, Told};
 use crate::store::grant::{self, Grant};
+use crate::store::id::Id;
+use crate::store::process::Process;
 use crate::store::writer::{self, Room};
-use crate::store::{Store, events, index, meta, requests, sweep};
+use crate::store::{Store, events, index, meta, requests, stock, sweep};
 use crate::units;
 
 /// Sets a capture up: `lease.json`, the staging directory and the grant. The caller holds the lease and has written the state.
@@ -32,6 +34,7 @@ pub fn begin(
     generation: u64,
     now: &Now,
 ) -> Result<Grant, Failure> {
+    let reports_bytes = Some(stock::reports_bytes(store)?);
     let id = format!("{}-{}", clock::compact_utc(now.clock.wall_ms), fsio::random_hex()?);
     let staging = store.staging(&id);
     fsio::create_dir(&staging, store.directory_mode()?)?;
@@ -67,6 +70,7 @@ pub fn begin(
         generation,
         snapshot: plan.snapshot,
         granted_boot_ms: now.clock.boot_ms,
+        reports_bytes,
     };
     grant::write(&staging, &grant)?;
     lease::write_record(
@@ -93,9 +97,7 @@ pub fn begin(
 }
 
 fn take_request(store: &Store, id: &str, capture: &str) -> Result<(), Failure> {
-    let Some(mut request) = requests::list(store)?.into_iter().find(|request| request.id == id) else {
-        return Ok(());
-    };
+    let Some(mut request) = requests::read(store, id) else { return Ok(()) };
     request.attempts = request.attempts.saturating_add(1);
     request.capture = Some(capture.to_owned());
     requests::write(store, &request)
@@ -109,7 +111,7 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
         return Ok(());
     }
     let staging = &store.own_staging(&grant.meta.id)?;
-    let mut room = Room::measure(store, config)?;
+    let mut room = Room::of(store, config, grant)?;
     let mut commands_ms = COMMANDS_TIMEOUT_MS;
     for name in native {
         let watch = clock::Stopwatch::start();
@@ -161,7 +163,7 @@ fn open_command(command: &ReportCommand, meta: &meta::Meta, left_ms: u64) -> Res
 /// Proves that the caller may write into a capture, and reads its grant. If the caller has lost the lease, its work is
 /// quarantined.
 pub fn join(store: &Store, lease: &Lease, id: &str) -> Result<Grant, Failure> {
-    if !index::is_id(id) {
+    if Id::parse(id).is_none() {
         let shown = crate::error::quoted(id);
         return Err(Failure::new(crate::exit_code::Exit::Usage, format!("{shown} is not the id of a capture"))
             .hint("give the `capture` that acquire printed"));

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::cgroup::CgroupRoot;
 use crate::proc::Proc;
+use crate::sample::reserve;
 
 /// One limit that the dump must stay below.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -39,13 +40,7 @@ enum Figures {
     Host { meminfo: PathBuf },
 }
 
-/// The memory kept free under a limit or on the host, in bytes: a twentieth, at least 32 MiB and at most 256 MiB. A worker that
-/// writes while its child shares its memory copies at most some hundred megabytes a second, and checks ten times a second.
-pub fn reserve(limit: u64) -> u64 {
-    (limit / 20).clamp(32 << 20, 256 << 20)
-}
-
-/// Returns everything that limits the memory of a process: its cgroup, the cgroups above it, and the host.
+/// Everything that bounds the memory of a process: the levels of its cgroup and those above, and the host.
 pub fn of(proc: &Proc, cgroups: &CgroupRoot, pid: u32) -> Vec<Watch> {
     let mut watches = Vec::new();
     if let Ok(group) = cgroups.memory_of(proc, pid) {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::context::Context;
-use crate::decide::{self, Answer, Decision, Process, Verdict};
+use crate::decide::{self, Answer, Decision, Verdict};
 use crate::error::Failure;
 use crate::guard::Figures;
 use crate::probe;
 use crate::readings::ExecAnswer;
 use crate::recording::{self, Recorded};
 use crate::state::{self, State};
+use crate::store::process::Process;
 use crate::store::state_files::{
     LastRun, forget_old_samples, load_execs, load_sample, load_state, save_execs, save_sample, waiting_requests,
 };

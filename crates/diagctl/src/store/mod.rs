@@ -5,21 +5,26 @@
 //! lease.lock lease.json  see `lease`
 //! state.lock state.json samples/<pid>.json   see `state` and `sample`; state.lock guards every small file
 //! requests/              on-demand requests, one file each
+//! requests.json          what a poll looks at of very many of them
 //! staging/<id>/          a capture being written
 //! reports/<id>/          published captures, the truth
 //! index.jsonl            a cache over reports/*/meta.json
+//! catalog.bin            another, packed, with running totals
 //! events.jsonl           last verdicts and deletions, bounded
 //! quarantine/ trash/     what is not trusted, and what is being deleted
 //! ```
 //! The directory belongs to one user and nobody else can enter it, so no name beneath it can be planted by another. It is
 //! held open while a command works: everything in it is reached from there, whatever becomes of its path.
 
+pub mod catalog;
 pub mod commit;
 pub mod events;
 pub mod fetch;
 pub mod grant;
+pub mod id;
 pub mod index;
 pub mod meta;
+pub mod process;
 pub mod requests;
 pub mod retention;
 pub mod state_files;
@@ -36,6 +41,7 @@ use crate::config::Config;
 use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio::{self, Durability, LockFile, Spot};
+use crate::store::id::Id;
 
 /// The layout that this program writes.
 const FORMAT: u32 = 1;
@@ -45,12 +51,17 @@ const SUBDIRS: [&str; 6] = ["staging", "reports", "requests", "samples", "quaran
 /// Names that may be in a directory that is about to become a store.
 const HARMLESS: [&str; 3] = ["lease.lock", "state.lock", "lost+found"];
 
+/// The cache over `reports/*/meta.json`.
+const INDEX: &str = "index.jsonl";
+
 /// What a store has besides. Where its locks are, too, nobody else made them: they are of a store that was removed in part, while
 /// a process that polls wrote into it.
-const LEFT: [&str; 9] = [
+const LEFT: [&str; 11] = [
     "state.json",
     "lease.json",
-    "index.jsonl",
+    INDEX,
+    catalog::FILE,
+    requests::CROWD_FILE,
     "events.jsonl",
     "samples.jsonl",
     "samples.1.jsonl",
@@ -174,6 +185,17 @@ impl Store {
         self.dir.join("staging").join(id)
     }
 
+    /// Puts a capture into the trash and unlinks it; `at` is where its record is in the catalog, if that is known. Readers that have
+    /// it open go on reading.
+    pub fn discard_capture(&self, id: &str, at: Option<u64>) -> Result<(), Failure> {
+        let dir = self.report_dir(id);
+        let thrown = match Id::parse(id) {
+            Some(id) => catalog::remove(self, id, at, || self.throw_away(&dir))?,
+            None => self.throw_away(&dir)?,
+        };
+        thrown.map_or(Ok(()), |thrown| Ok(fsio::remove(&thrown)?))
+    }
+
     /// Where a published capture is.
     pub fn report_dir(&self, id: &str) -> Spot {
         self.dir.join("reports").join(id)
@@ -216,16 +238,8 @@ impl Store {
         Ok(())
     }
 
-    /// Puts something into the trash and unlinks it. Readers that have it open go on reading.
-    pub fn discard(&self, spot: &Spot) -> Result<(), Failure> {
-        match self.throw_away(spot)? {
-            Some(thrown) => Ok(fsio::remove(&thrown)?),
-            None => Ok(()),
-        }
-    }
-
-    /// The same for what a command may have filled, with what is not ours to delete: that stays in the trash, where it counts
-    /// against the cap, and stops no capture.
+    /// Puts what a command may have filled into the trash and unlinks it. What is not ours to delete stays in the trash, where it
+    /// counts against the cap, and stops no capture.
     pub fn clear_away(&self, spot: &Spot) -> Result<(), Failure> {
         if let Some(thrown) = self.throw_away(spot)? {
             let _ = fsio::remove(&thrown);

@@ -1,14 +1,22 @@
 //! On-demand requests: one file each in `requests/`, until the capture that serves it is published.
 
+mod crowd;
+
 use serde::{Deserialize, Serialize};
 
-use crate::decide::Process;
 use crate::error::Failure;
 use crate::fsio::{self, Durability};
+use crate::store::process::Process;
 use crate::store::{Store, events};
 
 /// A request whose capture fails is tried again, so often in all.
 pub const MAX_ATTEMPTS: u32 = 3;
+
+/// Where [`crowd`] keeps what it knows.
+pub const CROWD_FILE: &str = "requests.json";
+
+/// No file of a request is larger.
+const MAX_FILE: u64 = 64 << 10;
 
 /// `requests/<id>.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,21 +65,41 @@ pub fn write(store: &Store, request: &Request) -> Result<(), Failure> {
 
 /// The requests that wait, oldest first. A file that is no request is left alone.
 pub fn list(store: &Store) -> Result<Vec<Request>, Failure> {
-    let dir = store.path("requests");
-    let entries = match fsio::list(&dir) {
-        Err(e) if e.is_not_found() => return Ok(Vec::new()),
+    let ids = ids(store, usize::MAX)?.unwrap_or_default();
+    Ok(ids.iter().filter_map(|id| read(store, id)).collect())
+}
+
+/// The requests that a poll looks at, oldest first. All of them, unless there are so many that it would be slow: then the oldest
+/// and the newest, see [`crowd`]. Under the state lock.
+pub fn for_poll(store: &Store) -> Result<Vec<Request>, Failure> {
+    match ids(store, crowd::FEW)? {
+        Some(ids) => Ok(ids.iter().filter_map(|id| read(store, id)).collect()),
+        None => crowd::look(store),
+    }
+}
+
+// What the files are named for, in order; nothing where there are more files than that.
+fn ids(store: &Store, most: usize) -> Result<Option<Vec<String>>, Failure> {
+    let entries = match fsio::list(&store.path("requests")) {
+        Err(e) if e.is_not_found() => return Ok(Some(Vec::new())),
         other => other?,
     };
-    let mut requests: Vec<Request> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.name.into_string().ok()?;
-            let id = name.strip_suffix(".json").filter(|id| !id.starts_with('.'))?;
-            parse(id, &fsio::read_bounded(&dir.join(&name), 64 << 10).ok()?)
-        })
-        .collect();
-    requests.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(requests)
+    let mut ids = Vec::new();
+    for (i, entry) in entries.flatten().enumerate() {
+        if i == most {
+            return Ok(None);
+        }
+        let id = entry.name.to_str().and_then(|name| name.strip_suffix(".json"));
+        ids.extend(id.filter(|id| !id.starts_with('.')).map(str::to_owned));
+    }
+    ids.sort_unstable();
+    Ok(Some(ids))
+}
+
+/// One request; nothing where it is not there, or cannot be understood.
+pub fn read(store: &Store, id: &str) -> Option<Request> {
+    let spot = store.path("requests").join(format!("{id}.json"));
+    parse(id, &fsio::read_bounded(&spot, MAX_FILE).ok().filter(|_| !id.contains('/'))?)
 }
 
 /// Understands the file of a request; `None` where it is not that of this id.
@@ -86,7 +114,7 @@ pub fn remove(store: &Store, id: &str) -> Result<(), Failure> {
 
 /// After a capture came to nothing: the request that it served is tried again, or given up after [`MAX_ATTEMPTS`].
 pub fn give_back(store: &Store, id: &str, why: &str) -> Result<(), Failure> {
-    let Some(request) = list(store)?.into_iter().find(|request| request.id == id) else { return Ok(()) };
+    let Some(request) = read(store, id) else { return Ok(()) };
     if request.attempts >= MAX_ATTEMPTS {
         events::record(store, &events::Event::request_failed(id, &format!("{why} ({} attempts)", request.attempts)));
         return remove(store, id);

@@ -94,7 +94,7 @@ fn encode(what: &str, value: &impl Serialize) -> Result<Vec<u8>, Failure> {
 
 /// The requests that wait. Those for which nobody waits any more are taken out on the way.
 pub fn waiting_requests(store: &Store, now_ms: u64) -> Result<Vec<Request>, Failure> {
-    let mut waiting = requests::list(store)?;
+    let mut waiting = requests::for_poll(store)?;
     for request in waiting.iter().filter(|request| request.expires <= now_ms) {
         requests::remove(store, &request.id)?;
         events::record(store, &events::Event::request_failed(&request.id, "nobody took it in time; it expired"));

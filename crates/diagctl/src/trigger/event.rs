@@ -3,7 +3,7 @@
 //! Each rule that watches an event keeps it until the rule has answered it; see `decide`.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
+use crate::section::Section;
 use crate::units;
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 //! `acquire` runs it before deciding, and the answer is a reading like any other.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
+use crate::section::Section;
 use crate::units;
 use serde::{Deserialize, Serialize};
 

@@ -4,8 +4,8 @@
 //! Source: Documentation/accounting/psi.rst.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
 use crate::sample::{Mark, Marks};
+use crate::section::Section;
 use diagctl_observe::pressure::Scope;
 use serde::{Deserialize, Serialize};
 

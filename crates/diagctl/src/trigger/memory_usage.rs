@@ -2,8 +2,8 @@
 //! been below `rearm_below`.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
 use crate::sample::Metric;
+use crate::section::Section;
 use crate::state::RuleState;
 use crate::units::{self, Amount};
 use serde::{Deserialize, Serialize};

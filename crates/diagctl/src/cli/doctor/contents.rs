@@ -203,22 +203,30 @@ fn trash(store: &Store, now: &Now) -> Check {
 // Checks the files that every poll opens: type, owner and mode.
 fn small_files(store: &Store) -> Check {
     let id = "store.files";
-    let odd: Vec<String> =
-        ["FORMAT", "lease.lock", "lease.json", "state.lock", "state.json", "index.jsonl", "events.jsonl"]
-            .into_iter()
-            .filter_map(|name| {
-                let stat = store.path(name).stat().ok()?;
-                let owner = stat.st_uid;
-                let why = if !FileType::from_raw_mode(stat.st_mode).is_file() {
-                    "is no regular file".to_owned()
-                } else if owner != store.owner() {
-                    format!("is owned by uid {owner}, the store by uid {}", store.owner())
-                } else {
-                    return None;
-                };
-                Some(format!("{name} {why}"))
-            })
-            .collect();
+    let odd: Vec<String> = [
+        "FORMAT",
+        "lease.lock",
+        "lease.json",
+        "state.lock",
+        "state.json",
+        "index.jsonl",
+        "catalog.bin",
+        "events.jsonl",
+    ]
+    .into_iter()
+    .filter_map(|name| {
+        let stat = store.path(name).stat().ok()?;
+        let owner = stat.st_uid;
+        let why = if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            "is no regular file".to_owned()
+        } else if owner != store.owner() {
+            format!("is owned by uid {owner}, the store by uid {}", store.owner())
+        } else {
+            return None;
+        };
+        Some(format!("{name} {why}"))
+    })
+    .collect();
     match odd.as_slice() {
         [] => Check::ok(id, "every file is a regular one of the store's owner"),
         _ => {

@@ -1,8 +1,9 @@
 //! Checks of the configuration and of the main switch.
 
 use super::check::Check;
-use crate::config::{Loaded, Place, Problem, Source};
+use crate::config::{Loaded, Place, Source};
 use crate::error::Failure;
+use crate::section::Problem;
 
 /// Checks the configuration file, and looks for rules and keys that cannot work here.
 pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, place: &Place) -> Vec<Check> {

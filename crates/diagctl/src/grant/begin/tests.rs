@@ -9,6 +9,7 @@ use crate::cgroup::CgroupRoot;
 use crate::clock::Anchor;
 use crate::config::{Config, Loaded, Snapshot};
 use crate::proc::Proc;
+use crate::sample::Wanted;
 use crate::state::Pause;
 use crate::store::Access;
 use crate::store::meta::{Meta, Report};
@@ -72,7 +73,7 @@ impl Scene {
 
     fn begin(&self, plan: Plan, decided_in: Option<u64>) -> Result<Grant, Answer> {
         let process = Process { pid: 7, start_ticks: 70, role: "puma".into(), name: "worker-0".into() };
-        let readings = Readings::take(&self.cx.proc, &self.cx.cgroups, 7, &[]);
+        let readings = Readings::take(&self.cx.proc, &self.cx.cgroups, 7, &Wanted::default());
         let (cx, store) = (&self.cx, &self.store);
         let applicant = Applicant { cx, store, process: &process, readings: &readings, host: "", seed: 1 };
         match begin(applicant, &[plan], decided_in).unwrap() {
