@@ -1,7 +1,7 @@
 //! The memory cgroup of a process and its figures: cgroup v2, and v1 where it has them. For CPU limits see cpu_limit.rs.
 //!
-//! Sources: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. The working set is `current − inactive_file`, as the
-//! kubelet computes it: page cache that can be dropped at once does not count.
+//! Source: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. The working set is
+//! `current − inactive_file`, as the kubelet computes it: the page cache that can be dropped at once does not count.
 //!
 //! A limit applies to everything in the group that has it, which may be more than the process's own group: figures that are
 //! compared with a limit are those of the limited group. tests/kernel runs all of this against a real kernel.
@@ -32,7 +32,7 @@ impl CgroupRoot {
         Self(root.into())
     }
 
-    /// Returns the memory cgroup of a process.
+    /// The memory cgroup of a process.
     pub fn memory_of(&self, proc: &Proc, pid: u32) -> Result<MemoryCgroup, String> {
         self.group_of(proc, pid, "memory").map(MemoryCgroup)
     }
@@ -55,7 +55,7 @@ impl CgroupRoot {
             let mount = if v2 { self.0.clone() } else { v1_mount.clone() };
             let beneath = path.trim_start_matches('/');
             let nested = mount.join(beneath);
-            // Joining an empty path would add a trailing slash.
+            // Joined with nothing, the path would end in a slash.
             let is_nested = !beneath.is_empty() && !path.contains("..") && nested.is_dir();
             let dir = if is_nested { nested } else { mount.clone() };
             return Ok(Group { dir, mount, v2 });
@@ -72,14 +72,14 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    // Iterates over this group and the groups above it, up to the root of the mount.
+    // This group and those above it, up to the root of what is mounted.
     pub(crate) fn and_above(&self) -> impl Iterator<Item = &Path> {
         self.dir.ancestors().take_while(|dir| dir.starts_with(&self.mount))
     }
 }
 
 impl MemoryCgroup {
-    /// Returns the group's directory.
+    /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.0.dir
     }
@@ -93,7 +93,7 @@ impl MemoryCgroup {
         }
     }
 
-    /// Returns the lowest limit of this cgroup and those above it; `None` if there is none.
+    /// The lowest limit of this cgroup and those above it; `None` when there is none.
     pub fn limit(&self) -> Option<u64> {
         self.limited().map(|(limit, _)| limit)
     }
@@ -190,8 +190,8 @@ impl MemoryCgroup {
         self.0.and_above().filter_map(limit).min_by_key(|(limit, _)| *limit)
     }
 
-    // Returns the group that the process's memory is accounted to. A group has no figures if the groups above it did not enable
-    // the memory controller for it. The nearest group above with the controller then has them. The root has no figures either.
+    // A group has no figures where the groups above did not give it the memory controller: its memory is then accounted to
+    // the nearest above that has it. The root of all has none either.
     fn accounted(&self) -> Result<&Path, String> {
         self.0.and_above().find(|group| group.join(self.current_file()).exists()).ok_or_else(|| {
             format!(
@@ -227,7 +227,7 @@ pub(crate) fn number(group: &Path, file: &str) -> Result<u64, String> {
     read(&path)?.trim().parse().map_err(|_| format!("{} is not a number", path.display()))
 }
 
-// v1 writes "no limit" as the largest multiple of the page size.
+// v1 writes "no limit" as the largest multiple of a page.
 fn is_a_limit(bytes: &u64) -> bool {
     *bytes < 1 << 60
 }
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
     use crate::testing::tree;
 
-    // A service under a limited slice, beside another service, as Linux 6.1 presents it.
+    // As Linux 6.1 shows a service under a limited slice, beside another service.
     #[test]
     fn v2_compares_a_limit_above_with_all_that_is_under_it() {
         let dir = tree(&[
@@ -262,7 +262,7 @@ mod tests {
             ("cg/slice/memory.high", "950\n"),
             ("cg/slice/memory.current", "900\n"),
             ("cg/slice/memory.stat", "anon 1\ninactive_file 50\n"),
-            // The neighbour hit its own limit 40 times; the slice hit its own 4 times.
+            // The neighbour hit its own limit 40 times; the slice its own 4 times.
             ("cg/slice/memory.events", "low 0\nhigh 0\nmax 44\noom 5\noom_kill 3\noom_group_kill 0\n"),
             ("cg/slice/memory.events.local", "low 0\nhigh 0\nmax 4\noom 1\noom_kill 0\noom_group_kill 0\n"),
             ("cg/slice/app/memory.max", "max\n"),

@@ -1,4 +1,4 @@
-//! The clocks, which no other module reads, and a time line that changes of the clock do not disturb.
+//! The clocks, which nothing else reads, and a time line that no clock setting disturbs.
 //!
 //! Limits must survive restarts and reboots and must not believe a clock that was set. Within one boot, elapsed time comes from
 //! `CLOCK_BOOTTIME`, which nobody can set and which counts suspend; the wall clock is used across a reboot only. The result,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys;
 
-/// A wall clock this far behind `CLOCK_BOOTTIME` was set back, not slewed, in milliseconds.
+/// A wall clock this far behind what `CLOCK_BOOTTIME` says has been set back, not slewed. Milliseconds.
 const STEP_TOLERANCE_MS: i64 = 5_000;
 
 /// The latest moment: the end of the year 9999, Unix milliseconds. A larger number is damage, and sums with it could overflow.
@@ -48,14 +48,14 @@ pub struct Anchor {
 pub struct Now {
     /// Position on the time line: never before an earlier one.
     pub store_ms: u64,
-    /// The clock readings.
+    /// The clocks as read.
     pub clock: Reading,
-    /// Milliseconds by which the wall clock was set back since the anchor, if it was.
+    /// How far the wall clock was set back since the anchor, in milliseconds, when it was.
     pub stepped_back_ms: Option<u64>,
 }
 
 impl Reading {
-    /// Reads the clocks. `CLOCK_BOOTTIME` is read by a direct system call, which bypasses an interposed libc.
+    /// Reads the clocks. `CLOCK_BOOTTIME` comes straight from the kernel, past any interposed libc.
     pub fn take(boot_id: String) -> Self {
         let wall_ms = match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
@@ -93,7 +93,7 @@ impl Anchor {
 }
 
 impl Now {
-    /// Returns the anchor to save for this moment.
+    /// The anchor to keep for this moment.
     pub fn anchor(&self) -> Anchor {
         Anchor {
             store_ms: self.store_ms,
@@ -120,7 +120,7 @@ pub fn compact_utc(wall_ms: i64) -> String {
     utc(wall_ms).replace(['-', ':', '.'], "")
 }
 
-/// A stopwatch for durations within one process.
+/// A stopwatch for durations inside one process.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
 
@@ -130,12 +130,12 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
-    /// Returns the milliseconds since the start.
+    /// Milliseconds since it was started.
     pub fn ms(self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Returns the time since the start.
+    /// The time since it was started.
     pub fn elapsed(self) -> Duration {
         self.0.elapsed()
     }

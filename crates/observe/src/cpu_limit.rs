@@ -54,7 +54,7 @@ fn cpus(dir: &Path, v2: bool) -> Option<f64> {
         let (quota, period) = text.trim().split_once(' ')?;
         (quota.parse::<u64>().ok()?, period.parse::<u64>().ok()?)
     } else {
-        // No limit is written as -1, which does not parse as an unsigned number.
+        // No limit is -1, which is no number here.
         (number(dir, "cpu.cfs_quota_us").ok()?, number(dir, "cpu.cfs_period_us").ok()?)
     };
     #[expect(clippy::cast_precision_loss, reason = "microseconds of a second")]

@@ -31,7 +31,7 @@ impl Scope {
 pub struct Stalls {
     /// At least one task was stalled.
     pub some: u64,
-    /// All tasks were stalled.
+    /// All tasks were.
     pub full: u64,
 }
 

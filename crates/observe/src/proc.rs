@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::sys;
 
-/// A mounted procfs, or a directory with the same structure.
+/// A mounted procfs, or a directory that looks like one.
 #[derive(Clone, Debug)]
 pub struct Proc {
     root: PathBuf,
@@ -40,17 +40,17 @@ impl Proc {
         Self { root: root.into() }
     }
 
-    /// Returns a path beneath the root.
+    /// A path beneath the root.
     pub fn path(&self, rest: &str) -> PathBuf {
         self.root.join(rest)
     }
 
-    /// Returns the directory of a process.
+    /// The directory of a process.
     pub fn pid(&self, pid: u32) -> PathBuf {
         self.root.join(pid.to_string())
     }
 
-    /// Reads a text file beneath the root. The error names the path.
+    /// Reads a text file beneath the root; the error names the path.
     pub fn read(&self, rest: &str) -> Result<String, String> {
         read(&self.path(rest))
     }
@@ -91,12 +91,12 @@ impl Proc {
         figure(&read(&path)?, key).ok_or_else(|| format!("{} has no {key}", path.display()))
     }
 
-    /// Reads `/proc/meminfo`, in bytes.
+    /// `/proc/meminfo`, in bytes.
     pub fn meminfo(&self) -> Result<BTreeMap<String, u64>, String> {
         self.read("meminfo").map(|text| figures(&text))
     }
 
-    /// Returns `MemTotal` and `MemAvailable`, in bytes.
+    /// `MemTotal` and `MemAvailable`, in bytes.
     pub fn host_memory(&self) -> (Result<u64, String>, Result<u64, String>) {
         let text = self.read("meminfo").unwrap_or_default();
         let of = |key| figure(&text, key).ok_or_else(|| format!("{} has no {key}", self.path("meminfo").display()));
@@ -110,7 +110,7 @@ impl Proc {
     }
 }
 
-/// Reads a small text file. The error names the path. Bytes that are not UTF-8 are replaced.
+/// Reads a small text file; the error names the path. Bytes that are not UTF-8 are replaced.
 pub fn read(path: &Path) -> Result<String, String> {
     // Files in /proc have no length, so `fs::read` would start with small reads and grow.
     let mut bytes = Vec::with_capacity(4096);

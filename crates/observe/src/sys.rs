@@ -1,8 +1,8 @@
-//! System calls that the standard library does not make. Nothing else in this crate is `unsafe`.
+//! The system calls that the standard library does not make. Nothing else in this crate is `unsafe`.
 
 #![expect(unsafe_code, reason = "this module is the one that may")]
 
-/// Returns `CLOCK_BOOTTIME` in milliseconds, by a direct system call that an interposed libc (libfaketime) cannot intercept.
+/// `CLOCK_BOOTTIME` in milliseconds, by the system call itself: an interposed libc (libfaketime) does not get to see it.
 pub(crate) fn boottime_ms() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one timespec to a valid address; the clock exists since Linux 2.6.39.
@@ -13,13 +13,13 @@ pub(crate) fn boottime_ms() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
-/// Returns the size of a memory page, in bytes.
+/// The size of a page of memory, in bytes.
 pub fn page_size() -> u64 {
     // SAFETY: sysconf reads a constant.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-/// Returns the number of clock ticks per second, the unit of process times in `/proc`.
+/// The unit of process times in `/proc`, per second.
 pub fn ticks_per_second() -> u64 {
     // SAFETY: sysconf reads a constant.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100)

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// Creates a directory with these files.
+/// A directory with these files.
 pub fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (path, text) in files {
