@@ -32,7 +32,7 @@ const PAIR_PATIENCE_MS: u64 = 600_000;
 /// The rule name of on-demand captures that have no rule of their own.
 pub const ON_DEMAND: &str = "on_demand";
 
-/// All that a decision depends on.
+/// Everything that a decision depends on.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// The configuration.

@@ -1,4 +1,4 @@
-//! Errors as people meet them: what failed, on which path or value, why, and what to do.
+//! Errors for people: what failed, on which path or value, why, and what to do.
 //!
 //! Modules below `cli` return [`Failure`]; `cli` turns one into text on stderr and an exit status.
 
@@ -15,9 +15,9 @@ pub use diagctl_fs::{printable, steers};
 pub struct Failure {
     /// The status with which the process ends.
     pub exit: Exit,
-    /// What failed and why, one sentence that names the thing and the value.
+    /// One sentence that says what failed and why, and names the thing and the value.
     pub message: String,
-    /// What the reader can do about it.
+    /// Advice for the reader.
     pub hint: Option<String>,
     /// The operating system's error, kept so that callers can ask for its kind.
     pub source: Option<io::Error>,
@@ -34,7 +34,7 @@ impl Failure {
         Self::new(Exit::Failed, message)
     }
 
-    /// An operating-system error with what was being done and on which path.
+    /// Creates an error of the operating system, with the operation and the path.
     pub fn io(action: &str, path: &Path, source: io::Error) -> Self {
         Self {
             exit: Exit::Failed,
@@ -44,21 +44,21 @@ impl Failure {
         }
     }
 
-    /// Adds what to do about it.
+    /// Adds advice for the reader.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Whether the device, or the user's quota on it, is full.
+    /// Returns true if the device, or the user's quota on it, is full.
     pub fn is_no_space(&self) -> bool {
         self.source
             .as_ref()
             .is_some_and(|e| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
-    /// Whether the path does not exist.
+    /// Returns true if the path does not exist.
     pub fn is_not_found(&self) -> bool {
         self.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::NotFound)
     }
@@ -115,7 +115,7 @@ impl std::error::Error for Failure {
     }
 }
 
-/// A value from outside in quotes, as errors name it: printable like all of them, and not longer than a line.
+/// Quotes a value from outside for an error message: printable, and no longer than a line.
 pub fn quoted(value: &str) -> String {
     const SHOWN: usize = 120;
     match value.char_indices().nth(SHOWN) {

@@ -56,13 +56,13 @@ impl Default for Readings {
 }
 
 impl Readings {
-    /// The same with all memory figures that guards look at as well.
+    /// Adds the memory figures that guards need.
     pub fn with_available_memory(&self, proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: Wanted) -> Self {
         let wanted = Wanted { whole: true, available: true, ..wanted };
         Self { memory: Memory::read(proc, cgroups, pid, &wanted), ..self.clone() }
     }
 
-    /// Reads the figures that are wanted, and no more.
+    /// Reads only the wanted figures.
     pub fn take(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &Wanted) -> Self {
         let mut readings = Self { memory: Memory::read(proc, cgroups, pid, wanted), ..Self::default() };
         if wanted.counters {

@@ -69,15 +69,15 @@ impl Metric {
 /// The figures that a poll needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Memory figures.
+    /// The memory figures.
     pub metrics: Vec<Metric>,
     /// Set if percentages need the limit and the host's memory.
     pub whole: bool,
     /// Set if the headroom guard needs the memory that another process could use.
     pub available: bool,
-    /// The counters of the cgroup's `memory.events`.
+    /// Set if a trigger needs the counters of the cgroup's `memory.events`.
     pub counters: bool,
-    /// Memory stalls, of the cgroup and the host.
+    /// Set if a trigger needs the memory stalls of the cgroup and the host.
     pub stalls: bool,
 }
 
@@ -178,13 +178,13 @@ fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
     Ok(of("Private_Clean").saturating_add(of("Private_Dirty")))
 }
 
-/// What is kept free of a limit (or of the host's memory): a twentieth, 32 MiB at least and 256 MiB at most. A worker that writes
-/// while its child shares its memory copies some hundred megabytes a second at most, and looks ten times a second.
+/// The memory kept free under a limit or on the host, in bytes: a twentieth, at least 32 MiB and at most 256 MiB. A worker that
+/// writes while its child shares its memory copies at most some hundred megabytes a second, and checks ten times a second.
 pub fn reserve(limit: u64) -> u64 {
     (limit / 20).clamp(32 << 20, 256 << 20)
 }
 
-/// The last samples of polling processes.
+/// The last sample of each polling process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples {
     /// The samples by pid.

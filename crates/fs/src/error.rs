@@ -30,7 +30,7 @@ pub enum Error {
         /// Its path.
         path: PathBuf,
     },
-    /// A file has another name, through which others may see what is written into it.
+    /// A file has a second name, under which others may see its new content.
     #[error("{} has another name too", path.display())]
     Linked {
         /// Its path.
@@ -91,7 +91,7 @@ pub enum NotOurs {
         /// The owner expected.
         expected: u32,
     },
-    /// A file that is not a directory.
+    /// An entry of another kind.
     #[error("is not a directory")]
     NotDirectory,
 }

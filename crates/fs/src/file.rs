@@ -23,8 +23,8 @@ fn open_to_read(spot: &Spot) -> Result<(File, Metadata)> {
     Ok((file, meta))
 }
 
-/// Opens an existing regular file to read it at any place, or also to write in place. A file that has another name too is
-/// refused: a write would reach whatever that name stands for.
+/// Opens an existing regular file for reading at any offset, and optionally for writing in place. Refuses a file with a second
+/// name, because a write would change the content under that name too.
 pub fn open_existing(spot: &Spot, write: bool) -> Result<File> {
     let flags = OFlags::NONBLOCK | if write { OFlags::RDWR } else { OFlags::RDONLY };
     let file: File = spot.open(flags, Mode::empty()).map_err(|e| Error::io("open", spot.path(), e))?.into();
@@ -34,7 +34,7 @@ pub fn open_existing(spot: &Spot, write: bool) -> Result<File> {
     Ok(file)
 }
 
-/// Creates a file that did not exist, for its owner only.
+/// Creates a new file that only its owner can access. Fails if it exists.
 pub fn create_new(spot: &Spot) -> Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     let file = spot.open(flags, OWNER_ONLY).map_err(|e| Error::io("create", spot.path(), e))?;

@@ -110,7 +110,7 @@ pub fn stdout() -> impl Write {
     io::stdout().lock()
 }
 
-/// Streams a result to stdout. A reader that went away ends it, and is not an error.
+/// Streams a result to stdout. A closed pipe ends the stream and is not an error.
 pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
@@ -119,7 +119,7 @@ pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()
     }
 }
 
-/// Whether a person watches stderr: only then is progress shown.
+/// Returns true if stderr is a terminal. Progress is shown only then.
 pub fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
@@ -158,7 +158,8 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String
     table.trim_fmt()
 }
 
-/// The same table for rows that are not all in memory: their widths are learned first, and then each is printed by itself.
+/// A table like that of [`table`], for rows that are not all in memory. A first pass finds the widths, and each row is then
+/// formatted by itself.
 #[derive(Debug)]
 pub struct Columns {
     widths: Vec<usize>,
@@ -166,19 +167,19 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// As wide as their headings. Those whose index is in `right` are aligned to the right.
+    /// Creates columns as wide as their headings. Columns whose index is in `right` are right-aligned.
     pub fn new(header: &[&str], right: &'static [usize]) -> Self {
         Self { widths: header.iter().map(|cell| cell.width()).collect(), right }
     }
 
-    /// Makes them as wide as a row needs.
+    /// Widens the columns to fit a row.
     pub fn widen(&mut self, row: &[String]) {
         for (width, cell) in self.widths.iter_mut().zip(row) {
             *width = (*width).max(printable(cell).width());
         }
     }
 
-    /// A row as it is printed.
+    /// Formats a row.
     pub fn line(&self, row: &[impl AsRef<str>]) -> String {
         let mut line = String::new();
         for (i, (width, cell)) in self.widths.iter().zip(row).enumerate() {

@@ -54,7 +54,7 @@ fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
     } else if !pinned && was {
         fsio::remove_file(&marker).and_then(|()| fsio::sync_dir(&dir)).map_err(gone)?;
     }
-    // Said again even if nothing changed: an earlier `pin` may have been killed between the two writes.
+    // Appended even if nothing changed: an earlier `pin` may have been killed between the two writes.
     index::append_pinned(store, &Entry::of(store, &meta))?;
     Ok(match (pinned, was) {
         (true, true) => format!("{id} was pinned already"),

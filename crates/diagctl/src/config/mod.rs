@@ -254,7 +254,7 @@ impl Config {
         )
     }
 
-    /// The figures that the triggers of all rules need.
+    /// Returns the figures that the triggers of all rules need.
     pub fn wanted(&self) -> Wanted {
         let mut wanted = Wanted::default();
         self.rules.iter().for_each(|rule| rule.trigger.want(&mut wanted));
@@ -263,7 +263,7 @@ impl Config {
         wanted
     }
 
-    /// How long polls are apart, in milliseconds.
+    /// Returns the time between polls, in milliseconds.
     pub fn poll_ms(&self) -> u64 {
         crate::units::ms(self.poll_interval)
     }

@@ -63,7 +63,7 @@ pub enum Begun {
 pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) -> Result<Begun, Failure> {
     let Applicant { cx, store, process, .. } = applicant;
     sweep::clear_staging(store)?;
-    // Before the lease, only the readings that rules need were taken. The guards need more.
+    // A poll reads only the figures that its rules need. The guards need more.
     let wanted = cx.config().wanted();
     let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, wanted);
     let applicant = Applicant { readings: &readings, ..applicant };

@@ -40,7 +40,7 @@ enum Figures {
     Host { meminfo: PathBuf },
 }
 
-/// Everything that bounds the memory of a process: the levels of its cgroup and those above, and the host.
+/// Returns everything that limits the memory of a process: its cgroup, the cgroups above it, and the host.
 pub fn of(proc: &Proc, cgroups: &CgroupRoot, pid: u32) -> Vec<Watch> {
     let mut watches = Vec::new();
     if let Ok(group) = cgroups.memory_of(proc, pid) {

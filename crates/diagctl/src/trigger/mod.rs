@@ -244,7 +244,7 @@ impl Trigger {
         }
     }
 
-    /// Adds the figures that its evaluation needs.
+    /// Adds the figures that the trigger needs.
     pub fn want(&self, wanted: &mut Wanted) {
         wanted.metrics.extend(self.metrics());
         self.visit(&mut |trigger| match trigger {
@@ -271,7 +271,7 @@ impl Trigger {
         metrics
     }
 
-    /// The commands in it, by path.
+    /// Returns the commands in the trigger, by path.
     pub fn execs<'t>(&'t self, path: &str) -> Vec<(String, &'t Exec)> {
         match self {
             Self::Exec(exec) => vec![(path.to_owned(), exec)],
