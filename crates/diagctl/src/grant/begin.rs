@@ -59,7 +59,7 @@ pub enum Begun {
 /// Begins the capture of the first plan that passes every check. `decided_in` is the generation of the state in which the plans
 /// were made. A plan made under the lease has none.
 ///
-/// The caller holds the lease, so everything else in staging belongs to dumpers that died and is deleted.
+/// The caller holds the lease, so everything else in staging belongs to dumpers that died and is cleared away.
 pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) -> Result<Begun, Failure> {
     let Applicant { cx, store, process, .. } = applicant;
     sweep::clear_staging(store)?;

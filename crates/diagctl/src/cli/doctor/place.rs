@@ -59,7 +59,7 @@ pub fn examine(config: &Config) -> Vec<Check> {
     let real = fs::canonicalize(&config.dir).ok();
     let parents = ancestors(real.as_deref().unwrap_or(&config.dir));
     let mut checks = vec![directory(&entry, parents.first(), me), above(&entry, &parents)];
-    // If the store is missing, its parent stands for the filesystem.
+    // If the store is missing, its nearest existing ancestor is examined instead.
     let place = if entry.kind == Kind::Directory { Some(&entry) } else { parents.first() };
     match place.map(|place| Volume::read(&place.path)) {
         Some(Ok(volume)) => {

@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn jemalloc_matters_where_a_rule_asks_for_it() {
-        let config = Config::default(); // the routine does
+        let config = Config::default(); // whose routine rule asks for jemalloc_stats
         let without = || Seen { jemalloc: Some(false), ..seen(5) };
         assert_eq!(jemalloc(&[seen(5)], &config).status, Status::Ok);
         assert_eq!(jemalloc(&[seen(5), without()], &config).status, Status::Warn);
