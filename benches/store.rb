@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# What a store costs that has grown: each command, a whole capture and a poll, with 100 captures and with 100,000 (100 and 100,000
-# requests for the poll). CPU time (user and system, medians), peak memory and bytes read (rchar of /proc/PID/io). The captures are
-# made by hand. Writes benches/results/store.md.
+# The cost of a large store: each command, a whole capture and a poll, with 100 captures and with 100,000 (for the poll, with
+# 100 and 100,000 requests). Reports CPU time (user and system, medians), peak memory and bytes read (rchar of /proc/PID/io).
+# The captures are written by the benchmark itself. Writes benches/results/store.md.
 #
 #   ruby benches/store.rb [CAPTURES]     ROUNDS=11
 
@@ -16,7 +16,7 @@ class StoreBench
   SIZES = [100, Integer(ARGV.fetch(0, 100_000))].freeze
   ROUNDS = Integer(ENV.fetch("ROUNDS", "11"))
   RESULT = "store.md"
-  # Read once by each size, and slow with an index that is missing.
+  # Measured fewer times, because they take long in a large store.
   ONCE = ["list", "list --json", "list --json --role other", "gc, index and catalog missing", "gc, catalog missing"].freeze
 
   def run
@@ -64,7 +64,7 @@ class StoreBench
 
   def repeated(rounds, &block) = Bench::Watched.median(Array.new(rounds, &block))
 
-  # Acquire, put and finalize of one small report each, and their sum.
+  # Takes captures of one small report. Returns the median cost of acquire, put and finalize, and of their sum.
   def captures_of(rounds)
     runs = Array.new(rounds) { capture }
     parts = runs.transpose.map { |part| Bench::Watched.median(part) }
@@ -84,7 +84,7 @@ class StoreBench
     end
   end
 
-  # Requests for a process that never polls.
+  # Polls without requests, and then with requests for a process that never polls.
   def polls(count)
     idle = repeated(ROUNDS) { poll }
     now = (Time.now.to_f * 1000).to_i
@@ -93,7 +93,7 @@ class StoreBench
       request = { schema: 1, id: id, reports: ["gc_stat"], role: "nobody", reason: "bench", by: "bench", created: now, expires: now + 36_000_000 }
       File.write(File.join(@store, "requests", "#{id}.json"), JSON.generate(request), perm: 0o600)
     end
-    sleep 1.1 # Until then the directory counts as being changed.
+    sleep 1.1 # Before that, the directory still counts as changing.
     2.times { poll }
     { "a poll without requests" => idle, "a poll with #{SIZES.join(' or ')} requests for others" => repeated(ROUNDS) { poll } }
   end

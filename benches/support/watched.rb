@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
 module Bench
-  # Runs a command and watches it from outside, through /proc. Its stdout is a pipe that is full, so that it stops where it prints its
-  # result: then its peak memory and the bytes that it read are there to be seen. (The kernel's figure for a process that has ended
-  # counts the memory of its parent, as it was when they parted.) A command that reads stdin is looked at before it gets any.
+  # Runs a command and observes it through /proc. Its stdout is a full pipe, so that the command blocks when it prints its
+  # result; its peak memory and the bytes that it read can be seen then. (The kernel's figure for an ended process includes the
+  # memory that its parent had at the fork.) A command that reads stdin is observed before it gets any data.
   class Watched
     Cost = Struct.new(:cpu, :wall, :memory, :read, :status)
     F_SETPIPE_SZ = 1031
@@ -14,7 +14,7 @@ module Bench
 
     def self.run(env, argv, **options) = new(env, argv, **options).run
 
-    # Each figure by itself.
+    # The median of each figure separately.
     def self.median(costs)
       Cost.new(*%i[cpu wall memory read].map { |name| costs.map(&name).compact.sort.then { |list| list[list.size / 2] } }, 0)
     end
@@ -55,7 +55,7 @@ module Bench
       [reader, writer]
     end
 
-    # Until the process waits in that system call, or has ended.
+    # Observes the process once it waits in this system call. Returns without a figure if it has ended.
     def look_until(call)
       (PATIENCE * 2000).times do
         return look if call.match?(File.read("/proc/#{@pid}/syscall"))

@@ -2,12 +2,12 @@
 
 require_relative "support/e2e"
 
-# Sidekiq's log with diagctl is its log without, but for lines of diagctl's own: no warning of Sidekiq's or Ruby's.
+# With diagctl, Sidekiq's log contains nothing new except lines from diagctl: no warning from Sidekiq or Ruby.
 class SidekiqLogTest < E2E::Case
-  # Whether Sidekiq finds a thread busy when it is told to stop.
+  # These lines depend on whether a thread is busy when Sidekiq is told to stop.
   CHANCE = [/Pausing to allow jobs to finish/, /Terminating N busy threads/].freeze
 
-  def test_no_other_lines_than_diagctls_own
+  def test_diagctl_adds_only_its_own_lines_to_the_log
     without = lines(serve(plain: true, name: "without"))
     server = serve(name: "with") do
       diagctl!("request", "sidekiq", "threads", "heap_dump", "object_counts", "--reason", "all that it can do", "--wait")
@@ -31,7 +31,7 @@ class SidekiqLogTest < E2E::Case
 
   private
 
-  # One job from its start to its end.
+  # Runs one job from start to end.
   def serve(**options)
     server = sidekiq(**options)
     done = File.join(@root, "#{options[:name]}-done")
@@ -41,7 +41,7 @@ class SidekiqLogTest < E2E::Case
     server.tap(&:stop)
   end
 
-  # What differs from one start to the next is left out; threads speak in any order.
+  # Returns the log without parts that differ between starts, sorted because threads log in any order.
   def lines(server)
     server.log.gsub(/([jt]id=)\w+/, '\1').gsub(/\d+/, "N").lines(chomp: true).sort
   end

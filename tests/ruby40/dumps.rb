@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# In Ruby 4.0 as WebAssembly: heap dumps in /out, as the gem's own report writes them.
+# Runs in Ruby 4.0 as WebAssembly: writes heap dumps to /out in the way that the gem's report does.
 $LOAD_PATH.unshift("/checkout/ruby/diagctl/lib", "/checkout/tests/ruby40/stubs")
 require "diagctl"
 Diagctl::Runtime.load

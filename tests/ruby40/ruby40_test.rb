@@ -2,7 +2,8 @@
 
 require_relative "../e2e/support/e2e"
 
-# Ruby 4.0 comes as WebAssembly only, which cannot fork: it writes heap dumps to files, and they are put as a dumper puts them.
+# Ruby 4.0 is available only as WebAssembly, which cannot fork. It writes heap dumps to files, which are then put as a dumper
+# would.
 class Ruby40Test < E2E::Case
   def test_heap_dumps_are_whole_and_a_damaged_one_is_found
     dumps = File.join(@root, "dumps")
@@ -21,7 +22,7 @@ class Ruby40Test < E2E::Case
 
   private
 
-  # What the capture says of it.
+  # Puts a heap dump and returns the error that the capture records for it.
   def error_of(data)
     dumper = granted("heap_dump")
     result = dumper.put("heap_dump", data)
@@ -31,7 +32,7 @@ class Ruby40Test < E2E::Case
     result.json.fetch("reports").first["error"]
   end
 
-  # In the ways of Ruby 3.4: it ends early, or bytes are lost in the middle. Here that leaves an address without an end.
+  # Damages a dump as Ruby 3.4 does: it ends early, or bytes are missing in the middle, which here cuts an address short.
   def damaged(data)
     lines = data.lines
     line = lines.size / 2

@@ -1,12 +1,13 @@
 # frozen_string_literal: true
 
-# In Ruby 4.0 as WebAssembly: the unit tests of the gems. This Ruby has no processes, threads, pipes, sockets, Fiddle nor /proc, and
-# its files have no permissions. A test that fails after it asked for one of those is skipped, with what it asked for.
+# Runs the unit tests of the gems in Ruby 4.0 as WebAssembly. This Ruby has no processes, threads, pipes, sockets, Fiddle or
+# /proc, and its files have no permissions. A test that fails after it has used one of those is skipped, and the missing feature
+# is reported.
 $stdout.sync = $stderr.sync = true
 $LOAD_PATH.unshift("/checkout/tests/ruby40/stubs", *Dir["/gems/minitest-*/lib"])
 require "minitest"
 
-# With fewer that pass, those that are skipped need a look.
+# If fewer tests pass, the skipped ones must be reviewed.
 EXPECTED = 35
 
 module Absent
@@ -15,13 +16,13 @@ module Absent
     %r{No such file or directory .*- /(proc|dev)/}, "@ rb_file_s_symlink", "@ rb_file_flock")
 
   class << self
-    # The first thing that the running test asked for in vain.
+    # The first missing feature that the running test used.
     attr_accessor :wanted
-    # Of the whole run.
+    # The number of tests that passed in the whole run.
     attr_accessor :passed
     attr_reader :skipped
 
-    # The exception that tells of it may be rescued before the test fails.
+    # Records a missing feature. Its exception may be rescued before the test fails.
     def note(error)
       @wanted ||= "#{error.class}: #{error.message.lines.first}".chomp.sub(%r{/tmp/.*}, "a file") if absent?(error)
     end
@@ -39,7 +40,7 @@ module Absent
   @passed = 0
   @skipped = Hash.new(0)
 
-  # Setup, test and teardown.
+  # Runs setup, test and teardown.
   def run
     Absent.wanted = nil
     result = super
@@ -53,14 +54,14 @@ module Absent
 end
 
 Minitest::Test.prepend(Absent)
-# These do nothing, or not what they should, and raise nothing.
+# These methods have no effect or a wrong one here, but raise nothing.
 File::Stat.prepend(Module.new { def mode = super.tap { Absent.wanted ||= "file permissions" } })
 File.singleton_class.prepend(Module.new { def symlink(*) = super.tap { Absent.wanted ||= "symbolic links" } })
-# Without threads, and without plugins, which Minitest 5 looks for by RubyGems.
+# Disables threads, and plugins, which Minitest 5 finds through RubyGems.
 Minitest.parallel_executor = Object.new.tap { |executor| def executor.shutdown = nil }
 Minitest.define_singleton_method(:load_plugins) { nil }
 load "/checkout/ruby/test_all.rb"
-Sandbox.define_method(:warn) { |*| nil } # A directory that a test leaves is gone with this Ruby.
+Sandbox.define_method(:warn) { |*| nil } # Directories that a test leaves behind vanish with this Ruby.
 puts "versions WebAssembly | #{RUBY_VERSION} | - | - | -"
 passed = TracePoint.new(:raise) { |raised| Absent.note(raised.raised_exception) }.enable { Minitest.run([]) }
 Absent.skipped.sort_by { |_, tests| -tests }.each { |what, tests| puts "skipped #{tests}: #{what}" }

@@ -1,8 +1,8 @@
 //! diagctl: diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
 //!
-//! Dependencies point one way, which `make lint` checks:
-//! `cli → {lease, decide, trigger, limit, guard, store, collect, config} → {diagctl-fs, diagctl-observe}`.
-//! Deciding is pure and takes values; doing is thin. The contracts are in `docs/` and in the repository's README.
+//! Dependencies point one way, which `make lint` checks: from `cli` to `lease`, `decide`, `trigger`, `limit`, `guard`, `store`,
+//! `collect` and `config`, and from those to the crates `fs` and `observe`. Decisions are pure functions of values; the code
+//! that acts on them is thin. The contracts are in `docs/` and in the README.
 
 mod cli;
 mod collect;
@@ -26,7 +26,7 @@ mod sys;
 mod trigger;
 mod units;
 
-// The names that the modules know them by.
+// The names under which the modules use these crates.
 use diagctl_fs::{self as fsio, checksum as seal};
 use diagctl_observe::{cgroup, clock, proc};
 

@@ -1,5 +1,5 @@
-//! Everything that triggers look at in one poll, read once: memory, cgroup events, pressure, what the application
-//! handed in, and what commands answered. What cannot be read is a reason in the figure's place.
+//! Everything that triggers look at in one poll, read once: memory, cgroup events, pressure, values from the application, and
+//! the answers of commands. A figure that cannot be read is replaced by the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,16 +11,16 @@ use crate::cgroup::CgroupRoot;
 use crate::proc::Proc;
 use crate::sample::{Memory, Wanted};
 
-/// What a command of the operator's answered.
+/// The answer of an operator's command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecAnswer {
-    /// Whether it ended with status 0.
+    /// Set if the command exited with status 0.
     pub holds: bool,
-    /// Whether it could be run at all.
+    /// Set if the command could be run at all.
     pub ran: bool,
-    /// How it ended.
+    /// A description of how the command ended.
     pub how: String,
-    /// Whether it ran for an earlier poll.
+    /// Set if the command ran for an earlier poll.
     #[serde(skip)]
     pub past: bool,
 }
@@ -28,17 +28,17 @@ pub struct ExecAnswer {
 /// The readings of one poll.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Readings {
-    /// Of the process, its cgroup and the host.
+    /// The memory figures of the process, its cgroup and the host.
     pub memory: Memory,
     /// Counters of the cgroup's `memory.events`.
     pub counters: Result<BTreeMap<String, u64>, String>,
-    /// Memory stalls.
+    /// Memory stalls, by scope.
     pub stalls: BTreeMap<Scope, Result<Stalls, String>>,
-    /// Numbers that the application handed in.
+    /// Numbers that the application reported.
     pub gauges: BTreeMap<String, f64>,
     /// Events that the application named.
     pub events: BTreeSet<String>,
-    /// Answers of commands, by rule and path: for this poll, else the last one.
+    /// Answers of commands, by rule and path: those of this poll, otherwise the last ones.
     pub execs: BTreeMap<String, ExecAnswer>,
 }
 
@@ -56,13 +56,13 @@ impl Default for Readings {
 }
 
 impl Readings {
-    /// The same with all memory figures that guards look at as well.
+    /// Adds the memory figures that guards need.
     pub fn with_available_memory(&self, proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: Wanted) -> Self {
         let wanted = Wanted { whole: true, available: true, ..wanted };
         Self { memory: Memory::read(proc, cgroups, pid, &wanted), ..self.clone() }
     }
 
-    /// Reads the figures that are wanted, and no more.
+    /// Reads only the wanted figures.
     pub fn take(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &Wanted) -> Self {
         let mut readings = Self { memory: Memory::read(proc, cgroups, pid, wanted), ..Self::default() };
         if wanted.counters {
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::sample::Metric;
 
-    // A node as cgroup v2 shows it, and one poll of a process in it.
+    // A node as cgroup v2 presents it, and one poll of a process in it.
     #[test]
     fn every_trigger_finds_its_figures_in_a_tree_of_cgroup_v2() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Walks a TOML document, asking for one key after the other, and collects every problem instead of stopping at the
-//! first. A key that nobody asked for is a problem too, with the nearest known key as its hint.
+//! Walks a TOML document key by key, and collects every problem instead of stopping at the first. A key that the caller never
+//! asked for is a problem too, with the nearest known key as its hint.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,14 +12,14 @@ use toml::{Table, Value};
 use crate::units::{self, Amount, Invalid};
 use diagctl_fs::{printable, quoted};
 
-/// One thing that is wrong with a configuration.
+/// One problem in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where: `rules[1].trigger.timer.every`.
+    /// The key path: `rules[1].trigger.timer.every`.
     pub path: String,
-    /// What is wrong, with the value.
+    /// The problem, with the value.
     pub message: String,
-    /// What to do.
+    /// Advice on the next step.
     pub hint: Option<String>,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Where problems are gathered.
+/// A shared list of problems.
 #[derive(Clone, Default)]
 pub struct Problems(Rc<RefCell<Vec<Problem>>>);
 
@@ -43,13 +43,13 @@ impl Problems {
         self.0.borrow_mut().push(Problem { path: path.into(), message: message.into(), hint });
     }
 
-    /// What was gathered.
+    /// Returns the collected problems.
     pub fn into_vec(self) -> Vec<Problem> {
         self.0.take()
     }
 }
 
-/// One table of the document, with the keys that were asked for so far.
+/// One table of the document, with the keys that have been asked for.
 pub struct Section<'a> {
     path: String,
     table: &'a Table,
@@ -68,23 +68,23 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// The table of a document of its own, shown under a path.
+    /// Wraps a table from outside the document, and shows it under the given path.
     pub fn apart(path: &str, table: &'a Table, problems: &Problems) -> Self {
         Self { path: path.to_owned(), ..Self::root(table, problems) }
     }
 
-    /// Its position in the list that it is an element of.
+    /// Its position in the list that contains it.
     pub fn position(&self) -> usize {
         let index = self.path.rsplit_once('[').and_then(|(_, rest)| rest.strip_suffix(']'));
         index.and_then(|index| index.parse().ok()).unwrap_or(0)
     }
 
-    /// The table as it was written.
+    /// The table as written.
     pub fn table(&self) -> &'a Table {
         self.table
     }
 
-    /// Whether the table has the key.
+    /// Returns true if the table has the key.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
@@ -94,13 +94,13 @@ impl<'a> Section<'a> {
         self.problems.add(self.at(key), message, Some(hint.into()));
     }
 
-    /// Records a problem with the value that the table gives a key, and shows it.
+    /// Records a problem with the value of a key, and shows the value.
     pub fn wrong_value(&self, key: &str, message: &str, hint: &str) {
         let value = self.table.get(key).map_or_else(String::new, |value| format!("{}: ", shown(value)));
         self.problem(key, format!("{value}{message}"), hint);
     }
 
-    /// A key that is read elsewhere, and so not unknown here.
+    /// Marks a key as known that is read elsewhere.
     pub fn know(&self, key: &'static str) {
         self.asked.borrow_mut().insert(key);
     }
@@ -137,27 +137,27 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A string.
+    /// Reads a string.
     pub fn text(&self, key: &'static str) -> Option<String> {
         self.text_as(key, "a string in quotes", |text| Ok(text.to_owned()))
     }
 
-    /// A duration like `"10m"`.
+    /// Reads a duration like `"10m"`.
     pub fn duration(&self, key: &'static str) -> Option<Duration> {
         self.text_as(key, "a duration like \"10m\"", units::parse_duration)
     }
 
-    /// A size like `"1.5GiB"`.
+    /// Reads a size like `"1.5GiB"`.
     pub fn size(&self, key: &'static str) -> Option<u64> {
         self.text_as(key, "a size like \"1.5GiB\"", units::parse_size)
     }
 
-    /// A size or a share.
+    /// Reads a size or a percentage.
     pub fn amount(&self, key: &'static str) -> Option<Amount> {
         self.text_as(key, "a size or a share like \"1.5GiB\" or \"80%\"", units::parse_amount)
     }
 
-    /// An increase that has to be there; `hint` says what to write.
+    /// Reads a required increase; `hint` says what to write.
     pub fn required_increase(&self, key: &'static str, hint: &str) -> Option<Amount> {
         let amount = self.text_as(key, "a size or a share like \"200MiB\" or \"30%\"", units::parse_increase);
         if !self.has(key) {
@@ -166,7 +166,7 @@ impl<'a> Section<'a> {
         amount
     }
 
-    /// One amount, or a list of them.
+    /// Reads one amount or a list of amounts.
     pub fn amounts(&self, key: &'static str) -> Option<Vec<Amount>> {
         match self.raw(key)? {
             Value::Array(items) => {
@@ -187,12 +187,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A share like `"50%"`.
+    /// Reads a percentage like `"50%"`.
     pub fn percent(&self, key: &'static str) -> Option<f64> {
         self.text_as(key, "a percentage like \"50%\"", units::parse_percent)
     }
 
-    /// A string out of a fixed list.
+    /// Reads a string from a fixed list of choices.
     pub fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         self.text_as(key, "one of the known words in quotes", |text| {
@@ -204,7 +204,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub fn boolean(&self, key: &'static str) -> Option<bool> {
         let value = self.raw(key)?;
         if value.as_bool().is_none() {
@@ -213,7 +213,7 @@ impl<'a> Section<'a> {
         value.as_bool()
     }
 
-    /// A whole number, zero or more.
+    /// Reads a whole number, zero or more.
     pub fn count(&self, key: &'static str) -> Option<u32> {
         let value = self.raw(key)?;
         let count = value.as_integer().and_then(|n| u32::try_from(n).ok());
@@ -223,7 +223,7 @@ impl<'a> Section<'a> {
         count
     }
 
-    /// A number, zero or more, whole or not.
+    /// Reads a number, zero or more, whole or not.
     pub fn factor(&self, key: &'static str) -> Option<f64> {
         let number = self.number(key)?;
         if number < 0.0 {
@@ -233,7 +233,7 @@ impl<'a> Section<'a> {
         Some(number)
     }
 
-    /// Any number.
+    /// Reads any number.
     pub fn number(&self, key: &'static str) -> Option<f64> {
         let value = self.raw(key)?;
         #[expect(clippy::cast_precision_loss, reason = "thresholds of gauges are small")]
@@ -244,7 +244,7 @@ impl<'a> Section<'a> {
         number
     }
 
-    /// A list of strings.
+    /// Reads a list of strings.
     pub fn texts(&self, key: &'static str) -> Option<Vec<String>> {
         let value = self.raw(key)?;
         let texts: Option<Vec<String>> =
@@ -255,7 +255,7 @@ impl<'a> Section<'a> {
         texts
     }
 
-    /// A table below this one.
+    /// Returns a table in this one.
     pub fn section(&self, key: &'static str) -> Option<Section<'a>> {
         self.section_at(key, self.raw(key)?)
     }
@@ -268,7 +268,7 @@ impl<'a> Section<'a> {
         Some(Section { path: self.at(key), table, asked: RefCell::default(), problems: self.problems.clone() })
     }
 
-    /// A list of tables below this one.
+    /// Returns a list of tables in this one.
     pub fn sections(&self, key: &'static str) -> Option<Vec<Section<'a>>> {
         let value = self.raw(key)?;
         let Some(items) = value.as_array() else {
@@ -278,17 +278,17 @@ impl<'a> Section<'a> {
         Some(items.iter().enumerate().filter_map(|(i, item)| self.section_at(&format!("{key}[{i}]"), item)).collect())
     }
 
-    /// Every table below this one, whatever its key: the keys are names that the operator chose.
+    /// Returns every table in this one, whatever its key: the keys are names that the operator chose.
     pub fn named_sections(&self) -> Vec<(&'a str, Section<'a>)> {
         self.table.iter().filter_map(|(key, value)| Some((key.as_str(), self.section_at(key, value)?))).collect()
     }
 
-    /// The keys of this table.
+    /// Returns the keys of this table.
     pub fn keys(&self) -> Vec<&'a str> {
         self.table.keys().map(String::as_str).collect()
     }
 
-    /// Names every key that nobody asked for. Call it when all known keys were asked for.
+    /// Reports every key that was not asked for. Must be called after all known keys have been asked for.
     pub fn finish(&self) {
         let asked = self.asked.borrow();
         for key in self.table.keys().filter(|key| !asked.contains(key.as_str())) {
@@ -302,7 +302,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The candidate that a misspelt word most likely stands for.
+/// Returns the candidate that a misspelt word most likely stands for.
 pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     candidates
         .into_iter()

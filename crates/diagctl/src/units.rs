@@ -1,32 +1,32 @@
-//! Values with units, read: durations (`10m`), sizes (`1.5GiB`), shares (`80%`).
+//! Parsing and formatting of values with units: durations (`10m`), sizes (`1.5GiB`), percentages (`80%`).
 //!
-//! A number without a unit is refused: the reader of a configuration must never have to guess it.
+//! A number without a unit is refused: the reader of a configuration must never have to guess the unit.
 
 use std::time::Duration;
 
 pub use diagctl_store::units::{Amount, duration, ms, size};
 
-/// A text that is not the value that it should be. Its own text is the reason and the hint in one sentence.
+/// An invalid value. The error text is the reason and the hint in one sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}; {hint}")]
 pub struct Invalid {
-    /// What is wrong with it.
+    /// The reason.
     pub why: String,
-    /// How to write such a value.
+    /// The advice, with an example.
     pub hint: String,
 }
 
 impl Invalid {
-    /// The reason and the hint, each without a full stop.
+    /// Creates an error from the reason and the hint, each without a full stop.
     pub fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { why: why.into(), hint: hint.into() }
     }
 }
 
-/// Nothing that is waited for takes longer.
+/// The longest duration that is accepted.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// Reads a duration: `500ms`, `30s`, `10m`, `1h 30m`, `14d`.
+/// Parses a duration: `500ms`, `30s`, `10m`, `1h 30m`, `14d`.
 pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     let bare = text.trim();
     if bare.starts_with('-') {
@@ -36,14 +36,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
         return Err(Invalid::new("it has no unit", format!("write {bare}s, {bare}m or {bare}h")));
     }
     match humantime::parse_duration(bare) {
-        // Sums with it must not overflow.
+        // Limited so that sums with it cannot overflow.
         Ok(duration) if duration > LONGEST => Err(Invalid::new("it is longer than 100 years", "write it like 14d")),
         Ok(duration) => Ok(duration),
         Err(e) => Err(Invalid::new(format!("it is not a duration ({e})"), "write it like 500ms, 30s, 10m, 2h or 14d")),
     }
 }
 
-/// Reads a duration in which something is to happen.
+/// Parses a time to wait.
 pub fn parse_wait(text: &str) -> Result<Duration, Invalid> {
     match parse_duration(text)? {
         Duration::ZERO => Err(Invalid::new("it is over at once", "write it like 30m or 2h")),
@@ -51,7 +51,7 @@ pub fn parse_wait(text: &str) -> Result<Duration, Invalid> {
     }
 }
 
-/// Reads a size: `64KiB`, `1.5GiB`, `500MB` (decimal), `0`.
+/// Parses a size: `64KiB`, `1.5GiB`, `500MB` (decimal), `0`.
 pub fn parse_size(text: &str) -> Result<u64, Invalid> {
     const EXAMPLE: &str = "write it like 512KiB, 500MiB or 1.5GiB";
     let bare = text.trim();
@@ -90,7 +90,7 @@ pub fn parse_size(text: &str) -> Result<u64, Invalid> {
     }
 }
 
-/// Reads a share: `80%`, `12.5%`.
+/// Parses a percentage: `80%`, `12.5%`.
 pub fn parse_percent(text: &str) -> Result<f64, Invalid> {
     let Some(number) = text.trim().strip_suffix('%') else {
         return Err(Invalid::new("it is not a percentage", "write it like 15%"));
@@ -102,7 +102,7 @@ pub fn parse_percent(text: &str) -> Result<f64, Invalid> {
     }
 }
 
-/// Reads an increase: a size, or a share of what it is added to, which may exceed the whole: `300%`.
+/// Parses an increase: a size, or a percentage of the amount that it is added to, which may exceed 100 %: `300%`.
 pub fn parse_increase(text: &str) -> Result<Amount, Invalid> {
     let percent = text.trim().strip_suffix('%').map(|number| number.trim().parse::<f64>());
     match percent {
@@ -112,7 +112,7 @@ pub fn parse_increase(text: &str) -> Result<Amount, Invalid> {
     }
 }
 
-/// Reads a size or a share.
+/// Parses a size or a percentage.
 pub fn parse_amount(text: &str) -> Result<Amount, Invalid> {
     if text.trim().ends_with('%') {
         parse_percent(text).map(Amount::Percent)
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_duration_that_would_overflow_what_it_is_added_to_is_refused() {
         assert!(parse_duration("100years").is_ok());
-        // In milliseconds the latter is all of u64, and a jitter of it a remainder by zero.
+        // In milliseconds, the second would fill all of u64, and a jitter of that length would be a remainder by zero.
         for text in ["101years", "600000000years"] {
             assert!(parse_duration(text).unwrap_err().why.contains("100 years"), "{text}");
         }

@@ -3,7 +3,7 @@
 //!
 //! Owns the rules that every file of a store obeys: no symbolic link is followed, a file is synced before the directory that
 //! names it, and no temporary name can be guessed. Every error names the operation and the path. This crate must not know what
-//! the files mean (captures, state, configuration), how a command ends, or what to advise its reader.
+//! the files mean (captures, state, configuration), how a command ends, or what to advise its user.
 
 mod atomic;
 mod beneath;

@@ -1,12 +1,12 @@
-//! Names and paths come from outside and end up on terminals and in logs.
+//! Safe printing of names and paths, which come from outside and end up on terminals and in logs.
 
-/// Tells whether a character makes a terminal do something, or reorders what is on a line.
+/// Returns true if a character controls a terminal or reorders the text of a line.
 pub fn steers(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Makes text from outside (paths, names, messages) safe to print: control characters, and the Unicode
-/// characters that reorder a line, become escapes, so nothing can steer a terminal or forge a line.
+/// Escapes text from outside (paths, names, messages) for printing. Control characters, and Unicode characters that reorder a
+/// line, become escapes, so that the text cannot control a terminal or forge a line.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

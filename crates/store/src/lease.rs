@@ -1,7 +1,7 @@
 //! The right to dump: `flock(2)` on an open file description that the worker opened and passes down.
 //!
-//! The kernel decides who owns it and releases it when the last process with a copy of the description dies. Nothing here
-//! compares clocks or pids to decide ownership; `lease.json` is for people, and for fencing off those who lost it.
+//! The kernel decides which process holds the lease, and releases it when the last process with a copy of the description dies.
+//! Nothing here compares clocks or pids to decide ownership. `lease.json` is for people, and for fencing off former holders.
 //!
 //! Owns: `<dir>/lease.lock` (permanent, never unlinked), `<dir>/lease.json`.
 
@@ -16,36 +16,36 @@ use crate::error::{BadDescriptor, BadLeaseFile, Error, Result};
 use crate::sys;
 use diagctl_fs::{self as fs, Durability, Spot};
 
-/// `lease.json`: who was granted what. Kept after the lease has ended, with `ended` set.
+/// The contents of `lease.json`: the last grant. Kept after the lease has ended, with `ended` set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Version of this record.
+    /// The schema version of this record.
     pub schema: u32,
-    /// The capture that was granted.
+    /// The capture that the lease was granted for.
     pub capture: String,
-    /// Counts grants; a later one has a higher number.
+    /// The generation of the grant. Later grants have higher numbers.
     pub generation: u64,
     /// The process that was granted the lease.
     pub pid: u32,
-    /// Its start, in clock ticks since boot.
+    /// The process's start, in clock ticks since boot.
     pub start_ticks: u64,
-    /// The boot in which pid, ticks and deadline count.
+    /// The boot in which the pid, the ticks and the times below are valid.
     pub boot_id: String,
-    /// What the process does.
+    /// The process's role.
     pub role: String,
     /// Its name within the role.
     pub worker: String,
-    /// The rule that was granted.
+    /// The rule that was granted the capture.
     pub rule: String,
-    /// When, on CLOCK_BOOTTIME, in milliseconds.
+    /// The time of the grant, CLOCK_BOOTTIME in milliseconds.
     pub granted_boot_ms: u64,
-    /// When the dump should be over, on CLOCK_BOOTTIME, in milliseconds.
+    /// The time at which the dump should be over, CLOCK_BOOTTIME in milliseconds.
     pub deadline_boot_ms: u64,
-    /// Whether the holder gave it back.
+    /// Set when the holder has given the lease back.
     pub ended: bool,
 }
 
-/// The lease file as passed down by the worker.
+/// The lease file, as passed down by the worker.
 #[derive(Debug)]
 pub struct Lease {
     fd: RawFd,
@@ -53,7 +53,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Checks that the descriptor is open and is the file at `<dir>/lease.lock`.
+    /// Checks that the descriptor is open and refers to `<dir>/lease.lock`.
     pub fn inherited(fd: RawFd, dir: &Spot, owner: u32) -> Result<Self> {
         let lease = Self { fd, spot: dir.join("lease.lock") };
         let unusable = |why| Error::LeaseDescriptor { fd, why };
@@ -83,7 +83,7 @@ impl Lease {
         Ok(lease)
     }
 
-    /// Opens the lease file itself, for a command that holds the lease on its own behalf.
+    /// Opens the lease file, for a command that holds the lease on its own behalf.
     pub fn open(dir: &Spot, owner: u32) -> Result<(Self, File)> {
         let (file, _) = fs::open_or_create(&dir.join("lease.lock")).map_err(Error::OpenLease)?;
         let lease = Self::inherited(file.as_raw_fd(), dir, owner)?;
@@ -95,8 +95,8 @@ impl Lease {
         sys::borrow_fd(self.fd)
     }
 
-    /// Takes the lease for this description; false when another description has it. It is tried more than once, because
-    /// whoever looks with [`is_taken`] has a shared lock for an instant.
+    /// Takes the lease for this description. Returns false if another description has it. Tries more than once, because a
+    /// process that checks with [`is_taken`] holds a shared lock for an instant.
     pub fn try_take(&self) -> Result<bool> {
         for _ in 0..3 {
             if self.try_once()? {
@@ -120,8 +120,8 @@ impl Lease {
         rustix::fs::flock(self.borrow(), FlockOperation::Unlock).map_err(|e| Error::io("unlock", self.spot.path(), e))
     }
 
-    /// Whether this very description holds the lock: the kernel lists the locks of a description in its fdinfo.
-    /// Trying to lock again would not tell, for that succeeds on a description that holds it as on a free file.
+    /// Returns true if this very description holds the lock. The kernel lists the locks of a description in its fdinfo. A
+    /// second attempt to lock would prove nothing: it succeeds on a description that holds the lock, and also on a free file.
     pub fn is_held(&self) -> Result<bool> {
         let path = PathBuf::from(format!("/proc/self/fdinfo/{}", self.fd));
         let text = diagctl_observe::proc::read(&path)?;
@@ -133,7 +133,7 @@ impl Lease {
         }))
     }
 
-    /// Proves that the caller holds the lease for this capture; the record is its generation's.
+    /// Proves that the caller holds the lease for this capture, and returns its record.
     pub fn prove(&self, dir: &Spot, capture: &str) -> std::result::Result<Record, NotHolder> {
         let record = read_record(dir).map_err(NotHolder::Unknown)?;
         let current = record.as_ref().map(|r| r.capture.clone());
@@ -147,25 +147,25 @@ impl Lease {
     }
 }
 
-/// Why somebody may not write into a capture.
+/// The reason why a caller may not write into a capture.
 #[derive(Debug)]
 pub enum NotHolder {
     /// The description does not hold the lock.
     NotHeld {
-        /// The capture that the lease was last granted to.
+        /// The capture that the lease was last granted for.
         current: Option<String>,
     },
-    /// It holds the lock, but for another capture.
+    /// The description holds the lock, but for another capture.
     Stale {
-        /// The capture that the lease was last granted to.
+        /// The capture that the lease was last granted for.
         current: Option<String>,
     },
-    /// It cannot be told.
+    /// The lease could not be examined.
     Unknown(Error),
 }
 
-/// Whether anybody holds the lease of a store. It is tried with a shared lock on a description of our own, so that two who
-/// look at the same time do not see each other.
+/// Returns true if any process holds the lease of a store. Tries a shared lock on a description of its own, so that two
+/// processes that check at the same time do not block each other.
 pub fn is_taken(dir: &Spot) -> Result<bool> {
     let lock = dir.join("lease.lock");
     let file = match fs::open_read(&lock) {
@@ -181,8 +181,8 @@ pub fn is_taken(dir: &Spot) -> Result<bool> {
     }
 }
 
-// For those who may read the store but not open its locks, the kernel has a list: `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`.
-// It leaves out processes of other pid namespaces.
+// Reads the kernel's list of locks, for users who may read the store but not open its lock file: `1: FLOCK  ADVISORY  WRITE
+// 4711 08:01:1234 0 EOF`. The list leaves out processes of other pid namespaces.
 fn is_listed(lock: &Spot) -> Result<bool> {
     let inode = fs::stat(lock)?.st_ino;
     let locks = diagctl_observe::proc::read(Path::new("/proc/locks"))?;
@@ -192,8 +192,7 @@ fn is_listed(lock: &Spot) -> Result<bool> {
     Ok(locks.lines().any(|line| line.contains("FLOCK") && line.contains("WRITE") && is_it(line)))
 }
 
-/// Reads `lease.json`. One that cannot be understood is as good as none: it never decides who owns the lease, and
-/// nobody's generation matches it.
+/// Reads `lease.json`. A record that cannot be parsed counts as none: it never decides ownership, and no generation matches it.
 pub fn read_record(dir: &Spot) -> Result<Option<Record>> {
     match fs::read_bounded(&dir.join("lease.json"), 64 << 10) {
         Ok(data) => Ok(parse(&data)),
@@ -202,7 +201,7 @@ pub fn read_record(dir: &Spot) -> Result<Option<Record>> {
     }
 }
 
-/// Understands `lease.json`.
+/// Parses `lease.json`.
 pub fn parse(data: &[u8]) -> Option<Record> {
     serde_json::from_slice(data).ok()
 }

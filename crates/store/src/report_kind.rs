@@ -1,14 +1,14 @@
-//! The kinds of report: who produces each, what its file looks like, what it costs.
+//! The kinds of report: the producer, file format and cost of each.
 
 use serde::{Deserialize, Serialize};
 
-/// Who produces a report.
+/// The producer of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Producer {
     /// diagctl itself, from outside the process.
     Native,
-    /// The process, in memory, within milliseconds.
+    /// The process itself, in memory, within milliseconds.
     Inline,
     /// A forked child of the process.
     Snapshot,
@@ -17,15 +17,15 @@ pub enum Producer {
 /// One kind of report.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
-    /// Its name in rules, requests and captures.
+    /// The name in rules, requests and captures.
     pub name: &'static str,
-    /// Who produces it.
+    /// The producer.
     pub producer: Producer,
     /// Extension of the uncompressed file.
     pub extension: &'static str,
     /// Media type of the uncompressed content.
     pub content_type: &'static str,
-    /// Units that one costs against `budget_hour` and `budget_day`.
+    /// The cost units that one report charges against `budget_hour` and `budget_day`.
     pub cost: u32,
 }
 
@@ -39,7 +39,7 @@ const fn kind(name: &'static str, producer: Producer, form: (&'static str, &'sta
     Kind { name, producer, extension: form.0, content_type: form.1, cost }
 }
 
-/// Every report that diagctl knows by itself, cheapest first: the order in which they are produced.
+/// Every built-in report, cheapest first, which is the order in which they are produced.
 pub const KINDS: &[Kind] = &[
     kind("smaps_rollup", Producer::Native, TEXT, 1),
     kind("process", Producer::Native, JSON, 1),
@@ -86,12 +86,12 @@ impl FileType {
     }
 }
 
-/// Looks a built-in kind up.
+/// Looks up a built-in kind, with its position in [`KINDS`].
 pub fn builtin(name: &str) -> Option<(usize, &'static Kind)> {
     KINDS.iter().enumerate().find(|(_, kind)| kind.name == name)
 }
 
-/// Whether a name can be a report's: it becomes part of a file name.
+/// Returns true if a report may have this name, which becomes part of a file name.
 pub fn is_valid_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 64

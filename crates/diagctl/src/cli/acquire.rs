@@ -1,4 +1,4 @@
-//! `acquire`: the plugin's poll. Samples the process, decides, takes the lease, and prints one JSON object.
+//! `acquire`: a plugin's poll. Reads the process's figures, decides, takes the lease, and prints one JSON object.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use diagctl_store::lease::Lease;
 use diagctl_store::report_kind::Producer;
 use diagctl_store::{Access, Store};
 
-/// From the lease to the answer; native reports take milliseconds.
+/// The time limit from taking the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
 
 /// Ask whether a capture is due, and for the right to take it (for plugins)
@@ -88,7 +88,6 @@ struct ReportWanted<'a> {
     options: Map<String, Value>,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     check_names(&args)?;
     let config = cx.config();
@@ -118,7 +117,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     readings.gauges = gauges(&args.gauge);
     readings.events = args.event.into_iter().collect();
     readings.execs = run_commands(cx, &store, &process)?;
-    // Only rules that are in force on a share of the machines ask which one this is.
+    // Only rules that are in force on a share of the machines need the host name.
     let host = if config.rules.iter().any(|rule| rule.sample < 100.0) { cx.proc.hostname() } else { String::new() };
     let seed = fsio::random_u64()?;
     let applicant = Applicant { cx, store: &store, process: &process, readings: &readings, host: &host, seed };
@@ -147,7 +146,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         applicant.note(&busy)?;
         return refused(cx, &busy, decision.retry_ms);
     }
-    // Taking native reports of a process in uninterruptible sleep can hang.
+    // Native reports of a process in uninterruptible sleep can hang.
     deadline::end_process_after(LONGEST_GRANT, || output::note("the grant took too long; giving up"));
     let begun = begin(applicant, &decision.plans, Some(generation)).and_then(|begun| {
         if let Begun::Yes { plan, grant } = &begun {
@@ -156,7 +155,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         }
         Ok(begun)
     });
-    // Whatever was not granted gives the lease back; the process that passed it may live long.
+    // If nothing was granted, the lease is released here, because the process that passed the description may live long.
     if !matches!(begun, Ok(Begun::Yes { .. })) {
         lease.release()?;
     }

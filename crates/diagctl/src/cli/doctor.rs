@@ -1,4 +1,4 @@
-//! `diagctl doctor`: what would stop captures here, or make them dangerous, before it does. It looks and changes nothing.
+//! `diagctl doctor`: finds problems that would stop captures or make them dangerous. Changes nothing.
 
 mod check;
 mod contents;
@@ -35,14 +35,14 @@ struct Report {
     schema: u32,
     version: &'static str,
     dir: String,
-    /// Whether no check failed.
+    /// True if no check failed.
     ok: bool,
     failed: usize,
     warned: usize,
     checks: Vec<Check>,
 }
 
-/// Runs the command. It loads the configuration itself: that it cannot be loaded is a finding.
+/// Runs the checks. Loads the configuration itself, because a failure to load it is a finding.
 pub fn run(args: &Args, file: Option<&Path>, dir: Option<PathBuf>) -> Result<Done, Failure> {
     let (loaded, broken) = load(file, dir)?;
     let cx = Context::new(loaded, None);
@@ -58,7 +58,7 @@ fn load(file: Option<&Path>, dir: Option<PathBuf>) -> Result<(Loaded, Option<Fai
         Ok(loaded) => return Ok((loaded, None)),
         Err(failure) => failure,
     };
-    // An environment that is wrong must not hide the store; the flag is all that is sure then.
+    // An invalid environment must not hide the store. In that case only the flag is reliable.
     let overrides = super::overrides(dir.clone())
         .unwrap_or_else(|_| Overrides { dir: dir.map(|dir| (dir, SourceOf::Flag)), enabled: None });
     let loaded = config::load_for_process(file, &overrides).or_else(|_| config::defaults(&overrides))?;
@@ -70,7 +70,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     let mut checks = settings::configuration(&cx.loaded, broken, &super::place::by_its_owner(&cx.proc, config));
     checks.push(settings::switch(&cx.loaded));
     checks.extend(place::examine(config));
-    // The thread that opens the store takes its owner's identity and ends: root goes on seeing everything.
+    // The thread that opens the store takes its owner's identity and then ends, so that root still sees everything.
     let contents = std::thread::scope(|scope| scope.spawn(|| contents::examine(cx)).join());
     let Ok(contents) = contents else {
         checks.push(Check::fail("store.format", "the store could not be read: its reader broke off", "report this"));

@@ -1,7 +1,7 @@
-//! `diagctl fetch`: reports out of the store, verified and decompressed.
+//! `diagctl fetch`: copies reports out of the store, verified and decompressed.
 //!
-//! Two users are at work when root fetches from a store that another user owns: the store is opened with its owner's rights,
-//! the copy is written with the caller's.
+//! If root fetches from another user's store, two identities are involved: the store is opened with its owner's rights, and the
+//! copy is written with the caller's.
 
 mod destination;
 
@@ -43,11 +43,11 @@ pub struct Args {
     json: bool,
 }
 
-/// What was opened in the store with its owner's rights.
+/// A capture and its reports, opened with the rights of the store's owner.
 struct Opened {
     meta: meta::Meta,
     reports: Vec<(String, Result<Stored, Failure>)>,
-    /// Whether one report was named, or is all that there is.
+    /// True if one report was named, or if the capture has only one.
     single: bool,
 }
 
@@ -64,10 +64,10 @@ struct Written {
     report: String,
     path: String,
     bytes: u64,
-    /// Where the content was damaged when the capture was taken.
+    /// The damage to the content, if it was damaged when the capture was taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     damaged: Option<String>,
-    /// Not a device or a FIFO: those, `/dev/stdout` among them, want the data and nothing else.
+    /// False for devices and FIFOs: their readers, like those of `/dev/stdout`, want the data and nothing else.
     #[serde(skip)]
     is_file: bool,
 }
@@ -84,7 +84,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if to_stdout && args.json {
         return Err(Failure::new(Exit::Usage, "-o - and --json both want stdout").hint("leave one of them out"));
     }
-    // Credentials belong to a thread: the one that opens the store becomes its owner and ends, this one stays the caller.
+    // Credentials belong to a thread. The thread that opens the store becomes its owner and then ends; this one remains the
+    // caller.
     let opened = std::thread::scope(|scope| scope.spawn(|| open(cx, args)).join());
     let opened = opened.map_err(|_| Failure::failed("the store could not be read: its reader broke off"))??;
     if to_stdout && !opened.single {
@@ -143,7 +144,7 @@ fn one(
         return match copy(&mut stored, form, &mut output::stdout(), io::stdout().is_terminal()) {
             Ok(_) => Ok(exit),
             Err(Interrupted::Source(error)) => Err(error.into()),
-            // The reader of the pipe has seen enough.
+            // The reader has closed the pipe because it needs no more.
             Err(Interrupted::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
             Err(Interrupted::Output(e)) => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
         };
@@ -202,14 +203,14 @@ fn all(args: &Args, form: Representation, opened: Opened, fetched: &mut Fetched)
     Ok(exit)
 }
 
-// A damaged report is evidence all the same.
+// Warns about a damaged report. It is fetched nevertheless, because it is still evidence.
 fn warn(stored: &Stored) -> Exit {
     let Some(warning) = stored.warning() else { return Exit::Ok };
     output::note(&warning);
     Exit::Partial
 }
 
-// Verified before the place is touched.
+// Copies a report to a file. It is verified before the destination is touched.
 fn place(
     name: &str,
     stored: &mut Stored,
@@ -228,7 +229,7 @@ fn place(
     Ok(Written { report: name.into(), path: path.display().to_string(), bytes, damaged, is_file })
 }
 
-// On a terminal the bar would be drawn over what is printed there.
+// No progress bar on a terminal that also shows the data.
 fn copy(stored: &mut Stored, form: Representation, out: &mut dyn Write, to_terminal: bool) -> Result<u64, Interrupted> {
     let shown = output::is_watched() && !to_terminal;
     let bar = if shown { ProgressBar::new(stored.bytes(form)) } else { ProgressBar::hidden() };

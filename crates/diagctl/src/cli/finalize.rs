@@ -1,4 +1,4 @@
-//! `finalize`: the dumper is done; verify, publish, collect garbage, end the lease.
+//! `finalize`: the dumper is done. Verifies and publishes the capture, applies retention, and ends the lease.
 
 use super::Context;
 use super::output::Done;
@@ -30,10 +30,9 @@ pub struct Args {
     set: Vec<String>,
 }
 
-/// No text that a dumper tells is kept longer than this, in bytes.
+/// The maximum size of a text from a dumper, in bytes. Longer texts are cut.
 const LONGEST: usize = 4096;
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
@@ -43,7 +42,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Ok(Done::json(&meta)?.with_exit(exit_of(&meta)))
 }
 
-/// Done, or done in part.
+/// Returns the exit status for a published capture: `Ok`, or `Partial` if a report has an error.
 pub fn exit_of(meta: &Meta) -> Exit {
     if meta.reports.iter().any(|report| report.error.is_some()) { Exit::Partial } else { Exit::Ok }
 }

@@ -24,7 +24,7 @@ pub struct Args {
 struct Outcome {
     schema: u32,
     dry_run: bool,
-    /// Those that go first, then those that stay; each part oldest first.
+    /// The deleted captures, then the kept ones, each group oldest first.
     captures: Vec<Verdict>,
     deleted: usize,
     freed_bytes: u64,
@@ -66,7 +66,7 @@ fn outcome(mut plan: Vec<Verdict>, dry_run: bool) -> Outcome {
 
 fn text(outcome: &Outcome) -> String {
     let word = if outcome.dry_run { "delete" } else { "deleted" };
-    // What stays is of interest in a plan; after the fact it is what `list` is for.
+    // A plan also shows what is kept; after the fact, `list` does that.
     let rows: Vec<Vec<String>> = outcome
         .captures
         .iter()

@@ -1,4 +1,4 @@
-//! `diagctl list`: what is in the store.
+//! `diagctl list`: lists the captures in the store.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ impl Args {
     }
 }
 
-/// A few newest captures are read from their own records. For more, the index is faster.
+/// Up to this many of the newest captures are read from their own records. For more, the index is faster.
 const FEW: usize = 1000;
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
@@ -92,7 +92,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         let mut page = Page::new(&times, now.store_ms);
         matching.for_each(|(number, entry)| page.add(number, &entry, limit));
         if args.accepts_all() {
-            // Of which only the newest may have been read.
+            // Only the newest of them may have been read.
             page.matched = listing.total;
         }
         page.print(&listing)?;
@@ -112,7 +112,7 @@ fn encoded(value: &impl Serialize) -> std::io::Result<String> {
     Ok(output::printable_json(serde_json::to_string(value)?))
 }
 
-// One capture after another, as each is read. Returns how many were accepted, or only that some were.
+// Streams the captures one by one. Returns the number that matched; when the limit is reached, the count stops.
 fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usize) -> Result<usize, Failure> {
     let mut matched = 0;
     output::stream(|out| {
@@ -131,7 +131,7 @@ fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usi
     Ok(matched)
 }
 
-/// What is printed for people: which captures, and what is known of them when all have been seen once.
+/// The listing for people: the numbers of the captures and the column widths, both from a first pass over the captures.
 struct Page<'a> {
     times: &'a Times,
     now_ms: u64,
@@ -164,7 +164,7 @@ impl<'a> Page<'a> {
         }
         output::stream(|out| {
             writeln!(out, "{}", self.columns.line(&header(&self.created)))?;
-            // One that was deleted since it was first seen is left out.
+            // Captures that were deleted after the first pass are left out.
             for entry in self.numbers.iter().filter_map(|number| listing.entry(*number)) {
                 writeln!(out, "{}", self.columns.line(&row(&entry, self.times, self.now_ms)))?;
             }

@@ -1,4 +1,4 @@
-//! The command line: one file a command, each with its `Args` and `run(&Context, Args)`.
+//! The command line: one file per command, each with its `Args` and its function.
 
 mod abort;
 mod acquire;
@@ -88,14 +88,14 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it works for a running process, which a configuration that is broken meanwhile must not stop; `status`, which
-    /// tells of that, is one of them.
+    /// Returns true for commands that work for a running process, which an invalid configuration must not stop. `status` is one
+    /// of them, because it reports the problem.
     fn serves_a_process(&self) -> bool {
         matches!(self, Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_))
     }
 }
 
-/// Parses the command line, runs the command, and says how it ended.
+/// Parses the command line, runs the command and returns its exit status.
 pub fn main() -> Exit {
     let cli = match parse() {
         Ok(cli) => cli,
@@ -160,7 +160,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     }
 }
 
-// An empty variable is as good as none.
+// Reads a path from the environment. An empty variable counts as unset.
 fn from_environment(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
@@ -168,7 +168,7 @@ fn from_environment(name: &str) -> Option<PathBuf> {
 fn overrides(dir: Option<PathBuf>) -> Result<Overrides, Failure> {
     let dir = dir.map(|dir| (dir, SourceOf::Flag));
     let dir = dir.or_else(|| from_environment("DIAGCTL_DIR").map(|dir| (dir, SourceOf::Environment)));
-    // What is no text is no value of it.
+    // A value that is not UTF-8 is rejected as an unknown value.
     let enabled = std::env::var_os("DIAGCTL_ENABLED").unwrap_or_default();
     let enabled = match &*enabled.to_string_lossy() {
         "" => None,
@@ -196,7 +196,7 @@ fn debug_wanted() -> Result<bool, Failure> {
 fn help(topic: &[String]) -> Result<Done, Failure> {
     use clap::CommandFactory;
     let mut command = Cli::command();
-    // Gives the subcommands their full names.
+    // Needed so that the subcommands show their full names.
     command.build();
     if topic == ["exit-codes"] {
         return Ok(Done::text(exit_code::HELP.to_owned()));

@@ -1,6 +1,6 @@
-//! The only place that writes stdout and stderr.
+//! The only module that writes to stdout and stderr.
 //!
-//! stdout carries results, stderr diagnostics. A reader that went away (a closed pipe) is not an error.
+//! Results go to stdout, diagnostics to stderr. A closed pipe is not an error.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -11,7 +11,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::cli::error::{Failure, printable, steers};
 use crate::exit_code::Exit;
 
-/// A command that came to its end: its status and what goes to stdout.
+/// The result of a command that completed: exit status and text for stdout.
 #[derive(Debug)]
 pub struct Done {
     exit: Exit,
@@ -19,7 +19,7 @@ pub struct Done {
 }
 
 impl Done {
-    /// A text result.
+    /// Creates a text result.
     pub fn text(mut text: String) -> Self {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -27,24 +27,24 @@ impl Done {
         Self { exit: Exit::Ok, text }
     }
 
-    /// A JSON result on one line.
+    /// Creates a JSON result on one line.
     pub fn json(value: &impl Serialize) -> Result<Self, Failure> {
         let text =
             serde_json::to_string(value).map_err(|e| Failure::failed(format!("cannot encode the result: {e}")))?;
         Ok(Self::text(printable_json(text)))
     }
 
-    /// Text or JSON of the same result.
+    /// Creates a result as JSON or as text.
     pub fn either<T: Serialize>(json: bool, value: &T, text: impl FnOnce(&T) -> String) -> Result<Self, Failure> {
         if json { Self::json(value) } else { Ok(Self::text(text(value))) }
     }
 
-    /// No result.
+    /// Creates an empty result.
     pub fn silent() -> Self {
         Self::text(String::new())
     }
 
-    /// Ends with another status.
+    /// Changes the exit status.
     #[must_use]
     pub fn with_exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
@@ -52,8 +52,8 @@ impl Done {
     }
 }
 
-/// JSON needs no escape for DEL, the C1 controls (0x9b begins a control sequence) and what reorders a line; a terminal does. Outside
-/// of strings there are none of them.
+/// Escapes characters that JSON allows but a terminal acts on: DEL, the C1 controls (0x9b begins a control sequence), and
+/// characters that reorder a line. They occur only inside strings.
 pub fn printable_json(json: String) -> String {
     if json.is_ascii() && !json.contains('\x7f') {
         return json;
@@ -62,7 +62,7 @@ pub fn printable_json(json: String) -> String {
     json.chars().map(escape).collect()
 }
 
-/// Writes a result and turns it into an exit status.
+/// Writes a result and returns its exit status.
 pub fn finish(done: Done) -> Exit {
     match io::stdout().lock().write_all(done.text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
@@ -72,7 +72,7 @@ pub fn finish(done: Done) -> Exit {
     }
 }
 
-/// Tells a failure on stderr and turns it into an exit status.
+/// Prints a failure on stderr and returns its exit status.
 pub fn fail(failure: &Failure) -> Exit {
     let (red, cyan, reset) = if colour(&io::stderr()) { ("\x1b[31;1m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
     let message: Vec<String> = failure.message.lines().map(printable).collect();
@@ -84,8 +84,8 @@ pub fn fail(failure: &Failure) -> Exit {
     failure.exit
 }
 
-/// What clap itself has to say: help and the version on stdout, what is wrong with the command line on stderr. The latter quotes
-/// arguments, which clap would hand to a terminal as they are.
+/// Prints messages from clap: help and the version on stdout, errors in the command line on stderr. The errors quote arguments,
+/// which clap itself would pass to the terminal unescaped.
 pub fn usage(e: &clap::Error) -> Exit {
     if e.use_stderr() {
         let text: Vec<String> = e.render().to_string().lines().map(printable).collect();
@@ -100,17 +100,17 @@ pub fn usage(e: &clap::Error) -> Exit {
     }
 }
 
-/// Tells something on stderr that is no failure.
+/// Prints a note on stderr that is not a failure.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "diagctl: {}", printable(text));
 }
 
-/// stdout for data that is streamed; the caller treats a closed pipe as the end.
+/// Returns stdout for streamed data. The caller treats a closed pipe as the end.
 pub fn stdout() -> impl Write {
     io::stdout().lock()
 }
 
-/// Streams a result to stdout. A reader that went away ends it, and is not an error.
+/// Streams a result to stdout. A closed pipe ends the stream and is not an error.
 pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
@@ -119,12 +119,12 @@ pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()
     }
 }
 
-/// Whether a person watches stderr: only then is progress shown.
+/// Returns true if stderr is a terminal. Progress is shown only then.
 pub fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Whether what goes to stdout may be coloured.
+/// Returns true if output to stdout may be coloured.
 pub fn colours() -> bool {
     colour(&io::stdout())
 }
@@ -135,12 +135,12 @@ fn colour(stream: &impl IsTerminal) -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// A process as people know it: what it does and, where it has one, its name within the role.
+/// Describes a process for people: its role and, if it has one, its name within the role.
 pub fn who(role: &str, name: &str) -> String {
     [role, name].join(" ").trim_end().to_owned()
 }
 
-/// Aligned columns without lines; columns whose index is in `right` are aligned to the right.
+/// Formats a table with aligned columns and no lines. Columns whose index is in `right` are right-aligned.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -158,7 +158,8 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String
     table.trim_fmt()
 }
 
-/// The same table for rows that are not all in memory: their widths are learned first, and then each is printed by itself.
+/// A table like that of [`table`], for rows that are not all in memory. A first pass finds the widths, and each row is then
+/// formatted by itself.
 #[derive(Debug)]
 pub struct Columns {
     widths: Vec<usize>,
@@ -166,19 +167,19 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// As wide as their headings. Those whose index is in `right` are aligned to the right.
+    /// Creates columns as wide as their headings. Columns whose index is in `right` are right-aligned.
     pub fn new(header: &[&str], right: &'static [usize]) -> Self {
         Self { widths: header.iter().map(|cell| cell.width()).collect(), right }
     }
 
-    /// Makes them as wide as a row needs.
+    /// Widens the columns to fit a row.
     pub fn widen(&mut self, row: &[String]) {
         for (width, cell) in self.widths.iter_mut().zip(row) {
             *width = (*width).max(printable(cell).width());
         }
     }
 
-    /// A row as it is printed.
+    /// Formats a row.
     pub fn line(&self, row: &[impl AsRef<str>]) -> String {
         let mut line = String::new();
         for (i, (width, cell)) in self.widths.iter().zip(row).enumerate() {

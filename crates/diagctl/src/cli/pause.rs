@@ -1,4 +1,4 @@
-//! `diagctl pause` and `resume`: the run-time switch of one store.
+//! `diagctl pause` and `resume`: switch captures of one store off and on at run time.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub struct ResumeArgs {}
 
 pub fn pause(cx: &Context, args: &PauseArgs) -> Result<Done, Failure> {
     let by = invoking_user();
-    // Also before the first worker has polled.
+    // `Create`, so that a store can be paused before the first worker polls.
     let store = cx.open(Access::Create)?;
     change(cx, &store, |state, now| {
         let pause = Pause {
@@ -58,7 +58,7 @@ pub fn resume(cx: &Context, _: &ResumeArgs) -> Result<Done, Failure> {
     })
 }
 
-// A damaged state goes to the quarantine on the way.
+// Changes the state. A damaged state is quarantined first.
 fn change(
     cx: &Context,
     store: &Store,

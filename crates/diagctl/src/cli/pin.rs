@@ -1,6 +1,6 @@
-//! `diagctl pin` and `unpin`: captures that retention leaves alone, up to the hard cap.
+//! `diagctl pin` and `unpin`: protect captures from retention, up to the hard cap.
 //!
-//! The truth is a marker file in the capture's directory; the index has a copy.
+//! A marker file in the capture's directory is authoritative; the index has a copy.
 
 use super::output::Done;
 use super::rm::{each, outcome};
@@ -45,8 +45,8 @@ fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
         if dir.exists() { e.into() } else { Failure::new(Exit::NoMatch, format!("capture {id} was just deleted")) }
     };
     if pinned && !was {
-        // It is empty, so that there is no half of it, and no temporary that a killed `pin` could leave. Somebody else may
-        // be pinning it at the same time.
+        // The marker is empty, so it can be neither half-written nor a temporary file left by a killed `pin`. Another process
+        // may be pinning the same capture.
         match fsio::create_new(&marker).and_then(|file| fsio::widen_like_parent(&file, &marker)) {
             Err(e) if !marker.exists() => return Err(gone(e)),
             _ => fsio::sync_dir(&dir).map_err(gone)?,
@@ -54,7 +54,7 @@ fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
     } else if !pinned && was {
         fsio::remove_file(&marker).and_then(|()| fsio::sync_dir(&dir)).map_err(gone)?;
     }
-    // Said again even if nothing changed: an earlier `pin` may have been killed between the two writes.
+    // Appended even if nothing changed: an earlier `pin` may have been killed between the two writes.
     index::append_pinned(store, &Entry::of(store, &meta))?;
     Ok(match (pinned, was) {
         (true, true) => format!("{id} was pinned already"),

@@ -1,4 +1,4 @@
-//! Where a configuration is to work: what doubts about it are held against.
+//! The place where a configuration is to work, for finding doubts about it.
 
 use crate::config::{Config, Place};
 use crate::proc::Proc;
@@ -6,7 +6,7 @@ use crate::recording;
 use crate::trigger::Trigger;
 use diagctl_store::{self, Access, Store};
 
-/// This machine, and what the store recorded where there is one.
+/// Describes this machine, and the records of the store if there is one.
 pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
     let total = proc.meminfo().ok().and_then(|info| info.get("MemTotal").copied());
     Place {
@@ -18,8 +18,8 @@ pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
     }
 }
 
-/// The same for a command that keeps its own identity: the thread that opens the store takes that of the owner and ends. A store
-/// that cannot be read has nothing to say here.
+/// Does the same for a command that keeps its own identity: the thread that opens the store takes its owner's identity and then
+/// ends. A store that cannot be read is ignored.
 pub fn by_its_owner(proc: &Proc, config: &Config) -> Place {
     let look = || {
         let there = config.dir.join("FORMAT").exists();

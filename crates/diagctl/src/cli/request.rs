@@ -1,4 +1,4 @@
-//! `request`: a person asks for a capture; the next matching process that polls takes it.
+//! `request`: asks for a capture, which the next matching process that polls will take.
 
 use std::time::Duration;
 
@@ -50,7 +50,6 @@ pub struct Args {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let config = cx.config();
     if let Some(name) = args.reports.iter().find(|name| !config.knows_report(name)) {
@@ -126,7 +125,7 @@ pub(super) fn invoking_user() -> String {
     name.unwrap_or_else(|| format!("uid {uid}"))
 }
 
-// The request's file is there until its capture is published or it is given up, and names the capture being taken.
+// The request's file exists until its capture is published or the request is given up. It names the capture in progress.
 fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Done, Failure> {
     let progress = if output::is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {

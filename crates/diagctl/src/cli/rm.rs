@@ -1,4 +1,4 @@
-//! `diagctl rm`: deletes captures by hand.
+//! `diagctl rm`: deletes captures.
 
 use super::output::{self, Done};
 use super::{Context, Failure};
@@ -20,7 +20,7 @@ pub struct Args {
     force: bool,
 }
 
-/// The index of so many captures is not written anew for a few of them.
+/// With more captures than this, the index is not rewritten for a few deletions.
 const MANY: u64 = 1000;
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
@@ -28,8 +28,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let targets = each(&store, &args.ids);
     let done = outcome(targets, |id| delete(&store, id, args.force, &by))?;
-    // The captures are gone whether that works or not: on a full disk their lines stay, and whoever reads them passes over them. In
-    // a large store they stay until there are enough of them.
+    // The captures are gone even if this fails. On a full disk their lines stay in the index, and readers skip them. In a large
+    // store the lines stay until there are enough of them.
     let is_large =
         Catalog::current(&store).is_some_and(|catalog| catalog.totals().captures > MANY && !catalog.is_stale());
     if !is_large {
@@ -40,7 +40,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 
 fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Failure> {
     let dir = store.report_dir(id);
-    // The marker, not the index, which may lag behind it.
+    // Checks the marker, because the index may lag behind it.
     if !force && dir.join(index::PIN_FILE).exists() {
         return Err(
             Failure::failed(format!("capture {id} is pinned")).hint(format!("`diagctl unpin {id}`, or rm --force"))
@@ -54,8 +54,8 @@ fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Fail
     Ok(format!("deleted {id}"))
 }
 
-/// What each id on a command line means. All are looked up before anything is done, so that `latest` is the one that was
-/// there at first.
+/// Resolves each id on a command line. All are resolved before anything is done, so that `latest` means the capture that was
+/// the latest at the start.
 pub fn each(store: &Store, ids: &[String]) -> Vec<Result<String, Failure>> {
     let mut found = Vec::new();
     for text in ids {
@@ -74,7 +74,7 @@ pub fn each(store: &Store, ids: &[String]) -> Vec<Result<String, Failure>> {
     found
 }
 
-/// Does something to each of several captures and prints a line for it. Some that fail make it done in part.
+/// Applies an action to several captures and prints a line for each. If some fail, the exit status is `Partial`.
 pub fn outcome(
     targets: Vec<Result<String, Failure>>,
     act: impl Fn(&str) -> Result<String, Failure>,

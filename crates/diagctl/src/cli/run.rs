@@ -1,4 +1,4 @@
-//! `run`: a capture from a shell, cron or any language. It holds the lease itself and runs a command.
+//! `run`: takes a capture from a shell, from cron or from any language. Holds the lease itself and runs a command.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -46,14 +46,13 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let config = cx.config();
     if let Some(name) = args.report.as_deref().filter(|name| !report_kind::is_valid_name(name) || *name == "meta") {
         return Err(Failure::new(Exit::Usage, format!("--report {} cannot be the name of a report", quoted(name)))
             .hint("use lower-case letters, digits and _, a letter first"));
     }
-    // A shell that says `run` is its own switch; an explicit "off" still holds.
+    // `run` needs no switch, because typing it is enough. Captures that are explicitly switched off stay off.
     let unset = cx.loaded.sources.get("enabled").is_none_or(|origin| *origin == Origin::Default);
     if !config.enabled && !unset {
         return not_granted("switched off (DIAGCTL_ENABLED, or enabled in the configuration)");
@@ -102,7 +101,7 @@ fn not_granted(reason: &str) -> Result<Done, Failure> {
     Err(Failure::new(Exit::NotGranted, format!("not granted: {reason}")))
 }
 
-// Triggers and limits are for rules. Everything else that can refuse a capture can refuse this one.
+// Triggers and limits apply only to rules. All other checks that can refuse a capture apply here too.
 fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failure> {
     let pid = std::process::id();
     let start_ticks = cx.proc.stat(pid).map_err(Failure::failed)?.start_ticks;
@@ -133,7 +132,7 @@ fn execute(
 ) -> Result<Told, Failure> {
     let id = &grant.meta.id;
     let staging = store.own_staging(id)?;
-    // The command keeps the description as well: should diagctl be killed, the lease lasts as long as the command works.
+    // The command inherits the description as well: if diagctl is killed, the lease lasts as long as the command runs.
     let inherited = lease.try_clone().map_err(|e| Failure::failed(format!("cannot duplicate the lease: {e}")))?;
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())
         .map_err(|e| Failure::failed(format!("cannot hand the lease down: {e}")))?;
@@ -159,7 +158,7 @@ fn execute(
     let status = child.wait().map_err(|e| Failure::failed(format!("cannot wait for the command: {e}")))?;
     stored?;
     let mut told = Told::default();
-    // An empty report that was asked for says something; a capture without any is none.
+    // An empty report counts if it was asked for, but a capture without any report does not.
     if !produced(&store.own_staging(id)?, args, status.success())? {
         return Err(Failure::failed(format!("the command ended with {status} and produced nothing"))
             .hint("it writes files into DIAGCTL_CAPTURE_DIR, or its stdout becomes a report with --report NAME"));
@@ -170,8 +169,8 @@ fn execute(
     Ok(told)
 }
 
-// From now on a signal that would end this process goes to the command. A descriptor of it, not its pid, which may be another's
-// by then. What the terminal sent it has got by itself.
+// Forwards signals that would end this process to the command. Uses a descriptor of the command, because its pid may be reused
+// by then. Signals from the terminal are not forwarded: the command has received them already.
 fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<(), Failure> {
     let command = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())
         .map_err(|e| Failure::failed(format!("cannot watch the command: {e}")))?;
@@ -180,7 +179,7 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
             let (signal, by_terminal) = endings.wait();
             ended_by.store(signal, Ordering::SeqCst);
             if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !by_terminal) {
-                // It may have ended already.
+                // The command may have ended already.
                 let _ = rustix::process::pidfd_send_signal(&command, signal);
             }
         }

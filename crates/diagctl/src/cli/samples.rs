@@ -1,4 +1,4 @@
-//! `samples`: what the store recorded of the polling processes, for `simulate` or any other tool.
+//! `samples`: prints the recorded polls, for `simulate` or any other tool.
 
 use std::io::Write;
 use std::time::Duration;
@@ -23,7 +23,6 @@ pub struct Args {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;

@@ -1,5 +1,5 @@
-//! `diagctl verify`: are captures still what was acknowledged? Reads every file against its checksum, decompresses it, and
-//! changes nothing.
+//! `diagctl verify`: checks that captures are unchanged since they were acknowledged. Reads every file, compares its checksum
+//! and decompresses it. Changes nothing.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -37,23 +37,23 @@ pub struct Args {
 #[derive(Debug, Default, Serialize)]
 struct Outcome {
     schema: u32,
-    /// Whether nothing is damaged.
+    /// True if nothing is damaged.
     ok: bool,
     captures: usize,
     files: usize,
-    /// Bytes that were read from the store.
+    /// Bytes read from the store.
     bytes: u64,
     damaged: Vec<Damage>,
-    /// Files in a capture's directory that its meta.json does not know. They do no harm.
+    /// Files in a capture's directory that its meta.json does not list. They do no harm.
     unknown: Vec<Unknown>,
-    /// Captures that were deleted while this ran.
+    /// Captures that were deleted during the check.
     gone: Vec<String>,
 }
 
 #[derive(Debug, Default, Serialize)]
 struct Damage {
     capture: String,
-    /// `null` where it is the capture's own record.
+    /// `null` for the capture's own record.
     report: Option<String>,
     file: String,
     problem: String,
@@ -69,7 +69,6 @@ struct Unknown {
     file: String,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let mut present = Present::list(&store)?;
@@ -133,7 +132,7 @@ fn capture(store: &Store, id: &str, bar: &ProgressBar, outcome: &mut Outcome) {
     outcome.unknown.extend(names.into_iter().map(|file| Unknown { capture: id.to_owned(), file }));
 }
 
-// First what is stored, then what comes out of it: a checksum that fits data which was never whole would fit it still.
+// Checks the stored bytes, then the decompressed content: the checksum alone would also match data that was never complete.
 fn verify(store: &Store, record: &meta::Meta, report: &meta::Report, bar: &ProgressBar) -> Result<u64, Box<Damage>> {
     let damage = |problem: String| {
         Box::new(Damage {
@@ -179,7 +178,7 @@ fn text(outcome: &Outcome) -> String {
             ("recorded", &damage.expected_sha256, damage.expected_bytes),
             ("found", &damage.found_sha256, damage.found_bytes),
         ];
-        // A damaged record has nothing to compare; a file that is gone has nothing that was found.
+        // A damaged record has nothing to compare, and a missing file has nothing to compare with.
         for (word, sha256, bytes) in pairs.into_iter().filter(|_| damage.found_bytes.is_some()) {
             let sha256 = printable(sha256.as_deref().unwrap_or("none"));
             lines.push(format!("         {word:<9} sha256 {sha256}, {} bytes", bytes.unwrap_or(0)));

@@ -1,4 +1,4 @@
-//! The life of a capture on diagctl's side: begun under the lease, ended by publishing or by giving up.
+//! The life of a capture: begun under the lease, and ended by publishing it or giving it up.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -104,8 +104,8 @@ fn take_request(store: &Store, id: &str, capture: &str) -> Result<()> {
     requests::write(store, &request)
 }
 
-/// Takes what diagctl and its operator's commands report from outside. What cannot be made is an entry with its reason; only a
-/// store that cannot be written is a failure.
+/// Collects the native reports and those of the operator's commands. A report that cannot be made is recorded with the reason;
+/// only a store that cannot be written is a failure.
 pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant: &Grant) -> Result<()> {
     let native: Vec<&String> = grant.planned.iter().filter(|name| config.producer(name) == Producer::Native).collect();
     if native.is_empty() {
@@ -123,7 +123,7 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
         };
         match opened {
             Ok(mut data) => {
-                // What cannot be stored is noted as failed.
+                // A report that cannot be stored is recorded as failed.
                 if let Ok(report) = writer::store_report(&mut room, staging, name, &mut data) {
                     let took_ms = milliseconds(watch.elapsed());
                     staging::write_sidecar(staging, &meta::Report { took_ms, ..report })?;
@@ -138,12 +138,12 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
     Ok(())
 }
 
-// To the microsecond, as a record has them.
+// Rounds to the microsecond, the precision of a record.
 fn milliseconds(time: Duration) -> Option<serde_json::Number> {
     serde_json::Number::from_f64((time.as_secs_f64() * 1e6).round() / 1e3)
 }
 
-// The command learns of what it is to report from its environment.
+// Starts a command that prints a report. Its environment describes the capture.
 fn open_command(
     command: &ReportCommand,
     meta: &meta::Meta,
@@ -165,8 +165,8 @@ fn open_command(
     Ok(Box::new(output))
 }
 
-/// Proves that the caller may write into a capture, and reads its grant. The work of one that lost the lease goes to the
-/// quarantine.
+/// Proves that the caller may write into a capture, and reads its grant. If the caller has lost the lease, its work is
+/// quarantined.
 pub fn join(store: &Store, lease: &Lease, id: &str) -> super::error::Result<Grant> {
     if Id::parse(id).is_none() {
         return Err(Error::NotAnId { text: id.to_owned() });
@@ -198,13 +198,13 @@ pub fn finish(store: &Store, proc: &Proc, lease: &Lease, grant: &Grant, told: &m
     let meta = match commit::publish(store, grant, told) {
         Ok(meta) => meta,
         Err(error) => {
-            // Nothing was stored; what is left in staging is of no use to anyone.
+            // Nothing was stored, so the staging directory is useless.
             give_up(store, lease, grant, "failed", &error.to_string())?;
             return Err(error);
         }
     };
-    // From here on the capture is durable. What follows is a cache, a convenience, or done again by the next command: one that
-    // fails (on a full disk, say) keeps nothing else from being done.
+    // The capture is durable from here on. The remaining steps update caches or conveniences, or are repeated by the next
+    // command. A failure of one (on a full disk, say) must not prevent the others.
     let stored = meta.reports.iter().filter(|report| report.file.is_some()).count();
     let damaged = match meta.reports.iter().filter(|report| report.is_damaged()).count() {
         0 => String::new(),
@@ -228,7 +228,7 @@ pub fn finish(store: &Store, proc: &Proc, lease: &Lease, grant: &Grant, told: &m
     for failure in steps.into_iter().filter_map(std::result::Result::err) {
         events::record(store, &events::Event::about("failed", &meta.id, &format!("after publishing: {failure}")));
     }
-    // The capture is there, whatever becomes of the lock; that goes with the last process that has it.
+    // The capture is published even if the lock cannot be released; the lock ends with the last process that holds it.
     if let Err(failure) = end_lease(store, lease) {
         events::record(store, &events::Event::about("failed", &meta.id, &failure.to_string()));
     }
@@ -246,7 +246,7 @@ fn stored_bytes(meta: &meta::Meta) -> u64 {
     meta.reports.iter().map(|report| report.stored_bytes).sum()
 }
 
-/// Discards a capture that came to nothing, says why, and ends the lease.
+/// Discards a capture that failed, records the reason, and ends the lease.
 pub fn give_up(store: &Store, lease: &Lease, grant: &Grant, event: &str, reason: &str) -> Result<()> {
     let id = &grant.meta.id;
     let discarded = diagctl_store::trash::clear_away(store, &store.staging(id));
@@ -258,9 +258,9 @@ pub fn give_up(store: &Store, lease: &Lease, grant: &Grant, event: &str, reason:
     discarded
 }
 
-// The record stays for people, marked as ended; the lock goes last.
+// Marks the record as ended, for people, and releases the lock last.
 fn end_lease(store: &Store, lease: &Lease) -> Result<()> {
-    // A record that cannot be read or marked misleads nobody: the lock decides, and it goes in any case.
+    // A record that cannot be read or marked does no harm: the lock decides, and it is released in any case.
     if let Ok(Some(record)) = lease::read_record(store.dir()) {
         let _ = lease::write_record(store.dir(), &lease::Record { ended: true, ..record });
     }

@@ -1,7 +1,7 @@
-//! What must survive restarts: due times, limits, budgets, what captures cost.
+//! The state that must survive restarts: due times, limits, budgets, and the costs of captures.
 //!
-//! Owns `<dir>/state.json`, replaced atomically and synced, and written before a grant, never after. An idle poll does
-//! not write it. Times are on the store's time line (see `clock`), in milliseconds.
+//! Owns `<dir>/state.json`, which is replaced atomically and synced. It is written before a grant, never after; an idle poll
+//! does not write it. Times are in milliseconds on the store's time line (see `clock`).
 
 pub mod files;
 
@@ -15,37 +15,37 @@ use crate::fsio::{self, Durability, Spot};
 use crate::seal;
 use diagctl_store::{Error, MOST_BYTES, Result};
 
-/// The version that this program writes.
+/// The schema version that this program writes.
 const SCHEMA: u32 = 1;
 
-/// No state is larger: 32 MiB.
+/// The maximum size of the file: 32 MiB.
 const MAX_FILE: u64 = 32 << 20;
 
-/// `state.json`.
+/// The contents of `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Version of this file.
+    /// The schema version of this file.
     pub schema: u32,
-    /// The store's time line.
+    /// The anchor of the store's time line.
     pub clock: Option<Anchor>,
-    /// Counts grants; also the sequence number of captures.
+    /// The number of grants; also the sequence number of captures.
     #[serde(default)]
     pub generation: u64,
-    /// `diagctl pause`.
+    /// The pause set by `diagctl pause`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
-    /// By name.
+    /// The state of each rule, by name.
     #[serde(default)]
     pub rules: BTreeMap<String, RuleState>,
     /// Cost units spent in the last day.
     #[serde(default)]
     pub spent: Vec<Spent>,
-    /// What reports cost last, by `role/report`.
+    /// The last cost of each report, by `role/report`.
     #[serde(default)]
     pub costs: BTreeMap<String, ReportCost>,
 }
 
-/// What one rule remembers.
+/// The state of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleState {
     /// Due times of its timers, by path within the trigger.
@@ -54,79 +54,79 @@ pub struct RuleState {
     /// Levels that have fired, by path and subject.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub disarmed: BTreeMap<String, Vec<usize>>,
-    /// Counters of `memory.events` that were answered, by path and counter.
+    /// Counters of `memory.events` that have been answered, by path and counter.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,
     /// Maxima that have fired, by path and subject.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub high_water: BTreeMap<String, HighWater>,
-    /// When it was granted, oldest first.
+    /// Times of grants, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fires: Vec<u64>,
-    /// When another rule's capture brought all of this rule's reports: its cooldown counts from there too.
+    /// The time at which another rule's capture included all of this rule's reports. The cooldown counts from there too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub covered: Option<u64>,
-    /// The second capture of a pair, when one is owed.
+    /// The second capture of a pair, if one is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<Pair>,
-    /// The process that was granted last, for `round_robin`.
+    /// The pid of the last process that was granted a capture, for `round_robin`.
     #[serde(default)]
     pub last_pid: u32,
 }
 
-/// The second capture of a pair.
+/// A pending second capture of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
-    /// The process that the first was taken of.
+    /// The process of the first capture.
     pub pid: u32,
-    /// Its start, in clock ticks since boot.
+    /// The process's start, in clock ticks since boot.
     pub start_ticks: u64,
-    /// When the second is due.
+    /// The time at which the second capture is due.
     pub due: u64,
-    /// Sequence number of the first.
+    /// Sequence number of the first capture.
     pub first: u64,
 }
 
 /// A maximum that has fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HighWater {
-    /// The figure.
+    /// The maximum, in bytes.
     pub bytes: u64,
-    /// When.
+    /// The time at which it fired.
     pub at: u64,
 }
 
-/// Units spent at one moment.
+/// Cost units spent at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
-    /// When.
+    /// The time.
     pub at: u64,
-    /// How many.
+    /// The number of units.
     pub units: u32,
 }
 
-/// A run-time switch.
+/// A pause of all captures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
-    /// Since when.
+    /// The time at which it began.
     pub since: u64,
-    /// Until when; for ever without.
+    /// The time at which it ends; never, if absent.
     pub until: Option<u64>,
-    /// The user who said so.
+    /// The user who set it.
     pub by: String,
 }
 
-/// What a report cost the last time it was made.
+/// The cost of a report when it was last made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportCost {
-    /// Memory that its child used in addition, bytes; 0 when it was not measured.
+    /// Additional memory that its child used, bytes; 0 if it was not measured.
     pub memory_bytes: u64,
     /// Bytes in the store.
     pub stored_bytes: u64,
 }
 
 impl State {
-    // What a turned bit can make of a number, and what would overflow where it is added to.
+    // Rejects numbers that only a flipped bit explains, or that would overflow in a sum.
     fn is_plausible(&self) -> bool {
         let units: u64 = self.spent.iter().map(|spent| u64::from(spent.units)).sum();
         let moments = self.clock.iter().map(|clock| clock.store_ms).chain(self.spent.iter().map(|spent| spent.at));
@@ -161,14 +161,14 @@ impl Default for State {
     }
 }
 
-/// What was found in the place of the state.
+/// The result of reading the state.
 #[derive(Debug)]
 pub enum Found {
-    /// A state.
+    /// A valid state.
     State(Box<State>),
-    /// None: a new store, or one whose state was removed.
+    /// No file: a new store, or one whose state was removed.
     Nothing,
-    /// Something that cannot be understood, with the reason. Limits are not known then.
+    /// A file that cannot be parsed, with the reason. The limits are then unknown.
     Damaged(String),
 }
 
@@ -183,7 +183,7 @@ pub fn load(dir: &Spot) -> Result<Found> {
     parse(spot.path(), &data)
 }
 
-/// Understands the content of `state.json`, which the path is named for in errors.
+/// Parses the content of `state.json`. The path is for errors.
 pub fn parse(path: &Path, data: &[u8]) -> Result<Found> {
     if !seal::is_whole(data) {
         return Ok(Found::Damaged("it does not have the checksum that was recorded in it".into()));
@@ -213,12 +213,12 @@ pub fn save(dir: &Spot, state: &State) -> Result<()> {
 }
 
 impl Pause {
-    /// Whether it still holds.
+    /// Returns true while the pause is in force.
     pub fn holds(&self, now_ms: u64) -> bool {
         self.until.is_none_or(|until| now_ms < until)
     }
 
-    /// One sentence for verdicts and `status`.
+    /// Describes the pause in one sentence, for verdicts and `status`.
     pub fn reason(&self, now_ms: u64) -> String {
         let by = diagctl_fs::printable(&self.by);
         match self.until {

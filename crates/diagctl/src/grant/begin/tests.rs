@@ -1,4 +1,4 @@
-//! Every check, through both ways to a capture: a poll's plan, decided in a generation, and that of `diagctl run`.
+//! Every check, in both ways to begin a capture: a poll's plan, decided in a generation, and the plan of `diagctl run`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -60,7 +60,7 @@ impl Scene {
         load_state(&self.store).unwrap().0.generation
     }
 
-    /// A published and pinned capture of a megabyte.
+    /// Publishes and pins a capture of a megabyte.
     fn fill(&self) {
         let meta = Meta { id: ID.into(), reports: vec![Report::default()], ..Meta::default() };
         let dir = self.store.report_dir(ID);
@@ -100,7 +100,7 @@ fn plan() -> Plan {
     }
 }
 
-// For each way: the generation in which the plan was decided.
+// The ways to begin a capture, each with the generation in which the plan was decided.
 fn ways(scene: &Scene) -> [(&'static str, Option<u64>); 2] {
     [("poll", Some(scene.generation())), ("run", None)]
 }
@@ -117,7 +117,7 @@ fn nothing_speaks_against_a_healthy_machine() {
 
 #[test]
 fn every_check_refuses_a_poll_and_a_run_alike_and_leaves_nothing() {
-    // Its name, the configuration, the situation, and the expected verdict, guard and part of the reason.
+    // The name, configuration and situation, then the expected verdict, guard and part of the reason.
     type Case = (&'static str, fn(&mut Config), fn(&Scene), Verdict, Option<&'static str>, &'static str);
     let table: [Case; 8] = [
         (
