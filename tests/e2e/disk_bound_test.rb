@@ -33,6 +33,17 @@ class DiskBoundTest < E2E::Case
     assert_includes captures.map { |capture| capture["id"] }, kept
   end
 
+  def test_a_store_full_of_pinned_captures_refuses_a_run_before_its_command
+    diagctl!("pin", store_capture("heap_dump" => E2E.dump(Random.bytes(MEBIBYTE))))
+    configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
+    ran = File.join(@root, "ran")
+    result = diagctl("run", "--", "touch", ran)
+    assert_equal 10, result.status, result
+    assert_match(/not granted: store: the store holds .* of retention\.max_use 1\.00 MiB/, result.err)
+    refute_path_exists ran
+    assert_nothing_staged
+  end
+
   def test_full_disk_names_the_report
     skip("only root can mount") unless Process.euid.zero?
     FileUtils.mkdir_p(@store)

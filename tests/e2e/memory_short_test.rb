@@ -17,7 +17,7 @@ class MemoryShortTest < E2E::Case
       script.run("$kept = []; ($kept << 'x' * (8 << 20); sleep 0.2) while Diagctl.capture.reason.include?('is still running') && $kept.size < 60")
       wait_until("the dump is given up", tell: script.method(:log)) { !E2E::Processes.alive?(dumper) && !E2E::Processes.alive?(put) }
     end
-    given_up = /was killed, memory ran short: [\d.]+ MiB of cgroup \S+ are free, a dump is given up below 32.0 MiB/
+    given_up = /was killed: memory ran short: cgroup \S+ has [\d.]+ MiB free, and a dump needs 32.0 MiB/
     wait_until("the log says so", tell: script.method(:log)) { script.log.match?(given_up) }
     assert E2E::Processes.alive?(script.pid), "the worker is to live"
     explained = wait_until("status says so") do

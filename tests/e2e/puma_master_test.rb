@@ -57,7 +57,7 @@ class PumaMasterTest < E2E::Case
     assert_empty gems & %w[json fiddle objspace io-nonblock ostruct]
   end
 
-  # As the README says.
+  # As ruby/puma-plugin/README.md says.
   def test_under_prune_bundler_without_extra_runtime_dependencies_puma_does_not_find_the_plugin
     @bundles.json("0.9.1")
     @bundles.gemfile(@gemfile, json: "0.9.1")

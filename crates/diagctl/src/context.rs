@@ -1,6 +1,8 @@
 //! What every command is given: the configuration, and the roots of /proc and of the cgroups.
 
-use crate::cgroup::{CgroupRoot, CpuLimit};
+use diagctl_observe::CpuLimit;
+
+use crate::cgroup::CgroupRoot;
 use crate::clock::{Anchor, Now, Reading};
 use crate::config::{Config, Loaded};
 use crate::error::Failure;

@@ -1,11 +1,12 @@
 //! The rule engine: a pure function of configuration, state, samples, readings and now.
 //!
-//! It reads no clock, no file and no random source. `acquire` gathers the values, calls [`decide`], and acts on the
-//! answer; tests and simulations call it with values of their own.
+//! It reads no clock, no file and no random source, and changes nothing that it is given. `acquire` gathers the values, calls
+//! [`decide`] once, and writes the changes that the decision carries; tests and simulations call it with values of their own.
 
 mod answer;
 mod select;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::clock::Now;
@@ -13,12 +14,13 @@ use crate::config::{Config, Mode, Rule, Select, Snapshot};
 use crate::guard::{self, Figures};
 use crate::limit::{self, Refusal};
 use crate::readings::Readings;
-use crate::sample::{Marks, Metric, Named, Refused, Samples};
+use crate::sample::{Marks, Metric, Named, Refused, Sample, Samples};
 use crate::state::{Pair, ReportCost, State};
+use crate::store::process::Process;
 use crate::store::requests::Request;
 use crate::trigger::{Facts, Observed, Outcome, View};
 use crate::units::{duration, ms};
-pub use answer::{Answer, Decision, Dropped, Plan, Verdict};
+pub use answer::{Answer, Changes, Decision, Dropped, Plan, Verdict};
 use select::{chosen_instead, in_sample};
 
 /// No poll is further away than this, so that a changed configuration is noticed. Milliseconds.
@@ -30,29 +32,9 @@ const PAIR_PATIENCE_MS: u64 = 600_000;
 /// The rule name of captures that were asked for and have no rule of their own.
 pub const ON_DEMAND: &str = "on_demand";
 
-/// The process that polls.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Its pid, as diagctl sees it.
-    pub pid: u32,
-    /// Its start, in clock ticks since boot.
-    pub start_ticks: u64,
-    /// What it does.
-    pub role: String,
-    /// Its name within the role.
-    pub name: String,
-}
-
-impl Process {
-    /// Names it for ever within one boot.
-    pub fn subject(&self) -> String {
-        format!("{}@{}", self.pid, self.start_ticks)
-    }
-}
-
 /// All that a decision depends on.
-#[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
     /// What the operator declared.
     pub config: &'a Config,
     /// Who polls.
@@ -69,17 +51,45 @@ pub struct Input<'a> {
     pub now: &'a Now,
     /// A random number, for jitter.
     pub seed: u64,
+    /// What the store remembers.
+    pub state: &'a State,
+    /// The process at its last poll, if it has polled before.
+    pub sample: Option<&'a Sample>,
+    /// The other processes.
+    pub others: &'a dyn Others,
 }
 
-/// Decides. Brings `state` and `samples` up to date for this poll; a grant is noted by [`charge`], once the lease is had.
-pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Decision {
-    let Input { config, process, readings, now, .. } = input;
+/// The samples of all processes. Asked for only by a rule that would fire and chooses among processes, because reading them
+/// costs more than the rest of a poll.
+pub trait Others {
+    /// Loads them.
+    fn samples(&self) -> Cow<'_, Samples>;
+}
+
+impl Others for Samples {
+    fn samples(&self) -> Cow<'_, Samples> {
+        Cow::Borrowed(self)
+    }
+}
+
+// A copy that the rules change one after the other.
+struct Draft {
+    state: State,
+    sample: Sample,
+}
+
+/// Decides what may be captured now. A plan that is carried out is accounted for by [`charge`].
+pub fn decide(input: Inputs<'_>) -> Decision {
+    let Inputs { config, process, readings, now, .. } = input;
     let now_ms = now.store_ms;
     let poll_ms = config.poll_ms();
     let rss = readings.memory.get(Metric::Rss).unwrap_or(0);
-    samples.record(process.pid, process.start_ticks, &process.role, &process.name, rss, now_ms);
-    if state.clock.is_none() || now.stepped_back_ms.is_some() {
-        state.clock = Some(now.anchor());
+    let mut draft = Draft {
+        state: input.state.clone(),
+        sample: Sample::at_poll(input.sample, process.start_ticks, &process.role, &process.name, rss, now_ms),
+    };
+    if draft.state.clock.is_none() || now.stepped_back_ms.is_some() {
+        draft.state.clock = Some(now.anchor());
     }
 
     let mut answers = Vec::new();
@@ -87,7 +97,7 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
     let mut dropped = Vec::new();
     let mut wait_ms = LONGEST_WAIT_MS;
     for request in input.requests.iter().filter(|request| request.is_for(process)) {
-        let (answer, plan) = answer_request(input, request, state);
+        let (answer, plan) = answer_request(input, request, &draft.state);
         wait_ms = wait_ms.min(answer.wait_ms.unwrap_or(poll_ms));
         answers.push(answer);
         plans.extend(plan);
@@ -99,9 +109,9 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
         if !rule.trigger.is_timers_only() {
             wait_ms = wait_ms.min(poll_ms);
         }
-        dropped.extend(hear_events(input, rule, samples));
-        let (answer, plan) = answer_rule(input, rule, state, samples);
-        if answer.settles && settle_events(&rule.name, process, samples) && answer.verdict > Verdict::Idle {
+        dropped.extend(hear_events(input, rule, &mut draft.sample));
+        let (answer, plan) = answer_rule(input, rule, &mut draft);
+        if answer.settles && settle_events(&rule.name, &mut draft.sample) && answer.verdict > Verdict::Idle {
             dropped.push(Dropped { rule: rule.name.clone(), reason: answer.reason.clone() });
         }
         // A rule that could fire at the next poll is looked at again at the next poll.
@@ -114,9 +124,9 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
     }
     // Requests first, then whoever has waited longest: a rule that holds is not kept back by one that stands before it. Of
     // those that never fired, the one whose event is named right now: a killer may wait for this very answer.
-    let last_fired = |plan: &Plan| state.rules.get(&plan.rule).and_then(|marks| marks.fires.last()).copied();
+    let last_fired = |plan: &Plan| draft.state.rules.get(&plan.rule).and_then(|marks| marks.fires.last()).copied();
     let is_named_now = |plan: &Plan| {
-        let named = samples.processes.get(&process.pid).and_then(|sample| sample.named.get(&plan.rule));
+        let named = draft.sample.named.get(&plan.rule);
         named.is_some_and(|named| named.values().any(|event| event.at == now_ms))
     };
     plans.sort_by_key(|plan| match plan.request {
@@ -124,13 +134,11 @@ pub fn decide(input: Input<'_>, state: &mut State, samples: &mut Samples) -> Dec
         None => (last_fired(plan), !is_named_now(plan)),
     });
     let retry_ms = wait_ms.clamp(poll_ms.min(100), LONGEST_WAIT_MS.max(poll_ms));
-    if let Some(sample) = samples.processes.get_mut(&process.pid) {
-        sample.next_poll = now_ms + retry_ms;
-        let refused =
-            answers.iter().filter(|a| a.skipped || (a.verdict > Verdict::Idle && a.verdict < Verdict::Granted));
-        sample.refusals = refused.map(|a| (a.rule.clone(), refused_as(a))).collect();
-    }
-    Decision { plans, answers, dropped, retry_ms, needs_others: samples.others_wanted }
+    let Draft { state, mut sample } = draft;
+    sample.next_poll = now_ms + retry_ms;
+    let refused = answers.iter().filter(|a| a.skipped || (a.verdict > Verdict::Idle && a.verdict < Verdict::Granted));
+    sample.refusals = refused.map(|a| (a.rule.clone(), refused_as(a))).collect();
+    Decision { plans, answers, dropped, retry_ms, changes: Changes { state, sample } }
 }
 
 fn refused_as(answer: &Answer) -> Refused {
@@ -142,9 +150,8 @@ fn refused_as(answer: &Answer) -> Refused {
 }
 
 // Takes in the events that this poll names, for a rule that looks at them, and tells which had their time.
-fn hear_events(input: Input<'_>, rule: &Rule, samples: &mut Samples) -> Vec<Dropped> {
-    let Input { config, process, readings, now, .. } = input;
-    let Some(sample) = samples.processes.get_mut(&process.pid) else { return Vec::new() };
+fn hear_events(input: Inputs<'_>, rule: &Rule, sample: &mut Sample) -> Vec<Dropped> {
+    let Inputs { config, readings, now, .. } = input;
     if !readings.events.is_empty() {
         let events = rule.trigger.events();
         let named = events.into_iter().filter(|event| readings.events.contains(*event));
@@ -160,27 +167,30 @@ fn hear_events(input: Input<'_>, rule: &Rule, samples: &mut Samples) -> Vec<Drop
 }
 
 // The rule has nothing more to answer; whether it had.
-fn settle_events(rule: &str, process: &Process, samples: &mut Samples) -> bool {
-    samples.processes.get_mut(&process.pid).is_some_and(|sample| sample.named.remove(rule).is_some())
+fn settle_events(rule: &str, sample: &mut Sample) -> bool {
+    sample.named.remove(rule).is_some()
 }
 
-/// Notes that a plan was granted: limits, budgets, timers, levels, and the events that it answers. To be written before the
-/// grant is told.
-pub fn charge(input: Input<'_>, plan: &Plan, state: &mut State, samples: &mut Samples) {
+/// Accounts for a plan that is granted: limits, budgets, timers, levels, and the events that it answers. The changes are to be
+/// written before the grant is told.
+pub fn charge(input: Inputs<'_>, plan: &Plan) -> Changes {
+    let mut draft = Draft { state: input.state.clone(), sample: input.sample.cloned().unwrap_or_default() };
     let units = plan.reports.iter().map(|name| input.config.cost_of(name)).sum();
-    limit::spend(&mut state.spent, units, input.now.store_ms);
-    state.generation += 1;
-    fire(input, plan, state, samples);
+    limit::spend(&mut draft.state.spent, units, input.now.store_ms);
+    draft.state.generation += 1;
+    fire(input, plan, &mut draft);
     if plan.second_of.is_none() {
-        cover(input, plan, state);
+        cover(input, plan, &mut draft.state);
     }
+    Changes { state: draft.state, sample: draft.sample }
 }
 
-// What a rule remembers of having fired.
-fn fire(input: Input<'_>, plan: &Plan, state: &mut State, samples: &mut Samples) {
+// Updates what a rule remembers of having fired.
+fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
     if plan.request.is_none() && plan.second_of.is_none() {
-        settle_events(&plan.rule, input.process, samples);
+        settle_events(&plan.rule, &mut draft.sample);
     }
+    let state = &mut draft.state;
     let now_ms = input.now.store_ms;
     let rule = input.config.rules.iter().find(|rule| rule.name == plan.rule);
     let before = state.rules.get(&plan.rule).cloned().unwrap_or_default();
@@ -220,7 +230,7 @@ fn fire(input: Input<'_>, plan: &Plan, state: &mut State, samples: &mut Samples)
 }
 
 // A capture that brings everything that another rule would bring of this process makes that rule wait out its cooldown too.
-fn cover(input: Input<'_>, plan: &Plan, state: &mut State) {
+fn cover(input: Inputs<'_>, plan: &Plan, state: &mut State) {
     let Process { role, name, .. } = input.process;
     for rule in &input.config.rules {
         let contained = rule.reports.iter().all(|report| plan.reports.contains(report));
@@ -230,19 +240,18 @@ fn cover(input: Input<'_>, plan: &Plan, state: &mut State) {
     }
 }
 
-fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut Samples) -> (Answer, Option<Plan>) {
-    let Input { config, process, readings, now, .. } = input;
+fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Option<Plan>) {
+    let Inputs { config, process, readings, now, .. } = input;
     let now_ms = now.store_ms;
     let subject = process.subject();
     let path = rule.trigger.name();
-    let before = state.rules.get(&rule.name).cloned().unwrap_or_default();
+    let before = draft.state.rules.get(&rule.name).cloned().unwrap_or_default();
     let mut marks = before.clone();
-    let sample = samples.processes.get(&process.pid);
-    let known = sample.and_then(|sample| sample.marks.get(&rule.name)).cloned().unwrap_or_default();
-    let named = sample.and_then(|sample| sample.named.get(&rule.name)).cloned().unwrap_or_default();
+    let known = draft.sample.marks.get(&rule.name).cloned().unwrap_or_default();
+    let named = draft.sample.named.get(&rule.name).cloned().unwrap_or_default();
     let view = View {
         now_ms,
-        first_seen_ms: sample.map_or(now_ms, |sample| sample.first_seen),
+        first_seen_ms: draft.sample.first_seen,
         name: &rule.name,
         rule: &before,
         marks: &known,
@@ -253,16 +262,14 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
     };
     rule.trigger.prepare(path, view, input.seed, &mut marks);
     let outcome = rule.trigger.evaluate(path, View { rule: &marks, ..view });
-    if let Some(sample) = samples.processes.get_mut(&process.pid) {
-        let mut observed = known.clone();
-        rule.trigger.observe(path, view, &mut observed);
-        if !observed.is_empty() {
-            sample.marks.insert(rule.name.clone(), observed);
-        }
+    let mut observed = known.clone();
+    rule.trigger.observe(path, view, &mut observed);
+    if !observed.is_empty() {
+        draft.sample.marks.insert(rule.name.clone(), observed);
     }
     if marks != before {
-        state.rules.insert(rule.name.clone(), marks.clone());
-        state.clock = Some(now.anchor());
+        draft.state.rules.insert(rule.name.clone(), marks.clone());
+        draft.state.clock = Some(now.anchor());
     }
 
     let answer = |verdict, reason: String, observed: Observed, wait_ms| Answer {
@@ -273,7 +280,7 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
     };
     let last_word = |answer| Answer { settles: true, ..answer };
     if let Some(pair) = marks.pair {
-        return second_of_pair(input, rule, pair, state, samples);
+        return second_of_pair(input, rule, pair, draft);
     }
     if !in_sample(rule, input.host, now_ms) {
         let reason = format!("this machine is not in today's sample of {}%", rule.sample);
@@ -282,9 +289,7 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
     let facts = match outcome {
         Outcome::Holds(facts) => facts,
         other => {
-            if let Some(sample) = samples.processes.get_mut(&process.pid) {
-                sample.holding.remove(&rule.name);
-            }
+            draft.sample.holding.remove(&rule.name);
             return match other {
                 Outcome::Waits(facts, at) => {
                     let wait = at.map(|at| at.saturating_sub(now_ms));
@@ -299,11 +304,7 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
             };
         }
     };
-    let since = samples
-        .processes
-        .get_mut(&process.pid)
-        .map_or(now_ms, |sample| sample.hold(&rule.name, now_ms, config.poll_ms()));
-    let held_ms = now_ms - since;
+    let held_ms = now_ms - draft.sample.hold(&rule.name, now_ms, config.poll_ms());
     let hold_for = ms(rule.hold_for);
     if held_ms < hold_for {
         let reason = format!("{}, for {} of {}", facts.reason, duration(held_ms), duration(hold_for));
@@ -320,7 +321,7 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
     let units = rule.reports.iter().map(|name| config.cost_of(name)).sum();
     let own = limit::check_rule(&rule.limits, &marks, now_ms);
     let settles = own.is_some();
-    let refusal = own.or_else(|| limit::check_budgets(&config.limits, &state.spent, units, now_ms));
+    let refusal = own.or_else(|| limit::check_budgets(&config.limits, &draft.state.spent, units, now_ms));
     if let Some(refusal) = refusal {
         let (verdict, why, left_ms) = match refusal {
             Refusal::Cooldown { reason, left_ms } => (Verdict::Cooldown, reason, left_ms),
@@ -329,12 +330,14 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
         let refused = answer(verdict, format!("{}; {why}", facts.reason), facts.observed, Some(left_ms));
         return (Answer { settles, ..refused }, None);
     }
-    samples.others_wanted |= samples.only_own && rule.select != Select::First;
-    if let Some(chosen) = chosen_instead(rule, process, &marks, samples, now_ms, config.poll_ms()) {
+    if rule.select != Select::First
+        && let Some(chosen) =
+            chosen_instead(rule, process, &draft.sample, &marks, &input.others.samples(), now_ms, config.poll_ms())
+    {
         let reason = format!("{}; process {chosen} is to take it (select)", facts.reason);
         return (answer(Verdict::Idle, reason, facts.observed, Some(config.poll_ms())), None);
     }
-    if let Some(refusal) = check_guards(input, &rule.reports, &state.costs) {
+    if let Some(refusal) = check_guards(input, &rule.reports, &draft.state.costs) {
         let reason = format!("{}; {}", facts.reason, refusal.reason);
         let guarded = Answer { guard: Some(refusal.guard), ..answer(Verdict::Guarded, reason, facts.observed, None) };
         return (guarded, None);
@@ -349,25 +352,19 @@ fn answer_rule(input: Input<'_>, rule: &Rule, state: &mut State, samples: &mut S
         request: None,
         second_of: None,
     };
-    granted(input, rule, plan, state, samples)
+    granted(input, rule, plan, draft)
 }
 
 // In a dry run, everything but the capture. The rule goes by its own limits, so that what is seen is what enforcement would do;
 // the store's budget, and the cooldowns of other rules, are for what is captured.
-fn granted(
-    input: Input<'_>,
-    rule: &Rule,
-    plan: Plan,
-    state: &mut State,
-    samples: &mut Samples,
-) -> (Answer, Option<Plan>) {
+fn granted(input: Inputs<'_>, rule: &Rule, plan: Plan, draft: &mut Draft) -> (Answer, Option<Plan>) {
     let answer = |verdict, reason| Answer {
         rule: rule.name.clone(),
         observed: plan.observed.clone(),
         ..Answer::plain(verdict, reason)
     };
     if rule.mode == Mode::DryRun {
-        fire(input, &plan, state, samples);
+        fire(input, &plan, draft);
         let would = answer(Verdict::Idle, format!("dry run: would capture, {}", plan.reason));
         return (Answer { dry_run: true, wait_ms: Some(input.config.poll_ms()), ..would }, None);
     }
@@ -375,14 +372,8 @@ fn granted(
 }
 
 // The first capture is had; the second is of the same process, whatever the trigger says by then. Guards and budgets hold.
-fn second_of_pair(
-    input: Input<'_>,
-    rule: &Rule,
-    pair: Pair,
-    state: &mut State,
-    samples: &mut Samples,
-) -> (Answer, Option<Plan>) {
-    let Input { config, process, now, .. } = input;
+fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft) -> (Answer, Option<Plan>) {
+    let Inputs { config, process, now, .. } = input;
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
         rule: rule.name.clone(),
         guard,
@@ -393,7 +384,7 @@ fn second_of_pair(
     let late = now.store_ms.saturating_sub(pair.due);
     if late > PAIR_PATIENCE_MS.max(10 * config.poll_ms()) || rule.pair_delay.is_none() {
         // The process is gone, or the guards have refused for too long: a pair that far apart compares nothing.
-        if let Some(marks) = state.rules.get_mut(&rule.name) {
+        if let Some(marks) = draft.state.rules.get_mut(&rule.name) {
             marks.pair = None;
         }
         return (answer(Verdict::Idle, format!("{reason}; given up"), None, Some(config.poll_ms())), None);
@@ -410,11 +401,11 @@ fn second_of_pair(
     }
     let units = rule.reports.iter().map(|name| config.cost_of(name)).sum();
     if let Some(Refusal::Throttled { reason: why, left_ms } | Refusal::Cooldown { reason: why, left_ms }) =
-        limit::check_budgets(&config.limits, &state.spent, units, now.store_ms)
+        limit::check_budgets(&config.limits, &draft.state.spent, units, now.store_ms)
     {
         return (answer(Verdict::Throttled, format!("{reason}; {why}"), None, Some(left_ms)), None);
     }
-    if let Some(refusal) = check_guards(input, &rule.reports, &state.costs) {
+    if let Some(refusal) = check_guards(input, &rule.reports, &draft.state.costs) {
         return (answer(Verdict::Guarded, format!("{reason}; {}", refusal.reason), Some(refusal.guard), None), None);
     }
     let plan = Plan {
@@ -427,13 +418,13 @@ fn second_of_pair(
         request: None,
         second_of: Some(pair.first),
     };
-    granted(input, rule, plan, state, samples)
+    granted(input, rule, plan, draft)
 }
 
 // A request skips triggers, cooldowns and budgets, never the guards. A rule with `on_demand` lends it its reports,
 // its snapshot mode and its `min_interval`.
-fn answer_request(input: Input<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
-    let Input { config, process, now, .. } = input;
+fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
+    let Inputs { config, process, now, .. } = input;
     let rule = config.rules.iter().find(|rule| {
         rule.trigger.on_demand().is_some()
             && rule.matching.accepts(&process.role, &process.name)
@@ -478,12 +469,8 @@ fn answer_request(input: Input<'_>, request: &Request, state: &State) -> (Answer
     (answer(Verdict::Granted, reason, None, None), Some(plan))
 }
 
-/// Asks the guards about a capture of these reports by the process that polls.
-pub fn check_guards(
-    input: Input<'_>,
-    reports: &[String],
-    costs: &BTreeMap<String, ReportCost>,
-) -> Option<guard::Refusal> {
+// Asks the guards about a capture of these reports by the process that polls.
+fn check_guards(input: Inputs<'_>, reports: &[String], costs: &BTreeMap<String, ReportCost>) -> Option<guard::Refusal> {
     let role = &input.process.role;
     guard::check(&input.config.guards, input.figures, reports, |name| costs.get(&format!("{role}/{name}")).copied())
 }

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use crate::exit_code::Exit;
 
+pub use diagctl_fs::{printable, steers};
+
 /// A failure with the exit status that belongs to it and, where there is one, a hint.
 #[derive(Debug)]
 pub struct Failure {
@@ -56,19 +58,35 @@ impl Failure {
             .is_some_and(|e| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
-    /// Whether it is not permitted.
-    pub fn is_denied(&self) -> bool {
-        self.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
-    }
-
-    /// Whether there is something at the path already.
-    pub fn is_existing(&self) -> bool {
-        self.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::AlreadyExists)
-    }
-
     /// Whether the path does not exist.
     pub fn is_not_found(&self) -> bool {
         self.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+impl From<diagctl_fs::Error> for Failure {
+    fn from(error: diagctl_fs::Error) -> Self {
+        use diagctl_fs::Error;
+        let hint = match &error {
+            Error::Io { source, .. } => hint_for(source),
+            Error::NotRegular { .. } | Error::InTheWay { .. } => {
+                Some("something else was put in its place; move it away".into())
+            }
+            Error::NotOurs { .. } => {
+                Some("something else was put in its place; nothing was done with it, move it away".into())
+            }
+            Error::TooLarge { .. } => Some("this is not what diagctl wrote; move the file away".into()),
+            Error::Locked { .. } => {
+                Some("a stopped diagctl process holds it; find it with `fuser` and resume or kill it".into())
+            }
+            Error::Linked { .. } | Error::NoParent { .. } | Error::Random(_) => None,
+        };
+        let message = error.to_string();
+        let source = match error {
+            Error::Io { source, .. } => Some(source),
+            _ => None,
+        };
+        Self { exit: Exit::Failed, message, hint, source }
     }
 }
 
@@ -97,11 +115,6 @@ impl std::error::Error for Failure {
     }
 }
 
-/// Whether a character makes a terminal do something, or reorders what is on a line.
-pub fn steers(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// A value from outside in quotes, as errors name it: printable like all of them, and not longer than a line.
 pub fn quoted(value: &str) -> String {
     const SHOWN: usize = 120;
@@ -111,16 +124,45 @@ pub fn quoted(value: &str) -> String {
     }
 }
 
-/// Text from outside (paths, names, messages) made safe to print: control characters, and the Unicode
-/// characters that reorder a line, are shown as escapes, so nothing can steer a terminal or forge a line.
-pub fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if steers(c) {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diagctl_fs::{Error, NotOurs};
+
+    #[test]
+    fn every_error_of_a_file_has_its_message_and_its_hint() {
+        let path = std::path::PathBuf::from("/s/x");
+        let os = |code| Error::io("open", &path, io::Error::from_raw_os_error(code));
+        let table = [
+            (
+                os(13),
+                "cannot open /s/x: Permission denied (os error 13)",
+                "as the user that owns the store, or as root",
+            ),
+            (os(28), "cannot open /s/x: No space left on device (os error 28)", "lower [retention] max_use"),
+            (os(30), "cannot open /s/x: Read-only file system (os error 30)", "must be on a writable filesystem"),
+            (os(2), "cannot open /s/x: No such file or directory (os error 2)", ""),
+            (Error::NotRegular { path: path.clone() }, "/s/x is not a regular file", "in its place; move it away"),
+            (Error::TooLarge { path: path.clone(), max: 9 }, "/s/x is larger than 9 bytes", "not what diagctl wrote"),
+            (Error::InTheWay { path: path.clone() }, "/s/x is not a directory", "in its place; move it away"),
+            (
+                Error::NotOurs { path: path.clone(), found: NotOurs::NotDirectory },
+                "/s/x is not a directory",
+                "in its place; nothing was done with it, move it away",
+            ),
+            (
+                Error::Locked { path: path.clone(), waited: std::time::Duration::from_millis(5001) },
+                "/s/x has been locked for 5s by another process",
+                "find it with `fuser`",
+            ),
+            (Error::NoParent { path: path.clone() }, "/s/x has no parent directory", ""),
+        ];
+        for (error, message, hint) in table {
+            let failure = Failure::from(error);
+            assert_eq!((failure.exit, failure.message.as_str()), (Exit::Failed, message));
+            let said = failure.hint.unwrap_or_default();
+            assert!(said.contains(hint) && said.is_empty() == hint.is_empty(), "{message}: {said}");
         }
+        assert!(Failure::from(os(28)).is_no_space() && Failure::from(os(2)).is_not_found());
     }
-    out
 }

@@ -9,18 +9,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use diagctl_observe::pressure;
+
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config, Place};
-use crate::decide::{self, Input, Process};
+use crate::decide::{self, Inputs};
 use crate::error::printable;
 use crate::guard::Figures;
 use crate::lease;
 use crate::limit;
-use crate::readings::{self, Readings};
+use crate::readings::Readings;
 use crate::recording;
 use crate::sample::{Metric, Sample, Samples};
 use crate::state::{self, Found, State};
-use crate::store::index::{self, Id};
+use crate::store::id::Id;
+use crate::store::index;
+use crate::store::process::Process;
 use crate::store::retention::{self, Captures, Policy, Pressure, Usage};
 use crate::store::{events, grant, meta, requests};
 use crate::{cgroup, proc, units};
@@ -135,7 +139,7 @@ pub fn proc(data: &[u8]) {
     proc::parse_stat(&text);
     proc::figures(&text);
     cgroup::counters(&text);
-    let _ = readings::parse_stalls("memory.pressure", &text);
+    let _ = pressure::parse_stalls("memory.pressure", &text);
 }
 
 /// Nothing that is printed steers a terminal, and nothing is lost that does not.
@@ -190,7 +194,7 @@ pub fn engine(data: &[u8]) {
     for later_ms in [0, 1_000, 120_000] {
         let reading = Reading { boot_ms: clock().boot_ms + later_ms, ..clock() };
         let now = Anchor::place(state.clock.as_ref(), reading);
-        let input = Input {
+        let inputs = Inputs {
             config,
             process: &process,
             readings: &readings,
@@ -199,11 +203,17 @@ pub fn engine(data: &[u8]) {
             host: "web-1",
             now: &now,
             seed: 12_345,
+            state: &state,
+            sample: samples.processes.get(&process.pid),
+            others: &samples,
         };
-        let decision = decide::decide(input, &mut state, &mut samples);
+        let decision = decide::decide(inputs);
+        let mut changes = decision.changes;
         if let Some(plan) = decision.plans.first() {
-            decide::charge(input, plan, &mut state, &mut samples);
+            changes = decide::charge(Inputs { state: &changes.state, sample: Some(&changes.sample), ..inputs }, plan);
         }
+        state = changes.state;
+        samples.processes.insert(process.pid, changes.sample);
     }
 }
 

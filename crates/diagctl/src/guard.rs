@@ -1,7 +1,8 @@
 //! Checks that can refuse any capture. Pure: figures in, refusal out.
 
+use diagctl_observe::pressure::Scope;
+
 use crate::config::Guards;
-use crate::readings::Scope;
 use crate::report::{self, Producer};
 use crate::state::ReportCost;
 use crate::units::{duration, size};
@@ -45,7 +46,10 @@ pub fn check(
 ) -> Option<Refusal> {
     let refuse = |guard, reason| Some(Refusal { guard, reason });
     if let Some(back) = figures.clock_stepped_back_ms {
-        return refuse("clock", format!("the wall clock went backwards by {}; waiting one poll", duration(back)));
+        return refuse(
+            "clock",
+            format!("the wall clock went backwards by {}; the next attempt goes by the new time", duration(back)),
+        );
     }
     let floor = guards.min_free_disk.of(figures.total_disk);
     let needed = expected_bytes(reports, &cost);

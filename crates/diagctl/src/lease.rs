@@ -104,8 +104,9 @@ impl Lease {
 
     /// Opens the lease file itself, for a command that holds the lease on its own behalf.
     pub fn open(dir: &Spot, owner: u32) -> Result<(Self, File), Failure> {
-        let (file, _) = fsio::open_or_create(&dir.join("lease.lock"))
-            .map_err(|e| e.hint("it must be a regular file of the store's owner; a symbolic link is refused"))?;
+        let (file, _) = fsio::open_or_create(&dir.join("lease.lock")).map_err(|e| {
+            Failure::from(e).hint("it must be a regular file of the store's owner; a symbolic link is refused")
+        })?;
         let lease = Self::inherited(file.as_raw_fd(), dir, owner)?;
         Ok((lease, file))
     }
@@ -193,7 +194,7 @@ pub fn is_taken(dir: &Spot) -> Result<bool, Failure> {
         Ok(file) => file,
         Err(e) if e.is_not_found() => return Ok(false),
         Err(e) if e.is_denied() => return is_listed(&lock),
-        Err(e) => return Err(e),
+        Err(e) => return Err(e.into()),
     };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(false),
@@ -219,7 +220,7 @@ pub fn read_record(dir: &Spot) -> Result<Option<Record>, Failure> {
     match fsio::read_bounded(&dir.join("lease.json"), 64 << 10) {
         Ok(data) => Ok(parse(&data)),
         Err(e) if e.is_not_found() => Ok(None),
-        Err(e) => Err(e),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -232,7 +233,7 @@ pub fn parse(data: &[u8]) -> Option<Record> {
 pub fn write_record(dir: &Spot, record: &Record) -> Result<(), Failure> {
     let data =
         serde_json::to_vec_pretty(record).map_err(|e| Failure::failed(format!("cannot encode lease.json: {e}")))?;
-    fsio::write_atomic(&dir.join("lease.json"), &data, Durability::Volatile)
+    Ok(fsio::write_atomic(&dir.join("lease.json"), &data, Durability::Volatile)?)
 }
 
 #[cfg(test)]

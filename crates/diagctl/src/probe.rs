@@ -161,7 +161,7 @@ impl Running {
         // Without it orphans go to init; what is found by ancestors alone is then less, and nothing else is worse.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let (program, arguments) = command.split_first().ok_or("names no program")?;
-        let mark = fsio::random_hex().map_err(|e| e.message)?;
+        let mark = fsio::random_hex().map_err(|e| e.to_string())?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         prepare(&mut command);

@@ -5,39 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use diagctl_observe::pressure::{Scope, Stalls, parse_stalls};
+
 use crate::cgroup::CgroupRoot;
-use crate::config::Rule;
 use crate::proc::Proc;
 use crate::sample::{Memory, Wanted};
-use crate::trigger::Trigger;
-
-/// Whose stalls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Scope {
-    /// The process's cgroup.
-    Cgroup,
-    /// The whole machine.
-    Host,
-}
-
-impl Scope {
-    /// As it is called in reasons.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cgroup => "cgroup",
-            Self::Host => "host",
-        }
-    }
-}
-
-/// Stalled time since boot, microseconds (`total=` of a PSI file).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stalls {
-    /// At least one task was stalled.
-    pub some: u64,
-    /// All tasks were.
-    pub full: u64,
-}
 
 /// What a command of the operator's answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,31 +57,18 @@ impl Default for Readings {
 
 impl Readings {
     /// The same with all memory figures that guards look at as well.
-    pub fn with_available_memory(&self, proc: &Proc, cgroups: &CgroupRoot, pid: u32, rules: &[Rule]) -> Self {
-        let metrics = rules.iter().flat_map(|rule| rule.trigger.metrics()).collect();
-        let wanted = Wanted { metrics, whole: true, available: true };
+    pub fn with_available_memory(&self, proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: Wanted) -> Self {
+        let wanted = Wanted { whole: true, available: true, ..wanted };
         Self { memory: Memory::read(proc, cgroups, pid, &wanted), ..self.clone() }
     }
 
-    /// Reads what the rules look at, and no more.
-    pub fn take(proc: &Proc, cgroups: &CgroupRoot, pid: u32, rules: &[Rule]) -> Self {
-        let mut wanted = Wanted::default();
-        let (mut counters, mut stalls) = (false, false);
-        for rule in rules {
-            wanted.metrics.extend(rule.trigger.metrics());
-            wanted.whole |= rule.trigger.is_about_a_share();
-            rule.trigger.visit(&mut |trigger| {
-                counters |= matches!(trigger, Trigger::MemoryEvent(_));
-                stalls |= matches!(trigger, Trigger::MemoryPressure(_));
-            });
-        }
-        wanted.metrics.sort_unstable();
-        wanted.metrics.dedup();
-        let mut readings = Self { memory: Memory::read(proc, cgroups, pid, &wanted), ..Self::default() };
-        if counters {
+    /// Reads the figures that are wanted, and no more.
+    pub fn take(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &Wanted) -> Self {
+        let mut readings = Self { memory: Memory::read(proc, cgroups, pid, wanted), ..Self::default() };
+        if wanted.counters {
             readings.counters = cgroups.memory_of(proc, pid).and_then(|group| group.events());
         }
-        if stalls {
+        if wanted.stalls {
             let host = proc.read("pressure/memory").and_then(|text| parse_stalls("/proc/pressure/memory", &text));
             let cgroup = cgroups.memory_of(proc, pid).and_then(|group| {
                 let path = group.dir().join("memory.pressure");
@@ -119,30 +78,6 @@ impl Readings {
             readings.stalls.insert(Scope::Cgroup, cgroup);
         }
         readings
-    }
-}
-
-/// PSI `some avg10` of the CPU, percent: of the process's cgroup where it has the figure, else of the host. The host's also
-/// has the stalls of neighbours at their own quotas. `None` where the kernel has no PSI.
-pub fn cpu_pressure(proc: &Proc, cgroups: &CgroupRoot, pid: u32) -> Option<(Scope, f64)> {
-    let figure = |text: String| -> Option<f64> {
-        let line = text.lines().find(|line| line.starts_with("some"))?;
-        line.split_whitespace().find_map(|word| word.strip_prefix("avg10=")?.parse().ok())
-    };
-    let cgroup = || crate::proc::read(&cgroups.memory_of(proc, pid).ok()?.dir().join("cpu.pressure")).ok();
-    let own = cgroup().and_then(figure).map(|percent| (Scope::Cgroup, percent));
-    own.or_else(|| Some((Scope::Host, figure(proc.read("pressure/cpu").ok()?)?)))
-}
-
-/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`, a line a kind.
-pub fn parse_stalls(path: &str, text: &str) -> Result<Stalls, String> {
-    let total = |kind: &str| {
-        let line = text.lines().find(|line| line.split_whitespace().next() == Some(kind))?;
-        line.split_whitespace().find_map(|word| word.strip_prefix("total=")?.parse::<u64>().ok())
-    };
-    match (total("some"), total("full")) {
-        (Some(some), Some(full)) => Ok(Stalls { some, full }),
-        _ => Err(format!("{path} is not in the form of PSI")),
     }
 }
 
@@ -197,8 +132,8 @@ mod tests {
         "#;
         let (config, _) = crate::config::parse(rules).unwrap();
         let proc = Proc::at(&dir.path().join("proc"));
-        let readings = Readings::take(&proc, &CgroupRoot::at(&dir.path().join("cg")), 9, &config.rules);
-        let page = crate::sys::page_size();
+        let readings = Readings::take(&proc, &CgroupRoot::at(&dir.path().join("cg")), 9, &config.wanted());
+        let page = diagctl_observe::page_size();
         let expected = [
             (Metric::Rss, 100 * page),
             (Metric::Anon, 300 << 10),
@@ -215,31 +150,5 @@ mod tests {
         assert_eq!(readings.counters.unwrap()["max"], 7);
         assert_eq!(readings.stalls[&Scope::Cgroup], Ok(Stalls { some: 900, full: 90 }));
         assert_eq!(readings.stalls[&Scope::Host], Ok(Stalls { some: 500, full: 50 }));
-    }
-
-    #[test]
-    fn cpu_pressure_is_the_cgroups_and_the_hosts_where_it_has_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        let (proc, cgroups) = (Proc::at(&dir.path().join("proc")), CgroupRoot::at(&dir.path().join("cg")));
-        assert_eq!(cpu_pressure(&proc, &cgroups, 9), None);
-        write("proc/pressure/cpu", "some avg10=94.91 avg60=1.00 avg300=0.00 total=9\n");
-        write("proc/9/cgroup", "0::/pod\n");
-        write("cg/cgroup.controllers", "memory");
-        write("cg/pod/memory.current", "1\n");
-        assert_eq!(cpu_pressure(&proc, &cgroups, 9), Some((Scope::Host, 94.91)));
-        write("cg/pod/cpu.pressure", "some avg10=0.25 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.00 total=0\n");
-        assert_eq!(cpu_pressure(&proc, &cgroups, 9), Some((Scope::Cgroup, 0.25)));
-    }
-
-    #[test]
-    fn psi_is_read_and_anything_else_is_a_reason() {
-        let text = "some avg10=1.00 avg60=0.50 avg300=0.10 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=11\n";
-        assert_eq!(parse_stalls("p", text), Ok(Stalls { some: 77, full: 11 }));
-        assert!(parse_stalls("p", "garbage").unwrap_err().contains("p is not"));
     }
 }

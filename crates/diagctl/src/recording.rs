@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::Process;
 use crate::error::Failure;
+use diagctl_observe::pressure::{Scope, Stalls};
+
 use crate::fsio;
-use crate::readings::{Readings, Scope, Stalls};
+use crate::readings::Readings;
 use crate::sample::{Memory, Metric};
 use crate::store::Store;
+use crate::store::process::Process;
 
 /// Each of the two files takes at most this share of the store's cap.
 const SHARE: u64 = 128;
@@ -119,7 +121,7 @@ pub fn read(store: &Store) -> Result<Vec<Recorded>, Failure> {
         match fsio::read_bounded(&store.path(name), 1 << 30) {
             Ok(data) => all.extend(parse(&data)),
             Err(e) if e.is_not_found() => {}
-            Err(e) => return Err(e),
+            Err(e) => return Err(e.into()),
         }
     }
     Ok(all)

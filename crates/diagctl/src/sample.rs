@@ -12,7 +12,6 @@ use crate::clock::LAST_MS;
 use crate::proc::Proc;
 use crate::proc::figure;
 use crate::state::MOST_BYTES;
-use crate::watch::reserve;
 
 /// A process that has not polled for this many intervals counts as gone.
 const STALE_INTERVALS: u64 = 3;
@@ -66,15 +65,19 @@ impl Metric {
     }
 }
 
-/// Which memory figures a poll needs.
+/// The figures that a poll needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// These.
+    /// Memory figures.
     pub metrics: Vec<Metric>,
     /// What shares are of: the limit and the host's memory.
     pub whole: bool,
     /// What a further process could use, for the headroom guard.
     pub available: bool,
+    /// The counters of the cgroup's `memory.events`.
+    pub counters: bool,
+    /// Memory stalls, of the cgroup and the host.
+    pub stalls: bool,
 }
 
 impl Wanted {
@@ -140,7 +143,7 @@ impl Memory {
     }
 
     fn read_host(&mut self, proc: &Proc) {
-        let (total, available) = host_memory(proc);
+        let (total, available) = proc.host_memory();
         self.host_total = total.unwrap_or(0);
         let left = available.as_ref().map_or(0, |free| free.saturating_sub(reserve(self.host_total)));
         self.available = self.available.min(left);
@@ -168,17 +171,16 @@ impl Memory {
     }
 }
 
-/// `MemTotal` and `MemAvailable`.
-pub fn host_memory(proc: &Proc) -> (Result<u64, String>, Result<u64, String>) {
-    let text = proc.read("meminfo").unwrap_or_default();
-    let of = |key| figure(&text, key).ok_or_else(|| format!("{} has no {key}", proc.path("meminfo").display()));
-    (of("MemTotal"), of("MemAvailable"))
-}
-
 fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
     let text = crate::proc::read(&proc.pid(pid).join("smaps_rollup"))?;
     let of = |key| figure(&text, key).unwrap_or(0);
     Ok(of("Private_Clean").saturating_add(of("Private_Dirty")))
+}
+
+/// What is kept free of a limit (or of the host's memory): a twentieth, 32 MiB at least and 256 MiB at most. A worker that writes
+/// while its child shares its memory copies some hundred megabytes a second at most, and looks ten times a second.
+pub fn reserve(limit: u64) -> u64 {
+    (limit / 20).clamp(32 << 20, 256 << 20)
 }
 
 /// The last samples of polling processes.
@@ -186,10 +188,6 @@ fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
 pub struct Samples {
     /// By pid.
     pub processes: BTreeMap<u32, Sample>,
-    /// Only the polling process is among them: which of several processes is to be taken cannot be told.
-    pub only_own: bool,
-    /// A rule had to choose among processes and could not.
-    pub others_wanted: bool,
 }
 
 /// One process as it was at its last poll. Times are on the store's time line, in milliseconds.
@@ -274,25 +272,32 @@ pub struct Holding {
     pub last: u64,
 }
 
-impl Samples {
-    /// Takes a poll in: a new process under an old pid starts afresh, and the long gone are forgotten.
-    pub fn record(&mut self, pid: u32, start_ticks: u64, role: &str, name: &str, rss: u64, now_ms: u64) {
-        self.processes.retain(|_, sample| now_ms.saturating_sub(sample.last_seen) < FORGET_AFTER_MS);
-        let sample = self.processes.entry(pid).or_default();
-        if sample.start_ticks != start_ticks || sample.role != role {
-            *sample = Sample { start_ticks, role: role.to_owned(), first_seen: now_ms, ..Sample::default() };
-        }
-        // A process that does not poll when it should is dumping, or was stopped: nobody could answer it meanwhile.
+impl Sample {
+    /// The sample of a process at a poll, given that of its last poll. One that was taken of another process under the same
+    /// pid, or so long ago that it is forgotten, is left behind.
+    pub fn at_poll(last: Option<&Self>, start_ticks: u64, role: &str, name: &str, rss: u64, now_ms: u64) -> Self {
+        let last = last.filter(|last| {
+            last.start_ticks == start_ticks
+                && last.role == role
+                && now_ms.saturating_sub(last.last_seen) < FORGET_AFTER_MS
+        });
+        let mut sample = last.cloned().unwrap_or_else(|| Self {
+            start_ticks,
+            role: role.to_owned(),
+            first_seen: now_ms,
+            last_seen: now_ms,
+            ..Self::default()
+        });
+        // A process that polls late was dumping or stopped: nobody could answer its events meanwhile.
         let silent = now_ms.saturating_sub(sample.next_poll.max(sample.last_seen));
         sample.named.values_mut().flat_map(BTreeMap::values_mut).for_each(|event| event.until += silent);
         name.clone_into(&mut sample.name);
         sample.rss = rss;
         sample.last_seen = now_ms;
         sample.next_poll = now_ms;
+        sample
     }
-}
 
-impl Sample {
     /// Understands the file of a sample; nothing where a crash tore it, or a number in it cannot be.
     pub fn parse(data: &[u8]) -> Option<Self> {
         let moments = |sample: &Self| {
@@ -371,9 +376,9 @@ mod tests {
         fs::write(dir.path().join("7/statm"), "900 75 10 1 0 80 0\n").unwrap();
         fs::write(dir.path().join("7/smaps_rollup"), "Pss: 200 kB\nPrivate_Clean: 10 kB\nPrivate_Dirty: 20 kB\n")
             .unwrap();
-        let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true };
+        let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true, ..Wanted::default() };
         let memory = Memory::read(&proc, &CgroupRoot::at(dir.path()), 7, &wanted);
-        assert_eq!(memory.get(Metric::Rss), Ok(75 * crate::sys::page_size()));
+        assert_eq!(memory.get(Metric::Rss), Ok(75 * diagctl_observe::page_size()));
         assert_eq!(memory.get(Metric::Uss), Ok(30 * 1024));
         assert_eq!(memory.get(Metric::Pss), Ok(200 * 1024));
         assert_eq!(memory.get(Metric::HostUsed), Ok(600 * 1024));
@@ -383,13 +388,11 @@ mod tests {
 
     #[test]
     fn a_reused_pid_is_a_new_process_and_a_gap_starts_a_condition_anew() {
-        let mut samples = Samples::default();
-        samples.record(7, 1, "puma", "worker-0", 10, 0);
-        let sample = samples.processes.get_mut(&7).unwrap();
+        let mut sample = Sample::at_poll(None, 1, "puma", "worker-0", 10, 0);
         assert_eq!(sample.hold("r", 0, 10), 0);
         assert_eq!(sample.hold("r", 30, 10), 0);
         assert_eq!(sample.hold("r", 61, 10), 61);
-        samples.record(7, 2, "puma", "worker-0", 10, 70);
-        assert!(samples.processes[&7].holding.is_empty());
+        assert!(!Sample::at_poll(Some(&sample), 1, "puma", "worker-0", 10, 70).holding.is_empty());
+        assert!(Sample::at_poll(Some(&sample), 2, "puma", "worker-0", 10, 70).holding.is_empty());
     }
 }

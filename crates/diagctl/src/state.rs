@@ -180,7 +180,7 @@ pub fn load(dir: &Spot) -> Result<Found, Failure> {
     let data = match fsio::read_bounded(&spot, MAX_FILE) {
         Ok(data) => data,
         Err(e) if e.is_not_found() => return Ok(Found::Nothing),
-        Err(e) => return Err(e),
+        Err(e) => return Err(e.into()),
     };
     parse(spot.path(), &data)
 }
@@ -220,7 +220,7 @@ pub fn newer(path: &Path, schema: u32) -> Failure {
 /// Writes `state.json` so that it survives a power cut.
 pub fn save(dir: &Spot, state: &State) -> Result<(), Failure> {
     let data = serde_json::to_vec(state).map_err(|e| Failure::failed(format!("cannot encode state.json: {e}")))?;
-    fsio::write_atomic(&dir.join("state.json"), &seal::seal(&data), Durability::Synced)
+    Ok(fsio::write_atomic(&dir.join("state.json"), &seal::seal(&data), Durability::Synced)?)
 }
 
 impl Pause {

@@ -40,47 +40,64 @@ impl std::fmt::Display for Amount {
     }
 }
 
+/// A text that is not the value that it should be. Its own text is the reason and the hint in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}; {hint}")]
+pub struct Invalid {
+    /// What is wrong with it.
+    pub why: String,
+    /// How to write such a value.
+    pub hint: String,
+}
+
+impl Invalid {
+    /// The reason and the hint, each without a full stop.
+    pub fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { why: why.into(), hint: hint.into() }
+    }
+}
+
 /// Nothing that is waited for takes longer.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Reads a duration: `500ms`, `30s`, `10m`, `1h 30m`, `14d`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     let bare = text.trim();
     if bare.starts_with('-') {
-        return Err("a duration cannot be negative; write it like 10m".into());
+        return Err(Invalid::new("a duration cannot be negative", "write it like 10m"));
     }
     if !bare.is_empty() && bare.chars().all(|c| c.is_ascii_digit() || c == '.') && bare != "0" {
-        return Err(format!("it has no unit; write {bare}s, {bare}m or {bare}h"));
+        return Err(Invalid::new("it has no unit", format!("write {bare}s, {bare}m or {bare}h")));
     }
     match humantime::parse_duration(bare) {
         // Sums with it must not overflow.
-        Ok(duration) if duration > LONGEST => Err("it is longer than 100 years; write it like 14d".into()),
+        Ok(duration) if duration > LONGEST => Err(Invalid::new("it is longer than 100 years", "write it like 14d")),
         Ok(duration) => Ok(duration),
-        Err(e) => Err(format!("it is not a duration ({e}); write it like 500ms, 30s, 10m, 2h or 14d")),
+        Err(e) => Err(Invalid::new(format!("it is not a duration ({e})"), "write it like 500ms, 30s, 10m, 2h or 14d")),
     }
 }
 
 /// Reads a duration in which something is to happen.
-pub fn parse_wait(text: &str) -> Result<Duration, String> {
+pub fn parse_wait(text: &str) -> Result<Duration, Invalid> {
     match parse_duration(text)? {
-        Duration::ZERO => Err("it is over at once; write it like 30m or 2h".into()),
+        Duration::ZERO => Err(Invalid::new("it is over at once", "write it like 30m or 2h")),
         wait => Ok(wait),
     }
 }
 
 /// Reads a size: `64KiB`, `1.5GiB`, `500MB` (decimal), `0`.
-pub fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, Invalid> {
     const EXAMPLE: &str = "write it like 512KiB, 500MiB or 1.5GiB";
     let bare = text.trim();
     if bare.starts_with('-') {
-        return Err("a size cannot be negative; write it like 512KiB".into());
+        return Err(Invalid::new("a size cannot be negative", "write it like 512KiB"));
     }
     let split = bare.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(bare.len());
     let (number, unit) = bare.split_at(split);
-    let number: f64 = number.parse().map_err(|_| format!("it is not a size; {EXAMPLE}"))?;
+    let number: f64 = number.parse().map_err(|_| Invalid::new("it is not a size", EXAMPLE))?;
     let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
         "" if number == 0.0 => 1,
-        "" => return Err(format!("it has no unit; {EXAMPLE}")),
+        "" => return Err(Invalid::new("it has no unit", EXAMPLE)),
         "b" => 1,
         "kib" => 1 << 10,
         "mib" => 1 << 20,
@@ -90,7 +107,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
         "tb" => 1_000_000_000_000,
-        other => return Err(format!("{other:?} is not a unit of size; {EXAMPLE}")),
+        other => return Err(Invalid::new(format!("{other:?} is not a unit of size"), EXAMPLE)),
     };
     #[expect(
         clippy::cast_precision_loss,
@@ -101,40 +118,40 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     {
         let bytes = number * factor as f64;
         if bytes > (1u64 << 60) as f64 {
-            return Err("it is larger than any disk or memory; write it like 1.5GiB".into());
+            return Err(Invalid::new("it is larger than any disk or memory", "write it like 1.5GiB"));
         }
         Ok(bytes as u64)
     }
 }
 
 /// Reads a share: `80%`, `12.5%`.
-pub fn parse_percent(text: &str) -> Result<f64, String> {
+pub fn parse_percent(text: &str) -> Result<f64, Invalid> {
     let Some(number) = text.trim().strip_suffix('%') else {
-        return Err("it is not a percentage; write it like 15%".into());
+        return Err(Invalid::new("it is not a percentage", "write it like 15%"));
     };
     match number.trim().parse::<f64>() {
         Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
-        Ok(_) => Err("a percentage is between 0% and 100%; write it like 15%".into()),
-        Err(_) => Err("it is not a percentage; write it like 15%".into()),
+        Ok(_) => Err(Invalid::new("a percentage is between 0% and 100%", "write it like 15%")),
+        Err(_) => Err(Invalid::new("it is not a percentage", "write it like 15%")),
     }
 }
 
 /// Reads an increase: a size, or a share of what it is added to, which may exceed the whole: `300%`.
-pub fn parse_increase(text: &str) -> Result<Amount, String> {
+pub fn parse_increase(text: &str) -> Result<Amount, Invalid> {
     let percent = text.trim().strip_suffix('%').map(|number| number.trim().parse::<f64>());
     match percent {
         None => parse_amount(text),
         Some(Ok(percent)) if percent.is_finite() && percent > 0.0 => Ok(Amount::Percent(percent)),
-        Some(_) => Err("it is no increase; write it like 30%, 300% or 200MiB".into()),
+        Some(_) => Err(Invalid::new("it is no increase", "write it like 30%, 300% or 200MiB")),
     }
 }
 
 /// Reads a size or a share.
-pub fn parse_amount(text: &str) -> Result<Amount, String> {
+pub fn parse_amount(text: &str) -> Result<Amount, Invalid> {
     if text.trim().ends_with('%') {
         parse_percent(text).map(Amount::Percent)
     } else {
-        parse_size(text).map(Amount::Bytes).map_err(|e| format!("{e}, or a share like 80%"))
+        parse_size(text).map(Amount::Bytes).map_err(|e| Invalid::new(e.why, e.hint + ", or a share like 80%"))
     }
 }
 
@@ -188,7 +205,7 @@ mod tests {
         assert!(parse_duration("100years").is_ok());
         // In milliseconds the latter is all of u64, and a jitter of it a remainder by zero.
         for text in ["101years", "600000000years"] {
-            assert!(parse_duration(text).unwrap_err().contains("100 years"), "{text}");
+            assert!(parse_duration(text).unwrap_err().why.contains("100 years"), "{text}");
         }
     }
 

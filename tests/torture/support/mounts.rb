@@ -56,6 +56,16 @@ module Torture
       quotactl.call(SET_USER_QUOTA, device, uid, limits).zero? or raise SystemCallError.new("quotactl", Fiddle.last_error)
     end
 
+    # The bytes in use on the filesystem of a directory, at one instant.
+    def used(dir)
+      @statvfs ||= Fiddle::Function.new(Fiddle::Handle::DEFAULT["statvfs"], [Fiddle::TYPE_VOIDP] * 2, Fiddle::TYPE_INT)
+      result = "\0" * 256
+      @statvfs.call(dir, result).zero? or raise SystemCallError.new("statvfs", Fiddle.last_error)
+      # f_bsize, f_frsize, f_blocks, f_bfree
+      _, fragment, blocks, free = result.unpack("Q4")
+      (blocks - free) * fragment
+    end
+
     # The power goes: whatever the filesystem has not made durable is lost.
     def cut_power(dir) = File.open(dir) { |file| file.ioctl(EXT4_IOC_SHUTDOWN, [NO_LOG_FLUSH].pack("L")) }
   end

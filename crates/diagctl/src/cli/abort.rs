@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Context;
 use super::output::Done;
-use crate::capture;
 use crate::error::Failure;
+use crate::grant::capture;
 use crate::lease::{self, Lease};
 use crate::store::{Access, Store};
 

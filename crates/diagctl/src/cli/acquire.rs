@@ -8,19 +8,21 @@ use serde_json::{Map, Value};
 
 use super::Context;
 use super::output::{self, Done};
-use crate::clock;
 use crate::config::{self, Snapshot, Source as Origin};
-use crate::decide::{Answer, Plan, Process, Verdict};
+use crate::deadline;
+use crate::decide::{Answer, Plan, Verdict};
 use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio;
+use crate::grant::dump_limits::{self, Watch};
+use crate::grant::poll::run_commands;
+use crate::grant::{Applicant, Begun, begin, capture};
 use crate::lease::Lease;
-use crate::poll::{Granted, Poll, run_commands};
 use crate::readings::Readings;
 use crate::report::Producer;
+use crate::store::process::Process;
 use crate::store::{Access, Store};
 use crate::trigger::{Observed, is_application_name};
-use crate::watch::{self, Watch};
 
 /// From the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
@@ -112,16 +114,16 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
             .hint("give the pid of a running process, as it is seen in diagctl's pid namespace")
     })?;
     let process = Process { pid: args.pid, start_ticks: stat.start_ticks, role: args.role, name: args.name };
-    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.rules);
+    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.wanted());
     readings.gauges = gauges(&args.gauge);
     readings.events = args.event.into_iter().collect();
     readings.execs = run_commands(cx, &store, &process)?;
     // Only rules that are in force on a share of the machines ask which one this is.
     let host = if config.rules.iter().any(|rule| rule.sample < 100.0) { cx.proc.hostname() } else { String::new() };
-    let poll =
-        Poll { cx, store: &store, process: &process, readings: &readings, host: &host, seed: fsio::random_u64()? };
+    let seed = fsio::random_u64()?;
+    let applicant = Applicant { cx, store: &store, process: &process, readings: &readings, host: &host, seed };
 
-    let (decision, paused, generation) = poll.decide()?;
+    let (decision, paused, generation) = applicant.decide()?;
     if let Some(reason) = paused {
         return refused(cx, &Answer::plain(Verdict::Disabled, reason), config.poll_ms());
     }
@@ -142,21 +144,27 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
             },
         );
         let busy = Answer { verdict: Verdict::Busy, reason, ..decision.strongest() };
-        poll.note(&busy)?;
+        applicant.note(&busy)?;
         return refused(cx, &busy, decision.retry_ms);
     }
     // Taking native reports of a process in uninterruptible sleep can hang.
-    clock::end_process_after(LONGEST_GRANT, || output::note("the grant took too long; giving up"));
-    let granted = poll.grant(&decision, generation);
+    deadline::end_process_after(LONGEST_GRANT, || output::note("the grant took too long; giving up"));
+    let begun = begin(applicant, &decision.plans, Some(generation)).and_then(|begun| {
+        if let Begun::Yes { plan, grant } = &begun {
+            capture::collect_native(&store, config, applicant.source(), grant)?;
+            applicant.note(&plan.granted())?;
+        }
+        Ok(begun)
+    });
     // Whatever was not granted gives the lease back; the process that passed it may live long.
-    if !matches!(granted, Ok(Granted::Yes { .. })) {
+    if !matches!(begun, Ok(Begun::Yes { .. })) {
         lease.release()?;
     }
-    match granted? {
-        Granted::Yes { plan, capture, retry_ms } => told(cx, &store, process.pid, &plan, &capture, retry_ms),
-        Granted::No(answer, retry_ms) => {
-            poll.note(&answer)?;
-            refused(cx, &answer, retry_ms)
+    match begun? {
+        Begun::Yes { plan, grant } => told(cx, &store, process.pid, &plan, &grant.meta.id, decision.retry_ms),
+        Begun::No(answer) => {
+            applicant.note(&answer)?;
+            refused(cx, &answer, decision.retry_ms)
         }
     }
 }
@@ -238,7 +246,7 @@ fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: &str, retry
         .filter(|report| report.producer != Producer::Native)
         .collect();
     let forks = plan.snapshot == Snapshot::Fork && reports.iter().any(|r| r.producer == Producer::Snapshot);
-    let watch = if forks { watch::of(&cx.proc, &cx.cgroups, pid) } else { Vec::new() };
+    let watch = if forks { dump_limits::of(&cx.proc, &cx.cgroups, pid) } else { Vec::new() };
     Done::json(&Output {
         schema: 1,
         verdict: Verdict::Granted.name(),

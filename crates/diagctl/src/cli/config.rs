@@ -11,9 +11,10 @@ use serde_json::json;
 
 use super::output::Done;
 use super::{Context, Failure};
-use crate::config::{self, DEFAULT_FILE, Place, Problem};
+use crate::config::{self, DEFAULT_FILE, Place};
 use crate::exit_code::Exit;
 use crate::proc::Proc;
+use crate::section::Problem;
 
 /// Check, show or begin a configuration
 #[derive(Debug, clap::Args)]

@@ -16,7 +16,6 @@ use super::{Context, Failure};
 use crate::error::printable;
 use crate::exit_code::Exit;
 use crate::store::fetch::{self, Form, Interrupted, Stored};
-use crate::store::index::Present;
 use crate::store::{Access, meta};
 use destination::{Destination, Existing};
 
@@ -108,7 +107,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 
 fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
     let store = cx.open(Access::Read)?;
-    let target = fetch::resolve(&store, &mut Present::list(&store)?, &args.id)?;
+    let target = fetch::resolve(&store, &args.id)?;
     let wanted = match (&target.report, &args.report) {
         (Some(one), Some(other)) if one != other => {
             let message = format!("two reports are named, {} and {}", printable(one), printable(other));

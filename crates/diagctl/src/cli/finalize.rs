@@ -2,9 +2,9 @@
 
 use super::Context;
 use super::output::Done;
-use crate::capture;
 use crate::error::{Failure, quoted};
 use crate::exit_code::Exit;
+use crate::grant::capture;
 use crate::lease::Lease;
 use crate::report;
 use crate::store::Access;

@@ -40,7 +40,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         sweep::shrink_quarantine(cx.config(), &store)?;
         sweep::remove_stale_temporaries(&store, &now);
     }
-    let mut stock = Stock::load(&store, !args.dry_run)?;
+    let mut stock = Stock::check(&store, !args.dry_run)?;
     let mut plan = stock.plan(cx.config(), &store, &now, 0, Pressure::Routine, None)?;
     if !args.dry_run {
         stock.apply(&store, &mut plan)?;

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use crate::error::{Failure, printable, steers};
 use crate::exit_code::Exit;
@@ -109,6 +110,15 @@ pub fn stdout() -> impl Write {
     io::stdout().lock()
 }
 
+/// Streams a result to stdout. A reader that went away ends it, and is not an error.
+pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a person watches stderr: only then is progress shown.
 pub fn is_watched() -> bool {
     io::stderr().is_terminal()
@@ -148,9 +158,60 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String
     table.trim_fmt()
 }
 
+/// The same table for rows that are not all in memory: their widths are learned first, and then each is printed by itself.
+#[derive(Debug)]
+pub struct Columns {
+    widths: Vec<usize>,
+    right: &'static [usize],
+}
+
+impl Columns {
+    /// As wide as their headings. Those whose index is in `right` are aligned to the right.
+    pub fn new(header: &[&str], right: &'static [usize]) -> Self {
+        Self { widths: header.iter().map(|cell| cell.width()).collect(), right }
+    }
+
+    /// Makes them as wide as a row needs.
+    pub fn widen(&mut self, row: &[String]) {
+        for (width, cell) in self.widths.iter_mut().zip(row) {
+            *width = (*width).max(printable(cell).width());
+        }
+    }
+
+    /// A row as it is printed.
+    pub fn line(&self, row: &[impl AsRef<str>]) -> String {
+        let mut line = String::new();
+        for (i, (width, cell)) in self.widths.iter().zip(row).enumerate() {
+            let cell = printable(cell.as_ref());
+            let blanks = " ".repeat(width.saturating_sub(cell.width()));
+            let (before, after) = if self.right.contains(&i) { (blanks.as_str(), "") } else { ("", blanks.as_str()) };
+            line.extend([before, &cell, after, "  "]);
+        }
+        line.truncate(line.trim_end().len());
+        line
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_are_printed_one_by_one_look_like_a_table() {
+        let header = ["ID", "SIZE", "NOTE"];
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        for rows in [
+            vec![],
+            vec![row(["a", "1", ""])],
+            vec![row(["a", "1.00 KiB", "x\ty"]), row(["日本", "7", ""]), row(["", "", "a long note"])],
+        ] {
+            let mut columns = Columns::new(&header, &[1]);
+            rows.iter().for_each(|row| columns.widen(row));
+            let mut lines = vec![columns.line(&header)];
+            lines.extend(rows.iter().map(|row| columns.line(row)));
+            assert_eq!(lines.join("\n"), table(&header, rows, &[1]));
+        }
+    }
 
     #[test]
     fn json_holds_the_same_text_and_nothing_that_steers_a_terminal() {

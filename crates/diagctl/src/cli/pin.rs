@@ -7,7 +7,7 @@ use super::rm::{each, outcome};
 use super::{Context, Failure};
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::store::index::{self, Entry, Present};
+use crate::store::index::{self, Entry};
 use crate::store::{Access, Store, meta};
 
 /// Keep captures whatever their age, up to the hard cap
@@ -28,12 +28,12 @@ pub struct UnpinArgs {
 
 pub fn pin(cx: &Context, args: &PinArgs) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
-    outcome(each(&store, &mut Present::list(&store)?, &args.ids), |id| set(&store, id, true))
+    outcome(each(&store, &args.ids), |id| set(&store, id, true))
 }
 
 pub fn unpin(cx: &Context, args: &UnpinArgs) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
-    outcome(each(&store, &mut Present::list(&store)?, &args.ids), |id| set(&store, id, false))
+    outcome(each(&store, &args.ids), |id| set(&store, id, false))
 }
 
 fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
@@ -41,8 +41,8 @@ fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
     let marker = dir.join(index::PIN_FILE);
     let meta = meta::read(&dir)?;
     let was = marker.exists();
-    let gone = |e: Failure| {
-        if dir.exists() { e } else { Failure::new(Exit::NoMatch, format!("capture {id} was just deleted")) }
+    let gone = |e: diagctl_fs::Error| {
+        if dir.exists() { e.into() } else { Failure::new(Exit::NoMatch, format!("capture {id} was just deleted")) }
     };
     if pinned && !was {
         // It is empty, so that there is no half of it, and no temporary that a killed `pin` could leave. Somebody else may
@@ -55,7 +55,7 @@ fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
         fsio::remove_file(&marker).and_then(|()| fsio::sync_dir(&dir)).map_err(gone)?;
     }
     // Said again even if nothing changed: an earlier `pin` may have been killed between the two writes.
-    index::append(store, &Entry::of(store, &meta))?;
+    index::append_pinned(store, &Entry::of(store, &meta))?;
     Ok(match (pinned, was) {
         (true, true) => format!("{id} was pinned already"),
         (true, false) => format!("pinned {id}"),
@@ -84,7 +84,7 @@ mod tests {
             let line = set(&store, ID, pinned).unwrap();
             assert!(line.contains(expected), "{line}");
             assert_eq!(store.report_dir(ID).join(index::PIN_FILE).exists(), pinned);
-            assert_eq!(index::load(&store).unwrap().entries[0].pinned, pinned);
+            assert_eq!(index::Listing::all(&store).unwrap().entry(0).unwrap().pinned, pinned);
         }
         fsio::remove(&store.report_dir(ID)).unwrap();
         assert!(set(&store, ID, true).is_err());

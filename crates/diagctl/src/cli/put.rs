@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::Context;
 use super::output::{self, Done};
-use crate::capture;
-use crate::clock::{self, Reading};
+use crate::clock::Reading;
 use crate::config::Snapshot;
+use crate::deadline;
 use crate::error::{Failure, quoted};
 use crate::exit_code::Exit;
+use crate::grant::capture;
+use crate::grant::cpu_throttle::Paced;
 use crate::lease::{self, Lease};
-use crate::pace::Paced;
 use crate::store::writer::{self, Room};
 use crate::store::{Access, Store, grant};
 
@@ -49,7 +50,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         .hint("each report is put once; name it to `finalize --failed` to drop it"));
     }
     end_at_the_deadline(cx, &store)?;
-    let mut room = Room::measure(&store, cx.config())?;
+    let mut room = Room::of(&store, cx.config(), &grant)?;
     let stdin = std::io::stdin().lock();
     // Fewer turns between the two processes: a tenth of the CPU time. Not a pipe, or not allowed: then it stays as it is.
     let _ = rustix::pipe::fcntl_setpipe_size(&stdin, writer::CHUNK);
@@ -64,6 +65,6 @@ fn end_at_the_deadline(cx: &Context, store: &Store) -> Result<(), Failure> {
     let Some(record) = lease::read_record(store.dir())? else { return Ok(()) };
     let now = Reading::take(cx.proc.boot_id());
     let left = Duration::from_millis(record.deadline_boot_ms.saturating_sub(now.boot_ms) + GRACE_MS);
-    clock::end_process_after(left, || output::note("the capture's deadline is over; giving up"));
+    deadline::end_process_after(left, || output::note("the capture's deadline is over; giving up"));
     Ok(())
 }

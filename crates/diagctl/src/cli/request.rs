@@ -8,11 +8,11 @@ use super::Context;
 use super::finalize::exit_of;
 use super::output::{self, Done};
 use crate::clock;
-use crate::decide::Process;
 use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::store::index::{self, Present};
+use crate::store::index;
+use crate::store::process::Process;
 use crate::store::requests::{self, Request};
 use crate::store::state_files::{load_samples, load_state};
 use crate::store::{Access, Store, events, meta};
@@ -132,7 +132,7 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
         progress.set_style(style);
     }
     progress.enable_steady_tick(Duration::from_millis(120));
-    while let Some(current) = requests::list(store)?.into_iter().find(|r| r.id == request.id) {
+    while let Some(current) = requests::read(store, &request.id) {
         progress.set_message(printable(&doing(store, &current)));
         let (_, now) = cx.peek(store)?;
         if current.expires <= now.store_ms && current.capture.is_none() {
@@ -144,13 +144,7 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
         std::thread::sleep(Duration::from_millis(100));
     }
     progress.finish_and_clear();
-    let mut published = None;
-    index::visit(store, &mut Present::list(store)?, |entry| {
-        if entry.request.as_ref() == Some(&request.id) {
-            index::keep_newest(&mut published, entry);
-        }
-    });
-    let Some(entry) = published else {
+    let Some(id) = index::of_request(store, &request.id, request.created)? else {
         let why = events::read(store).into_iter().rfind(|event| event.id == request.id).map(|event| event.reason);
         return Err(Failure::failed(format!(
             "the request came to nothing: {}",
@@ -158,7 +152,7 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
         ))
         .hint("`diagctl status --explain` shows what happened"));
     };
-    let meta = meta::read(&store.report_dir(&entry.id))?;
+    let meta = meta::read(&store.report_dir(id.as_str()))?;
     for report in &meta.reports {
         if let Some(error) = &report.error {
             let what = if report.is_damaged() { "is damaged" } else { "was not made" };

@@ -4,8 +4,9 @@ use super::output::{self, Done};
 use super::{Context, Failure};
 use crate::error::quoted;
 use crate::exit_code::Exit;
+use crate::store::catalog::Catalog;
 use crate::store::events::{self, Event};
-use crate::store::index::{self, Present};
+use crate::store::index;
 use crate::store::{Access, Store, fetch};
 
 /// Delete captures
@@ -19,13 +20,21 @@ pub struct Args {
     force: bool,
 }
 
+/// The index of so many captures is not written anew for a few of them.
+const MANY: u64 = 1000;
+
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let by = super::request::invoking_user();
     let store = cx.open(Access::Write)?;
-    let targets = each(&store, &mut Present::list(&store)?, &args.ids);
+    let targets = each(&store, &args.ids);
     let done = outcome(targets, |id| delete(&store, id, args.force, &by))?;
-    // The captures are gone whether that works or not: on a full disk their lines stay, and whoever reads them passes over them.
-    let _ = index::compact(&store);
+    // The captures are gone whether that works or not: on a full disk their lines stay, and whoever reads them passes over them. In
+    // a large store they stay until there are enough of them.
+    let is_large =
+        Catalog::current(&store).is_some_and(|catalog| catalog.totals().captures > MANY && !catalog.is_stale());
+    if !is_large {
+        let _ = index::compact(&store);
+    }
     Ok(done)
 }
 
@@ -40,17 +49,17 @@ fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Fail
     if !dir.exists() {
         return Err(Failure::new(Exit::NoMatch, format!("capture {id} is gone already")));
     }
-    store.discard(&dir)?;
+    store.discard_capture(id, None)?;
     events::record(store, &Event::about("deleted", id, &format!("by {by} with diagctl rm")));
     Ok(format!("deleted {id}"))
 }
 
 /// What each id on a command line means. All are looked up before anything is done, so that `latest` is the one that was
 /// there at first.
-pub fn each(store: &Store, present: &mut Present, ids: &[String]) -> Vec<Result<String, Failure>> {
+pub fn each(store: &Store, ids: &[String]) -> Vec<Result<String, Failure>> {
     let mut found = Vec::new();
     for text in ids {
-        let target = fetch::resolve(store, present, text).and_then(|target| match target.report {
+        let target = fetch::resolve(store, text).and_then(|target| match target.report {
             None => Ok(target.id),
             Some(_) => {
                 let message = format!("{} names a report, and this is done to whole captures", quoted(text));
@@ -104,7 +113,7 @@ mod tests {
 
     fn ended(store: &Store, ids: &[&str], refused: &[&str]) -> String {
         let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-        let result = outcome(each(store, &mut Present::list(store).unwrap(), &ids), |id| {
+        let result = outcome(each(store, &ids), |id| {
             if refused.contains(&id) { Err(Failure::failed("pinned")) } else { Ok(format!("deleted {id}")) }
         });
         result.map_or_else(|failure| format!("{failure:?}"), |done| format!("{done:?}"))

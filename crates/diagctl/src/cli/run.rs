@@ -11,24 +11,21 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::Context;
 use super::finalize::exit_of;
 use super::output::{self, Done};
-use crate::capture;
-use crate::collect::Source;
 use crate::config::{Snapshot, Source as Origin};
-use crate::decide::{self, Input, Plan, Process};
+use crate::decide::{Answer, Plan};
 use crate::error::{Failure, printable, quoted};
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
-use crate::guard::{self, Figures};
+use crate::grant::{Applicant, Begun, begin, capture};
 use crate::lease::Lease;
 use crate::readings::Readings;
 use crate::report;
-use crate::sample::{Metric, Samples};
-use crate::state;
+use crate::sample::Wanted;
 use crate::store::commit::Told;
 use crate::store::grant::{self, Grant};
-use crate::store::state_files::load_state;
+use crate::store::process::Process;
 use crate::store::writer::{self, Room};
-use crate::store::{Access, Store, sweep};
+use crate::store::{Access, Store};
 use crate::sys::Endings;
 
 /// Take a capture with a command, holding the lease while it runs
@@ -71,9 +68,10 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if !lease.try_take()? {
         return not_granted("another process holds the lease; `diagctl status` names it");
     }
-    let grant = match begin(cx, &store, args)? {
-        Ok(grant) => grant,
-        Err(reason) => return not_granted(&reason),
+    let grant = match try_to_begin(cx, &store, args)? {
+        Begun::Yes { grant, .. } => grant,
+        Begun::No(Answer { guard: Some(guard), reason, .. }) => return not_granted(&format!("{guard}: {reason}")),
+        Begun::No(answer) => return not_granted(&answer.reason),
     };
     let ended_by = Arc::new(AtomicI32::new(0));
     let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));
@@ -104,62 +102,26 @@ fn not_granted(reason: &str) -> Result<Done, Failure> {
     Err(Failure::new(Exit::NotGranted, format!("not granted: {reason}")))
 }
 
-// Guards and pause hold for everybody; triggers and limits are for rules.
-fn begin(cx: &Context, store: &Store, args: &Args) -> Result<Result<Grant, String>, Failure> {
-    let config = cx.config();
-    sweep::clear_staging(store)?;
+// Triggers and limits are for rules. Everything else that can refuse a capture can refuse this one.
+fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failure> {
     let pid = std::process::id();
     let start_ticks = cx.proc.stat(pid).map_err(Failure::failed)?.start_ticks;
     let process = Process { pid, start_ticks, role: "run".into(), name: String::new() };
+    let command =
+        printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>();
     let plan = Plan {
         rule: "run".into(),
         trigger: "run",
-        reason: format!(
-            "diagctl run {}",
-            printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>()
-        ),
+        reason: format!("diagctl run {command}"),
         observed: Default::default(),
         reports: args.report.iter().cloned().collect(),
         snapshot: Snapshot::Fork,
         request: None,
         second_of: None,
     };
-    let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &[]);
-    let memory = &readings.memory;
-    let (free_disk, total_disk) = store.space()?;
-    let figures = Figures {
-        rss: memory.get(Metric::Rss).unwrap_or(0),
-        available_memory: memory.available,
-        free_disk,
-        total_disk,
-        ..Figures::default()
-    };
-    let (now, generation) = {
-        let _guard = store.lock()?;
-        let (mut state, _) = load_state(store)?;
-        let now = cx.now(&state);
-        if let Some(pause) = state.paused.as_ref().filter(|pause| pause.holds(now.store_ms)) {
-            return Ok(Err(pause.reason(now.store_ms)));
-        }
-        if let Some(refusal) = guard::check(&config.guards, &figures, &plan.reports, |_| None) {
-            return Ok(Err(format!("{}: {}", refusal.guard, refusal.reason)));
-        }
-        let input = Input {
-            config,
-            process: &process,
-            readings: &readings,
-            requests: &[],
-            figures: &figures,
-            host: "",
-            now: &now,
-            seed: 0,
-        };
-        decide::charge(input, &plan, &mut state, &mut Samples::default());
-        state::save(store.dir(), &state)?;
-        (now, state.generation)
-    };
-    let source = Source { proc: &cx.proc, cgroups: &cx.cgroups, pid };
-    capture::begin(store, config, source, &process, &plan, generation, &now).map(Ok)
+    let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &Wanted::default());
+    let applicant = Applicant { cx, store, process: &process, readings: &readings, host: "", seed: 0 };
+    begin(applicant, &[plan], None)
 }
 
 fn execute(
@@ -191,7 +153,7 @@ fn execute(
     hand_on(&child, endings, Arc::clone(ended_by))?;
     let mut stored = Ok(());
     if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
-        let mut room = Room::measure(store, cx.config())?;
+        let mut room = Room::of(store, cx.config(), grant)?;
         let form = writer::Form::of(cx.config(), name);
         stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
     }

@@ -7,7 +7,7 @@ use super::output::{self, Done};
 use super::times::{Times, age};
 use super::{Context, Failure};
 use crate::error::printable;
-use crate::store::index::{self, Present};
+use crate::store::index;
 use crate::store::meta::{self, Meta};
 use crate::store::{Access, fetch};
 use crate::units::{duration, size};
@@ -36,7 +36,7 @@ struct Shown {
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let target = fetch::resolve(&store, &mut Present::list(&store)?, &args.id)?;
+    let target = fetch::resolve(&store, &args.id)?;
     let dir = store.report_dir(&target.id);
     let meta = meta::read(&dir)?;
     if let Some(name) = &target.report {

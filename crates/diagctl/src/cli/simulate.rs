@@ -11,7 +11,7 @@ use super::Context;
 use super::output::{self, Done};
 use super::times::Times;
 use crate::clock::{self, Anchor, Reading};
-use crate::decide::{self, Input, Verdict};
+use crate::decide::{self, Inputs};
 use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
 use crate::guard::Figures;
@@ -128,7 +128,7 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
             total_disk: u64::MAX / 2,
             ..Figures::default()
         };
-        let input = Input {
+        let inputs = Inputs {
             config: cx.config(),
             process: &process,
             readings: &readings,
@@ -138,15 +138,23 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
             now: &now,
             // Jitter that does not change from run to run.
             seed: sample.at ^ u64::from(sample.pid),
+            state: &state,
+            sample: samples.processes.get(&sample.pid),
+            others: &samples,
         };
-        let decision = decide::decide(input, &mut state, &mut samples);
+        let decision = decide::decide(inputs);
         for answer in &decision.answers {
             *answers.entry(answer.rule.clone()).or_default().entry(answer.verdict.name()).or_default() += 1;
         }
-        let dry = decision.answers.iter().filter(|a| a.verdict == Verdict::Idle && a.reason.starts_with("dry run"));
+        let dry = decision.answers.iter().filter(|answer| answer.dry_run);
         let would: Vec<(String, String)> = dry.map(|a| (a.rule.clone(), a.reason.clone())).collect();
-        let plan =
-            decision.plans.into_iter().next().inspect(|plan| decide::charge(input, plan, &mut state, &mut samples));
+        let mut changes = decision.changes;
+        let plan = decision.plans.into_iter().next();
+        if let Some(plan) = &plan {
+            changes = decide::charge(Inputs { state: &changes.state, sample: Some(&changes.sample), ..inputs }, plan);
+        }
+        state = changes.state;
+        samples.processes.insert(sample.pid, changes.sample);
         for (rule, reason) in plan.map(|plan| (plan.rule, plan.reason)).into_iter().chain(would) {
             let reports =
                 cx.config().rules.iter().find(|r| r.name == rule).map(|r| r.reports.clone()).unwrap_or_default();

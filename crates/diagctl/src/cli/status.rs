@@ -20,8 +20,7 @@ use crate::state::{RuleState, State};
 use crate::store::events::{self, Event};
 use crate::store::requests::{self, Request};
 use crate::store::state_files::load_samples;
-use crate::store::stock::Stock;
-use crate::store::{Access, Store, index};
+use crate::store::{Access, Store, index, stock};
 use crate::units::{duration, ms};
 
 /// So many of the last events are shown by `--explain`.
@@ -177,7 +176,7 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
         captures: summary.captures,
         latest: latest.map(|entry| entry.id.clone()),
         latest_age_ms: latest.map(|entry| now.store_ms.saturating_sub(entry.store_ms)),
-        used_bytes: Stock::load(store, false)?.used(store),
+        used_bytes: stock::reports_bytes(store)?.saturating_add(stock::other_bytes(store)),
         max_use_bytes: config.retention.max_use,
         free_disk_bytes,
         keep_free_bytes: config.retention.keep_free.of(total),

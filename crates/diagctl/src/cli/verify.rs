@@ -76,7 +76,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let ids: BTreeSet<String> = if args.all {
         present.ids().map(str::to_owned).collect()
     } else {
-        each(&store, &mut present, &args.ids).into_iter().collect::<Result<_, _>>()?
+        each(&store, &args.ids).into_iter().collect::<Result<_, _>>()?
     };
     let mut work = 0;
     index::visit(&store, &mut present, |entry| {

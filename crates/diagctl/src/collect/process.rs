@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Source;
 use crate::proc::read;
-use crate::sys;
+use diagctl_observe::ticks_per_second;
 
 pub fn collect(source: Source<'_>) -> Result<Value, String> {
     let dir = source.proc.pid(source.pid);
@@ -40,7 +40,7 @@ pub fn collect(source: Source<'_>) -> Result<Value, String> {
         "oom_score": text("oom_score").trim(),
         "oom_score_adj": text("oom_score_adj").trim(),
         "cgroup": text("cgroup").lines().collect::<Vec<_>>(),
-        "ticks_per_second": sys::ticks_per_second(),
+        "ticks_per_second": ticks_per_second(),
         "threads": threads,
     }))
 }

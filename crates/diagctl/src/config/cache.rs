@@ -77,7 +77,7 @@ pub fn write(dir: &Spot, identity: Identity, config: &Config, enabled_given: boo
     let cached = Cached { file: identity, enabled_given, config: config.clone() };
     let data = postcard::to_stdvec(&cached).map_err(|e| Failure::failed(format!("cannot encode {FILE}: {e}")))?;
     let sealed = [&seal::crc(&data).to_le_bytes()[..], &data].concat();
-    fsio::write_atomic(&dir.join(FILE), &sealed, fsio::Durability::Volatile)
+    Ok(fsio::write_atomic(&dir.join(FILE), &sealed, fsio::Durability::Volatile)?)
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Section;
 use crate::report;
+use crate::section::Section;
 
 /// So long may the commands of one capture's reports take together: the poll of a process waits for them.
 pub const COMMANDS_TIMEOUT_MS: u64 = 10_000;

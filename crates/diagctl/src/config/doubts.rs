@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use super::reader::Problem;
 use super::{Config, Rule};
 use crate::sample::Metric;
+use crate::section::Problem;
 use crate::trigger::Trigger;
 use crate::units::{Amount, duration, ms, size};
 

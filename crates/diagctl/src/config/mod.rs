@@ -6,7 +6,6 @@ pub(crate) mod cache;
 mod custom;
 mod doubts;
 mod options;
-mod reader;
 mod rules;
 mod templates;
 
@@ -19,13 +18,14 @@ use serde::{Deserialize, Serialize};
 pub use custom::{COMMANDS_TIMEOUT_MS, CustomReport, ReportCommand};
 pub use doubts::Place;
 pub use options::ReportOptions;
-pub use reader::{Problem, Problems, Section, nearest};
 pub use rules::{LimitsOfRule, Mode, Rule, Select, Snapshot, in_order};
 
 use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio::{self, Durability, Spot};
 use crate::report::{self, Producer};
+use crate::sample::Wanted;
+use crate::section::{Problem, Problems, Section, nearest};
 use crate::units::Amount;
 
 /// Where the configuration is looked for when nobody names a file.
@@ -251,6 +251,15 @@ impl Config {
             },
             |near| format!("did you mean {near:?}?"),
         )
+    }
+
+    /// The figures that the triggers of all rules need.
+    pub fn wanted(&self) -> Wanted {
+        let mut wanted = Wanted::default();
+        self.rules.iter().for_each(|rule| rule.trigger.want(&mut wanted));
+        wanted.metrics.sort_unstable();
+        wanted.metrics.dedup();
+        wanted
     }
 
     /// How long polls are apart, in milliseconds.

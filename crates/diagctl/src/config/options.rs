@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::Section;
+use crate::section::Section;
 use crate::units;
 
 /// A profile blocks the poll thread of its process for so long, and the lease with it.

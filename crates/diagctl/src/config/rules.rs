@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Config;
 use super::templates::Origins;
-use super::{Config, Section};
+use crate::section::Section;
 use crate::trigger::{Timer, Trigger};
 use crate::{report, units};
 

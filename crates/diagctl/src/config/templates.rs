@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::reader::{Problems, nearest};
 use crate::error::printable;
+use crate::section::{Problems, nearest};
 
 /// Where the keys of a rule came from that are not its own: `template heap`, `defaults`.
 pub type Origins = BTreeMap<String, String>;

@@ -1,6 +1,8 @@
 //! What deciding comes to: the words of a poll's answer, and what may be captured.
 
 use crate::config::Snapshot;
+use crate::sample::Sample;
+use crate::state::State;
 use crate::trigger::Observed;
 
 /// What `acquire` answers, the strongest last.
@@ -111,7 +113,18 @@ pub struct Plan {
     pub second_of: Option<u64>,
 }
 
-/// The outcome of a poll.
+impl Plan {
+    /// The answer when it is granted.
+    pub fn granted(&self) -> Answer {
+        Answer {
+            rule: self.rule.clone(),
+            observed: self.observed.clone(),
+            ..Answer::plain(Verdict::Granted, self.reason.clone())
+        }
+    }
+}
+
+/// What is to be answered, captured and written.
 #[derive(Clone, Debug)]
 pub struct Decision {
     /// What may be captured: the first that nothing speaks against at the last moment is.
@@ -122,8 +135,17 @@ pub struct Decision {
     pub dropped: Vec<Dropped>,
     /// Milliseconds until the next poll is worth while.
     pub retry_ms: u64,
-    /// A rule chooses among processes, and the samples have only the polling one: decide again with all of them.
-    pub needs_others: bool,
+    /// What the poll taught, for the caller to write.
+    pub changes: Changes,
+}
+
+/// The state of the store and the sample of the polling process, brought up to date.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    /// Replaces the state. Equal to the one that was given where there is nothing to write.
+    pub state: State,
+    /// Replaces the process's sample.
+    pub sample: Sample,
 }
 
 impl Decision {

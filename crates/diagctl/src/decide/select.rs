@@ -1,9 +1,9 @@
 //! Who captures: which machines a rule is in force on, and which of several processes takes it.
 
 use crate::config::{Rule, Select};
-use crate::decide::Process;
-use crate::sample::Samples;
+use crate::sample::{Sample, Samples};
 use crate::state::RuleState;
+use crate::store::process::Process;
 use crate::units::ms;
 
 /// A stable share: the same machines all day, others on another day and for another rule. FNV-1a, 64 bit.
@@ -27,30 +27,29 @@ pub fn in_sample(rule: &Rule, host: &str, now_ms: u64) -> bool {
 pub fn chosen_instead(
     rule: &Rule,
     process: &Process,
+    own: &Sample,
     marks: &RuleState,
-    samples: &Samples,
+    others: &Samples,
     now_ms: u64,
     poll_ms: u64,
 ) -> Option<u32> {
-    let candidates = samples.processes.iter().filter(|(pid, sample)| {
-        **pid == process.pid
-            || (sample.is_fresh(now_ms, poll_ms)
-                && rule.matching.accepts(&sample.role, &sample.name)
-                && (!rule.trigger.is_about_the_process()
-                    || sample
-                        .holding
-                        .get(&rule.name)
-                        .is_some_and(|h| now_ms.saturating_sub(h.since) >= ms(rule.hold_for))))
-    });
+    let holds_long_enough = |sample: &Sample| {
+        let holding = sample.holding.get(&rule.name);
+        holding.is_some_and(|holding| now_ms.saturating_sub(holding.since) >= ms(rule.hold_for))
+    };
+    let competes = |sample: &Sample| {
+        sample.is_fresh(now_ms, poll_ms)
+            && rule.matching.accepts(&sample.role, &sample.name)
+            && (!rule.trigger.is_about_the_process() || holds_long_enough(sample))
+    };
+    let others = others.processes.iter().filter(|(pid, sample)| **pid != process.pid && competes(sample));
+    let mut candidates: Vec<(u32, &Sample)> = others.map(|(pid, sample)| (*pid, sample)).collect();
+    candidates.push((process.pid, own));
+    candidates.sort_unstable_by_key(|(pid, _)| *pid);
     let chosen = match rule.select {
         Select::First => None,
-        Select::Largest => {
-            candidates.max_by_key(|(pid, sample)| (sample.rss, std::cmp::Reverse(**pid))).map(|(pid, _)| *pid)
-        }
-        Select::RoundRobin => {
-            let pids: Vec<u32> = candidates.map(|(pid, _)| *pid).collect();
-            pids.iter().find(|pid| **pid > marks.last_pid).or(pids.first()).copied()
-        }
+        Select::Largest => candidates.iter().max_by_key(|(pid, sample)| (sample.rss, std::cmp::Reverse(*pid))),
+        Select::RoundRobin => candidates.iter().find(|(pid, _)| *pid > marks.last_pid).or(candidates.first()),
     };
-    chosen.filter(|pid| *pid != process.pid)
+    chosen.map(|(pid, _)| *pid).filter(|pid| *pid != process.pid)
 }

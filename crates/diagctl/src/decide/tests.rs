@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::{Anchor, Reading};
 use crate::config;
 use crate::sample::Memory;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::Not;
 
@@ -20,6 +21,20 @@ struct World {
     figures: Figures,
     /// Named at the next poll.
     events: BTreeSet<String>,
+    /// How often the samples of all processes were asked for.
+    asked: Cell<usize>,
+}
+
+struct Counted<'a> {
+    samples: &'a Samples,
+    asked: &'a Cell<usize>,
+}
+
+impl Others for Counted<'_> {
+    fn samples(&self) -> Cow<'_, Samples> {
+        self.asked.set(self.asked.get() + 1);
+        Cow::Borrowed(self.samples)
+    }
 }
 
 impl World {
@@ -42,6 +57,7 @@ impl World {
             clock,
             figures,
             events: BTreeSet::new(),
+            asked: Cell::new(0),
         }
     }
 
@@ -63,7 +79,7 @@ impl World {
         let now = Anchor::place(self.state.clock.as_ref(), self.clock.clone());
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..self.figures.clone() };
         let requests = self.requests.clone();
-        let input = Input {
+        let inputs = Inputs {
             config: &self.config,
             process: &process,
             readings: &readings,
@@ -72,12 +88,18 @@ impl World {
             host: "web-1",
             now: &now,
             seed: 12345,
+            state: &self.state,
+            sample: self.samples.processes.get(&pid),
+            others: &Counted { samples: &self.samples, asked: &self.asked },
         };
-        let decision = decide(input, &mut self.state, &mut self.samples);
+        let decision = decide(inputs);
+        let mut changes = decision.changes.clone();
         if let Some(plan) = decision.plans.first() {
-            charge(input, plan, &mut self.state, &mut self.samples);
+            changes = charge(Inputs { state: &changes.state, sample: Some(&changes.sample), ..inputs }, plan);
             self.requests.retain(|request| Some(&request.id) != plan.request.as_ref());
         }
+        self.state = changes.state;
+        self.samples.processes.insert(pid, changes.sample);
         decision
     }
 
@@ -191,10 +213,11 @@ fn a_choice_among_processes_asks_for_all_of_them_and_nothing_else_does() {
             "select = \"{select}\"\nmode = \"{mode}\"\ntrigger.timer = {{ every = \"60s\", initial_delay = \"4s\" }}"
         );
         let mut world = World::new(&rule(&body));
-        world.samples.only_own = true;
-        assert!(!world.poll(1, 10).needs_others);
+        world.poll(1, 10);
+        assert_eq!(world.asked.get(), 0);
         world.pass(4000);
-        assert_eq!(world.poll(1, 10).needs_others, asked, "{select} {mode}");
+        world.poll(1, 10);
+        assert_eq!(world.asked.get(), usize::from(asked), "{select} {mode}");
     }
 }
 

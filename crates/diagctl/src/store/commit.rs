@@ -17,7 +17,9 @@ use crate::error::Failure;
 use crate::fsio::{self, Spot};
 use crate::report;
 use crate::seal;
+use crate::store::catalog::{self, NewRecord};
 use crate::store::grant::{self, Grant};
+use crate::store::id::Id;
 use crate::store::writer::{self, Form, Room};
 use crate::store::{Store, meta};
 
@@ -40,7 +42,7 @@ pub struct Told {
 pub fn publish(store: &Store, config: &Config, grant: &Grant, told: &Told) -> Result<meta::Meta, Failure> {
     let id = &grant.meta.id;
     let staging = store.own_staging(id)?;
-    let mut room = Room::measure(store, config)?;
+    let mut room = Room::of(store, config, grant)?;
     take_promised_files(store, &mut room, &staging, grant, told)?;
     let mut reports = gather(&staging, grant, told)?;
     reports.extend(take_raw_files(store, &mut room, &staging, &reports)?);
@@ -158,7 +160,11 @@ fn take_raw_file(
 ) -> Result<meta::Report, Failure> {
     let path = staging.join(file);
     let is_file = path.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
-    let opened = if is_file { fsio::open_read(&path) } else { Err(Failure::failed("it is no regular file")) };
+    let opened = if is_file {
+        fsio::open_read(&path).map_err(Failure::from)
+    } else {
+        Err(Failure::failed("it is no regular file"))
+    };
     let mut data = match opened {
         Ok(data) => data,
         Err(failure) => {
@@ -209,13 +215,17 @@ fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<(
     fsio::set_dir_mode(staging, store.directory_mode()?)?;
     fsio::sync_dir(staging)?;
     let published = store.report_dir(&meta.id);
-    fsio::rename_noreplace(staging, &published)?;
+    let rename = || Ok(fsio::rename_noreplace(staging, &published)?);
+    match Id::parse(&meta.id) {
+        Some(id) => catalog::publish(store, &NewRecord::of(meta, id, fsio::occupied_tree(staging)), rename)?,
+        None => rename()?,
+    }
     let synced = fsio::sync_dir(&store.path("reports")).and_then(|()| fsio::sync_dir(&store.path("staging")));
     if synced.is_err() {
         // What may be gone after a power cut is not acknowledged, and so must not be listed either.
         fsio::rename_noreplace(&published, staging)?;
     }
-    synced
+    Ok(synced?)
 }
 
 fn write_meta(staging: &Spot, meta: &meta::Meta) -> Result<(), Failure> {

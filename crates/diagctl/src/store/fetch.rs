@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 use crate::error::{Failure, printable, quoted};
 use crate::exit_code::Exit;
 use crate::fsio;
+use crate::store::catalog::Catalog;
+use crate::store::id::Id;
 use crate::store::index::{self, EntryReport, Present};
 use crate::store::{Store, meta};
 
@@ -31,15 +33,15 @@ pub struct Target {
 
 /// Finds what a person means by `ID`, `PREFIX`, `latest`, each also with `:REPORT`. `latest:REPORT` is the newest capture that
 /// has the report, the others say which capture it is to be taken from.
-pub fn resolve(store: &Store, present: &mut Present, text: &str) -> Result<Target, Failure> {
+pub fn resolve(store: &Store, text: &str) -> Result<Target, Failure> {
     let (name, report) = match text.split_once(':') {
         Some((name, report)) => (name, Some(report)),
         None => (text, None),
     };
     let id = match (name, report) {
-        ("latest", Some(report)) => latest_with(store, present, report)?,
-        ("latest", None) => latest(store, present)?,
-        (prefix, _) => by_prefix(present, prefix)?,
+        ("latest", Some(report)) => latest_with(store, report)?,
+        ("latest", None) => latest(store)?,
+        (prefix, _) => by_prefix(store, prefix)?,
     };
     Ok(Target { id, report: report.map(str::to_owned) })
 }
@@ -48,18 +50,19 @@ fn no_match(message: impl Into<String>) -> Failure {
     Failure::new(Exit::NoMatch, message)
 }
 
-fn latest(store: &Store, present: &mut Present) -> Result<String, Failure> {
-    let mut latest = None;
-    index::visit(store, present, |entry| index::keep_newest(&mut latest, entry));
-    match latest {
+fn latest(store: &Store) -> Result<String, Failure> {
+    match index::summary(store)?.latest {
         Some(entry) => Ok(entry.id),
         None => Err(no_match("there are no captures yet").hint("`diagctl request --reason …` asks for one")),
     }
 }
 
-fn latest_with(store: &Store, present: &mut Present, report: &str) -> Result<String, Failure> {
+fn latest_with(store: &Store, report: &str) -> Result<String, Failure> {
+    if let Some(id) = Catalog::current(store).and_then(|catalog| newest_with(&catalog, report)) {
+        return Ok(id.as_str().to_owned());
+    }
     let (mut made, mut failed) = (None, None);
-    index::visit(store, present, |entry| {
+    index::visit(store, &mut Present::list(store)?, |entry| {
         let mut with_it = entry.reports.iter().filter(|r| r.name == report).peekable();
         if with_it.peek().is_some() {
             let newest = if with_it.any(EntryReport::has_data) { &mut made } else { &mut failed };
@@ -84,8 +87,21 @@ fn latest_with(store: &Store, present: &mut Present, report: &str) -> Result<Str
     })
 }
 
+fn newest_with(catalog: &Catalog, report: &str) -> Option<Id> {
+    let mut newest = None;
+    let whole = catalog.newest_first(|record| {
+        newest = record.kinds().any(|(name, _)| name == report).then_some(record.id);
+        newest.is_none()
+    });
+    newest.filter(|_| whole)
+}
+
 // Damaged ones too: `rm` and `verify` take them.
-fn by_prefix(present: &Present, prefix: &str) -> Result<String, Failure> {
+fn by_prefix(store: &Store, prefix: &str) -> Result<String, Failure> {
+    if Id::parse(prefix).is_some() && store.report_dir(prefix).is_dir() {
+        return Ok(prefix.to_owned());
+    }
+    let present = Present::list(store)?;
     let shown = quoted(prefix);
     let matching: Vec<&str> = present.ids().rev().filter(|id| !prefix.is_empty() && id.starts_with(prefix)).collect();
     match matching.as_slice() {

@@ -24,6 +24,10 @@ pub struct Grant {
     pub snapshot: Snapshot,
     /// When it was granted, CLOCK_BOOTTIME milliseconds.
     pub granted_boot_ms: u64,
+    /// What `reports/` held when it was granted, bytes. Nothing is added there before this capture is published, so a writer
+    /// learns from it how much room there is without opening the index. Grants of earlier versions do not say.
+    #[serde(default)]
+    pub reports_bytes: Option<u64>,
 }
 
 const FILE: &str = ".grant.json";
@@ -44,7 +48,7 @@ pub fn claim(staging: &Spot, name: &str) -> Result<bool, Failure> {
     match fsio::create_new(&staging.join(format!(".{name}.claim"))) {
         Ok(_) => Ok(true),
         Err(e) if e.is_existing() => Ok(false),
-        Err(e) => Err(e),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -70,7 +74,7 @@ fn write_json(spot: &Spot, value: &impl Serialize) -> Result<(), Failure> {
     let data =
         serde_json::to_vec(value).map_err(|e| Failure::failed(format!("cannot encode {}: {e}", spot.display())))?;
     // Volatile: a staging directory does not outlive a power cut in any case.
-    fsio::write_atomic(spot, &data, Durability::Volatile)
+    Ok(fsio::write_atomic(spot, &data, Durability::Volatile)?)
 }
 
 fn read_json<T: DeserializeOwned>(spot: &Spot) -> Result<T, Failure> {

@@ -3,9 +3,10 @@
 //! It is never believed against the directory: captures that it does not have are read from their `meta.json`, those that are
 //! gone are passed over, and retention rewrites it when it was wrong. A torn tail or a damaged line costs reading one `meta.json`.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,9 @@ use crate::error::Failure;
 use crate::fsio::{self, Durability};
 use crate::seal;
 use crate::state::MOST_BYTES;
-use crate::store::{Store, meta};
+use crate::store::catalog::{self, Catalog};
+use crate::store::id::Id;
+use crate::store::{INDEX, Store, meta};
 
 /// No index is larger: 256 MiB, for half a million captures.
 const MAX_FILE: u64 = 256 << 20;
@@ -125,35 +128,105 @@ impl Entry {
     }
 }
 
-/// What is in the store.
-#[derive(Clone, Debug, Default)]
-pub struct Index {
-    /// Every readable capture, oldest first.
-    pub entries: Vec<Entry>,
+/// The captures of a store in their order, each read when it is asked for: a listing of a hundred thousand takes a few MiB.
+#[derive(Debug)]
+pub struct Listing<'a> {
+    store: &'a Store,
+    index: Option<File>,
+    /// The oldest first; where only the newest were wanted, those.
+    captures: Vec<Placed>,
+    /// How many readable captures there are.
+    pub total: usize,
     /// Captures whose `meta.json` cannot be read, with the reason.
     pub damaged: Vec<(String, String)>,
 }
 
-/// Reads all of it, for whoever shows all of it. Everybody else can do with less memory: see [`visit`].
-pub fn load(store: &Store) -> Result<Index, Failure> {
-    let mut present = Present::list(store)?;
-    let mut entries = BTreeMap::new();
-    scan(store, |line, entry, _| {
-        if let Some(number) = present.number(&entry.id) {
-            *number = Some(line);
-            entries.insert(entry.id.clone(), entry);
-        }
-    });
-    let mut index = Index { entries: entries.into_values().collect(), damaged: Vec::new() };
-    index.damaged = read_unknown(store, &present, |entry| index.entries.push(entry));
-    index.entries.sort_by(|a, b| a.sequence.cmp(&b.sequence).then_with(|| a.id.cmp(&b.id)));
-    Ok(index)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Placed {
+    sequence: u64,
+    id: Id,
+    // Its line in the index, where there is one.
+    line: Option<(u64, u32)>,
+}
+
+impl<'a> Listing<'a> {
+    /// Of all captures.
+    pub fn all(store: &'a Store) -> Result<Self, Failure> {
+        let mut present = Present::list(store)?;
+        let mut captures = Vec::with_capacity(present.captures.len());
+        scan(store, |at, entry, bytes| {
+            let Some((id, number)) = Id::parse(&entry.id).zip(present.number(&entry.id)) else { return };
+            let placed = Placed { sequence: entry.sequence, id, line: Some((at as u64, bytes.len() as u32)) };
+            match number {
+                Some(number) => captures[*number] = placed,
+                None => {
+                    *number = Some(captures.len());
+                    captures.push(placed);
+                }
+            }
+        });
+        let damaged = read_unknown(store, &present, |entry| {
+            captures.extend(Id::parse(&entry.id).map(|id| Placed { sequence: entry.sequence, id, line: None }));
+        });
+        captures.sort_unstable();
+        let index = fsio::open_read(&store.path(INDEX)).ok();
+        Ok(Self { store, index, total: captures.len(), captures, damaged })
+    }
+
+    /// Of the newest captures, by the catalog; nothing where that cannot be believed.
+    pub fn newest(store: &'a Store, most: usize) -> Option<Self> {
+        let catalog = Catalog::current(store)?;
+        let mut captures = Vec::new();
+        let whole = most == 0
+            || catalog.newest_first(|record| {
+                if !record.damaged {
+                    captures.push(Placed { sequence: record.sequence, id: record.id, line: None });
+                }
+                captures.len() < most
+            });
+        captures.reverse();
+        let damaged = damaged_by(store, &catalog)?;
+        let total = usize::try_from(catalog.totals().captures).ok()?;
+        whole.then_some(Self { store, index: None, captures, total, damaged })
+    }
+
+    /// The numbers of the captures, the newest first.
+    pub fn newest_first(&self) -> impl Iterator<Item = usize> + use<> {
+        (0..self.captures.len()).rev()
+    }
+
+    /// A capture by its number; nothing where it is gone, or cannot be read any more.
+    pub fn entry(&self, number: usize) -> Option<Entry> {
+        let placed = self.captures.get(number)?;
+        self.by_line(placed).or_else(|| {
+            let meta = meta::read(&self.store.report_dir(placed.id.as_str())).ok()?;
+            Some(Entry::of(self.store, &meta))
+        })
+    }
+
+    fn by_line(&self, placed: &Placed) -> Option<Entry> {
+        let (at, length) = placed.line?;
+        let mut line = vec![0; length as usize];
+        self.index.as_ref()?.read_exact_at(&mut line, at).ok()?;
+        // The index may have been written anew since it was read.
+        understand(&line).filter(|entry| entry.id == placed.id.as_str())
+    }
+}
+
+// Those that the catalog knows as damaged, with the reason; nothing where one of them can be read after all.
+fn damaged_by(store: &Store, catalog: &Catalog) -> Option<Vec<(String, String)>> {
+    let mut ids = Vec::new();
+    if catalog.totals().damaged > 0 && !catalog.each(|_, record| ids.extend(record.damaged.then_some(record.id))) {
+        return None;
+    }
+    let reason = |id: &Id| Some((id.as_str().to_owned(), meta::read(&store.report_dir(id.as_str())).err()?.message));
+    ids.iter().map(reason).collect()
 }
 
 /// Shows every readable capture once, in no order and one at a time; returns those whose `meta.json` cannot be read, with the
 /// reason. What may change of a capture, whether it is pinned, may be what it was.
 pub fn visit(store: &Store, present: &mut Present, mut found: impl FnMut(Entry)) -> Vec<(String, String)> {
-    present.captures.iter_mut().for_each(|(_, number)| *number = None);
+    present.forget_numbers();
     scan(store, |line, entry, _| {
         if let Some(number @ None) = present.number(&entry.id) {
             *number = Some(line);
@@ -174,14 +247,44 @@ pub struct Summary {
     pub damaged: Vec<(String, String)>,
 }
 
-/// Looks at every capture.
+/// By the catalog, or else by a look at every capture.
 pub fn summary(store: &Store) -> Result<Summary, Failure> {
+    if let Some(listing) = Listing::newest(store, 1) {
+        let latest = listing.newest_first().next().and_then(|number| listing.entry(number));
+        if latest.is_some() || listing.total == 0 {
+            return Ok(Summary { captures: listing.total, latest, damaged: listing.damaged });
+        }
+    }
     let (mut captures, mut latest) = (0, None);
     let damaged = visit(store, &mut Present::list(store)?, |entry| {
         captures += 1;
         keep_newest(&mut latest, entry);
     });
     Ok(Summary { captures, latest, damaged })
+}
+
+/// The newest capture that serves a request, which was made at this moment on the store's time line.
+pub fn of_request(store: &Store, request: &str, created_ms: u64) -> Result<Option<Id>, Failure> {
+    let mut found = None;
+    let looked = Catalog::current(store).is_some_and(|catalog| {
+        catalog.newest_first(|record| {
+            let meta = meta::read(&store.report_dir(record.id.as_str())).ok();
+            if meta.is_some_and(|meta| meta.request.as_deref() == Some(request)) {
+                found = Some(record.id);
+            }
+            found.is_none() && record.store_ms >= created_ms
+        })
+    });
+    if looked {
+        return Ok(found);
+    }
+    let mut newest = None;
+    visit(store, &mut Present::list(store)?, |entry| {
+        if entry.request.as_deref() == Some(request) {
+            keep_newest(&mut newest, entry);
+        }
+    });
+    Ok(newest.and_then(|entry| Id::parse(&entry.id)))
 }
 
 /// Puts an entry in place of an older one.
@@ -211,10 +314,10 @@ fn understand(line: &[u8]) -> Option<Entry> {
     (entry.is_plausible() && seal::is_whole(line)).then_some(entry)
 }
 
-/// Reads the lines that can be understood, one at a time and so with little memory: each with its number. Returns how many lines
-/// there are.
+/// Reads the lines that can be understood, one at a time and so with little memory: each with where it begins. Returns how many
+/// lines there are.
 pub fn scan(store: &Store, found: impl FnMut(usize, Entry, &[u8])) -> usize {
-    let file = match fsio::open_read(&store.path("index.jsonl")) {
+    let file = match fsio::open_read(&store.path(INDEX)) {
         Ok(file) => file,
         Err(e) if e.is_not_found() => return 0,
         Err(_) => return UNREADABLE,
@@ -228,14 +331,15 @@ pub fn scan(store: &Store, found: impl FnMut(usize, Entry, &[u8])) -> usize {
 /// The same for what may be in such a file.
 pub fn parse(mut file: impl BufRead, mut found: impl FnMut(usize, Entry, &[u8])) -> usize {
     let mut line = Vec::new();
-    let mut lines = 0;
+    let (mut lines, mut at) = (0, 0);
     // What goes on after the bound of a line is the next one, and damaged like this one.
     while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
         let whole = line.trim_ascii_end();
         if let Some(entry) = understand(whole) {
-            found(lines, entry, whole);
+            found(at, entry, whole);
         }
         lines += 1;
+        at += line.len();
         line.clear();
     }
     lines
@@ -256,7 +360,7 @@ pub fn compact(store: &Store) -> Result<(), Failure> {
             *number = Some(line);
         }
     });
-    fsio::write_atomic_with(&store.path("index.jsonl"), Durability::Volatile, |file| {
+    let write = |file: &mut File| {
         let mut file = BufWriter::new(file);
         let mut result = Ok(());
         scan(store, |line, entry, bytes| {
@@ -265,7 +369,8 @@ pub fn compact(store: &Store) -> Result<(), Failure> {
             }
         });
         result.and_then(|()| file.flush())
-    })
+    };
+    catalog::with_index(store, None, || Ok(fsio::write_atomic_with(&store.path(INDEX), Durability::Volatile, write)?))
 }
 
 /// What is in `reports/`.
@@ -303,6 +408,11 @@ impl Present {
         self.captures.get_mut(at).map(|(_, number)| number)
     }
 
+    /// Takes all numbers back.
+    pub fn forget_numbers(&mut self) {
+        self.captures.iter_mut().for_each(|(_, number)| *number = None);
+    }
+
     /// All captures, in the order of their ids.
     pub fn ids(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.captures.iter().map(|(id, _)| id.as_str())
@@ -314,11 +424,20 @@ impl Present {
     }
 }
 
-/// Adds a line for a capture that was published or changed.
+/// Adds a line for a capture that was published.
 pub fn append(store: &Store, entry: &Entry) -> Result<(), Failure> {
+    append_line(store, entry, None)
+}
+
+/// Adds a line for a capture that was pinned, or is not any more.
+pub fn append_pinned(store: &Store, entry: &Entry) -> Result<(), Failure> {
+    append_line(store, entry, Id::parse(&entry.id).map(|id| (id, entry.pinned)))
+}
+
+fn append_line(store: &Store, entry: &Entry, pinned: Option<(Id, bool)>) -> Result<(), Failure> {
     let line = line(entry)?;
     let _guard = store.lock()?;
-    fsio::append_line(&store.path("index.jsonl"), &line, Durability::Volatile)
+    catalog::with_index(store, pinned, || Ok(fsio::append_line(&store.path(INDEX), &line, Durability::Volatile)?))
 }
 
 /// Adds what was learned from the records of captures. Whether they are pinned is asked again under the lock: a `pin` of the last
@@ -333,55 +452,10 @@ pub fn learn(store: &Store, entries: &mut [Entry]) -> Result<(), Failure> {
         entry.pinned = store.report_dir(&entry.id).join(PIN_FILE).exists();
         lines.push(line(entry)?);
     }
-    fsio::append_line(&store.path("index.jsonl"), &lines.join(&b'\n'), Durability::Volatile)
+    Ok(fsio::append_line(&store.path(INDEX), &lines.join(&b'\n'), Durability::Volatile)?)
 }
 
 fn line(entry: &Entry) -> Result<Vec<u8>, Failure> {
     let json = serde_json::to_vec(entry).map_err(|e| Failure::failed(format!("cannot encode the index: {e}")))?;
     Ok(seal::seal(&json))
-}
-
-/// The id of a capture, in no more memory than its characters take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Id([u8; 28]);
-
-impl Id {
-    /// Of a name that has the form of one.
-    pub fn parse(name: &str) -> Option<Self> {
-        name.as_bytes().try_into().ok().filter(|_| is_id(name)).map(Self)
-    }
-
-    /// As it is written.
-    pub fn as_str(&self) -> &str {
-        // All of its characters are ASCII.
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-/// Whether a name has the form of a capture's id: `20261122T101530123Z-7f3a9c2e`.
-pub fn is_id(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    bytes.len() == 28
-        && bytes.iter().enumerate().all(|(i, b)| match i {
-            8 => *b == b'T',
-            18 => *b == b'Z',
-            19 => *b == b'-',
-            0..=17 => b.is_ascii_digit(),
-            _ => b.is_ascii_digit() || (b'a'..=b'f').contains(b),
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_form_of_an_id_is_an_id() {
-        assert!(is_id("20261122T101530123Z-7f3a9c2e"));
-        for bad in
-            ["", "20261122T101530123Z-7F3A9C2E", "20261122T101530123Z-7f3a9c2e.x", "../../../etc/passwd/aaaaaaaa"]
-        {
-            assert!(!is_id(bad), "{bad}");
-        }
-    }
 }

@@ -8,18 +8,22 @@
 //! staging/<id>/          a capture being written
 //! reports/<id>/          published captures, the truth
 //! index.jsonl            a cache over reports/*/meta.json
+//! catalog.bin            another, packed, with running totals
 //! events.jsonl           last verdicts and deletions, bounded
 //! quarantine/ trash/     what is not trusted, and what is being deleted
 //! ```
 //! The directory belongs to one user and nobody else can enter it, so no name beneath it can be planted by another. It is
 //! held open while a command works: everything in it is reached from there, whatever becomes of its path.
 
+pub mod catalog;
 pub mod commit;
 pub mod events;
 pub mod fetch;
 pub mod grant;
+pub mod id;
 pub mod index;
 pub mod meta;
+pub mod process;
 pub mod requests;
 pub mod retention;
 pub mod state_files;
@@ -36,6 +40,7 @@ use crate::config::Config;
 use crate::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio::{self, Durability, LockFile, Spot};
+use crate::store::id::Id;
 
 /// The layout that this program writes.
 const FORMAT: u32 = 1;
@@ -45,12 +50,16 @@ const SUBDIRS: [&str; 6] = ["staging", "reports", "requests", "samples", "quaran
 /// Names that may be in a directory that is about to become a store.
 const HARMLESS: [&str; 3] = ["lease.lock", "state.lock", "lost+found"];
 
+/// The cache over `reports/*/meta.json`.
+const INDEX: &str = "index.jsonl";
+
 /// What a store has besides. Where its locks are, too, nobody else made them: they are of a store that was removed in part, while
 /// a process that polls wrote into it.
-const LEFT: [&str; 9] = [
+const LEFT: [&str; 10] = [
     "state.json",
     "lease.json",
-    "index.jsonl",
+    INDEX,
+    catalog::FILE,
     "events.jsonl",
     "samples.jsonl",
     "samples.1.jsonl",
@@ -174,6 +183,17 @@ impl Store {
         self.dir.join("staging").join(id)
     }
 
+    /// Puts a capture into the trash and unlinks it; `at` is where its record is in the catalog, if that is known. Readers that have
+    /// it open go on reading.
+    pub fn discard_capture(&self, id: &str, at: Option<u64>) -> Result<(), Failure> {
+        let dir = self.report_dir(id);
+        let thrown = match Id::parse(id) {
+            Some(id) => catalog::remove(self, id, at, || self.throw_away(&dir))?,
+            None => self.throw_away(&dir)?,
+        };
+        thrown.map_or(Ok(()), |thrown| Ok(fsio::remove(&thrown)?))
+    }
+
     /// Where a published capture is.
     pub fn report_dir(&self, id: &str) -> Spot {
         self.dir.join("reports").join(id)
@@ -181,7 +201,7 @@ impl Store {
 
     /// Takes the lock that guards the small files. Hold it for milliseconds.
     pub fn lock(&self) -> Result<LockFile, Failure> {
-        LockFile::lock(&self.path("state.lock"))
+        Ok(LockFile::lock(&self.path("state.lock"))?)
     }
 
     /// Free bytes for us, and the size, of the store's filesystem.
@@ -216,16 +236,8 @@ impl Store {
         Ok(())
     }
 
-    /// Puts something into the trash and unlinks it. Readers that have it open go on reading.
-    pub fn discard(&self, spot: &Spot) -> Result<(), Failure> {
-        match self.throw_away(spot)? {
-            Some(thrown) => fsio::remove(&thrown),
-            None => Ok(()),
-        }
-    }
-
-    /// The same for what a command may have filled, with what is not ours to delete: that stays in the trash, where it counts
-    /// against the cap, and stops no capture.
+    /// Puts what a command may have filled into the trash and unlinks it. What is not ours to delete stays in the trash, where it
+    /// counts against the cap, and stops no capture.
     pub fn clear_away(&self, spot: &Spot) -> Result<(), Failure> {
         if let Some(thrown) = self.throw_away(spot)? {
             let _ = fsio::remove(&thrown);
@@ -238,7 +250,7 @@ impl Store {
         let target = self.path("trash").join(fsio::random_hex()?);
         match fsio::rename_noreplace(spot, &target) {
             Err(e) if e.is_not_found() => Ok(None),
-            other => other.map(|()| Some(target)),
+            other => Ok(other.map(|()| Some(target))?),
         }
     }
 
@@ -266,7 +278,7 @@ impl Store {
                     },
                 };
             }
-            Err(e) => return Err(e),
+            Err(e) => return Err(e.into()),
         };
         match text.parse::<u32>() {
             Ok(FORMAT) => {}
@@ -344,7 +356,7 @@ impl Store {
             }
         }
         // Last, and synced: a store with this file is complete.
-        fsio::write_atomic(&self.path("FORMAT"), format!("{FORMAT}\n").as_bytes(), Durability::Synced)
+        Ok(fsio::write_atomic(&self.path("FORMAT"), format!("{FORMAT}\n").as_bytes(), Durability::Synced)?)
     }
 
     fn apply_mode(&self, config: &Config) -> Result<(), Failure> {
@@ -356,7 +368,7 @@ impl Store {
             })?;
         }
         // The set-group-id bit makes what is created beneath belong to the group too.
-        fsio::set_dir_mode(&self.dir, wanted_mode(config))
+        Ok(fsio::set_dir_mode(&self.dir, wanted_mode(config))?)
     }
 }
 
@@ -373,9 +385,7 @@ pub fn foreign_entry(dir: &Spot) -> Result<Option<String>, Failure> {
 
 /// Free bytes for us, and the size, of the filesystem of a directory that is held open.
 pub fn space_of(dir: &Spot) -> Result<(u64, u64), Failure> {
-    let stats = dir.held().and_then(|dir| Ok(rustix::fs::fstatvfs(dir)?));
-    let stats = stats.map_err(|e| Failure::io("examine the filesystem of", dir.path(), e))?;
-    Ok((stats.f_bavail.saturating_mul(stats.f_frsize), stats.f_blocks.saturating_mul(stats.f_frsize)))
+    Ok(fsio::space(dir)?)
 }
 
 fn wanted_mode(config: &Config) -> u32 {
@@ -399,7 +409,7 @@ fn create_root(dir: &Path) -> Result<(), Failure> {
         ))
         .hint("create the parent directory, or name another path in dir, DIAGCTL_DIR or --dir"));
     }
-    fsio::create_dir(&Spot::outside(dir), 0o700)
+    Ok(fsio::create_dir(&Spot::outside(dir), 0o700)?)
 }
 
 // As systemd-coredump does: what root writes into another user's store must be readable by that user.

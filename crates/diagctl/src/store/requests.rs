@@ -2,13 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::Process;
 use crate::error::Failure;
 use crate::fsio::{self, Durability};
+use crate::store::process::Process;
 use crate::store::{Store, events};
 
 /// A request whose capture fails is tried again, so often in all.
 pub const MAX_ATTEMPTS: u32 = 3;
+
+/// No file of a request is larger.
+const MAX_FILE: u64 = 64 << 10;
 
 /// `requests/<id>.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +55,7 @@ impl Request {
 /// Puts a request in.
 pub fn write(store: &Store, request: &Request) -> Result<(), Failure> {
     let data = serde_json::to_vec(request).map_err(|e| Failure::failed(format!("cannot encode the request: {e}")))?;
-    fsio::write_atomic(&store.path("requests").join(format!("{}.json", request.id)), &data, Durability::Synced)
+    Ok(fsio::write_atomic(&store.path("requests").join(format!("{}.json", request.id)), &data, Durability::Synced)?)
 }
 
 /// The requests that wait, oldest first. A file that is no request is left alone.
@@ -67,11 +70,17 @@ pub fn list(store: &Store) -> Result<Vec<Request>, Failure> {
         .filter_map(|entry| {
             let name = entry.name.into_string().ok()?;
             let id = name.strip_suffix(".json").filter(|id| !id.starts_with('.'))?;
-            parse(id, &fsio::read_bounded(&dir.join(&name), 64 << 10).ok()?)
+            parse(id, &fsio::read_bounded(&dir.join(&name), MAX_FILE).ok()?)
         })
         .collect();
     requests.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(requests)
+}
+
+/// One request; nothing where it is not there, or cannot be understood.
+pub fn read(store: &Store, id: &str) -> Option<Request> {
+    let spot = store.path("requests").join(format!("{id}.json"));
+    parse(id, &fsio::read_bounded(&spot, MAX_FILE).ok().filter(|_| !id.contains('/'))?)
 }
 
 /// Understands the file of a request; `None` where it is not that of this id.
@@ -81,12 +90,12 @@ pub fn parse(id: &str, data: &[u8]) -> Option<Request> {
 
 /// Takes a request out.
 pub fn remove(store: &Store, id: &str) -> Result<(), Failure> {
-    fsio::remove_file(&store.path("requests").join(format!("{id}.json")))
+    Ok(fsio::remove_file(&store.path("requests").join(format!("{id}.json")))?)
 }
 
 /// After a capture came to nothing: the request that it served is tried again, or given up after [`MAX_ATTEMPTS`].
 pub fn give_back(store: &Store, id: &str, why: &str) -> Result<(), Failure> {
-    let Some(request) = list(store)?.into_iter().find(|request| request.id == id) else { return Ok(()) };
+    let Some(request) = read(store, id) else { return Ok(()) };
     if request.attempts >= MAX_ATTEMPTS {
         events::record(store, &events::Event::request_failed(id, &format!("{why} ({} attempts)", request.attempts)));
         return remove(store, id);

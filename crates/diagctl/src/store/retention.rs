@@ -11,10 +11,13 @@
 //! plan holds numbers, and the words of a verdict are made when somebody asks for it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
 
 use serde::Serialize;
 
-use crate::store::index::{Entry, Id};
+use crate::store::catalog::{NewRecord, Record, Totals};
+use crate::store::id::Id;
+use crate::store::index::Entry;
 use crate::units::{duration, size};
 
 /// Stands for the kind of those captures in which every report failed.
@@ -82,6 +85,8 @@ struct Capture {
     // Its kinds: so many from there on in `Captures::shares`.
     first_share: u32,
     shares: u32,
+    // Of its record in the catalog.
+    at: Option<NonZeroU32>,
     pinned: bool,
 }
 
@@ -92,7 +97,7 @@ struct Share {
     bytes: u64,
 }
 
-/// Captures to decide about, in any order. Each takes 64 bytes, and 16 for each kind of report in it.
+/// Captures to decide about, in any order. Each takes 72 bytes, and 16 for each kind of report in it.
 #[derive(Clone, Debug)]
 pub struct Captures {
     list: Vec<Capture>,
@@ -140,15 +145,79 @@ impl Captures {
         self.list.push(capture);
     }
 
+    /// Adds one that is in the catalog, at this place.
+    pub fn push_record(&mut self, at: u64, record: &Record<'_>) {
+        let first = self.shares.len();
+        for (kind, (name, bytes)) in record.kinds().enumerate() {
+            // Captures of a store mostly have the same reports.
+            let like_last = self.list.last().and_then(|last| self.shares_of(last).get(kind));
+            let like_last = like_last.map(|share| share.kind).filter(|kind| self.names[*kind as usize] == name);
+            let kind = like_last.unwrap_or_else(|| self.number(name));
+            self.shares.push(Share { kind, bytes });
+        }
+        if self.shares.len() == first {
+            self.shares.push(Share { kind: NO_REPORT_KIND, bytes: record.disk_bytes });
+        }
+        self.list.push(Capture {
+            id: record.id,
+            sequence: record.sequence,
+            store_ms: record.store_ms,
+            disk_bytes: record.disk_bytes,
+            first_share: first as u32,
+            shares: (self.shares.len() - first) as u32,
+            at: u32::try_from(at).ok().and_then(NonZeroU32::new),
+            pinned: record.pinned,
+        });
+    }
+
+    /// Those of a list, as records, the oldest first.
+    pub fn records(&self) -> impl Iterator<Item = NewRecord> + '_ {
+        self.in_order().into_iter().map(|i| {
+            let capture = &self.list[i as usize];
+            let kinds = self.shares_of(capture).iter().filter(|share| share.kind != NO_REPORT_KIND);
+            NewRecord {
+                id: capture.id,
+                sequence: capture.sequence,
+                store_ms: capture.store_ms,
+                disk_bytes: capture.disk_bytes,
+                pinned: capture.pinned,
+                damaged: false,
+                kinds: kinds.map(|share| (self.names[share.kind as usize].clone(), share.bytes)).collect(),
+            }
+        })
+    }
+
+    /// Where the record of one is in the catalog, if it came from there.
+    pub fn place(&self, i: usize) -> Option<u64> {
+        self.list[i].at.map(|at| u64::from(at.get()))
+    }
+
+    /// When the oldest was taken that is not pinned; the end of time where there is none.
+    pub fn oldest_ms(&self) -> u64 {
+        self.list.iter().filter(|capture| !capture.pinned).map(|capture| capture.store_ms).min().unwrap_or(u64::MAX)
+    }
+
+    // Their numbers, the oldest first.
+    fn in_order(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.list.len() as u32).collect();
+        order.sort_unstable_by_key(|i| (self.list[*i as usize].sequence, self.list[*i as usize].id));
+        order
+    }
+
     /// Puts what is known now in place of what was known; returns whether that makes a difference.
     pub fn replace(&mut self, i: usize, entry: &Entry) -> bool {
         let (before, after) = (self.list[i], self.pack(self.list[i].id, entry));
         let figures = |c: &Capture| (c.sequence, c.store_ms, c.disk_bytes, c.pinned);
-        let same = figures(&before) == figures(&after) && self.shares_of(&before) == self.shares_of(&after);
+        let shares = |c: &Capture| {
+            let mut shares = self.shares_of(c).to_vec();
+            shares.sort_unstable_by_key(|share| share.kind);
+            shares
+        };
+        let same = figures(&before) == figures(&after) && shares(&before) == shares(&after);
         if same {
             self.shares.truncate(after.first_share as usize);
         } else {
-            self.list[i] = after;
+            self.list[i] = Capture { at: before.at, ..after };
         }
         !same
     }
@@ -183,6 +252,7 @@ impl Captures {
             disk_bytes: entry.disk_bytes,
             first_share: first as u32,
             shares: (self.shares.len() - first) as u32,
+            at: None,
             pinned: entry.pinned,
         }
     }
@@ -213,6 +283,15 @@ pub struct Plan {
     last_of: BTreeMap<usize, Vec<u32>>,
     /// Those that go, and why.
     condemned: BTreeMap<usize, Why>,
+}
+
+/// Whether a plan could give up any capture, by what all of them come to: cheap, and true too often rather than too rarely.
+pub fn may_delete(totals: &Totals, policy: &Policy, usage: &Usage, now_ms: u64) -> bool {
+    let used = usage.other_bytes.saturating_add(totals.bytes).saturating_add(usage.incoming);
+    now_ms.saturating_sub(totals.oldest_ms) > policy.max_age_ms
+        || policy.max_captures.is_some_and(|max| totals.captures > u64::from(max))
+        || used > policy.max_use
+        || usage.free_disk < policy.keep_free.saturating_add(usage.incoming)
 }
 
 /// Decides about every capture. `now_ms` is on the store's time line, as the captures are: one that seems to come from the
@@ -363,8 +442,7 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(captures: &'a Captures, policy: Policy, usage: Usage, newest: Option<&str>) -> Self {
         let list = &captures.list;
-        let mut order: Vec<u32> = (0..list.len() as u32).collect();
-        order.sort_unstable_by_key(|i| (list[*i as usize].sequence, list[*i as usize].id));
+        let order = captures.in_order();
         let mut counts = vec![0; captures.names.len()];
         let mut last_of = BTreeMap::<usize, Vec<u32>>::new();
         let mut standing = vec![Standing::Unprotected; list.len()];

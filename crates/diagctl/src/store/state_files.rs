@@ -40,16 +40,11 @@ pub fn load_samples(store: &Store) -> Samples {
         let name = entry.name.into_string().ok()?;
         name.strip_suffix(".json")?.parse().ok()
     });
-    Samples { processes: pids.filter_map(|pid| Some((pid, load_sample(store, pid)?))).collect(), ..Samples::default() }
+    Samples { processes: pids.filter_map(|pid| Some((pid, load_sample(store, pid)?))).collect() }
 }
 
-/// What is known of one process, which is all that most polls need; nothing where the file is missing, or torn by a crash.
-pub fn load_own_sample(store: &Store, pid: u32) -> Samples {
-    let own = load_sample(store, pid).map(|sample| (pid, sample));
-    Samples { processes: own.into_iter().collect(), only_own: true, ..Samples::default() }
-}
-
-fn load_sample(store: &Store, pid: u32) -> Option<Sample> {
+/// The sample of one process, which is all that most polls need; nothing where the file is missing, or torn by a crash.
+pub fn load_sample(store: &Store, pid: u32) -> Option<Sample> {
     let data = fsio::read_bounded(&sample_path(store, pid), 1 << 20).ok()?;
     Sample::parse(&data)
 }
@@ -59,9 +54,8 @@ fn sample_path(store: &Store, pid: u32) -> Spot {
 }
 
 /// Keeps the sample of one process. Under the state lock.
-pub fn save_sample(store: &Store, pid: u32, samples: &Samples) -> Result<(), Failure> {
-    let Some(sample) = samples.processes.get(&pid) else { return Ok(()) };
-    fsio::overwrite(&sample_path(store, pid), &encode("a sample", sample)?)
+pub fn save_sample(store: &Store, pid: u32, sample: &Sample) -> Result<(), Failure> {
+    Ok(fsio::overwrite(&sample_path(store, pid), &encode("a sample", sample)?)?)
 }
 
 /// Forgets processes that have not polled for long.
@@ -91,7 +85,7 @@ pub fn load_execs(store: &Store) -> BTreeMap<String, LastRun> {
 
 /// Keeps the last runs. Under the state lock.
 pub fn save_execs(store: &Store, execs: &BTreeMap<String, LastRun>) -> Result<(), Failure> {
-    fsio::overwrite(&store.path("execs.json"), &encode("execs.json", execs)?)
+    Ok(fsio::overwrite(&store.path("execs.json"), &encode("execs.json", execs)?)?)
 }
 
 fn encode(what: &str, value: &impl Serialize) -> Result<Vec<u8>, Failure> {

@@ -1,20 +1,26 @@
-//! What the store holds, as retention and the cap need to know it: loaded a line at a time and packed, so that `put` can keep it
-//! while it works, whatever the store has grown to.
+//! What the store holds, as retention and the cap need to know it: packed, so that a `put` at the cap can keep it while it works,
+//! whatever the store has grown to.
 //!
 //! Before a capture is given up, its own record and its own marker are asked, as the index may be behind.
 
 use std::collections::BTreeSet;
 
-use crate::clock::Now;
+use crate::clock::{Now, Reading};
 use crate::config::Config;
 use crate::error::Failure;
 use crate::fsio;
-use crate::store::index::{self, Entry, Id, PIN_FILE, Present};
+use crate::store::catalog::{self, Catalog, NewRecord, Stamp};
+use crate::store::id::Id;
+use crate::store::index::{self, Entry, PIN_FILE, Present};
 use crate::store::retention::{self, Captures, Plan, Policy, Pressure, Usage, Verdict};
 use crate::store::{Store, events, meta};
 
 /// So many captures that the index did not have are added to it at once.
 const BATCH: usize = 256;
+
+/// How often retention reads the directory although the catalog seems to be right. Two changes to a directory in one tick of the
+/// kernel's clock may look like one.
+const CHECK_EVERY_MS: u64 = 3_600_000;
 
 /// The captures of a store, and what else is among them.
 #[derive(Debug, Default)]
@@ -22,13 +28,82 @@ pub struct Stock {
     captures: Captures,
     /// What else is in `reports/`: captures that cannot be read, and whatever somebody put there. It takes room all the same.
     strange_bytes: u64,
+    /// The captures that cannot be read, and what each takes of that.
+    damaged: Vec<(Id, u64)>,
 }
 
 impl Stock {
-    /// Reads the index and makes it agree with `reports/`; where `write_back` allows it, in the file too.
+    /// Reads the catalog; where that is not to be believed, see [`Stock::check`].
     pub fn load(store: &Store, write_back: bool) -> Result<Self, Failure> {
-        let mut stock = Self::default();
+        let catalog = Catalog::current(store).filter(|catalog| !(write_back && catalog.is_stale()));
+        match catalog.and_then(|catalog| Self::of_catalog(&catalog)) {
+            Some(stock) => Ok(stock),
+            None => Self::check(store, write_back),
+        }
+    }
+
+    /// The captures, where retention may have to give some up; nothing where the totals in the catalog rule that out.
+    pub fn when_due(store: &Store, config: &Config, now: &Now, incoming: u64) -> Result<Option<Self>, Failure> {
+        let checked = |catalog: &Catalog| catalog.was_checked(now.clock.wall_ms, CHECK_EVERY_MS);
+        let Some(catalog) = Catalog::current(store).filter(checked) else {
+            return Self::check(store, true).map(Some);
+        };
+        let totals = catalog.totals();
+        let (policy, free_disk) = policy(store, config)?;
+        let usage = Usage { other_bytes: other_bytes(store).saturating_add(totals.strange_bytes), free_disk, incoming };
+        if !catalog.is_stale() && !retention::may_delete(&totals, &policy, &usage, now.store_ms) {
+            return Ok(None);
+        }
+        Self::load(store, true).map(Some)
+    }
+
+    fn of_catalog(catalog: &Catalog) -> Option<Self> {
+        let mut stock = Self { strange_bytes: catalog.totals().strange_bytes, ..Self::default() };
+        let whole = catalog.each(|at, record| {
+            if !record.damaged {
+                stock.captures.push_record(at, &record);
+            }
+        });
+        whole.then_some(stock)
+    }
+
+    /// Reads `reports/`, and of each capture what the catalog or the index knows; of those that neither knows, the record. Where
+    /// `write_back` allows it, the index is completed and the catalog written anew.
+    pub fn check(store: &Store, write_back: bool) -> Result<Self, Failure> {
+        let write_back = write_back && store.is_ours();
+        let stamp = Stamp::of_reports(store);
         let mut present = Present::list(store)?;
+        let known = Catalog::of_index(store).filter(|catalog| !(write_back && catalog.is_stale()));
+        let mut stock = match known.and_then(|catalog| Self::known_by_catalog(&catalog, &mut present)) {
+            Some(stock) => stock,
+            None => Self::known_by_index(store, &mut present, write_back),
+        };
+        stock.learn(store, &present, write_back);
+        if write_back {
+            // It is a cache: on a full disk it stays as it is, so that room can be made.
+            let _ = stock.write_catalog(store, stamp);
+        }
+        Ok(stock)
+    }
+
+    fn known_by_catalog(catalog: &Catalog, present: &mut Present) -> Option<Self> {
+        let mut stock = Self::default();
+        let whole = catalog.each(|at, record| {
+            if let Some(number @ None) = present.number(record.id.as_str())
+                && !record.damaged
+            {
+                *number = Some(stock.captures.len());
+                stock.captures.push_record(at, &record);
+            }
+        });
+        if !whole {
+            present.forget_numbers();
+        }
+        whole.then_some(stock)
+    }
+
+    fn known_by_index(store: &Store, present: &mut Present, write_back: bool) -> Self {
+        let mut stock = Self::default();
         let lines = index::scan(store, |_, entry, _| {
             let Some((id, number)) = Id::parse(&entry.id).zip(present.number(&entry.id)) else { return };
             if let Some(number) = *number {
@@ -38,13 +113,18 @@ impl Stock {
                 stock.captures.push(id, &entry);
             }
         });
-        let write_back = write_back && store.is_ours();
         if write_back && index::is_stale(lines, stock.captures.len()) {
-            // It is a cache: on a full disk it stays as it is, so that room can be made.
+            // As the catalog, it is a cache.
             let _ = index::compact(store);
         }
-        stock.learn(store, &present, write_back);
-        Ok(stock)
+        stock
+    }
+
+    fn write_catalog(&self, store: &Store, stamp: Stamp) -> Result<(), Failure> {
+        let damaged = self.damaged.iter().map(|(id, disk_bytes)| NewRecord::damaged(*id, *disk_bytes));
+        let checked_ms = Reading::take(String::new()).wall_ms;
+        let strange = self.strange_bytes;
+        catalog::write(store, damaged.chain(self.captures.records()), strange, stamp, checked_ms)
     }
 
     /// Looks again at what there is: captures may have been deleted by others, or been made unreadable.
@@ -64,6 +144,7 @@ impl Stock {
     // Those that have no number are read from their own records.
     fn learn(&mut self, store: &Store, present: &Present, write_back: bool) {
         let reports = store.path("reports");
+        self.damaged.clear();
         self.strange_bytes = present.strange.iter().map(|name| fsio::occupied_tree(&reports.join(name))).sum();
         let unknown: Vec<Id> = present.unknown().collect();
         for batch in unknown.chunks(BATCH) {
@@ -71,7 +152,9 @@ impl Stock {
             for id in batch {
                 let dir = store.report_dir(id.as_str());
                 let Ok(meta) = meta::read(&dir) else {
-                    self.strange_bytes += fsio::occupied_tree(&dir);
+                    let bytes = fsio::occupied_tree(&dir);
+                    self.strange_bytes += bytes;
+                    self.damaged.push((*id, bytes));
                     continue;
                 };
                 let entry = Entry::of(store, &meta);
@@ -84,15 +167,9 @@ impl Stock {
         }
     }
 
-    /// What the whole store occupies, in whole blocks.
-    pub fn used(&self, store: &Store) -> u64 {
-        self.captures.bytes().saturating_add(self.others(store))
-    }
-
-    // Everything but the captures.
-    fn others(&self, store: &Store) -> u64 {
-        let others = fsio::children(store.dir()).filter(|entry| entry.name != "reports");
-        others.map(|entry| fsio::occupied_tree(&store.dir().join(entry.name))).sum::<u64>() + self.strange_bytes
+    /// What `reports/` occupies.
+    pub fn reports_bytes(&self) -> u64 {
+        self.captures.bytes().saturating_add(self.strange_bytes)
     }
 
     /// What retention says of every capture, now.
@@ -105,17 +182,9 @@ impl Stock {
         pressure: Pressure,
         newest: Option<&str>,
     ) -> Result<Plan, Failure> {
-        let (free_disk, total_disk) = store.space()?;
-        let keep = &config.retention;
-        let policy = Policy {
-            max_use: keep.max_use,
-            keep_free: keep.keep_free.of(total_disk),
-            max_age_ms: crate::units::ms(keep.max_age),
-            keep_last: keep.keep_last,
-            max_captures: keep.max_captures,
-        };
+        let (policy, free_disk) = policy(store, config)?;
         loop {
-            let usage = Usage { other_bytes: self.others(store), free_disk, incoming };
+            let usage = Usage { other_bytes: other_bytes(store) + self.strange_bytes, free_disk, incoming };
             let plan = retention::plan(&self.captures, &policy, &usage, pressure, now.store_ms, newest);
             if !self.correct(store, &plan) {
                 return Ok(plan);
@@ -156,7 +225,7 @@ impl Stock {
                 pinned.push(i);
                 continue;
             }
-            store.discard(&dir)?;
+            store.discard_capture(&verdict.id, self.captures.place(i))?;
             events::record(store, &events::Event::about("deleted", &verdict.id, &verdict.reasons.join("; ")));
             freed += verdict.disk_bytes;
         }
@@ -167,11 +236,43 @@ impl Stock {
         Ok(freed)
     }
 
+    /// Notes in the catalog how old the oldest capture is, so that the next look at the totals is to the point.
+    pub fn note_oldest(&self, store: &Store) {
+        catalog::set_oldest(store, self.captures.oldest_ms());
+    }
+
     /// Forgets what was deleted.
     pub fn forget(&mut self, applied: &Plan) {
         let gone: BTreeSet<usize> = applied.victims().collect();
         self.captures.retain(|i, _| !gone.contains(&i));
     }
+}
+
+fn policy(store: &Store, config: &Config) -> Result<(Policy, u64), Failure> {
+    let (free_disk, total_disk) = store.space()?;
+    let keep = &config.retention;
+    let policy = Policy {
+        max_use: keep.max_use,
+        keep_free: keep.keep_free.of(total_disk),
+        max_age_ms: crate::units::ms(keep.max_age),
+        keep_last: keep.keep_last,
+        max_captures: keep.max_captures,
+    };
+    Ok((policy, free_disk))
+}
+
+/// What `reports/` occupies.
+pub fn reports_bytes(store: &Store) -> Result<u64, Failure> {
+    match Catalog::current(store) {
+        Some(catalog) => Ok(catalog.totals().reports_bytes()),
+        None => Ok(Stock::load(store, false)?.reports_bytes()),
+    }
+}
+
+/// What the store occupies outside `reports/`.
+pub fn other_bytes(store: &Store) -> u64 {
+    let others = fsio::children(store.dir()).filter(|entry| entry.name != "reports");
+    others.map(|entry| fsio::occupied_tree(&store.dir().join(entry.name))).sum()
 }
 
 #[cfg(test)]

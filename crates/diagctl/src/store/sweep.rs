@@ -5,9 +5,10 @@ use crate::config::Config;
 use crate::error::Failure;
 use crate::fsio::{self, Entry};
 use crate::state::{self, Found, State};
+use crate::store::id::Id;
 use crate::store::retention::Pressure;
-use crate::store::stock::Stock;
-use crate::store::{Store, events, grant, index, requests};
+use crate::store::stock::{self, Stock};
+use crate::store::{Store, events, grant, requests};
 
 /// A write takes milliseconds; a temporary this old has no writer any more.
 const STALE_TEMPORARY_MS: u64 = 600_000;
@@ -17,9 +18,12 @@ pub fn collect(config: &Config, store: &Store, now: &Now, newest: Option<&str>) 
     store.empty_trash()?;
     shrink_quarantine(config, store)?;
     remove_stale_temporaries(store, now);
-    let mut stock = Stock::load(store, true)?;
+    let Some(mut stock) = Stock::when_due(store, config, now, 0)? else { return Ok(0) };
     let mut plan = stock.plan(config, store, now, 0, Pressure::Routine, newest)?;
-    stock.apply(store, &mut plan)
+    let freed = stock.apply(store, &mut plan)?;
+    stock.forget(&plan);
+    stock.note_oldest(store);
+    Ok(freed)
 }
 
 /// Deletes the temporaries of writers that were killed before they could rename them.
@@ -50,11 +54,22 @@ pub fn make_room(store: &Store, config: &Config, stock: &mut Stock, bytes: u64) 
     shrink_quarantine(config, store)?;
     // Whoever deleted captures since may have left the last one of a kind.
     stock.refresh(store)?;
-    admit(store, config, &now, stock, bytes)
+    make_fit(store, config, &now, stock, bytes)
 }
 
-/// Deletes what nothing protects so that so many bytes fit, if they can.
-pub fn admit(store: &Store, config: &Config, now: &Now, stock: &mut Stock, bytes: u64) -> Result<(), Failure> {
+/// Deletes what nothing protects so that so many bytes fit, if they can; returns what the store holds then.
+pub fn admit(store: &Store, config: &Config, now: &Now, bytes: u64) -> Result<u64, Failure> {
+    let reports_bytes = match Stock::when_due(store, config, now, bytes)? {
+        Some(mut stock) => {
+            make_fit(store, config, now, &mut stock, bytes)?;
+            stock.reports_bytes()
+        }
+        None => stock::reports_bytes(store)?,
+    };
+    Ok(reports_bytes.saturating_add(stock::other_bytes(store)))
+}
+
+fn make_fit(store: &Store, config: &Config, now: &Now, stock: &mut Stock, bytes: u64) -> Result<(), Failure> {
     let mut plan = stock.plan(config, store, now, bytes, Pressure::Admission, None)?;
     stock.apply(store, &mut plan)?;
     stock.forget(&plan);
@@ -66,7 +81,7 @@ pub fn clear_staging(store: &Store) -> Result<(), Failure> {
     let staging = store.path("staging");
     for entry in fsio::list(&staging)?.flatten() {
         let id = entry.name.to_string_lossy().into_owned();
-        if !index::is_id(&id) {
+        if Id::parse(&id).is_none() {
             continue;
         }
         let staged = staging.join(&id);

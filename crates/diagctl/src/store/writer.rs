@@ -11,8 +11,10 @@ use crate::config::{Compression, Config};
 use crate::error::Failure;
 use crate::fsio::{self, Spot};
 use crate::report;
-use crate::store::stock::Stock;
-use crate::store::{Store, grant, meta, sweep};
+use crate::store::catalog;
+use crate::store::grant::{self, Grant};
+use crate::store::stock::{self, Stock};
+use crate::store::{INDEX, Store, meta, sweep};
 
 /// zlib-rs at level 2 makes a heap dump as small as `gzip -1` does, in a third of its CPU time.
 const GZIP_LEVEL: u32 = 2;
@@ -27,23 +29,27 @@ pub const CHUNK: usize = 256 << 10;
 const ROOM_STEP: u64 = 8 << 20;
 
 /// What the small files of the store may grow by while a capture is written: records, events, samples, each with the temporary
-/// that replaces it. The index comes on top, of which there may be two for a moment.
+/// that replaces it. The index and the catalog come on top, of which there may be two for a moment.
 const BOOKKEEPING: u64 = 64 << 10;
 
 /// How much may still be written before the store is at its cap. Shared by all reports of a capture.
 pub struct Room<'a> {
     store: &'a Store,
     config: &'a Config,
-    stock: Stock,
+    /// Read when the cap is reached, and not before.
+    stock: Option<Stock>,
     left: u64,
 }
 
 impl<'a> Room<'a> {
-    /// Measures the store.
-    pub fn measure(store: &'a Store, config: &'a Config) -> Result<Self, Failure> {
-        // The index is left as it is: a `put` at the cap has no room for writing another.
-        let mut room = Self { store, config, stock: Stock::load(store, false)?, left: 0 };
-        room.look();
+    /// The room of a granted capture. Opens no index: the grant says what the captures take.
+    pub fn of(store: &'a Store, config: &'a Config, grant: &Grant) -> Result<Self, Failure> {
+        let mut room = Self { store, config, stock: None, left: 0 };
+        let captures = match grant.reports_bytes {
+            Some(bytes) => bytes,
+            None => room.stock()?.reports_bytes(),
+        };
+        room.look(captures);
         Ok(room)
     }
 
@@ -52,18 +58,28 @@ impl<'a> Room<'a> {
         self.config
     }
 
-    fn look(&mut self) {
-        let used = self.stock.used(self.store) + self.reserved();
+    // The index is left as it is: a `put` at the cap has no room for writing another.
+    fn stock(&mut self) -> Result<&mut Stock, Failure> {
+        match self.stock.take() {
+            Some(stock) => Ok(self.stock.insert(stock)),
+            None => Ok(self.stock.insert(Stock::load(self.store, false)?)),
+        }
+    }
+
+    fn look(&mut self, captures: u64) {
+        let used = captures.saturating_add(stock::other_bytes(self.store)).saturating_add(self.reserved());
         self.left = self.config.retention.max_use.saturating_sub(used);
     }
 
     fn reserved(&self) -> u64 {
-        BOOKKEEPING + fsio::occupied_tree(&self.store.path("index.jsonl"))
+        let caches = [INDEX, catalog::FILE].map(|name| fsio::occupied_tree(&self.store.path(name)));
+        BOOKKEEPING + caches.iter().sum::<u64>()
     }
 
     /// Makes room for so many bytes at the expense of what nothing protects.
     pub fn make(&mut self, bytes: u64) -> Result<(), Failure> {
-        sweep::make_room(self.store, self.config, &mut self.stock, bytes)
+        let (store, config) = (self.store, self.config);
+        sweep::make_room(store, config, self.stock()?, bytes)
     }
 
     // Takes bytes out of the room, first making some where there is not enough.
@@ -73,7 +89,8 @@ impl<'a> Room<'a> {
         for wanted in [bytes.max(ROOM_STEP.min(cap / 8)), bytes] {
             if bytes > self.left {
                 self.make(wanted + self.reserved())?;
-                self.look();
+                let captures = self.stock()?.reports_bytes();
+                self.look(captures);
             }
         }
         if bytes > self.left {
@@ -203,7 +220,7 @@ fn put_in_place(staging: &Spot, partial: &Spot, name: &str, extension: &str) -> 
     loop {
         match fsio::rename_noreplace(partial, &staging.join(&file)) {
             Err(e) if e.is_existing() => number += 1,
-            other => return other.map(|()| file),
+            other => return Ok(other.map(|()| file)?),
         }
         file = format!("{name}_{number}.{extension}");
     }

@@ -3,7 +3,7 @@
 //! An event that was named waits for each rule that looks at it until that rule has answered it; see `decide`.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
+use crate::section::Section;
 use crate::units;
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 //! `every`; `acquire` runs it before it decides, and the answer is a reading like any other.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
+use crate::section::Section;
 use crate::units;
 use serde::{Deserialize, Serialize};
 

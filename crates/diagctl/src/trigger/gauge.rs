@@ -1,7 +1,7 @@
 //! `gauge`: a number that the application hands in (`puma.backlog`, its own) is above or below a threshold.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
+use crate::section::Section;
 use serde::{Deserialize, Serialize};
 
 /// The keys of `gauge`.

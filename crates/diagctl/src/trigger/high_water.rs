@@ -2,8 +2,8 @@
 //! `reset_after`, so that every period can have its own.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
 use crate::sample::Metric;
+use crate::section::Section;
 use crate::state::{HighWater as Mark, RuleState};
 use crate::units;
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,7 @@
 //! baseline: an old count is no event.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
+use crate::section::Section;
 use crate::state::RuleState;
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,8 @@
 //! `memory_growth`: a figure of the process is above `min` and at least `diff` above its baseline.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
 use crate::sample::{Mark, Marks, Metric};
+use crate::section::Section;
 use crate::units::{self, Amount};
 use serde::{Deserialize, Serialize};
 

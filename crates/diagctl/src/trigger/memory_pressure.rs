@@ -4,9 +4,9 @@
 //! Source: Documentation/accounting/psi.rst.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
-use crate::readings::Scope;
 use crate::sample::{Mark, Marks};
+use crate::section::Section;
+use diagctl_observe::pressure::Scope;
 use serde::{Deserialize, Serialize};
 
 /// Which stalls count.
@@ -96,8 +96,8 @@ impl MemoryPressure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readings::Stalls;
     use crate::trigger::testing::Bench;
+    use diagctl_observe::pressure::Stalls;
 
     #[test]
     fn the_share_is_of_the_time_between_two_polls() {

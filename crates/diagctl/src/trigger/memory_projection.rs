@@ -2,8 +2,8 @@
 //! limit less `margin`. For the capture that must be taken before it is too late.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
 use crate::sample::{Mark, Marks, Metric};
+use crate::section::Section;
 use crate::units::{self, Amount};
 use serde::{Deserialize, Serialize};
 

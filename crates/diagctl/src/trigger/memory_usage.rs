@@ -2,8 +2,8 @@
 //! the figure was below `rearm_below` again.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
 use crate::sample::Metric;
+use crate::section::Section;
 use crate::state::RuleState;
 use crate::units::{self, Amount};
 use serde::{Deserialize, Serialize};

@@ -34,9 +34,9 @@ pub use timer::Timer;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
-use crate::config::Section;
 use crate::readings::Readings;
-use crate::sample::{Marks, Metric, Named};
+use crate::sample::{Marks, Metric, Named, Wanted};
+use crate::section::Section;
 use crate::state::RuleState;
 
 /// Figures that a trigger saw, and its thresholds, by name: bytes or plain numbers.
@@ -244,8 +244,19 @@ impl Trigger {
         }
     }
 
-    /// The memory figures that have to be read for it.
-    pub fn metrics(&self) -> Vec<Metric> {
+    /// Adds the figures that its evaluation needs.
+    pub fn want(&self, wanted: &mut Wanted) {
+        wanted.metrics.extend(self.metrics());
+        self.visit(&mut |trigger| match trigger {
+            Self::MemoryUsage(usage) => wanted.whole |= usage.has_shares(),
+            Self::MemoryProjection(_) => wanted.whole = true,
+            Self::MemoryEvent(_) => wanted.counters = true,
+            Self::MemoryPressure(_) => wanted.stalls = true,
+            _ => {}
+        });
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
         let mut metrics = Vec::new();
         self.visit(&mut |trigger| match trigger {
             Self::MemoryUsage(usage) => metrics.push(usage.metric),
@@ -257,20 +268,7 @@ impl Trigger {
             Self::MemoryProjection(_) => metrics.push(Metric::WorkingSet),
             _ => {}
         });
-        metrics.sort_unstable();
-        metrics.dedup();
         metrics
-    }
-
-    /// Whether a threshold in it is a share of the memory limit.
-    pub fn is_about_a_share(&self) -> bool {
-        let mut share = false;
-        self.visit(&mut |trigger| match trigger {
-            Self::MemoryUsage(usage) => share |= usage.has_shares(),
-            Self::MemoryProjection(_) => share = true,
-            _ => {}
-        });
-        share
     }
 
     /// The commands in it, by path.

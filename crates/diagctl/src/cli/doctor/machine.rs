@@ -272,7 +272,7 @@ pub fn guards(config: &Config, state: &State, largest: Option<&Subject>, figures
 
 /// The figures that guards look at.
 pub fn figures(proc: &Proc, cgroups: &CgroupRoot, subject: &Subject, disk: (u64, u64)) -> Figures {
-    let wanted = Wanted { metrics: Vec::new(), whole: true, available: true };
+    let wanted = Wanted { whole: true, available: true, ..Wanted::default() };
     let memory = Memory::read(proc, cgroups, subject.pid, &wanted);
     Figures {
         rss: subject.rss,

@@ -318,7 +318,7 @@ fn exclusion(dir: &Path) -> Exclusion {
     let lease = Spot::outside(&dir.join("lease.lock"));
     let open = || match fsio::open_read(&lease) {
         Err(e) if e.is_not_found() => File::open(dir).map_err(|e| e.to_string()),
-        other => other.map_err(|e| e.message),
+        other => other.map_err(|e| e.to_string()),
     };
     let (first, second) = match (open(), open()) {
         (Ok(first), Ok(second)) => (first, second),

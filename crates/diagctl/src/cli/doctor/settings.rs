@@ -1,8 +1,9 @@
 //! What the operator configured, and whether it is switched on.
 
 use super::check::Check;
-use crate::config::{Loaded, Place, Problem, Source};
+use crate::config::{Loaded, Place, Source};
 use crate::error::Failure;
+use crate::section::Problem;
 
 /// The configuration: the file, and what in it can never work.
 pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, place: &Place) -> Vec<Check> {

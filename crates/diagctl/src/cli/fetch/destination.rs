@@ -58,10 +58,10 @@ impl Destination {
                 Some(file) => (file, Name::Unnamed),
                 None => {
                     let temporary = temporary_for(path)?;
-                    let file = fsio::create_new(&Spot::outside(&temporary)).map_err(|e| match e.source {
+                    let file = fsio::create_new(&Spot::outside(&temporary)).map_err(|e| match e {
                         // The name that was chosen here means nothing to the reader.
-                        Some(source) => failed(source),
-                        None => e,
+                        diagctl_fs::Error::Io { source, .. } => failed(source),
+                        other => other.into(),
                     })?;
                     (file, Name::Temporary(temporary))
                 }
@@ -149,7 +149,7 @@ pub fn create_dir(path: &Path, use_existing: bool) -> Result<(), Failure> {
     match fs::symlink_metadata(path) {
         // Somebody's own directory keeps its mode.
         Ok(meta) if meta.is_dir() => Ok(()),
-        _ => fsio::create_dir(&Spot::outside(path), 0o700),
+        _ => Ok(fsio::create_dir(&Spot::outside(path), 0o700)?),
     }
 }
 
@@ -158,8 +158,8 @@ fn exists(path: &Path) -> Failure {
 }
 
 // What renameat2(2) says where a filesystem, or an old kernel, has no RENAME_NOREPLACE.
-fn is_unsupported(failure: &Failure) -> bool {
-    let code = failure.source.as_ref().and_then(io::Error::raw_os_error);
+fn is_unsupported(error: &diagctl_fs::Error) -> bool {
+    let code = error.os().and_then(io::Error::raw_os_error);
     code == Some(rustix::io::Errno::INVAL.raw_os_error()) || code == Some(rustix::io::Errno::NOSYS.raw_os_error())
 }
 

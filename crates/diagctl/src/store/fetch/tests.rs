@@ -34,7 +34,7 @@ fn four(store: &Store) {
 }
 
 fn resolved(store: &Store, text: &str) -> Result<Target, Failure> {
-    resolve(store, &mut Present::list(store).unwrap(), text)
+    resolve(store, text)
 }
 
 #[test]

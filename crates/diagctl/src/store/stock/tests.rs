@@ -64,9 +64,14 @@ impl Scene {
 
     // What `put` needs when it is at the cap: so many bytes less than all that may go.
     fn make_room(&mut self, stock: &mut Stock, bytes: u64) {
-        self.config.retention.max_use = stock.used(&self.store);
+        self.config.retention.max_use = used(stock, &self.store);
         sweep::make_room(&self.store, &self.config, stock, bytes).unwrap();
     }
+}
+
+// What the whole store occupies.
+fn used(stock: &Stock, store: &Store) -> u64 {
+    stock.reports_bytes() + other_bytes(store)
 }
 
 fn now() -> Now {
@@ -161,7 +166,7 @@ fn what_was_pinned_behind_the_back_of_the_index_stays() {
     let mut stock = Stock::load(&scene.store, false).unwrap();
     scene.indexed(4, "heap", 4);
     stock.refresh(&scene.store).unwrap();
-    scene.config.retention.max_use = stock.used(&scene.store) - 1;
+    scene.config.retention.max_use = used(&stock, &scene.store) - 1;
     let mut plan = stock.plan(&scene.config, &scene.store, &now(), 0, Pressure::Admission, None).unwrap();
     assert_eq!(plan.victims().count(), 1);
     scene.pin(3);

@@ -1,0 +1,294 @@
+//! The life of a capture on diagctl's side: begun under the lease, ended by publishing or by giving up.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::time::Duration;
+
+use crate::clock::{self, Now};
+use crate::collect::{self, Source};
+use crate::config::{COMMANDS_TIMEOUT_MS, Config, ReportCommand};
+use crate::decide::Plan;
+use crate::error::Failure;
+use crate::fsio;
+use crate::guard;
+use crate::lease::{self, Lease, NotHolder};
+use crate::probe::Output;
+use crate::proc::Proc;
+use crate::report::Producer;
+use crate::state::{self, Found, ReportCost};
+use crate::store::commit::{self, Told};
+use crate::store::grant::{self, Grant};
+use crate::store::id::Id;
+use crate::store::process::Process;
+use crate::store::writer::{self, Room};
+use crate::store::{Store, events, index, meta, requests, stock, sweep};
+use crate::units;
+
+/// Sets a capture up: `lease.json`, the staging directory and the grant. The caller holds the lease and has written the state.
+pub fn begin(
+    store: &Store,
+    config: &Config,
+    source: Source<'_>,
+    process: &Process,
+    plan: &Plan,
+    generation: u64,
+    now: &Now,
+) -> Result<Grant, Failure> {
+    let reports_bytes = Some(stock::reports_bytes(store)?);
+    let id = format!("{}-{}", clock::compact_utc(now.clock.wall_ms), fsio::random_hex()?);
+    let staging = store.staging(&id);
+    fsio::create_dir(&staging, store.directory_mode()?)?;
+    let grant = Grant {
+        meta: meta::Meta {
+            schema: meta::SCHEMA,
+            id: id.clone(),
+            sequence: generation,
+            created: clock::utc(now.clock.wall_ms),
+            store_ms: now.store_ms,
+            host: source.proc.hostname(),
+            boot_id: now.clock.boot_id.clone(),
+            pid: process.pid,
+            start_time: process.start_ticks,
+            role: process.role.clone(),
+            worker: process.name.clone(),
+            versions: BTreeMap::from([("diagctl".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+            rule: plan.rule.clone(),
+            trigger: meta::Trigger {
+                name: plan.trigger.to_owned(),
+                reason: plan.reason.clone(),
+                observed: plan.observed.clone(),
+            },
+            request: plan.request.clone(),
+            labels: plan
+                .second_of
+                .map(|first| ("pair_of_sequence".to_owned(), first.to_string()))
+                .into_iter()
+                .collect(),
+            ..meta::Meta::default()
+        },
+        planned: plan.reports.clone(),
+        generation,
+        snapshot: plan.snapshot,
+        granted_boot_ms: now.clock.boot_ms,
+        reports_bytes,
+    };
+    grant::write(&staging, &grant)?;
+    lease::write_record(
+        store.dir(),
+        &lease::Record {
+            schema: 1,
+            capture: id.clone(),
+            generation,
+            pid: process.pid,
+            start_ticks: process.start_ticks,
+            boot_id: now.clock.boot_id.clone(),
+            role: process.role.clone(),
+            worker: process.name.clone(),
+            rule: plan.rule.clone(),
+            granted_boot_ms: now.clock.boot_ms,
+            deadline_boot_ms: now.clock.boot_ms + crate::units::ms(config.guards.deadline),
+            ended: false,
+        },
+    )?;
+    if let Some(request) = &plan.request {
+        take_request(store, request, &id)?;
+    }
+    Ok(grant)
+}
+
+fn take_request(store: &Store, id: &str, capture: &str) -> Result<(), Failure> {
+    let Some(mut request) = requests::read(store, id) else { return Ok(()) };
+    request.attempts = request.attempts.saturating_add(1);
+    request.capture = Some(capture.to_owned());
+    requests::write(store, &request)
+}
+
+/// Takes what diagctl and its operator's commands report from outside. What cannot be made is an entry with its reason; only a
+/// store that cannot be written is a failure.
+pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant: &Grant) -> Result<(), Failure> {
+    let native: Vec<&String> = grant.planned.iter().filter(|name| config.producer(name) == Producer::Native).collect();
+    if native.is_empty() {
+        return Ok(());
+    }
+    let staging = &store.own_staging(&grant.meta.id)?;
+    let mut room = Room::of(store, config, grant)?;
+    let mut commands_ms = COMMANDS_TIMEOUT_MS;
+    for name in native {
+        let watch = clock::Stopwatch::start();
+        let command = config.command(name);
+        let opened = match command {
+            Some(command) => open_command(command, &grant.meta, commands_ms),
+            None => collect::open(name, source),
+        };
+        match opened {
+            Ok(mut data) => {
+                // What cannot be stored is noted as failed.
+                if let Ok(report) = writer::store_report(&mut room, staging, name, &mut data) {
+                    let took_ms = milliseconds(watch.elapsed());
+                    grant::write_sidecar(staging, &meta::Report { took_ms, ..report })?;
+                }
+            }
+            Err(why) => grant::write_sidecar(staging, &meta::Report::failed(name, why))?,
+        }
+        if command.is_some() {
+            commands_ms = commands_ms.saturating_sub(units::ms(watch.elapsed()));
+        }
+    }
+    Ok(())
+}
+
+// To the microsecond, as a record has them.
+fn milliseconds(time: Duration) -> Option<serde_json::Number> {
+    serde_json::Number::from_f64((time.as_secs_f64() * 1e6).round() / 1e3)
+}
+
+// The command learns of what it is to report from its environment.
+fn open_command(command: &ReportCommand, meta: &meta::Meta, left_ms: u64) -> Result<Box<dyn Read>, String> {
+    if left_ms == 0 {
+        return Err(format!(
+            "the commands before it took the {} that there are for all",
+            units::duration(COMMANDS_TIMEOUT_MS)
+        ));
+    }
+    let environment = [
+        ("DIAGCTL_CAPTURE", meta.id.clone()),
+        ("DIAGCTL_PID", meta.pid.to_string()),
+        ("DIAGCTL_ROLE", meta.role.clone()),
+        ("DIAGCTL_WORKER", meta.worker.clone()),
+    ];
+    let output = Output::of(&command.command, command.timeout_ms.min(left_ms), &environment)?;
+    Ok(Box::new(output))
+}
+
+/// Proves that the caller may write into a capture, and reads its grant. The work of one that lost the lease goes to the
+/// quarantine.
+pub fn join(store: &Store, lease: &Lease, id: &str) -> Result<Grant, Failure> {
+    if Id::parse(id).is_none() {
+        let shown = crate::error::quoted(id);
+        return Err(Failure::new(crate::exit_code::Exit::Usage, format!("{shown} is not the id of a capture"))
+            .hint("give the `capture` that acquire printed"));
+    }
+    let refusal = match lease.prove(store.dir(), id) {
+        Ok(record) => {
+            let grant = grant::read(&store.own_staging(id)?)?;
+            if grant.generation == record.generation {
+                return Ok(grant);
+            }
+            return Err(Failure::failed(format!("capture {id} is of another generation than the lease")));
+        }
+        Err(NotHolder::Failure(failure)) => return Err(failure),
+        Err(NotHolder::NotHeld { current } | NotHolder::Stale { current }) => current,
+    };
+    let staging = store.staging(id);
+    let superseded = refusal.as_deref() != Some(id);
+    if superseded && staging.is_dir() {
+        store.quarantine(&staging, "its dumper had lost the lease")?;
+    }
+    let now = match refusal {
+        Some(current) if superseded => format!("the lease has passed on to capture {current}"),
+        _ => "this descriptor does not hold the lease".to_owned(),
+    };
+    Err(Failure::failed(format!("capture {id} may not be written: {now}")).hint(
+        "pass the description on which `acquire` was granted; what was staged by a stale dumper is in quarantine/",
+    ))
+}
+
+/// Publishes a capture and does what follows: index, costs, request, retention, end of the lease.
+pub fn finish(
+    store: &Store,
+    config: &Config,
+    proc: &Proc,
+    lease: &Lease,
+    grant: &Grant,
+    told: &mut Told,
+) -> Result<meta::Meta, Failure> {
+    let boot_ms = clock::Reading::take(String::new()).boot_ms;
+    let duration = boot_ms.saturating_sub(grant.granted_boot_ms);
+    told.cost.insert("duration_ms".into(), duration.into());
+    let meta = match commit::publish(store, config, grant, told) {
+        Ok(meta) => meta,
+        Err(failure) => {
+            // Nothing was stored; what is left in staging is of no use to anyone.
+            let reason = failure.message.clone();
+            give_up(store, lease, grant, "failed", &reason)?;
+            return Err(failure);
+        }
+    };
+    // From here on the capture is durable. What follows is a cache, a convenience, or done again by the next command: one that
+    // fails (on a full disk, say) keeps nothing else from being done.
+    let stored = meta.reports.iter().filter(|report| report.file.is_some()).count();
+    let damaged = match meta.reports.iter().filter(|report| report.is_damaged()).count() {
+        0 => String::new(),
+        n => format!(" ({n} damaged)"),
+    };
+    let reason = format!(
+        "{stored} of {} reports stored{damaged}, {}",
+        meta.reports.len(),
+        crate::units::size(stored_bytes(&meta))
+    );
+    events::record(
+        store,
+        &events::Event { rule: meta.rule.clone(), ..events::Event::about("published", &meta.id, &reason) },
+    );
+    let steps = [
+        index::append(store, &index::Entry::of(store, &meta)),
+        remember_costs(store, &meta),
+        meta.request.as_ref().map_or(Ok(()), |request| requests::remove(store, request)),
+        collect(store, config, proc, &meta.id),
+    ];
+    for failure in steps.into_iter().filter_map(Result::err) {
+        events::record(
+            store,
+            &events::Event::about("failed", &meta.id, &format!("after publishing: {}", failure.message)),
+        );
+    }
+    // The capture is there, whatever becomes of the lock; that goes with the last process that has it.
+    if let Err(failure) = end_lease(store, lease) {
+        events::record(store, &events::Event::about("failed", &meta.id, &failure.message));
+    }
+    Ok(meta)
+}
+
+fn collect(store: &Store, config: &Config, proc: &Proc, newest: &str) -> Result<(), Failure> {
+    let found = state::load(store.dir())?;
+    let anchor = if let Found::State(state) = &found { state.clock.as_ref() } else { None };
+    let now = clock::Anchor::place(anchor, clock::Reading::take(proc.boot_id()));
+    sweep::collect(config, store, &now, Some(newest)).map(drop)
+}
+
+fn stored_bytes(meta: &meta::Meta) -> u64 {
+    meta.reports.iter().map(|report| report.stored_bytes).sum()
+}
+
+/// Discards a capture that came to nothing, says why, and ends the lease.
+pub fn give_up(store: &Store, lease: &Lease, grant: &Grant, event: &str, reason: &str) -> Result<(), Failure> {
+    let id = &grant.meta.id;
+    let discarded = store.clear_away(&store.staging(id));
+    events::record(store, &events::Event { rule: grant.meta.rule.clone(), ..events::Event::about(event, id, reason) });
+    if let Some(request) = &grant.meta.request {
+        requests::give_back(store, request, &format!("capture {id}: {reason}"))?;
+    }
+    end_lease(store, lease)?;
+    discarded
+}
+
+// The record stays for people, marked as ended; the lock goes last.
+fn end_lease(store: &Store, lease: &Lease) -> Result<(), Failure> {
+    // A record that cannot be read or marked misleads nobody: the lock decides, and it goes in any case.
+    if let Ok(Some(record)) = lease::read_record(store.dir()) {
+        let _ = lease::write_record(store.dir(), &lease::Record { ended: true, ..record });
+    }
+    lease.release()
+}
+
+fn remember_costs(store: &Store, meta: &meta::Meta) -> Result<(), Failure> {
+    let _guard = store.lock()?;
+    let Found::State(mut state) = state::load(store.dir())? else { return Ok(()) };
+    let memory = meta.cost.get("copied_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    for report in meta.reports.iter().filter(|report| report.file.is_some()) {
+        let snapshot = guard::is_snapshot(&report.name);
+        let cost = ReportCost { memory_bytes: if snapshot { memory } else { 0 }, stored_bytes: report.stored_bytes };
+        state.costs.insert(format!("{}/{}", meta.role, report.name), cost);
+    }
+    state::save(store.dir(), &state)
+}

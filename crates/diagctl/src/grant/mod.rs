@@ -1,0 +1,10 @@
+//! From a decision to a capture: the poll that decides, the one way to begin a capture, and the capture's life until it is
+//! published or given up.
+
+pub mod begin;
+pub mod capture;
+pub mod cpu_throttle;
+pub mod dump_limits;
+pub mod poll;
+
+pub use begin::{Applicant, Begun, begin};

@@ -1,0 +1,211 @@
+//! Listings of directories, and whole trees: by descriptors all the way down, so that no link that is put into the place of a
+//! directory meanwhile is followed.
+//!
+//! Not by walkdir. It opens every directory by its path, and follows a link that has taken the place of a directory since its
+//! entry was read: with `remove`, somebody who may write in the store could have files outside of it deleted.
+
+use std::ffi::{CStr, CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use crate::{Error, Spot};
+
+/// How a directory is opened to be read.
+pub const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The entries of a directory, read as they are asked for. Ends after an error.
+pub struct Listing {
+    dir: Dir,
+    spot: Spot,
+}
+
+/// An entry of a directory: its name and kind. A symbolic link is not followed.
+#[derive(Debug)]
+pub struct Entry {
+    /// Without the directory.
+    pub name: OsString,
+    /// A file, a directory, or something else.
+    pub kind: FileType,
+}
+
+impl Iterator for Listing {
+    type Item = Result<Entry, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = next_in(&mut self.dir)?.and_then(|entry| {
+            let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+            Ok(Entry { name, kind: kind_of(self.dir.fd()?, &entry)? })
+        });
+        Some(entry.map_err(|e| Error::io("read", self.spot.path(), e)))
+    }
+}
+
+/// Reads a directory.
+pub fn list(spot: &Spot) -> Result<Listing, Error> {
+    let dir = spot.open(LISTED, Mode::empty()).and_then(|fd| Ok(Dir::new(fd)?));
+    let dir = dir.map_err(|e| Error::io("read", spot.path(), e))?;
+    Ok(Listing { dir, spot: spot.clone() })
+}
+
+/// Every entry of a directory, or an error if reading breaks off: an entry that was not seen must not pass for absent.
+pub fn read_dir(spot: &Spot) -> Result<Vec<Entry>, Error> {
+    list(spot)?.collect()
+}
+
+/// The entries of a directory that can be read, for callers that can do with fewer.
+pub fn children(spot: &Spot) -> impl Iterator<Item = Entry> + use<> {
+    list(spot).into_iter().flatten().flatten()
+}
+
+/// Deletes a file, or a directory with everything in it; succeeds if it is gone already.
+pub fn remove(spot: &Spot) -> Result<(), Error> {
+    let removed = spot.at(|dir, name| match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => remove_tree(dir, name),
+        other => other,
+    });
+    match removed {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|e| Error::io("delete", spot.path(), e)),
+    }
+}
+
+// A stack of open directories: however deep a tree is, it is descriptors that run out, and that is an error.
+fn remove_tree(parent: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
+    let name = CString::new(name.as_os_str().as_encoded_bytes()).map_err(|_| Errno::INVAL)?;
+    let open_to_empty = |dir: BorrowedFd<'_>, name: &CStr| {
+        regain(dir, name)?;
+        open_in(dir, name)
+    };
+    let mut open = vec![(open_to_empty(parent, &name)?, name)];
+    while let Some((dir, _)) = open.last_mut() {
+        let Some(entry) = next_in(dir).transpose()? else {
+            let Some((_, name)) = open.pop() else { break };
+            let above = match open.last() {
+                Some((dir, _)) => dir.fd()?,
+                None => parent,
+            };
+            rustix::fs::unlinkat(above, &name, AtFlags::REMOVEDIR)?;
+            continue;
+        };
+        match rustix::fs::unlinkat(dir.fd()?, entry.file_name(), AtFlags::empty()) {
+            Err(Errno::ISDIR) => {
+                let inner = open_to_empty(dir.fd()?, entry.file_name())?;
+                open.push((inner, entry.file_name().to_owned()));
+            }
+            // Somebody else deletes it too.
+            Err(Errno::NOENT) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Gives the owner back every right to a directory. Commands leave some that may not be written (a cache of Go modules, say), and
+/// to delete from one, or to move it, takes that right. Where it is another user's, what is done next fails.
+pub fn regain(dir: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = rustix::io::retry_on_intr(|| rustix::fs::openat(dir, name, flags, Mode::empty()))?;
+    let mode = rustix::fs::fstat(&held)?.st_mode & 0o7777;
+    if mode & 0o700 != 0o700 {
+        // By way of /proc, as fchmod(2) takes no descriptor that was opened without any right.
+        let _ = rustix::fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), Mode::from_raw_mode(mode | 0o700));
+    }
+    Ok(())
+}
+
+/// The size of a file for accounting: whole 4 KiB blocks, known at once and the same on every filesystem
+/// (allocated blocks are not known before the data is written back).
+pub fn occupied(len: u64) -> u64 {
+    len.div_ceil(4096) * 4096
+}
+
+/// The size of a whole tree for accounting, directories included. Entries that vanish during the walk count nothing.
+pub fn occupied_tree(spot: &Spot) -> u64 {
+    let Ok(stat) = spot.stat() else { return 0 };
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let mut sum = occupied_by(kind, stat.st_size);
+    let top = kind.is_dir().then(|| spot.open(LISTED, Mode::empty()).ok().and_then(|fd| Dir::new(fd).ok())).flatten();
+    let mut open: Vec<Dir> = top.into_iter().collect();
+    while let Some(dir) = open.last_mut() {
+        let Some(Ok(entry)) = next_in(dir) else {
+            open.pop();
+            continue;
+        };
+        let Ok(fd) = dir.fd() else { continue };
+        let Ok(stat) = rustix::fs::statat(fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        sum += occupied_by(kind, stat.st_size);
+        if kind.is_dir()
+            && let Ok(inner) = open_in(fd, entry.file_name())
+        {
+            open.push(inner);
+        }
+    }
+    sum
+}
+
+fn occupied_by(kind: FileType, size: i64) -> u64 {
+    if kind.is_file() { occupied(u64::try_from(size).unwrap_or(0)) } else { 4096 }
+}
+
+fn open_in(dir: BorrowedFd<'_>, name: &CStr) -> Result<Dir, Errno> {
+    Dir::new(rustix::io::retry_on_intr(|| rustix::fs::openat(dir.as_fd(), name, LISTED, Mode::empty()))?)
+}
+
+// Without the directory itself and the one above.
+fn next_in(dir: &mut Dir) -> Option<Result<DirEntry, Errno>> {
+    dir.find(|entry| entry.as_ref().map_or(true, |entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")))
+}
+
+// Not every filesystem tells the kind along with the name.
+fn kind_of(dir: BorrowedFd<'_>, entry: &DirEntry) -> Result<FileType, Errno> {
+    if entry.file_type() != FileType::Unknown {
+        return Ok(entry.file_type());
+    }
+    let stat = rustix::fs::statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    // A tree with every kind of thing in it, and links to a victim.
+    fn tree() -> (tempfile::TempDir, Spot) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("tree/deep/deeper")).unwrap();
+        fs::create_dir(dir.path().join("victim")).unwrap();
+        fs::write(dir.path().join("victim/file"), vec![0; 10_000]).unwrap();
+        fs::write(dir.path().join("tree/deep/file"), vec![0; 4097]).unwrap();
+        symlink(dir.path().join("victim"), dir.path().join("tree/deep/link")).unwrap();
+        symlink(dir.path().join("victim/file"), dir.path().join("tree/link")).unwrap();
+        let held = Spot::hold(dir.path()).unwrap();
+        (dir, held)
+    }
+
+    #[test]
+    fn a_tree_occupies_its_own_blocks_and_not_those_of_what_it_links_to() {
+        let (_dir, held) = tree();
+        // Three directories, two links, and a file of two blocks.
+        assert_eq!(occupied_tree(&held.join("tree")), 5 * 4096 + 8192);
+        assert_eq!(occupied_tree(&held.join("tree/link")), 4096);
+        assert_eq!(occupied_tree(&held.join("gone")), 0);
+    }
+
+    #[test]
+    fn a_tree_is_deleted_and_nothing_that_it_links_to() {
+        let (dir, held) = tree();
+        remove(&held.join("tree")).unwrap();
+        remove(&held.join("tree")).unwrap();
+        assert_eq!(read_dir(&held).unwrap().into_iter().map(|entry| entry.name).collect::<Vec<_>>(), ["victim"]);
+        assert_eq!(fs::read(dir.path().join("victim/file")).unwrap().len(), 10_000);
+    }
+}
