@@ -87,7 +87,8 @@ soak: deps build
 	DURATION=$${DURATION:-600} $(RUBY) tests/e2e/soak_test.rb
 
 # Puma 5.6, 6.6 and 8.0 and Sidekiq 6.4, 7.3 and 8.1 in Debian 12, 13 and testing; Puma 8.0 and Sidekiq 8.1 on Ruby 3.4; unit tests and
-# heap dumps on Ruby 4.0; Redmine. Needs root, debootstrap, and npm for Ruby 4.0, and takes half an hour. A single one: make matrix MATRIX=forky
+# heap dumps on Ruby 4.0; Redmine. Needs root and debootstrap, npm for Ruby 4.0, and takes half an hour or more. A single one: make
+# matrix MATRIX=forky
 matrix: deps build
 	@tests/matrix/run $(MATRIX)
 

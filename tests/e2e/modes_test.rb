@@ -83,7 +83,8 @@ class ModesTest < E2E::Case
     before = captures.size
     traffic = E2E::Traffic.new(server)
     diagctl!("request", "heap_dump", "threads", "--reason", mode)
-    capture = wait_for_captures(server, before + 1).first
+    # A dumper has the lowest priority: beside programs that keep every processor busy it takes minutes.
+    capture = wait_for_captures(server, before + 1, deadline: 300).first
     assert_equal 0, traffic.stop.failed, mode
     assert_operator traffic.served, :>, 0, mode
     assert_includes server.workers, capture.fetch("pid"), mode

@@ -14,7 +14,8 @@ class OneDumperTest < E2E::Case
     KILLS.times { kill_a_dumper }
     assert_equal 0, traffic.stop.failed
 
-    diagctl!("request", "heap_dump", "--reason", "after the storm", "--wait")
+    # A dumper has the lowest priority: beside programs that keep every processor busy it takes minutes.
+    diagctl!("request", "heap_dump", "--reason", "after the storm", "--wait", deadline: 300)
     server.stop
     wait_until("the last dumper is done") { E2E::Processes.descendants.empty? }
     assert witness.saw?, "no put was witnessed"
