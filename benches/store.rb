@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# What a store costs that has grown: each command, a whole capture and a poll, with 100 captures and with 100,000 (100 and 100,000
+# The cost of a large store: each command, a whole capture and a poll, with 100 captures and with 100,000 (100 and 100,000
 # requests for the poll). CPU time (user and system, medians), peak memory and bytes read (rchar of /proc/PID/io). The captures are
 # made by hand. Writes benches/results/store.md.
 #

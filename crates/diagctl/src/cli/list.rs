@@ -131,7 +131,7 @@ fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usi
     Ok(matched)
 }
 
-/// What is printed for people: which captures, and what is known of them when all have been seen once.
+/// The table: the captures in it, and the column widths and sums, known once all captures have been read.
 struct Page<'a> {
     times: &'a Times,
     now_ms: u64,

@@ -12,7 +12,7 @@ use crate::store::{Store, events};
 /// A request whose capture fails is tried again, so often in all.
 pub const MAX_ATTEMPTS: u32 = 3;
 
-/// Where [`crowd`] keeps what it knows.
+/// The cache of [`crowd`].
 pub const CROWD_FILE: &str = "requests.json";
 
 /// No file of a request is larger.
@@ -78,7 +78,7 @@ pub fn for_poll(store: &Store) -> Result<Vec<Request>, Failure> {
     }
 }
 
-// What the files are named for, in order; nothing where there are more files than that.
+// The ids in the file names, sorted; `None` if there are more than `most` files.
 fn ids(store: &Store, most: usize) -> Result<Option<Vec<String>>, Failure> {
     let entries = match fsio::list(&store.path("requests")) {
         Err(e) if e.is_not_found() => return Ok(Some(Vec::new())),

@@ -88,7 +88,7 @@ impl Scene {
         std::fs::write(self.store.path(FILE).path(), bytes).unwrap();
     }
 
-    /// What the totals say must be what a look at everything says.
+    /// Compares the totals with a full check.
     fn assert_true(&self) {
         let totals = self.current().totals();
         let stock = Stock::check(&self.store, true).unwrap();
