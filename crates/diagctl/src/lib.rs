@@ -1,8 +1,8 @@
 //! diagctl: diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
 //!
-//! Dependencies point one way, which `make lint` checks: from `cli` to `lease`, `decide`, `trigger`, `limit`, `guard`, `store`,
-//! `collect` and `config`, and from those to the crates `fs` and `observe`. Decisions are pure functions of values; the code
-//! that acts on them is thin. The contracts are in `docs/` and in the README.
+//! Dependencies point one way, which `make lint` checks: `cli` → `grant` → `config` → `rules` → `state`, and from all of them to the
+//! crates `store`, `fs` and `observe`. Decisions are pure functions of values; the code that acts on them is thin. The contracts
+//! are in `docs/`.
 
 mod cli;
 mod config;
