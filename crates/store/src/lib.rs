@@ -4,6 +4,7 @@
 //! and the catalog, requests, events, the lease, quarantine and trash. It is opened with [`StoreOptions`] and returns typed
 //! [`Error`]s. This crate must not know rules, the configuration file, the command line, or what to advise a reader of an error.
 
+mod capture;
 pub mod catalog;
 pub mod cleanup;
 pub mod commit;
@@ -28,6 +29,7 @@ pub mod trash;
 pub mod units;
 pub mod writer;
 
+pub use capture::{Capture, ReportReader};
 pub use error::{BadDescriptor, BadLeaseFile, Error, Result, Unfit};
 pub use id::Id;
 pub use options::{Compression, Retention, StoreOptions};
