@@ -31,9 +31,11 @@ Exit statuses of every diagctl command:
    2  usage: the command line is wrong
    3  configuration: a file or a value in it is wrong
    4  nothing matched: no such capture, report or filter result
-   5  done in part: a capture with a failed or damaged report, or some of several ids
+   5  done in part: a capture with a failed or damaged report, or some of
+      several ids
    6  the store was written by a newer version of diagctl
   10  not granted: the verdict and its reason are on stdout
 
-`run` that is ended by a signal hands it on to its command, gives the capture up and ends by it: 128 + its number in a shell.
+`run` that is ended by a signal hands it on to its command, gives the capture up
+and ends by it: 128 + its number in a shell.
 ";

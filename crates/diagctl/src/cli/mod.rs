@@ -36,7 +36,7 @@ use output::Done;
 
 /// Diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
 #[derive(Debug, Parser)]
-#[command(name = "diagctl", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "diagctl", version, max_term_width = 80, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
