@@ -194,18 +194,22 @@ fn debug_wanted() -> Result<bool, Failure> {
 
 fn help(topic: &[String]) -> Result<Done, Failure> {
     use clap::CommandFactory;
-    let mut command = Cli::command();
-    // Gives the subcommands their full names.
-    command.build();
     if topic == ["exit-codes"] {
         return Ok(Done::text(exit_code::HELP.to_owned()));
     }
-    let found = topic.iter().try_fold(&mut command, |command, name| command.find_subcommand_mut(name));
-    let Some(found) = found else {
+    let command = Cli::command();
+    let found = topic.iter().try_fold(&command, |command, name| command.find_subcommand(name));
+    if found.is_none() {
         let message = format!("there is no command or topic {}", crate::error::quoted(&topic.join(" ")));
         return Err(
             Failure::new(Exit::Usage, message).hint("`diagctl help` lists the commands; the one topic is exit-codes")
         );
+    }
+    // The text of `COMMAND --help`, which clap hands over as an error.
+    let words = ["diagctl"].into_iter().chain(topic.iter().map(String::as_str)).chain(["--help"]);
+    let text = match command.try_get_matches_from(words) {
+        Err(help) => help.render().to_string(),
+        Ok(_) => String::new(),
     };
-    Ok(Done::text(found.render_long_help().to_string()))
+    Ok(Done::text(text))
 }
