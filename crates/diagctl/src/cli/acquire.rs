@@ -26,27 +26,27 @@ use crate::trigger::{Observed, is_application_name};
 /// From the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
 
-/// Ask whether a capture is due, and for the right to take it (for plugins)
+/// Ask whether to capture now, and take the lease if so (used by plugins)
 ///
-/// Prints one JSON object. Status 0: granted, 10: not granted, the object says why.
+/// Prints one JSON object. Exit status 0: granted; 10: not granted, with the reason.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Descriptor of <dir>/lease.lock, opened anew for this poll and inherited
+    /// Inherited descriptor of <dir>/lease.lock, opened anew for each poll
     #[arg(long, value_name = "N")]
     pub(super) lease_fd: i32,
-    /// The process that polls
+    /// The polling process
     #[arg(long, value_name = "PID")]
     pub(super) pid: u32,
-    /// What it does: puma, sidekiq, …
+    /// Role of the process: puma, sidekiq, …
     #[arg(long, value_name = "ROLE", default_value = "process")]
     pub(super) role: String,
-    /// Its name within the role
+    /// Name of the process within its role
     #[arg(long, value_name = "WORKER", default_value = "")]
     pub(super) name: String,
-    /// A number that the application hands in, for rules
-    #[arg(long, value_name = "K=V")]
+    /// A number from the application, for rules (repeatable)
+    #[arg(long, value_name = "NAME=NUMBER")]
     pub(super) gauge: Vec<String>,
-    /// An event that the application names, for rules
+    /// An event from the application, for rules (repeatable)
     #[arg(long, value_name = "NAME")]
     pub(super) event: Vec<String>,
 }

@@ -15,7 +15,7 @@ use crate::config::{self, DEFAULT_FILE, Place, Problem};
 use crate::exit_code::Exit;
 use crate::proc::Proc;
 
-/// Check, show or begin a configuration
+/// Check, show or create a configuration
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -24,26 +24,26 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Report every problem of the configuration, with its key and a hint
+    /// Report every problem in the configuration, with hints
     Check {
-        /// The file [default: the one that is in force]
+        /// File to check [default: the configuration in use]
         file: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// The file is for another machine: do not hold it against what this one has and recorded
+        /// The file is for another machine: do not check it against this one
         #[arg(long)]
         elsewhere: bool,
     },
-    /// Show what is in force, and where each value comes from
+    /// Show the configuration in use, and where each value comes from
     Show {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Print a commented configuration to start from
+    /// Print a commented example configuration
     Init {
-        /// Write it to a file that does not exist yet
+        /// Write it to FILE, which must not exist
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },

@@ -20,12 +20,12 @@ use crate::exit_code::Exit;
 use crate::fsio::Spot;
 use check::{Check, Status};
 
-/// Check this machine for what would stop captures or make them dangerous; changes nothing
+/// Find what stops captures or makes them dangerous; changes nothing
 ///
-/// Status 0: nothing stops captures, warnings or not. 1: at least one check failed.
+/// Exit status 0: nothing stops captures, but there may be warnings; 1: at least one check failed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print JSON: schema, dir, ok, checks[] of id, status (ok, warn, fail, skip), message, hint, observed
+    /// Print JSON: schema, dir, ok, and checks[] with id, status (ok, warn, fail, skip), message, hint, observed
     #[arg(long)]
     json: bool,
 }

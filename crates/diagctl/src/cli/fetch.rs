@@ -22,24 +22,24 @@ use destination::{Destination, Existing};
 
 /// Fetch reports of a capture, verified and decompressed
 ///
-/// Without REPORT, all reports of the capture are put into a directory, with its meta.json. A report that was damaged when it was
-/// taken is fetched as it is; stderr says where, and the status is 5.
+/// Without REPORT, all reports of the capture and its meta.json are written to a directory. A report that was stored damaged is
+/// fetched as it is, with a warning on stderr and exit status 5.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// An id, the beginning of one, `latest`, or one of these with `:REPORT`
+    /// Capture ID, a unique prefix of one, or `latest`; each also with `:REPORT`
     id: String,
-    /// The report
+    /// Report to fetch
     report: Option<String>,
-    /// A file, a directory, or `-` for stdout [default: a file ID-REPORT.EXT or a directory ID, here]
+    /// File, directory, or `-` for stdout [default: the file ID-REPORT.EXT, or the directory ID for all reports]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// Leave it compressed
+    /// Do not decompress
     #[arg(long)]
     raw: bool,
-    /// Replace what is there under a name that was not given with -o
+    /// Replace existing files (a file named with -o is always replaced)
     #[arg(long)]
     force: bool,
-    /// Print what was written as JSON
+    /// Print JSON: the files written and the reports that failed
     #[arg(long)]
     json: bool,
 }

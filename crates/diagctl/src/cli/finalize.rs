@@ -11,21 +11,20 @@ use crate::store::Access;
 use crate::store::commit::Told;
 use crate::store::meta::Meta;
 
-/// Publish a staged capture and end the lease (for dumpers)
+/// Publish a staged capture and release the lease (used by dumpers)
 ///
-/// Prints the capture as JSON. Status 0: everything is stored, 5: at least one report has an error, in
-/// place of data or beside data that is damaged.
+/// Prints the capture as JSON. Exit status 0: all reports are stored; 5: at least one failed or is damaged.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The capture that acquire granted
+    /// Capture ID that `acquire` printed
     capture: String,
-    /// Descriptor on which the lease is held
+    /// Descriptor that holds the lease
     #[arg(long, value_name = "N")]
     lease_fd: i32,
-    /// A report that could not be made, and why
+    /// A report that could not be produced, and why (repeatable)
     #[arg(long, value_name = "REPORT=MESSAGE")]
     failed: Vec<String>,
-    /// Something to record: cost.NAME=NUMBER, took.REPORT=MILLISECONDS, versions.NAME=TEXT, or a label
+    /// Metadata: cost.NAME=NUMBER, took.REPORT=MILLISECONDS, versions.NAME=TEXT, or a label (repeatable)
     #[arg(long, value_name = "K=V")]
     set: Vec<String>,
 }

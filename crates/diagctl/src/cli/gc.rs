@@ -9,10 +9,10 @@ use crate::store::stock::Stock;
 use crate::store::{Access, sweep};
 use crate::units::size;
 
-/// Delete what retention no longer keeps
+/// Apply the retention limits now
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only show what would be deleted and what is kept, with the reasons
+    /// Only show what would be deleted and kept, with the reasons
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Print JSON

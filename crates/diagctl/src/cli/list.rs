@@ -12,30 +12,30 @@ use crate::store::Access;
 use crate::store::index::{self, Entry};
 use crate::units::{self, size};
 
-/// List captures, the newest first
+/// List captures, newest first
 ///
-/// A report with an exclamation mark failed when the capture was taken, or was stored damaged; `show` says why.
+/// An exclamation mark after a report means that it failed or is damaged; `diagctl show` says why.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only of processes with this role
+    /// Only captures of processes with this role
     #[arg(long)]
     role: Option<String>,
-    /// Only of the worker with this name
+    /// Only captures of this worker
     #[arg(long, value_name = "NAME")]
     worker: Option<String>,
-    /// Only those of this rule
+    /// Only captures of this rule
     #[arg(long)]
     rule: Option<String>,
-    /// Only those that were to have this report
+    /// Only captures with this report, failed or not
     #[arg(long)]
     report: Option<String>,
-    /// Only those younger than this: 90m, 2h, 14d
+    /// Only captures younger than this: 90m, 2h, 14d
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, allow_hyphen_values = true)]
     since: Option<Duration>,
-    /// At most so many
+    /// Show at most N captures
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     limit: Option<usize>,
-    /// Show times in UTC instead of the local zone
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
     /// Print JSON

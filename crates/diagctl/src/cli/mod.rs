@@ -48,11 +48,11 @@ struct Cli {
 #[derive(Debug, Default, clap::Args)]
 struct Global {
     /// Configuration file [env: DIAGCTL_CONFIG] [default: /etc/diagctl/diagctl.toml, if it exists]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     config: Option<PathBuf>,
 
-    /// The store, a directory [env: DIAGCTL_DIR] [default: dir of the configuration, else /var/lib/diagctl]
-    #[arg(long, global = true, value_name = "DIR")]
+    /// Store directory [env: DIAGCTL_DIR] [default: `dir` in the configuration, else /var/lib/diagctl]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     dir: Option<PathBuf>,
 }
 
@@ -79,7 +79,7 @@ enum Command {
     Resume(pause::ResumeArgs),
     Config(config::Args),
     Doctor(doctor::Args),
-    /// Help on a command, or `help exit-codes`
+    /// Print help for a command, or `help exit-codes`
     Help {
         /// A command, or `exit-codes`
         topic: Vec<String>,

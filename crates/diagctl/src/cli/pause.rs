@@ -13,17 +13,17 @@ use crate::store::state_files::load_state;
 use crate::store::{Access, Store};
 use crate::units;
 
-/// Stop captures from this store's processes
+/// Pause captures
 ///
-/// A dump that is under way goes on. Requests wait.
+/// A dump in progress continues. Requests wait.
 #[derive(Debug, clap::Args)]
 pub struct PauseArgs {
-    /// End it by itself after this time: 90m, 2h, 14d
+    /// Resume automatically after this time: 90m, 2h, 14d
     #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_wait, allow_hyphen_values = true)]
     time: Option<Duration>,
 }
 
-/// End a pause
+/// Resume captures
 #[derive(Debug, clap::Args)]
 pub struct ResumeArgs {}
 

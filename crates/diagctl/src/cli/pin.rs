@@ -10,18 +10,18 @@ use crate::fsio;
 use crate::store::index::{self, Entry, Present};
 use crate::store::{Access, Store, meta};
 
-/// Keep captures whatever their age, up to the hard cap
+/// Protect captures from retention, up to the hard cap
 #[derive(Debug, clap::Args)]
 pub struct PinArgs {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }
 
-/// Leave captures to retention again
+/// Let retention delete captures again
 #[derive(Debug, clap::Args)]
 pub struct UnpinArgs {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }

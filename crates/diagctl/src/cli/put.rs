@@ -15,14 +15,14 @@ use crate::lease::{self, Lease};
 use crate::store::writer::{self, Room};
 use crate::store::{Access, Store, grant};
 
-/// Compress stdin into a staged capture while it is being produced (for dumpers)
+/// Compress a report from stdin into a staged capture (used by dumpers)
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The capture that acquire granted
+    /// Capture ID that `acquire` printed
     capture: String,
-    /// The report whose data is on stdin
+    /// Name of the report on stdin
     report: String,
-    /// Descriptor on which the lease is held
+    /// Descriptor that holds the lease
     #[arg(long, value_name = "N")]
     lease_fd: i32,
 }

@@ -18,34 +18,34 @@ use crate::store::state_files::{load_samples, load_state};
 use crate::store::{Access, Store, events, meta};
 use crate::units::{self, size};
 
-/// Ask for a capture on demand
+/// Request a capture
 ///
-/// Triggers, cooldowns and budgets are skipped, the lease and the guards are not. Without REPORT the capture brings what a
-/// matching `on_demand` rule names, else the cheap routine reports.
+/// A request skips triggers, cooldowns and budgets, but not the lease or the guards. Without REPORT, the capture has the reports
+/// of a matching `on_demand` rule, or else the routine reports.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Reports to bring, for example heap_dump
+    /// Reports to capture, for example heap_dump
     #[arg(value_name = "REPORT")]
     reports: Vec<String>,
-    /// Only from a process of this role
+    /// Only from a process with this role
     #[arg(long)]
     role: Option<String>,
-    /// Only from the worker of this name
+    /// Only from the worker with this name
     #[arg(long, value_name = "WORKER")]
     name: Option<String>,
     /// Only from this process
     #[arg(long, allow_negative_numbers = true)]
     pid: Option<u32>,
-    /// Why; it is kept with the capture
+    /// Reason, stored with the capture
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Wait until the capture is there, and print its id
+    /// Wait for the capture and print its ID
     #[arg(long)]
     wait: bool,
-    /// Give up when no process has taken it by then
+    /// Give up if no process has taken the request within this time
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::parse_wait, allow_hyphen_values = true)]
     expires: Duration,
-    /// Print JSON: the request, or with --wait the capture
+    /// Print JSON: the request, or the capture with --wait
     #[arg(long)]
     json: bool,
 }

@@ -11,10 +11,10 @@ use crate::store::{Access, Store, fetch};
 /// Delete captures
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
-    /// Pinned captures too
+    /// Delete pinned captures too
     #[arg(long)]
     force: bool,
 }

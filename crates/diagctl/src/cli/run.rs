@@ -26,20 +26,23 @@ use crate::store::writer::{self, Room};
 use crate::store::{Access, Store};
 use crate::sys::Endings;
 
-/// Take a capture with a command, holding the lease while it runs
+/// Run a command that produces a capture, holding the lease meanwhile
 ///
-/// The command finds DIAGCTL_CAPTURE (the id) and DIAGCTL_CAPTURE_DIR in its environment; every file that it writes into
-/// that directory becomes a report (names that begin with a dot are diagctl's own; what is no regular file goes to
-/// quarantine/). With --report its stdout becomes the report of that name, compressed while it runs.
-/// Published, with status 5, also when the command fails after it produced something; one that leaves nothing makes no
-/// capture. SIGTERM, SIGINT and SIGHUP are handed on to the command; when it has ended, the capture is given up and diagctl
-/// ends by the same signal (128 + its number, in a shell).
+/// The environment of the command has DIAGCTL_CAPTURE (the capture ID) and DIAGCTL_CAPTURE_DIR. Every file in that directory
+/// becomes a report, unless its name begins with a dot; anything but regular files is moved to quarantine/. With --report, the
+/// command's stdout is compressed into a report while the command runs.
+///
+/// If the command fails after it has produced something, the capture is published and the exit status is 5. If it produces
+/// nothing, there is no capture.
+///
+/// SIGTERM, SIGINT and SIGHUP are passed on to the command. When the command has ended, the capture is discarded and diagctl
+/// ends with the same signal (128 + its number in a shell).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Store the command's stdout as this report
     #[arg(long, value_name = "NAME")]
     report: Option<String>,
-    /// The command
+    /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }

@@ -12,15 +12,15 @@ use crate::store::meta::{self, Meta};
 use crate::store::{Access, fetch};
 use crate::units::{duration, size};
 
-/// Show one capture
+/// Show the details of one capture
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// An id, the beginning of one, `latest`, or `latest:REPORT`
+    /// Capture ID, a unique prefix of one, `latest`, or `latest:REPORT`
     id: String,
-    /// Show times in UTC instead of the local zone
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
-    /// Print JSON: the capture's meta.json, with `pinned` and `dir`
+    /// Print JSON: meta.json with `pinned` and `dir` added
     #[arg(long)]
     json: bool,
 }

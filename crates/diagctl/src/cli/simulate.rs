@@ -23,19 +23,19 @@ use crate::units::{duration, size};
 /// No store records so much.
 const MAX_SAMPLES: u64 = 1 << 30;
 
-/// Replay recorded samples and print what would have been captured when
+/// Replay recorded samples and print what would have been captured
 ///
-/// The rules are those of --config. Samples come from `diagctl samples`. The lease is always free and there is always room:
-/// only rules, limits and selection decide. Commands of `exec` triggers are not run. Without a sample the status is 4.
+/// Uses the rules of the configuration (--config). The lease is always free, and memory and disk always suffice: only rules,
+/// limits and selection decide. Commands of `exec` triggers are not run. Exit status 4: there are no samples.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The samples, as `diagctl samples` prints them: a file, a pipe, or - for stdin
+    /// Output of `diagctl samples`: a file, a pipe, or `-` for stdin
     #[arg(long, value_name = "FILE")]
     samples: PathBuf,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Print times in UTC
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
 }

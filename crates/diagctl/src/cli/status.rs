@@ -27,13 +27,13 @@ use crate::units::{duration, ms};
 /// So many of the last events are shown by `--explain`.
 const EVENTS_SHOWN: usize = 20;
 
-/// Show what diagctl is doing: lease, rules, store, processes
+/// Show the state of the lease, rules, store and processes
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Add why each process was last told what it was told, and the last events, with the figures that were seen
+    /// Add the reason for each process's last verdict, and recent events
     #[arg(long)]
     explain: bool,
-    /// Show times in UTC instead of the local zone
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
     /// Print JSON

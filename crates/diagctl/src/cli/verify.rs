@@ -18,15 +18,15 @@ use crate::store::index::{self, Present};
 use crate::store::{Access, Store, meta};
 use crate::units::size;
 
-/// Re-read captures against their checksums; changes nothing
+/// Verify captures against their checksums; changes nothing
 ///
-/// Status 0: everything is as it was recorded. 1: something is damaged. 4: no capture matches an ID.
+/// Exit status 0: everything is intact; 1: something is damaged; 4: no capture matches an ID.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required_unless_present = "all", value_name = "ID")]
     ids: Vec<String>,
-    /// Every capture of the store; none at all is no error
+    /// Verify every capture; an empty store is not an error
     #[arg(long, conflicts_with = "ids")]
     all: bool,
     /// Print JSON
