@@ -54,13 +54,13 @@ class BadInputTest < E2E::Case
 
   # The value, why it is none, and what to write.
   BAD_VALUES = {
-    %w[list --since 5] => /'5' for '--since.*no unit; write 5s/,
-    %w[list --since -5m] => /'-5m' for '--since.*cannot be negative; write it like 10m/,
-    %w[samples --since soon] => /'soon'.*not a duration.*write it like/,
+    %w[list --since 5] => /'5' for '--since.*unit is missing; write 5s/,
+    %w[list --since -5m] => /'-5m' for '--since.*cannot be negative; use a value like 10m/,
+    %w[samples --since soon] => /'soon'.*not a duration.*use a value like/,
     %w[pause --for -2h] => /'-2h'.*cannot be negative/,
-    %w[pause --for 0s] => /'0s'.*over at once; write it like 30m/,
+    %w[pause --for 0s] => /'0s'.*longer than zero; use a value like 30m/,
     %w[pause --for 200y] => /'200y'.*longer than 100 years/,
-    %w[request gc_stat --reason x --expires 0] => /'0' for '--expires.*over at once/,
+    %w[request gc_stat --reason x --expires 0] => /'0' for '--expires.*longer than zero/,
     %w[request gc_stat --reason x --expires -1s] => /'-1s'.*cannot be negative/,
     %w[request gc_stat --reason x --pid -4] => /'-4' for '--pid.*not in 0/,
     %w[list -n -1] => /'-1' for '--limit/,

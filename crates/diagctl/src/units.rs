@@ -47,40 +47,40 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let bare = text.trim();
     if bare.starts_with('-') {
-        return Err("a duration cannot be negative; write it like 10m".into());
+        return Err("a duration cannot be negative; use a value like 10m".into());
     }
     if !bare.is_empty() && bare.chars().all(|c| c.is_ascii_digit() || c == '.') && bare != "0" {
-        return Err(format!("it has no unit; write {bare}s, {bare}m or {bare}h"));
+        return Err(format!("the unit is missing; write {bare}s, {bare}m or {bare}h"));
     }
     match humantime::parse_duration(bare) {
         // Sums with it must not overflow.
-        Ok(duration) if duration > LONGEST => Err("it is longer than 100 years; write it like 14d".into()),
+        Ok(duration) if duration > LONGEST => Err("longer than 100 years; use a value like 14d".into()),
         Ok(duration) => Ok(duration),
-        Err(e) => Err(format!("it is not a duration ({e}); write it like 500ms, 30s, 10m, 2h or 14d")),
+        Err(e) => Err(format!("not a duration ({e}); use a value like 500ms, 30s, 10m, 2h or 14d")),
     }
 }
 
 /// Reads a duration in which something is to happen.
 pub fn parse_wait(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        Duration::ZERO => Err("it is over at once; write it like 30m or 2h".into()),
+        Duration::ZERO => Err("must be longer than zero; use a value like 30m or 2h".into()),
         wait => Ok(wait),
     }
 }
 
 /// Reads a size: `64KiB`, `1.5GiB`, `500MB` (decimal), `0`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    const EXAMPLE: &str = "write it like 512KiB, 500MiB or 1.5GiB";
+    const EXAMPLE: &str = "use a value like 512KiB, 500MiB or 1.5GiB";
     let bare = text.trim();
     if bare.starts_with('-') {
-        return Err("a size cannot be negative; write it like 512KiB".into());
+        return Err("a size cannot be negative; use a value like 512KiB".into());
     }
     let split = bare.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(bare.len());
     let (number, unit) = bare.split_at(split);
-    let number: f64 = number.parse().map_err(|_| format!("it is not a size; {EXAMPLE}"))?;
+    let number: f64 = number.parse().map_err(|_| format!("not a size; {EXAMPLE}"))?;
     let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
         "" if number == 0.0 => 1,
-        "" => return Err(format!("it has no unit; {EXAMPLE}")),
+        "" => return Err(format!("the unit is missing; {EXAMPLE}")),
         "b" => 1,
         "kib" => 1 << 10,
         "mib" => 1 << 20,
@@ -101,7 +101,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     {
         let bytes = number * factor as f64;
         if bytes > (1u64 << 60) as f64 {
-            return Err("it is larger than any disk or memory; write it like 1.5GiB".into());
+            return Err("larger than any disk or memory; use a value like 1.5GiB".into());
         }
         Ok(bytes as u64)
     }
@@ -110,12 +110,12 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// Reads a share: `80%`, `12.5%`.
 pub fn parse_percent(text: &str) -> Result<f64, String> {
     let Some(number) = text.trim().strip_suffix('%') else {
-        return Err("it is not a percentage; write it like 15%".into());
+        return Err("not a percentage; use a value like 15%".into());
     };
     match number.trim().parse::<f64>() {
         Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
-        Ok(_) => Err("a percentage is between 0% and 100%; write it like 15%".into()),
-        Err(_) => Err("it is not a percentage; write it like 15%".into()),
+        Ok(_) => Err("a percentage is between 0% and 100%; use a value like 15%".into()),
+        Err(_) => Err("not a percentage; use a value like 15%".into()),
     }
 }
 
@@ -125,7 +125,7 @@ pub fn parse_increase(text: &str) -> Result<Amount, String> {
     match percent {
         None => parse_amount(text),
         Some(Ok(percent)) if percent.is_finite() && percent > 0.0 => Ok(Amount::Percent(percent)),
-        Some(_) => Err("it is no increase; write it like 30%, 300% or 200MiB".into()),
+        Some(_) => Err("not an increase; use a value like 30%, 300% or 200MiB".into()),
     }
 }
 

@@ -100,7 +100,7 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
         }
         let failure = config::invalid(path, &problems);
         return Err(if valid {
-            failure.hint("processes go by this file all the same, as far as it goes")
+            failure.hint("processes still use this file; everything else in it works")
         } else {
             failure
         });
@@ -111,7 +111,7 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
         let rules = if rules == 1 { "1 rule".into() } else { format!("{rules} rules") };
         match shown {
             Some(file) => format!("OK: {}, {rules}", crate::error::printable(&file)),
-            None => format!("OK: there is no {DEFAULT_FILE}; the defaults are in force, {rules}"),
+            None => format!("OK: {DEFAULT_FILE} does not exist; the defaults apply, {rules}"),
         }
     })
 }
@@ -129,7 +129,7 @@ fn init(path: &Path) -> Result<Done, Failure> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|e| {
         let exists = e.kind() == std::io::ErrorKind::AlreadyExists;
         let failure = Failure::io("create", path, e);
-        if exists { failure.hint("an existing file is never overwritten; name another") } else { failure }
+        if exists { failure.hint("existing files are never overwritten; choose another name") } else { failure }
     })?;
     file.write_all(config::EXAMPLE.as_bytes()).map_err(|e| Failure::io("write", path, e))?;
     Ok(Done::text(path.display().to_string()))

@@ -174,8 +174,8 @@ fn overrides(dir: Option<PathBuf>) -> Result<Overrides, Failure> {
         "1" | "true" => Some(true),
         "0" | "false" => Some(false),
         other => {
-            let message = format!("DIAGCTL_ENABLED is {}", crate::error::quoted(other));
-            return Err(Failure::new(Exit::Config, message).hint("it is 1, true, 0 or false"));
+            let message = format!("DIAGCTL_ENABLED has the invalid value {}", crate::error::quoted(other));
+            return Err(Failure::new(Exit::Config, message).hint("use 1, true, 0 or false"));
         }
     };
     Ok(Overrides { dir, enabled })
@@ -186,8 +186,8 @@ fn debug_wanted() -> Result<bool, Failure> {
         Err(_) | Ok("" | "info") => Ok(false),
         Ok("debug") => Ok(true),
         Ok(other) => {
-            let message = format!("DIAGCTL_LOG is {}", crate::error::quoted(other));
-            Err(Failure::new(Exit::Config, message).hint("it is info or debug"))
+            let message = format!("DIAGCTL_LOG has the invalid value {}", crate::error::quoted(other));
+            Err(Failure::new(Exit::Config, message).hint("use info or debug"))
         }
     }
 }
@@ -202,7 +202,7 @@ fn help(topic: &[String]) -> Result<Done, Failure> {
     if found.is_none() {
         let message = format!("there is no command or topic {}", crate::error::quoted(&topic.join(" ")));
         return Err(
-            Failure::new(Exit::Usage, message).hint("`diagctl help` lists the commands; the one topic is exit-codes")
+            Failure::new(Exit::Usage, message).hint("`diagctl help` lists the commands; the only topic is exit-codes")
         );
     }
     // The text of `COMMAND --help`, which clap hands over as an error.

@@ -63,7 +63,7 @@ fn status() -> Status {
         dir: "/var/lib/diagctl".into(),
         switch: Switch { enabled: false, source: "default".into(), paused: None },
         configuration: Some("1 problem:\n  rules: bad".into()),
-        doubts: vec!["guards.min_free_disk: no filesystem is ever free by 100%".into()],
+        doubts: vec!["guards.min_free_disk: no filesystem ever has 100% free".into()],
         lease: lease::Report {
             taken: true,
             summary: "held for 1m by puma worker-0 (pid 7): capture C, rule routine, overdue by 30s".into(),
