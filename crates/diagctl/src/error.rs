@@ -44,6 +44,11 @@ impl Failure {
         }
     }
 
+    /// The same for a place outside the store, which the user can choose with `-o`.
+    pub fn output(action: &str, path: &Path, source: io::Error) -> Self {
+        Self::io(action, path, source).hint("use -o to write elsewhere")
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -69,15 +74,11 @@ impl From<diagctl_fs::Error> for Failure {
         use diagctl_fs::Error;
         let hint = match &error {
             Error::Io { source, .. } => hint_for(source),
-            Error::NotRegular { .. } | Error::InTheWay { .. } => {
-                Some("something else was put in its place; move it away".into())
-            }
-            Error::NotOurs { .. } => {
-                Some("something else was put in its place; nothing was done with it, move it away".into())
-            }
-            Error::TooLarge { .. } => Some("this is not what diagctl wrote; move the file away".into()),
+            Error::NotRegular { .. } | Error::InTheWay { .. } => Some("diagctl did not create it; move it away".into()),
+            Error::NotOurs { .. } => Some("diagctl did not create it and left it untouched; move it away".into()),
+            Error::TooLarge { .. } => Some("diagctl did not write this file; move it away".into()),
             Error::Locked { .. } => {
-                Some("a stopped diagctl process holds it; find it with `fuser` and resume or kill it".into())
+                Some("a stopped diagctl process may hold the lock; find it with `fuser`, then resume or kill it".into())
             }
             Error::NoParent { .. } | Error::Random(_) => None,
         };
@@ -142,13 +143,13 @@ mod tests {
             (os(28), "cannot open /s/x: No space left on device (os error 28)", "lower [retention] max_use"),
             (os(30), "cannot open /s/x: Read-only file system (os error 30)", "must be on a writable filesystem"),
             (os(2), "cannot open /s/x: No such file or directory (os error 2)", ""),
-            (Error::NotRegular { path: path.clone() }, "/s/x is not a regular file", "in its place; move it away"),
-            (Error::TooLarge { path: path.clone(), max: 9 }, "/s/x is larger than 9 bytes", "not what diagctl wrote"),
-            (Error::InTheWay { path: path.clone() }, "/s/x is not a directory", "in its place; move it away"),
+            (Error::NotRegular { path: path.clone() }, "/s/x is not a regular file", "did not create it; move it away"),
+            (Error::TooLarge { path: path.clone(), max: 9 }, "/s/x is larger than 9 bytes", "did not write this file"),
+            (Error::InTheWay { path: path.clone() }, "/s/x is not a directory", "did not create it; move it away"),
             (
                 Error::NotOurs { path: path.clone(), found: NotOurs::NotDirectory },
                 "/s/x is not a directory",
-                "in its place; nothing was done with it, move it away",
+                "left it untouched; move it away",
             ),
             (
                 Error::Locked { path: path.clone(), waited: std::time::Duration::from_millis(5001) },

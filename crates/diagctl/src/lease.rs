@@ -61,7 +61,7 @@ impl Lease {
         if fd < 3 {
             return usage(
                 format!("--lease-fd {fd} is a standard stream"),
-                "open <dir>/lease.lock and pass that descriptor, 3 or above",
+                "open <dir>/lease.lock and pass its descriptor, 3 or higher",
             );
         }
         if rustix::io::fcntl_setfd(lease.borrow(), rustix::io::FdFlags::CLOEXEC).is_err() {
@@ -76,26 +76,26 @@ impl Lease {
             Ok(named) => named,
             Err(e) => {
                 return Err(Failure::io("examine", lease.spot.path(), e)
-                    .hint("the lease file is permanent: open it with O_CREAT in the store that --dir names"));
+                    .hint("open the lease file with O_CREAT, in the store that --dir names"));
             }
         };
         let refuse = |why: &str, hint: &str| Err(Failure::failed(format!("{} {why}", lease.spot.display())).hint(hint));
         let kind = FileType::from_raw_mode(named.st_mode);
         if kind.is_symlink() {
-            return refuse("is a symbolic link", "somebody replaced it; remove it, it is created anew");
+            return refuse("is a symbolic link", "it was replaced; remove it, and diagctl creates a new one");
         }
         if !kind.is_file() {
-            return refuse("is not a regular file", "somebody replaced it; remove it, it is created anew");
+            return refuse("is not a regular file", "it was replaced; remove it, and diagctl creates a new one");
         }
         if (passed.st_dev, passed.st_ino) != (named.st_dev, named.st_ino) {
             return refuse(
                 &format!("is not the file that --lease-fd {fd} refers to"),
-                "the file was replaced, or the descriptor belongs to another store; open it anew",
+                "the file was replaced, or the descriptor belongs to another store; open the file again",
             );
         }
         if named.st_uid != owner {
             return refuse(
-                &format!("belongs to uid {}, the store to uid {owner}", named.st_uid),
+                &format!("is owned by uid {}, but the store by uid {owner}", named.st_uid),
                 "chown it to the owner of the store",
             );
         }

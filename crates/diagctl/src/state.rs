@@ -188,7 +188,7 @@ pub fn load(dir: &Spot) -> Result<Found, Failure> {
 /// Understands the content of `state.json`, which the path is named for in errors.
 pub fn parse(path: &Path, data: &[u8]) -> Result<Found, Failure> {
     if !seal::is_whole(data) {
-        return Ok(Found::Damaged("it does not have the checksum that was recorded in it".into()));
+        return Ok(Found::Damaged("its checksum does not match".into()));
     }
     let version = serde_json::from_slice::<Version>(data).map(|v| v.schema);
     if let Ok(schema) = version
@@ -197,7 +197,7 @@ pub fn parse(path: &Path, data: &[u8]) -> Result<Found, Failure> {
         return Err(newer(path, schema));
     }
     Ok(match serde_json::from_slice::<State>(data) {
-        Ok(state) if !state.is_plausible() => Found::Damaged("it has a number that cannot be".into()),
+        Ok(state) if !state.is_plausible() => Found::Damaged("a number in it is out of range".into()),
         Ok(state) => Found::State(Box::new(state)),
         Err(e) => Found::Damaged(e.to_string()),
     })
@@ -214,7 +214,7 @@ pub fn newer(path: &Path, schema: u32) -> Failure {
         Exit::NewerStore,
         format!("{} has version {schema}; this diagctl knows version {SCHEMA}", path.display()),
     )
-    .hint("a newer diagctl wrote it: use that version")
+    .hint("a newer diagctl wrote it; use that version")
 }
 
 /// Writes `state.json` so that it survives a power cut.

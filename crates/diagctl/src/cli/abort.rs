@@ -57,6 +57,6 @@ fn inherit_from_the_dead(store: &Store, lease: &Lease, capture: &str) -> Result<
         }
         std::thread::sleep(step);
     }
-    Err(Failure::failed(format!("capture {capture} may not be given up: its dumper still holds the lease"))
-        .hint("pass the description on which `acquire` was granted, or wait until the dumper has ended"))
+    Err(Failure::failed(format!("capture {capture} cannot be discarded: its dumper still holds the lease"))
+        .hint("pass the descriptor on which `acquire` was granted, or wait until the dumper has ended"))
 }

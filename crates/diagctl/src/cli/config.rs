@@ -128,10 +128,10 @@ fn init(path: &Path) -> Result<Done, Failure> {
     // The workers have to read it: no narrower than the umask says.
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|e| {
         let exists = e.kind() == std::io::ErrorKind::AlreadyExists;
-        let failure = Failure::io("create", path, e);
+        let failure = Failure::output("create", path, e);
         if exists { failure.hint("existing files are never overwritten; choose another name") } else { failure }
     })?;
-    file.write_all(config::EXAMPLE.as_bytes()).map_err(|e| Failure::io("write", path, e))?;
+    file.write_all(config::EXAMPLE.as_bytes()).map_err(|e| Failure::output("write", path, e))?;
     Ok(Done::text(path.display().to_string()))
 }
 

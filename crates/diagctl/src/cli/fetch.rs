@@ -83,15 +83,15 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let form = if args.raw { Form::Stored } else { Form::Content };
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
     if to_stdout && args.json {
-        return Err(Failure::new(Exit::Usage, "-o - and --json both want stdout").hint("leave one of them out"));
+        return Err(Failure::new(Exit::Usage, "-o - and --json both write to stdout").hint("remove one of them"));
     }
     // Credentials belong to a thread: the one that opens the store becomes its owner and ends, this one stays the caller.
     let opened = std::thread::scope(|scope| scope.spawn(|| open(cx, args)).join());
     let opened = opened.map_err(|_| Failure::failed("the store could not be read: its reader broke off"))??;
     if to_stdout && !opened.single {
         let names: Vec<&str> = opened.reports.iter().map(|(name, _)| name.as_str()).collect();
-        let message = format!("capture {} has {} reports, and -o - takes one", opened.meta.id, names.len());
-        return Err(Failure::new(Exit::Usage, message).hint(format!("name one: {}", names.join(", "))));
+        let message = format!("capture {} has {} reports, but -o - takes one", opened.meta.id, names.len());
+        return Err(Failure::new(Exit::Usage, message).hint(format!("choose one of {}", names.join(", "))));
     }
     let mut fetched = Fetched { schema: 1, capture: opened.meta.id.clone(), written: Vec::new(), failed: Vec::new() };
     let exit = if opened.single {
@@ -111,8 +111,8 @@ fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
     let target = fetch::resolve(&store, &mut Present::list(&store)?, &args.id)?;
     let wanted = match (&target.report, &args.report) {
         (Some(one), Some(other)) if one != other => {
-            let message = format!("two reports are named, {} and {}", printable(one), printable(other));
-            return Err(Failure::new(Exit::Usage, message).hint("name one of them, or none for all"));
+            let message = format!("two different reports are given, {} and {}", printable(one), printable(other));
+            return Err(Failure::new(Exit::Usage, message).hint("give one of them, or none for all"));
         }
         (one, other) => one.as_ref().or(other.as_ref()),
     };
@@ -187,7 +187,7 @@ fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result
     meta.push('\n');
     let path = dir.join("meta.json");
     let mut file = Destination::open(&path, Existing::Replace)?;
-    file.write_all(meta.as_bytes()).map_err(|e| Failure::io("write", &path, e))?;
+    file.write_all(meta.as_bytes()).map_err(|e| Failure::output("write", &path, e))?;
     let is_file = file.finish()?;
     let (path, bytes) = (path.display().to_string(), meta.len() as u64);
     fetched.written.push(Written { report: "meta".into(), path, bytes, damaged: None, is_file });
@@ -207,7 +207,7 @@ fn place(name: &str, stored: &mut Stored, form: Form, path: &Path, existing: Exi
     let mut file = Destination::open(path, existing)?;
     let bytes = copy(stored, form, &mut file, false).map_err(|e| match e {
         Interrupted::Source(failure) => failure,
-        Interrupted::Output(e) => Failure::io("write", path, e),
+        Interrupted::Output(e) => Failure::output("write", path, e),
     })?;
     let is_file = file.finish()?;
     let damaged = stored.report.error.clone();

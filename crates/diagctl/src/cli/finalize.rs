@@ -52,7 +52,7 @@ fn parse(args: &Args) -> Result<Told, Failure> {
     for item in &args.failed {
         let (name, message) = pair("--failed", item, "REPORT=MESSAGE")?;
         if !report::is_valid_name(name) {
-            return Err(Failure::new(Exit::Usage, format!("--failed: {} is not the name of a report", quoted(name))));
+            return Err(Failure::new(Exit::Usage, format!("--failed: {} is not a valid report name", quoted(name))));
         }
         told.failed.insert(name.to_owned(), message);
     }
@@ -74,7 +74,7 @@ fn parse(args: &Args) -> Result<Told, Failure> {
 fn number(key: &str, value: &str) -> Result<serde_json::Number, Failure> {
     value.parse().map_err(|_| {
         Failure::new(Exit::Usage, format!("--set {key}: {} is not a number", quoted(value)))
-            .hint("costs are numbers; the name says the unit, like cost.pause_ms=7.5")
+            .hint("costs are numbers, with the unit in the name, for example cost.pause_ms=7.5")
     })
 }
 

@@ -73,7 +73,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let (_, now) = cx.peek(&store)?;
     let index = index::load(&store)?;
     for (id, reason) in &index.damaged {
-        output::note(&format!("capture {id} is damaged: {reason}"));
+        output::note(&format!("skipped capture {id}: {reason}"));
     }
     let all = index.entries.len();
     let mut captures: Vec<Entry> =
@@ -83,7 +83,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if all == 0 {
         output::note(&format!("no captures in {}", store.dir().display()));
     } else if matched == 0 {
-        output::note(&format!("no capture matches; {all} are in the store"));
+        output::note(&format!("no capture matches; the store has {all}"));
     }
     let exit = if all > 0 && matched == 0 { Exit::NoMatch } else { Exit::Ok };
     let damaged = index.damaged.into_iter().map(|(id, reason)| Damaged { id, reason }).collect();

@@ -45,9 +45,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if grant::read_sidecar(&staging, &args.report)?.is_some() || !grant::claim(&staging, &args.report)? {
         let (report, capture) = (&args.report, &args.capture);
         return Err(Failure::failed(format!(
-            "report {report} was put into capture {capture} before, or another put of it is under way"
+            "report {report} of capture {capture} has been stored already, or another put of it is under way"
         ))
-        .hint("each report is put once; name it to `finalize --failed` to drop it"));
+        .hint("each report is stored once; use `finalize --failed` to drop it"));
     }
     end_at_the_deadline(cx, &store)?;
     let mut room = Room::measure(&store, cx.config())?;

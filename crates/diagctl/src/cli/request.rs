@@ -58,12 +58,12 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     }
     if args.reason.trim().is_empty() || args.reason.len() > 1024 {
         return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
-            .hint("say in a few words why the capture is wanted; whoever finds it will be glad"));
+            .hint("say in a few words why you want the capture"));
     }
     if let Some(pid) = args.pid {
         cx.proc.stat(pid).map_err(|why| {
             Failure::new(Exit::NoMatch, format!("--pid {pid}: {why}"))
-                .hint("`diagctl status` lists the processes that poll")
+                .hint("`diagctl status` lists the polling processes")
         })?;
     }
     let by = invoking_user();
@@ -138,8 +138,8 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
         if current.expires <= now.store_ms && current.capture.is_none() {
             requests::remove(store, &request.id)?;
             let why = doing(store, &current);
-            return Err(Failure::new(Exit::NotGranted, format!("nobody took the request in time: {why}"))
-                .hint("`diagctl status --explain` shows what the processes were told"));
+            return Err(Failure::new(Exit::NotGranted, format!("no process took the request in time: {why}"))
+                .hint("`diagctl status --explain` shows the verdict of each process"));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -152,16 +152,13 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
     });
     let Some(entry) = published else {
         let why = events::read(store).into_iter().rfind(|event| event.id == request.id).map(|event| event.reason);
-        return Err(Failure::failed(format!(
-            "the request came to nothing: {}",
-            why.unwrap_or_else(|| "it was removed".into())
-        ))
-        .hint("`diagctl status --explain` shows what happened"));
+        return Err(Failure::failed(format!("the request failed: {}", why.unwrap_or_else(|| "it was removed".into())))
+            .hint("`diagctl status --explain` shows what happened"));
     };
     let meta = meta::read(&store.report_dir(&entry.id))?;
     for report in &meta.reports {
         if let Some(error) = &report.error {
-            let what = if report.is_damaged() { "is damaged" } else { "was not made" };
+            let what = if report.is_damaged() { "is damaged" } else { "failed" };
             output::note(&format!("report {} {what}: {error}", report.name));
         }
     }
@@ -180,7 +177,7 @@ fn doing(store: &Store, request: &Request) -> String {
     match last {
         Some(sample) if !matches!(sample.verdict.as_str(), "" | "idle") => {
             let who = output::who(&sample.role, &sample.name);
-            format!("waiting; {who} was told: {}, {}", sample.verdict, sample.reason)
+            format!("waiting; the last verdict for {who} was {}: {}", sample.verdict, sample.reason)
         }
         _ => "waiting for a matching process to poll".into(),
     }

@@ -33,12 +33,11 @@ fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Fail
     let dir = store.report_dir(id);
     // The marker, not the index, which may lag behind it.
     if !force && dir.join(index::PIN_FILE).exists() {
-        return Err(
-            Failure::failed(format!("capture {id} is pinned")).hint(format!("`diagctl unpin {id}`, or rm --force"))
-        );
+        return Err(Failure::failed(format!("capture {id} is pinned"))
+            .hint(format!("run `diagctl unpin {id}` first, or use --force")));
     }
     if !dir.exists() {
-        return Err(Failure::new(Exit::NoMatch, format!("capture {id} is gone already")));
+        return Err(Failure::new(Exit::NoMatch, format!("capture {id} is already gone")));
     }
     store.discard(&dir)?;
     events::record(store, &Event::about("deleted", id, &format!("by {by} with diagctl rm")));
@@ -53,8 +52,8 @@ pub fn each(store: &Store, present: &mut Present, ids: &[String]) -> Vec<Result<
         let target = fetch::resolve(store, present, text).and_then(|target| match target.report {
             None => Ok(target.id),
             Some(_) => {
-                let message = format!("{} names a report, and this is done to whole captures", quoted(text));
-                Err(Failure::new(Exit::Usage, message).hint(format!("name the capture: {}", target.id)))
+                let message = format!("{} is a report, but this command takes whole captures", quoted(text));
+                Err(Failure::new(Exit::Usage, message).hint(format!("use the capture ID, {}", target.id)))
             }
         });
         let again = matches!(&target, Ok(id) if found.iter().any(|f| matches!(f, Ok(earlier) if earlier == id)));

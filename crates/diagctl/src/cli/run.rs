@@ -51,8 +51,8 @@ pub struct Args {
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let config = cx.config();
     if let Some(name) = args.report.as_deref().filter(|name| !report::is_valid_name(name) || *name == "meta") {
-        return Err(Failure::new(Exit::Usage, format!("--report {} cannot be the name of a report", quoted(name)))
-            .hint("use lower-case letters, digits and _, a letter first"));
+        return Err(Failure::new(Exit::Usage, format!("--report {} is not a valid report name", quoted(name)))
+            .hint("use lower-case letters, digits and _, starting with a letter; `meta` is reserved"));
     }
     // A shell that says `run` is its own switch; an explicit "off" still holds.
     let unset = cx.loaded.sources.get("enabled").is_none_or(|origin| *origin == Origin::Default);
@@ -94,7 +94,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let meta = capture::finish(&store, config, &cx.proc, &lease, &grant, &mut told)?;
     let exit = if failed.is_some() { Exit::Partial } else { exit_of(&meta) };
     if let Some(status) = failed {
-        output::note(&format!("the command ended with {status}; what it had produced was published"));
+        output::note(&format!("the command failed ({status}); what it produced was published"));
     }
     Ok(Done::json(&meta)?.with_exit(exit))
 }
@@ -163,8 +163,8 @@ fn execute(
     let mut told = Told::default();
     // An empty report that was asked for says something; a capture without any is none.
     if !produced(&store.own_staging(id)?, args, status.success())? {
-        return Err(Failure::failed(format!("the command ended with {status} and produced nothing"))
-            .hint("it writes files into DIAGCTL_CAPTURE_DIR, or its stdout becomes a report with --report NAME"));
+        return Err(Failure::failed(format!("the command produced nothing ({status})"))
+            .hint("write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME"));
     }
     if !status.success() {
         told.labels.insert("exit_status".into(), status.to_string());

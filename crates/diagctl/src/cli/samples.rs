@@ -40,7 +40,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         }
     }
     if count == 0 {
-        output::note("no samples are recorded; they come with the polls of processes");
+        output::note("no samples; they are recorded when processes poll");
     }
     Ok(Done::silent())
 }

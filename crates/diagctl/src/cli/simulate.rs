@@ -71,7 +71,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         && step > 3 * cx.config().poll_ms()
     {
         output::note(&format!(
-            "the samples are {} apart, poll_interval is {}: a `for` is seen as interrupted; set poll_interval to what was recorded",
+            "the samples are {} apart, but poll_interval is {}, so a `for` never holds; set poll_interval to the recorded interval",
             duration(step),
             duration(cx.config().poll_ms())
         ));
@@ -93,20 +93,20 @@ fn read(args: &Args) -> Result<Vec<Recorded>, Failure> {
     source.take(MAX_SAMPLES + 1).read_to_end(&mut data).map_err(cannot)?;
     if data.len() as u64 > MAX_SAMPLES {
         return Err(Failure::failed(format!("{name} has more than {} of samples", size(MAX_SAMPLES)))
-            .hint("a store records far less; cut it into parts, of some days each"));
+            .hint("a store records far less; split the file into parts of a few days"));
     }
     let lines = data.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
     let recorded: Vec<Recorded> = lines
         .map(|(i, line)| {
             serde_json::from_slice(line).map_err(|e| {
                 Failure::failed(format!("{name}, line {}: not a sample: {e}", i + 1))
-                    .hint("one JSON object a line, as `diagctl samples` prints them")
+                    .hint("write one JSON object per line, as `diagctl samples` does")
             })
         })
         .collect::<Result<_, _>>()?;
     if recorded.is_empty() {
         return Err(Failure::new(Exit::NoMatch, format!("{name} has no samples"))
-            .hint("`diagctl samples` prints what a store recorded, once processes have polled it"));
+            .hint("`diagctl samples` prints the samples of a store, once processes have polled it"));
     }
     Ok(recorded)
 }
@@ -201,7 +201,7 @@ fn usual_step(recorded: &[Recorded]) -> Option<u64> {
 fn text(simulation: &Simulation, utc: bool) -> String {
     let times = Times::new(utc);
     let mut text = format!(
-        "{} samples of {} processes, {} to {}\n\n",
+        "{} samples of {} processes, from {} to {}\n\n",
         simulation.samples, simulation.processes, simulation.from, simulation.to
     );
     if simulation.fired.is_empty() {

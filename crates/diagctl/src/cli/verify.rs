@@ -150,17 +150,19 @@ fn verify(store: &Store, record: &meta::Meta, report: &meta::Report, bar: &Progr
     let mut stored = Stored::open(store, record, &report.name).map_err(|e| damage(e.message))?;
     let (found, bytes) = stored
         .digest(u64::MAX - 1, &mut |read| bar.set_position(before + read))
-        .map_err(|e| damage(format!("it cannot be read: {e}")))?;
+        .map_err(|e| damage(format!("cannot be read: {e}")))?;
     let differs = |problem: &str| {
         let damage = damage(problem.to_owned());
         Box::new(Damage { found_sha256: Some(found.clone()), found_bytes: Some(bytes), ..*damage })
     };
     if bytes != report.stored_bytes {
-        return Err(differs("it has another length than was recorded"));
+        return Err(differs("its length differs from the recorded one"));
     }
     match &report.sha256 {
         None => return Err(differs("no sha256 was recorded")),
-        Some(recorded) if !recorded.eq_ignore_ascii_case(&found) => return Err(differs("its sha256 is another")),
+        Some(recorded) if !recorded.eq_ignore_ascii_case(&found) => {
+            return Err(differs("its sha256 differs from the recorded one"));
+        }
         Some(_) => {}
     }
     let mut progress = |written| bar.set_position(before + bytes + written);
@@ -186,19 +188,21 @@ fn text(outcome: &Outcome) -> String {
         }
     }
     for unknown in &outcome.unknown {
-        lines
-            .push(printable(&format!("unknown  {} {}: its meta.json does not name it", unknown.capture, unknown.file)));
+        lines.push(printable(&format!("unknown  {} {}: not listed in meta.json", unknown.capture, unknown.file)));
     }
     for id in &outcome.gone {
-        lines.push(format!("gone     {id}: it was deleted meanwhile"));
+        lines.push(format!("gone     {id}: deleted meanwhile"));
     }
-    let (captures, files) = (outcome.captures, outcome.files);
-    let checked = format!("{captures} captures looked at; {files} files, {}, are as recorded", size(outcome.bytes));
+    let plural = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
+    let (captures, files) = (plural(outcome.captures, "capture"), plural(outcome.files, "file"));
+    let checked = format!("verified {captures}: {files} ({}) intact", size(outcome.bytes));
     if outcome.ok {
         lines.push(checked);
     } else {
-        lines.push(format!("{checked}; damaged: {}", outcome.damaged.len()));
-        lines.push("nothing was changed; other reports of a capture can be fetched, `diagctl rm ID` deletes it".into());
+        lines.push(format!("{checked}, {} damaged", outcome.damaged.len()));
+        lines.push(
+            "nothing was changed; intact reports can still be fetched, and `diagctl rm ID` deletes a capture".into(),
+        );
     }
     lines.join("\n")
 }

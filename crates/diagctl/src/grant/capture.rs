@@ -144,7 +144,7 @@ fn milliseconds(time: Duration) -> Option<serde_json::Number> {
 fn open_command(command: &ReportCommand, meta: &meta::Meta, left_ms: u64) -> Result<Box<dyn Read>, String> {
     if left_ms == 0 {
         return Err(format!(
-            "the commands before it took the {} that there are for all",
+            "earlier commands used up the {} that all commands share",
             units::duration(COMMANDS_TIMEOUT_MS)
         ));
     }
@@ -163,8 +163,8 @@ fn open_command(command: &ReportCommand, meta: &meta::Meta, left_ms: u64) -> Res
 pub fn join(store: &Store, lease: &Lease, id: &str) -> Result<Grant, Failure> {
     if !index::is_id(id) {
         let shown = crate::error::quoted(id);
-        return Err(Failure::new(crate::exit_code::Exit::Usage, format!("{shown} is not the id of a capture"))
-            .hint("give the `capture` that acquire printed"));
+        return Err(Failure::new(crate::exit_code::Exit::Usage, format!("{shown} is not a capture ID"))
+            .hint("use the `capture` that `acquire` printed"));
     }
     let refusal = match lease.prove(store.dir(), id) {
         Ok(record) => {
@@ -172,7 +172,7 @@ pub fn join(store: &Store, lease: &Lease, id: &str) -> Result<Grant, Failure> {
             if grant.generation == record.generation {
                 return Ok(grant);
             }
-            return Err(Failure::failed(format!("capture {id} is of another generation than the lease")));
+            return Err(Failure::failed(format!("capture {id} does not belong to the current grant")));
         }
         Err(NotHolder::Failure(failure)) => return Err(failure),
         Err(NotHolder::NotHeld { current } | NotHolder::Stale { current }) => current,
@@ -186,8 +186,8 @@ pub fn join(store: &Store, lease: &Lease, id: &str) -> Result<Grant, Failure> {
         Some(current) if superseded => format!("the lease has passed on to capture {current}"),
         _ => "this descriptor does not hold the lease".to_owned(),
     };
-    Err(Failure::failed(format!("capture {id} may not be written: {now}")).hint(
-        "pass the description on which `acquire` was granted; what was staged by a stale dumper is in quarantine/",
+    Err(Failure::failed(format!("capture {id} cannot be written: {now}")).hint(
+        "pass the descriptor on which `acquire` was granted; files staged by a stale dumper are moved to quarantine/",
     ))
 }
 

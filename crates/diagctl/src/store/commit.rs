@@ -167,7 +167,7 @@ fn take_raw_file(
         Ok(data) => data,
         Err(failure) => {
             // Nothing that was not taken is deleted.
-            let why = failure.source.map_or(failure.message, |e| format!("it cannot be read: {e}"));
+            let why = failure.source.map_or(failure.message, |e| format!("cannot be read: {e}"));
             store.quarantine(&path, &format!("capture {}: {why}", staging.display()))?;
             let shown = crate::error::printable(&file.to_string_lossy());
             return Ok(meta::Report::failed(name, format!("{shown} is in quarantine/: {why}")));

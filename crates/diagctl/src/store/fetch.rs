@@ -53,7 +53,7 @@ fn latest(store: &Store, present: &mut Present) -> Result<String, Failure> {
     index::visit(store, present, |entry| index::keep_newest(&mut latest, entry));
     match latest {
         Some(entry) => Ok(entry.id),
-        None => Err(no_match("there are no captures yet").hint("`diagctl request --reason …` asks for one")),
+        None => Err(no_match("there are no captures yet").hint("`diagctl request --reason …` requests one")),
     }
 }
 
@@ -74,13 +74,14 @@ fn latest_with(store: &Store, present: &mut Present, report: &str) -> Result<Str
         Some((&entry.id, error))
     });
     let report = match report {
-        "" => return Err(no_match("no report is named after `latest:`").hint("`diagctl list` shows what there is")),
+        "" => return Err(no_match("`latest:` is not followed by a report").hint("`diagctl list` shows the captures")),
         report => printable(report),
     };
     Err(match error {
         Some((id, error)) => no_match(format!("no capture has the report {report}; it failed last in {id}: {error}")),
-        None => no_match(format!("no capture has the report {report}"))
-            .hint(format!("`diagctl list` shows what there is; `diagctl request {report} --reason …` asks for one")),
+        None => no_match(format!("no capture has the report {report}")).hint(format!(
+            "`diagctl list` shows the reports of each capture; `diagctl request {report} --reason …` requests one"
+        )),
     })
 }
 
@@ -89,14 +90,14 @@ fn by_prefix(present: &Present, prefix: &str) -> Result<String, Failure> {
     let shown = quoted(prefix);
     let matching: Vec<&str> = present.ids().rev().filter(|id| !prefix.is_empty() && id.starts_with(prefix)).collect();
     match matching.as_slice() {
-        [] => Err(no_match(format!("no capture matches {shown}")).hint("`diagctl list` shows what there is")),
+        [] => Err(no_match(format!("no capture matches {shown}")).hint("`diagctl list` shows the captures")),
         [id] => Ok((*id).to_owned()),
         many => {
             let first = many[..many.len().min(CANDIDATES_SHOWN)].join(", ");
             let more = many.len().saturating_sub(CANDIDATES_SHOWN);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             Err(no_match(format!("{shown} matches {} captures: {first}{more}", many.len()))
-                .hint("give more of the id, or say latest"))
+                .hint("use a longer prefix, or latest"))
         }
     }
 }
@@ -116,7 +117,7 @@ pub fn report_of<'m>(meta: &'m meta::Meta, name: &str) -> Result<&'m meta::Repor
     meta.reports.iter().find(|report| report.name == name).ok_or_else(|| {
         let names: Vec<&str> = meta.reports.iter().map(|report| report.name.as_str()).collect();
         no_match(format!("capture {} has no report {}", meta.id, quoted(name)))
-            .hint(format!("it has {}; `latest:REPORT` is the newest capture that has one", names.join(", ")))
+            .hint(format!("it has {}; `latest:REPORT` finds the newest capture with that report", names.join(", ")))
     })
 }
 
@@ -144,7 +145,7 @@ impl Stored {
         let report = report_of(meta, name)?;
         let Some(file) = &report.file else {
             let error = report.error.as_deref().unwrap_or("no reason was recorded");
-            return Err(no_match(format!("report {name} of capture {} could not be made: {error}", meta.id)));
+            return Err(no_match(format!("report {name} of capture {} failed: {error}", meta.id)));
         };
         let file = fsio::open_read(&store.report_dir(&meta.id).join(file))?;
         Ok(Self { capture: meta.id.clone(), report: report.clone(), file })
@@ -207,15 +208,15 @@ impl Stored {
     pub fn verify(&mut self) -> Result<(), Failure> {
         let (found, read) = self
             .digest(self.report.stored_bytes, &mut |_| {})
-            .map_err(|e| self.damaged(&format!("it cannot be read: {e}")))?;
+            .map_err(|e| self.damaged(&format!("cannot be read: {e}")))?;
         if read != self.report.stored_bytes {
             let has = if read > self.report.stored_bytes { "more bytes".into() } else { format!("{read} bytes") };
-            return Err(self.damaged(&format!("the file has {has}, {} were recorded", self.report.stored_bytes)));
+            return Err(self.damaged(&format!("the file has {has} instead of {}", self.report.stored_bytes)));
         }
         match &self.report.sha256 {
             Some(recorded) if recorded.eq_ignore_ascii_case(&found) => Ok(()),
             Some(recorded) => {
-                Err(self.damaged(&format!("the file has sha256 {found}, {} was recorded", printable(recorded))))
+                Err(self.damaged(&format!("the file has sha256 {found} instead of {}", printable(recorded))))
             }
             None => Err(self.damaged("no sha256 was recorded")),
         }
@@ -234,13 +235,13 @@ impl Stored {
             },
             (_, other) => {
                 let why = format!(
-                    "report {} of capture {} is compressed by {:?}",
+                    "report {} of capture {} is compressed with {:?}",
                     self.report.name,
                     self.capture,
                     printable(other)
                 );
-                let failure = Failure::failed(format!("{why}, which this diagctl does not know"));
-                return Err(Interrupted::Source(failure.hint("--raw fetches it as it is stored")));
+                let failure = Failure::failed(format!("{why}, which this diagctl does not support"));
+                return Err(Interrupted::Source(failure.hint("--raw fetches it as stored")));
             }
         };
         let mut chunk = vec![0; CHUNK];
@@ -264,7 +265,7 @@ impl Stored {
             progress(written);
         }
         if written != expected {
-            let why = format!("it has {written} bytes of content, {expected} were recorded");
+            let why = format!("it decompresses to {written} bytes instead of {expected}");
             return Err(Interrupted::Source(self.damaged(&why)));
         }
         Ok(written)
@@ -272,7 +273,7 @@ impl Stored {
 
     fn damaged(&self, why: &str) -> Failure {
         Failure::failed(format!("report {} of capture {} is damaged: {why}", self.report.name, self.capture))
-            .hint("the other reports of the capture may be whole; `diagctl rm` deletes it")
+            .hint("other reports of the capture may be intact; `diagctl rm` deletes the capture")
     }
 }
 

@@ -120,26 +120,26 @@ pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta, Failure> {
     let path = dir.join("meta.json");
     let damaged = |why: String| {
         Failure::failed(format!("{} is damaged: {why}", path.display()))
-            .hint("move the capture's directory away, or `diagctl rm` it")
+            .hint("move the capture's directory away, or delete it with `diagctl rm`")
     };
     if !seal::is_whole(data) {
-        return Err(damaged("it does not have the checksum that was recorded in it".into()));
+        return Err(damaged("its checksum does not match".into()));
     }
     let meta: Meta = serde_json::from_slice(data).map_err(|e| damaged(e.to_string()))?;
     if meta.schema > SCHEMA {
         return Err(state::newer(&path, meta.schema));
     }
     if dir.file_name().is_none_or(|name| name != meta.id.as_str()) {
-        return Err(damaged(format!("it is about capture {}", crate::error::quoted(&meta.id))));
+        return Err(damaged(format!("it describes capture {}", crate::error::quoted(&meta.id))));
     }
     let sizes = meta.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
     if sizes.max().unwrap_or(0) > state::MOST_BYTES || meta.store_ms > LAST_MS || meta.sequence > u64::MAX / 2 {
-        return Err(damaged("it has a number that cannot be".into()));
+        return Err(damaged("a number in it is out of range".into()));
     }
     for report in &meta.reports {
         // The file name is joined to a path: it must be a plain name.
         if report.file.as_ref().is_some_and(|file| !is_plain(file)) {
-            return Err(damaged(format!("report {} names no plain file", crate::error::quoted(&report.name))));
+            return Err(damaged(format!("report {} does not name a plain file", crate::error::quoted(&report.name))));
         }
     }
     Ok(meta)

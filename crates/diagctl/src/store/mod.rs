@@ -105,10 +105,10 @@ impl Store {
         let refuse =
             |why: String, hint: String| Err(Failure::failed(format!("the store {} {why}", dir.display())).hint(hint));
         if kind.is_symlink() {
-            return refuse("is a symbolic link".into(), "name the directory that it points to".into());
+            return refuse("is a symbolic link".into(), "use the directory that it points to".into());
         }
         if !kind.is_dir() {
-            return refuse("is not a directory".into(), "name another path in dir, DIAGCTL_DIR or --dir".into());
+            return refuse("is not a directory".into(), "use another path in dir, DIAGCTL_DIR or --dir".into());
         }
         let mode = stat.st_mode & 0o7777;
         if mode & 0o022 != 0 {
@@ -277,11 +277,11 @@ impl Store {
                     Exit::NewerStore,
                     format!("the store {} has format {text}; this diagctl knows format {FORMAT}", self.dir.display()),
                 )
-                .hint("a newer diagctl wrote it: use that version"));
+                .hint("a newer diagctl wrote it; use that version"));
             }
             _ => {
                 let shown = crate::error::quoted(&text);
-                return Err(Failure::failed(format!("{} says {shown}, not {FORMAT}", path.display()))
+                return Err(Failure::failed(format!("{} contains {shown}, not {FORMAT}", path.display()))
                     .hint(format!("if this is a diagctl store, write {FORMAT} into that file")));
             }
         }
@@ -329,9 +329,9 @@ impl Store {
 
     fn initialise(&self, config: &Config) -> Result<(), Failure> {
         if let Some(name) = foreign_entry(&self.dir)? {
-            let why = format!("{} is neither empty nor a diagctl store: it has {name}", self.dir.display());
+            let why = format!("{} is neither empty nor a diagctl store: it contains {name}", self.dir.display());
             return Err(Failure::failed(why)
-                .hint("name a directory of its own in dir, DIAGCTL_DIR or --dir; it is created with mode 0700"));
+                .hint("set dir, DIAGCTL_DIR or --dir to a directory of its own; diagctl creates it with mode 0700"));
         }
         self.apply_mode(config)?;
         for name in SUBDIRS {
@@ -382,7 +382,7 @@ fn wanted_mode(config: &Config) -> u32 {
 
 fn missing(dir: &Path) -> Failure {
     Failure::failed(format!("there is no diagctl store at {}", dir.display())).hint(
-        "name it with --dir, DIAGCTL_DIR or `dir` in the configuration; the first worker that polls creates it, \
+        "set --dir, DIAGCTL_DIR or `dir` in the configuration; the first worker that polls creates the store, \
          as does `diagctl run`",
     )
 }
@@ -391,11 +391,11 @@ fn create_root(dir: &Path) -> Result<(), Failure> {
     let parent = fsio::parent_of(dir)?;
     if !parent.is_dir() {
         return Err(Failure::failed(format!(
-            "cannot create the store {}: {} is not there",
+            "cannot create the store {}: {} does not exist",
             dir.display(),
             parent.display()
         ))
-        .hint("create the parent directory, or name another path in dir, DIAGCTL_DIR or --dir"));
+        .hint("create the parent directory, or use another path in dir, DIAGCTL_DIR or --dir"));
     }
     Ok(fsio::create_dir(&Spot::outside(dir), 0o700)?)
 }
@@ -417,7 +417,7 @@ fn become_owner(dir: &Spot, stat: &Stat, access: Access) -> Result<bool, Failure
             dir.display(),
             me.as_raw()
         ))
-        .hint("run diagctl as that user or as root; workers of different users need a store each"));
+        .hint("run diagctl as that user or as root; give the workers of each user their own store"));
     }
     let (uid, gid) = (rustix::process::Uid::from_raw(owner), rustix::process::Gid::from_raw(stat.st_gid));
     // The calls are per thread. Commands that also need the caller's rights open the store in a thread of its own; in all

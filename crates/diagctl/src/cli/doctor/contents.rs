@@ -70,11 +70,11 @@ fn closed(dir: &Path, failure: Failure) -> Check {
     if failure.exit == Exit::Failed && std::fs::symlink_metadata(dir.join("FORMAT")).is_err() {
         return match Spot::hold(dir).map_err(|e| Failure::io("open", dir, e)).and_then(|dir| store::foreign_entry(&dir))
         {
-            Ok(Some(name)) => {
-                Check::fail(id, format!("{} is neither empty nor a diagctl store: it has {name}", dir.display()), {
-                    "name a directory of its own in dir or DIAGCTL_DIR"
-                })
-            }
+            Ok(Some(name)) => Check::fail(
+                id,
+                format!("{} is neither empty nor a diagctl store: it contains {name}", dir.display()),
+                "set dir or DIAGCTL_DIR to a directory of its own",
+            ),
             Ok(None) => Check::ok(id, "the directory is empty; the first worker that polls makes a store of it"),
             Err(_) => Check::skip(id, "there is no store that this user can look into"),
         };
