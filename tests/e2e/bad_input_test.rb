@@ -35,7 +35,7 @@ class BadInputTest < E2E::Case
     File.write(config_path, doubtful)
     assert_equal 10, holder.acquire("--gauge", "puma.backlog=1").status
     expected = [/guards.max_rss: every process is larger than 0 B/, /rules\[0\].trigger.memory_usage.above: 1000.0 TiB is more than/,
-                /rules\[1\].trigger.gauge.name: no process has handed in a gauge "puma.backlgo" lately \(there are puma.backlog\)/]
+                /rules\[1\].trigger.gauge.name: no process has handed in a gauge "puma.backlgo" lately \(seen: puma.backlog\)/]
     check = diagctl("config", "check")
     assert_equal 3, check.status, check
     told = diagctl!("status").out

@@ -62,7 +62,7 @@ class VerifyTest < E2E::Case
     require "zlib"
     content = Zlib.gzip("short")
     rewrite(content, "stored_bytes" => content.size)
-    the_damage(/5 bytes of content, 300027 were recorded/)
+    the_damage(/decompresses to 5 bytes instead of 300027/)
     bomb = Zlib.gzip("\0" * 50_000_000)
     rewrite(bomb, "stored_bytes" => bomb.size)
     the_damage(/more than the 300027 bytes/)
