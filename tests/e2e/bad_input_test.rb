@@ -35,13 +35,13 @@ class BadInputTest < E2E::Case
     File.write(config_path, doubtful)
     assert_equal 10, holder.acquire("--gauge", "puma.backlog=1").status
     expected = [/guards.max_rss: every process is larger than 0 B/, /rules\[0\].trigger.memory_usage.above: 1000.0 TiB is more than/,
-                /rules\[1\].trigger.gauge.name: no process has handed in a gauge "puma.backlgo" lately \(seen: puma.backlog\)/]
+                /rules\[1\].trigger.gauge.name: no process has reported a gauge "puma.backlgo" lately \(seen: puma.backlog\)/]
     check = diagctl("config", "check")
     assert_equal 3, check.status, check
     told = diagctl!("status").out
     expected.each do |message|
       assert_match message, check.err
-      assert_match(/^doubt +#{message}/, told)
+      assert_match(/^warning +#{message}/, told)
     end
     json = diagctl("config", "check", "--json").json
     assert_equal [false, true, 3], [json["ok"], json["valid"], json["problems"].size]

@@ -73,7 +73,11 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     // The thread that opens the store takes its owner's identity and ends: root goes on seeing everything.
     let contents = std::thread::scope(|scope| scope.spawn(|| contents::examine(cx)).join());
     let Ok(contents) = contents else {
-        checks.push(Check::fail("store.format", "the store could not be read: its reader broke off", "report this"));
+        checks.push(Check::fail(
+            "store.format",
+            "the store could not be read: the reading thread panicked",
+            "report this as a bug",
+        ));
         return report(cx, checks);
     };
     checks.extend(contents.checks);
@@ -135,9 +139,9 @@ fn text(report: &Report) -> String {
         }
     }
     let verdict = match (report.failed, report.warned) {
-        (0, 0) => "nothing stops captures here".to_owned(),
-        (0, warned) => format!("nothing stops captures here; warnings: {warned}"),
-        (failed, warned) => format!("captures are stopped or dangerous here; failed: {failed}, warnings: {warned}"),
+        (0, 0) => "nothing stops captures".to_owned(),
+        (0, warned) => format!("nothing stops captures; warnings: {warned}"),
+        (failed, warned) => format!("captures are stopped or dangerous; failed: {failed}, warnings: {warned}"),
     };
     text.push_str(&format!("\n{}: {verdict}\n", printable(&report.dir)));
     text

@@ -87,7 +87,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     // Credentials belong to a thread: the one that opens the store becomes its owner and ends, this one stays the caller.
     let opened = std::thread::scope(|scope| scope.spawn(|| open(cx, args)).join());
-    let opened = opened.map_err(|_| Failure::failed("the store could not be read: its reader broke off"))??;
+    let opened = opened.map_err(|_| Failure::failed("the store could not be read: the reading thread panicked"))??;
     if to_stdout && !opened.single {
         let names: Vec<&str> = opened.reports.iter().map(|(name, _)| name.as_str()).collect();
         let message = format!("capture {} has {} reports, but -o - takes one", opened.meta.id, names.len());

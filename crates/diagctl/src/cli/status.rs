@@ -127,7 +127,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     // The thread that opens the store takes its owner's identity and ends. Root, if that is who asks, can see who has
     // the lease file open.
     let status = std::thread::scope(|scope| scope.spawn(|| gather(cx, args.explain)).join());
-    let mut status = status.map_err(|_| Failure::failed("the store could not be read: its reader broke off"))??;
+    let mut status =
+        status.map_err(|_| Failure::failed("the store could not be read: the reading thread panicked"))??;
     status.lease.find_holders(&cx.proc, &Spot::outside(&cx.config().dir));
     Done::either(args.json, &status, |status| text::render(status, &Times::new(args.utc), args.explain))
 }

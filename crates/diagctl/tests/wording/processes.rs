@@ -125,7 +125,7 @@ fn status_of_what_is_wrong() {
     environment.shell("diagctl status | sed -n '1,/^$/p'");
     environment.comment("a rule can never fire");
     environment.configure(&RULES.replace("80%", "900TiB"));
-    environment.shell("diagctl status | grep ^doubt");
+    environment.shell("diagctl status | grep ^warning");
     environment.snapshot("status_of_what_is_wrong");
 }
 

@@ -56,7 +56,7 @@ impl Check {
 
     /// It could not be looked at.
     pub fn skip(id: &'static str, why: impl Display) -> Self {
-        Self::new(id, Status::Skip, format!("not looked at: {why}"), None)
+        Self::new(id, Status::Skip, format!("not checked: {why}"), None)
     }
 
     /// Adds a figure or name that was seen.

@@ -46,7 +46,7 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
     if let Some(broken) = &status.configuration {
         lines.push(("config", broken.split_whitespace().collect::<Vec<_>>().join(" ")));
     }
-    lines.extend(status.doubts.iter().map(|doubt| ("doubt", doubt.clone())));
+    lines.extend(status.doubts.iter().map(|doubt| ("warning", doubt.clone())));
     if status.lease.taken {
         let holders: Vec<String> = status.lease.holders.iter().map(|h| format!("{} ({})", h.pid, h.comm)).collect();
         let found = if holders.is_empty() { "not visible to this user".into() } else { holders.join(", ") };

@@ -50,12 +50,12 @@ fn every_limit_of_a_tight_container_is_found() {
     let checks = examined(&POD, &Config::default());
     let table = [
         ("cgroup", Status::Ok, "cgroup v2 without a memory limit"),
-        ("cgroup.oom_group", Status::Warn, "cg/pod: when memory runs out the kernel ends the whole group"),
+        ("cgroup.oom_group", Status::Warn, "cg/pod: when memory runs out, the kernel kills the whole group"),
         ("limits.processes", Status::Fail, "97 of 100 tasks (pids.max of its cgroup): a capture needs 5"),
         ("limits.file_size", Status::Warn, "RLIMIT_FSIZE is 1.00 MiB"),
         ("memory.swap", Status::Warn, "128.0 MiB of puma worker-0 (pid 9) are swapped out"),
         ("memory.overcommit", Status::Fail, "fork fails with ENOMEM"),
-        ("pressure", Status::Ok, "nothing asks for it"),
+        ("pressure", Status::Ok, "nothing needs it"),
     ];
     for (id, status, said) in table {
         let check = find(&checks, id);

@@ -21,10 +21,10 @@ fn the_directory_must_be_ours_and_ours_alone() {
         (Kind::Directory, 0o707, 7, &root, 7, Status::Fail, "mode 0707"),
         (Kind::Symlink, 0, 7, &root, 7, Status::Fail, "symbolic link"),
         (Kind::Other, 0, 7, &root, 7, Status::Fail, "not a directory"),
-        (Kind::Missing, 0, 0, &root, 0, Status::Warn, "first worker that polls creates it"),
-        (Kind::Missing, 0, 0, &root, 7, Status::Fail, "uid 7 may hardly create it"),
-        (Kind::Missing, 0, 0, &open, 7, Status::Warn, "first worker that polls creates it"),
-        (Kind::Missing, 0, 0, &far, 0, Status::Fail, "nor does its parent"),
+        (Kind::Missing, 0, 0, &root, 0, Status::Warn, "first worker that polls tries to create it"),
+        (Kind::Missing, 0, 0, &root, 7, Status::Fail, "uid 7 cannot create it"),
+        (Kind::Missing, 0, 0, &open, 7, Status::Warn, "first worker that polls tries to create it"),
+        (Kind::Missing, 0, 0, &far, 0, Status::Fail, "nor its parent exists"),
     ];
     for (kind, mode, uid, parent, me, status, said) in table {
         let check = directory(&entry("/var/lib/diagctl", kind, mode, uid), Some(parent), me);
@@ -73,9 +73,9 @@ fn a_volume_that_is_full_read_only_or_without_inodes_fails() {
 fn filesystems_where_the_lock_or_the_captures_do_not_last_are_named() {
     let table = [
         (0xef53, false, Status::Ok, "ext4"),
-        (0x1234, false, Status::Ok, "does not know"),
+        (0x1234, false, Status::Ok, "an unknown filesystem"),
         (0x0102_1994, false, Status::Warn, "next boot"),
-        (0x794c_7630, false, Status::Warn, "end with the container"),
+        (0x794c_7630, false, Status::Warn, "lost with the container"),
         (0x6969, false, Status::Fail, "NFS"),
         (0x0102_1997, false, Status::Fail, "9p"),
         (0x6573_5546, true, Status::Warn, "forces it"),
