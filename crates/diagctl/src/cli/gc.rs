@@ -90,7 +90,7 @@ fn text(outcome: &Outcome) -> String {
     if rows.is_empty() {
         return total;
     }
-    format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "SIZE", "REASON"], rows, &[2]))
+    format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "SIZE", "REASON"], &rows, &[2], &[2]))
 }
 
 fn count(n: usize) -> String {

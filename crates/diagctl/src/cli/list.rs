@@ -99,7 +99,7 @@ fn text(captures: &[Entry], matched: usize, times: &Times, now_ms: u64) -> Strin
     }
     let created = format!("CREATED ({})", times.name());
     let header = ["ID", &created, "AGE", "ROLE", "WORKER", "PID", "RULE", "SIZE", "PINNED", "REPORTS"];
-    let rows = captures.iter().map(|entry| row(entry, times, now_ms)).collect();
+    let rows: Vec<_> = captures.iter().map(|entry| row(entry, times, now_ms)).collect();
     let bytes: u64 = captures.iter().map(|entry| entry.disk_bytes).sum();
     let count = match (captures.len(), matched) {
         (1, 1) => "1 capture".to_owned(),
@@ -111,7 +111,11 @@ fn text(captures: &[Entry], matched: usize, times: &Times, now_ms: u64) -> Strin
     } else {
         format!("times are {}, --utc for UTC", times.name())
     };
-    format!("{}\n\n{count}; {}; {zone}\n", output::table(&header, rows, &[2, 5, 7]), size(bytes))
+    format!(
+        "{}\n\n{count}; {}; {zone}\n",
+        output::table(&header, &rows, &[2, 5, 7], &[2, 3, 4, 6, 7, 8, 9, 5, 1]),
+        size(bytes)
+    )
 }
 
 fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {

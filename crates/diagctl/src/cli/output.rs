@@ -130,27 +130,102 @@ pub fn who(role: &str, name: &str) -> String {
     [role, name].join(" ").trim_end().to_owned()
 }
 
-/// Aligned columns without lines; columns whose index is in `right` are aligned to the right.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
+/// A last column of text, such as a reason, gets this many columns before others are shown beside it.
+const TEXT_COLUMNS: usize = 40;
+
+/// Aligned columns without lines; those whose index is in `right` are aligned to the right. In a narrow terminal, columns that do
+/// not fit are left out and named below the table: of those in `optional`, which begins with the most important.
+pub fn table(header: &[&str], rows: &[Vec<String>], right: &[usize], optional: &[usize]) -> String {
+    fitted(header, rows, right, optional, columns())
+}
+
+fn fitted(
+    header: &[&str],
+    rows: &[Vec<String>],
+    right: &[usize],
+    optional: &[usize],
+    columns: Option<usize>,
+) -> String {
+    let shown = columns.map_or_else(|| (0..header.len()).collect(), |columns| fit(header, rows, optional, columns));
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(header.to_vec());
+    table.set_header(shown.iter().map(|i| header[*i]).collect::<Vec<_>>());
     for row in rows {
-        table.add_row(row.iter().map(|cell| printable(cell)).collect::<Vec<_>>());
+        table.add_row(shown.iter().map(|i| printable(&row[*i])).collect::<Vec<_>>());
     }
-    let last = header.len().saturating_sub(1);
-    for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, if i == last { 0 } else { 2 }));
-        if right.contains(&i) {
+    let last = shown.len().saturating_sub(1);
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if at == last { 0 } else { 2 }));
+        if right.contains(&shown[at]) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.trim_fmt()
+    let left_out: Vec<&str> = (0..header.len()).filter(|i| !shown.contains(i)).map(|i| header[i]).collect();
+    let mut text = table.trim_fmt();
+    if !left_out.is_empty() {
+        text.push_str(&format!("\n(left out to fit the terminal: {}; see --json)", left_out.join(", ")));
+    }
+    text
+}
+
+// The columns that fit, in their order: all that are not optional, and then one after the other.
+fn fit(header: &[&str], rows: &[Vec<String>], optional: &[usize], columns: usize) -> Vec<usize> {
+    let length = |text: &str| printable(text).chars().count();
+    let width = |i: usize| {
+        let widest = rows.iter().map(|row| length(&row[i])).max().unwrap_or(0).max(length(header[i]));
+        if i + 1 == header.len() && !optional.contains(&i) { widest.min(TEXT_COLUMNS) } else { widest }
+    };
+    let mut shown: Vec<usize> = (0..header.len()).filter(|i| !optional.contains(i)).collect();
+    let mut used: usize = shown.iter().map(|i| width(*i) + 2).sum();
+    for i in optional {
+        // The last column has no space after it.
+        if used + width(*i) <= columns {
+            used += width(*i) + 2;
+            shown.push(*i);
+        }
+    }
+    shown.sort_unstable();
+    shown
+}
+
+// The width of the terminal, or what COLUMNS says; none in a pipe or a file, which take lines of any length.
+fn columns() -> Option<usize> {
+    if cfg!(test) {
+        // Not that of whoever runs the unit tests.
+        return None;
+    }
+    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    told.or_else(|| rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)))
+        .filter(|columns| *columns > 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_narrow_table_leaves_out_the_least_important_columns_and_names_them() {
+        let header = ["ID", "AGE", "ROLE", "REASON"];
+        let rows = [vec!["a".repeat(28), "2d 1h".into(), "sidekiq".into(), "x".repeat(50)]];
+        let table = |columns| fitted(&header, &rows, &[1], &[1, 2], columns);
+        let first = |columns| table(columns).lines().next().unwrap_or_default().to_owned();
+        // 28 + 2 + 5 + 2 + 7 + 2 + 40
+        for (columns, expected) in [
+            (None, "ID AGE ROLE REASON"),
+            (Some(86), "ID AGE ROLE REASON"),
+            (Some(85), "ID AGE REASON"),
+            (Some(20), "ID REASON"),
+        ] {
+            let shown = first(columns).split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(shown, expected, "{columns:?}");
+        }
+        assert!(
+            table(Some(20)).ends_with("(left out to fit the terminal: AGE, ROLE; see --json)"),
+            "{}",
+            table(Some(20))
+        );
+        assert!(!table(None).contains("left out") && table(None).contains(&"x".repeat(50)), "{}", table(None));
+    }
 
     #[test]
     fn json_holds_the_same_text_and_nothing_that_steers_a_terminal() {

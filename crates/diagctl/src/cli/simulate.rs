@@ -200,10 +200,9 @@ fn usual_step(recorded: &[Recorded]) -> Option<u64> {
 
 fn text(simulation: &Simulation, utc: bool) -> String {
     let times = Times::new(utc);
-    let mut text = format!(
-        "{} samples of {} processes, from {} to {}\n\n",
-        simulation.samples, simulation.processes, simulation.from, simulation.to
-    );
+    let (from, to) = (times.show(&simulation.from), times.show(&simulation.to));
+    let (samples, processes) = (simulation.samples, simulation.processes);
+    let mut text = format!("{samples} samples of {processes} processes, {from} to {to} ({})\n\n", times.name());
     if simulation.fired.is_empty() {
         text.push_str("Nothing would have been captured.\n");
     } else {
@@ -213,8 +212,9 @@ fn text(simulation: &Simulation, utc: bool) -> String {
         });
         text.push_str(&output::table(
             &[&format!("AT ({})", times.name()), "RULE", "PID", "WORKER", "REASON"],
-            rows.collect(),
+            &rows.collect::<Vec<_>>(),
             &[2],
+            &[3, 2],
         ));
         text.push('\n');
     }
@@ -224,6 +224,6 @@ fn text(simulation: &Simulation, utc: bool) -> String {
         vec![rule.clone(), count.to_string(), counts.join(", ")]
     });
     text.push('\n');
-    text.push_str(&output::table(&["RULE", "CAPTURES", "POLLS ANSWERED"], rows.collect(), &[1]));
+    text.push_str(&output::table(&["RULE", "CAPTURES", "POLLS ANSWERED"], &rows.collect::<Vec<_>>(), &[1], &[]));
     text
 }

@@ -9,11 +9,13 @@ use super::fixture::{self, HEAP, REQUESTED, ROUTINE, RUN, change_json};
 fn list() {
     let mut environment = fixture::environment();
     environment.redact_sizes();
-    environment.run("list");
-    environment.run("list --utc --limit 2");
-    environment.run("list --rule heap-on-growth");
-    environment.run("list --since 3d --role puma");
-    environment.run("list --report heap_dump --worker default");
+    environment.run_table("list");
+    environment.run_table("list --utc --limit 2");
+    environment.run_table("list --rule heap-on-growth");
+    environment.run_table("list --since 3d --role puma");
+    environment.run_table("list --report heap_dump --worker default");
+    environment.comment("into a pipe, every column");
+    environment.shell("unset COLUMNS; diagctl list | cat");
     environment.snapshot("list");
 }
 
@@ -28,11 +30,11 @@ fn list_json() {
 #[test]
 fn list_of_nothing() {
     let mut environment = fixture::environment();
-    environment.run("list --role nobody");
+    environment.run_table("list --role nobody");
     environment.run_json("list --json --role nobody");
     environment.comment("a store without captures");
     fs::remove_dir_all(environment.store().join("reports")).unwrap();
-    environment.run("list");
+    environment.run_table("list");
     environment.run_json("list --json");
     environment.snapshot("list_of_nothing");
 }
@@ -42,9 +44,9 @@ fn list_with_a_damaged_capture() {
     let mut environment = fixture::environment();
     environment.redact_sizes();
     fs::write(environment.store().join(format!("reports/{ROUTINE}/meta.json")), "{\"schema\":1,").unwrap();
-    environment.run("list --limit 1");
+    environment.run_table("list --limit 1");
     change_json(&environment, &format!("reports/{RUN}/meta.json"), |meta| meta["schema"] = 2.into());
-    environment.run("list --limit 1");
+    environment.run_table("list --limit 1");
     environment.snapshot("list_with_a_damaged_capture");
 }
 
@@ -52,7 +54,7 @@ fn list_with_a_damaged_capture() {
 fn show() {
     let mut environment = fixture::environment();
     for id in [ROUTINE, HEAP, REQUESTED, RUN] {
-        environment.run(&format!("show {id}"));
+        environment.run_text_table(&format!("show {id}"), &["ERROR"]);
     }
     environment.snapshot("show");
 }
@@ -128,11 +130,11 @@ fn gc() {
     let mut environment = fixture::environment();
     environment.redact_sizes();
     environment.configure("[retention]\nkeep_free = \"0\"\nkeep_last = 1\n");
-    environment.run("gc --dry-run");
+    environment.run_text_table("gc --dry-run", &["REASON"]);
     environment.configure("[retention]\nkeep_free = \"0\"\nkeep_last = 0\nmax_captures = 2\n");
-    environment.run("gc --dry-run");
-    environment.run("gc");
-    environment.run("gc");
+    environment.run_text_table("gc --dry-run", &["REASON"]);
+    environment.run_text_table("gc", &["REASON"]);
+    environment.run_table("gc");
     environment.snapshot("gc");
 }
 
@@ -173,12 +175,12 @@ mode = "dry_run"
 fn simulate() {
     let mut environment = fixture::environment();
     environment.configure(GROWTH);
-    environment.run("simulate --samples store/samples.jsonl");
+    environment.run_text_table("simulate --samples store/samples.jsonl", &["REASON", "POLLS ANSWERED"]);
     environment.configure(&format!("poll_interval = \"1s\"\n{GROWTH}"));
-    environment.run("simulate --samples store/samples.jsonl");
+    environment.run_text_table("simulate --samples store/samples.jsonl", &["REASON", "POLLS ANSWERED"]);
     environment
         .configure("[[rules]]\nname = \"never\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"3GiB\" }\n");
-    environment.run("simulate --samples store/samples.jsonl");
+    environment.run_table("simulate --samples store/samples.jsonl");
     environment.snapshot("simulate");
 }
 

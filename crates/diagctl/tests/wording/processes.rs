@@ -51,7 +51,7 @@ fn environment() -> Environment {
 #[test]
 fn status() {
     let mut environment = environment();
-    environment.run("status");
+    environment.run_table("status");
     environment.comment("two processes poll, one is gone, and a rule has fired");
     let (pid, start, _) = this_process();
     poll(&environment, pid, start, &json!({ "verdict": "idle", "reason": "no rule holds" }));
@@ -71,10 +71,10 @@ fn status() {
             },
         });
     });
-    environment.run("status");
+    environment.run_table("status");
     environment.run("pause");
     environment.run("resume");
-    environment.run("status --explain");
+    environment.run_table("status --explain");
     environment.snapshot("status");
 }
 
@@ -133,7 +133,7 @@ fn status_of_what_is_wrong() {
 fn pause_and_resume() {
     let mut environment = environment();
     environment.run("pause");
-    environment.run("status");
+    environment.run_table("status");
     environment.run("request heap_dump --reason 'memory grows'");
     environment.run("resume");
     environment.run("resume");

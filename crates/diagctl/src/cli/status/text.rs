@@ -15,14 +15,14 @@ pub fn render(status: &Status, times: &Times, explain: bool) -> String {
         text.push_str(&format!("{key:<11}{}\n", printable(&value)));
     }
     let header = ["RULE", "TRIGGER", "STATE", "LAST FIRED", "IN WINDOW", "NEXT"];
-    let rows = status.rules.iter().map(rule).collect();
-    text.push_str(&format!("\n{}\n", output::table(&header, rows, &[])));
+    let rows: Vec<_> = status.rules.iter().map(rule).collect();
+    text.push_str(&format!("\n{}\n", output::table(&header, &rows, &[], &[5, 3, 4, 1])));
     if status.processes.is_empty() {
         text.push_str("\nno process has polled this store lately\n");
     } else {
         let header = ["PID", "ROLE", "NAME", "RSS", "POLLED", "VERDICT"];
-        let rows = status.processes.iter().map(process).collect();
-        text.push_str(&format!("\n{}\n", output::table(&header, rows, &[0, 3, 4])));
+        let rows: Vec<_> = status.processes.iter().map(process).collect();
+        text.push_str(&format!("\n{}\n", output::table(&header, &rows, &[0, 3, 4], &[2, 3, 4, 1])));
     }
     if explain {
         explanations(status, times, &mut text);
@@ -129,8 +129,8 @@ fn explanations(status: &Status, times: &Times, text: &mut String) {
         return;
     }
     let header = [format!("TIME ({})", times.name()), "EVENT".into(), "ABOUT".into(), "WHY".into()];
-    let rows = status.events.iter().rev().map(|event| self::event(event, times)).collect();
-    let table = output::table(&header.each_ref().map(String::as_str), rows, &[]);
+    let rows: Vec<_> = status.events.iter().rev().map(|event| self::event(event, times)).collect();
+    let table = output::table(&header.each_ref().map(String::as_str), &rows, &[], &[0, 2]);
     text.push_str(&format!("\nlast events, newest first\n{table}\n"));
 }
 
