@@ -11,13 +11,14 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-capture bench-redmine soak fuzz matrix matrix-short redmine clean help
+.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine clean help
 
 # One static program runs in any image and starts a third faster, and the start is most of the cost of a poll.
 # --target: without it Cargo would link build scripts with the same flags.
 # -C opt-level=3 applies to the link only: code keeps the level it was compiled with (Cargo.toml), but link-time optimization
 # at "z" leaves loops unvectorized, and compression takes twice as long.
 # scripts/poll.ld places the code of a poll side by side. A one-line program tests whether the linker accepts it (lld and GNU ld do).
+# Afterwards nm shows whether the script found that code under the names that it has by now.
 build:
 	host=$$(rustc -vV | sed -n 's/^host: //p') && \
 	static="-C target-feature=+crt-static -C relocation-model=static" && \
@@ -26,6 +27,7 @@ build:
 	{ echo 'fn main() {}' | rustc --crate-name probe $$static $$order -o "$$probe" - 2>/dev/null && "$$probe" || order=; rm -f "$$probe"; } && \
 	RUSTFLAGS=$$static \
 	$(CARGO) rustc --release --locked --package diagctl --bin diagctl --target "$$host" -- -C opt-level=3 $$order && \
+	{ [ -z "$$order" ] || scripts/poll-section "$(TARGET_DIR)/$$host/release/diagctl"; } && \
 	install -D "$(TARGET_DIR)/$$host/release/diagctl" "$(DIAGCTL_TEST_BIN)"
 
 deps:
@@ -42,12 +44,17 @@ lint:
 	@scripts/deps --lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
+	$(RUBY) scripts/layers
+	$(RUBY) scripts/poll-order
 	@scripts/deny
 
 unit:
 	tar -xzf fuzz/corpus.tar.gz -C fuzz
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then set -x; $(CARGO) nextest run --workspace --locked; \
 	else set -x; $(CARGO) test --workspace --locked; fi
+	$(RUBY) scripts/layers_test.rb
+	$(RUBY) scripts/poll_order_test.rb
 	$(RUBY) ruby/test_all.rb
 	$(RUBY) tests/docs_test.rb
 
@@ -79,8 +86,9 @@ kernel: build
 soak: deps build
 	DURATION=$${DURATION:-600} $(RUBY) tests/e2e/soak_test.rb
 
-# Puma 5.6, 6.6 and 8.0 and Sidekiq 6.4, 7.3 and 8.1 in Debian 12, 13 and testing; Ruby 3.4; Redmine. Needs root and
-# debootstrap, and takes ten minutes or more. A single one: make matrix MATRIX=forky
+# Puma 5.6, 6.6 and 8.0 and Sidekiq 6.4, 7.3 and 8.1 in Debian 12, 13 and testing; Puma 8.0 and Sidekiq 8.1 on Ruby 3.4; unit tests and
+# heap dumps on Ruby 4.0; Redmine. Needs root and debootstrap, npm for Ruby 4.0, and takes half an hour or more. A single one: make
+# matrix MATRIX=forky
 matrix: deps build
 	@tests/matrix/run $(MATRIX)
 
@@ -91,7 +99,7 @@ redmine: deps build
 	@tests/matrix/run redmine
 
 # The benchmarks write benches/results/. A quick look, in a minute: make bench-capture SIZES=0.3 PAIR= LIMITED= ROUNDS=1
-bench: bench-idle bench-sidekiq bench-put bench-capture bench-redmine
+bench: bench-idle bench-sidekiq bench-put bench-store bench-capture bench-redmine
 
 bench-idle: deps build
 	$(RUBY) benches/idle.rb
@@ -101,6 +109,9 @@ bench-sidekiq: deps build
 
 bench-put: deps build
 	$(RUBY) benches/put.rb
+
+bench-store: deps build
+	$(RUBY) benches/store.rb
 
 bench-capture: deps build
 	$(RUBY) benches/capture.rb
@@ -127,7 +138,7 @@ help:
 	@echo "make kernel   cgroup v2 and quotas on a real kernel under qemu; takes minutes, and root the first time"
 	@echo "make soak     ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz     every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" selects some"
-	@echo "make matrix   the tests on Debian 12, 13 and testing, and a real Redmine; needs root and debootstrap"
-	@echo "make bench    measure polls, the Sidekiq middleware, compression and captures; writes benches/results, takes half an hour"
-	@echo "make bench-idle | bench-sidekiq | bench-put | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
+	@echo "make matrix   the tests on Debian 12, 13 and testing and on Ruby 3.4, some on Ruby 4.0, and a real Redmine; needs root and debootstrap"
+	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
+	@echo "make bench-idle | bench-sidekiq | bench-put | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean    remove what cargo built"

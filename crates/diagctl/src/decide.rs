@@ -1,7 +1,7 @@
 //! The rule engine: a pure function of configuration, state, samples, readings and now.
 //!
-//! It reads no clock, no file and no random source, and changes nothing that it is given. `acquire` gathers the values, calls
-//! [`decide`] once, and writes the changes that the decision carries; tests and simulations call it with values of their own.
+//! It reads no clock, file or random source, and changes nothing that it is given. `acquire` gathers the values, calls
+//! [`decide`] once, and writes the changes that the decision carries. Tests and simulations call it with values of their own.
 
 mod answer;
 mod select;
@@ -16,72 +16,53 @@ use crate::limit::{self, Refusal};
 use crate::readings::Readings;
 use crate::sample::{Marks, Metric, Named, Refused, Sample, Samples};
 use crate::state::{Pair, ReportCost, State};
-use crate::store::requests::Request;
 use crate::trigger::{Facts, Observed, Outcome, View};
 use crate::units::{duration, ms};
 pub use answer::{Answer, Changes, Decision, Dropped, Plan, Verdict};
+use diagctl_store::Process;
+use diagctl_store::requests::Request;
 use select::{chosen_instead, in_sample};
 
-/// No poll is further away than this, so that a changed configuration is noticed. Milliseconds.
+/// The longest time between two polls, in milliseconds. It bounds the time until a changed configuration is noticed.
 const LONGEST_WAIT_MS: u64 = 60_000;
 
-/// The second capture of a pair is given up when it is so late. Milliseconds.
+/// The second capture of a pair is given up after this delay, in milliseconds.
 const PAIR_PATIENCE_MS: u64 = 600_000;
 
-/// The rule name of captures that were asked for and have no rule of their own.
+/// The rule name of on-demand captures that have no rule of their own.
 pub const ON_DEMAND: &str = "on_demand";
 
-/// The process that polls.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Its pid, as diagctl sees it.
-    pub pid: u32,
-    /// Its start, in clock ticks since boot.
-    pub start_ticks: u64,
-    /// What it does.
-    pub role: String,
-    /// Its name within the role.
-    pub name: String,
-}
-
-impl Process {
-    /// Names it for ever within one boot.
-    pub fn subject(&self) -> String {
-        format!("{}@{}", self.pid, self.start_ticks)
-    }
-}
-
-/// All that a decision depends on.
+/// Everything that a decision depends on.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
-    /// What the operator declared.
+    /// The configuration.
     pub config: &'a Config,
-    /// Who polls.
+    /// The polling process.
     pub process: &'a Process,
-    /// What was read for this poll.
+    /// The readings of this poll.
     pub readings: &'a Readings,
-    /// Requests that wait, oldest first.
+    /// The pending requests, oldest first.
     pub requests: &'a [Request],
-    /// Figures for the guards.
+    /// The figures for the guards.
     pub figures: &'a Figures,
-    /// This machine's name, for rules that are in force on a share of all machines.
+    /// This machine's name, for rules that are in force on only some machines.
     pub host: &'a str,
-    /// The moment.
+    /// The current time.
     pub now: &'a Now,
     /// A random number, for jitter.
     pub seed: u64,
-    /// What the store remembers.
+    /// The store's state.
     pub state: &'a State,
-    /// The process at its last poll, if it has polled before.
+    /// The process's sample from its last poll, if there was one.
     pub sample: Option<&'a Sample>,
     /// The other processes.
     pub others: &'a dyn Others,
 }
 
-/// The samples of all processes. Asked for only by a rule that would fire and chooses among processes, because reading them
+/// The samples of all processes. Loaded only when a rule that would fire has to choose among processes, because reading them
 /// costs more than the rest of a poll.
 pub trait Others {
-    /// Loads them.
+    /// Loads the samples.
     fn samples(&self) -> Cow<'_, Samples>;
 }
 
@@ -91,13 +72,13 @@ impl Others for Samples {
     }
 }
 
-// A copy that the rules change one after the other.
+// A working copy that the rules modify in turn.
 struct Draft {
     state: State,
     sample: Sample,
 }
 
-/// Decides what may be captured now. A plan that is carried out is accounted for by [`charge`].
+/// Decides what may be captured now. If a plan is granted, [`charge`] accounts for it.
 pub fn decide(input: Inputs<'_>) -> Decision {
     let Inputs { config, process, readings, now, .. } = input;
     let now_ms = now.store_ms;
@@ -133,7 +114,7 @@ pub fn decide(input: Inputs<'_>) -> Decision {
         if answer.settles && settle_events(&rule.name, &mut draft.sample) && answer.verdict > Verdict::Idle {
             dropped.push(Dropped { rule: rule.name.clone(), reason: answer.reason.clone() });
         }
-        // A rule that could fire at the next poll is looked at again at the next poll.
+        // A rule that could fire is evaluated again at the next poll.
         wait_ms = wait_ms.min(answer.wait_ms.unwrap_or(match answer.verdict {
             Verdict::Idle => LONGEST_WAIT_MS,
             _ => poll_ms,
@@ -141,8 +122,9 @@ pub fn decide(input: Inputs<'_>) -> Decision {
         answers.push(answer);
         plans.extend(plan);
     }
-    // Requests first, then whoever has waited longest: a rule that holds is not kept back by one that stands before it. Of
-    // those that never fired, the one whose event is named right now: a killer may wait for this very answer.
+    // Requests come first, then the rule that has waited longest, so that a rule cannot be starved by one earlier in the file.
+    // Among rules that never fired, those whose event was named at this poll come first: a worker killer may be waiting for
+    // this very answer.
     let last_fired = |plan: &Plan| draft.state.rules.get(&plan.rule).and_then(|marks| marks.fires.last()).copied();
     let is_named_now = |plan: &Plan| {
         let named = draft.sample.named.get(&plan.rule);
@@ -168,7 +150,7 @@ fn refused_as(answer: &Answer) -> Refused {
     }
 }
 
-// Takes in the events that this poll names, for a rule that looks at them, and tells which had their time.
+// Records the events that this poll names for a rule that watches them. Returns those that have expired.
 fn hear_events(input: Inputs<'_>, rule: &Rule, sample: &mut Sample) -> Vec<Dropped> {
     let Inputs { config, readings, now, .. } = input;
     if !readings.events.is_empty() {
@@ -185,13 +167,13 @@ fn hear_events(input: Inputs<'_>, rule: &Rule, sample: &mut Sample) -> Vec<Dropp
     told.collect()
 }
 
-// The rule has nothing more to answer; whether it had.
+// Drops the events that wait for the rule. Returns true if there were any.
 fn settle_events(rule: &str, sample: &mut Sample) -> bool {
     sample.named.remove(rule).is_some()
 }
 
-/// Accounts for a plan that is granted: limits, budgets, timers, levels, and the events that it answers. The changes are to be
-/// written before the grant is told.
+/// Accounts for a granted plan: limits, budgets, timers, levels, and the events that it answers. The caller writes the changes
+/// before it announces the grant.
 pub fn charge(input: Inputs<'_>, plan: &Plan) -> Changes {
     let mut draft = Draft { state: input.state.clone(), sample: input.sample.cloned().unwrap_or_default() };
     let units = plan.reports.iter().map(|name| input.config.cost_of(name)).sum();
@@ -204,7 +186,7 @@ pub fn charge(input: Inputs<'_>, plan: &Plan) -> Changes {
     Changes { state: draft.state, sample: draft.sample }
 }
 
-// Updates what a rule remembers of having fired.
+// Updates the rule's state after it fired.
 fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
     if plan.request.is_none() && plan.second_of.is_none() {
         settle_events(&plan.rule, &mut draft.sample);
@@ -217,7 +199,7 @@ fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
     let marks = state.rules.entry(plan.rule.clone()).or_default();
     marks.pair = None;
     if plan.second_of.is_some() {
-        // The pair is one firing: its second half costs budget and nothing else.
+        // A pair counts as one firing: its second half costs budget and nothing else.
         return;
     }
     limit::charge(rule.map(|r| &r.limits), marks, now_ms);
@@ -248,7 +230,7 @@ fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
     }
 }
 
-// A capture that brings everything that another rule would bring of this process makes that rule wait out its cooldown too.
+// Starts the cooldown of every other rule whose reports are all part of this capture.
 fn cover(input: Inputs<'_>, plan: &Plan, state: &mut State) {
     let Process { role, name, .. } = input.process;
     for rule in &input.config.rules {
@@ -374,8 +356,8 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
     granted(input, rule, plan, draft)
 }
 
-// In a dry run, everything but the capture. The rule goes by its own limits, so that what is seen is what enforcement would do;
-// the store's budget, and the cooldowns of other rules, are for what is captured.
+// In a dry run, everything happens except the capture. The rule's own limits apply, so that the dry run shows what enforcement
+// would do. The store's budget and the cooldowns of other rules are left for real captures.
 fn granted(input: Inputs<'_>, rule: &Rule, plan: Plan, draft: &mut Draft) -> (Answer, Option<Plan>) {
     let answer = |verdict, reason| Answer {
         rule: rule.name.clone(),
@@ -390,7 +372,7 @@ fn granted(input: Inputs<'_>, rule: &Rule, plan: Plan, draft: &mut Draft) -> (An
     (answer(Verdict::Granted, plan.reason.clone()), Some(plan))
 }
 
-// The first capture is had; the second is of the same process, whatever the trigger says by then. Guards and budgets hold.
+// Plans the second capture of a pair. It is of the same process, whatever the trigger says by then. Guards and budgets apply.
 fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft) -> (Answer, Option<Plan>) {
     let Inputs { config, process, now, .. } = input;
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
@@ -402,7 +384,7 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft)
     let reason = format!("second of a pair, {} after the first", duration(ms(rule.pair_delay.unwrap_or_default())));
     let late = now.store_ms.saturating_sub(pair.due);
     if late > PAIR_PATIENCE_MS.max(10 * config.poll_ms()) || rule.pair_delay.is_none() {
-        // The process is gone, or the guards have refused for too long: a pair that far apart compares nothing.
+        // The process is gone, or the guards have refused for too long. Captures that far apart are not worth comparing.
         if let Some(marks) = draft.state.rules.get_mut(&rule.name) {
             marks.pair = None;
         }
@@ -440,8 +422,8 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft)
     granted(input, rule, plan, draft)
 }
 
-// A request skips triggers, cooldowns and budgets, never the guards. A rule with `on_demand` lends it its reports,
-// its snapshot mode and its `min_interval`.
+// A request skips triggers, cooldowns and budgets, but never the guards. If there is a rule with `on_demand`, the request uses
+// its reports, its snapshot mode and its `min_interval`.
 fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
     let Inputs { config, process, now, .. } = input;
     let rule = config.rules.iter().find(|rule| {
@@ -488,7 +470,7 @@ fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answe
     (answer(Verdict::Granted, reason, None, None), Some(plan))
 }
 
-// Asks the guards about a capture of these reports by the process that polls.
+// Runs the guards for a capture of these reports by the polling process.
 fn check_guards(input: Inputs<'_>, reports: &[String], costs: &BTreeMap<String, ReportCost>) -> Option<guard::Refusal> {
     let role = &input.process.role;
     guard::check(&input.config.guards, input.figures, reports, |name| costs.get(&format!("{role}/{name}")).copied())

@@ -1,20 +1,20 @@
 //! The exit statuses, the same for every command. `diagctl help exit-codes` prints [`HELP`].
 
-/// How a command ended. The number is part of the contract with scripts and plugins.
+/// The outcome of a command. The numbers are part of the contract with scripts and plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done, or the lease was granted.
+    /// Success, or the lease was granted.
     Ok = 0,
-    /// Failed; stderr says what and why.
+    /// Failure; stderr says what failed and why.
     Failed = 1,
-    /// The command line is wrong.
+    /// The command line is invalid.
     Usage = 2,
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     Config = 3,
     /// Nothing matched: no such capture, report or request.
     NoMatch = 4,
-    /// Done in part: a capture with a failed or damaged report, some of several ids.
+    /// Partial success: a capture with a failed or damaged report, or only some of several ids.
     Partial = 5,
     /// The store was written by a newer version.
     NewerStore = 6,

@@ -1,43 +1,44 @@
-//! Checks that can refuse any capture. Pure: figures in, refusal out.
+//! Checks that can refuse any capture. Pure functions from figures to a refusal.
 
 use diagctl_observe::pressure::Scope;
 
 use crate::config::Guards;
-use crate::report::{self, Producer};
 use crate::state::ReportCost;
 use crate::units::{duration, size};
+use diagctl_store::report_kind::{self, Producer};
 
-/// Room that a capture of unknown size is taken to need in the store, bytes. The cap holds whatever comes: `put` counts.
+/// The room in the store that a capture of unknown size is assumed to need, in bytes. The cap holds in any case, because `put`
+/// counts.
 const UNKNOWN_CAPTURE: u64 = 64 << 10;
 
-/// The figures that guards look at.
+/// The figures that guards check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
-    /// Resident set of the process to be dumped.
+    /// Resident set of the process to be dumped, bytes.
     pub rss: u64,
-    /// Memory that is free for a further process: of the cgroup's limit or of the host, less the reserve below which a running
-    /// dump would be given up.
+    /// Memory that another process could use, in bytes: what is free under the cgroup's limit or on the host, less the reserve
+    /// below which a running dump would be given up.
     pub available_memory: u64,
-    /// Free space for us on the store's filesystem.
+    /// Free space on the store's filesystem that this user may use, bytes.
     pub free_disk: u64,
-    /// Size of that filesystem.
+    /// Size of that filesystem, bytes.
     pub total_disk: u64,
-    /// PSI `some avg10` of the CPU, percent, and whose; `None` where it cannot be read.
+    /// PSI `some avg10` of the CPU, percent, and its scope; `None` if it cannot be read.
     pub cpu_pressure: Option<(Scope, f64)>,
-    /// How far the wall clock was set back since the last durable moment, milliseconds.
+    /// Time by which the wall clock was set back since the last durable anchor, milliseconds.
     pub clock_stepped_back_ms: Option<u64>,
 }
 
-/// A refusal.
+/// A refusal by a guard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The guard.
+    /// The guard's name.
     pub guard: &'static str,
     /// One sentence with the observed value and the threshold.
     pub reason: String,
 }
 
-/// Checks everything that does not need the store to be walked.
+/// Runs every check that does not need to walk the store.
 pub fn check(
     guards: &Guards,
     figures: &Figures,
@@ -74,7 +75,7 @@ pub fn check(
         return refuse("cpu_pressure", reason);
     }
     let snapshots = || reports.iter().filter(|name| is_snapshot(name));
-    // What takes no snapshot needs no memory.
+    // A capture without snapshots needs no memory.
     snapshots().next()?;
     if let Some(max) = guards.max_rss
         && figures.rss > max
@@ -99,14 +100,14 @@ pub fn check(
     None
 }
 
-/// What a capture will take in the store: what each report took last.
+/// The expected size of a capture in the store, in bytes: the sum of what each report took last time.
 pub fn expected_bytes(reports: &[String], cost: impl Fn(&str) -> Option<ReportCost>) -> u64 {
     UNKNOWN_CAPTURE + reports.iter().filter_map(|name| cost(name)).map(|c| c.stored_bytes).sum::<u64>()
 }
 
-/// Whether a forked child makes it.
+/// Returns true if a forked child makes the report.
 pub fn is_snapshot(name: &str) -> bool {
-    report::builtin(name).is_some_and(|(_, kind)| kind.producer == Producer::Snapshot)
+    report_kind::builtin(name).is_some_and(|(_, kind)| kind.producer == Producer::Snapshot)
 }
 
 #[expect(
@@ -156,7 +157,7 @@ mod tests {
             assert_eq!(refusal.guard, guard);
             assert!(refusal.reason.contains(value), "{}", refusal.reason);
         }
-        // What takes no snapshot needs no memory.
+        // A capture without snapshots needs no memory.
         let tight = Figures { available_memory: 0, rss: 3 * GIB, ..healthy() };
         assert_eq!(check(&guards, &tight, &light, none), None);
     }

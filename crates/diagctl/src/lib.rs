@@ -1,7 +1,8 @@
 //! diagctl: diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
 //!
-//! Dependencies point one way: `cli → {lease, decide, trigger, limit, guard, store, collect, config} → {fsio, proc, clock}`.
-//! Deciding is pure and takes values; doing is thin. The contracts are in `docs/` and in the repository's README.
+//! Dependencies point one way, which `make lint` checks: from `cli` to `lease`, `decide`, `trigger`, `limit`, `guard`, `store`,
+//! `collect` and `config`, and from those to the crates `fs` and `observe`. Decisions are pure functions of values; the code
+//! that acts on them is thin. The contracts are in `docs/` and in the README.
 
 mod cli;
 mod collect;
@@ -9,26 +10,23 @@ mod config;
 mod context;
 mod deadline;
 mod decide;
-mod error;
 pub mod exit_code;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod grant;
 mod guard;
-mod lease;
 mod limit;
 mod probe;
 mod readings;
 mod recording;
-mod report;
 mod sample;
+mod section;
 mod state;
-mod store;
 mod sys;
 mod trigger;
 mod units;
 
-// The names that the modules know them by.
+// The names under which the modules use these crates.
 use diagctl_fs::{self as fsio, checksum as seal};
 use diagctl_observe::{cgroup, clock, proc};
 

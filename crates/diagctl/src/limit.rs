@@ -1,4 +1,4 @@
-//! How often: cooldown and count of one rule, budgets of the whole store. Pure.
+//! Rate limits: cooldown and count of a rule, budgets of the store. Pure functions.
 
 use crate::config::{Limits, LimitsOfRule};
 use crate::state::{RuleState, Spent};
@@ -7,21 +7,21 @@ use crate::units::{duration, ms};
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// Why a rule may not fire now.
+/// The reason why a rule may not fire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It fired too recently.
+    /// The rule fired too recently.
     Cooldown {
-        /// One sentence.
+        /// The explanation, one sentence.
         reason: String,
-        /// Milliseconds until it may.
+        /// Milliseconds until the rule may fire.
         left_ms: u64,
     },
-    /// It, or everything together, fired too often.
+    /// The rule, or all rules together, fired too often.
     Throttled {
-        /// One sentence.
+        /// The explanation, one sentence.
         reason: String,
-        /// Milliseconds until it may.
+        /// Milliseconds until the rule may fire.
         left_ms: u64,
     },
 }
@@ -55,7 +55,7 @@ pub fn check_rule(limits: &LimitsOfRule, rule: &RuleState, now_ms: u64) -> Optio
     })
 }
 
-/// Checks the store's budgets for a capture of so many units.
+/// Checks the store's budgets for a capture that costs this many units.
 pub fn check_budgets(limits: &Limits, spent: &[Spent], units: u32, now_ms: u64) -> Option<Refusal> {
     let budgets = [("budget_hour", limits.budget_hour, HOUR_MS), ("budget_day", limits.budget_day, DAY_MS)];
     for (name, budget, window) in budgets {
@@ -64,7 +64,7 @@ pub fn check_budgets(limits: &Limits, spent: &[Spent], units: u32, now_ms: u64) 
         if used.saturating_add(units) <= budget {
             continue;
         }
-        // It fits again when enough of the oldest have left the window.
+        // The capture fits once enough of the oldest spending has left the window.
         let mut over = used.saturating_add(units) - budget;
         let mut left_ms = window;
         for entry in recent {
@@ -84,21 +84,21 @@ pub fn check_budgets(limits: &Limits, spent: &[Spent], units: u32, now_ms: u64) 
     None
 }
 
-/// Notes a grant against a rule's own limits.
+/// Charges a grant to a rule's own limits.
 pub fn charge(limits: Option<&LimitsOfRule>, rule: &mut RuleState, now_ms: u64) {
     if let Some(limits) = limits {
         let keep = ms(limits.window).max(ms(limits.cooldown)).max(DAY_MS);
         rule.fires.retain(|at| now_ms.saturating_sub(*at) < keep);
     }
     rule.fires.push(now_ms);
-    // The cooldown needs the last one; a count needs no more than its maximum.
+    // The cooldown needs only the last firing; a count needs no more than its maximum.
     let most = limits.and_then(|l| l.max_count).unwrap_or(0).max(100) as usize;
     if rule.fires.len() > most {
         rule.fires.drain(..rule.fires.len() - most);
     }
 }
 
-/// Notes a grant against the store's budgets.
+/// Charges a grant to the store's budgets.
 pub fn spend(spent: &mut Vec<Spent>, units: u32, now_ms: u64) {
     spent.retain(|s| now_ms.saturating_sub(s.at) < DAY_MS);
     spent.push(Spent { at: now_ms, units });

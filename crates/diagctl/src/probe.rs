@@ -1,9 +1,9 @@
-//! Running commands of the operator's: those of `exec` triggers, all at once, and those that print a report. Each within its
-//! time-out, and nothing that one started outlives it.
+//! Runs the operator's commands: those of `exec` triggers, side by side, and those that print a report. Each has a timeout,
+//! and nothing that a command started outlives it.
 //!
-//! A command leads a process group, but whatever it started may leave that with setsid(2), and its parents may end. So this
-//! process adopts every orphan among its descendants (PR_SET_CHILD_SUBREAPER, see prctl(2)), and looks for what belongs to
-//! a command by its ancestors, or by a mark in the environment that it was given.
+//! A command leads a process group, but its descendants can leave the group with setsid(2), and their parents can end. This
+//! process therefore adopts every orphan among its descendants (PR_SET_CHILD_SUBREAPER, see prctl(2)). It finds the descendants
+//! of a command by their ancestors, or by a mark in the environment that the command was given.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,24 +18,24 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::clock::Stopwatch;
-use crate::error::printable;
 use crate::fsio;
 use crate::proc::{Proc, Stat};
 use crate::readings::ExecAnswer;
 use crate::sys;
 use crate::trigger::Exec;
 use crate::units::duration;
+use diagctl_fs::printable;
 
-/// What bears a command's mark, in the environment of everything that it starts.
+/// The environment variable that carries a command's mark to everything that the command starts.
 const MARK: &str = "DIAGCTL_EXEC";
 
-/// For so long it is tried to kill what forks as fast as it is killed. Milliseconds.
+/// The time limit for killing processes that fork as fast as they are killed, in milliseconds.
 const KILL_PATIENCE_MS: u64 = 500;
 
-/// How often it is looked whether a command that prints nothing has ended.
+/// The interval between checks for the end of a command that prints nothing.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// So much of what a command says on stderr is told.
+/// The maximum number of bytes of a command's stderr that an error quotes.
 const SAID_BYTES: usize = 300;
 
 /// A command that was started.
@@ -46,8 +46,8 @@ struct Running {
     timeout_ms: u64,
 }
 
-/// Runs commands side by side and says how each answered, by its key. Takes as long as the longest of them. Never fails:
-/// what cannot be run does not hold.
+/// Runs commands side by side and returns each one's answer by its key. Takes as long as the slowest command. Never fails: a
+/// command that cannot be run does not hold.
 pub fn run(execs: Vec<(String, &Exec)>) -> BTreeMap<String, ExecAnswer> {
     let mut answers = BTreeMap::new();
     let mut running = Vec::new();
@@ -72,12 +72,12 @@ pub fn run(execs: Vec<(String, &Exec)>) -> BTreeMap<String, ExecAnswer> {
     answers
 }
 
-/// Kills everything that descends from this process. For when all commands have ended, in a process that starts nothing else.
+/// Kills every descendant of this process. To be called when all commands have ended, in a process that starts nothing else.
 pub fn kill_remains() {
     kill_all(&|process, all| descends(process, std::process::id(), all));
 }
 
-/// What a command prints. The last read fails where it did not end with 0 within its time-out, or printed nothing.
+/// The stdout of a command. The last read fails if the command printed nothing or did not exit with 0 within its timeout.
 pub struct Output {
     running: Running,
     program: String,
@@ -88,7 +88,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Starts a command that is to print a report, with these variables in its environment.
+    /// Starts a command that prints a report, with these variables added to its environment.
     pub fn of(command: &[String], timeout_ms: u64, environment: &[(&str, String)]) -> Result<Self, String> {
         let program = command.first().map(|name| printable(name)).unwrap_or_default();
         let errors = memfd_create("stderr", MemfdFlags::CLOEXEC).map(File::from).map_err(|e| e.to_string())?;
@@ -101,7 +101,7 @@ impl Output {
         Ok(Self { running, program, stdout, errors, printed: false, ended: false })
     }
 
-    // Whether there is something to read, or never will be; false when nothing came for a moment.
+    // Returns true if a read would not block, and false if nothing arrived within [`LOOK`].
     fn has_news(&self) -> io::Result<bool> {
         match poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&LOOK)) {
             Ok(ready) => Ok(ready > 0),
@@ -131,7 +131,7 @@ impl Read for Output {
         while !self.ended && !self.running.since.is_past(self.running.timeout_ms) {
             if self.has_news()? {
                 match self.stdout.read(buffer)? {
-                    // It has closed its stdout, and is about to end.
+                    // The command has closed its stdout and is about to end.
                     0 if !self.running.has_ended() => std::thread::sleep(Duration::from_millis(2)),
                     0 => break,
                     n => {
@@ -140,7 +140,7 @@ impl Read for Output {
                     }
                 }
             } else if self.running.has_ended() {
-                // What it left behind holds its stdout open.
+                // The command has ended, but a process that it left behind holds its stdout open.
                 break;
             }
         }
@@ -158,7 +158,7 @@ impl Drop for Output {
 
 impl Running {
     fn start(command: &[String], timeout_ms: u64, prepare: impl FnOnce(&mut Command)) -> Result<Self, String> {
-        // Without it orphans go to init; what is found by ancestors alone is then less, and nothing else is worse.
+        // If this fails, orphans go to init, and a search by ancestors alone finds fewer of them. Nothing else changes.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let (program, arguments) = command.split_first().ok_or("names no program")?;
         let mark = fsio::random_hex().map_err(|e| e.to_string())?;
@@ -175,13 +175,14 @@ impl Running {
         self.has_ended() || self.since.is_past(self.timeout_ms)
     }
 
-    // It is not reaped yet, so that its number still names it and its group.
+    // The child is not reaped yet, so its number still names it and its group.
     fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         pid_of(self.child.id()).is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
     }
 
-    // What it left running goes in any case. An error says how it ended where that was not with 0, in time.
+    // Kills everything that the command left running, and reaps it. The error says how it ended, unless it exited with 0 in
+    // time.
     fn end(&mut self) -> Result<(), String> {
         let in_time = self.has_ended();
         if let Some(pid) = pid_of(self.child.id()) {
@@ -213,10 +214,10 @@ fn alive() -> Processes {
     all.filter(|(_, stat)| !matches!(stat.state, 'Z' | 'X')).collect()
 }
 
-// Whether a process has another among its ancestors.
+// Returns true if the process has `ancestor` among its ancestors.
 fn descends((_, stat): (u32, &Stat), ancestor: u32, all: &Processes) -> bool {
     let mut parent = stat.ppid;
-    // A snapshot of processes that come and go could hold a circle.
+    // The limit ends the search if a snapshot of processes that come and go contains a cycle.
     for _ in 0..1000 {
         if parent == ancestor {
             return true;
@@ -234,7 +235,7 @@ fn bears(pid: u32, mark: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
 }
 
-// Until none is left: one that is killed may just have forked, and its children are then seen at the next look.
+// Repeats until none is left: a process may fork just before it is killed, and its children show up only in the next round.
 fn kill_all(is_meant: &dyn Fn((u32, &Stat), &Processes) -> bool) {
     let started = Stopwatch::start();
     while !started.is_past(KILL_PATIENCE_MS) {
@@ -250,8 +251,8 @@ fn kill_all(is_meant: &dyn Fn((u32, &Stat), &Processes) -> bool) {
     }
 }
 
-// Through a descriptor of the process: should its number have been given to another since it was looked at, the other has
-// started at another moment. One that may not be killed (it became root) is left.
+// Kills through a descriptor of the process. If its number was reused since the process was observed, the start times differ. A
+// process that this user may not kill (it became root) is left alone.
 fn kill(pid: u32, meant: &Stat) {
     let Some(descriptor) = pid_of(pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
     else {
@@ -289,7 +290,7 @@ mod tests {
         }
     }
 
-    // Each waits for the other, which never comes about when one is run after the other.
+    // Each command waits for the other, so both can end only if they run at the same time.
     #[test]
     fn commands_run_side_by_side_and_each_has_its_own_answer() {
         let dir = tempfile::tempdir().unwrap();
@@ -314,7 +315,7 @@ mod tests {
     fn what_a_command_prints_is_read_to_its_end() {
         assert_eq!(output("printf \"one $ASKED\\n\"; sleep 0.1; printf two", 10_000).unwrap(), "one yes\ntwo");
         assert_eq!(output("head -c 3000000 /dev/zero", 10_000).unwrap().len(), 3_000_000);
-        // Its end is the end, whoever else has its stdout.
+        // The report ends with the command, even if another process still has its stdout.
         assert_eq!(output("echo it; sleep 600 &", 10_000).unwrap(), "it\n");
         assert_eq!(output("echo it; exec >&-; sleep 0.1", 10_000).unwrap(), "it\n");
     }

@@ -1,28 +1,26 @@
-//! Everything that triggers look at in one poll, read once: memory, cgroup events, pressure, what the application
-//! handed in, and what commands answered. What cannot be read is a reason in the figure's place.
+//! Everything that triggers look at in one poll, read once: memory, cgroup events, pressure, values from the application, and
+//! the answers of commands. A figure that cannot be read is replaced by the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use diagctl_observe::pressure::{Scope, Stalls, parse_stalls};
+use diagctl_observe::pressure::{self, Scope, Stalls};
 
 use crate::cgroup::CgroupRoot;
-use crate::config::Rule;
 use crate::proc::Proc;
 use crate::sample::{Memory, Wanted};
-use crate::trigger::Trigger;
 
-/// What a command of the operator's answered.
+/// The answer of an operator's command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecAnswer {
-    /// Whether it ended with status 0.
+    /// Set if the command exited with status 0.
     pub holds: bool,
-    /// Whether it could be run at all.
+    /// Set if the command could be run at all.
     pub ran: bool,
-    /// How it ended.
+    /// A description of how the command ended.
     pub how: String,
-    /// Whether it ran for an earlier poll.
+    /// Set if the command ran for an earlier poll.
     #[serde(skip)]
     pub past: bool,
 }
@@ -30,17 +28,17 @@ pub struct ExecAnswer {
 /// The readings of one poll.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Readings {
-    /// Of the process, its cgroup and the host.
+    /// The memory figures of the process, its cgroup and the host.
     pub memory: Memory,
     /// Counters of the cgroup's `memory.events`.
     pub counters: Result<BTreeMap<String, u64>, String>,
-    /// Memory stalls.
+    /// Memory stalls, by scope.
     pub stalls: BTreeMap<Scope, Result<Stalls, String>>,
-    /// Numbers that the application handed in.
+    /// Numbers that the application reported.
     pub gauges: BTreeMap<String, f64>,
     /// Events that the application named.
     pub events: BTreeSet<String>,
-    /// Answers of commands, by rule and path: for this poll, else the last one.
+    /// Answers of commands, by rule and path: those of this poll, otherwise the last ones.
     pub execs: BTreeMap<String, ExecAnswer>,
 }
 
@@ -58,37 +56,22 @@ impl Default for Readings {
 }
 
 impl Readings {
-    /// The same with all memory figures that guards look at as well.
-    pub fn with_available_memory(&self, proc: &Proc, cgroups: &CgroupRoot, pid: u32, rules: &[Rule]) -> Self {
-        let metrics = rules.iter().flat_map(|rule| rule.trigger.metrics()).collect();
-        let wanted = Wanted { metrics, whole: true, available: true };
+    /// Adds the memory figures that guards need.
+    pub fn with_available_memory(&self, proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: Wanted) -> Self {
+        let wanted = Wanted { whole: true, available: true, ..wanted };
         Self { memory: Memory::read(proc, cgroups, pid, &wanted), ..self.clone() }
     }
 
-    /// Reads what the rules look at, and no more.
-    pub fn take(proc: &Proc, cgroups: &CgroupRoot, pid: u32, rules: &[Rule]) -> Self {
-        let mut wanted = Wanted::default();
-        let (mut counters, mut stalls) = (false, false);
-        for rule in rules {
-            wanted.metrics.extend(rule.trigger.metrics());
-            wanted.whole |= rule.trigger.is_about_a_share();
-            rule.trigger.visit(&mut |trigger| {
-                counters |= matches!(trigger, Trigger::MemoryEvent(_));
-                stalls |= matches!(trigger, Trigger::MemoryPressure(_));
-            });
+    /// Reads only the wanted figures.
+    pub fn take(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &Wanted) -> Self {
+        let mut readings = Self { memory: Memory::read(proc, cgroups, pid, wanted), ..Self::default() };
+        if wanted.counters {
+            readings.counters = cgroups.memory_of(proc, pid).and_then(|group| group.events()).map_err(String::from);
         }
-        wanted.metrics.sort_unstable();
-        wanted.metrics.dedup();
-        let mut readings = Self { memory: Memory::read(proc, cgroups, pid, &wanted), ..Self::default() };
-        if counters {
-            readings.counters = cgroups.memory_of(proc, pid).and_then(|group| group.events());
-        }
-        if stalls {
-            let host = proc.read("pressure/memory").and_then(|text| parse_stalls("/proc/pressure/memory", &text));
-            let cgroup = cgroups.memory_of(proc, pid).and_then(|group| {
-                let path = group.dir().join("memory.pressure");
-                parse_stalls(&path.display().to_string(), &crate::proc::read(&path)?)
-            });
+        if wanted.stalls {
+            let host = pressure::memory_of_host(proc).map_err(String::from);
+            let group = cgroups.memory_of(proc, pid);
+            let cgroup = group.and_then(|group| pressure::memory_of_cgroup(&group)).map_err(String::from);
             readings.stalls.insert(Scope::Host, host);
             readings.stalls.insert(Scope::Cgroup, cgroup);
         }
@@ -101,7 +84,7 @@ mod tests {
     use super::*;
     use crate::sample::Metric;
 
-    // A node as cgroup v2 shows it, and one poll of a process in it.
+    // A node as cgroup v2 presents it, and one poll of a process in it.
     #[test]
     fn every_trigger_finds_its_figures_in_a_tree_of_cgroup_v2() {
         let dir = tempfile::tempdir().unwrap();
@@ -147,7 +130,7 @@ mod tests {
         "#;
         let (config, _) = crate::config::parse(rules).unwrap();
         let proc = Proc::at(&dir.path().join("proc"));
-        let readings = Readings::take(&proc, &CgroupRoot::at(&dir.path().join("cg")), 9, &config.rules);
+        let readings = Readings::take(&proc, &CgroupRoot::at(&dir.path().join("cg")), 9, &config.wanted());
         let page = diagctl_observe::page_size();
         let expected = [
             (Metric::Rss, 100 * page),

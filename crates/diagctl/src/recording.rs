@@ -1,39 +1,39 @@
-//! What processes reported, poll by poll: `samples.jsonl`, for `diagctl samples` and `diagctl simulate`.
+//! The history of polls: `samples.jsonl`, for `diagctl samples` and `diagctl simulate`.
 //!
-//! Two files of bounded size, the older one replaced by the newer when that is full. Never synced: it is for tuning rules.
+//! Two files of bounded size; when the newer one is full, it replaces the older. Never synced: it is for tuning rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::Process;
-use crate::error::Failure;
 use diagctl_observe::pressure::{Scope, Stalls};
+use diagctl_store::Result;
 
 use crate::fsio;
 use crate::readings::Readings;
 use crate::sample::{Memory, Metric};
-use crate::store::Store;
+use diagctl_store::Process;
+use diagctl_store::Store;
 
-/// Each of the two files takes at most this share of the store's cap.
+/// Each of the two files takes at most `1 / SHARE` of the store's cap.
 const SHARE: u64 = 128;
 
-/// One poll of one process. Figures are bytes, moments milliseconds on the store's time line, stalls microseconds.
+/// One poll of one process. Figures are in bytes, times in milliseconds on the store's time line, stalls in microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// When.
+    /// The time of the poll.
     pub at: u64,
-    /// The process.
+    /// The process's pid.
     pub pid: u32,
-    /// Its start, in clock ticks since boot.
+    /// The process's start, in clock ticks since boot.
     #[serde(default)]
     pub start_ticks: u64,
-    /// What it does.
+    /// The role.
     pub role: String,
-    /// Its name within the role.
+    /// The name within the role.
     #[serde(default)]
     pub name: String,
-    /// Memory figures by the names that reasons use.
+    /// Memory figures, by the names that reasons use.
     pub memory: BTreeMap<String, u64>,
     /// The memory limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,22 +44,22 @@ pub struct Recorded {
     /// Counters of `memory.events`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,
-    /// Stalled time of the cgroup: some, full.
+    /// Stalled time of the cgroup: `some`, `full`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_stalls: Option<(u64, u64)>,
-    /// Stalled time of the host: some, full.
+    /// Stalled time of the host: `some`, `full`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_stalls: Option<(u64, u64)>,
-    /// Numbers of the application's.
+    /// Numbers that the application reported.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gauges: BTreeMap<String, f64>,
-    /// Events of the application's.
+    /// Events that the application named.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub events: BTreeSet<String>,
 }
 
 impl Recorded {
-    /// What a poll read.
+    /// Records the readings of a poll.
     pub fn of(process: &Process, readings: &Readings, at: u64) -> Self {
         let memory = Metric::ALL.iter().filter_map(|m| Some((m.name().to_owned(), readings.memory.get(*m).ok()?)));
         let stalls = |scope| Some(readings.stalls.get(&scope)?.as_ref().ok().map(|s| (s.some, s.full))).flatten();
@@ -80,7 +80,7 @@ impl Recorded {
         }
     }
 
-    /// The same as a poll would read it.
+    /// Returns the process and the readings as the poll saw them.
     pub fn replay(&self) -> (Process, Readings) {
         let process =
             Process { pid: self.pid, start_ticks: self.start_ticks, role: self.role.clone(), name: self.name.clone() };
@@ -104,18 +104,18 @@ impl Recorded {
     }
 }
 
-/// Adds a poll. It is a convenience: what cannot be written is not recorded.
+/// Appends a poll. Errors are ignored, because recording is only a convenience.
 pub fn append(store: &Store, max_use: u64, recorded: &Recorded) {
     let path = store.path("samples.jsonl");
     let Ok(line) = serde_json::to_string(recorded) else { return };
-    // A line that a crash tore takes the next one along; that is cheaper than looking for it at every poll.
+    // A line torn by a crash spoils the next one too; that is cheaper than checking for it at every poll.
     if fsio::append_raw(&path, format!("{line}\n").as_bytes()).is_ok_and(|length| length > max_use / SHARE) {
         let _ = fsio::rename(&path, &store.path("samples.1.jsonl"));
     }
 }
 
-/// Everything that is recorded, oldest first; lines that a crash tore are passed over.
-pub fn read(store: &Store) -> Result<Vec<Recorded>, Failure> {
+/// Returns all recorded polls, oldest first. Lines torn by a crash are skipped.
+pub fn read(store: &Store) -> Result<Vec<Recorded>> {
     let mut all = Vec::new();
     for name in ["samples.1.jsonl", "samples.jsonl"] {
         match fsio::read_bounded(&store.path(name), 1 << 30) {
@@ -127,7 +127,7 @@ pub fn read(store: &Store) -> Result<Vec<Recorded>, Failure> {
     Ok(all)
 }
 
-/// The lines that can be understood.
+/// Returns the lines that can be parsed.
 pub fn parse(data: &[u8]) -> impl Iterator<Item = Recorded> + '_ {
     data.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
 }

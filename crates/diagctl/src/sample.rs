@@ -1,7 +1,7 @@
-//! What is known of the polling processes: memory figures of one poll, and the last sample of each process.
+//! The polling processes: the memory figures of one poll, and the last sample of each process.
 //!
-//! Owns `<dir>/samples/<pid>.json`, which are volatile: they are never synced, and losing one costs one `for` period and the
-//! knowledge of which process is largest. What must survive is in `state.json`.
+//! Owns `<dir>/samples/<pid>.json`. These files are volatile: they are never synced, and losing one costs one `for` period and
+//! the record of which process is largest. Everything that must survive is in `state.json`.
 
 use std::collections::BTreeMap;
 
@@ -9,30 +9,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupRoot, MemoryCgroup};
 use crate::clock::LAST_MS;
-use crate::grant::dump_limits::reserve;
 use crate::proc::Proc;
 use crate::proc::figure;
-use crate::state::MOST_BYTES;
+use diagctl_store::MOST_BYTES;
 
-/// A process that has not polled for this many intervals counts as gone.
+/// A process counts as gone if it has not polled for this many intervals.
 const STALE_INTERVALS: u64 = 3;
 
-/// An event waits for its rule this long, or [`STALE_INTERVALS`] where that is longer. Milliseconds.
+/// The time that an event waits for its rule, in milliseconds, unless [`STALE_INTERVALS`] is longer.
 const EVENT_LIFE_MS: u64 = 60_000;
 
-/// Processes that have not polled for this long are forgotten. Milliseconds.
+/// Processes are forgotten if they have not polled for this long, in milliseconds.
 pub const FORGET_AFTER_MS: u64 = 3_600_000;
 
-/// A memory figure that a trigger can look at. All in bytes.
+/// A memory figure that a trigger can watch. All figures are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Metric {
     /// Resident set of the process.
     Rss,
-    /// Its share of what it shares (`Pss` of smaps_rollup; costs a page-table walk).
+    /// Proportional set size: the private memory and a share of the shared memory (`Pss` of smaps_rollup; costs a page-table
+    /// walk).
     Pss,
-    /// What only it has (`Private_Clean + Private_Dirty` of smaps_rollup).
+    /// Unique set size: the private memory (`Private_Clean + Private_Dirty` of smaps_rollup).
     Uss,
-    /// Its anonymous memory (`RssAnon`).
+    /// Anonymous memory of the process (`RssAnon`).
     Anon,
     /// The cgroup's `current − inactive_file`.
     WorkingSet,
@@ -43,11 +43,11 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// Every one.
+    /// All metrics.
     pub const ALL: [Self; 7] =
         [Self::Rss, Self::Pss, Self::Uss, Self::Anon, Self::WorkingSet, Self::HostUsed, Self::ParentRss];
 
-    /// Its name in reasons and observed values.
+    /// Returns the name in reasons and observed values.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rss => "rss",
@@ -60,21 +60,25 @@ impl Metric {
         }
     }
 
-    /// Whether it is a figure of the polling process.
+    /// Returns true if the figure belongs to the polling process.
     pub fn is_of_process(self) -> bool {
         !matches!(self, Self::WorkingSet | Self::HostUsed | Self::ParentRss)
     }
 }
 
-/// Which memory figures a poll needs.
+/// The figures that a poll needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// These.
+    /// The memory figures.
     pub metrics: Vec<Metric>,
-    /// What shares are of: the limit and the host's memory.
+    /// Set if percentages need the limit and the host's memory.
     pub whole: bool,
-    /// What a further process could use, for the headroom guard.
+    /// Set if the headroom guard needs the memory that another process could use.
     pub available: bool,
+    /// Set if a trigger needs the counters of the cgroup's `memory.events`.
+    pub counters: bool,
+    /// Set if a trigger needs the memory stalls of the cgroup and the host.
+    pub stalls: bool,
 }
 
 impl Wanted {
@@ -90,23 +94,23 @@ impl Wanted {
 /// The memory figures of one poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// What was read, or why it could not be.
+    /// The figures, each with a reason in its place if it could not be read.
     pub figures: BTreeMap<Metric, Result<u64, String>>,
-    /// The lowest memory limit of the process's cgroup and those above it.
+    /// The lowest memory limit of the process's cgroup and the cgroups above it.
     pub limit: Option<u64>,
-    /// The host's memory.
+    /// The host's total memory.
     pub host_total: u64,
-    /// What a further process could use before only the reserve of the limit or the host is left; all there is where it was not
-    /// read.
+    /// The memory that another process could use before only the reserve of the limit or of the host is left; `u64::MAX` if it
+    /// was not read.
     pub available: u64,
 }
 
 impl Memory {
-    /// Reads the figures that are asked for, and only those: some walk page tables, and the kernel sums a cgroup's
-    /// statistics up anew for every reader. What cannot be read becomes a reason in its place.
+    /// Reads only the figures that are asked for: some walk page tables, and the kernel sums up a cgroup's statistics anew for
+    /// every reader. A figure that cannot be read is replaced by the reason.
     pub fn read(proc: &Proc, cgroups: &CgroupRoot, pid: u32, wanted: &Wanted) -> Self {
         let mut memory = Self { available: u64::MAX, ..Self::default() };
-        memory.set(Metric::Rss, proc.rss(pid));
+        memory.set(Metric::Rss, proc.rss(pid).map_err(String::from));
         for metric in &wanted.metrics {
             let value = match metric {
                 Metric::Rss | Metric::WorkingSet | Metric::HostUsed => continue,
@@ -115,7 +119,7 @@ impl Memory {
                 Metric::Uss => private(proc, pid),
                 Metric::ParentRss => proc.stat(pid).and_then(|stat| proc.rss(stat.ppid)),
             };
-            memory.set(*metric, value);
+            memory.set(*metric, value.map_err(String::from));
         }
         if wanted.cgroup() {
             memory.read_cgroup(cgroups.memory_of(proc, pid), wanted);
@@ -126,7 +130,7 @@ impl Memory {
         memory
     }
 
-    fn read_cgroup(&mut self, cgroup: Result<MemoryCgroup, String>, wanted: &Wanted) {
+    fn read_cgroup(&mut self, cgroup: diagctl_observe::Result<MemoryCgroup>, wanted: &Wanted) {
         self.limit = cgroup.as_ref().ok().and_then(MemoryCgroup::limit);
         if !wanted.available && !wanted.metrics.contains(&Metric::WorkingSet) {
             return;
@@ -136,7 +140,7 @@ impl Memory {
         {
             self.available = self.available.min(room);
         }
-        self.set(Metric::WorkingSet, cgroup.and_then(|group| group.working_set()));
+        self.set(Metric::WorkingSet, cgroup.and_then(|group| group.working_set()).map_err(String::from));
     }
 
     fn read_host(&mut self, proc: &Proc) {
@@ -144,73 +148,79 @@ impl Memory {
         self.host_total = total.unwrap_or(0);
         let left = available.as_ref().map_or(0, |free| free.saturating_sub(reserve(self.host_total)));
         self.available = self.available.min(left);
-        self.set(Metric::HostUsed, available.map(|free| self.host_total.saturating_sub(free)));
+        self.set(Metric::HostUsed, available.map(|free| self.host_total.saturating_sub(free)).map_err(String::from));
     }
 
-    /// Puts a figure in.
+    /// Sets a figure.
     pub fn set(&mut self, metric: Metric, value: Result<u64, String>) {
         self.figures.insert(metric, value);
     }
 
-    /// A figure, or why there is none.
+    /// Returns a figure, or the reason why there is none.
     pub fn get(&self, metric: Metric) -> Result<u64, String> {
         self.figures.get(&metric).cloned().unwrap_or_else(|| Err(format!("{} was not read", metric.name())))
     }
 
-    /// What 100 % is of for a metric: the memory limit, or the host's memory where there is none.
+    /// Returns the whole that percentages of a metric refer to: the memory limit, or the host's memory if there is no limit.
     pub fn whole(&self, metric: Metric) -> u64 {
         match (metric, self.limit) {
             (Metric::HostUsed, _) | (_, None) => self.host_total,
             (_, Some(limit)) if self.host_total == 0 => limit,
-            // A limit above the memory that there is limits nothing.
+            // A limit above the host's memory limits nothing.
             (_, Some(limit)) => limit.min(self.host_total),
         }
     }
 }
 
-fn private(proc: &Proc, pid: u32) -> Result<u64, String> {
+fn private(proc: &Proc, pid: u32) -> diagctl_observe::Result<u64> {
     let text = crate::proc::read(&proc.pid(pid).join("smaps_rollup"))?;
     let of = |key| figure(&text, key).unwrap_or(0);
     Ok(of("Private_Clean").saturating_add(of("Private_Dirty")))
 }
 
-/// The last samples of polling processes.
+/// The memory kept free under a limit or on the host, in bytes: a twentieth, at least 32 MiB and at most 256 MiB. A worker that
+/// writes while its child shares its memory copies at most some hundred megabytes a second, and checks ten times a second.
+pub fn reserve(limit: u64) -> u64 {
+    (limit / 20).clamp(32 << 20, 256 << 20)
+}
+
+/// The last sample of each polling process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples {
-    /// By pid.
+    /// The samples by pid.
     pub processes: BTreeMap<u32, Sample>,
 }
 
-/// One process as it was at its last poll. Times are on the store's time line, in milliseconds.
+/// A process as of its last poll. Times are in milliseconds on the store's time line.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Its start, in clock ticks since boot.
+    /// The process's start, in clock ticks since boot.
     pub start_ticks: u64,
-    /// What it does: `puma`, `sidekiq`, …
+    /// The role: `puma`, `sidekiq`, …
     pub role: String,
-    /// Its name within the role.
+    /// The name within the role.
     pub name: String,
     /// Resident set, bytes.
     pub rss: u64,
-    /// First poll.
+    /// The time of the first poll.
     pub first_seen: u64,
-    /// Last poll.
+    /// The time of the last poll.
     pub last_seen: u64,
-    /// When its next poll is expected.
+    /// The time at which the next poll is expected.
     pub next_poll: u64,
-    /// What it was answered last.
+    /// The verdict of the last poll.
     #[serde(default)]
     pub verdict: String,
-    /// And why.
+    /// The reason for the verdict.
     #[serde(default)]
     pub reason: String,
-    /// Rules that could not be read, or would not let a capture through although their condition holds, and why, by name.
+    /// Rules that could not be read, or that hold but refuse a capture, by name, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<String, Refused>,
-    /// What triggers remember of this process, by rule and path.
+    /// The figures that triggers keep for this process, by rule and path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub marks: BTreeMap<String, Marks>,
-    /// Events that it named and rules have yet to answer, by rule and event.
+    /// Events that the process named and that rules have not answered, by rule and event.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub named: BTreeMap<String, Named>,
     /// Rules whose condition holds, by name.
@@ -218,54 +228,54 @@ pub struct Sample {
     pub holding: BTreeMap<String, Holding>,
 }
 
-/// What the triggers of one rule remember of a process, by path within the rule.
+/// The figures that the triggers of one rule keep for a process, by path within the rule.
 pub type Marks = BTreeMap<String, Mark>;
 
-/// Events that one rule has yet to answer, by name.
+/// Events that one rule has not answered, by name.
 pub type Named = BTreeMap<String, NamedEvent>;
 
-/// An event that waits for its rule. On the store's time line.
+/// An event that waits for its rule. Times are on the store's time line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedEvent {
-    /// When the process named it.
+    /// The time at which the process named the event.
     pub at: u64,
-    /// When it is given up.
+    /// The time at which the event is given up.
     pub until: u64,
 }
 
-/// A figure and its moment.
+/// A figure with its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Mark {
     /// The figure.
     pub value: f64,
-    /// On the store's time line.
+    /// The time, on the store's time line.
     pub at: u64,
 }
 
-/// How a rule refused at the last poll.
+/// A refusal by a rule at the last poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// `skipped`, `pending`, `cooldown`, `throttled` or `guarded`.
     pub verdict: String,
-    /// The guard, when it was one.
+    /// The guard that refused, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<String>,
-    /// One sentence.
+    /// The reason, in one sentence.
     pub reason: String,
 }
 
-/// Since when a condition has held at every poll.
+/// An uninterrupted series of polls at which a condition held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
-    /// The first of the uninterrupted polls.
+    /// The time of the first poll in the series.
     pub since: u64,
-    /// The last one.
+    /// The time of the last poll in the series.
     pub last: u64,
 }
 
 impl Sample {
-    /// The sample of a process at a poll, given that of its last poll. One that was taken of another process under the same
-    /// pid, or so long ago that it is forgotten, is left behind.
+    /// Creates the sample of a process at a poll from the sample of its last poll. An old sample is dropped if it belongs to
+    /// another process under the same pid, or if the process has been forgotten.
     pub fn at_poll(last: Option<&Self>, start_ticks: u64, role: &str, name: &str, rss: u64, now_ms: u64) -> Self {
         let last = last.filter(|last| {
             last.start_ticks == start_ticks
@@ -279,7 +289,7 @@ impl Sample {
             last_seen: now_ms,
             ..Self::default()
         });
-        // A process that polls late was dumping or stopped: nobody could answer its events meanwhile.
+        // A process that polls late was dumping or stopped. Its events could not be answered meanwhile.
         let silent = now_ms.saturating_sub(sample.next_poll.max(sample.last_seen));
         sample.named.values_mut().flat_map(BTreeMap::values_mut).for_each(|event| event.until += silent);
         name.clone_into(&mut sample.name);
@@ -289,7 +299,7 @@ impl Sample {
         sample
     }
 
-    /// Understands the file of a sample; nothing where a crash tore it, or a number in it cannot be.
+    /// Parses the file of a sample. Returns `None` if a crash tore it or a number in it is implausible.
     pub fn parse(data: &[u8]) -> Option<Self> {
         let moments = |sample: &Self| {
             let held = sample.holding.values().flat_map(|holding| [holding.since, holding.last]);
@@ -299,12 +309,12 @@ impl Sample {
         serde_json::from_slice(data).ok().filter(|sample| moments(sample) <= LAST_MS && sample.rss <= MOST_BYTES)
     }
 
-    /// Whether it can still be expected to poll.
+    /// Returns true if the process is still expected to poll.
     pub fn is_fresh(&self, now_ms: u64, poll_ms: u64) -> bool {
         now_ms <= self.next_poll.saturating_add(STALE_INTERVALS * poll_ms)
     }
 
-    /// Takes in the events that the process names at this poll, of those that a rule looks at.
+    /// Records events that the process names at this poll and that the rule watches.
     pub fn name_events<'e>(&mut self, rule: &str, events: impl Iterator<Item = &'e str>, now_ms: u64, poll_ms: u64) {
         for event in events {
             let named = self.named.entry(rule.to_owned()).or_default();
@@ -312,7 +322,7 @@ impl Sample {
         }
     }
 
-    /// Takes out the events for which a rule has had its time; with the moment at which each was named.
+    /// Removes the expired events, and returns them.
     pub fn give_up_events(&mut self, rule: &str, now_ms: u64) -> Named {
         let Some(named) = self.named.get_mut(rule) else { return Named::new() };
         let (late, waiting) = std::mem::take(named).into_iter().partition(|(_, event)| event.until <= now_ms);
@@ -323,13 +333,14 @@ impl Sample {
         late
     }
 
-    /// Lets the time in which somebody else had the lease not count.
+    /// Extends the life of all events, so that the time in which another process had the lease does not count.
     pub fn keep_events(&mut self, now_ms: u64, poll_ms: u64) {
         let events = self.named.values_mut().flat_map(BTreeMap::values_mut);
         events.for_each(|event| event.until = event.until.max(now_ms + event_life(poll_ms)));
     }
 
-    /// Notes that a rule's condition holds, and returns since when. A gap of more than three intervals starts anew.
+    /// Records that a rule's condition holds, and returns the time since which it has held. A gap of more than three intervals
+    /// starts a new series.
     pub fn hold(&mut self, rule: &str, now_ms: u64, poll_ms: u64) -> u64 {
         let holding = self.holding.entry(rule.to_owned()).or_insert(Holding { since: now_ms, last: now_ms });
         if now_ms.saturating_sub(holding.last) > STALE_INTERVALS * poll_ms {
@@ -367,7 +378,7 @@ mod tests {
         fs::write(dir.path().join("7/statm"), "900 75 10 1 0 80 0\n").unwrap();
         fs::write(dir.path().join("7/smaps_rollup"), "Pss: 200 kB\nPrivate_Clean: 10 kB\nPrivate_Dirty: 20 kB\n")
             .unwrap();
-        let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true };
+        let wanted = Wanted { metrics: Metric::ALL.to_vec(), whole: true, available: true, ..Wanted::default() };
         let memory = Memory::read(&proc, &CgroupRoot::at(dir.path()), 7, &wanted);
         assert_eq!(memory.get(Metric::Rss), Ok(75 * diagctl_observe::page_size()));
         assert_eq!(memory.get(Metric::Uss), Ok(30 * 1024));

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 
 use crate::{Error, Result, Spot, create_new, random_hex, remove_file, rename, sync_dir, widen_like_parent};
 
-/// How much of a write survives a power cut.
+/// The part of a write that survives a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// All of it: the file is synced, then the directory that names it.
+    /// Everything: the file is synced, then the directory that names it.
     Synced,
-    /// Left to the kernel; losing it loses nothing that was promised.
+    /// Left to the kernel. Losing the file breaks no promise.
     Volatile,
 }
 
@@ -29,7 +29,7 @@ pub fn write_atomic_with(
     let temp = parent.join(format!(".tmp-{}", random_hex()?));
     let result = write_and_rename(&temp, spot, durability, write);
     if result.is_err() {
-        // The rename did not happen, or the caller must not trust it; a left-over temporary helps nobody.
+        // The rename failed, or the caller must not rely on it. The temporary file is of no use.
         let _ = remove_file(&temp);
     }
     result?;

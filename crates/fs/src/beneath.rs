@@ -1,8 +1,8 @@
 //! Names beneath a directory that is held open.
 //!
-//! The directory is opened once and examined through that descriptor; every later operation starts there and follows no symbolic
-//! link on the way. Swapping a directory above it, or one in it, between a look and a use causes an error or has no effect, but
-//! never leads a command elsewhere.
+//! The directory is opened once and examined through that descriptor. Every later operation starts there and follows no
+//! symbolic link on the way. If another process swaps a directory above or inside it between a check and a use, the operation
+//! fails or is unaffected, but is never redirected elsewhere.
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,7 +18,7 @@ use crate::Error;
 
 const HOLD: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-// Kernels before 5.6 have no openat2(2), and seccomp filters older than it answer EPERM.
+// False once openat2(2) has failed: kernels before 5.6 lack it, and older seccomp filters answer EPERM.
 static HAS_OPENAT2: AtomicBool = AtomicBool::new(true);
 
 #[derive(Debug)]
@@ -27,49 +27,50 @@ struct Root {
     path: PathBuf,
 }
 
-/// A file or directory beneath a directory that is held open; or, outside of any store, an ordinary path of which only the last
+/// A file or directory beneath a directory that is held open. Outside any store, an ordinary path, of which only the last
 /// component is not followed.
 #[derive(Clone, Debug)]
 pub struct Spot {
     root: Option<Arc<Root>>,
-    /// All of it, for messages.
+    /// The whole path, for messages.
     path: PathBuf,
 }
 
 impl Spot {
-    /// Holds a directory, or whatever else is there, open; [`Spot::stat`] describes what was opened.
+    /// Opens a directory and holds it open. If the path is not a directory, whatever is there is held, and [`Spot::stat`]
+    /// describes it.
     pub fn hold(path: &Path) -> io::Result<Self> {
         let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, HOLD, Mode::empty()))?;
         Ok(Self { root: Some(Arc::new(Root { fd, path: path.to_owned() })), path: path.to_owned() })
     }
 
-    /// An ordinary path.
+    /// Creates a spot for an ordinary path.
     pub fn outside(path: &Path) -> Self {
         Self { root: None, path: path.to_owned() }
     }
 
-    /// The whole path: for people, for other programs, and not for opening.
+    /// Returns the whole path, for people and other programs. Must not be used to open the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path for messages.
+    /// Displays the path in messages.
     pub fn display(&self) -> std::path::Display<'_> {
         self.path.display()
     }
 
-    /// Its name in its directory.
+    /// Returns the name in its directory.
     pub fn file_name(&self) -> Option<&OsStr> {
         self.path.file_name()
     }
 
-    /// Something in this directory.
+    /// Returns the spot of an entry in this directory.
     #[must_use]
     pub fn join(&self, name: impl AsRef<Path>) -> Self {
         Self { root: self.root.clone(), path: self.path.join(name) }
     }
 
-    /// The directory that it is in.
+    /// Returns the directory that contains this spot.
     pub fn parent(&self) -> Result<Self, Error> {
         let parent = self.path.parent();
         let parent = parent.filter(|_| self.root.as_ref().is_none_or(|root| root.path != self.path));
@@ -77,7 +78,7 @@ impl Spot {
         Ok(Self { root: self.root.clone(), path: parent.to_owned() })
     }
 
-    /// Opens it; a symbolic link is refused, wherever in a name beneath a held directory it is.
+    /// Opens the file. A symbolic link is refused; beneath a held directory, anywhere in the name.
     pub fn open(&self, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match &self.root {
@@ -86,8 +87,8 @@ impl Spot {
         }
     }
 
-    /// Calls `act` with its directory, held open, and its name there: for system calls that cannot be told to follow no link on
-    /// the way.
+    /// Calls `act` with the containing directory, held open, and the name in it. For system calls that cannot be told to follow
+    /// no links.
     pub fn at<T>(&self, act: impl FnOnce(BorrowedFd<'_>, &Path) -> rustix::io::Result<T>) -> io::Result<T> {
         let Some(root) = &self.root else { return Ok(act(CWD, &self.path)?) };
         let whole = self.name_beneath(root)?;
@@ -99,13 +100,13 @@ impl Spot {
         Ok(act(dir.as_fd(), Path::new(name))?)
     }
 
-    /// The descriptor of a directory that is held itself, for questions about its filesystem.
+    /// Returns the descriptor of a held directory, for questions about its filesystem.
     pub fn held(&self) -> io::Result<BorrowedFd<'_>> {
         let root = self.root.as_ref().filter(|root| root.path == self.path);
         root.map(|root| root.fd.as_fd()).ok_or_else(|| Errno::BADF.into())
     }
 
-    /// Describes the entry; of a symbolic link, the link itself.
+    /// Returns the entry's metadata. For a symbolic link, that of the link itself.
     pub fn stat(&self) -> io::Result<Stat> {
         match self.held() {
             Ok(held) => Ok(rustix::fs::fstat(held)?),
@@ -113,12 +114,12 @@ impl Spot {
         }
     }
 
-    /// Tells whether anything is there.
+    /// Returns true if anything is there.
     pub fn exists(&self) -> bool {
         self.stat().is_ok()
     }
 
-    /// Tells whether a directory is there.
+    /// Returns true if a directory is there.
     pub fn is_dir(&self) -> bool {
         self.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
     }
@@ -137,7 +138,7 @@ fn open_beneath(root: BorrowedFd<'_>, name: &Path, flags: OFlags, mode: Mode) ->
     if HAS_OPENAT2.load(Ordering::Relaxed) {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         match retry_on_intr(|| rustix::fs::openat2(root, name, flags, mode, resolve)) {
-            // What else is not permitted is not permitted to the walk either.
+            // If EPERM has another cause, the walk fails with it as well.
             Err(Errno::NOSYS | Errno::PERM) => HAS_OPENAT2.store(false, Ordering::Relaxed),
             other => return other,
         }
@@ -145,7 +146,7 @@ fn open_beneath(root: BorrowedFd<'_>, name: &Path, flags: OFlags, mode: Mode) ->
     walk_beneath(root, name, flags, mode)
 }
 
-// One component after the other. As strict as openat2 for names without `..`, which is all that there are.
+// Opens one component after the other. As strict as openat2(2) for names without `..`, and no other names occur.
 fn walk_beneath(root: BorrowedFd<'_>, name: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let mut held: Option<OwnedFd> = None;
     let mut parts = name.components().peekable();
@@ -166,7 +167,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    // A directory to be held, with links out of it, and a victim beside it.
+    // Returns a directory to be held, with links that lead out of it and a victim beside it.
     fn scene() -> (tempfile::TempDir, Spot) {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("held/a/b")).unwrap();
@@ -211,7 +212,7 @@ mod tests {
         for name in ["..", "../victim/file", "a/../../victim/file", "a/../a", "/etc", "."] {
             let spot = held.join(name);
             let refused = |result: io::Result<()>| assert!(result.is_err(), "{name}");
-            // `.` is the directory itself, which is no name in it.
+            // `.` is the directory itself and not a name in it.
             if name != "." {
                 refused(spot.open(OFlags::RDONLY, Mode::empty()).map(drop));
                 refused(spot.stat().map(drop));

@@ -1,14 +1,14 @@
-//! A checksum inside small JSON files, so that a file that was damaged and still parses is not believed: a flipped digit in a date
-//! could otherwise delete a capture, or let a limit be forgotten.
+//! Checksums inside small JSON files, to detect a file that is damaged but still parses. A flipped digit in a date could
+//! otherwise delete a capture or make a limit be forgotten.
 //!
-//! A sealed object begins with `{"check":"xxxxxxxx",`: the CRC-32 of everything that follows. It is still JSON. An object without
-//! a checksum is accepted: a person may have edited it.
+//! A sealed object begins with `{"check":"xxxxxxxx",`: the CRC-32 of everything that follows. The result is still JSON. An
+//! object without a checksum is accepted, because a person may have edited it.
 
 const HEAD: &[u8] = b"{\"check\":\"";
 const HEX: usize = 8;
 const TAIL: &[u8] = b"\",";
 
-/// Seals an encoded object that has at least one field.
+/// Adds a checksum to an encoded object, which must have at least one field.
 pub fn seal(json: &[u8]) -> Vec<u8> {
     let body = json.strip_prefix(b"{").unwrap_or(json);
     let mut sealed = Vec::with_capacity(json.len() + HEAD.len() + HEX + TAIL.len());
@@ -19,7 +19,7 @@ pub fn seal(json: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// Tells whether the object still has the content that it was sealed with. One without a checksum passes.
+/// Returns true if the object matches its checksum, or has none.
 pub fn is_whole(sealed: &[u8]) -> bool {
     let Some((check, body)) = sealed.strip_prefix(HEAD).and_then(|rest| rest.split_at_checked(HEX)) else {
         return true;
@@ -28,8 +28,8 @@ pub fn is_whole(sealed: &[u8]) -> bool {
     check == expected.as_bytes()
 }
 
-/// The CRC-32 of some bytes, as in gzip. Not flate2's: it detects the processor's features before the first byte, and under a
-/// hypervisor each of the seven `cpuid` instructions costs 10 to 30 µs, together a quarter of a poll.
+/// Computes the CRC-32 that gzip uses. Not flate2's version: that detects the processor's features before the first byte, and
+/// under a hypervisor each of the seven `cpuid` instructions costs 10 to 30 µs, together a quarter of a poll.
 pub fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc: u32, byte| crc >> 8 ^ CRC_OF_BYTE[usize::from(crc as u8 ^ byte)])
 }

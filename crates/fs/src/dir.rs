@@ -1,4 +1,4 @@
-//! Single directories: created, synced, checked, and the room on their filesystem.
+//! Operations on single directories: create, sync, check, and measure the free space of their filesystem.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Mode};
 use crate::tree::LISTED;
 use crate::{Error, NotOurs, Result, Spot, stat};
 
-/// The directory that holds a path.
+/// Returns the directory that contains a path.
 pub fn parent_of(path: &Path) -> Result<&Path> {
     path.parent().ok_or_else(|| Error::NoParent { path: path.to_owned() })
 }
@@ -33,7 +33,7 @@ pub fn set_dir_group(spot: &Spot, gid: u32) -> io::Result<()> {
     fchown(spot.open(LISTED, Mode::empty())?, None, Some(gid))
 }
 
-/// Creates one directory with the given mode; succeeds if it exists already.
+/// Creates a directory with the given mode. Succeeds if it exists already.
 pub fn create_dir(spot: &Spot, mode: u32) -> Result<()> {
     match spot.at(|dir, name| rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode))) {
         Ok(()) => set_dir_mode(spot, mode),
@@ -47,7 +47,7 @@ pub fn create_dir(spot: &Spot, mode: u32) -> Result<()> {
     }
 }
 
-/// Refuses anything but a real directory of this owner: another user can change what belongs to them.
+/// Refuses anything but a real directory of this owner, because another user could change its contents.
 pub fn require_dir(spot: &Spot, owner: u32) -> Result<()> {
     let stat = stat(spot)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
@@ -64,8 +64,8 @@ pub fn require_dir(spot: &Spot, owner: u32) -> Result<()> {
     Err(Error::NotOurs { path: spot.path().to_owned(), found })
 }
 
-/// Free bytes for this user, and the size, of the filesystem of a directory that is held open. By its descriptor: `fs2` takes a
-/// path, which may lead to another filesystem meanwhile.
+/// Returns the free bytes for this user, and the size, of the filesystem of a held directory. Uses the descriptor: `fs2` takes
+/// a path, which could lead to another filesystem by then.
 pub fn space(dir: &Spot) -> Result<(u64, u64)> {
     let stats = dir.held().and_then(|dir| Ok(rustix::fs::fstatvfs(dir)?));
     let stats = stats.map_err(|e| Error::io("examine the filesystem of", dir.path(), e))?;

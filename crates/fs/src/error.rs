@@ -1,4 +1,4 @@
-//! The errors of this crate: what failed, and on which path.
+//! Errors of this crate: the failed operation and its path.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use humantime::format_duration;
 
 use crate::printable;
 
-/// What a function of this crate returns.
+/// The result of a function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A file operation that failed. Its text is one sentence with the path; advice is left to the caller.
+/// A failed file operation. The message is one sentence with the path; advice is left to the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("cannot {action} {}: {source}", printable(&path.to_string_lossy()))]
     Io {
         /// A verb: `open`, `sync`, `set the mode of`.
@@ -24,9 +24,15 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
-    /// A symbolic link, device, FIFO or directory has the name of a regular file.
+    /// A symbolic link, device, FIFO or directory is in the place of a regular file.
     #[error("{} is not a regular file", path.display())]
     NotRegular {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A file has a second name, under which others may see its new content.
+    #[error("{} has another name too", path.display())]
+    Linked {
         /// Its path.
         path: PathBuf,
     },
@@ -35,7 +41,7 @@ pub enum Error {
     TooLarge {
         /// Its path.
         path: PathBuf,
-        /// The most bytes that are read.
+        /// The maximum size, bytes.
         max: u64,
     },
     /// A directory cannot be created because something else has its name.
@@ -44,15 +50,15 @@ pub enum Error {
         /// The path of the directory.
         path: PathBuf,
     },
-    /// Something is not a real directory of the expected owner.
+    /// The path is not a real directory of the expected owner.
     #[error("{} {found}", path.display())]
     NotOurs {
         /// Its path.
         path: PathBuf,
-        /// What was found.
+        /// The thing found there.
         found: NotOurs,
     },
-    /// A path has nothing above it, or is the directory that is held open.
+    /// A path has no parent, or is the held directory itself.
     #[error("{} has no parent directory", path.display())]
     NoParent {
         /// The path.
@@ -63,7 +69,7 @@ pub enum Error {
     Locked {
         /// The lock file.
         path: PathBuf,
-        /// How long this process waited.
+        /// The time that this process waited.
         waited: Duration,
     },
     /// The kernel gave no random bytes.
@@ -71,7 +77,7 @@ pub enum Error {
     Random(io::Error),
 }
 
-/// What was found in place of a directory of ours.
+/// The kind of thing found in place of a directory of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotOurs {
     /// A symbolic link.
@@ -80,23 +86,23 @@ pub enum NotOurs {
     /// A directory of another user.
     #[error("is owned by uid {uid}, the store by uid {expected}")]
     Owner {
-        /// Its owner.
+        /// The owner found.
         uid: u32,
-        /// The owner that it should have.
+        /// The owner expected.
         expected: u32,
     },
-    /// A file of some other kind.
+    /// An entry of another kind.
     #[error("is not a directory")]
     NotDirectory,
 }
 
 impl Error {
-    /// An error of the operating system, with the operation and the path.
+    /// Creates an error of the operating system, with the operation and the path.
     pub fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Io { action, path: path.to_owned(), source: source.into() }
     }
 
-    /// The operating system's error on a path, if it is one.
+    /// Returns the operating system's error on a path, if this is one.
     pub fn os(&self) -> Option<&io::Error> {
         match self {
             Self::Io { source, .. } => Some(source),
@@ -104,22 +110,22 @@ impl Error {
         }
     }
 
-    /// The device, or the user's quota on it, is full.
+    /// Returns true if the device, or the user's quota on it, is full.
     pub fn is_no_space(&self) -> bool {
         self.os().is_some_and(|e| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
-    /// The operation is not permitted.
+    /// Returns true if the operation is not permitted.
     pub fn is_denied(&self) -> bool {
         self.is(io::ErrorKind::PermissionDenied)
     }
 
-    /// The path exists already.
+    /// Returns true if the path exists already.
     pub fn is_existing(&self) -> bool {
         self.is(io::ErrorKind::AlreadyExists)
     }
 
-    /// The path does not exist.
+    /// Returns true if the path does not exist.
     pub fn is_not_found(&self) -> bool {
         self.is(io::ErrorKind::NotFound)
     }
@@ -143,6 +149,7 @@ mod tests {
                 "cannot open /s/\\u{1b}[2Jx: Permission denied (os error 13)",
             ),
             (Error::NotRegular { path: path.clone() }, "/s/x is not a regular file"),
+            (Error::Linked { path: path.clone() }, "/s/x has another name too"),
             (Error::TooLarge { path: path.clone(), max: 64 }, "/s/x is larger than 64 bytes"),
             (Error::InTheWay { path: path.clone() }, "/s/x is not a directory"),
             (not_ours(NotOurs::Symlink), "/s/x is a symbolic link, not a directory"),

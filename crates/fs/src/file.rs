@@ -1,7 +1,8 @@
-//! Single files: opened only if they are regular files, created for their owner alone.
+//! Operations on single files. Only regular files are opened, and new files are accessible only to their owner.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
@@ -9,7 +10,7 @@ use crate::{Error, Result, Spot};
 
 pub(crate) const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// Opens a regular file for reading; refuses a symlink, device, FIFO or directory in its place.
+/// Opens a regular file for reading. Refuses a symlink, device, FIFO or directory.
 pub fn open_read(spot: &Spot) -> Result<File> {
     Ok(open_to_read(spot)?.0)
 }
@@ -22,14 +23,25 @@ fn open_to_read(spot: &Spot) -> Result<(File, Metadata)> {
     Ok((file, meta))
 }
 
-/// Creates a file that did not exist, for its owner only.
+/// Opens an existing regular file for reading at any offset, and optionally for writing in place. Refuses a file with a second
+/// name, because a write would change the content under that name too.
+pub fn open_existing(spot: &Spot, write: bool) -> Result<File> {
+    let flags = OFlags::NONBLOCK | if write { OFlags::RDWR } else { OFlags::RDONLY };
+    let file: File = spot.open(flags, Mode::empty()).map_err(|e| Error::io("open", spot.path(), e))?.into();
+    if require_regular(&file, spot)?.nlink() > 1 {
+        return Err(Error::Linked { path: spot.path().to_owned() });
+    }
+    Ok(file)
+}
+
+/// Creates a new file that only its owner can access. Fails if it exists.
 pub fn create_new(spot: &Spot) -> Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     let file = spot.open(flags, OWNER_ONLY).map_err(|e| Error::io("create", spot.path(), e))?;
     Ok(file.into())
 }
 
-/// Opens a regular file for reading and writing, and creates it where there is none.
+/// Opens a regular file for reading and writing, and creates it if it does not exist.
 pub fn open_or_create(spot: &Spot) -> Result<(File, Metadata)> {
     open_to_write(spot, OFlags::empty())
 }
@@ -49,17 +61,17 @@ fn require_regular(file: &File, spot: &Spot) -> Result<Metadata> {
     Err(Error::NotRegular { path: spot.path().to_owned() })
 }
 
-/// Describes the entry; of a symbolic link, the link itself.
+/// Returns an entry's metadata. For a symbolic link, that of the link itself.
 pub fn stat(spot: &Spot) -> Result<rustix::fs::Stat> {
     spot.stat().map_err(|e| Error::io("examine", spot.path(), e))
 }
 
-/// Reads a whole file, refusing one that is larger than `max` bytes.
+/// Reads a whole file. Refuses a file larger than `max` bytes.
 pub fn read_bounded(spot: &Spot, max: u64) -> Result<Vec<u8>> {
     let (file, meta) = open_to_read(spot)?;
     let length = meta.len();
     let mut data = Vec::new();
-    // A file that is too large, and perhaps sparse, costs neither time nor memory.
+    // A file that is too large, and perhaps sparse, must cost neither time nor memory.
     if length <= max {
         data.reserve(usize::try_from(length).unwrap_or(0) + 1);
         file.take(max + 1).read_to_end(&mut data).map_err(|e| Error::io("read", spot.path(), e))?;
@@ -70,7 +82,7 @@ pub fn read_bounded(spot: &Spot, max: u64) -> Result<Vec<u8>> {
     Ok(data)
 }
 
-/// Gives a new file the group's right to read if its directory has it.
+/// Gives a new file's group the right to read, if its directory gives the group that right.
 pub fn widen_like_parent(file: &File, spot: &Spot) -> Result<()> {
     if stat(&spot.parent()?)?.st_mode & 0o040 != 0 {
         rustix::fs::fchmod(file, Mode::from_raw_mode(0o640))
@@ -79,13 +91,13 @@ pub fn widen_like_parent(file: &File, spot: &Spot) -> Result<()> {
     Ok(())
 }
 
-/// Takes every right to a file from everybody but its owner.
+/// Removes all rights to a file from everybody but its owner.
 pub fn close_to_others(spot: &Spot) -> Result<()> {
     let file = open_read(spot)?;
     rustix::fs::fchmod(file, OWNER_ONLY).map_err(|e| Error::io("set the mode of", spot.path(), e))
 }
 
-/// Deletes a file, not a directory; succeeds if it is gone already.
+/// Deletes a file, but not a directory. Succeeds if it is gone already.
 pub fn remove_file(spot: &Spot) -> Result<()> {
     match spot.at(|dir, name| rustix::fs::unlinkat(dir, name, AtFlags::empty())) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("delete", spot.path(), e)),

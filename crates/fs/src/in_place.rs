@@ -1,4 +1,4 @@
-//! Files that are changed where they are: caches and logs, never anything that must survive a crash whole.
+//! Files that are modified in place: caches and logs, never anything that must be intact after a crash.
 
 use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -9,8 +9,8 @@ use rustix::fs::OFlags;
 use crate::file::open_to_write;
 use crate::{Durability, Error, Result, Spot, remove_file, stat, widen_like_parent};
 
-// A write into a file that also has another name would change whatever that name stands for. Files that are written in place are
-// caches and logs: such a file is begun anew, and the other name keeps the old content.
+// Opens a file for writing in place. A write into a file with a second name would change the content under that name too. Such
+// a file is therefore started anew, and the other name keeps the old content.
 fn open_alone(spot: &Spot, more: OFlags) -> Result<(File, Metadata)> {
     let opened = open_to_write(spot, more)?;
     if opened.1.nlink() <= 1 {
@@ -20,17 +20,17 @@ fn open_alone(spot: &Spot, more: OFlags) -> Result<(File, Metadata)> {
     open_to_write(spot, more)
 }
 
-/// Makes sure that a file exists, with its directory's group and the rights that this group has there.
+/// Ensures that a file exists, with its directory's group and the rights that the group has there.
 pub fn create_empty(spot: &Spot) -> Result<()> {
     let (file, _) = open_alone(spot, OFlags::empty())?;
     let dir = stat(&spot.parent()?)?;
-    // A file that existed before the directory was given to a group still has another one.
+    // A file that is older than the directory's group has another group.
     fchown(&file, None, Some(dir.st_gid)).map_err(|e| Error::io("set the group of", spot.path(), e))?;
     widen_like_parent(&file, spot)
 }
 
-/// Rewrites a small file in place: cheaper than replacing it, and a crash in between leaves garbage. For caches that
-/// are only written under a lock and whose garbage is as good as nothing.
+/// Rewrites a small file in place. Cheaper than replacing it, but a crash can leave garbage. For caches that are written only
+/// under a lock and whose loss does no harm.
 pub fn overwrite(spot: &Spot, data: &[u8]) -> Result<()> {
     let (mut file, meta) = open_alone(spot, OFlags::empty())?;
     widen_like_parent(&file, spot)?;
@@ -42,8 +42,8 @@ pub fn overwrite(spot: &Spot, data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Appends one line in one write. A torn last line, left by a crash, is ended first so that it cannot swallow
-/// the new one.
+/// Appends one line in a single write. If a crash left a torn last line, that line is ended first so that it cannot swallow the
+/// new one.
 pub fn append_line(spot: &Spot, line: &[u8], durability: Durability) -> Result<()> {
     let (mut file, _) = open_alone(spot, OFlags::APPEND)?;
     widen_like_parent(&file, spot)?;
@@ -66,7 +66,7 @@ pub fn append_line(spot: &Spot, line: &[u8], durability: Durability) -> Result<(
     Ok(())
 }
 
-/// Appends bytes in one write, without looking at what is there; returns the file's length afterwards.
+/// Appends bytes in a single write, without looking at the content. Returns the new length of the file.
 pub fn append_raw(spot: &Spot, data: &[u8]) -> Result<u64> {
     let (mut file, meta) = open_alone(spot, OFlags::APPEND)?;
     widen_like_parent(&file, spot)?;

@@ -1,4 +1,4 @@
-//! Locks that processes hold for milliseconds.
+//! Locks that are held for milliseconds.
 
 use std::fs::File;
 use std::thread;
@@ -9,24 +9,24 @@ use fs2::FileExt;
 
 use crate::{Error, Result, Spot, open_or_create};
 
-/// How long to wait for the lock before reporting that its holder is stuck.
+/// The time to wait for a lock before its holder counts as stuck, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
 
-/// Holds an exclusive `flock` on a permanent lock file until it is dropped.
+/// An exclusive `flock` on a permanent lock file, held until dropped.
 #[derive(Debug)]
 pub struct LockFile {
-    // Closing the only copy of this description releases the lock.
+    // The lock is released when this only copy of the description is closed.
     _file: File,
     since: Stopwatch,
 }
 
 impl LockFile {
-    /// How long it has been held.
+    /// Returns the time since the lock was taken.
     pub fn held(&self) -> Duration {
         self.since.elapsed()
     }
 
-    /// Waits for the lock, but not for ever: it is held for milliseconds unless its holder was stopped.
+    /// Waits for the lock, up to a time limit: it is held for milliseconds unless its holder was stopped.
     pub fn lock(spot: &Spot) -> Result<Self> {
         let (file, _) = open_or_create(spot)?;
         let waited = Stopwatch::start();

@@ -1,4 +1,4 @@
-//! Renames, replacing what is at the target or refusing to.
+//! Renames that replace the target, and renames that refuse to.
 
 use std::io;
 
@@ -6,15 +6,15 @@ use rustix::fs::RenameFlags;
 
 use crate::{Error, Result, Spot, tree};
 
-/// Renames, in place of whatever file is at the target.
+/// Renames a file, replacing any file at the target.
 pub fn rename(from: &Spot, to: &Spot) -> Result<()> {
     rename_with(from, to, RenameFlags::empty()).map_err(|e| Error::io("replace", to.path(), e))
 }
 
-/// Renames without ever replacing anything at the target.
+/// Renames a file without ever replacing anything at the target.
 pub fn rename_noreplace(from: &Spot, to: &Spot) -> Result<()> {
     let moved = match try_rename_noreplace(from, to) {
-        // Moving a directory writes into it, as the one above it changes.
+        // Moving a directory also writes into it, because its `..` changes.
         Err(e)
             if e.kind() == io::ErrorKind::PermissionDenied && from.at(|dir, name| tree::regain(dir, name)).is_ok() =>
         {
@@ -27,8 +27,8 @@ pub fn rename_noreplace(from: &Spot, to: &Spot) -> Result<()> {
 
 fn try_rename_noreplace(from: &Spot, to: &Spot) -> io::Result<()> {
     match rename_with(from, to, RenameFlags::NOREPLACE) {
-        // NFS and most FUSE filesystems know no flags. Targets have random names, made by the holder of a lock: a look
-        // beforehand is as good there.
+        // NFS and most FUSE filesystems support no flags. A check beforehand is just as good there: targets have random names
+        // that the holder of a lock made.
         Err(e) if e.kind() == io::ErrorKind::InvalidInput && to.exists() => Err(rustix::io::Errno::EXIST.into()),
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => rename_with(from, to, RenameFlags::empty()),
         other => other,

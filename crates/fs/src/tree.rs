@@ -1,8 +1,8 @@
-//! Listings of directories, and whole trees: by descriptors all the way down, so that no link that is put into the place of a
-//! directory meanwhile is followed.
+//! Directory listings and whole trees. They use descriptors all the way down, so that a link put in the place of a directory is
+//! not followed.
 //!
-//! Not by walkdir. It opens every directory by its path, and follows a link that has taken the place of a directory since its
-//! entry was read: with `remove`, somebody who may write in the store could have files outside of it deleted.
+//! walkdir is not used: it opens every directory by path and follows a link that has replaced a directory since its entry was
+//! read. With `remove`, a user who may write to the store could then have files outside the store deleted.
 
 use std::ffi::{CStr, CString, OsString};
 use std::io;
@@ -16,21 +16,21 @@ use rustix::path::Arg;
 
 use crate::{Error, Spot};
 
-/// How a directory is opened to be read.
+/// The flags for opening a directory to list it.
 pub const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The entries of a directory, read as they are asked for. Ends after an error.
+/// An iterator over the entries of a directory, which are read on demand. Ends after an error.
 pub struct Listing {
     dir: Dir,
     spot: Spot,
 }
 
-/// An entry of a directory: its name and kind. A symbolic link is not followed.
+/// An entry of a directory, with its name and kind. A symbolic link is not followed.
 #[derive(Debug)]
 pub struct Entry {
-    /// Without the directory.
+    /// The name without the directory.
     pub name: OsString,
-    /// A file, a directory, or something else.
+    /// The kind: file, directory, or other.
     pub kind: FileType,
 }
 
@@ -46,24 +46,24 @@ impl Iterator for Listing {
     }
 }
 
-/// Reads a directory.
+/// Lists a directory.
 pub fn list(spot: &Spot) -> Result<Listing, Error> {
     let dir = spot.open(LISTED, Mode::empty()).and_then(|fd| Ok(Dir::new(fd)?));
     let dir = dir.map_err(|e| Error::io("read", spot.path(), e))?;
     Ok(Listing { dir, spot: spot.clone() })
 }
 
-/// Every entry of a directory, or an error if reading breaks off: an entry that was not seen must not pass for absent.
+/// Returns every entry of a directory, or an error if reading stops early: an entry that was not read must not count as absent.
 pub fn read_dir(spot: &Spot) -> Result<Vec<Entry>, Error> {
     list(spot)?.collect()
 }
 
-/// The entries of a directory that can be read, for callers that can do with fewer.
+/// Returns the entries of a directory that can be read, for callers that can work with fewer.
 pub fn children(spot: &Spot) -> impl Iterator<Item = Entry> + use<> {
     list(spot).into_iter().flatten().flatten()
 }
 
-/// Deletes a file, or a directory with everything in it; succeeds if it is gone already.
+/// Deletes a file, or a directory with all its contents. Succeeds if it is gone already.
 pub fn remove(spot: &Spot) -> Result<(), Error> {
     let removed = spot.at(|dir, name| match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Err(Errno::ISDIR) => remove_tree(dir, name),
@@ -75,7 +75,8 @@ pub fn remove(spot: &Spot) -> Result<(), Error> {
     }
 }
 
-// A stack of open directories: however deep a tree is, it is descriptors that run out, and that is an error.
+// Keeps a stack of open directories. The depth of a tree is limited only by the number of descriptors, and running out is an
+// error.
 fn remove_tree(parent: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
     let name = CString::new(name.as_os_str().as_encoded_bytes()).map_err(|_| Errno::INVAL)?;
     let open_to_empty = |dir: BorrowedFd<'_>, name: &CStr| {
@@ -98,7 +99,7 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
                 let inner = open_to_empty(dir.fd()?, entry.file_name())?;
                 open.push((inner, entry.file_name().to_owned()));
             }
-            // Somebody else deletes it too.
+            // Another process is deleting the tree too.
             Err(Errno::NOENT) => {}
             other => other?,
         }
@@ -106,26 +107,27 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Gives the owner back every right to a directory. Commands leave some that may not be written (a cache of Go modules, say), and
-/// to delete from one, or to move it, takes that right. Where it is another user's, what is done next fails.
+/// Gives the owner all rights to a directory again. Some commands leave directories that are not writable (a cache of Go
+/// modules, for example), but to move a directory or delete from it takes that right. If it belongs to another user, the
+/// caller's next operation fails.
 pub fn regain(dir: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = rustix::io::retry_on_intr(|| rustix::fs::openat(dir, name, flags, Mode::empty()))?;
     let mode = rustix::fs::fstat(&held)?.st_mode & 0o7777;
     if mode & 0o700 != 0o700 {
-        // By way of /proc, as fchmod(2) takes no descriptor that was opened without any right.
+        // Goes through /proc, because fchmod(2) accepts no descriptor that was opened without any rights.
         let _ = rustix::fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), Mode::from_raw_mode(mode | 0o700));
     }
     Ok(())
 }
 
-/// The size of a file for accounting: whole 4 KiB blocks, known at once and the same on every filesystem
-/// (allocated blocks are not known before the data is written back).
+/// Returns the size of a file for accounting, in whole 4 KiB blocks. It is known at once and the same on every filesystem,
+/// whereas allocated blocks are unknown until the data is written back.
 pub fn occupied(len: u64) -> u64 {
     len.div_ceil(4096) * 4096
 }
 
-/// The size of a whole tree for accounting, directories included. Entries that vanish during the walk count nothing.
+/// Returns the size of a whole tree for accounting, directories included. Entries that vanish during the walk count as nothing.
 pub fn occupied_tree(spot: &Spot) -> u64 {
     let Ok(stat) = spot.stat() else { return 0 };
     let kind = FileType::from_raw_mode(stat.st_mode);
@@ -158,12 +160,12 @@ fn open_in(dir: BorrowedFd<'_>, name: &CStr) -> Result<Dir, Errno> {
     Dir::new(rustix::io::retry_on_intr(|| rustix::fs::openat(dir.as_fd(), name, LISTED, Mode::empty()))?)
 }
 
-// Without the directory itself and the one above.
+// Returns the next entry, without `.` and `..`.
 fn next_in(dir: &mut Dir) -> Option<Result<DirEntry, Errno>> {
     dir.find(|entry| entry.as_ref().map_or(true, |entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")))
 }
 
-// Not every filesystem tells the kind along with the name.
+// Some filesystems do not return the kind along with the name.
 fn kind_of(dir: BorrowedFd<'_>, entry: &DirEntry) -> Result<FileType, Errno> {
     if entry.file_type() != FileType::Unknown {
         return Ok(entry.file_type());
@@ -178,7 +180,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    // A tree with every kind of thing in it, and links to a victim.
+    // Creates a tree with every kind of entry, and links to a victim.
     fn tree() -> (tempfile::TempDir, Spot) {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("tree/deep/deeper")).unwrap();

@@ -12,7 +12,7 @@ fn check_in_chunks(data: &[u8], size: usize) -> Option<String> {
     lines.finish()
 }
 
-// The second of three lines is the one that matters; the first is what an address looks like.
+// Checks a line between two good ones. The first one establishes the length of an address.
 fn in_the_middle(line: &str) -> Option<String> {
     let usual = r#"{"address":"0x7fc4927c4120", "type":"OBJECT", "class":"0x7fc4927c41e8", "ivars":3, "memsize":40}"#;
     check(format!("{usual}\n{line}\n{usual}\n").as_bytes())
@@ -36,7 +36,7 @@ fn every_kind_of_line_is_good() {
         r#"{"address":"0x7fc4927c4120", "type":"FLOAT", "value":"1.50000", "memsize":40}"#,
         r#"{"address":"0x7fc4927c4120", "type":"FILE", "fd":-1}"#,
         r#"{"address":"0x7fc4927c4120", "type":"STRING", "embedded":true, "bytesize":6, "value":"\"\\\u0001a\nb", "encoding":"UTF-8", "memsize":40}"#,
-        // Names that Ruby does not escape.
+        // Names that Ruby leaves unescaped.
         r#"{"address":"0x7fc4927c4120", "type":"OBJECT", "file":"/srv/a"b\c/é.rb", "line":3, "method":"say "hi"", "memsize":40}"#,
         "{\"address\":\"0x7fc4927c4120\", \"type\":\"CLASS\", \"name\":\"A\u{1}\t\"}",
         // Flags of later versions.
@@ -120,7 +120,7 @@ fn the_first_of_several_damaged_lines_is_told_and_the_rest_are_counted() {
     assert_eq!(told, "line 2 (byte 16) of the heap dump is damaged: it ends inside a string; 3 damaged lines in all");
 }
 
-// The same random numbers on every run.
+// A generator that returns the same numbers in every run.
 struct Random(u64);
 
 impl Random {

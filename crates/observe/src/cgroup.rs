@@ -1,18 +1,19 @@
-//! Which memory cgroup a process is in, and its figures: cgroup v2, and v1 where it has them. Its CPU limit: cpu_limit.rs.
+//! The memory cgroup of a process and its figures: cgroup v2, and v1 where it has them. For CPU limits see cpu_limit.rs.
 //!
 //! Source: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. The working set is
 //! `current − inactive_file`, as the kubelet computes it: the page cache that can be dropped at once does not count.
 //!
-//! A limit is on whatever the limited group holds, which may be more than the process's own: figures that are compared with
-//! a limit are those of the group that has it. All of this runs against a real kernel in tests/kernel.
+//! A limit applies to everything in the group that has it, which may be more than the process's own group: figures that are
+//! compared with a limit are those of the limited group. tests/kernel runs all of this against a real kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::proc::{Proc, read};
+use crate::{Error, Result};
 
-/// Where cgroups are mounted, or a directory that looks like it.
+/// The mount point of the cgroups, or a directory that looks like it.
 #[derive(Clone, Debug)]
 pub struct CgroupRoot(PathBuf);
 
@@ -27,19 +28,19 @@ impl Default for CgroupRoot {
 }
 
 impl CgroupRoot {
-    /// A cgroup mount elsewhere.
+    /// A cgroup mount, or a fake one, at another path.
     pub fn at(root: &Path) -> Self {
         Self(root.into())
     }
 
     /// The memory cgroup of a process.
-    pub fn memory_of(&self, proc: &Proc, pid: u32) -> Result<MemoryCgroup, String> {
+    pub fn memory_of(&self, proc: &Proc, pid: u32) -> Result<MemoryCgroup> {
         self.group_of(proc, pid, "memory").map(MemoryCgroup)
     }
 
-    // The group of a process in the hierarchy that has this controller. In a container the path that /proc tells may be the
-    // host's, which is not mounted here; the mount's own root is then the container's cgroup.
-    pub(crate) fn group_of(&self, proc: &Proc, pid: u32, controller: &str) -> Result<Group, String> {
+    // The group of a process in the hierarchy that has this controller. In a container, the path in /proc may be the
+    // host's, which is not mounted here; the root of the mount is then the container's cgroup.
+    pub(crate) fn group_of(&self, proc: &Proc, pid: u32, controller: &str) -> Result<Group> {
         let text = read(&proc.pid(pid).join("cgroup"))?;
         let v1_mount = self.0.join(controller);
         for line in text.lines() {
@@ -60,7 +61,7 @@ impl CgroupRoot {
             let dir = if is_nested { nested } else { mount.clone() };
             return Ok(Group { dir, mount, v2 });
         }
-        Err(format!("process {pid} is in no {controller} cgroup that is mounted at {}", self.0.display()))
+        Err(Error::NoCgroup { pid, controller: controller.to_owned(), mount: self.0.clone() })
     }
 }
 
@@ -84,9 +85,9 @@ impl MemoryCgroup {
         &self.0.dir
     }
 
-    /// Bytes in use, without the page cache that can be dropped: of the group with the lowest limit; where there is none,
-    /// of the group that the process is accounted to.
-    pub fn working_set(&self) -> Result<u64, String> {
+    /// Bytes in use, without the page cache that can be dropped: of the group with the lowest limit or, without a limit, of the
+    /// group that the process is accounted to.
+    pub fn working_set(&self) -> Result<u64> {
         match self.limited() {
             Some((_, group)) => self.working_set_of(group),
             None => self.working_set_of(self.accounted()?),
@@ -98,59 +99,60 @@ impl MemoryCgroup {
         self.limited().map(|(limit, _)| limit)
     }
 
-    /// The group that has the lowest limit, the nearest of several.
+    /// The group that has the lowest limit; of several, the nearest.
     pub fn limited_by(&self) -> Option<&Path> {
         self.limited().map(|(_, group)| group)
     }
 
-    /// What this group and each above it have to stay below: the limit, or where the kernel throttles (`memory.high`).
+    /// The bytes that this group and each above it have to stay below: the limit, or the point at which the kernel throttles
+    /// (`memory.high`).
     pub fn levels(&self) -> impl Iterator<Item = (&Path, u64)> {
         self.0.and_above().filter_map(|group| {
-            let high = if self.0.v2 { number(group, "memory.high") } else { Err(String::new()) };
-            let levels = [number(group, self.limit_file()), high].into_iter().flatten();
+            let high = self.0.v2.then(|| number(group, "memory.high").ok()).flatten();
+            let levels = number(group, self.limit_file()).into_iter().chain(high);
             Some((group, levels.filter(is_a_limit).min()?))
         })
     }
 
-    /// What can still be used before a level has only its reserve left.
+    /// Bytes that can still be used before a level has only its reserve left.
     pub fn available(&self, reserve: fn(u64) -> u64) -> Option<u64> {
         let room = |(group, level)| Some(u64::saturating_sub(level, self.working_set_of(group).ok()? + reserve(level)));
         self.levels().filter_map(room).min()
     }
 
-    /// Where the working set of a group is told: bytes in use, and the file and the key of what of it can be dropped.
+    /// The sources of a group's working set: the file with the bytes in use, and the file and key of the part that can be dropped.
     pub fn working_set_files(&self, group: &Path) -> (PathBuf, PathBuf, &'static str) {
         (group.join(self.current_file()), group.join("memory.stat"), self.droppable())
     }
 
-    /// Whether it is of the unified hierarchy.
+    /// Tells whether it belongs to the unified hierarchy.
     pub fn is_v2(&self) -> bool {
         self.0.v2
     }
 
-    /// The innermost cgroup, from this one upwards, that the kernel ends as a whole when its memory runs out.
+    /// The innermost cgroup, from this one upwards, whose processes the kernel kills together when memory runs out.
     pub fn oom_group(&self) -> Option<PathBuf> {
         let whole = |dir: &&Path| read(&dir.join("memory.oom.group")).is_ok_and(|text| text.trim() == "1");
         self.0.and_above().find(whole).map(PathBuf::from)
     }
 
-    /// Tasks, and how many there may be, where fewest are left; `None` when there is no such limit. On v1 this is another
-    /// hierarchy, which is not looked at.
+    /// The number of tasks and its limit, of the group where the fewest are left; `None` without a limit. On v1 this is another
+    /// hierarchy, which is not read.
     pub fn pids(&self) -> Option<(u64, u64)> {
         let number = |dir: &Path, file| number(dir, file).ok();
         let of = |dir| Some((number(dir, "pids.current")?, number(dir, "pids.max")?));
         self.0.and_above().filter_map(of).min_by_key(|(current, max)| max.saturating_sub(*current))
     }
 
-    /// What the kernel counted of this group and of the limits above it: the keys of `memory.events`, and on v1 the two that
-    /// it has under other names.
-    pub fn events(&self) -> Result<BTreeMap<String, u64>, String> {
+    /// Events that the kernel counted in this group and at the limits above it, by the keys of `memory.events`; on v1, the two
+    /// that exist under other names.
+    pub fn events(&self) -> Result<BTreeMap<String, u64>> {
         let own = self.accounted()?;
         let above = self.0.and_above().filter(|group| *group != own);
         if self.0.v2 {
             let mut events = counters(&read(&own.join("memory.events"))?);
-            // A limit that is hit is counted in the group that has it. Its `memory.events` would count what happens to our
-            // neighbours' own limits, too.
+            // A limit that is hit is counted in the group that has it. Its `memory.events` would also count hits of our
+            // neighbours' own limits.
             for group in above {
                 let Ok(text) = read(&group.join("memory.events.local")) else { continue };
                 for (event, count) in counters(&text) {
@@ -167,7 +169,7 @@ impl MemoryCgroup {
         Ok(events)
     }
 
-    /// The files of a group that tell about memory and CPU, as far as they can be read.
+    /// The files of a group about memory and CPU, as far as they can be read.
     pub fn files(group: &Path) -> Vec<(String, String)> {
         const TOLD: [&str; 6] = ["memory.", "cpu.", "pids.", "io.", "cgroup.events", "cgroup.procs"];
         let entries = walkdir::WalkDir::new(group).min_depth(1).max_depth(1).sort_by_file_name();
@@ -191,20 +193,18 @@ impl MemoryCgroup {
 
     // A group has no figures where the groups above did not give it the memory controller: its memory is then accounted to
     // the nearest above that has it. The root of all has none either.
-    fn accounted(&self) -> Result<&Path, String> {
-        self.0.and_above().find(|group| group.join(self.current_file()).exists()).ok_or_else(|| {
-            format!(
-                "cgroup {} has no memory figures: it is the root, or the memory controller is not enabled for it",
-                self.0.dir.display()
-            )
-        })
+    fn accounted(&self) -> Result<&Path> {
+        self.0
+            .and_above()
+            .find(|group| group.join(self.current_file()).exists())
+            .ok_or_else(|| Error::NotAccounted { group: self.0.dir.clone() })
     }
 
-    fn working_set_of(&self, group: &Path) -> Result<u64, String> {
+    fn working_set_of(&self, group: &Path) -> Result<u64> {
         let current = number(group, self.current_file())?;
         let key = self.droppable();
-        let stat = read(&group.join("memory.stat"))?;
-        let inactive = counter(&stat, key).ok_or_else(|| format!("{}/memory.stat has no {key}", group.display()))?;
+        let path = group.join("memory.stat");
+        let inactive = counter(&read(&path)?, key).ok_or_else(|| Error::NoKey { path, key: key.to_owned() })?;
         Ok(current.saturating_sub(inactive))
     }
 
@@ -221,9 +221,9 @@ impl MemoryCgroup {
     }
 }
 
-pub(crate) fn number(group: &Path, file: &str) -> Result<u64, String> {
+pub(crate) fn number(group: &Path, file: &str) -> Result<u64> {
     let path = group.join(file);
-    read(&path)?.trim().parse().map_err(|_| format!("{} is not a number", path.display()))
+    read(&path)?.trim().parse().map_err(|_| Error::NotNumber { path })
 }
 
 // v1 writes "no limit" as the largest multiple of a page.
@@ -231,12 +231,12 @@ fn is_a_limit(bytes: &u64) -> bool {
     *bytes < 1 << 60
 }
 
-// One of the `key number` lines of a file; the others are not looked at.
+// The number in the `key number` line with this key. Other lines are not parsed.
 pub(crate) fn counter(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// The `key number` lines of a file.
+/// The numbers in all `key number` lines.
 pub fn counters(text: &str) -> BTreeMap<String, u64> {
     text.lines()
         .filter_map(|line| {
@@ -272,7 +272,7 @@ mod tests {
         ]);
         let proc = Proc::at(&dir.path().join("proc"));
         let group = CgroupRoot::at(&dir.path().join("cg")).memory_of(&proc, 9).unwrap();
-        assert_eq!((group.working_set(), group.limit(), group.available(|_| 0)), (Ok(850), Some(1000), Some(100)));
+        assert_eq!((group.working_set().unwrap(), group.limit(), group.available(|_| 0)), (850, Some(1000), Some(100)));
         assert_eq!(group.limited_by(), Some(dir.path().join("cg/slice").as_path()));
         let events = group.events().unwrap();
         assert_eq!((events["max"], events["oom"], events["oom_kill"]), (4, 1, 1));
@@ -292,11 +292,14 @@ mod tests {
         ]);
         let (proc, root) = (Proc::at(&dir.path().join("proc")), CgroupRoot::at(&dir.path().join("cg")));
         let group = root.memory_of(&proc, 9).unwrap();
-        assert_eq!((group.working_set(), group.available(|_| 0), group.events().unwrap()["max"]), (Ok(600), None, 4));
+        assert_eq!(
+            (group.working_set().unwrap(), group.available(|_| 0), group.events().unwrap()["max"]),
+            (600, None, 4)
+        );
         let group = root.memory_of(&proc, 8).unwrap();
         assert_eq!(group.dir().as_os_str(), dir.path().join("cg").as_os_str());
-        assert!(group.working_set().unwrap_err().contains("it is the root"));
-        assert!(group.events().unwrap_err().contains("it is the root"));
+        assert!(group.working_set().unwrap_err().to_string().contains("it is the root"));
+        assert!(group.events().unwrap_err().to_string().contains("it is the root"));
     }
 
     #[test]
@@ -311,7 +314,7 @@ mod tests {
         ]);
         let proc = Proc::at(&dir.path().join("proc"));
         let group = CgroupRoot::at(&dir.path().join("cg")).memory_of(&proc, 9).unwrap();
-        assert_eq!((group.working_set(), group.limit()), (Ok(3000), None));
+        assert_eq!((group.working_set().unwrap(), group.limit()), (3000, None));
         assert_eq!(group.events().unwrap(), [("max".to_owned(), 9), ("oom_kill".to_owned(), 2)].into());
     }
 
@@ -319,7 +322,7 @@ mod tests {
     fn no_cgroup_is_a_reason_not_a_panic() {
         let dir = tree(&[("proc/9/cgroup", "garbage\n")]);
         let proc = Proc::at(&dir.path().join("proc"));
-        let error = CgroupRoot::at(dir.path()).memory_of(&proc, 9).unwrap_err();
+        let error = CgroupRoot::at(dir.path()).memory_of(&proc, 9).unwrap_err().to_string();
         assert!(error.contains("process 9 is in no memory cgroup"), "{error}");
     }
 }

@@ -1,9 +1,9 @@
 //! The clocks, which nothing else reads, and a time line that no clock setting disturbs.
 //!
-//! Limits must survive restarts and reboots and must not believe a clock that was set. Within one boot the time
-//! that passed is taken from `CLOCK_BOOTTIME`, which nobody can set and which counts suspend; only across a reboot is
-//! the wall clock asked. The result, [`Now::store_ms`], is a number of milliseconds that never goes backwards; it starts
-//! as Unix time, so it reads like one until somebody sets the clock.
+//! Limits must survive restarts and reboots and must not believe a clock that was set. Within one boot, elapsed time comes from
+//! `CLOCK_BOOTTIME`, which nobody can set and which counts suspend; the wall clock is used across a reboot only. The result,
+//! [`Now::store_ms`], is a number of milliseconds that never goes backwards. It starts as Unix time, and reads as such until
+//! somebody sets the clock.
 
 #![expect(clippy::disallowed_methods, reason = "this module is the one that may")]
 
@@ -16,10 +16,10 @@ use crate::sys;
 /// A wall clock this far behind what `CLOCK_BOOTTIME` says has been set back, not slewed. Milliseconds.
 const STEP_TOLERANCE_MS: i64 = 5_000;
 
-/// No moment is later: the end of the year 9999, milliseconds. A number beyond it is damage, and sums with it could overflow.
+/// The latest moment: the end of the year 9999, Unix milliseconds. A larger number is damage, and sums with it could overflow.
 pub const LAST_MS: u64 = 253_402_300_799_999;
 
-/// What the clocks of this machine say.
+/// The clocks of this machine at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Milliseconds since the Unix epoch, `CLOCK_REALTIME`.
@@ -30,10 +30,10 @@ pub struct Reading {
     pub boot_id: String,
 }
 
-/// A point on the store's time line, kept in `state.json`.
+/// A point on the time line, kept so that the line goes on from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
-    /// Position on the store's time line, in milliseconds.
+    /// Position on the time line, in milliseconds.
     pub store_ms: u64,
     /// The wall clock at that point, Unix milliseconds.
     pub wall_ms: i64,
@@ -43,10 +43,10 @@ pub struct Anchor {
     pub boot_id: String,
 }
 
-/// The present moment, placed on the store's time line.
+/// The present moment, placed on the time line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Position on the store's time line: never before any earlier one.
+    /// Position on the time line: never before an earlier one.
     pub store_ms: u64,
     /// The clocks as read.
     pub clock: Reading,
@@ -66,7 +66,7 @@ impl Reading {
 }
 
 impl Anchor {
-    /// Places a reading on the time line. Without an anchor (a new store) it starts at the wall clock.
+    /// Places a reading on the time line. Without an anchor the line starts at the wall clock.
     pub fn place(anchor: Option<&Self>, clock: Reading) -> Now {
         let Some(anchor) = anchor else {
             let store_ms = u64::try_from(clock.wall_ms).unwrap_or(0);
@@ -104,18 +104,18 @@ impl Now {
     }
 }
 
-/// A moment as people and captures tell it: UTC, RFC 3339, to the millisecond.
+/// Formats a moment for people and records: UTC, RFC 3339, to the millisecond.
 pub fn utc(wall_ms: i64) -> String {
     let moment = jiff::Timestamp::from_millisecond(wall_ms).unwrap_or_default();
     format!("{moment:.3}")
 }
 
-/// The present moment, as [`utc`] tells it.
+/// The present moment, formatted as by [`utc`].
 pub fn utc_now() -> String {
     utc(Reading::take(String::new()).wall_ms)
 }
 
-/// The first part of an id: `20261122T101530123Z`. It sorts as the moments do.
+/// Formats a moment for names: `20261122T101530123Z`. The texts sort in the order of the moments.
 pub fn compact_utc(wall_ms: i64) -> String {
     utc(wall_ms).replace(['-', ':', '.'], "")
 }
@@ -125,7 +125,7 @@ pub fn compact_utc(wall_ms: i64) -> String {
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
-    /// Starts it.
+    /// Starts a stopwatch.
     pub fn start() -> Self {
         Self(Instant::now())
     }
@@ -140,7 +140,7 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
-    /// Whether more than this many milliseconds have passed.
+    /// Tells whether more than this many milliseconds have passed.
     pub fn is_past(self, ms: u64) -> bool {
         self.ms() > ms
     }

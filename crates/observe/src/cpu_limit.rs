@@ -1,7 +1,7 @@
-//! The CPU limit that a process is under, and what everything under it has used.
+//! The CPU limit of a process, and the CPU time that everything under that limit has used.
 //!
-//! Source: Documentation/scheduler/sched-bwc.rst. A group that has used up its quota stands still, with all of its
-//! threads, until the period is over; nice values make no difference to that.
+//! Source: Documentation/scheduler/sched-bwc.rst. All threads of a group that has used up its quota stand still until the period
+//! is over, whatever their nice values.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::proc::{Proc, read};
 /// A limit on CPU time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CpuLimit {
-    /// Quota to period: so many CPUs at once, on average.
+    /// Quota divided by period: the number of CPUs that may be busy on average.
     pub cpus: f64,
-    // Tells the CPU time of the group that has the limit: cpu.stat, or on v1 cpuacct.usage.
+    // The file with the CPU time of the group that has the limit: cpu.stat, or on v1 cpuacct.usage.
     usage: PathBuf,
     v2: bool,
 }
 
 impl CgroupRoot {
-    /// The tightest limit of the group of a process and of those above, where its use can be told.
+    /// The tightest limit of a process's group and those above it; `None` if its use cannot be read.
     pub fn cpu_limit_of(&self, proc: &Proc, pid: u32) -> Option<CpuLimit> {
         let group = self.group_of(proc, pid, "cpu").ok()?;
         let limits = group.and_above().filter_map(|dir| Some((cpus(dir, group.v2)?, dir)));
@@ -30,7 +30,7 @@ impl CgroupRoot {
         limit.used().is_some().then_some(limit)
     }
 
-    // On v1 another controller counts. Its groups are the same where both are mounted together, as they mostly are.
+    // On v1 another controller counts CPU time. Its groups are the same if both are mounted together, as they mostly are.
     fn accounted_in(&self, proc: &Proc, pid: u32, limited: &Group, dir: &Path) -> Option<PathBuf> {
         let counted = self.group_of(proc, pid, "cpuacct").ok()?;
         let same = counted.mount.join(dir.strip_prefix(&limited.mount).ok()?);
@@ -39,7 +39,7 @@ impl CgroupRoot {
 }
 
 impl CpuLimit {
-    /// CPU time since the group was made.
+    /// CPU time since the group was created.
     pub fn used(&self) -> Option<Duration> {
         if self.v2 {
             return Some(Duration::from_micros(counter(&read(&self.usage).ok()?, "usage_usec")?));

@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod clock;
 mod cpu_limit;
+mod error;
 pub mod pressure;
 pub mod proc;
 mod sys;
@@ -14,4 +15,5 @@ mod sys;
 mod testing;
 
 pub use cpu_limit::CpuLimit;
+pub use error::{Error, Result};
 pub use sys::{page_size, ticks_per_second};

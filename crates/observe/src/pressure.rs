@@ -1,13 +1,16 @@
-//! Pressure stall information (PSI): for how long tasks stood still for want of memory or CPU.
+//! Pressure stall information (PSI): how long tasks waited for memory or CPU.
 //!
 //! Source: Documentation/accounting/psi.rst.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::CgroupRoot;
+use crate::cgroup::{CgroupRoot, MemoryCgroup};
 use crate::proc::{Proc, read};
+use crate::{Error, Result};
 
-/// Whose stalls.
+/// The tasks whose stalls are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Scope {
     /// The process's cgroup.
@@ -17,7 +20,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// As it is called in reasons.
+    /// Its name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
@@ -35,8 +38,8 @@ pub struct Stalls {
     pub full: u64,
 }
 
-/// PSI `some avg10` of the CPU, percent: of the process's cgroup where it has the figure, else of the host. The host's also
-/// has the stalls of neighbours at their own quotas. `None` where the kernel has no PSI.
+/// PSI `some avg10` of the CPU, in percent: of the process's cgroup if it has the figure, else of the host. The host's figure
+/// includes stalls of neighbours at their own quotas. `None` if the kernel has no PSI.
 pub fn cpu_pressure(proc: &Proc, cgroups: &CgroupRoot, pid: u32) -> Option<(Scope, f64)> {
     let figure = |text: String| -> Option<f64> {
         let line = text.lines().find(|line| line.starts_with("some"))?;
@@ -47,16 +50,27 @@ pub fn cpu_pressure(proc: &Proc, cgroups: &CgroupRoot, pid: u32) -> Option<(Scop
     own.or_else(|| Some((Scope::Host, figure(proc.read("pressure/cpu").ok()?)?)))
 }
 
-/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`, a line a kind.
-pub fn parse_stalls(path: &str, text: &str) -> Result<Stalls, String> {
+/// Memory stalls of the whole machine.
+pub fn memory_of_host(proc: &Proc) -> Result<Stalls> {
+    memory(proc.path("pressure/memory"))
+}
+
+/// Memory stalls in a cgroup.
+pub fn memory_of_cgroup(group: &MemoryCgroup) -> Result<Stalls> {
+    memory(group.dir().join("memory.pressure"))
+}
+
+fn memory(path: PathBuf) -> Result<Stalls> {
+    parse_stalls(&read(&path)?).ok_or(Error::Format { path, format: "PSI" })
+}
+
+/// Parses `some avg10=0.00 avg60=0.00 avg300=0.00 total=12345`, one line for each kind.
+pub fn parse_stalls(text: &str) -> Option<Stalls> {
     let total = |kind: &str| {
         let line = text.lines().find(|line| line.split_whitespace().next() == Some(kind))?;
         line.split_whitespace().find_map(|word| word.strip_prefix("total=")?.parse::<u64>().ok())
     };
-    match (total("some"), total("full")) {
-        (Some(some), Some(full)) => Ok(Stalls { some, full }),
-        _ => Err(format!("{path} is not in the form of PSI")),
-    }
+    Some(Stalls { some: total("some")?, full: total("full")? })
 }
 
 #[cfg(test)]
@@ -85,7 +99,9 @@ mod tests {
     #[test]
     fn psi_is_read_and_anything_else_is_a_reason() {
         let text = "some avg10=1.00 avg60=0.50 avg300=0.10 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=11\n";
-        assert_eq!(parse_stalls("p", text), Ok(Stalls { some: 77, full: 11 }));
-        assert!(parse_stalls("p", "garbage").unwrap_err().contains("p is not"));
+        assert_eq!(parse_stalls(text), Some(Stalls { some: 77, full: 11 }));
+        let dir = crate::testing::tree(&[("pressure/memory", "garbage")]);
+        let why = memory_of_host(&Proc::at(dir.path())).unwrap_err().to_string();
+        assert!(why.ends_with("pressure/memory is not in the form of PSI"), "{why}");
     }
 }

@@ -1,4 +1,4 @@
-//! Reading `/proc`. The seam for tests is the root path: a fake tree is a directory with the same files.
+//! `/proc`. The seam for tests is the root path: a fake tree is a directory with the same files.
 //!
 //! Sources: proc(5), Documentation/filesystems/proc.rst.
 
@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::sys;
+use crate::{Error, Result, sys};
 
 /// A mounted procfs, or a directory that looks like one.
 #[derive(Clone, Debug)]
@@ -15,16 +15,16 @@ pub struct Proc {
     root: PathBuf,
 }
 
-/// What `/proc/PID/stat` says of a process.
+/// Some fields of `/proc/PID/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Name of the executable, at most 15 bytes.
     pub comm: String,
     /// `R`, `S`, `D`, `T`, `Z`, …
     pub state: char,
-    /// Parent.
+    /// Pid of the parent.
     pub ppid: u32,
-    /// Start, in clock ticks since boot. With the pid it names a process for ever within one boot.
+    /// Start, in clock ticks since boot. Together with the pid it identifies a process for as long as this boot lasts.
     pub start_ticks: u64,
 }
 
@@ -35,7 +35,7 @@ impl Default for Proc {
 }
 
 impl Proc {
-    /// A procfs elsewhere.
+    /// A procfs, or a fake one, at another path.
     pub fn at(root: &Path) -> Self {
         Self { root: root.into() }
     }
@@ -51,59 +51,59 @@ impl Proc {
     }
 
     /// Reads a text file beneath the root; the error names the path.
-    pub fn read(&self, rest: &str) -> Result<String, String> {
+    pub fn read(&self, rest: &str) -> Result<String> {
         read(&self.path(rest))
     }
 
-    /// Identifies this boot of this machine.
+    /// The id of this boot of this machine; empty if it cannot be read.
     pub fn boot_id(&self) -> String {
         self.read("sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
     }
 
-    /// This machine's name.
+    /// This machine's name; empty if it cannot be read.
     pub fn hostname(&self) -> String {
         self.read("sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
     }
 
-    /// `/proc/PID/stat`.
-    pub fn stat(&self, pid: u32) -> Result<Stat, String> {
+    /// Reads `/proc/PID/stat`.
+    pub fn stat(&self, pid: u32) -> Result<Stat> {
         let path = self.pid(pid).join("stat");
-        parse_stat(&read(&path)?).ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
+        parse_stat(&read(&path)?).ok_or(Error::Format { path, format: "proc(5)" })
     }
 
-    /// A process that has not ended: neither gone nor a zombie, and the one that was meant.
+    /// Tells whether the process with this start time still runs: it is neither gone nor a zombie, and its pid was not reused.
     pub fn is_alive(&self, pid: u32, start_ticks: u64) -> bool {
         self.stat(pid).is_ok_and(|stat| stat.start_ticks == start_ticks && !matches!(stat.state, 'Z' | 'X'))
     }
 
-    /// The resident set, in bytes. `statm` costs the kernel a tenth of what `status` does.
-    pub fn rss(&self, pid: u32) -> Result<u64, String> {
+    /// The resident set, in bytes. From `statm`, which costs the kernel a tenth of `status`.
+    pub fn rss(&self, pid: u32) -> Result<u64> {
         let path = self.pid(pid).join("statm");
         let pages = read(&path)?.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-        pages
-            .map(|pages| pages.saturating_mul(sys::page_size()))
-            .ok_or_else(|| format!("{} is not in the form of proc(5)", path.display()))
+        pages.map(|pages| pages.saturating_mul(sys::page_size())).ok_or(Error::Format { path, format: "proc(5)" })
     }
 
-    /// A `Key: value kB` figure of `/proc/PID/status` or `smaps_rollup`, in bytes.
-    pub fn figure(&self, pid: u32, file: &str, key: &str) -> Result<u64, String> {
+    /// A `Key: value kB` line of `/proc/PID/status` or `smaps_rollup`, in bytes.
+    pub fn figure(&self, pid: u32, file: &str, key: &str) -> Result<u64> {
         let path = self.pid(pid).join(file);
-        figure(&read(&path)?, key).ok_or_else(|| format!("{} has no {key}", path.display()))
+        figure(&read(&path)?, key).ok_or_else(|| Error::NoKey { path, key: key.to_owned() })
     }
 
     /// `/proc/meminfo`, in bytes.
-    pub fn meminfo(&self) -> Result<BTreeMap<String, u64>, String> {
+    pub fn meminfo(&self) -> Result<BTreeMap<String, u64>> {
         self.read("meminfo").map(|text| figures(&text))
     }
 
     /// `MemTotal` and `MemAvailable`, in bytes.
-    pub fn host_memory(&self) -> (Result<u64, String>, Result<u64, String>) {
+    pub fn host_memory(&self) -> (Result<u64>, Result<u64>) {
         let text = self.read("meminfo").unwrap_or_default();
-        let of = |key| figure(&text, key).ok_or_else(|| format!("{} has no {key}", self.path("meminfo").display()));
+        let of = |key: &str| {
+            figure(&text, key).ok_or_else(|| Error::NoKey { path: self.path("meminfo"), key: key.to_owned() })
+        };
         (of("MemTotal"), of("MemAvailable"))
     }
 
-    /// Every process that is visible here.
+    /// The pid of every visible process.
     pub fn pids(&self) -> Vec<u32> {
         let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
         entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
@@ -111,23 +111,23 @@ impl Proc {
 }
 
 /// Reads a small text file; the error names the path. Bytes that are not UTF-8 are replaced.
-pub fn read(path: &Path) -> Result<String, String> {
-    // The files of /proc tell no length; `fs::read` would feel its way in many small reads.
+pub fn read(path: &Path) -> Result<String> {
+    // Files in /proc have no length, so `fs::read` would start with small reads and grow.
     let mut bytes = Vec::with_capacity(4096);
     fs::File::open(path)
         .and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes))
-        .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
-/// One `Key: number kB` line of a file, in bytes. The others, some fifty of which a poll has nothing to ask, are not looked at.
+/// The number in the `Key: number kB` line with this key, in bytes. Other lines are not parsed: a poll needs one of some fifty.
 pub fn figure(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     let kilobytes: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes.saturating_mul(1024))
 }
 
-/// The `Key: number kB` lines of a file, in bytes.
+/// The numbers in all `Key: number kB` lines, in bytes.
 pub fn figures(text: &str) -> BTreeMap<String, u64> {
     text.lines()
         .filter_map(|line| {
@@ -138,8 +138,8 @@ pub fn figures(text: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// The line of `/proc/PID/stat`. The command name is in parentheses and may itself contain spaces and parentheses: fields are
-/// counted from the last one.
+/// Parses the line of `/proc/PID/stat`. The command name is in parentheses and may itself contain spaces and parentheses, so fields
+/// are counted from the last one.
 pub fn parse_stat(text: &str) -> Option<Stat> {
     let open = text.find('(')?;
     let close = text.rfind(')')?;

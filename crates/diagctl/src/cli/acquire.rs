@@ -1,4 +1,4 @@
-//! `acquire`: the plugin's poll. Samples the process, decides, takes the lease, and prints one JSON object.
+//! `acquire`: a plugin's poll. Reads the process's figures, decides, takes the lease, and prints one JSON object.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,22 +8,23 @@ use serde_json::{Map, Value};
 
 use super::Context;
 use super::output::{self, Done};
+use crate::cli::error::Failure;
 use crate::config::{self, Snapshot, Source as Origin};
 use crate::deadline;
-use crate::decide::{Answer, Plan, Process, Verdict};
-use crate::error::Failure;
+use crate::decide::{Answer, Plan, Verdict};
 use crate::exit_code::Exit;
 use crate::fsio;
 use crate::grant::dump_limits::{self, Watch};
 use crate::grant::poll::run_commands;
 use crate::grant::{Applicant, Begun, begin, capture};
-use crate::lease::Lease;
 use crate::readings::Readings;
-use crate::report::Producer;
-use crate::store::{Access, Store};
 use crate::trigger::{Observed, is_application_name};
+use diagctl_store::Process;
+use diagctl_store::lease::Lease;
+use diagctl_store::report_kind::Producer;
+use diagctl_store::{Access, Store};
 
-/// From the lease to the answer; native reports take milliseconds.
+/// The time limit from taking the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
 
 /// Ask whether to capture now, and take the lease if so (used by plugins)
@@ -87,7 +88,6 @@ struct ReportWanted<'a> {
     options: Map<String, Value>,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     check_names(&args)?;
     let config = cx.config();
@@ -102,7 +102,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     }
     let store = cx.open(Access::Create)?;
     store.require_trusted_owner()?;
-    if let Some(why) = store.unsafe_filesystem(config)? {
+    if let Some(why) = store.unsafe_filesystem()? {
         let guarded = Answer { guard: Some("filesystem"), ..Answer::plain(Verdict::Guarded, why) };
         return refused(cx, &guarded, 60_000.max(config.poll_ms()));
     }
@@ -113,11 +113,11 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
             .hint("use the pid of a running process, as seen in diagctl's pid namespace")
     })?;
     let process = Process { pid: args.pid, start_ticks: stat.start_ticks, role: args.role, name: args.name };
-    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.rules);
+    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.wanted());
     readings.gauges = gauges(&args.gauge);
     readings.events = args.event.into_iter().collect();
     readings.execs = run_commands(cx, &store, &process)?;
-    // Only rules that are in force on a share of the machines ask which one this is.
+    // Only rules that are in force on a share of the machines need the host name.
     let host = if config.rules.iter().any(|rule| rule.sample < 100.0) { cx.proc.hostname() } else { String::new() };
     let seed = fsio::random_u64()?;
     let applicant = Applicant { cx, store: &store, process: &process, readings: &readings, host: &host, seed };
@@ -134,7 +134,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         return refused(cx, &Answer::plain(Verdict::Busy, reason), config.poll_ms());
     }
     if !lease.try_take()? {
-        let holder = crate::lease::read_record(store.dir())?.filter(|record| !record.ended);
+        let holder = diagctl_store::lease::read_record(store.dir())?.filter(|record| !record.ended);
         let reason = holder.map_or_else(
             || "another process holds the lease".to_owned(),
             |r| {
@@ -146,7 +146,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         applicant.note(&busy)?;
         return refused(cx, &busy, decision.retry_ms);
     }
-    // Taking native reports of a process in uninterruptible sleep can hang.
+    // Native reports of a process in uninterruptible sleep can hang.
     deadline::end_process_after(LONGEST_GRANT, || output::note("the grant took too long; giving up"));
     let begun = begin(applicant, &decision.plans, Some(generation)).and_then(|begun| {
         if let Begun::Yes { plan, grant } = &begun {
@@ -155,7 +155,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         }
         Ok(begun)
     });
-    // Whatever was not granted gives the lease back; the process that passed it may live long.
+    // If nothing was granted, the lease is released here, because the process that passed the description may live long.
     if !matches!(begun, Ok(Begun::Yes { .. })) {
         lease.release()?;
     }
@@ -175,7 +175,7 @@ fn check_names(args: &Args) -> Result<(), Failure> {
                 Exit::Usage,
                 format!(
                     "{flag} {} is empty, longer than 128 bytes, or has control characters",
-                    crate::error::quoted(value)
+                    crate::cli::error::quoted(value)
                 ),
             )
             .hint("use a short word like puma or worker-0"));
@@ -183,14 +183,14 @@ fn check_names(args: &Args) -> Result<(), Failure> {
     }
     for gauge in &args.gauge {
         if parse_gauge(gauge).is_none() {
-            let shown = crate::error::quoted(gauge);
+            let shown = crate::cli::error::quoted(gauge);
             return Err(Failure::new(Exit::Usage, format!("--gauge {shown} is not NAME=NUMBER"))
                 .hint("use for example --gauge puma.backlog=3"));
         }
     }
     for event in &args.event {
         if !is_application_name(event) {
-            let shown = crate::error::quoted(event);
+            let shown = crate::cli::error::quoted(event);
             return Err(Failure::new(
                 Exit::Usage,
                 format!("--event {shown} is empty, longer than 128 bytes, or has spaces"),

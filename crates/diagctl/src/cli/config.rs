@@ -1,4 +1,4 @@
-//! `diagctl config`: what is configured, whether it is valid, and a file to start from.
+//! `diagctl config`: checks and shows the configuration, and prints a file to start from.
 
 mod rendered;
 
@@ -11,9 +11,10 @@ use serde_json::json;
 
 use super::output::Done;
 use super::{Context, Failure};
-use crate::config::{self, DEFAULT_FILE, Place, Problem};
+use crate::config::{self, DEFAULT_FILE, Place};
 use crate::exit_code::Exit;
 use crate::proc::Proc;
+use crate::section::Problem;
 
 /// Check, show or create a configuration
 #[derive(Debug, clap::Args)]
@@ -49,7 +50,7 @@ enum Command {
     },
 }
 
-/// The commands that have to work when the configuration does not.
+/// Runs the commands that must work even if the configuration is invalid; `None` for the others.
 pub fn without_loading(args: &Args, named: Option<&Path>, dir: Option<PathBuf>) -> Option<Result<Done, Failure>> {
     match &args.command {
         Command::Check { file, json, elsewhere } => Some(check(file.as_deref().or(named), dir, *json, *elsewhere)),
@@ -66,11 +67,11 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
 }
 
-// What is wrong and what is doubtful, at once. Of what flags and environment override only the store is looked at, for what it
+// Reports problems and doubts together. Of the flags and the environment, only two things matter here: the store, for what it
 // recorded, and values that would stop every other command.
 fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool) -> Result<Done, Failure> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let (text, read) = match config::read(file) {
+    let (text, read) = match config::read(file).map_err(Failure::from) {
         Ok(read) => read,
         Err(failure) if json => {
             let unreadable = Problem { path: String::new(), message: failure.message, hint: failure.hint };
@@ -98,7 +99,7 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
         if json {
             return told(path, &problems, valid);
         }
-        let failure = config::invalid(path, &problems);
+        let failure = Failure::from(config::Error::Invalid { path: path.to_owned(), problems });
         return Err(if valid {
             failure.hint("processes still use this file; everything else in it works")
         } else {
@@ -110,7 +111,7 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
     Done::either(json, &value, |_| {
         let rules = if rules == 1 { "1 rule".into() } else { format!("{rules} rules") };
         match shown {
-            Some(file) => format!("OK: {}, {rules}", crate::error::printable(&file)),
+            Some(file) => format!("OK: {}, {rules}", crate::cli::error::printable(&file)),
             None => format!("OK: {DEFAULT_FILE} does not exist; the defaults apply, {rules}"),
         }
     })
@@ -125,7 +126,7 @@ fn told(path: &Path, problems: &[Problem], valid: bool) -> Result<Done, Failure>
 }
 
 fn init(path: &Path) -> Result<Done, Failure> {
-    // The workers have to read it: no narrower than the umask says.
+    // The workers have to read the file, so its mode is restricted only by the umask.
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|e| {
         let exists = e.kind() == std::io::ErrorKind::AlreadyExists;
         let failure = Failure::output("create", path, e);

@@ -1,15 +1,15 @@
-//! `finalize`: the dumper is done; verify, publish, collect garbage, end the lease.
+//! `finalize`: the dumper is done. Verifies and publishes the capture, applies retention, and ends the lease.
 
 use super::Context;
 use super::output::Done;
-use crate::error::{Failure, quoted};
+use crate::cli::error::{Failure, quoted};
 use crate::exit_code::Exit;
 use crate::grant::capture;
-use crate::lease::Lease;
-use crate::report;
-use crate::store::Access;
-use crate::store::commit::Told;
-use crate::store::meta::Meta;
+use diagctl_store::Access;
+use diagctl_store::commit::Told;
+use diagctl_store::lease::Lease;
+use diagctl_store::meta::Meta;
+use diagctl_store::report_kind;
 
 /// Publish a staged capture and release the lease (used by dumpers)
 ///
@@ -29,20 +29,19 @@ pub struct Args {
     set: Vec<String>,
 }
 
-/// No text that a dumper tells is kept longer than this, in bytes.
+/// The maximum size of a text from a dumper, in bytes. Longer texts are cut.
 const LONGEST: usize = 4096;
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let grant = capture::join(&store, &lease, &args.capture)?;
     let mut told = parse(args)?;
-    let meta = capture::finish(&store, cx.config(), &cx.proc, &lease, &grant, &mut told)?;
+    let meta = capture::finish(&store, &cx.proc, &lease, &grant, &mut told)?;
     Ok(Done::json(&meta)?.with_exit(exit_of(&meta)))
 }
 
-/// Done, or done in part.
+/// Returns the exit status for a published capture: `Ok`, or `Partial` if a report has an error.
 pub fn exit_of(meta: &Meta) -> Exit {
     if meta.reports.iter().any(|report| report.error.is_some()) { Exit::Partial } else { Exit::Ok }
 }
@@ -51,7 +50,7 @@ fn parse(args: &Args) -> Result<Told, Failure> {
     let mut told = Told::default();
     for item in &args.failed {
         let (name, message) = pair("--failed", item, "REPORT=MESSAGE")?;
-        if !report::is_valid_name(name) {
+        if !report_kind::is_valid_name(name) {
             return Err(Failure::new(Exit::Usage, format!("--failed: {} is not a valid report name", quoted(name))));
         }
         told.failed.insert(name.to_owned(), message);

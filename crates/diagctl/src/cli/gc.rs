@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use super::output::{self, Done};
 use super::{Context, Failure};
-use crate::store::retention::{Pressure, Verdict};
-use crate::store::stock::Stock;
-use crate::store::{Access, sweep};
 use crate::units::size;
+use diagctl_store::inventory::Inventory;
+use diagctl_store::retention::{Pressure, Verdict};
+use diagctl_store::{Access, cleanup};
 
 /// Apply the retention limits now
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub struct Args {
 struct Outcome {
     schema: u32,
     dry_run: bool,
-    /// Those that go first, then those that stay; each part oldest first.
+    /// The deleted captures, then the kept ones, each group oldest first.
     captures: Vec<Verdict>,
     deleted: usize,
     freed_bytes: u64,
@@ -36,12 +36,12 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(if args.dry_run { Access::Read } else { Access::Write })?;
     let (_, now) = cx.peek(&store)?;
     if !args.dry_run {
-        store.empty_trash()?;
-        sweep::shrink_quarantine(cx.config(), &store)?;
-        sweep::remove_stale_temporaries(&store, &now);
+        diagctl_store::trash::empty(&store)?;
+        cleanup::shrink_quarantine(&store)?;
+        cleanup::remove_stale_temporaries(&store, &now);
     }
-    let mut stock = Stock::load(&store, !args.dry_run)?;
-    let mut plan = stock.plan(cx.config(), &store, &now, 0, Pressure::Routine, None)?;
+    let mut stock = Inventory::check(&store, !args.dry_run)?;
+    let mut plan = stock.plan(&store, now.store_ms, 0, Pressure::Routine, None)?;
     if !args.dry_run {
         stock.apply(&store, &mut plan)?;
     }
@@ -66,7 +66,7 @@ fn outcome(mut plan: Vec<Verdict>, dry_run: bool) -> Outcome {
 
 fn text(outcome: &Outcome) -> String {
     let word = if outcome.dry_run { "delete" } else { "deleted" };
-    // What stays is of interest in a plan; after the fact it is what `list` is for.
+    // A plan also shows what is kept; after the fact, `list` does that.
     let rows: Vec<Vec<String>> = outcome
         .captures
         .iter()

@@ -1,9 +1,10 @@
-//! The command line: one file a command, each with its `Args` and `run(&Context, Args)`.
+//! The command line: one file per command, each with its `Args` and its function.
 
 mod abort;
 mod acquire;
 mod config;
 mod doctor;
+mod error;
 mod fetch;
 mod finalize;
 mod gc;
@@ -28,9 +29,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::cli::error::Failure;
 use crate::config::{Overrides, SourceOf};
 use crate::context::Context;
-use crate::error::Failure;
 use crate::exit_code::{self, Exit};
 use output::Done;
 
@@ -87,14 +88,14 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it works for a running process, which a configuration that is broken meanwhile must not stop; `status`, which
-    /// tells of that, is one of them.
+    /// Returns true for commands that work for a running process, which an invalid configuration must not stop. `status` is one
+    /// of them, because it reports the problem.
     fn serves_a_process(&self) -> bool {
         matches!(self, Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_))
     }
 }
 
-/// Parses the command line, runs the command, and says how it ended.
+/// Parses the command line, runs the command and returns its exit status.
 pub fn main() -> Exit {
     let cli = match parse() {
         Ok(cli) => cli,
@@ -159,7 +160,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     }
 }
 
-// An empty variable is as good as none.
+// Reads a path from the environment. An empty variable counts as unset.
 fn from_environment(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
@@ -167,14 +168,14 @@ fn from_environment(name: &str) -> Option<PathBuf> {
 fn overrides(dir: Option<PathBuf>) -> Result<Overrides, Failure> {
     let dir = dir.map(|dir| (dir, SourceOf::Flag));
     let dir = dir.or_else(|| from_environment("DIAGCTL_DIR").map(|dir| (dir, SourceOf::Environment)));
-    // What is no text is no value of it.
+    // A value that is not UTF-8 is rejected as an unknown value.
     let enabled = std::env::var_os("DIAGCTL_ENABLED").unwrap_or_default();
     let enabled = match &*enabled.to_string_lossy() {
         "" => None,
         "1" | "true" => Some(true),
         "0" | "false" => Some(false),
         other => {
-            let message = format!("DIAGCTL_ENABLED has the invalid value {}", crate::error::quoted(other));
+            let message = format!("DIAGCTL_ENABLED has the invalid value {}", crate::cli::error::quoted(other));
             return Err(Failure::new(Exit::Config, message).hint("use 1, true, 0 or false"));
         }
     };
@@ -186,7 +187,7 @@ fn debug_wanted() -> Result<bool, Failure> {
         Err(_) | Ok("" | "info") => Ok(false),
         Ok("debug") => Ok(true),
         Ok(other) => {
-            let message = format!("DIAGCTL_LOG has the invalid value {}", crate::error::quoted(other));
+            let message = format!("DIAGCTL_LOG has the invalid value {}", crate::cli::error::quoted(other));
             Err(Failure::new(Exit::Config, message).hint("use info or debug"))
         }
     }
@@ -200,7 +201,7 @@ fn help(topic: &[String]) -> Result<Done, Failure> {
     let command = Cli::command();
     let found = topic.iter().try_fold(&command, |command, name| command.find_subcommand(name));
     if found.is_none() {
-        let message = format!("there is no command or topic {}", crate::error::quoted(&topic.join(" ")));
+        let message = format!("there is no command or topic {}", crate::cli::error::quoted(&topic.join(" ")));
         return Err(
             Failure::new(Exit::Usage, message).hint("`diagctl help` lists the commands; the only topic is exit-codes")
         );

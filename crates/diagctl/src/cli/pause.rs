@@ -1,17 +1,17 @@
-//! `diagctl pause` and `resume`: the run-time switch of one store.
+//! `diagctl pause` and `resume`: switch captures of one store off and on at run time.
 
 use std::time::Duration;
 
 use super::Context;
 use super::output::{self, Done};
 use super::request::invoking_user;
+use crate::cli::error::Failure;
 use crate::clock::Now;
-use crate::error::Failure;
+use crate::state::files::load_state;
 use crate::state::{self, Found, Pause, State};
-use crate::store::events::{self, Event};
-use crate::store::state_files::load_state;
-use crate::store::{Access, Store};
 use crate::units;
+use diagctl_store::events::{self, Event};
+use diagctl_store::{Access, Store};
 
 /// Pause captures
 ///
@@ -29,7 +29,7 @@ pub struct ResumeArgs {}
 
 pub fn pause(cx: &Context, args: &PauseArgs) -> Result<Done, Failure> {
     let by = invoking_user();
-    // Also before the first worker has polled.
+    // `Create`, so that a store can be paused before the first worker polls.
     let store = cx.open(Access::Create)?;
     change(cx, &store, |state, now| {
         let pause = Pause {
@@ -50,7 +50,7 @@ pub fn resume(cx: &Context, _: &ResumeArgs) -> Result<Done, Failure> {
         let line = match state.paused.take().filter(|pause| pause.holds(now.store_ms)) {
             Some(pause) => {
                 let lasted = super::times::age(pause.since, now.store_ms);
-                format!("resumed by {by}; paused by {} {lasted} ago", crate::error::printable(&pause.by))
+                format!("resumed by {by}; paused by {} {lasted} ago", crate::cli::error::printable(&pause.by))
             }
             None => "not paused".into(),
         };
@@ -58,7 +58,7 @@ pub fn resume(cx: &Context, _: &ResumeArgs) -> Result<Done, Failure> {
     })
 }
 
-// A damaged state goes to the quarantine on the way.
+// Changes the state. A damaged state is quarantined first.
 fn change(
     cx: &Context,
     store: &Store,
@@ -87,7 +87,7 @@ mod tests {
     fn context() -> (tempfile::TempDir, Context) {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
-        Store::open(&config, Access::Create).unwrap();
+        Store::open(config.store_options(), Access::Create).unwrap();
         let loaded = Loaded {
             config,
             file: None,

@@ -1,29 +1,29 @@
-//! Where a configuration is to work: what doubts about it are held against.
+//! The place where a configuration is to work, for finding doubts about it.
 
 use crate::config::{Config, Place};
 use crate::proc::Proc;
 use crate::recording;
-use crate::store::{self, Access, Store};
 use crate::trigger::Trigger;
+use diagctl_store::{self, Access, Store};
 
-/// This machine, and what the store recorded where there is one.
+/// Describes this machine, and the records of the store if there is one.
 pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
     let total = proc.meminfo().ok().and_then(|info| info.get("MemTotal").copied());
     Place {
         host: total,
         memory: total,
         disk: store.and_then(|store| store.space().ok()).map(|(_, total)| total),
-        no_such_group: config.group.as_ref().is_some_and(|group| store::group_id(group).is_err()),
+        no_such_group: config.group.as_ref().is_some_and(|group| diagctl_store::group_id(group).is_err()),
         gauges: store.filter(|_| looks_at_gauges(config)).map(gauges).unwrap_or_default(),
     }
 }
 
-/// The same for a command that keeps its own identity: the thread that opens the store takes that of the owner and ends. A store
-/// that cannot be read has nothing to say here.
+/// Does the same for a command that keeps its own identity: the thread that opens the store takes its owner's identity and then
+/// ends. A store that cannot be read is ignored.
 pub fn by_its_owner(proc: &Proc, config: &Config) -> Place {
     let look = || {
         let there = config.dir.join("FORMAT").exists();
-        let store = there.then(|| Store::open(config, Access::Read).ok()).flatten();
+        let store = there.then(|| Store::open(config.store_options(), Access::Read).ok()).flatten();
         here(proc, config, store.as_ref())
     };
     std::thread::scope(|scope| scope.spawn(look).join()).unwrap_or_default()

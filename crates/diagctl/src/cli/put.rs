@@ -1,19 +1,19 @@
-//! `put`: the dumper streams one report into the staged capture.
+//! `put`: the dumper streams one report into a staged capture.
 
 use std::time::Duration;
 
 use super::Context;
 use super::output::{self, Done};
+use crate::cli::error::{Failure, quoted};
 use crate::clock::Reading;
 use crate::config::Snapshot;
 use crate::deadline;
-use crate::error::{Failure, quoted};
 use crate::exit_code::Exit;
 use crate::grant::capture;
 use crate::grant::cpu_throttle::Paced;
-use crate::lease::{self, Lease};
-use crate::store::writer::{self, Room};
-use crate::store::{Access, Store, grant};
+use diagctl_store::lease::{self, Lease};
+use diagctl_store::writer::{self, Room};
+use diagctl_store::{Access, Store, staging};
 
 /// Compress a report from stdin into a staged capture (used by dumpers)
 #[derive(Debug, clap::Args)]
@@ -27,10 +27,9 @@ pub struct Args {
     lease_fd: i32,
 }
 
-/// The dumper's own alarm comes first. Milliseconds.
+/// Extra time for the dumper's own alarm to go off first, in milliseconds.
 const GRACE_MS: u64 = 15_000;
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
@@ -41,8 +40,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
     }
     let staging = store.staging(&args.capture);
-    // The note is of what `acquire` made itself, too.
-    if grant::read_sidecar(&staging, &args.report)?.is_some() || !grant::claim(&staging, &args.report)? {
+    // Reports that `acquire` made itself also have a sidecar.
+    if staging::read_sidecar(&staging, &args.report)?.is_some() || !staging::claim(&staging, &args.report)? {
         let (report, capture) = (&args.report, &args.capture);
         return Err(Failure::failed(format!(
             "report {report} of capture {capture} has been stored already, or another put of it is under way"
@@ -50,17 +49,19 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         .hint("each report is stored once; use `finalize --failed` to drop it"));
     }
     end_at_the_deadline(cx, &store)?;
-    let mut room = Room::measure(&store, cx.config())?;
+    let mut room = Room::of(&store, &grant)?;
     let stdin = std::io::stdin().lock();
-    // Fewer turns between the two processes: a tenth of the CPU time. Not a pipe, or not allowed: then it stays as it is.
+    // A larger pipe means fewer switches between the two processes: a tenth of the CPU time. On failure (not a pipe, or not
+    // allowed) its size stays as it is.
     let _ = rustix::pipe::fcntl_setpipe_size(&stdin, writer::CHUNK);
-    // A worker that dumps itself serves nobody meanwhile: the sooner it is over the better.
+    // A worker that dumps itself serves no requests meanwhile, so it should finish as soon as possible.
     let limit = (grant.snapshot == Snapshot::Fork).then(|| cx.own_cpu_limit()).flatten();
     writer::store_report(&mut room, &staging, &args.report, &mut Paced::new(stdin, limit))?;
     Ok(Done::silent())
 }
 
-// A producer that hangs must not keep the lease for ever: whoever would have killed this process may be dead itself.
+// Ends this process at the capture's deadline. A producer that hangs must not keep the lease forever, and the process that
+// should have killed this one may be dead.
 fn end_at_the_deadline(cx: &Context, store: &Store) -> Result<(), Failure> {
     let Some(record) = lease::read_record(store.dir())? else { return Ok(()) };
     let now = Reading::take(cx.proc.boot_id());

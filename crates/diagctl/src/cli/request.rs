@@ -1,4 +1,4 @@
-//! `request`: a person asks for a capture; the next matching process that polls takes it.
+//! `request`: asks for a capture, which the next matching process that polls will take.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Context;
 use super::finalize::exit_of;
 use super::output::{self, Done};
+use crate::cli::error::{Failure, printable, quoted};
 use crate::clock;
-use crate::decide::Process;
-use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::store::index::{self, Present};
-use crate::store::requests::{self, Request};
-use crate::store::state_files::{load_samples, load_state};
-use crate::store::{Access, Store, events, meta};
+use crate::state::files::{load_samples, load_state};
 use crate::units::{self, size};
+use diagctl_store::Process;
+use diagctl_store::index;
+use diagctl_store::requests::{self, Request};
+use diagctl_store::{Access, Store, events, meta};
 
 /// Request a capture
 ///
@@ -50,11 +50,11 @@ pub struct Args {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let config = cx.config();
     if let Some(name) = args.reports.iter().find(|name| !config.knows_report(name)) {
-        return Err(config.unknown_report(name));
+        let message = format!("unknown report {}", quoted(name));
+        return Err(Failure::new(Exit::Usage, message).hint(config.report_hint(name)));
     }
     if args.reason.trim().is_empty() || args.reason.len() > 1024 {
         return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
@@ -125,14 +125,14 @@ pub(super) fn invoking_user() -> String {
     name.unwrap_or_else(|| format!("uid {uid}"))
 }
 
-// The request's file is there until its capture is published or it is given up, and names the capture being taken.
+// The request's file exists until its capture is published or the request is given up. It names the capture in progress.
 fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Done, Failure> {
     let progress = if output::is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
         progress.set_style(style);
     }
     progress.enable_steady_tick(Duration::from_millis(120));
-    while let Some(current) = requests::list(store)?.into_iter().find(|r| r.id == request.id) {
+    while let Some(current) = requests::read(store, &request.id) {
         progress.set_message(printable(&doing(store, &current)));
         let (_, now) = cx.peek(store)?;
         if current.expires <= now.store_ms && current.capture.is_none() {
@@ -144,18 +144,12 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
         std::thread::sleep(Duration::from_millis(100));
     }
     progress.finish_and_clear();
-    let mut published = None;
-    index::visit(store, &mut Present::list(store)?, |entry| {
-        if entry.request.as_ref() == Some(&request.id) {
-            index::keep_newest(&mut published, entry);
-        }
-    });
-    let Some(entry) = published else {
+    let Some(id) = index::of_request(store, &request.id, request.created)? else {
         let why = events::read(store).into_iter().rfind(|event| event.id == request.id).map(|event| event.reason);
         return Err(Failure::failed(format!("the request failed: {}", why.unwrap_or_else(|| "it was removed".into())))
             .hint("`diagctl status --explain` shows what happened"));
     };
-    let meta = meta::read(&store.report_dir(&entry.id))?;
+    let meta = meta::read(&store.report_dir(id.as_str()))?;
     for report in &meta.reports {
         if let Some(error) = &report.error {
             let what = if report.is_damaged() { "is damaged" } else { "failed" };

@@ -1,4 +1,4 @@
-//! `run`: a capture from a shell, cron or any language. It holds the lease itself and runs a command.
+//! `run`: takes a capture from a shell, from cron or from any language. Holds the lease itself and runs a command.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -11,20 +11,22 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::Context;
 use super::finalize::exit_of;
 use super::output::{self, Done};
+use crate::cli::error::{Failure, printable, quoted};
 use crate::config::{Snapshot, Source as Origin};
-use crate::decide::{Answer, Plan, Process};
-use crate::error::{Failure, printable, quoted};
+use crate::decide::{Answer, Plan};
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 use crate::grant::{Applicant, Begun, begin, capture};
-use crate::lease::Lease;
 use crate::readings::Readings;
-use crate::report;
-use crate::store::commit::Told;
-use crate::store::grant::{self, Grant};
-use crate::store::writer::{self, Room};
-use crate::store::{Access, Store};
+use crate::sample::Wanted;
 use crate::sys::Endings;
+use diagctl_store::Process;
+use diagctl_store::commit::Told;
+use diagctl_store::lease::Lease;
+use diagctl_store::report_kind;
+use diagctl_store::staging::{self, Grant};
+use diagctl_store::writer::{self, Room};
+use diagctl_store::{Access, Store};
 
 /// Run a command that produces a capture, holding the lease meanwhile
 ///
@@ -47,14 +49,13 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let config = cx.config();
-    if let Some(name) = args.report.as_deref().filter(|name| !report::is_valid_name(name) || *name == "meta") {
+    if let Some(name) = args.report.as_deref().filter(|name| !report_kind::is_valid_name(name) || *name == "meta") {
         return Err(Failure::new(Exit::Usage, format!("--report {} is not a valid report name", quoted(name)))
             .hint("use lower-case letters, digits and _, starting with a letter; `meta` is reserved"));
     }
-    // A shell that says `run` is its own switch; an explicit "off" still holds.
+    // `run` needs no switch, because typing it is enough. Captures that are explicitly switched off stay off.
     let unset = cx.loaded.sources.get("enabled").is_none_or(|origin| *origin == Origin::Default);
     if !config.enabled && !unset {
         return not_granted("switched off (DIAGCTL_ENABLED, or enabled in the configuration)");
@@ -62,7 +63,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let endings = Endings::hold_back();
     let store = cx.open(Access::Create)?;
     store.require_trusted_owner()?;
-    if let Some(why) = store.unsafe_filesystem(config)? {
+    if let Some(why) = store.unsafe_filesystem()? {
         return not_granted(&why);
     }
     let (lease, file) = Lease::open(store.dir(), store.owner())?;
@@ -75,7 +76,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         Begun::No(answer) => return not_granted(&answer.reason),
     };
     let ended_by = Arc::new(AtomicI32::new(0));
-    let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));
+    let told = execute(&store, &grant, args, &file, (endings, &ended_by));
     let signal = ended_by.load(Ordering::SeqCst);
     if signal != 0 {
         let reason = format!("diagctl run was ended by signal {signal}");
@@ -91,7 +92,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         }
     };
     let failed = told.labels.get("exit_status").cloned();
-    let meta = capture::finish(&store, config, &cx.proc, &lease, &grant, &mut told)?;
+    let meta = capture::finish(&store, &cx.proc, &lease, &grant, &mut told)?;
     let exit = if failed.is_some() { Exit::Partial } else { exit_of(&meta) };
     if let Some(status) = failed {
         output::note(&format!("the command failed ({status}); what it produced was published"));
@@ -103,7 +104,7 @@ fn not_granted(reason: &str) -> Result<Done, Failure> {
     Err(Failure::new(Exit::NotGranted, format!("not granted: {reason}")))
 }
 
-// Triggers and limits are for rules. Everything else that can refuse a capture can refuse this one.
+// Triggers and limits apply only to rules. All other checks that can refuse a capture apply here too.
 fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failure> {
     let pid = std::process::id();
     let start_ticks = cx.proc.stat(pid).map_err(Failure::failed)?.start_ticks;
@@ -120,13 +121,12 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
         request: None,
         second_of: None,
     };
-    let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &[]);
+    let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &Wanted::default());
     let applicant = Applicant { cx, store, process: &process, readings: &readings, host: "", seed: 0 };
-    begin(applicant, &[plan], None)
+    Ok(begin(applicant, &[plan], None)?)
 }
 
 fn execute(
-    cx: &Context,
     store: &Store,
     grant: &Grant,
     args: &Args,
@@ -135,7 +135,7 @@ fn execute(
 ) -> Result<Told, Failure> {
     let id = &grant.meta.id;
     let staging = store.own_staging(id)?;
-    // The command keeps the description as well: should diagctl be killed, the lease lasts as long as the command works.
+    // The command inherits the description as well: if diagctl is killed, the lease lasts as long as the command runs.
     let inherited = lease.try_clone().map_err(|e| Failure::failed(format!("cannot duplicate the lease: {e}")))?;
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())
         .map_err(|e| Failure::failed(format!("cannot hand the lease down: {e}")))?;
@@ -154,14 +154,14 @@ fn execute(
     hand_on(&child, endings, Arc::clone(ended_by))?;
     let mut stored = Ok(());
     if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
-        let mut room = Room::measure(store, cx.config())?;
-        let form = writer::Form::of(cx.config(), name);
+        let mut room = Room::of(store, grant)?;
+        let form = store.options().file_type(name);
         stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
     }
     let status = child.wait().map_err(|e| Failure::failed(format!("cannot wait for the command: {e}")))?;
     stored?;
     let mut told = Told::default();
-    // An empty report that was asked for says something; a capture without any is none.
+    // An empty report counts if it was asked for, but a capture without any report does not.
     if !produced(&store.own_staging(id)?, args, status.success())? {
         return Err(Failure::failed(format!("the command produced nothing ({status})"))
             .hint("write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME"));
@@ -172,8 +172,8 @@ fn execute(
     Ok(told)
 }
 
-// From now on a signal that would end this process goes to the command. A descriptor of it, not its pid, which may be another's
-// by then. What the terminal sent it has got by itself.
+// Forwards signals that would end this process to the command. Uses a descriptor of the command, because its pid may be reused
+// by then. Signals from the terminal are not forwarded: the command has received them already.
 fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<(), Failure> {
     let command = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())
         .map_err(|e| Failure::failed(format!("cannot watch the command: {e}")))?;
@@ -182,7 +182,7 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
             let (signal, by_terminal) = endings.wait();
             ended_by.store(signal, Ordering::SeqCst);
             if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !by_terminal) {
-                // It may have ended already.
+                // The command may have ended already.
                 let _ = rustix::process::pidfd_send_signal(&command, signal);
             }
         }
@@ -191,7 +191,7 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
 }
 
 fn produced(staging: &Spot, args: &Args, empty_counts: bool) -> Result<bool, Failure> {
-    let noted = args.report.as_ref().map(|name| grant::read_sidecar(staging, name)).transpose()?.flatten();
+    let noted = args.report.as_ref().map(|name| staging::read_sidecar(staging, name)).transpose()?.flatten();
     if noted.as_ref().is_some_and(|report| empty_counts || report.raw_bytes > 0) {
         return Ok(true);
     }

@@ -1,14 +1,14 @@
-//! `samples`: what the store recorded of the polling processes, for `simulate` or any other tool.
+//! `samples`: prints the recorded polls, for `simulate` or any other tool.
 
 use std::io::Write;
 use std::time::Duration;
 
 use super::Context;
 use super::output::{self, Done};
-use crate::error::Failure;
+use crate::cli::error::Failure;
 use crate::recording;
-use crate::store::Access;
 use crate::units;
+use diagctl_store::Access;
 
 /// Print recorded samples, one JSON object per line
 ///
@@ -23,7 +23,6 @@ pub struct Args {
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;

@@ -1,4 +1,4 @@
-//! `diagctl show`: everything that is known of one capture.
+//! `diagctl show`: prints everything that is known about one capture.
 
 use serde::Serialize;
 use serde_json::Number;
@@ -6,11 +6,11 @@ use serde_json::Number;
 use super::output::{self, Done};
 use super::times::{Times, age};
 use super::{Context, Failure};
-use crate::error::printable;
-use crate::store::index::{self, Present};
-use crate::store::meta::{self, Meta};
-use crate::store::{Access, fetch};
+use crate::cli::error::printable;
 use crate::units::{duration, size};
+use diagctl_store::index;
+use diagctl_store::meta::{self, Meta};
+use diagctl_store::{Access, reader};
 
 /// Show the details of one capture
 #[derive(Debug, clap::Args)]
@@ -36,11 +36,11 @@ struct Shown {
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let target = fetch::resolve(&store, &mut Present::list(&store)?, &args.id)?;
+    let target = reader::resolve(&store, &args.id)?;
     let dir = store.report_dir(&target.id);
     let meta = meta::read(&dir)?;
     if let Some(name) = &target.report {
-        fetch::report_of(&meta, name)?;
+        reader::report_of(&meta, name)?;
     }
     let shown = Shown { pinned: dir.join(index::PIN_FILE).exists(), dir: dir.display().to_string(), meta };
     Done::either(args.json, &shown, |shown| text(shown, &Times::new(args.utc), now.store_ms))
@@ -117,7 +117,7 @@ fn joined<V>(values: &std::collections::BTreeMap<String, V>, shown: impl Fn(&str
     values.iter().map(|(name, value)| format!("{name} {}", shown(name, value))).collect::<Vec<_>>().join(", ")
 }
 
-/// A figure that a trigger saw. Memory is in bytes; what the application calls by a name of its own is a plain number.
+/// Formats a figure that a trigger saw. Memory is in bytes; figures with the application's own names are plain numbers.
 pub fn observed(name: &str, value: &Number) -> String {
     const BYTES: [&str; 9] =
         ["rss", "pss", "uss", "anon", "cgroup_working_set", "host_used", "threshold", "baseline", "increase"];
@@ -127,7 +127,8 @@ pub fn observed(name: &str, value: &Number) -> String {
     }
 }
 
-// `pause_ms: 12.5` as `pause 12.5ms`, `raw_bytes: 2048` as `raw 2.00 KiB`; whatever else the dumper told as it stands.
+// Formats `pause_ms: 12.5` as `pause 12.5ms` and `raw_bytes: 2048` as `raw 2.00 KiB`. Other costs from the dumper stay as they
+// are.
 fn cost(name: &str, value: &serde_json::Value) -> String {
     if let (Some(what), Some(bytes)) = (name.strip_suffix("_bytes"), value.as_u64()) {
         return format!("{what} {}", size(bytes));

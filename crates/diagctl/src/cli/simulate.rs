@@ -1,4 +1,4 @@
-//! `simulate`: what a configuration would have done with recorded samples, decided by the same engine.
+//! `simulate`: replays recorded samples through the rule engine to show what a configuration would have done.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,9 +10,9 @@ use serde::Serialize;
 use super::Context;
 use super::output::{self, Done};
 use super::times::Times;
+use crate::cli::error::{Failure, printable};
 use crate::clock::{self, Anchor, Reading};
 use crate::decide::{self, Inputs};
-use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
 use crate::guard::Figures;
 use crate::recording::Recorded;
@@ -20,7 +20,7 @@ use crate::sample::{Metric, Samples};
 use crate::state::State;
 use crate::units::{duration, size};
 
-/// No store records so much.
+/// The maximum size of the input, in bytes. No store records as much.
 const MAX_SAMPLES: u64 = 1 << 30;
 
 /// Replay recorded samples and print what would have been captured
@@ -48,7 +48,7 @@ struct Simulation {
     from: String,
     to: String,
     fired: Vec<Fired>,
-    /// By rule: how many polls were answered with each verdict.
+    /// By rule: the number of polls with each verdict.
     answers: BTreeMap<String, BTreeMap<&'static str, usize>>,
 }
 
@@ -63,7 +63,6 @@ struct Fired {
     reason: String,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let mut recorded = read(args)?;
     recorded.sort_by_key(|sample| sample.at);
@@ -83,7 +82,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 fn read(args: &Args) -> Result<Vec<Recorded>, Failure> {
     let name = printable(&args.samples.to_string_lossy());
     let cannot = |e: std::io::Error| Failure::failed(format!("cannot read the samples from {name}: {e}"));
-    // A person named it: unlike what is found in a store it may be a pipe, a terminal, or a link to either.
+    // The path comes from the user: unlike a file in a store, it may be a pipe, a terminal, or a link to either.
     let source: Box<dyn Read> = if args.samples.as_os_str() == "-" {
         Box::new(std::io::stdin().lock())
     } else {
@@ -136,7 +135,7 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
             figures: &figures,
             host: &host,
             now: &now,
-            // Jitter that does not change from run to run.
+            // The jitter is the same in every run.
             seed: sample.at ^ u64::from(sample.pid),
             state: &state,
             sample: samples.processes.get(&sample.pid),
@@ -185,7 +184,7 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
     }
 }
 
-// The median distance between two samples of one process.
+// Returns the median interval between two samples of one process.
 fn usual_step(recorded: &[Recorded]) -> Option<u64> {
     let mut last: BTreeMap<(u32, u64), u64> = BTreeMap::new();
     let mut steps = Vec::new();

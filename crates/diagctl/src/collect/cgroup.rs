@@ -1,4 +1,4 @@
-//! `cgroup`: the memory cgroup of the process, with its figures, limit and events, and those of the group above that limits it.
+//! `cgroup`: the process's memory cgroup with its figures, limit and events, and the figures of the cgroup whose limit applies.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `fds`: the open descriptors of the process, what they refer to, and how many of each kind.
+//! `fds`: the open descriptors of the process with their targets, and a count by kind.
 
 use std::collections::BTreeMap;
 use std::fs;

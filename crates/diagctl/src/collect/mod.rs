@@ -1,4 +1,4 @@
-//! Native reports: what diagctl takes of a process from outside, out of `/proc` and the cgroup.
+//! Native reports: those that diagctl makes from outside the process, from `/proc` and the cgroup.
 //!
 //! No report carries command-line arguments or environment variables: they hold secrets.
 
@@ -14,18 +14,18 @@ use std::io::Read;
 use crate::cgroup::CgroupRoot;
 use crate::proc::Proc;
 
-/// Where the reports are taken from.
+/// The roots and the process that reports are read from.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     /// procfs.
     pub proc: &'a Proc,
     /// The cgroup mount.
     pub cgroups: &'a CgroupRoot,
-    /// The process.
+    /// The process's pid.
     pub pid: u32,
 }
 
-/// Opens a native report by name; `Err` says why it cannot be made here.
+/// Opens a native report by name. The error says why the report cannot be made here.
 pub fn open(name: &str, source: Source<'_>) -> Result<Box<dyn Read>, String> {
     let json = |value: serde_json::Value| -> Result<Box<dyn Read>, String> {
         let text = serde_json::to_string_pretty(&value).map_err(|e| e.to_string())? + "\n";
@@ -45,7 +45,7 @@ pub fn open(name: &str, source: Source<'_>) -> Result<Box<dyn Read>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{KINDS, Producer};
+    use diagctl_store::report_kind::{KINDS, Producer};
 
     #[test]
     fn every_native_report_is_made_of_this_very_process() {
@@ -61,7 +61,7 @@ mod tests {
                         serde_json::from_str::<serde_json::Value>(&text).unwrap();
                     }
                 }
-                // A machine may have no memory cgroup; everything else is always there.
+                // A machine may have no memory cgroup; all other sources always exist.
                 Err(why) => assert!(kind.name == "cgroup", "{}: {why}", kind.name),
             }
         }

@@ -11,14 +11,14 @@ use diagctl_observe::ticks_per_second;
 pub fn collect(source: Source<'_>) -> Result<Value, String> {
     let dir = source.proc.pid(source.pid);
     let status = read(&dir.join("status"))?;
-    let text = |name: &str| read(&dir.join(name)).unwrap_or_else(|why| why);
+    let text = |name: &str| read(&dir.join(name)).unwrap_or_else(String::from);
     let threads: Vec<Value> = fs::read_dir(dir.join("task"))
         .map_err(|e| format!("cannot read {}: {e}", dir.join("task").display()))?
         .flatten()
         .filter_map(|entry| {
             let tid: u32 = entry.file_name().to_str()?.parse().ok()?;
             let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            // utime and stime are fields 14 and 15; the fields after the name start with the 3rd.
+            // utime and stime are fields 14 and 15; `fields` starts at field 3, after the name.
             let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
             let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok());
             Some(json!({
@@ -45,7 +45,7 @@ pub fn collect(source: Source<'_>) -> Result<Value, String> {
     }))
 }
 
-/// The `Key: value` lines of a file.
+/// Parses the `Key: value` lines of a file.
 pub fn pairs(text: &str) -> Map<String, Value> {
     text.lines()
         .filter_map(|line| line.split_once(':'))

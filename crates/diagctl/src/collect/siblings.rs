@@ -1,4 +1,4 @@
-//! `siblings`: the processes around this one (its parent and the parent's other children) with what each has in memory.
+//! `siblings`: the parent of the process and the parent's other children, each with its memory.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ pub fn collect(source: Source<'_>) -> Result<Value, String> {
                 _ if other == pid => "self",
                 _ if other == parent => "parent",
                 _ if stat.ppid == pid => "child",
-                // The children of init are related to nobody.
+                // Children of init are unrelated to each other.
                 _ if stat.ppid == parent && parent > 1 => "sibling",
                 _ => return None,
             };

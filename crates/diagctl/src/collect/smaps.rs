@@ -1,4 +1,4 @@
-//! `smaps`, `smaps_rollup`: the kernel's text as it is.
+//! `smaps`, `smaps_rollup`: the kernel's text, unchanged.
 
 use std::fs::File;
 use std::io::Read;

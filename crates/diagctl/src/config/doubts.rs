@@ -1,35 +1,35 @@
-//! What is valid and yet cannot work as it was surely meant: thresholds that this machine cannot reach or that always hold,
-//! rules that their own limits never let fire, keys that contradict each other. `config check` and `status` report it; a
-//! running process goes on, for the rest of the file works, and it may run elsewhere.
+//! Warnings about a valid configuration that cannot work as intended: thresholds that this machine cannot reach or that always
+//! hold, rules that their own limits never let fire, keys that contradict each other. `config check` and `status` report them.
+//! A running process goes on, because the rest of the file works and may suit another machine.
 
 use std::collections::BTreeSet;
 
-use super::reader::Problem;
 use super::{Config, Rule};
 use crate::sample::Metric;
+use crate::section::Problem;
 use crate::trigger::Trigger;
 use crate::units::{Amount, duration, ms, size};
 
-/// What is known of the machine and the store that a configuration is for. What is not known raises no doubt.
+/// Facts about the machine and the store that a configuration is for. An unknown fact raises no doubt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The machine's memory, bytes.
     pub host: Option<u64>,
-    /// The memory that a process there can have, bytes.
+    /// The memory that a process on the machine can use, bytes.
     pub memory: Option<u64>,
     /// The size of the store's filesystem, bytes.
     pub disk: Option<u64>,
-    /// Whether the group that may read is not there.
+    /// Set if the group that may read the store does not exist.
     pub no_such_group: bool,
-    /// Gauges that processes have handed in; none when nothing is recorded.
+    /// Gauges that processes have reported; empty if nothing is recorded.
     pub gauges: BTreeSet<String>,
 }
 
-/// A key of one section or rule, what is wrong with it, and what to do.
+/// A key of a section or rule, the problem with it, and the hint.
 type Doubt = (String, String, &'static str);
 
 impl Config {
-    /// Everything that cannot work there. `positions` are those of the rules in the document.
+    /// Returns everything that cannot work in this place. `positions` are those of the rules in the document.
     pub fn doubts(&self, positions: &[usize], place: &Place) -> Vec<Problem> {
         let of_rules = self.rules.iter().enumerate().flat_map(|(i, rule)| {
             let position = positions.get(i).copied().unwrap_or(i);
@@ -83,7 +83,7 @@ impl Config {
         rule.trigger.visit(&mut |trigger| self.of_trigger(trigger, place, &mut doubts));
         let units: u32 = rule.reports.iter().map(|name| self.cost_of(name)).sum();
         for (name, budget) in [("budget_hour", self.limits.budget_hour), ("budget_day", self.limits.budget_day)] {
-            // Requests are not held against budgets.
+            // Budgets do not apply to requests.
             if units > budget && !matches!(rule.trigger, Trigger::OnDemand(_)) {
                 let message = format!("a capture costs {units} units, more than limits.{name} = {budget}");
                 doubts.push((
@@ -170,10 +170,10 @@ impl Config {
     }
 }
 
-/// What to do about a condition that is none.
+/// The hint for a condition that always holds.
 const ALWAYS: &str = "the rule fires as often as its limits allow; use a timer instead";
 
-// A cooldown that alone keeps the number of captures in the window below the count.
+// Returns a problem if the cooldown alone keeps the number of captures in the window below `max_count`.
 fn idle_count(rule: &Rule) -> Option<String> {
     let max = u64::from(rule.limits.max_count?);
     let (cooldown, window) = (ms(rule.limits.cooldown), ms(rule.limits.window));
@@ -278,9 +278,9 @@ mod tests {
         ] {
             assert_eq!(doubts(&body(trigger)), [""; 0]);
         }
-        // Requests spend budgets and are not refused by them.
+        // Requests spend budgets but are not refused by them.
         assert_eq!(doubts(&format!("[limits]\nbudget_hour = 0\n{}", body("on_demand = {}"))), [""; 0]);
-        // Nothing is known of the place.
+        // Nothing is known about the place.
         let (config, _) = parse(&body("gauge = { name = \"any\", above = 0 }")).unwrap();
         assert_eq!(config.doubts(&[], &Place::default()), []);
         assert_eq!(parse(crate::config::EXAMPLE).unwrap().0.doubts(&[], &Place::default()), []);

@@ -1,24 +1,24 @@
-//! `[reports.NAME]` of a report that diagctl or its gems make: how it is to be made.
+//! `[reports.NAME]` of a built-in report: its options.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::Section;
+use crate::section::Section;
 use crate::units;
 
-/// A profile blocks the poll thread of its process for so long, and the lease with it.
+/// The longest profile. A profile blocks the poll thread of its process, and the lease, for its whole duration.
 const LONGEST_PROFILE: Duration = Duration::from_secs(60);
 
-/// Options of the reports that have some.
+/// The options of built-in reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportOptions {
-    /// `cpu_profile.duration`: for how long it looks.
+    /// `cpu_profile.duration`: the length of the profile.
     pub profile: Duration,
     /// `jemalloc_stats.options`: letters for `malloc_stats_print`.
     pub jemalloc: Option<String>,
-    /// `heap_dump.full`: empty slots too.
+    /// `heap_dump.full`: true to include empty slots.
     pub full_heap: bool,
 }
 
@@ -29,7 +29,7 @@ impl Default for ReportOptions {
 }
 
 impl ReportOptions {
-    /// Reads the section of a report that diagctl knows by itself.
+    /// Reads the section of a built-in report.
     pub fn read(&mut self, name: &str, section: &Section<'_>) {
         if section.has("producer") {
             let message = format!("{name} is a built-in report");
@@ -60,7 +60,7 @@ impl ReportOptions {
         section.finish();
     }
 
-    /// What is said to whoever makes a report.
+    /// Returns the options that are passed to the producer of a report.
     pub fn of(&self, name: &str) -> Map<String, Value> {
         let options = match name {
             "cpu_profile" => json!({ "duration": self.profile.as_secs_f64() }),
@@ -72,7 +72,7 @@ impl ReportOptions {
         options
     }
 
-    /// As it is written in a file, where it is not the default.
+    /// Returns the sections that differ from the defaults, as they are written in a file.
     pub fn sections(&self) -> Vec<(&'static str, Value)> {
         let default = Self::default();
         let mut sections = Vec::new();

@@ -1,4 +1,4 @@
-//! `[[rules]]`: a trigger, the reports it is to bring, and how often at most.
+//! `[[rules]]`: a trigger, the reports to collect, and limits.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,47 +6,49 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::templates::Origins;
-use super::{Config, Section};
+use super::{Config, Snapshot};
+use crate::section::Section;
 use crate::trigger::{Timer, Trigger};
-use crate::{report, units};
+use crate::units;
+use diagctl_store::report_kind;
 
-/// Time between the two captures of a pair, where the rule does not say.
+/// The delay between the two captures of a pair, unless the rule sets it.
 const PAIR_DELAY: Duration = Duration::from_secs(300);
 
-/// A rule, checked.
+/// A checked rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
-    /// Its name; state is kept under it.
+    /// The name, under which state is kept.
     pub name: String,
     /// The reports, cheapest first.
     pub reports: Vec<String>,
     /// The condition.
     pub trigger: Trigger,
-    /// Which processes it is about.
+    /// The processes that the rule applies to.
     pub matching: Match,
-    /// For how long the condition has to hold.
+    /// The time for which the condition must hold.
     pub hold_for: Duration,
-    /// Which of several processes takes the capture.
+    /// The choice among several processes.
     pub select: Select,
-    /// The share of hosts, in percent, on which the rule is in force on one day.
+    /// The percentage of hosts on which the rule is in force on any one day.
     pub sample: f64,
-    /// A second capture of the same process so much later, for a comparison.
+    /// The delay of a second capture of the same process, for comparison, if there is to be one.
     pub pair_delay: Option<Duration>,
-    /// How often at most.
+    /// The rule's own limits.
     pub limits: LimitsOfRule,
-    /// Whether it captures or only says that it would.
+    /// The mode: capture, or only report what would be captured.
     pub mode: Mode,
-    /// How snapshot reports are made.
+    /// The way in which snapshot reports are made.
     pub snapshot: Snapshot,
-    /// Where keys came from that are not the rule's own, by key.
+    /// The sources of keys that do not come from the rule itself, by key.
     #[serde(skip)]
     pub origins: Origins,
-    /// The trigger as it was written, for showing.
+    /// The trigger as written, for display.
     #[serde(skip)]
     pub declared_trigger: toml::Table,
 }
 
-/// `match`
+/// The keys of `match`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
     /// The process's role.
@@ -56,55 +58,45 @@ pub struct Match {
 }
 
 impl Match {
-    /// Whether a process is meant.
+    /// Returns true if the rule applies to a process of this role and name.
     pub fn accepts(&self, role: &str, name: &str) -> bool {
         self.role.as_deref().is_none_or(|wanted| wanted == role)
             && self.name.as_deref().is_none_or(|wanted| wanted == name)
     }
 }
 
-/// `limits` of a rule. Absent means none; the store's budgets hold in any case.
+/// The keys of `limits` in a rule. No key means no limit; the store's budgets apply in any case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitsOfRule {
-    /// Time between two captures, at least.
+    /// The minimum time between two captures.
     pub cooldown: Duration,
-    /// So many captures in any `window`.
+    /// The maximum number of captures in any `window`.
     pub max_count: Option<u32>,
     /// The sliding window of `max_count`.
     pub window: Duration,
 }
 
-/// `select`
+/// The values of `select`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Select {
-    /// Whoever polls first.
+    /// The first process that polls.
     First,
     /// The process with the largest resident set.
     Largest,
-    /// One after the other.
+    /// Each process in turn.
     RoundRobin,
 }
 
-/// `mode`
+/// The values of `mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// Capture.
     Enforce,
-    /// Everything but the capture.
+    /// Do everything except capture.
     DryRun,
 }
 
-/// `snapshot`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Snapshot {
-    /// A forked child dumps.
-    #[default]
-    Fork,
-    /// The process dumps itself, which blocks it.
-    InProcess,
-}
-
-/// The rule that holds when the configuration has none.
+/// Returns the rule that applies if the configuration has none.
 pub fn routine() -> Rule {
     Rule {
         name: "routine".into(),
@@ -127,27 +119,27 @@ pub fn routine() -> Rule {
     }
 }
 
-/// Reports in the order in which they are produced, each once: cheapest first, the application's own after those that diagctl
-/// makes inline, but before the one that takes its time.
+/// Sorts reports into the order in which they are produced, and removes duplicates: cheapest first. The application's reports
+/// come after diagctl's inline reports, but before `cpu_profile`, which takes long.
 pub fn in_order(mut names: Vec<String>) -> Vec<String> {
-    let application = report::builtin("cpu_profile").map_or(0, |(rank, _)| rank);
-    names.sort_by_key(|name| report::builtin(name).map_or((application, 0), |(rank, _)| (rank, 1)));
+    let application = report_kind::builtin("cpu_profile").map_or(0, |(rank, _)| rank);
+    names.sort_by_key(|name| report_kind::builtin(name).map_or((application, 0), |(rank, _)| (rank, 1)));
     let mut seen = BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
 }
 
-/// Reads all rules, with their positions in the document; those that cannot be made out are left out, the problem is recorded.
+/// Parses all rules, with their positions in the document. Leaves out rules that cannot be parsed; the problems are recorded.
 pub fn parse_all(sections: &[Section<'_>], origins: &[Origins], config: &Config) -> Vec<(usize, Rule)> {
     let mut names = BTreeSet::new();
     let mut rules = Vec::new();
     for section in sections {
-        // Of rules that are not valid too, so that it does not come to light when they are mended.
+        // Checked for invalid rules as well, so that a duplicate does not come to light only after they are fixed.
         let name = section.table().get("name").and_then(toml::Value::as_str);
         if let Some(name) = name.filter(|name| !names.insert(*name)) {
             section.problem(
                 "name",
-                format!("another rule is already named {}", crate::error::quoted(name)),
+                format!("another rule is already named {}", diagctl_fs::quoted(name)),
                 "limits are kept by name; give each rule its own",
             );
         }
@@ -159,7 +151,7 @@ pub fn parse_all(sections: &[Section<'_>], origins: &[Origins], config: &Config)
     rules
 }
 
-/// Checks what rules may have in common and none has.
+/// Checks a table of shared keys that no rule uses.
 pub fn parse_unused(section: &Section<'_>, config: &Config) {
     let _ = parse(section, config);
 }
@@ -215,7 +207,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         }
         Some(name) if !is_valid_name(name) => section.problem(
             "name",
-            format!("{} is not a valid rule name", crate::error::quoted(name)),
+            format!("{} is not a valid rule name", diagctl_fs::quoted(name)),
             "use at most 64 letters, digits, `-`, `_` and `.`; `on_demand` is reserved for requests",
         ),
         _ => {}
@@ -230,7 +222,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         if !config.knows_report(report) {
             section.problem(
                 &format!("reports[{i}]"),
-                format!("unknown report {}", crate::error::quoted(report)),
+                format!("unknown report {}", diagctl_fs::quoted(report)),
                 config.report_hint(report),
             );
         }
@@ -261,7 +253,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         );
     }
     Some(Rule {
-        // What is missing makes the file invalid; the rest is looked at for doubts all the same.
+        // A missing key makes the file invalid; the rest is still checked for doubts.
         name: name.unwrap_or_default(),
         reports: in_order(reports.unwrap_or_default()),
         select: select.unwrap_or(Select::First),

@@ -1,23 +1,23 @@
-//! `[defaults]` and `[templates.NAME]`: what rules have in common, written once.
+//! `[defaults]` and `[templates.NAME]`: keys that rules share, written once.
 //!
-//! A key of the rule beats its template's, the template's beats the defaults'. `limits` and `match` are merged key by key.
-//! It is done on the document, before anything is checked, so that what is merged is checked like anything else.
+//! A rule's own keys override its template's, which override the defaults. `limits` and `match` are merged key by key. The
+//! merge comes before all checks, so that merged keys are checked like any others.
 
 use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::reader::{Problems, nearest};
-use crate::error::printable;
+use crate::section::{Problems, nearest};
+use diagctl_fs::printable;
 
-/// Where the keys of a rule came from that are not its own: `template heap`, `defaults`.
+/// The sources of keys that do not come from the rule itself: `template heap`, `defaults`.
 pub type Origins = BTreeMap<String, String>;
 
-/// Tables whose keys are merged one by one.
+/// Tables that are merged key by key.
 const MERGED: [&str; 2] = ["limits", "match"];
 
-/// Merges defaults and templates into the rules, and takes both out of the document. With where the keys of each rule came from,
-/// the defaults and templates that no rule uses, which nobody else would check.
+/// Merges defaults and templates into the rules, and removes both from the document. Returns the sources of each rule's keys,
+/// and the defaults and templates that no rule uses, which would otherwise go unchecked.
 pub fn expand(document: &mut Table, problems: &Problems) -> (Vec<Origins>, BTreeMap<String, Table>) {
     let defaults = take_table(document, "defaults", problems);
     let templates = take_table(document, "templates", problems);
@@ -29,7 +29,7 @@ pub fn expand(document: &mut Table, problems: &Problems) -> (Vec<Origins>, BTree
     let mut all = Vec::new();
     for (i, rule) in document.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
         let mut origins = Origins::new();
-        // What is no table is a problem that the reader of the rules tells.
+        // A rule that is not a table is reported by the parser of rules.
         if let Some(rule) = rule.as_table_mut() {
             if let Some(named) = rule.remove("template") {
                 let path = format!("rules[{i}].template");
@@ -38,7 +38,7 @@ pub fn expand(document: &mut Table, problems: &Problems) -> (Vec<Origins>, BTree
                         fill(rule, template, &format!("template {name}"), &mut origins);
                         unused.remove(&format!("templates.{name}"));
                     }
-                    // That it is no table is told where it stands.
+                    // The template is not a table, which `take_table` has reported.
                     (Some(_), Some(_)) => {}
                     (Some(name), None) => {
                         let near = nearest(name, templates.keys().map(String::as_str));
@@ -62,7 +62,7 @@ pub fn expand(document: &mut Table, problems: &Problems) -> (Vec<Origins>, BTree
     (all, unused)
 }
 
-/// Where a key of a rule was written: `templates.heap.for` for a `rules[0].for` that came from there.
+/// Returns the path at which a key of a rule was written: `templates.heap.for` for a `rules[0].for` from that template.
 pub fn written_at(path: &str, origins: &[Origins]) -> String {
     let written = || {
         let (index, key) = path.strip_prefix("rules[")?.split_once("].")?;
@@ -105,7 +105,7 @@ fn take_table(document: &mut Table, key: &str, problems: &Problems) -> Table {
     table
 }
 
-// Told here once, and not again in every rule that they would get into.
+// Removes keys that cannot be shared, so that they are reported once and not again for every rule.
 fn take_forbidden(path: &str, table: &mut Table, problems: &Problems) {
     for forbidden in ["name", "template"].into_iter().filter(|forbidden| table.remove(*forbidden).is_some()) {
         let hint = "set it in each rule".to_owned();

@@ -1,33 +1,33 @@
-//! What deciding comes to: the words of a poll's answer, and what may be captured.
+//! The result of deciding: the answer to a poll, and the plans for captures.
 
 use crate::config::Snapshot;
 use crate::sample::Sample;
 use crate::state::State;
 use crate::trigger::Observed;
 
-/// What `acquire` answers, the strongest last.
+/// The verdict of `acquire`, in ascending order of strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// Switched off.
+    /// Captures are switched off.
     Disabled,
     /// Nothing is due.
     Idle,
-    /// A condition holds, not yet long enough.
+    /// A condition holds, but not for long enough yet.
     Pending,
     /// A rule fired too recently.
     Cooldown,
-    /// A rule, or everything together, fired too often.
+    /// A rule, or all rules together, fired too often.
     Throttled,
     /// A guard refuses.
     Guarded,
-    /// Somebody holds the lease.
+    /// Another process holds the lease.
     Busy,
-    /// Go ahead.
+    /// The capture may be taken.
     Granted,
 }
 
 impl Verdict {
-    /// The word in the answer.
+    /// Returns the word that stands for the verdict in an answer.
     pub fn name(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",
@@ -42,32 +42,32 @@ impl Verdict {
     }
 }
 
-/// What one rule says at this poll.
+/// The answer of one rule at this poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The rule; `on_demand` for a request without one.
+    /// The rule's name; `on_demand` for a request without a rule.
     pub rule: String,
-    /// What it says.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Why, in one sentence.
+    /// The reason, in one sentence.
     pub reason: String,
-    /// The guard, when one refuses.
+    /// The guard that refuses, if any.
     pub guard: Option<&'static str>,
-    /// The figures it saw.
+    /// The figures that the rule saw.
     pub observed: Observed,
-    /// Milliseconds until it may say something else by itself, where that is known.
+    /// Milliseconds until the answer can change by itself, if known.
     pub wait_ms: Option<u64>,
-    /// Its trigger could not be read at this poll.
+    /// Set when the trigger could not be read at this poll.
     pub skipped: bool,
-    /// Were it not for `mode = "dry_run"` there would be a capture.
+    /// Set when only `mode = "dry_run"` prevents a capture.
     pub dry_run: bool,
-    /// It is the last word on the events that the rule was asked about: the condition does not hold, or the rule's own limit
-    /// refuses. What others refuse (a guard, a budget, the lease) may be granted at a later poll.
+    /// Set when this answer is final for the events that the rule watches: the condition does not hold, or the rule's own limit
+    /// refuses. A refusal by anything else (a guard, a budget, the lease) may turn into a grant at a later poll.
     pub settles: bool,
 }
 
 impl Answer {
-    /// An answer that no rule gives.
+    /// Creates an answer that belongs to no rule.
     pub fn plain(verdict: Verdict, reason: String) -> Self {
         Self {
             rule: String::new(),
@@ -83,38 +83,38 @@ impl Answer {
     }
 }
 
-/// An event that came to nothing, for people.
+/// An event that led to no capture, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// The rule that looks at it.
+    /// The rule that watches the event.
     pub rule: String,
-    /// Which event and why, in one sentence.
+    /// The event and the reason, in one sentence.
     pub reason: String,
 }
 
-/// A capture that may be taken if the lease can be.
+/// A capture that may be taken if the lease is free.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The rule.
+    /// The rule's name.
     pub rule: String,
     /// The trigger's name.
     pub trigger: &'static str,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// The figures.
+    /// The figures that the trigger saw.
     pub observed: Observed,
     /// The reports, cheapest first.
     pub reports: Vec<String>,
-    /// How snapshots are made.
+    /// The way in which snapshots are made.
     pub snapshot: Snapshot,
-    /// The request that is served.
+    /// The request that the capture serves.
     pub request: Option<String>,
-    /// Sequence number of the first capture, when this is the second of a pair.
+    /// Sequence number of the first capture, if this is the second of a pair.
     pub second_of: Option<u64>,
 }
 
 impl Plan {
-    /// The answer when it is granted.
+    /// The answer if the plan is granted.
     pub fn granted(&self) -> Answer {
         Answer {
             rule: self.rule.clone(),
@@ -124,34 +124,34 @@ impl Plan {
     }
 }
 
-/// What is to be answered, captured and written.
+/// The decision of one poll: the answers, the plans and the changes.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// What may be captured: the first that nothing speaks against at the last moment is.
+    /// The captures that may be taken, in order. The first that passes the checks under the lease is taken.
     pub plans: Vec<Plan>,
-    /// What every rule says, for explanations.
+    /// The answers of all rules, for explanations.
     pub answers: Vec<Answer>,
-    /// Events that rules would have captured for, had nothing refused.
+    /// Events that would have led to a capture if nothing had refused.
     pub dropped: Vec<Dropped>,
-    /// Milliseconds until the next poll is worth while.
+    /// Milliseconds until the next poll is worthwhile.
     pub retry_ms: u64,
-    /// What the poll taught, for the caller to write.
+    /// The changes for the caller to write.
     pub changes: Changes,
 }
 
-/// The state of the store and the sample of the polling process, brought up to date.
+/// The new state of the store and the new sample of the polling process.
 #[derive(Clone, Debug)]
 pub struct Changes {
-    /// Replaces the state. Equal to the one that was given where there is nothing to write.
+    /// The new state. Equal to the given state if there is nothing to write.
     pub state: State,
-    /// Replaces the process's sample.
+    /// The process's new sample.
     pub sample: Sample,
 }
 
 impl Decision {
-    /// The strongest of the answers.
+    /// Returns the strongest of the answers.
     pub fn strongest(&self) -> Answer {
-        // Of equals the first: rules stand in the order of the file.
+        // Among equals the first wins: rules are in the order of the file.
         let strongest = self.answers.iter().rev().max_by_key(|answer| answer.verdict);
         strongest.cloned().unwrap_or_else(|| {
             let reason = "no rule is about this process, and no request waits for it";

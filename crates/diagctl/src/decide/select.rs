@@ -1,12 +1,13 @@
-//! Who captures: which machines a rule is in force on, and which of several processes takes it.
+//! Selection: the machines on which a rule is in force, and which of several processes takes the capture.
 
 use crate::config::{Rule, Select};
-use crate::decide::Process;
 use crate::sample::{Sample, Samples};
 use crate::state::RuleState;
 use crate::units::ms;
+use diagctl_store::Process;
 
-/// A stable share: the same machines all day, others on another day and for another rule. FNV-1a, 64 bit.
+/// Returns true if this machine is in the rule's sample. The selection is stable for a day and differs between days and between
+/// rules. FNV-1a, 64 bit.
 pub fn in_sample(rule: &Rule, host: &str, now_ms: u64) -> bool {
     if rule.sample >= 100.0 {
         return true;
@@ -16,14 +17,14 @@ pub fn in_sample(rule: &Rule, host: &str, now_ms: u64) -> bool {
     let hash = key
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    // The high bits of FNV mix worst; fold them in.
+    // The high bits of FNV mix worst, so fold them in.
     #[expect(clippy::cast_precision_loss, reason = "a number below a million")]
     let position = ((hash ^ (hash >> 32)) % 1_000_000) as f64 / 10_000.0;
     position < rule.sample
 }
 
-/// The process that is to take the capture, when it is not the one that polls. Only processes that are still
-/// expected to poll are considered, so one that stops cannot keep the rule waiting.
+/// Returns the process that should take the capture instead of the polling one, if any. Only processes that are still expected
+/// to poll are considered, so that a stopped one cannot keep the rule waiting.
 pub fn chosen_instead(
     rule: &Rule,
     process: &Process,

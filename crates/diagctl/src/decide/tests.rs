@@ -1,4 +1,4 @@
-//! The engine as a table of situations, and under generated histories.
+//! Tests of the rule engine: a table of situations, and generated histories.
 
 use super::*;
 use crate::clock::{Anchor, Reading};
@@ -11,7 +11,7 @@ use std::ops::Not;
 const GIB: u64 = 1 << 30;
 const START: u64 = 1_800_000_000_000;
 
-/// A store in memory, and a clock that the test turns.
+/// A store in memory, and a clock that the test advances.
 struct World {
     config: Config,
     state: State,
@@ -19,9 +19,9 @@ struct World {
     requests: Vec<Request>,
     clock: Reading,
     figures: Figures,
-    /// Named at the next poll.
+    /// Events to be named at the next poll.
     events: BTreeSet<String>,
-    /// How often the samples of all processes were asked for.
+    /// The number of times that the samples of all processes were loaded.
     asked: Cell<usize>,
 }
 
@@ -70,7 +70,7 @@ impl World {
         Process { pid, start_ticks: u64::from(pid), role: "puma".into(), name: format!("worker-{pid}") }
     }
 
-    /// One poll; a plan is charged, as if the lease were free.
+    /// Makes one poll. A plan is charged as if the lease were free.
     fn poll(&mut self, pid: u32, rss: u64) -> Decision {
         let mut memory = Memory { limit: Some(2 * GIB), host_total: 4 * GIB, ..Memory::default() };
         memory.set(Metric::Rss, Ok(rss));
@@ -103,13 +103,13 @@ impl World {
         decision
     }
 
-    /// The same, of a process that names an event.
+    /// Makes one poll of a process that names an event.
     fn name(&mut self, event: &str) -> Decision {
         self.events.insert(event.to_owned());
         self.poll(1, GIB)
     }
 
-    /// Polls every second for so long; which rules were granted, and what was dropped.
+    /// Polls every second for this long. Returns the rules that were granted, and what was dropped.
     fn go_on(&mut self, seconds: u64) -> (Vec<String>, Vec<Dropped>) {
         let (mut granted, mut dropped) = (Vec::new(), Vec::new());
         for _ in 0..seconds {
@@ -157,7 +157,7 @@ fn a_timer_fires_for_one_process_of_the_store_and_is_kept_in_the_state() {
     assert_eq!(world.verdict(1, 1), "idle");
     world.pass(5000);
     assert_eq!((world.verdict(1, 1), world.verdict(2, 1)), ("granted", "idle"));
-    // All processes restart: only the state is left.
+    // All processes restart; only the state is left.
     world.samples = Samples::default();
     world.pass(9999);
     let decision = world.poll(3, 1);
@@ -194,7 +194,7 @@ fn the_largest_process_takes_it_and_one_that_stops_polling_does_not_keep_it() {
     assert_eq!(world.verdict(1, 10), "idle");
     assert!(world.poll(1, 10).strongest().reason.contains("process 2 is to take it"));
     assert_eq!(world.verdict(2, 30), "granted");
-    // The next turn: process 2 has stopped polling, 3 and 1 go on.
+    // In the next turn, process 2 has stopped polling; 3 and 1 continue.
     world.pass(60_000);
     let mut seen = Vec::new();
     for _ in 0..8 {
@@ -267,7 +267,7 @@ fn an_on_demand_rule_lends_requests_its_reports_and_its_interval() {
     assert_eq!(world.verdict(1, 1), "cooldown");
     world.pass(10_000);
     assert_eq!(world.poll(1, 1).plans.remove(0).reports, ["heap_dump"]);
-    // A report that the rule does not have is served without it.
+    // A request for a report that the rule does not have is served without the rule.
     world.requests = vec![Request { reports: vec!["cgroup".into()], ..request("q3") }];
     assert_eq!(world.poll(1, 1).plans.remove(0).rule, ON_DEMAND);
 }
@@ -292,7 +292,7 @@ fn a_clock_that_went_back_refuses_one_poll_and_shortens_nothing() {
     assert_eq!(answer.guard, Some("clock"));
     world.pass(1000);
     assert_eq!(world.verdict(1, 2 * GIB), "granted");
-    // Years ahead: the cooldown counts boot time.
+    // The wall clock jumps years ahead. The cooldown counts boot time.
     world.clock.wall_ms += 10 * 365 * 86_400_000;
     world.pass(1000);
     assert_eq!(world.verdict(1, 2 * GIB), "cooldown");
@@ -322,7 +322,7 @@ fn every_rule_on_an_event_captures_once_for_it() {
     assert_eq!(first.plans[0].rule, "a");
     assert!(first.retry_ms <= 1000, "the other rule waits");
     assert_eq!(world.go_on(300), (vec!["b".to_owned()], vec![]));
-    // Another process does not answer for the one that named it.
+    // Another process does not answer for the one that named the event.
     world.name("e");
     assert_eq!(world.verdict(2, GIB), "idle");
 }
@@ -330,7 +330,8 @@ fn every_rule_on_an_event_captures_once_for_it() {
 #[test]
 fn what_refuses_an_event_decides_whether_it_waits() {
     type Change = fn(&mut World);
-    // Of an event that is named while something refuses, which ends after 20 s: the capture, or what is told in its place.
+    // An event is named while something refuses, which ends after 20 s. The last two are the expected capture, or the message
+    // in its place.
     type Case = (&'static str, &'static str, Change, Change, Option<&'static str>, &'static str);
     let table: [Case; 5] = [
         (
@@ -400,7 +401,7 @@ fn time_in_which_the_process_dumps_does_not_count_for_its_events() {
     assert_eq!(world.name("e").plans[0].rule, "a");
     world.pass(600_000);
     assert_eq!(world.poll(1, GIB).plans[0].rule, "b");
-    // Somebody else has the lease, as `poll` notes it.
+    // Another process has the lease, as `poll` records it.
     world.figures.free_disk = 1;
     world.name("e");
     assert_eq!(world.go_on(59).1, []);
@@ -410,8 +411,8 @@ fn time_in_which_the_process_dumps_does_not_count_for_its_events() {
     assert_eq!(world.go_on(1).1.len(), 2);
 }
 
-/// Any history of events, guards and pauses: a rule captures at most once for an event, and every event is answered in the
-/// end: by a capture, by a limit that is told, or by being told as given up.
+/// For any history of events, guards and pauses, a rule captures at most once for an event, and every event is answered in the
+/// end: by a capture, by a limit that is reported, or by a report that it was given up.
 #[test]
 fn no_history_answers_an_event_twice_or_forgets_it() {
     for seed in 1..=100u64 {
@@ -427,7 +428,7 @@ fn no_history_answers_an_event_twice_or_forgets_it() {
             World::new(&[on_event("a", "e", ""), on_event("b", "e", cooldown), on_event("c", "f", "")].concat());
         let (mut named, mut granted, mut dropped) =
             ([0; 2], BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
-        // In the end nothing refuses and nothing is named, for longer than anything waits.
+        // At the end nothing refuses and nothing is named, for longer than any event waits.
         for round in 0..500 {
             world.pass(1 + next(20_000));
             let quiet = round >= 400;
@@ -478,7 +479,7 @@ fn a_pair_is_two_captures_of_one_process_and_one_firing() {
     assert_eq!((world.verdict(1, 2 * GIB), world.verdict(2, 2 * GIB)), ("idle", "idle"));
     world.pass(1000);
     assert_eq!(world.verdict(2, 2 * GIB), "idle");
-    // The second is taken although the condition is over.
+    // The second is taken although the condition no longer holds.
     assert_eq!(world.poll(1, 1).plans.remove(0).second_of, Some(1));
     assert_eq!((world.verdict(1, 1), world.verdict(1, 2 * GIB)), ("idle", "throttled"));
 }
@@ -562,12 +563,12 @@ fn no_history_spends_more_than_a_budget_in_any_hour() {
             let hour = fires[i..].iter().take_while(|later| *later - at < 3_600_000).count();
             assert!(hour <= 12, "seed {seed}: {hour} in an hour");
         }
-        // 400 polls of half a minute are three hours: the budget is used, not merely kept.
+        // 400 polls half a minute apart are three hours: the budget is used, not merely kept.
         assert!(fires.len() >= 30, "seed {seed}: only {}", fires.len());
     }
 }
 
-/// Any history of polls, pauses and clock steps: limits hold on boot time, the only time that cannot be set.
+/// For any history of polls, pauses and clock steps, limits hold on boot time, the only time that cannot be set.
 #[test]
 fn no_history_exceeds_a_limit_or_shortens_a_cooldown() {
     let body =
@@ -601,7 +602,7 @@ fn no_history_exceeds_a_limit_or_shortens_a_cooldown() {
                 assert!(window <= 4, "seed {seed}: {window} in the window");
             }
         }
-        // A condition that holds is not starved either: 300 polls of about 1.5 s are 7 windows of 4.
+        // A condition that holds is not starved either: 300 polls about 1.5 s apart are 7 windows of 4.
         assert!(fires.len() >= 20, "seed {seed}: only {} captures", fires.len());
     }
 }

@@ -1,8 +1,8 @@
 //! The one way from a decision to a capture, for `acquire` and `run` alike.
 //!
-//! The caller holds the lease and brings plans. The first plan that passes every check is charged and set up: pause, the
-//! generation it was decided in, guards, the request that it serves, and room under the cap. The charge is durable before
-//! anything is set up, so that a crash in between loses a capture and never takes one twice.
+//! The caller holds the lease and brings plans. The first plan that passes every check is charged and set up. The checks are:
+//! pause, the generation in which the plan was decided, guards, the request that the plan serves, and room under the cap. The
+//! charge is durable before anything is set up, so a crash in between loses a capture but never takes one twice.
 
 use std::borrow::Cow;
 
@@ -11,25 +11,25 @@ use diagctl_observe::pressure::cpu_pressure;
 use crate::clock::Now;
 use crate::collect::Source;
 use crate::context::Context;
-use crate::decide::{self, Answer, Inputs, Plan, Process, Verdict};
-use crate::error::Failure;
+use crate::decide::{self, Answer, Inputs, Plan, Verdict};
 use crate::guard::{self, Figures};
 use crate::readings::Readings;
 use crate::sample::{Metric, Sample, Samples};
+use crate::state::files::{load_sample, load_samples, load_state, save_sample};
 use crate::state::{self, State};
-use crate::store::grant::Grant;
-use crate::store::requests::Request;
-use crate::store::state_files::{load_sample, load_samples, load_state, save_sample};
-use crate::store::stock::Stock;
-use crate::store::{Store, requests, sweep};
 use crate::units::size;
+use diagctl_store::Process;
+use diagctl_store::Result;
+use diagctl_store::requests::Request;
+use diagctl_store::staging::Grant;
+use diagctl_store::{Store, cleanup, requests};
 
 use super::capture;
 
-/// A process that asks for a capture, and the store that it asks.
+/// A process that asks for a capture, with the store that it asks.
 #[derive(Clone, Copy)]
 pub struct Applicant<'a> {
-    /// Configuration and where to read.
+    /// The configuration, and the roots to read from.
     pub cx: &'a Context,
     /// The store.
     pub store: &'a Store,
@@ -37,7 +37,7 @@ pub struct Applicant<'a> {
     pub process: &'a Process,
     /// The readings taken of it.
     pub readings: &'a Readings,
-    /// The name of this machine, where a rule asks for it.
+    /// The name of this machine, if a rule needs it.
     pub host: &'a str,
     /// A random number.
     pub seed: u64,
@@ -47,25 +47,25 @@ pub struct Applicant<'a> {
 pub enum Begun {
     /// The capture is staged, and the applicant may fill it.
     Yes {
-        /// The plan that was granted.
+        /// The granted plan.
         plan: Plan,
-        /// The grant as it is staged.
+        /// The staged grant.
         grant: Box<Grant>,
     },
-    /// No plan passed the checks; the refusal is that of the first.
+    /// No plan passed the checks; the refusal of the first plan.
     No(Answer),
 }
 
 /// Begins the capture of the first plan that passes every check. `decided_in` is the generation of the state in which the plans
-/// were made; a plan that was made under the lease has none.
+/// were made. A plan made under the lease has none.
 ///
-/// The caller holds the lease: whatever else is staged belongs to dumpers that died, and is cleared away.
-pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) -> Result<Begun, Failure> {
+/// The caller holds the lease, so everything else in staging belongs to dumpers that died and is cleared away.
+pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) -> Result<Begun> {
     let Applicant { cx, store, process, .. } = applicant;
-    sweep::clear_staging(store)?;
-    // Before the lease, only the readings that rules need were taken. The guards need more.
-    let rules = &cx.config().rules;
-    let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, rules);
+    cleanup::clear_staging(store)?;
+    // A poll reads only the figures that its rules need. The guards need more.
+    let wanted = cx.config().wanted();
+    let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, wanted);
     let applicant = Applicant { readings: &readings, ..applicant };
     let mut refusal = None;
     for plan in plans {
@@ -81,8 +81,8 @@ pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) 
 }
 
 impl<'a> Applicant<'a> {
-    // Between the decision and the lease another process may have captured, or a person may have paused.
-    fn refusal(&self, plan: &Plan, decided_in: Option<u64>) -> Result<Option<Answer>, Failure> {
+    // Repeats the checks: between the decision and the lease, another process may have captured or a person may have paused.
+    fn refusal(&self, plan: &Plan, decided_in: Option<u64>) -> Result<Option<Answer>> {
         let (state, now) = self.cx.peek(self.store)?;
         let of_rule = |verdict, reason| Answer { rule: plan.rule.clone(), ..Answer::plain(verdict, reason) };
         let guarded = |guard, reason| Answer { guard: Some(guard), ..of_rule(Verdict::Guarded, reason) };
@@ -99,34 +99,32 @@ impl<'a> Applicant<'a> {
             if now.stepped_back_ms.is_some() {
                 self.accept_clock()?;
             }
-            // The reason for the plan is news to whoever reads the answer to a poll, and none to whoever typed a command.
+            // The answer to a poll names the reason for the plan. For a person who typed a command, that reason is no news.
             let reason = decided_in.map_or_else(String::new, |_| format!("{}; ", plan.reason)) + &refusal.reason;
             return Ok(Some(guarded(refusal.guard, reason)));
         }
         if let Some(id) = &plan.request
-            && !requests::list(self.store)?.iter().any(|request| &request.id == id)
+            && requests::read(self.store, id).is_none()
         {
             return Ok(Some(of_rule(Verdict::Idle, "the request was given up after several attempts".into())));
         }
-        // Walks the store, and so holds no lock: only the holder of the lease captures.
+        // Walks the store without holding a lock: only the holder of the lease captures.
         let incoming = guard::expected_bytes(&plan.reports, cost);
         Ok(self.lack_of_room(&now, incoming)?.map(|reason| guarded("store", reason)))
     }
 
-    // The wall clock counts from here: the next attempt finds nothing wrong with it. (A poll does that when it decides.)
-    fn accept_clock(&self) -> Result<(), Failure> {
+    // Accepts the clock that was set back, so that the next attempt passes. (A poll accepts it when it decides.)
+    fn accept_clock(&self) -> Result<()> {
         let _guard = self.store.lock()?;
         let (mut state, _) = load_state(self.store)?;
         state.clock = Some(self.cx.now(&state).anchor());
         state::save(self.store.dir(), &state)
     }
 
-    // The expected bytes must fit under the cap without the deletion of anything that is protected.
-    fn lack_of_room(&self, now: &Now, incoming: u64) -> Result<Option<String>, Failure> {
+    // Explains why the expected bytes do not fit under the cap, even after everything unprotected is deleted.
+    fn lack_of_room(&self, now: &Now, incoming: u64) -> Result<Option<String>> {
         let config = self.cx.config();
-        let mut stock = Stock::load(self.store, true)?;
-        sweep::admit(self.store, config, now, &mut stock, incoming)?;
-        let used = stock.used(self.store);
+        let used = cleanup::admit(self.store, now, incoming)?;
         let cap = config.retention.max_use;
         if used.saturating_add(incoming) <= cap {
             return Ok(None);
@@ -139,7 +137,7 @@ impl<'a> Applicant<'a> {
         )))
     }
 
-    fn set_up(&self, plan: &Plan) -> Result<Grant, Failure> {
+    fn set_up(&self, plan: &Plan) -> Result<Grant> {
         let figures = self.figures()?;
         let pid = self.process.pid;
         let (now, generation) = {
@@ -148,7 +146,7 @@ impl<'a> Applicant<'a> {
             let now = self.cx.now(&state);
             let sample = load_sample(self.store, pid);
             let changes = decide::charge(self.inputs(&[], &figures, &now, &state, sample.as_ref()), plan);
-            // First what was answered, then the charge: a crash in between loses a capture and never takes one twice.
+            // The answered events are saved before the charge, so a crash in between loses a capture but never takes one twice.
             if sample.is_some() {
                 save_sample(self.store, pid, &changes.sample)?;
             }
@@ -158,7 +156,7 @@ impl<'a> Applicant<'a> {
         capture::begin(self.store, self.cx.config(), self.source(), self.process, plan, generation, &now)
     }
 
-    /// Where native reports of the process are read.
+    /// The source of the process's native reports.
     pub fn source(&self) -> Source<'a> {
         Source { proc: &self.cx.proc, cgroups: &self.cx.cgroups, pid: self.process.pid }
     }
@@ -187,8 +185,8 @@ impl<'a> Applicant<'a> {
         }
     }
 
-    /// The figures that guards look at, but for the clock.
-    pub fn figures(&self) -> Result<Figures, Failure> {
+    /// The figures for the guards, except the clock.
+    pub fn figures(&self) -> Result<Figures> {
         let (free_disk, total_disk) = self.store.space()?;
         let wanted = self.cx.config().guards.max_cpu_pressure.is_some();
         Ok(Figures {

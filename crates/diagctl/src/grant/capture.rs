@@ -1,26 +1,29 @@
-//! The life of a capture on diagctl's side: begun under the lease, ended by publishing or by giving up.
+//! The life of a capture: begun under the lease, and ended by publishing it or giving it up.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
 
+use super::error::Error;
 use crate::clock::{self, Now};
 use crate::collect::{self, Source};
 use crate::config::{COMMANDS_TIMEOUT_MS, Config, ReportCommand};
-use crate::decide::{Plan, Process};
-use crate::error::Failure;
+use crate::decide::Plan;
 use crate::fsio;
 use crate::guard;
-use crate::lease::{self, Lease, NotHolder};
 use crate::probe::Output;
 use crate::proc::Proc;
-use crate::report::Producer;
 use crate::state::{self, Found, ReportCost};
-use crate::store::commit::{self, Told};
-use crate::store::grant::{self, Grant};
-use crate::store::writer::{self, Room};
-use crate::store::{Store, events, index, meta, requests, sweep};
 use crate::units;
+use diagctl_store::Id;
+use diagctl_store::Process;
+use diagctl_store::Result;
+use diagctl_store::commit::{self, Told};
+use diagctl_store::lease::{self, Lease, NotHolder};
+use diagctl_store::report_kind::Producer;
+use diagctl_store::staging::{self, Grant};
+use diagctl_store::writer::{self, Room};
+use diagctl_store::{Store, cleanup, events, index, inventory, meta, requests};
 
 /// Sets a capture up: `lease.json`, the staging directory and the grant. The caller holds the lease and has written the state.
 pub fn begin(
@@ -31,7 +34,8 @@ pub fn begin(
     plan: &Plan,
     generation: u64,
     now: &Now,
-) -> Result<Grant, Failure> {
+) -> Result<Grant> {
+    let reports_bytes = Some(inventory::reports_bytes(store)?);
     let id = format!("{}-{}", clock::compact_utc(now.clock.wall_ms), fsio::random_hex()?);
     let staging = store.staging(&id);
     fsio::create_dir(&staging, store.directory_mode()?)?;
@@ -67,8 +71,9 @@ pub fn begin(
         generation,
         snapshot: plan.snapshot,
         granted_boot_ms: now.clock.boot_ms,
+        reports_bytes,
     };
-    grant::write(&staging, &grant)?;
+    staging::write(&staging, &grant)?;
     lease::write_record(
         store.dir(),
         &lease::Record {
@@ -92,24 +97,22 @@ pub fn begin(
     Ok(grant)
 }
 
-fn take_request(store: &Store, id: &str, capture: &str) -> Result<(), Failure> {
-    let Some(mut request) = requests::list(store)?.into_iter().find(|request| request.id == id) else {
-        return Ok(());
-    };
+fn take_request(store: &Store, id: &str, capture: &str) -> Result<()> {
+    let Some(mut request) = requests::read(store, id) else { return Ok(()) };
     request.attempts = request.attempts.saturating_add(1);
     request.capture = Some(capture.to_owned());
     requests::write(store, &request)
 }
 
-/// Takes what diagctl and its operator's commands report from outside. What cannot be made is an entry with its reason; only a
-/// store that cannot be written is a failure.
-pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant: &Grant) -> Result<(), Failure> {
+/// Collects the native reports and those of the operator's commands. A report that cannot be made is recorded with the reason;
+/// only a store that cannot be written is a failure.
+pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant: &Grant) -> Result<()> {
     let native: Vec<&String> = grant.planned.iter().filter(|name| config.producer(name) == Producer::Native).collect();
     if native.is_empty() {
         return Ok(());
     }
     let staging = &store.own_staging(&grant.meta.id)?;
-    let mut room = Room::measure(store, config)?;
+    let mut room = Room::of(store, grant)?;
     let mut commands_ms = COMMANDS_TIMEOUT_MS;
     for name in native {
         let watch = clock::Stopwatch::start();
@@ -120,13 +123,13 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
         };
         match opened {
             Ok(mut data) => {
-                // What cannot be stored is noted as failed.
+                // A report that cannot be stored is recorded as failed.
                 if let Ok(report) = writer::store_report(&mut room, staging, name, &mut data) {
                     let took_ms = milliseconds(watch.elapsed());
-                    grant::write_sidecar(staging, &meta::Report { took_ms, ..report })?;
+                    staging::write_sidecar(staging, &meta::Report { took_ms, ..report })?;
                 }
             }
-            Err(why) => grant::write_sidecar(staging, &meta::Report::failed(name, why))?,
+            Err(why) => staging::write_sidecar(staging, &meta::Report::failed(name, why))?,
         }
         if command.is_some() {
             commands_ms = commands_ms.saturating_sub(units::ms(watch.elapsed()));
@@ -135,13 +138,17 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
     Ok(())
 }
 
-// To the microsecond, as a record has them.
+// Rounds to the microsecond, the precision of a record.
 fn milliseconds(time: Duration) -> Option<serde_json::Number> {
     serde_json::Number::from_f64((time.as_secs_f64() * 1e6).round() / 1e3)
 }
 
-// The command learns of what it is to report from its environment.
-fn open_command(command: &ReportCommand, meta: &meta::Meta, left_ms: u64) -> Result<Box<dyn Read>, String> {
+// Starts a command that prints a report. Its environment describes the capture.
+fn open_command(
+    command: &ReportCommand,
+    meta: &meta::Meta,
+    left_ms: u64,
+) -> std::result::Result<Box<dyn Read>, String> {
     if left_ms == 0 {
         return Err(format!(
             "earlier commands used up the {} that all commands share",
@@ -158,62 +165,46 @@ fn open_command(command: &ReportCommand, meta: &meta::Meta, left_ms: u64) -> Res
     Ok(Box::new(output))
 }
 
-/// Proves that the caller may write into a capture, and reads its grant. The work of one that lost the lease goes to the
-/// quarantine.
-pub fn join(store: &Store, lease: &Lease, id: &str) -> Result<Grant, Failure> {
-    if !index::is_id(id) {
-        let shown = crate::error::quoted(id);
-        return Err(Failure::new(crate::exit_code::Exit::Usage, format!("{shown} is not a capture ID"))
-            .hint("use the `capture` that `acquire` printed"));
+/// Proves that the caller may write into a capture, and reads its grant. If the caller has lost the lease, its work is
+/// quarantined.
+pub fn join(store: &Store, lease: &Lease, id: &str) -> super::error::Result<Grant> {
+    if Id::parse(id).is_none() {
+        return Err(Error::NotAnId { text: id.to_owned() });
     }
     let refusal = match lease.prove(store.dir(), id) {
         Ok(record) => {
-            let grant = grant::read(&store.own_staging(id)?)?;
+            let grant = staging::read(&store.own_staging(id)?)?;
             if grant.generation == record.generation {
                 return Ok(grant);
             }
-            return Err(Failure::failed(format!("capture {id} does not belong to the current grant")));
+            return Err(Error::AnotherGeneration { capture: id.to_owned() });
         }
-        Err(NotHolder::Failure(failure)) => return Err(failure),
+        Err(NotHolder::Unknown(error)) => return Err(error.into()),
         Err(NotHolder::NotHeld { current } | NotHolder::Stale { current }) => current,
     };
     let staging = store.staging(id);
     let superseded = refusal.as_deref() != Some(id);
     if superseded && staging.is_dir() {
-        store.quarantine(&staging, "its dumper had lost the lease")?;
+        diagctl_store::trash::quarantine(store, &staging, "its dumper had lost the lease")?;
     }
-    let now = match refusal {
-        Some(current) if superseded => format!("the lease has passed on to capture {current}"),
-        _ => "this descriptor does not hold the lease".to_owned(),
-    };
-    Err(Failure::failed(format!("capture {id} cannot be written: {now}")).hint(
-        "pass the descriptor on which `acquire` was granted; files staged by a stale dumper are moved to quarantine/",
-    ))
+    Err(Error::NotHolder { capture: id.to_owned(), current: refusal.filter(|_| superseded) })
 }
 
 /// Publishes a capture and does what follows: index, costs, request, retention, end of the lease.
-pub fn finish(
-    store: &Store,
-    config: &Config,
-    proc: &Proc,
-    lease: &Lease,
-    grant: &Grant,
-    told: &mut Told,
-) -> Result<meta::Meta, Failure> {
+pub fn finish(store: &Store, proc: &Proc, lease: &Lease, grant: &Grant, told: &mut Told) -> Result<meta::Meta> {
     let boot_ms = clock::Reading::take(String::new()).boot_ms;
     let duration = boot_ms.saturating_sub(grant.granted_boot_ms);
     told.cost.insert("duration_ms".into(), duration.into());
-    let meta = match commit::publish(store, config, grant, told) {
+    let meta = match commit::publish(store, grant, told) {
         Ok(meta) => meta,
-        Err(failure) => {
-            // Nothing was stored; what is left in staging is of no use to anyone.
-            let reason = failure.message.clone();
-            give_up(store, lease, grant, "failed", &reason)?;
-            return Err(failure);
+        Err(error) => {
+            // Nothing was stored, so the staging directory is useless.
+            give_up(store, lease, grant, "failed", &error.to_string())?;
+            return Err(error);
         }
     };
-    // From here on the capture is durable. What follows is a cache, a convenience, or done again by the next command: one that
-    // fails (on a full disk, say) keeps nothing else from being done.
+    // The capture is durable from here on. The remaining steps update caches or conveniences, or are repeated by the next
+    // command. A failure of one (on a full disk, say) must not prevent the others.
     let stored = meta.reports.iter().filter(|report| report.file.is_some()).count();
     let damaged = match meta.reports.iter().filter(|report| report.is_damaged()).count() {
         0 => String::new(),
@@ -232,36 +223,33 @@ pub fn finish(
         index::append(store, &index::Entry::of(store, &meta)),
         remember_costs(store, &meta),
         meta.request.as_ref().map_or(Ok(()), |request| requests::remove(store, request)),
-        collect(store, config, proc, &meta.id),
+        collect(store, proc, &meta.id),
     ];
-    for failure in steps.into_iter().filter_map(Result::err) {
-        events::record(
-            store,
-            &events::Event::about("failed", &meta.id, &format!("after publishing: {}", failure.message)),
-        );
+    for failure in steps.into_iter().filter_map(std::result::Result::err) {
+        events::record(store, &events::Event::about("failed", &meta.id, &format!("after publishing: {failure}")));
     }
-    // The capture is there, whatever becomes of the lock; that goes with the last process that has it.
+    // The capture is published even if the lock cannot be released; the lock ends with the last process that holds it.
     if let Err(failure) = end_lease(store, lease) {
-        events::record(store, &events::Event::about("failed", &meta.id, &failure.message));
+        events::record(store, &events::Event::about("failed", &meta.id, &failure.to_string()));
     }
     Ok(meta)
 }
 
-fn collect(store: &Store, config: &Config, proc: &Proc, newest: &str) -> Result<(), Failure> {
+fn collect(store: &Store, proc: &Proc, newest: &str) -> Result<()> {
     let found = state::load(store.dir())?;
     let anchor = if let Found::State(state) = &found { state.clock.as_ref() } else { None };
     let now = clock::Anchor::place(anchor, clock::Reading::take(proc.boot_id()));
-    sweep::collect(config, store, &now, Some(newest)).map(drop)
+    cleanup::collect(store, &now, Some(newest)).map(drop)
 }
 
 fn stored_bytes(meta: &meta::Meta) -> u64 {
     meta.reports.iter().map(|report| report.stored_bytes).sum()
 }
 
-/// Discards a capture that came to nothing, says why, and ends the lease.
-pub fn give_up(store: &Store, lease: &Lease, grant: &Grant, event: &str, reason: &str) -> Result<(), Failure> {
+/// Discards a capture that failed, records the reason, and ends the lease.
+pub fn give_up(store: &Store, lease: &Lease, grant: &Grant, event: &str, reason: &str) -> Result<()> {
     let id = &grant.meta.id;
-    let discarded = store.clear_away(&store.staging(id));
+    let discarded = diagctl_store::trash::clear_away(store, &store.staging(id));
     events::record(store, &events::Event { rule: grant.meta.rule.clone(), ..events::Event::about(event, id, reason) });
     if let Some(request) = &grant.meta.request {
         requests::give_back(store, request, &format!("capture {id}: {reason}"))?;
@@ -270,16 +258,16 @@ pub fn give_up(store: &Store, lease: &Lease, grant: &Grant, event: &str, reason:
     discarded
 }
 
-// The record stays for people, marked as ended; the lock goes last.
-fn end_lease(store: &Store, lease: &Lease) -> Result<(), Failure> {
-    // A record that cannot be read or marked misleads nobody: the lock decides, and it goes in any case.
+// Marks the record as ended, for people, and releases the lock last.
+fn end_lease(store: &Store, lease: &Lease) -> Result<()> {
+    // A record that cannot be read or marked does no harm: the lock decides, and it is released in any case.
     if let Ok(Some(record)) = lease::read_record(store.dir()) {
         let _ = lease::write_record(store.dir(), &lease::Record { ended: true, ..record });
     }
     lease.release()
 }
 
-fn remember_costs(store: &Store, meta: &meta::Meta) -> Result<(), Failure> {
+fn remember_costs(store: &Store, meta: &meta::Meta) -> Result<()> {
     let _guard = store.lock()?;
     let Found::State(mut state) = state::load(store.dir())? else { return Ok(()) };
     let memory = meta.cost.get("copied_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);

@@ -1,7 +1,7 @@
-//! Reading no faster than a CPU limit bears. A container that has used up its quota stands still, with every request in it,
-//! until the period is over; that a dumper is of nice 19 makes no difference. So where there is such a limit, whoever reads
-//! a dump rests so that everything under the limit together stays a fifth below it. What waits for it at the other end of
-//! the pipe rests as well.
+//! Throttles reads to stay under a CPU limit. When a container has used up its quota, everything in it stops until the period
+//! is over, requests included. Running the dumper at nice 19 makes no difference. Under such a limit, the process that reads a
+//! dump therefore sleeps between reads, so that total usage stays a fifth below the limit. The writer at the other end of the
+//! pipe waits as well.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -9,20 +9,20 @@ use std::time::Duration;
 use diagctl_observe::CpuLimit;
 use diagctl_observe::clock::Stopwatch;
 
-/// Of the limit, what everything under it is to use at most: a burst of the others finds the rest.
+/// The share of the limit that all processes under it may use. The rest is left for bursts of the others.
 const SHARE: f64 = 0.8;
 
-/// Between two looks at what was used.
+/// The time between two measurements.
 const STEP: Duration = Duration::from_millis(2);
 
-/// A rest is at most so many times as long as the work before it: a dump of a gigabyte ends within two minutes even where
-/// the others alone use up the limit.
+/// The longest sleep, as a multiple of the work before it. A dump of a gigabyte ends within two minutes even if the other
+/// processes alone use up the limit.
 const PATIENCE: u32 = 19;
 
-/// What was used beyond the share for longer than this is forgotten.
+/// The largest debt that is kept; usage beyond it is forgotten.
 const MEMORY: Duration = Duration::from_secs(1);
 
-/// A reader that rests.
+/// A reader that sleeps to stay under a CPU limit.
 pub struct Paced<R> {
     inner: R,
     pace: Option<Pace>,
@@ -30,17 +30,17 @@ pub struct Paced<R> {
 
 struct Pace {
     limit: CpuLimit,
-    // Of the last look.
+    // Time since the last measurement.
     since: Stopwatch,
     used: Duration,
-    // How long nothing should be used, for the average to be right again.
+    // The idle time needed to bring the average down to the share.
     debt: Duration,
-    // Since the last rest.
+    // Time since the last sleep.
     working: Stopwatch,
 }
 
 impl<R: Read> Paced<R> {
-    /// Without a limit it never rests.
+    /// Wraps a reader. Without a limit it never sleeps.
     pub fn new(inner: R, limit: Option<CpuLimit>) -> Self {
         let pace = limit.and_then(|limit| {
             let used = limit.used()?;
@@ -75,8 +75,8 @@ impl Pace {
     }
 }
 
-// What was owed, after so much CPU time in so much more time under a limit of so many CPUs. Time that nobody used is no
-// right to use more later: the kernel does not save it up either.
+// Returns the new debt after `used` CPU time within `elapsed` time, under a limit of `cpus` CPUs. Idle time earns no credit,
+// because the kernel does not save it up either.
 fn debt(before: Duration, used: Duration, elapsed: Duration, cpus: f64) -> Duration {
     let took = Duration::try_from_secs_f64(used.as_secs_f64() / (SHARE * cpus)).unwrap_or(MEMORY);
     (before + took).saturating_sub(elapsed).min(MEMORY)

@@ -1,7 +1,8 @@
-//! What a worker looks at while its dumper runs, so that a dump is given up before memory is full and not the worker.
+//! The memory limits that a worker watches while its dumper runs. The dump is given up before memory is full and the worker is
+//! killed.
 //!
-//! `acquire` names the files and the thresholds in its grant; the worker reads them. So only one side knows how the two
-//! versions of cgroups tell their figures.
+//! `acquire` names the files and the thresholds in its grant, and the worker reads them. Only one side has to know how the two
+//! versions of cgroups present their figures.
 
 use std::path::PathBuf;
 
@@ -9,13 +10,14 @@ use serde::Serialize;
 
 use crate::cgroup::CgroupRoot;
 use crate::proc::Proc;
+use crate::sample::reserve;
 
 /// One limit that the dump must stay below.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Watch {
-    /// Whose limit, for a sentence.
+    /// The owner of the limit, as named in messages.
     of: String,
-    /// The dump is given up when less than this is free, bytes.
+    /// Free memory below which the dump is given up, bytes.
     reserve: u64,
     #[serde(flatten)]
     figures: Figures,
@@ -24,27 +26,21 @@ pub struct Watch {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 enum Figures {
-    /// Free is `limit − (used − droppable)`.
+    /// Free memory is `limit − (used − droppable)`.
     Cgroup {
         limit: u64,
-        /// A file that holds a number.
+        /// A file that contains a number.
         used: PathBuf,
-        /// A file of lines `key number`.
+        /// A file with lines of the form `key number`.
         stat: PathBuf,
-        /// The key in it: page cache that can be dropped at once.
+        /// The key in `stat`: page cache that can be dropped at once.
         droppable: &'static str,
     },
-    /// Free is `MemAvailable` of this file.
+    /// Free memory is `MemAvailable` in this file.
     Host { meminfo: PathBuf },
 }
 
-/// What is kept free of a limit (or of the host's memory): a twentieth, 32 MiB at least and 256 MiB at most. A worker that writes
-/// while its child shares its memory copies some hundred megabytes a second at most, and looks ten times a second.
-pub fn reserve(limit: u64) -> u64 {
-    (limit / 20).clamp(32 << 20, 256 << 20)
-}
-
-/// Everything that bounds the memory of a process: the levels of its cgroup and those above, and the host.
+/// Returns everything that limits the memory of a process: its cgroup, the cgroups above it, and the host.
 pub fn of(proc: &Proc, cgroups: &CgroupRoot, pid: u32) -> Vec<Watch> {
     let mut watches = Vec::new();
     if let Ok(group) = cgroups.memory_of(proc, pid) {

@@ -5,6 +5,8 @@ pub mod begin;
 pub mod capture;
 pub mod cpu_throttle;
 pub mod dump_limits;
+mod error;
 pub mod poll;
 
 pub use begin::{Applicant, Begun, begin};
+pub use error::Error;

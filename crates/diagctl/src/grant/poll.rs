@@ -3,25 +3,26 @@
 use std::collections::BTreeMap;
 
 use crate::context::Context;
-use crate::decide::{self, Answer, Decision, Process, Verdict};
-use crate::error::Failure;
+use crate::decide::{self, Answer, Decision, Verdict};
 use crate::guard::Figures;
 use crate::probe;
 use crate::readings::ExecAnswer;
 use crate::recording::{self, Recorded};
-use crate::state::{self, State};
-use crate::store::state_files::{
+use crate::state::files::{
     LastRun, forget_old_samples, load_execs, load_sample, load_state, save_execs, save_sample, waiting_requests,
 };
-use crate::store::{Store, events};
+use crate::state::{self, State};
 use crate::trigger::Exec;
+use diagctl_store::Process;
+use diagctl_store::Result;
+use diagctl_store::{Store, events};
 
 use super::begin::Applicant;
 
 impl Applicant<'_> {
-    /// Decides under the state lock and keeps what the poll taught. With it, the reason when the store is paused, and the
-    /// generation that it was decided in.
-    pub fn decide(&self) -> Result<(Decision, Option<String>, u64), Failure> {
+    /// Decides under the state lock and saves the changes. Also returns the reason if the store is paused, and the generation
+    /// in which the decision was made.
+    pub fn decide(&self) -> Result<(Decision, Option<String>, u64)> {
         let figures = self.figures()?;
         let guard = self.store.lock()?;
         let (mut before, fresh) = load_state(self.store)?;
@@ -40,7 +41,7 @@ impl Applicant<'_> {
             Some(reason) => (Verdict::Disabled, reason.clone()),
             None => (strongest.verdict, strongest.reason.clone()),
         };
-        // A timer that was set for the first time, or a level armed again, must survive; a mere poll need not.
+        // A timer set for the first time or a re-armed level must survive; an ordinary poll need not.
         if fresh || *state != before {
             state::save(self.store.dir(), state)?;
         }
@@ -53,12 +54,12 @@ impl Applicant<'_> {
         }
         save_sample(self.store, pid, &decision.changes.sample)?;
         if last.is_none() {
-            // A process that is new here: a good moment to forget those that it may have replaced.
+            // The process is new, so this is a good moment to forget processes that it may have replaced.
             forget_old_samples(self.store, now.store_ms);
         }
         let recorded = Recorded::of(self.process, self.readings, now.store_ms);
         recording::append(self.store, self.cx.config().retention.max_use, &recorded);
-        // A refusal is told once, when it begins; a grant is told when it is one.
+        // A refusal is logged once, when it begins; a grant is logged when it is made.
         let news = last.is_none_or(|last| last != verdict.name());
         if paused.is_none() && news && verdict > Verdict::Idle && verdict < Verdict::Granted {
             self.tell(&strongest);
@@ -75,8 +76,8 @@ impl Applicant<'_> {
         Ok((decision, paused, generation))
     }
 
-    // The second capture of a pair is of the same process: when that has stopped polling, nobody is kept waiting for it. Returns
-    // whether a pair was given up.
+    // Gives up pairs whose process has stopped polling, because the second capture must be of the same process. Returns true if
+    // a pair was given up.
     fn give_up_pairs(&self, state: &mut State, now_ms: u64) -> bool {
         let poll_ms = self.cx.config().poll_ms();
         let mut given_up = false;
@@ -91,8 +92,8 @@ impl Applicant<'_> {
         given_up
     }
 
-    /// Records the final answer in the process's sample, and a refusal that is news among the events.
-    pub fn note(&self, answer: &Answer) -> Result<(), Failure> {
+    /// Records the final answer in the process's sample, and logs a refusal if it is new.
+    pub fn note(&self, answer: &Answer) -> Result<()> {
         let _guard = self.store.lock()?;
         let mut news = true;
         if let Some(mut sample) = load_sample(self.store, self.process.pid) {
@@ -128,9 +129,9 @@ impl Applicant<'_> {
     }
 }
 
-/// Runs the commands of `exec` triggers that are due, and returns their answers and the last ones of all others. Each is claimed
-/// under the lock and run outside it: of several processes that poll at once, one runs it.
-pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BTreeMap<String, ExecAnswer>, Failure> {
+/// Runs the commands of `exec` triggers that are due. Returns their answers and the last answers of all others. Each command is
+/// claimed under the lock and run outside it, so that only one of several processes runs it.
+pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BTreeMap<String, ExecAnswer>> {
     let rules = cx.config().rules.iter().filter(|rule| rule.matching.accepts(&process.role, &process.name));
     let declared: Vec<(String, &Exec)> = rules
         .flat_map(|rule| {
@@ -167,13 +168,13 @@ pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BT
     }
     let new = probe::run(due);
     probe::kill_remains();
-    // For people: a poll that cannot tell them goes by its answers all the same.
+    // The answers are saved for people; the poll uses them even if they cannot be saved.
     let _ = remember(store, &new);
     answers.extend(new);
     Ok(answers)
 }
 
-fn remember(store: &Store, answers: &BTreeMap<String, ExecAnswer>) -> Result<(), Failure> {
+fn remember(store: &Store, answers: &BTreeMap<String, ExecAnswer>) -> Result<()> {
     let _guard = store.lock()?;
     let mut last_runs = load_execs(store);
     for (key, answer) in answers {

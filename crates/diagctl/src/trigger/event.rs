@@ -1,21 +1,21 @@
-//! `event`: the application named it. Operators declare what an event leads to; applications only name it.
+//! `event`: the application named an event. Applications only name events; operators declare what follows.
 //!
-//! An event that was named waits for each rule that looks at it until that rule has answered it; see `decide`.
+//! Each rule that watches an event keeps it until the rule has answered it; see `decide`.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
+use crate::section::Section;
 use crate::units;
 use serde::{Deserialize, Serialize};
 
 /// The keys of `event`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Its name.
+    /// The event's name.
     pub name: String,
 }
 
 impl Event {
-    /// Reads the keys.
+    /// Parses the keys.
     pub fn parse(keys: &Section<'_>) -> Option<Self> {
         let name = keys.text("name");
         keys.finish();

@@ -1,12 +1,12 @@
-//! `exec`: a command of the operator's exits with 0 within its time-out. One process of the store runs it, once every
-//! `every`; `acquire` runs it before it decides, and the answer is a reading like any other.
+//! `exec`: an operator's command exits with 0 within its timeout. One process of the store runs the command, once per `every`.
+//! `acquire` runs it before deciding, and the answer is a reading like any other.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
+use crate::section::Section;
 use crate::units;
 use serde::{Deserialize, Serialize};
 
-/// No command holds a poll up for longer.
+/// The longest timeout, which bounds the time that a command can delay a poll, in milliseconds.
 const LONGEST_TIMEOUT_MS: u64 = 10_000;
 
 /// The keys of `exec`.
@@ -14,14 +14,14 @@ const LONGEST_TIMEOUT_MS: u64 = 10_000;
 pub struct Exec {
     /// Program and arguments; no shell.
     pub command: Vec<String>,
-    /// It is killed after this many milliseconds, and does not hold.
+    /// Time-out in milliseconds. The command is then killed, and the trigger does not hold.
     pub timeout_ms: u64,
-    /// It runs once in this many milliseconds.
+    /// Time between two runs, milliseconds.
     pub every_ms: u64,
 }
 
 impl Exec {
-    /// Reads the keys.
+    /// Parses the keys.
     pub fn parse(keys: &Section<'_>) -> Option<Self> {
         let command = keys.texts("command");
         let timeout_ms = keys.duration("timeout").map_or(1000, units::ms);
@@ -43,8 +43,8 @@ impl Exec {
         Some(Self { command: command?, timeout_ms, every_ms })
     }
 
-    /// Holds at the poll for which the command ran and said yes. What came of it is told by the polls after it, too: most
-    /// polls run no command, and nobody would see why the rule is silent.
+    /// Holds at the poll for which the command ran and exited with 0. Later polls report the outcome as well: most polls run no
+    /// command, and otherwise nobody would see why the rule is silent.
     pub fn evaluate(&self, key: &str, view: View<'_>) -> Outcome {
         let name = self.command.first().map_or("", String::as_str);
         let every = units::duration(self.every_ms);

@@ -1,22 +1,22 @@
-//! `gauge`: a number that the application hands in (`puma.backlog`, its own) is above or below a threshold.
+//! `gauge`: a number that the application reports (`puma.backlog`, or one of its own) is above or below a threshold.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
+use crate::section::Section;
 use serde::{Deserialize, Serialize};
 
 /// The keys of `gauge`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gauge {
-    /// The name under which it is handed in.
+    /// The gauge's name.
     pub name: String,
-    /// Holds above this.
+    /// The trigger holds above this value.
     pub above: Option<f64>,
-    /// Holds below this.
+    /// The trigger holds below this value.
     pub below: Option<f64>,
 }
 
 impl Gauge {
-    /// Reads the keys.
+    /// Parses the keys.
     pub fn parse(keys: &Section<'_>) -> Option<Self> {
         let name = keys.text("name");
         let above = keys.number("above");

@@ -1,9 +1,9 @@
-//! `high_water`: a new maximum, by at least `step` above the last one that fired. The mark is forgotten after
-//! `reset_after`, so that every period can have its own.
+//! `high_water`: a new maximum, at least `step` above the last one that fired. The mark is forgotten after `reset_after`, so
+//! that every period can have its own maximum.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
 use crate::sample::Metric;
+use crate::section::Section;
 use crate::state::{HighWater as Mark, RuleState};
 use crate::units;
 use serde::{Deserialize, Serialize};
@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 /// The keys of `high_water`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HighWater {
-    /// Which figure.
+    /// The figure.
     pub metric: Metric,
-    /// Below this there is no maximum.
+    /// Values below this are ignored.
     pub floor: u64,
-    /// A new maximum is at least this much above the last.
+    /// The smallest difference between a new maximum and the last one.
     pub step: u64,
-    /// How long a mark is remembered, milliseconds; 0 for ever.
+    /// Time after which a mark is forgotten, milliseconds; 0 means never.
     pub reset_after_ms: u64,
 }
 
 impl HighWater {
-    /// Reads the keys.
+    /// Parses the keys.
     pub fn parse(keys: &Section<'_>) -> Option<Self> {
         let metric = super::any_metric(keys);
         let floor = keys.size("floor").unwrap_or(0);
@@ -57,7 +57,7 @@ impl HighWater {
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
     }
 
-    /// Sets the mark where the figure is now.
+    /// Sets the mark to the present figure.
     pub fn fired(&self, path: &str, view: View<'_>, state: &mut RuleState) {
         if let (Ok(value), Outcome::Holds(_)) = (view.readings.memory.get(self.metric), self.evaluate(path, view)) {
             let mark = Mark { bytes: value, at: view.now_ms };

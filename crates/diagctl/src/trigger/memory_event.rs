@@ -1,25 +1,25 @@
-//! `memory_event`: a counter of the cgroup's `memory.events` rose. What it stood at when it was first seen is the
-//! baseline: an old count is no event.
+//! `memory_event`: a counter of the cgroup's `memory.events` rose. The value at the first poll is the baseline, so that old
+//! counts do not fire.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
+use crate::section::Section;
 use crate::state::RuleState;
 use serde::{Deserialize, Serialize};
 
-/// Counters that can be named, as cgroup v2 calls them.
+/// The counters that can be named, as cgroup v2 calls them.
 const KNOWN: [&str; 5] = ["max", "high", "oom", "oom_kill", "low"];
 
 /// The keys of `memory_event`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryEvent {
-    /// Which counters.
+    /// The counters to watch.
     pub events: Vec<String>,
-    /// By how much one has to rise.
+    /// The increase at which the trigger holds.
     pub count: u32,
 }
 
 impl MemoryEvent {
-    /// Reads the keys.
+    /// Parses the keys.
     pub fn parse(keys: &Section<'_>) -> Option<Self> {
         let events = keys.texts("events");
         let count = keys.count("count").unwrap_or(1);
@@ -30,7 +30,7 @@ impl MemoryEvent {
         let events = events?;
         for (i, event) in events.iter().enumerate() {
             if !KNOWN.contains(&event.as_str()) {
-                let shown = crate::error::quoted(event);
+                let shown = diagctl_fs::quoted(event);
                 keys.problem(
                     &format!("events[{i}]"),
                     format!("{shown} is not a counter in memory.events"),
@@ -75,7 +75,7 @@ impl MemoryEvent {
         Outcome::Waits(facts, None)
     }
 
-    /// Takes what is first seen as the baseline, and a counter that went down as that of a new cgroup.
+    /// Sets the baseline of a new counter, and lowers it if the counter went down, as in a new cgroup.
     pub fn prepare(&self, path: &str, view: View<'_>, state: &mut RuleState) {
         let Ok(counters) = &view.readings.counters else { return };
         for event in &self.events {
@@ -86,7 +86,7 @@ impl MemoryEvent {
         }
     }
 
-    /// The rise has been answered.
+    /// Moves the baselines to the present counts.
     pub fn fired(&self, path: &str, view: View<'_>, state: &mut RuleState) {
         let Ok(counters) = &view.readings.counters else { return };
         for event in &self.events {

@@ -1,42 +1,42 @@
 //! `memory_growth`: a figure of the process is above `min` and at least `diff` above its baseline.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
 use crate::sample::{Mark, Marks, Metric};
+use crate::section::Section;
 use crate::units::{self, Amount};
 use serde::{Deserialize, Serialize};
 
-/// The `average` baseline follows the figure with this weight of the newest sample: about the last ten polls.
+/// The weight of the newest sample in the `average` baseline: about the last ten polls.
 const AVERAGE_WEIGHT: f64 = 0.1;
 
-/// What growth is measured against.
+/// The reference for growth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Baseline {
-    /// The figure when the warm-up was over.
+    /// The figure at the end of the warm-up.
     Boot,
     /// A moving average over about ten polls.
     Average,
-    /// The parent process: with Puma the primary, from which the workers were forked.
+    /// The figure of the parent process: with Puma, the primary from which the workers were forked.
     Primary,
 }
 
 /// The keys of `memory_growth`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryGrowth {
-    /// Which figure of the process.
+    /// The figure of the process.
     pub metric: Metric,
-    /// Below this nothing is growth.
+    /// Values below this are not growth.
     pub min: u64,
-    /// Above the baseline by this much, or this share of it.
+    /// The increase over the baseline, in bytes or as a percentage of the baseline.
     pub diff: Amount,
     /// The baseline.
     pub baseline: Baseline,
-    /// How long after its first poll a process counts as warmed up, milliseconds.
+    /// Time after its first poll at which a process counts as warmed up, milliseconds.
     pub warmup_ms: u64,
 }
 
 impl MemoryGrowth {
-    /// Reads the keys.
+    /// Parses the keys.
     pub fn parse(keys: &Section<'_>) -> Option<Self> {
         let metric = super::process_metric(keys);
         let min = keys.size("min").unwrap_or(0);
@@ -98,7 +98,7 @@ impl MemoryGrowth {
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
     }
 
-    /// Takes the figure into the baseline.
+    /// Updates the baseline with this poll's figure.
     #[expect(clippy::cast_precision_loss, reason = "bytes of memory are exact in a double")]
     pub fn observe(&self, path: &str, view: View<'_>, marks: &mut Marks) {
         let Ok(value) = view.readings.memory.get(self.metric) else { return };
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn growth_is_against_the_size_after_the_warm_up() {
-        // Two polls of warm-up that count for nothing; the third sets the baseline of 450.
+        // Two warm-up polls are ignored; the third sets the baseline of 450.
         assert_eq!(
             feed(&growth(Baseline::Boot), &[900, 900, 450, 500, 584, 586]),
             [false, false, false, false, false, true]

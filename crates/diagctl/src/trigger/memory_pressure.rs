@@ -1,36 +1,36 @@
-//! `memory_pressure`: the share of the time since the last poll in which tasks stalled for memory. It is computed from
-//! the growth of PSI's `total`, so that its window is the poll interval and not one of the kernel's averages.
+//! `memory_pressure`: the share of time since the last poll in which tasks were stalled for memory. Computed from the growth of
+//! PSI's `total`, so that the window is the poll interval and not one of the kernel's averages.
 //!
 //! Source: Documentation/accounting/psi.rst.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
 use crate::sample::{Mark, Marks};
+use crate::section::Section;
 use diagctl_observe::pressure::Scope;
 use serde::{Deserialize, Serialize};
 
-/// Which stalls count.
+/// The kind of stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// At least one task was stalled.
     Some,
-    /// All were.
+    /// All tasks were stalled.
     Full,
 }
 
 /// The keys of `memory_pressure`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryPressure {
-    /// Whose stalls; the cgroup's where it has the figure, else the host's, when nothing is said.
+    /// The scope of the stalls. Without it: the cgroup's if it has the figure, otherwise the host's.
     pub of: Option<Scope>,
-    /// Which stalls.
+    /// The kind of stall.
     pub kind: Kind,
-    /// Percent of the time.
+    /// The threshold, in percent of the time.
     pub above: f64,
 }
 
 impl MemoryPressure {
-    /// Reads the keys.
+    /// Parses the keys.
     pub fn parse(keys: &Section<'_>) -> Option<Self> {
         let of = keys.choice("of", &[("cgroup", Scope::Cgroup), ("host", Scope::Host)]);
         let kind = keys.choice("kind", &[("some", Kind::Some), ("full", Kind::Full)]).unwrap_or(Kind::Some);
@@ -45,7 +45,7 @@ impl MemoryPressure {
         Some(Self { of, kind, above: above? })
     }
 
-    /// Holds when more of the time was stalled.
+    /// Holds when the stalled share of time is above the threshold.
     #[expect(clippy::cast_precision_loss, reason = "microseconds of one poll interval")]
     pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let (scope, total) = match self.total(view) {
@@ -105,7 +105,7 @@ mod tests {
         let mut bench = Bench::default();
         assert!(matches!(pressure.evaluate("t", bench.view()), Outcome::Unreadable(_)));
         let mut seen = Vec::new();
-        // Stalled microseconds since boot, one poll a second: 0, 19 %, 21 %, and a total that went back.
+        // Stalled microseconds since boot, one poll a second: 0, 19 %, 21 %, and a total that went backwards.
         for total in [5_000_000, 5_000_000, 5_190_000, 5_400_000, 10, 20] {
             bench.readings.stalls.insert(Scope::Cgroup, Err("cgroup v1".into()));
             bench.readings.stalls.insert(Scope::Host, Ok(Stalls { some: total, full: 0 }));

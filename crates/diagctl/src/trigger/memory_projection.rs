@@ -1,28 +1,28 @@
-//! `memory_projection`: if the cgroup's working set grew once more as it did since the last poll, it would pass the
-//! limit less `margin`. For the capture that must be taken before it is too late.
+//! `memory_projection`: if the cgroup's working set grew again by as much as since the last poll, it would pass the limit less
+//! `margin`. For a capture that must be taken before it is too late.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
 use crate::sample::{Mark, Marks, Metric};
+use crate::section::Section;
 use crate::units::{self, Amount};
 use serde::{Deserialize, Serialize};
 
 /// The keys of `memory_projection`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryProjection {
-    /// How far from the limit is too near.
+    /// The distance from the limit at which the trigger holds.
     pub margin: Amount,
 }
 
 impl MemoryProjection {
-    /// Reads the keys.
+    /// Parses the keys.
     pub fn parse(keys: &Section<'_>) -> Self {
         let margin = keys.amount("margin").unwrap_or(Amount::Bytes(0));
         keys.finish();
         Self { margin }
     }
 
-    /// Holds when the next step would go too far.
+    /// Holds when the projected working set is within `margin` of the limit.
     pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let value = match view.readings.memory.get(Metric::WorkingSet) {
             Ok(value) => value,
@@ -80,7 +80,7 @@ mod tests {
                 holds
             })
             .collect();
-        // 840 + 90 passes 900; shrinking projects no growth.
+        // 840 + 90 is above 900; a shrinking working set projects no growth.
         assert_eq!(seen, [false, false, false, false, true, false]);
     }
 }

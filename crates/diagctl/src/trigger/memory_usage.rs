@@ -1,29 +1,29 @@
-//! `memory_usage`: a process, its cgroup or the host is above a level. Of a list of levels each fires once, until
-//! the figure was below `rearm_below` again.
+//! `memory_usage`: a process, its cgroup or the host is above a level. Each level of a list fires once, until the figure has
+//! been below `rearm_below`.
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
 use crate::sample::Metric;
+use crate::section::Section;
 use crate::state::RuleState;
 use crate::units::{self, Amount};
 use serde::{Deserialize, Serialize};
 
-/// A level of a list is armed again below this share of itself, unless the rule says otherwise.
+/// The percentage of itself below which a level of a list is re-armed, unless the rule sets `rearm_below`.
 const REARM_PERCENT: u64 = 90;
 
 /// The keys of `memory_usage`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryUsage {
-    /// Which figure.
+    /// The figure.
     pub metric: Metric,
-    /// The levels, ascending. A share is of the memory limit, or of the host's memory where there is no limit.
+    /// The levels, ascending. Percentages are of the memory limit, or of the host's memory if there is no limit.
     pub above: Vec<Amount>,
-    /// Where levels are armed again.
+    /// The value below which levels are re-armed.
     pub rearm_below: Option<Amount>,
 }
 
 impl MemoryUsage {
-    /// Reads the keys.
+    /// Parses the keys.
     pub fn parse(keys: &Section<'_>) -> Option<Self> {
         let metric = super::any_metric(keys);
         let above = keys.amounts("above");
@@ -56,12 +56,12 @@ impl MemoryUsage {
         Some(Self { metric, above, rearm_below })
     }
 
-    /// Whether a level is a share, of a whole that has to be known.
+    /// Returns true if a level is a percentage, for which the whole must be known.
     pub fn has_shares(&self) -> bool {
         self.above.iter().chain(&self.rearm_below).any(|amount| matches!(amount, Amount::Percent(_)))
     }
 
-    /// Holds when the figure is above a level that is armed.
+    /// Holds when the figure is above an armed level.
     pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let value = match view.readings.memory.get(self.metric) {
             Ok(value) => value,
@@ -89,7 +89,7 @@ impl MemoryUsage {
         Outcome::Holds(facts)
     }
 
-    /// Arms the levels that the figure has left.
+    /// Re-arms the levels that the figure has dropped below.
     pub fn rearm(&self, path: &str, view: View<'_>, marks: &mut RuleState) {
         let key = super::subject_key(path, self.metric, view);
         let Ok(value) = view.readings.memory.get(self.metric) else { return };
@@ -105,7 +105,7 @@ impl MemoryUsage {
         }
     }
 
-    /// Disarms every level that is crossed.
+    /// Disarms every level that the figure is above.
     pub fn fired(&self, path: &str, view: View<'_>, marks: &mut RuleState) {
         let Ok(value) = view.readings.memory.get(self.metric) else { return };
         if !self.fires_once() {
@@ -118,7 +118,7 @@ impl MemoryUsage {
         }
     }
 
-    // A single level without `rearm_below` speaks at every poll; how often that leads to a capture is for the limits.
+    // A single level without `rearm_below` holds at every poll; the rule's limits decide how often it leads to a capture.
     fn fires_once(&self) -> bool {
         self.above.len() > 1 || self.rearm_below.is_some()
     }
@@ -158,7 +158,7 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    // Feeds figures one after the other, firing whenever it holds; returns at which it fired.
+    // Feeds one figure after the other and fires whenever the trigger holds. Returns the positions at which it fired.
     fn fires(usage: &MemoryUsage, figures: &[u64]) -> Vec<usize> {
         let mut bench = Bench::default();
         bench.readings.memory.limit = Some(GIB);
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn each_of_several_levels_fires_once_until_it_was_left() {
         let levels = percent(&[50.0, 70.0, 90.0], None);
-        // 6: first level; 8: second; 10: third; 8 and 6 again: nothing new; 4 arms; 6 fires the first again.
+        // 6: first level; 8: second; 10: third; 8 and 6 again: nothing new; 4 re-arms; 6 fires the first again.
         assert_eq!(fires(&levels, &[6, 6, 8, 8, 10, 8, 6, 4, 6]), [0, 2, 4, 8]);
     }
 

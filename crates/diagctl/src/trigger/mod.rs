@@ -1,7 +1,7 @@
 //! The conditions of rules. Each trigger is one file: its keys, its pure evaluation, its tests.
 //!
-//! To add one: a file with a type that has `parse`, `evaluate` and, when it needs them, `metrics` and the marks it keeps in
-//! [`RuleState`]; then one line in each `match` below.
+//! To add a trigger, write a file with a type that has `parse`, `evaluate` and, if needed, `metrics` and marks in
+//! [`RuleState`]. Then add one line to each `match` below.
 
 mod event;
 mod exec;
@@ -34,93 +34,93 @@ pub use timer::Timer;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
-use crate::config::Section;
 use crate::readings::Readings;
-use crate::sample::{Marks, Metric, Named};
+use crate::sample::{Marks, Metric, Named, Wanted};
+use crate::section::Section;
 use crate::state::RuleState;
 
-/// Figures that a trigger saw, and its thresholds, by name: bytes or plain numbers.
+/// The figures that a trigger saw, and its thresholds, by name: bytes or plain numbers.
 pub type Observed = BTreeMap<String, Number>;
 
 /// A condition, possibly composed of others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Trigger {
-    /// Due at intervals.
+    /// A timer is due.
     Timer(Timer),
-    /// Memory above a level.
+    /// Memory is above a level.
     MemoryUsage(MemoryUsage),
-    /// Memory above a baseline.
+    /// Memory is above a baseline.
     MemoryGrowth(MemoryGrowth),
-    /// A new maximum.
+    /// Memory has reached a new maximum.
     HighWater(HighWater),
-    /// Memory about to reach the limit.
+    /// Memory is about to reach the limit.
     MemoryProjection(MemoryProjection),
-    /// The kernel counted something in the cgroup.
+    /// The kernel counted an event in the cgroup.
     MemoryEvent(MemoryEvent),
-    /// Tasks stall for memory.
+    /// Tasks are stalled for memory.
     MemoryPressure(MemoryPressure),
-    /// A number of the application's.
+    /// A number from the application is beyond a threshold.
     Gauge(Gauge),
-    /// An event of the application's.
+    /// The application named an event.
     Event(Event),
-    /// A command of the operator's.
+    /// An operator's command exited with 0.
     Exec(Exec),
-    /// A request by a person.
+    /// A person asked for a capture.
     OnDemand(OnDemand),
-    /// At least one holds.
+    /// At least one of these holds.
     Any(Vec<Trigger>),
-    /// All hold at the same poll.
+    /// All of these hold at the same poll.
     All(Vec<Trigger>),
 }
 
-/// Everything that an evaluation may look at.
+/// Everything that an evaluation may use.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// Position on the store's time line, milliseconds.
+    /// Present position on the store's time line, milliseconds.
     pub now_ms: u64,
-    /// The polling process's first poll, on the same line.
+    /// Time of the polling process's first poll, on the same time line.
     pub first_seen_ms: u64,
     /// The rule's name.
     pub name: &'a str,
-    /// What the rule remembers.
+    /// The rule's state.
     pub rule: &'a RuleState,
-    /// What the process's last sample remembers for this rule, by path.
+    /// The figures that the process's last sample keeps for this rule, by path.
     pub marks: &'a Marks,
-    /// What was read for this poll.
+    /// The readings of this poll.
     pub readings: &'a Readings,
-    /// `pid@start`, the polling process.
+    /// The polling process, as `pid@start`.
     pub subject: &'a str,
-    /// Events that the process named and this rule has yet to answer.
+    /// Events that the process named and this rule has not answered.
     pub named: &'a Named,
-    /// Whether a request waits for this rule and this process.
+    /// Set if a request is pending for this rule and this process.
     pub requested: bool,
 }
 
-/// What a trigger says.
+/// The result of evaluating a trigger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The condition holds.
     Holds(Facts),
-    /// It does not; with the moment it will by itself, if there is one.
+    /// The condition does not hold; with the time at which it will hold by itself, if known.
     Waits(Facts, Option<u64>),
-    /// It cannot be told, with the reason.
+    /// The condition could not be evaluated, with the reason.
     Unreadable(String),
 }
 
-/// Why, and by which figures.
+/// The reason for an outcome, with its figures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// One clause: `rss 1.62 GiB is above 1.50 GiB`.
     pub reason: String,
-    /// The figures.
+    /// The figures behind the reason.
     pub observed: Observed,
 }
 
 impl Trigger {
-    /// Reads a trigger table, which holds exactly one trigger.
+    /// Parses a trigger table, which must contain exactly one trigger.
     pub fn parse(section: &Section<'_>) -> Option<Self> {
         let mut found = Vec::new();
-        // Every key is asked for, so that each is known to the hints for misspelt ones.
+        // Every key is asked for, so that each is known to the hints for misspelt keys.
         macro_rules! leaf {
             ($key:literal, $variant:ident, $parse:expr) => {
                 if let Some(keys) = section.section($key) {
@@ -144,7 +144,8 @@ impl Trigger {
                 if parts.is_empty() {
                     section.problem(key, "the list is empty", "add at least one trigger");
                 }
-                // Without those that are wrong, which makes the file invalid: doubts about the others are told with it.
+                // Invalid parts are left out. The file is rejected anyway, and doubts about the valid parts are reported as
+                // well.
                 found.push(Some(compose(parts.iter().filter_map(Self::parse).collect())));
             }
         }
@@ -167,7 +168,7 @@ impl Trigger {
         }
     }
 
-    /// Says whether the condition holds now. `path` names this trigger within its rule, for its marks.
+    /// Evaluates the condition. `path` identifies this trigger's marks within its rule.
     pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         match self {
             Self::Timer(timer) => timer.evaluate(path, view),
@@ -186,8 +187,7 @@ impl Trigger {
         }
     }
 
-    /// Brings the marks up to date before an evaluation: a timer that was never seen is set, a level that was left is
-    /// armed again. `seed` is random.
+    /// Updates the marks before an evaluation: sets new timers and re-arms levels. `seed` is random.
     pub fn prepare(&self, path: &str, view: View<'_>, seed: u64, marks: &mut RuleState) {
         match self {
             Self::Timer(timer) => timer.prepare(path, view.now_ms, seed, marks),
@@ -202,7 +202,7 @@ impl Trigger {
         }
     }
 
-    /// Notes that the rule fired: due timers move on, crossed levels are disarmed.
+    /// Updates the marks after the rule fired: moves due timers on and disarms crossed levels.
     pub fn fired(&self, path: &str, view: View<'_>, seed: u64, marks: &mut RuleState) {
         match self {
             Self::Timer(timer) => timer.fired(path, view.now_ms, seed, marks),
@@ -218,8 +218,8 @@ impl Trigger {
         }
     }
 
-    /// Takes this poll's figures in for the next one: baselines, and the figures that changes are computed from. They
-    /// belong to the process's sample and are volatile.
+    /// Records this poll's figures for the next one: baselines, and values from which changes are computed. They belong to the
+    /// process's sample and are volatile.
     pub fn observe(&self, path: &str, view: View<'_>, marks: &mut Marks) {
         match self {
             Self::MemoryGrowth(growth) => growth.observe(path, view, marks),
@@ -234,7 +234,7 @@ impl Trigger {
         }
     }
 
-    /// Visits this trigger and all below it.
+    /// Visits this trigger and all triggers in it.
     pub fn visit<'t>(&'t self, see: &mut dyn FnMut(&'t Self)) {
         see(self);
         if let Self::Any(parts) | Self::All(parts) = self {
@@ -244,8 +244,19 @@ impl Trigger {
         }
     }
 
-    /// The memory figures that have to be read for it.
-    pub fn metrics(&self) -> Vec<Metric> {
+    /// Adds the figures that the trigger needs.
+    pub fn want(&self, wanted: &mut Wanted) {
+        wanted.metrics.extend(self.metrics());
+        self.visit(&mut |trigger| match trigger {
+            Self::MemoryUsage(usage) => wanted.whole |= usage.has_shares(),
+            Self::MemoryProjection(_) => wanted.whole = true,
+            Self::MemoryEvent(_) => wanted.counters = true,
+            Self::MemoryPressure(_) => wanted.stalls = true,
+            _ => {}
+        });
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
         let mut metrics = Vec::new();
         self.visit(&mut |trigger| match trigger {
             Self::MemoryUsage(usage) => metrics.push(usage.metric),
@@ -257,23 +268,10 @@ impl Trigger {
             Self::MemoryProjection(_) => metrics.push(Metric::WorkingSet),
             _ => {}
         });
-        metrics.sort_unstable();
-        metrics.dedup();
         metrics
     }
 
-    /// Whether a threshold in it is a share of the memory limit.
-    pub fn is_about_a_share(&self) -> bool {
-        let mut share = false;
-        self.visit(&mut |trigger| match trigger {
-            Self::MemoryUsage(usage) => share |= usage.has_shares(),
-            Self::MemoryProjection(_) => share = true,
-            _ => {}
-        });
-        share
-    }
-
-    /// The commands in it, by path.
+    /// Returns the commands in the trigger, by path.
     pub fn execs<'t>(&'t self, path: &str) -> Vec<(String, &'t Exec)> {
         match self {
             Self::Exec(exec) => vec![(path.to_owned(), exec)],
@@ -284,7 +282,7 @@ impl Trigger {
         }
     }
 
-    /// The events that it looks at.
+    /// Returns the events that the trigger watches.
     pub fn events(&self) -> Vec<&str> {
         let mut events = Vec::new();
         self.visit(&mut |trigger| {
@@ -295,14 +293,15 @@ impl Trigger {
         events
     }
 
-    /// Whether some part of it looks at the polling process itself, so that it holds for one and not for another.
+    /// Returns true if part of the trigger depends on the polling process itself, so that it can hold for one process and not
+    /// for another.
     pub fn is_about_the_process(&self) -> bool {
         let mut about = self.metrics().iter().any(|metric| metric.is_of_process());
         self.visit(&mut |trigger| about |= matches!(trigger, Self::Gauge(_) | Self::Event(_)));
         about
     }
 
-    /// Whether only timers decide: nothing has to be sampled between two due times.
+    /// Returns true if only timers, requests and events decide, so that nothing has to be sampled between two due times.
     pub fn is_timers_only(&self) -> bool {
         let mut only = true;
         self.visit(&mut |trigger| {
@@ -312,7 +311,7 @@ impl Trigger {
         only
     }
 
-    /// Whether a request can fire it, and how long after the last time at the earliest.
+    /// Returns the trigger's `on_demand` part, if a request can fire it.
     pub fn on_demand(&self) -> Option<&OnDemand> {
         let mut found = None;
         self.visit(&mut |trigger| {
@@ -323,7 +322,7 @@ impl Trigger {
         found
     }
 
-    /// The name by which reports and people call it.
+    /// Returns the name in reports and messages.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Timer(_) => "timer",
@@ -372,7 +371,7 @@ fn all(parts: &[Trigger], path: &str, view: View<'_>) -> Outcome {
             Outcome::Waits(facts, at) => {
                 let entry = waiting.get_or_insert_default();
                 entry.0.join(facts, "; ");
-                // It cannot hold before the last of those that wait; one that says no moment leaves it open.
+                // `all` cannot hold before the last of its waiting parts; a part without a time does not count.
                 entry.1 = entry.1.max(at);
             }
             Outcome::Unreadable(why) => return Outcome::Unreadable(why),
@@ -384,7 +383,7 @@ fn all(parts: &[Trigger], path: &str, view: View<'_>) -> Outcome {
     }
 }
 
-/// `of` and `metric` of triggers that can look at any figure.
+/// Parses `of` and `metric` of a trigger that can watch any figure.
 fn any_metric(keys: &Section<'_>) -> Metric {
     let of = keys.choice("of", &[("process", "process"), ("cgroup", "cgroup"), ("host", "host")]);
     let named = named_metric(keys);
@@ -403,7 +402,7 @@ fn any_metric(keys: &Section<'_>) -> Metric {
     }
 }
 
-/// `metric` of triggers that look at the process.
+/// Parses `metric` of a trigger that watches the process.
 fn process_metric(keys: &Section<'_>) -> Metric {
     named_metric(keys).unwrap_or(Metric::Rss)
 }
@@ -412,13 +411,13 @@ fn named_metric(keys: &Section<'_>) -> Option<Metric> {
     keys.choice("metric", &[("rss", Metric::Rss), ("pss", Metric::Pss), ("uss", Metric::Uss), ("anon", Metric::Anon)])
 }
 
-/// Under which a trigger keeps something about whoever its figure belongs to: the process, or the cgroup or host.
+/// Returns the key under which a trigger keeps marks for the owner of its figure: the process, the cgroup or the host.
 fn subject_key(path: &str, metric: Metric, view: View<'_>) -> String {
     let subject = if metric.is_of_process() { view.subject } else { metric.name() };
     format!("{path}|{subject}")
 }
 
-/// Whether an application can call a gauge or an event so.
+/// Returns true if an application may use this name for a gauge or an event.
 pub fn is_application_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 128 && !name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '=')
 }
@@ -428,7 +427,7 @@ fn whole(value: f64) -> u64 {
     value.max(0.0) as u64
 }
 
-/// A figure as it was given: 5 and not 5.0, -3, 0.25.
+/// Formats a number as it was given: 5 and not 5.0, -3, 0.25.
 #[expect(clippy::cast_possible_truncation, reason = "a double of this size is a whole number exactly")]
 fn figure(value: f64) -> Number {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53

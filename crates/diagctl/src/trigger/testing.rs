@@ -1,14 +1,14 @@
-//! A rule's world for the tests of single triggers.
+//! A test bench for single triggers.
 
 use super::View;
 use crate::readings::Readings;
 use crate::sample::{Marks, Named};
 use crate::state::RuleState;
 
-/// Bytes.
+/// The number of bytes in a MiB.
 pub const MIB: u64 = 1 << 20;
 
-/// Readings, marks and a clock that the test turns.
+/// Readings, marks and a clock that the test advances.
 #[derive(Default)]
 pub struct Bench {
     pub now_ms: u64,
@@ -19,7 +19,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// What a trigger is shown.
+    /// The view that a trigger evaluates.
     pub fn view(&self) -> View<'_> {
         View {
             now_ms: self.now_ms,
@@ -34,19 +34,19 @@ impl Bench {
         }
     }
 
-    /// Lets a trigger take this poll in.
+    /// Lets a trigger record this poll.
     pub fn observe(&mut self, take: impl FnOnce(View<'_>, &mut Marks)) {
         let mut marks = self.marks.clone();
         take(self.view(), &mut marks);
         self.marks = marks;
     }
 
-    /// Lets a trigger bring the rule's state up to date before the evaluation.
+    /// Lets a trigger update the rule's state before the evaluation.
     pub fn prepare(&mut self, take: impl FnOnce(View<'_>, &mut RuleState)) {
         self.fired(take);
     }
 
-    /// Lets a trigger note that the rule fired.
+    /// Lets a trigger update the rule's state after the rule fired.
     pub fn fired(&mut self, take: impl FnOnce(View<'_>, &mut RuleState)) {
         let mut rule = self.rule.clone();
         take(self.view(), &mut rule);

@@ -1,11 +1,10 @@
-//! `timer`: due at intervals. The due time is kept on disk: it survives restarts, and ticks that were missed
-//! coalesce into one.
+//! `timer`: due at intervals. The due time is kept on disk, so it survives restarts. Missed ticks coalesce into one.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use super::{Facts, Outcome, View};
-use crate::config::Section;
+use crate::section::Section;
 use crate::state::RuleState;
 use crate::units;
 
@@ -14,14 +13,14 @@ use crate::units;
 pub struct Timer {
     /// Time between two due times.
     pub every: Duration,
-    /// Up to this much is added to each due time, so that nodes do not dump at the same moment.
+    /// The largest random delay that is added to each due time, so that nodes do not dump at the same moment.
     pub jitter: Duration,
-    /// Time from the first poll that ever saw the rule to its first due time.
+    /// Time from the first poll under the rule to its first due time.
     pub initial_delay: Duration,
 }
 
 impl Timer {
-    /// Reads the keys.
+    /// Parses the keys.
     pub fn parse(keys: &Section<'_>) -> Option<Self> {
         let every = keys.duration("every");
         let jitter = keys.duration("jitter").unwrap_or_default();
@@ -46,7 +45,7 @@ impl Timer {
         Some(Self { every, jitter, initial_delay })
     }
 
-    /// Holds when the due time has come.
+    /// Holds once the due time has come.
     #[expect(clippy::unused_self, reason = "the same form for every trigger")]
     pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let due = view.rule.due.get(path).copied().unwrap_or(u64::MAX);
@@ -63,7 +62,7 @@ impl Timer {
         Outcome::Waits(Facts { reason, ..Facts::default() }, Some(due))
     }
 
-    /// Sets the first due time, and pulls in one that a shorter `every` has made too late.
+    /// Sets the first due time, and brings forward a due time that is too late for a shorter `every`.
     pub fn prepare(&self, path: &str, now_ms: u64, seed: u64, marks: &mut RuleState) {
         let latest = now_ms + units::ms(self.initial_delay.max(self.every)) + units::ms(self.jitter);
         match marks.due.get_mut(path) {
@@ -76,14 +75,14 @@ impl Timer {
         }
     }
 
-    /// Moves a due timer to its next turn; turns that were missed are not made up for.
+    /// Moves a due timer to its next tick. Missed ticks are not made up for.
     pub fn fired(&self, path: &str, now_ms: u64, seed: u64, marks: &mut RuleState) {
         if let Some(due) = marks.due.get_mut(path)
             && *due <= now_ms
         {
             let every = units::ms(self.every).max(1);
             let missed = (now_ms - *due) / every;
-            // Without jitter the turns stay on their grid; with it, the grid is where this turn fell.
+            // Without jitter the ticks stay on their grid; with jitter the grid starts at this tick.
             *due += (missed + 1) * every;
             if !self.jitter.is_zero() {
                 *due = now_ms + every + self.spread(seed);
@@ -126,7 +125,7 @@ mod tests {
         timer.prepare("timer", 0, 7, &mut marks);
         assert!(!holds(&timer, &marks, 9 * SECOND));
         assert!(holds(&timer, &marks, 10 * SECOND));
-        // Nobody polled for four turns: one capture, and the next turn is on the grid again.
+        // Nobody polled for four ticks: one capture, and the next tick is on the grid again.
         timer.fired("timer", 275 * SECOND, 7, &mut marks);
         assert!(!holds(&timer, &marks, 309 * SECOND));
         assert!(holds(&timer, &marks, 310 * SECOND));

@@ -1,4 +1,4 @@
-//! What is in the store: its format, the small files, damaged captures, the clock that limits are counted by, the lease.
+//! Checks of the store's contents: format, small files, damaged captures, the clock that limits are counted by, and the lease.
 
 use std::path::Path;
 
@@ -6,33 +6,33 @@ use rustix::fs::FileType;
 
 use super::check::Check;
 use crate::cli::Context;
+use crate::cli::error::{Failure, printable};
 use crate::cli::status::lease::Report as Lease;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 use crate::proc::Proc;
 use crate::sample::Samples;
+use crate::state::files::load_samples;
 use crate::state::{self, Found, State};
-use crate::store::state_files::load_samples;
-use crate::store::{self, Access, Store, index, meta};
 use crate::units::{duration, size};
+use diagctl_store::{self, Access, Store, index, meta};
 
-/// Unix milliseconds of 2020-01-01: no machine that runs this lives earlier.
+/// Unix milliseconds of 2020-01-01. A wall clock before that is wrong.
 const NO_EARLIER_MS: i64 = 1_577_836_800_000;
 
-/// A store's time line that is so far from the wall clock was left there by a clock that was set.
+/// A difference between the store's time line and the wall clock that only a change of the clock explains, in milliseconds.
 const FAR_MS: u64 = 86_400_000;
 
-/// What is thrown away is unlinked at once. Milliseconds.
+/// The time after which an entry in `trash/` counts as stuck, in milliseconds. Entries are normally deleted at once.
 const TRASH_IS_EMPTIED_MS: i64 = 600_000;
 
-/// What was found.
+/// The findings, and the data that other checks need.
 pub struct Contents {
-    /// Findings.
+    /// The findings.
     pub checks: Vec<Check>,
-    /// The state; a fresh one where there is none.
+    /// The state; an empty one if there is none.
     pub state: State,
     /// The processes that poll.
     pub samples: Samples,
@@ -40,11 +40,11 @@ pub struct Contents {
     pub newest: Option<meta::Meta>,
     /// The lease.
     pub lease: Option<Lease>,
-    /// The present moment, on the store's time line.
+    /// The current time, on the store's time line.
     pub now: Now,
 }
 
-/// Reads all of it, and changes nothing. As root the thread becomes the owner of the store.
+/// Examines the contents without changing anything. If this is root, the thread takes the identity of the store's owner.
 pub fn examine(cx: &Context) -> Contents {
     let mut found = Contents {
         checks: Vec::new(),
@@ -59,7 +59,7 @@ pub fn examine(cx: &Context) -> Contents {
             found.checks.push(Check::ok("store.format", "this diagctl supports the format of the store"));
             read(cx, &store, &mut found);
         }
-        Err(failure) => found.checks.push(closed(&cx.config().dir, failure)),
+        Err(failure) => found.checks.push(closed(&cx.config().dir, failure.into())),
     }
     found.checks.push(clock(&found.now));
     found
@@ -68,7 +68,9 @@ pub fn examine(cx: &Context) -> Contents {
 fn closed(dir: &Path, failure: Failure) -> Check {
     let id = "store.format";
     if failure.exit == Exit::Failed && std::fs::symlink_metadata(dir.join("FORMAT")).is_err() {
-        return match Spot::hold(dir).map_err(|e| Failure::io("open", dir, e)).and_then(|dir| store::foreign_entry(&dir))
+        return match Spot::hold(dir)
+            .map_err(|e| Failure::io("open", dir, e))
+            .and_then(|dir| Ok(diagctl_store::foreign_entry(&dir)?))
         {
             Ok(Some(name)) => Check::fail(
                 id,
@@ -84,6 +86,7 @@ fn closed(dir: &Path, failure: Failure) -> Check {
 
 fn read(cx: &Context, store: &Store, found: &mut Contents) {
     let loaded = state::load(store.dir());
+    let loaded = loaded.map_err(Failure::from);
     found.checks.push(state_file(&loaded));
     if let Ok(Found::State(state)) = loaded {
         found.now = cx.now(&state);
@@ -97,7 +100,9 @@ fn read(cx: &Context, store: &Store, found: &mut Contents) {
             found.newest = newest.and_then(|dir| meta::read(&dir).ok());
             found.checks.push(captures(&summary));
         }
-        Err(e) => found.checks.push(Check::fail("store.captures", e.message, "make reports/ a directory of the owner")),
+        Err(e) => {
+            found.checks.push(Check::fail("store.captures", e.to_string(), "make reports/ a directory of the owner"))
+        }
     }
     found.checks.push(quarantine(store, cx.config()));
     found.checks.push(trash(store, &found.now));
@@ -105,7 +110,8 @@ fn read(cx: &Context, store: &Store, found: &mut Contents) {
     found.lease = settled_lease(&cx.proc, store, &found.now);
 }
 
-// Between two lines of `acquire` and of `finalize` the lock and its record disagree for an instant.
+// Reads the lease, and again after a pause if it seems leaked: between two steps of `acquire` and of `finalize`, the lock and
+// its record disagree for an instant.
 fn settled_lease(proc: &Proc, store: &Store, now: &Now) -> Option<Lease> {
     let lease = Lease::read(proc, store.dir(), now).ok()?;
     if !lease.leaked {
@@ -179,7 +185,7 @@ fn entries(n: usize) -> String {
     if n == 1 { "1 entry".into() } else { format!("{n} entries") }
 }
 
-// What is thrown away is in there for as long as unlinking it takes, and after a kill until the next capture.
+// Entries stay in `trash/` only while they are being deleted, or, after a kill, until the next capture.
 fn trash(store: &Store, now: &Now) -> Check {
     let id = "store.trash";
     let trash = store.path("trash");
@@ -204,25 +210,33 @@ fn trash(store: &Store, now: &Now) -> Check {
     check.seen("entries", names).seen("bytes", bytes)
 }
 
-// What is in the place of a file that is opened at every poll.
+// Checks the files that every poll opens: type, owner and mode.
 fn small_files(store: &Store) -> Check {
     let id = "store.files";
-    let odd: Vec<String> =
-        ["FORMAT", "lease.lock", "lease.json", "state.lock", "state.json", "index.jsonl", "events.jsonl"]
-            .into_iter()
-            .filter_map(|name| {
-                let stat = store.path(name).stat().ok()?;
-                let owner = stat.st_uid;
-                let why = if !FileType::from_raw_mode(stat.st_mode).is_file() {
-                    "is not a regular file".to_owned()
-                } else if owner != store.owner() {
-                    format!("is owned by uid {owner}, the store by uid {}", store.owner())
-                } else {
-                    return None;
-                };
-                Some(format!("{name} {why}"))
-            })
-            .collect();
+    let odd: Vec<String> = [
+        "FORMAT",
+        "lease.lock",
+        "lease.json",
+        "state.lock",
+        "state.json",
+        "index.jsonl",
+        "catalog.bin",
+        "events.jsonl",
+    ]
+    .into_iter()
+    .filter_map(|name| {
+        let stat = store.path(name).stat().ok()?;
+        let owner = stat.st_uid;
+        let why = if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            "is not a regular file".to_owned()
+        } else if owner != store.owner() {
+            format!("is owned by uid {owner}, the store by uid {}", store.owner())
+        } else {
+            return None;
+        };
+        Some(format!("{name} {why}"))
+    })
+    .collect();
     match odd.as_slice() {
         [] => Check::ok(id, "all files are regular and belong to the store's owner"),
         _ => {
@@ -260,8 +274,8 @@ fn clock(now: &Now) -> Check {
     check.seen("wall_ms", now.clock.wall_ms).seen("store_ms", now.store_ms).seen("stepped_back_ms", now.stepped_back_ms)
 }
 
-/// The lease, with the processes that hold it as far as they may be seen. `strange` are those among them that do not descend
-/// from the process it was granted to.
+/// Checks the lease and its holders, as far as this user can see them. `strange` are the holders that do not descend from the
+/// process that was granted the lease.
 pub fn lease(lease: &Lease, strange: &[String]) -> Check {
     let id = "lease";
     let holders: Vec<String> = lease.holders.iter().map(|h| format!("{} ({})", h.pid, printable(&h.comm))).collect();
@@ -290,7 +304,7 @@ pub fn lease(lease: &Lease, strange: &[String]) -> Check {
     check.seen("taken", lease.taken).seen("overdue_ms", lease.overdue_ms).seen("holders", holders)
 }
 
-/// Those who hold the lease and descend neither from the process it was granted to nor are programs of diagctl's.
+/// Returns the lease holders that neither descend from the process that was granted the lease nor are diagctl processes.
 pub fn strangers(proc: &Proc, lease: &Lease) -> Vec<String> {
     let Some(record) = lease.record.as_ref().filter(|r| !r.ended && proc.is_alive(r.pid, r.start_ticks)) else {
         return Vec::new();
@@ -381,7 +395,7 @@ mod tests {
     fn what_stays_in_the_trash_is_told_and_what_passes_through_it_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
-        let store = Store::open(&config, store::Access::Create).unwrap();
+        let store = Store::open(config.store_options(), Access::Create).unwrap();
         let wall_ms = Reading::take(String::new()).wall_ms;
         let later = now(wall_ms + TRASH_IS_EMPTIED_MS + 5000, 0, None);
         assert_eq!(trash(&store, &later).status, Status::Ok);

@@ -1,4 +1,4 @@
-//! The machine and the limits that a process has on it: cgroup, memory, kernel settings, process and file limits.
+//! Checks of the machine and of the limits on processes: cgroup, memory, kernel settings, process and file limits.
 
 use std::collections::BTreeMap;
 
@@ -12,39 +12,39 @@ use crate::state::State;
 use crate::trigger::Trigger;
 use crate::units::size;
 
-/// A capture needs so many tasks at once: `acquire`, the forked dumper, `put` with its watchdog, `finalize`.
+/// The number of tasks that a capture runs at once: `acquire`, the forked dumper, `put` with its watchdog, `finalize`.
 const TASKS_OF_A_CAPTURE: u64 = 5;
 
-/// With fewer left, whatever else the application starts may fail while a capture is taken.
+/// With fewer tasks left, anything else that the application starts may fail during a capture.
 const TASKS_COMFORTABLE: u64 = 32;
 
-/// Who is looked at: a process that polls, or this one where none is known.
+/// A process to examine: one that polls, or this one if none is known.
 #[derive(Clone, Debug)]
 pub struct Subject {
     pub pid: u32,
-    /// For people: `puma worker-0 (pid 7)`.
+    /// The name for messages: `puma worker-0 (pid 7)`.
     pub name: String,
     pub role: String,
     pub rss: u64,
     pub uid: Option<u32>,
 }
 
-/// What one subject may use.
+/// The limits on one subject.
 #[derive(Clone, Debug, Default)]
 struct Surroundings {
     cgroup: Option<MemoryCgroup>,
     no_cgroup: String,
     limit: Option<u64>,
     oom_group: Option<String>,
-    /// Tasks of the cgroup, and how many it may have.
+    /// Tasks in the cgroup, and the maximum.
     pids: Option<(u64, u64)>,
-    /// Tasks of its user, and how many it may have.
+    /// Tasks of the user, and the maximum.
     tasks: Option<(u64, u64)>,
     file_size: Option<u64>,
     swapped: u64,
 }
 
-/// Everything that the kernel says about the machine and its processes.
+/// Runs every check of the machine and its processes.
 pub fn examine(proc: &Proc, cgroups: &CgroupRoot, subjects: &[Subject], config: &Config) -> Vec<Check> {
     let tasks = tasks_by_user(proc, subjects);
     let surroundings: Vec<(&Subject, Surroundings)> =
@@ -69,7 +69,7 @@ fn read(proc: &Proc, cgroups: &CgroupRoot, subject: &Subject, tasks: &BTreeMap<u
     let limits = crate::proc::read(&proc.pid(subject.pid).join("limits")).unwrap_or_default();
     let most = soft_limit(&limits, "Max processes").filter(|_| subject.uid != Some(0));
     Surroundings {
-        no_cgroup: cgroup.as_ref().err().cloned().unwrap_or_default(),
+        no_cgroup: cgroup.as_ref().err().map_or_else(String::new, ToString::to_string),
         limit: cgroup.as_ref().ok().and_then(MemoryCgroup::limit),
         oom_group: cgroup.as_ref().ok().and_then(MemoryCgroup::oom_group).map(|dir| dir.display().to_string()),
         pids: cgroup.as_ref().ok().and_then(MemoryCgroup::pids),
@@ -80,12 +80,12 @@ fn read(proc: &Proc, cgroups: &CgroupRoot, subject: &Subject, tasks: &BTreeMap<u
     }
 }
 
-// `Max processes             127000               127000               processes`
+// Reads lines like `Max processes             127000               127000               processes`.
 fn soft_limit(limits: &str, name: &str) -> Option<u64> {
     limits.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
 
-// RLIMIT_NPROC counts every thread of the user, wherever it runs; for root there is no such limit.
+// RLIMIT_NPROC counts all threads of the user, wherever they run; root has no such limit.
 fn tasks_by_user(proc: &Proc, subjects: &[Subject]) -> BTreeMap<u32, u64> {
     let mut tasks = BTreeMap::new();
     if subjects.iter().all(|subject| subject.uid.is_none_or(|uid| uid == 0)) {
@@ -248,13 +248,13 @@ fn pressure(readable: bool, config: &Config) -> Check {
     .seen("available", readable)
 }
 
-/// What the guards of this configuration would say now, of the largest process.
+/// Runs the guards of this configuration for the largest process.
 pub fn guards(config: &Config, state: &State, largest: Option<&Subject>, figures: &Figures) -> Vec<Check> {
     let verdict = |id, reports: &[&str], harm| {
         let reports: Vec<String> = reports.iter().map(|name| (*name).to_owned()).collect();
         let cost = |name: &str| state.costs.get(&format!("{}/{name}", largest.map_or("", |s| &s.role))).copied();
         match guard::check(&config.guards, figures, &reports, cost) {
-            // It passes by itself, and `clock` tells of it.
+            // This condition passes by itself, and the `clock` check reports it.
             Some(refusal) if refusal.guard != "clock" => Check::warn(
                 id,
                 format!("{harm} would be refused now, guard {}: {}", refusal.guard, refusal.reason),
@@ -270,16 +270,16 @@ pub fn guards(config: &Config, state: &State, largest: Option<&Subject>, figures
     ]
 }
 
-/// The figures that guards look at.
+/// Reads the figures for the guards.
 pub fn figures(proc: &Proc, cgroups: &CgroupRoot, subject: &Subject, disk: (u64, u64)) -> Figures {
-    let wanted = Wanted { metrics: Vec::new(), whole: true, available: true };
+    let wanted = Wanted { whole: true, available: true, ..Wanted::default() };
     let memory = Memory::read(proc, cgroups, subject.pid, &wanted);
     Figures {
         rss: subject.rss,
         available_memory: memory.available,
         free_disk: disk.0,
         total_disk: disk.1,
-        // What passes within seconds is not of the kind that a doctor looks for.
+        // A condition that passes within seconds is no finding.
         cpu_pressure: None,
         clock_stepped_back_ms: None,
     }

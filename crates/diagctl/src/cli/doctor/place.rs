@@ -1,4 +1,4 @@
-//! The directory of the store, and the filesystem beneath it: whether a store can be there, be safe, and grow.
+//! Checks of the store's directory and its filesystem: existence, safety and room.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -9,13 +9,12 @@ use rustix::fs::{FlockOperation, StatVfsMountFlags};
 use super::check::Check;
 use crate::config::Config;
 use crate::fsio::{self, Spot};
-use crate::store;
 use crate::units::size;
 
-/// A store that has fewer inodes left cannot take a capture and its housekeeping.
+/// With fewer free inodes, a store cannot take a capture and its housekeeping files.
 const FEWEST_INODES: u64 = 64;
 
-/// What is in the place of a directory.
+/// The kind of an entry at a directory's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Missing,
@@ -24,7 +23,7 @@ enum Kind {
     Other,
 }
 
-/// A directory, or what is in its place.
+/// A directory, or the entry in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     path: PathBuf,
@@ -46,7 +45,7 @@ impl Entry {
     }
 }
 
-/// Whether the store can be used where it is. Changes nothing.
+/// Checks that the store can be used in its place. Changes nothing.
 pub fn examine(config: &Config) -> Vec<Check> {
     let me = rustix::process::geteuid().as_raw();
     let entry = match Entry::read(&config.dir) {
@@ -59,7 +58,7 @@ pub fn examine(config: &Config) -> Vec<Check> {
     let real = fs::canonicalize(&config.dir).ok();
     let parents = ancestors(real.as_deref().unwrap_or(&config.dir));
     let mut checks = vec![directory(&entry, parents.first(), me), above(&entry, &parents)];
-    // Where the store is missing, what it will be created on.
+    // If the store is missing, its nearest existing ancestor is examined instead.
     let place = if entry.kind == Kind::Directory { Some(&entry) } else { parents.first() };
     match place.map(|place| Volume::read(&place.path)) {
         Some(Ok(volume)) => {
@@ -76,7 +75,7 @@ pub fn examine(config: &Config) -> Vec<Check> {
     checks
 }
 
-// Those that exist, from the innermost.
+// Returns the ancestors that exist, the innermost first.
 fn ancestors(path: &Path) -> Vec<Entry> {
     let entries = path.ancestors().skip(1).filter_map(|path| Entry::read(path).ok());
     entries.filter(|entry| entry.kind == Kind::Directory).collect()
@@ -134,8 +133,8 @@ fn directory(entry: &Entry, parent: Option<&Entry>, me: u32) -> Check {
     }
 }
 
-// Whoever may write an ancestor can move the store away and put another in its place. Where the sticky bit is set only the
-// owner of an entry may, so that what is in danger there is a store that does not exist yet.
+// A user who may write to an ancestor can move the store away and put another in its place. With the sticky bit set, only the
+// owner of an entry can do that. The danger then is only for a store that does not exist yet.
 fn above(entry: &Entry, parents: &[Entry]) -> Check {
     let id = "store.parents";
     let missing = entry.kind == Kind::Missing;
@@ -218,7 +217,7 @@ impl Volume {
         Check::ok("store.writable", "the store's filesystem is mounted read-write")
     }
 
-    // Filesystems without a fixed number of inodes (btrfs) say 0.
+    // Filesystems without a fixed number of inodes (btrfs) report 0.
     fn inodes(&self) -> Check {
         let id = "store.inodes";
         let check = if self.inodes > 0 && self.free_inodes < FEWEST_INODES {
@@ -261,7 +260,7 @@ impl Volume {
 
 fn filesystem(volume: &Volume, forced: bool) -> Check {
     let id = "store.filesystem";
-    // linux/magic.h
+    // The numbers are from linux/magic.h.
     let name = match volume.magic {
         0xef53 => "ext4",
         0x5846_5342 => "xfs",
@@ -269,10 +268,10 @@ fn filesystem(volume: &Volume, forced: bool) -> Check {
         0x0102_1994 => "tmpfs",
         0x794c_7630 => "overlay",
         0x2fc1_2fc1 => "zfs",
-        other => store::unsafe_filesystem(other).unwrap_or("an unknown filesystem"),
+        other => diagctl_store::unsafe_filesystem(other).unwrap_or("an unknown filesystem"),
     };
     let check = match name {
-        _ if store::unsafe_filesystem(volume.magic).is_some() => {
+        _ if diagctl_store::unsafe_filesystem(volume.magic).is_some() => {
             let message = format!("the store is on {name}, where flock(2) may not keep two dumpers apart");
             if forced {
                 Check::warn(id, format!("{message}; allow_network_filesystem forces it"), "prefer a local filesystem")
@@ -299,21 +298,21 @@ fn filesystem(volume: &Volume, forced: bool) -> Check {
     check.seen("name", name).seen("magic", format!("{:#x}", volume.magic))
 }
 
-/// What became of two descriptions of one file.
+/// The outcome of locking one file through two descriptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Exclusion {
-    /// The second was kept out.
+    /// The second lock was refused.
     Works,
-    /// Both had it.
+    /// Both locks were granted.
     Broken,
-    /// Somebody else has the file: that it is seen shows that it works.
+    /// Another process holds the lock. That this is noticed shows that locks work.
     Taken,
-    /// It cannot be tried.
+    /// The test was not possible.
     Unknown(String),
 }
 
-// Two descriptions of our own, the first with a shared lock: it is never the lease that is taken, and whoever polls in this
-// instant tries again (see `Lease::try_take`). Before there is a lease file the directory itself is locked.
+// Tries two descriptions of its own, the first with a shared lock. The lease itself is never taken, and a poll at this instant
+// tries again (see `Lease::try_take`). Before there is a lease file, the directory is locked instead.
 fn exclusion(dir: &Path) -> Exclusion {
     let lease = Spot::outside(&dir.join("lease.lock"));
     let open = || match fsio::open_read(&lease) {
@@ -354,7 +353,7 @@ fn lock(exclusion: &Exclusion) -> Check {
     }
 }
 
-// On names that do not exist: the kernel says that, unless the call itself is not to be had.
+// Renames between names that do not exist. The kernel reports that, unless the system call itself is unavailable.
 fn no_replace(dir: &Path) -> Result<(), rustix::io::Errno> {
     let name = |name: &str| dir.join("staging").join(name);
     let (from, to) = (name(".doctor-no-such-file"), name(".doctor-no-such-file-either"));

@@ -1,4 +1,4 @@
-//! The processes that poll the store, and the programs that they meet in.
+//! Checks of the processes that poll the store, and of the versions and programs involved.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,29 +6,29 @@ use std::path::{Path, PathBuf};
 
 use super::check::Check;
 use super::machine::Subject;
+use crate::cli::error::printable;
 use crate::cli::output;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::error::printable;
 use crate::fsio::Spot;
 use crate::proc::{Proc, read};
 use crate::sample::Samples;
-use crate::store::{meta, writer};
+use diagctl_store::{meta, writer};
 
-/// A process, as far as this user may look at it.
+/// The facts about a process that this user may see.
 #[derive(Clone, Debug)]
 struct Seen {
     subject: Subject,
-    /// The owner of its files in /proc: root's, not the process's, when it is not dumpable.
+    /// The owner of its files in /proc. If the process is not dumpable, that is root.
     proc_uid: Option<u32>,
-    /// Why the figures cannot be read from here.
+    /// The reason why the figures cannot be read from here.
     unreadable: Option<String>,
-    /// `None` when its mappings cannot be read.
+    /// Set if the process has loaded jemalloc; `None` if its mappings cannot be read.
     jemalloc: Option<bool>,
     fresh: bool,
 }
 
-/// The processes of the store that are alive.
+/// Returns the store's processes that are alive.
 pub fn subjects(proc: &Proc, samples: &Samples) -> Vec<Subject> {
     let alive = samples.processes.iter().filter(|(pid, sample)| proc.is_alive(**pid, sample.start_ticks));
     alive
@@ -42,7 +42,7 @@ pub fn subjects(proc: &Proc, samples: &Samples) -> Vec<Subject> {
         .collect()
 }
 
-/// This very process, in the place of those that are not there yet.
+/// Returns this process, for use while no process polls.
 pub fn ourselves(proc: &Proc) -> Subject {
     let pid = std::process::id();
     Subject { pid, name: "this process".into(), role: String::new(), rss: 0, uid: uid_of(proc, pid) }
@@ -53,7 +53,7 @@ fn uid_of(proc: &Proc, pid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse().ok())
 }
 
-/// Everything about the processes that poll.
+/// Runs every check of the polling processes.
 pub fn examine(proc: &Proc, config: &Config, samples: &Samples, now: &Now, owner: Option<u32>) -> Vec<Check> {
     let seen: Vec<Seen> = subjects(proc, samples)
         .into_iter()
@@ -63,7 +63,7 @@ pub fn examine(proc: &Proc, config: &Config, samples: &Samples, now: &Now, owner
             let sample = samples.processes.get(&subject.pid);
             Seen {
                 proc_uid: fs::metadata(dir.join("smaps")).ok().map(|meta| meta.uid()),
-                unreadable: maps.as_ref().err().cloned(),
+                unreadable: maps.as_ref().err().map(ToString::to_string),
                 jemalloc: maps.ok().map(|maps| maps.contains("jemalloc")),
                 fresh: sample.is_some_and(|sample| sample.is_fresh(now.store_ms, config.poll_ms())),
                 subject,
@@ -125,7 +125,7 @@ fn users(seen: &[Seen], owner: Option<u32>) -> Check {
     }
 }
 
-// Reading needs the same user and a process that is dumpable; Yama's ptrace_scope is about attaching and does not matter.
+// Reading requires the same user and a dumpable process. Yama's ptrace_scope restricts only attaching and does not matter here.
 fn access(seen: &[Seen]) -> Check {
     let id = "processes.access";
     let closed: Vec<&Seen> = seen
@@ -152,7 +152,7 @@ fn hidepid(mounts: &str) -> String {
         (words.nth(1) == Some("/proc")).then(|| words.nth(1))?
     });
     let hidden = |option: &&str| option.starts_with("hidepid=") && !matches!(*option, "hidepid=0" | "hidepid=off");
-    // The last mount of several is the one that is seen.
+    // With several mounts, the last one is visible.
     options.next_back().and_then(|options| options.split(',').find(hidden)).unwrap_or_default().to_owned()
 }
 
@@ -191,7 +191,7 @@ fn jemalloc(seen: &[Seen], config: &Config) -> Check {
     }
 }
 
-/// Whether the gems of the newest capture belong to this program.
+/// Checks that the gems of the newest capture belong to this program.
 pub fn versions(newest: Option<&meta::Meta>) -> Check {
     let id = "versions";
     let ours = env!("CARGO_PKG_VERSION");
@@ -215,14 +215,14 @@ pub fn versions(newest: Option<&meta::Meta>) -> Check {
     check.seen("diagctl", ours).seen("newest", serde_json::json!(versions))
 }
 
-// What may change the protocol: the first number, and before 1.0 the second.
+// The part of a version that can change the protocol: the first number, and before 1.0 the second.
 fn series(version: &str) -> Vec<&str> {
     let parts: Vec<&str> = version.split('.').collect();
     let length = if parts.first() == Some(&"0") { 2 } else { 1 };
     parts.into_iter().take(length).collect()
 }
 
-/// Whether a worker with this environment would run this very program.
+/// Checks that a worker with this environment would run this very program.
 pub fn binary(named: Option<PathBuf>, path: &str, this: &Path) -> Check {
     let id = "binary";
     let on_path = path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join("diagctl"));
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn jemalloc_matters_where_a_rule_asks_for_it() {
-        let config = Config::default(); // the routine does
+        let config = Config::default(); // whose routine rule asks for jemalloc_stats
         let without = || Seen { jemalloc: Some(false), ..seen(5) };
         assert_eq!(jemalloc(&[seen(5)], &config).status, Status::Ok);
         assert_eq!(jemalloc(&[seen(5), without()], &config).status, Status::Warn);

@@ -1,10 +1,11 @@
-//! What the operator configured, and whether it is switched on.
+//! Checks of the configuration and of the main switch.
 
 use super::check::Check;
-use crate::config::{Loaded, Place, Problem, Source};
-use crate::error::Failure;
+use crate::cli::error::Failure;
+use crate::config::{Loaded, Place, Source};
+use crate::section::Problem;
 
-/// The configuration: the file, and what in it can never work.
+/// Checks the configuration file, and looks for rules and keys that cannot work here.
 pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, place: &Place) -> Vec<Check> {
     if let Some(failure) = broken {
         let in_force = if loaded.file.is_some() { "the last good configuration" } else { "the defaults" };
@@ -34,7 +35,7 @@ fn doubts(doubts: &[Problem]) -> Check {
     }
 }
 
-/// The switch as it is seen from here.
+/// Checks the main switch in this environment.
 pub fn switch(loaded: &Loaded) -> Check {
     let source = loaded.sources.get("enabled").copied().unwrap_or(Source::Default);
     let check = if loaded.config.enabled {

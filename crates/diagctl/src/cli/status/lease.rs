@@ -1,46 +1,46 @@
-//! The lease as people want to know it: who holds it, for how long, and whether something is wrong with that.
+//! The lease for people: its holder, its age, and anything wrong with it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
+use crate::cli::error::Failure;
 use crate::cli::output;
 use crate::clock::Now;
-use crate::error::Failure;
 use crate::fsio::Spot;
-use crate::lease::{self, Record};
 use crate::proc::Proc;
 use crate::units::duration;
+use diagctl_store::lease::{self, Record};
 
-/// What is known of the lease.
+/// The state of the lease.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Whether the lock is held: the only thing that counts.
+    /// True if the lock is held. Only the lock counts.
     pub taken: bool,
-    /// One sentence.
+    /// A summary in one sentence.
     pub summary: String,
-    /// How far the holder is past its deadline, milliseconds.
+    /// Time by which the holder has passed its deadline, milliseconds.
     pub overdue_ms: Option<u64>,
-    /// Somebody holds the lock although the dump that it was granted for is over, or nobody knows of one.
+    /// True if the lock is held although the dump that it was granted for is over, or although there is no record of a grant.
     pub leaked: bool,
-    /// Processes that hold the lock, as far as they may be looked at.
+    /// Processes that hold the lock, as far as this user can see them.
     pub holders: Vec<Holder>,
-    /// Whom it was granted to last.
+    /// The record of the last grant.
     pub record: Option<Record>,
 }
 
 /// A process that holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holder {
-    /// Its pid.
+    /// The pid.
     pub pid: u32,
-    /// Its name.
+    /// The name of its executable.
     pub comm: String,
 }
 
 impl Report {
-    /// Looks at the lock and at what is on record.
+    /// Examines the lock and its record.
     pub fn read(proc: &Proc, dir: &Spot, now: &Now) -> Result<Self, Failure> {
         let taken = lease::is_taken(dir)?;
         let record = lease::read_record(dir)?;
@@ -74,7 +74,7 @@ impl Report {
         Self { taken, summary, overdue_ms, leaked: taken && running.is_none(), holders: Vec::new(), record }
     }
 
-    /// Looks for the processes that hold the lock.
+    /// Finds the processes that hold the lock.
     pub fn find_holders(&mut self, proc: &Proc, dir: &Spot) {
         if self.taken {
             self.holders = holders(proc, &dir.join("lease.lock"));
@@ -82,8 +82,8 @@ impl Report {
     }
 }
 
-// Descriptors are first told by name, which cannot block, then by inode; and the kernel says in `fdinfo` which of them have the
-// lock, for a worker may have the file open without it. Processes of others, and those that are not dumpable, show neither.
+// Compares descriptors by name first, which cannot block, and then by inode. `fdinfo` tells which of them hold the lock,
+// because a worker may have the file open without it. Other users' processes, and those that are not dumpable, show neither.
 fn holders(proc: &Proc, lock: &Spot) -> Vec<Holder> {
     let Ok(wanted) = lock.stat() else { return Vec::new() };
     let holds = |pid: u32| {
@@ -106,7 +106,7 @@ fn holders(proc: &Proc, lock: &Spot) -> Vec<Holder> {
 mod tests {
     use super::*;
     use crate::clock::Reading;
-    use crate::lease::Lease;
+    use diagctl_store::lease::Lease;
 
     fn now() -> Now {
         let clock = Reading { wall_ms: 0, boot_ms: 100_000, boot_id: "this".into() };

@@ -1,4 +1,4 @@
-//! What a person reads off the status of a store.
+//! Tests of the status that people read.
 
 use super::*;
 use crate::config::LimitsOfRule;

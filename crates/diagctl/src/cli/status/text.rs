@@ -1,14 +1,14 @@
-//! The status as people read it.
+//! Formats the status for people.
 
 use super::{Process, RuleStatus, Status};
+use crate::cli::error::printable;
 use crate::cli::output;
 use crate::cli::show::observed;
 use crate::cli::times::{Times, age};
-use crate::error::printable;
-use crate::store::events::Event;
 use crate::units::{duration, size};
+use diagctl_store::events::Event;
 
-/// Everything on one page.
+/// Formats the whole status on one page.
 pub fn render(status: &Status, times: &Times, explain: bool) -> String {
     let mut text = String::new();
     for (key, value) in summary(status) {
@@ -74,7 +74,7 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
 fn rule(rule: &RuleStatus) -> Vec<String> {
     let mut state = rule.state.clone();
     if let Some(detail) = &rule.detail {
-        // It is the whole reason then, and no part of a phrase.
+        // The detail is then the whole reason, not part of a phrase.
         let colon = if rule.state == "skipped" { ":" } else { "" };
         state.push_str(&format!("{colon} {detail}"));
     }

@@ -1,4 +1,4 @@
-//! Every check, through both ways to a capture: a poll's plan, decided in a generation, and that of `diagctl run`.
+//! Every check, in both ways to begin a capture: a poll's plan, decided in a generation, and the plan of `diagctl run`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,10 +9,11 @@ use crate::cgroup::CgroupRoot;
 use crate::clock::Anchor;
 use crate::config::{Config, Loaded, Snapshot};
 use crate::proc::Proc;
+use crate::sample::Wanted;
 use crate::state::Pause;
-use crate::store::Access;
-use crate::store::meta::{Meta, Report};
 use crate::units::Amount;
+use diagctl_store::Access;
+use diagctl_store::meta::{Meta, Report};
 
 const MIB: u64 = 1 << 20;
 const ID: &str = "20261122T101530123Z-0000000a";
@@ -31,7 +32,7 @@ impl Scene {
         config.guards.min_free_disk = Amount::Bytes(0);
         config.retention.keep_free = Amount::Bytes(0);
         change(&mut config);
-        let store = Store::open(&config, Access::Create).unwrap();
+        let store = Store::open(config.store_options(), Access::Create).unwrap();
         let loaded = Loaded { config, file: None, sources: BTreeMap::new(), broken: None, identity: None, held: None };
         let proc = dir.path().join("proc");
         for (file, text) in [
@@ -59,7 +60,7 @@ impl Scene {
         load_state(&self.store).unwrap().0.generation
     }
 
-    /// A published and pinned capture of a megabyte.
+    /// Publishes and pins a capture of a megabyte.
     fn fill(&self) {
         let meta = Meta { id: ID.into(), reports: vec![Report::default()], ..Meta::default() };
         let dir = self.store.report_dir(ID);
@@ -70,9 +71,9 @@ impl Scene {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     }
 
-    fn begin(&self, plan: Plan, decided_in: Option<u64>) -> Result<Grant, Answer> {
+    fn begin(&self, plan: Plan, decided_in: Option<u64>) -> std::result::Result<Grant, Answer> {
         let process = Process { pid: 7, start_ticks: 70, role: "puma".into(), name: "worker-0".into() };
-        let readings = Readings::take(&self.cx.proc, &self.cx.cgroups, 7, &[]);
+        let readings = Readings::take(&self.cx.proc, &self.cx.cgroups, 7, &Wanted::default());
         let (cx, store) = (&self.cx, &self.store);
         let applicant = Applicant { cx, store, process: &process, readings: &readings, host: "", seed: 1 };
         match begin(applicant, &[plan], decided_in).unwrap() {
@@ -99,7 +100,7 @@ fn plan() -> Plan {
     }
 }
 
-// For each way: the generation in which the plan was decided.
+// The ways to begin a capture, each with the generation in which the plan was decided.
 fn ways(scene: &Scene) -> [(&'static str, Option<u64>); 2] {
     [("poll", Some(scene.generation())), ("run", None)]
 }
@@ -116,7 +117,7 @@ fn nothing_speaks_against_a_healthy_machine() {
 
 #[test]
 fn every_check_refuses_a_poll_and_a_run_alike_and_leaves_nothing() {
-    // Its name, the configuration, the situation, and the expected verdict, guard and part of the reason.
+    // The name, configuration and situation, then the expected verdict, guard and part of the reason.
     type Case = (&'static str, fn(&mut Config), fn(&Scene), Verdict, Option<&'static str>, &'static str);
     let table: [Case; 8] = [
         (

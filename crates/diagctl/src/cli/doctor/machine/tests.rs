@@ -18,7 +18,7 @@ fn subject() -> Subject {
     Subject { pid: 9, name: "puma worker-0 (pid 9)".into(), role: "puma".into(), rss: GIB, uid: Some(5) }
 }
 
-// A container as the kubelet of 1.28 and later sets it up on cgroup v2.
+// A container on cgroup v2, as kubelet 1.28 and later set it up.
 const POD: [(&str, &str); 9] = [
     ("proc/9/cgroup", "0::/pod/app\n"),
     ("proc/9/status", "Name:\truby\nUid:\t5\t5\t5\t5\nThreads:\t3\nVmSwap:\t  131072 kB\n"),

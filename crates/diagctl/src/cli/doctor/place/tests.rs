@@ -93,7 +93,7 @@ fn the_lock_is_really_tried_and_a_holder_is_seen() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(exclusion(dir.path()), Exclusion::Works, "on the directory");
     let owner = rustix::process::geteuid().as_raw();
-    let (lease, _file) = crate::lease::Lease::open(&Spot::hold(dir.path()).unwrap(), owner).unwrap();
+    let (lease, _file) = diagctl_store::lease::Lease::open(&Spot::hold(dir.path()).unwrap(), owner).unwrap();
     assert_eq!(exclusion(dir.path()), Exclusion::Works);
     assert!(lease.try_take().unwrap());
     assert_eq!(exclusion(dir.path()), Exclusion::Taken);

@@ -1,0 +1,632 @@
+//! What is kept and what goes. Pure: captures, policy and figures in, a plan out that has a verdict on each, with its reasons.
+//!
+//! Rules: age, count, size (`max_use`, everything in the store counts), free space (`keep_free`). Under size and free-space
+//! pressure the victim is the oldest capture that has the kind of report which uses most. Protected are the newest, pinned
+//! ones, and the last `keep_last` of each kind. Only the hard cap overrides protection, and never that of the newest.
+//!
+//! What cannot be reached by deleting is not tried at the expense of what is there: room for a capture that would not
+//! fit in any case costs nothing.
+//!
+//! A store may hold a hundred thousand captures, and `put` plans beside a worker that needs its memory: captures are packed, a
+//! plan holds numbers, and the words of a verdict are made when somebody asks for it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
+
+use serde::Serialize;
+
+use crate::catalog::{NewRecord, Record, Totals};
+use crate::id::Id;
+use crate::index::Entry;
+use crate::units::{duration, size};
+
+/// Stands for the kind of those captures in which every report failed.
+const NO_REPORT: &str = "captures without any report";
+
+/// Its number: every list of names begins with it.
+const NO_REPORT_KIND: u32 = 0;
+
+/// What the operator declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Hard cap of the whole store, bytes.
+    pub max_use: u64,
+    /// What is to stay free on the filesystem, bytes.
+    pub keep_free: u64,
+    /// Older captures go, milliseconds.
+    pub max_age_ms: u64,
+    /// So many of each kind of report stay.
+    pub keep_last: u32,
+    /// No more captures than this.
+    pub max_captures: Option<u32>,
+}
+
+/// What else takes room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of the store outside `reports/`: staging, quarantine, index, …
+    pub other_bytes: u64,
+    /// Free bytes on the filesystem.
+    pub free_disk: u64,
+    /// Bytes that are about to be written; 0 after a commit.
+    pub incoming: u64,
+}
+
+/// How far a plan may go to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// `gc`, and after a commit: the hard cap holds, whatever it costs.
+    Routine,
+    /// Before a grant, and when a `put` runs into the cap: only what nothing protects. How large a report becomes is not known
+    /// while it is written; one that does not fit in the end must not have cost the last good one.
+    Admission,
+}
+
+/// What is to become of one capture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// The capture.
+    pub id: String,
+    /// Whether it stays.
+    pub keep: bool,
+    /// Why, for people.
+    pub reasons: Vec<String>,
+    /// What it occupies.
+    pub disk_bytes: u64,
+}
+
+/// One capture, as far as a plan is concerned.
+#[derive(Clone, Copy, Debug)]
+struct Capture {
+    id: Id,
+    sequence: u64,
+    store_ms: u64,
+    disk_bytes: u64,
+    // Its kinds: so many from there on in `Captures::shares`.
+    first_share: u32,
+    shares: u32,
+    // Of its record in the catalog.
+    at: Option<NonZeroU32>,
+    pinned: bool,
+}
+
+/// What one kind of report takes of one capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    kind: u32,
+    bytes: u64,
+}
+
+/// Captures to decide about, in any order. Each takes 72 bytes, and 16 for each kind of report in it.
+#[derive(Clone, Debug)]
+pub struct Captures {
+    list: Vec<Capture>,
+    shares: Vec<Share>,
+    names: Vec<String>,
+    numbers: BTreeMap<String, u32>,
+    // Those that are there and not in the list: how many, and what they occupy.
+    omitted: (u64, u64),
+}
+
+impl Default for Captures {
+    fn default() -> Self {
+        let none = NO_REPORT.to_owned();
+        Self {
+            list: Vec::new(),
+            shares: Vec::new(),
+            numbers: BTreeMap::from([(none.clone(), NO_REPORT_KIND)]),
+            names: vec![none],
+            omitted: (0, 0),
+        }
+    }
+}
+
+impl Captures {
+    /// The number of captures.
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The one with a number. A capture has the number of those that were added before it.
+    pub fn id(&self, i: usize) -> Id {
+        self.list[i].id
+    }
+
+    /// Whether it is pinned, as far as is known.
+    pub fn is_pinned(&self, i: usize) -> bool {
+        self.list[i].pinned
+    }
+
+    /// What they occupy.
+    pub fn bytes(&self) -> u64 {
+        self.list.iter().fold(self.omitted.1, |sum, capture| sum.saturating_add(capture.disk_bytes))
+    }
+
+    /// Says that there are so many more than are in the list, and what they occupy.
+    pub fn omit(&mut self, captures: u64, bytes: u64) {
+        self.omitted = (captures, bytes);
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, id: Id, entry: &Entry) {
+        let capture = self.pack(id, entry);
+        self.list.push(capture);
+    }
+
+    /// Adds one that is in the catalog, at this place.
+    pub fn push_record(&mut self, at: u64, record: &Record<'_>) {
+        let first = self.shares.len();
+        for (kind, (name, bytes)) in record.kinds().enumerate() {
+            // Captures of a store mostly have the same reports.
+            let like_last = self.list.last().and_then(|last| self.shares_of(last).get(kind));
+            let like_last = like_last.map(|share| share.kind).filter(|kind| self.names[*kind as usize] == name);
+            let kind = like_last.unwrap_or_else(|| self.number(name));
+            self.shares.push(Share { kind, bytes });
+        }
+        if self.shares.len() == first {
+            self.shares.push(Share { kind: NO_REPORT_KIND, bytes: record.disk_bytes });
+        }
+        self.list.push(Capture {
+            id: record.id,
+            sequence: record.sequence,
+            store_ms: record.store_ms,
+            disk_bytes: record.disk_bytes,
+            first_share: first as u32,
+            shares: (self.shares.len() - first) as u32,
+            at: u32::try_from(at).ok().and_then(NonZeroU32::new),
+            pinned: record.pinned,
+        });
+    }
+
+    /// Those of a list, as records, the oldest first.
+    pub fn records(&self) -> impl Iterator<Item = NewRecord> + '_ {
+        self.in_order().into_iter().map(|i| {
+            let capture = &self.list[i as usize];
+            let kinds = self.shares_of(capture).iter().filter(|share| share.kind != NO_REPORT_KIND);
+            NewRecord {
+                id: capture.id,
+                sequence: capture.sequence,
+                store_ms: capture.store_ms,
+                disk_bytes: capture.disk_bytes,
+                pinned: capture.pinned,
+                damaged: false,
+                kinds: kinds.map(|share| (self.names[share.kind as usize].clone(), share.bytes)).collect(),
+            }
+        })
+    }
+
+    /// Where the record of one is in the catalog, if it came from there.
+    pub fn place(&self, i: usize) -> Option<u64> {
+        self.list[i].at.map(|at| u64::from(at.get()))
+    }
+
+    /// When the oldest was taken that is not pinned; the end of time where there is none.
+    pub fn oldest_ms(&self) -> u64 {
+        self.list.iter().filter(|capture| !capture.pinned).map(|capture| capture.store_ms).min().unwrap_or(u64::MAX)
+    }
+
+    // Their numbers, the oldest first.
+    fn in_order(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.list.len() as u32).collect();
+        order.sort_unstable_by_key(|i| (self.list[*i as usize].sequence, self.list[*i as usize].id));
+        order
+    }
+
+    /// Puts what is known now in place of what was known; returns whether that makes a difference.
+    pub fn replace(&mut self, i: usize, entry: &Entry) -> bool {
+        let (before, after) = (self.list[i], self.pack(self.list[i].id, entry));
+        let figures = |c: &Capture| (c.sequence, c.store_ms, c.disk_bytes, c.pinned);
+        let shares = |c: &Capture| {
+            let mut shares = self.shares_of(c).to_vec();
+            shares.sort_unstable_by_key(|share| share.kind);
+            shares
+        };
+        let same = figures(&before) == figures(&after) && shares(&before) == shares(&after);
+        if same {
+            self.shares.truncate(after.first_share as usize);
+        } else {
+            self.list[i] = Capture { at: before.at, ..after };
+        }
+        !same
+    }
+
+    /// Notes that one was pinned meanwhile.
+    pub fn pin(&mut self, i: usize) {
+        self.list[i].pinned = true;
+    }
+
+    /// Drops those that are not wanted any more, by their numbers. Those of the others change: they move up.
+    pub fn retain(&mut self, mut wanted: impl FnMut(usize, Id) -> bool) {
+        let mut numbers = 0..;
+        self.list.retain(|capture| numbers.next().is_some_and(|i| wanted(i, capture.id)));
+    }
+
+    fn pack(&mut self, id: Id, entry: &Entry) -> Capture {
+        let mut shares = BTreeMap::<u32, u64>::new();
+        for report in entry.reports.iter().filter(|report| report.has_data()) {
+            let bytes = shares.entry(self.number(&report.name)).or_default();
+            *bytes = bytes.saturating_add(report.stored_bytes);
+        }
+        if shares.is_empty() {
+            shares.insert(NO_REPORT_KIND, entry.disk_bytes);
+        }
+        let first = self.shares.len();
+        self.shares.extend(shares.into_iter().map(|(kind, bytes)| Share { kind, bytes }));
+        // The index is no larger than 256 MiB, and a `meta.json` than 4 MiB: they have not so many reports.
+        Capture {
+            id,
+            sequence: entry.sequence,
+            store_ms: entry.store_ms,
+            disk_bytes: entry.disk_bytes,
+            first_share: first as u32,
+            shares: (self.shares.len() - first) as u32,
+            at: None,
+            pinned: entry.pinned,
+        }
+    }
+
+    fn number(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let number = self.names.len() as u32;
+        self.names.push(name.to_owned());
+        self.numbers.insert(name.to_owned(), number);
+        number
+    }
+
+    fn shares_of(&self, capture: &Capture) -> &[Share] {
+        &self.shares[capture.first_share as usize..][..capture.shares as usize]
+    }
+}
+
+/// What a plan says of every capture that it was made for.
+#[derive(Debug)]
+pub struct Plan {
+    policy: Policy,
+    /// Oldest first, by their numbers. Whatever else a plan has goes by the place in here.
+    order: Vec<u32>,
+    standing: Vec<Standing>,
+    /// The kinds of which a capture is one of the last; most are of none.
+    last_of: BTreeMap<usize, Vec<u32>>,
+    /// Those that go, and why.
+    condemned: BTreeMap<usize, Why>,
+}
+
+/// Whether a plan could give up any capture, by what all of them come to: cheap, and true too often rather than too rarely.
+pub fn may_delete(totals: &Totals, policy: &Policy, usage: &Usage, now_ms: u64) -> bool {
+    let used = usage.other_bytes.saturating_add(totals.bytes).saturating_add(usage.incoming);
+    now_ms.saturating_sub(totals.oldest_ms) > policy.max_age_ms
+        || policy.max_captures.is_some_and(|max| totals.captures > u64::from(max))
+        || used > policy.max_use
+        || usage.free_disk < policy.keep_free.saturating_add(usage.incoming)
+}
+
+/// Decides about every capture. `now_ms` is on the store's time line, as the captures are: one that seems to come from the
+/// future is never too old. `newest` is never deleted.
+pub fn plan(
+    captures: &Captures,
+    policy: &Policy,
+    usage: &Usage,
+    pressure: Pressure,
+    now_ms: u64,
+    newest: Option<&str>,
+) -> Plan {
+    let mut planner = Planner::new(captures, *policy, *usage, newest);
+    planner.by_age(now_ms);
+    planner.by_count();
+    planner.by_size(pressure);
+    planner.by_free_space();
+    planner.plan
+}
+
+impl Plan {
+    /// The numbers of those that go, the oldest first.
+    pub fn victims(&self) -> impl Iterator<Item = usize> + '_ {
+        self.condemned.keys().map(|at| self.order[*at] as usize)
+    }
+
+    /// What it says of the captures that it was made for, the oldest first.
+    pub fn verdicts<'a>(&'a self, captures: &'a Captures) -> impl Iterator<Item = Verdict> + 'a {
+        (0..self.order.len()).map(|at| self.verdict(captures, at))
+    }
+
+    /// The verdicts on those that go, with their numbers.
+    pub fn deletions<'a>(&'a self, captures: &'a Captures) -> impl Iterator<Item = (usize, Verdict)> + 'a {
+        self.condemned.keys().map(|at| (self.order[*at] as usize, self.verdict(captures, *at)))
+    }
+
+    /// Whether nothing goes but some of the first captures of the list, and not all of those that might: then captures between
+    /// them and the rest would have made no difference to age and number.
+    pub fn stays_within(&self, first: usize) -> bool {
+        let is_first = |at: usize| (self.order[at] as usize) < first;
+        let spared = |at: usize| self.standing[at] == Standing::Unprotected && !self.condemned.contains_key(&at);
+        self.condemned.iter().all(|(at, why)| is_first(*at) && !matches!(why, Why::Full { .. }))
+            && (0..self.order.len()).any(|at| is_first(at) && spared(at))
+    }
+
+    /// Takes back what was said of one that goes.
+    pub fn spare(&mut self, i: usize) {
+        self.condemned.retain(|at, _| self.order[*at] as usize != i);
+    }
+
+    fn verdict(&self, captures: &Captures, at: usize) -> Verdict {
+        let capture = &captures.list[self.order[at] as usize];
+        let reasons = match self.condemned.get(&at) {
+            Some(why) => vec![self.words(captures, at, *why)],
+            None => {
+                let mut reasons = Vec::new();
+                reasons.extend((self.standing[at] == Standing::Newest).then(|| "kept: newest".into()));
+                reasons.extend(capture.pinned.then(|| "kept: pinned".into()));
+                reasons.extend(self.last_kinds(captures, at).map(|last| format!("kept: {last}")));
+                if reasons.is_empty() {
+                    reasons.push("kept: within all limits".into());
+                }
+                reasons
+            }
+        };
+        let keep = !self.condemned.contains_key(&at);
+        Verdict { id: capture.id.as_str().to_owned(), keep, reasons, disk_bytes: capture.disk_bytes }
+    }
+
+    fn words(&self, captures: &Captures, at: usize, why: Why) -> String {
+        let Policy { max_use, keep_free, max_age_ms, max_captures, .. } = self.policy;
+        let (full, kind) = match why {
+            Why::Old { age_ms } => {
+                return format!("older than max_age {} ({})", duration(max_age_ms), duration(age_ms));
+            }
+            Why::Many { count } => {
+                return format!("{count} captures, max_captures is {}", max_captures.unwrap_or_default());
+            }
+            Why::Full { full, kind } => (full, kind),
+        };
+        let full = match full {
+            Full::Cap { used, incoming: 0 } => format!("store holds {} of max_use {}", size(used), size(max_use)),
+            Full::Cap { used, incoming } => {
+                format!("store holds {} of max_use {} and {} are to come", size(used), size(max_use), size(incoming))
+            }
+            Full::Disk { free, incoming: 0 } => {
+                format!("{} of disk are free, keep_free is {}", size(free), size(keep_free))
+            }
+            Full::Disk { free, incoming } => format!(
+                "{} of disk are free, {} are to come, keep_free is {}",
+                size(free),
+                size(incoming),
+                size(keep_free)
+            ),
+        };
+        let verb = if kind == NO_REPORT_KIND { "use" } else { "uses" };
+        let although = match self.standing[at] {
+            Standing::LastOfKind => self.last_kinds(captures, at).map(|last| format!("; although {last}")),
+            Standing::Pinned => Some("; although pinned".into()),
+            Standing::Unprotected | Standing::Newest => None,
+        };
+        format!("{full}; {} {verb} most{}", captures.names[kind as usize], although.unwrap_or_default())
+    }
+
+    fn last_kinds(&self, captures: &Captures, at: usize) -> Option<String> {
+        let mut kinds: Vec<&str> =
+            self.last_of.get(&at)?.iter().map(|k| captures.names[*k as usize].as_str()).collect();
+        kinds.sort_unstable();
+        let kinds = kinds.join(", ");
+        Some(match self.policy.keep_last {
+            1 => format!("last {kinds}"),
+            n => format!("among the last {n} with {kinds}"),
+        })
+    }
+}
+
+/// How well a capture is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Unprotected,
+    LastOfKind,
+    Pinned,
+    Newest,
+}
+
+/// Why a capture goes.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    Old {
+        age_ms: u64,
+    },
+    Many {
+        count: usize,
+    },
+    /// It has the kind that uses most.
+    Full {
+        full: Full,
+        kind: u32,
+    },
+}
+
+/// What there is too little of.
+#[derive(Clone, Copy, Debug)]
+enum Full {
+    Cap { used: u64, incoming: u64 },
+    Disk { free: u64, incoming: u64 },
+}
+
+struct Planner<'a> {
+    captures: &'a Captures,
+    usage: Usage,
+    plan: Plan,
+    used: u64,
+    freed: u64,
+}
+
+impl<'a> Planner<'a> {
+    fn new(captures: &'a Captures, policy: Policy, usage: Usage, newest: Option<&str>) -> Self {
+        let list = &captures.list;
+        let order = captures.in_order();
+        let mut counts = vec![0; captures.names.len()];
+        let mut last_of = BTreeMap::<usize, Vec<u32>>::new();
+        let mut standing = vec![Standing::Unprotected; list.len()];
+        for (at, i) in order.iter().enumerate().rev() {
+            let capture = &list[*i as usize];
+            for share in captures.shares_of(capture).iter().filter(|share| share.kind != NO_REPORT_KIND) {
+                let count = &mut counts[share.kind as usize];
+                if *count < policy.keep_last {
+                    *count += 1;
+                    last_of.entry(at).or_default().push(share.kind);
+                }
+            }
+            standing[at] = match (newest == Some(capture.id.as_str()), capture.pinned, last_of.contains_key(&at)) {
+                (true, _, _) => Standing::Newest,
+                (_, true, _) => Standing::Pinned,
+                (_, _, true) => Standing::LastOfKind,
+                _ => Standing::Unprotected,
+            };
+        }
+        let plan = Plan { policy, order, standing, last_of, condemned: BTreeMap::new() };
+        Self { captures, usage, plan, used: usage.other_bytes.saturating_add(captures.bytes()), freed: 0 }
+    }
+
+    fn capture(&self, at: usize) -> &'a Capture {
+        &self.captures.list[self.plan.order[at] as usize]
+    }
+
+    fn condemn(&mut self, at: usize, why: Why) {
+        let bytes = self.capture(at).disk_bytes;
+        self.plan.condemned.insert(at, why);
+        self.used = self.used.saturating_sub(bytes);
+        self.freed = self.freed.saturating_add(bytes);
+    }
+
+    fn remaining(&self, standing: Standing) -> impl Iterator<Item = usize> + '_ {
+        let plan = &self.plan;
+        (0..plan.order.len()).filter(move |at| plan.standing[*at] == standing && !plan.condemned.contains_key(at))
+    }
+
+    fn by_age(&mut self, now_ms: u64) {
+        let age_ms = |planner: &Self, at| now_ms.saturating_sub(planner.capture(at).store_ms);
+        let max = self.plan.policy.max_age_ms;
+        let victims: Vec<usize> = self.remaining(Standing::Unprotected).filter(|at| age_ms(self, *at) > max).collect();
+        for at in victims {
+            self.condemn(at, Why::Old { age_ms: age_ms(self, at) });
+        }
+    }
+
+    fn by_count(&mut self) {
+        let Some(max) = self.plan.policy.max_captures else { return };
+        let omitted = usize::try_from(self.captures.omitted.0).unwrap_or(usize::MAX);
+        let count = (self.plan.order.len() - self.plan.condemned.len()).saturating_add(omitted);
+        let excess = count.saturating_sub(max as usize);
+        let victims: Vec<usize> = self.remaining(Standing::Unprotected).take(excess).collect();
+        for at in victims {
+            self.condemn(at, Why::Many { count });
+        }
+    }
+
+    fn by_size(&mut self, pressure: Pressure) {
+        let yielding: &[Standing] = match pressure {
+            Pressure::Routine => &[Standing::Unprotected, Standing::LastOfKind, Standing::Pinned],
+            Pressure::Admission => &[Standing::Unprotected],
+        };
+        let incoming_may_take: &[Standing] = match pressure {
+            Pressure::Routine => &[Standing::Unprotected],
+            Pressure::Admission => yielding,
+        };
+        let max = self.plan.policy.max_use;
+        let deletable = self.deletable(incoming_may_take);
+        let fits = self.used.saturating_sub(deletable).saturating_add(self.usage.incoming) <= max;
+        for standing in yielding {
+            let incoming = if fits && incoming_may_take.contains(standing) { self.usage.incoming } else { 0 };
+            self.shrink(*standing, |planner| {
+                let used = planner.used;
+                (used.saturating_add(incoming) > max).then_some(Full::Cap { used, incoming })
+            });
+        }
+    }
+
+    fn by_free_space(&mut self) {
+        let free = |planner: &Self| planner.usage.free_disk.saturating_add(planner.freed);
+        let keep_free = self.plan.policy.keep_free;
+        let reachable = free(self).saturating_add(self.deletable(&[Standing::Unprotected]));
+        let wanted = keep_free.saturating_add(self.usage.incoming);
+        let wanted = if reachable < wanted { keep_free } else { wanted };
+        self.shrink(Standing::Unprotected, |planner| {
+            let free = free(planner);
+            (free < wanted).then_some(Full::Disk { free, incoming: wanted - keep_free })
+        });
+    }
+
+    fn deletable(&self, standings: &[Standing]) -> u64 {
+        standings
+            .iter()
+            .flat_map(|standing| self.remaining(*standing))
+            .fold(0, |sum, at| sum.saturating_add(self.capture(at).disk_bytes))
+    }
+
+    // Deletes among those of one standing for as long as `too_full` gives a reason to.
+    fn shrink(&mut self, standing: Standing, too_full: impl Fn(&Self) -> Option<Full>) {
+        if too_full(self).is_none() {
+            return;
+        }
+        let mut pool = Pool::of(self.captures);
+        for at in self.remaining(standing) {
+            pool.add(at, self.captures.shares_of(self.capture(at)));
+        }
+        while let Some(full) = too_full(self) {
+            let Some((at, kind)) = pool.take(|at| self.captures.shares_of(self.capture(at))) else { return };
+            self.condemn(at, Why::Full { full, kind });
+        }
+    }
+}
+
+/// Candidates by kind. A capture waits in the queue of each of its kinds; one that was taken from another queue is passed
+/// over when its turn comes, so that emptying the pool takes time in proportion to what is in it.
+struct Pool<'a> {
+    names: &'a [String],
+    kinds: BTreeMap<u32, Queue>,
+    taken: BTreeSet<usize>,
+}
+
+#[derive(Default)]
+struct Queue {
+    bytes: u64,
+    oldest_first: VecDeque<u32>,
+}
+
+impl<'a> Pool<'a> {
+    fn of(captures: &'a Captures) -> Self {
+        Self { names: &captures.names, kinds: BTreeMap::new(), taken: BTreeSet::new() }
+    }
+
+    fn add(&mut self, at: usize, shares: &[Share]) {
+        for share in shares {
+            let queue = self.kinds.entry(share.kind).or_default();
+            queue.bytes = queue.bytes.saturating_add(share.bytes);
+            queue.oldest_first.push_back(at as u32);
+        }
+    }
+
+    // The oldest capture of the kind that uses most; of equals the first by name.
+    fn take(&mut self, shares_of: impl Fn(usize) -> &'a [Share]) -> Option<(usize, u32)> {
+        loop {
+            let name = |kind: u32| &self.names[kind as usize];
+            let more = |(a, p): &(&u32, &Queue), (b, q): &(&u32, &Queue)| {
+                p.bytes.cmp(&q.bytes).then_with(|| name(**b).cmp(name(**a)))
+            };
+            let kind = *self.kinds.iter().max_by(more)?.0;
+            let queue = self.kinds.get_mut(&kind)?;
+            let Some(at) = queue.oldest_first.pop_front().map(|at| at as usize) else {
+                self.kinds.remove(&kind);
+                continue;
+            };
+            if !self.taken.insert(at) {
+                continue;
+            }
+            for share in shares_of(at) {
+                if let Some(queue) = self.kinds.get_mut(&share.kind) {
+                    queue.bytes = queue.bytes.saturating_sub(share.bytes);
+                }
+            }
+            return Some((at, kind));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
