@@ -1,7 +1,7 @@
 //! Everything that the command line says, as snapshots: help, tables, JSON and errors. A change of wording shows up in review as
 //! a change of a file in `snapshots/`.
 //!
-//! After a change that is meant: `INSTA_UPDATE=always cargo test --package diagctl --test wording`, then read `git diff`.
+//! After a change that is meant: `INSTA_UPDATE=always cargo test --package diagctl`, then read `git diff`.
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 

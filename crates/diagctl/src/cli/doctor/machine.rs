@@ -258,7 +258,7 @@ pub fn guards(config: &Config, state: &State, largest: Option<&Subject>, figures
             Some(refusal) if refusal.guard != "clock" => Check::warn(
                 id,
                 format!("{harm} would be refused now, guard {}: {}", refusal.guard, refusal.reason),
-                "`diagctl config show` shows the guard; it prevents a worse failure",
+                "`diagctl config show` shows the settings of the guard",
             )
             .seen("guard", refusal.guard),
             _ => Check::ok(id, format!("no guard refuses {harm}")),

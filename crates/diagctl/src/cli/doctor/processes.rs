@@ -373,4 +373,43 @@ mod tests {
             assert_eq!(binary(named.clone(), &path, &this).status, status, "{named:?} {path}");
         }
     }
+
+    #[test]
+    fn findings_about_processes_in_words() {
+        let config = Config::default();
+        let without = || Seen { jemalloc: Some(false), ..seen(5) };
+        let made_by_another = meta::Meta {
+            versions: [("diagctl", "99.0.0"), ("diagctl_gem", "98.0.0")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
+            ..meta::Meta::default()
+        };
+        let missing = Path::new("/usr/bin/diagctl-that-is-not-there");
+        let mut versions = versions(Some(&made_by_another));
+        versions.message = versions.message.replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        let checks = [
+            polling(&[seen(5)]),
+            polling(&[]),
+            polling(&[Seen { fresh: false, ..seen(5) }]),
+            users(&[seen(5)], Some(5)),
+            users(&[seen(6)], Some(5)),
+            users(&[seen(0)], Some(5)),
+            users(&[seen(5)], None),
+            access(&[seen(5)]),
+            access(&[Seen { proc_uid: Some(0), ..seen(5) }]),
+            access(&[Seen { unreadable: Some("permission denied".into()), ..seen(5) }]),
+            access(&[]),
+            hiding(""),
+            hiding("hidepid=2"),
+            jemalloc(&[seen(5)], &config),
+            jemalloc(&[without()], &config),
+            jemalloc(&[without()], &Config { rules: Vec::new(), ..config.clone() }),
+            jemalloc(&[Seen { jemalloc: None, ..seen(5) }], &config),
+            versions,
+            binary(None, "", Path::new("/usr/bin/diagctl")),
+            binary(Some(missing.into()), "", Path::new("/usr/bin/diagctl")),
+            binary(Some("/bin/sh".into()), "", Path::new("/usr/bin/diagctl")),
+        ];
+        crate::cli::doctor::check::assert_words("processes", &checks);
+    }
 }

@@ -139,3 +139,21 @@ fn the_guards_themselves_are_asked() {
     assert_eq!(statuses(&Figures { available_memory: GIB / 2, ..roomy.clone() }), [Status::Ok, Status::Warn]);
     assert_eq!(statuses(&Figures { free_disk: 0, ..roomy }), [Status::Warn, Status::Warn]);
 }
+
+#[test]
+fn findings_about_the_machine_in_words() {
+    let (pressed, _) = crate::config::parse(
+        "[[rules]]\nname = \"p\"\nreports = [\"smaps\"]\ntrigger.memory_pressure = { above = \"10%\" }\n",
+    )
+    .unwrap();
+    let mut checks = examined(&POD, &Config::default());
+    checks.extend(examined(&[("proc/9/cgroup", "")], &pressed));
+    let surroundings = Surroundings { pids: Some((90, 100)), ..Surroundings::default() };
+    checks.push(tasks_left(&[(&subject(), surroundings)]));
+    let meminfo = BTreeMap::from([("CommitLimit".to_owned(), 11 * GIB), ("Committed_AS".to_owned(), 10 * GIB)]);
+    checks.push(overcommit("2", &meminfo, GIB));
+    checks.push(pressure(true, &pressed));
+    let figures = Figures { rss: GIB, total_disk: 60 * GIB, ..Figures::default() };
+    checks.extend(guards(&Config::default(), &State::default(), Some(&subject()), &figures));
+    crate::cli::doctor::check::assert_words("machine", &checks);
+}
