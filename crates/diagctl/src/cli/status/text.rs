@@ -41,7 +41,7 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
     if let Some(paused) = &switch.paused {
         lines[1].1 = paused.clone();
     } else if !switch.enabled {
-        lines[1].1.push_str("; each process goes by its own DIAGCTL_ENABLED");
+        lines[1].1.push_str("; each process has its own DIAGCTL_ENABLED");
     }
     if let Some(broken) = &status.configuration {
         lines.push(("config", broken.split_whitespace().collect::<Vec<_>>().join(" ")));
@@ -61,8 +61,8 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
         status.budgets.iter().map(|b| format!("{} of {} units this {}", b.spent, b.of, b.name)).collect();
     lines.push(("budget", budgets.join(", ")));
     for request in &status.requests {
-        let reports = if request.reports.is_empty() { "the usual reports".into() } else { request.reports.join(", ") };
-        lines.push(("request", format!("{reports}, asked for by {}: {}", request.by, request.reason)));
+        let reports = if request.reports.is_empty() { "the routine reports".into() } else { request.reports.join(", ") };
+        lines.push(("request", format!("{reports}, requested by {}: {}", request.by, request.reason)));
     }
     if store.quarantine_bytes > 0 {
         lines.push(("quarantine", size(store.quarantine_bytes)));
