@@ -48,13 +48,15 @@ class StoreGoneTest < E2E::Case
     hold_a_dump { File.rename(@store, away) }
     assert_captures_again
     assert_equal [kept], diagctl!("--dir", away, "list", "--json").json.fetch("captures").map { |capture| capture["id"] }
-    # Until no worker makes a store in between.
-    wait_until("the old store is back", every: 0.001) do
+    # Programs that the workers started before may still make a store in between.
+    E2E::Processes.signal(:STOP, *@server.workers)
+    wait_until("the old store is back", every: 0.01) do
       FileUtils.rm_rf(@store)
       File.rename(away, @store)
     rescue Errno::ENOTEMPTY, Errno::EEXIST
       false
     end
+    E2E::Processes.signal(:CONT, *@server.workers)
     wait_until("a capture beside the old one", deadline: 60, tell: @server.method(:log)) { ask && captures.size > 1 }
     assert_includes captures.map { |capture| capture["id"] }, kept
     assert diagctl!("verify", "--all").ok?

@@ -5,25 +5,20 @@
 //! that acts on them is thin. The contracts are in `docs/` and in the README.
 
 mod cli;
-mod collect;
 mod config;
 mod context;
 mod deadline;
-mod decide;
 pub mod exit_code;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod grant;
-mod guard;
-mod limit;
-mod probe;
-mod readings;
-mod recording;
-mod sample;
+mod history;
+mod operator_command;
+mod reports;
+mod rules;
 mod section;
 mod state;
 mod sys;
-mod trigger;
 mod units;
 
 // The names under which the modules use these crates.

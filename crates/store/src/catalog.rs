@@ -47,29 +47,29 @@ const GONE: u8 = 1;
 const PINNED: u8 = 2;
 const DAMAGED: u8 = 4;
 
-/// What all captures come to.
+/// Sums over all captures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Readable captures.
     pub captures: u64,
-    /// What they occupy.
+    /// Their bytes on disk.
     pub bytes: u64,
     /// Captures that cannot be read.
     pub damaged: u64,
-    /// What these, and what is no capture, occupy in `reports/`.
+    /// Bytes of these, and of anything else in `reports/` that is no capture.
     pub strange_bytes: u64,
     /// No capture that is not pinned is older than this, on the store's time line.
     pub oldest_ms: u64,
 }
 
 impl Totals {
-    /// What `reports/` occupies.
+    /// Bytes of everything in `reports/`.
     pub fn reports_bytes(&self) -> u64 {
         self.bytes.saturating_add(self.strange_bytes)
     }
 }
 
-/// What a file or directory looked like: inode, size, links, and when it was changed.
+/// Identifies one state of a file or directory: inode, size, links, and times of change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp([u64; 5]);
 
@@ -110,7 +110,7 @@ fn word(number: impl TryInto<u64>) -> u64 {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Header {
-    /// Where the records end.
+    /// End of the records, an offset.
     end: u64,
     totals: Totals,
     /// Records, and lines of the index, that say nothing any more.
@@ -119,10 +119,9 @@ struct Header {
     checked_ms: u64,
     /// The highest sequence number.
     last_sequence: u64,
-    /// Whether the records are not in order: a capture that was copied here from another store may have a higher number than those
-    /// that are taken later.
+    /// The records are not in order: a capture copied from another store may have a higher number than later ones.
     is_mixed: bool,
-    /// Where the first capture is that is still there, or the end.
+    /// Offset of the first record whose capture still exists, or the end.
     first: u64,
     reports: Stamp,
     index: Stamp,
@@ -200,11 +199,11 @@ pub struct Record<'a> {
     pub sequence: u64,
     /// On the store's time line.
     pub store_ms: u64,
-    /// What it occupies.
+    /// Its bytes on disk.
     pub disk_bytes: u64,
-    /// Whether it is pinned.
+    /// It is pinned.
     pub pinned: bool,
-    /// Whether its `meta.json` cannot be read. Then nothing but the id and the size is known.
+    /// Its `meta.json` cannot be read. Only the id and the size are known then.
     pub damaged: bool,
     kinds: &'a [u8],
 }
@@ -232,11 +231,11 @@ pub struct NewRecord {
     pub sequence: u64,
     /// On the store's time line.
     pub store_ms: u64,
-    /// What it occupies.
+    /// Its bytes on disk.
     pub disk_bytes: u64,
-    /// Whether it is pinned.
+    /// It is pinned.
     pub pinned: bool,
-    /// Whether its `meta.json` cannot be read.
+    /// Its `meta.json` cannot be read.
     pub damaged: bool,
     /// The kinds of report that it has data of.
     pub kinds: Vec<(String, u64)>,
@@ -367,17 +366,17 @@ impl Catalog {
         Self::open(store, Access::Write).filter(|catalog| catalog.is_current(store))
     }
 
-    /// What all captures come to.
+    /// Sums over all captures.
     pub fn totals(&self) -> Totals {
         self.header.totals
     }
 
-    /// Whether the directory itself was read within so many milliseconds of the wall clock.
+    /// True if the directory was read in the last `within_ms` milliseconds of the wall clock.
     pub fn was_checked(&self, now_ms: i64, within_ms: u64) -> bool {
         u64::try_from(now_ms).is_ok_and(|now_ms| now_ms.abs_diff(self.header.checked_ms) <= within_ms)
     }
 
-    /// Whether so much of it, or of the index, is about captures that are gone that both should be written anew.
+    /// True if so many records and index lines belong to deleted captures that both files should be rewritten.
     pub fn is_stale(&self) -> bool {
         self.header.dead > self.header.totals.captures / 2 + 64
     }
@@ -558,7 +557,7 @@ impl Catalog {
         Some(())
     }
 
-    // Where the first capture is that is still there. What was passed over is never looked at again.
+    // The first record at or after `start` whose capture still exists. Records before it are never read again.
     fn first_from(&self, start: u64) -> Option<u64> {
         let mut first = self.header.end;
         self.scan_from(start, SMALL_CHUNK, |at, bytes| {

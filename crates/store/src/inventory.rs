@@ -1,5 +1,5 @@
-//! What the store holds, as retention and the cap need to know it: packed, so that a `put` at the cap can keep it while it works,
-//! whatever the store has grown to.
+//! The captures of a store as retention and the cap need them: packed, so that a `put` at the cap can hold all of them in memory,
+//! however large the store is.
 //!
 //! Before a capture is given up, its own record and its own marker are asked, as the index may be behind.
 
@@ -18,10 +18,10 @@ use diagctl_observe::clock::{Now, Reading};
 /// So many captures that the index did not have are added to it at once.
 const BATCH: usize = 256;
 
-/// Where age or number is the reason, a plan is made of so many of the oldest at first.
+/// A plan by age or number first considers this many of the oldest captures.
 const FIRST: usize = 64;
 
-/// And of no more of the newest than this.
+/// And at most this many of the newest.
 const MOST_LAST: usize = 4096;
 
 /// How often retention reads the directory although the catalog seems to be right. Two changes to a directory in one tick of the
@@ -48,7 +48,7 @@ impl Inventory {
         }
     }
 
-    /// What retention gives up, where the totals in the catalog do not rule out that there is anything.
+    /// The captures that retention looked at, and its plan; `None` if the totals show that there is nothing to delete.
     pub fn planned(
         store: &Store,
         now: &Now,
@@ -240,7 +240,7 @@ impl Inventory {
         }
     }
 
-    /// What `reports/` occupies.
+    /// Bytes of everything in `reports/`.
     pub fn reports_bytes(&self) -> u64 {
         self.captures.bytes().saturating_add(self.strange_bytes)
     }
@@ -333,7 +333,7 @@ fn policy(store: &Store) -> Result<(Policy, u64)> {
     Ok((policy, free_disk))
 }
 
-/// What `reports/` occupies.
+/// Bytes of everything in `reports/`: from the catalog if it is current, else counted.
 pub fn reports_bytes(store: &Store) -> Result<u64> {
     match Catalog::current(store) {
         Some(catalog) => Ok(catalog.totals().reports_bytes()),
@@ -341,7 +341,7 @@ pub fn reports_bytes(store: &Store) -> Result<u64> {
     }
 }
 
-/// What the store occupies outside `reports/`.
+/// Bytes of everything in the store outside `reports/`.
 pub fn other_bytes(store: &Store) -> u64 {
     let others = fs::children(store.dir()).filter(|entry| entry.name != "reports");
     others.map(|entry| fs::occupied_tree(&store.dir().join(entry.name))).sum()

@@ -18,8 +18,8 @@ pub const CATALOG: &str = "catalog.bin";
 /// What a poll looks at of very many requests.
 pub const CROWD: &str = "requests.json";
 
-/// What a store has besides. Where its locks are, too, nobody else made them: they are of a store that was removed in part, while
-/// a process that polls wrote into it.
+/// The other names in a store. A directory that has nothing but names of a store is what `rm -rf` left of one while a process that
+/// polls wrote into it.
 pub const LEFT: [&str; 11] = [
     "state.json",
     "lease.json",

@@ -75,7 +75,7 @@ pub fn for_poll(store: &Store) -> Result<Vec<Request>> {
     }
 }
 
-// What the files are named for, in order; nothing where there are more files than that.
+// The ids in the file names, sorted; `None` if there are more than `most` files.
 fn ids(store: &Store, most: usize) -> Result<Option<Vec<String>>> {
     let entries = match fs::list(&store.path("requests")) {
         Err(e) if e.is_not_found() => return Ok(Some(Vec::new())),

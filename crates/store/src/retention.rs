@@ -71,7 +71,7 @@ pub struct Verdict {
     pub keep: bool,
     /// Why, for people.
     pub reasons: Vec<String>,
-    /// What it occupies.
+    /// Its bytes on disk.
     pub disk_bytes: u64,
 }
 
@@ -195,7 +195,7 @@ impl Captures {
         })
     }
 
-    /// Where the record of one is in the catalog, if it came from there.
+    /// Offset of its record in the catalog, if it was read from there.
     pub fn place(&self, i: usize) -> Option<u64> {
         self.list[i].at.map(|at| u64::from(at.get()))
     }
@@ -293,7 +293,8 @@ pub struct Plan {
     condemned: BTreeMap<usize, Why>,
 }
 
-/// Whether a plan could give up any capture, by what all of them come to: cheap, and true too often rather than too rarely.
+/// True if a plan might delete a capture, judged by the totals alone. May be true when the plan deletes nothing, never false when
+/// it deletes something.
 pub fn may_delete(totals: &Totals, policy: &Policy, usage: &Usage, now_ms: u64) -> bool {
     let used = usage.other_bytes.saturating_add(totals.bytes).saturating_add(usage.incoming);
     now_ms.saturating_sub(totals.oldest_ms) > policy.max_age_ms
@@ -336,8 +337,8 @@ impl Plan {
         self.condemned.keys().map(|at| (self.order[*at] as usize, self.verdict(captures, *at)))
     }
 
-    /// Whether nothing goes but some of the first captures of the list, and not all of those that might: then captures between
-    /// them and the rest would have made no difference to age and number.
+    /// True if the plan deletes only captures from the first `first` of the list, and leaves an unprotected one there. Then omitted
+    /// captures, all newer than these, could not have changed the plan, as far as age and number go.
     pub fn stays_within(&self, first: usize) -> bool {
         let is_first = |at: usize| (self.order[at] as usize) < first;
         let spared = |at: usize| self.standing[at] == Standing::Unprotected && !self.condemned.contains_key(&at);

@@ -33,8 +33,8 @@ pub struct Grant {
     pub snapshot: Snapshot,
     /// When it was granted, CLOCK_BOOTTIME milliseconds.
     pub granted_boot_ms: u64,
-    /// What `reports/` held when it was granted, bytes. Nothing is added there before this capture is published, so a writer
-    /// learns from it how much room there is without opening the index. Grants of earlier versions do not say.
+    /// Bytes in `reports/` at the time of the grant. Nothing is added there before this capture is published, so a writer can
+    /// compute the room that is left without opening the index. Absent in grants of earlier versions.
     #[serde(default)]
     pub reports_bytes: Option<u64>,
 }

@@ -269,9 +269,8 @@ impl Store {
 /// A name in a directory that keeps it from becoming a store, quoted.
 pub fn foreign_entry(dir: &Spot) -> Result<Option<String>> {
     let names: Vec<_> = fs::list(dir)?.flatten().map(|entry| entry.name).collect();
-    let left: &[&str] = if names.iter().any(|name| name == "state.lock") { &LEFT } else { &[] };
     let foreign = names.iter().find(|name| {
-        let known = SUBDIRS.iter().chain(&HARMLESS).chain(left).any(|known| *name == *known);
+        let known = SUBDIRS.iter().chain(&HARMLESS).chain(&LEFT).any(|known| *name == *known);
         !known && !name.to_str().is_some_and(|name| name.starts_with(".tmp-"))
     });
     Ok(foreign.map(|name| diagctl_fs::quoted(&name.to_string_lossy())))
@@ -336,5 +335,37 @@ pub fn unsafe_filesystem(magic: i64) -> Option<&'static str> {
         0x6573_5546 => Some("FUSE"),
         0x6a65_6a63 => Some("virtiofs"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_nothing_but_names_of_a_store_becomes_one_and_any_other_is_refused() {
+        let table: [(&[&str], Option<&str>); 6] = [
+            (&[], None),
+            (&["lost+found"], None),
+            (&["samples.jsonl"], None),
+            (&["state.lock", "index.jsonl", ".tmp-1"], None),
+            (&["index.jsonl", "notes"], Some("\"notes\"")),
+            (&["wp-config.php"], Some("\"wp-config.php\"")),
+        ];
+        for (names, foreign) in table {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join("store");
+            fs::create_dir(&Spot::outside(&root), 0o700).unwrap();
+            names.iter().for_each(|name| std::fs::write(root.join(name), "x").unwrap());
+            let opened = Store::open(StoreOptions::new(&root), Access::Create);
+            match (opened, foreign) {
+                (Ok(_), None) => assert!(root.join("FORMAT").is_file(), "{names:?}"),
+                (Err(Error::Foreign { name, .. }), Some(foreign)) => {
+                    assert_eq!(name, foreign);
+                    assert!(!root.join("FORMAT").exists());
+                }
+                (other, _) => panic!("{names:?}: {other:?}"),
+            }
+        }
     }
 }

@@ -89,7 +89,7 @@ impl Scene {
         std::fs::write(self.store.path(CATALOG).path(), bytes).unwrap();
     }
 
-    /// What the totals say must be what a look at everything says.
+    /// Compares the totals with a full check.
     fn assert_true(&self) {
         let totals = self.current().totals();
         let stock = Inventory::check(&self.store, true).unwrap();

@@ -70,7 +70,7 @@ impl Scene {
     }
 }
 
-// What the whole store occupies.
+// Bytes of the whole store.
 fn used(stock: &Inventory, store: &Store) -> u64 {
     stock.reports_bytes() + other_bytes(store)
 }

@@ -32,7 +32,7 @@ const SETTLED_MS: u64 = 1000;
 /// `requests.json`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Crowd {
-    /// What the directory looked like; nothing while there is more to be read.
+    /// State of the directory when it was read; the default while some files are still unread.
     directory: Stamp,
     /// The oldest are sought after this id.
     until: String,

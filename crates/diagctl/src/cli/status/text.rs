@@ -61,7 +61,8 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
         status.budgets.iter().map(|b| format!("{} of {} units this {}", b.spent, b.of, b.name)).collect();
     lines.push(("budget", budgets.join(", ")));
     for request in &status.requests {
-        let reports = if request.reports.is_empty() { "the routine reports".into() } else { request.reports.join(", ") };
+        let reports =
+            if request.reports.is_empty() { "the routine reports".into() } else { request.reports.join(", ") };
         lines.push(("request", format!("{reports}, requested by {}: {}", request.by, request.reason)));
     }
     if store.quarantine_bytes > 0 {

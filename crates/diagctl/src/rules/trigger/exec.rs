@@ -65,7 +65,7 @@ impl Exec {
 mod tests {
     use super::super::testing::Bench;
     use super::*;
-    use crate::readings::ExecAnswer;
+    use crate::rules::readings::ExecAnswer;
 
     #[test]
     fn what_came_of_the_last_run_is_told_until_the_next() {
