@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::output::Done;
+use super::view;
 use crate::cli::error::{Failure, quoted};
 use crate::exit_code::Exit;
 use crate::grant::capture;
@@ -38,7 +39,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let grant = capture::join(&store, &lease, &args.capture)?;
     let mut told = parse(args)?;
     let meta = capture::finish(&store, &cx.proc, &lease, &grant, &mut told)?;
-    Ok(Done::json(&meta)?.with_exit(exit_of(&meta)))
+    Ok(Done::json(&view::Capture::from(&meta))?.with_exit(exit_of(&meta)))
 }
 
 /// Returns the exit status for a published capture: `Ok`, or `Partial` if a report has an error.

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use super::output::{self, Columns, Done};
 use super::times::{Times, age};
+use super::view;
+use super::view;
 use super::{Context, Failure};
 use crate::exit_code::Exit;
 use crate::units::{self, size};
@@ -123,7 +125,7 @@ fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usi
                 break;
             }
             let comma = if matched == 1 { "" } else { "," };
-            write!(out, "{comma}{}", encoded(&entry)?)?;
+            write!(out, "{comma}{}", encoded(&view::Listed::from(&entry))?)?;
         }
         let damaged = listing.damaged.iter().map(|(id, reason)| Damaged { id, reason });
         writeln!(out, "],\"damaged\":{}}}", encoded(&damaged.collect::<Vec<_>>())?)

@@ -24,6 +24,7 @@ mod simulate;
 mod status;
 mod times;
 mod verify;
+mod view;
 
 use std::path::PathBuf;
 

@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::Context;
 use super::finalize::exit_of;
 use super::output::{self, Done};
+use super::view;
 use crate::cli::error::{Failure, printable, quoted};
 use crate::config::{Snapshot, Source as Origin};
 use crate::exit_code::Exit;
@@ -97,7 +98,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if let Some(status) = failed {
         output::note(&format!("the command failed ({status}); what it produced was published"));
     }
-    Ok(Done::json(&meta)?.with_exit(exit))
+    Ok(Done::json(&view::Capture::from(&meta))?.with_exit(exit))
 }
 
 fn not_granted(reason: &str) -> Result<Done, Failure> {

@@ -5,6 +5,7 @@ use serde_json::Number;
 
 use super::output::{self, Done};
 use super::times::{Times, age};
+use super::view;
 use super::{Context, Failure};
 use crate::cli::error::printable;
 use crate::units::{duration, size};
@@ -25,12 +26,24 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Serialize)]
 struct Shown {
-    #[serde(flatten)]
     meta: Meta,
     pinned: bool,
     dir: String,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    #[serde(flatten)]
+    capture: view::Capture<'a>,
+    pinned: bool,
+    dir: &'a str,
+}
+
+impl<'a> From<&'a Shown> for View<'a> {
+    fn from(shown: &'a Shown) -> Self {
+        Self { capture: (&shown.meta).into(), pinned: shown.pinned, dir: &shown.dir }
+    }
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
@@ -43,7 +56,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         reader::report_of(&meta, name)?;
     }
     let shown = Shown { pinned: dir.join(index::PIN_FILE).exists(), dir: dir.display().to_string(), meta };
-    Done::either(args.json, &shown, |shown| text(shown, &Times::new(args.utc), now.store_ms))
+    Done::either(args.json, &View::from(&shown), |_| text(&shown, &Times::new(args.utc), now.store_ms))
 }
 
 fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
@@ -200,6 +213,6 @@ mod tests {
         let mut expected = serde_json::to_value(&shown.meta).unwrap();
         expected["pinned"] = true.into();
         expected["dir"] = "/var/lib/diagctl/reports/x".into();
-        assert_eq!(serde_json::to_value(&shown).unwrap(), expected);
+        assert_eq!(serde_json::to_value(View::from(&shown)).unwrap(), expected);
     }
 }
