@@ -1,14 +1,16 @@
-//! What is kept and what goes. Pure: captures, policy and figures in, a plan out that has a verdict on each, with its reasons.
+//! Decides which captures are kept. The planner is pure: it takes captures, a policy and usage figures, and returns a plan with a
+//! verdict and reasons for each capture.
 //!
-//! Rules: age, count, size (`max_use`, everything in the store counts), free space (`keep_free`). Under size and free-space
-//! pressure the victim is the oldest capture that has the kind of report which uses most. Protected are the newest, pinned
-//! ones, and the last `keep_last` of each kind. Only the hard cap overrides protection, and never that of the newest.
+//! Captures are deleted for age, count, size (`max_use`, which counts everything in the store) and free space (`keep_free`). For
+//! size and free space, the next capture to go is the oldest one that has the kind of report which uses most. The newest capture,
+//! pinned captures and the last `keep_last` of each kind are protected. Only the hard cap overrides protection, and never that of
+//! the newest capture.
 //!
-//! What cannot be reached by deleting is not tried at the expense of what is there: room for a capture that would not
-//! fit in any case costs nothing.
+//! Nothing is deleted for a goal that deletions cannot reach. A capture that would not fit in any case costs no other capture its
+//! place.
 //!
-//! A store may hold a hundred thousand captures, and `put` plans beside a worker that needs its memory: captures are packed, a
-//! plan holds numbers, and the words of a verdict are made when somebody asks for it.
+//! A store may hold a hundred thousand captures, and `put` plans beside a worker that needs its memory. So captures are packed, a
+//! plan holds numbers, and verdicts are worded on demand.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -20,91 +22,91 @@ use crate::id::Id;
 use crate::index::Entry;
 use crate::units::{duration, size};
 
-/// Stands for the kind of those captures in which every report failed.
+/// The kind of captures in which every report failed.
 const NO_REPORT: &str = "captures without any report";
 
-/// Its number: every list of names begins with it.
+/// The number of that kind. Every list of kinds begins with it.
 const NO_REPORT_KIND: u32 = 0;
 
-/// What the operator declared.
+/// The operator's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Hard cap of the whole store, bytes.
     pub max_use: u64,
-    /// What is to stay free on the filesystem, bytes.
+    /// Space to leave free on the filesystem, bytes.
     pub keep_free: u64,
-    /// Older captures go, milliseconds.
+    /// Maximum age of a capture, milliseconds.
     pub max_age_ms: u64,
-    /// So many of each kind of report stay.
+    /// Number of captures with each kind of report that are protected.
     pub keep_last: u32,
-    /// No more captures than this.
+    /// Maximum number of captures.
     pub max_captures: Option<u32>,
 }
 
-/// What else takes room.
+/// Everything else that takes space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes of the store outside `reports/`: staging, quarantine, index, …
     pub other_bytes: u64,
     /// Free bytes on the filesystem.
     pub free_disk: u64,
-    /// Bytes that are about to be written; 0 after a commit.
+    /// Bytes about to be written. Zero after a commit.
     pub incoming: u64,
 }
 
-/// How far a plan may go to make room.
+/// The lengths to which a plan may go to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {
-    /// `gc`, and after a commit: the hard cap holds, whatever it costs.
+    /// For `gc` and after a commit: the hard cap holds at any cost.
     Routine,
-    /// Before a grant, and when a `put` runs into the cap: only what nothing protects. How large a report becomes is not known
-    /// while it is written; one that does not fit in the end must not have cost the last good one.
+    /// Before a grant, and when a `put` reaches the cap: deletes unprotected captures only. The final size of a report is unknown
+    /// while it is written, so a report that does not fit in the end must not cost the last good one.
     Admission,
 }
 
-/// What is to become of one capture.
+/// The verdict on one capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// The capture.
+    /// The capture's id.
     pub id: String,
-    /// Whether it stays.
+    /// True if the capture stays.
     pub keep: bool,
-    /// Why, for people.
+    /// The reasons, for people.
     pub reasons: Vec<String>,
-    /// What it occupies.
+    /// Disk usage, bytes.
     pub disk_bytes: u64,
 }
 
-/// One capture, as far as a plan is concerned.
+/// The data about one capture that a plan needs.
 #[derive(Clone, Copy, Debug)]
 struct Capture {
     id: Id,
     sequence: u64,
     store_ms: u64,
     disk_bytes: u64,
-    // Its kinds: so many from there on in `Captures::shares`.
+    // Start of its shares in `Captures::shares`, and their number.
     first_share: u32,
     shares: u32,
-    // Of its record in the catalog.
+    // Offset of its record in the catalog.
     at: Option<NonZeroU32>,
     pinned: bool,
 }
 
-/// What one kind of report takes of one capture.
+/// The part of a capture that one kind of report takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Share {
     kind: u32,
     bytes: u64,
 }
 
-/// Captures to decide about, in any order. Each takes 72 bytes, and 16 for each kind of report in it.
+/// The captures of a plan, in any order. Each takes 72 bytes, and 16 for each kind of report in it.
 #[derive(Clone, Debug)]
 pub struct Captures {
     list: Vec<Capture>,
     shares: Vec<Share>,
     names: Vec<String>,
     numbers: BTreeMap<String, u32>,
-    // Those that are there and not in the list: how many, and what they occupy.
+    // Number and disk usage of existing captures that are not in the list.
     omitted: (u64, u64),
 }
 
@@ -122,42 +124,42 @@ impl Default for Captures {
 }
 
 impl Captures {
-    /// The number of captures.
+    /// Returns the number of captures.
     pub fn count(&self) -> usize {
         self.list.len()
     }
 
-    /// The one with a number. A capture has the number of those that were added before it.
+    /// Returns the id of a capture. Captures are numbered in the order in which they are added.
     pub fn id(&self, i: usize) -> Id {
         self.list[i].id
     }
 
-    /// Whether it is pinned, as far as is known.
+    /// Returns true if the capture is known to be pinned.
     pub fn is_pinned(&self, i: usize) -> bool {
         self.list[i].pinned
     }
 
-    /// What they occupy.
+    /// Returns the disk usage of all captures, bytes.
     pub fn bytes(&self) -> u64 {
         self.list.iter().fold(self.omitted.1, |sum, capture| sum.saturating_add(capture.disk_bytes))
     }
 
-    /// Says that there are so many more than are in the list, and what they occupy.
+    /// Notes the number and disk usage of existing captures that are not in the list.
     pub fn omit(&mut self, captures: u64, bytes: u64) {
         self.omitted = (captures, bytes);
     }
 
-    /// Adds one.
+    /// Adds a capture.
     pub fn push(&mut self, id: Id, entry: &Entry) {
         let capture = self.pack(id, entry);
         self.list.push(capture);
     }
 
-    /// Adds one that is in the catalog, at this place.
+    /// Adds a capture from its record in the catalog, which is at offset `at`.
     pub fn push_record(&mut self, at: u64, record: &Record<'_>) {
         let first = self.shares.len();
         for (kind, (name, bytes)) in record.kinds().enumerate() {
-            // Captures of a store mostly have the same reports.
+            // Consecutive captures mostly have the same kinds of report.
             let like_last = self.list.last().and_then(|last| self.shares_of(last).get(kind));
             let like_last = like_last.map(|share| share.kind).filter(|kind| self.names[*kind as usize] == name);
             let kind = like_last.unwrap_or_else(|| self.number(name));
@@ -178,7 +180,7 @@ impl Captures {
         });
     }
 
-    /// Those of a list, as records, the oldest first.
+    /// Returns all captures as catalog records, oldest first.
     pub fn records(&self) -> impl Iterator<Item = NewRecord> + '_ {
         self.in_order().into_iter().map(|i| {
             let capture = &self.list[i as usize];
@@ -195,24 +197,24 @@ impl Captures {
         })
     }
 
-    /// Where the record of one is in the catalog, if it came from there.
+    /// Returns the offset of a capture's record in the catalog, if the capture came from there.
     pub fn place(&self, i: usize) -> Option<u64> {
         self.list[i].at.map(|at| u64::from(at.get()))
     }
 
-    /// When the oldest was taken that is not pinned; the end of time where there is none.
+    /// Returns the time of the oldest unpinned capture, or the maximum if there is none.
     pub fn oldest_ms(&self) -> u64 {
         self.list.iter().filter(|capture| !capture.pinned).map(|capture| capture.store_ms).min().unwrap_or(u64::MAX)
     }
 
-    // Their numbers, the oldest first.
+    // Returns the numbers of the captures, oldest first.
     fn in_order(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.list.len() as u32).collect();
         order.sort_unstable_by_key(|i| (self.list[*i as usize].sequence, self.list[*i as usize].id));
         order
     }
 
-    /// Puts what is known now in place of what was known; returns whether that makes a difference.
+    /// Replaces the data about a capture. Returns true if the new data is different.
     pub fn replace(&mut self, i: usize, entry: &Entry) -> bool {
         let (before, after) = (self.list[i], self.pack(self.list[i].id, entry));
         let figures = |c: &Capture| (c.sequence, c.store_ms, c.disk_bytes, c.pinned);
@@ -230,12 +232,12 @@ impl Captures {
         !same
     }
 
-    /// Notes that one was pinned meanwhile.
+    /// Notes that a capture was pinned.
     pub fn pin(&mut self, i: usize) {
         self.list[i].pinned = true;
     }
 
-    /// Drops those that are not wanted any more, by their numbers. Those of the others change: they move up.
+    /// Drops the captures for which `wanted` returns false. The remaining captures are renumbered.
     pub fn retain(&mut self, mut wanted: impl FnMut(usize, Id) -> bool) {
         let mut numbers = 0..;
         self.list.retain(|capture| numbers.next().is_some_and(|i| wanted(i, capture.id)));
@@ -252,7 +254,7 @@ impl Captures {
         }
         let first = self.shares.len();
         self.shares.extend(shares.into_iter().map(|(kind, bytes)| Share { kind, bytes }));
-        // The index is no larger than 256 MiB, and a `meta.json` than 4 MiB: they have not so many reports.
+        // Cannot overflow: the index is at most 256 MiB and a `meta.json` at most 4 MiB, which limits the number of reports.
         Capture {
             id,
             sequence: entry.sequence,
@@ -280,20 +282,20 @@ impl Captures {
     }
 }
 
-/// What a plan says of every capture that it was made for.
+/// The decision about every capture.
 #[derive(Debug)]
 pub struct Plan {
     policy: Policy,
-    /// Oldest first, by their numbers. Whatever else a plan has goes by the place in here.
+    /// The numbers of the captures, oldest first. The other fields refer to positions in this list.
     order: Vec<u32>,
     standing: Vec<Standing>,
-    /// The kinds of which a capture is one of the last; most are of none.
+    /// The kinds of which a capture is one of the last. Most captures have none.
     last_of: BTreeMap<usize, Vec<u32>>,
-    /// Those that go, and why.
+    /// The captures to be deleted, with the reason.
     condemned: BTreeMap<usize, Why>,
 }
 
-/// Whether a plan could give up any capture, by what all of them come to: cheap, and true too often rather than too rarely.
+/// Returns false if the totals rule out any deletion. The check is cheap; true does not mean that a plan deletes something.
 pub fn may_delete(totals: &Totals, policy: &Policy, usage: &Usage, now_ms: u64) -> bool {
     let used = usage.other_bytes.saturating_add(totals.bytes).saturating_add(usage.incoming);
     now_ms.saturating_sub(totals.oldest_ms) > policy.max_age_ms
@@ -302,8 +304,8 @@ pub fn may_delete(totals: &Totals, policy: &Policy, usage: &Usage, now_ms: u64) 
         || usage.free_disk < policy.keep_free.saturating_add(usage.incoming)
 }
 
-/// Decides about every capture. `now_ms` is on the store's time line, as the captures are: one that seems to come from the
-/// future is never too old. `newest` is never deleted.
+/// Decides about every capture. `now_ms` is on the store's time line, like the captures: a capture from the future is never too
+/// old. `newest` is never deleted.
 pub fn plan(
     captures: &Captures,
     policy: &Policy,
@@ -321,23 +323,23 @@ pub fn plan(
 }
 
 impl Plan {
-    /// The numbers of those that go, the oldest first.
+    /// Returns the numbers of the captures to be deleted, oldest first.
     pub fn victims(&self) -> impl Iterator<Item = usize> + '_ {
         self.condemned.keys().map(|at| self.order[*at] as usize)
     }
 
-    /// What it says of the captures that it was made for, the oldest first.
+    /// Returns the verdicts on all captures, oldest first.
     pub fn verdicts<'a>(&'a self, captures: &'a Captures) -> impl Iterator<Item = Verdict> + 'a {
         (0..self.order.len()).map(|at| self.verdict(captures, at))
     }
 
-    /// The verdicts on those that go, with their numbers.
+    /// Returns the verdicts on the captures to be deleted, with their numbers.
     pub fn deletions<'a>(&'a self, captures: &'a Captures) -> impl Iterator<Item = (usize, Verdict)> + 'a {
         self.condemned.keys().map(|at| (self.order[*at] as usize, self.verdict(captures, *at)))
     }
 
-    /// Whether nothing goes but some of the first captures of the list, and not all of those that might: then captures between
-    /// them and the rest would have made no difference to age and number.
+    /// Returns true if the plan deletes only some of the first captures in the list, and not all that it might. Then more
+    /// captures between them and the rest would not change a plan for age and count.
     pub fn stays_within(&self, first: usize) -> bool {
         let is_first = |at: usize| (self.order[at] as usize) < first;
         let spared = |at: usize| self.standing[at] == Standing::Unprotected && !self.condemned.contains_key(&at);
@@ -345,7 +347,7 @@ impl Plan {
             && (0..self.order.len()).any(|at| is_first(at) && spared(at))
     }
 
-    /// Takes back what was said of one that goes.
+    /// Removes a capture from the deletions.
     pub fn spare(&mut self, i: usize) {
         self.condemned.retain(|at, _| self.order[*at] as usize != i);
     }
@@ -416,7 +418,7 @@ impl Plan {
     }
 }
 
-/// How well a capture is protected.
+/// The level of protection, lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     Unprotected,
@@ -425,7 +427,7 @@ enum Standing {
     Newest,
 }
 
-/// Why a capture goes.
+/// The reason for a deletion.
 #[derive(Clone, Copy, Debug)]
 enum Why {
     Old {
@@ -434,14 +436,14 @@ enum Why {
     Many {
         count: usize,
     },
-    /// It has the kind that uses most.
+    /// The capture has the kind that uses most.
     Full {
         full: Full,
         kind: u32,
     },
 }
 
-/// What there is too little of.
+/// The space that is short.
 #[derive(Clone, Copy, Debug)]
 enum Full {
     Cap { used: u64, incoming: u64 },
@@ -559,7 +561,7 @@ impl<'a> Planner<'a> {
             .fold(0, |sum, at| sum.saturating_add(self.capture(at).disk_bytes))
     }
 
-    // Deletes among those of one standing for as long as `too_full` gives a reason to.
+    // Deletes captures of one standing while `too_full` returns a reason.
     fn shrink(&mut self, standing: Standing, too_full: impl Fn(&Self) -> Option<Full>) {
         if too_full(self).is_none() {
             return;
@@ -575,8 +577,8 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Candidates by kind. A capture waits in the queue of each of its kinds; one that was taken from another queue is passed
-/// over when its turn comes, so that emptying the pool takes time in proportion to what is in it.
+/// Candidates by kind. A capture is in the queue of each of its kinds, and is skipped if another queue has already returned it.
+/// Emptying the pool therefore takes time in proportion to its size.
 struct Pool<'a> {
     names: &'a [String],
     kinds: BTreeMap<u32, Queue>,
@@ -602,7 +604,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    // The oldest capture of the kind that uses most; of equals the first by name.
+    // Takes the oldest capture of the kind that uses most. Equal kinds are ordered by name.
     fn take(&mut self, shares_of: impl Fn(usize) -> &'a [Share]) -> Option<(usize, u32)> {
         loop {
             let name = |kind: u32| &self.names[kind as usize];

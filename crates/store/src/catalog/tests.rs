@@ -1,4 +1,4 @@
-//! That the catalog says what is in the directory, or is not believed.
+//! The catalog says what the directory holds, or counts as invalid.
 
 use super::*;
 use crate::StoreOptions;
@@ -30,7 +30,7 @@ fn meta(n: u64) -> meta::Meta {
 }
 
 impl Scene {
-    /// A store with so many captures, and a catalog of them.
+    /// A store with the given number of captures, and a catalog of them.
     fn new(captures: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = StoreOptions::new(dir.path().join("store"));
@@ -40,14 +40,14 @@ impl Scene {
         scene
     }
 
-    /// As somebody does who copies a capture into the directory.
+    /// Copies a capture into the directory, as a person would.
     fn copy_in(&self, n: u64) {
         let dir = self.store.report_dir(&name(n));
         std::fs::create_dir(dir.path()).unwrap();
         std::fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta(n)).unwrap()).unwrap();
     }
 
-    /// As `finalize` does.
+    /// Publishes a capture the way `finalize` does.
     fn publish(&self, n: u64) {
         self.publish_by(n, || Ok(()));
         index::append(&self.store, &Entry::of(&self.store, &meta(n))).unwrap();
@@ -89,7 +89,7 @@ impl Scene {
         std::fs::write(self.store.path(CATALOG).path(), bytes).unwrap();
     }
 
-    /// What the totals say must be what a look at everything says.
+    /// Asserts that the totals equal a count of the whole store.
     fn assert_true(&self) {
         let totals = self.current().totals();
         let stock = Inventory::check(&self.store, true).unwrap();
@@ -176,7 +176,7 @@ fn what_anybody_else_does_is_noticed_and_learned() {
     }
 }
 
-// The two moments at which a change of ours and one of somebody else's can meet.
+// The two moments at which our change and a foreign change can collide.
 #[test]
 fn a_catalog_that_was_wrong_before_a_change_is_not_made_right_by_it() {
     let scene = Scene::new(2);
@@ -187,7 +187,7 @@ fn a_catalog_that_was_wrong_before_a_change_is_not_made_right_by_it() {
     assert_eq!(scene.listed(), [1, 2, 8, 9]);
 }
 
-// One that was copied here has a number that this store has not come to yet.
+// A capture copied from another store has a number that this store has not reached.
 #[test]
 fn the_newest_is_the_one_with_the_highest_number_wherever_its_record_is() {
     let scene = Scene::new(2);
@@ -216,7 +216,7 @@ fn a_kill_at_any_step_leaves_a_catalog_that_is_right_or_not_believed() {
         }),
     ];
     for (what, step) in steps {
-        // Every mix of what had been written and what had not: nothing, the records, and the header too.
+        // Every state between the first and the last write: nothing, the records, and the header too.
         for written in 0..3 {
             let scene = Scene::new(3);
             let before = scene.bytes();

@@ -1,4 +1,4 @@
-//! What is meant by an id, and that nothing but the recorded content ever comes out of a report.
+//! Resolving ids. Reading reports: the output is exactly the recorded content, or an error.
 
 use super::*;
 use crate::Access;
@@ -59,7 +59,7 @@ fn ids_prefixes_and_latest_are_found() {
         ("2025:gc_stat", target(C, Some("gc_stat"))),
         ("latest", target(C, None)),
         ("latest:gc_stat", target(C, Some("gc_stat"))),
-        // B has it too, but only its error.
+        // B lists the report too, but with an error only.
         ("latest:heap_dump", target(A, Some("heap_dump"))),
     ];
     for (text, expected) in table {
@@ -93,11 +93,11 @@ fn store() -> (tempfile::TempDir, Store) {
     (dir, store)
 }
 
-// A capture with one report; what `change` does to the record comes after the checksum was taken.
+// Stores a capture with one report. `change` edits the record after the checksum was taken.
 fn stored(store: &Store, encoding: &str, data: &[u8], raw_bytes: u64, change: impl Fn(&mut meta::Report)) -> Stored {
     let dir = store.report_dir(A);
     std::fs::create_dir_all(dir.path()).unwrap();
-    // A file of its own each time: those opened earlier stay as they were.
+    // Creates a new file each time, so that files opened earlier keep their content.
     let _ = std::fs::remove_file(dir.join("r.json.gz").path());
     std::fs::write(dir.join("r.json.gz").path(), data).unwrap();
     let sha256 = Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
