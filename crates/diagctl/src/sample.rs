@@ -361,7 +361,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn shares_are_of_the_limit_where_there_is_one_and_of_the_host_elsewhere() {
+    fn percentages_refer_to_the_limit_or_else_to_the_host() {
         let mut memory = Memory { limit: None, host_total: 1000, ..Memory::default() };
         assert_eq!(memory.whole(Metric::Rss), 1000);
         memory.limit = Some(400);
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_come_from_proc_and_what_is_missing_says_so() {
+    fn figures_come_from_proc_and_missing_ones_have_a_reason() {
         let dir = tempfile::tempdir().unwrap();
         let proc = Proc::at(dir.path());
         fs::create_dir(dir.path().join("7")).unwrap();
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_pid_is_a_new_process_and_a_gap_starts_a_condition_anew() {
+    fn a_reused_pid_is_a_new_process_and_a_gap_resets_a_condition() {
         let mut sample = Sample::at_poll(None, 1, "puma", "worker-0", 10, 0);
         assert_eq!(sample.hold("r", 0, 10), 0);
         assert_eq!(sample.hold("r", 30, 10), 0);

@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_files_never_become_one_report() {
+    fn two_files_never_get_the_same_report_name() {
         let used = ["a".to_owned(), "b".to_owned(), "b_log".to_owned()];
         let used: Vec<&String> = used.iter().collect();
         assert_eq!(unused_name("c.log", &used), "c");
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_nobody_could_read_is_not_written() {
+    fn an_oversized_record_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let staging = Spot::hold(dir.path()).unwrap();
         let report = meta::Report::failed("r", "x".repeat(1 << 20));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promised_report_may_be_a_file_of_its_name_that_is_not_compressed() {
+    fn a_promised_report_may_be_an_uncompressed_file_of_its_name() {
         for (file, stem) in [
             ("threads.txt", Some("threads")),
             ("threads", Some("threads")),

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_form_of_an_id_is_an_id() {
+    fn only_well_formed_ids_are_parsed() {
         assert!(Id::parse("20261122T101530123Z-7f3a9c2e").is_some());
         for bad in
             ["", "20261122T101530123Z-7F3A9C2E", "20261122T101530123Z-7f3a9c2e.x", "../../../etc/passwd/aaaaaaaa"]

@@ -343,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_of_nothing_but_names_of_a_store_becomes_one_and_any_other_is_refused() {
+    fn only_a_directory_with_nothing_but_store_names_becomes_a_store() {
         let table: [(&[&str], Option<&str>); 6] = [
             (&[], None),
             (&["lost+found"], None),

@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::cast_precision_loss, reason = "the first digits are compared")]
-    fn people_see_three_digits_and_two_units() {
+    fn sizes_have_three_digits_and_durations_two_units() {
         assert_eq!(size(1_739_461_755), "1.62 GiB");
         assert_eq!(size(812), "812 B");
         assert_eq!(size(59_873_000), "57.1 MiB");

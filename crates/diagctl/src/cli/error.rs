@@ -231,7 +231,7 @@ mod tests {
     use diagctl_fs::{Error, NotOurs};
 
     #[test]
-    fn every_error_of_a_file_has_its_message_and_its_hint() {
+    fn every_file_error_has_a_message_and_the_right_hint() {
         let path = std::path::PathBuf::from("/s/x");
         let os = |code| Error::io("open", &path, io::Error::from_raw_os_error(code));
         let table = [

@@ -80,7 +80,7 @@ fn now() -> Now {
 }
 
 #[test]
-fn the_directory_is_believed_and_the_index_spares_reading_it() {
+fn the_directory_is_authoritative_and_the_index_saves_reads() {
     let scene = Scene::new();
     (1..=3).for_each(|n| scene.indexed(n, "heap", 4));
     let whole = scene.index();
@@ -111,7 +111,7 @@ fn the_directory_is_believed_and_the_index_spares_reading_it() {
 }
 
 #[test]
-fn the_index_is_completed_and_rid_of_what_is_gone_where_that_is_wanted() {
+fn write_back_completes_the_index_and_drops_deleted_captures() {
     let scene = Scene::new();
     (1..=4).for_each(|n| scene.indexed(n, "heap", 4));
     let before = scene.index();
@@ -136,7 +136,7 @@ fn the_index_is_completed_and_rid_of_what_is_gone_where_that_is_wanted() {
 }
 
 #[test]
-fn room_is_made_step_by_step_and_never_at_the_expense_of_the_last_of_a_kind() {
+fn room_is_made_step_by_step_and_keeps_the_last_of_each_kind() {
     let mut scene = Scene::new();
     (1..=6).for_each(|n| scene.indexed(n, "heap", 4));
     let mut stock = Inventory::load(&scene.store, false).unwrap();
@@ -156,7 +156,7 @@ fn room_is_made_step_by_step_and_never_at_the_expense_of_the_last_of_a_kind() {
 }
 
 #[test]
-fn what_was_pinned_behind_the_back_of_the_index_stays() {
+fn a_pin_that_the_index_missed_is_respected() {
     let mut scene = Scene::new();
     (1..=3).for_each(|n| scene.indexed(n, "heap", 4));
     let mut stock = Inventory::load(&scene.store, false).unwrap();
@@ -193,7 +193,7 @@ fn two_hundred(third: &str) -> Scene {
 
 // For every reason of deletion and every kind of protection of the oldest.
 #[test]
-fn a_plan_by_the_ends_of_the_catalog_is_that_of_all_captures() {
+fn a_plan_from_the_ends_of_the_catalog_equals_the_full_plan() {
     let now = now();
     for (third, left) in [("heap", [5, 112, 113]), ("rare", [3, 5, 113])] {
         let mut scene = two_hundred(third);
@@ -234,7 +234,7 @@ fn a_plan_by_the_ends_of_the_catalog_is_that_of_all_captures() {
 }
 
 #[test]
-fn a_capture_that_may_be_the_last_of_a_rare_kind_is_left_out_and_stays() {
+fn a_capture_of_a_rare_kind_is_left_out_and_kept() {
     let scene = two_hundred("rare");
     let catalog = Catalog::current(&scene.store).unwrap();
     let numbers = |stock: &Inventory| -> Vec<String> {

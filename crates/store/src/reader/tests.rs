@@ -38,7 +38,7 @@ fn resolved(store: &Store, text: &str) -> Result<Target> {
 }
 
 #[test]
-fn every_capture_is_counted_once_and_the_newest_is_the_one_that_was_granted_last() {
+fn every_capture_is_counted_once_and_the_last_granted_is_the_newest() {
     let (_dir, store) = store();
     four(&store);
     let summary = index::summary(&store).unwrap();
@@ -68,7 +68,7 @@ fn ids_prefixes_and_latest_are_found() {
 }
 
 #[test]
-fn what_matches_nothing_or_too_much_says_so() {
+fn unmatched_and_ambiguous_prefixes_are_errors() {
     let (_dir, store) = store();
     assert!(matches!(resolved(&store, "latest"), Err(Error::NoCaptures)));
     four(&store);
@@ -132,7 +132,7 @@ fn fetched(mut stored: Stored, form: Representation) -> std::result::Result<Vec<
 }
 
 #[test]
-fn content_comes_back_as_it_was_and_raw_as_it_is_stored() {
+fn content_and_stored_form_are_read_back_exactly() {
     let (_dir, store) = store();
     let content = b"{\"a\":1}\n".repeat(50_000);
     let zipped = gzip(&content);
@@ -148,7 +148,7 @@ fn content_comes_back_as_it_was_and_raw_as_it_is_stored() {
 }
 
 #[test]
-fn damage_bombs_and_truncation_are_told_with_both_figures() {
+fn damage_bombs_and_truncation_are_reported_with_both_figures() {
     let (_dir, store) = store();
     let content = vec![b'x'; 100_000];
     let zipped = gzip(&content);

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_are_all_seen_and_nothing_is_kept() {
+    fn few_requests_are_all_considered_without_a_cache() {
         let scene = Scene::new();
         (0..FEW).for_each(|n| scene.ask(n));
         assert_eq!(scene.seen(), (0..FEW).collect::<Vec<_>>());
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_the_oldest_and_the_newest_are_seen() {
+    fn the_oldest_and_the_newest_of_many_are_considered() {
         let scene = Scene::new();
         (0..500).for_each(|n| scene.ask(n));
         assert_eq!(scene.seen(), both(0..HALF, 500 - HALF..500));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn while_the_directory_stays_as_it_is_no_request_is_read() {
+    fn no_request_is_read_while_the_directory_is_unchanged() {
         let scene = Scene::new();
         (0..200).for_each(|n| scene.ask(n));
         scene.settle(0);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_tried_again_is_seen_as_it_is_now() {
+    fn a_retried_request_is_read_again() {
         let scene = Scene::new();
         (0..200).for_each(|n| scene.ask(n));
         scene.settle(0);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_passed_over_a_few_hundred_at_a_time() {
+    fn invalid_files_are_skipped_a_few_hundred_per_poll() {
         let scene = Scene::new();
         (0..1000).for_each(|n| std::fs::write(scene.path(n), "{").unwrap());
         (1000..1100).for_each(|n| scene.ask(n));

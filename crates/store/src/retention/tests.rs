@@ -84,7 +84,7 @@ fn reason(verdicts: &[Verdict], n: u64) -> &str {
 }
 
 #[test]
-fn age_spares_the_protected_and_the_future() {
+fn age_spares_protected_and_future_captures() {
     let mut pinned = entry(1, 0, "heap:1");
     pinned.pinned = true;
     let entries = [pinned, entry(2, 0, "heap:1"), entry(3, 0, "heap:1 gc:1"), entry(4, 50 * DAY, "smaps!")];
@@ -110,7 +110,7 @@ fn totals_within_all_limits_need_no_plan() {
 }
 
 #[test]
-fn a_plan_of_the_first_captures_says_whether_more_would_make_a_difference() {
+fn a_partial_plan_knows_whether_more_captures_would_change_it() {
     let entries: Vec<Entry> = (1..=6).map(|n| entry(n, n * DAY, "gc:1")).collect();
     let captures = |omitted| {
         let mut captures = packed(&entries);
@@ -139,7 +139,7 @@ fn a_plan_of_the_first_captures_says_whether_more_would_make_a_difference() {
 }
 
 #[test]
-fn count_takes_the_oldest_that_nothing_protects() {
+fn count_deletes_the_oldest_unprotected_captures() {
     let entries: Vec<Entry> = (1..=5).map(|n| entry(n, 0, if n == 1 { "heap:1" } else { "gc:1" })).collect();
     let policy = Policy { max_captures: Some(3), keep_last: 1, ..lax() };
     let verdicts = plan(&entries, &policy, &roomy(), Pressure::Admission, 0, None);
@@ -177,7 +177,7 @@ fn the_victim_is_the_oldest_of_the_kind_that_uses_most() {
 }
 
 #[test]
-fn how_far_each_pressure_goes() {
+fn each_pressure_stays_within_its_bounds() {
     let mut pinned = entry(1, 0, "heap:100");
     pinned.pinned = true;
     let entries = [pinned, entry(2, 0, "heap:100"), entry(3, 0, "heap:100"), entry(4, 0, "gc:100")];
@@ -205,7 +205,7 @@ fn how_far_each_pressure_goes() {
 }
 
 #[test]
-fn forced_deletions_say_what_they_overrode() {
+fn forced_deletions_name_the_overridden_protection() {
     let mut pinned = entry(1, 0, "heap:100");
     pinned.pinned = true;
     let entries = [pinned, entry(2, 0, "heap:100"), entry(3, 0, "gc:1")];
@@ -217,7 +217,7 @@ fn forced_deletions_say_what_they_overrode() {
 }
 
 #[test]
-fn free_space_never_costs_a_protected_one_its_place() {
+fn free_space_never_costs_a_protected_capture() {
     let entries = [entry(1, 0, "heap:100"), entry(2, 0, "heap:100"), entry(3, 0, "heap:100")];
     let each = 108 * KIB;
     let table: &[(u64, u64, &[u64])] = &[
@@ -251,7 +251,7 @@ impl Random {
 }
 
 #[test]
-fn whatever_the_store_holds_the_promises_are_kept() {
+fn retention_invariants_hold_for_random_stores() {
     for seed in 1..=4000 {
         let mut random = Random(seed);
         let mut entries: Vec<Entry> = (0..random.below(14))

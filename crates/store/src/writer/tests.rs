@@ -69,7 +69,7 @@ impl Scene {
 }
 
 #[test]
-fn a_writer_learns_its_room_from_the_grant_and_opens_no_index() {
+fn a_writer_takes_its_room_from_the_grant_without_the_index() {
     let scene = Scene::new();
     scene.publish(1, 100);
     let grant = scene.grant(true);
@@ -87,7 +87,7 @@ fn a_writer_learns_its_room_from_the_grant_and_opens_no_index() {
 }
 
 #[test]
-fn a_grant_of_an_earlier_version_leaves_as_much_room() {
+fn a_grant_without_disk_usage_leaves_as_much_room() {
     let scene = Scene::new();
     scene.publish(1, 100);
     let grant = scene.grant(false);
@@ -97,7 +97,7 @@ fn a_grant_of_an_earlier_version_leaves_as_much_room() {
 }
 
 #[test]
-fn at_the_cap_room_is_made_and_the_cap_holds() {
+fn a_writer_at_the_cap_makes_room_and_stays_under_it() {
     for says in [true, false] {
         let scene = Scene::new();
         (1..=6).for_each(|n| scene.publish(n, 100));
@@ -114,7 +114,7 @@ fn at_the_cap_room_is_made_and_the_cap_holds() {
 }
 
 #[test]
-fn captures_that_were_deleted_meanwhile_give_their_room_when_it_is_needed() {
+fn room_of_captures_deleted_meanwhile_is_used() {
     let scene = Scene::new();
     (1..=2).for_each(|n| scene.publish(n, 400));
     let grant = scene.grant(true);
