@@ -14,6 +14,8 @@ require_relative "support/machine"
 $LOAD_PATH.unshift File.expand_path("../ruby/diagctl/lib", __dir__)
 require "diagctl"
 
+Diagctl::Runtime.load
+
 class IdleBench
   BINARY = Bench::BINARY
   RESULT = "idle.md"

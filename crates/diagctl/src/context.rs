@@ -6,7 +6,7 @@ use crate::cgroup::CgroupRoot;
 use crate::clock::{Anchor, Now, Reading};
 use crate::config::{Config, Loaded};
 use crate::proc::Proc;
-use crate::state::{self, Found, State};
+use crate::state::schedule::{self as state, Found, State};
 use diagctl_store::Result;
 use diagctl_store::{Access, Store};
 

@@ -13,13 +13,14 @@ use diagctl_observe::pressure;
 
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config, Place};
-use crate::decide::{self, Inputs};
-use crate::guard::Figures;
-use crate::limit;
-use crate::readings::Readings;
-use crate::recording;
-use crate::sample::{Metric, Sample, Samples};
-use crate::state::{self, Found, State};
+use crate::history;
+use crate::rules::decide::{self, Inputs};
+use crate::rules::guard::Figures;
+use crate::rules::limit;
+use crate::rules::memory::Metric;
+use crate::rules::readings::Readings;
+use crate::state::samples::{Sample, Samples};
+use crate::state::schedule::{self as state, Found, State};
 use crate::{cgroup, proc, units};
 use diagctl_fs::printable;
 use diagctl_store::Id;
@@ -122,7 +123,7 @@ pub fn samples(data: &[u8]) {
     if let Some(sample) = Sample::parse(data) {
         sample.is_fresh(1_800_000_000_000, 10_000);
     }
-    recording::parse(data).for_each(|recorded| drop(recorded.replay()));
+    history::parse(data).for_each(|recorded| drop(recorded.replay()));
     events::parse(data).for_each(|event| is_printable(&printable(&event.reason)));
 }
 
@@ -178,7 +179,7 @@ pub fn engine(data: &[u8]) {
         samples.processes.insert(7, sample);
     }
     let requests: Vec<_> = requests::parse(ID, next()).into_iter().collect();
-    let recorded = recording::parse(next()).next();
+    let recorded = history::parse(next()).next();
     let (process, readings) = match &recorded {
         Some(recorded) => recorded.replay(),
         None => (Process { pid: 7, start_ticks: 7, role: "puma".into(), name: "worker-0".into() }, Readings::default()),
@@ -195,7 +196,7 @@ pub fn engine(data: &[u8]) {
         let reading = Reading { boot_ms: clock().boot_ms + later_ms, ..clock() };
         let now = Anchor::place(state.clock.as_ref(), reading);
         let inputs = Inputs {
-            config,
+            settings: config.settings(),
             process: &process,
             readings: &readings,
             requests: &requests,

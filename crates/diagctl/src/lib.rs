@@ -1,29 +1,24 @@
 //! diagctl: diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
 //!
-//! Dependencies point one way, which `make lint` checks: from `cli` to `lease`, `decide`, `trigger`, `limit`, `guard`, `store`,
-//! `collect` and `config`, and from those to the crates `fs` and `observe`. Decisions are pure functions of values; the code
-//! that acts on them is thin. The contracts are in `docs/` and in the README.
+//! Dependencies point one way, which `make lint` checks: `cli` → `grant` → `config` → `rules` → `state`, and from all of them to the
+//! crates `store`, `fs` and `observe`. Decisions are pure functions of values; the code that acts on them is thin. The contracts
+//! are in `docs/`.
 
 mod cli;
-mod collect;
 mod config;
 mod context;
 mod deadline;
-mod decide;
 pub mod exit_code;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod grant;
-mod guard;
-mod limit;
-mod probe;
-mod readings;
-mod recording;
-mod sample;
+mod history;
+mod operator_command;
+mod reports;
+mod rules;
 mod section;
 mod state;
 mod sys;
-mod trigger;
 mod units;
 
 // The names under which the modules use these crates.

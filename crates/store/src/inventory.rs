@@ -335,7 +335,7 @@ fn policy(store: &Store) -> Result<(Policy, u64)> {
     Ok((policy, free_disk))
 }
 
-/// Returns the disk usage of `reports/`, bytes.
+/// Returns the disk usage of `reports/`, bytes: from the catalog if it is valid, else counted.
 pub fn reports_bytes(store: &Store) -> Result<u64> {
     match Catalog::current(store) {
         Some(catalog) => Ok(catalog.totals().reports_bytes()),

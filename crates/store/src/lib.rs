@@ -5,6 +5,7 @@
 //! operations return typed [`Error`]s. The crate must not know rules, the configuration file or the command line, and gives no
 //! advice on errors.
 
+mod capture;
 pub mod catalog;
 pub mod cleanup;
 pub mod commit;
@@ -29,6 +30,7 @@ pub mod trash;
 pub mod units;
 pub mod writer;
 
+pub use capture::{Capture, ReportReader};
 pub use error::{BadDescriptor, BadLeaseFile, Error, Result, Unfit};
 pub use id::Id;
 pub use options::{Compression, Retention, StoreOptions};

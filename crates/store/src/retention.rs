@@ -295,7 +295,8 @@ pub struct Plan {
     condemned: BTreeMap<usize, Why>,
 }
 
-/// Returns false if the totals rule out any deletion. The check is cheap; true does not mean that a plan deletes something.
+/// Returns true if a plan might delete a capture, judging by the totals alone. May be true although the plan deletes nothing, but
+/// is never false if it deletes something.
 pub fn may_delete(totals: &Totals, policy: &Policy, usage: &Usage, now_ms: u64) -> bool {
     let used = usage.other_bytes.saturating_add(totals.bytes).saturating_add(usage.incoming);
     now_ms.saturating_sub(totals.oldest_ms) > policy.max_age_ms
@@ -338,8 +339,8 @@ impl Plan {
         self.condemned.keys().map(|at| (self.order[*at] as usize, self.verdict(captures, *at)))
     }
 
-    /// Returns true if the plan deletes only some of the first captures in the list, and not all that it might. Then more
-    /// captures between them and the rest would not change a plan for age and count.
+    /// Returns true if the plan deletes only captures among the first `first` of the list, and leaves an unprotected one there.
+    /// Then omitted captures, all newer than these, could not have changed a plan for age and count.
     pub fn stays_within(&self, first: usize) -> bool {
         let is_first = |at: usize| (self.order[at] as usize) < first;
         let spared = |at: usize| self.standing[at] == Standing::Unprotected && !self.condemned.contains_key(&at);

@@ -89,8 +89,11 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
             if let Some((dir, _)) = super::overrides(dir)?.dir {
                 config.dir = std::path::absolute(&dir).unwrap_or(dir);
             }
-            let place =
-                if elsewhere { Place::default() } else { super::place::by_its_owner(&Proc::default(), &config) };
+            let place = if elsewhere {
+                Place::default()
+            } else {
+                super::config_target::by_its_owner(&Proc::default(), &config)
+            };
             let doubts = config.doubts(&examined.positions, &place);
             (rules, examined.problems.into_iter().chain(doubts).collect())
         }

@@ -67,7 +67,7 @@ fn load(file: Option<&Path>, dir: Option<PathBuf>) -> Result<(Loaded, Option<Fai
 
 fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     let config = cx.config();
-    let mut checks = settings::configuration(&cx.loaded, broken, &super::place::by_its_owner(&cx.proc, config));
+    let mut checks = settings::configuration(&cx.loaded, broken, &super::config_target::by_its_owner(&cx.proc, config));
     checks.push(settings::switch(&cx.loaded));
     checks.extend(place::examine(config));
     // The thread that opens the store takes its owner's identity and then ends, so that root still sees everything.

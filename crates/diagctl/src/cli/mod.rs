@@ -3,6 +3,7 @@
 mod abort;
 mod acquire;
 mod config;
+mod config_target;
 mod doctor;
 mod error;
 mod fetch;
@@ -12,7 +13,6 @@ mod list;
 mod output;
 mod pause;
 mod pin;
-mod place;
 mod plain_poll;
 mod put;
 mod request;

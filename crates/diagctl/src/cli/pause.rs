@@ -8,7 +8,7 @@ use super::request::invoking_user;
 use crate::cli::error::Failure;
 use crate::clock::Now;
 use crate::state::files::load_state;
-use crate::state::{self, Found, Pause, State};
+use crate::state::schedule::{self as state, Found, Pause, State};
 use crate::units;
 use diagctl_store::events::{self, Event};
 use diagctl_store::{Access, Store};

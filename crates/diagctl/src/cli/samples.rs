@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Context;
 use super::output::{self, Done};
 use crate::cli::error::Failure;
-use crate::recording;
+use crate::history;
 use crate::units;
 use diagctl_store::Access;
 
@@ -29,7 +29,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let from = args.since.map_or(0, |since| now.store_ms.saturating_sub(units::ms(since)));
     let mut stdout = output::stdout();
     let mut count = 0;
-    for sample in recording::read(&store)?.into_iter().filter(|sample| sample.at >= from) {
+    for sample in history::read(&store)?.into_iter().filter(|sample| sample.at >= from) {
         let line =
             serde_json::to_string(&sample).map_err(|e| Failure::failed(format!("cannot encode a sample: {e}")))?;
         match writeln!(stdout, "{}", output::printable_json(line)) {

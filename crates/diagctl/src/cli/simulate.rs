@@ -12,12 +12,13 @@ use super::output::{self, Done};
 use super::times::Times;
 use crate::cli::error::{Failure, printable};
 use crate::clock::{self, Anchor, Reading};
-use crate::decide::{self, Inputs};
 use crate::exit_code::Exit;
-use crate::guard::Figures;
-use crate::recording::Recorded;
-use crate::sample::{Metric, Samples};
-use crate::state::State;
+use crate::history::Recorded;
+use crate::rules::decide::{self, Inputs};
+use crate::rules::guard::Figures;
+use crate::rules::memory::Metric;
+use crate::state::samples::Samples;
+use crate::state::schedule::State;
 use crate::units::{duration, size};
 
 /// The maximum size of the input, in bytes. No store records as much.
@@ -128,7 +129,7 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
             ..Figures::default()
         };
         let inputs = Inputs {
-            config: cx.config(),
+            settings: cx.config().settings(),
             process: &process,
             readings: &readings,
             requests: &[],

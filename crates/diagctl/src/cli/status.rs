@@ -14,10 +14,10 @@ use crate::cli::error::printable;
 use crate::clock::Now;
 use crate::config::{Config, Mode, Rule};
 use crate::fsio::{self, Spot};
-use crate::limit::{self, Refusal};
-use crate::sample::{Sample, Samples};
+use crate::rules::limit::{self, Refusal};
 use crate::state::files::load_samples;
-use crate::state::{RuleState, State};
+use crate::state::samples::{Sample, Samples};
+use crate::state::schedule::{RuleState, State};
 use crate::units::{duration, ms};
 use diagctl_store::events::{self, Event};
 use diagctl_store::requests::{self, Request};
@@ -160,7 +160,7 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
 
 // Uses the memory limit of the processes; if they have several, the highest.
 fn doubts(cx: &Context, store: &Store, samples: &Samples) -> Vec<String> {
-    let mut place = super::place::here(&cx.proc, cx.config(), Some(store));
+    let mut place = super::config_target::here(&cx.proc, cx.config(), Some(store));
     let alive = samples.processes.iter().filter(|(pid, sample)| cx.proc.is_alive(**pid, sample.start_ticks));
     let limits: Option<Vec<u64>> = alive.map(|(pid, _)| cx.cgroups.memory_of(&cx.proc, *pid).ok()?.limit()).collect();
     let highest = limits.and_then(|limits| limits.into_iter().max());

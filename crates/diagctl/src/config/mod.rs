@@ -5,11 +5,11 @@
 
 pub(crate) mod cache;
 mod custom;
-mod doubts;
 mod error;
 mod options;
 mod rules;
 mod templates;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,16 +17,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::rules::guard::Guards;
+pub use crate::rules::limit::{Limits, LimitsOfRule};
+pub use crate::rules::rule::{self, Match, Mode, Origins, Rule, Select, in_order};
 pub use custom::{COMMANDS_TIMEOUT_MS, CustomReport, ReportCommand};
 pub use diagctl_store::Compression;
 pub use diagctl_store::staging::Snapshot;
-pub use doubts::Place;
 pub use error::{Error, Result};
 pub use options::ReportOptions;
-pub use rules::{LimitsOfRule, Mode, Rule, Select, in_order};
+pub use warnings::Place;
 
 use crate::fsio::{self, Durability, Spot};
-use crate::sample::Wanted;
+use crate::rules::decide::{Costs, Settings};
+use crate::rules::memory::Wanted;
 use crate::section::{Problem, Problems, Section, nearest};
 use crate::units::Amount;
 use diagctl_store::report_kind::{self, Producer};
@@ -93,30 +96,6 @@ pub struct Config {
     pub options: ReportOptions,
     /// The rules.
     pub rules: Vec<Rule>,
-}
-
-/// The keys of `[guards]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Guards {
-    /// Free memory must be at least this multiple of what the last such snapshot cost.
-    pub memory_headroom: f64,
-    /// Free space that must remain on the store's filesystem.
-    pub min_free_disk: Amount,
-    /// The largest resident set of a process that is dumped, bytes.
-    pub max_rss: Option<u64>,
-    /// No capture is taken while tasks stall for CPU during more than this percentage of the time.
-    pub max_cpu_pressure: Option<f64>,
-    /// Time limit of a dump.
-    pub deadline: Duration,
-}
-
-/// The keys of `[limits]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Cost units in any 60 minutes.
-    pub budget_hour: u32,
-    /// Cost units in any 24 hours.
-    pub budget_day: u32,
 }
 
 /// The keys of `[retention]`.
@@ -198,8 +177,15 @@ impl Default for Config {
             },
             reports: BTreeMap::new(),
             options: ReportOptions::default(),
-            rules: vec![rules::routine()],
+            rules: vec![rule::routine()],
         }
+    }
+}
+
+impl Costs for Config {
+    fn cost_of(&self, report: &str) -> u32 {
+        let builtin = report_kind::builtin(report).map(|(_, kind)| kind.cost);
+        builtin.or_else(|| self.reports.get(report).map(|r| r.cost)).unwrap_or(1)
     }
 }
 
@@ -227,10 +213,15 @@ impl Config {
         }
     }
 
-    /// Returns the cost units of a report.
-    pub fn cost_of(&self, name: &str) -> u32 {
-        let builtin = report_kind::builtin(name).map(|(_, kind)| kind.cost);
-        builtin.or_else(|| self.reports.get(name).map(|r| r.cost)).unwrap_or(1)
+    /// Returns the settings that decisions depend on.
+    pub fn settings(&self) -> Settings<'_> {
+        Settings {
+            rules: &self.rules,
+            limits: &self.limits,
+            guards: &self.guards,
+            poll_ms: self.poll_ms(),
+            costs: self,
+        }
     }
 
     /// Returns the producer of a report. A report that is not built in is the application's.
@@ -279,11 +270,6 @@ impl Config {
     pub fn poll_ms(&self) -> u64 {
         crate::units::ms(self.poll_interval)
     }
-}
-
-/// Returns the default reports of a capture: cheap, and enough to tell which kind of memory grows.
-pub fn routine_reports() -> Vec<String> {
-    rules::routine().reports
 }
 
 /// Reads and merges the configuration. `file` is the path that was given; without it the default file is read if it exists.

@@ -7,11 +7,9 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
+use super::Origins;
 use crate::section::{Problems, nearest};
 use diagctl_fs::printable;
-
-/// The sources of keys that do not come from the rule itself: `template heap`, `defaults`.
-pub type Origins = BTreeMap<String, String>;
 
 /// Tables that are merged key by key.
 const MERGED: [&str; 2] = ["limits", "match"];

@@ -9,14 +9,15 @@ use std::borrow::Cow;
 use diagctl_observe::pressure::cpu_pressure;
 
 use crate::clock::Now;
-use crate::collect::Source;
 use crate::context::Context;
-use crate::decide::{self, Answer, Inputs, Plan, Verdict};
-use crate::guard::{self, Figures};
-use crate::readings::Readings;
-use crate::sample::{Metric, Sample, Samples};
+use crate::reports::Source;
+use crate::rules::decide::{self, Answer, Inputs, Plan, Verdict};
+use crate::rules::guard::{self, Figures};
+use crate::rules::memory::Metric;
+use crate::rules::readings::Readings;
 use crate::state::files::{load_sample, load_samples, load_state, save_sample};
-use crate::state::{self, State};
+use crate::state::samples::{Sample, Samples};
+use crate::state::schedule::{self as state, State};
 use crate::units::size;
 use diagctl_store::Process;
 use diagctl_store::Result;
@@ -171,7 +172,7 @@ impl<'a> Applicant<'a> {
         sample: Option<&'i Sample>,
     ) -> Inputs<'i> {
         Inputs {
-            config: self.cx.config(),
+            settings: self.cx.config().settings(),
             process: self.process,
             readings: self.readings,
             requests,

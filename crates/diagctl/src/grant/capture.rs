@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::error::Error;
 use crate::clock::{self, Now};
-use crate::collect::{self, Source};
 use crate::config::{COMMANDS_TIMEOUT_MS, Config, ReportCommand};
-use crate::decide::Plan;
 use crate::fsio;
-use crate::guard;
-use crate::probe::Output;
+use crate::operator_command::Output;
 use crate::proc::Proc;
-use crate::state::{self, Found, ReportCost};
+use crate::reports::{self, Source};
+use crate::rules::decide::Plan;
+use crate::rules::guard;
+use crate::state::schedule::{self as state, Found, ReportCost};
 use crate::units;
 use diagctl_store::Id;
 use diagctl_store::Process;
@@ -119,7 +119,7 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
         let command = config.command(name);
         let opened = match command {
             Some(command) => open_command(command, &grant.meta, commands_ms),
-            None => collect::open(name, source),
+            None => reports::open(name, source),
         };
         match opened {
             Ok(mut data) => {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::cgroup::CgroupRoot;
 use crate::proc::Proc;
-use crate::sample::reserve;
+use crate::rules::memory::reserve;
 
 /// One limit that the dump must stay below.
 #[derive(Debug, PartialEq, Eq, Serialize)]

@@ -6,6 +6,7 @@ pub mod capture;
 pub mod cpu_throttle;
 pub mod dump_limits;
 mod error;
+pub mod exec;
 pub mod poll;
 
 pub use begin::{Applicant, Begun, begin};

@@ -1,21 +1,12 @@
 //! One poll: decides under the state lock, and writes what the decision changes.
 
-use std::collections::BTreeMap;
-
-use crate::context::Context;
-use crate::decide::{self, Answer, Decision, Verdict};
-use crate::guard::Figures;
-use crate::probe;
-use crate::readings::ExecAnswer;
-use crate::recording::{self, Recorded};
-use crate::state::files::{
-    LastRun, forget_old_samples, load_execs, load_sample, load_state, save_execs, save_sample, waiting_requests,
-};
-use crate::state::{self, State};
-use crate::trigger::Exec;
-use diagctl_store::Process;
+use crate::history::{self, Recorded};
+use crate::rules::decide::{self, Answer, Decision, Verdict};
+use crate::rules::guard::Figures;
+use crate::state::files::{forget_old_samples, load_sample, load_state, save_sample, waiting_requests};
+use crate::state::schedule::{self as state, State};
 use diagctl_store::Result;
-use diagctl_store::{Store, events};
+use diagctl_store::events;
 
 use super::begin::Applicant;
 
@@ -58,7 +49,7 @@ impl Applicant<'_> {
             forget_old_samples(self.store, now.store_ms);
         }
         let recorded = Recorded::of(self.process, self.readings, now.store_ms);
-        recording::append(self.store, self.cx.config().retention.max_use, &recorded);
+        history::append(self.store, self.cx.config().retention.max_use, &recorded);
         // A refusal is logged once, when it begins; a grant is logged when it is made.
         let news = last.is_none_or(|last| last != verdict.name());
         if paused.is_none() && news && verdict > Verdict::Idle && verdict < Verdict::Granted {
@@ -127,58 +118,4 @@ impl Applicant<'_> {
             },
         );
     }
-}
-
-/// Runs the commands of `exec` triggers that are due. Returns their answers and the last answers of all others. Each command is
-/// claimed under the lock and run outside it, so that only one of several processes runs it.
-pub fn run_commands(cx: &Context, store: &Store, process: &Process) -> Result<BTreeMap<String, ExecAnswer>> {
-    let rules = cx.config().rules.iter().filter(|rule| rule.matching.accepts(&process.role, &process.name));
-    let declared: Vec<(String, &Exec)> = rules
-        .flat_map(|rule| {
-            let execs = rule.trigger.execs(rule.trigger.name());
-            execs.into_iter().map(|(path, exec)| (format!("{}|{path}", rule.name), exec))
-        })
-        .collect();
-    if declared.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let mut answers = BTreeMap::new();
-    let mut due: Vec<(String, &Exec)> = Vec::new();
-    {
-        let _guard = store.lock()?;
-        let (state, _) = load_state(store)?;
-        let now_ms = cx.now(&state).store_ms;
-        let mut last_runs = load_execs(store);
-        for (key, exec) in declared {
-            let last = last_runs.remove(&key);
-            if last.as_ref().is_none_or(|last| now_ms.saturating_sub(last.at) >= exec.every_ms) {
-                last_runs.insert(key.clone(), LastRun { at: now_ms, answer: None });
-                due.push((key, exec));
-            } else if let Some(last) = last {
-                answers.extend(last.answer.clone().map(|answer| (key.clone(), ExecAnswer { past: true, ..answer })));
-                last_runs.insert(key, last);
-            }
-        }
-        if !due.is_empty() {
-            save_execs(store, &last_runs)?;
-        }
-    };
-    if due.is_empty() {
-        return Ok(answers);
-    }
-    let new = probe::run(due);
-    probe::kill_remains();
-    // The answers are saved for people; the poll uses them even if they cannot be saved.
-    let _ = remember(store, &new);
-    answers.extend(new);
-    Ok(answers)
-}
-
-fn remember(store: &Store, answers: &BTreeMap<String, ExecAnswer>) -> Result<()> {
-    let _guard = store.lock()?;
-    let mut last_runs = load_execs(store);
-    for (key, answer) in answers {
-        last_runs.entry(key.clone()).or_default().answer = Some(answer.clone());
-    }
-    save_execs(store, &last_runs)
 }

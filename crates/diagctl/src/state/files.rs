@@ -1,14 +1,11 @@
 //! The small files that the engine works on, loaded and saved: state, samples, waiting requests.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::clock::{Anchor, Reading};
 use crate::fsio::{self, Spot};
-use crate::readings::ExecAnswer;
-use crate::sample::{FORGET_AFTER_MS, Sample, Samples};
-use crate::state::{self, Found, State};
+use crate::state::samples::{FORGET_AFTER_MS, Sample, Samples};
+use crate::state::schedule::{self as state, Found, State};
 use diagctl_store::index::{self, Present};
 use diagctl_store::requests::Request;
 use diagctl_store::{Error, Result};
@@ -70,26 +67,6 @@ pub fn forget_old_samples(store: &Store, now_ms: u64) {
             let _ = fsio::remove_file(&sample_path(store, pid));
         }
     }
-}
-
-/// The last run of a command of an `exec` trigger.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct LastRun {
-    /// When it began, milliseconds on the store's time line.
-    pub at: u64,
-    /// What came of it; nothing while it runs.
-    pub answer: Option<ExecAnswer>,
-}
-
-/// The last run of each command, by rule and path.
-pub fn load_execs(store: &Store) -> BTreeMap<String, LastRun> {
-    let data = fsio::read_bounded(&store.path("execs.json"), 1 << 20).unwrap_or_default();
-    serde_json::from_slice(&data).unwrap_or_default()
-}
-
-/// Keeps the last runs. Under the state lock.
-pub fn save_execs(store: &Store, execs: &BTreeMap<String, LastRun>) -> Result<()> {
-    Ok(fsio::overwrite(&store.path("execs.json"), &encode("execs.json", execs)?)?)
 }
 
 fn encode(what: &str, value: &impl Serialize) -> Result<Vec<u8>> {

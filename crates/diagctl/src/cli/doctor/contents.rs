@@ -13,9 +13,9 @@ use crate::config::Config;
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 use crate::proc::Proc;
-use crate::sample::Samples;
 use crate::state::files::load_samples;
-use crate::state::{self, Found, State};
+use crate::state::samples::Samples;
+use crate::state::schedule::{self as state, Found, State};
 use crate::units::{duration, size};
 use diagctl_store::{self, Access, Store, index, meta};
 

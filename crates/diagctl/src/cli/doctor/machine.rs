@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::check::Check;
 use crate::cgroup::{CgroupRoot, MemoryCgroup};
 use crate::config::Config;
-use crate::guard::{self, Figures};
 use crate::proc::Proc;
-use crate::sample::{Memory, Wanted};
-use crate::state::State;
-use crate::trigger::Trigger;
+use crate::rules::guard::{self, Figures};
+use crate::rules::memory::{Memory, Wanted};
+use crate::rules::trigger::Trigger;
+use crate::state::schedule::State;
 use crate::units::size;
 
 /// The number of tasks that a capture runs at once: `acquire`, the forked dumper, `put` with its watchdog, `finalize`.

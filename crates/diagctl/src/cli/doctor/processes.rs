@@ -12,7 +12,7 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::fsio::Spot;
 use crate::proc::{Proc, read};
-use crate::sample::Samples;
+use crate::state::samples::Samples;
 use diagctl_store::{meta, writer};
 
 /// The facts about a process that this user may see.

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::LimitsOfRule;
-use crate::sample::{Holding, Refused};
-use crate::state::Spent;
+use crate::state::samples::{Holding, Refused};
+use crate::state::schedule::Spent;
 use std::time::Duration;
 
 fn rule(cooldown: u64, max_count: Option<u32>) -> Rule {

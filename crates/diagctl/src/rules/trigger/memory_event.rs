@@ -3,7 +3,7 @@
 
 use super::{Facts, Outcome, View};
 use crate::section::Section;
-use crate::state::RuleState;
+use crate::state::schedule::RuleState;
 use serde::{Deserialize, Serialize};
 
 /// The counters that can be named, as cgroup v2 calls them.
@@ -100,7 +100,7 @@ impl MemoryEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trigger::testing::Bench;
+    use crate::rules::trigger::testing::Bench;
 
     #[test]
     fn a_rise_fires_once_and_a_first_value_or_new_cgroup_is_a_baseline() {

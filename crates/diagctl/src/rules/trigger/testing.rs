@@ -1,9 +1,9 @@
 //! A test bench for single triggers.
 
 use super::View;
-use crate::readings::Readings;
-use crate::sample::{Marks, Named};
-use crate::state::RuleState;
+use crate::rules::readings::Readings;
+use crate::state::samples::{Marks, Named};
+use crate::state::schedule::RuleState;
 
 /// The number of bytes in a MiB.
 pub const MIB: u64 = 1 << 20;

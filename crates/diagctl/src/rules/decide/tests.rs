@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::clock::{Anchor, Reading};
-use crate::config;
-use crate::sample::Memory;
+use crate::config::{self, Config};
+use crate::rules::memory::Memory;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::Not;
@@ -80,7 +80,7 @@ impl World {
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..self.figures.clone() };
         let requests = self.requests.clone();
         let inputs = Inputs {
-            config: &self.config,
+            settings: self.config.settings(),
             process: &process,
             readings: &readings,
             requests: &requests,

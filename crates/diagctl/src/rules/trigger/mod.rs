@@ -34,10 +34,11 @@ pub use timer::Timer;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
-use crate::readings::Readings;
-use crate::sample::{Marks, Metric, Named, Wanted};
+use crate::rules::memory::{Metric, Wanted};
+use crate::rules::readings::Readings;
 use crate::section::Section;
-use crate::state::RuleState;
+use crate::state::samples::{Marks, Named};
+use crate::state::schedule::RuleState;
 
 /// The figures that a trigger saw, and its thresholds, by name: bytes or plain numbers.
 pub type Observed = BTreeMap<String, Number>;
@@ -450,7 +451,7 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Metric;
+    use crate::rules::memory::Metric;
     use crate::units::Amount;
 
     fn usage(metric: Metric, above: u64) -> Trigger {

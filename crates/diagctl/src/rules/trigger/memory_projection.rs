@@ -2,8 +2,9 @@
 //! `margin`. For a capture that must be taken before it is too late.
 
 use super::{Facts, Outcome, View};
-use crate::sample::{Mark, Marks, Metric};
+use crate::rules::memory::Metric;
 use crate::section::Section;
+use crate::state::samples::{Mark, Marks};
 use crate::units::{self, Amount};
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +65,7 @@ impl MemoryProjection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trigger::testing::{Bench, MIB};
+    use crate::rules::trigger::testing::{Bench, MIB};
 
     #[test]
     fn the_projection_fires_one_step_before_the_limit() {

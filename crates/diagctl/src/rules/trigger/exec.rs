@@ -65,7 +65,7 @@ impl Exec {
 mod tests {
     use super::super::testing::Bench;
     use super::*;
-    use crate::readings::ExecAnswer;
+    use crate::rules::readings::ExecAnswer;
 
     #[test]
     fn the_last_outcome_is_reported_until_the_next_run() {

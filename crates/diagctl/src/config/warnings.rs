@@ -5,9 +5,10 @@
 use std::collections::BTreeSet;
 
 use super::{Config, Rule};
-use crate::sample::Metric;
+use crate::rules::decide::Costs;
+use crate::rules::memory::Metric;
+use crate::rules::trigger::Trigger;
 use crate::section::Problem;
-use crate::trigger::Trigger;
 use crate::units::{Amount, duration, ms, size};
 
 /// Facts about the machine and the store that a configuration is for. An unknown fact raises no doubt.

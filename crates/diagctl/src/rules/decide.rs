@@ -10,17 +10,19 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::clock::Now;
-use crate::config::{Config, Mode, Rule, Select, Snapshot};
-use crate::guard::{self, Figures};
-use crate::limit::{self, Refusal};
-use crate::readings::Readings;
-use crate::sample::{Marks, Metric, Named, Refused, Sample, Samples};
-use crate::state::{Pair, ReportCost, State};
-use crate::trigger::{Facts, Observed, Outcome, View};
+use crate::rules::guard::{self, Figures, Guards};
+use crate::rules::limit::{self, Limits, Refusal};
+use crate::rules::memory::Metric;
+use crate::rules::readings::Readings;
+use crate::rules::rule::{Mode, Rule, Select, routine_reports};
+use crate::rules::trigger::{Facts, Observed, Outcome, View};
+use crate::state::samples::{Marks, Named, Refused, Sample, Samples};
+use crate::state::schedule::{Pair, ReportCost, State};
 use crate::units::{duration, ms};
 pub use answer::{Answer, Changes, Decision, Dropped, Plan, Verdict};
 use diagctl_store::Process;
 use diagctl_store::requests::Request;
+use diagctl_store::staging::Snapshot;
 use select::{chosen_instead, in_sample};
 
 /// The longest time between two polls, in milliseconds. It bounds the time until a changed configuration is noticed.
@@ -32,11 +34,32 @@ const PAIR_PATIENCE_MS: u64 = 600_000;
 /// The rule name of on-demand captures that have no rule of their own.
 pub const ON_DEMAND: &str = "on_demand";
 
+/// The operator's part of a decision.
+#[derive(Clone, Copy)]
+pub struct Settings<'a> {
+    /// The rules, in the order of the file.
+    pub rules: &'a [Rule],
+    /// The budgets of the whole store.
+    pub limits: &'a Limits,
+    /// The checks that can refuse any capture.
+    pub guards: &'a Guards,
+    /// The time between two polls, in milliseconds.
+    pub poll_ms: u64,
+    /// The costs of reports.
+    pub costs: &'a dyn Costs,
+}
+
+/// The costs of reports, in units of the budgets.
+pub trait Costs {
+    /// Returns the cost of one report.
+    fn cost_of(&self, report: &str) -> u32;
+}
+
 /// Everything that a decision depends on.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// The configuration.
-    pub config: &'a Config,
+    pub settings: Settings<'a>,
     /// The polling process.
     pub process: &'a Process,
     /// The readings of this poll.
@@ -80,9 +103,9 @@ struct Draft {
 
 /// Decides what may be captured now. If a plan is granted, [`charge`] accounts for it.
 pub fn decide(input: Inputs<'_>) -> Decision {
-    let Inputs { config, process, readings, now, .. } = input;
+    let Inputs { settings, process, readings, now, .. } = input;
     let now_ms = now.store_ms;
-    let poll_ms = config.poll_ms();
+    let poll_ms = settings.poll_ms;
     let rss = readings.memory.get(Metric::Rss).unwrap_or(0);
     let mut draft = Draft {
         state: input.state.clone(),
@@ -102,7 +125,7 @@ pub fn decide(input: Inputs<'_>) -> Decision {
         answers.push(answer);
         plans.extend(plan);
     }
-    for rule in &config.rules {
+    for rule in settings.rules {
         if !rule.matching.accepts(&process.role, &process.name) {
             continue;
         }
@@ -152,11 +175,11 @@ fn refused_as(answer: &Answer) -> Refused {
 
 // Records the events that this poll names for a rule that watches them. Returns those that have expired.
 fn hear_events(input: Inputs<'_>, rule: &Rule, sample: &mut Sample) -> Vec<Dropped> {
-    let Inputs { config, readings, now, .. } = input;
+    let Inputs { settings, readings, now, .. } = input;
     if !readings.events.is_empty() {
         let events = rule.trigger.events();
         let named = events.into_iter().filter(|event| readings.events.contains(*event));
-        sample.name_events(&rule.name, named, now.store_ms, config.poll_ms());
+        sample.name_events(&rule.name, named, now.store_ms, settings.poll_ms);
     }
     let late = sample.give_up_events(&rule.name, now.store_ms);
     let why = sample.refusals.get(&rule.name).map_or_else(|| "nothing let it through".into(), |r| r.reason.clone());
@@ -176,7 +199,7 @@ fn settle_events(rule: &str, sample: &mut Sample) -> bool {
 /// before it announces the grant.
 pub fn charge(input: Inputs<'_>, plan: &Plan) -> Changes {
     let mut draft = Draft { state: input.state.clone(), sample: input.sample.cloned().unwrap_or_default() };
-    let units = plan.reports.iter().map(|name| input.config.cost_of(name)).sum();
+    let units = plan.reports.iter().map(|name| input.settings.costs.cost_of(name)).sum();
     limit::spend(&mut draft.state.spent, units, input.now.store_ms);
     draft.state.generation += 1;
     fire(input, plan, &mut draft);
@@ -193,7 +216,7 @@ fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
     }
     let state = &mut draft.state;
     let now_ms = input.now.store_ms;
-    let rule = input.config.rules.iter().find(|rule| rule.name == plan.rule);
+    let rule = input.settings.rules.iter().find(|rule| rule.name == plan.rule);
     let before = state.rules.get(&plan.rule).cloned().unwrap_or_default();
     state.clock = Some(input.now.anchor());
     let marks = state.rules.entry(plan.rule.clone()).or_default();
@@ -233,7 +256,7 @@ fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
 // Starts the cooldown of every other rule whose reports are all part of this capture.
 fn cover(input: Inputs<'_>, plan: &Plan, state: &mut State) {
     let Process { role, name, .. } = input.process;
-    for rule in &input.config.rules {
+    for rule in input.settings.rules {
         let contained = rule.reports.iter().all(|report| plan.reports.contains(report));
         if rule.name != plan.rule && contained && !rule.limits.cooldown.is_zero() && rule.matching.accepts(role, name) {
             state.rules.entry(rule.name.clone()).or_default().covered = Some(input.now.store_ms);
@@ -242,7 +265,7 @@ fn cover(input: Inputs<'_>, plan: &Plan, state: &mut State) {
 }
 
 fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Option<Plan>) {
-    let Inputs { config, process, readings, now, .. } = input;
+    let Inputs { settings, process, readings, now, .. } = input;
     let now_ms = now.store_ms;
     let subject = process.subject();
     let path = rule.trigger.name();
@@ -298,19 +321,19 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
                 }
                 Outcome::Unreadable(why) => {
                     let reason = format!("skipped: {why}");
-                    let skipped = answer(Verdict::Idle, reason, Observed::new(), Some(config.poll_ms()));
+                    let skipped = answer(Verdict::Idle, reason, Observed::new(), Some(settings.poll_ms));
                     (Answer { skipped: true, ..skipped }, None)
                 }
                 Outcome::Holds(_) => unreachable!("handled above"),
             };
         }
     };
-    let held_ms = now_ms - draft.sample.hold(&rule.name, now_ms, config.poll_ms());
+    let held_ms = now_ms - draft.sample.hold(&rule.name, now_ms, settings.poll_ms);
     let hold_for = ms(rule.hold_for);
     if held_ms < hold_for {
         let reason = format!("{}, for {} of {}", facts.reason, duration(held_ms), duration(hold_for));
         return (
-            answer(Verdict::Pending, reason, facts.observed, Some(config.poll_ms().min(hold_for - held_ms))),
+            answer(Verdict::Pending, reason, facts.observed, Some(settings.poll_ms.min(hold_for - held_ms))),
             None,
         );
     }
@@ -319,10 +342,10 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
     } else {
         facts
     };
-    let units = rule.reports.iter().map(|name| config.cost_of(name)).sum();
+    let units = rule.reports.iter().map(|name| settings.costs.cost_of(name)).sum();
     let own = limit::check_rule(&rule.limits, &marks, now_ms);
     let settles = own.is_some();
-    let refusal = own.or_else(|| limit::check_budgets(&config.limits, &draft.state.spent, units, now_ms));
+    let refusal = own.or_else(|| limit::check_budgets(settings.limits, &draft.state.spent, units, now_ms));
     if let Some(refusal) = refusal {
         let (verdict, why, left_ms) = match refusal {
             Refusal::Cooldown { reason, left_ms } => (Verdict::Cooldown, reason, left_ms),
@@ -333,10 +356,10 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
     }
     if rule.select != Select::First
         && let Some(chosen) =
-            chosen_instead(rule, process, &draft.sample, &marks, &input.others.samples(), now_ms, config.poll_ms())
+            chosen_instead(rule, process, &draft.sample, &marks, &input.others.samples(), now_ms, settings.poll_ms)
     {
         let reason = format!("{}; process {chosen} is to take it (select)", facts.reason);
-        return (answer(Verdict::Idle, reason, facts.observed, Some(config.poll_ms())), None);
+        return (answer(Verdict::Idle, reason, facts.observed, Some(settings.poll_ms)), None);
     }
     if let Some(refusal) = check_guards(input, &rule.reports, &draft.state.costs) {
         let reason = format!("{}; {}", facts.reason, refusal.reason);
@@ -367,14 +390,14 @@ fn granted(input: Inputs<'_>, rule: &Rule, plan: Plan, draft: &mut Draft) -> (An
     if rule.mode == Mode::DryRun {
         fire(input, &plan, draft);
         let would = answer(Verdict::Idle, format!("dry run: would capture, {}", plan.reason));
-        return (Answer { dry_run: true, wait_ms: Some(input.config.poll_ms()), ..would }, None);
+        return (Answer { dry_run: true, wait_ms: Some(input.settings.poll_ms), ..would }, None);
     }
     (answer(Verdict::Granted, plan.reason.clone()), Some(plan))
 }
 
 // Plans the second capture of a pair. It is of the same process, whatever the trigger says by then. Guards and budgets apply.
 fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft) -> (Answer, Option<Plan>) {
-    let Inputs { config, process, now, .. } = input;
+    let Inputs { settings, process, now, .. } = input;
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
         rule: rule.name.clone(),
         guard,
@@ -383,16 +406,16 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft)
     };
     let reason = format!("second of a pair, {} after the first", duration(ms(rule.pair_delay.unwrap_or_default())));
     let late = now.store_ms.saturating_sub(pair.due);
-    if late > PAIR_PATIENCE_MS.max(10 * config.poll_ms()) || rule.pair_delay.is_none() {
+    if late > PAIR_PATIENCE_MS.max(10 * settings.poll_ms) || rule.pair_delay.is_none() {
         // The process is gone, or the guards have refused for too long. Captures that far apart are not worth comparing.
         if let Some(marks) = draft.state.rules.get_mut(&rule.name) {
             marks.pair = None;
         }
-        return (answer(Verdict::Idle, format!("{reason}; given up"), None, Some(config.poll_ms())), None);
+        return (answer(Verdict::Idle, format!("{reason}; given up"), None, Some(settings.poll_ms)), None);
     }
     if (pair.pid, pair.start_ticks) != (process.pid, process.start_ticks) {
         return (
-            answer(Verdict::Idle, format!("{reason}, is owed by process {}", pair.pid), None, Some(config.poll_ms())),
+            answer(Verdict::Idle, format!("{reason}, is owed by process {}", pair.pid), None, Some(settings.poll_ms)),
             None,
         );
     }
@@ -400,9 +423,9 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft)
     if wait > 0 {
         return (answer(Verdict::Idle, format!("{reason}; due in {}", duration(wait)), None, Some(wait)), None);
     }
-    let units = rule.reports.iter().map(|name| config.cost_of(name)).sum();
+    let units = rule.reports.iter().map(|name| settings.costs.cost_of(name)).sum();
     if let Some(Refusal::Throttled { reason: why, left_ms } | Refusal::Cooldown { reason: why, left_ms }) =
-        limit::check_budgets(&config.limits, &draft.state.spent, units, now.store_ms)
+        limit::check_budgets(settings.limits, &draft.state.spent, units, now.store_ms)
     {
         return (answer(Verdict::Throttled, format!("{reason}; {why}"), None, Some(left_ms)), None);
     }
@@ -425,8 +448,8 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft)
 // A request skips triggers, cooldowns and budgets, but never the guards. If there is a rule with `on_demand`, the request uses
 // its reports, its snapshot mode and its `min_interval`.
 fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
-    let Inputs { config, process, now, .. } = input;
-    let rule = config.rules.iter().find(|rule| {
+    let Inputs { settings, process, now, .. } = input;
+    let rule = settings.rules.iter().find(|rule| {
         rule.trigger.on_demand().is_some()
             && rule.matching.accepts(&process.role, &process.name)
             && request.reports.iter().all(|name| rule.reports.contains(name))
@@ -441,7 +464,7 @@ fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answe
     };
     let reports = match (request.reports.is_empty(), rule) {
         (true, Some(rule)) => rule.reports.clone(),
-        (true, None) => crate::config::routine_reports(),
+        (true, None) => routine_reports(),
         (false, _) => request.reports.clone(),
     };
     if let Some(on_demand) = rule.and_then(|rule| rule.trigger.on_demand())
@@ -473,7 +496,7 @@ fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answe
 // Runs the guards for a capture of these reports by the polling process.
 fn check_guards(input: Inputs<'_>, reports: &[String], costs: &BTreeMap<String, ReportCost>) -> Option<guard::Refusal> {
     let role = &input.process.role;
-    guard::check(&input.config.guards, input.figures, reports, |name| costs.get(&format!("{role}/{name}")).copied())
+    guard::check(input.settings.guards, input.figures, reports, |name| costs.get(&format!("{role}/{name}")).copied())
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //! that every period can have its own maximum.
 
 use super::{Facts, Outcome, View};
-use crate::sample::Metric;
+use crate::rules::memory::Metric;
 use crate::section::Section;
-use crate::state::{HighWater as Mark, RuleState};
+use crate::state::schedule::{HighWater as Mark, RuleState};
 use crate::units;
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +79,7 @@ impl HighWater {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trigger::testing::{Bench, MIB};
+    use crate::rules::trigger::testing::{Bench, MIB};
 
     #[test]
     fn each_new_maximum_fires_once_and_the_mark_expires() {

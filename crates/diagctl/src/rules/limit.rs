@@ -1,11 +1,34 @@
 //! Rate limits: cooldown and count of a rule, budgets of the store. Pure functions.
 
-use crate::config::{Limits, LimitsOfRule};
-use crate::state::{RuleState, Spent};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::schedule::{RuleState, Spent};
 use crate::units::{duration, ms};
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// The keys of `[limits]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Cost units in any 60 minutes.
+    pub budget_hour: u32,
+    /// Cost units in any 24 hours.
+    pub budget_day: u32,
+}
+
+/// The keys of `limits` in a rule. No key means no limit; the store's budgets apply in any case.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsOfRule {
+    /// The minimum time between two captures.
+    pub cooldown: Duration,
+    /// The maximum number of captures in any `window`.
+    pub max_count: Option<u32>,
+    /// The sliding window of `max_count`.
+    pub window: Duration,
+}
 
 /// The reason why a rule may not fire.
 #[derive(Clone, Debug, PartialEq, Eq)]

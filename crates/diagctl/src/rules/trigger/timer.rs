@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Facts, Outcome, View};
 use crate::section::Section;
-use crate::state::RuleState;
+use crate::state::schedule::RuleState;
 use crate::units;
 
 /// The keys of `timer`.
@@ -101,7 +101,7 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trigger::testing::Bench;
+    use crate::rules::trigger::testing::Bench;
 
     const SECOND: u64 = 1000;
 

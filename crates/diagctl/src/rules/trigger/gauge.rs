@@ -72,7 +72,7 @@ impl Gauge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trigger::testing::Bench;
+    use crate::rules::trigger::testing::Bench;
 
     #[test]
     fn thresholds_are_exclusive_and_an_unknown_gauge_lists_the_known_ones() {

@@ -20,9 +20,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, waitid};
 use crate::clock::Stopwatch;
 use crate::fsio;
 use crate::proc::{Proc, Stat};
-use crate::readings::ExecAnswer;
+use crate::rules::readings::ExecAnswer;
+use crate::rules::trigger::Exec;
 use crate::sys;
-use crate::trigger::Exec;
 use crate::units::duration;
 use diagctl_fs::printable;
 

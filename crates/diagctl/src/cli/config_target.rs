@@ -1,9 +1,9 @@
 //! The place where a configuration is to work, for finding doubts about it.
 
 use crate::config::{Config, Place};
+use crate::history;
 use crate::proc::Proc;
-use crate::recording;
-use crate::trigger::Trigger;
+use crate::rules::trigger::Trigger;
 use diagctl_store::{self, Access, Store};
 
 /// Describes this machine, and the records of the store if there is one.
@@ -38,6 +38,6 @@ fn looks_at_gauges(config: &Config) -> bool {
 }
 
 fn gauges(store: &Store) -> std::collections::BTreeSet<String> {
-    let recorded = recording::read(store).unwrap_or_default();
+    let recorded = history::read(store).unwrap_or_default();
     recorded.into_iter().flat_map(|sample| sample.gauges.into_keys()).collect()
 }

@@ -10,8 +10,8 @@ use diagctl_observe::pressure::{Scope, Stalls};
 use diagctl_store::Result;
 
 use crate::fsio;
-use crate::readings::Readings;
-use crate::sample::{Memory, Metric};
+use crate::rules::memory::{Memory, Metric};
+use crate::rules::readings::Readings;
 use diagctl_store::Process;
 use diagctl_store::Store;
 

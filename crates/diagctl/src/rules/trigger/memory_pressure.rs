@@ -4,8 +4,8 @@
 //! Source: Documentation/accounting/psi.rst.
 
 use super::{Facts, Outcome, View};
-use crate::sample::{Mark, Marks};
 use crate::section::Section;
+use crate::state::samples::{Mark, Marks};
 use diagctl_observe::pressure::Scope;
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +96,7 @@ impl MemoryPressure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trigger::testing::Bench;
+    use crate::rules::trigger::testing::Bench;
     use diagctl_observe::pressure::Stalls;
 
     #[test]

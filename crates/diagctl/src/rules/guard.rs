@@ -2,10 +2,28 @@
 
 use diagctl_observe::pressure::Scope;
 
-use crate::config::Guards;
-use crate::state::ReportCost;
-use crate::units::{duration, size};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::schedule::ReportCost;
+use crate::units::{Amount, duration, size};
 use diagctl_store::report_kind::{self, Producer};
+
+/// The keys of `[guards]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Guards {
+    /// Free memory must be at least this multiple of what the last such snapshot cost.
+    pub memory_headroom: f64,
+    /// Free space that must remain on the store's filesystem.
+    pub min_free_disk: Amount,
+    /// The largest resident set of a process that is dumped, bytes.
+    pub max_rss: Option<u64>,
+    /// No capture is taken while tasks stall for CPU during more than this percentage of the time.
+    pub max_cpu_pressure: Option<f64>,
+    /// Time limit of a dump.
+    pub deadline: Duration,
+}
 
 /// The room in the store that a capture of unknown size is assumed to need, in bytes. The cap holds in any case, because `put`
 /// counts.

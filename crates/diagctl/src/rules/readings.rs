@@ -9,7 +9,7 @@ use diagctl_observe::pressure::{self, Scope, Stalls};
 
 use crate::cgroup::CgroupRoot;
 use crate::proc::Proc;
-use crate::sample::{Memory, Wanted};
+use crate::rules::memory::{Memory, Wanted};
 
 /// The answer of an operator's command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +82,7 @@ impl Readings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Metric;
+    use crate::rules::memory::Metric;
 
     // A node as cgroup v2 presents it, and one poll of a process in it.
     #[test]

@@ -1,9 +1,9 @@
 //! The result of deciding: the answer to a poll, and the plans for captures.
 
-use crate::config::Snapshot;
-use crate::sample::Sample;
-use crate::state::State;
-use crate::trigger::Observed;
+use crate::rules::trigger::Observed;
+use crate::state::samples::Sample;
+use crate::state::schedule::State;
+use diagctl_store::staging::Snapshot;
 
 /// The verdict of `acquire`, in ascending order of strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

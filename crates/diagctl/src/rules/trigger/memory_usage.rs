@@ -2,9 +2,9 @@
 //! been below `rearm_below`.
 
 use super::{Facts, Outcome, View};
-use crate::sample::Metric;
+use crate::rules::memory::Metric;
 use crate::section::Section;
-use crate::state::RuleState;
+use crate::state::schedule::RuleState;
 use crate::units::{self, Amount};
 use serde::{Deserialize, Serialize};
 
@@ -154,7 +154,7 @@ fn shown(amount: Amount, level: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trigger::testing::Bench;
+    use crate::rules::trigger::testing::Bench;
 
     const GIB: u64 = 1 << 30;
 

@@ -1,8 +1,9 @@
 //! `memory_growth`: a figure of the process is above `min` and at least `diff` above its baseline.
 
 use super::{Facts, Outcome, View};
-use crate::sample::{Mark, Marks, Metric};
+use crate::rules::memory::Metric;
 use crate::section::Section;
+use crate::state::samples::{Mark, Marks};
 use crate::units::{self, Amount};
 use serde::{Deserialize, Serialize};
 
@@ -123,7 +124,7 @@ impl MemoryGrowth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trigger::testing::{Bench, MIB};
+    use crate::rules::trigger::testing::{Bench, MIB};
 
     fn growth(baseline: Baseline) -> MemoryGrowth {
         MemoryGrowth { metric: Metric::Rss, min: 500 * MIB, diff: Amount::Percent(30.0), baseline, warmup_ms: 2000 }

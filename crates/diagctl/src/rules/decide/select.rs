@@ -1,8 +1,8 @@
 //! Selection: the machines on which a rule is in force, and which of several processes takes the capture.
 
-use crate::config::{Rule, Select};
-use crate::sample::{Sample, Samples};
-use crate::state::RuleState;
+use crate::rules::rule::{Rule, Select};
+use crate::state::samples::{Sample, Samples};
+use crate::state::schedule::RuleState;
 use crate::units::ms;
 use diagctl_store::Process;
 
