@@ -47,7 +47,7 @@ pub fn make_room(store: &Store, now_ms: u64, inventory: &mut Inventory, bytes: u
     shrink_quarantine(store)?;
     // Other processes may have deleted captures, so that the last one of a kind is another one now.
     inventory.refresh(store)?;
-    make_fit(store, now_ms, inventory, bytes)
+    delete_to_fit(store, now_ms, inventory, bytes)
 }
 
 /// Deletes unprotected captures so that `bytes` fit, if that is possible. Returns the disk usage of the store afterwards, bytes.
@@ -63,7 +63,7 @@ pub fn admit(store: &Store, now: &Now, bytes: u64) -> Result<u64> {
     Ok(reports_bytes.saturating_add(inventory::other_bytes(store)))
 }
 
-fn make_fit(store: &Store, now_ms: u64, inventory: &mut Inventory, bytes: u64) -> Result<()> {
+fn delete_to_fit(store: &Store, now_ms: u64, inventory: &mut Inventory, bytes: u64) -> Result<()> {
     let mut plan = inventory.plan(store, now_ms, bytes, Pressure::Admission, None)?;
     inventory.apply(store, &mut plan)?;
     inventory.forget(&plan);

@@ -210,7 +210,7 @@ impl<'a> Listing<'a> {
         let mut line = vec![0; length as usize];
         self.index.as_ref()?.read_exact_at(&mut line, at).ok()?;
         // The index may have been rewritten since it was scanned.
-        understand(&line).filter(|entry| entry.id == placed.id.as_str())
+        parse_line(&line).filter(|entry| entry.id == placed.id.as_str())
     }
 }
 
@@ -311,7 +311,7 @@ fn read_unknown(store: &Store, present: &Present, mut found: impl FnMut(Entry)) 
     damaged
 }
 
-fn understand(line: &[u8]) -> Option<Entry> {
+fn parse_line(line: &[u8]) -> Option<Entry> {
     let entry: Entry = serde_json::from_slice(line).ok()?;
     (entry.is_plausible() && checksum::is_whole(line)).then_some(entry)
 }
@@ -336,7 +336,7 @@ pub fn parse(mut file: impl BufRead, mut found: impl FnMut(usize, Entry, &[u8]))
     // The rest of an overlong line is read as the next line, and is damaged too.
     while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
         let whole = line.trim_ascii_end();
-        if let Some(entry) = understand(whole) {
+        if let Some(entry) = parse_line(whole) {
             found(at, entry, whole);
         }
         lines += 1;

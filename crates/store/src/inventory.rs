@@ -71,7 +71,7 @@ impl Inventory {
                 let for_room = may_delete(&Policy { max_age_ms: u64::MAX, max_captures: None, ..policy });
                 if !catalog.is_stale()
                     && !for_room
-                    && let Some((mut few, first)) = Self::ends(&catalog, policy.keep_last, MOST_LAST)
+                    && let Some((mut few, first)) = Self::oldest_and_newest(&catalog, policy.keep_last, MOST_LAST)
                 {
                     let plan = few.plan(store, now.store_ms, incoming, pressure, newest)?;
                     if plan.stays_within(first) {
@@ -88,7 +88,7 @@ impl Inventory {
     // Loads the oldest captures, and enough of the newest to know which of the oldest are the last of their kinds. Returns the
     // number of the oldest ones too. Leaves out a capture whose kind is too rare to decide this; such a capture stays until all
     // captures are read.
-    fn ends(catalog: &Catalog, keep_last: u32, most_last: usize) -> Option<(Self, usize)> {
+    fn oldest_and_newest(catalog: &Catalog, keep_last: u32, most_last: usize) -> Option<(Self, usize)> {
         let totals = catalog.totals();
         let mut inventory = Self { strange_bytes: totals.strange_bytes, ..Self::default() };
         let mut kinds_of = Vec::new();

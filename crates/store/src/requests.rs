@@ -71,7 +71,7 @@ pub fn list(store: &Store) -> Result<Vec<Request>> {
 pub fn for_poll(store: &Store) -> Result<Vec<Request>> {
     match ids(store, crowd::FEW)? {
         Some(ids) => Ok(ids.iter().filter_map(|id| read(store, id)).collect()),
-        None => crowd::look(store),
+        None => crowd::pending(store),
     }
 }
 

@@ -288,11 +288,11 @@ pub struct Plan {
     policy: Policy,
     /// The numbers of the captures, oldest first. The other fields refer to positions in this list.
     order: Vec<u32>,
-    standing: Vec<Standing>,
+    protection: Vec<Protection>,
     /// The kinds of which a capture is one of the last. Most captures have none.
     last_of: BTreeMap<usize, Vec<u32>>,
     /// The captures to be deleted, with the reason.
-    condemned: BTreeMap<usize, Why>,
+    condemned: BTreeMap<usize, Reason>,
 }
 
 /// Returns true if a plan might delete a capture, judging by the totals alone. May be true although the plan deletes nothing, but
@@ -343,8 +343,8 @@ impl Plan {
     /// Then omitted captures, all newer than these, could not have changed a plan for age and count.
     pub fn stays_within(&self, first: usize) -> bool {
         let is_first = |at: usize| (self.order[at] as usize) < first;
-        let spared = |at: usize| self.standing[at] == Standing::Unprotected && !self.condemned.contains_key(&at);
-        self.condemned.iter().all(|(at, why)| is_first(*at) && !matches!(why, Why::Full { .. }))
+        let spared = |at: usize| self.protection[at] == Protection::Unprotected && !self.condemned.contains_key(&at);
+        self.condemned.iter().all(|(at, why)| is_first(*at) && !matches!(why, Reason::NoSpace { .. }))
             && (0..self.order.len()).any(|at| is_first(at) && spared(at))
     }
 
@@ -359,7 +359,7 @@ impl Plan {
             Some(why) => vec![self.words(captures, at, *why)],
             None => {
                 let mut reasons = Vec::new();
-                reasons.extend((self.standing[at] == Standing::Newest).then(|| "kept: newest".into()));
+                reasons.extend((self.protection[at] == Protection::Newest).then(|| "kept: newest".into()));
                 reasons.extend(capture.pinned.then(|| "kept: pinned".into()));
                 reasons.extend(self.last_kinds(captures, at).map(|last| format!("kept: {last}")));
                 if reasons.is_empty() {
@@ -372,26 +372,26 @@ impl Plan {
         Verdict { id: capture.id.as_str().to_owned(), keep, reasons, disk_bytes: capture.disk_bytes }
     }
 
-    fn words(&self, captures: &Captures, at: usize, why: Why) -> String {
+    fn words(&self, captures: &Captures, at: usize, why: Reason) -> String {
         let Policy { max_use, keep_free, max_age_ms, max_captures, .. } = self.policy;
-        let (full, kind) = match why {
-            Why::Old { age_ms } => {
+        let (shortage, kind) = match why {
+            Reason::TooOld { age_ms } => {
                 return format!("older than max_age {} ({})", duration(max_age_ms), duration(age_ms));
             }
-            Why::Many { count } => {
+            Reason::TooMany { count } => {
                 return format!("{count} captures, max_captures is {}", max_captures.unwrap_or_default());
             }
-            Why::Full { full, kind } => (full, kind),
+            Reason::NoSpace { shortage, kind } => (shortage, kind),
         };
-        let full = match full {
-            Full::Cap { used, incoming: 0 } => format!("store holds {} of max_use {}", size(used), size(max_use)),
-            Full::Cap { used, incoming } => {
+        let shortage = match shortage {
+            Shortage::Cap { used, incoming: 0 } => format!("store holds {} of max_use {}", size(used), size(max_use)),
+            Shortage::Cap { used, incoming } => {
                 format!("store holds {} of max_use {} and {} are to come", size(used), size(max_use), size(incoming))
             }
-            Full::Disk { free, incoming: 0 } => {
+            Shortage::Disk { free, incoming: 0 } => {
                 format!("{} of disk are free, keep_free is {}", size(free), size(keep_free))
             }
-            Full::Disk { free, incoming } => format!(
+            Shortage::Disk { free, incoming } => format!(
                 "{} of disk are free, {} are to come, keep_free is {}",
                 size(free),
                 size(incoming),
@@ -399,12 +399,12 @@ impl Plan {
             ),
         };
         let verb = if kind == NO_REPORT_KIND { "use" } else { "uses" };
-        let although = match self.standing[at] {
-            Standing::LastOfKind => self.last_kinds(captures, at).map(|last| format!("; although {last}")),
-            Standing::Pinned => Some("; although pinned".into()),
-            Standing::Unprotected | Standing::Newest => None,
+        let although = match self.protection[at] {
+            Protection::LastOfKind => self.last_kinds(captures, at).map(|last| format!("; although {last}")),
+            Protection::Pinned => Some("; although pinned".into()),
+            Protection::Unprotected | Protection::Newest => None,
         };
-        format!("{full}; {} {verb} most{}", captures.names[kind as usize], although.unwrap_or_default())
+        format!("{shortage}; {} {verb} most{}", captures.names[kind as usize], although.unwrap_or_default())
     }
 
     fn last_kinds(&self, captures: &Captures, at: usize) -> Option<String> {
@@ -421,7 +421,7 @@ impl Plan {
 
 /// The level of protection, lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
+enum Protection {
     Unprotected,
     LastOfKind,
     Pinned,
@@ -430,23 +430,23 @@ enum Standing {
 
 /// The reason for a deletion.
 #[derive(Clone, Copy, Debug)]
-enum Why {
-    Old {
+enum Reason {
+    TooOld {
         age_ms: u64,
     },
-    Many {
+    TooMany {
         count: usize,
     },
     /// The capture has the kind that uses most.
-    Full {
-        full: Full,
+    NoSpace {
+        shortage: Shortage,
         kind: u32,
     },
 }
 
 /// The space that is short.
 #[derive(Clone, Copy, Debug)]
-enum Full {
+enum Shortage {
     Cap { used: u64, incoming: u64 },
     Disk { free: u64, incoming: u64 },
 }
@@ -465,7 +465,7 @@ impl<'a> Planner<'a> {
         let order = captures.in_order();
         let mut counts = vec![0; captures.names.len()];
         let mut last_of = BTreeMap::<usize, Vec<u32>>::new();
-        let mut standing = vec![Standing::Unprotected; list.len()];
+        let mut protection = vec![Protection::Unprotected; list.len()];
         for (at, i) in order.iter().enumerate().rev() {
             let capture = &list[*i as usize];
             for share in captures.shares_of(capture).iter().filter(|share| share.kind != NO_REPORT_KIND) {
@@ -475,14 +475,14 @@ impl<'a> Planner<'a> {
                     last_of.entry(at).or_default().push(share.kind);
                 }
             }
-            standing[at] = match (newest == Some(capture.id.as_str()), capture.pinned, last_of.contains_key(&at)) {
-                (true, _, _) => Standing::Newest,
-                (_, true, _) => Standing::Pinned,
-                (_, _, true) => Standing::LastOfKind,
-                _ => Standing::Unprotected,
+            protection[at] = match (newest == Some(capture.id.as_str()), capture.pinned, last_of.contains_key(&at)) {
+                (true, _, _) => Protection::Newest,
+                (_, true, _) => Protection::Pinned,
+                (_, _, true) => Protection::LastOfKind,
+                _ => Protection::Unprotected,
             };
         }
-        let plan = Plan { policy, order, standing, last_of, condemned: BTreeMap::new() };
+        let plan = Plan { policy, order, protection, last_of, condemned: BTreeMap::new() };
         Self { captures, usage, plan, used: usage.other_bytes.saturating_add(captures.bytes()), freed: 0 }
     }
 
@@ -490,24 +490,25 @@ impl<'a> Planner<'a> {
         &self.captures.list[self.plan.order[at] as usize]
     }
 
-    fn condemn(&mut self, at: usize, why: Why) {
+    fn condemn(&mut self, at: usize, why: Reason) {
         let bytes = self.capture(at).disk_bytes;
         self.plan.condemned.insert(at, why);
         self.used = self.used.saturating_sub(bytes);
         self.freed = self.freed.saturating_add(bytes);
     }
 
-    fn remaining(&self, standing: Standing) -> impl Iterator<Item = usize> + '_ {
+    fn remaining(&self, protection: Protection) -> impl Iterator<Item = usize> + '_ {
         let plan = &self.plan;
-        (0..plan.order.len()).filter(move |at| plan.standing[*at] == standing && !plan.condemned.contains_key(at))
+        (0..plan.order.len()).filter(move |at| plan.protection[*at] == protection && !plan.condemned.contains_key(at))
     }
 
     fn by_age(&mut self, now_ms: u64) {
         let age_ms = |planner: &Self, at| now_ms.saturating_sub(planner.capture(at).store_ms);
         let max = self.plan.policy.max_age_ms;
-        let victims: Vec<usize> = self.remaining(Standing::Unprotected).filter(|at| age_ms(self, *at) > max).collect();
+        let victims: Vec<usize> =
+            self.remaining(Protection::Unprotected).filter(|at| age_ms(self, *at) > max).collect();
         for at in victims {
-            self.condemn(at, Why::Old { age_ms: age_ms(self, at) });
+            self.condemn(at, Reason::TooOld { age_ms: age_ms(self, at) });
         }
     }
 
@@ -516,29 +517,29 @@ impl<'a> Planner<'a> {
         let omitted = usize::try_from(self.captures.omitted.0).unwrap_or(usize::MAX);
         let count = (self.plan.order.len() - self.plan.condemned.len()).saturating_add(omitted);
         let excess = count.saturating_sub(max as usize);
-        let victims: Vec<usize> = self.remaining(Standing::Unprotected).take(excess).collect();
+        let victims: Vec<usize> = self.remaining(Protection::Unprotected).take(excess).collect();
         for at in victims {
-            self.condemn(at, Why::Many { count });
+            self.condemn(at, Reason::TooMany { count });
         }
     }
 
     fn by_size(&mut self, pressure: Pressure) {
-        let yielding: &[Standing] = match pressure {
-            Pressure::Routine => &[Standing::Unprotected, Standing::LastOfKind, Standing::Pinned],
-            Pressure::Admission => &[Standing::Unprotected],
+        let yielding: &[Protection] = match pressure {
+            Pressure::Routine => &[Protection::Unprotected, Protection::LastOfKind, Protection::Pinned],
+            Pressure::Admission => &[Protection::Unprotected],
         };
-        let incoming_may_take: &[Standing] = match pressure {
-            Pressure::Routine => &[Standing::Unprotected],
+        let incoming_may_take: &[Protection] = match pressure {
+            Pressure::Routine => &[Protection::Unprotected],
             Pressure::Admission => yielding,
         };
         let max = self.plan.policy.max_use;
         let deletable = self.deletable(incoming_may_take);
         let fits = self.used.saturating_sub(deletable).saturating_add(self.usage.incoming) <= max;
-        for standing in yielding {
-            let incoming = if fits && incoming_may_take.contains(standing) { self.usage.incoming } else { 0 };
-            self.shrink(*standing, |planner| {
+        for protection in yielding {
+            let incoming = if fits && incoming_may_take.contains(protection) { self.usage.incoming } else { 0 };
+            self.shrink(*protection, |planner| {
                 let used = planner.used;
-                (used.saturating_add(incoming) > max).then_some(Full::Cap { used, incoming })
+                (used.saturating_add(incoming) > max).then_some(Shortage::Cap { used, incoming })
             });
         }
     }
@@ -546,34 +547,34 @@ impl<'a> Planner<'a> {
     fn by_free_space(&mut self) {
         let free = |planner: &Self| planner.usage.free_disk.saturating_add(planner.freed);
         let keep_free = self.plan.policy.keep_free;
-        let reachable = free(self).saturating_add(self.deletable(&[Standing::Unprotected]));
+        let reachable = free(self).saturating_add(self.deletable(&[Protection::Unprotected]));
         let wanted = keep_free.saturating_add(self.usage.incoming);
         let wanted = if reachable < wanted { keep_free } else { wanted };
-        self.shrink(Standing::Unprotected, |planner| {
+        self.shrink(Protection::Unprotected, |planner| {
             let free = free(planner);
-            (free < wanted).then_some(Full::Disk { free, incoming: wanted - keep_free })
+            (free < wanted).then_some(Shortage::Disk { free, incoming: wanted - keep_free })
         });
     }
 
-    fn deletable(&self, standings: &[Standing]) -> u64 {
-        standings
+    fn deletable(&self, protections: &[Protection]) -> u64 {
+        protections
             .iter()
-            .flat_map(|standing| self.remaining(*standing))
+            .flat_map(|protection| self.remaining(*protection))
             .fold(0, |sum, at| sum.saturating_add(self.capture(at).disk_bytes))
     }
 
-    // Deletes captures of one standing while `too_full` returns a reason.
-    fn shrink(&mut self, standing: Standing, too_full: impl Fn(&Self) -> Option<Full>) {
-        if too_full(self).is_none() {
+    // Deletes captures of one protection while `shortage_of` returns a shortage.
+    fn shrink(&mut self, protection: Protection, shortage_of: impl Fn(&Self) -> Option<Shortage>) {
+        if shortage_of(self).is_none() {
             return;
         }
         let mut pool = Pool::of(self.captures);
-        for at in self.remaining(standing) {
+        for at in self.remaining(protection) {
             pool.add(at, self.captures.shares_of(self.capture(at)));
         }
-        while let Some(full) = too_full(self) {
+        while let Some(shortage) = shortage_of(self) {
             let Some((at, kind)) = pool.take(|at| self.captures.shares_of(self.capture(at))) else { return };
-            self.condemn(at, Why::Full { full, kind });
+            self.condemn(at, Reason::NoSpace { shortage, kind });
         }
     }
 }

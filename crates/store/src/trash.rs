@@ -11,24 +11,24 @@ use crate::{Store, catalog};
 /// not affected.
 pub fn discard_capture(store: &Store, id: &str, at: Option<u64>) -> Result<()> {
     let dir = store.report_dir(id);
-    let thrown = match Id::parse(id) {
-        Some(id) => catalog::remove(store, id, at, || throw_away(store, &dir))?,
-        None => throw_away(store, &dir)?,
+    let trashed = match Id::parse(id) {
+        Some(id) => catalog::remove(store, id, at, || move_to_trash(store, &dir))?,
+        None => move_to_trash(store, &dir)?,
     };
-    thrown.map_or(Ok(()), |thrown| Ok(fs::remove(&thrown)?))
+    trashed.map_or(Ok(()), |trashed| Ok(fs::remove(&trashed)?))
 }
 
 /// Deletes a directory that a command may have filled. Files that this user may not delete stay in the trash. They count against
 /// the cap, but do not prevent captures.
 pub fn clear_away(store: &Store, spot: &Spot) -> Result<()> {
-    if let Some(thrown) = throw_away(store, spot)? {
-        let _ = fs::remove(&thrown);
+    if let Some(trashed) = move_to_trash(store, spot)? {
+        let _ = fs::remove(&trashed);
     }
     Ok(())
 }
 
 // Returns the new path, or `None` if the thing was already gone.
-fn throw_away(store: &Store, spot: &Spot) -> Result<Option<Spot>> {
+fn move_to_trash(store: &Store, spot: &Spot) -> Result<Option<Spot>> {
     let target = store.path("trash").join(fs::random_hex()?);
     match fs::rename_noreplace(spot, &target) {
         Err(e) if e.is_not_found() => Ok(None),

@@ -50,7 +50,7 @@ impl<'a> Room<'a> {
             Some(bytes) => bytes,
             None => room.inventory()?.reports_bytes(),
         };
-        room.look(captures);
+        room.update_left(captures);
         Ok(room)
     }
 
@@ -66,7 +66,7 @@ impl<'a> Room<'a> {
         }
     }
 
-    fn look(&mut self, captures: u64) {
+    fn update_left(&mut self, captures: u64) {
         let used = captures.saturating_add(inventory::other_bytes(self.store)).saturating_add(self.reserved());
         self.left = self.cap().saturating_sub(used);
     }
@@ -92,7 +92,7 @@ impl<'a> Room<'a> {
             if bytes > self.left {
                 self.make(wanted + self.reserved())?;
                 let captures = self.inventory()?.reports_bytes();
-                self.look(captures);
+                self.update_left(captures);
             }
         }
         if bytes > self.left {

@@ -243,7 +243,7 @@ fn a_capture_of_a_rare_kind_is_left_out_and_kept() {
             .collect()
     };
     for (most, expected, first, listed) in [(20, ["1", "2", "4"], 63, 83), (4096, ["1", "2", "3"], 64, 200)] {
-        let (stock, number) = Inventory::ends(&catalog, 1, most).unwrap();
+        let (stock, number) = Inventory::oldest_and_newest(&catalog, 1, most).unwrap();
         assert_eq!((numbers(&stock), number), (expected.map(str::to_owned).to_vec(), first));
         assert_eq!((stock.captures.count(), stock.reports_bytes()), (listed, catalog.totals().reports_bytes()));
     }

@@ -41,7 +41,7 @@ struct Crowd {
 }
 
 /// Returns the oldest and the newest requests.
-pub fn look(store: &Store) -> Result<Vec<Request>> {
+pub fn pending(store: &Store) -> Result<Vec<Request>> {
     let directory = Stamp::of(&store.path("requests"));
     let known = load(store);
     if known.directory == directory {
