@@ -43,7 +43,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     }
 }
 
-/// Parses a time to wait.
+/// Parses a waiting time, which must not be zero.
 pub fn parse_wait(text: &str) -> Result<Duration, Invalid> {
     match parse_duration(text)? {
         Duration::ZERO => Err(Invalid::new("it is over at once", "write it like 30m or 2h")),
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn durations_that_could_overflow_are_refused() {
         assert!(parse_duration("100years").is_ok());
-        // In milliseconds, the second would fill all of u64, and a jitter of that length would be a remainder by zero.
+        // In milliseconds, the second is the maximum of u64, and a jitter of that length would divide by zero.
         for text in ["101years", "600000000years"] {
             assert!(parse_duration(text).unwrap_err().why.contains("100 years"), "{text}");
         }
