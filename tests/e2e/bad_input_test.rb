@@ -35,13 +35,13 @@ class BadInputTest < E2E::Case
     File.write(config_path, doubtful)
     assert_equal 10, holder.acquire("--gauge", "puma.backlog=1").status
     expected = [/guards.max_rss: every process is larger than 0 B/, /rules\[0\].trigger.memory_usage.above: 1000.0 TiB is more than/,
-                /rules\[1\].trigger.gauge.name: no process has handed in a gauge "puma.backlgo" lately \(there are puma.backlog\)/]
+                /rules\[1\].trigger.gauge.name: no process has reported a gauge "puma.backlgo" lately \(seen: puma.backlog\)/]
     check = diagctl("config", "check")
     assert_equal 3, check.status, check
     told = diagctl!("status").out
     expected.each do |message|
       assert_match message, check.err
-      assert_match(/^doubt +#{message}/, told)
+      assert_match(/^warning +#{message}/, told)
     end
     json = diagctl("config", "check", "--json").json
     assert_equal [false, true, 3], [json["ok"], json["valid"], json["problems"].size]
@@ -54,13 +54,13 @@ class BadInputTest < E2E::Case
 
   # Each bad value, with the reason for its rejection and the advice.
   BAD_VALUES = {
-    %w[list --since 5] => /'5' for '--since.*no unit; write 5s/,
-    %w[list --since -5m] => /'-5m' for '--since.*cannot be negative; write it like 10m/,
-    %w[samples --since soon] => /'soon'.*not a duration.*write it like/,
+    %w[list --since 5] => /'5' for '--since.*unit is missing; write 5s/,
+    %w[list --since -5m] => /'-5m' for '--since.*cannot be negative; use a value like 10m/,
+    %w[samples --since soon] => /'soon'.*not a duration.*use a value like/,
     %w[pause --for -2h] => /'-2h'.*cannot be negative/,
-    %w[pause --for 0s] => /'0s'.*over at once; write it like 30m/,
+    %w[pause --for 0s] => /'0s'.*longer than zero; use a value like 30m/,
     %w[pause --for 200y] => /'200y'.*longer than 100 years/,
-    %w[request gc_stat --reason x --expires 0] => /'0' for '--expires.*over at once/,
+    %w[request gc_stat --reason x --expires 0] => /'0' for '--expires.*longer than zero/,
     %w[request gc_stat --reason x --expires -1s] => /'-1s'.*cannot be negative/,
     %w[request gc_stat --reason x --pid -4] => /'-4' for '--pid.*not in 0/,
     %w[list -n -1] => /'-1' for '--limit/,
@@ -83,7 +83,7 @@ class BadInputTest < E2E::Case
     assert_match(/Report every problem/, diagctl!("help", "config", "check").out)
     nothing = diagctl("show", "latest:")
     assert_equal 4, nothing.status, nothing
-    assert_match(/no report is named/, nothing.err)
+    assert_match(/not followed by a report/, nothing.err)
     assert_equal 3, diagctl("list", env: env(DIAGCTL_ENABLED: "\xff")).status
   end
 

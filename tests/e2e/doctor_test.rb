@@ -116,7 +116,7 @@ class DoctorTest < E2E::Case
     assert_fails("store.state", /version 99/)
     File.unlink("#{@store}/state.json")
     FileUtils.mkdir_p("#{@store}/quarantine/odd")
-    assert_warns("store.quarantine", /1 thing/)
+    assert_warns("store.quarantine", /1 entry/)
     File.unlink("#{@store}/lease.lock")
     File.symlink("/dev/null", "#{@store}/lease.lock")
     assert_fails("store.lock", /lease/)
@@ -193,7 +193,7 @@ class DoctorTest < E2E::Case
     File.write("#{@root}/bin/diagctl", "#!/bin/sh\n")
     File.chmod(0o755, "#{@root}/bin/diagctl")
     assert_warns("binary", %r{#{@root}/bin/diagctl}, env: env(DIAGCTL_BIN: "", PATH: "#{@root}/bin:/usr/bin:/bin"))
-    assert_fails("binary", /cannot be run/, env: env(DIAGCTL_BIN: config_path))
+    assert_fails("binary", /not executable/, env: env(DIAGCTL_BIN: config_path))
   end
 
   private

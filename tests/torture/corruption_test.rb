@@ -42,7 +42,7 @@ class CorruptionTest < Torture::Case
         listing = on(store, "list", "--json")
         assert listing.ok?, "#{what}\n#{listing}"
         if listing.json.fetch("damaged").map { |damaged| damaged["id"] } == [id]
-          assert_match(/#{id} is damaged|version/, listing.err, what)
+          assert_match(%r{#{id}/meta.json is damaged|version}, listing.err, what)
           shown = on(store, "show", id)
           assert_includes [1, 6], shown.status, "#{what}\n#{shown}"
           assert_match(/meta\.json/, shown.err)

@@ -114,7 +114,7 @@ impl<'a> Section<'a> {
         self.problem(
             key,
             format!("{} is {}, not {wanted}", shown(value), article(value.type_str())),
-            format!("write it like {wanted}"),
+            format!("write {wanted}"),
         );
     }
 
@@ -161,7 +161,7 @@ impl<'a> Section<'a> {
     pub fn required_increase(&self, key: &'static str, hint: &str) -> Option<Amount> {
         let amount = self.text_as(key, "a size or a share like \"200MiB\" or \"30%\"", units::parse_increase);
         if !self.has(key) {
-            self.problem(key, "it is missing", hint);
+            self.problem(key, "missing", hint);
         }
         amount
     }
@@ -195,12 +195,12 @@ impl<'a> Section<'a> {
     /// Reads a string from a fixed list of choices.
     pub fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        self.text_as(key, "one of the known words in quotes", |text| {
+        self.text_as(key, "one of the valid choices in quotes", |text| {
             choices
                 .iter()
                 .find(|(name, _)| *name == text)
                 .map(|(_, value)| *value)
-                .ok_or_else(|| Invalid::new("it is not a choice here", format!("use one of {}", names())))
+                .ok_or_else(|| Invalid::new("not a valid choice", format!("use one of {}", names())))
         })
     }
 
@@ -293,8 +293,8 @@ impl<'a> Section<'a> {
         let asked = self.asked.borrow();
         for key in self.table.keys().filter(|key| !asked.contains(key.as_str())) {
             let known = || match asked.iter().copied().collect::<Vec<_>>().join(", ") {
-                none if none.is_empty() => "there are no keys here: remove it".to_owned(),
-                known => format!("the keys here are {known}"),
+                none if none.is_empty() => "this table takes no keys; remove it".to_owned(),
+                known => format!("valid keys: {known}"),
             };
             let hint = nearest(key, asked.iter().copied()).map_or_else(known, |near| format!("did you mean {near:?}?"));
             self.problems.add(self.at(&printable(key)), "unknown key", Some(hint));

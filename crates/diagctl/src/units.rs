@@ -30,40 +30,40 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     let bare = text.trim();
     if bare.starts_with('-') {
-        return Err(Invalid::new("a duration cannot be negative", "write it like 10m"));
+        return Err(Invalid::new("a duration cannot be negative", "use a value like 10m"));
     }
     if !bare.is_empty() && bare.chars().all(|c| c.is_ascii_digit() || c == '.') && bare != "0" {
-        return Err(Invalid::new("it has no unit", format!("write {bare}s, {bare}m or {bare}h")));
+        return Err(Invalid::new("the unit is missing", format!("write {bare}s, {bare}m or {bare}h")));
     }
     match humantime::parse_duration(bare) {
         // Limited so that sums with it cannot overflow.
-        Ok(duration) if duration > LONGEST => Err(Invalid::new("it is longer than 100 years", "write it like 14d")),
+        Ok(duration) if duration > LONGEST => Err(Invalid::new("longer than 100 years", "use a value like 14d")),
         Ok(duration) => Ok(duration),
-        Err(e) => Err(Invalid::new(format!("it is not a duration ({e})"), "write it like 500ms, 30s, 10m, 2h or 14d")),
+        Err(e) => Err(Invalid::new(format!("not a duration ({e})"), "use a value like 500ms, 30s, 10m, 2h or 14d")),
     }
 }
 
 /// Parses a waiting time, which must not be zero.
 pub fn parse_wait(text: &str) -> Result<Duration, Invalid> {
     match parse_duration(text)? {
-        Duration::ZERO => Err(Invalid::new("it is over at once", "write it like 30m or 2h")),
+        Duration::ZERO => Err(Invalid::new("must be longer than zero", "use a value like 30m or 2h")),
         wait => Ok(wait),
     }
 }
 
 /// Parses a size: `64KiB`, `1.5GiB`, `500MB` (decimal), `0`.
 pub fn parse_size(text: &str) -> Result<u64, Invalid> {
-    const EXAMPLE: &str = "write it like 512KiB, 500MiB or 1.5GiB";
+    const EXAMPLE: &str = "use a value like 512KiB, 500MiB or 1.5GiB";
     let bare = text.trim();
     if bare.starts_with('-') {
-        return Err(Invalid::new("a size cannot be negative", "write it like 512KiB"));
+        return Err(Invalid::new("a size cannot be negative", "use a value like 512KiB"));
     }
     let split = bare.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(bare.len());
     let (number, unit) = bare.split_at(split);
-    let number: f64 = number.parse().map_err(|_| Invalid::new("it is not a size", EXAMPLE))?;
+    let number: f64 = number.parse().map_err(|_| Invalid::new("not a size", EXAMPLE))?;
     let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
         "" if number == 0.0 => 1,
-        "" => return Err(Invalid::new("it has no unit", EXAMPLE)),
+        "" => return Err(Invalid::new("the unit is missing", EXAMPLE)),
         "b" => 1,
         "kib" => 1 << 10,
         "mib" => 1 << 20,
@@ -84,7 +84,7 @@ pub fn parse_size(text: &str) -> Result<u64, Invalid> {
     {
         let bytes = number * factor as f64;
         if bytes > (1u64 << 60) as f64 {
-            return Err(Invalid::new("it is larger than any disk or memory", "write it like 1.5GiB"));
+            return Err(Invalid::new("larger than any disk or memory", "use a value like 1.5GiB"));
         }
         Ok(bytes as u64)
     }
@@ -93,12 +93,12 @@ pub fn parse_size(text: &str) -> Result<u64, Invalid> {
 /// Parses a percentage: `80%`, `12.5%`.
 pub fn parse_percent(text: &str) -> Result<f64, Invalid> {
     let Some(number) = text.trim().strip_suffix('%') else {
-        return Err(Invalid::new("it is not a percentage", "write it like 15%"));
+        return Err(Invalid::new("not a percentage", "use a value like 15%"));
     };
     match number.trim().parse::<f64>() {
         Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
-        Ok(_) => Err(Invalid::new("a percentage is between 0% and 100%", "write it like 15%")),
-        Err(_) => Err(Invalid::new("it is not a percentage", "write it like 15%")),
+        Ok(_) => Err(Invalid::new("a percentage is between 0% and 100%", "use a value like 15%")),
+        Err(_) => Err(Invalid::new("not a percentage", "use a value like 15%")),
     }
 }
 
@@ -108,7 +108,7 @@ pub fn parse_increase(text: &str) -> Result<Amount, Invalid> {
     match percent {
         None => parse_amount(text),
         Some(Ok(percent)) if percent.is_finite() && percent > 0.0 => Ok(Amount::Percent(percent)),
-        Some(_) => Err(Invalid::new("it is no increase", "write it like 30%, 300% or 200MiB")),
+        Some(_) => Err(Invalid::new("not an increase", "use a value like 30%, 300% or 200MiB")),
     }
 }
 

@@ -36,7 +36,7 @@ pub enum Error {
         dir: PathBuf,
     },
     /// A store cannot be created because its parent directory does not exist.
-    #[error("cannot create the store {}: {} is not there", dir.display(), parent.display())]
+    #[error("cannot create the store {}: {} does not exist", dir.display(), parent.display())]
     NoParent {
         /// The store.
         dir: PathBuf,
@@ -52,7 +52,7 @@ pub enum Error {
         found: Unfit,
     },
     /// The directory contains a foreign file or directory.
-    #[error("{} is neither empty nor a diagctl store: it has {name}", dir.display())]
+    #[error("{} is neither empty nor a diagctl store: it contains {name}", dir.display())]
     Foreign {
         /// The directory.
         dir: PathBuf,
@@ -117,7 +117,7 @@ pub enum Error {
         known: u32,
     },
     /// The content of `FORMAT` is not a format version.
-    #[error("{} says {}, not {known}", path.display(), quoted(found))]
+    #[error("{} contains {}, not {known}", path.display(), quoted(found))]
     UnknownFormat {
         /// The path of `FORMAT`.
         path: PathBuf,
@@ -165,7 +165,7 @@ pub enum Error {
     },
     /// A report has an encoding that this version does not support.
     #[error(
-        "report {report} of capture {capture} is compressed by {:?}, which this diagctl does not know",
+        "report {report} of capture {capture} is compressed with {:?}, which this diagctl does not support",
         printable(encoding)
     )]
     UnknownEncoding {
@@ -181,7 +181,7 @@ pub enum Error {
     #[error("there are no captures yet")]
     NoCaptures,
     /// No report is named after `latest:`.
-    #[error("no report is named after `latest:`")]
+    #[error("`latest:` is not followed by a report")]
     NoReportNamed,
     /// No capture's id has this prefix.
     #[error("no capture matches {}", quoted(prefix))]
@@ -226,7 +226,7 @@ pub enum Error {
         has: Vec<String>,
     },
     /// A report could not be made when the capture was taken.
-    #[error("report {report} of capture {capture} could not be made: {error}")]
+    #[error("report {report} of capture {capture} failed: {error}")]
     ReportFailed {
         /// The capture.
         capture: String,
@@ -354,7 +354,7 @@ pub enum BadLeaseFile {
         fd: i32,
     },
     /// The file belongs to another user.
-    #[error("belongs to uid {uid}, the store to uid {owner}")]
+    #[error("is owned by uid {uid}, but the store by uid {owner}")]
     Owner {
         /// The owner of the file.
         uid: u32,

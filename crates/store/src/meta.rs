@@ -120,23 +120,23 @@ pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta> {
     let path = dir.join("meta.json");
     let damaged = |why: String| Error::DamagedMeta { path: path.clone(), why };
     if !checksum::is_whole(data) {
-        return Err(damaged("it does not have the checksum that was recorded in it".into()));
+        return Err(damaged("its checksum does not match".into()));
     }
     let meta: Meta = serde_json::from_slice(data).map_err(|e| damaged(e.to_string()))?;
     if meta.schema > SCHEMA {
         return Err(Error::NewerFile { path, found: meta.schema, known: SCHEMA });
     }
     if dir.file_name().is_none_or(|name| name != meta.id.as_str()) {
-        return Err(damaged(format!("it is about capture {}", diagctl_fs::quoted(&meta.id))));
+        return Err(damaged(format!("it describes capture {}", diagctl_fs::quoted(&meta.id))));
     }
     let sizes = meta.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
     if sizes.max().unwrap_or(0) > MOST_BYTES || meta.store_ms > LAST_MS || meta.sequence > u64::MAX / 2 {
-        return Err(damaged("it has a number that cannot be".into()));
+        return Err(damaged("a number in it is out of range".into()));
     }
     for report in &meta.reports {
         // The file name is joined to a path, so it must be a plain name.
         if report.file.as_ref().is_some_and(|file| !is_plain(file)) {
-            return Err(damaged(format!("report {} names no plain file", diagctl_fs::quoted(&report.name))));
+            return Err(damaged(format!("report {} does not name a plain file", diagctl_fs::quoted(&report.name))));
         }
     }
     Ok(meta)

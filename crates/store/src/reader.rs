@@ -213,15 +213,15 @@ impl Stored {
     pub fn verify(&mut self) -> Result<()> {
         let (found, read) = self
             .digest(self.report.stored_bytes, &mut |_| {})
-            .map_err(|e| self.damaged(&format!("it cannot be read: {e}")))?;
+            .map_err(|e| self.damaged(&format!("cannot be read: {e}")))?;
         if read != self.report.stored_bytes {
             let has = if read > self.report.stored_bytes { "more bytes".into() } else { format!("{read} bytes") };
-            return Err(self.damaged(&format!("the file has {has}, {} were recorded", self.report.stored_bytes)));
+            return Err(self.damaged(&format!("the file has {has} instead of {}", self.report.stored_bytes)));
         }
         match &self.report.sha256 {
             Some(recorded) if recorded.eq_ignore_ascii_case(&found) => Ok(()),
             Some(recorded) => {
-                Err(self.damaged(&format!("the file has sha256 {found}, {} was recorded", printable(recorded))))
+                Err(self.damaged(&format!("the file has sha256 {found} instead of {}", printable(recorded))))
             }
             None => Err(self.damaged("no sha256 was recorded")),
         }
@@ -272,7 +272,7 @@ impl Stored {
             progress(written);
         }
         if written != expected {
-            let why = format!("it has {written} bytes of content, {expected} were recorded");
+            let why = format!("it decompresses to {written} bytes instead of {expected}");
             return Err(Interrupted::Source(self.damaged(&why)));
         }
         Ok(written)

@@ -9,17 +9,17 @@ use crate::grant::capture;
 use diagctl_store::lease::{self, Lease};
 use diagctl_store::{Access, Store};
 
-/// Discard a staged capture and end the lease (for plugins)
+/// Discard a staged capture and release the lease (used by plugins)
 ///
-/// With a description that does not hold the lease: of a capture whose dumper is dead.
+/// With a descriptor that does not hold the lease, only a capture whose dumper has died can be discarded.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The capture that acquire granted
+    /// Capture ID that `acquire` printed
     capture: String,
     /// Descriptor of <dir>/lease.lock
     #[arg(long, value_name = "N")]
     lease_fd: i32,
-    /// Why; it is shown by `diagctl status --explain`
+    /// Reason, shown by `diagctl status --explain`
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }
@@ -56,6 +56,6 @@ fn inherit_from_the_dead(store: &Store, lease: &Lease, capture: &str) -> Result<
         }
         std::thread::sleep(step);
     }
-    Err(Failure::failed(format!("capture {capture} may not be given up: its dumper still holds the lease"))
-        .hint("pass the description on which `acquire` was granted, or wait until the dumper has ended"))
+    Err(Failure::failed(format!("capture {capture} cannot be discarded: its dumper still holds the lease"))
+        .hint("pass the descriptor on which `acquire` was granted, or wait until the dumper has ended"))
 }

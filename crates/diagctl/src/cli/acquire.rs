@@ -27,27 +27,27 @@ use diagctl_store::{Access, Store};
 /// The time limit from taking the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
 
-/// Ask whether a capture is due, and for the right to take it (for plugins)
+/// Ask whether to capture now, and take the lease if so (used by plugins)
 ///
-/// Prints one JSON object. Status 0: granted, 10: not granted, the object says why.
+/// Prints one JSON object. Exit status 0: granted; 10: not granted, with the reason.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Descriptor of <dir>/lease.lock, opened anew for this poll and inherited
+    /// Inherited descriptor of <dir>/lease.lock, opened anew for each poll
     #[arg(long, value_name = "N")]
     pub(super) lease_fd: i32,
-    /// The process that polls
+    /// The polling process
     #[arg(long, value_name = "PID")]
     pub(super) pid: u32,
-    /// What it does: puma, sidekiq, …
+    /// Role of the process: puma, sidekiq, …
     #[arg(long, value_name = "ROLE", default_value = "process")]
     pub(super) role: String,
-    /// Its name within the role
+    /// Name of the process within its role
     #[arg(long, value_name = "WORKER", default_value = "")]
     pub(super) name: String,
-    /// A number that the application hands in, for rules
-    #[arg(long, value_name = "K=V")]
+    /// A number from the application, for rules (repeatable)
+    #[arg(long, value_name = "NAME=NUMBER")]
     pub(super) gauge: Vec<String>,
-    /// An event that the application names, for rules
+    /// An event from the application, for rules (repeatable)
     #[arg(long, value_name = "NAME")]
     pub(super) event: Vec<String>,
 }
@@ -110,7 +110,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let stat = cx.proc.stat(args.pid).map_err(|why| {
         Failure::new(Exit::Usage, format!("--pid {}: {why}", args.pid))
-            .hint("give the pid of a running process, as it is seen in diagctl's pid namespace")
+            .hint("use the pid of a running process, as seen in diagctl's pid namespace")
     })?;
     let process = Process { pid: args.pid, start_ticks: stat.start_ticks, role: args.role, name: args.name };
     let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.wanted());
@@ -130,7 +130,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         return refused(cx, &decision.strongest(), decision.retry_ms);
     }
     if lease.is_held()? {
-        let reason = "this very description holds the lease already; open lease.lock anew for every poll".to_owned();
+        let reason = "this file description already holds the lease; open lease.lock anew for each poll".to_owned();
         return refused(cx, &Answer::plain(Verdict::Busy, reason), config.poll_ms());
     }
     if !lease.try_take()? {
@@ -174,7 +174,7 @@ fn check_names(args: &Args) -> Result<(), Failure> {
             return Err(Failure::new(
                 Exit::Usage,
                 format!(
-                    "{flag} {} is empty, longer than 128 bytes or has control characters",
+                    "{flag} {} is empty, longer than 128 bytes, or has control characters",
                     crate::cli::error::quoted(value)
                 ),
             )
@@ -185,7 +185,7 @@ fn check_names(args: &Args) -> Result<(), Failure> {
         if parse_gauge(gauge).is_none() {
             let shown = crate::cli::error::quoted(gauge);
             return Err(Failure::new(Exit::Usage, format!("--gauge {shown} is not NAME=NUMBER"))
-                .hint("write it like --gauge puma.backlog=3"));
+                .hint("use for example --gauge puma.backlog=3"));
         }
     }
     for event in &args.event {
@@ -193,7 +193,7 @@ fn check_names(args: &Args) -> Result<(), Failure> {
             let shown = crate::cli::error::quoted(event);
             return Err(Failure::new(
                 Exit::Usage,
-                format!("--event {shown} is empty, longer than 128 bytes or has blanks"),
+                format!("--event {shown} is empty, longer than 128 bytes, or has spaces"),
             )
             .hint("use letters, digits, `.`, `_` and `-`"));
         }

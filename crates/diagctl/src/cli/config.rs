@@ -16,7 +16,7 @@ use crate::exit_code::Exit;
 use crate::proc::Proc;
 use crate::section::Problem;
 
-/// Check, show or begin a configuration
+/// Check, show or create a configuration
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -25,26 +25,26 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Report every problem of the configuration, with its key and a hint
+    /// Report every problem in the configuration, with hints
     Check {
-        /// The file [default: the one that is in force]
+        /// File to check [default: the configuration in use]
         file: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// The file is for another machine: do not hold it against what this one has and recorded
+        /// The file is for another machine: do not check it against this one
         #[arg(long)]
         elsewhere: bool,
     },
-    /// Show what is in force, and where each value comes from
+    /// Show the configuration in use, and where each value comes from
     Show {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Print a commented configuration to start from
+    /// Print a commented example configuration
     Init {
-        /// Write it to a file that does not exist yet
+        /// Write it to FILE, which must not exist
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
@@ -104,7 +104,7 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
         }
         let failure = Failure::from(config::Error::Invalid { path: path.to_owned(), problems });
         return Err(if valid {
-            failure.hint("processes go by this file all the same, as far as it goes")
+            failure.hint("processes still use this file; everything else in it works")
         } else {
             failure
         });
@@ -115,7 +115,7 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
         let rules = if rules == 1 { "1 rule".into() } else { format!("{rules} rules") };
         match shown {
             Some(file) => format!("OK: {}, {rules}", crate::cli::error::printable(&file)),
-            None => format!("OK: there is no {DEFAULT_FILE}; the defaults are in force, {rules}"),
+            None => format!("OK: {DEFAULT_FILE} does not exist; the defaults apply, {rules}"),
         }
     })
 }
@@ -132,10 +132,10 @@ fn init(path: &Path) -> Result<Done, Failure> {
     // The workers have to read the file, so its mode is restricted only by the umask.
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|e| {
         let exists = e.kind() == std::io::ErrorKind::AlreadyExists;
-        let failure = Failure::io("create", path, e);
-        if exists { failure.hint("an existing file is never overwritten; name another") } else { failure }
+        let failure = Failure::output("create", path, e);
+        if exists { failure.hint("existing files are never overwritten; choose another name") } else { failure }
     })?;
-    file.write_all(config::EXAMPLE.as_bytes()).map_err(|e| Failure::io("write", path, e))?;
+    file.write_all(config::EXAMPLE.as_bytes()).map_err(|e| Failure::output("write", path, e))?;
     Ok(Done::text(path.display().to_string()))
 }
 

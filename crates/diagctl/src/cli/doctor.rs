@@ -20,12 +20,12 @@ use crate::exit_code::Exit;
 use crate::fsio::Spot;
 use check::{Check, Status};
 
-/// Check this machine for what would stop captures or make them dangerous; changes nothing
+/// Find what stops captures or makes them dangerous; changes nothing
 ///
-/// Status 0: nothing stops captures, warnings or not. 1: at least one check failed.
+/// Exit status 0: nothing stops captures, but there may be warnings; 1: at least one check failed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print JSON: schema, dir, ok, checks[] of id, status (ok, warn, fail, skip), message, hint, observed
+    /// Print JSON: schema, dir, ok, and checks[] with id, status (ok, warn, fail, skip), message, hint, observed
     #[arg(long)]
     json: bool,
 }
@@ -73,7 +73,11 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     // The thread that opens the store takes its owner's identity and then ends, so that root still sees everything.
     let contents = std::thread::scope(|scope| scope.spawn(|| contents::examine(cx)).join());
     let Ok(contents) = contents else {
-        checks.push(Check::fail("store.format", "the store could not be read: its reader broke off", "report this"));
+        checks.push(Check::fail(
+            "store.format",
+            "the store could not be read: the reading thread panicked",
+            "report this as a bug",
+        ));
         return report(cx, checks);
     };
     checks.extend(contents.checks);
@@ -135,9 +139,9 @@ fn text(report: &Report) -> String {
         }
     }
     let verdict = match (report.failed, report.warned) {
-        (0, 0) => "nothing stops captures here".to_owned(),
-        (0, warned) => format!("nothing stops captures here; warnings: {warned}"),
-        (failed, warned) => format!("captures are stopped or dangerous here; failed: {failed}, warnings: {warned}"),
+        (0, 0) => "nothing stops captures".to_owned(),
+        (0, warned) => format!("nothing stops captures; warnings: {warned}"),
+        (failed, warned) => format!("captures are stopped or dangerous; failed: {failed}, warnings: {warned}"),
     };
     text.push_str(&format!("\n{}: {verdict}\n", printable(&report.dir)));
     text

@@ -44,6 +44,11 @@ impl Failure {
         }
     }
 
+    /// Creates the failure of an operation on a path outside the store, which the user can choose with `-o`.
+    pub fn output(action: &str, path: &Path, source: io::Error) -> Self {
+        Self::io(action, path, source).hint("use -o to write elsewhere")
+    }
+
     /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -64,15 +69,11 @@ impl From<diagctl_fs::Error> for Failure {
         use diagctl_fs::Error;
         let hint = match &error {
             Error::Io { source, .. } => hint_for(source),
-            Error::NotRegular { .. } | Error::InTheWay { .. } => {
-                Some("something else was put in its place; move it away".into())
-            }
-            Error::NotOurs { .. } => {
-                Some("something else was put in its place; nothing was done with it, move it away".into())
-            }
-            Error::TooLarge { .. } => Some("this is not what diagctl wrote; move the file away".into()),
+            Error::NotRegular { .. } | Error::InTheWay { .. } => Some("diagctl did not create it; move it away".into()),
+            Error::NotOurs { .. } => Some("diagctl did not create it and left it untouched; move it away".into()),
+            Error::TooLarge { .. } => Some("diagctl did not write this file; move it away".into()),
             Error::Locked { .. } => {
-                Some("a stopped diagctl process holds it; find it with `fuser` and resume or kill it".into())
+                Some("a stopped diagctl process may hold the lock; find it with `fuser`, then resume or kill it".into())
             }
             Error::Linked { .. } | Error::NoParent { .. } | Error::Random(_) => None,
         };
@@ -108,58 +109,60 @@ impl From<diagctl_store::Error> for Failure {
         };
         let hint = match &error {
             Error::NoStore { .. } => {
-                "name it with --dir, DIAGCTL_DIR or `dir` in the configuration; the first worker that polls creates it, \
+                "set --dir, DIAGCTL_DIR or `dir` in the configuration; the first worker that polls creates the store, \
                  as does `diagctl run`"
             }
-            Error::NoParent { .. } => "create the parent directory, or name another path in dir, DIAGCTL_DIR or --dir",
-            Error::NotOurs { found: Unfit::Symlink, .. } => "name the directory that it points to",
-            Error::NotOurs { found: Unfit::NotDirectory, .. } => "name another path in dir, DIAGCTL_DIR or --dir",
+            Error::NoParent { .. } => "create the parent directory, or use another path in dir, DIAGCTL_DIR or --dir",
+            Error::NotOurs { found: Unfit::Symlink, .. } => "use the directory that it points to",
+            Error::NotOurs { found: Unfit::NotDirectory, .. } => "use another path in dir, DIAGCTL_DIR or --dir",
             Error::NotOurs { dir, found: Unfit::Writable { .. } } => &format!(
                 "make sure that nobody did, then `chmod 0700 {}`, or use a new directory inside it",
                 dir.display()
             ),
             Error::Foreign { .. } => {
-                "name a directory of its own in dir, DIAGCTL_DIR or --dir; it is created with mode 0700"
+                "set dir, DIAGCTL_DIR or --dir to a directory of its own; diagctl creates it with mode 0700"
             }
             Error::Untrusted { .. } => {
                 "use a directory that only root can create, or run as the user that owns the store"
             }
-            Error::Owned { .. } => "run diagctl as that user or as root; workers of different users need a store each",
+            Error::Owned { .. } => "run diagctl as that user or as root; give the workers of each user their own store",
             Error::GiveToGroup { .. } => {
                 "the store's owner must be a member of the group, or run the first command as root"
             }
             Error::NoGroup { .. } => "create it, or remove `group` from the configuration",
-            Error::NewerFormat { .. } | Error::NewerFile { .. } => "a newer diagctl wrote it: use that version",
+            Error::NewerFormat { .. } | Error::NewerFile { .. } => "a newer diagctl wrote it; use that version",
             Error::UnknownFormat { known, .. } => &format!("if this is a diagctl store, write {known} into that file"),
-            Error::DamagedMeta { .. } => "move the capture's directory away, or `diagctl rm` it",
-            Error::DamagedReport { .. } => "the other reports of the capture may be whole; `diagctl rm` deletes it",
-            Error::UnknownEncoding { .. } => "--raw fetches it as it is stored",
-            Error::NoCaptures => "`diagctl request --reason …` asks for one",
-            Error::NoReportNamed | Error::NoCapture { .. } => "`diagctl list` shows what there is",
-            Error::Ambiguous { .. } => "give more of the id, or say latest",
+            Error::DamagedMeta { .. } => "move the capture's directory away, or delete it with `diagctl rm`",
+            Error::DamagedReport { .. } => {
+                "other reports of the capture may be intact; `diagctl rm` deletes the capture"
+            }
+            Error::UnknownEncoding { .. } => "--raw fetches it as stored",
+            Error::NoCaptures => "`diagctl request --reason …` requests one",
+            Error::NoReportNamed | Error::NoCapture { .. } => "`diagctl list` shows the captures",
+            Error::Ambiguous { .. } => "use a longer prefix, or latest",
             Error::NoCaptureWith { report } => &format!(
-                "`diagctl list` shows what there is; `diagctl request {} --reason …` asks for one",
+                "`diagctl list` shows the reports of each capture; `diagctl request {} --reason …` requests one",
                 printable(report)
             ),
             Error::NoReport { has, .. } => {
-                &format!("it has {}; `latest:REPORT` is the newest capture that has one", has.join(", "))
+                &format!("it has {}; `latest:REPORT` finds the newest capture with that report", has.join(", "))
             }
             Error::AtCap { .. } => "raise retention.max_use, or `diagctl rm` or `unpin` captures",
             Error::DiskFull { .. } => NO_SPACE_HINT,
             Error::TooManyReports { .. } => "store fewer and larger files (an archive of them, say)",
             Error::LeaseDescriptor { why: BadDescriptor::Standard, .. } => {
-                "open <dir>/lease.lock and pass that descriptor, 3 or above"
+                "open <dir>/lease.lock and pass its descriptor, 3 or higher"
             }
             Error::LeaseDescriptor { why: BadDescriptor::Closed, .. } => {
                 "the plugin must let the child inherit it (in Ruby: `spawn(…, fd => fd)`)"
             }
-            Error::LeaseFile(_) => "the lease file is permanent: open it with O_CREAT in the store that --dir names",
+            Error::LeaseFile(_) => "open the lease file with O_CREAT, in the store that --dir names",
             Error::OpenLease(_) => "it must be a regular file of the store's owner; a symbolic link is refused",
             Error::LeaseReplaced { why: BadLeaseFile::Symlink | BadLeaseFile::NotRegular, .. } => {
-                "somebody replaced it; remove it, it is created anew"
+                "it was replaced; remove it, and diagctl creates a new one"
             }
             Error::LeaseReplaced { why: BadLeaseFile::Another { .. }, .. } => {
-                "the file was replaced, or the descriptor belongs to another store; open it anew"
+                "the file was replaced, or the descriptor belongs to another store; open the file again"
             }
             Error::LeaseReplaced { why: BadLeaseFile::Owner { .. }, .. } => "chown it to the owner of the store",
             _ => return Self::new(exit, error.to_string()),
@@ -173,9 +176,7 @@ impl From<crate::config::Error> for Failure {
         use crate::config::Error;
         let hint = match error {
             Error::Fs(error) => return error.into(),
-            Error::Missing { .. } => {
-                "--config or DIAGCTL_CONFIG names it; `diagctl config init` prints one to start from"
-            }
+            Error::Missing { .. } => "check --config and DIAGCTL_CONFIG; `diagctl config init` prints an example",
             Error::NotAFile { .. } => "--config or DIAGCTL_CONFIG must name a TOML file",
             Error::Unreadable { .. } => "it must be UTF-8 text that this user can read",
             Error::Invalid { .. } => return Self::new(Exit::Config, error.to_string()),
@@ -191,10 +192,10 @@ impl From<crate::grant::Error> for Failure {
         let message = error.to_string();
         match error {
             Error::Store(error) => error.into(),
-            Error::NotAnId { .. } => Self::new(Exit::Usage, message).hint("give the `capture` that acquire printed"),
+            Error::NotAnId { .. } => Self::new(Exit::Usage, message).hint("use the `capture` that `acquire` printed"),
             Error::AnotherGeneration { .. } => Self::failed(message),
             Error::NotHolder { .. } => Self::failed(message).hint(
-                "pass the description on which `acquire` was granted; what was staged by a stale dumper is in quarantine/",
+                "pass the descriptor on which `acquire` was granted; files staged by a stale dumper are moved to quarantine/",
             ),
         }
     }
@@ -243,13 +244,13 @@ mod tests {
             (os(28), "cannot open /s/x: No space left on device (os error 28)", "lower [retention] max_use"),
             (os(30), "cannot open /s/x: Read-only file system (os error 30)", "must be on a writable filesystem"),
             (os(2), "cannot open /s/x: No such file or directory (os error 2)", ""),
-            (Error::NotRegular { path: path.clone() }, "/s/x is not a regular file", "in its place; move it away"),
-            (Error::TooLarge { path: path.clone(), max: 9 }, "/s/x is larger than 9 bytes", "not what diagctl wrote"),
-            (Error::InTheWay { path: path.clone() }, "/s/x is not a directory", "in its place; move it away"),
+            (Error::NotRegular { path: path.clone() }, "/s/x is not a regular file", "did not create it; move it away"),
+            (Error::TooLarge { path: path.clone(), max: 9 }, "/s/x is larger than 9 bytes", "did not write this file"),
+            (Error::InTheWay { path: path.clone() }, "/s/x is not a directory", "did not create it; move it away"),
             (
                 Error::NotOurs { path: path.clone(), found: NotOurs::NotDirectory },
                 "/s/x is not a directory",
-                "in its place; nothing was done with it, move it away",
+                "left it untouched; move it away",
             ),
             (
                 Error::Locked { path: path.clone(), waited: std::time::Duration::from_millis(5001) },

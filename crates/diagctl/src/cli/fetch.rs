@@ -21,24 +21,24 @@ use diagctl_store::{Access, meta};
 
 /// Fetch reports of a capture, verified and decompressed
 ///
-/// Without REPORT, all reports of the capture are put into a directory, with its meta.json. A report that was damaged when it was
-/// taken is fetched as it is; stderr says where, and the status is 5.
+/// Without REPORT, all reports of the capture and its meta.json are written to a directory. A report that was stored damaged is
+/// fetched as it is, with a warning on stderr and exit status 5.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// An id, the beginning of one, `latest`, or one of these with `:REPORT`
+    /// Capture ID, a unique prefix of one, or `latest`; each also with `:REPORT`
     id: String,
-    /// The report
+    /// Report to fetch
     report: Option<String>,
-    /// A file, a directory, or `-` for stdout [default: a file ID-REPORT.EXT or a directory ID, here]
+    /// File, directory, or `-` for stdout [default: the file ID-REPORT.EXT, or the directory ID for all reports]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// Leave it compressed
+    /// Do not decompress
     #[arg(long)]
     raw: bool,
-    /// Replace what is there under a name that was not given with -o
+    /// Replace existing files (a file named with -o is always replaced)
     #[arg(long)]
     force: bool,
-    /// Print what was written as JSON
+    /// Print JSON: the files written and the reports that failed
     #[arg(long)]
     json: bool,
 }
@@ -82,16 +82,16 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let form = if args.raw { Representation::Stored } else { Representation::Content };
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
     if to_stdout && args.json {
-        return Err(Failure::new(Exit::Usage, "-o - and --json both want stdout").hint("leave one of them out"));
+        return Err(Failure::new(Exit::Usage, "-o - and --json both write to stdout").hint("remove one of them"));
     }
     // Credentials belong to a thread. The thread that opens the store becomes its owner and then ends; this one remains the
     // caller.
     let opened = std::thread::scope(|scope| scope.spawn(|| open(cx, args)).join());
-    let opened = opened.map_err(|_| Failure::failed("the store could not be read: its reader broke off"))??;
+    let opened = opened.map_err(|_| Failure::failed("the store could not be read: the reading thread panicked"))??;
     if to_stdout && !opened.single {
         let names: Vec<&str> = opened.reports.iter().map(|(name, _)| name.as_str()).collect();
-        let message = format!("capture {} has {} reports, and -o - takes one", opened.meta.id, names.len());
-        return Err(Failure::new(Exit::Usage, message).hint(format!("name one: {}", names.join(", "))));
+        let message = format!("capture {} has {} reports, but -o - takes one", opened.meta.id, names.len());
+        return Err(Failure::new(Exit::Usage, message).hint(format!("choose one of {}", names.join(", "))));
     }
     let mut fetched = Fetched { schema: 1, capture: opened.meta.id.clone(), written: Vec::new(), failed: Vec::new() };
     let exit = if opened.single {
@@ -111,8 +111,8 @@ fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
     let target = reader::resolve(&store, &args.id)?;
     let wanted = match (&target.report, &args.report) {
         (Some(one), Some(other)) if one != other => {
-            let message = format!("two reports are named, {} and {}", printable(one), printable(other));
-            return Err(Failure::new(Exit::Usage, message).hint("name one of them, or none for all"));
+            let message = format!("two different reports are given, {} and {}", printable(one), printable(other));
+            return Err(Failure::new(Exit::Usage, message).hint("give one of them, or none for all"));
         }
         (one, other) => one.as_ref().or(other.as_ref()),
     };
@@ -196,7 +196,7 @@ fn all(args: &Args, form: Representation, opened: Opened, fetched: &mut Fetched)
     meta.push('\n');
     let path = dir.join("meta.json");
     let mut file = Destination::open(&path, Existing::Replace)?;
-    file.write_all(meta.as_bytes()).map_err(|e| Failure::io("write", &path, e))?;
+    file.write_all(meta.as_bytes()).map_err(|e| Failure::output("write", &path, e))?;
     let is_file = file.finish()?;
     let (path, bytes) = (path.display().to_string(), meta.len() as u64);
     fetched.written.push(Written { report: "meta".into(), path, bytes, damaged: None, is_file });
@@ -222,7 +222,7 @@ fn place(
     let mut file = Destination::open(path, existing)?;
     let bytes = copy(stored, form, &mut file, false).map_err(|e| match e {
         Interrupted::Source(error) => error.into(),
-        Interrupted::Output(e) => Failure::io("write", path, e),
+        Interrupted::Output(e) => Failure::output("write", path, e),
     })?;
     let is_file = file.finish()?;
     let damaged = stored.report.error.clone();

@@ -11,21 +11,20 @@ use diagctl_store::lease::Lease;
 use diagctl_store::meta::Meta;
 use diagctl_store::report_kind;
 
-/// Publish a staged capture and end the lease (for dumpers)
+/// Publish a staged capture and release the lease (used by dumpers)
 ///
-/// Prints the capture as JSON. Status 0: everything is stored, 5: at least one report has an error, in
-/// place of data or beside data that is damaged.
+/// Prints the capture as JSON. Exit status 0: all reports are stored; 5: at least one failed or is damaged.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The capture that acquire granted
+    /// Capture ID that `acquire` printed
     capture: String,
-    /// Descriptor on which the lease is held
+    /// Descriptor that holds the lease
     #[arg(long, value_name = "N")]
     lease_fd: i32,
-    /// A report that could not be made, and why
+    /// A report that could not be produced, and why (repeatable)
     #[arg(long, value_name = "REPORT=MESSAGE")]
     failed: Vec<String>,
-    /// Something to record: cost.NAME=NUMBER, took.REPORT=MILLISECONDS, versions.NAME=TEXT, or a label
+    /// Metadata: cost.NAME=NUMBER, took.REPORT=MILLISECONDS, versions.NAME=TEXT, or a label (repeatable)
     #[arg(long, value_name = "K=V")]
     set: Vec<String>,
 }
@@ -52,7 +51,7 @@ fn parse(args: &Args) -> Result<Told, Failure> {
     for item in &args.failed {
         let (name, message) = pair("--failed", item, "REPORT=MESSAGE")?;
         if !report_kind::is_valid_name(name) {
-            return Err(Failure::new(Exit::Usage, format!("--failed: {} is not the name of a report", quoted(name))));
+            return Err(Failure::new(Exit::Usage, format!("--failed: {} is not a valid report name", quoted(name))));
         }
         told.failed.insert(name.to_owned(), message);
     }
@@ -74,7 +73,7 @@ fn parse(args: &Args) -> Result<Told, Failure> {
 fn number(key: &str, value: &str) -> Result<serde_json::Number, Failure> {
     value.parse().map_err(|_| {
         Failure::new(Exit::Usage, format!("--set {key}: {} is not a number", quoted(value)))
-            .hint("costs are numbers; the name says the unit, like cost.pause_ms=7.5")
+            .hint("costs are numbers, with the unit in the name, for example cost.pause_ms=7.5")
     })
 }
 

@@ -9,10 +9,10 @@ use diagctl_store::inventory::Inventory;
 use diagctl_store::retention::{Pressure, Verdict};
 use diagctl_store::{Access, cleanup};
 
-/// Delete what retention no longer keeps
+/// Apply the retention limits now
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only show what would be deleted and what is kept, with the reasons
+    /// Only show what would be deleted and kept, with the reasons
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Print JSON
@@ -90,7 +90,7 @@ fn text(outcome: &Outcome) -> String {
     if rows.is_empty() {
         return total;
     }
-    format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "SIZE", "REASON"], rows, &[2]))
+    format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "SIZE", "REASON"], &rows, &[2], &[2]))
 }
 
 fn count(n: usize) -> String {

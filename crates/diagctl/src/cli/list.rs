@@ -12,30 +12,30 @@ use crate::units::{self, size};
 use diagctl_store::Access;
 use diagctl_store::index::{Entry, Listing};
 
-/// List captures, the newest first
+/// List captures, newest first
 ///
-/// A report with an exclamation mark failed when the capture was taken, or was stored damaged; `show` says why.
+/// An exclamation mark after a report means that it failed or is damaged; `diagctl show` says why.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only of processes with this role
+    /// Only captures of processes with this role
     #[arg(long)]
     role: Option<String>,
-    /// Only of the worker with this name
+    /// Only captures of this worker
     #[arg(long, value_name = "NAME")]
     worker: Option<String>,
-    /// Only those of this rule
+    /// Only captures of this rule
     #[arg(long)]
     rule: Option<String>,
-    /// Only those that were to have this report
+    /// Only captures with this report, failed or not
     #[arg(long)]
     report: Option<String>,
-    /// Only those younger than this: 90m, 2h, 14d
+    /// Only captures younger than this: 90m, 2h, 14d
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, allow_hyphen_values = true)]
     since: Option<Duration>,
-    /// At most so many
+    /// Show at most N captures
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     limit: Option<usize>,
-    /// Show times in UTC instead of the local zone
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
     /// Print JSON
@@ -78,7 +78,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         None => Listing::all(&store)?,
     };
     for (id, reason) in &listing.damaged {
-        output::note(&format!("capture {id} is damaged: {reason}"));
+        output::note(&format!("skipped capture {id}: {reason}"));
     }
     let matching = listing.newest_first().filter_map(|number| {
         let entry = listing.entry(number)?;
@@ -102,7 +102,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if listing.total == 0 {
         output::note(&format!("no captures in {}", store.dir().display()));
     } else if matched == 0 {
-        output::note(&format!("no capture matches; {} are in the store", listing.total));
+        output::note(&format!("no capture matches; the store has {}", listing.total));
     }
     let exit = if listing.total > 0 && matched == 0 { Exit::NoMatch } else { Exit::Ok };
     Ok(Done::silent().with_exit(exit))
@@ -158,15 +158,19 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn print(&self, listing: &Listing<'_>) -> Result<(), Failure> {
+    fn print(&mut self, listing: &Listing<'_>) -> Result<(), Failure> {
         if self.numbers.is_empty() {
             return Ok(());
         }
+        self.columns.fit_terminal(&OPTIONAL);
         output::stream(|out| {
             writeln!(out, "{}", self.columns.line(&header(&self.created)))?;
             // Captures that were deleted after the first pass are left out.
             for entry in self.numbers.iter().filter_map(|number| listing.entry(*number)) {
                 writeln!(out, "{}", self.columns.line(&row(&entry, self.times, self.now_ms)))?;
+            }
+            if let Some(note) = self.columns.left_out(&header(&self.created)) {
+                writeln!(out, "{note}")?;
             }
             writeln!(out, "\n{}", self.sum())
         })
@@ -185,6 +189,9 @@ impl<'a> Page<'a> {
         format!("{count}; {}; {zone}", size(self.bytes))
     }
 }
+
+/// Columns that a narrow terminal may not show, the most important first.
+const OPTIONAL: [usize; 9] = [2, 3, 4, 6, 7, 8, 9, 5, 1];
 
 fn header(created: &str) -> [&str; 10] {
     ["ID", created, "AGE", "ROLE", "WORKER", "PID", "RULE", "SIZE", "PINNED", "REPORTS"]

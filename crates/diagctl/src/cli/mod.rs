@@ -37,7 +37,7 @@ use output::Done;
 
 /// Diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
 #[derive(Debug, Parser)]
-#[command(name = "diagctl", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "diagctl", version, max_term_width = 80, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -49,11 +49,11 @@ struct Cli {
 #[derive(Debug, Default, clap::Args)]
 struct Global {
     /// Configuration file [env: DIAGCTL_CONFIG] [default: /etc/diagctl/diagctl.toml, if it exists]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     config: Option<PathBuf>,
 
-    /// The store, a directory [env: DIAGCTL_DIR] [default: dir of the configuration, else /var/lib/diagctl]
-    #[arg(long, global = true, value_name = "DIR")]
+    /// Store directory [env: DIAGCTL_DIR] [default: `dir` in the configuration, else /var/lib/diagctl]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     dir: Option<PathBuf>,
 }
 
@@ -80,7 +80,7 @@ enum Command {
     Resume(pause::ResumeArgs),
     Config(config::Args),
     Doctor(doctor::Args),
-    /// Help on a command, or `help exit-codes`
+    /// Print help for a command, or `help exit-codes`
     Help {
         /// A command, or `exit-codes`
         topic: Vec<String>,
@@ -175,8 +175,8 @@ fn overrides(dir: Option<PathBuf>) -> Result<Overrides, Failure> {
         "1" | "true" => Some(true),
         "0" | "false" => Some(false),
         other => {
-            let message = format!("DIAGCTL_ENABLED is {}", crate::cli::error::quoted(other));
-            return Err(Failure::new(Exit::Config, message).hint("it is 1, true, 0 or false"));
+            let message = format!("DIAGCTL_ENABLED has the invalid value {}", crate::cli::error::quoted(other));
+            return Err(Failure::new(Exit::Config, message).hint("use 1, true, 0 or false"));
         }
     };
     Ok(Overrides { dir, enabled })
@@ -187,26 +187,30 @@ fn debug_wanted() -> Result<bool, Failure> {
         Err(_) | Ok("" | "info") => Ok(false),
         Ok("debug") => Ok(true),
         Ok(other) => {
-            let message = format!("DIAGCTL_LOG is {}", crate::cli::error::quoted(other));
-            Err(Failure::new(Exit::Config, message).hint("it is info or debug"))
+            let message = format!("DIAGCTL_LOG has the invalid value {}", crate::cli::error::quoted(other));
+            Err(Failure::new(Exit::Config, message).hint("use info or debug"))
         }
     }
 }
 
 fn help(topic: &[String]) -> Result<Done, Failure> {
     use clap::CommandFactory;
-    let mut command = Cli::command();
-    // Needed so that the subcommands show their full names.
-    command.build();
     if topic == ["exit-codes"] {
         return Ok(Done::text(exit_code::HELP.to_owned()));
     }
-    let found = topic.iter().try_fold(&mut command, |command, name| command.find_subcommand_mut(name));
-    let Some(found) = found else {
+    let command = Cli::command();
+    let found = topic.iter().try_fold(&command, |command, name| command.find_subcommand(name));
+    if found.is_none() {
         let message = format!("there is no command or topic {}", crate::cli::error::quoted(&topic.join(" ")));
         return Err(
-            Failure::new(Exit::Usage, message).hint("`diagctl help` lists the commands; the one topic is exit-codes")
+            Failure::new(Exit::Usage, message).hint("`diagctl help` lists the commands; the only topic is exit-codes")
         );
+    }
+    // The text of `COMMAND --help`, which clap hands over as an error.
+    let words = ["diagctl"].into_iter().chain(topic.iter().map(String::as_str)).chain(["--help"]);
+    let text = match command.try_get_matches_from(words) {
+        Err(help) => help.render().to_string(),
+        Ok(_) => String::new(),
     };
-    Ok(Done::text(found.render_long_help().to_string()))
+    Ok(Done::text(text))
 }

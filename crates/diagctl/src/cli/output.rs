@@ -140,22 +140,55 @@ pub fn who(role: &str, name: &str) -> String {
     [role, name].join(" ").trim_end().to_owned()
 }
 
-/// Formats a table with aligned columns and no lines. Columns whose index is in `right` are right-aligned.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
+/// A last column of text, such as a reason, gets this many columns before others are shown beside it.
+const TEXT_COLUMNS: usize = 40;
+
+/// Formats a table with aligned columns and no lines. Columns whose index is in `right` are right-aligned. In a narrow terminal,
+/// columns in `optional`, the most important first, are left out if they do not fit, and named below the table.
+pub fn table(header: &[&str], rows: &[Vec<String>], right: &[usize], optional: &[usize]) -> String {
+    table_in(columns(), header, rows, right, optional)
+}
+
+fn table_in(
+    columns: Option<usize>,
+    header: &[&str],
+    rows: &[Vec<String>],
+    right: &[usize],
+    optional: &[usize],
+) -> String {
+    let mut fitting = Columns::new(header, &[]);
+    rows.iter().for_each(|row| fitting.widen(row));
+    fitting.fit(columns, optional);
+    let shown = &fitting.shown;
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(header.to_vec());
+    table.set_header(shown.iter().map(|i| header[*i]).collect::<Vec<_>>());
     for row in rows {
-        table.add_row(row.iter().map(|cell| printable(cell)).collect::<Vec<_>>());
+        table.add_row(shown.iter().map(|i| printable(&row[*i])).collect::<Vec<_>>());
     }
-    let last = header.len().saturating_sub(1);
-    for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, if i == last { 0 } else { 2 }));
-        if right.contains(&i) {
+    let last = shown.len().saturating_sub(1);
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if at == last { 0 } else { 2 }));
+        if right.contains(&shown[at]) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.trim_fmt()
+    let mut text = table.trim_fmt();
+    if let Some(note) = fitting.left_out(header) {
+        text.push_str(&format!("\n{note}"));
+    }
+    text
+}
+
+// The width of the terminal, or what COLUMNS says; none in a pipe or a file, which take lines of any length.
+fn columns() -> Option<usize> {
+    if cfg!(test) {
+        // Not that of whoever runs the unit tests.
+        return None;
+    }
+    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    told.or_else(|| rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)))
+        .filter(|columns| *columns > 0)
 }
 
 /// A table like that of [`table`], for rows that are not all in memory. A first pass finds the widths, and each row is then
@@ -163,13 +196,42 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String
 #[derive(Debug)]
 pub struct Columns {
     widths: Vec<usize>,
+    /// The indices of the columns that are shown.
+    shown: Vec<usize>,
     right: &'static [usize],
 }
 
 impl Columns {
     /// Creates columns as wide as their headings. Columns whose index is in `right` are right-aligned.
     pub fn new(header: &[&str], right: &'static [usize]) -> Self {
-        Self { widths: header.iter().map(|cell| cell.width()).collect(), right }
+        Self { widths: header.iter().map(|cell| cell.width()).collect(), shown: (0..header.len()).collect(), right }
+    }
+
+    /// Leaves out what does not fit the terminal, of the columns in `optional`, which begins with the most important.
+    pub fn fit_terminal(&mut self, optional: &[usize]) {
+        self.fit(columns(), optional);
+    }
+
+    fn fit(&mut self, columns: Option<usize>, optional: &[usize]) {
+        let Some(columns) = columns else { return };
+        let text = self.widths.len().checked_sub(1).filter(|last| !optional.contains(last));
+        let width = |i: usize| if text == Some(i) { self.widths[i].min(TEXT_COLUMNS) } else { self.widths[i] };
+        self.shown.retain(|i| !optional.contains(i));
+        let mut used: usize = self.shown.iter().map(|i| width(*i) + 2).sum();
+        for i in optional {
+            // The last column has no space after it.
+            if used + width(*i) <= columns {
+                used += width(*i) + 2;
+                self.shown.push(*i);
+            }
+        }
+        self.shown.sort_unstable();
+    }
+
+    /// Names the columns that were left out, if any were.
+    pub fn left_out(&self, header: &[&str]) -> Option<String> {
+        let names: Vec<&str> = (0..header.len()).filter(|i| !self.shown.contains(i)).map(|i| header[i]).collect();
+        (!names.is_empty()).then(|| format!("(left out to fit the terminal: {}; see --json)", names.join(", ")))
     }
 
     /// Widens the columns to fit a row.
@@ -182,10 +244,10 @@ impl Columns {
     /// Formats a row.
     pub fn line(&self, row: &[impl AsRef<str>]) -> String {
         let mut line = String::new();
-        for (i, (width, cell)) in self.widths.iter().zip(row).enumerate() {
-            let cell = printable(cell.as_ref());
-            let blanks = " ".repeat(width.saturating_sub(cell.width()));
-            let (before, after) = if self.right.contains(&i) { (blanks.as_str(), "") } else { ("", blanks.as_str()) };
+        for i in &self.shown {
+            let cell = printable(row[*i].as_ref());
+            let blanks = " ".repeat(self.widths[*i].saturating_sub(cell.width()));
+            let (before, after) = if self.right.contains(i) { (blanks.as_str(), "") } else { ("", blanks.as_str()) };
             line.extend([before, &cell, after, "  "]);
         }
         line.truncate(line.trim_end().len());
@@ -210,8 +272,32 @@ mod tests {
             rows.iter().for_each(|row| columns.widen(row));
             let mut lines = vec![columns.line(&header)];
             lines.extend(rows.iter().map(|row| columns.line(row)));
-            assert_eq!(lines.join("\n"), table(&header, rows, &[1]));
+            assert_eq!(lines.join("\n"), table(&header, &rows, &[1], &[]));
         }
+    }
+
+    #[test]
+    fn a_narrow_table_leaves_out_the_least_important_columns_and_names_them() {
+        let header = ["ID", "AGE", "ROLE", "REASON"];
+        let rows = [vec!["a".repeat(28), "2d 1h".into(), "sidekiq".into(), "x".repeat(50)]];
+        let table = |columns| table_in(columns, &header, &rows, &[1], &[1, 2]);
+        let first = |columns| table(columns).lines().next().unwrap_or_default().to_owned();
+        // 28 + 2 + 5 + 2 + 7 + 2 + 40
+        for (columns, expected) in [
+            (None, "ID AGE ROLE REASON"),
+            (Some(86), "ID AGE ROLE REASON"),
+            (Some(85), "ID AGE REASON"),
+            (Some(20), "ID REASON"),
+        ] {
+            let shown = first(columns).split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(shown, expected, "{columns:?}");
+        }
+        assert!(
+            table(Some(20)).ends_with("(left out to fit the terminal: AGE, ROLE; see --json)"),
+            "{}",
+            table(Some(20))
+        );
+        assert!(!table(None).contains("left out") && table(None).contains(&"x".repeat(50)), "{}", table(None));
     }
 
     #[test]

@@ -13,17 +13,17 @@ use crate::units;
 use diagctl_store::events::{self, Event};
 use diagctl_store::{Access, Store};
 
-/// Stop captures from this store's processes
+/// Pause captures
 ///
-/// A dump that is under way goes on. Requests wait.
+/// A dump in progress continues. Requests wait.
 #[derive(Debug, clap::Args)]
 pub struct PauseArgs {
-    /// End it by itself after this time: 90m, 2h, 14d
+    /// Resume automatically after this time: 90m, 2h, 14d
     #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_wait, allow_hyphen_values = true)]
     time: Option<Duration>,
 }
 
-/// End a pause
+/// Resume captures
 #[derive(Debug, clap::Args)]
 pub struct ResumeArgs {}
 
@@ -50,9 +50,9 @@ pub fn resume(cx: &Context, _: &ResumeArgs) -> Result<Done, Failure> {
         let line = match state.paused.take().filter(|pause| pause.holds(now.store_ms)) {
             Some(pause) => {
                 let lasted = super::times::age(pause.since, now.store_ms);
-                format!("resumed by {by}; {} had paused it {lasted} ago", crate::cli::error::printable(&pause.by))
+                format!("resumed by {by}; paused by {} {lasted} ago", crate::cli::error::printable(&pause.by))
             }
-            None => "it was not paused".into(),
+            None => "not paused".into(),
         };
         (Event::about("resumed", "", &line), line)
     })
@@ -66,7 +66,7 @@ fn change(
 ) -> Result<Done, Failure> {
     let _guard = store.lock()?;
     if let Found::Damaged(why) = state::load(store.dir())? {
-        output::note(&format!("state.json is damaged ({why}); it is moved to the quarantine and begun anew"));
+        output::note(&format!("state.json is damaged ({why}); it was moved to quarantine/, and a new one begins"));
     }
     let (mut state, _) = load_state(store)?;
     let now = cx.now(&state);
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(paused(&cx).unwrap().until, None);
         resume(&cx, &ResumeArgs {}).unwrap();
         assert_eq!(paused(&cx), None);
-        assert!(format!("{:?}", resume(&cx, &ResumeArgs {}).unwrap()).contains("was not paused"));
+        assert!(format!("{:?}", resume(&cx, &ResumeArgs {}).unwrap()).contains("not paused"));
     }
 
     #[test]

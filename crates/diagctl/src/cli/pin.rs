@@ -10,18 +10,18 @@ use crate::fsio;
 use diagctl_store::index::{self, Entry};
 use diagctl_store::{Access, Store, meta};
 
-/// Keep captures whatever their age, up to the hard cap
+/// Protect captures from retention, up to the hard cap
 #[derive(Debug, clap::Args)]
 pub struct PinArgs {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }
 
-/// Leave captures to retention again
+/// Let retention delete captures again
 #[derive(Debug, clap::Args)]
 pub struct UnpinArgs {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }
@@ -57,7 +57,7 @@ fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
     // Appended even if nothing changed: an earlier `pin` may have been killed between the two writes.
     index::append_pinned(store, &Entry::of(store, &meta))?;
     Ok(match (pinned, was) {
-        (true, true) => format!("{id} was pinned already"),
+        (true, true) => format!("{id} was already pinned"),
         (true, false) => format!("pinned {id}"),
         (false, true) => format!("unpinned {id}"),
         (false, false) => format!("{id} was not pinned"),
@@ -79,7 +79,7 @@ mod tests {
         fsio::create_dir(&store.report_dir(ID), 0o700).unwrap();
         let meta = meta::Meta { schema: 1, id: ID.into(), ..meta::Meta::default() };
         std::fs::write(store.report_dir(ID).join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
-        let steps = [(true, "pinned "), (true, "was pinned already"), (false, "unpinned"), (false, "was not pinned")];
+        let steps = [(true, "pinned "), (true, "was already pinned"), (false, "unpinned"), (false, "was not pinned")];
         for (pinned, expected) in steps {
             let line = set(&store, ID, pinned).unwrap();
             assert!(line.contains(expected), "{line}");

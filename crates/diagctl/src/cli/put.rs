@@ -15,14 +15,14 @@ use diagctl_store::lease::{self, Lease};
 use diagctl_store::writer::{self, Room};
 use diagctl_store::{Access, Store, staging};
 
-/// Compress stdin into a staged capture while it is being produced (for dumpers)
+/// Compress a report from stdin into a staged capture (used by dumpers)
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The capture that acquire granted
+    /// Capture ID that `acquire` printed
     capture: String,
-    /// The report whose data is on stdin
+    /// Name of the report on stdin
     report: String,
-    /// Descriptor on which the lease is held
+    /// Descriptor that holds the lease
     #[arg(long, value_name = "N")]
     lease_fd: i32,
 }
@@ -44,9 +44,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if staging::read_sidecar(&staging, &args.report)?.is_some() || !staging::claim(&staging, &args.report)? {
         let (report, capture) = (&args.report, &args.capture);
         return Err(Failure::failed(format!(
-            "report {report} was put into capture {capture} before, or another put of it is under way"
+            "report {report} of capture {capture} has been stored already, or another put of it is under way"
         ))
-        .hint("each report is put once; name it to `finalize --failed` to drop it"));
+        .hint("each report is stored once; use `finalize --failed` to drop it"));
     }
     end_at_the_deadline(cx, &store)?;
     let mut room = Room::of(&store, &grant)?;

@@ -12,10 +12,10 @@ use diagctl_store::{Access, Store, reader};
 /// Delete captures
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
-    /// Pinned captures too
+    /// Delete pinned captures too
     #[arg(long)]
     force: bool,
 }
@@ -42,12 +42,11 @@ fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Fail
     let dir = store.report_dir(id);
     // Checks the marker, because the index may lag behind it.
     if !force && dir.join(index::PIN_FILE).exists() {
-        return Err(
-            Failure::failed(format!("capture {id} is pinned")).hint(format!("`diagctl unpin {id}`, or rm --force"))
-        );
+        return Err(Failure::failed(format!("capture {id} is pinned"))
+            .hint(format!("run `diagctl unpin {id}` first, or use --force")));
     }
     if !dir.exists() {
-        return Err(Failure::new(Exit::NoMatch, format!("capture {id} is gone already")));
+        return Err(Failure::new(Exit::NoMatch, format!("capture {id} is already gone")));
     }
     diagctl_store::trash::discard_capture(store, id, None)?;
     events::record(store, &Event::about("deleted", id, &format!("by {by} with diagctl rm")));
@@ -62,8 +61,8 @@ pub fn each(store: &Store, ids: &[String]) -> Vec<Result<String, Failure>> {
         let target = reader::resolve(store, text).map_err(Failure::from).and_then(|target| match target.report {
             None => Ok(target.id),
             Some(_) => {
-                let message = format!("{} names a report, and this is done to whole captures", quoted(text));
-                Err(Failure::new(Exit::Usage, message).hint(format!("name the capture: {}", target.id)))
+                let message = format!("{} is a report, but this command takes whole captures", quoted(text));
+                Err(Failure::new(Exit::Usage, message).hint(format!("use the capture ID, {}", target.id)))
             }
         });
         let again = matches!(&target, Ok(id) if found.iter().any(|f| matches!(f, Ok(earlier) if earlier == id)));

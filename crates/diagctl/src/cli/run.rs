@@ -28,20 +28,23 @@ use diagctl_store::staging::{self, Grant};
 use diagctl_store::writer::{self, Room};
 use diagctl_store::{Access, Store};
 
-/// Take a capture with a command, holding the lease while it runs
+/// Run a command that produces a capture, holding the lease meanwhile
 ///
-/// The command finds DIAGCTL_CAPTURE (the id) and DIAGCTL_CAPTURE_DIR in its environment; every file that it writes into
-/// that directory becomes a report (names that begin with a dot are diagctl's own; what is no regular file goes to
-/// quarantine/). With --report its stdout becomes the report of that name, compressed while it runs.
-/// Published, with status 5, also when the command fails after it produced something; one that leaves nothing makes no
-/// capture. SIGTERM, SIGINT and SIGHUP are handed on to the command; when it has ended, the capture is given up and diagctl
-/// ends by the same signal (128 + its number, in a shell).
+/// The environment of the command has DIAGCTL_CAPTURE (the capture ID) and DIAGCTL_CAPTURE_DIR. Every file in that directory
+/// becomes a report, unless its name begins with a dot; anything but regular files is moved to quarantine/. With --report, the
+/// command's stdout is compressed into a report while the command runs.
+///
+/// If the command fails after it has produced something, the capture is published and the exit status is 5. If it produces
+/// nothing, there is no capture.
+///
+/// SIGTERM, SIGINT and SIGHUP are passed on to the command. When the command has ended, the capture is discarded and diagctl
+/// ends with the same signal (128 + its number in a shell).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Store the command's stdout as this report
     #[arg(long, value_name = "NAME")]
     report: Option<String>,
-    /// The command
+    /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
@@ -49,8 +52,8 @@ pub struct Args {
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let config = cx.config();
     if let Some(name) = args.report.as_deref().filter(|name| !report_kind::is_valid_name(name) || *name == "meta") {
-        return Err(Failure::new(Exit::Usage, format!("--report {} cannot be the name of a report", quoted(name)))
-            .hint("use lower-case letters, digits and _, a letter first"));
+        return Err(Failure::new(Exit::Usage, format!("--report {} is not a valid report name", quoted(name)))
+            .hint("use lower-case letters, digits and _, starting with a letter; `meta` is reserved"));
     }
     // `run` needs no switch, because typing it is enough. Captures that are explicitly switched off stay off.
     let unset = cx.loaded.sources.get("enabled").is_none_or(|origin| *origin == Origin::Default);
@@ -92,7 +95,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let meta = capture::finish(&store, &cx.proc, &lease, &grant, &mut told)?;
     let exit = if failed.is_some() { Exit::Partial } else { exit_of(&meta) };
     if let Some(status) = failed {
-        output::note(&format!("the command ended with {status}; what it had produced was published"));
+        output::note(&format!("the command failed ({status}); what it produced was published"));
     }
     Ok(Done::json(&meta)?.with_exit(exit))
 }
@@ -160,8 +163,8 @@ fn execute(
     let mut told = Told::default();
     // An empty report counts if it was asked for, but a capture without any report does not.
     if !produced(&store.own_staging(id)?, args, status.success())? {
-        return Err(Failure::failed(format!("the command ended with {status} and produced nothing"))
-            .hint("it writes files into DIAGCTL_CAPTURE_DIR, or its stdout becomes a report with --report NAME"));
+        return Err(Failure::failed(format!("the command produced nothing ({status})"))
+            .hint("write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME"));
     }
     if !status.success() {
         told.labels.insert("exit_status".into(), status.to_string());

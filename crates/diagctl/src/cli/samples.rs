@@ -10,15 +10,15 @@ use crate::history;
 use crate::units;
 use diagctl_store::Access;
 
-/// Print the recorded samples, one JSON object a line
+/// Print recorded samples, one JSON object per line
 ///
-/// Figures are bytes, moments milliseconds since the Unix epoch on the store's time line, stalls microseconds.
+/// Sizes are in bytes, stalls in microseconds, times in milliseconds since the Unix epoch on the store's time line.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only the last part
+    /// Only samples younger than this: 90m, 2h, 14d
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, allow_hyphen_values = true)]
     since: Option<Duration>,
-    /// Changes nothing: the output is JSON in any case
+    /// Has no effect: the output is always JSON
     #[arg(long)]
     json: bool,
 }
@@ -39,7 +39,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         }
     }
     if count == 0 {
-        output::note("no samples are recorded; they come with the polls of processes");
+        output::note("no samples; they are recorded when processes poll");
     }
     Ok(Done::silent())
 }

@@ -12,15 +12,15 @@ use diagctl_store::index;
 use diagctl_store::meta::{self, Meta};
 use diagctl_store::{Access, reader};
 
-/// Show one capture
+/// Show the details of one capture
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// An id, the beginning of one, `latest`, or `latest:REPORT`
+    /// Capture ID, a unique prefix of one, `latest`, or `latest:REPORT`
     id: String,
-    /// Show times in UTC instead of the local zone
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
-    /// Print JSON: the capture's meta.json, with `pinned` and `dir`
+    /// Print JSON: meta.json with `pinned` and `dir` added
     #[arg(long)]
     json: bool,
 }
@@ -75,8 +75,8 @@ fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
         text.push_str(&format!("{key:<11}{}\n", printable(value)));
     }
     let header = ["REPORT", "TOOK", "RAW", "STORED", "RATIO", "TYPE", "ERROR"];
-    let rows = meta.reports.iter().map(row).collect();
-    text.push_str(&format!("\n{}\n", output::table(&header, rows, &[1, 2, 3, 4])));
+    let rows: Vec<_> = meta.reports.iter().map(row).collect();
+    text.push_str(&format!("\n{}\n", output::table(&header, &rows, &[1, 2, 3, 4], &[2, 3, 1, 5, 4])));
     let whole = meta.reports.iter().rfind(|r| r.error.is_none());
     if let Some(report) = whole.or_else(|| meta.reports.iter().rfind(|r| r.file.is_some())) {
         text.push_str(&format!("\nfetch one with: diagctl fetch {}:{}\n", meta.id, printable(&report.name)));

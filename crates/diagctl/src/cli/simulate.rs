@@ -24,19 +24,19 @@ use crate::units::{duration, size};
 /// The maximum size of the input, in bytes. No store records as much.
 const MAX_SAMPLES: u64 = 1 << 30;
 
-/// Replay recorded samples and print what would have been captured when
+/// Replay recorded samples and print what would have been captured
 ///
-/// The rules are those of --config. Samples come from `diagctl samples`. The lease is always free and there is always room:
-/// only rules, limits and selection decide. Commands of `exec` triggers are not run. Without a sample the status is 4.
+/// Uses the rules of the configuration (--config). The lease is always free, and memory and disk always suffice: only rules,
+/// limits and selection decide. Commands of `exec` triggers are not run. Exit status 4: there are no samples.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The samples, as `diagctl samples` prints them: a file, a pipe, or - for stdin
+    /// Output of `diagctl samples`: a file, a pipe, or `-` for stdin
     #[arg(long, value_name = "FILE")]
     samples: PathBuf,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Print times in UTC
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
 }
@@ -71,7 +71,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         && step > 3 * cx.config().poll_ms()
     {
         output::note(&format!(
-            "the samples are {} apart, poll_interval is {}: a `for` is seen as interrupted; set poll_interval to what was recorded",
+            "the samples are {} apart, but poll_interval is {}, so a `for` never holds; set poll_interval to the recorded interval",
             duration(step),
             duration(cx.config().poll_ms())
         ));
@@ -93,20 +93,20 @@ fn read(args: &Args) -> Result<Vec<Recorded>, Failure> {
     source.take(MAX_SAMPLES + 1).read_to_end(&mut data).map_err(cannot)?;
     if data.len() as u64 > MAX_SAMPLES {
         return Err(Failure::failed(format!("{name} has more than {} of samples", size(MAX_SAMPLES)))
-            .hint("a store records far less; cut it into parts, of some days each"));
+            .hint("a store records far less; split the file into parts of a few days"));
     }
     let lines = data.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
     let recorded: Vec<Recorded> = lines
         .map(|(i, line)| {
             serde_json::from_slice(line).map_err(|e| {
                 Failure::failed(format!("{name}, line {}: not a sample: {e}", i + 1))
-                    .hint("one JSON object a line, as `diagctl samples` prints them")
+                    .hint("write one JSON object per line, as `diagctl samples` does")
             })
         })
         .collect::<Result<_, _>>()?;
     if recorded.is_empty() {
         return Err(Failure::new(Exit::NoMatch, format!("{name} has no samples"))
-            .hint("`diagctl samples` prints what a store recorded, once processes have polled it"));
+            .hint("`diagctl samples` prints the samples of a store, once processes have polled it"));
     }
     Ok(recorded)
 }
@@ -200,10 +200,9 @@ fn usual_step(recorded: &[Recorded]) -> Option<u64> {
 
 fn text(simulation: &Simulation, utc: bool) -> String {
     let times = Times::new(utc);
-    let mut text = format!(
-        "{} samples of {} processes, {} to {}\n\n",
-        simulation.samples, simulation.processes, simulation.from, simulation.to
-    );
+    let (from, to) = (times.show(&simulation.from), times.show(&simulation.to));
+    let (samples, processes) = (simulation.samples, simulation.processes);
+    let mut text = format!("{samples} samples of {processes} processes, {from} to {to} ({})\n\n", times.name());
     if simulation.fired.is_empty() {
         text.push_str("Nothing would have been captured.\n");
     } else {
@@ -213,8 +212,9 @@ fn text(simulation: &Simulation, utc: bool) -> String {
         });
         text.push_str(&output::table(
             &[&format!("AT ({})", times.name()), "RULE", "PID", "WORKER", "REASON"],
-            rows.collect(),
+            &rows.collect::<Vec<_>>(),
             &[2],
+            &[3, 2],
         ));
         text.push('\n');
     }
@@ -224,6 +224,6 @@ fn text(simulation: &Simulation, utc: bool) -> String {
         vec![rule.clone(), count.to_string(), counts.join(", ")]
     });
     text.push('\n');
-    text.push_str(&output::table(&["RULE", "CAPTURES", "POLLS ANSWERED"], rows.collect(), &[1]));
+    text.push_str(&output::table(&["RULE", "CAPTURES", "POLLS ANSWERED"], &rows.collect::<Vec<_>>(), &[1], &[]));
     text
 }

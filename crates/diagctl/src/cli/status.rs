@@ -26,13 +26,13 @@ use diagctl_store::{Access, Store, index, inventory};
 /// The number of recent events that `--explain` shows.
 const EVENTS_SHOWN: usize = 20;
 
-/// Show what diagctl is doing: lease, rules, store, processes
+/// Show the state of the lease, rules, store and processes
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Add why each process was last told what it was told, and the last events, with the figures that were seen
+    /// Add the reason for each process's last verdict, and recent events
     #[arg(long)]
     explain: bool,
-    /// Show times in UTC instead of the local zone
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
     /// Print JSON
@@ -127,7 +127,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     // The thread that opens the store takes its owner's identity and then ends, so that root can still see which processes have
     // the lease file open.
     let status = std::thread::scope(|scope| scope.spawn(|| gather(cx, args.explain)).join());
-    let mut status = status.map_err(|_| Failure::failed("the store could not be read: its reader broke off"))??;
+    let mut status =
+        status.map_err(|_| Failure::failed("the store could not be read: the reading thread panicked"))??;
     status.lease.find_holders(&cx.proc, &Spot::outside(&cx.config().dir));
     Done::either(args.json, &status, |status| text::render(status, &Times::new(args.utc), args.explain))
 }

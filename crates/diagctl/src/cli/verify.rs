@@ -18,15 +18,15 @@ use diagctl_store::index::{self, Present};
 use diagctl_store::reader::{Interrupted, Representation, Stored};
 use diagctl_store::{Access, Store, meta};
 
-/// Re-read captures against their checksums; changes nothing
+/// Verify captures against their checksums; changes nothing
 ///
-/// Status 0: everything is as it was recorded. 1: something is damaged. 4: no capture matches an ID.
+/// Exit status 0: everything is intact; 1: something is damaged; 4: no capture matches an ID.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required_unless_present = "all", value_name = "ID")]
     ids: Vec<String>,
-    /// Every capture of the store; none at all is no error
+    /// Verify every capture; an empty store is not an error
     #[arg(long, conflicts_with = "ids")]
     all: bool,
     /// Print JSON
@@ -149,17 +149,19 @@ fn verify(store: &Store, record: &meta::Meta, report: &meta::Report, bar: &Progr
     let mut stored = Stored::open(store, record, &report.name).map_err(|e| damage(e.to_string()))?;
     let (found, bytes) = stored
         .digest(u64::MAX - 1, &mut |read| bar.set_position(before + read))
-        .map_err(|e| damage(format!("it cannot be read: {e}")))?;
+        .map_err(|e| damage(format!("cannot be read: {e}")))?;
     let differs = |problem: &str| {
         let damage = damage(problem.to_owned());
         Box::new(Damage { found_sha256: Some(found.clone()), found_bytes: Some(bytes), ..*damage })
     };
     if bytes != report.stored_bytes {
-        return Err(differs("it has another length than was recorded"));
+        return Err(differs("its length differs from the recorded one"));
     }
     match &report.sha256 {
         None => return Err(differs("no sha256 was recorded")),
-        Some(recorded) if !recorded.eq_ignore_ascii_case(&found) => return Err(differs("its sha256 is another")),
+        Some(recorded) if !recorded.eq_ignore_ascii_case(&found) => {
+            return Err(differs("its sha256 differs from the recorded one"));
+        }
         Some(_) => {}
     }
     let mut progress = |written| bar.set_position(before + bytes + written);
@@ -185,19 +187,21 @@ fn text(outcome: &Outcome) -> String {
         }
     }
     for unknown in &outcome.unknown {
-        lines
-            .push(printable(&format!("unknown  {} {}: its meta.json does not name it", unknown.capture, unknown.file)));
+        lines.push(printable(&format!("unknown  {} {}: not listed in meta.json", unknown.capture, unknown.file)));
     }
     for id in &outcome.gone {
-        lines.push(format!("gone     {id}: it was deleted meanwhile"));
+        lines.push(format!("gone     {id}: deleted meanwhile"));
     }
-    let (captures, files) = (outcome.captures, outcome.files);
-    let checked = format!("{captures} captures looked at; {files} files, {}, are as recorded", size(outcome.bytes));
+    let plural = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
+    let (captures, files) = (plural(outcome.captures, "capture"), plural(outcome.files, "file"));
+    let checked = format!("verified {captures}: {files} ({}) intact", size(outcome.bytes));
     if outcome.ok {
         lines.push(checked);
     } else {
-        lines.push(format!("{checked}; damaged: {}", outcome.damaged.len()));
-        lines.push("nothing was changed; other reports of a capture can be fetched, `diagctl rm ID` deletes it".into());
+        lines.push(format!("{checked}, {} damaged", outcome.damaged.len()));
+        lines.push(
+            "nothing was changed; intact reports can still be fetched, and `diagctl rm ID` deletes a capture".into(),
+        );
     }
     lines.join("\n")
 }

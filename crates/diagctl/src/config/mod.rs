@@ -247,12 +247,7 @@ impl Config {
     pub fn report_hint(&self, name: &str) -> String {
         let names = || report_kind::KINDS.iter().map(|kind| kind.name).chain(self.reports.keys().map(String::as_str));
         nearest(name, names()).map_or_else(
-            || {
-                format!(
-                    "known reports: {}; declare one of your own as [reports.NAME]",
-                    names().collect::<Vec<_>>().join(", ")
-                )
-            },
+            || format!("known reports: {}; declare your own as [reports.NAME]", names().collect::<Vec<_>>().join(", ")),
             |near| format!("did you mean {near:?}?"),
         )
     }
@@ -417,17 +412,17 @@ pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
     read!(top, "", "dir", text, config.dir);
     if !config.dir.is_absolute() {
         let message = format!("{:?} is not an absolute path", config.dir.display().to_string());
-        root.problem("dir", message, "workers and people must mean the same place: write it from /");
+        root.problem("dir", message, "use an absolute path, so that every process finds the same store");
     }
     read!(top, "", "enabled", boolean, config.enabled);
     read!(top, "", "poll_interval", duration, config.poll_interval);
     read!(top, "", "group", text, config.group);
     if config.group.as_deref().is_some_and(str::is_empty) {
-        root.wrong_value("group", "it is not the name of a group", "name one of /etc/group, or leave it out");
+        root.wrong_value("group", "not the name of a group", "use a group from /etc/group, or remove the key");
     }
     read!(top, "", "allow_network_filesystem", boolean, config.allow_network_filesystem);
     if config.poll_interval < Duration::from_millis(50) || config.poll_interval > Duration::from_secs(3600) {
-        root.wrong_value("poll_interval", "it is not between 50ms and 1h", "10s is usual");
+        root.wrong_value("poll_interval", "must be between 50ms and 1h", "10s is usual");
         config.poll_interval = Duration::from_secs(10);
     }
 
@@ -443,7 +438,7 @@ pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
         if config.guards.deadline < Duration::from_secs(1) || config.guards.deadline > Duration::from_secs(86_400) {
             guards.wrong_value(
                 "deadline",
-                "it is not between 1s and 1d",
+                "must be between 1s and 1d",
                 "a dump of a gigabyte takes seconds; 10m is usual",
             );
         }
@@ -471,15 +466,15 @@ pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
         if config.retention.max_use < 256 << 10 {
             retention.problem(
                 "max_use",
-                format!("{} is too small to keep any report", crate::units::size(config.retention.max_use)),
+                format!("{} is too small for any report", crate::units::size(config.retention.max_use)),
                 "a heap dump takes tens of megabytes compressed; 1GiB is usual",
             );
         }
         if config.retention.max_age.is_zero() {
-            retention.wrong_value("max_age", "it would keep nothing", "14d is usual; for no limit write 100y");
+            retention.wrong_value("max_age", "would keep nothing", "14d is usual; for no limit, write 100y");
         }
         if config.retention.max_captures == Some(0) {
-            retention.problem("max_captures", "0 would keep nothing", "leave it out for no limit");
+            retention.problem("max_captures", "0 would keep nothing", "remove the key for no limit");
         }
     }
 
@@ -532,7 +527,7 @@ fn read_toml(text: &str) -> std::result::Result<toml::Table, Vec<Problem>> {
         let problem = |e: toml::de::Error| {
             let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             let hint =
-                "this is not TOML: strings and values with units are in quotes, every [table] and key stands once";
+                "this is not valid TOML: quote strings and values with units, and define each [table] and key once";
             Problem { path: format!("line {line}"), message: e.message().trim().to_owned(), hint: Some(hint.into()) }
         };
         errors.into_iter().map(problem).collect()

@@ -32,14 +32,14 @@ impl ReportOptions {
     /// Reads the section of a built-in report.
     pub fn read(&mut self, name: &str, section: &Section<'_>) {
         if section.has("producer") {
-            let message = format!("{name} is a report that diagctl makes itself");
-            return section.problem("producer", message, "give yours another name");
+            let message = format!("{name} is a built-in report");
+            return section.problem("producer", message, "choose another name for your own report");
         }
         match name {
             "cpu_profile" => {
                 let given = section.duration("duration").unwrap_or(self.profile);
                 if given < Duration::from_millis(100) || given > LONGEST_PROFILE {
-                    section.wrong_value("duration", "it is not between 100ms and 1m", "10s shows where the time goes");
+                    section.wrong_value("duration", "must be between 100ms and 1m", "10s is usual");
                 } else {
                     self.profile = given;
                 }
@@ -49,7 +49,7 @@ impl ReportOptions {
                 if self.jemalloc.as_ref().is_some_and(|text| !text.chars().all(|c| c.is_ascii_alphabetic())) {
                     section.wrong_value(
                         "options",
-                        "they are not letters",
+                        "must be letters",
                         "see malloc_stats_print(3); Jdaxeh is the default",
                     );
                 }
@@ -107,9 +107,9 @@ mod tests {
     #[test]
     fn wrong_options_are_problems() {
         for (text, expected) in [
-            ("[reports.cpu_profile]\nduration = \"2h\"", "it is not between 100ms and 1m"),
+            ("[reports.cpu_profile]\nduration = \"2h\"", "must be between 100ms and 1m"),
             ("[reports.cpu_profile]\nlength = \"2s\"", "unknown key"),
-            ("[reports.jemalloc_stats]\noptions = \"J;x\"", "they are not letters"),
+            ("[reports.jemalloc_stats]\noptions = \"J;x\"", "must be letters"),
         ] {
             let problems = crate::config::parse(text).unwrap_err();
             assert!(problems.iter().any(|p| p.to_string().contains(expected)), "{text}: {problems:?}");

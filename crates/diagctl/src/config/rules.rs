@@ -21,8 +21,8 @@ pub fn parse_all(sections: &[Section<'_>], origins: &[Origins], config: &Config)
         if let Some(name) = name.filter(|name| !names.insert(*name)) {
             section.problem(
                 "name",
-                format!("{} is the name of an earlier rule", diagctl_fs::quoted(name)),
-                "limits are kept by name: give each rule its own",
+                format!("another rule is already named {}", diagctl_fs::quoted(name)),
+                "limits are kept by name; give each rule its own",
             );
         }
         let Some(mut rule) = parse(section, config) else { continue };
@@ -58,8 +58,8 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
     if sample <= 0.0 {
         section.problem(
             "sample",
-            "0% of all machines: the rule would be in force nowhere",
-            "give a share like \"5%\", say mode = \"dry_run\", or remove the rule",
+            "0% of all machines: the rule would never apply",
+            "use a share like \"5%\", set mode = \"dry_run\", or remove the rule",
         );
     }
     let pair = section.choice("capture", &[("once", false), ("pair", true)]).unwrap_or(false);
@@ -67,15 +67,15 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
     if pair_delay.is_some() && !pair {
         section.problem(
             "pair_delay",
-            "it is given, but the rule captures once",
+            "has no effect, because the rule captures once",
             "add capture = \"pair\", or remove it",
         );
     }
     if pair && pair_delay.is_some_and(|delay| delay < config.poll_interval) {
         section.wrong_value(
             "pair_delay",
-            "it is shorter than poll_interval",
-            "two captures in a row differ in nothing; 5m is usual",
+            "shorter than poll_interval",
+            "two captures in quick succession hardly differ; 5m is usual",
         );
     }
     let limits = section.section("limits").map(|keys| parse_limits(&keys));
@@ -85,20 +85,20 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
 
     match &name {
         None if !section.has("name") => {
-            section.problem("name", "it is missing", "give the rule a name: its limits are kept under it");
+            section.problem("name", "missing", "give the rule a name; its limits are kept under that name");
         }
         Some(name) if !is_valid_name(name) => section.problem(
             "name",
-            format!("{} cannot be a rule's name", diagctl_fs::quoted(name)),
-            "use letters, digits, `-`, `_` and `.`, at most 64; `on_demand` is taken by requests",
+            format!("{} is not a valid rule name", diagctl_fs::quoted(name)),
+            "use at most 64 letters, digits, `-`, `_` and `.`; `on_demand` is reserved for requests",
         ),
         _ => {}
     }
     if !section.has("reports") {
-        section.problem("reports", "it is missing", "name what to capture: reports = [\"smaps\", \"heap_dump\"]");
+        section.problem("reports", "missing", "list what to capture: reports = [\"smaps\", \"heap_dump\"]");
     }
     if reports.as_ref().is_some_and(Vec::is_empty) {
-        section.problem("reports", "the list is empty", "name what to capture: reports = [\"smaps\", \"heap_dump\"]");
+        section.problem("reports", "the list is empty", "list what to capture: reports = [\"smaps\", \"heap_dump\"]");
     }
     for (i, report) in reports.iter().flatten().enumerate() {
         if !config.knows_report(report) {
@@ -110,7 +110,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         }
     }
     if !section.has("trigger") {
-        section.problem("trigger", "it is missing", "say when: trigger.timer = { every = \"2h\" }");
+        section.problem("trigger", "missing", "say when to capture: trigger.timer = { every = \"2h\" }");
     }
     let trigger = trigger?;
     let mut momentary = None;
@@ -120,18 +120,18 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         }
     });
     if let Some(name) = momentary.filter(|_| !hold_for.is_zero()) {
-        let message = format!("{name} holds at single polls only, never for a time");
-        section.problem("for", message, "leave `for` out, or give the trigger a rule of its own");
+        let message = format!("the condition of {name} holds at single polls only");
+        section.problem("for", message, "remove `for`, or move the trigger to a rule of its own");
     }
     if !hold_for.is_zero() && hold_for < config.poll_interval {
         section.problem(
             "for",
             format!(
-                "{} is shorter than poll_interval = {}: no two polls fall into it",
+                "{} is shorter than poll_interval = {}: it spans no two polls",
                 units::duration(units::ms(hold_for)),
                 units::duration(config.poll_ms())
             ),
-            "make it several poll intervals long, or leave it out",
+            "make it several poll intervals long, or remove it",
         );
     }
     Some(Rule {
@@ -160,16 +160,16 @@ fn parse_limits(keys: &Section<'_>) -> LimitsOfRule {
     };
     keys.finish();
     if keys.has("window") && !keys.has("max_count") {
-        keys.problem("window", "a window without max_count limits nothing", "add max_count, or leave both out");
+        keys.problem("window", "has no effect without max_count", "add max_count, or remove window");
     }
     if limits.max_count == Some(0) {
-        keys.problem("max_count", "0 would never capture", "remove the rule, or say mode = \"dry_run\"");
+        keys.problem("max_count", "0 allows no capture", "remove the rule, or set mode = \"dry_run\"");
     }
     if limits.max_count.is_some_and(|n| n > 10_000) {
-        keys.problem("max_count", "more than 10000 is no limit", "leave it out, or choose a shorter window");
+        keys.problem("max_count", "must be at most 10000", "remove it, or use a shorter window");
     }
     if limits.max_count.is_some() && limits.window.is_zero() {
-        keys.problem("window", "\"0s\" is no window", "write for example window = \"24h\"");
+        keys.problem("window", "\"0s\" is not a window", "use for example window = \"24h\"");
     }
     limits
 }

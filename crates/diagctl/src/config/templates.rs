@@ -78,7 +78,11 @@ fn take_table(document: &mut Table, key: &str, problems: &Problems) -> Table {
         None => Table::new(),
         Some(Value::Table(table)) => table,
         Some(other) => {
-            problems.add(key, format!("it is {}, not a table", other.type_str()), Some(format!("write it as [{key}]")));
+            problems.add(
+                key,
+                format!("expected a table, found {}", other.type_str()),
+                Some(format!("write it as [{key}]")),
+            );
             Table::new()
         }
     };
@@ -91,8 +95,8 @@ fn take_table(document: &mut Table, key: &str, problems: &Problems) -> Table {
         match template {
             Value::Table(template) => take_forbidden(&path, template, problems),
             other => {
-                let hint = format!("write it as [{path}] with keys of a rule beneath");
-                problems.add(path, format!("it is {}, not a table", other.type_str()), Some(hint));
+                let hint = format!("write it as [{path}], followed by the keys of a rule");
+                problems.add(path, format!("expected a table, found {}", other.type_str()), Some(hint));
             }
         }
     }
@@ -102,8 +106,8 @@ fn take_table(document: &mut Table, key: &str, problems: &Problems) -> Table {
 // Removes keys that cannot be shared, so that they are reported once and not again for every rule.
 fn take_forbidden(path: &str, table: &mut Table, problems: &Problems) {
     for forbidden in ["name", "template"].into_iter().filter(|forbidden| table.remove(*forbidden).is_some()) {
-        let hint = "say it in the rule itself".to_owned();
-        problems.add(format!("{path}.{forbidden}"), "rules cannot have it in common", Some(hint));
+        let hint = "set it in each rule".to_owned();
+        problems.add(format!("{path}.{forbidden}"), "cannot be shared by rules", Some(hint));
     }
 }
 
@@ -167,15 +171,18 @@ mod tests {
         let table = [
             (format!("{rule}template = \"heep\"\n[templates.heap]\nfor = \"1m\""), "did you mean \"heap\"?"),
             (format!("{rule}template = 3"), "rules[0].template: 3 is not the name of a template"),
-            (format!("defaults = 3\n{rule}"), "defaults: it is integer, not a table"),
-            (format!("{rule}[defaults]\nname = \"x\""), "defaults.name: rules cannot have it in common"),
+            (format!("defaults = 3\n{rule}"), "defaults: expected a table, found integer"),
+            (format!("{rule}[defaults]\nname = \"x\""), "defaults.name: cannot be shared by rules"),
             (format!("{rule}[defaults]\nselekt = \"first\""), "defaults.selekt: unknown key"),
             (format!("{rule}[templates.unused]\nselekt = \"first\""), "templates.unused.selekt: unknown key"),
             (
                 format!("{rule}template = \"heap\"\n[templates.heap]\nlimits = {{ cooldown = 3 }}"),
                 "templates.heap.limits.cooldown: 3 is",
             ),
-            (format!("{rule}template = \"heap\"\n[templates]\nheap = 3"), "templates.heap: it is integer, not a table"),
+            (
+                format!("{rule}template = \"heap\"\n[templates]\nheap = 3"),
+                "templates.heap: expected a table, found integer",
+            ),
         ];
         for (text, expected) in table {
             let problems = parse(&text).err().unwrap_or_default();

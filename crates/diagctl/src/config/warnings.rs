@@ -50,10 +50,10 @@ impl Config {
             let hint = "nothing can ever be captured; 15% is usual";
             match (amount, place.disk) {
                 (Amount::Percent(percent), _) if percent >= 100.0 => {
-                    doubt(key, "no filesystem is ever free by 100%".into(), hint);
+                    doubt(key, "no filesystem ever has 100% free".into(), hint);
                 }
                 (Amount::Bytes(bytes), Some(disk)) if bytes >= disk => {
-                    let message = format!("{} is all that the filesystem has ({}), or more", size(bytes), size(disk));
+                    let message = format!("{} is not less than the whole filesystem ({})", size(bytes), size(disk));
                     doubt(key, message, hint);
                 }
                 _ => {}
@@ -61,24 +61,20 @@ impl Config {
         }
         if let Some(group) = self.group.as_ref().filter(|_| place.no_such_group) {
             let message = format!("there is no group {group:?} on this machine");
-            doubt(
-                "group",
-                message,
-                "every command that would create the store refuses; create the group, or leave it out",
-            );
+            doubt("group", message, "no command can create the store without it; create the group, or remove the key");
         }
         if self.guards.max_rss == Some(0) {
-            let hint = "no heap dump can ever be taken; leave it out for no guard";
+            let hint = "no heap dump can ever be taken; remove the key to disable the guard";
             doubt("guards.max_rss", "every process is larger than 0 B".into(), hint);
         }
         if self.guards.max_cpu_pressure == Some(0.0) {
-            let hint = "a machine that does anything waits a little; 50% is a lot already";
+            let hint = "some waiting is normal; 50% is already high";
             doubt("guards.max_cpu_pressure", "0% refuses whenever any process has waited for a CPU".into(), hint);
         }
         if self.limits.budget_hour > self.limits.budget_day {
             let (hour, day) = (self.limits.budget_hour, self.limits.budget_day);
-            let message = format!("{hour} an hour is more than budget_day = {day}: the hour never limits anything");
-            doubt("limits.budget_hour", message, "make it smaller than the day's");
+            let message = format!("{hour} is more than budget_day = {day}, so it never limits anything");
+            doubt("limits.budget_hour", message, "make it smaller than budget_day");
         }
         doubts
     }
@@ -90,12 +86,16 @@ impl Config {
         for (name, budget) in [("budget_hour", self.limits.budget_hour), ("budget_day", self.limits.budget_day)] {
             // Budgets do not apply to requests.
             if units > budget && !matches!(rule.trigger, Trigger::OnDemand(_)) {
-                let message = format!("a capture costs {units} units, more than all of limits.{name} = {budget}");
-                doubts.push(("reports".into(), message, "it can never fire; raise the budget, or capture less"));
+                let message = format!("a capture costs {units} units, more than limits.{name} = {budget}");
+                doubts.push((
+                    "reports".into(),
+                    message,
+                    "the rule can never fire; raise the budget, or capture fewer reports",
+                ));
             }
         }
         if let Some(message) = idle_count(rule) {
-            let hint = "the count limits nothing; make the window longer, or leave it out";
+            let hint = "max_count has no effect; use a longer window, or remove it";
             doubts.push(("limits.max_count".into(), message, hint));
         }
         doubts
@@ -113,7 +113,11 @@ impl Config {
             };
             if let Some(memory) = memory.filter(|memory| bytes > *memory) {
                 let message = format!("{} is more than {whose} ({})", size(bytes), size(memory));
-                doubt(key, message, "it can never fire; use a share like \"80%\", or check it with --elsewhere");
+                doubt(
+                    key,
+                    message,
+                    "the rule can never fire; use a share like \"80%\", or check with --elsewhere if this is for another machine",
+                );
             }
         };
         match trigger {
@@ -125,7 +129,7 @@ impl Config {
                             doubt("above", "0% is always exceeded".into(), ALWAYS);
                         }
                         Amount::Percent(share) if share >= 100.0 => {
-                            doubt("above", "nothing is more than 100% of the limit".into(), "90% is late already");
+                            doubt("above", "nothing is more than 100% of the limit".into(), "90% is already late");
                         }
                         Amount::Bytes(bytes) => too_high("above", usage.metric, bytes, &mut doubt),
                         Amount::Percent(_) => {}
@@ -142,20 +146,25 @@ impl Config {
                 if whole {
                     doubt(
                         "margin",
-                        format!("{} is the whole limit: it always holds", projection.margin),
+                        format!("{} is the whole limit, so the condition always holds", projection.margin),
                         "10% is usual",
                     );
                 }
             }
             Trigger::Timer(timer) if timer.every < self.poll_interval => {
                 let (every, poll) = (duration(ms(timer.every)), duration(self.poll_ms()));
-                let message = format!("{every} is shorter than poll_interval = {poll}: it is due at every poll");
+                let message =
+                    format!("{every} is shorter than poll_interval = {poll}, so the timer is due at every poll");
                 doubt("every", message, "make it longer, or poll more often");
             }
             Trigger::Gauge(gauge) if !place.gauges.is_empty() && !place.gauges.contains(&gauge.name) => {
                 let seen = place.gauges.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-                let message = format!("no process has handed in a gauge {:?} lately (there are {seen})", gauge.name);
-                doubt("name", message, "its rule is skipped; name one of those, or hand it in with `c.gauge`");
+                let message = format!("no process has reported a gauge {:?} lately (seen: {seen})", gauge.name);
+                doubt(
+                    "name",
+                    message,
+                    "the rule is skipped; use one of those gauges, or report this one with `c.gauge`",
+                );
             }
             _ => {}
         }
@@ -163,7 +172,7 @@ impl Config {
 }
 
 /// The hint for a condition that always holds.
-const ALWAYS: &str = "the rule fires as often as its limits let it; use a timer for that";
+const ALWAYS: &str = "the rule fires as often as its limits allow; use a timer instead";
 
 // Returns a problem if the cooldown alone keeps the number of captures in the window below `max_count`.
 fn idle_count(rule: &Rule) -> Option<String> {
@@ -216,14 +225,11 @@ mod tests {
             ),
             (rule("memory_projection = { margin = \"32GiB\" }"), "margin: 32.0 GiB is the whole limit"),
             (rule("timer = { every = \"1s\" }"), "trigger.timer.every: 1s is shorter than poll_interval = 10s"),
-            (
-                rule("gauge = { name = \"puma.backlgo\", above = 1 }"),
-                "\"puma.backlgo\" lately (there are puma.backlog)",
-            ),
-            (format!("[limits]\nbudget_hour = 9\n{dump}trigger.{usage}"), "more than all of limits.budget_hour = 9"),
-            ("[limits]\nbudget_hour = 60".into(), "limits.budget_hour: 60 an hour is more than budget_day = 50"),
-            ("[guards]\nmin_free_disk = \"100%\"".into(), "guards.min_free_disk: no filesystem is ever free by 100%"),
-            ("[guards]\nmin_free_disk = \"100GiB\"".into(), "guards.min_free_disk: 100.0 GiB is all that"),
+            (rule("gauge = { name = \"puma.backlgo\", above = 1 }"), "\"puma.backlgo\" lately (seen: puma.backlog)"),
+            (format!("[limits]\nbudget_hour = 9\n{dump}trigger.{usage}"), "more than limits.budget_hour = 9"),
+            ("[limits]\nbudget_hour = 60".into(), "limits.budget_hour: 60 is more than budget_day = 50"),
+            ("[guards]\nmin_free_disk = \"100%\"".into(), "guards.min_free_disk: no filesystem ever has 100% free"),
+            ("[guards]\nmin_free_disk = \"100GiB\"".into(), "guards.min_free_disk: 100.0 GiB is not less than"),
             ("[retention]\nkeep_free = \"100%\"".into(), "retention.keep_free: no filesystem"),
             ("group = \"sre\"".into(), "group: there is no group \"sre\" on this machine"),
             ("[guards]\nmax_rss = \"0B\"".into(), "guards.max_rss: every process is larger"),

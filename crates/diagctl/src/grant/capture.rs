@@ -151,7 +151,7 @@ fn open_command(
 ) -> std::result::Result<Box<dyn Read>, String> {
     if left_ms == 0 {
         return Err(format!(
-            "the commands before it took the {} that there are for all",
+            "earlier commands used up the {} that all commands share",
             units::duration(COMMANDS_TIMEOUT_MS)
         ));
     }

@@ -12,19 +12,19 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] diagctl_store::Error),
     /// A text does not have the form of an id.
-    #[error("{} is not the id of a capture", quoted(text))]
+    #[error("{} is not a capture ID", quoted(text))]
     NotAnId {
         /// The text.
         text: String,
     },
     /// The lease was granted anew since the capture was begun.
-    #[error("capture {capture} is of another generation than the lease")]
+    #[error("capture {capture} does not belong to the current grant")]
     AnotherGeneration {
         /// The capture.
         capture: String,
     },
     /// The descriptor does not hold the lease for this capture.
-    #[error("capture {capture} may not be written: {}", current.as_ref().map_or_else(
+    #[error("capture {capture} cannot be written: {}", current.as_ref().map_or_else(
         || "this descriptor does not hold the lease".to_owned(),
         |current| format!("the lease has passed on to capture {current}"),
     ))]

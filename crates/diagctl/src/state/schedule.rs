@@ -184,7 +184,7 @@ pub fn load(dir: &Spot) -> Result<Found> {
 /// Parses the content of `state.json`. The path is for errors.
 pub fn parse(path: &Path, data: &[u8]) -> Result<Found> {
     if !seal::is_whole(data) {
-        return Ok(Found::Damaged("it does not have the checksum that was recorded in it".into()));
+        return Ok(Found::Damaged("its checksum does not match".into()));
     }
     let version = serde_json::from_slice::<Version>(data).map(|v| v.schema);
     if let Ok(schema) = version
@@ -193,7 +193,7 @@ pub fn parse(path: &Path, data: &[u8]) -> Result<Found> {
         return Err(Error::NewerFile { path: path.to_owned(), found: schema, known: SCHEMA });
     }
     Ok(match serde_json::from_slice::<State>(data) {
-        Ok(state) if !state.is_plausible() => Found::Damaged("it has a number that cannot be".into()),
+        Ok(state) if !state.is_plausible() => Found::Damaged("a number in it is out of range".into()),
         Ok(state) => Found::State(Box::new(state)),
         Err(e) => Found::Damaged(e.to_string()),
     })

@@ -82,7 +82,7 @@ fn content_that_differs_from_its_record_never_ends_with_an_ordinary_end_of_file(
         (scene("gzip", &zipped, 100_000, |r| r.sha256 = None), "no sha256 was recorded"),
         (scene("gzip", &zipped, 100_000, |r| r.stored_bytes += 1), "were recorded"),
         (scene("gzip", &zipped, 100_000, |r| r.stored_bytes -= 1), "were recorded"),
-        (scene("lzma", &zipped, 100_000, as_is), "compressed by \"lzma\""),
+        (scene("lzma", &zipped, 100_000, as_is), "compressed with \"lzma\""),
     ];
     for (scene, expected) in table {
         let message = read(&scene).unwrap_err();

@@ -156,14 +156,14 @@ fn damage_bombs_and_truncation_are_reported_with_both_figures() {
     let as_is: fn(&mut meta::Report) = |_| {};
     let table: Vec<(Stored, &str)> = vec![
         (stored(&store, "gzip", &zipped, 99_999, as_is), "more than the 99999 bytes that were recorded"),
-        (stored(&store, "gzip", &zipped, 100_001, as_is), "it has 100000 bytes of content, 100001 were recorded"),
+        (stored(&store, "gzip", &zipped, 100_001, as_is), "it decompresses to 100000 bytes instead of 100001"),
         (stored(&store, "gzip", half, 100_000, as_is), "of 100000 bytes"),
         (stored(&store, "zstd", b"no zstd at all", 100_000, as_is), "cannot be decompressed"),
-        (stored(&store, "gzip", &zipped, 100_000, |r| r.sha256 = Some("00".into())), "00 was recorded"),
+        (stored(&store, "gzip", &zipped, 100_000, |r| r.sha256 = Some("00".into())), "instead of 00"),
         (stored(&store, "gzip", &zipped, 100_000, |r| r.sha256 = None), "no sha256 was recorded"),
-        (stored(&store, "gzip", &zipped, 100_000, |r| r.stored_bytes += 1), "were recorded"),
+        (stored(&store, "gzip", &zipped, 100_000, |r| r.stored_bytes += 1), " bytes instead of "),
         (stored(&store, "gzip", &zipped, 100_000, |r| r.stored_bytes -= 1), "more bytes"),
-        (stored(&store, "lzma", &zipped, 100_000, as_is), "compressed by \"lzma\""),
+        (stored(&store, "lzma", &zipped, 100_000, as_is), "compressed with \"lzma\""),
     ];
     for (stored, expected) in table {
         let message = fetched(stored, Representation::Content).unwrap_err();

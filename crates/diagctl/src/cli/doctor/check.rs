@@ -56,7 +56,7 @@ impl Check {
 
     /// The check was not possible.
     pub fn skip(id: &'static str, why: impl Display) -> Self {
-        Self::new(id, Status::Skip, format!("not looked at: {why}"), None)
+        Self::new(id, Status::Skip, format!("not checked: {why}"), None)
     }
 
     /// Adds a figure or name that was seen.
@@ -71,4 +71,19 @@ impl Check {
 #[cfg(test)]
 pub fn complaints(checks: &[Check]) -> Vec<(&'static str, Status)> {
     checks.iter().filter(|check| check.status != Status::Ok).map(|check| (check.id, check.status)).collect()
+}
+
+/// Compares the words of findings with the snapshot of this name. What other tests tell apart by its status is read here.
+#[cfg(test)]
+pub fn assert_words(name: &str, checks: &[Check]) {
+    let mut text = String::new();
+    for check in checks {
+        text.push_str(&format!("{:?} {}: {}\n", check.status, check.id, check.message));
+        text.extend(check.hint.iter().map(|hint| format!("  → {hint}\n")));
+    }
+    let temporary = regex_lite::Regex::new(r"/\S+/cg\b").unwrap();
+    let mut settings = insta::Settings::new();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, temporary.replace_all(&text, "/cg").trim_end()));
 }

@@ -56,7 +56,7 @@ pub fn examine(cx: &Context) -> Contents {
     };
     match cx.open(Access::Read) {
         Ok(store) => {
-            found.checks.push(Check::ok("store.format", "the store has a format that this diagctl knows"));
+            found.checks.push(Check::ok("store.format", "this diagctl supports the format of the store"));
             read(cx, &store, &mut found);
         }
         Err(failure) => found.checks.push(closed(&cx.config().dir, failure.into())),
@@ -72,16 +72,16 @@ fn closed(dir: &Path, failure: Failure) -> Check {
             .map_err(|e| Failure::io("open", dir, e))
             .and_then(|dir| Ok(diagctl_store::foreign_entry(&dir)?))
         {
-            Ok(Some(name)) => {
-                Check::fail(id, format!("{} is neither empty nor a diagctl store: it has {name}", dir.display()), {
-                    "name a directory of its own in dir or DIAGCTL_DIR"
-                })
-            }
-            Ok(None) => Check::ok(id, "the directory is empty; the first worker that polls makes a store of it"),
-            Err(_) => Check::skip(id, "there is no store that this user can look into"),
+            Ok(Some(name)) => Check::fail(
+                id,
+                format!("{} is neither empty nor a diagctl store: it contains {name}", dir.display()),
+                "set dir or DIAGCTL_DIR to a directory of its own",
+            ),
+            Ok(None) => Check::ok(id, "the directory is empty; the first worker that polls creates the store in it"),
+            Err(_) => Check::skip(id, "this user can access no store"),
         };
     }
-    Check::fail(id, failure.message, failure.hint.unwrap_or_else(|| "mend it, or begin a new store elsewhere".into()))
+    Check::fail(id, failure.message, failure.hint.unwrap_or_else(|| "fix it, or use a new store elsewhere".into()))
 }
 
 fn read(cx: &Context, store: &Store, found: &mut Contents) {
@@ -124,12 +124,12 @@ fn settled_lease(proc: &Proc, store: &Store, now: &Now) -> Option<Lease> {
 fn state_file(loaded: &Result<Found, Failure>) -> Check {
     let id = "store.state";
     match loaded {
-        Ok(Found::State(_)) => Check::ok(id, "state.json is whole"),
+        Ok(Found::State(_)) => Check::ok(id, "state.json is intact"),
         Ok(Found::Nothing) => Check::ok(id, "there is no state.json yet; the first poll writes it"),
         Ok(Found::Damaged(why)) => Check::warn(
             id,
-            format!("state.json is damaged ({why}): due times and budgets are forgotten"),
-            "the next poll puts it into quarantine/ and counts the captures that are there; find out what damaged it",
+            format!("state.json is damaged ({why}): due times and budgets are lost"),
+            "the next poll moves it to quarantine/ and counts the existing captures; find out what damaged it",
         ),
         Err(e) => Check::fail(id, e.message.clone(), e.hint.clone().unwrap_or_else(|| "move it away".into())),
     }
@@ -148,11 +148,11 @@ fn captures(summary: &index::Summary) -> Check {
     let id = "store.captures";
     let damaged: Vec<String> = summary.damaged.iter().map(|(id, why)| format!("{id}: {why}")).collect();
     let check = match damaged.as_slice() {
-        [] => Check::ok(id, format!("{} captures, every record can be read", summary.captures)),
+        [] => Check::ok(id, format!("{} captures, all with a readable meta.json", summary.captures)),
         [first, ..] => Check::warn(
             id,
-            format!("{} captures have a damaged meta.json, the first is {first}", damaged.len()),
-            "`diagctl verify --all` looks at their data too; `diagctl rm ID` deletes one",
+            format!("captures with a damaged meta.json: {}; the first is {first}", damaged.len()),
+            "`diagctl verify --all` checks their data too; `diagctl rm ID` deletes a capture",
         ),
     };
     check.seen("captures", summary.captures).seen("damaged", damaged)
@@ -168,16 +168,21 @@ fn quarantine(store: &Store, config: &Config) -> Check {
         n => Check::warn(
             id,
             format!(
-                "quarantine/ holds {n} things ({}): damaged files, or the work of a dumper that lost the lease",
+                "quarantine/ has {} ({}): damaged files, or files of a dumper that lost the lease",
+                entries(n),
                 size(bytes)
             ),
             format!(
-                "look at `diagctl status --explain` and at the files, then delete them; beyond {} the oldest go by themselves",
+                "see `diagctl status --explain`, inspect the files, then delete them; beyond {} the oldest are deleted automatically",
                 size(config.retention.max_use / 10)
             ),
         ),
     };
     check.seen("entries", names).seen("bytes", bytes)
+}
+
+fn entries(n: usize) -> String {
+    if n == 1 { "1 entry".into() } else { format!("{n} entries") }
 }
 
 // Entries stay in `trash/` only while they are being deleted, or, after a kill, until the next capture.
@@ -193,13 +198,13 @@ fn trash(store: &Store, now: &Now) -> Check {
         .collect();
     let bytes = old.iter().map(fsio::occupied_tree).sum::<u64>();
     let names: Vec<String> = old.iter().map(|thrown| thrown.display().to_string()).collect();
-    let count = if names.len() == 1 { "1 thing".into() } else { format!("{} things", names.len()) };
+    let count = entries(names.len());
     let check = match names.as_slice() {
-        [] => Check::ok(id, "nothing lies in trash/ that could not be deleted"),
+        [] => Check::ok(id, "trash/ has no entries that could not be deleted"),
         [first, ..] => Check::warn(
             id,
-            format!("trash/ holds {} ({}) that could not be deleted, one is {first}", count, size(bytes)),
-            "try `diagctl gc`; if they stay, see whose they are (a command of `diagctl run` may have left them) and delete them",
+            format!("trash/ has {} ({}) that could not be deleted, for example {first}", count, size(bytes)),
+            "try `diagctl gc`; if they remain, check who owns them (a command of `diagctl run` may have left them) and delete them",
         ),
     };
     check.seen("entries", names).seen("bytes", bytes)
@@ -223,7 +228,7 @@ fn small_files(store: &Store) -> Check {
         let stat = store.path(name).stat().ok()?;
         let owner = stat.st_uid;
         let why = if !FileType::from_raw_mode(stat.st_mode).is_file() {
-            "is no regular file".to_owned()
+            "is not a regular file".to_owned()
         } else if owner != store.owner() {
             format!("is owned by uid {owner}, the store by uid {}", store.owner())
         } else {
@@ -233,7 +238,7 @@ fn small_files(store: &Store) -> Check {
     })
     .collect();
     match odd.as_slice() {
-        [] => Check::ok(id, "every file is a regular one of the store's owner"),
+        [] => Check::ok(id, "all files are regular and belong to the store's owner"),
         _ => {
             Check::fail(id, odd.join("; "), "find out who put it there; move it away, or chown it to the store's owner")
                 .seen("files", odd.clone())
@@ -248,23 +253,20 @@ fn clock(now: &Now) -> Check {
     let check = if let Some(back) = now.stepped_back_ms {
         Check::warn(
             id,
-            format!(
-                "the wall clock was set back by {} since the store's last moment: one poll is refused",
-                duration(back)
-            ),
-            "see that the machine's time is kept (chrony, systemd-timesyncd); limits go on by CLOCK_BOOTTIME",
+            format!("the wall clock was set back by {} since the last poll: one poll is refused", duration(back)),
+            "keep the machine's clock synchronized (chrony, systemd-timesyncd); limits follow CLOCK_BOOTTIME",
         )
     } else if now.clock.wall_ms < NO_EARLIER_MS {
         Check::warn(
             id,
             "the wall clock is before 2020: ids and times of captures will be wrong",
-            "set the machine's time; limits go on by CLOCK_BOOTTIME",
+            "set the machine's clock; limits follow CLOCK_BOOTTIME",
         )
     } else if apart > FAR_MS {
         Check::warn(
             id,
             format!("the wall clock was set: it is {} away from the store's own time line", duration(apart)),
-            "nothing is to be done; ages and limits are counted on that time line, ids show the wall clock",
+            "no action is needed; ages and limits follow that time line, ids show the wall clock",
         )
     } else {
         Check::ok(id, "the wall clock agrees with the store's time line")
@@ -281,20 +283,20 @@ pub fn lease(lease: &Lease, strange: &[String]) -> Check {
     let check = if lease.leaked {
         Check::fail(
             id,
-            format!("{}; held by {who}: nobody else can capture", lease.summary),
-            "end that process; the lease goes with it. It is never taken from a live holder",
+            format!("{}; held by {who}, so no other process can capture", lease.summary),
+            "end that process to free the lease; diagctl never takes it from a live holder",
         )
     } else if lease.overdue_ms.is_some() {
         Check::fail(
             id,
             format!("{}; held by {who}", lease.summary),
-            "see what the dumper waits for (a stopped process, a hung disk); end it, and the lease goes with it",
+            "find out what the dumper waits for (a stopped process, a hung disk), then end it to free the lease",
         )
     } else if !strange.is_empty() {
         Check::warn(
             id,
-            format!("{}; also held by {}, which is no child of that process", lease.summary, strange.join(", ")),
-            "a forked child inherited the descriptor: it keeps the lease after the dump is over; end it",
+            format!("{}; also held by {}, which is not a child of that process", lease.summary, strange.join(", ")),
+            "a forked child inherited the descriptor and keeps the lease after the dump; end it",
         )
     } else {
         Check::ok(id, lease.summary.clone())
@@ -401,7 +403,7 @@ mod tests {
         assert_eq!(trash(&store, &now(wall_ms, 0, None)).status, Status::Ok);
         let check = trash(&store, &later);
         assert_eq!(check.status, Status::Warn);
-        assert!(check.message.contains("1 thing (4.00 KiB)") && check.message.contains("0badcafe"), "{check:?}");
+        assert!(check.message.contains("1 entry (4.00 KiB)") && check.message.contains("0badcafe"), "{check:?}");
     }
 
     #[test]

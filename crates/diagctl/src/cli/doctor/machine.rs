@@ -105,19 +105,19 @@ fn tasks_by_user(proc: &Proc, subjects: &[Subject]) -> BTreeMap<u32, u64> {
 
 fn cgroup(all: &[(&Subject, Surroundings)]) -> Check {
     let id = "cgroup";
-    let Some((subject, s)) = all.first() else { return Check::skip(id, "there is no process to look at") };
+    let Some((subject, s)) = all.first() else { return Check::skip(id, "there is no process to check") };
     let version = s.cgroup.as_ref().map_or(0, |group| if group.is_v2() { 2 } else { 1 });
     let check = match (version, s.limit) {
         (0, _) => Check::warn(
             id,
             format!(
-                "{}: {}; shares are of the host's memory, and triggers that look at a cgroup are skipped",
+                "{}: {}; shares refer to the host's memory, and cgroup triggers are skipped",
                 subject.name, s.no_cgroup
             ),
             "mount the cgroup filesystem in the container, or use triggers of the process or the host",
         ),
         (_, None) => {
-            Check::ok(id, format!("cgroup v{version} without a memory limit: shares are of the host's memory"))
+            Check::ok(id, format!("cgroup v{version} without a memory limit; shares refer to the host's memory"))
         }
         (_, Some(limit)) => Check::ok(id, format!("cgroup v{version}, memory limit {}", size(limit))),
     };
@@ -129,13 +129,13 @@ fn oom_group(all: &[(&Subject, Surroundings)]) -> Check {
     let Some((subject, dir)) = all.iter().find_map(|(subject, s)| Some((subject, s.oom_group.as_ref()?))) else {
         return Check::ok(
             id,
-            "when memory runs out the kernel ends one process, the dumper first (oom_score_adj 1000)",
+            "when memory runs out, the kernel kills one process, the dumper first (oom_score_adj 1000)",
         );
     };
     Check::warn(
         id,
         format!(
-            "memory.oom.group is 1 in {dir}: when memory runs out the kernel ends the whole group, {} with its dumper",
+            "memory.oom.group is 1 in {dir}: when memory runs out, the kernel kills the whole group, {} and its dumper included",
             subject.name
         ),
         "leave headroom (guards.memory_headroom), or set memory.oom.group to 0 (kubelet: singleProcessOOMKill: true)",
@@ -156,7 +156,7 @@ fn tasks_left(all: &[(&Subject, Surroundings)]) -> Check {
         .flatten()
         .min_by_key(|(left, ..)| *left);
     let Some((left, what, now, most, subject)) = tightest else {
-        return Check::ok(id, "no limit on the number of processes was found");
+        return Check::ok(id, "the number of processes is not limited");
     };
     let message = format!("{}: {now} of {most} tasks ({what})", subject.name);
     let hint = "raise the limit, or find out what starts so many threads and processes";
@@ -173,13 +173,13 @@ fn tasks_left(all: &[(&Subject, Surroundings)]) -> Check {
 fn file_size(all: &[(&Subject, Surroundings)], config: &Config) -> Check {
     let id = "limits.file_size";
     let Some((subject, limit)) = all.iter().find_map(|(subject, s)| Some((subject, s.file_size?))) else {
-        return Check::ok(id, "files may have any size");
+        return Check::ok(id, "file size is not limited");
     };
     let message = format!("{}: RLIMIT_FSIZE is {}", subject.name, size(limit));
     let check = if limit < config.retention.max_use {
         Check::warn(
             id,
-            format!("{message}: a larger report ends its writer, and is an entry with an error"),
+            format!("{message}: a larger report kills its writer and fails"),
             "raise it (ulimit -f unlimited, LimitFSIZE=infinity)",
         )
     } else {
@@ -193,11 +193,11 @@ fn swap(all: &[(&Subject, Surroundings)]) -> Check {
     match all.iter().max_by_key(|(_, s)| s.swapped).filter(|(_, s)| s.swapped >= 64 << 20) {
         Some((subject, s)) => Check::warn(
             id,
-            format!("{} of {} are swapped out: a heap dump reads them all back in", size(s.swapped), subject.name),
-            "expect dumps to be slow and to push others out; raise the memory, or keep the process from swapping",
+            format!("{} of {} are swapped out: a heap dump reads them back in", size(s.swapped), subject.name),
+            "dumps will be slow and push other memory out; add memory, or keep the process from swapping",
         )
         .seen("swapped_bytes", s.swapped),
-        None => Check::ok(id, "no process is swapped out to speak of"),
+        None => Check::ok(id, "no process is swapped out to a noticeable degree"),
     }
 }
 
@@ -209,12 +209,12 @@ fn overcommit(mode: &str, meminfo: &BTreeMap<String, u64>, largest: u64) -> Chec
     let figure = |key: &str| meminfo.get(key).copied().unwrap_or(0);
     let left = figure("CommitLimit").saturating_sub(figure("Committed_AS"));
     let message = format!(
-        "vm.overcommit_memory is 2: a fork reserves all that a process may write; {} can be reserved, the largest process has {}",
+        "vm.overcommit_memory is 2: a fork reserves all writable memory of a process; {} can be reserved, the largest process has {}",
         size(left),
         size(largest)
     );
     let hint =
-        "raise vm.overcommit_ratio or add swap, set vm.overcommit_memory to 0 or 1, or say snapshot = \"in_process\"";
+        "raise vm.overcommit_ratio or add swap, set vm.overcommit_memory to 0 or 1, or set snapshot = \"in_process\"";
     let check = if left < largest {
         Check::fail(id, format!("{message}: its fork fails with ENOMEM"), hint)
     } else {
@@ -237,12 +237,12 @@ fn pressure(readable: bool, config: &Config) -> Check {
         wanted.push("guards.max_cpu_pressure".into());
     }
     match (readable, wanted.as_slice()) {
-        (true, _) => Check::ok(id, "the kernel accounts for pressure (PSI)"),
-        (false, []) => Check::ok(id, "the kernel does not account for pressure (PSI), and nothing asks for it"),
+        (true, _) => Check::ok(id, "pressure accounting (PSI) is available"),
+        (false, []) => Check::ok(id, "pressure accounting (PSI) is not available, and nothing needs it"),
         (false, _) => Check::warn(
             id,
-            format!("the kernel does not account for pressure (PSI): {} cannot work", wanted.join(", ")),
-            "boot with psi=1 (CONFIG_PSI), or take these out",
+            format!("pressure accounting (PSI) is not available: {} cannot work", wanted.join(", ")),
+            "boot with psi=1 (CONFIG_PSI), or remove them",
         ),
     }
     .seen("available", readable)
@@ -258,7 +258,7 @@ pub fn guards(config: &Config, state: &State, largest: Option<&Subject>, figures
             Some(refusal) if refusal.guard != "clock" => Check::warn(
                 id,
                 format!("{harm} would be refused now, guard {}: {}", refusal.guard, refusal.reason),
-                "see the guard in `diagctl config show`; it stands in for what would go wrong otherwise",
+                "`diagctl config show` shows the settings of the guard",
             )
             .seen("guard", refusal.guard),
             _ => Check::ok(id, format!("no guard refuses {harm}")),

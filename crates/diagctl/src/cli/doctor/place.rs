@@ -89,35 +89,35 @@ fn directory(entry: &Entry, parent: Option<&Entry>, me: u32) -> Check {
         Kind::Missing => match parent {
             Some(parent) if entry.path.parent() != Some(&parent.path) => Check::fail(
                 id,
-                format!("{shown} does not exist, nor does its parent: only the last component is created"),
+                format!("neither {shown} nor its parent exists: diagctl creates only the last component"),
                 create,
             ),
             Some(parent) if me != 0 && me != parent.uid && parent.mode & 0o002 == 0 => Check::fail(
                 id,
-                format!("{shown} does not exist, and uid {me} may hardly create it in {}", parent.path.display()),
+                format!("{shown} does not exist, and uid {me} cannot create it in {}", parent.path.display()),
                 create,
             ),
             _ => Check::warn(
                 id,
-                format!("{shown} does not exist yet; the first worker that polls creates it, if it may"),
+                format!("{shown} does not exist yet; the first worker that polls tries to create it"),
                 create,
             ),
         },
-        Kind::Symlink => {
-            Check::fail(id, format!("{shown} is a symbolic link, which is refused"), "name the directory it points to")
-        }
-        Kind::Other => {
-            Check::fail(id, format!("{shown} is not a directory"), "name another path in dir or DIAGCTL_DIR")
-        }
+        Kind::Symlink => Check::fail(
+            id,
+            format!("{shown} is a symbolic link, which diagctl refuses"),
+            "use the directory that it points to",
+        ),
+        Kind::Other => Check::fail(id, format!("{shown} is not a directory"), "use another path in dir or DIAGCTL_DIR"),
         Kind::Directory if entry.mode & 0o022 != 0 => Check::fail(
             id,
             format!("{shown} has mode {:04o}: others could plant files in it, so every command refuses it", entry.mode),
-            format!("make sure that nobody did, then chmod 0700 {shown}"),
+            format!("make sure that nobody did, then run chmod 0700 {shown}"),
         ),
         Kind::Directory if me != 0 && me != entry.uid => Check::fail(
             id,
-            format!("{shown} is owned by uid {}, and this is uid {me}: a worker of this user is refused", entry.uid),
-            "run the workers and doctor as the owner, or give each user a store; root takes the owner's place",
+            format!("{shown} is owned by uid {}, and this is uid {me}: workers of this user are refused", entry.uid),
+            "run the workers and doctor as the owner, or give each user a store; root switches to the owner",
         ),
         Kind::Directory if me == 0 && entry.uid != 0 => Check::ok(
             id,
@@ -146,16 +146,16 @@ fn above(entry: &Entry, parents: &[Entry]) -> Check {
             Check::fail(
                 id,
                 format!(
-                    "{shown} is world-writable (mode {:04o}): anybody can put another directory in the store's place",
+                    "{shown} is world-writable (mode {:04o}): anyone can replace the store with another directory",
                     parent.mode
                 ),
-                format!("chmod o-w {shown}, or put the store elsewhere"),
+                format!("run chmod o-w {shown}, or put the store elsewhere"),
             )
         } else if first_to_come {
             Check::warn(
                 id,
                 format!(
-                    "anybody may create the store in {shown} (mode {:04o}) before the workers do, and so keep it from them",
+                    "anyone can create the store in {shown} (mode {:04o}) before the workers do, and lock them out",
                     parent.mode
                 ),
                 format!("create it beforehand: install -d -m 0700 -o USER {}", entry.path.display()),
@@ -164,15 +164,15 @@ fn above(entry: &Entry, parents: &[Entry]) -> Check {
             Check::warn(
                 id,
                 format!(
-                    "{shown} is group-writable (mode {:04o}): its group can put another directory in the store's place",
+                    "{shown} is group-writable (mode {:04o}): its group can replace the store with another directory",
                     parent.mode
                 ),
-                format!("chmod g-w {shown}, if its group is not trusted with the dumps"),
+                format!("run chmod g-w {shown}, unless its group may see the dumps"),
             )
         } else if parent.uid != 0 && parent.uid != entry.uid && !missing {
             Check::warn(
                 id,
-                format!("{shown} belongs to uid {}, who can put another directory in the store's place", parent.uid),
+                format!("{shown} belongs to uid {}, who can replace the store with another directory", parent.uid),
                 format!("put the store beneath directories of root or of uid {}", entry.uid),
             )
         } else {
@@ -180,7 +180,7 @@ fn above(entry: &Entry, parents: &[Entry]) -> Check {
         };
         return check.seen("path", parent.path.display().to_string()).seen("mode", format!("{:04o}", parent.mode));
     }
-    Check::ok(id, "nobody else can put another directory in the store's place")
+    Check::ok(id, "nobody else can replace the store with another directory")
 }
 
 /// A mounted filesystem.
@@ -211,7 +211,7 @@ impl Volume {
 
     fn writable(&self) -> Check {
         if self.read_only {
-            let hint = "mount it read-write, or name another place in dir or DIAGCTL_DIR";
+            let hint = "mount it read-write, or use another path in dir or DIAGCTL_DIR";
             return Check::fail("store.writable", "the store's filesystem is mounted read-only", hint);
         }
         Check::ok("store.writable", "the store's filesystem is mounted read-write")
@@ -224,13 +224,13 @@ impl Volume {
             Check::fail(
                 id,
                 format!("{} inodes are free on the store's filesystem: no capture can be written", self.free_inodes),
-                "delete files there, `diagctl gc`, or give it more inodes",
+                "delete files there, run `diagctl gc`, or give it more inodes",
             )
         } else if self.inodes > 0 && self.free_inodes < self.inodes / 100 {
             Check::warn(
                 id,
                 format!("{} of {} inodes are free on the store's filesystem", self.free_inodes, self.inodes),
-                "find what makes so many files; a capture needs about ten",
+                "find out what creates so many files; a capture needs about ten",
             )
         } else {
             Check::ok(id, "there are enough inodes")
@@ -245,7 +245,7 @@ impl Volume {
             Check::fail(
                 id,
                 format!(
-                    "{} are free on the store's filesystem, guards.min_free_disk keeps {}: every capture is refused",
+                    "{} are free on the store's filesystem, but guards.min_free_disk is {}: every capture is refused",
                     size(self.free),
                     size(floor)
                 ),
@@ -268,7 +268,7 @@ fn filesystem(volume: &Volume, forced: bool) -> Check {
         0x0102_1994 => "tmpfs",
         0x794c_7630 => "overlay",
         0x2fc1_2fc1 => "zfs",
-        other => diagctl_store::unsafe_filesystem(other).unwrap_or("of a kind that diagctl does not know"),
+        other => diagctl_store::unsafe_filesystem(other).unwrap_or("an unknown filesystem"),
     };
     let check = match name {
         _ if diagctl_store::unsafe_filesystem(volume.magic).is_some() => {
@@ -285,13 +285,13 @@ fn filesystem(volume: &Volume, forced: bool) -> Check {
         }
         "tmpfs" => Check::warn(
             id,
-            "the store is on tmpfs: captures are gone at the next boot, and count as memory of whoever writes them",
+            "the store is on tmpfs: captures are lost at the next boot, and count as memory of the process that writes them",
             "put it on a disk, or keep retention.max_use well below the memory limit",
         ),
         "overlay" => Check::warn(
             id,
-            "the store is on overlay, most likely a container's own layer: captures end with the container",
-            "mount a volume (emptyDir, hostPath) and name a directory in it",
+            "the store is on overlay, most likely the layer of a container: captures are lost with the container",
+            "mount a volume (emptyDir, hostPath) and use a directory in it",
         ),
         _ => Check::ok(id, format!("the store is on {name}")),
     };
@@ -338,17 +338,17 @@ fn exclusion(dir: &Path) -> Exclusion {
 fn lock(exclusion: &Exclusion) -> Check {
     let id = "store.lock";
     match exclusion {
-        Exclusion::Works => Check::ok(id, "flock(2) keeps two descriptions apart here"),
-        Exclusion::Taken => Check::ok(id, "flock(2) works here: somebody holds the lease, and it is seen"),
+        Exclusion::Works => Check::ok(id, "flock(2) excludes a second holder"),
+        Exclusion::Taken => Check::ok(id, "flock(2) works: another process holds the lease"),
         Exclusion::Broken => Check::fail(
             id,
-            "flock(2) lets two descriptions have the lease file at once: two workers could dump at the same time",
+            "flock(2) lets two processes hold the lease at once: two workers could dump at the same time",
             "put the store on a local filesystem",
         ),
         Exclusion::Unknown(why) => Check::fail(
             id,
             format!("the lease file cannot be locked: {why}"),
-            "lease.lock must be a regular file of the store's owner, on a filesystem with flock(2); move aside what is there",
+            "lease.lock must be a regular file of the store's owner, on a filesystem with flock(2); move anything else away",
         ),
     }
 }
@@ -366,10 +366,10 @@ fn rename(answer: Result<(), rustix::io::Errno>) -> Check {
     match answer {
         Err(e @ (Errno::NOSYS | Errno::INVAL | Errno::PERM)) => Check::fail(
             id,
-            format!("renameat2(2) with RENAME_NOREPLACE is not to be had here ({e}): no capture can be published"),
-            "it needs Linux 3.15, a filesystem that has it, and a seccomp profile that lets it through",
+            format!("renameat2(2) with RENAME_NOREPLACE is not available ({e}): no capture can be published"),
+            "it needs Linux 3.15, a filesystem that supports it, and a seccomp profile that allows it",
         ),
-        _ => Check::ok(id, "renameat2(2) is let through"),
+        _ => Check::ok(id, "renameat2(2) is available"),
     }
 }
 

@@ -84,15 +84,15 @@ fn polling(seen: &[Seen]) -> Check {
     let check = if seen.is_empty() {
         Check::warn(
             id,
-            "no process that is alive has polled this store in the last hour",
-            "see that the plugin is loaded, that DIAGCTL_ENABLED=1 and the same DIAGCTL_DIR are set for the workers, and what \
-             their log says after [diagctl]",
+            "no running process has polled this store in the last hour",
+            "check that the plugin is loaded, that the workers have DIAGCTL_ENABLED=1 and the same DIAGCTL_DIR, and what their \
+             log says after [diagctl]",
         )
     } else if !silent.is_empty() {
         Check::warn(
             id,
-            format!("{} lives and does not poll as it should", names(&silent)),
-            "its log says why after [diagctl]; a process that is stopped or short of CPU does not poll either",
+            format!("{} is running but does not poll as expected", names(&silent)),
+            "look for [diagctl] in its log; a process that is stopped or short of CPU does not poll either",
         )
     } else {
         Check::ok(id, format!("{} polling", count(seen.len())))
@@ -111,11 +111,11 @@ fn users(seen: &[Seen], owner: Option<u32>) -> Check {
     let others: Vec<&Seen> = seen.iter().filter(other).collect();
     match others.iter().find(|s| s.subject.uid != Some(0)).or(others.first()) {
         None if seen.is_empty() => Check::skip(id, "no process polls"),
-        None => Check::ok(id, format!("every process that polls runs as uid {owner}, the owner of the store")),
+        None => Check::ok(id, format!("all polling processes run as uid {owner}, the owner of the store")),
         Some(Seen { subject: Subject { uid: Some(0), .. }, .. }) => Check::warn(
             id,
-            format!("{} runs as root, and the store belongs to uid {owner}", names(&others)),
-            "diagctl takes that user's identity and may then not read root's processes; let root own the store",
+            format!("{} runs as root, but the store belongs to uid {owner}", names(&others)),
+            "diagctl switches to that user and then may not read root's processes; let root own the store",
         ),
         Some(_) => Check::fail(
             id,
@@ -136,13 +136,13 @@ fn access(seen: &[Seen]) -> Check {
         return Check::warn(
             id,
             format!("{} is not dumpable: smaps, fds and PSS cannot be read, not even by itself", names(&closed)),
-            "that is so for setuid programs, file capabilities and PR_SET_DUMPABLE; such reports come as an error",
+            "setuid programs, file capabilities and PR_SET_DUMPABLE cause this; such reports fail with an error",
         );
     }
     match seen.iter().find_map(|s| s.unreadable.as_ref()) {
         Some(why) => Check::skip(id, why),
         None if seen.is_empty() => Check::skip(id, "no process polls"),
-        None => Check::ok(id, "smaps and maps of every process that polls can be read"),
+        None => Check::ok(id, "smaps and maps of all polling processes are readable"),
     }
 }
 
@@ -163,8 +163,8 @@ fn hiding(option: &str) -> Check {
     }
     Check::warn(
         id,
-        format!("/proc is mounted with {option}: processes of other users are not seen"),
-        "reports of one's own process are whole; `siblings`, and the holder of a lease in `status`, may be missing",
+        format!("/proc is mounted with {option}: processes of other users are hidden"),
+        "reports of a process itself are complete; `siblings`, and the lease holder in `status`, may be missing",
     )
 }
 
@@ -172,21 +172,21 @@ fn jemalloc(seen: &[Seen], config: &Config) -> Check {
     let id = "processes.jemalloc";
     let looked_at: Vec<&Seen> = seen.iter().filter(|s| s.jemalloc.is_some()).collect();
     if looked_at.is_empty() {
-        return Check::skip(id, "no process whose mappings this user can read polls");
+        return Check::skip(id, "this user can read the mappings of no polling process");
     }
     let without: Vec<&Seen> = looked_at.into_iter().filter(|s| s.jemalloc == Some(false)).collect();
     let wanted = config.rules.iter().find(|rule| rule.reports.iter().any(|name| name.starts_with("jemalloc_")));
     match (without.is_empty(), wanted) {
         (true, _) => Check::ok(id, "jemalloc is loaded"),
-        (false, None) => Check::ok(id, "jemalloc is not loaded everywhere, and no rule asks for its reports"),
+        (false, None) => Check::ok(id, "jemalloc is not loaded everywhere, but no rule needs it"),
         (false, Some(rule)) => Check::warn(
             id,
             format!(
-                "rule {} asks for jemalloc's statistics, and {} has not loaded it as a library: the report is an entry with an error",
+                "rule {} captures jemalloc statistics, but {} has not loaded jemalloc as a library: the report fails",
                 rule.name,
                 names(&without)
             ),
-            "LD_PRELOAD=libjemalloc.so.2, or ask for malloc_info; one that is linked into Ruby is not seen from here",
+            "set LD_PRELOAD=libjemalloc.so.2, or use malloc_info; a jemalloc linked into Ruby is not detected",
         ),
     }
 }
@@ -205,11 +205,11 @@ pub fn versions(newest: Option<&meta::Meta>) -> Check {
         })
         .collect();
     let check = match differing.as_slice() {
-        [] => Check::ok(id, format!("the newest capture was made by diagctl of this version, {ours}")),
+        [] => Check::ok(id, format!("the newest capture was made by this version of diagctl, {ours}")),
         _ => Check::warn(
             id,
             format!("the newest capture was made by {}; this is diagctl {ours}", differing.join(" and ")),
-            "deploy program and gems of one version; see that the workers' DIAGCTL_BIN or PATH leads to this one",
+            "deploy the program and the gems in one version; check that DIAGCTL_BIN or PATH of the workers leads to this program",
         ),
     };
     check.seen("diagctl", ours).seen("newest", serde_json::json!(versions))
@@ -231,21 +231,21 @@ pub fn binary(named: Option<PathBuf>, path: &str, this: &Path) -> Check {
     let Some(found) = found else {
         return Check::warn(
             id,
-            "diagctl is not in this PATH, and DIAGCTL_BIN is not set: a worker with this environment finds no program",
-            format!("put it into the PATH of the workers, or set DIAGCTL_BIN={}", this.display()),
+            "diagctl is not in PATH, and DIAGCTL_BIN is not set: a worker with this environment cannot find diagctl",
+            format!("add it to the PATH of the workers, or set DIAGCTL_BIN={}", this.display()),
         );
     };
     let check = if !is_executable(&found) {
         Check::fail(
             id,
-            format!("{by} names {}, which cannot be run", found.display()),
+            format!("{by} names {}, which is not executable", found.display()),
             format!("set DIAGCTL_BIN={}, with mode 0755", this.display()),
         )
     } else if !is_same(&found, this) {
         Check::warn(
             id,
             format!("{by} leads to {}, which is not this program ({})", found.display(), this.display()),
-            "see which one the workers run, and remove the other",
+            "find out which one the workers run, and remove the other",
         )
     } else {
         Check::ok(id, format!("{by} leads to this program"))
@@ -372,5 +372,44 @@ mod tests {
         for (named, path, status) in table {
             assert_eq!(binary(named.clone(), &path, &this).status, status, "{named:?} {path}");
         }
+    }
+
+    #[test]
+    fn findings_about_processes_in_words() {
+        let config = Config::default();
+        let without = || Seen { jemalloc: Some(false), ..seen(5) };
+        let made_by_another = meta::Meta {
+            versions: [("diagctl", "99.0.0"), ("diagctl_gem", "98.0.0")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
+            ..meta::Meta::default()
+        };
+        let missing = Path::new("/usr/bin/diagctl-that-is-not-there");
+        let mut versions = versions(Some(&made_by_another));
+        versions.message = versions.message.replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        let checks = [
+            polling(&[seen(5)]),
+            polling(&[]),
+            polling(&[Seen { fresh: false, ..seen(5) }]),
+            users(&[seen(5)], Some(5)),
+            users(&[seen(6)], Some(5)),
+            users(&[seen(0)], Some(5)),
+            users(&[seen(5)], None),
+            access(&[seen(5)]),
+            access(&[Seen { proc_uid: Some(0), ..seen(5) }]),
+            access(&[Seen { unreadable: Some("permission denied".into()), ..seen(5) }]),
+            access(&[]),
+            hiding(""),
+            hiding("hidepid=2"),
+            jemalloc(&[seen(5)], &config),
+            jemalloc(&[without()], &config),
+            jemalloc(&[without()], &Config { rules: Vec::new(), ..config.clone() }),
+            jemalloc(&[Seen { jemalloc: None, ..seen(5) }], &config),
+            versions,
+            binary(None, "", Path::new("/usr/bin/diagctl")),
+            binary(Some(missing.into()), "", Path::new("/usr/bin/diagctl")),
+            binary(Some("/bin/sh".into()), "", Path::new("/usr/bin/diagctl")),
+        ];
+        crate::cli::doctor::check::assert_words("processes", &checks);
     }
 }

@@ -10,8 +10,8 @@ pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, place: &Place) -
     if let Some(failure) = broken {
         let in_force = if loaded.file.is_some() { "the last good configuration" } else { "the defaults" };
         let hint = match &failure.hint {
-            Some(hint) => format!("{hint}; what follows looks at {in_force}"),
-            None => format!("mend it until `diagctl config check` says OK; what follows looks at {in_force}"),
+            Some(hint) => format!("{hint}; the checks below use {in_force}"),
+            None => format!("fix it until `diagctl config check` says OK; the checks below use {in_force}"),
         };
         return vec![Check::fail("config.file", failure.message.clone(), hint)];
     }
@@ -19,7 +19,7 @@ pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, place: &Place) -
         Some(path) => Check::ok("config.file", format!("{} is valid", path.display()))
             .seen("file", path.display().to_string())
             .seen("rules", loaded.config.rules.len()),
-        None => Check::ok("config.file", format!("no {}; the defaults are in force", crate::config::DEFAULT_FILE))
+        None => Check::ok("config.file", format!("{} does not exist; the defaults apply", crate::config::DEFAULT_FILE))
             .seen("file", serde_json::Value::Null)
             .seen("rules", loaded.config.rules.len()),
     };
@@ -39,11 +39,11 @@ fn doubts(doubts: &[Problem]) -> Check {
 pub fn switch(loaded: &Loaded) -> Check {
     let source = loaded.sources.get("enabled").copied().unwrap_or(Source::Default);
     let check = if loaded.config.enabled {
-        Check::ok("switch", format!("on, as seen from here ({source})"))
+        Check::ok("switch", format!("on in this environment ({source})"))
     } else {
         Check::warn(
             "switch",
-            format!("off, as seen from here ({source}): a process with this environment takes no captures"),
+            format!("off in this environment ({source}): a process with the same environment takes no captures"),
             "set DIAGCTL_ENABLED=1 for the workers, or enabled = true in the configuration",
         )
     };
@@ -74,7 +74,7 @@ mod tests {
         let broken = Failure::failed("line 3: what is this").hint("remove it");
         let found = configuration(&loaded(true), Some(&broken), &Place::default());
         assert_eq!(complaints(&found), [("config.file", Status::Fail)]);
-        assert!(found[0].hint.as_ref().unwrap().starts_with("remove it; what follows looks at the defaults"));
+        assert!(found[0].hint.as_ref().unwrap().starts_with("remove it; the checks below use the defaults"));
         let mut never = loaded(true);
         never.config.limits.budget_hour = 1;
         let found = configuration(&never, None, &Place::default());

@@ -44,7 +44,7 @@ enum Name {
 impl Destination {
     /// Prepares the destination. A special file is opened; a file to be replaced is not touched yet.
     pub fn open(path: &Path, existing: Existing) -> Result<Self, Failure> {
-        let failed = |e| Failure::io("write", path, e);
+        let failed = |e| Failure::output("write", path, e);
         let (file, name) = match fs::symlink_metadata(path) {
             Ok(_) if existing == Existing::Refuse => return Err(exists(path)),
             Ok(meta) if meta.is_dir() => {
@@ -79,20 +79,20 @@ impl Destination {
                 let temporary = temporary_for(&self.path)?;
                 let link = own_descriptors().join(self.file.as_raw_fd().to_string());
                 rustix::fs::linkat(CWD, &link, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)
-                    .map_err(|e| Failure::io("write", &self.path, e.into()))?;
+                    .map_err(|e| Failure::output("write", &self.path, e.into()))?;
                 self.name = Name::Temporary(temporary.clone());
                 temporary
             }
         };
-        self.file.sync_all().map_err(|e| Failure::io("sync", &self.path, e))?;
+        self.file.sync_all().map_err(|e| Failure::output("sync", &self.path, e))?;
         match self.existing {
             Existing::Replace => {
-                fs::rename(&temporary, &self.path).map_err(|e| Failure::io("replace", &self.path, e))?
+                fs::rename(&temporary, &self.path).map_err(|e| Failure::output("replace", &self.path, e))?
             }
             Existing::Refuse => match fsio::rename_noreplace(&Spot::outside(&temporary), &Spot::outside(&self.path)) {
                 // Some filesystems do not support this; the name was free a moment ago.
                 Err(e) if is_unsupported(&e) && fs::symlink_metadata(&self.path).is_err() => {
-                    fs::rename(&temporary, &self.path).map_err(|e| Failure::io("write", &self.path, e))?;
+                    fs::rename(&temporary, &self.path).map_err(|e| Failure::output("write", &self.path, e))?;
                 }
                 Err(e) if e.is_existing() => return Err(exists(&self.path)),
                 other => other?,
@@ -155,7 +155,8 @@ pub fn create_dir(path: &Path, use_existing: bool) -> Result<(), Failure> {
 }
 
 fn exists(path: &Path) -> Failure {
-    Failure::failed(format!("{} exists already", path.display())).hint("--force replaces it; -o names another place")
+    Failure::failed(format!("{} already exists", path.display()))
+        .hint("use --force to replace it, or -o to write elsewhere")
 }
 
 // Returns true for the errors of renameat2(2) on a filesystem or an old kernel without RENAME_NOREPLACE.
@@ -202,7 +203,7 @@ mod tests {
         let mut file = Destination::open(&path, Existing::Refuse).unwrap();
         file.write_all(b"new").unwrap();
         fs::write(&path, "came between").unwrap();
-        assert!(file.finish().unwrap_err().message.contains("exists already"));
+        assert!(file.finish().unwrap_err().message.contains("already exists"));
         assert!(Destination::open(&path, Existing::Refuse).is_err());
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(dir.path()).len()), ("came between", 1));
         assert!(create_dir(dir.path(), false).is_err());

@@ -56,7 +56,7 @@ impl Report {
         let summary = match (taken, &record, running) {
             (true, _, Some(r)) => {
                 let since = duration(now.clock.boot_ms.saturating_sub(r.granted_boot_ms) / 1000 * 1000);
-                let ended = if alive { "" } else { ", which has ended; its dumper holds on" };
+                let ended = if alive { "" } else { ", which has ended; its dumper still holds the lease" };
                 let of = format!("{} (pid {}){ended}", output::who(&r.role, &r.worker), r.pid);
                 let time = match overdue_ms {
                     Some(ms) => format!("overdue by {}", duration(ms)),
@@ -64,10 +64,10 @@ impl Report {
                 };
                 format!("held for {since} by {of}: capture {}, rule {}, {time}", r.capture, r.rule)
             }
-            (true, Some(r), None) => format!("leaked: held, although capture {} is over", r.capture),
-            (true, None, _) => "leaked: held, and no grant is on record".into(),
+            (true, Some(r), None) => format!("leaked: still held, although capture {} has ended", r.capture),
+            (true, None, _) => "leaked: held without a recorded grant".into(),
             (false, Some(r), _) if !r.ended => {
-                format!("free; capture {} was not finished, the next grant clears it away", r.capture)
+                format!("free; capture {} was not finished, and the next grant cleans it up", r.capture)
             }
             (false, ..) => "free".into(),
         };
@@ -144,11 +144,17 @@ mod tests {
                 "held for 1m by puma worker-0 (pid 7): capture C, rule routine, deadline in 1m",
                 false,
             ),
-            (true, Some(running), false, "(pid 7), which has ended; its dumper holds on: capture C", false),
+            (
+                true,
+                Some(running),
+                false,
+                "(pid 7), which has ended; its dumper still holds the lease: capture C",
+                false,
+            ),
             (true, Some(record("this", 70_000, false)), true, "overdue by 30s", false),
-            (true, Some(record("this", 0, true)), true, "leaked: held, although capture C is over", true),
+            (true, Some(record("this", 0, true)), true, "leaked: still held, although capture C has ended", true),
             (true, Some(record("earlier", 0, false)), false, "leaked", true),
-            (true, None, false, "leaked: held, and no grant is on record", true),
+            (true, None, false, "leaked: held without a recorded grant", true),
         ];
         for (taken, record, alive, expected, leaked) in table {
             let report = Report::of(taken, record, alive, &now());

@@ -63,7 +63,7 @@ fn status() -> Status {
         dir: "/var/lib/diagctl".into(),
         switch: Switch { enabled: false, source: "default".into(), paused: None },
         configuration: Some("1 problem:\n  rules: bad".into()),
-        doubts: vec!["guards.min_free_disk: no filesystem is ever free by 100%".into()],
+        doubts: vec!["guards.min_free_disk: no filesystem ever has 100% free".into()],
         lease: lease::Report {
             taken: true,
             summary: "held for 1m by puma worker-0 (pid 7): capture C, rule routine, overdue by 30s".into(),
@@ -120,7 +120,7 @@ fn status() -> Status {
 fn status_shows_everything_and_explain_adds_reasons() {
     let page = text::render(&status(), &Times::new(true), false);
     for expected in [
-        "switch     off here (default); each process goes by its own DIAGCTL_ENABLED\n",
+        "switch     off here (default); each process has its own DIAGCTL_ENABLED\n",
         "config     1 problem: rules: bad\n",
         "overdue by 30s\n",
         "holders    8 (ruby)\n",
@@ -128,7 +128,7 @@ fn status_shows_everything_and_explain_adds_reasons() {
         "disk       5.00 GiB free, keep_free is 1.00 GiB\n",
         "latest     C, 1m 1s ago\n",
         "budget     11 of 20 units this hour, 11 of 50 units this day\n",
-        "request    heap_dump, asked for by anna: odd\n",
+        "request    heap_dump, requested by anna: odd\n",
         "damaged    D: meta.json is damaged\n",
         "cooldown, 20s left",
         "1 of 5 in 1h",

@@ -20,13 +20,13 @@ impl Event {
         let name = keys.text("name");
         keys.finish();
         if name.is_none() && !keys.has("name") {
-            keys.problem("name", "it is missing", "name the event: name = \"worker_memory_limit\"");
+            keys.problem("name", "missing", "name the event: name = \"worker_memory_limit\"");
         }
         if name.as_deref().is_some_and(|name| !super::is_application_name(name)) {
             keys.wrong_value(
                 "name",
-                "it is empty, too long or has blanks",
-                "use letters, digits, `.`, `_` and `-`, at most 128",
+                "empty, too long, or has spaces",
+                "use at most 128 letters, digits, `.`, `_` and `-`",
             );
         }
         Some(Self { name: name? })

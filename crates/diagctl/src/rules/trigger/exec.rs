@@ -30,15 +30,15 @@ impl Exec {
         if !keys.has("command") || command.as_ref().is_some_and(Vec::is_empty) {
             keys.problem(
                 "command",
-                "it is missing or empty",
-                "give program and arguments: command = [\"/usr/bin/test\", \"-e\", \"/tmp/dump-now\"]",
+                "missing or empty",
+                "list the program and its arguments: command = [\"/usr/bin/test\", \"-e\", \"/tmp/dump-now\"]",
             );
         }
         if timeout_ms == 0 || timeout_ms > LONGEST_TIMEOUT_MS {
-            keys.wrong_value("timeout", "it is not between 1ms and 10s", "the poll waits for the command: 1s is usual");
+            keys.wrong_value("timeout", "must be between 1ms and 10s", "the poll waits for the command; 1s is usual");
         }
         if every_ms < 1000 {
-            keys.wrong_value("every", "it is shorter than 1s", "1m is usual");
+            keys.wrong_value("every", "must be at least 1s", "1m is usual");
         }
         Some(Self { command: command?, timeout_ms, every_ms })
     }

@@ -23,25 +23,25 @@ impl Gauge {
         let below = keys.number("below");
         keys.finish();
         if name.is_none() && !keys.has("name") {
-            keys.problem("name", "it is missing", "name the gauge: name = \"puma.backlog\"");
+            keys.problem("name", "missing", "name the gauge: name = \"puma.backlog\"");
         }
         if !keys.has("above") && !keys.has("below") {
-            keys.problem("above", "neither above nor below is given", "write for example above = 10");
+            keys.problem("above", "neither above nor below is given", "use for example above = 10");
         }
         if let (Some(above), Some(below)) = (above, below)
             && below <= above
         {
             keys.problem(
                 "below",
-                format!("{below} is not above {above}: no number is both"),
-                "use trigger.any for two ranges",
+                format!("{below} is not greater than above = {above}: no number matches"),
+                "use trigger.any to combine two ranges",
             );
         }
         if name.as_deref().is_some_and(|name| !super::is_application_name(name)) {
             keys.wrong_value(
                 "name",
-                "it is empty, too long or has blanks",
-                "use letters, digits, `.`, `_` and `-`, at most 128",
+                "empty, too long, or has spaces",
+                "use at most 128 letters, digits, `.`, `_` and `-`",
             );
         }
         Some(Self { name: name?, above, below })

@@ -30,14 +30,10 @@ impl HighWater {
         let reset_after_ms = units::ms(keys.duration("reset_after").unwrap_or_default());
         keys.finish();
         if !keys.has("step") {
-            keys.problem(
-                "step",
-                "it is missing",
-                "say by how much a new maximum must exceed the last: step = \"100MiB\"",
-            );
+            keys.problem("step", "missing", "set by how much a new maximum must exceed the last: step = \"100MiB\"");
         }
         if step == Some(0) {
-            keys.problem("step", "\"0\" would fire at every byte", "write for example step = \"100MiB\"");
+            keys.problem("step", "\"0\" would fire at every byte", "use for example step = \"100MiB\"");
         }
         Some(Self { metric, floor, step: step?, reset_after_ms })
     }

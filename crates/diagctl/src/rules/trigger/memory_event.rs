@@ -25,7 +25,7 @@ impl MemoryEvent {
         let count = keys.count("count").unwrap_or(1);
         keys.finish();
         if !keys.has("events") {
-            keys.problem("events", "it is missing", "name the counters: events = [\"max\", \"oom\"]");
+            keys.problem("events", "missing", "name the counters: events = [\"max\", \"oom\"]");
         }
         let events = events?;
         for (i, event) in events.iter().enumerate() {
@@ -33,7 +33,7 @@ impl MemoryEvent {
                 let shown = diagctl_fs::quoted(event);
                 keys.problem(
                     &format!("events[{i}]"),
-                    format!("{shown} is no counter of memory.events"),
+                    format!("{shown} is not a counter in memory.events"),
                     format!("use {}", KNOWN.join(", ")),
                 );
             }

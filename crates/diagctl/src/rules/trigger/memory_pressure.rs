@@ -37,10 +37,10 @@ impl MemoryPressure {
         let above = keys.percent("above");
         keys.finish();
         if !keys.has("above") {
-            keys.problem("above", "it is missing", "say the share of stalled time: above = \"20%\"");
+            keys.problem("above", "missing", "set the share of stalled time: above = \"20%\"");
         }
         if above.is_some_and(|above| above >= 100.0) {
-            keys.problem("above", "no more than 100% of the time can be stalled", "20% of the time is a lot already");
+            keys.problem("above", "no more than 100% of the time can be stalled", "20% is already a lot");
         }
         Some(Self { of, kind, above: above? })
     }

@@ -30,18 +30,18 @@ impl MemoryUsage {
         let rearm_below = keys.amount("rearm_below");
         keys.finish();
         if !keys.has("above") {
-            keys.problem("above", "it is missing", "say the level: above = \"1.5GiB\" or above = \"80%\"");
+            keys.problem("above", "missing", "set the level: above = \"1.5GiB\" or above = \"80%\"");
         }
         let above = above?;
         if above.is_empty() {
-            keys.problem("above", "the list of levels is empty", "name at least one level");
+            keys.problem("above", "the list of levels is empty", "add at least one level");
             return None;
         }
         if !above.windows(2).all(|pair| comparable_below(pair[0], pair[1])) {
             keys.problem(
                 "above",
-                "the levels do not ascend, or mix sizes with shares",
-                "write them like [\"70%\", \"80%\", \"90%\"]",
+                "levels must ascend, and be all sizes or all shares",
+                "use for example [\"70%\", \"80%\", \"90%\"]",
             );
         }
         if let Some(rearm) = rearm_below
@@ -50,7 +50,7 @@ impl MemoryUsage {
             keys.problem(
                 "rearm_below",
                 format!("{rearm} is not below the level {}", above[0]),
-                "give it in the same unit as `above`, and lower",
+                "use a lower value, in the same unit as `above`",
             );
         }
         Some(Self { metric, above, rearm_below })

@@ -143,7 +143,7 @@ impl Trigger {
         for (key, compose) in [("any", Self::Any as fn(Vec<Self>) -> Self), ("all", Self::All)] {
             if let Some(parts) = section.sections(key) {
                 if parts.is_empty() {
-                    section.problem(key, "the list is empty", "name at least one trigger in it");
+                    section.problem(key, "the list is empty", "add at least one trigger");
                 }
                 // Invalid parts are left out. The file is rejected anyway, and doubts about the valid parts are reported as
                 // well.
@@ -154,15 +154,15 @@ impl Trigger {
         match section.keys().len() {
             1 => found.pop().flatten(),
             0 => {
-                section.problem("timer", "no trigger is given", "write for example trigger.timer = { every = \"2h\" }");
+                section.problem("timer", "no trigger is given", "use for example trigger.timer = { every = \"2h\" }");
                 None
             }
             _ => {
                 let keys = section.keys().join(", ");
                 section.problem(
                     "any",
-                    format!("several triggers are given side by side ({keys})"),
-                    "say how they combine: trigger.any = [ { … }, { … } ] or trigger.all = [ … ]",
+                    format!("a rule has one trigger, this one has several ({keys})"),
+                    "combine them: trigger.any = [ { … }, { … } ] or trigger.all = [ … ]",
                 );
                 None
             }
@@ -394,8 +394,8 @@ fn any_metric(keys: &Section<'_>) -> Metric {
             if named.is_some() {
                 keys.problem(
                     "metric",
-                    format!("a metric is chosen for of = {other:?}, which has only one"),
-                    "leave `metric` out, or say of = \"process\"",
+                    format!("of = {other:?} has only one metric"),
+                    "remove `metric`, or set of = \"process\"",
                 );
             }
             if other == "cgroup" { Metric::WorkingSet } else { Metric::HostUsed }

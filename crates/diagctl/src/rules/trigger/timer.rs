@@ -27,7 +27,7 @@ impl Timer {
         let initial_delay = keys.duration("initial_delay").unwrap_or_default();
         keys.finish();
         if !keys.has("every") {
-            keys.problem("every", "it is missing", "say how often: every = \"2h\"");
+            keys.problem("every", "missing", "set how often: every = \"2h\"");
         }
         let every = every?;
         if every.is_zero() {
@@ -39,7 +39,7 @@ impl Timer {
             keys.problem(
                 "jitter",
                 format!("{} is longer than every = {}", units::duration(jitter), units::duration(every)),
-                "a jitter that long would skip turns; make it a part of `every`",
+                "make it shorter than `every`, so that no turn is skipped",
             );
         }
         Some(Self { every, jitter, initial_delay })

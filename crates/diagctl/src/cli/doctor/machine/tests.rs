@@ -50,12 +50,12 @@ fn every_limit_of_a_tight_container_is_found() {
     let checks = examined(&POD, &Config::default());
     let table = [
         ("cgroup", Status::Ok, "cgroup v2 without a memory limit"),
-        ("cgroup.oom_group", Status::Warn, "cg/pod: when memory runs out the kernel ends the whole group"),
+        ("cgroup.oom_group", Status::Warn, "cg/pod: when memory runs out, the kernel kills the whole group"),
         ("limits.processes", Status::Fail, "97 of 100 tasks (pids.max of its cgroup): a capture needs 5"),
         ("limits.file_size", Status::Warn, "RLIMIT_FSIZE is 1.00 MiB"),
         ("memory.swap", Status::Warn, "128.0 MiB of puma worker-0 (pid 9) are swapped out"),
         ("memory.overcommit", Status::Fail, "fork fails with ENOMEM"),
-        ("pressure", Status::Ok, "nothing asks for it"),
+        ("pressure", Status::Ok, "nothing needs it"),
     ];
     for (id, status, said) in table {
         let check = find(&checks, id);
@@ -138,4 +138,22 @@ fn the_machine_check_applies_the_guards() {
     assert_eq!(statuses(&roomy), [Status::Ok, Status::Ok]);
     assert_eq!(statuses(&Figures { available_memory: GIB / 2, ..roomy.clone() }), [Status::Ok, Status::Warn]);
     assert_eq!(statuses(&Figures { free_disk: 0, ..roomy }), [Status::Warn, Status::Warn]);
+}
+
+#[test]
+fn findings_about_the_machine_in_words() {
+    let (pressed, _) = crate::config::parse(
+        "[[rules]]\nname = \"p\"\nreports = [\"smaps\"]\ntrigger.memory_pressure = { above = \"10%\" }\n",
+    )
+    .unwrap();
+    let mut checks = examined(&POD, &Config::default());
+    checks.extend(examined(&[("proc/9/cgroup", "")], &pressed));
+    let surroundings = Surroundings { pids: Some((90, 100)), ..Surroundings::default() };
+    checks.push(tasks_left(&[(&subject(), surroundings)]));
+    let meminfo = BTreeMap::from([("CommitLimit".to_owned(), 11 * GIB), ("Committed_AS".to_owned(), 10 * GIB)]);
+    checks.push(overcommit("2", &meminfo, GIB));
+    checks.push(pressure(true, &pressed));
+    let figures = Figures { rss: GIB, total_disk: 60 * GIB, ..Figures::default() };
+    checks.extend(guards(&Config::default(), &State::default(), Some(&subject()), &figures));
+    crate::cli::doctor::check::assert_words("machine", &checks);
 }

@@ -21,10 +21,10 @@ fn the_directory_must_be_private_to_its_owner() {
         (Kind::Directory, 0o707, 7, &root, 7, Status::Fail, "mode 0707"),
         (Kind::Symlink, 0, 7, &root, 7, Status::Fail, "symbolic link"),
         (Kind::Other, 0, 7, &root, 7, Status::Fail, "not a directory"),
-        (Kind::Missing, 0, 0, &root, 0, Status::Warn, "first worker that polls creates it"),
-        (Kind::Missing, 0, 0, &root, 7, Status::Fail, "uid 7 may hardly create it"),
-        (Kind::Missing, 0, 0, &open, 7, Status::Warn, "first worker that polls creates it"),
-        (Kind::Missing, 0, 0, &far, 0, Status::Fail, "nor does its parent"),
+        (Kind::Missing, 0, 0, &root, 0, Status::Warn, "first worker that polls tries to create it"),
+        (Kind::Missing, 0, 0, &root, 7, Status::Fail, "uid 7 cannot create it"),
+        (Kind::Missing, 0, 0, &open, 7, Status::Warn, "first worker that polls tries to create it"),
+        (Kind::Missing, 0, 0, &far, 0, Status::Fail, "nor its parent exists"),
     ];
     for (kind, mode, uid, parent, me, status, said) in table {
         let check = directory(&entry("/var/lib/diagctl", kind, mode, uid), Some(parent), me);
@@ -73,9 +73,9 @@ fn a_full_read_only_or_inodeless_volume_fails() {
 fn network_and_volatile_filesystems_are_named() {
     let table = [
         (0xef53, false, Status::Ok, "ext4"),
-        (0x1234, false, Status::Ok, "does not know"),
+        (0x1234, false, Status::Ok, "an unknown filesystem"),
         (0x0102_1994, false, Status::Warn, "next boot"),
-        (0x794c_7630, false, Status::Warn, "end with the container"),
+        (0x794c_7630, false, Status::Warn, "lost with the container"),
         (0x6969, false, Status::Fail, "NFS"),
         (0x0102_1997, false, Status::Fail, "9p"),
         (0x6573_5546, true, Status::Warn, "forces it"),
@@ -109,4 +109,46 @@ fn a_missing_system_call_differs_from_a_missing_file() {
     assert_eq!(rename(no_replace(dir.path())).status, Status::Ok);
     assert_eq!(rename(Err(rustix::io::Errno::NOSYS)).status, Status::Fail);
     assert_eq!(rename(Err(rustix::io::Errno::PERM)).status, Status::Fail);
+}
+
+#[test]
+fn findings_about_the_place_in_words() {
+    let dir = |kind, mode, uid, me, parent: &Entry| directory(&entry("/srv/store", kind, mode, uid), Some(parent), me);
+    let root = entry("/srv", Kind::Directory, 0o755, 0);
+    let far = entry("/", Kind::Directory, 0o755, 0);
+    let mut checks = vec![
+        dir(Kind::Directory, 0o700, 7, 7, &root),
+        dir(Kind::Directory, 0o700, 7, 0, &root),
+        dir(Kind::Directory, 0o700, 7, 8, &root),
+        dir(Kind::Directory, 0o770, 7, 7, &root),
+        dir(Kind::Symlink, 0, 7, 7, &root),
+        dir(Kind::Other, 0, 7, 7, &root),
+        dir(Kind::Missing, 0, 0, 0, &root),
+        dir(Kind::Missing, 0, 0, 7, &root),
+        dir(Kind::Missing, 0, 0, 0, &far),
+    ];
+    let there = entry("/srv/store", Kind::Directory, 0o700, 7);
+    let missing = entry("/srv/store", Kind::Missing, 0, 0);
+    for (store, mode, uid) in
+        [(&there, 0o755, 0), (&missing, 0o1777, 0), (&there, 0o777, 0), (&there, 0o775, 0), (&there, 0o755, 8)]
+    {
+        checks.push(above(store, &[entry("/srv", Kind::Directory, mode, uid)]));
+    }
+    let good =
+        Volume { magic: 0xef53, read_only: false, free: 50 * GIB, total: 100 * GIB, free_inodes: 1000, inodes: 2000 };
+    let config = Config::default();
+    checks.extend([good.writable(), good.inodes(), good.space(&config)]);
+    checks.push(Volume { read_only: true, ..good.clone() }.writable());
+    checks.push(Volume { free_inodes: 63, ..good.clone() }.inodes());
+    checks.push(Volume { free_inodes: 900, inodes: 100_000, ..good.clone() }.inodes());
+    checks.push(Volume { free: GIB, ..good.clone() }.space(&config));
+    for (magic, forced) in
+        [(0xef53, false), (0x1234, false), (0x0102_1994, false), (0x794c_7630, false), (0x6969, false), (0x6969, true)]
+    {
+        checks.push(filesystem(&Volume { magic, ..good.clone() }, forced));
+    }
+    let tried = [Exclusion::Works, Exclusion::Taken, Exclusion::Broken, Exclusion::Unknown("flock: EIO".into())];
+    checks.extend(tried.iter().map(lock));
+    checks.extend([rename(Ok(())), rename(Err(rustix::io::Errno::NOSYS))]);
+    crate::cli::doctor::check::assert_words("place", &checks);
 }
