@@ -50,7 +50,7 @@ pub struct Now {
     pub store_ms: u64,
     /// The clocks as read.
     pub clock: Reading,
-    /// How far the wall clock was set back since the anchor, in milliseconds, when it was.
+    /// Milliseconds by which the wall clock was set back since the anchor. `None` if it was not set back.
     pub stepped_back_ms: Option<u64>,
 }
 
