@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# The cost of a large store: each command, a whole capture and a poll, with 100 captures and with 100,000 (for the poll, with
-# 100 and 100,000 requests). Reports CPU time (user and system, medians), peak memory and bytes read (rchar of /proc/PID/io).
+# The cost of a large store: each command, a whole capture and a poll with 100 and with 100,000 captures. The poll is also measured
+# with 100 and 100,000 requests. Reports CPU time (user and system, medians), peak memory and bytes read (rchar of /proc/PID/io).
 # The captures are written by the benchmark itself. Writes benches/results/store.md.
 #
 #   ruby benches/store.rb [CAPTURES]     ROUNDS=11
@@ -33,7 +33,7 @@ class StoreBench
     configure
     capture
     make_captures(captures)
-    2.times { capture } # The first of them writes the index anew, and the catalog.
+    2.times { capture } # The first one rewrites the index and the catalog.
     result = commands(captures)
     result["a capture: acquire"], result["a capture: put"], result["a capture: finalize"], result["a whole capture"] = captures_of(ROUNDS)
     configure("max_captures = #{captures}")

@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kept_corpora_pass() {
+    fn the_stored_corpora_pass() {
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
         for (name, target) in TARGETS {
             let mut replayed = 0;
@@ -257,7 +257,7 @@ mod tests {
 
     // Simulates a torn write and a failing disk: every prefix, and every byte with one bit flipped.
     #[test]
-    fn every_cut_and_every_turned_bit_of_what_is_well_formed_passes() {
+    fn no_truncated_or_bit_flipped_input_panics() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
         for (name, target) in TARGETS {
             for entry in std::fs::read_dir(corpus.join(name)).unwrap_or_else(|e| panic!("{name}: {e}")) {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_that_are_fuzzed_have_every_trigger() {
+    fn the_fuzzed_rules_include_every_trigger() {
         let config = rules();
         let mut names = std::collections::BTreeSet::new();
         for rule in &config.rules {

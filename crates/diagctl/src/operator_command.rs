@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn only_status_0_in_time_holds() {
+    fn only_exit_status_0_in_time_counts_as_true() {
         assert!(answer(&exec("exit 0", 5000)).holds);
         let table = [
             (exec("exit 3", 5000), "exit status: 3"),
@@ -292,7 +292,7 @@ mod tests {
 
     // Each command waits for the other, so both can end only if they run at the same time.
     #[test]
-    fn commands_run_side_by_side_and_each_has_its_own_answer() {
+    fn commands_run_in_parallel_and_keep_their_answers_apart() {
         let dir = tempfile::tempdir().unwrap();
         let meet = |mine: &str, other: &str| {
             exec(&format!("cd {}; : > {mine}; until [ -e {other} ]; do sleep 0.01; done", dir.path().display()), 10_000)
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_command_prints_is_read_to_its_end() {
+    fn command_output_is_read_to_its_end() {
         assert_eq!(output("printf \"one $ASKED\\n\"; sleep 0.1; printf two", 10_000).unwrap(), "one yes\ntwo");
         assert_eq!(output("head -c 3000000 /dev/zero", 10_000).unwrap().len(), 3_000_000);
         // The report ends with the command, even if another process still has its stdout.
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_hangs_or_says_nothing_is_an_error_with_its_words() {
+    fn a_failing_hanging_or_silent_command_is_an_error_with_its_output() {
         for (script, timeout_ms, how) in [
             (
                 "echo half; printf 'no\\n such table\\n' >&2; exit 3",
@@ -342,7 +342,7 @@ mod tests {
 
     // A child in the group, one in a session of its own, and one whose parents have ended.
     #[test]
-    fn whatever_a_command_started_ends_with_it() {
+    fn descendants_of_a_command_are_killed_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().display();
         let escape = format!(

@@ -100,7 +100,7 @@ impl<'a> Section<'a> {
         self.problem(key, format!("{value}{message}"), hint);
     }
 
-    /// Marks a key as known that is read elsewhere.
+    /// Marks a key that is read elsewhere as known.
     pub fn know(&self, key: &'static str) {
         self.asked.borrow_mut().insert(key);
     }

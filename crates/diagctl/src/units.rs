@@ -43,7 +43,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     }
 }
 
-/// Parses a time to wait.
+/// Parses a waiting time, which must not be zero.
 pub fn parse_wait(text: &str) -> Result<Duration, Invalid> {
     match parse_duration(text)? {
         Duration::ZERO => Err(Invalid::new("must be longer than zero", "use a value like 30m or 2h")),
@@ -126,16 +126,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_that_would_overflow_what_it_is_added_to_is_refused() {
+    fn durations_that_could_overflow_are_refused() {
         assert!(parse_duration("100years").is_ok());
-        // In milliseconds, the second would fill all of u64, and a jitter of that length would be a remainder by zero.
+        // In milliseconds, the second is the maximum of u64, and a jitter of that length would divide by zero.
         for text in ["101years", "600000000years"] {
             assert!(parse_duration(text).unwrap_err().why.contains("100 years"), "{text}");
         }
     }
 
     #[test]
-    fn sizes_are_read_with_their_units_and_refused_without() {
+    fn sizes_need_a_unit() {
         assert_eq!(parse_size("1.5GiB"), Ok(1_610_612_736));
         assert_eq!(parse_size("64 KiB"), Ok(65_536));
         assert_eq!(parse_size("500MB"), Ok(500_000_000));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_percentages_are_read_with_their_units_and_refused_without() {
+    fn durations_and_percentages_need_a_unit() {
         assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
         assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
         for bad in ["10", "-3s", "", "soon"] {

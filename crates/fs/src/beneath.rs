@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn with_openat2_and_without_it_the_same_names_can_be_opened() {
+    fn openat2_and_its_fallback_open_the_same_names() {
         let (_dir, held) = scene();
         let root = held.root.as_ref().unwrap();
         for (name, may) in [
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_leads_out_of_the_directory_that_is_held() {
+    fn no_name_escapes_the_held_directory() {
         let (dir, held) = scene();
         for name in ["..", "../victim/file", "a/../../victim/file", "a/../a", "/etc", "."] {
             let spot = held.join(name);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_stays_the_same_directory_whatever_its_name_is_given_to() {
+    fn a_held_directory_stays_the_same_when_its_path_is_reused() {
         let (dir, held) = scene();
         fs::rename(held.path(), dir.path().join("moved")).unwrap();
         symlink("victim", held.path()).unwrap();

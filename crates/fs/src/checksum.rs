@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_that_of_gzip() {
+    fn the_checksum_equals_gzips() {
         assert_eq!(crc(b"123456789"), 0xcbf4_3926);
         let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
         let mut theirs = flate2::Crc::new();
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_is_noticed_or_leaves_the_content_as_it_was() {
+    fn every_bit_flip_is_detected_or_harmless() {
         let json = br#"{"schema":1,"store_ms":1790000000000}"#;
         let sealed = seal(json);
         assert!(is_whole(&sealed) && is_whole(json));

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_on_a_filesystem_is_asked_of_a_held_directory_only() {
+    fn free_space_is_read_through_a_held_directory_only() {
         let dir = tempfile::tempdir().unwrap();
         let held = Spot::hold(dir.path()).unwrap();
         let (free, size) = space(&held).unwrap();

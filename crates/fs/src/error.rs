@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_is_asked_of_errors_of_the_operating_system_only() {
+    fn only_operating_system_errors_have_a_kind() {
         let of = |code| Error::io("open", Path::new("x"), io::Error::from_raw_os_error(code));
         let kinds = |e: &Error| [e.is_not_found(), e.is_denied(), e.is_existing(), e.is_no_space()];
         assert_eq!(kinds(&of(2)), [true, false, false, false]);

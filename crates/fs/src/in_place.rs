@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_overwritten_is_exactly_the_new_content() {
+    fn an_overwritten_file_has_exactly_the_new_content() {
         let (_dir, held) = here();
         let cache = held.join("cache");
         for content in ["long content", "short", "longer than before"] {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_also_has_another_name_keeps_its_content() {
+    fn a_hard_linked_file_keeps_its_content() {
         let (_dir, held) = here();
         for write in [
             |spot: &Spot| overwrite(spot, b"new"),

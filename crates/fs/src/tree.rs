@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_occupies_its_own_blocks_and_not_those_of_what_it_links_to() {
+    fn disk_usage_of_a_tree_excludes_link_targets() {
         let (_dir, held) = tree();
         // Three directories, two links, and a file of two blocks.
         assert_eq!(occupied_tree(&held.join("tree")), 5 * 4096 + 8192);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_deleted_and_nothing_that_it_links_to() {
+    fn deleting_a_tree_spares_link_targets() {
         let (dir, held) = tree();
         remove(&held.join("tree")).unwrap();
         remove(&held.join("tree")).unwrap();

@@ -253,7 +253,7 @@ mod tests {
 
     // As Linux 6.1 shows a service under a limited slice, beside another service.
     #[test]
-    fn v2_compares_a_limit_above_with_all_that_is_under_it() {
+    fn v2_compares_an_ancestors_limit_with_its_whole_subtree() {
         let dir = tree(&[
             ("proc/9/cgroup", "0::/slice/app\n"),
             ("cg/cgroup.controllers", "memory"),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn v2_without_the_memory_controller_is_accounted_above_and_the_root_to_nobody() {
+    fn v2_without_the_memory_controller_uses_an_ancestor_but_never_the_root() {
         let dir = tree(&[
             ("proc/9/cgroup", "0::/pod/inner\n"),
             ("proc/8/cgroup", "0::/\n"),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn v1_is_read_and_its_no_limit_is_none() {
+    fn v1_is_read_and_its_unlimited_value_is_none() {
         let dir = tree(&[
             ("proc/9/cgroup", "12:cpu:/x\n4:memory:/docker/abc\n0::/x\n"),
             ("cg/memory/memory.usage_in_bytes", "5000"),
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cgroup_is_a_reason_not_a_panic() {
+    fn a_missing_cgroup_gives_a_reason() {
         let dir = tree(&[("proc/9/cgroup", "garbage\n")]);
         let proc = Proc::at(&dir.path().join("proc"));
         let error = CgroupRoot::at(dir.path()).memory_of(&proc, 9).unwrap_err().to_string();

@@ -50,7 +50,7 @@ pub struct Now {
     pub store_ms: u64,
     /// The clocks as read.
     pub clock: Reading,
-    /// How far the wall clock was set back since the anchor, in milliseconds, when it was.
+    /// Milliseconds by which the wall clock was set back since the anchor. `None` if it was not set back.
     pub stepped_back_ms: Option<u64>,
 }
 
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_back_is_told_once_and_then_the_line_goes_on() {
+    fn a_clock_step_back_is_reported_once() {
         let anchor = Anchor { store_ms: 500, wall_ms: 1_000_000, boot_ms: 0, boot_id: "a".into() };
         let first = Anchor::place(Some(&anchor), reading(0, 1_000, "a"));
         assert!(first.stepped_back_ms.is_some());

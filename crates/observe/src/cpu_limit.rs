@@ -67,7 +67,7 @@ mod tests {
     use crate::testing::tree;
 
     #[test]
-    fn the_tightest_limit_counts_and_what_all_that_is_under_it_uses() {
+    fn the_tightest_limit_counts_with_the_usage_of_its_subtree() {
         let dir = tree(&[
             ("proc/9/cgroup", "0::/pod/app\n"),
             ("cg/cgroup.controllers", "cpu memory"),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn v1_counts_in_another_hierarchy() {
+    fn v1_reads_the_cpu_hierarchy() {
         let files = [
             ("proc/9/cgroup", "3:cpuacct:/pod\n2:cpu:/pod\n0::/\n"),
             ("cg/cpu/pod/cpu.cfs_quota_us", "50000\n"),

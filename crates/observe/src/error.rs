@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// What a function of this crate returns.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A reading that failed. Its text is one clause that names the file.

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_pressure_is_the_cgroups_and_the_hosts_where_it_has_none() {
+    fn cpu_pressure_is_read_from_the_cgroup_or_else_the_host() {
         let dir = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = dir.path().join(path);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn psi_is_read_and_anything_else_is_a_reason() {
+    fn psi_is_parsed_and_malformed_files_give_a_reason() {
         let text = "some avg10=1.00 avg60=0.50 avg300=0.10 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=11\n";
         assert_eq!(parse_stalls(text), Some(Stalls { some: 77, full: 11 }));
         let dir = crate::testing::tree(&[("pressure/memory", "garbage")]);

@@ -1,4 +1,4 @@
-//! Reading a published capture: its record, and the content of its reports, verified while they are read.
+//! Reads a published capture: its record, and its reports, which are verified while they are read.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -24,7 +24,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::NoCapture`] if there is none with this id, [`Error::DamagedMeta`] if its record cannot be understood.
+    /// [`Error::NoCapture`] if no capture has this id, [`Error::DamagedMeta`] if its record cannot be parsed.
     pub fn capture(&self, id: &Id) -> Result<Capture> {
         let meta = meta::read(&self.report_dir(id.as_str())).map_err(|error| match error {
             error if error.is_not_found() => Error::NoCapture { prefix: id.to_string() },
@@ -35,20 +35,20 @@ impl Store {
 }
 
 impl Capture {
-    /// The record of the capture.
+    /// Returns the capture's record.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
 
     /// Opens the content of a report, decompressed.
     ///
-    /// Read it to its end: only then is it known to be whole. Content that differs from what was recorded, in length or checksum,
-    /// ends in an [`io::Error`] that holds an [`Error::DamagedReport`], never in an ordinary end of file.
+    /// The content is verified only when it has been read to its end. If its length or checksum differs from the record, reading
+    /// ends with an [`io::Error`] that holds an [`Error::DamagedReport`], never with an ordinary end of file.
     ///
     /// # Errors
     ///
-    /// [`Error::NoReport`] and [`Error::ReportFailed`] if there is no such content, [`Error::UnknownEncoding`] if it is compressed
-    /// by another method than gzip and zstd.
+    /// [`Error::NoReport`] if the capture has no such report, [`Error::ReportFailed`] if the report failed,
+    /// [`Error::UnknownEncoding`] if its encoding is not supported.
     pub fn reader(&self, name: &str) -> Result<ReportReader> {
         let report = reader::report_of(&self.meta, name)?;
         let Some(file) = &report.file else {
@@ -65,7 +65,7 @@ pub struct ReportReader {
     capture: String,
     report: Report,
     source: Decoder,
-    /// Bytes of content that were read.
+    /// Number of bytes of content read so far.
     read: u64,
 }
 
@@ -75,7 +75,7 @@ enum Decoder {
     Zstd(zstd::stream::read::Decoder<'static, BufReader<Hashed>>),
 }
 
-// A file that is hashed as it is read.
+// A file that is hashed while it is read.
 struct Hashed {
     file: File,
     hash: Sha256,
@@ -120,7 +120,7 @@ impl ReportReader {
         Ok(Self { capture, report, source, read: 0 })
     }
 
-    // What is wrong with the file. The checksum comes first: a damaged file may decompress to anything.
+    // Returns the problem with the file. The checksum is compared first, because a damaged file may decompress to anything.
     fn flaw(&mut self, of_content: Option<String>) -> Option<String> {
         let file = self.source.file();
         if let Err(e) = io::copy(file, &mut io::sink()) {

@@ -1,10 +1,11 @@
-//! `catalog.bin`: the captures of the store, packed, with running totals, so that retention, `status` and `list -n` read a few KiB
-//! of a store that has a hundred thousand captures.
+//! `catalog.bin`: the captures of the store, packed, with running totals. Retention, `status` and `list -n` read a few KiB of it,
+//! even in a store of a hundred thousand captures.
 //!
-//! A cache like the index, and believed less: its header says what `reports/` and `index.jsonl` looked like when it was written
-//! (inode, size, times, number of links). Where either looks different now, whoever needs the catalog reads the directory
-//! instead, and [`Inventory::check`](crate::inventory::Inventory::check) writes a new catalog. What diagctl itself publishes, deletes
-//! and pins is noted in place under `state.lock`; a process that is killed halfway leaves a catalog that is not believed.
+//! The catalog is a cache like the index, with a stricter test of validity. The header records the state of `reports/` and
+//! `index.jsonl` when it was written (inode, size, times, number of links). If either has changed, readers ignore the catalog and
+//! read the directory, and [`Inventory::check`](crate::inventory::Inventory::check) writes a new catalog. When diagctl itself
+//! publishes, deletes or pins a capture, it updates the catalog in place under `state.lock`. If the process is killed halfway,
+//! the catalog is no longer valid.
 //!
 //! ```text
 //! header   words of 8 bytes, little-endian; the last is the CRC-32 of the others
@@ -34,47 +35,47 @@ const HEAD: usize = 4 + 8;
 const FIXED: usize = HEAD + 1 + 28 + 3 * 8;
 const TAIL: usize = 4;
 
-/// A record is made of a `meta.json`, of which none is larger than 4 MiB.
+/// Maximum size of a record, bytes. A record is derived from a `meta.json`, which is at most 4 MiB.
 const MAX_RECORD: usize = 8 << 20;
 
-/// Read at once.
+/// Bytes per read.
 const CHUNK: usize = 256 << 10;
 
-/// Read at once where a few records are wanted.
+/// Bytes per read where a few records are enough.
 const SMALL_CHUNK: usize = 16 << 10;
 
 const GONE: u8 = 1;
 const PINNED: u8 = 2;
 const DAMAGED: u8 = 4;
 
-/// Sums over all captures.
+/// The totals over all captures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Readable captures.
+    /// Number of readable captures.
     pub captures: u64,
-    /// Their bytes on disk.
+    /// Disk usage of the readable captures, bytes.
     pub bytes: u64,
-    /// Captures that cannot be read.
+    /// Number of captures that cannot be read.
     pub damaged: u64,
-    /// Bytes of these, and of anything else in `reports/` that is no capture.
+    /// Disk usage of everything else in `reports/`: damaged captures and entries that are not captures, bytes.
     pub strange_bytes: u64,
-    /// No capture that is not pinned is older than this, on the store's time line.
+    /// A lower bound on the time of the oldest unpinned capture, on the store's time line.
     pub oldest_ms: u64,
 }
 
 impl Totals {
-    /// Bytes of everything in `reports/`.
+    /// Disk usage of `reports/`, bytes.
     pub fn reports_bytes(&self) -> u64 {
         self.bytes.saturating_add(self.strange_bytes)
     }
 }
 
-/// Identifies one state of a file or directory: inode, size, links, and times of change.
+/// The observed state of a file or directory: inode, size, links and times of change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp([u64; 5]);
 
 impl Stamp {
-    /// As it looks now; where nothing is there, that too is a look.
+    /// The current state. A missing file has a stamp of its own, all zeros.
     pub fn of(spot: &Spot) -> Self {
         let Ok(stat) = spot.stat() else { return Self::default() };
         let time = |seconds, rest| word(seconds).wrapping_mul(1_000_000_000).wrapping_add(word(rest));
@@ -87,41 +88,42 @@ impl Stamp {
         ])
     }
 
-    /// When the content was changed last, milliseconds of the wall clock.
+    /// Time of the last change of the content, milliseconds of the wall clock.
     pub fn modified_ms(&self) -> u64 {
         self.0[3] / 1_000_000
     }
 
-    /// Of `reports/`.
+    /// The stamp of `reports/`.
     pub fn of_reports(store: &Store) -> Self {
         Self::of(&store.path("reports"))
     }
 
-    /// Of the index.
+    /// The stamp of the index.
     pub fn of_index(store: &Store) -> Self {
         Self::of(&store.path(INDEX))
     }
 }
 
-// The fields of a stat are of other types on other machines.
+// The types of the fields of a stat differ between architectures.
 fn word(number: impl TryInto<u64>) -> u64 {
     number.try_into().unwrap_or(u64::MAX)
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Header {
-    /// End of the records, an offset.
+    /// Offset of the end of the records.
     end: u64,
     totals: Totals,
-    /// Records, and lines of the index, that say nothing any more.
+    /// Number of obsolete records and obsolete index lines.
     dead: u64,
-    /// When the directory was read, by the wall clock.
+    /// Wall-clock time of the last full read of the directory, milliseconds.
     checked_ms: u64,
     /// The highest sequence number.
     last_sequence: u64,
-    /// The records are not in order: a capture copied from another store may have a higher number than later ones.
+    /// Set if the records are not in order. A capture copied from another store may have a higher number than captures taken
+    /// later.
     is_mixed: bool,
-    /// Offset of the first record whose capture still exists, or the end.
+    /// Offset of the first capture that still exists, or of the end.
     first: u64,
     reports: Stamp,
     index: Stamp,
@@ -190,26 +192,26 @@ impl Header {
     }
 }
 
-/// One capture.
+/// A capture in the catalog.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// The capture.
+    /// The capture's id.
     pub id: Id,
-    /// Sorts captures.
+    /// The sequence number, which orders captures.
     pub sequence: u64,
-    /// On the store's time line.
+    /// Time of the capture on the store's time line, milliseconds.
     pub store_ms: u64,
-    /// Its bytes on disk.
+    /// Disk usage, bytes.
     pub disk_bytes: u64,
-    /// It is pinned.
+    /// Set if the capture is pinned.
     pub pinned: bool,
-    /// Its `meta.json` cannot be read. Only the id and the size are known then.
+    /// Set if its `meta.json` cannot be read. Then only the id and the size are known.
     pub damaged: bool,
     kinds: &'a [u8],
 }
 
 impl<'a> Record<'a> {
-    /// The kinds of report that it has data of, each with its bytes.
+    /// Returns the kinds of report that the capture has data of, each with its stored bytes.
     pub fn kinds(&self) -> impl Iterator<Item = (&'a str, u64)> + use<'a> {
         let mut rest = self.kinds;
         std::iter::from_fn(move || {
@@ -222,27 +224,27 @@ impl<'a> Record<'a> {
     }
 }
 
-/// A capture to be written down.
+/// A record to be added.
 #[derive(Clone, Debug)]
 pub struct NewRecord {
-    /// The capture.
+    /// The capture's id.
     pub id: Id,
-    /// Sorts captures.
+    /// The sequence number, which orders captures.
     pub sequence: u64,
-    /// On the store's time line.
+    /// Time of the capture on the store's time line, milliseconds.
     pub store_ms: u64,
-    /// Its bytes on disk.
+    /// Disk usage, bytes.
     pub disk_bytes: u64,
-    /// It is pinned.
+    /// Set if the capture is pinned.
     pub pinned: bool,
-    /// Its `meta.json` cannot be read.
+    /// Set if its `meta.json` cannot be read.
     pub damaged: bool,
-    /// The kinds of report that it has data of.
+    /// The kinds of report that the capture has data of, each with its stored bytes.
     pub kinds: Vec<(String, u64)>,
 }
 
 impl NewRecord {
-    /// Of a published capture, or one about to be.
+    /// Creates the record of a capture that is published or about to be.
     pub fn of(meta: &Meta, id: Id, disk_bytes: u64) -> Self {
         let mut kinds = BTreeMap::<&str, u64>::new();
         for report in meta.reports.iter().filter(|report| report.error.is_none() || report.stored_bytes > 0) {
@@ -260,7 +262,7 @@ impl NewRecord {
         }
     }
 
-    /// Of a capture that cannot be read.
+    /// Creates the record of a capture that cannot be read.
     pub fn damaged(id: Id, disk_bytes: u64) -> Self {
         Self { id, sequence: 0, store_ms: 0, disk_bytes, pinned: false, damaged: true, kinds: Vec::new() }
     }
@@ -273,7 +275,7 @@ impl NewRecord {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
         for (name, stored) in &self.kinds {
-            // No name of a report is longer than 64 characters.
+            // Report names have at most 64 characters, so this never cuts one.
             let name = &name.as_bytes()[..name.len().min(255)];
             bytes.extend_from_slice(&stored.to_le_bytes());
             bytes.push(name.len() as u8);
@@ -288,8 +290,8 @@ impl NewRecord {
     }
 }
 
-// A word at a time: a CRC by bytes takes ten times as long, and this is most of what reading a catalog costs. Each step can be
-// undone, so that two texts which differ in one word never have the same sum.
+// Works on a word at a time: a byte-wise CRC takes ten times as long, and the checksum is most of the cost of reading a catalog.
+// Each step is reversible, so two texts that differ in one word always have different sums.
 fn checksum(bytes: &[u8]) -> u64 {
     let mut words = bytes.chunks_exact(8);
     let mut sum = bytes.len() as u64;
@@ -301,7 +303,7 @@ fn checksum(bytes: &[u8]) -> u64 {
     sum
 }
 
-// One record, whole; with whether it is still there.
+// Decodes a whole record. The flag is true if the capture still exists.
 fn decode(bytes: &[u8]) -> Option<(Record<'_>, bool)> {
     let (head, body) = bytes.split_at_checked(HEAD)?;
     if head[4..] != checksum(body).to_le_bytes() || body.len() < FIXED - HEAD + TAIL {
@@ -334,7 +336,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The catalog, whatever it says of `reports/`; nothing where it is missing or damaged, or of another version.
+    /// Opens the catalog without comparing it with `reports/`. Returns `None` if it is missing, damaged or of another version.
     fn open(store: &Store, to: Access) -> Option<Self> {
         let file = fs::open_existing(&store.path(CATALOG), to != Access::Read).ok()?;
         let mut bytes = [0; HEADER];
@@ -343,12 +345,12 @@ impl Catalog {
         (header.end <= file.metadata().ok()?.len()).then_some(Self { file, header })
     }
 
-    /// The catalog where it agrees with `reports/` and the index.
+    /// Opens the catalog if it agrees with `reports/` and the index.
     pub fn current(store: &Store) -> Option<Self> {
         Self::open(store, Access::Read).filter(|catalog| catalog.is_current(store))
     }
 
-    /// The catalog where it agrees with the index. Captures may have come and gone since.
+    /// Opens the catalog if it agrees with the index. Captures may have been added or deleted since.
     pub fn of_index(store: &Store) -> Option<Self> {
         Self::open(store, Access::Read).filter(|catalog| catalog.knows_index(store))
     }
@@ -361,27 +363,27 @@ impl Catalog {
         self.header.index == Stamp::of_index(store)
     }
 
-    // For changes, under the lock.
+    // Opens the catalog for changes. The caller holds the lock.
     fn current_to_write(store: &Store) -> Option<Self> {
         Self::open(store, Access::Write).filter(|catalog| catalog.is_current(store))
     }
 
-    /// Sums over all captures.
+    /// Returns the totals over all captures.
     pub fn totals(&self) -> Totals {
         self.header.totals
     }
 
-    /// True if the directory was read in the last `within_ms` milliseconds of the wall clock.
+    /// Returns true if the directory itself was read within the last `within_ms` milliseconds of the wall clock.
     pub fn was_checked(&self, now_ms: i64, within_ms: u64) -> bool {
         u64::try_from(now_ms).is_ok_and(|now_ms| now_ms.abs_diff(self.header.checked_ms) <= within_ms)
     }
 
-    /// True if so many records and index lines belong to deleted captures that both files should be rewritten.
+    /// Returns true if so many records or index lines are obsolete that the catalog and the index should be rewritten.
     pub fn is_stale(&self) -> bool {
         self.header.dead > self.header.totals.captures / 2 + 64
     }
 
-    /// Reads all records, the oldest first; false where one is damaged.
+    /// Reads all records, oldest first. Returns false if a record is damaged.
     pub fn each(&self, mut found: impl FnMut(u64, Record<'_>)) -> bool {
         self.scan(|at, bytes| {
             let (record, is_there) = decode(bytes)?;
@@ -393,7 +395,8 @@ impl Catalog {
         .is_some()
     }
 
-    // Nothing where the file is not what it should be; else whether it was read to its end.
+    // Calls `found` for each record while it returns true. Returns `None` if the file is malformed, else whether the end was
+    // reached.
     fn scan(&self, found: impl FnMut(u64, &[u8]) -> Option<bool>) -> Option<bool> {
         self.scan_from(HEADER as u64, CHUNK, found)
     }
@@ -425,7 +428,8 @@ impl Catalog {
         Some(true)
     }
 
-    /// Reads records from the oldest on, for as long as `found` wants more; false where one is damaged, or they are in no order.
+    /// Reads records from the oldest on, while `found` returns true. Returns false if a record is damaged or the records are not
+    /// in order.
     pub fn oldest_first(&self, mut found: impl FnMut(u64, Record<'_>) -> bool) -> bool {
         let read = self.scan_from(self.header.first, SMALL_CHUNK, |at, bytes| {
             let (record, is_there) = decode(bytes)?;
@@ -434,7 +438,7 @@ impl Catalog {
         read.is_some() && !self.header.is_mixed
     }
 
-    /// Reads records from the newest on, for as long as `found` wants more; false where one is damaged.
+    /// Reads records from the newest on, while `found` returns true. Returns false if a record is damaged.
     pub fn newest_first(&self, mut found: impl FnMut(Record<'_>) -> bool) -> bool {
         if self.header.is_mixed {
             return self.sorted(found).is_some();
@@ -470,7 +474,7 @@ impl Catalog {
     }
 
     fn scan_back(&self, mut found: impl FnMut(&[u8]) -> Option<bool>) -> Option<()> {
-        // The buffer holds what begins at `start`; of it, everything before `until` is still to be read.
+        // The buffer holds the file from `start` on. The part of it before `until` is still unread.
         let mut buffer: Vec<u8> = Vec::new();
         let mut start = self.header.end;
         let mut until = 0_usize;
@@ -527,7 +531,7 @@ impl Catalog {
         Some(())
     }
 
-    // Sets flags of a record, or takes them away.
+    // Sets or clears flags of a record.
     fn mark(&self, at: u64, id: Id, flags: u8, set: bool) -> Option<Marked> {
         let mut bytes = self.read_record(at)?;
         let (record, _) = decode(&bytes).filter(|(record, is_there)| record.id == id && *is_there)?;
@@ -557,7 +561,7 @@ impl Catalog {
         Some(())
     }
 
-    // The first record at or after `start` whose capture still exists. Records before it are never read again.
+    // Finds the first capture from `start` on that still exists. Records before that are never read again.
     fn first_from(&self, start: u64) -> Option<u64> {
         let mut first = self.header.end;
         self.scan_from(start, SMALL_CHUNK, |at, bytes| {
@@ -590,7 +594,7 @@ struct Marked {
     damaged: bool,
 }
 
-/// Writes a new catalog. The stamp of `reports/` is from before the directory was read: whatever happened there since is noticed.
+/// Writes a new catalog. The stamp of `reports/` must be taken before the directory is read, so that any later change is noticed.
 pub fn write(
     store: &Store,
     records: impl Iterator<Item = NewRecord>,
@@ -630,8 +634,8 @@ pub fn write(
     })?)
 }
 
-// Does something to `reports/` under the lock, and where the catalog was right before, makes it right again. What is done counts;
-// the catalog, and even the lock, can be done without: a catalog that is not made right is not believed.
+// Changes `reports/` under the lock. If the catalog was valid before, updates it so that it stays valid. A failed update, or a
+// lock that cannot be taken, does not fail the change: the catalog is then invalid and ignored.
 fn keep_in_step<T>(
     store: &Store,
     act: impl FnOnce() -> Result<T>,
@@ -649,17 +653,18 @@ fn keep_in_step<T>(
     Ok(done)
 }
 
-/// Publishes a capture by `act`.
+/// Publishes a capture by calling `act`.
 pub fn publish<T>(store: &Store, new: &NewRecord, act: impl FnOnce() -> Result<T>) -> Result<T> {
     keep_in_step(store, act, |catalog| catalog.add(new))
 }
 
-/// Takes a capture out of `reports/` by `act`. `at` is where its record is, if that is known.
+/// Removes a capture from `reports/` by calling `act`. `at` is the offset of its record, if known.
 pub fn remove<T>(store: &Store, id: Id, at: Option<u64>, act: impl FnOnce() -> Result<T>) -> Result<T> {
     keep_in_step(store, act, |catalog| catalog.drop(id, at))
 }
 
-/// Adds to the index by `act`, under the lock that the caller holds; `pinned` is a capture that was pinned, or is not any more.
+/// Appends to the index by calling `act`, under the lock that the caller holds. `pinned` names the capture and its new pin state,
+/// if that changes.
 pub fn with_index<T>(store: &Store, pinned: Option<(Id, bool)>, act: impl FnOnce() -> Result<T>) -> Result<T> {
     let catalog = Catalog::open(store, Access::Write).filter(|catalog| catalog.knows_index(store));
     let done = act()?;
@@ -673,7 +678,7 @@ pub fn with_index<T>(store: &Store, pinned: Option<(Id, bool)>, act: impl FnOnce
     Ok(done)
 }
 
-/// Notes how old the oldest capture is that is not pinned, after a look at all of them.
+/// Records the time of the oldest unpinned capture, found by a look at all captures.
 pub fn set_oldest(store: &Store, oldest_ms: u64) {
     if let Ok(_guard) = store.lock()
         && let Some(mut catalog) = Catalog::current_to_write(store)

@@ -1,4 +1,4 @@
-//! Applying retention, and clearing away what dead dumpers left. What is decided is decided in `retention`.
+//! Applies retention and removes the leftovers of dead dumpers. The decisions are made in `retention`.
 
 use crate::error::Result;
 use crate::id::Id;
@@ -9,10 +9,10 @@ use crate::{Store, events, requests, staging};
 use diagctl_fs::{self as fs, Entry};
 use diagctl_observe::clock::Now;
 
-/// A write takes milliseconds; a temporary this old has no writer any more.
+/// The age of an abandoned temporary file, milliseconds. A write takes milliseconds.
 const STALE_TEMPORARY_MS: u64 = 600_000;
 
-/// Routine collection, after a commit: never the capture that was just published.
+/// Routine collection after a commit. Never deletes the capture that was just published.
 pub fn collect(store: &Store, now: &Now, newest: Option<&str>) -> Result<u64> {
     trash::empty(store)?;
     shrink_quarantine(store)?;
@@ -25,32 +25,32 @@ pub fn collect(store: &Store, now: &Now, newest: Option<&str>) -> Result<u64> {
     Ok(freed)
 }
 
-/// Deletes the temporaries of writers that were killed before they could rename them.
+/// Deletes the temporary files of writers that were killed before the rename.
 pub fn remove_stale_temporaries(store: &Store, now: &Now) {
     for dir in [store.dir().clone(), store.path("requests")] {
         for entry in fs::children(&dir).filter(|entry| entry.name.to_string_lossy().starts_with(".tmp-")) {
             let temporary = dir.join(entry.name);
             let written_ms = temporary.stat().map(|stat| stat.st_mtime * 1000);
-            // One from the future was written before the clock was set back.
+            // A time in the future means that the clock was set back since.
             let age_ms = written_ms.map(|written_ms| now.clock.wall_ms.abs_diff(written_ms));
             if age_ms.is_ok_and(|age_ms| age_ms > STALE_TEMPORARY_MS) {
-                // It is in nobody's way if it stays.
+                // A failure does no harm: the temporary stays.
                 let _ = fs::remove_file(&temporary);
             }
         }
     }
 }
 
-/// Makes room for a report that is being written and has reached the cap or the end of the disk.
+/// Makes room for a report whose write has reached the cap or filled the disk.
 pub fn make_room(store: &Store, now_ms: u64, inventory: &mut Inventory, bytes: u64) -> Result<()> {
     trash::empty(store)?;
     shrink_quarantine(store)?;
-    // Whoever deleted captures since may have left the last one of a kind.
+    // Other processes may have deleted captures, so that the last one of a kind is another one now.
     inventory.refresh(store)?;
-    make_fit(store, now_ms, inventory, bytes)
+    delete_to_fit(store, now_ms, inventory, bytes)
 }
 
-/// Deletes what nothing protects so that so many bytes fit, if they can; returns what the store holds then.
+/// Deletes unprotected captures so that `bytes` fit, if that is possible. Returns the disk usage of the store afterwards, bytes.
 pub fn admit(store: &Store, now: &Now, bytes: u64) -> Result<u64> {
     let reports_bytes = match Inventory::planned(store, now, bytes, Pressure::Admission, None)? {
         Some((mut inventory, mut plan)) => {
@@ -63,14 +63,14 @@ pub fn admit(store: &Store, now: &Now, bytes: u64) -> Result<u64> {
     Ok(reports_bytes.saturating_add(inventory::other_bytes(store)))
 }
 
-fn make_fit(store: &Store, now_ms: u64, inventory: &mut Inventory, bytes: u64) -> Result<()> {
+fn delete_to_fit(store: &Store, now_ms: u64, inventory: &mut Inventory, bytes: u64) -> Result<()> {
     let mut plan = inventory.plan(store, now_ms, bytes, Pressure::Admission, None)?;
     inventory.apply(store, &mut plan)?;
     inventory.forget(&plan);
     Ok(())
 }
 
-/// Clears away the staging directories of dumpers that died. Only for the holder of the lease: then every one of them is dead.
+/// Removes the staging directories of dead dumpers. The caller must hold the lease, which means that no dumper is alive.
 pub fn clear_staging(store: &Store) -> Result<()> {
     let staging = store.path("staging");
     for entry in fs::list(&staging)?.flatten() {
@@ -90,7 +90,8 @@ pub fn clear_staging(store: &Store) -> Result<()> {
     trash::empty(store)
 }
 
-/// The quarantine is for looking at, not for keeping: it may take a tenth of the cap, the oldest goes first.
+/// Deletes the oldest entries of the quarantine while it takes more than a tenth of the cap. The quarantine is for inspection,
+/// not for storage.
 pub fn shrink_quarantine(store: &Store) -> Result<()> {
     let dir = store.path("quarantine");
     let mut found: Vec<_> = fs::list(&dir)?

@@ -1,8 +1,8 @@
-//! Publishing a staged capture so that what is acknowledged is durable.
+//! Publishes a staged capture. An acknowledged capture is durable.
 //!
-//! The order is the protocol: data synced → meta.json synced → staging directory synced → renamed into `reports/` without
-//! replacing → both parents synced. (Measured on a power cut: without the sync of the files they are empty afterwards,
-//! without the sync of the directories the rename is gone.) A sync that fails fails the capture.
+//! The order of the steps is essential: sync the data, sync `meta.json`, sync the staging directory, rename it into `reports/`
+//! without replacing, sync both parent directories. Measured on a power cut: without the sync of the files they are empty
+//! afterwards, and without the sync of the directories the rename is lost. If a sync fails, the capture fails.
 
 use crate::trash;
 use std::collections::BTreeMap;
@@ -23,18 +23,18 @@ use crate::{Store, meta};
 use diagctl_fs::checksum;
 use diagctl_fs::{self as fs, Spot};
 
-/// What the dumper tells when it is done.
+/// The dumper's report at the end of the dump.
 #[derive(Debug, Default)]
 pub struct Told {
     /// Reports that could not be made, with the reason.
     pub failed: BTreeMap<String, String>,
-    /// `cost.…`
+    /// The `cost.…` values.
     pub cost: BTreeMap<String, serde_json::Value>,
-    /// `took.…`: milliseconds by report.
+    /// The `took.…` values: milliseconds by report.
     pub took: BTreeMap<String, serde_json::Number>,
-    /// `versions.…`
+    /// The `versions.…` values.
     pub versions: BTreeMap<String, String>,
-    /// Anything else.
+    /// All other values.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -62,7 +62,7 @@ pub fn publish(store: &Store, grant: &Grant, told: &Told) -> Result<meta::Meta> 
     Ok(meta)
 }
 
-// One entry for every report that was promised: data that was verified, or the reason why there is none.
+// Makes one entry for every promised report: verified data, or the reason why there is none.
 fn gather(staging: &Spot, grant: &Grant, told: &Told) -> Result<Vec<meta::Report>> {
     let mut reports = Vec::new();
     let extra = told.failed.keys().filter(|name| !grant.planned.contains(name));
@@ -94,7 +94,7 @@ fn verified(staging: &Spot, report: meta::Report) -> Result<meta::Report> {
     Ok(meta::Report::failed(&report.name, "its file changed after it was written"))
 }
 
-// A dumper may stage a promised report as a file of its name, `threads.txt`, in place of putting it.
+// Takes promised reports that the dumper staged as plain files of that name, such as `threads.txt`, instead of using `put`.
 fn take_promised_files(store: &Store, room: &mut Room<'_>, staging: &Spot, grant: &Grant, told: &Told) -> Result<()> {
     for file in raw_files(staging, &[])? {
         let name = file.to_str().and_then(plain_stem).unwrap_or_default();
@@ -108,13 +108,13 @@ fn take_promised_files(store: &Store, room: &mut Room<'_>, staging: &Spot, grant
     Ok(())
 }
 
-// `threads.txt` → `threads`; not of what is compressed already, be it by a `put` that was killed before it could say so.
+// `threads.txt` → `threads`. Returns nothing for a compressed file, which may be the leftover of a killed `put`.
 fn plain_stem(file: &str) -> Option<&str> {
     let (stem, extension) = file.split_once('.').unwrap_or((file, ""));
     (!extension.contains('.') && !matches!(extension, "gz" | "zst")).then_some(stem)
 }
 
-// Files that a command wrote into DIAGCTL_CAPTURE_DIR by itself become reports, compressed like all others.
+// Turns files that a command wrote into DIAGCTL_CAPTURE_DIR into reports, compressed like all others.
 fn take_raw_files(
     store: &Store,
     room: &mut Room<'_>,
@@ -131,7 +131,7 @@ fn take_raw_files(
     Ok(reports)
 }
 
-// What lies in the directory and is not diagctl's own.
+// Lists the files in the directory that are not diagctl's own.
 fn raw_files(staging: &Spot, known: &[meta::Report]) -> Result<Vec<OsString>> {
     let is_known =
         |name: &OsString| known.iter().any(|report| report.file.as_ref().is_some_and(|file| name == file.as_str()));
@@ -159,7 +159,7 @@ fn take_raw_file(
     let mut data = match opened {
         Ok(data) => data,
         Err(error) => {
-            // Nothing that was not taken is deleted.
+            // A file that could not be stored is not deleted.
             let why = match &error {
                 fs::Error::NotRegular { .. } => "it is no regular file".to_owned(),
                 fs::Error::Io { source, .. } => format!("it cannot be read: {source}"),
@@ -170,7 +170,7 @@ fn take_raw_file(
             return Ok(meta::Report::failed(name, format!("{shown} is in quarantine/: {why}")));
         }
     };
-    // Out of the way of the compressed file, whose name may be the same.
+    // The compressed file may need the same name.
     let raw = staging.join(format!(".{name}.raw"));
     fs::rename_noreplace(&path, &raw)?;
     let report = writer::store_as(room, staging, name, form, &mut data);
@@ -178,7 +178,7 @@ fn take_raw_file(
     Ok(report.unwrap_or_else(|failure| meta::Report::failed(name, failure.to_string())))
 }
 
-// `a.log` becomes report `a`; `a.txt` beside it `a_txt`.
+// `a.log` becomes report `a`; `a.txt` in the same capture becomes `a_txt`.
 fn unused_name(file: &str, used: &[&String]) -> String {
     let plain = report_name(file);
     let whole = report_name(&file.replace('.', "_"));
@@ -206,7 +206,7 @@ fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<(
             fs::remove(&staging.join(entry.name))?;
         }
     }
-    // A command may have changed it.
+    // A command may have changed the mode.
     fs::set_dir_mode(staging, store.directory_mode()?)?;
     fs::sync_dir(staging)?;
     let published = store.report_dir(&meta.id);
@@ -217,7 +217,7 @@ fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<(
     }
     let synced = fs::sync_dir(&store.path("reports")).and_then(|()| fs::sync_dir(&store.path("staging")));
     if synced.is_err() {
-        // What may be gone after a power cut is not acknowledged, and so must not be listed either.
+        // A capture that a power cut may undo is not acknowledged, so it must not be listed either.
         fs::rename_noreplace(&published, staging)?;
     }
     Ok(synced?)
@@ -225,12 +225,12 @@ fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<(
 
 fn write_meta(staging: &Spot, meta: &meta::Meta) -> Result<()> {
     let path = staging.join("meta.json");
-    // A first attempt that found the disk full may have left one.
+    // A first attempt that found the disk full may have left a file.
     fs::remove(&path)?;
     let data = serde_json::to_vec_pretty(meta).map_err(Error::encode("meta.json"))?;
     let data = checksum::seal(&data);
     if data.len() as u64 > meta::MAX_FILE {
-        // Nobody could read it.
+        // A larger record could not be read back.
         return Err(Error::TooManyReports {
             capture: meta.id.clone(),
             reports: meta.reports.len(),
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_files_never_become_one_report() {
+    fn two_files_never_get_the_same_report_name() {
         let used = ["a".to_owned(), "b".to_owned(), "b_log".to_owned()];
         let used: Vec<&String> = used.iter().collect();
         assert_eq!(unused_name("c.log", &used), "c");
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_nobody_could_read_is_not_written() {
+    fn an_oversized_record_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let staging = Spot::hold(dir.path()).unwrap();
         let report = meta::Report::failed("r", "x".repeat(1 << 20));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promised_report_may_be_a_file_of_its_name_that_is_not_compressed() {
+    fn a_promised_report_may_be_an_uncompressed_file_of_its_name() {
         for (file, stem) in [
             ("threads.txt", Some("threads")),
             ("threads", Some("threads")),

@@ -1,5 +1,5 @@
-//! The errors of the store: what failed, about which path, capture or report. Advice and exit statuses are chosen by the command
-//! line.
+//! The errors of the store. Each names the failed operation and the path, capture or report. The command line adds the advice
+//! and the exit status.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use diagctl_fs::{printable, quoted};
 
 use crate::units::size;
 
-/// What the functions of this crate return.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An operation on a store that failed. Its text is one sentence.
+/// A failed operation on a store. The text is one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file operation failed.
@@ -23,43 +23,43 @@ pub enum Error {
     /// A value cannot be written as JSON.
     #[error("cannot encode {file}: {source}")]
     Encode {
-        /// The file that it was to be written to.
+        /// The file.
         file: String,
         /// The encoder's error.
         source: serde_json::Error,
     },
 
-    /// There is no store in this place.
+    /// There is no store at the path.
     #[error("there is no diagctl store at {}", dir.display())]
     NoStore {
-        /// The place.
+        /// The path.
         dir: PathBuf,
     },
-    /// A store cannot be created because the directory that it would be in does not exist.
+    /// A store cannot be created because its parent directory does not exist.
     #[error("cannot create the store {}: {} does not exist", dir.display(), parent.display())]
     NoParent {
         /// The store.
         dir: PathBuf,
-        /// The directory above it.
+        /// The parent directory.
         parent: PathBuf,
     },
-    /// The store's directory is not one that a store may be in.
+    /// The store's directory cannot be used for a store.
     #[error("the store {} {found}", dir.display())]
     NotOurs {
         /// The directory.
         dir: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         found: Unfit,
     },
-    /// The directory has something in it that no store has.
+    /// The directory contains a foreign file or directory.
     #[error("{} is neither empty nor a diagctl store: it contains {name}", dir.display())]
     Foreign {
         /// The directory.
         dir: PathBuf,
-        /// What is in it, quoted.
+        /// The foreign name, quoted.
         name: String,
     },
-    /// Root would write into a store that anybody could have made.
+    /// Root would write dumps into a store that anybody could have created.
     #[error(
         "the store {} is owned by uid {owner} and lies in a world-writable directory: anybody could have made it, and would \
          read what root dumps there", dir.display()
@@ -67,7 +67,7 @@ pub enum Error {
     Untrusted {
         /// The store.
         dir: PathBuf,
-        /// Its owner.
+        /// The store's owner.
         owner: u32,
     },
     /// The store belongs to another user.
@@ -75,9 +75,9 @@ pub enum Error {
     Owned {
         /// The store.
         dir: PathBuf,
-        /// Its owner.
+        /// The store's owner.
         owner: u32,
-        /// This process's user.
+        /// The user of this process.
         uid: u32,
     },
     /// Root cannot act as the store's owner.
@@ -90,7 +90,7 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
-    /// The store cannot be given to the group that is configured.
+    /// The store cannot be given to the configured group.
     #[error("cannot give to group {group} {}: {source}", dir.display())]
     GiveToGroup {
         /// The group.
@@ -100,70 +100,70 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
-    /// There is no such group.
+    /// The group does not exist.
     #[error("group: there is no group {name:?} on this machine")]
     NoGroup {
-        /// Its name.
+        /// The group's name.
         name: String,
     },
-    /// A later version of diagctl made the store.
+    /// A newer version of diagctl created the store.
     #[error("the store {} has format {found}; this diagctl knows format {known}", dir.display())]
     NewerFormat {
         /// The store.
         dir: PathBuf,
-        /// Its format.
+        /// The store's format.
         found: String,
         /// The format that this version reads and writes.
         known: u32,
     },
-    /// `FORMAT` does not hold a format.
+    /// The content of `FORMAT` is not a format version.
     #[error("{} contains {}, not {known}", path.display(), quoted(found))]
     UnknownFormat {
         /// The path of `FORMAT`.
         path: PathBuf,
-        /// Its content.
+        /// The file's content.
         found: String,
         /// The format that this version reads and writes.
         known: u32,
     },
-    /// A later version of diagctl wrote a file.
+    /// A newer version of diagctl wrote the file.
     #[error("{} has version {found}; this diagctl knows version {known}", path.display())]
     NewerFile {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The file's version.
         found: u32,
         /// The version that this program reads and writes.
         known: u32,
     },
 
-    /// A capture's `meta.json` cannot be understood.
+    /// A capture's `meta.json` cannot be parsed.
     #[error("{} is damaged: {why}", path.display())]
     DamagedMeta {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
-    /// A file of a staged capture cannot be understood.
+    /// A file of a staged capture cannot be parsed.
     #[error("{} is damaged: {why}", path.display())]
     DamagedStaging {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
-    /// A report is not what was recorded.
+    /// A report differs from its record.
     #[error("report {report} of capture {capture} is damaged: {why}")]
     DamagedReport {
         /// The capture.
         capture: String,
         /// The report.
         report: String,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
-    /// A report is compressed by a method that this version does not know.
+    /// A report has an encoding that this version does not support.
     #[error(
         "report {report} of capture {capture} is compressed with {:?}, which this diagctl does not support",
         printable(encoding)
@@ -173,30 +173,30 @@ pub enum Error {
         capture: String,
         /// The report.
         report: String,
-        /// The method.
+        /// The encoding.
         encoding: String,
     },
 
     /// The store has no captures.
     #[error("there are no captures yet")]
     NoCaptures,
-    /// `latest:` is followed by nothing.
+    /// No report is named after `latest:`.
     #[error("`latest:` is not followed by a report")]
     NoReportNamed,
-    /// No capture has an id with this prefix.
+    /// No capture's id has this prefix.
     #[error("no capture matches {}", quoted(prefix))]
     NoCapture {
         /// The prefix.
         prefix: String,
     },
-    /// Several captures have ids with this prefix.
+    /// The ids of several captures have this prefix.
     #[error("{} matches {count} captures: {}{}", quoted(prefix), first.join(", "), and_more(*count, first.len()))]
     Ambiguous {
         /// The prefix.
         prefix: String,
-        /// How many captures match.
+        /// The number of matching captures.
         count: usize,
-        /// The ids of the first of them.
+        /// The ids of the first few.
         first: Vec<String>,
     },
     /// No capture has a report of this name.
@@ -205,14 +205,14 @@ pub enum Error {
         /// The report.
         report: String,
     },
-    /// The report could be made in no capture.
+    /// The report failed in every capture that was to have it.
     #[error("no capture has the report {}; it failed last in {capture}: {error}", printable(report))]
     FailedEverywhere {
         /// The report.
         report: String,
-        /// The newest capture that was to have it.
+        /// The newest capture that was to have the report.
         capture: String,
-        /// Why it could not be made there.
+        /// The reason for the failure in that capture.
         error: String,
     },
     /// A capture has no report of this name.
@@ -222,7 +222,7 @@ pub enum Error {
         capture: String,
         /// The report.
         report: String,
-        /// The names of the reports that it has.
+        /// The names of the capture's reports.
         has: Vec<String>,
     },
     /// A report could not be made when the capture was taken.
@@ -232,11 +232,11 @@ pub enum Error {
         capture: String,
         /// The report.
         report: String,
-        /// Why.
+        /// The reason.
         error: String,
     },
 
-    /// The store has no room for more, and nothing in it may be deleted.
+    /// The store is at its cap, and no capture in it may be deleted.
     #[error("the store is at its cap: retention.max_use is {}", size(*cap))]
     AtCap {
         /// The cap, bytes.
@@ -264,39 +264,39 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
-    /// A capture has so many reports that its `meta.json` could not be read.
+    /// A capture has so many reports that its `meta.json` would be too large to read.
     #[error("meta.json of capture {capture} would be {} for {reports} reports; {} is the most that is read", size(*bytes), size(*most))]
     TooManyReports {
         /// The capture.
         capture: String,
         /// The number of reports.
         reports: usize,
-        /// What `meta.json` would take, bytes.
+        /// The size of `meta.json`, bytes.
         bytes: u64,
-        /// The most that is read, bytes.
+        /// The maximum size, bytes.
         most: u64,
     },
 
-    /// The descriptor that was passed for the lease cannot be the lease file.
+    /// The descriptor that was passed for the lease is not usable.
     #[error("--lease-fd {fd} {why}")]
     LeaseDescriptor {
         /// The descriptor.
         fd: i32,
-        /// What is wrong with it.
+        /// The problem.
         why: BadDescriptor,
     },
     /// The lease file cannot be examined.
     #[error(transparent)]
     LeaseFile(diagctl_fs::Error),
-    /// The lease file cannot be opened by a command that takes the lease for itself.
+    /// A command that takes the lease itself cannot open the lease file.
     #[error(transparent)]
     OpenLease(diagctl_fs::Error),
-    /// The lease file is not the one that was opened, or not one that may be trusted.
+    /// The lease file was replaced, or cannot be trusted.
     #[error("{} {why}", path.display())]
     LeaseReplaced {
         /// The lease file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         why: BadLeaseFile,
     },
 }
@@ -308,16 +308,16 @@ fn and_more(count: usize, shown: usize) -> String {
     }
 }
 
-/// What makes a directory unfit for a store.
+/// The reason why a directory cannot be used for a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// It is a symbolic link.
+    /// The path is a symbolic link.
     #[error("is a symbolic link")]
     Symlink,
-    /// It is a file.
+    /// The path is not a directory.
     #[error("is not a directory")]
     NotDirectory,
-    /// Others may write into it.
+    /// Other users may write into the directory.
     #[error("is {by}-writable (mode {mode:04o}): others could plant files in it")]
     Writable {
         /// `world` or `group`.
@@ -327,24 +327,24 @@ pub enum Unfit {
     },
 }
 
-/// What is wrong with a descriptor that was passed as the lease.
+/// The problem with a descriptor that was passed as the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDescriptor {
-    /// 0, 1 or 2.
+    /// The descriptor is 0, 1 or 2.
     #[error("is a standard stream")]
     Standard,
-    /// Not open in this process.
+    /// The descriptor is not open in this process.
     #[error("is not an open descriptor")]
     Closed,
 }
 
-/// What is wrong with a lease file.
+/// The problem with a lease file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadLeaseFile {
-    /// A symbolic link has its name.
+    /// The path is a symbolic link.
     #[error("is a symbolic link")]
     Symlink,
-    /// Something else has its name.
+    /// The path is not a regular file.
     #[error("is not a regular file")]
     NotRegular,
     /// The descriptor refers to another file.
@@ -353,7 +353,7 @@ pub enum BadLeaseFile {
         /// The descriptor.
         fd: i32,
     },
-    /// Another user owns it.
+    /// The file belongs to another user.
     #[error("is owned by uid {uid}, but the store by uid {owner}")]
     Owner {
         /// The owner of the file.
@@ -364,18 +364,18 @@ pub enum BadLeaseFile {
 }
 
 impl Error {
-    /// For `map_err`: a value cannot be written as JSON into this file.
+    /// For `map_err`: creates the error of a value that cannot be written to `file` as JSON.
     pub fn encode(file: impl Into<String>) -> impl FnOnce(serde_json::Error) -> Self {
         let file = file.into();
         move |source| Self::Encode { file, source }
     }
 
-    /// An error of the operating system, with the operation and the path.
+    /// Creates the error of an operation on a path, from the operating system's error.
     pub fn io(action: &'static str, path: &std::path::Path, source: impl Into<io::Error>) -> Self {
         diagctl_fs::Error::io(action, path, source).into()
     }
 
-    /// The file operation that failed, if it is one.
+    /// Returns the failed file operation, if the error is one.
     pub fn fs(&self) -> Option<&diagctl_fs::Error> {
         match self {
             Self::Fs(e) | Self::LeaseFile(e) | Self::OpenLease(e) => Some(e),
@@ -383,17 +383,17 @@ impl Error {
         }
     }
 
-    /// The device, or the user's quota on it, is full.
+    /// Returns true if the device, or the user's quota on it, is full.
     pub fn is_no_space(&self) -> bool {
         self.fs().is_some_and(diagctl_fs::Error::is_no_space) || matches!(self, Self::DiskFull { .. })
     }
 
-    /// The path does not exist.
+    /// Returns true if the path does not exist.
     pub fn is_not_found(&self) -> bool {
         self.fs().is_some_and(diagctl_fs::Error::is_not_found)
     }
 
-    /// There is something at the path already.
+    /// Returns true if the path already exists.
     pub fn is_existing(&self) -> bool {
         self.fs().is_some_and(diagctl_fs::Error::is_existing)
     }

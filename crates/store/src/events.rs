@@ -1,4 +1,4 @@
-//! `events.jsonl`: the last verdicts, deletions and failures, for people. Bounded; losing it loses nothing.
+//! `events.jsonl`: the latest verdicts, deletions and failures, for people. The file is bounded, and nothing depends on it.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,18 +6,19 @@ use crate::Store;
 use diagctl_fs::{self as fs, Durability};
 use diagctl_observe::clock;
 
-/// When the file is larger, its older half goes.
+/// The size at which the older half of the file is dropped, bytes.
 const MAX_FILE: i64 = 64 << 10;
 
-/// One line.
+/// One line of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
-    /// UTC, RFC 3339.
+    /// Time of the event, UTC, RFC 3339.
     pub at: String,
-    /// `verdict`, `dry_run`, `published`, `aborted`, `failed`, `cleaned`, `deleted`, `quarantined`, `request_failed`, `event_dropped`, `paused`, `resumed`.
+    /// The type: `verdict`, `dry_run`, `published`, `aborted`, `failed`, `cleaned`, `deleted`, `quarantined`, `request_failed`,
+    /// `event_dropped`, `paused` or `resumed`.
     pub event: String,
-    /// The capture or request that it is about.
+    /// The id of the capture or request.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// The verdict.
@@ -29,9 +30,9 @@ pub struct Event {
     /// The process that polled.
     #[serde(skip_serializing_if = "is_zero")]
     pub pid: u32,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// The figures that were seen.
+    /// The observed figures.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub observed: std::collections::BTreeMap<String, serde_json::Number>,
 }
@@ -42,23 +43,23 @@ fn is_zero(n: &u32) -> bool {
 }
 
 impl Event {
-    /// An event about a capture.
+    /// Creates an event about a capture.
     pub fn about(event: &str, id: &str, reason: &str) -> Self {
         Self { event: event.into(), id: id.into(), reason: reason.into(), ..Self::default() }
     }
 
-    /// Something was moved to the quarantine.
+    /// Creates the event for something that was moved to the quarantine.
     pub fn quarantined(name: &str, reason: &str) -> Self {
         Self::about("quarantined", name, reason)
     }
 
-    /// A request was given up.
+    /// Creates the event for a request that was given up.
     pub fn request_failed(id: &str, reason: &str) -> Self {
         Self::about("request_failed", id, reason)
     }
 }
 
-/// Appends an event. It is told to people, never relied on: that it cannot be written stops nothing.
+/// Appends an event. Events are informational, so a failed write is ignored.
 pub fn record(store: &Store, event: &Event) {
     let path = store.path("events.jsonl");
     let event = Event { at: clock::utc_now(), ..event.clone() };
@@ -72,7 +73,7 @@ pub fn record(store: &Store, event: &Event) {
     }
 }
 
-/// What is on record, oldest first; lines that cannot be understood are passed over.
+/// Reads all events, oldest first. Lines that cannot be parsed are skipped.
 pub fn read(store: &Store) -> Vec<Event> {
     let Ok(data) = fs::read_bounded(&store.path("events.jsonl"), MAX_FILE.unsigned_abs() * 4) else {
         return Vec::new();
@@ -80,7 +81,7 @@ pub fn read(store: &Store) -> Vec<Event> {
     parse(&data).collect()
 }
 
-/// The lines that can be understood.
+/// Parses events. Lines that cannot be parsed are skipped.
 pub fn parse(data: &[u8]) -> impl Iterator<Item = Event> + '_ {
     data.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_str(&String::from_utf8_lossy(line)).ok())
 }

@@ -1,15 +1,15 @@
-//! The ids of captures.
+//! Capture ids.
 
 use std::fmt;
 
-/// The id of a capture: the moment in UTC and a random number, `20261122T101530123Z-7f3a9c2e`. Ids sort by time.
+/// The id of a capture: the time in UTC and a random number, `20261122T101530123Z-7f3a9c2e`. Ids sort by time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id([u8; LENGTH]);
 
 const LENGTH: usize = 28;
 
 impl Id {
-    /// Reads an id; `None` if the name does not have the form of one.
+    /// Parses an id. Returns `None` if the name has another form.
     pub fn parse(name: &str) -> Option<Self> {
         let bytes: [u8; LENGTH] = name.as_bytes().try_into().ok()?;
         let fits = bytes.iter().enumerate().all(|(i, byte)| match i {
@@ -22,14 +22,14 @@ impl Id {
         fits.then_some(Self(bytes))
     }
 
-    /// The id in a record whose checksum was verified.
+    /// Makes an id from a record whose checksum was verified.
     pub(super) fn of_record(characters: [u8; LENGTH]) -> Self {
         Self(characters)
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
-        // All of its characters are ASCII.
+        // An id is ASCII.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_form_of_an_id_is_an_id() {
+    fn only_well_formed_ids_are_parsed() {
         assert!(Id::parse("20261122T101530123Z-7f3a9c2e").is_some());
         for bad in
             ["", "20261122T101530123Z-7F3A9C2E", "20261122T101530123Z-7f3a9c2e.x", "../../../etc/passwd/aaaaaaaa"]

@@ -1,7 +1,7 @@
-//! `index.jsonl`: a cache over `reports/*/meta.json`, one line a capture. A later line for the same id replaces an earlier one.
+//! `index.jsonl`: a cache over `reports/*/meta.json`, one line per capture. A later line for the same id replaces an earlier one.
 //!
-//! It is never believed against the directory: captures that it does not have are read from their `meta.json`, those that are
-//! gone are passed over, and retention rewrites it when it was wrong. A torn tail or a damaged line costs reading one `meta.json`.
+//! The directory is authoritative. A capture that is missing from the index is read from its `meta.json`, a line of a deleted
+//! capture is ignored, and retention rewrites a stale index. A torn tail or a damaged line costs one read of a `meta.json`.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,50 +20,50 @@ use diagctl_fs::checksum;
 use diagctl_fs::{self as fs, Durability};
 use diagctl_observe::clock::LAST_MS;
 
-/// No index is larger: 256 MiB, for half a million captures.
+/// Maximum size of the index: 256 MiB, for half a million captures.
 const MAX_FILE: u64 = 256 << 20;
 
-/// No line is longer: it has a part of what is in a `meta.json`.
+/// Maximum length of a line. A line holds a part of a `meta.json`.
 const MAX_LINE: u64 = 4 << 20;
 
-/// So many lines has an index that cannot be read: too many.
+/// The line count of an index that cannot be read. Any index with so many lines is stale.
 const UNREADABLE: usize = usize::MAX;
 
-/// Marks a capture as pinned, in its directory: the truth, of which the index keeps a copy.
+/// The marker file in a pinned capture's directory. The marker is authoritative, and the index keeps a copy.
 pub const PIN_FILE: &str = "pinned";
 
-/// One line: what `list` shows and what retention decides by.
+/// One line of the index: the data that `list` shows and retention uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Entry {
-    /// The capture.
+    /// The capture's id.
     pub id: String,
-    /// Sorts captures.
+    /// The sequence number, which orders captures.
     pub sequence: u64,
-    /// UTC, RFC 3339.
+    /// Time of the capture, UTC, RFC 3339.
     pub created: String,
-    /// On the store's time line, milliseconds.
+    /// Time of the capture on the store's time line, milliseconds.
     pub store_ms: u64,
-    /// The machine.
+    /// The machine's name.
     pub host: String,
-    /// The process.
+    /// The pid of the process.
     pub pid: u32,
-    /// What it does.
+    /// The process's role.
     pub role: String,
     /// Its name within the role.
     pub worker: String,
     /// The rule.
     pub rule: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
     /// The request that was served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
     /// The reports.
     pub reports: Vec<EntryReport>,
-    /// What its directory occupies on disk, in whole blocks.
+    /// Disk usage of the capture's directory in whole blocks, bytes.
     pub disk_bytes: u64,
-    /// Whether it is pinned.
+    /// Set if the capture is pinned.
     pub pinned: bool,
 }
 
@@ -73,24 +73,24 @@ pub struct Entry {
 pub struct EntryReport {
     /// Its name.
     pub name: String,
-    /// Size of the file.
+    /// Size of the file, bytes.
     pub stored_bytes: u64,
-    /// Size of the content.
+    /// Size of the uncompressed content, bytes.
     pub raw_bytes: u64,
-    /// Why there is no data; with a size, where the data is damaged.
+    /// The reason why there is no data. With a size, the description of the damage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl EntryReport {
-    /// Whether there is data, be it damaged. No file is empty: it is compressed.
+    /// Returns true if there is data, even damaged data. A stored file is compressed and so never empty.
     pub fn has_data(&self) -> bool {
         self.error.is_none() || self.stored_bytes > 0
     }
 }
 
 impl Entry {
-    // Sizes are summed and moments subtracted: a line with a number that cannot be is as good as none.
+    // Sizes are summed and times are subtracted, so a line with an impossible number is ignored.
     fn is_plausible(&self) -> bool {
         let sizes = self.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
         sizes.chain([self.disk_bytes]).all(|bytes| bytes <= MOST_BYTES)
@@ -98,7 +98,7 @@ impl Entry {
             && self.sequence <= u64::MAX / 2
     }
 
-    /// The entry for a published capture.
+    /// Creates the entry of a published capture.
     pub fn of(store: &Store, meta: &meta::Meta) -> Self {
         let dir = store.report_dir(&meta.id);
         Self {
@@ -129,14 +129,14 @@ impl Entry {
     }
 }
 
-/// The captures of a store in their order, each read when it is asked for: a listing of a hundred thousand takes a few MiB.
+/// The captures of a store in order. Each entry is read on request, so a listing of a hundred thousand captures takes a few MiB.
 #[derive(Debug)]
 pub struct Listing<'a> {
     store: &'a Store,
     index: Option<File>,
-    /// The oldest first; where only the newest were wanted, those.
+    /// Oldest first. A listing of the newest holds only those.
     captures: Vec<Placed>,
-    /// How many readable captures there are.
+    /// The number of readable captures.
     pub total: usize,
     /// Captures whose `meta.json` cannot be read, with the reason.
     pub damaged: Vec<(String, String)>,
@@ -146,12 +146,12 @@ pub struct Listing<'a> {
 struct Placed {
     sequence: u64,
     id: Id,
-    // Its line in the index, where there is one.
+    // Offset and length of its line in the index, if it has one.
     line: Option<(u64, u32)>,
 }
 
 impl<'a> Listing<'a> {
-    /// Of all captures.
+    /// Lists all captures.
     pub fn all(store: &'a Store) -> Result<Self> {
         let mut present = Present::list(store)?;
         let mut captures = Vec::with_capacity(present.captures.len());
@@ -174,7 +174,7 @@ impl<'a> Listing<'a> {
         Ok(Self { store, index, total: captures.len(), captures, damaged })
     }
 
-    /// Of the newest captures, by the catalog; nothing where that cannot be believed.
+    /// Lists the `most` newest captures by the catalog. Returns `None` if the catalog is not valid.
     pub fn newest(store: &'a Store, most: usize) -> Option<Self> {
         let catalog = Catalog::current(store)?;
         let mut captures = Vec::new();
@@ -191,12 +191,12 @@ impl<'a> Listing<'a> {
         whole.then_some(Self { store, index: None, captures, total, damaged })
     }
 
-    /// The numbers of the captures, the newest first.
+    /// Returns the numbers of the captures, newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = usize> + use<> {
         (0..self.captures.len()).rev()
     }
 
-    /// A capture by its number; nothing where it is gone, or cannot be read any more.
+    /// Returns a capture by its number, or `None` if it is gone or cannot be read.
     pub fn entry(&self, number: usize) -> Option<Entry> {
         let placed = self.captures.get(number)?;
         self.by_line(placed).or_else(|| {
@@ -209,12 +209,12 @@ impl<'a> Listing<'a> {
         let (at, length) = placed.line?;
         let mut line = vec![0; length as usize];
         self.index.as_ref()?.read_exact_at(&mut line, at).ok()?;
-        // The index may have been written anew since it was read.
-        understand(&line).filter(|entry| entry.id == placed.id.as_str())
+        // The index may have been rewritten since it was scanned.
+        parse_line(&line).filter(|entry| entry.id == placed.id.as_str())
     }
 }
 
-// Those that the catalog knows as damaged, with the reason; nothing where one of them can be read after all.
+// Returns the captures that the catalog lists as damaged, with the reason. Returns `None` if one of them can be read after all.
 fn damaged_by(store: &Store, catalog: &Catalog) -> Option<Vec<(String, String)>> {
     let mut ids = Vec::new();
     if catalog.totals().damaged > 0 && !catalog.each(|_, record| ids.extend(record.damaged.then_some(record.id))) {
@@ -225,8 +225,8 @@ fn damaged_by(store: &Store, catalog: &Catalog) -> Option<Vec<(String, String)>>
     ids.iter().map(reason).collect()
 }
 
-/// Shows every readable capture once, in no order and one at a time; returns those whose `meta.json` cannot be read, with the
-/// reason. What may change of a capture, whether it is pinned, may be what it was.
+/// Calls `found` once for every readable capture, in no particular order. Returns the captures whose `meta.json` cannot be read,
+/// with the reason. The pin state of an entry may be out of date.
 pub fn visit(store: &Store, present: &mut Present, mut found: impl FnMut(Entry)) -> Vec<(String, String)> {
     present.forget_numbers();
     scan(store, |line, entry, _| {
@@ -238,18 +238,18 @@ pub fn visit(store: &Store, present: &mut Present, mut found: impl FnMut(Entry))
     read_unknown(store, present, found)
 }
 
-/// How many captures there are, and which is the last.
+/// The number of captures and the newest one.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// Those that are readable.
+    /// The number of readable captures.
     pub captures: usize,
-    /// The newest of them.
+    /// The newest readable capture.
     pub latest: Option<Entry>,
     /// Captures whose `meta.json` cannot be read, with the reason.
     pub damaged: Vec<(String, String)>,
 }
 
-/// By the catalog, or else by a look at every capture.
+/// Summarizes the store from the catalog, or from a look at every capture if the catalog is not valid.
 pub fn summary(store: &Store) -> Result<Summary> {
     if let Some(listing) = Listing::newest(store, 1) {
         let latest = listing.newest_first().next().and_then(|number| listing.entry(number));
@@ -265,7 +265,7 @@ pub fn summary(store: &Store) -> Result<Summary> {
     Ok(Summary { captures, latest, damaged })
 }
 
-/// The newest capture that serves a request, which was made at this moment on the store's time line.
+/// Returns the newest capture that serves a request. `created_ms` is the time of the request on the store's time line.
 pub fn of_request(store: &Store, request: &str, created_ms: u64) -> Result<Option<Id>> {
     let mut found = None;
     let looked = Catalog::current(store).is_some_and(|catalog| {
@@ -289,21 +289,21 @@ pub fn of_request(store: &Store, request: &str, created_ms: u64) -> Result<Optio
     Ok(newest.and_then(|entry| Id::parse(&entry.id)))
 }
 
-/// Puts an entry in place of an older one.
+/// Replaces `newest` if the entry is newer.
 pub fn keep_newest(newest: &mut Option<Entry>, entry: Entry) {
     if newest.as_ref().is_none_or(|newest| (newest.sequence, &newest.id) < (entry.sequence, &entry.id)) {
         *newest = Some(entry);
     }
 }
 
-// What the index does not have.
+// Reads the captures that the index does not list.
 fn read_unknown(store: &Store, present: &Present, mut found: impl FnMut(Entry)) -> Vec<(String, String)> {
     let mut damaged = Vec::new();
     for id in present.unknown() {
         let dir = store.report_dir(id.as_str());
         match meta::read(&dir) {
             Ok(meta) => found(Entry::of(store, &meta)),
-            // Deleted since the directory was read.
+            // The capture was deleted after the directory was read.
             Err(e) if e.is_not_found() && !dir.exists() => {}
             Err(e) => damaged.push((id.as_str().to_owned(), e.to_string())),
         }
@@ -311,13 +311,12 @@ fn read_unknown(store: &Store, present: &Present, mut found: impl FnMut(Entry)) 
     damaged
 }
 
-fn understand(line: &[u8]) -> Option<Entry> {
+fn parse_line(line: &[u8]) -> Option<Entry> {
     let entry: Entry = serde_json::from_slice(line).ok()?;
     (entry.is_plausible() && checksum::is_whole(line)).then_some(entry)
 }
 
-/// Reads the lines that can be understood, one at a time and so with little memory: each with where it begins. Returns how many
-/// lines there are.
+/// Reads the lines that can be parsed, one at a time to save memory, each with its offset. Returns the number of lines.
 pub fn scan(store: &Store, found: impl FnMut(usize, Entry, &[u8])) -> usize {
     let file = match fs::open_read(&store.path(INDEX)) {
         Ok(file) => file,
@@ -330,14 +329,14 @@ pub fn scan(store: &Store, found: impl FnMut(usize, Entry, &[u8])) -> usize {
     parse(BufReader::new(file.take(MAX_FILE)), found)
 }
 
-/// The same for what may be in such a file.
+/// Parses the content of an index, like [`scan`].
 pub fn parse(mut file: impl BufRead, mut found: impl FnMut(usize, Entry, &[u8])) -> usize {
     let mut line = Vec::new();
     let (mut lines, mut at) = (0, 0);
-    // What goes on after the bound of a line is the next one, and damaged like this one.
+    // The rest of an overlong line is read as the next line, and is damaged too.
     while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
         let whole = line.trim_ascii_end();
-        if let Some(entry) = understand(whole) {
+        if let Some(entry) = parse_line(whole) {
             found(at, entry, whole);
         }
         lines += 1;
@@ -347,13 +346,14 @@ pub fn parse(mut file: impl BufRead, mut found: impl FnMut(usize, Entry, &[u8]))
     lines
 }
 
-/// Whether so many lines are too many for what is known by them: rewriting costs as much as everything that is in it.
+/// Returns true if the index has so many lines for so few captures that a rewrite pays. A rewrite costs as much as the whole
+/// index.
 pub fn is_stale(lines: usize, known: usize) -> bool {
     lines > known + known / 2
 }
 
-/// Rewrites the index without the lines that say nothing any more. Under the lock, so that a pin or a capture of the last moment
-/// is not lost, and a line at a time.
+/// Rewrites the index without obsolete lines, one line at a time. Holds the lock, so that a concurrent pin or capture is not
+/// lost.
 pub fn compact(store: &Store) -> Result<()> {
     let _guard = store.lock()?;
     let mut last = Present::list(store)?;
@@ -375,12 +375,12 @@ pub fn compact(store: &Store) -> Result<()> {
     catalog::with_index(store, None, || Ok(fs::write_atomic_with(&store.path(INDEX), Durability::Volatile, write)?))
 }
 
-/// What is in `reports/`.
+/// The contents of `reports/`.
 #[derive(Debug, Default)]
 pub struct Present {
-    /// The directories that are captures by their names, in that order, each with room for a number.
+    /// The directories with the name of a capture, in the order of their ids, each with an optional number.
     captures: Vec<(Id, Option<usize>)>,
-    /// Whatever else is there, a symbolic link say. None of it is ours.
+    /// Everything else, for example symbolic links. None of it is ours.
     pub strange: Vec<OsString>,
 }
 
@@ -403,35 +403,35 @@ impl Present {
         Ok(present)
     }
 
-    /// The number of a capture, if that is present.
+    /// The number of a capture, if the capture is present.
     pub fn number(&mut self, id: &str) -> Option<&mut Option<usize>> {
         let id = Id::parse(id)?;
         let at = self.captures.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         self.captures.get_mut(at).map(|(_, number)| number)
     }
 
-    /// Takes all numbers back.
+    /// Removes all numbers.
     pub fn forget_numbers(&mut self) {
         self.captures.iter_mut().for_each(|(_, number)| *number = None);
     }
 
-    /// All captures, in the order of their ids.
+    /// Returns the ids of all captures in order.
     pub fn ids(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.captures.iter().map(|(id, _)| id.as_str())
     }
 
-    /// The captures without a number.
+    /// Returns the captures without a number.
     pub fn unknown(&self) -> impl Iterator<Item = Id> + '_ {
         self.captures.iter().filter(|(_, number)| number.is_none()).map(|(id, _)| *id)
     }
 }
 
-/// Adds a line for a capture that was published.
+/// Appends the line of a published capture.
 pub fn append(store: &Store, entry: &Entry) -> Result<()> {
     append_line(store, entry, None)
 }
 
-/// Adds a line for a capture that was pinned, or is not any more.
+/// Appends the line of a capture that was pinned or unpinned.
 pub fn append_pinned(store: &Store, entry: &Entry) -> Result<()> {
     append_line(store, entry, Id::parse(&entry.id).map(|id| (id, entry.pinned)))
 }
@@ -442,8 +442,8 @@ fn append_line(store: &Store, entry: &Entry, pinned: Option<(Id, bool)>) -> Resu
     catalog::with_index(store, pinned, || Ok(fs::append_line(&store.path(INDEX), &line, Durability::Volatile)?))
 }
 
-/// Adds what was learned from the records of captures. Whether they are pinned is asked again under the lock: a `pin` of the last
-/// moment has its line before these, or will have it after them.
+/// Appends entries that were read from the captures' own records. Checks the pin markers again under the lock: a concurrent `pin`
+/// has appended its line already, or will append it afterwards.
 pub fn learn(store: &Store, entries: &mut [Entry]) -> Result<()> {
     if entries.is_empty() {
         return Ok(());

@@ -1,7 +1,7 @@
-//! The captures of a store as retention and the cap need them: packed, so that a `put` at the cap can hold all of them in memory,
-//! however large the store is.
+//! The contents of the store as retention and the cap need them, packed: a `put` at the cap keeps the inventory in memory while
+//! it works, however large the store is.
 //!
-//! Before a capture is given up, its own record and its own marker are asked, as the index may be behind.
+//! The index may be out of date, so the capture's own record and pin marker are read before a capture is deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,31 +15,31 @@ use crate::{Store, events, meta};
 use diagctl_fs as fs;
 use diagctl_observe::clock::{Now, Reading};
 
-/// So many captures that the index did not have are added to it at once.
+/// Number of captures that are added to the index in one write.
 const BATCH: usize = 256;
 
-/// A plan by age or number first considers this many of the oldest captures.
+/// Number of the oldest captures in the first plan for age or count.
 const FIRST: usize = 64;
 
-/// And at most this many of the newest.
+/// Maximum number of the newest captures that are read for that plan.
 const MOST_LAST: usize = 4096;
 
-/// How often retention reads the directory although the catalog seems to be right. Two changes to a directory in one tick of the
-/// kernel's clock may look like one.
+/// Interval between full reads of the directory when the catalog seems to be valid. Two changes of a directory within one tick of
+/// the kernel's clock may look like one.
 const CHECK_EVERY_MS: u64 = 3_600_000;
 
-/// The captures of a store, and what else is among them.
+/// The captures of a store, and the disk usage of everything else in `reports/`.
 #[derive(Debug, Default)]
 pub struct Inventory {
     captures: Captures,
-    /// What else is in `reports/`: captures that cannot be read, and whatever somebody put there. It takes room all the same.
+    /// Disk usage of damaged captures and foreign entries in `reports/`, bytes. The cap counts them too.
     strange_bytes: u64,
-    /// The captures that cannot be read, and what each takes of that.
+    /// The captures that cannot be read, each with its share of `strange_bytes`.
     damaged: Vec<(Id, u64)>,
 }
 
 impl Inventory {
-    /// Reads the catalog; where that is not to be believed, see [`Inventory::check`].
+    /// Loads the catalog, or calls [`Inventory::check`] if the catalog is not valid.
     pub fn load(store: &Store, write_back: bool) -> Result<Self> {
         let catalog = Catalog::current(store).filter(|catalog| !(write_back && catalog.is_stale()));
         match catalog.and_then(|catalog| Self::of_catalog(&catalog)) {
@@ -48,7 +48,7 @@ impl Inventory {
         }
     }
 
-    /// The captures that retention looked at, and its plan; `None` if the totals show that there is nothing to delete.
+    /// Plans deletions. Returns `None` if the totals in the catalog show that nothing can be deleted.
     pub fn planned(
         store: &Store,
         now: &Now,
@@ -71,7 +71,7 @@ impl Inventory {
                 let for_room = may_delete(&Policy { max_age_ms: u64::MAX, max_captures: None, ..policy });
                 if !catalog.is_stale()
                     && !for_room
-                    && let Some((mut few, first)) = Self::ends(&catalog, policy.keep_last, MOST_LAST)
+                    && let Some((mut few, first)) = Self::oldest_and_newest(&catalog, policy.keep_last, MOST_LAST)
                 {
                     let plan = few.plan(store, now.store_ms, incoming, pressure, newest)?;
                     if plan.stays_within(first) {
@@ -85,9 +85,10 @@ impl Inventory {
         Ok(Some((inventory, plan)))
     }
 
-    // The oldest captures, and of the newest so many that it is known which of the oldest are the last of their kinds; with the number
-    // of the former. One of a kind that is too rare for that is left out: it stays until all captures are looked at.
-    fn ends(catalog: &Catalog, keep_last: u32, most_last: usize) -> Option<(Self, usize)> {
+    // Loads the oldest captures, and enough of the newest to know which of the oldest are the last of their kinds. Returns the
+    // number of the oldest ones too. Leaves out a capture whose kind is too rare to decide this; such a capture stays until all
+    // captures are read.
+    fn oldest_and_newest(catalog: &Catalog, keep_last: u32, most_last: usize) -> Option<(Self, usize)> {
         let totals = catalog.totals();
         let mut inventory = Self { strange_bytes: totals.strange_bytes, ..Self::default() };
         let mut kinds_of = Vec::new();
@@ -107,7 +108,7 @@ impl Inventory {
         let whole = whole
             && catalog.newest_first(|record| {
                 if Some((record.sequence, record.id)) <= last {
-                    // These are all captures: what has not been found is not there.
+                    // All captures have been read, so the kinds still sought do not exist among the newer ones.
                     sought.clear();
                 } else if !record.damaged {
                     seen += 1;
@@ -140,8 +141,8 @@ impl Inventory {
         whole.then_some(inventory)
     }
 
-    /// Reads `reports/`, and of each capture what the catalog or the index knows; of those that neither knows, the record. Where
-    /// `write_back` allows it, the index is completed and the catalog written anew.
+    /// Reads `reports/`, and takes each capture from the catalog, the index or its own record, in this order. With `write_back`,
+    /// completes the index and writes a new catalog.
     pub fn check(store: &Store, write_back: bool) -> Result<Self> {
         let write_back = write_back && store.is_ours();
         let stamp = Stamp::of_reports(store);
@@ -153,7 +154,7 @@ impl Inventory {
         };
         inventory.learn(store, &present, write_back);
         if write_back {
-            // It is a cache: on a full disk it stays as it is, so that room can be made.
+            // The catalog is a cache. On a full disk it is left as it is, so that room can be made.
             let _ = inventory.write_catalog(store, stamp);
         }
         Ok(inventory)
@@ -187,7 +188,7 @@ impl Inventory {
             }
         });
         if write_back && index::is_stale(lines, inventory.captures.count()) {
-            // As the catalog, it is a cache.
+            // Like the catalog, the index is a cache.
             let _ = index::compact(store);
         }
         inventory
@@ -200,7 +201,7 @@ impl Inventory {
         catalog::write(store, damaged.chain(self.captures.records()), strange, stamp, checked_ms)
     }
 
-    /// Looks again at what there is: captures may have been deleted by others, or been made unreadable.
+    /// Reads the directory again. Others may have deleted captures or made them unreadable.
     pub fn refresh(&mut self, store: &Store) -> Result<()> {
         let mut present = Present::list(store)?;
         let mut kept = 0;
@@ -214,7 +215,7 @@ impl Inventory {
         Ok(())
     }
 
-    // Those that have no number are read from their own records.
+    // Reads the captures without a number from their own records.
     fn learn(&mut self, store: &Store, present: &Present, write_back: bool) {
         let reports = store.path("reports");
         self.damaged.clear();
@@ -240,12 +241,12 @@ impl Inventory {
         }
     }
 
-    /// Bytes of everything in `reports/`.
+    /// Returns the disk usage of `reports/`, bytes.
     pub fn reports_bytes(&self) -> u64 {
         self.captures.bytes().saturating_add(self.strange_bytes)
     }
 
-    /// What retention says of every capture, now.
+    /// Plans deletions among all captures.
     pub fn plan(
         &mut self,
         store: &Store,
@@ -264,8 +265,9 @@ impl Inventory {
         }
     }
 
-    // The index may be behind, or damaged in a way that still can be read: before a capture is given up, its own record and its
-    // own marker say how old it is and whether it is pinned. One that cannot be read any more is left to people.
+    // Corrects the captures that the plan would delete. The index may be out of date, or damaged so that it can still be parsed,
+    // so the capture's own record and pin marker decide about its age and pin. A capture that can no longer be read is left to
+    // people.
     fn correct(&mut self, store: &Store, plan: &Plan) -> bool {
         let mut corrected = false;
         let mut unreadable = BTreeSet::new();
@@ -282,12 +284,12 @@ impl Inventory {
         corrected || !unreadable.is_empty()
     }
 
-    /// The verdicts of a plan that was made of this inventory and nothing was done with, or that was applied.
+    /// Returns the verdicts of a plan for this inventory, applied or not.
     pub fn verdicts(&self, plan: &Plan) -> Vec<Verdict> {
         plan.verdicts(&self.captures).collect()
     }
 
-    /// Deletes what a plan gives up, but not what was pinned since it was made; returns the bytes that were freed.
+    /// Deletes the captures that the plan condemns, except those pinned since. Returns the number of bytes freed.
     pub fn apply(&mut self, store: &Store, plan: &mut Plan) -> Result<u64> {
         let mut freed = 0;
         let mut pinned = Vec::new();
@@ -308,12 +310,12 @@ impl Inventory {
         Ok(freed)
     }
 
-    /// Notes in the catalog how old the oldest capture is, so that the next look at the totals is to the point.
+    /// Records the age of the oldest capture in the catalog, so that the next check of the totals is exact.
     pub fn note_oldest(&self, store: &Store) {
         catalog::set_oldest(store, self.captures.oldest_ms());
     }
 
-    /// Forgets what was deleted.
+    /// Drops the deleted captures.
     pub fn forget(&mut self, applied: &Plan) {
         let gone: BTreeSet<usize> = applied.victims().collect();
         self.captures.retain(|i, _| !gone.contains(&i));
@@ -333,7 +335,7 @@ fn policy(store: &Store) -> Result<(Policy, u64)> {
     Ok((policy, free_disk))
 }
 
-/// Bytes of everything in `reports/`: from the catalog if it is current, else counted.
+/// Returns the disk usage of `reports/`, bytes: from the catalog if it is valid, else counted.
 pub fn reports_bytes(store: &Store) -> Result<u64> {
     match Catalog::current(store) {
         Some(catalog) => Ok(catalog.totals().reports_bytes()),
@@ -341,7 +343,7 @@ pub fn reports_bytes(store: &Store) -> Result<u64> {
     }
 }
 
-/// Bytes of everything in the store outside `reports/`.
+/// Returns the disk usage of the store outside `reports/`, bytes.
 pub fn other_bytes(store: &Store) -> u64 {
     let others = fs::children(store.dir()).filter(|entry| entry.name != "reports");
     others.map(|entry| fs::occupied_tree(&store.dir().join(entry.name))).sum()

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn one_description_holds_it_and_only_that_one_can_prove_it() {
+    fn only_one_description_holds_the_lease_and_can_prove_it() {
         let (_dir, store, owner) = store();
         let (first, _a) = Lease::open(&store, owner).unwrap();
         let (second, _b) = Lease::open(&store, owner).unwrap();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_duplicate_is_the_same_description() {
+    fn a_duplicated_descriptor_holds_the_same_lease() {
         let (_dir, store, owner) = store();
         let (first, file) = Lease::open(&store, owner).unwrap();
         first.try_take().unwrap();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_lease_file_is_refused() {
+    fn other_files_are_refused_as_the_lease() {
         let (_dir, store, owner) = store();
         let (_, file) = Lease::open(&store, owner).unwrap();
         let path = store.path().join("lease.lock");

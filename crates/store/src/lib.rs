@@ -1,8 +1,9 @@
-//! The store: captures that are being written, published, indexed, read and deleted, under a hard cap.
+//! The store: staging, publication, indexing, reading and deletion of captures under a hard cap.
 //!
-//! Owns the directory and the form of everything in it that captures are made of: staging and publication, `meta.json`, the index
-//! and the catalog, requests, events, the lease, quarantine and trash. It is opened with [`StoreOptions`] and returns typed
-//! [`Error`]s. This crate must not know rules, the configuration file, the command line, or what to advise a reader of an error.
+//! This crate owns the directory and the format of everything that belongs to captures: staging and publication, `meta.json`, the
+//! index and the catalog, requests, events, the lease, quarantine and trash. A store is opened with [`StoreOptions`], and
+//! operations return typed [`Error`]s. The crate must not know rules, the configuration file or the command line, and gives no
+//! advice on errors.
 
 mod capture;
 pub mod catalog;
@@ -37,5 +38,5 @@ pub use process::Process;
 pub use report_kind::FileType;
 pub use store::{Access, Store, foreign_entry, group_id, space_of, unsafe_filesystem};
 
-/// The largest size of a process or report that is believed: 16 TiB.
+/// Maximum plausible size of a process or report, bytes: 16 TiB.
 pub const MOST_BYTES: u64 = 1 << 44;

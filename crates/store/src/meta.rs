@@ -1,4 +1,4 @@
-//! `meta.json` of a capture: immutable, and sufficient by itself.
+//! `meta.json`: the complete and immutable record of a capture.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,99 +12,99 @@ use diagctl_fs::checksum;
 use diagctl_fs::{self as fs, Spot};
 use diagctl_observe::clock::LAST_MS;
 
-/// The version that this program writes.
+/// The schema version that this program writes.
 pub const SCHEMA: u32 = 1;
 
-/// No `meta.json` is larger.
+/// Maximum size of a `meta.json`, bytes.
 pub const MAX_FILE: u64 = 4 << 20;
 
-/// What one capture is.
+/// The record of a capture.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Meta {
-    /// Version of this record. Later versions add fields; readers ignore what they do not know.
+    /// The schema version of this record. Later versions add fields, and readers ignore unknown ones.
     pub schema: u32,
-    /// `<UTC to the millisecond>-<random>`.
+    /// The capture's id: `<UTC to the millisecond>-<random>`.
     pub id: String,
-    /// Counts captures of the store; sorts them whatever the clock did.
+    /// The sequence number of the capture in its store. It orders captures even if the clock was changed.
     pub sequence: u64,
-    /// When it was granted, UTC, RFC 3339.
+    /// Time of the grant, UTC, RFC 3339.
     pub created: String,
-    /// The same on the store's time line, milliseconds; ages are computed from it.
+    /// Time of the grant on the store's time line, milliseconds. Ages are computed from it.
     pub store_ms: u64,
     /// The machine's name.
     pub host: String,
-    /// The boot in which pid and start time count.
+    /// The boot in which the pid and the start time are valid.
     pub boot_id: String,
-    /// The process.
+    /// The pid of the process.
     pub pid: u32,
-    /// Its start, in clock ticks since boot.
+    /// The process's start, in clock ticks since boot.
     pub start_time: u64,
-    /// What it does.
+    /// The process's role.
     pub role: String,
     /// Its name within the role.
     pub worker: String,
-    /// Of diagctl, Ruby, Puma, …
+    /// The versions of diagctl, Ruby, Puma, …
     pub versions: BTreeMap<String, String>,
-    /// The rule that was granted; `on_demand` for requests without one.
+    /// The rule that was granted, or `on_demand` for requests without a rule.
     pub rule: String,
-    /// Why.
+    /// The trigger's decision.
     pub trigger: Trigger,
-    /// What it cost: milliseconds (`_ms`), bytes (`_bytes`).
+    /// The cost of the capture: milliseconds (`_ms`), bytes (`_bytes`).
     pub cost: BTreeMap<String, Value>,
-    /// Anything else that the dumper told.
+    /// All other values from the dumper.
     pub labels: BTreeMap<String, String>,
     /// The request that was served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// One entry a report that was asked for.
+    /// One entry for each report that was asked for.
     pub reports: Vec<Report>,
 }
 
-/// Why a capture was taken.
+/// The reason for a capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Trigger {
     /// The trigger's name.
     pub name: String,
-    /// One sentence.
+    /// The reason in one sentence.
     pub reason: String,
-    /// The figures that it saw.
+    /// The figures that the trigger observed.
     pub observed: BTreeMap<String, Number>,
 }
 
-/// One report of a capture: data, the reason why there is none, or damaged data and where the damage is.
+/// One report of a capture: data, damaged data with the place of the damage, or the reason why there is no data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
     /// Its name.
     pub name: String,
-    /// Its file in the capture's directory; `null` when there is no data.
+    /// Its file in the capture's directory, or `null` if there is no data.
     pub file: Option<String>,
     /// Media type of the uncompressed content.
     pub content_type: String,
     /// `gzip` or `zstd`.
     pub encoding: String,
-    /// Size of the uncompressed content.
+    /// Size of the uncompressed content, bytes.
     pub raw_bytes: u64,
-    /// Size of the file.
+    /// Size of the file, bytes.
     pub stored_bytes: u64,
     /// SHA-256 of the file, hexadecimal.
     pub sha256: Option<String>,
-    /// Why there is no data; beside a file, where its content is damaged.
+    /// The reason why there is no data. With a file, the description of the damage.
     pub error: Option<String>,
-    /// How long it took to make, milliseconds.
+    /// The time that producing the report took, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<Number>,
 }
 
 impl Report {
-    /// An entry for a report that could not be made.
+    /// Creates the entry of a report that could not be made.
     pub fn failed(name: &str, error: impl Into<String>) -> Self {
         Self { name: name.to_owned(), error: Some(error.into()), ..Self::default() }
     }
 
-    /// Whether there is data, but damaged as it was produced.
+    /// Returns true if there is data that was already damaged when it was produced.
     pub fn is_damaged(&self) -> bool {
         self.file.is_some() && self.error.is_some()
     }
@@ -115,7 +115,7 @@ pub fn read(dir: &Spot) -> Result<Meta> {
     parse(dir.path(), &fs::read_bounded(&dir.join("meta.json"), MAX_FILE)?)
 }
 
-/// Understands the `meta.json` of a capture's directory.
+/// Parses the `meta.json` of a capture's directory.
 pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta> {
     let path = dir.join("meta.json");
     let damaged = |why: String| Error::DamagedMeta { path: path.clone(), why };
@@ -134,7 +134,7 @@ pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta> {
         return Err(damaged("a number in it is out of range".into()));
     }
     for report in &meta.reports {
-        // The file name is joined to a path: it must be a plain name.
+        // The file name is joined to a path, so it must be a plain name.
         if report.file.as_ref().is_some_and(|file| !is_plain(file)) {
             return Err(damaged(format!("report {} does not name a plain file", diagctl_fs::quoted(&report.name))));
         }

@@ -1,4 +1,4 @@
-//! The settings with which a store is opened.
+//! The settings of a store.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,25 +9,25 @@ use serde::{Deserialize, Serialize};
 use crate::report_kind::{self, FileType};
 use crate::units::Amount;
 
-/// The settings of a store. The crate knows no configuration file; its user fills this in.
+/// The settings of a store. The caller fills them in: this crate does not know the configuration file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoreOptions {
-    /// The directory.
+    /// The store's directory.
     pub dir: PathBuf,
-    /// The group that may read.
+    /// The group that may read the store.
     pub group: Option<String>,
-    /// Use the store even where `flock(2)` may not keep machines apart.
+    /// Use the store even on a filesystem where `flock(2)` may not exclude other machines.
     pub allow_network_filesystem: bool,
-    /// How much is kept.
+    /// The retention limits.
     pub retention: Retention,
-    /// How reports are compressed.
+    /// The compression of reports.
     pub compression: Compression,
     /// The file types of reports that are not built in, by name.
     pub file_types: BTreeMap<String, FileType>,
 }
 
 impl StoreOptions {
-    /// The defaults, for a directory.
+    /// Creates the default settings for a directory.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -39,7 +39,7 @@ impl StoreOptions {
         }
     }
 
-    /// The file type of a report: built in or declared, and plain text for any other.
+    /// Returns the file type of a report: built in, declared, or else plain text.
     pub fn file_type(&self, name: &str) -> FileType {
         if let Some((_, kind)) = report_kind::builtin(name) {
             return FileType { extension: kind.extension.into(), content_type: kind.content_type.into() };
@@ -48,7 +48,7 @@ impl StoreOptions {
     }
 }
 
-/// How much of a store is kept.
+/// The retention limits of a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retention {
     /// The hard cap of the whole store, bytes.
@@ -59,7 +59,7 @@ pub struct Retention {
     pub max_age: Duration,
     /// The number of captures with each kind of report that stay whatever their age.
     pub keep_last: u32,
-    /// The most captures.
+    /// The maximum number of captures.
     pub max_captures: Option<u32>,
 }
 
@@ -75,12 +75,12 @@ impl Default for Retention {
     }
 }
 
-/// How a report is compressed.
+/// The compression of reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Compression {
-    /// Readable everywhere.
+    /// gzip: readable everywhere.
     #[default]
     Gzip,
-    /// Smaller and faster, where it can be read.
+    /// Zstandard: smaller and faster, but not readable everywhere.
     Zstd,
 }

@@ -1,20 +1,20 @@
-//! The identity of a process, as captures and requests carry it.
+//! The identity of a process in captures and requests.
 
 /// A process that polls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its pid, as diagctl sees it.
+    /// The pid as diagctl sees it.
     pub pid: u32,
-    /// Its start, in clock ticks since boot.
+    /// The start of the process, in clock ticks since boot.
     pub start_ticks: u64,
-    /// What it does.
+    /// The role.
     pub role: String,
-    /// Its name within the role.
+    /// The name within the role.
     pub name: String,
 }
 
 impl Process {
-    /// Names it for ever within one boot.
+    /// Returns a name that is unique within one boot.
     pub fn subject(&self) -> String {
         format!("{}@{}", self.pid, self.start_ticks)
     }

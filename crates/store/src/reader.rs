@@ -1,7 +1,7 @@
-//! Reading captures back: which one a person means, and its reports, verified and decompressed.
+//! Reads captures back: resolves the id that a person typed, verifies reports and decompresses them.
 //!
-//! A report is handed out only after the whole file was found to have the checksum that its capture recorded, and never
-//! more than the recorded number of bytes comes out of it, whatever the compressed data claims.
+//! A report is released only after the whole file has matched its recorded checksum. The output is never longer than the recorded
+//! size, whatever the compressed data claims.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -15,23 +15,23 @@ use crate::index::{self, EntryReport, Present};
 use crate::{Store, meta};
 use diagctl_fs::{self as fs, printable};
 
-/// How much is read at once.
+/// Bytes per read.
 const CHUNK: usize = 128 << 10;
 
-/// An ambiguous prefix is answered with so many of the captures that it fits.
+/// Number of matching captures that are listed for an ambiguous prefix.
 const CANDIDATES_SHOWN: usize = 5;
 
-/// A capture, and the report of it if one was named.
+/// A capture, and one of its reports if the person named one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The capture's id, in full. It may be a damaged one.
+    /// The capture's full id. The capture may be damaged.
     pub id: String,
     /// The report.
     pub report: Option<String>,
 }
 
-/// Finds what a person means by `ID`, `PREFIX`, `latest`, each also with `:REPORT`. `latest:REPORT` is the newest capture that
-/// has the report, the others say which capture it is to be taken from.
+/// Resolves `ID`, `PREFIX` or `latest`, each with an optional `:REPORT`. `latest:REPORT` is the newest capture with data of the
+/// report. The other forms name the capture, and the report is taken from it.
 pub fn resolve(store: &Store, text: &str) -> Result<Target> {
     let (name, report) = match text.split_once(':') {
         Some((name, report)) => (name, Some(report)),
@@ -90,7 +90,7 @@ fn newest_with(catalog: &Catalog, report: &str) -> Option<Id> {
     newest.filter(|_| whole)
 }
 
-// Damaged ones too: `rm` and `verify` take them.
+// Includes damaged captures, because `rm` and `verify` accept them.
 fn by_prefix(store: &Store, prefix: &str) -> Result<String> {
     if Id::parse(prefix).is_some() && store.report_dir(prefix).is_dir() {
         return Ok(prefix.to_owned());
@@ -108,17 +108,17 @@ fn by_prefix(store: &Store, prefix: &str) -> Result<String> {
     }
 }
 
-/// A report's file, open. What happens to the store after that does not matter.
+/// The open file of a report. Later changes of the store do not affect it.
 #[derive(Debug)]
 pub struct Stored {
     /// The capture that it belongs to.
     pub capture: String,
-    /// What the capture recorded.
+    /// The report's entry in the capture's record.
     pub report: meta::Report,
     file: File,
 }
 
-/// A report of a capture by its name; also one that failed when it was taken.
+/// Returns the entry of a report by its name, even if the report failed.
 pub fn report_of<'m>(meta: &'m meta::Meta, name: &str) -> Result<&'m meta::Report> {
     meta.reports.iter().find(|report| report.name == name).ok_or_else(|| {
         let has = meta.reports.iter().map(|report| report.name.clone()).collect();
@@ -126,26 +126,26 @@ pub fn report_of<'m>(meta: &'m meta::Meta, name: &str) -> Result<&'m meta::Repor
     })
 }
 
-/// In which form a report is wanted.
+/// The form in which a report is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Representation {
-    /// As it was produced.
+    /// Uncompressed, as it was produced.
     Content,
-    /// As it is stored, compressed.
+    /// Compressed, as it is stored.
     Stored,
 }
 
-/// Why a copy broke off.
+/// The reason why a copy was interrupted.
 #[derive(Debug)]
 pub enum Interrupted {
-    /// The report cannot be read, or is not what was recorded.
+    /// The report cannot be read, or differs from its record.
     Source(Error),
-    /// Its copy cannot be written.
+    /// The copy cannot be written.
     Output(io::Error),
 }
 
 impl Stored {
-    /// Opens a report of a capture. One that failed when it was taken is no match, with its error.
+    /// Opens a report of a capture. If the report failed when the capture was taken, returns its error.
     pub fn open(store: &Store, meta: &meta::Meta, name: &str) -> Result<Self> {
         let report = report_of(meta, name)?;
         let Some(file) = &report.file else {
@@ -156,7 +156,7 @@ impl Stored {
         Ok(Self { capture: meta.id.clone(), report: report.clone(), file })
     }
 
-    /// Says that the content was damaged when it was produced, and where.
+    /// Returns a warning if the content was damaged when it was produced.
     pub fn warning(&self) -> Option<String> {
         let error = self.report.error.as_ref()?;
         Some(format!(
@@ -167,7 +167,7 @@ impl Stored {
         ))
     }
 
-    /// How many bytes a form has.
+    /// Returns the size of a form, bytes.
     pub fn bytes(&self, form: Representation) -> u64 {
         match form {
             Representation::Content => self.report.raw_bytes,
@@ -175,7 +175,7 @@ impl Stored {
         }
     }
 
-    /// The file name that fits a form: `heap_dump.json` or `heap_dump.json.gz`.
+    /// Returns the file name for a form: `heap_dump.json` or `heap_dump.json.gz`.
     pub fn file_name(&self, form: Representation) -> &str {
         let name = self.report.file.as_deref().unwrap_or(&self.report.name);
         let suffix = match (form, self.report.encoding.as_str()) {
@@ -186,7 +186,7 @@ impl Stored {
         name.strip_suffix(suffix).filter(|bare| !bare.is_empty()).unwrap_or(name)
     }
 
-    /// Reads the file to its end, or to one byte more than `most`: its SHA-256, and how many bytes that were.
+    /// Reads the file to its end, but at most one byte more than `most`. Returns the SHA-256 and the number of bytes read.
     pub fn digest(&mut self, most: u64, progress: &mut dyn FnMut(u64)) -> io::Result<(String, u64)> {
         self.file.rewind()?;
         let mut file = (&self.file).take(most.saturating_add(1));
@@ -209,7 +209,7 @@ impl Stored {
         Ok((hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), read))
     }
 
-    /// Reads the whole file and compares size and checksum with what was recorded. To be called before [`Stored::copy`].
+    /// Reads the whole file and compares its size and checksum with the record. Must be called before [`Stored::copy`].
     pub fn verify(&mut self) -> Result<()> {
         let (found, read) = self
             .digest(self.report.stored_bytes, &mut |_| {})
@@ -227,7 +227,7 @@ impl Stored {
         }
     }
 
-    /// Writes the report; `progress` is told how many bytes came out, again and again. Returns their sum.
+    /// Writes the report to `out`, and calls `progress` with the number of bytes written so far. Returns the total.
     pub fn copy(
         &mut self,
         form: Representation,

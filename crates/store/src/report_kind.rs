@@ -71,7 +71,7 @@ pub struct FileType {
 }
 
 impl FileType {
-    /// Of a file with this extension.
+    /// Returns the type of a file with this extension.
     pub fn of_file(extension: &str) -> Self {
         let content_type = match extension {
             "json" => "application/json",

@@ -1,4 +1,4 @@
-//! On-demand requests: one file each in `requests/`, until the capture that serves it is published.
+//! On-demand requests: one file each in `requests/`, kept until the capture that serves it is published.
 
 mod crowd;
 
@@ -9,44 +9,44 @@ use crate::process::Process;
 use crate::{Store, events};
 use diagctl_fs::{self as fs, Durability};
 
-/// A request whose capture fails is tried again, so often in all.
+/// Maximum number of attempts. A request whose capture fails is tried again.
 pub const MAX_ATTEMPTS: u32 = 3;
 
-/// No file of a request is larger.
+/// Maximum size of a request file, bytes.
 const MAX_FILE: u64 = 64 << 10;
 
-/// `requests/<id>.json`.
+/// The contents of `requests/<id>.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Request {
-    /// Version of this record.
+    /// The schema version of this record.
     pub schema: u32,
-    /// Sorts by time.
+    /// The id of the request. Ids sort by time.
     pub id: String,
-    /// The reports; empty for whatever the rule, or the routine, brings.
+    /// The wanted reports. If empty, the reports of the rule or the routine reports.
     pub reports: Vec<String>,
-    /// Only a process of this role.
+    /// Restricts the request to processes of this role.
     pub role: Option<String>,
-    /// Only the worker of this name.
+    /// Restricts the request to the worker of this name.
     pub name: Option<String>,
-    /// Only this process.
+    /// Restricts the request to this process.
     pub pid: Option<u32>,
-    /// Why somebody wants it.
+    /// The reason for the request.
     pub reason: String,
-    /// Who.
+    /// The person or program that made the request.
     pub by: String,
-    /// When it was made, on the store's time line.
+    /// Time of the request, on the store's time line.
     pub created: u64,
-    /// When nobody waits for it any more, on the store's time line.
+    /// Time at which the request expires, on the store's time line.
     pub expires: u64,
-    /// How often a capture was begun for it.
+    /// Number of captures that were started for the request.
     pub attempts: u32,
-    /// The capture that was begun last.
+    /// The last capture that was started for the request.
     pub capture: Option<String>,
 }
 
 impl Request {
-    /// Whether a process is meant.
+    /// Returns true if the request may be served by this process.
     pub fn is_for(&self, process: &Process) -> bool {
         self.pid.is_none_or(|pid| pid == process.pid)
             && self.role.as_deref().is_none_or(|role| role == process.role)
@@ -54,28 +54,28 @@ impl Request {
     }
 }
 
-/// Puts a request in.
+/// Writes a request.
 pub fn write(store: &Store, request: &Request) -> Result<()> {
     let data = serde_json::to_vec(request).map_err(Error::encode("the request"))?;
     Ok(fs::write_atomic(&store.path("requests").join(format!("{}.json", request.id)), &data, Durability::Synced)?)
 }
 
-/// The requests that wait, oldest first. A file that is no request is left alone.
+/// Lists the pending requests, oldest first. Skips files that are not requests.
 pub fn list(store: &Store) -> Result<Vec<Request>> {
     let ids = ids(store, usize::MAX)?.unwrap_or_default();
     Ok(ids.iter().filter_map(|id| read(store, id)).collect())
 }
 
-/// The requests that a poll looks at, oldest first. All of them, unless there are so many that it would be slow: then the oldest
-/// and the newest, see [`crowd`]. Under the state lock.
+/// Lists the requests that a poll considers, oldest first. If there are so many that a poll would be slow, these are only the
+/// oldest and the newest, see [`crowd`]. The caller holds the state lock.
 pub fn for_poll(store: &Store) -> Result<Vec<Request>> {
     match ids(store, crowd::FEW)? {
         Some(ids) => Ok(ids.iter().filter_map(|id| read(store, id)).collect()),
-        None => crowd::look(store),
+        None => crowd::pending(store),
     }
 }
 
-// The ids in the file names, sorted; `None` if there are more than `most` files.
+// Returns the ids from the file names, sorted. Returns `None` if there are more than `most` files.
 fn ids(store: &Store, most: usize) -> Result<Option<Vec<String>>> {
     let entries = match fs::list(&store.path("requests")) {
         Err(e) if e.is_not_found() => return Ok(Some(Vec::new())),
@@ -93,23 +93,23 @@ fn ids(store: &Store, most: usize) -> Result<Option<Vec<String>>> {
     Ok(Some(ids))
 }
 
-/// One request; nothing where it is not there, or cannot be understood.
+/// Reads a request. Returns `None` if it does not exist or cannot be parsed.
 pub fn read(store: &Store, id: &str) -> Option<Request> {
     let spot = store.path("requests").join(format!("{id}.json"));
     parse(id, &fs::read_bounded(&spot, MAX_FILE).ok().filter(|_| !id.contains('/'))?)
 }
 
-/// Understands the file of a request; `None` where it is not that of this id.
+/// Parses the file of a request. Returns `None` if it is not the file of this id.
 pub fn parse(id: &str, data: &[u8]) -> Option<Request> {
     serde_json::from_slice(data).ok().filter(|request: &Request| request.id == id)
 }
 
-/// Takes a request out.
+/// Deletes a request.
 pub fn remove(store: &Store, id: &str) -> Result<()> {
     Ok(fs::remove_file(&store.path("requests").join(format!("{id}.json")))?)
 }
 
-/// After a capture came to nothing: the request that it served is tried again, or given up after [`MAX_ATTEMPTS`].
+/// Handles a failed capture: the request that it served becomes pending again, or is dropped after [`MAX_ATTEMPTS`].
 pub fn give_back(store: &Store, id: &str, why: &str) -> Result<()> {
     let Some(request) = read(store, id) else { return Ok(()) };
     if request.attempts >= MAX_ATTEMPTS {

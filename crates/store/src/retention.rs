@@ -1,14 +1,16 @@
-//! What is kept and what goes. Pure: captures, policy and figures in, a plan out that has a verdict on each, with its reasons.
+//! Decides which captures are kept. The planner is pure: it takes captures, a policy and usage figures, and returns a plan with a
+//! verdict and reasons for each capture.
 //!
-//! Rules: age, count, size (`max_use`, everything in the store counts), free space (`keep_free`). Under size and free-space
-//! pressure the victim is the oldest capture that has the kind of report which uses most. Protected are the newest, pinned
-//! ones, and the last `keep_last` of each kind. Only the hard cap overrides protection, and never that of the newest.
+//! Captures are deleted for age, count, size (`max_use`, which counts everything in the store) and free space (`keep_free`). For
+//! size and free space, the next capture to go is the oldest one that has the kind of report which uses most. The newest capture,
+//! pinned captures and the last `keep_last` of each kind are protected. Only the hard cap overrides protection, and never that of
+//! the newest capture.
 //!
-//! What cannot be reached by deleting is not tried at the expense of what is there: room for a capture that would not
-//! fit in any case costs nothing.
+//! Nothing is deleted for a goal that deletions cannot reach. A capture that would not fit in any case costs no other capture its
+//! place.
 //!
-//! A store may hold a hundred thousand captures, and `put` plans beside a worker that needs its memory: captures are packed, a
-//! plan holds numbers, and the words of a verdict are made when somebody asks for it.
+//! A store may hold a hundred thousand captures, and `put` plans beside a worker that needs its memory. So captures are packed, a
+//! plan holds numbers, and verdicts are worded on demand.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -20,91 +22,91 @@ use crate::id::Id;
 use crate::index::Entry;
 use crate::units::{duration, size};
 
-/// Stands for the kind of those captures in which every report failed.
+/// The kind of captures in which every report failed.
 const NO_REPORT: &str = "captures without any report";
 
-/// Its number: every list of names begins with it.
+/// The number of that kind. Every list of kinds begins with it.
 const NO_REPORT_KIND: u32 = 0;
 
-/// What the operator declared.
+/// The operator's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Hard cap of the whole store, bytes.
     pub max_use: u64,
-    /// What is to stay free on the filesystem, bytes.
+    /// Space to leave free on the filesystem, bytes.
     pub keep_free: u64,
-    /// Older captures go, milliseconds.
+    /// Maximum age of a capture, milliseconds.
     pub max_age_ms: u64,
-    /// So many of each kind of report stay.
+    /// Number of captures with each kind of report that are protected.
     pub keep_last: u32,
-    /// No more captures than this.
+    /// Maximum number of captures.
     pub max_captures: Option<u32>,
 }
 
-/// What else takes room.
+/// Everything else that takes space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes of the store outside `reports/`: staging, quarantine, index, …
     pub other_bytes: u64,
     /// Free bytes on the filesystem.
     pub free_disk: u64,
-    /// Bytes that are about to be written; 0 after a commit.
+    /// Bytes about to be written. Zero after a commit.
     pub incoming: u64,
 }
 
-/// How far a plan may go to make room.
+/// The lengths to which a plan may go to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {
-    /// `gc`, and after a commit: the hard cap holds, whatever it costs.
+    /// For `gc` and after a commit: the hard cap holds at any cost.
     Routine,
-    /// Before a grant, and when a `put` runs into the cap: only what nothing protects. How large a report becomes is not known
-    /// while it is written; one that does not fit in the end must not have cost the last good one.
+    /// Before a grant, and when a `put` reaches the cap: deletes unprotected captures only. The final size of a report is unknown
+    /// while it is written, so a report that does not fit in the end must not cost the last good one.
     Admission,
 }
 
-/// What is to become of one capture.
+/// The verdict on one capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// The capture.
+    /// The capture's id.
     pub id: String,
-    /// Whether it stays.
+    /// True if the capture stays.
     pub keep: bool,
-    /// Why, for people.
+    /// The reasons, for people.
     pub reasons: Vec<String>,
-    /// Its bytes on disk.
+    /// Disk usage, bytes.
     pub disk_bytes: u64,
 }
 
-/// One capture, as far as a plan is concerned.
+/// The data about one capture that a plan needs.
 #[derive(Clone, Copy, Debug)]
 struct Capture {
     id: Id,
     sequence: u64,
     store_ms: u64,
     disk_bytes: u64,
-    // Its kinds: so many from there on in `Captures::shares`.
+    // Start of its shares in `Captures::shares`, and their number.
     first_share: u32,
     shares: u32,
-    // Of its record in the catalog.
+    // Offset of its record in the catalog.
     at: Option<NonZeroU32>,
     pinned: bool,
 }
 
-/// What one kind of report takes of one capture.
+/// The part of a capture that one kind of report takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Share {
     kind: u32,
     bytes: u64,
 }
 
-/// Captures to decide about, in any order. Each takes 72 bytes, and 16 for each kind of report in it.
+/// The captures of a plan, in any order. Each takes 72 bytes, and 16 for each kind of report in it.
 #[derive(Clone, Debug)]
 pub struct Captures {
     list: Vec<Capture>,
     shares: Vec<Share>,
     names: Vec<String>,
     numbers: BTreeMap<String, u32>,
-    // Those that are there and not in the list: how many, and what they occupy.
+    // Number and disk usage of existing captures that are not in the list.
     omitted: (u64, u64),
 }
 
@@ -122,42 +124,42 @@ impl Default for Captures {
 }
 
 impl Captures {
-    /// The number of captures.
+    /// Returns the number of captures.
     pub fn count(&self) -> usize {
         self.list.len()
     }
 
-    /// The one with a number. A capture has the number of those that were added before it.
+    /// Returns the id of a capture. Captures are numbered in the order in which they are added.
     pub fn id(&self, i: usize) -> Id {
         self.list[i].id
     }
 
-    /// Whether it is pinned, as far as is known.
+    /// Returns true if the capture is known to be pinned.
     pub fn is_pinned(&self, i: usize) -> bool {
         self.list[i].pinned
     }
 
-    /// What they occupy.
+    /// Returns the disk usage of all captures, bytes.
     pub fn bytes(&self) -> u64 {
         self.list.iter().fold(self.omitted.1, |sum, capture| sum.saturating_add(capture.disk_bytes))
     }
 
-    /// Says that there are so many more than are in the list, and what they occupy.
+    /// Notes the number and disk usage of existing captures that are not in the list.
     pub fn omit(&mut self, captures: u64, bytes: u64) {
         self.omitted = (captures, bytes);
     }
 
-    /// Adds one.
+    /// Adds a capture.
     pub fn push(&mut self, id: Id, entry: &Entry) {
         let capture = self.pack(id, entry);
         self.list.push(capture);
     }
 
-    /// Adds one that is in the catalog, at this place.
+    /// Adds a capture from its record in the catalog, which is at offset `at`.
     pub fn push_record(&mut self, at: u64, record: &Record<'_>) {
         let first = self.shares.len();
         for (kind, (name, bytes)) in record.kinds().enumerate() {
-            // Captures of a store mostly have the same reports.
+            // Consecutive captures mostly have the same kinds of report.
             let like_last = self.list.last().and_then(|last| self.shares_of(last).get(kind));
             let like_last = like_last.map(|share| share.kind).filter(|kind| self.names[*kind as usize] == name);
             let kind = like_last.unwrap_or_else(|| self.number(name));
@@ -178,7 +180,7 @@ impl Captures {
         });
     }
 
-    /// Those of a list, as records, the oldest first.
+    /// Returns all captures as catalog records, oldest first.
     pub fn records(&self) -> impl Iterator<Item = NewRecord> + '_ {
         self.in_order().into_iter().map(|i| {
             let capture = &self.list[i as usize];
@@ -195,24 +197,24 @@ impl Captures {
         })
     }
 
-    /// Offset of its record in the catalog, if it was read from there.
+    /// Returns the offset of a capture's record in the catalog, if the capture came from there.
     pub fn place(&self, i: usize) -> Option<u64> {
         self.list[i].at.map(|at| u64::from(at.get()))
     }
 
-    /// When the oldest was taken that is not pinned; the end of time where there is none.
+    /// Returns the time of the oldest unpinned capture, or the maximum if there is none.
     pub fn oldest_ms(&self) -> u64 {
         self.list.iter().filter(|capture| !capture.pinned).map(|capture| capture.store_ms).min().unwrap_or(u64::MAX)
     }
 
-    // Their numbers, the oldest first.
+    // Returns the numbers of the captures, oldest first.
     fn in_order(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.list.len() as u32).collect();
         order.sort_unstable_by_key(|i| (self.list[*i as usize].sequence, self.list[*i as usize].id));
         order
     }
 
-    /// Puts what is known now in place of what was known; returns whether that makes a difference.
+    /// Replaces the data about a capture. Returns true if the new data is different.
     pub fn replace(&mut self, i: usize, entry: &Entry) -> bool {
         let (before, after) = (self.list[i], self.pack(self.list[i].id, entry));
         let figures = |c: &Capture| (c.sequence, c.store_ms, c.disk_bytes, c.pinned);
@@ -230,12 +232,12 @@ impl Captures {
         !same
     }
 
-    /// Notes that one was pinned meanwhile.
+    /// Notes that a capture was pinned.
     pub fn pin(&mut self, i: usize) {
         self.list[i].pinned = true;
     }
 
-    /// Drops those that are not wanted any more, by their numbers. Those of the others change: they move up.
+    /// Drops the captures for which `wanted` returns false. The remaining captures are renumbered.
     pub fn retain(&mut self, mut wanted: impl FnMut(usize, Id) -> bool) {
         let mut numbers = 0..;
         self.list.retain(|capture| numbers.next().is_some_and(|i| wanted(i, capture.id)));
@@ -252,7 +254,7 @@ impl Captures {
         }
         let first = self.shares.len();
         self.shares.extend(shares.into_iter().map(|(kind, bytes)| Share { kind, bytes }));
-        // The index is no larger than 256 MiB, and a `meta.json` than 4 MiB: they have not so many reports.
+        // Cannot overflow: the index is at most 256 MiB and a `meta.json` at most 4 MiB, which limits the number of reports.
         Capture {
             id,
             sequence: entry.sequence,
@@ -280,21 +282,21 @@ impl Captures {
     }
 }
 
-/// What a plan says of every capture that it was made for.
+/// The decision about every capture.
 #[derive(Debug)]
 pub struct Plan {
     policy: Policy,
-    /// Oldest first, by their numbers. Whatever else a plan has goes by the place in here.
+    /// The numbers of the captures, oldest first. The other fields refer to positions in this list.
     order: Vec<u32>,
-    standing: Vec<Standing>,
-    /// The kinds of which a capture is one of the last; most are of none.
+    protection: Vec<Protection>,
+    /// The kinds of which a capture is one of the last. Most captures have none.
     last_of: BTreeMap<usize, Vec<u32>>,
-    /// Those that go, and why.
-    condemned: BTreeMap<usize, Why>,
+    /// The captures to be deleted, with the reason.
+    condemned: BTreeMap<usize, Reason>,
 }
 
-/// True if a plan might delete a capture, judged by the totals alone. May be true when the plan deletes nothing, never false when
-/// it deletes something.
+/// Returns true if a plan might delete a capture, judging by the totals alone. May be true although the plan deletes nothing, but
+/// is never false if it deletes something.
 pub fn may_delete(totals: &Totals, policy: &Policy, usage: &Usage, now_ms: u64) -> bool {
     let used = usage.other_bytes.saturating_add(totals.bytes).saturating_add(usage.incoming);
     now_ms.saturating_sub(totals.oldest_ms) > policy.max_age_ms
@@ -303,8 +305,8 @@ pub fn may_delete(totals: &Totals, policy: &Policy, usage: &Usage, now_ms: u64) 
         || usage.free_disk < policy.keep_free.saturating_add(usage.incoming)
 }
 
-/// Decides about every capture. `now_ms` is on the store's time line, as the captures are: one that seems to come from the
-/// future is never too old. `newest` is never deleted.
+/// Decides about every capture. `now_ms` is on the store's time line, like the captures: a capture from the future is never too
+/// old. `newest` is never deleted.
 pub fn plan(
     captures: &Captures,
     policy: &Policy,
@@ -322,31 +324,31 @@ pub fn plan(
 }
 
 impl Plan {
-    /// The numbers of those that go, the oldest first.
+    /// Returns the numbers of the captures to be deleted, oldest first.
     pub fn victims(&self) -> impl Iterator<Item = usize> + '_ {
         self.condemned.keys().map(|at| self.order[*at] as usize)
     }
 
-    /// What it says of the captures that it was made for, the oldest first.
+    /// Returns the verdicts on all captures, oldest first.
     pub fn verdicts<'a>(&'a self, captures: &'a Captures) -> impl Iterator<Item = Verdict> + 'a {
         (0..self.order.len()).map(|at| self.verdict(captures, at))
     }
 
-    /// The verdicts on those that go, with their numbers.
+    /// Returns the verdicts on the captures to be deleted, with their numbers.
     pub fn deletions<'a>(&'a self, captures: &'a Captures) -> impl Iterator<Item = (usize, Verdict)> + 'a {
         self.condemned.keys().map(|at| (self.order[*at] as usize, self.verdict(captures, *at)))
     }
 
-    /// True if the plan deletes only captures from the first `first` of the list, and leaves an unprotected one there. Then omitted
-    /// captures, all newer than these, could not have changed the plan, as far as age and number go.
+    /// Returns true if the plan deletes only captures among the first `first` of the list, and leaves an unprotected one there.
+    /// Then omitted captures, all newer than these, could not have changed a plan for age and count.
     pub fn stays_within(&self, first: usize) -> bool {
         let is_first = |at: usize| (self.order[at] as usize) < first;
-        let spared = |at: usize| self.standing[at] == Standing::Unprotected && !self.condemned.contains_key(&at);
-        self.condemned.iter().all(|(at, why)| is_first(*at) && !matches!(why, Why::Full { .. }))
+        let spared = |at: usize| self.protection[at] == Protection::Unprotected && !self.condemned.contains_key(&at);
+        self.condemned.iter().all(|(at, why)| is_first(*at) && !matches!(why, Reason::NoSpace { .. }))
             && (0..self.order.len()).any(|at| is_first(at) && spared(at))
     }
 
-    /// Takes back what was said of one that goes.
+    /// Removes a capture from the deletions.
     pub fn spare(&mut self, i: usize) {
         self.condemned.retain(|at, _| self.order[*at] as usize != i);
     }
@@ -357,7 +359,7 @@ impl Plan {
             Some(why) => vec![self.words(captures, at, *why)],
             None => {
                 let mut reasons = Vec::new();
-                reasons.extend((self.standing[at] == Standing::Newest).then(|| "kept: newest".into()));
+                reasons.extend((self.protection[at] == Protection::Newest).then(|| "kept: newest".into()));
                 reasons.extend(capture.pinned.then(|| "kept: pinned".into()));
                 reasons.extend(self.last_kinds(captures, at).map(|last| format!("kept: {last}")));
                 if reasons.is_empty() {
@@ -370,26 +372,26 @@ impl Plan {
         Verdict { id: capture.id.as_str().to_owned(), keep, reasons, disk_bytes: capture.disk_bytes }
     }
 
-    fn words(&self, captures: &Captures, at: usize, why: Why) -> String {
+    fn words(&self, captures: &Captures, at: usize, why: Reason) -> String {
         let Policy { max_use, keep_free, max_age_ms, max_captures, .. } = self.policy;
-        let (full, kind) = match why {
-            Why::Old { age_ms } => {
+        let (shortage, kind) = match why {
+            Reason::TooOld { age_ms } => {
                 return format!("older than max_age {} ({})", duration(max_age_ms), duration(age_ms));
             }
-            Why::Many { count } => {
+            Reason::TooMany { count } => {
                 return format!("{count} captures, max_captures is {}", max_captures.unwrap_or_default());
             }
-            Why::Full { full, kind } => (full, kind),
+            Reason::NoSpace { shortage, kind } => (shortage, kind),
         };
-        let full = match full {
-            Full::Cap { used, incoming: 0 } => format!("store holds {} of max_use {}", size(used), size(max_use)),
-            Full::Cap { used, incoming } => {
+        let shortage = match shortage {
+            Shortage::Cap { used, incoming: 0 } => format!("store holds {} of max_use {}", size(used), size(max_use)),
+            Shortage::Cap { used, incoming } => {
                 format!("store holds {} of max_use {} and {} are to come", size(used), size(max_use), size(incoming))
             }
-            Full::Disk { free, incoming: 0 } => {
+            Shortage::Disk { free, incoming: 0 } => {
                 format!("{} of disk are free, keep_free is {}", size(free), size(keep_free))
             }
-            Full::Disk { free, incoming } => format!(
+            Shortage::Disk { free, incoming } => format!(
                 "{} of disk are free, {} are to come, keep_free is {}",
                 size(free),
                 size(incoming),
@@ -397,12 +399,12 @@ impl Plan {
             ),
         };
         let verb = if kind == NO_REPORT_KIND { "use" } else { "uses" };
-        let although = match self.standing[at] {
-            Standing::LastOfKind => self.last_kinds(captures, at).map(|last| format!("; although {last}")),
-            Standing::Pinned => Some("; although pinned".into()),
-            Standing::Unprotected | Standing::Newest => None,
+        let although = match self.protection[at] {
+            Protection::LastOfKind => self.last_kinds(captures, at).map(|last| format!("; although {last}")),
+            Protection::Pinned => Some("; although pinned".into()),
+            Protection::Unprotected | Protection::Newest => None,
         };
-        format!("{full}; {} {verb} most{}", captures.names[kind as usize], although.unwrap_or_default())
+        format!("{shortage}; {} {verb} most{}", captures.names[kind as usize], although.unwrap_or_default())
     }
 
     fn last_kinds(&self, captures: &Captures, at: usize) -> Option<String> {
@@ -417,34 +419,34 @@ impl Plan {
     }
 }
 
-/// How well a capture is protected.
+/// The level of protection, lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
+enum Protection {
     Unprotected,
     LastOfKind,
     Pinned,
     Newest,
 }
 
-/// Why a capture goes.
+/// The reason for a deletion.
 #[derive(Clone, Copy, Debug)]
-enum Why {
-    Old {
+enum Reason {
+    TooOld {
         age_ms: u64,
     },
-    Many {
+    TooMany {
         count: usize,
     },
-    /// It has the kind that uses most.
-    Full {
-        full: Full,
+    /// The capture has the kind that uses most.
+    NoSpace {
+        shortage: Shortage,
         kind: u32,
     },
 }
 
-/// What there is too little of.
+/// The space that is short.
 #[derive(Clone, Copy, Debug)]
-enum Full {
+enum Shortage {
     Cap { used: u64, incoming: u64 },
     Disk { free: u64, incoming: u64 },
 }
@@ -463,7 +465,7 @@ impl<'a> Planner<'a> {
         let order = captures.in_order();
         let mut counts = vec![0; captures.names.len()];
         let mut last_of = BTreeMap::<usize, Vec<u32>>::new();
-        let mut standing = vec![Standing::Unprotected; list.len()];
+        let mut protection = vec![Protection::Unprotected; list.len()];
         for (at, i) in order.iter().enumerate().rev() {
             let capture = &list[*i as usize];
             for share in captures.shares_of(capture).iter().filter(|share| share.kind != NO_REPORT_KIND) {
@@ -473,14 +475,14 @@ impl<'a> Planner<'a> {
                     last_of.entry(at).or_default().push(share.kind);
                 }
             }
-            standing[at] = match (newest == Some(capture.id.as_str()), capture.pinned, last_of.contains_key(&at)) {
-                (true, _, _) => Standing::Newest,
-                (_, true, _) => Standing::Pinned,
-                (_, _, true) => Standing::LastOfKind,
-                _ => Standing::Unprotected,
+            protection[at] = match (newest == Some(capture.id.as_str()), capture.pinned, last_of.contains_key(&at)) {
+                (true, _, _) => Protection::Newest,
+                (_, true, _) => Protection::Pinned,
+                (_, _, true) => Protection::LastOfKind,
+                _ => Protection::Unprotected,
             };
         }
-        let plan = Plan { policy, order, standing, last_of, condemned: BTreeMap::new() };
+        let plan = Plan { policy, order, protection, last_of, condemned: BTreeMap::new() };
         Self { captures, usage, plan, used: usage.other_bytes.saturating_add(captures.bytes()), freed: 0 }
     }
 
@@ -488,24 +490,25 @@ impl<'a> Planner<'a> {
         &self.captures.list[self.plan.order[at] as usize]
     }
 
-    fn condemn(&mut self, at: usize, why: Why) {
+    fn condemn(&mut self, at: usize, why: Reason) {
         let bytes = self.capture(at).disk_bytes;
         self.plan.condemned.insert(at, why);
         self.used = self.used.saturating_sub(bytes);
         self.freed = self.freed.saturating_add(bytes);
     }
 
-    fn remaining(&self, standing: Standing) -> impl Iterator<Item = usize> + '_ {
+    fn remaining(&self, protection: Protection) -> impl Iterator<Item = usize> + '_ {
         let plan = &self.plan;
-        (0..plan.order.len()).filter(move |at| plan.standing[*at] == standing && !plan.condemned.contains_key(at))
+        (0..plan.order.len()).filter(move |at| plan.protection[*at] == protection && !plan.condemned.contains_key(at))
     }
 
     fn by_age(&mut self, now_ms: u64) {
         let age_ms = |planner: &Self, at| now_ms.saturating_sub(planner.capture(at).store_ms);
         let max = self.plan.policy.max_age_ms;
-        let victims: Vec<usize> = self.remaining(Standing::Unprotected).filter(|at| age_ms(self, *at) > max).collect();
+        let victims: Vec<usize> =
+            self.remaining(Protection::Unprotected).filter(|at| age_ms(self, *at) > max).collect();
         for at in victims {
-            self.condemn(at, Why::Old { age_ms: age_ms(self, at) });
+            self.condemn(at, Reason::TooOld { age_ms: age_ms(self, at) });
         }
     }
 
@@ -514,29 +517,29 @@ impl<'a> Planner<'a> {
         let omitted = usize::try_from(self.captures.omitted.0).unwrap_or(usize::MAX);
         let count = (self.plan.order.len() - self.plan.condemned.len()).saturating_add(omitted);
         let excess = count.saturating_sub(max as usize);
-        let victims: Vec<usize> = self.remaining(Standing::Unprotected).take(excess).collect();
+        let victims: Vec<usize> = self.remaining(Protection::Unprotected).take(excess).collect();
         for at in victims {
-            self.condemn(at, Why::Many { count });
+            self.condemn(at, Reason::TooMany { count });
         }
     }
 
     fn by_size(&mut self, pressure: Pressure) {
-        let yielding: &[Standing] = match pressure {
-            Pressure::Routine => &[Standing::Unprotected, Standing::LastOfKind, Standing::Pinned],
-            Pressure::Admission => &[Standing::Unprotected],
+        let yielding: &[Protection] = match pressure {
+            Pressure::Routine => &[Protection::Unprotected, Protection::LastOfKind, Protection::Pinned],
+            Pressure::Admission => &[Protection::Unprotected],
         };
-        let incoming_may_take: &[Standing] = match pressure {
-            Pressure::Routine => &[Standing::Unprotected],
+        let incoming_may_take: &[Protection] = match pressure {
+            Pressure::Routine => &[Protection::Unprotected],
             Pressure::Admission => yielding,
         };
         let max = self.plan.policy.max_use;
         let deletable = self.deletable(incoming_may_take);
         let fits = self.used.saturating_sub(deletable).saturating_add(self.usage.incoming) <= max;
-        for standing in yielding {
-            let incoming = if fits && incoming_may_take.contains(standing) { self.usage.incoming } else { 0 };
-            self.shrink(*standing, |planner| {
+        for protection in yielding {
+            let incoming = if fits && incoming_may_take.contains(protection) { self.usage.incoming } else { 0 };
+            self.shrink(*protection, |planner| {
                 let used = planner.used;
-                (used.saturating_add(incoming) > max).then_some(Full::Cap { used, incoming })
+                (used.saturating_add(incoming) > max).then_some(Shortage::Cap { used, incoming })
             });
         }
     }
@@ -544,40 +547,40 @@ impl<'a> Planner<'a> {
     fn by_free_space(&mut self) {
         let free = |planner: &Self| planner.usage.free_disk.saturating_add(planner.freed);
         let keep_free = self.plan.policy.keep_free;
-        let reachable = free(self).saturating_add(self.deletable(&[Standing::Unprotected]));
+        let reachable = free(self).saturating_add(self.deletable(&[Protection::Unprotected]));
         let wanted = keep_free.saturating_add(self.usage.incoming);
         let wanted = if reachable < wanted { keep_free } else { wanted };
-        self.shrink(Standing::Unprotected, |planner| {
+        self.shrink(Protection::Unprotected, |planner| {
             let free = free(planner);
-            (free < wanted).then_some(Full::Disk { free, incoming: wanted - keep_free })
+            (free < wanted).then_some(Shortage::Disk { free, incoming: wanted - keep_free })
         });
     }
 
-    fn deletable(&self, standings: &[Standing]) -> u64 {
-        standings
+    fn deletable(&self, protections: &[Protection]) -> u64 {
+        protections
             .iter()
-            .flat_map(|standing| self.remaining(*standing))
+            .flat_map(|protection| self.remaining(*protection))
             .fold(0, |sum, at| sum.saturating_add(self.capture(at).disk_bytes))
     }
 
-    // Deletes among those of one standing for as long as `too_full` gives a reason to.
-    fn shrink(&mut self, standing: Standing, too_full: impl Fn(&Self) -> Option<Full>) {
-        if too_full(self).is_none() {
+    // Deletes captures of one protection while `shortage_of` returns a shortage.
+    fn shrink(&mut self, protection: Protection, shortage_of: impl Fn(&Self) -> Option<Shortage>) {
+        if shortage_of(self).is_none() {
             return;
         }
         let mut pool = Pool::of(self.captures);
-        for at in self.remaining(standing) {
+        for at in self.remaining(protection) {
             pool.add(at, self.captures.shares_of(self.capture(at)));
         }
-        while let Some(full) = too_full(self) {
+        while let Some(shortage) = shortage_of(self) {
             let Some((at, kind)) = pool.take(|at| self.captures.shares_of(self.capture(at))) else { return };
-            self.condemn(at, Why::Full { full, kind });
+            self.condemn(at, Reason::NoSpace { shortage, kind });
         }
     }
 }
 
-/// Candidates by kind. A capture waits in the queue of each of its kinds; one that was taken from another queue is passed
-/// over when its turn comes, so that emptying the pool takes time in proportion to what is in it.
+/// Candidates by kind. A capture is in the queue of each of its kinds, and is skipped if another queue has already returned it.
+/// Emptying the pool therefore takes time in proportion to its size.
 struct Pool<'a> {
     names: &'a [String],
     kinds: BTreeMap<u32, Queue>,
@@ -603,7 +606,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    // The oldest capture of the kind that uses most; of equals the first by name.
+    // Takes the oldest capture of the kind that uses most. Equal kinds are ordered by name.
     fn take(&mut self, shares_of: impl Fn(usize) -> &'a [Share]) -> Option<(usize, u32)> {
         loop {
             let name = |kind: u32| &self.names[kind as usize];

@@ -1,7 +1,7 @@
-//! What `acquire` decided, handed on to `put`, `finalize` and `abort` in `staging/<id>/.grant.json`; and the sidecar that
-//! tells `finalize` of each report that was written.
+//! `staging/<id>/.grant.json`: the decision of `acquire`, for `put`, `finalize` and `abort`. A sidecar file beside it tells
+//! `finalize` about each report that was written.
 //!
-//! Names that begin with a dot are diagctl's own; they are gone before the capture is published.
+//! Names that begin with a dot are diagctl's own. These files are deleted before the capture is published.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -15,44 +15,44 @@ pub enum Snapshot {
     /// A forked child, the dumper.
     #[default]
     Fork,
-    /// The worker itself, which serves nobody meanwhile.
+    /// The worker itself, which serves no requests meanwhile.
     InProcess,
 }
 
-/// `.grant.json`.
+/// The contents of `.grant.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Grant {
-    /// The capture's record so far: everything but what the dump will bring.
+    /// The capture's record so far, without the values that the dump will add.
     pub meta: meta::Meta,
-    /// The reports that were promised, in order.
+    /// The promised reports, in order.
     pub planned: Vec<String>,
     /// The lease's generation.
     pub generation: u64,
-    /// Who dumps.
+    /// The process that makes the snapshot reports.
     #[serde(default)]
     pub snapshot: Snapshot,
-    /// When it was granted, CLOCK_BOOTTIME milliseconds.
+    /// Time of the grant, CLOCK_BOOTTIME in milliseconds.
     pub granted_boot_ms: u64,
-    /// Bytes in `reports/` at the time of the grant. Nothing is added there before this capture is published, so a writer can
-    /// compute the room that is left without opening the index. Absent in grants of earlier versions.
+    /// Disk usage of `reports/` at the time of the grant, bytes. No other capture is added before this one is published, so a
+    /// writer can compute the remaining space without opening the index. Missing in grants of older versions.
     #[serde(default)]
     pub reports_bytes: Option<u64>,
 }
 
 const FILE: &str = ".grant.json";
 
-/// Writes it into a staging directory.
+/// Writes the grant into a staging directory.
 pub fn write(staging: &Spot, grant: &Grant) -> Result<()> {
     write_json(&staging.join(FILE), grant)
 }
 
-/// Reads it.
+/// Reads the grant from a staging directory.
 pub fn read(staging: &Spot) -> Result<Grant> {
     read_json(&staging.join(FILE))
 }
 
-/// Takes a report for one writer, for as long as the capture is staged: two that come at one moment would spoil each other's
-/// work. False when somebody has taken it.
+/// Claims a report for one writer while the capture is staged, because concurrent writers would spoil each other's files. Returns
+/// false if the report is claimed already.
 pub fn claim(staging: &Spot, name: &str) -> Result<bool> {
     match fs::create_new(&staging.join(format!(".{name}.claim"))) {
         Ok(_) => Ok(true),
@@ -61,12 +61,12 @@ pub fn claim(staging: &Spot, name: &str) -> Result<bool> {
     }
 }
 
-/// Notes in the staging directory that a report was written, or why it was not.
+/// Writes the sidecar of a report: its entry, or the reason why it was not written.
 pub fn write_sidecar(staging: &Spot, report: &meta::Report) -> Result<()> {
     write_json(&staging.join(sidecar_name(&report.name)), report)
 }
 
-/// What was noted of a report.
+/// Reads the sidecar of a report.
 pub fn read_sidecar(staging: &Spot, name: &str) -> Result<Option<meta::Report>> {
     match read_json(&staging.join(sidecar_name(name))) {
         Ok(report) => Ok(Some(report)),
@@ -81,7 +81,7 @@ fn sidecar_name(report: &str) -> String {
 
 fn write_json(spot: &Spot, value: &impl Serialize) -> Result<()> {
     let data = serde_json::to_vec(value).map_err(Error::encode(spot.display().to_string()))?;
-    // Volatile: a staging directory does not outlive a power cut in any case.
+    // Volatile, because a staging directory does not outlive a power cut.
     Ok(fs::write_atomic(spot, &data, Durability::Volatile)?)
 }
 

@@ -1,20 +1,20 @@
-//! The report directory: who may use it, what is where.
+//! The store's directory: its layout, its owner and the access to it.
 //!
 //! ```text
 //! FORMAT                 the version of this layout
 //! lease.lock lease.json  see `lease`
 //! state.lock state.json samples/<pid>.json   see `state` and `sample`; state.lock guards every small file
 //! requests/              on-demand requests, one file each
-//! requests.json          what a poll looks at of very many of them
+//! requests.json          the requests that a poll considers when there are very many
 //! staging/<id>/          a capture being written
-//! reports/<id>/          published captures, the truth
+//! reports/<id>/          published captures, authoritative
 //! index.jsonl            a cache over reports/*/meta.json
-//! catalog.bin            another, packed, with running totals
-//! events.jsonl           last verdicts and deletions, bounded
-//! quarantine/ trash/     what is not trusted, and what is being deleted
+//! catalog.bin            a packed cache with running totals
+//! events.jsonl           the latest verdicts, deletions and failures, bounded
+//! quarantine/ trash/     untrusted files, and files being deleted
 //! ```
-//! The directory belongs to one user and nobody else can enter it, so no name beneath it can be planted by another. It is
-//! held open while a command works: everything in it is reached from there, whatever becomes of its path.
+//! The directory belongs to one user and nobody else can enter it, so nobody else can plant a name in it. A command holds the
+//! directory open while it works, and reaches everything from there, even if the path comes to mean another directory.
 
 use std::path::Path;
 
@@ -25,14 +25,14 @@ use crate::layout::{FORMAT, HARMLESS, LEFT, SUBDIRS};
 use crate::options::StoreOptions;
 use diagctl_fs::{self as fs, Durability, LockFile, Spot};
 
-/// What a command is going to do with the store.
+/// The access to a store that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Look.
+    /// Read only.
     Read,
-    /// Change what is there.
+    /// Change an existing store.
     Write,
-    /// Change, and create the store if there is none.
+    /// Change the store, or create it if it does not exist.
     Create,
 }
 
@@ -47,8 +47,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Checks that the store is ours and safe to use, and creates or completes it where that is wanted. As root on a store
-    /// that another user owns, the process first becomes that user.
+    /// Checks that the store is ours and safe to use, and with [`Access::Create`] creates it. If root opens a store that another
+    /// user owns, the process first becomes that user.
     pub fn open(options: StoreOptions, access: Access) -> Result<Self> {
         let path = &options.dir;
         let dir = match Spot::hold(path) {
@@ -65,7 +65,7 @@ impl Store {
         Self::open_held(dir, options, access)
     }
 
-    /// The same for a directory that is held open already.
+    /// Does the same for a directory that is already held open.
     pub fn open_held(dir: Spot, options: StoreOptions, access: Access) -> Result<Self> {
         let stat = fs::stat(&dir)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -88,33 +88,33 @@ impl Store {
         Ok(store)
     }
 
-    /// Its directory.
+    /// Returns the store's directory.
     pub fn dir(&self) -> &Spot {
         &self.dir
     }
 
-    /// The settings that it was opened with.
+    /// Returns the settings with which the store was opened.
     pub fn options(&self) -> &StoreOptions {
         &self.options
     }
 
-    /// The uid that owns it.
+    /// Returns the uid of the store's owner.
     pub fn owner(&self) -> u32 {
         self.owner
     }
 
-    /// Whether this process has the owner's rights. A member of the store's group may only read.
+    /// Returns true if this process has the owner's rights. A member of the store's group may only read.
     pub fn is_ours(&self) -> bool {
         self.ours
     }
 
-    /// Refuses to put what is taken from processes here, where root gave up its identity for the sake of a directory that anybody
-    /// could have made: who made it would read the dump.
+    /// Fails if root became the owner of a store whose parent directory is world-writable. Anybody could have made such a store,
+    /// and would read the dumps in it.
     pub fn require_trusted_owner(&self) -> Result<()> {
         if !self.adopted {
             return Ok(());
         }
-        // Where it really is, not what its path says by now.
+        // Examines the real parent directory, not the one in the path, which may have changed.
         let parent = self.dir.held().and_then(|dir| Ok(rustix::fs::statat(dir, "..", AtFlags::SYMLINK_NOFOLLOW)?));
         let parent = parent.map_err(|e| Error::io("examine the parent directory of", self.dir.path(), e))?;
         if parent.st_mode & 0o002 == 0 {
@@ -123,33 +123,33 @@ impl Store {
         Err(Error::Untrusted { dir: self.dir.path().to_owned(), owner: self.owner })
     }
 
-    /// Something in it.
+    /// Returns the path of a name in the store.
     pub fn path(&self, name: &str) -> Spot {
         self.dir.join(name)
     }
 
-    /// Where a capture is being written.
+    /// Returns the directory in which a capture is written.
     pub fn staging(&self, id: &str) -> Spot {
         self.dir.join("staging").join(id)
     }
 
-    /// Where a published capture is.
+    /// Returns the directory of a published capture.
     pub fn report_dir(&self, id: &str) -> Spot {
         self.dir.join("reports").join(id)
     }
 
-    /// Takes the lock that guards the small files. Hold it for milliseconds.
+    /// Takes the lock that guards the small files. Hold the lock for milliseconds only.
     pub fn lock(&self) -> Result<LockFile> {
         Ok(LockFile::lock(&self.path("state.lock"))?)
     }
 
-    /// Free bytes for us, and the size, of the store's filesystem.
+    /// Returns the free bytes available to us and the total size of the store's filesystem.
     pub fn space(&self) -> Result<(u64, u64)> {
         space_of(&self.dir)
     }
 
-    /// Why the store must not be used where it is: on this filesystem `flock` may not exclude other machines, and the operator
-    /// has not forced it.
+    /// Returns the reason why the filesystem is unsafe for a store, if it is: `flock` may not exclude other machines there, and
+    /// the operator has not allowed such filesystems.
     pub fn unsafe_filesystem(&self) -> Result<Option<String>> {
         let stats = self.dir.held().and_then(|dir| Ok(rustix::fs::fstatfs(dir)?));
         let stats = stats.map_err(|e| Error::io("examine the filesystem of", self.dir.path(), e))?;
@@ -171,7 +171,7 @@ impl Store {
                 return match access {
                     Access::Read => Err(Error::NoStore { dir: self.dir.path().to_owned() }),
                     Access::Write | Access::Create => match self.initialise() {
-                        // Somebody else has done it meanwhile, and what looked foreign is what a store has.
+                        // Another process has created the store meanwhile, and the foreign names were its files.
                         Err(_) if fs::read_bounded(&path, 64).is_ok() => self.check_format(access, mode),
                         done => done,
                     },
@@ -195,7 +195,7 @@ impl Store {
         self.check_directories(access)
     }
 
-    // Each must be a real directory of ours: everything is done by paths through them. One that was removed is made anew.
+    // Each must be a real directory of ours, because every path leads through one of them. A missing directory is created.
     fn check_directories(&self, access: Access) -> Result<()> {
         for name in SUBDIRS {
             let path = self.path(name);
@@ -207,8 +207,8 @@ impl Store {
         }
         if self.options.group.is_some() && access != Access::Read {
             for name in ["lease.lock", "state.lock"] {
-                // flock(2) asks no more than that a file can be opened: who may only read must not be able to lock. Earlier
-                // versions opened them to the group.
+                // flock(2) only needs a file that can be opened, so a user who may only read must not be able to open the lock
+                // files. Closes lock files that an older version opened to the group.
                 let lock = self.path(name);
                 if lock.stat().is_ok_and(|stat| stat.st_mode & 0o077 != 0) {
                     let _ = fs::close_to_others(&lock);
@@ -218,12 +218,12 @@ impl Store {
         Ok(())
     }
 
-    /// The mode of directories in the store: its group's to read where the store's own directory is.
+    /// Returns the mode for directories in the store: readable by the group if the store's own directory is.
     pub fn directory_mode(&self) -> Result<u32> {
         Ok(if fs::stat(&self.dir)?.st_mode & 0o050 == 0 { 0o700 } else { 0o2750 })
     }
 
-    /// Where a capture is being written, made sure to be the directory that was made for it.
+    /// Returns the directory in which a capture is written, after a check that it is a real directory of the owner.
     pub fn own_staging(&self, id: &str) -> Result<Spot> {
         let staging = self.staging(id);
         fs::require_dir(&staging, self.owner)?;
@@ -239,12 +239,12 @@ impl Store {
             fs::create_dir(&self.path(name), self.wanted_mode())?;
         }
         if self.options.group.is_some() {
-            // Whoever may read the store may ask who holds the lease, from the first command on.
+            // A user who may read the store may ask for the lease's holder, so the files must exist from the start.
             for name in ["lease.lock", "state.lock"] {
                 fs::create_empty(&self.path(name))?;
             }
         }
-        // Last, and synced: a store with this file is complete.
+        // Written last and synced: a store with this file is complete.
         Ok(fs::write_atomic(&self.path("FORMAT"), format!("{FORMAT}\n").as_bytes(), Durability::Synced)?)
     }
 
@@ -261,12 +261,12 @@ impl Store {
                 source,
             })?;
         }
-        // The set-group-id bit makes what is created beneath belong to the group too.
+        // With the set-group-id bit, everything created in the directory belongs to the group.
         Ok(fs::set_dir_mode(&self.dir, self.wanted_mode())?)
     }
 }
 
-/// A name in a directory that keeps it from becoming a store, quoted.
+/// Returns a name in the directory that prevents it from becoming a store, quoted.
 pub fn foreign_entry(dir: &Spot) -> Result<Option<String>> {
     let names: Vec<_> = fs::list(dir)?.flatten().map(|entry| entry.name).collect();
     let foreign = names.iter().find(|name| {
@@ -276,7 +276,7 @@ pub fn foreign_entry(dir: &Spot) -> Result<Option<String>> {
     Ok(foreign.map(|name| diagctl_fs::quoted(&name.to_string_lossy())))
 }
 
-/// Free bytes for us, and the size, of the filesystem of a directory that is held open.
+/// Returns the free bytes available to us and the total size of a held directory's filesystem.
 pub fn space_of(dir: &Spot) -> Result<(u64, u64)> {
     Ok(fs::space(dir)?)
 }
@@ -289,8 +289,8 @@ fn create_root(dir: &Path) -> Result<()> {
     Ok(fs::create_dir(&Spot::outside(dir), 0o700)?)
 }
 
-// As systemd-coredump does: what root writes into another user's store must be readable by that user.
-// Returns whether this process now has the owner's rights; who is let in by the group may read without them.
+// Like systemd-coredump, writes into another user's store as that user, so that the user can read the files. Returns true if this
+// process now has the owner's rights. A user who has access through the group may read without them.
 fn become_owner(dir: &Spot, stat: &Stat, access: Access) -> Result<bool> {
     let owner = stat.st_uid;
     let me = rustix::process::geteuid();
@@ -304,8 +304,8 @@ fn become_owner(dir: &Spot, stat: &Stat, access: Access) -> Result<bool> {
         return Err(Error::Owned { dir: dir.path().to_owned(), owner, uid: me.as_raw() });
     }
     let (uid, gid) = (rustix::process::Uid::from_raw(owner), rustix::process::Gid::from_raw(stat.st_gid));
-    // The calls are per thread. Commands that also need the caller's rights open the store in a thread of its own; in all
-    // others there is but one.
+    // The calls are per thread. Commands that also need the caller's rights open the store in a separate thread. All other
+    // commands have a single thread.
     rustix::thread::set_thread_groups(&[gid])
         .and_then(|()| rustix::thread::set_thread_res_gid(gid, gid, gid))
         .and_then(|()| rustix::thread::set_thread_res_uid(uid, uid, uid))
@@ -313,7 +313,7 @@ fn become_owner(dir: &Spot, stat: &Stat, access: Access) -> Result<bool> {
     Ok(true)
 }
 
-/// The number of a group.
+/// Returns the id of a group.
 pub fn group_id(name: &str) -> Result<u32> {
     let path = Path::new("/etc/group");
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
@@ -325,9 +325,9 @@ pub fn group_id(name: &str) -> Result<u32> {
         .ok_or_else(|| Error::NoGroup { name: name.to_owned() })
 }
 
-/// The name of a filesystem on which `flock` may not exclude other machines, by its magic number.
+/// Returns the name of a filesystem on which `flock` may not exclude other machines, by its magic number.
 pub fn unsafe_filesystem(magic: i64) -> Option<&'static str> {
-    // From linux/magic.h and the filesystems' own sources.
+    // The numbers are from linux/magic.h and the sources of the filesystems.
     match magic {
         0x6969 => Some("NFS"),
         0xff53_4d42 | 0xfe53_4d42 => Some("SMB/CIFS"),
@@ -343,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_of_nothing_but_names_of_a_store_becomes_one_and_any_other_is_refused() {
+    fn only_a_directory_with_nothing_but_store_names_becomes_a_store() {
         let table: [(&[&str], Option<&str>); 6] = [
             (&[], None),
             (&["lost+found"], None),

@@ -1,4 +1,4 @@
-//! Moving things out of the way: into the trash to be unlinked, or into the quarantine to be looked at.
+//! Moves things aside: into the trash to be deleted, or into the quarantine for inspection.
 
 use diagctl_fs::{self as fs, Spot};
 
@@ -7,28 +7,28 @@ use crate::events::{self, Event};
 use crate::id::Id;
 use crate::{Store, catalog};
 
-/// Deletes a published capture. `at` is the place of its record in the catalog, if that is known. Readers that have its files open go
-/// on reading.
+/// Deletes a published capture. `at` is the offset of its record in the catalog, if known. Readers that have its files open are
+/// not affected.
 pub fn discard_capture(store: &Store, id: &str, at: Option<u64>) -> Result<()> {
     let dir = store.report_dir(id);
-    let thrown = match Id::parse(id) {
-        Some(id) => catalog::remove(store, id, at, || throw_away(store, &dir))?,
-        None => throw_away(store, &dir)?,
+    let trashed = match Id::parse(id) {
+        Some(id) => catalog::remove(store, id, at, || move_to_trash(store, &dir))?,
+        None => move_to_trash(store, &dir)?,
     };
-    thrown.map_or(Ok(()), |thrown| Ok(fs::remove(&thrown)?))
+    trashed.map_or(Ok(()), |trashed| Ok(fs::remove(&trashed)?))
 }
 
-/// Deletes what a command may have filled. What this user may not delete stays in the trash, where it counts against the cap, and
-/// stops no capture.
+/// Deletes a directory that a command may have filled. Files that this user may not delete stay in the trash. They count against
+/// the cap, but do not prevent captures.
 pub fn clear_away(store: &Store, spot: &Spot) -> Result<()> {
-    if let Some(thrown) = throw_away(store, spot)? {
-        let _ = fs::remove(&thrown);
+    if let Some(trashed) = move_to_trash(store, spot)? {
+        let _ = fs::remove(&trashed);
     }
     Ok(())
 }
 
-// Returns the new place; nothing if the thing was gone already.
-fn throw_away(store: &Store, spot: &Spot) -> Result<Option<Spot>> {
+// Returns the new path, or `None` if the thing was already gone.
+fn move_to_trash(store: &Store, spot: &Spot) -> Result<Option<Spot>> {
     let target = store.path("trash").join(fs::random_hex()?);
     match fs::rename_noreplace(spot, &target) {
         Err(e) if e.is_not_found() => Ok(None),
@@ -36,7 +36,7 @@ fn throw_away(store: &Store, spot: &Spot) -> Result<Option<Spot>> {
     }
 }
 
-/// Unlinks what earlier deletions left in the trash when they were killed, as far as it can be unlinked.
+/// Deletes the leftovers of killed deletions from the trash, as far as possible.
 pub fn empty(store: &Store) -> Result<()> {
     let trash = store.path("trash");
     fs::require_dir(&trash, store.owner())?;
@@ -46,9 +46,9 @@ pub fn empty(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Moves something that is not trusted into the quarantine, under its name and a random number.
+/// Moves an untrusted file or directory into the quarantine. Its new name ends with a random number.
 pub fn quarantine(store: &Store, spot: &Spot, reason: &str) -> Result<()> {
-    // The longest part of a name that is kept: with the number it is still a name.
+    // Length of the part of the name that is kept, so that the whole stays a valid name.
     const LONGEST: usize = 60;
     let name = spot.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let kept: String = name.chars().take(LONGEST).collect();

@@ -1,20 +1,20 @@
-//! Values with units, printed: durations (`10m`), sizes (`1.5 GiB`), shares (`80%`).
+//! Formats values with units: durations (`10m`), sizes (`1.5 GiB`), percentages (`80%`).
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A threshold that is either an amount or a share of some whole.
+/// A threshold: a number of bytes, or a percentage of some total.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Amount {
     /// Bytes.
     Bytes(u64),
-    /// Percent of the whole, 0 to 100.
+    /// Percent of the total, 0 to 100.
     Percent(f64),
 }
 
 impl Amount {
-    /// The amount in bytes, given the whole that a share is of.
+    /// Returns the amount in bytes. `whole` is the total that a percentage refers to.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -38,8 +38,8 @@ impl std::fmt::Display for Amount {
     }
 }
 
-/// A size for people: `1.62 GiB`, `57.1 MiB`, `812 B`. Binary units. In whole numbers: a poll words a dozen of them, and of floating
-/// point the exact printing of that many digits is a tenth of what a poll executes.
+/// Formats a size for people: `1.62 GiB`, `57.1 MiB`, `812 B`. Units are binary. Uses integers, because a poll formats a dozen
+/// sizes, and exact printing of floating-point numbers was a tenth of the instructions of a poll.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
@@ -57,7 +57,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// A duration for people, its two largest units: `4m 10s`, `2d 3h`, `12s`, `350ms`.
+/// Formats a duration for people with its two largest units: `4m 10s`, `2d 3h`, `12s`, `350ms`.
 pub fn duration(ms: u64) -> String {
     if ms < 1000 {
         return format!("{ms}ms");
@@ -74,7 +74,7 @@ pub fn duration(ms: u64) -> String {
         .join(" ")
 }
 
-/// Milliseconds of a duration, saturating.
+/// Converts a duration to milliseconds, saturating.
 pub fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -85,13 +85,13 @@ mod tests {
 
     #[test]
     #[expect(clippy::cast_precision_loss, reason = "the first digits are compared")]
-    fn people_see_three_digits_and_two_units() {
+    fn sizes_have_three_digits_and_durations_two_units() {
         assert_eq!(size(1_739_461_755), "1.62 GiB");
         assert_eq!(size(812), "812 B");
         assert_eq!(size(59_873_000), "57.1 MiB");
         assert_eq!((size(1024), size(10 * 1024 - 1)), ("1.00 KiB".into(), "10.00 KiB".into()));
         assert_eq!((size(10 << 30), size(u64::MAX)), ("10.0 GiB".into(), "16384.0 PiB".into()));
-        // As floating point has it, but for a half, which goes up here.
+        // Equals floating-point formatting, except that halves are rounded up.
         for bytes in (0..64).map(|bit| 0xb_f5c2_8f5c_28f5 >> bit).chain((0..40).map(|bit| 999 << bit)) {
             let power = (0..6).rev().find(|power| bytes >> (10 * power) > 0).unwrap_or(0);
             let value = bytes as f64 / 2f64.powi(10 * power);

@@ -1,4 +1,4 @@
-//! Writing one report into a staged capture: compressed while it is produced, counted against the store's cap, hashed.
+//! Writes reports into a staged capture: compresses the data while it is produced, hashes it, and keeps the store under its cap.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,40 +17,40 @@ use crate::{Store, cleanup, meta};
 use diagctl_fs::{self as fs, Spot};
 use diagctl_observe::clock::Reading;
 
-/// zlib-rs at level 2 makes a heap dump as small as `gzip -1` does, in a third of its CPU time.
+/// zlib-rs at level 2 compresses a heap dump as well as `gzip -1`, in a third of its CPU time.
 const GZIP_LEVEL: u32 = 2;
 
-/// As small as gzip at level 6, faster than gzip at level 1.
+/// zstd at level 1 compresses as well as gzip at level 6, and is faster than gzip at level 1.
 const ZSTD_LEVEL: i32 = 1;
 
 /// Bytes read from a producer at once.
 pub const CHUNK: usize = 256 << 10;
 
-/// When the cap is reached, room is made for at least so much, so that it is not made again for every block.
+/// Minimum amount of room that is made at the cap, bytes. Prevents a round of deletions for every block.
 const ROOM_STEP: u64 = 8 << 20;
 
-/// What the small files of the store may grow by while a capture is written: records, events, samples, each with the temporary
-/// that replaces it. The index and the catalog come on top, of which there may be two for a moment.
+/// Growth of the store's small files while a capture is written, bytes: records, events and samples, each with its temporary
+/// replacement. The index and the catalog are added to this, because each may exist twice for a moment.
 const BOOKKEEPING: u64 = 64 << 10;
 
-/// How much may still be written before the store is at its cap. Shared by all reports of a capture.
+/// The space that is left below the cap. All reports of a capture share it.
 pub struct Room<'a> {
     store: &'a Store,
     grant: &'a Grant,
-    /// Read when the cap is reached, and not before.
+    /// Read only when the cap is reached.
     inventory: Option<Inventory>,
     left: u64,
 }
 
 impl<'a> Room<'a> {
-    /// The room of a granted capture. Opens no index: the grant says what the captures take.
+    /// Computes the room of a granted capture. Uses the disk usage in the grant, and does not open the index.
     pub fn of(store: &'a Store, grant: &'a Grant) -> Result<Self> {
         let mut room = Self { store, grant, inventory: None, left: 0 };
         let captures = match grant.reports_bytes {
             Some(bytes) => bytes,
             None => room.inventory()?.reports_bytes(),
         };
-        room.look(captures);
+        room.update_left(captures);
         Ok(room)
     }
 
@@ -58,7 +58,7 @@ impl<'a> Room<'a> {
         self.store.options().retention.max_use
     }
 
-    // The index is left as it is: a `put` at the cap has no room for writing another.
+    // Does not write the index, because a `put` at the cap has no room for a second one.
     fn inventory(&mut self) -> Result<&mut Inventory> {
         match self.inventory.take() {
             Some(inventory) => Ok(self.inventory.insert(inventory)),
@@ -66,7 +66,7 @@ impl<'a> Room<'a> {
         }
     }
 
-    fn look(&mut self, captures: u64) {
+    fn update_left(&mut self, captures: u64) {
         let used = captures.saturating_add(inventory::other_bytes(self.store)).saturating_add(self.reserved());
         self.left = self.cap().saturating_sub(used);
     }
@@ -76,23 +76,23 @@ impl<'a> Room<'a> {
         BOOKKEEPING + caches.iter().sum::<u64>()
     }
 
-    /// Makes room for so many bytes at the expense of what nothing protects.
+    /// Makes room for `bytes` by deleting unprotected captures.
     pub fn make(&mut self, bytes: u64) -> Result<()> {
         let (store, grant) = (self.store, self.grant);
-        // The store's time goes on from the grant with the time since boot: a staged capture does not outlive a boot.
+        // A staged capture does not outlive a boot, so the time since the grant is a difference of boot times.
         let since = Reading::take(String::new()).boot_ms.saturating_sub(grant.granted_boot_ms);
         cleanup::make_room(store, grant.meta.store_ms + since, self.inventory()?, bytes)
     }
 
-    // Takes bytes out of the room, first making some where there is not enough.
+    // Takes bytes out of the room. Makes more room first if there is not enough.
     fn take(&mut self, bytes: u64) -> Result<()> {
-        // First generously; where the cap is too small for that, just what is needed.
+        // Asks for a generous amount first. If the cap is too small for that, asks only for the bytes needed.
         let cap = self.cap();
         for wanted in [bytes.max(ROOM_STEP.min(cap / 8)), bytes] {
             if bytes > self.left {
                 self.make(wanted + self.reserved())?;
                 let captures = self.inventory()?.reports_bytes();
-                self.look(captures);
+                self.update_left(captures);
             }
         }
         if bytes > self.left {
@@ -103,15 +103,15 @@ impl<'a> Room<'a> {
     }
 }
 
-/// Reads a report to its end, compresses it into the staging directory and notes it for `finalize`.
-/// What was begun and failed leaves no file, only a note with the reason. One without a byte has failed: whoever was to make it
-/// ended before, or looked at a process that had.
+/// Reads a report to its end, compresses it into the staging directory and writes its sidecar for `finalize`. A failed report
+/// leaves no file, only a sidecar with the reason. An empty report is a failure: its producer died early, or looked at a process
+/// that had ended.
 pub fn store_report(room: &mut Room<'_>, staging: &Spot, name: &str, data: &mut dyn Read) -> Result<meta::Report> {
     let form = room.store.options().file_type(name);
     store(room, staging, name, &form, data, false)
 }
 
-/// The same for content whose form is known from elsewhere, and which may be empty.
+/// Does the same for content of a known file type, which may be empty.
 pub fn store_as(
     room: &mut Room<'_>,
     staging: &Spot,
@@ -133,12 +133,12 @@ fn store(
     let partial = staging.join(format!(".{name}.partial"));
     let mut result = write_report(room, staging, &partial, name, form, data, may_be_empty);
     if let Err(error) = &mut result {
-        // The file in staging says nothing to anyone; the report that there was no room for does.
+        // Readers do not know the staging file, so the error names the report instead.
         if let Some(source) = error.fs().and_then(fs::Error::os).filter(|_| error.is_no_space()) {
             *error = Error::DiskFull { report: name.to_owned(), source: copy(source) };
         }
         let _ = fs::remove_file(&partial);
-        // Without the note, `finalize` says that the report was not delivered.
+        // If this fails, too, `finalize` records that the report was not delivered.
         let _ = staging::write_sidecar(staging, &meta::Report::failed(name, error.to_string()));
     }
     result
@@ -205,8 +205,8 @@ fn write_report(
     Ok(report)
 }
 
-// A command of `diagctl run` may have a file of this very name there, say `a.txt.gz` beside the `a.txt` that this is made of: it
-// stays for a report of its own.
+// A command of `diagctl run` may have written a file of this name, for example `a.txt.gz` beside the `a.txt` that became this
+// report. That file becomes a report of its own, so this one gets another name.
 fn put_in_place(staging: &Spot, partial: &Spot, name: &str, extension: &str) -> Result<String> {
     let mut file = format!("{name}.{extension}");
     let mut number = 1;
@@ -219,7 +219,7 @@ fn put_in_place(staging: &Spot, partial: &Spot, name: &str, extension: &str) -> 
     }
 }
 
-/// The SHA-256 of a file, hexadecimal, and its length.
+/// Returns the SHA-256 of a file in hexadecimal, and its length in bytes.
 pub fn hash_file(spot: &Spot) -> Result<(String, u64)> {
     let mut file = fs::open_read(spot)?;
     let mut hash = Sha256::new();
@@ -238,7 +238,7 @@ pub fn hash_file(spot: &Spot) -> Result<(String, u64)> {
     }
 }
 
-/// Lower-case hexadecimal.
+/// Formats bytes as lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -256,7 +256,7 @@ impl<W: Write> Encoder<W> {
         }
     }
 
-    // The trailer is written here, and so may fail here; an encoder that is dropped would lose that error.
+    // Writes the trailer, which may fail. Dropping the encoder would lose that error.
     fn finish(self) -> io::Result<W> {
         match self {
             Self::Gzip(encoder) => encoder.finish(),
@@ -279,7 +279,7 @@ impl Write for Sink<'_, '_> {
         self.room.take(grown).map_err(io::Error::other)?;
         let n = match self.file.write(data) {
             Err(e) if fs::Error::io("write", self.spot.path(), copy(&e)).is_no_space() => {
-                // Garbage is collected once; what is full then is full.
+                // Makes room once. If the disk is still full, the write fails.
                 self.room.make(ROOM_STEP).map_err(io::Error::other)?;
                 self.file.write(data)?
             }
@@ -299,7 +299,7 @@ fn copy(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-// A refusal by the room travels through the encoder inside an io::Error.
+// Recovers an error of the room, which passes through the encoder inside an io::Error.
 fn unwrap(error: io::Error, spot: &Spot) -> Error {
     match error.downcast::<Error>() {
         Ok(failure) => failure,

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn check_tells_every_problem_with_the_status_of_a_configuration_error() {
+    fn check_reports_every_problem_and_exits_with_the_config_status() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("diagctl.toml");
         std::fs::write(&path, "colour = 1\npoll_interval = \"10\"\n").unwrap();

@@ -1,6 +1,6 @@
-//! Errors as people meet them: what failed, on which path or value, why, and what to do.
+//! Errors for people: the failed operation, the path or value, the reason and a hint.
 //!
-//! Modules below `cli` return [`Failure`]; `cli` turns one into text on stderr and an exit status.
+//! Modules below `cli` return a [`Failure`]. `cli` prints it to stderr and chooses the exit status.
 
 use std::fmt;
 use std::io;
@@ -10,31 +10,31 @@ use crate::exit_code::Exit;
 
 pub use diagctl_fs::{printable, quoted, steers};
 
-/// A failure with the exit status that belongs to it and, where there is one, a hint.
+/// A failure with its exit status and an optional hint.
 #[derive(Debug)]
 pub struct Failure {
-    /// The status with which the process ends.
+    /// The exit status of the process.
     pub exit: Exit,
-    /// What failed and why, one sentence that names the thing and the value.
+    /// The failure and its reason in one sentence that names the thing and the value.
     pub message: String,
-    /// What the reader can do about it.
+    /// The next step for the reader.
     pub hint: Option<String>,
-    /// The operating system's error, kept so that callers can ask for its kind.
+    /// The operating system's error. Callers examine its kind.
     pub source: Option<io::Error>,
 }
 
 impl Failure {
-    /// A failure of the given kind.
+    /// Creates a failure with an exit status.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), hint: None, source: None }
     }
 
-    /// A plain failure, exit status 1.
+    /// Creates a failure with exit status 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, message)
     }
 
-    /// An operating-system error with what was being done and on which path.
+    /// Creates the failure of an operation on a path, from the operating system's error.
     pub fn io(action: &str, path: &Path, source: io::Error) -> Self {
         Self {
             exit: Exit::Failed,
@@ -44,19 +44,19 @@ impl Failure {
         }
     }
 
-    /// The same for a place outside the store, which the user can choose with `-o`.
+    /// Creates the failure of an operation on a path outside the store, which the user can choose with `-o`.
     pub fn output(action: &str, path: &Path, source: io::Error) -> Self {
         Self::io(action, path, source).hint("use -o to write elsewhere")
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Whether the device, or the user's quota on it, is full.
+    /// Returns true if the device, or the user's quota on it, is full.
     pub fn is_no_space(&self) -> bool {
         self.source
             .as_ref()
@@ -232,7 +232,7 @@ mod tests {
     use diagctl_fs::{Error, NotOurs};
 
     #[test]
-    fn every_error_of_a_file_has_its_message_and_its_hint() {
+    fn every_file_error_has_a_message_and_the_right_hint() {
         let path = std::path::PathBuf::from("/s/x");
         let os = |code| Error::io("open", &path, io::Error::from_raw_os_error(code));
         let table = [

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_stands_first_with_its_reason_and_the_sums() {
+    fn deletions_are_listed_first_with_reasons_and_totals() {
         let verdict = |id: &str, keep: bool, reason: &str| Verdict {
             id: id.into(),
             keep,

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_filter_excludes_what_it_does_not_name() {
+    fn every_filter_excludes_all_other_captures() {
         let table: [(Args, bool); 9] = [
             (args(|_| {}), true),
             (args(|a| a.role = Some("puma".into())), true),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_aligned_and_zone_order_and_failures_are_told() {
+    fn columns_are_aligned_and_show_zone_order_and_failures() {
         let plain = Entry { pid: 7, pinned: false, worker: String::new(), ..entry() };
         let times = Times::new(true);
         let mut page = Page::new(&times, 91_000);

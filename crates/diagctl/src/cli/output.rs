@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_that_are_printed_one_by_one_look_like_a_table() {
+    fn streamed_rows_look_like_a_table() {
         let header = ["ID", "SIZE", "NOTE"];
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
         for rows in [
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn json_holds_the_same_text_and_nothing_that_steers_a_terminal() {
+    fn json_has_the_same_text_without_terminal_escapes() {
         let text = "a\u{9b}2J\x7f\u{202e}\x1b[2J\n ü 日";
         let Done { text: json, .. } = Done::json(&[text]).unwrap();
         assert!(!json.trim_end().chars().any(steers), "{json:?}");

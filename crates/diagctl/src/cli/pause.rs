@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_kept_with_its_end_until_it_is_resumed() {
+    fn a_pause_is_stored_with_its_end_until_resumed() {
         let (_dir, cx) = context();
         let done = pause(&cx, &PauseArgs { time: Some(Duration::from_secs(60)) }).unwrap();
         assert!(format!("{done:?}").contains("for another 1m"), "{done:?}");

@@ -72,7 +72,7 @@ mod tests {
     const ID: &str = "20260101T000000000Z-aaaaaaaa";
 
     #[test]
-    fn the_marker_and_the_index_agree_after_each_step() {
+    fn pin_marker_and_index_agree_after_each_step() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
         let store = Store::open(config.store_options(), Access::Create).unwrap();

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_as_plugins_write_it_means_what_it_means_to_clap() {
+    fn the_plain_parser_agrees_with_clap_on_plugin_polls() {
         for line in [
             "--dir /s acquire --lease-fd=3 --pid=42 --role=puma --name=worker-0",
             "--dir s acquire --lease-fd=3 --pid=42 --role=puma --name=worker-0 --gauge=puma.backlog=1 --gauge=a=-2.5 --event=x",
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_not_plain_is_left_to_clap() {
+    fn all_other_arguments_are_left_to_clap() {
         let poll = "acquire --lease-fd=3 --pid=42 --role=puma --name=w";
         assert!(plain(poll).is_some());
         for line in [

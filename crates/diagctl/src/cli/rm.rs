@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_status_tells_all_from_some_from_none() {
+    fn the_exit_status_distinguishes_all_some_and_none() {
         let table: [(&[&str], &[&str], Exit); 8] = [
             (&[A, B], &[], Exit::Ok),
             (&["latest", B], &[], Exit::Ok),

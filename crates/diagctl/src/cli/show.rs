@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_finds_everything_with_units_and_nothing_steers_the_terminal() {
+    fn text_has_units_and_no_terminal_escapes() {
         let text = text(&shown(), &Times::new(true), 250_000);
         for expected in [
             "created    2026-11-22 10:15:30 UTC, 4m 10s ago\n",
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_the_record_with_two_keys_more() {
+    fn json_is_the_record_plus_two_keys() {
         let shown = shown();
         let mut expected = serde_json::to_value(&shown.meta).unwrap();
         expected["pinned"] = true.into();

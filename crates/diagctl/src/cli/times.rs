@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_shown_in_the_zone_that_is_named() {
+    fn times_are_shown_in_the_requested_zone() {
         assert_eq!(Times::new(true).show("2026-11-22T10:15:30.123Z"), "2026-11-22 10:15:30");
         assert_eq!(Times::new(true).name(), "UTC");
         let fixed = Times::of(TimeZone::fixed(jiff::tz::offset(2)));

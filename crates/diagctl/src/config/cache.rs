@@ -87,7 +87,7 @@ mod tests {
     use crate::config::{EXAMPLE, parse};
 
     #[test]
-    fn what_is_kept_is_the_whole_configuration_of_that_very_file() {
+    fn the_cache_holds_the_whole_configuration_of_one_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("diagctl.toml");
         std::fs::write(&file, EXAMPLE).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::section::Problem;
 
-/// What this module returns.
+/// The result type of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A configuration cannot be read, or is not valid.
@@ -38,7 +38,7 @@ pub enum Error {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// All that is wrong with it.
+        /// All problems found.
         problems: Vec<Problem>,
     },
     /// The copy in the store cannot be kept.

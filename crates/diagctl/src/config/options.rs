@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_of_built_in_reports_are_read_and_told() {
+    fn options_of_built_in_reports_are_read_and_listed() {
         let text = "[reports.cpu_profile]\nduration = \"2s\"\n[reports.jemalloc_stats]\noptions = \"J\"\n[reports.heap_dump]\nfull = true\n";
         let options = crate::config::parse(text).unwrap().0.options;
         let told =

@@ -134,7 +134,7 @@ mod tests {
     use crate::config::parse;
 
     #[test]
-    fn a_rule_beats_its_template_and_a_template_the_defaults() {
+    fn rules_override_templates_and_templates_override_defaults() {
         let text = r#"
             [defaults]
             select = "largest"
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_merged_is_told() {
+    fn unmergeable_keys_are_reported() {
         let rule = "[[rules]]\nname = \"a\"\nreports = [\"smaps\"]\ntrigger.timer = { every = \"1h\" }\n";
         let table = [
             (format!("{rule}template = \"heep\"\n[templates.heap]\nfor = \"1m\""), "did you mean \"heap\"?"),

@@ -7,7 +7,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_example_that_we_ship_is_valid_and_repeats_the_defaults() {
+fn the_shipped_example_is_valid_and_equals_the_defaults() {
     let (config, _) = parse(EXAMPLE).unwrap_or_else(|p| panic!("{p:?}"));
     let defaults = Config::default();
     assert_eq!(config.guards, defaults.guards);
@@ -18,7 +18,7 @@ fn the_example_that_we_ship_is_valid_and_repeats_the_defaults() {
 
 // Every kind of problem in one file: each is reported at once, at the place where it was written, with a hint.
 #[test]
-fn every_problem_is_told_at_once_with_its_path_and_a_hint() {
+fn all_problems_are_reported_at_once_with_path_and_hint() {
     let text = r#"
         dir = "store"
         enabled = "yes"
@@ -148,7 +148,7 @@ fn every_problem_is_told_at_once_with_its_path_and_a_hint() {
 }
 
 #[test]
-fn all_that_is_no_toml_is_told_at_once_with_its_line() {
+fn all_syntax_errors_are_reported_at_once_with_their_lines() {
     let found = problems("dir = /var\nenabled = true\nenabled = false\n[guards\nmax_rss = \"1GiB\"\n");
     for line in ["line 1: ", "line 4: "] {
         assert!(found.iter().any(|problem| problem.starts_with(line) && problem.contains("hint: ")), "{found:?}");
@@ -156,7 +156,7 @@ fn all_that_is_no_toml_is_told_at_once_with_its_line() {
 }
 
 #[test]
-fn a_rule_that_makes_no_sense_is_refused() {
+fn a_contradictory_rule_is_refused() {
     let rule = |body: &str| format!("[[rules]]\nname = \"r\"\nreports = [\"smaps\"]\n{body}");
     let table = [
         (rule(""), "rules[0].trigger: missing"),
@@ -195,7 +195,7 @@ fn a_rule_that_makes_no_sense_is_refused() {
 
 // Each key that takes an amount, with values of the wrong kind.
 #[test]
-fn a_value_of_another_kind_is_shown_with_its_key_and_what_to_write() {
+fn a_value_of_the_wrong_type_is_shown_with_its_key_and_a_hint() {
     let rule = |body: &str| format!("[[rules]]\nname = \"r\"\nreports = [\"smaps\"]\n{body}");
     let trigger = |body: &str| rule(&format!("trigger.{body}"));
     let timer = |body: &str| rule(&format!("trigger.timer = {{ every = \"1h\" }}\n{body}"));
@@ -275,7 +275,7 @@ fn a_value_of_another_kind_is_shown_with_its_key_and_what_to_write() {
 }
 
 #[test]
-fn reports_come_cheapest_first_whatever_the_order_in_the_rule() {
+fn reports_are_sorted_cheapest_first() {
     let text = "[reports.cache]\nproducer = \"application\"\n[[rules]]\nname = \"r\"\n\
                 reports = [\"heap_dump\", \"cache\", \"threads\", \"smaps\", \"threads\"]\ntrigger.on_demand = {}";
     let (config, _) = parse(text).unwrap();
@@ -283,7 +283,7 @@ fn reports_come_cheapest_first_whatever_the_order_in_the_rule() {
 }
 
 #[test]
-fn flag_and_environment_beat_the_file() {
+fn flags_and_environment_override_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("diagctl.toml");
     std::fs::write(&file, "dir = \"/from/file\"\nenabled = true\n").unwrap();
@@ -297,7 +297,7 @@ fn flag_and_environment_beat_the_file() {
 }
 
 #[test]
-fn a_named_file_that_is_missing_is_an_error_and_a_relative_store_too() {
+fn a_missing_named_file_or_a_relative_store_is_an_error() {
     let missing = load(Some(Path::new("/nonexistent/diagctl.toml")), &Overrides::default()).unwrap_err();
     assert!(matches!(missing, Error::Missing { .. }), "{missing}");
     let dir = tempfile::tempdir().unwrap();

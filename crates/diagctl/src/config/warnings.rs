@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_told_with_the_figure_that_prevents_it() {
+    fn impossible_settings_are_reported_with_the_limiting_figure() {
         let rule = |trigger: &str| format!("[[rules]]\nname = \"r\"\nreports = [\"smaps\"]\ntrigger.{trigger}\n");
         let dump = "[[rules]]\nname = \"r\"\nreports = [\"heap_dump\"]\n";
         let usage = "memory_usage = { above = \"1GiB\" }";
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_doubtful_is_told_with_what_is_wrong() {
+    fn doubts_are_reported_beside_problems() {
         let text = "[[rules]]\nreports = [\"smaps\"]\n[[rules]]\nreports = [3]\ntrigger.any = [ \
                     { timer = { every = \"often\" } }, { memory_usage = { above = \"0%\" } } ]";
         let examined = crate::config::examine(text).unwrap_or_else(|p| panic!("{p:?}"));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_works_raises_no_doubt() {
+    fn working_settings_raise_no_doubt() {
         let body = |trigger: &str| {
             format!(
                 "[[rules]]\nname = \"r\"\nreports = [\"heap_dump\"]\nlimits = {{ cooldown = \"10m\", max_count = 5 }}\ntrigger.{trigger}"

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn every_limit_on_the_way_up_and_the_host_are_watched() {
+    fn every_ancestor_limit_and_the_host_are_watched() {
         let dir = tempfile::tempdir().unwrap();
         let files = [
             ("proc/9/cgroup", "0::/pod/app\n"),

@@ -2,7 +2,7 @@
 
 use diagctl_fs::quoted;
 
-/// What this module returns.
+/// The result type of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A capture cannot be continued.

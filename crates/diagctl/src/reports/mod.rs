@@ -48,7 +48,7 @@ mod tests {
     use diagctl_store::report_kind::{KINDS, Producer};
 
     #[test]
-    fn every_native_report_is_made_of_this_very_process() {
+    fn every_native_report_works_for_the_current_process() {
         let (proc, cgroups) = (Proc::default(), CgroupRoot::default());
         let source = Source { proc: &proc, cgroups: &cgroups, pid: std::process::id() };
         for kind in KINDS.iter().filter(|kind| kind.producer == Producer::Native) {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_gone_is_a_reason() {
+    fn a_vanished_process_gives_a_reason() {
         let dir = tempfile::tempdir().unwrap();
         let (proc, cgroups) = (Proc::at(dir.path()), CgroupRoot::default());
         let source = Source { proc: &proc, cgroups: &cgroups, pid: 77 };

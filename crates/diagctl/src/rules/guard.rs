@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn each_guard_refuses_beyond_its_threshold_and_says_both_figures() {
+    fn each_guard_refuses_beyond_its_threshold_with_both_figures() {
         let guards = Guards { max_rss: Some(2 * GIB), max_cpu_pressure: Some(50.0), ..Config::default().guards };
         let heap = ["heap_dump".to_owned()];
         let light = ["smaps".to_owned()];
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_last_one_cost_replaces_the_guess() {
+    fn the_last_measured_cost_replaces_the_estimate() {
         let guards = Config::default().guards;
         let heap = ["heap_dump".to_owned()];
         let figures = Figures { available_memory: GIB / 2, ..healthy() };

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_but_never_less_than_a_limit_needs() {
+    fn the_kept_history_is_bounded_but_sufficient_for_every_limit() {
         let limits = limits(0, Some(300), 10 * DAY_MS);
         let mut rule = RuleState::default();
         for now in 0..1000 {

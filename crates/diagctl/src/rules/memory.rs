@@ -174,7 +174,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn shares_are_of_the_limit_where_there_is_one_and_of_the_host_elsewhere() {
+    fn percentages_refer_to_the_limit_or_else_to_the_host() {
         let mut memory = Memory { limit: None, host_total: 1000, ..Memory::default() };
         assert_eq!(memory.whole(Metric::Rss), 1000);
         memory.limit = Some(400);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_come_from_proc_and_what_is_missing_says_so() {
+    fn figures_come_from_proc_and_missing_ones_have_a_reason() {
         let dir = tempfile::tempdir().unwrap();
         let proc = Proc::at(dir.path());
         fs::create_dir(dir.path().join("7")).unwrap();

@@ -86,7 +86,7 @@ mod tests {
 
     // A node as cgroup v2 presents it, and one poll of a process in it.
     #[test]
-    fn every_trigger_finds_its_figures_in_a_tree_of_cgroup_v2() {
+    fn every_trigger_reads_its_figures_from_cgroup_v2() {
         let dir = tempfile::tempdir().unwrap();
         let files = [
             ("proc/meminfo", "MemTotal: 8000 kB\nMemAvailable: 2000 kB\n"),

@@ -35,7 +35,7 @@ pub fn load_state(store: &Store) -> Result<(State, bool)> {
     Ok((state, true))
 }
 
-/// What is known of all polling processes.
+/// The samples of all polling processes.
 pub fn load_samples(store: &Store) -> Samples {
     let pids = fsio::children(&store.path("samples")).filter_map(|entry| {
         let name = entry.name.into_string().ok()?;

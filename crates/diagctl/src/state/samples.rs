@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reused_pid_is_a_new_process_and_a_gap_starts_a_condition_anew() {
+    fn a_reused_pid_is_a_new_process_and_a_gap_resets_a_condition() {
         let mut sample = Sample::at_poll(None, 1, "puma", "worker-0", 10, 0);
         assert_eq!(sample.hold("r", 0, 10), 0);
         assert_eq!(sample.hold("r", 30, 10), 0);

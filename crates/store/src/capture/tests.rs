@@ -11,7 +11,7 @@ struct Scene {
     store: Store,
 }
 
-// A store with one capture, whose report `r` is this file. `change` falsifies its record.
+// A store with one capture that has `file` as its report `r`. `change` edits the record.
 fn scene(encoding: &str, file: &[u8], raw_bytes: u64, change: fn(&mut Report)) -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(StoreOptions::new(dir.path().join("store")), Access::Create).unwrap();
@@ -52,7 +52,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 fn the_content_of_every_encoding_is_read_to_its_end() {
     let content = b"{\"a\":1}\n".repeat(50_000);
     let length = content.len() as u64;
-    // Several members, as of a file that was appended to.
+    // Several gzip members, like a file that was appended to.
     let members = [gzip(&content[..1000]), gzip(&content[1000..])].concat();
     for (encoding, file) in [
         ("", content.clone()),
@@ -67,7 +67,7 @@ fn the_content_of_every_encoding_is_read_to_its_end() {
 }
 
 #[test]
-fn content_that_is_not_what_was_recorded_never_ends_in_an_ordinary_end_of_file() {
+fn content_that_differs_from_its_record_never_ends_with_an_ordinary_end_of_file() {
     let content = vec![b'x'; 100_000];
     let zipped = gzip(&content);
     let half = &zipped[..zipped.len() / 2];
@@ -92,7 +92,7 @@ fn content_that_is_not_what_was_recorded_never_ends_in_an_ordinary_end_of_file()
 }
 
 #[test]
-fn every_flipped_bit_of_the_file_is_found_and_the_checksum_is_the_reason() {
+fn every_flipped_bit_is_detected_by_the_checksum() {
     let zipped = gzip(&b"some content, ".repeat(10));
     for i in 0..zipped.len() {
         let scene = scene("gzip", &zipped, 140, |_| {});
@@ -105,7 +105,7 @@ fn every_flipped_bit_of_the_file_is_found_and_the_checksum_is_the_reason() {
 }
 
 #[test]
-fn what_is_not_there_is_named() {
+fn missing_captures_and_reports_are_named() {
     let scene = scene("", b"x", 1, |_| {});
     let other = Id::parse("20261122T101530123Z-00000000").unwrap();
     assert!(matches!(scene.store.capture(&other), Err(Error::NoCapture { prefix }) if prefix == other.to_string()));

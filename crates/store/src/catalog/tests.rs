@@ -1,4 +1,4 @@
-//! That the catalog says what is in the directory, or is not believed.
+//! The catalog says what the directory holds, or counts as invalid.
 
 use super::*;
 use crate::StoreOptions;
@@ -30,7 +30,7 @@ fn meta(n: u64) -> meta::Meta {
 }
 
 impl Scene {
-    /// A store with so many captures, and a catalog of them.
+    /// A store with the given number of captures, and a catalog of them.
     fn new(captures: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = StoreOptions::new(dir.path().join("store"));
@@ -40,14 +40,14 @@ impl Scene {
         scene
     }
 
-    /// As somebody does who copies a capture into the directory.
+    /// Copies a capture into the directory, as a person would.
     fn copy_in(&self, n: u64) {
         let dir = self.store.report_dir(&name(n));
         std::fs::create_dir(dir.path()).unwrap();
         std::fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta(n)).unwrap()).unwrap();
     }
 
-    /// As `finalize` does.
+    /// Publishes a capture the way `finalize` does.
     fn publish(&self, n: u64) {
         self.publish_by(n, || Ok(()));
         index::append(&self.store, &Entry::of(&self.store, &meta(n))).unwrap();
@@ -89,7 +89,7 @@ impl Scene {
         std::fs::write(self.store.path(CATALOG).path(), bytes).unwrap();
     }
 
-    /// Compares the totals with a full check.
+    /// Asserts that the totals equal a count of the whole store.
     fn assert_true(&self) {
         let totals = self.current().totals();
         let stock = Inventory::check(&self.store, true).unwrap();
@@ -99,7 +99,7 @@ impl Scene {
 }
 
 #[test]
-fn a_record_is_read_as_it_was_written_and_any_flipped_bit_is_noticed() {
+fn records_round_trip_and_every_bit_flip_is_detected() {
     for kinds in [vec![], vec![("a".to_owned(), 1)], vec![("gc_stat".to_owned(), 7), ("x".repeat(64), u64::MAX)]] {
         let new = NewRecord { kinds: kinds.clone(), pinned: true, ..NewRecord::of(&meta(3), id(3), 8192) };
         let bytes = new.encode();
@@ -119,7 +119,7 @@ fn a_record_is_read_as_it_was_written_and_any_flipped_bit_is_noticed() {
 }
 
 #[test]
-fn what_diagctl_itself_does_keeps_the_catalog_right() {
+fn diagctls_own_changes_keep_the_catalog_valid() {
     let scene = Scene::new(3);
     scene.publish(4);
     scene.publish(5);
@@ -141,7 +141,7 @@ fn what_diagctl_itself_does_keeps_the_catalog_right() {
 }
 
 #[test]
-fn what_anybody_else_does_is_noticed_and_learned() {
+fn foreign_changes_are_noticed_and_learned() {
     let removed = |scene: &Scene| fs::remove(&scene.store.report_dir(&name(2))).unwrap();
     let index = |scene: &Scene| scene.store.path("index.jsonl");
     let changes: [(&str, Step<'_>, &[u64]); 8] = [
@@ -176,9 +176,9 @@ fn what_anybody_else_does_is_noticed_and_learned() {
     }
 }
 
-// The two moments at which a change of ours and one of somebody else's can meet.
+// The two moments at which our change and a foreign change can collide.
 #[test]
-fn a_catalog_that_was_wrong_before_a_change_is_not_made_right_by_it() {
+fn a_change_does_not_validate_an_outdated_catalog() {
     let scene = Scene::new(2);
     scene.copy_in(8);
     scene.publish(9);
@@ -187,9 +187,9 @@ fn a_catalog_that_was_wrong_before_a_change_is_not_made_right_by_it() {
     assert_eq!(scene.listed(), [1, 2, 8, 9]);
 }
 
-// One that was copied here has a number that this store has not come to yet.
+// A capture copied from another store has a number that this store has not reached.
 #[test]
-fn the_newest_is_the_one_with_the_highest_number_wherever_its_record_is() {
+fn the_newest_capture_has_the_highest_number_at_any_position() {
     let scene = Scene::new(2);
     scene.copy_in(50);
     Inventory::check(&scene.store, true).unwrap();
@@ -207,7 +207,7 @@ fn the_newest_is_the_one_with_the_highest_number_wherever_its_record_is() {
 }
 
 #[test]
-fn a_kill_at_any_step_leaves_a_catalog_that_is_right_or_not_believed() {
+fn a_kill_at_any_step_leaves_the_catalog_correct_or_invalid() {
     let steps: [(&str, Step<'_>); 3] = [
         ("publish", &|scene| scene.publish_by(4, || Ok(()))),
         ("remove", &|scene| trash::discard_capture(&scene.store, &name(2), None).unwrap()),
@@ -216,7 +216,7 @@ fn a_kill_at_any_step_leaves_a_catalog_that_is_right_or_not_believed() {
         }),
     ];
     for (what, step) in steps {
-        // Every mix of what had been written and what had not: nothing, the records, and the header too.
+        // Every state between the first and the last write: nothing, the records, and the header too.
         for written in 0..3 {
             let scene = Scene::new(3);
             let before = scene.bytes();
@@ -235,7 +235,7 @@ fn a_kill_at_any_step_leaves_a_catalog_that_is_right_or_not_believed() {
 }
 
 #[test]
-fn a_damaged_catalog_costs_reading_the_index_and_hides_nothing() {
+fn a_damaged_catalog_hides_no_capture() {
     let scene = Scene::new(40);
     let whole = scene.bytes();
     for at in (0..whole.len()).step_by(7) {
@@ -257,7 +257,7 @@ fn a_damaged_catalog_costs_reading_the_index_and_hides_nothing() {
 }
 
 #[test]
-fn captures_that_cannot_be_read_are_counted_apart_and_may_be_deleted() {
+fn unreadable_captures_are_counted_separately_and_can_be_deleted() {
     let scene = Scene::new(3);
     std::fs::write(scene.store.report_dir(&name(2)).join("meta.json").path(), "{").unwrap();
     fs::remove(&scene.store.path("index.jsonl")).unwrap();
@@ -269,7 +269,7 @@ fn captures_that_cannot_be_read_are_counted_apart_and_may_be_deleted() {
 }
 
 #[test]
-fn records_longer_than_what_is_read_at_once_are_read() {
+fn records_longer_than_a_chunk_are_read() {
     let scene = Scene::new(1);
     let kinds: Vec<(String, u64)> = (0..20_000).map(|n| (format!("report_{n}"), n)).collect();
     for n in 2..5 {
@@ -285,7 +285,7 @@ fn records_longer_than_what_is_read_at_once_are_read() {
 }
 
 #[test]
-fn two_writers_lose_nothing() {
+fn concurrent_writers_lose_no_record() {
     let scene = Scene::new(50);
     std::thread::scope(|scope| {
         scope.spawn(|| (1..=50).for_each(|n| trash::discard_capture(&scene.store, &name(n), None).unwrap()));

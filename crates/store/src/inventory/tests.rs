@@ -1,4 +1,4 @@
-//! That the packed stock is what the directory says, whatever the index says, and that nothing is deleted on old knowledge.
+//! The inventory agrees with the directory even if the index does not, and no capture is deleted on outdated data.
 
 use super::*;
 use crate::StoreOptions;
@@ -26,14 +26,14 @@ impl Scene {
         Self { _dir: dir, store }
     }
 
-    /// A published capture that occupies its directory, its record and a file.
+    /// Publishes a capture that takes space for its directory, its record and a file.
     fn publish(&self, n: u64, kind: &str, kib: u64) -> Entry {
         let dir = self.store.report_dir(&id(n));
         let report = meta::Report { name: kind.into(), stored_bytes: kib * KIB, ..meta::Report::default() };
         let meta = meta::Meta {
             id: id(n),
             sequence: n,
-            // Each a second younger than the one before.
+            // Each capture is a second younger than the one before.
             store_ms: now().store_ms - 1000 * (1000 - n),
             reports: vec![report],
             ..meta::Meta::default()
@@ -63,14 +63,14 @@ impl Scene {
         fs::create_new(&self.store.report_dir(&id(n)).join(PIN_FILE)).unwrap();
     }
 
-    // What `put` needs when it is at the cap: so many bytes less than all that may go.
+    // Makes room for `bytes` like a `put` that has reached the cap.
     fn make_room(&mut self, stock: &mut Inventory, bytes: u64) {
         self.store.options.retention.max_use = used(stock, &self.store);
         cleanup::make_room(&self.store, now().store_ms, stock, bytes).unwrap();
     }
 }
 
-// Bytes of the whole store.
+// The disk usage of the whole store.
 fn used(stock: &Inventory, store: &Store) -> u64 {
     stock.reports_bytes() + other_bytes(store)
 }
@@ -80,12 +80,12 @@ fn now() -> Now {
 }
 
 #[test]
-fn the_directory_is_believed_and_the_index_spares_reading_it() {
+fn the_directory_is_authoritative_and_the_index_saves_reads() {
     let scene = Scene::new();
     (1..=3).for_each(|n| scene.indexed(n, "heap", 4));
     let whole = scene.index();
     let captures = 3 * 12 * KIB;
-    // A later line replaces an earlier one, and is believed: nobody asks the record of a capture that stays.
+    // A later line replaces an earlier one and is trusted: the record of a capture that stays is not read.
     let doubled = Entry { disk_bytes: 24 * KIB, ..scene.publish(4, "heap", 4) };
     index::append(&scene.store, &Entry { disk_bytes: 1, ..doubled.clone() }).unwrap();
     index::append(&scene.store, &doubled).unwrap();
@@ -102,7 +102,7 @@ fn the_directory_is_believed_and_the_index_spares_reading_it() {
         let stock = Inventory::load(&scene.store, false).unwrap();
         assert_eq!((stock.captures.count(), stock.captures.bytes(), stock.strange_bytes), (4, expected, 0));
     }
-    // What is no capture, or cannot be read, takes room; what is gone does not.
+    // Foreign entries and damaged captures take room; deleted captures do not.
     std::fs::write(scene.store.path("reports").join("notes").path(), "x").unwrap();
     std::fs::write(scene.store.report_dir(&id(4)).join("meta.json").path(), "{").unwrap();
     fs::remove(&scene.store.report_dir(&id(1))).unwrap();
@@ -111,7 +111,7 @@ fn the_directory_is_believed_and_the_index_spares_reading_it() {
 }
 
 #[test]
-fn the_index_is_completed_and_rid_of_what_is_gone_where_that_is_wanted() {
+fn write_back_completes_the_index_and_drops_deleted_captures() {
     let scene = Scene::new();
     (1..=4).for_each(|n| scene.indexed(n, "heap", 4));
     let before = scene.index();
@@ -125,7 +125,7 @@ fn the_index_is_completed_and_rid_of_what_is_gone_where_that_is_wanted() {
     let kept: Vec<&str> = before.lines().skip(2).collect();
     assert_eq!(after.lines().take(2).collect::<Vec<_>>(), kept);
     assert!(after.lines().count() == 3 && after.ends_with("\"pinned\":true}\n"), "{after}");
-    // One that is larger than any index is replaced, not added to.
+    // An index above the maximum size is replaced, not appended to.
     std::fs::File::options()
         .write(true)
         .open(scene.store.path("index.jsonl").path())
@@ -136,7 +136,7 @@ fn the_index_is_completed_and_rid_of_what_is_gone_where_that_is_wanted() {
 }
 
 #[test]
-fn room_is_made_step_by_step_and_never_at_the_expense_of_the_last_of_a_kind() {
+fn room_is_made_step_by_step_and_keeps_the_last_of_each_kind() {
     let mut scene = Scene::new();
     (1..=6).for_each(|n| scene.indexed(n, "heap", 4));
     let mut stock = Inventory::load(&scene.store, false).unwrap();
@@ -144,19 +144,19 @@ fn room_is_made_step_by_step_and_never_at_the_expense_of_the_last_of_a_kind() {
     assert_eq!(scene.present(), [2, 3, 4, 5, 6]);
     scene.make_room(&mut stock, 24 * KIB);
     assert_eq!(scene.present(), [4, 5, 6]);
-    // Somebody deletes the two newest: the one that was next is the last good one now.
+    // Somebody deletes the two newest, so the capture before them becomes the last good one.
     [5, 6].iter().for_each(|n| fs::remove(&scene.store.report_dir(&id(*n))).unwrap());
     scene.make_room(&mut stock, 1);
     assert_eq!(scene.present(), [4]);
     assert_eq!(stock.captures.count(), 1);
-    // And one that appears meanwhile counts.
+    // A capture that appears meanwhile counts, too.
     scene.publish(7, "heap", 4);
     scene.make_room(&mut stock, 1);
     assert_eq!(scene.present(), [7]);
 }
 
 #[test]
-fn what_was_pinned_behind_the_back_of_the_index_stays() {
+fn a_pin_that_the_index_missed_is_respected() {
     let mut scene = Scene::new();
     (1..=3).for_each(|n| scene.indexed(n, "heap", 4));
     let mut stock = Inventory::load(&scene.store, false).unwrap();
@@ -182,7 +182,7 @@ fn said(stock: &Inventory, plan: &Plan) -> Vec<(String, Vec<String>)> {
     plan.deletions(&stock.captures).map(|(_, verdict)| (verdict.id, verdict.reasons)).collect()
 }
 
-// Of these the third has a kind of its own, or not, and the fifth is pinned.
+// Two hundred captures: the third has the given kind, and the fifth is pinned.
 fn two_hundred(third: &str) -> Scene {
     let scene = Scene::new();
     (1..=200).for_each(|n| scene.indexed(n, if n == 3 { third } else { "heap" }, 0));
@@ -191,9 +191,9 @@ fn two_hundred(third: &str) -> Scene {
     scene
 }
 
-// Whatever the reason is, and whatever protects the oldest.
+// For every reason of deletion and every kind of protection of the oldest.
 #[test]
-fn a_plan_by_the_ends_of_the_catalog_is_that_of_all_captures() {
+fn a_plan_from_the_ends_of_the_catalog_equals_the_full_plan() {
     let now = now();
     for (third, left) in [("heap", [5, 112, 113]), ("rare", [3, 5, 113])] {
         let mut scene = two_hundred(third);
@@ -222,7 +222,7 @@ fn a_plan_by_the_ends_of_the_catalog_is_that_of_all_captures() {
         scene.store.options.retention.max_captures = Some(200);
         scene.store.options.retention.max_age = std::time::Duration::from_secs(86_400);
         assert!(Inventory::planned(&scene.store, &now, 0, Pressure::Routine, None).unwrap().is_none());
-        // One after another, as it goes on for years.
+        // Applies many plans in a row, as a store does over years.
         scene.store.options.retention.max_captures = Some(150);
         for n in 201..=260 {
             scene.indexed(n, "heap", 0);
@@ -234,7 +234,7 @@ fn a_plan_by_the_ends_of_the_catalog_is_that_of_all_captures() {
 }
 
 #[test]
-fn a_capture_that_may_be_the_last_of_a_rare_kind_is_left_out_and_stays() {
+fn a_capture_of_a_rare_kind_is_left_out_and_kept() {
     let scene = two_hundred("rare");
     let catalog = Catalog::current(&scene.store).unwrap();
     let numbers = |stock: &Inventory| -> Vec<String> {
@@ -243,7 +243,7 @@ fn a_capture_that_may_be_the_last_of_a_rare_kind_is_left_out_and_stays() {
             .collect()
     };
     for (most, expected, first, listed) in [(20, ["1", "2", "4"], 63, 83), (4096, ["1", "2", "3"], 64, 200)] {
-        let (stock, number) = Inventory::ends(&catalog, 1, most).unwrap();
+        let (stock, number) = Inventory::oldest_and_newest(&catalog, 1, most).unwrap();
         assert_eq!((numbers(&stock), number), (expected.map(str::to_owned).to_vec(), first));
         assert_eq!((stock.captures.count(), stock.reports_bytes()), (listed, catalog.totals().reports_bytes()));
     }

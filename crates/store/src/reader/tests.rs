@@ -1,4 +1,4 @@
-//! What is meant by an id, and that nothing but the recorded content ever comes out of a report.
+//! Resolving ids. Reading reports: the output is exactly the recorded content, or an error.
 
 use super::*;
 use crate::Access;
@@ -38,7 +38,7 @@ fn resolved(store: &Store, text: &str) -> Result<Target> {
 }
 
 #[test]
-fn every_capture_is_counted_once_and_the_newest_is_the_one_that_was_granted_last() {
+fn every_capture_is_counted_once_and_the_last_granted_is_the_newest() {
     let (_dir, store) = store();
     four(&store);
     let summary = index::summary(&store).unwrap();
@@ -59,7 +59,7 @@ fn ids_prefixes_and_latest_are_found() {
         ("2025:gc_stat", target(C, Some("gc_stat"))),
         ("latest", target(C, None)),
         ("latest:gc_stat", target(C, Some("gc_stat"))),
-        // B has it too, but only its error.
+        // B lists the report too, but with an error only.
         ("latest:heap_dump", target(A, Some("heap_dump"))),
     ];
     for (text, expected) in table {
@@ -68,7 +68,7 @@ fn ids_prefixes_and_latest_are_found() {
 }
 
 #[test]
-fn what_matches_nothing_or_too_much_says_so() {
+fn unmatched_and_ambiguous_prefixes_are_errors() {
     let (_dir, store) = store();
     assert!(matches!(resolved(&store, "latest"), Err(Error::NoCaptures)));
     four(&store);
@@ -93,11 +93,11 @@ fn store() -> (tempfile::TempDir, Store) {
     (dir, store)
 }
 
-// A capture with one report; what `change` does to the record comes after the checksum was taken.
+// Stores a capture with one report. `change` edits the record after the checksum was taken.
 fn stored(store: &Store, encoding: &str, data: &[u8], raw_bytes: u64, change: impl Fn(&mut meta::Report)) -> Stored {
     let dir = store.report_dir(A);
     std::fs::create_dir_all(dir.path()).unwrap();
-    // A file of its own each time: those opened earlier stay as they were.
+    // Creates a new file each time, so that files opened earlier keep their content.
     let _ = std::fs::remove_file(dir.join("r.json.gz").path());
     std::fs::write(dir.join("r.json.gz").path(), data).unwrap();
     let sha256 = Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -132,7 +132,7 @@ fn fetched(mut stored: Stored, form: Representation) -> std::result::Result<Vec<
 }
 
 #[test]
-fn content_comes_back_as_it_was_and_raw_as_it_is_stored() {
+fn content_and_stored_form_are_read_back_exactly() {
     let (_dir, store) = store();
     let content = b"{\"a\":1}\n".repeat(50_000);
     let zipped = gzip(&content);
@@ -148,7 +148,7 @@ fn content_comes_back_as_it_was_and_raw_as_it_is_stored() {
 }
 
 #[test]
-fn damage_bombs_and_truncation_are_told_with_both_figures() {
+fn damage_bombs_and_truncation_are_reported_with_both_figures() {
     let (_dir, store) = store();
     let content = vec![b'x'; 100_000];
     let zipped = gzip(&content);

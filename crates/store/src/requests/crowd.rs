@@ -1,8 +1,9 @@
-//! Very many files in `requests/`: a poll reads none of them while the directory stays as it is, and only names where it changed.
+//! Keeps polls fast when `requests/` has very many files. A poll reads no file while the directory is unchanged, and only lists
+//! the names when it has changed.
 //!
-//! It looks at the oldest requests, whose turn it is, and at the newest, so that one made just now is not behind thousands that
-//! nobody takes. Which these are is kept in `requests.json`, with what the directory looked like. Losing that file costs reading
-//! a few hundred requests again.
+//! A poll considers the oldest requests, which are next in turn, and the newest, so that a new request does not wait behind
+//! thousands that no process serves. `requests.json` keeps these requests together with the state of the directory. If the file
+//! is lost, a poll reads a few hundred requests again.
 
 use std::collections::BTreeMap;
 
@@ -17,30 +18,30 @@ use diagctl_fs as fs;
 use diagctl_fs::checksum;
 use diagctl_observe::clock::Reading;
 
-/// With more files than this it is a crowd.
+/// Number of files above which this module is used.
 pub const FEW: usize = 64;
 
-/// So many of the oldest are looked at, and as many of the newest.
+/// Number of the oldest requests that are considered, and of the newest.
 const HALF: usize = FEW / 2;
 
-/// No poll reads more files in search of the oldest, whatever is in them.
+/// Maximum number of files that a poll reads in search of the oldest requests.
 const MOST_READ: usize = 256;
 
-/// A directory that was changed a moment ago may change once more and look the same.
+/// Minimum age of the directory's last change, milliseconds. Before that, another change may leave the same timestamp.
 const SETTLED_MS: u64 = 1000;
 
-/// `requests.json`.
+/// The contents of `requests.json`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Crowd {
-    /// State of the directory when it was read; the default while some files are still unread.
+    /// The state of the directory. The default stamp means that there is more to read.
     directory: Stamp,
-    /// The oldest are sought after this id.
+    /// The id after which the search for the oldest requests continues.
     until: String,
     waiting: Vec<Request>,
 }
 
-/// The oldest and the newest.
-pub fn look(store: &Store) -> Result<Vec<Request>> {
+/// Returns the oldest and the newest requests.
+pub fn pending(store: &Store) -> Result<Vec<Request>> {
     let directory = Stamp::of(&store.path("requests"));
     let known = load(store);
     if known.directory == directory {
@@ -49,7 +50,7 @@ pub fn look(store: &Store) -> Result<Vec<Request>> {
     let ids = ids(store, usize::MAX)?.unwrap_or_default();
     let (passed, rest) = ids.split_at(ids.partition_point(|id| *id <= known.until));
     let mut oldest = BTreeMap::new();
-    // Read again: one that is tried once more has changed.
+    // A request that was tried again has changed, so the file is read again.
     let still_there = known.waiting.iter().map(|request| &request.id).filter(|id| passed.binary_search(id).is_ok());
     oldest.extend(still_there.filter_map(|id| Some((id, read(store, id)?))));
     let mut until = known.until.as_str();
@@ -79,7 +80,7 @@ fn load(store: &Store) -> Crowd {
     serde_json::from_slice(&data).ok().filter(|_| checksum::is_whole(&data)).unwrap_or_default()
 }
 
-// A cache: a poll that cannot write it is slow, and right.
+// The file is a cache. A poll that cannot write it is slower, but still correct.
 fn save(store: &Store, crowd: &Crowd) {
     if let Ok(data) = serde_json::to_vec(crowd) {
         let _ = fs::overwrite(&store.path(CROWD), &checksum::seal(&data));
@@ -118,7 +119,7 @@ mod tests {
             self.store.path("requests").join(format!("{}.json", id(n))).path().to_owned()
         }
 
-        /// As if the last change had been long ago.
+        /// Sets the time of the last change back.
         fn settle(&self, seconds: u64) {
             let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_790_000_000 + seconds);
             let dir = std::fs::File::open(self.store.path("requests").path()).unwrap();
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_are_all_seen_and_nothing_is_kept() {
+    fn few_requests_are_all_considered_without_a_cache() {
         let scene = Scene::new();
         (0..FEW).for_each(|n| scene.ask(n));
         assert_eq!(scene.seen(), (0..FEW).collect::<Vec<_>>());
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_the_oldest_and_the_newest_are_seen() {
+    fn the_oldest_and_the_newest_of_many_are_considered() {
         let scene = Scene::new();
         (0..500).for_each(|n| scene.ask(n));
         assert_eq!(scene.seen(), both(0..HALF, 500 - HALF..500));
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn while_the_directory_stays_as_it_is_no_request_is_read() {
+    fn no_request_is_read_while_the_directory_is_unchanged() {
         let scene = Scene::new();
         (0..200).for_each(|n| scene.ask(n));
         scene.settle(0);
@@ -169,13 +170,13 @@ mod tests {
         assert_eq!(scene.seen(), seen);
         scene.settle(1);
         assert_eq!(scene.seen()[0], 1);
-        // A file that is damaged is as good as none.
+        // A damaged file is ignored.
         std::fs::write(scene.store.path(CROWD).path(), "{\"check\":\"00000000\",\"until\":\"3\"}").unwrap();
         assert_eq!(scene.seen().len(), FEW);
     }
 
     #[test]
-    fn one_that_is_tried_again_is_seen_as_it_is_now() {
+    fn a_retried_request_is_read_again() {
         let scene = Scene::new();
         (0..200).for_each(|n| scene.ask(n));
         scene.settle(0);
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_passed_over_a_few_hundred_at_a_time() {
+    fn invalid_files_are_skipped_a_few_hundred_per_poll() {
         let scene = Scene::new();
         (0..1000).for_each(|n| std::fs::write(scene.path(n), "{").unwrap());
         (1000..1100).for_each(|n| scene.ask(n));

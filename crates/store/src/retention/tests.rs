@@ -1,4 +1,4 @@
-//! Which captures go first, what is never touched, and that the cap holds for whatever a store may contain.
+//! Tests for the order of deletions, for protection, and for the cap with arbitrary contents of a store.
 
 use super::*;
 use crate::index::EntryReport;
@@ -7,7 +7,7 @@ const DAY: u64 = 86_400_000;
 const KIB: u64 = 1 << 10;
 const HUGE: u64 = 1 << 50;
 
-// `kinds`: `name:stored KiB`, or `name!` for one that failed. The capture occupies what its reports do and 8 KiB more.
+// `kinds`: `name:stored KiB`, or `name!` for a report that failed. The capture occupies its reports and 8 KiB more.
 fn entry(n: u64, store_ms: u64, kinds: &str) -> Entry {
     let reports: Vec<EntryReport> = kinds
         .split_whitespace()
@@ -38,7 +38,7 @@ fn packed(entries: &[Entry]) -> Captures {
     captures
 }
 
-// All that a plan says.
+// Makes a plan and returns all verdicts.
 fn plan(
     entries: &[Entry],
     policy: &Policy,
@@ -54,7 +54,7 @@ fn plan(
     assert!(deletions.iter().map(|(_, verdict)| verdict).eq(verdicts.iter().filter(|verdict| !verdict.keep)));
     assert!(deletions.iter().all(|(i, verdict)| captures.id(*i).as_str() == verdict.id));
     assert!(plan.victims().eq(deletions.iter().map(|(i, _)| *i)));
-    // The totals never rule out what a plan does.
+    // The totals must not rule out a deletion that the plan makes.
     let totals = Totals {
         captures: entries.len() as u64,
         bytes: captures.bytes(),
@@ -73,7 +73,7 @@ fn roomy() -> Usage {
     Usage { other_bytes: 0, free_disk: HUGE, incoming: 0 }
 }
 
-// The numbers of those that go.
+// The numbers of the deleted captures.
 fn deleted(verdicts: &[Verdict]) -> Vec<u64> {
     let number = |verdict: &Verdict| u64::from_str_radix(&verdict.id[20..], 16).unwrap();
     verdicts.iter().filter(|v| !v.keep).map(number).collect()
@@ -84,7 +84,7 @@ fn reason(verdicts: &[Verdict], n: u64) -> &str {
 }
 
 #[test]
-fn age_spares_the_protected_and_the_future() {
+fn age_spares_protected_and_future_captures() {
     let mut pinned = entry(1, 0, "heap:1");
     pinned.pinned = true;
     let entries = [pinned, entry(2, 0, "heap:1"), entry(3, 0, "heap:1 gc:1"), entry(4, 50 * DAY, "smaps!")];
@@ -110,7 +110,7 @@ fn totals_within_all_limits_need_no_plan() {
 }
 
 #[test]
-fn a_plan_of_the_first_captures_says_whether_more_would_make_a_difference() {
+fn a_partial_plan_knows_whether_more_captures_would_change_it() {
     let entries: Vec<Entry> = (1..=6).map(|n| entry(n, n * DAY, "gc:1")).collect();
     let captures = |omitted| {
         let mut captures = packed(&entries);
@@ -139,7 +139,7 @@ fn a_plan_of_the_first_captures_says_whether_more_would_make_a_difference() {
 }
 
 #[test]
-fn count_takes_the_oldest_that_nothing_protects() {
+fn count_deletes_the_oldest_unprotected_captures() {
     let entries: Vec<Entry> = (1..=5).map(|n| entry(n, 0, if n == 1 { "heap:1" } else { "gc:1" })).collect();
     let policy = Policy { max_captures: Some(3), keep_last: 1, ..lax() };
     let verdicts = plan(&entries, &policy, &roomy(), Pressure::Admission, 0, None);
@@ -149,7 +149,7 @@ fn count_takes_the_oldest_that_nothing_protects() {
 
 #[test]
 fn the_victim_is_the_oldest_of_the_kind_that_uses_most() {
-    // gc is older, heap is larger; after two heap dumps gc uses most.
+    // gc is older, heap is larger. After two heap dumps are deleted, gc uses most.
     let entries = [
         entry(1, 0, "gc:60"),
         entry(2, 0, "gc:60"),
@@ -177,7 +177,7 @@ fn the_victim_is_the_oldest_of_the_kind_that_uses_most() {
 }
 
 #[test]
-fn how_far_each_pressure_goes() {
+fn each_pressure_stays_within_its_bounds() {
     let mut pinned = entry(1, 0, "heap:100");
     pinned.pinned = true;
     let entries = [pinned, entry(2, 0, "heap:100"), entry(3, 0, "heap:100"), entry(4, 0, "gc:100")];
@@ -189,12 +189,12 @@ fn how_far_each_pressure_goes() {
         (Pressure::Routine, each, 0, 0, &[1, 2, 3]),
         (Pressure::Routine, 1, 0, 0, &[1, 2, 3]),
         (Pressure::Routine, 4 * each, 0, 1, &[2]),
-        // What is to come never costs a protected one its place.
+        // Incoming bytes never cost a protected capture its place.
         (Pressure::Routine, 4 * each, 0, each + 1, &[]),
         (Pressure::Admission, 4 * each, 0, each, &[2]),
         (Pressure::Admission, 4 * each, 0, each + 1, &[]),
         (Pressure::Admission, each, 0, 0, &[2]),
-        // It would not fit with everything gone that may go: nothing goes.
+        // If the capture would not fit even without all unprotected captures, nothing is deleted.
     ];
     for (pressure, max_use, other_bytes, incoming, expected) in table {
         let policy = Policy { max_use: *max_use, keep_last: 1, ..lax() };
@@ -205,7 +205,7 @@ fn how_far_each_pressure_goes() {
 }
 
 #[test]
-fn forced_deletions_say_what_they_overrode() {
+fn forced_deletions_name_the_overridden_protection() {
     let mut pinned = entry(1, 0, "heap:100");
     pinned.pinned = true;
     let entries = [pinned, entry(2, 0, "heap:100"), entry(3, 0, "gc:1")];
@@ -217,7 +217,7 @@ fn forced_deletions_say_what_they_overrode() {
 }
 
 #[test]
-fn free_space_never_costs_a_protected_one_its_place() {
+fn free_space_never_costs_a_protected_capture() {
     let entries = [entry(1, 0, "heap:100"), entry(2, 0, "heap:100"), entry(3, 0, "heap:100")];
     let each = 108 * KIB;
     let table: &[(u64, u64, &[u64])] = &[
@@ -225,9 +225,9 @@ fn free_space_never_costs_a_protected_one_its_place() {
         (10 * each, 1, &[1]),
         (9 * each, 0, &[1]),
         (9 * each, each, &[1, 2]),
-        // Not enough for what is to come in any case: only keep_free itself is seen to.
+        // The incoming bytes do not fit in any case, so only keep_free itself is restored.
         (9 * each, 2 * each, &[1]),
-        // Somebody else fills the disk: what may go goes, for the application's sake.
+        // Somebody else fills the disk: all unprotected captures are deleted for the application's sake.
         (0, 0, &[1, 2]),
     ];
     for (free_disk, incoming, expected) in table {
@@ -238,7 +238,7 @@ fn free_space_never_costs_a_protected_one_its_place() {
     }
 }
 
-/// xorshift64*, so that a failure can be repeated from its seed.
+/// xorshift64*, seeded, so that a failure can be repeated.
 struct Random(u64);
 
 impl Random {
@@ -251,7 +251,7 @@ impl Random {
 }
 
 #[test]
-fn whatever_the_store_holds_the_promises_are_kept() {
+fn retention_invariants_hold_for_random_stores() {
     for seed in 1..=4000 {
         let mut random = Random(seed);
         let mut entries: Vec<Entry> = (0..random.below(14))

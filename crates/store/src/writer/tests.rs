@@ -1,4 +1,4 @@
-//! That a capture stays under the cap, and that nobody opens the index to find out.
+//! A capture stays under the cap, and a writer below the cap does not open the index.
 
 use super::*;
 use crate::Access;
@@ -38,7 +38,7 @@ impl Scene {
         index::append(&self.store, &Entry::of(&self.store, &meta)).unwrap();
     }
 
-    /// A capture that is granted, as this version does it or an earlier one.
+    /// Grants a capture. `says` adds the disk usage, which older versions did not record.
     fn grant(&self, says: bool) -> Grant {
         let reports_bytes = inventory::reports_bytes(&self.store).unwrap();
         fs::create_dir(&self.store.staging(&id(99)), 0o700).unwrap();
@@ -52,7 +52,7 @@ impl Scene {
     }
 
     fn put(&self, room: &mut Room<'_>, bytes: usize) -> Result<meta::Report> {
-        // Does not compress.
+        // Random data, which does not compress.
         let mut seed = 1_u64;
         let data: Vec<u8> = std::iter::repeat_with(|| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -69,25 +69,25 @@ impl Scene {
 }
 
 #[test]
-fn a_writer_learns_its_room_from_the_grant_and_opens_no_index() {
+fn a_writer_takes_its_room_from_the_grant_without_the_index() {
     let scene = Scene::new();
     scene.publish(1, 100);
     let grant = scene.grant(true);
     let left = Room::of(&scene.store, &grant).unwrap().left;
     assert_eq!(left, CAP - scene.used() - BOOKKEEPING - fs::occupied_tree(&scene.store.path(INDEX)));
-    // Whoever opened it would wait.
+    // The index is rebuilt, and the writer must not read it.
     fs::remove(&scene.store.path(INDEX)).unwrap();
     Inventory::check(&scene.store, true).unwrap();
     let mut room = Room::of(&scene.store, &grant).unwrap();
     scene.put(&mut room, 200 << 10).unwrap();
     assert!(room.inventory.is_none());
-    // The next writer sees what the first has written, wherever that is.
+    // The next writer counts the data of the first one.
     let next = Room::of(&scene.store, &grant).unwrap();
     assert!(next.left <= left - (200 << 10), "{} {left}", next.left);
 }
 
 #[test]
-fn a_grant_of_an_earlier_version_leaves_as_much_room() {
+fn a_grant_without_disk_usage_leaves_as_much_room() {
     let scene = Scene::new();
     scene.publish(1, 100);
     let grant = scene.grant(false);
@@ -97,7 +97,7 @@ fn a_grant_of_an_earlier_version_leaves_as_much_room() {
 }
 
 #[test]
-fn at_the_cap_room_is_made_and_the_cap_holds() {
+fn a_writer_at_the_cap_makes_room_and_stays_under_it() {
     for says in [true, false] {
         let scene = Scene::new();
         (1..=6).for_each(|n| scene.publish(n, 100));
@@ -114,7 +114,7 @@ fn at_the_cap_room_is_made_and_the_cap_holds() {
 }
 
 #[test]
-fn captures_that_were_deleted_meanwhile_give_their_room_when_it_is_needed() {
+fn room_of_captures_deleted_meanwhile_is_used() {
     let scene = Scene::new();
     (1..=2).for_each(|n| scene.publish(n, 400));
     let grant = scene.grant(true);

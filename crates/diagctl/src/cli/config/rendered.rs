@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_reads_back_as_the_same_configuration() {
+    fn the_shown_configuration_parses_to_the_same_configuration() {
         for document in ["", EXAMPLE, ODD] {
             let mut loaded = loaded(document);
             loaded.config.rules.iter_mut().for_each(|rule| rule.origins.clear());

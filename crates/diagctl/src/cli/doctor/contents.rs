@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_is_told() {
+    fn clock_problems_are_reported() {
         let wall: i64 = 1_800_000_000_000;
         let store = wall.unsigned_abs();
         let table = [
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_stops_the_poll_fails_and_one_that_is_rebuilt_warns() {
+    fn an_unusable_state_fails_and_a_damaged_state_warns() {
         let table = [
             (Ok(Found::Nothing), Status::Ok),
             (Ok(Found::State(Box::default())), Status::Ok),
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_told_while_it_holds() {
+    fn a_pause_is_reported_until_it_ends() {
         let paused =
             |until| State { paused: Some(state::Pause { since: 0, until, by: "sre".into() }), ..State::default() };
         assert_eq!(pause(&paused(None), 9).status, Status::Warn);
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_nobody_can_get_fails_and_names_its_holder() {
+    fn a_stuck_lease_fails_and_names_its_holder() {
         let base = |taken, overdue_ms, leaked| Lease {
             taken,
             summary: "held".into(),
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_in_the_trash_is_told_and_what_passes_through_it_is_not() {
+    fn only_old_trash_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
         let store = Store::open(config.store_options(), Access::Create).unwrap();

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_do_not_poll_or_are_of_another_user_are_named() {
+    fn silent_and_foreign_processes_are_named() {
         assert_eq!(polling(&[seen(5)]).status, Status::Ok);
         assert_eq!(polling(&[]).status, Status::Warn);
         let silent = polling(&[Seen { fresh: false, ..seen(5) }]);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_not_dumpable_is_told_from_one_that_is_another_users() {
+    fn an_undumpable_process_differs_from_another_users_process() {
         let table = [
             (seen(5), Status::Ok),
             (Seen { proc_uid: Some(0), ..seen(5) }, Status::Warn),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn hidepid_is_found_in_the_mount_that_is_seen() {
+    fn hidepid_is_read_from_the_topmost_proc_mount() {
         let table = [
             ("proc /proc proc rw,relatime 0 0\n", ""),
             ("proc /proc proc rw,hidepid=invisible 0 0\n", "hidepid=invisible"),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn jemalloc_matters_where_a_rule_asks_for_it() {
+    fn jemalloc_matters_only_if_a_rule_needs_it() {
         let config = Config::default(); // whose routine rule asks for jemalloc_stats
         let without = || Seen { jemalloc: Some(false), ..seen(5) };
         assert_eq!(jemalloc(&[seen(5)], &config).status, Status::Ok);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_of_another_series_are_told() {
+    fn mismatched_gem_versions_are_reported() {
         let ours = env!("CARGO_PKG_VERSION").to_owned();
         let made_by = |name: &str, version: &str| meta::Meta {
             versions: [(name.to_owned(), version.to_owned())].into(),
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_that_a_worker_would_find_is_compared_with_this_one() {
+    fn the_program_on_the_workers_path_is_compared_with_this_one() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let program = |name: &str, content: &str, mode: u32| {

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_a_failure_and_a_rule_that_never_fires_a_warning() {
+    fn an_invalid_file_fails_and_a_rule_that_never_fires_warns() {
         assert_eq!(
             complaints(&configuration(
                 &loaded(true),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_switch_is_told_with_where_it_was_set() {
+    fn a_disabled_switch_is_reported_with_its_source() {
         assert_eq!(switch(&loaded(true)).status, Status::Ok);
         let off = switch(&loaded(false));
         assert_eq!(off.status, Status::Warn);

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_when_it_is_whole_and_not_before() {
+    fn a_file_is_replaced_only_by_a_complete_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         fs::write(&path, "old").unwrap();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_overwritten_unasked_even_if_it_comes_late() {
+    fn a_file_is_never_overwritten_without_force_even_if_it_appears_late() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         let mut file = Destination::open(&path, Existing::Refuse).unwrap();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_and_a_device_are_written_into_and_stay_what_they_are() {
+    fn writing_to_a_link_or_device_keeps_it() {
         let dir = tempfile::tempdir().unwrap();
         let (target, link) = (dir.path().join("target"), dir.path().join("link"));
         fs::write(&target, "longer than the new content").unwrap();

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_process_that_holds_the_lock_is_found_and_one_that_has_it_open_is_not() {
+    fn the_lock_holder_is_found_among_processes_with_the_file_open() {
         let dir = tempfile::tempdir().unwrap();
         let owner = rustix::process::geteuid().as_raw();
         let dir = Spot::hold(dir.path()).unwrap();

@@ -13,7 +13,7 @@ fn rule(cooldown: u64, max_count: Option<u32>) -> Rule {
 }
 
 #[test]
-fn a_rule_tells_what_it_waits_for() {
+fn a_rule_shows_its_state_and_the_time_left() {
     let marks =
         RuleState { fires: vec![1000, 60_000], due: [("timer".to_owned(), 400_000)].into(), ..RuleState::default() };
     let table = [
@@ -29,7 +29,7 @@ fn a_rule_tells_what_it_waits_for() {
 }
 
 #[test]
-fn a_rule_tells_the_strongest_of_what_the_processes_were_told() {
+fn a_rule_shows_the_strongest_verdict_of_all_processes() {
     let refused = |verdict: &str, guard: Option<&str>| Sample {
         refusals: [(
             "routine".to_owned(),
@@ -117,7 +117,7 @@ fn status() -> Status {
 }
 
 #[test]
-fn one_page_tells_everything_and_explain_tells_why() {
+fn status_shows_everything_and_explain_adds_reasons() {
     let page = text::render(&status(), &Times::new(true), false);
     for expected in [
         "switch     off here (default); each process has its own DIAGCTL_ENABLED\n",

@@ -106,7 +106,7 @@ fn ways(scene: &Scene) -> [(&'static str, Option<u64>); 2] {
 }
 
 #[test]
-fn nothing_speaks_against_a_healthy_machine() {
+fn a_healthy_machine_passes_every_check() {
     for way in 0..2 {
         let scene = Scene::new(|_| {});
         let (name, decided_in) = ways(&scene)[way];
@@ -116,7 +116,7 @@ fn nothing_speaks_against_a_healthy_machine() {
 }
 
 #[test]
-fn every_check_refuses_a_poll_and_a_run_alike_and_leaves_nothing() {
+fn every_check_refuses_poll_and_run_alike_and_leaves_no_staging() {
     // The name, configuration and situation, then the expected verdict, guard and part of the reason.
     type Case = (&'static str, fn(&mut Config), fn(&Scene), Verdict, Option<&'static str>, &'static str);
     let table: [Case; 8] = [
@@ -198,7 +198,7 @@ fn every_check_refuses_a_poll_and_a_run_alike_and_leaves_nothing() {
 }
 
 #[test]
-fn only_what_was_decided_before_the_lease_can_be_out_of_date() {
+fn only_decisions_from_before_the_lease_can_be_outdated() {
     let scene = Scene::new(|_| {});
     scene.set_state(|state| state.generation = 5);
     let answer = scene.begin(plan(), Some(4)).unwrap_err();

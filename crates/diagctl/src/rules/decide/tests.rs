@@ -141,7 +141,7 @@ fn request(id: &str) -> Request {
 }
 
 #[test]
-fn for_wants_every_poll_and_a_gap_starts_anew() {
+fn for_requires_consecutive_polls_and_a_gap_resets_it() {
     let mut world = World::new(&rule("for = \"3s\"\ntrigger.memory_usage = { above = \"1GiB\" }"));
     let mut seen = Vec::new();
     for (pause, rss) in [(0, 2), (1000, 2), (1000, 0), (1000, 2), (1000, 2), (1000, 2), (1000, 2), (9000, 2)] {
@@ -152,7 +152,7 @@ fn for_wants_every_poll_and_a_gap_starts_anew() {
 }
 
 #[test]
-fn a_timer_fires_for_one_process_of_the_store_and_is_kept_in_the_state() {
+fn a_timer_fires_for_one_process_and_is_stored_in_the_state() {
     let mut world = World::new(&rule("trigger.timer = { every = \"10s\", initial_delay = \"5s\" }"));
     assert_eq!(world.verdict(1, 1), "idle");
     world.pass(5000);
@@ -184,7 +184,7 @@ fn cooldown_count_and_budget_refuse_with_their_figures() {
 }
 
 #[test]
-fn the_largest_process_takes_it_and_one_that_stops_polling_does_not_keep_it() {
+fn the_largest_polling_process_is_chosen() {
     let mut world =
         World::new(&rule("select = \"largest\"\ntrigger.timer = { every = \"60s\", initial_delay = \"4s\" }"));
     for (pid, rss) in [(1, 10), (2, 30), (3, 20)] {
@@ -205,7 +205,7 @@ fn the_largest_process_takes_it_and_one_that_stops_polling_does_not_keep_it() {
 }
 
 #[test]
-fn a_choice_among_processes_asks_for_all_of_them_and_nothing_else_does() {
+fn only_a_choice_among_processes_needs_all_of_them() {
     for (select, mode, asked) in
         [("first", "enforce", false), ("largest", "enforce", true), ("largest", "dry_run", true)]
     {
@@ -222,7 +222,7 @@ fn a_choice_among_processes_asks_for_all_of_them_and_nothing_else_does() {
 }
 
 #[test]
-fn round_robin_takes_turns() {
+fn round_robin_alternates_between_processes() {
     let mut world = World::new(&rule("select = \"round_robin\"\ntrigger.timer = { every = \"3s\" }"));
     let mut turns = Vec::new();
     for _ in 0..40 {
@@ -257,7 +257,7 @@ fn a_request_skips_limits_but_not_guards_and_finds_its_process() {
 }
 
 #[test]
-fn an_on_demand_rule_lends_requests_its_reports_and_its_interval() {
+fn requests_take_reports_and_interval_from_the_on_demand_rule() {
     let body = "[[rules]]\nname = \"asked\"\nreports = [\"heap_dump\", \"smaps\"]\ntrigger.on_demand = { min_interval = \"10s\" }";
     let mut world = World::new(body);
     world.requests = vec![Request { reports: vec![], ..request("q1") }];
@@ -273,7 +273,7 @@ fn an_on_demand_rule_lends_requests_its_reports_and_its_interval() {
 }
 
 #[test]
-fn a_dry_run_says_so_keeps_its_own_limits_and_spends_nothing() {
+fn a_dry_run_is_marked_has_its_own_limits_and_spends_no_budget() {
     let body = "mode = \"dry_run\"\nlimits = { cooldown = \"5s\" }\ntrigger.memory_usage = { above = \"1GiB\" }";
     let mut world = World::new(&rule(body));
     let answer = world.poll(1, 2 * GIB).strongest();
@@ -283,7 +283,7 @@ fn a_dry_run_says_so_keeps_its_own_limits_and_spends_nothing() {
 }
 
 #[test]
-fn a_clock_that_went_back_refuses_one_poll_and_shortens_nothing() {
+fn a_clock_set_back_refuses_one_poll_and_shortens_no_cooldown() {
     let mut world = World::new(&rule("limits = { cooldown = \"60s\" }\ntrigger.memory_usage = { above = \"1GiB\" }"));
     assert_eq!(world.verdict(1, 2 * GIB), "granted");
     world.pass(60_000);
@@ -299,7 +299,7 @@ fn a_clock_that_went_back_refuses_one_poll_and_shortens_nothing() {
 }
 
 #[test]
-fn of_several_rules_the_strongest_answer_is_told_and_a_refused_one_does_not_block_another() {
+fn the_strongest_answer_wins_and_a_refused_rule_blocks_no_other() {
     let two = format!(
         "{}[[rules]]\nname = \"s\"\nreports = [\"smaps\"]\ntrigger.memory_usage = {{ above = \"1GiB\" }}",
         rule("limits = { cooldown = \"1h\" }\ntrigger.memory_usage = { above = \"1GiB\" }")
@@ -314,7 +314,7 @@ fn on_event(name: &str, event: &str, more: &str) -> String {
 }
 
 #[test]
-fn every_rule_on_an_event_captures_once_for_it() {
+fn every_rule_captures_once_per_event() {
     let rules = [on_event("a", "e", ""), on_event("b", "e", ""), on_event("dry", "e", "mode = \"dry_run\"")];
     let mut world = World::new(&rules.concat());
     let first = world.name("e");
@@ -328,7 +328,7 @@ fn every_rule_on_an_event_captures_once_for_it() {
 }
 
 #[test]
-fn what_refuses_an_event_decides_whether_it_waits() {
+fn the_reason_of_a_refusal_decides_whether_an_event_waits() {
     type Change = fn(&mut World);
     // An event is named while something refuses, which ends after 20 s. The last two are the expected capture, or the message
     // in its place.
@@ -384,7 +384,7 @@ fn what_refuses_an_event_decides_whether_it_waits() {
 }
 
 #[test]
-fn an_event_whose_rule_says_no_is_answered() {
+fn an_event_is_answered_even_if_its_rule_refuses() {
     let all = "[[rules]]\nname = \"a\"\nreports = [\"smaps\"]\n\
                trigger.all = [ { event = { name = \"e\" } }, { memory_usage = { above = \"1.5GiB\" } } ]";
     let mut world = World::new(all);
@@ -396,7 +396,7 @@ fn an_event_whose_rule_says_no_is_answered() {
 }
 
 #[test]
-fn time_in_which_the_process_dumps_does_not_count_for_its_events() {
+fn dump_time_does_not_count_against_an_events_deadline() {
     let mut world = World::new(&[on_event("a", "e", ""), on_event("b", "e", "")].concat());
     assert_eq!(world.name("e").plans[0].rule, "a");
     world.pass(600_000);
@@ -414,7 +414,7 @@ fn time_in_which_the_process_dumps_does_not_count_for_its_events() {
 /// For any history of events, guards and pauses, a rule captures at most once for an event, and every event is answered in the
 /// end: by a capture, by a limit that is reported, or by a report that it was given up.
 #[test]
-fn no_history_answers_an_event_twice_or_forgets_it() {
+fn every_event_is_answered_exactly_once() {
     for seed in 1..=100u64 {
         let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut next = |below: u64| {
@@ -458,7 +458,7 @@ fn no_history_answers_an_event_twice_or_forgets_it() {
 }
 
 #[test]
-fn rules_that_hold_take_turns_whatever_their_order_in_the_file() {
+fn firing_rules_take_turns_regardless_of_their_order() {
     let two = "[[rules]]\nname = \"a\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"1GiB\" }\n\
                [[rules]]\nname = \"b\"\nreports = [\"threads\"]\ntrigger.memory_usage = { above = \"1GiB\" }";
     let mut world = World::new(two);
@@ -502,7 +502,7 @@ fn neither_capture_of_a_pair_is_taken_in_a_dry_run() {
 }
 
 #[test]
-fn the_second_of_a_pair_whose_process_is_gone_is_given_up() {
+fn the_second_capture_of_a_pair_is_dropped_if_its_process_is_gone() {
     let body = "capture = \"pair\"\npair_delay = \"30s\"\ntrigger.memory_usage = { above = \"1GiB\" }";
     let mut world = World::new(&rule(body));
     assert_eq!(world.verdict(1, 2 * GIB), "granted");
@@ -511,7 +511,7 @@ fn the_second_of_a_pair_whose_process_is_gone_is_given_up() {
 }
 
 #[test]
-fn a_sample_is_a_share_of_machines_that_stays_for_the_day() {
+fn sampling_selects_a_share_of_machines_fixed_for_the_day() {
     let mut world = World::new(&rule("sample = \"25%\"\ntrigger.timer = { every = \"1h\" }"));
     let rule = world.config.rules.remove(0);
     let hosts: Vec<String> = (0..2000).map(|i| format!("web-{i}.example.com")).collect();
@@ -523,7 +523,7 @@ fn a_sample_is_a_share_of_machines_that_stays_for_the_day() {
 }
 
 #[test]
-fn a_capture_that_brings_all_of_another_rule_restarts_its_cooldown() {
+fn a_capture_with_all_reports_of_another_rule_restarts_that_rules_cooldown() {
     let two = "[[rules]]\nname = \"big\"\nreports = [\"smaps\", \"threads\"]\ntrigger.memory_usage = { above = \"1GiB\" }\nlimits = { cooldown = \"1h\" }\n\
                [[rules]]\nname = \"small\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"512MiB\" }\nlimits = { cooldown = \"10s\" }";
     let mut world = World::new(two);
@@ -535,7 +535,7 @@ fn a_capture_that_brings_all_of_another_rule_restarts_its_cooldown() {
 }
 
 #[test]
-fn a_dry_run_restarts_no_other_rules_cooldown() {
+fn a_dry_run_does_not_restart_other_rules_cooldowns() {
     let two = "[[rules]]\nname = \"dry\"\nreports = [\"smaps\"]\nmode = \"dry_run\"\ntrigger.memory_usage = { above = \"1GiB\" }\n\
                [[rules]]\nname = \"wet\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"1GiB\" }\nlimits = { cooldown = \"1h\" }";
     let mut world = World::new(two);

@@ -68,7 +68,7 @@ mod tests {
     use crate::rules::readings::ExecAnswer;
 
     #[test]
-    fn what_came_of_the_last_run_is_told_until_the_next() {
+    fn the_last_outcome_is_reported_until_the_next_run() {
         let exec = Exec { command: vec!["/bin/check".into()], timeout_ms: 1000, every_ms: 60_000 };
         let outcome = |answer: Option<(bool, bool, bool, &str)>| {
             let mut bench = Bench::default();

@@ -75,7 +75,7 @@ mod tests {
     use crate::rules::trigger::testing::Bench;
 
     #[test]
-    fn thresholds_are_exclusive_and_an_unknown_gauge_says_which_there_are() {
+    fn thresholds_are_exclusive_and_an_unknown_gauge_lists_the_known_ones() {
         let mut bench = Bench::default();
         bench.readings.gauges = [("puma.backlog".to_owned(), 5.0)].into();
         let gauge = |above, below| Gauge { name: "puma.backlog".into(), above, below };

@@ -78,7 +78,7 @@ mod tests {
     use crate::rules::trigger::testing::{Bench, MIB};
 
     #[test]
-    fn each_new_maximum_fires_once_and_the_mark_is_forgotten_in_time() {
+    fn each_new_maximum_fires_once_and_the_mark_expires() {
         let high = HighWater { metric: Metric::Rss, floor: 300 * MIB, step: 100 * MIB, reset_after_ms: 10_000 };
         let mut bench = Bench::default();
         let mut fired = Vec::new();

@@ -103,7 +103,7 @@ mod tests {
     use crate::rules::trigger::testing::Bench;
 
     #[test]
-    fn a_rise_fires_once_and_first_sight_and_a_new_cgroup_are_baselines() {
+    fn a_rise_fires_once_and_a_first_value_or_new_cgroup_is_a_baseline() {
         let event = MemoryEvent { events: vec!["max".into(), "oom".into()], count: 2 };
         let mut bench = Bench::default();
         assert!(matches!(event.evaluate("t", bench.view()), Outcome::Unreadable(_)));

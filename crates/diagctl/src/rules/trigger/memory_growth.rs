@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_against_the_size_after_the_warm_up() {
+    fn growth_is_measured_from_the_size_after_the_warm_up() {
         // Two warm-up polls are ignored; the third sets the baseline of 450.
         assert_eq!(
             feed(&growth(Baseline::Boot), &[900, 900, 450, 500, 584, 586]),
@@ -155,12 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn below_min_nothing_is_growth() {
+    fn growth_below_min_does_not_fire() {
         assert_eq!(feed(&growth(Baseline::Boot), &[100, 100, 100, 499, 500]), [false, false, false, false, true]);
     }
 
     #[test]
-    fn an_average_follows_slow_growth_and_sees_a_jump() {
+    fn the_average_follows_slow_growth_and_detects_a_jump() {
         let slow: Vec<u64> = (0..60).map(|i| 600 + i * 3).collect();
         assert!(!feed(&growth(Baseline::Average), &slow).contains(&true));
         assert_eq!(feed(&growth(Baseline::Average), &[600, 600, 600, 610, 900]).last(), Some(&true));

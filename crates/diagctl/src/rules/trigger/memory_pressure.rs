@@ -100,7 +100,7 @@ mod tests {
     use diagctl_observe::pressure::Stalls;
 
     #[test]
-    fn the_share_is_of_the_time_between_two_polls() {
+    fn the_percentage_refers_to_the_time_between_two_polls() {
         let pressure = MemoryPressure { of: None, kind: Kind::Some, above: 20.0 };
         let mut bench = Bench::default();
         assert!(matches!(pressure.evaluate("t", bench.view()), Outcome::Unreadable(_)));

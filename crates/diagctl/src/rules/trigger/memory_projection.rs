@@ -68,7 +68,7 @@ mod tests {
     use crate::rules::trigger::testing::{Bench, MIB};
 
     #[test]
-    fn it_fires_one_step_before_the_limit() {
+    fn the_projection_fires_one_step_before_the_limit() {
         let projection = MemoryProjection { margin: Amount::Percent(10.0) };
         let mut bench = Bench::default();
         bench.readings.memory.limit = Some(1000 * MIB);

@@ -183,12 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn one_level_speaks_as_long_as_it_is_crossed() {
+    fn a_single_level_fires_while_it_is_exceeded() {
         assert_eq!(fires(&percent(&[50.0], None), &[4, 5, 6, 6, 4, 6]), [2, 3, 5]);
     }
 
     #[test]
-    fn each_of_several_levels_fires_once_until_it_was_left() {
+    fn each_of_several_levels_fires_once_until_usage_drops_below_it() {
         let levels = percent(&[50.0, 70.0, 90.0], None);
         // 6: first level; 8: second; 10: third; 8 and 6 again: nothing new; 4 re-arms; 6 fires the first again.
         assert_eq!(fires(&levels, &[6, 6, 8, 8, 10, 8, 6, 4, 6]), [0, 2, 4, 8]);
@@ -200,12 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn rearm_below_keeps_a_level_quiet_until_the_figure_is_far_enough_down() {
+    fn rearm_below_silences_a_level_until_usage_drops_far_enough() {
         assert_eq!(fires(&percent(&[50.0], Some(30.0)), &[6, 4, 6, 4, 2, 6]), [0, 5]);
     }
 
     #[test]
-    fn the_reason_names_figure_and_threshold_and_a_figure_that_cannot_be_read_is_told() {
+    fn the_reason_names_figure_and_threshold_or_the_unreadable_figure() {
         let usage = percent(&[50.0], None);
         let mut bench = Bench::default();
         bench.readings.memory.limit = Some(2 * GIB);

@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn any_and_all_combine_and_one_unreadable_part_does_not_hide_one_that_holds() {
+    fn any_and_all_combine_and_an_unreadable_part_hides_no_true_one() {
         let mut bench = testing::Bench::default();
         bench.readings.memory.set(Metric::Rss, Ok(100));
         bench.readings.memory.set(Metric::HostUsed, Err("no meminfo".into()));

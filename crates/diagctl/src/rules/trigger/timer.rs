@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_turn_comes_after_the_initial_delay_and_missed_turns_coalesce() {
+    fn the_timer_starts_after_the_initial_delay_and_missed_turns_coalesce() {
         let timer = timer(60, 0, 10);
         let mut marks = RuleState::default();
         timer.prepare("timer", 0, 7, &mut marks);

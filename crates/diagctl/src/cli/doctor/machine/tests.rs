@@ -65,7 +65,7 @@ fn every_limit_of_a_tight_container_is_found() {
 }
 
 #[test]
-fn a_roomy_machine_has_nothing_to_complain_of() {
+fn a_roomy_machine_passes_every_check() {
     let checks = examined(
         &[
             ("proc/9/cgroup", "0::/pod/app\n"),
@@ -90,7 +90,7 @@ fn a_roomy_machine_has_nothing_to_complain_of() {
 }
 
 #[test]
-fn no_cgroup_and_no_psi_matter_where_something_asks_for_them() {
+fn a_missing_cgroup_or_psi_matters_only_if_a_rule_needs_it() {
     let (mut config, _) = crate::config::parse(
         "[[rules]]\nname = \"p\"\nreports = [\"smaps\"]\ntrigger.memory_pressure = { above = \"10%\" }\n",
     )
@@ -104,7 +104,7 @@ fn no_cgroup_and_no_psi_matter_where_something_asks_for_them() {
 }
 
 #[test]
-fn few_tasks_warn_before_they_fail() {
+fn a_low_task_limit_warns_and_a_lower_one_fails() {
     let table = [(96, Status::Fail), (95, Status::Warn), (69, Status::Warn), (68, Status::Ok)];
     for (now, status) in table {
         let surroundings = Surroundings { pids: Some((now, 100)), ..Surroundings::default() };
@@ -113,7 +113,7 @@ fn few_tasks_warn_before_they_fail() {
 }
 
 #[test]
-fn reserved_memory_that_does_not_suffice_for_a_fork_fails() {
+fn too_little_reserved_memory_for_a_fork_fails() {
     let meminfo = |left: u64| {
         BTreeMap::from([("CommitLimit".to_owned(), 10 * GIB + left), ("Committed_AS".to_owned(), 10 * GIB)])
     };
@@ -123,7 +123,7 @@ fn reserved_memory_that_does_not_suffice_for_a_fork_fails() {
 }
 
 #[test]
-fn the_guards_themselves_are_asked() {
+fn the_machine_check_applies_the_guards() {
     let config = Config::default();
     let roomy = Figures {
         rss: GIB,

@@ -9,7 +9,7 @@ fn entry(path: &str, kind: Kind, mode: u32, uid: u32) -> Entry {
 }
 
 #[test]
-fn the_directory_must_be_ours_and_ours_alone() {
+fn the_directory_must_be_private_to_its_owner() {
     let root = entry("/var/lib", Kind::Directory, 0o755, 0);
     let far = entry("/var", Kind::Directory, 0o755, 0);
     let open = entry("/var/lib", Kind::Directory, 0o1777, 0);
@@ -34,7 +34,7 @@ fn the_directory_must_be_ours_and_ours_alone() {
 }
 
 #[test]
-fn whoever_can_replace_the_store_from_above_is_named() {
+fn users_who_can_replace_the_store_are_named() {
     let there = entry("/srv/app/store", Kind::Directory, 0o700, 7);
     let missing = entry("/srv/app/store", Kind::Missing, 0, 0);
     let table = [
@@ -54,7 +54,7 @@ fn whoever_can_replace_the_store_from_above_is_named() {
 }
 
 #[test]
-fn a_volume_that_is_full_read_only_or_without_inodes_fails() {
+fn a_full_read_only_or_inodeless_volume_fails() {
     let config = Config::default();
     let good =
         Volume { magic: 0xef53, read_only: false, free: 50 * GIB, total: 100 * GIB, free_inodes: 1000, inodes: 2000 };
@@ -70,7 +70,7 @@ fn a_volume_that_is_full_read_only_or_without_inodes_fails() {
 }
 
 #[test]
-fn filesystems_where_the_lock_or_the_captures_do_not_last_are_named() {
+fn network_and_volatile_filesystems_are_named() {
     let table = [
         (0xef53, false, Status::Ok, "ext4"),
         (0x1234, false, Status::Ok, "an unknown filesystem"),
@@ -89,7 +89,7 @@ fn filesystems_where_the_lock_or_the_captures_do_not_last_are_named() {
 }
 
 #[test]
-fn the_lock_is_really_tried_and_a_holder_is_seen() {
+fn the_lock_test_sees_a_holder() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(exclusion(dir.path()), Exclusion::Works, "on the directory");
     let owner = rustix::process::geteuid().as_raw();
@@ -103,7 +103,7 @@ fn the_lock_is_really_tried_and_a_holder_is_seen() {
 }
 
 #[test]
-fn a_kernel_without_the_call_is_told_from_a_name_that_is_not_there() {
+fn a_missing_system_call_differs_from_a_missing_file() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(rename(no_replace(dir.path())).status, Status::Ok);
