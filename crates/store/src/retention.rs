@@ -15,8 +15,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 
-use serde::Serialize;
-
 use crate::catalog::{NewRecord, Record, Totals};
 use crate::id::Id;
 use crate::index::Entry;
@@ -65,7 +63,7 @@ pub enum Pressure {
 }
 
 /// The verdict on one capture.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The capture's id.
     pub id: String,
@@ -359,11 +357,11 @@ impl Plan {
             Some(why) => vec![self.words(captures, at, *why)],
             None => {
                 let mut reasons = Vec::new();
-                reasons.extend((self.protection[at] == Protection::Newest).then(|| "kept: newest".into()));
-                reasons.extend(capture.pinned.then(|| "kept: pinned".into()));
-                reasons.extend(self.last_kinds(captures, at).map(|last| format!("kept: {last}")));
+                reasons.extend((self.protection[at] == Protection::Newest).then(|| "newest".into()));
+                reasons.extend(capture.pinned.then(|| "pinned".into()));
+                reasons.extend(self.last_kinds(captures, at));
                 if reasons.is_empty() {
-                    reasons.push("kept: within all limits".into());
+                    reasons.push("within all limits".into());
                 }
                 reasons
             }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::output::{self, Done};
+use super::view;
 use super::{Context, Failure};
 use crate::units::size;
 use diagctl_store::inventory::Inventory;
@@ -20,9 +21,7 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Serialize)]
 struct Outcome {
-    schema: u32,
     dry_run: bool,
     /// The deleted captures, then the kept ones, each group oldest first.
     captures: Vec<Verdict>,
@@ -30,6 +29,31 @@ struct Outcome {
     freed_bytes: u64,
     kept: usize,
     kept_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    schema: u32,
+    dry_run: bool,
+    captures: Vec<view::Retained<'a>>,
+    deleted: usize,
+    freed_bytes: u64,
+    kept: usize,
+    kept_bytes: u64,
+}
+
+impl<'a> From<&'a Outcome> for View<'a> {
+    fn from(outcome: &'a Outcome) -> Self {
+        Self {
+            schema: 1,
+            dry_run: outcome.dry_run,
+            captures: outcome.captures.iter().map(Into::into).collect(),
+            deleted: outcome.deleted,
+            freed_bytes: outcome.freed_bytes,
+            kept: outcome.kept,
+            kept_bytes: outcome.kept_bytes,
+        }
+    }
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
@@ -46,7 +70,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         stock.apply(&store, &mut plan)?;
     }
     let outcome = outcome(stock.verdicts(&plan), args.dry_run);
-    Done::either(args.json, &outcome, text)
+    Done::either(args.json, &View::from(&outcome), |_| text(&outcome))
 }
 
 fn outcome(mut plan: Vec<Verdict>, dry_run: bool) -> Outcome {
@@ -54,7 +78,6 @@ fn outcome(mut plan: Vec<Verdict>, dry_run: bool) -> Outcome {
     let kept = plan.iter().filter(|verdict| verdict.keep);
     let deleted = plan.iter().filter(|verdict| !verdict.keep);
     Outcome {
-        schema: 1,
         dry_run,
         kept: kept.clone().count(),
         kept_bytes: kept.map(|verdict| verdict.disk_bytes).sum(),
@@ -73,8 +96,7 @@ fn text(outcome: &Outcome) -> String {
         .filter(|verdict| outcome.dry_run || !verdict.keep)
         .map(|verdict| {
             let action = if verdict.keep { "keep" } else { word };
-            let bare = |reason: &String| reason.strip_prefix("kept: ").unwrap_or(reason).to_owned();
-            let reason = verdict.reasons.iter().map(bare).collect::<Vec<_>>().join("; ");
+            let reason = verdict.reasons.join("; ");
             vec![action.to_owned(), verdict.id.clone(), size(verdict.disk_bytes), reason]
         })
         .collect();
@@ -110,9 +132,9 @@ mod tests {
             disk_bytes: 1024,
         };
         let plan = vec![
-            verdict("a", true, "kept: pinned"),
+            verdict("a", true, "pinned"),
             verdict("b", false, "older than max_age 14d (15d)"),
-            verdict("c", true, "kept: last heap_dump"),
+            verdict("c", true, "last heap_dump"),
         ];
         let dry = text(&outcome(plan.clone(), true));
         let lines: Vec<&str> = dry.lines().collect();

@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::output::{self, Columns, Done};
 use super::times::{Times, age};
 use super::view;
-use super::view;
 use super::{Context, Failure};
 use crate::exit_code::Exit;
 use crate::units::{self, size};

@@ -175,7 +175,7 @@ fn a_pin_that_the_index_missed_is_respected() {
     assert_eq!(scene.present(), [1, 3, 4], "pinned after the plan");
     let verdicts = stock.verdicts(&plan);
     let said: Vec<_> = verdicts.iter().map(|verdict| (verdict.keep, verdict.reasons[0].as_str())).collect();
-    assert_eq!(said, [(true, "kept: pinned"), (true, "kept: pinned"), (true, "kept: last heap")]);
+    assert_eq!(said, [(true, "pinned"), (true, "pinned"), (true, "last heap")]);
 }
 
 fn said(stock: &Inventory, plan: &Plan) -> Vec<(String, Vec<String>)> {

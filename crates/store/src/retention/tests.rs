@@ -92,9 +92,9 @@ fn age_spares_protected_and_future_captures() {
     let verdicts = plan(&entries, &policy, &roomy(), Pressure::Routine, 15 * DAY + 7_200_000, None);
     assert_eq!(deleted(&verdicts), [2]);
     assert_eq!(reason(&verdicts, 2), "older than max_age 14d (15d 2h)");
-    assert_eq!(reason(&verdicts, 1), "kept: pinned");
-    assert_eq!(reason(&verdicts, 3), "kept: last gc, heap");
-    assert_eq!(reason(&verdicts, 4), "kept: within all limits");
+    assert_eq!(reason(&verdicts, 1), "pinned");
+    assert_eq!(reason(&verdicts, 3), "last gc, heap");
+    assert_eq!(reason(&verdicts, 4), "within all limits");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn forced_deletions_name_the_overridden_protection() {
     let verdicts = plan(&entries, &policy, &roomy(), Pressure::Routine, 0, Some(&id(3)));
     assert!(reason(&verdicts, 2).ends_with("heap uses most; although last heap"), "{verdicts:?}");
     assert!(reason(&verdicts, 1).ends_with("although pinned"), "{verdicts:?}");
-    assert_eq!(reason(&verdicts, 3), "kept: newest");
+    assert_eq!(reason(&verdicts, 3), "newest");
 }
 
 #[test]
