@@ -14,9 +14,7 @@ class DumperProcessTest < Minitest::Test
       assert_match(/--set=#{cost}=\d/, line)
     end
     assert_equal %w[gc_stat object_counts heap_dump], calls("put").map { |call| call.split.last }
-    lines = put("heap_dump").lines
-    assert_operator lines.size, :>, 1000
-    lines.each { |object| JSON.parse(object) }
+    assert_whole_dump
     counts = JSON.parse(put("object_counts"))
     assert_equal 1, counts["classes"].count { |row| row["class"] == "String" }
     assert_operator counts["count_objects"]["T_STRING"], :>, 100
@@ -57,7 +55,7 @@ class DumperProcessTest < Minitest::Test
     refute lease_free?, "the orphan holds the lease"
     go
     finalize_line
-    assert_operator put("heap_dump").lines.size, :>, 1000
+    assert_operator each_line_of_the_dump.count, :>, 1000
     eventually("the lease is free") { lease_free? }
   ensure
     go
