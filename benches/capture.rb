@@ -1,18 +1,24 @@
 # frozen_string_literal: true
 
-# What the users of a site notice of a heap dump: latency under a fixed arrival rate (support/open_loop.rb), from a real Puma,
-# while the worker that is looked at (a) does not dump, (b) is captured by diagctl, (c) has forked a child that sleeps for as long,
-# (d) does nothing while a program that is not ours computes at nice 19, (e) does both, (f) dumps to a file by itself, (g) dumps into
-# `gzip --fast` as GitLab does. Only requests that were due during a dump count. (c) is the floor under whatever forks: the fork itself,
-# and the pages that are copied afterwards. (d) tells whether this machine has a processor to spare. (e) is what (b) would be if it did
-# nothing to the worker but fork once. Besides, how long a bare fork of the same worker takes. Variants are interleaved; all requests of
-# all rounds are taken together.
+# The effect of a heap dump on a site's users: latency of a real Puma under a fixed arrival rate (support/open_loop.rb). Only
+# requests that were due during a dump count. The variants are:
 #
-#   ruby benches/capture.rb           an application that answers in a millisecond, as nobody and, when started as root, as root: there
-#                                     Ruby's own spawning forks in full. Writes benches/results/capture.md.
-#   ruby benches/capture.rb redmine   a real Rails application: only in an image of the matrix, see make bench-redmine. Writes redmine.md.
+#   (a) the observed worker does not dump
+#   (b) diagctl captures it
+#   (c) it has forked a child that sleeps for as long: the floor for everything that forks, which is the fork itself and the pages
+#       that are copied afterwards
+#   (d) it does nothing while an unrelated program computes at nice 19: shows whether this machine has a CPU to spare
+#   (e) both (c) and (d): the result of (b) if it did nothing to the worker except fork once
+#   (f) the worker dumps to a file by itself
+#   (g) the worker dumps into `gzip --fast`, as GitLab does
 #
-#   SIZES=0.3,1,2 (GB of a lone worker) PAIR=1 (GB of each of two; empty: none) LIMITED=1 (the same under a CPU limit)
+# Variants are interleaved, and the requests of all rounds are pooled. A bare fork of the same worker is timed as well.
+#
+#   ruby benches/capture.rb           an application that answers in a millisecond, as nobody, and also as root when started as root,
+#                                     where Ruby's own spawning makes a full fork. Writes benches/results/capture.md.
+#   ruby benches/capture.rb redmine   a real Rails application, only in an image of the matrix: see make bench-redmine. Writes redmine.md.
+#
+#   SIZES=0.3,1,2 (GB of a single worker) PAIR=1 (GB of each of two workers; empty: none) LIMITED=1 (GB of a worker under a CPU limit)
 #   ROUNDS=3 RATE=100 (requests a second) MEASURED=4 (s)
 
 require_relative "../tests/e2e/support/wait"
@@ -26,17 +32,18 @@ class CaptureBench
   LIMITED = ENV.fetch("LIMITED", "1").split(",").map { |size| Float(size) }
   ROUNDS = Integer(ENV.fetch("ROUNDS", "3"))
   RATE = Integer(ENV.fetch("RATE", SERVER::RATE))
-  # A short dump is repeated until so many seconds were measured.
+  # A short dump is repeated until this many seconds have been measured.
   MEASURED = Float(ENV.fetch("MEASURED", "4"))
   FORKS = 15
-  # The clients of a site have computers of their own: here their stand-in goes first, which only root may do.
+  # A site's clients have computers of their own. The load generator stands for them here, so it gets priority, for which it
+  # needs root.
   AHEAD = system("chrt", "--fifo", "1", "true", out: File::NULL, err: File::NULL) ? %w[chrt --fifo 1] : []
   WAYS = { none: "no dump", diagctl: "diagctl", fork: "a fork that sleeps", busy: "something else computes", both: "both",
            file: "`dump_all` to a file", gzip: "`dump_all` to `gzip --fast`" }.freeze
 
-  # What is measured, and what came of it: by way, a list of runs.
+  # The conditions of a measurement and its results: a list of runs for each way.
   Scene = Struct.new(:user, :size, :workers, :rss, :forks, :spawns, :runs)
-  # One round of one way. `errors` counts by name; `metas` are those of the captures.
+  # One round of one way. `errors` is a count by name; `metas` are the records of the captures.
   Run = Struct.new(:latencies, :errors, :seconds, :metas, :lag)
 
   def run
@@ -48,7 +55,7 @@ class CaptureBench
 
   private
 
-  # One worker in a container with a CPU limit of 1, where all that a dump takes counts against what the requests have.
+  # One worker in a container with a CPU limit of 1, where a dump's CPU time is taken from the requests.
   def limited(user, size)
     cgroup = E2E::Cgroup.with_cpu(100) or return warn("no CPU cgroup can be made here: #{E2E::Cgroup.why}")
     begin
@@ -58,7 +65,8 @@ class CaptureBench
     end
   end
 
-  # No dump is never measured right after a fork: what a process has shared stays write-protected until it writes to it.
+  # The variant without a dump is never measured right after a fork, because shared pages stay write-protected until the process
+  # writes to them.
   def measure(scene, wrapper)
     scene.runs = WAYS.transform_values { [] }
     SERVER.open(scene.size, scene.workers, wrapper) do |server|
@@ -74,7 +82,7 @@ class CaptureBench
     scene
   end
 
-  # Under the same load.
+  # Measures the time of a fork or spawn, under the same load.
   def timed(server, what)
     load = Load.new(server)
     Array.new(FORKS) { sleep(0.2) && server.ask(what) }.tap { load.finish }
@@ -83,7 +91,7 @@ class CaptureBench
   def one(server, scene, way)
     Bench.warm((scene.size * 1.5e9).round)
     load = Load.new(server)
-    sleep 0.5 # the generator starts
+    sleep 0.5 # for the generator to start
     windows = []
     metas = []
     while windows.sum { |from, to| to - from } < MEASURED
@@ -159,7 +167,7 @@ class CaptureBench
     [*about(scene), *%w[ours rubys].map { |whose| format("%.2f ms", median(scene.spawns.map { |answer| answer.fetch(whose) })) }]
   end
 
-  # The generator, in a process of its own.
+  # The load generator, in a separate process.
   class Load
     def initialize(server)
       @out, out = IO.pipe
@@ -168,7 +176,8 @@ class CaptureBench
       out.close
     end
 
-    # Every request: when it was due, and its latency in ms or what went wrong. And how late the generator was at worst, in ms.
+    # Returns every request, with the time it was due and its latency in ms or its error, and the generator's longest delay in
+    # ms.
     def finish
       Process.kill(:TERM, @pid)
       *requests, last = @out.read.lines.map(&:split)

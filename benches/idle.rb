@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# What an idle poll costs: `diagctl acquire` against an empty process start (`/bin/true`), interleaved, with 10 rules, 32 known
-# processes and 100,000 captures in the store. CPU time of the processes and time from their start to their end, medians;
-# instructions of user space where valgrind is there, syncs where strace is. Writes benches/results/idle.md.
+# The cost of an idle poll: `diagctl acquire` against an empty process (`/bin/true`), interleaved, with 10 rules, 32 known
+# processes and 100,000 captures in the store. Reports medians of CPU time and elapsed time, user-space instructions if valgrind
+# is available, and syncs if strace is. Writes benches/results/idle.md.
 #
 #   ruby benches/idle.rb [CAPTURES]
 
@@ -13,6 +13,8 @@ require "tmpdir"
 require_relative "support/machine"
 $LOAD_PATH.unshift File.expand_path("../ruby/diagctl/lib", __dir__)
 require "diagctl"
+
+Diagctl::Runtime.load
 
 class IdleBench
   BINARY = Bench::BINARY
@@ -88,16 +90,16 @@ class IdleBench
     end
   end
 
-  # Microseconds of CPU time and from the start to the end, medians.
+  # Returns medians of CPU time and elapsed time, in microseconds.
   def measure
     times = Hash.new { |hash, name| hash[name] = [] }
     commands = { "/bin/true" => ["/bin/true"], "diagctl acquire" => argv(Process.pid) }
     ROUNDS.times { commands.each { |name, command| times[name] << spawn_and_wait(command) } }
-    poll(Process.pid) # They were idle if this one is.
+    poll(Process.pid) # Aborts unless this poll is idle, as the measured ones then were.
     times.transform_values { |list| list.transpose.map { |each| each.sort[each.size / 2] } }
   end
 
-  # As the plugin spawns, but waiting for the end alone: how the plugin waits is no part of what a process costs.
+  # Spawns as the plugin does, but only waits for the end: the way in which the plugin waits is not part of a process's cost.
   def spawn_and_wait(command)
     with_lease do |lease|
       before = Process.times
@@ -130,7 +132,7 @@ class IdleBench
     end
   end
 
-  # As diagctl itself measures it, in microseconds.
+  # Returns the median time that the lock was held, as diagctl measures it, in microseconds.
   def lock_time
     ENV["DIAGCTL_LOG"] = "debug"
     times = Array.new(101) do

@@ -1,9 +1,8 @@
 # frozen_string_literal: true
 
-# What it costs to compress a heap dump: `diagctl put` against `gzip --fast`, both reading the same real ObjectSpace dump
-# from a pipe and writing a file, interleaved. CPU time (user and system), medians; stored bytes; the peak memory of `put`,
-# and the most disk space that the store took meanwhile. Data that does not compress is tried too. Writes
-# benches/results/put.md.
+# The cost of compressing a heap dump: `diagctl put` against `gzip --fast`. Both read the same real ObjectSpace dump from a pipe
+# and write a file, interleaved. Reports the median CPU time (user and system), the stored bytes, the peak memory of `put`, and
+# the most disk space that the store used during the run. Incompressible data is measured too. Writes benches/results/put.md.
 #
 #   ruby benches/put.rb             MB=450 ROUNDS=7
 
@@ -37,8 +36,8 @@ class PutBench
 
   private
 
-  # A heap such as a web application has: records of strings, arrays and hashes. From a process of its own, so that it is not
-  # part of the one that measures.
+  # A heap like that of a web application: records of strings, arrays and hashes. A separate process makes it, so that it is not
+  # part of the process that measures.
   def heap_dump
     path = File.join(@dir, "heap.json")
     pid = fork do
@@ -100,7 +99,7 @@ class PutBench
     FileUtils.rm_rf(store) if store
   end
 
-  # By hand through a pipe, so that nothing but the program under test is a child that is waited for.
+  # Feeds the pipe itself, so that the program under test is the only child that is waited for.
   def feed(path, disk)
     reader, writer = IO.pipe(binmode: true)
     before = Process.times

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# What the middleware costs a job: Sidekiq's own middleware chain around a job that does nothing, with Diagctl's middleware in
-# it, with the memory measured too, and empty. Interleaved, medians of rounds. Writes benches/results/sidekiq.md.
+# The cost of the middleware per job: Sidekiq's own middleware chain around a job that does nothing, with Diagctl's middleware,
+# with memory measured as well, and without any middleware. Interleaved, medians of rounds. Writes benches/results/sidekiq.md.
 #
 #   ruby benches/sidekiq.rb
 
@@ -18,12 +18,12 @@ class SidekiqBench
   LIMIT = 5.0
   PAYLOAD = { "class" => "Nothing", "jid" => "0123456789abcdef01234567", "queue" => "default", "args" => [1, "two"] }.freeze
 
-  # What any middleware costs: Sidekiq makes an object a job, and calls it.
+  # The cost of any middleware: Sidekiq creates an object for each job and calls it.
   class Empty
     def call(*) = yield
   end
 
-  # For a job that begins more than Rss::FRESH after the one before has ended.
+  # Measures as for a job that starts more than Rss::FRESH after the previous one ended.
   class Alone < Diagctl::Sidekiq::Rss
     def recent(now) = bytes(now)
   end
@@ -32,7 +32,7 @@ class SidekiqBench
     chains = { "no middleware" => chain, "a middleware that does nothing" => chain(Empty), "Diagctl's" => chain(diagctl),
                "Diagctl's with job_rss" => chain(diagctl(Diagctl::Sidekiq::Rss)), "Diagctl's with job_rss, after a pause" => chain(diagctl(Alone)) }
     times = chains.transform_values { [] }
-    # A warm-up round, and the collector out of the way of a single one.
+    # One warm-up round, then the others. `measure` collects garbage before each round.
     (ROUNDS + 1).times do |round|
       chains.each do |name, chain|
         taken = measure(chain)
@@ -54,7 +54,7 @@ class SidekiqBench
     [Diagctl::Sidekiq::ServerMiddleware, jobs]
   end
 
-  # Microseconds of CPU time a job: what others run on this machine is not in it.
+  # Returns microseconds of CPU time per job, which excludes other processes on this machine.
   def measure(chain)
     GC.start(full_mark: false)
     started = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
@@ -71,7 +71,7 @@ class SidekiqBench
              "| in the chain | µs a job | against none |", "|---|---|---|"]
     medians.each { |name, median| lines << format("| %s | %.2f | %+.2f |", name, median, median - base) }
     Bench.write(RESULT, lines)
-    # What is promised is the cost of what everyone installs; job_rss is asked for.
+    # The limit applies to the middleware that everyone installs; job_rss is optional.
     abort "more than #{LIMIT} µs a job" if medians.fetch("Diagctl's") - base > LIMIT
   end
 end

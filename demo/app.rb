@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# A web application with a leak that can be turned on: GET /grow?mb=20 keeps 20 MB for ever, as a cache without a
-# bound does. Every answer ends with the pid of the worker that gave it. The end-to-end tests use it too.
+# A web application with a leak on demand: GET /grow?mb=20 keeps 20 MB forever, like an unbounded cache. Every answer ends with
+# the pid of the worker that gave it. The end-to-end tests use it too.
 class GrowingApp
   Session = Struct.new(:id, :user, :payload)
 
@@ -17,7 +17,7 @@ class GrowingApp
 
   private
 
-  # Many small objects, about one kilobyte each: that is what a leak in Ruby looks like, and what a heap dump shows.
+  # Creates many small objects of about one kilobyte each, which is the typical leak in Ruby and shows in a heap dump.
   def grow(megabytes)
     (megabytes * 1024).times do |i|
       @sessions << Session.new(@sessions.size, "user-#{i % 100}", "#{i} #{@padding}")

@@ -7,8 +7,8 @@ require "tmpdir"
 require_relative "../tests/e2e/support/processes"
 require_relative "../tests/e2e/support/traffic"
 
-# `make demo`: a real Puma cluster collects its own diagnostic reports while it serves. Prints a session as a person at
-# a shell would have it, and ends non-zero when any of it did not happen.
+# `make demo`: a real Puma cluster collects its own diagnostic reports while it serves requests. Prints a session as a person at
+# a shell would see it, and exits non-zero if any step fails.
 class Demo
   ROOT = File.expand_path("..", __dir__)
   BINARY = ENV.fetch("DIAGCTL_TEST_BIN", File.join(ROOT, "target/release/diagctl"))
@@ -47,7 +47,7 @@ class Demo
     FileUtils.rm_rf(@dir) unless @keep
   end
 
-  # One client's request, for the traffic in the background: the page, or nil.
+  # Sends one request of the background traffic. Returns the page, or nil.
   def get(path)
     page, status = Open3.capture2("curl", "-sf", "-m", "30", "http://127.0.0.1:#{@port}#{path}")
     page if status.success?
@@ -142,7 +142,7 @@ class Demo
 end
 
 $stdout.sync = true
-Encoding.default_external = Encoding::UTF_8 # also where no locale is set
+Encoding.default_external = Encoding::UTF_8 # even if no locale is set
 %w[INT TERM].each { |name| Signal.trap(name) { exit 130 } }
 E2E::Processes.become_subreaper
 Demo.new.run

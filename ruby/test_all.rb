@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Runs every unit test of the gems: ruby ruby/test_all.rb [minitest options]
+# Runs all unit tests of the gems: ruby ruby/test_all.rb [minitest options]
 %w[diagctl puma-plugin sidekiq-middleware].each do |gem|
   $LOAD_PATH.unshift(File.expand_path("#{gem}/lib", __dir__))
 end

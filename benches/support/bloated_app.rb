@@ -4,12 +4,12 @@ require "json"
 require "objspace"
 require "socket"
 
-# A web application that has grown: a third of its memory are small objects, the rest long strings. A request
-# takes a millisecond or two of Ruby that allocates, as requests do. What a benchmark wants done inside of the worker it
-# says through a UNIX socket.
+# A web application that has grown: a third of its memory is small objects, the rest is long strings. A request takes a
+# millisecond or two of Ruby that allocates, as real requests do. A benchmark sends commands to the worker through a UNIX
+# socket.
 class BloatedApp
   Record = Struct.new(:id, :name, :tags, :settings)
-  # Of a record with its strings, and of a string that a heap dump does not print because it is no text.
+  # The sizes of a record with its strings, and of a string that is omitted from heap dumps because it is binary.
   RECORD_BYTES = 1000
   BLOB_BYTES = 16 << 10
   DOCUMENT = { "items" => Array.new(60) { |i| { "id" => i, "name" => "item #{i}", "price" => i * 1.5, "tags" => %w[a b c] } } }.freeze
@@ -19,7 +19,7 @@ class BloatedApp
     bytes = megabytes * 1_000_000
     @records = Array.new(bytes / 3 / RECORD_BYTES) { |i| record(i, random) }
     @blobs = Array.new(bytes * 2 / 3 / BLOB_BYTES) { random.bytes(BLOB_BYTES) }
-    4.times { GC.start } # what lives becomes old, as in a process that has served for hours
+    4.times { GC.start } # live objects become old, as in a process that has served for hours
   end
 
   def call(_env)
@@ -27,7 +27,7 @@ class BloatedApp
     [200, { "content-type" => "text/plain" }, ["#{document.fetch("items").size} #{Process.pid}\n"]]
   end
 
-  # Runs in the first worker that comes here, on a thread of its own.
+  # Runs on a thread of its own in the first worker that calls it.
   def listen(path)
     server = UNIXServer.new(path)
     Thread.new do
@@ -60,14 +60,14 @@ class BloatedApp
     { error: "#{e.class}: #{e.message}" }
   end
 
-  # A client whose connection is open in the child too would wait for its end.
+  # Closes all sockets: a client whose connection stayed open in the child would wait for the child's end.
   def hold(seconds)
     ObjectSpace.each_object(BasicSocket, &:close)
     sleep seconds
     exit!
   end
 
-  # Milliseconds until the worker goes on.
+  # Returns the milliseconds until the worker continues.
   def spawned
     started = Process.clock_gettime(Process::CLOCK_MONOTONIC)
     pid = yield
@@ -76,7 +76,7 @@ class BloatedApp
     took * 1000
   end
 
-  # As GitLab does it: `gzip --fast` at the other end of a pipe.
+  # Dumps as GitLab does: `gzip --fast` at the other end of a pipe.
   def gzip(path)
     reader, writer = IO.pipe
     pid = Process.spawn("gzip", "--fast", in: reader, out: path)

@@ -3,7 +3,7 @@
 require "fileutils"
 require "rbconfig"
 
-# What the benchmarks share.
+# Code that the benchmarks share.
 module Bench
   BINARY = ENV.fetch("DIAGCTL_TEST_BIN", File.expand_path("../../target/release/diagctl", __dir__))
 
@@ -11,15 +11,15 @@ module Bench
 
   module_function
 
-  # One sentence for the head of a result.
+  # Describes the machine in one sentence, for the head of a result.
   def machine
     cpuinfo = File.read("/proc/cpuinfo")
     memory = File.read("/proc/meminfo")[/MemTotal:\s*(\d+)/, 1].to_f / (1 << 20)
     format("%s, %d CPUs, %.0f GiB, Linux %s, Ruby %s.", cpuinfo[/model name\s*: (.*)/, 1] || "unknown CPU", `nproc`.to_i, memory, `uname -r`.strip, RUBY_VERSION)
   end
 
-  # Uses so much memory and gives it back. A hypervisor that takes what is free makes the next use of a page a trip to the host, here 6 to
-  # 10 µs instead of 2, and what is copied after a fork would be measured with that.
+  # Uses this much memory and frees it. If the hypervisor has taken free memory away, the next use of each page goes to the host
+  # and takes 6 to 10 µs here instead of 2, which would distort the cost of copying pages after a fork.
   def warm(bytes) = system(RbConfig.ruby, "-e", "'x' * #{bytes}")
 
   def write(name, lines)

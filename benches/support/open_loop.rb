@@ -2,14 +2,14 @@
 
 require "socket"
 
-# Load at a fixed arrival rate, from a process of its own: a request is sent when it is due, however many are unanswered,
-# each on a connection of its own, and its latency counts from the moment at which it was due. So a server that stands still
-# is seen by every request that would have come meanwhile, which clients that wait for an answer before they ask again hide.
+# Load at a fixed arrival rate, from a separate process. A request is sent when it is due, however many are unanswered, on a
+# connection of its own, and its latency counts from the time it was due. A pause of the server is therefore seen by every
+# request that was due during it. Clients that wait for an answer before they ask again hide such pauses.
 #
-#   ruby open_loop.rb PORT RATE PAGE ANSWER      until TERM; ANSWER is a regular expression that the body of a whole answer matches.
+#   ruby open_loop.rb PORT RATE PAGE ANSWER      runs until TERM; ANSWER is a regular expression for the body of a complete answer.
 #
-# Then one line a request on stdout: due (monotonic s), latency (ms) or the error; the last line says how late a request was sent at
-# worst (ms).
+# At the end it prints a line per request: the time it was due (monotonic s), and its latency (ms) or error. The last line is
+# the longest delay in sending a request (ms).
 class OpenLoop
   TIMEOUT = 120.0
 
@@ -18,7 +18,7 @@ class OpenLoop
     @answer = %r{\AHTTP/1.1 200 .*\r\n\r\n.*#{answer}}m
     @address = Socket.sockaddr_in(port, "127.0.0.1")
     @interval = 1.0 / rate
-    @open = {} # socket => [due, answer so far]; in the order of sending
+    @open = {} # socket => [due, answer so far], in the order of sending
     @connecting = {}
     @results = []
     @stop = false
@@ -97,5 +97,5 @@ class OpenLoop
   end
 end
 
-GC.disable # It would look like a server that stands still; a round makes some megabytes.
+GC.disable # A collection would look like a pause of the server; a round allocates only some megabytes.
 OpenLoop.new(Integer(ARGV[0]), Float(ARGV[1]), ARGV[2], ARGV[3]).run

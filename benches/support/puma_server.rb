@@ -8,8 +8,8 @@ require "socket"
 require "tmpdir"
 require_relative "machine"
 
-# A Puma with the plugin and workers of a given size, and what can be asked of the worker that dumps. What it serves is up to
-# the subclass: #write_application, and where it is not a plain Rack application, #command and #directory.
+# A Puma with the plugin and workers of a given size, and an interface to the worker that dumps. Subclasses choose the
+# application: #write_application and, unless it is a plain Rack application, #command and #directory.
 class PumaServer
   BOOT = 240
   SUPPORT = __dir__
@@ -28,7 +28,7 @@ class PumaServer
     end
   end
 
-  # size: GB of RSS that a worker is to have. wrapper: a command that becomes Puma at its end, as another user.
+  # size: RSS of a worker, in GB. wrapper: a command that execs Puma, as another user.
   def initialize(dir, size, workers, wrapper)
     @dir = dir
     @workers = workers
@@ -37,7 +37,7 @@ class PumaServer
     @control = File.join(dir, "data", "control")
     @env = { "DIAGCTL_BIN" => File.join(dir, "diagctl"), "DIAGCTL_CONFIG" => File.join(dir, "diagctl.toml"), "DIAGCTL_ENABLED" => "1",
              "DIAGCTL_DIR" => File.join(dir, "data", "store"), "PATH" => ENV.fetch("PATH"), "LANG" => "C.UTF-8" }
-    lay_out((size * 1000 * 1.1).round) # of which nine tenths are to be seen as RSS
+    lay_out((size * 1000 * 1.1).round) # nine tenths of which show up as RSS
   end
 
   def start
@@ -63,7 +63,7 @@ class PumaServer
     answer["error"] ? abort("the worker says #{answer["error"]}") : answer
   end
 
-  # Returns when it is over: the meta.json of a capture, nil for the other ways.
+  # Returns when the dump is over: the meta.json of a capture, or nil for the other ways.
   def dump(way, seconds)
     return sleep(seconds) && nil if way == :none
     return capture if way == :diagctl
@@ -82,12 +82,12 @@ class PumaServer
 
   def directory = @dir
 
-  # More lines of puma.rb.
+  # Additional lines for puma.rb.
   def settings = ""
 
   def now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
-  # In a directory of its own that any user can read, because the checkout may be out of reach for nobody.
+  # Copies everything to a directory that any user can read, because `nobody` may have no access to the checkout.
   def lay_out(megabytes)
     File.chmod(0o755, @dir)
     Dir.mkdir(File.join(@dir, "data"))
@@ -134,13 +134,13 @@ class PumaServer
     nil
   end
 
-  # What needs a processor as much as a dump does, and has nothing to do with this worker.
+  # Uses a CPU as much as a dump does, without affecting the worker.
   def compute(seconds)
     system("timeout", seconds.to_s, "nice", "-n", "19", "sha256sum", "/dev/zero")
     nil
   end
 
-  # As the user whose store it is: diagctl sees to that.
+  # Runs as the store's owner, whose identity diagctl takes.
   def capture
     from = now
     @worker ||= ask("rss").fetch("pid").to_s
@@ -152,7 +152,7 @@ class PumaServer
   end
 end
 
-# An application that answers in a millisecond: whatever stands still shows.
+# An application that answers in a millisecond, so that every pause shows.
 class BloatedServer < PumaServer
   TITLE = "a Rack application that answers in a millisecond"
   RESULT = "capture.md"
@@ -170,8 +170,8 @@ class BloatedServer < PumaServer
   end
 end
 
-# Debian's Redmine, in an image of the matrix: a Rails application of some size, from its own bundle. What lets it grow is the
-# same as in the other application.
+# Debian's Redmine, in an image of the matrix: a Rails application of some size, with its own bundle. The same ballast makes it
+# grow as in the other application.
 class RedmineServer < PumaServer
   TITLE = "Debian's Redmine, its list of projects"
   RESULT = "redmine.md"

@@ -14,7 +14,7 @@ Gem::Specification.new do |spec|
   spec.required_ruby_version = ">= 3.1"
   spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.rb", "README.md"] }
   spec.require_paths = ["lib"]
-  # The two gems share the internals that Diagctl::Adapters stands for, so they are released together.
+  # The gems share internals (Diagctl::Adapters), so they are released together.
   spec.add_dependency "diagctl", Diagctl::Puma::VERSION
   spec.add_dependency "puma", ">= 5.6", "< 9"
   spec.metadata = { "rubygems_mfa_required" => "true" }

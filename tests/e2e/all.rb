@@ -1,4 +1,4 @@
 # frozen_string_literal: true
 
-# ruby tests/e2e/all.rb [-n /pattern/]: every end-to-end test, or those that match.
+# Runs all end-to-end tests, or those that match: ruby tests/e2e/all.rb [-n /pattern/]
 Dir[File.join(__dir__, "*_test.rb")].sort.each { |file| require file }

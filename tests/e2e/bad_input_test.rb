@@ -3,7 +3,7 @@
 require "etc"
 require_relative "support/e2e"
 
-# Bad input ends with the right status and a message that helps, and nothing is lost or half-written.
+# Bad input leads to the right exit status and a helpful message, and nothing is lost or half-written.
 class BadInputTest < E2E::Case
   def test_all_problems_of_a_configuration_at_once
     File.write(config_path, <<~TOML)
@@ -27,21 +27,21 @@ class BadInputTest < E2E::Case
     assert_includes result.out + result.err, "heap_dump", "a hint"
   end
 
-  # What is doubtful is told together with what is wrong; alone, it is told by `status` too and stops nothing.
-  def test_values_that_cannot_work_are_told_and_stop_no_capture
+  # Doubts are reported together with problems. Alone, they are also reported by `status` and stop nothing.
+  def test_values_that_cannot_work_are_reported_and_stop_no_capture
     doubtful = "[guards]\nmin_free_disk = \"1%\"\nmax_rss = \"0B\"\n" +
                rule("r", 'memory_usage = { above = "1000TiB" }', ["gc_stat"]) +
                rule("g", 'gauge = { name = "puma.backlgo", above = 1 }', ["gc_stat"])
     File.write(config_path, doubtful)
     assert_equal 10, holder.acquire("--gauge", "puma.backlog=1").status
     expected = [/guards.max_rss: every process is larger than 0 B/, /rules\[0\].trigger.memory_usage.above: 1000.0 TiB is more than/,
-                /rules\[1\].trigger.gauge.name: no process has handed in a gauge "puma.backlgo" lately \(there are puma.backlog\)/]
+                /rules\[1\].trigger.gauge.name: no process has reported a gauge "puma.backlgo" lately \(seen: puma.backlog\)/]
     check = diagctl("config", "check")
     assert_equal 3, check.status, check
     told = diagctl!("status").out
     expected.each do |message|
       assert_match message, check.err
-      assert_match(/^doubt +#{message}/, told)
+      assert_match(/^warning +#{message}/, told)
     end
     json = diagctl("config", "check", "--json").json
     assert_equal [false, true, 3], [json["ok"], json["valid"], json["problems"].size]
@@ -52,15 +52,15 @@ class BadInputTest < E2E::Case
     (expected.first(2) + [/rules\[1\].sample: 0%/]).each { |message| assert_match message, both.err }
   end
 
-  # The value, why it is none, and what to write.
+  # Each bad value, with the reason for its rejection and the advice.
   BAD_VALUES = {
-    %w[list --since 5] => /'5' for '--since.*no unit; write 5s/,
-    %w[list --since -5m] => /'-5m' for '--since.*cannot be negative; write it like 10m/,
-    %w[samples --since soon] => /'soon'.*not a duration.*write it like/,
+    %w[list --since 5] => /'5' for '--since.*unit is missing; write 5s/,
+    %w[list --since -5m] => /'-5m' for '--since.*cannot be negative; use a value like 10m/,
+    %w[samples --since soon] => /'soon'.*not a duration.*use a value like/,
     %w[pause --for -2h] => /'-2h'.*cannot be negative/,
-    %w[pause --for 0s] => /'0s'.*over at once; write it like 30m/,
+    %w[pause --for 0s] => /'0s'.*longer than zero; use a value like 30m/,
     %w[pause --for 200y] => /'200y'.*longer than 100 years/,
-    %w[request gc_stat --reason x --expires 0] => /'0' for '--expires.*over at once/,
+    %w[request gc_stat --reason x --expires 0] => /'0' for '--expires.*longer than zero/,
     %w[request gc_stat --reason x --expires -1s] => /'-1s'.*cannot be negative/,
     %w[request gc_stat --reason x --pid -4] => /'-4' for '--pid.*not in 0/,
     %w[list -n -1] => /'-1' for '--limit/,
@@ -70,7 +70,7 @@ class BadInputTest < E2E::Case
     %w[lst] => /'lst'.*'list'/m
   }.freeze
 
-  def test_a_bad_value_on_the_command_line_is_named_with_what_to_write
+  def test_a_bad_value_on_the_command_line_is_named_with_advice
     store_capture
     before = Dir.glob("**/*", base: @store).sort
     BAD_VALUES.each do |argv, expected|
@@ -83,11 +83,11 @@ class BadInputTest < E2E::Case
     assert_match(/Report every problem/, diagctl!("help", "config", "check").out)
     nothing = diagctl("show", "latest:")
     assert_equal 4, nothing.status, nothing
-    assert_match(/no report is named/, nothing.err)
+    assert_match(/not followed by a report/, nothing.err)
     assert_equal 3, diagctl("list", env: env(DIAGCTL_ENABLED: "\xff")).status
   end
 
-  def test_a_group_that_is_not_there_is_told_beforehand
+  def test_a_missing_group_is_reported_beforehand
     configure(head: 'group = "no-such-group"')
     check = diagctl("config", "check")
     assert_equal 3, check.status, check
@@ -116,7 +116,7 @@ class BadInputTest < E2E::Case
     assert_includes result.err, "nowhere.toml"
   end
 
-  def test_configuration_that_config_init_writes_is_valid
+  def test_configuration_from_config_init_is_valid
     File.write(config_path, diagctl!("config", "init").out)
     diagctl!("config", "check")
     diagctl!("config", "show")
@@ -139,7 +139,7 @@ class BadInputTest < E2E::Case
     end
   end
 
-  def test_store_that_is_missing_is_empty_to_readers
+  def test_missing_store_is_empty_to_readers
     result = diagctl("list", "--dir", "#{@root}/never/made")
     assert_includes [0, 1, 4], result.status, result
     refute_path_exists "#{@root}/never"
@@ -171,7 +171,7 @@ class BadInputTest < E2E::Case
     assert_match(/uid \d+, and this is uid \d+/, result.err)
   end
 
-  # As systemd-coredump does: root becomes the owner first, so that the workers can read what was written.
+  # Like systemd-coredump, root first takes the owner's identity, so that the workers can read what was written.
   def test_root_takes_the_identity_of_the_owner
     return assert_equal(Process.uid, File.stat(@root).uid) unless Process.uid.zero?
 
@@ -211,7 +211,7 @@ class BadInputTest < E2E::Case
     assert_path_exists File.join(@store, "reports", id)
   end
 
-  # A command that replaces its directory must not lead diagctl anywhere else.
+  # A command that replaces its directory must not redirect diagctl.
   def test_staging_directory_replaced_by_a_symlink_is_refused_and_nothing_behind_it_is_touched
     victim = File.join(@root, "victim")
     FileUtils.mkdir_p(File.join(victim, "sub"))
@@ -246,7 +246,7 @@ class BadInputTest < E2E::Case
     assert_equal 1, captures.size
   end
 
-  def test_part_of_the_store_that_was_removed_is_made_anew
+  def test_removed_part_of_the_store_is_recreated
     store_capture
     %w[trash staging requests quarantine samples].each { |part| FileUtils.rm_rf(File.join(@store, part)) }
     diagctl!("status")

@@ -2,9 +2,9 @@
 
 require_relative "support/e2e"
 
-# Whatever the binary does, Puma serves, and the log says once what is wrong.
+# Puma serves, whatever the binary does, and the log reports the problem once.
 class BrokenBinaryTest < E2E::Case
-  # Quick, so that the second and the third failure fall into the test: they must not be logged again.
+  # Quick retries, so that the second and the third failure occur during the test. They must not be logged again.
   QUICK_RETRIES = "Diagctl.configure { |c| c.acquire_timeout = 2; c.backoff = 0.5 }"
 
   FAKES = {
@@ -30,7 +30,7 @@ class BrokenBinaryTest < E2E::Case
     assert_serves_and_logs_once(path)
   end
 
-  def test_missing_binary_in_a_cluster_is_one_line_a_process_at_most
+  def test_missing_binary_in_a_cluster_costs_at_most_one_line_per_process
     server = puma(env: env(DIAGCTL_BIN: File.join(@root, "nowhere")), workers: 2)
     wait_until("a log line") { server.diagctl_lines.any? }
     assert_operator server.diagctl_lines.size, :<=, 3, server.log

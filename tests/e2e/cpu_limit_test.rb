@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# A container with a CPU limit stands still when that is used up, its requests with it: a dump must not use it up.
+# When a container has used up its CPU limit, it stops, and its requests with it. A dump must not use up the limit.
 class CpuLimitTest < E2E::Case
   def test_a_dump_leaves_a_cpu_limit_unexhausted
     cgroup = cpu_cgroup(50)
@@ -15,7 +15,7 @@ class CpuLimitTest < E2E::Case
     diagctl!("request", "heap_dump", "--reason", "within the limit", "--wait")
     periods, throttled = counters(cgroup).zip(before).map { |now, was| now - was }
     assert_operator periods, :>, 10, "the dump was to use the CPU for some time"
-    # At its beginning and its end there is a fork, and programs that start.
+    # The dump starts with a fork, and starts programs at its beginning and end.
     assert_operator throttled, :<, periods / 2, "the limit was used up in #{throttled} of #{periods} periods"
   ensure
     E2E::Processes.sweep

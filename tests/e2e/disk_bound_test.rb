@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# A raw heap dump never lands on a disk, and the worker writes none of it.
+# A raw heap dump never reaches a disk, and the worker itself writes none of it.
 class DiskBoundTest < E2E::Case
   MEBIBYTE = 1024 * 1024
   MEMORY = 40 * MEBIBYTE
@@ -20,7 +20,7 @@ class DiskBoundTest < E2E::Case
     assert_operator written, :<, MEBIBYTE, "bytes that the worker wrote anywhere"
   end
 
-  def test_what_does_not_fit_under_max_use_is_refused_and_leaves_nothing
+  def test_capture_that_does_not_fit_under_max_use_is_refused_and_leaves_nothing
     configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
     kept = store_capture("gc_stat" => "{}")
     dumper = granted("heap_dump")
@@ -31,6 +31,17 @@ class DiskBoundTest < E2E::Case
     assert_operator peak, :<, 1.5 * MEBIBYTE
     assert_nothing_staged
     assert_includes captures.map { |capture| capture["id"] }, kept
+  end
+
+  def test_a_store_full_of_pinned_captures_refuses_a_run_before_its_command
+    diagctl!("pin", store_capture("heap_dump" => E2E.dump(Random.bytes(MEBIBYTE))))
+    configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
+    ran = File.join(@root, "ran")
+    result = diagctl("run", "--", "touch", ran)
+    assert_equal 10, result.status, result
+    assert_match(/not granted: store: the store holds .* of retention\.max_use 1\.00 MiB/, result.err)
+    refute_path_exists ran
+    assert_nothing_staged
   end
 
   def test_full_disk_names_the_report
@@ -58,7 +69,7 @@ class DiskBoundTest < E2E::Case
     assert_operator listed.size, :<, 5
   end
 
-  # The limit is on address space, of which the program itself takes up to 20 MiB.
+  # The limit is on address space, of which the program alone takes up to 20 MiB.
   def test_making_room_in_a_store_of_many_captures_takes_little_memory
     kept = store_capture("heap_dump" => E2E.dump("the only one that is good"))
     many_captures(20_000)
@@ -79,7 +90,7 @@ class DiskBoundTest < E2E::Case
 
   def reports = File.join(@store, "reports")
 
-  # Of one kind, with nothing but their records.
+  # Creates captures of one kind that consist only of their records.
   def many_captures(count)
     now = (Time.now.to_f * 1000).to_i
     index = Array.new(count) do |i|
@@ -116,7 +127,8 @@ class DiskBoundTest < E2E::Case
     sampler.join
   end
 
-  # All that the test directory holds (the store, TMPDIR, HOME, the working directory), and files that were unlinked but are still open.
+  # Returns the size of everything in the test directory (the store, TMPDIR, HOME, the working directory), and of unlinked files
+  # that are still open.
   def disk_use
     files = Dir.glob("#{@root}/**/*", File::FNM_DOTMATCH).to_h { |path| [path, path] }
     E2E::Processes.descendants.each do |process|

@@ -4,8 +4,8 @@ require "digest"
 require "etc"
 require_relative "support/e2e"
 
-# What would stop captures is named beforehand, and looking changes nothing. Conditions that only another kernel or cgroup
-# could bring are table tests beside the code.
+# `doctor` reports problems before they stop captures, and changes nothing. Conditions that need another kernel or cgroup are
+# covered by table tests beside the code.
 class DoctorTest < E2E::Case
   def test_healthy_store_passes_and_nothing_is_changed
     store_capture
@@ -24,7 +24,7 @@ class DoctorTest < E2E::Case
     assert_equal before, tree
   end
 
-  def test_store_that_is_missing_is_told_and_not_made
+  def test_missing_store_is_reported_and_not_created
     result = diagctl("doctor")
     assert_equal 0, result.status, result
     assert_includes result.out, "install -d -m 0700 -o USER #{@store}"
@@ -33,7 +33,7 @@ class DoctorTest < E2E::Case
     refute_path_exists "#{@root}/never"
   end
 
-  def test_text_is_plain_where_nobody_watches_and_coloured_on_a_terminal
+  def test_text_is_coloured_only_on_a_terminal
     refute_includes diagctl("doctor").out, "\e"
     require "pty"
     { {} => true, { "NO_COLOR" => "1" } => false }.each do |more, coloured|
@@ -65,7 +65,7 @@ class DoctorTest < E2E::Case
     assert_warns("pause", /paused by/)
   end
 
-  def test_modes_links_and_foreign_things_in_the_place_of_the_store
+  def test_modes_links_and_foreign_entries_in_place_of_the_store
     store_capture
     File.chmod(0o770, @store)
     assert_fails("store.directory", /0770/)
@@ -82,7 +82,7 @@ class DoctorTest < E2E::Case
     assert_fails("store.format", /photos/)
   end
 
-  def test_parent_that_anybody_can_write
+  def test_world_writable_parent
     FileUtils.mkdir_p("#{@root}/open")
     File.chmod(0o777, "#{@root}/open")
     assert_fails("store.parents", /world-writable/, "doctor", "--dir", "#{@root}/open/store")
@@ -116,7 +116,7 @@ class DoctorTest < E2E::Case
     assert_fails("store.state", /version 99/)
     File.unlink("#{@store}/state.json")
     FileUtils.mkdir_p("#{@store}/quarantine/odd")
-    assert_warns("store.quarantine", /1 thing/)
+    assert_warns("store.quarantine", /1 entry/)
     File.unlink("#{@store}/lease.lock")
     File.symlink("/dev/null", "#{@store}/lease.lock")
     assert_fails("store.lock", /lease/)
@@ -154,7 +154,7 @@ class DoctorTest < E2E::Case
     end
   end
 
-  def test_leaked_lease_names_who_holds_it
+  def test_leaked_lease_names_its_holder
     dumper = granted("gc_stat")
     dumper.put("gc_stat", "{}")
     File.write("#{@store}/lease.json", JSON.generate(JSON.parse(File.read("#{@store}/lease.json")).merge("ended" => true)))
@@ -164,14 +164,15 @@ class DoctorTest < E2E::Case
     assert_equal "ok", status_of(result.json, "lease"), result
   end
 
-  def test_process_that_inherited_the_lease_is_told_from_the_dumper
+  def test_process_that_inherited_the_lease_is_distinguished_from_the_dumper
     dumper = granted("gc_stat")
     assert_equal "ok", status_of(diagctl("doctor", "--json").json, "lease"), "its own process"
-    # A child of nobody's: the parent that made it is gone, and the lease was granted to another process.
+    # An orphan: its parent is gone, and the lease was granted to another process.
     stranger = spawn("sh", "-c", "sleep 600 & echo $!; exec sleep 0", dumper.lease => dumper.lease, out: "#{@root}/pid")
     Process.wait(stranger)
     pid = File.read("#{@root}/pid").to_i
-    # The tests adopt orphans, so that it would descend from this process: let the lease be another's.
+    # The tests adopt orphans, so the stranger would descend from this process. The record is therefore changed to name another
+    # process.
     record = JSON.parse(File.read("#{@store}/lease.json"))
     other = spawn("sleep", "600")
     start = File.read("/proc/#{other}/stat").rpartition(") ").last.split[19].to_i
@@ -179,7 +180,7 @@ class DoctorTest < E2E::Case
     assert_warns("lease", /#{pid} \(sleep\)/)
   end
 
-  def test_process_that_polls_is_looked_at
+  def test_polling_process_is_examined
     holder.acquire
     report = diagctl("doctor", "--json").json
     assert_equal %w[ok ok ok], %w[processes.polling processes.user processes.access].map { |id| status_of(report, id) }, report
@@ -192,7 +193,7 @@ class DoctorTest < E2E::Case
     File.write("#{@root}/bin/diagctl", "#!/bin/sh\n")
     File.chmod(0o755, "#{@root}/bin/diagctl")
     assert_warns("binary", %r{#{@root}/bin/diagctl}, env: env(DIAGCTL_BIN: "", PATH: "#{@root}/bin:/usr/bin:/bin"))
-    assert_fails("binary", /cannot be run/, env: env(DIAGCTL_BIN: config_path))
+    assert_fails("binary", /not executable/, env: env(DIAGCTL_BIN: config_path))
   end
 
   private
@@ -221,7 +222,7 @@ class DoctorTest < E2E::Case
     refute_nil check["hint"]
   end
 
-  # Every name, with all that can be changed of it.
+  # Returns every path with all of its attributes.
   def tree
     Dir.glob("#{@root}/**/*", File::FNM_DOTMATCH).sort.to_h do |path|
       stat = File.lstat(path)
@@ -236,7 +237,7 @@ class DoctorTest < E2E::Case
 
   def mount(*argv) = assert(system("mount", *argv), argv.join(" "))
 
-  # A small filesystem of the test's own at the store's path.
+  # Mounts a small filesystem at the store's path.
   def within_mount(options)
     skip("only root can mount") unless Process.euid.zero?
     FileUtils.mkdir_p(@store)

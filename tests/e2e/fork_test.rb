@@ -3,9 +3,9 @@
 require "socket"
 require_relative "support/e2e"
 
-# The child that dumps shares nothing with its worker's clients, and outlives its worker.
+# The dumping child shares nothing with its worker's clients, and outlives its worker.
 class ForkTest < E2E::Case
-  def test_client_that_waits_for_the_end_gets_it_during_a_dump
+  def test_client_sees_its_connection_close_during_a_dump
     server = puma
     server.get("/grow?mb=60")
     TCPSocket.open("127.0.0.1", server.port) do |client|
@@ -55,7 +55,7 @@ class ForkTest < E2E::Case
     id = wait_for_captures(server).first.fetch("id")
     meta = meta(id)
     assert_equal victim, meta.fetch("pid")
-    # All of its pages are its own now, but nobody copied them.
+    # With its parent dead, the child owns all of its pages, but none of them was copied.
     refute_includes meta.fetch("cost"), "copied_bytes"
     assert_operator meta.dig("cost", "dumper_peak_rss_bytes"), :>, 60 << 20
     assert_heap_dump(id, strings: 60 * 1024)

@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# `snapshot = "in_process"`: where a fork is unwise the worker dumps itself, into a pipe.
+# `snapshot = "in_process"`: for processes in which a fork is unwise. The worker itself dumps, into a pipe.
 class InProcessTest < E2E::Case
   def test_the_worker_dumps_itself_and_forks_nothing
     configure(rule("by-itself", "on_demand = {}", %w[gc_stat heap_dump], 'snapshot = "in_process"'))

@@ -2,8 +2,8 @@
 
 require_relative "support/e2e"
 
-# Whatever a command of `diagctl run` leaves in the capture's directory stops neither that capture nor the next. As an ordinary
-# user: root may read and delete everything.
+# Nothing that a command of `diagctl run` leaves in the capture's directory stops this capture or the next. Tested as an
+# ordinary user, because root can read and delete everything.
 class LeftByCommandsTest < E2E::Case
   NOBODY = 65_534
 
@@ -15,7 +15,7 @@ class LeftByCommandsTest < E2E::Case
     FileUtils.chown(NOBODY, NOBODY, @root)
   end
 
-  def test_what_cannot_be_read_is_named_and_the_rest_is_stored
+  def test_unreadable_entries_are_named_and_the_rest_is_stored
     {
       "a read-only directory" => "mkdir d; touch d/f; chmod 500 d",
       "a file that its owner may not read" => "touch d.txt; chmod 000 d.txt",
@@ -30,7 +30,7 @@ class LeftByCommandsTest < E2E::Case
     end
   end
 
-  def test_a_name_that_is_no_text_becomes_a_report_too
+  def test_a_file_name_that_is_not_utf8_becomes_a_report
     result = leaving("echo x > $(printf '\\377.txt')")
     assert_equal 0, result.status, result
     assert_equal [2], result.json.fetch("reports").map { |report| report["raw_bytes"] }
@@ -43,19 +43,19 @@ class LeftByCommandsTest < E2E::Case
     assert_equal %w[one two], contents(result)
   end
 
-  def test_a_file_of_the_name_that_stdout_would_have_is_stored_beside_it
+  def test_a_file_named_like_the_stored_stdout_is_stored_beside_it
     result = as_nobody("run", "--report", "a", "--", "sh", "-c", "cd \"$DIAGCTL_CAPTURE_DIR\"; echo two > a.txt.gz; echo one")
     assert_equal 0, result.status, result
     assert_equal %w[one two], contents(result)
   end
 
-  def test_what_a_failed_command_wrote_is_stored_whatever_its_name
+  def test_files_of_a_failed_command_are_stored_whatever_their_names
     result = as_nobody("run", "--report", "a", "--", "sh", "-c", "echo half > \"$DIAGCTL_CAPTURE_DIR/a.csv\"; exit 3")
     assert_equal 5, result.status, result
     assert_includes contents(result), "half"
   end
 
-  # A capture is one report at least; what is asked for may be empty.
+  # A capture has at least one report. A report that was asked for may be empty.
   def test_a_command_that_leaves_nothing_makes_no_capture
     result = as_nobody("run", "--", "true")
     assert_equal 1, result.status, result
@@ -64,8 +64,8 @@ class LeftByCommandsTest < E2E::Case
     assert_equal 0, as_nobody("run", "--report", "slow_queries", "--", "true").status
   end
 
-  # A dumper that was killed leaves all of it to the next holder of the lease.
-  def test_what_cannot_be_deleted_stops_no_capture
+  # A killed dumper leaves everything to the next lease holder.
+  def test_leftovers_that_cannot_be_deleted_stop_no_capture
     {
       "read-only directories" => "mkdir -p d/e; touch d/e/f; chmod 000 d/e; chmod 500 d",
       "a staging directory without rights" => "touch f; chmod 000 .",

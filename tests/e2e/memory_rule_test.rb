@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# Memory grows in a real Puma, and a capture is there that nobody asked for.
+# Memory grows in a real Puma, and a rule captures it without a request.
 class MemoryRuleTest < E2E::Case
   REPORTS = %w[jemalloc_stats malloc_info gc_stat threads ruby puma smaps smaps_rollup process fds cgroup system siblings
                jemalloc_profile cpu_profile heap_dump object_counts].freeze
@@ -24,7 +24,7 @@ class MemoryRuleTest < E2E::Case
 
   def test_single_mode_under_jemalloc
     capture = assert_growth_is_captured(workers: 0, preload: false, env: env(LD_PRELOAD: "libjemalloc.so.2", MALLOC_CONF: "prof:true"))
-    # jemalloc 5.3 writes `stats_print` twice, which JSON 3 minds unless it is told not to.
+    # jemalloc 5.3 writes the key `stats_print` twice, which JSON 3 rejects by default.
     stats = JSON.parse(diagctl!("fetch", "#{capture}:jemalloc_stats", "-o", "-").out, allow_duplicate_key: true)
     assert_operator stats.dig("jemalloc", "stats", "allocated"), :>, 0
   end
@@ -56,14 +56,14 @@ class MemoryRuleTest < E2E::Case
   def assert_costs(meta)
     cost = meta.fetch("cost")
     %w[spawn_ms inline_ms fork_ms pause_ms dumper_cpu_ms duration_ms raw_bytes stored_bytes].each { |name| assert_operator cost.fetch(name), :>, 0, name }
-    # The child has all of the worker's pages; of its own are those that either wrote since the fork.
+    # The child has all of the worker's pages. Its own are those that either process has written to since the fork.
     assert_operator cost.fetch("dumper_peak_rss_bytes"), :>, GROWTH << 20
     assert_includes 1..(GROWTH << 20), cost.fetch("copied_bytes")
-    # The profile took its time, and the worker served meanwhile.
+    # The profile took its time, and the worker served requests meanwhile.
     assert_operator cost.fetch("inline_ms"), :<, 300
   end
 
-  # Each report is there with its data, or says why not: a process has one allocator, and a bare chroot mounts no cgroup.
+  # Each report has its data or an error: a process has only one allocator, and a bare chroot has no cgroup mount.
   def assert_reports(meta, jemalloc:)
     reports = meta.fetch("reports").to_h { |report| [report.fetch("name"), report] }
     assert_equal REPORTS.sort, reports.keys.sort

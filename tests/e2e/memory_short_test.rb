@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# Memory runs short while a dump is under way: the dump is given up, not the worker, and everybody is told why.
+# Memory runs short during a dump: the dump is given up, the worker survives, and log and status give the reason.
 class MemoryShortTest < E2E::Case
   LIMIT = 320
 
@@ -12,12 +12,12 @@ class MemoryShortTest < E2E::Case
     script = start_script(wrapper: cgroup.enter)
     diagctl!("request", "heap_dump", "--reason", "memory will run short")
     during_a_dump do |dumper, put|
-      # The child of a worker that writes has the old pages, the worker the new ones; here it just grows. Not faster than a
-      # busy kernel ends what was killed, or it runs into the limit after all.
+      # When a worker writes, its child keeps the old pages and the worker gets new ones. Here the worker simply grows. It grows
+      # no faster than a busy kernel can end the killed processes; otherwise it would reach the limit after all.
       script.run("$kept = []; ($kept << 'x' * (8 << 20); sleep 0.2) while Diagctl.capture.reason.include?('is still running') && $kept.size < 60")
       wait_until("the dump is given up", tell: script.method(:log)) { !E2E::Processes.alive?(dumper) && !E2E::Processes.alive?(put) }
     end
-    given_up = /was killed, memory ran short: [\d.]+ MiB of cgroup \S+ are free, a dump is given up below 32.0 MiB/
+    given_up = /was killed: memory ran short: cgroup \S+ has [\d.]+ MiB free, and a dump needs 32.0 MiB/
     wait_until("the log says so", tell: script.method(:log)) { script.log.match?(given_up) }
     assert E2E::Processes.alive?(script.pid), "the worker is to live"
     explained = wait_until("status says so") do

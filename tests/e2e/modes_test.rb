@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# The ways to run Puma, and what its master does to workers while one of them is being dumped.
+# The modes of Puma, and everything its master does to workers, during a dump of one of them.
 class ModesTest < E2E::Case
   GROWTH = 40
 
@@ -21,7 +21,7 @@ class ModesTest < E2E::Case
     end
   end
 
-  # Single mode has no workers to preload for, and takes the setting all the same.
+  # Single mode has no workers to preload for, but accepts the setting.
   def test_every_mode_dumps_while_it_serves_and_stops_cleanly
     [0, 1, 2, 4, 16].product([true, false]).each do |workers, preload|
       server = puma(workers: workers, preload: preload)
@@ -31,8 +31,8 @@ class ModesTest < E2E::Case
     end
   end
 
-  # A worker that hangs in its stop (PumaServer#end_what_hangs_in_close) is killed by its master, after 30 s if nobody says less.
-  def test_phased_restart_of_2_and_of_16_workers_in_the_middle_of_a_dump
+  # If a worker hangs while it stops (PumaServer#end_what_hangs_in_close), its master kills it, by default after 30 s.
+  def test_phased_restart_of_2_and_of_16_workers_during_a_dump
     [2, 16].each do |count|
       server = puma(workers: count, preload: false, first: "worker_shutdown_timeout 2")
       assert_capture_survives(server, replaced: server.workers) { E2E::Processes.signal(:USR1, server.pid) }
@@ -40,8 +40,8 @@ class ModesTest < E2E::Case
     end
   end
 
-  # Master and single mode become a new program under the same pid, and its child the dumper stays.
-  def test_hot_restart_of_single_mode_and_of_a_cluster_in_the_middle_of_a_dump
+  # The master, and single mode, execute a new program under the same pid, and the dumper remains their child.
+  def test_hot_restart_of_single_mode_and_of_a_cluster_during_a_dump
     [0, 2].each do |count|
       server = puma(workers: count)
       assert_capture_survives(server, replaced: count.zero? ? [] : server.workers) do
@@ -53,19 +53,19 @@ class ModesTest < E2E::Case
     end
   end
 
-  def test_refork_in_the_middle_of_a_dump_of_the_worker_that_forks
+  def test_refork_during_a_dump_of_the_forking_worker
     server = puma(workers: 2, preload: false, first: "fork_worker")
     of_worker_0 = server.log[/Worker 0 \(PID: (\d+)\) booted/, 1].to_i
     assert_capture_survives(server, victim: of_worker_0, replaced: server.workers - [of_worker_0]) do
       E2E::Processes.signal(:URG, server.pid)
     end
-    # A worker that worker 0 forked polls for itself, and holds nothing of the dump that was under way at the fork.
+    # A worker forked by worker 0 polls for itself, and holds nothing of the dump that was in progress at the fork.
     younger = (server.workers - [of_worker_0]).first
     diagctl!("request", "threads", "--pid", younger, "--reason", "a fork of worker 0")
     assert_equal younger, meta(wait_for_captures(server, 2).first.fetch("id")).fetch("pid")
   end
 
-  def test_preloaded_worker_is_told_to_end_and_replaced_in_the_middle_of_a_dump
+  def test_preloaded_worker_is_terminated_and_replaced_during_a_dump
     server = puma(workers: 2, preload: true)
     assert_capture_survives(server) { |victim| E2E::Processes.signal(:TERM, victim) }
   end
@@ -78,12 +78,13 @@ class ModesTest < E2E::Case
     diagctl!("status", "--json").json.fetch("processes").map { |process| process.fetch("pid") }
   end
 
-  # A capture on demand, whole, while no request fails.
+  # Asserts that a capture on demand is complete and that no request fails during it.
   def assert_dumps_while_it_serves(server, mode)
     before = captures.size
     traffic = E2E::Traffic.new(server)
     diagctl!("request", "heap_dump", "threads", "--reason", mode)
-    capture = wait_for_captures(server, before + 1).first
+    # A dumper has the lowest priority: beside programs that keep every processor busy it takes minutes.
+    capture = wait_for_captures(server, before + 1, deadline: 300).first
     assert_equal 0, traffic.stop.failed, mode
     assert_operator traffic.served, :>, 0, mode
     assert_includes server.workers, capture.fetch("pid"), mode
@@ -93,8 +94,7 @@ class ModesTest < E2E::Case
     assert_nothing_staged
   end
 
-  # Dumps a worker, has something done to Puma meanwhile, and waits until the workers in question are replaced. The dump goes on
-  # to its end.
+  # Dumps a worker, does something to Puma during the dump, and waits until the workers are replaced. The dump must complete.
   def assert_capture_survives(server, victim: nil, replaced: nil)
     victim ||= server.workers.first
     replaced ||= [victim]
@@ -115,7 +115,7 @@ class ModesTest < E2E::Case
     id = wait_for_captures(server, before + 1).first.fetch("id")
     assert_equal victim, meta(id).fetch("pid")
     assert_heap_dump(id)
-    # By its worker, or by this process where that is gone.
+    # The worker reaps it, or this process if the worker is gone.
     wait_until("the dumper is reaped") { E2E::Processes.reap.then { !Dir.exist?("/proc/#{dumper}") } }
   end
 end

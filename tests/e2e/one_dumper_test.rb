@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# Never two dumps at once, whoever is killed, and whoever comes next finds a clean store.
+# There are never two dumps at once, whichever process is killed, and the next one finds a clean store.
 class OneDumperTest < E2E::Case
   KILLS = 12
 
@@ -14,7 +14,8 @@ class OneDumperTest < E2E::Case
     KILLS.times { kill_a_dumper }
     assert_equal 0, traffic.stop.failed
 
-    diagctl!("request", "heap_dump", "--reason", "after the storm", "--wait")
+    # A dumper has the lowest priority: beside programs that keep every processor busy it takes minutes.
+    diagctl!("request", "heap_dump", "--reason", "after the storm", "--wait", deadline: 300)
     server.stop
     wait_until("the last dumper is done") { E2E::Processes.descendants.empty? }
     assert witness.saw?, "no put was witnessed"
@@ -38,12 +39,12 @@ class OneDumperTest < E2E::Case
 
     refute_path_exists File.join(@root, "overlaps")
     assert_operator File.read(File.join(@root, "grants")).lines.size, :>, 5
-    # What the killed left is cleared away by the next grant, which the timer gives within a second.
+    # The next grant, which the timer gives within a second, deletes the leftovers of the killed.
     wait_until("a last capture") { poll_once }
     assert_store_is_whole
   end
 
-  def test_lease_is_free_at_once_when_its_holder_is_killed_while_it_puts
+  def test_lease_is_free_at_once_when_its_holder_is_killed_during_a_put
     dumper = granted("heap_dump")
     first = dumper.capture
     pipe, put = dumper.start_put("heap_dump")
@@ -66,7 +67,8 @@ class OneDumperTest < E2E::Case
 
   private
 
-  # At any moment of its life, also when it has become `diagctl finalize` by then; every third time a `put` dies too.
+  # Kills a dumper at any moment of its life, even after it has become `diagctl finalize`. Every third time it kills a `put`
+  # too.
   def kill_a_dumper
     wait_until("a dumper is killed", every: 0.002) do
       dumper = E2E::Processes.descendants.find(&:dumper?) or next
@@ -78,7 +80,7 @@ class OneDumperTest < E2E::Case
     end
   end
 
-  # A process that polls without a pause and dumps when it is told to, holding the witness for as long as it dumps.
+  # A process that polls continuously and dumps when granted, holding the witness's lock during each dump.
   def start_holder
     fork do
       Signal.trap(:TERM, "DEFAULT")
@@ -114,7 +116,7 @@ class OneDumperTest < E2E::Case
     end
   end
 
-  # Whatever is listed is complete and has its checksum; nothing is half-made.
+  # Asserts that every listed capture is complete and matches its checksums, and that nothing is half-written.
   def assert_store_is_whole
     assert_nothing_staged
     listed = captures

@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# A worker without privileges, as most are: its dumper gives up being looked into, and everything works all the same.
+# Most workers have no privileges. Their dumpers are not dumpable, and everything works nevertheless.
 class OrdinaryUserTest < E2E::Case
   NOBODY = 65_534
 
@@ -10,7 +10,7 @@ class OrdinaryUserTest < E2E::Case
     skip "every other test ran without privileges" unless Process.euid.zero?
 
     configure(rule("asked", "on_demand = {}", %w[threads heap_dump]))
-    # Where the working copy is need not be open to others.
+    # Other users may have no access to the working copy.
     FileUtils.cp(E2E::BIN, File.join(@root, "diagctl"))
     lib = File.join(@root, "lib")
     FileUtils.cp_r(E2E::PumaServer::LOAD_PATH.split(":").first, lib)
@@ -21,7 +21,7 @@ class OrdinaryUserTest < E2E::Case
     diagctl!("request", "--reason", "look at its dumper")
     during_a_dump do |dumper, _|
       assert_equal NOBODY, E2E::Processes.status(dumper, "Uid")
-      # /proc belongs to root where a process is not dumpable.
+      # If a process is not dumpable, its /proc files belong to root.
       assert_equal 0, File.stat("/proc/#{dumper}/fd").uid
       assert_equal 1000, File.read("/proc/#{dumper}/oom_score_adj").to_i
     end

@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# docs/protocol.md, spoken to the real binary without a Puma.
+# The protocol of docs/protocol.md with the real binary, without Puma.
 class ProtocolTest < E2E::Case
   def test_acquire_put_finalize
     dumper = granted("heap_dump", "gc_stat", "smaps")
@@ -29,7 +29,7 @@ class ProtocolTest < E2E::Case
     assert_nothing_staged
   end
 
-  # Else the staged file would be opened as number 1 or 2, and what is printed there would be written into the report.
+  # Otherwise the staged file would be opened as descriptor 1 or 2, and output would be written into the report.
   def test_closed_standard_descriptors_are_not_given_to_files
     dumper = granted("heap_dump")
     reader, writer = IO.pipe
@@ -43,8 +43,8 @@ class ProtocolTest < E2E::Case
     assert_predicate Process.wait2(pid).last, :success?
   end
 
-  # A producer that fails at once would leave a report that says nothing and looks like one.
-  def test_report_without_a_byte_is_an_entry_with_its_error
+  # A producer that fails at once would otherwise leave an empty report that looks like a real one.
+  def test_empty_report_is_recorded_as_an_error
     dumper = granted("heap_dump", "gc_stat")
     assert dumper.put("gc_stat", "{}").ok?
     result = dumper.put("heap_dump", "")
@@ -56,8 +56,8 @@ class ProtocolTest < E2E::Case
     assert_equal %w[gc_stat.json.gz meta.json], Dir.children("#{@store}/reports/#{dumper.capture}").sort
   end
 
-  # Ruby 3.4 loses bytes when a signal interrupts its write.
-  def test_damaged_heap_dump_is_stored_and_never_called_whole
+  # Ruby 3.4 loses bytes when a signal interrupts a write.
+  def test_damaged_heap_dump_is_stored_and_reported_as_damaged
     line = %({"address":"0x7fc4927c4120", "type":"STRING", "bytesize":2, "value":"ab", "memsize":40}\n)
     data = "#{line * 3}#{line[0, 60]}#{line * 5}"
     dumper = granted("gc_stat", "heap_dump")
@@ -86,8 +86,8 @@ class ProtocolTest < E2E::Case
     assert_equal data, File.read(File.join(@root, "all", "heap_dump.json"))
   end
 
-  # `finalize` compresses what was staged raw.
-  def test_promised_report_that_was_staged_as_a_file_is_that_report
+  # `finalize` compresses reports that were staged uncompressed.
+  def test_granted_report_staged_as_a_file_becomes_that_report
     dumper = granted("threads", "gc_stat", "heap_dump")
     File.write(File.join(dumper.staging, "threads.txt"), "main thread\n")
     File.write(File.join(dumper.staging, "heap_dump.json"), E2E.dump("whole"))
@@ -101,7 +101,7 @@ class ProtocolTest < E2E::Case
     assert_equal "{}", report("latest", "gc_stat")
   end
 
-  def test_second_put_of_a_report_is_refused_and_spoils_nothing
+  def test_second_put_of_a_report_is_refused_and_changes_nothing
     dumper = granted("heap_dump")
     pipe, put = dumper.start_put("heap_dump")
     pipe.write(E2E.dump("the first"))
@@ -125,8 +125,8 @@ class ProtocolTest < E2E::Case
     assert_match(/^Rss:/, report("latest", "smaps_rollup"))
   end
 
-  # It hears of the process from its environment, and its output becomes the report while it runs.
-  def test_command_of_the_operator_is_a_report
+  # The environment describes the process to the command, whose output becomes the report while it runs.
+  def test_operator_command_makes_a_report
     script = "echo $DIAGCTL_PID $DIAGCTL_ROLE $DIAGCTL_WORKER $DIAGCTL_CAPTURE; ls -l /proc/self/fd"
     dumper, meta = reported_by(script, more: 'content_type = "text/csv"')
     told, *descriptors = report(meta.fetch("id"), "tables").lines
@@ -136,7 +136,7 @@ class ProtocolTest < E2E::Case
     assert_operator meta.dig("reports", 0, "took_ms"), :>, 0
   end
 
-  def test_command_that_fails_is_an_entry_with_what_it_said_and_leaves_nothing_running
+  def test_failed_command_is_recorded_with_its_stderr_and_leaves_nothing_running
     { "echo half; echo no such table >&2; exit 3" => /sh ended with exit status: 3: no such table/,
       "sleep 600 & echo $! > #{@root}/left; sleep 600" => /sh was killed after its time-out of 300ms/,
       "exit 0" => /sh printed nothing/ }.each do |script, error|
@@ -148,8 +148,8 @@ class ProtocolTest < E2E::Case
     refute E2E::Processes.alive?(File.read(File.join(@root, "left")).to_i)
   end
 
-  # Whoever says `run --report` makes the report.
-  def test_diagctl_run_makes_the_report_that_it_names_whoever_else_could
+  # `run --report` makes the report itself, even if another producer exists for that name.
+  def test_run_makes_the_report_that_it_names_itself
     configure("[reports.tables]\ncommand = [\"false\"]")
     %w[tables smaps].each do |name|
       id = diagctl!("run", "--report", name, "--", "echo", "mine").json.fetch("id")
@@ -158,7 +158,7 @@ class ProtocolTest < E2E::Case
     end
   end
 
-  # A capture with the report of a command: who held the lease, and its record.
+  # Makes a capture with a command's report. Returns the lease holder and the capture's record.
   def reported_by(script, more:)
     configure("[reports.tables]\ncommand = [\"sh\", \"-c\", #{script.inspect}]\n#{more}")
     diagctl!("request", "tables", "--reason", "a test")
@@ -179,7 +179,7 @@ class ProtocolTest < E2E::Case
     end
   end
 
-  def test_report_that_failed_is_an_entry_with_its_error
+  def test_failed_report_is_recorded_with_its_error
     dumper = granted("gc_stat", "jemalloc_stats", "heap_dump")
     assert dumper.put("gc_stat", "{}").ok?
     assert dumper.put("heap_dump", "half of it").ok?
@@ -190,8 +190,8 @@ class ProtocolTest < E2E::Case
     refute_includes Dir.children(File.join(@store, "reports", dumper.capture)).join(" "), "heap_dump"
   end
 
-  # What follows a capture's publication is done as far as it can be: a request that was served is not served again.
-  def test_index_that_cannot_be_written_keeps_nothing_else_from_being_done
+  # The steps after publication are done as far as possible: a request that was served is not served again.
+  def test_unwritable_index_does_not_prevent_the_other_steps
     dumper = granted("gc_stat")
     refute_empty Dir.children("#{@store}/requests")
     FileUtils.rm_f("#{@store}/index.jsonl")
@@ -202,12 +202,12 @@ class ProtocolTest < E2E::Case
     assert_equal [dumper.capture], captures.map { |capture| capture.fetch("id") }
     told = diagctl!("status", "--explain", "--json").json.fetch("events").map { |event| event.values_at("event", "reason").join(" ") }
     assert_match(/^failed after publishing: .*cannot open .*index\.jsonl/, told.join("\n"))
-    # As on a full disk, where it is `rm` that makes room.
+    # The same happens on a full disk, where `rm` is needed to free space.
     assert_equal 0, diagctl("rm", "latest").status
     assert_empty captures
   end
 
-  def test_granted_report_that_was_neither_put_nor_failed_is_an_error_too
+  def test_granted_report_neither_put_nor_failed_is_an_error
     dumper = granted("gc_stat", "threads")
     dumper.put("gc_stat", "{}")
     assert_equal 5, dumper.finalize.status
@@ -215,7 +215,7 @@ class ProtocolTest < E2E::Case
     refute_nil missing["error"]
   end
 
-  def test_abort_gives_the_grant_back
+  def test_abort_returns_the_grant
     dumper = granted("gc_stat")
     dumper.put("gc_stat", "{}")
     assert dumper.abort("the worker changed its mind").ok?
@@ -225,7 +225,7 @@ class ProtocolTest < E2E::Case
     store_capture
   end
 
-  def test_worker_of_a_dead_dumper_gives_its_grant_up_on_another_description
+  def test_worker_aborts_a_dead_dumpers_grant_on_another_description
     dumper = granted("gc_stat")
     heir = holder
     refused = heir.abort("it lives", id: dumper.capture)
@@ -237,7 +237,7 @@ class ProtocolTest < E2E::Case
     assert_match(/aborted .*#{dumper.capture}.*the dumper was killed/, diagctl!("status", "--explain").out)
     assert_match(/^lease +free$/, diagctl!("status").out)
 
-    # Once is enough, and the lease of another grant is not touched.
+    # A second attempt is refused, and the lease of another grant is not touched.
     assert_equal 1, heir.abort("again", id: dumper.capture).status
     other = granted("gc_stat")
     assert_match(/the lease has passed on to capture #{other.capture}/, heir.abort("late", id: dumper.capture).err)
@@ -275,7 +275,7 @@ class ProtocolTest < E2E::Case
     refute_includes captures.map { |capture| capture["id"] }, first.capture
   end
 
-  def test_work_of_a_lost_lease_never_reaches_the_reports
+  def test_work_under_a_lost_lease_is_never_published
     stale = granted("gc_stat")
     stale.put("gc_stat", "stale")
     stale.lease.flock(File::LOCK_UN)
@@ -288,7 +288,7 @@ class ProtocolTest < E2E::Case
     assert_equal "current", diagctl!("fetch", "latest:gc_stat", "-o", "-").out
   end
 
-  def test_stale_put_that_was_under_way_goes_to_quarantine_or_nowhere
+  def test_stale_put_in_progress_is_quarantined_or_discarded
     stale = granted("heap_dump")
     pipe, put = stale.start_put("heap_dump")
     pipe.write("stale\n" * 50_000)

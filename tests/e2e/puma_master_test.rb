@@ -2,10 +2,10 @@
 
 require_relative "support/e2e"
 
-# A Puma master that does not preload must stay as Puma made it: what it has loaded, no worker can have in another version, and no
-# phased restart can change.
+# Without preloading, a Puma master must stay as Puma made it: workers cannot load another version of anything that the master
+# has loaded, and a phased restart cannot change it.
 class PumaMasterTest < E2E::Case
-  # In its own words: not a thread, which would be seen.
+  # The master reports its own state. It does so without a thread, which would show in the result.
   TELLS = <<~RUBY
     trap(:WINCH) do
       File.write("told.tmp", Marshal.dump([$LOADED_FEATURES, Gem.loaded_specs.keys, Thread.list.size]))
@@ -28,8 +28,8 @@ class PumaMasterTest < E2E::Case
     end
   end
 
-  # So it is for one whose application is loaded in the master: what it does not need itself, the workers load.
-  def test_nor_does_one_that_preloads
+  # The same holds for a master with a preloaded application: what the master itself does not need, the workers load.
+  def test_the_master_of_a_preloading_cluster_loads_activates_and_starts_nothing
     without, with = [false, true].map { |plugin| master(env, plugin: plugin, preload: true) }
     assert_equal without, with
   end
@@ -57,7 +57,7 @@ class PumaMasterTest < E2E::Case
     assert_empty gems & %w[json fiddle objspace io-nonblock ostruct]
   end
 
-  # As the README says.
+  # As described in ruby/puma-plugin/README.md.
   def test_under_prune_bundler_without_extra_runtime_dependencies_puma_does_not_find_the_plugin
     @bundles.json("0.9.1")
     @bundles.gemfile(@gemfile, json: "0.9.1")
@@ -73,7 +73,7 @@ class PumaMasterTest < E2E::Case
       env: env(GEM_HOME: @bundles.home, BUNDLE_GEMFILE: @gemfile, RUBYOPT: "-rbundler/setup"))
   end
 
-  # What a master is made of, once its workers poll (where there is a plugin).
+  # Returns the state of a master once its workers poll (if there is a plugin).
   def master(env, plugin:, preload: false)
     server = puma(workers: 2, preload: preload, first: TELLS, plugin: plugin, env: env)
     assert_captured(server) if plugin && env["DIAGCTL_ENABLED"] == "1"

@@ -3,9 +3,9 @@
 require "zlib"
 require_relative "support/e2e"
 
-# What people do with captures: list, show, fetch, and retention by hand.
+# Commands for people: list, show, fetch, and retention by hand.
 class ReadingTest < E2E::Case
-  # Its members may look; they may not change anything, and nobody else may even look.
+  # Members of the group may read but not change anything. Other users may not even read.
   def test_a_group_can_be_given_the_right_to_read
     skip("only root can take another user's place") unless Process.euid.zero?
     configure(head: 'group = "daemon"')
@@ -22,13 +22,13 @@ class ReadingTest < E2E::Case
     assert_equal 2, captures.size
   end
 
-  def test_the_group_may_read_from_the_first_command_on
+  def test_the_group_can_read_from_the_first_command_on
     skip("only root can take another user's place") unless Process.euid.zero?
     configure(head: 'group = "daemon"')
     diagctl!("request", "gc_stat", "--reason", "x")
     result = E2E::Command.run("setpriv", "--reuid=65534", "--regid=65534", "--groups=1", E2E::BIN, "status", env: env)
     assert result.ok?, result
-    holder.acquire # the plugin's own lease.lock, where it comes first
+    holder.acquire # if the plugin comes first, it creates lease.lock itself
     FileUtils.rm_rf(@store)
     holder.acquire
     result = E2E::Command.run("setpriv", "--reuid=65534", "--regid=65534", "--groups=1", E2E::BIN, "status", env: env)
@@ -91,7 +91,7 @@ class ReadingTest < E2E::Case
     assert_match(/has no report "heap_dump"/, result.err)
   end
 
-  def test_closed_pipe_is_no_error
+  def test_closed_pipe_is_not_an_error
     3.times { store_capture("heap_dump" => E2E.dump(Random.bytes(200_000))) }
     [%w[list --json], %w[list], %w[show latest], %w[status], %w[fetch latest:heap_dump -o -]].each do |argv|
       reader, writer = IO.pipe
@@ -111,9 +111,9 @@ class ReadingTest < E2E::Case
     assert_equal [third, first], captures.map { |capture| capture["id"] }
 
     fourth = store_capture
-    # Not earlier: the end of a capture deletes too.
+    # Set only now, because the end of a capture applies retention too.
     configure(retention: "keep_free = \"1%\"\nmax_age = \"1s\"\nkeep_last = 1")
-    diagctl!("unpin", third) # a capture that is not pinned is no error
+    diagctl!("unpin", third) # unpinning a capture that is not pinned is no error
     sleep 1.1
     before = Dir.children(File.join(@store, "reports")).sort
     plan = diagctl!("gc", "--dry-run")
@@ -137,19 +137,45 @@ class ReadingTest < E2E::Case
     end
   end
 
-  def test_run_stores_what_a_command_prints
+  # The newest are read from the catalog, all of them from the index: both say what is in the directory, whoever changed it.
+  def test_the_newest_few_are_the_head_of_the_whole_list
+    ids = Array.new(4) { store_capture }
+    copied = ids.first.sub(/.{8}\z/, "00000000")
+    changes = {
+      "nothing" => -> {},
+      "pinned" => -> { diagctl!("pin", ids.last) },
+      "unpinned" => -> { diagctl!("unpin", ids.last) },
+      "copied in" => -> { copy_capture(ids.first, copied, sequence: 1_000_000) },
+      "one more after that" => -> { ids << store_capture },
+      "deleted" => -> { diagctl!("rm", "latest") },
+      "deleted by hand" => -> { FileUtils.rm_rf(File.join(@store, "reports", ids[1])) },
+      "by retention" => -> { configure(retention: "keep_free = \"1%\"\nmax_captures = 2\nkeep_last = 0") && diagctl!("gc") }
+    }
+    changes.each do |what, change|
+      change.call
+      all = captures
+      assert_equal Dir.children(File.join(@store, "reports")).sort, all.map { |capture| capture["id"] }.sort, what
+      assert_equal all.first(2), diagctl!("list", "-n", "2", "--json").json.fetch("captures"), what
+      assert_equal all.first["id"], diagctl!("show", "latest", "--json").json.fetch("id"), what
+      assert_equal all.first["id"], diagctl!("show", "latest:gc_stat", "--json").json.fetch("id"), what
+      assert_equal [all.size, all.first["id"]], diagctl!("status", "--json").json.fetch("store").values_at("captures", "latest"), what
+    end
+    assert_equal 2, captures.size
+  end
+
+  def test_run_stores_the_output_of_a_command
     result = diagctl!("run", "--report", "notes", "--", "sh", "-c", "echo from $DIAGCTL_CAPTURE; test -d \"$DIAGCTL_CAPTURE_DIR\"")
     id = captures.first.fetch("id")
     assert_equal "from #{id}\n", diagctl!("fetch", "latest:notes", "-o", "-").out, result
   end
 
-  def test_run_stores_what_a_command_leaves_in_its_directory
+  def test_run_stores_files_from_the_capture_directory
     diagctl!("run", "--", "sh", "-c", "echo hello > \"$DIAGCTL_CAPTURE_DIR/notes.txt\"")
     report = meta(captures.first.fetch("id")).fetch("reports").first
     assert_equal "hello\n", diagctl!("fetch", "latest", report.fetch("name"), "-o", "-").out
   end
 
-  # What no text is, in names and arguments, is taken like anything else.
+  # Names and arguments that are not valid UTF-8 are accepted like any others.
   def test_run_takes_files_and_arguments_of_any_name
     script = 'for name in "$@"; do printf %s "$name" > "$DIAGCTL_CAPTURE_DIR/$name"; done'
     names = ["\xff\xfe", "a b", "a_b", "7", "meta.json", "x" * 200]
@@ -170,7 +196,7 @@ class ReadingTest < E2E::Case
     end
   end
 
-  def test_run_that_is_ended_ends_its_command_first_and_leaves_nothing
+  def test_terminated_run_ends_its_command_first_and_leaves_nothing
     %w[TERM INT HUP].each do |signal|
       told = File.join(@root, "told-#{signal}")
       script = "trap 'echo told > #{told}; exit 0' #{signal}; echo data; echo ready > #{told}; while :; do sleep 0.05; done"
@@ -188,7 +214,7 @@ class ReadingTest < E2E::Case
     assert_match(/aborted/, diagctl!("status", "--explain").out)
   end
 
-  def test_run_under_nohup_goes_on
+  def test_run_under_nohup_continues
     script = "echo ready > #{@root}/ready; while ! test -e #{@root}/go; do sleep 0.05; done; echo data"
     pid = Process.spawn(env, "sh", "-c", "trap '' HUP; exec \"$0\" \"$@\"", E2E::BIN, "run", "--report", "notes", "--", "sh", "-c", script, unsetenv_others: true, out: File::NULL)
     wait_until("the command runs") { File.exist?("#{@root}/ready") }
@@ -198,10 +224,19 @@ class ReadingTest < E2E::Case
     assert_equal "data\n", diagctl!("fetch", "latest:notes", "-o", "-").out
   end
 
-  def test_run_of_a_command_that_fails_stores_no_success
+  def test_run_of_a_failed_command_does_not_report_success
     result = diagctl("run", "--report", "notes", "--", "sh", "-c", "echo half; exit 3")
     refute_equal 0, result.status, result
     assert_nothing_staged
     store_capture
+  end
+
+  private
+
+  def copy_capture(id, copy, **changed)
+    dir = File.join(@store, "reports", copy)
+    FileUtils.cp_r(File.join(@store, "reports", id), dir, preserve: true)
+    meta = JSON.parse(File.read(File.join(dir, "meta.json"))).except("check")
+    File.write(File.join(dir, "meta.json"), JSON.generate(meta.merge("id" => copy, **changed.transform_keys(&:to_s))))
   end
 end

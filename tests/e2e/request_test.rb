@@ -4,7 +4,7 @@ require_relative "support/e2e"
 
 # A person at a shell asks a running Puma for a capture.
 class RequestTest < E2E::Case
-  def test_wait_returns_when_the_capture_is_there
+  def test_wait_returns_when_the_capture_is_published
     server = puma(workers: 2)
     result = diagctl!("request", "heap_dump", "threads", "--reason", "memory looks odd", "--wait")
     found = captures
@@ -18,8 +18,8 @@ class RequestTest < E2E::Case
     server.stop
   end
 
-  # Which of two values of one key a reader takes is its own affair; some take neither.
-  def test_json_names_no_key_twice
+  # Readers differ in which value of a repeated key they use, and some reject the document.
+  def test_json_has_no_duplicate_keys
     out = diagctl!("request", "gc_stat", "--reason", "a test", "--json").out
     assert_equal 1, out.scan('"schema"').size, out
   end
@@ -32,7 +32,7 @@ class RequestTest < E2E::Case
     end
   end
 
-  def test_worker_goes_on_serving_while_its_dump_is_held_up
+  def test_worker_keeps_serving_while_its_dump_is_blocked
     server = puma
     server.get("/grow?mb=60")
     diagctl!("request", "heap_dump", "--reason", "slow disk")
@@ -42,8 +42,8 @@ class RequestTest < E2E::Case
     wait_for_captures(server)
   end
 
-  # The request comes when `acquire` has looked already and the plugin has not yet gone to sleep.
-  def test_request_that_comes_while_the_first_poll_ends_is_not_overlooked
+  # The request arrives after `acquire` has checked and before the plugin goes to sleep.
+  def test_request_that_arrives_as_the_first_poll_ends_is_not_missed
     slow = File.join(@root, "slow-diagctl")
     File.write(slow, "#!/bin/sh\n#{E2E::BIN} \"$@\"\nstatus=$?\ncase \"$*\" in *acquire*) sleep 1 ;; esac\nexit $status\n")
     File.chmod(0o755, slow)
@@ -72,7 +72,7 @@ class RequestTest < E2E::Case
     server.stop
   end
 
-  def test_nobody_there_to_answer_ends_with_a_clear_word
+  def test_request_without_a_matching_process_ends_with_a_clear_message
     result = diagctl("request", "gc_stat", "--reason", "no one is there", "--wait", "--expires", "1s")
     assert_equal 10, result.status, result
     assert_match(/no matching process/, result.err)
@@ -81,7 +81,7 @@ class RequestTest < E2E::Case
 
   private
 
-  # The first poll has made the store.
+  # Returns a Puma whose first poll has created the store.
   def polling_puma(**options)
     puma(**options).tap { wait_until("the first poll") { Dir.exist?(File.join(@store, "samples")) && !Dir.empty?(File.join(@store, "samples")) } }
   end

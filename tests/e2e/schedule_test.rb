@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# When a rule fires is kept on disk: every poll is a new process, and that is all a restart is.
+# The schedule is kept on disk. Every poll is a new process, so every poll is also a restart.
 class ScheduleTest < E2E::Case
   def test_timer_fires_once_and_waits_across_restarts
     configure(rule("hourly", 'timer = { every = "1h", initial_delay = "0s" }', ["gc_stat"]))
@@ -18,7 +18,7 @@ class ScheduleTest < E2E::Case
     sleep 5.2
     started = E2E.clock
     captured = Array.new(5) { poll }.count(true)
-    # One for those that were missed, and one for each second that these polls took.
+    # One for the missed ticks, and one for each second that these polls took.
     assert_includes 1..(1 + (E2E.clock - started).ceil), captured
   end
 
@@ -43,7 +43,7 @@ class ScheduleTest < E2E::Case
     assert_equal "throttled", @answer.fetch("verdict")
   end
 
-  def test_for_wants_the_condition_to_hold
+  def test_for_requires_the_condition_to_hold
     configure(rule("patient", 'memory_usage = { of = "process", metric = "rss", above = "1MiB" }', ["gc_stat"], 'for = "1s"'))
     refute poll
     assert_equal "pending", @answer.fetch("verdict")
@@ -52,7 +52,7 @@ class ScheduleTest < E2E::Case
     assert_operator E2E.clock - started, :>, 0.8
   end
 
-  def test_budget_throttles_whatever_asks
+  def test_budget_throttles_a_rule
     configure(rule("often", 'timer = { every = "1s", initial_delay = "0s" }', ["heap_dump"]), limits: "budget_hour = 10\nbudget_day = 50")
     assert poll
     sleep 1.1
@@ -84,7 +84,7 @@ class ScheduleTest < E2E::Case
 
   private
 
-  # One poll by a process that is new to the store; true when it was granted and the capture is stored.
+  # Polls once as a process that is new to the store. Returns true if it was granted a capture, which is then stored.
   def poll
     dumper = holder
     dumper.acquire

@@ -2,11 +2,11 @@
 
 require_relative "support/e2e"
 
-# Jobs in a real Sidekiq on a real Redis: which of them did it, and that none of them feels anything.
+# Jobs in a real Sidekiq on a real Redis: captures name the job, and the jobs are not affected.
 class SidekiqJobsTest < E2E::Case
   GROWTH = 80
   SECRET = "swordfish-0x5ec2e7"
-  # Every kind but the heap dump, which holds all strings of the process.
+  # Every kind of report except the heap dump, which contains all strings of the process.
   REPORTS = %w[sidekiq threads ruby gc_stat malloc_info process smaps smaps_rollup fds cgroup system siblings].freeze
 
   def setup
@@ -14,7 +14,7 @@ class SidekiqJobsTest < E2E::Case
     @release = File.join(@root, "release")
   end
 
-  def test_a_memory_rule_names_the_job_that_runs_and_tells_no_argument
+  def test_a_memory_rule_names_the_running_job_but_not_its_arguments
     trigger = "memory_growth = { baseline = \"boot\", diff = \"#{GROWTH / 2}MiB\" }"
     configure(rule("bloat", trigger, REPORTS + %w[object_counts heap_dump], 'match = { role = "sidekiq" }', 'limits = { max_count = 1, window = "1h" }'))
     server = sidekiq(install: "job_rss: true")
@@ -37,7 +37,7 @@ class SidekiqJobsTest < E2E::Case
     assert_only_told(server, /stored after/)
   end
 
-  def test_the_growth_of_a_job_that_is_over_is_a_gauge
+  def test_the_growth_of_a_finished_job_is_a_gauge
     configure(rule("grew", "gauge = { name = \"sidekiq.job_rss_growth\", above = #{GROWTH << 19} }", %w[sidekiq], 'limits = { cooldown = "1h" }'))
     server = sidekiq(install: "job_rss: true, queue_latency: true")
     wait_for_first_poll(server)
@@ -64,7 +64,7 @@ class SidekiqJobsTest < E2E::Case
     refute jobs.first.key?("rss_growth_bytes"), "nobody asked for it"
   end
 
-  def test_errors_and_retries_are_as_without_it
+  def test_errors_and_retries_are_unchanged
     with = { server: "" }
     without = { server: "", head: 'ENV["DIAGCTL_ENABLED"] = "0"' }
     seen = [with, without].map do |mode|
@@ -85,7 +85,7 @@ class SidekiqJobsTest < E2E::Case
     assert_equal ["Boom::Odd", "it hurts"], seen.first.values_at("error_class", "error_message")
   end
 
-  def test_jobs_go_on_and_captures_too_while_redis_is_away
+  def test_jobs_and_captures_continue_while_redis_is_down
     server = sidekiq(install: "queue_latency: true")
     wait_for_first_poll(server)
     redis.stop
@@ -101,7 +101,7 @@ class SidekiqJobsTest < E2E::Case
     wait_until("Sidekiq works again", tell: server.method(:log)) { File.exist?(done) }
   end
 
-  def test_installed_twice_and_with_a_store_that_it_may_not_use_jobs_run_on
+  def test_jobs_run_when_installed_twice_with_an_unusable_store
     FileUtils.mkdir_p(@store)
     File.chmod(0o777, @store)
     server = sidekiq(server: "Diagctl::Sidekiq.install(config)")
@@ -109,7 +109,7 @@ class SidekiqJobsTest < E2E::Case
     redis.push("Touch", done)
     wait_until("the job is done", tell: server.method(:log)) { File.exist?(done) }
     wait_until("the store is told", tell: server.method(:log)) { server.diagctl_lines.size >= 2 }
-    assert_equal 1, server.diagctl_lines.grep(/installed already, and the first call stands/).size, server.log
+    assert_equal 1, server.diagctl_lines.grep(/already installed, and the first call remains in effect/).size, server.log
     server.stop
   end
 
@@ -123,7 +123,7 @@ class SidekiqJobsTest < E2E::Case
     made = meta(id).fetch("reports").reject { |entry| entry["error"] }.map { |entry| entry["name"] }
     assert_includes made, "sidekiq"
     holding = made.select { |name| report(id, name).include?(SECRET) }
-    # The heap dump proves that the secret was there to be found.
+    # The heap dump contains the secret, so there was a secret to find.
     assert_equal %w[heap_dump], holding
     refute_includes File.read(File.join(@store, "reports", id, "meta.json")), SECRET
   end

@@ -2,14 +2,14 @@
 
 require_relative "support/e2e"
 
-# Sidekiq is told to be quiet, to stop, to do without its command; several of them share a node with a Puma.
+# Sidekiq is quieted, stopped, or embedded, and several of them share a node with a Puma.
 class SidekiqLifecycleTest < E2E::Case
   def setup
     super
     @release = File.join(@root, "release")
   end
 
-  def test_quiet_and_term_in_the_middle_of_a_dump
+  def test_quiet_and_term_during_a_dump
     server = sidekiq(head: "HEAP = Array.new(200_000) { |i| i.to_s * 10 }")
     jid = redis.push("Patient", @release)
     wait_until("the job runs") { File.exist?("#{@release}.begun") }
@@ -31,7 +31,7 @@ class SidekiqLifecycleTest < E2E::Case
     assert_nothing_staged
   end
 
-  def test_a_quiet_one_goes_on_polling
+  def test_a_quiet_sidekiq_keeps_polling
     server = sidekiq
     redis.push("Patient", @release)
     wait_until("the job runs") { File.exist?("#{@release}.begun") }
@@ -68,7 +68,7 @@ class SidekiqLifecycleTest < E2E::Case
     assert_nothing_staged
   end
 
-  def test_capsules_are_in_the_report_and_their_jobs_too
+  def test_capsules_and_their_jobs_are_in_the_report
     skip "capsules came with Sidekiq 7.0" unless E2E::SidekiqServer.capsules?
 
     sidekiq(server: 'config.capsule("single") { |capsule| capsule.concurrency = 1; capsule.queues = %w[single] }')
@@ -94,7 +94,7 @@ class SidekiqLifecycleTest < E2E::Case
     assert_empty server.diagctl_lines.grep_v(/stored after/), server.log
   end
 
-  # Sidekiq's own advice: in the hooks of a worker, which stand in puma.rb before the plugin.
+  # As Sidekiq recommends, in the hooks of a worker. They precede the plugin in puma.rb.
   EMBEDDED = <<~RUBY
     $LOAD_PATH.unshift "#{E2E::ROOT}/ruby/sidekiq-middleware/lib"
     require "sidekiq"
@@ -105,7 +105,7 @@ class SidekiqLifecycleTest < E2E::Case
     public_send(hook.("worker_shutdown")) { $embedded.stop }
   RUBY
 
-  def test_a_sidekiq_embedded_in_a_puma_with_the_plugin_is_the_pumas
+  def test_a_sidekiq_embedded_in_a_puma_with_the_plugin_belongs_to_the_puma
     skip "the embedded mode came with Sidekiq 7.0" unless E2E::SidekiqServer.capsules?
 
     jobs = File.join(@root, "jobs.rb")

@@ -2,8 +2,8 @@
 
 require_relative "support/e2e"
 
-# Signals other than timers and memory levels, where the real kernel and real processes give them. Their evaluation is tested
-# in tables beside the code.
+# Triggers other than timers and memory levels, with a real kernel and real processes. Their evaluation is covered by table
+# tests beside the code.
 class SignalsTest < E2E::Case
   def test_a_gauge_and_an_event_of_the_application_fire_their_rules
     configure(rule("deep", 'gauge = { name = "queue.depth", above = 10 }', ["gc_stat"], 'limits = { cooldown = "1h" }') +
@@ -18,7 +18,7 @@ class SignalsTest < E2E::Case
     assert_match(/queue.depth 11 is above 10/, meta(captures.last.fetch("id")).dig("trigger", "reason"))
   end
 
-  def test_every_rule_on_an_event_captures_for_it_while_the_process_names_it_once
+  def test_every_rule_on_an_event_captures_once_for_each_event
     configure(rule("dump", 'event = { name = "overflow" }', %w[threads object_counts]) +
               rule("stacks", 'event = { name = "overflow" }', ["threads"]) +
               rule("limited", 'event = { name = "overflow" }', ["gc_stat"], 'limits = { max_count = 1, window = "1h" }'))
@@ -34,8 +34,8 @@ class SignalsTest < E2E::Case
     assert_equal 5, captures.size
   end
 
-  # While another process has the lease, and while a guard refuses.
-  def test_an_event_that_is_refused_is_captured_for_when_nothing_refuses_any_more
+  # The event is refused first because another process has the lease, then because of a guard.
+  def test_a_refused_event_is_captured_once_nothing_refuses_it
     named = rule("named", 'event = { name = "overflow" }', ["gc_stat"])
     configure(named)
     dumper = granted("gc_stat")
@@ -53,7 +53,7 @@ class SignalsTest < E2E::Case
     assert_equal "idle", answer(holder)
   end
 
-  def test_a_process_that_really_grows_is_seen_by_growth_and_high_water_and_levels
+  def test_a_growing_process_fires_growth_high_water_and_level_rules
     once = 'limits = { max_count = 1, window = "1h" }'
     configure(rule("grown", 'memory_growth = { diff = "60MiB", baseline = "boot" }', ["smaps_rollup"], once) +
               rule("levels", 'memory_usage = { metric = "anon", above = ["64MiB", "160MiB"] }', ["smaps_rollup"]) +
@@ -82,7 +82,7 @@ class SignalsTest < E2E::Case
     assert_heap_dump(id)
   end
 
-  def test_a_command_of_the_operators_decides_and_one_that_hangs_costs_its_own_rule_only
+  def test_an_operator_command_decides_and_a_hanging_one_affects_only_its_rule
     flag = File.join(@root, "dump-now")
     marker = "sleep 4321"
     configure(rule("asked", "exec = { command = [\"/usr/bin/test\", \"-e\", #{flag.inspect}], every = \"1s\" }", ["gc_stat"]) +
@@ -95,8 +95,8 @@ class SignalsTest < E2E::Case
     wait_until("nothing of the commands is left") { E2E::Processes.descendants.none? { |process| process.argv.join(" ").include?(marker) } }
   end
 
-  # Most polls run no command; what came of the last run is told by them too.
-  def test_command_that_cannot_be_run_is_told_until_it_can
+  # Most polls run no command. They too report the outcome of the last run.
+  def test_a_command_that_cannot_be_run_is_reported_until_it_can
     configure(rule("missing", 'exec = { command = ["/nonexistent/check"], every = "1h" }', ["gc_stat"]) +
               rule("no", 'exec = { command = ["/bin/sh", "-c", "exit 3"], every = "1h" }', ["gc_stat"]))
     2.times { holder.tap(&:acquire).close }
@@ -107,8 +107,8 @@ class SignalsTest < E2E::Case
     assert_equal "/bin/sh runs every 1h; the last time it ended with exit status: 3", poll.answer.fetch("reason")
   end
 
-  # Each lasts until its time-out, in a session of its own, without its parents.
-  def test_commands_that_hang_hold_a_poll_up_for_one_time_out_and_leave_nothing
+  # Each command runs until its timeout, in sessions of its own and without its parents.
+  def test_hanging_commands_delay_a_poll_by_one_timeout_and_leave_nothing
     escape = "(setsid sleep 4322 &) ; setsid sleep 4322 & setsid setsid sleep 4322 & sleep 4322"
     rules = (1..4).map { |n| rule("stuck-#{n}", "exec = { command = [\"/bin/sh\", \"-c\", #{escape.inspect}], timeout = \"3s\", every = \"1h\" }", ["gc_stat"]) }
     configure(rules.join)
@@ -129,7 +129,7 @@ class SignalsTest < E2E::Case
     wait_until("the share of the small limit") { captures.any? { |capture| capture["rule"] == "share" } }
     wait_until("a baseline of the counters") { File.read(File.join(@store, "state.json")).include?("counters") }
     big = File.join(@root, "big")
-    # Page cache fills the limit again and again and is reclaimed: no process has to die for it.
+    # Page cache fills the limit again and again and is reclaimed, so that no process has to be killed for it.
     script.run("5.times { system('dd', 'if=/dev/zero', 'of=#{big}', 'bs=1M', 'count=200', err: :close) && system('dd', 'if=#{big}', 'of=/dev/null', 'bs=1M', err: :close) }")
     found = wait_until("captures of both rules", tell: -> { diagctl("status", "--explain").to_s }) do
       rules = captures.map { |capture| capture["rule"] }
@@ -155,8 +155,8 @@ class SignalsTest < E2E::Case
     assert_equal 3, diagctl("list").status
   end
 
-  # Two applications share a store. The rules of the one are none for the other, whose file is broken.
-  def test_the_last_good_configuration_is_that_of_the_same_file
+  # Two applications share a store. If one's file is broken, the other's rules must not apply to it.
+  def test_the_last_good_configuration_comes_from_the_same_file
     files = %w[one two].to_h do |name|
       configure(rule(name, 'timer = { every = "1h", initial_delay = "0s" }', ["gc_stat"]))
       [name, File.join(@root, "#{name}.toml").tap { |path| File.rename(config_path, path) }]
@@ -174,7 +174,7 @@ class SignalsTest < E2E::Case
     assert_match(/last good configuration stays in force/, answer.fetch("warning"))
   end
 
-  def test_what_was_recorded_can_be_replayed_against_another_configuration
+  def test_recorded_samples_can_be_replayed_against_another_configuration
     configure(rule("deep", 'gauge = { name = "queue.depth", above = 10 }', ["gc_stat"], 'mode = "dry_run"'))
     script = start_script
     script.run("$depth = 20")
@@ -208,7 +208,7 @@ class SignalsTest < E2E::Case
 
   private
 
-  # The verdict of one poll of this very process.
+  # Returns the verdict of a poll by this process.
   def answer(dumper, *flags)
     dumper.acquire(*flags)
     dumper.answer.fetch("verdict")

@@ -2,11 +2,11 @@
 
 require_relative "support/e2e"
 
-# Captures back to back under load, for DURATION seconds: nothing fails, and nothing grows in the workers. `make soak` runs it for
-# ten minutes; the short form is a part of `make test`.
+# Back-to-back captures under load, for DURATION seconds: nothing fails, and the workers do not grow. `make soak` runs it for
+# ten minutes; `make test` includes the short form.
 class SoakTest < E2E::Case
   DURATION = Float(ENV.fetch("DURATION", "15"))
-  # Of the median between the first and the last third. A worker's own memory wobbles by a few megabytes.
+  # The allowed growth of the median from the first to the last third. A worker's own memory varies by a few megabytes.
   RSS_SLACK = 16 << 20
 
   Sample = Struct.new(:rss, :descriptors, :threads)
@@ -16,7 +16,7 @@ class SoakTest < E2E::Case
       'select = "round_robin"'), poll_interval: "100ms", retention: "max_use = \"64MiB\"\nkeep_free = \"1%\"")
     server = puma(workers: 2)
     traffic = E2E::Traffic.new(server)
-    # The first of each worker loads code and sizes heaps.
+    # The first capture of each worker loads code and resizes heaps.
     wait_until("both workers were captured", tell: server.method(:log)) { (server.workers - captures.map { |c| c["pid"] }).empty? }
     workers = server.workers
     before = newest_sequence
@@ -25,7 +25,7 @@ class SoakTest < E2E::Case
 
     assert_equal [0, workers], [traffic.stop.failed, server.workers]
     assert_operator taken, :>=, (DURATION / 15).floor, "captures"
-    # Else the next capture has the oldest deleted while they are looked at.
+    # Otherwise the next capture would delete the oldest while they are examined.
     server.stop
     wait_until("the last dump has ended") do
       E2E::Processes.reap
@@ -40,7 +40,7 @@ class SoakTest < E2E::Case
 
   def newest_sequence = meta(captures.first.fetch("id")).fetch("sequence")
 
-  # A sample of each worker a tenth of a second: often enough to see it between two polls.
+  # Samples each worker ten times a second, often enough to catch it between two polls.
   def watch(workers)
     samples = workers.to_h { |pid| [pid, []] }
     stop_at = E2E.clock + DURATION
@@ -57,8 +57,8 @@ class SoakTest < E2E::Case
 
   def assert_flat(pid, samples)
     first, *_, last = samples.each_slice((samples.size / 3.0).ceil).to_a
-    # A poll opens descriptors and starts threads for as long as it takes: what is left between two is the lowest figure. One
-    # lower than usual is no news: Ruby keeps the thread of the system for a while after its own has ended.
+    # A poll opens descriptors and starts threads only while it lasts, so the lowest figure shows what remains between polls. A
+    # lower figure than usual is harmless: Ruby keeps an operating-system thread for a while after its Ruby thread has ended.
     %i[descriptors threads].each do |figure|
       assert_operator last.map(&figure).min, :<=, median(first.map(&figure)), "#{figure} of worker #{pid}: #{samples.map(&figure)}"
     end

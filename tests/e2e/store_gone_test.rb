@@ -2,8 +2,8 @@
 
 require_relative "support/e2e"
 
-# What an operator does to a store and to the program while a Puma uses them: removes the one, moves it away, replaces the other. Puma
-# serves on, says so, and captures again without being restarted.
+# An operator removes, moves or replaces the store and the program while a Puma uses them. Puma keeps serving, logs the problem,
+# and captures again without a restart.
 class StoreGoneTest < E2E::Case
   QUICK = "Diagctl.configure { |c| c.backoff = 0.5 }"
 
@@ -17,19 +17,19 @@ class StoreGoneTest < E2E::Case
     wait_until("a store", tell: @server.method(:log)) { store? }
   end
 
-  def test_a_store_that_is_removed_is_made_anew
+  def test_a_removed_store_is_recreated
     FileUtils.rm_rf(@store)
     assert_captures_again
   end
 
-  def test_a_store_that_is_removed_during_a_dump
+  def test_a_store_removed_during_a_dump_is_recreated
     hold_a_dump { FileUtils.rm_rf(@store) }
     assert_captures_again
     assert_match(/capture \S+ \(on_demand\): `diagctl finalize` ended with status 1/, @server.log)
   end
 
-  # `rm -rf` beside processes that poll: one of them wrote into what was already empty.
-  def test_a_store_that_was_removed_in_part
+  # `rm -rf` while processes poll: one of them writes into a directory that is already empty.
+  def test_a_partly_removed_store_is_repaired
     kept = store_capture_of_puma
     E2E::Processes.signal(:STOP, *@server.workers)
     File.delete(File.join(@store, "FORMAT"))
@@ -41,22 +41,29 @@ class StoreGoneTest < E2E::Case
     assert_goes_on
   end
 
-  # The dump that was under way cannot be published where it was to be, and is in neither store.
-  def test_a_store_that_is_moved_away_and_back_during_dumps
+  # The dump in progress cannot be published in its place, and is in neither store.
+  def test_a_store_can_be_moved_away_and_back_during_dumps
     away = "#{@store}.away"
     kept = store_capture_of_puma
     hold_a_dump { File.rename(@store, away) }
     assert_captures_again
     assert_equal [kept], diagctl!("--dir", away, "list", "--json").json.fetch("captures").map { |capture| capture["id"] }
-    FileUtils.rm_rf(@store)
-    File.rename(away, @store)
+    # Programs that the workers started before may still make a store in between.
+    E2E::Processes.signal(:STOP, *@server.workers)
+    wait_until("the old store is back", every: 0.01) do
+      FileUtils.rm_rf(@store)
+      File.rename(away, @store)
+    rescue Errno::ENOTEMPTY, Errno::EEXIST
+      false
+    end
+    E2E::Processes.signal(:CONT, *@server.workers)
     wait_until("a capture beside the old one", deadline: 60, tell: @server.method(:log)) { ask && captures.size > 1 }
     assert_includes captures.map { |capture| capture["id"] }, kept
     assert diagctl!("verify", "--all").ok?
     assert_goes_on
   end
 
-  def test_a_program_that_is_replaced_or_removed_during_a_dump
+  def test_the_program_can_be_replaced_or_removed_during_a_dump
     hold_a_dump do
       FileUtils.cp(E2E::BIN, "#{@program}.new")
       File.rename("#{@program}.new", @program)
@@ -84,7 +91,7 @@ class StoreGoneTest < E2E::Case
 
   def store? = File.exist?(File.join(@store, "FORMAT"))
 
-  # Something happens while a dump is under way.
+  # Runs the block during a dump.
   def hold_a_dump
     diagctl!("request", "heap_dump", "--reason", "a test")
     happened = nil
@@ -97,7 +104,7 @@ class StoreGoneTest < E2E::Case
     wait_for_captures(@server).first.fetch("id")
   end
 
-  # A request asks for a store that is there; it is not repeated while one waits.
+  # Requests a capture if there is a store and no request is pending. Returns true if there is a store.
   def ask
     waiting = File.join(@store, "requests")
     return false unless store?

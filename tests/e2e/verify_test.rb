@@ -3,7 +3,7 @@
 require "digest"
 require_relative "support/e2e"
 
-# `verify` finds what is no longer what was acknowledged, names it, and touches nothing.
+# `verify` finds captures that differ from what was acknowledged, names them, and changes nothing.
 class VerifyTest < E2E::Case
   def setup
     super
@@ -14,9 +14,9 @@ class VerifyTest < E2E::Case
     @file = File.join(@dir, @report["file"])
   end
 
-  def test_what_is_whole_passes
+  def test_undamaged_captures_pass
     result = diagctl!("verify", "--all")
-    assert_match(/2 captures looked at; 4 files, .*, are as recorded/, result.out)
+    assert_match(/verified 2 captures: 4 files \(.*\) intact/, result.out)
     report = diagctl!("verify", "latest", @whole, "--json").json
     assert_equal [1, true, 2, 4, [], [], []], report.values_at("schema", "ok", "captures", "files", "damaged", "unknown", "gone")
     diagctl!("pin", @id)
@@ -34,7 +34,7 @@ class VerifyTest < E2E::Case
     [@report["sha256"], damage["found_sha256"], @report["file"], "diagctl rm"].each { |word| assert_includes text, word }
   end
 
-  def test_other_lengths
+  def test_changed_lengths
     size = File.size(@file)
     File.truncate(@file, size - 1)
     assert_equal [size, size - 1], the_damage(/length/).values_at("expected_bytes", "found_bytes")
@@ -54,7 +54,7 @@ class VerifyTest < E2E::Case
     the_damage(/not a regular file/)
   end
 
-  # Its checksum fits, for it was taken of what was never whole.
+  # The checksum matches, because it was computed over incomplete data.
   def test_stream_that_does_not_decompress_is_damaged
     content = File.binread(@file)[0..-9]
     rewrite(content, "stored_bytes" => content.size)
@@ -62,13 +62,13 @@ class VerifyTest < E2E::Case
     require "zlib"
     content = Zlib.gzip("short")
     rewrite(content, "stored_bytes" => content.size)
-    the_damage(/5 bytes of content, 300027 were recorded/)
+    the_damage(/decompresses to 5 bytes instead of 300027/)
     bomb = Zlib.gzip("\0" * 50_000_000)
     rewrite(bomb, "stored_bytes" => bomb.size)
     the_damage(/more than the 300027 bytes/)
   end
 
-  def test_unknown_file_is_named_and_no_damage
+  def test_unknown_file_is_named_but_is_not_damage
     File.write(File.join(@dir, "notes\e[2J"), "mine")
     result = diagctl!("verify", "--all")
     assert_match(/^unknown  #{@id} notes/, result.out)
@@ -106,7 +106,7 @@ class VerifyTest < E2E::Case
 
   def the_damage(problem)
     whole = diagctl!("verify", @whole)
-    assert_match(/are as recorded/, whole.out)
+    assert_match(/intact/, whole.out)
     result = diagctl("verify", "--all", "--json")
     assert_equal 1, result.status, result
     damaged = result.json.fetch("damaged")
@@ -115,10 +115,10 @@ class VerifyTest < E2E::Case
     damaged.first
   end
 
-  # Other data under the record's own checksum.
+  # Replaces the data, and the checksum in the record to match.
   def rewrite(content, **changes)
     File.binwrite(@file, content)
-    # Without its seal: a record that a person mended.
+    # The record has no seal, like one that a person has edited.
     record = meta(@id).except("check")
     changes["sha256"] = Digest::SHA256.hexdigest(content)
     record["reports"].find { |report| report["name"] == "heap_dump" }.merge!(changes)

@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# The recipe of docs/worker-killer.md, as it stands there.
+# The recipe of docs/worker-killer.md, verbatim.
 class WorkerKillerTest < E2E::Case
   LIMIT_MIB = 90
 

@@ -2,10 +2,10 @@
 
 require_relative "support/e2e"
 
-# A process that serves no HTTP and runs no Sidekiq: a plain loop, and a parent that forks a child for each job, as Resque does.
+# Processes without HTTP or Sidekiq: a plain loop, and a parent that forks a child for each job, as Resque does.
 # docs/other-processes.md shows these programs.
 class WorkerProcessTest < E2E::Case
-  # The loop of docs/other-processes.md, with work that grows while a file tells it to.
+  # The loop of docs/other-processes.md, with work that grows while a file exists.
   LOOP = <<~RUBY
     require "diagctl"
     Diagctl.start(role: "worker", name: "importer")
@@ -19,7 +19,7 @@ class WorkerProcessTest < E2E::Case
     puts "ended in order"
   RUBY
 
-  # A parent that starts no thread, and a child that does the work. Tells both pids.
+  # A parent that starts no thread, and a child that does the work. The child prints its pid.
   FORKING = <<~RUBY
     require "diagctl"
     $stdout.sync = true
@@ -40,7 +40,7 @@ class WorkerProcessTest < E2E::Case
     end
   RUBY
 
-  def test_a_plain_loop_is_captured_by_a_memory_rule_and_on_demand_and_ends_at_once
+  def test_a_plain_loop_is_captured_by_rule_and_on_demand_and_ends_at_once
     trigger = 'memory_growth = { baseline = "boot", diff = "60MiB" }'
     configure(rule("grown", trigger, %w[threads gc_stat smaps heap_dump], 'match = { role = "worker", name = "importer" }', 'limits = { max_count = 1, window = "1h" }'))
     start(LOOP)
@@ -56,7 +56,7 @@ class WorkerProcessTest < E2E::Case
     assert_empty log.lines.grep(/diagctl/).grep_v(/stored after/), log
   end
 
-  def test_term_in_the_middle_of_a_dump_ends_the_loop_and_not_the_dump
+  def test_term_during_a_dump_ends_the_loop_but_not_the_dump
     start("HEAP = Array.new(200_000) { |i| i.to_s * 10 }\n#{LOOP}")
     wait_for_samples
     diagctl!("request", "heap_dump", "--reason", "it is about to end")
@@ -68,7 +68,7 @@ class WorkerProcessTest < E2E::Case
     assert_heap_dump(wait_for_captures(self).first.fetch("id"), strings: 200_000)
   end
 
-  def test_a_child_has_no_thread_and_no_lease_until_it_starts_its_own
+  def test_a_child_has_no_thread_and_no_lease_until_it_starts_diagctl
     start(FORKING, PARENT_TOO: "1")
     child = wait_for_child("false")
     assert_includes log, "started in the parent's child: false"
@@ -77,8 +77,8 @@ class WorkerProcessTest < E2E::Case
     refute_holds_lease(child)
   end
 
-  # The child is forked while the parent's dumper works; it must not keep the lease when that is killed.
-  def test_a_child_that_was_forked_during_a_dump_holds_no_lease
+  # The child is forked while the parent's dumper works. It must not keep the lease when the dumper is killed.
+  def test_a_child_forked_during_a_dump_does_not_hold_the_lease
     start(FORKING, PARENT_TOO: "1")
     first = wait_for_child("false")
     diagctl!("request", "heap_dump", "--reason", "a child comes")
@@ -93,7 +93,7 @@ class WorkerProcessTest < E2E::Case
     diagctl!("request", "gc_stat", "--reason", "the lease is free", "--wait")
   end
 
-  def test_a_child_that_starts_its_own_is_captured_under_its_own_name
+  def test_a_child_that_starts_diagctl_is_captured_under_its_own_name
     start(FORKING, CHILD_TOO: "1")
     child = wait_for_child("true")
     diagctl!("request", "heap_dump", "--name", "child", "--reason", "of the child", "--wait")

@@ -2,7 +2,7 @@
 
 require_relative "support"
 
-# What diagctl reads of a cgroup of version 2, against what the kernel that keeps it does.
+# Compares what diagctl reads from cgroup v2 with the kernel's own figures.
 class CgroupV2Test < Guest::Case
   MIB = Guest::MIB
 
@@ -35,7 +35,7 @@ class CgroupV2Test < Guest::Case
     answer = poll(process)
     assert_equal %w[guarded memory_headroom], answer.values_at("verdict", "guard"), answer
     free = answer.fetch("reason")[/([\d.]+) MiB of memory are free beyond the reserve/, 1].to_f
-    # The reserve of so small a limit is 32 MiB.
+    # The reserve of a limit this small is 32 MiB.
     assert_in_delta ((256 - 32) * MIB - parent.working_set) / MIB, free, 8, answer
     assert_match(/guards.memory_headroom wants [\d.]+ MiB \(1 × rss [\d.]+ MiB\)/, answer.fetch("reason"))
     refute_granted(answer)
@@ -61,7 +61,7 @@ class CgroupV2Test < Guest::Case
     assert_equal "granted", poll(process).fetch("verdict")
   end
 
-  # Without the memory controller a group has no figures: its memory is accounted to the nearest group above that has it.
+  # A group without the memory controller has no figures: its memory is charged to the nearest group above that has it.
   def test_a_group_without_the_memory_controller_is_accounted_above
     parent = slice(controllers: "+cpu", "memory.max" => 256 * MIB)
     process = worker(parent.child("inner"))
@@ -103,7 +103,7 @@ class CgroupV2Test < Guest::Case
     2.times { refute_granted(poll(process)) }
   end
 
-  # The kernel counts a hit limit in the group that has it, and a kill in the group of the victim.
+  # The kernel counts a hit limit in the group that has the limit, and a kill in the group of the victim.
   def test_a_limit_above_that_is_hit_is_an_event_of_every_process_under_it
     parent = slice("memory.max" => 128 * MIB)
     apart = leaf("memory.max" => 64 * MIB)
@@ -134,7 +134,7 @@ class CgroupV2Test < Guest::Case
     refute_granted(poll(process))
   end
 
-  # As a container sees it: its group is the root of the mount, and nothing is above.
+  # As in a container: the group is the root of the mount, with nothing above it.
   def test_a_group_that_is_the_root_of_a_namespace
     group = leaf("memory.max" => 256 * MIB)
     configure(rule("full", 'memory_usage = { of = "cgroup", above = "60%" }', ["cgroup"], ONCE) +
@@ -173,7 +173,7 @@ class CgroupV2Test < Guest::Case
     3.times { refute_granted(poll(idle)) }
   end
 
-  # What stalls a neighbour, which may be no more than its own quota, is nothing that a dump of ours would add to.
+  # A neighbour may stall on its own quota. A dump of ours would not add to that.
   def test_the_guard_on_cpu_pressure_looks_at_the_group_of_the_process
     ours = leaf("cpu.max" => "10000 100000")
     process = worker(ours)
@@ -205,7 +205,7 @@ class CgroupV2Test < Guest::Case
 
   private
 
-  # A child that grows beyond what is allowed and that the kernel is to kill before anyone else.
+  # Forks a child that grows beyond the limit and that the kernel kills first.
   def fork_victim(process, megabytes)
     process.run("$victim = fork { File.write('/proc/self/oom_score_adj', '1000'); 'x' * (#{megabytes} << 20); sleep }; Process.detach($victim)")
   end

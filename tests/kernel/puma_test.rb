@@ -10,7 +10,7 @@ class PumaInCgroupTest < Guest::Case
     group = leaf("memory.max" => 512 * MIB)
     configure(rule("near-the-limit", 'memory_usage = { of = "cgroup", above = "30%" }', %w[cgroup heap_dump], ONCE), guards: "memory_headroom = 1.0")
     server = puma_in(group)
-    assert_operator group.working_set, :<, 0.3 * 512 * MIB, "idle, it is to be below the level"
+    assert_operator group.working_set, :<, 0.3 * 512 * MIB, "idle, it has to be below the level"
     traffic = E2E::Traffic.new(server, clients: 2, pause: 0.2)
     4.times { server.get("/grow?mb=25") }
     capture = wait_for_captures(server).first
@@ -23,7 +23,7 @@ class PumaInCgroupTest < Guest::Case
     puts "\nleak: #{capture['reason']}; cost #{meta(capture['id'])['cost']}; served #{traffic.served}"
   end
 
-  # The dumper has oom_score_adj 1000: when the group hits its limit, the kernel takes it first.
+  # The dumper has oom_score_adj 1000: when the group hits its limit, the kernel kills it first.
   def test_at_the_limit_the_kernel_kills_the_dumper_and_the_worker_lives
     group = leaf("memory.max" => 512 * MIB)
     configure("", guards: "memory_headroom = 0.1")
@@ -43,9 +43,9 @@ class PumaInCgroupTest < Guest::Case
     assert_answered_after_all(server)
   end
 
-  # vm.oom_kill_allocating_task, which would take the worker that asks for memory, has no say within a memory cgroup (out_of_memory in
-  # mm/oom_kill.c). But where all processes have the dumper's oom_score_adj, as in a Kubernetes pod of class BestEffort, the largest
-  # goes first, and that is a worker that has grown since the fork.
+  # vm.oom_kill_allocating_task would select the worker that asks for memory, but it has no effect within a memory cgroup
+  # (out_of_memory in mm/oom_kill.c). But where all processes have the dumper's oom_score_adj, as in a Kubernetes pod of class
+  # BestEffort, the kernel kills the largest, which is a worker that has grown since the fork.
   def test_the_kernel_kills_the_worker_in_the_middle_of_its_dump_and_the_capture_completes
     group = leaf("memory.max" => 512 * MIB)
     configure("", guards: "memory_headroom = 0.1")
@@ -54,7 +54,7 @@ class PumaInCgroupTest < Guest::Case
     victim = server.workers.first
     diagctl!("request", "heap_dump", "--reason", "its worker is about to run out of memory")
     during_a_dump do |dumper, _put|
-      # The `put` stands still and with it the dumper, so that nobody but the worker asks for memory.
+      # `put` is stopped, and so the dumper waits: only the worker asks for memory.
       group["memory.max"] = group["memory.current"].to_i + 16 * MIB
       wait_until("the kernel kills", every: 0) { server.get("/grow?mb=40").then { group.events.fetch("oom_kill").positive? } }
       group["memory.max"] = 512 * MIB
@@ -71,7 +71,7 @@ class PumaInCgroupTest < Guest::Case
     wait_until("Puma has another worker", tell: server.method(:log)) { server.workers.any? && server.get("/") }
   end
 
-  # Kubernetes sets memory.oom.group for containers on cgroup v2: then whoever is over the limit takes all with it.
+  # Kubernetes sets memory.oom.group for containers on cgroup v2: then exceeding the limit ends every process in the group.
   def test_with_oom_group_a_dump_at_the_limit_ends_everything_in_the_group
     group = leaf("memory.max" => 512 * MIB, "memory.oom.group" => 1)
     configure("", guards: "memory_headroom = 0.1")
@@ -89,7 +89,7 @@ class PumaInCgroupTest < Guest::Case
 
   private
 
-  # A request whose dumper died waits for the next: one capture, whole, and nothing of the one that died.
+  # A request whose dumper died is served by the next: one complete capture, and nothing of the one that died.
   def assert_answered_after_all(server)
     assert_heap_dump(wait_for_captures(server).first.fetch("id"))
     assert_equal 1, captures.size
@@ -98,7 +98,7 @@ class PumaInCgroupTest < Guest::Case
 
   def puma_in(group, workers: 2, wrapper: []) = E2E::PumaServer.new(@root, env: env, workers: workers, wrapper: group.enter + wrapper).start
 
-  # Takes the limit down, a megabyte at a time, until the kernel has to kill; then it is as it was.
+  # Lowers the limit, a megabyte at a time, until the kernel has to kill. Then restores it.
   def squeeze(group)
     before = group["memory.max"]
     kills = group.events.fetch("oom_kill")

@@ -2,7 +2,8 @@
 
 require_relative "../torture/disk_test"
 
-# Quotas, of which many kernels have none (tests/torture then skips them): this one has. The rest of that file runs anywhere.
+# Runs the quota test of tests/torture, which many kernels cannot run, on a kernel that has quotas. The other tests of that file run
+# anywhere.
 class QuotaTest < DiskTest
   def self.runnable_methods = %w[test_quota_of_the_owner]
 end

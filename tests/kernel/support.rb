@@ -2,18 +2,18 @@
 
 require_relative "../e2e/support/e2e"
 
-# What tests on a real kernel with cgroup v2 need besides those of tests/e2e. They run as root, alone on their machine.
+# Support for tests on a real kernel with cgroup v2, on top of that of tests/e2e. They run as root, alone on their machine.
 module Guest
-  abort "run it with make kernel: it makes cgroups of its own on a machine of its own" unless Process.pid < 1000 && File.exist?("/diagctl/arguments")
+  abort "run this with make kernel: it creates cgroups and needs a machine of its own" unless Process.pid < 1000 && File.exist?("/diagctl/arguments")
   MIB = 1 << 20
 
-  # A cgroup that the kernel made.
+  # A real cgroup.
   class Cgroup
     MOUNT = "/sys/fs/cgroup"
 
     attr_reader :dir
 
-    # controllers: what groups beneath it have.
+    # @param controllers [String, nil] enabled for the groups beneath, for example "+memory +cpu"
     def initialize(dir, controllers: nil, **settings)
       @dir = dir
       Dir.mkdir(dir)
@@ -21,7 +21,7 @@ module Guest
       settings.each { |file, value| self[file] = value }
     end
 
-    # A group beneath; processes live in the leaves.
+    # A group beneath this one. Processes live in the leaves.
     def child(name, **settings) = Cgroup.new(File.join(@dir, name), **settings)
 
     def [](file) = File.read(File.join(@dir, file)).strip
@@ -34,7 +34,7 @@ module Guest
 
     def working_set = self["memory.current"].to_i - self["memory.stat"][/^inactive_file (\d+)/, 1].to_i
 
-    # A command that joins and then becomes what follows it.
+    # A command prefix: joins the group, then becomes the command that follows.
     def enter = ["/bin/sh", "-c", "echo $$ > #{@dir}/cgroup.procs && exec \"$@\"", "sh"]
 
     def remove
@@ -47,7 +47,7 @@ module Guest
     end
   end
 
-  # A Ruby process in a cgroup that does as it is told, a line of Ruby at a time.
+  # A Ruby process in a cgroup that evaluates one line of Ruby at a time.
   class Worker
     attr_reader :pid
 
@@ -69,24 +69,24 @@ module Guest
       run("nil")
     end
 
-    # Returns when it is done.
+    # Returns when the line is done.
     def run(line)
       @stdin.puts(line)
       answer = @answers.gets
       raise "the worker ended while it did: #{line}" unless answer == "done\n"
     end
 
-    # Anonymous memory that is really there.
+    # Allocates anonymous memory and touches it.
     def grow(megabytes) = run("$kept << 'x' * (#{megabytes} << 20)")
 
-    # Page cache: a file that is written to the disk and read back.
+    # Fills the page cache: writes a file to the disk and reads it back.
     def read_file(path, megabytes)
       run("system('dd', 'if=/dev/zero', 'of=#{path}', 'bs=1M', 'count=#{megabytes}', 'conv=fsync', err: File::NULL) or raise") unless File.exist?(path)
       run("system('dd', 'if=#{path}', 'of=/dev/null', 'bs=1M', err: File::NULL) or raise")
     end
   end
 
-  # One test: cgroups of its own, which are gone at its end with all that was in them.
+  # A test with cgroups of its own, which are removed at its end with everything in them.
   class Case < E2E::Case
     ONCE = 'limits = { max_count = 1, window = "1h" }'
 
@@ -111,7 +111,7 @@ module Guest
 
     def worker(group, wrapper: []) = Worker.new(env, group.enter + wrapper)
 
-    # One poll of that process; a grant is stored at once. Its answer.
+    # Polls once for that process, and stores a granted capture at once. Returns the answer.
     def poll(process)
       dumper = holder
       dumper.acquire(pid: process.pid)

@@ -2,12 +2,12 @@
 
 require_relative "support/torture"
 
-# What somebody may put in our way: other things in the place of our files, a directory that others can write to, and another user.
-# All victims are files of the test's own.
+# Attacks by other users: unexpected things in place of our files, a directory that others can write to, and a store planted by
+# another user. All victims are files of the test's own.
 class AttacksTest < Torture::Case
   OTHER = ["setpriv", "--reuid=#{Torture::NOBODY}", "--regid=#{Torture::NOBODY}", "--clear-groups"].freeze
 
-  # What may stand where a file of ours should be.
+  # Things that may be planted in place of one of our files.
   PLANTED = {
     "symbolic link" => ->(path, victim) { File.symlink(victim, path) },
     "dangling link" => ->(path, victim) { File.symlink("#{victim}.not-there", path) },
@@ -17,14 +17,14 @@ class AttacksTest < Torture::Case
     "device" => ->(path, _) { system("mknod", path, "c", "1", "3", exception: true) }
   }.freeze
 
-  def test_nothing_that_stands_in_the_place_of_a_file_is_followed_read_or_waited_for
+  def test_nothing_planted_in_place_of_a_file_is_followed_read_or_waited_for
     kinds = Process.euid.zero? ? PLANTED : PLANTED.except("device")
     places = our_files.product(kinds.to_a)
     Torture.each_parallel(Torture.sample(places, 24)) { |file, (kind, plant)| assert_harmless(file, kind, plant) }
   end
 
-  def test_nothing_that_stands_in_the_place_of_a_temporary_name_is_used
-    # The names cannot be guessed: 32 bits from the kernel. That they are made with O_EXCL is seen here.
+  def test_nothing_planted_under_a_temporary_name_is_used
+    # The names cannot be guessed: they contain 32 random bits from the kernel. This checks that they are created with O_EXCL.
     log = File.join(@root, "log")
     E2E::Command.run("strace", "-f", "-e", "trace=openat,openat2", "-o", log, E2E::BIN, "request", "gc_stat", "--reason", "x", env: env)
     created = File.readlines(log).grep(/O_CREAT/).grep_v(/\.(lock|jsonl)"/)
@@ -51,12 +51,12 @@ class AttacksTest < Torture::Case
     store_capture
   end
 
-  # flock(2) only asks that a file can be opened.
-  def test_a_member_of_the_group_that_may_read_cannot_hold_the_locks
+  # flock(2) only requires that a file can be opened.
+  def test_a_member_of_the_reading_group_cannot_hold_the_locks
     needs_root
     configure(head: 'group = "daemon"')
     store_capture
-    %w[lease.lock state.lock].each { |name| File.chmod(0o640, File.join(@store, name)) } # as earlier versions left them
+    %w[lease.lock state.lock].each { |name| File.chmod(0o640, File.join(@store, name)) } # the mode that earlier versions set
     store_capture
     member = ["setpriv", "--reuid=#{Torture::NOBODY}", "--regid=#{Torture::NOBODY}", "--groups=1"]
     %w[lease.lock state.lock].each do |name|
@@ -70,8 +70,9 @@ class AttacksTest < Torture::Case
     refute E2E::Command.run(*member, program, "status", "--json", env: env).json.dig("lease", "taken")
   end
 
-  # Root takes the identity of a store's owner, so that workers can read what it wrote: not where anybody can make a store.
-  def test_a_store_that_another_user_planted_in_a_world_writable_directory_gets_no_dump_of_roots
+  # Root takes the identity of a store's owner, so that workers can read what root wrote. It must not do so in a place where
+  # anybody can create a store.
+  def test_a_store_planted_in_a_world_writable_directory_gets_no_dump_from_root
     needs_root
     shared = File.join(@root, "shared")
     Dir.mkdir(shared)
@@ -100,7 +101,7 @@ class AttacksTest < Torture::Case
     end
   end
 
-  def test_parts_that_belong_to_somebody_else_are_refused
+  def test_parts_owned_by_another_user_are_refused
     needs_root
     store_capture
     %w[reports requests staging trash samples quarantine].each do |part|
@@ -119,7 +120,7 @@ class AttacksTest < Torture::Case
 
   def needs_root = Process.euid.zero? || skip("only root can take another user's place")
 
-  # Where that user can run it.
+  # Installs the program in a place where the other user can run it.
   def program
     path = File.join(@root, "diagctl")
     FileUtils.install(E2E::BIN, path, mode: 0o755) unless File.exist?(path)
@@ -128,7 +129,7 @@ class AttacksTest < Torture::Case
 
   def other(*argv) = E2E::Command.run(*OTHER, *argv, env: env, deadline: 20)
 
-  # Every file that some command opens, in a store that has them all.
+  # Returns every file that some command opens, in a store that contains them all.
   def our_files
     id = store_capture("gc_stat" => "{}")
     diagctl!("pin", id)

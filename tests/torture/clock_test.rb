@@ -2,9 +2,9 @@
 
 require_relative "support/torture"
 
-# Wall clocks that are wrong, set, or set back, by libfaketime. It cannot be loaded into a static program, so these tests run the
-# dynamically linked debug build of the same source (DIAGCTL_TEST_DYNAMIC). CLOCK_BOOTTIME goes on as it does on a machine whose
-# clock is set.
+# Wall clocks that are wrong, set, or set back, by means of libfaketime. The library cannot be loaded into a static program, so
+# these tests run the dynamically linked debug build of the same source (DIAGCTL_TEST_DYNAMIC). CLOCK_BOOTTIME continues as it
+# does on a real machine whose clock is set.
 class ClockTest < Torture::Case
   DYNAMIC = ENV.fetch("DIAGCTL_TEST_DYNAMIC", File.join(E2E::ROOT, "target/debug/diagctl"))
   LIBRARY = Dir.glob("/usr/lib/*/faketime/libfaketime.so.1").first
@@ -25,7 +25,7 @@ class ClockTest < Torture::Case
     end
   end
 
-  def test_nothing_is_deleted_and_nothing_fires_because_the_clock_is_wrong
+  def test_a_wrong_clock_deletes_nothing_and_fires_nothing
     fire("2 captures of the rule and one by request")
     store_capture
     kept = acknowledged(@store)
@@ -35,14 +35,14 @@ class ClockTest < Torture::Case
         3.times { refused(what) }
       end
       assert_equal kept, acknowledged(@store), what
-      # And back: the clock was mended.
+      # The clock was corrected.
       3.times { refused("after it was #{what}") }
     end
     diagctl!("gc")
     assert_equal kept, acknowledged(@store)
   end
 
-  def test_a_store_that_began_in_1970_or_in_the_future_goes_on_when_the_clock_is_mended
+  def test_a_store_created_under_a_wrong_clock_works_once_the_clock_is_corrected
     WRONG.each_with_index do |(what, time), i|
       @store = File.join(@root, "store-#{i}")
       first = at(time) { store_capture }
@@ -69,7 +69,7 @@ class ClockTest < Torture::Case
     end
   end
 
-  def test_files_from_the_future_are_nothing_special
+  def test_files_from_the_future_are_treated_normally
     fire("once")
     kept = acknowledged(@store)
     abandoned = File.join(@store, ".tmp-0123abcd")
@@ -85,7 +85,7 @@ class ClockTest < Torture::Case
 
   private
 
-  # Everything that is started in the block lives at another time.
+  # Starts everything in the block with another wall clock.
   def at(time)
     @time = time
     yield
@@ -101,7 +101,7 @@ class ClockTest < Torture::Case
 
   def diagctl(*argv, env: self.env, **options) = E2E::Command.run(DYNAMIC, *argv, env: env, **options)
 
-  # The protocol by the debug build, in the environment of the moment.
+  # A lease holder that runs the debug build in the current environment.
   class Holder < E2E::LeaseHolder
     def dup_with(env) = dup.tap { |copy| copy.instance_variable_set(:@env, env) }
 
@@ -125,7 +125,7 @@ class ClockTest < Torture::Case
     end
   end
 
-  # A capture by request; nil where it is refused, as the poll after a clock was set back is.
+  # Takes a capture by request. Returns nil if it is refused, as at the first poll after the clock was set back.
   def attempt
     diagctl!("request", "gc_stat", "--reason", "x")
     dumper = holder
@@ -139,7 +139,7 @@ class ClockTest < Torture::Case
     dumper&.close
   end
 
-  # The rule's one turn.
+  # Fires the rule, which it does only once.
   def fire(what)
     dumper = holder
     result = dumper.acquire

@@ -3,12 +3,12 @@
 require "zlib"
 require_relative "support/torture"
 
-# Files of a store that were cut short, had a bit flipped, were blown up or written by somebody else. Every command goes on working,
-# says what is wrong, and deletes nothing that it does not know.
+# Store files that were truncated, had a bit flipped, were enlarged, or were written by somebody else. Every command keeps
+# working, reports the problem, and deletes nothing that it does not know.
 class CorruptionTest < Torture::Case
   FIXTURE_CONFIG = { retention: "keep_free = \"1%\"\nmax_use = \"4GiB\"\nmax_age = \"14d\"\nkeep_last = 0" }.freeze
 
-  # Comes out of a thousandth of its size.
+  # The size of content that compresses to a thousandth.
   BOMB = 24 << 20
   MEMORY = 20 << 20
 
@@ -21,13 +21,13 @@ class CorruptionTest < Torture::Case
   end
 
   # Caches and records: whatever becomes of them, captures are the truth.
-  %w[index.jsonl state.json lease.json events.jsonl config.cache config.good.toml].each do |file|
+  %w[index.jsonl catalog.bin state.json lease.json events.jsonl config.cache config.good.toml].each do |file|
     define_method(:"test_#{file.tr('.', '_')}_cut_anywhere") { damaged(file) { |data, at| data[0, at] } }
 
     define_method(:"test_#{file.tr('.', '_')}_with_any_bit_flipped") { damaged(file) { |data, at| flip(data, at) } }
   end
 
-  def test_a_meta_json_cut_or_flipped_anywhere_is_told_and_left_alone
+  def test_a_damaged_meta_json_is_reported_and_left_alone
     id = @kept.keys.first
     length = File.size(File.join(@store, "reports", id, "meta.json"))
     changes = [->(data, at) { data[0, at] }, ->(data, at) { flip(data, at) }].product(Torture.sample((0...length).to_a, 6))
@@ -36,13 +36,13 @@ class CorruptionTest < Torture::Case
         path = File.join(store, "reports", id, "meta.json")
         data = change.call(File.binread(path), at)
         File.binwrite(path, data)
-        # The index, which still has the capture, must not hide it.
+        # The index, which still lists the capture, must not hide the damage.
         File.delete(File.join(store, "index.jsonl"))
         what = "meta.json, byte #{at}"
         listing = on(store, "list", "--json")
         assert listing.ok?, "#{what}\n#{listing}"
         if listing.json.fetch("damaged").map { |damaged| damaged["id"] } == [id]
-          assert_match(/#{id} is damaged|version/, listing.err, what)
+          assert_match(%r{#{id}/meta.json is damaged|version}, listing.err, what)
           shown = on(store, "show", id)
           assert_includes [1, 6], shown.status, "#{what}\n#{shown}"
           assert_match(/meta\.json/, shown.err)
@@ -66,10 +66,10 @@ class CorruptionTest < Torture::Case
     assert_path_exists File.join(@store, "reports", id, "meta.json")
   end
 
-  # One that is larger than anything diagctl writes, and would not fit into memory.
+  # A file that is larger than any that diagctl writes, and does not fit into memory.
   def test_huge_files_are_refused_at_no_cost
     id = @kept.keys.first
-    ["reports/#{id}/meta.json", "index.jsonl", "state.json", "lease.json", "events.jsonl", "config.cache", "samples/#{Process.pid}.json"].each do |file|
+    ["reports/#{id}/meta.json", "index.jsonl", "catalog.bin", "state.json", "lease.json", "events.jsonl", "config.cache", "samples/#{Process.pid}.json"].each do |file|
       copy_of(@store) do |store|
         File.truncate(File.join(store, file), 1 << 30)
         [%w[list], %w[status], ["fetch", @kept.keys.last, "gc_stat", "-o", "-"], %w[gc]].each do |argv|
@@ -84,7 +84,7 @@ class CorruptionTest < Torture::Case
     end
   end
 
-  # What a damaged capture takes counts: a store of many of them does not outgrow its cap.
+  # Damaged captures count against the cap, so that many of them cannot make the store exceed it.
   def test_captures_that_cannot_be_read_count_against_the_cap
     id = @kept.keys.first
     File.write(File.join(@store, "reports", id, "meta.json"), "{")
@@ -100,7 +100,7 @@ class CorruptionTest < Torture::Case
     assert_path_exists File.join(@store, "reports", id, "big")
   end
 
-  def test_a_gzip_bomb_comes_out_no_larger_than_its_record_says
+  def test_a_gzip_bomb_is_limited_to_its_recorded_size
     bomb = Zlib.gzip("\0" * BOMB, level: 9)
     change_meta(bomb) { |meta| meta }
     result = fetch_with_little_memory
@@ -113,7 +113,7 @@ class CorruptionTest < Torture::Case
     assert_equal BOMB, result.out.bytesize
   end
 
-  def test_files_that_nobody_knows_are_left_alone_in_every_directory
+  def test_unknown_files_are_left_alone_in_every_directory
     strange = ["", "requests/", "staging/", "reports/", "samples/", "quarantine/"].flat_map do |dir|
       ["#{dir}notes.txt", "#{dir}with blank\nand newline.json", "#{dir}strange.d/deep/file", "#{dir}.hidden"]
     end
@@ -148,7 +148,7 @@ class CorruptionTest < Torture::Case
         assert_next_capture(store, what)
         @kept.each { |id, sums| assert_equal sums, checksums(store, id), what }
         # What is shown is what was recorded.
-        @kept.each_key { |id| assert_same_record(store, id, what) } if file == "index.jsonl"
+        @kept.each_key { |id| assert_same_record(store, id, what) } if %w[index.jsonl catalog.bin].include?(file)
       end
     end
   end
@@ -158,7 +158,7 @@ class CorruptionTest < Torture::Case
     assert_equal find.(@store), find.(store), what
   end
 
-  # Rewrites the record of the first capture, without a seal, and, with data, its heap dump; returns its id.
+  # Rewrites the record of the first capture without a seal and, if data is given, its heap dump. Returns its id.
   def change_meta(data = nil)
     id = @kept.keys.first
     dir = File.join(@store, "reports", id)

@@ -3,8 +3,8 @@
 require_relative "support/mounts"
 require_relative "support/scenes"
 
-# Disks that are full, in bytes, inodes or quota, that became read-only, or that are of a kind where locks may not work; and the
-# cap of the store, looked at while it is being reached.
+# Disks that are full (in bytes, inodes or quota), that have become read-only, or whose kind may not support locks; and the
+# store's cap, checked while it is being reached.
 class DiskTest < Torture::Case
   include Torture::Scenes
 
@@ -17,8 +17,9 @@ class DiskTest < Torture::Case
     @disk = File.join(@root, "disk")
   end
 
-  # (A size of 0 would be no limit.) A page more each time, until nothing is missing any more: so each write finds the disk full once.
-  def test_every_command_on_a_disk_that_is_full_a_little_later_each_time
+  # (A size of 0 would mean no limit.) The disk grows by a page each time until the command succeeds, so that each write finds
+  # it full once.
+  def test_every_command_on_a_disk_that_fills_up_at_each_write
     filling("size=64m") { |step, used| "size=#{[used[:bytes] + (step * PAGE), PAGE].max}" }
   end
 
@@ -26,7 +27,7 @@ class DiskTest < Torture::Case
     filling("nr_inodes=10000") { |step, used| "nr_inodes=#{used[:inodes] + step}" }
   end
 
-  def test_a_store_that_became_read_only_can_be_read_and_says_why_it_cannot_be_written
+  def test_a_read_only_store_can_be_read_and_says_why_it_cannot_be_written
     id = store_capture
     Torture::Mounts.mounted(@disk, "-t", "tmpfs", "none") do
       move_store_to_disk
@@ -57,7 +58,7 @@ class DiskTest < Torture::Case
     end
   end
 
-  # Writes that take a part only, and then fail: the size limit of the process, with its signal ignored.
+  # Writes that are cut short and then fail: the size limit of the process, with its signal ignored.
   def test_short_writes
     runs = %w[put finalize acquire request].flat_map do |name|
       scene = scene(name)
@@ -86,7 +87,7 @@ class DiskTest < Torture::Case
       device = File.readlines("/proc/mounts").map(&:split).find { |_, dir| dir == @disk }.first
       @store = File.join(@disk, "store")
       Dir.mkdir(@store, 0o700)
-      # As its worker makes it, who is not root: no quota holds for root.
+      # Created as a worker would, which is not root: quotas do not apply to root.
       File.write(File.join(@store, "lease.lock"), "")
       File.chown(Torture::NOBODY, Torture::NOBODY, @store, File.join(@store, "lease.lock"))
       kept = store_capture("gc_stat" => "{}") && acknowledged(@store)
@@ -100,7 +101,7 @@ class DiskTest < Torture::Case
     end
   end
 
-  def test_overlay_is_as_good_as_a_disk
+  def test_overlay_works_like_a_disk
     parts = %w[lower upper work].map { |name| File.join(@root, "tmpfs", name) }
     Torture::Mounts.mounted(File.join(@root, "tmpfs"), "-t", "tmpfs", "none") do
       parts.each { |dir| Dir.mkdir(dir) }
@@ -118,7 +119,8 @@ class DiskTest < Torture::Case
     end
   end
 
-  # As NFS, SMB, 9p and virtiofs, which cannot be mounted here: the filesystem is told by its magic number, in a table with its own test.
+  # Stands for NFS, SMB, 9p and virtiofs, which cannot be mounted here. The filesystem is recognised by its magic number, from a
+  # table with its own test.
   def test_a_filesystem_whose_locks_may_not_exclude_is_refused_unless_forced
     backing = File.join(@root, "backing")
     FileUtils.mkdir_p([backing, @disk])
@@ -139,8 +141,8 @@ class DiskTest < Torture::Case
     end
   end
 
-  # Not only afterwards, but whenever a sampler looks. The kernel is asked, which knows the sum at one instant: a walk of the tree
-  # counts a file that is deleted behind it together with the one that is written before it.
+  # Holds not only afterwards, but at every sample. The test asks the kernel, which knows the sum at one instant. A walk of the
+  # tree could count both a file that is deleted after it was visited and a file that is written later in its place.
   def test_the_cap_holds_at_every_instant
     cap = 1 << 20
     configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
@@ -150,7 +152,7 @@ class DiskTest < Torture::Case
       peak, samples = peak_during do
         (Torture::FULL ? 60 : 12).times do |i|
           dumper = granted("heap_dump", "gc_stat")
-          # Every third is too big for the cap.
+          # Every third report is too big for the cap.
           dumper.put("heap_dump", Random.bytes((i % 3).zero? ? 2_000_000 : 250_000))
           dumper.put("gc_stat", "{}")
           dumper.finalize
@@ -164,7 +166,7 @@ class DiskTest < Torture::Case
 
   private
 
-  # Runs each scene on a small filesystem: with no room at all, a little more each time, until it succeeds.
+  # Runs each scene on a small filesystem, first with no room at all and then with a little more each time, until it succeeds.
   def filling(plenty, &limit)
     runs = 0
     scenes.each do |scene|
@@ -181,7 +183,7 @@ class DiskTest < Torture::Case
     Torture::Mounts.mounted(@disk, "-t", "tmpfs", "-o", "mode=755,#{plenty}", "none") do
       store = File.join(@disk, "store")
       FileUtils.cp_r(scene.store, store, preserve: true)
-      # It is there before the worker polls, which opens it: the command is what is tried.
+      # The file exists before the worker polls, because the worker opens it. Only the command is under test.
       File.open(File.join(store, "lease.lock"), File::RDWR | File::CREAT, 0o600, &:close)
       options = limit.call(step, used)
       Torture::Mounts.mount(@disk, "-o", "remount,#{options}")
@@ -198,7 +200,7 @@ class DiskTest < Torture::Case
     end
   end
 
-  # What is in use on the small filesystem.
+  # Returns the use of the small filesystem.
   def used
     blocks, inodes = %w[-B1 -i].map { |flag| E2E::Command.run("df", flag, @disk, env: ENV.to_h).out.lines.last.split[2].to_i }
     { bytes: blocks, inodes: inodes }
@@ -226,6 +228,6 @@ class DiskTest < Torture::Case
     running = false
   end
 
-  # As the store counts: a block for each directory, for which tmpfs counts none. There are never fewer than at rest.
+  # Counts one block for each directory, as the store does but tmpfs does not. There are never fewer directories than at rest.
   def directories = PAGE * Dir.glob("#{@store}/*/").size
 end

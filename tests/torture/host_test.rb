@@ -2,8 +2,8 @@
 
 require_relative "support/torture"
 
-# A diagctl that misbehaves in the middle of its work, in each of its parts: Puma loses no request meanwhile, says little, and captures
-# again when diagctl is mended. (One that never works at all: tests/e2e/broken_binary_test.rb.)
+# A diagctl that misbehaves at work, in each of its parts. Puma loses no request, logs little, and captures again once diagctl
+# is repaired. (For one that never works, see tests/e2e/broken_binary_test.rb.)
 class HostTest < Torture::Case
   QUICK = "Diagctl.configure { |c| c.acquire_timeout = 2; c.backoff = 0.5 }"
 
@@ -48,7 +48,7 @@ class HostTest < Torture::Case
     wait_until("nothing is left running", deadline: 30) { left.empty? }
   end
 
-  # One request waits at any time: it is given up after some attempts.
+  # Keeps one request pending. A request is given up after several attempts.
   def ask
     waiting = File.join(@store, "requests")
     diagctl!("request", "gc_stat", "object_counts", "--reason", "a test") unless Dir.exist?(waiting) && !Dir.empty?(waiting)
@@ -59,10 +59,10 @@ class HostTest < Torture::Case
     captures.any? { |capture| capture.fetch("reports").all? { |report| report["error"].nil? } }
   end
 
-  # What a broken diagctl itself left behind is not ours to find.
+  # Returns the leftover processes, except those of the broken diagctl itself.
   def left = E2E::Processes.descendants.reject { |process| process.argv == %w[sleep 1000] }
 
-  # The real program, but for one part of it, as long as the file `broken` is there.
+  # Wraps the real program so that one part of it misbehaves while the file `broken` exists.
   def wrap(part, script)
     path = File.join(@root, "diagctl")
     File.write(File.join(@root, "broken"), "")

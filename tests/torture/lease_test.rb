@@ -2,10 +2,10 @@
 
 require_relative "support/mounts"
 
-# The lease, as the kernel sees it: who has it, whatever becomes of the processes and of the file. The rest of the table is where it
-# was first needed: tests/e2e/one_dumper_test.rb (killed), fork_test.rb (worker killed after the hand-over), protocol_test.rb (stale).
+# The lease as the kernel sees it: its holder, whatever happens to processes and to the lock file. Other cases are in tests/e2e:
+# one_dumper_test.rb (killed), fork_test.rb (worker killed after the hand-over), protocol_test.rb (stale).
 class LeaseTest < Torture::Case
-  def test_parent_killed_its_child_keeps_the_lease_and_publishes
+  def test_when_the_parent_is_killed_its_child_keeps_the_lease_and_publishes
     dumper = granted("gc_stat")
     pipe, child = handed_over(dumper)
     wait_until("the child forked") { E2E::Processes.descendants(child).any? }
@@ -17,7 +17,7 @@ class LeaseTest < Torture::Case
     assert_free
   end
 
-  def test_child_killed_frees_the_lease_at_once
+  def test_killing_the_child_frees_the_lease_at_once
     dumper = granted("gc_stat")
     _, child = handed_over(dumper)
     grandchild = wait_until("the child forked") { E2E::Processes.descendants(child).first }
@@ -46,13 +46,13 @@ class LeaseTest < Torture::Case
     assert_free
   end
 
-  # Somebody forked while the lease was open, without knowing of it: system(3) in an application, say.
+  # A process inherits the lease without knowing it, for example through system(3) in an application.
   def test_an_unrelated_process_that_holds_the_descriptor_is_named
     dumper = granted("gc_stat")
     stranger = Process.spawn("sleep", "1000", dumper.lease.fileno => dumper.lease.fileno)
     record = File.join(@store, "lease.json")
     dumper.close
-    # Nobody is left who could give it back: the record is that of a grant that is over.
+    # The process that could have given it back is gone. The record then describes a grant that is over.
     File.write(record, JSON.generate(JSON.parse(File.read(record)).merge("ended" => true)))
     lease = wait_until("it is called leaked") { status.then { |found| found if found["leaked"] } }
     assert_equal [{ "pid" => stranger, "comm" => "sleep" }], lease.fetch("holders")
@@ -64,7 +64,7 @@ class LeaseTest < Torture::Case
     assert_free
   end
 
-  # `finalize` says LOCK_UN: a copy that somebody still has open does not keep the next one waiting.
+  # `finalize` uses LOCK_UN, so a forgotten open copy does not keep the next dumper waiting.
   def test_a_forgotten_copy_does_not_keep_the_lease_after_finalize
     dumper = granted("gc_stat")
     Process.spawn("sleep", "1000", dumper.lease.fileno => dumper.lease.fileno)
@@ -82,7 +82,7 @@ class LeaseTest < Torture::Case
     assert_held_by("unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "sh", "-c", "#{poll_in(@store, hold: true)}")
   end
 
-  # Another container: a root, a pid namespace and a path of its own; the directory is all that is shared.
+  # Another container has its own root, pid namespace and path. Only the directory is shared.
   def test_another_container_that_shares_the_directory_is_excluded_and_excludes
     needs_namespaces
     dumper = granted("gc_stat")
@@ -133,7 +133,7 @@ class LeaseTest < Torture::Case
 
   def status = diagctl!("status", "--json").json.fetch("lease")
 
-  # A child with a child of its own, to which it hands the lease, and which waits for a line, then puts and finalizes.
+  # Starts a child with a child of its own, which gets the lease, waits for a line, and then puts and finalizes.
   def handed_over(dumper)
     reader, writer = IO.pipe
     child = fork do
@@ -181,7 +181,7 @@ class LeaseTest < Torture::Case
     assert_free
   end
 
-  # A poll by a shell, in whatever namespace: it is process 1 there.
+  # Polls from a shell that is process 1 of its own namespace.
   def poll_in(dir, hold: false)
     poll = "#{E2E::BIN} --dir #{dir} acquire --lease-fd 7 --pid 1"
     "exec 7<>#{dir}/lease.lock; #{hold ? "#{poll}; sleep 1000" : "exec #{poll}"}"

@@ -3,15 +3,15 @@
 require_relative "support/mounts"
 require_relative "support/scenes"
 
-# A power cut at each step of every command that changes a store: an ext4 of its own is shut down without its journal being
-# flushed, as soon as the command has been stopped before a system call, and mounted again. What was acknowledged is whole.
+# A power cut at each step of every command that changes a store. The command is stopped before a system call, its ext4 is shut
+# down without flushing the journal, and the filesystem is mounted again. Acknowledged captures must be whole.
 class PowerCutTest < Torture::Case
   include Torture::Scenes
 
-  # The calls that change a filesystem or make it durable. Before any other there is nothing new to lose.
+  # The calls that change a filesystem or make changes durable. Before any other call there is nothing new to lose.
   STEPS = %w[openat openat2 write fsync fdatasync rename renameat renameat2 unlink unlinkat mkdir mkdirat rmdir chmod fchmod ftruncate exit_group].freeze
 
-  # So that nothing becomes durable by itself during a test.
+  # Prevents periodic commits, so that nothing becomes durable by itself during a test.
   MOUNT = ["-o", "loop,commit=300"].freeze
 
   def setup
@@ -41,8 +41,8 @@ class PowerCutTest < Torture::Case
     end
   end
 
-  # The other tests prove nothing if a capture also survives that was never synced.
-  def test_without_syncs_a_power_cut_does_lose_what_was_acknowledged
+  # The other tests prove nothing if captures survive without syncs.
+  def test_without_syncs_a_power_cut_loses_acknowledged_captures
     scene = scene("finalize")
     make_disk(scene.store)
     store, result = run_and_cut(scene, "inject=fsync,fdatasync:retval=0")
@@ -55,7 +55,7 @@ class PowerCutTest < Torture::Case
 
   private
 
-  # An ext4 that holds a store and was cleanly unmounted.
+  # Creates an ext4 with a store, cleanly unmounted.
   def make_disk(template)
     FileUtils.rm_f(@image)
     File.open(@image, "w") { |file| file.truncate(24 << 20) }
@@ -63,7 +63,7 @@ class PowerCutTest < Torture::Case
     Torture::Mounts.mounted(@disk, "-o", "loop", @image) { FileUtils.cp_r(template, File.join(@disk, "store"), preserve: true) }
   end
 
-  # Runs a scene's command on a copy of the disk, then cuts the power. The copy stays unmounted.
+  # Runs a scene's command on a copy of the disk and cuts the power. The copy is left unmounted.
   def run_and_cut(scene, flag)
     @cut = File.join(@root, "cut.img")
     Torture::Mounts.command("cp", "--sparse=always", @image, @cut)
@@ -85,7 +85,7 @@ class PowerCutTest < Torture::Case
     end
   end
 
-  # What a command said it had done is still done.
+  # Asserts that everything the command acknowledged is still done.
   def assert_durable(scene, store, result)
     assert_includes [0, 5], result.status, result
     case scene.name
@@ -96,7 +96,7 @@ class PowerCutTest < Torture::Case
     end
   end
 
-  # The grant is lost with its dumper. That it was granted is not: limits count it.
+  # The grant is lost with its dumper, but its charge is not: limits count it.
   def assert_charged(scene, store, result)
     generation = ->(dir) { JSON.parse(File.read(File.join(dir, "state.json"))).fetch("generation") }
     assert_equal "granted", result.json.fetch("verdict")

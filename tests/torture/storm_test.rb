@@ -2,8 +2,8 @@
 
 require_relative "support/torture"
 
-# Many workers, their dumpers, people who read and collect garbage, and somebody who kills, stops and continues any of them at
-# random. A witness of its own, which knows nothing of diagctl, sees every dump.
+# Many workers, their dumpers, users who read and collect garbage, and an attacker who kills, stops and continues any of them at
+# random. A witness that is independent of diagctl sees every dump.
 class StormTest < Torture::Case
   WORKERS = Torture::FULL ? 32 : 8
   ROUNDS = Torture::FULL ? 3000 : 60
@@ -32,7 +32,7 @@ class StormTest < Torture::Case
 
   def log(name) = File.exist?(path(name)) ? File.readlines(path(name), chomp: true) : []
 
-  # One write a line: O_APPEND keeps lines of many writers whole.
+  # A single write per line: O_APPEND keeps the lines of several writers intact.
   def tell(name, line) = File.open(path(name), File::WRONLY | File::APPEND | File::CREAT) { |file| file.syswrite("#{line}\n") }
 
   def storm
@@ -48,8 +48,8 @@ class StormTest < Torture::Case
     end
   end
 
-  # Anybody may be hit: a worker, a dumper, its `put`, its `finalize`, a reader; every other time one that has to do with a dump.
-  # A stopped one goes on after a while.
+  # Signals a random process: a worker, a dumper, its `put`, its `finalize`, or a reader; every other time one that takes part
+  # in a dump. A stopped process is continued after a while.
   def disturb(random)
     everybody = E2E::Processes.descendants.reject { |process| @helpers.include?(process.pid) }
     busy = everybody.select { |process| process.binary?("put") || process.binary?("finalize") || process.argv.first == DUMPING }
@@ -82,7 +82,7 @@ class StormTest < Torture::Case
   def work(number)
     dumper = holder
     dumper.acquire
-    return sleep(0.1) unless dumper.granted? # oftener, 32 workers on two cores leave none to those who dump
+    return sleep(0.1) unless dumper.granted? # with more frequent polls, 32 workers on two cores leave no time for the dumpers
 
     File.open(path("witness"), "a") do |witness|
       witness.flock(File::LOCK_EX | File::LOCK_NB) or tell("wrong", "#{dumper.capture}: somebody else is dumping")
@@ -118,7 +118,7 @@ class StormTest < Torture::Case
 
   def collect = expect(diagctl("gc"), 0)
 
-  # A command that was not killed does what it should.
+  # Checks the exit status of a command, unless the command was killed.
   def expect(result, *statuses)
     tell("wrong", result.to_s) unless result.status.negative? || statuses.include?(result.status)
   end
@@ -131,14 +131,14 @@ class StormTest < Torture::Case
         assert_equal open, id, "two dumps at once" if open
         open = nil
       else
-        open = id # the one before was killed: it has no end
+        open = id # the previous dump was killed and has no end
       end
     end
     stamps = log("dumps").map { |line| line.split.last.to_f }
     assert_equal stamps.sort, stamps
   end
 
-  # Retention keeps the newest: of those that are not older than the oldest that is left, none may be missing.
+  # Retention keeps the newest captures, so none may be missing that is at least as new as the oldest one left.
   def assert_acknowledged_are_there
     acknowledged = log("acknowledged").map { |line| JSON.parse(line) }
     refute_empty acknowledged

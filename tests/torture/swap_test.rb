@@ -2,21 +2,21 @@
 
 require_relative "support/scenes"
 
-# Somebody swaps a directory for a symbolic link to a victim, and back, while commands run: between a look and a use there is no
-# moment at which that leads anywhere, because nothing in a store is named by its whole path. Victims are directories of the
-# test's own.
+# An attacker swaps a directory for a symbolic link to a victim and back while commands run. There is no moment between a check
+# and a use at which the link is followed, because nothing in a store is opened by its whole path. Victims are directories of
+# the test's own.
 class SwapTest < Torture::Case
   include Torture::Scenes
 
-  # What a victim would look like that somebody wants diagctl to read, or to delete.
+  # The name of a planted entry that an attacker would want diagctl to read or to delete.
   PLANTED = "20200101T000000000Z-deadbeef"
   MARK = "swapped-in"
-  # Of the test's own making: it opens the lease file by its path, as a plugin does.
+  # Created by the test itself, which opens the lease file by its path, as a plugin does.
   MAY_APPEAR = %w[store store/lease.lock].freeze
   LONG_AGO = Time.at(1_000_000_000)
   ROUNDS = Torture::FULL ? 200 : 10
 
-  # A process of its own that never stops swapping two names.
+  # A separate process that swaps two names continuously.
   SWAPPER = <<~RUBY
     types = [Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP, Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP, Fiddle::TYPE_INT]
     rename = Fiddle::Function.new(Fiddle::Handle::DEFAULT["renameat2"], types, Fiddle::TYPE_INT)
@@ -30,7 +30,7 @@ class SwapTest < Torture::Case
   RUBY
 
   %w[reports staging quarantine trash requests samples].each do |part|
-    define_method(:"test_#{part}_swapped_for_a_link_leads_nowhere") do
+    define_method(:"test_swapping_#{part}_for_a_link_has_no_effect") do
       store_capture
       diagctl!("pin", store_capture)
       victim = plant(File.join(@root, "victim"), PLANTED => %w[meta.json gc_stat.json.gz .grant.json data], "#{PLANTED}.json" => nil, "4711.json" => nil)
@@ -41,15 +41,15 @@ class SwapTest < Torture::Case
     end
   end
 
-  # What is no store is not made part of one.
-  def test_a_directory_above_the_store_swapped_for_a_link_leads_nowhere
+  # A directory that is not a store must not become part of one.
+  def test_swapping_a_directory_above_the_store_for_a_link_has_no_effect
     above = File.join(@root, "above")
     Dir.mkdir(above)
     @store = File.join(above, "store")
     store_capture
     things = %w[staging requests samples quarantine trash].to_h { |part| ["store/#{part}/x", nil] }
     victim = plant(File.join(@root, "victim"), "store/reports/#{PLANTED}" => %w[meta.json gc_stat.json.gz], "store/a_file_of_mine" => nil, **things)
-    # That a name which leads there is opened, and found to be no store, cannot be told from a mistake of the operator's.
+    # That such a path is opened and found not to be a store is normal: an operator's mistake would look the same.
     @planted -= %w[store]
     said = swapping(above, victim) { use }
     refute_includes said, MARK
@@ -57,8 +57,8 @@ class SwapTest < Torture::Case
     assert_works
   end
 
-  # Why that is so: of every system call that takes a path, one has that of the store in it.
-  def test_nothing_in_a_store_is_named_by_its_whole_path
+  # The reason why swaps have no effect: of all system calls that take a path, only one contains the path of the store.
+  def test_nothing_in_a_store_is_opened_by_its_whole_path
     %w[request put finalize gc rm pin].map { |name| scene(name) }.each do |scene|
       log = File.join(@root, "#{scene.name}.log")
       copy_of(scene.store) do |store|
@@ -74,7 +74,7 @@ class SwapTest < Torture::Case
     end
   end
 
-  # Old kernels and old seccomp filters.
+  # As on old kernels and under old seccomp filters.
   def test_without_openat2_every_command_works
     all = scenes
     %w[ENOSYS EPERM].each do |error|
@@ -87,8 +87,8 @@ class SwapTest < Torture::Case
     end
   end
 
-  # Whoever owns a file can be made to write into another of his by a second name for it.
-  def test_a_hard_link_in_the_place_of_a_file_changes_nothing_elsewhere
+  # With a second name for a file, its owner could be made to write to another of their files.
+  def test_a_hard_link_in_place_of_a_file_changes_nothing_elsewhere
     store_capture
     files(@store).select { |file| File.file?(File.join(@store, file)) }.each do |file|
       copy_of(@store) do |store|
@@ -115,14 +115,15 @@ class SwapTest < Torture::Case
       (files&.map { |file| File.join(path, file) } || [path]).each { |file| File.write(file, meta(name)) }
     end
     @planted = names(victim)
-    # Whatever reads one of them changes its access time: the kernel does not skip it where that is before the modification (relatime).
+    # Reading a file changes its access time: with relatime, the kernel skips the update only if the access time is later than
+    # the modification time.
     @planted.each { |path| File.utime(LONG_AGO, LONG_AGO, File.join(victim, path)) }
     victim
   end
 
   def names(victim) = Dir.glob("**/*", File::FNM_DOTMATCH, base: victim).reject { |path| path.end_with?("..") }.sort
 
-  # A record that would be believed.
+  # Returns a record that diagctl would accept.
   def meta(name) = JSON.generate(schema: 1, id: File.basename(name), sequence: 1, store_ms: 1, rule: MARK, reports: [])
 
   def assert_untouched(victim)
@@ -133,7 +134,7 @@ class SwapTest < Torture::Case
     assert_empty names(victim) - @planted - MAY_APPEAR
   end
 
-  # Everything that the block's commands printed while the two names were swapped; afterwards each is what it was.
+  # Runs the block while the two names are swapped. Returns everything that its commands printed, and then puts each name back.
   def swapping(path, victim)
     link = "#{path}.link"
     link = File.join(@root, "link") if path.start_with?("#{@store}/")
@@ -150,7 +151,7 @@ class SwapTest < Torture::Case
     File.symlink?(path) and File.rename(path, "#{link}.away") and File.rename(link, path)
   end
 
-  # All that reads, writes and deletes, many times. Most is refused, whenever a look falls into the wrong moment.
+  # Runs commands that read, write and delete, many times. Most are refused, because a check falls into the wrong moment.
   def use
     results = []
     ROUNDS.times do

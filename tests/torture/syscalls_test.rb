@@ -2,18 +2,18 @@
 
 require_relative "support/scenes"
 
-# Each command that changes a store, killed before every single system call that it makes, and with every call failing in turn.
-# strace does it: it counts the calls of a first, undisturbed run, and then disturbs the N-th call of each name.
+# Kills each command that changes a store before every system call that it makes, and lets every call fail in turn. strace
+# counts the calls of an undisturbed run, and then disturbs the N-th call of each name.
 class SyscallsTest < Torture::Case
   include Torture::Scenes
 
   ERRORS = %w[EIO ENOSPC EINTR EDQUOT].freeze
 
-  # Calls that cannot fail so, or not in this process: without them nothing runs. (Asking for the time cannot fail for a clock that
-  # the kernel has; no library looks whether it did.)
+  # Calls that cannot fail in this way, or not in this process, because nothing runs without them. (Reading a clock that the
+  # kernel has cannot fail, and no library checks the result.)
   NEVER_FAIL = %w[execve exit_group exit brk rt_sigreturn getpid gettid getuid geteuid getgid getegid clock_gettime].freeze
 
-  # What a disturbed `write` may do besides failing: take nothing, which the caller has to see.
+  # Besides failing, a disturbed `write` may write nothing, which the caller must notice.
   NOTHING_WRITTEN = "retval=0"
 
   SCENES.each do |scene|
@@ -26,8 +26,8 @@ class SyscallsTest < Torture::Case
     end
   end
 
-  # Workers and people meet a store that is not there yet at the same moment. Here one of them has looked for FORMAT in vain, and
-  # comes to look at what else is there when another has made the store.
+  # Workers and users may find at the same moment that there is no store yet. Here one command has not found FORMAT, and
+  # examines the directory after another command has created the store.
   def test_a_store_that_another_command_makes_at_the_same_time_is_not_foreign
     Dir.mkdir(@store, 0o700)
     log = File.join(@root, "strace.log")

@@ -3,7 +3,8 @@
 require "pty"
 require_relative "support/torture"
 
-# Text of others that steers a terminal, leads out of a directory or is no text: in every argument, record and file name.
+# Text from others that controls a terminal, leads out of a directory or is not valid UTF-8, in every argument, record and file
+# name.
 class TerminalTest < Torture::Case
   NASTY = {
     "newline and escape" => "a\n\e[31mred\e[0m\r\t\b\a",
@@ -14,8 +15,8 @@ class TerminalTest < Torture::Case
     "not text" => "\xff\xfe\xc3"
   }.freeze
 
-  # Whatever anybody manages to put into a field, what is printed steers nothing.
-  def test_no_field_that_is_printed_can_steer_a_terminal
+  # Whatever an attacker puts into a field, the output does not control the terminal.
+  def test_no_printed_field_can_control_a_terminal
     store_capture
     NASTY.each do |what, text|
       feed(text)
@@ -27,8 +28,8 @@ class TerminalTest < Torture::Case
     assert_equal %w[store], Dir.children(@root).grep(/store/)
   end
 
-  # On a terminal colours are ours; what comes from outside has none.
-  def test_nothing_steers_a_terminal_that_is_one
+  # On a terminal, colours come only from diagctl and never from outside text.
+  def test_no_output_controls_a_real_terminal
     id = store_capture
     NASTY.except("not text").each do |what, text|
       plant(text)
@@ -48,13 +49,13 @@ class TerminalTest < Torture::Case
       begin
         loop { printed << out.readpartial(65_536) }
       rescue Errno::EIO, EOFError
-        Process.wait(pid) # The terminal went with the program.
+        Process.wait(pid) # The terminal closed when the program ended.
       end
       return printed.force_encoding("UTF-8").scrub
     end
   end
 
-  # Through every argument of the protocol. Most is refused, and must be refused in one piece.
+  # Passes the text through every argument of the protocol. Most attempts are refused, and must be refused cleanly.
   def feed(text)
     attempts = [["--role", text], ["--name", text], ["--gauge", "#{text}=1"], ["--event", text]].map do |flags|
       dumper = holder
@@ -76,10 +77,10 @@ class TerminalTest < Torture::Case
     dumper.close
     attempts.each { |result| assert_printable(result, "fed") }
   rescue ArgumentError
-    nil # Ruby itself passes no such argument
+    nil # Ruby itself refuses to pass such an argument
   end
 
-  # And by hand, into every field of a record and into file names: a restored backup may have been made by anybody.
+  # Writes the text by hand into every field of a record and into file names, because a restored backup can come from anybody.
   def plant(text)
     id = captures.first.fetch("id")
     path = File.join(@store, "reports", id, "meta.json")

@@ -1,32 +1,34 @@
-//! What every command is given: the configuration, and the roots of /proc and of the cgroups.
+//! The context of every command: the configuration, and the roots of /proc and of the cgroups.
 
-use crate::cgroup::{CgroupRoot, CpuLimit};
+use diagctl_observe::CpuLimit;
+
+use crate::cgroup::CgroupRoot;
 use crate::clock::{Anchor, Now, Reading};
 use crate::config::{Config, Loaded};
-use crate::error::Failure;
 use crate::proc::Proc;
-use crate::state::{self, Found, State};
-use crate::store::{Access, Store};
+use crate::state::schedule::{self as state, Found, State};
+use diagctl_store::Result;
+use diagctl_store::{Access, Store};
 
-/// What every command is given.
+/// The context in which every command runs.
 pub struct Context {
-    /// The configuration, and how it came about.
+    /// The configuration, with the source of its values.
     pub loaded: Loaded,
     /// procfs.
     pub proc: Proc,
     /// The cgroup mount.
     pub cgroups: CgroupRoot,
-    /// Where details of the work go, with DIAGCTL_LOG=debug.
+    /// The sink for debug messages, set by DIAGCTL_LOG=debug.
     pub debug: Option<fn(&str)>,
 }
 
 impl Context {
-    /// On this machine.
+    /// Creates the context for this machine.
     pub fn new(loaded: Loaded, debug: Option<fn(&str)>) -> Self {
         Self { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug }
     }
 
-    /// Tells a detail of the work to whoever wants it.
+    /// Sends a debug message to the sink, if there is one.
     pub fn debug(&self, detail: impl FnOnce() -> String) {
         if let Some(tell) = self.debug {
             tell(&detail());
@@ -38,26 +40,26 @@ impl Context {
         &self.loaded.config
     }
 
-    /// Opens the store that is configured.
-    pub fn open(&self, access: Access) -> Result<Store, Failure> {
+    /// Opens the configured store.
+    pub fn open(&self, access: Access) -> Result<Store> {
         match &self.loaded.held {
-            Some(dir) => Store::open_held(dir.clone(), self.config(), access),
-            None => Store::open(self.config(), access),
+            Some(dir) => Store::open_held(dir.clone(), self.config().store_options(), access),
+            None => Store::open(self.config().store_options(), access),
         }
     }
 
-    /// The CPU limit that this process is under.
+    /// The CPU limit on this process.
     pub fn own_cpu_limit(&self) -> Option<CpuLimit> {
         self.cgroups.cpu_limit_of(&self.proc, std::process::id())
     }
 
-    /// The present moment on a store's time line.
+    /// The current time on a store's time line.
     pub fn now(&self, state: &State) -> Now {
         Anchor::place(state.clock.as_ref(), Reading::take(self.proc.boot_id()))
     }
 
-    /// The state for commands that only look: a damaged one is as good as none.
-    pub fn peek(&self, store: &Store) -> Result<(State, Now), Failure> {
+    /// The state and the time for commands that only read. A damaged state counts as an empty one.
+    pub fn peek(&self, store: &Store) -> Result<(State, Now)> {
         let state = match state::load(store.dir())? {
             Found::State(state) => *state,
             Found::Nothing | Found::Damaged(_) => State::default(),

@@ -1,20 +1,20 @@
 //! The exit statuses, the same for every command. `diagctl help exit-codes` prints [`HELP`].
 
-/// How a command ended. The number is part of the contract with scripts and plugins.
+/// The outcome of a command. The numbers are part of the contract with scripts and plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done, or the lease was granted.
+    /// Success, or the lease was granted.
     Ok = 0,
-    /// Failed; stderr says what and why.
+    /// Failure; stderr says what failed and why.
     Failed = 1,
-    /// The command line is wrong.
+    /// The command line is invalid.
     Usage = 2,
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     Config = 3,
     /// Nothing matched: no such capture, report or request.
     NoMatch = 4,
-    /// Done in part: a capture with a failed or damaged report, some of several ids.
+    /// Partial success: a capture with a failed or damaged report, or only some of several ids.
     Partial = 5,
     /// The store was written by a newer version.
     NewerStore = 6,
@@ -24,16 +24,19 @@ pub enum Exit {
 
 /// The text of `diagctl help exit-codes`.
 pub const HELP: &str = "\
-Exit statuses of every diagctl command:
+Exit statuses of all diagctl commands:
 
-   0  done, or granted
-   1  failed; stderr says what and why
-   2  usage: the command line is wrong
-   3  configuration: a file or a value in it is wrong
-   4  nothing matched: no such capture, report or filter result
-   5  done in part: a capture with a failed or damaged report, or some of several ids
+   0  success, or granted
+   1  failure; stderr says why
+   2  the command line is invalid
+   3  the configuration is invalid
+   4  no match: no such capture or report, or nothing passes the filters
+   5  partial success: a report failed or is damaged, or a command worked for
+      some of several captures
    6  the store was written by a newer version of diagctl
-  10  not granted: the verdict and its reason are on stdout
+  10  not granted; the output gives the reason
 
-`run` that is ended by a signal hands it on to its command, gives the capture up and ends by it: 128 + its number in a shell.
+`run` passes SIGTERM, SIGINT and SIGHUP on to its command, discards the capture
+when the command has ended, and ends with the same signal: 128 + its number in
+a shell.
 ";

@@ -1,34 +1,39 @@
-//! What fuzzing calls: every parser of what others may have written, and what is done with the outcome. One function a target;
-//! `fuzz/fuzz_targets` calls them, and a test here replays what is kept in `fuzz/seeds` (written
-//! by diagctl itself) and `fuzz/corpus` (found; `make unit` unpacks it). Not in the program.
+//! Fuzz targets: every parser of data from outside, with the code that uses the result. There is one function per target.
+//! `fuzz/fuzz_targets` calls them, and a test here replays `fuzz/seeds` (written by diagctl itself) and `fuzz/corpus` (found by
+//! fuzzing; `make unit` unpacks it). None of this is in the released program.
 //!
-//! Each has one promise: whatever the bytes are, there is a value or an error, and never a panic, an overflow (which only a
-//! build with checks sees), or more memory than the input warrants.
+//! Every target proves the same: for any bytes there is a value or an error, but never a panic, an overflow (seen only in a
+//! build with overflow checks), or more memory than the input justifies.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use diagctl_observe::pressure;
+
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config, Place};
-use crate::decide::{self, Input, Process};
-use crate::error::printable;
-use crate::guard::Figures;
-use crate::lease;
-use crate::limit;
-use crate::readings::{self, Readings};
-use crate::recording;
-use crate::sample::{Metric, Sample, Samples};
-use crate::state::{self, Found, State};
-use crate::store::index::{self, Id};
-use crate::store::retention::{self, Captures, Policy, Pressure, Usage};
-use crate::store::{events, grant, meta, requests};
+use crate::history;
+use crate::rules::decide::{self, Inputs};
+use crate::rules::guard::Figures;
+use crate::rules::limit;
+use crate::rules::memory::Metric;
+use crate::rules::readings::Readings;
+use crate::state::samples::{Sample, Samples};
+use crate::state::schedule::{self as state, Found, State};
 use crate::{cgroup, proc, units};
+use diagctl_fs::printable;
+use diagctl_store::Id;
+use diagctl_store::Process;
+use diagctl_store::index;
+use diagctl_store::lease;
+use diagctl_store::retention::{self, Captures, Policy, Pressure, Usage};
+use diagctl_store::{events, meta, requests, staging};
 
-/// A target by its name.
+/// A target with its name.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them; the names are those of the corpora.
+/// All targets, named like their corpora.
 pub const TARGETS: [Target; 12] = [
     ("config", config),
     ("config_cache", config_cache),
@@ -46,23 +51,23 @@ pub const TARGETS: [Target; 12] = [
 
 const ID: &str = "20260101T000000000Z-aaaaaaaa";
 
-/// The TOML document, and the doubts about it.
+/// Parses a configuration and looks for doubts about it.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match config::parse(text) {
         Ok((config, _)) => {
             drop(config.doubts(&[], &Place { host: Some(1 << 30), disk: Some(1 << 30), ..Place::default() }))
         }
-        Err(problems) => drop(config::invalid(Path::new("fuzz.toml"), &problems).to_string()),
+        Err(problems) => drop(config::Error::Invalid { path: "fuzz.toml".into(), problems }.to_string()),
     }
 }
 
-/// `config.cache`, which is read before it is known to be ours.
+/// Parses `config.cache`, which is read before its origin is known.
 pub fn config_cache(data: &[u8]) {
     config::cache::is_readable(data);
 }
 
-/// `state.json`, and limits and pauses that are judged by it.
+/// Parses `state.json`, and applies limits and pauses from it.
 pub fn state(data: &[u8]) {
     let Ok(Found::State(state)) = state::parse(Path::new("state.json"), data) else { return };
     let now = Anchor::place(state.clock.as_ref(), clock());
@@ -78,7 +83,7 @@ pub fn state(data: &[u8]) {
     }
 }
 
-/// `meta.json`: whatever is accepted names only plain files beneath its directory.
+/// Parses `meta.json`: an accepted record names only plain files beneath its directory.
 pub fn meta(data: &[u8]) {
     let Ok(meta) = meta::parse(Path::new(ID), data) else { return };
     for file in meta.reports.iter().filter_map(|report| report.file.as_deref()) {
@@ -87,7 +92,7 @@ pub fn meta(data: &[u8]) {
     }
 }
 
-/// `index.jsonl`, and retention planned by what it claims.
+/// Parses `index.jsonl`, and plans retention from it.
 pub fn index(data: &[u8]) {
     let mut entries = BTreeMap::new();
     index::parse(data, |_, entry, _| {
@@ -100,12 +105,12 @@ pub fn index(data: &[u8]) {
     let usage = Usage { other_bytes: 4096, free_disk: 1 << 19, incoming: 4096 };
     for pressure in [Pressure::Routine, Pressure::Admission] {
         let plan = retention::plan(&captures, &policy, &usage, pressure, 1_800_000_000_000, Some(ID));
-        assert_eq!(plan.verdicts(&captures).count(), captures.len(), "one verdict a capture");
+        assert_eq!(plan.verdicts(&captures).count(), captures.count(), "one verdict a capture");
         assert!(plan.deletions(&captures).all(|(_, verdict)| verdict.id != ID), "the newest goes");
     }
 }
 
-/// A request.
+/// Parses a request.
 pub fn requests(data: &[u8]) {
     let process = Process { pid: 7, start_ticks: 7, role: "puma".into(), name: "worker-0".into() };
     if let Some(request) = requests::parse(ID, data) {
@@ -113,32 +118,32 @@ pub fn requests(data: &[u8]) {
     }
 }
 
-/// A sample, a recorded poll, an event.
+/// Parses a sample, a recorded poll and an event.
 pub fn samples(data: &[u8]) {
     if let Some(sample) = Sample::parse(data) {
         sample.is_fresh(1_800_000_000_000, 10_000);
     }
-    recording::parse(data).for_each(|recorded| drop(recorded.replay()));
+    history::parse(data).for_each(|recorded| drop(recorded.replay()));
     events::parse(data).for_each(|event| is_printable(&printable(&event.reason)));
 }
 
-/// `lease.json`, and the grant and the notes of a staged capture.
+/// Parses `lease.json`, and the grant and the notes of a staged capture.
 pub fn lease(data: &[u8]) {
     lease::parse(data);
-    let _ = serde_json::from_slice::<grant::Grant>(data);
+    let _ = serde_json::from_slice::<staging::Grant>(data);
     let _ = serde_json::from_slice::<meta::Report>(data);
 }
 
-/// What the kernel writes, and what a container may put in its place.
+/// Parses the kernel's files, which a container may replace.
 pub fn proc(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     proc::parse_stat(&text);
     proc::figures(&text);
     cgroup::counters(&text);
-    let _ = readings::parse_stalls("memory.pressure", &text);
+    let _ = pressure::parse_stalls(&text);
 }
 
-/// Nothing that is printed steers a terminal, and nothing is lost that does not.
+/// Prints text: nothing in the output controls a terminal, and harmless text is unchanged.
 pub fn text(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let shown = printable(&text);
@@ -146,7 +151,7 @@ pub fn text(data: &[u8]) {
     assert_eq!(printable(&shown), shown, "shown twice it is the same");
 }
 
-/// Durations, sizes and shares.
+/// Parses durations, sizes and percentages.
 pub fn units(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(duration) = units::parse_duration(text) {
@@ -161,7 +166,7 @@ pub fn units(data: &[u8]) {
     }
 }
 
-/// Polls with a state, a sample, a request and readings that another wrote: one JSON document a line, in this order.
+/// Runs polls from a state, a sample, a request and readings: one JSON document a line, in this order.
 pub fn engine(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let mut next = || lines.next().unwrap_or_default();
@@ -174,7 +179,7 @@ pub fn engine(data: &[u8]) {
         samples.processes.insert(7, sample);
     }
     let requests: Vec<_> = requests::parse(ID, next()).into_iter().collect();
-    let recorded = recording::parse(next()).next();
+    let recorded = history::parse(next()).next();
     let (process, readings) = match &recorded {
         Some(recorded) => recorded.replay(),
         None => (Process { pid: 7, start_ticks: 7, role: "puma".into(), name: "worker-0".into() }, Readings::default()),
@@ -190,8 +195,8 @@ pub fn engine(data: &[u8]) {
     for later_ms in [0, 1_000, 120_000] {
         let reading = Reading { boot_ms: clock().boot_ms + later_ms, ..clock() };
         let now = Anchor::place(state.clock.as_ref(), reading);
-        let input = Input {
-            config,
+        let inputs = Inputs {
+            settings: config.settings(),
             process: &process,
             readings: &readings,
             requests: &requests,
@@ -199,11 +204,17 @@ pub fn engine(data: &[u8]) {
             host: "web-1",
             now: &now,
             seed: 12_345,
+            state: &state,
+            sample: samples.processes.get(&process.pid),
+            others: &samples,
         };
-        let decision = decide::decide(input, &mut state, &mut samples);
+        let decision = decide::decide(inputs);
+        let mut changes = decision.changes;
         if let Some(plan) = decision.plans.first() {
-            decide::charge(input, plan, &mut state, &mut samples);
+            changes = decide::charge(Inputs { state: &changes.state, sample: Some(&changes.sample), ..inputs }, plan);
         }
+        state = changes.state;
+        samples.processes.insert(process.pid, changes.sample);
     }
 }
 
@@ -211,7 +222,7 @@ fn clock() -> Reading {
     Reading { wall_ms: 1_800_000_000_000, boot_ms: 1_000_000, boot_id: "a".into() }
 }
 
-// Every trigger, twice: bare, and with all that a rule can add. Reading it takes longer than what is done with it.
+// Every trigger twice: bare, and with every option of a rule. Cached, because parsing takes longer than the rest of a target.
 fn rules() -> &'static Config {
     static RULES: LazyLock<Config> = LazyLock::new(|| {
         let text = include_str!("fuzz/rules.toml");
@@ -229,11 +240,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kept_corpora_pass() {
+    fn the_stored_corpora_pass() {
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
         for (name, target) in TARGETS {
             let mut replayed = 0;
-            // Found ones may be missing for a target that has nothing new to tell.
+            // A target may have no corpus.
             for dir in [fuzz.join("seeds").join(name), fuzz.join("corpus").join(name)] {
                 for entry in std::fs::read_dir(dir).into_iter().flatten() {
                     target(&std::fs::read(entry.unwrap().path()).unwrap());
@@ -244,9 +255,9 @@ mod tests {
         }
     }
 
-    // What a crash leaves and what a disk makes of it: every beginning, and every byte with a bit of it turned.
+    // Simulates a torn write and a failing disk: every prefix, and every byte with one bit flipped.
     #[test]
-    fn every_cut_and_every_turned_bit_of_what_is_well_formed_passes() {
+    fn no_truncated_or_bit_flipped_input_panics() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
         for (name, target) in TARGETS {
             for entry in std::fs::read_dir(corpus.join(name)).unwrap_or_else(|e| panic!("{name}: {e}")) {
@@ -257,7 +268,7 @@ mod tests {
                     let mut turned = data.clone();
                     turned[i] ^= 1 << (i % 8);
                     target(&turned);
-                    // A digit more makes a number that nobody expected.
+                    // One more digit makes an unexpectedly large number.
                     turned[i] = b'9';
                     turned.insert(i, b'9');
                     target(&turned);
@@ -267,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_that_are_fuzzed_have_every_trigger() {
+    fn the_fuzzed_rules_include_every_trigger() {
         let config = rules();
         let mut names = std::collections::BTreeSet::new();
         for rule in &config.rules {

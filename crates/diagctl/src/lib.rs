@@ -1,39 +1,29 @@
 //! diagctl: diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
 //!
-//! Dependencies point one way: `cli → {lease, decide, trigger, limit, guard, store, collect, config} → {fsio, proc, clock}`.
-//! Deciding is pure and takes values; doing is thin. The contracts are in `docs/` and in the repository's README.
+//! Dependencies point one way, which `make lint` checks: `cli` → `grant` → `config` → `rules` → `state`, and from all of them to the
+//! crates `store`, `fs` and `observe`. Decisions are pure functions of values; the code that acts on them is thin. The contracts
+//! are in `docs/`.
 
-mod capture;
-mod cgroup;
 mod cli;
-mod clock;
-mod collect;
 mod config;
 mod context;
-mod decide;
-mod error;
+mod deadline;
 pub mod exit_code;
-mod fsio;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod guard;
-mod lease;
-mod limit;
-mod pace;
-mod poll;
-mod probe;
-mod proc;
-mod readings;
-mod recording;
-mod report;
-mod sample;
-mod seal;
+mod grant;
+mod history;
+mod operator_command;
+mod reports;
+mod rules;
+mod section;
 mod state;
-mod store;
 mod sys;
-mod trigger;
 mod units;
-mod watch;
+
+// The names under which the modules use these crates.
+use diagctl_fs::{self as fsio, checksum as seal};
+use diagctl_observe::{cgroup, clock, proc};
 
 pub use cli::main;
 pub use sys::prepare;

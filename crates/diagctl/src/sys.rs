@@ -1,4 +1,4 @@
-//! The few calls that the standard library cannot make safely. Nothing else in this crate is `unsafe`.
+//! System calls for which the standard library has no safe wrapper. Nothing else in this crate is `unsafe`.
 
 #![expect(unsafe_code, reason = "this module is the one that may")]
 
@@ -8,15 +8,15 @@ use std::process::Command;
 
 use rustix::fs::{Mode, OFlags};
 
-/// What Rust's own start-up does for every program: a closed pipe is an error and not the end of the process, and a standard
-/// descriptor that is closed becomes `/dev/null`, so that no file of the store is ever opened under its number and printed into.
-/// For the start of `main`, before anything is opened.
+/// Does what Rust's own start-up does for every program. A closed pipe becomes an error instead of ending the process. A closed
+/// standard descriptor becomes `/dev/null`, so that no file of the store is opened under its number and printed into. Must be
+/// called at the start of `main`, before anything is opened.
 pub fn prepare() {
     // SAFETY: no handler is installed; the process has one thread.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     for fd in 0..=2 {
         if rustix::io::fcntl_getfd(borrow_fd(fd)).is_err() {
-            // The lowest number that is free, which is this one.
+            // `open` returns the lowest free number, which is this descriptor.
             match rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()) {
                 Ok(null) => _ = null.into_raw_fd(),
                 Err(_) => std::process::abort(),
@@ -25,37 +25,14 @@ pub fn prepare() {
     }
 }
 
-/// Borrows a descriptor that was inherited under a number. Whoever calls it makes sure that nothing in this process
-/// closes the number; on one that is not open every call fails with EBADF.
+/// Borrows a descriptor that was inherited under a number. The caller ensures that nothing in this process closes the number.
+/// If it is not open, every call on it fails with EBADF.
 pub fn borrow_fd(fd: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the caller keeps the descriptor open; calls on a number that is not open fail and touch nothing.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
-/// `CLOCK_BOOTTIME` in milliseconds, by the system call itself: an interposed libc (libfaketime) does not get to see it.
-pub fn boottime_ms() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one timespec to a valid address; the clock exists since Linux 2.6.39.
-    let failed = unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_BOOTTIME, &raw mut now) } != 0;
-    if failed {
-        return 0;
-    }
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
-}
-
-/// The size of a page of memory, in bytes.
-pub fn page_size() -> u64 {
-    // SAFETY: sysconf reads a constant.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
-}
-
-/// The unit of process times in `/proc`, per second.
-pub fn ticks_per_second() -> u64 {
-    // SAFETY: sysconf reads a constant.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100)
-}
-
-/// Has the kernel kill a command when this process dies, so that it never outlives the poll that started it.
+/// Makes the kernel kill a command when this process dies, so that the command never outlives the poll that started it.
 pub fn die_with_parent(command: &mut Command) {
     // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
     unsafe {
@@ -65,16 +42,16 @@ pub fn die_with_parent(command: &mut Command) {
     }
 }
 
-/// The signals by which people and supervisors end a program: SIGTERM, SIGINT and SIGHUP, as far as they are not ignored
-/// (`nohup`).
+/// The signals with which people and supervisors end a program: SIGTERM, SIGINT and SIGHUP. Signals that are ignored (`nohup`)
+/// are left out.
 #[derive(Clone, Copy)]
 pub struct Endings(libc::sigset_t);
 
 impl Endings {
-    /// Keeps them from ending this thread, and threads that it starts from now on. To be called before there are others.
-    /// Commands that are spawned get an empty mask from the standard library.
+    /// Blocks these signals in this thread and in threads that it starts later. Must be called before there are other threads.
+    /// The standard library gives spawned commands an empty mask.
     pub fn hold_back() -> Self {
-        // SAFETY: the kernel and libc fill in structures that live here; the set was initialised before it is used.
+        // SAFETY: the kernel and libc fill in local structures; the set is initialised before it is used.
         unsafe {
             let mut set = std::mem::zeroed();
             libc::sigemptyset(&raw mut set);
@@ -90,10 +67,11 @@ impl Endings {
         }
     }
 
-    /// Waits for one: its number, and whether the kernel sent it, as it does to a whole foreground group on Ctrl-C.
+    /// Waits for one of the signals. Returns its number, and true if the kernel sent it, as on Ctrl-C to a whole foreground
+    /// group.
     pub fn wait(&self) -> (i32, bool) {
         loop {
-            // SAFETY: the set is initialised, and the kernel fills in the information that lives here.
+            // SAFETY: the set is initialised, and the kernel fills in a local structure.
             let (signal, info) = unsafe {
                 let mut info: libc::siginfo_t = std::mem::zeroed();
                 (libc::sigwaitinfo(&raw const self.0, &raw mut info), info)
@@ -104,9 +82,9 @@ impl Endings {
         }
     }
 
-    /// Ends this process by a signal, as if it had never been held back: whoever waits for the process sees which it was.
+    /// Ends this process by a signal as if it had never been blocked, so that the parent sees which signal it was.
     pub fn end_by(&self, signal: i32) -> ! {
-        // SAFETY: no memory is involved but the initialised set.
+        // SAFETY: the initialised set is the only memory involved.
         unsafe {
             libc::raise(signal);
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const self.0, std::ptr::null_mut());

@@ -1,19 +1,19 @@
-//! Looks at the lines of a heap dump while it passes.
+//! Checks the lines of a heap dump as they stream past.
 //!
-//! `ObjectSpace.dump_all` writes one JSON object a line, and may lose bytes anywhere when a signal interrupts a write: then the
-//! head of one line is followed by the tail of another. Nearly all such seams show: as JSON that is none, as a key that comes
-//! twice, as an address with too many digits, or as a string that is not as long as its `bytesize` says.
+//! `ObjectSpace.dump_all` writes one JSON object a line. When a signal interrupts a write, bytes can be lost anywhere, and the
+//! head of one line is then followed by the tail of another. Nearly all such seams can be detected: by invalid JSON, a repeated
+//! key, an address with too many digits, or a string whose length differs from its `bytesize`.
 //!
-//! Ruby does not escape every name that it writes (those of files, say), so not every line has to be strict JSON.
+//! Ruby leaves some names unescaped (file names, for example), so not every line is strict JSON.
 
 mod glance;
 
 use memchr::{memchr, memchr3};
 
-/// No key that Ruby writes is longer.
+/// The maximum length of a key that Ruby writes.
 const LONGEST_KEY: usize = 32;
 
-/// Ruby nests three levels: the line, its flags, a value there.
+/// The maximum nesting. Ruby nests three levels: the line, its flags, and a value in them.
 const DEEPEST: u32 = 8;
 
 /// A damaged line.
@@ -24,7 +24,7 @@ struct Damage {
     why: &'static str,
 }
 
-/// The next thing that a line may have.
+/// The parser's position in a line, by what may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Begin,
@@ -44,18 +44,18 @@ enum At {
     Damaged,
 }
 
-/// How a string is written.
+/// The syntax of a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Text {
-    /// As JSON wants it.
+    /// Valid JSON.
     Strict,
-    /// Perhaps unescaped: a quote is its end only where a value may end.
+    /// Possibly unescaped: a quote ends the string only where a value may end.
     Loose,
-    /// `0x` and digits.
+    /// `0x` and hexadecimal digits.
     Address,
 }
 
-/// The keys of Ruby 3.1 to 4.0, a bit each. Those of a line and those of its flags have no name in common.
+/// The keys that Ruby 3.1 to 4.0 write, one bit each. No flag has the name of a line's key.
 mod key {
     pub const OTHER: u64 = 0;
     pub const ADDRESS: u64 = 1 << 0;
@@ -132,10 +132,10 @@ mod key {
         "age",
     ];
 
-    /// The first eight bytes of each name, or zeros after its end, and the last eight of a longer one.
+    /// For each name, its first eight bytes, padded with zeros, and the last eight bytes if it is longer.
     const ENDS: [(u64, u64); NAMES.len()] = ends();
 
-    /// The numbers of names by their hash, from 1, or 0.
+    /// A hash table of positions in `NAMES`, counted from 1; 0 marks an empty slot.
     const TABLE: [u8; 256] = table();
 
     const fn ends() -> [(u64, u64); NAMES.len()] {
@@ -174,7 +174,7 @@ mod key {
         (head.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
     }
 
-    /// The bit of a key.
+    /// Returns the bit of a key.
     pub fn of(name: &[u8]) -> u64 {
         let mut head = [0; 8];
         let begin = &name[..name.len().min(8)];
@@ -184,7 +184,7 @@ mod key {
         if name.len() > 16 && !NAMES.iter().any(|known| known.as_bytes() == name) { OTHER } else { found }
     }
 
-    /// The bit of a key of at most sixteen bytes with these ends.
+    /// Returns the bit of a key of at most sixteen bytes, given its first and last bytes.
     #[inline]
     pub fn with_ends(head: u64, tail: u64, length: usize) -> u64 {
         let mut slot = hash(head);
@@ -198,7 +198,7 @@ mod key {
     }
 }
 
-/// A key that no Ruby is known to write. More than one line has it: a later Ruby does.
+/// An unknown key. If more than one line has it, a later version of Ruby writes it.
 #[derive(Clone, Copy, Debug)]
 struct Unknown {
     name: [u8; LONGEST_KEY],
@@ -207,48 +207,48 @@ struct Unknown {
     again: bool,
 }
 
-/// References with one length of address, in lines that are good otherwise.
+/// References with one length of address, in otherwise good lines.
 #[derive(Clone, Copy, Debug, Default)]
 struct Odd {
     first: Option<(u64, u64)>,
     lines: u64,
 }
 
-/// The check. It keeps a few numbers, and no line.
+/// The checker. Its size is fixed: it keeps a few numbers, but no lines.
 #[derive(Debug)]
 pub struct HeapLines {
     at: At,
-    /// Of the current line, from 1.
+    /// Number of the current line, from 1.
     line: u64,
-    /// Where the current line begins.
+    /// Position of the current line's first byte.
     line_byte: u64,
     /// Bytes in earlier chunks.
     passed: u64,
     depth: u32,
-    /// A bit for each level that is an object, the innermost last.
+    /// A stack of nesting levels, one bit each: set for an object, clear for a list. The innermost is the lowest bit.
     objects: u32,
-    /// Keys of the line and of its flags.
+    /// Keys seen in the line and its flags.
     seen: u64,
     /// The last top-level key.
     key: u64,
-    /// A key or a word that is not over, and how long it is.
+    /// An incomplete key or word, with its length.
     token: [u8; LONGEST_KEY],
     token_length: usize,
     text: Text,
-    /// Bytes of the string, unescaped.
+    /// Length of the string so far, in unescaped bytes.
     text_length: u64,
-    /// The last byte of an address.
+    /// The last byte of the address so far.
     last: u8,
     bytesize: Option<u64>,
-    /// Lengths of the line's own address, of its class's and of all others in it, a bit each.
+    /// Lengths of the line's own address, of its class's address, and of all other addresses in it, as bit sets.
     own_length: u32,
     class_length: u32,
     lengths: u32,
-    /// Lengths of the addresses that have a line.
+    /// Lengths of the addresses that have a line of their own.
     known_lengths: u32,
     odd: [Odd; 32],
     unknown: [Option<Unknown>; 16],
-    /// The last address's length.
+    /// Length of the last address.
     usual: usize,
     first: Option<Damage>,
     damaged: u64,
@@ -285,11 +285,11 @@ impl Default for HeapLines {
 }
 
 impl HeapLines {
-    /// Looks at the next bytes.
+    /// Checks the next bytes.
     pub fn feed(&mut self, data: &[u8]) {
         let mut i = 0;
         while let Some(&byte) = data.get(i) {
-            // Many bytes at once where it pays and they are there; the rest one by one.
+            // Skips many bytes at once where possible, and steps through the rest.
             let skipped = match self.at {
                 At::Begin => self.skip_good_lines(&data[i..], self.passed + i as u64),
                 At::AfterValue => self.skip_references(&data[i..]),
@@ -313,7 +313,7 @@ impl HeapLines {
         self.passed += data.len() as u64;
     }
 
-    /// Says which line is damaged, when all was fed.
+    /// Ends the check. Returns a message about the damaged lines, if there are any.
     pub fn finish(mut self) -> Option<String> {
         if self.passed > self.line_byte {
             self.damage("it has no newline at its end");
@@ -353,7 +353,7 @@ impl HeapLines {
         }
         if self.at == At::Damaged {
             self.damaged += 1;
-            // The line is counted.
+            // This line is already counted as damaged.
             for place in &mut self.unknown {
                 *place = place.filter(|unknown| unknown.line != self.line || unknown.again);
             }
@@ -368,7 +368,7 @@ impl HeapLines {
             return self.damage("it has no type");
         }
         self.known_lengths |= self.own_length;
-        // An internal object has anything there.
+        // Internal objects may have any value there.
         if self.seen & key::IMEMO_TYPE == 0 {
             self.lengths |= self.class_length;
         }
@@ -511,7 +511,7 @@ impl HeapLines {
         match place {
             Some(Some(unknown)) => unknown.again = true,
             Some(none) => *none = Some(Unknown { name, line: self.line, byte: self.line_byte, again: false }),
-            // So many are of a later Ruby.
+            // With so many unknown keys, the dump is from a later version of Ruby.
             None => {}
         }
     }
@@ -599,7 +599,7 @@ impl HeapLines {
         length
     }
 
-    // A whole key up to its colon.
+    // Skips a complete key and its colon.
     fn skip_key(&mut self, data: &[u8]) -> usize {
         let begin = match data {
             [b'"', ..] => 1,
@@ -620,7 +620,7 @@ impl HeapLines {
         begin + end + 2
     }
 
-    // A whole address with its closing quote.
+    // Skips a complete address and its closing quote.
     fn skip_address(&mut self, data: &[u8]) -> usize {
         if self.text_length > 0 || !is_address(data, self.usual) {
             return 0;
@@ -629,7 +629,7 @@ impl HeapLines {
         self.usual + 1
     }
 
-    // Elements of a list of references that are as long as the one before them.
+    // Skips elements of a list of references that have the same length as the last address.
     fn skip_references(&mut self, data: &[u8]) -> usize {
         if self.depth != 2 || self.key != key::REFERENCES || self.in_object() {
             return 0;
@@ -642,7 +642,7 @@ impl HeapLines {
     }
 }
 
-// Data that begins with an address of so many bytes and a quote.
+// Returns true if the data begins with an address of this length and a quote.
 fn is_address(data: &[u8], length: usize) -> bool {
     if length < 10 || data.len() <= length || data[length] != b'"' || !data.starts_with(b"0x") {
         return false;
@@ -653,7 +653,7 @@ fn is_address(data: &[u8], length: usize) -> bool {
     are_digits(u64::from_ne_bytes(*head)) && are_digits(u64::from_ne_bytes(*tail)) && is_aligned(data[length - 1])
 }
 
-// Objects lie at multiples of four at least.
+// Objects are aligned to at least four bytes.
 fn is_aligned(last_digit: u8) -> bool {
     matches!(last_digit, b'0' | b'4' | b'8' | b'c')
 }
@@ -662,8 +662,8 @@ fn is_digit(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-// Eight bytes at once. A byte that is less than 0x80 and is no larger than a limit, when 0x7f less the limit is added to it, has
-// its highest bit clear.
+// Tests eight bytes at once. If 0x7f minus a limit is added to a byte below 0x80, its highest bit stays clear exactly when the
+// byte is at most the limit.
 fn are_digits(bytes: u64) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x80 * ONES;

@@ -12,7 +12,7 @@ fn check_in_chunks(data: &[u8], size: usize) -> Option<String> {
     lines.finish()
 }
 
-// The second of three lines is the one that matters; the first is what an address looks like.
+// Checks a line between two good ones. The first one establishes the length of an address.
 fn in_the_middle(line: &str) -> Option<String> {
     let usual = r#"{"address":"0x7fc4927c4120", "type":"OBJECT", "class":"0x7fc4927c41e8", "ivars":3, "memsize":40}"#;
     check(format!("{usual}\n{line}\n{usual}\n").as_bytes())
@@ -25,7 +25,7 @@ fn a_real_dump_is_whole() {
 }
 
 #[test]
-fn every_kind_of_line_is_good() {
+fn every_valid_kind_of_line_is_accepted() {
     for line in [
         r#"{"type":"ROOT", "root":"vm", "references":["0x7fc4927c4120", "0x7fc4927c41e8"]}"#,
         r#"{"address":"0x7fc4927c4120", "type":"NONE", "slot_size":40}"#,
@@ -36,7 +36,7 @@ fn every_kind_of_line_is_good() {
         r#"{"address":"0x7fc4927c4120", "type":"FLOAT", "value":"1.50000", "memsize":40}"#,
         r#"{"address":"0x7fc4927c4120", "type":"FILE", "fd":-1}"#,
         r#"{"address":"0x7fc4927c4120", "type":"STRING", "embedded":true, "bytesize":6, "value":"\"\\\u0001a\nb", "encoding":"UTF-8", "memsize":40}"#,
-        // Names that Ruby does not escape.
+        // Names that Ruby leaves unescaped.
         r#"{"address":"0x7fc4927c4120", "type":"OBJECT", "file":"/srv/a"b\c/é.rb", "line":3, "method":"say "hi"", "memsize":40}"#,
         "{\"address\":\"0x7fc4927c4120\", \"type\":\"CLASS\", \"name\":\"A\u{1}\t\"}",
         // Flags of later versions.
@@ -49,7 +49,7 @@ fn every_kind_of_line_is_good() {
 }
 
 #[test]
-fn every_kind_of_damage_is_told() {
+fn every_kind_of_damage_is_reported() {
     for (line, why) in [
         ("", "it is empty"),
         ("x", "it does not begin with a brace"),
@@ -107,7 +107,7 @@ fn a_last_line_without_its_newline_is_damaged() {
 }
 
 #[test]
-fn a_key_that_one_line_alone_has_is_damage_and_one_of_many_lines_is_of_a_later_ruby() {
+fn an_unknown_key_is_damage_in_one_line_and_a_newer_ruby_in_many() {
     let line = |key: &str| format!("{{\"address\":\"0x7fc4927c4120\", \"type\":\"OBJECT\", \"{key}\":1}}\n");
     let told = check((line("ivars") + &line("ivaize") + &line("ivars")).as_bytes()).unwrap_or_default();
     assert!(told.starts_with("line 2 ") && told.ends_with("damaged: it has a key that no other line has"), "{told}");
@@ -115,12 +115,12 @@ fn a_key_that_one_line_alone_has_is_damage_and_one_of_many_lines_is_of_a_later_r
 }
 
 #[test]
-fn the_first_of_several_damaged_lines_is_told_and_the_rest_are_counted() {
+fn the_first_damaged_line_is_reported_and_the_others_are_counted() {
     let told = check(b"{\"type\":\"ROOT\"}\n{\"ty\n{\"type\":\"ROOT\"}\nx\n{\"type\":\"ROOT\"").unwrap();
     assert_eq!(told, "line 2 (byte 16) of the heap dump is damaged: it ends inside a string; 3 damaged lines in all");
 }
 
-// The same random numbers on every run.
+// A generator that returns the same numbers in every run.
 struct Random(u64);
 
 impl Random {
@@ -140,14 +140,14 @@ fn with_hole(random: &mut Random) -> (Vec<u8>, std::ops::Range<usize>) {
 }
 
 #[test]
-fn a_hole_is_found_nearly_always() {
+fn a_hole_is_almost_always_found() {
     let mut random = Random(1);
     let missed = (0..2000).filter(|_| check(&with_hole(&mut random).0).is_none()).count();
     assert!(missed < 60, "missed {missed} of 2000");
 }
 
 #[test]
-fn it_does_not_matter_how_the_data_is_cut() {
+fn chunk_boundaries_do_not_matter() {
     assert_eq!(check_in_chunks(DUMP, 1), None);
     let mut random = Random(2);
     for _ in 0..100 {

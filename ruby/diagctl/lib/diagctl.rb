@@ -1,46 +1,55 @@
 # frozen_string_literal: true
 
 require_relative "diagctl/version"
-require_relative "diagctl/errors"
-require_relative "diagctl/clock"
-require_relative "diagctl/log"
+require_relative "diagctl/process/errors"
+require_relative "diagctl/process/clock"
+require_relative "diagctl/process/log"
 require_relative "diagctl/reports"
-require_relative "diagctl/configuration"
-require_relative "diagctl/switch"
-require_relative "diagctl/binary"
-require_relative "diagctl/backoff"
-require_relative "diagctl/wait"
-require_relative "diagctl/answer"
-require_relative "diagctl/callback"
-require_relative "diagctl/libc"
-require_relative "diagctl/posix_spawn"
-require_relative "diagctl/process_handle"
-require_relative "diagctl/spawn"
-require_relative "diagctl/lease"
-require_relative "diagctl/fork_guard"
-require_relative "diagctl/store_dir"
-require_relative "diagctl/client"
-require_relative "diagctl/inline"
-require_relative "diagctl/produce"
-require_relative "diagctl/snapshot"
-require_relative "diagctl/headroom"
-require_relative "diagctl/child"
-require_relative "diagctl/dump"
-require_relative "diagctl/adapters"
-require_relative "diagctl/events"
-require_relative "diagctl/readings"
-require_relative "diagctl/runtime"
-require_relative "diagctl/agent"
-require_relative "diagctl/poller"
+require_relative "diagctl/process/configuration"
+require_relative "diagctl/process/switch"
+require_relative "diagctl/process/binary"
+require_relative "diagctl/process/callback"
+require_relative "diagctl/process/libc"
+require_relative "diagctl/process/posix_spawn"
+require_relative "diagctl/process/process_handle"
+require_relative "diagctl/process/outcome"
+require_relative "diagctl/process/pipes"
+require_relative "diagctl/process/spawn"
+require_relative "diagctl/process/store_dir"
+require_relative "diagctl/process/client"
+require_relative "diagctl/process/adapters"
+require_relative "diagctl/dump/grant"
+require_relative "diagctl/dump/lease"
+require_relative "diagctl/dump/fork_guard"
+require_relative "diagctl/dump/inline_collector"
+require_relative "diagctl/dump/put_watchdog"
+require_relative "diagctl/dump/capture_writer"
+require_relative "diagctl/dump/headroom"
+require_relative "diagctl/dump/isolation"
+require_relative "diagctl/dump/dumper_process"
+require_relative "diagctl/dump/dumper_handle"
+require_relative "diagctl/dump/grant_runner"
+require_relative "diagctl/dump/capture_log"
+require_relative "diagctl/process/runtime"
+require_relative "diagctl/poll/backoff"
+require_relative "diagctl/poll/problem_log"
+require_relative "diagctl/poll/wait"
+require_relative "diagctl/poll/fields"
+require_relative "diagctl/poll/answer"
+require_relative "diagctl/poll/result"
+require_relative "diagctl/poll/events"
+require_relative "diagctl/poll/application_switch"
+require_relative "diagctl/poll/gauges"
+require_relative "diagctl/poll/agent"
+require_relative "diagctl/poll/poller"
 
-# Diagnostic reports from this process, made when the operator's rules say so.
+# Diagnostic reports from this process, made when the operator's rules allow it.
 #
-# Nothing here raises into the host, but for ArgumentError to a developer whose declaration is wrong
-# (`configure`, `report`).
+# Nothing here raises into the application, except ArgumentError from a wrong declaration (`configure`, `report`).
 module Diagctl
   EVENT = /\A[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}\z/
   LABEL = /\A[^-[:cntrl:]][^[:cntrl:]]*\z/
-  # Of UTF-8. What is longer or something else, `acquire` refuses, and with it every poll.
+  # Bytes of UTF-8. `diagctl acquire` refuses anything longer or in another encoding, so every poll would fail.
   LABEL_BYTES = 128
 
   @configuration = Configuration.new
@@ -52,39 +61,39 @@ module Diagctl
     attr_reader :configuration, :adapters, :log
 
     # @yieldparam c [Configuration]
-    # @raise [ArgumentError] names the thing, the bad value and a hint
+    # @raise [ArgumentError] with the name, the wrong value and a hint
     def configure
       yield @configuration
     end
 
-    # Declares a report of the application's own.
+    # Declares a report of the application.
     #
     #   Diagctl.report(:cache) { |io| io.write(Cache.stats.to_json) }
     def report(name, &block)
       @configuration.report(name, &block)
     end
 
-    # Whether a poll thread would start here; tells the log, once, why not. Starts nothing, so a Puma master may ask.
+    # Tells whether a poll thread would start in this process, and logs once why not. Starts nothing, so a Puma master may call it.
     #
     # @api private
     def wanted?
       switch = Switch.new
-      @log.warn_once(:switch, switch.complaint) if switch.complaint
+      @log.warn_once(:switch, switch.warning) if switch.warning
       return false unless switch.on?
 
       binary = Binary.new
-      @log.warn_once(:binary, binary.complaint) if binary.complaint
+      @log.warn_once(:binary, binary.warning) if binary.warning
       @binary = binary.path
       !@binary.nil?
     end
 
-    # Starts the poll thread of this process. A second call in the same process changes nothing.
+    # Starts the poll thread of this process. A second call in the same process has no effect.
     #
-    # @param role [String] what the operator's rules match on, for example "puma"
-    # @param name [String, nil] which of several like it, for example "worker-0"
-    # @param ready [#call, nil] tells when the application is loaded. Until then diagctl loads nothing of other gems, because the
-    #   application has still to set up its bundle, and does not poll. Where its libraries are loaded already it polls after a
-    #   minute all the same
+    # @param role [String] matched by the operator's rules, for example "puma"
+    # @param name [String, nil] tells processes of one role apart, for example "worker-0"
+    # @param ready [#call, nil] returns true once the application is loaded. Until then diagctl does not poll and loads no other
+    #   gem, because the application has not set up its bundle. If diagctl's libraries are already loaded, it starts polling
+    #   after one minute in any case
     # @return [Boolean] whether the thread runs
     def start(role: "ruby", name: nil, ready: nil)
       return true if started?
@@ -92,11 +101,11 @@ module Diagctl
 
       Runtime.load unless ready
       ForkGuard.install
-      Child.inherited.each { |pid| Process.detach(pid) }
+      DumperHandle.inherited.each { |pid| Process.detach(pid) }
       agent = Agent.new(role: role, name: name, binary: @binary, config: @configuration, log: @log, adapters: @adapters)
       poller = Poller.new(agent, config: @configuration, log: @log, ready: ready)
       poller.start
-      # Only what runs is started.
+      # Assigned last, so that `started?` is true only when the thread runs.
       @poller = poller
       @agent = agent
       true
@@ -105,9 +114,9 @@ module Diagctl
       false
     end
 
-    # Ends the poll thread. A dumper that runs goes on by itself.
+    # Ends the poll thread. A running dumper is not affected.
     #
-    # @return [Boolean] whether the thread ended within the time
+    # @return [Boolean] whether the thread ended in time
     def stop(timeout: 5)
       return true unless started?
 
@@ -119,29 +128,29 @@ module Diagctl
       false
     end
 
-    # State is keyed by pid: a forked child inherits the objects, but not the thread.
+    # Compares pids, because a forked child inherits the objects but not the thread.
     def started?
       !@agent.nil? && @agent.pid == Process.pid
     end
 
-    # Names an event for the next poll, and brings that poll forward. The operator's rules decide what it means.
+    # Names an event for the next poll, and brings that poll forward. The operator's rules decide what the event means.
     # May be called from a signal handler.
     #
-    # @return [Boolean] whether a poll will hear of it
+    # @return [Boolean] whether a poll will receive the event
     def event(name)
       return false unless started? && event?(name)
 
-      # Another thread may stop it at this moment.
+      # Another thread may call `stop` at this moment.
       @poller&.wake if @agent&.events&.add(name.to_s)
       true
     end
 
-    # Polls at once, in the calling thread, and carries out the dump if it is granted. Returns after the fork: the
-    # dumper is then on its own, and the caller may kill this process.
+    # Polls at once, on the calling thread, and carries out the capture if it is granted. Returns right after the fork: the dumper
+    # needs neither the caller nor this process any more.
     #
     # @return [Result]
     def capture(event: nil)
-      return Result.new(verdict: "failed", reason: "#{event.inspect} is no event name") unless event.nil? || event?(event)
+      return Result.new(verdict: "failed", reason: "#{event.inspect} is not a valid event name") unless event.nil? || event?(event)
       return Result.new(verdict: "disabled", reason: "diagctl is not started in this process") unless started?
 
       Runtime.load
@@ -152,18 +161,18 @@ module Diagctl
 
     private
 
-    # By bytes: to match characters raises where they are of no encoding.
+    # Matches bytes, because a match of characters raises when the string's encoding is invalid.
     def event?(name)
       ok = (name.is_a?(Symbol) || name.is_a?(String)) && EVENT.match?(name.to_s.b)
-      @log.warn_once([:event, name.to_s], "event #{name.inspect} is not a name; use letters, digits and _ . : -") unless ok
+      @log.warn_once([:event, name.to_s], "event #{name.inspect} is not a valid name; use letters, digits and _ . : -") unless ok
       ok
     end
 
     def label?(what, value)
       text = value.is_a?(String) ? value.dup.force_encoding(Encoding::UTF_8) : ""
       ok = text.valid_encoding? && text.bytesize <= LABEL_BYTES && LABEL.match?(text)
-      hint = "give a text of #{LABEL_BYTES} bytes at most that does not begin with -"
-      @log.warn_once([what, value.to_s], "#{what} #{value.inspect} cannot be used; #{hint}") unless ok
+      hint = "use at most #{LABEL_BYTES} bytes of text that does not begin with -"
+      @log.warn_once([what, value.to_s], "#{what} #{value.inspect} is not valid; #{hint}") unless ok
       ok
     end
   end

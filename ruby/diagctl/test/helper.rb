@@ -11,7 +11,7 @@ require "rbconfig"
 require "socket"
 require "timeout"
 
-# Collects what a Log says.
+# Records the lines that a Log writes.
 class RecordingLogger
   attr_reader :lines
 
@@ -25,7 +25,7 @@ class RecordingLogger
   alias warn info
 end
 
-# One temporary directory per test, kept when the test fails, and programs that stand in for the diagctl binary.
+# One temporary directory per test, kept when the test fails, and scripts in place of the diagctl program.
 module Sandbox
   LIB = File.expand_path("../lib", __dir__)
   IDLE = { "schema" => 1, "verdict" => "idle", "reason" => "nothing due", "retry_after" => 30, "poll_interval" => 0.05 }.freeze
@@ -51,7 +51,7 @@ module Sandbox
     end
   end
 
-  # @param body [String] shell; $cmd is the subcommand, $dir the store, "$@" its arguments
+  # @param body [String] shell code; $cmd is the command, $dir the store, "$@" its arguments
   def binary(body)
     path = File.join(@dir, "diagctl")
     File.write(path, <<~SH)
@@ -64,7 +64,7 @@ module Sandbox
     path
   end
 
-  # Grants once, takes the lock as the real binary does, and keeps what is put.
+  # Grants once, takes the lock as the real program does, and stores the reports that are put.
   def granting_binary(reports:, snapshot: "fork", deadline: 30, put: 'cat > "$dir/put.$3"', finalize: "exit 0", abort: "true",
     watch: [], verdict_after: IDLE)
     File.write(File.join(@store, "grant"), JSON.generate(schema: 1, verdict: "granted", reason: "test", rule: "r",
@@ -98,14 +98,14 @@ module Sandbox
     []
   end
 
-  # A `put` that reads nothing until `go`, so that a dump lasts for as long as a test looks at it.
+  # A `put` that reads nothing until `go` is called, so that a dump lasts as long as the test needs.
   WAITING = 'until [ -e "$dir/go" ]; do sleep 0.05; done; cat > "$dir/put.$3"'
 
   def go
     File.write(File.join(@store, "go"), "")
   end
 
-  # The dumper is of nice 19: on a busy machine it waits for everybody else.
+  # The default is long because the dumper has nice 19: on a busy machine it waits for all others.
   def eventually(what, seconds = 40)
     limit = Diagctl::Clock.now + seconds
     until (value = yield)
@@ -115,12 +115,12 @@ module Sandbox
     value
   end
 
-  # It ended, and somebody collected its status.
+  # Asserts that the child has ended and its status was collected.
   def assert_reaped(pid)
     assert_raises(Errno::ECHILD, "child #{pid} is still there") { Process.wait(pid, Process::WNOHANG) }
   end
 
-  # Another method of a module for the time of a block. (Minitest 6 has no `stub`.)
+  # Replaces a method of an object while the block runs. (Minitest 6 has no `stub`.)
   def replacing(object, name, method)
     original = object.method(name)
     object.define_singleton_method(name, &method)
@@ -129,17 +129,17 @@ module Sandbox
     object.define_singleton_method(name, original)
   end
 
-  # Whether a stranger gets the lease.
+  # @return [Boolean] whether an unrelated process could take the lease
   def lease_free?
     File.open(File.join(@store, "lease.lock"), "r+") { |file| file.flock(File::LOCK_EX | File::LOCK_NB) == 0 }
   end
 
-  # Runs Ruby code in a process of its own.
+  # Runs Ruby code in a separate process.
   #
   # @return [Array(String, Process::Status)] stdout and stderr together
   def ruby(code, env: {}, prefix: [])
     env = { "DIAGCTL_DIR" => @store, "DIAGCTL_ENABLED" => nil, "DIAGCTL_BIN" => nil, "RUBYLIB" => nil }.merge(env)
-    # The bound is in a process of its own: a Timeout here would leave the one that hangs running.
+    # A separate program enforces the limit. A Timeout here would leave a process that hangs running.
     Open3.capture2e(env, "timeout", "--kill-after=1", "30", *prefix, RbConfig.ruby, "-w", "-I#{LIB}", "-rdiagctl",
       stdin_data: code)
   end

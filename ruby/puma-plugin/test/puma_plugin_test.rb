@@ -3,7 +3,7 @@
 require_relative "../../diagctl/test/helper"
 $LOAD_PATH.unshift(File.expand_path("../lib", __dir__))
 
-# Against the Puma of this machine; booted, not served: tests/ has the real servers.
+# Boots the Puma of this machine without serving requests. tests/ starts real servers.
 class PumaPluginTest < Minitest::Test
   include Sandbox
 
@@ -31,7 +31,7 @@ class PumaPluginTest < Minitest::Test
     File.write(File.join(@dir, "puma.rb"), text)
   end
 
-  def test_it_defines_no_config_and_the_first_option_survives
+  def test_it_defines_no_config_so_the_first_option_survives
     config("environment 'first'\nworkers 2\nplugin :diagctl\nthreads 1, 2\n")
     out, = puma(<<~RUBY)
       plugin = Puma::Plugins.find(:diagctl).new
@@ -41,7 +41,7 @@ class PumaPluginTest < Minitest::Test
   end
 
   def test_in_a_cluster_the_master_starts_no_thread_and_the_worker_hook_starts_one
-    # Renamed in Puma 7, which warns of the old name.
+    # Renamed in Puma 7, which warns about the old name.
     hook = "public_send(respond_to?(:before_worker_boot) ? :before_worker_boot : :on_worker_boot)"
     config("workers 2\nplugin :diagctl\n#{hook} { |i| print 'user ', i, ' ' }\n")
     out, = puma(<<~RUBY)
@@ -57,8 +57,8 @@ class PumaPluginTest < Minitest::Test
     assert_equal "true\nfalse\nuser 1 true\ntrue\n", out
   end
 
-  # The poll thread would get the GVL rarely once requests are served.
-  def test_a_worker_loads_what_it_needs_right_after_the_application_and_the_master_never_does
+  # Once requests are served, the poll thread would rarely get the GVL.
+  def test_a_worker_loads_the_libraries_right_after_the_application_and_the_master_never
     config("workers 2\nplugin :diagctl\n")
     out, = puma(<<~RUBY)
       fire.call
@@ -86,7 +86,7 @@ class PumaPluginTest < Minitest::Test
     assert_equal "false\ntrue\n", out
   end
 
-  def test_a_missing_binary_is_one_line_in_pumas_log_and_no_hook
+  def test_a_missing_binary_is_one_line_in_pumas_log_and_adds_no_hook
     config("workers 2\nplugin :diagctl\n")
     out, = puma(<<~RUBY, "DIAGCTL_BIN" => "/nonexistent/diagctl")
       fire.call
@@ -96,7 +96,7 @@ class PumaPluginTest < Minitest::Test
     assert_match(%r{\A0\n.*\[diagctl\] DIAGCTL_BIN=/nonexistent/diagctl is not an executable file[^\n]*\n\z}, out)
   end
 
-  def test_the_report_and_the_gauges_come_from_the_server_of_this_process
+  def test_the_report_and_gauges_come_from_the_server_of_this_process
     config("plugin :diagctl\nthreads 1, 3\nbind 'tcp://127.0.0.1:0'\n")
     out, = puma(<<~RUBY)
       require "net/http"
@@ -112,19 +112,19 @@ class PumaPluginTest < Minitest::Test
       reports.fetch("puma").call(io, {})
       data = JSON.parse(io.string)
       p data["server"]["max_threads"], data["server"]["requests_count"], data["options"]["max_threads"]
-      # The response is there a moment before the thread is idle again.
+      # The response arrives a moment before the thread is idle again.
       sleep 0.01 until Diagctl.adapters.gauges["puma.busy_threads"].call.zero?
       p Diagctl.adapters.gauges.transform_values(&:call).slice("puma.max_threads", "puma.backlog", "puma.busy_threads")
       $stdout.flush
       exit!(0)
     RUBY
     assert_equal <<~TEXT, out
-      "no Puma server runs in this process"
+      "no Puma server is running in this process"
       "served no request"
       3
       1
       3
-      {"puma.max_threads"=>3, "puma.backlog"=>0, "puma.busy_threads"=>0}
+      #{{ "puma.max_threads" => 3, "puma.backlog" => 0, "puma.busy_threads" => 0 }}
     TEXT
   end
 end

@@ -1,4 +1,4 @@
 # frozen_string_literal: true
 
-# What Bundler requires by itself: the name of the gem.
+# Bundler requires this file, because it has the name of the gem.
 require "diagctl/sidekiq"

@@ -4,9 +4,9 @@ require_relative "../../diagctl/test/helper"
 $LOAD_PATH.unshift(File.expand_path("../lib", __dir__))
 require "diagctl/sidekiq"
 
-# The table of running jobs and the middleware that fills it; without a Sidekiq.
+# The table of running jobs and the middleware that fills it, without Sidekiq.
 class JobsTest < Minitest::Test
-  # A memory reading that does as it is told.
+  # A memory reading that the test controls.
   class Memory
     attr_accessor :size
 
@@ -25,7 +25,7 @@ class JobsTest < Minitest::Test
     Diagctl::Sidekiq::ServerMiddleware.new(@jobs).call(nil, payload, queue, &block)
   end
 
-  def test_a_job_is_in_the_table_while_it_runs_and_its_value_comes_back
+  def test_a_job_is_listed_while_it_runs_and_its_value_is_returned
     value = perform("class" => "A", "jid" => "1") do
       assert_equal [["A", "1", "default", Thread.current]], @jobs.running.map { |job| job.to_a.first(4) }
       :value
@@ -33,7 +33,7 @@ class JobsTest < Minitest::Test
     assert_equal [:value, 0, 1], [value, @jobs.busy, @jobs.tallies["A"].count]
   end
 
-  def test_whatever_a_job_raises_or_throws_passes_and_leaves_nothing
+  def test_everything_a_job_raises_or_throws_passes_and_leaves_nothing_behind
     [RuntimeError.new("a"), Interrupt.new, SystemExit.new(3), NoMemoryError.new].each do |error|
       raised = assert_raises(error.class) { perform { raise error } }
       assert_same error, raised
@@ -46,7 +46,7 @@ class JobsTest < Minitest::Test
     assert_equal [0, 6], [@jobs.busy, @jobs.tallies["A"].count]
   end
 
-  def test_a_job_within_a_job_and_its_outer_one_are_both_there
+  def test_a_nested_job_and_its_outer_job_are_both_listed
     perform("class" => "Outer") do
       perform("class" => "Inner") { assert_equal %w[Outer Inner], @jobs.running.map(&:name) }
       assert_equal %w[Outer], @jobs.running.map(&:name)
@@ -54,7 +54,7 @@ class JobsTest < Minitest::Test
     assert_equal 0, @jobs.busy
   end
 
-  def test_a_wrapped_job_goes_by_its_own_name
+  def test_a_wrapped_job_is_listed_under_its_own_class
     perform("class" => "ActiveJob::QueueAdapters::SidekiqAdapter::JobWrapper", "wrapped" => "InvoiceJob") {}
     assert_equal ["InvoiceJob"], @jobs.tallies.keys
   end
@@ -67,7 +67,7 @@ class JobsTest < Minitest::Test
     assert(@jobs.tallies.keys.all? { |name| name.length <= Diagctl::Sidekiq::Jobs::NAME_LENGTH })
   end
 
-  def test_growth_is_that_of_jobs_that_run_and_of_those_that_ended_since_it_was_asked
+  def test_growth_covers_running_jobs_and_those_finished_since_the_last_call
     memory = Memory.new
     assert_nil @jobs.growth
     @jobs.measure { memory }
@@ -83,14 +83,14 @@ class JobsTest < Minitest::Test
     assert_equal [600, 500, -400, -400], @jobs.tallies.values_at("A", "B").flat_map { |tally| [tally.grown, tally.largest] }
   end
 
-  def test_a_payload_that_is_no_job_is_said_once_and_the_job_runs
+  def test_an_invalid_payload_is_logged_once_and_the_job_runs
     2.times { assert_equal :ran, perform(nil) { :ran } }
     assert_equal 1, @logger.lines.size
-    assert_match(/a job was not recorded: NoMethodError/, @logger.lines.first)
+    assert_match(/a job could not be recorded: NoMethodError/, @logger.lines.first)
   end
 
   # A timeout around the middleware may strike at any of its instructions.
-  def test_what_another_thread_raises_in_the_middle_of_the_middleware_passes
+  def test_an_exception_from_another_thread_inside_the_middleware_passes
     error = RuntimeError.new("a timeout")
     payload = Object.new
     payload.define_singleton_method(:[]) { |_| raise error }
@@ -102,7 +102,7 @@ class JobsTest < Minitest::Test
     assert_equal [0, []], [@jobs.busy, @logger.lines]
   end
 
-  def test_memory_that_cannot_be_read_is_said_once_and_the_job_runs
+  def test_unreadable_memory_is_logged_once_and_the_job_runs
     memory = Memory.new
     @jobs.measure { memory }
     def memory.size = raise(Errno::EACCES, "/proc/self/statm")
@@ -111,27 +111,27 @@ class JobsTest < Minitest::Test
     assert_equal 1, @logger.lines.size
   end
 
-  def test_jobs_of_many_threads_leave_nothing_and_are_all_counted
+  def test_jobs_of_many_threads_are_all_counted_and_leave_nothing_behind
     threads = Array.new(8) { |i| Thread.new { 500.times { |n| perform("class" => "C#{(i + n) % 3}") { Thread.pass } } } }
     100.times { [@jobs.running, @jobs.tallies] }
     threads.each(&:join)
     assert_equal [0, 4000], [@jobs.busy, @jobs.tallies.values.sum(&:count)]
   end
 
-  def test_without_proc_it_is_said_and_jobs_run
+  def test_without_proc_the_reason_is_logged_and_jobs_run
     @jobs.measure { raise Errno::ENOENT, "/proc/self/statm" }
     assert_equal [:ran, nil], [perform { :ran }, @jobs.growth]
-    assert_match(%r{no memory change by job: .*/proc/self/statm}, @logger.lines.first)
+    assert_match(%r{memory growth by job is not measured: .*/proc/self/statm}, @logger.lines.first)
   end
 
-  def test_resident_memory_is_what_the_kernel_says
+  def test_resident_memory_matches_the_kernels_number
     rss = Diagctl::Sidekiq::Rss.new
     assert_in_delta resident, rss.bytes, 8 << 20
     kept = "x" * (64 << 20)
     assert_in_delta resident, rss.bytes, 8 << 20, kept.bytesize
   end
 
-  def test_a_reading_will_do_for_a_job_that_begins_a_moment_later_and_no_longer
+  def test_a_reading_is_reused_only_for_a_job_that_begins_within_milliseconds
     rss = Diagctl::Sidekiq::Rss.new
     at_end = rss.bytes(100.0)
     kept = "x" * (64 << 20)
@@ -139,6 +139,6 @@ class JobsTest < Minitest::Test
     assert_in_delta resident, rss.recent(100.006), 8 << 20, kept.bytesize
   end
 
-  # What the kernel says elsewhere.
+  # The kernel's number from another file.
   def resident = File.read("/proc/self/status")[/^VmRSS:\s*(\d+)/, 1].to_i * 1024
 end

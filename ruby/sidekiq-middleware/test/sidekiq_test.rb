@@ -2,13 +2,14 @@
 
 require_relative "../../diagctl/test/helper"
 
-# Against the Sidekiq of this machine, without Redis: tests/ has the real servers.
+# Loads the Sidekiq of this machine, without Redis. tests/ starts real servers.
 class SidekiqTest < Minitest::Test
   include Sandbox
 
   SIDEKIQ_LIB = File.expand_path("../lib", __dir__)
-  # What Sidekiq.configure_server yields, whichever version this is.
+  # The object that Sidekiq.configure_server yields, in any version.
   SERVER = <<~RUBY
+    require "stringio"
     require "sidekiq/cli"
     require "diagctl/sidekiq"
     CONFIG = Sidekiq.respond_to?(:default_configuration) ? Sidekiq.default_configuration : Sidekiq
@@ -21,7 +22,7 @@ class SidekiqTest < Minitest::Test
     CHAIN = -> { CONFIG.server_middleware.map(&:klass) }
   RUBY
 
-  # Sidekiq's own warnings are not ours: without -w.
+  # Without -w, because warnings of Sidekiq itself do not matter here.
   def sidekiq(code, preamble: SERVER, env: {})
     env = { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(IDLE_ANSWER), "RUBYLIB" => SIDEKIQ_LIB }.merge(env)
     out, status = ruby("$VERBOSE = false\n#{preamble}\n#{code}", env: env)
@@ -46,7 +47,7 @@ class SidekiqTest < Minitest::Test
     end
   end
 
-  def test_the_poll_thread_lives_from_startup_to_shutdown_and_through_quiet
+  def test_the_poll_thread_runs_from_startup_to_shutdown_including_quiet
     out = sidekiq(<<~RUBY)
       p Diagctl::Sidekiq.install(CONFIG), Diagctl.started?, CHAIN.().first
       FIRE.(:startup)
@@ -59,7 +60,7 @@ class SidekiqTest < Minitest::Test
     assert_equal "true\nfalse\nDiagctl::Sidekiq::ServerMiddleware\ntrue\ntrue\nfalse\n[]\n", out
   end
 
-  def test_it_goes_by_the_tag_of_sidekiq_or_by_the_name_that_is_given
+  def test_the_name_is_sidekiqs_tag_or_the_given_name
     [["", "{}", "sidekiq"], ["mailers", "{}", "mailers"], ["--odd\nname", "{}", "odd name"], ["mailers", '{ name: "low" }', "low"],
      ["\u0436" * 100, "{}", "\u0436" * 64], ["caf\xE9", "{}", 'caf\?']].each do |tag, options, name|
       calls_file = File.join(@store, "calls")
@@ -74,7 +75,7 @@ class SidekiqTest < Minitest::Test
     end
   end
 
-  def test_a_thread_that_is_pumas_is_left_to_it
+  def test_the_poll_thread_of_puma_is_not_replaced
     out = sidekiq(<<~RUBY)
       Diagctl::Sidekiq.install(CONFIG)
       Diagctl.start(role: "puma", name: "worker-0")
@@ -85,7 +86,7 @@ class SidekiqTest < Minitest::Test
     assert_equal "true\n", out
   end
 
-  def test_every_process_of_a_swarm_has_a_thread_of_its_own
+  def test_every_process_of_a_swarm_has_its_own_thread
     out = sidekiq(<<~RUBY)
       Diagctl::Sidekiq.install(CONFIG)
       2.times { fork { FIRE.(:startup); puts Diagctl.started?; FIRE.(:shutdown); puts Diagctl.started? } }
@@ -95,60 +96,60 @@ class SidekiqTest < Minitest::Test
     assert_equal %w[false false false true true], out.split.sort
   end
 
-  # What cannot be done is one line, and the process goes on.
-  def test_what_cannot_be_done_is_said_once
+  # Each failure is one line in the log, and the process continues.
+  def test_every_refusal_is_logged_once
     {
-      "twice" => ["3.times { Diagctl::Sidekiq.install(CONFIG) }; puts LINES", /\A.*installed already, and the first call stands\n\z/],
-      "garbage" => ["2.times { p Diagctl::Sidekiq.install(:nothing) }", /\A(\[diagctl\] .*install takes what Sidekiq.configure_server yields, not :nothing\n)false\nfalse\n\z/],
+      "twice" => ["3.times { Diagctl::Sidekiq.install(CONFIG) }; puts LINES", /\A.*already installed, and the first call remains in effect\n\z/],
+      "garbage" => ["2.times { p Diagctl::Sidekiq.install(:nothing) }", /\A(\[diagctl\] .*install takes the object that Sidekiq.configure_server yields, not :nothing\n)false\nfalse\n\z/],
       "too old" => ["Sidekiq.send(:remove_const, :VERSION); Sidekiq::VERSION = '6.3.1'; p Diagctl::Sidekiq.install(CONFIG), CHAIN.()",
-                    /\A\[diagctl\] .*Sidekiq 6.3.1 is too old, 6.4 or later is needed\nfalse\n\[.*\]\n\z/]
+                    /\A\[diagctl\] .*Sidekiq 6.3.1 is too old; 6.4 or later is required\nfalse\n\[.*\]\n\z/]
     }.each do |what, (code, expected)|
       assert_match(expected, sidekiq(code), what)
     end
   end
 
-  def test_a_process_that_runs_no_jobs_is_told_and_left_alone
+  def test_a_process_that_runs_no_jobs_is_refused_and_unchanged
     out = sidekiq(<<~RUBY, preamble: "require 'sidekiq'; require 'diagctl/sidekiq'")
       config = Sidekiq.respond_to?(:default_configuration) ? Sidekiq.default_configuration : Sidekiq
       p Diagctl::Sidekiq.install(config)
       p config.server_middleware.map(&:klass) & [Diagctl::Sidekiq::ServerMiddleware], Diagctl.adapters.gauges
       Sidekiq.configure_server { |c| Diagctl::Sidekiq.install(c) }
     RUBY
-    assert_match(/\A\[diagctl\] .*this process runs no jobs; call install within Sidekiq.configure_server\nfalse\n\[\]\n\{\}\n\z/, out)
+    assert_match(/\A\[diagctl\] .*this process runs no jobs; call install inside Sidekiq.configure_server\nfalse\n\[\]\n\{\}\n\z/, out)
   end
 
-  def test_without_a_sidekiq_it_says_so
+  def test_without_sidekiq_it_is_refused
     out = sidekiq("p Diagctl::Sidekiq.install(Object)", preamble: "require 'diagctl/sidekiq'")
-    assert_match(/\A\[diagctl\] .*install takes what Sidekiq.configure_server yields, not Object\nfalse\n\z/, out)
+    assert_match(/\A\[diagctl\] .*install takes the object that Sidekiq.configure_server yields, not Object\nfalse\n\z/, out)
   end
 
-  def test_switched_off_it_costs_a_line_and_nothing_else
+  def test_when_off_it_logs_one_line_and_does_nothing_else
     { { "DIAGCTL_ENABLED" => "0" } => /off in this process: DIAGCTL_ENABLED is 0/,
       { "DIAGCTL_ENABLED" => nil, "DIAGCTL_CONFIG" => nil } => /off in this process: DIAGCTL_ENABLED is not set/,
-      { "DIAGCTL_ENABLED" => "maybe" } => /DIAGCTL_ENABLED="maybe" is neither/,
+      { "DIAGCTL_ENABLED" => "maybe" } => /DIAGCTL_ENABLED="maybe" is not one of/,
       { "DIAGCTL_BIN" => "/nonexistent" } => %r{DIAGCTL_BIN=/nonexistent is not} }.each do |env, line|
       out = sidekiq("p Diagctl::Sidekiq.install(CONFIG), CHAIN.().grep(/Diagctl/), LINES.size; puts LINES", env: env)
       assert_match(/\Afalse\n\[\]\n1\n.*#{line}.*\n\z/, out)
     end
   end
 
-  def test_what_breaks_in_sidekiq_does_not_break_the_boot
+  def test_an_error_in_sidekiq_does_not_break_the_boot
     out = sidekiq("CONFIG.define_singleton_method(:on) { |*| raise FrozenError, 'frozen' }; p Diagctl::Sidekiq.install(CONFIG); puts LINES")
     assert_match(/\Afalse\n.*did nothing: FrozenError: frozen\n\z/, out)
   end
 
-  def test_queue_latency_without_redis_is_no_reading_and_one_line
+  def test_queue_latency_without_redis_has_no_value_and_logs_one_line
     out = sidekiq(<<~RUBY, env: { "REDIS_URL" => "unix://#{@dir}/nobody.sock" })
       QUEUES.(%w[default])
       Diagctl::Sidekiq.install(CONFIG, queue_latency: true)
-      readings = Diagctl::Readings.new(Diagctl.configuration, Diagctl.log, Diagctl.adapters)
-      2.times { p readings.gauges.slice("sidekiq.busy", "sidekiq.queue_latency") }
+      gauges = Diagctl::Gauges.new(Diagctl.configuration, Diagctl.log, Diagctl.adapters)
+      2.times { p gauges.read_all.slice("sidekiq.busy", "sidekiq.queue_latency") }
       puts LINES.grep(/\\[diagctl\\]/)
     RUBY
     assert_match(/\A(#{Regexp.escape({ "sidekiq.busy" => 0 }.inspect)}\n){2}.*gauge sidekiq.queue_latency raised .*\n\z/, out)
   end
 
-  def test_the_report_names_jobs_and_what_grew_and_no_argument
+  def test_the_report_names_jobs_and_growth_but_no_arguments
     out = sidekiq(<<~RUBY)
       class Bloat
         include Sidekiq::Job
@@ -178,9 +179,9 @@ class SidekiqTest < Minitest::Test
     assert_in_delta 32 << 20, report["grew_most"]["bytes"], 8 << 20
   end
 
-  def test_fake_and_inline_testing_go_on
+  def test_fake_and_inline_testing_still_work
     out = sidekiq(<<~RUBY)
-      # The library of before 8.1 warns there.
+      # Before 8.1 the library warns here.
       Sidekiq.respond_to?(:testing!) ? Sidekiq.testing!(:fake) : require("sidekiq/testing")
       class Noted
         include Sidekiq::Job

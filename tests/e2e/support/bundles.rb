@@ -5,8 +5,8 @@ require "fileutils"
 require "rbconfig"
 
 module E2E
-  # Gems of a GEM_HOME of its own, and bundles that name them: rubygems.org is not asked. The gem is Ruby's own json under other
-  # version numbers, which is a default gem: a process has activated one of them or another.
+  # Bundles, and the gems that they name in a GEM_HOME of their own; rubygems.org is not used. The gem is Ruby's own json under
+  # other version numbers. Because json is a default gem, a process has either one version or another activated.
   class Bundles
     attr_reader :home
 
@@ -15,7 +15,7 @@ module E2E
       @home = File.join(root, "gems")
     end
 
-    # Ruby's own files under another version number.
+    # Copies Ruby's own files under another version number.
     def json(version)
       lib = File.join(@home, "gems/json-#{version}/lib")
       FileUtils.mkdir_p(lib)
@@ -26,13 +26,13 @@ module E2E
       specify(Gem::Specification.new("json", version))
     end
 
-    # The `puma` to start with `prune_bundler`. Debian leaves out the program that Puma becomes then, so its package is copied
-    # and completed.
+    # Returns the `puma` program to start with `prune_bundler`. Debian leaves out the program that Puma then executes, so the
+    # package is copied and completed.
     def puma
       installed = Gem::Specification.find_by_name("puma")
       return installed.bin_file("puma") if File.exist?(File.join(installed.gem_dir, "bin/puma-wild"))
 
-      # Bundler takes the highest version.
+      # Bundler picks the highest version.
       version = "#{installed.version}.1"
       dir = File.join(@home, "gems/puma-#{version}")
       FileUtils.mkdir_p([File.join(dir, "lib"), File.join(dir, "bin")])

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module E2E
-  # One test: a directory of its own, which stays when the test fails, and nothing left running at its end.
+  # A test with a directory of its own, which is kept if the test fails. Every process that it starts is ended with it.
   class Case < Minitest::Test
     QUICK = {
       "guards" => 'min_free_disk = "1%"
@@ -31,7 +31,7 @@ max_use = "4GiB"'
       end
     end
 
-    # Writes diagctl.toml: quick polls and limits out of the way, unless a section is given.
+    # Writes a diagctl.toml with quick polls and generous limits, except for the sections that are given.
     def configure(rules = "", poll_interval: "200ms", head: "", **sections)
       sections = QUICK.merge(sections.transform_keys(&:to_s))
       tables = sections.map { |title, body| "[#{title}]\n#{body}\n" }
@@ -50,7 +50,7 @@ max_use = "4GiB"'
       TOML
     end
 
-    # The environment of everything that a test starts; nothing else is inherited.
+    # The environment of everything that a test starts. Nothing else is inherited.
     def env(**more)
       { "PATH" => ENV.fetch("PATH"), "HOME" => File.join(@root, "home"), "TMPDIR" => File.join(@root, "tmp"), "LANG" => "C.UTF-8",
         "DIAGCTL_BIN" => BIN, "DIAGCTL_CONFIG" => config_path, "DIAGCTL_DIR" => @store, "DIAGCTL_ENABLED" => "1" }
@@ -59,7 +59,7 @@ max_use = "4GiB"'
 
     def diagctl(*argv, env: self.env, **options) = Command.run(BIN, *argv, env: env, **options)
 
-    # A command that has to succeed.
+    # Runs a command that must succeed.
     def diagctl!(*argv, **options)
       result = diagctl(*argv, **options)
       assert result.ok?, result
@@ -68,7 +68,7 @@ max_use = "4GiB"'
 
     def holder(env: self.env) = LeaseHolder.new(@store, env)
 
-    # A grant for an on-demand request of these reports, in the hand of a fresh holder.
+    # Returns a new holder with a grant for an on-demand request of these reports.
     def granted(*reports)
       diagctl!("request", *reports, "--reason", "a test")
       holder.tap do |dumper|
@@ -77,7 +77,7 @@ max_use = "4GiB"'
       end
     end
 
-    # A finished capture with this data; its id.
+    # Stores a finished capture with this data, and returns its id.
     def store_capture(reports = { "gc_stat" => "{}" })
       dumper = granted(*reports.keys)
       reports.each do |report, data|
@@ -96,10 +96,10 @@ max_use = "4GiB"'
 
     def sidekiq(env: self.env, **options) = SidekiqServer.new(@root, redis, env: env, **options).start
 
-    # A report of a capture, as it was made.
+    # Returns the content of a report as it was captured.
     def report(id, name) = diagctl!("fetch", "#{id}:#{name}", "-o", "-").out
 
-    # A script that has polled once.
+    # Starts a script, and returns once it has polled.
     def start_script(**options)
       script = Script.new(@root, env, **options)
       wait_until("a first poll", tell: script.method(:log)) do
@@ -116,7 +116,7 @@ max_use = "4GiB"'
 
     def wait_until(what, **options, &block) = E2E.wait_until(what, **options, &block)
 
-    # Captures as `list --json` has them, the newest first.
+    # Returns the captures of `list --json`, newest first.
     def captures
       return [] unless File.exist?(File.join(@store, "FORMAT"))
 
@@ -132,8 +132,8 @@ max_use = "4GiB"'
       end
     end
 
-    # Stops the `put` of a heap dump as soon as it shows, so that the dump lasts for as long as the block does.
-    # Yields the dumper and the pid of the `put`.
+    # Stops the `put` of a heap dump as soon as it appears, so that the dump lasts as long as the block. Yields the pids of the
+    # dumper and of its `put`.
     def during_a_dump
       put = wait_until("a heap dump is under way", every: 0.002) do
         Processes.descendants.find { |process| process.binary?("put") && process.argv.include?("heap_dump") }
@@ -144,8 +144,8 @@ max_use = "4GiB"'
       Processes.signal(:CONT, put.pid) if put
     end
 
-    # A heap dump that is whole, with at least so many strings in it. All of its lines are JSON; to parse them all takes
-    # seconds, so that mostly the ends are looked at.
+    # Asserts that a heap dump is complete and has at least this many strings. Every line is JSON, but parsing all of them takes
+    # seconds, so by default only both ends are parsed.
     def assert_heap_dump(id, strings: 1000, parse_all: false)
       lines = diagctl!("fetch", "#{id}:heap_dump", "-o", "-").out.lines
       assert(JSON.parse(lines.first)["type"] == "ROOT", lines.first)

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module E2E
-  # A cgroup with a limit, of whichever version this machine has.
+  # A cgroup with a limit, on v1 or v2.
   class Cgroup
     ROOT = "/sys/fs/cgroup"
 
@@ -18,7 +18,8 @@ module E2E
 
       private
 
-      # v2: file => value. v1: controller => (file => value), a group of the same name in each. nil where this machine does not let us.
+      # v2: file => value. v1: controller => (file => value), with a group of the same name in each. Returns nil if this machine
+      # does not allow it.
       def make(v2, v1)
         unified = File.exist?("#{ROOT}/cgroup.controllers")
         groups = unified ? { "" => v2 } : v1
@@ -35,7 +36,7 @@ module E2E
         nil
       end
 
-      # Beneath our own cgroup: above it we may not be allowed to.
+      # Creates the group beneath our own cgroup, because we may not be allowed to create one above it.
       def create(unified, controller, name)
         mount = unified ? ROOT : File.join(ROOT, controller)
         own = File.read("/proc/self/cgroup")[unified ? /^0::(.*)$/ : /^\d+:#{controller}:(.*)$/, 1]
@@ -44,17 +45,17 @@ module E2E
       end
     end
 
-    # The first is the one whose figures can be asked for.
+    # The first directory is the one that #[] reads.
     def initialize(dirs)
       @dirs = dirs
     end
 
     def [](file) = File.read(File.join(@dirs.first, file))
 
-    # A command that joins and then becomes what follows it.
+    # A command that joins the group and then executes its arguments.
     def enter = ["/bin/sh", "-c", "#{@dirs.map { |dir| "echo $$ > #{dir}/cgroup.procs" }.join(" && ")} && exec \"$@\"", "sh"]
 
-    # The kernel is not done with a process at the moment when it can be reaped.
+    # The kernel may still be busy with a process after it has been reaped.
     def remove
       @dirs.each do |dir|
         E2E.wait_until("#{dir} is empty") do

@@ -5,7 +5,7 @@ require "open3"
 require_relative "wait"
 
 module E2E
-  # What a command printed and how it ended.
+  # The output and the exit status of a command.
   Result = Struct.new(:argv, :out, :err, :status) do
     def ok? = status == 0
 
@@ -14,7 +14,7 @@ module E2E
     def to_s = "$ #{argv.join(' ')}\n#{out}#{err}(status #{status})"
   end
 
-  # Runs one command to its end, in an environment that holds nothing but what is given.
+  # Runs a command to its end, in an environment that contains only the given variables.
   module Command
     module_function
 

@@ -5,13 +5,11 @@ require "minitest/autorun"
 require "tmpdir"
 require_relative "wait"
 
-Encoding.default_external = Encoding::UTF_8 # also where no locale is set
+Encoding.default_external = Encoding::UTF_8 # even if no locale is set
 
 module E2E
   ROOT = File.expand_path("../../..", __dir__)
   BIN = ENV.fetch("DIAGCTL_TEST_BIN", File.join(ROOT, "target/release/diagctl"))
-  # How Ruby names a line of ours in a warning.
-  GEMS = %r{#{Regexp.escape(ROOT)}/ruby/}
   abort "no binary at #{BIN}; run make build" unless File.executable?(BIN)
 end
 
@@ -28,8 +26,8 @@ require_relative "script"
 require_relative "cgroup"
 require_relative "case"
 
-# Under nohup, or in the background of a script, every program that a test starts would ignore these too.
+# Under nohup, or in the background of a script, every program that a test starts would inherit the ignored signals.
 %w[HUP INT QUIT].each { |signal| Signal.trap(signal, "DEFAULT") }
 E2E::Processes.become_subreaper
-# Also when the run itself is interrupted. Forked helpers of a test leave by exit!.
+# Runs even if the run is interrupted. Forked helpers of a test leave with exit!.
 Minitest.after_run { E2E::Processes.sweep }

@@ -1,10 +1,10 @@
 # frozen_string_literal: true
 
 module E2E
-  # A heap dump of one line that holds these bytes, and compresses no better.
+  # A heap dump of one line that contains these bytes, and is no more compressible than they are.
   def self.dump(bytes) = %({"type":"ROOT", "root":"#{bytes.b.tr("\"\\\\\n", "x")}"}\n).b
 
-  # A dumper without Puma: speaks the protocol of docs/protocol.md to the binary, one open file description a holder.
+  # A dumper without Puma. It speaks the protocol of docs/protocol.md to the binary, with one open file description per holder.
   class LeaseHolder
     attr_reader :answer, :lease
 
@@ -15,7 +15,7 @@ module E2E
       @lease = File.open(File.join(store, "lease.lock"), File::RDWR | File::CREAT | File::NOFOLLOW, 0o600)
     end
 
-    # The Result of the poll; `answer` is the object that it printed.
+    # Returns the Result of the poll. `answer` is the object that the poll printed.
     def acquire(*flags, pid: Process.pid, role: "puma")
       result = call("acquire", "--pid", pid, "--role", role, *flags)
       @answer = result.out.empty? ? nil : result.json
@@ -28,14 +28,14 @@ module E2E
 
     def staging = @answer.fetch("dir")
 
-    # `also` is an open file that the `put` is to hold as well.
+    # `also` is an open file that the `put` inherits too.
     def put(report, data, also = nil, id: capture) = call("put", id, report, stdin: data, also: also)
 
     def finalize(*flags, id: capture) = call("finalize", id, *flags)
 
     def abort(reason, id: capture) = call("abort", id, "--reason", reason)
 
-    # A report that is under way: the write end of the pipe and the pid of its `put`.
+    # Starts a `put`, and returns the write end of its pipe and its pid.
     def start_put(report)
       reader, writer = IO.pipe(binmode: true)
       pid = Process.spawn(@env, *argv("put", capture, report), in: reader, out: File::NULL, err: File::NULL,

@@ -4,8 +4,8 @@ require "fiddle"
 require_relative "wait"
 
 module E2E
-  # What runs below this test process. The test process is a subreaper: a dumper whose worker is gone comes back to
-  # it, so that nothing that a test started can be lost sight of.
+  # The processes below this test process. The test process is a subreaper: a dumper whose worker is gone becomes its child, so
+  # that every process a test started can be found.
   module Processes
     PR_SET_CHILD_SUBREAPER = 36
 
@@ -14,8 +14,8 @@ module E2E
         File.basename(argv.first.to_s) == "diagctl" && argv.include?(command)
       end
 
-      # The forked child that dumps goes by a title of its own. Before that it is one more Puma worker, and at its
-      # end it becomes `diagctl finalize`.
+      # The forked child sets a title of its own while it dumps. Before that it looks like a Puma worker, and at the end it
+      # becomes `diagctl finalize`.
       def dumper? = argv.first.to_s.start_with?("diagctl: dumping")
     end
 
@@ -27,7 +27,7 @@ module E2E
       raise "prctl(PR_SET_CHILD_SUBREAPER) failed" unless prctl.call(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0).zero?
     end
 
-    # Zombies are left out: they hold nothing.
+    # Zombies are left out, because they hold no resources.
     def descendants(root = Process.pid)
       children = Hash.new { |hash, ppid| hash[ppid] = [] }
       Dir.children("/proc").grep(/\A\d+\z/).each do |pid|
@@ -65,7 +65,7 @@ module E2E
       []
     end
 
-    # Only root may look into a process that is not dumpable; to anyone else it has none.
+    # Only root can look into a process that is not dumpable; for other users the list is empty.
     def sockets(pid)
       Dir.children("/proc/#{pid}/fd").filter_map do |fd|
         target = File.readlink("/proc/#{pid}/fd/#{fd}")
@@ -77,12 +77,13 @@ module E2E
       []
     end
 
-    # A value of /proc/PID/status, as a number.
+    # Returns a value of /proc/PID/status as a number.
     def status(pid, key)
       File.read("/proc/#{pid}/status")[/^#{key}:\s*(\d+)/, 1].to_i
     end
 
-    # Bytes that the threads of a process have written, to whatever. /proc/PID/io would add those of children that it reaped.
+    # Returns the bytes that the threads of a process have written to any file. /proc/PID/io would include children that it has
+    # reaped.
     def written(pid)
       Dir.glob("/proc/#{pid}/task/*/io").sum { |path| File.read(path)[/^wchar: (\d+)/, 1].to_i }
     end
@@ -95,7 +96,7 @@ module E2E
       end
     end
 
-    # Ends everything below this process and reaps it.
+    # Kills and reaps everything below this process.
     def sweep
       deadline = E2E.clock + 30
       until (left = descendants).empty?

@@ -4,20 +4,20 @@ require "net/http"
 require "rbconfig"
 
 module E2E
-  # A real Puma with the real plugin, on a port of its own choosing, in a directory of its own.
+  # A real Puma with the real plugin, on a port of its own choice, in a directory of its own.
   class PumaServer
     LOAD_PATH = %w[ruby/diagctl/lib ruby/puma-plugin/lib].map { |path| File.join(ROOT, path) }.join(":")
     COMMAND = [RbConfig.ruby, Gem.bin_path("puma", "puma")].freeze
 
     attr_reader :pid, :port, :log_path, :root
 
-    # Whether its stop hung in a fault of its own, so that a process of it had to be killed: what Ruby runs at exit did not run there.
+    # Set if Puma hung while stopping, through a fault of its own, and one of its processes was killed. Ruby's exit handlers did
+    # not run there.
     attr_reader :killed
 
-    # first: the lines at the head of puma.rb. initializer: Ruby that runs while the application is loaded.
-    # config_flag: false leaves puma.rb to be found as config/puma.rb. plugin: false leaves diagctl out. wrapper: a command
-    # that becomes Puma at its end. program: another `puma` than the installed one. load_path: false leaves it to the bundle to
-    # find diagctl.
+    # first: lines for the head of puma.rb. initializer: Ruby code that runs while the application is loaded. config_flag: false
+    # lets Puma find config/puma.rb by itself. plugin: false leaves diagctl out. wrapper: a command that execs Puma. program: a
+    # `puma` other than the installed one. load_path: false leaves it to the bundle to find diagctl.
     def initialize(root, env:, workers: 0, preload: true, port: 0, first: "", initializer: "", config_flag: true, plugin: true,
       wrapper: [], program: COMMAND.last, load_path: true)
       @root = root
@@ -48,12 +48,12 @@ module E2E
 
     def directory = @root
 
-    # What this start has logged.
+    # The log of this start.
     def log = File.exist?(@log_path) ? File.binread(@log_path, nil, @log_start).to_s.force_encoding("UTF-8").scrub : ""
 
     def diagctl_lines = log.lines.grep(/diagctl/i)
 
-    # The processes that serve: workers that have booted, or the one process of single mode.
+    # The pids of the processes that serve: workers that have booted, or the only process in single mode.
     def workers
       return [@pid] if @workers.zero?
 
@@ -61,7 +61,7 @@ module E2E
       booted.select { |pid| Processes.alive?(pid) }
     end
 
-    # The body of the answer, or nil when nobody answers.
+    # Returns the body of the answer, or nil if there is none.
     def get(path, timeout: 30 * PATIENCE)
       Net::HTTP.start("127.0.0.1", @port, open_timeout: timeout, read_timeout: timeout, max_retries: 0) do |http|
         answer = http.get(path)
@@ -82,10 +82,10 @@ module E2E
 
     private
 
-    # On Ruby 3.3 the stop of a Puma can hang for ever, without diagctl too, where another thread happens to be awake
-    # (https://github.com/puma/puma/issues/3677): all requests are answered, reactor and pool are gone, and the server's
-    # thread never returns from closing the pipe that woke it. Seen in 3 of 40 stops of Puma 8.0.2 with
-    # `Thread.new { loop { sleep 0.01 } }`. Only what has been in that very state for seconds is killed.
+    # Kills processes that hang while stopping. On Ruby 3.3 a Puma can hang forever while it stops, even without diagctl, if
+    # another thread happens to be awake (https://github.com/puma/puma/issues/3677): all requests are answered, reactor and pool
+    # are gone, and the server's thread never returns from closing the pipe that woke it. Seen in 3 of 40 stops of Puma 8.0.2
+    # with `Thread.new { loop { sleep 0.01 } }`. A process is killed only if it has been in exactly this state for seconds.
     def end_what_hangs_in_close
       @hanging ||= {}
       [@pid, *Processes.descendants(@pid).map(&:pid)].each do |pid|

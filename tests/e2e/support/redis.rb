@@ -4,8 +4,8 @@ require "json"
 require "socket"
 
 module E2E
-  # A real Redis of the test's own, on a socket in its directory, which keeps nothing on disk. Spoken to in its own protocol,
-  # so that no version of a client library plays a part.
+  # A real Redis for one test, on a socket in its directory, with nothing kept on disk. The tests speak the Redis protocol
+  # directly, so that the version of a client library does not matter.
   class Redis
     attr_reader :socket, :pid
 
@@ -28,7 +28,7 @@ module E2E
       Process.wait(@pid)
     end
 
-    # What LPUSH, ZRANGE and their like answer: a string, a number, nil or a list of them.
+    # Returns the answer to a command such as LPUSH or ZRANGE: a string, a number, nil or a list of these.
     def call(*words)
       UNIXSocket.open(@socket) do |socket|
         socket.write("*#{words.size}\r\n", *words.map { |word| "$#{word.to_s.bytesize}\r\n#{word}\r\n" })
@@ -36,7 +36,7 @@ module E2E
       end
     end
 
-    # A job as Sidekiq's own client of any version pushes it; its jid.
+    # Pushes a job as Sidekiq's client does in any version, and returns its jid.
     def push(job, *args, queue: "default", **more)
       jid = format("%024x", rand(1 << 96))
       now = Time.now.to_f
@@ -46,10 +46,10 @@ module E2E
       jid
     end
 
-    # The jids that wait in a queue.
+    # Returns the jids waiting in a queue.
     def waiting(queue = "default") = jids(call("LRANGE", "queue:#{queue}", 0, -1))
 
-    # Jobs that failed and will be tried again.
+    # Returns the jobs that failed and will be retried.
     def retries = call("ZRANGE", "retry", 0, -1).map { |payload| JSON.parse(payload) }
 
     private

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module E2E
-  # A process that is no web server: it starts diagctl and does as it is told, a line of Ruby at a time.
+  # A process that is not a web server. It starts diagctl and then executes commands, one line of Ruby at a time.
   class Script
     def initialize(root, env, wrapper: [], role: "script")
       @log = File.join(root, "script.log")

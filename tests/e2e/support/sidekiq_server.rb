@@ -3,11 +3,11 @@
 require "rbconfig"
 
 module E2E
-  # A real Sidekiq with the real middleware, in a directory of its own, on a Redis of the test's own.
+  # A real Sidekiq with the real middleware, in a directory and on a Redis of its own.
   class SidekiqServer
     LOAD_PATH = %w[ruby/diagctl/lib ruby/sidekiq-middleware/lib].map { |path| File.join(ROOT, path) }.join(":")
 
-    # The jobs that tests push. One that waits does so until the file is there, and at most as long as a test may take.
+    # The jobs that tests push. A waiting job waits until its file exists, at most as long as a test may take.
     JOBS = <<~RUBY
       KEPT = []
       def wait_for(file)
@@ -46,10 +46,10 @@ module E2E
     RUBY
 
     class << self
-      # Asked of the library itself, in a process of its own.
+      # Asks the library itself, in a separate process.
       def version = @version ||= ask("print Sidekiq::VERSION")
 
-      # Capsules and the embedded mode came together, with 7.0.
+      # Capsules and the embedded mode were introduced together, in 7.0.
       def capsules? = (@capsules ||= ask("print Sidekiq.respond_to?(:configure_embed)")) == "true"
 
       private
@@ -59,7 +59,7 @@ module E2E
 
     attr_reader :pid, :log_path
 
-    # install: the options of Diagctl::Sidekiq.install. server: lines within configure_server. plain: true leaves diagctl out.
+    # install: the options of Diagctl::Sidekiq.install. server: lines for configure_server. plain: true leaves diagctl out.
     def initialize(root, redis, env:, name: "sidekiq", flags: [], install: "", server: "", head: "", plain: false)
       @root = root
       @redis = redis
@@ -85,7 +85,7 @@ module E2E
       await { @redis.call("SMEMBERS", "processes").any? { |identity| identity.include?(":#{@pid}:") } }
     end
 
-    # The same jobs in a Ruby process that runs Sidekiq itself.
+    # Starts the same jobs in a Ruby process that runs an embedded Sidekiq.
     def start_embedded
       File.write(@app, <<~RUBY, mode: "a")
         instance = Sidekiq.configure_embed { |config| config.queues = %w[default] }
@@ -101,7 +101,7 @@ module E2E
 
     def log = File.exist?(@log_path) ? File.binread(@log_path).force_encoding("UTF-8").scrub : ""
 
-    # What diagctl said, and what Ruby or Sidekiq said about a file of its gems.
+    # Returns the messages from diagctl, and the warnings from Ruby or Sidekiq about files of its gems.
     def diagctl_lines = log.lines.grep(%r{\[diagctl\]|Diagctl|ruby/(diagctl|sidekiq-middleware)/})
 
     def signal(name) = Processes.signal(name, @pid)

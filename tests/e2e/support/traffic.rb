@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module E2E
-  # Clients that never stop asking, until told to. Whoever fails is remembered; so is an answer that is not the page.
+  # Clients that send requests until they are stopped. Failed requests are recorded, and so is every answer other than the page.
   class Traffic
     attr_reader :served, :failed
 

@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 module E2E
-  # Sees whether two dumps overlap, and trusts no word of diagctl's: a program in its place that holds a lock of its own, from
-  # the first to the last instruction of each `put`.
+  # Detects overlapping dumps without trusting diagctl: a wrapper in place of the program that holds a lock of its own from the
+  # first to the last instruction of each `put`.
   class Witness
     PROGRAM = <<~SH
       #!/bin/sh
@@ -23,7 +23,7 @@ module E2E
 
     def saw? = File.exist?(File.join(@root, "witness"))
 
-    # The arguments of each `put` that was not alone.
+    # The arguments of each `put` that overlapped another.
     def overlaps
       path = File.join(@root, "overlaps")
       File.exist?(path) ? File.readlines(path, chomp: true) : []

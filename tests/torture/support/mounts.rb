@@ -4,8 +4,8 @@ require "fiddle"
 require_relative "torture"
 
 module Torture
-  # Filesystems of a test's own. They are mounted in a mount namespace of this process, so that nobody else sees them and that
-  # the kernel takes them down with it.
+  # Filesystems for a single test. They are mounted in a mount namespace of this process, so that no other process sees them and
+  # the kernel unmounts them when this process ends.
   module Mounts
     CLONE_NEWNS = 0x20000
     EXT4_IOC_SHUTDOWN = 0x8004587D
@@ -15,7 +15,7 @@ module Torture
 
     module_function
 
-    # Why filesystems cannot be mounted here, or nil.
+    # Returns the reason why filesystems cannot be mounted here, or nil.
     def refusal
       return @refusal if defined?(@refusal)
 
@@ -30,7 +30,7 @@ module Torture
       result.ok? ? nil : result.to_s
     end
 
-    # Mounts something on a directory, which is created, for the time of the block.
+    # Mounts a filesystem on a directory, which is created, for the duration of the block.
     def mounted(dir, *flags)
       Dir.mkdir(dir) unless File.directory?(dir)
       mount(dir, *flags)
@@ -48,7 +48,8 @@ module Torture
       raise result.to_s unless result.ok?
     end
 
-    # Limits what a user may have on a device, in KiB. Without a tool: it may not be installed, and one call is all it takes.
+    # Sets a user's limit on a device, in KiB. Calls quotactl directly, because the tool may not be installed and one call is
+    # enough.
     def quota(device, uid, kib)
       limits = [kib, kib, 0, 0, 0, 0, 0, 0, QIF_BLIMITS].pack("Q8L")
       types = [Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP, Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP]
@@ -56,7 +57,7 @@ module Torture
       quotactl.call(SET_USER_QUOTA, device, uid, limits).zero? or raise SystemCallError.new("quotactl", Fiddle.last_error)
     end
 
-    # The bytes in use on the filesystem of a directory, at one instant.
+    # Returns the bytes in use on a directory's filesystem at one instant.
     def used(dir)
       @statvfs ||= Fiddle::Function.new(Fiddle::Handle::DEFAULT["statvfs"], [Fiddle::TYPE_VOIDP] * 2, Fiddle::TYPE_INT)
       result = "\0" * 256
@@ -66,7 +67,7 @@ module Torture
       (blocks - free) * fragment
     end
 
-    # The power goes: whatever the filesystem has not made durable is lost.
+    # Cuts the power: everything that the filesystem has not made durable is lost.
     def cut_power(dir) = File.open(dir) { |file| file.ioctl(EXT4_IOC_SHUTDOWN, [NO_LOG_FLUSH].pack("L")) }
   end
 end

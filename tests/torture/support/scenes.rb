@@ -3,14 +3,14 @@
 require_relative "torture"
 
 module Torture
-  # Commands that change a store, each with a store that waits for it, and strace to disturb them.
+  # Commands that change a store, each with a store prepared for it, and strace to disturb them.
   module Scenes
     SCENES = %w[create acquire put finalize abort gc request rm pin].freeze
 
-    # A store that waits for a command. `lease` says that the command is given the lease; `victims` may be gone afterwards.
+    # A command and the store prepared for it. `lease` is set if the command needs the lease; `victims` may be gone afterwards.
     Scene = Struct.new(:name, :store, :argv, :stdin, :lease, :held, :id, :kept, :victims, keyword_init: true)
 
-    # Every call of an undisturbed run: [name, its number among the calls of that name in its thread].
+    # Returns every call of an undisturbed run: [name, its number among the calls of that name in its thread].
     def calls(scene)
       log = File.join(@root, "strace-#{scene.name}.log")
       copy_of(scene.store) do |store|
@@ -25,11 +25,11 @@ module Torture
       found.uniq
     end
 
-    # Runs the command of a scene under strace, with these flags.
+    # Runs a scene's command under strace, with these flags.
     def traced(scene, store, *flags, &block) = perform(scene, store, "strace", "-f", "-qq", *flags, &block)
 
-    # Runs the command of a scene, behind another command if need be, which hands the lease on as it does every inherited
-    # descriptor. Yields the lease while it is still held.
+    # Runs a scene's command, optionally behind another command, which passes the lease on like every inherited descriptor.
+    # Yields the lease while it is still held.
     def perform(scene, store, *wrapper, **options)
       command = [*wrapper, E2E::BIN, "--dir", store, *scene.argv]
       return E2E::Command.run(*command, env: env, stdin: scene.stdin, **options) unless scene.lease
@@ -43,7 +43,7 @@ module Torture
       end
     end
 
-    # A grant that was answered is good for a capture, whatever went wrong on the way to it.
+    # Finishes the capture of a grant that was answered. This must succeed, whatever went wrong before the answer.
     def finish_granted(store, lease, result)
       answer = result.json
       lease_flag = ["--lease-fd", lease.fileno.to_s]
@@ -54,10 +54,10 @@ module Torture
       assert ends.all? { |one| [0, 5].include?(one.status) }, "after #{result}\n#{ends.join}"
     end
 
-    # Success is only reported for what happened, and a failure says what went wrong.
+    # Asserts that success is reported only for what happened, and that a failure comes with a message.
     def assert_no_false_claim(scene, store, result, what)
       status = result.status
-      # Rust's own library gives up where a thread cannot be set up, or a directory cannot be closed.
+      # Rust's own library panics if a thread cannot be set up or a directory cannot be closed.
       refute_match(%r{panicked at (?!/rustc/)}, result.err, what)
       return if status.negative? # killed
 
@@ -73,7 +73,7 @@ module Torture
       end
     end
 
-    # What a scene's command was not meant to delete, or has not deleted.
+    # Returns the captures that the scene's command was not meant to delete, or has not deleted.
     def left_of(scene, store)
       scene.kept.reject { |id, _| scene.victims.include?(id) && !File.exist?(File.join(store, "reports", id)) }
     end
@@ -82,7 +82,7 @@ module Torture
 
     def scenes = SCENES.map { |name| scene(name) }
 
-    # A store with two captures, in which the block prepares something.
+    # Creates a store with two captures, which the block then prepares.
     def prepared
       @store = File.join(@root, "template-#{rand(1 << 32)}")
       configure
@@ -143,12 +143,12 @@ module Torture
 
     def scene_pin = prepared { |ids| { argv: ["pin", ids.first] } }
 
-    # The configuration of one scene alone: the commands that look afterwards have the usual one.
+    # Saves the configuration for one scene only. The commands that check the store afterwards use the usual one.
     def keep_configuration(name)
       File.join(@root, "#{name}.toml").tap { |path| File.rename(config_path, path) }.tap { configure }
     end
 
-    # A capture whose dumper put its reports and died; its id.
+    # Leaves a capture in staging whose dumper put its reports and died. Returns its id.
     def leave_staged(*reports)
       dumper = granted(*reports)
       reports.each { |report| assert dumper.put(report, E2E.dump(Random.new(3).bytes(3000))).ok? unless report == "threads" }

@@ -4,15 +4,15 @@ require "digest"
 require "etc"
 require_relative "../../e2e/support/e2e"
 
-# Tests that break things on purpose: TORTURE=full tries everything, TORTURE=short (the default) a sample, for `make test`.
-# What is random comes from one seed, which is printed; SEED=… repeats a run.
+# Tests that break things on purpose. TORTURE=full tries everything; TORTURE=short (the default) tries a sample, for `make
+# test`. All random choices come from one seed, which is printed; SEED=… repeats a run.
 module Torture
   FULL = ENV.fetch("TORTURE", "short") == "full"
   SEED = Integer(ENV.fetch("SEED", rand(1 << 32)))
   THREADS = [Etc.nprocessors, 2].max
   NOBODY = 65_534
 
-  # So many failures of one kind are told; then there is no point in going on.
+  # The number of failures of one kind that are reported. After that the test stops.
   SHOWN = 12
 
   warn "torture: #{FULL ? 'full' : 'short'}, SEED=#{SEED}"
@@ -21,10 +21,10 @@ module Torture
 
   NUMBER = Mutex.new
 
-  # Never the same twice, on whatever thread.
+  # Returns a number that is unique across threads.
   def next_number = NUMBER.synchronize { @number = @number.to_i + 1 }
 
-  # All of a list, or in the short form so many of it, spread evenly from a random beginning.
+  # Returns the whole list or, in the short form, a sample of this size, evenly spaced from a random start.
   def sample(list, size)
     return list if FULL || list.size <= size
 
@@ -33,7 +33,7 @@ module Torture
     Array.new(size) { |i| list[((i * stride) + first).floor] }
   end
 
-  # Runs the block for every item on a few threads. What fails is told together, the first few of it.
+  # Runs the block for every item on a few threads. Reports the first few failures together.
   def each_parallel(items, threads: THREADS)
     queue = Queue.new(items)
     queue.close
@@ -56,7 +56,7 @@ module Torture
     raise Minitest::Assertion, "#{failures.size} of #{items.size} failed:\n#{Array.new(failures.size) { failures.pop.message }.join("\n\n")}"
   end
 
-  # A test in a directory in memory where that is possible: thousands of small stores are made and thrown away.
+  # A test with a directory in memory where possible, because thousands of small stores are created and deleted.
   class Case < E2E::Case
     DIRECTORY = "/dev/shm"
 
@@ -65,16 +65,16 @@ module Torture
       super
     end
 
-    # A command on a store other than the test's own.
+    # Runs a command on another store.
     def on(store, *argv, env: self.env, **options) = E2E::Command.run(E2E::BIN, "--dir", store, *argv, env: env, **options)
 
-    # Captures with their data, as they were acknowledged: id => { file => sha256 }.
+    # Returns the captures with their data as acknowledged: id => { file => sha256 }.
     def acknowledged(store)
       ids = Dir.children(File.join(store, "reports"))
       ids.to_h { |id| [id, checksums(store, id)] }
     end
 
-    # The checksums that a capture recorded, after its files were found to have them.
+    # Returns a capture's recorded checksums, after checking them against its files.
     def checksums(store, id)
       dir = File.join(store, "reports", id)
       reports = JSON.parse(File.read(File.join(dir, "meta.json"))).fetch("reports")
@@ -83,10 +83,10 @@ module Torture
       end.to_h
     end
 
-    # What must hold whatever happened to a store: it opens, what was acknowledged is there, what is listed is whole, the next
-    # dumper gets its turn, and collecting garbage leaves nothing that nobody knows.
+    # Asserts everything that must hold for a store whatever happened to it: it opens, acknowledged captures are there, listed
+    # captures are whole, the next dumper gets its turn, and garbage collection leaves nothing unknown.
     def assert_sound(store, kept:, what:)
-      # A first command that was disturbed may not have got as far as a store.
+      # A disturbed first command may have ended before it created a store.
       listed = kept.empty? && !File.exist?(File.join(store, "FORMAT")) ? [] : assert_opens(store, what)
       assert_empty kept.keys - listed, "#{what}: acknowledged captures are gone"
       listed.each do |id|
@@ -118,7 +118,7 @@ module Torture
       request = on(store, "request", "gc_stat", "--reason", "the next one")
       assert request.ok?, "#{what}\n#{request}"
       dumper = E2E::LeaseHolder.new(store, env)
-      # Of the requests that wait, the one that was disturbed may come first.
+      # Among the pending requests, the one that was disturbed may come first.
       results = [dumper.acquire]
       assert dumper.granted?, "#{what}: the next acquire\n#{results.first}"
       results += dumper.answer.fetch("reports").map { |report| dumper.put(report.fetch("name"), E2E.dump("")) } << dumper.finalize
@@ -129,13 +129,13 @@ module Torture
     end
 
     ID = '\d{8}T\d{9}Z-\h{8}'
-    KNOWN = %r{\A(FORMAT|(lease|state)\.(lock|json)|(index|events|samples|samples\.1)\.jsonl|execs\.json|config\.(good\.toml|cache)|
+    KNOWN = %r{\A(FORMAT|(lease|state)\.(lock|json)|(index|events|samples|samples\.1)\.jsonl|execs\.json|catalog\.bin|requests\.json|config\.(good\.toml|cache)|
                  samples/\d+\.json|requests/#{ID}\.json|reports/#{ID}/(pinned|meta\.json|[a-z][\w.]*\.(gz|zst))|
                  (samples|requests|reports|staging|trash|quarantine|reports/#{ID}))\z}x
 
-    # After garbage was collected there is no file whose purpose is not known, and none that no capture mentions.
+    # Asserts that after garbage collection no file has an unknown purpose, and none is missing from its capture's record.
     def assert_no_leak(store, what)
-      # Temporaries that might still be written are left alone for ten minutes.
+      # Temporary files are kept for ten minutes, because they might still be written to.
       long_ago = Time.now - 3600
       Dir.glob("#{store}/**/.tmp-*", File::FNM_DOTMATCH).each { |path| File.utime(long_ago, long_ago, path) }
       result = on(store, "gc")
@@ -149,7 +149,7 @@ module Torture
 
     def files(store) = Dir.glob("**/*", File::FNM_DOTMATCH, base: store).reject { |path| path.end_with?(".") }
 
-    # A throw-away copy of a store.
+    # Makes a disposable copy of a store.
     def copy_of(template)
       copy = File.join(@root, "copy-#{Torture.next_number}")
       FileUtils.cp_r(template, copy, preserve: true)

@@ -1,33 +1,32 @@
-//! `abort`: the plugin gives a grant back.
+//! `abort`: the plugin returns a grant.
 
 use std::time::Duration;
 
 use super::Context;
 use super::output::Done;
-use crate::capture;
-use crate::error::Failure;
-use crate::lease::{self, Lease};
-use crate::store::{Access, Store};
+use crate::cli::error::Failure;
+use crate::grant::capture;
+use diagctl_store::lease::{self, Lease};
+use diagctl_store::{Access, Store};
 
-/// Discard a staged capture and end the lease (for plugins)
+/// Discard a staged capture and release the lease (used by plugins)
 ///
-/// With a description that does not hold the lease: of a capture whose dumper is dead.
+/// With a descriptor that does not hold the lease, only a capture whose dumper has died can be discarded.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The capture that acquire granted
+    /// Capture ID that `acquire` printed
     capture: String,
     /// Descriptor of <dir>/lease.lock
     #[arg(long, value_name = "N")]
     lease_fd: i32,
-    /// Why; it is shown by `diagctl status --explain`
+    /// Reason, shown by `diagctl status --explain`
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }
 
-/// A killed dumper, and a `put` that is killed with it, let go of the lease within so much time.
+/// The time within which a killed dumper, and a `put` killed with it, release the lease.
 const DYING: Duration = Duration::from_secs(5);
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
@@ -37,7 +36,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     let grant = capture::join(&store, &lease, &args.capture);
     if grant.is_err() && inherited {
-        // The process that passed the description may live long.
+        // Released here, because the process that passed the description may live long.
         lease.release()?;
     }
     let grant = grant?;
@@ -45,8 +44,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Ok(Done::silent())
 }
 
-// The worker of a dumper that was killed says why on a description of its own: it takes the lease that nobody holds any more.
-// Whether that may be done is proved afterwards, like everything else.
+// Takes the lease of a killed dumper on a description of the worker's own, so that the worker can say why the dumper was
+// killed. The caller proves afterwards that this was allowed.
 fn inherit_from_the_dead(store: &Store, lease: &Lease, capture: &str) -> Result<(), Failure> {
     let step = Duration::from_millis(20);
     for _ in 0..DYING.as_millis() / step.as_millis() {
@@ -57,6 +56,6 @@ fn inherit_from_the_dead(store: &Store, lease: &Lease, capture: &str) -> Result<
         }
         std::thread::sleep(step);
     }
-    Err(Failure::failed(format!("capture {capture} may not be given up: its dumper still holds the lease"))
-        .hint("pass the description on which `acquire` was granted, or wait until the dumper has ended"))
+    Err(Failure::failed(format!("capture {capture} cannot be discarded: its dumper still holds the lease"))
+        .hint("pass the descriptor on which `acquire` was granted, or wait until the dumper has ended"))
 }

@@ -1,4 +1,4 @@
-//! `acquire`: the plugin's poll. Samples the process, decides, takes the lease, and prints one JSON object.
+//! `acquire`: a plugin's poll. Reads the process's figures, decides, takes the lease, and prints one JSON object.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,44 +8,46 @@ use serde_json::{Map, Value};
 
 use super::Context;
 use super::output::{self, Done};
-use crate::clock;
+use crate::cli::error::Failure;
 use crate::config::{self, Snapshot, Source as Origin};
-use crate::decide::{Answer, Plan, Process, Verdict};
-use crate::error::Failure;
+use crate::deadline;
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::lease::Lease;
-use crate::poll::{Granted, Poll, run_commands};
-use crate::readings::Readings;
-use crate::report::Producer;
-use crate::store::{Access, Store};
-use crate::trigger::{Observed, is_application_name};
-use crate::watch::{self, Watch};
+use crate::grant::dump_limits::{self, Watch};
+use crate::grant::exec::run_commands;
+use crate::grant::{Applicant, Begun, begin, capture};
+use crate::rules::decide::{Answer, Plan, Verdict};
+use crate::rules::readings::Readings;
+use crate::rules::trigger::{Observed, is_application_name};
+use diagctl_store::Process;
+use diagctl_store::lease::Lease;
+use diagctl_store::report_kind::Producer;
+use diagctl_store::{Access, Store};
 
-/// From the lease to the answer; native reports take milliseconds.
+/// The time limit from taking the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
 
-/// Ask whether a capture is due, and for the right to take it (for plugins)
+/// Ask whether to capture now, and take the lease if so (used by plugins)
 ///
-/// Prints one JSON object. Status 0: granted, 10: not granted, the object says why.
+/// Prints one JSON object. Exit status 0: granted; 10: not granted, with the reason.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Descriptor of <dir>/lease.lock, opened anew for this poll and inherited
+    /// Inherited descriptor of <dir>/lease.lock, opened anew for each poll
     #[arg(long, value_name = "N")]
     pub(super) lease_fd: i32,
-    /// The process that polls
+    /// The polling process
     #[arg(long, value_name = "PID")]
     pub(super) pid: u32,
-    /// What it does: puma, sidekiq, …
+    /// Role of the process: puma, sidekiq, …
     #[arg(long, value_name = "ROLE", default_value = "process")]
     pub(super) role: String,
-    /// Its name within the role
+    /// Name of the process within its role
     #[arg(long, value_name = "WORKER", default_value = "")]
     pub(super) name: String,
-    /// A number that the application hands in, for rules
-    #[arg(long, value_name = "K=V")]
+    /// A number from the application, for rules (repeatable)
+    #[arg(long, value_name = "NAME=NUMBER")]
     pub(super) gauge: Vec<String>,
-    /// An event that the application names, for rules
+    /// An event from the application, for rules (repeatable)
     #[arg(long, value_name = "NAME")]
     pub(super) event: Vec<String>,
 }
@@ -86,7 +88,6 @@ struct ReportWanted<'a> {
     options: Map<String, Value>,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     check_names(&args)?;
     let config = cx.config();
@@ -101,7 +102,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     }
     let store = cx.open(Access::Create)?;
     store.require_trusted_owner()?;
-    if let Some(why) = store.unsafe_filesystem(config)? {
+    if let Some(why) = store.unsafe_filesystem()? {
         let guarded = Answer { guard: Some("filesystem"), ..Answer::plain(Verdict::Guarded, why) };
         return refused(cx, &guarded, 60_000.max(config.poll_ms()));
     }
@@ -109,19 +110,19 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let stat = cx.proc.stat(args.pid).map_err(|why| {
         Failure::new(Exit::Usage, format!("--pid {}: {why}", args.pid))
-            .hint("give the pid of a running process, as it is seen in diagctl's pid namespace")
+            .hint("use the pid of a running process, as seen in diagctl's pid namespace")
     })?;
     let process = Process { pid: args.pid, start_ticks: stat.start_ticks, role: args.role, name: args.name };
-    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.rules);
+    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.wanted());
     readings.gauges = gauges(&args.gauge);
     readings.events = args.event.into_iter().collect();
     readings.execs = run_commands(cx, &store, &process)?;
-    // Only rules that are in force on a share of the machines ask which one this is.
+    // Only rules that are in force on a share of the machines need the host name.
     let host = if config.rules.iter().any(|rule| rule.sample < 100.0) { cx.proc.hostname() } else { String::new() };
-    let poll =
-        Poll { cx, store: &store, process: &process, readings: &readings, host: &host, seed: fsio::random_u64()? };
+    let seed = fsio::random_u64()?;
+    let applicant = Applicant { cx, store: &store, process: &process, readings: &readings, host: &host, seed };
 
-    let (decision, paused, generation) = poll.decide()?;
+    let (decision, paused, generation) = applicant.decide()?;
     if let Some(reason) = paused {
         return refused(cx, &Answer::plain(Verdict::Disabled, reason), config.poll_ms());
     }
@@ -129,11 +130,11 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         return refused(cx, &decision.strongest(), decision.retry_ms);
     }
     if lease.is_held()? {
-        let reason = "this very description holds the lease already; open lease.lock anew for every poll".to_owned();
+        let reason = "this file description already holds the lease; open lease.lock anew for each poll".to_owned();
         return refused(cx, &Answer::plain(Verdict::Busy, reason), config.poll_ms());
     }
     if !lease.try_take()? {
-        let holder = crate::lease::read_record(store.dir())?.filter(|record| !record.ended);
+        let holder = diagctl_store::lease::read_record(store.dir())?.filter(|record| !record.ended);
         let reason = holder.map_or_else(
             || "another process holds the lease".to_owned(),
             |r| {
@@ -142,21 +143,27 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
             },
         );
         let busy = Answer { verdict: Verdict::Busy, reason, ..decision.strongest() };
-        poll.note(&busy)?;
+        applicant.note(&busy)?;
         return refused(cx, &busy, decision.retry_ms);
     }
-    // Taking native reports of a process in uninterruptible sleep can hang.
-    clock::end_process_after(LONGEST_GRANT, || output::note("the grant took too long; giving up"));
-    let granted = poll.grant(&decision, generation);
-    // Whatever was not granted gives the lease back; the process that passed it may live long.
-    if !matches!(granted, Ok(Granted::Yes { .. })) {
+    // Native reports of a process in uninterruptible sleep can hang.
+    deadline::end_process_after(LONGEST_GRANT, || output::note("the grant took too long; giving up"));
+    let begun = begin(applicant, &decision.plans, Some(generation)).and_then(|begun| {
+        if let Begun::Yes { plan, grant } = &begun {
+            capture::collect_native(&store, config, applicant.source(), grant)?;
+            applicant.note(&plan.granted())?;
+        }
+        Ok(begun)
+    });
+    // If nothing was granted, the lease is released here, because the process that passed the description may live long.
+    if !matches!(begun, Ok(Begun::Yes { .. })) {
         lease.release()?;
     }
-    match granted? {
-        Granted::Yes { plan, capture, retry_ms } => told(cx, &store, process.pid, &plan, &capture, retry_ms),
-        Granted::No(answer, retry_ms) => {
-            poll.note(&answer)?;
-            refused(cx, &answer, retry_ms)
+    match begun? {
+        Begun::Yes { plan, grant } => told(cx, &store, process.pid, &plan, &grant.meta.id, decision.retry_ms),
+        Begun::No(answer) => {
+            applicant.note(&answer)?;
+            refused(cx, &answer, decision.retry_ms)
         }
     }
 }
@@ -167,8 +174,8 @@ fn check_names(args: &Args) -> Result<(), Failure> {
             return Err(Failure::new(
                 Exit::Usage,
                 format!(
-                    "{flag} {} is empty, longer than 128 bytes or has control characters",
-                    crate::error::quoted(value)
+                    "{flag} {} is empty, longer than 128 bytes, or has control characters",
+                    crate::cli::error::quoted(value)
                 ),
             )
             .hint("use a short word like puma or worker-0"));
@@ -176,17 +183,17 @@ fn check_names(args: &Args) -> Result<(), Failure> {
     }
     for gauge in &args.gauge {
         if parse_gauge(gauge).is_none() {
-            let shown = crate::error::quoted(gauge);
+            let shown = crate::cli::error::quoted(gauge);
             return Err(Failure::new(Exit::Usage, format!("--gauge {shown} is not NAME=NUMBER"))
-                .hint("write it like --gauge puma.backlog=3"));
+                .hint("use for example --gauge puma.backlog=3"));
         }
     }
     for event in &args.event {
         if !is_application_name(event) {
-            let shown = crate::error::quoted(event);
+            let shown = crate::cli::error::quoted(event);
             return Err(Failure::new(
                 Exit::Usage,
-                format!("--event {shown} is empty, longer than 128 bytes or has blanks"),
+                format!("--event {shown} is empty, longer than 128 bytes, or has spaces"),
             )
             .hint("use letters, digits, `.`, `_` and `-`"));
         }
@@ -238,7 +245,7 @@ fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: &str, retry
         .filter(|report| report.producer != Producer::Native)
         .collect();
     let forks = plan.snapshot == Snapshot::Fork && reports.iter().any(|r| r.producer == Producer::Snapshot);
-    let watch = if forks { watch::of(&cx.proc, &cx.cgroups, pid) } else { Vec::new() };
+    let watch = if forks { dump_limits::of(&cx.proc, &cx.cgroups, pid) } else { Vec::new() };
     Done::json(&Output {
         schema: 1,
         verdict: Verdict::Granted.name(),

@@ -1,4 +1,4 @@
-//! `diagctl config`: what is configured, whether it is valid, and a file to start from.
+//! `diagctl config`: checks and shows the configuration, and prints a file to start from.
 
 mod rendered;
 
@@ -11,11 +11,12 @@ use serde_json::json;
 
 use super::output::Done;
 use super::{Context, Failure};
-use crate::config::{self, DEFAULT_FILE, Place, Problem};
+use crate::config::{self, DEFAULT_FILE, Place};
 use crate::exit_code::Exit;
 use crate::proc::Proc;
+use crate::section::Problem;
 
-/// Check, show or begin a configuration
+/// Check, show or create a configuration
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -24,32 +25,32 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Report every problem of the configuration, with its key and a hint
+    /// Report every problem in the configuration, with hints
     Check {
-        /// The file [default: the one that is in force]
+        /// File to check [default: the configuration in use]
         file: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// The file is for another machine: do not hold it against what this one has and recorded
+        /// The file is for another machine: do not check it against this one
         #[arg(long)]
         elsewhere: bool,
     },
-    /// Show what is in force, and where each value comes from
+    /// Show the configuration in use, and where each value comes from
     Show {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Print a commented configuration to start from
+    /// Print a commented example configuration
     Init {
-        /// Write it to a file that does not exist yet
+        /// Write it to FILE, which must not exist
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
 }
 
-/// The commands that have to work when the configuration does not.
+/// Runs the commands that must work even if the configuration is invalid; `None` for the others.
 pub fn without_loading(args: &Args, named: Option<&Path>, dir: Option<PathBuf>) -> Option<Result<Done, Failure>> {
     match &args.command {
         Command::Check { file, json, elsewhere } => Some(check(file.as_deref().or(named), dir, *json, *elsewhere)),
@@ -66,11 +67,11 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
 }
 
-// What is wrong and what is doubtful, at once. Of what flags and environment override only the store is looked at, for what it
+// Reports problems and doubts together. Of the flags and the environment, only two things matter here: the store, for what it
 // recorded, and values that would stop every other command.
 fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool) -> Result<Done, Failure> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let (text, read) = match config::read(file) {
+    let (text, read) = match config::read(file).map_err(Failure::from) {
         Ok(read) => read,
         Err(failure) if json => {
             let unreadable = Problem { path: String::new(), message: failure.message, hint: failure.hint };
@@ -88,8 +89,11 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
             if let Some((dir, _)) = super::overrides(dir)?.dir {
                 config.dir = std::path::absolute(&dir).unwrap_or(dir);
             }
-            let place =
-                if elsewhere { Place::default() } else { super::place::by_its_owner(&Proc::default(), &config) };
+            let place = if elsewhere {
+                Place::default()
+            } else {
+                super::config_target::by_its_owner(&Proc::default(), &config)
+            };
             let doubts = config.doubts(&examined.positions, &place);
             (rules, examined.problems.into_iter().chain(doubts).collect())
         }
@@ -98,9 +102,9 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
         if json {
             return told(path, &problems, valid);
         }
-        let failure = config::invalid(path, &problems);
+        let failure = Failure::from(config::Error::Invalid { path: path.to_owned(), problems });
         return Err(if valid {
-            failure.hint("processes go by this file all the same, as far as it goes")
+            failure.hint("processes still use this file; everything else in it works")
         } else {
             failure
         });
@@ -110,8 +114,8 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
     Done::either(json, &value, |_| {
         let rules = if rules == 1 { "1 rule".into() } else { format!("{rules} rules") };
         match shown {
-            Some(file) => format!("OK: {}, {rules}", crate::error::printable(&file)),
-            None => format!("OK: there is no {DEFAULT_FILE}; the defaults are in force, {rules}"),
+            Some(file) => format!("OK: {}, {rules}", crate::cli::error::printable(&file)),
+            None => format!("OK: {DEFAULT_FILE} does not exist; the defaults apply, {rules}"),
         }
     })
 }
@@ -125,13 +129,13 @@ fn told(path: &Path, problems: &[Problem], valid: bool) -> Result<Done, Failure>
 }
 
 fn init(path: &Path) -> Result<Done, Failure> {
-    // The workers have to read it: no narrower than the umask says.
+    // The workers have to read the file, so its mode is restricted only by the umask.
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|e| {
         let exists = e.kind() == std::io::ErrorKind::AlreadyExists;
-        let failure = Failure::io("create", path, e);
-        if exists { failure.hint("an existing file is never overwritten; name another") } else { failure }
+        let failure = Failure::output("create", path, e);
+        if exists { failure.hint("existing files are never overwritten; choose another name") } else { failure }
     })?;
-    file.write_all(config::EXAMPLE.as_bytes()).map_err(|e| Failure::io("write", path, e))?;
+    file.write_all(config::EXAMPLE.as_bytes()).map_err(|e| Failure::output("write", path, e))?;
     Ok(Done::text(path.display().to_string()))
 }
 
@@ -151,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn check_tells_every_problem_with_the_status_of_a_configuration_error() {
+    fn check_reports_every_problem_and_exits_with_the_config_status() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("diagctl.toml");
         std::fs::write(&path, "colour = 1\npoll_interval = \"10\"\n").unwrap();

@@ -1,4 +1,4 @@
-//! `diagctl doctor`: what would stop captures here, or make them dangerous, before it does. It looks and changes nothing.
+//! `diagctl doctor`: finds problems that would stop captures or make them dangerous. Changes nothing.
 
 mod check;
 mod contents;
@@ -14,18 +14,18 @@ use serde::Serialize;
 
 use super::output::{self, Done};
 use super::{Context, Failure};
+use crate::cli::error::printable;
 use crate::config::{self, Loaded, Overrides, SourceOf};
-use crate::error::printable;
 use crate::exit_code::Exit;
 use crate::fsio::Spot;
 use check::{Check, Status};
 
-/// Check this machine for what would stop captures or make them dangerous; changes nothing
+/// Find what stops captures or makes them dangerous; changes nothing
 ///
-/// Status 0: nothing stops captures, warnings or not. 1: at least one check failed.
+/// Exit status 0: nothing stops captures, but there may be warnings; 1: at least one check failed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print JSON: schema, dir, ok, checks[] of id, status (ok, warn, fail, skip), message, hint, observed
+    /// Print JSON: schema, dir, ok, and checks[] with id, status (ok, warn, fail, skip), message, hint, observed
     #[arg(long)]
     json: bool,
 }
@@ -35,14 +35,14 @@ struct Report {
     schema: u32,
     version: &'static str,
     dir: String,
-    /// Whether no check failed.
+    /// True if no check failed.
     ok: bool,
     failed: usize,
     warned: usize,
     checks: Vec<Check>,
 }
 
-/// Runs the command. It loads the configuration itself: that it cannot be loaded is a finding.
+/// Runs the checks. Loads the configuration itself, because a failure to load it is a finding.
 pub fn run(args: &Args, file: Option<&Path>, dir: Option<PathBuf>) -> Result<Done, Failure> {
     let (loaded, broken) = load(file, dir)?;
     let cx = Context::new(loaded, None);
@@ -53,12 +53,12 @@ pub fn run(args: &Args, file: Option<&Path>, dir: Option<PathBuf>) -> Result<Don
 
 fn load(file: Option<&Path>, dir: Option<PathBuf>) -> Result<(Loaded, Option<Failure>), Failure> {
     let given = super::overrides(dir.clone());
-    let loaded = given.and_then(|overrides| config::load(file, &overrides));
+    let loaded = given.and_then(|overrides| Ok(config::load(file, &overrides)?));
     let failure = match loaded {
         Ok(loaded) => return Ok((loaded, None)),
         Err(failure) => failure,
     };
-    // An environment that is wrong must not hide the store; the flag is all that is sure then.
+    // An invalid environment must not hide the store. In that case only the flag is reliable.
     let overrides = super::overrides(dir.clone())
         .unwrap_or_else(|_| Overrides { dir: dir.map(|dir| (dir, SourceOf::Flag)), enabled: None });
     let loaded = config::load_for_process(file, &overrides).or_else(|_| config::defaults(&overrides))?;
@@ -67,13 +67,17 @@ fn load(file: Option<&Path>, dir: Option<PathBuf>) -> Result<(Loaded, Option<Fai
 
 fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     let config = cx.config();
-    let mut checks = settings::configuration(&cx.loaded, broken, &super::place::by_its_owner(&cx.proc, config));
+    let mut checks = settings::configuration(&cx.loaded, broken, &super::config_target::by_its_owner(&cx.proc, config));
     checks.push(settings::switch(&cx.loaded));
     checks.extend(place::examine(config));
-    // The thread that opens the store takes its owner's identity and ends: root goes on seeing everything.
+    // The thread that opens the store takes its owner's identity and then ends, so that root still sees everything.
     let contents = std::thread::scope(|scope| scope.spawn(|| contents::examine(cx)).join());
     let Ok(contents) = contents else {
-        checks.push(Check::fail("store.format", "the store could not be read: its reader broke off", "report this"));
+        checks.push(Check::fail(
+            "store.format",
+            "the store could not be read: the reading thread panicked",
+            "report this as a bug",
+        ));
         return report(cx, checks);
     };
     checks.extend(contents.checks);
@@ -87,7 +91,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
         subjects.push(processes::ourselves(&cx.proc));
     }
     checks.extend(machine::examine(&cx.proc, &cx.cgroups, &subjects, config));
-    let disk = Spot::hold(&config.dir).ok().and_then(|dir| crate::store::space_of(&dir).ok());
+    let disk = Spot::hold(&config.dir).ok().and_then(|dir| diagctl_store::space_of(&dir).ok());
     if let (Some(largest), Some(disk)) = (&largest, disk) {
         let figures = machine::figures(&cx.proc, &cx.cgroups, largest, disk);
         checks.extend(machine::guards(config, &contents.state, Some(largest), &figures));
@@ -135,9 +139,9 @@ fn text(report: &Report) -> String {
         }
     }
     let verdict = match (report.failed, report.warned) {
-        (0, 0) => "nothing stops captures here".to_owned(),
-        (0, warned) => format!("nothing stops captures here; warnings: {warned}"),
-        (failed, warned) => format!("captures are stopped or dangerous here; failed: {failed}, warnings: {warned}"),
+        (0, 0) => "nothing stops captures".to_owned(),
+        (0, warned) => format!("nothing stops captures; warnings: {warned}"),
+        (failed, warned) => format!("captures are stopped or dangerous; failed: {failed}, warnings: {warned}"),
     };
     text.push_str(&format!("\n{}: {verdict}\n", printable(&report.dir)));
     text

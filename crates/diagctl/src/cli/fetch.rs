@@ -1,7 +1,7 @@
-//! `diagctl fetch`: reports out of the store, verified and decompressed.
+//! `diagctl fetch`: copies reports out of the store, verified and decompressed.
 //!
-//! Two users are at work when root fetches from a store that another user owns: the store is opened with its owner's rights,
-//! the copy is written with the caller's.
+//! If root fetches from another user's store, two identities are involved: the store is opened with its owner's rights, and the
+//! copy is written with the caller's.
 
 mod destination;
 
@@ -13,42 +13,41 @@ use serde::Serialize;
 
 use super::output::{self, Done};
 use super::{Context, Failure};
-use crate::error::printable;
+use crate::cli::error::printable;
 use crate::exit_code::Exit;
-use crate::store::fetch::{self, Form, Interrupted, Stored};
-use crate::store::index::Present;
-use crate::store::{Access, meta};
 use destination::{Destination, Existing};
+use diagctl_store::reader::{self, Interrupted, Representation, Stored};
+use diagctl_store::{Access, meta};
 
 /// Fetch reports of a capture, verified and decompressed
 ///
-/// Without REPORT, all reports of the capture are put into a directory, with its meta.json. A report that was damaged when it was
-/// taken is fetched as it is; stderr says where, and the status is 5.
+/// Without REPORT, all reports of the capture and its meta.json are written to a directory. A report that was stored damaged is
+/// fetched as it is, with a warning on stderr and exit status 5.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// An id, the beginning of one, `latest`, or one of these with `:REPORT`
+    /// Capture ID, a unique prefix of one, or `latest`; each also with `:REPORT`
     id: String,
-    /// The report
+    /// Report to fetch
     report: Option<String>,
-    /// A file, a directory, or `-` for stdout [default: a file ID-REPORT.EXT or a directory ID, here]
+    /// File, directory, or `-` for stdout [default: the file ID-REPORT.EXT, or the directory ID for all reports]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// Leave it compressed
+    /// Do not decompress
     #[arg(long)]
     raw: bool,
-    /// Replace what is there under a name that was not given with -o
+    /// Replace existing files (a file named with -o is always replaced)
     #[arg(long)]
     force: bool,
-    /// Print what was written as JSON
+    /// Print JSON: the files written and the reports that failed
     #[arg(long)]
     json: bool,
 }
 
-/// What was opened in the store with its owner's rights.
+/// A capture and its reports, opened with the rights of the store's owner.
 struct Opened {
     meta: meta::Meta,
     reports: Vec<(String, Result<Stored, Failure>)>,
-    /// Whether one report was named, or is all that there is.
+    /// True if one report was named, or if the capture has only one.
     single: bool,
 }
 
@@ -65,10 +64,10 @@ struct Written {
     report: String,
     path: String,
     bytes: u64,
-    /// Where the content was damaged when the capture was taken.
+    /// The damage to the content, if it was damaged when the capture was taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     damaged: Option<String>,
-    /// Not a device or a FIFO: those, `/dev/stdout` among them, want the data and nothing else.
+    /// False for devices and FIFOs: their readers, like those of `/dev/stdout`, want the data and nothing else.
     #[serde(skip)]
     is_file: bool,
 }
@@ -80,18 +79,19 @@ struct Missing {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
-    let form = if args.raw { Form::Stored } else { Form::Content };
+    let form = if args.raw { Representation::Stored } else { Representation::Content };
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
     if to_stdout && args.json {
-        return Err(Failure::new(Exit::Usage, "-o - and --json both want stdout").hint("leave one of them out"));
+        return Err(Failure::new(Exit::Usage, "-o - and --json both write to stdout").hint("remove one of them"));
     }
-    // Credentials belong to a thread: the one that opens the store becomes its owner and ends, this one stays the caller.
+    // Credentials belong to a thread. The thread that opens the store becomes its owner and then ends; this one remains the
+    // caller.
     let opened = std::thread::scope(|scope| scope.spawn(|| open(cx, args)).join());
-    let opened = opened.map_err(|_| Failure::failed("the store could not be read: its reader broke off"))??;
+    let opened = opened.map_err(|_| Failure::failed("the store could not be read: the reading thread panicked"))??;
     if to_stdout && !opened.single {
         let names: Vec<&str> = opened.reports.iter().map(|(name, _)| name.as_str()).collect();
-        let message = format!("capture {} has {} reports, and -o - takes one", opened.meta.id, names.len());
-        return Err(Failure::new(Exit::Usage, message).hint(format!("name one: {}", names.join(", "))));
+        let message = format!("capture {} has {} reports, but -o - takes one", opened.meta.id, names.len());
+        return Err(Failure::new(Exit::Usage, message).hint(format!("choose one of {}", names.join(", "))));
     }
     let mut fetched = Fetched { schema: 1, capture: opened.meta.id.clone(), written: Vec::new(), failed: Vec::new() };
     let exit = if opened.single {
@@ -108,11 +108,11 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 
 fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
     let store = cx.open(Access::Read)?;
-    let target = fetch::resolve(&store, &mut Present::list(&store)?, &args.id)?;
+    let target = reader::resolve(&store, &args.id)?;
     let wanted = match (&target.report, &args.report) {
         (Some(one), Some(other)) if one != other => {
-            let message = format!("two reports are named, {} and {}", printable(one), printable(other));
-            return Err(Failure::new(Exit::Usage, message).hint("name one of them, or none for all"));
+            let message = format!("two different reports are given, {} and {}", printable(one), printable(other));
+            return Err(Failure::new(Exit::Usage, message).hint("give one of them, or none for all"));
         }
         (one, other) => one.as_ref().or(other.as_ref()),
     };
@@ -122,11 +122,20 @@ fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
         None => meta.reports.iter().map(|report| report.name.clone()).collect(),
     };
     let single = names.len() == 1;
-    let reports = names.into_iter().map(|name| (name.clone(), Stored::open(&store, &meta, &name))).collect();
+    let reports = names
+        .into_iter()
+        .map(|name| (name.clone(), Stored::open(&store, &meta, &name).map_err(Failure::from)))
+        .collect();
     Ok(Opened { meta, reports, single })
 }
 
-fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
+fn one(
+    args: &Args,
+    form: Representation,
+    to_stdout: bool,
+    opened: Opened,
+    fetched: &mut Fetched,
+) -> Result<Exit, Failure> {
     let Some((name, stored)) = opened.reports.into_iter().next() else { return Ok(Exit::Ok) };
     let mut stored = stored?;
     let exit = warn(&stored);
@@ -134,8 +143,8 @@ fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut F
         stored.verify()?;
         return match copy(&mut stored, form, &mut output::stdout(), io::stdout().is_terminal()) {
             Ok(_) => Ok(exit),
-            Err(Interrupted::Source(failure)) => Err(failure),
-            // The reader of the pipe has seen enough.
+            Err(Interrupted::Source(error)) => Err(error.into()),
+            // The reader has closed the pipe because it needs no more.
             Err(Interrupted::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
             Err(Interrupted::Output(e)) => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
         };
@@ -151,7 +160,7 @@ fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut F
     Ok(exit)
 }
 
-fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
+fn all(args: &Args, form: Representation, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
     let dir = match &args.output {
         None => PathBuf::from(&opened.meta.id),
         Some(path) if path.is_dir() => path.join(&opened.meta.id),
@@ -187,35 +196,41 @@ fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result
     meta.push('\n');
     let path = dir.join("meta.json");
     let mut file = Destination::open(&path, Existing::Replace)?;
-    file.write_all(meta.as_bytes()).map_err(|e| Failure::io("write", &path, e))?;
+    file.write_all(meta.as_bytes()).map_err(|e| Failure::output("write", &path, e))?;
     let is_file = file.finish()?;
     let (path, bytes) = (path.display().to_string(), meta.len() as u64);
     fetched.written.push(Written { report: "meta".into(), path, bytes, damaged: None, is_file });
     Ok(exit)
 }
 
-// A damaged report is evidence all the same.
+// Warns about a damaged report. It is fetched nevertheless, because it is still evidence.
 fn warn(stored: &Stored) -> Exit {
     let Some(warning) = stored.warning() else { return Exit::Ok };
     output::note(&warning);
     Exit::Partial
 }
 
-// Verified before the place is touched.
-fn place(name: &str, stored: &mut Stored, form: Form, path: &Path, existing: Existing) -> Result<Written, Failure> {
+// Copies a report to a file. It is verified before the destination is touched.
+fn place(
+    name: &str,
+    stored: &mut Stored,
+    form: Representation,
+    path: &Path,
+    existing: Existing,
+) -> Result<Written, Failure> {
     stored.verify()?;
     let mut file = Destination::open(path, existing)?;
     let bytes = copy(stored, form, &mut file, false).map_err(|e| match e {
-        Interrupted::Source(failure) => failure,
-        Interrupted::Output(e) => Failure::io("write", path, e),
+        Interrupted::Source(error) => error.into(),
+        Interrupted::Output(e) => Failure::output("write", path, e),
     })?;
     let is_file = file.finish()?;
     let damaged = stored.report.error.clone();
     Ok(Written { report: name.into(), path: path.display().to_string(), bytes, damaged, is_file })
 }
 
-// On a terminal the bar would be drawn over what is printed there.
-fn copy(stored: &mut Stored, form: Form, out: &mut dyn Write, to_terminal: bool) -> Result<u64, Interrupted> {
+// No progress bar on a terminal that also shows the data.
+fn copy(stored: &mut Stored, form: Representation, out: &mut dyn Write, to_terminal: bool) -> Result<u64, Interrupted> {
     let shown = output::is_watched() && !to_terminal;
     let bar = if shown { ProgressBar::new(stored.bytes(form)) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}") {

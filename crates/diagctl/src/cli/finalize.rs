@@ -1,49 +1,48 @@
-//! `finalize`: the dumper is done; verify, publish, collect garbage, end the lease.
+//! `finalize`: the dumper is done. Verifies and publishes the capture, applies retention, and ends the lease.
 
 use super::Context;
 use super::output::Done;
-use crate::capture;
-use crate::error::{Failure, quoted};
+use super::view;
+use crate::cli::error::{Failure, quoted};
 use crate::exit_code::Exit;
-use crate::lease::Lease;
-use crate::report;
-use crate::store::Access;
-use crate::store::commit::Told;
-use crate::store::meta::Meta;
+use crate::grant::capture;
+use diagctl_store::Access;
+use diagctl_store::commit::Told;
+use diagctl_store::lease::Lease;
+use diagctl_store::meta::Meta;
+use diagctl_store::report_kind;
 
-/// Publish a staged capture and end the lease (for dumpers)
+/// Publish a staged capture and release the lease (used by dumpers)
 ///
-/// Prints the capture as JSON. Status 0: everything is stored, 5: at least one report has an error, in
-/// place of data or beside data that is damaged.
+/// Prints the capture as JSON. Exit status 0: all reports are stored; 5: at least one failed or is damaged.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The capture that acquire granted
+    /// Capture ID that `acquire` printed
     capture: String,
-    /// Descriptor on which the lease is held
+    /// Descriptor that holds the lease
     #[arg(long, value_name = "N")]
     lease_fd: i32,
-    /// A report that could not be made, and why
+    /// A report that could not be produced, and why (repeatable)
     #[arg(long, value_name = "REPORT=MESSAGE")]
     failed: Vec<String>,
-    /// Something to record: cost.NAME=NUMBER, took.REPORT=MILLISECONDS, versions.NAME=TEXT, or a label
+    /// Metadata: cost.NAME=NUMBER, took.REPORT=MILLISECONDS, versions.NAME=TEXT, or a label (repeatable)
     #[arg(long, value_name = "K=V")]
     set: Vec<String>,
 }
 
-/// No text that a dumper tells is kept longer than this, in bytes.
+/// The maximum size of a text from a dumper, in bytes. Longer texts are cut.
 const LONGEST: usize = 4096;
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let grant = capture::join(&store, &lease, &args.capture)?;
     let mut told = parse(args)?;
-    let meta = capture::finish(&store, cx.config(), &cx.proc, &lease, &grant, &mut told)?;
-    Ok(Done::json(&meta)?.with_exit(exit_of(&meta)))
+    let meta = capture::finish(&store, &cx.proc, &lease, &grant, &mut told)?;
+    Ok(Done::json(&view::Capture::from(&meta))?.with_exit(exit_of(&meta)))
 }
 
-/// Done, or done in part.
+/// Returns the exit status for a published capture: `Ok`, or `Partial` if a report has an error.
 pub fn exit_of(meta: &Meta) -> Exit {
     if meta.reports.iter().any(|report| report.error.is_some()) { Exit::Partial } else { Exit::Ok }
 }
@@ -52,8 +51,8 @@ fn parse(args: &Args) -> Result<Told, Failure> {
     let mut told = Told::default();
     for item in &args.failed {
         let (name, message) = pair("--failed", item, "REPORT=MESSAGE")?;
-        if !report::is_valid_name(name) {
-            return Err(Failure::new(Exit::Usage, format!("--failed: {} is not the name of a report", quoted(name))));
+        if !report_kind::is_valid_name(name) {
+            return Err(Failure::new(Exit::Usage, format!("--failed: {} is not a valid report name", quoted(name))));
         }
         told.failed.insert(name.to_owned(), message);
     }
@@ -75,7 +74,7 @@ fn parse(args: &Args) -> Result<Told, Failure> {
 fn number(key: &str, value: &str) -> Result<serde_json::Number, Failure> {
     value.parse().map_err(|_| {
         Failure::new(Exit::Usage, format!("--set {key}: {} is not a number", quoted(value)))
-            .hint("costs are numbers; the name says the unit, like cost.pause_ms=7.5")
+            .hint("costs are numbers, with the unit in the name, for example cost.pause_ms=7.5")
     })
 }
 

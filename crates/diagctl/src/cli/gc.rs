@@ -3,16 +3,17 @@
 use serde::Serialize;
 
 use super::output::{self, Done};
+use super::view;
 use super::{Context, Failure};
-use crate::store::retention::{Pressure, Verdict};
-use crate::store::stock::Stock;
-use crate::store::{Access, sweep};
 use crate::units::size;
+use diagctl_store::inventory::Inventory;
+use diagctl_store::retention::{Pressure, Verdict};
+use diagctl_store::{Access, cleanup};
 
-/// Delete what retention no longer keeps
+/// Apply the retention limits now
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only show what would be deleted and what is kept, with the reasons
+    /// Only show what would be deleted and kept, with the reasons
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Print JSON
@@ -20,11 +21,9 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Serialize)]
 struct Outcome {
-    schema: u32,
     dry_run: bool,
-    /// Those that go first, then those that stay; each part oldest first.
+    /// The deleted captures, then the kept ones, each group oldest first.
     captures: Vec<Verdict>,
     deleted: usize,
     freed_bytes: u64,
@@ -32,21 +31,46 @@ struct Outcome {
     kept_bytes: u64,
 }
 
+#[derive(Serialize)]
+struct View<'a> {
+    schema: u32,
+    dry_run: bool,
+    captures: Vec<view::Retained<'a>>,
+    deleted: usize,
+    freed_bytes: u64,
+    kept: usize,
+    kept_bytes: u64,
+}
+
+impl<'a> From<&'a Outcome> for View<'a> {
+    fn from(outcome: &'a Outcome) -> Self {
+        Self {
+            schema: 1,
+            dry_run: outcome.dry_run,
+            captures: outcome.captures.iter().map(Into::into).collect(),
+            deleted: outcome.deleted,
+            freed_bytes: outcome.freed_bytes,
+            kept: outcome.kept,
+            kept_bytes: outcome.kept_bytes,
+        }
+    }
+}
+
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(if args.dry_run { Access::Read } else { Access::Write })?;
     let (_, now) = cx.peek(&store)?;
     if !args.dry_run {
-        store.empty_trash()?;
-        sweep::shrink_quarantine(cx.config(), &store)?;
-        sweep::remove_stale_temporaries(&store, &now);
+        diagctl_store::trash::empty(&store)?;
+        cleanup::shrink_quarantine(&store)?;
+        cleanup::remove_stale_temporaries(&store, &now);
     }
-    let mut stock = Stock::load(&store, !args.dry_run)?;
-    let mut plan = stock.plan(cx.config(), &store, &now, 0, Pressure::Routine, None)?;
+    let mut stock = Inventory::check(&store, !args.dry_run)?;
+    let mut plan = stock.plan(&store, now.store_ms, 0, Pressure::Routine, None)?;
     if !args.dry_run {
         stock.apply(&store, &mut plan)?;
     }
     let outcome = outcome(stock.verdicts(&plan), args.dry_run);
-    Done::either(args.json, &outcome, text)
+    Done::either(args.json, &View::from(&outcome), |_| text(&outcome))
 }
 
 fn outcome(mut plan: Vec<Verdict>, dry_run: bool) -> Outcome {
@@ -54,7 +78,6 @@ fn outcome(mut plan: Vec<Verdict>, dry_run: bool) -> Outcome {
     let kept = plan.iter().filter(|verdict| verdict.keep);
     let deleted = plan.iter().filter(|verdict| !verdict.keep);
     Outcome {
-        schema: 1,
         dry_run,
         kept: kept.clone().count(),
         kept_bytes: kept.map(|verdict| verdict.disk_bytes).sum(),
@@ -66,15 +89,14 @@ fn outcome(mut plan: Vec<Verdict>, dry_run: bool) -> Outcome {
 
 fn text(outcome: &Outcome) -> String {
     let word = if outcome.dry_run { "delete" } else { "deleted" };
-    // What stays is of interest in a plan; after the fact it is what `list` is for.
+    // A plan also shows what is kept; after the fact, `list` does that.
     let rows: Vec<Vec<String>> = outcome
         .captures
         .iter()
         .filter(|verdict| outcome.dry_run || !verdict.keep)
         .map(|verdict| {
             let action = if verdict.keep { "keep" } else { word };
-            let bare = |reason: &String| reason.strip_prefix("kept: ").unwrap_or(reason).to_owned();
-            let reason = verdict.reasons.iter().map(bare).collect::<Vec<_>>().join("; ");
+            let reason = verdict.reasons.join("; ");
             vec![action.to_owned(), verdict.id.clone(), size(verdict.disk_bytes), reason]
         })
         .collect();
@@ -90,7 +112,7 @@ fn text(outcome: &Outcome) -> String {
     if rows.is_empty() {
         return total;
     }
-    format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "SIZE", "REASON"], rows, &[2]))
+    format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "SIZE", "REASON"], &rows, &[2], &[2]))
 }
 
 fn count(n: usize) -> String {
@@ -102,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_stands_first_with_its_reason_and_the_sums() {
+    fn deletions_are_listed_first_with_reasons_and_totals() {
         let verdict = |id: &str, keep: bool, reason: &str| Verdict {
             id: id.into(),
             keep,
@@ -110,9 +132,9 @@ mod tests {
             disk_bytes: 1024,
         };
         let plan = vec![
-            verdict("a", true, "kept: pinned"),
+            verdict("a", true, "pinned"),
             verdict("b", false, "older than max_age 14d (15d)"),
-            verdict("c", true, "kept: last heap_dump"),
+            verdict("c", true, "last heap_dump"),
         ];
         let dry = text(&outcome(plan.clone(), true));
         let lines: Vec<&str> = dry.lines().collect();

@@ -1,41 +1,42 @@
-//! `diagctl list`: what is in the store.
+//! `diagctl list`: lists the captures in the store.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::output::{self, Done};
+use super::output::{self, Columns, Done};
 use super::times::{Times, age};
+use super::view;
 use super::{Context, Failure};
 use crate::exit_code::Exit;
-use crate::store::Access;
-use crate::store::index::{self, Entry};
 use crate::units::{self, size};
+use diagctl_store::Access;
+use diagctl_store::index::{Entry, Listing};
 
-/// List captures, the newest first
+/// List captures, newest first
 ///
-/// A report with an exclamation mark failed when the capture was taken, or was stored damaged; `show` says why.
+/// An exclamation mark after a report means that it failed or is damaged; `diagctl show` says why.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only of processes with this role
+    /// Only captures of processes with this role
     #[arg(long)]
     role: Option<String>,
-    /// Only of the worker with this name
+    /// Only captures of this worker
     #[arg(long, value_name = "NAME")]
     worker: Option<String>,
-    /// Only those of this rule
+    /// Only captures of this rule
     #[arg(long)]
     rule: Option<String>,
-    /// Only those that were to have this report
+    /// Only captures with this report, failed or not
     #[arg(long)]
     report: Option<String>,
-    /// Only those younger than this: 90m, 2h, 14d
+    /// Only captures younger than this: 90m, 2h, 14d
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, allow_hyphen_values = true)]
     since: Option<Duration>,
-    /// At most so many
+    /// Show at most N captures
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     limit: Option<usize>,
-    /// Show times in UTC instead of the local zone
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
     /// Print JSON
@@ -43,21 +44,19 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Listing {
-    schema: u32,
-    captures: Vec<Entry>,
-    damaged: Vec<Damaged>,
-}
-
 /// A capture whose record cannot be read.
 #[derive(Serialize)]
-struct Damaged {
-    id: String,
-    reason: String,
+struct Damaged<'a> {
+    id: &'a str,
+    reason: &'a str,
 }
 
 impl Args {
+    fn accepts_all(&self) -> bool {
+        let names = [&self.role, &self.worker, &self.rule, &self.report];
+        names.iter().all(|name| name.is_none()) && self.since.is_none()
+    }
+
     fn accepts(&self, entry: &Entry, now_ms: u64) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
         is(&self.role, &entry.role)
@@ -68,50 +67,135 @@ impl Args {
     }
 }
 
+/// Up to this many of the newest captures are read from their own records. For more, the index is faster.
+const FEW: usize = 1000;
+
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let index = index::load(&store)?;
-    for (id, reason) in &index.damaged {
-        output::note(&format!("capture {id} is damaged: {reason}"));
+    let few = args.limit.filter(|limit| *limit <= FEW && args.accepts_all());
+    let listing = match few.and_then(|limit| Listing::newest(&store, limit)) {
+        Some(listing) => listing,
+        None => Listing::all(&store)?,
+    };
+    for (id, reason) in &listing.damaged {
+        output::note(&format!("skipped capture {id}: {reason}"));
     }
-    let all = index.entries.len();
-    let mut captures: Vec<Entry> =
-        index.entries.into_iter().rev().filter(|entry| args.accepts(entry, now.store_ms)).collect();
-    let matched = captures.len();
-    captures.truncate(args.limit.unwrap_or(usize::MAX));
-    if all == 0 {
+    let matching = listing.newest_first().filter_map(|number| {
+        let entry = listing.entry(number)?;
+        args.accepts(&entry, now.store_ms).then_some((number, entry))
+    });
+    let limit = args.limit.unwrap_or(usize::MAX);
+    let times = Times::new(args.utc);
+    let matched = if args.json {
+        json(&listing, matching.map(|(_, entry)| entry), limit)?
+    } else {
+        let mut page = Page::new(&times, now.store_ms);
+        matching.for_each(|(number, entry)| page.add(number, &entry, limit));
+        if args.accepts_all() {
+            // Only the newest of them may have been read.
+            page.matched = listing.total;
+        }
+        page.print(&listing)?;
+        page.matched
+    };
+    let matched = if args.accepts_all() { listing.total } else { matched };
+    if listing.total == 0 {
         output::note(&format!("no captures in {}", store.dir().display()));
     } else if matched == 0 {
-        output::note(&format!("no capture matches; {all} are in the store"));
+        output::note(&format!("no capture matches; the store has {}", listing.total));
     }
-    let exit = if all > 0 && matched == 0 { Exit::NoMatch } else { Exit::Ok };
-    let damaged = index.damaged.into_iter().map(|(id, reason)| Damaged { id, reason }).collect();
-    let listing = Listing { schema: 1, captures, damaged };
-    let times = Times::new(args.utc);
-    let done = Done::either(args.json, &listing, |listing| text(&listing.captures, matched, &times, now.store_ms))?;
-    Ok(done.with_exit(exit))
+    let exit = if listing.total > 0 && matched == 0 { Exit::NoMatch } else { Exit::Ok };
+    Ok(Done::silent().with_exit(exit))
 }
 
-fn text(captures: &[Entry], matched: usize, times: &Times, now_ms: u64) -> String {
-    if captures.is_empty() {
-        return String::new();
+fn encoded(value: &impl Serialize) -> std::io::Result<String> {
+    Ok(output::printable_json(serde_json::to_string(value)?))
+}
+
+// Streams the captures one by one. Returns the number that matched; when the limit is reached, the count stops.
+fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usize) -> Result<usize, Failure> {
+    let mut matched = 0;
+    output::stream(|out| {
+        out.write_all(b"{\"schema\":1,\"captures\":[")?;
+        for entry in captures {
+            matched += 1;
+            if matched > limit {
+                break;
+            }
+            let comma = if matched == 1 { "" } else { "," };
+            write!(out, "{comma}{}", encoded(&view::Listed::from(&entry))?)?;
+        }
+        let damaged = listing.damaged.iter().map(|(id, reason)| Damaged { id, reason });
+        writeln!(out, "],\"damaged\":{}}}", encoded(&damaged.collect::<Vec<_>>())?)
+    })?;
+    Ok(matched)
+}
+
+/// The listing for people: the numbers of the captures and the column widths, both from a first pass over the captures.
+struct Page<'a> {
+    times: &'a Times,
+    now_ms: u64,
+    created: String,
+    columns: Columns,
+    numbers: Vec<usize>,
+    matched: usize,
+    bytes: u64,
+}
+
+impl<'a> Page<'a> {
+    fn new(times: &'a Times, now_ms: u64) -> Self {
+        let created = format!("CREATED ({})", times.name());
+        let columns = Columns::new(&header(&created), &[2, 5, 7]);
+        Self { times, now_ms, created, columns, numbers: Vec::new(), matched: 0, bytes: 0 }
     }
-    let created = format!("CREATED ({})", times.name());
-    let header = ["ID", &created, "AGE", "ROLE", "WORKER", "PID", "RULE", "SIZE", "PINNED", "REPORTS"];
-    let rows = captures.iter().map(|entry| row(entry, times, now_ms)).collect();
-    let bytes: u64 = captures.iter().map(|entry| entry.disk_bytes).sum();
-    let count = match (captures.len(), matched) {
-        (1, 1) => "1 capture".to_owned(),
-        (shown, matched) if shown == matched => format!("{shown} captures, newest first"),
-        (shown, matched) => format!("the newest {shown} of {matched} captures"),
-    };
-    let zone = if times.name() == "UTC" {
-        "times are UTC".into()
-    } else {
-        format!("times are {}, --utc for UTC", times.name())
-    };
-    format!("{}\n\n{count}; {}; {zone}\n", output::table(&header, rows, &[2, 5, 7]), size(bytes))
+
+    fn add(&mut self, number: usize, entry: &Entry, limit: usize) {
+        self.matched += 1;
+        if self.numbers.len() < limit {
+            self.columns.widen(&row(entry, self.times, self.now_ms));
+            self.numbers.push(number);
+            self.bytes = self.bytes.saturating_add(entry.disk_bytes);
+        }
+    }
+
+    fn print(&mut self, listing: &Listing<'_>) -> Result<(), Failure> {
+        if self.numbers.is_empty() {
+            return Ok(());
+        }
+        self.columns.fit_terminal(&OPTIONAL);
+        output::stream(|out| {
+            writeln!(out, "{}", self.columns.line(&header(&self.created)))?;
+            // Captures that were deleted after the first pass are left out.
+            for entry in self.numbers.iter().filter_map(|number| listing.entry(*number)) {
+                writeln!(out, "{}", self.columns.line(&row(&entry, self.times, self.now_ms)))?;
+            }
+            if let Some(note) = self.columns.left_out(&header(&self.created)) {
+                writeln!(out, "{note}")?;
+            }
+            writeln!(out, "\n{}", self.sum())
+        })
+    }
+
+    fn sum(&self) -> String {
+        let count = match (self.numbers.len(), self.matched) {
+            (1, 1) => "1 capture".to_owned(),
+            (shown, matched) if shown == matched => format!("{shown} captures, newest first"),
+            (shown, matched) => format!("the newest {shown} of {matched} captures"),
+        };
+        let zone = match self.times.name() {
+            "UTC" => "times are UTC".to_owned(),
+            zone => format!("times are {zone}, --utc for UTC"),
+        };
+        format!("{count}; {}; {zone}", size(self.bytes))
+    }
+}
+
+/// Columns that a narrow terminal may not show, the most important first.
+const OPTIONAL: [usize; 9] = [2, 3, 4, 6, 7, 8, 9, 5, 1];
+
+fn header(created: &str) -> [&str; 10] {
+    ["ID", created, "AGE", "ROLE", "WORKER", "PID", "RULE", "SIZE", "PINNED", "REPORTS"]
 }
 
 fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
@@ -138,7 +222,7 @@ fn or_dash(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::index::EntryReport;
+    use diagctl_store::index::EntryReport;
 
     fn args(change: impl Fn(&mut Args)) -> Args {
         let mut args = Args {
@@ -175,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn every_filter_excludes_what_it_does_not_name() {
+    fn every_filter_excludes_all_other_captures() {
         let table: [(Args, bool); 9] = [
             (args(|_| {}), true),
             (args(|a| a.role = Some("puma".into())), true),
@@ -193,9 +277,15 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_aligned_and_zone_order_and_failures_are_told() {
+    fn columns_are_aligned_and_show_zone_order_and_failures() {
         let plain = Entry { pid: 7, pinned: false, worker: String::new(), ..entry() };
-        let text = text(&[entry(), plain], 3, &Times::new(true), 91_000);
+        let times = Times::new(true);
+        let mut page = Page::new(&times, 91_000);
+        let entries = [entry(), plain, entry()];
+        entries.iter().enumerate().for_each(|(number, entry)| page.add(number, entry, 2));
+        let rows = entries[..2].iter().map(|entry| page.columns.line(&row(entry, &times, 91_000)));
+        let head = page.columns.line(&header(&page.created));
+        let text = [head].into_iter().chain(rows).chain([page.sum()]).collect::<Vec<_>>().join("\n");
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].contains("CREATED (UTC)"), "{text}");
         let column = lines[0].find("REPORTS").unwrap();

@@ -1,9 +1,11 @@
-//! The command line: one file a command, each with its `Args` and `run(&Context, Args)`.
+//! The command line: one file per command, each with its `Args` and its function.
 
 mod abort;
 mod acquire;
 mod config;
+mod config_target;
 mod doctor;
+mod error;
 mod fetch;
 mod finalize;
 mod gc;
@@ -11,7 +13,6 @@ mod list;
 mod output;
 mod pause;
 mod pin;
-mod place;
 mod plain_poll;
 mod put;
 mod request;
@@ -23,20 +24,21 @@ mod simulate;
 mod status;
 mod times;
 mod verify;
+mod view;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::cli::error::Failure;
 use crate::config::{Overrides, SourceOf};
 use crate::context::Context;
-use crate::error::Failure;
 use crate::exit_code::{self, Exit};
 use output::Done;
 
 /// Diagnostic reports from production Ruby processes, taken by the processes themselves, one at a time.
 #[derive(Debug, Parser)]
-#[command(name = "diagctl", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "diagctl", version, max_term_width = 80, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -48,11 +50,11 @@ struct Cli {
 #[derive(Debug, Default, clap::Args)]
 struct Global {
     /// Configuration file [env: DIAGCTL_CONFIG] [default: /etc/diagctl/diagctl.toml, if it exists]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     config: Option<PathBuf>,
 
-    /// The store, a directory [env: DIAGCTL_DIR] [default: dir of the configuration, else /var/lib/diagctl]
-    #[arg(long, global = true, value_name = "DIR")]
+    /// Store directory [env: DIAGCTL_DIR] [default: `dir` in the configuration, else /var/lib/diagctl]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     dir: Option<PathBuf>,
 }
 
@@ -79,7 +81,7 @@ enum Command {
     Resume(pause::ResumeArgs),
     Config(config::Args),
     Doctor(doctor::Args),
-    /// Help on a command, or `help exit-codes`
+    /// Print help for a command, or `help exit-codes`
     Help {
         /// A command, or `exit-codes`
         topic: Vec<String>,
@@ -87,14 +89,14 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it works for a running process, which a configuration that is broken meanwhile must not stop; `status`, which
-    /// tells of that, is one of them.
+    /// Returns true for commands that work for a running process, which an invalid configuration must not stop. `status` is one
+    /// of them, because it reports the problem.
     fn serves_a_process(&self) -> bool {
         matches!(self, Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_))
     }
 }
 
-/// Parses the command line, runs the command, and says how it ended.
+/// Parses the command line, runs the command and returns its exit status.
 pub fn main() -> Exit {
     let cli = match parse() {
         Ok(cli) => cli,
@@ -159,7 +161,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     }
 }
 
-// An empty variable is as good as none.
+// Reads a path from the environment. An empty variable counts as unset.
 fn from_environment(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
@@ -167,15 +169,15 @@ fn from_environment(name: &str) -> Option<PathBuf> {
 fn overrides(dir: Option<PathBuf>) -> Result<Overrides, Failure> {
     let dir = dir.map(|dir| (dir, SourceOf::Flag));
     let dir = dir.or_else(|| from_environment("DIAGCTL_DIR").map(|dir| (dir, SourceOf::Environment)));
-    // What is no text is no value of it.
+    // A value that is not UTF-8 is rejected as an unknown value.
     let enabled = std::env::var_os("DIAGCTL_ENABLED").unwrap_or_default();
     let enabled = match &*enabled.to_string_lossy() {
         "" => None,
         "1" | "true" => Some(true),
         "0" | "false" => Some(false),
         other => {
-            let message = format!("DIAGCTL_ENABLED is {}", crate::error::quoted(other));
-            return Err(Failure::new(Exit::Config, message).hint("it is 1, true, 0 or false"));
+            let message = format!("DIAGCTL_ENABLED has the invalid value {}", crate::cli::error::quoted(other));
+            return Err(Failure::new(Exit::Config, message).hint("use 1, true, 0 or false"));
         }
     };
     Ok(Overrides { dir, enabled })
@@ -186,26 +188,30 @@ fn debug_wanted() -> Result<bool, Failure> {
         Err(_) | Ok("" | "info") => Ok(false),
         Ok("debug") => Ok(true),
         Ok(other) => {
-            let message = format!("DIAGCTL_LOG is {}", crate::error::quoted(other));
-            Err(Failure::new(Exit::Config, message).hint("it is info or debug"))
+            let message = format!("DIAGCTL_LOG has the invalid value {}", crate::cli::error::quoted(other));
+            Err(Failure::new(Exit::Config, message).hint("use info or debug"))
         }
     }
 }
 
 fn help(topic: &[String]) -> Result<Done, Failure> {
     use clap::CommandFactory;
-    let mut command = Cli::command();
-    // Gives the subcommands their full names.
-    command.build();
     if topic == ["exit-codes"] {
         return Ok(Done::text(exit_code::HELP.to_owned()));
     }
-    let found = topic.iter().try_fold(&mut command, |command, name| command.find_subcommand_mut(name));
-    let Some(found) = found else {
-        let message = format!("there is no command or topic {}", crate::error::quoted(&topic.join(" ")));
+    let command = Cli::command();
+    let found = topic.iter().try_fold(&command, |command, name| command.find_subcommand(name));
+    if found.is_none() {
+        let message = format!("there is no command or topic {}", crate::cli::error::quoted(&topic.join(" ")));
         return Err(
-            Failure::new(Exit::Usage, message).hint("`diagctl help` lists the commands; the one topic is exit-codes")
+            Failure::new(Exit::Usage, message).hint("`diagctl help` lists the commands; the only topic is exit-codes")
         );
+    }
+    // The text of `COMMAND --help`, which clap hands over as an error.
+    let words = ["diagctl"].into_iter().chain(topic.iter().map(String::as_str)).chain(["--help"]);
+    let text = match command.try_get_matches_from(words) {
+        Err(help) => help.render().to_string(),
+        Ok(_) => String::new(),
     };
-    Ok(Done::text(found.render_long_help().to_string()))
+    Ok(Done::text(text))
 }

@@ -1,16 +1,17 @@
-//! The only place that writes stdout and stderr.
+//! The only module that writes to stdout and stderr.
 //!
-//! stdout carries results, stderr diagnostics. A reader that went away (a closed pipe) is not an error.
+//! Results go to stdout, diagnostics to stderr. A closed pipe is not an error.
 
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
-use crate::error::{Failure, printable, steers};
+use crate::cli::error::{Failure, printable, steers};
 use crate::exit_code::Exit;
 
-/// A command that came to its end: its status and what goes to stdout.
+/// The result of a command that completed: exit status and text for stdout.
 #[derive(Debug)]
 pub struct Done {
     exit: Exit,
@@ -18,7 +19,7 @@ pub struct Done {
 }
 
 impl Done {
-    /// A text result.
+    /// Creates a text result.
     pub fn text(mut text: String) -> Self {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -26,24 +27,24 @@ impl Done {
         Self { exit: Exit::Ok, text }
     }
 
-    /// A JSON result on one line.
+    /// Creates a JSON result on one line.
     pub fn json(value: &impl Serialize) -> Result<Self, Failure> {
         let text =
             serde_json::to_string(value).map_err(|e| Failure::failed(format!("cannot encode the result: {e}")))?;
         Ok(Self::text(printable_json(text)))
     }
 
-    /// Text or JSON of the same result.
+    /// Creates a result as JSON or as text.
     pub fn either<T: Serialize>(json: bool, value: &T, text: impl FnOnce(&T) -> String) -> Result<Self, Failure> {
         if json { Self::json(value) } else { Ok(Self::text(text(value))) }
     }
 
-    /// No result.
+    /// Creates an empty result.
     pub fn silent() -> Self {
         Self::text(String::new())
     }
 
-    /// Ends with another status.
+    /// Changes the exit status.
     #[must_use]
     pub fn with_exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
@@ -51,8 +52,8 @@ impl Done {
     }
 }
 
-/// JSON needs no escape for DEL, the C1 controls (0x9b begins a control sequence) and what reorders a line; a terminal does. Outside
-/// of strings there are none of them.
+/// Escapes characters that JSON allows but a terminal acts on: DEL, the C1 controls (0x9b begins a control sequence), and
+/// characters that reorder a line. They occur only inside strings.
 pub fn printable_json(json: String) -> String {
     if json.is_ascii() && !json.contains('\x7f') {
         return json;
@@ -61,7 +62,7 @@ pub fn printable_json(json: String) -> String {
     json.chars().map(escape).collect()
 }
 
-/// Writes a result and turns it into an exit status.
+/// Writes a result and returns its exit status.
 pub fn finish(done: Done) -> Exit {
     match io::stdout().lock().write_all(done.text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
@@ -71,7 +72,7 @@ pub fn finish(done: Done) -> Exit {
     }
 }
 
-/// Tells a failure on stderr and turns it into an exit status.
+/// Prints a failure on stderr and returns its exit status.
 pub fn fail(failure: &Failure) -> Exit {
     let (red, cyan, reset) = if colour(&io::stderr()) { ("\x1b[31;1m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
     let message: Vec<String> = failure.message.lines().map(printable).collect();
@@ -83,8 +84,8 @@ pub fn fail(failure: &Failure) -> Exit {
     failure.exit
 }
 
-/// What clap itself has to say: help and the version on stdout, what is wrong with the command line on stderr. The latter quotes
-/// arguments, which clap would hand to a terminal as they are.
+/// Prints messages from clap: help and the version on stdout, errors in the command line on stderr. The errors quote arguments,
+/// which clap itself would pass to the terminal unescaped.
 pub fn usage(e: &clap::Error) -> Exit {
     if e.use_stderr() {
         let text: Vec<String> = e.render().to_string().lines().map(printable).collect();
@@ -99,22 +100,31 @@ pub fn usage(e: &clap::Error) -> Exit {
     }
 }
 
-/// Tells something on stderr that is no failure.
+/// Prints a note on stderr that is not a failure.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "diagctl: {}", printable(text));
 }
 
-/// stdout for data that is streamed; the caller treats a closed pipe as the end.
+/// Returns stdout for streamed data. The caller treats a closed pipe as the end.
 pub fn stdout() -> impl Write {
     io::stdout().lock()
 }
 
-/// Whether a person watches stderr: only then is progress shown.
+/// Streams a result to stdout. A closed pipe ends the stream and is not an error.
+pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Returns true if stderr is a terminal. Progress is shown only then.
 pub fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Whether what goes to stdout may be coloured.
+/// Returns true if output to stdout may be coloured.
 pub fn colours() -> bool {
     colour(&io::stdout())
 }
@@ -125,27 +135,124 @@ fn colour(stream: &impl IsTerminal) -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// A process as people know it: what it does and, where it has one, its name within the role.
+/// Describes a process for people: its role and, if it has one, its name within the role.
 pub fn who(role: &str, name: &str) -> String {
     [role, name].join(" ").trim_end().to_owned()
 }
 
-/// Aligned columns without lines; columns whose index is in `right` are aligned to the right.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
+/// A last column of text, such as a reason, gets this many columns before others are shown beside it.
+const TEXT_COLUMNS: usize = 40;
+
+/// Formats a table with aligned columns and no lines. Columns whose index is in `right` are right-aligned. In a narrow terminal,
+/// columns in `optional`, the most important first, are left out if they do not fit, and named below the table.
+pub fn table(header: &[&str], rows: &[Vec<String>], right: &[usize], optional: &[usize]) -> String {
+    table_in(columns(), header, rows, right, optional)
+}
+
+fn table_in(
+    columns: Option<usize>,
+    header: &[&str],
+    rows: &[Vec<String>],
+    right: &[usize],
+    optional: &[usize],
+) -> String {
+    let mut fitting = Columns::new(header, &[]);
+    rows.iter().for_each(|row| fitting.widen(row));
+    fitting.fit(columns, optional);
+    let shown = &fitting.shown;
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(header.to_vec());
+    table.set_header(shown.iter().map(|i| header[*i]).collect::<Vec<_>>());
     for row in rows {
-        table.add_row(row.iter().map(|cell| printable(cell)).collect::<Vec<_>>());
+        table.add_row(shown.iter().map(|i| printable(&row[*i])).collect::<Vec<_>>());
     }
-    let last = header.len().saturating_sub(1);
-    for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, if i == last { 0 } else { 2 }));
-        if right.contains(&i) {
+    let last = shown.len().saturating_sub(1);
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if at == last { 0 } else { 2 }));
+        if right.contains(&shown[at]) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.trim_fmt()
+    let mut text = table.trim_fmt();
+    if let Some(note) = fitting.left_out(header) {
+        text.push_str(&format!("\n{note}"));
+    }
+    text
+}
+
+// The width of the terminal, or what COLUMNS says; none in a pipe or a file, which take lines of any length.
+fn columns() -> Option<usize> {
+    if cfg!(test) {
+        // Not that of whoever runs the unit tests.
+        return None;
+    }
+    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    told.or_else(|| rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)))
+        .filter(|columns| *columns > 0)
+}
+
+/// A table like that of [`table`], for rows that are not all in memory. A first pass finds the widths, and each row is then
+/// formatted by itself.
+#[derive(Debug)]
+pub struct Columns {
+    widths: Vec<usize>,
+    /// The indices of the columns that are shown.
+    shown: Vec<usize>,
+    right: &'static [usize],
+}
+
+impl Columns {
+    /// Creates columns as wide as their headings. Columns whose index is in `right` are right-aligned.
+    pub fn new(header: &[&str], right: &'static [usize]) -> Self {
+        Self { widths: header.iter().map(|cell| cell.width()).collect(), shown: (0..header.len()).collect(), right }
+    }
+
+    /// Leaves out what does not fit the terminal, of the columns in `optional`, which begins with the most important.
+    pub fn fit_terminal(&mut self, optional: &[usize]) {
+        self.fit(columns(), optional);
+    }
+
+    fn fit(&mut self, columns: Option<usize>, optional: &[usize]) {
+        let Some(columns) = columns else { return };
+        let text = self.widths.len().checked_sub(1).filter(|last| !optional.contains(last));
+        let width = |i: usize| if text == Some(i) { self.widths[i].min(TEXT_COLUMNS) } else { self.widths[i] };
+        self.shown.retain(|i| !optional.contains(i));
+        let mut used: usize = self.shown.iter().map(|i| width(*i) + 2).sum();
+        for i in optional {
+            // The last column has no space after it.
+            if used + width(*i) <= columns {
+                used += width(*i) + 2;
+                self.shown.push(*i);
+            }
+        }
+        self.shown.sort_unstable();
+    }
+
+    /// Names the columns that were left out, if any were.
+    pub fn left_out(&self, header: &[&str]) -> Option<String> {
+        let names: Vec<&str> = (0..header.len()).filter(|i| !self.shown.contains(i)).map(|i| header[i]).collect();
+        (!names.is_empty()).then(|| format!("(left out to fit the terminal: {}; see --json)", names.join(", ")))
+    }
+
+    /// Widens the columns to fit a row.
+    pub fn widen(&mut self, row: &[String]) {
+        for (width, cell) in self.widths.iter_mut().zip(row) {
+            *width = (*width).max(printable(cell).width());
+        }
+    }
+
+    /// Formats a row.
+    pub fn line(&self, row: &[impl AsRef<str>]) -> String {
+        let mut line = String::new();
+        for i in &self.shown {
+            let cell = printable(row[*i].as_ref());
+            let blanks = " ".repeat(self.widths[*i].saturating_sub(cell.width()));
+            let (before, after) = if self.right.contains(i) { (blanks.as_str(), "") } else { ("", blanks.as_str()) };
+            line.extend([before, &cell, after, "  "]);
+        }
+        line.truncate(line.trim_end().len());
+        line
+    }
 }
 
 #[cfg(test)]
@@ -153,7 +260,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_holds_the_same_text_and_nothing_that_steers_a_terminal() {
+    fn streamed_rows_look_like_a_table() {
+        let header = ["ID", "SIZE", "NOTE"];
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        for rows in [
+            vec![],
+            vec![row(["a", "1", ""])],
+            vec![row(["a", "1.00 KiB", "x\ty"]), row(["日本", "7", ""]), row(["", "", "a long note"])],
+        ] {
+            let mut columns = Columns::new(&header, &[1]);
+            rows.iter().for_each(|row| columns.widen(row));
+            let mut lines = vec![columns.line(&header)];
+            lines.extend(rows.iter().map(|row| columns.line(row)));
+            assert_eq!(lines.join("\n"), table(&header, &rows, &[1], &[]));
+        }
+    }
+
+    #[test]
+    fn a_narrow_table_leaves_out_the_least_important_columns_and_names_them() {
+        let header = ["ID", "AGE", "ROLE", "REASON"];
+        let rows = [vec!["a".repeat(28), "2d 1h".into(), "sidekiq".into(), "x".repeat(50)]];
+        let table = |columns| table_in(columns, &header, &rows, &[1], &[1, 2]);
+        let first = |columns| table(columns).lines().next().unwrap_or_default().to_owned();
+        // 28 + 2 + 5 + 2 + 7 + 2 + 40
+        for (columns, expected) in [
+            (None, "ID AGE ROLE REASON"),
+            (Some(86), "ID AGE ROLE REASON"),
+            (Some(85), "ID AGE REASON"),
+            (Some(20), "ID REASON"),
+        ] {
+            let shown = first(columns).split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(shown, expected, "{columns:?}");
+        }
+        assert!(
+            table(Some(20)).ends_with("(left out to fit the terminal: AGE, ROLE; see --json)"),
+            "{}",
+            table(Some(20))
+        );
+        assert!(!table(None).contains("left out") && table(None).contains(&"x".repeat(50)), "{}", table(None));
+    }
+
+    #[test]
+    fn json_has_the_same_text_without_terminal_escapes() {
         let text = "a\u{9b}2J\x7f\u{202e}\x1b[2J\n ü 日";
         let Done { text: json, .. } = Done::json(&[text]).unwrap();
         assert!(!json.trim_end().chars().any(steers), "{json:?}");

@@ -1,35 +1,35 @@
-//! `diagctl pause` and `resume`: the run-time switch of one store.
+//! `diagctl pause` and `resume`: switch captures of one store off and on at run time.
 
 use std::time::Duration;
 
 use super::Context;
 use super::output::{self, Done};
 use super::request::invoking_user;
+use crate::cli::error::Failure;
 use crate::clock::Now;
-use crate::error::Failure;
-use crate::state::{self, Found, Pause, State};
-use crate::store::events::{self, Event};
-use crate::store::state_files::load_state;
-use crate::store::{Access, Store};
+use crate::state::files::load_state;
+use crate::state::schedule::{self as state, Found, Pause, State};
 use crate::units;
+use diagctl_store::events::{self, Event};
+use diagctl_store::{Access, Store};
 
-/// Stop captures from this store's processes
+/// Pause captures
 ///
-/// A dump that is under way goes on. Requests wait.
+/// A dump in progress continues. Requests wait.
 #[derive(Debug, clap::Args)]
 pub struct PauseArgs {
-    /// End it by itself after this time: 90m, 2h, 14d
+    /// Resume automatically after this time: 90m, 2h, 14d
     #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_wait, allow_hyphen_values = true)]
     time: Option<Duration>,
 }
 
-/// End a pause
+/// Resume captures
 #[derive(Debug, clap::Args)]
 pub struct ResumeArgs {}
 
 pub fn pause(cx: &Context, args: &PauseArgs) -> Result<Done, Failure> {
     let by = invoking_user();
-    // Also before the first worker has polled.
+    // `Create`, so that a store can be paused before the first worker polls.
     let store = cx.open(Access::Create)?;
     change(cx, &store, |state, now| {
         let pause = Pause {
@@ -50,15 +50,15 @@ pub fn resume(cx: &Context, _: &ResumeArgs) -> Result<Done, Failure> {
         let line = match state.paused.take().filter(|pause| pause.holds(now.store_ms)) {
             Some(pause) => {
                 let lasted = super::times::age(pause.since, now.store_ms);
-                format!("resumed by {by}; {} had paused it {lasted} ago", crate::error::printable(&pause.by))
+                format!("resumed by {by}; paused by {} {lasted} ago", crate::cli::error::printable(&pause.by))
             }
-            None => "it was not paused".into(),
+            None => "not paused".into(),
         };
         (Event::about("resumed", "", &line), line)
     })
 }
 
-// A damaged state goes to the quarantine on the way.
+// Changes the state. A damaged state is quarantined first.
 fn change(
     cx: &Context,
     store: &Store,
@@ -66,7 +66,7 @@ fn change(
 ) -> Result<Done, Failure> {
     let _guard = store.lock()?;
     if let Found::Damaged(why) = state::load(store.dir())? {
-        output::note(&format!("state.json is damaged ({why}); it is moved to the quarantine and begun anew"));
+        output::note(&format!("state.json is damaged ({why}); it was moved to quarantine/, and a new one begins"));
     }
     let (mut state, _) = load_state(store)?;
     let now = cx.now(&state);
@@ -87,7 +87,7 @@ mod tests {
     fn context() -> (tempfile::TempDir, Context) {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
-        Store::open(&config, Access::Create).unwrap();
+        Store::open(config.store_options(), Access::Create).unwrap();
         let loaded = Loaded {
             config,
             file: None,
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_kept_with_its_end_until_it_is_resumed() {
+    fn a_pause_is_stored_with_its_end_until_resumed() {
         let (_dir, cx) = context();
         let done = pause(&cx, &PauseArgs { time: Some(Duration::from_secs(60)) }).unwrap();
         assert!(format!("{done:?}").contains("for another 1m"), "{done:?}");
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(paused(&cx).unwrap().until, None);
         resume(&cx, &ResumeArgs {}).unwrap();
         assert_eq!(paused(&cx), None);
-        assert!(format!("{:?}", resume(&cx, &ResumeArgs {}).unwrap()).contains("was not paused"));
+        assert!(format!("{:?}", resume(&cx, &ResumeArgs {}).unwrap()).contains("not paused"));
     }
 
     #[test]

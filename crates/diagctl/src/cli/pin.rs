@@ -1,39 +1,39 @@
-//! `diagctl pin` and `unpin`: captures that retention leaves alone, up to the hard cap.
+//! `diagctl pin` and `unpin`: protect captures from retention, up to the hard cap.
 //!
-//! The truth is a marker file in the capture's directory; the index has a copy.
+//! A marker file in the capture's directory is authoritative; the index has a copy.
 
 use super::output::Done;
 use super::rm::{each, outcome};
 use super::{Context, Failure};
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::store::index::{self, Entry, Present};
-use crate::store::{Access, Store, meta};
+use diagctl_store::index::{self, Entry};
+use diagctl_store::{Access, Store, meta};
 
-/// Keep captures whatever their age, up to the hard cap
+/// Protect captures from retention, up to the hard cap
 #[derive(Debug, clap::Args)]
 pub struct PinArgs {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }
 
-/// Leave captures to retention again
+/// Let retention delete captures again
 #[derive(Debug, clap::Args)]
 pub struct UnpinArgs {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }
 
 pub fn pin(cx: &Context, args: &PinArgs) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
-    outcome(each(&store, &mut Present::list(&store)?, &args.ids), |id| set(&store, id, true))
+    outcome(each(&store, &args.ids), |id| set(&store, id, true))
 }
 
 pub fn unpin(cx: &Context, args: &UnpinArgs) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
-    outcome(each(&store, &mut Present::list(&store)?, &args.ids), |id| set(&store, id, false))
+    outcome(each(&store, &args.ids), |id| set(&store, id, false))
 }
 
 fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
@@ -41,12 +41,12 @@ fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
     let marker = dir.join(index::PIN_FILE);
     let meta = meta::read(&dir)?;
     let was = marker.exists();
-    let gone = |e: Failure| {
-        if dir.exists() { e } else { Failure::new(Exit::NoMatch, format!("capture {id} was just deleted")) }
+    let gone = |e: diagctl_fs::Error| {
+        if dir.exists() { e.into() } else { Failure::new(Exit::NoMatch, format!("capture {id} was just deleted")) }
     };
     if pinned && !was {
-        // It is empty, so that there is no half of it, and no temporary that a killed `pin` could leave. Somebody else may
-        // be pinning it at the same time.
+        // The marker is empty, so it can be neither half-written nor a temporary file left by a killed `pin`. Another process
+        // may be pinning the same capture.
         match fsio::create_new(&marker).and_then(|file| fsio::widen_like_parent(&file, &marker)) {
             Err(e) if !marker.exists() => return Err(gone(e)),
             _ => fsio::sync_dir(&dir).map_err(gone)?,
@@ -54,10 +54,10 @@ fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
     } else if !pinned && was {
         fsio::remove_file(&marker).and_then(|()| fsio::sync_dir(&dir)).map_err(gone)?;
     }
-    // Said again even if nothing changed: an earlier `pin` may have been killed between the two writes.
-    index::append(store, &Entry::of(store, &meta))?;
+    // Appended even if nothing changed: an earlier `pin` may have been killed between the two writes.
+    index::append_pinned(store, &Entry::of(store, &meta))?;
     Ok(match (pinned, was) {
-        (true, true) => format!("{id} was pinned already"),
+        (true, true) => format!("{id} was already pinned"),
         (true, false) => format!("pinned {id}"),
         (false, true) => format!("unpinned {id}"),
         (false, false) => format!("{id} was not pinned"),
@@ -72,19 +72,19 @@ mod tests {
     const ID: &str = "20260101T000000000Z-aaaaaaaa";
 
     #[test]
-    fn the_marker_and_the_index_agree_after_each_step() {
+    fn pin_marker_and_index_agree_after_each_step() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
-        let store = Store::open(&config, Access::Create).unwrap();
+        let store = Store::open(config.store_options(), Access::Create).unwrap();
         fsio::create_dir(&store.report_dir(ID), 0o700).unwrap();
         let meta = meta::Meta { schema: 1, id: ID.into(), ..meta::Meta::default() };
         std::fs::write(store.report_dir(ID).join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
-        let steps = [(true, "pinned "), (true, "was pinned already"), (false, "unpinned"), (false, "was not pinned")];
+        let steps = [(true, "pinned "), (true, "was already pinned"), (false, "unpinned"), (false, "was not pinned")];
         for (pinned, expected) in steps {
             let line = set(&store, ID, pinned).unwrap();
             assert!(line.contains(expected), "{line}");
             assert_eq!(store.report_dir(ID).join(index::PIN_FILE).exists(), pinned);
-            assert_eq!(index::load(&store).unwrap().entries[0].pinned, pinned);
+            assert_eq!(index::Listing::all(&store).unwrap().entry(0).unwrap().pinned, pinned);
         }
         fsio::remove(&store.report_dir(ID)).unwrap();
         assert!(set(&store, ID, true).is_err());

@@ -1,13 +1,13 @@
-//! The command line of a poll, read without clap where it is as plain as plugins write it: `--dir DIR acquire --lease-fd=3
-//! --pid=42 …`. Every process says it every few seconds, and clap's share was a quarter of what a poll executed. Whatever is not
-//! plain is none of this module's business: clap reads it, and words what is wrong with it.
+//! Parses the command line of a poll without clap if it has the plain form that plugins use: `--dir DIR acquire --lease-fd=3
+//! --pid=42 …`. Every process runs this command every few seconds, and clap took a quarter of the instructions of a poll. Every
+//! other command line is left to clap, which also words the errors.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::{Global, acquire};
 
-/// What clap would make of these arguments, if they are a plain poll's.
+/// Returns what clap would return for these arguments if they are a plain poll, otherwise `None`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<(Global, acquire::Args)> {
     let mut arguments = arguments.into_iter().map(|argument| argument.into_string().ok());
     let mut global = Global::default();
@@ -42,11 +42,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<(Global, a
             _ => return None,
         }
     }
-    // The two that need not be there have a default, which is clap's to know.
+    // The role and the name are optional; their defaults are defined for clap, which parses a poll without them.
     Some((global, acquire::Args { lease_fd: lease_fd?, pid: pid?, role: role?, name: name?, gauge, event }))
 }
 
-// Said twice, it is a mistake.
+// A repeated argument is an error, which clap reports.
 fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
     place.replace(value).is_none().then_some(())
 }
@@ -62,7 +62,7 @@ mod tests {
         parse(line.split(' ').map(OsString::from))
     }
 
-    // `Debug` shows every field of both.
+    // `Debug` shows every field of both structs.
     fn by_clap(line: &str) -> Result<String, String> {
         let cli = Cli::try_parse_from(format!("diagctl {line}").split(' ')).map_err(|e| e.to_string())?;
         let Command::Acquire(args) = cli.command else { return Err("another command".into()) };
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_as_plugins_write_it_means_what_it_means_to_clap() {
+    fn the_plain_parser_agrees_with_clap_on_plugin_polls() {
         for line in [
             "--dir /s acquire --lease-fd=3 --pid=42 --role=puma --name=worker-0",
             "--dir s acquire --lease-fd=3 --pid=42 --role=puma --name=worker-0 --gauge=puma.backlog=1 --gauge=a=-2.5 --event=x",
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_not_plain_is_left_to_clap() {
+    fn all_other_arguments_are_left_to_clap() {
         let poll = "acquire --lease-fd=3 --pid=42 --role=puma --name=w";
         assert!(plain(poll).is_some());
         for line in [

@@ -1,4 +1,4 @@
-//! `request`: a person asks for a capture; the next matching process that polls takes it.
+//! `request`: asks for a capture, which the next matching process that polls will take.
 
 use std::time::Duration;
 
@@ -7,63 +7,63 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Context;
 use super::finalize::exit_of;
 use super::output::{self, Done};
+use crate::cli::error::{Failure, printable, quoted};
 use crate::clock;
-use crate::decide::Process;
-use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::store::index::{self, Present};
-use crate::store::requests::{self, Request};
-use crate::store::state_files::{load_samples, load_state};
-use crate::store::{Access, Store, events, meta};
+use crate::state::files::{load_samples, load_state};
 use crate::units::{self, size};
+use diagctl_store::Process;
+use diagctl_store::index;
+use diagctl_store::requests::{self, Request};
+use diagctl_store::{Access, Store, events, meta};
 
-/// Ask for a capture on demand
+/// Request a capture
 ///
-/// Triggers, cooldowns and budgets are skipped, the lease and the guards are not. Without REPORT the capture brings what a
-/// matching `on_demand` rule names, else the cheap routine reports.
+/// A request skips triggers, cooldowns and budgets, but not the lease or the guards. Without REPORT, the capture has the reports
+/// of a matching `on_demand` rule, or else the routine reports.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Reports to bring, for example heap_dump
+    /// Reports to capture, for example heap_dump
     #[arg(value_name = "REPORT")]
     reports: Vec<String>,
-    /// Only from a process of this role
+    /// Only from a process with this role
     #[arg(long)]
     role: Option<String>,
-    /// Only from the worker of this name
+    /// Only from the worker with this name
     #[arg(long, value_name = "WORKER")]
     name: Option<String>,
     /// Only from this process
     #[arg(long, allow_negative_numbers = true)]
     pid: Option<u32>,
-    /// Why; it is kept with the capture
+    /// Reason, stored with the capture
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Wait until the capture is there, and print its id
+    /// Wait for the capture and print its ID
     #[arg(long)]
     wait: bool,
-    /// Give up when no process has taken it by then
+    /// Give up if no process has taken the request within this time
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::parse_wait, allow_hyphen_values = true)]
     expires: Duration,
-    /// Print JSON: the request, or with --wait the capture
+    /// Print JSON: the request, or the capture with --wait
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let config = cx.config();
     if let Some(name) = args.reports.iter().find(|name| !config.knows_report(name)) {
-        return Err(config.unknown_report(name));
+        let message = format!("unknown report {}", quoted(name));
+        return Err(Failure::new(Exit::Usage, message).hint(config.report_hint(name)));
     }
     if args.reason.trim().is_empty() || args.reason.len() > 1024 {
         return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
-            .hint("say in a few words why the capture is wanted; whoever finds it will be glad"));
+            .hint("say in a few words why you want the capture"));
     }
     if let Some(pid) = args.pid {
         cx.proc.stat(pid).map_err(|why| {
             Failure::new(Exit::NoMatch, format!("--pid {pid}: {why}"))
-                .hint("`diagctl status` lists the processes that poll")
+                .hint("`diagctl status` lists the polling processes")
         })?;
     }
     let by = invoking_user();
@@ -125,43 +125,34 @@ pub(super) fn invoking_user() -> String {
     name.unwrap_or_else(|| format!("uid {uid}"))
 }
 
-// The request's file is there until its capture is published or it is given up, and names the capture being taken.
+// The request's file exists until its capture is published or the request is given up. It names the capture in progress.
 fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Done, Failure> {
     let progress = if output::is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
         progress.set_style(style);
     }
     progress.enable_steady_tick(Duration::from_millis(120));
-    while let Some(current) = requests::list(store)?.into_iter().find(|r| r.id == request.id) {
+    while let Some(current) = requests::read(store, &request.id) {
         progress.set_message(printable(&doing(store, &current)));
         let (_, now) = cx.peek(store)?;
         if current.expires <= now.store_ms && current.capture.is_none() {
             requests::remove(store, &request.id)?;
             let why = doing(store, &current);
-            return Err(Failure::new(Exit::NotGranted, format!("nobody took the request in time: {why}"))
-                .hint("`diagctl status --explain` shows what the processes were told"));
+            return Err(Failure::new(Exit::NotGranted, format!("no process took the request in time: {why}"))
+                .hint("`diagctl status --explain` shows the verdict of each process"));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
     progress.finish_and_clear();
-    let mut published = None;
-    index::visit(store, &mut Present::list(store)?, |entry| {
-        if entry.request.as_ref() == Some(&request.id) {
-            index::keep_newest(&mut published, entry);
-        }
-    });
-    let Some(entry) = published else {
+    let Some(id) = index::of_request(store, &request.id, request.created)? else {
         let why = events::read(store).into_iter().rfind(|event| event.id == request.id).map(|event| event.reason);
-        return Err(Failure::failed(format!(
-            "the request came to nothing: {}",
-            why.unwrap_or_else(|| "it was removed".into())
-        ))
-        .hint("`diagctl status --explain` shows what happened"));
+        return Err(Failure::failed(format!("the request failed: {}", why.unwrap_or_else(|| "it was removed".into())))
+            .hint("`diagctl status --explain` shows what happened"));
     };
-    let meta = meta::read(&store.report_dir(&entry.id))?;
+    let meta = meta::read(&store.report_dir(id.as_str()))?;
     for report in &meta.reports {
         if let Some(error) = &report.error {
-            let what = if report.is_damaged() { "is damaged" } else { "was not made" };
+            let what = if report.is_damaged() { "is damaged" } else { "failed" };
             output::note(&format!("report {} {what}: {error}", report.name));
         }
     }
@@ -180,7 +171,7 @@ fn doing(store: &Store, request: &Request) -> String {
     match last {
         Some(sample) if !matches!(sample.verdict.as_str(), "" | "idle") => {
             let who = output::who(&sample.role, &sample.name);
-            format!("waiting; {who} was told: {}, {}", sample.verdict, sample.reason)
+            format!("waiting; the last verdict for {who} was {}: {}", sample.verdict, sample.reason)
         }
         _ => "waiting for a matching process to poll".into(),
     }

@@ -1,60 +1,68 @@
-//! `diagctl rm`: deletes captures by hand.
+//! `diagctl rm`: deletes captures.
 
 use super::output::{self, Done};
 use super::{Context, Failure};
-use crate::error::quoted;
+use crate::cli::error::quoted;
 use crate::exit_code::Exit;
-use crate::store::events::{self, Event};
-use crate::store::index::{self, Present};
-use crate::store::{Access, Store, fetch};
+use diagctl_store::catalog::Catalog;
+use diagctl_store::events::{self, Event};
+use diagctl_store::index;
+use diagctl_store::{Access, Store, reader};
 
 /// Delete captures
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
-    /// Pinned captures too
+    /// Delete pinned captures too
     #[arg(long)]
     force: bool,
 }
 
+/// With more captures than this, the index is not rewritten for a few deletions.
+const MANY: u64 = 1000;
+
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let by = super::request::invoking_user();
     let store = cx.open(Access::Write)?;
-    let targets = each(&store, &mut Present::list(&store)?, &args.ids);
+    let targets = each(&store, &args.ids);
     let done = outcome(targets, |id| delete(&store, id, args.force, &by))?;
-    // The captures are gone whether that works or not: on a full disk their lines stay, and whoever reads them passes over them.
-    let _ = index::compact(&store);
+    // The captures are gone even if this fails. On a full disk their lines stay in the index, and readers skip them. In a large
+    // store the lines stay until there are enough of them.
+    let is_large =
+        Catalog::current(&store).is_some_and(|catalog| catalog.totals().captures > MANY && !catalog.is_stale());
+    if !is_large {
+        let _ = index::compact(&store);
+    }
     Ok(done)
 }
 
 fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Failure> {
     let dir = store.report_dir(id);
-    // The marker, not the index, which may lag behind it.
+    // Checks the marker, because the index may lag behind it.
     if !force && dir.join(index::PIN_FILE).exists() {
-        return Err(
-            Failure::failed(format!("capture {id} is pinned")).hint(format!("`diagctl unpin {id}`, or rm --force"))
-        );
+        return Err(Failure::failed(format!("capture {id} is pinned"))
+            .hint(format!("run `diagctl unpin {id}` first, or use --force")));
     }
     if !dir.exists() {
-        return Err(Failure::new(Exit::NoMatch, format!("capture {id} is gone already")));
+        return Err(Failure::new(Exit::NoMatch, format!("capture {id} is already gone")));
     }
-    store.discard(&dir)?;
+    diagctl_store::trash::discard_capture(store, id, None)?;
     events::record(store, &Event::about("deleted", id, &format!("by {by} with diagctl rm")));
     Ok(format!("deleted {id}"))
 }
 
-/// What each id on a command line means. All are looked up before anything is done, so that `latest` is the one that was
-/// there at first.
-pub fn each(store: &Store, present: &mut Present, ids: &[String]) -> Vec<Result<String, Failure>> {
+/// Resolves each id on a command line. All are resolved before anything is done, so that `latest` means the capture that was
+/// the latest at the start.
+pub fn each(store: &Store, ids: &[String]) -> Vec<Result<String, Failure>> {
     let mut found = Vec::new();
     for text in ids {
-        let target = fetch::resolve(store, present, text).and_then(|target| match target.report {
+        let target = reader::resolve(store, text).map_err(Failure::from).and_then(|target| match target.report {
             None => Ok(target.id),
             Some(_) => {
-                let message = format!("{} names a report, and this is done to whole captures", quoted(text));
-                Err(Failure::new(Exit::Usage, message).hint(format!("name the capture: {}", target.id)))
+                let message = format!("{} is a report, but this command takes whole captures", quoted(text));
+                Err(Failure::new(Exit::Usage, message).hint(format!("use the capture ID, {}", target.id)))
             }
         });
         let again = matches!(&target, Ok(id) if found.iter().any(|f| matches!(f, Ok(earlier) if earlier == id)));
@@ -65,7 +73,7 @@ pub fn each(store: &Store, present: &mut Present, ids: &[String]) -> Vec<Result<
     found
 }
 
-/// Does something to each of several captures and prints a line for it. Some that fail make it done in part.
+/// Applies an action to several captures and prints a line for each. If some fail, the exit status is `Partial`.
 pub fn outcome(
     targets: Vec<Result<String, Failure>>,
     act: impl Fn(&str) -> Result<String, Failure>,
@@ -96,22 +104,21 @@ pub fn outcome(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-    use crate::store::meta::Meta;
+    use diagctl_store::meta::Meta;
 
     const A: &str = "20260101T000000000Z-aaaaaaaa";
     const B: &str = "20260101T000000001Z-bbbbbbbb";
 
     fn ended(store: &Store, ids: &[&str], refused: &[&str]) -> String {
         let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-        let result = outcome(each(store, &mut Present::list(store).unwrap(), &ids), |id| {
+        let result = outcome(each(store, &ids), |id| {
             if refused.contains(&id) { Err(Failure::failed("pinned")) } else { Ok(format!("deleted {id}")) }
         });
         result.map_or_else(|failure| format!("{failure:?}"), |done| format!("{done:?}"))
     }
 
     #[test]
-    fn the_exit_status_tells_all_from_some_from_none() {
+    fn the_exit_status_distinguishes_all_some_and_none() {
         let table: [(&[&str], &[&str], Exit); 8] = [
             (&[A, B], &[], Exit::Ok),
             (&["latest", B], &[], Exit::Ok),
@@ -123,8 +130,7 @@ mod tests {
             (&["latest:heap_dump"], &[], Exit::NoMatch),
         ];
         let dir = tempfile::tempdir().unwrap();
-        let store =
-            Store::open(&Config { dir: dir.path().join("store"), ..Config::default() }, Access::Create).unwrap();
+        let store = Store::open(diagctl_store::StoreOptions::new(dir.path().join("store")), Access::Create).unwrap();
         for (sequence, id) in [(1, A), (2, B)] {
             let meta = Meta { id: id.into(), sequence, ..Meta::default() };
             std::fs::create_dir(store.report_dir(id).path()).unwrap();

@@ -1,4 +1,4 @@
-//! `run`: a capture from a shell, cron or any language. It holds the lease itself and runs a command.
+//! `run`: takes a capture from a shell, from cron or from any language. Holds the lease itself and runs a command.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -11,52 +11,52 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::Context;
 use super::finalize::exit_of;
 use super::output::{self, Done};
-use crate::capture;
-use crate::collect::Source;
+use super::view;
+use crate::cli::error::{Failure, printable, quoted};
 use crate::config::{Snapshot, Source as Origin};
-use crate::decide::{self, Input, Plan, Process};
-use crate::error::{Failure, printable, quoted};
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
-use crate::guard::{self, Figures};
-use crate::lease::Lease;
-use crate::readings::Readings;
-use crate::report;
-use crate::sample::{Metric, Samples};
-use crate::state;
-use crate::store::commit::Told;
-use crate::store::grant::{self, Grant};
-use crate::store::state_files::load_state;
-use crate::store::writer::{self, Room};
-use crate::store::{Access, Store, sweep};
+use crate::grant::{Applicant, Begun, begin, capture};
+use crate::rules::decide::{Answer, Plan};
+use crate::rules::memory::Wanted;
+use crate::rules::readings::Readings;
 use crate::sys::Endings;
+use diagctl_store::Process;
+use diagctl_store::commit::Told;
+use diagctl_store::lease::Lease;
+use diagctl_store::report_kind;
+use diagctl_store::staging::{self, Grant};
+use diagctl_store::writer::{self, Room};
+use diagctl_store::{Access, Store};
 
-/// Take a capture with a command, holding the lease while it runs
+/// Run a command that produces a capture, holding the lease meanwhile
 ///
-/// The command finds DIAGCTL_CAPTURE (the id) and DIAGCTL_CAPTURE_DIR in its environment; every file that it writes into
-/// that directory becomes a report (names that begin with a dot are diagctl's own; what is no regular file goes to
-/// quarantine/). With --report its stdout becomes the report of that name, compressed while it runs.
-/// Published, with status 5, also when the command fails after it produced something; one that leaves nothing makes no
-/// capture. SIGTERM, SIGINT and SIGHUP are handed on to the command; when it has ended, the capture is given up and diagctl
-/// ends by the same signal (128 + its number, in a shell).
+/// The environment of the command has DIAGCTL_CAPTURE (the capture ID) and DIAGCTL_CAPTURE_DIR. Every file in that directory
+/// becomes a report, unless its name begins with a dot; anything but regular files is moved to quarantine/. With --report, the
+/// command's stdout is compressed into a report while the command runs.
+///
+/// If the command fails after it has produced something, the capture is published and the exit status is 5. If it produces
+/// nothing, there is no capture.
+///
+/// SIGTERM, SIGINT and SIGHUP are passed on to the command. When the command has ended, the capture is discarded and diagctl
+/// ends with the same signal (128 + its number in a shell).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Store the command's stdout as this report
     #[arg(long, value_name = "NAME")]
     report: Option<String>,
-    /// The command
+    /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let config = cx.config();
-    if let Some(name) = args.report.as_deref().filter(|name| !report::is_valid_name(name) || *name == "meta") {
-        return Err(Failure::new(Exit::Usage, format!("--report {} cannot be the name of a report", quoted(name)))
-            .hint("use lower-case letters, digits and _, a letter first"));
+    if let Some(name) = args.report.as_deref().filter(|name| !report_kind::is_valid_name(name) || *name == "meta") {
+        return Err(Failure::new(Exit::Usage, format!("--report {} is not a valid report name", quoted(name)))
+            .hint("use lower-case letters, digits and _, starting with a letter; `meta` is reserved"));
     }
-    // A shell that says `run` is its own switch; an explicit "off" still holds.
+    // `run` needs no switch, because typing it is enough. Captures that are explicitly switched off stay off.
     let unset = cx.loaded.sources.get("enabled").is_none_or(|origin| *origin == Origin::Default);
     if !config.enabled && !unset {
         return not_granted("switched off (DIAGCTL_ENABLED, or enabled in the configuration)");
@@ -64,19 +64,20 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let endings = Endings::hold_back();
     let store = cx.open(Access::Create)?;
     store.require_trusted_owner()?;
-    if let Some(why) = store.unsafe_filesystem(config)? {
+    if let Some(why) = store.unsafe_filesystem()? {
         return not_granted(&why);
     }
     let (lease, file) = Lease::open(store.dir(), store.owner())?;
     if !lease.try_take()? {
         return not_granted("another process holds the lease; `diagctl status` names it");
     }
-    let grant = match begin(cx, &store, args)? {
-        Ok(grant) => grant,
-        Err(reason) => return not_granted(&reason),
+    let grant = match try_to_begin(cx, &store, args)? {
+        Begun::Yes { grant, .. } => grant,
+        Begun::No(Answer { guard: Some(guard), reason, .. }) => return not_granted(&format!("{guard}: {reason}")),
+        Begun::No(answer) => return not_granted(&answer.reason),
     };
     let ended_by = Arc::new(AtomicI32::new(0));
-    let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));
+    let told = execute(&store, &grant, args, &file, (endings, &ended_by));
     let signal = ended_by.load(Ordering::SeqCst);
     if signal != 0 {
         let reason = format!("diagctl run was ended by signal {signal}");
@@ -92,78 +93,41 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         }
     };
     let failed = told.labels.get("exit_status").cloned();
-    let meta = capture::finish(&store, config, &cx.proc, &lease, &grant, &mut told)?;
+    let meta = capture::finish(&store, &cx.proc, &lease, &grant, &mut told)?;
     let exit = if failed.is_some() { Exit::Partial } else { exit_of(&meta) };
     if let Some(status) = failed {
-        output::note(&format!("the command ended with {status}; what it had produced was published"));
+        output::note(&format!("the command failed ({status}); what it produced was published"));
     }
-    Ok(Done::json(&meta)?.with_exit(exit))
+    Ok(Done::json(&view::Capture::from(&meta))?.with_exit(exit))
 }
 
 fn not_granted(reason: &str) -> Result<Done, Failure> {
     Err(Failure::new(Exit::NotGranted, format!("not granted: {reason}")))
 }
 
-// Guards and pause hold for everybody; triggers and limits are for rules.
-fn begin(cx: &Context, store: &Store, args: &Args) -> Result<Result<Grant, String>, Failure> {
-    let config = cx.config();
-    sweep::clear_staging(store)?;
+// Triggers and limits apply only to rules. All other checks that can refuse a capture apply here too.
+fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failure> {
     let pid = std::process::id();
     let start_ticks = cx.proc.stat(pid).map_err(Failure::failed)?.start_ticks;
     let process = Process { pid, start_ticks, role: "run".into(), name: String::new() };
+    let command =
+        printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>();
     let plan = Plan {
         rule: "run".into(),
         trigger: "run",
-        reason: format!(
-            "diagctl run {}",
-            printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>()
-        ),
+        reason: format!("diagctl run {command}"),
         observed: Default::default(),
         reports: args.report.iter().cloned().collect(),
         snapshot: Snapshot::Fork,
         request: None,
         second_of: None,
     };
-    let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &[]);
-    let memory = &readings.memory;
-    let (free_disk, total_disk) = store.space()?;
-    let figures = Figures {
-        rss: memory.get(Metric::Rss).unwrap_or(0),
-        available_memory: memory.available,
-        free_disk,
-        total_disk,
-        ..Figures::default()
-    };
-    let (now, generation) = {
-        let _guard = store.lock()?;
-        let (mut state, _) = load_state(store)?;
-        let now = cx.now(&state);
-        if let Some(pause) = state.paused.as_ref().filter(|pause| pause.holds(now.store_ms)) {
-            return Ok(Err(pause.reason(now.store_ms)));
-        }
-        if let Some(refusal) = guard::check(&config.guards, &figures, &plan.reports, |_| None) {
-            return Ok(Err(format!("{}: {}", refusal.guard, refusal.reason)));
-        }
-        let input = Input {
-            config,
-            process: &process,
-            readings: &readings,
-            requests: &[],
-            figures: &figures,
-            host: "",
-            now: &now,
-            seed: 0,
-        };
-        decide::charge(input, &plan, &mut state, &mut Samples::default());
-        state::save(store.dir(), &state)?;
-        (now, state.generation)
-    };
-    let source = Source { proc: &cx.proc, cgroups: &cx.cgroups, pid };
-    capture::begin(store, config, source, &process, &plan, generation, &now).map(Ok)
+    let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &Wanted::default());
+    let applicant = Applicant { cx, store, process: &process, readings: &readings, host: "", seed: 0 };
+    Ok(begin(applicant, &[plan], None)?)
 }
 
 fn execute(
-    cx: &Context,
     store: &Store,
     grant: &Grant,
     args: &Args,
@@ -172,7 +136,7 @@ fn execute(
 ) -> Result<Told, Failure> {
     let id = &grant.meta.id;
     let staging = store.own_staging(id)?;
-    // The command keeps the description as well: should diagctl be killed, the lease lasts as long as the command works.
+    // The command inherits the description as well: if diagctl is killed, the lease lasts as long as the command runs.
     let inherited = lease.try_clone().map_err(|e| Failure::failed(format!("cannot duplicate the lease: {e}")))?;
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())
         .map_err(|e| Failure::failed(format!("cannot hand the lease down: {e}")))?;
@@ -191,17 +155,17 @@ fn execute(
     hand_on(&child, endings, Arc::clone(ended_by))?;
     let mut stored = Ok(());
     if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
-        let mut room = Room::measure(store, cx.config())?;
-        let form = writer::Form::of(cx.config(), name);
+        let mut room = Room::of(store, grant)?;
+        let form = store.options().file_type(name);
         stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
     }
     let status = child.wait().map_err(|e| Failure::failed(format!("cannot wait for the command: {e}")))?;
     stored?;
     let mut told = Told::default();
-    // An empty report that was asked for says something; a capture without any is none.
+    // An empty report counts if it was asked for, but a capture without any report does not.
     if !produced(&store.own_staging(id)?, args, status.success())? {
-        return Err(Failure::failed(format!("the command ended with {status} and produced nothing"))
-            .hint("it writes files into DIAGCTL_CAPTURE_DIR, or its stdout becomes a report with --report NAME"));
+        return Err(Failure::failed(format!("the command produced nothing ({status})"))
+            .hint("write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME"));
     }
     if !status.success() {
         told.labels.insert("exit_status".into(), status.to_string());
@@ -209,8 +173,8 @@ fn execute(
     Ok(told)
 }
 
-// From now on a signal that would end this process goes to the command. A descriptor of it, not its pid, which may be another's
-// by then. What the terminal sent it has got by itself.
+// Forwards signals that would end this process to the command. Uses a descriptor of the command, because its pid may be reused
+// by then. Signals from the terminal are not forwarded: the command has received them already.
 fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<(), Failure> {
     let command = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())
         .map_err(|e| Failure::failed(format!("cannot watch the command: {e}")))?;
@@ -219,7 +183,7 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
             let (signal, by_terminal) = endings.wait();
             ended_by.store(signal, Ordering::SeqCst);
             if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !by_terminal) {
-                // It may have ended already.
+                // The command may have ended already.
                 let _ = rustix::process::pidfd_send_signal(&command, signal);
             }
         }
@@ -228,7 +192,7 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
 }
 
 fn produced(staging: &Spot, args: &Args, empty_counts: bool) -> Result<bool, Failure> {
-    let noted = args.report.as_ref().map(|name| grant::read_sidecar(staging, name)).transpose()?.flatten();
+    let noted = args.report.as_ref().map(|name| staging::read_sidecar(staging, name)).transpose()?.flatten();
     if noted.as_ref().is_some_and(|report| empty_counts || report.raw_bytes > 0) {
         return Ok(true);
     }

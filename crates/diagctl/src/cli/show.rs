@@ -1,49 +1,62 @@
-//! `diagctl show`: everything that is known of one capture.
+//! `diagctl show`: prints everything that is known about one capture.
 
 use serde::Serialize;
 use serde_json::Number;
 
 use super::output::{self, Done};
 use super::times::{Times, age};
+use super::view;
 use super::{Context, Failure};
-use crate::error::printable;
-use crate::store::index::{self, Present};
-use crate::store::meta::{self, Meta};
-use crate::store::{Access, fetch};
+use crate::cli::error::printable;
 use crate::units::{duration, size};
+use diagctl_store::index;
+use diagctl_store::meta::{self, Meta};
+use diagctl_store::{Access, reader};
 
-/// Show one capture
+/// Show the details of one capture
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// An id, the beginning of one, `latest`, or `latest:REPORT`
+    /// Capture ID, a unique prefix of one, `latest`, or `latest:REPORT`
     id: String,
-    /// Show times in UTC instead of the local zone
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
-    /// Print JSON: the capture's meta.json, with `pinned` and `dir`
+    /// Print JSON: meta.json with `pinned` and `dir` added
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Serialize)]
 struct Shown {
-    #[serde(flatten)]
     meta: Meta,
     pinned: bool,
     dir: String,
 }
 
+#[derive(Serialize)]
+struct View<'a> {
+    #[serde(flatten)]
+    capture: view::Capture<'a>,
+    pinned: bool,
+    dir: &'a str,
+}
+
+impl<'a> From<&'a Shown> for View<'a> {
+    fn from(shown: &'a Shown) -> Self {
+        Self { capture: (&shown.meta).into(), pinned: shown.pinned, dir: &shown.dir }
+    }
+}
+
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let target = fetch::resolve(&store, &mut Present::list(&store)?, &args.id)?;
+    let target = reader::resolve(&store, &args.id)?;
     let dir = store.report_dir(&target.id);
     let meta = meta::read(&dir)?;
     if let Some(name) = &target.report {
-        fetch::report_of(&meta, name)?;
+        reader::report_of(&meta, name)?;
     }
     let shown = Shown { pinned: dir.join(index::PIN_FILE).exists(), dir: dir.display().to_string(), meta };
-    Done::either(args.json, &shown, |shown| text(shown, &Times::new(args.utc), now.store_ms))
+    Done::either(args.json, &View::from(&shown), |_| text(&shown, &Times::new(args.utc), now.store_ms))
 }
 
 fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
@@ -75,8 +88,8 @@ fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
         text.push_str(&format!("{key:<11}{}\n", printable(value)));
     }
     let header = ["REPORT", "TOOK", "RAW", "STORED", "RATIO", "TYPE", "ERROR"];
-    let rows = meta.reports.iter().map(row).collect();
-    text.push_str(&format!("\n{}\n", output::table(&header, rows, &[1, 2, 3, 4])));
+    let rows: Vec<_> = meta.reports.iter().map(row).collect();
+    text.push_str(&format!("\n{}\n", output::table(&header, &rows, &[1, 2, 3, 4], &[2, 3, 1, 5, 4])));
     let whole = meta.reports.iter().rfind(|r| r.error.is_none());
     if let Some(report) = whole.or_else(|| meta.reports.iter().rfind(|r| r.file.is_some())) {
         text.push_str(&format!("\nfetch one with: diagctl fetch {}:{}\n", meta.id, printable(&report.name)));
@@ -117,7 +130,7 @@ fn joined<V>(values: &std::collections::BTreeMap<String, V>, shown: impl Fn(&str
     values.iter().map(|(name, value)| format!("{name} {}", shown(name, value))).collect::<Vec<_>>().join(", ")
 }
 
-/// A figure that a trigger saw. Memory is in bytes; what the application calls by a name of its own is a plain number.
+/// Formats a figure that a trigger saw. Memory is in bytes; figures with the application's own names are plain numbers.
 pub fn observed(name: &str, value: &Number) -> String {
     const BYTES: [&str; 9] =
         ["rss", "pss", "uss", "anon", "cgroup_working_set", "host_used", "threshold", "baseline", "increase"];
@@ -127,7 +140,8 @@ pub fn observed(name: &str, value: &Number) -> String {
     }
 }
 
-// `pause_ms: 12.5` as `pause 12.5ms`, `raw_bytes: 2048` as `raw 2.00 KiB`; whatever else the dumper told as it stands.
+// Formats `pause_ms: 12.5` as `pause 12.5ms` and `raw_bytes: 2048` as `raw 2.00 KiB`. Other costs from the dumper stay as they
+// are.
 fn cost(name: &str, value: &serde_json::Value) -> String {
     if let (Some(what), Some(bytes)) = (name.strip_suffix("_bytes"), value.as_u64()) {
         return format!("{what} {}", size(bytes));
@@ -174,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_finds_everything_with_units_and_nothing_steers_the_terminal() {
+    fn text_has_units_and_no_terminal_escapes() {
         let text = text(&shown(), &Times::new(true), 250_000);
         for expected in [
             "created    2026-11-22 10:15:30 UTC, 4m 10s ago\n",
@@ -194,11 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn json_is_the_record_with_two_keys_more() {
+    fn json_is_the_record_plus_two_keys() {
         let shown = shown();
         let mut expected = serde_json::to_value(&shown.meta).unwrap();
         expected["pinned"] = true.into();
         expected["dir"] = "/var/lib/diagctl/reports/x".into();
-        assert_eq!(serde_json::to_value(&shown).unwrap(), expected);
+        assert_eq!(serde_json::to_value(View::from(&shown)).unwrap(), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! `simulate`: what a configuration would have done with recorded samples, decided by the same engine.
+//! `simulate`: replays recorded samples through the rule engine to show what a configuration would have done.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,32 +10,33 @@ use serde::Serialize;
 use super::Context;
 use super::output::{self, Done};
 use super::times::Times;
+use crate::cli::error::{Failure, printable};
 use crate::clock::{self, Anchor, Reading};
-use crate::decide::{self, Input, Verdict};
-use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
-use crate::guard::Figures;
-use crate::recording::Recorded;
-use crate::sample::{Metric, Samples};
-use crate::state::State;
+use crate::history::Recorded;
+use crate::rules::decide::{self, Inputs};
+use crate::rules::guard::Figures;
+use crate::rules::memory::Metric;
+use crate::state::samples::Samples;
+use crate::state::schedule::State;
 use crate::units::{duration, size};
 
-/// No store records so much.
+/// The maximum size of the input, in bytes. No store records as much.
 const MAX_SAMPLES: u64 = 1 << 30;
 
-/// Replay recorded samples and print what would have been captured when
+/// Replay recorded samples and print what would have been captured
 ///
-/// The rules are those of --config. Samples come from `diagctl samples`. The lease is always free and there is always room:
-/// only rules, limits and selection decide. Commands of `exec` triggers are not run. Without a sample the status is 4.
+/// Uses the rules of the configuration (--config). The lease is always free, and memory and disk always suffice: only rules,
+/// limits and selection decide. Commands of `exec` triggers are not run. Exit status 4: there are no samples.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The samples, as `diagctl samples` prints them: a file, a pipe, or - for stdin
+    /// Output of `diagctl samples`: a file, a pipe, or `-` for stdin
     #[arg(long, value_name = "FILE")]
     samples: PathBuf,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Print times in UTC
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
 }
@@ -48,7 +49,7 @@ struct Simulation {
     from: String,
     to: String,
     fired: Vec<Fired>,
-    /// By rule: how many polls were answered with each verdict.
+    /// By rule: the number of polls with each verdict.
     answers: BTreeMap<String, BTreeMap<&'static str, usize>>,
 }
 
@@ -63,7 +64,6 @@ struct Fired {
     reason: String,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let mut recorded = read(args)?;
     recorded.sort_by_key(|sample| sample.at);
@@ -71,7 +71,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         && step > 3 * cx.config().poll_ms()
     {
         output::note(&format!(
-            "the samples are {} apart, poll_interval is {}: a `for` is seen as interrupted; set poll_interval to what was recorded",
+            "the samples are {} apart, but poll_interval is {}, so a `for` never holds; set poll_interval to the recorded interval",
             duration(step),
             duration(cx.config().poll_ms())
         ));
@@ -83,7 +83,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 fn read(args: &Args) -> Result<Vec<Recorded>, Failure> {
     let name = printable(&args.samples.to_string_lossy());
     let cannot = |e: std::io::Error| Failure::failed(format!("cannot read the samples from {name}: {e}"));
-    // A person named it: unlike what is found in a store it may be a pipe, a terminal, or a link to either.
+    // The path comes from the user: unlike a file in a store, it may be a pipe, a terminal, or a link to either.
     let source: Box<dyn Read> = if args.samples.as_os_str() == "-" {
         Box::new(std::io::stdin().lock())
     } else {
@@ -93,20 +93,20 @@ fn read(args: &Args) -> Result<Vec<Recorded>, Failure> {
     source.take(MAX_SAMPLES + 1).read_to_end(&mut data).map_err(cannot)?;
     if data.len() as u64 > MAX_SAMPLES {
         return Err(Failure::failed(format!("{name} has more than {} of samples", size(MAX_SAMPLES)))
-            .hint("a store records far less; cut it into parts, of some days each"));
+            .hint("a store records far less; split the file into parts of a few days"));
     }
     let lines = data.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
     let recorded: Vec<Recorded> = lines
         .map(|(i, line)| {
             serde_json::from_slice(line).map_err(|e| {
                 Failure::failed(format!("{name}, line {}: not a sample: {e}", i + 1))
-                    .hint("one JSON object a line, as `diagctl samples` prints them")
+                    .hint("write one JSON object per line, as `diagctl samples` does")
             })
         })
         .collect::<Result<_, _>>()?;
     if recorded.is_empty() {
         return Err(Failure::new(Exit::NoMatch, format!("{name} has no samples"))
-            .hint("`diagctl samples` prints what a store recorded, once processes have polled it"));
+            .hint("`diagctl samples` prints the samples of a store, once processes have polled it"));
     }
     Ok(recorded)
 }
@@ -128,25 +128,33 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
             total_disk: u64::MAX / 2,
             ..Figures::default()
         };
-        let input = Input {
-            config: cx.config(),
+        let inputs = Inputs {
+            settings: cx.config().settings(),
             process: &process,
             readings: &readings,
             requests: &[],
             figures: &figures,
             host: &host,
             now: &now,
-            // Jitter that does not change from run to run.
+            // The jitter is the same in every run.
             seed: sample.at ^ u64::from(sample.pid),
+            state: &state,
+            sample: samples.processes.get(&sample.pid),
+            others: &samples,
         };
-        let decision = decide::decide(input, &mut state, &mut samples);
+        let decision = decide::decide(inputs);
         for answer in &decision.answers {
             *answers.entry(answer.rule.clone()).or_default().entry(answer.verdict.name()).or_default() += 1;
         }
-        let dry = decision.answers.iter().filter(|a| a.verdict == Verdict::Idle && a.reason.starts_with("dry run"));
+        let dry = decision.answers.iter().filter(|answer| answer.dry_run);
         let would: Vec<(String, String)> = dry.map(|a| (a.rule.clone(), a.reason.clone())).collect();
-        let plan =
-            decision.plans.into_iter().next().inspect(|plan| decide::charge(input, plan, &mut state, &mut samples));
+        let mut changes = decision.changes;
+        let plan = decision.plans.into_iter().next();
+        if let Some(plan) = &plan {
+            changes = decide::charge(Inputs { state: &changes.state, sample: Some(&changes.sample), ..inputs }, plan);
+        }
+        state = changes.state;
+        samples.processes.insert(sample.pid, changes.sample);
         for (rule, reason) in plan.map(|plan| (plan.rule, plan.reason)).into_iter().chain(would) {
             let reports =
                 cx.config().rules.iter().find(|r| r.name == rule).map(|r| r.reports.clone()).unwrap_or_default();
@@ -177,7 +185,7 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
     }
 }
 
-// The median distance between two samples of one process.
+// Returns the median interval between two samples of one process.
 fn usual_step(recorded: &[Recorded]) -> Option<u64> {
     let mut last: BTreeMap<(u32, u64), u64> = BTreeMap::new();
     let mut steps = Vec::new();
@@ -192,10 +200,9 @@ fn usual_step(recorded: &[Recorded]) -> Option<u64> {
 
 fn text(simulation: &Simulation, utc: bool) -> String {
     let times = Times::new(utc);
-    let mut text = format!(
-        "{} samples of {} processes, {} to {}\n\n",
-        simulation.samples, simulation.processes, simulation.from, simulation.to
-    );
+    let (from, to) = (times.show(&simulation.from), times.show(&simulation.to));
+    let (samples, processes) = (simulation.samples, simulation.processes);
+    let mut text = format!("{samples} samples of {processes} processes, {from} to {to} ({})\n\n", times.name());
     if simulation.fired.is_empty() {
         text.push_str("Nothing would have been captured.\n");
     } else {
@@ -205,8 +212,9 @@ fn text(simulation: &Simulation, utc: bool) -> String {
         });
         text.push_str(&output::table(
             &[&format!("AT ({})", times.name()), "RULE", "PID", "WORKER", "REASON"],
-            rows.collect(),
+            &rows.collect::<Vec<_>>(),
             &[2],
+            &[3, 2],
         ));
         text.push('\n');
     }
@@ -216,6 +224,6 @@ fn text(simulation: &Simulation, utc: bool) -> String {
         vec![rule.clone(), count.to_string(), counts.join(", ")]
     });
     text.push('\n');
-    text.push_str(&output::table(&["RULE", "CAPTURES", "POLLS ANSWERED"], rows.collect(), &[1]));
+    text.push_str(&output::table(&["RULE", "CAPTURES", "POLLS ANSWERED"], &rows.collect::<Vec<_>>(), &[1], &[]));
     text
 }

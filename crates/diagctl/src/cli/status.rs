@@ -1,4 +1,4 @@
-//! `diagctl status`: who dumps, which rules wait for what, how full the store is, which processes poll.
+//! `diagctl status`: the lease, the state of each rule, the use of the store, and the polling processes.
 
 pub(super) mod lease;
 mod text;
@@ -10,30 +10,29 @@ use serde::Serialize;
 use super::output::Done;
 use super::times::Times;
 use super::{Context, Failure};
+use crate::cli::error::printable;
 use crate::clock::Now;
 use crate::config::{Config, Mode, Rule};
-use crate::error::printable;
 use crate::fsio::{self, Spot};
-use crate::limit::{self, Refusal};
-use crate::sample::{Sample, Samples};
-use crate::state::{RuleState, State};
-use crate::store::events::{self, Event};
-use crate::store::requests::{self, Request};
-use crate::store::state_files::load_samples;
-use crate::store::stock::Stock;
-use crate::store::{Access, Store, index};
+use crate::rules::limit::{self, Refusal};
+use crate::state::files::load_samples;
+use crate::state::samples::{Sample, Samples};
+use crate::state::schedule::{RuleState, State};
 use crate::units::{duration, ms};
+use diagctl_store::events::{self, Event};
+use diagctl_store::requests::{self, Request};
+use diagctl_store::{Access, Store, index, inventory};
 
-/// So many of the last events are shown by `--explain`.
+/// The number of recent events that `--explain` shows.
 const EVENTS_SHOWN: usize = 20;
 
-/// Show what diagctl is doing: lease, rules, store, processes
+/// Show the state of the lease, rules, store and processes
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Add why each process was last told what it was told, and the last events, with the figures that were seen
+    /// Add the reason for each process's last verdict, and recent events
     #[arg(long)]
     explain: bool,
-    /// Show times in UTC instead of the local zone
+    /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
     /// Print JSON
@@ -41,15 +40,15 @@ pub struct Args {
     json: bool,
 }
 
-/// Durations are in milliseconds, from now.
+/// The whole status. Durations are in milliseconds, relative to now.
 #[derive(Debug, Serialize)]
 struct Status {
     schema: u32,
     dir: String,
     switch: Switch,
-    /// What is wrong with the configuration, while the last good one is in force.
+    /// The problems of the configuration, while the last good one is in force.
     configuration: Option<String>,
-    /// What of the configuration cannot work here as it is written.
+    /// Parts of the configuration that cannot work here as written.
     doubts: Vec<String>,
     lease: lease::Report,
     store: Room,
@@ -63,7 +62,7 @@ struct Status {
 
 #[derive(Debug, Serialize)]
 struct Switch {
-    /// As seen from here; each process goes by its own environment.
+    /// The switch in this environment; each process goes by its own.
     enabled: bool,
     source: String,
     paused: Option<String>,
@@ -87,7 +86,8 @@ struct RuleStatus {
     name: String,
     trigger: &'static str,
     dry_run: bool,
-    /// `idle`, `skipped` (its trigger cannot be read), `pending`, `cooldown`, `throttled` or `guarded`: the strongest, over the processes that poll.
+    /// The strongest state over the polling processes: `idle`, `skipped` (the trigger cannot be read), `pending`, `cooldown`,
+    /// `throttled` or `guarded`.
     state: String,
     /// The guard, or how long the condition has held and must hold.
     detail: Option<String>,
@@ -113,21 +113,22 @@ struct Process {
     name: String,
     rss_bytes: u64,
     polled_ms: u64,
-    /// It has ended.
+    /// True if the process has ended.
     gone: bool,
-    /// It lives, and has not polled when it should have.
+    /// True if the process is alive but has missed its polls.
     silent: bool,
     verdict: String,
     reason: String,
-    /// Rules whose condition holds, and for how long.
+    /// Rules whose condition holds, with the time for which it has held.
     holding_ms: BTreeMap<String, u64>,
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
-    // The thread that opens the store takes its owner's identity and ends. Root, if that is who asks, can see who has
+    // The thread that opens the store takes its owner's identity and then ends, so that root can still see which processes have
     // the lease file open.
     let status = std::thread::scope(|scope| scope.spawn(|| gather(cx, args.explain)).join());
-    let mut status = status.map_err(|_| Failure::failed("the store could not be read: its reader broke off"))??;
+    let mut status =
+        status.map_err(|_| Failure::failed("the store could not be read: the reading thread panicked"))??;
     status.lease.find_holders(&cx.proc, &Spot::outside(&cx.config().dir));
     Done::either(args.json, &status, |status| text::render(status, &Times::new(args.utc), args.explain))
 }
@@ -158,9 +159,9 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
     })
 }
 
-// The limit that counts is that of the processes; where they have several, the highest.
+// Uses the memory limit of the processes; if they have several, the highest.
 fn doubts(cx: &Context, store: &Store, samples: &Samples) -> Vec<String> {
-    let mut place = super::place::here(&cx.proc, cx.config(), Some(store));
+    let mut place = super::config_target::here(&cx.proc, cx.config(), Some(store));
     let alive = samples.processes.iter().filter(|(pid, sample)| cx.proc.is_alive(**pid, sample.start_ticks));
     let limits: Option<Vec<u64>> = alive.map(|(pid, _)| cx.cgroups.memory_of(&cx.proc, *pid).ok()?.limit()).collect();
     let highest = limits.and_then(|limits| limits.into_iter().max());
@@ -177,7 +178,7 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
         captures: summary.captures,
         latest: latest.map(|entry| entry.id.clone()),
         latest_age_ms: latest.map(|entry| now.store_ms.saturating_sub(entry.store_ms)),
-        used_bytes: Stock::load(store, false)?.used(store),
+        used_bytes: inventory::reports_bytes(store)?.saturating_add(inventory::other_bytes(store)),
         max_use_bytes: config.retention.max_use,
         free_disk_bytes,
         keep_free_bytes: config.retention.keep_free.of(total),
@@ -219,7 +220,8 @@ fn rule_status(rule: &Rule, marks: Option<&RuleState>, polling: &[&Sample], now_
     }
 }
 
-// What the polling processes were told: a guard says more than a budget, a budget more than a condition that has yet to hold.
+// Returns the most informative refusal of the polling processes: a guard before a budget, and a budget before a condition that
+// does not hold yet.
 fn told(rule: &Rule, polling: &[&Sample]) -> (String, Option<String>, Option<u64>) {
     let refusals = || polling.iter().filter_map(|sample| Some((*sample, sample.refusals.get(&rule.name)?)));
     for verdict in ["guarded", "throttled", "cooldown", "pending", "skipped"] {

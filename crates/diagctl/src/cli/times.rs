@@ -1,11 +1,11 @@
-//! Moments and ages as people read them.
+//! Times and ages for people.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::units::duration;
 
-/// The time zone in which moments are shown.
+/// The time zone in which times are shown.
 #[derive(Clone, Debug)]
 pub struct Times {
     zone: TimeZone,
@@ -13,7 +13,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// The system's zone (`TZ`, `/etc/localtime`), or UTC if that is wanted or there is none.
+    /// Uses the system's zone (`TZ`, `/etc/localtime`), or UTC if `utc` is set or there is none.
     pub fn new(utc: bool) -> Self {
         let zone = if utc { TimeZone::UTC } else { TimeZone::try_system().unwrap_or(TimeZone::UTC) };
         Self::of(zone)
@@ -28,12 +28,12 @@ impl Times {
         Self { zone, name }
     }
 
-    /// What to call the zone in a heading.
+    /// Returns the zone's name for a heading.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A moment as captures record it, in this zone; as it stands when it cannot be understood.
+    /// Formats a capture's time in this zone. A time that cannot be parsed is returned unchanged.
     pub fn show(&self, rfc3339: &str) -> String {
         match rfc3339.parse::<Timestamp>() {
             Ok(moment) => moment.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
@@ -42,7 +42,7 @@ impl Times {
     }
 }
 
-/// How long ago something was, both on the store's time line.
+/// Formats the time since a moment, both on the store's time line.
 pub fn age(store_ms: u64, now_ms: u64) -> String {
     match now_ms.saturating_sub(store_ms) {
         ..1000 => "0s".into(),
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_shown_in_the_zone_that_is_named() {
+    fn times_are_shown_in_the_requested_zone() {
         assert_eq!(Times::new(true).show("2026-11-22T10:15:30.123Z"), "2026-11-22 10:15:30");
         assert_eq!(Times::new(true).name(), "UTC");
         let fixed = Times::of(TimeZone::fixed(jiff::tz::offset(2)));

@@ -1,5 +1,5 @@
-//! `diagctl verify`: are captures still what was acknowledged? Reads every file against its checksum, decompresses it, and
-//! changes nothing.
+//! `diagctl verify`: checks that captures are unchanged since they were acknowledged. Reads every file, compares its checksum
+//! and decompresses it. Changes nothing.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,23 +10,23 @@ use serde::Serialize;
 use super::output::{self, Done};
 use super::rm::each;
 use super::{Context, Failure};
-use crate::error::printable;
+use crate::cli::error::printable;
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::store::fetch::{Form, Interrupted, Stored};
-use crate::store::index::{self, Present};
-use crate::store::{Access, Store, meta};
 use crate::units::size;
+use diagctl_store::index::{self, Present};
+use diagctl_store::reader::{Interrupted, Representation, Stored};
+use diagctl_store::{Access, Store, meta};
 
-/// Re-read captures against their checksums; changes nothing
+/// Verify captures against their checksums; changes nothing
 ///
-/// Status 0: everything is as it was recorded. 1: something is damaged. 4: no capture matches an ID.
+/// Exit status 0: everything is intact; 1: something is damaged; 4: no capture matches an ID.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Ids, the beginnings of ids, or `latest`
+    /// Capture IDs, unique prefixes, or `latest`
     #[arg(required_unless_present = "all", value_name = "ID")]
     ids: Vec<String>,
-    /// Every capture of the store; none at all is no error
+    /// Verify every capture; an empty store is not an error
     #[arg(long, conflicts_with = "ids")]
     all: bool,
     /// Print JSON
@@ -37,23 +37,23 @@ pub struct Args {
 #[derive(Debug, Default, Serialize)]
 struct Outcome {
     schema: u32,
-    /// Whether nothing is damaged.
+    /// True if nothing is damaged.
     ok: bool,
     captures: usize,
     files: usize,
-    /// Bytes that were read from the store.
+    /// Bytes read from the store.
     bytes: u64,
     damaged: Vec<Damage>,
-    /// Files in a capture's directory that its meta.json does not know. They do no harm.
+    /// Files in a capture's directory that its meta.json does not list. They do no harm.
     unknown: Vec<Unknown>,
-    /// Captures that were deleted while this ran.
+    /// Captures that were deleted during the check.
     gone: Vec<String>,
 }
 
 #[derive(Debug, Default, Serialize)]
 struct Damage {
     capture: String,
-    /// `null` where it is the capture's own record.
+    /// `null` for the capture's own record.
     report: Option<String>,
     file: String,
     problem: String,
@@ -69,14 +69,13 @@ struct Unknown {
     file: String,
 }
 
-/// Runs the command.
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let mut present = Present::list(&store)?;
     let ids: BTreeSet<String> = if args.all {
         present.ids().map(str::to_owned).collect()
     } else {
-        each(&store, &mut present, &args.ids).into_iter().collect::<Result<_, _>>()?
+        each(&store, &args.ids).into_iter().collect::<Result<_, _>>()?
     };
     let mut work = 0;
     index::visit(&store, &mut present, |entry| {
@@ -105,7 +104,7 @@ fn capture(store: &Store, id: &str, bar: &ProgressBar, outcome: &mut Outcome) {
         Err(_) if !dir.exists() => return outcome.gone.push(id.to_owned()),
         Err(e) => {
             outcome.captures += 1;
-            let problem = e.message;
+            let problem = e.to_string();
             let damage = Damage { capture: id.to_owned(), file: "meta.json".into(), problem, ..Damage::default() };
             return outcome.damaged.push(damage);
         }
@@ -133,7 +132,7 @@ fn capture(store: &Store, id: &str, bar: &ProgressBar, outcome: &mut Outcome) {
     outcome.unknown.extend(names.into_iter().map(|file| Unknown { capture: id.to_owned(), file }));
 }
 
-// First what is stored, then what comes out of it: a checksum that fits data which was never whole would fit it still.
+// Checks the stored bytes, then the decompressed content: the checksum alone would also match data that was never complete.
 fn verify(store: &Store, record: &meta::Meta, report: &meta::Report, bar: &ProgressBar) -> Result<u64, Box<Damage>> {
     let damage = |problem: String| {
         Box::new(Damage {
@@ -147,26 +146,28 @@ fn verify(store: &Store, record: &meta::Meta, report: &meta::Report, bar: &Progr
         })
     };
     let before = bar.position();
-    let mut stored = Stored::open(store, record, &report.name).map_err(|e| damage(e.message))?;
+    let mut stored = Stored::open(store, record, &report.name).map_err(|e| damage(e.to_string()))?;
     let (found, bytes) = stored
         .digest(u64::MAX - 1, &mut |read| bar.set_position(before + read))
-        .map_err(|e| damage(format!("it cannot be read: {e}")))?;
+        .map_err(|e| damage(format!("cannot be read: {e}")))?;
     let differs = |problem: &str| {
         let damage = damage(problem.to_owned());
         Box::new(Damage { found_sha256: Some(found.clone()), found_bytes: Some(bytes), ..*damage })
     };
     if bytes != report.stored_bytes {
-        return Err(differs("it has another length than was recorded"));
+        return Err(differs("its length differs from the recorded one"));
     }
     match &report.sha256 {
         None => return Err(differs("no sha256 was recorded")),
-        Some(recorded) if !recorded.eq_ignore_ascii_case(&found) => return Err(differs("its sha256 is another")),
+        Some(recorded) if !recorded.eq_ignore_ascii_case(&found) => {
+            return Err(differs("its sha256 differs from the recorded one"));
+        }
         Some(_) => {}
     }
     let mut progress = |written| bar.set_position(before + bytes + written);
-    match stored.copy(Form::Content, &mut io::sink(), &mut progress) {
+    match stored.copy(Representation::Content, &mut io::sink(), &mut progress) {
         Ok(_) => Ok(bytes),
-        Err(Interrupted::Source(failure)) => Err(damage(failure.message)),
+        Err(Interrupted::Source(error)) => Err(damage(error.to_string())),
         Err(Interrupted::Output(e)) => Err(damage(e.to_string())),
     }
 }
@@ -179,26 +180,28 @@ fn text(outcome: &Outcome) -> String {
             ("recorded", &damage.expected_sha256, damage.expected_bytes),
             ("found", &damage.found_sha256, damage.found_bytes),
         ];
-        // A damaged record has nothing to compare; a file that is gone has nothing that was found.
+        // A damaged record has nothing to compare, and a missing file has nothing to compare with.
         for (word, sha256, bytes) in pairs.into_iter().filter(|_| damage.found_bytes.is_some()) {
             let sha256 = printable(sha256.as_deref().unwrap_or("none"));
             lines.push(format!("         {word:<9} sha256 {sha256}, {} bytes", bytes.unwrap_or(0)));
         }
     }
     for unknown in &outcome.unknown {
-        lines
-            .push(printable(&format!("unknown  {} {}: its meta.json does not name it", unknown.capture, unknown.file)));
+        lines.push(printable(&format!("unknown  {} {}: not listed in meta.json", unknown.capture, unknown.file)));
     }
     for id in &outcome.gone {
-        lines.push(format!("gone     {id}: it was deleted meanwhile"));
+        lines.push(format!("gone     {id}: deleted meanwhile"));
     }
-    let (captures, files) = (outcome.captures, outcome.files);
-    let checked = format!("{captures} captures looked at; {files} files, {}, are as recorded", size(outcome.bytes));
+    let plural = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
+    let (captures, files) = (plural(outcome.captures, "capture"), plural(outcome.files, "file"));
+    let checked = format!("verified {captures}: {files} ({}) intact", size(outcome.bytes));
     if outcome.ok {
         lines.push(checked);
     } else {
-        lines.push(format!("{checked}; damaged: {}", outcome.damaged.len()));
-        lines.push("nothing was changed; other reports of a capture can be fetched, `diagctl rm ID` deletes it".into());
+        lines.push(format!("{checked}, {} damaged", outcome.damaged.len()));
+        lines.push(
+            "nothing was changed; intact reports can still be fetched, and `diagctl rm ID` deletes a capture".into(),
+        );
     }
     lines.join("\n")
 }

@@ -1,7 +1,7 @@
-//! The configuration as it was last read, checked and merged, kept in the store: to read TOML anew and check it takes several
-//! times as long as everything else that an idle poll does. It is used only while it is the file as it was: same file, same
-//! length, same moment of its last change. It is in postcard's binary form, which is read ten times as fast as JSON; nobody
-//! else reads it, and one that cannot be read, or has not the checksum that stands before it, is made anew.
+//! A cache of the merged, checked configuration, kept in the store. To parse and check TOML takes several times as long as
+//! everything else that an idle poll does. The cache is valid only while the file is unchanged: same file, same length, same
+//! change time. The format is postcard's binary form, which is read ten times as fast as JSON; no other program reads it. A
+//! cache that cannot be read, or whose leading checksum does not match, is rebuilt.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,22 +9,22 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use crate::error::Failure;
+use super::error::{Error, Result};
 use crate::fsio::{self, Spot};
 use crate::seal;
 
-/// `config.cache`, in the store.
+/// The name of the cache file in the store.
 const FILE: &str = "config.cache";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Cached {
     file: Identity,
-    /// Whether the file itself says `enabled`.
+    /// Set if the file itself sets `enabled`.
     enabled_given: bool,
     config: Config,
 }
 
-/// Which file, as it was when.
+/// The identity of a configuration file at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     version: String,
@@ -36,7 +36,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of a file as it is now; `None` when there is no such file.
+    /// Returns the identity of a file as it is now; `None` if there is no such file.
     pub fn of(path: &Path) -> Option<Self> {
         let meta = std::fs::metadata(path).ok()?;
         Some(Self {
@@ -45,13 +45,13 @@ impl Identity {
             device: meta.dev(),
             inode: meta.ino(),
             length: meta.len(),
-            // Unlike the modification time, nobody can set it back.
+            // Unlike the modification time, the change time cannot be set back.
             changed: (meta.ctime(), meta.ctime_nsec()),
         })
     }
 }
 
-/// The configuration that the file held when it was this very file, and whether it says `enabled`.
+/// Returns the cached configuration if it belongs to this very file, and true if the file itself sets `enabled`.
 pub fn read(dir: &Spot, identity: &Identity) -> Option<(Config, bool)> {
     let data = fsio::read_bounded(&dir.join(FILE), 4 << 20).ok()?;
     let (check, data) = data.split_first_chunk()?;
@@ -66,18 +66,19 @@ fn decode(data: &[u8]) -> Option<Cached> {
     postcard::from_bytes(data).ok()
 }
 
-/// Whether this can be understood, whatever file it is about. Without the checksum, which would keep everything else out.
+/// Returns true if the data can be decoded, whatever file it belongs to. Skips the checksum, which would reject everything
+/// else.
 #[cfg(any(test, fuzzing))]
 pub fn is_readable(data: &[u8]) -> bool {
     decode(data).is_some()
 }
 
-/// Keeps a configuration. The identity is that from before the file was read: a change in between is a miss next time.
-pub fn write(dir: &Spot, identity: Identity, config: &Config, enabled_given: bool) -> Result<(), Failure> {
+/// Caches a configuration. The identity must be from before the file was read, so that a change in between is a miss next time.
+pub fn write(dir: &Spot, identity: Identity, config: &Config, enabled_given: bool) -> Result<()> {
     let cached = Cached { file: identity, enabled_given, config: config.clone() };
-    let data = postcard::to_stdvec(&cached).map_err(|e| Failure::failed(format!("cannot encode {FILE}: {e}")))?;
+    let data = postcard::to_stdvec(&cached).map_err(|source| Error::Encode { file: FILE, source })?;
     let sealed = [&seal::crc(&data).to_le_bytes()[..], &data].concat();
-    fsio::write_atomic(&dir.join(FILE), &sealed, fsio::Durability::Volatile)
+    Ok(fsio::write_atomic(&dir.join(FILE), &sealed, fsio::Durability::Volatile)?)
 }
 
 #[cfg(test)]
@@ -86,7 +87,7 @@ mod tests {
     use crate::config::{EXAMPLE, parse};
 
     #[test]
-    fn what_is_kept_is_the_whole_configuration_of_that_very_file() {
+    fn the_cache_holds_the_whole_configuration_of_one_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("diagctl.toml");
         std::fs::write(&file, EXAMPLE).unwrap();
@@ -94,7 +95,7 @@ mod tests {
         let identity = Identity::of(&file).unwrap();
         let store = Spot::hold(dir.path()).unwrap();
         write(&store, identity.clone(), &config, true).unwrap();
-        // Only what is for showing is left out.
+        // Only fields for display are left out.
         for rule in &mut config.rules {
             rule.origins.clear();
             rule.declared_trigger.clear();

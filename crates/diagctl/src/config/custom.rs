@@ -1,36 +1,36 @@
-//! `[reports.NAME]` of a report of the operator's own: one that a command prints, or that the application hands in.
+//! `[reports.NAME]` of a custom report: one that a command prints or that the application provides.
 
 use serde::{Deserialize, Serialize};
 
-use super::Section;
-use crate::report;
+use crate::section::Section;
+use diagctl_store::report_kind;
 
-/// So long may the commands of one capture's reports take together: the poll of a process waits for them.
+/// The time limit for all commands of one capture's reports together, in milliseconds. The poll of a process waits for them.
 pub const COMMANDS_TIMEOUT_MS: u64 = 10_000;
 
-/// A report that a command prints, or that the application hands in with `Diagctl.report(:NAME)`.
+/// A report that a command prints, or that the application provides with `Diagctl.report(:NAME)`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CustomReport {
-    /// The command that prints it; without one it is the application's.
+    /// The command that prints the report; without it, the application provides the report.
     pub command: Option<ReportCommand>,
-    /// Media type of its content.
+    /// Media type of the content.
     pub content_type: String,
-    /// Extension of its file.
+    /// Extension of the file.
     pub extension: String,
-    /// Cost units of one.
+    /// Cost units of one report.
     pub cost: u32,
 }
 
-/// `[reports.NAME] command`
+/// The command of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportCommand {
-    /// Program and arguments; no shell.
+    /// Program and arguments; there is no shell.
     pub command: Vec<String>,
-    /// It is killed after this many milliseconds.
+    /// Time-out in milliseconds, after which the command is killed.
     pub timeout_ms: u64,
 }
 
-/// Reads the section of a report that diagctl does not know by itself.
+/// Parses the section of a report that is not built in.
 pub fn parse(name: &str, section: &Section<'_>) -> Option<CustomReport> {
     let producer = section.choice("producer", &[("application", ())]);
     let command = parse_command(section);
@@ -41,20 +41,20 @@ pub fn parse(name: &str, section: &Section<'_>) -> Option<CustomReport> {
         section.problem("cost", format!("{cost} is more than 1000"), "a heap dump costs 10, the cheap reports 1");
     }
     if section.has("command") && section.has("producer") {
-        section.problem("producer", "a report has a producer or a command, not both", "leave one of them out");
+        section.problem("producer", "a report has a producer or a command, not both", "remove one of them");
     } else if producer.is_none() && !section.has("producer") && !section.has("command") {
         section.problem(
             "producer",
-            "it is missing",
-            "say producer = \"application\" for a report that the application hands in with Diagctl.report, or give the \
+            "missing",
+            "set producer = \"application\" for a report that the application provides with Diagctl.report, or set the \
              command that prints it",
         );
     }
-    if !report::is_valid_name(name) || name == "meta" {
+    if !report_kind::is_valid_name(name) || name == "meta" {
         section.problem(
             "producer",
-            format!("{} cannot be the name of a report", crate::error::quoted(name)),
-            "use lower-case letters, digits and _, at most 64, a letter first; `meta` is taken",
+            format!("{} is not a valid report name", diagctl_fs::quoted(name)),
+            "use at most 64 lower-case letters, digits and _, starting with a letter; `meta` is reserved",
         );
         return None;
     }
@@ -73,17 +73,17 @@ fn parse_command(section: &Section<'_>) -> Option<ReportCommand> {
     if command.as_ref().is_some_and(Vec::is_empty) {
         section.problem(
             "command",
-            "it is empty",
-            "give program and arguments: command = [\"/usr/bin/vmstat\", \"-s\"]",
+            "empty",
+            "list the program and its arguments: command = [\"/usr/bin/vmstat\", \"-s\"]",
         );
     }
     if section.has("timeout") && !section.has("command") {
-        section.problem("timeout", "there is no command that it could be of", "leave it out");
+        section.problem("timeout", "has no effect without a command", "remove it");
     } else if timeout_ms == 0 || timeout_ms > COMMANDS_TIMEOUT_MS {
         section.wrong_value(
             "timeout",
-            "it is not between 1ms and 10s",
-            "the poll waits for the command: 5s is the default",
+            "must be between 1ms and 10s",
+            "the poll waits for the command; 5s is the default",
         );
     }
     Some(ReportCommand { command: command?, timeout_ms })

@@ -1,14 +1,15 @@
-//! What the operator declared: a TOML document, read whole, checked whole, merged with environment and flags.
+//! The operator's configuration: a TOML document, parsed and checked as a whole, then merged with environment and flags.
 //!
-//! Flag beats environment beats file beats default. Every problem is reported at once, with its key path and a hint.
+//! Flags override the environment, which overrides the file, which overrides the defaults. All problems are reported at once,
+//! each with its key path and a hint.
 
 pub(crate) mod cache;
 mod custom;
-mod doubts;
+mod error;
 mod options;
-mod reader;
 mod rules;
 mod templates;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,34 +17,40 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::rules::guard::Guards;
+pub use crate::rules::limit::{Limits, LimitsOfRule};
+pub use crate::rules::rule::{self, Match, Mode, Origins, Rule, Select, in_order};
 pub use custom::{COMMANDS_TIMEOUT_MS, CustomReport, ReportCommand};
-pub use doubts::Place;
+pub use diagctl_store::Compression;
+pub use diagctl_store::staging::Snapshot;
+pub use error::{Error, Result};
 pub use options::ReportOptions;
-pub use reader::{Problem, Problems, Section, nearest};
-pub use rules::{LimitsOfRule, Mode, Rule, Select, Snapshot, in_order};
+pub use warnings::Place;
 
-use crate::error::Failure;
-use crate::exit_code::Exit;
 use crate::fsio::{self, Durability, Spot};
-use crate::report::{self, Producer};
+use crate::rules::decide::{Costs, Settings};
+use crate::rules::memory::Wanted;
+use crate::section::{Problem, Problems, Section, nearest};
 use crate::units::Amount;
+use diagctl_store::report_kind::{self, Producer};
+use diagctl_store::{FileType, StoreOptions};
 
-/// Where the configuration is looked for when nobody names a file.
+/// The path of the configuration if none is given.
 pub const DEFAULT_FILE: &str = "/etc/diagctl/diagctl.toml";
 
 /// A commented file to start from; `diagctl config init` prints it, and a test parses it.
 pub const EXAMPLE: &str = include_str!("../../../../diagctl.toml");
 
-/// Where a store keeps the last configuration that was valid.
+/// The store's copy of the last valid configuration.
 const LAST_GOOD: &str = "config.good.toml";
 
-/// No configuration is longer; what is, is something else.
+/// The maximum size of a configuration file, in bytes. A longer file is not a configuration.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Nobody said anything.
+    /// The built-in default.
     Default,
     /// The configuration file.
     File,
@@ -64,84 +71,51 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// The merged, checked configuration.
+/// The merged and checked configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
-    /// The store.
+    /// The store's directory.
     pub dir: PathBuf,
-    /// The environment switch, or its value in the file.
+    /// The main switch, from the environment or the file.
     pub enabled: bool,
-    /// Time between two polls of a process, where nothing asks for another.
+    /// Time between two polls of a process, unless a rule asks for another.
     pub poll_interval: Duration,
     /// A group that may read the store.
     pub group: Option<String>,
-    /// Use a filesystem on which `flock` may not exclude.
+    /// Allows a filesystem on which `flock` may not exclude other processes.
     pub allow_network_filesystem: bool,
     /// Checks that can refuse any capture.
     pub guards: Guards,
     /// Budgets of the whole store.
     pub limits: Limits,
-    /// How much is kept, and how.
+    /// Retention and compression.
     pub retention: Retention,
-    /// Reports of the operator's own.
+    /// Custom reports.
     pub reports: BTreeMap<String, CustomReport>,
-    /// How diagctl's own are made.
+    /// Options of the built-in reports.
     pub options: ReportOptions,
-    /// What is captured when.
+    /// The rules.
     pub rules: Vec<Rule>,
 }
 
-/// `[guards]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Guards {
-    /// Free memory must be at least this many times what the last such snapshot cost.
-    pub memory_headroom: f64,
-    /// Free space that must remain on the store's filesystem.
-    pub min_free_disk: Amount,
-    /// A process larger than this is not dumped.
-    pub max_rss: Option<u64>,
-    /// No capture while more than this share of time is stalled for CPU.
-    pub max_cpu_pressure: Option<f64>,
-    /// Seconds that a dump may take.
-    pub deadline: Duration,
-}
-
-/// `[limits]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Cost units in any 60 minutes.
-    pub budget_hour: u32,
-    /// Cost units in any 24 hours.
-    pub budget_day: u32,
-}
-
-/// `[retention]`
+/// The keys of `[retention]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Retention {
-    /// Hard cap of the whole store, bytes.
+    /// Hard cap on the size of the store, bytes.
     pub max_use: u64,
-    /// Space to leave free on the filesystem.
+    /// Space to leave free on the store's filesystem.
     pub keep_free: Amount,
-    /// Captures older than this go.
+    /// Age after which unprotected captures are deleted.
     pub max_age: Duration,
-    /// So many of each kind of report stay.
+    /// The number of reports of each kind that are kept, the newest first.
     pub keep_last: u32,
-    /// No more captures than this.
+    /// The maximum number of captures.
     pub max_captures: Option<u32>,
-    /// How stored reports are compressed.
+    /// The compression of stored reports.
     pub compression: Compression,
 }
 
-/// `retention.compression`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Compression {
-    /// Readable everywhere.
-    Gzip,
-    /// Smaller and faster, where it can be read.
-    Zstd,
-}
-
-/// What beats the file: flags and environment, each with its source.
+/// Values from flags and the environment, which override the file, each with its source.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// `--dir`, `DIAGCTL_DIR`.
@@ -150,7 +124,7 @@ pub struct Overrides {
     pub enabled: Option<bool>,
 }
 
-/// Whether an override came by flag or by environment.
+/// The source of an override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceOf {
     /// A flag.
@@ -159,21 +133,21 @@ pub enum SourceOf {
     Environment,
 }
 
-/// A configuration with the story of how it came about.
+/// A configuration with the sources of its values.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The merged configuration.
     pub config: Config,
-    /// The file, when one was read.
+    /// The file, if one was read.
     pub file: Option<PathBuf>,
-    /// Where each top-level and section value came from, by key path.
+    /// The source of each top-level and section value, by key path.
     pub sources: BTreeMap<&'static str, Source>,
-    /// What is wrong with the file, when the last good configuration is used in its place.
+    /// The problems of the file, if the last good configuration is used instead.
     pub broken: Option<String>,
-    /// The file as it was before it was read, when it was read for a process and is not in the store's cache.
+    /// The file's identity before it was read, if it was read for a process and is not in the store's cache.
     pub identity: Option<cache::Identity>,
-    /// The store's directory, held open since something was looked for in it: what was read there must be of the store that is
-    /// opened, and of no other that bore its name for a moment.
+    /// The store's directory, held open since it was first used. It ensures that everything comes from the store that is
+    /// opened, and not from another that had its name for a moment.
     pub held: Option<Spot>,
 }
 
@@ -203,112 +177,132 @@ impl Default for Config {
             },
             reports: BTreeMap::new(),
             options: ReportOptions::default(),
-            rules: vec![rules::routine()],
+            rules: vec![rule::routine()],
         }
     }
 }
 
+impl Costs for Config {
+    fn cost_of(&self, report: &str) -> u32 {
+        let builtin = report_kind::builtin(report).map(|(_, kind)| kind.cost);
+        builtin.or_else(|| self.reports.get(report).map(|r| r.cost)).unwrap_or(1)
+    }
+}
+
 impl Config {
-    /// The cost units of a report.
-    pub fn cost_of(&self, name: &str) -> u32 {
-        let builtin = report::builtin(name).map(|(_, kind)| kind.cost);
-        builtin.or_else(|| self.reports.get(name).map(|r| r.cost)).unwrap_or(1)
+    /// The settings of the store.
+    pub fn store_options(&self) -> StoreOptions {
+        let keep = &self.retention;
+        let file_types = self.reports.iter().map(|(name, report)| {
+            let (extension, content_type) = (report.extension.clone(), report.content_type.clone());
+            (name.clone(), FileType { extension, content_type })
+        });
+        StoreOptions {
+            dir: self.dir.clone(),
+            group: self.group.clone(),
+            allow_network_filesystem: self.allow_network_filesystem,
+            retention: diagctl_store::Retention {
+                max_use: keep.max_use,
+                keep_free: keep.keep_free,
+                max_age: keep.max_age,
+                keep_last: keep.keep_last,
+                max_captures: keep.max_captures,
+            },
+            compression: keep.compression,
+            file_types: file_types.collect(),
+        }
     }
 
-    /// Who makes a report; one that diagctl does not know is the application's.
+    /// Returns the settings that decisions depend on.
+    pub fn settings(&self) -> Settings<'_> {
+        Settings {
+            rules: &self.rules,
+            limits: &self.limits,
+            guards: &self.guards,
+            poll_ms: self.poll_ms(),
+            costs: self,
+        }
+    }
+
+    /// Returns the producer of a report. A report that is not built in is the application's.
     pub fn producer(&self, name: &str) -> Producer {
-        match report::builtin(name) {
+        match report_kind::builtin(name) {
             Some((_, kind)) => kind.producer,
             None if self.command(name).is_some() => Producer::Native,
             None => Producer::Inline,
         }
     }
 
-    /// The command that prints a report.
+    /// Returns the command that prints a report, if there is one.
     pub fn command(&self, name: &str) -> Option<&ReportCommand> {
         self.reports.get(name).and_then(|report| report.command.as_ref())
     }
 
-    /// Whether a name is a report here.
+    /// Returns true if a report of this name exists.
     pub fn knows_report(&self, name: &str) -> bool {
-        report::builtin(name).is_some() || self.reports.contains_key(name)
+        report_kind::builtin(name).is_some() || self.reports.contains_key(name)
     }
 
-    /// The failure for a report name that nobody knows.
-    pub fn unknown_report(&self, name: &str) -> Failure {
-        let message = format!("unknown report {}", crate::error::quoted(name));
-        Failure::new(Exit::Usage, message).hint(self.report_hint(name))
-    }
-
-    fn report_hint(&self, name: &str) -> String {
-        let names = || report::KINDS.iter().map(|kind| kind.name).chain(self.reports.keys().map(String::as_str));
+    /// Returns the failure for an unknown report name.
+    pub fn report_hint(&self, name: &str) -> String {
+        let names = || report_kind::KINDS.iter().map(|kind| kind.name).chain(self.reports.keys().map(String::as_str));
         nearest(name, names()).map_or_else(
-            || {
-                format!(
-                    "known reports: {}; declare one of your own as [reports.NAME]",
-                    names().collect::<Vec<_>>().join(", ")
-                )
-            },
+            || format!("known reports: {}; declare your own as [reports.NAME]", names().collect::<Vec<_>>().join(", ")),
             |near| format!("did you mean {near:?}?"),
         )
     }
 
-    /// How long polls are apart, in milliseconds.
+    /// Returns the figures that the triggers of all rules need.
+    pub fn wanted(&self) -> Wanted {
+        let mut wanted = Wanted::default();
+        self.rules.iter().for_each(|rule| rule.trigger.want(&mut wanted));
+        wanted.metrics.sort_unstable();
+        wanted.metrics.dedup();
+        wanted
+    }
+
+    /// Returns the time between polls, in milliseconds.
     pub fn poll_ms(&self) -> u64 {
         crate::units::ms(self.poll_interval)
     }
 }
 
-/// The reports of a capture for which nobody named any: cheap, and enough to see what kind of memory it is.
-pub fn routine_reports() -> Vec<String> {
-    rules::routine().reports
-}
-
-/// Reads and merges everything. `file` is the one that was named; without it the default file is read if it exists.
-pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Failure> {
+/// Reads and merges the configuration. `file` is the path that was given; without it the default file is read if it exists.
+pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded> {
     let (text, read) = read(file)?;
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let (config, sources) = parse(&text).map_err(|problems| invalid(path, &problems))?;
+    let (config, sources) = parse(&text).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })?;
     Ok(merge(Loaded { config, file: read, sources, broken: None, identity: None, held: None }, overrides))
 }
 
-/// The text of the file that was named, or of the default file if it exists, with the path that was read.
-pub fn read(file: Option<&Path>) -> Result<(String, Option<PathBuf>), Failure> {
+/// Returns the text of the given file, or of the default file if it exists, with the path that was read.
+pub fn read(file: Option<&Path>) -> Result<(String, Option<PathBuf>)> {
     let named = file.is_some();
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
     Ok(match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => (String::new(), None),
-        Err(e) => {
-            return Err(Failure::new(Exit::Config, format!("cannot read the configuration {}: {e}", path.display()))
-                .hint("--config or DIAGCTL_CONFIG names it; `diagctl config init` prints one to start from"));
-        }
+        Err(source) => return Err(Error::Missing { path: path.to_owned(), source }),
         Ok(meta) if !meta.is_file() || meta.len() > MAX_FILE => {
-            return Err(Failure::new(
-                Exit::Config,
-                format!("the configuration {} is not a regular file of at most 1 MiB", path.display()),
-            )
-            .hint("--config or DIAGCTL_CONFIG must name a TOML file"));
+            return Err(Error::NotAFile { path: path.to_owned() });
         }
         Ok(_) => {
-            let text = std::fs::read_to_string(path).map_err(|e| {
-                Failure::new(Exit::Config, format!("cannot read the configuration {}: {e}", path.display()))
-                    .hint("it must be UTF-8 text that this user can read")
-            })?;
+            let text =
+                std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
             (text, Some(path.to_path_buf()))
         }
     })
 }
 
-/// What is in force without a file.
-pub fn defaults(overrides: &Overrides) -> Result<Loaded, Failure> {
-    let (config, sources) = parse("").map_err(|problems| invalid(Path::new(DEFAULT_FILE), &problems))?;
+/// Returns the configuration that is in force without a file.
+pub fn defaults(overrides: &Overrides) -> Result<Loaded> {
+    let (config, sources) = parse("").map_err(|problems| Error::Invalid { path: DEFAULT_FILE.into(), problems })?;
     Ok(merge(Loaded { config, file: None, sources, broken: None, identity: None, held: None }, overrides))
 }
 
-/// Reads and merges everything for a command that works for a running process. It is read from the store's cache where that is
-/// what the file holds. A file that has become invalid does not stop the process: the last good one, kept in the store, goes on
-/// being used. Without `--dir` the store is not known, and the file decides alone.
-pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Failure> {
+/// Reads and merges the configuration for a command that works for a running process. Uses the store's cache while it matches
+/// the file. An invalid file does not stop the process: the last good configuration, kept in the store, stays in force. Without
+/// `--dir` the store is unknown, and only the file counts.
+pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded> {
     let Some((dir, _)) = &overrides.dir else { return load(file, overrides) };
     let held = std::path::absolute(dir).and_then(|dir| Spot::hold(&dir)).ok();
     let path = file.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
@@ -321,38 +315,32 @@ pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Lo
     }
     match load(file, overrides) {
         Ok(loaded) => Ok(Loaded { identity, held, ..loaded }),
-        Err(failure) if failure.exit == Exit::Config => last_good(file, held, overrides, failure),
-        Err(failure) => Err(failure),
+        Err(error) => last_good(file, held, overrides, error),
     }
 }
 
-fn last_good(
-    file: Option<&Path>,
-    held: Option<Spot>,
-    overrides: &Overrides,
-    failure: Failure,
-) -> Result<Loaded, Failure> {
+fn last_good(file: Option<&Path>, held: Option<Spot>, overrides: &Overrides, error: Error) -> Result<Loaded> {
     let kept = held.as_ref().and_then(|held| fsio::read_bounded(&held.join(LAST_GOOD), MAX_FILE + 8192).ok());
     let kept = kept.map(|kept| String::from_utf8_lossy(&kept).into_owned()).unwrap_or_default();
-    // Another application that shares the store has another file: its rules are none for this process.
+    // Another application may share the store with a file of its own, whose rules do not apply to this process.
     let text = kept.strip_prefix(&head_of_copy(file.unwrap_or(Path::new(DEFAULT_FILE))));
     let Some((config, sources)) = text.and_then(|text| parse(text).ok()) else {
-        return Err(failure);
+        return Err(error);
     };
-    let broken = Some(format!("{}; the last good configuration stays in force", failure.message));
+    let broken = Some(format!("{error}; the last good configuration stays in force"));
     Ok(merge(Loaded { config, file: file.map(Path::to_path_buf), sources, broken, identity: None, held }, overrides))
 }
 
-// The first line of a copy: which file it is of.
+// Returns the first line of a copy, which names the original file.
 fn head_of_copy(file: &Path) -> String {
     format!("# last good copy of {:?}\n", file.display().to_string())
 }
 
-/// Keeps a file that was read anew: as the cache, and as the last good one should it be broken later.
-pub fn keep(loaded: &Loaded, dir: &Spot) -> Result<(), Failure> {
+/// Saves a newly read file: in the cache, and as the last good copy.
+pub fn keep(loaded: &Loaded, dir: &Spot) -> Result<()> {
     let (Some(file), Some(identity)) = (&loaded.file, &loaded.identity) else { return Ok(()) };
     let text = fsio::read_bounded(&Spot::outside(file), MAX_FILE)?;
-    // What the file itself says, without flags and environment, which may differ from poll to poll.
+    // Caches only the file's values: flags and environment may differ from poll to poll.
     let Ok((config, sources)) = parse(&String::from_utf8_lossy(&text)) else { return Ok(()) };
     let copy = [head_of_copy(file).as_bytes(), &text].concat();
     fsio::write_atomic(&dir.join(LAST_GOOD), &copy, Durability::Volatile)?;
@@ -362,7 +350,7 @@ pub fn keep(loaded: &Loaded, dir: &Spot) -> Result<(), Failure> {
 fn merge(mut loaded: Loaded, overrides: &Overrides) -> Loaded {
     let Loaded { config, sources, .. } = &mut loaded;
     if let Some((dir, source)) = &overrides.dir {
-        // A path typed in a shell is meant from where it was typed; one in a file has no such place.
+        // A path from a shell is relative to the shell's directory; a path in a file must be absolute.
         config.dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         let source = match source {
             SourceOf::Flag => Source::Flag("--dir"),
@@ -377,36 +365,26 @@ fn merge(mut loaded: Loaded, overrides: &Overrides) -> Loaded {
     loaded
 }
 
-/// All problems of a file as one failure.
-pub fn invalid(path: &Path, problems: &[Problem]) -> Failure {
-    let count = match problems.len() {
-        1 => "1 problem".to_owned(),
-        n => format!("{n} problems"),
-    };
-    let list: Vec<String> = problems.iter().map(|p| format!("  {}", p.to_string().replace('\n', "\n  "))).collect();
-    Failure::new(Exit::Config, format!("{count} in the configuration {}:\n{}", path.display(), list.join("\n")))
-}
-
-/// Reads a document. Returns what it says over the defaults, and which values it gave.
-pub fn parse(text: &str) -> Result<(Config, BTreeMap<&'static str, Source>), Vec<Problem>> {
+/// Parses a document. Returns its values over the defaults, and the source of each.
+pub fn parse(text: &str) -> std::result::Result<(Config, BTreeMap<&'static str, Source>), Vec<Problem>> {
     let examined = examine(text)?;
     if examined.problems.is_empty() { Ok((examined.config, examined.given)) } else { Err(examined.problems) }
 }
 
-/// A document as far as it could be understood.
+/// A document, parsed as far as possible.
 pub struct Examined {
-    /// What it says over the defaults, without what is wrong.
+    /// The document's valid values over the defaults.
     pub config: Config,
-    /// Which values it gave.
+    /// The source of each value.
     pub given: BTreeMap<&'static str, Source>,
-    /// The position in the document of each rule.
+    /// The position of each rule in the document.
     pub positions: Vec<usize>,
-    /// What is wrong.
+    /// The problems.
     pub problems: Vec<Problem>,
 }
 
-/// Reads a document as far as it can be understood; what is no TOML cannot be at all.
-pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
+/// Parses a document as far as possible. Fails only if it is not TOML.
+pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
     let mut table = read_toml(text)?;
     let problems = Problems::default();
     let (origins, unused) = templates::expand(&mut table, &problems);
@@ -419,7 +397,7 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
         debug_assert!(!bare.is_empty());
         given.insert(key, if section_has { Source::File } else { Source::Default });
     };
-    // Reads one key into the place of its default and notes whether the file gave it.
+    // Reads one key over its default, and records if the file gave it.
     macro_rules! read {
         ($section:expr, $prefix:literal, $key:literal, $method:ident, $place:expr) => {{
             let section: Option<&Section<'_>> = $section;
@@ -434,17 +412,17 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
     read!(top, "", "dir", text, config.dir);
     if !config.dir.is_absolute() {
         let message = format!("{:?} is not an absolute path", config.dir.display().to_string());
-        root.problem("dir", message, "workers and people must mean the same place: write it from /");
+        root.problem("dir", message, "use an absolute path, so that every process finds the same store");
     }
     read!(top, "", "enabled", boolean, config.enabled);
     read!(top, "", "poll_interval", duration, config.poll_interval);
     read!(top, "", "group", text, config.group);
     if config.group.as_deref().is_some_and(str::is_empty) {
-        root.wrong_value("group", "it is not the name of a group", "name one of /etc/group, or leave it out");
+        root.wrong_value("group", "not the name of a group", "use a group from /etc/group, or remove the key");
     }
     read!(top, "", "allow_network_filesystem", boolean, config.allow_network_filesystem);
     if config.poll_interval < Duration::from_millis(50) || config.poll_interval > Duration::from_secs(3600) {
-        root.wrong_value("poll_interval", "it is not between 50ms and 1h", "10s is usual");
+        root.wrong_value("poll_interval", "must be between 50ms and 1h", "10s is usual");
         config.poll_interval = Duration::from_secs(10);
     }
 
@@ -460,7 +438,7 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
         if config.guards.deadline < Duration::from_secs(1) || config.guards.deadline > Duration::from_secs(86_400) {
             guards.wrong_value(
                 "deadline",
-                "it is not between 1s and 1d",
+                "must be between 1s and 1d",
                 "a dump of a gigabyte takes seconds; 10m is usual",
             );
         }
@@ -488,21 +466,21 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
         if config.retention.max_use < 256 << 10 {
             retention.problem(
                 "max_use",
-                format!("{} is too small to keep any report", crate::units::size(config.retention.max_use)),
+                format!("{} is too small for any report", crate::units::size(config.retention.max_use)),
                 "a heap dump takes tens of megabytes compressed; 1GiB is usual",
             );
         }
         if config.retention.max_age.is_zero() {
-            retention.wrong_value("max_age", "it would keep nothing", "14d is usual; for no limit write 100y");
+            retention.wrong_value("max_age", "would keep nothing", "14d is usual; for no limit, write 100y");
         }
         if config.retention.max_captures == Some(0) {
-            retention.problem("max_captures", "0 would keep nothing", "leave it out for no limit");
+            retention.problem("max_captures", "0 would keep nothing", "remove the key for no limit");
         }
     }
 
     if let Some(reports) = root.section("reports") {
         for (name, section) in reports.named_sections() {
-            if report::builtin(name).is_some() {
+            if report_kind::builtin(name).is_some() {
                 config.options.read(name, &section);
             } else if let Some(report) = custom::parse(name, &section) {
                 config.reports.insert(name.to_owned(), report);
@@ -519,7 +497,7 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
     for (path, table) in &unused {
         let found = Problems::default();
         rules::parse_unused(&Section::apart(path, table, &found), &config);
-        // It is a part of a rule: what is missing in it is no problem.
+        // A template is only part of a rule, so missing keys are no problem.
         let is_given = |problem: &Problem| {
             let key = problem.path.strip_prefix(path.as_str()).unwrap_or_default().trim_start_matches('.');
             table.contains_key(key.split(['.', '[']).next().unwrap_or_default())
@@ -528,7 +506,7 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
     }
     ["defaults", "templates"].into_iter().for_each(|key| root.know(key));
     root.finish();
-    // Rules that have a key in common have its problem in common.
+    // A problem in a shared key would otherwise be reported once for each rule.
     let mut distinct: Vec<Problem> = Vec::new();
     for problem in problems.into_vec() {
         let problem = Problem { path: templates::written_at(&problem.path, &origins), ..problem };
@@ -539,8 +517,8 @@ pub fn examine(text: &str) -> Result<Examined, Vec<Problem>> {
     Ok(Examined { config, given, positions, problems: distinct })
 }
 
-// All that is no TOML, at once.
-fn read_toml(text: &str) -> Result<toml::Table, Vec<Problem>> {
+// Parses TOML and returns all syntax errors at once.
+fn read_toml(text: &str) -> std::result::Result<toml::Table, Vec<Problem>> {
     text.parse().map_err(|first: toml::de::Error| {
         let (_, mut errors) = toml::de::DeTable::parse_recoverable(text);
         if errors.is_empty() {
@@ -549,7 +527,7 @@ fn read_toml(text: &str) -> Result<toml::Table, Vec<Problem>> {
         let problem = |e: toml::de::Error| {
             let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             let hint =
-                "this is not TOML: strings and values with units are in quotes, every [table] and key stands once";
+                "this is not valid TOML: quote strings and values with units, and define each [table] and key once";
             Problem { path: format!("line {line}"), message: e.message().trim().to_owned(), hint: Some(hint.into()) }
         };
         errors.into_iter().map(problem).collect()

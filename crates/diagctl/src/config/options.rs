@@ -1,24 +1,24 @@
-//! `[reports.NAME]` of a report that diagctl or its gems make: how it is to be made.
+//! `[reports.NAME]` of a built-in report: its options.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::Section;
+use crate::section::Section;
 use crate::units;
 
-/// A profile blocks the poll thread of its process for so long, and the lease with it.
+/// The longest profile. A profile blocks the poll thread of its process, and the lease, for its whole duration.
 const LONGEST_PROFILE: Duration = Duration::from_secs(60);
 
-/// Options of the reports that have some.
+/// The options of built-in reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportOptions {
-    /// `cpu_profile.duration`: for how long it looks.
+    /// `cpu_profile.duration`: the length of the profile.
     pub profile: Duration,
     /// `jemalloc_stats.options`: letters for `malloc_stats_print`.
     pub jemalloc: Option<String>,
-    /// `heap_dump.full`: empty slots too.
+    /// `heap_dump.full`: true to include empty slots.
     pub full_heap: bool,
 }
 
@@ -29,17 +29,17 @@ impl Default for ReportOptions {
 }
 
 impl ReportOptions {
-    /// Reads the section of a report that diagctl knows by itself.
+    /// Reads the section of a built-in report.
     pub fn read(&mut self, name: &str, section: &Section<'_>) {
         if section.has("producer") {
-            let message = format!("{name} is a report that diagctl makes itself");
-            return section.problem("producer", message, "give yours another name");
+            let message = format!("{name} is a built-in report");
+            return section.problem("producer", message, "choose another name for your own report");
         }
         match name {
             "cpu_profile" => {
                 let given = section.duration("duration").unwrap_or(self.profile);
                 if given < Duration::from_millis(100) || given > LONGEST_PROFILE {
-                    section.wrong_value("duration", "it is not between 100ms and 1m", "10s shows where the time goes");
+                    section.wrong_value("duration", "must be between 100ms and 1m", "10s is usual");
                 } else {
                     self.profile = given;
                 }
@@ -49,7 +49,7 @@ impl ReportOptions {
                 if self.jemalloc.as_ref().is_some_and(|text| !text.chars().all(|c| c.is_ascii_alphabetic())) {
                     section.wrong_value(
                         "options",
-                        "they are not letters",
+                        "must be letters",
                         "see malloc_stats_print(3); Jdaxeh is the default",
                     );
                 }
@@ -60,7 +60,7 @@ impl ReportOptions {
         section.finish();
     }
 
-    /// What is said to whoever makes a report.
+    /// Returns the options that are passed to the producer of a report.
     pub fn of(&self, name: &str) -> Map<String, Value> {
         let options = match name {
             "cpu_profile" => json!({ "duration": self.profile.as_secs_f64() }),
@@ -72,7 +72,7 @@ impl ReportOptions {
         options
     }
 
-    /// As it is written in a file, where it is not the default.
+    /// Returns the sections that differ from the defaults, as they are written in a file.
     pub fn sections(&self) -> Vec<(&'static str, Value)> {
         let default = Self::default();
         let mut sections = Vec::new();
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_of_built_in_reports_are_read_and_told() {
+    fn options_of_built_in_reports_are_read_and_listed() {
         let text = "[reports.cpu_profile]\nduration = \"2s\"\n[reports.jemalloc_stats]\noptions = \"J\"\n[reports.heap_dump]\nfull = true\n";
         let options = crate::config::parse(text).unwrap().0.options;
         let told =
@@ -107,9 +107,9 @@ mod tests {
     #[test]
     fn wrong_options_are_problems() {
         for (text, expected) in [
-            ("[reports.cpu_profile]\nduration = \"2h\"", "it is not between 100ms and 1m"),
+            ("[reports.cpu_profile]\nduration = \"2h\"", "must be between 100ms and 1m"),
             ("[reports.cpu_profile]\nlength = \"2s\"", "unknown key"),
-            ("[reports.jemalloc_stats]\noptions = \"J;x\"", "they are not letters"),
+            ("[reports.jemalloc_stats]\noptions = \"J;x\"", "must be letters"),
         ] {
             let problems = crate::config::parse(text).unwrap_err();
             assert!(problems.iter().any(|p| p.to_string().contains(expected)), "{text}: {problems:?}");

@@ -1,154 +1,28 @@
-//! `[[rules]]`: a trigger, the reports it is to bring, and how often at most.
+//! `[[rules]]`: a trigger, the reports to collect, and limits.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use super::{Config, LimitsOfRule, Match, Mode, Origins, Rule, Select, Snapshot, in_order};
+use crate::rules::trigger::Trigger;
+use crate::section::Section;
+use crate::units;
 
-use super::templates::Origins;
-use super::{Config, Section};
-use crate::trigger::{Timer, Trigger};
-use crate::{report, units};
-
-/// Time between the two captures of a pair, where the rule does not say.
+/// The delay between the two captures of a pair, unless the rule sets it.
 const PAIR_DELAY: Duration = Duration::from_secs(300);
 
-/// A rule, checked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rule {
-    /// Its name; state is kept under it.
-    pub name: String,
-    /// The reports, cheapest first.
-    pub reports: Vec<String>,
-    /// The condition.
-    pub trigger: Trigger,
-    /// Which processes it is about.
-    pub matching: Match,
-    /// For how long the condition has to hold.
-    pub hold_for: Duration,
-    /// Which of several processes takes the capture.
-    pub select: Select,
-    /// The share of hosts, in percent, on which the rule is in force on one day.
-    pub sample: f64,
-    /// A second capture of the same process so much later, for a comparison.
-    pub pair_delay: Option<Duration>,
-    /// How often at most.
-    pub limits: LimitsOfRule,
-    /// Whether it captures or only says that it would.
-    pub mode: Mode,
-    /// How snapshot reports are made.
-    pub snapshot: Snapshot,
-    /// Where keys came from that are not the rule's own, by key.
-    #[serde(skip)]
-    pub origins: Origins,
-    /// The trigger as it was written, for showing.
-    #[serde(skip)]
-    pub declared_trigger: toml::Table,
-}
-
-/// `match`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Match {
-    /// The process's role.
-    pub role: Option<String>,
-    /// The worker's name.
-    pub name: Option<String>,
-}
-
-impl Match {
-    /// Whether a process is meant.
-    pub fn accepts(&self, role: &str, name: &str) -> bool {
-        self.role.as_deref().is_none_or(|wanted| wanted == role)
-            && self.name.as_deref().is_none_or(|wanted| wanted == name)
-    }
-}
-
-/// `limits` of a rule. Absent means none; the store's budgets hold in any case.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LimitsOfRule {
-    /// Time between two captures, at least.
-    pub cooldown: Duration,
-    /// So many captures in any `window`.
-    pub max_count: Option<u32>,
-    /// The sliding window of `max_count`.
-    pub window: Duration,
-}
-
-/// `select`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Select {
-    /// Whoever polls first.
-    First,
-    /// The process with the largest resident set.
-    Largest,
-    /// One after the other.
-    RoundRobin,
-}
-
-/// `mode`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mode {
-    /// Capture.
-    Enforce,
-    /// Everything but the capture.
-    DryRun,
-}
-
-/// `snapshot`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Snapshot {
-    /// A forked child dumps.
-    #[default]
-    Fork,
-    /// The process dumps itself, which blocks it.
-    InProcess,
-}
-
-/// The rule that holds when the configuration has none.
-pub fn routine() -> Rule {
-    Rule {
-        name: "routine".into(),
-        reports: in_order(["jemalloc_stats", "gc_stat", "smaps_rollup", "threads"].map(str::to_owned).to_vec()),
-        trigger: Trigger::Timer(Timer {
-            every: Duration::from_secs(2 * 3600),
-            jitter: Duration::from_secs(600),
-            initial_delay: Duration::from_secs(900),
-        }),
-        matching: Match::default(),
-        hold_for: Duration::ZERO,
-        select: Select::Largest,
-        sample: 100.0,
-        pair_delay: None,
-        limits: LimitsOfRule::default(),
-        mode: Mode::Enforce,
-        snapshot: Snapshot::Fork,
-        origins: Origins::new(),
-        declared_trigger: toml::toml! { timer = { every = "2h", jitter = "10m", initial_delay = "15m" } },
-    }
-}
-
-/// Reports in the order in which they are produced, each once: cheapest first, the application's own after those that diagctl
-/// makes inline, but before the one that takes its time.
-pub fn in_order(mut names: Vec<String>) -> Vec<String> {
-    let application = report::builtin("cpu_profile").map_or(0, |(rank, _)| rank);
-    names.sort_by_key(|name| report::builtin(name).map_or((application, 0), |(rank, _)| (rank, 1)));
-    let mut seen = BTreeSet::new();
-    names.retain(|name| seen.insert(name.clone()));
-    names
-}
-
-/// Reads all rules, with their positions in the document; those that cannot be made out are left out, the problem is recorded.
+/// Parses all rules, with their positions in the document. Leaves out rules that cannot be parsed; the problems are recorded.
 pub fn parse_all(sections: &[Section<'_>], origins: &[Origins], config: &Config) -> Vec<(usize, Rule)> {
     let mut names = BTreeSet::new();
     let mut rules = Vec::new();
     for section in sections {
-        // Of rules that are not valid too, so that it does not come to light when they are mended.
+        // Checked for invalid rules as well, so that a duplicate does not come to light only after they are fixed.
         let name = section.table().get("name").and_then(toml::Value::as_str);
         if let Some(name) = name.filter(|name| !names.insert(*name)) {
             section.problem(
                 "name",
-                format!("{} is the name of an earlier rule", crate::error::quoted(name)),
-                "limits are kept by name: give each rule its own",
+                format!("another rule is already named {}", diagctl_fs::quoted(name)),
+                "limits are kept by name; give each rule its own",
             );
         }
         let Some(mut rule) = parse(section, config) else { continue };
@@ -159,7 +33,7 @@ pub fn parse_all(sections: &[Section<'_>], origins: &[Origins], config: &Config)
     rules
 }
 
-/// Checks what rules may have in common and none has.
+/// Checks a table of shared keys that no rule uses.
 pub fn parse_unused(section: &Section<'_>, config: &Config) {
     let _ = parse(section, config);
 }
@@ -184,8 +58,8 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
     if sample <= 0.0 {
         section.problem(
             "sample",
-            "0% of all machines: the rule would be in force nowhere",
-            "give a share like \"5%\", say mode = \"dry_run\", or remove the rule",
+            "0% of all machines: the rule would never apply",
+            "use a share like \"5%\", set mode = \"dry_run\", or remove the rule",
         );
     }
     let pair = section.choice("capture", &[("once", false), ("pair", true)]).unwrap_or(false);
@@ -193,15 +67,15 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
     if pair_delay.is_some() && !pair {
         section.problem(
             "pair_delay",
-            "it is given, but the rule captures once",
+            "has no effect, because the rule captures once",
             "add capture = \"pair\", or remove it",
         );
     }
     if pair && pair_delay.is_some_and(|delay| delay < config.poll_interval) {
         section.wrong_value(
             "pair_delay",
-            "it is shorter than poll_interval",
-            "two captures in a row differ in nothing; 5m is usual",
+            "shorter than poll_interval",
+            "two captures in quick succession hardly differ; 5m is usual",
         );
     }
     let limits = section.section("limits").map(|keys| parse_limits(&keys));
@@ -211,32 +85,32 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
 
     match &name {
         None if !section.has("name") => {
-            section.problem("name", "it is missing", "give the rule a name: its limits are kept under it");
+            section.problem("name", "missing", "give the rule a name; its limits are kept under that name");
         }
         Some(name) if !is_valid_name(name) => section.problem(
             "name",
-            format!("{} cannot be a rule's name", crate::error::quoted(name)),
-            "use letters, digits, `-`, `_` and `.`, at most 64; `on_demand` is taken by requests",
+            format!("{} is not a valid rule name", diagctl_fs::quoted(name)),
+            "use at most 64 letters, digits, `-`, `_` and `.`; `on_demand` is reserved for requests",
         ),
         _ => {}
     }
     if !section.has("reports") {
-        section.problem("reports", "it is missing", "name what to capture: reports = [\"smaps\", \"heap_dump\"]");
+        section.problem("reports", "missing", "list what to capture: reports = [\"smaps\", \"heap_dump\"]");
     }
     if reports.as_ref().is_some_and(Vec::is_empty) {
-        section.problem("reports", "the list is empty", "name what to capture: reports = [\"smaps\", \"heap_dump\"]");
+        section.problem("reports", "the list is empty", "list what to capture: reports = [\"smaps\", \"heap_dump\"]");
     }
     for (i, report) in reports.iter().flatten().enumerate() {
         if !config.knows_report(report) {
             section.problem(
                 &format!("reports[{i}]"),
-                format!("unknown report {}", crate::error::quoted(report)),
+                format!("unknown report {}", diagctl_fs::quoted(report)),
                 config.report_hint(report),
             );
         }
     }
     if !section.has("trigger") {
-        section.problem("trigger", "it is missing", "say when: trigger.timer = { every = \"2h\" }");
+        section.problem("trigger", "missing", "say when to capture: trigger.timer = { every = \"2h\" }");
     }
     let trigger = trigger?;
     let mut momentary = None;
@@ -246,22 +120,22 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         }
     });
     if let Some(name) = momentary.filter(|_| !hold_for.is_zero()) {
-        let message = format!("{name} holds at single polls only, never for a time");
-        section.problem("for", message, "leave `for` out, or give the trigger a rule of its own");
+        let message = format!("the condition of {name} holds at single polls only");
+        section.problem("for", message, "remove `for`, or move the trigger to a rule of its own");
     }
     if !hold_for.is_zero() && hold_for < config.poll_interval {
         section.problem(
             "for",
             format!(
-                "{} is shorter than poll_interval = {}: no two polls fall into it",
+                "{} is shorter than poll_interval = {}: it spans no two polls",
                 units::duration(units::ms(hold_for)),
                 units::duration(config.poll_ms())
             ),
-            "make it several poll intervals long, or leave it out",
+            "make it several poll intervals long, or remove it",
         );
     }
     Some(Rule {
-        // What is missing makes the file invalid; the rest is looked at for doubts all the same.
+        // A missing key makes the file invalid; the rest is still checked for doubts.
         name: name.unwrap_or_default(),
         reports: in_order(reports.unwrap_or_default()),
         select: select.unwrap_or(Select::First),
@@ -286,16 +160,16 @@ fn parse_limits(keys: &Section<'_>) -> LimitsOfRule {
     };
     keys.finish();
     if keys.has("window") && !keys.has("max_count") {
-        keys.problem("window", "a window without max_count limits nothing", "add max_count, or leave both out");
+        keys.problem("window", "has no effect without max_count", "add max_count, or remove window");
     }
     if limits.max_count == Some(0) {
-        keys.problem("max_count", "0 would never capture", "remove the rule, or say mode = \"dry_run\"");
+        keys.problem("max_count", "0 allows no capture", "remove the rule, or set mode = \"dry_run\"");
     }
     if limits.max_count.is_some_and(|n| n > 10_000) {
-        keys.problem("max_count", "more than 10000 is no limit", "leave it out, or choose a shorter window");
+        keys.problem("max_count", "must be at most 10000", "remove it, or use a shorter window");
     }
     if limits.max_count.is_some() && limits.window.is_zero() {
-        keys.problem("window", "\"0s\" is no window", "write for example window = \"24h\"");
+        keys.problem("window", "\"0s\" is not a window", "use for example window = \"24h\"");
     }
     limits
 }

@@ -1,23 +1,21 @@
-//! `[defaults]` and `[templates.NAME]`: what rules have in common, written once.
+//! `[defaults]` and `[templates.NAME]`: keys that rules share, written once.
 //!
-//! A key of the rule beats its template's, the template's beats the defaults'. `limits` and `match` are merged key by key.
-//! It is done on the document, before anything is checked, so that what is merged is checked like anything else.
+//! A rule's own keys override its template's, which override the defaults. `limits` and `match` are merged key by key. The
+//! merge comes before all checks, so that merged keys are checked like any others.
 
 use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::reader::{Problems, nearest};
-use crate::error::printable;
+use super::Origins;
+use crate::section::{Problems, nearest};
+use diagctl_fs::printable;
 
-/// Where the keys of a rule came from that are not its own: `template heap`, `defaults`.
-pub type Origins = BTreeMap<String, String>;
-
-/// Tables whose keys are merged one by one.
+/// Tables that are merged key by key.
 const MERGED: [&str; 2] = ["limits", "match"];
 
-/// Merges defaults and templates into the rules, and takes both out of the document. With where the keys of each rule came from,
-/// the defaults and templates that no rule uses, which nobody else would check.
+/// Merges defaults and templates into the rules, and removes both from the document. Returns the sources of each rule's keys,
+/// and the defaults and templates that no rule uses, which would otherwise go unchecked.
 pub fn expand(document: &mut Table, problems: &Problems) -> (Vec<Origins>, BTreeMap<String, Table>) {
     let defaults = take_table(document, "defaults", problems);
     let templates = take_table(document, "templates", problems);
@@ -29,7 +27,7 @@ pub fn expand(document: &mut Table, problems: &Problems) -> (Vec<Origins>, BTree
     let mut all = Vec::new();
     for (i, rule) in document.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
         let mut origins = Origins::new();
-        // What is no table is a problem that the reader of the rules tells.
+        // A rule that is not a table is reported by the parser of rules.
         if let Some(rule) = rule.as_table_mut() {
             if let Some(named) = rule.remove("template") {
                 let path = format!("rules[{i}].template");
@@ -38,7 +36,7 @@ pub fn expand(document: &mut Table, problems: &Problems) -> (Vec<Origins>, BTree
                         fill(rule, template, &format!("template {name}"), &mut origins);
                         unused.remove(&format!("templates.{name}"));
                     }
-                    // That it is no table is told where it stands.
+                    // The template is not a table, which `take_table` has reported.
                     (Some(_), Some(_)) => {}
                     (Some(name), None) => {
                         let near = nearest(name, templates.keys().map(String::as_str));
@@ -62,7 +60,7 @@ pub fn expand(document: &mut Table, problems: &Problems) -> (Vec<Origins>, BTree
     (all, unused)
 }
 
-/// Where a key of a rule was written: `templates.heap.for` for a `rules[0].for` that came from there.
+/// Returns the path at which a key of a rule was written: `templates.heap.for` for a `rules[0].for` from that template.
 pub fn written_at(path: &str, origins: &[Origins]) -> String {
     let written = || {
         let (index, key) = path.strip_prefix("rules[")?.split_once("].")?;
@@ -80,7 +78,11 @@ fn take_table(document: &mut Table, key: &str, problems: &Problems) -> Table {
         None => Table::new(),
         Some(Value::Table(table)) => table,
         Some(other) => {
-            problems.add(key, format!("it is {}, not a table", other.type_str()), Some(format!("write it as [{key}]")));
+            problems.add(
+                key,
+                format!("expected a table, found {}", other.type_str()),
+                Some(format!("write it as [{key}]")),
+            );
             Table::new()
         }
     };
@@ -93,19 +95,19 @@ fn take_table(document: &mut Table, key: &str, problems: &Problems) -> Table {
         match template {
             Value::Table(template) => take_forbidden(&path, template, problems),
             other => {
-                let hint = format!("write it as [{path}] with keys of a rule beneath");
-                problems.add(path, format!("it is {}, not a table", other.type_str()), Some(hint));
+                let hint = format!("write it as [{path}], followed by the keys of a rule");
+                problems.add(path, format!("expected a table, found {}", other.type_str()), Some(hint));
             }
         }
     }
     table
 }
 
-// Told here once, and not again in every rule that they would get into.
+// Removes keys that cannot be shared, so that they are reported once and not again for every rule.
 fn take_forbidden(path: &str, table: &mut Table, problems: &Problems) {
     for forbidden in ["name", "template"].into_iter().filter(|forbidden| table.remove(*forbidden).is_some()) {
-        let hint = "say it in the rule itself".to_owned();
-        problems.add(format!("{path}.{forbidden}"), "rules cannot have it in common", Some(hint));
+        let hint = "set it in each rule".to_owned();
+        problems.add(format!("{path}.{forbidden}"), "cannot be shared by rules", Some(hint));
     }
 }
 
@@ -132,7 +134,7 @@ mod tests {
     use crate::config::parse;
 
     #[test]
-    fn a_rule_beats_its_template_and_a_template_the_defaults() {
+    fn rules_override_templates_and_templates_override_defaults() {
         let text = r#"
             [defaults]
             select = "largest"
@@ -164,20 +166,23 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_merged_is_told() {
+    fn unmergeable_keys_are_reported() {
         let rule = "[[rules]]\nname = \"a\"\nreports = [\"smaps\"]\ntrigger.timer = { every = \"1h\" }\n";
         let table = [
             (format!("{rule}template = \"heep\"\n[templates.heap]\nfor = \"1m\""), "did you mean \"heap\"?"),
             (format!("{rule}template = 3"), "rules[0].template: 3 is not the name of a template"),
-            (format!("defaults = 3\n{rule}"), "defaults: it is integer, not a table"),
-            (format!("{rule}[defaults]\nname = \"x\""), "defaults.name: rules cannot have it in common"),
+            (format!("defaults = 3\n{rule}"), "defaults: expected a table, found integer"),
+            (format!("{rule}[defaults]\nname = \"x\""), "defaults.name: cannot be shared by rules"),
             (format!("{rule}[defaults]\nselekt = \"first\""), "defaults.selekt: unknown key"),
             (format!("{rule}[templates.unused]\nselekt = \"first\""), "templates.unused.selekt: unknown key"),
             (
                 format!("{rule}template = \"heap\"\n[templates.heap]\nlimits = {{ cooldown = 3 }}"),
                 "templates.heap.limits.cooldown: 3 is",
             ),
-            (format!("{rule}template = \"heap\"\n[templates]\nheap = 3"), "templates.heap: it is integer, not a table"),
+            (
+                format!("{rule}template = \"heap\"\n[templates]\nheap = 3"),
+                "templates.heap: expected a table, found integer",
+            ),
         ];
         for (text, expected) in table {
             let problems = parse(&text).err().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a configuration may say, and every way in which it may be wrong.
+//! Tests of valid configurations, and of every way in which one can be invalid.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_example_that_we_ship_is_valid_and_repeats_the_defaults() {
+fn the_shipped_example_is_valid_and_equals_the_defaults() {
     let (config, _) = parse(EXAMPLE).unwrap_or_else(|p| panic!("{p:?}"));
     let defaults = Config::default();
     assert_eq!(config.guards, defaults.guards);
@@ -16,9 +16,9 @@ fn the_example_that_we_ship_is_valid_and_repeats_the_defaults() {
     assert_eq!(config.rules[0], defaults.rules[0]);
 }
 
-// Every kind of problem in one file: each is told in the first round, where it was written, and with what to do.
+// Every kind of problem in one file: each is reported at once, at the place where it was written, with a hint.
 #[test]
-fn every_problem_is_told_at_once_with_its_path_and_a_hint() {
+fn all_problems_are_reported_at_once_with_path_and_hint() {
     let text = r#"
         dir = "store"
         enabled = "yes"
@@ -91,52 +91,52 @@ fn every_problem_is_told_at_once_with_its_path_and_a_hint() {
         "enabled: \"yes\" is a string, not true or false",
         "poll_intervall: unknown key\n    hint: did you mean \"poll_interval\"?",
         "group: 7 is an integer",
-        "defaults: it is integer, not a table",
-        "guards.min_free_disk: \"15\": it has no unit",
+        "defaults: expected a table, found integer",
+        "guards.min_free_disk: \"15\": the unit is missing",
         "guards.max_rss: 8 is an integer, not a size like \"1.5GiB\"",
         "guards.memory_headroom: -1 is negative",
-        "guards.deadline: \"2d\": it is not between 1s and 1d",
+        "guards.deadline: \"2d\": must be between 1s and 1d",
         "limits.budget_hour: -5 is an integer, not a whole number, zero or more",
         "limits.budget_day: \"many\" is a string",
         "retention.max_use: 1.00 KiB is too small",
         "retention.keep_free: \"101%\": a percentage is between 0% and 100%",
-        "retention.max_age: \"14 fortnights\": it is not a duration",
-        "retention.compression: \"lzma\": it is not a choice here\n    hint: use one of gzip, zstd",
+        "retention.max_age: \"14 fortnights\": not a duration",
+        "retention.compression: \"lzma\": not a valid choice\n    hint: use one of gzip, zstd",
         "retention.max_captures: 0 would keep nothing",
-        "reports.heap_dump.producer: heap_dump is a report that diagctl makes itself",
+        "reports.heap_dump.producer: heap_dump is a built-in report",
         "reports.Bad-Name.cost: 5000 is more than 1000",
-        "reports.Bad-Name.producer: it is missing",
-        "reports.Bad-Name.producer: \"Bad-Name\" cannot be the name of a report",
+        "reports.Bad-Name.producer: missing",
+        "reports.Bad-Name.producer: \"Bad-Name\" is not a valid report name",
         "reports.both.producer: a report has a producer or a command, not both",
-        "reports.both.command: it is empty",
-        "reports.both.timeout: \"1m\": it is not between 1ms and 10s",
-        "reports.neither.producer: it is missing",
-        "reports.neither.timeout: there is no command that it could be of",
+        "reports.both.command: empty",
+        "reports.both.timeout: \"1m\": must be between 1ms and 10s",
+        "reports.neither.producer: missing",
+        "reports.neither.timeout: has no effect without a command",
         "reports.odd.command: \"vmstat -s\" is a string, not a list of strings",
-        "templates.heap.template: rules cannot have it in common",
+        "templates.heap.template: cannot be shared by rules",
         "templates.heap.selekt: unknown key\n    hint: did you mean \"select\"?",
-        "templates.heap.limits.cooldown: \"10\": it has no unit\n    hint: write 10s, 10m or 10h",
-        "templates.unused.for: \"soon\": it is not a duration",
-        "templates.list: it is array, not a table",
+        "templates.heap.limits.cooldown: \"10\": the unit is missing\n    hint: write 10s, 10m or 10h",
+        "templates.unused.for: \"soon\": not a duration",
+        "templates.list: expected a table, found array",
         "rules[0].reports[0]: unknown report \"heap_dmp\"\n    hint: did you mean \"heap_dump\"?",
         "rules[0].trigger.timer.jiter: unknown key\n    hint: did you mean \"jitter\"?",
-        "rules[1].name: \"a\" is the name of an earlier rule",
+        "rules[1].name: another rule is already named \"a\"",
         "rules[1].sample: 0% of all machines",
         "rules[1].trigger.memory_usage.above: \"120%\": a percentage is between 0% and 100%",
         "rules[2].template: there is no template \"heep\"\n    hint: did you mean \"heap\"?",
-        "rules[2].name: it is missing",
+        "rules[2].name: missing",
         "rules[2].reports: the list is empty",
         "rules[2].for: 1s is shorter than poll_interval = 10s",
-        "rules[2].pair_delay: it is given, but the rule captures once",
+        "rules[2].pair_delay: has no effect, because the rule captures once",
         "rules[2].trigger.memory_pressure.above: no more than 100%",
-        "rules[3].name: \"a b\" cannot be a rule's name",
-        "rules[3].reports: it is missing",
-        "rules[3].limits.window: a window without max_count limits nothing",
-        "rules[3].trigger.any[0].gauge.below: 2 is not above 3",
-        "rules[3].trigger.any[1].exec.command: it is missing or empty",
-        "rules[3].trigger.any[1].exec.timeout: \"1h\": it is not between 1ms and 10s",
-        "rules[4].trigger.event.name: \"two words\": it is empty, too long or has blanks",
-        "rules[4].trigger.any: several triggers are given side by side",
+        "rules[3].name: \"a b\" is not a valid rule name",
+        "rules[3].reports: missing",
+        "rules[3].limits.window: has no effect without max_count",
+        "rules[3].trigger.any[0].gauge.below: 2 is not greater than above = 3",
+        "rules[3].trigger.any[1].exec.command: missing or empty",
+        "rules[3].trigger.any[1].exec.timeout: \"1h\": must be between 1ms and 10s",
+        "rules[4].trigger.event.name: \"two words\": empty, too long, or has spaces",
+        "rules[4].trigger.any: a rule has one trigger, this one has several",
     ];
     let mut found = problems(text);
     for expected in expected {
@@ -148,7 +148,7 @@ fn every_problem_is_told_at_once_with_its_path_and_a_hint() {
 }
 
 #[test]
-fn all_that_is_no_toml_is_told_at_once_with_its_line() {
+fn all_syntax_errors_are_reported_at_once_with_their_lines() {
     let found = problems("dir = /var\nenabled = true\nenabled = false\n[guards\nmax_rss = \"1GiB\"\n");
     for line in ["line 1: ", "line 4: "] {
         assert!(found.iter().any(|problem| problem.starts_with(line) && problem.contains("hint: ")), "{found:?}");
@@ -156,12 +156,12 @@ fn all_that_is_no_toml_is_told_at_once_with_its_line() {
 }
 
 #[test]
-fn a_rule_that_makes_no_sense_is_refused() {
+fn a_contradictory_rule_is_refused() {
     let rule = |body: &str| format!("[[rules]]\nname = \"r\"\nreports = [\"smaps\"]\n{body}");
     let table = [
-        (rule(""), "rules[0].trigger: it is missing"),
+        (rule(""), "rules[0].trigger: missing"),
         (rule("trigger = {}"), "no trigger is given"),
-        (rule("trigger.timer = { every = \"1h\" }\ntrigger.on_demand = {}"), "several triggers"),
+        (rule("trigger.timer = { every = \"1h\" }\ntrigger.on_demand = {}"), "a rule has one trigger"),
         (rule("trigger.timmer = { every = \"1h\" }"), "did you mean \"timer\"?"),
         (rule("trigger.timer = { every = \"0s\" }"), "would fire at every poll"),
         (rule("trigger.timer = { every = \"1m\", jitter = \"2m\" }"), "longer than every"),
@@ -169,21 +169,21 @@ fn a_rule_that_makes_no_sense_is_refused() {
         (rule("trigger.timer = { every = \"1h\" }\ntemplte = \"x\""), "did you mean \"template\"?"),
         ("[template.x]".into(), "did you mean \"templates\"?"),
         ("[default]".into(), "did you mean \"defaults\"?"),
-        ("[reports.gc_stat]\nfull = true".into(), "there are no keys here: remove it"),
-        ("poll_interval = \"2h\"".into(), "poll_interval: \"2h\": it is not between 50ms and 1h"),
-        ("group = \"\"".into(), "group: \"\": it is not the name of a group"),
-        ("[retention]\nmax_age = \"0d\"".into(), "max_age: \"0d\": it would keep nothing"),
-        (rule("trigger.memory_usage = { above = [\"90%\", \"80%\"] }"), "do not ascend"),
+        ("[reports.gc_stat]\nfull = true".into(), "this table takes no keys; remove it"),
+        ("poll_interval = \"2h\"".into(), "poll_interval: \"2h\": must be between 50ms and 1h"),
+        ("group = \"\"".into(), "group: \"\": not the name of a group"),
+        ("[retention]\nmax_age = \"0d\"".into(), "max_age: \"0d\": would keep nothing"),
+        (rule("trigger.memory_usage = { above = [\"90%\", \"80%\"] }"), "levels must ascend"),
         (rule("trigger.memory_usage = { above = \"80%\", rearm_below = \"85%\" }"), "is not below"),
         (rule("trigger.memory_usage = { of = \"host\", metric = \"pss\", above = \"80%\" }"), "has only one"),
         (rule("for = \"1s\"\ntrigger.memory_usage = { above = \"80%\" }"), "shorter than poll_interval"),
         (rule("for = \"30s\"\ntrigger.event = { name = \"e\" }"), "event holds at single polls only"),
         ("[reports.x]\nproducer = \"application\"\ncost = 4294967295".into(), "more than 1000"),
-        (rule("trigger.timer = { every = \"1h\" }\nlimits = { window = \"1h\" }"), "limits nothing"),
+        (rule("trigger.timer = { every = \"1h\" }\nlimits = { window = \"1h\" }"), "has no effect without max_count"),
         (rule("trigger.timer = { every = \"1h\" }\nselect = \"biggest\""), "use one of first, largest, round_robin"),
-        ("[[rules]]\nname = \"on demand\"\nreports = []\ntrigger.on_demand = {}".into(), "cannot be a rule's name"),
-        ("[reports.smaps]\nproducer = \"application\"".into(), "makes itself"),
-        ("[reports.\"../x\"]\nproducer = \"application\"".into(), "cannot be the name of a report"),
+        ("[[rules]]\nname = \"on demand\"\nreports = []\ntrigger.on_demand = {}".into(), "is not a valid rule name"),
+        ("[reports.smaps]\nproducer = \"application\"".into(), "is a built-in report"),
+        ("[reports.\"../x\"]\nproducer = \"application\"".into(), "is not a valid report name"),
         ("retention = 3".into(), "retention: 3 is an integer, not a table"),
         ("dir = \"a".into(), "line 1"),
     ];
@@ -193,9 +193,9 @@ fn a_rule_that_makes_no_sense_is_refused() {
     }
 }
 
-// Each key that takes an amount, with values that are none of that kind.
+// Each key that takes an amount, with values of the wrong kind.
 #[test]
-fn a_value_of_another_kind_is_shown_with_its_key_and_what_to_write() {
+fn a_value_of_the_wrong_type_is_shown_with_its_key_and_a_hint() {
     let rule = |body: &str| format!("[[rules]]\nname = \"r\"\nreports = [\"smaps\"]\n{body}");
     let trigger = |body: &str| rule(&format!("trigger.{body}"));
     let timer = |body: &str| rule(&format!("trigger.timer = {{ every = \"1h\" }}\n{body}"));
@@ -275,7 +275,7 @@ fn a_value_of_another_kind_is_shown_with_its_key_and_what_to_write() {
 }
 
 #[test]
-fn reports_come_cheapest_first_whatever_the_order_in_the_rule() {
+fn reports_are_sorted_cheapest_first() {
     let text = "[reports.cache]\nproducer = \"application\"\n[[rules]]\nname = \"r\"\n\
                 reports = [\"heap_dump\", \"cache\", \"threads\", \"smaps\", \"threads\"]\ntrigger.on_demand = {}";
     let (config, _) = parse(text).unwrap();
@@ -283,7 +283,7 @@ fn reports_come_cheapest_first_whatever_the_order_in_the_rule() {
 }
 
 #[test]
-fn flag_and_environment_beat_the_file() {
+fn flags_and_environment_override_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("diagctl.toml");
     std::fs::write(&file, "dir = \"/from/file\"\nenabled = true\n").unwrap();
@@ -297,14 +297,14 @@ fn flag_and_environment_beat_the_file() {
 }
 
 #[test]
-fn a_named_file_that_is_missing_is_an_error_and_a_relative_store_too() {
+fn a_missing_named_file_or_a_relative_store_is_an_error() {
     let missing = load(Some(Path::new("/nonexistent/diagctl.toml")), &Overrides::default()).unwrap_err();
-    assert_eq!(missing.exit, Exit::Config);
+    assert!(matches!(missing, Error::Missing { .. }), "{missing}");
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("diagctl.toml");
     std::fs::write(&file, "dir = \"relative\"").unwrap();
     let relative = load(Some(&file), &Overrides::default()).unwrap_err();
-    assert!(relative.message.contains("not an absolute path"), "{relative}");
+    assert!(relative.to_string().contains("not an absolute path"), "{relative}");
     std::fs::write(&file, "").unwrap();
     let overrides = Overrides { dir: Some(("relative".into(), SourceOf::Flag)), enabled: None };
     assert!(load(Some(&file), &overrides).unwrap().config.dir.is_absolute());

@@ -1,12 +1,12 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # Every report that this process can make, by name. A report is anything with `call(io, options)`.
-  # Filled at boot, read by the poll thread and by the forked dumper.
+  # The reports that this process can make, by name. A report is any object with `call(io, options)`.
+  # Filled at boot; read by the poll thread and by the forked dumper.
   #
   # @api private
   class Reports
-    # Loaded by `load`, and not by `require "diagctl"`.
+    # Loaded by `Reports.load`, not by `require "diagctl"`.
     BUILT_IN = {
       "gc_stat" => :GcStat,
       "jemalloc_stats" => :JemallocStats,
@@ -17,12 +17,12 @@ module Diagctl
       "object_counts" => :ObjectCounts,
       "jemalloc_profile" => :JemallocProfile,
       "cpu_profile" => :CpuProfile,
-      # Registered by the adapters; the names are taken, so that an application cannot shadow them.
+      # Registered by the plugins. Reserved here, so that an application cannot define a report of that name.
       "puma" => nil,
       "sidekiq" => nil
     }.freeze
 
-    # Files of this gem only, so that a parent may do it too, and its children share the code (see Runtime).
+    # Loads files of this gem only. A parent may call it before it forks, so that its children share the code (see Runtime).
     def self.load
       BUILT_IN.each { |name, constant| require_relative "reports/#{name}" if constant }
     end
@@ -32,7 +32,7 @@ module Diagctl
       @adapters = {}
     end
 
-    # For a plugin of diagctl's own (Puma, Sidekiq).
+    # For diagctl's own plugins (Puma, Sidekiq).
     def register(name, report)
       @adapters = @adapters.merge(name => report)
     end
@@ -48,7 +48,7 @@ module Diagctl
         raise(Unavailable, "not available in this process")
     end
 
-    # A report of the application's. Its block writes to memory and under a deadline, wherever it runs.
+    # A report of the application. Its block writes to memory and has a deadline, wherever it runs.
     class Custom
       def initialize(name, block, timeout)
         @name = name
@@ -57,7 +57,7 @@ module Diagctl
       end
 
       def call(io, _options)
-        # An own buffer: a block that comes back too late must not write into something already handed over.
+        # A separate buffer: a block that returns late must not write into an IO that is already in use elsewhere.
         buffer = StringIO.new(String.new(encoding: Encoding::BINARY))
         Callback.call("report #{@name}", @timeout) { @block.call(buffer) }
         io.write(buffer.string)

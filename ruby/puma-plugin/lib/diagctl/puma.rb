@@ -6,17 +6,17 @@ require_relative "puma/application"
 require_relative "puma/stats"
 
 module Diagctl
-  # Ties the core to Puma 5.6 to 8.0, in cluster and in single mode.
+  # Connects the core gem to Puma 5.6 to 8.0, in cluster and single mode.
   #
-  # `install` runs in the process that Puma starts in (the master of a cluster), before it forks: it starts no thread
-  # there and loads nothing but files of diagctl's own (see Runtime). The hooks run in each worker, also in those that
-  # worker 0 forks under `fork_worker`.
+  # `install` runs in the process that Puma starts in (the master of a cluster), before it forks. There it starts no thread and
+  # loads only files of diagctl's own (see Runtime). The hooks run in each worker, including those that worker 0 forks with
+  # `fork_worker`.
   #
   # @api private
   module Puma
     ROLE = "puma"
 
-    # Puma's own log, where its operators look. Never its `error`: that ends the process.
+    # Writes to Puma's own log, where operators look. Never uses its `error`, which ends the process.
     class Logger
       def initialize(writer)
         @writer = writer
@@ -30,11 +30,12 @@ module Diagctl
 
     class << self
       def install(launcher)
-        # Puma 6 divided `events` into events and log_writer.
+        # Puma 6 split `events` into events and log_writer.
         Diagctl.log.default = Logger.new(launcher.respond_to?(:log_writer) ? launcher.log_writer : launcher.events)
         return unless Diagctl.wanted?
 
-        # Before the workers are forked, so that they share the code. What else is needed, each loads after its bundle.
+        # Before the workers are forked, so that they share the code. Each worker loads the other libraries after its bundle is
+        # set up.
         Reports.load
         cluster = launcher.options[:workers].to_i.positive?
         stats = Stats.new(launcher.options)
@@ -46,14 +47,14 @@ module Diagctl
 
       private
 
-      # As if it stood in the user's file. Not through the defaults: there Puma 6 overlooks the number of workers that
-      # the file sets, and warns that the hook will not run.
+      # Adds the hook as if it stood in the user's file. Among the defaults it would make Puma 6 overlook the number of workers
+      # that the file sets, and warn that the hook will not run.
       def at_worker_boot(launcher, stats)
         plugin = self
         application = Application.new(Process.pid)
         application.watch(launcher.config)
         launcher.config.configure do |_user, file, _default|
-          # Renamed in Puma 7, which warns of the old name.
+          # Renamed in Puma 7, which warns about the old name.
           hook = file.respond_to?(:before_worker_boot) ? :before_worker_boot : :on_worker_boot
           file.public_send(hook) do |index|
             application.worker_boots
@@ -64,13 +65,13 @@ module Diagctl
 
       def at_boot(launcher)
         events = launcher.events
-        # Renamed in Puma 7, which warns of the old name.
+        # Renamed in Puma 7, which warns about the old name.
         hook = events.respond_to?(:after_booted) ? :after_booted : :on_booted
         events.public_send(hook) { start("single", nil) }
       end
 
-      # The worker-boot hook comes before the application is loaded when it is not preloaded. The first poll waits
-      # until Puma serves: only then has the application set up its bundle and had its say in `Diagctl.configure`.
+      # Without preload_app! the worker-boot hook runs before the application is loaded. The first poll therefore waits until Puma
+      # serves: by then the application has set up its bundle and called `Diagctl.configure`.
       def start(name, ready)
         Diagctl.start(role: ROLE, name: name, ready: ready)
       end

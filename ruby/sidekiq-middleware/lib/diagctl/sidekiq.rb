@@ -9,19 +9,19 @@ require_relative "sidekiq/server"
 require_relative "sidekiq/report"
 
 module Diagctl
-  # Ties the core to Sidekiq 6.4 to 8.1: the command, a swarm of forked processes, and embedded.
+  # Connects the core gem to Sidekiq 6.4 to 8.1: the command, a swarm of forked processes, and embedded Sidekiq.
   #
   #   Sidekiq.configure_server { |config| Diagctl::Sidekiq.install(config) }
   #
-  # Needs no Sidekiq to be loaded, and loads none. Nothing here raises into Sidekiq.
+  # Does not require Sidekiq, and does not load it. Nothing here raises into Sidekiq.
   module Sidekiq
     ROLE = "sidekiq"
-    # Of the time that Sidekiq gives its jobs to end. A dump that was forked does not need it.
+    # Seconds of the time that Sidekiq gives its jobs to end. A dump that has been forked needs none of it.
     STOP_WAIT = 2
 
     @jobs = Jobs.new(Diagctl.log)
 
-    # Sidekiq's own log, where its operators look, whichever that is at the time.
+    # Writes to Sidekiq's own log, where operators look. Looks the logger up for each line, because the application may replace it.
     class Logger
       def initialize(server)
         @server = server
@@ -40,18 +40,18 @@ module Diagctl
       # @api private
       attr_reader :jobs
 
-      # The poll thread will run from Sidekiq's `startup` to its `shutdown` (through `quiet`), in each process that runs jobs.
+      # Runs the poll thread from Sidekiq's `startup` to its `shutdown` (also while quiet), in each process that runs jobs.
       #
-      # @param config [Sidekiq::Config, Module] what `Sidekiq.configure_server` yields
-      # @param name [String, nil] which of several like it; else Sidekiq's tag, else "sidekiq"
-      # @param job_rss [Boolean] measure by how much the process grows during each job
-      # @param queue_latency [Boolean] ask Redis before every poll how long the oldest job waits
-      # @return [Boolean] whether it is installed now; when not, the log says why
+      # @param config [Sidekiq::Config, Module] the object that `Sidekiq.configure_server` yields
+      # @param name [String, nil] tells processes of this role apart; by default Sidekiq's tag, else "sidekiq"
+      # @param job_rss [Boolean] measure how much the process grows during each job
+      # @param queue_latency [Boolean] ask Redis before every poll how long the oldest job has been waiting
+      # @return [Boolean] whether it is installed now; if not, the log says why
       def install(config, name: nil, job_rss: false, queue_latency: false)
-        return refuse("it is installed already, and the first call stands") if @installed
+        return refuse("it is already installed, and the first call remains in effect") if @installed
 
         server = Server.new(config)
-        reason = server.complaint
+        reason = server.refusal
         return refuse(reason) if reason
 
         Diagctl.log.default = Logger.new(server)
@@ -67,7 +67,7 @@ module Diagctl
       private
 
       def hook(config, server, name, job_rss, queue_latency)
-        # Before a swarm forks, so that its processes share the code. What else is needed, each loads at its start.
+        # Before a swarm forks, so that its processes share the code. Each process loads the other libraries at its start.
         Reports.load
         report = Report.new(server, @jobs)
         Diagctl.adapters.add("sidekiq", version: server.version, gauges: report.gauges(latency: queue_latency),
@@ -77,12 +77,12 @@ module Diagctl
           start(name || server.name)
         end
         config.on(:shutdown) { stop }
-        # First, so that what other middleware does counts as the job's.
+        # First in the chain, so that the work of other middleware counts as the job's.
         config.server_middleware { |chain| chain.prepend(ServerMiddleware) }
       end
 
-      # Where Sidekiq is embedded in a Puma with the plugin, the thread is Puma's, although it mostly starts later: hooks of
-      # puma.rb run before those of plugins.
+      # When Sidekiq is embedded in a Puma that has the plugin, Puma's plugin starts the thread, although usually later: hooks
+      # of puma.rb run before those of plugins.
       def start(name)
         return if Diagctl.started? || Diagctl.adapters.versions.key?("puma")
 
@@ -98,10 +98,12 @@ module Diagctl
         false
       end
 
-      # Whoever wrote the call would else wonder. What is wrong with the switch was said already.
+      # Tells the author of the call why nothing happens. A wrong value of the switch has been logged already.
       def off
         switch = Switch.new
-        Diagctl.log.info("off in this process: DIAGCTL_ENABLED is #{ENV.fetch("DIAGCTL_ENABLED", "not set")}") unless switch.on? || switch.complaint
+        return false if switch.on? || switch.warning
+
+        Diagctl.log.info("off in this process: DIAGCTL_ENABLED is #{ENV.fetch("DIAGCTL_ENABLED", "not set")}")
         false
       end
     end

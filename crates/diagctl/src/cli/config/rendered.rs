@@ -1,5 +1,5 @@
-//! The merged configuration as JSON and as TOML with the source of each value. Both come from one list of values, and
-//! what is printed as TOML reads back as the same configuration.
+//! Renders the merged configuration as JSON, and as TOML with the source of each value. Both come from one list of values. The
+//! TOML parses back to the same configuration.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{Compression, Config, CustomReport, Loaded, Mode, Rule, Select, Snapshot, Source};
 use crate::units::{Amount, ms};
 
-/// `config show --json`.
+/// Renders `config show --json`.
 pub fn json(loaded: &Loaded) -> Value {
     let values: Map<String, Value> = values(&loaded.config)
         .into_iter()
@@ -23,10 +23,10 @@ pub fn json(loaded: &Loaded) -> Value {
     })
 }
 
-/// `config show`.
+/// Renders `config show`.
 pub fn text(loaded: &Loaded) -> String {
     let mut text = match &loaded.file {
-        Some(file) => format!("# file: {}\n", crate::error::printable(&file.display().to_string())),
+        Some(file) => format!("# file: {}\n", crate::cli::error::printable(&file.display().to_string())),
         None => format!("# file: none, {} does not exist\n", crate::config::DEFAULT_FILE),
     };
     let mut section = "";
@@ -138,7 +138,7 @@ fn rule(rule: &Rule) -> Value {
     })
 }
 
-// To the millisecond, where what people see elsewhere is rounded.
+// Exact to the millisecond, unlike durations formatted for people.
 fn duration(value: Duration) -> Value {
     let ms = ms(value);
     let parts = [
@@ -152,7 +152,7 @@ fn duration(value: Duration) -> Value {
     if text.is_empty() { json!("0s") } else { json!(text.join(" ")) }
 }
 
-// In the largest unit that divides it.
+// Uses the largest unit that divides the size.
 fn size(bytes: u64) -> Value {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     let unit = units.into_iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
@@ -167,12 +167,12 @@ fn amount(value: Amount) -> Value {
 }
 
 fn lines(table: &Value) -> String {
-    // Origins are no key of a rule; in text they are comments.
+    // Origins are not keys of a rule; the text shows them as comments.
     let entries = table.as_object().into_iter().flatten().filter(|(key, value)| !is_empty(value) && *key != "origins");
     entries.map(|(key, value)| format!("{key} = {}\n", toml(value))).collect()
 }
 
-// JSON of the kinds that occur here, as inline TOML.
+// Converts JSON of the kinds that occur here to inline TOML.
 fn toml(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(toml).collect::<Vec<_>>().join(", ")),
@@ -242,13 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_reads_back_as_the_same_configuration() {
+    fn the_shown_configuration_parses_to_the_same_configuration() {
         for document in ["", EXAMPLE, ODD] {
             let mut loaded = loaded(document);
             loaded.config.rules.iter_mut().for_each(|rule| rule.origins.clear());
             let shown = text(&loaded);
             let (mut again, _) = parse(&shown).unwrap_or_else(|p| panic!("{p:?} in\n{shown}"));
-            // A window without a count means nothing, and the default rule has another than parsed ones.
+            // A window without a count means nothing, and the default rule's window differs from that of parsed rules.
             for rule in loaded.config.rules.iter_mut().chain(&mut again.rules).filter(|r| r.limits.max_count.is_none())
             {
                 rule.limits.window = Duration::ZERO;
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(at("guards.max_rss"), json!({ "value": "1234567B", "source": "file" }));
         assert_eq!(at("guards.deadline"), json!({ "value": "10m", "source": "default" }));
         assert_eq!(json["rules"][0]["trigger"]["any"][2], json!({ "on_demand": { "min_interval": "1m" } }));
-        // Nothing that has a source is left out.
+        // Every value with a source is shown.
         for key in loaded.sources.keys().filter(|key| **key != "rules") {
             assert!(json["values"].get(*key).is_some(), "{key}");
         }

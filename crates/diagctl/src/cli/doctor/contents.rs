@@ -1,4 +1,4 @@
-//! What is in the store: its format, the small files, damaged captures, the clock that limits are counted by, the lease.
+//! Checks of the store's contents: format, small files, damaged captures, the clock that limits are counted by, and the lease.
 
 use std::path::Path;
 
@@ -6,33 +6,33 @@ use rustix::fs::FileType;
 
 use super::check::Check;
 use crate::cli::Context;
+use crate::cli::error::{Failure, printable};
 use crate::cli::status::lease::Report as Lease;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::error::{Failure, printable};
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 use crate::proc::Proc;
-use crate::sample::Samples;
-use crate::state::{self, Found, State};
-use crate::store::state_files::load_samples;
-use crate::store::{self, Access, Store, index, meta};
+use crate::state::files::load_samples;
+use crate::state::samples::Samples;
+use crate::state::schedule::{self as state, Found, State};
 use crate::units::{duration, size};
+use diagctl_store::{self, Access, Store, index, meta};
 
-/// Unix milliseconds of 2020-01-01: no machine that runs this lives earlier.
+/// Unix milliseconds of 2020-01-01. A wall clock before that is wrong.
 const NO_EARLIER_MS: i64 = 1_577_836_800_000;
 
-/// A store's time line that is so far from the wall clock was left there by a clock that was set.
+/// A difference between the store's time line and the wall clock that only a change of the clock explains, in milliseconds.
 const FAR_MS: u64 = 86_400_000;
 
-/// What is thrown away is unlinked at once. Milliseconds.
+/// The time after which an entry in `trash/` counts as stuck, in milliseconds. Entries are normally deleted at once.
 const TRASH_IS_EMPTIED_MS: i64 = 600_000;
 
-/// What was found.
+/// The findings, and the data that other checks need.
 pub struct Contents {
-    /// Findings.
+    /// The findings.
     pub checks: Vec<Check>,
-    /// The state; a fresh one where there is none.
+    /// The state; an empty one if there is none.
     pub state: State,
     /// The processes that poll.
     pub samples: Samples,
@@ -40,11 +40,11 @@ pub struct Contents {
     pub newest: Option<meta::Meta>,
     /// The lease.
     pub lease: Option<Lease>,
-    /// The present moment, on the store's time line.
+    /// The current time, on the store's time line.
     pub now: Now,
 }
 
-/// Reads all of it, and changes nothing. As root the thread becomes the owner of the store.
+/// Examines the contents without changing anything. If this is root, the thread takes the identity of the store's owner.
 pub fn examine(cx: &Context) -> Contents {
     let mut found = Contents {
         checks: Vec::new(),
@@ -56,10 +56,10 @@ pub fn examine(cx: &Context) -> Contents {
     };
     match cx.open(Access::Read) {
         Ok(store) => {
-            found.checks.push(Check::ok("store.format", "the store has a format that this diagctl knows"));
+            found.checks.push(Check::ok("store.format", "this diagctl supports the format of the store"));
             read(cx, &store, &mut found);
         }
-        Err(failure) => found.checks.push(closed(&cx.config().dir, failure)),
+        Err(failure) => found.checks.push(closed(&cx.config().dir, failure.into())),
     }
     found.checks.push(clock(&found.now));
     found
@@ -68,22 +68,25 @@ pub fn examine(cx: &Context) -> Contents {
 fn closed(dir: &Path, failure: Failure) -> Check {
     let id = "store.format";
     if failure.exit == Exit::Failed && std::fs::symlink_metadata(dir.join("FORMAT")).is_err() {
-        return match Spot::hold(dir).map_err(|e| Failure::io("open", dir, e)).and_then(|dir| store::foreign_entry(&dir))
+        return match Spot::hold(dir)
+            .map_err(|e| Failure::io("open", dir, e))
+            .and_then(|dir| Ok(diagctl_store::foreign_entry(&dir)?))
         {
-            Ok(Some(name)) => {
-                Check::fail(id, format!("{} is neither empty nor a diagctl store: it has {name}", dir.display()), {
-                    "name a directory of its own in dir or DIAGCTL_DIR"
-                })
-            }
-            Ok(None) => Check::ok(id, "the directory is empty; the first worker that polls makes a store of it"),
-            Err(_) => Check::skip(id, "there is no store that this user can look into"),
+            Ok(Some(name)) => Check::fail(
+                id,
+                format!("{} is neither empty nor a diagctl store: it contains {name}", dir.display()),
+                "set dir or DIAGCTL_DIR to a directory of its own",
+            ),
+            Ok(None) => Check::ok(id, "the directory is empty; the first worker that polls creates the store in it"),
+            Err(_) => Check::skip(id, "this user can access no store"),
         };
     }
-    Check::fail(id, failure.message, failure.hint.unwrap_or_else(|| "mend it, or begin a new store elsewhere".into()))
+    Check::fail(id, failure.message, failure.hint.unwrap_or_else(|| "fix it, or use a new store elsewhere".into()))
 }
 
 fn read(cx: &Context, store: &Store, found: &mut Contents) {
     let loaded = state::load(store.dir());
+    let loaded = loaded.map_err(Failure::from);
     found.checks.push(state_file(&loaded));
     if let Ok(Found::State(state)) = loaded {
         found.now = cx.now(&state);
@@ -97,7 +100,9 @@ fn read(cx: &Context, store: &Store, found: &mut Contents) {
             found.newest = newest.and_then(|dir| meta::read(&dir).ok());
             found.checks.push(captures(&summary));
         }
-        Err(e) => found.checks.push(Check::fail("store.captures", e.message, "make reports/ a directory of the owner")),
+        Err(e) => {
+            found.checks.push(Check::fail("store.captures", e.to_string(), "make reports/ a directory of the owner"))
+        }
     }
     found.checks.push(quarantine(store, cx.config()));
     found.checks.push(trash(store, &found.now));
@@ -105,7 +110,8 @@ fn read(cx: &Context, store: &Store, found: &mut Contents) {
     found.lease = settled_lease(&cx.proc, store, &found.now);
 }
 
-// Between two lines of `acquire` and of `finalize` the lock and its record disagree for an instant.
+// Reads the lease, and again after a pause if it seems leaked: between two steps of `acquire` and of `finalize`, the lock and
+// its record disagree for an instant.
 fn settled_lease(proc: &Proc, store: &Store, now: &Now) -> Option<Lease> {
     let lease = Lease::read(proc, store.dir(), now).ok()?;
     if !lease.leaked {
@@ -118,12 +124,12 @@ fn settled_lease(proc: &Proc, store: &Store, now: &Now) -> Option<Lease> {
 fn state_file(loaded: &Result<Found, Failure>) -> Check {
     let id = "store.state";
     match loaded {
-        Ok(Found::State(_)) => Check::ok(id, "state.json is whole"),
+        Ok(Found::State(_)) => Check::ok(id, "state.json is intact"),
         Ok(Found::Nothing) => Check::ok(id, "there is no state.json yet; the first poll writes it"),
         Ok(Found::Damaged(why)) => Check::warn(
             id,
-            format!("state.json is damaged ({why}): due times and budgets are forgotten"),
-            "the next poll puts it into quarantine/ and counts the captures that are there; find out what damaged it",
+            format!("state.json is damaged ({why}): due times and budgets are lost"),
+            "the next poll moves it to quarantine/ and counts the existing captures; find out what damaged it",
         ),
         Err(e) => Check::fail(id, e.message.clone(), e.hint.clone().unwrap_or_else(|| "move it away".into())),
     }
@@ -142,11 +148,11 @@ fn captures(summary: &index::Summary) -> Check {
     let id = "store.captures";
     let damaged: Vec<String> = summary.damaged.iter().map(|(id, why)| format!("{id}: {why}")).collect();
     let check = match damaged.as_slice() {
-        [] => Check::ok(id, format!("{} captures, every record can be read", summary.captures)),
+        [] => Check::ok(id, format!("{} captures, all with a readable meta.json", summary.captures)),
         [first, ..] => Check::warn(
             id,
-            format!("{} captures have a damaged meta.json, the first is {first}", damaged.len()),
-            "`diagctl verify --all` looks at their data too; `diagctl rm ID` deletes one",
+            format!("captures with a damaged meta.json: {}; the first is {first}", damaged.len()),
+            "`diagctl verify --all` checks their data too; `diagctl rm ID` deletes a capture",
         ),
     };
     check.seen("captures", summary.captures).seen("damaged", damaged)
@@ -162,11 +168,12 @@ fn quarantine(store: &Store, config: &Config) -> Check {
         n => Check::warn(
             id,
             format!(
-                "quarantine/ holds {n} things ({}): damaged files, or the work of a dumper that lost the lease",
+                "quarantine/ has {} ({}): damaged files, or files of a dumper that lost the lease",
+                entries(n),
                 size(bytes)
             ),
             format!(
-                "look at `diagctl status --explain` and at the files, then delete them; beyond {} the oldest go by themselves",
+                "see `diagctl status --explain`, inspect the files, then delete them; beyond {} the oldest are deleted automatically",
                 size(config.retention.max_use / 10)
             ),
         ),
@@ -174,7 +181,11 @@ fn quarantine(store: &Store, config: &Config) -> Check {
     check.seen("entries", names).seen("bytes", bytes)
 }
 
-// What is thrown away is in there for as long as unlinking it takes, and after a kill until the next capture.
+fn entries(n: usize) -> String {
+    if n == 1 { "1 entry".into() } else { format!("{n} entries") }
+}
+
+// Entries stay in `trash/` only while they are being deleted, or, after a kill, until the next capture.
 fn trash(store: &Store, now: &Now) -> Check {
     let id = "store.trash";
     let trash = store.path("trash");
@@ -187,39 +198,47 @@ fn trash(store: &Store, now: &Now) -> Check {
         .collect();
     let bytes = old.iter().map(fsio::occupied_tree).sum::<u64>();
     let names: Vec<String> = old.iter().map(|thrown| thrown.display().to_string()).collect();
-    let count = if names.len() == 1 { "1 thing".into() } else { format!("{} things", names.len()) };
+    let count = entries(names.len());
     let check = match names.as_slice() {
-        [] => Check::ok(id, "nothing lies in trash/ that could not be deleted"),
+        [] => Check::ok(id, "trash/ has no entries that could not be deleted"),
         [first, ..] => Check::warn(
             id,
-            format!("trash/ holds {} ({}) that could not be deleted, one is {first}", count, size(bytes)),
-            "try `diagctl gc`; if they stay, see whose they are (a command of `diagctl run` may have left them) and delete them",
+            format!("trash/ has {} ({}) that could not be deleted, for example {first}", count, size(bytes)),
+            "try `diagctl gc`; if they remain, check who owns them (a command of `diagctl run` may have left them) and delete them",
         ),
     };
     check.seen("entries", names).seen("bytes", bytes)
 }
 
-// What is in the place of a file that is opened at every poll.
+// Checks the files that every poll opens: type, owner and mode.
 fn small_files(store: &Store) -> Check {
     let id = "store.files";
-    let odd: Vec<String> =
-        ["FORMAT", "lease.lock", "lease.json", "state.lock", "state.json", "index.jsonl", "events.jsonl"]
-            .into_iter()
-            .filter_map(|name| {
-                let stat = store.path(name).stat().ok()?;
-                let owner = stat.st_uid;
-                let why = if !FileType::from_raw_mode(stat.st_mode).is_file() {
-                    "is no regular file".to_owned()
-                } else if owner != store.owner() {
-                    format!("is owned by uid {owner}, the store by uid {}", store.owner())
-                } else {
-                    return None;
-                };
-                Some(format!("{name} {why}"))
-            })
-            .collect();
+    let odd: Vec<String> = [
+        "FORMAT",
+        "lease.lock",
+        "lease.json",
+        "state.lock",
+        "state.json",
+        "index.jsonl",
+        "catalog.bin",
+        "events.jsonl",
+    ]
+    .into_iter()
+    .filter_map(|name| {
+        let stat = store.path(name).stat().ok()?;
+        let owner = stat.st_uid;
+        let why = if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            "is not a regular file".to_owned()
+        } else if owner != store.owner() {
+            format!("is owned by uid {owner}, the store by uid {}", store.owner())
+        } else {
+            return None;
+        };
+        Some(format!("{name} {why}"))
+    })
+    .collect();
     match odd.as_slice() {
-        [] => Check::ok(id, "every file is a regular one of the store's owner"),
+        [] => Check::ok(id, "all files are regular and belong to the store's owner"),
         _ => {
             Check::fail(id, odd.join("; "), "find out who put it there; move it away, or chown it to the store's owner")
                 .seen("files", odd.clone())
@@ -234,23 +253,20 @@ fn clock(now: &Now) -> Check {
     let check = if let Some(back) = now.stepped_back_ms {
         Check::warn(
             id,
-            format!(
-                "the wall clock was set back by {} since the store's last moment: one poll is refused",
-                duration(back)
-            ),
-            "see that the machine's time is kept (chrony, systemd-timesyncd); limits go on by CLOCK_BOOTTIME",
+            format!("the wall clock was set back by {} since the last poll: one poll is refused", duration(back)),
+            "keep the machine's clock synchronized (chrony, systemd-timesyncd); limits follow CLOCK_BOOTTIME",
         )
     } else if now.clock.wall_ms < NO_EARLIER_MS {
         Check::warn(
             id,
             "the wall clock is before 2020: ids and times of captures will be wrong",
-            "set the machine's time; limits go on by CLOCK_BOOTTIME",
+            "set the machine's clock; limits follow CLOCK_BOOTTIME",
         )
     } else if apart > FAR_MS {
         Check::warn(
             id,
             format!("the wall clock was set: it is {} away from the store's own time line", duration(apart)),
-            "nothing is to be done; ages and limits are counted on that time line, ids show the wall clock",
+            "no action is needed; ages and limits follow that time line, ids show the wall clock",
         )
     } else {
         Check::ok(id, "the wall clock agrees with the store's time line")
@@ -258,8 +274,8 @@ fn clock(now: &Now) -> Check {
     check.seen("wall_ms", now.clock.wall_ms).seen("store_ms", now.store_ms).seen("stepped_back_ms", now.stepped_back_ms)
 }
 
-/// The lease, with the processes that hold it as far as they may be seen. `strange` are those among them that do not descend
-/// from the process it was granted to.
+/// Checks the lease and its holders, as far as this user can see them. `strange` are the holders that do not descend from the
+/// process that was granted the lease.
 pub fn lease(lease: &Lease, strange: &[String]) -> Check {
     let id = "lease";
     let holders: Vec<String> = lease.holders.iter().map(|h| format!("{} ({})", h.pid, printable(&h.comm))).collect();
@@ -267,20 +283,20 @@ pub fn lease(lease: &Lease, strange: &[String]) -> Check {
     let check = if lease.leaked {
         Check::fail(
             id,
-            format!("{}; held by {who}: nobody else can capture", lease.summary),
-            "end that process; the lease goes with it. It is never taken from a live holder",
+            format!("{}; held by {who}, so no other process can capture", lease.summary),
+            "end that process to free the lease; diagctl never takes it from a live holder",
         )
     } else if lease.overdue_ms.is_some() {
         Check::fail(
             id,
             format!("{}; held by {who}", lease.summary),
-            "see what the dumper waits for (a stopped process, a hung disk); end it, and the lease goes with it",
+            "find out what the dumper waits for (a stopped process, a hung disk), then end it to free the lease",
         )
     } else if !strange.is_empty() {
         Check::warn(
             id,
-            format!("{}; also held by {}, which is no child of that process", lease.summary, strange.join(", ")),
-            "a forked child inherited the descriptor: it keeps the lease after the dump is over; end it",
+            format!("{}; also held by {}, which is not a child of that process", lease.summary, strange.join(", ")),
+            "a forked child inherited the descriptor and keeps the lease after the dump; end it",
         )
     } else {
         Check::ok(id, lease.summary.clone())
@@ -288,7 +304,7 @@ pub fn lease(lease: &Lease, strange: &[String]) -> Check {
     check.seen("taken", lease.taken).seen("overdue_ms", lease.overdue_ms).seen("holders", holders)
 }
 
-/// Those who hold the lease and descend neither from the process it was granted to nor are programs of diagctl's.
+/// Returns the lease holders that neither descend from the process that was granted the lease nor are diagctl processes.
 pub fn strangers(proc: &Proc, lease: &Lease) -> Vec<String> {
     let Some(record) = lease.record.as_ref().filter(|r| !r.ended && proc.is_alive(r.pid, r.start_ticks)) else {
         return Vec::new();
@@ -313,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_is_told() {
+    fn clock_problems_are_reported() {
         let wall: i64 = 1_800_000_000_000;
         let store = wall.unsigned_abs();
         let table = [
@@ -330,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_stops_the_poll_fails_and_one_that_is_rebuilt_warns() {
+    fn an_unusable_state_fails_and_a_damaged_state_warns() {
         let table = [
             (Ok(Found::Nothing), Status::Ok),
             (Ok(Found::State(Box::default())), Status::Ok),
@@ -343,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_told_while_it_holds() {
+    fn a_pause_is_reported_until_it_ends() {
         let paused =
             |until| State { paused: Some(state::Pause { since: 0, until, by: "sre".into() }), ..State::default() };
         assert_eq!(pause(&paused(None), 9).status, Status::Warn);
@@ -352,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_nobody_can_get_fails_and_names_its_holder() {
+    fn a_stuck_lease_fails_and_names_its_holder() {
         let base = |taken, overdue_ms, leaked| Lease {
             taken,
             summary: "held".into(),
@@ -376,10 +392,10 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_in_the_trash_is_told_and_what_passes_through_it_is_not() {
+    fn only_old_trash_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
-        let store = Store::open(&config, store::Access::Create).unwrap();
+        let store = Store::open(config.store_options(), Access::Create).unwrap();
         let wall_ms = Reading::take(String::new()).wall_ms;
         let later = now(wall_ms + TRASH_IS_EMPTIED_MS + 5000, 0, None);
         assert_eq!(trash(&store, &later).status, Status::Ok);
@@ -387,7 +403,7 @@ mod tests {
         assert_eq!(trash(&store, &now(wall_ms, 0, None)).status, Status::Ok);
         let check = trash(&store, &later);
         assert_eq!(check.status, Status::Warn);
-        assert!(check.message.contains("1 thing (4.00 KiB)") && check.message.contains("0badcafe"), "{check:?}");
+        assert!(check.message.contains("1 entry (4.00 KiB)") && check.message.contains("0badcafe"), "{check:?}");
     }
 
     #[test]

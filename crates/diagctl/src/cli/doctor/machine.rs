@@ -1,50 +1,50 @@
-//! The machine and the limits that a process has on it: cgroup, memory, kernel settings, process and file limits.
+//! Checks of the machine and of the limits on processes: cgroup, memory, kernel settings, process and file limits.
 
 use std::collections::BTreeMap;
 
 use super::check::Check;
 use crate::cgroup::{CgroupRoot, MemoryCgroup};
 use crate::config::Config;
-use crate::guard::{self, Figures};
 use crate::proc::Proc;
-use crate::sample::{Memory, Wanted};
-use crate::state::State;
-use crate::trigger::Trigger;
+use crate::rules::guard::{self, Figures};
+use crate::rules::memory::{Memory, Wanted};
+use crate::rules::trigger::Trigger;
+use crate::state::schedule::State;
 use crate::units::size;
 
-/// A capture needs so many tasks at once: `acquire`, the forked dumper, `put` with its watchdog, `finalize`.
+/// The number of tasks that a capture runs at once: `acquire`, the forked dumper, `put` with its watchdog, `finalize`.
 const TASKS_OF_A_CAPTURE: u64 = 5;
 
-/// With fewer left, whatever else the application starts may fail while a capture is taken.
+/// With fewer tasks left, anything else that the application starts may fail during a capture.
 const TASKS_COMFORTABLE: u64 = 32;
 
-/// Who is looked at: a process that polls, or this one where none is known.
+/// A process to examine: one that polls, or this one if none is known.
 #[derive(Clone, Debug)]
 pub struct Subject {
     pub pid: u32,
-    /// For people: `puma worker-0 (pid 7)`.
+    /// The name for messages: `puma worker-0 (pid 7)`.
     pub name: String,
     pub role: String,
     pub rss: u64,
     pub uid: Option<u32>,
 }
 
-/// What one subject may use.
+/// The limits on one subject.
 #[derive(Clone, Debug, Default)]
 struct Surroundings {
     cgroup: Option<MemoryCgroup>,
     no_cgroup: String,
     limit: Option<u64>,
     oom_group: Option<String>,
-    /// Tasks of the cgroup, and how many it may have.
+    /// Tasks in the cgroup, and the maximum.
     pids: Option<(u64, u64)>,
-    /// Tasks of its user, and how many it may have.
+    /// Tasks of the user, and the maximum.
     tasks: Option<(u64, u64)>,
     file_size: Option<u64>,
     swapped: u64,
 }
 
-/// Everything that the kernel says about the machine and its processes.
+/// Runs every check of the machine and its processes.
 pub fn examine(proc: &Proc, cgroups: &CgroupRoot, subjects: &[Subject], config: &Config) -> Vec<Check> {
     let tasks = tasks_by_user(proc, subjects);
     let surroundings: Vec<(&Subject, Surroundings)> =
@@ -69,7 +69,7 @@ fn read(proc: &Proc, cgroups: &CgroupRoot, subject: &Subject, tasks: &BTreeMap<u
     let limits = crate::proc::read(&proc.pid(subject.pid).join("limits")).unwrap_or_default();
     let most = soft_limit(&limits, "Max processes").filter(|_| subject.uid != Some(0));
     Surroundings {
-        no_cgroup: cgroup.as_ref().err().cloned().unwrap_or_default(),
+        no_cgroup: cgroup.as_ref().err().map_or_else(String::new, ToString::to_string),
         limit: cgroup.as_ref().ok().and_then(MemoryCgroup::limit),
         oom_group: cgroup.as_ref().ok().and_then(MemoryCgroup::oom_group).map(|dir| dir.display().to_string()),
         pids: cgroup.as_ref().ok().and_then(MemoryCgroup::pids),
@@ -80,12 +80,12 @@ fn read(proc: &Proc, cgroups: &CgroupRoot, subject: &Subject, tasks: &BTreeMap<u
     }
 }
 
-// `Max processes             127000               127000               processes`
+// Reads lines like `Max processes             127000               127000               processes`.
 fn soft_limit(limits: &str, name: &str) -> Option<u64> {
     limits.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
 
-// RLIMIT_NPROC counts every thread of the user, wherever it runs; for root there is no such limit.
+// RLIMIT_NPROC counts all threads of the user, wherever they run; root has no such limit.
 fn tasks_by_user(proc: &Proc, subjects: &[Subject]) -> BTreeMap<u32, u64> {
     let mut tasks = BTreeMap::new();
     if subjects.iter().all(|subject| subject.uid.is_none_or(|uid| uid == 0)) {
@@ -105,19 +105,19 @@ fn tasks_by_user(proc: &Proc, subjects: &[Subject]) -> BTreeMap<u32, u64> {
 
 fn cgroup(all: &[(&Subject, Surroundings)]) -> Check {
     let id = "cgroup";
-    let Some((subject, s)) = all.first() else { return Check::skip(id, "there is no process to look at") };
+    let Some((subject, s)) = all.first() else { return Check::skip(id, "there is no process to check") };
     let version = s.cgroup.as_ref().map_or(0, |group| if group.is_v2() { 2 } else { 1 });
     let check = match (version, s.limit) {
         (0, _) => Check::warn(
             id,
             format!(
-                "{}: {}; shares are of the host's memory, and triggers that look at a cgroup are skipped",
+                "{}: {}; shares refer to the host's memory, and cgroup triggers are skipped",
                 subject.name, s.no_cgroup
             ),
             "mount the cgroup filesystem in the container, or use triggers of the process or the host",
         ),
         (_, None) => {
-            Check::ok(id, format!("cgroup v{version} without a memory limit: shares are of the host's memory"))
+            Check::ok(id, format!("cgroup v{version} without a memory limit; shares refer to the host's memory"))
         }
         (_, Some(limit)) => Check::ok(id, format!("cgroup v{version}, memory limit {}", size(limit))),
     };
@@ -129,13 +129,13 @@ fn oom_group(all: &[(&Subject, Surroundings)]) -> Check {
     let Some((subject, dir)) = all.iter().find_map(|(subject, s)| Some((subject, s.oom_group.as_ref()?))) else {
         return Check::ok(
             id,
-            "when memory runs out the kernel ends one process, the dumper first (oom_score_adj 1000)",
+            "when memory runs out, the kernel kills one process, the dumper first (oom_score_adj 1000)",
         );
     };
     Check::warn(
         id,
         format!(
-            "memory.oom.group is 1 in {dir}: when memory runs out the kernel ends the whole group, {} with its dumper",
+            "memory.oom.group is 1 in {dir}: when memory runs out, the kernel kills the whole group, {} and its dumper included",
             subject.name
         ),
         "leave headroom (guards.memory_headroom), or set memory.oom.group to 0 (kubelet: singleProcessOOMKill: true)",
@@ -156,7 +156,7 @@ fn tasks_left(all: &[(&Subject, Surroundings)]) -> Check {
         .flatten()
         .min_by_key(|(left, ..)| *left);
     let Some((left, what, now, most, subject)) = tightest else {
-        return Check::ok(id, "no limit on the number of processes was found");
+        return Check::ok(id, "the number of processes is not limited");
     };
     let message = format!("{}: {now} of {most} tasks ({what})", subject.name);
     let hint = "raise the limit, or find out what starts so many threads and processes";
@@ -173,13 +173,13 @@ fn tasks_left(all: &[(&Subject, Surroundings)]) -> Check {
 fn file_size(all: &[(&Subject, Surroundings)], config: &Config) -> Check {
     let id = "limits.file_size";
     let Some((subject, limit)) = all.iter().find_map(|(subject, s)| Some((subject, s.file_size?))) else {
-        return Check::ok(id, "files may have any size");
+        return Check::ok(id, "file size is not limited");
     };
     let message = format!("{}: RLIMIT_FSIZE is {}", subject.name, size(limit));
     let check = if limit < config.retention.max_use {
         Check::warn(
             id,
-            format!("{message}: a larger report ends its writer, and is an entry with an error"),
+            format!("{message}: a larger report kills its writer and fails"),
             "raise it (ulimit -f unlimited, LimitFSIZE=infinity)",
         )
     } else {
@@ -193,11 +193,11 @@ fn swap(all: &[(&Subject, Surroundings)]) -> Check {
     match all.iter().max_by_key(|(_, s)| s.swapped).filter(|(_, s)| s.swapped >= 64 << 20) {
         Some((subject, s)) => Check::warn(
             id,
-            format!("{} of {} are swapped out: a heap dump reads them all back in", size(s.swapped), subject.name),
-            "expect dumps to be slow and to push others out; raise the memory, or keep the process from swapping",
+            format!("{} of {} are swapped out: a heap dump reads them back in", size(s.swapped), subject.name),
+            "dumps will be slow and push other memory out; add memory, or keep the process from swapping",
         )
         .seen("swapped_bytes", s.swapped),
-        None => Check::ok(id, "no process is swapped out to speak of"),
+        None => Check::ok(id, "no process is swapped out to a noticeable degree"),
     }
 }
 
@@ -209,12 +209,12 @@ fn overcommit(mode: &str, meminfo: &BTreeMap<String, u64>, largest: u64) -> Chec
     let figure = |key: &str| meminfo.get(key).copied().unwrap_or(0);
     let left = figure("CommitLimit").saturating_sub(figure("Committed_AS"));
     let message = format!(
-        "vm.overcommit_memory is 2: a fork reserves all that a process may write; {} can be reserved, the largest process has {}",
+        "vm.overcommit_memory is 2: a fork reserves all writable memory of a process; {} can be reserved, the largest process has {}",
         size(left),
         size(largest)
     );
     let hint =
-        "raise vm.overcommit_ratio or add swap, set vm.overcommit_memory to 0 or 1, or say snapshot = \"in_process\"";
+        "raise vm.overcommit_ratio or add swap, set vm.overcommit_memory to 0 or 1, or set snapshot = \"in_process\"";
     let check = if left < largest {
         Check::fail(id, format!("{message}: its fork fails with ENOMEM"), hint)
     } else {
@@ -237,28 +237,28 @@ fn pressure(readable: bool, config: &Config) -> Check {
         wanted.push("guards.max_cpu_pressure".into());
     }
     match (readable, wanted.as_slice()) {
-        (true, _) => Check::ok(id, "the kernel accounts for pressure (PSI)"),
-        (false, []) => Check::ok(id, "the kernel does not account for pressure (PSI), and nothing asks for it"),
+        (true, _) => Check::ok(id, "pressure accounting (PSI) is available"),
+        (false, []) => Check::ok(id, "pressure accounting (PSI) is not available, and nothing needs it"),
         (false, _) => Check::warn(
             id,
-            format!("the kernel does not account for pressure (PSI): {} cannot work", wanted.join(", ")),
-            "boot with psi=1 (CONFIG_PSI), or take these out",
+            format!("pressure accounting (PSI) is not available: {} cannot work", wanted.join(", ")),
+            "boot with psi=1 (CONFIG_PSI), or remove them",
         ),
     }
     .seen("available", readable)
 }
 
-/// What the guards of this configuration would say now, of the largest process.
+/// Runs the guards of this configuration for the largest process.
 pub fn guards(config: &Config, state: &State, largest: Option<&Subject>, figures: &Figures) -> Vec<Check> {
     let verdict = |id, reports: &[&str], harm| {
         let reports: Vec<String> = reports.iter().map(|name| (*name).to_owned()).collect();
         let cost = |name: &str| state.costs.get(&format!("{}/{name}", largest.map_or("", |s| &s.role))).copied();
         match guard::check(&config.guards, figures, &reports, cost) {
-            // It passes by itself, and `clock` tells of it.
+            // This condition passes by itself, and the `clock` check reports it.
             Some(refusal) if refusal.guard != "clock" => Check::warn(
                 id,
                 format!("{harm} would be refused now, guard {}: {}", refusal.guard, refusal.reason),
-                "see the guard in `diagctl config show`; it stands in for what would go wrong otherwise",
+                "`diagctl config show` shows the settings of the guard",
             )
             .seen("guard", refusal.guard),
             _ => Check::ok(id, format!("no guard refuses {harm}")),
@@ -270,16 +270,16 @@ pub fn guards(config: &Config, state: &State, largest: Option<&Subject>, figures
     ]
 }
 
-/// The figures that guards look at.
+/// Reads the figures for the guards.
 pub fn figures(proc: &Proc, cgroups: &CgroupRoot, subject: &Subject, disk: (u64, u64)) -> Figures {
-    let wanted = Wanted { metrics: Vec::new(), whole: true, available: true };
+    let wanted = Wanted { whole: true, available: true, ..Wanted::default() };
     let memory = Memory::read(proc, cgroups, subject.pid, &wanted);
     Figures {
         rss: subject.rss,
         available_memory: memory.available,
         free_disk: disk.0,
         total_disk: disk.1,
-        // What passes within seconds is not of the kind that a doctor looks for.
+        // A condition that passes within seconds is no finding.
         cpu_pressure: None,
         clock_stepped_back_ms: None,
     }

@@ -1,4 +1,4 @@
-//! The directory of the store, and the filesystem beneath it: whether a store can be there, be safe, and grow.
+//! Checks of the store's directory and its filesystem: existence, safety and room.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -9,13 +9,12 @@ use rustix::fs::{FlockOperation, StatVfsMountFlags};
 use super::check::Check;
 use crate::config::Config;
 use crate::fsio::{self, Spot};
-use crate::store;
 use crate::units::size;
 
-/// A store that has fewer inodes left cannot take a capture and its housekeeping.
+/// With fewer free inodes, a store cannot take a capture and its housekeeping files.
 const FEWEST_INODES: u64 = 64;
 
-/// What is in the place of a directory.
+/// The kind of an entry at a directory's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Missing,
@@ -24,7 +23,7 @@ enum Kind {
     Other,
 }
 
-/// A directory, or what is in its place.
+/// A directory, or the entry in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     path: PathBuf,
@@ -46,7 +45,7 @@ impl Entry {
     }
 }
 
-/// Whether the store can be used where it is. Changes nothing.
+/// Checks that the store can be used in its place. Changes nothing.
 pub fn examine(config: &Config) -> Vec<Check> {
     let me = rustix::process::geteuid().as_raw();
     let entry = match Entry::read(&config.dir) {
@@ -59,7 +58,7 @@ pub fn examine(config: &Config) -> Vec<Check> {
     let real = fs::canonicalize(&config.dir).ok();
     let parents = ancestors(real.as_deref().unwrap_or(&config.dir));
     let mut checks = vec![directory(&entry, parents.first(), me), above(&entry, &parents)];
-    // Where the store is missing, what it will be created on.
+    // If the store is missing, its nearest existing ancestor is examined instead.
     let place = if entry.kind == Kind::Directory { Some(&entry) } else { parents.first() };
     match place.map(|place| Volume::read(&place.path)) {
         Some(Ok(volume)) => {
@@ -76,7 +75,7 @@ pub fn examine(config: &Config) -> Vec<Check> {
     checks
 }
 
-// Those that exist, from the innermost.
+// Returns the ancestors that exist, the innermost first.
 fn ancestors(path: &Path) -> Vec<Entry> {
     let entries = path.ancestors().skip(1).filter_map(|path| Entry::read(path).ok());
     entries.filter(|entry| entry.kind == Kind::Directory).collect()
@@ -90,35 +89,35 @@ fn directory(entry: &Entry, parent: Option<&Entry>, me: u32) -> Check {
         Kind::Missing => match parent {
             Some(parent) if entry.path.parent() != Some(&parent.path) => Check::fail(
                 id,
-                format!("{shown} does not exist, nor does its parent: only the last component is created"),
+                format!("neither {shown} nor its parent exists: diagctl creates only the last component"),
                 create,
             ),
             Some(parent) if me != 0 && me != parent.uid && parent.mode & 0o002 == 0 => Check::fail(
                 id,
-                format!("{shown} does not exist, and uid {me} may hardly create it in {}", parent.path.display()),
+                format!("{shown} does not exist, and uid {me} cannot create it in {}", parent.path.display()),
                 create,
             ),
             _ => Check::warn(
                 id,
-                format!("{shown} does not exist yet; the first worker that polls creates it, if it may"),
+                format!("{shown} does not exist yet; the first worker that polls tries to create it"),
                 create,
             ),
         },
-        Kind::Symlink => {
-            Check::fail(id, format!("{shown} is a symbolic link, which is refused"), "name the directory it points to")
-        }
-        Kind::Other => {
-            Check::fail(id, format!("{shown} is not a directory"), "name another path in dir or DIAGCTL_DIR")
-        }
+        Kind::Symlink => Check::fail(
+            id,
+            format!("{shown} is a symbolic link, which diagctl refuses"),
+            "use the directory that it points to",
+        ),
+        Kind::Other => Check::fail(id, format!("{shown} is not a directory"), "use another path in dir or DIAGCTL_DIR"),
         Kind::Directory if entry.mode & 0o022 != 0 => Check::fail(
             id,
             format!("{shown} has mode {:04o}: others could plant files in it, so every command refuses it", entry.mode),
-            format!("make sure that nobody did, then chmod 0700 {shown}"),
+            format!("make sure that nobody did, then run chmod 0700 {shown}"),
         ),
         Kind::Directory if me != 0 && me != entry.uid => Check::fail(
             id,
-            format!("{shown} is owned by uid {}, and this is uid {me}: a worker of this user is refused", entry.uid),
-            "run the workers and doctor as the owner, or give each user a store; root takes the owner's place",
+            format!("{shown} is owned by uid {}, and this is uid {me}: workers of this user are refused", entry.uid),
+            "run the workers and doctor as the owner, or give each user a store; root switches to the owner",
         ),
         Kind::Directory if me == 0 && entry.uid != 0 => Check::ok(
             id,
@@ -134,8 +133,8 @@ fn directory(entry: &Entry, parent: Option<&Entry>, me: u32) -> Check {
     }
 }
 
-// Whoever may write an ancestor can move the store away and put another in its place. Where the sticky bit is set only the
-// owner of an entry may, so that what is in danger there is a store that does not exist yet.
+// A user who may write to an ancestor can move the store away and put another in its place. With the sticky bit set, only the
+// owner of an entry can do that. The danger then is only for a store that does not exist yet.
 fn above(entry: &Entry, parents: &[Entry]) -> Check {
     let id = "store.parents";
     let missing = entry.kind == Kind::Missing;
@@ -147,16 +146,16 @@ fn above(entry: &Entry, parents: &[Entry]) -> Check {
             Check::fail(
                 id,
                 format!(
-                    "{shown} is world-writable (mode {:04o}): anybody can put another directory in the store's place",
+                    "{shown} is world-writable (mode {:04o}): anyone can replace the store with another directory",
                     parent.mode
                 ),
-                format!("chmod o-w {shown}, or put the store elsewhere"),
+                format!("run chmod o-w {shown}, or put the store elsewhere"),
             )
         } else if first_to_come {
             Check::warn(
                 id,
                 format!(
-                    "anybody may create the store in {shown} (mode {:04o}) before the workers do, and so keep it from them",
+                    "anyone can create the store in {shown} (mode {:04o}) before the workers do, and lock them out",
                     parent.mode
                 ),
                 format!("create it beforehand: install -d -m 0700 -o USER {}", entry.path.display()),
@@ -165,15 +164,15 @@ fn above(entry: &Entry, parents: &[Entry]) -> Check {
             Check::warn(
                 id,
                 format!(
-                    "{shown} is group-writable (mode {:04o}): its group can put another directory in the store's place",
+                    "{shown} is group-writable (mode {:04o}): its group can replace the store with another directory",
                     parent.mode
                 ),
-                format!("chmod g-w {shown}, if its group is not trusted with the dumps"),
+                format!("run chmod g-w {shown}, unless its group may see the dumps"),
             )
         } else if parent.uid != 0 && parent.uid != entry.uid && !missing {
             Check::warn(
                 id,
-                format!("{shown} belongs to uid {}, who can put another directory in the store's place", parent.uid),
+                format!("{shown} belongs to uid {}, who can replace the store with another directory", parent.uid),
                 format!("put the store beneath directories of root or of uid {}", entry.uid),
             )
         } else {
@@ -181,7 +180,7 @@ fn above(entry: &Entry, parents: &[Entry]) -> Check {
         };
         return check.seen("path", parent.path.display().to_string()).seen("mode", format!("{:04o}", parent.mode));
     }
-    Check::ok(id, "nobody else can put another directory in the store's place")
+    Check::ok(id, "nobody else can replace the store with another directory")
 }
 
 /// A mounted filesystem.
@@ -212,26 +211,26 @@ impl Volume {
 
     fn writable(&self) -> Check {
         if self.read_only {
-            let hint = "mount it read-write, or name another place in dir or DIAGCTL_DIR";
+            let hint = "mount it read-write, or use another path in dir or DIAGCTL_DIR";
             return Check::fail("store.writable", "the store's filesystem is mounted read-only", hint);
         }
         Check::ok("store.writable", "the store's filesystem is mounted read-write")
     }
 
-    // Filesystems without a fixed number of inodes (btrfs) say 0.
+    // Filesystems without a fixed number of inodes (btrfs) report 0.
     fn inodes(&self) -> Check {
         let id = "store.inodes";
         let check = if self.inodes > 0 && self.free_inodes < FEWEST_INODES {
             Check::fail(
                 id,
                 format!("{} inodes are free on the store's filesystem: no capture can be written", self.free_inodes),
-                "delete files there, `diagctl gc`, or give it more inodes",
+                "delete files there, run `diagctl gc`, or give it more inodes",
             )
         } else if self.inodes > 0 && self.free_inodes < self.inodes / 100 {
             Check::warn(
                 id,
                 format!("{} of {} inodes are free on the store's filesystem", self.free_inodes, self.inodes),
-                "find what makes so many files; a capture needs about ten",
+                "find out what creates so many files; a capture needs about ten",
             )
         } else {
             Check::ok(id, "there are enough inodes")
@@ -246,7 +245,7 @@ impl Volume {
             Check::fail(
                 id,
                 format!(
-                    "{} are free on the store's filesystem, guards.min_free_disk keeps {}: every capture is refused",
+                    "{} are free on the store's filesystem, but guards.min_free_disk is {}: every capture is refused",
                     size(self.free),
                     size(floor)
                 ),
@@ -261,7 +260,7 @@ impl Volume {
 
 fn filesystem(volume: &Volume, forced: bool) -> Check {
     let id = "store.filesystem";
-    // linux/magic.h
+    // The numbers are from linux/magic.h.
     let name = match volume.magic {
         0xef53 => "ext4",
         0x5846_5342 => "xfs",
@@ -269,10 +268,10 @@ fn filesystem(volume: &Volume, forced: bool) -> Check {
         0x0102_1994 => "tmpfs",
         0x794c_7630 => "overlay",
         0x2fc1_2fc1 => "zfs",
-        other => store::unsafe_filesystem(other).unwrap_or("of a kind that diagctl does not know"),
+        other => diagctl_store::unsafe_filesystem(other).unwrap_or("an unknown filesystem"),
     };
     let check = match name {
-        _ if store::unsafe_filesystem(volume.magic).is_some() => {
+        _ if diagctl_store::unsafe_filesystem(volume.magic).is_some() => {
             let message = format!("the store is on {name}, where flock(2) may not keep two dumpers apart");
             if forced {
                 Check::warn(id, format!("{message}; allow_network_filesystem forces it"), "prefer a local filesystem")
@@ -286,39 +285,39 @@ fn filesystem(volume: &Volume, forced: bool) -> Check {
         }
         "tmpfs" => Check::warn(
             id,
-            "the store is on tmpfs: captures are gone at the next boot, and count as memory of whoever writes them",
+            "the store is on tmpfs: captures are lost at the next boot, and count as memory of the process that writes them",
             "put it on a disk, or keep retention.max_use well below the memory limit",
         ),
         "overlay" => Check::warn(
             id,
-            "the store is on overlay, most likely a container's own layer: captures end with the container",
-            "mount a volume (emptyDir, hostPath) and name a directory in it",
+            "the store is on overlay, most likely the layer of a container: captures are lost with the container",
+            "mount a volume (emptyDir, hostPath) and use a directory in it",
         ),
         _ => Check::ok(id, format!("the store is on {name}")),
     };
     check.seen("name", name).seen("magic", format!("{:#x}", volume.magic))
 }
 
-/// What became of two descriptions of one file.
+/// The outcome of locking one file through two descriptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Exclusion {
-    /// The second was kept out.
+    /// The second lock was refused.
     Works,
-    /// Both had it.
+    /// Both locks were granted.
     Broken,
-    /// Somebody else has the file: that it is seen shows that it works.
+    /// Another process holds the lock. That this is noticed shows that locks work.
     Taken,
-    /// It cannot be tried.
+    /// The test was not possible.
     Unknown(String),
 }
 
-// Two descriptions of our own, the first with a shared lock: it is never the lease that is taken, and whoever polls in this
-// instant tries again (see `Lease::try_take`). Before there is a lease file the directory itself is locked.
+// Tries two descriptions of its own, the first with a shared lock. The lease itself is never taken, and a poll at this instant
+// tries again (see `Lease::try_take`). Before there is a lease file, the directory is locked instead.
 fn exclusion(dir: &Path) -> Exclusion {
     let lease = Spot::outside(&dir.join("lease.lock"));
     let open = || match fsio::open_read(&lease) {
         Err(e) if e.is_not_found() => File::open(dir).map_err(|e| e.to_string()),
-        other => other.map_err(|e| e.message),
+        other => other.map_err(|e| e.to_string()),
     };
     let (first, second) = match (open(), open()) {
         (Ok(first), Ok(second)) => (first, second),
@@ -339,22 +338,22 @@ fn exclusion(dir: &Path) -> Exclusion {
 fn lock(exclusion: &Exclusion) -> Check {
     let id = "store.lock";
     match exclusion {
-        Exclusion::Works => Check::ok(id, "flock(2) keeps two descriptions apart here"),
-        Exclusion::Taken => Check::ok(id, "flock(2) works here: somebody holds the lease, and it is seen"),
+        Exclusion::Works => Check::ok(id, "flock(2) excludes a second holder"),
+        Exclusion::Taken => Check::ok(id, "flock(2) works: another process holds the lease"),
         Exclusion::Broken => Check::fail(
             id,
-            "flock(2) lets two descriptions have the lease file at once: two workers could dump at the same time",
+            "flock(2) lets two processes hold the lease at once: two workers could dump at the same time",
             "put the store on a local filesystem",
         ),
         Exclusion::Unknown(why) => Check::fail(
             id,
             format!("the lease file cannot be locked: {why}"),
-            "lease.lock must be a regular file of the store's owner, on a filesystem with flock(2); move aside what is there",
+            "lease.lock must be a regular file of the store's owner, on a filesystem with flock(2); move anything else away",
         ),
     }
 }
 
-// On names that do not exist: the kernel says that, unless the call itself is not to be had.
+// Renames between names that do not exist. The kernel reports that, unless the system call itself is unavailable.
 fn no_replace(dir: &Path) -> Result<(), rustix::io::Errno> {
     let name = |name: &str| dir.join("staging").join(name);
     let (from, to) = (name(".doctor-no-such-file"), name(".doctor-no-such-file-either"));
@@ -367,10 +366,10 @@ fn rename(answer: Result<(), rustix::io::Errno>) -> Check {
     match answer {
         Err(e @ (Errno::NOSYS | Errno::INVAL | Errno::PERM)) => Check::fail(
             id,
-            format!("renameat2(2) with RENAME_NOREPLACE is not to be had here ({e}): no capture can be published"),
-            "it needs Linux 3.15, a filesystem that has it, and a seccomp profile that lets it through",
+            format!("renameat2(2) with RENAME_NOREPLACE is not available ({e}): no capture can be published"),
+            "it needs Linux 3.15, a filesystem that supports it, and a seccomp profile that allows it",
         ),
-        _ => Check::ok(id, "renameat2(2) is let through"),
+        _ => Check::ok(id, "renameat2(2) is available"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The processes that poll the store, and the programs that they meet in.
+//! Checks of the processes that poll the store, and of the versions and programs involved.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,29 +6,29 @@ use std::path::{Path, PathBuf};
 
 use super::check::Check;
 use super::machine::Subject;
+use crate::cli::error::printable;
 use crate::cli::output;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::error::printable;
 use crate::fsio::Spot;
 use crate::proc::{Proc, read};
-use crate::sample::Samples;
-use crate::store::{meta, writer};
+use crate::state::samples::Samples;
+use diagctl_store::{meta, writer};
 
-/// A process, as far as this user may look at it.
+/// The facts about a process that this user may see.
 #[derive(Clone, Debug)]
 struct Seen {
     subject: Subject,
-    /// The owner of its files in /proc: root's, not the process's, when it is not dumpable.
+    /// The owner of its files in /proc. If the process is not dumpable, that is root.
     proc_uid: Option<u32>,
-    /// Why the figures cannot be read from here.
+    /// The reason why the figures cannot be read from here.
     unreadable: Option<String>,
-    /// `None` when its mappings cannot be read.
+    /// Set if the process has loaded jemalloc; `None` if its mappings cannot be read.
     jemalloc: Option<bool>,
     fresh: bool,
 }
 
-/// The processes of the store that are alive.
+/// Returns the store's processes that are alive.
 pub fn subjects(proc: &Proc, samples: &Samples) -> Vec<Subject> {
     let alive = samples.processes.iter().filter(|(pid, sample)| proc.is_alive(**pid, sample.start_ticks));
     alive
@@ -42,7 +42,7 @@ pub fn subjects(proc: &Proc, samples: &Samples) -> Vec<Subject> {
         .collect()
 }
 
-/// This very process, in the place of those that are not there yet.
+/// Returns this process, for use while no process polls.
 pub fn ourselves(proc: &Proc) -> Subject {
     let pid = std::process::id();
     Subject { pid, name: "this process".into(), role: String::new(), rss: 0, uid: uid_of(proc, pid) }
@@ -53,7 +53,7 @@ fn uid_of(proc: &Proc, pid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse().ok())
 }
 
-/// Everything about the processes that poll.
+/// Runs every check of the polling processes.
 pub fn examine(proc: &Proc, config: &Config, samples: &Samples, now: &Now, owner: Option<u32>) -> Vec<Check> {
     let seen: Vec<Seen> = subjects(proc, samples)
         .into_iter()
@@ -63,7 +63,7 @@ pub fn examine(proc: &Proc, config: &Config, samples: &Samples, now: &Now, owner
             let sample = samples.processes.get(&subject.pid);
             Seen {
                 proc_uid: fs::metadata(dir.join("smaps")).ok().map(|meta| meta.uid()),
-                unreadable: maps.as_ref().err().cloned(),
+                unreadable: maps.as_ref().err().map(ToString::to_string),
                 jemalloc: maps.ok().map(|maps| maps.contains("jemalloc")),
                 fresh: sample.is_some_and(|sample| sample.is_fresh(now.store_ms, config.poll_ms())),
                 subject,
@@ -84,15 +84,15 @@ fn polling(seen: &[Seen]) -> Check {
     let check = if seen.is_empty() {
         Check::warn(
             id,
-            "no process that is alive has polled this store in the last hour",
-            "see that the plugin is loaded, that DIAGCTL_ENABLED=1 and the same DIAGCTL_DIR are set for the workers, and what \
-             their log says after [diagctl]",
+            "no running process has polled this store in the last hour",
+            "check that the plugin is loaded, that the workers have DIAGCTL_ENABLED=1 and the same DIAGCTL_DIR, and what their \
+             log says after [diagctl]",
         )
     } else if !silent.is_empty() {
         Check::warn(
             id,
-            format!("{} lives and does not poll as it should", names(&silent)),
-            "its log says why after [diagctl]; a process that is stopped or short of CPU does not poll either",
+            format!("{} is running but does not poll as expected", names(&silent)),
+            "look for [diagctl] in its log; a process that is stopped or short of CPU does not poll either",
         )
     } else {
         Check::ok(id, format!("{} polling", count(seen.len())))
@@ -111,11 +111,11 @@ fn users(seen: &[Seen], owner: Option<u32>) -> Check {
     let others: Vec<&Seen> = seen.iter().filter(other).collect();
     match others.iter().find(|s| s.subject.uid != Some(0)).or(others.first()) {
         None if seen.is_empty() => Check::skip(id, "no process polls"),
-        None => Check::ok(id, format!("every process that polls runs as uid {owner}, the owner of the store")),
+        None => Check::ok(id, format!("all polling processes run as uid {owner}, the owner of the store")),
         Some(Seen { subject: Subject { uid: Some(0), .. }, .. }) => Check::warn(
             id,
-            format!("{} runs as root, and the store belongs to uid {owner}", names(&others)),
-            "diagctl takes that user's identity and may then not read root's processes; let root own the store",
+            format!("{} runs as root, but the store belongs to uid {owner}", names(&others)),
+            "diagctl switches to that user and then may not read root's processes; let root own the store",
         ),
         Some(_) => Check::fail(
             id,
@@ -125,7 +125,7 @@ fn users(seen: &[Seen], owner: Option<u32>) -> Check {
     }
 }
 
-// Reading needs the same user and a process that is dumpable; Yama's ptrace_scope is about attaching and does not matter.
+// Reading requires the same user and a dumpable process. Yama's ptrace_scope restricts only attaching and does not matter here.
 fn access(seen: &[Seen]) -> Check {
     let id = "processes.access";
     let closed: Vec<&Seen> = seen
@@ -136,13 +136,13 @@ fn access(seen: &[Seen]) -> Check {
         return Check::warn(
             id,
             format!("{} is not dumpable: smaps, fds and PSS cannot be read, not even by itself", names(&closed)),
-            "that is so for setuid programs, file capabilities and PR_SET_DUMPABLE; such reports come as an error",
+            "setuid programs, file capabilities and PR_SET_DUMPABLE cause this; such reports fail with an error",
         );
     }
     match seen.iter().find_map(|s| s.unreadable.as_ref()) {
         Some(why) => Check::skip(id, why),
         None if seen.is_empty() => Check::skip(id, "no process polls"),
-        None => Check::ok(id, "smaps and maps of every process that polls can be read"),
+        None => Check::ok(id, "smaps and maps of all polling processes are readable"),
     }
 }
 
@@ -152,7 +152,7 @@ fn hidepid(mounts: &str) -> String {
         (words.nth(1) == Some("/proc")).then(|| words.nth(1))?
     });
     let hidden = |option: &&str| option.starts_with("hidepid=") && !matches!(*option, "hidepid=0" | "hidepid=off");
-    // The last mount of several is the one that is seen.
+    // With several mounts, the last one is visible.
     options.next_back().and_then(|options| options.split(',').find(hidden)).unwrap_or_default().to_owned()
 }
 
@@ -163,8 +163,8 @@ fn hiding(option: &str) -> Check {
     }
     Check::warn(
         id,
-        format!("/proc is mounted with {option}: processes of other users are not seen"),
-        "reports of one's own process are whole; `siblings`, and the holder of a lease in `status`, may be missing",
+        format!("/proc is mounted with {option}: processes of other users are hidden"),
+        "reports of a process itself are complete; `siblings`, and the lease holder in `status`, may be missing",
     )
 }
 
@@ -172,26 +172,26 @@ fn jemalloc(seen: &[Seen], config: &Config) -> Check {
     let id = "processes.jemalloc";
     let looked_at: Vec<&Seen> = seen.iter().filter(|s| s.jemalloc.is_some()).collect();
     if looked_at.is_empty() {
-        return Check::skip(id, "no process whose mappings this user can read polls");
+        return Check::skip(id, "this user can read the mappings of no polling process");
     }
     let without: Vec<&Seen> = looked_at.into_iter().filter(|s| s.jemalloc == Some(false)).collect();
     let wanted = config.rules.iter().find(|rule| rule.reports.iter().any(|name| name.starts_with("jemalloc_")));
     match (without.is_empty(), wanted) {
         (true, _) => Check::ok(id, "jemalloc is loaded"),
-        (false, None) => Check::ok(id, "jemalloc is not loaded everywhere, and no rule asks for its reports"),
+        (false, None) => Check::ok(id, "jemalloc is not loaded everywhere, but no rule needs it"),
         (false, Some(rule)) => Check::warn(
             id,
             format!(
-                "rule {} asks for jemalloc's statistics, and {} has not loaded it as a library: the report is an entry with an error",
+                "rule {} captures jemalloc statistics, but {} has not loaded jemalloc as a library: the report fails",
                 rule.name,
                 names(&without)
             ),
-            "LD_PRELOAD=libjemalloc.so.2, or ask for malloc_info; one that is linked into Ruby is not seen from here",
+            "set LD_PRELOAD=libjemalloc.so.2, or use malloc_info; a jemalloc linked into Ruby is not detected",
         ),
     }
 }
 
-/// Whether the gems of the newest capture belong to this program.
+/// Checks that the gems of the newest capture belong to this program.
 pub fn versions(newest: Option<&meta::Meta>) -> Check {
     let id = "versions";
     let ours = env!("CARGO_PKG_VERSION");
@@ -205,24 +205,24 @@ pub fn versions(newest: Option<&meta::Meta>) -> Check {
         })
         .collect();
     let check = match differing.as_slice() {
-        [] => Check::ok(id, format!("the newest capture was made by diagctl of this version, {ours}")),
+        [] => Check::ok(id, format!("the newest capture was made by this version of diagctl, {ours}")),
         _ => Check::warn(
             id,
             format!("the newest capture was made by {}; this is diagctl {ours}", differing.join(" and ")),
-            "deploy program and gems of one version; see that the workers' DIAGCTL_BIN or PATH leads to this one",
+            "deploy the program and the gems in one version; check that DIAGCTL_BIN or PATH of the workers leads to this program",
         ),
     };
     check.seen("diagctl", ours).seen("newest", serde_json::json!(versions))
 }
 
-// What may change the protocol: the first number, and before 1.0 the second.
+// The part of a version that can change the protocol: the first number, and before 1.0 the second.
 fn series(version: &str) -> Vec<&str> {
     let parts: Vec<&str> = version.split('.').collect();
     let length = if parts.first() == Some(&"0") { 2 } else { 1 };
     parts.into_iter().take(length).collect()
 }
 
-/// Whether a worker with this environment would run this very program.
+/// Checks that a worker with this environment would run this very program.
 pub fn binary(named: Option<PathBuf>, path: &str, this: &Path) -> Check {
     let id = "binary";
     let on_path = path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join("diagctl"));
@@ -231,21 +231,21 @@ pub fn binary(named: Option<PathBuf>, path: &str, this: &Path) -> Check {
     let Some(found) = found else {
         return Check::warn(
             id,
-            "diagctl is not in this PATH, and DIAGCTL_BIN is not set: a worker with this environment finds no program",
-            format!("put it into the PATH of the workers, or set DIAGCTL_BIN={}", this.display()),
+            "diagctl is not in PATH, and DIAGCTL_BIN is not set: a worker with this environment cannot find diagctl",
+            format!("add it to the PATH of the workers, or set DIAGCTL_BIN={}", this.display()),
         );
     };
     let check = if !is_executable(&found) {
         Check::fail(
             id,
-            format!("{by} names {}, which cannot be run", found.display()),
+            format!("{by} names {}, which is not executable", found.display()),
             format!("set DIAGCTL_BIN={}, with mode 0755", this.display()),
         )
     } else if !is_same(&found, this) {
         Check::warn(
             id,
             format!("{by} leads to {}, which is not this program ({})", found.display(), this.display()),
-            "see which one the workers run, and remove the other",
+            "find out which one the workers run, and remove the other",
         )
     } else {
         Check::ok(id, format!("{by} leads to this program"))
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_do_not_poll_or_are_of_another_user_are_named() {
+    fn silent_and_foreign_processes_are_named() {
         assert_eq!(polling(&[seen(5)]).status, Status::Ok);
         assert_eq!(polling(&[]).status, Status::Warn);
         let silent = polling(&[Seen { fresh: false, ..seen(5) }]);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_not_dumpable_is_told_from_one_that_is_another_users() {
+    fn an_undumpable_process_differs_from_another_users_process() {
         let table = [
             (seen(5), Status::Ok),
             (Seen { proc_uid: Some(0), ..seen(5) }, Status::Warn),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn hidepid_is_found_in_the_mount_that_is_seen() {
+    fn hidepid_is_read_from_the_topmost_proc_mount() {
         let table = [
             ("proc /proc proc rw,relatime 0 0\n", ""),
             ("proc /proc proc rw,hidepid=invisible 0 0\n", "hidepid=invisible"),
@@ -318,8 +318,8 @@ mod tests {
     }
 
     #[test]
-    fn jemalloc_matters_where_a_rule_asks_for_it() {
-        let config = Config::default(); // the routine does
+    fn jemalloc_matters_only_if_a_rule_needs_it() {
+        let config = Config::default(); // whose routine rule asks for jemalloc_stats
         let without = || Seen { jemalloc: Some(false), ..seen(5) };
         assert_eq!(jemalloc(&[seen(5)], &config).status, Status::Ok);
         assert_eq!(jemalloc(&[seen(5), without()], &config).status, Status::Warn);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_of_another_series_are_told() {
+    fn mismatched_gem_versions_are_reported() {
         let ours = env!("CARGO_PKG_VERSION").to_owned();
         let made_by = |name: &str, version: &str| meta::Meta {
             versions: [(name.to_owned(), version.to_owned())].into(),
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_that_a_worker_would_find_is_compared_with_this_one() {
+    fn the_program_on_the_workers_path_is_compared_with_this_one() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let program = |name: &str, content: &str, mode: u32| {
@@ -372,5 +372,44 @@ mod tests {
         for (named, path, status) in table {
             assert_eq!(binary(named.clone(), &path, &this).status, status, "{named:?} {path}");
         }
+    }
+
+    #[test]
+    fn findings_about_processes_in_words() {
+        let config = Config::default();
+        let without = || Seen { jemalloc: Some(false), ..seen(5) };
+        let made_by_another = meta::Meta {
+            versions: [("diagctl", "99.0.0"), ("diagctl_gem", "98.0.0")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
+            ..meta::Meta::default()
+        };
+        let missing = Path::new("/usr/bin/diagctl-that-is-not-there");
+        let mut versions = versions(Some(&made_by_another));
+        versions.message = versions.message.replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        let checks = [
+            polling(&[seen(5)]),
+            polling(&[]),
+            polling(&[Seen { fresh: false, ..seen(5) }]),
+            users(&[seen(5)], Some(5)),
+            users(&[seen(6)], Some(5)),
+            users(&[seen(0)], Some(5)),
+            users(&[seen(5)], None),
+            access(&[seen(5)]),
+            access(&[Seen { proc_uid: Some(0), ..seen(5) }]),
+            access(&[Seen { unreadable: Some("permission denied".into()), ..seen(5) }]),
+            access(&[]),
+            hiding(""),
+            hiding("hidepid=2"),
+            jemalloc(&[seen(5)], &config),
+            jemalloc(&[without()], &config),
+            jemalloc(&[without()], &Config { rules: Vec::new(), ..config.clone() }),
+            jemalloc(&[Seen { jemalloc: None, ..seen(5) }], &config),
+            versions,
+            binary(None, "", Path::new("/usr/bin/diagctl")),
+            binary(Some(missing.into()), "", Path::new("/usr/bin/diagctl")),
+            binary(Some("/bin/sh".into()), "", Path::new("/usr/bin/diagctl")),
+        ];
+        crate::cli::doctor::check::assert_words("processes", &checks);
     }
 }

@@ -1,16 +1,17 @@
-//! What the operator configured, and whether it is switched on.
+//! Checks of the configuration and of the main switch.
 
 use super::check::Check;
-use crate::config::{Loaded, Place, Problem, Source};
-use crate::error::Failure;
+use crate::cli::error::Failure;
+use crate::config::{Loaded, Place, Source};
+use crate::section::Problem;
 
-/// The configuration: the file, and what in it can never work.
+/// Checks the configuration file, and looks for rules and keys that cannot work here.
 pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, place: &Place) -> Vec<Check> {
     if let Some(failure) = broken {
         let in_force = if loaded.file.is_some() { "the last good configuration" } else { "the defaults" };
         let hint = match &failure.hint {
-            Some(hint) => format!("{hint}; what follows looks at {in_force}"),
-            None => format!("mend it until `diagctl config check` says OK; what follows looks at {in_force}"),
+            Some(hint) => format!("{hint}; the checks below use {in_force}"),
+            None => format!("fix it until `diagctl config check` says OK; the checks below use {in_force}"),
         };
         return vec![Check::fail("config.file", failure.message.clone(), hint)];
     }
@@ -18,7 +19,7 @@ pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, place: &Place) -
         Some(path) => Check::ok("config.file", format!("{} is valid", path.display()))
             .seen("file", path.display().to_string())
             .seen("rules", loaded.config.rules.len()),
-        None => Check::ok("config.file", format!("no {}; the defaults are in force", crate::config::DEFAULT_FILE))
+        None => Check::ok("config.file", format!("{} does not exist; the defaults apply", crate::config::DEFAULT_FILE))
             .seen("file", serde_json::Value::Null)
             .seen("rules", loaded.config.rules.len()),
     };
@@ -34,15 +35,15 @@ fn doubts(doubts: &[Problem]) -> Check {
     }
 }
 
-/// The switch as it is seen from here.
+/// Checks the main switch in this environment.
 pub fn switch(loaded: &Loaded) -> Check {
     let source = loaded.sources.get("enabled").copied().unwrap_or(Source::Default);
     let check = if loaded.config.enabled {
-        Check::ok("switch", format!("on, as seen from here ({source})"))
+        Check::ok("switch", format!("on in this environment ({source})"))
     } else {
         Check::warn(
             "switch",
-            format!("off, as seen from here ({source}): a process with this environment takes no captures"),
+            format!("off in this environment ({source}): a process with the same environment takes no captures"),
             "set DIAGCTL_ENABLED=1 for the workers, or enabled = true in the configuration",
         )
     };
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_a_failure_and_a_rule_that_never_fires_a_warning() {
+    fn an_invalid_file_fails_and_a_rule_that_never_fires_warns() {
         assert_eq!(
             complaints(&configuration(
                 &loaded(true),
@@ -73,7 +74,7 @@ mod tests {
         let broken = Failure::failed("line 3: what is this").hint("remove it");
         let found = configuration(&loaded(true), Some(&broken), &Place::default());
         assert_eq!(complaints(&found), [("config.file", Status::Fail)]);
-        assert!(found[0].hint.as_ref().unwrap().starts_with("remove it; what follows looks at the defaults"));
+        assert!(found[0].hint.as_ref().unwrap().starts_with("remove it; the checks below use the defaults"));
         let mut never = loaded(true);
         never.config.limits.budget_hour = 1;
         let found = configuration(&never, None, &Place::default());
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_switch_is_told_with_where_it_was_set() {
+    fn a_disabled_switch_is_reported_with_its_source() {
         assert_eq!(switch(&loaded(true)).status, Status::Ok);
         let off = switch(&loaded(false));
         assert_eq!(off.status, Status::Warn);

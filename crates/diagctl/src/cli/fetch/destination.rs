@@ -1,5 +1,5 @@
-//! Where a fetched report goes: a new file that takes its place when it is whole, or what is there already and is no
-//! regular file (a device, a FIFO, a symbolic link), which is written into.
+//! The destination of a fetched report: a new file that is moved into place when it is complete, or an existing special file
+//! (device, FIFO, symbolic link) that is written to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use crate::error::Failure;
+use crate::cli::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 
-/// What happens to a file that is there already.
+/// The treatment of an existing file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// It is replaced in one step.
+    /// The file is replaced in one step.
     Replace,
-    /// It stays, and that is an error.
+    /// The file stays, and the command fails.
     Refuse,
 }
 
-/// A file that is being written. Dropped before [`Destination::finish`], it leaves nothing; nor, where the filesystem has
-/// `O_TMPFILE`, does a process that is killed: the file has no name until it is whole.
+/// A file that is being written. If it is dropped before [`Destination::finish`], nothing is left behind. If the filesystem
+/// supports `O_TMPFILE`, that is true even if the process is killed: the file has no name until it is complete.
 #[derive(Debug)]
 pub struct Destination {
     file: File,
@@ -33,18 +33,18 @@ pub struct Destination {
 
 #[derive(Debug)]
 enum Name {
-    /// None yet.
+    /// The file has no name yet.
     Unnamed,
-    /// One that stands for it until it is whole.
+    /// The file has a temporary name until it is complete.
     Temporary(PathBuf),
-    /// What is written into was there before.
+    /// The data goes into an existing special file.
     Given,
 }
 
 impl Destination {
-    /// Prepares a place. A file that is to be replaced is not touched yet; what is no regular file is opened.
+    /// Prepares the destination. A special file is opened; a file to be replaced is not touched yet.
     pub fn open(path: &Path, existing: Existing) -> Result<Self, Failure> {
-        let failed = |e| Failure::io("write", path, e);
+        let failed = |e| Failure::output("write", path, e);
         let (file, name) = match fs::symlink_metadata(path) {
             Ok(_) if existing == Existing::Refuse => return Err(exists(path)),
             Ok(meta) if meta.is_dir() => {
@@ -58,10 +58,10 @@ impl Destination {
                 Some(file) => (file, Name::Unnamed),
                 None => {
                     let temporary = temporary_for(path)?;
-                    let file = fsio::create_new(&Spot::outside(&temporary)).map_err(|e| match e.source {
-                        // The name that was chosen here means nothing to the reader.
-                        Some(source) => failed(source),
-                        None => e,
+                    let file = fsio::create_new(&Spot::outside(&temporary)).map_err(|e| match e {
+                        // The temporary name means nothing to the user.
+                        diagctl_fs::Error::Io { source, .. } => failed(source),
+                        other => other.into(),
                     })?;
                     (file, Name::Temporary(temporary))
                 }
@@ -70,7 +70,7 @@ impl Destination {
         Ok(Self { file, path: path.to_owned(), existing, name })
     }
 
-    /// Puts the file into its place. False when there was no file to put: the data went into what was there.
+    /// Moves the file into place. Returns false if the data went into a special file instead.
     pub fn finish(mut self) -> Result<bool, Failure> {
         let temporary = match &self.name {
             Name::Given => return Ok(false),
@@ -79,20 +79,20 @@ impl Destination {
                 let temporary = temporary_for(&self.path)?;
                 let link = own_descriptors().join(self.file.as_raw_fd().to_string());
                 rustix::fs::linkat(CWD, &link, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)
-                    .map_err(|e| Failure::io("write", &self.path, e.into()))?;
+                    .map_err(|e| Failure::output("write", &self.path, e.into()))?;
                 self.name = Name::Temporary(temporary.clone());
                 temporary
             }
         };
-        self.file.sync_all().map_err(|e| Failure::io("sync", &self.path, e))?;
+        self.file.sync_all().map_err(|e| Failure::output("sync", &self.path, e))?;
         match self.existing {
             Existing::Replace => {
-                fs::rename(&temporary, &self.path).map_err(|e| Failure::io("replace", &self.path, e))?
+                fs::rename(&temporary, &self.path).map_err(|e| Failure::output("replace", &self.path, e))?
             }
             Existing::Refuse => match fsio::rename_noreplace(&Spot::outside(&temporary), &Spot::outside(&self.path)) {
-                // Some filesystems cannot do that; the place was free a moment ago.
+                // Some filesystems do not support this; the name was free a moment ago.
                 Err(e) if is_unsupported(&e) && fs::symlink_metadata(&self.path).is_err() => {
-                    fs::rename(&temporary, &self.path).map_err(|e| Failure::io("write", &self.path, e))?;
+                    fs::rename(&temporary, &self.path).map_err(|e| Failure::output("write", &self.path, e))?;
                 }
                 Err(e) if e.is_existing() => return Err(exists(&self.path)),
                 other => other?,
@@ -115,7 +115,8 @@ fn own_descriptors() -> &'static Path {
     Path::new("/proc/self/fd")
 }
 
-// A file without a name; `None` where there are no such files, or no way to give them one later (open(2), O_TMPFILE).
+// Creates a file without a name. Returns `None` if the filesystem has no such files or the file could not be named later (see
+// open(2), O_TMPFILE).
 fn unnamed(dir: &Path) -> Option<File> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(CWD, dir, flags, Mode::from_raw_mode(0o600)).ok()?;
@@ -135,31 +136,32 @@ impl Write for Destination {
 impl Drop for Destination {
     fn drop(&mut self) {
         if let Name::Temporary(temporary) = &self.name {
-            // Nothing more can be done about a file that cannot be removed.
+            // If the file cannot be removed, nothing more can be done.
             let _ = fs::remove_file(temporary);
         }
     }
 }
 
-/// Creates the directory for a whole capture; one that is there is used only if that is wanted.
+/// Creates the directory for a whole capture. An existing directory is used only if `use_existing` is set.
 pub fn create_dir(path: &Path, use_existing: bool) -> Result<(), Failure> {
     if !use_existing && fs::symlink_metadata(path).is_ok() {
         return Err(exists(path));
     }
     match fs::symlink_metadata(path) {
-        // Somebody's own directory keeps its mode.
+        // An existing directory keeps its mode.
         Ok(meta) if meta.is_dir() => Ok(()),
-        _ => fsio::create_dir(&Spot::outside(path), 0o700),
+        _ => Ok(fsio::create_dir(&Spot::outside(path), 0o700)?),
     }
 }
 
 fn exists(path: &Path) -> Failure {
-    Failure::failed(format!("{} exists already", path.display())).hint("--force replaces it; -o names another place")
+    Failure::failed(format!("{} already exists", path.display()))
+        .hint("use --force to replace it, or -o to write elsewhere")
 }
 
-// What renameat2(2) says where a filesystem, or an old kernel, has no RENAME_NOREPLACE.
-fn is_unsupported(failure: &Failure) -> bool {
-    let code = failure.source.as_ref().and_then(io::Error::raw_os_error);
+// Returns true for the errors of renameat2(2) on a filesystem or an old kernel without RENAME_NOREPLACE.
+fn is_unsupported(error: &diagctl_fs::Error) -> bool {
+    let code = error.os().and_then(io::Error::raw_os_error);
     code == Some(rustix::io::Errno::INVAL.raw_os_error()) || code == Some(rustix::io::Errno::NOSYS.raw_os_error())
 }
 
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_when_it_is_whole_and_not_before() {
+    fn a_file_is_replaced_only_by_a_complete_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         fs::write(&path, "old").unwrap();
@@ -195,13 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_overwritten_unasked_even_if_it_comes_late() {
+    fn a_file_is_never_overwritten_without_force_even_if_it_appears_late() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         let mut file = Destination::open(&path, Existing::Refuse).unwrap();
         file.write_all(b"new").unwrap();
         fs::write(&path, "came between").unwrap();
-        assert!(file.finish().unwrap_err().message.contains("exists already"));
+        assert!(file.finish().unwrap_err().message.contains("already exists"));
         assert!(Destination::open(&path, Existing::Refuse).is_err());
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(dir.path()).len()), ("came between", 1));
         assert!(create_dir(dir.path(), false).is_err());
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_and_a_device_are_written_into_and_stay_what_they_are() {
+    fn writing_to_a_link_or_device_keeps_it() {
         let dir = tempfile::tempdir().unwrap();
         let (target, link) = (dir.path().join("target"), dir.path().join("link"));
         fs::write(&target, "longer than the new content").unwrap();

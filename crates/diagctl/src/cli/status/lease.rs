@@ -1,46 +1,46 @@
-//! The lease as people want to know it: who holds it, for how long, and whether something is wrong with that.
+//! The lease for people: its holder, its age, and anything wrong with it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
+use crate::cli::error::Failure;
 use crate::cli::output;
 use crate::clock::Now;
-use crate::error::Failure;
 use crate::fsio::Spot;
-use crate::lease::{self, Record};
 use crate::proc::Proc;
 use crate::units::duration;
+use diagctl_store::lease::{self, Record};
 
-/// What is known of the lease.
+/// The state of the lease.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Whether the lock is held: the only thing that counts.
+    /// True if the lock is held. Only the lock counts.
     pub taken: bool,
-    /// One sentence.
+    /// A summary in one sentence.
     pub summary: String,
-    /// How far the holder is past its deadline, milliseconds.
+    /// Time by which the holder has passed its deadline, milliseconds.
     pub overdue_ms: Option<u64>,
-    /// Somebody holds the lock although the dump that it was granted for is over, or nobody knows of one.
+    /// True if the lock is held although the dump that it was granted for is over, or although there is no record of a grant.
     pub leaked: bool,
-    /// Processes that hold the lock, as far as they may be looked at.
+    /// Processes that hold the lock, as far as this user can see them.
     pub holders: Vec<Holder>,
-    /// Whom it was granted to last.
+    /// The record of the last grant.
     pub record: Option<Record>,
 }
 
 /// A process that holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holder {
-    /// Its pid.
+    /// The pid.
     pub pid: u32,
-    /// Its name.
+    /// The name of its executable.
     pub comm: String,
 }
 
 impl Report {
-    /// Looks at the lock and at what is on record.
+    /// Examines the lock and its record.
     pub fn read(proc: &Proc, dir: &Spot, now: &Now) -> Result<Self, Failure> {
         let taken = lease::is_taken(dir)?;
         let record = lease::read_record(dir)?;
@@ -56,7 +56,7 @@ impl Report {
         let summary = match (taken, &record, running) {
             (true, _, Some(r)) => {
                 let since = duration(now.clock.boot_ms.saturating_sub(r.granted_boot_ms) / 1000 * 1000);
-                let ended = if alive { "" } else { ", which has ended; its dumper holds on" };
+                let ended = if alive { "" } else { ", which has ended; its dumper still holds the lease" };
                 let of = format!("{} (pid {}){ended}", output::who(&r.role, &r.worker), r.pid);
                 let time = match overdue_ms {
                     Some(ms) => format!("overdue by {}", duration(ms)),
@@ -64,17 +64,17 @@ impl Report {
                 };
                 format!("held for {since} by {of}: capture {}, rule {}, {time}", r.capture, r.rule)
             }
-            (true, Some(r), None) => format!("leaked: held, although capture {} is over", r.capture),
-            (true, None, _) => "leaked: held, and no grant is on record".into(),
+            (true, Some(r), None) => format!("leaked: still held, although capture {} has ended", r.capture),
+            (true, None, _) => "leaked: held without a recorded grant".into(),
             (false, Some(r), _) if !r.ended => {
-                format!("free; capture {} was not finished, the next grant clears it away", r.capture)
+                format!("free; capture {} was not finished, and the next grant cleans it up", r.capture)
             }
             (false, ..) => "free".into(),
         };
         Self { taken, summary, overdue_ms, leaked: taken && running.is_none(), holders: Vec::new(), record }
     }
 
-    /// Looks for the processes that hold the lock.
+    /// Finds the processes that hold the lock.
     pub fn find_holders(&mut self, proc: &Proc, dir: &Spot) {
         if self.taken {
             self.holders = holders(proc, &dir.join("lease.lock"));
@@ -82,8 +82,8 @@ impl Report {
     }
 }
 
-// Descriptors are first told by name, which cannot block, then by inode; and the kernel says in `fdinfo` which of them have the
-// lock, for a worker may have the file open without it. Processes of others, and those that are not dumpable, show neither.
+// Compares descriptors by name first, which cannot block, and then by inode. `fdinfo` tells which of them hold the lock,
+// because a worker may have the file open without it. Other users' processes, and those that are not dumpable, show neither.
 fn holders(proc: &Proc, lock: &Spot) -> Vec<Holder> {
     let Ok(wanted) = lock.stat() else { return Vec::new() };
     let holds = |pid: u32| {
@@ -106,7 +106,7 @@ fn holders(proc: &Proc, lock: &Spot) -> Vec<Holder> {
 mod tests {
     use super::*;
     use crate::clock::Reading;
-    use crate::lease::Lease;
+    use diagctl_store::lease::Lease;
 
     fn now() -> Now {
         let clock = Reading { wall_ms: 0, boot_ms: 100_000, boot_id: "this".into() };
@@ -144,11 +144,17 @@ mod tests {
                 "held for 1m by puma worker-0 (pid 7): capture C, rule routine, deadline in 1m",
                 false,
             ),
-            (true, Some(running), false, "(pid 7), which has ended; its dumper holds on: capture C", false),
+            (
+                true,
+                Some(running),
+                false,
+                "(pid 7), which has ended; its dumper still holds the lease: capture C",
+                false,
+            ),
             (true, Some(record("this", 70_000, false)), true, "overdue by 30s", false),
-            (true, Some(record("this", 0, true)), true, "leaked: held, although capture C is over", true),
+            (true, Some(record("this", 0, true)), true, "leaked: still held, although capture C has ended", true),
             (true, Some(record("earlier", 0, false)), false, "leaked", true),
-            (true, None, false, "leaked: held, and no grant is on record", true),
+            (true, None, false, "leaked: held without a recorded grant", true),
         ];
         for (taken, record, alive, expected, leaked) in table {
             let report = Report::of(taken, record, alive, &now());
@@ -158,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_process_that_holds_the_lock_is_found_and_one_that_has_it_open_is_not() {
+    fn the_lock_holder_is_found_among_processes_with_the_file_open() {
         let dir = tempfile::tempdir().unwrap();
         let owner = rustix::process::geteuid().as_raw();
         let dir = Spot::hold(dir.path()).unwrap();

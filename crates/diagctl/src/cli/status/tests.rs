@@ -1,9 +1,9 @@
-//! What a person reads off the status of a store.
+//! Tests of the status that people read.
 
 use super::*;
 use crate::config::LimitsOfRule;
-use crate::sample::{Holding, Refused};
-use crate::state::Spent;
+use crate::state::samples::{Holding, Refused};
+use crate::state::schedule::Spent;
 use std::time::Duration;
 
 fn rule(cooldown: u64, max_count: Option<u32>) -> Rule {
@@ -13,7 +13,7 @@ fn rule(cooldown: u64, max_count: Option<u32>) -> Rule {
 }
 
 #[test]
-fn a_rule_tells_what_it_waits_for() {
+fn a_rule_shows_its_state_and_the_time_left() {
     let marks =
         RuleState { fires: vec![1000, 60_000], due: [("timer".to_owned(), 400_000)].into(), ..RuleState::default() };
     let table = [
@@ -29,7 +29,7 @@ fn a_rule_tells_what_it_waits_for() {
 }
 
 #[test]
-fn a_rule_tells_the_strongest_of_what_the_processes_were_told() {
+fn a_rule_shows_the_strongest_verdict_of_all_processes() {
     let refused = |verdict: &str, guard: Option<&str>| Sample {
         refusals: [(
             "routine".to_owned(),
@@ -63,7 +63,7 @@ fn status() -> Status {
         dir: "/var/lib/diagctl".into(),
         switch: Switch { enabled: false, source: "default".into(), paused: None },
         configuration: Some("1 problem:\n  rules: bad".into()),
-        doubts: vec!["guards.min_free_disk: no filesystem is ever free by 100%".into()],
+        doubts: vec!["guards.min_free_disk: no filesystem ever has 100% free".into()],
         lease: lease::Report {
             taken: true,
             summary: "held for 1m by puma worker-0 (pid 7): capture C, rule routine, overdue by 30s".into(),
@@ -117,10 +117,10 @@ fn status() -> Status {
 }
 
 #[test]
-fn one_page_tells_everything_and_explain_tells_why() {
+fn status_shows_everything_and_explain_adds_reasons() {
     let page = text::render(&status(), &Times::new(true), false);
     for expected in [
-        "switch     off here (default); each process goes by its own DIAGCTL_ENABLED\n",
+        "switch     off here (default); each process has its own DIAGCTL_ENABLED\n",
         "config     1 problem: rules: bad\n",
         "overdue by 30s\n",
         "holders    8 (ruby)\n",
@@ -128,7 +128,7 @@ fn one_page_tells_everything_and_explain_tells_why() {
         "disk       5.00 GiB free, keep_free is 1.00 GiB\n",
         "latest     C, 1m 1s ago\n",
         "budget     11 of 20 units this hour, 11 of 50 units this day\n",
-        "request    heap_dump, asked for by anna: odd\n",
+        "request    heap_dump, requested by anna: odd\n",
         "damaged    D: meta.json is damaged\n",
         "cooldown, 20s left",
         "1 of 5 in 1h",

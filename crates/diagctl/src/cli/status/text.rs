@@ -1,28 +1,28 @@
-//! The status as people read it.
+//! Formats the status for people.
 
 use super::{Process, RuleStatus, Status};
+use crate::cli::error::printable;
 use crate::cli::output;
 use crate::cli::show::observed;
 use crate::cli::times::{Times, age};
-use crate::error::printable;
-use crate::store::events::Event;
 use crate::units::{duration, size};
+use diagctl_store::events::Event;
 
-/// Everything on one page.
+/// Formats the whole status on one page.
 pub fn render(status: &Status, times: &Times, explain: bool) -> String {
     let mut text = String::new();
     for (key, value) in summary(status) {
         text.push_str(&format!("{key:<11}{}\n", printable(&value)));
     }
     let header = ["RULE", "TRIGGER", "STATE", "LAST FIRED", "IN WINDOW", "NEXT"];
-    let rows = status.rules.iter().map(rule).collect();
-    text.push_str(&format!("\n{}\n", output::table(&header, rows, &[])));
+    let rows: Vec<_> = status.rules.iter().map(rule).collect();
+    text.push_str(&format!("\n{}\n", output::table(&header, &rows, &[], &[5, 3, 4, 1])));
     if status.processes.is_empty() {
         text.push_str("\nno process has polled this store lately\n");
     } else {
         let header = ["PID", "ROLE", "NAME", "RSS", "POLLED", "VERDICT"];
-        let rows = status.processes.iter().map(process).collect();
-        text.push_str(&format!("\n{}\n", output::table(&header, rows, &[0, 3, 4])));
+        let rows: Vec<_> = status.processes.iter().map(process).collect();
+        text.push_str(&format!("\n{}\n", output::table(&header, &rows, &[0, 3, 4], &[2, 3, 4, 1])));
     }
     if explain {
         explanations(status, times, &mut text);
@@ -41,12 +41,12 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
     if let Some(paused) = &switch.paused {
         lines[1].1 = paused.clone();
     } else if !switch.enabled {
-        lines[1].1.push_str("; each process goes by its own DIAGCTL_ENABLED");
+        lines[1].1.push_str("; each process has its own DIAGCTL_ENABLED");
     }
     if let Some(broken) = &status.configuration {
         lines.push(("config", broken.split_whitespace().collect::<Vec<_>>().join(" ")));
     }
-    lines.extend(status.doubts.iter().map(|doubt| ("doubt", doubt.clone())));
+    lines.extend(status.doubts.iter().map(|doubt| ("warning", doubt.clone())));
     if status.lease.taken {
         let holders: Vec<String> = status.lease.holders.iter().map(|h| format!("{} ({})", h.pid, h.comm)).collect();
         let found = if holders.is_empty() { "not visible to this user".into() } else { holders.join(", ") };
@@ -61,8 +61,9 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
         status.budgets.iter().map(|b| format!("{} of {} units this {}", b.spent, b.of, b.name)).collect();
     lines.push(("budget", budgets.join(", ")));
     for request in &status.requests {
-        let reports = if request.reports.is_empty() { "the usual reports".into() } else { request.reports.join(", ") };
-        lines.push(("request", format!("{reports}, asked for by {}: {}", request.by, request.reason)));
+        let reports =
+            if request.reports.is_empty() { "the routine reports".into() } else { request.reports.join(", ") };
+        lines.push(("request", format!("{reports}, requested by {}: {}", request.by, request.reason)));
     }
     if store.quarantine_bytes > 0 {
         lines.push(("quarantine", size(store.quarantine_bytes)));
@@ -74,7 +75,7 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
 fn rule(rule: &RuleStatus) -> Vec<String> {
     let mut state = rule.state.clone();
     if let Some(detail) = &rule.detail {
-        // It is the whole reason then, and no part of a phrase.
+        // The detail is then the whole reason, not part of a phrase.
         let colon = if rule.state == "skipped" { ":" } else { "" };
         state.push_str(&format!("{colon} {detail}"));
     }
@@ -129,8 +130,8 @@ fn explanations(status: &Status, times: &Times, text: &mut String) {
         return;
     }
     let header = [format!("TIME ({})", times.name()), "EVENT".into(), "ABOUT".into(), "WHY".into()];
-    let rows = status.events.iter().rev().map(|event| self::event(event, times)).collect();
-    let table = output::table(&header.each_ref().map(String::as_str), rows, &[]);
+    let rows: Vec<_> = status.events.iter().rev().map(|event| self::event(event, times)).collect();
+    let table = output::table(&header.each_ref().map(String::as_str), &rows, &[], &[0, 2]);
     text.push_str(&format!("\nlast events, newest first\n{table}\n"));
 }
 

@@ -2,20 +2,22 @@
 
 module Diagctl
   class Reports
-    # Where the process spends its time, looked at for some seconds by the profiler that the application brings: vernier
-    # (all threads, as a Firefox profile) or else stackprof (CPU time, as its JSON, which speedscope.app reads).
-    # Worker: the poll thread, which sleeps meanwhile and lets no other poll through. The last of the inline reports.
+    # Profiles the process for some seconds with the profiler that the application brings: vernier (all threads, as a Firefox
+    # profile) or else stackprof (CPU time, as JSON for speedscope.app).
+    # Worker: the poll thread, which sleeps meanwhile and blocks other polls. Always the last inline report.
     #
-    # Nothing is loaded here: a `require` looks for its file in directory after directory and lets go of the GVL for each. Where
-    # another thread computes, each time it gets it back 100 ms later: that was 84 s for a gem that is not there.
+    # Nothing is loaded here. A `require` searches directory after directory and releases the GVL each time. When another thread is
+    # computing, getting it back takes 100 ms each time: 84 s in all for a gem that does not exist.
+    #
+    # @api private
     class CpuProfile
-      # By gem, in the order of preference. Not Vernier alone: Bundler loads its version file for a gem from git.
+      # Gem => constant, in order of preference. `Vernier` alone is not enough: for a gem from git Bundler loads its version file.
       PROFILERS = { "vernier" => "Vernier::Collector", "stackprof" => "StackProf" }.freeze
       DURATION = 10.0
       LONGEST = 60.0
-      # Of CPU time: 100 samples a second of one busy thread.
+      # CPU time: 100 samples a second of one busy thread.
       INTERVAL_MICROSECONDS = 10_000
-      BUSY = "a profile is under way in this process"
+      BUSY = "a profile is already running in this process"
       MISSING = "neither vernier nor stackprof is loaded in this process (hint: add one of them to the Gemfile)"
 
       def call(io, options)
@@ -30,19 +32,19 @@ module Diagctl
         send(profiler, io, seconds)
       end
 
-      # At boot, before the host serves: what the bundle holds (or `gem` activated) and nobody has required, as is usual for
-      # stackprof. Half a millisecond and a third of a megabyte.
+      # Loads the profilers that the bundle holds, or that `gem` activated, but nobody has required, as is usual for stackprof.
+      # Called at boot, before the application serves. Takes half a millisecond and a third of a megabyte.
       def self.load_profilers
         PROFILERS.each do |name, constant|
           require name if Gem.loaded_specs.key?(name) && !Object.const_defined?(constant)
         rescue StandardError, ScriptError
-          next # It does not run here, or --disable-gems. The report will say that it is missing.
+          next # The profiler does not run here, or --disable-gems. The report will say that it is missing.
         end
       end
 
       private
 
-      # There is one handler of SIGPROF a process. vernier would replace one that is there, and its own ends the process at a
+      # A process has one SIGPROF handler. vernier would replace an existing one, and its own handler ends the process on a
       # signal that another profiler's timer sent.
       def vernier(io, seconds)
         raise Unavailable, "#{BUSY}: SIGPROF has a handler" if profiling_signal_taken?
@@ -57,9 +59,9 @@ module Diagctl
         io.write(::Vernier::Output::Firefox.new(result).output)
       end
 
-      # There is one timer and one signal a process: whoever uses them keeps them.
+      # A process has one profiling timer and one signal. An application that uses them keeps them.
       def stackprof(io, seconds)
-        raise Unavailable, "#{BUSY}: stackprof runs" if ::StackProf.running?
+        raise Unavailable, "#{BUSY}: stackprof is running" if ::StackProf.running?
         raise Unavailable, "#{BUSY}: SIGPROF has a handler" if profiling_signal_taken?
         raise Unavailable, BUSY unless ::StackProf.start(mode: :cpu, interval: INTERVAL_MICROSECONDS, raw: true)
 
@@ -74,7 +76,7 @@ module Diagctl
         io.write(JSON.generate(results))
       end
 
-      # Not by Signal.trap, which would set one.
+      # Does not use Signal.trap, which would install a handler.
       def profiling_signal_taken?
         caught = File.read("/proc/self/status")[/^SigCgt:\s+(\h+)/, 1].to_i(16)
         caught.anybits?(1 << (Signal.list.fetch("PROF") - 1))

@@ -2,8 +2,10 @@
 
 module Diagctl
   class Reports
-    # What the garbage collector counts by itself. Worker; inline. Objects by type are in `object_counts`, from a forked
-    # child: counting them visits every slot with the GVL held (8 ns each: 13 ms of a heap of 0.9 GB).
+    # The garbage collector's own counters. Worker; inline. Objects by type are in `object_counts`, made by the forked dumper:
+    # counting them visits every slot while it holds the GVL (8 ns each, 13 ms for a heap of 0.9 GB).
+    #
+    # @api private
     class GcStat
       def call(io, _options)
         io.write(JSON.generate(data))
@@ -15,7 +17,7 @@ module Diagctl
         {
           count: GC.count,
           stat: GC.stat,
-          # Per size pool, from Ruby 3.2 on with numbers that mean something.
+          # By size pool. Meaningful from Ruby 3.2 on.
           stat_heap: (GC.stat_heap if GC.respond_to?(:stat_heap)),
           latest_gc_info: GC.latest_gc_info,
           config: config

@@ -2,11 +2,13 @@
 
 module Diagctl
   class Reports
-    # Every object of the heap, one JSON line each, as `ObjectSpace.dump_all` writes it.
-    # Forked dumper; in the worker only where a rule says `snapshot = "in_process"`.
+    # Every object of the heap as one line of JSON, as `ObjectSpace.dump_all` writes it.
+    # Forked dumper; in the worker only when a rule sets `snapshot = "in_process"`.
+    #
+    # @api private
     class HeapDump
       def call(io, options)
-        # Never `output: :string`: that is the whole dump in memory.
+        # Never `output: :string`, which would hold the whole dump in memory.
         ObjectSpace.dump_all(output: io, full: options["full"] ? true : false)
       end
     end

@@ -2,12 +2,15 @@
 
 module Diagctl
   class Reports
-    # jemalloc's own sample of who allocated what is in use (`prof.dump`), for jeprof. Worker; inline, some milliseconds.
+    # jemalloc's heap profile (`prof.dump`): a sample of the memory in use by allocation stack, for jeprof. Worker; inline, some
+    # milliseconds.
+    #
+    # @api private
     class JemallocProfile
       HINT = "(hint: start the process with MALLOC_CONF=prof:true,lg_prof_sample:19)"
 
       def call(io, _options)
-        raise Unavailable, "fiddle cannot be loaded, so jemalloc cannot be asked" unless Libc.load
+        raise Unavailable, "fiddle cannot be loaded; without it jemalloc cannot be called" unless Libc.load
 
         @mallctl = JemallocProfile.function
         raise Unavailable, "jemalloc is not loaded in this process (hint: LD_PRELOAD=libjemalloc.so.2)" if @mallctl.nil?
@@ -17,7 +20,7 @@ module Diagctl
         io.write(dump)
       end
 
-      # The GVL is let go of: the dump is made while the host's threads run.
+      # Releases the GVL, so that the application's threads run while jemalloc writes the profile.
       def self.function
         Libc.function("mallctl", [Fiddle::TYPE_VOIDP] * 4 + [Fiddle::TYPE_SIZE_T], Fiddle::TYPE_INT)
       end
@@ -31,9 +34,9 @@ module Diagctl
         @mallctl.call(name, value, size, nil, 0).zero? && value[0, 1] != "\0"
       end
 
-      # jemalloc writes to a path only. That of a file in memory: nothing of it is on disk.
+      # jemalloc writes to a path only. This is the path of a file in memory, so nothing reaches the disk.
       def dump
-        file = Libc.memory_file("jemalloc") or raise Unavailable, "no file in memory can be made (memfd_create)"
+        file = Libc.memory_file("jemalloc") or raise Unavailable, "a file in memory cannot be created (memfd_create)"
         path = Fiddle::Pointer["/proc/self/fd/#{file.fileno}\0"]
         argument = Fiddle::Pointer.malloc(Fiddle::SIZEOF_VOIDP, Fiddle::RUBY_FREE)
         argument[0, Fiddle::SIZEOF_VOIDP] = [path.to_i].pack("J")

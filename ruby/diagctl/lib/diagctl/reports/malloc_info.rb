@@ -2,15 +2,19 @@
 
 module Diagctl
   class Reports
-    # malloc_info(3): glibc's account of its arenas, as XML. Worker; inline.
+    # glibc's description of its arenas, as XML: malloc_info(3). Worker; inline.
+    #
+    # @api private
     class MallocInfo
       def call(io, _options)
-        raise Unavailable, "fiddle cannot be loaded, so the C library cannot be asked" unless Libc.load
-        # Another allocator leaves glibc's arenas all but empty, and the report would say nothing true.
-        raise Unavailable, "jemalloc replaces the allocator of glibc here; see jemalloc_stats" if Libc.symbol("malloc_stats_print")
+        raise Unavailable, "fiddle cannot be loaded; without it the C library cannot be called" unless Libc.load
+        # With another allocator glibc's arenas are almost empty, and the report would be misleading.
+        if Libc.symbol("malloc_stats_print")
+          raise Unavailable, "this process uses jemalloc instead of glibc's allocator; see jemalloc_stats"
+        end
 
         functions = MallocInfo.functions
-        raise Unavailable, "this C library has no malloc_info (it is glibc's)" unless functions.all?
+        raise Unavailable, "this C library has no malloc_info; only glibc has it" unless functions.all?
 
         io.write(collect(*functions))
       end
@@ -30,7 +34,7 @@ module Diagctl
       private
 
       def collect(open_memstream, malloc_info, fclose, free)
-        # char *buffer; size_t size; which fclose fills in.
+        # char *buffer and size_t size; fclose sets both.
         slots = Fiddle::Pointer.malloc(2 * Fiddle::SIZEOF_VOIDP, Fiddle::RUBY_FREE)
         stream = open_memstream.call(slots, slots + Fiddle::SIZEOF_VOIDP)
         raise Unavailable, "open_memstream failed" if stream.null?

@@ -2,10 +2,12 @@
 
 module Diagctl
   class Reports
-    # How many objects of what kind there are, and their size, by type and by class.
-    # Forked dumper; in the worker only where a rule says `snapshot = "in_process"`.
+    # Number and size of the objects of the heap, by type and by class.
+    # Forked dumper; in the worker only when a rule sets `snapshot = "in_process"`.
+    #
+    # @api private
     class ObjectCounts
-      # Unbound, because an application's class may define `name` or `superclass` as it likes.
+      # Unbound methods, because a class of the application may override `name` or `superclass`.
       NAME_OF = Module.instance_method(:name)
       SUPERCLASS_OF = Class.instance_method(:superclass)
       SINGLETON = Module.instance_method(:singleton_class?)
@@ -35,11 +37,13 @@ module Diagctl
         rows.sort_by { |row| [-row[:memsize], row[:class]] }
       end
 
-      # @return [Array(Hash, Hash)] number and size by the class that the VM has noted in the object
+      # Counts objects by the class that the VM has stored in them.
       #
-      # Allocates nothing per object: the dumper runs without garbage collection, and a heap dump that follows would
-      # show it. So singleton classes are counted as they are met, and resolved afterwards. (`Kernel#class`, which a
-      # BasicObject has only through `bind_call`, leaves a method entry or two on the heap at every call.)
+      # Allocates nothing per object: the dumper runs without garbage collection, and such objects would show in a later heap dump.
+      # Therefore singleton classes are counted as they are, and resolved afterwards. (`Kernel#class`, which a BasicObject has only
+      # through `bind_call`, leaves a method entry or two on the heap per call.)
+      #
+      # @return [Array(Hash, Hash)] number and size by class
       def walk
         counts = Hash.new(0).compare_by_identity
         sizes = Hash.new(0).compare_by_identity
@@ -51,7 +55,7 @@ module Diagctl
         [counts, sizes]
       end
 
-      # @return [Class, nil] nil for what wraps an object of the VM's own, which has no class to be named
+      # @return [Class, nil] nil for a wrapper of an internal VM object, whose class has no name
       def real(type)
         return unless Class === type
 

@@ -2,8 +2,10 @@
 
 module Diagctl
   class Reports
-    # Which Ruby this is and what it has loaded. Environment variables by name only: their values are secrets.
+    # Version, settings and loaded gems of this Ruby. Environment variables by name only, because their values may be secrets.
     # Worker; inline.
+    #
+    # @api private
     class Ruby
       def call(io, _options)
         io.write(JSON.generate(data))
@@ -19,7 +21,7 @@ module Diagctl
           patchlevel: RUBY_PATCHLEVEL,
           platform: RUBY_PLATFORM,
           yjit: enabled?(:YJIT),
-          # RJIT was named MJIT up to Ruby 3.2.
+          # RJIT was called MJIT up to Ruby 3.2.
           rjit: enabled?(:RJIT) || enabled?(:MJIT),
           pid: Process.pid,
           uptime_seconds: uptime,
@@ -42,7 +44,7 @@ module Diagctl
         {} # --disable-gems
       end
 
-      # From the kernel: the process may be a fork that is much younger than this code.
+      # Asks the kernel, because the process may be a fork that is much younger than this code.
       def uptime
         started = File.read("/proc/self/stat").rpartition(")").last.split[19].to_f / Etc.sysconf(Etc::SC_CLK_TCK)
         (Process.clock_gettime(Process::CLOCK_BOOTTIME) - started).round(1)

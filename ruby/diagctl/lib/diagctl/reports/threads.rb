@@ -2,8 +2,10 @@
 
 module Diagctl
   class Reports
-    # Where every thread is: names and backtraces, and nothing that the application computes with.
+    # Name, state and backtrace of every thread. No values of the application.
     # Worker; inline.
+    #
+    # @api private
     class Threads
       def call(io, _options)
         threads = Thread.list

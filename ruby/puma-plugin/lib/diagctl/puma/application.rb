@@ -2,21 +2,21 @@
 
 module Diagctl
   module Puma
-    # Knows when the application of a cluster has been loaded, and its bundle with it: from then on a worker may load what
-    # diagctl needs, and does so before it serves, because among busy threads that takes seconds.
+    # Notices when Puma has loaded the application of a cluster, and with it the bundle. From then on a worker may load what diagctl
+    # needs. It does so before it serves, because among busy threads loading takes seconds.
     #
-    # Made in the master, which only takes note. Main thread of each worker. Where Puma should not come past here, the poll
-    # thread loads when Puma serves.
+    # Created in the master, which loads nothing. Main thread of each worker. If Puma does not load the application this way,
+    # the poll thread loads the libraries once Puma serves.
     #
     # @api private
     class Application
-      # @param master [Integer] its pid
+      # @param master [Integer] pid of the master
       def initialize(master)
         @master = master
         @loaded = false
       end
 
-      # Puma asks its configuration for the application: in the master with `preload_app!`, else in the worker.
+      # Hooks into Puma's configuration, which Puma asks for the application: in the master with `preload_app!`, else in the worker.
       def watch(config)
         return unless config.respond_to?(:app)
 
@@ -29,7 +29,7 @@ module Diagctl
         load unless Process.pid == @master
       end
 
-      # Also of a worker that worker 0 forks, whose application is there.
+      # Also called in a worker that worker 0 forks, where the application is loaded already.
       def worker_boots
         load if @loaded
       end
@@ -39,7 +39,7 @@ module Diagctl
       def load
         Runtime.load
       rescue StandardError, ScriptError
-        nil # The poll thread comes to it again, and tells.
+        nil # The poll thread tries again, and logs the error.
       end
     end
   end

@@ -2,12 +2,12 @@
 
 module Diagctl
   module Puma
-    # What the Puma server of this process is doing, as gauges and as the report `puma`.
+    # State of the Puma server in this process, as gauges and as the report `puma`.
     # Poll thread of a worker.
     #
-    # The server is found through the thread attribute that Puma itself sets. `Puma.stats_hash` would not do: in a worker
-    # it is the master's object, frozen at the fork. And `Server#stats` resets Puma's own maxima (from 7.1 on), so
-    # the numbers are read one by one.
+    # Finds the server through the thread attribute that Puma itself sets. `Puma.stats_hash` does not work: in a worker it is
+    # the master's object, frozen at the fork. `Server#stats` would reset Puma's own maxima (from 7.1 on), so the numbers are
+    # read one by one.
     #
     # @api private
     class Stats
@@ -28,13 +28,13 @@ module Diagctl
         }
       end
 
-      # By the name that Puma gives to the server's thread: the attribute below is not there before the first request
-      # in Puma up to 7.0.
+      # Checks the name that Puma gives to the server's thread. Up to Puma 7.0 the thread attribute below exists only after the
+      # first request.
       def serving?
         Thread.list.any? { |thread| thread.name.to_s.start_with?("puma srv") }
       end
 
-      # The report.
+      # Writes the report.
       def call(io, _options)
         found = server or raise Unavailable, missing
         io.write(JSON.generate(
@@ -47,21 +47,21 @@ module Diagctl
       private
 
       def missing
-        return "no Puma server runs in this process" unless serving?
+        return "no Puma server is running in this process" unless serving?
 
-        "Puma has served no request in this process yet, and up to Puma 7.0 its figures can be read only from the first one on"
+        "Puma has served no request in this process yet; up to Puma 7.0 its numbers are available only after the first one"
       end
 
-      # Threads that neither wait for work nor could still be started. Puma has its own figure only on the pool,
-      # which is private.
+      # Number of threads that neither wait for work nor could still be started. Puma's own number is on its thread pool, which is
+      # private.
       def busy_threads
         found = server or return
         capacity = found.pool_capacity
         found.max_threads - capacity if capacity
       end
 
-      # Up to 6.4 Puma sets it as a fiber-local, from 6.5 on as an attribute; up to 7.0 when a thread of the pool takes
-      # its first request, from 7.1 on when that thread starts. Before that there is no reading.
+      # Up to 6.4 Puma sets the server as a fiber-local variable, from 6.5 on as a thread attribute. Up to 7.0 it does so when a
+      # thread of the pool takes its first request, from 7.1 on when that thread starts. Until then there is no reading.
       def server
         return @server if @pid == Process.pid && @thread&.alive?
 

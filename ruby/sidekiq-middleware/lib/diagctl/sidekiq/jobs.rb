@@ -2,28 +2,28 @@
 
 module Diagctl
   module Sidekiq
-    # One job while it runs. `name` is the class. Arguments are never looked at. `rss` is what the process used when it
-    # began, in bytes, or nil when that is not asked for.
+    # A running job. `name` is its class. Its arguments are never read. `rss` is the memory of the process in bytes when the job
+    # began; nil when memory is not measured.
     Job = Struct.new(:name, :jid, :queue, :thread, :started, :rss)
 
-    # What the jobs of one class came to. Bytes; `largest` is nil until a job was measured.
+    # Totals of the finished jobs of one class, in seconds and bytes. `largest` is nil until a job was measured.
     Tally = Struct.new(:count, :seconds, :grown, :largest)
 
-    # The jobs that this process runs, and what those that ended came to, by class. Bounded by the threads that run
+    # The running jobs of this process, and totals of the finished ones by class. Bounded by the number of threads that run
     # jobs, and by CLASSES. Written by Sidekiq's threads, read by the poll thread.
     #
-    # Nothing here raises into a job, and what another thread raises into the one of the job (Sidekiq::Shutdown, a Timeout)
-    # passes: so it is not StandardError that is rescued.
+    # Nothing here raises into a job. Exceptions that another thread raises into the job's thread (Sidekiq::Shutdown, a Timeout)
+    # pass through, and therefore StandardError is not rescued.
     #
     # @api private
     class Jobs
       CLASSES = 200
       NAME_LENGTH = 200
       OURS = [NoMethodError, TypeError, ArgumentError, IOError, SystemCallError].freeze
-      # For the classes that come after CLASSES others, and for names that no class has.
+      # Replaces the class when there are CLASSES others already, and names that are too long for a class.
       OTHER = "(other)"
 
-      # @return [Rss, nil] nil where memory is not measured
+      # @return [Rss, nil] nil when memory is not measured
       attr_reader :rss
 
       def initialize(log)
@@ -34,23 +34,23 @@ module Diagctl
         @lock = Mutex.new
       end
 
-      # From now on the memory of the process is read before and after each job.
+      # From now on, reads the memory of the process before and after each job.
       #
       # @yieldreturn [Rss]
       def measure
         @rss = yield
       rescue SystemCallError, LoadError => e
-        @log.warn_once(:job_rss, "no memory change by job: #{e.message}")
+        @log.warn_once(:job_rss, "memory growth by job is not measured: #{e.message}")
       end
 
-      # By identity and not by thread: `perform_inline` runs a job within a job.
+      # Keyed by job, not by thread: `perform_inline` runs a job within a job.
       #
-      # @param payload [Hash] as Sidekiq hands it to its middleware
+      # @param payload [Hash] as Sidekiq passes it to middleware
       # @return [Job, nil]
       def start(payload, queue)
         now = Clock.now
         job = Job.new(class_name(payload), payload["jid"], queue, Thread.current, now, @rss&.recent(now))
-        # Ruby does not switch threads within one operation on a hash, so this needs no lock; nor do `delete` and `keys`.
+        # Needs no lock: Ruby does not switch threads within one operation on a hash. The same holds for `delete` and `keys`.
         @running[job] = true
         job
       rescue *OURS => e
@@ -70,7 +70,7 @@ module Diagctl
         @running.size
       end
 
-      # @return [Array<Job>] the one that runs longest first
+      # @return [Array<Job>] the longest-running first
       def running
         @running.keys.sort_by(&:started)
       end
@@ -80,8 +80,8 @@ module Diagctl
         @lock.synchronize { @tallies.transform_values(&:dup) }
       end
 
-      # The most by which the process grew during one job: of those that run now, and of those that ended since this
-      # was last asked. A job that shrank it counts as 0.
+      # The most that the process grew during one job, of those that run now and those that ended since the last call. A job during
+      # which the process shrank counts as 0.
       #
       # @return [Integer, nil] bytes; nil when memory is not measured
       def growth
@@ -92,13 +92,13 @@ module Diagctl
 
       private
 
-      # ActiveJob and its like run under one class of Sidekiq's, and name their own in `wrapped`.
+      # ActiveJob and similar libraries run under one Sidekiq class, and give their own class as `wrapped`.
       def class_name(payload)
         name = payload["wrapped"] || payload["class"]
         name.is_a?(String) ? name : name.to_s
       end
 
-      # For a name that has none yet.
+      # Creates the totals of a class.
       def tally(name)
         name = OTHER if name.length > NAME_LENGTH || @tallies.size >= CLASSES
         @tallies[name] ||= Tally.new(0, 0.0, 0, nil)
@@ -116,7 +116,7 @@ module Diagctl
 
       def broken(error)
         @rss = nil if error.is_a?(SystemCallError)
-        @log.warn_once(:sidekiq_jobs, "a job was not recorded: #{error.class}: #{error.message}")
+        @log.warn_once(:sidekiq_jobs, "a job could not be recorded: #{error.class}: #{error.message}")
         nil
       end
     end

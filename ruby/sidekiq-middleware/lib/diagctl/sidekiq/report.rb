@@ -2,12 +2,12 @@
 
 module Diagctl
   module Sidekiq
-    # What runs, for how long, and what grew most: gauges, and the report `sidekiq`.
+    # Running jobs, their duration, and the jobs during which the process grew: gauges, and the report `sidekiq`.
     # Poll thread.
     #
     # @api private
     class Report
-      # More threads than that no process has; a bound is given all the same.
+      # Jobs in one report at most. No process has so many threads.
       JOBS = 1000
       LENGTH = 200
 
@@ -16,7 +16,7 @@ module Diagctl
         @jobs = jobs
       end
 
-      # @param latency [Boolean] whether Redis is asked, before every poll
+      # @param latency [Boolean] whether to ask Redis before every poll
       def gauges(latency:)
         gauges = { "sidekiq.busy" => -> { @jobs.busy }, "sidekiq.job_rss_growth" => -> { @jobs.growth } }
         gauges["sidekiq.queue_latency"] = -> { queue_latency } if latency
@@ -44,7 +44,7 @@ module Diagctl
 
       private
 
-      # In a thread of its own, with a deadline: Redis may hang.
+      # In a thread of its own, with a deadline, because Redis may hang.
       def queue_latency
         Callback.call("gauge sidekiq.queue_latency", Diagctl.configuration.callback_timeout) { @server.latency }
       end
@@ -52,7 +52,7 @@ module Diagctl
       def job(job, now, rss)
         {
           class: text(job.name), jid: text(job.jid), queue: text(job.queue), seconds: (now - job.started).round(3),
-          # By which the report `threads` names it.
+          # The same number as in the report `threads`.
           tid: job.thread.native_thread_id, rss_growth_bytes: (rss - job.rss if rss && job.rss)
         }.compact
       end
@@ -69,7 +69,7 @@ module Diagctl
         candidates.select { |candidate| candidate[:bytes]&.positive? }.max_by { |candidate| candidate[:bytes] }
       end
 
-      # From Redis, so of any length and bytes.
+      # Bounds the text, which comes from Redis and can have any length and bytes.
       def text(value)
         Diagctl.one_line(value, LENGTH)
       end

@@ -2,8 +2,8 @@
 
 module Diagctl
   module Sidekiq
-    # The Sidekiq of this process as its configuration describes it: the module Sidekiq itself up to 6.5, a
-    # Sidekiq::Config from 7.0 on.
+    # The Sidekiq of this process, read through its configuration: the module Sidekiq itself up to 6.5, a Sidekiq::Config from
+    # 7.0 on. Thread that calls `install`, and the poll thread.
     #
     # @api private
     class Server
@@ -14,12 +14,14 @@ module Diagctl
         @config = config
       end
 
-      # @return [String, nil] why nothing can be installed here
-      def complaint
-        return "install takes what Sidekiq.configure_server yields, not #{Diagctl.one_line(@config.inspect, 60)}" unless config?
-        return "Sidekiq #{::Sidekiq::VERSION} is too old, #{OLDEST} or later is needed" if too_old?
+      # @return [String, nil] why diagctl cannot be installed here
+      def refusal
+        unless config?
+          return "install takes the object that Sidekiq.configure_server yields, not #{Diagctl.one_line(@config.inspect, 60)}"
+        end
+        return "Sidekiq #{::Sidekiq::VERSION} is too old; #{OLDEST} or later is required" if too_old?
 
-        "this process runs no jobs; call install within Sidekiq.configure_server" unless serves?
+        "this process runs no jobs; call install inside Sidekiq.configure_server" unless serves?
       end
 
       def version
@@ -30,13 +32,13 @@ module Diagctl
         @config.logger
       end
 
-      # Sidekiq's tag (`sidekiq -g mailers`), as far as it can be a name.
+      # Sidekiq's tag (`sidekiq -g mailers`), made valid as a name.
       def name
         tag = Diagctl.one_line(option(:tag)).sub(/\A[- ]+/, "").byteslice(0, LABEL_BYTES).scrub("").strip
         tag.empty? ? NAME : tag
       end
 
-      # @return [Hash{String=>Hash}] concurrency and queues by capsule; up to 6.5 there is the default one only
+      # @return [Hash{String=>Hash}] concurrency and queues by capsule; up to 6.5 only the default capsule
       def capsules
         unless @config.respond_to?(:capsules)
           return { "default" => { concurrency: option(:concurrency), queues: option(:queues).uniq } }
@@ -49,7 +51,7 @@ module Diagctl
         capsules.values.flat_map { |capsule| capsule[:queues] }.uniq
       end
 
-      # Seconds that the oldest job of these queues has waited. One round trip a queue.
+      # Seconds that the oldest job of these queues has waited. One round trip to Redis per queue.
       def latency
         queues.map { |queue| ::Sidekiq::Queue.new(queue).latency }.max
       end
@@ -64,12 +66,12 @@ module Diagctl
         Gem::Version.new(::Sidekiq::VERSION) < Gem::Version.new(OLDEST)
       end
 
-      # `Sidekiq.server?` knows nothing of an embedded Sidekiq, whose file is loaded before it asks for its configuration.
+      # `Sidekiq.server?` does not know an embedded Sidekiq, whose file is loaded before it asks for its configuration.
       def serves?
         ::Sidekiq.server? || defined?(::Sidekiq::Embedded)
       end
 
-      # Sidekiq 6.5 warns of `options`, and 6.4 has nothing else.
+      # Sidekiq 6.5 warns about `options`, and 6.4 has nothing else.
       def option(key)
         @config.respond_to?(:[]) ? @config[key] : @config.options[key]
       end

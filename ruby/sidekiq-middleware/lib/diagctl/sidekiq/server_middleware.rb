@@ -2,10 +2,10 @@
 
 module Diagctl
   module Sidekiq
-    # Records which job runs. It yields once, gives back what the job gave back, and lets everything pass that the job
-    # raises. `Diagctl::Sidekiq.install` puts it first in the chain.
+    # Records the running job. Yields once, returns the job's value, and lets every exception of the job pass.
+    # `Diagctl::Sidekiq.install` puts it first in the chain.
     #
-    # Thread of the job. Sidekiq makes one object a job.
+    # Thread of the job. Sidekiq creates one object per job.
     class ServerMiddleware
       def initialize(jobs = Sidekiq.jobs)
         @jobs = jobs

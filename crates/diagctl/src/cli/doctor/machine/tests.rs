@@ -18,7 +18,7 @@ fn subject() -> Subject {
     Subject { pid: 9, name: "puma worker-0 (pid 9)".into(), role: "puma".into(), rss: GIB, uid: Some(5) }
 }
 
-// A container as the kubelet of 1.28 and later sets it up on cgroup v2.
+// A container on cgroup v2, as kubelet 1.28 and later set it up.
 const POD: [(&str, &str); 9] = [
     ("proc/9/cgroup", "0::/pod/app\n"),
     ("proc/9/status", "Name:\truby\nUid:\t5\t5\t5\t5\nThreads:\t3\nVmSwap:\t  131072 kB\n"),
@@ -50,12 +50,12 @@ fn every_limit_of_a_tight_container_is_found() {
     let checks = examined(&POD, &Config::default());
     let table = [
         ("cgroup", Status::Ok, "cgroup v2 without a memory limit"),
-        ("cgroup.oom_group", Status::Warn, "cg/pod: when memory runs out the kernel ends the whole group"),
+        ("cgroup.oom_group", Status::Warn, "cg/pod: when memory runs out, the kernel kills the whole group"),
         ("limits.processes", Status::Fail, "97 of 100 tasks (pids.max of its cgroup): a capture needs 5"),
         ("limits.file_size", Status::Warn, "RLIMIT_FSIZE is 1.00 MiB"),
         ("memory.swap", Status::Warn, "128.0 MiB of puma worker-0 (pid 9) are swapped out"),
         ("memory.overcommit", Status::Fail, "fork fails with ENOMEM"),
-        ("pressure", Status::Ok, "nothing asks for it"),
+        ("pressure", Status::Ok, "nothing needs it"),
     ];
     for (id, status, said) in table {
         let check = find(&checks, id);
@@ -65,7 +65,7 @@ fn every_limit_of_a_tight_container_is_found() {
 }
 
 #[test]
-fn a_roomy_machine_has_nothing_to_complain_of() {
+fn a_roomy_machine_passes_every_check() {
     let checks = examined(
         &[
             ("proc/9/cgroup", "0::/pod/app\n"),
@@ -90,7 +90,7 @@ fn a_roomy_machine_has_nothing_to_complain_of() {
 }
 
 #[test]
-fn no_cgroup_and_no_psi_matter_where_something_asks_for_them() {
+fn a_missing_cgroup_or_psi_matters_only_if_a_rule_needs_it() {
     let (mut config, _) = crate::config::parse(
         "[[rules]]\nname = \"p\"\nreports = [\"smaps\"]\ntrigger.memory_pressure = { above = \"10%\" }\n",
     )
@@ -104,7 +104,7 @@ fn no_cgroup_and_no_psi_matter_where_something_asks_for_them() {
 }
 
 #[test]
-fn few_tasks_warn_before_they_fail() {
+fn a_low_task_limit_warns_and_a_lower_one_fails() {
     let table = [(96, Status::Fail), (95, Status::Warn), (69, Status::Warn), (68, Status::Ok)];
     for (now, status) in table {
         let surroundings = Surroundings { pids: Some((now, 100)), ..Surroundings::default() };
@@ -113,7 +113,7 @@ fn few_tasks_warn_before_they_fail() {
 }
 
 #[test]
-fn reserved_memory_that_does_not_suffice_for_a_fork_fails() {
+fn too_little_reserved_memory_for_a_fork_fails() {
     let meminfo = |left: u64| {
         BTreeMap::from([("CommitLimit".to_owned(), 10 * GIB + left), ("Committed_AS".to_owned(), 10 * GIB)])
     };
@@ -123,7 +123,7 @@ fn reserved_memory_that_does_not_suffice_for_a_fork_fails() {
 }
 
 #[test]
-fn the_guards_themselves_are_asked() {
+fn the_machine_check_applies_the_guards() {
     let config = Config::default();
     let roomy = Figures {
         rss: GIB,
@@ -138,4 +138,22 @@ fn the_guards_themselves_are_asked() {
     assert_eq!(statuses(&roomy), [Status::Ok, Status::Ok]);
     assert_eq!(statuses(&Figures { available_memory: GIB / 2, ..roomy.clone() }), [Status::Ok, Status::Warn]);
     assert_eq!(statuses(&Figures { free_disk: 0, ..roomy }), [Status::Warn, Status::Warn]);
+}
+
+#[test]
+fn findings_about_the_machine_in_words() {
+    let (pressed, _) = crate::config::parse(
+        "[[rules]]\nname = \"p\"\nreports = [\"smaps\"]\ntrigger.memory_pressure = { above = \"10%\" }\n",
+    )
+    .unwrap();
+    let mut checks = examined(&POD, &Config::default());
+    checks.extend(examined(&[("proc/9/cgroup", "")], &pressed));
+    let surroundings = Surroundings { pids: Some((90, 100)), ..Surroundings::default() };
+    checks.push(tasks_left(&[(&subject(), surroundings)]));
+    let meminfo = BTreeMap::from([("CommitLimit".to_owned(), 11 * GIB), ("Committed_AS".to_owned(), 10 * GIB)]);
+    checks.push(overcommit("2", &meminfo, GIB));
+    checks.push(pressure(true, &pressed));
+    let figures = Figures { rss: GIB, total_disk: 60 * GIB, ..Figures::default() };
+    checks.extend(guards(&Config::default(), &State::default(), Some(&subject()), &figures));
+    crate::cli::doctor::check::assert_words("machine", &checks);
 }

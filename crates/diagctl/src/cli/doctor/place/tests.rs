@@ -9,7 +9,7 @@ fn entry(path: &str, kind: Kind, mode: u32, uid: u32) -> Entry {
 }
 
 #[test]
-fn the_directory_must_be_ours_and_ours_alone() {
+fn the_directory_must_be_private_to_its_owner() {
     let root = entry("/var/lib", Kind::Directory, 0o755, 0);
     let far = entry("/var", Kind::Directory, 0o755, 0);
     let open = entry("/var/lib", Kind::Directory, 0o1777, 0);
@@ -21,10 +21,10 @@ fn the_directory_must_be_ours_and_ours_alone() {
         (Kind::Directory, 0o707, 7, &root, 7, Status::Fail, "mode 0707"),
         (Kind::Symlink, 0, 7, &root, 7, Status::Fail, "symbolic link"),
         (Kind::Other, 0, 7, &root, 7, Status::Fail, "not a directory"),
-        (Kind::Missing, 0, 0, &root, 0, Status::Warn, "first worker that polls creates it"),
-        (Kind::Missing, 0, 0, &root, 7, Status::Fail, "uid 7 may hardly create it"),
-        (Kind::Missing, 0, 0, &open, 7, Status::Warn, "first worker that polls creates it"),
-        (Kind::Missing, 0, 0, &far, 0, Status::Fail, "nor does its parent"),
+        (Kind::Missing, 0, 0, &root, 0, Status::Warn, "first worker that polls tries to create it"),
+        (Kind::Missing, 0, 0, &root, 7, Status::Fail, "uid 7 cannot create it"),
+        (Kind::Missing, 0, 0, &open, 7, Status::Warn, "first worker that polls tries to create it"),
+        (Kind::Missing, 0, 0, &far, 0, Status::Fail, "nor its parent exists"),
     ];
     for (kind, mode, uid, parent, me, status, said) in table {
         let check = directory(&entry("/var/lib/diagctl", kind, mode, uid), Some(parent), me);
@@ -34,7 +34,7 @@ fn the_directory_must_be_ours_and_ours_alone() {
 }
 
 #[test]
-fn whoever_can_replace_the_store_from_above_is_named() {
+fn users_who_can_replace_the_store_are_named() {
     let there = entry("/srv/app/store", Kind::Directory, 0o700, 7);
     let missing = entry("/srv/app/store", Kind::Missing, 0, 0);
     let table = [
@@ -54,7 +54,7 @@ fn whoever_can_replace_the_store_from_above_is_named() {
 }
 
 #[test]
-fn a_volume_that_is_full_read_only_or_without_inodes_fails() {
+fn a_full_read_only_or_inodeless_volume_fails() {
     let config = Config::default();
     let good =
         Volume { magic: 0xef53, read_only: false, free: 50 * GIB, total: 100 * GIB, free_inodes: 1000, inodes: 2000 };
@@ -70,12 +70,12 @@ fn a_volume_that_is_full_read_only_or_without_inodes_fails() {
 }
 
 #[test]
-fn filesystems_where_the_lock_or_the_captures_do_not_last_are_named() {
+fn network_and_volatile_filesystems_are_named() {
     let table = [
         (0xef53, false, Status::Ok, "ext4"),
-        (0x1234, false, Status::Ok, "does not know"),
+        (0x1234, false, Status::Ok, "an unknown filesystem"),
         (0x0102_1994, false, Status::Warn, "next boot"),
-        (0x794c_7630, false, Status::Warn, "end with the container"),
+        (0x794c_7630, false, Status::Warn, "lost with the container"),
         (0x6969, false, Status::Fail, "NFS"),
         (0x0102_1997, false, Status::Fail, "9p"),
         (0x6573_5546, true, Status::Warn, "forces it"),
@@ -89,11 +89,11 @@ fn filesystems_where_the_lock_or_the_captures_do_not_last_are_named() {
 }
 
 #[test]
-fn the_lock_is_really_tried_and_a_holder_is_seen() {
+fn the_lock_test_sees_a_holder() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(exclusion(dir.path()), Exclusion::Works, "on the directory");
     let owner = rustix::process::geteuid().as_raw();
-    let (lease, _file) = crate::lease::Lease::open(&Spot::hold(dir.path()).unwrap(), owner).unwrap();
+    let (lease, _file) = diagctl_store::lease::Lease::open(&Spot::hold(dir.path()).unwrap(), owner).unwrap();
     assert_eq!(exclusion(dir.path()), Exclusion::Works);
     assert!(lease.try_take().unwrap());
     assert_eq!(exclusion(dir.path()), Exclusion::Taken);
@@ -103,10 +103,52 @@ fn the_lock_is_really_tried_and_a_holder_is_seen() {
 }
 
 #[test]
-fn a_kernel_without_the_call_is_told_from_a_name_that_is_not_there() {
+fn a_missing_system_call_differs_from_a_missing_file() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(rename(no_replace(dir.path())).status, Status::Ok);
     assert_eq!(rename(Err(rustix::io::Errno::NOSYS)).status, Status::Fail);
     assert_eq!(rename(Err(rustix::io::Errno::PERM)).status, Status::Fail);
+}
+
+#[test]
+fn findings_about_the_place_in_words() {
+    let dir = |kind, mode, uid, me, parent: &Entry| directory(&entry("/srv/store", kind, mode, uid), Some(parent), me);
+    let root = entry("/srv", Kind::Directory, 0o755, 0);
+    let far = entry("/", Kind::Directory, 0o755, 0);
+    let mut checks = vec![
+        dir(Kind::Directory, 0o700, 7, 7, &root),
+        dir(Kind::Directory, 0o700, 7, 0, &root),
+        dir(Kind::Directory, 0o700, 7, 8, &root),
+        dir(Kind::Directory, 0o770, 7, 7, &root),
+        dir(Kind::Symlink, 0, 7, 7, &root),
+        dir(Kind::Other, 0, 7, 7, &root),
+        dir(Kind::Missing, 0, 0, 0, &root),
+        dir(Kind::Missing, 0, 0, 7, &root),
+        dir(Kind::Missing, 0, 0, 0, &far),
+    ];
+    let there = entry("/srv/store", Kind::Directory, 0o700, 7);
+    let missing = entry("/srv/store", Kind::Missing, 0, 0);
+    for (store, mode, uid) in
+        [(&there, 0o755, 0), (&missing, 0o1777, 0), (&there, 0o777, 0), (&there, 0o775, 0), (&there, 0o755, 8)]
+    {
+        checks.push(above(store, &[entry("/srv", Kind::Directory, mode, uid)]));
+    }
+    let good =
+        Volume { magic: 0xef53, read_only: false, free: 50 * GIB, total: 100 * GIB, free_inodes: 1000, inodes: 2000 };
+    let config = Config::default();
+    checks.extend([good.writable(), good.inodes(), good.space(&config)]);
+    checks.push(Volume { read_only: true, ..good.clone() }.writable());
+    checks.push(Volume { free_inodes: 63, ..good.clone() }.inodes());
+    checks.push(Volume { free_inodes: 900, inodes: 100_000, ..good.clone() }.inodes());
+    checks.push(Volume { free: GIB, ..good.clone() }.space(&config));
+    for (magic, forced) in
+        [(0xef53, false), (0x1234, false), (0x0102_1994, false), (0x794c_7630, false), (0x6969, false), (0x6969, true)]
+    {
+        checks.push(filesystem(&Volume { magic, ..good.clone() }, forced));
+    }
+    let tried = [Exclusion::Works, Exclusion::Taken, Exclusion::Broken, Exclusion::Unknown("flock: EIO".into())];
+    checks.extend(tried.iter().map(lock));
+    checks.extend([rename(Ok(())), rename(Err(rustix::io::Errno::NOSYS))]);
+    crate::cli::doctor::check::assert_words("place", &checks);
 }

@@ -1,0 +1,280 @@
+//! The life of a capture: begun under the lease, and ended by publishing it or giving it up.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::time::Duration;
+
+use super::error::Error;
+use crate::clock::{self, Now};
+use crate::config::{COMMANDS_TIMEOUT_MS, Config, ReportCommand};
+use crate::fsio;
+use crate::operator_command::Output;
+use crate::proc::Proc;
+use crate::reports::{self, Source};
+use crate::rules::decide::Plan;
+use crate::rules::guard;
+use crate::state::schedule::{self as state, Found, ReportCost};
+use crate::units;
+use diagctl_store::Id;
+use diagctl_store::Process;
+use diagctl_store::Result;
+use diagctl_store::commit::{self, Told};
+use diagctl_store::lease::{self, Lease, NotHolder};
+use diagctl_store::report_kind::Producer;
+use diagctl_store::staging::{self, Grant};
+use diagctl_store::writer::{self, Room};
+use diagctl_store::{Store, cleanup, events, index, inventory, meta, requests};
+
+/// Sets a capture up: `lease.json`, the staging directory and the grant. The caller holds the lease and has written the state.
+pub fn begin(
+    store: &Store,
+    config: &Config,
+    source: Source<'_>,
+    process: &Process,
+    plan: &Plan,
+    generation: u64,
+    now: &Now,
+) -> Result<Grant> {
+    let reports_bytes = Some(inventory::reports_bytes(store)?);
+    let id = format!("{}-{}", clock::compact_utc(now.clock.wall_ms), fsio::random_hex()?);
+    let staging = store.staging(&id);
+    fsio::create_dir(&staging, store.directory_mode()?)?;
+    let grant = Grant {
+        meta: meta::Meta {
+            schema: meta::SCHEMA,
+            id: id.clone(),
+            sequence: generation,
+            created: clock::utc(now.clock.wall_ms),
+            store_ms: now.store_ms,
+            host: source.proc.hostname(),
+            boot_id: now.clock.boot_id.clone(),
+            pid: process.pid,
+            start_time: process.start_ticks,
+            role: process.role.clone(),
+            worker: process.name.clone(),
+            versions: BTreeMap::from([("diagctl".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+            rule: plan.rule.clone(),
+            trigger: meta::Trigger {
+                name: plan.trigger.to_owned(),
+                reason: plan.reason.clone(),
+                observed: plan.observed.clone(),
+            },
+            request: plan.request.clone(),
+            labels: plan
+                .second_of
+                .map(|first| ("pair_of_sequence".to_owned(), first.to_string()))
+                .into_iter()
+                .collect(),
+            ..meta::Meta::default()
+        },
+        planned: plan.reports.clone(),
+        generation,
+        snapshot: plan.snapshot,
+        granted_boot_ms: now.clock.boot_ms,
+        reports_bytes,
+    };
+    staging::write(&staging, &grant)?;
+    lease::write_record(
+        store.dir(),
+        &lease::Record {
+            schema: 1,
+            capture: id.clone(),
+            generation,
+            pid: process.pid,
+            start_ticks: process.start_ticks,
+            boot_id: now.clock.boot_id.clone(),
+            role: process.role.clone(),
+            worker: process.name.clone(),
+            rule: plan.rule.clone(),
+            granted_boot_ms: now.clock.boot_ms,
+            deadline_boot_ms: now.clock.boot_ms + crate::units::ms(config.guards.deadline),
+            ended: false,
+        },
+    )?;
+    if let Some(request) = &plan.request {
+        take_request(store, request, &id)?;
+    }
+    Ok(grant)
+}
+
+fn take_request(store: &Store, id: &str, capture: &str) -> Result<()> {
+    let Some(mut request) = requests::read(store, id) else { return Ok(()) };
+    request.attempts = request.attempts.saturating_add(1);
+    request.capture = Some(capture.to_owned());
+    requests::write(store, &request)
+}
+
+/// Collects the native reports and those of the operator's commands. A report that cannot be made is recorded with the reason;
+/// only a store that cannot be written is a failure.
+pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant: &Grant) -> Result<()> {
+    let native: Vec<&String> = grant.planned.iter().filter(|name| config.producer(name) == Producer::Native).collect();
+    if native.is_empty() {
+        return Ok(());
+    }
+    let staging = &store.own_staging(&grant.meta.id)?;
+    let mut room = Room::of(store, grant)?;
+    let mut commands_ms = COMMANDS_TIMEOUT_MS;
+    for name in native {
+        let watch = clock::Stopwatch::start();
+        let command = config.command(name);
+        let opened = match command {
+            Some(command) => open_command(command, &grant.meta, commands_ms),
+            None => reports::open(name, source),
+        };
+        match opened {
+            Ok(mut data) => {
+                // A report that cannot be stored is recorded as failed.
+                if let Ok(report) = writer::store_report(&mut room, staging, name, &mut data) {
+                    let took_ms = milliseconds(watch.elapsed());
+                    staging::write_sidecar(staging, &meta::Report { took_ms, ..report })?;
+                }
+            }
+            Err(why) => staging::write_sidecar(staging, &meta::Report::failed(name, why))?,
+        }
+        if command.is_some() {
+            commands_ms = commands_ms.saturating_sub(units::ms(watch.elapsed()));
+        }
+    }
+    Ok(())
+}
+
+// Rounds to the microsecond, the precision of a record.
+fn milliseconds(time: Duration) -> Option<serde_json::Number> {
+    serde_json::Number::from_f64((time.as_secs_f64() * 1e6).round() / 1e3)
+}
+
+// Starts a command that prints a report. Its environment describes the capture.
+fn open_command(
+    command: &ReportCommand,
+    meta: &meta::Meta,
+    left_ms: u64,
+) -> std::result::Result<Box<dyn Read>, String> {
+    if left_ms == 0 {
+        return Err(format!(
+            "earlier commands used up the {} that all commands share",
+            units::duration(COMMANDS_TIMEOUT_MS)
+        ));
+    }
+    let environment = [
+        ("DIAGCTL_CAPTURE", meta.id.clone()),
+        ("DIAGCTL_PID", meta.pid.to_string()),
+        ("DIAGCTL_ROLE", meta.role.clone()),
+        ("DIAGCTL_WORKER", meta.worker.clone()),
+    ];
+    let output = Output::of(&command.command, command.timeout_ms.min(left_ms), &environment)?;
+    Ok(Box::new(output))
+}
+
+/// Proves that the caller may write into a capture, and reads its grant. If the caller has lost the lease, its work is
+/// quarantined.
+pub fn join(store: &Store, lease: &Lease, id: &str) -> super::error::Result<Grant> {
+    if Id::parse(id).is_none() {
+        return Err(Error::NotAnId { text: id.to_owned() });
+    }
+    let refusal = match lease.prove(store.dir(), id) {
+        Ok(record) => {
+            let grant = staging::read(&store.own_staging(id)?)?;
+            if grant.generation == record.generation {
+                return Ok(grant);
+            }
+            return Err(Error::AnotherGeneration { capture: id.to_owned() });
+        }
+        Err(NotHolder::Unknown(error)) => return Err(error.into()),
+        Err(NotHolder::NotHeld { current } | NotHolder::Stale { current }) => current,
+    };
+    let staging = store.staging(id);
+    let superseded = refusal.as_deref() != Some(id);
+    if superseded && staging.is_dir() {
+        diagctl_store::trash::quarantine(store, &staging, "its dumper had lost the lease")?;
+    }
+    Err(Error::NotHolder { capture: id.to_owned(), current: refusal.filter(|_| superseded) })
+}
+
+/// Publishes a capture and does what follows: index, costs, request, retention, end of the lease.
+pub fn finish(store: &Store, proc: &Proc, lease: &Lease, grant: &Grant, told: &mut Told) -> Result<meta::Meta> {
+    let boot_ms = clock::Reading::take(String::new()).boot_ms;
+    let duration = boot_ms.saturating_sub(grant.granted_boot_ms);
+    told.cost.insert("duration_ms".into(), duration.into());
+    let meta = match commit::publish(store, grant, told) {
+        Ok(meta) => meta,
+        Err(error) => {
+            // Nothing was stored, so the staging directory is useless.
+            give_up(store, lease, grant, "failed", &error.to_string())?;
+            return Err(error);
+        }
+    };
+    // The capture is durable from here on. The remaining steps update caches or conveniences, or are repeated by the next
+    // command. A failure of one (on a full disk, say) must not prevent the others.
+    let stored = meta.reports.iter().filter(|report| report.file.is_some()).count();
+    let damaged = match meta.reports.iter().filter(|report| report.is_damaged()).count() {
+        0 => String::new(),
+        n => format!(" ({n} damaged)"),
+    };
+    let reason = format!(
+        "{stored} of {} reports stored{damaged}, {}",
+        meta.reports.len(),
+        crate::units::size(stored_bytes(&meta))
+    );
+    events::record(
+        store,
+        &events::Event { rule: meta.rule.clone(), ..events::Event::about("published", &meta.id, &reason) },
+    );
+    let steps = [
+        index::append(store, &index::Entry::of(store, &meta)),
+        remember_costs(store, &meta),
+        meta.request.as_ref().map_or(Ok(()), |request| requests::remove(store, request)),
+        collect(store, proc, &meta.id),
+    ];
+    for failure in steps.into_iter().filter_map(std::result::Result::err) {
+        events::record(store, &events::Event::about("failed", &meta.id, &format!("after publishing: {failure}")));
+    }
+    // The capture is published even if the lock cannot be released; the lock ends with the last process that holds it.
+    if let Err(failure) = end_lease(store, lease) {
+        events::record(store, &events::Event::about("failed", &meta.id, &failure.to_string()));
+    }
+    Ok(meta)
+}
+
+fn collect(store: &Store, proc: &Proc, newest: &str) -> Result<()> {
+    let found = state::load(store.dir())?;
+    let anchor = if let Found::State(state) = &found { state.clock.as_ref() } else { None };
+    let now = clock::Anchor::place(anchor, clock::Reading::take(proc.boot_id()));
+    cleanup::collect(store, &now, Some(newest)).map(drop)
+}
+
+fn stored_bytes(meta: &meta::Meta) -> u64 {
+    meta.reports.iter().map(|report| report.stored_bytes).sum()
+}
+
+/// Discards a capture that failed, records the reason, and ends the lease.
+pub fn give_up(store: &Store, lease: &Lease, grant: &Grant, event: &str, reason: &str) -> Result<()> {
+    let id = &grant.meta.id;
+    let discarded = diagctl_store::trash::clear_away(store, &store.staging(id));
+    events::record(store, &events::Event { rule: grant.meta.rule.clone(), ..events::Event::about(event, id, reason) });
+    if let Some(request) = &grant.meta.request {
+        requests::give_back(store, request, &format!("capture {id}: {reason}"))?;
+    }
+    end_lease(store, lease)?;
+    discarded
+}
+
+// Marks the record as ended, for people, and releases the lock last.
+fn end_lease(store: &Store, lease: &Lease) -> Result<()> {
+    // A record that cannot be read or marked does no harm: the lock decides, and it is released in any case.
+    if let Ok(Some(record)) = lease::read_record(store.dir()) {
+        let _ = lease::write_record(store.dir(), &lease::Record { ended: true, ..record });
+    }
+    lease.release()
+}
+
+fn remember_costs(store: &Store, meta: &meta::Meta) -> Result<()> {
+    let _guard = store.lock()?;
+    let Found::State(mut state) = state::load(store.dir())? else { return Ok(()) };
+    let memory = meta.cost.get("copied_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    for report in meta.reports.iter().filter(|report| report.file.is_some()) {
+        let snapshot = guard::is_snapshot(&report.name);
+        let cost = ReportCost { memory_bytes: if snapshot { memory } else { 0 }, stored_bytes: report.stored_bytes };
+        state.costs.insert(format!("{}/{}", meta.role, report.name), cost);
+    }
+    state::save(store.dir(), &state)
+}

@@ -1,0 +1,43 @@
+//! The errors of a capture that is handed to its dumper.
+
+use diagctl_fs::quoted;
+
+/// The result type of this module.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A capture cannot be continued.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] diagctl_store::Error),
+    /// A text does not have the form of an id.
+    #[error("{} is not a capture ID", quoted(text))]
+    NotAnId {
+        /// The text.
+        text: String,
+    },
+    /// The lease was granted anew since the capture was begun.
+    #[error("capture {capture} does not belong to the current grant")]
+    AnotherGeneration {
+        /// The capture.
+        capture: String,
+    },
+    /// The descriptor does not hold the lease for this capture.
+    #[error("capture {capture} cannot be written: {}", current.as_ref().map_or_else(
+        || "this descriptor does not hold the lease".to_owned(),
+        |current| format!("the lease has passed on to capture {current}"),
+    ))]
+    NotHolder {
+        /// The capture.
+        capture: String,
+        /// The capture that the lease is held for, if it is another.
+        current: Option<String>,
+    },
+}
+
+impl From<diagctl_fs::Error> for Error {
+    fn from(error: diagctl_fs::Error) -> Self {
+        Self::Store(error.into())
+    }
+}

@@ -1,0 +1,13 @@
+//! From a decision to a capture: the poll that decides, the one way to begin a capture, and the capture's life until it is
+//! published or given up.
+
+pub mod begin;
+pub mod capture;
+pub mod cpu_throttle;
+pub mod dump_limits;
+mod error;
+pub mod exec;
+pub mod poll;
+
+pub use begin::{Applicant, Begun, begin};
+pub use error::Error;

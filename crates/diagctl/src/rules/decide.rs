@@ -1,0 +1,503 @@
+//! The rule engine: a pure function of configuration, state, samples, readings and now.
+//!
+//! It reads no clock, file or random source, and changes nothing that it is given. `acquire` gathers the values, calls
+//! [`decide`] once, and writes the changes that the decision carries. Tests and simulations call it with values of their own.
+
+mod answer;
+mod select;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::clock::Now;
+use crate::rules::guard::{self, Figures, Guards};
+use crate::rules::limit::{self, Limits, Refusal};
+use crate::rules::memory::Metric;
+use crate::rules::readings::Readings;
+use crate::rules::rule::{Mode, Rule, Select, routine_reports};
+use crate::rules::trigger::{Facts, Observed, Outcome, View};
+use crate::state::samples::{Marks, Named, Refused, Sample, Samples};
+use crate::state::schedule::{Pair, ReportCost, State};
+use crate::units::{duration, ms};
+pub use answer::{Answer, Changes, Decision, Dropped, Plan, Verdict};
+use diagctl_store::Process;
+use diagctl_store::requests::Request;
+use diagctl_store::staging::Snapshot;
+use select::{chosen_instead, in_sample};
+
+/// The longest time between two polls, in milliseconds. It bounds the time until a changed configuration is noticed.
+const LONGEST_WAIT_MS: u64 = 60_000;
+
+/// The second capture of a pair is given up after this delay, in milliseconds.
+const PAIR_PATIENCE_MS: u64 = 600_000;
+
+/// The rule name of on-demand captures that have no rule of their own.
+pub const ON_DEMAND: &str = "on_demand";
+
+/// The operator's part of a decision.
+#[derive(Clone, Copy)]
+pub struct Settings<'a> {
+    /// The rules, in the order of the file.
+    pub rules: &'a [Rule],
+    /// The budgets of the whole store.
+    pub limits: &'a Limits,
+    /// The checks that can refuse any capture.
+    pub guards: &'a Guards,
+    /// The time between two polls, in milliseconds.
+    pub poll_ms: u64,
+    /// The costs of reports.
+    pub costs: &'a dyn Costs,
+}
+
+/// The costs of reports, in units of the budgets.
+pub trait Costs {
+    /// Returns the cost of one report.
+    fn cost_of(&self, report: &str) -> u32;
+}
+
+/// Everything that a decision depends on.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The configuration.
+    pub settings: Settings<'a>,
+    /// The polling process.
+    pub process: &'a Process,
+    /// The readings of this poll.
+    pub readings: &'a Readings,
+    /// The pending requests, oldest first.
+    pub requests: &'a [Request],
+    /// The figures for the guards.
+    pub figures: &'a Figures,
+    /// This machine's name, for rules that are in force on only some machines.
+    pub host: &'a str,
+    /// The current time.
+    pub now: &'a Now,
+    /// A random number, for jitter.
+    pub seed: u64,
+    /// The store's state.
+    pub state: &'a State,
+    /// The process's sample from its last poll, if there was one.
+    pub sample: Option<&'a Sample>,
+    /// The other processes.
+    pub others: &'a dyn Others,
+}
+
+/// The samples of all processes. Loaded only when a rule that would fire has to choose among processes, because reading them
+/// costs more than the rest of a poll.
+pub trait Others {
+    /// Loads the samples.
+    fn samples(&self) -> Cow<'_, Samples>;
+}
+
+impl Others for Samples {
+    fn samples(&self) -> Cow<'_, Samples> {
+        Cow::Borrowed(self)
+    }
+}
+
+// A working copy that the rules modify in turn.
+struct Draft {
+    state: State,
+    sample: Sample,
+}
+
+/// Decides what may be captured now. If a plan is granted, [`charge`] accounts for it.
+pub fn decide(input: Inputs<'_>) -> Decision {
+    let Inputs { settings, process, readings, now, .. } = input;
+    let now_ms = now.store_ms;
+    let poll_ms = settings.poll_ms;
+    let rss = readings.memory.get(Metric::Rss).unwrap_or(0);
+    let mut draft = Draft {
+        state: input.state.clone(),
+        sample: Sample::at_poll(input.sample, process.start_ticks, &process.role, &process.name, rss, now_ms),
+    };
+    if draft.state.clock.is_none() || now.stepped_back_ms.is_some() {
+        draft.state.clock = Some(now.anchor());
+    }
+
+    let mut answers = Vec::new();
+    let mut plans = Vec::new();
+    let mut dropped = Vec::new();
+    let mut wait_ms = LONGEST_WAIT_MS;
+    for request in input.requests.iter().filter(|request| request.is_for(process)) {
+        let (answer, plan) = answer_request(input, request, &draft.state);
+        wait_ms = wait_ms.min(answer.wait_ms.unwrap_or(poll_ms));
+        answers.push(answer);
+        plans.extend(plan);
+    }
+    for rule in settings.rules {
+        if !rule.matching.accepts(&process.role, &process.name) {
+            continue;
+        }
+        if !rule.trigger.is_timers_only() {
+            wait_ms = wait_ms.min(poll_ms);
+        }
+        dropped.extend(hear_events(input, rule, &mut draft.sample));
+        let (answer, plan) = answer_rule(input, rule, &mut draft);
+        if answer.settles && settle_events(&rule.name, &mut draft.sample) && answer.verdict > Verdict::Idle {
+            dropped.push(Dropped { rule: rule.name.clone(), reason: answer.reason.clone() });
+        }
+        // A rule that could fire is evaluated again at the next poll.
+        wait_ms = wait_ms.min(answer.wait_ms.unwrap_or(match answer.verdict {
+            Verdict::Idle => LONGEST_WAIT_MS,
+            _ => poll_ms,
+        }));
+        answers.push(answer);
+        plans.extend(plan);
+    }
+    // Requests come first, then the rule that has waited longest, so that a rule cannot be starved by one earlier in the file.
+    // Among rules that never fired, those whose event was named at this poll come first: a worker killer may be waiting for
+    // this very answer.
+    let last_fired = |plan: &Plan| draft.state.rules.get(&plan.rule).and_then(|marks| marks.fires.last()).copied();
+    let is_named_now = |plan: &Plan| {
+        let named = draft.sample.named.get(&plan.rule);
+        named.is_some_and(|named| named.values().any(|event| event.at == now_ms))
+    };
+    plans.sort_by_key(|plan| match plan.request {
+        Some(_) => (None, false),
+        None => (last_fired(plan), !is_named_now(plan)),
+    });
+    let retry_ms = wait_ms.clamp(poll_ms.min(100), LONGEST_WAIT_MS.max(poll_ms));
+    let Draft { state, mut sample } = draft;
+    sample.next_poll = now_ms + retry_ms;
+    let refused = answers.iter().filter(|a| a.skipped || (a.verdict > Verdict::Idle && a.verdict < Verdict::Granted));
+    sample.refusals = refused.map(|a| (a.rule.clone(), refused_as(a))).collect();
+    Decision { plans, answers, dropped, retry_ms, changes: Changes { state, sample } }
+}
+
+fn refused_as(answer: &Answer) -> Refused {
+    Refused {
+        verdict: if answer.skipped { "skipped" } else { answer.verdict.name() }.to_owned(),
+        guard: answer.guard.map(str::to_owned),
+        reason: answer.reason.clone(),
+    }
+}
+
+// Records the events that this poll names for a rule that watches them. Returns those that have expired.
+fn hear_events(input: Inputs<'_>, rule: &Rule, sample: &mut Sample) -> Vec<Dropped> {
+    let Inputs { settings, readings, now, .. } = input;
+    if !readings.events.is_empty() {
+        let events = rule.trigger.events();
+        let named = events.into_iter().filter(|event| readings.events.contains(*event));
+        sample.name_events(&rule.name, named, now.store_ms, settings.poll_ms);
+    }
+    let late = sample.give_up_events(&rule.name, now.store_ms);
+    let why = sample.refusals.get(&rule.name).map_or_else(|| "nothing let it through".into(), |r| r.reason.clone());
+    let told = late.into_iter().map(|(event, named)| {
+        let ago = duration(now.store_ms.saturating_sub(named.at));
+        Dropped { rule: rule.name.clone(), reason: format!("event {event} was given up after {ago}: {why}") }
+    });
+    told.collect()
+}
+
+// Drops the events that wait for the rule. Returns true if there were any.
+fn settle_events(rule: &str, sample: &mut Sample) -> bool {
+    sample.named.remove(rule).is_some()
+}
+
+/// Accounts for a granted plan: limits, budgets, timers, levels, and the events that it answers. The caller writes the changes
+/// before it announces the grant.
+pub fn charge(input: Inputs<'_>, plan: &Plan) -> Changes {
+    let mut draft = Draft { state: input.state.clone(), sample: input.sample.cloned().unwrap_or_default() };
+    let units = plan.reports.iter().map(|name| input.settings.costs.cost_of(name)).sum();
+    limit::spend(&mut draft.state.spent, units, input.now.store_ms);
+    draft.state.generation += 1;
+    fire(input, plan, &mut draft);
+    if plan.second_of.is_none() {
+        cover(input, plan, &mut draft.state);
+    }
+    Changes { state: draft.state, sample: draft.sample }
+}
+
+// Updates the rule's state after it fired.
+fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
+    if plan.request.is_none() && plan.second_of.is_none() {
+        settle_events(&plan.rule, &mut draft.sample);
+    }
+    let state = &mut draft.state;
+    let now_ms = input.now.store_ms;
+    let rule = input.settings.rules.iter().find(|rule| rule.name == plan.rule);
+    let before = state.rules.get(&plan.rule).cloned().unwrap_or_default();
+    state.clock = Some(input.now.anchor());
+    let marks = state.rules.entry(plan.rule.clone()).or_default();
+    marks.pair = None;
+    if plan.second_of.is_some() {
+        // A pair counts as one firing: its second half costs budget and nothing else.
+        return;
+    }
+    limit::charge(rule.map(|r| &r.limits), marks, now_ms);
+    marks.last_pid = input.process.pid;
+    if let Some(delay) = rule.and_then(|rule| rule.pair_delay).filter(|_| plan.request.is_none()) {
+        marks.pair = Some(Pair {
+            pid: input.process.pid,
+            start_ticks: input.process.start_ticks,
+            due: now_ms + ms(delay),
+            first: state.generation,
+        });
+    }
+    if let Some(rule) = rule {
+        let subject = input.process.subject();
+        let (marks_of_process, named) = (Marks::new(), Named::new());
+        let view = View {
+            now_ms,
+            first_seen_ms: 0,
+            name: &rule.name,
+            rule: &before,
+            marks: &marks_of_process,
+            readings: input.readings,
+            named: &named,
+            subject: &subject,
+            requested: false,
+        };
+        rule.trigger.fired(rule.trigger.name(), view, input.seed, marks);
+    }
+}
+
+// Starts the cooldown of every other rule whose reports are all part of this capture.
+fn cover(input: Inputs<'_>, plan: &Plan, state: &mut State) {
+    let Process { role, name, .. } = input.process;
+    for rule in input.settings.rules {
+        let contained = rule.reports.iter().all(|report| plan.reports.contains(report));
+        if rule.name != plan.rule && contained && !rule.limits.cooldown.is_zero() && rule.matching.accepts(role, name) {
+            state.rules.entry(rule.name.clone()).or_default().covered = Some(input.now.store_ms);
+        }
+    }
+}
+
+fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Option<Plan>) {
+    let Inputs { settings, process, readings, now, .. } = input;
+    let now_ms = now.store_ms;
+    let subject = process.subject();
+    let path = rule.trigger.name();
+    let before = draft.state.rules.get(&rule.name).cloned().unwrap_or_default();
+    let mut marks = before.clone();
+    let known = draft.sample.marks.get(&rule.name).cloned().unwrap_or_default();
+    let named = draft.sample.named.get(&rule.name).cloned().unwrap_or_default();
+    let view = View {
+        now_ms,
+        first_seen_ms: draft.sample.first_seen,
+        name: &rule.name,
+        rule: &before,
+        marks: &known,
+        readings,
+        named: &named,
+        subject: &subject,
+        requested: false,
+    };
+    rule.trigger.prepare(path, view, input.seed, &mut marks);
+    let outcome = rule.trigger.evaluate(path, View { rule: &marks, ..view });
+    let mut observed = known.clone();
+    rule.trigger.observe(path, view, &mut observed);
+    if !observed.is_empty() {
+        draft.sample.marks.insert(rule.name.clone(), observed);
+    }
+    if marks != before {
+        draft.state.rules.insert(rule.name.clone(), marks.clone());
+        draft.state.clock = Some(now.anchor());
+    }
+
+    let answer = |verdict, reason: String, observed: Observed, wait_ms| Answer {
+        rule: rule.name.clone(),
+        observed,
+        wait_ms,
+        ..Answer::plain(verdict, reason)
+    };
+    let last_word = |answer| Answer { settles: true, ..answer };
+    if let Some(pair) = marks.pair {
+        return second_of_pair(input, rule, pair, draft);
+    }
+    if !in_sample(rule, input.host, now_ms) {
+        let reason = format!("this machine is not in today's sample of {}%", rule.sample);
+        return (last_word(answer(Verdict::Idle, reason, Observed::new(), Some(LONGEST_WAIT_MS))), None);
+    }
+    let facts = match outcome {
+        Outcome::Holds(facts) => facts,
+        other => {
+            draft.sample.holding.remove(&rule.name);
+            return match other {
+                Outcome::Waits(facts, at) => {
+                    let wait = at.map(|at| at.saturating_sub(now_ms));
+                    (last_word(answer(Verdict::Idle, facts.reason, facts.observed, wait)), None)
+                }
+                Outcome::Unreadable(why) => {
+                    let reason = format!("skipped: {why}");
+                    let skipped = answer(Verdict::Idle, reason, Observed::new(), Some(settings.poll_ms));
+                    (Answer { skipped: true, ..skipped }, None)
+                }
+                Outcome::Holds(_) => unreachable!("handled above"),
+            };
+        }
+    };
+    let held_ms = now_ms - draft.sample.hold(&rule.name, now_ms, settings.poll_ms);
+    let hold_for = ms(rule.hold_for);
+    if held_ms < hold_for {
+        let reason = format!("{}, for {} of {}", facts.reason, duration(held_ms), duration(hold_for));
+        return (
+            answer(Verdict::Pending, reason, facts.observed, Some(settings.poll_ms.min(hold_for - held_ms))),
+            None,
+        );
+    }
+    let facts = if hold_for > 0 {
+        Facts { reason: format!("{} for {}", facts.reason, duration(hold_for)), ..facts }
+    } else {
+        facts
+    };
+    let units = rule.reports.iter().map(|name| settings.costs.cost_of(name)).sum();
+    let own = limit::check_rule(&rule.limits, &marks, now_ms);
+    let settles = own.is_some();
+    let refusal = own.or_else(|| limit::check_budgets(settings.limits, &draft.state.spent, units, now_ms));
+    if let Some(refusal) = refusal {
+        let (verdict, why, left_ms) = match refusal {
+            Refusal::Cooldown { reason, left_ms } => (Verdict::Cooldown, reason, left_ms),
+            Refusal::Throttled { reason, left_ms } => (Verdict::Throttled, reason, left_ms),
+        };
+        let refused = answer(verdict, format!("{}; {why}", facts.reason), facts.observed, Some(left_ms));
+        return (Answer { settles, ..refused }, None);
+    }
+    if rule.select != Select::First
+        && let Some(chosen) =
+            chosen_instead(rule, process, &draft.sample, &marks, &input.others.samples(), now_ms, settings.poll_ms)
+    {
+        let reason = format!("{}; process {chosen} is to take it (select)", facts.reason);
+        return (answer(Verdict::Idle, reason, facts.observed, Some(settings.poll_ms)), None);
+    }
+    if let Some(refusal) = check_guards(input, &rule.reports, &draft.state.costs) {
+        let reason = format!("{}; {}", facts.reason, refusal.reason);
+        let guarded = Answer { guard: Some(refusal.guard), ..answer(Verdict::Guarded, reason, facts.observed, None) };
+        return (guarded, None);
+    }
+    let plan = Plan {
+        rule: rule.name.clone(),
+        trigger: path,
+        reason: facts.reason,
+        observed: facts.observed,
+        reports: rule.reports.clone(),
+        snapshot: rule.snapshot,
+        request: None,
+        second_of: None,
+    };
+    granted(input, rule, plan, draft)
+}
+
+// In a dry run, everything happens except the capture. The rule's own limits apply, so that the dry run shows what enforcement
+// would do. The store's budget and the cooldowns of other rules are left for real captures.
+fn granted(input: Inputs<'_>, rule: &Rule, plan: Plan, draft: &mut Draft) -> (Answer, Option<Plan>) {
+    let answer = |verdict, reason| Answer {
+        rule: rule.name.clone(),
+        observed: plan.observed.clone(),
+        ..Answer::plain(verdict, reason)
+    };
+    if rule.mode == Mode::DryRun {
+        fire(input, &plan, draft);
+        let would = answer(Verdict::Idle, format!("dry run: would capture, {}", plan.reason));
+        return (Answer { dry_run: true, wait_ms: Some(input.settings.poll_ms), ..would }, None);
+    }
+    (answer(Verdict::Granted, plan.reason.clone()), Some(plan))
+}
+
+// Plans the second capture of a pair. It is of the same process, whatever the trigger says by then. Guards and budgets apply.
+fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft) -> (Answer, Option<Plan>) {
+    let Inputs { settings, process, now, .. } = input;
+    let answer = |verdict, reason: String, guard, wait_ms| Answer {
+        rule: rule.name.clone(),
+        guard,
+        wait_ms,
+        ..Answer::plain(verdict, reason)
+    };
+    let reason = format!("second of a pair, {} after the first", duration(ms(rule.pair_delay.unwrap_or_default())));
+    let late = now.store_ms.saturating_sub(pair.due);
+    if late > PAIR_PATIENCE_MS.max(10 * settings.poll_ms) || rule.pair_delay.is_none() {
+        // The process is gone, or the guards have refused for too long. Captures that far apart are not worth comparing.
+        if let Some(marks) = draft.state.rules.get_mut(&rule.name) {
+            marks.pair = None;
+        }
+        return (answer(Verdict::Idle, format!("{reason}; given up"), None, Some(settings.poll_ms)), None);
+    }
+    if (pair.pid, pair.start_ticks) != (process.pid, process.start_ticks) {
+        return (
+            answer(Verdict::Idle, format!("{reason}, is owed by process {}", pair.pid), None, Some(settings.poll_ms)),
+            None,
+        );
+    }
+    let wait = pair.due.saturating_sub(now.store_ms);
+    if wait > 0 {
+        return (answer(Verdict::Idle, format!("{reason}; due in {}", duration(wait)), None, Some(wait)), None);
+    }
+    let units = rule.reports.iter().map(|name| settings.costs.cost_of(name)).sum();
+    if let Some(Refusal::Throttled { reason: why, left_ms } | Refusal::Cooldown { reason: why, left_ms }) =
+        limit::check_budgets(settings.limits, &draft.state.spent, units, now.store_ms)
+    {
+        return (answer(Verdict::Throttled, format!("{reason}; {why}"), None, Some(left_ms)), None);
+    }
+    if let Some(refusal) = check_guards(input, &rule.reports, &draft.state.costs) {
+        return (answer(Verdict::Guarded, format!("{reason}; {}", refusal.reason), Some(refusal.guard), None), None);
+    }
+    let plan = Plan {
+        rule: rule.name.clone(),
+        trigger: rule.trigger.name(),
+        reason,
+        observed: Observed::new(),
+        reports: rule.reports.clone(),
+        snapshot: rule.snapshot,
+        request: None,
+        second_of: Some(pair.first),
+    };
+    granted(input, rule, plan, draft)
+}
+
+// A request skips triggers, cooldowns and budgets, but never the guards. If there is a rule with `on_demand`, the request uses
+// its reports, its snapshot mode and its `min_interval`.
+fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
+    let Inputs { settings, process, now, .. } = input;
+    let rule = settings.rules.iter().find(|rule| {
+        rule.trigger.on_demand().is_some()
+            && rule.matching.accepts(&process.role, &process.name)
+            && request.reports.iter().all(|name| rule.reports.contains(name))
+    });
+    let name = rule.map_or(ON_DEMAND, |rule| rule.name.as_str());
+    let reason = format!("requested by {}: {}", request.by, request.reason);
+    let answer = |verdict, reason: String, guard, wait_ms| Answer {
+        rule: name.to_owned(),
+        guard,
+        wait_ms,
+        ..Answer::plain(verdict, reason)
+    };
+    let reports = match (request.reports.is_empty(), rule) {
+        (true, Some(rule)) => rule.reports.clone(),
+        (true, None) => routine_reports(),
+        (false, _) => request.reports.clone(),
+    };
+    if let Some(on_demand) = rule.and_then(|rule| rule.trigger.on_demand())
+        && let Some(last) = state.rules.get(name).and_then(|marks| marks.fires.last())
+    {
+        let (since, least) = (now.store_ms.saturating_sub(*last), ms(on_demand.min_interval));
+        if since < least {
+            let why = format!("{reason}; min_interval {}: {} left", duration(least), duration(least - since));
+            return (answer(Verdict::Cooldown, why, None, Some(least - since)), None);
+        }
+    }
+    if let Some(refusal) = check_guards(input, &reports, &state.costs) {
+        let why = format!("{reason}; {}", refusal.reason);
+        return (answer(Verdict::Guarded, why, Some(refusal.guard), None), None);
+    }
+    let plan = Plan {
+        rule: name.to_owned(),
+        trigger: ON_DEMAND,
+        reason: reason.clone(),
+        observed: BTreeMap::new(),
+        reports,
+        snapshot: rule.map_or(Snapshot::Fork, |rule| rule.snapshot),
+        request: Some(request.id.clone()),
+        second_of: None,
+    };
+    (answer(Verdict::Granted, reason, None, None), Some(plan))
+}
+
+// Runs the guards for a capture of these reports by the polling process.
+fn check_guards(input: Inputs<'_>, reports: &[String], costs: &BTreeMap<String, ReportCost>) -> Option<guard::Refusal> {
+    let role = &input.process.role;
+    guard::check(input.settings.guards, input.figures, reports, |name| costs.get(&format!("{role}/{name}")).copied())
+}
+
+#[cfg(test)]
+mod tests;

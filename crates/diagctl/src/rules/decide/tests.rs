@@ -1,0 +1,608 @@
+//! Tests of the rule engine: a table of situations, and generated histories.
+
+use super::*;
+use crate::clock::{Anchor, Reading};
+use crate::config::{self, Config};
+use crate::rules::memory::Memory;
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::ops::Not;
+
+const GIB: u64 = 1 << 30;
+const START: u64 = 1_800_000_000_000;
+
+/// A store in memory, and a clock that the test advances.
+struct World {
+    config: Config,
+    state: State,
+    samples: Samples,
+    requests: Vec<Request>,
+    clock: Reading,
+    figures: Figures,
+    /// Events to be named at the next poll.
+    events: BTreeSet<String>,
+    /// The number of times that the samples of all processes were loaded.
+    asked: Cell<usize>,
+}
+
+struct Counted<'a> {
+    samples: &'a Samples,
+    asked: &'a Cell<usize>,
+}
+
+impl Others for Counted<'_> {
+    fn samples(&self) -> Cow<'_, Samples> {
+        self.asked.set(self.asked.get() + 1);
+        Cow::Borrowed(self.samples)
+    }
+}
+
+impl World {
+    fn new(rules: &str) -> Self {
+        let text = format!("poll_interval = \"1s\"\n[limits]\nbudget_hour = 1000\nbudget_day = 1000\n{rules}");
+        let (config, _) = config::parse(&text).unwrap_or_else(|p| panic!("{p:?}"));
+        let figures = Figures {
+            rss: GIB,
+            available_memory: 100 * GIB,
+            free_disk: 50 * GIB,
+            total_disk: 100 * GIB,
+            ..Figures::default()
+        };
+        let clock = Reading { wall_ms: START as i64, boot_ms: 1000, boot_id: "a".into() };
+        Self {
+            config,
+            state: State::default(),
+            samples: Samples::default(),
+            requests: Vec::new(),
+            clock,
+            figures,
+            events: BTreeSet::new(),
+            asked: Cell::new(0),
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.clock.boot_ms += ms;
+        self.clock.wall_ms += ms as i64;
+    }
+
+    fn process(pid: u32) -> Process {
+        Process { pid, start_ticks: u64::from(pid), role: "puma".into(), name: format!("worker-{pid}") }
+    }
+
+    /// Makes one poll. A plan is charged as if the lease were free.
+    fn poll(&mut self, pid: u32, rss: u64) -> Decision {
+        let mut memory = Memory { limit: Some(2 * GIB), host_total: 4 * GIB, ..Memory::default() };
+        memory.set(Metric::Rss, Ok(rss));
+        let readings = Readings { memory, events: std::mem::take(&mut self.events), ..Readings::default() };
+        let process = Self::process(pid);
+        let now = Anchor::place(self.state.clock.as_ref(), self.clock.clone());
+        let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..self.figures.clone() };
+        let requests = self.requests.clone();
+        let inputs = Inputs {
+            settings: self.config.settings(),
+            process: &process,
+            readings: &readings,
+            requests: &requests,
+            figures: &figures,
+            host: "web-1",
+            now: &now,
+            seed: 12345,
+            state: &self.state,
+            sample: self.samples.processes.get(&pid),
+            others: &Counted { samples: &self.samples, asked: &self.asked },
+        };
+        let decision = decide(inputs);
+        let mut changes = decision.changes.clone();
+        if let Some(plan) = decision.plans.first() {
+            changes = charge(Inputs { state: &changes.state, sample: Some(&changes.sample), ..inputs }, plan);
+            self.requests.retain(|request| Some(&request.id) != plan.request.as_ref());
+        }
+        self.state = changes.state;
+        self.samples.processes.insert(pid, changes.sample);
+        decision
+    }
+
+    /// Makes one poll of a process that names an event.
+    fn name(&mut self, event: &str) -> Decision {
+        self.events.insert(event.to_owned());
+        self.poll(1, GIB)
+    }
+
+    /// Polls every second for this long. Returns the rules that were granted, and what was dropped.
+    fn go_on(&mut self, seconds: u64) -> (Vec<String>, Vec<Dropped>) {
+        let (mut granted, mut dropped) = (Vec::new(), Vec::new());
+        for _ in 0..seconds {
+            self.pass(1000);
+            let decision = self.poll(1, GIB);
+            granted.extend(decision.plans.first().map(|plan| plan.rule.clone()));
+            dropped.extend(decision.dropped);
+        }
+        (granted, dropped)
+    }
+
+    fn verdict(&mut self, pid: u32, rss: u64) -> &'static str {
+        self.poll(pid, rss).strongest().verdict.name()
+    }
+}
+
+fn rule(body: &str) -> String {
+    format!("[[rules]]\nname = \"r\"\nreports = [\"smaps\"]\n{body}\n")
+}
+
+fn request(id: &str) -> Request {
+    Request {
+        id: id.into(),
+        reports: vec!["heap_dump".into()],
+        by: "ann".into(),
+        reason: "why".into(),
+        ..Request::default()
+    }
+}
+
+#[test]
+fn for_requires_consecutive_polls_and_a_gap_resets_it() {
+    let mut world = World::new(&rule("for = \"3s\"\ntrigger.memory_usage = { above = \"1GiB\" }"));
+    let mut seen = Vec::new();
+    for (pause, rss) in [(0, 2), (1000, 2), (1000, 0), (1000, 2), (1000, 2), (1000, 2), (1000, 2), (9000, 2)] {
+        world.pass(pause);
+        seen.push(world.verdict(1, rss * GIB));
+    }
+    assert_eq!(seen, ["pending", "pending", "idle", "pending", "pending", "pending", "granted", "pending"]);
+}
+
+#[test]
+fn a_timer_fires_for_one_process_and_is_stored_in_the_state() {
+    let mut world = World::new(&rule("trigger.timer = { every = \"10s\", initial_delay = \"5s\" }"));
+    assert_eq!(world.verdict(1, 1), "idle");
+    world.pass(5000);
+    assert_eq!((world.verdict(1, 1), world.verdict(2, 1)), ("granted", "idle"));
+    // All processes restart; only the state is left.
+    world.samples = Samples::default();
+    world.pass(9999);
+    let decision = world.poll(3, 1);
+    assert_eq!((decision.strongest().verdict.name(), decision.retry_ms), ("idle", 100));
+    world.pass(1);
+    assert_eq!(world.verdict(4, 1), "granted");
+}
+
+#[test]
+fn cooldown_count_and_budget_refuse_with_their_figures() {
+    let limits =
+        "limits = { cooldown = \"2s\", max_count = 2, window = \"1h\" }\ntrigger.memory_usage = { above = \"50%\" }";
+    let mut world = World::new(&rule(limits));
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.push(world.verdict(1, 2 * GIB));
+        world.pass(1000);
+    }
+    assert_eq!(seen, ["granted", "cooldown", "granted", "cooldown", "throttled"]);
+    assert!(world.poll(1, 2 * GIB).strongest().reason.contains("2 of 2 captures in 1h"));
+    world.config.limits.budget_hour = 1;
+    world.config.rules[0].limits = Default::default();
+    assert!(world.poll(1, 2 * GIB).strongest().reason.contains("budget_hour: 2 of 1 units"));
+}
+
+#[test]
+fn the_largest_polling_process_is_chosen() {
+    let mut world =
+        World::new(&rule("select = \"largest\"\ntrigger.timer = { every = \"60s\", initial_delay = \"4s\" }"));
+    for (pid, rss) in [(1, 10), (2, 30), (3, 20)] {
+        world.verdict(pid, rss);
+    }
+    world.pass(4000);
+    assert_eq!(world.verdict(1, 10), "idle");
+    assert!(world.poll(1, 10).strongest().reason.contains("process 2 is to take it"));
+    assert_eq!(world.verdict(2, 30), "granted");
+    // In the next turn, process 2 has stopped polling; 3 and 1 continue.
+    world.pass(60_000);
+    let mut seen = Vec::new();
+    for _ in 0..8 {
+        seen.extend([world.verdict(1, 10), world.verdict(3, 20)]);
+        world.pass(1000);
+    }
+    assert_eq!(seen.iter().filter(|v| **v == "granted").count(), 1);
+}
+
+#[test]
+fn only_a_choice_among_processes_needs_all_of_them() {
+    for (select, mode, asked) in
+        [("first", "enforce", false), ("largest", "enforce", true), ("largest", "dry_run", true)]
+    {
+        let body = format!(
+            "select = \"{select}\"\nmode = \"{mode}\"\ntrigger.timer = {{ every = \"60s\", initial_delay = \"4s\" }}"
+        );
+        let mut world = World::new(&rule(&body));
+        world.poll(1, 10);
+        assert_eq!(world.asked.get(), 0);
+        world.pass(4000);
+        world.poll(1, 10);
+        assert_eq!(world.asked.get(), usize::from(asked), "{select} {mode}");
+    }
+}
+
+#[test]
+fn round_robin_alternates_between_processes() {
+    let mut world = World::new(&rule("select = \"round_robin\"\ntrigger.timer = { every = \"3s\" }"));
+    let mut turns = Vec::new();
+    for _ in 0..40 {
+        for pid in [7, 8, 9] {
+            if world.verdict(pid, 1) == "granted" {
+                turns.push(pid);
+            }
+        }
+        world.pass(1000);
+    }
+    let third = turns.len() / 3;
+    for pid in [7, 8, 9] {
+        assert!(turns.iter().filter(|t| **t == pid).count() >= third, "{turns:?}");
+    }
+}
+
+#[test]
+fn a_request_skips_limits_but_not_guards_and_finds_its_process() {
+    let mut world = World::new(
+        "[[rules]]\nname = \"never\"\nreports = [\"smaps\"]\ntrigger.timer = { every = \"1h\", initial_delay = \"1h\" }",
+    );
+    world.config.limits.budget_hour = 0;
+    world.requests = vec![Request { pid: Some(2), ..request("q1") }];
+    assert_eq!((world.verdict(1, 1), world.verdict(2, 1)), ("idle", "granted"));
+    world.requests = vec![Request { role: Some("sidekiq".into()), ..request("q2") }];
+    assert_eq!(world.verdict(1, 1), "idle");
+    world.requests = vec![request("q3")];
+    world.figures.free_disk = GIB;
+    let answer = world.poll(1, 1).strongest();
+    assert_eq!((answer.verdict.name(), answer.guard), ("guarded", Some("disk")));
+    assert!(answer.reason.starts_with("requested by ann: why; 1.00 GiB are free"), "{}", answer.reason);
+}
+
+#[test]
+fn requests_take_reports_and_interval_from_the_on_demand_rule() {
+    let body = "[[rules]]\nname = \"asked\"\nreports = [\"heap_dump\", \"smaps\"]\ntrigger.on_demand = { min_interval = \"10s\" }";
+    let mut world = World::new(body);
+    world.requests = vec![Request { reports: vec![], ..request("q1") }];
+    let plan = world.poll(1, 1).plans.remove(0);
+    assert_eq!((plan.rule.as_str(), plan.reports.len()), ("asked", 2));
+    world.requests = vec![request("q2")];
+    assert_eq!(world.verdict(1, 1), "cooldown");
+    world.pass(10_000);
+    assert_eq!(world.poll(1, 1).plans.remove(0).reports, ["heap_dump"]);
+    // A request for a report that the rule does not have is served without the rule.
+    world.requests = vec![Request { reports: vec!["cgroup".into()], ..request("q3") }];
+    assert_eq!(world.poll(1, 1).plans.remove(0).rule, ON_DEMAND);
+}
+
+#[test]
+fn a_dry_run_is_marked_has_its_own_limits_and_spends_no_budget() {
+    let body = "mode = \"dry_run\"\nlimits = { cooldown = \"5s\" }\ntrigger.memory_usage = { above = \"1GiB\" }";
+    let mut world = World::new(&rule(body));
+    let answer = world.poll(1, 2 * GIB).strongest();
+    assert!(answer.reason.starts_with("dry run: would capture"), "{}", answer.reason);
+    assert_eq!(world.verdict(1, 2 * GIB), "cooldown");
+    assert!(world.state.spent.is_empty() && world.state.generation == 0);
+}
+
+#[test]
+fn a_clock_set_back_refuses_one_poll_and_shortens_no_cooldown() {
+    let mut world = World::new(&rule("limits = { cooldown = \"60s\" }\ntrigger.memory_usage = { above = \"1GiB\" }"));
+    assert_eq!(world.verdict(1, 2 * GIB), "granted");
+    world.pass(60_000);
+    world.clock.wall_ms -= 86_400_000;
+    let answer = world.poll(1, 2 * GIB).strongest();
+    assert_eq!(answer.guard, Some("clock"));
+    world.pass(1000);
+    assert_eq!(world.verdict(1, 2 * GIB), "granted");
+    // The wall clock jumps years ahead. The cooldown counts boot time.
+    world.clock.wall_ms += 10 * 365 * 86_400_000;
+    world.pass(1000);
+    assert_eq!(world.verdict(1, 2 * GIB), "cooldown");
+}
+
+#[test]
+fn the_strongest_answer_wins_and_a_refused_rule_blocks_no_other() {
+    let two = format!(
+        "{}[[rules]]\nname = \"s\"\nreports = [\"smaps\"]\ntrigger.memory_usage = {{ above = \"1GiB\" }}",
+        rule("limits = { cooldown = \"1h\" }\ntrigger.memory_usage = { above = \"1GiB\" }")
+    );
+    let mut world = World::new(&two);
+    assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "r");
+    assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "s");
+}
+
+fn on_event(name: &str, event: &str, more: &str) -> String {
+    format!("[[rules]]\nname = \"{name}\"\nreports = [\"smaps\"]\ntrigger.event = {{ name = \"{event}\" }}\n{more}\n")
+}
+
+#[test]
+fn every_rule_captures_once_per_event() {
+    let rules = [on_event("a", "e", ""), on_event("b", "e", ""), on_event("dry", "e", "mode = \"dry_run\"")];
+    let mut world = World::new(&rules.concat());
+    let first = world.name("e");
+    assert_eq!(first.strongest().verdict, Verdict::Granted);
+    assert_eq!(first.plans[0].rule, "a");
+    assert!(first.retry_ms <= 1000, "the other rule waits");
+    assert_eq!(world.go_on(300), (vec!["b".to_owned()], vec![]));
+    // Another process does not answer for the one that named the event.
+    world.name("e");
+    assert_eq!(world.verdict(2, GIB), "idle");
+}
+
+#[test]
+fn the_reason_of_a_refusal_decides_whether_an_event_waits() {
+    type Change = fn(&mut World);
+    // An event is named while something refuses, which ends after 20 s. The last two are the expected capture, or the message
+    // in its place.
+    type Case = (&'static str, &'static str, Change, Change, Option<&'static str>, &'static str);
+    let table: [Case; 5] = [
+        (
+            "a guard",
+            "",
+            |w| w.figures.free_disk = 1,
+            |w| w.figures.free_disk = 50 * GIB,
+            Some("event e was named 21s ago"),
+            "",
+        ),
+        ("a budget", "", |w| w.config.limits.budget_hour = 0, |w| w.config.limits.budget_hour = 9, Some("21s ago"), ""),
+        ("a guard, for long", "", |w| w.figures.free_disk = 1, |_| {}, None, "event e was given up after 1m: "),
+        (
+            "its own cooldown",
+            "limits = { cooldown = \"10s\" }",
+            |_| {},
+            |_| {},
+            None,
+            "event e was named; cooldown 10s",
+        ),
+        (
+            "its own count",
+            "limits = { max_count = 1, window = \"10s\" }",
+            |_| {},
+            |_| {},
+            None,
+            "1 of 1 captures in 10s",
+        ),
+    ];
+    for (what, more, begin, end, reason, dropped) in table {
+        let mut world = World::new(&on_event("a", "e", more));
+        if !more.is_empty() {
+            world.name("e");
+        }
+        begin(&mut world);
+        let refused = world.name("e");
+        assert!(refused.plans.is_empty(), "{what}: {refused:?}");
+        let (granted, mut told) = world.go_on(20);
+        assert_eq!(granted, [""; 0], "{what}");
+        end(&mut world);
+        world.pass(1000);
+        let plan = world.poll(1, GIB).plans.pop();
+        assert_eq!(plan.is_some(), reason.is_some(), "{what}: {plan:?}");
+        assert!(plan.is_none_or(|plan| plan.reason.contains(reason.unwrap_or_default())), "{what}");
+        told.extend(refused.dropped);
+        told.extend(world.go_on(100).1);
+        assert_eq!(told.len(), usize::from(!dropped.is_empty()), "{what}: {told:?}");
+        assert!(told.iter().all(|told| told.rule == "a" && told.reason.contains(dropped)), "{what}: {told:?}");
+    }
+}
+
+#[test]
+fn an_event_is_answered_even_if_its_rule_refuses() {
+    let all = "[[rules]]\nname = \"a\"\nreports = [\"smaps\"]\n\
+               trigger.all = [ { event = { name = \"e\" } }, { memory_usage = { above = \"1.5GiB\" } } ]";
+    let mut world = World::new(all);
+    assert!(world.name("e").plans.is_empty());
+    world.pass(1000);
+    assert_eq!(world.verdict(1, 2 * GIB), "idle");
+    world.events.insert("e".into());
+    assert_eq!(world.verdict(1, 2 * GIB), "granted");
+}
+
+#[test]
+fn dump_time_does_not_count_against_an_events_deadline() {
+    let mut world = World::new(&[on_event("a", "e", ""), on_event("b", "e", "")].concat());
+    assert_eq!(world.name("e").plans[0].rule, "a");
+    world.pass(600_000);
+    assert_eq!(world.poll(1, GIB).plans[0].rule, "b");
+    // Another process has the lease, as `poll` records it.
+    world.figures.free_disk = 1;
+    world.name("e");
+    assert_eq!(world.go_on(59).1, []);
+    let now = world.samples.processes[&1].last_seen;
+    world.samples.processes.get_mut(&1).unwrap().keep_events(now, 1000);
+    assert_eq!(world.go_on(59).1, []);
+    assert_eq!(world.go_on(1).1.len(), 2);
+}
+
+/// For any history of events, guards and pauses, a rule captures at most once for an event, and every event is answered in the
+/// end: by a capture, by a limit that is reported, or by a report that it was given up.
+#[test]
+fn every_event_is_answered_exactly_once() {
+    for seed in 1..=100u64 {
+        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut next = |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let cooldown = "limits = { cooldown = \"30s\" }";
+        let mut world =
+            World::new(&[on_event("a", "e", ""), on_event("b", "e", cooldown), on_event("c", "f", "")].concat());
+        let (mut named, mut granted, mut dropped) =
+            ([0; 2], BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
+        // At the end nothing refuses and nothing is named, for longer than any event waits.
+        for round in 0..500 {
+            world.pass(1 + next(20_000));
+            let quiet = round >= 400;
+            world.figures.free_disk = if next(3) == 0 && !quiet { 1 } else { 50 * GIB };
+            for (i, event) in ["e", "f"].into_iter().enumerate() {
+                if next(10) == 0 && !quiet {
+                    world.events.insert(event.into());
+                    named[i] += 1;
+                }
+            }
+            let decision = world.poll(1, GIB);
+            if let Some(plan) = decision.plans.first() {
+                *granted.entry(plan.rule.clone()).or_default() += 1;
+            }
+            for told in decision.dropped {
+                *dropped.entry(told.rule).or_default() += 1;
+            }
+        }
+        for (rule, named) in [("a", named[0]), ("b", named[0]), ("c", named[1])] {
+            let count = |of: &BTreeMap<String, usize>| of.get(rule).copied().unwrap_or(0);
+            let (granted, dropped) = (count(&granted), count(&dropped));
+            assert!(granted + dropped <= named, "seed {seed}, {rule}: {granted} + {dropped} of {named}");
+            assert!(granted > 0, "seed {seed}, {rule} is starved");
+        }
+        assert!(world.samples.processes[&1].named.is_empty(), "seed {seed}");
+    }
+}
+
+#[test]
+fn firing_rules_take_turns_regardless_of_their_order() {
+    let two = "[[rules]]\nname = \"a\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"1GiB\" }\n\
+               [[rules]]\nname = \"b\"\nreports = [\"threads\"]\ntrigger.memory_usage = { above = \"1GiB\" }";
+    let mut world = World::new(two);
+    let mut turns = String::new();
+    for _ in 0..6 {
+        turns.push_str(&world.poll(1, 2 * GIB).plans.remove(0).rule);
+        world.pass(1000);
+    }
+    assert_eq!(turns, "ababab");
+}
+
+#[test]
+fn a_pair_is_two_captures_of_one_process_and_one_firing() {
+    let body = "capture = \"pair\"\npair_delay = \"30s\"\nlimits = { max_count = 1, window = \"1h\" }\ntrigger.memory_usage = { above = \"1GiB\" }";
+    let mut world = World::new(&rule(body));
+    assert_eq!(world.verdict(1, 2 * GIB), "granted");
+    world.pass(29_000);
+    assert_eq!((world.verdict(1, 2 * GIB), world.verdict(2, 2 * GIB)), ("idle", "idle"));
+    world.pass(1000);
+    assert_eq!(world.verdict(2, 2 * GIB), "idle");
+    // The second is taken although the condition no longer holds.
+    assert_eq!(world.poll(1, 1).plans.remove(0).second_of, Some(1));
+    assert_eq!((world.verdict(1, 1), world.verdict(1, 2 * GIB)), ("idle", "throttled"));
+}
+
+#[test]
+fn neither_capture_of_a_pair_is_taken_in_a_dry_run() {
+    let body = "mode = \"dry_run\"\ncapture = \"pair\"\npair_delay = \"30s\"\nlimits = { cooldown = \"1h\" }\n\
+                trigger.memory_usage = { above = \"1GiB\" }";
+    let mut world = World::new(&rule(body));
+    let mut said = Vec::new();
+    for _ in 0..120 {
+        let decision = world.poll(1, 2 * GIB);
+        assert_eq!(decision.plans, []);
+        said.extend(decision.answers.into_iter().filter(|answer| answer.dry_run).map(|answer| answer.reason));
+        world.pass(1000);
+    }
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[1].contains("would capture, second of a pair"), "{said:?}");
+    assert_eq!((world.state.spent.len(), world.state.generation), (0, 0));
+}
+
+#[test]
+fn the_second_capture_of_a_pair_is_dropped_if_its_process_is_gone() {
+    let body = "capture = \"pair\"\npair_delay = \"30s\"\ntrigger.memory_usage = { above = \"1GiB\" }";
+    let mut world = World::new(&rule(body));
+    assert_eq!(world.verdict(1, 2 * GIB), "granted");
+    world.pass(30_000 + PAIR_PATIENCE_MS + 1);
+    assert_eq!((world.verdict(2, 2 * GIB), world.verdict(2, 2 * GIB)), ("idle", "granted"));
+}
+
+#[test]
+fn sampling_selects_a_share_of_machines_fixed_for_the_day() {
+    let mut world = World::new(&rule("sample = \"25%\"\ntrigger.timer = { every = \"1h\" }"));
+    let rule = world.config.rules.remove(0);
+    let hosts: Vec<String> = (0..2000).map(|i| format!("web-{i}.example.com")).collect();
+    let chosen = |now| hosts.iter().filter(|host| in_sample(&rule, host, now)).count();
+    assert!((400..600).contains(&chosen(START)), "{}", chosen(START));
+    let noon = START / 86_400_000 * 86_400_000;
+    assert!(hosts.iter().all(|host| in_sample(&rule, host, noon) == in_sample(&rule, host, noon + 86_399_999)));
+    assert!(hosts.iter().any(|host| in_sample(&rule, host, noon) != in_sample(&rule, host, noon + 86_400_000)));
+}
+
+#[test]
+fn a_capture_with_all_reports_of_another_rule_restarts_that_rules_cooldown() {
+    let two = "[[rules]]\nname = \"big\"\nreports = [\"smaps\", \"threads\"]\ntrigger.memory_usage = { above = \"1GiB\" }\nlimits = { cooldown = \"1h\" }\n\
+               [[rules]]\nname = \"small\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"512MiB\" }\nlimits = { cooldown = \"10s\" }";
+    let mut world = World::new(two);
+    assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "big");
+    world.pass(5000);
+    assert_eq!(world.verdict(1, 2 * GIB), "cooldown");
+    world.pass(5000);
+    assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "small");
+}
+
+#[test]
+fn a_dry_run_does_not_restart_other_rules_cooldowns() {
+    let two = "[[rules]]\nname = \"dry\"\nreports = [\"smaps\"]\nmode = \"dry_run\"\ntrigger.memory_usage = { above = \"1GiB\" }\n\
+               [[rules]]\nname = \"wet\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"1GiB\" }\nlimits = { cooldown = \"1h\" }";
+    let mut world = World::new(two);
+    assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "wet");
+}
+
+#[test]
+fn no_history_spends_more_than_a_budget_in_any_hour() {
+    let body = "trigger.memory_usage = { above = \"1GiB\" }";
+    for seed in 1..=50u64 {
+        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut world = World::new(&rule(body));
+        world.config.limits.budget_hour = 12;
+        let mut fires: Vec<u64> = Vec::new();
+        for _ in 0..400 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            world.pass(random % 60_000);
+            if world.poll(1, 2 * GIB).plans.is_empty().not() {
+                fires.push(world.clock.boot_ms);
+            }
+        }
+        for (i, at) in fires.iter().enumerate() {
+            let hour = fires[i..].iter().take_while(|later| *later - at < 3_600_000).count();
+            assert!(hour <= 12, "seed {seed}: {hour} in an hour");
+        }
+        // 400 polls half a minute apart are three hours: the budget is used, not merely kept.
+        assert!(fires.len() >= 30, "seed {seed}: only {}", fires.len());
+    }
+}
+
+/// For any history of polls, pauses and clock steps, limits hold on boot time, the only time that cannot be set.
+#[test]
+fn no_history_exceeds_a_limit_or_shortens_a_cooldown() {
+    let body =
+        "limits = { cooldown = \"7s\", max_count = 4, window = \"60s\" }\ntrigger.memory_usage = { above = \"1GiB\" }";
+    for seed in 1..=200u64 {
+        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut next = |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let mut world = World::new(&rule(body));
+        let mut fires: Vec<u64> = Vec::new();
+        for _ in 0..300 {
+            world.pass(next(3000));
+            match next(40) {
+                0 => world.clock.wall_ms -= next(1_000_000_000) as i64,
+                1 => world.clock.wall_ms += next(1_000_000_000) as i64,
+                2 => world.samples = Samples::default(),
+                _ => {}
+            }
+            let stepped = Anchor::place(world.state.clock.as_ref(), world.clock.clone()).stepped_back_ms.is_some();
+            let granted = world.poll(next(4) as u32 + 1, 2 * GIB).plans.is_empty().not();
+            assert!(!(granted && stepped), "seed {seed}: granted although the clock went back");
+            if granted {
+                let now = world.clock.boot_ms;
+                assert!(fires.last().is_none_or(|last| now - last >= 7000), "seed {seed}: cooldown cut short");
+                fires.push(now);
+                let window = fires.iter().filter(|at| now - **at < 60_000).count();
+                assert!(window <= 4, "seed {seed}: {window} in the window");
+            }
+        }
+        // A condition that holds is not starved either: 300 polls about 1.5 s apart are 7 windows of 4.
+        assert!(fires.len() >= 20, "seed {seed}: only {} captures", fires.len());
+    }
+}

@@ -1,0 +1,11 @@
+//! From the operator's rules and the readings of one poll to a decision. Pure but for [`readings`], which reads the figures.
+//!
+//! Knows no file, no configuration format and no command line.
+
+pub mod decide;
+pub mod guard;
+pub mod limit;
+pub mod memory;
+pub mod readings;
+pub mod rule;
+pub mod trigger;

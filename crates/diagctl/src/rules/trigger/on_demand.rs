@@ -1,0 +1,32 @@
+//! `on_demand`: a person asked for a capture. Gives such requests a rule of their own, with the reports they get if they name
+//! none, and a minimum interval.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use super::{Facts, Outcome, View};
+use crate::section::Section;
+
+/// The keys of `on_demand`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnDemand {
+    /// The minimum time between two captures of the rule.
+    pub min_interval: Duration,
+}
+
+impl OnDemand {
+    /// Parses the keys.
+    pub fn parse(keys: &Section<'_>) -> Self {
+        let min_interval = keys.duration("min_interval").unwrap_or_default();
+        keys.finish();
+        Self { min_interval }
+    }
+
+    /// Holds while a request is pending.
+    pub fn evaluate(view: View<'_>) -> Outcome {
+        if view.requested {
+            return Outcome::Holds(Facts { reason: "a request waits".into(), ..Facts::default() });
+        }
+        Outcome::Waits(Facts { reason: "no request waits".into(), ..Facts::default() }, None)
+    }
+}

@@ -1,0 +1,86 @@
+//! The small files that the engine works on, loaded and saved: state, samples, waiting requests.
+
+use serde::Serialize;
+
+use crate::clock::{Anchor, Reading};
+use crate::fsio::{self, Spot};
+use crate::state::samples::{FORGET_AFTER_MS, Sample, Samples};
+use crate::state::schedule::{self as state, Found, State};
+use diagctl_store::index::{self, Present};
+use diagctl_store::requests::Request;
+use diagctl_store::{Error, Result};
+use diagctl_store::{Store, events, requests};
+
+/// The state, and whether it has to be written because it was not there. Limits must not be forgotten with a lost or
+/// damaged file: they are put together again from the captures, which say when each was taken.
+pub fn load_state(store: &Store) -> Result<(State, bool)> {
+    match state::load(store.dir())? {
+        Found::State(state) => return Ok((*state, false)),
+        Found::Nothing => {}
+        Found::Damaged(why) => diagctl_store::trash::quarantine(
+            store,
+            &store.path("state.json"),
+            &format!("state.json is damaged: {why}"),
+        )?,
+    }
+    let mut state = State::default();
+    index::visit(store, &mut Present::list(store)?, |entry| {
+        state.generation = state.generation.max(entry.sequence);
+        state.rules.entry(entry.rule).or_default().fires.push(entry.store_ms);
+        let at = state.clock.get_or_insert_with(|| Anchor::place(None, Reading::take(String::new())).anchor());
+        at.store_ms = at.store_ms.max(entry.store_ms);
+    });
+    // In the order in which they were taken.
+    state.rules.values_mut().for_each(|marks| marks.fires.sort_unstable());
+    Ok((state, true))
+}
+
+/// The samples of all polling processes.
+pub fn load_samples(store: &Store) -> Samples {
+    let pids = fsio::children(&store.path("samples")).filter_map(|entry| {
+        let name = entry.name.into_string().ok()?;
+        name.strip_suffix(".json")?.parse().ok()
+    });
+    Samples { processes: pids.filter_map(|pid| Some((pid, load_sample(store, pid)?))).collect() }
+}
+
+/// The sample of one process, which is all that most polls need; nothing where the file is missing, or torn by a crash.
+pub fn load_sample(store: &Store, pid: u32) -> Option<Sample> {
+    let data = fsio::read_bounded(&sample_path(store, pid), 1 << 20).ok()?;
+    Sample::parse(&data)
+}
+
+fn sample_path(store: &Store, pid: u32) -> Spot {
+    store.path("samples").join(format!("{pid}.json"))
+}
+
+/// Keeps the sample of one process. Under the state lock.
+pub fn save_sample(store: &Store, pid: u32, sample: &Sample) -> Result<()> {
+    Ok(fsio::overwrite(&sample_path(store, pid), &encode("a sample", sample)?)?)
+}
+
+/// Forgets processes that have not polled for long.
+pub fn forget_old_samples(store: &Store, now_ms: u64) {
+    for (pid, sample) in load_samples(store).processes {
+        if now_ms.saturating_sub(sample.last_seen) >= FORGET_AFTER_MS {
+            // It is in nobody's way if it stays.
+            let _ = fsio::remove_file(&sample_path(store, pid));
+        }
+    }
+}
+
+fn encode(what: &str, value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(Error::encode(what))
+}
+
+/// The requests that wait. Those for which nobody waits any more are taken out on the way.
+pub fn waiting_requests(store: &Store, now_ms: u64) -> Result<Vec<Request>> {
+    let mut waiting = requests::for_poll(store)?;
+    for request in waiting.iter().filter(|request| request.expires <= now_ms) {
+        requests::remove(store, &request.id)?;
+        events::record(store, &events::Event::request_failed(&request.id, "nobody took it in time; it expired"));
+    }
+    // One that has failed too often stays in: the next holder of the lease gives it up with what its dumper left.
+    waiting.retain(|request| request.expires > now_ms);
+    Ok(waiting)
+}

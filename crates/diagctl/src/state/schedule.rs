@@ -1,0 +1,230 @@
+//! The state that must survive restarts: due times, limits, budgets, and the costs of captures.
+//!
+//! Owns `<dir>/state.json`, which is replaced atomically and synced. It is written before a grant, never after; an idle poll
+//! does not write it. Times are in milliseconds on the store's time line (see `clock`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Anchor, LAST_MS};
+use crate::fsio::{self, Durability, Spot};
+use crate::seal;
+use diagctl_store::{Error, MOST_BYTES, Result};
+
+/// The schema version that this program writes.
+const SCHEMA: u32 = 1;
+
+/// The maximum size of the file: 32 MiB.
+const MAX_FILE: u64 = 32 << 20;
+
+/// The contents of `state.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The schema version of this file.
+    pub schema: u32,
+    /// The anchor of the store's time line.
+    pub clock: Option<Anchor>,
+    /// The number of grants; also the sequence number of captures.
+    #[serde(default)]
+    pub generation: u64,
+    /// The pause set by `diagctl pause`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Pause>,
+    /// The state of each rule, by name.
+    #[serde(default)]
+    pub rules: BTreeMap<String, RuleState>,
+    /// Cost units spent in the last day.
+    #[serde(default)]
+    pub spent: Vec<Spent>,
+    /// The last cost of each report, by `role/report`.
+    #[serde(default)]
+    pub costs: BTreeMap<String, ReportCost>,
+}
+
+/// The state of one rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleState {
+    /// Due times of its timers, by path within the trigger.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub due: BTreeMap<String, u64>,
+    /// Levels that have fired, by path and subject.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disarmed: BTreeMap<String, Vec<usize>>,
+    /// Counters of `memory.events` that have been answered, by path and counter.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<String, u64>,
+    /// Maxima that have fired, by path and subject.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub high_water: BTreeMap<String, HighWater>,
+    /// Times of grants, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fires: Vec<u64>,
+    /// The time at which another rule's capture included all of this rule's reports. The cooldown counts from there too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covered: Option<u64>,
+    /// The second capture of a pair, if one is pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<Pair>,
+    /// The pid of the last process that was granted a capture, for `round_robin`.
+    #[serde(default)]
+    pub last_pid: u32,
+}
+
+/// A pending second capture of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The process of the first capture.
+    pub pid: u32,
+    /// The process's start, in clock ticks since boot.
+    pub start_ticks: u64,
+    /// The time at which the second capture is due.
+    pub due: u64,
+    /// Sequence number of the first capture.
+    pub first: u64,
+}
+
+/// A maximum that has fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HighWater {
+    /// The maximum, in bytes.
+    pub bytes: u64,
+    /// The time at which it fired.
+    pub at: u64,
+}
+
+/// Cost units spent at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// The time.
+    pub at: u64,
+    /// The number of units.
+    pub units: u32,
+}
+
+/// A pause of all captures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// The time at which it began.
+    pub since: u64,
+    /// The time at which it ends; never, if absent.
+    pub until: Option<u64>,
+    /// The user who set it.
+    pub by: String,
+}
+
+/// The cost of a report when it was last made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportCost {
+    /// Additional memory that its child used, bytes; 0 if it was not measured.
+    pub memory_bytes: u64,
+    /// Bytes in the store.
+    pub stored_bytes: u64,
+}
+
+impl State {
+    // Rejects numbers that only a flipped bit explains, or that would overflow in a sum.
+    fn is_plausible(&self) -> bool {
+        let units: u64 = self.spent.iter().map(|spent| u64::from(spent.units)).sum();
+        let moments = self.clock.iter().map(|clock| clock.store_ms).chain(self.spent.iter().map(|spent| spent.at));
+        moments.max().unwrap_or(0) <= LAST_MS
+            && units <= u64::from(u32::MAX / 2)
+            && self.generation <= u64::MAX / 2
+            && self.clock.iter().all(|clock| clock.wall_ms.unsigned_abs() <= LAST_MS)
+            && self.rules.values().all(RuleState::is_plausible)
+            && self.costs.values().all(|cost| cost.memory_bytes.max(cost.stored_bytes) <= MOST_BYTES)
+    }
+}
+
+impl RuleState {
+    fn is_plausible(&self) -> bool {
+        let marks = self.high_water.values().map(|mark| mark.at).chain(self.pair.iter().map(|pair| pair.due));
+        let moments = self.due.values().chain(&self.fires).chain(&self.covered).copied().chain(marks);
+        moments.max().unwrap_or(0) <= LAST_MS && self.high_water.values().all(|mark| mark.bytes <= MOST_BYTES)
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA,
+            clock: None,
+            generation: 0,
+            paused: None,
+            rules: BTreeMap::new(),
+            spent: Vec::new(),
+            costs: BTreeMap::new(),
+        }
+    }
+}
+
+/// The result of reading the state.
+#[derive(Debug)]
+pub enum Found {
+    /// A valid state.
+    State(Box<State>),
+    /// No file: a new store, or one whose state was removed.
+    Nothing,
+    /// A file that cannot be parsed, with the reason. The limits are then unknown.
+    Damaged(String),
+}
+
+/// Reads `state.json`.
+pub fn load(dir: &Spot) -> Result<Found> {
+    let spot = dir.join("state.json");
+    let data = match fsio::read_bounded(&spot, MAX_FILE) {
+        Ok(data) => data,
+        Err(e) if e.is_not_found() => return Ok(Found::Nothing),
+        Err(e) => return Err(e.into()),
+    };
+    parse(spot.path(), &data)
+}
+
+/// Parses the content of `state.json`. The path is for errors.
+pub fn parse(path: &Path, data: &[u8]) -> Result<Found> {
+    if !seal::is_whole(data) {
+        return Ok(Found::Damaged("its checksum does not match".into()));
+    }
+    let version = serde_json::from_slice::<Version>(data).map(|v| v.schema);
+    if let Ok(schema) = version
+        && schema > SCHEMA
+    {
+        return Err(Error::NewerFile { path: path.to_owned(), found: schema, known: SCHEMA });
+    }
+    Ok(match serde_json::from_slice::<State>(data) {
+        Ok(state) if !state.is_plausible() => Found::Damaged("a number in it is out of range".into()),
+        Ok(state) => Found::State(Box::new(state)),
+        Err(e) => Found::Damaged(e.to_string()),
+    })
+}
+
+#[derive(Deserialize)]
+struct Version {
+    schema: u32,
+}
+
+/// Writes `state.json` so that it survives a power cut.
+pub fn save(dir: &Spot, state: &State) -> Result<()> {
+    let data = serde_json::to_vec(state).map_err(Error::encode("state.json"))?;
+    Ok(fsio::write_atomic(&dir.join("state.json"), &seal::seal(&data), Durability::Synced)?)
+}
+
+impl Pause {
+    /// Returns true while the pause is in force.
+    pub fn holds(&self, now_ms: u64) -> bool {
+        self.until.is_none_or(|until| now_ms < until)
+    }
+
+    /// Describes the pause in one sentence, for verdicts and `status`.
+    pub fn reason(&self, now_ms: u64) -> String {
+        let by = diagctl_fs::printable(&self.by);
+        match self.until {
+            Some(until) => format!(
+                "paused by {by} for another {}; `diagctl resume` ends it",
+                crate::units::duration(until.saturating_sub(now_ms))
+            ),
+            None => format!("paused by {by}; `diagctl resume` ends it"),
+        }
+    }
+}

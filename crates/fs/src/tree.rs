@@ -1,0 +1,213 @@
+//! Directory listings and whole trees. They use descriptors all the way down, so that a link put in the place of a directory is
+//! not followed.
+//!
+//! walkdir is not used: it opens every directory by path and follows a link that has replaced a directory since its entry was
+//! read. With `remove`, a user who may write to the store could then have files outside the store deleted.
+
+use std::ffi::{CStr, CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use crate::{Error, Spot};
+
+/// The flags for opening a directory to list it.
+pub const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// An iterator over the entries of a directory, which are read on demand. Ends after an error.
+pub struct Listing {
+    dir: Dir,
+    spot: Spot,
+}
+
+/// An entry of a directory, with its name and kind. A symbolic link is not followed.
+#[derive(Debug)]
+pub struct Entry {
+    /// The name without the directory.
+    pub name: OsString,
+    /// The kind: file, directory, or other.
+    pub kind: FileType,
+}
+
+impl Iterator for Listing {
+    type Item = Result<Entry, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = next_in(&mut self.dir)?.and_then(|entry| {
+            let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+            Ok(Entry { name, kind: kind_of(self.dir.fd()?, &entry)? })
+        });
+        Some(entry.map_err(|e| Error::io("read", self.spot.path(), e)))
+    }
+}
+
+/// Lists a directory.
+pub fn list(spot: &Spot) -> Result<Listing, Error> {
+    let dir = spot.open(LISTED, Mode::empty()).and_then(|fd| Ok(Dir::new(fd)?));
+    let dir = dir.map_err(|e| Error::io("read", spot.path(), e))?;
+    Ok(Listing { dir, spot: spot.clone() })
+}
+
+/// Returns every entry of a directory, or an error if reading stops early: an entry that was not read must not count as absent.
+pub fn read_dir(spot: &Spot) -> Result<Vec<Entry>, Error> {
+    list(spot)?.collect()
+}
+
+/// Returns the entries of a directory that can be read, for callers that can work with fewer.
+pub fn children(spot: &Spot) -> impl Iterator<Item = Entry> + use<> {
+    list(spot).into_iter().flatten().flatten()
+}
+
+/// Deletes a file, or a directory with all its contents. Succeeds if it is gone already.
+pub fn remove(spot: &Spot) -> Result<(), Error> {
+    let removed = spot.at(|dir, name| match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => remove_tree(dir, name),
+        other => other,
+    });
+    match removed {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|e| Error::io("delete", spot.path(), e)),
+    }
+}
+
+// Keeps a stack of open directories. The depth of a tree is limited only by the number of descriptors, and running out is an
+// error.
+fn remove_tree(parent: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
+    let name = CString::new(name.as_os_str().as_encoded_bytes()).map_err(|_| Errno::INVAL)?;
+    let open_to_empty = |dir: BorrowedFd<'_>, name: &CStr| {
+        regain(dir, name)?;
+        open_in(dir, name)
+    };
+    let mut open = vec![(open_to_empty(parent, &name)?, name)];
+    while let Some((dir, _)) = open.last_mut() {
+        let Some(entry) = next_in(dir).transpose()? else {
+            let Some((_, name)) = open.pop() else { break };
+            let above = match open.last() {
+                Some((dir, _)) => dir.fd()?,
+                None => parent,
+            };
+            rustix::fs::unlinkat(above, &name, AtFlags::REMOVEDIR)?;
+            continue;
+        };
+        match rustix::fs::unlinkat(dir.fd()?, entry.file_name(), AtFlags::empty()) {
+            Err(Errno::ISDIR) => {
+                let inner = open_to_empty(dir.fd()?, entry.file_name())?;
+                open.push((inner, entry.file_name().to_owned()));
+            }
+            // Another process is deleting the tree too.
+            Err(Errno::NOENT) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Gives the owner all rights to a directory again. Some commands leave directories that are not writable (a cache of Go
+/// modules, for example), but to move a directory or delete from it takes that right. If it belongs to another user, the
+/// caller's next operation fails.
+pub fn regain(dir: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = rustix::io::retry_on_intr(|| rustix::fs::openat(dir, name, flags, Mode::empty()))?;
+    let mode = rustix::fs::fstat(&held)?.st_mode & 0o7777;
+    if mode & 0o700 != 0o700 {
+        // Goes through /proc, because fchmod(2) accepts no descriptor that was opened without any rights.
+        let _ = rustix::fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), Mode::from_raw_mode(mode | 0o700));
+    }
+    Ok(())
+}
+
+/// Returns the size of a file for accounting, in whole 4 KiB blocks. It is known at once and the same on every filesystem,
+/// whereas allocated blocks are unknown until the data is written back.
+pub fn occupied(len: u64) -> u64 {
+    len.div_ceil(4096) * 4096
+}
+
+/// Returns the size of a whole tree for accounting, directories included. Entries that vanish during the walk count as nothing.
+pub fn occupied_tree(spot: &Spot) -> u64 {
+    let Ok(stat) = spot.stat() else { return 0 };
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let mut sum = occupied_by(kind, stat.st_size);
+    let top = kind.is_dir().then(|| spot.open(LISTED, Mode::empty()).ok().and_then(|fd| Dir::new(fd).ok())).flatten();
+    let mut open: Vec<Dir> = top.into_iter().collect();
+    while let Some(dir) = open.last_mut() {
+        let Some(Ok(entry)) = next_in(dir) else {
+            open.pop();
+            continue;
+        };
+        let Ok(fd) = dir.fd() else { continue };
+        let Ok(stat) = rustix::fs::statat(fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        sum += occupied_by(kind, stat.st_size);
+        if kind.is_dir()
+            && let Ok(inner) = open_in(fd, entry.file_name())
+        {
+            open.push(inner);
+        }
+    }
+    sum
+}
+
+fn occupied_by(kind: FileType, size: i64) -> u64 {
+    if kind.is_file() { occupied(u64::try_from(size).unwrap_or(0)) } else { 4096 }
+}
+
+fn open_in(dir: BorrowedFd<'_>, name: &CStr) -> Result<Dir, Errno> {
+    Dir::new(rustix::io::retry_on_intr(|| rustix::fs::openat(dir.as_fd(), name, LISTED, Mode::empty()))?)
+}
+
+// Returns the next entry, without `.` and `..`.
+fn next_in(dir: &mut Dir) -> Option<Result<DirEntry, Errno>> {
+    dir.find(|entry| entry.as_ref().map_or(true, |entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")))
+}
+
+// Some filesystems do not return the kind along with the name.
+fn kind_of(dir: BorrowedFd<'_>, entry: &DirEntry) -> Result<FileType, Errno> {
+    if entry.file_type() != FileType::Unknown {
+        return Ok(entry.file_type());
+    }
+    let stat = rustix::fs::statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    // Creates a tree with every kind of entry, and links to a victim.
+    fn tree() -> (tempfile::TempDir, Spot) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("tree/deep/deeper")).unwrap();
+        fs::create_dir(dir.path().join("victim")).unwrap();
+        fs::write(dir.path().join("victim/file"), vec![0; 10_000]).unwrap();
+        fs::write(dir.path().join("tree/deep/file"), vec![0; 4097]).unwrap();
+        symlink(dir.path().join("victim"), dir.path().join("tree/deep/link")).unwrap();
+        symlink(dir.path().join("victim/file"), dir.path().join("tree/link")).unwrap();
+        let held = Spot::hold(dir.path()).unwrap();
+        (dir, held)
+    }
+
+    #[test]
+    fn disk_usage_of_a_tree_excludes_link_targets() {
+        let (_dir, held) = tree();
+        // Three directories, two links, and a file of two blocks.
+        assert_eq!(occupied_tree(&held.join("tree")), 5 * 4096 + 8192);
+        assert_eq!(occupied_tree(&held.join("tree/link")), 4096);
+        assert_eq!(occupied_tree(&held.join("gone")), 0);
+    }
+
+    #[test]
+    fn deleting_a_tree_spares_link_targets() {
+        let (dir, held) = tree();
+        remove(&held.join("tree")).unwrap();
+        remove(&held.join("tree")).unwrap();
+        assert_eq!(read_dir(&held).unwrap().into_iter().map(|entry| entry.name).collect::<Vec<_>>(), ["victim"]);
+        assert_eq!(fs::read(dir.path().join("victim/file")).unwrap().len(), 10_000);
+    }
+}

@@ -1,0 +1,188 @@
+//! Reads a published capture: its record, and its reports, which are verified while they are read.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+
+use diagctl_fs::printable;
+use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::id::Id;
+use crate::meta::{self, Meta, Report};
+use crate::{Store, reader, writer};
+
+/// A published capture.
+#[derive(Debug)]
+pub struct Capture {
+    store: Store,
+    meta: Meta,
+}
+
+impl Store {
+    /// Opens a published capture.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoCapture`] if no capture has this id, [`Error::DamagedMeta`] if its record cannot be parsed.
+    pub fn capture(&self, id: &Id) -> Result<Capture> {
+        let meta = meta::read(&self.report_dir(id.as_str())).map_err(|error| match error {
+            error if error.is_not_found() => Error::NoCapture { prefix: id.to_string() },
+            other => other,
+        })?;
+        Ok(Capture { store: self.clone(), meta })
+    }
+}
+
+impl Capture {
+    /// Returns the capture's record.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Opens the content of a report, decompressed.
+    ///
+    /// The content is verified only when it has been read to its end. If its length or checksum differs from the record, reading
+    /// ends with an [`io::Error`] that holds an [`Error::DamagedReport`], never with an ordinary end of file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoReport`] if the capture has no such report, [`Error::ReportFailed`] if the report failed,
+    /// [`Error::UnknownEncoding`] if its encoding is not supported.
+    pub fn reader(&self, name: &str) -> Result<ReportReader> {
+        let report = reader::report_of(&self.meta, name)?;
+        let Some(file) = &report.file else {
+            let error = report.error.clone().unwrap_or_else(|| "no reason was recorded".into());
+            return Err(Error::ReportFailed { capture: self.meta.id.clone(), report: name.to_owned(), error });
+        };
+        let file = diagctl_fs::open_read(&self.store.report_dir(&self.meta.id).join(file))?;
+        ReportReader::new(self.meta.id.clone(), report.clone(), file)
+    }
+}
+
+/// The content of a report. See [`Capture::reader`].
+pub struct ReportReader {
+    capture: String,
+    report: Report,
+    source: Decoder,
+    /// Number of bytes of content read so far.
+    read: u64,
+}
+
+enum Decoder {
+    Plain(Hashed),
+    Gzip(Box<MultiGzDecoder<BufReader<Hashed>>>),
+    Zstd(zstd::stream::read::Decoder<'static, BufReader<Hashed>>),
+}
+
+// A file that is hashed while it is read.
+struct Hashed {
+    file: File,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl Read for Hashed {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buf)?;
+        self.hash.update(&buf[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+}
+
+impl Decoder {
+    fn file(&mut self) -> &mut Hashed {
+        match self {
+            Self::Plain(file) => file,
+            Self::Gzip(decoder) => decoder.get_mut().get_mut(),
+            Self::Zstd(decoder) => decoder.get_mut().get_mut(),
+        }
+    }
+}
+
+impl ReportReader {
+    fn new(capture: String, report: Report, file: File) -> Result<Self> {
+        let file = Hashed { file, hash: Sha256::new(), bytes: 0 };
+        let buffered = |file| BufReader::with_capacity(writer::CHUNK, file);
+        let source = match report.encoding.as_str() {
+            "" | "identity" => Decoder::Plain(file),
+            "gzip" => Decoder::Gzip(Box::new(MultiGzDecoder::new(buffered(file)))),
+            "zstd" => match zstd::stream::read::Decoder::with_buffer(buffered(file)) {
+                Ok(decoder) => Decoder::Zstd(decoder),
+                Err(e) => return Err(damaged(&capture, &report, format!("it cannot be decompressed: {e}"))),
+            },
+            other => {
+                let encoding = other.to_owned();
+                return Err(Error::UnknownEncoding { capture, report: report.name, encoding });
+            }
+        };
+        Ok(Self { capture, report, source, read: 0 })
+    }
+
+    // Returns the problem with the file. The checksum is compared first, because a damaged file may decompress to anything.
+    fn flaw(&mut self, of_content: Option<String>) -> Option<String> {
+        let file = self.source.file();
+        if let Err(e) = io::copy(file, &mut io::sink()) {
+            return Some(format!("it cannot be read: {e}"));
+        }
+        let (found, bytes, recorded) =
+            (writer::hex(&file.hash.clone().finalize()), file.bytes, self.report.stored_bytes);
+        match &self.report.sha256 {
+            _ if bytes != recorded => Some(format!("the file has {bytes} bytes, {recorded} were recorded")),
+            None => Some("no sha256 was recorded".to_owned()),
+            Some(sha256) if !sha256.eq_ignore_ascii_case(&found) => {
+                Some(format!("the file has sha256 {found}, {} was recorded", printable(sha256)))
+            }
+            Some(_) => of_content,
+        }
+    }
+
+    fn fail(&mut self, of_content: String) -> io::Error {
+        let why = self.flaw(Some(of_content)).unwrap_or_default();
+        io::Error::new(io::ErrorKind::InvalidData, damaged(&self.capture, &self.report, why))
+    }
+}
+
+impl Read for ReportReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let result = match &mut self.source {
+            Decoder::Plain(file) => file.read(buf),
+            Decoder::Gzip(decoder) => decoder.read(buf),
+            Decoder::Zstd(decoder) => decoder.read(buf),
+        };
+        let recorded = self.report.raw_bytes;
+        match result {
+            Ok(0) if !buf.is_empty() => {
+                let read = self.read;
+                let short =
+                    (read != recorded).then(|| format!("it has {read} bytes of content, {recorded} were recorded"));
+                match self.flaw(short) {
+                    Some(why) => {
+                        Err(io::Error::new(io::ErrorKind::InvalidData, damaged(&self.capture, &self.report, why)))
+                    }
+                    None => Ok(0),
+                }
+            }
+            Ok(n) if self.read + n as u64 > recorded => {
+                Err(self.fail(format!("it decompresses to more than the {recorded} bytes that were recorded")))
+            }
+            Ok(n) => {
+                self.read += n as u64;
+                Ok(n)
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
+            Err(e) => {
+                let read = self.read;
+                Err(self.fail(format!("it cannot be decompressed after {read} of {recorded} bytes: {e}")))
+            }
+        }
+    }
+}
+
+fn damaged(capture: &str, report: &Report, why: String) -> Error {
+    Error::DamagedReport { capture: capture.to_owned(), report: report.name.clone(), why }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! Publishes a staged capture. An acknowledged capture is durable.
+//!
+//! The order of the steps is essential: sync the data, sync `meta.json`, sync the staging directory, rename it into `reports/`
+//! without replacing, sync both parent directories. Measured on a power cut: without the sync of the files they are empty
+//! afterwards, and without the sync of the directories the rename is lost. If a sync fails, the capture fails.
+
+use crate::trash;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use rustix::fs::FileType as Kind;
+
+use crate::catalog::{self, NewRecord};
+use crate::error::{Error, Result};
+use crate::id::Id;
+use crate::report_kind::{self, FileType};
+use crate::staging::{self, Grant};
+use crate::writer::{self, Room};
+use crate::{Store, meta};
+use diagctl_fs::checksum;
+use diagctl_fs::{self as fs, Spot};
+
+/// The dumper's report at the end of the dump.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Reports that could not be made, with the reason.
+    pub failed: BTreeMap<String, String>,
+    /// The `cost.…` values.
+    pub cost: BTreeMap<String, serde_json::Value>,
+    /// The `took.…` values: milliseconds by report.
+    pub took: BTreeMap<String, serde_json::Number>,
+    /// The `versions.…` values.
+    pub versions: BTreeMap<String, String>,
+    /// All other values.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Publishes a staged capture and returns its record.
+pub fn publish(store: &Store, grant: &Grant, told: &Told) -> Result<meta::Meta> {
+    let id = &grant.meta.id;
+    let staging = store.own_staging(id)?;
+    let mut room = Room::of(store, grant)?;
+    take_promised_files(store, &mut room, &staging, grant, told)?;
+    let mut reports = gather(&staging, grant, told)?;
+    reports.extend(take_raw_files(store, &mut room, &staging, &reports)?);
+    let mut meta = meta::Meta { reports, ..grant.meta.clone() };
+    meta.cost.extend(told.cost.clone());
+    meta.cost.insert("raw_bytes".into(), meta.reports.iter().map(|r| r.raw_bytes).sum::<u64>().into());
+    meta.cost.insert("stored_bytes".into(), meta.reports.iter().map(|r| r.stored_bytes).sum::<u64>().into());
+    meta.versions.extend(told.versions.clone());
+    meta.labels.extend(told.labels.clone());
+    match sync_and_rename(store, &staging, &meta) {
+        Err(full) if full.is_no_space() => {
+            room.make(1 << 20)?;
+            sync_and_rename(store, &staging, &meta)?;
+        }
+        other => other?,
+    }
+    Ok(meta)
+}
+
+// Makes one entry for every promised report: verified data, or the reason why there is none.
+fn gather(staging: &Spot, grant: &Grant, told: &Told) -> Result<Vec<meta::Report>> {
+    let mut reports = Vec::new();
+    let extra = told.failed.keys().filter(|name| !grant.planned.contains(name));
+    for name in grant.planned.iter().chain(extra) {
+        let noted = staging::read_sidecar(staging, name)?;
+        let report = match (told.failed.get(name), noted) {
+            (Some(error), noted) => {
+                if let Some(file) = noted.and_then(|report| report.file) {
+                    fs::remove(&staging.join(file))?;
+                }
+                meta::Report::failed(name, error)
+            }
+            (None, None) => meta::Report::failed(name, "it was not delivered"),
+            (None, Some(report)) => verified(staging, report)?,
+        };
+        let took_ms = told.took.get(name).cloned().or(report.took_ms);
+        reports.push(meta::Report { took_ms, ..report });
+    }
+    Ok(reports)
+}
+
+fn verified(staging: &Spot, report: meta::Report) -> Result<meta::Report> {
+    let Some(file) = &report.file else { return Ok(report) };
+    let (sha256, length) = writer::hash_file(&staging.join(file))?;
+    if Some(&sha256) == report.sha256.as_ref() && length == report.stored_bytes {
+        return Ok(report);
+    }
+    fs::remove(&staging.join(file))?;
+    Ok(meta::Report::failed(&report.name, "its file changed after it was written"))
+}
+
+// Takes promised reports that the dumper staged as plain files of that name, such as `threads.txt`, instead of using `put`.
+fn take_promised_files(store: &Store, room: &mut Room<'_>, staging: &Spot, grant: &Grant, told: &Told) -> Result<()> {
+    for file in raw_files(staging, &[])? {
+        let name = file.to_str().and_then(plain_stem).unwrap_or_default();
+        let is_open = grant.planned.iter().any(|planned| planned == name) && !told.failed.contains_key(name);
+        if is_open && staging::read_sidecar(staging, name)?.is_none() {
+            let form = store.options().file_type(name);
+            let report = take_raw_file(store, room, staging, &file, name, &form)?;
+            staging::write_sidecar(staging, &report)?;
+        }
+    }
+    Ok(())
+}
+
+// `threads.txt` → `threads`. Returns nothing for a compressed file, which may be the leftover of a killed `put`.
+fn plain_stem(file: &str) -> Option<&str> {
+    let (stem, extension) = file.split_once('.').unwrap_or((file, ""));
+    (!extension.contains('.') && !matches!(extension, "gz" | "zst")).then_some(stem)
+}
+
+// Turns files that a command wrote into DIAGCTL_CAPTURE_DIR into reports, compressed like all others.
+fn take_raw_files(
+    store: &Store,
+    room: &mut Room<'_>,
+    staging: &Spot,
+    known: &[meta::Report],
+) -> Result<Vec<meta::Report>> {
+    let mut reports: Vec<meta::Report> = Vec::new();
+    for file in raw_files(staging, known)? {
+        let used: Vec<&String> = known.iter().chain(&reports).map(|report| &report.name).collect();
+        let name = unused_name(&file.to_string_lossy(), &used);
+        let form = FileType::of_file(Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default());
+        reports.push(take_raw_file(store, room, staging, &file, &name, &form)?);
+    }
+    Ok(reports)
+}
+
+// Lists the files in the directory that are not diagctl's own.
+fn raw_files(staging: &Spot, known: &[meta::Report]) -> Result<Vec<OsString>> {
+    let is_known =
+        |name: &OsString| known.iter().any(|report| report.file.as_ref().is_some_and(|file| name == file.as_str()));
+    let mut names: Vec<OsString> = fs::read_dir(staging)?
+        .into_iter()
+        .map(|entry| entry.name)
+        .filter(|name| !name.as_encoded_bytes().starts_with(b".") && !is_known(name))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn take_raw_file(
+    store: &Store,
+    room: &mut Room<'_>,
+    staging: &Spot,
+    file: &OsStr,
+    name: &str,
+    form: &FileType,
+) -> Result<meta::Report> {
+    let path = staging.join(file);
+    let is_file = path.stat().is_ok_and(|stat| Kind::from_raw_mode(stat.st_mode).is_file());
+    let opened =
+        if is_file { fs::open_read(&path) } else { Err(fs::Error::NotRegular { path: path.path().to_owned() }) };
+    let mut data = match opened {
+        Ok(data) => data,
+        Err(error) => {
+            // A file that could not be stored is not deleted.
+            let why = match &error {
+                fs::Error::NotRegular { .. } => "it is no regular file".to_owned(),
+                fs::Error::Io { source, .. } => format!("it cannot be read: {source}"),
+                other => other.to_string(),
+            };
+            trash::quarantine(store, &path, &format!("capture {}: {why}", staging.display()))?;
+            let shown = diagctl_fs::printable(&file.to_string_lossy());
+            return Ok(meta::Report::failed(name, format!("{shown} is in quarantine/: {why}")));
+        }
+    };
+    // The compressed file may need the same name.
+    let raw = staging.join(format!(".{name}.raw"));
+    fs::rename_noreplace(&path, &raw)?;
+    let report = writer::store_as(room, staging, name, form, &mut data);
+    fs::remove(&raw)?;
+    Ok(report.unwrap_or_else(|failure| meta::Report::failed(name, failure.to_string())))
+}
+
+// `a.log` becomes report `a`; `a.txt` in the same capture becomes `a_txt`.
+fn unused_name(file: &str, used: &[&String]) -> String {
+    let plain = report_name(file);
+    let whole = report_name(&file.replace('.', "_"));
+    let numbered = (2..).map(|n| format!("{plain}_{n}"));
+    [plain.clone(), whole].into_iter().chain(numbered).find(|name| !used.contains(&name)).unwrap_or(plain)
+}
+
+// `slow-queries.csv` → `slow_queries`
+fn report_name(file: &str) -> String {
+    let stem = file.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(60).collect();
+    if report_kind::is_valid_name(&name) && name != "meta" { name } else { format!("file_{name}") }
+}
+
+fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<()> {
+    for report in &meta.reports {
+        if let Some(file) = &report.file {
+            let path = staging.join(file);
+            fs::open_read(&path)?.sync_all().map_err(|e| Error::io("sync", path.path(), e))?;
+        }
+    }
+    write_meta(staging, meta)?;
+    for entry in fs::read_dir(staging)? {
+        if entry.name.to_string_lossy().starts_with('.') {
+            fs::remove(&staging.join(entry.name))?;
+        }
+    }
+    // A command may have changed the mode.
+    fs::set_dir_mode(staging, store.directory_mode()?)?;
+    fs::sync_dir(staging)?;
+    let published = store.report_dir(&meta.id);
+    let rename = || Ok(fs::rename_noreplace(staging, &published)?);
+    match Id::parse(&meta.id) {
+        Some(id) => catalog::publish(store, &NewRecord::of(meta, id, fs::occupied_tree(staging)), rename)?,
+        None => rename()?,
+    }
+    let synced = fs::sync_dir(&store.path("reports")).and_then(|()| fs::sync_dir(&store.path("staging")));
+    if synced.is_err() {
+        // A capture that a power cut may undo is not acknowledged, so it must not be listed either.
+        fs::rename_noreplace(&published, staging)?;
+    }
+    Ok(synced?)
+}
+
+fn write_meta(staging: &Spot, meta: &meta::Meta) -> Result<()> {
+    let path = staging.join("meta.json");
+    // A first attempt that found the disk full may have left a file.
+    fs::remove(&path)?;
+    let data = serde_json::to_vec_pretty(meta).map_err(Error::encode("meta.json"))?;
+    let data = checksum::seal(&data);
+    if data.len() as u64 > meta::MAX_FILE {
+        // A larger record could not be read back.
+        return Err(Error::TooManyReports {
+            capture: meta.id.clone(),
+            reports: meta.reports.len(),
+            bytes: data.len() as u64,
+            most: meta::MAX_FILE,
+        });
+    }
+    let mut file: File = fs::create_new(&path)?;
+    fs::widen_like_parent(&file, &path)?;
+    file.write_all(&data).and_then(|()| file.sync_all()).map_err(|e| Error::io("write", path.path(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_files_never_get_the_same_report_name() {
+        let used = ["a".to_owned(), "b".to_owned(), "b_log".to_owned()];
+        let used: Vec<&String> = used.iter().collect();
+        assert_eq!(unused_name("c.log", &used), "c");
+        assert_eq!(unused_name("a.log", &used), "a_log");
+        assert_eq!(unused_name("b.log", &used), "b_2");
+    }
+
+    #[test]
+    fn an_oversized_record_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Spot::hold(dir.path()).unwrap();
+        let report = meta::Report::failed("r", "x".repeat(1 << 20));
+        let mut meta = meta::Meta { reports: vec![report; 3], ..meta::Meta::default() };
+        write_meta(&staging, &meta).unwrap();
+        meta.reports.push(meta.reports[0].clone());
+        let failure = write_meta(&staging, &meta).unwrap_err();
+        assert!(matches!(failure, Error::TooManyReports { reports: 4, .. }), "{failure}");
+        assert!(failure.to_string().contains("4 reports") && failure.to_string().contains("4.00 MiB"), "{failure}");
+        assert!(!staging.join("meta.json").exists());
+    }
+
+    #[test]
+    fn a_promised_report_may_be_an_uncompressed_file_of_its_name() {
+        for (file, stem) in [
+            ("threads.txt", Some("threads")),
+            ("threads", Some("threads")),
+            ("threads.txt.gz", None),
+            ("threads.gz", None),
+            ("threads.zst", None),
+        ] {
+            assert_eq!(plain_stem(file), stem, "{file}");
+        }
+    }
+
+    #[test]
+    fn file_names_become_report_names() {
+        for (file, name) in [
+            ("slow-queries.csv", "slow_queries"),
+            ("Heap.json", "heap"),
+            ("9lives", "file_9lives"),
+            ("meta.json", "file_meta"),
+        ] {
+            assert_eq!(report_name(file), name);
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The errors of the store. Each names the failed operation and the path, capture or report. The command line adds the advice
+//! and the exit status.
+
+use std::io;
+use std::path::PathBuf;
+
+use diagctl_fs::{printable, quoted};
+
+use crate::units::size;
+
+/// The result type of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failed operation on a store. The text is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file operation failed.
+    #[error(transparent)]
+    Fs(#[from] diagctl_fs::Error),
+    /// A file in /proc cannot be read.
+    #[error(transparent)]
+    Proc(#[from] diagctl_observe::Error),
+    /// A value cannot be written as JSON.
+    #[error("cannot encode {file}: {source}")]
+    Encode {
+        /// The file.
+        file: String,
+        /// The encoder's error.
+        source: serde_json::Error,
+    },
+
+    /// There is no store at the path.
+    #[error("there is no diagctl store at {}", dir.display())]
+    NoStore {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// A store cannot be created because its parent directory does not exist.
+    #[error("cannot create the store {}: {} does not exist", dir.display(), parent.display())]
+    NoParent {
+        /// The store.
+        dir: PathBuf,
+        /// The parent directory.
+        parent: PathBuf,
+    },
+    /// The store's directory cannot be used for a store.
+    #[error("the store {} {found}", dir.display())]
+    NotOurs {
+        /// The directory.
+        dir: PathBuf,
+        /// The problem.
+        found: Unfit,
+    },
+    /// The directory contains a foreign file or directory.
+    #[error("{} is neither empty nor a diagctl store: it contains {name}", dir.display())]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+        /// The foreign name, quoted.
+        name: String,
+    },
+    /// Root would write dumps into a store that anybody could have created.
+    #[error(
+        "the store {} is owned by uid {owner} and lies in a world-writable directory: anybody could have made it, and would \
+         read what root dumps there", dir.display()
+    )]
+    Untrusted {
+        /// The store.
+        dir: PathBuf,
+        /// The store's owner.
+        owner: u32,
+    },
+    /// The store belongs to another user.
+    #[error("the store {} is owned by uid {owner}, and this is uid {uid}", dir.display())]
+    Owned {
+        /// The store.
+        dir: PathBuf,
+        /// The store's owner.
+        owner: u32,
+        /// The user of this process.
+        uid: u32,
+    },
+    /// Root cannot act as the store's owner.
+    #[error("cannot become uid {uid}, the owner of {}: {source}", dir.display())]
+    Become {
+        /// The owner.
+        uid: u32,
+        /// The store.
+        dir: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The store cannot be given to the configured group.
+    #[error("cannot give to group {group} {}: {source}", dir.display())]
+    GiveToGroup {
+        /// The group.
+        group: String,
+        /// The store.
+        dir: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The group does not exist.
+    #[error("group: there is no group {name:?} on this machine")]
+    NoGroup {
+        /// The group's name.
+        name: String,
+    },
+    /// A newer version of diagctl created the store.
+    #[error("the store {} has format {found}; this diagctl knows format {known}", dir.display())]
+    NewerFormat {
+        /// The store.
+        dir: PathBuf,
+        /// The store's format.
+        found: String,
+        /// The format that this version reads and writes.
+        known: u32,
+    },
+    /// The content of `FORMAT` is not a format version.
+    #[error("{} contains {}, not {known}", path.display(), quoted(found))]
+    UnknownFormat {
+        /// The path of `FORMAT`.
+        path: PathBuf,
+        /// The file's content.
+        found: String,
+        /// The format that this version reads and writes.
+        known: u32,
+    },
+    /// A newer version of diagctl wrote the file.
+    #[error("{} has version {found}; this diagctl knows version {known}", path.display())]
+    NewerFile {
+        /// The file.
+        path: PathBuf,
+        /// The file's version.
+        found: u32,
+        /// The version that this program reads and writes.
+        known: u32,
+    },
+
+    /// A capture's `meta.json` cannot be parsed.
+    #[error("{} is damaged: {why}", path.display())]
+    DamagedMeta {
+        /// The file.
+        path: PathBuf,
+        /// The problem.
+        why: String,
+    },
+    /// A file of a staged capture cannot be parsed.
+    #[error("{} is damaged: {why}", path.display())]
+    DamagedStaging {
+        /// The file.
+        path: PathBuf,
+        /// The problem.
+        why: String,
+    },
+    /// A report differs from its record.
+    #[error("report {report} of capture {capture} is damaged: {why}")]
+    DamagedReport {
+        /// The capture.
+        capture: String,
+        /// The report.
+        report: String,
+        /// The problem.
+        why: String,
+    },
+    /// A report has an encoding that this version does not support.
+    #[error(
+        "report {report} of capture {capture} is compressed with {:?}, which this diagctl does not support",
+        printable(encoding)
+    )]
+    UnknownEncoding {
+        /// The capture.
+        capture: String,
+        /// The report.
+        report: String,
+        /// The encoding.
+        encoding: String,
+    },
+
+    /// The store has no captures.
+    #[error("there are no captures yet")]
+    NoCaptures,
+    /// No report is named after `latest:`.
+    #[error("`latest:` is not followed by a report")]
+    NoReportNamed,
+    /// No capture's id has this prefix.
+    #[error("no capture matches {}", quoted(prefix))]
+    NoCapture {
+        /// The prefix.
+        prefix: String,
+    },
+    /// The ids of several captures have this prefix.
+    #[error("{} matches {count} captures: {}{}", quoted(prefix), first.join(", "), and_more(*count, first.len()))]
+    Ambiguous {
+        /// The prefix.
+        prefix: String,
+        /// The number of matching captures.
+        count: usize,
+        /// The ids of the first few.
+        first: Vec<String>,
+    },
+    /// No capture has a report of this name.
+    #[error("no capture has the report {}", printable(report))]
+    NoCaptureWith {
+        /// The report.
+        report: String,
+    },
+    /// The report failed in every capture that was to have it.
+    #[error("no capture has the report {}; it failed last in {capture}: {error}", printable(report))]
+    FailedEverywhere {
+        /// The report.
+        report: String,
+        /// The newest capture that was to have the report.
+        capture: String,
+        /// The reason for the failure in that capture.
+        error: String,
+    },
+    /// A capture has no report of this name.
+    #[error("capture {capture} has no report {}", quoted(report))]
+    NoReport {
+        /// The capture.
+        capture: String,
+        /// The report.
+        report: String,
+        /// The names of the capture's reports.
+        has: Vec<String>,
+    },
+    /// A report could not be made when the capture was taken.
+    #[error("report {report} of capture {capture} failed: {error}")]
+    ReportFailed {
+        /// The capture.
+        capture: String,
+        /// The report.
+        report: String,
+        /// The reason.
+        error: String,
+    },
+
+    /// The store is at its cap, and no capture in it may be deleted.
+    #[error("the store is at its cap: retention.max_use is {}", size(*cap))]
+    AtCap {
+        /// The cap, bytes.
+        cap: u64,
+    },
+    /// The disk is full.
+    #[error("cannot write report {report}: {source}")]
+    DiskFull {
+        /// The report.
+        report: String,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The producer of a report wrote nothing.
+    #[error("report {report} is empty: its producer wrote nothing")]
+    EmptyReport {
+        /// The report.
+        report: String,
+    },
+    /// The data of a report cannot be read from its producer.
+    #[error("cannot read the data of report {report}: {source}")]
+    Producer {
+        /// The report.
+        report: String,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// A capture has so many reports that its `meta.json` would be too large to read.
+    #[error("meta.json of capture {capture} would be {} for {reports} reports; {} is the most that is read", size(*bytes), size(*most))]
+    TooManyReports {
+        /// The capture.
+        capture: String,
+        /// The number of reports.
+        reports: usize,
+        /// The size of `meta.json`, bytes.
+        bytes: u64,
+        /// The maximum size, bytes.
+        most: u64,
+    },
+
+    /// The descriptor that was passed for the lease is not usable.
+    #[error("--lease-fd {fd} {why}")]
+    LeaseDescriptor {
+        /// The descriptor.
+        fd: i32,
+        /// The problem.
+        why: BadDescriptor,
+    },
+    /// The lease file cannot be examined.
+    #[error(transparent)]
+    LeaseFile(diagctl_fs::Error),
+    /// A command that takes the lease itself cannot open the lease file.
+    #[error(transparent)]
+    OpenLease(diagctl_fs::Error),
+    /// The lease file was replaced, or cannot be trusted.
+    #[error("{} {why}", path.display())]
+    LeaseReplaced {
+        /// The lease file.
+        path: PathBuf,
+        /// The problem.
+        why: BadLeaseFile,
+    },
+}
+
+fn and_more(count: usize, shown: usize) -> String {
+    match count - shown {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    }
+}
+
+/// The reason why a directory cannot be used for a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// The path is a symbolic link.
+    #[error("is a symbolic link")]
+    Symlink,
+    /// The path is not a directory.
+    #[error("is not a directory")]
+    NotDirectory,
+    /// Other users may write into the directory.
+    #[error("is {by}-writable (mode {mode:04o}): others could plant files in it")]
+    Writable {
+        /// `world` or `group`.
+        by: &'static str,
+        /// The mode of the directory.
+        mode: u32,
+    },
+}
+
+/// The problem with a descriptor that was passed as the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadDescriptor {
+    /// The descriptor is 0, 1 or 2.
+    #[error("is a standard stream")]
+    Standard,
+    /// The descriptor is not open in this process.
+    #[error("is not an open descriptor")]
+    Closed,
+}
+
+/// The problem with a lease file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadLeaseFile {
+    /// The path is a symbolic link.
+    #[error("is a symbolic link")]
+    Symlink,
+    /// The path is not a regular file.
+    #[error("is not a regular file")]
+    NotRegular,
+    /// The descriptor refers to another file.
+    #[error("is not the file that --lease-fd {fd} refers to")]
+    Another {
+        /// The descriptor.
+        fd: i32,
+    },
+    /// The file belongs to another user.
+    #[error("is owned by uid {uid}, but the store by uid {owner}")]
+    Owner {
+        /// The owner of the file.
+        uid: u32,
+        /// The owner of the store.
+        owner: u32,
+    },
+}
+
+impl Error {
+    /// For `map_err`: creates the error of a value that cannot be written to `file` as JSON.
+    pub fn encode(file: impl Into<String>) -> impl FnOnce(serde_json::Error) -> Self {
+        let file = file.into();
+        move |source| Self::Encode { file, source }
+    }
+
+    /// Creates the error of an operation on a path, from the operating system's error.
+    pub fn io(action: &'static str, path: &std::path::Path, source: impl Into<io::Error>) -> Self {
+        diagctl_fs::Error::io(action, path, source).into()
+    }
+
+    /// Returns the failed file operation, if the error is one.
+    pub fn fs(&self) -> Option<&diagctl_fs::Error> {
+        match self {
+            Self::Fs(e) | Self::LeaseFile(e) | Self::OpenLease(e) => Some(e),
+            _ => None,
+        }
+    }
+
+    /// Returns true if the device, or the user's quota on it, is full.
+    pub fn is_no_space(&self) -> bool {
+        self.fs().is_some_and(diagctl_fs::Error::is_no_space) || matches!(self, Self::DiskFull { .. })
+    }
+
+    /// Returns true if the path does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.fs().is_some_and(diagctl_fs::Error::is_not_found)
+    }
+
+    /// Returns true if the path already exists.
+    pub fn is_existing(&self) -> bool {
+        self.fs().is_some_and(diagctl_fs::Error::is_existing)
+    }
+}

@@ -1,0 +1,35 @@
+//! The names of files and directories in a store.
+
+/// The layout version that this program writes.
+pub const FORMAT: u32 = 1;
+
+/// The directories in a store.
+pub const SUBDIRS: [&str; 6] = ["staging", "reports", "requests", "samples", "quarantine", "trash"];
+
+/// Names that a directory may contain before it becomes a store.
+pub const HARMLESS: [&str; 3] = ["lease.lock", "state.lock", "lost+found"];
+
+/// The cache over `reports/*/meta.json`.
+pub const INDEX: &str = "index.jsonl";
+
+/// The packed cache with running totals. An incompatible format must get a new file name.
+pub const CATALOG: &str = "catalog.bin";
+
+/// The requests that a poll reads when there are very many.
+pub const CROWD: &str = "requests.json";
+
+/// The other names in a store. A directory that contains only names of a store is the remainder of an `rm -rf` during which a
+/// process polled.
+pub const LEFT: [&str; 11] = [
+    "state.json",
+    "lease.json",
+    INDEX,
+    CATALOG,
+    CROWD,
+    "events.jsonl",
+    "samples.jsonl",
+    "samples.1.jsonl",
+    "execs.json",
+    "config.good.toml",
+    "config.cache",
+];

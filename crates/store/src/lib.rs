@@ -1,0 +1,42 @@
+//! The store: staging, publication, indexing, reading and deletion of captures under a hard cap.
+//!
+//! This crate owns the directory and the format of everything that belongs to captures: staging and publication, `meta.json`, the
+//! index and the catalog, requests, events, the lease, quarantine and trash. A store is opened with [`StoreOptions`], and
+//! operations return typed [`Error`]s. The crate must not know rules, the configuration file or the command line, and gives no
+//! advice on errors.
+
+mod capture;
+pub mod catalog;
+pub mod cleanup;
+pub mod commit;
+mod error;
+pub mod events;
+mod id;
+pub mod index;
+pub mod inventory;
+mod layout;
+pub mod lease;
+pub mod meta;
+mod options;
+mod process;
+pub mod reader;
+pub mod report_kind;
+pub mod requests;
+pub mod retention;
+pub mod staging;
+mod store;
+mod sys;
+pub mod trash;
+pub mod units;
+pub mod writer;
+
+pub use capture::{Capture, ReportReader};
+pub use error::{BadDescriptor, BadLeaseFile, Error, Result, Unfit};
+pub use id::Id;
+pub use options::{Compression, Retention, StoreOptions};
+pub use process::Process;
+pub use report_kind::FileType;
+pub use store::{Access, Store, foreign_entry, group_id, space_of, unsafe_filesystem};
+
+/// Maximum plausible size of a process or report, bytes: 16 TiB.
+pub const MOST_BYTES: u64 = 1 << 44;

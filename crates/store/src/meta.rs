@@ -1,0 +1,147 @@
+//! `meta.json`: the complete and immutable record of a capture.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Number, Value};
+
+use crate::MOST_BYTES;
+use crate::error::{Error, Result};
+use diagctl_fs::checksum;
+use diagctl_fs::{self as fs, Spot};
+use diagctl_observe::clock::LAST_MS;
+
+/// The schema version that this program writes.
+pub const SCHEMA: u32 = 1;
+
+/// Maximum size of a `meta.json`, bytes.
+pub const MAX_FILE: u64 = 4 << 20;
+
+/// The record of a capture.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Meta {
+    /// The schema version of this record. Later versions add fields, and readers ignore unknown ones.
+    pub schema: u32,
+    /// The capture's id: `<UTC to the millisecond>-<random>`.
+    pub id: String,
+    /// The sequence number of the capture in its store. It orders captures even if the clock was changed.
+    pub sequence: u64,
+    /// Time of the grant, UTC, RFC 3339.
+    pub created: String,
+    /// Time of the grant on the store's time line, milliseconds. Ages are computed from it.
+    pub store_ms: u64,
+    /// The machine's name.
+    pub host: String,
+    /// The boot in which the pid and the start time are valid.
+    pub boot_id: String,
+    /// The pid of the process.
+    pub pid: u32,
+    /// The process's start, in clock ticks since boot.
+    pub start_time: u64,
+    /// The process's role.
+    pub role: String,
+    /// Its name within the role.
+    pub worker: String,
+    /// The versions of diagctl, Ruby, Puma, …
+    pub versions: BTreeMap<String, String>,
+    /// The rule that was granted, or `on_demand` for requests without a rule.
+    pub rule: String,
+    /// The trigger's decision.
+    pub trigger: Trigger,
+    /// The cost of the capture: milliseconds (`_ms`), bytes (`_bytes`).
+    pub cost: BTreeMap<String, Value>,
+    /// All other values from the dumper.
+    pub labels: BTreeMap<String, String>,
+    /// The request that was served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// One entry for each report that was asked for.
+    pub reports: Vec<Report>,
+}
+
+/// The reason for a capture.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Trigger {
+    /// The trigger's name.
+    pub name: String,
+    /// The reason in one sentence.
+    pub reason: String,
+    /// The figures that the trigger observed.
+    pub observed: BTreeMap<String, Number>,
+}
+
+/// One report of a capture: data, damaged data with the place of the damage, or the reason why there is no data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// Its name.
+    pub name: String,
+    /// Its file in the capture's directory, or `null` if there is no data.
+    pub file: Option<String>,
+    /// Media type of the uncompressed content.
+    pub content_type: String,
+    /// `gzip` or `zstd`.
+    pub encoding: String,
+    /// Size of the uncompressed content, bytes.
+    pub raw_bytes: u64,
+    /// Size of the file, bytes.
+    pub stored_bytes: u64,
+    /// SHA-256 of the file, hexadecimal.
+    pub sha256: Option<String>,
+    /// The reason why there is no data. With a file, the description of the damage.
+    pub error: Option<String>,
+    /// The time that producing the report took, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<Number>,
+}
+
+impl Report {
+    /// Creates the entry of a report that could not be made.
+    pub fn failed(name: &str, error: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), error: Some(error.into()), ..Self::default() }
+    }
+
+    /// Returns true if there is data that was already damaged when it was produced.
+    pub fn is_damaged(&self) -> bool {
+        self.file.is_some() && self.error.is_some()
+    }
+}
+
+/// Reads the `meta.json` of a capture's directory.
+pub fn read(dir: &Spot) -> Result<Meta> {
+    parse(dir.path(), &fs::read_bounded(&dir.join("meta.json"), MAX_FILE)?)
+}
+
+/// Parses the `meta.json` of a capture's directory.
+pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta> {
+    let path = dir.join("meta.json");
+    let damaged = |why: String| Error::DamagedMeta { path: path.clone(), why };
+    if !checksum::is_whole(data) {
+        return Err(damaged("its checksum does not match".into()));
+    }
+    let meta: Meta = serde_json::from_slice(data).map_err(|e| damaged(e.to_string()))?;
+    if meta.schema > SCHEMA {
+        return Err(Error::NewerFile { path, found: meta.schema, known: SCHEMA });
+    }
+    if dir.file_name().is_none_or(|name| name != meta.id.as_str()) {
+        return Err(damaged(format!("it describes capture {}", diagctl_fs::quoted(&meta.id))));
+    }
+    let sizes = meta.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
+    if sizes.max().unwrap_or(0) > MOST_BYTES || meta.store_ms > LAST_MS || meta.sequence > u64::MAX / 2 {
+        return Err(damaged("a number in it is out of range".into()));
+    }
+    for report in &meta.reports {
+        // The file name is joined to a path, so it must be a plain name.
+        if report.file.as_ref().is_some_and(|file| !is_plain(file)) {
+            return Err(damaged(format!("report {} does not name a plain file", diagctl_fs::quoted(&report.name))));
+        }
+    }
+    Ok(meta)
+}
+
+fn is_plain(file: &str) -> bool {
+    !file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\0'])
+}

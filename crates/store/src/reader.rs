@@ -1,0 +1,287 @@
+//! Reads captures back: resolves the id that a person typed, verifies reports and decompresses them.
+//!
+//! A report is released only after the whole file has matched its recorded checksum. The output is never longer than the recorded
+//! size, whatever the compressed data claims.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+
+use sha2::{Digest, Sha256};
+
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::id::Id;
+use crate::index::{self, EntryReport, Present};
+use crate::{Store, meta};
+use diagctl_fs::{self as fs, printable};
+
+/// Bytes per read.
+const CHUNK: usize = 128 << 10;
+
+/// Number of matching captures that are listed for an ambiguous prefix.
+const CANDIDATES_SHOWN: usize = 5;
+
+/// A capture, and one of its reports if the person named one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The capture's full id. The capture may be damaged.
+    pub id: String,
+    /// The report.
+    pub report: Option<String>,
+}
+
+/// Resolves `ID`, `PREFIX` or `latest`, each with an optional `:REPORT`. `latest:REPORT` is the newest capture with data of the
+/// report. The other forms name the capture, and the report is taken from it.
+pub fn resolve(store: &Store, text: &str) -> Result<Target> {
+    let (name, report) = match text.split_once(':') {
+        Some((name, report)) => (name, Some(report)),
+        None => (text, None),
+    };
+    let id = match (name, report) {
+        ("latest", Some(report)) => latest_with(store, report)?,
+        ("latest", None) => latest(store)?,
+        (prefix, _) => by_prefix(store, prefix)?,
+    };
+    Ok(Target { id, report: report.map(str::to_owned) })
+}
+
+fn latest(store: &Store) -> Result<String> {
+    match index::summary(store)?.latest {
+        Some(entry) => Ok(entry.id),
+        None => Err(Error::NoCaptures),
+    }
+}
+
+fn latest_with(store: &Store, report: &str) -> Result<String> {
+    if let Some(id) = Catalog::current(store).and_then(|catalog| newest_with(&catalog, report)) {
+        return Ok(id.as_str().to_owned());
+    }
+    let (mut made, mut failed) = (None, None);
+    index::visit(store, &mut Present::list(store)?, |entry| {
+        let mut with_it = entry.reports.iter().filter(|r| r.name == report).peekable();
+        if with_it.peek().is_some() {
+            let newest = if with_it.any(EntryReport::has_data) { &mut made } else { &mut failed };
+            index::keep_newest(newest, entry);
+        }
+    });
+    if let Some(entry) = made {
+        return Ok(entry.id);
+    }
+    let error = failed.as_ref().and_then(|entry| {
+        let error = entry.reports.iter().filter(|r| r.name == report).find_map(|r| r.error.as_ref())?;
+        Some((&entry.id, error))
+    });
+    let report = match report {
+        "" => return Err(Error::NoReportNamed),
+        report => report.to_owned(),
+    };
+    Err(match error {
+        Some((capture, error)) => Error::FailedEverywhere { report, capture: capture.clone(), error: error.clone() },
+        None => Error::NoCaptureWith { report },
+    })
+}
+
+fn newest_with(catalog: &Catalog, report: &str) -> Option<Id> {
+    let mut newest = None;
+    let whole = catalog.newest_first(|record| {
+        newest = record.kinds().any(|(name, _)| name == report).then_some(record.id);
+        newest.is_none()
+    });
+    newest.filter(|_| whole)
+}
+
+// Includes damaged captures, because `rm` and `verify` accept them.
+fn by_prefix(store: &Store, prefix: &str) -> Result<String> {
+    if Id::parse(prefix).is_some() && store.report_dir(prefix).is_dir() {
+        return Ok(prefix.to_owned());
+    }
+    let present = Present::list(store)?;
+    let matching: Vec<&str> = present.ids().rev().filter(|id| !prefix.is_empty() && id.starts_with(prefix)).collect();
+    match matching.as_slice() {
+        [] => Err(Error::NoCapture { prefix: prefix.to_owned() }),
+        [id] => Ok((*id).to_owned()),
+        many => Err(Error::Ambiguous {
+            prefix: prefix.to_owned(),
+            count: many.len(),
+            first: many.iter().take(CANDIDATES_SHOWN).map(|id| (*id).to_owned()).collect(),
+        }),
+    }
+}
+
+/// The open file of a report. Later changes of the store do not affect it.
+#[derive(Debug)]
+pub struct Stored {
+    /// The capture that it belongs to.
+    pub capture: String,
+    /// The report's entry in the capture's record.
+    pub report: meta::Report,
+    file: File,
+}
+
+/// Returns the entry of a report by its name, even if the report failed.
+pub fn report_of<'m>(meta: &'m meta::Meta, name: &str) -> Result<&'m meta::Report> {
+    meta.reports.iter().find(|report| report.name == name).ok_or_else(|| {
+        let has = meta.reports.iter().map(|report| report.name.clone()).collect();
+        Error::NoReport { capture: meta.id.clone(), report: name.to_owned(), has }
+    })
+}
+
+/// The form in which a report is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Representation {
+    /// Uncompressed, as it was produced.
+    Content,
+    /// Compressed, as it is stored.
+    Stored,
+}
+
+/// The reason why a copy was interrupted.
+#[derive(Debug)]
+pub enum Interrupted {
+    /// The report cannot be read, or differs from its record.
+    Source(Error),
+    /// The copy cannot be written.
+    Output(io::Error),
+}
+
+impl Stored {
+    /// Opens a report of a capture. If the report failed when the capture was taken, returns its error.
+    pub fn open(store: &Store, meta: &meta::Meta, name: &str) -> Result<Self> {
+        let report = report_of(meta, name)?;
+        let Some(file) = &report.file else {
+            let error = report.error.clone().unwrap_or_else(|| "no reason was recorded".into());
+            return Err(Error::ReportFailed { capture: meta.id.clone(), report: name.to_owned(), error });
+        };
+        let file = fs::open_read(&store.report_dir(&meta.id).join(file))?;
+        Ok(Self { capture: meta.id.clone(), report: report.clone(), file })
+    }
+
+    /// Returns a warning if the content was damaged when it was produced.
+    pub fn warning(&self) -> Option<String> {
+        let error = self.report.error.as_ref()?;
+        Some(format!(
+            "report {} of capture {} was stored damaged: {}",
+            self.report.name,
+            self.capture,
+            printable(error)
+        ))
+    }
+
+    /// Returns the size of a form, bytes.
+    pub fn bytes(&self, form: Representation) -> u64 {
+        match form {
+            Representation::Content => self.report.raw_bytes,
+            Representation::Stored => self.report.stored_bytes,
+        }
+    }
+
+    /// Returns the file name for a form: `heap_dump.json` or `heap_dump.json.gz`.
+    pub fn file_name(&self, form: Representation) -> &str {
+        let name = self.report.file.as_deref().unwrap_or(&self.report.name);
+        let suffix = match (form, self.report.encoding.as_str()) {
+            (Representation::Content, "gzip") => ".gz",
+            (Representation::Content, "zstd") => ".zst",
+            _ => "",
+        };
+        name.strip_suffix(suffix).filter(|bare| !bare.is_empty()).unwrap_or(name)
+    }
+
+    /// Reads the file to its end, but at most one byte more than `most`. Returns the SHA-256 and the number of bytes read.
+    pub fn digest(&mut self, most: u64, progress: &mut dyn FnMut(u64)) -> io::Result<(String, u64)> {
+        self.file.rewind()?;
+        let mut file = (&self.file).take(most.saturating_add(1));
+        let mut hasher = Sha256::new();
+        let mut chunk = vec![0; CHUNK];
+        let mut read = 0u64;
+        loop {
+            match file.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) => {
+                    hasher.update(&chunk[..n]);
+                    read += n as u64;
+                    progress(read);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.file.rewind()?;
+        Ok((hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), read))
+    }
+
+    /// Reads the whole file and compares its size and checksum with the record. Must be called before [`Stored::copy`].
+    pub fn verify(&mut self) -> Result<()> {
+        let (found, read) = self
+            .digest(self.report.stored_bytes, &mut |_| {})
+            .map_err(|e| self.damaged(&format!("cannot be read: {e}")))?;
+        if read != self.report.stored_bytes {
+            let has = if read > self.report.stored_bytes { "more bytes".into() } else { format!("{read} bytes") };
+            return Err(self.damaged(&format!("the file has {has} instead of {}", self.report.stored_bytes)));
+        }
+        match &self.report.sha256 {
+            Some(recorded) if recorded.eq_ignore_ascii_case(&found) => Ok(()),
+            Some(recorded) => {
+                Err(self.damaged(&format!("the file has sha256 {found} instead of {}", printable(recorded))))
+            }
+            None => Err(self.damaged("no sha256 was recorded")),
+        }
+    }
+
+    /// Writes the report to `out`, and calls `progress` with the number of bytes written so far. Returns the total.
+    pub fn copy(
+        &mut self,
+        form: Representation,
+        out: &mut dyn Write,
+        progress: &mut dyn FnMut(u64),
+    ) -> std::result::Result<u64, Interrupted> {
+        let expected = self.bytes(form);
+        let file = io::BufReader::with_capacity(CHUNK, &self.file);
+        let mut source: Box<dyn Read + '_> = match (form, self.report.encoding.as_str()) {
+            (Representation::Stored, _) | (_, "" | "identity") => Box::new(file),
+            (Representation::Content, "gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+            (Representation::Content, "zstd") => match zstd::stream::read::Decoder::with_buffer(file) {
+                Ok(decoder) => Box::new(decoder),
+                Err(e) => return Err(Interrupted::Source(self.damaged(&format!("it cannot be decompressed: {e}")))),
+            },
+            (_, other) => {
+                return Err(Interrupted::Source(Error::UnknownEncoding {
+                    capture: self.capture.clone(),
+                    report: self.report.name.clone(),
+                    encoding: other.to_owned(),
+                }));
+            }
+        };
+        let mut chunk = vec![0; CHUNK];
+        let mut written = 0u64;
+        loop {
+            let n = match source.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    let why = format!("it cannot be decompressed after {written} of {expected} bytes: {e}");
+                    return Err(Interrupted::Source(self.damaged(&why)));
+                }
+            };
+            if written + n as u64 > expected {
+                let why = format!("it decompresses to more than the {expected} bytes that were recorded");
+                return Err(Interrupted::Source(self.damaged(&why)));
+            }
+            out.write_all(&chunk[..n]).map_err(Interrupted::Output)?;
+            written += n as u64;
+            progress(written);
+        }
+        if written != expected {
+            let why = format!("it decompresses to {written} bytes instead of {expected}");
+            return Err(Interrupted::Source(self.damaged(&why)));
+        }
+        Ok(written)
+    }
+
+    fn damaged(&self, why: &str) -> Error {
+        Error::DamagedReport { capture: self.capture.clone(), report: self.report.name.clone(), why: why.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

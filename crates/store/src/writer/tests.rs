@@ -1,0 +1,125 @@
+//! A capture stays under the cap, and a writer below the cap does not open the index.
+
+use super::*;
+use crate::Access;
+use crate::StoreOptions;
+use crate::index::{self, Entry};
+use crate::trash;
+
+const CAP: u64 = 1 << 20;
+
+struct Scene {
+    // Removed when dropped.
+    _dir: tempfile::TempDir,
+    store: Store,
+}
+
+fn id(n: u64) -> String {
+    format!("20261122T101530123Z-{n:08x}")
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = StoreOptions::new(dir.path().join("store"));
+        options.retention.max_use = CAP;
+        options.retention.keep_free = crate::units::Amount::Bytes(0);
+        let store = Store::open(options, Access::Create).unwrap();
+        Self { _dir: dir, store }
+    }
+
+    fn publish(&self, n: u64, kib: usize) {
+        let dir = self.store.report_dir(&id(n));
+        std::fs::create_dir(dir.path()).unwrap();
+        let report = meta::Report { name: "notes".into(), stored_bytes: 1, ..meta::Report::default() };
+        let meta = meta::Meta { id: id(n), sequence: n, reports: vec![report], ..meta::Meta::default() };
+        std::fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
+        std::fs::write(dir.join("data").path(), vec![0; kib << 10]).unwrap();
+        index::append(&self.store, &Entry::of(&self.store, &meta)).unwrap();
+    }
+
+    /// Grants a capture. `says` adds the disk usage, which older versions did not record.
+    fn grant(&self, says: bool) -> Grant {
+        let reports_bytes = inventory::reports_bytes(&self.store).unwrap();
+        fs::create_dir(&self.store.staging(&id(99)), 0o700).unwrap();
+        let mut grant: Grant = serde_json::from_value(serde_json::json!({
+            "meta": { "id": id(99) }, "planned": ["notes"], "generation": 99, "granted_boot_ms": 0,
+        }))
+        .unwrap();
+        assert_eq!(grant.reports_bytes, None);
+        grant.reports_bytes = says.then_some(reports_bytes);
+        grant
+    }
+
+    fn put(&self, room: &mut Room<'_>, bytes: usize) -> Result<meta::Report> {
+        // Random data, which does not compress.
+        let mut seed = 1_u64;
+        let data: Vec<u8> = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 56) as u8
+        })
+        .take(bytes)
+        .collect();
+        store_report(room, &self.store.staging(&id(99)), "notes", &mut data.as_slice())
+    }
+
+    fn used(&self) -> u64 {
+        inventory::reports_bytes(&self.store).unwrap() + inventory::other_bytes(&self.store)
+    }
+}
+
+#[test]
+fn a_writer_takes_its_room_from_the_grant_without_the_index() {
+    let scene = Scene::new();
+    scene.publish(1, 100);
+    let grant = scene.grant(true);
+    let left = Room::of(&scene.store, &grant).unwrap().left;
+    assert_eq!(left, CAP - scene.used() - BOOKKEEPING - fs::occupied_tree(&scene.store.path(INDEX)));
+    // The index is rebuilt, and the writer must not read it.
+    fs::remove(&scene.store.path(INDEX)).unwrap();
+    Inventory::check(&scene.store, true).unwrap();
+    let mut room = Room::of(&scene.store, &grant).unwrap();
+    scene.put(&mut room, 200 << 10).unwrap();
+    assert!(room.inventory.is_none());
+    // The next writer counts the data of the first one.
+    let next = Room::of(&scene.store, &grant).unwrap();
+    assert!(next.left <= left - (200 << 10), "{} {left}", next.left);
+}
+
+#[test]
+fn a_grant_without_disk_usage_leaves_as_much_room() {
+    let scene = Scene::new();
+    scene.publish(1, 100);
+    let grant = scene.grant(false);
+    let measured = Room::of(&scene.store, &grant).unwrap().left;
+    let told = Grant { reports_bytes: Some(inventory::reports_bytes(&scene.store).unwrap()), ..grant };
+    assert_eq!(Room::of(&scene.store, &told).unwrap().left, measured);
+}
+
+#[test]
+fn a_writer_at_the_cap_makes_room_and_stays_under_it() {
+    for says in [true, false] {
+        let scene = Scene::new();
+        (1..=6).for_each(|n| scene.publish(n, 100));
+        let grant = scene.grant(says);
+        let mut room = Room::of(&scene.store, &grant).unwrap();
+        scene.put(&mut room, 500 << 10).unwrap();
+        assert!(scene.used() <= CAP);
+        assert!(!scene.store.report_dir(&id(1)).exists() && scene.store.report_dir(&id(6)).exists());
+        fs::remove(&scene.store.staging(&id(99)).join("notes.txt.gz")).unwrap();
+        let failure = scene.put(&mut room, 2 << 20).unwrap_err();
+        assert!(failure.to_string().contains("max_use"), "{failure}");
+        assert!(scene.used() <= CAP);
+    }
+}
+
+#[test]
+fn room_of_captures_deleted_meanwhile_is_used() {
+    let scene = Scene::new();
+    (1..=2).for_each(|n| scene.publish(n, 400));
+    let grant = scene.grant(true);
+    trash::discard_capture(&scene.store, &id(1), None).unwrap();
+    let mut room = Room::of(&scene.store, &grant).unwrap();
+    scene.put(&mut room, 400 << 10).unwrap();
+    assert!(scene.store.report_dir(&id(2)).exists(), "nothing had to go");
+}

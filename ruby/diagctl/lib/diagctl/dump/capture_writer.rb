@@ -1,0 +1,107 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # Puts reports into a staged capture and publishes it. One object per grant.
+  # Forked dumper; in the worker only for a capture without a fork.
+  #
+  # @api private
+  class CaptureWriter
+    # Seconds for `diagctl put` in the dumper. The kernel's alarm ends the dumper long before.
+    PUT_TIMEOUT = 86_400
+    # Signals that must still reach a dumper while it writes: its alarm, and those that end any process.
+    ENDING = Signal.list.values_at("ALRM", "TERM", "INT", "QUIT", "HUP").freeze
+    # Seconds after which a write fails in the worker when `diagctl put` reads nothing. Ruby 3.4 holds the GVL while `dump_all`
+    # writes, so the whole worker stands still, watchdog included. `dump_all` gives up after five failed writes in a row.
+    LONGEST_STALL = 2.0
+
+    # @!attribute [r] failed
+    #   @return [Hash{String=>String}] report => why it could not be made
+    # @!attribute [r] metadata
+    #   @return [Hash{String=>Object}] fields for the capture's metadata (`finalize --set`)
+    # @!attribute [r] capture
+    #   @return [String] id
+    attr_reader :failed, :metadata, :capture
+
+    def initialize(client, reports, lease, capture, failed:, metadata:)
+      @client = client
+      @reports = reports
+      @lease = lease
+      @capture = capture
+      @failed = failed
+      @metadata = metadata
+    end
+
+    # @param collected [Hash{String=>String}] inline reports by name
+    def put_all(collected)
+      collected.each do |name, data|
+        problem = @client.put(@lease, @capture, name, data)
+        @failed[name] = problem if problem
+      end
+    end
+
+    # Lets a report write straight into the pipe of `diagctl put`. Nothing is buffered here.
+    #
+    # @param deadline [Numeric, nil] seconds after which a put that no longer reads is killed; nil in the dumper, which the
+    #   kernel's alarm ends
+    def stream(granted, deadline: nil)
+      report = @reports.fetch(granted.name)
+      started = Clock.now
+      # In the worker another thread handles the signals.
+      except = deadline ? [] : ENDING
+      stall = [deadline, LONGEST_STALL].min if deadline
+      @client.open_put(@lease, @capture, granted.name, stall: stall) do |put|
+        problem = watched(put, deadline) { write(report, put.stdin, granted.options, except) }
+        outcome = put.finish(timeout: deadline || PUT_TIMEOUT)
+        @metadata["took.#{granted.name}"] = Clock.ms(Clock.now - started)
+        record(granted.name, problem, outcome)
+      end
+    rescue Unavailable, SystemCallError => e
+      @failed[granted.name] = e.message
+    end
+
+    # @return [Outcome]
+    def finalize
+      @client.finalize(@lease, @capture, failed: @failed, metadata: @metadata)
+    end
+
+    # For the dumper, which turns into `diagctl finalize` by exec and keeps the lease under its own descriptor number.
+    def finalize_argv(lease_fd:)
+      @client.finalize_argv(@capture, lease_fd: lease_fd, failed: @failed, metadata: @metadata)
+    end
+
+    def abort(reason)
+      @client.abort(@lease, @capture, reason)
+    end
+
+    private
+
+    def watched(put, deadline, &block)
+      deadline ? PutWatchdog.watch(put, deadline, &block) : yield
+    end
+
+    # From Ruby 3.4 on `dump_all` gives up when a write takes less than it was given ("full buffer"), or loses the rest and
+    # continues. A write into a blocking pipe takes everything, unless a signal interrupts it.
+    #
+    # @return [String, nil] why the report could not be written
+    def write(report, pipe, options, except)
+      pipe.nonblock = false
+      Libc.without_signals(except: except) do
+        report.call(pipe, options)
+        pipe.close
+      end
+      nil
+    rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
+      e.is_a?(Unavailable) ? e.message : "#{e.class}: #{e.message}"
+    end
+
+    # When both sides fail, `diagctl put` knows the cause; this side only sees a broken pipe. When the application took the
+    # exit status, `diagctl finalize` finds out whether the report is complete.
+    def record(name, problem, outcome)
+      if !outcome.success? && outcome.kind != :unknown
+        @failed[name] = outcome.describe("`diagctl put`")
+      elsif problem
+        @failed[name] = problem
+      end
+    end
+  end
+end

@@ -1,0 +1,100 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # The worker's side of a forked dumper: reaps it without waiting, and kills it when it outlives its deadline or when memory
+  # runs short. Runs in the worker, on the poll thread or in Diagctl.capture; DumperProcess is the child's side.
+  #
+  # @api private
+  class DumperHandle
+    # How much of the dumper's stderr is read.
+    LOG_BYTES = 4096
+
+    # Finds the dumpers of a program that this one replaced by exec under the same pid, as Puma's hot restart does in single
+    # mode. Nobody else would reap them. They lead their own process group at the dumper's priority, and have its title. A
+    # dumper that has ended has no title any more, but the name of the poll thread or of `diagctl finalize`.
+    #
+    # @return [Array<Integer>] pids
+    def self.inherited
+      File.read("/proc/self/task/#{Process.pid}/children").split.map(&:to_i).select do |pid|
+        name, fields = File.binread("/proc/#{pid}/stat").match(/\((.*)\) (.*)/m).captures
+        group, nice = fields.split.values_at(2, 16).map(&:to_i)
+        next unless group == pid && nice == Isolation::NICE
+
+        name.start_with?("diagctl") || File.binread("/proc/#{pid}/cmdline").start_with?(Isolation::TITLE)
+      end
+    rescue SystemCallError
+      [] # A kernel without CONFIG_PROC_CHILDREN.
+    end
+
+    attr_reader :pid, :grant
+
+    # @param log [File, nil] the memory file that is the dumper's stderr
+    # @param limit [Float] monotonic time at which the dumper is killed
+    def initialize(pid, grant, log, limit)
+      @pid = pid
+      @grant = grant
+      @log = log
+      @limit = limit
+      @started = Clock.now
+      @handle = ProcessHandle.new(pid)
+      @headroom = Headroom.new(grant.watch)
+      @verdict = nil
+    end
+
+    # @return [Outcome, nil] nil while the dumper runs
+    def reap
+      # A `diagctl put` that hangs would keep the lease after its dumper. Until the dumper is reaped, the group is certainly its
+      # own.
+      @handle.kill_group if Libc.ended?(@pid)
+      _, status = Process.wait2(@pid, Process::WNOHANG)
+      return check if status.nil?
+
+      finish(status)
+    rescue Errno::ECHILD
+      finish(nil)
+    end
+
+    # @return [Float] seconds since the fork
+    def seconds
+      Clock.now - @started
+    end
+
+    private
+
+    # @return [nil]
+    def check
+      return if @verdict
+
+      if Clock.now >= @limit then @verdict = [:timeout, seconds.round(1)]
+      elsif (shortage = @headroom.shortage) then @verdict = [:abandoned, shortage]
+      end
+      @handle.kill_group if @verdict
+      nil
+    end
+
+    def finish(status)
+      said = @log ? @log.pread(LOG_BYTES, 0) : ""
+      outcome(status, said)
+    rescue EOFError, SystemCallError
+      outcome(status, "")
+    ensure
+      [@log, @handle, @headroom].compact.each(&:close)
+    end
+
+    def outcome(status, said)
+      # The dumper may have ended by itself just before it would have been killed.
+      return Outcome.new(*@verdict, "", said) if @verdict && (status.nil? || status.signaled?)
+      return Outcome.new(:unknown, nil, "", said) if status.nil?
+      return Outcome.new(:signaled, status.termsig, "", said.empty? ? alarm(status) : said) if status.signaled?
+
+      Outcome.new(:exited, status.exitstatus, "", said)
+    end
+
+    # A dumper that its alarm killed had no time to log the reason.
+    def alarm(status)
+      return "" unless status.termsig == Signal.list["ALRM"]
+
+      "the dump was not finished within #{format("%g", @grant.deadline)} s (guards.deadline)"
+    end
+  end
+end

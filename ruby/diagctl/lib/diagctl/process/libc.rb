@@ -1,0 +1,145 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # C functions that Ruby has no method for, called through Fiddle. All are optional: without Fiddle (a bundled gem from Ruby 4.0
+  # on) or without the symbol, the caller continues without the function.
+  #
+  # Worker and forked dumper. `load` is called in the worker before any fork, so that the child only calls.
+  #
+  # @api private
+  module Libc
+    PR_SET_DUMPABLE = 4
+    MFD_CLOEXEC = 1
+    IOPRIO_WHO_PROCESS = 1
+    IOPRIO_IDLE = 3 << 13
+    # ioprio_set(2) has no wrapper in any C library, so its number is needed for each architecture.
+    IOPRIO_SET = { "x86_64" => 251, "aarch64" => 30, "arm64" => 30 }.freeze
+    # The same number on all architectures that Ruby supports, as for all system calls since Linux 5.1.
+    PIDFD_SEND_SIGNAL = 424
+    PIDFD_OPEN = 434
+    PIDFD_SIGNAL_PROCESS_GROUP = 4
+    P_PID = 1
+    WITHOUT_REAPING = 0x01000005 # WNOHANG | WEXITED | WNOWAIT
+    SIGINFO_BYTES = 128
+    SIG_BLOCK = 0
+    SIG_SETMASK = 2
+    # Size in glibc and musl. The kernel reads the first eight bytes.
+    SIGSET_BYTES = 128
+    LAST_SIGNAL = 64
+    # Blocking these signals does not prevent the death of the process, but it would suppress Ruby's crash report.
+    FAULTS = Signal.list.values_at("SEGV", "BUS", "ILL", "FPE", "ABRT", "TRAP", "SYS").freeze
+    WORD_BITS = [0].pack("J").bytesize * 8
+
+    @functions = {}
+
+    class << self
+      # @return [Boolean] whether Fiddle is available
+      def load
+        return @loaded unless @loaded.nil?
+
+        require "fiddle"
+        @loaded = true
+        int = Fiddle::TYPE_INT
+        long = Fiddle::TYPE_LONG
+        pointer = Fiddle::TYPE_VOIDP
+        # None of these blocks, so they keep the GVL. Releasing it would cost 100 ms each time while another thread is computing.
+        { "alarm" => [[int], int], "prctl" => [[int, long, long, long, long], int], "syscall" => [[long] * 5, long],
+          "memfd_create" => [[pointer, int], int], "close" => [[int], int], "waitid" => [[int, int, pointer, int], int],
+          "sched_getcpu" => [[], int], "sched_setaffinity" => [[int, long, pointer], int],
+          "pthread_sigmask" => [[int, pointer, pointer], int] }
+          .each { |name, (arguments, result)| function(name, arguments, result, need_gvl: true) }
+        true
+      rescue LoadError
+        @loaded = false
+      end
+
+      # @return [Fiddle::Function, nil]
+      def function(name, arguments, result, **options)
+        return unless load
+
+        @functions.fetch(name) do
+          address = symbol(name)
+          @functions[name] = address && Fiddle::Function.new(address, arguments, result, name: name, **options)
+        end
+      end
+
+      # Searches RTLD_DEFAULT. Handle.sym would miss a preloaded library (jemalloc), which is in the global scope only.
+      def symbol(name)
+        Fiddle::Handle::DEFAULT[name] if load
+      rescue Fiddle::DLError
+        nil
+      end
+
+      def alarm(seconds)
+        call("alarm", seconds.ceil)
+      end
+
+      def undumpable
+        call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+      end
+
+      def idle_io
+        number = IOPRIO_SET[RbConfig::CONFIG["host_cpu"]]
+        call("syscall", number, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE, 0) if number
+      end
+
+      # Pins this process, and the programs that it starts, to the processor that it is running on.
+      def stay_on_this_cpu
+        cpu = call("sched_getcpu")
+        return unless cpu&.>=(0)
+
+        words = Array.new(cpu / WORD_BITS + 1, 0)
+        words[-1] = 1 << cpu % WORD_BITS
+        mask = words.pack("J*")
+        call("sched_setaffinity", 0, mask.bytesize, mask)
+      end
+
+      # Runs the block with all signals blocked on this thread, so that none interrupts its system calls: neither those that the
+      # application traps, nor the SIGVTALRM with which Ruby wakes a thread. Other threads still receive the process's signals.
+      #
+      # @param except [Array<Integer>] signals that stay unblocked
+      def without_signals(except: [])
+        before = "\0" * SIGSET_BYTES
+        blocked = (1..LAST_SIGNAL).reject { |number| FAULTS.include?(number) || except.include?(number) }
+        mask = [blocked.sum { |number| 1 << (number - 1) }].pack("Q").ljust(SIGSET_BYTES, "\0")
+        masked = call("pthread_sigmask", SIG_BLOCK, mask, before)&.zero?
+        yield
+      ensure
+        call("pthread_sigmask", SIG_SETMASK, before, nil) if masked
+      end
+
+      # @return [IO, nil] closed on exec
+      def pidfd_open(pid)
+        descriptor = call("syscall", PIDFD_OPEN, pid, 0, 0, 0)
+        IO.for_fd(descriptor, "r") if descriptor&.>=(0)
+      end
+
+      # @return [Integer] 0, or -1 when the signal could not be sent
+      def pidfd_send_signal(descriptor, signal, flags = 0)
+        call("syscall", PIDFD_SEND_SIGNAL, descriptor, signal, 0, flags)
+      end
+
+      # @return [Boolean] whether a child has ended and can be reaped; false also when that cannot be determined
+      def ended?(pid)
+        siginfo = "\0" * SIGINFO_BYTES
+        call("waitid", P_PID, pid, siginfo, WITHOUT_REAPING)&.zero? && siginfo.unpack1("l") != 0
+      end
+
+      def close(descriptor)
+        call("close", descriptor)
+      end
+
+      # @return [File, nil] an anonymous file in memory, closed on exec
+      def memory_file(name)
+        descriptor = call("memfd_create", name, MFD_CLOEXEC)
+        File.for_fd(descriptor, "r+") if descriptor&.>=(0)
+      end
+
+      private
+
+      def call(name, *arguments)
+        @functions[name]&.call(*arguments)
+      end
+    end
+  end
+end

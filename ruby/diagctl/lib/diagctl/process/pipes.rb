@@ -1,0 +1,137 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # Standard input, output and error of one program that diagctl runs: feeds the program, and keeps a bounded part of what it
+  # prints. Worker (poll thread, or the caller of Diagctl.capture) and forked dumper.
+  #
+  # @api private
+  class Pipes
+    STDOUT_LIMIT = 4 * 1024 * 1024
+    STDERR_LIMIT = 64 * 1024
+    CHUNK = 64 * 1024
+    # Seconds between two looks at a program that neither reads nor prints. They double from the shortest to the longest.
+    SHORTEST_LOOK = 0.001
+    LONGEST_LOOK = 0.05
+
+    @open_stdins = {}.compare_by_identity
+
+    class << self
+      # The write ends of programs' stdin that are open in this process.
+      attr_reader :open_stdins
+    end
+
+    # Takes the open write ends away from a forked child (see ForkGuard). Otherwise the program would wait for the end of its
+    # input for as long as that child lives. They are redirected, not closed, for the reason given at Lease.disown.
+    def self.disown
+      return if open_stdins.empty?
+
+      null = File.open(File::NULL, "w")
+      open_stdins.each_key { |io| IO.for_fd(io.fileno, "w", autoclose: false).reopen(null) unless io.closed? }
+      open_stdins.clear
+    rescue SystemCallError
+      nil
+    ensure
+      null&.close
+    end
+
+    # @return [IO, nil] the write end of the program's stdin
+    attr_reader :stdin
+    # @return [String] what was read so far
+    attr_reader :out, :err
+    # @return [Hash{Integer=>IO}] the program's ends by descriptor number, ascending
+    attr_reader :child_ends
+
+    # @param stdin [Boolean] whether the program gets input; otherwise it reads /dev/null
+    # @param stall [Numeric, nil] seconds after which a blocking write to `stdin` fails because the program reads nothing
+    def initialize(stdin:, stall: nil)
+      @child_ends = {}
+      @out = +"".b
+      @err = +"".b
+      @look = SHORTEST_LOOK
+      @child_ends[0], @stdin = stdin ? input_pair(stall) : [File.open(File::NULL), nil]
+      Pipes.open_stdins[@stdin] = true if @stdin
+      @stdout, @child_ends[1] = IO.pipe
+      @stderr, @child_ends[2] = IO.pipe
+      [*own_ends, *@child_ends.values].each(&:binmode)
+      # Ruby makes its pipes non-blocking, which other programs take for an error. IO#fcntl would release the GVL.
+      @child_ends.each_value { |io| io.nonblock = false }
+    rescue StandardError
+      close_child_ends
+      close
+      raise
+    end
+
+    def close_child_ends
+      @child_ends.each_value { |io| io&.close }
+    end
+
+    def close
+      Pipes.open_stdins.delete(@stdin)
+      own_ends.each(&:close)
+    end
+
+    # @param input [String, nil] everything that the program is to read
+    def input=(input)
+      @input = input&.b
+    end
+
+    # Reads and writes once. Waits for a descriptor for a moment only: a grandchild may keep the pipes open after the
+    # program itself has ended.
+    #
+    # @param limit [Float] seconds to wait at most
+    def exchange(limit)
+      readers = [@stdout, @stderr].reject(&:closed?)
+      @stdin.close if writable? && (@input.nil? || @input.empty?)
+      readable, writers = IO.select(readers, writable? ? [@stdin] : [], nil, [limit, @look].min)
+      @look = readable ? SHORTEST_LOOK : [@look * 2, LONGEST_LOOK].min
+      readable&.each { |io| read(io) }
+      write if writers&.any?
+    end
+
+    # @return [Boolean] whether the program printed more than diagctl accepts
+    def flooded?
+      @out.bytesize > STDOUT_LIMIT
+    end
+
+    private
+
+    def own_ends
+      [@stdin, @stdout, @stderr].compact
+    end
+
+    def writable?
+      !@stdin.nil? && !@stdin.closed?
+    end
+
+    # @return [Array(IO, IO)] the program's end and ours
+    def input_pair(stall)
+      return IO.pipe if stall.nil?
+
+      require "socket"
+      theirs, ours = UNIXSocket.pair
+      timeval = [stall.to_i, ((stall % 1) * 1_000_000).to_i].pack("l!l!")
+      ours.setsockopt(Socket::SOL_SOCKET, Socket::SO_SNDTIMEO, timeval)
+      [theirs, ours]
+    end
+
+    def read(io)
+      loop do
+        chunk = io.read_nonblock(CHUNK, exception: false)
+        return if chunk == :wait_readable
+        return io.close if chunk.nil?
+
+        if io.equal?(@stdout) then @out << chunk
+        elsif @err.bytesize < STDERR_LIMIT then @err << chunk.byteslice(0, STDERR_LIMIT - @err.bytesize)
+        end
+        return if flooded?
+      end
+    end
+
+    def write
+      written = @stdin.write_nonblock(@input.byteslice(0, CHUNK), exception: false)
+      @input = @input.byteslice(written..) if written.is_a?(Integer)
+    rescue Errno::EPIPE
+      @stdin.close # The program read enough, or died. Its status tells which.
+    end
+  end
+end
