@@ -2,7 +2,7 @@
 //!
 //! Each rule that watches an event keeps it until the rule has answered it; see `decide`.
 
-use super::{Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View};
 use crate::section::Section;
 use crate::units;
 use serde::{Deserialize, Serialize};
@@ -14,9 +14,8 @@ pub struct Event {
     pub name: String,
 }
 
-impl Event {
-    /// Parses the keys.
-    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+impl Condition for Event {
+    fn parse(keys: &Section<'_>) -> Option<Self> {
         let name = keys.text("name");
         keys.finish();
         if name.is_none() && !keys.has("name") {
@@ -33,7 +32,7 @@ impl Event {
     }
 
     /// Holds while the rule has the event to answer.
-    pub fn evaluate(&self, view: View<'_>) -> Outcome {
+    fn evaluate(&self, _path: &str, view: View<'_>) -> Outcome {
         let facts = |reason| Facts { reason, ..Facts::default() };
         let Some(named) = view.named.get(&self.name) else {
             return Outcome::Waits(facts(format!("event {} was not named", self.name)), None);
@@ -43,5 +42,13 @@ impl Event {
             ms => format!(" {} ago", units::duration(ms)),
         };
         Outcome::Holds(facts(format!("event {} was named{ago}", self.name)))
+    }
+
+    fn is_about_the_process(&self) -> bool {
+        true
+    }
+
+    fn is_sampled(&self) -> bool {
+        false
     }
 }

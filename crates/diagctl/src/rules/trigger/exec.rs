@@ -1,7 +1,7 @@
 //! `exec`: an operator's command exits with 0 within its timeout. One process of the store runs the command, once per `every`.
 //! `acquire` runs it before deciding, and the answer is a reading like any other.
 
-use super::{Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View};
 use crate::section::Section;
 use crate::units;
 use serde::{Deserialize, Serialize};
@@ -20,9 +20,8 @@ pub struct Exec {
     pub every_ms: u64,
 }
 
-impl Exec {
-    /// Parses the keys.
-    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+impl Condition for Exec {
+    fn parse(keys: &Section<'_>) -> Option<Self> {
         let command = keys.texts("command");
         let timeout_ms = keys.duration("timeout").map_or(1000, units::ms);
         let every_ms = keys.duration("every").map_or(60_000, units::ms);
@@ -45,11 +44,11 @@ impl Exec {
 
     /// Holds at the poll for which the command ran and exited with 0. Later polls report the outcome as well: most polls run no
     /// command, and otherwise nobody would see why the rule is silent.
-    pub fn evaluate(&self, key: &str, view: View<'_>) -> Outcome {
+    fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let name = self.command.first().map_or("", String::as_str);
         let every = units::duration(self.every_ms);
         let facts = |reason: String| Facts { reason, ..Facts::default() };
-        match view.readings.execs.get(key) {
+        match view.readings.execs.get(&format!("{}|{path}", view.name)) {
             None => Outcome::Waits(facts(format!("{name} runs every {every}")), None),
             Some(answer) if !answer.ran => Outcome::Unreadable(format!("{name} {}", answer.how)),
             Some(answer) if answer.past => {
@@ -73,7 +72,7 @@ mod tests {
         let outcome = |answer: Option<(bool, bool, bool, &str)>| {
             let mut bench = Bench::default();
             if let Some((holds, ran, past, how)) = answer {
-                bench.readings.execs.insert("k".into(), ExecAnswer { holds, ran, how: how.into(), past });
+                bench.readings.execs.insert("r|k".into(), ExecAnswer { holds, ran, how: how.into(), past });
             }
             match exec.evaluate("k", bench.view()) {
                 Outcome::Holds(facts) => ("holds", facts.reason),

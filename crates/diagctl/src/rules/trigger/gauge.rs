@@ -1,6 +1,6 @@
 //! `gauge`: a number that the application reports (`puma.backlog`, or one of its own) is above or below a threshold.
 
-use super::{Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View};
 use crate::section::Section;
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +15,8 @@ pub struct Gauge {
     pub below: Option<f64>,
 }
 
-impl Gauge {
-    /// Parses the keys.
-    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+impl Condition for Gauge {
+    fn parse(keys: &Section<'_>) -> Option<Self> {
         let name = keys.text("name");
         let above = keys.number("above");
         let below = keys.number("below");
@@ -48,7 +47,7 @@ impl Gauge {
     }
 
     /// Holds beyond the threshold.
-    pub fn evaluate(&self, view: View<'_>) -> Outcome {
+    fn evaluate(&self, _path: &str, view: View<'_>) -> Outcome {
         let gauges = &view.readings.gauges;
         let Some(value) = gauges.get(&self.name).copied() else {
             let has =
@@ -66,6 +65,10 @@ impl Gauge {
         let figures = [(self.name.as_str(), Some(value))].into_iter().chain(thresholds);
         facts.observed.extend(figures.filter_map(|(name, value)| Some((name.to_owned(), super::figure(value?)))));
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
+    }
+
+    fn is_about_the_process(&self) -> bool {
+        true
     }
 }
 
@@ -85,15 +88,15 @@ mod tests {
             (gauge(None, Some(5.5)), true),
             (gauge(Some(1.0), Some(4.0)), false),
         ] {
-            assert_eq!(matches!(gauge.evaluate(bench.view()), Outcome::Holds(_)), holds, "{gauge:?}");
+            assert_eq!(matches!(gauge.evaluate("t", bench.view()), Outcome::Holds(_)), holds, "{gauge:?}");
         }
         bench.readings.gauges = [("balance".to_owned(), -2.5)].into();
         let low = Gauge { name: "balance".into(), above: None, below: Some(-2.0) };
-        let Outcome::Holds(facts) = low.evaluate(bench.view()) else { panic!("it is below") };
+        let Outcome::Holds(facts) = low.evaluate("t", bench.view()) else { panic!("it is below") };
         assert_eq!(serde_json::to_string(&facts.observed).unwrap(), r#"{"balance":-2.5,"below":-2}"#);
         bench.readings.gauges = [("puma.backlog".to_owned(), 5.0)].into();
         let unknown = Gauge { name: "puma.backlgo".into(), above: Some(1.0), below: None };
-        let Outcome::Unreadable(why) = unknown.evaluate(bench.view()) else { panic!("it is not there") };
+        let Outcome::Unreadable(why) = unknown.evaluate("t", bench.view()) else { panic!("it is not there") };
         assert!(why.contains("puma.backlgo") && why.contains("it has puma.backlog"), "{why}");
     }
 }

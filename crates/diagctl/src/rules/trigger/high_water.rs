@@ -1,8 +1,8 @@
 //! `high_water`: a new maximum, at least `step` above the last one that fired. The mark is forgotten after `reset_after`, so
 //! that every period can have its own maximum.
 
-use super::{Facts, Outcome, View};
-use crate::rules::memory::Metric;
+use super::{Condition, Facts, Outcome, View};
+use crate::rules::memory::{Metric, Wanted};
 use crate::section::Section;
 use crate::state::schedule::{HighWater as Mark, RuleState};
 use crate::units;
@@ -21,9 +21,8 @@ pub struct HighWater {
     pub reset_after_ms: u64,
 }
 
-impl HighWater {
-    /// Parses the keys.
-    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+impl Condition for HighWater {
+    fn parse(keys: &Section<'_>) -> Option<Self> {
         let metric = super::any_metric(keys);
         let floor = keys.size("floor").unwrap_or(0);
         let step = keys.size("step");
@@ -39,7 +38,7 @@ impl HighWater {
     }
 
     /// Holds at a new maximum.
-    pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
+    fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let value = match view.readings.memory.get(self.metric) {
             Ok(value) => value,
             Err(why) => return Outcome::Unreadable(why),
@@ -57,14 +56,20 @@ impl HighWater {
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
     }
 
+    fn want(&self, wanted: &mut Wanted) {
+        wanted.metrics.push(self.metric);
+    }
+
     /// Sets the mark to the present figure.
-    pub fn fired(&self, path: &str, view: View<'_>, state: &mut RuleState) {
+    fn fired(&self, path: &str, view: View<'_>, _seed: u64, state: &mut RuleState) {
         if let (Ok(value), Outcome::Holds(_)) = (view.readings.memory.get(self.metric), self.evaluate(path, view)) {
             let mark = Mark { bytes: value, at: view.now_ms };
             state.high_water.insert(super::subject_key(path, self.metric, view), mark);
         }
     }
+}
 
+impl HighWater {
     fn mark(&self, path: &str, view: View<'_>) -> Option<u64> {
         let mark = view.rule.high_water.get(&super::subject_key(path, self.metric, view))?;
         let forgotten = self.reset_after_ms > 0 && view.now_ms.saturating_sub(mark.at) >= self.reset_after_ms;
@@ -87,7 +92,7 @@ mod tests {
             bench.readings.memory.set(Metric::Rss, Ok(figure * MIB));
             let holds = matches!(high.evaluate("t", bench.view()), Outcome::Holds(_));
             if holds {
-                bench.fired(|view, state| high.fired("t", view, state));
+                bench.fired(|view, state| high.fired("t", view, 0, state));
             }
             fired.push(holds);
         }

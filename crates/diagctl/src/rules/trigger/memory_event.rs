@@ -1,7 +1,8 @@
 //! `memory_event`: a counter of the cgroup's `memory.events` rose. The value at the first poll is the baseline, so that old
 //! counts do not fire.
 
-use super::{Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View};
+use crate::rules::memory::Wanted;
 use crate::section::Section;
 use crate::state::schedule::RuleState;
 use serde::{Deserialize, Serialize};
@@ -18,9 +19,8 @@ pub struct MemoryEvent {
     pub count: u32,
 }
 
-impl MemoryEvent {
-    /// Parses the keys.
-    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+impl Condition for MemoryEvent {
+    fn parse(keys: &Section<'_>) -> Option<Self> {
         let events = keys.texts("events");
         let count = keys.count("count").unwrap_or(1);
         keys.finish();
@@ -48,7 +48,7 @@ impl MemoryEvent {
     }
 
     /// Holds while a counter is far enough above its baseline.
-    pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
+    fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let counters = match &view.readings.counters {
             Ok(counters) => counters,
             Err(why) => return Outcome::Unreadable(why.clone()),
@@ -75,8 +75,12 @@ impl MemoryEvent {
         Outcome::Waits(facts, None)
     }
 
+    fn want(&self, wanted: &mut Wanted) {
+        wanted.counters = true;
+    }
+
     /// Sets the baseline of a new counter, and lowers it if the counter went down, as in a new cgroup.
-    pub fn prepare(&self, path: &str, view: View<'_>, state: &mut RuleState) {
+    fn prepare(&self, path: &str, view: View<'_>, _seed: u64, state: &mut RuleState) {
         let Ok(counters) = &view.readings.counters else { return };
         for event in &self.events {
             if let Some(now) = counters.get(event) {
@@ -87,7 +91,7 @@ impl MemoryEvent {
     }
 
     /// Moves the baselines to the present counts.
-    pub fn fired(&self, path: &str, view: View<'_>, state: &mut RuleState) {
+    fn fired(&self, path: &str, view: View<'_>, _seed: u64, state: &mut RuleState) {
         let Ok(counters) = &view.readings.counters else { return };
         for event in &self.events {
             if let Some(now) = counters.get(event) {
@@ -110,10 +114,10 @@ mod tests {
         let mut seen = Vec::new();
         for (max, oom) in [(7, 0), (8, 0), (9, 0), (9, 0), (1, 0), (1, 2)] {
             bench.readings.counters = Ok([("max".to_owned(), max), ("oom".to_owned(), oom)].into());
-            bench.prepare(|view, state| event.prepare("t", view, state));
+            bench.prepare(|view, state| event.prepare("t", view, 0, state));
             let holds = matches!(event.evaluate("t", bench.view()), Outcome::Holds(_));
             if holds {
-                bench.fired(|view, state| event.fired("t", view, state));
+                bench.fired(|view, state| event.fired("t", view, 0, state));
             }
             seen.push(holds);
         }

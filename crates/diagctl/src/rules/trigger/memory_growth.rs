@@ -1,7 +1,7 @@
 //! `memory_growth`: a figure of the process is above `min` and at least `diff` above its baseline.
 
-use super::{Facts, Outcome, View};
-use crate::rules::memory::Metric;
+use super::{Condition, Facts, Outcome, View};
+use crate::rules::memory::{Metric, Wanted};
 use crate::section::Section;
 use crate::state::samples::{Mark, Marks};
 use crate::units::{self, Amount};
@@ -36,9 +36,8 @@ pub struct MemoryGrowth {
     pub warmup_ms: u64,
 }
 
-impl MemoryGrowth {
-    /// Parses the keys.
-    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+impl Condition for MemoryGrowth {
+    fn parse(keys: &Section<'_>) -> Option<Self> {
         let metric = super::process_metric(keys);
         let min = keys.size("min").unwrap_or(0);
         let diff = keys.required_increase("diff", "say by how much: diff = \"30%\" or diff = \"200MiB\"");
@@ -52,7 +51,7 @@ impl MemoryGrowth {
     }
 
     /// Holds when the figure has grown.
-    pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
+    fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let value = match view.readings.memory.get(self.metric) {
             Ok(value) => value,
             Err(why) => return Outcome::Unreadable(why),
@@ -99,9 +98,14 @@ impl MemoryGrowth {
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
     }
 
+    fn want(&self, wanted: &mut Wanted) {
+        wanted.metrics.push(self.metric);
+        wanted.metrics.extend((self.baseline == Baseline::Primary).then_some(Metric::ParentRss));
+    }
+
     /// Updates the baseline with this poll's figure.
     #[expect(clippy::cast_precision_loss, reason = "bytes of memory are exact in a double")]
-    pub fn observe(&self, path: &str, view: View<'_>, marks: &mut Marks) {
+    fn observe(&self, path: &str, view: View<'_>, marks: &mut Marks) {
         let Ok(value) = view.readings.memory.get(self.metric) else { return };
         if view.now_ms < view.first_seen_ms + self.warmup_ms {
             return;

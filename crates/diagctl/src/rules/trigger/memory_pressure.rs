@@ -3,7 +3,8 @@
 //!
 //! Source: Documentation/accounting/psi.rst.
 
-use super::{Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View};
+use crate::rules::memory::Wanted;
 use crate::section::Section;
 use crate::state::samples::{Mark, Marks};
 use diagctl_observe::pressure::Scope;
@@ -29,9 +30,8 @@ pub struct MemoryPressure {
     pub above: f64,
 }
 
-impl MemoryPressure {
-    /// Parses the keys.
-    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+impl Condition for MemoryPressure {
+    fn parse(keys: &Section<'_>) -> Option<Self> {
         let of = keys.choice("of", &[("cgroup", Scope::Cgroup), ("host", Scope::Host)]);
         let kind = keys.choice("kind", &[("some", Kind::Some), ("full", Kind::Full)]).unwrap_or(Kind::Some);
         let above = keys.percent("above");
@@ -47,7 +47,7 @@ impl MemoryPressure {
 
     /// Holds when the stalled share of time is above the threshold.
     #[expect(clippy::cast_precision_loss, reason = "microseconds of one poll interval")]
-    pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
+    fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let (scope, total) = match self.total(view) {
             Ok(found) => found,
             Err(why) => return Outcome::Unreadable(why),
@@ -72,14 +72,20 @@ impl MemoryPressure {
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
     }
 
+    fn want(&self, wanted: &mut Wanted) {
+        wanted.stalls = true;
+    }
+
     /// Remembers the total for the next poll.
     #[expect(clippy::cast_precision_loss, reason = "microseconds since boot are exact in a double for centuries")]
-    pub fn observe(&self, path: &str, view: View<'_>, marks: &mut Marks) {
+    fn observe(&self, path: &str, view: View<'_>, marks: &mut Marks) {
         if let Ok((_, total)) = self.total(view) {
             marks.insert(path.to_owned(), Mark { value: total as f64, at: view.now_ms });
         }
     }
+}
 
+impl MemoryPressure {
     fn total(&self, view: View<'_>) -> Result<(Scope, u64), String> {
         let read = |scope: Scope| {
             let unread = || Err("memory pressure was not read".to_owned());

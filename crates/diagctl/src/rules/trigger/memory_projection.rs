@@ -1,8 +1,8 @@
 //! `memory_projection`: if the cgroup's working set grew again by as much as since the last poll, it would pass the limit less
 //! `margin`. For a capture that must be taken before it is too late.
 
-use super::{Facts, Outcome, View};
-use crate::rules::memory::Metric;
+use super::{Condition, Facts, Outcome, View};
+use crate::rules::memory::{Metric, Wanted};
 use crate::section::Section;
 use crate::state::samples::{Mark, Marks};
 use crate::units::{self, Amount};
@@ -15,16 +15,15 @@ pub struct MemoryProjection {
     pub margin: Amount,
 }
 
-impl MemoryProjection {
-    /// Parses the keys.
-    pub fn parse(keys: &Section<'_>) -> Self {
+impl Condition for MemoryProjection {
+    fn parse(keys: &Section<'_>) -> Option<Self> {
         let margin = keys.amount("margin").unwrap_or(Amount::Bytes(0));
         keys.finish();
-        Self { margin }
+        Some(Self { margin })
     }
 
     /// Holds when the projected working set is within `margin` of the limit.
-    pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
+    fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let value = match view.readings.memory.get(Metric::WorkingSet) {
             Ok(value) => value,
             Err(why) => return Outcome::Unreadable(why),
@@ -53,9 +52,14 @@ impl MemoryProjection {
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
     }
 
+    fn want(&self, wanted: &mut Wanted) {
+        wanted.metrics.push(Metric::WorkingSet);
+        wanted.whole = true;
+    }
+
     /// Remembers the working set for the next poll.
     #[expect(clippy::cast_precision_loss, reason = "bytes of memory are exact in a double")]
-    pub fn observe(path: &str, view: View<'_>, marks: &mut Marks) {
+    fn observe(&self, path: &str, view: View<'_>, marks: &mut Marks) {
         if let Ok(value) = view.readings.memory.get(Metric::WorkingSet) {
             marks.insert(path.to_owned(), Mark { value: value as f64, at: view.now_ms });
         }
@@ -77,7 +81,7 @@ mod tests {
             .map(|figure| {
                 bench.readings.memory.set(Metric::WorkingSet, Ok(figure * MIB));
                 let holds = matches!(projection.evaluate("t", bench.view()), Outcome::Holds(_));
-                bench.observe(|view, marks| MemoryProjection::observe("t", view, marks));
+                bench.observe(|view, marks| projection.observe("t", view, marks));
                 holds
             })
             .collect();

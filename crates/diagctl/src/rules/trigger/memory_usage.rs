@@ -1,8 +1,8 @@
 //! `memory_usage`: a process, its cgroup or the host is above a level. Each level of a list fires once, until the figure has
 //! been below `rearm_below`.
 
-use super::{Facts, Outcome, View};
-use crate::rules::memory::Metric;
+use super::{Condition, Facts, Outcome, View};
+use crate::rules::memory::{Metric, Wanted};
 use crate::section::Section;
 use crate::state::schedule::RuleState;
 use crate::units::{self, Amount};
@@ -22,9 +22,8 @@ pub struct MemoryUsage {
     pub rearm_below: Option<Amount>,
 }
 
-impl MemoryUsage {
-    /// Parses the keys.
-    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+impl Condition for MemoryUsage {
+    fn parse(keys: &Section<'_>) -> Option<Self> {
         let metric = super::any_metric(keys);
         let above = keys.amounts("above");
         let rearm_below = keys.amount("rearm_below");
@@ -56,13 +55,8 @@ impl MemoryUsage {
         Some(Self { metric, above, rearm_below })
     }
 
-    /// Returns true if a level is a percentage, for which the whole must be known.
-    pub fn has_shares(&self) -> bool {
-        self.above.iter().chain(&self.rearm_below).any(|amount| matches!(amount, Amount::Percent(_)))
-    }
-
     /// Holds when the figure is above an armed level.
-    pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
+    fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let value = match view.readings.memory.get(self.metric) {
             Ok(value) => value,
             Err(why) => return Outcome::Unreadable(why),
@@ -89,8 +83,13 @@ impl MemoryUsage {
         Outcome::Holds(facts)
     }
 
+    fn want(&self, wanted: &mut Wanted) {
+        wanted.metrics.push(self.metric);
+        wanted.whole |= self.has_shares();
+    }
+
     /// Re-arms the levels that the figure has dropped below.
-    pub fn rearm(&self, path: &str, view: View<'_>, marks: &mut RuleState) {
+    fn prepare(&self, path: &str, view: View<'_>, _seed: u64, marks: &mut RuleState) {
         let key = super::subject_key(path, self.metric, view);
         let Ok(value) = view.readings.memory.get(self.metric) else { return };
         let Some(disarmed) = marks.disarmed.get_mut(&key) else { return };
@@ -106,7 +105,7 @@ impl MemoryUsage {
     }
 
     /// Disarms every level that the figure is above.
-    pub fn fired(&self, path: &str, view: View<'_>, marks: &mut RuleState) {
+    fn fired(&self, path: &str, view: View<'_>, _seed: u64, marks: &mut RuleState) {
         let Ok(value) = view.readings.memory.get(self.metric) else { return };
         if !self.fires_once() {
             return;
@@ -117,6 +116,16 @@ impl MemoryUsage {
             marks.disarmed.insert(super::subject_key(path, self.metric, view), crossed);
         }
     }
+}
+
+impl MemoryUsage {
+    /// Returns true if a level is a percentage, for which the whole must be known.
+    pub fn has_shares(&self) -> bool {
+        self.above.iter().chain(&self.rearm_below).any(|amount| matches!(amount, Amount::Percent(_)))
+    }
+
+
+
 
     // A single level without `rearm_below` holds at every poll; the rule's limits decide how often it leads to a capture.
     fn fires_once(&self) -> bool {
@@ -165,10 +174,10 @@ mod tests {
         let mut fired = Vec::new();
         for (i, figure) in figures.iter().enumerate() {
             bench.readings.memory.set(usage.metric, Ok(figure * GIB / 10));
-            bench.prepare(|view, state| usage.rearm("t", view, state));
+            bench.prepare(|view, state| usage.prepare("t", view, 0, state));
             if matches!(usage.evaluate("t", bench.view()), Outcome::Holds(_)) {
                 fired.push(i);
-                bench.fired(|view, state| usage.fired("t", view, state));
+                bench.fired(|view, state| usage.fired("t", view, 0, state));
             }
         }
         fired

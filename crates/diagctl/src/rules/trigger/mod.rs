@@ -1,35 +1,14 @@
 //! The conditions of rules. Each trigger is one file: its keys, its pure evaluation, its tests.
 //!
-//! To add a trigger, write a file with a type that has `parse`, `evaluate` and, if needed, `metrics` and marks in
-//! [`RuleState`]. Then add one line to each `match` below.
+//! To add a trigger, write a file with a type that implements [`Condition`], and add one line to `triggers!` below.
 
-mod event;
-mod exec;
-mod gauge;
-mod high_water;
-mod memory_event;
-mod memory_growth;
-mod memory_pressure;
-mod memory_projection;
-mod memory_usage;
-mod on_demand;
+mod condition;
 #[cfg(test)]
 mod testing;
-mod timer;
 
 use std::collections::BTreeMap;
 
-pub use event::Event;
-pub use exec::Exec;
-pub use gauge::Gauge;
-pub use high_water::HighWater;
-pub use memory_event::MemoryEvent;
-pub use memory_growth::{Baseline, MemoryGrowth};
-pub use memory_pressure::MemoryPressure;
-pub use memory_projection::MemoryProjection;
-pub use memory_usage::MemoryUsage;
-pub use on_demand::OnDemand;
-pub use timer::Timer;
+pub use condition::Condition;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
@@ -43,35 +22,84 @@ use crate::state::schedule::RuleState;
 /// The figures that a trigger saw, and its thresholds, by name: bytes or plain numbers.
 pub type Observed = BTreeMap<String, Number>;
 
-/// A condition, possibly composed of others.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Trigger {
+macro_rules! triggers {
+    ($($(#[$doc:meta])* $key:ident: $condition:ident,)*) => {
+        $(mod $key;)*
+        $(pub use $key::$condition;)*
+
+        /// A condition, possibly composed of others.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub enum Trigger {
+            $($(#[$doc])* $condition($condition),)*
+            /// At least one of these holds.
+            Any(Vec<Trigger>),
+            /// All of these hold at the same poll.
+            All(Vec<Trigger>),
+        }
+
+        impl Trigger {
+            // Every key is asked for, so that each is known to the hints for misspelt keys.
+            fn parse_conditions(section: &Section<'_>) -> Vec<Option<Self>> {
+                let mut found = Vec::new();
+                $(if let Some(keys) = section.section(stringify!($key)) {
+                    found.push($condition::parse(&keys).map(Self::$condition));
+                })*
+                found
+            }
+
+            // The single condition, unless this is a composition.
+            fn condition(&self) -> Option<&dyn Condition> {
+                match self {
+                    $(Self::$condition(condition) => Some(condition),)*
+                    Self::Any(_) | Self::All(_) => None,
+                }
+            }
+
+            /// Evaluates the condition. `path` identifies this trigger's marks within its rule.
+            pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
+                match self {
+                    $(Self::$condition(condition) => condition.evaluate(path, view),)*
+                    Self::Any(parts) => any(parts, path, view),
+                    Self::All(parts) => all(parts, path, view),
+                }
+            }
+
+            /// Returns the name in reports and messages, which is the key in the configuration.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$condition(_) => stringify!($key),)*
+                    Self::Any(_) => "any",
+                    Self::All(_) => "all",
+                }
+            }
+        }
+    };
+}
+
+// The order is part of the cached configuration, which only the same version of the program reads.
+triggers! {
     /// A timer is due.
-    Timer(Timer),
+    timer: Timer,
     /// Memory is above a level.
-    MemoryUsage(MemoryUsage),
+    memory_usage: MemoryUsage,
     /// Memory is above a baseline.
-    MemoryGrowth(MemoryGrowth),
+    memory_growth: MemoryGrowth,
     /// Memory has reached a new maximum.
-    HighWater(HighWater),
+    high_water: HighWater,
     /// Memory is about to reach the limit.
-    MemoryProjection(MemoryProjection),
+    memory_projection: MemoryProjection,
     /// The kernel counted an event in the cgroup.
-    MemoryEvent(MemoryEvent),
+    memory_event: MemoryEvent,
     /// Tasks are stalled for memory.
-    MemoryPressure(MemoryPressure),
+    memory_pressure: MemoryPressure,
     /// A number from the application is beyond a threshold.
-    Gauge(Gauge),
+    gauge: Gauge,
     /// The application named an event.
-    Event(Event),
+    event: Event,
     /// An operator's command exited with 0.
-    Exec(Exec),
+    exec: Exec,
     /// A person asked for a capture.
-    OnDemand(OnDemand),
-    /// At least one of these holds.
-    Any(Vec<Trigger>),
-    /// All of these hold at the same poll.
-    All(Vec<Trigger>),
+    on_demand: OnDemand,
 }
 
 /// Everything that an evaluation may use.
@@ -120,26 +148,7 @@ pub struct Facts {
 impl Trigger {
     /// Parses a trigger table, which must contain exactly one trigger.
     pub fn parse(section: &Section<'_>) -> Option<Self> {
-        let mut found = Vec::new();
-        // Every key is asked for, so that each is known to the hints for misspelt keys.
-        macro_rules! leaf {
-            ($key:literal, $variant:ident, $parse:expr) => {
-                if let Some(keys) = section.section($key) {
-                    found.push($parse(&keys).map(Self::$variant));
-                }
-            };
-        }
-        leaf!("timer", Timer, Timer::parse);
-        leaf!("memory_usage", MemoryUsage, MemoryUsage::parse);
-        leaf!("memory_growth", MemoryGrowth, MemoryGrowth::parse);
-        leaf!("high_water", HighWater, HighWater::parse);
-        leaf!("memory_projection", MemoryProjection, |keys| Some(MemoryProjection::parse(keys)));
-        leaf!("memory_event", MemoryEvent, MemoryEvent::parse);
-        leaf!("memory_pressure", MemoryPressure, MemoryPressure::parse);
-        leaf!("gauge", Gauge, Gauge::parse);
-        leaf!("event", Event, Event::parse);
-        leaf!("exec", Exec, Exec::parse);
-        leaf!("on_demand", OnDemand, |keys| Some(OnDemand::parse(keys)));
+        let mut found = Self::parse_conditions(section);
         for (key, compose) in [("any", Self::Any as fn(Vec<Self>) -> Self), ("all", Self::All)] {
             if let Some(parts) = section.sections(key) {
                 if parts.is_empty() {
@@ -169,70 +178,31 @@ impl Trigger {
         }
     }
 
-    /// Evaluates the condition. `path` identifies this trigger's marks within its rule.
-    pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
-        match self {
-            Self::Timer(timer) => timer.evaluate(path, view),
-            Self::MemoryUsage(usage) => usage.evaluate(path, view),
-            Self::MemoryGrowth(growth) => growth.evaluate(path, view),
-            Self::HighWater(high_water) => high_water.evaluate(path, view),
-            Self::MemoryProjection(projection) => projection.evaluate(path, view),
-            Self::MemoryEvent(event) => event.evaluate(path, view),
-            Self::MemoryPressure(pressure) => pressure.evaluate(path, view),
-            Self::Gauge(gauge) => gauge.evaluate(view),
-            Self::Event(event) => event.evaluate(view),
-            Self::Exec(exec) => exec.evaluate(&format!("{}|{path}", view.name), view),
-            Self::OnDemand(_) => OnDemand::evaluate(view),
-            Self::Any(parts) => any(parts, path, view),
-            Self::All(parts) => all(parts, path, view),
-        }
-    }
-
-    /// Updates the marks before an evaluation: sets new timers and re-arms levels. `seed` is random.
-    pub fn prepare(&self, path: &str, view: View<'_>, seed: u64, marks: &mut RuleState) {
-        match self {
-            Self::Timer(timer) => timer.prepare(path, view.now_ms, seed, marks),
-            Self::MemoryUsage(usage) => usage.rearm(path, view, marks),
-            Self::MemoryEvent(event) => event.prepare(path, view, marks),
-            Self::Any(parts) | Self::All(parts) => {
-                for (i, part) in parts.iter().enumerate() {
-                    part.prepare(&format!("{path}.{i}"), view, seed, marks);
-                }
+    // Every single condition in the trigger, with its path.
+    fn each<'t>(&'t self, path: &str, see: &mut dyn FnMut(&str, &'t dyn Condition)) {
+        if let Self::Any(parts) | Self::All(parts) = self {
+            for (i, part) in parts.iter().enumerate() {
+                part.each(&format!("{path}.{i}"), see);
             }
-            _ => {}
+        }
+        if let Some(condition) = self.condition() {
+            see(path, condition);
         }
     }
 
-    /// Updates the marks after the rule fired: moves due timers on and disarms crossed levels.
-    pub fn fired(&self, path: &str, view: View<'_>, seed: u64, marks: &mut RuleState) {
-        match self {
-            Self::Timer(timer) => timer.fired(path, view.now_ms, seed, marks),
-            Self::MemoryUsage(usage) => usage.fired(path, view, marks),
-            Self::HighWater(high_water) => high_water.fired(path, view, marks),
-            Self::MemoryEvent(event) => event.fired(path, view, marks),
-            Self::Any(parts) | Self::All(parts) => {
-                for (i, part) in parts.iter().enumerate() {
-                    part.fired(&format!("{path}.{i}"), view, seed, marks);
-                }
-            }
-            _ => {}
-        }
+    /// Updates the rule's state before an evaluation: sets new timers and re-arms levels. `seed` is random.
+    pub fn prepare(&self, path: &str, view: View<'_>, seed: u64, state: &mut RuleState) {
+        self.each(path, &mut |path, condition| condition.prepare(path, view, seed, state));
     }
 
-    /// Records this poll's figures for the next one: baselines, and values from which changes are computed. They belong to the
-    /// process's sample and are volatile.
+    /// Updates the rule's state after the rule fired: moves due timers on and disarms crossed levels.
+    pub fn fired(&self, path: &str, view: View<'_>, seed: u64, state: &mut RuleState) {
+        self.each(path, &mut |path, condition| condition.fired(path, view, seed, state));
+    }
+
+    /// Records this poll's figures for the next one. They belong to the process's sample and are volatile.
     pub fn observe(&self, path: &str, view: View<'_>, marks: &mut Marks) {
-        match self {
-            Self::MemoryGrowth(growth) => growth.observe(path, view, marks),
-            Self::MemoryProjection(_) => MemoryProjection::observe(path, view, marks),
-            Self::MemoryPressure(pressure) => pressure.observe(path, view, marks),
-            Self::Any(parts) | Self::All(parts) => {
-                for (i, part) in parts.iter().enumerate() {
-                    part.observe(&format!("{path}.{i}"), view, marks);
-                }
-            }
-            _ => {}
-        }
+        self.each(path, &mut |path, condition| condition.observe(path, view, marks));
     }
 
     /// Visits this trigger and all triggers in it.
@@ -245,31 +215,30 @@ impl Trigger {
         }
     }
 
+    fn conditions(&self) -> Vec<&dyn Condition> {
+        let mut conditions = Vec::new();
+        self.visit(&mut |trigger| conditions.extend(trigger.condition()));
+        conditions
+    }
+
     /// Adds the figures that the trigger needs.
     pub fn want(&self, wanted: &mut Wanted) {
-        wanted.metrics.extend(self.metrics());
-        self.visit(&mut |trigger| match trigger {
-            Self::MemoryUsage(usage) => wanted.whole |= usage.has_shares(),
-            Self::MemoryProjection(_) => wanted.whole = true,
-            Self::MemoryEvent(_) => wanted.counters = true,
-            Self::MemoryPressure(_) => wanted.stalls = true,
-            _ => {}
+        self.visit(&mut |trigger| {
+            if let Some(condition) = trigger.condition() {
+                condition.want(wanted);
+            }
         });
     }
 
-    fn metrics(&self) -> Vec<Metric> {
-        let mut metrics = Vec::new();
-        self.visit(&mut |trigger| match trigger {
-            Self::MemoryUsage(usage) => metrics.push(usage.metric),
-            Self::MemoryGrowth(growth) => {
-                metrics.push(growth.metric);
-                metrics.extend((growth.baseline == Baseline::Primary).then_some(Metric::ParentRss));
-            }
-            Self::HighWater(high_water) => metrics.push(high_water.metric),
-            Self::MemoryProjection(_) => metrics.push(Metric::WorkingSet),
-            _ => {}
-        });
-        metrics
+    /// Returns true if part of the trigger depends on the polling process itself, so that it can hold for one process and not
+    /// for another.
+    pub fn is_about_the_process(&self) -> bool {
+        self.conditions().iter().any(|condition| condition.is_about_the_process())
+    }
+
+    /// Returns true if only timers, requests and events decide, so that nothing has to be sampled between two due times.
+    pub fn is_timers_only(&self) -> bool {
+        !self.conditions().iter().any(|condition| condition.is_sampled())
     }
 
     /// Returns the commands in the trigger, by path.
@@ -294,24 +263,6 @@ impl Trigger {
         events
     }
 
-    /// Returns true if part of the trigger depends on the polling process itself, so that it can hold for one process and not
-    /// for another.
-    pub fn is_about_the_process(&self) -> bool {
-        let mut about = self.metrics().iter().any(|metric| metric.is_of_process());
-        self.visit(&mut |trigger| about |= matches!(trigger, Self::Gauge(_) | Self::Event(_)));
-        about
-    }
-
-    /// Returns true if only timers, requests and events decide, so that nothing has to be sampled between two due times.
-    pub fn is_timers_only(&self) -> bool {
-        let mut only = true;
-        self.visit(&mut |trigger| {
-            only &=
-                matches!(trigger, Self::Timer(_) | Self::OnDemand(_) | Self::Event(_) | Self::Any(_) | Self::All(_));
-        });
-        only
-    }
-
     /// Returns the trigger's `on_demand` part, if a request can fire it.
     pub fn on_demand(&self) -> Option<&OnDemand> {
         let mut found = None;
@@ -321,25 +272,6 @@ impl Trigger {
             }
         });
         found
-    }
-
-    /// Returns the name in reports and messages.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Timer(_) => "timer",
-            Self::MemoryUsage(_) => "memory_usage",
-            Self::MemoryGrowth(_) => "memory_growth",
-            Self::HighWater(_) => "high_water",
-            Self::MemoryProjection(_) => "memory_projection",
-            Self::MemoryEvent(_) => "memory_event",
-            Self::MemoryPressure(_) => "memory_pressure",
-            Self::Gauge(_) => "gauge",
-            Self::Event(_) => "event",
-            Self::Exec(_) => "exec",
-            Self::OnDemand(_) => "on_demand",
-            Self::Any(_) => "any",
-            Self::All(_) => "all",
-        }
     }
 }
 

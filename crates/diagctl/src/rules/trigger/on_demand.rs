@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-use super::{Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View};
 use crate::section::Section;
 
 /// The keys of `on_demand`.
@@ -14,19 +14,22 @@ pub struct OnDemand {
     pub min_interval: Duration,
 }
 
-impl OnDemand {
-    /// Parses the keys.
-    pub fn parse(keys: &Section<'_>) -> Self {
+impl Condition for OnDemand {
+    fn parse(keys: &Section<'_>) -> Option<Self> {
         let min_interval = keys.duration("min_interval").unwrap_or_default();
         keys.finish();
-        Self { min_interval }
+        Some(Self { min_interval })
     }
 
     /// Holds while a request is pending.
-    pub fn evaluate(view: View<'_>) -> Outcome {
+    fn evaluate(&self, _path: &str, view: View<'_>) -> Outcome {
         if view.requested {
             return Outcome::Holds(Facts { reason: "a request waits".into(), ..Facts::default() });
         }
         Outcome::Waits(Facts { reason: "no request waits".into(), ..Facts::default() }, None)
+    }
+
+    fn is_sampled(&self) -> bool {
+        false
     }
 }

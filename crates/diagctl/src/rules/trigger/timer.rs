@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-use super::{Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View};
 use crate::section::Section;
 use crate::state::schedule::RuleState;
 use crate::units;
@@ -19,9 +19,8 @@ pub struct Timer {
     pub initial_delay: Duration,
 }
 
-impl Timer {
-    /// Parses the keys.
-    pub fn parse(keys: &Section<'_>) -> Option<Self> {
+impl Condition for Timer {
+    fn parse(keys: &Section<'_>) -> Option<Self> {
         let every = keys.duration("every");
         let jitter = keys.duration("jitter").unwrap_or_default();
         let initial_delay = keys.duration("initial_delay").unwrap_or_default();
@@ -46,8 +45,7 @@ impl Timer {
     }
 
     /// Holds once the due time has come.
-    #[expect(clippy::unused_self, reason = "the same form for every trigger")]
-    pub fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
+    fn evaluate(&self, path: &str, view: View<'_>) -> Outcome {
         let due = view.rule.due.get(path).copied().unwrap_or(u64::MAX);
         if view.now_ms >= due {
             let late = view.now_ms - due;
@@ -62,8 +60,13 @@ impl Timer {
         Outcome::Waits(Facts { reason, ..Facts::default() }, Some(due))
     }
 
+    fn is_sampled(&self) -> bool {
+        false
+    }
+
     /// Sets the first due time, and brings forward a due time that is too late for a shorter `every`.
-    pub fn prepare(&self, path: &str, now_ms: u64, seed: u64, marks: &mut RuleState) {
+    fn prepare(&self, path: &str, view: View<'_>, seed: u64, marks: &mut RuleState) {
+        let now_ms = view.now_ms;
         let latest = now_ms + units::ms(self.initial_delay.max(self.every)) + units::ms(self.jitter);
         match marks.due.get_mut(path) {
             None => {
@@ -76,7 +79,8 @@ impl Timer {
     }
 
     /// Moves a due timer to its next tick. Missed ticks are not made up for.
-    pub fn fired(&self, path: &str, now_ms: u64, seed: u64, marks: &mut RuleState) {
+    fn fired(&self, path: &str, view: View<'_>, seed: u64, marks: &mut RuleState) {
+        let now_ms = view.now_ms;
         if let Some(due) = marks.due.get_mut(path)
             && *due <= now_ms
         {
@@ -89,7 +93,9 @@ impl Timer {
             }
         }
     }
+}
 
+impl Timer {
     fn spread(&self, seed: u64) -> u64 {
         match units::ms(self.jitter) {
             0 => 0,
@@ -113,6 +119,14 @@ mod tests {
         }
     }
 
+    fn prepare(timer: &Timer, seed: u64, marks: &mut RuleState) {
+        timer.prepare("timer", Bench::default().view(), seed, marks);
+    }
+
+    fn fired(timer: &Timer, now_ms: u64, seed: u64, marks: &mut RuleState) {
+        timer.fired("timer", Bench { now_ms, ..Bench::default() }.view(), seed, marks);
+    }
+
     fn holds(timer: &Timer, marks: &RuleState, now_ms: u64) -> bool {
         let bench = Bench { now_ms, rule: marks.clone(), ..Bench::default() };
         matches!(timer.evaluate("timer", bench.view()), Outcome::Holds(_))
@@ -122,11 +136,11 @@ mod tests {
     fn the_timer_starts_after_the_initial_delay_and_missed_turns_coalesce() {
         let timer = timer(60, 0, 10);
         let mut marks = RuleState::default();
-        timer.prepare("timer", 0, 7, &mut marks);
+        prepare(&timer, 7, &mut marks);
         assert!(!holds(&timer, &marks, 9 * SECOND));
         assert!(holds(&timer, &marks, 10 * SECOND));
         // Nobody polled for four ticks: one capture, and the next tick is on the grid again.
-        timer.fired("timer", 275 * SECOND, 7, &mut marks);
+        fired(&timer, 275 * SECOND, 7, &mut marks);
         assert!(!holds(&timer, &marks, 309 * SECOND));
         assert!(holds(&timer, &marks, 310 * SECOND));
     }
@@ -136,9 +150,9 @@ mod tests {
         let timer = timer(60, 10, 0);
         for seed in [0, 1, 9_999, 10_000, 10_001, u64::MAX] {
             let mut marks = RuleState::default();
-            timer.prepare("timer", 0, seed, &mut marks);
+            prepare(&timer, seed, &mut marks);
             assert!(marks.due["timer"] <= 10 * SECOND);
-            timer.fired("timer", 20 * SECOND, seed, &mut marks);
+            fired(&timer, 20 * SECOND, seed, &mut marks);
             let due = marks.due["timer"];
             assert!((80 * SECOND..=90 * SECOND).contains(&due), "{seed}: {due}");
         }
@@ -147,8 +161,8 @@ mod tests {
     #[test]
     fn a_shorter_interval_takes_effect_before_the_old_due_time() {
         let mut marks = RuleState::default();
-        timer(7200, 0, 7200).prepare("timer", 0, 0, &mut marks);
-        timer(60, 0, 0).prepare("timer", 0, 0, &mut marks);
+        prepare(&timer(7200, 0, 7200), 0, &mut marks);
+        prepare(&timer(60, 0, 0), 0, &mut marks);
         assert_eq!(marks.due["timer"], 60 * SECOND);
     }
 }
