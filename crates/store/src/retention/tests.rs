@@ -1,6 +1,8 @@
 //! Tests for the order of deletions, for protection, and for the cap with arbitrary contents of a store.
 
 use super::*;
+use crate::id::Id;
+use crate::index::Entry;
 use crate::index::EntryReport;
 
 const DAY: u64 = 86_400_000;
