@@ -18,10 +18,8 @@ pub struct StoreOptions {
     pub group: Option<String>,
     /// Use the store even on a filesystem where `flock(2)` may not exclude other machines.
     pub allow_network_filesystem: bool,
-    /// The retention limits.
+    /// Retention and compression.
     pub retention: Retention,
-    /// The compression of reports.
-    pub compression: Compression,
     /// The file types of reports that are not built in, by name.
     pub file_types: BTreeMap<String, FileType>,
 }
@@ -34,7 +32,6 @@ impl StoreOptions {
             group: None,
             allow_network_filesystem: false,
             retention: Retention::default(),
-            compression: Compression::default(),
             file_types: BTreeMap::new(),
         }
     }
@@ -49,7 +46,7 @@ impl StoreOptions {
 }
 
 /// The retention limits of a store.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Retention {
     /// The hard cap of the whole store, bytes.
     pub max_use: u64,
@@ -61,6 +58,8 @@ pub struct Retention {
     pub keep_last: u32,
     /// The maximum number of captures.
     pub max_captures: Option<u32>,
+    /// The compression of stored reports.
+    pub compression: Compression,
 }
 
 impl Default for Retention {
@@ -71,6 +70,7 @@ impl Default for Retention {
             max_age: Duration::from_secs(14 * 86_400),
             keep_last: 1,
             max_captures: None,
+            compression: Compression::default(),
         }
     }
 }

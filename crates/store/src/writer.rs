@@ -154,7 +154,7 @@ fn write_report(
     may_be_empty: bool,
 ) -> Result<meta::Report> {
     let mut lines = (name == "heap_dump" && *form == room.store.options().file_type(name)).then(HeapLines::default);
-    let compression = room.store.options().compression;
+    let compression = room.store.options().retention.compression;
     let (suffix, encoding) = match compression {
         Compression::Gzip => ("gz", "gzip"),
         Compression::Zstd => ("zst", "zstd"),

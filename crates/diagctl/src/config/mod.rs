@@ -21,8 +21,8 @@ pub use crate::rules::guard::Guards;
 pub use crate::rules::limit::{Limits, LimitsOfRule};
 pub use crate::rules::rule::{self, Match, Mode, Origins, Rule, Select, in_order};
 pub use custom::{COMMANDS_TIMEOUT_MS, CustomReport, ReportCommand};
-pub use diagctl_store::Compression;
 pub use diagctl_store::staging::Snapshot;
+pub use diagctl_store::{Compression, Retention};
 pub use error::{Error, Result};
 pub use options::ReportOptions;
 pub use warnings::Place;
@@ -98,23 +98,6 @@ pub struct Config {
     pub rules: Vec<Rule>,
 }
 
-/// The keys of `[retention]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Retention {
-    /// Hard cap on the size of the store, bytes.
-    pub max_use: u64,
-    /// Space to leave free on the store's filesystem.
-    pub keep_free: Amount,
-    /// Age after which unprotected captures are deleted.
-    pub max_age: Duration,
-    /// The number of reports of each kind that are kept, the newest first.
-    pub keep_last: u32,
-    /// The maximum number of captures.
-    pub max_captures: Option<u32>,
-    /// The compression of stored reports.
-    pub compression: Compression,
-}
-
 /// Values from flags and the environment, which override the file, each with its source.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -167,14 +150,7 @@ impl Default for Config {
                 deadline: Duration::from_secs(600),
             },
             limits: Limits { budget_hour: 20, budget_day: 50 },
-            retention: Retention {
-                max_use: 1 << 30,
-                keep_free: Amount::Percent(15.0),
-                max_age: Duration::from_secs(14 * 86_400),
-                keep_last: 1,
-                max_captures: None,
-                compression: Compression::Gzip,
-            },
+            retention: Retention::default(),
             reports: BTreeMap::new(),
             options: ReportOptions::default(),
             rules: vec![rule::routine()],
@@ -192,7 +168,6 @@ impl Costs for Config {
 impl Config {
     /// The settings of the store.
     pub fn store_options(&self) -> StoreOptions {
-        let keep = &self.retention;
         let file_types = self.reports.iter().map(|(name, report)| {
             let (extension, content_type) = (report.extension.clone(), report.content_type.clone());
             (name.clone(), FileType { extension, content_type })
@@ -201,14 +176,7 @@ impl Config {
             dir: self.dir.clone(),
             group: self.group.clone(),
             allow_network_filesystem: self.allow_network_filesystem,
-            retention: diagctl_store::Retention {
-                max_use: keep.max_use,
-                keep_free: keep.keep_free,
-                max_age: keep.max_age,
-                keep_last: keep.keep_last,
-                max_captures: keep.max_captures,
-            },
-            compression: keep.compression,
+            retention: self.retention.clone(),
             file_types: file_types.collect(),
         }
     }
