@@ -64,6 +64,13 @@ impl Failure {
     }
 }
 
+// For what no user's action can cause or mend: the context says what was being done.
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failed(format!("{error:#}"))
+    }
+}
+
 impl From<diagctl_fs::Error> for Failure {
     fn from(error: diagctl_fs::Error) -> Self {
         use diagctl_fs::Error;

@@ -5,6 +5,7 @@
 
 mod destination;
 
+use anyhow::Context as _;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -191,8 +192,7 @@ fn all(args: &Args, form: Representation, opened: Opened, fetched: &mut Fetched)
         None if damaged => Exit::Partial,
         None => Exit::Ok,
     };
-    let mut meta = serde_json::to_string_pretty(&opened.meta)
-        .map_err(|e| Failure::failed(format!("cannot encode meta.json: {e}")))?;
+    let mut meta = serde_json::to_string_pretty(&opened.meta).context("cannot encode meta.json")?;
     meta.push('\n');
     let path = dir.join("meta.json");
     let mut file = Destination::open(&path, Existing::Replace)?;

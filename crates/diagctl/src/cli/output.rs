@@ -2,6 +2,7 @@
 //!
 //! Results go to stdout, diagnostics to stderr. A closed pipe is not an error.
 
+use anyhow::Context as _;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, Table};
@@ -29,8 +30,7 @@ impl Done {
 
     /// Creates a JSON result on one line.
     pub fn json(value: &impl Serialize) -> Result<Self, Failure> {
-        let text =
-            serde_json::to_string(value).map_err(|e| Failure::failed(format!("cannot encode the result: {e}")))?;
+        let text = serde_json::to_string(value).context("cannot encode the result")?;
         Ok(Self::text(printable_json(text)))
     }
 

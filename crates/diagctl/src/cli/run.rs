@@ -1,5 +1,6 @@
 //! `run`: takes a capture from a shell, from cron or from any language. Holds the lease itself and runs a command.
 
+use anyhow::Context as _;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
@@ -108,7 +109,7 @@ fn not_granted(reason: &str) -> Result<Done, Failure> {
 // Triggers and limits apply only to rules. All other checks that can refuse a capture apply here too.
 fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failure> {
     let pid = std::process::id();
-    let start_ticks = cx.proc.stat(pid).map_err(Failure::failed)?.start_ticks;
+    let start_ticks = cx.proc.stat(pid).context("cannot read this process")?.start_ticks;
     let process = Process { pid, start_ticks, role: "run".into(), name: String::new() };
     let command =
         printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>();
@@ -137,9 +138,8 @@ fn execute(
     let id = &grant.meta.id;
     let staging = store.own_staging(id)?;
     // The command inherits the description as well: if diagctl is killed, the lease lasts as long as the command runs.
-    let inherited = lease.try_clone().map_err(|e| Failure::failed(format!("cannot duplicate the lease: {e}")))?;
-    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())
-        .map_err(|e| Failure::failed(format!("cannot hand the lease down: {e}")))?;
+    let inherited = lease.try_clone().context("cannot duplicate the lease")?;
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).context("cannot hand the lease down")?;
     let mut child = Command::new(&args.command[0])
         .args(&args.command[1..])
         .env("DIAGCTL_CAPTURE", id)
@@ -159,7 +159,7 @@ fn execute(
         let form = store.options().file_type(name);
         stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
     }
-    let status = child.wait().map_err(|e| Failure::failed(format!("cannot wait for the command: {e}")))?;
+    let status = child.wait().context("cannot wait for the command")?;
     stored?;
     let mut told = Told::default();
     // An empty report counts if it was asked for, but a capture without any report does not.
@@ -176,8 +176,8 @@ fn execute(
 // Forwards signals that would end this process to the command. Uses a descriptor of the command, because its pid may be reused
 // by then. Signals from the terminal are not forwarded: the command has received them already.
 fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<(), Failure> {
-    let command = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())
-        .map_err(|e| Failure::failed(format!("cannot watch the command: {e}")))?;
+    let command =
+        rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).context("cannot watch the command")?;
     std::thread::spawn(move || {
         loop {
             let (signal, by_terminal) = endings.wait();

@@ -1,5 +1,6 @@
 //! `samples`: prints the recorded polls, for `simulate` or any other tool.
 
+use anyhow::Context as _;
 use std::io::Write;
 use std::time::Duration;
 
@@ -30,8 +31,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let mut stdout = output::stdout();
     let mut count = 0;
     for sample in history::read(&store)?.into_iter().filter(|sample| sample.at >= from) {
-        let line =
-            serde_json::to_string(&sample).map_err(|e| Failure::failed(format!("cannot encode a sample: {e}")))?;
+        let line = serde_json::to_string(&sample).context("cannot encode a sample")?;
         match writeln!(stdout, "{}", output::printable_json(line)) {
             Ok(()) => count += 1,
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Done::silent()),
