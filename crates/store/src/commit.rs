@@ -4,6 +4,7 @@
 //! without replacing, sync both parent directories. Measured on a power cut: without the sync of the files they are empty
 //! afterwards, and without the sync of the directories the rename is lost. If a sync fails, the capture fails.
 
+use crate::ReportName;
 use crate::trash;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +17,7 @@ use rustix::fs::FileType as Kind;
 use crate::catalog::{self, NewRecord};
 use crate::error::{Error, Result};
 use crate::id::Id;
-use crate::report_kind::{self, FileType};
+use crate::report_kind::FileType;
 use crate::staging::{self, Grant};
 use crate::writer::{self, Room};
 use crate::{Store, meta};
@@ -27,11 +28,11 @@ use diagctl_fs::{self as fs, Spot};
 #[derive(Debug, Default)]
 pub struct Told {
     /// Reports that could not be made, with the reason.
-    pub failed: BTreeMap<String, String>,
+    pub failed: BTreeMap<ReportName, String>,
     /// The `cost.…` values.
     pub cost: BTreeMap<String, serde_json::Value>,
     /// The `took.…` values: milliseconds by report.
-    pub took: BTreeMap<String, serde_json::Number>,
+    pub took: BTreeMap<ReportName, serde_json::Number>,
     /// The `versions.…` values.
     pub versions: BTreeMap<String, String>,
     /// All other values.
@@ -190,7 +191,7 @@ fn unused_name(file: &str, used: &[&String]) -> String {
 fn report_name(file: &str) -> String {
     let stem = file.split('.').next().unwrap_or_default().to_ascii_lowercase();
     let name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(60).collect();
-    if report_kind::is_valid_name(&name) && name != "meta" { name } else { format!("file_{name}") }
+    if ReportName::parse(&name).is_some() { name } else { format!("file_{name}") }
 }
 
 fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<()> {

@@ -21,6 +21,7 @@ mod options;
 mod process;
 pub mod reader;
 pub mod report_kind;
+mod report_name;
 pub mod requests;
 pub mod retention;
 pub mod staging;
@@ -36,6 +37,7 @@ pub use id::Id;
 pub use options::{Compression, Retention, StoreOptions};
 pub use process::Process;
 pub use report_kind::FileType;
+pub use report_name::ReportName;
 pub use store::{Access, Store, foreign_entry, group_id, space_of, unsafe_filesystem};
 
 /// Maximum plausible size of a process or report, bytes: 16 TiB.

@@ -2,6 +2,7 @@
 
 mod crowd;
 
+use crate::ReportName;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ pub struct Request {
     /// The id of the request. Ids sort by time.
     pub id: String,
     /// The wanted reports. If empty, the reports of the rule or the routine reports.
-    pub reports: Vec<String>,
+    pub reports: Vec<ReportName>,
     /// Restricts the request to processes of this role.
     pub role: Option<String>,
     /// Restricts the request to the worker of this name.

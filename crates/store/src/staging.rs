@@ -3,6 +3,7 @@
 //!
 //! Names that begin with a dot are diagctl's own. These files are deleted before the capture is published.
 
+use crate::ReportName;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::{Error, Result};
@@ -25,7 +26,7 @@ pub struct Grant {
     /// The capture's record so far, without the values that the dump will add.
     pub meta: meta::Meta,
     /// The promised reports, in order.
-    pub planned: Vec<String>,
+    pub planned: Vec<ReportName>,
     /// The lease's generation.
     pub generation: u64,
     /// The process that makes the snapshot reports.

@@ -7,10 +7,10 @@ use crate::cli::error::{Failure, quoted};
 use crate::exit_code::Exit;
 use crate::grant::capture;
 use diagctl_store::Access;
+use diagctl_store::ReportName;
 use diagctl_store::commit::Told;
 use diagctl_store::lease::Lease;
 use diagctl_store::meta::Meta;
-use diagctl_store::report_kind;
 
 /// Publish a staged capture and release the lease (used by dumpers)
 ///
@@ -51,17 +51,18 @@ fn parse(args: &Args) -> Result<Told, Failure> {
     let mut told = Told::default();
     for item in &args.failed {
         let (name, message) = pair("--failed", item, "REPORT=MESSAGE")?;
-        if !report_kind::is_valid_name(name) {
+        let Some(name) = ReportName::parse(name) else {
             return Err(Failure::new(Exit::Usage, format!("--failed: {} is not a valid report name", quoted(name))));
-        }
-        told.failed.insert(name.to_owned(), message);
+        };
+        told.failed.insert(name, message);
     }
     for item in &args.set {
         let (key, value) = pair("--set", item, "K=V")?;
         if let Some(name) = key.strip_prefix("cost.") {
             told.cost.insert(name.to_owned(), number(key, &value)?.into());
         } else if let Some(name) = key.strip_prefix("took.") {
-            told.took.insert(name.to_owned(), number(key, &value)?);
+            let took = number(key, &value)?;
+            told.took.extend(ReportName::parse(name).map(|name| (name, took)));
         } else if let Some(name) = key.strip_prefix("versions.") {
             told.versions.insert(name.to_owned(), value);
         } else {

@@ -35,7 +35,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let grant = capture::join(&store, &lease, &args.capture)?;
     let shown = quoted(&args.report);
-    if !grant.planned.contains(&args.report) {
+    if !grant.planned.iter().any(|planned| **planned == args.report) {
         return Err(Failure::new(Exit::Usage, format!("report {shown} is not part of capture {}", args.capture))
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
     }

@@ -16,7 +16,7 @@ use crate::units::{self, size};
 use diagctl_store::Process;
 use diagctl_store::index;
 use diagctl_store::requests::{self, Request};
-use diagctl_store::{Access, Store, events, meta};
+use diagctl_store::{Access, ReportName, Store, events, meta};
 
 /// Request a capture
 ///
@@ -52,9 +52,15 @@ pub struct Args {
 
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let config = cx.config();
-    if let Some(name) = args.reports.iter().find(|name| !config.knows_report(name)) {
-        let message = format!("unknown report {}", quoted(name));
-        return Err(Failure::new(Exit::Usage, message).hint(config.report_hint(name)));
+    let mut reports = Vec::new();
+    for name in &args.reports {
+        match ReportName::parse(name).filter(|name| config.knows_report(name)) {
+            Some(known) => reports.push(known),
+            None => {
+                let message = format!("unknown report {}", quoted(name));
+                return Err(Failure::new(Exit::Usage, message).hint(config.report_hint(name)));
+            }
+        }
     }
     if args.reason.trim().is_empty() || args.reason.len() > 1024 {
         return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
@@ -77,7 +83,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let request = Request {
         schema: 1,
         id: format!("{}-{}", clock::compact_utc(now.clock.wall_ms), fsio::random_hex()?),
-        reports: crate::config::in_order(args.reports),
+        reports: crate::config::in_order(reports),
         role: args.role,
         name: args.name,
         pid: args.pid,

@@ -1,6 +1,7 @@
 //! `run`: takes a capture from a shell, from cron or from any language. Holds the lease itself and runs a command.
 
 use anyhow::Context as _;
+use diagctl_store::ReportName;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
@@ -25,7 +26,6 @@ use crate::sys::Endings;
 use diagctl_store::Process;
 use diagctl_store::commit::Told;
 use diagctl_store::lease::Lease;
-use diagctl_store::report_kind;
 use diagctl_store::staging::{self, Grant};
 use diagctl_store::writer::{self, Room};
 use diagctl_store::{Access, Store};
@@ -53,7 +53,7 @@ pub struct Args {
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let config = cx.config();
-    if let Some(name) = args.report.as_deref().filter(|name| !report_kind::is_valid_name(name) || *name == "meta") {
+    if let Some(name) = args.report.as_deref().filter(|name| ReportName::parse(name).is_none()) {
         return Err(Failure::new(Exit::Usage, format!("--report {} is not a valid report name", quoted(name)))
             .hint("use lower-case letters, digits and _, starting with a letter; `meta` is reserved"));
     }
@@ -118,7 +118,7 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
         trigger: "run",
         reason: format!("diagctl run {command}"),
         observed: Default::default(),
-        reports: args.report.iter().cloned().collect(),
+        reports: args.report.as_deref().and_then(ReportName::parse).into_iter().collect(),
         snapshot: Snapshot::Fork,
         request: None,
         second_of: None,

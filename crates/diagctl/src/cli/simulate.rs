@@ -60,7 +60,7 @@ struct Fired {
     pid: u32,
     role: String,
     worker: String,
-    reports: Vec<String>,
+    reports: Vec<diagctl_store::ReportName>,
     reason: String,
 }
 

@@ -1,9 +1,9 @@
 //! `[reports.NAME]` of a custom report: one that a command prints or that the application provides.
 
+use diagctl_store::ReportName;
 use serde::{Deserialize, Serialize};
 
 use crate::section::Section;
-use diagctl_store::report_kind;
 
 /// The time limit for all commands of one capture's reports together, in milliseconds. The poll of a process waits for them.
 pub const COMMANDS_TIMEOUT_MS: u64 = 10_000;
@@ -50,7 +50,7 @@ pub fn parse(name: &str, section: &Section<'_>) -> Option<CustomReport> {
              command that prints it",
         );
     }
-    if !report_kind::is_valid_name(name) || name == "meta" {
+    if ReportName::parse(name).is_none() {
         section.problem(
             "producer",
             format!("{} is not a valid report name", diagctl_fs::quoted(name)),

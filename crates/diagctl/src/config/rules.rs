@@ -7,6 +7,7 @@ use super::{Config, LimitsOfRule, Match, Mode, Origins, Rule, Select, Snapshot, 
 use crate::rules::trigger::Trigger;
 use crate::section::Section;
 use crate::units;
+use diagctl_store::ReportName;
 
 /// The delay between the two captures of a pair, unless the rule sets it.
 const PAIR_DELAY: Duration = Duration::from_secs(300);
@@ -137,7 +138,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
     Some(Rule {
         // A missing key makes the file invalid; the rest is still checked for doubts.
         name: name.unwrap_or_default(),
-        reports: in_order(reports.unwrap_or_default()),
+        reports: in_order(reports.iter().flatten().filter_map(|name| ReportName::parse(name)).collect()),
         select: select.unwrap_or(Select::First),
         sample,
         pair_delay: pair.then(|| pair_delay.unwrap_or(PAIR_DELAY)),

@@ -107,7 +107,7 @@ fn take_request(store: &Store, id: &str, capture: &str) -> Result<()> {
 /// Collects the native reports and those of the operator's commands. A report that cannot be made is recorded with the reason;
 /// only a store that cannot be written is a failure.
 pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant: &Grant) -> Result<()> {
-    let native: Vec<&String> = grant.planned.iter().filter(|name| config.producer(name) == Producer::Native).collect();
+    let native: Vec<_> = grant.planned.iter().filter(|name| config.producer(name) == Producer::Native).collect();
     if native.is_empty() {
         return Ok(());
     }

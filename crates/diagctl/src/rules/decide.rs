@@ -6,6 +6,7 @@
 mod answer;
 mod select;
 
+use diagctl_store::ReportName;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -494,7 +495,11 @@ fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answe
 }
 
 // Runs the guards for a capture of these reports by the polling process.
-fn check_guards(input: Inputs<'_>, reports: &[String], costs: &BTreeMap<String, ReportCost>) -> Option<guard::Refusal> {
+fn check_guards(
+    input: Inputs<'_>,
+    reports: &[ReportName],
+    costs: &BTreeMap<String, ReportCost>,
+) -> Option<guard::Refusal> {
     let role = &input.process.role;
     guard::check(input.settings.guards, input.figures, reports, |name| costs.get(&format!("{role}/{name}")).copied())
 }

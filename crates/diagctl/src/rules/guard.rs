@@ -1,6 +1,7 @@
 //! Checks that can refuse any capture. Pure functions from figures to a refusal.
 
 use diagctl_observe::pressure::Scope;
+use diagctl_store::ReportName;
 
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub struct Refusal {
 pub fn check(
     guards: &Guards,
     figures: &Figures,
-    reports: &[String],
+    reports: &[ReportName],
     cost: impl Fn(&str) -> Option<ReportCost>,
 ) -> Option<Refusal> {
     let refuse = |guard, reason| Some(Refusal { guard, reason });
@@ -119,7 +120,7 @@ pub fn check(
 }
 
 /// The expected size of a capture in the store, in bytes: the sum of what each report took last time.
-pub fn expected_bytes(reports: &[String], cost: impl Fn(&str) -> Option<ReportCost>) -> u64 {
+pub fn expected_bytes(reports: &[ReportName], cost: impl Fn(&str) -> Option<ReportCost>) -> u64 {
     UNKNOWN_CAPTURE + reports.iter().filter_map(|name| cost(name)).map(|c| c.stored_bytes).sum::<u64>()
 }
 
@@ -159,8 +160,8 @@ mod tests {
     #[test]
     fn each_guard_refuses_beyond_its_threshold_with_both_figures() {
         let guards = Guards { max_rss: Some(2 * GIB), max_cpu_pressure: Some(50.0), ..Config::default().guards };
-        let heap = ["heap_dump".to_owned()];
-        let light = ["smaps".to_owned()];
+        let heap = [ReportName::parse("heap_dump").unwrap()];
+        let light = [ReportName::parse("smaps").unwrap()];
         let none = |_: &str| None;
         assert_eq!(check(&guards, &healthy(), &heap, none), None);
         let table = [
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn the_last_measured_cost_replaces_the_estimate() {
         let guards = Config::default().guards;
-        let heap = ["heap_dump".to_owned()];
+        let heap = [ReportName::parse("heap_dump").unwrap()];
         let figures = Figures { available_memory: GIB / 2, ..healthy() };
         let cheap = |_: &str| Some(ReportCost { memory_bytes: GIB / 4, stored_bytes: GIB });
         assert_eq!(check(&guards, &figures, &heap, cheap), None);

@@ -1,5 +1,6 @@
 //! A rule as the operator declared it, checked.
 
+use diagctl_store::ReportName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub struct Rule {
     /// The name, under which state is kept.
     pub name: String,
     /// The reports, cheapest first.
-    pub reports: Vec<String>,
+    pub reports: Vec<ReportName>,
     /// The condition.
     pub trigger: Trigger,
     /// The processes that the rule applies to.
@@ -87,7 +88,12 @@ pub enum Mode {
 pub fn routine() -> Rule {
     Rule {
         name: "routine".into(),
-        reports: in_order(["jemalloc_stats", "gc_stat", "smaps_rollup", "threads"].map(str::to_owned).to_vec()),
+        reports: in_order(
+            ["jemalloc_stats", "gc_stat", "smaps_rollup", "threads"]
+                .into_iter()
+                .filter_map(ReportName::parse)
+                .collect(),
+        ),
         trigger: Trigger::Timer(Timer {
             every: Duration::from_secs(2 * 3600),
             jitter: Duration::from_secs(600),
@@ -108,7 +114,7 @@ pub fn routine() -> Rule {
 
 /// Sorts reports into the order in which they are produced, and removes duplicates: cheapest first. The application's reports
 /// come after diagctl's inline reports, but before `cpu_profile`, which takes long.
-pub fn in_order(mut names: Vec<String>) -> Vec<String> {
+pub fn in_order(mut names: Vec<ReportName>) -> Vec<ReportName> {
     let application = report_kind::builtin("cpu_profile").map_or(0, |(rank, _)| rank);
     names.sort_by_key(|name| report_kind::builtin(name).map_or((application, 0), |(rank, _)| (rank, 1)));
     let mut seen = BTreeSet::new();
@@ -117,6 +123,6 @@ pub fn in_order(mut names: Vec<String>) -> Vec<String> {
 }
 
 /// Returns the reports of a capture for which nobody named any: cheap, and enough to see what kind of memory it is.
-pub fn routine_reports() -> Vec<String> {
+pub fn routine_reports() -> Vec<ReportName> {
     routine().reports
 }

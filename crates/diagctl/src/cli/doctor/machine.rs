@@ -251,7 +251,7 @@ fn pressure(readable: bool, config: &Config) -> Check {
 /// Runs the guards of this configuration for the largest process.
 pub fn guards(config: &Config, state: &State, largest: Option<&Subject>, figures: &Figures) -> Vec<Check> {
     let verdict = |id, reports: &[&str], harm| {
-        let reports: Vec<String> = reports.iter().map(|name| (*name).to_owned()).collect();
+        let reports: Vec<_> = reports.iter().filter_map(|name| diagctl_store::ReportName::parse(name)).collect();
         let cost = |name: &str| state.costs.get(&format!("{}/{name}", largest.map_or("", |s| &s.role))).copied();
         match guard::check(&config.guards, figures, &reports, cost) {
             // This condition passes by itself, and the `clock` check reports it.

@@ -93,7 +93,7 @@ fn plan() -> Plan {
         trigger: "timer",
         reason: "it is due".into(),
         observed: BTreeMap::new(),
-        reports: vec!["heap_dump".into()],
+        reports: vec![diagctl_store::ReportName::parse("heap_dump").unwrap()],
         snapshot: Snapshot::Fork,
         request: None,
         second_of: None,

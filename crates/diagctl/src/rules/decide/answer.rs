@@ -3,6 +3,7 @@
 use crate::rules::trigger::Observed;
 use crate::state::samples::Sample;
 use crate::state::schedule::State;
+use diagctl_store::ReportName;
 use diagctl_store::staging::Snapshot;
 
 /// The verdict of `acquire`, in ascending order of strength.
@@ -104,7 +105,7 @@ pub struct Plan {
     /// The figures that the trigger saw.
     pub observed: Observed,
     /// The reports, cheapest first.
-    pub reports: Vec<String>,
+    pub reports: Vec<ReportName>,
     /// The way in which snapshots are made.
     pub snapshot: Snapshot,
     /// The request that the capture serves.

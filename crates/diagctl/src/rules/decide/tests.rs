@@ -133,7 +133,7 @@ fn rule(body: &str) -> String {
 fn request(id: &str) -> Request {
     Request {
         id: id.into(),
-        reports: vec!["heap_dump".into()],
+        reports: vec![diagctl_store::ReportName::parse("heap_dump").unwrap()],
         by: "ann".into(),
         reason: "why".into(),
         ..Request::default()
@@ -268,7 +268,8 @@ fn requests_take_reports_and_interval_from_the_on_demand_rule() {
     world.pass(10_000);
     assert_eq!(world.poll(1, 1).plans.remove(0).reports, ["heap_dump"]);
     // A request for a report that the rule does not have is served without the rule.
-    world.requests = vec![Request { reports: vec!["cgroup".into()], ..request("q3") }];
+    world.requests =
+        vec![Request { reports: vec![diagctl_store::ReportName::parse("cgroup").unwrap()], ..request("q3") }];
     assert_eq!(world.poll(1, 1).plans.remove(0).rule, ON_DEMAND);
 }
 
