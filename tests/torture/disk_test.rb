@@ -214,9 +214,11 @@ class DiskTest < Torture::Case
   def peak_during
     peak = samples = 0
     running = true
+    disk = File.open(@disk)
+    at_rest = directories
     sampler = Thread.new do
       while running
-        peak = [peak, Torture::Mounts.used(@disk) + directories].max
+        peak = [peak, Torture::Mounts.used(disk) + at_rest].max
         samples += 1
       end
     end
@@ -226,6 +228,7 @@ class DiskTest < Torture::Case
     [peak, samples]
   ensure
     running = false
+    disk&.close
   end
 
   # Counts one block for each directory, as the store does but tmpfs does not. There are never fewer directories than at rest.

@@ -73,7 +73,7 @@ pub fn state(data: &[u8]) {
     let now = Anchor::place(state.clock.as_ref(), clock());
     let config = rules();
     for rule in &config.rules {
-        if let Some(marks) = state.rules.get(&rule.name) {
+        if let Some(marks) = state.rules.get(&*rule.name) {
             limit::check_rule(&rule.limits, marks, now.store_ms);
         }
     }
@@ -238,6 +238,7 @@ fn is_printable(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::trigger::Trigger;
 
     #[test]
     fn the_stored_corpora_pass() {
@@ -286,21 +287,7 @@ mod tests {
                 names.insert(trigger.name());
             });
         }
-        for name in [
-            "timer",
-            "memory_usage",
-            "memory_growth",
-            "high_water",
-            "memory_projection",
-            "memory_event",
-            "memory_pressure",
-            "gauge",
-            "event",
-            "exec",
-            "on_demand",
-            "any",
-            "all",
-        ] {
+        for name in Trigger::NAMES {
             assert!(names.contains(name), "{name} is missing: {names:?}");
         }
     }

@@ -57,11 +57,12 @@ module Torture
       quotactl.call(SET_USER_QUOTA, device, uid, limits).zero? or raise SystemCallError.new("quotactl", Fiddle.last_error)
     end
 
-    # Returns the bytes in use on a directory's filesystem at one instant.
-    def used(dir)
-      @statvfs ||= Fiddle::Function.new(Fiddle::Handle::DEFAULT["statvfs"], [Fiddle::TYPE_VOIDP] * 2, Fiddle::TYPE_INT)
+    # Returns the bytes in use on the filesystem of an open directory at one instant. A path would not do: Ruby may run a new thread on a
+    # kernel thread that it kept from before this process left its mount namespace.
+    def used(directory)
+      @fstatvfs ||= Fiddle::Function.new(Fiddle::Handle::DEFAULT["fstatvfs"], [Fiddle::TYPE_INT, Fiddle::TYPE_VOIDP], Fiddle::TYPE_INT)
       result = "\0" * 256
-      @statvfs.call(dir, result).zero? or raise SystemCallError.new("statvfs", Fiddle.last_error)
+      @fstatvfs.call(directory.fileno, result).zero? or raise SystemCallError.new("fstatvfs", Fiddle.last_error)
       # f_bsize, f_frsize, f_blocks, f_bfree
       _, fragment, blocks, free = result.unpack("Q4")
       (blocks - free) * fragment

@@ -19,6 +19,7 @@ use crate::config::{Snapshot, Source as Origin};
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 use crate::grant::{Applicant, Begun, begin, capture};
+use crate::rules::RuleName;
 use crate::rules::decide::{Answer, Plan};
 use crate::rules::memory::Wanted;
 use crate::rules::readings::Readings;
@@ -114,7 +115,7 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
     let command =
         printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>();
     let plan = Plan {
-        rule: "run".into(),
+        rule: RuleName::run(),
         trigger: "run",
         reason: format!("diagctl run {command}"),
         observed: Default::default(),

@@ -155,9 +155,9 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
         }
         state = changes.state;
         samples.processes.insert(sample.pid, changes.sample);
-        for (rule, reason) in plan.map(|plan| (plan.rule, plan.reason)).into_iter().chain(would) {
+        for (rule, reason) in plan.map(|plan| (plan.rule.to_string(), plan.reason)).into_iter().chain(would) {
             let reports =
-                cx.config().rules.iter().find(|r| r.name == rule).map(|r| r.reports.clone()).unwrap_or_default();
+                cx.config().rules.iter().find(|r| *r.name == rule).map(|r| r.reports.clone()).unwrap_or_default();
             fired.push(Fired {
                 at: clock::utc(wall_ms),
                 rule,

@@ -192,7 +192,7 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
 fn rules(cx: &Context, state: &State, samples: &Samples, now_ms: u64) -> Vec<RuleStatus> {
     let polling: Vec<&Sample> =
         samples.processes.values().filter(|sample| sample.is_fresh(now_ms, cx.config().poll_ms())).collect();
-    let status = |rule: &Rule| rule_status(rule, state.rules.get(&rule.name), &polling, now_ms);
+    let status = |rule: &Rule| rule_status(rule, state.rules.get(&*rule.name), &polling, now_ms);
     cx.config().rules.iter().map(status).collect()
 }
 
@@ -206,7 +206,7 @@ fn rule_status(rule: &Rule, marks: Option<&RuleState>, polling: &[&Sample], now_
     };
     let window_ms = ms(rule.limits.window);
     RuleStatus {
-        name: rule.name.clone(),
+        name: rule.name.to_string(),
         trigger: rule.trigger.name(),
         dry_run: rule.mode == Mode::DryRun,
         state,
@@ -223,10 +223,10 @@ fn rule_status(rule: &Rule, marks: Option<&RuleState>, polling: &[&Sample], now_
 // Returns the most informative refusal of the polling processes: a guard before a budget, and a budget before a condition that
 // does not hold yet.
 fn told(rule: &Rule, polling: &[&Sample]) -> (String, Option<String>, Option<u64>) {
-    let refusals = || polling.iter().filter_map(|sample| Some((*sample, sample.refusals.get(&rule.name)?)));
+    let refusals = || polling.iter().filter_map(|sample| Some((*sample, sample.refusals.get(&*rule.name)?)));
     for verdict in ["guarded", "throttled", "cooldown", "pending", "skipped"] {
         let Some((sample, refused)) = refusals().find(|(_, refused)| refused.verdict == verdict) else { continue };
-        let detail = match (&refused.guard, sample.holding.get(&rule.name)) {
+        let detail = match (&refused.guard, sample.holding.get(&*rule.name)) {
             (Some(guard), _) => Some(format!("by {guard}")),
             _ if verdict == "skipped" => Some(refused.reason.trim_start_matches("skipped: ").to_owned()),
             (None, Some(held)) if verdict == "pending" => {

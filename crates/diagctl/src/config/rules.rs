@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Config, LimitsOfRule, Match, Mode, Origins, Rule, Select, Snapshot, in_order};
 use crate::rules::trigger::Trigger;
+use crate::rules::{ON_DEMAND, RuleName};
 use crate::section::Section;
 use crate::units;
 use diagctl_store::ReportName;
@@ -88,7 +89,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         None if !section.has("name") => {
             section.problem("name", "missing", "give the rule a name; its limits are kept under that name");
         }
-        Some(name) if !is_valid_name(name) => section.problem(
+        Some(name) if *name == ON_DEMAND || RuleName::parse(name).is_none() => section.problem(
             "name",
             format!("{} is not a valid rule name", diagctl_fs::quoted(name)),
             "use at most 64 letters, digits, `-`, `_` and `.`; `on_demand` is reserved for requests",
@@ -137,7 +138,8 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
     }
     Some(Rule {
         // A missing key makes the file invalid; the rest is still checked for doubts.
-        name: name.unwrap_or_default(),
+        // With a bad name the file is rejected; the rest of the rule is still checked.
+        name: name.as_deref().and_then(RuleName::parse).unwrap_or_else(RuleName::routine),
         reports: in_order(reports.iter().flatten().filter_map(|name| ReportName::parse(name)).collect()),
         select: select.unwrap_or(Select::First),
         sample,
@@ -173,11 +175,4 @@ fn parse_limits(keys: &Section<'_>) -> LimitsOfRule {
         keys.problem("window", "\"0s\" is not a window", "use for example window = \"24h\"");
     }
     limits
-}
-
-fn is_valid_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 64
-        && name != "on_demand"
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }

@@ -85,7 +85,7 @@ impl<'a> Applicant<'a> {
     // Repeats the checks: between the decision and the lease, another process may have captured or a person may have paused.
     fn refusal(&self, plan: &Plan, decided_in: Option<u64>) -> Result<Option<Answer>> {
         let (state, now) = self.cx.peek(self.store)?;
-        let of_rule = |verdict, reason| Answer { rule: plan.rule.clone(), ..Answer::plain(verdict, reason) };
+        let of_rule = |verdict, reason| Answer { rule: plan.rule.to_string(), ..Answer::plain(verdict, reason) };
         let guarded = |guard, reason| Answer { guard: Some(guard), ..of_rule(Verdict::Guarded, reason) };
         if let Some(pause) = state.paused.as_ref().filter(|pause| pause.holds(now.store_ms)) {
             return Ok(Some(Answer::plain(Verdict::Disabled, pause.reason(now.store_ms))));

@@ -53,7 +53,7 @@ pub fn begin(
             role: process.role.clone(),
             worker: process.name.clone(),
             versions: BTreeMap::from([("diagctl".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
-            rule: plan.rule.clone(),
+            rule: plan.rule.to_string(),
             trigger: meta::Trigger {
                 name: plan.trigger.to_owned(),
                 reason: plan.reason.clone(),
@@ -85,7 +85,7 @@ pub fn begin(
             boot_id: now.clock.boot_id.clone(),
             role: process.role.clone(),
             worker: process.name.clone(),
-            rule: plan.rule.clone(),
+            rule: plan.rule.to_string(),
             granted_boot_ms: now.clock.boot_ms,
             deadline_boot_ms: now.clock.boot_ms + crate::units::ms(config.guards.deadline),
             ended: false,

@@ -17,6 +17,7 @@ use crate::rules::memory::Metric;
 use crate::rules::readings::Readings;
 use crate::rules::rule::{Mode, Rule, Select, routine_reports};
 use crate::rules::trigger::{Facts, Observed, Outcome, View};
+use crate::rules::{ON_DEMAND, RuleName};
 use crate::state::samples::{Marks, Named, Refused, Sample, Samples};
 use crate::state::schedule::{Pair, ReportCost, State};
 use crate::units::{duration, ms};
@@ -31,9 +32,6 @@ const LONGEST_WAIT_MS: u64 = 60_000;
 
 /// The second capture of a pair is given up after this delay, in milliseconds.
 const PAIR_PATIENCE_MS: u64 = 600_000;
-
-/// The rule name of on-demand captures that have no rule of their own.
-pub const ON_DEMAND: &str = "on_demand";
 
 /// The operator's part of a decision.
 #[derive(Clone, Copy)]
@@ -136,7 +134,7 @@ pub fn decide(input: Inputs<'_>) -> Decision {
         dropped.extend(hear_events(input, rule, &mut draft.sample));
         let (answer, plan) = answer_rule(input, rule, &mut draft);
         if answer.settles && settle_events(&rule.name, &mut draft.sample) && answer.verdict > Verdict::Idle {
-            dropped.push(Dropped { rule: rule.name.clone(), reason: answer.reason.clone() });
+            dropped.push(Dropped { rule: rule.name.to_string(), reason: answer.reason.clone() });
         }
         // A rule that could fire is evaluated again at the next poll.
         wait_ms = wait_ms.min(answer.wait_ms.unwrap_or(match answer.verdict {
@@ -149,9 +147,9 @@ pub fn decide(input: Inputs<'_>) -> Decision {
     // Requests come first, then the rule that has waited longest, so that a rule cannot be starved by one earlier in the file.
     // Among rules that never fired, those whose event was named at this poll come first: a worker killer may be waiting for
     // this very answer.
-    let last_fired = |plan: &Plan| draft.state.rules.get(&plan.rule).and_then(|marks| marks.fires.last()).copied();
+    let last_fired = |plan: &Plan| draft.state.rules.get(&*plan.rule).and_then(|marks| marks.fires.last()).copied();
     let is_named_now = |plan: &Plan| {
-        let named = draft.sample.named.get(&plan.rule);
+        let named = draft.sample.named.get(&*plan.rule);
         named.is_some_and(|named| named.values().any(|event| event.at == now_ms))
     };
     plans.sort_by_key(|plan| match plan.request {
@@ -183,10 +181,10 @@ fn hear_events(input: Inputs<'_>, rule: &Rule, sample: &mut Sample) -> Vec<Dropp
         sample.name_events(&rule.name, named, now.store_ms, settings.poll_ms);
     }
     let late = sample.give_up_events(&rule.name, now.store_ms);
-    let why = sample.refusals.get(&rule.name).map_or_else(|| "nothing let it through".into(), |r| r.reason.clone());
+    let why = sample.refusals.get(&*rule.name).map_or_else(|| "nothing let it through".into(), |r| r.reason.clone());
     let told = late.into_iter().map(|(event, named)| {
         let ago = duration(now.store_ms.saturating_sub(named.at));
-        Dropped { rule: rule.name.clone(), reason: format!("event {event} was given up after {ago}: {why}") }
+        Dropped { rule: rule.name.to_string(), reason: format!("event {event} was given up after {ago}: {why}") }
     });
     told.collect()
 }
@@ -218,9 +216,9 @@ fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
     let state = &mut draft.state;
     let now_ms = input.now.store_ms;
     let rule = input.settings.rules.iter().find(|rule| rule.name == plan.rule);
-    let before = state.rules.get(&plan.rule).cloned().unwrap_or_default();
+    let before = state.rules.get(&*plan.rule).cloned().unwrap_or_default();
     state.clock = Some(input.now.anchor());
-    let marks = state.rules.entry(plan.rule.clone()).or_default();
+    let marks = state.rules.entry(plan.rule.to_string()).or_default();
     marks.pair = None;
     if plan.second_of.is_some() {
         // A pair counts as one firing: its second half costs budget and nothing else.
@@ -260,7 +258,7 @@ fn cover(input: Inputs<'_>, plan: &Plan, state: &mut State) {
     for rule in input.settings.rules {
         let contained = rule.reports.iter().all(|report| plan.reports.contains(report));
         if rule.name != plan.rule && contained && !rule.limits.cooldown.is_zero() && rule.matching.accepts(role, name) {
-            state.rules.entry(rule.name.clone()).or_default().covered = Some(input.now.store_ms);
+            state.rules.entry(rule.name.to_string()).or_default().covered = Some(input.now.store_ms);
         }
     }
 }
@@ -270,10 +268,10 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
     let now_ms = now.store_ms;
     let subject = process.subject();
     let path = rule.trigger.name();
-    let before = draft.state.rules.get(&rule.name).cloned().unwrap_or_default();
+    let before = draft.state.rules.get(&*rule.name).cloned().unwrap_or_default();
     let mut marks = before.clone();
-    let known = draft.sample.marks.get(&rule.name).cloned().unwrap_or_default();
-    let named = draft.sample.named.get(&rule.name).cloned().unwrap_or_default();
+    let known = draft.sample.marks.get(&*rule.name).cloned().unwrap_or_default();
+    let named = draft.sample.named.get(&*rule.name).cloned().unwrap_or_default();
     let view = View {
         now_ms,
         first_seen_ms: draft.sample.first_seen,
@@ -290,15 +288,15 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
     let mut observed = known.clone();
     rule.trigger.observe(path, view, &mut observed);
     if !observed.is_empty() {
-        draft.sample.marks.insert(rule.name.clone(), observed);
+        draft.sample.marks.insert(rule.name.to_string(), observed);
     }
     if marks != before {
-        draft.state.rules.insert(rule.name.clone(), marks.clone());
+        draft.state.rules.insert(rule.name.to_string(), marks.clone());
         draft.state.clock = Some(now.anchor());
     }
 
     let answer = |verdict, reason: String, observed: Observed, wait_ms| Answer {
-        rule: rule.name.clone(),
+        rule: rule.name.to_string(),
         observed,
         wait_ms,
         ..Answer::plain(verdict, reason)
@@ -314,7 +312,7 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
     let facts = match outcome {
         Outcome::Holds(facts) => facts,
         other => {
-            draft.sample.holding.remove(&rule.name);
+            draft.sample.holding.remove(&*rule.name);
             return match other {
                 Outcome::Waits(facts, at) => {
                     let wait = at.map(|at| at.saturating_sub(now_ms));
@@ -384,7 +382,7 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
 // would do. The store's budget and the cooldowns of other rules are left for real captures.
 fn granted(input: Inputs<'_>, rule: &Rule, plan: Plan, draft: &mut Draft) -> (Answer, Option<Plan>) {
     let answer = |verdict, reason| Answer {
-        rule: rule.name.clone(),
+        rule: rule.name.to_string(),
         observed: plan.observed.clone(),
         ..Answer::plain(verdict, reason)
     };
@@ -400,7 +398,7 @@ fn granted(input: Inputs<'_>, rule: &Rule, plan: Plan, draft: &mut Draft) -> (An
 fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft) -> (Answer, Option<Plan>) {
     let Inputs { settings, process, now, .. } = input;
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
-        rule: rule.name.clone(),
+        rule: rule.name.to_string(),
         guard,
         wait_ms,
         ..Answer::plain(verdict, reason)
@@ -409,7 +407,7 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft)
     let late = now.store_ms.saturating_sub(pair.due);
     if late > PAIR_PATIENCE_MS.max(10 * settings.poll_ms) || rule.pair_delay.is_none() {
         // The process is gone, or the guards have refused for too long. Captures that far apart are not worth comparing.
-        if let Some(marks) = draft.state.rules.get_mut(&rule.name) {
+        if let Some(marks) = draft.state.rules.get_mut(&*rule.name) {
             marks.pair = None;
         }
         return (answer(Verdict::Idle, format!("{reason}; given up"), None, Some(settings.poll_ms)), None);
@@ -455,10 +453,10 @@ fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answe
             && rule.matching.accepts(&process.role, &process.name)
             && request.reports.iter().all(|name| rule.reports.contains(name))
     });
-    let name = rule.map_or(ON_DEMAND, |rule| rule.name.as_str());
+    let name = rule.map_or_else(RuleName::on_demand, |rule| rule.name.clone());
     let reason = format!("requested by {}: {}", request.by, request.reason);
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
-        rule: name.to_owned(),
+        rule: name.to_string(),
         guard,
         wait_ms,
         ..Answer::plain(verdict, reason)
@@ -469,7 +467,7 @@ fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answe
         (false, _) => request.reports.clone(),
     };
     if let Some(on_demand) = rule.and_then(|rule| rule.trigger.on_demand())
-        && let Some(last) = state.rules.get(name).and_then(|marks| marks.fires.last())
+        && let Some(last) = state.rules.get(&*name).and_then(|marks| marks.fires.last())
     {
         let (since, least) = (now.store_ms.saturating_sub(*last), ms(on_demand.min_interval));
         if since < least {
@@ -482,7 +480,7 @@ fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answe
         return (answer(Verdict::Guarded, why, Some(refusal.guard), None), None);
     }
     let plan = Plan {
-        rule: name.to_owned(),
+        rule: name.clone(),
         trigger: ON_DEMAND,
         reason: reason.clone(),
         observed: BTreeMap::new(),

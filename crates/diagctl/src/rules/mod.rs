@@ -8,4 +8,7 @@ pub mod limit;
 pub mod memory;
 pub mod readings;
 pub mod rule;
+mod rule_name;
 pub mod trigger;
+
+pub use rule_name::{ON_DEMAND, RuleName};

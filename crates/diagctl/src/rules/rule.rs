@@ -8,6 +8,7 @@ use diagctl_store::report_kind;
 use diagctl_store::staging::Snapshot;
 use serde::{Deserialize, Serialize};
 
+use super::RuleName;
 use super::limit::LimitsOfRule;
 use super::trigger::{Timer, Trigger};
 
@@ -18,7 +19,7 @@ pub type Origins = BTreeMap<String, String>;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     /// The name, under which state is kept.
-    pub name: String,
+    pub name: RuleName,
     /// The reports, cheapest first.
     pub reports: Vec<ReportName>,
     /// The condition.
@@ -87,7 +88,7 @@ pub enum Mode {
 /// Returns the rule that applies if the configuration has none.
 pub fn routine() -> Rule {
     Rule {
-        name: "routine".into(),
+        name: RuleName::routine(),
         reports: in_order(
             ["jemalloc_stats", "gc_stat", "smaps_rollup", "threads"]
                 .into_iter()

@@ -89,7 +89,7 @@ impl Scene {
 
 fn plan() -> Plan {
     Plan {
-        rule: "r".into(),
+        rule: crate::rules::RuleName::parse("r").unwrap(),
         trigger: "timer",
         reason: "it is due".into(),
         observed: BTreeMap::new(),

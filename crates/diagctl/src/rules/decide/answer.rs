@@ -1,5 +1,6 @@
 //! The result of deciding: the answer to a poll, and the plans for captures.
 
+use crate::rules::RuleName;
 use crate::rules::trigger::Observed;
 use crate::state::samples::Sample;
 use crate::state::schedule::State;
@@ -97,7 +98,7 @@ pub struct Dropped {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The rule's name.
-    pub rule: String,
+    pub rule: RuleName,
     /// The trigger's name.
     pub trigger: &'static str,
     /// The reason.
@@ -118,7 +119,7 @@ impl Plan {
     /// The answer if the plan is granted.
     pub fn granted(&self) -> Answer {
         Answer {
-            rule: self.rule.clone(),
+            rule: self.rule.to_string(),
             observed: self.observed.clone(),
             ..Answer::plain(Verdict::Granted, self.reason.clone())
         }

@@ -35,7 +35,7 @@ pub fn chosen_instead(
     poll_ms: u64,
 ) -> Option<u32> {
     let holds_long_enough = |sample: &Sample| {
-        let holding = sample.holding.get(&rule.name);
+        let holding = sample.holding.get(&*rule.name);
         holding.is_some_and(|holding| now_ms.saturating_sub(holding.since) >= ms(rule.hold_for))
     };
     let competes = |sample: &Sample| {

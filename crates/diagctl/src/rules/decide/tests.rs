@@ -115,7 +115,7 @@ impl World {
         for _ in 0..seconds {
             self.pass(1000);
             let decision = self.poll(1, GIB);
-            granted.extend(decision.plans.first().map(|plan| plan.rule.clone()));
+            granted.extend(decision.plans.first().map(|plan| plan.rule.to_string()));
             dropped.extend(decision.dropped);
         }
         (granted, dropped)
@@ -262,7 +262,7 @@ fn requests_take_reports_and_interval_from_the_on_demand_rule() {
     let mut world = World::new(body);
     world.requests = vec![Request { reports: vec![], ..request("q1") }];
     let plan = world.poll(1, 1).plans.remove(0);
-    assert_eq!((plan.rule.as_str(), plan.reports.len()), ("asked", 2));
+    assert_eq!((&*plan.rule, plan.reports.len()), ("asked", 2));
     world.requests = vec![request("q2")];
     assert_eq!(world.verdict(1, 1), "cooldown");
     world.pass(10_000);
@@ -442,7 +442,7 @@ fn every_event_is_answered_exactly_once() {
             }
             let decision = world.poll(1, GIB);
             if let Some(plan) = decision.plans.first() {
-                *granted.entry(plan.rule.clone()).or_default() += 1;
+                *granted.entry(plan.rule.to_string()).or_default() += 1;
             }
             for told in decision.dropped {
                 *dropped.entry(told.rule).or_default() += 1;

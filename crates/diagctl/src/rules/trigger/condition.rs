@@ -32,12 +32,8 @@ pub trait Condition {
     fn observe(&self, _path: &str, _view: View<'_>, _marks: &mut Marks) {}
 
     /// Returns true if the condition depends on the polling process itself, so that it can hold for one process and not for
-    /// another.
-    fn is_about_the_process(&self) -> bool {
-        let mut wanted = Wanted::default();
-        self.want(&mut wanted);
-        wanted.metrics.iter().any(|metric| metric.is_of_process())
-    }
+    /// another. Then `select` chooses among the processes for which it holds.
+    fn is_about_the_process(&self) -> bool;
 
     /// Returns true if the condition has to be looked at often, because it can begin to hold at any time without notice.
     fn is_sampled(&self) -> bool {

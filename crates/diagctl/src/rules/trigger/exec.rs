@@ -58,6 +58,10 @@ impl Condition for Exec {
             Some(answer) => Outcome::Waits(facts(format!("{name} {}", answer.how)), None),
         }
     }
+
+    fn is_about_the_process(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

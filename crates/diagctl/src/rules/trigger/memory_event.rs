@@ -75,6 +75,10 @@ impl Condition for MemoryEvent {
         Outcome::Waits(facts, None)
     }
 
+    fn is_about_the_process(&self) -> bool {
+        false
+    }
+
     fn want(&self, wanted: &mut Wanted) {
         wanted.counters = true;
     }

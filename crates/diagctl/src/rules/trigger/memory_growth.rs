@@ -98,6 +98,10 @@ impl Condition for MemoryGrowth {
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
     }
 
+    fn is_about_the_process(&self) -> bool {
+        self.metric.is_of_process()
+    }
+
     fn want(&self, wanted: &mut Wanted) {
         wanted.metrics.push(self.metric);
         wanted.metrics.extend((self.baseline == Baseline::Primary).then_some(Metric::ParentRss));

@@ -72,6 +72,10 @@ impl Condition for MemoryPressure {
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
     }
 
+    fn is_about_the_process(&self) -> bool {
+        false
+    }
+
     fn want(&self, wanted: &mut Wanted) {
         wanted.stalls = true;
     }

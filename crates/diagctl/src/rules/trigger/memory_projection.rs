@@ -52,6 +52,10 @@ impl Condition for MemoryProjection {
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
     }
 
+    fn is_about_the_process(&self) -> bool {
+        false
+    }
+
     fn want(&self, wanted: &mut Wanted) {
         wanted.metrics.push(Metric::WorkingSet);
         wanted.whole = true;

@@ -83,6 +83,10 @@ impl Condition for MemoryUsage {
         Outcome::Holds(facts)
     }
 
+    fn is_about_the_process(&self) -> bool {
+        self.metric.is_of_process()
+    }
+
     fn want(&self, wanted: &mut Wanted) {
         wanted.metrics.push(self.metric);
         wanted.whole |= self.has_shares();

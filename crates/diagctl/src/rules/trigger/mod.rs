@@ -38,6 +38,10 @@ macro_rules! triggers {
         }
 
         impl Trigger {
+            /// The names of all triggers.
+            #[cfg(any(test, fuzzing))]
+            pub const NAMES: &[&str] = &[$(stringify!($key),)* "any", "all"];
+
             // Every key is asked for, so that each is known to the hints for misspelt keys.
             fn parse_conditions(section: &Section<'_>) -> Vec<Option<Self>> {
                 let mut found = Vec::new();

@@ -29,6 +29,10 @@ impl Condition for OnDemand {
         Outcome::Waits(Facts { reason: "no request waits".into(), ..Facts::default() }, None)
     }
 
+    fn is_about_the_process(&self) -> bool {
+        false
+    }
+
     fn is_sampled(&self) -> bool {
         false
     }

@@ -60,6 +60,10 @@ impl Condition for Timer {
         Outcome::Waits(Facts { reason, ..Facts::default() }, Some(due))
     }
 
+    fn is_about_the_process(&self) -> bool {
+        false
+    }
+
     fn is_sampled(&self) -> bool {
         false
     }
