@@ -30,7 +30,8 @@ Exit statuses of all diagctl commands:
    1  failure; stderr says why
    2  the command line is invalid
    3  the configuration is invalid
-   4  no match: no such capture or report, or nothing passes the filters
+   4  no match: no such capture or report, an ambiguous prefix of an ID, or
+      nothing passes the filters
    5  partial success: a report failed or is damaged, or a command worked for
       some of several captures
    6  the store was written by a newer version of diagctl

@@ -22,7 +22,7 @@ use check::{Check, Status};
 
 /// Find what stops captures or makes them dangerous; changes nothing
 ///
-/// Exit status 0: nothing stops captures, but there may be warnings; 1: at least one check failed.
+/// Exit status 0: no check failed, but there may be warnings, for instance that captures are switched off; 1: at least one check failed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print JSON: schema, dir, ok, and checks[] with id, status (ok, warn, fail, skip), message, hint, observed
@@ -139,8 +139,8 @@ fn text(report: &Report) -> String {
         }
     }
     let verdict = match (report.failed, report.warned) {
-        (0, 0) => "nothing stops captures".to_owned(),
-        (0, warned) => format!("nothing stops captures; warnings: {warned}"),
+        (0, 0) => "no check failed".to_owned(),
+        (0, warned) => format!("no check failed; warnings: {warned}"),
         (failed, warned) => format!("captures are stopped or dangerous; failed: {failed}, warnings: {warned}"),
     };
     text.push_str(&format!("\n{}: {verdict}\n", printable(&report.dir)));

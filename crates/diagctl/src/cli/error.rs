@@ -116,8 +116,9 @@ impl From<diagctl_store::Error> for Failure {
         };
         let hint = match &error {
             Error::NoStore { .. } => {
-                "set --dir, DIAGCTL_DIR or `dir` in the configuration; the first worker that polls creates the store, \
-                 as does `diagctl run`"
+                "set --dir, DIAGCTL_DIR or `dir` in the configuration; the first worker that polls creates the store \
+                 (`diagctl doctor`, in the environment of a worker, tells why none has), as do `diagctl run`, `request` \
+                 and `pause`"
             }
             Error::NoParent { .. } => "create the parent directory, or use another path in dir, DIAGCTL_DIR or --dir",
             Error::NotOurs { found: Unfit::Symlink, .. } => "use the directory that it points to",

@@ -38,7 +38,9 @@ use diagctl_store::{Access, Store};
 /// command's stdout is compressed into a report while the command runs.
 ///
 /// If the command fails after it has produced something, the capture is published and the exit status is 5. If it produces
-/// nothing, there is no capture.
+/// nothing, there is no capture; with --report, the empty stdout of a command that succeeds is stored as an empty report.
+///
+/// The command line, up to 200 characters of it, is kept as the capture's reason: pass secrets in another way.
 ///
 /// SIGTERM, SIGINT and SIGHUP are passed on to the command. When the command has ended, the capture is discarded and diagctl
 /// ends with the same signal (128 + its number in a shell).
