@@ -44,6 +44,19 @@ class DiskBoundTest < E2E::Case
     assert_nothing_staged
   end
 
+  # What fits is published, and what does not fit costs no other capture its place.
+  def test_a_report_of_run_that_does_not_fit_leaves_the_rest
+    configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"\nkeep_last = 0")
+    first = diagctl!("run", "--report", "notes", "--", "echo", "first").json.fetch("id")
+    fill = "echo important > \"$DIAGCTL_CAPTURE_DIR/small.txt\"; head -c 3000000 /dev/urandom"
+    result = diagctl("run", "--report", "big", "--", "sh", "-c", fill)
+    assert_equal 5, result.status, result
+    assert_equal "important\n", diagctl!("fetch", "#{result.json.fetch('id')}:small", "-o", "-").out
+    diagctl("run", "--", "sh", "-c", "#{fill} > \"$DIAGCTL_CAPTURE_DIR/core\"")
+    assert_equal 0, diagctl("gc").status
+    assert_equal 0, diagctl("show", first).status, "the first capture had to go"
+  end
+
   def test_full_disk_names_the_report
     skip("only root can mount") unless Process.euid.zero?
     FileUtils.mkdir_p(@store)

@@ -300,16 +300,17 @@ struct Marked {
     damaged: bool,
 }
 
-/// Writes a new catalog. The stamp of `reports/` must be taken before the directory is read, so that any later change is noticed.
+/// Writes a new catalog. The stamps of `reports/` and of the index must be taken before these are read, so that any later change
+/// is noticed.
 pub fn write(
     store: &Store,
     records: impl Iterator<Item = NewRecord>,
     strange_bytes: u64,
-    reports: Stamp,
+    (reports, index): (Stamp, Stamp),
     checked_ms: i64,
 ) -> Result<()> {
     let _guard = store.lock()?;
-    let mut header = Header { reports, index: Stamp::of_index(store), ..Header::default() };
+    let mut header = Header { reports, index, ..Header::default() };
     header.checked_ms = u64::try_from(checked_ms).unwrap_or(0);
     header.end = HEADER as u64;
     header.first = header.end;

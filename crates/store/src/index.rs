@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use serde::{Deserialize, Serialize};
 
 use crate::MOST_BYTES;
-use crate::catalog::{self, Catalog};
+use crate::catalog::{self, Catalog, Stamp};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::layout::INDEX;
@@ -353,8 +353,8 @@ pub fn is_stale(lines: usize, known: usize) -> bool {
 }
 
 /// Rewrites the index without obsolete lines, one line at a time. Holds the lock, so that a concurrent pin or capture is not
-/// lost.
-pub fn compact(store: &Store) -> Result<()> {
+/// lost. `seen` is the index that the caller has read, and becomes the new one unless somebody else has changed it.
+pub fn compact(store: &Store, seen: &mut Stamp) -> Result<()> {
     let _guard = store.lock()?;
     let mut last = Present::list(store)?;
     scan(store, |line, entry, _| {
@@ -372,7 +372,18 @@ pub fn compact(store: &Store) -> Result<()> {
         });
         result.and_then(|()| file.flush())
     };
-    catalog::with_index(store, None, || Ok(fs::write_atomic_with(&store.path(INDEX), Durability::Volatile, write)?))
+    let rewrite = || Ok(fs::write_atomic_with(&store.path(INDEX), Durability::Volatile, write)?);
+    as_seen(store, seen, || catalog::with_index(store, None, rewrite))
+}
+
+// Changes the index under the lock that the caller holds.
+fn as_seen(store: &Store, seen: &mut Stamp, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    let is_seen = *seen == Stamp::of_index(store);
+    change()?;
+    if is_seen {
+        *seen = Stamp::of_index(store);
+    }
+    Ok(())
 }
 
 /// The contents of `reports/`.
@@ -443,8 +454,8 @@ fn append_line(store: &Store, entry: &Entry, pinned: Option<(Id, bool)>) -> Resu
 }
 
 /// Appends entries that were read from the captures' own records. Checks the pin markers again under the lock: a concurrent `pin`
-/// has appended its line already, or will append it afterwards.
-pub fn learn(store: &Store, entries: &mut [Entry]) -> Result<()> {
+/// has appended its line already, or will append it afterwards. `seen` is as for [`compact`].
+pub fn learn(store: &Store, entries: &mut [Entry], seen: &mut Stamp) -> Result<()> {
     if entries.is_empty() {
         return Ok(());
     }
@@ -454,7 +465,8 @@ pub fn learn(store: &Store, entries: &mut [Entry]) -> Result<()> {
         entry.pinned = store.report_dir(&entry.id).join(PIN_FILE).exists();
         lines.push(line(entry)?);
     }
-    Ok(fs::append_line(&store.path(INDEX), &lines.join(&b'\n'), Durability::Volatile)?)
+    let append = || Ok(fs::append_line(&store.path(INDEX), &lines.join(&b'\n'), Durability::Volatile)?);
+    as_seen(store, seen, append)
 }
 
 fn line(entry: &Entry) -> Result<Vec<u8>> {

@@ -145,17 +145,18 @@ impl Inventory {
     /// completes the index and writes a new catalog.
     pub fn check(store: &Store, write_back: bool) -> Result<Self> {
         let write_back = write_back && store.is_ours();
-        let stamp = Stamp::of_reports(store);
+        let of_reports = Stamp::of_reports(store);
+        let mut of_index = Stamp::of_index(store);
         let mut present = Present::list(store)?;
         let known = Catalog::of_index(store).filter(|catalog| !(write_back && catalog.is_stale()));
         let mut inventory = match known.and_then(|catalog| Self::known_by_catalog(&catalog, &mut present)) {
             Some(inventory) => inventory,
-            None => Self::known_by_index(store, &mut present, write_back),
+            None => Self::known_by_index(store, &mut present, write_back.then_some(&mut of_index)),
         };
-        inventory.learn(store, &present, write_back);
+        inventory.learn(store, &present, write_back.then_some(&mut of_index));
         if write_back {
             // The catalog is a cache. On a full disk it is left as it is, so that room can be made.
-            let _ = inventory.write_catalog(store, stamp);
+            let _ = inventory.write_catalog(store, (of_reports, of_index));
         }
         Ok(inventory)
     }
@@ -176,7 +177,7 @@ impl Inventory {
         whole.then_some(inventory)
     }
 
-    fn known_by_index(store: &Store, present: &mut Present, write_back: bool) -> Self {
+    fn known_by_index(store: &Store, present: &mut Present, to_write_back: Option<&mut Stamp>) -> Self {
         let mut inventory = Self::default();
         let lines = index::scan(store, |_, entry, _| {
             let Some((id, number)) = Id::parse(&entry.id).zip(present.number(&entry.id)) else { return };
@@ -187,18 +188,20 @@ impl Inventory {
                 inventory.captures.push(id, &entry);
             }
         });
-        if write_back && index::is_stale(lines, inventory.captures.count()) {
+        if let Some(seen) = to_write_back
+            && index::is_stale(lines, inventory.captures.count())
+        {
             // Like the catalog, the index is a cache.
-            let _ = index::compact(store);
+            let _ = index::compact(store, seen);
         }
         inventory
     }
 
-    fn write_catalog(&self, store: &Store, stamp: Stamp) -> Result<()> {
+    fn write_catalog(&self, store: &Store, stamps: (Stamp, Stamp)) -> Result<()> {
         let damaged = self.damaged.iter().map(|(id, disk_bytes)| NewRecord::damaged(*id, *disk_bytes));
         let checked_ms = Reading::take(String::new()).wall_ms;
         let strange = self.strange_bytes;
-        catalog::write(store, damaged.chain(self.captures.records()), strange, stamp, checked_ms)
+        catalog::write(store, damaged.chain(self.captures.records()), strange, stamps, checked_ms)
     }
 
     /// Reads the directory again. Others may have deleted captures or made them unreadable.
@@ -211,12 +214,12 @@ impl Inventory {
             kept += 1;
             true
         });
-        self.learn(store, &present, false);
+        self.learn(store, &present, None);
         Ok(())
     }
 
     // Reads the captures without a number from their own records.
-    fn learn(&mut self, store: &Store, present: &Present, write_back: bool) {
+    fn learn(&mut self, store: &Store, present: &Present, mut to_write_back: Option<&mut Stamp>) {
         let reports = store.path("reports");
         self.damaged.clear();
         self.strange_bytes = present.strange.iter().map(|name| fs::occupied_tree(&reports.join(name))).sum();
@@ -235,8 +238,8 @@ impl Inventory {
                 self.captures.push(*id, &entry);
                 learned.push(entry);
             }
-            if write_back {
-                let _ = index::learn(store, &mut learned);
+            if let Some(seen) = &mut to_write_back {
+                let _ = index::learn(store, &mut learned, seen);
             }
         }
     }

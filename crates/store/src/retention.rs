@@ -6,8 +6,8 @@
 //! pinned captures and the last `keep_last` of each kind are protected. Only the hard cap overrides protection, and never that of
 //! the newest capture.
 //!
-//! Nothing is deleted for a goal that deletions cannot reach. A capture that would not fit in any case costs no other capture its
-//! place.
+//! A capture that would not fit in any case costs no other capture its place. Neither do other files in the store that exceed the
+//! cap by themselves, for example one that a command is just writing: deletions could not help.
 //!
 //! A store may hold a hundred thousand captures, and `put` plans beside a worker that needs its memory. So captures are packed, a
 //! plan holds numbers, and verdicts are worded on demand.
@@ -322,6 +322,9 @@ impl<'a> Planner<'a> {
             Pressure::Admission => yielding,
         };
         let max = self.plan.policy.max_use;
+        if self.usage.other_bytes > max {
+            return;
+        }
         let deletable = self.deletable(incoming_may_take);
         let fits = self.used.saturating_sub(deletable).saturating_add(self.usage.incoming) <= max;
         for protection in yielding {

@@ -16,6 +16,7 @@
 //! The directory belongs to one user and nobody else can enter it, so nobody else can plant a name in it. A command holds the
 //! directory open while it works, and reaches everything from there, even if the path comes to mean another directory.
 
+use std::io::Read;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Stat};
@@ -268,12 +269,36 @@ impl Store {
 
 /// Returns a name in the directory that prevents it from becoming a store, quoted.
 pub fn foreign_entry(dir: &Spot) -> Result<Option<String>> {
-    let names: Vec<_> = fs::list(dir)?.flatten().map(|entry| entry.name).collect();
-    let foreign = names.iter().find(|name| {
-        let known = SUBDIRS.iter().chain(&HARMLESS).chain(&LEFT).any(|known| *name == *known);
-        !known && !name.to_str().is_some_and(|name| name.starts_with(".tmp-"))
+    let foreign = fs::list(dir)?.flatten().find_map(|entry| {
+        let name = entry.name.to_string_lossy().into_owned();
+        match name.as_str() {
+            // Everything in these is deleted some day, so a user's directory of that name must not become one of them.
+            "trash" | "quarantine" => fs::children(&dir.join(&name)).find_map(|entry| {
+                let inner = entry.name.to_string_lossy();
+                let ending = if name == "trash" { &inner } else { inner.rsplit('.').next().unwrap_or_default() };
+                (!is_random(ending)).then(|| format!("{name}/{inner}"))
+            }),
+            known if SUBDIRS.contains(&known) || HARMLESS.contains(&known) => None,
+            known if LEFT.contains(&known) => (!may_be_ours(&dir.join(known))).then_some(name),
+            _ => (!name.strip_prefix(".tmp-").is_some_and(is_random)).then_some(name),
+        }
     });
-    Ok(foreign.map(|name| diagctl_fs::quoted(&name.to_string_lossy())))
+    Ok(foreign.map(|name| diagctl_fs::quoted(&name)))
+}
+
+// Returns true for a part of a name that `random_hex` could have made.
+fn is_random(name: &str) -> bool {
+    name.len() == 8 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+// Another program may have a `state.json`, too, which must not be overwritten.
+fn may_be_ours(file: &Spot) -> bool {
+    const BEGINNINGS: [&[u8]; 4] = [b"{\"check\":\"", b"{\"at\":", b"{\"schema\":", b"{\n  \"schema\":"];
+    let is_json = file.file_name().is_some_and(|name| name != "execs.json" && name.to_string_lossy().contains(".json"));
+    let Ok(opened) = fs::open_read(file) else { return true };
+    let mut start = Vec::new();
+    let read = opened.take(16).read_to_end(&mut start);
+    !is_json || read.is_err() || start.is_empty() || BEGINNINGS.iter().any(|beginning| start.starts_with(beginning))
 }
 
 /// Returns the free bytes available to us and the total size of a held directory's filesystem.
@@ -344,27 +369,43 @@ mod tests {
 
     #[test]
     fn only_a_directory_with_nothing_but_store_names_becomes_a_store() {
-        let table: [(&[&str], Option<&str>); 6] = [
+        let ours = "{\"check\":\"00000000\"}";
+        // Files with their contents; a name that ends with `/` is a directory.
+        type Files<'a> = &'a [(&'a str, &'a str)];
+        let table: [(Files<'_>, Option<&str>); 13] = [
             (&[], None),
-            (&["lost+found"], None),
-            (&["samples.jsonl"], None),
-            (&["state.lock", "index.jsonl", ".tmp-1"], None),
-            (&["index.jsonl", "notes"], Some("\"notes\"")),
-            (&["wp-config.php"], Some("\"wp-config.php\"")),
+            (&[("lost+found", "x")], None),
+            (&[("samples.jsonl", "{\"at\":1}")], None),
+            (&[("state.lock", ""), ("index.jsonl", ""), (".tmp-0123abcd", "x"), ("catalog.bin", "x")], None),
+            (&[("state.json", ours), ("lease.json", "{\n  \"schema\": 1"), ("execs.json", "{}")], None),
+            (&[("trash/", ""), ("trash/0123abcd", "x"), ("quarantine/", ""), ("quarantine/core.0123abcd", "x")], None),
+            (&[("index.jsonl", ours), ("notes", "x")], Some("\"notes\"")),
+            (&[("wp-config.php", "x")], Some("\"wp-config.php\"")),
+            (&[("state.json", "{\"u\":1}")], Some("\"state.json\"")),
+            (&[("events.jsonl", "u")], Some("\"events.jsonl\"")),
+            (&[(".tmp-notes", "x")], Some("\".tmp-notes\"")),
+            (&[("trash/", ""), ("trash/thesis", "x")], Some("\"trash/thesis\"")),
+            (&[("quarantine/", ""), ("quarantine/notes.txt", "x")], Some("\"quarantine/notes.txt\"")),
         ];
-        for (names, foreign) in table {
+        for (files, foreign) in table {
             let dir = tempfile::tempdir().unwrap();
             let root = dir.path().join("store");
             fs::create_dir(&Spot::outside(&root), 0o700).unwrap();
-            names.iter().for_each(|name| std::fs::write(root.join(name), "x").unwrap());
+            for (name, contents) in files {
+                match name.strip_suffix('/') {
+                    Some(name) => fs::create_dir(&Spot::outside(&root.join(name)), 0o700).unwrap(),
+                    None => std::fs::write(root.join(name), contents).unwrap(),
+                }
+            }
             let opened = Store::open(StoreOptions::new(&root), Access::Create);
             match (opened, foreign) {
-                (Ok(_), None) => assert!(root.join("FORMAT").is_file(), "{names:?}"),
+                (Ok(_), None) => assert!(root.join("FORMAT").is_file(), "{files:?}"),
                 (Err(Error::Foreign { name, .. }), Some(foreign)) => {
                     assert_eq!(name, foreign);
                     assert!(!root.join("FORMAT").exists());
+                    assert!(files.iter().all(|(name, _)| root.join(name).exists()), "{files:?}");
                 }
-                (other, _) => panic!("{names:?}: {other:?}"),
+                (other, _) => panic!("{files:?}: {other:?}"),
             }
         }
     }

@@ -39,18 +39,22 @@ pub struct Room<'a> {
     grant: &'a Grant,
     /// Read only when the cap is reached.
     inventory: Option<Inventory>,
+    /// Disk usage of everything but this capture, bytes.
+    others: u64,
     left: u64,
+    /// Bytes to take before `left` is measured again, because other writers of this capture take from the same room.
+    allowance: u64,
 }
 
 impl<'a> Room<'a> {
     /// Computes the room of a granted capture. Uses the disk usage in the grant, and does not open the index.
     pub fn of(store: &'a Store, grant: &'a Grant) -> Result<Self> {
-        let mut room = Self { store, grant, inventory: None, left: 0 };
+        let mut room = Self { store, grant, inventory: None, others: 0, left: 0, allowance: 0 };
         let captures = match grant.reports_bytes {
             Some(bytes) => bytes,
             None => room.inventory()?.reports_bytes(),
         };
-        room.update_left(captures);
+        room.measure_others(captures);
         Ok(room)
     }
 
@@ -66,9 +70,19 @@ impl<'a> Room<'a> {
         }
     }
 
-    fn update_left(&mut self, captures: u64) {
+    fn measure_others(&mut self, captures: u64) {
         let used = captures.saturating_add(inventory::other_bytes(self.store)).saturating_add(self.reserved());
-        self.left = self.cap().saturating_sub(used);
+        self.others = used.saturating_sub(self.staged());
+        self.measure();
+    }
+
+    fn measure(&mut self) {
+        self.left = self.cap().saturating_sub(self.others).saturating_sub(self.staged());
+        self.allowance = ROOM_STEP.min(self.left / 8);
+    }
+
+    fn staged(&self) -> u64 {
+        fs::occupied_tree(&self.store.staging(&self.grant.meta.id))
     }
 
     fn reserved(&self) -> u64 {
@@ -88,17 +102,21 @@ impl<'a> Room<'a> {
     fn take(&mut self, bytes: u64) -> Result<()> {
         // Asks for a generous amount first. If the cap is too small for that, asks only for the bytes needed.
         let cap = self.cap();
+        if bytes > self.allowance {
+            self.measure();
+        }
         for wanted in [bytes.max(ROOM_STEP.min(cap / 8)), bytes] {
             if bytes > self.left {
                 self.make(wanted + self.reserved())?;
                 let captures = self.inventory()?.reports_bytes();
-                self.update_left(captures);
+                self.measure_others(captures);
             }
         }
         if bytes > self.left {
             return Err(Error::AtCap { cap });
         }
         self.left -= bytes;
+        self.allowance = self.allowance.saturating_sub(bytes);
         Ok(())
     }
 }

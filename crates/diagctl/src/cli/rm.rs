@@ -4,7 +4,7 @@ use super::output::{self, Done};
 use super::{Context, Failure};
 use crate::cli::error::quoted;
 use crate::exit_code::Exit;
-use diagctl_store::catalog::Catalog;
+use diagctl_store::catalog::{Catalog, Stamp};
 use diagctl_store::events::{self, Event};
 use diagctl_store::index;
 use diagctl_store::{Access, Store, reader};
@@ -33,7 +33,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let is_large =
         Catalog::current(&store).is_some_and(|catalog| catalog.totals().captures > MANY && !catalog.is_stale());
     if !is_large {
-        let _ = index::compact(&store);
+        let _ = index::compact(&store, &mut Stamp::of_index(&store));
     }
     Ok(done)
 }

@@ -163,10 +163,10 @@ fn execute(
         stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
     }
     let status = child.wait().context("cannot wait for the command")?;
-    stored?;
     let mut told = Told::default();
     // An empty report counts if it was asked for, but a capture without any report does not.
     if !produced(&store.own_staging(id)?, args, status.success())? {
+        stored?;
         return Err(Failure::failed(format!("the command produced nothing ({status})"))
             .hint("write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME"));
     }
@@ -196,7 +196,7 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
 
 fn produced(staging: &Spot, args: &Args, empty_counts: bool) -> Result<bool, Failure> {
     let noted = args.report.as_ref().map(|name| staging::read_sidecar(staging, name)).transpose()?.flatten();
-    if noted.as_ref().is_some_and(|report| empty_counts || report.raw_bytes > 0) {
+    if noted.as_ref().is_some_and(|report| report.file.is_some() && (empty_counts || report.raw_bytes > 0)) {
         return Ok(true);
     }
     let own = noted.and_then(|report| report.file).unwrap_or_default();

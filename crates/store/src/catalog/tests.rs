@@ -189,6 +189,15 @@ fn a_change_does_not_validate_an_outdated_catalog() {
 
 // A capture copied from another store has a number that this store has not reached.
 #[test]
+fn a_pin_during_a_check_makes_the_new_catalog_invalid() {
+    let scene = Scene::new(3);
+    let stamps = (Stamp::of_reports(&scene.store), Stamp::of_index(&scene.store));
+    index::append_pinned(&scene.store, &Entry { pinned: true, ..Entry::of(&scene.store, &meta(1)) }).unwrap();
+    write(&scene.store, (1..=3).map(|n| NewRecord::of(&meta(n), id(n), 8192)), 0, stamps, 0).unwrap();
+    assert!(Catalog::current(&scene.store).is_none());
+}
+
+#[test]
 fn the_newest_capture_has_the_highest_number_at_any_position() {
     let scene = Scene::new(2);
     scene.copy_in(50);

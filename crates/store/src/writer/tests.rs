@@ -52,6 +52,10 @@ impl Scene {
     }
 
     fn put(&self, room: &mut Room<'_>, bytes: usize) -> Result<meta::Report> {
+        self.put_as(room, "notes", bytes)
+    }
+
+    fn put_as(&self, room: &mut Room<'_>, name: &str, bytes: usize) -> Result<meta::Report> {
         // Random data, which does not compress.
         let mut seed = 1_u64;
         let data: Vec<u8> = std::iter::repeat_with(|| {
@@ -60,7 +64,7 @@ impl Scene {
         })
         .take(bytes)
         .collect();
-        store_report(room, &self.store.staging(&id(99)), "notes", &mut data.as_slice())
+        store_report(room, &self.store.staging(&id(99)), name, &mut data.as_slice())
     }
 
     fn used(&self) -> u64 {
@@ -122,4 +126,15 @@ fn room_of_captures_deleted_meanwhile_is_used() {
     let mut room = Room::of(&scene.store, &grant).unwrap();
     scene.put(&mut room, 400 << 10).unwrap();
     assert!(scene.store.report_dir(&id(2)).exists(), "nothing had to go");
+}
+
+#[test]
+fn writers_of_one_capture_share_its_room() {
+    let scene = Scene::new();
+    let grant = scene.grant(true);
+    let rooms = [(); 3].map(|()| Room::of(&scene.store, &grant).unwrap());
+    let stored = rooms.into_iter().zip(["notes", "threads", "smaps"]);
+    let stored = stored.map(|(mut room, name)| scene.put_as(&mut room, name, 600 << 10).is_ok());
+    assert_eq!(stored.collect::<Vec<_>>(), [true, false, false]);
+    assert!(scene.used() <= CAP);
 }
