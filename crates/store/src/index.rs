@@ -136,6 +136,8 @@ pub struct Listing<'a> {
     index: Option<File>,
     /// Oldest first. A listing of the newest holds only those.
     captures: Vec<Placed>,
+    /// The entries of a listing of the newest.
+    read: Vec<Entry>,
     /// The number of readable captures.
     pub total: usize,
     /// Captures whose `meta.json` cannot be read, with the reason.
@@ -171,24 +173,38 @@ impl<'a> Listing<'a> {
         });
         captures.sort_unstable();
         let index = fs::open_read(&store.path(INDEX)).ok();
-        Ok(Self { store, index, total: captures.len(), captures, damaged })
+        Ok(Self { store, index, total: captures.len(), captures, read: Vec::new(), damaged })
     }
 
-    /// Lists the `most` newest captures by the catalog. Returns `None` if the catalog is not valid.
+    /// Lists the `most` newest captures by the catalog. Returns `None` if the catalog is not valid. A capture that was damaged
+    /// since the catalog was written counts as damaged.
     pub fn newest(store: &'a Store, most: usize) -> Option<Self> {
         let catalog = Catalog::current(store)?;
-        let mut captures = Vec::new();
+        let (mut captures, mut read) = (Vec::new(), Vec::new());
+        let mut damaged = damaged_by(store, &catalog)?;
+        let mut total = usize::try_from(catalog.totals().captures).ok()?;
         let whole = most == 0
             || catalog.newest_first(|record| {
-                if !record.damaged {
-                    captures.push(Placed { sequence: record.sequence, id: record.id, line: None });
+                let placed = Placed { sequence: record.sequence, id: record.id, line: None };
+                let dir = store.report_dir(record.id.as_str());
+                match meta::read(&dir) {
+                    _ if record.damaged => {}
+                    Ok(meta) => {
+                        captures.push(placed);
+                        read.push(Entry::of(store, &meta));
+                    }
+                    Err(error) => {
+                        total = total.saturating_sub(1);
+                        if dir.exists() {
+                            damaged.push((record.id.as_str().to_owned(), error.to_string()));
+                        }
+                    }
                 }
                 captures.len() < most
             });
         captures.reverse();
-        let damaged = damaged_by(store, &catalog)?;
-        let total = usize::try_from(catalog.totals().captures).ok()?;
-        whole.then_some(Self { store, index: None, captures, total, damaged })
+        read.reverse();
+        whole.then_some(Self { store, index: None, captures, read, total, damaged })
     }
 
     /// Returns the numbers of the captures, newest first.
@@ -199,7 +215,7 @@ impl<'a> Listing<'a> {
     /// Returns a capture by its number, or `None` if it is gone or cannot be read.
     pub fn entry(&self, number: usize) -> Option<Entry> {
         let placed = self.captures.get(number)?;
-        self.by_line(placed).or_else(|| {
+        self.read.get(number).cloned().or_else(|| self.by_line(placed)).or_else(|| {
             let meta = meta::read(&self.store.report_dir(placed.id.as_str())).ok()?;
             Some(Entry::of(self.store, &meta))
         })

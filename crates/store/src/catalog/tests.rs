@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::StoreOptions;
-use crate::index::{self, Entry};
+use crate::index::{self, Entry, Listing};
 use crate::inventory::Inventory;
 use crate::trash;
 use crate::{Access, meta};
@@ -275,6 +275,16 @@ fn unreadable_captures_are_counted_separately_and_can_be_deleted() {
     assert_eq!(scene.current().totals(), totals);
     trash::discard_capture(&scene.store, &name(2), None).unwrap();
     assert_eq!(scene.current().totals(), Totals { damaged: 0, strange_bytes: 0, ..totals });
+}
+
+#[test]
+fn a_capture_damaged_since_is_not_among_the_newest() {
+    let scene = Scene::new(3);
+    std::fs::write(scene.store.report_dir(&name(3)).join("meta.json").path(), "x").unwrap();
+    let listing = Listing::newest(&scene.store, 1).unwrap();
+    let listed: Vec<String> = listing.newest_first().map(|number| listing.entry(number).unwrap().id).collect();
+    assert_eq!((listed, listing.total), (vec![name(2)], 2));
+    assert_eq!(listing.damaged.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), [name(3)]);
 }
 
 #[test]
