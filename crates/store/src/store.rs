@@ -269,21 +269,29 @@ impl Store {
 
 /// Returns a name in the directory that prevents it from becoming a store, quoted.
 pub fn foreign_entry(dir: &Spot) -> Result<Option<String>> {
-    let foreign = fs::list(dir)?.flatten().find_map(|entry| {
-        let name = entry.name.to_string_lossy().into_owned();
-        match name.as_str() {
-            // Everything in these is deleted some day, so a user's directory of that name must not become one of them.
-            "trash" | "quarantine" => fs::children(&dir.join(&name)).find_map(|entry| {
-                let inner = entry.name.to_string_lossy();
-                let ending = if name == "trash" { &inner } else { inner.rsplit('.').next().unwrap_or_default() };
-                (!is_random(ending)).then(|| format!("{name}/{inner}"))
-            }),
-            known if SUBDIRS.contains(&known) || HARMLESS.contains(&known) => None,
-            known if LEFT.contains(&known) => (!may_be_ours(&dir.join(known))).then_some(name),
-            _ => (!name.strip_prefix(".tmp-").is_some_and(is_random)).then_some(name),
-        }
-    });
+    let names: Vec<String> = fs::list(dir)?.flatten().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
+    let is_known = |name: &&String| {
+        SUBDIRS.iter().chain(&HARMLESS).chain(&LEFT).any(|known| name == known)
+            || name.strip_prefix(".tmp-").is_some_and(is_random)
+    };
+    // Looks into nothing while the names alone say that the directory is foreign.
+    let foreign = names.iter().find(|name| !is_known(name)).cloned();
+    let foreign = foreign.or_else(|| names.iter().find_map(|name| foreign_content(dir, name)));
     Ok(foreign.map(|name| diagctl_fs::quoted(&name)))
+}
+
+// Returns a name that shows that something with the name of a store's file or directory is foreign.
+fn foreign_content(dir: &Spot, name: &str) -> Option<String> {
+    match name {
+        // Everything in these is deleted some day, so a user's directory of that name must not become one of them.
+        "trash" | "quarantine" => fs::children(&dir.join(name)).find_map(|entry| {
+            let inner = entry.name.to_string_lossy();
+            let ending = if name == "trash" { &inner } else { inner.rsplit('.').next().unwrap_or_default() };
+            (!is_random(ending)).then(|| format!("{name}/{inner}"))
+        }),
+        _ if LEFT.contains(&name) => (!may_be_ours(&dir.join(name))).then(|| name.to_owned()),
+        _ => None,
+    }
 }
 
 // Returns true for a part of a name that `random_hex` could have made.
