@@ -51,6 +51,7 @@ class DiskBoundTest < E2E::Case
     fill = "echo important > \"$DIAGCTL_CAPTURE_DIR/small.txt\"; head -c 3000000 /dev/urandom"
     result = diagctl("run", "--report", "big", "--", "sh", "-c", fill)
     assert_equal 5, result.status, result
+    assert_match(/report big failed: .*retention\.max_use is 1\.00 MiB/, result.err)
     assert_equal "important\n", diagctl!("fetch", "#{result.json.fetch('id')}:small", "-o", "-").out
     diagctl("run", "--", "sh", "-c", "#{fill} > \"$DIAGCTL_CAPTURE_DIR/core\"")
     assert_equal 0, diagctl("gc").status

@@ -99,6 +99,12 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let failed = told.labels.get("exit_status").cloned();
     let meta = capture::finish(&store, &cx.proc, &lease, &grant, &mut told)?;
     let exit = if failed.is_some() { Exit::Partial } else { exit_of(&meta) };
+    // Told first: a command whose stdout could no longer be stored fails for that reason.
+    for report in &meta.reports {
+        if let Some(error) = &report.error {
+            output::note(&format!("report {} failed: {error}", report.name));
+        }
+    }
     if let Some(status) = failed {
         output::note(&format!("the command failed ({status}); what it produced was published"));
     }
