@@ -1,1 +1,3 @@
+mod convert;
+mod oracle;
 mod round_trip;
