@@ -16,7 +16,6 @@ use rustix::fs::FileType as Kind;
 
 use crate::catalog::{self, NewRecord};
 use crate::error::{Error, Result};
-use crate::id::Id;
 use crate::report_kind::FileType;
 use crate::staging::{self, Grant};
 use crate::writer::{self, Room};
@@ -212,10 +211,7 @@ fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<(
     fs::sync_dir(staging)?;
     let published = store.report_dir(&meta.id);
     let rename = || Ok(fs::rename_noreplace(staging, &published)?);
-    match Id::parse(&meta.id) {
-        Some(id) => catalog::publish(store, &NewRecord::of(meta, id, fs::occupied_tree(staging)), rename)?,
-        None => rename()?,
-    }
+    catalog::publish(store, &NewRecord::of(meta, fs::occupied_tree(staging)), rename)?;
     let synced = fs::sync_dir(&store.path("reports")).and_then(|()| fs::sync_dir(&store.path("staging")));
     if synced.is_err() {
         // A capture that a power cut may undo is not acknowledged, so it must not be listed either.
@@ -233,7 +229,7 @@ fn write_meta(staging: &Spot, meta: &meta::Meta) -> Result<()> {
     if data.len() as u64 > meta::MAX_FILE {
         // A larger record could not be read back.
         return Err(Error::TooManyReports {
-            capture: meta.id.clone(),
+            capture: meta.id,
             reports: meta.reports.len(),
             bytes: data.len() as u64,
             most: meta::MAX_FILE,

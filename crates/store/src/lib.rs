@@ -33,7 +33,7 @@ pub mod writer;
 
 pub use capture::{Capture, ReportReader};
 pub use error::{BadDescriptor, BadLeaseFile, Error, Result, Unfit};
-pub use id::Id;
+pub use id::{Id, NotAnId};
 pub use options::{Compression, Retention, StoreOptions};
 pub use process::Process;
 pub use report_kind::FileType;

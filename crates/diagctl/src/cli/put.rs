@@ -39,7 +39,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         return Err(Failure::new(Exit::Usage, format!("report {shown} is not part of capture {}", args.capture))
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
     }
-    let staging = store.staging(&args.capture);
+    let staging = store.staging(&grant.meta.id);
     // Reports that `acquire` made itself also have a sidecar.
     if staging::read_sidecar(&staging, &args.report)?.is_some() || !staging::claim(&staging, &args.report)? {
         let (report, capture) = (&args.report, &args.capture);

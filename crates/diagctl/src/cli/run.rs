@@ -151,7 +151,7 @@ fn execute(
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).context("cannot hand the lease down")?;
     let mut child = Command::new(&args.command[0])
         .args(&args.command[1..])
-        .env("DIAGCTL_CAPTURE", id)
+        .env("DIAGCTL_CAPTURE", id.as_str())
         .env("DIAGCTL_CAPTURE_DIR", staging.path())
         .stdin(Stdio::null())
         .stdout(if args.report.is_some() { Stdio::piped() } else { Stdio::inherit() })
