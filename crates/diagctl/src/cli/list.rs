@@ -62,7 +62,7 @@ impl Args {
         is(&self.role, &entry.role)
             && is(&self.worker, &entry.worker)
             && is(&self.rule, &entry.rule)
-            && self.report.as_ref().is_none_or(|wanted| entry.reports.iter().any(|r| r.name == *wanted))
+            && self.report.as_ref().is_none_or(|wanted| entry.reports.iter().any(|r| r.name == **wanted))
             && self.since.is_none_or(|since| now_ms.saturating_sub(entry.store_ms) <= units::ms(since))
     }
 }
@@ -222,6 +222,7 @@ fn or_dash(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use diagctl_store::ReportName;
     use diagctl_store::index::EntryReport;
 
     fn args(change: impl Fn(&mut Args)) -> Args {
@@ -251,8 +252,8 @@ mod tests {
             disk_bytes: 4096,
             pinned: true,
             reports: vec![
-                EntryReport { name: "gc_stat".into(), ..EntryReport::default() },
-                EntryReport { name: "jemalloc_stats".into(), error: Some("no".into()), ..EntryReport::default() },
+                EntryReport::new(ReportName::from_text("gc_stat")),
+                EntryReport { error: Some("no".into()), ..EntryReport::new(ReportName::from_text("jemalloc_stats")) },
             ],
             ..Entry::default()
         }

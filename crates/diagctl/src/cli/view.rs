@@ -182,13 +182,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use diagctl_store::ReportName;
 
     #[test]
     fn a_capture_is_printed_with_these_keys_and_in_this_order() {
         let meta = Meta {
             schema: 1,
             request: Some("r".into()),
-            reports: vec![meta::Report { took_ms: Some(7.into()), ..meta::Report::failed("smaps", "no") }],
+            reports: vec![meta::Report {
+                took_ms: Some(7.into()),
+                ..meta::Report::failed(ReportName::from_text("smaps"), "no")
+            }],
             ..Meta::default()
         };
         let expected = r#"{"schema":1,"id":"00000000T000000000Z-00000000","sequence":0,"created":"","store_ms":0,"host":"","boot_id":"","pid":0,"start_time":0,"role":"","worker":"","versions":{},"rule":"","trigger":{"name":"","reason":"","observed":{}},"cost":{},"labels":{},"request":"r","reports":[{"name":"smaps","file":null,"content_type":"","encoding":"","raw_bytes":0,"stored_bytes":0,"sha256":null,"error":"no","took_ms":7}]}"#;
@@ -200,7 +204,7 @@ mod tests {
     #[test]
     fn a_listed_capture_is_printed_with_these_keys_and_in_this_order() {
         let entry = Entry {
-            reports: vec![EntryReport { name: "smaps".into(), error: Some("no".into()), ..EntryReport::default() }],
+            reports: vec![EntryReport { error: Some("no".into()), ..EntryReport::new(ReportName::from_text("smaps")) }],
             ..Entry::default()
         };
         let expected = r#"{"id":"00000000T000000000Z-00000000","sequence":0,"created":"","store_ms":0,"host":"","pid":0,"role":"","worker":"","rule":"","reason":"","reports":[{"name":"smaps","stored_bytes":0,"raw_bytes":0,"error":"no"}],"disk_bytes":0,"pinned":false}"#;

@@ -130,7 +130,7 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
                     staging::write_sidecar(staging, &meta::Report { took_ms, ..report })?;
                 }
             }
-            Err(why) => staging::write_sidecar(staging, &meta::Report::failed(name, why))?,
+            Err(why) => staging::write_sidecar(staging, &meta::Report::failed(name.clone(), why))?,
         }
         if command.is_some() {
             commands_ms = commands_ms.saturating_sub(units::ms(watch.elapsed()));

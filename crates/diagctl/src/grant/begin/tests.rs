@@ -13,6 +13,7 @@ use crate::rules::memory::Wanted;
 use crate::state::schedule::Pause;
 use crate::units::Amount;
 use diagctl_store::Access;
+use diagctl_store::ReportName;
 use diagctl_store::meta::{Meta, Report};
 
 const MIB: u64 = 1 << 20;
@@ -63,7 +64,7 @@ impl Scene {
     /// Publishes and pins a capture of a megabyte.
     fn fill(&self) {
         let id = ID.parse().unwrap();
-        let meta = Meta { id, reports: vec![Report::default()], ..Meta::default() };
+        let meta = Meta { id, reports: vec![Report::new(ReportName::from_text("r"))], ..Meta::default() };
         let dir = self.store.report_dir(&id);
         fs::create_dir(dir.path()).unwrap();
         fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
