@@ -119,7 +119,7 @@ mod tests {
     fn record(boot: &str, deadline_boot_ms: u64, ended: bool) -> Record {
         Record {
             schema: 1,
-            capture: "C".into(),
+            capture: Default::default(),
             generation: 1,
             pid: 7,
             pid_ns: 0,
@@ -141,24 +141,30 @@ mod tests {
         let table = [
             (false, None, gone, "free", false),
             (false, Some(record("this", 0, true)), here, "free", false),
-            (false, Some(running.clone()), gone, "free; capture C was not finished", false),
+            (false, Some(running.clone()), gone, "free; capture 00000000T000000000Z-00000000 was not finished", false),
             (
                 true,
                 Some(running.clone()),
                 here,
-                "held for 1m by puma worker-0 (pid 7): capture C, rule routine, deadline in 1m",
+                "held for 1m by puma worker-0 (pid 7): capture 00000000T000000000Z-00000000, rule routine, deadline in 1m",
                 false,
             ),
             (
                 true,
                 Some(running.clone()),
                 gone,
-                "(pid 7), which has ended; its dumper still holds the lease: capture C",
+                "(pid 7), which has ended; its dumper still holds the lease: capture 00000000T000000000Z-00000000",
                 false,
             ),
-            (true, Some(running), Presence::Elsewhere, "worker-0 (pid 7): capture C", false),
+            (true, Some(running), Presence::Elsewhere, "worker-0 (pid 7): capture 00000000T000000000Z-00000000", false),
             (true, Some(record("this", 70_000, false)), here, "overdue by 30s", false),
-            (true, Some(record("this", 0, true)), here, "leaked: still held, although capture C has ended", true),
+            (
+                true,
+                Some(record("this", 0, true)),
+                here,
+                "leaked: still held, although capture 00000000T000000000Z-00000000 has ended",
+                true,
+            ),
             (true, Some(record("earlier", 0, false)), Presence::Elsewhere, "leaked", true),
             (true, None, gone, "leaked: held without a recorded grant", true),
         ];
