@@ -10,7 +10,7 @@ use super::view;
 use super::{Context, Failure};
 use crate::exit_code::Exit;
 use crate::units::{self, size};
-use diagctl_store::index::{Entry, Listing};
+use diagctl_store::index::{Entry, EntryReport, Listing};
 use diagctl_store::{Access, Id};
 
 /// List captures, newest first
@@ -199,8 +199,9 @@ fn header(created: &str) -> [&str; 10] {
 }
 
 fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
-    let reports: Vec<String> =
-        entry.reports.iter().map(|r| format!("{}{}", r.name, if r.error.is_some() { "!" } else { "" })).collect();
+    let mark = |set: bool, mark: &'static str| if set { mark } else { "" };
+    let report = |r: &EntryReport| format!("{}{}{}", r.name, mark(r.values, "(values)"), mark(r.error.is_some(), "!"));
+    let reports: Vec<String> = entry.reports.iter().map(report).collect();
     vec![
         entry.id.to_string(),
         times.show(&entry.created),
@@ -223,7 +224,6 @@ fn or_dash(text: &str) -> String {
 mod tests {
     use super::*;
     use diagctl_store::ReportName;
-    use diagctl_store::index::EntryReport;
 
     fn args(change: impl Fn(&mut Args)) -> Args {
         let mut args = Args {

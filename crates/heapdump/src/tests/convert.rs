@@ -3,10 +3,9 @@ use std::io::Read;
 use super::oracle::{self, Recorder, Said};
 use crate::convert::{Converter, Options, Summary, to_graph};
 use crate::reader::Options as ReadOptions;
-use crate::record::*;
 use crate::{Block, Reader};
 
-const FIXTURES: &[(&str, &[u8])] = &[
+pub const FIXTURES: &[(&str, &[u8])] = &[
     ("3.1 plain", include_bytes!("../../fixtures/ruby31-plain.json.gz")),
     ("3.1 full", include_bytes!("../../fixtures/ruby31-full.json.gz")),
     ("3.3 full", include_bytes!("../../fixtures/ruby33-full.json.gz")),
@@ -247,11 +246,11 @@ fn lines_longer_than_the_window_are_converted_in_pieces() {
     let mut reader = Reader::new(&*graph).unwrap();
     let mut ahead = 0;
     while let Some(block) = reader.next_block().unwrap() {
-        if let Block::Objects(batch) = block {
-            if let Some((address, edges)) = batch.continued() {
-                assert_eq!(address, 0x7f00_0000_0008);
-                ahead += edges.len();
-            }
+        if let Block::Objects(batch) = block
+            && let Some((address, edges)) = batch.continued()
+        {
+            assert_eq!(address, 0x7f00_0000_0008);
+            ahead += edges.len();
         }
     }
     assert_eq!(ahead, 200_000);
