@@ -51,18 +51,6 @@ class GrantRunnerTest < Minitest::Test
     assert lease_free?
   end
 
-  # Ruby flushes its standard streams before it forks.
-  def test_a_closed_stdout_returns_the_grant_with_the_reason
-    before = $stdout
-    $stdout = File.open(File::NULL, "w").tap(&:close)
-    error = assert_raises(Diagctl::Problem) { capture(reports: { "heap_dump" => "snapshot" }) }
-    assert_match(/capture #{CAPTURE} was returned.*IOError: closed stream/, error.message)
-    assert_match(/\Aabort --lease-fd=3 #{CAPTURE} --reason=the grant could not be used: IOError/, calls("abort").first)
-    assert lease_free?
-  ensure
-    $stdout = before
-  end
-
   def test_a_thread_killed_while_it_forks_leaves_no_unreaped_dumper
     fork_for_real = Diagctl::ForkGuard.method(:raw_fork)
     forked = false

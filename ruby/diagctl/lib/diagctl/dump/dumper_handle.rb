@@ -6,6 +6,9 @@ module Diagctl
   #
   # @api private
   class DumperHandle
+    # Exit status of a child in which a garbage collection was under way after all. It could have run code of the application.
+    NOT_AT_REST = 75
+    COLLECTING = "a garbage collection began at the moment of the fork"
     # How much of the dumper's stderr is read.
     LOG_BYTES = 4096
 
@@ -86,6 +89,8 @@ module Diagctl
       return Outcome.new(*@verdict, "", said) if @verdict && (status.nil? || status.signaled?)
       return Outcome.new(:unknown, nil, "", said) if status.nil?
       return Outcome.new(:signaled, status.termsig, "", said.empty? ? alarm(status) : said) if status.signaled?
+
+      return Outcome.new(:abandoned, COLLECTING, "", said) if status.exitstatus == NOT_AT_REST
 
       Outcome.new(:exited, status.exitstatus, "", said)
     end

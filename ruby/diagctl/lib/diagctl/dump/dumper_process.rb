@@ -11,13 +11,12 @@ module Diagctl
     # @param log [File, nil] becomes stderr
     # @param fork_time [IO] the worker writes here how many milliseconds the fork took
     # @param worker [Integer] pid of the worker
-    # @param deadline [Float] seconds
-    def initialize(writer, lease:, log:, fork_time:, worker:, deadline:)
+    def initialize(writer, lease:, log:, fork_time:, worker:)
       @writer = writer
       @lease = lease
       @fork_time = fork_time
       @worker = worker
-      @isolation = Isolation.new(log: log, keep: [lease.io, fork_time], deadline: deadline)
+      @isolation = Isolation.new(log: log, keep: [lease.io, fork_time])
     end
 
     # Never returns.

@@ -53,6 +53,12 @@ module Diagctl
         lease_fd: lease_fd)
     end
 
+    # Notes in the staging directory which process holds the lease, so that the next poll of any process can end it when it hangs.
+    # Both the worker and the dumper call this: each may be stopped or killed before it does.
+    def register(capture, pid)
+      Holder.write(File.join(@dir, "staging", capture), pid)
+    end
+
     # @return [Outcome]
     def abort(lease, capture, reason)
       Spawn.run(argv("abort", capture, "--reason=#{Diagctl.one_line(reason)}"), lease: lease.io, timeout: ABORT_TIMEOUT)
