@@ -15,7 +15,8 @@ use crate::exit_code::Exit;
 use crate::fsio;
 use crate::grant::dump_limits::{self, Watch};
 use crate::grant::exec::run_commands;
-use crate::grant::{Applicant, Begun, begin, capture};
+use crate::grant::poll::Decided;
+use crate::grant::{Applicant, Begun, begin, capture, overdue};
 use crate::rules::decide::{Answer, Plan, Verdict};
 use crate::rules::readings::Readings;
 use crate::rules::trigger::{Observed, is_application_name};
@@ -122,7 +123,10 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let seed = fsio::random_u64()?;
     let applicant = Applicant { cx, store: &store, process: &process, readings: &readings, host: &host, seed };
 
-    let (decision, paused, generation) = applicant.decide()?;
+    let Decided { decision, paused, generation, overdue } = applicant.decide()?;
+    if overdue {
+        overdue::recover(applicant, &lease)?;
+    }
     if let Some(reason) = paused {
         return refused(cx, &Answer::plain(Verdict::Disabled, reason), config.poll_ms());
     }

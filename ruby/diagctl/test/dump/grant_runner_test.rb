@@ -21,11 +21,13 @@ class GrantRunnerTest < Minitest::Test
 
   # This process still holds the lease. With another description of the file, `abort` would wait for the lease and then refuse.
   def test_a_finalize_that_dies_is_reported_to_the_store_under_the_same_lease
-    capture(reports: { "threads" => "inline" }, finalize: "kill -KILL $$", abort: 'flock -n 3 && touch "$dir/held"')
+    capture(reports: { "threads" => "inline" },
+      finalize: 'case "$*" in *--broken-off*) flock -n 3 && touch "$dir/held"; exit 1;; *) kill -KILL $$;; esac')
     why = "`diagctl finalize` was killed by SIGKILL"
-    assert_equal ["abort --lease-fd=3 #{CAPTURE} --reason=#{why}"], calls("abort")
+    said, last = calls("finalize").last, @logger.lines.last
+    assert_match(/\Afinalize --lease-fd=3 #{CAPTURE} --records --broken-off --why=#{why} after [\d.]+ s\z/, said)
     assert_path_exists File.join(@store, "held")
-    assert_equal "capture #{CAPTURE} (r): #{why}", @logger.lines.last
+    assert_match(/\Acapture #{CAPTURE} \(r\): #{why} after/, last)
     assert lease_free?
   end
 

@@ -12,23 +12,6 @@ module Diagctl
     # How much of the dumper's stderr is read.
     LOG_BYTES = 4096
 
-    # Finds the dumpers of a program that this one replaced by exec under the same pid, as Puma's hot restart does in single
-    # mode. Nobody else would reap them. They lead their own process group at the dumper's priority, and have its title. A
-    # dumper that has ended has no title any more, but the name of the poll thread or of `diagctl finalize`.
-    #
-    # @return [Array<Integer>] pids
-    def self.inherited
-      File.read("/proc/self/task/#{Process.pid}/children").split.map(&:to_i).select do |pid|
-        name, fields = File.binread("/proc/#{pid}/stat").match(/\((.*)\) (.*)/m).captures
-        group, nice = fields.split.values_at(2, 16).map(&:to_i)
-        next unless group == pid && nice == Isolation::NICE
-
-        name.start_with?("diagctl") || File.binread("/proc/#{pid}/cmdline").start_with?(Isolation::TITLE)
-      end
-    rescue SystemCallError
-      [] # A kernel without CONFIG_PROC_CHILDREN.
-    end
-
     attr_reader :pid, :grant
 
     # @param log [File, nil] the memory file that is the dumper's stderr
@@ -40,6 +23,7 @@ module Diagctl
       @limit = limit
       @started = Clock.now
       @handle = ProcessHandle.new(pid)
+      Children.add(pid)
       @headroom = Headroom.new(grant.watch)
       @verdict = nil
     end
@@ -52,9 +36,10 @@ module Diagctl
       _, status = Process.wait2(@pid, Process::WNOHANG)
       return check if status.nil?
 
+      Children.delete(@pid)
       finish(status)
     rescue Errno::ECHILD
-      finish(nil)
+      finish(Children.delete(@pid))
     end
 
     # @return [Float] seconds since the fork

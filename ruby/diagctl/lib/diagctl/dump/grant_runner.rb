@@ -8,6 +8,7 @@ module Diagctl
   class GrantRunner
     # Seconds between the kernel's alarm in the dumper and the worker's SIGKILL.
     GRACE = 10.0
+    INTERRUPTED = "the process or its thread was ended during the capture"
 
     # @param versions [Hash{String=>String}]
     def initialize(client:, reports:, config:, versions:)
@@ -24,16 +25,22 @@ module Diagctl
     def run(grant, lease, costs = {}, &forked)
       collector = InlineCollector.new(@reports, budget: @config.inline_budget)
       snapshots, inline = grant.reports.partition(&:snapshot?)
-      inline_ms = collector.collect(inline)
-      writer = CaptureWriter.new(@client, @reports, lease, grant.capture,
-        failed: collector.failed, metadata: metadata(inline_ms, collector.took, costs))
-
-      if snapshots.empty? || refused?(grant, snapshots, collector.failed) then finish(writer, collector.collected)
-      elsif grant.snapshot == "in_process" then dump_in_process(writer, collector.collected, snapshots, grant)
-      else fork_dumper(writer, collector.collected, snapshots, grant, lease, &forked)
-      end
+      metadata = {}
+      writer = CaptureWriter.new(@client, @reports, lease, grant.capture, failed: collector.failed, metadata: metadata)
+      settled = false
+      metadata.merge!(metadata(collector.collect(inline), collector.took, costs))
+      outcome = if snapshots.empty? || refused?(grant, snapshots, collector.failed) then writer.finalize(collector.collected)
+        elsif grant.snapshot == "in_process" then dump_in_process(writer, collector.collected, snapshots, grant)
+        else fork_dumper(writer, collector.collected, snapshots, grant, lease, &forked)
+        end
+      settled = true
+      outcome
     rescue SystemCallError, IOError, NoMemoryError, Error => e
+      settled = true
       return_grant(grant, lease, e)
+    ensure
+      # The thread is being ended: by the application, or because the process exits. Its programs have been killed.
+      writer&.leave(collector.collected, INTERRUPTED) unless settled || lease.io.closed?
     end
 
     private
@@ -45,11 +52,6 @@ module Diagctl
         **costs.transform_keys { |name| "cost.#{name}" },
         **@versions.transform_keys { |name| "versions.#{name}" }
       }
-    end
-
-    def finish(writer, collected)
-      writer.put_all(collected)
-      writer.finalize
     end
 
     # @return [Boolean] whether no dumper can be forked. The reason then stands in place of the reports
