@@ -12,7 +12,12 @@ const PREFIX: &str = ".holder-";
 
 /// Registers this process. Nothing depends on it but the end of a process that hangs, so a failure is ignored.
 pub fn register(staging: &Spot, proc: &Proc) {
-    if let Ok(id) = proc.process_id(std::process::id()) {
+    register_process(staging, proc, std::process::id());
+}
+
+/// Registers a process that this one has started.
+pub fn register_process(staging: &Spot, proc: &Proc, pid: u32) {
+    if let Ok(id) = proc.process_id(pid) {
         let _ = write(staging, &id);
     }
 }

@@ -6,7 +6,7 @@ use super::view;
 use crate::cli::error::{Failure, quoted};
 use crate::deadline;
 use crate::exit_code::Exit;
-use crate::grant::records::{self, Fact};
+use crate::grant::records::{self, Fact, Writers};
 use crate::grant::{capture, leftovers};
 use diagctl_store::commit::Told;
 use diagctl_store::lease::Lease;
@@ -62,7 +62,7 @@ fn finish(cx: &Context, args: &Args, store: &Store, lease: &Lease) -> Result<Don
     let mut told = parse(args)?;
     if args.records {
         deadline::end_with_the_capture(&cx.proc, store, output::note)?;
-        for fact in records::read(store, &grant, &mut std::io::stdin().lock(), &mut told)? {
+        for fact in records::read(store, &grant, Writers::ThisOne, &mut std::io::stdin().lock(), &mut told)? {
             learn(&mut told, fact)?;
         }
     }

@@ -9,7 +9,7 @@ use crate::exit_code::Exit;
 use crate::fsio::Spot;
 use crate::grant::capture;
 use crate::grant::cpu_throttle::Paced;
-use crate::grant::records::{self, Fact};
+use crate::grant::records::{self, Fact, Writers};
 use diagctl_store::commit::Told;
 use diagctl_store::lease::Lease;
 use diagctl_store::meta::Report;
@@ -75,7 +75,7 @@ fn put_one(cx: &Context, store: &Store, grant: &Grant, staging: &Spot, report: &
 // Failures and values are kept beside the reports, for `finalize`, and for whoever publishes what is whole if the dumper dies.
 fn put_records(store: &Store, grant: &Grant, staging: &Spot) -> Result<(), Failure> {
     let mut told = Told::default();
-    for fact in records::read(store, grant, &mut std::io::stdin().lock(), &mut told)? {
+    for fact in records::read(store, grant, Writers::Several, &mut std::io::stdin().lock(), &mut told)? {
         if let Fact::Failed(name, why) = fact {
             staging::write_sidecar(staging, &Report::failed(&name, why))?;
         }

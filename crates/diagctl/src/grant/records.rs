@@ -6,6 +6,7 @@
 
 use std::io::{self, BufRead, Read};
 
+use diagctl_fs::Spot;
 use diagctl_store::commit::Told;
 use diagctl_store::staging::{self, Grant};
 use diagctl_store::writer::{self, Room};
@@ -31,8 +32,23 @@ pub enum Fact {
     Set(String, String),
 }
 
+/// The processes that may write into the staged capture at this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writers {
+    /// Others put reports, too.
+    Several,
+    /// This process ends the capture, so that others have ended. What they have not finished is written anew.
+    ThisOne,
+}
+
 /// Reads all records. Reports go into the staged capture; everything else is returned. `told` learns what ended too early.
-pub fn read(store: &Store, grant: &Grant, input: &mut dyn BufRead, told: &mut Told) -> Result<Vec<Fact>> {
+pub fn read(
+    store: &Store,
+    grant: &Grant,
+    writers: Writers,
+    input: &mut dyn BufRead,
+    told: &mut Told,
+) -> Result<Vec<Fact>> {
     let mut room = None;
     let mut facts = Vec::new();
     loop {
@@ -48,7 +64,7 @@ pub fn read(store: &Store, grant: &Grant, input: &mut dyn BufRead, told: &mut To
                     Some(room) => room,
                     none => none.insert(Room::of(store, grant)?),
                 };
-                facts.extend(store_report(room, store, grant, name, &mut Exactly { input, left: length })?);
+                facts.extend(store_report(room, store, grant, (name, writers), &mut Exactly { input, left: length })?);
             }
             "failed" => facts.push(Fact::Failed(report_name(&name)?, text(input, length)?)),
             "set" if !name.is_empty() && name.len() <= 128 => facts.push(Fact::Set(name, text(input, length)?)),
@@ -64,21 +80,28 @@ fn store_report(
     room: &mut Room<'_>,
     store: &Store,
     grant: &Grant,
-    name: ReportName,
+    (name, writers): (ReportName, Writers),
     data: &mut Exactly<'_>,
 ) -> Result<Option<Fact>> {
     let staging = store.own_staging(&grant.meta.id)?;
-    let failed = if !grant.planned.contains(&name) {
-        Some("it was not asked for".to_owned())
-    } else if staging::read_sidecar(&staging, &name)?.is_some() || !staging::claim(&staging, &name)? {
-        None
-    } else {
+    let mut failed = None;
+    if !grant.planned.contains(&name) {
+        failed = Some(Fact::Failed(name, "it was not asked for".to_owned()));
+    } else if is_open(&staging, &name, writers)? {
         // A failure is in the report's sidecar.
         let _ = writer::store_report(room, &staging, &name, data);
-        None
-    };
+    }
     data.skip_rest();
-    Ok(failed.map(|why| Fact::Failed(name, why)))
+    Ok(failed)
+}
+
+fn is_open(staging: &Spot, name: &ReportName, writers: Writers) -> Result<bool> {
+    let noted = staging::read_sidecar(staging, name)?;
+    if writers == Writers::Several {
+        return Ok(noted.is_none() && staging::claim(staging, name)?);
+    }
+    staging::discard_partial(staging, name)?;
+    Ok(noted.is_none_or(|report| report.file.is_none()))
 }
 
 struct Head {

@@ -71,6 +71,21 @@ class GrantRunnerTest < Minitest::Test
     finalize_line
   end
 
+  # What was made is published by a program that nobody waits for.
+  def test_a_capture_whose_thread_is_ended_is_finished_by_a_program_of_its_own
+    thread = Thread.new do
+      capture(reports: { "threads" => "inline", "gc_stat" => "inline" },
+        finalize: 'case "$*" in *--broken-off*) flock -n 3 && touch "$dir/held";; *) exec sleep 60;; esac')
+    end
+    eventually("finalize runs") { calls("finalize").any? }
+    File.delete(put_path("threads"))
+    thread.kill.join
+    line = eventually("the other one") { calls("finalize")[1] }
+    assert_match(/--broken-off .*--why=the process or its thread was ended during the capture/, line)
+    eventually("it holds the lease until it is done") { File.exist?(File.join(@store, "held")) && lease_free? }
+    assert_match(/\d+ threads of process/, put("threads"))
+  end
+
   # An application that serves with fibers (falcon, async) may capture in one. The dumper inherits the scheduler, which would handle
   # each wait and run the application's other fibers.
   class Scheduler
