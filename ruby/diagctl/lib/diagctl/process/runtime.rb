@@ -35,6 +35,7 @@ module Diagctl
         Reports.load
         Libc.load
         PosixSpawn.available?
+        Holder.prepare
         Reports::CpuProfile.load_profilers
         @loaded = true
       end
