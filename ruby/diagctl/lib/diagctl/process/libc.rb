@@ -43,7 +43,8 @@ module Diagctl
         @loaded = true
         int = Fiddle::TYPE_INT
         long = Fiddle::TYPE_LONG
-        pointer = Fiddle::TYPE_VOIDP
+        # Addresses as integers: for a pointer type Fiddle would make an object for each argument.
+        pointer = Fiddle::TYPE_INTPTR_T
         # None of these blocks, so they keep the GVL. Releasing it would cost 100 ms each time while another thread is computing.
         { "alarm" => [[int], int], "prctl" => [[int, long, long, long, long], int], "syscall" => [[long] * 5, long],
           "memfd_create" => [[pointer, int], int], "fcntl" => [[int, int, int], int], "dup2" => [[int, int], int], "waitid" => [[int, int, pointer, int], int],

@@ -46,7 +46,8 @@ module Diagctl
       private
 
       def load_functions
-        pointer = Fiddle::TYPE_VOIDP
+        # Addresses as integers: for a pointer type Fiddle would make an object for each argument.
+        pointer = Fiddle::TYPE_INTPTR_T
         int = Fiddle::TYPE_INT
         @init = Libc.function("posix_spawn_file_actions_init", [pointer], int, need_gvl: true)
         @dup2 = Libc.function("posix_spawn_file_actions_adddup2", [pointer, int, int], int, need_gvl: true)
