@@ -32,6 +32,7 @@ module Diagctl
         next if @loaded
 
         LIBRARIES.each { |library| require library }
+        require_relative "../reports/buffer" # needs StringIO
         Reports.load
         Libc.load
         PosixSpawn.available?
