@@ -8,6 +8,7 @@ require_relative "diagctl/reports"
 require_relative "diagctl/process/configuration"
 require_relative "diagctl/process/switch"
 require_relative "diagctl/process/binary"
+require_relative "diagctl/process/callback_thread"
 require_relative "diagctl/process/callback"
 require_relative "diagctl/process/libc"
 require_relative "diagctl/process/posix_spawn"
@@ -122,7 +123,7 @@ module Diagctl
 
       poller = @poller
       @agent = @poller = nil
-      poller.stop(timeout)
+      poller.stop(timeout).tap { Callback.release }
     rescue StandardError => e
       @log.warn("not stopped: #{e.class}: #{e.message}")
       false

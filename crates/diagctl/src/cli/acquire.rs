@@ -50,6 +50,9 @@ pub struct Args {
     /// An event from the application, for rules (repeatable)
     #[arg(long, value_name = "NAME")]
     pub(super) event: Vec<String>,
+    /// An event whose answer the caller waits for: the rules on it come first
+    #[arg(long, value_name = "NAME")]
+    pub(super) answer_event: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -115,7 +118,8 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let process = Process { pid: args.pid, start_ticks: stat.start_ticks, role: args.role, name: args.name };
     let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.wanted());
     readings.gauges = gauges(&args.gauge);
-    readings.events = args.event.into_iter().collect();
+    readings.events = args.event.into_iter().chain(args.answer_event.clone()).collect();
+    readings.awaited = args.answer_event;
     readings.execs = run_commands(cx, &store, &process)?;
     // Only rules that are in force on a share of the machines need the host name.
     let host = if config.rules.iter().any(|rule| rule.sample < 100.0) { cx.proc.hostname() } else { String::new() };
@@ -188,12 +192,13 @@ fn check_names(args: &Args) -> Result<(), Failure> {
                 .hint("use for example --gauge puma.backlog=3"));
         }
     }
-    for event in &args.event {
+    let events = args.event.iter().map(|event| ("--event", event));
+    for (flag, event) in events.chain(args.answer_event.iter().map(|event| ("--answer-event", event))) {
         if !is_application_name(event) {
             let shown = crate::cli::error::quoted(event);
             return Err(Failure::new(
                 Exit::Usage,
-                format!("--event {shown} is empty, longer than 128 bytes, or has spaces"),
+                format!("{flag} {shown} is empty, longer than 128 bytes, or has spaces"),
             )
             .hint("use letters, digits, `.`, `_` and `-`"));
         }

@@ -144,7 +144,8 @@ pub fn decide(input: Inputs<'_>) -> Decision {
         answers.push(answer);
         plans.extend(plan);
     }
-    // Requests come first, then the rule that has waited longest, so that a rule cannot be starved by one earlier in the file.
+    // The rules on an event come first if the caller waits for their answer, then requests, then the rule that has waited
+    // longest, so that a rule cannot be starved by one earlier in the file.
     // Among rules that never fired, those whose event was named at this poll come first: a worker killer may be waiting for
     // this very answer.
     let last_fired = |plan: &Plan| draft.state.rules.get(&*plan.rule).and_then(|marks| marks.fires.last()).copied();
@@ -152,16 +153,28 @@ pub fn decide(input: Inputs<'_>) -> Decision {
         let named = draft.sample.named.get(&*plan.rule);
         named.is_some_and(|named| named.values().any(|event| event.at == now_ms))
     };
+    let awaited: Vec<String> = rules_awaited(input).map(|rule| rule.name.to_string()).collect();
+    let is_awaited = |plan: &Plan| {
+        plan.request.is_none() && plan.second_of.is_none() && awaited.iter().any(|name| plan.rule == **name)
+    };
     plans.sort_by_key(|plan| match plan.request {
-        Some(_) => (None, false),
-        None => (last_fired(plan), !is_named_now(plan)),
+        Some(_) => (true, None, false),
+        None => (!is_awaited(plan), last_fired(plan), !is_named_now(plan)),
     });
     let retry_ms = wait_ms.clamp(poll_ms.min(100), LONGEST_WAIT_MS.max(poll_ms));
     let Draft { state, mut sample } = draft;
     sample.next_poll = now_ms + retry_ms;
     let refused = answers.iter().filter(|a| a.skipped || (a.verdict > Verdict::Idle && a.verdict < Verdict::Granted));
     sample.refusals = refused.map(|a| (a.rule.clone(), refused_as(a))).collect();
-    Decision { plans, answers, dropped, retry_ms, changes: Changes { state, sample } }
+    Decision { plans, answers, awaited, dropped, retry_ms, changes: Changes { state, sample } }
+}
+
+// Returns the rules that answer the event for which the caller waits.
+fn rules_awaited(input: Inputs<'_>) -> impl Iterator<Item = &Rule> {
+    let Inputs { settings, process, readings, .. } = input;
+    let event = readings.awaited.as_deref();
+    let rules = settings.rules.iter().filter(|rule| rule.matching.accepts(&process.role, &process.name));
+    rules.filter(move |rule| event.is_some_and(|event| rule.trigger.events().contains(&event)))
 }
 
 fn refused_as(answer: &Answer) -> Refused {

@@ -21,6 +21,8 @@ struct World {
     figures: Figures,
     /// Events to be named at the next poll.
     events: BTreeSet<String>,
+    /// The event that the caller of the next poll waits for.
+    awaited: Option<String>,
     /// The number of times that the samples of all processes were loaded.
     asked: Cell<usize>,
 }
@@ -57,6 +59,7 @@ impl World {
             clock,
             figures,
             events: BTreeSet::new(),
+            awaited: None,
             asked: Cell::new(0),
         }
     }
@@ -74,7 +77,8 @@ impl World {
     fn poll(&mut self, pid: u32, rss: u64) -> Decision {
         let mut memory = Memory { limit: Some(2 * GIB), host_total: 4 * GIB, ..Memory::default() };
         memory.set(Metric::Rss, Ok(rss));
-        let readings = Readings { memory, events: std::mem::take(&mut self.events), ..Readings::default() };
+        let (events, awaited) = (std::mem::take(&mut self.events), self.awaited.take());
+        let readings = Readings { memory, events, awaited, ..Readings::default() };
         let process = Self::process(pid);
         let now = Anchor::place(self.state.clock.as_ref(), self.clock.clone());
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..self.figures.clone() };
@@ -326,6 +330,40 @@ fn every_rule_captures_once_per_event() {
     // Another process does not answer for the one that named the event.
     world.name("e");
     assert_eq!(world.verdict(2, GIB), "idle");
+}
+
+#[test]
+fn a_caller_that_waits_for_an_event_is_answered_by_a_rule_on_it_before_all_others() {
+    let busy = "[[rules]]\nname = \"busy\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"0.5GiB\" }\n";
+    let cooling = "limits = { cooldown = \"1h\" }";
+    // More of the event's rule, a request, whether the rule fired before; the rules in the order of their plans, and the rule of
+    // the answer.
+    let table: [(&str, bool, bool, &[&str], &str); 5] = [
+        ("", false, false, &["killer", "busy"], "killer"),
+        ("", false, true, &["killer", "busy"], "killer"),
+        ("", true, true, &["killer", "on_demand", "busy"], "killer"),
+        (cooling, false, true, &["busy"], "killer"),
+        ("match = { role = \"sidekiq\" }", false, false, &["busy"], "busy"),
+    ];
+    for (more, requested, fired, expected, answer) in table {
+        let mut world = World::new(&[busy, &on_event("killer", "full", more)].concat());
+        if fired {
+            world.awaited = Some("full".into());
+            assert_eq!(world.name("full").plans[0].rule, "killer");
+            world.pass(5000);
+        }
+        if requested {
+            world.requests.push(request("r"));
+        }
+        world.awaited = Some("full".into());
+        let decision = world.name("full");
+        let rules: Vec<&str> = decision.plans.iter().map(|plan| &*plan.rule).collect();
+        assert_eq!(
+            (rules.as_slice(), decision.strongest().rule.as_str()),
+            (expected, answer),
+            "{more} {requested} {fired}"
+        );
+    }
 }
 
 #[test]

@@ -121,17 +121,18 @@ module Diagctl
     end
 
     def acquire(lease, event, timeout)
-      events = @events.take | [event].compact
+      events = @events.take
       started = Clock.now
-      outcome = @client.acquire(lease, role: @role, name: @name, gauges: @gauges.read_all, events: events, timeout: timeout)
+      outcome = @client.acquire(lease, role: @role, name: @name, gauges: @gauges.read_all, events: events, answer_event: event,
+        timeout: timeout)
       answer = read(outcome)
       # The program has recorded the events, whatever its verdict.
-      events = []
+      events = event = nil
       carry_out(answer.grant, lease, "spawn_ms" => Clock.ms(Clock.now - started)) if answer.grant
-      Result.new(verdict: answer.verdict, reason: answer.reason, capture: answer.grant&.capture,
+      Result.new(verdict: answer.verdict, reason: answer.reason, capture: answer.grant&.capture, rule: answer.rule,
         retry_after: answer.retry_after, poll_interval: answer.poll_interval)
     ensure
-      @events.restore(events) if events&.any?
+      @events.restore([*events, *event])
     end
 
     # @return [Answer]
