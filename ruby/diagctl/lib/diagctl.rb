@@ -40,6 +40,7 @@ require_relative "diagctl/poll/answer"
 require_relative "diagctl/poll/result"
 require_relative "diagctl/poll/events"
 require_relative "diagctl/poll/application_switch"
+require_relative "diagctl/poll/switch_log"
 require_relative "diagctl/poll/gauges"
 require_relative "diagctl/poll/agent"
 require_relative "diagctl/poll/poller"
@@ -80,6 +81,7 @@ module Diagctl
     def wanted?
       switch = Switch.new
       @log.warn_once(:switch, switch.warning) if switch.warning
+      @log.info_once(:switch, switch.reason) if switch.reason
       return false unless switch.on?
 
       binary = Binary.new

@@ -209,6 +209,17 @@ fn the_largest_polling_process_is_chosen() {
 }
 
 #[test]
+fn a_process_that_is_switched_off_is_not_chosen() {
+    let mut world =
+        World::new(&rule("select = \"largest\"\ntrigger.timer = { every = \"60s\", initial_delay = \"4s\" }"));
+    world.poll(1, 10);
+    world.poll(2, 30);
+    world.samples.processes.get_mut(&2).unwrap().verdict = "disabled".into();
+    world.pass(4000);
+    assert_eq!(world.verdict(1, 10), "granted");
+}
+
+#[test]
 fn only_a_choice_among_processes_needs_all_of_them() {
     for (select, mode, asked) in
         [("first", "enforce", false), ("largest", "enforce", true), ("largest", "dry_run", true)]

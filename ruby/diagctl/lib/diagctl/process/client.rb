@@ -27,6 +27,14 @@ module Diagctl
       Spawn.run(argv("acquire", *arguments), lease: lease.io, timeout: timeout)
     end
 
+    # Tells the store that the application has switched captures off.
+    #
+    # @return [Outcome]
+    def switched_off(lease, role:, name:, timeout:)
+      arguments = ["--pid=#{Process.pid}", "--role=#{role}", *("--name=#{name}" if name), "--off"]
+      Spawn.run(argv("acquire", *arguments), lease: lease.io, timeout: timeout)
+    end
+
     # @param data [String] the whole report
     # @return [String, nil] why it was not stored. When the application took the exit status, `diagctl finalize` finds out.
     def put(lease, capture, report, data)
