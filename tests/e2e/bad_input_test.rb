@@ -98,10 +98,26 @@ class BadInputTest < E2E::Case
     assert_equal 3, diagctl("request", "gc_stat", "--reason", "x").status
   end
 
-  def test_bad_configuration_stops_every_command_but_not_puma
+  # Commands that only need the store say what is wrong, and use the last good configuration.
+  def test_a_configuration_that_breaks_stops_only_commands_that_need_it
+    server = puma
+    diagctl!("request", "gc_stat", "--reason", "before", "--wait")
+    File.write(config_path, "polling = 3\n")
+    id = captures.first.fetch("id")
+    [["list"], ["show", "latest"], ["fetch", "latest:gc_stat", "-o", "-"], ["pin", id], ["unpin", id], ["gc"], ["verify", "--all"],
+     ["samples"], ["pause"], ["resume"], ["events"], ["request", "gc_stat", "--reason", "now", "--wait"], ["rm", id]].each do |argv|
+      result = diagctl!(*argv)
+      assert_match(/polling: unknown key.*the last good configuration stays in force/, result.err, argv.first)
+    end
+    assert_match(/^config .*polling: unknown key/, diagctl!("status").out)
+    [["run", "--", "true"], ["simulate", "--samples", "-"], ["config", "check"]].each { |argv| assert_equal 3, diagctl(*argv).status, argv.first }
+    server.stop
+  end
+
+  def test_bad_configuration_without_a_good_one_stops_polls_but_not_puma
     server = puma
     File.write(config_path, "polling = 3\n")
-    %w[list status].each { |command| assert_equal 3, diagctl(command).status, command }
+    FileUtils.rm_rf(@store)
     result = holder.acquire
     assert_equal 3, result.status, result
     assert_match(/polling/, result.err)

@@ -81,9 +81,10 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
         return report(cx, checks);
     };
     checks.extend(contents.checks);
-    if let Some(mut lease) = contents.lease {
+    let mut lease = contents.lease;
+    if let Some(lease) = &mut lease {
         lease.find_holders(&cx.proc, &Spot::outside(&config.dir));
-        checks.push(contents::lease(&lease, &contents::strangers(&cx.proc, &lease)));
+        checks.push(contents::lease(lease, &contents::strangers(&cx.proc, lease)));
     }
     let mut subjects = processes::subjects(&cx.proc, &contents.samples);
     let largest = subjects.iter().max_by_key(|subject| subject.rss).cloned();
@@ -97,7 +98,10 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
         checks.extend(machine::guards(config, &contents.state, Some(largest), &figures));
     }
     let owner = std::fs::symlink_metadata(&config.dir).ok().map(|meta| meta.uid());
-    checks.extend(processes::examine(&cx.proc, config, &contents.samples, &contents.now, owner));
+    let now = &contents.now;
+    let paused = contents.state.paused.as_ref().is_some_and(|pause| pause.holds(now.store_ms));
+    let known = processes::Known { samples: &contents.samples, lease: lease.as_ref(), paused, now };
+    checks.extend(processes::examine(&cx.proc, config, &known, owner));
     checks.push(processes::versions(contents.newest.as_ref()));
     let named = super::from_environment("DIAGCTL_BIN");
     let this = std::env::current_exe().unwrap_or_default();

@@ -88,14 +88,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
         Store::open(config.store_options(), Access::Create).unwrap();
-        let loaded = Loaded {
-            config,
-            file: None,
-            sources: std::collections::BTreeMap::default(),
-            broken: None,
-            identity: None,
-            held: None,
-        };
+        let loaded = Loaded::new(config);
         (dir, Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug: None })
     }
 

@@ -461,11 +461,7 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft)
 // its reports, its snapshot mode and its `min_interval`.
 fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
     let Inputs { settings, process, now, .. } = input;
-    let rule = settings.rules.iter().find(|rule| {
-        rule.trigger.on_demand().is_some()
-            && rule.matching.accepts(&process.role, &process.name)
-            && request.reports.iter().all(|name| rule.reports.contains(name))
-    });
+    let rule = rule_of_request(settings.rules, process, request);
     let name = rule.map_or_else(RuleName::on_demand, |rule| rule.name.clone());
     let reason = format!("requested by {}: {}", request.by, request.reason);
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
@@ -503,6 +499,15 @@ fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answe
         second_of: None,
     };
     (answer(Verdict::Granted, reason, None, None), Some(plan))
+}
+
+/// Returns the rule whose reports, snapshot mode and `min_interval` a request has, if there is one.
+pub fn rule_of_request<'r>(rules: &'r [Rule], process: &Process, request: &Request) -> Option<&'r Rule> {
+    rules.iter().find(|rule| {
+        rule.trigger.on_demand().is_some()
+            && rule.matching.accepts(&process.role, &process.name)
+            && request.reports.iter().all(|name| rule.reports.contains(name))
+    })
 }
 
 // Runs the guards for a capture of these reports by the polling process.

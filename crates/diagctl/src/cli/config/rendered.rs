@@ -238,7 +238,7 @@ mod tests {
 
     fn loaded(text: &str) -> Loaded {
         let (config, sources) = parse(text).unwrap_or_else(|p| panic!("{p:?}"));
-        Loaded { config, file: Some("/etc/x.toml".into()), sources, broken: None, identity: None, held: None }
+        Loaded { file: Some("/etc/x.toml".into()), sources, ..Loaded::new(config) }
     }
 
     #[test]

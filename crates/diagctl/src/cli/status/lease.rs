@@ -74,6 +74,12 @@ impl Report {
         Self { taken, summary, overdue_ms, leaked: taken && running.is_none(), holders: Vec::new(), record }
     }
 
+    /// Returns true if the capture in progress was granted to this process.
+    pub fn is_held_by(&self, pid: u32, start_ticks: u64) -> bool {
+        let holds = |record: &Record| !record.ended && (record.pid, record.start_ticks) == (pid, start_ticks);
+        self.taken && self.record.as_ref().is_some_and(holds)
+    }
+
     /// Finds the processes that hold the lock.
     pub fn find_holders(&mut self, proc: &Proc, dir: &Spot) {
         if self.taken {
