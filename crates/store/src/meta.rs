@@ -8,6 +8,8 @@ use serde_json::{Number, Value};
 
 use crate::MOST_BYTES;
 use crate::error::{Error, Result};
+use crate::id::Id;
+use crate::report_name::ReportName;
 use diagctl_fs::checksum;
 use diagctl_fs::{self as fs, Spot};
 use diagctl_observe::clock::LAST_MS;
@@ -24,8 +26,8 @@ pub const MAX_FILE: u64 = 4 << 20;
 pub struct Meta {
     /// The schema version of this record. Later versions add fields, and readers ignore unknown ones.
     pub schema: u32,
-    /// The capture's id: `<UTC to the millisecond>-<random>`.
-    pub id: String,
+    /// The capture's id.
+    pub id: Id,
     /// The sequence number of the capture in its store. It orders captures even if the clock was changed.
     pub sequence: u64,
     /// Time of the grant, UTC, RFC 3339.
@@ -74,34 +76,55 @@ pub struct Trigger {
 }
 
 /// One report of a capture: data, damaged data with the place of the damage, or the reason why there is no data.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Its name.
-    pub name: String,
+    pub name: ReportName,
     /// Its file in the capture's directory, or `null` if there is no data.
+    #[serde(default)]
     pub file: Option<String>,
     /// Media type of the uncompressed content.
+    #[serde(default)]
     pub content_type: String,
     /// `gzip` or `zstd`.
+    #[serde(default)]
     pub encoding: String,
     /// Size of the uncompressed content, bytes.
+    #[serde(default)]
     pub raw_bytes: u64,
     /// Size of the file, bytes.
+    #[serde(default)]
     pub stored_bytes: u64,
     /// SHA-256 of the file, hexadecimal.
+    #[serde(default)]
     pub sha256: Option<String>,
     /// The reason why there is no data. With a file, the description of the damage.
+    #[serde(default)]
     pub error: Option<String>,
     /// The time that producing the report took, milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<Number>,
 }
 
 impl Report {
     /// Creates the entry of a report that could not be made.
-    pub fn failed(name: &str, error: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), error: Some(error.into()), ..Self::default() }
+    pub fn failed(name: ReportName, error: impl Into<String>) -> Self {
+        Self { error: Some(error.into()), ..Self::new(name) }
+    }
+
+    /// Creates an entry in which only the name is set.
+    pub fn new(name: ReportName) -> Self {
+        Self {
+            name,
+            file: None,
+            content_type: String::new(),
+            encoding: String::new(),
+            raw_bytes: 0,
+            stored_bytes: 0,
+            sha256: None,
+            error: None,
+            took_ms: None,
+        }
     }
 
     /// Returns true if there is data that was already damaged when it was produced.
@@ -127,7 +150,7 @@ pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta> {
         return Err(Error::NewerFile { path, found: meta.schema, known: SCHEMA });
     }
     if dir.file_name().is_none_or(|name| name != meta.id.as_str()) {
-        return Err(damaged(format!("it describes capture {}", diagctl_fs::quoted(&meta.id))));
+        return Err(damaged(format!("it describes capture {}", meta.id)));
     }
     let sizes = meta.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
     if sizes.max().unwrap_or(0) > MOST_BYTES || meta.store_ms > LAST_MS || meta.sequence > u64::MAX / 2 {

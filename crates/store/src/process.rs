@@ -16,6 +16,11 @@ pub struct Process {
 impl Process {
     /// Returns a name that is unique within one boot.
     pub fn subject(&self) -> String {
-        format!("{}@{}", self.pid, self.start_ticks)
+        subject(self.pid, self.start_ticks)
     }
+}
+
+/// Returns the name of a process, see [`Process::subject`].
+pub fn subject(pid: u32, start_ticks: u64) -> String {
+    format!("{pid}@{start_ticks}")
 }

@@ -69,6 +69,8 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     let config = cx.config();
     let mut checks = settings::configuration(&cx.loaded, broken, &super::config_target::by_its_owner(&cx.proc, config));
     checks.push(settings::switch(&cx.loaded));
+    let given = std::env::var_os(crate::grant::labels::VARIABLE).map(|text| text.to_string_lossy().into_owned());
+    checks.extend(settings::labels(given.as_deref()));
     checks.extend(place::examine(config));
     // The thread that opens the store takes its owner's identity and then ends, so that root still sees everything.
     let contents = std::thread::scope(|scope| scope.spawn(|| contents::examine(cx)).join());

@@ -10,8 +10,8 @@ use super::times::{self, Moment, Times};
 use super::view;
 use super::{Context, Failure};
 use crate::exit_code::Exit;
-use diagctl_store::Access;
 use diagctl_store::index::{Entry, Listing};
+use diagctl_store::{Access, Id};
 use page::Page;
 
 const EXAMPLES: &str = "\
@@ -110,7 +110,7 @@ impl Sort {
 /// A capture whose record cannot be read.
 #[derive(Serialize)]
 struct Damaged<'a> {
-    id: &'a str,
+    id: &'a Id,
     reason: &'a str,
 }
 
@@ -132,7 +132,7 @@ impl Args {
             && is(&self.rule, &entry.rule)
             && self.pid.is_none_or(|pid| pid == entry.pid)
             && (entry.pinned || !self.pinned)
-            && self.report.as_ref().is_none_or(|wanted| entry.reports.iter().any(|r| r.name == *wanted))
+            && self.report.as_ref().is_none_or(|wanted| entry.reports.iter().any(|r| r.name == **wanted))
             && self.since.as_ref().is_none_or(|since| !times.is_before(&entry.created, age_ms, since))
             && self.until.as_ref().is_none_or(|until| !times.is_after(&entry.created, age_ms, until))
     }
@@ -196,7 +196,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 }
 
 // Returns the number that matched, or that was printed if there is a limit.
-fn ids(ids: impl Iterator<Item = String>, limit: usize) -> Result<usize, Failure> {
+fn ids(ids: impl Iterator<Item = Id>, limit: usize) -> Result<usize, Failure> {
     let mut printed = 0;
     output::stream(|out| {
         for id in ids.take(limit) {
@@ -234,6 +234,7 @@ fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use diagctl_store::ReportName;
     use diagctl_store::index::EntryReport;
 
     fn args(change: impl Fn(&mut Args)) -> Args {
@@ -258,7 +259,7 @@ mod tests {
 
     pub(super) fn entry() -> Entry {
         Entry {
-            id: "20261122T101530123Z-7f3a9c2e".into(),
+            id: "20261122T101530123Z-7f3a9c2e".parse().unwrap(),
             created: "2026-11-22T10:15:30.123Z".into(),
             store_ms: 1000,
             role: "puma".into(),
@@ -268,8 +269,8 @@ mod tests {
             disk_bytes: 4096,
             pinned: true,
             reports: vec![
-                EntryReport { name: "gc_stat".into(), ..EntryReport::default() },
-                EntryReport { name: "jemalloc_stats".into(), error: Some("no".into()), ..EntryReport::default() },
+                EntryReport::new(ReportName::from_text("gc_stat")),
+                EntryReport { error: Some("no".into()), ..EntryReport::new(ReportName::from_text("jemalloc_stats")) },
             ],
             ..Entry::default()
         }

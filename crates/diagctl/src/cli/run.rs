@@ -140,7 +140,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if let Some(status) = failed {
         output::note(&format!("the command failed ({status}); what it produced was published"));
     }
-    Ok(Done::either(args.json, &view::Capture::from(&meta), |_| meta.id.clone())?.with_exit(exit))
+    Ok(Done::either(args.json, &view::Capture::from(&meta), |_| meta.id.to_string())?.with_exit(exit))
 }
 
 fn not_granted(reason: &str, hint: &str) -> Result<Done, Failure> {
@@ -183,7 +183,7 @@ fn execute(
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).context("cannot hand the lease down")?;
     let mut child = Command::new(&args.command[0])
         .args(&args.command[1..])
-        .env("DIAGCTL_CAPTURE", id)
+        .env("DIAGCTL_CAPTURE", id.as_str())
         .env("DIAGCTL_CAPTURE_DIR", staging.path())
         .stdin(Stdio::null())
         .stdout(if args.report.is_some() { Stdio::piped() } else { Stdio::inherit() })
@@ -195,7 +195,7 @@ fn execute(
     drop(inherited);
     hand_on(&child, endings, Arc::clone(ended_by))?;
     let mut stored = Ok(());
-    if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
+    if let (Some(name), Some(mut stdout)) = (grant.planned.first(), child.stdout.take()) {
         let mut room = Room::of(store, grant)?;
         let form = store.options().file_type(name);
         stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
@@ -203,7 +203,7 @@ fn execute(
     let status = child.wait().context("cannot wait for the command")?;
     let mut told = Told::default();
     // An empty report counts if it was asked for, but a capture without any report does not.
-    if !produced(&store.own_staging(id)?, args, status.success())? {
+    if !produced(&store.own_staging(id)?, grant.planned.first(), status.success())? {
         stored?;
         return Err(Failure::failed(format!("the command produced nothing ({status})"))
             .hint("write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME"));
@@ -232,8 +232,8 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
     Ok(())
 }
 
-fn produced(staging: &Spot, args: &Args, empty_counts: bool) -> Result<bool, Failure> {
-    let noted = args.report.as_ref().map(|name| staging::read_sidecar(staging, name)).transpose()?.flatten();
+fn produced(staging: &Spot, report: Option<&ReportName>, empty_counts: bool) -> Result<bool, Failure> {
+    let noted = report.map(|name| staging::read_sidecar(staging, name)).transpose()?.flatten();
     if noted.as_ref().is_some_and(|report| report.file.is_some() && (empty_counts || report.raw_bytes > 0)) {
         return Ok(true);
     }

@@ -7,6 +7,7 @@ pub mod cpu_throttle;
 pub mod dump_limits;
 mod error;
 pub mod exec;
+pub mod labels;
 mod off;
 pub mod poll;
 

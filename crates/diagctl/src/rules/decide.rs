@@ -237,7 +237,7 @@ fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
         // A pair counts as one firing: its second half costs budget and nothing else.
         return;
     }
-    limit::charge(rule.map(|r| &r.limits), marks, now_ms);
+    limit::charge(rule.map(|r| &r.limits), marks, &input.process.subject(), now_ms);
     marks.last_pid = input.process.pid;
     if let Some(delay) = rule.and_then(|rule| rule.pair_delay).filter(|_| plan.request.is_none()) {
         marks.pair = Some(Pair {
@@ -355,7 +355,8 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
         facts
     };
     let units = rule.reports.iter().map(|name| settings.costs.cost_of(name)).sum();
-    let own = limit::check_rule(&rule.limits, &marks, now_ms);
+    let own = limit::check_rule(&rule.limits, &marks, now_ms)
+        .or_else(|| limit::check_process(&rule.limits, &marks, &subject, now_ms));
     let settles = own.is_some();
     let refusal = own.or_else(|| limit::check_budgets(settings.limits, &draft.state.spent, units, now_ms));
     if let Some(refusal) = refusal {

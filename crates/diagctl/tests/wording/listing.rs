@@ -1,4 +1,4 @@
-//! What is in the store, and what people do with it: list, show, fetch, verify, rm, pin, unpin, gc, samples, simulate.
+//! Commands about the contents of the store: list, show, fetch, verify, rm, pin, unpin, gc, samples, simulate.
 
 use std::fs;
 
@@ -223,5 +223,5 @@ fn run() {
     environment.snapshot("run");
 }
 
-/// What this machine has to spare is not the subject.
+/// Turns off the guards that depend on the free space and memory of this machine.
 const NO_GUARDS: &str = "[guards]\nmemory_headroom = 0\nmin_free_disk = \"0\"\n[retention]\nkeep_free = \"0\"\n";

@@ -1,4 +1,4 @@
-//! What goes on in the store: status, request, pause, resume, acquire, doctor.
+//! Commands about processes: status, request, pause, resume, acquire, doctor.
 
 use std::fs;
 
@@ -226,7 +226,7 @@ fn acquire() {
     environment.snapshot("acquire");
 }
 
-// What a doctor says of the machine is different on each. These are about the store and the configuration.
+// The checks of the machine differ from machine to machine. These checks concern the store and the configuration.
 const SAME_EVERYWHERE: [&str; 13] = [
     "config.file",
     "config.rules",

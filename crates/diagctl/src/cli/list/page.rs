@@ -81,7 +81,7 @@ fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
     let reports: Vec<String> =
         entry.reports.iter().map(|r| format!("{}{}", r.name, if r.error.is_some() { "!" } else { "" })).collect();
     vec![
-        entry.id.clone(),
+        entry.id.to_string(),
         times.show(&entry.created),
         age(entry.store_ms, now_ms),
         or_dash(&entry.role),

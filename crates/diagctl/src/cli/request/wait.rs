@@ -65,7 +65,7 @@ fn told(store: &Store, request: &Request, json: bool) -> Result<Done, Failure> {
         return Err(Failure::failed(format!("the request failed: {}", why.unwrap_or_else(|| "it was removed".into())))
             .hint("`diagctl events` shows what happened"));
     };
-    let meta = meta::read(&store.report_dir(id.as_str()))?;
+    let meta = meta::read(&store.report_dir(&id))?;
     for report in &meta.reports {
         if let Some(error) = &report.error {
             let what = if report.is_damaged() { "is damaged" } else { "failed" };
@@ -75,7 +75,7 @@ fn told(store: &Store, request: &Request, json: bool) -> Result<Done, Failure> {
     let bytes = meta.reports.iter().map(|report| report.stored_bytes).sum();
     let who = output::who(&meta.role, &meta.worker);
     output::note(&format!("captured {} of process {} ({who})", size(bytes), meta.pid));
-    Ok(Done::either(json, &meta, |meta| meta.id.clone())?.with_exit(exit_of(&meta)))
+    Ok(Done::either(json, &meta, |meta| meta.id.to_string())?.with_exit(exit_of(&meta)))
 }
 
 /// A line that changes on a terminal; elsewhere a line whenever the kind of reason changes.

@@ -15,7 +15,7 @@ use crate::state::schedule::State;
 use crate::units::size;
 use diagctl_store::lease::{self, Record};
 use diagctl_store::requests::Request;
-use diagctl_store::{Process, Store};
+use diagctl_store::{Id, Process, Store};
 
 /// The reason why a request waits.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl<'a> View<'a> {
         let why = |text: String, kind: &str| Why { text, kind: kind.to_owned(), needs_a_person: false, hint: EXPLAIN };
         if let Some(capture) = in_progress(self.store, request) {
             let staged = size(fsio::occupied_tree(&self.store.staging(&capture)));
-            return why(format!("capture {capture} is being taken, {staged} so far"), &capture);
+            return why(format!("capture {capture} is being taken, {staged} so far"), capture.as_str());
         }
         let now_ms = self.now.store_ms;
         if let Some(pause) = self.state.paused.as_ref().filter(|pause| pause.holds(now_ms)) {
@@ -97,7 +97,7 @@ impl<'a> View<'a> {
         if let Some(record) = &self.holder {
             let who = output::who(&record.role, &record.worker);
             let text = format!("process {} ({who}) holds the lease for capture {}", record.pid, record.capture);
-            return why(text, &record.capture);
+            return why(text, record.capture.as_str());
         }
         let on: Vec<&&(Process, Sample)> = on.collect();
         let answered = on.iter().filter(|(_, sample)| sample.last_seen >= request.created);
@@ -116,11 +116,11 @@ impl<'a> View<'a> {
 }
 
 /// Returns the capture that is being taken for a request.
-pub fn in_progress(store: &Store, request: &Request) -> Option<String> {
+pub fn in_progress(store: &Store, request: &Request) -> Option<Id> {
     request.capture.clone().filter(|capture| is_staged(store, capture))
 }
 
-fn is_staged(store: &Store, capture: &str) -> bool {
+fn is_staged(store: &Store, capture: &Id) -> bool {
     store.staging(capture).stat().is_ok()
 }
 

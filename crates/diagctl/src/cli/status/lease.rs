@@ -122,7 +122,7 @@ mod tests {
     fn record(boot: &str, deadline_boot_ms: u64, ended: bool) -> Record {
         Record {
             schema: 1,
-            capture: "C".into(),
+            capture: Default::default(),
             generation: 1,
             pid: 7,
             start_ticks: 1,
@@ -142,23 +142,29 @@ mod tests {
         let table = [
             (false, None, true, "free", false),
             (false, Some(record("this", 0, true)), true, "free", false),
-            (false, Some(running.clone()), false, "free; capture C was not finished", false),
+            (false, Some(running.clone()), false, "free; capture 00000000T000000000Z-00000000 was not finished", false),
             (
                 true,
                 Some(running.clone()),
                 true,
-                "held for 1m by puma worker-0 (pid 7): capture C, rule routine, deadline in 1m",
+                "held for 1m by puma worker-0 (pid 7): capture 00000000T000000000Z-00000000, rule routine, deadline in 1m",
                 false,
             ),
             (
                 true,
                 Some(running),
                 false,
-                "(pid 7), which has ended; its dumper still holds the lease: capture C",
+                "(pid 7), which has ended; its dumper still holds the lease: capture 00000000T000000000Z-00000000",
                 false,
             ),
             (true, Some(record("this", 70_000, false)), true, "overdue by 30s", false),
-            (true, Some(record("this", 0, true)), true, "leaked: still held, although capture C has ended", true),
+            (
+                true,
+                Some(record("this", 0, true)),
+                true,
+                "leaked: still held, although capture 00000000T000000000Z-00000000 has ended",
+                true,
+            ),
             (true, Some(record("earlier", 0, false)), false, "leaked", true),
             (true, None, false, "leaked: held without a recorded grant", true),
         ];

@@ -7,8 +7,12 @@ use crate::state::schedule::Spent;
 use std::time::Duration;
 
 fn rule(cooldown: u64, max_count: Option<u32>) -> Rule {
-    let limits =
-        LimitsOfRule { cooldown: Duration::from_millis(cooldown), max_count, window: Duration::from_secs(3600) };
+    let limits = LimitsOfRule {
+        cooldown: Duration::from_millis(cooldown),
+        max_count,
+        window: Duration::from_secs(3600),
+        ..LimitsOfRule::default()
+    };
     Rule { limits, ..Config::default().rules.remove(0) }
 }
 
@@ -77,14 +81,14 @@ fn status() -> Status {
         },
         store: Room {
             captures: 2,
-            latest: Some("C".into()),
+            latest: Some(Id::default()),
             latest_age_ms: Some(61_000),
             used_bytes: 1 << 20,
             max_use_bytes: 1 << 30,
             free_disk_bytes: 5 << 30,
             keep_free_bytes: 1 << 30,
             quarantine_bytes: 4096,
-            damaged: [("D".to_owned(), "meta.json is damaged".to_owned())].into(),
+            damaged: [(Id::default(), "meta.json is damaged".to_owned())].into(),
         },
         rules: vec![rule_status(&rule(80_000, Some(5)), Some(&marks), &[], 100_000)],
         budgets: budgets(&Config::default(), &state, 100_000),
@@ -133,10 +137,10 @@ fn status_shows_everything_and_explain_adds_reasons() {
         "holders    8 (ruby)\n",
         "use        2 captures, 1.00 MiB of max_use 1.00 GiB\n",
         "disk       5.00 GiB free, keep_free is 1.00 GiB\n",
-        "latest     C, 1m 1s ago\n",
+        "latest     00000000T000000000Z-00000000, 1m 1s ago\n",
         "budget     11 of 20 units this hour, 11 of 50 units this day\n",
         "request    heap_dump, requested by anna: odd\n",
-        "damaged    D: meta.json is damaged\n",
+        "damaged    00000000T000000000Z-00000000: meta.json is damaged\n",
         "cooldown, 20s left",
         "1 of 5 in 1h",
         "in 5m",

@@ -1,10 +1,11 @@
 //! Selection: the machines on which a rule is in force, and which of several processes takes the capture.
 
+use crate::rules::limit;
 use crate::rules::rule::{Rule, Select};
 use crate::state::samples::{Sample, Samples};
 use crate::state::schedule::RuleState;
 use crate::units::ms;
-use diagctl_store::Process;
+use diagctl_store::{Process, subject};
 
 /// Returns true if this machine is in the rule's sample. The selection is stable for a day and differs between days and between
 /// rules. FNV-1a, 64 bit.
@@ -44,7 +45,13 @@ pub fn chosen_instead(
             && rule.matching.accepts(&sample.role, &sample.name)
             && (!rule.trigger.is_about_the_process() || holds_long_enough(sample))
     };
+    // A process whose turn it is not, yet.
+    let rests = |pid: u32, sample: &Sample| {
+        let subject = subject(pid, sample.start_ticks);
+        limit::check_process(&rule.limits, marks, &subject, now_ms).is_some()
+    };
     let others = others.processes.iter().filter(|(pid, sample)| **pid != process.pid && competes(sample));
+    let others = others.filter(|(pid, sample)| !rests(**pid, sample));
     let mut candidates: Vec<(u32, &Sample)> = others.map(|(pid, sample)| (*pid, sample)).collect();
     candidates.push((process.pid, own));
     candidates.sort_unstable_by_key(|(pid, _)| *pid);

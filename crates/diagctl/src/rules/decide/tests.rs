@@ -1,4 +1,4 @@
-//! Tests of the rule engine: a table of situations, and generated histories.
+//! Tests of the rule engine: a table of situations. Generated histories are in `histories`.
 
 use super::*;
 use crate::clock::{Anchor, Reading};
@@ -7,6 +7,8 @@ use crate::rules::memory::Memory;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::Not;
+
+mod histories;
 
 const GIB: u64 = 1 << 30;
 const START: u64 = 1_800_000_000_000;
@@ -461,52 +463,6 @@ fn dump_time_does_not_count_against_an_events_deadline() {
     assert_eq!(world.go_on(1).1.len(), 2);
 }
 
-/// For any history of events, guards and pauses, a rule captures at most once for an event, and every event is answered in the
-/// end: by a capture, by a limit that is reported, or by a report that it was given up.
-#[test]
-fn every_event_is_answered_exactly_once() {
-    for seed in 1..=100u64 {
-        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mut next = |below: u64| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random % below
-        };
-        let cooldown = "limits = { cooldown = \"30s\" }";
-        let mut world =
-            World::new(&[on_event("a", "e", ""), on_event("b", "e", cooldown), on_event("c", "f", "")].concat());
-        let (mut named, mut granted, mut dropped) =
-            ([0; 2], BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
-        // At the end nothing refuses and nothing is named, for longer than any event waits.
-        for round in 0..500 {
-            world.pass(1 + next(20_000));
-            let quiet = round >= 400;
-            world.figures.free_disk = if next(3) == 0 && !quiet { 1 } else { 50 * GIB };
-            for (i, event) in ["e", "f"].into_iter().enumerate() {
-                if next(10) == 0 && !quiet {
-                    world.events.insert(event.into());
-                    named[i] += 1;
-                }
-            }
-            let decision = world.poll(1, GIB);
-            if let Some(plan) = decision.plans.first() {
-                *granted.entry(plan.rule.to_string()).or_default() += 1;
-            }
-            for told in decision.dropped {
-                *dropped.entry(told.rule).or_default() += 1;
-            }
-        }
-        for (rule, named) in [("a", named[0]), ("b", named[0]), ("c", named[1])] {
-            let count = |of: &BTreeMap<String, usize>| of.get(rule).copied().unwrap_or(0);
-            let (granted, dropped) = (count(&granted), count(&dropped));
-            assert!(granted + dropped <= named, "seed {seed}, {rule}: {granted} + {dropped} of {named}");
-            assert!(granted > 0, "seed {seed}, {rule} is starved");
-        }
-        assert!(world.samples.processes[&1].named.is_empty(), "seed {seed}");
-    }
-}
-
 #[test]
 fn firing_rules_take_turns_regardless_of_their_order() {
     let two = "[[rules]]\nname = \"a\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"1GiB\" }\n\
@@ -590,69 +546,4 @@ fn a_dry_run_does_not_restart_other_rules_cooldowns() {
                [[rules]]\nname = \"wet\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"1GiB\" }\nlimits = { cooldown = \"1h\" }";
     let mut world = World::new(two);
     assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "wet");
-}
-
-#[test]
-fn no_history_spends_more_than_a_budget_in_any_hour() {
-    let body = "trigger.memory_usage = { above = \"1GiB\" }";
-    for seed in 1..=50u64 {
-        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mut world = World::new(&rule(body));
-        world.config.limits.budget_hour = 12;
-        let mut fires: Vec<u64> = Vec::new();
-        for _ in 0..400 {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            world.pass(random % 60_000);
-            if world.poll(1, 2 * GIB).plans.is_empty().not() {
-                fires.push(world.clock.boot_ms);
-            }
-        }
-        for (i, at) in fires.iter().enumerate() {
-            let hour = fires[i..].iter().take_while(|later| *later - at < 3_600_000).count();
-            assert!(hour <= 12, "seed {seed}: {hour} in an hour");
-        }
-        // 400 polls half a minute apart are three hours: the budget is used, not merely kept.
-        assert!(fires.len() >= 30, "seed {seed}: only {}", fires.len());
-    }
-}
-
-/// For any history of polls, pauses and clock steps, limits hold on boot time, the only time that cannot be set.
-#[test]
-fn no_history_exceeds_a_limit_or_shortens_a_cooldown() {
-    let body =
-        "limits = { cooldown = \"7s\", max_count = 4, window = \"60s\" }\ntrigger.memory_usage = { above = \"1GiB\" }";
-    for seed in 1..=200u64 {
-        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mut next = |below: u64| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random % below
-        };
-        let mut world = World::new(&rule(body));
-        let mut fires: Vec<u64> = Vec::new();
-        for _ in 0..300 {
-            world.pass(next(3000));
-            match next(40) {
-                0 => world.clock.wall_ms -= next(1_000_000_000) as i64,
-                1 => world.clock.wall_ms += next(1_000_000_000) as i64,
-                2 => world.samples = Samples::default(),
-                _ => {}
-            }
-            let stepped = Anchor::place(world.state.clock.as_ref(), world.clock.clone()).stepped_back_ms.is_some();
-            let granted = world.poll(next(4) as u32 + 1, 2 * GIB).plans.is_empty().not();
-            assert!(!(granted && stepped), "seed {seed}: granted although the clock went back");
-            if granted {
-                let now = world.clock.boot_ms;
-                assert!(fires.last().is_none_or(|last| now - last >= 7000), "seed {seed}: cooldown cut short");
-                fires.push(now);
-                let window = fires.iter().filter(|at| now - **at < 60_000).count();
-                assert!(window <= 4, "seed {seed}: {window} in the window");
-            }
-        }
-        // A condition that holds is not starved either: 300 polls about 1.5 s apart are 7 windows of 4.
-        assert!(fires.len() >= 20, "seed {seed}: only {} captures", fires.len());
-    }
 }
