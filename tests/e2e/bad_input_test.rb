@@ -44,12 +44,14 @@ class BadInputTest < E2E::Case
       assert_match(/^warning +#{message}/, told)
     end
     json = diagctl("config", "check", "--json").json
-    assert_equal [false, true, 3], [json["ok"], json["valid"], json["problems"].size]
+    assert_equal [false, true, 3, 3], [json["ok"], json["valid"], json["problems"].size, json["warnings"].size]
+    assert_match(/\A\S*diagctl: 3 warnings about the configuration \S+, which is valid/, check.err)
     assert_equal 1, diagctl("config", "check", "--elsewhere", "--json").json.fetch("problems").size
     store_capture
     File.write(config_path, "#{doubtful}sample = \"0%\"\n")
     both = diagctl("config", "check")
     (expected.first(2) + [/rules\[1\].sample: 0%/]).each { |message| assert_match message, both.err }
+    assert_match(/1 problem in the configuration.*and 3 warnings:/m, both.err)
   end
 
   # Each bad value, with the reason for its rejection and the advice.
@@ -80,7 +82,7 @@ class BadInputTest < E2E::Case
       assert_empty result.out, result
     end
     assert_equal before, Dir.glob("**/*", base: @store).sort
-    assert_match(/Report every problem/, diagctl!("help", "config", "check").out)
+    assert_match(/Report every problem and warning/, diagctl!("help", "config", "check").out)
     nothing = diagctl("show", "latest:")
     assert_equal 4, nothing.status, nothing
     assert_match(/not followed by a report/, nothing.err)

@@ -18,7 +18,10 @@ impl Config {
     // The rules that capture by the clock, whatever happens, with the time between two captures. Dry runs spend nothing.
     fn regular(&self) -> impl Iterator<Item = (&Rule, u64)> {
         let enforced = self.rules.iter().filter(|rule| rule.mode == Mode::Enforce && rule.sample >= 100.0);
-        enforced.filter_map(|rule| Some((rule, every(&rule.trigger)?.max(ms(rule.limits.cooldown)))))
+        enforced.filter_map(|rule| {
+            let every = every(&rule.trigger)?.max(ms(rule.limits.cooldown)).max(self.poll_ms());
+            Some((rule, every))
+        })
     }
 
     /// Finds a rule for which the timers of other rules leave no room in a budget.
@@ -32,14 +35,16 @@ impl Config {
             [("budget_hour", self.limits.budget_hour, HOUR_MS), ("budget_day", self.limits.budget_day, 24 * HOUR_MS)];
         budgets.into_iter().filter(|(_, budget, _)| units <= *budget).find_map(|(name, budget, window)| {
             let others = self.regular().filter(|(other, _)| other.name != rule.name);
-            let spends = others.map(|(other, every)| (other, (window / every.max(1)).saturating_mul(self.units(other).into())));
+            let spends =
+                others.map(|(other, every)| (other, captures(other, every, window) * u64::from(self.units(other))));
             let spends: Vec<(&Rule, u64)> = spends.filter(|(_, spent)| *spent > 0).collect();
             let spent: u64 = spends.iter().map(|(_, spent)| spent).sum();
             (spent + u64::from(units) > budget.into()).then(|| {
                 let names = spends.iter().map(|(other, _)| &*other.name).collect::<Vec<_>>().join(", ");
-                let message = format!(
-                    "a capture costs {units} units, but the timers of other rules ({names}) use {spent} of limits.{name} = {budget}"
-                );
+                let units = if units == 1 { "1 unit".to_owned() } else { format!("{units} units") };
+                let of = format!("limits.{name} = {budget}");
+                let message =
+                    format!("a capture costs {units}, but the timers of other rules ({names}) use {spent} of {of}");
                 ("reports".into(), message, "the rule is crowded out; raise the budget, or let the timers capture less")
             })
         })
@@ -87,6 +92,12 @@ impl Config {
         (least >= most)
             .then(|| ("reports".into(), message, "the rule can never fire; raise max_rss, or lower the threshold"))
     }
+}
+
+// The captures of a timer in a window.
+fn captures(rule: &Rule, every: u64, window: u64) -> u64 {
+    let most = rule.limits.max_count.map(|most| u64::from(most) * (window / ms(rule.limits.window).max(1)).max(1));
+    (window / every.max(1)).min(most.unwrap_or(u64::MAX))
 }
 
 // The time between two captures of a trigger that a timer alone can fire.
