@@ -35,7 +35,7 @@ pub use capture::{Capture, ReportReader};
 pub use error::{BadDescriptor, BadLeaseFile, Error, Result, Unfit};
 pub use id::{Id, NotAnId};
 pub use options::{Compression, Retention, StoreOptions};
-pub use process::{Process, subject};
+pub use process::{Process, ProcessId};
 pub use report_kind::FileType;
 pub use report_name::{NotAReportName, ReportName};
 pub use store::{Access, Store, foreign_entry, group_id, space_of, unsafe_filesystem};

@@ -117,8 +117,9 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         Failure::new(Exit::Usage, format!("--pid {}: {why}", args.pid))
             .hint("use the pid of a running process, as seen in diagctl's pid namespace")
     })?;
-    let process = Process { pid: args.pid, start_ticks: stat.start_ticks, role: args.role, name: args.name };
-    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.wanted());
+    let id = cx.process_id(args.pid, stat.start_ticks);
+    let process = Process { id, role: args.role, name: args.name };
+    let mut readings = Readings::take(&cx.proc, &cx.cgroups, args.pid, &config.wanted());
     readings.gauges = gauges(&args.gauge);
     readings.events = args.event.into_iter().chain(args.answer_event.clone()).collect();
     readings.awaited = args.answer_event;
@@ -166,7 +167,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         lease.release()?;
     }
     match begun? {
-        Begun::Yes { plan, grant } => told(cx, &store, process.pid, &plan, grant.meta.id, decision.retry_ms),
+        Begun::Yes { plan, grant } => told(cx, &store, args.pid, &plan, grant.meta.id, decision.retry_ms),
         Begun::No(answer) => {
             applicant.note(&answer)?;
             refused(cx, &answer, decision.retry_ms)
@@ -200,7 +201,8 @@ fn note_off(cx: &Context, args: &Args, reason: &str, retry_ms: u64) -> Result<()
     store.require_trusted_owner()?;
     config::keep(&cx.loaded, store.dir())?;
     let start_ticks = cx.proc.stat(args.pid).map_err(|why| Failure::failed(why.to_string()))?.start_ticks;
-    let process = Process { pid: args.pid, start_ticks, role: args.role.clone(), name: args.name.clone() };
+    let id = cx.process_id(args.pid, start_ticks);
+    let process = Process { id, role: args.role.clone(), name: args.name.clone() };
     Ok(grant::note_off(cx, &store, &process, reason, retry_ms)?)
 }
 

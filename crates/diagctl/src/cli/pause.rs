@@ -80,16 +80,13 @@ fn change(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::CgroupRoot;
     use crate::config::{Config, Loaded};
-    use crate::proc::Proc;
 
     fn context() -> (tempfile::TempDir, Context) {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
         Store::open(config.store_options(), Access::Create).unwrap();
-        let loaded = Loaded::new(config);
-        (dir, Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug: None })
+        (dir, Context::new(Loaded::new(config), None))
     }
 
     fn paused(cx: &Context) -> Option<Pause> {

@@ -1,5 +1,6 @@
 //! `request`: asks for a capture, which the next matching process that polls will take.
 
+mod target;
 mod wait;
 mod why;
 
@@ -19,7 +20,7 @@ use crate::sys::Endings;
 use crate::units;
 use diagctl_store::events::{self, Event};
 use diagctl_store::requests::{self, Request};
-use diagctl_store::{Access, ReportName, Store};
+use diagctl_store::{Access, ProcessId, ReportName, Store};
 use why::View;
 
 const EXAMPLES: &str = "\
@@ -81,11 +82,10 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     // Before there are other threads: a wait is ended by these signals in order.
     let endings = args.wait.then(Endings::hold_back);
     let json = args.json;
-    let store = {
-        check(cx, &args)?;
-        cx.open(Access::Create)?
-    };
-    let request = file(cx, &store, args)?;
+    check(cx, &args)?;
+    let process = args.pid.map(|pid| target::find(cx, pid)).transpose()?;
+    let store = cx.open(Access::Create)?;
+    let request = file(cx, &store, args, process)?;
     match endings {
         Some(endings) => wait::wait(cx, &store, &request, json, endings),
         None => Done::either(json, &request, |request| request.id.clone()),
@@ -105,17 +105,11 @@ fn check(cx: &Context, args: &Args) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
             .hint("say in a few words why you want the capture"));
     }
-    if let Some(pid) = args.pid {
-        cx.proc.stat(pid).map_err(|why| {
-            Failure::new(Exit::NoMatch, format!("--pid {pid}: {why}"))
-                .hint("`diagctl status` lists the polling processes")
-        })?;
-    }
     Ok(())
 }
 
 // Writes the request, and notes what will keep it waiting.
-fn file(cx: &Context, store: &Store, args: Args) -> Result<Request, Failure> {
+fn file(cx: &Context, store: &Store, args: Args, process: Option<ProcessId>) -> Result<Request, Failure> {
     let now = {
         let _guard = store.lock()?;
         cx.now(&load_state(store)?.0)
@@ -126,7 +120,8 @@ fn file(cx: &Context, store: &Store, args: Args) -> Result<Request, Failure> {
         reports: crate::config::in_order(args.reports.iter().filter_map(|name| ReportName::parse(name)).collect()),
         role: args.role,
         name: args.name,
-        pid: args.pid,
+        pid: process.as_ref().map(|process| process.pid),
+        process,
         reason: args.reason.unwrap_or_default(),
         by: invoking_user(),
         created: now.store_ms,

@@ -151,7 +151,7 @@ fn not_granted(reason: &str, hint: &str) -> Result<Done, Failure> {
 fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failure> {
     let pid = std::process::id();
     let start_ticks = cx.proc.stat(pid).context("cannot read this process")?.start_ticks;
-    let process = Process { pid, start_ticks, role: "run".into(), name: String::new() };
+    let process = Process { id: cx.process_id(pid, start_ticks), role: "run".into(), name: String::new() };
     let command =
         printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>();
     let plan = Plan {

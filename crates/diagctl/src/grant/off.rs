@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::rules::decide::Verdict;
-use crate::state::files::{forget_old_samples, load_sample, save_sample};
+use crate::state::files::{forget_old_samples, load_sample, save_sample, take_older_sample};
 use crate::state::samples::Sample;
 use diagctl_store::events::{self, Event};
 use diagctl_store::{Process, Result, Store};
@@ -11,9 +11,8 @@ use diagctl_store::{Process, Result, Store};
 pub fn note_off(cx: &Context, store: &Store, process: &Process, reason: &str, retry_ms: u64) -> Result<()> {
     let _guard = store.lock()?;
     let (_, now) = cx.peek(store)?;
-    let Process { pid, start_ticks, role, name } = process;
-    let last = load_sample(store, *pid);
-    let rss = cx.proc.rss(*pid).unwrap_or(0);
+    let last = load_sample(store, &process.id).or_else(|| take_older_sample(store, &process.id));
+    let rss = cx.proc.rss(process.id.pid).unwrap_or(0);
     let sample = Sample {
         next_poll: now.store_ms.saturating_add(retry_ms),
         verdict: Verdict::Disabled.name().to_owned(),
@@ -21,15 +20,15 @@ pub fn note_off(cx: &Context, store: &Store, process: &Process, reason: &str, re
         refusals: Default::default(),
         named: Default::default(),
         holding: Default::default(),
-        ..Sample::at_poll(last.as_ref(), *start_ticks, role, name, rss, now.store_ms)
+        ..Sample::at_poll(last.as_ref(), process, rss, now.store_ms)
     };
-    save_sample(store, *pid, &sample)?;
+    save_sample(store, &sample)?;
     if last.is_none() {
         forget_old_samples(store, now.store_ms);
     }
     if last.is_none_or(|last| last.verdict != sample.verdict || last.reason != sample.reason) {
         let about = Event::about("verdict", "", reason);
-        events::record(store, &Event { verdict: sample.verdict, pid: *pid, ..about });
+        events::record(store, &Event { verdict: sample.verdict, pid: process.id.pid, ..about });
     }
     Ok(())
 }

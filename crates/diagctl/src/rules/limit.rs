@@ -84,9 +84,17 @@ pub fn check_rule(limits: &LimitsOfRule, rule: &RuleState, now_ms: u64) -> Optio
 }
 
 /// Checks the limit of one process. `subject` identifies it.
-pub fn check_process(limits: &LimitsOfRule, rule: &RuleState, subject: &str, now_ms: u64) -> Option<Refusal> {
+pub fn check_process(
+    limits: &LimitsOfRule,
+    rule: &RuleState,
+    subject: impl Fn() -> String,
+    now_ms: u64,
+) -> Option<Refusal> {
     let least = ms(limits.per_process);
-    let since = now_ms.saturating_sub(*rule.captured.get(subject).filter(|_| least > 0)?);
+    if least == 0 || rule.captured.is_empty() {
+        return None;
+    }
+    let since = now_ms.saturating_sub(*rule.captured.get(&subject())?);
     let left_ms = least.checked_sub(since).filter(|left| *left > 0)?;
     let reason = format!(
         "per_process {}: the last capture of this process was {} ago, {} left",
@@ -234,7 +242,7 @@ mod tests {
             ("7@2", 101, ("free", 0)),
             ("8@1", 101, ("free", 0)),
         ] {
-            assert_eq!(word(check_process(&limits, &rule, subject, now)), expected, "{subject} at {now}");
+            assert_eq!(word(check_process(&limits, &rule, || subject.to_owned(), now)), expected, "{subject} at {now}");
         }
         charge(Some(&limits), &mut rule, "8@1", 150);
         assert_eq!(rule.captured.keys().collect::<Vec<_>>(), ["8@1"], "what no longer counts is forgotten");

@@ -205,6 +205,8 @@ fn request_json() {
     let mut environment = environment();
     environment.redact(r#"("(created|expires)": )\d+"#, "${1}0");
     environment.redact(r#""by": "[^"]*""#, r#""by": "USER""#);
+    environment.redact(r#"("(pid_ns|start_ticks)": )\d+"#, "${1}0");
+    environment.redact(r#""boot_id": "[^"]+""#, r#""boot_id": "BOOT""#);
     environment.run_json(&format!("request heap_dump --json --pid {} --reason 'memory grows'", this_process().0));
     environment.snapshot("request_json");
 }

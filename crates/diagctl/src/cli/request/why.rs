@@ -13,9 +13,10 @@ use crate::state::files::load_samples;
 use crate::state::samples::Sample;
 use crate::state::schedule::State;
 use crate::units::size;
+use diagctl_observe::Presence;
 use diagctl_store::lease::{self, Record};
 use diagctl_store::requests::Request;
-use diagctl_store::{Id, Process, Store};
+use diagctl_store::{Id, Process, ProcessId, Store};
 
 /// The reason why a request waits.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,14 +50,12 @@ impl<'a> View<'a> {
     /// Reads the state, the samples and the record of the lease. Takes no lock: it is called ten times a second.
     pub fn take(cx: &'a Context, store: &'a Store, now: &'a Now) -> Result<Self, Failure> {
         let (state, _) = cx.peek(store)?;
-        let alive = |pid: &u32, sample: &Sample| cx.proc.is_alive(*pid, sample.start_ticks);
-        let polling = load_samples(store)
-            .processes
-            .into_iter()
-            .filter(|(pid, sample)| alive(pid, sample) && sample.is_fresh(now.store_ms, cx.config().poll_ms()));
-        let of = |(pid, sample): (u32, Sample)| {
+        let polling = load_samples(store).processes.into_iter().filter(|(id, sample)| {
+            sample.is_fresh(now.store_ms, cx.config().poll_ms()) && cx.proc.presence(id) != Presence::Gone
+        });
+        let of = |(id, sample): (ProcessId, Sample)| {
             let (role, name) = (sample.role.clone(), sample.name.clone());
-            (Process { pid, start_ticks: sample.start_ticks, role, name }, sample)
+            (Process { id, role, name }, sample)
         };
         let holder =
             lease::read_record(store.dir())?.filter(|record| !record.ended && is_staged(store, &record.capture));
@@ -137,5 +136,5 @@ fn named<'p>(processes: impl Iterator<Item = &'p Process>) -> String {
 }
 
 fn who(process: &Process) -> String {
-    format!("{} (pid {})", output::who(&process.role, &process.name), process.pid)
+    format!("{} (pid {})", output::who(&process.role, &process.name), process.id.pid)
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config};
 use crate::rules::memory::Memory;
+use diagctl_store::ProcessId;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::Not;
@@ -71,17 +72,21 @@ impl World {
         self.clock.wall_ms += ms as i64;
     }
 
-    fn process(pid: u32) -> Process {
-        Process { pid, start_ticks: u64::from(pid), role: "puma".into(), name: format!("worker-{pid}") }
+    fn process(id: ProcessId) -> Process {
+        Process { name: format!("worker-{}", id.pid), id, role: "puma".into() }
+    }
+
+    fn poll(&mut self, pid: u32, rss: u64) -> Decision {
+        self.poll_of(id(pid), rss)
     }
 
     /// Makes one poll. A plan is charged as if the lease were free.
-    fn poll(&mut self, pid: u32, rss: u64) -> Decision {
+    fn poll_of(&mut self, id: ProcessId, rss: u64) -> Decision {
         let mut memory = Memory { limit: Some(2 * GIB), host_total: 4 * GIB, ..Memory::default() };
         memory.set(Metric::Rss, Ok(rss));
         let (events, awaited) = (std::mem::take(&mut self.events), self.awaited.take());
         let readings = Readings { memory, events, awaited, ..Readings::default() };
-        let process = Self::process(pid);
+        let process = Self::process(id.clone());
         let now = Anchor::place(self.state.clock.as_ref(), self.clock.clone());
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..self.figures.clone() };
         let requests = self.requests.clone();
@@ -95,7 +100,7 @@ impl World {
             now: &now,
             seed: 12345,
             state: &self.state,
-            sample: self.samples.processes.get(&pid),
+            sample: self.samples.processes.get(&id),
             others: &Counted { samples: &self.samples, asked: &self.asked },
         };
         let decision = decide(inputs);
@@ -105,7 +110,7 @@ impl World {
             self.requests.retain(|request| Some(&request.id) != plan.request.as_ref());
         }
         self.state = changes.state;
-        self.samples.processes.insert(pid, changes.sample);
+        self.samples.processes.insert(id, changes.sample);
         decision
     }
 
@@ -130,6 +135,15 @@ impl World {
     fn verdict(&mut self, pid: u32, rss: u64) -> &'static str {
         self.poll(pid, rss).strongest().verdict.name()
     }
+}
+
+fn id(pid: u32) -> ProcessId {
+    ProcessId { pid, pid_ns: 7, start_ticks: u64::from(pid), boot_id: "b".into() }
+}
+
+// Process 1 of another container.
+fn twin(of: u32) -> ProcessId {
+    ProcessId { pid_ns: 8, ..id(of) }
 }
 
 fn rule(body: &str) -> String {
@@ -216,7 +230,7 @@ fn a_process_that_is_switched_off_is_not_chosen() {
         World::new(&rule("select = \"largest\"\ntrigger.timer = { every = \"60s\", initial_delay = \"4s\" }"));
     world.poll(1, 10);
     world.poll(2, 30);
-    world.samples.processes.get_mut(&2).unwrap().verdict = "disabled".into();
+    world.samples.processes.values_mut().find(|sample| sample.rss == 30).unwrap().verdict = "disabled".into();
     world.pass(4000);
     assert_eq!(world.verdict(1, 10), "granted");
 }
@@ -457,8 +471,8 @@ fn dump_time_does_not_count_against_an_events_deadline() {
     world.figures.free_disk = 1;
     world.name("e");
     assert_eq!(world.go_on(59).1, []);
-    let now = world.samples.processes[&1].last_seen;
-    world.samples.processes.get_mut(&1).unwrap().keep_events(now, 1000);
+    let now = world.samples.processes[&id(1)].last_seen;
+    world.samples.processes.get_mut(&id(1)).unwrap().keep_events(now, 1000);
     assert_eq!(world.go_on(59).1, []);
     assert_eq!(world.go_on(1).1.len(), 2);
 }
@@ -546,4 +560,40 @@ fn a_dry_run_does_not_restart_other_rules_cooldowns() {
                [[rules]]\nname = \"wet\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"1GiB\" }\nlimits = { cooldown = \"1h\" }";
     let mut world = World::new(two);
     assert_eq!(world.poll(1, 2 * GIB).plans.remove(0).rule, "wet");
+}
+
+#[test]
+fn equal_pids_in_two_containers_are_two_processes() {
+    let fired = |world: &mut World, id: ProcessId| world.poll_of(id, 2 * GIB).strongest().verdict == Verdict::Granted;
+    // Each has its own `for`.
+    let mut world = World::new(&rule("for = \"4s\"\ntrigger.memory_usage = { above = \"50%\" }"));
+    let mut turns = Vec::new();
+    for second in 0..=4 {
+        turns.extend([id(1), twin(1)].into_iter().filter(|of| fired(&mut world, of.clone())).map(|of| (second, of)));
+        world.pass(1000);
+    }
+    assert_eq!(turns, [(4, id(1)), (4, twin(1))]);
+    assert_eq!(world.samples.processes.len(), 2);
+    // Each has its own levels.
+    let mut world = World::new(&rule("trigger.memory_usage = { above = [\"50%\", \"80%\"] }"));
+    assert_eq!([id(1), twin(1), id(1), twin(1)].map(|of| fired(&mut world, of)), [true, true, false, false]);
+    // Each has its turn.
+    let mut world = World::new(&rule("select = \"round_robin\"\ntrigger.timer = { every = \"3s\" }"));
+    let mut turns = Vec::new();
+    for _ in 0..20 {
+        turns.extend([id(1), twin(1)].into_iter().filter(|of| fired(&mut world, of.clone())));
+        world.pass(1000);
+    }
+    assert!(turns.len() >= 4 && turns.windows(2).all(|pair| pair[0] != pair[1]), "{turns:?}");
+    // The second capture of a pair is of the process of the first.
+    let pair = "capture = \"pair\"\npair_delay = \"2s\"\nlimits = { cooldown = \"1h\" }\ntrigger.memory_usage = { above = \"50%\" }";
+    let mut world = World::new(&rule(pair));
+    assert!(fired(&mut world, id(1)));
+    world.pass(2000);
+    assert!(!fired(&mut world, twin(1)));
+    assert!(fired(&mut world, id(1)));
+    // A request names one of them.
+    let mut world = World::new(&rule("trigger.timer = { every = \"1h\", initial_delay = \"1h\" }"));
+    world.requests = vec![Request { pid: Some(1), process: Some(twin(1)), ..request("q1") }];
+    assert_eq!([id(1), twin(1)].map(|of| fired(&mut world, of)), [false, true]);
 }

@@ -54,7 +54,7 @@ fn every_event_is_answered_exactly_once() {
             assert!(granted + dropped <= named, "seed {seed}, {rule}: {granted} + {dropped} of {named}");
             assert!(granted > 0, "seed {seed}, {rule} is starved");
         }
-        assert!(world.samples.processes[&1].named.is_empty(), "seed {seed}");
+        assert!(world.samples.processes[&id(1)].named.is_empty(), "seed {seed}");
     }
 }
 
