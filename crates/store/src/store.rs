@@ -36,6 +36,15 @@ pub enum Access {
     Write,
     /// Change the store, or create it if it does not exist.
     Create,
+    /// Do the same on behalf of the workers, which are other processes. Root creates a store only where its owner is clear,
+    /// because a store of root's would lock out workers that run as another user.
+    CreateForWorkers,
+}
+
+impl Access {
+    fn creates(self) -> bool {
+        matches!(self, Self::Create | Self::CreateForWorkers)
+    }
 }
 
 /// An open store.
@@ -56,8 +65,11 @@ impl Store {
         let dir = match Spot::hold(path) {
             Ok(dir) => dir,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                if access != Access::Create {
+                if !access.creates() {
                     return Err(Error::NoStore { dir: path.clone() });
+                }
+                if access == Access::CreateForWorkers {
+                    become_owner_to_be(path)?;
                 }
                 create_root(path)?;
                 Spot::hold(path).map_err(|e| Error::io("open", path, e))?
@@ -172,7 +184,7 @@ impl Store {
             Err(e) if e.is_not_found() => {
                 return match access {
                     Access::Read => Err(Error::NoStore { dir: self.dir.path().to_owned() }),
-                    Access::Write | Access::Create => match self.initialise() {
+                    Access::Write | Access::Create | Access::CreateForWorkers => match self.initialise() {
                         // Another process has created the store meanwhile, and the foreign names were its files.
                         Err(_) if fs::read_bounded(&path, 64).is_ok() => self.check_format(access, mode),
                         done => done,
@@ -316,11 +328,30 @@ pub fn space_of(dir: &Spot) -> Result<(u64, u64)> {
 }
 
 fn create_root(dir: &Path) -> Result<()> {
+    require_parent(dir)?;
+    Ok(fs::create_dir(&Spot::outside(dir), 0o700)?)
+}
+
+fn require_parent(dir: &Path) -> Result<&Path> {
     let parent = fs::parent_of(dir)?;
     if !parent.is_dir() {
         return Err(Error::NoParent { dir: dir.to_owned(), parent: parent.to_owned() });
     }
-    Ok(fs::create_dir(&Spot::outside(dir), 0o700)?)
+    Ok(parent)
+}
+
+// Root becomes the only user that could create this directory: the owner of its parent directory. Where several users could, any
+// of them may be the one that the workers run as.
+fn become_owner_to_be(dir: &Path) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let parent = require_parent(dir)?;
+    let stat = rustix::fs::stat(parent).map_err(|e| Error::io("examine", parent, e))?;
+    if stat.st_mode & 0o022 != 0 {
+        return Err(Error::OwnerUnknown { dir: dir.to_owned(), parent: parent.to_owned() });
+    }
+    if stat.st_uid == 0 { Ok(()) } else { become_user(dir, &stat) }
 }
 
 // Like systemd-coredump, writes into another user's store as that user, so that the user can read the files. Returns true if this
@@ -337,14 +368,18 @@ fn become_owner(dir: &Spot, stat: &Stat, access: Access) -> Result<bool> {
         }
         return Err(Error::Owned { dir: dir.path().to_owned(), owner, uid: me.as_raw() });
     }
-    let (uid, gid) = (rustix::process::Uid::from_raw(owner), rustix::process::Gid::from_raw(stat.st_gid));
+    become_user(dir.path(), stat)?;
+    Ok(true)
+}
+
+fn become_user(dir: &Path, stat: &Stat) -> Result<()> {
+    let (uid, gid) = (rustix::process::Uid::from_raw(stat.st_uid), rustix::process::Gid::from_raw(stat.st_gid));
     // The calls are per thread. Commands that also need the caller's rights open the store in a separate thread. All other
     // commands have a single thread.
     rustix::thread::set_thread_groups(&[gid])
         .and_then(|()| rustix::thread::set_thread_res_gid(gid, gid, gid))
         .and_then(|()| rustix::thread::set_thread_res_uid(uid, uid, uid))
-        .map_err(|e| Error::Become { uid: owner, dir: dir.path().to_owned(), source: e.into() })?;
-    Ok(true)
+        .map_err(|e| Error::Become { uid: stat.st_uid, dir: dir.to_owned(), source: e.into() })
 }
 
 /// Returns the id of a group.

@@ -70,7 +70,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     }
     let process = args.pid.map(|pid| target::find(cx, pid)).transpose()?;
     let by = invoking_user();
-    let store = cx.open(Access::Create)?;
+    let store = cx.open(Access::CreateForWorkers)?;
     let (state, now) = {
         let _guard = store.lock()?;
         let (state, _) = load_state(&store)?;

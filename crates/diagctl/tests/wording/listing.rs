@@ -196,7 +196,7 @@ fn simulate_json() {
 fn run() {
     let mut environment = Environment::new();
     environment.configure(NO_GUARDS);
-    environment.redact(r#"("(store_ms|pid|start_time|duration_ms)": )\d+"#, "${1}0");
+    environment.redact(r#"("(store_ms|pid|pid_ns|start_time|duration_ms)": )\d+"#, "${1}0");
     environment.redact(r#"("took_ms": )[\d.]+"#, "${1}0");
     environment.redact(r#"("(host|boot_id)": )"[^"]*""#, r#"${1}"…""#);
     environment.redact(r#""created": "[^"]*""#, r#""created": "2026-01-01T00:00:00.000Z""#);
