@@ -7,14 +7,14 @@
 use std::ffi::{CStr, CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use crate::{Error, Spot};
+use crate::{Error, NotOurs, Spot};
 
 /// The flags for opening a directory to list it.
 pub const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -121,6 +121,45 @@ pub fn regain(dir: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Takes rights to everything in a directory away; `keep` are the bits that may stay. Fails at the first entry that belongs to
+/// somebody else. Symbolic links, and files with another name elsewhere, stay as they are.
+pub fn restrict_tree(spot: &Spot, owner: u32, keep: u32) -> Result<(), Error> {
+    let failed = |e: Errno, at: &Path| Error::io("restrict", at, e);
+    let top = spot.open(LISTED, Mode::empty()).and_then(|fd| Ok(Dir::new(fd)?));
+    let mut open = vec![(top.map_err(|e| Error::io("read", spot.path(), e))?, spot.path().to_owned())];
+    while let Some((dir, path)) = open.last_mut() {
+        let Some(entry) = next_in(dir).transpose().map_err(|e| failed(e, path))? else {
+            open.pop();
+            continue;
+        };
+        let name = entry.file_name();
+        let path = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+        let fd = dir.fd().map_err(|e| failed(e, &path))?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let held = match rustix::io::retry_on_intr(|| rustix::fs::openat(fd, name, flags, Mode::empty())) {
+            Err(Errno::NOENT) => continue,
+            other => other.map_err(|e| failed(e, &path))?,
+        };
+        let stat = rustix::fs::fstat(&held).map_err(|e| failed(e, &path))?;
+        if stat.st_uid != owner {
+            let found = NotOurs::Owner { uid: stat.st_uid, expected: owner };
+            return Err(Error::NotOurs { path, found });
+        }
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let mode = stat.st_mode & 0o7777;
+        if mode & keep != mode && (kind.is_dir() || (kind.is_file() && stat.st_nlink == 1)) {
+            // Goes through /proc, because fchmod(2) accepts no descriptor that was opened without any rights.
+            let this = format!("/proc/self/fd/{}", held.as_raw_fd());
+            rustix::fs::chmod(this, Mode::from_raw_mode(mode & keep)).map_err(|e| failed(e, &path))?;
+        }
+        if kind.is_dir() {
+            let inner = open_in(fd, name).map_err(|e| failed(e, &path))?;
+            open.push((inner, path));
+        }
+    }
+    Ok(())
+}
+
 /// Returns the size of a file for accounting, in whole 4 KiB blocks. It is known at once and the same on every filesystem,
 /// whereas allocated blocks are unknown until the data is written back.
 pub fn occupied(len: u64) -> u64 {
@@ -200,6 +239,26 @@ mod tests {
         assert_eq!(occupied_tree(&held.join("tree")), 5 * 4096 + 8192);
         assert_eq!(occupied_tree(&held.join("tree/link")), 4096);
         assert_eq!(occupied_tree(&held.join("gone")), 0);
+    }
+
+    #[test]
+    fn a_restricted_tree_keeps_its_links_and_refuses_strangers() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let (dir, held) = tree();
+        let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
+        let us = fs::metadata(dir.path()).unwrap().uid();
+        fs::hard_link(dir.path().join("victim/file"), dir.path().join("tree/deep/other-name")).unwrap();
+        for (path, mode) in
+            [("tree/deep", 0o2770), ("tree/deep/file", 0o660), ("victim", 0o777), ("victim/file", 0o666)]
+        {
+            fs::set_permissions(dir.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        assert!(matches!(restrict_tree(&held.join("tree"), us + 1, 0o700), Err(Error::NotOurs { .. })));
+        restrict_tree(&held.join("tree"), us, 0o2750).unwrap();
+        assert_eq!([mode("tree/deep"), mode("tree/deep/file")], [0o2750, 0o640]);
+        restrict_tree(&held.join("tree"), us, 0o700).unwrap();
+        assert_eq!([mode("tree/deep"), mode("tree/deep/file")], [0o700, 0o600]);
+        assert_eq!([mode("victim"), mode("victim/file")], [0o777, 0o666]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Stat};
 
 use crate::error::{Error, Result, Unfit};
+use crate::events;
 use crate::id::Id;
 use crate::layout::{FORMAT, HARMLESS, LEFT, SUBDIRS};
 use crate::options::StoreOptions;
@@ -91,15 +92,34 @@ impl Store {
             return refuse(Unfit::NotDirectory);
         }
         let mode = stat.st_mode & 0o7777;
-        if mode & 0o022 != 0 {
+        let euid = rustix::process::geteuid();
+        let is_open = mode & 0o022 != 0;
+        // The owner's own store may be closed again. Any other directory may be meant to be open.
+        if is_open && (dir.join("FORMAT").stat().is_err() || !(euid.is_root() || euid.as_raw() == stat.st_uid)) {
             let by = if mode & 0o002 != 0 { "world" } else { "group" };
             return refuse(Unfit::Writable { by, mode });
         }
-        let adopted = rustix::process::geteuid().is_root() && stat.st_uid != 0;
+        let adopted = euid.is_root() && stat.st_uid != 0;
         let ours = become_owner(&dir, &stat, access)?;
         let store = Self { dir, owner: stat.st_uid, ours, adopted, options };
+        let mode = if is_open { store.close(mode)? } else { mode };
         store.check_format(access, mode)?;
         Ok(store)
+    }
+
+    // Kubernetes gives all files of a volume to the pod's `fsGroup` and makes them group-writable, anew at each mount. Nobody else
+    // can enter the store while its files are restricted. Whatever somebody else has put there stays a reason to refuse it.
+    fn close(&self, mode: u32) -> Result<u32> {
+        const CLOSED: u32 = 0o700;
+        fs::set_dir_mode(&self.dir, CLOSED)?;
+        let keep = if self.options.group.is_some() { 0o2750 } else { CLOSED };
+        if let Err(refusal) = fs::restrict_tree(&self.dir, self.owner, keep) {
+            fs::set_dir_mode(&self.dir, mode)?;
+            return Err(refusal.into());
+        }
+        let what = format!("the store had mode {mode:04o}, so others could write to it; it is closed to them again");
+        events::record(self, &events::Event::about("closed", "", &what));
+        Ok(CLOSED)
     }
 
     /// Returns the store's directory.
@@ -382,8 +402,12 @@ fn become_user(dir: &Path, stat: &Stat) -> Result<()> {
         .map_err(|e| Error::Become { uid: stat.st_uid, dir: dir.to_owned(), source: e.into() })
 }
 
-/// Returns the id of a group.
+/// Returns the id of a group, which is given by its name or its number.
 pub fn group_id(name: &str) -> Result<u32> {
+    // A container has the group that Kubernetes gave it, but no entry for it in /etc/group.
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
     let path = Path::new("/etc/group");
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
     text.lines()

@@ -69,7 +69,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     let config = cx.config();
     let mut checks = settings::configuration(&cx.loaded, broken, &super::config_target::by_its_owner(&cx.proc, config));
     checks.push(settings::switch(&cx.loaded));
-    checks.extend(place::examine(config));
+    checks.extend(place::examine(&cx.proc, config));
     // The thread that opens the store takes its owner's identity and then ends, so that root still sees everything.
     let contents = std::thread::scope(|scope| scope.spawn(|| contents::examine(cx)).join());
     let Ok(contents) = contents else {
