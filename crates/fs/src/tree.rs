@@ -6,15 +6,18 @@
 
 use std::ffi::{CStr, CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
 use crate::{Error, NotOurs, Spot};
+
+/// The flags for opening a file to look for holes in it.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
 /// The flags for opening a directory to list it.
 pub const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -161,7 +164,7 @@ pub fn restrict_tree(spot: &Spot, owner: u32, keep: u32) -> Result<(), Error> {
 }
 
 /// Returns the size of a file for accounting, in whole 4 KiB blocks. It is known at once and the same on every filesystem,
-/// whereas allocated blocks are unknown until the data is written back.
+/// whereas allocated blocks are unknown until the data is written back. Holes in a file count as data here.
 pub fn occupied(len: u64) -> u64 {
     len.div_ceil(4096) * 4096
 }
@@ -170,7 +173,7 @@ pub fn occupied(len: u64) -> u64 {
 pub fn occupied_tree(spot: &Spot) -> u64 {
     let Ok(stat) = spot.stat() else { return 0 };
     let kind = FileType::from_raw_mode(stat.st_mode);
-    let mut sum = occupied_by(kind, stat.st_size);
+    let mut sum = occupied_by(kind, &stat, || spot.open(READ, Mode::empty()).ok());
     let top = kind.is_dir().then(|| spot.open(LISTED, Mode::empty()).ok().and_then(|fd| Dir::new(fd).ok())).flatten();
     let mut open: Vec<Dir> = top.into_iter().collect();
     while let Some(dir) = open.last_mut() {
@@ -181,7 +184,8 @@ pub fn occupied_tree(spot: &Spot) -> u64 {
         let Ok(fd) = dir.fd() else { continue };
         let Ok(stat) = rustix::fs::statat(fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
         let kind = FileType::from_raw_mode(stat.st_mode);
-        sum += occupied_by(kind, stat.st_size);
+        let open_file = || rustix::fs::openat(fd, entry.file_name(), READ, Mode::empty()).ok();
+        sum += occupied_by(kind, &stat, open_file);
         if kind.is_dir()
             && let Ok(inner) = open_in(fd, entry.file_name())
         {
@@ -191,8 +195,22 @@ pub fn occupied_tree(spot: &Spot) -> u64 {
     sum
 }
 
-fn occupied_by(kind: FileType, size: i64) -> u64 {
-    if kind.is_file() { occupied(u64::try_from(size).unwrap_or(0)) } else { 4096 }
+// A directory of very many names takes more than one block. A sparse file counts by what is allocated.
+fn occupied_by(kind: FileType, stat: &Stat, open: impl FnOnce() -> Option<OwnedFd>) -> u64 {
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    if kind.is_dir() {
+        return occupied(size.max(1));
+    }
+    if !kind.is_file() {
+        return 4096;
+    }
+    // Fewer blocks than bytes may also mean that the data is not yet written back, or compressed by the filesystem.
+    let has_hole = || {
+        let hole = open().and_then(|file| rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(0)).ok());
+        hole.is_some_and(|hole| hole < size)
+    };
+    if allocated < size && has_hole() { occupied(allocated) } else { occupied(size) }
 }
 
 fn open_in(dir: BorrowedFd<'_>, name: &CStr) -> Result<Dir, Errno> {
@@ -239,6 +257,25 @@ mod tests {
         assert_eq!(occupied_tree(&held.join("tree")), 5 * 4096 + 8192);
         assert_eq!(occupied_tree(&held.join("tree/link")), 4096);
         assert_eq!(occupied_tree(&held.join("gone")), 0);
+    }
+
+    #[test]
+    fn sparse_files_count_by_what_they_occupy_and_large_directories_by_their_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Spot::hold(dir.path()).unwrap();
+        let file = fs::File::create(dir.path().join("sparse")).unwrap();
+        file.set_len(1 << 30).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[1; 5000], 1 << 29).unwrap();
+        let sparse = occupied_tree(&held.join("sparse"));
+        assert!((8192..1 << 20).contains(&sparse), "{sparse}");
+        fs::write(dir.path().join("whole"), vec![1; 100_000]).unwrap();
+        assert_eq!(occupied_tree(&held.join("whole")), 102_400, "known before it is written back");
+        fs::create_dir(dir.path().join("names")).unwrap();
+        for n in 0..1000 {
+            fs::write(dir.path().join(format!("names/{n:0200}")), "").unwrap();
+        }
+        let names = fs::metadata(dir.path().join("names")).unwrap();
+        assert_eq!(occupied_tree(&held.join("names")), occupied(names.len()));
     }
 
     #[test]
