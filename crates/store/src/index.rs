@@ -15,6 +15,7 @@ use crate::catalog::{self, Catalog, Stamp};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::layout::INDEX;
+use crate::report_name::ReportName;
 use crate::{Store, meta};
 use diagctl_fs::checksum;
 use diagctl_fs::{self as fs, Durability};
@@ -68,21 +69,27 @@ pub struct Entry {
 }
 
 /// A report in an entry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryReport {
     /// Its name.
-    pub name: String,
+    pub name: ReportName,
     /// Size of the file, bytes.
+    #[serde(default)]
     pub stored_bytes: u64,
     /// Size of the uncompressed content, bytes.
+    #[serde(default)]
     pub raw_bytes: u64,
     /// The reason why there is no data. With a size, the description of the damage.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl EntryReport {
+    /// Creates an entry in which only the name is set.
+    pub fn new(name: ReportName) -> Self {
+        Self { name, stored_bytes: 0, raw_bytes: 0, error: None }
+    }
+
     /// Returns true if there is data, even damaged data. A stored file is compressed and so never empty.
     pub fn has_data(&self) -> bool {
         self.error.is_none() || self.stored_bytes > 0
@@ -205,6 +212,22 @@ impl<'a> Listing<'a> {
         captures.reverse();
         read.reverse();
         whole.then_some(Self { store, index: None, captures, read, total, damaged })
+    }
+
+    /// Reads the records of the newest captures, because the index does not tell of damage since it was written. Those that cannot
+    /// be read count as damaged.
+    pub fn check_newest(&mut self, most: usize) {
+        let mut newest = self.captures.split_off(self.captures.len().saturating_sub(most));
+        newest.retain(|placed| {
+            let dir = self.store.report_dir(&placed.id);
+            let Err(error) = meta::read(&dir) else { return true };
+            if dir.exists() {
+                self.damaged.push((placed.id, error.to_string()));
+            }
+            false
+        });
+        self.captures.append(&mut newest);
+        self.total = self.captures.len();
     }
 
     /// Returns the numbers of the captures, newest first.

@@ -104,7 +104,7 @@ fn by_prefix(store: &Store, prefix: &str) -> Result<Id> {
         many => Err(Error::Ambiguous {
             prefix: prefix.to_owned(),
             count: many.len(),
-            first: many.iter().take(CANDIDATES_SHOWN).map(Id::to_string).collect(),
+            first: many.iter().take(CANDIDATES_SHOWN).copied().collect(),
         }),
     }
 }
@@ -151,7 +151,7 @@ impl Stored {
         let report = report_of(meta, name)?;
         let Some(file) = &report.file else {
             let error = report.error.clone().unwrap_or_else(|| "no reason was recorded".into());
-            return Err(Error::ReportFailed { capture: meta.id, report: name.to_owned(), error });
+            return Err(Error::ReportFailed { capture: meta.id, report: report.name.clone(), error });
         };
         let file = fs::open_read(&store.report_dir(&meta.id).join(file))?;
         Ok(Self { capture: meta.id, report: report.clone(), file })

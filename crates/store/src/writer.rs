@@ -12,6 +12,7 @@ use crate::inventory::{self, Inventory};
 use crate::layout::{CATALOG, INDEX};
 use crate::options::Compression;
 use crate::report_kind::FileType;
+use crate::report_name::ReportName;
 use crate::staging::{self, Grant};
 use crate::{Store, cleanup, meta};
 use diagctl_fs::{self as fs, Spot};
@@ -124,7 +125,12 @@ impl<'a> Room<'a> {
 /// Reads a report to its end, compresses it into the staging directory and writes its sidecar for `finalize`. A failed report
 /// leaves no file, only a sidecar with the reason. An empty report is a failure: its producer died early, or looked at a process
 /// that had ended.
-pub fn store_report(room: &mut Room<'_>, staging: &Spot, name: &str, data: &mut dyn Read) -> Result<meta::Report> {
+pub fn store_report(
+    room: &mut Room<'_>,
+    staging: &Spot,
+    name: &ReportName,
+    data: &mut dyn Read,
+) -> Result<meta::Report> {
     let form = room.store.options().file_type(name);
     store(room, staging, name, &form, data, false)
 }
@@ -133,7 +139,7 @@ pub fn store_report(room: &mut Room<'_>, staging: &Spot, name: &str, data: &mut 
 pub fn store_as(
     room: &mut Room<'_>,
     staging: &Spot,
-    name: &str,
+    name: &ReportName,
     form: &FileType,
     data: &mut dyn Read,
 ) -> Result<meta::Report> {
@@ -143,7 +149,7 @@ pub fn store_as(
 fn store(
     room: &mut Room<'_>,
     staging: &Spot,
-    name: &str,
+    name: &ReportName,
     form: &FileType,
     data: &mut dyn Read,
     may_be_empty: bool,
@@ -153,11 +159,15 @@ fn store(
     if let Err(error) = &mut result {
         // Readers do not know the staging file, so the error names the report instead.
         if let Some(source) = error.fs().and_then(fs::Error::os).filter(|_| error.is_no_space()) {
-            *error = Error::DiskFull { report: name.to_owned(), source: copy(source) };
+            *error = Error::DiskFull { report: name.clone(), source: copy(source) };
         }
         let _ = fs::remove_file(&partial);
-        // If this fails, too, `finalize` records that the report was not delivered.
-        let _ = staging::write_sidecar(staging, &meta::Report::failed(name, error.to_string()));
+        // A producer that died has not said why. Whoever ends the capture knows, or says that the report was not delivered, as
+        // also if the sidecar cannot be written.
+        if error.is_cut_short() {
+            return result;
+        }
+        let _ = staging::write_sidecar(staging, &meta::Report::failed(name.clone(), error.to_string()));
     }
     result
 }
@@ -166,12 +176,12 @@ fn write_report(
     room: &mut Room<'_>,
     staging: &Spot,
     partial: &Spot,
-    name: &str,
+    name: &ReportName,
     form: &FileType,
     data: &mut dyn Read,
     may_be_empty: bool,
 ) -> Result<meta::Report> {
-    let mut lines = (name == "heap_dump" && *form == room.store.options().file_type(name)).then(HeapLines::default);
+    let mut lines = (*name == "heap_dump" && *form == room.store.options().file_type(name)).then(HeapLines::default);
     let compression = room.store.options().retention.compression;
     let (suffix, encoding) = match compression {
         Compression::Gzip => ("gz", "gzip"),
@@ -200,16 +210,16 @@ fn write_report(
                 raw_bytes += n as u64;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Error::Producer { report: name.to_owned(), source: e }),
+            Err(e) => return Err(Error::Producer { report: name.clone(), source: e }),
         }
     }
     if raw_bytes == 0 && !may_be_empty {
-        return Err(Error::EmptyReport { report: name.to_owned() });
+        return Err(Error::EmptyReport { report: name.clone() });
     }
     let sink = encoder.finish().map_err(|e| unwrap(e, partial))?;
     let file = put_in_place(staging, partial, name, &format!("{}.{suffix}", form.extension))?;
     let report = meta::Report {
-        name: name.to_owned(),
+        name: name.clone(),
         file: Some(file),
         content_type: form.content_type.clone(),
         encoding: encoding.to_owned(),
@@ -225,7 +235,7 @@ fn write_report(
 
 // A command of `diagctl run` may have written a file of this name, for example `a.txt.gz` beside the `a.txt` that became this
 // report. That file becomes a report of its own, so this one gets another name.
-fn put_in_place(staging: &Spot, partial: &Spot, name: &str, extension: &str) -> Result<String> {
+fn put_in_place(staging: &Spot, partial: &Spot, name: &ReportName, extension: &str) -> Result<String> {
     let mut file = format!("{name}.{extension}");
     let mut number = 1;
     loop {

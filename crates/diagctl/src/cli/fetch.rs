@@ -120,7 +120,7 @@ fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
     let meta = meta::read(&store.report_dir(&target.id))?;
     let names: Vec<String> = match wanted {
         Some(name) => vec![name.clone()],
-        None => meta.reports.iter().map(|report| report.name.clone()).collect(),
+        None => meta.reports.iter().map(|report| report.name.to_string()).collect(),
     };
     let single = names.len() == 1;
     let reports = names
@@ -236,7 +236,7 @@ fn copy(stored: &mut Stored, form: Representation, out: &mut dyn Write, to_termi
     if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}") {
         bar.set_style(style);
     }
-    bar.set_prefix(stored.report.name.clone());
+    bar.set_prefix(stored.report.name.to_string());
     let result = stored.copy(form, out, &mut |bytes| bar.set_position(bytes));
     bar.finish_and_clear();
     result

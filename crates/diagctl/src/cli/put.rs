@@ -9,6 +9,7 @@ use crate::exit_code::Exit;
 use crate::fsio::Spot;
 use crate::grant::capture;
 use crate::grant::cpu_throttle::Paced;
+use crate::grant::producer::Produced;
 use crate::grant::records::{self, Fact, Writers};
 use diagctl_store::commit::Told;
 use diagctl_store::lease::Lease;
@@ -49,11 +50,10 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 
 fn put_one(cx: &Context, store: &Store, grant: &Grant, staging: &Spot, report: &str) -> Result<(), Failure> {
     let capture = &grant.meta.id;
-    let shown = quoted(report);
-    if !grant.planned.iter().any(|planned| **planned == *report) {
-        return Err(Failure::new(Exit::Usage, format!("report {shown} is not part of capture {capture}"))
+    let Some(report) = grant.planned.iter().find(|planned| ***planned == *report) else {
+        return Err(Failure::new(Exit::Usage, format!("report {} is not part of capture {capture}", quoted(report)))
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
-    }
+    };
     // Reports that `acquire` made itself also have a sidecar.
     if staging::read_sidecar(staging, report)?.is_some() || !staging::claim(staging, report)? {
         return Err(Failure::failed(format!(
@@ -68,7 +68,8 @@ fn put_one(cx: &Context, store: &Store, grant: &Grant, staging: &Spot, report: &
     let _ = rustix::pipe::fcntl_setpipe_size(&stdin, writer::CHUNK);
     // A worker that dumps itself serves no requests meanwhile, so it should finish as soon as possible.
     let limit = (grant.snapshot == Snapshot::Fork).then(|| cx.own_cpu_limit()).flatten();
-    writer::store_report(&mut room, staging, report, &mut Paced::new(stdin, limit))?;
+    let input = Produced::new(stdin, &cx.proc);
+    writer::store_report(&mut room, staging, report, &mut Paced::new(input, limit))?;
     Ok(())
 }
 
@@ -77,7 +78,7 @@ fn put_records(store: &Store, grant: &Grant, staging: &Spot) -> Result<(), Failu
     let mut told = Told::default();
     for fact in records::read(store, grant, Writers::Several, &mut std::io::stdin().lock(), &mut told)? {
         if let Fact::Failed(name, why) = fact {
-            staging::write_sidecar(staging, &Report::failed(&name, why))?;
+            staging::write_sidecar(staging, &Report::failed(name, why))?;
         }
     }
     match told.broken_off {

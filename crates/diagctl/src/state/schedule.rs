@@ -11,13 +11,16 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Anchor, LAST_MS, Reading};
 use crate::fsio::{self, Durability, Spot};
 use crate::seal;
-use diagctl_store::{Error, MOST_BYTES, Result};
+use diagctl_store::{Error, MOST_BYTES, ProcessId, Result};
 
 /// The schema version that this program writes.
 const SCHEMA: u32 = 1;
 
 /// The maximum size of the file: 32 MiB.
 const MAX_FILE: u64 = 32 << 20;
+
+/// The highest generation. A higher one is damage.
+pub const MAX_GENERATION: u64 = u64::MAX / 2;
 
 /// The contents of `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,18 +98,23 @@ pub struct RuleState {
     /// The second capture of a pair, if one is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<Pair>,
-    /// The pid of the last process that was granted a capture, for `round_robin`.
+    /// The time of the last grant by process, while `per_process` looks at it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub captured: BTreeMap<String, u64>,
+    /// The pid of the last process that was granted a capture. For older versions; they compare nothing else.
     #[serde(default)]
     pub last_pid: u32,
+    /// The last process that was granted a capture, for `round_robin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<ProcessId>,
 }
 
 /// A pending second capture of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
     /// The process of the first capture.
-    pub pid: u32,
-    /// The process's start, in clock ticks since boot.
-    pub start_ticks: u64,
+    #[serde(flatten)]
+    pub process: ProcessId,
     /// The time at which the second capture is due.
     pub due: u64,
     /// Sequence number of the first capture.
@@ -158,7 +166,7 @@ impl State {
         let moments = self.clock.iter().map(|clock| clock.store_ms).chain(self.spent.iter().map(|spent| spent.at));
         moments.max().unwrap_or(0) <= LAST_MS
             && units <= u64::from(u32::MAX / 2)
-            && self.generation <= u64::MAX / 2
+            && self.generation <= MAX_GENERATION
             && self.clock.iter().all(|clock| clock.wall_ms.unsigned_abs() <= LAST_MS)
             && self.rules.values().all(RuleState::is_plausible)
             && self.costs.values().all(|cost| cost.memory_bytes.max(cost.stored_bytes) <= MOST_BYTES)
@@ -168,7 +176,14 @@ impl State {
 impl RuleState {
     fn is_plausible(&self) -> bool {
         let marks = self.high_water.values().map(|mark| mark.at).chain(self.pair.iter().map(|pair| pair.due));
-        let moments = self.due.values().chain(&self.fires).chain(&self.covered).copied().chain(marks);
+        let moments = self
+            .due
+            .values()
+            .chain(&self.fires)
+            .chain(self.captured.values())
+            .chain(&self.covered)
+            .copied()
+            .chain(marks);
         moments.max().unwrap_or(0) <= LAST_MS && self.high_water.values().all(|mark| mark.bytes <= MOST_BYTES)
     }
 }
