@@ -100,7 +100,7 @@ fn reports(config: &Config) -> Map<String, Value> {
             None => keys["producer"] = "application".into(),
         }
         if let Some(bytes) = report.max_size {
-            keys["max_size"] = size(bytes).into();
+            keys["max_size"] = size(bytes);
         }
         keys
     };
