@@ -16,10 +16,10 @@ class OrdinaryUserTest < E2E::Case
     script = start_script(wrapper: as_nobody)
     script.run("KEPT = Array.new(200_000) { |i| i.to_s * 10 }")
     diagctl!("request", "--reason", "look at its dumper")
-    during_a_dump do |dumper, _|
+    during_a_dump do |dumper, put|
       assert_equal NOBODY, E2E::Processes.status(dumper, "Uid")
       # If a process is not dumpable, its /proc files belong to root.
-      assert_equal 0, File.stat("/proc/#{dumper}/fd").uid
+      assert_equal [0, 0], [dumper, put].map { |pid| File.stat("/proc/#{pid}/fd").uid }
       assert_equal 1000, File.read("/proc/#{dumper}/oom_score_adj").to_i
     end
     cost = meta(wait_for_captures(script).first.fetch("id")).fetch("cost")

@@ -48,6 +48,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         ))
         .hint("each report is stored once; use `finalize --failed` to drop it"));
     }
+    // A heap passes through this process. No debugger of the same user and no core file is to see it.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     end_at_the_deadline(cx, &store)?;
     let mut room = Room::of(&store, &grant)?;
     let stdin = std::io::stdin().lock();

@@ -187,7 +187,7 @@ fn execute(
 fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<(), Failure> {
     let command =
         rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).context("cannot watch the command")?;
-    std::thread::spawn(move || {
+    let watch = move || {
         loop {
             let (signal, by_terminal) = endings.wait();
             ended_by.store(signal, Ordering::SeqCst);
@@ -196,7 +196,8 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
                 let _ = rustix::process::pidfd_send_signal(&command, signal);
             }
         }
-    });
+    };
+    std::thread::Builder::new().spawn(watch).context("cannot start a thread")?;
     Ok(())
 }
 
