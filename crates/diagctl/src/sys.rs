@@ -102,6 +102,15 @@ impl Endings {
         }
     }
 
+    /// Waits at most this long for one of the signals, and returns its number.
+    pub fn arrived(&self, within: Duration) -> Option<i32> {
+        let seconds = libc::time_t::try_from(within.as_secs()).unwrap_or(libc::time_t::MAX);
+        let limit = libc::timespec { tv_sec: seconds, tv_nsec: within.subsec_nanos().into() };
+        // SAFETY: the set and the limit are initialised; no information about the signal is asked for.
+        let signal = unsafe { libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const limit) };
+        (signal > 0).then_some(signal)
+    }
+
     /// Ends this process by a signal as if it had never been blocked, so that the parent sees which signal it was.
     pub fn end_by(&self, signal: i32) -> ! {
         // SAFETY: the initialised set is the only memory involved.

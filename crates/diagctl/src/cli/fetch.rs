@@ -142,12 +142,17 @@ fn one(
     let exit = warn(&stored);
     if to_stdout {
         stored.verify()?;
-        return match copy(&mut stored, form, &mut output::stdout()?, io::stdout().is_terminal()) {
+        return match copy(
+            &mut stored,
+            form,
+            &mut output::stdout().map_err(|e| output::unprintable(&e))?,
+            io::stdout().is_terminal(),
+        ) {
             Ok(_) => Ok(exit),
             Err(Interrupted::Source(error)) => Err(error.into()),
             // The reader has closed the pipe because it needs no more.
             Err(Interrupted::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
-            Err(Interrupted::Output(e)) => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
+            Err(Interrupted::Output(e)) => Err(output::unprintable(&e)),
         };
     }
     let own_name = format!("{}-{}", opened.meta.id, stored.file_name(form));

@@ -68,9 +68,7 @@ pub fn finish(done: Done) -> Exit {
     let print = || io::stdout().lock().write_all(done.text.as_bytes()).and_then(|()| io::stdout().flush());
     let printed = if done.text.is_empty() { Ok(()) } else { usable_stdout().and_then(|()| print()) };
     match printed {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            fail(&Failure::failed(format!("cannot write to stdout: {e}")))
-        }
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => fail(&unprintable(&e)),
         _ => done.exit,
     }
 }
@@ -96,9 +94,7 @@ pub fn usage(e: &clap::Error) -> Exit {
         return Exit::Usage;
     }
     match usable_stdout().and_then(|()| e.print()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            fail(&Failure::failed(format!("cannot write to stdout: {e}")))
-        }
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => fail(&unprintable(&e)),
         _ => Exit::Ok,
     }
 }
@@ -114,16 +110,20 @@ fn usable_stdout() -> io::Result<()> {
 }
 
 /// Returns stdout for streamed data. The caller treats a closed pipe as the end.
-pub fn stdout() -> Result<impl Write, Failure> {
-    usable_stdout().map_err(|e| Failure::failed(format!("cannot write to stdout: {e}")))?;
-    Ok(io::stdout().lock())
+pub fn stdout() -> io::Result<impl Write> {
+    usable_stdout().map(|()| io::stdout().lock())
+}
+
+/// The failure of a command that could not print its result.
+pub fn unprintable(why: &io::Error) -> Failure {
+    Failure::failed(format!("cannot write to stdout: {why}"))
 }
 
 /// Streams a result to stdout. A closed pipe ends the stream and is not an error.
 pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
     match usable_stdout().and_then(|()| write(&mut out)).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(unprintable(&e)),
         _ => Ok(()),
     }
 }

@@ -86,15 +86,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
         Store::open(config.store_options(), Access::Create).unwrap();
-        let loaded = Loaded {
-            config,
-            file: None,
-            sources: std::collections::BTreeMap::default(),
-            broken: None,
-            identity: None,
-            held: None,
-        };
-        (dir, Context::new(loaded, None))
+        (dir, Context::new(Loaded::new(config), None))
     }
 
     fn paused(cx: &Context) -> Option<Pause> {

@@ -158,7 +158,7 @@ impl<'a> From<&'a Entry> for Listed<'a> {
     }
 }
 
-/// What retention does with a capture, as `gc` prints it.
+/// The decision of retention about a capture, as `gc` prints it.
 #[derive(Debug, Serialize)]
 pub struct Retained<'a> {
     id: &'a Id,

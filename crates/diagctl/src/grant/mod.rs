@@ -7,7 +7,10 @@ pub mod cpu_throttle;
 pub mod dump_limits;
 mod error;
 pub mod exec;
+pub mod labels;
+mod off;
 pub mod poll;
 
 pub use begin::{Applicant, Begun, begin};
 pub use error::Error;
+pub use off::note_off;

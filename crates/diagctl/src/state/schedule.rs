@@ -70,6 +70,9 @@ pub struct RuleState {
     /// The second capture of a pair, if one is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<Pair>,
+    /// The time of the last grant by process, while `per_process` looks at it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub captured: BTreeMap<String, u64>,
     /// The pid of the last process that was granted a capture. For older versions; they compare nothing else.
     #[serde(default)]
     pub last_pid: u32,
@@ -145,7 +148,14 @@ impl State {
 impl RuleState {
     fn is_plausible(&self) -> bool {
         let marks = self.high_water.values().map(|mark| mark.at).chain(self.pair.iter().map(|pair| pair.due));
-        let moments = self.due.values().chain(&self.fires).chain(&self.covered).copied().chain(marks);
+        let moments = self
+            .due
+            .values()
+            .chain(&self.fires)
+            .chain(self.captured.values())
+            .chain(&self.covered)
+            .copied()
+            .chain(marks);
         moments.max().unwrap_or(0) <= LAST_MS && self.high_water.values().all(|mark| mark.bytes <= MOST_BYTES)
     }
 }

@@ -13,6 +13,7 @@ use crate::fsio::Spot;
 use crate::proc::Proc;
 use crate::units::duration;
 use diagctl_observe::Presence;
+use diagctl_store::ProcessId;
 use diagctl_store::lease::{self, Record};
 
 /// A lock without a running grant is leaked after this time, milliseconds.
@@ -92,6 +93,12 @@ impl Report {
             (false, ..) => "free".into(),
         };
         Self { taken, summary, overdue_ms, leaked: taken && running.is_none(), holders: Vec::new(), record }
+    }
+
+    /// Returns true if the capture in progress was granted to this process.
+    pub fn is_held_by(&self, process: &ProcessId) -> bool {
+        let holds = |record: &Record| !record.ended && record.process().is(process);
+        self.taken && self.record.as_ref().is_some_and(holds)
     }
 
     /// Finds the processes that hold the lock.

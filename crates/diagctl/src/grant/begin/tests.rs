@@ -34,7 +34,7 @@ impl Scene {
         config.retention.keep_free = Amount::Bytes(0);
         change(&mut config);
         let store = Store::open(config.store_options(), Access::Create).unwrap();
-        let loaded = Loaded { config, file: None, sources: BTreeMap::new(), broken: None, identity: None, held: None };
+        let loaded = Loaded::new(config);
         let proc = dir.path().join("proc");
         for (file, text) in [
             ("7/statm", format!("100000 {} 10 1 0 80 0\n", 64 * MIB / diagctl_observe::page_size())),
