@@ -27,6 +27,20 @@ class OrdinaryUserTest < E2E::Case
     assert_operator cost.fetch("copied_bytes"), :<, cost.fetch("dumper_peak_rss_bytes")
   end
 
+  def test_smaps_of_a_process_that_is_not_dumpable_says_what_is_needed
+    configure(rule("asked", "on_demand = {}", %w[smaps fds process]))
+    script = start_script(wrapper: as_nobody)
+    # PR_SET_DUMPABLE
+    script.run('require "fiddle"; Fiddle::Function.new(Fiddle::Handle::DEFAULT["prctl"], [Fiddle::TYPE_INT, Fiddle::TYPE_LONG], Fiddle::TYPE_INT).call(4, 0)')
+    wait_until("it is not dumpable") { File.stat("/proc/#{script.pid}/fd").uid.zero? }
+    result = diagctl("request", "smaps", "fds", "process", "--reason", "x", "--wait")
+    assert_equal 5, result.status, result
+    id = result.out.strip
+    errors = meta(id).fetch("reports").to_h { |report| report.values_at("name", "error") }
+    %w[smaps fds].each { |name| assert_match(/not dumpable .*CAP_SYS_PTRACE/, errors[name]) }
+    assert_nil errors["process"]
+  end
+
   # `sudo diagctl request` before the first poll of workers that run as another user.
   def test_what_root_asks_for_before_the_first_poll_does_not_lock_the_workers_out
     configure(rule("asked", "on_demand = {}", %w[gc_stat]))

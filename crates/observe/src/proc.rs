@@ -76,6 +76,12 @@ impl Proc {
         self.stat(pid).is_ok_and(|stat| stat.start_ticks == start_ticks && !matches!(stat.state, 'Z' | 'X'))
     }
 
+    /// The effective user of a process.
+    pub fn uid(&self, pid: u32) -> Option<u32> {
+        let status = self.read(&format!("{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse().ok())
+    }
+
     /// The resident set, in bytes. From `statm`, which costs the kernel a tenth of `status`.
     pub fn rss(&self, pid: u32) -> Result<u64> {
         let path = self.pid(pid).join("statm");
