@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn a_rule_applies_to_processes_that_are_like_one_of_its_patterns() {
-        let table: [(&[&str], &[&str], &str, &str, bool); 14] = [
+        type Names = &'static [&'static str];
+        let table: [(Names, Names, &str, &str, bool); 14] = [
             (&[], &[], "puma", "worker-0", true),
             (&["puma"], &[], "puma", "worker-0", true),
             (&["puma"], &[], "sidekiq", "worker-0", false),

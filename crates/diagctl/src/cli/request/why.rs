@@ -116,7 +116,7 @@ impl<'a> View<'a> {
 
 /// Returns the capture that is being taken for a request.
 pub fn in_progress(store: &Store, request: &Request) -> Option<Id> {
-    request.capture.clone().filter(|capture| is_staged(store, capture))
+    request.capture.filter(|capture| is_staged(store, capture))
 }
 
 fn is_staged(store: &Store, capture: &Id) -> bool {
