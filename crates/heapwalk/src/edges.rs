@@ -237,9 +237,23 @@ impl<R: Receiver> Walk<'_, R> {
                 self.otherwise = self.names.constant(self.receiver, NameKind::Frame, c"stack".as_ptr());
             }
             b"VM/thread" => {
+                for index in 0..self.locals.as_slice().len() {
+                    self.name_local(value, index);
+                }
                 self.otherwise = self.names.constant(self.receiver, NameKind::Frame, c"thread".as_ptr());
             }
             _ => {}
+        }
+    }
+
+    fn name_local(&mut self, thread: Value, index: usize) {
+        let Some((of, symbol)) = self.locals.as_slice().get(index).copied() else { return };
+        let Some(id) = usize::try_from(symbol).ok().and_then(ruby::static_symbol).filter(|_| of == thread as u64) else { return };
+        // SAFETY: the type name says that it is a Thread; thread.c, `rb_thread_local_aref`: a lookup in the table of its fiber.
+        let target = unsafe { (self.ruby.thread_local)(thread, id) };
+        if !ruby::is_special(target) {
+            let label = self.names.id(self.ruby, self.receiver, NameKind::Local, id);
+            self.expect(target, label);
         }
     }
 }

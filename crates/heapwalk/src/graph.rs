@@ -8,6 +8,9 @@ use diagctl_heapdump::writer::{Sink, Writer};
 use crate::output::Output;
 use crate::receiver::Receiver;
 
+/// `GC.stat` has about forty numbers.
+const MOST_STATS: usize = 128;
+
 /// The pipe as the writer sees it. A failed write shows in [`Output::error`].
 #[derive(Debug)]
 pub struct Pipe<'a>(pub &'a Output<'a>);
@@ -34,10 +37,15 @@ impl<'a> Graph<'a> {
         Self { writer, output }
     }
 
-    /// Adds numbers about the process.
-    pub fn stat(&mut self, name: &[u8], value: u64) {
-        let id = self.name(NameKind::Text, name);
-        let Ok(()) = self.writer.stats(&[(id, value)]);
+    /// Adds numbers about the process. More than there is room for are left out.
+    pub fn stats<'t>(&mut self, stats: impl Iterator<Item = (&'t [u8], u64)>) {
+        let mut named = [(NameId::NONE, 0); MOST_STATS];
+        let mut count = 0;
+        for (place, (name, value)) in named.iter_mut().zip(stats) {
+            *place = (self.name(NameKind::Text, name), value);
+            count += 1;
+        }
+        let Ok(()) = self.writer.stats(&named[..count]);
     }
 
     /// Writes the trailer.

@@ -9,7 +9,7 @@ use diagctl_heapdump::record::{
 use crate::layout::Layout;
 use crate::memory::Vector;
 use crate::receiver::Receiver;
-use crate::request::{Fact, Facts, ObjectFact, Text};
+use crate::request::{Fact, Facts, ObjectFact};
 use crate::ruby::{self, Ruby, Value, kind};
 use crate::siphash::Key;
 use crate::status::Status;

@@ -128,13 +128,18 @@ unsafe fn write_graph(
     let mut graph = Graph::new(writer, output);
     // SAFETY: symbol.c, `rb_intern`: struct.c made the name when Ruby started. Then the caller's promise.
     unsafe {
+        graph.stats(request.facts().filter_map(|fact| match fact {
+            Fact::Stat { name, value } => Some((name.bytes(), value as u64)),
+            _ => None,
+        }));
+        let members_id = (ruby.intern)(c"__members__".as_ptr());
+        let mut walk = Walk::new(ruby, layout, key, members_id, &mut graph, status);
         for fact in request.facts() {
-            if let Fact::Stat { name, value } = fact {
-                graph.stat(name.bytes(), value as u64);
+            if let Fact::Local { thread, name } = fact {
+                walk.add_local(thread, name);
             }
         }
-        let members_id = (ruby.intern)(c"__members__".as_ptr());
-        Walk::new(ruby, layout, key, members_id, &mut graph, status).whole(fault);
+        walk.whole(fault);
     }
     graph.finish();
     Ok(())

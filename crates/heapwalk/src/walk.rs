@@ -37,6 +37,8 @@ pub struct Walk<'w, R> {
     pub(crate) otherwise: NameId,
     /// Its class.
     pub(crate) class: Value,
+    /// Threads and the Symbols that their variables have as names.
+    pub(crate) locals: Vector<(u64, u64)>,
     status: &'w Status,
     fault: Fault,
     objects: u64,
@@ -59,10 +61,16 @@ impl<'w, R: Receiver> Walk<'w, R> {
             cursor: 0,
             otherwise: NameId::NONE,
             class: 0,
+            locals: Vector::new(),
             status,
             fault: Fault::default(),
             objects: 0,
         }
+    }
+
+    /// Names a variable of a thread's fiber.
+    pub fn add_local(&mut self, thread: Value, name: Value) {
+        self.locals.push((thread as u64, name as u64));
     }
 
     /// Walks the roots, then the heap.

@@ -96,6 +96,9 @@ pub struct Report {
     /// The time that producing the report took, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<Number>,
+    /// How it was made, if that was not the usual way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl Report {

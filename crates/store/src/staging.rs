@@ -62,6 +62,17 @@ pub fn claim(staging: &Spot, name: &str) -> Result<bool> {
     }
 }
 
+/// Removes what an earlier writer of a report left, so that another one may claim it. That writer has ended.
+pub fn release(staging: &Spot, name: &str) -> Result<()> {
+    let file = read_sidecar(staging, name)?.and_then(|report| report.file);
+    for leftover in [Some(format!(".{name}.partial")), file, Some(sidecar_name(name)), Some(format!(".{name}.claim"))] {
+        if let Some(leftover) = leftover {
+            fs::remove(&staging.join(leftover))?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the sidecar of a report: its entry, or the reason why it was not written.
 pub fn write_sidecar(staging: &Spot, report: &meta::Report) -> Result<()> {
     write_json(&staging.join(sidecar_name(&report.name)), report)

@@ -218,6 +218,7 @@ fn write_report(
         sha256: Some(hex(&sink.hash.finalize())),
         error: lines.and_then(HeapLines::finish),
         took_ms: None,
+        note: None,
     };
     staging::write_sidecar(staging, &report)?;
     Ok(report)

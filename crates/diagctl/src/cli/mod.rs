@@ -25,6 +25,7 @@ mod status;
 mod times;
 mod verify;
 mod view;
+mod walker;
 
 use std::path::PathBuf;
 
@@ -62,6 +63,7 @@ struct Global {
 enum Command {
     Acquire(acquire::Args),
     Put(put::Args),
+    Walker(walker::Args),
     Finalize(finalize::Args),
     Abort(abort::Args),
     Run(run::Args),
@@ -92,7 +94,7 @@ impl Command {
     /// Returns true for commands that work for a running process, which an invalid configuration must not stop. `status` is one
     /// of them, because it reports the problem.
     fn serves_a_process(&self) -> bool {
-        matches!(self, Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_))
+        matches!(self, Self::Acquire(_) | Self::Put(_) | Self::Walker(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_))
     }
 }
 
@@ -139,6 +141,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     match cli.command {
         Command::Acquire(args) => acquire::run(&cx, args),
         Command::Put(args) => put::run(&cx, &args),
+        Command::Walker(args) => walker::run(&cx, args),
         Command::Finalize(args) => finalize::run(&cx, &args),
         Command::Abort(args) => abort::run(&cx, &args),
         Command::Run(args) => run::run(&cx, &args),

@@ -25,6 +25,9 @@ pub struct Args {
     /// Descriptor that holds the lease
     #[arg(long, value_name = "N")]
     lease_fd: i32,
+    /// Discard what an earlier put of this report left
+    #[arg(long)]
+    again: bool,
 }
 
 /// Extra time for the dumper's own alarm to go off first, in milliseconds.
@@ -40,6 +43,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
     }
     let staging = store.staging(&args.capture);
+    if args.again {
+        staging::release(&staging, &args.report)?;
+    }
     // Reports that `acquire` made itself also have a sidecar.
     if staging::read_sidecar(&staging, &args.report)?.is_some() || !staging::claim(&staging, &args.report)? {
         let (report, capture) = (&args.report, &args.capture);

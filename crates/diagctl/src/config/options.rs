@@ -20,18 +20,20 @@ pub struct ReportOptions {
     pub jemalloc: Option<String>,
     /// `heap_dump.full`: true to include empty slots.
     pub full_heap: bool,
+    /// `heap_dump.producer`: false to leave the heap walker out.
+    pub walker: bool,
 }
 
 impl Default for ReportOptions {
     fn default() -> Self {
-        Self { profile: Duration::from_secs(10), jemalloc: None, full_heap: false }
+        Self { profile: Duration::from_secs(10), jemalloc: None, full_heap: false, walker: true }
     }
 }
 
 impl ReportOptions {
     /// Reads the section of a built-in report.
     pub fn read(&mut self, name: &str, section: &Section<'_>) {
-        if section.has("producer") {
+        if section.has("producer") && name != "heap_dump" {
             let message = format!("{name} is a built-in report");
             return section.problem("producer", message, "choose another name for your own report");
         }
@@ -54,7 +56,18 @@ impl ReportOptions {
                     );
                 }
             }
-            "heap_dump" => self.full_heap = section.boolean("full").unwrap_or(self.full_heap),
+            "heap_dump" => {
+                self.full_heap = section.boolean("full").unwrap_or(self.full_heap);
+                match section.text("producer").as_deref() {
+                    None => {}
+                    Some("auto") => self.walker = true,
+                    Some("dump_all") => self.walker = false,
+                    Some(_) => {
+                        let hint = "\"auto\" uses the heap walker where it works";
+                        section.wrong_value("producer", "must be \"auto\" or \"dump_all\"", hint);
+                    }
+                }
+            }
             _ => {}
         }
         section.finish();
@@ -62,13 +75,24 @@ impl ReportOptions {
 
     /// Returns the options that are passed to the producer of a report.
     pub fn of(&self, name: &str) -> Map<String, Value> {
-        let options = match name {
-            "cpu_profile" => json!({ "duration": self.profile.as_secs_f64() }),
-            "jemalloc_stats" => self.jemalloc.as_ref().map_or(json!({}), |letters| json!({ "options": letters })),
-            "heap_dump" if self.full_heap => json!({ "full": true }),
-            _ => json!({}),
-        };
-        let Value::Object(options) = options else { return Map::new() };
+        let mut options = Map::new();
+        match name {
+            "cpu_profile" => {
+                options.insert("duration".into(), self.profile.as_secs_f64().into());
+            }
+            "jemalloc_stats" => {
+                options.extend(self.jemalloc.as_ref().map(|letters| ("options".into(), letters.clone().into())));
+            }
+            "heap_dump" | "object_counts" => {
+                if self.full_heap && name == "heap_dump" {
+                    options.insert("full".into(), true.into());
+                }
+                if !self.walker {
+                    options.insert("producer".into(), "dump_all".into());
+                }
+            }
+            _ => {}
+        }
         options
     }
 
@@ -82,8 +106,15 @@ impl ReportOptions {
         if let Some(letters) = &self.jemalloc {
             sections.push(("jemalloc_stats", json!({ "options": letters })));
         }
+        let mut heap_dump = Map::new();
         if self.full_heap {
-            sections.push(("heap_dump", json!({ "full": true })));
+            heap_dump.insert("full".into(), true.into());
+        }
+        if !self.walker {
+            heap_dump.insert("producer".into(), "dump_all".into());
+        }
+        if !heap_dump.is_empty() {
+            sections.push(("heap_dump", heap_dump.into()));
         }
         sections
     }
@@ -105,11 +136,23 @@ mod tests {
     }
 
     #[test]
+    fn the_walker_can_be_left_out_of_both_reports_that_use_it() {
+        let read = |text| crate::config::parse(text).unwrap().0.options;
+        let without = read("[reports.heap_dump]\nproducer = \"dump_all\"\n");
+        for report in ["heap_dump", "object_counts"] {
+            assert_eq!(Value::Object(without.of(report)), json!({ "producer": "dump_all" }));
+        }
+        assert_eq!(without.sections(), [("heap_dump", json!({ "producer": "dump_all" }))]);
+        assert_eq!(read("[reports.heap_dump]\nproducer = \"auto\"\n"), ReportOptions::default());
+    }
+
+    #[test]
     fn wrong_options_are_problems() {
         for (text, expected) in [
             ("[reports.cpu_profile]\nduration = \"2h\"", "must be between 100ms and 1m"),
             ("[reports.cpu_profile]\nlength = \"2s\"", "unknown key"),
             ("[reports.jemalloc_stats]\noptions = \"J;x\"", "must be letters"),
+            ("[reports.heap_dump]\nproducer = \"walker\"", "must be \"auto\" or \"dump_all\""),
         ] {
             let problems = crate::config::parse(text).unwrap_err();
             assert!(problems.iter().any(|p| p.to_string().contains(expected)), "{text}: {problems:?}");
