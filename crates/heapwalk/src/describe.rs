@@ -25,7 +25,8 @@ impl<R: Receiver> Walk<'_, R> {
         let mut object = Object { address: value as u64, kind: Type(of), slot_size, ..Object::default() };
         // SAFETY: gc.c, `obj_memsize_of`: a switch over all types, the remains of moved and of dead objects among them. T_NODE is
         // not one of them since it is never on the heap (node.c).
-        object.size = if of == kind::NODE { u64::from(slot_size) } else { unsafe { (self.ruby.memsize)(value) as u64 } };
+        object.size =
+            if of == kind::NODE { u64::from(slot_size) } else { unsafe { (self.ruby.memsize)(value) as u64 } };
         // These use the word of the class for something else (gc.c, `struct RZombie` and `struct RMoved`; internal/imemo.h).
         if !matches!(of, kind::IMEMO | kind::NODE | kind::ZOMBIE | kind::MOVED) {
             object.class = class as u64;
@@ -95,7 +96,7 @@ impl<R: Receiver> Walk<'_, R> {
         // SAFETY: the caller saw that its type is T_STRING.
         let bytes = unsafe { self.layout.string(value) };
         object.length = Some(bytes.len() as u64);
-        object.hash = Some(self.key.hash(bytes));
+        object.hash = (!bytes.is_empty()).then(|| self.key.hash(bytes));
         for (is_set, flag) in [
             (flags & layout::STRING_OUTSIDE == 0, Flags::EMBEDDED),
             (self.layout.is_shared_string(flags), Flags::SHARED),

@@ -45,7 +45,8 @@ impl<R: Receiver> Walk<'_, R> {
         self.otherwise = NameId::NONE;
         self.class = class;
         // Without a class, 3.1 would look for the names of the variables in address 0 (variable.c, `gen_ivar_each`).
-        if flags & ruby::HAS_GENERIC_IVARS != 0 && class != 0 && !matches!(of, kind::CLASS | kind::MODULE | kind::IMEMO) {
+        if flags & ruby::HAS_GENERIC_IVARS != 0 && class != 0 && !matches!(of, kind::CLASS | kind::MODULE | kind::IMEMO)
+        {
             // SAFETY: as above; `gen_ivar_each`.
             unsafe { (ruby.each_ivar)(value, Self::on_pair_variable, self.lend()) };
         }
@@ -64,7 +65,9 @@ impl<R: Receiver> Walk<'_, R> {
         }
         // SAFETY: gc.c, `rb_objspace_reachable_objects_from`: calls back for what it would mark. The mark functions of extensions
         // run here, as in `dump_all`.
-        unsafe { (ruby.reachable_from)(value, Self::on_reference, core::ptr::with_exposed_provenance_mut(self.lend())) };
+        unsafe {
+            (ruby.reachable_from)(value, Self::on_reference, core::ptr::with_exposed_provenance_mut(self.lend()))
+        };
     }
 
     unsafe extern "C" fn on_variable(id: ruby::Id, value: Value, walk: usize) -> c_int {
@@ -248,7 +251,10 @@ impl<R: Receiver> Walk<'_, R> {
 
     fn name_local(&mut self, thread: Value, index: usize) {
         let Some((of, symbol)) = self.locals.as_slice().get(index).copied() else { return };
-        let Some(id) = usize::try_from(symbol).ok().and_then(ruby::static_symbol).filter(|_| of == thread as u64) else { return };
+        let Some(id) = usize::try_from(symbol).ok().and_then(ruby::static_symbol).filter(|_| of == thread as u64)
+        else {
+            return;
+        };
         // SAFETY: the type name says that it is a Thread; thread.c, `rb_thread_local_aref`: a lookup in the table of its fiber.
         let target = unsafe { (self.ruby.thread_local)(thread, id) };
         if !ruby::is_special(target) {

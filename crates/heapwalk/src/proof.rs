@@ -2,9 +2,7 @@
 
 #![expect(unsafe_code, reason = "the sample's objects are read")]
 
-use diagctl_heapdump::record::{
-    Edge, FreeSlots, NameId, NameKind, Object, Page, Root, Site, SiteId, Type,
-};
+use diagctl_heapdump::record::{Edge, FreeSlots, NameId, NameKind, Object, Page, Root, Site, SiteId, Type};
 
 use crate::layout::Layout;
 use crate::memory::Vector;
@@ -57,7 +55,13 @@ pub unsafe fn layout(facts: Facts<'_>) -> Result<Layout, Difference> {
 /// # Safety
 ///
 /// As for [`layout`]; and as for [`Walk::whole`].
-pub unsafe fn compare(facts: Facts<'_>, ruby: &Ruby, layout: Layout, key: Key, status: &Status) -> Result<(), Difference> {
+pub unsafe fn compare(
+    facts: Facts<'_>,
+    ruby: &Ruby,
+    layout: Layout,
+    key: Key,
+    status: &Status,
+) -> Result<(), Difference> {
     let mut evidence = Evidence::default();
     // SAFETY: symbol.c, `rb_intern`: struct.c made the name when Ruby started.
     let members_id = unsafe { (ruby.intern)(c"__members__".as_ptr()) };
@@ -190,4 +194,3 @@ impl Receiver for Evidence {
         false
     }
 }
-

@@ -263,18 +263,15 @@ const LAST_SPECIAL: usize = 0x40;
 /// `RUBY_SYMBOL_FLAG` and `RUBY_SPECIAL_SHIFT`, include/ruby/internal/special_consts.h.
 const STATIC_SYMBOL: usize = 0x0c;
 const SPECIAL_SHIFT: usize = 8;
-/// `RUBY_ID_STATIC_SYM`, id.h: the name was written in code, or made a name by it.
-const ID_STATIC: usize = 1;
-
 /// Returns true for what is not the address of an object: numbers, nil, static symbols.
 pub fn is_special(value: Value) -> bool {
     value & 7 != 0 || value < LAST_SPECIAL
 }
 
-/// Returns the ID of a static symbol.
+/// Returns the ID of a static symbol: a name that is written in code, or that code made the name of a method or a variable. A Symbol
+/// made of a string at run time is an object (symbol.c, `rb_str_intern`), and its name may be data.
 pub fn static_symbol(value: Value) -> Option<Id> {
-    let id = value >> SPECIAL_SHIFT;
-    (value & 0xff == STATIC_SYMBOL && id & ID_STATIC != 0).then_some(id)
+    (value & 0xff == STATIC_SYMBOL).then_some(value >> SPECIAL_SHIFT)
 }
 
 /// Returns a small number as a Fixnum.

@@ -114,7 +114,8 @@ unsafe fn write_graph(
     status: &Status,
     output: &Output<'_>,
 ) -> Result<(), ()> {
-    let (Some(bytes), Some(classes)) = (memory::zeroed::<[u8; BYTES]>(), memory::zeroed::<[ClassSlot; CLASS_SLOTS]>()) else {
+    let (Some(bytes), Some(classes)) = (memory::zeroed::<[u8; BYTES]>(), memory::zeroed::<[ClassSlot; CLASS_SLOTS]>())
+    else {
         return refuse(status, &[b"the kernel gave no memory"]);
     };
     // SAFETY: bytes may be anything, and fresh memory is zeros.

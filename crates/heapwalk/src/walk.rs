@@ -46,7 +46,14 @@ pub struct Walk<'w, R> {
 
 impl<'w, R: Receiver> Walk<'w, R> {
     /// A walk that passes all it finds to `receiver`.
-    pub fn new(ruby: &'w Ruby, layout: Layout, key: Key, members_id: Id, receiver: &'w mut R, status: &'w Status) -> Self {
+    pub fn new(
+        ruby: &'w Ruby,
+        layout: Layout,
+        key: Key,
+        members_id: Id,
+        receiver: &'w mut R,
+        status: &'w Status,
+    ) -> Self {
         Self {
             ruby,
             layout,

@@ -94,7 +94,10 @@ impl Command {
     /// Returns true for commands that work for a running process, which an invalid configuration must not stop. `status` is one
     /// of them, because it reports the problem.
     fn serves_a_process(&self) -> bool {
-        matches!(self, Self::Acquire(_) | Self::Put(_) | Self::Walker(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_))
+        matches!(
+            self,
+            Self::Acquire(_) | Self::Put(_) | Self::Walker(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_)
+        )
     }
 }
 

@@ -6,9 +6,9 @@ use super::Context;
 use super::output::{self, Done};
 use crate::cli::error::Failure;
 use crate::grant::capture;
+use diagctl_store::Access;
 use diagctl_store::lease::Lease;
 use diagctl_store::walker_failures::{self, WalkerFailure};
-use diagctl_store::Access;
 
 /// Write the heap walker to stdout (used by dumpers)
 #[derive(Debug, clap::Args)]
@@ -41,8 +41,10 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     }
     if let Some(WalkerFailure { reason, capture, .. }) = walker_failures::find(&store, &ruby, &walker) {
         let file = store.path(walker_failures::FILE);
-        return Err(Failure::failed(format!("{reason} in capture {capture}, with this Ruby"))
-            .hint(format!("another version of diagctl or of Ruby is tried again, as is this one without {}", file.display())));
+        return Err(Failure::failed(format!("{reason} in capture {capture}, with this Ruby")).hint(format!(
+            "another version of diagctl or of Ruby is tried again, as is this one without {}",
+            file.display()
+        )));
     }
     output::stream(|out| out.write_all(WALKER))?;
     Ok(Done::silent())
