@@ -23,10 +23,7 @@ impl<R: Receiver> Walk<'_, R> {
         let &ruby::Basic { flags, class } = unsafe { ruby::basic(value) };
         let of = ruby::type_of(flags);
         let mut object = Object { address: value as u64, kind: Type(of), slot_size, ..Object::default() };
-        // SAFETY: gc.c, `obj_memsize_of`: a switch over all types, the remains of moved and of dead objects among them. T_NODE is
-        // not one of them since it is never on the heap (node.c).
-        object.size =
-            if of == kind::NODE { u64::from(slot_size) } else { unsafe { (self.ruby.memsize)(value) as u64 } };
+        object.size = self.size(value, of, slot_size);
         // These use the word of the class for something else (gc.c, `struct RZombie` and `struct RMoved`; internal/imemo.h).
         if !matches!(of, kind::IMEMO | kind::NODE | kind::ZOMBIE | kind::MOVED) {
             object.class = class as u64;
@@ -90,6 +87,15 @@ impl<R: Receiver> Walk<'_, R> {
             unsafe { self.describe_allocation(lookup(value), &mut object) };
         }
         object
+    }
+
+    fn size(&self, value: Value, of: u8, slot_size: u32) -> u64 {
+        // A T_NODE is never on the heap since 2.5 (node.c), and `obj_memsize_of` ends the process when it is given one.
+        if of == kind::NODE {
+            return u64::from(slot_size);
+        }
+        // SAFETY: gc.c, `obj_memsize_of`: a switch over all types, the remains of moved and of dead objects among them.
+        unsafe { (self.ruby.memsize)(value) as u64 }
     }
 
     fn describe_string(&mut self, value: Value, flags: usize, object: &mut Object) {

@@ -32,6 +32,12 @@ pub struct Vector<T: Plain> {
     of: PhantomData<T>,
 }
 
+impl<T: Plain> Default for Vector<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T: Plain> Vector<T> {
     /// An empty vector.
     pub const fn new() -> Self {
@@ -105,6 +111,12 @@ impl<T: Plain> Drop for Vector<T> {
 pub struct Table {
     places: Vector<(u64, u64)>,
     used: usize,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Table {
@@ -191,7 +203,6 @@ fn put(places: &mut [(u64, u64)], key: u64, value: u64) -> bool {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of a hash")]
 fn spread(key: u64) -> usize {
     (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
 }

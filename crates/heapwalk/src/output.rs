@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_full_pipe_that_does_not_block_and_signals_lose_no_byte() {
         let data: Vec<u8> = (0..8u32 << 20).map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()[3]).collect();
-        let over = AtomicBool::new(false);
+        let over = &AtomicBool::new(false);
         thread::scope(|scope| {
             // SAFETY: a handler that only adds to a number, without SA_RESTART.
             let this = unsafe {
@@ -101,7 +101,7 @@ mod tests {
                 libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
                 libc::pthread_self()
             };
-            scope.spawn(|| {
+            scope.spawn(move || {
                 while !over.load(Relaxed) {
                     // SAFETY: the thread waits for this one.
                     unsafe { libc::pthread_kill(this, libc::SIGUSR1) };

@@ -133,7 +133,7 @@ fn check(as_said: bool, what: &'static str, kind: Type) -> Result<(), Difference
 }
 
 /// Keeps what the walker says of one object, and all names.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Evidence {
     object: Object,
     /// Target and label.
@@ -141,12 +141,6 @@ struct Evidence {
     /// Address and length of each name's bytes, which belong to Ruby or to the walker.
     names: Vector<(u64, u64)>,
     site: Site,
-}
-
-impl Default for Evidence {
-    fn default() -> Self {
-        Self { object: Object::default(), edges: Vector::new(), names: Vector::new(), site: Site::default() }
-    }
 }
 
 impl Evidence {

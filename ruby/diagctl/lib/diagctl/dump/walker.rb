@@ -110,10 +110,11 @@ module Diagctl
 
     def crashed(ended)
       signal = Signal.signame(ended.termsig) if ended&.signaled?
-      give_up("the heap walker " + if ended.nil? then "stood still for #{format("%g", LONGEST_STALL)} s"
+      how = if ended.nil? then "stood still for #{format("%g", LONGEST_STALL)} s"
         elsif signal then "was ended by SIG#{signal}"
         else "ended with status #{ended.exitstatus}"
-      end)
+      end
+      give_up("the heap walker #{how}")
       @client.walker_failed(@lease, @capture, ruby: WalkerProcess.ruby, reason: @reason) unless signal == INNOCENT
     end
 
