@@ -44,6 +44,7 @@ impl<R: Receiver> Walk<'_, R> {
         self.cursor = 0;
         self.otherwise = NameId::NONE;
         self.class = class;
+        self.unordered = false;
         // Without a class, 3.1 would look for the names of the variables in address 0 (variable.c, `gen_ivar_each`).
         if flags & ruby::HAS_GENERIC_IVARS != 0 && class != 0 && !matches!(of, kind::CLASS | kind::MODULE | kind::IMEMO)
         {
@@ -119,10 +120,13 @@ impl<R: Receiver> Walk<'_, R> {
         // SAFETY: `edges` passed itself.
         let walk = unsafe { Self::back(walk) };
         let ahead = walk.pairs.as_slice().get(walk.cursor..).unwrap_or_default();
-        let found = ahead.iter().take(LOOK_AHEAD).position(|(expected, _)| *expected == target as u64);
+        let most = if walk.unordered { ahead.len() } else { LOOK_AHEAD };
+        let found = ahead.iter().take(most).position(|(expected, _)| *expected == target as u64);
         let label = if let Some(place) = found {
             let label = ahead[place].1;
-            walk.cursor += place + 1;
+            if !walk.unordered {
+                walk.cursor += place + 1;
+            }
             NameId(u32::try_from(label).unwrap_or(0))
         } else if target == walk.class {
             NameId::NONE
@@ -240,6 +244,8 @@ impl<R: Receiver> Walk<'_, R> {
                 self.otherwise = self.names.constant(self.receiver, NameKind::Frame, c"stack".as_ptr());
             }
             b"VM/thread" => {
+                // 3.1 marks the variables twice.
+                self.unordered = true;
                 for index in 0..self.locals.as_slice().len() {
                     self.name_local(value, index);
                 }

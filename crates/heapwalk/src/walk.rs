@@ -33,6 +33,8 @@ pub struct Walk<'w, R> {
     pub(crate) pairs: Vector<(u64, u64)>,
     /// The first of them that Ruby has not yielded yet.
     pub(crate) cursor: usize,
+    /// They may come in any order, and more than once.
+    pub(crate) unordered: bool,
     /// The label of its other edges.
     pub(crate) otherwise: NameId,
     /// Its class.
@@ -66,6 +68,7 @@ impl<'w, R: Receiver> Walk<'w, R> {
             gc_flag_ids: [(0, Flags::default()); 16],
             pairs: Vector::new(),
             cursor: 0,
+            unordered: false,
             otherwise: NameId::NONE,
             class: 0,
             locals: Vector::new(),

@@ -21,6 +21,8 @@ module Diagctl
     # @!attribute [r] capture
     #   @return [String] id
     attr_reader :failed, :metadata, :capture
+    # @return [Array<Thread>] threads of the worker, set before a fork
+    attr_writer :threads
 
     def initialize(client, reports, lease, capture, failed:, metadata:)
       @client = client
@@ -29,6 +31,7 @@ module Diagctl
       @capture = capture
       @failed = failed
       @metadata = metadata
+      @threads = []
     end
 
     # @param collected [Hash{String=>String}] inline reports by name
@@ -44,7 +47,7 @@ module Diagctl
     # @param deadline [Numeric, nil] seconds after which a put that no longer reads is killed; nil in the dumper, which the
     #   kernel's alarm ends
     def stream(granted, deadline: nil)
-      walker = (@walker ||= Walker.new(@client, @lease, @capture)) if deadline.nil?
+      walker = (@walker ||= Walker.new(@client, @lease, @capture, @threads)) if deadline.nil?
       started = Clock.now
       begin
         put(granted, walker, deadline)

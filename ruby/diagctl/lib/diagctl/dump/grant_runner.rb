@@ -68,6 +68,8 @@ module Diagctl
         fork_time, fork_time_writer = IO.pipe
         dumper = DumperProcess.new(writer, lease: lease, log: log, fork_time: fork_time, worker: Process.pid,
           deadline: grant.deadline)
+        # Ruby forgets all but the forking one in the child.
+        writer.threads = Thread.list
         started = Clock.now
         pid = ForkGuard.raw_fork
         in_child { dumper.run(collected, snapshots) } if pid.zero?

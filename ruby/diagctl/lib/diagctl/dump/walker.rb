@@ -30,7 +30,9 @@ module Diagctl
     # @return [String, nil] why the walker was not used, or not to the end
     attr_reader :reason
 
-    def initialize(client, lease, capture)
+    # @param threads [Array<Thread>] threads of the worker
+    def initialize(client, lease, capture, threads)
+      @threads = threads
       @client = client
       @lease = lease
       @capture = capture
@@ -46,7 +48,7 @@ module Diagctl
       status = Libc.memory_file("diagctl")
       status.truncate(STATUS_BYTES)
       pid = ForkGuard.raw_fork
-      WalkerProcess.new(@object, status).run(io, mode, close: [@lease.io]) if pid.zero?
+      WalkerProcess.new(@object, status, @threads).run(io, mode, close: [@lease.io]) if pid.zero?
       judge(watch(pid, status), status)
     rescue SystemCallError => e
       give_up("#{e.class}: #{e.message}")

@@ -23,7 +23,9 @@ module Diagctl
 
     # @param object [File] the walker, a file in memory
     # @param status [File] the page that the dumper watches
-    def initialize(object, status)
+    # @param threads [Array<Thread>] threads of the worker
+    def initialize(object, status, threads)
+      @threads = threads
       @object = object
       @status = status
     end
@@ -33,14 +35,21 @@ module Diagctl
     # @param close [Array<IO>] descriptors that are the dumper's alone
     def run(io, mode, close:)
       isolate(close)
-      packed = request(io, mode)
-      library = Fiddle.dlopen("/proc/self/fd/#{@object.fileno}")
-      exit!(Fiddle::Function.new(library["diagctl_heapwalk"], [Fiddle::TYPE_VOIDP], Fiddle::TYPE_INT, need_gvl: true)
-        .call(Fiddle::Pointer[packed]))
+      exit!(prepare(io, mode).call)
     rescue Exception => e # rubocop:disable Lint/RescueException
       explain("#{e.class}: #{e.message}")
     ensure
       exit!(1)
+    end
+
+    # Loads the walker.
+    #
+    # @return [Proc] walks the heap; returns 0 if everything was written
+    def prepare(io, mode)
+      library = Fiddle.dlopen("/proc/self/fd/#{@object.fileno}")
+      function = Fiddle::Function.new(library["diagctl_heapwalk"], [Fiddle::TYPE_VOIDP], Fiddle::TYPE_INT, need_gvl: true)
+      packed = request(io, mode)
+      -> { function.call(packed) }
     end
 
     private
@@ -57,11 +66,12 @@ module Diagctl
 
     def request(io, mode)
       require "objspace"
-      @facts = WalkerSample.new.pack
+      @facts = WalkerSample.new(@threads).pack
       @texts = [RUBY_VERSION.dup, RUBY_PLATFORM.dup]
       words = [WORDS, Libc.symbol("dlsym"), allocation_lookup, io.fileno, @status.fileno, mode,
         address(@facts), @facts.bytesize / 8, *@texts.flat_map { |text| [address(text), text.bytesize] }, *FAULT]
       @packed = words.pack("J*")
+      address(@packed)
     end
 
     def address(string)

@@ -18,13 +18,17 @@ module Diagctl
                  "CLASS" => %w[singleton], "MODULE" => %w[singleton] }.freeze
     NO_LENGTH = 2**64 - 1
 
-    def initialize
+    KEYS = Thread.instance_method(:keys)
+
+    # @param threads [Array<Thread>] threads of the worker; this process has only one of them, but all their variables
+    def initialize(threads)
       @words = []
       @keep = []
       describe_objects
       name_edges
       place_bytes
       trace
+      threads.each { |thread| KEYS.bind_call(thread).each { |name| add(6, address(thread), Fiddle.dlwrap(name)) } }
       GC.stat.each { |name, value| add(5, *text(name.name), value) if value.is_a?(Integer) }
     end
 
