@@ -15,7 +15,11 @@ mod varint;
 pub mod writer;
 
 #[cfg(feature = "std")]
+pub mod convert;
+#[cfg(feature = "std")]
 pub mod error;
+#[cfg(feature = "std")]
+pub mod lines;
 #[cfg(feature = "std")]
 pub mod reader;
 #[cfg(feature = "std")]
