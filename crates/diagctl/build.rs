@@ -3,8 +3,6 @@
 //! Cargo cannot do it: the object is no_std and without a C library, while the program has both and other linker flags. It needs
 //! nothing but the two crates and `core`.
 
-#![expect(clippy::print_stdout, reason = "a build script talks to Cargo through stdout")]
-
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
