@@ -65,10 +65,9 @@ pub fn claim(staging: &Spot, name: &str) -> Result<bool> {
 /// Removes what an earlier writer of a report left, so that another one may claim it. That writer has ended.
 pub fn release(staging: &Spot, name: &str) -> Result<()> {
     let file = read_sidecar(staging, name)?.and_then(|report| report.file);
-    for leftover in [Some(format!(".{name}.partial")), file, Some(sidecar_name(name)), Some(format!(".{name}.claim"))] {
-        if let Some(leftover) = leftover {
-            fs::remove(&staging.join(leftover))?;
-        }
+    let own = [format!(".{name}.partial"), sidecar_name(name), format!(".{name}.claim")];
+    for leftover in own.into_iter().chain(file) {
+        fs::remove(&staging.join(leftover))?;
     }
     Ok(())
 }
