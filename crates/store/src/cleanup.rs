@@ -1,11 +1,11 @@
-//! Applies retention and removes the leftovers of dead dumpers. The decisions are made in `retention`.
+//! Applies retention and removes abandoned temporary files. The decisions are made in `retention`.
 
 use crate::error::Result;
 use crate::id::Id;
 use crate::inventory::{self, Inventory};
 use crate::retention::Pressure;
 use crate::trash;
-use crate::{Store, events, requests, staging};
+use crate::{Store, events};
 use diagctl_fs::{self as fs, Entry};
 use diagctl_observe::clock::Now;
 
@@ -13,7 +13,7 @@ use diagctl_observe::clock::Now;
 const STALE_TEMPORARY_MS: u64 = 600_000;
 
 /// Routine collection after a commit. Never deletes the capture that was just published.
-pub fn collect(store: &Store, now: &Now, newest: Option<&str>) -> Result<u64> {
+pub fn collect(store: &Store, now: &Now, newest: Option<Id>) -> Result<u64> {
     trash::empty(store)?;
     shrink_quarantine(store)?;
     remove_stale_temporaries(store, now);
@@ -70,26 +70,6 @@ fn delete_to_fit(store: &Store, now_ms: u64, inventory: &mut Inventory, bytes: u
     Ok(())
 }
 
-/// Removes the staging directories of dead dumpers. The caller must hold the lease, which means that no dumper is alive.
-pub fn clear_staging(store: &Store) -> Result<()> {
-    let staging = store.path("staging");
-    for entry in fs::list(&staging)?.flatten() {
-        let id = entry.name.to_string_lossy().into_owned();
-        if Id::parse(&id).is_none() {
-            continue;
-        }
-        let staged = staging.join(&id);
-        let request = staging::read(&staged).ok().and_then(|grant| grant.meta.request);
-        trash::clear_away(store, &staged)?;
-        let why = "its dumper ended without publishing it";
-        events::record(store, &events::Event::about("cleaned", &id, why));
-        if let Some(request) = request {
-            requests::give_back(store, &request, &format!("capture {id}: {why}"))?;
-        }
-    }
-    trash::empty(store)
-}
-
 /// Deletes the oldest entries of the quarantine while it takes more than a tenth of the cap. The quarantine is for inspection,
 /// not for storage.
 pub fn shrink_quarantine(store: &Store) -> Result<()> {
@@ -111,7 +91,7 @@ pub fn shrink_quarantine(store: &Store) -> Result<()> {
         trash::clear_away(store, &dir.join(&name))?;
         events::record(
             store,
-            &events::Event::about("deleted", &name.to_string_lossy(), "the quarantine was over a tenth of max_use"),
+            &events::Event::about("deleted", name.to_string_lossy(), "the quarantine was over a tenth of max_use"),
         );
         total -= bytes;
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use diagctl_fs::{printable, quoted};
 
+use crate::id::{Id, NotAnId};
 use crate::units::size;
 
 /// The result type of this crate.
@@ -137,6 +138,9 @@ pub enum Error {
         known: u32,
     },
 
+    /// A text is not the id of a capture.
+    #[error(transparent)]
+    NotAnId(#[from] NotAnId),
     /// A capture's `meta.json` cannot be parsed.
     #[error("{} is damaged: {why}", path.display())]
     DamagedMeta {
@@ -157,7 +161,7 @@ pub enum Error {
     #[error("report {report} of capture {capture} is damaged: {why}")]
     DamagedReport {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The report.
         report: String,
         /// The problem.
@@ -170,7 +174,7 @@ pub enum Error {
     )]
     UnknownEncoding {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The report.
         report: String,
         /// The encoding.
@@ -211,7 +215,7 @@ pub enum Error {
         /// The report.
         report: String,
         /// The newest capture that was to have the report.
-        capture: String,
+        capture: Id,
         /// The reason for the failure in that capture.
         error: String,
     },
@@ -219,7 +223,7 @@ pub enum Error {
     #[error("capture {capture} has no report {}", quoted(report))]
     NoReport {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The report.
         report: String,
         /// The names of the capture's reports.
@@ -229,7 +233,7 @@ pub enum Error {
     #[error("report {report} of capture {capture} failed: {error}")]
     ReportFailed {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The report.
         report: String,
         /// The reason.
@@ -268,7 +272,7 @@ pub enum Error {
     #[error("meta.json of capture {capture} would be {} for {reports} reports; {} is the most that is read", size(*bytes), size(*most))]
     TooManyReports {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The number of reports.
         reports: usize,
         /// The size of `meta.json`, bytes.

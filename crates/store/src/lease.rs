@@ -13,6 +13,7 @@ use rustix::fs::{FileType, FlockOperation};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{BadDescriptor, BadLeaseFile, Error, Result};
+use crate::id::Id;
 use crate::sys;
 use diagctl_fs::{self as fs, Durability, Spot};
 
@@ -22,7 +23,7 @@ pub struct Record {
     /// The schema version of this record.
     pub schema: u32,
     /// The capture that the lease was granted for.
-    pub capture: String,
+    pub capture: Id,
     /// The generation of the grant. Later grants have higher numbers.
     pub generation: u64,
     /// The process that was granted the lease.
@@ -37,6 +38,10 @@ pub struct Record {
     pub worker: String,
     /// The rule that was granted the capture.
     pub rule: String,
+    /// The program of the process, as device and inode. A child that the process forked runs the same program. Missing in
+    /// records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<(u64, u64)>,
     /// The time of the grant, CLOCK_BOOTTIME in milliseconds.
     pub granted_boot_ms: u64,
     /// The time at which the dump should be over, CLOCK_BOOTTIME in milliseconds.
@@ -134,9 +139,9 @@ impl Lease {
     }
 
     /// Proves that the caller holds the lease for this capture, and returns its record.
-    pub fn prove(&self, dir: &Spot, capture: &str) -> std::result::Result<Record, NotHolder> {
+    pub fn prove(&self, dir: &Spot, capture: Id) -> std::result::Result<Record, NotHolder> {
         let record = read_record(dir).map_err(NotHolder::Unknown)?;
-        let current = record.as_ref().map(|r| r.capture.clone());
+        let current = record.as_ref().map(|r| r.capture);
         if !self.is_held().map_err(NotHolder::Unknown)? {
             return Err(NotHolder::NotHeld { current });
         }
@@ -153,12 +158,12 @@ pub enum NotHolder {
     /// The description does not hold the lock.
     NotHeld {
         /// The capture that the lease was last granted for.
-        current: Option<String>,
+        current: Option<Id>,
     },
     /// The description holds the lock, but for another capture.
     Stale {
         /// The capture that the lease was last granted for.
-        current: Option<String>,
+        current: Option<Id>,
     },
     /// The lease could not be examined.
     Unknown(Error),

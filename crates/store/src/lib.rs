@@ -11,6 +11,7 @@ pub mod cleanup;
 pub mod commit;
 mod error;
 pub mod events;
+pub mod holders;
 mod id;
 pub mod index;
 pub mod inventory;
@@ -33,8 +34,9 @@ pub mod walker_failures;
 pub mod writer;
 
 pub use capture::{Capture, ReportReader};
+pub use diagctl_observe::ProcessId;
 pub use error::{BadDescriptor, BadLeaseFile, Error, Result, Unfit};
-pub use id::Id;
+pub use id::{Id, NotAnId};
 pub use options::{Compression, Retention, StoreOptions};
 pub use process::Process;
 pub use report_kind::FileType;

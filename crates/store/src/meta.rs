@@ -8,6 +8,7 @@ use serde_json::{Number, Value};
 
 use crate::MOST_BYTES;
 use crate::error::{Error, Result};
+use crate::id::Id;
 use diagctl_fs::checksum;
 use diagctl_fs::{self as fs, Spot};
 use diagctl_observe::clock::LAST_MS;
@@ -24,8 +25,8 @@ pub const MAX_FILE: u64 = 4 << 20;
 pub struct Meta {
     /// The schema version of this record. Later versions add fields, and readers ignore unknown ones.
     pub schema: u32,
-    /// The capture's id: `<UTC to the millisecond>-<random>`.
-    pub id: String,
+    /// The capture's id.
+    pub id: Id,
     /// The sequence number of the capture in its store. It orders captures even if the clock was changed.
     pub sequence: u64,
     /// Time of the grant, UTC, RFC 3339.
@@ -130,7 +131,7 @@ pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta> {
         return Err(Error::NewerFile { path, found: meta.schema, known: SCHEMA });
     }
     if dir.file_name().is_none_or(|name| name != meta.id.as_str()) {
-        return Err(damaged(format!("it describes capture {}", diagctl_fs::quoted(&meta.id))));
+        return Err(damaged(format!("it describes capture {}", meta.id)));
     }
     let sizes = meta.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
     if sizes.max().unwrap_or(0) > MOST_BYTES || meta.store_ms > LAST_MS || meta.sequence > u64::MAX / 2 {

@@ -25,7 +25,7 @@ const CANDIDATES_SHOWN: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The capture's full id. The capture may be damaged.
-    pub id: String,
+    pub id: Id,
     /// The report.
     pub report: Option<String>,
 }
@@ -45,16 +45,16 @@ pub fn resolve(store: &Store, text: &str) -> Result<Target> {
     Ok(Target { id, report: report.map(str::to_owned) })
 }
 
-fn latest(store: &Store) -> Result<String> {
+fn latest(store: &Store) -> Result<Id> {
     match index::summary(store)?.latest {
         Some(entry) => Ok(entry.id),
         None => Err(Error::NoCaptures),
     }
 }
 
-fn latest_with(store: &Store, report: &str) -> Result<String> {
+fn latest_with(store: &Store, report: &str) -> Result<Id> {
     if let Some(id) = Catalog::current(store).and_then(|catalog| newest_with(&catalog, report)) {
-        return Ok(id.as_str().to_owned());
+        return Ok(id);
     }
     let (mut made, mut failed) = (None, None);
     index::visit(store, &mut Present::list(store)?, |entry| {
@@ -69,14 +69,14 @@ fn latest_with(store: &Store, report: &str) -> Result<String> {
     }
     let error = failed.as_ref().and_then(|entry| {
         let error = entry.reports.iter().filter(|r| r.name == report).find_map(|r| r.error.as_ref())?;
-        Some((&entry.id, error))
+        Some((entry.id, error))
     });
     let report = match report {
         "" => return Err(Error::NoReportNamed),
         report => report.to_owned(),
     };
     Err(match error {
-        Some((capture, error)) => Error::FailedEverywhere { report, capture: capture.clone(), error: error.clone() },
+        Some((capture, error)) => Error::FailedEverywhere { report, capture, error: error.clone() },
         None => Error::NoCaptureWith { report },
     })
 }
@@ -91,19 +91,20 @@ fn newest_with(catalog: &Catalog, report: &str) -> Option<Id> {
 }
 
 // Includes damaged captures, because `rm` and `verify` accept them.
-fn by_prefix(store: &Store, prefix: &str) -> Result<String> {
-    if Id::parse(prefix).is_some() && store.report_dir(prefix).is_dir() {
-        return Ok(prefix.to_owned());
+fn by_prefix(store: &Store, prefix: &str) -> Result<Id> {
+    if let Some(id) = Id::parse(prefix).filter(|id| store.report_dir(id).is_dir()) {
+        return Ok(id);
     }
     let present = Present::list(store)?;
-    let matching: Vec<&str> = present.ids().rev().filter(|id| !prefix.is_empty() && id.starts_with(prefix)).collect();
+    let is_meant = |id: &Id| !prefix.is_empty() && id.as_str().starts_with(prefix);
+    let matching: Vec<Id> = present.ids().rev().filter(is_meant).collect();
     match matching.as_slice() {
         [] => Err(Error::NoCapture { prefix: prefix.to_owned() }),
-        [id] => Ok((*id).to_owned()),
+        [id] => Ok(*id),
         many => Err(Error::Ambiguous {
             prefix: prefix.to_owned(),
             count: many.len(),
-            first: many.iter().take(CANDIDATES_SHOWN).map(|id| (*id).to_owned()).collect(),
+            first: many.iter().take(CANDIDATES_SHOWN).map(Id::to_string).collect(),
         }),
     }
 }
@@ -112,7 +113,7 @@ fn by_prefix(store: &Store, prefix: &str) -> Result<String> {
 #[derive(Debug)]
 pub struct Stored {
     /// The capture that it belongs to.
-    pub capture: String,
+    pub capture: Id,
     /// The report's entry in the capture's record.
     pub report: meta::Report,
     file: File,
@@ -122,7 +123,7 @@ pub struct Stored {
 pub fn report_of<'m>(meta: &'m meta::Meta, name: &str) -> Result<&'m meta::Report> {
     meta.reports.iter().find(|report| report.name == name).ok_or_else(|| {
         let has = meta.reports.iter().map(|report| report.name.clone()).collect();
-        Error::NoReport { capture: meta.id.clone(), report: name.to_owned(), has }
+        Error::NoReport { capture: meta.id, report: name.to_owned(), has }
     })
 }
 
@@ -150,10 +151,10 @@ impl Stored {
         let report = report_of(meta, name)?;
         let Some(file) = &report.file else {
             let error = report.error.clone().unwrap_or_else(|| "no reason was recorded".into());
-            return Err(Error::ReportFailed { capture: meta.id.clone(), report: name.to_owned(), error });
+            return Err(Error::ReportFailed { capture: meta.id, report: name.to_owned(), error });
         };
         let file = fs::open_read(&store.report_dir(&meta.id).join(file))?;
-        Ok(Self { capture: meta.id.clone(), report: report.clone(), file })
+        Ok(Self { capture: meta.id, report: report.clone(), file })
     }
 
     /// Returns a warning if the content was damaged when it was produced.
@@ -245,7 +246,7 @@ impl Stored {
             },
             (_, other) => {
                 return Err(Interrupted::Source(Error::UnknownEncoding {
-                    capture: self.capture.clone(),
+                    capture: self.capture,
                     report: self.report.name.clone(),
                     encoding: other.to_owned(),
                 }));
@@ -279,7 +280,7 @@ impl Stored {
     }
 
     fn damaged(&self, why: &str) -> Error {
-        Error::DamagedReport { capture: self.capture.clone(), report: self.report.name.clone(), why: why.to_owned() }
+        Error::DamagedReport { capture: self.capture, report: self.report.name.clone(), why: why.to_owned() }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::ReportName;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::id::Id;
 use crate::process::Process;
 use crate::{Store, events};
 use diagctl_fs::{self as fs, Durability};
@@ -43,7 +44,7 @@ pub struct Request {
     /// Number of captures that were started for the request.
     pub attempts: u32,
     /// The last capture that was started for the request.
-    pub capture: Option<String>,
+    pub capture: Option<Id>,
 }
 
 impl Request {

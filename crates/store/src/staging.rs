@@ -65,11 +65,21 @@ pub fn claim(staging: &Spot, name: &str) -> Result<bool> {
 /// Removes what an earlier writer of a report left, so that another one may claim it. That writer has ended.
 pub fn release(staging: &Spot, name: &str) -> Result<()> {
     let file = read_sidecar(staging, name)?.and_then(|report| report.file);
-    let own = [format!(".{name}.partial"), sidecar_name(name), format!(".{name}.claim")];
-    for leftover in own.into_iter().chain(file) {
+    discard_partial(staging, name)?;
+    for leftover in [sidecar_name(name), format!(".{name}.claim")].into_iter().chain(file) {
         fs::remove(&staging.join(leftover))?;
     }
     Ok(())
+}
+
+/// The file of a report while it is written.
+pub fn partial(staging: &Spot, name: &str) -> Spot {
+    staging.join(format!(".{name}.partial"))
+}
+
+/// Removes what a writer that has died left of a report.
+pub fn discard_partial(staging: &Spot, name: &str) -> Result<()> {
+    Ok(fs::remove(&partial(staging, name))?)
 }
 
 /// Writes the sidecar of a report: its entry, or the reason why it was not written.

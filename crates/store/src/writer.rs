@@ -148,7 +148,7 @@ fn store(
     data: &mut dyn Read,
     may_be_empty: bool,
 ) -> Result<meta::Report> {
-    let partial = staging.join(format!(".{name}.partial"));
+    let partial = staging::partial(staging, name);
     let mut result = write_report(room, staging, &partial, name, form, data, may_be_empty);
     if let Err(error) = &mut result {
         // Readers do not know the staging file, so the error names the report instead.

@@ -15,14 +15,15 @@ use crate::exit_code::Exit;
 use crate::fsio;
 use crate::grant::dump_limits::{self, Watch};
 use crate::grant::exec::run_commands;
-use crate::grant::{Applicant, Begun, begin, capture};
+use crate::grant::poll::Decided;
+use crate::grant::{Applicant, Begun, begin, capture, overdue};
 use crate::rules::decide::{Answer, Plan, Verdict};
 use crate::rules::readings::Readings;
 use crate::rules::trigger::{Observed, is_application_name};
 use diagctl_store::Process;
 use diagctl_store::lease::Lease;
 use diagctl_store::report_kind::Producer;
-use diagctl_store::{Access, Store};
+use diagctl_store::{Access, Id, Store};
 
 /// The time limit from taking the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
@@ -57,7 +58,7 @@ struct Output<'a> {
     schema: u32,
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    capture: Option<&'a str>,
+    capture: Option<Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dir: Option<&'a std::path::Path>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -122,7 +123,10 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let seed = fsio::random_u64()?;
     let applicant = Applicant { cx, store: &store, process: &process, readings: &readings, host: &host, seed };
 
-    let (decision, paused, generation) = applicant.decide()?;
+    let Decided { decision, paused, generation, overdue } = applicant.decide()?;
+    if overdue {
+        overdue::recover(applicant, &lease)?;
+    }
     if let Some(reason) = paused {
         return refused(cx, &Answer::plain(Verdict::Disabled, reason), config.poll_ms());
     }
@@ -160,7 +164,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         lease.release()?;
     }
     match begun? {
-        Begun::Yes { plan, grant } => told(cx, &store, process.pid, &plan, &grant.meta.id, decision.retry_ms),
+        Begun::Yes { plan, grant } => told(cx, &store, process.pid, &plan, grant.meta.id, decision.retry_ms),
         Begun::No(answer) => {
             applicant.note(&answer)?;
             refused(cx, &answer, decision.retry_ms)
@@ -237,7 +241,7 @@ fn refused(cx: &Context, answer: &Answer, retry_ms: u64) -> Result<Done, Failure
     Ok(done.with_exit(Exit::NotGranted))
 }
 
-fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: &str, retry_ms: u64) -> Result<Done, Failure> {
+fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: Id, retry_ms: u64) -> Result<Done, Failure> {
     let reports: Vec<ReportWanted<'_>> = plan
         .reports
         .iter()
@@ -250,7 +254,7 @@ fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: &str, retry
         schema: 1,
         verdict: Verdict::Granted.name(),
         capture: Some(capture),
-        dir: Some(store.staging(capture).path()),
+        dir: Some(store.staging(&capture).path()),
         rule: &plan.rule,
         guard: None,
         reason: &plan.reason,

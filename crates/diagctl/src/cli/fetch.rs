@@ -18,7 +18,7 @@ use crate::cli::error::printable;
 use crate::exit_code::Exit;
 use destination::{Destination, Existing};
 use diagctl_store::reader::{self, Interrupted, Representation, Stored};
-use diagctl_store::{Access, meta};
+use diagctl_store::{Access, Id, meta};
 
 /// Fetch reports of a capture, verified and decompressed
 ///
@@ -55,7 +55,7 @@ struct Opened {
 #[derive(Serialize)]
 struct Fetched {
     schema: u32,
-    capture: String,
+    capture: Id,
     written: Vec<Written>,
     failed: Vec<Missing>,
 }
@@ -94,7 +94,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         let message = format!("capture {} has {} reports, but -o - takes one", opened.meta.id, names.len());
         return Err(Failure::new(Exit::Usage, message).hint(format!("choose one of {}", names.join(", "))));
     }
-    let mut fetched = Fetched { schema: 1, capture: opened.meta.id.clone(), written: Vec::new(), failed: Vec::new() };
+    let mut fetched = Fetched { schema: 1, capture: opened.meta.id, written: Vec::new(), failed: Vec::new() };
     let exit = if opened.single {
         one(args, form, to_stdout, opened, &mut fetched)?
     } else {
@@ -163,8 +163,8 @@ fn one(
 
 fn all(args: &Args, form: Representation, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
     let dir = match &args.output {
-        None => PathBuf::from(&opened.meta.id),
-        Some(path) if path.is_dir() => path.join(&opened.meta.id),
+        None => PathBuf::from(opened.meta.id.as_str()),
+        Some(path) if path.is_dir() => path.join(opened.meta.id.as_str()),
         Some(path) => path.clone(),
     };
     destination::create_dir(&dir, args.force)?;

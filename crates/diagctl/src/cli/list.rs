@@ -10,8 +10,8 @@ use super::view;
 use super::{Context, Failure};
 use crate::exit_code::Exit;
 use crate::units::{self, size};
-use diagctl_store::Access;
 use diagctl_store::index::{Entry, Listing};
+use diagctl_store::{Access, Id};
 
 /// List captures, newest first
 ///
@@ -47,7 +47,7 @@ pub struct Args {
 /// A capture whose record cannot be read.
 #[derive(Serialize)]
 struct Damaged<'a> {
-    id: &'a str,
+    id: &'a Id,
     reason: &'a str,
 }
 
@@ -202,7 +202,7 @@ fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
     let reports: Vec<String> =
         entry.reports.iter().map(|r| format!("{}{}", r.name, if r.error.is_some() { "!" } else { "" })).collect();
     vec![
-        entry.id.clone(),
+        entry.id.to_string(),
         times.show(&entry.created),
         age(entry.store_ms, now_ms),
         or_dash(&entry.role),
@@ -241,7 +241,7 @@ mod tests {
 
     fn entry() -> Entry {
         Entry {
-            id: "20261122T101530123Z-7f3a9c2e".into(),
+            id: "20261122T101530123Z-7f3a9c2e".parse().unwrap(),
             created: "2026-11-22T10:15:30.123Z".into(),
             store_ms: 1000,
             role: "puma".into(),

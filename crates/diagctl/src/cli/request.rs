@@ -155,7 +155,7 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
         return Err(Failure::failed(format!("the request failed: {}", why.unwrap_or_else(|| "it was removed".into())))
             .hint("`diagctl status --explain` shows what happened"));
     };
-    let meta = meta::read(&store.report_dir(id.as_str()))?;
+    let meta = meta::read(&store.report_dir(&id))?;
     for report in &meta.reports {
         if let Some(error) = &report.error {
             let what = if report.is_damaged() { "is damaged" } else { "failed" };
@@ -165,7 +165,7 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
     let bytes = meta.reports.iter().map(|report| report.stored_bytes).sum();
     let who = output::who(&meta.role, &meta.worker);
     output::note(&format!("captured {} of process {} ({who})", size(bytes), meta.pid));
-    Ok(Done::either(json, &meta, |meta| meta.id.clone())?.with_exit(exit_of(&meta)))
+    Ok(Done::either(json, &meta, |meta| meta.id.to_string())?.with_exit(exit_of(&meta)))
 }
 
 fn doing(store: &Store, request: &Request) -> String {

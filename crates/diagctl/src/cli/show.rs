@@ -69,7 +69,7 @@ fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
         name => format!("({name})"),
     };
     let lines = [
-        ("capture", meta.id.clone()),
+        ("capture", meta.id.to_string()),
         ("created", created),
         ("process", words(&[&meta.role, &meta.worker, &format!("pid {}", meta.pid), &on_host(&meta.host)])),
         ("rule", words(&[&meta.rule, &trigger])),
@@ -164,7 +164,7 @@ mod tests {
 
     fn shown() -> Shown {
         let meta = Meta {
-            id: "20261122T101530123Z-7f3a9c2e".into(),
+            id: "20261122T101530123Z-7f3a9c2e".parse().unwrap(),
             created: "2026-11-22T10:15:30.123Z".into(),
             host: "web-1".into(),
             pid: 4711,

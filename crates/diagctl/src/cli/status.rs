@@ -21,7 +21,7 @@ use crate::state::schedule::{RuleState, State};
 use crate::units::{duration, ms};
 use diagctl_store::events::{self, Event};
 use diagctl_store::requests::{self, Request};
-use diagctl_store::{Access, Store, index, inventory};
+use diagctl_store::{Access, Id, Store, index, inventory};
 
 /// The number of recent events that `--explain` shows.
 const EVENTS_SHOWN: usize = 20;
@@ -71,14 +71,14 @@ struct Switch {
 #[derive(Debug, Serialize)]
 struct Room {
     captures: usize,
-    latest: Option<String>,
+    latest: Option<Id>,
     latest_age_ms: Option<u64>,
     used_bytes: u64,
     max_use_bytes: u64,
     free_disk_bytes: u64,
     keep_free_bytes: u64,
     quarantine_bytes: u64,
-    damaged: BTreeMap<String, String>,
+    damaged: BTreeMap<Id, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -176,7 +176,7 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
     let quarantine = store.path("quarantine");
     Ok(Room {
         captures: summary.captures,
-        latest: latest.map(|entry| entry.id.clone()),
+        latest: latest.map(|entry| entry.id),
         latest_age_ms: latest.map(|entry| now.store_ms.saturating_sub(entry.store_ms)),
         used_bytes: inventory::reports_bytes(store)?.saturating_add(inventory::other_bytes(store)),
         max_use_bytes: config.retention.max_use,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use diagctl_store::Id;
 use diagctl_store::index::Entry;
 use diagctl_store::meta::{self, Meta};
 use diagctl_store::retention::Verdict;
@@ -12,7 +13,7 @@ use serde_json::{Number, Value};
 #[derive(Debug, Serialize)]
 pub struct Capture<'a> {
     schema: u32,
-    id: &'a str,
+    id: &'a Id,
     sequence: u64,
     created: &'a str,
     store_ms: u64,
@@ -101,7 +102,7 @@ impl<'a> From<&'a meta::Report> for Report<'a> {
 /// A capture in the output of `list`.
 #[derive(Debug, Serialize)]
 pub struct Listed<'a> {
-    id: &'a str,
+    id: &'a Id,
     sequence: u64,
     created: &'a str,
     store_ms: u64,
@@ -157,7 +158,7 @@ impl<'a> From<&'a Entry> for Listed<'a> {
 /// What retention does with a capture, as `gc` prints it.
 #[derive(Debug, Serialize)]
 pub struct Retained<'a> {
-    id: &'a str,
+    id: &'a Id,
     keep: bool,
     reasons: Vec<String>,
     disk_bytes: u64,
@@ -186,12 +187,11 @@ mod tests {
     fn a_capture_is_printed_with_these_keys_and_in_this_order() {
         let meta = Meta {
             schema: 1,
-            id: "i".into(),
             request: Some("r".into()),
             reports: vec![meta::Report { took_ms: Some(7.into()), ..meta::Report::failed("smaps", "no") }],
             ..Meta::default()
         };
-        let expected = r#"{"schema":1,"id":"i","sequence":0,"created":"","store_ms":0,"host":"","boot_id":"","pid":0,"start_time":0,"role":"","worker":"","versions":{},"rule":"","trigger":{"name":"","reason":"","observed":{}},"cost":{},"labels":{},"request":"r","reports":[{"name":"smaps","file":null,"content_type":"","encoding":"","raw_bytes":0,"stored_bytes":0,"sha256":null,"error":"no","took_ms":7}]}"#;
+        let expected = r#"{"schema":1,"id":"00000000T000000000Z-00000000","sequence":0,"created":"","store_ms":0,"host":"","boot_id":"","pid":0,"start_time":0,"role":"","worker":"","versions":{},"rule":"","trigger":{"name":"","reason":"","observed":{}},"cost":{},"labels":{},"request":"r","reports":[{"name":"smaps","file":null,"content_type":"","encoding":"","raw_bytes":0,"stored_bytes":0,"sha256":null,"error":"no","took_ms":7}]}"#;
         assert_eq!(serde_json::to_string(&Capture::from(&meta)).unwrap(), expected);
         let bare = serde_json::to_value(Capture::from(&Meta { reports: vec![], request: None, ..meta })).unwrap();
         assert!(bare.get("request").is_none(), "{bare}");
@@ -200,19 +200,21 @@ mod tests {
     #[test]
     fn a_listed_capture_is_printed_with_these_keys_and_in_this_order() {
         let entry = Entry {
-            id: "i".into(),
             reports: vec![EntryReport { name: "smaps".into(), error: Some("no".into()), ..EntryReport::default() }],
             ..Entry::default()
         };
-        let expected = r#"{"id":"i","sequence":0,"created":"","store_ms":0,"host":"","pid":0,"role":"","worker":"","rule":"","reason":"","reports":[{"name":"smaps","stored_bytes":0,"raw_bytes":0,"error":"no"}],"disk_bytes":0,"pinned":false}"#;
+        let expected = r#"{"id":"00000000T000000000Z-00000000","sequence":0,"created":"","store_ms":0,"host":"","pid":0,"role":"","worker":"","rule":"","reason":"","reports":[{"name":"smaps","stored_bytes":0,"raw_bytes":0,"error":"no"}],"disk_bytes":0,"pinned":false}"#;
         assert_eq!(serde_json::to_string(&Listed::from(&entry)).unwrap(), expected);
     }
 
     #[test]
     fn reasons_to_keep_are_marked_as_such() {
-        let verdict = |keep| Verdict { id: "i".into(), keep, reasons: vec!["pinned".into()], disk_bytes: 1 };
+        let verdict = |keep| Verdict { id: Id::default(), keep, reasons: vec!["pinned".into()], disk_bytes: 1 };
         let printed = |keep| serde_json::to_value(Retained::from(&verdict(keep))).unwrap();
-        assert_eq!(printed(true), json!({ "id": "i", "keep": true, "reasons": ["kept: pinned"], "disk_bytes": 1 }));
+        assert_eq!(
+            printed(true),
+            json!({ "id": "00000000T000000000Z-00000000", "keep": true, "reasons": ["kept: pinned"], "disk_bytes": 1 })
+        );
         assert_eq!(printed(false)["reasons"], json!(["pinned"]));
     }
 }

@@ -1,6 +1,7 @@
 //! The errors of a capture that is handed to its dumper.
 
 use diagctl_fs::quoted;
+use diagctl_store::Id;
 
 /// The result type of this module.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -11,17 +12,26 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] diagctl_store::Error),
-    /// A text does not have the form of an id.
-    #[error("{} is not a capture ID", quoted(text))]
-    NotAnId {
-        /// The text.
-        text: String,
+    /// The records on stdin cannot be read.
+    #[error("cannot read the records on stdin: {0}")]
+    Records(#[source] std::io::Error),
+    /// A line on stdin does not begin a record.
+    #[error("{} is not KIND NAME LENGTH, the first line of a record", quoted(line))]
+    MalformedRecord {
+        /// The line.
+        line: String,
+    },
+    /// The dumper of a capture is alive and holds the lease.
+    #[error("capture {capture} cannot be taken over: its dumper still holds the lease")]
+    DumperLives {
+        /// The capture.
+        capture: Id,
     },
     /// The lease was granted anew since the capture was begun.
     #[error("capture {capture} does not belong to the current grant")]
     AnotherGeneration {
         /// The capture.
-        capture: String,
+        capture: Id,
     },
     /// The descriptor does not hold the lease for this capture.
     #[error("capture {capture} cannot be written: {}", current.as_ref().map_or_else(
@@ -30,9 +40,9 @@ pub enum Error {
     ))]
     NotHolder {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The capture that the lease is held for, if it is another.
-        current: Option<String>,
+        current: Option<Id>,
     },
 }
 

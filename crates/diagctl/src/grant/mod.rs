@@ -7,7 +7,12 @@ pub mod cpu_throttle;
 pub mod dump_limits;
 mod error;
 pub mod exec;
+mod follow_up;
+pub mod leftovers;
+pub mod lock_holders;
+pub mod overdue;
 pub mod poll;
+pub mod records;
 
 pub use begin::{Applicant, Begun, begin};
 pub use error::Error;

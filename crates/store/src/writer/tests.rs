@@ -3,6 +3,7 @@
 use super::*;
 use crate::Access;
 use crate::StoreOptions;
+use crate::id::Id;
 use crate::index::{self, Entry};
 use crate::trash;
 
@@ -14,8 +15,8 @@ struct Scene {
     store: Store,
 }
 
-fn id(n: u64) -> String {
-    format!("20261122T101530123Z-{n:08x}")
+fn id(n: u64) -> Id {
+    format!("20261122T101530123Z-{n:08x}").parse().unwrap()
 }
 
 impl Scene {
@@ -122,7 +123,7 @@ fn room_of_captures_deleted_meanwhile_is_used() {
     let scene = Scene::new();
     (1..=2).for_each(|n| scene.publish(n, 400));
     let grant = scene.grant(true);
-    trash::discard_capture(&scene.store, &id(1), None).unwrap();
+    trash::discard_capture(&scene.store, id(1), None).unwrap();
     let mut room = Room::of(&scene.store, &grant).unwrap();
     scene.put(&mut room, 400 << 10).unwrap();
     assert!(scene.store.report_dir(&id(2)).exists(), "nothing had to go");

@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn damaged_captures_are_listed() {
-        let summary = index::Summary { damaged: vec![("A".into(), "eof".into())], ..index::Summary::default() };
+        let summary = index::Summary { damaged: vec![(Default::default(), "eof".into())], ..index::Summary::default() };
         assert_eq!(complaints(&[captures(&summary)]), [("store.captures", Status::Warn)]);
         assert_eq!(complaints(&[captures(&index::Summary::default())]), []);
     }

@@ -1,14 +1,12 @@
 //! The lease for people: its holder, its age, and anything wrong with it.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-
 use serde::Serialize;
 
 use crate::cli::error::Failure;
 use crate::cli::output;
 use crate::clock::Now;
 use crate::fsio::Spot;
+use crate::grant::lock_holders;
 use crate::proc::Proc;
 use crate::units::duration;
 use diagctl_store::lease::{self, Record};
@@ -82,31 +80,15 @@ impl Report {
     }
 }
 
-// Compares descriptors by name first, which cannot block, and then by inode. `fdinfo` tells which of them hold the lock,
-// because a worker may have the file open without it. Other users' processes, and those that are not dumpable, show neither.
 fn holders(proc: &Proc, lock: &Spot) -> Vec<Holder> {
-    let Ok(wanted) = lock.stat() else { return Vec::new() };
-    let holds = |pid: u32| {
-        let dir = proc.pid(pid);
-        let Ok(entries) = fs::read_dir(dir.join("fd")) else { return false };
-        entries.flatten().any(|entry| {
-            let named = fs::read_link(entry.path()).is_ok_and(|target| target.file_name() == lock.file_name());
-            let same =
-                || fs::metadata(entry.path()).is_ok_and(|m| (m.dev(), m.ino()) == (wanted.st_dev, wanted.st_ino));
-            let info = || fs::read_to_string(dir.join("fdinfo").join(entry.file_name())).unwrap_or_default();
-            named && same() && info().lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
-        })
-    };
-    let mut pids: Vec<u32> = proc.pids().into_iter().filter(|pid| holds(*pid)).collect();
-    pids.sort_unstable();
-    pids.into_iter().map(|pid| Holder { pid, comm: proc.stat(pid).map(|stat| stat.comm).unwrap_or_default() }).collect()
+    let pids = lock_holders::find(proc, lock).into_iter();
+    pids.map(|pid| Holder { pid, comm: proc.stat(pid).map(|stat| stat.comm).unwrap_or_default() }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Reading;
-    use diagctl_store::lease::Lease;
 
     fn now() -> Now {
         let clock = Reading { wall_ms: 0, boot_ms: 100_000, boot_id: "this".into() };
@@ -116,7 +98,7 @@ mod tests {
     fn record(boot: &str, deadline_boot_ms: u64, ended: bool) -> Record {
         Record {
             schema: 1,
-            capture: "C".into(),
+            capture: Default::default(),
             generation: 1,
             pid: 7,
             start_ticks: 1,
@@ -124,6 +106,7 @@ mod tests {
             role: "puma".into(),
             worker: "worker-0".into(),
             rule: "routine".into(),
+            program: None,
             granted_boot_ms: 40_000,
             deadline_boot_ms,
             ended,
@@ -136,23 +119,29 @@ mod tests {
         let table = [
             (false, None, true, "free", false),
             (false, Some(record("this", 0, true)), true, "free", false),
-            (false, Some(running.clone()), false, "free; capture C was not finished", false),
+            (false, Some(running.clone()), false, "free; capture 00000000T000000000Z-00000000 was not finished", false),
             (
                 true,
                 Some(running.clone()),
                 true,
-                "held for 1m by puma worker-0 (pid 7): capture C, rule routine, deadline in 1m",
+                "held for 1m by puma worker-0 (pid 7): capture 00000000T000000000Z-00000000, rule routine, deadline in 1m",
                 false,
             ),
             (
                 true,
                 Some(running),
                 false,
-                "(pid 7), which has ended; its dumper still holds the lease: capture C",
+                "(pid 7), which has ended; its dumper still holds the lease: capture 00000000T000000000Z-00000000",
                 false,
             ),
             (true, Some(record("this", 70_000, false)), true, "overdue by 30s", false),
-            (true, Some(record("this", 0, true)), true, "leaked: still held, although capture C has ended", true),
+            (
+                true,
+                Some(record("this", 0, true)),
+                true,
+                "leaked: still held, although capture 00000000T000000000Z-00000000 has ended",
+                true,
+            ),
             (true, Some(record("earlier", 0, false)), false, "leaked", true),
             (true, None, false, "leaked: held without a recorded grant", true),
         ];
@@ -161,18 +150,5 @@ mod tests {
             assert!(report.summary.contains(expected), "should say {expected:?} but says {:?}", report.summary);
             assert_eq!(report.leaked, leaked, "{}", report.summary);
         }
-    }
-
-    #[test]
-    fn the_lock_holder_is_found_among_processes_with_the_file_open() {
-        let dir = tempfile::tempdir().unwrap();
-        let owner = rustix::process::geteuid().as_raw();
-        let dir = Spot::hold(dir.path()).unwrap();
-        let (lease, _file) = Lease::open(&dir, owner).unwrap();
-        let lock = dir.join("lease.lock");
-        let me = |found: Vec<Holder>| found.iter().any(|holder| holder.pid == std::process::id());
-        assert!(!me(holders(&Proc::default(), &lock)));
-        lease.try_take().unwrap();
-        assert!(me(holders(&Proc::default(), &lock)));
     }
 }

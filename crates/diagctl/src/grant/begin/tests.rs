@@ -62,8 +62,9 @@ impl Scene {
 
     /// Publishes and pins a capture of a megabyte.
     fn fill(&self) {
-        let meta = Meta { id: ID.into(), reports: vec![Report::default()], ..Meta::default() };
-        let dir = self.store.report_dir(ID);
+        let id = ID.parse().unwrap();
+        let meta = Meta { id, reports: vec![Report::default()], ..Meta::default() };
+        let dir = self.store.report_dir(&id);
         fs::create_dir(dir.path()).unwrap();
         fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
         fs::write(dir.join("data").path(), vec![0; usize::try_from(MIB).unwrap()]).unwrap();

@@ -13,13 +13,24 @@ module Diagctl
     OOM_FIRST = "1000"
     TITLE = "diagctl: dumping"
 
+    # The first act of the child: from here on the kernel ends it at its deadline, whatever it is doing, and its group can be
+    # killed. The application may have trapped the alarm, and a C extension may have blocked it.
+    #
+    # @param deadline [Float] seconds
+    def self.bound(deadline)
+      Signal.trap("ALRM", "SYSTEM_DEFAULT")
+      Libc.unblock(CaptureWriter::ENDING)
+      Libc.alarm(deadline)
+      Process.setpgid(0, 0)
+    rescue SystemCallError
+      nil
+    end
+
     # @param log [File, nil] becomes stderr
     # @param keep [Array<IO>] descriptors that stay open
-    # @param deadline [Float] seconds until the kernel's alarm
-    def initialize(log:, keep:, deadline:)
+    def initialize(log:, keep:)
       @log = log
       @keep = keep
-      @deadline = deadline
     end
 
     # @param title [String] what the dumper dumps, for `ps`
@@ -27,9 +38,6 @@ module Diagctl
       reset_signals
       redirect_standard_streams
       close_descriptors
-      # Only now, because this ends a collection that was under way at the fork. An object freed by it may write to a connection
-      # that the worker still uses (mysql2 closes a statement that way), so the descriptors must be closed first.
-      GC.disable
       # Before the process becomes undumpable: after that /proc/self belongs to root.
       attempt { File.write("/proc/self/oom_score_adj", OOM_FIRST) }
       attempt { Process.setpriority(Process::PRIO_PROCESS, 0, NICE) }
@@ -38,8 +46,6 @@ module Diagctl
       # least busy one, and all other processes can use the rest.
       Libc.stay_on_this_cpu
       Libc.undumpable
-      Libc.alarm(@deadline)
-      attempt { Process.setpgid(0, 0) }
       Process.setproctitle("#{TITLE} #{title}")
     end
 

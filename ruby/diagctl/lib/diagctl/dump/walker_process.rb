@@ -69,13 +69,9 @@ module Diagctl
       @facts = WalkerSample.new(@threads).pack
       @texts = [RUBY_VERSION.dup, RUBY_PLATFORM.dup]
       words = [WORDS, Libc.symbol("dlsym"), allocation_lookup, io.fileno, @status.fileno, mode,
-        address(@facts), @facts.bytesize / 8, *@texts.flat_map { |text| [address(text), text.bytesize] }, *FAULT]
+        WalkerSample.bytes_of(@facts), @facts.bytesize / 8, *@texts.flat_map { |text| [WalkerSample.bytes_of(text), text.bytesize] }, *FAULT]
       @packed = words.pack("J*")
-      address(@packed)
-    end
-
-    def address(string)
-      Fiddle::Pointer[string].to_i
+      WalkerSample.bytes_of(@packed)
     end
 
     # @return [Integer] 0 unless allocations are traced

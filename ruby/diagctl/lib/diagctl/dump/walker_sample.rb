@@ -20,6 +20,13 @@ module Diagctl
 
     KEYS = Thread.instance_method(:keys)
 
+    # Without a Fiddle::Pointer, which would be in the dump, with a false size.
+    #
+    # @return [Integer] address of the string's bytes
+    def self.bytes_of(string)
+      [string].pack("p").unpack1("J")
+    end
+
     # @param threads [Array<Thread>] threads of the worker; this process has only one of them, but all their variables
     def initialize(threads)
       @words = []
@@ -51,7 +58,7 @@ module Diagctl
     # @return [Array(Integer, Integer)] address and length of the bytes
     def text(string)
       @keep << string
-      [Fiddle::Pointer[string].to_i, string.bytesize]
+      [WalkerSample.bytes_of(string), string.bytesize]
     end
 
     def describe_objects

@@ -23,6 +23,7 @@ module Diagctl
     WITHOUT_REAPING = 0x01000005 # WNOHANG | WEXITED | WNOWAIT
     SIGINFO_BYTES = 128
     SIG_BLOCK = 0
+    SIG_UNBLOCK = 1
     SIG_SETMASK = 2
     # Size in glibc and musl. The kernel reads the first eight bytes.
     SIGSET_BYTES = 128
@@ -107,11 +108,14 @@ module Diagctl
       def without_signals(except: [])
         before = "\0" * SIGSET_BYTES
         blocked = (1..LAST_SIGNAL).reject { |number| FAULTS.include?(number) || except.include?(number) }
-        mask = [blocked.sum { |number| 1 << (number - 1) }].pack("Q").ljust(SIGSET_BYTES, "\0")
-        masked = call("pthread_sigmask", SIG_BLOCK, mask, before)&.zero?
+        masked = call("pthread_sigmask", SIG_BLOCK, signal_set(blocked), before)&.zero?
         yield
       ensure
         call("pthread_sigmask", SIG_SETMASK, before, nil) if masked
+      end
+
+      def unblock(signals)
+        call("pthread_sigmask", SIG_UNBLOCK, signal_set(signals), nil)
       end
 
       # @return [IO, nil] closed on exec
@@ -142,6 +146,10 @@ module Diagctl
       end
 
       private
+
+      def signal_set(numbers)
+        [numbers.sum { |number| 1 << (number - 1) }].pack("Q").ljust(SIGSET_BYTES, "\0")
+      end
 
       def call(name, *arguments)
         @functions[name]&.call(*arguments)
