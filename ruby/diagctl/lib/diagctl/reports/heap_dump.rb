@@ -9,7 +9,8 @@ module Diagctl
     class HeapDump
       # @param walker [Walker, nil] nil in the worker
       def call(io, options, walker = nil)
-        return if walker && options["producer"] != "dump_all" && walker.walk(io, Walker::GRAPH)
+        wanted = options["producer"] != "dump_all" && options["values"] != "all"
+        return if wanted && walker&.walk(io, Walker::GRAPH)
 
         # Never `output: :string`, which would hold the whole dump in memory.
         ObjectSpace.dump_all(output: io, full: options["full"] ? true : false)
