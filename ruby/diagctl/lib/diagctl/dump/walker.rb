@@ -58,17 +58,18 @@ module Diagctl
 
     private
 
-    # @return [Boolean] whether there is a walker to load
+    # @return [Boolean, File] whether there is a walker to load
     def obtain
-      return true if @object
+      return @object if @object
       return give_up("Fiddle is not available") unless Libc.load && (file = Libc.memory_file("diagctl-heapwalk"))
 
       outcome = @client.walker(@lease, @capture, ruby: WalkerProcess.ruby, into: file, timeout: TIMEOUT)
-      return give_up(Diagctl.one_line(outcome.stderr)) if outcome.kind == :exited && outcome.code == 1
-      return give_up(outcome.describe("`diagctl walker`")) unless file.size.positive?
-
-      @object = file
-      true
+      if outcome.success? && file.size.positive? then @object = file
+      else
+        file.close
+        said = Diagctl.one_line(outcome.stderr)
+        give_up(outcome.kind == :exited && !said.empty? ? said : outcome.describe("`diagctl walker`"))
+      end
     end
 
     # @return [Process::Status, nil] nil for a walk that stood still
@@ -112,10 +113,8 @@ module Diagctl
 
     def crashed(ended)
       signal = Signal.signame(ended.termsig) if ended&.signaled?
-      how = if ended.nil? then "stood still for #{format("%g", LONGEST_STALL)} s"
-        elsif signal then "was ended by SIG#{signal}"
-        else "ended with status #{ended.exitstatus}"
-      end
+      how = ended ? "ended with status #{ended.exitstatus}" : "stood still for #{format("%g", LONGEST_STALL)} s"
+      how = "was ended by SIG#{signal}" if signal
       give_up("the heap walker #{how}")
       @client.walker_failed(@lease, @capture, ruby: WalkerProcess.ruby, reason: @reason) unless signal == INNOCENT
     end
