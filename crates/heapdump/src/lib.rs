@@ -19,6 +19,10 @@ pub mod convert;
 #[cfg(feature = "std")]
 pub mod error;
 #[cfg(feature = "std")]
+pub mod fuzz;
+#[cfg(feature = "std")]
+pub mod json;
+#[cfg(feature = "std")]
 pub mod lines;
 #[cfg(feature = "std")]
 pub mod reader;

@@ -53,7 +53,7 @@ impl Capture {
         let report = reader::report_of(&self.meta, name)?;
         let Some(file) = &report.file else {
             let error = report.error.clone().unwrap_or_else(|| "no reason was recorded".into());
-            return Err(Error::ReportFailed { capture: self.meta.id, report: name.to_owned(), error });
+            return Err(Error::ReportFailed { capture: self.meta.id, report: report.name.clone(), error });
         };
         let file = diagctl_fs::open_read(&self.store.report_dir(&self.meta.id).join(file))?;
         ReportReader::new(self.meta.id, report.clone(), file)

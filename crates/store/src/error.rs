@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use diagctl_fs::{printable, quoted};
 
 use crate::id::{Id, NotAnId};
+use crate::report_name::ReportName;
 use crate::units::size;
 
 /// The result type of this crate.
@@ -163,7 +164,7 @@ pub enum Error {
         /// The capture.
         capture: Id,
         /// The report.
-        report: String,
+        report: ReportName,
         /// The problem.
         why: String,
     },
@@ -176,7 +177,7 @@ pub enum Error {
         /// The capture.
         capture: Id,
         /// The report.
-        report: String,
+        report: ReportName,
         /// The encoding.
         encoding: String,
     },
@@ -194,14 +195,14 @@ pub enum Error {
         prefix: String,
     },
     /// The ids of several captures have this prefix.
-    #[error("{} matches {count} captures: {}{}", quoted(prefix), first.join(", "), and_more(*count, first.len()))]
+    #[error("{} matches {count} captures: {}{}", quoted(prefix), listed(first), and_more(*count, first.len()))]
     Ambiguous {
         /// The prefix.
         prefix: String,
         /// The number of matching captures.
         count: usize,
         /// The ids of the first few.
-        first: Vec<String>,
+        first: Vec<Id>,
     },
     /// No capture has a report of this name.
     #[error("no capture has the report {}", printable(report))]
@@ -227,7 +228,7 @@ pub enum Error {
         /// The report.
         report: String,
         /// The names of the capture's reports.
-        has: Vec<String>,
+        has: Vec<ReportName>,
     },
     /// A report could not be made when the capture was taken.
     #[error("report {report} of capture {capture} failed: {error}")]
@@ -235,7 +236,7 @@ pub enum Error {
         /// The capture.
         capture: Id,
         /// The report.
-        report: String,
+        report: ReportName,
         /// The reason.
         error: String,
     },
@@ -250,7 +251,7 @@ pub enum Error {
     #[error("cannot write report {report}: {source}")]
     DiskFull {
         /// The report.
-        report: String,
+        report: ReportName,
         /// The operating system's error.
         source: io::Error,
     },
@@ -258,13 +259,13 @@ pub enum Error {
     #[error("report {report} is empty: its producer wrote nothing")]
     EmptyReport {
         /// The report.
-        report: String,
+        report: ReportName,
     },
     /// The data of a report cannot be read from its producer.
     #[error("cannot read the data of report {report}: {source}")]
     Producer {
         /// The report.
-        report: String,
+        report: ReportName,
         /// The operating system's error.
         source: io::Error,
     },
@@ -303,6 +304,10 @@ pub enum Error {
         /// The problem.
         why: BadLeaseFile,
     },
+}
+
+fn listed(ids: &[Id]) -> String {
+    ids.iter().map(Id::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn and_more(count: usize, shown: usize) -> String {

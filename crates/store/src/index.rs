@@ -15,6 +15,7 @@ use crate::catalog::{self, Catalog, Stamp};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::layout::INDEX;
+use crate::report_name::ReportName;
 use crate::{Store, meta};
 use diagctl_fs::checksum;
 use diagctl_fs::{self as fs, Durability};
@@ -68,21 +69,30 @@ pub struct Entry {
 }
 
 /// A report in an entry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryReport {
     /// Its name.
-    pub name: String,
+    pub name: ReportName,
     /// Size of the file, bytes.
+    #[serde(default)]
     pub stored_bytes: u64,
     /// Size of the uncompressed content, bytes.
+    #[serde(default)]
     pub raw_bytes: u64,
     /// The reason why there is no data. With a size, the description of the damage.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// True for a heap dump that contains values of the application.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub values: bool,
 }
 
 impl EntryReport {
+    /// Creates an entry in which only the name is set.
+    pub fn new(name: ReportName) -> Self {
+        Self { name, stored_bytes: 0, raw_bytes: 0, error: None, values: false }
+    }
+
     /// Returns true if there is data, even damaged data. A stored file is compressed and so never empty.
     pub fn has_data(&self) -> bool {
         self.error.is_none() || self.stored_bytes > 0
@@ -121,6 +131,7 @@ impl Entry {
                     stored_bytes: r.stored_bytes,
                     raw_bytes: r.raw_bytes,
                     error: r.error.clone(),
+                    values: r.has_values(),
                 })
                 .collect(),
             disk_bytes: fs::occupied_tree(&dir),

@@ -54,7 +54,7 @@ pub fn read(staging: &Spot) -> Result<Grant> {
 
 /// Claims a report for one writer while the capture is staged, because concurrent writers would spoil each other's files. Returns
 /// false if the report is claimed already.
-pub fn claim(staging: &Spot, name: &str) -> Result<bool> {
+pub fn claim(staging: &Spot, name: &ReportName) -> Result<bool> {
     match fs::create_new(&staging.join(format!(".{name}.claim"))) {
         Ok(_) => Ok(true),
         Err(e) if e.is_existing() => Ok(false),
@@ -63,7 +63,7 @@ pub fn claim(staging: &Spot, name: &str) -> Result<bool> {
 }
 
 /// Removes what an earlier writer of a report left, so that another one may claim it. That writer has ended.
-pub fn release(staging: &Spot, name: &str) -> Result<()> {
+pub fn release(staging: &Spot, name: &ReportName) -> Result<()> {
     let file = read_sidecar(staging, name)?.and_then(|report| report.file);
     discard_partial(staging, name)?;
     for leftover in [sidecar_name(name), format!(".{name}.claim")].into_iter().chain(file) {
@@ -88,7 +88,7 @@ pub fn write_sidecar(staging: &Spot, report: &meta::Report) -> Result<()> {
 }
 
 /// Reads the sidecar of a report.
-pub fn read_sidecar(staging: &Spot, name: &str) -> Result<Option<meta::Report>> {
+pub fn read_sidecar(staging: &Spot, name: &ReportName) -> Result<Option<meta::Report>> {
     match read_json(&staging.join(sidecar_name(name))) {
         Ok(report) => Ok(Some(report)),
         Err(e) if e.is_not_found() => Ok(None),
@@ -96,7 +96,7 @@ pub fn read_sidecar(staging: &Spot, name: &str) -> Result<Option<meta::Report>> 
     }
 }
 
-fn sidecar_name(report: &str) -> String {
+fn sidecar_name(report: &ReportName) -> String {
     format!(".{report}.report.json")
 }
 

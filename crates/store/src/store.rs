@@ -3,7 +3,7 @@
 //! ```text
 //! FORMAT                 the version of this layout
 //! lease.lock lease.json  see `lease`
-//! state.lock state.json samples/<pid>.json   see `state` and `sample`; state.lock guards every small file
+//! state.lock state.json samples/   see `state` and `sample`; state.lock guards every small file
 //! requests/              on-demand requests, one file each
 //! requests.json          the requests that a poll considers when there are very many
 //! staging/<id>/          a capture being written

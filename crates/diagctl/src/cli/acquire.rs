@@ -113,8 +113,9 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         Failure::new(Exit::Usage, format!("--pid {}: {why}", args.pid))
             .hint("use the pid of a running process, as seen in diagctl's pid namespace")
     })?;
-    let process = Process { pid: args.pid, start_ticks: stat.start_ticks, role: args.role, name: args.name };
-    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.wanted());
+    let id = cx.process_id(args.pid, stat.start_ticks);
+    let process = Process { id, role: args.role, name: args.name };
+    let mut readings = Readings::take(&cx.proc, &cx.cgroups, args.pid, &config.wanted());
     readings.gauges = gauges(&args.gauge);
     readings.events = args.event.into_iter().collect();
     readings.execs = run_commands(cx, &store, &process)?;
@@ -164,7 +165,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         lease.release()?;
     }
     match begun? {
-        Begun::Yes { plan, grant } => told(cx, &store, process.pid, &plan, grant.meta.id, decision.retry_ms),
+        Begun::Yes { plan, grant } => told(cx, &store, args.pid, &plan, grant.meta.id, decision.retry_ms),
         Begun::No(answer) => {
             applicant.note(&answer)?;
             refused(cx, &answer, decision.retry_ms)

@@ -44,23 +44,28 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     holders::register(&staging, &cx.proc);
     deadline::end_with_the_capture(&cx.proc, &store, output::note)?;
     match &args.report {
-        Some(report) => {
-            if args.again {
-                staging::release(&staging, report)?;
-            }
-            put_one(cx, &store, &grant, &staging, report)?;
-        }
+        Some(report) => put_one(cx, &store, &grant, &staging, report, args.again)?,
         None => put_records(&store, &grant, &staging)?,
     }
     Ok(Done::silent())
 }
 
-fn put_one(cx: &Context, store: &Store, grant: &Grant, staging: &Spot, report: &str) -> Result<(), Failure> {
+fn put_one(
+    cx: &Context,
+    store: &Store,
+    grant: &Grant,
+    staging: &Spot,
+    report: &str,
+    again: bool,
+) -> Result<(), Failure> {
     let capture = &grant.meta.id;
     let shown = quoted(report);
-    if !grant.planned.iter().any(|planned| **planned == *report) {
+    let Some(report) = grant.planned.iter().find(|planned| ***planned == *report) else {
         return Err(Failure::new(Exit::Usage, format!("report {shown} is not part of capture {capture}"))
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
+    };
+    if again {
+        staging::release(staging, report)?;
     }
     // Reports that `acquire` made itself also have a sidecar.
     if staging::read_sidecar(staging, report)?.is_some() || !staging::claim(staging, report)? {
@@ -85,7 +90,7 @@ fn put_records(store: &Store, grant: &Grant, staging: &Spot) -> Result<(), Failu
     let mut told = Told::default();
     for fact in records::read(store, grant, Writers::Several, &mut std::io::stdin().lock(), &mut told)? {
         if let Fact::Failed(name, why) = fact {
-            staging::write_sidecar(staging, &Report::failed(&name, why))?;
+            staging::write_sidecar(staging, &Report::failed(name, why))?;
         }
     }
     match told.broken_off {

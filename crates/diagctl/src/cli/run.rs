@@ -126,7 +126,7 @@ fn not_granted(reason: &str) -> Result<Done, Failure> {
 fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failure> {
     let pid = std::process::id();
     let start_ticks = cx.proc.stat(pid).context("cannot read this process")?.start_ticks;
-    let process = Process { pid, start_ticks, role: "run".into(), name: String::new() };
+    let process = Process { id: cx.process_id(pid, start_ticks), role: "run".into(), name: String::new() };
     let command =
         printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>();
     let plan = Plan {
@@ -173,7 +173,7 @@ fn execute(
     hand_on(&child, endings, Arc::clone(ended_by))?;
     let overdue = end_at_the_deadline(cx.config().guards.deadline);
     let mut stored = Ok(());
-    if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
+    if let (Some(name), Some(mut stdout)) = (grant.planned.first(), child.stdout.take()) {
         let mut room = Room::of(store, grant)?;
         let form = store.options().file_type(name);
         stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
@@ -181,7 +181,7 @@ fn execute(
     let status = child.wait().context("cannot wait for the command")?;
     let mut told = Told::default();
     // An empty report counts if it was asked for, but a capture without any report does not.
-    if !produced(&store.own_staging(id)?, args, status.success())? {
+    if !produced(&store.own_staging(id)?, grant.planned.first(), status.success())? {
         stored?;
         let how = if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() };
         return Err(Failure::failed(format!("the command produced nothing ({how})"))
@@ -227,8 +227,8 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
     Ok(())
 }
 
-fn produced(staging: &Spot, args: &Args, empty_counts: bool) -> Result<bool, Failure> {
-    let noted = args.report.as_ref().map(|name| staging::read_sidecar(staging, name)).transpose()?.flatten();
+fn produced(staging: &Spot, report: Option<&ReportName>, empty_counts: bool) -> Result<bool, Failure> {
+    let noted = report.map(|name| staging::read_sidecar(staging, name)).transpose()?.flatten();
     if noted.as_ref().is_some_and(|report| report.file.is_some() && (empty_counts || report.raw_bytes > 0)) {
         return Ok(true);
     }

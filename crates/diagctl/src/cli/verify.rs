@@ -16,7 +16,7 @@ use crate::fsio;
 use crate::units::size;
 use diagctl_store::index::{self, Present};
 use diagctl_store::reader::{Interrupted, Representation, Stored};
-use diagctl_store::{Access, Id, Store, meta};
+use diagctl_store::{Access, Id, ReportName, Store, meta};
 
 /// Verify captures against their checksums; changes nothing
 ///
@@ -54,7 +54,7 @@ struct Outcome {
 struct Damage {
     capture: Id,
     /// `null` for the capture's own record.
-    report: Option<String>,
+    report: Option<ReportName>,
     file: String,
     problem: String,
     expected_sha256: Option<String>,

@@ -22,11 +22,14 @@ pub struct ReportOptions {
     pub full_heap: bool,
     /// `heap_dump.producer`: false to leave the heap walker out.
     pub walker: bool,
+    /// `heap_dump.values = "all"`: true to store the values of the application as well.
+    pub heap_values: bool,
 }
 
 impl Default for ReportOptions {
     fn default() -> Self {
-        Self { profile: Duration::from_secs(10), jemalloc: None, full_heap: false, walker: true }
+        let profile = Duration::from_secs(10);
+        Self { profile, jemalloc: None, full_heap: false, heap_values: false, walker: true }
     }
 }
 
@@ -58,6 +61,12 @@ impl ReportOptions {
             }
             "heap_dump" => {
                 self.full_heap = section.boolean("full").unwrap_or(self.full_heap);
+                match section.text("values").as_deref() {
+                    None => {}
+                    Some("none") => self.heap_values = false,
+                    Some("all") => self.heap_values = true,
+                    Some(_) => section.wrong_value("values", "must be \"none\" or \"all\"", "none is the default"),
+                }
                 match section.text("producer").as_deref() {
                     None => {}
                     Some("auto") => self.walker = true,
@@ -87,6 +96,9 @@ impl ReportOptions {
                 if self.full_heap && name == "heap_dump" {
                     options.insert("full".into(), true.into());
                 }
+                if self.heap_values && name == "heap_dump" {
+                    options.insert("values".into(), "all".into());
+                }
                 if !self.walker {
                     options.insert("producer".into(), "dump_all".into());
                 }
@@ -106,15 +118,9 @@ impl ReportOptions {
         if let Some(letters) = &self.jemalloc {
             sections.push(("jemalloc_stats", json!({ "options": letters })));
         }
-        let mut heap_dump = Map::new();
-        if self.full_heap {
-            heap_dump.insert("full".into(), true.into());
-        }
-        if !self.walker {
-            heap_dump.insert("producer".into(), "dump_all".into());
-        }
-        if !heap_dump.is_empty() {
-            sections.push(("heap_dump", heap_dump.into()));
+        let heap = self.of("heap_dump");
+        if !heap.is_empty() {
+            sections.push(("heap_dump", Value::Object(heap)));
         }
         sections
     }
@@ -133,6 +139,8 @@ mod tests {
         assert_eq!(told, [json!({ "duration": 2.0 }), json!({ "options": "J" }), json!({ "full": true }), json!({})]);
         assert_eq!(options.sections().len(), 3);
         assert_eq!(ReportOptions::default().sections(), []);
+        let options = crate::config::parse("[reports.heap_dump]\nvalues = \"all\"\n").unwrap().0.options;
+        assert_eq!(options.sections(), [("heap_dump", json!({ "values": "all" }))]);
     }
 
     #[test]
@@ -153,6 +161,7 @@ mod tests {
             ("[reports.cpu_profile]\nlength = \"2s\"", "unknown key"),
             ("[reports.jemalloc_stats]\noptions = \"J;x\"", "must be letters"),
             ("[reports.heap_dump]\nproducer = \"walker\"", "must be \"auto\" or \"dump_all\""),
+            ("[reports.heap_dump]\nvalues = \"some\"", "must be \"none\" or \"all\""),
         ] {
             let problems = crate::config::parse(text).unwrap_err();
             assert!(problems.iter().any(|p| p.to_string().contains(expected)), "{text}: {problems:?}");

@@ -53,8 +53,9 @@ pub fn begin(
             store_ms: now.store_ms,
             host: source.proc.hostname(),
             boot_id: now.clock.boot_id.clone(),
-            pid: process.pid,
-            start_time: process.start_ticks,
+            pid_ns: process.id.pid_ns,
+            pid: process.id.pid,
+            start_time: process.id.start_ticks,
             role: process.role.clone(),
             worker: process.name.clone(),
             versions: BTreeMap::from([("diagctl".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
@@ -85,13 +86,14 @@ pub fn begin(
             schema: 1,
             capture: id,
             generation,
-            pid: process.pid,
-            start_ticks: process.start_ticks,
+            pid: process.id.pid,
+            pid_ns: process.id.pid_ns,
+            start_ticks: process.id.start_ticks,
             boot_id: now.clock.boot_id.clone(),
             role: process.role.clone(),
             worker: process.name.clone(),
             rule: plan.rule.to_string(),
-            program: source.proc.program(process.pid),
+            program: source.proc.program(process.id.pid),
             granted_boot_ms: now.clock.boot_ms,
             deadline_boot_ms: now.clock.boot_ms + crate::units::ms(config.guards.deadline),
             ended: false,
@@ -135,7 +137,7 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
                     staging::write_sidecar(staging, &meta::Report { took_ms, ..report })?;
                 }
             }
-            Err(why) => staging::write_sidecar(staging, &meta::Report::failed(name, why))?,
+            Err(why) => staging::write_sidecar(staging, &meta::Report::failed(name.clone(), why))?,
         }
         if command.is_some() {
             commands_ms = commands_ms.saturating_sub(units::ms(watch.elapsed()));

@@ -151,9 +151,10 @@ impl Inspector<'_> {
         let tick_ms = 1000 / ticks_per_second();
         let deadline_ms = self.record.deadline_boot_ms.saturating_sub(self.record.granted_boot_ms);
         let must_end_ms = self.record.deadline_boot_ms.max(started_ms + deadline_ms) + LEASE_GRACE_MS;
-        let polls = load_sample(store, pid).is_some_and(|sample| sample.start_ticks == start_ticks);
+        let sample = self.proc().process_id(pid).ok().and_then(|id| load_sample(store, &id));
+        let polls = sample.is_some_and(|sample| sample.start_ticks == start_ticks);
         self.proc().is_alive(pid, start_ticks)
-            && ![1, std::process::id(), process.pid, self.record.pid].contains(&pid)
+            && ![1, std::process::id(), process.id.pid, self.record.pid].contains(&pid)
             && started_ms + tick_ms >= self.record.granted_boot_ms
             && self.now_ms > must_end_ms
             && self.proc().uid(pid) == Some(geteuid().as_raw())

@@ -1,6 +1,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::ReportName;
 use crate::{Access, StoreOptions};
 
 const ID: Id = Id::of_record(*b"20261122T101530123Z-7f3a9c2e");
@@ -16,16 +17,15 @@ fn scene(encoding: &str, file: &[u8], raw_bytes: u64, change: fn(&mut Report)) -
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(StoreOptions::new(dir.path().join("store")), Access::Create).unwrap();
     let mut report = Report {
-        name: "r".into(),
         file: Some("r.bin".into()),
         encoding: encoding.into(),
         raw_bytes,
         stored_bytes: file.len() as u64,
         sha256: Some(writer::hex(&Sha256::digest(file))),
-        ..Report::default()
+        ..Report::new(ReportName::from_text("r"))
     };
     change(&mut report);
-    let failed = Report::failed("failed", "no jemalloc here");
+    let failed = Report::failed(ReportName::from_text("failed"), "no jemalloc here");
     let meta = Meta { id: ID, reports: vec![report, failed], ..Meta::default() };
     let capture = store.report_dir(&ID);
     std::fs::create_dir(capture.path()).unwrap();

@@ -1,6 +1,7 @@
 //! The catalog says what the directory holds, or counts as invalid.
 
 use super::*;
+use crate::ReportName;
 use crate::StoreOptions;
 use crate::index::{self, Entry, Listing};
 use crate::inventory::Inventory;
@@ -20,8 +21,9 @@ fn id(n: u64) -> Id {
 }
 
 fn meta(n: u64) -> meta::Meta {
-    let report = |name: &str| meta::Report { name: name.into(), stored_bytes: n, ..meta::Report::default() };
-    let reports = vec![report("gc_stat"), report("heap_dump"), meta::Report::failed("threads", "no")];
+    let report = |name: &str| meta::Report { stored_bytes: n, ..meta::Report::new(ReportName::from_text(name)) };
+    let reports =
+        vec![report("gc_stat"), report("heap_dump"), meta::Report::failed(ReportName::from_text("threads"), "no")];
     meta::Meta { id: id(n), sequence: n, store_ms: 1000 + n, reports, ..meta::Meta::default() }
 }
 

@@ -1,6 +1,7 @@
 //! The inventory agrees with the directory even if the index does not, and no capture is deleted on outdated data.
 
 use super::*;
+use crate::ReportName;
 use crate::StoreOptions;
 use crate::{Access, cleanup};
 use diagctl_observe::clock::{Anchor, Reading};
@@ -29,7 +30,7 @@ impl Scene {
     /// Publishes a capture that takes space for its directory, its record and a file.
     fn publish(&self, n: u64, kind: &str, kib: u64) -> Entry {
         let dir = self.store.report_dir(&id(n));
-        let report = meta::Report { name: kind.into(), stored_bytes: kib * KIB, ..meta::Report::default() };
+        let report = meta::Report { stored_bytes: kib * KIB, ..meta::Report::new(ReportName::from_text(kind)) };
         let meta = meta::Meta {
             id: id(n),
             sequence: n,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Access;
+use crate::ReportName;
 use crate::StoreOptions;
 
 const A: Id = Id::of_record(*b"20260101T000000000Z-aaaaaaaa");
@@ -12,8 +13,8 @@ const DAMAGED: Id = Id::of_record(*b"20270101T000000000Z-dddddddd");
 // C was taken last, on a machine whose clock was a year behind. The index has A, twice, and none of the others.
 fn four(store: &Store) {
     let report = |name: &str| match name.strip_suffix('!') {
-        Some(name) => meta::Report::failed(name, "no room"),
-        None => meta::Report { name: name.into(), ..meta::Report::default() },
+        Some(name) => meta::Report::failed(ReportName::from_text(name), "no room"),
+        None => meta::Report::new(ReportName::from_text(name)),
     };
     let captures: [(Id, &[&str]); 3] =
         [(A, &["heap_dump", "gc_stat"]), (B, &["heap_dump!", "puma!"]), (C, &["gc_stat"])];
@@ -102,13 +103,12 @@ fn stored(store: &Store, encoding: &str, data: &[u8], raw_bytes: u64, change: im
     std::fs::write(dir.join("r.json.gz").path(), data).unwrap();
     let sha256 = Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
     let mut report = meta::Report {
-        name: "r".into(),
         file: Some("r.json.gz".into()),
         encoding: encoding.into(),
         raw_bytes,
         stored_bytes: data.len() as u64,
         sha256: Some(sha256),
-        ..meta::Report::default()
+        ..meta::Report::new(ReportName::from_text("r"))
     };
     change(&mut report);
     let meta = meta::Meta { id: A, reports: vec![report], ..meta::Meta::default() };
@@ -177,7 +177,10 @@ fn a_report_that_failed_or_is_a_symlink_is_not_opened() {
     let (_dir, store) = store();
     let meta = |file: Option<&str>| meta::Meta {
         id: A,
-        reports: vec![meta::Report { file: file.map(str::to_owned), ..meta::Report::failed("r", "no jemalloc here") }],
+        reports: vec![meta::Report {
+            file: file.map(str::to_owned),
+            ..meta::Report::failed(ReportName::from_text("r"), "no jemalloc here")
+        }],
         ..meta::Meta::default()
     };
     let failure = Stored::open(&store, &meta(None), "r").unwrap_err();

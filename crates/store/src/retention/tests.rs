@@ -1,6 +1,7 @@
 //! Tests for the order of deletions, for protection, and for the cap with arbitrary contents of a store.
 
 use super::*;
+use crate::ReportName;
 use crate::id::Id;
 use crate::index::Entry;
 use crate::index::EntryReport;
@@ -15,14 +16,12 @@ fn entry(n: u64, store_ms: u64, kinds: &str) -> Entry {
         .split_whitespace()
         .map(|kind| match kind.split_once(':') {
             Some((name, kib)) => EntryReport {
-                name: name.into(),
                 stored_bytes: kib.parse::<u64>().unwrap() * KIB,
-                ..EntryReport::default()
+                ..EntryReport::new(ReportName::from_text(name))
             },
             None => EntryReport {
-                name: kind.trim_end_matches('!').into(),
                 error: Some("failed".into()),
-                ..EntryReport::default()
+                ..EntryReport::new(ReportName::from_text(kind.trim_end_matches('!')))
             },
         })
         .collect();

@@ -32,7 +32,7 @@ impl Scene {
     fn publish(&self, n: u64, kib: usize) {
         let dir = self.store.report_dir(&id(n));
         std::fs::create_dir(dir.path()).unwrap();
-        let report = meta::Report { name: "notes".into(), stored_bytes: 1, ..meta::Report::default() };
+        let report = meta::Report { stored_bytes: 1, ..meta::Report::new(ReportName::from_text("notes")) };
         let meta = meta::Meta { id: id(n), sequence: n, reports: vec![report], ..meta::Meta::default() };
         std::fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
         std::fs::write(dir.join("data").path(), vec![0; kib << 10]).unwrap();
@@ -65,7 +65,7 @@ impl Scene {
         })
         .take(bytes)
         .collect();
-        store_report(room, &self.store.staging(&id(99)), name, &mut data.as_slice())
+        store_report(room, &self.store.staging(&id(99)), &ReportName::from_text(name), &mut data.as_slice())
     }
 
     fn used(&self) -> u64 {

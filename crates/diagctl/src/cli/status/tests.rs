@@ -92,6 +92,8 @@ fn status() -> Status {
             ..Request::default()
         }],
         processes: vec![Process {
+            pid_ns: 4_026_531_836,
+            pid_here: Some(7),
             pid: 7,
             role: "puma".into(),
             name: "worker-0".into(),
