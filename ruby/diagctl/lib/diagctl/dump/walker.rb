@@ -47,8 +47,9 @@ module Diagctl
 
       status = Libc.memory_file("diagctl")
       status.truncate(STATUS_BYTES)
+      process = WalkerProcess.new(@object, status, @threads)
       pid = ForkGuard.raw_fork
-      WalkerProcess.new(@object, status, @threads).run(io, mode, close: [@lease.io]) if pid.zero?
+      process.run(io, mode, close: [@lease.io]) if pid.zero?
       judge(watch(pid, status), status)
     rescue SystemCallError => e
       give_up("#{e.class}: #{e.message}")

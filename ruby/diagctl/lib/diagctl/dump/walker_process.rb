@@ -26,6 +26,7 @@ module Diagctl
     # @param threads [Array<Thread>] threads of the worker
     def initialize(object, status, threads)
       @threads = threads
+      @dumper = Process.pid
       @object = object
       @status = status
     end
@@ -56,6 +57,8 @@ module Diagctl
 
     def isolate(close)
       Libc.end_with_parent
+      # It may have ended before.
+      exit!(1) unless Process.ppid == @dumper
       close.each(&:close)
       # If Ruby finds itself broken, it prints thousands of lines.
       null = File.open(File::NULL, "r+")
