@@ -154,7 +154,7 @@ class ProtocolTest < E2E::Case
   def test_run_makes_the_report_that_it_names_itself
     configure("[reports.tables]\ncommand = [\"false\"]")
     %w[tables smaps].each do |name|
-      id = diagctl!("run", "--report", name, "--", "echo", "mine").json.fetch("id")
+      id = diagctl!("run", "--json", "--report", name, "--", "echo", "mine").json.fetch("id")
       assert_equal [name], meta(id).fetch("reports").map { |report| report["name"] }
       assert_equal "mine\n", report(id, name)
     end

@@ -5,6 +5,7 @@
 use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -83,6 +84,15 @@ impl Endings {
                 return (signal, info.si_code == libc::SI_KERNEL);
             }
         }
+    }
+
+    /// Waits at most this long for one of the signals, and returns its number.
+    pub fn arrived(&self, within: Duration) -> Option<i32> {
+        let seconds = libc::time_t::try_from(within.as_secs()).unwrap_or(libc::time_t::MAX);
+        let limit = libc::timespec { tv_sec: seconds, tv_nsec: within.subsec_nanos().into() };
+        // SAFETY: the set and the limit are initialised; no information about the signal is asked for.
+        let signal = unsafe { libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const limit) };
+        (signal > 0).then_some(signal)
     }
 
     /// Ends this process by a signal as if it had never been blocked, so that the parent sees which signal it was.

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result, sys};
 
+/// The flag of a process that ends, from linux/sched.h.
+const PF_EXITING: u64 = 4;
+
 /// A mounted procfs, or a directory that looks like one.
 #[derive(Clone, Debug)]
 pub struct Proc {
@@ -27,6 +30,8 @@ pub struct Stat {
     pub ppid: u32,
     /// The process group.
     pub pgrp: u32,
+    /// True from the moment at which the kernel begins to end the process, before it closes any descriptor.
+    pub is_ending: bool,
     /// Start, in clock ticks since boot. Together with the pid it identifies a process for as long as this boot lasts.
     pub start_ticks: u64,
 }
@@ -170,9 +175,11 @@ pub fn parse_stat(text: &str) -> Option<Stat> {
     let state = fields.next()?.chars().next()?;
     let ppid = fields.next()?.parse().ok()?;
     let pgrp = fields.next()?.parse().ok()?;
-    // starttime is field 22; state was field 3, ppid field 4 and pgrp field 5.
-    let start_ticks = fields.nth(22 - 6)?.parse().ok()?;
-    Some(Stat { comm: text.get(open + 1..close)?.to_owned(), state, ppid, pgrp, start_ticks })
+    // flags is field 9 and starttime field 22; state was field 3, ppid field 4 and pgrp field 5.
+    let flags: u64 = fields.nth(9 - 6)?.parse().ok()?;
+    let start_ticks = fields.nth(22 - 10)?.parse().ok()?;
+    let is_ending = flags & PF_EXITING != 0;
+    Some(Stat { comm: text.get(open + 1..close)?.to_owned(), state, ppid, pgrp, is_ending, start_ticks })
 }
 
 #[cfg(test)]
@@ -183,7 +190,10 @@ mod tests {
     fn a_command_name_with_parentheses_does_not_shift_the_fields() {
         let text = "42 (a) b (c) S 7 1 1 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 1 0 123456 1000 200 18446744073709551615";
         let stat = parse_stat(text).unwrap();
-        assert_eq!(stat, Stat { comm: "a) b (c".into(), state: 'S', ppid: 7, pgrp: 1, start_ticks: 123_456 });
+        assert_eq!(
+            stat,
+            Stat { comm: "a) b (c".into(), state: 'S', ppid: 7, pgrp: 1, is_ending: false, start_ticks: 123_456 }
+        );
         assert_eq!(parse_stat("42 (x"), None);
     }
 

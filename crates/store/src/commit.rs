@@ -71,7 +71,10 @@ pub fn publish(store: &Store, grant: &Grant, told: &Told) -> Result<meta::Meta> 
     meta.cost.insert("raw_bytes".into(), meta.reports.iter().map(|r| r.raw_bytes).sum::<u64>().into());
     meta.cost.insert("stored_bytes".into(), meta.reports.iter().map(|r| r.stored_bytes).sum::<u64>().into());
     meta.versions.extend(told.versions.clone());
-    meta.labels.extend(told.labels.clone());
+    // Those of the grant, which the operator set, come first.
+    for (name, value) in &told.labels {
+        meta.labels.entry(name.clone()).or_insert_with(|| value.clone());
+    }
     match sync_and_rename(store, &staging, &meta) {
         Err(full) if full.is_no_space() => {
             room.make(1 << 20)?;
@@ -167,6 +170,9 @@ fn plain_stem(file: &str) -> Option<&str> {
     (!extension.contains('.') && !matches!(extension, "gz" | "zst")).then_some(stem)
 }
 
+/// The report that `take_raw_files` does not accept in any form.
+const HEAP_DUMP: &str = "heap_dump";
+
 // Turns files that a command wrote into DIAGCTL_CAPTURE_DIR into reports, compressed like all others.
 fn take_raw_files(
     store: &Store,
@@ -177,8 +183,14 @@ fn take_raw_files(
     let mut reports: Vec<meta::Report> = Vec::new();
     for file in raw_files(staging, known)? {
         let used: Vec<&ReportName> = known.iter().chain(&reports).map(|report| &report.name).collect();
-        let name = unused_name(&file.to_string_lossy(), &used);
-        let form = FileType::of_file(Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default());
+        let extension = Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let (mut name, mut form) = (unused_name(&file.to_string_lossy(), &used), FileType::of_file(extension));
+        // Whoever asks for a heap dump must get one. In its own form it is checked line by line.
+        if name == *HEAP_DUMP && matches!(extension, "" | "json" | "jsonl" | "ndjson") {
+            form = store.options().file_type(HEAP_DUMP);
+        } else if name == *HEAP_DUMP {
+            name = unused_name(&file.to_string_lossy().replace('.', "_"), &used);
+        }
         reports.push(take_raw_file(store, room, staging, &file, &name, &form)?);
     }
     Ok(reports)

@@ -164,7 +164,11 @@ fn store(
             *error = Error::DiskFull { report: name.clone(), source: copy(source) };
         }
         let _ = fs::remove_file(&partial);
-        // If this fails, too, `finalize` records that the report was not delivered.
+        // A producer that died has not said why. Whoever ends the capture knows, or says that the report was not delivered, as
+        // also if the sidecar cannot be written.
+        if error.is_cut_short() {
+            return result;
+        }
         let _ = staging::write_sidecar(staging, &meta::Report::failed(name.clone(), error.to_string()));
     }
     result

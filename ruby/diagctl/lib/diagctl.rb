@@ -9,6 +9,7 @@ require_relative "diagctl/reports"
 require_relative "diagctl/process/configuration"
 require_relative "diagctl/process/switch"
 require_relative "diagctl/process/binary"
+require_relative "diagctl/process/callback_thread"
 require_relative "diagctl/process/callback"
 require_relative "diagctl/process/libc"
 require_relative "diagctl/process/posix_spawn"
@@ -47,6 +48,7 @@ require_relative "diagctl/poll/answer"
 require_relative "diagctl/poll/result"
 require_relative "diagctl/poll/events"
 require_relative "diagctl/poll/application_switch"
+require_relative "diagctl/poll/switch_log"
 require_relative "diagctl/poll/gauges"
 require_relative "diagctl/poll/agent"
 require_relative "diagctl/poll/poller"
@@ -87,6 +89,7 @@ module Diagctl
     def wanted?
       switch = Switch.new
       @log.warn_once(:switch, switch.warning) if switch.warning
+      @log.info_once(:switch, switch.reason) if switch.reason
       return false unless switch.on?
 
       binary = Binary.new
@@ -131,7 +134,7 @@ module Diagctl
 
       poller = @poller
       @agent = @poller = nil
-      poller.stop(timeout)
+      poller.stop(timeout).tap { Callback.release }
     rescue StandardError => e
       @log.warn("not stopped: #{e.class}: #{e.message}")
       false

@@ -9,6 +9,7 @@ use crate::exit_code::Exit;
 use crate::fsio::Spot;
 use crate::grant::capture;
 use crate::grant::cpu_throttle::Paced;
+use crate::grant::producer::Produced;
 use crate::grant::records::{self, Fact, Writers};
 use diagctl_store::commit::Told;
 use diagctl_store::lease::Lease;
@@ -59,9 +60,8 @@ fn put_one(
     again: bool,
 ) -> Result<(), Failure> {
     let capture = &grant.meta.id;
-    let shown = quoted(report);
     let Some(report) = grant.planned.iter().find(|planned| ***planned == *report) else {
-        return Err(Failure::new(Exit::Usage, format!("report {shown} is not part of capture {capture}"))
+        return Err(Failure::new(Exit::Usage, format!("report {} is not part of capture {capture}", quoted(report)))
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
     };
     if again {
@@ -81,7 +81,8 @@ fn put_one(
     let _ = rustix::pipe::fcntl_setpipe_size(&stdin, writer::CHUNK);
     // A worker that dumps itself serves no requests meanwhile, so it should finish as soon as possible.
     let limit = (grant.snapshot == Snapshot::Fork).then(|| cx.own_cpu_limit()).flatten();
-    writer::store_report(&mut room, staging, report, &mut Paced::new(stdin, limit))?;
+    let input = Produced::new(stdin, &cx.proc);
+    writer::store_report(&mut room, staging, report, &mut Paced::new(input, limit))?;
     Ok(())
 }
 

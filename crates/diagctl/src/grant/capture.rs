@@ -70,6 +70,7 @@ pub fn begin(
                 .second_of
                 .map(|first| ("pair_of_sequence".to_owned(), first.to_string()))
                 .into_iter()
+                .chain(super::labels::of_environment())
                 .collect(),
             ..meta::Meta::default()
         },

@@ -151,8 +151,8 @@ impl Inspector<'_> {
         let tick_ms = 1000 / ticks_per_second();
         let deadline_ms = self.record.deadline_boot_ms.saturating_sub(self.record.granted_boot_ms);
         let must_end_ms = self.record.deadline_boot_ms.max(started_ms + deadline_ms) + LEASE_GRACE_MS;
-        let sample = self.proc().process_id(pid).ok().and_then(|id| load_sample(store, &id));
-        let polls = sample.is_some_and(|sample| sample.start_ticks == start_ticks);
+        let id = self.proc().process_id(pid).unwrap_or_default();
+        let polls = load_sample(store, &id).is_some();
         self.proc().is_alive(pid, start_ticks)
             && ![1, std::process::id(), process.id.pid, self.record.pid].contains(&pid)
             && started_ms + tick_ms >= self.record.granted_boot_ms
@@ -164,13 +164,15 @@ impl Inspector<'_> {
 
     // A dead worker has no children any more: its dumper was given to another process.
     fn descends_from_worker(&self, pid: u32) -> bool {
-        if !self.proc().is_alive(self.record.pid, self.record.start_ticks) {
-            return true;
-        }
+        let worker = match self.proc().presence(&self.record.process()) {
+            Presence::Here(worker) => worker,
+            Presence::Gone => return true,
+            Presence::Elsewhere => return false,
+        };
         let mut at = pid;
         for _ in 0..ANCESTORS {
             let Ok(stat) = self.proc().stat(at) else { return false };
-            if stat.ppid == self.record.pid {
+            if stat.ppid == worker {
                 return true;
             }
             at = stat.ppid;

@@ -19,6 +19,9 @@ const SCHEMA: u32 = 1;
 /// The maximum size of the file: 32 MiB.
 const MAX_FILE: u64 = 32 << 20;
 
+/// The highest generation. A higher one is damage.
+pub const MAX_GENERATION: u64 = u64::MAX / 2;
+
 /// The contents of `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -95,6 +98,9 @@ pub struct RuleState {
     /// The second capture of a pair, if one is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<Pair>,
+    /// The time of the last grant by process, while `per_process` looks at it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub captured: BTreeMap<String, u64>,
     /// The pid of the last process that was granted a capture. For older versions; they compare nothing else.
     #[serde(default)]
     pub last_pid: u32,
@@ -160,7 +166,7 @@ impl State {
         let moments = self.clock.iter().map(|clock| clock.store_ms).chain(self.spent.iter().map(|spent| spent.at));
         moments.max().unwrap_or(0) <= LAST_MS
             && units <= u64::from(u32::MAX / 2)
-            && self.generation <= u64::MAX / 2
+            && self.generation <= MAX_GENERATION
             && self.clock.iter().all(|clock| clock.wall_ms.unsigned_abs() <= LAST_MS)
             && self.rules.values().all(RuleState::is_plausible)
             && self.costs.values().all(|cost| cost.memory_bytes.max(cost.stored_bytes) <= MOST_BYTES)
@@ -170,7 +176,14 @@ impl State {
 impl RuleState {
     fn is_plausible(&self) -> bool {
         let marks = self.high_water.values().map(|mark| mark.at).chain(self.pair.iter().map(|pair| pair.due));
-        let moments = self.due.values().chain(&self.fires).chain(&self.covered).copied().chain(marks);
+        let moments = self
+            .due
+            .values()
+            .chain(&self.fires)
+            .chain(self.captured.values())
+            .chain(&self.covered)
+            .copied()
+            .chain(marks);
         moments.max().unwrap_or(0) <= LAST_MS && self.high_water.values().all(|mark| mark.bytes <= MOST_BYTES)
     }
 }

@@ -19,6 +19,18 @@ class GrantRunnerTest < Minitest::Test
     assert_match(/\Acapture #{CAPTURE} \(r\) stored after/, @logger.lines.last)
   end
 
+  # What developers ask for first: the version of the application.
+  def test_labels_of_the_application_are_values_or_called_at_each_capture
+    version = "1"
+    @config.label(:git_sha, "2f1c9e7")
+    @config.label(:app_version) { version }
+    @config.label(:empty, "")
+    @config.label(:broken) { raise "no version" }
+    version = "2"
+    capture(reports: { "gc_stat" => "inline" })
+    assert_match(/--set=git_sha=2f1c9e7 --set=app_version=2\z/, finalize_line)
+  end
+
   # This process still holds the lease. With another description of the file, `abort` would wait for the lease and then refuse.
   def test_a_finalize_that_dies_is_reported_to_the_store_under_the_same_lease
     capture(reports: { "threads" => "inline" },

@@ -10,6 +10,7 @@ use crate::grant::lock_holders;
 use crate::proc::Proc;
 use crate::units::duration;
 use diagctl_observe::Presence;
+use diagctl_store::ProcessId;
 use diagctl_store::lease::{self, Record};
 
 /// The state of the lease.
@@ -73,6 +74,12 @@ impl Report {
             (false, ..) => "free".into(),
         };
         Self { taken, summary, overdue_ms, leaked: taken && running.is_none(), holders: Vec::new(), record }
+    }
+
+    /// Returns true if the capture in progress was granted to this process.
+    pub fn is_held_by(&self, process: &ProcessId) -> bool {
+        let holds = |record: &Record| !record.ended && record.process().is(process);
+        self.taken && self.record.as_ref().is_some_and(holds)
     }
 
     /// Finds the processes that hold the lock.

@@ -50,7 +50,8 @@ module Diagctl
         "cost.inline_ms" => inline_ms, "cost.pause_ms" => inline_ms,
         **took.transform_keys { |name| "took.#{name}" },
         **costs.transform_keys { |name| "cost.#{name}" },
-        **@versions.transform_keys { |name| "versions.#{name}" }
+        **@versions.transform_keys { |name| "versions.#{name}" },
+        **labels
       }
     end
 
@@ -59,6 +60,18 @@ module Diagctl
       why = ForkPoint.refusal if grant.snapshot == "fork"
       snapshots.each { |granted| failed[granted.name] = why } if why
       !why.nil?
+    end
+
+    # A label that cannot be had is left out.
+    def labels
+      @config.labels.to_h { |name, label| [name, label.is_a?(Proc) ? called(name, label) : label] }.reject { |_, value| value.empty? }
+    end
+
+    def called(name, block)
+      Diagctl.one_line(Callback.call("label #{name}", @config.callback_timeout) { block.call.to_s })
+    rescue Unavailable => e
+      Diagctl.log.warn_once([:label, name], e.message)
+      ""
     end
 
     # For applications where forking is unwise. This thread walks the heap, and the others wait for the GVL.

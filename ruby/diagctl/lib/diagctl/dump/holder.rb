@@ -12,20 +12,28 @@ module Diagctl
     START = /.*\) (?:\S+ ){19}(\d+)/m
     FLAGS = File::WRONLY | File::CREAT | File::EXCL | File::NOFOLLOW
 
-    # @param staging [String]
-    # @return [void] nothing depends on this note but the end of a process that hangs
-    def self.write(staging, pid)
-      proc = "/proc/#{pid}"
-      started = File.read("#{proc}/stat")[START, 1]
-      namespace = File.readlink("#{proc}/ns/pid")[/\d+/]
-      boot = File.read("/proc/sys/kernel/random/boot_id").chomp
-      File.open("#{staging}/.holder-#{pid}.json", FLAGS, 0o600) do |file|
+    class << self
+      # Reads what is the same for this process and its children, before any fork.
+      def prepare
+        @namespace ||= File.readlink("/proc/self/ns/pid")[/\d+/]
+        @boot ||= File.read("/proc/sys/kernel/random/boot_id").chomp
+      rescue SystemCallError
+        nil
+      end
+
+      # @param staging [String]
+      # @return [void] nothing depends on this note but the end of a process that hangs
+      def write(staging, pid)
+        started = File.read("/proc/#{pid}/stat")[START, 1]
+        file = File.open("#{staging}/.holder-#{pid}.json", FLAGS, 0o600)
         owner = Process.euid.zero? ? File.stat(staging).uid : 0
         file.chown(owner, nil) unless owner.zero?
-        file.syswrite(%({"pid":#{pid},"start_ticks":#{started},"boot_id":"#{boot}","pid_ns":#{namespace}}))
+        file.syswrite(%({"pid":#{pid},"start_ticks":#{started},"boot_id":"#{@boot}","pid_ns":#{@namespace}}))
+      rescue SystemCallError
+        nil
+      ensure
+        file&.close
       end
-    rescue SystemCallError
-      nil
     end
   end
 end

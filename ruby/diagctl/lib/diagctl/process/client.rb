@@ -16,12 +16,22 @@ module Diagctl
       @config = config
     end
 
+    # @param answer_event [String, nil] the event that the caller waits for: the rules on it come first
     # @return [Outcome]
-    def acquire(lease, role:, name:, gauges:, events:, timeout:)
+    def acquire(lease, role:, name:, gauges:, events:, answer_event:, timeout:)
       arguments = ["--pid=#{Process.pid}", "--role=#{role}"]
       arguments << "--name=#{name}" if name
       arguments.concat(gauges.map { |key, value| "--gauge=#{key}=#{value}" })
       arguments.concat(events.map { |event| "--event=#{event}" })
+      arguments << "--answer-event=#{answer_event}" if answer_event
+      Spawn.run(argv("acquire", *arguments), lease: lease.io, timeout: timeout)
+    end
+
+    # Tells the store that the application has switched captures off.
+    #
+    # @return [Outcome]
+    def switched_off(lease, role:, name:, timeout:)
+      arguments = ["--pid=#{Process.pid}", "--role=#{role}", *("--name=#{name}" if name), "--off"]
       Spawn.run(argv("acquire", *arguments), lease: lease.io, timeout: timeout)
     end
 

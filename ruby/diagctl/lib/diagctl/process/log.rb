@@ -42,15 +42,20 @@ module Diagctl
     end
 
     # @return [Boolean] whether the message was logged now
-    def warn_once(key, message)
+    def warn_once(key, message) = once(key) { warn(message) }
+
+    # @return [Boolean] whether the message was logged now
+    def info_once(key, message) = once(key) { info(message) }
+
+    private
+
+    def once(key)
       return false if @said.key?(key) || @said.size >= KEYS
 
       @said[key] = true
-      warn(message)
+      yield
       true
     end
-
-    private
 
     def emit(level, message)
       @writer.push(logger, level, Diagctl.one_line(message, 1000))

@@ -24,7 +24,8 @@ module Diagctl
       thread = writing
       @stalled = true unless @stalled || thread.join(PATIENCE)
     rescue ThreadError
-      nil # No thread can be made while this process exits.
+      # No thread can be made while this process exits, and it must not wait for its log. Otherwise the process has too many threads.
+      write(*@lines.pop) until @lines.empty? || !Thread.main.alive?
     end
 
     private
