@@ -7,6 +7,15 @@ use crate::ruby::{Dlsym, LookupAllocation, Value};
 /// The number of words of a [`Request`], its first word. Another number comes from a gem of another version.
 pub const WORDS: usize = 14;
 
+/// Write the graph.
+pub const GRAPH: usize = 0;
+/// Write the counts.
+pub const COUNTS: usize = 1;
+/// Write nothing: only prove that the walker understands this Ruby.
+pub const PROOF: usize = 2;
+/// Added when another process of this capture has proved it. The heap then holds no sample of objects.
+pub const PROVEN: usize = 4;
+
 /// The request, as an array of words. `ruby/diagctl/lib/diagctl/dump/walker.rb` packs it.
 #[derive(Debug)]
 #[repr(C)]
@@ -21,7 +30,7 @@ pub struct Request {
     pub output: usize,
     /// The file of the page that the dumper watches.
     pub status: usize,
-    /// 0 the graph, 1 the counts.
+    /// [`GRAPH`], [`COUNTS`] or [`PROOF`], and [`PROVEN`].
     pub mode: usize,
     facts: *const usize,
     facts_len: usize,

@@ -11,8 +11,11 @@ module Diagctl
     # The walker wrote a part of the report and then failed, so what it wrote cannot be continued.
     Spoiled = Class.new(StandardError)
 
+    # What a walk is asked for, as in crates/heapwalk/src/request.rs.
     GRAPH = 0
     COUNTS = 1
+    PROOF = 2
+    PROVEN = 4
     # Seconds for which a walk may stand still. It moves on with every page of the heap, and while it waits for its reader the
     # deadline of the dumper applies.
     LONGEST_STALL = 10.0
@@ -45,19 +48,25 @@ module Diagctl
     def walk(io, mode)
       return false if @reason || !obtain
 
+      # In a process of its own: the sample of objects that the proof needs is not in the heap that is walked.
+      @proven ||= attempt(io, PROOF)
+      @proven && attempt(io, mode | PROVEN)
+    rescue SystemCallError => e
+      give_up("#{e.class}: #{e.message}")
+    end
+
+    private
+
+    def attempt(io, mode)
       status = Libc.memory_file("diagctl")
       status.truncate(STATUS_BYTES)
       process = WalkerProcess.new(@object, status, @threads)
       pid = ForkGuard.raw_fork
       process.run(io, mode, close: [@lease.io]) if pid.zero?
       judge(watch(pid, status), status)
-    rescue SystemCallError => e
-      give_up("#{e.class}: #{e.message}")
     ensure
       status&.close
     end
-
-    private
 
     # @return [Boolean, File] whether there is a walker to load
     def obtain

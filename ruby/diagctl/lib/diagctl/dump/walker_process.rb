@@ -69,7 +69,7 @@ module Diagctl
 
     def request(io, mode)
       require "objspace"
-      @facts = WalkerSample.new(@threads).pack
+      @facts = WalkerSample.new(@threads, whole: mode & Walker::PROVEN == 0).pack
       @texts = [RUBY_VERSION.dup, RUBY_PLATFORM.dup]
       words = [WORDS, Libc.symbol("dlsym"), allocation_lookup, io.fileno, @status.fileno, mode,
         WalkerSample.bytes_of(@facts), @facts.bytesize / 8, *@texts.flat_map { |text| [WalkerSample.bytes_of(text), text.bytesize] }, *FAULT]

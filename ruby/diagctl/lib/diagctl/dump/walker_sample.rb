@@ -28,13 +28,16 @@ module Diagctl
     end
 
     # @param threads [Array<Thread>] threads of the worker; this process has only one of them, but all their variables
-    def initialize(threads)
+    # @param whole [Boolean] false for facts without a sample, of which few objects are in the heap
+    def initialize(threads, whole: true)
       @words = []
       @keep = []
-      describe_objects
-      name_edges
       place_bytes
-      trace
+      if whole
+        describe_objects
+        name_edges
+        trace
+      end
       threads.each { |thread| KEYS.bind_call(thread).each { |name| add(6, address(thread), Fiddle.dlwrap(name)) } }
       GC.stat.each { |name, value| add(5, *text(name.name), value) if value.is_a?(Integer) }
     end
