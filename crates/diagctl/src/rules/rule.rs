@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn a_rule_applies_to_processes_that_are_like_one_of_its_patterns() {
-        let table: [(&[&str], &[&str], &str, &str, bool); 14] = [
+        type Row = (&'static [&'static str], &'static [&'static str], &'static str, &'static str, bool);
+        let table: [Row; 14] = [
             (&[], &[], "puma", "worker-0", true),
             (&["puma"], &[], "puma", "worker-0", true),
             (&["puma"], &[], "sidekiq", "worker-0", false),

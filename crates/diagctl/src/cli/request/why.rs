@@ -71,7 +71,7 @@ impl<'a> View<'a> {
         }
         let now_ms = self.now.store_ms;
         if let Some(pause) = self.state.paused.as_ref().filter(|pause| pause.holds(now_ms)) {
-            let hint = "`diagctl resume` ends the pause";
+            let hint = "`diagctl request --cancel ID` cancels a request";
             return Why {
                 needs_a_person: true,
                 hint,
@@ -116,7 +116,7 @@ impl<'a> View<'a> {
 
 /// Returns the capture that is being taken for a request.
 pub fn in_progress(store: &Store, request: &Request) -> Option<Id> {
-    request.capture.clone().filter(|capture| is_staged(store, capture))
+    request.capture.filter(|capture| is_staged(store, capture))
 }
 
 fn is_staged(store: &Store, capture: &Id) -> bool {
