@@ -230,7 +230,7 @@ fn a_process_that_is_switched_off_is_not_chosen() {
         World::new(&rule("select = \"largest\"\ntrigger.timer = { every = \"60s\", initial_delay = \"4s\" }"));
     world.poll(1, 10);
     world.poll(2, 30);
-    world.samples.processes.values_mut().find(|sample| sample.rss == 30).unwrap().verdict = "disabled".into();
+    world.samples.processes.values_mut().find(|sample| sample.rss == 30).unwrap().switched_off = true;
     world.pass(4000);
     assert_eq!(world.verdict(1, 10), "granted");
 }
