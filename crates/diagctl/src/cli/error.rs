@@ -121,6 +121,9 @@ impl From<diagctl_store::Error> for Failure {
                  and `pause`"
             }
             Error::NoParent { .. } => "create the parent directory, or use another path in dir, DIAGCTL_DIR or --dir",
+            Error::OwnerUnknown { .. } => {
+                "run the command as the user of the workers (`sudo -u USER diagctl …`), or after their first poll"
+            }
             Error::NotOurs { found: Unfit::Symlink, .. } => "use the directory that it points to",
             Error::NotOurs { found: Unfit::NotDirectory, .. } => "use another path in dir, DIAGCTL_DIR or --dir",
             Error::NotOurs { dir, found: Unfit::Writable { .. } } => &format!(

@@ -30,7 +30,7 @@ pub struct ResumeArgs {}
 pub fn pause(cx: &Context, args: &PauseArgs) -> Result<Done, Failure> {
     let by = invoking_user();
     // `Create`, so that a store can be paused before the first worker polls.
-    let store = cx.open(Access::Create)?;
+    let store = cx.open(Access::CreateForWorkers)?;
     change(cx, &store, |state, now| {
         let pause = Pause {
             since: now.store_ms,

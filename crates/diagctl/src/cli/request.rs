@@ -84,7 +84,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let json = args.json;
     check(cx, &args)?;
     let process = args.pid.map(|pid| target::find(cx, pid)).transpose()?;
-    let store = cx.open(Access::Create)?;
+    let store = cx.open(Access::CreateForWorkers)?;
     let request = file(cx, &store, args, process)?;
     match endings {
         Some(endings) => wait::wait(cx, &store, &request, json, endings),

@@ -17,13 +17,13 @@ use crate::rules::memory::Metric;
 use crate::rules::readings::Readings;
 use crate::state::files::{load_sample, load_samples, load_state, save_sample};
 use crate::state::samples::{Sample, Samples};
-use crate::state::schedule::{self as state, State};
+use crate::state::schedule::{self as state, MAX_GENERATION, State};
 use crate::units::size;
 use diagctl_store::Process;
 use diagctl_store::Result;
 use diagctl_store::requests::Request;
 use diagctl_store::staging::Grant;
-use diagctl_store::{Store, cleanup, requests};
+use diagctl_store::{Store, cleanup, index, lease, requests};
 
 use super::capture;
 
@@ -140,9 +140,11 @@ impl<'a> Applicant<'a> {
 
     fn set_up(&self, plan: &Plan) -> Result<Grant> {
         let figures = self.figures()?;
+        let least = self.last_generation()?;
         let (now, generation) = {
             let _guard = self.store.lock()?;
-            let (state, _) = load_state(self.store)?;
+            let (mut state, _) = load_state(self.store)?;
+            state.generation = state.generation.max(least);
             let now = self.cx.now(&state);
             let sample = load_sample(self.store, &self.process.id);
             let changes = decide::charge(self.inputs(&[], &figures, &now, &state, sample.as_ref()), plan);
@@ -154,6 +156,14 @@ impl<'a> Applicant<'a> {
             (now, changes.state.generation)
         };
         capture::begin(self.store, self.cx.config(), self.source(), self.process, plan, generation, &now)
+    }
+
+    // The number of the last grant, as far as anything but state.json tells. That file may have been restored from a backup: a
+    // capture with a lower number than older ones would count as old, and be the first to be deleted.
+    fn last_generation(&self) -> Result<u64> {
+        let newest = index::summary(self.store)?.latest.map_or(0, |entry| entry.sequence);
+        let granted = lease::read_record(self.store.dir())?.map_or(0, |record| record.generation);
+        Ok(newest.max(granted.min(MAX_GENERATION)))
     }
 
     /// The source of the process's native reports.

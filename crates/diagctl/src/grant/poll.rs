@@ -3,6 +3,7 @@
 use crate::history::{self, Recorded};
 use crate::rules::decide::{self, Answer, Decision, Verdict};
 use crate::rules::guard::Figures;
+use crate::rules::limit;
 use crate::state::files::{
     forget_old_samples, load_sample, load_state, save_sample, take_older_sample, waiting_requests,
 };
@@ -19,6 +20,9 @@ impl Applicant<'_> {
         let figures = self.figures()?;
         let guard = self.store.lock()?;
         let (mut before, fresh) = load_state(self.store)?;
+        if fresh {
+            self.forget_needless(&mut before);
+        }
         let now = self.cx.now(&before);
         let id = &self.process.id;
         let last = load_sample(self.store, id).or_else(|| take_older_sample(self.store, id));
@@ -67,6 +71,14 @@ impl Applicant<'_> {
         }
         self.cx.debug(|| format!("state.lock was held for {} µs", guard.held().as_micros()));
         Ok((decision, paused, generation))
+    }
+
+    // A state that was lost is put together from all captures, which may be very many. Every poll reads it.
+    fn forget_needless(&self, state: &mut State) {
+        for (name, marks) in &mut state.rules {
+            let rule = self.cx.config().rules.iter().find(|rule| *rule.name == **name);
+            limit::forget_needless(rule.map(|rule| &rule.limits), marks);
+        }
     }
 
     // Gives up pairs whose process has stopped polling, because the second capture must be of the same process. Returns true if

@@ -147,11 +147,13 @@ pub fn charge(limits: Option<&LimitsOfRule>, rule: &mut RuleState, subject: &str
         rule.fires.retain(|at| now_ms.saturating_sub(*at) < keep);
     }
     rule.fires.push(now_ms);
-    // The cooldown needs only the last firing; a count needs no more than its maximum.
+    forget_needless(limits, rule);
+}
+
+/// Forgets firings that no limit counts: the cooldown needs only the last one, a count no more than its maximum.
+pub fn forget_needless(limits: Option<&LimitsOfRule>, rule: &mut RuleState) {
     let most = limits.and_then(|l| l.max_count).unwrap_or(0).max(100) as usize;
-    if rule.fires.len() > most {
-        rule.fires.drain(..rule.fires.len() - most);
-    }
+    rule.fires.drain(..rule.fires.len().saturating_sub(most));
 }
 
 /// Charges a grant to the store's budgets.

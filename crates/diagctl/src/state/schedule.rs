@@ -19,6 +19,9 @@ const SCHEMA: u32 = 1;
 /// The maximum size of the file: 32 MiB.
 const MAX_FILE: u64 = 32 << 20;
 
+/// The highest generation. A higher one is damage.
+pub const MAX_GENERATION: u64 = u64::MAX / 2;
+
 /// The contents of `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -135,7 +138,7 @@ impl State {
         let moments = self.clock.iter().map(|clock| clock.store_ms).chain(self.spent.iter().map(|spent| spent.at));
         moments.max().unwrap_or(0) <= LAST_MS
             && units <= u64::from(u32::MAX / 2)
-            && self.generation <= u64::MAX / 2
+            && self.generation <= MAX_GENERATION
             && self.clock.iter().all(|clock| clock.wall_ms.unsigned_abs() <= LAST_MS)
             && self.rules.values().all(RuleState::is_plausible)
             && self.costs.values().all(|cost| cost.memory_bytes.max(cost.stored_bytes) <= MOST_BYTES)

@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, StatVfsMountFlags};
 use super::check::Check;
 use crate::config::Config;
 use crate::fsio::{self, Spot};
+use crate::proc::Proc;
 use crate::units::size;
 
 /// With fewer free inodes, a store cannot take a capture and its housekeeping files.
@@ -30,11 +31,22 @@ struct Entry {
     kind: Kind,
     mode: u32,
     uid: u32,
+    /// Set if it is a store already.
+    is_store: bool,
+    /// Set if it is mounted for this container alone, so that only its processes can get there.
+    private_mount: bool,
 }
 
 impl Entry {
     fn read(path: &Path) -> Result<Self, String> {
-        let of = |kind, mode, uid| Self { path: path.to_owned(), kind, mode, uid };
+        let of = |kind, mode, uid| Self {
+            path: path.to_owned(),
+            kind,
+            mode,
+            uid,
+            is_store: path.join("FORMAT").is_file(),
+            private_mount: false,
+        };
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.is_symlink() => Ok(of(Kind::Symlink, 0, meta.uid())),
             Ok(meta) if meta.is_dir() => Ok(of(Kind::Directory, meta.mode() & 0o7777, meta.uid())),
@@ -46,7 +58,7 @@ impl Entry {
 }
 
 /// Checks that the store can be used in its place. Changes nothing.
-pub fn examine(config: &Config) -> Vec<Check> {
+pub fn examine(proc: &Proc, config: &Config) -> Vec<Check> {
     let me = rustix::process::geteuid().as_raw();
     let entry = match Entry::read(&config.dir) {
         Ok(entry) => entry,
@@ -56,7 +68,9 @@ pub fn examine(config: &Config) -> Vec<Check> {
         }
     };
     let real = fs::canonicalize(&config.dir).ok();
-    let parents = ancestors(real.as_deref().unwrap_or(&config.dir));
+    let mut parents = ancestors(real.as_deref().unwrap_or(&config.dir));
+    let private = private_mounts(proc);
+    parents.iter_mut().for_each(|parent| parent.private_mount = private.contains(&parent.path));
     let mut checks = vec![directory(&entry, parents.first(), me), above(&entry, &parents)];
     // If the store is missing, its nearest existing ancestor is examined instead.
     let place = if entry.kind == Kind::Directory { Some(&entry) } else { parents.first() };
@@ -73,6 +87,24 @@ pub fn examine(config: &Config) -> Vec<Check> {
         checks.push(rename(no_replace(&config.dir)));
     }
     checks
+}
+
+// Returns the directories that are mounted into this container: what is world-writable there is open to the container only. On a
+// host, a mount point is open to everybody who logs in; Kubernetes hides its own.
+fn private_mounts(proc: &Proc) -> Vec<PathBuf> {
+    // PROC_PID_INIT_INO, the pid namespace of a host. See linux/proc_ns.h.
+    const HOST: u64 = 0xEFFF_FFFC;
+    let namespace = proc.pid_namespace();
+    let in_container = namespace != 0 && namespace != HOST;
+    let mounts = proc.read("self/mountinfo").unwrap_or_default();
+    // `36 35 98:0 /root/in/its/filesystem /mount/point rw,noatime …`, with blanks as `\040`.
+    let points = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(3);
+        let (root, point) = (words.next()?, words.next()?);
+        let is_private = in_container || root.contains("/volumes/kubernetes.io~");
+        (is_private && point != "/").then(|| PathBuf::from(point.replace("\\040", " ")))
+    });
+    points.collect()
 }
 
 // Returns the ancestors that exist, the innermost first.
@@ -109,6 +141,14 @@ fn directory(entry: &Entry, parent: Option<&Entry>, me: u32) -> Check {
             "use the directory that it points to",
         ),
         Kind::Other => Check::fail(id, format!("{shown} is not a directory"), "use another path in dir or DIAGCTL_DIR"),
+        Kind::Directory if entry.mode & 0o022 != 0 && entry.is_store && (me == 0 || me == entry.uid) => Check::warn(
+            id,
+            format!(
+                "{shown} has mode {:04o}: others could write to it. Its owner's next command closes it again",
+                entry.mode
+            ),
+            "find out what opens it (an fsGroup does, at each mount); `diagctl status --explain` shows when it was closed",
+        ),
         Kind::Directory if entry.mode & 0o022 != 0 => Check::fail(
             id,
             format!("{shown} has mode {:04o}: others could plant files in it, so every command refuses it", entry.mode),
@@ -138,7 +178,7 @@ fn directory(entry: &Entry, parent: Option<&Entry>, me: u32) -> Check {
 fn above(entry: &Entry, parents: &[Entry]) -> Check {
     let id = "store.parents";
     let missing = entry.kind == Kind::Missing;
-    for (i, parent) in parents.iter().enumerate() {
+    for (i, parent) in parents.iter().enumerate().filter(|(_, parent)| !parent.private_mount) {
         let shown = parent.path.display();
         let sticky = parent.mode & 0o1000 != 0;
         let first_to_come = missing && i == 0 && parent.mode & 0o002 != 0;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 const GIB: u64 = 1 << 30;
 
 fn entry(path: &str, kind: Kind, mode: u32, uid: u32) -> Entry {
-    Entry { path: path.into(), kind, mode, uid }
+    Entry { path: path.into(), kind, mode, uid, is_store: false, private_mount: false }
 }
 
 #[test]
@@ -51,6 +51,29 @@ fn users_who_can_replace_the_store_are_named() {
         assert_eq!(check.status, status, "{}", check.message);
         assert!(check.message.contains(said), "{said}: {}", check.message);
     }
+}
+
+// Kubernetes: an emptyDir has mode 0777, with an fsGroup 2777; the volume's files then have mode 2770 and 0660.
+#[test]
+fn a_store_inside_an_empty_dir_is_healthy_and_one_that_fs_group_opened_is_closed_again() {
+    let store = entry("/diag/store", Kind::Directory, 0o700, 7);
+    for mode in [0o777, 0o2777] {
+        let mounted = Entry { private_mount: true, ..entry("/diag", Kind::Directory, mode, 0) };
+        assert_eq!(above(&store, &[mounted, entry("/", Kind::Directory, 0o755, 0)]).status, Status::Ok);
+    }
+    let opened = Entry { is_store: true, ..entry("/diag/store", Kind::Directory, 0o2770, 7) };
+    let (owner, root, other) = (directory(&opened, None, 7), directory(&opened, None, 0), directory(&opened, None, 8));
+    assert_eq!([owner.status, root.status, other.status], [Status::Warn, Status::Warn, Status::Fail]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let mounts = "1 0 8:1 / / rw - ext4 /dev/a rw\n\
+                  2 1 8:1 /var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/d /a\\040b rw - ext4 /dev/a rw\n\
+                  3 1 8:2 / /srv rw - ext4 /dev/b rw\n";
+    std::fs::create_dir_all(dir.path().join("self/ns")).unwrap();
+    std::fs::write(dir.path().join("self/mountinfo"), mounts).unwrap();
+    assert_eq!(private_mounts(&Proc::at(dir.path())), [PathBuf::from("/a b")], "the namespace cannot be read");
+    std::fs::write(dir.path().join("self/ns/pid"), "").unwrap();
+    assert_eq!(private_mounts(&Proc::at(dir.path())), [PathBuf::from("/a b"), PathBuf::from("/srv")], "a container");
 }
 
 #[test]
