@@ -236,6 +236,32 @@ fn a_process_that_is_switched_off_is_not_chosen() {
 }
 
 #[test]
+fn no_process_takes_every_turn_of_a_rule_with_a_limit_per_process() {
+    for select in ["first", "largest", "round_robin"] {
+        let mut world = World::new(&rule(&format!(
+            "select = \"{select}\"\nlimits = {{ per_process = \"1h\" }}\ntrigger.timer = {{ every = \"10s\" }}"
+        )));
+        let mut turns = Vec::new();
+        for _ in 0..60 {
+            for (pid, rss) in [(1, 30), (2, 20), (3, 10)] {
+                if world.verdict(pid, rss) == "granted" {
+                    turns.push(pid);
+                }
+            }
+            world.pass(1000);
+        }
+        turns.sort_unstable();
+        assert_eq!(turns, [1, 2, 3], "{select}");
+        let refused = world.poll(1, 30).strongest();
+        assert_eq!(refused.verdict, Verdict::Cooldown);
+        assert!(refused.reason.contains("per_process 1h: the last capture of this process was"), "{}", refused.reason);
+        world.pass(3_600_000);
+        let granted = [1, 2, 3].map(|pid| world.verdict(pid, 10));
+        assert!(granted.contains(&"granted"), "{select}: {granted:?}");
+    }
+}
+
+#[test]
 fn only_a_choice_among_processes_needs_all_of_them() {
     for (select, mode, asked) in
         [("first", "enforce", false), ("largest", "enforce", true), ("largest", "dry_run", true)]
