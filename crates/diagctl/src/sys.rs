@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-/// Does what Rust's own start-up does for every program. A closed pipe becomes an error instead of ending the process. A closed
-/// standard descriptor becomes `/dev/null`, so that no file of the store is opened under its number and printed into. Must be
+/// Does what Rust's own start-up does for every program. A closed pipe becomes an error instead of ending the process, and so
+/// does a file that reaches the size limit of the process (SIGXFSZ would end it without a word). A closed standard descriptor becomes `/dev/null`, so that no file of the store is opened under its number and printed into. Must be
 /// called at the start of `main`, before anything is opened.
 pub fn prepare() {
     // SAFETY: no handler is installed; the process has one thread.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
     for fd in 0..=2 {
         if rustix::io::fcntl_getfd(borrow_fd(fd)).is_err() {
             // `open` returns the lowest free number, which is this descriptor.

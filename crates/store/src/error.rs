@@ -384,6 +384,11 @@ pub enum BadLeaseFile {
 }
 
 impl Error {
+    /// Returns true if the producer of a report died before its end.
+    pub fn is_cut_short(&self) -> bool {
+        matches!(self, Self::Producer { source, .. } if source.kind() == std::io::ErrorKind::UnexpectedEof)
+    }
+
     /// For `map_err`: creates the error of a value that cannot be written to `file` as JSON.
     pub fn encode(file: impl Into<String>) -> impl FnOnce(serde_json::Error) -> Self {
         let file = file.into();

@@ -16,7 +16,8 @@ use crate::exit_code::Exit;
 use crate::fsio;
 use crate::grant::dump_limits::{self, Watch};
 use crate::grant::exec::run_commands;
-use crate::grant::{self, Applicant, Begun, begin, capture};
+use crate::grant::poll::Decided;
+use crate::grant::{self, Applicant, Begun, begin, capture, overdue};
 use crate::rules::decide::{Answer, Plan, Verdict};
 use crate::rules::readings::Readings;
 use crate::rules::trigger::{Observed, is_application_name};
@@ -129,7 +130,10 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let seed = fsio::random_u64()?;
     let applicant = Applicant { cx, store: &store, process: &process, readings: &readings, host: &host, seed };
 
-    let (decision, paused, generation) = applicant.decide()?;
+    let Decided { decision, paused, generation, overdue } = applicant.decide()?;
+    if overdue {
+        overdue::recover(applicant, &lease)?;
+    }
     if let Some(reason) = paused {
         return refused(cx, &Answer::plain(Verdict::Disabled, reason), config.poll_ms());
     }
@@ -280,7 +284,11 @@ fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: Id, retry_m
     let reports: Vec<ReportWanted<'_>> = plan
         .reports
         .iter()
-        .map(|name| ReportWanted { name, producer: cx.config().producer(name), options: cx.config().options.of(name) })
+        .map(|name| ReportWanted {
+            name,
+            producer: cx.config().producer(name),
+            options: cx.config().report_options(name),
+        })
         .filter(|report| report.producer != Producer::Native)
         .collect();
     let forks = plan.snapshot == Snapshot::Fork && reports.iter().any(|r| r.producer == Producer::Snapshot);

@@ -6,7 +6,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -19,6 +20,7 @@ use crate::config::{Snapshot, Source as Origin};
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 use crate::grant::{Applicant, Begun, begin, capture};
+use crate::operator_command;
 use crate::rules::RuleName;
 use crate::rules::decide::{Answer, Plan};
 use crate::rules::memory::Wanted;
@@ -29,7 +31,10 @@ use diagctl_store::commit::Told;
 use diagctl_store::lease::Lease;
 use diagctl_store::staging::{self, Grant};
 use diagctl_store::writer::{self, Room};
-use diagctl_store::{Access, Store};
+use diagctl_store::{Access, Store, holders};
+
+/// The end of a command that was killed at the deadline.
+const OVERDUE: &str = "killed: it was not done within guards.deadline";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,6 +53,8 @@ Examples:
 /// Without --reason the command line, up to 200 characters of it, is kept as the capture's reason: pass secrets in another way.
 ///
 /// A file named heap_dump becomes the report heap_dump only if it is one: it is checked line by line.
+///
+/// A command that runs longer than guards.deadline is killed with everything that it started, and what it produced is published.
 ///
 /// SIGTERM, SIGINT and SIGHUP are passed on to the command. When the command has ended, the capture is discarded and diagctl
 /// ends with the same signal (128 + its number in a shell).
@@ -113,7 +120,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         Begun::No(answer) => return not_granted(&answer.reason, "`diagctl status` shows the state of the store"),
     };
     let ended_by = Arc::new(AtomicI32::new(0));
-    let told = execute(&store, &grant, args, &file, (endings, &ended_by));
+    let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));
     let signal = ended_by.load(Ordering::SeqCst);
     if signal != 0 {
         let reason = format!("diagctl run was ended by signal {signal}");
@@ -170,6 +177,7 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
 }
 
 fn execute(
+    cx: &Context,
     store: &Store,
     grant: &Grant,
     args: &Args,
@@ -193,7 +201,9 @@ fn execute(
                 .hint("give the command and its arguments after --")
         })?;
     drop(inherited);
+    holders::register_process(&staging, &cx.proc, child.id());
     hand_on(&child, endings, Arc::clone(ended_by))?;
+    let overdue = end_at_the_deadline(cx.config().guards.deadline);
     let mut stored = Ok(());
     if let (Some(name), Some(mut stdout)) = (grant.planned.first(), child.stdout.take()) {
         let mut room = Room::of(store, grant)?;
@@ -205,13 +215,30 @@ fn execute(
     // An empty report counts if it was asked for, but a capture without any report does not.
     if !produced(&store.own_staging(id)?, grant.planned.first(), status.success())? {
         stored?;
-        return Err(Failure::failed(format!("the command produced nothing ({status})"))
+        let how = if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() };
+        return Err(Failure::failed(format!("the command produced nothing ({how})"))
             .hint("write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME"));
     }
     if !status.success() {
-        told.labels.insert("exit_status".into(), status.to_string());
+        let how = if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() };
+        told.labels.insert("exit_status".into(), how);
     }
     Ok(told)
+}
+
+// Kills everything that the command has started once the deadline is over. Returns whether that has happened. The command holds
+// the lease, so nobody else can capture while it hangs.
+fn end_at_the_deadline(deadline: Duration) -> Arc<AtomicBool> {
+    let overdue = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&overdue);
+    // Orphans of the command become children of this process, so that none escapes.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    std::thread::spawn(move || {
+        std::thread::sleep(deadline);
+        told.store(true, Ordering::SeqCst);
+        operator_command::kill_remains();
+    });
+    overdue
 }
 
 // Forwards signals that would end this process to the command. Uses a descriptor of the command, because its pid may be reused

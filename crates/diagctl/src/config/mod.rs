@@ -178,6 +178,11 @@ impl Costs for Config {
 }
 
 impl Config {
+    /// The options that are passed to the process that makes a report.
+    pub fn report_options(&self, name: &str) -> serde_json::Map<String, serde_json::Value> {
+        self.reports.get(name).map_or_else(|| self.options.of(name), CustomReport::options)
+    }
+
     /// The settings of the store.
     pub fn store_options(&self) -> StoreOptions {
         let file_types = self.reports.iter().map(|(name, report)| {

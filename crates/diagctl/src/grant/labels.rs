@@ -44,8 +44,8 @@ mod tests {
 
     #[test]
     fn labels_are_pairs_and_the_rest_is_named() {
-        type Row = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
-        let table: [Row; 6] = [
+        type Pairs = &'static [(&'static str, &'static str)];
+        let table: [(&str, Pairs, &[&str]); 6] = [
             ("", &[], &[]),
             ("region=eu", &[("region", "eu")], &[]),
             (" region = eu , canary=yes,", &[("canary", "yes"), ("region", "eu")], &[]),

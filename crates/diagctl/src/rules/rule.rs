@@ -153,8 +153,8 @@ mod tests {
 
     #[test]
     fn a_rule_applies_to_processes_that_are_like_one_of_its_patterns() {
-        type Row = (&'static [&'static str], &'static [&'static str], &'static str, &'static str, bool);
-        let table: [Row; 14] = [
+        type Names = &'static [&'static str];
+        let table: [(Names, Names, &str, &str, bool); 14] = [
             (&[], &[], "puma", "worker-0", true),
             (&["puma"], &[], "puma", "worker-0", true),
             (&["puma"], &[], "sidekiq", "worker-0", false),

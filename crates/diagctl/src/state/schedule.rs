@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Anchor, LAST_MS};
+use crate::clock::{Anchor, LAST_MS, Reading};
 use crate::fsio::{self, Durability, Spot};
 use crate::seal;
 use diagctl_store::{Error, MOST_BYTES, ProcessId, Result};
@@ -32,6 +32,10 @@ pub struct State {
     /// The number of grants; also the sequence number of captures.
     #[serde(default)]
     pub generation: u64,
+    /// The time at which the granted dump must be over. From then on every poll looks after the lease. `None` when the capture
+    /// was published or given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_until: Option<LeaseUntil>,
     /// The pause set by `diagctl pause`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
@@ -44,6 +48,30 @@ pub struct State {
     /// The last cost of each report, by `role/report`.
     #[serde(default)]
     pub costs: BTreeMap<String, ReportCost>,
+}
+
+/// The end of a granted lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseUntil {
+    /// CLOCK_BOOTTIME in milliseconds.
+    pub boot_ms: u64,
+    /// The boot. A lease does not outlive it, but what was staged does.
+    pub boot_id: String,
+}
+
+/// The time after the deadline in which the dumper's alarm, its worker and `put` end a dump themselves, milliseconds.
+pub const LEASE_GRACE_MS: u64 = 10_000;
+
+impl LeaseUntil {
+    /// The end of a lease that is granted now.
+    pub fn of(now: &Reading, deadline_ms: u64) -> Self {
+        Self { boot_ms: now.boot_ms + deadline_ms + LEASE_GRACE_MS, boot_id: now.boot_id.clone() }
+    }
+
+    /// Returns true if the time is over, or the machine has been restarted since.
+    pub fn is_over(&self, now: &Reading) -> bool {
+        self.boot_id != now.boot_id || now.boot_ms > self.boot_ms
+    }
 }
 
 /// The state of one rule.
@@ -166,6 +194,7 @@ impl Default for State {
             schema: SCHEMA,
             clock: None,
             generation: 0,
+            lease_until: None,
             paused: None,
             rules: BTreeMap::new(),
             spent: Vec::new(),

@@ -99,6 +99,9 @@ fn reports(config: &Config) -> Map<String, Value> {
             }
             None => keys["producer"] = "application".into(),
         }
+        if let Some(bytes) = report.max_size {
+            keys["max_size"] = size(bytes);
+        }
         keys
     };
     let declared = config.reports.iter().map(|(name, custom)| (name.clone(), report(custom)));

@@ -1,14 +1,12 @@
 //! The lease for people: its holder, its age, and anything wrong with it.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-
 use serde::Serialize;
 
 use crate::cli::error::Failure;
 use crate::cli::output;
 use crate::clock::Now;
 use crate::fsio::Spot;
+use crate::grant::lock_holders;
 use crate::proc::Proc;
 use crate::units::duration;
 use diagctl_observe::Presence;
@@ -92,31 +90,15 @@ impl Report {
     }
 }
 
-// Compares descriptors by name first, which cannot block, and then by inode. `fdinfo` tells which of them hold the lock,
-// because a worker may have the file open without it. Other users' processes, and those that are not dumpable, show neither.
 fn holders(proc: &Proc, lock: &Spot) -> Vec<Holder> {
-    let Ok(wanted) = lock.stat() else { return Vec::new() };
-    let holds = |pid: u32| {
-        let dir = proc.pid(pid);
-        let Ok(entries) = fs::read_dir(dir.join("fd")) else { return false };
-        entries.flatten().any(|entry| {
-            let named = fs::read_link(entry.path()).is_ok_and(|target| target.file_name() == lock.file_name());
-            let same =
-                || fs::metadata(entry.path()).is_ok_and(|m| (m.dev(), m.ino()) == (wanted.st_dev, wanted.st_ino));
-            let info = || fs::read_to_string(dir.join("fdinfo").join(entry.file_name())).unwrap_or_default();
-            named && same() && info().lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
-        })
-    };
-    let mut pids: Vec<u32> = proc.pids().into_iter().filter(|pid| holds(*pid)).collect();
-    pids.sort_unstable();
-    pids.into_iter().map(|pid| Holder { pid, comm: proc.stat(pid).map(|stat| stat.comm).unwrap_or_default() }).collect()
+    let pids = lock_holders::find(proc, lock).into_iter();
+    pids.map(|pid| Holder { pid, comm: proc.stat(pid).map(|stat| stat.comm).unwrap_or_default() }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Reading;
-    use diagctl_store::lease::Lease;
 
     fn now() -> Now {
         let clock = Reading { wall_ms: 0, boot_ms: 100_000, boot_id: "this".into() };
@@ -135,6 +117,7 @@ mod tests {
             role: "puma".into(),
             worker: "worker-0".into(),
             rule: "routine".into(),
+            program: None,
             granted_boot_ms: 40_000,
             deadline_boot_ms,
             ended,
@@ -180,18 +163,5 @@ mod tests {
             assert!(report.summary.contains(expected), "should say {expected:?} but says {:?}", report.summary);
             assert_eq!(report.leaked, leaked, "{}", report.summary);
         }
-    }
-
-    #[test]
-    fn the_lock_holder_is_found_among_processes_with_the_file_open() {
-        let dir = tempfile::tempdir().unwrap();
-        let owner = rustix::process::geteuid().as_raw();
-        let dir = Spot::hold(dir.path()).unwrap();
-        let (lease, _file) = Lease::open(&dir, owner).unwrap();
-        let lock = dir.join("lease.lock");
-        let me = |found: Vec<Holder>| found.iter().any(|holder| holder.pid == std::process::id());
-        assert!(!me(holders(&Proc::default(), &lock)));
-        lease.try_take().unwrap();
-        assert!(me(holders(&Proc::default(), &lock)));
     }
 }

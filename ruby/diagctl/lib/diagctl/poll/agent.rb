@@ -120,7 +120,7 @@ module Diagctl
       # A dumper turns into `diagctl finalize`, so an exit status is that of finalize.
       name = outcome.kind == :exited ? CaptureLog::FINALIZE : "its dumper"
       reason = @capture_log.record(dumper.grant, dumper.seconds, outcome, name: name)
-      Lease.open(@client.dir) { |lease| @client.abort(lease, dumper.grant.capture, reason) } if reason
+      Lease.open(@client.dir) { |lease| break_off(dumper.grant, lease, reason) } if reason
       nil
     rescue Problem => e
       @log.warn(e.message)
@@ -174,7 +174,12 @@ module Diagctl
       return if outcome.nil?
 
       reason = @capture_log.record(grant, Clock.now - started, outcome)
-      @client.abort(lease, grant.capture, reason) if reason
+      break_off(grant, lease, reason) if reason
+    end
+
+    # What was finished is published, and the reason is the error of the rest.
+    def break_off(grant, lease, reason)
+      @capture_log.salvaged(grant, @client.break_off(lease, grant.capture, reason))
     end
   end
 end

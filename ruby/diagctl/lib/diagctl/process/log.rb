@@ -13,7 +13,7 @@ module Diagctl
     alias error info
   end
 
-  # Wraps the application's logger. Logging never raises into the application, and a message with a key is logged once, also by
+  # Wraps the application's logger. Logging never raises into the application and never waits for its log, and a message with a key is logged once, also by
   # processes forked later. Any thread, any process except the forked dumper.
   #
   # @api private
@@ -23,6 +23,7 @@ module Diagctl
 
     def initialize
       @said = {}
+      @writer = LogWriter.new
     end
 
     # @param default [#info, nil] used until the application sets its own logger
@@ -57,7 +58,7 @@ module Diagctl
     end
 
     def emit(level, message)
-      logger.public_send(level, Diagctl.one_line(message, 1000))
+      @writer.push(logger, level, Diagctl.one_line(message, 1000))
     rescue StandardError
       nil # A broken logger is for the application to repair.
     end
