@@ -102,6 +102,8 @@ enum Needs {
     Store,
     /// It only needs the store, and deletes what the configuration does not keep.
     Retention,
+    /// It captures: the file must be valid, and retention must be that of the other processes.
+    Capture,
     /// It is about the configuration, or carries it out.
     Valid,
 }
@@ -111,7 +113,8 @@ impl Command {
         match self {
             Self::Acquire(_) | Self::Put(_) | Self::Walker(_) | Self::Finalize(_) | Self::Abort(_) => Needs::Process,
             Self::Gc(_) => Needs::Retention,
-            Self::Run(_) | Self::Simulate(_) | Self::Config(_) | Self::Doctor(_) | Self::Help { .. } => Needs::Valid,
+            Self::Run(_) => Needs::Capture,
+            Self::Simulate(_) | Self::Config(_) | Self::Doctor(_) | Self::Help { .. } => Needs::Valid,
             _ => Needs::Store,
         }
     }
@@ -156,11 +159,20 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Needs::Store | Needs::Retention => {
             crate::config::load_for_store(file.as_deref(), &overrides, needs == Needs::Retention)?
         }
+        Needs::Capture => {
+            crate::config::or_of_the_workers(crate::config::load(file.as_deref(), &overrides)?, &overrides)
+        }
         Needs::Valid => crate::config::load(file.as_deref(), &overrides)?,
     };
     // `status` shows them among the rest.
     if !matches!(cli.command, Command::Status(_)) && needs != Needs::Process {
         loaded.broken.iter().for_each(|broken| output::note(broken));
+    }
+    if let Some(file) = loaded.borrowed.as_ref().filter(|_| matches!(needs, Needs::Retention | Needs::Capture)) {
+        output::note(&format!(
+            "this environment names no configuration; {} counts, which the workers use",
+            file.display()
+        ));
     }
     let debug = debug_wanted()?.then_some(output::note as fn(&str));
     let cx = Context::new(loaded, debug);

@@ -116,7 +116,7 @@ impl Config {
         doubts.extend(self.always_covered(rule));
         doubts.extend(self.too_large(rule));
         let (cooldown, per_process) = (rule.limits.cooldown, rule.limits.per_process);
-        if !per_process.is_zero() && per_process <= cooldown {
+        if let Some(per_process) = per_process.filter(|least| *least <= cooldown) {
             let message = format!(
                 "{} is not longer than the cooldown of {}, which applies to all processes",
                 duration(ms(per_process)),
