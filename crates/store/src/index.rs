@@ -82,12 +82,15 @@ pub struct EntryReport {
     /// The reason why there is no data. With a size, the description of the damage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// True for a heap dump that contains values of the application.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub values: bool,
 }
 
 impl EntryReport {
     /// Creates an entry in which only the name is set.
     pub fn new(name: ReportName) -> Self {
-        Self { name, stored_bytes: 0, raw_bytes: 0, error: None }
+        Self { name, stored_bytes: 0, raw_bytes: 0, error: None, values: false }
     }
 
     /// Returns true if there is data, even damaged data. A stored file is compressed and so never empty.
@@ -128,6 +131,7 @@ impl Entry {
                     stored_bytes: r.stored_bytes,
                     raw_bytes: r.raw_bytes,
                     error: r.error.clone(),
+                    values: r.has_values(),
                 })
                 .collect(),
             disk_bytes: fs::occupied_tree(&dir),

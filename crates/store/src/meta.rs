@@ -109,12 +109,55 @@ pub struct Report {
     /// The reason why there is no data. With a file, the description of the damage.
     #[serde(default)]
     pub error: Option<String>,
+    /// Facts about a heap dump. Missing for one that was stored before heap graphs existed: it is JSON with values.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub heap: Option<Heap>,
     /// The time that producing the report took, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<Number>,
+    /// How it was made, if that was not the usual way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Facts about a heap dump.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heap {
+    /// `heap-graph`, or `json`: what `ObjectSpace.dump_all` wrote.
+    pub format: String,
+    /// `dump_all` or `walker`.
+    pub producer: String,
+    /// `none` or `all`: the values of the application that it contains.
+    pub values: String,
+    /// Objects that are missing because their records were damaged.
+    #[serde(default)]
+    pub lost: u64,
+    /// Records that were damaged, and repaired.
+    #[serde(default)]
+    pub repaired: u64,
+}
+
+impl Heap {
+    /// The format of a heap graph.
+    pub const GRAPH: &str = "heap-graph";
+
+    /// Describes a graph.
+    pub fn graph(producer: &str, lost: u64, repaired: u64) -> Self {
+        Self { format: Self::GRAPH.into(), producer: producer.into(), values: "none".into(), lost, repaired }
+    }
+
+    /// Describes a dump in JSON.
+    pub fn json(producer: &str) -> Self {
+        Self { format: "json".into(), producer: producer.into(), values: "all".into(), ..Self::default() }
+    }
 }
 
 impl Report {
+    /// Returns true if it is known to contain values of the application.
+    pub fn has_values(&self) -> bool {
+        self.heap.as_ref().is_some_and(|heap| heap.values == "all")
+    }
+
     /// Creates the entry of a report that could not be made.
     pub fn failed(name: ReportName, error: impl Into<String>) -> Self {
         Self { error: Some(error.into()), ..Self::new(name) }
@@ -131,7 +174,9 @@ impl Report {
             stored_bytes: 0,
             sha256: None,
             error: None,
+            heap: None,
             took_ms: None,
+            note: None,
         }
     }
 

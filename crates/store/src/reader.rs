@@ -3,6 +3,8 @@
 //! A report is released only after the whole file has matched its recorded checksum. The output is never longer than the recorded
 //! size, whatever the compressed data claims.
 
+mod export;
+
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 
@@ -236,22 +238,7 @@ impl Stored {
         progress: &mut dyn FnMut(u64),
     ) -> std::result::Result<u64, Interrupted> {
         let expected = self.bytes(form);
-        let file = io::BufReader::with_capacity(CHUNK, &self.file);
-        let mut source: Box<dyn Read + '_> = match (form, self.report.encoding.as_str()) {
-            (Representation::Stored, _) | (_, "" | "identity") => Box::new(file),
-            (Representation::Content, "gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-            (Representation::Content, "zstd") => match zstd::stream::read::Decoder::with_buffer(file) {
-                Ok(decoder) => Box::new(decoder),
-                Err(e) => return Err(Interrupted::Source(self.damaged(&format!("it cannot be decompressed: {e}")))),
-            },
-            (_, other) => {
-                return Err(Interrupted::Source(Error::UnknownEncoding {
-                    capture: self.capture,
-                    report: self.report.name.clone(),
-                    encoding: other.to_owned(),
-                }));
-            }
-        };
+        let mut source = self.source(form)?;
         let mut chunk = vec![0; CHUNK];
         let mut written = 0u64;
         loop {
@@ -277,6 +264,26 @@ impl Stored {
             return Err(Interrupted::Source(self.damaged(&why)));
         }
         Ok(written)
+    }
+
+    // Opens the file as a stream of one form.
+    fn source(&self, form: Representation) -> std::result::Result<Box<dyn Read + '_>, Interrupted> {
+        let file = io::BufReader::with_capacity(CHUNK, &self.file);
+        Ok(match (form, self.report.encoding.as_str()) {
+            (Representation::Stored, _) | (_, "" | "identity") => Box::new(file),
+            (Representation::Content, "gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+            (Representation::Content, "zstd") => match zstd::stream::read::Decoder::with_buffer(file) {
+                Ok(decoder) => Box::new(decoder),
+                Err(e) => return Err(Interrupted::Source(self.damaged(&format!("it cannot be decompressed: {e}")))),
+            },
+            (_, other) => {
+                return Err(Interrupted::Source(Error::UnknownEncoding {
+                    capture: self.capture,
+                    report: self.report.name.clone(),
+                    encoding: other.to_owned(),
+                }));
+            }
+        })
     }
 
     fn damaged(&self, why: &str) -> Error {

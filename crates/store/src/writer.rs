@@ -1,21 +1,23 @@
 //! Writes reports into a staged capture: compresses the data while it is produced, hashes it, and keeps the store under its cap.
 
+mod heap;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 
 use flate2::write::GzEncoder;
-use heap_lines::HeapLines;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::inventory::{self, Inventory};
 use crate::layout::{CATALOG, INDEX};
 use crate::options::Compression;
-use crate::report_kind::FileType;
+use crate::report_kind::{FileType, HEAP_GRAPH};
 use crate::report_name::ReportName;
 use crate::staging::{self, Grant};
 use crate::{Store, cleanup, meta};
 use diagctl_fs::{self as fs, Spot};
+use diagctl_heapdump::lines::HeapLines;
 use diagctl_observe::clock::Reading;
 
 /// zlib-rs at level 2 compresses a heap dump as well as `gzip -1`, in a third of its CPU time.
@@ -181,7 +183,9 @@ fn write_report(
     data: &mut dyn Read,
     may_be_empty: bool,
 ) -> Result<meta::Report> {
-    let mut lines = (*name == "heap_dump" && *form == room.store.options().file_type(name)).then(HeapLines::default);
+    let is_heap = *name == "heap_dump" && *form == room.store.options().file_type(name);
+    let with_values = room.store.options().heap_values;
+    let ruby = room.grant.meta.versions.get("ruby").cloned().unwrap_or_default();
     let compression = room.store.options().retention.compression;
     let (suffix, encoding) = match compression {
         Compression::Gzip => ("gz", "gzip"),
@@ -197,6 +201,53 @@ fn write_report(
                 .map_err(|e| Error::io("compress into", partial.path(), e))?,
         ),
     };
+    let content = if is_heap && !with_values {
+        heap_graph(data, name, &ruby, &mut encoder, partial)?
+    } else {
+        plain(data, name, form, is_heap, &mut encoder, partial)?
+    };
+    if content.input_bytes == 0 && !may_be_empty {
+        return Err(Error::EmptyReport { report: name.clone() });
+    }
+    let sink = encoder.finish().map_err(|e| unwrap(e, partial))?;
+    let file = put_in_place(staging, partial, name, &format!("{}.{suffix}", content.form.extension))?;
+    let report = meta::Report {
+        name: name.clone(),
+        file: Some(file),
+        content_type: content.form.content_type,
+        encoding: encoding.to_owned(),
+        raw_bytes: content.raw_bytes,
+        stored_bytes: sink.written,
+        sha256: Some(hex(&sink.hash.finalize())),
+        error: content.error,
+        heap: content.heap,
+        took_ms: None,
+        note: None,
+    };
+    staging::write_sidecar(staging, &report)?;
+    Ok(report)
+}
+
+/// What was written of a report.
+struct Content {
+    form: FileType,
+    /// Bytes from the producer, and bytes that were compressed.
+    input_bytes: u64,
+    raw_bytes: u64,
+    error: Option<String>,
+    heap: Option<meta::Heap>,
+}
+
+// Writes a report as it is. A heap dump is checked.
+fn plain<W: Write>(
+    data: &mut dyn Read,
+    name: &ReportName,
+    form: &FileType,
+    is_heap: bool,
+    encoder: &mut Encoder<W>,
+    partial: &Spot,
+) -> Result<Content> {
+    let mut lines = is_heap.then(HeapLines::default);
     let mut raw_bytes = 0u64;
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -213,24 +264,31 @@ fn write_report(
             Err(e) => return Err(Error::Producer { report: name.clone(), source: e }),
         }
     }
-    if raw_bytes == 0 && !may_be_empty {
-        return Err(Error::EmptyReport { report: name.clone() });
-    }
-    let sink = encoder.finish().map_err(|e| unwrap(e, partial))?;
-    let file = put_in_place(staging, partial, name, &format!("{}.{suffix}", form.extension))?;
-    let report = meta::Report {
-        name: name.clone(),
-        file: Some(file),
-        content_type: form.content_type.clone(),
-        encoding: encoding.to_owned(),
-        raw_bytes,
-        stored_bytes: sink.written,
-        sha256: Some(hex(&sink.hash.finalize())),
-        error: lines.and_then(HeapLines::finish),
-        took_ms: None,
-    };
-    staging::write_sidecar(staging, &report)?;
-    Ok(report)
+    let heap = is_heap.then(|| meta::Heap::json("dump_all"));
+    let error = lines.and_then(HeapLines::finish);
+    Ok(Content { form: form.clone(), input_bytes: raw_bytes, raw_bytes, error, heap })
+}
+
+// Writes a heap dump as a graph.
+fn heap_graph<W: Write>(
+    data: &mut dyn Read,
+    name: &ReportName,
+    ruby: &str,
+    encoder: &mut Encoder<W>,
+    partial: &Spot,
+) -> Result<Content> {
+    let stored = heap::store(data, ruby, encoder).map_err(|failure| match failure {
+        heap::Failure::Input(source) => Error::Producer { report: name.clone(), source },
+        heap::Failure::Output(error) => unwrap(error, partial),
+    })?;
+    let form = FileType { extension: HEAP_GRAPH.0.into(), content_type: HEAP_GRAPH.1.into() };
+    Ok(Content {
+        form,
+        input_bytes: stored.input_bytes,
+        raw_bytes: stored.bytes,
+        error: stored.error,
+        heap: Some(meta::Heap::graph(stored.producer, stored.lost, stored.repaired)),
+    })
 }
 
 // A command of `diagctl run` may have written a file of this name, for example `a.txt.gz` beside the `a.txt` that became this
@@ -277,18 +335,27 @@ enum Encoder<W: Write> {
 }
 
 impl<W: Write> Encoder<W> {
-    fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Gzip(encoder) => encoder.write_all(data),
-            Self::Zstd(encoder) => encoder.write_all(data),
-        }
-    }
-
     // Writes the trailer, which may fail. Dropping the encoder would lose that error.
     fn finish(self) -> io::Result<W> {
         match self {
             Self::Gzip(encoder) => encoder.finish(),
             Self::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(encoder) => encoder.write(data),
+            Self::Zstd(encoder) => encoder.write(data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Gzip(encoder) => encoder.flush(),
+            Self::Zstd(encoder) => encoder.flush(),
         }
     }
 }

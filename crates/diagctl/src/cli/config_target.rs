@@ -4,6 +4,7 @@ use crate::config::{Config, Place};
 use crate::history;
 use crate::proc::Proc;
 use crate::rules::trigger::Trigger;
+use crate::units::size;
 use diagctl_store::{self, Access, Store};
 
 /// Describes this machine, and the records of the store if there is one.
@@ -18,6 +19,17 @@ pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
     }
 }
 
+/// Tells that shares are of the host's memory, if a rule has one and none of the processes has a memory limit.
+pub fn shares_of_host(config: &Config, limits: &[Option<u64>], host: Option<u64>) -> Option<String> {
+    let rules = config.rules_with_shares();
+    if rules.is_empty() || limits.is_empty() || limits.iter().any(Option::is_some) {
+        return None;
+    }
+    let of = if rules.len() == 1 { "rule" } else { "rules" };
+    let host = host.map_or_else(String::new, |bytes| format!(" ({})", size(bytes)));
+    Some(format!("shares in {of} {} are of the host's memory{host}: no memory limit applies here", rules.join(", ")))
+}
+
 /// Does the same for a command that keeps its own identity: the thread that opens the store takes its owner's identity and then
 /// ends. A store that cannot be read is ignored.
 pub fn by_its_owner(proc: &Proc, config: &Config) -> Place {
@@ -26,7 +38,7 @@ pub fn by_its_owner(proc: &Proc, config: &Config) -> Place {
         let store = there.then(|| Store::open(config.store_options(), Access::Read).ok()).flatten();
         here(proc, config, store.as_ref())
     };
-    std::thread::scope(|scope| scope.spawn(look).join()).unwrap_or_default()
+    super::apart::run(look).unwrap_or_default()
 }
 
 fn looks_at_gauges(config: &Config) -> bool {
@@ -40,4 +52,31 @@ fn looks_at_gauges(config: &Config) -> bool {
 fn gauges(store: &Store) -> std::collections::BTreeSet<String> {
     let recorded = history::read(store).unwrap_or_default();
     recorded.into_iter().flat_map(|sample| sample.gauges.into_keys()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_without_a_limit_are_said_to_be_of_the_host() {
+        let rule = |trigger: &str| format!("[[rules]]\nname = \"r\"\nreports = [\"smaps\"]\ntrigger.{trigger}\n");
+        let share = rule("any = [ { memory_usage = { above = \"80%\" } } ]");
+        let table: [(&str, &[Option<u64>], bool); 8] = [
+            (&share, &[None], true),
+            (&share, &[None, None], true),
+            (&share, &[None, Some(1 << 30)], false),
+            (&share, &[], false),
+            (&rule("memory_usage = { of = \"cgroup\", above = \"80%\" }"), &[None], true),
+            (&rule("memory_usage = { of = \"host\", above = \"80%\" }"), &[None], false),
+            (&rule("memory_usage = { above = \"1GiB\" }"), &[None], false),
+            (&rule("memory_projection = { margin = \"10%\" }"), &[None], true),
+        ];
+        for (text, limits, expected) in table {
+            let (config, _) = crate::config::parse(text).unwrap();
+            let said = shares_of_host(&config, limits, Some(64 << 30));
+            assert_eq!(said.is_some(), expected, "{text} {limits:?}");
+            assert!(said.is_none_or(|said| said.contains("rule r are of the host's memory (64.0 GiB)")));
+        }
+    }
 }

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::output::{self, Done};
-use super::{Context, Failure};
+use super::{Context, Failure, apart};
 use crate::cli::error::printable;
 use crate::exit_code::Exit;
 use destination::{Destination, Existing};
@@ -33,6 +33,9 @@ pub struct Args {
     /// File, directory, or `-` for stdout [default: the file ID-REPORT.EXT, or the directory ID for all reports]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
+    /// Convert a heap dump to JSON in the shape of ObjectSpace.dump_all, without values; with --raw, compressed by gzip
+    #[arg(long = "as", value_name = "FORMAT")]
+    form: Option<Format>,
     /// Do not decompress
     #[arg(long)]
     raw: bool,
@@ -42,6 +45,35 @@ pub struct Args {
     /// Print JSON: the files written and the reports that failed
     #[arg(long)]
     json: bool,
+}
+
+/// A format that heap dumps are converted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// One object a line, for heapy, sheap, harb and reap
+    Json,
+}
+
+/// The form in which reports are written.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    representation: Representation,
+    /// Heap dumps become JSON.
+    json: bool,
+}
+
+impl Form {
+    fn file_name<'s>(&self, stored: &'s Stored) -> &'s str {
+        if self.converts(stored) {
+            stored.json_file_name(self.representation)
+        } else {
+            stored.file_name(self.representation)
+        }
+    }
+
+    fn converts(&self, stored: &Stored) -> bool {
+        self.json && stored.is_heap_dump()
+    }
 }
 
 /// A capture and its reports, opened with the rights of the store's owner.
@@ -80,25 +112,31 @@ struct Missing {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
-    let form = if args.raw { Representation::Stored } else { Representation::Content };
+    let representation = if args.raw { Representation::Stored } else { Representation::Content };
+    let form = Form { representation, json: args.form.is_some() };
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
     if to_stdout && args.json {
         return Err(Failure::new(Exit::Usage, "-o - and --json both write to stdout").hint("remove one of them"));
     }
     // Credentials belong to a thread. The thread that opens the store becomes its owner and then ends; this one remains the
     // caller.
-    let opened = std::thread::scope(|scope| scope.spawn(|| open(cx, args)).join());
-    let opened = opened.map_err(|_| Failure::failed("the store could not be read: the reading thread panicked"))??;
+    let opened = apart::run(|| open(cx, args))??;
     if to_stdout && !opened.single {
         let names: Vec<&str> = opened.reports.iter().map(|(name, _)| name.as_str()).collect();
         let message = format!("capture {} has {} reports, but -o - takes one", opened.meta.id, names.len());
         return Err(Failure::new(Exit::Usage, message).hint(format!("choose one of {}", names.join(", "))));
     }
+    if let (Some(_), true, Some((name, Ok(stored)))) = (args.form, opened.single, opened.reports.first())
+        && !stored.is_heap_dump()
+    {
+        let message = format!("report {} is not a heap dump, so it cannot be converted", printable(name));
+        return Err(Failure::new(Exit::Usage, message).hint("remove --as"));
+    }
     let mut fetched = Fetched { schema: 1, capture: opened.meta.id, written: Vec::new(), failed: Vec::new() };
     let exit = if opened.single {
-        one(args, form, to_stdout, opened, &mut fetched)?
+        one(cx, args, form, to_stdout, opened, &mut fetched)?
     } else {
-        all(args, form, opened, &mut fetched)?
+        all(cx, args, form, opened, &mut fetched)?
     };
     let files = |fetched: &Fetched| {
         fetched.written.iter().filter(|w| w.is_file).map(|w| printable(&w.path) + "\n").collect::<String>()
@@ -131,8 +169,9 @@ fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
 }
 
 fn one(
+    cx: &Context,
     args: &Args,
-    form: Representation,
+    form: Form,
     to_stdout: bool,
     opened: Opened,
     fetched: &mut Fetched,
@@ -142,39 +181,50 @@ fn one(
     let exit = warn(&stored);
     if to_stdout {
         stored.verify()?;
-        return match copy(&mut stored, form, &mut output::stdout(), io::stdout().is_terminal()) {
+        return match copy(
+            &mut stored,
+            form,
+            &mut output::stdout().map_err(|e| output::unprintable(&e))?,
+            io::stdout().is_terminal(),
+        ) {
             Ok(_) => Ok(exit),
             Err(Interrupted::Source(error)) => Err(error.into()),
             // The reader has closed the pipe because it needs no more.
             Err(Interrupted::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
-            Err(Interrupted::Output(e)) => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
+            Err(Interrupted::Output(e)) => Err(output::unprintable(&e)),
         };
     }
-    let own_name = format!("{}-{}", opened.meta.id, stored.file_name(form));
+    let own_name = format!("{}-{}", opened.meta.id, form.file_name(&stored));
     let existing = if args.force { Existing::Replace } else { Existing::Refuse };
     let (path, existing) = match &args.output {
         None => (PathBuf::from(own_name), existing),
         Some(path) if path.is_dir() => (path.join(own_name), existing),
         Some(path) => (path.clone(), Existing::Replace),
     };
-    fetched.written.push(place(&name, &mut stored, form, &path, existing)?);
+    fetched.written.push(place(cx, &name, &mut stored, form, &path, existing)?);
     Ok(exit)
 }
 
-fn all(args: &Args, form: Representation, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
+fn all(
+    cx: &Context,
+    args: &Args,
+    form: Form,
+    opened: Opened,
+    fetched: &mut Fetched,
+) -> Result<Exit, Failure> {
     let dir = match &args.output {
         None => PathBuf::from(opened.meta.id.as_str()),
         Some(path) if path.is_dir() => path.join(opened.meta.id.as_str()),
         Some(path) => path.clone(),
     };
-    destination::create_dir(&dir, args.force)?;
+    destination::create_dir(&dir, args.force, &cx.config().dir)?;
     let mut first_failure = None;
     let mut damaged = false;
     for (name, stored) in opened.reports {
         let result = stored.and_then(|mut stored| {
             damaged |= warn(&stored) != Exit::Ok;
-            let path = dir.join(stored.file_name(form));
-            place(&name, &mut stored, form, &path, Existing::Replace)
+            let path = dir.join(form.file_name(&stored));
+            place(cx, &name, &mut stored, form, &path, Existing::Replace)
         });
         match result {
             Ok(written) => fetched.written.push(written),
@@ -195,7 +245,7 @@ fn all(args: &Args, form: Representation, opened: Opened, fetched: &mut Fetched)
     let mut meta = serde_json::to_string_pretty(&opened.meta).context("cannot encode meta.json")?;
     meta.push('\n');
     let path = dir.join("meta.json");
-    let mut file = Destination::open(&path, Existing::Replace)?;
+    let mut file = Destination::open(&path, Existing::Replace, &cx.config().dir)?;
     file.write_all(meta.as_bytes()).map_err(|e| Failure::output("write", &path, e))?;
     let is_file = file.finish()?;
     let (path, bytes) = (path.display().to_string(), meta.len() as u64);
@@ -212,14 +262,15 @@ fn warn(stored: &Stored) -> Exit {
 
 // Copies a report to a file. It is verified before the destination is touched.
 fn place(
+    cx: &Context,
     name: &str,
     stored: &mut Stored,
-    form: Representation,
+    form: Form,
     path: &Path,
     existing: Existing,
 ) -> Result<Written, Failure> {
     stored.verify()?;
-    let mut file = Destination::open(path, existing)?;
+    let mut file = Destination::open(path, existing, &cx.config().dir)?;
     let bytes = copy(stored, form, &mut file, false).map_err(|e| match e {
         Interrupted::Source(error) => error.into(),
         Interrupted::Output(e) => Failure::output("write", path, e),
@@ -230,14 +281,41 @@ fn place(
 }
 
 // No progress bar on a terminal that also shows the data.
-fn copy(stored: &mut Stored, form: Representation, out: &mut dyn Write, to_terminal: bool) -> Result<u64, Interrupted> {
+fn copy(stored: &mut Stored, form: Form, out: &mut dyn Write, to_terminal: bool) -> Result<u64, Interrupted> {
     let shown = output::is_watched() && !to_terminal;
-    let bar = if shown { ProgressBar::new(stored.bytes(form)) } else { ProgressBar::hidden() };
+    let converts = form.converts(stored);
+    // The progress of a conversion is that of reading.
+    let shown_form = if converts { Representation::Content } else { form.representation };
+    let bar = if shown { ProgressBar::new(stored.bytes(shown_form)) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}") {
         bar.set_style(style);
     }
     bar.set_prefix(stored.report.name.to_string());
-    let result = stored.copy(form, out, &mut |bytes| bar.set_position(bytes));
+    let progress = &mut |bytes| bar.set_position(bytes);
+    let result = if converts {
+        let mut counted = Counted { out, bytes: 0 };
+        stored.export_json(form.representation, &mut counted, progress).map(|_| counted.bytes)
+    } else {
+        stored.copy(form.representation, out, progress)
+    };
     bar.finish_and_clear();
     result
+}
+
+/// Counts what is written.
+struct Counted<'o> {
+    out: &'o mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(data)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }

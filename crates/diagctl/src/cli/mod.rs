@@ -2,6 +2,7 @@
 
 mod abort;
 mod acquire;
+mod apart;
 mod config;
 mod config_target;
 mod doctor;
@@ -26,6 +27,7 @@ mod status;
 mod times;
 mod verify;
 mod view;
+mod walker;
 
 use std::path::PathBuf;
 
@@ -63,6 +65,7 @@ struct Global {
 enum Command {
     Acquire(acquire::Args),
     Put(put::Args),
+    Walker(walker::Args),
     Finalize(finalize::Args),
     Abort(abort::Args),
     Run(run::Args),
@@ -106,7 +109,7 @@ enum Needs {
 impl Command {
     fn needs(&self) -> Needs {
         match self {
-            Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) => Needs::Process,
+            Self::Acquire(_) | Self::Put(_) | Self::Walker(_) | Self::Finalize(_) | Self::Abort(_) => Needs::Process,
             Self::Gc(_) => Needs::Retention,
             Self::Run(_) | Self::Simulate(_) | Self::Config(_) | Self::Doctor(_) | Self::Help { .. } => Needs::Valid,
             _ => Needs::Store,
@@ -164,6 +167,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     match cli.command {
         Command::Acquire(args) => acquire::run(&cx, args),
         Command::Put(args) => put::run(&cx, &args),
+        Command::Walker(args) => walker::run(&cx, args),
         Command::Finalize(args) => finalize::run(&cx, &args),
         Command::Abort(args) => abort::run(&cx, &args),
         Command::Run(args) => run::run(&cx, &args),

@@ -95,6 +95,11 @@ fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
     let header = ["REPORT", "TOOK", "RAW", "STORED", "RATIO", "TYPE", "ERROR"];
     let rows: Vec<_> = meta.reports.iter().map(row).collect();
     text.push_str(&format!("\n{}\n", output::table(&header, &rows, &[1, 2, 3, 4], &[2, 3, 1, 5, 4])));
+    for report in &meta.reports {
+        if let Some(note) = &report.note {
+            text.push_str(&format!("\n{}: {}\n", printable(&report.name), printable(note)));
+        }
+    }
     let whole = meta.reports.iter().rfind(|r| r.error.is_none());
     if let Some(report) = whole.or_else(|| meta.reports.iter().rfind(|r| r.file.is_some())) {
         text.push_str(&format!("\nfetch one with: diagctl fetch {}:{}\n", meta.id, printable(&report.name)));
@@ -109,13 +114,25 @@ fn row(report: &meta::Report) -> Vec<String> {
             size(report.raw_bytes),
             size(report.stored_bytes),
             ratio(report.raw_bytes, report.stored_bytes),
-            report.content_type.clone(),
+            kind(report),
         ],
     };
     let took =
         report.took_ms.as_ref().and_then(serde_json::Number::as_f64).map_or("-".into(), |ms| format!("{ms:.1}ms"));
     let name = [report.name.to_string(), took];
     name.into_iter().chain(figures).chain([report.error.clone().unwrap_or_default()]).collect()
+}
+
+// Formats the type of a report's content, and whether a heap dump has values of the application in it.
+fn kind(report: &meta::Report) -> String {
+    let Some(heap) = &report.heap else { return report.content_type.clone() };
+    let repaired = match heap.repaired {
+        0 => String::new(),
+        1 => ", 1 record repaired".into(),
+        many => format!(", {many} records repaired"),
+    };
+    let values = if report.has_values() { "with values" } else { "no values" };
+    format!("{}, {values}{repaired}", heap.format)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "one digit after the point is printed")]

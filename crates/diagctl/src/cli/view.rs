@@ -52,8 +52,20 @@ struct Report<'a> {
     stored_bytes: u64,
     sha256: Option<&'a str>,
     error: Option<&'a str>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    heap: Option<Heap<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<&'a Number>,
+}
+
+/// Facts about a heap dump.
+#[derive(Debug, Serialize)]
+struct Heap<'a> {
+    format: &'a str,
+    producer: &'a str,
+    values: &'a str,
+    lost: u64,
+    repaired: u64,
 }
 
 impl<'a> From<&'a Meta> for Capture<'a> {
@@ -97,6 +109,13 @@ impl<'a> From<&'a meta::Report> for Report<'a> {
             stored_bytes: report.stored_bytes,
             sha256: report.sha256.as_deref(),
             error: report.error.as_deref(),
+            heap: report.heap.as_ref().map(|heap| Heap {
+                format: &heap.format,
+                producer: &heap.producer,
+                values: &heap.values,
+                lost: heap.lost,
+                repaired: heap.repaired,
+            }),
             took_ms: report.took_ms.as_ref(),
         }
     }
@@ -129,6 +148,8 @@ struct ListedReport<'a> {
     raw_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    values: bool,
 }
 
 impl<'a> From<&'a Entry> for Listed<'a> {
@@ -138,6 +159,7 @@ impl<'a> From<&'a Entry> for Listed<'a> {
             stored_bytes: report.stored_bytes,
             raw_bytes: report.raw_bytes,
             error: report.error.as_deref(),
+            values: report.values,
         };
         Self {
             id: &entry.id,

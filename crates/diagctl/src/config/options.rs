@@ -20,18 +20,23 @@ pub struct ReportOptions {
     pub jemalloc: Option<String>,
     /// `heap_dump.full`: true to include empty slots.
     pub full_heap: bool,
+    /// `heap_dump.producer`: false to leave the heap walker out.
+    pub walker: bool,
+    /// `heap_dump.values = "all"`: true to store the values of the application as well.
+    pub heap_values: bool,
 }
 
 impl Default for ReportOptions {
     fn default() -> Self {
-        Self { profile: Duration::from_secs(10), jemalloc: None, full_heap: false }
+        let profile = Duration::from_secs(10);
+        Self { profile, jemalloc: None, full_heap: false, heap_values: false, walker: true }
     }
 }
 
 impl ReportOptions {
     /// Reads the section of a built-in report.
     pub fn read(&mut self, name: &str, section: &Section<'_>) {
-        if section.has("producer") {
+        if section.has("producer") && name != "heap_dump" {
             let message = format!("{name} is a built-in report");
             return section.problem("producer", message, "choose another name for your own report");
         }
@@ -54,7 +59,24 @@ impl ReportOptions {
                     );
                 }
             }
-            "heap_dump" => self.full_heap = section.boolean("full").unwrap_or(self.full_heap),
+            "heap_dump" => {
+                self.full_heap = section.boolean("full").unwrap_or(self.full_heap);
+                match section.text("values").as_deref() {
+                    None => {}
+                    Some("none") => self.heap_values = false,
+                    Some("all") => self.heap_values = true,
+                    Some(_) => section.wrong_value("values", "must be \"none\" or \"all\"", "none is the default"),
+                }
+                match section.text("producer").as_deref() {
+                    None => {}
+                    Some("auto") => self.walker = true,
+                    Some("dump_all") => self.walker = false,
+                    Some(_) => {
+                        let hint = "\"auto\" uses the heap walker where it works";
+                        section.wrong_value("producer", "must be \"auto\" or \"dump_all\"", hint);
+                    }
+                }
+            }
             _ => {}
         }
         section.finish();
@@ -62,13 +84,27 @@ impl ReportOptions {
 
     /// Returns the options that are passed to the producer of a report.
     pub fn of(&self, name: &str) -> Map<String, Value> {
-        let options = match name {
-            "cpu_profile" => json!({ "duration": self.profile.as_secs_f64() }),
-            "jemalloc_stats" => self.jemalloc.as_ref().map_or(json!({}), |letters| json!({ "options": letters })),
-            "heap_dump" if self.full_heap => json!({ "full": true }),
-            _ => json!({}),
-        };
-        let Value::Object(options) = options else { return Map::new() };
+        let mut options = Map::new();
+        match name {
+            "cpu_profile" => {
+                options.insert("duration".into(), self.profile.as_secs_f64().into());
+            }
+            "jemalloc_stats" => {
+                options.extend(self.jemalloc.as_ref().map(|letters| ("options".into(), letters.clone().into())));
+            }
+            "heap_dump" | "object_counts" => {
+                if self.full_heap && name == "heap_dump" {
+                    options.insert("full".into(), true.into());
+                }
+                if self.heap_values && name == "heap_dump" {
+                    options.insert("values".into(), "all".into());
+                }
+                if !self.walker {
+                    options.insert("producer".into(), "dump_all".into());
+                }
+            }
+            _ => {}
+        }
         options
     }
 
@@ -82,8 +118,9 @@ impl ReportOptions {
         if let Some(letters) = &self.jemalloc {
             sections.push(("jemalloc_stats", json!({ "options": letters })));
         }
-        if self.full_heap {
-            sections.push(("heap_dump", json!({ "full": true })));
+        let heap = self.of("heap_dump");
+        if !heap.is_empty() {
+            sections.push(("heap_dump", Value::Object(heap)));
         }
         sections
     }
@@ -102,6 +139,19 @@ mod tests {
         assert_eq!(told, [json!({ "duration": 2.0 }), json!({ "options": "J" }), json!({ "full": true }), json!({})]);
         assert_eq!(options.sections().len(), 3);
         assert_eq!(ReportOptions::default().sections(), []);
+        let options = crate::config::parse("[reports.heap_dump]\nvalues = \"all\"\n").unwrap().0.options;
+        assert_eq!(options.sections(), [("heap_dump", json!({ "values": "all" }))]);
+    }
+
+    #[test]
+    fn the_walker_can_be_left_out_of_both_reports_that_use_it() {
+        let read = |text| crate::config::parse(text).unwrap().0.options;
+        let without = read("[reports.heap_dump]\nproducer = \"dump_all\"\n");
+        for report in ["heap_dump", "object_counts"] {
+            assert_eq!(Value::Object(without.of(report)), json!({ "producer": "dump_all" }));
+        }
+        assert_eq!(without.sections(), [("heap_dump", json!({ "producer": "dump_all" }))]);
+        assert_eq!(read("[reports.heap_dump]\nproducer = \"auto\"\n"), ReportOptions::default());
     }
 
     #[test]
@@ -110,6 +160,8 @@ mod tests {
             ("[reports.cpu_profile]\nduration = \"2h\"", "must be between 100ms and 1m"),
             ("[reports.cpu_profile]\nlength = \"2s\"", "unknown key"),
             ("[reports.jemalloc_stats]\noptions = \"J;x\"", "must be letters"),
+            ("[reports.heap_dump]\nproducer = \"walker\"", "must be \"auto\" or \"dump_all\""),
+            ("[reports.heap_dump]\nvalues = \"some\"", "must be \"none\" or \"all\""),
         ] {
             let problems = crate::config::parse(text).unwrap_err();
             assert!(problems.iter().any(|p| p.to_string().contains(expected)), "{text}: {problems:?}");

@@ -4,7 +4,7 @@ use crate::cli::Failure;
 use crate::cli::output::{self, Columns};
 use crate::cli::times::{Times, age};
 use crate::units::size;
-use diagctl_store::index::{Entry, Listing};
+use diagctl_store::index::{Entry, EntryReport, Listing};
 
 /// The listing for people: the numbers of the captures and the column widths, both from a first pass over the captures.
 pub struct Page<'a> {
@@ -78,8 +78,9 @@ fn header(created: &str) -> [&str; 10] {
 }
 
 fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
-    let reports: Vec<String> =
-        entry.reports.iter().map(|r| format!("{}{}", r.name, if r.error.is_some() { "!" } else { "" })).collect();
+    let mark = |set: bool, mark: &'static str| if set { mark } else { "" };
+    let report = |r: &EntryReport| format!("{}{}{}", r.name, mark(r.values, "(values)"), mark(r.error.is_some(), "!"));
+    let reports: Vec<String> = entry.reports.iter().map(report).collect();
     vec![
         entry.id.to_string(),
         times.show(&entry.created),
