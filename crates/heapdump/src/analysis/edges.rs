@@ -1,6 +1,6 @@
 //! The references between objects, four bytes each.
 
-use crate::address::{NONE, ObjectIndex};
+use super::address::{NONE, ObjectIndex};
 
 /// The references of all objects: explicit ones, and the reference of each object to its class, which is derived from its class.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! Finds the objects that the roots hold, depth first and without recursion.
 
-use crate::address::{NONE, ObjectIndex};
-use crate::edges::Edges;
+use super::address::{NONE, ObjectIndex};
+use super::edges::Edges;
 
 /// The number of the virtual root in the order of a search: it refers to all roots, and no object has this number.
 pub const ROOT: u32 = 0;
@@ -139,7 +139,7 @@ impl<V: Visitor> Search<'_, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Random;
+    use crate::analysis::testing::Random;
 
     #[test]
     fn what_the_roots_do_not_hold_is_not_reached() {

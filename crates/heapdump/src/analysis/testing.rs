@@ -1,7 +1,7 @@
 //! Random graphs for tests.
 
-use crate::address::{NONE, ObjectIndex};
-use crate::edges::Edges;
+use super::address::{NONE, ObjectIndex};
+use super::edges::Edges;
 
 /// A small generator of pseudo-random numbers: the same seed gives the same graphs.
 pub struct Random(u64);

@@ -1,7 +1,7 @@
 //! Object addresses in four bytes, and the way back from an address to the index of an object.
 //!
-//! A Ruby heap consists of pages of 64 KiB. An address is packed as the ordinal of its page, in the order in which pages are
-//! first seen, and its offset within the page in units of eight bytes. [`Index`] then finds an object by the rank of its bit in
+//! A Ruby heap consists of pages of 16 KiB (until Ruby 3.1) or 64 KiB. An address is packed as the ordinal of its page of 16 KiB, in
+//! the order in which pages are first seen, and its offset within the page in units of eight bytes. [`Index`] then finds an object by the rank of its bit in
 //! a bitmap of its page, without a hash table of all objects. Both take memory in proportion to the objects, whatever the
 //! addresses are.
 
@@ -15,11 +15,12 @@ pub type ObjectIndex = u32;
 /// The absence of an object.
 pub const NONE: ObjectIndex = u32::MAX;
 
-const OFFSET_BITS: u32 = 13;
+const PAGE_BITS: u32 = 14;
+const OFFSET_BITS: u32 = PAGE_BITS - 3;
 const OFFSET_MASK: u32 = (1 << OFFSET_BITS) - 1;
 /// Pages that fit into a packed address: 32 GiB of heap.
 const MAX_PAGES: usize = (1 << (32 - OFFSET_BITS)) - 1;
-const CACHED: usize = 4096;
+const CACHED: usize = 1 << 14;
 
 /// A packed address. Comparable only with those of the same [`Pages`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +58,7 @@ impl Pages {
             return None;
         }
         // Slots of a 32-bit Ruby are aligned to four bytes: the two halves of such a page count as two pages.
-        let key = (address >> 16) << 1 | (address >> 2 & 1);
+        let key = (address >> PAGE_BITS) << 1 | (address >> 2 & 1);
         let at = key as usize & (CACHED - 1);
         let ordinal = if self.cache[at].0 == key {
             self.cache[at].1
@@ -66,7 +67,7 @@ impl Pages {
             self.cache[at] = (key, ordinal);
             ordinal
         };
-        Some(Packed(ordinal << OFFSET_BITS | (address & 0xffff) as u32 >> 3))
+        Some(Packed(ordinal << OFFSET_BITS | (address as u32 >> 3) & OFFSET_MASK))
     }
 
     fn ordinal(&mut self, key: u64) -> Option<u32> {
@@ -81,15 +82,15 @@ impl Pages {
 
     /// Packs an address on a page that is already known.
     pub fn find(&self, address: u64) -> Option<Packed> {
-        let key = (address >> 16) << 1 | (address >> 2 & 1);
+        let key = (address >> PAGE_BITS) << 1 | (address >> 2 & 1);
         let ordinal = self.ordinals.get(&key).filter(|_| address & 3 == 0)?;
-        Some(Packed(ordinal << OFFSET_BITS | (address & 0xffff) as u32 >> 3))
+        Some(Packed(ordinal << OFFSET_BITS | (address as u32 >> 3) & OFFSET_MASK))
     }
 
     /// Returns the address that was packed.
     pub fn unpack(&self, packed: Packed) -> u64 {
         let key = self.keys[packed.page()];
-        (key >> 1) << 16 | u64::from(packed.offset()) << 3 | (key & 1) << 2
+        (key >> 1) << PAGE_BITS | u64::from(packed.offset()) << 3 | (key & 1) << 2
     }
 }
 
@@ -105,7 +106,7 @@ struct Word {
 #[derive(Clone, Copy, Debug, Default)]
 struct Page {
     /// The words that hold objects.
-    present: u128,
+    present: u32,
     first_word: u32,
     /// Objects before this page.
     base: u32,
@@ -163,7 +164,7 @@ impl Index {
         if page.present == 0 {
             *page = Page { present: 0, first_word: self.words.len() as u32, base: rank };
         }
-        let word = 1u128 << (packed.offset() >> 6);
+        let word = 1u32 << (packed.offset() >> 6);
         if page.present & word == 0 {
             page.present |= word;
             self.words.push(Word { bits: 0, rank: rank - page.base });
@@ -173,12 +174,27 @@ impl Index {
         }
     }
 
-    /// Returns the object at an address, or [`NONE`].
+    /// The number of objects that can be found.
+    pub fn objects(&self) -> usize {
+        self.words.iter().map(|word| word.bits.count_ones() as usize).sum()
+    }
+
+    /// Replaces packed addresses by the objects at them, or by [`NONE`].
+    pub fn resolve(&self, packed: Vec<Packed>) -> Vec<ObjectIndex> {
+        // The same allocation is used again.
+        packed.into_iter().map(|packed| self.find_or_none(packed)).collect()
+    }
+
+    /// Returns the object at an address.
+    pub fn find(&self, packed: Packed) -> Option<ObjectIndex> {
+        Some(self.find_or_none(packed)).filter(|object| *object != NONE)
+    }
+
     #[inline]
-    pub fn find(&self, packed: Packed) -> ObjectIndex {
+    fn find_or_none(&self, packed: Packed) -> ObjectIndex {
         let Some(page) = self.pages.get(packed.page()) else { return NONE };
         let (word, bit) = (packed.offset() >> 6, packed.offset() & 63);
-        let before = page.present & ((1u128 << word) - 1);
+        let before = page.present & ((1u32 << word) - 1);
         if page.present >> word & 1 == 0 {
             return NONE;
         }
@@ -217,10 +233,10 @@ mod tests {
             let taken: HashSet<u64> = addresses.iter().copied().collect();
             for (at, address) in addresses.iter().enumerate() {
                 let packed = pages.find(*address).unwrap();
-                assert_eq!((index.find(packed), pages.unpack(packed)), (at as u32, *address));
+                assert_eq!((index.find(packed), pages.unpack(packed)), (Some(at as u32), *address));
                 for beside in [address + 4, address + 8, address + (1 << 33)] {
                     if !taken.contains(&beside) {
-                        assert_eq!(pages.pack(beside).map(|packed| index.find(packed)), Some(NONE), "{beside:x}");
+                        assert_eq!(pages.pack(beside).map(|packed| index.find(packed)), Some(None), "{beside:x}");
                     }
                 }
             }
@@ -231,15 +247,15 @@ mod tests {
     fn of_two_objects_at_one_address_the_first_is_found() {
         let (pages, index) = index(&[0x1000, 0x1028, 0x1000]);
         let find = |address| index.find(pages.find(address).unwrap());
-        assert_eq!((find(0x1000), find(0x1028)), (0, 1));
+        assert_eq!((find(0x1000), find(0x1028)), (Some(0), Some(1)));
     }
 
     #[test]
     fn an_address_that_no_object_can_have_is_refused_and_so_are_too_many_pages() {
         let mut pages = Pages::default();
         assert_eq!((pages.pack(0x1001), pages.find(0x1000)), (None, None));
-        let packed = (0..MAX_PAGES as u64).filter_map(|page| pages.pack(page << 16)).count();
+        let packed = (0..MAX_PAGES as u64).filter_map(|page| pages.pack(page << PAGE_BITS)).count();
         assert_eq!((packed, pages.pack(1 << 60)), (MAX_PAGES, None));
-        assert!(pages.pack(0x1_0000).is_some());
+        assert!(pages.pack(1 << PAGE_BITS).is_some());
     }
 }

@@ -1,8 +1,8 @@
 //! Retained sizes: what would be freed if an object were gone, and the sums of that by group.
 
-use crate::address::ObjectIndex;
-use crate::dominators::Dominators;
-use crate::reach::{ROOT, Reach};
+use super::address::ObjectIndex;
+use super::dominators::Dominators;
+use super::reach::{ROOT, Reach};
 
 /// The retained bytes of each vertex, by number; that of the virtual root is the sum of all. Saturates where sizes are false.
 pub fn sizes(dominators: &Dominators, reach: &Reach, size: impl Fn(ObjectIndex) -> u64) -> Vec<u64> {
@@ -114,10 +114,10 @@ pub fn by_group(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::NONE;
-    use crate::dominators::dominators;
-    use crate::edges::Edges;
-    use crate::testing::Random;
+    use crate::analysis::address::NONE;
+    use crate::analysis::dominators::dominators;
+    use crate::analysis::edges::Edges;
+    use crate::analysis::testing::Random;
 
     // By definition: the objects that cannot be reached any more without one.
     fn freed(edges: &Edges, roots: &[ObjectIndex], gone: ObjectIndex) -> Vec<bool> {

@@ -14,9 +14,9 @@
 //! The time is O(m log n) for n objects and m references, and almost linear in practice. The memory is 24 bytes an object and 8
 //! bytes a reference while it computes.
 
-use crate::address::ObjectIndex;
-use crate::edges::Edges;
-use crate::reach::{self, ROOT, Reach, Visitor};
+use super::address::ObjectIndex;
+use super::edges::Edges;
+use super::reach::{self, ROOT, Reach, Visitor};
 
 const END: u32 = u32::MAX;
 
@@ -159,7 +159,7 @@ impl Forest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Random;
+    use crate::analysis::testing::Random;
 
     // By definition: v dominates w if w cannot be reached without v. The immediate dominator is the one that all others dominate.
     fn naive(edges: &Edges, roots: &[ObjectIndex], reach: &Reach) -> Vec<u32> {
