@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 
 use flate2::write::GzEncoder;
-use heap_lines::HeapLines;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -15,6 +14,7 @@ use crate::report_kind::FileType;
 use crate::staging::{self, Grant};
 use crate::{Store, cleanup, meta};
 use diagctl_fs::{self as fs, Spot};
+use diagctl_heapdump::lines::HeapLines;
 use diagctl_observe::clock::Reading;
 
 /// zlib-rs at level 2 compresses a heap dump as well as `gzip -1`, in a third of its CPU time.

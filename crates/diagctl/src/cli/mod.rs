@@ -9,6 +9,7 @@ mod error;
 mod fetch;
 mod finalize;
 mod gc;
+mod heap;
 mod list;
 mod output;
 mod pause;
@@ -73,6 +74,7 @@ enum Command {
     Pin(pin::PinArgs),
     Unpin(pin::UnpinArgs),
     Gc(gc::Args),
+    Heap(heap::Args),
     Status(status::Args),
     Verify(verify::Args),
     Samples(samples::Args),
@@ -90,9 +92,12 @@ enum Command {
 
 impl Command {
     /// Returns true for commands that work for a running process, which an invalid configuration must not stop. `status` is one
-    /// of them, because it reports the problem.
+    /// of them, because it reports the problem, and so is `heap`, which needs no configuration to read a file.
     fn serves_a_process(&self) -> bool {
-        matches!(self, Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_))
+        matches!(
+            self,
+            Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_) | Self::Heap(_)
+        )
     }
 }
 
@@ -150,6 +155,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Pin(args) => pin::pin(&cx, &args),
         Command::Unpin(args) => pin::unpin(&cx, &args),
         Command::Gc(args) => gc::run(&cx, &args),
+        Command::Heap(args) => heap::run(&cx, &args),
         Command::Status(args) => status::run(&cx, &args),
         Command::Verify(args) => verify::run(&cx, &args),
         Command::Samples(args) => samples::run(&cx, &args),

@@ -52,9 +52,14 @@ impl Default for Pages {
 }
 
 impl Pages {
+    /// Returns true for an address that an object can have.
+    pub fn is_possible(address: u64) -> bool {
+        address & 3 == 0
+    }
+
     /// Packs an address. Returns none for an address that no object can have, and if there are more pages than fit.
     pub fn pack(&mut self, address: u64) -> Option<Packed> {
-        if address & 3 != 0 {
+        if !Self::is_possible(address) {
             return None;
         }
         // Slots of a 32-bit Ruby are aligned to four bytes: the two halves of such a page count as two pages.

@@ -4,9 +4,16 @@ use super::address::{NONE, ObjectIndex, Packed, Pages};
 use super::classes::{Class, ClassNumber, Classes};
 use super::edges::Edges;
 use super::error::{Error, Result};
-use super::memory::{Columns, Facts, Graph, Name, Root};
+use super::memory::{Columns, Facts, Graph, Root};
 use super::sizes::Sizes;
-use crate::record::{self, NameId, Object, Site, Type};
+use crate::record::{self, Edge, FreeSlots, NameId, Object, Page, Type};
+use crate::tables::{Names, Sites};
+
+/// The memory that an object and a reference take until dominators are found, bytes.
+const BYTES_OF_OBJECT: u64 = 70;
+const BYTES_OF_EDGE: u64 = 12;
+/// The memory is checked each time that as many objects or references were added.
+const CHECKED_EVERY: u32 = 1 << 16;
 
 /// The columns that a command needs beside addresses, types, classes, sizes and references.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,8 +28,10 @@ pub struct Wanted {
     pub slots: bool,
     /// Flags.
     pub flags: bool,
-    /// The reference of each object to its class, which `dump_all` leaves out of its references.
+    /// Leave out the reference of each object to its class, as `dump_all` does.
     pub no_class_edges: bool,
+    /// The most memory that the graph may take, bytes.
+    pub most_bytes: Option<u64>,
 }
 
 /// Collects the records of a dump.
@@ -40,8 +49,8 @@ pub struct Builder {
     targets: Vec<Packed>,
     roots: Vec<(record::Root, Packed)>,
     own_names: Vec<(ObjectIndex, NameId)>,
-    names: Vec<Name>,
-    sites: Vec<Site>,
+    /// The address of the last object, if it could be added.
+    current: Option<u64>,
     columns: Columns,
     facts: Facts,
 }
@@ -61,27 +70,27 @@ impl Builder {
             targets: Vec::new(),
             roots: Vec::new(),
             own_names: Vec::new(),
-            names: vec![Name::default()],
-            sites: vec![Site::default()],
+            current: None,
             columns: Columns::default(),
             facts: Facts::default(),
         }
     }
 
-    /// Adds a name. Its id is the next one.
-    pub fn name(&mut self, name: Name) {
-        self.names.push(name);
-    }
-
-    /// Adds an allocation site. Its id is the next one.
-    pub fn site(&mut self, site: Site) {
-        self.sites.push(site);
+    /// The number of objects so far.
+    pub fn objects(&self) -> usize {
+        self.addresses.len()
     }
 
     /// Adds an object. The references that follow are its own.
     pub fn object(&mut self, object: &Object) -> Result<()> {
         let at = u32::try_from(self.addresses.len()).ok().filter(|at| *at < NONE - 1).ok_or(Error::TooLarge)?;
-        let packed = self.pages.pack(object.address).ok_or(Error::FalseAddress { address: object.address })?;
+        if at.is_multiple_of(CHECKED_EVERY) {
+            self.check_memory()?;
+        }
+        let Some(packed) = self.pages.pack(object.address) else {
+            return self.refuse(object.address);
+        };
+        self.current = Some(object.address);
         self.addresses.push(packed);
         self.kinds.push(object.kind);
         self.sizes.push(object.size);
@@ -110,6 +119,25 @@ impl Builder {
         Ok(())
     }
 
+    // An object at an address where none can be is left out with its references.
+    fn refuse(&mut self, address: u64) -> Result<()> {
+        if Pages::is_possible(address) {
+            return Err(Error::Scattered { address });
+        }
+        self.current = None;
+        self.facts.misplaced += 1;
+        Ok(())
+    }
+
+    fn check_memory(&self) -> Result<()> {
+        let objects = self.addresses.len();
+        let used = BYTES_OF_OBJECT * objects as u64 + BYTES_OF_EDGE * self.targets.len() as u64;
+        match self.wanted.most_bytes.filter(|limit| used > *limit) {
+            Some(limit) => Err(Error::Memory { limit, objects }),
+            None => Ok(()),
+        }
+    }
+
     #[inline]
     fn class_of(&mut self, object: &Object) -> ClassNumber {
         match object.kind {
@@ -123,18 +151,31 @@ impl Builder {
     /// Adds a reference of the last object. One to an address that no object can have is counted and dropped.
     #[inline]
     pub fn edge(&mut self, target: u64, label: NameId) -> Result<()> {
-        let Some(packed) = self.pages.pack(target) else {
+        let packed = self.pages.pack(target).filter(|_| self.current.is_some());
+        let Some(packed) = packed else {
             self.facts.dangling += 1;
             return Ok(());
         };
-        if self.targets.len() >= u32::MAX as usize - 1 {
-            return Err(Error::TooLarge);
+        if (self.targets.len() as u32).is_multiple_of(CHECKED_EVERY) {
+            self.check_memory()?;
+            if self.targets.len() >= u32::MAX as usize - CHECKED_EVERY as usize {
+                return Err(Error::TooLarge);
+            }
         }
         self.targets.push(packed);
         if self.wanted.labels {
             self.columns.labels.push(label);
         }
         Ok(())
+    }
+
+    /// Adds references of the last object. If it is not the one at this address, they are counted and dropped.
+    pub fn more_edges(&mut self, address: u64, edges: &[Edge]) -> Result<()> {
+        if self.current != Some(address) {
+            self.facts.dangling += edges.len() as u64;
+            return Ok(());
+        }
+        edges.iter().try_for_each(|edge| self.edge(edge.target, edge.label))
     }
 
     /// Adds a root.
@@ -146,15 +187,26 @@ impl Builder {
     }
 
     /// Adds slots without objects.
-    pub fn free(&mut self, slots: u64, slot_size: u32) {
-        self.facts.free_slots = self.facts.free_slots.saturating_add(slots);
-        self.facts.free_bytes = self.facts.free_bytes.saturating_add(slots.saturating_mul(u64::from(slot_size)));
+    pub fn free(&mut self, run: &FreeSlots) {
+        self.facts.free_slots = self.facts.free_slots.saturating_add(run.count);
+        self.facts.free_bytes =
+            self.facts.free_bytes.saturating_add(run.count.saturating_mul(u64::from(run.slot_size)));
+        if self.wanted.slots {
+            self.columns.free.push(*run);
+        }
+    }
+
+    /// Adds pages of the heap.
+    pub fn pages(&mut self, pages: &[Page]) {
+        if self.wanted.slots {
+            self.columns.pages.extend_from_slice(pages);
+        }
     }
 
     /// Connects the objects.
-    pub fn finish(mut self) -> Graph {
+    pub fn finish(mut self, names: Names, sites: Sites) -> Graph {
         let index = super::address::Index::new(&self.addresses);
-        self.facts.misplaced = (self.addresses.len() - index.objects()) as u64;
+        self.facts.misplaced += (self.addresses.len() - index.objects()) as u64;
         self.starts.push(self.targets.len() as u32);
         let targets = index.resolve(self.targets);
         let (starts, targets) = without_dangling(self.starts, targets, &mut self.columns.labels, &mut self.facts);
@@ -178,8 +230,8 @@ impl Builder {
             sizes: self.sizes,
             classes: self.classes,
             roots,
-            names: self.names,
-            sites: self.sites,
+            names,
+            sites,
             columns: self.columns,
             facts: self.facts,
         }
@@ -220,42 +272,31 @@ fn without_dangling(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Edge;
-
-    fn object(address: u64, kind: Type, class: u64, size: u64) -> Object {
-        Object { address, kind, class, size, ..Object::default() }
-    }
+    use crate::analysis::testing::{Heap, object};
+    use crate::record::NameKind;
 
     fn sample() -> Graph {
-        let mut builder = Builder::new(Wanted { labels: true, ..Wanted::default() });
-        for text in ["App", "@user", "vm", "callcache"] {
-            builder.name(Name { text: text.into(), ..Name::default() });
-        }
-        builder.root(record::Root { category: NameId(3), edge: Edge { target: 0x1028, label: NameId::NONE } });
-        builder.root(record::Root { category: NameId(3), edge: Edge { target: 0x9000, label: NameId::NONE } });
-        let mut add = |object: Object, edges: &[(u64, u32)]| {
-            builder.object(&object).unwrap();
-            edges.iter().for_each(|(to, label)| builder.edge(*to, NameId(*label)).unwrap());
-        };
-        add(object(0x1000, Type::OBJECT, 0x1028, 40), &[(0x8888, 1), (0x1050, 2), (3, 2)]);
-        add(Object { name: NameId(1), ..object(0x1028, Type::CLASS, 0, 600) }, &[(0x1000, 0)]);
-        add(object(0x1050, Type::STRING, 0x7000, 80), &[(0x10_0000, 0)]);
-        add(Object { name: NameId(4), ..object(0x1078, Type::IMEMO, 0x1028, 40) }, &[]);
-        builder.free(3, 40);
-        builder.finish()
+        let mut heap = Heap::new();
+        let callcache = heap.name(NameKind::Text, "callcache");
+        heap.root("vm", 0x1028).root("vm", 0x9000);
+        heap.add(object(0x1000, Type::OBJECT, 0x1028), &[(0x8888, "@a"), (0x1050, "@user"), (3, "@b")]);
+        heap.class(0x1028, "App", &[(0x1000, "")]);
+        heap.add(object(0x1050, Type::STRING, 0x7000), &[(0x10_0000, "")]);
+        heap.add(Object { name: callcache, ..object(0x1078, Type::IMEMO, 0x1028) }, &[]);
+        heap.add(object(0x1079, Type::STRING, 0x1028), &[(0x1000, "")]);
+        heap.finish()
     }
 
     #[test]
     fn objects_are_connected_and_false_references_are_counted() {
         let graph = sample();
-        assert_eq!((graph.objects(), graph.edges().explicit(), graph.facts().dangling), (4, 2, 4));
+        assert_eq!((graph.objects(), graph.edges().explicit(), graph.facts().dangling), (4, 2, 5));
+        assert_eq!(graph.facts().misplaced, 1, "an address that is not aligned");
         assert_eq!(graph.edges().of(0).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(graph.text(graph.label(0)), "@user");
         assert_eq!(graph.edges().of(3).count(), 0, "an IMEMO has no class");
-        assert_eq!((graph.facts().free_slots, graph.facts().free_bytes), (3, 120));
         assert_eq!((graph.find(0x1050), graph.address(2), graph.find(0x1048)), (Some(2), 0x1050, None));
-        assert_eq!(graph.roots().len(), 1);
-        assert_eq!(graph.reach().objects(), 3);
+        assert_eq!((graph.roots().len(), graph.reach().objects()), (1, 3));
     }
 
     #[test]
@@ -263,6 +304,28 @@ mod tests {
         let graph = sample();
         let names: Vec<_> = graph.all().map(|object| graph.class_name(graph.class(object))).collect();
         assert_eq!(names, ["App", "(CLASS)", "#<Class:0x7000>", "(IMEMO callcache)"]);
-        assert_eq!((graph.own_name(1), graph.own_name(0)), (Some("App"), None));
+        assert_eq!((graph.own_name(1).as_deref(), graph.own_name(0)), (Some("App"), None));
+    }
+
+    #[test]
+    fn a_graph_that_does_not_fit_is_refused_before_it_takes_the_memory() {
+        let mut builder = Builder::new(Wanted { most_bytes: Some(1 << 20), ..Wanted::default() });
+        let result = (0..1 << 20).try_for_each(|at| builder.object(&object(at * 40, Type::OBJECT, 0)));
+        assert!(matches!(result, Err(Error::Memory { objects: 65_536, .. })), "{result:?}");
+        let mut builder = Builder::new(Wanted { most_bytes: Some(1 << 20), ..Wanted::default() });
+        builder.object(&object(0, Type::OBJECT, 0)).unwrap();
+        let result = (0..1 << 20).try_for_each(|_| builder.edge(0, NameId::NONE));
+        assert!(matches!(result, Err(Error::Memory { objects: 1, .. })), "{result:?}");
+    }
+
+    #[test]
+    fn references_that_go_on_belong_to_the_last_object_or_to_none() {
+        let mut builder = Builder::new(Wanted::default());
+        builder.object(&object(0x1000, Type::ARRAY, 0)).unwrap();
+        let edges = [Edge { target: 0x1000, label: NameId::NONE }; 3];
+        builder.more_edges(0x1000, &edges).unwrap();
+        builder.more_edges(0x2000, &edges).unwrap();
+        let graph = builder.finish(Names::default(), Sites::default());
+        assert_eq!((graph.edges().explicit(), graph.facts().dangling), (3, 3));
     }
 }

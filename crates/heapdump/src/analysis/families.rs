@@ -103,7 +103,7 @@ impl Families {
         for (from, to) in chain.iter().zip(chain.iter().skip(1)) {
             let class = graph.class_name(from.class);
             let to_module = (to.own != NONE).then(|| graph.own_name(to.own)).flatten();
-            spelling.step(Holder { class: &class, kind: from.kind }, to.label, to_module);
+            spelling.step(Holder { class: &class, kind: from.kind }, to.label, to_module.as_deref());
         }
         spelling.end(&graph.class_name(last.class))
     }

@@ -55,7 +55,7 @@ impl Frames {
             let key = graph.own_name(object).map_or(Key::Class(graph.class(object)), |_| Key::Module(object));
             let name = *names.entry(key).or_insert_with(|| {
                 frames.names.push(match key {
-                    Key::Module(module) => graph.own_name(module).unwrap_or_default().to_owned(),
+                    Key::Module(module) => graph.own_name(module).unwrap_or_default().into_owned(),
                     Key::Class(class) => graph.class_name(class).into_owned(),
                 });
                 frames.names.len() as u32 - 1

@@ -7,7 +7,8 @@ use super::classes::{Class, ClassNumber, Classes};
 use super::edges::Edges;
 use super::reach::{self, Reach};
 use super::sizes::Sizes;
-use crate::record::{Flags, NameId, NameKind, Site, SiteId, Type};
+use crate::record::{Flags, FreeSlots, NameId, NameKind, Page, Site, SiteId, Type};
+use crate::tables::{Names, Sites};
 
 /// What only some commands need of the objects. A column that was not wanted is empty.
 #[derive(Debug, Default)]
@@ -24,6 +25,10 @@ pub struct Columns {
     pub hashes: Vec<(ObjectIndex, u64)>,
     /// The numbers of elements or bytes of the objects that have them, in the order of the objects.
     pub lengths: Vec<(ObjectIndex, u64)>,
+    /// Slots without objects.
+    pub free: Vec<FreeSlots>,
+    /// The pages of the heap, if the dump has them.
+    pub pages: Vec<Page>,
     /// The names of the explicit references, in their order.
     pub labels: Vec<NameId>,
 }
@@ -37,15 +42,6 @@ pub struct Root {
     pub label: NameId,
     /// The object that it holds.
     pub object: ObjectIndex,
-}
-
-/// A name with its kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Name {
-    /// The kind of thing that has the name.
-    pub kind: NameKind,
-    /// The text, which comes from the application.
-    pub text: Box<str>,
 }
 
 /// What is known of the dump as a whole.
@@ -72,10 +68,8 @@ pub struct Graph {
     pub(super) classes: Classes,
     pub(super) edges: Edges,
     pub(super) roots: Vec<Root>,
-    /// The names by their ids; the first is that of nothing.
-    pub(super) names: Vec<Name>,
-    /// The allocation sites by their ids; the first is the unknown one.
-    pub(super) sites: Vec<Site>,
+    pub(super) names: Names,
+    pub(super) sites: Sites,
     pub(super) columns: Columns,
     pub(super) facts: Facts,
 }
@@ -128,7 +122,7 @@ impl Graph {
     pub fn class_name(&self, class: ClassNumber) -> Cow<'_, str> {
         match self.classes()[class as usize] {
             Class::Real(address) => match self.find(address).and_then(|object| self.own_name(object)) {
-                Some(name) => name.into(),
+                Some(name) => name,
                 None => format!("#<Class:{address:#x}>").into(),
             },
             Class::Internal(kind, NameId::NONE) => format!("({})", type_name(kind)).into(),
@@ -137,7 +131,7 @@ impl Graph {
     }
 
     /// The name of an object that is itself a class or a module.
-    pub fn own_name(&self, object: ObjectIndex) -> Option<&str> {
+    pub fn own_name(&self, object: ObjectIndex) -> Option<Cow<'_, str>> {
         self.classes.name_of(object).map(|name| self.text(name))
     }
 
@@ -162,23 +156,23 @@ impl Graph {
     }
 
     /// The text of a name.
-    pub fn text(&self, name: NameId) -> &str {
-        self.names.get(name.0 as usize).map_or("", |name| &name.text)
+    pub fn text(&self, name: NameId) -> Cow<'_, str> {
+        self.names.text(name)
     }
 
     /// The kind of a name.
     pub fn name_kind(&self, name: NameId) -> NameKind {
-        self.names.get(name.0 as usize).map_or(NameKind::Text, |name| name.kind)
+        self.names.get(name).0
     }
 
     /// An allocation site.
     pub fn site(&self, site: SiteId) -> Site {
-        self.sites.get(site.0 as usize).copied().unwrap_or_default()
+        self.sites.get(site)
     }
 
-    /// The number of allocation sites with the unknown one.
+    /// The number of allocation sites with the unknown one, which has the id 0.
     pub fn sites(&self) -> usize {
-        self.sites.len()
+        self.sites.len() + 1
     }
 
     /// The optional columns.

@@ -11,6 +11,7 @@ pub mod export;
 pub mod families;
 pub mod frames;
 pub mod held;
+pub mod load;
 pub mod memory;
 pub mod paths;
 pub mod reach;
@@ -20,3 +21,4 @@ pub mod strings;
 #[cfg(test)]
 mod testing;
 pub mod top;
+pub mod waste;

@@ -3,6 +3,7 @@
 //! Paths are found by a breadth-first search. What only the machine stack holds is searched last: values on the stack that look like
 //! references hold objects by chance, and a path through a constant says more.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use super::address::{NONE, ObjectIndex};
@@ -128,8 +129,8 @@ impl<'g> Spelling<'g> {
         let mut spelling = Self { graph, steps: Vec::new(), module: None };
         match root {
             // Ruby's own classes need no explanation.
-            _ if graph.own_name(first).is_some() => spelling.module = graph.own_name(first).map(str::to_owned),
-            Some(root) if root.label != NameId::NONE => spelling.steps.push(graph.text(root.label).to_owned()),
+            _ if graph.own_name(first).is_some() => spelling.module = graph.own_name(first).map(Cow::into_owned),
+            Some(root) if root.label != NameId::NONE => spelling.steps.push(graph.text(root.label).into_owned()),
             Some(root) => spelling.steps.push(format!("({})", graph.text(root.category))),
             None => {}
         }
@@ -157,13 +158,13 @@ impl<'g> Spelling<'g> {
         };
         let text = self.graph.text(name);
         self.steps.push(match (self.graph.name_kind(name), module) {
-            (Of::Constant, Some(module)) if module == "Object" => text.to_owned(),
+            (Of::Constant, Some(module)) if module == "Object" => text.to_string(),
             (Of::Constant, Some(module)) => format!("{module}::{text}"),
             (Of::InstanceVariable | Of::ClassVariable, Some(module)) => format!("{module}.{text}"),
             (_, Some(module)) => format!("{module}({text})"),
             (Of::InstanceVariable | Of::ClassVariable | Of::Member, None) => format!("{}#{text}", holder.class),
             (Of::HashValue, None) => format!("{}[{text}]", holder.class),
-            (Of::Global, None) => text.to_owned(),
+            (Of::Global, None) => text.to_string(),
             (_, None) => format!("{}({text})", holder.class),
         });
     }
@@ -201,7 +202,7 @@ pub fn spell(graph: &Graph, path: &[ObjectIndex]) -> String {
     for step in path.windows(2) {
         let class = graph.class_name(graph.class(step[0]));
         let holder = Holder { class: &class, kind: graph.kind(step[0]) };
-        spelling.step(holder, label(graph, step[0], step[1]), graph.own_name(step[1]));
+        spelling.step(holder, label(graph, step[0], step[1]), graph.own_name(step[1]).as_deref());
     }
     spelling.end(&graph.class_name(graph.class(last)))
 }

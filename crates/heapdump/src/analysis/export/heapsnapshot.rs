@@ -74,7 +74,7 @@ impl<'g> Snapshot<'g> {
         )?;
         for (at, text) in self.strings.texts.iter().enumerate() {
             out.write_all(if at == 0 { b"\n" } else { b",\n" })?;
-            quoted(text, out)?;
+            super::quoted(text, out)?;
         }
         out.write_all(b"]}\n")
     }
@@ -155,7 +155,7 @@ impl<'g> Snapshot<'g> {
             (NameId::NONE, Some(_)) => (INTERNAL, self.strings.id("reference")),
             (label, _) => {
                 let text = self.graph.text(label);
-                (PROPERTY, self.strings.id(text))
+                (PROPERTY, self.strings.id(&text))
             }
         }
     }
@@ -215,19 +215,6 @@ impl List {
         self.line.push(b'\n');
         out.write_all(&self.line)
     }
-}
-
-// A string of JSON.
-fn quoted(text: &str, out: &mut dyn Write) -> io::Result<()> {
-    out.write_all(b"\"")?;
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => write!(out, "\\{c}")?,
-            c if c.is_control() => write!(out, "\\u{:04x}", u32::from(c))?,
-            c => write!(out, "{c}")?,
-        }
-    }
-    out.write_all(b"\"")
 }
 
 #[cfg(test)]

@@ -2,4 +2,22 @@
 
 pub mod folded;
 pub mod heapsnapshot;
+pub mod json;
 pub mod pprof;
+
+use std::io::{self, Write};
+
+// Writes a string of JSON.
+fn quoted(text: &str, out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(b"\"")?;
+    let mut written = 0;
+    for (at, c) in text.char_indices() {
+        if c == '"' || c == '\\' || c.is_control() {
+            out.write_all(&text.as_bytes()[written..at])?;
+            write!(out, "\\u{:04x}", u32::from(c))?;
+            written = at + c.len_utf8();
+        }
+    }
+    out.write_all(&text.as_bytes()[written..])?;
+    out.write_all(b"\"")
+}

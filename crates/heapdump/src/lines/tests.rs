@@ -1,6 +1,6 @@
 use super::*;
 
-const DUMP: &[u8] = include_bytes!("../fixtures/ruby31.json");
+const DUMP: &[u8] = include_bytes!("../../fixtures/ruby31.json");
 
 fn check(data: &[u8]) -> Option<String> {
     check_in_chunks(data, data.len().max(1))

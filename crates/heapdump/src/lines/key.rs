@@ -13,7 +13,36 @@ pub const METHOD: u64 = 1 << 8;
 pub const NAME: u64 = 1 << 9;
 pub const REAL_CLASS_NAME: u64 = 1 << 10;
 pub const STRUCT: u64 = 1 << 11;
+pub const MEMSIZE: u64 = 1 << 12;
+pub const SLOT_SIZE: u64 = 1 << 14;
+pub const ENCODING: u64 = 1 << 15;
+pub const FROZEN: u64 = 1 << 17;
 pub const IMEMO_TYPE: u64 = 1 << 18;
+pub const EMBEDDED: u64 = 1 << 23;
+pub const FSTRING: u64 = 1 << 24;
+pub const CHILLED: u64 = 1 << 25;
+pub const SHARED: u64 = 1 << 26;
+pub const BROKEN: u64 = 1 << 28;
+pub const SIZE: u64 = 1 << 29;
+pub const DEFAULT: u64 = 1 << 30;
+pub const LENGTH: u64 = 1 << 31;
+pub const SINGLETON: u64 = 1 << 33;
+pub const TOO_COMPLEX_SHAPE: u64 = 1 << 35;
+pub const LINE: u64 = 1 << 37;
+pub const GENERATION: u64 = 1 << 38;
+pub const NODE_TYPE: u64 = 1 << 39;
+pub const ROOT: u64 = 1 << 41;
+pub const WB_PROTECTED: u64 = 1 << 48;
+pub const OLD: u64 = 1 << 49;
+pub const UNCOLLECTIBLE: u64 = 1 << 50;
+pub const MARKING: u64 = 1 << 51;
+pub const MARKED: u64 = 1 << 52;
+pub const PINNED: u64 = 1 << 53;
+pub const OBJECT_ID: u64 = 1 << 54;
+pub const SHAREABLE: u64 = 1 << 55;
+pub const REMEMBERED: u64 = 1 << 56;
+pub const AGE: u64 = 1 << 57;
+
 const NAMES: [&str; 58] = [
     "address",
     "type",

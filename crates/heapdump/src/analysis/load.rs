@@ -1,0 +1,147 @@
+//! Reads a heap dump into memory.
+
+use std::io::BufRead;
+
+use super::builder::{Builder, Wanted};
+use super::error::{Error, Result};
+use super::memory::Graph;
+use crate::block::MAGIC;
+use crate::reader::{About, Batch, Block, Options, Reader};
+use crate::record::{NameId, Producer};
+use crate::tables::{Names, Sites};
+
+/// A heap dump in memory.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The objects.
+    pub graph: Graph,
+    /// The facts at the beginning of the dump.
+    pub about: About,
+    /// False if the dump ends before the heap did.
+    pub complete: bool,
+    /// Numbers about the process, by name.
+    pub stats: Vec<(String, u64)>,
+    /// What is wrong with the dump, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Loaded {
+    /// The name of what made the dump.
+    pub fn producer(&self) -> &'static str {
+        match self.about.producer {
+            Producer::Walker => "walker",
+            Producer::DumpAll => "dump_all",
+            Producer::Unknown => "unknown",
+        }
+    }
+}
+
+/// The number of damaged blocks that are described one by one.
+const DESCRIBED: usize = 3;
+
+/// Reads a graph or what `ObjectSpace.dump_all` wrote, whichever it is.
+pub fn any(mut input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
+    let start = input.fill_buf()?;
+    match start {
+        [] => Err(Error::Empty),
+        _ if start.starts_with(&MAGIC) || MAGIC.starts_with(start) => graph(input, wanted),
+        _ => Err(Error::Unknown),
+    }
+}
+
+/// Reads a graph. One that is cut off or damaged is read as far as it goes.
+pub fn graph(input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
+    let options = Options { labels: wanted.labels, ..Options::default() };
+    let mut reader = Reader::with_options(input, options)?;
+    let mut loading = Loading {
+        builder: Builder::new(wanted),
+        names: Names::default(),
+        sites: Sites::default(),
+        stats: Vec::new(),
+        complete: false,
+    };
+    let mut damage = Damage::default();
+    loop {
+        match reader.next_block() {
+            Ok(Some(block)) => loading.block(block)?,
+            Ok(None) => break,
+            Err(error) if error.is_recoverable() => damage.add(&error),
+            // What was read until then is shown: a dump is cut off when its process ran out of time or memory.
+            Err(error) if loading.builder.objects() > 0 => {
+                loading.complete = false;
+                damage.add(&error);
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let about = reader.about().clone();
+    Ok(loading.finish(about, damage))
+}
+
+/// Damage that does not keep the rest from being read.
+#[derive(Default)]
+struct Damage {
+    warnings: Vec<String>,
+    more: u64,
+}
+
+impl Damage {
+    fn add(&mut self, error: &crate::Error) {
+        match self.warnings.len() {
+            described if described < DESCRIBED => self.warnings.push(error.to_string()),
+            _ => self.more += 1,
+        }
+    }
+}
+
+struct Loading {
+    builder: Builder,
+    names: Names,
+    sites: Sites,
+    stats: Vec<(NameId, u64)>,
+    complete: bool,
+}
+
+impl Loading {
+    fn block(&mut self, block: Block<'_>) -> Result<()> {
+        match block {
+            Block::Objects(batch) => self.objects(batch)?,
+            Block::Names(names) => self.names.add(&names)?,
+            Block::Sites(sites) => self.sites.add(&sites)?,
+            Block::Roots(roots) => roots.iter().for_each(|root| self.builder.root(*root)),
+            Block::Free(runs) => runs.iter().for_each(|run| self.builder.free(run)),
+            Block::Pages(pages) => self.builder.pages(pages),
+            Block::Stats(stats) => self.stats.extend_from_slice(stats),
+            Block::Trailer(trailer) => self.complete = trailer.complete,
+            Block::Classes | Block::Skipped(_) => {}
+        }
+        Ok(())
+    }
+
+    fn objects(&mut self, batch: &Batch) -> Result<()> {
+        if let Some((address, edges)) = batch.continued() {
+            self.builder.more_edges(address, edges)?;
+        }
+        for (at, object) in batch.objects().iter().enumerate() {
+            self.builder.object(object)?;
+            for edge in batch.edges_of(at) {
+                self.builder.edge(edge.target, edge.label)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, about: About, damage: Damage) -> Loaded {
+        let mut warnings = damage.warnings;
+        if damage.more > 0 {
+            warnings.push(format!("{} more blocks are damaged", damage.more));
+        }
+        if !self.complete && warnings.is_empty() {
+            warnings.push("the dump ends before the heap did: its producer was stopped".to_owned());
+        }
+        let stats = self.stats.iter().map(|(name, value)| (self.names.text(*name).into_owned(), *value)).collect();
+        let graph = self.builder.finish(self.names, self.sites);
+        Loaded { graph, about, complete: self.complete, stats, warnings }
+    }
+}
