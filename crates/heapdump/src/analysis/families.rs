@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use super::address::{NONE, ObjectIndex};
 use super::classes::ClassNumber;
 use super::memory::Graph;
-use super::paths::{Holder, Label, Paths, Spelling, label, root_of};
+use super::paths::{Holder, Label, Paths, Spelling, root_of};
 use crate::record::Type;
 
 /// The number of a family.
@@ -50,7 +50,7 @@ impl Families {
                 Some(before) => {
                     let own = if graph.own_name(*object).is_some() { *object } else { NONE };
                     let before_family = families.of[before as usize];
-                    Step { before: before_family, label: label(graph, before, *object), own, class, kind }
+                    Step { before: before_family, label: paths.label(graph, *object), own, class, kind }
                 }
             };
             let family = match known.get(&step) {

@@ -21,6 +21,8 @@ const STACK: &str = "machine_context";
 pub struct Paths {
     /// The object before each on its path; [`NONE`] if it is unreachable.
     before: Vec<ObjectIndex>,
+    /// The place of the reference to each object on its path; [`NONE`] for that of an object to its class.
+    place: Vec<u32>,
     /// The objects in the order of the lengths of their paths, but for what only the stack holds.
     order: Vec<ObjectIndex>,
 }
@@ -28,7 +30,8 @@ pub struct Paths {
 impl Paths {
     /// Finds the paths of a graph.
     pub fn new(graph: &Graph) -> Self {
-        let mut paths = Self { before: vec![NONE; graph.objects()], order: Vec::new() };
+        let mut paths =
+            Self { before: vec![NONE; graph.objects()], place: vec![NONE; graph.objects()], order: Vec::new() };
         let on_stack = |root: &&Root| graph.text(root.category) == STACK;
         paths.search(graph, graph.roots().iter().filter(|root| !on_stack(root)));
         paths.search(graph, graph.roots().iter().filter(on_stack));
@@ -38,19 +41,26 @@ impl Paths {
     fn search<'g>(&mut self, graph: &Graph, roots: impl Iterator<Item = &'g Root>) {
         let mut next = self.order.len();
         for root in roots {
-            self.found(root.object, HELD_BY_ROOT);
+            self.found(root.object, HELD_BY_ROOT, NONE);
         }
         while let Some(object) = self.order.get(next).copied() {
             next += 1;
-            graph.edges().of(object).for_each(|to| self.found(to, object));
+            let edges = graph.edges();
+            // There are fewer references than u32::MAX.
+            edges.range(object).for_each(|place| self.found(edges.target(place), object, place as u32));
+            let class = edges.class_of(object);
+            if class != NONE {
+                self.found(class, object, NONE);
+            }
         }
     }
 
     #[inline]
-    fn found(&mut self, object: ObjectIndex, before: ObjectIndex) {
+    fn found(&mut self, object: ObjectIndex, before: ObjectIndex, place: u32) {
         let known = &mut self.before[object as usize];
         if *known == NONE {
             *known = before;
+            self.place[object as usize] = place;
             self.order.push(object);
         }
     }
@@ -70,6 +80,17 @@ impl Paths {
         Some(self.before[object as usize]).filter(|before| *before < HELD_BY_ROOT)
     }
 
+    /// The name of the last reference on the path to an object that no root holds directly.
+    pub fn label(&self, graph: &Graph, object: ObjectIndex) -> Label {
+        match self.place[object as usize] {
+            NONE => Label::Class,
+            place => match graph.label(place as usize) {
+                NameId::NONE => Label::Unnamed,
+                name => Label::Named(name),
+            },
+        }
+    }
+
     /// The objects on the path to a reachable object, from the one that a root holds to the object itself.
     pub fn to(&self, object: ObjectIndex) -> Vec<ObjectIndex> {
         let mut path: VecDeque<ObjectIndex> = VecDeque::new();
@@ -86,20 +107,6 @@ impl Paths {
 pub fn root_of(graph: &Graph, object: ObjectIndex) -> Option<&Root> {
     let rank = |root: &&Root| (graph.text(root.category) == STACK, root.label == NameId::NONE);
     graph.roots().iter().filter(|root| root.object == object).min_by_key(rank)
-}
-
-/// The name of the reference from an object to another: that of a named one, if there are several.
-pub fn label(graph: &Graph, from: ObjectIndex, to: ObjectIndex) -> Label {
-    let edges = graph.edges();
-    let mut found = None;
-    for place in edges.range(from).filter(|place| edges.target(*place) == to) {
-        let label = graph.label(place);
-        if label != NameId::NONE {
-            return Label::Named(label);
-        }
-        found = Some(Label::Unnamed);
-    }
-    found.unwrap_or(Label::Class)
 }
 
 /// What is known of a reference.
@@ -196,13 +203,14 @@ impl Holder<'_> {
 }
 
 /// Spells the path to an object out.
-pub fn spell(graph: &Graph, path: &[ObjectIndex]) -> String {
+pub fn spell(graph: &Graph, paths: &Paths, object: ObjectIndex) -> String {
+    let path = paths.to(object);
     let (Some(first), Some(last)) = (path.first().copied(), path.last().copied()) else { return String::new() };
     let mut spelling = Spelling::new(graph, root_of(graph, first), first);
     for step in path.windows(2) {
         let class = graph.class_name(graph.class(step[0]));
         let holder = Holder { class: &class, kind: graph.kind(step[0]) };
-        spelling.step(holder, label(graph, step[0], step[1]), graph.own_name(step[1]).as_deref());
+        spelling.step(holder, paths.label(graph, step[1]), graph.own_name(step[1]).as_deref());
     }
     spelling.end(&graph.class_name(graph.class(last)))
 }
@@ -216,7 +224,7 @@ mod tests {
     fn a_path_is_the_shortest_one_and_has_names() {
         let graph = application(10);
         let paths = Paths::new(&graph);
-        let spelled = |address| spell(&graph, &paths.to(graph.find(address).unwrap()));
+        let spelled = |address| spell(&graph, &paths, graph.find(address).unwrap());
         assert_eq!(spelled(0x10_0000 + 5 * 80 + 40), "App::CACHE → Hash[records] → Array[] → User#@name → String");
         // The stack holds the last user directly, but that says nothing.
         assert_eq!(spelled(0x10_0000 + 9 * 80), "App::CACHE → Hash[records] → Array[] → User");
@@ -230,7 +238,7 @@ mod tests {
         heap.root("machine_context", 0x1000).add(object(0x1000, Type::ARRAY, 0), &[(0x1028, "")]);
         heap.add(object(0x1028, Type::OBJECT, 0), &[]);
         let graph = heap.finish();
-        assert_eq!(spell(&graph, &Paths::new(&graph).to(1)), "(machine_context) → (ARRAY)[] → (OBJECT)");
+        assert_eq!(spell(&graph, &Paths::new(&graph), 1), "(machine_context) → (ARRAY)[] → (OBJECT)");
     }
 
     #[test]
@@ -244,7 +252,7 @@ mod tests {
         );
         heap.add(object(0x1050, Type::STRUCT, 0x1078), &[(0x10a0, ".x")]).add(object(0x10a0, Type::FLOAT, 0), &[]);
         let graph = heap.finish();
-        let path = Paths::new(&graph).to(graph.find(0x10a0).unwrap());
-        assert_eq!(spell(&graph, &path), "Conf.@all → Point#x → (FLOAT)");
+        let path = spell(&graph, &Paths::new(&graph), graph.find(0x10a0).unwrap());
+        assert_eq!(path, "Conf.@all → Point#x → (FLOAT)");
     }
 }

@@ -122,7 +122,7 @@ fn view(graph: &Graph, object: ObjectIndex, args: &Args) -> View {
         generation: columns.generations.get(at).copied().filter(|generation| *generation > 0),
         flags: columns.flags.get(at).map(|flags| names(*flags)).unwrap_or_default(),
         dominator: above.map(|number| reference(graph, held.reach.object(number), NameId::NONE)),
-        path: paths::spell(graph, &paths.to(object)),
+        path: paths::spell(graph, &paths, object),
         references,
         referrers,
     }

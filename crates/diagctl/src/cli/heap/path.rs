@@ -91,7 +91,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             return Err(Failure::new(Exit::NoMatch, message));
         }
         view.steps = steps(graph, &paths, object);
-        view.paths.push(Path { path: paths::spell(graph, &paths.to(object)), objects: 1, bytes: graph.size(object) });
+        view.paths.push(Path { path: paths::spell(graph, &paths, object), objects: 1, bytes: graph.size(object) });
     } else {
         class(graph, &paths, args, &mut view)?;
     }
@@ -123,7 +123,7 @@ pub fn steps(graph: &Graph, paths: &Paths, object: ObjectIndex) -> Vec<Step> {
         class: graph.class_name(graph.class(*object)).into_owned(),
         name: graph.own_name(*object).map(Cow::into_owned),
         via: match at.checked_sub(1).and_then(|before| path.get(before)) {
-            Some(before) => via(graph, *before, *object),
+            Some(_) => via(graph, paths, *object),
             None => match paths::root_of(graph, *object) {
                 Some(root) => {
                     format!("root {} {}", graph.text(root.category), graph.text(root.label)).trim_end().to_owned()
@@ -135,8 +135,8 @@ pub fn steps(graph: &Graph, paths: &Paths, object: ObjectIndex) -> Vec<Step> {
     path.iter().enumerate().map(step).collect()
 }
 
-fn via(graph: &Graph, from: ObjectIndex, to: ObjectIndex) -> String {
-    match paths::label(graph, from, to) {
+fn via(graph: &Graph, paths: &Paths, object: ObjectIndex) -> String {
+    match paths.label(graph, object) {
         Label::Named(name) => graph.text(name).into_owned(),
         Label::Unnamed => String::new(),
         Label::Class => "class".to_owned(),
