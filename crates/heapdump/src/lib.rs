@@ -17,6 +17,8 @@ mod varint;
 pub mod writer;
 
 #[cfg(feature = "std")]
+pub mod convert;
+#[cfg(feature = "std")]
 pub mod error;
 #[cfg(feature = "std")]
 pub mod lines;

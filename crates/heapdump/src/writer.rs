@@ -239,6 +239,17 @@ impl<'m, S: Sink> Writer<'m, S> {
         Ok(())
     }
 
+    /// Begins edges of an object whose record follows: the next one that is written. For producers that learn of an object's size only
+    /// after its edges.
+    pub fn edges_ahead(&mut self, address: u64) -> Result<(), S::Error> {
+        self.end_object();
+        self.flush_objects()?;
+        let source = address >> self.shift;
+        self.continued.1 = source;
+        self.current = Some(Current { source, position: u32::MAX, ..Current::default() });
+        Ok(())
+    }
+
     /// Adds an edge to the last object. An edge to its class without a name is left out, because readers add it.
     #[inline]
     pub fn edge(&mut self, edge: Edge) -> Result<(), S::Error> {

@@ -3,17 +3,36 @@
 
 use memchr::memchr3;
 
-use super::{is_address, is_digit, key};
+use super::{hex, is_digit, key};
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 
+/// Takes the content of a line while it is checked. A line that turns out to be odd has been passed in part.
+pub trait Fields<'a> {
+    /// A number, or `true` as 1.
+    fn number(&mut self, key: u64, number: u64);
+    /// An address other than a reference.
+    fn address(&mut self, key: u64, address: u64);
+    /// A string as it is in the line, between the quotes, and its length without escapes.
+    fn text(&mut self, key: u64, raw: &'a [u8], length: usize);
+    /// An element of the list of references.
+    fn reference(&mut self, address: u64);
+}
+
+/// Checks only.
+impl Fields<'_> for () {
+    fn number(&mut self, _: u64, _: u64) {}
+    fn address(&mut self, _: u64, _: u64) {}
+    fn text(&mut self, _: u64, _: &[u8], _: usize) {}
+    fn reference(&mut self, _: u64) {}
+}
+
 /// Returns the length, with the newline, of a good line at the start of `data` whose addresses have `address` bytes. `None`
 /// means only that the state machine has to decide.
-pub fn good_line(data: &[u8], address: usize) -> Option<usize> {
+#[inline]
+pub fn good_line<'a>(data: &'a [u8], address: usize, fields: &mut impl Fields<'a>) -> Option<usize> {
     let mut at = expect(data, 0, b"{\"address\":\"")?;
-    if !is_address(&data[at..], address) {
-        return None;
-    }
+    fields.address(key::ADDRESS, hex::read(data.get(at..)?, address)?);
     at += address + 1;
     let mut seen = key::ADDRESS;
     let mut bytesize = None;
@@ -25,26 +44,34 @@ pub fn good_line(data: &[u8], address: usize) -> Option<usize> {
         seen |= key;
         at = match (key, *data.get(value)?) {
             (key::OTHER, _) => return None,
-            (key::REFERENCES, b'[') => references(data, value + 1, address)?,
+            (key::REFERENCES, b'[') => references(data, value + 1, address, fields)?,
             (_, b'0'..=b'9') => {
                 let (end, number) = number(data, value)?;
                 if key == key::BYTESIZE {
                     bytesize = Some(number);
                 }
+                fields.number(key, number);
                 end
             }
-            (_, b't') => expect(data, value, b"true")?,
+            (_, b't') => {
+                fields.number(key, 1);
+                expect(data, value, b"true")?
+            }
             (_, b'f') => expect(data, value, b"false")?,
-            (_, b'{') => flags(data, value + 1, &mut seen)?,
-            (key::CLASS | key::SUPERCLASS, b'"') if is_address(&data[value + 1..], address) => value + address + 2,
-            // The class may be odd, as in an internal object.
-            (key::CLASS | key::SUPERCLASS, _) => return None,
+            (_, b'{') => flags(data, value + 1, &mut seen, fields)?,
+            (key::CLASS | key::SUPERCLASS | key::DEFAULT, b'"') => {
+                // The class may be odd, as in an internal object: the state machine decides.
+                fields.address(key, hex::read(&data[value + 1..], address)?);
+                value + address + 2
+            }
+            (key::CLASS | key::SUPERCLASS | key::DEFAULT, _) => return None,
             (key::FILE | key::METHOD | key::NAME | key::REAL_CLASS_NAME | key::STRUCT, b'"') => {
                 let (end, length) = text(data, value + 1)?;
                 // The state machine handles strings with escapes or quotes.
                 if end - value - 2 != length || !matches!(data.get(end), Some(b',' | b'}')) {
                     return None;
                 }
+                fields.text(key, &data[value + 1..end - 1], length);
                 end
             }
             (_, b'"') => {
@@ -52,6 +79,7 @@ pub fn good_line(data: &[u8], address: usize) -> Option<usize> {
                 if key == key::VALUE && bytesize.is_some_and(|size| size != length as u64) {
                     return None;
                 }
+                fields.text(key, &data[value + 1..end - 1], length);
                 end
             }
             _ => return None,
@@ -88,12 +116,11 @@ fn key(data: &[u8], at: usize) -> Option<(u64, usize)> {
 }
 
 // Returns the position after the closing bracket.
-fn references(data: &[u8], at: usize, address: usize) -> Option<usize> {
+#[inline]
+fn references<'a>(data: &'a [u8], at: usize, address: usize, fields: &mut impl Fields<'a>) -> Option<usize> {
     let mut at = expect(data, at, b"\"")?;
     loop {
-        if !is_address(data.get(at..)?, address) {
-            return None;
-        }
+        fields.reference(hex::read(data.get(at..)?, address)?);
         at += address + 1;
         match expect(data, at, b", \"") {
             Some(next) => at = next,
@@ -113,7 +140,7 @@ fn number(data: &[u8], at: usize) -> Option<(usize, u64)> {
 }
 
 // Returns the position after the closing brace. Every flag must be true.
-fn flags(data: &[u8], at: usize, seen: &mut u64) -> Option<usize> {
+fn flags<'a>(data: &'a [u8], at: usize, seen: &mut u64, fields: &mut impl Fields<'a>) -> Option<usize> {
     let mut at = expect(data, at, b"\"")?;
     loop {
         let (key, value) = key(data, at)?;
@@ -121,6 +148,7 @@ fn flags(data: &[u8], at: usize, seen: &mut u64) -> Option<usize> {
             return None;
         }
         *seen |= key;
+        fields.number(key, 1);
         at = expect(data, value, b"true")?;
         match expect(data, at, b", \"") {
             Some(next) => at = next,
@@ -131,7 +159,7 @@ fn flags(data: &[u8], at: usize, seen: &mut u64) -> Option<usize> {
 
 // Returns the position after the closing quote, and the string's length in unescaped bytes.
 #[inline]
-fn text(data: &[u8], begin: usize) -> Option<(usize, usize)> {
+pub(crate) fn text(data: &[u8], begin: usize) -> Option<(usize, usize)> {
     let mut at = begin;
     let mut escaped = 0;
     loop {
@@ -168,6 +196,6 @@ fn special(data: &[u8]) -> Option<usize> {
 
 // Sets the highest bit of every zero byte. Exact up to the first zero byte, counted from the lowest.
 #[inline]
-fn zero_bytes(bytes: u64) -> u64 {
+pub(super) fn zero_bytes(bytes: u64) -> u64 {
     bytes.wrapping_sub(ONES) & !bytes & (0x80 * ONES)
 }

@@ -13,6 +13,7 @@ pub const METHOD: u64 = 1 << 8;
 pub const NAME: u64 = 1 << 9;
 pub const REAL_CLASS_NAME: u64 = 1 << 10;
 pub const STRUCT: u64 = 1 << 11;
+pub const FLAGS: u64 = 1 << 13;
 pub const MEMSIZE: u64 = 1 << 12;
 pub const SLOT_SIZE: u64 = 1 << 14;
 pub const ENCODING: u64 = 1 << 15;
@@ -41,7 +42,6 @@ pub const PINNED: u64 = 1 << 53;
 pub const OBJECT_ID: u64 = 1 << 54;
 pub const SHAREABLE: u64 = 1 << 55;
 pub const REMEMBERED: u64 = 1 << 56;
-pub const AGE: u64 = 1 << 57;
 
 const NAMES: [&str; 58] = [
     "address",

@@ -6,8 +6,9 @@
 //!
 //! Ruby leaves some names unescaped (file names, for example), so not every line is strict JSON.
 
-mod glance;
-mod key;
+pub(crate) mod glance;
+pub(crate) mod hex;
+pub(crate) mod key;
 
 use memchr::{memchr, memchr3};
 
@@ -109,6 +110,7 @@ pub struct HeapLines {
     /// Length of the last address.
     usual: usize,
     first: Option<Damage>,
+    last_why: &'static str,
     damaged: u64,
 }
 
@@ -137,6 +139,7 @@ impl Default for HeapLines {
             unknown: [None; 16],
             usual: 0,
             first: None,
+            last_why: "",
             damaged: 0,
         }
     }
@@ -171,6 +174,40 @@ impl HeapLines {
         self.passed += data.len() as u64;
     }
 
+    /// Checks one line with its newline, and returns the reason if it is damaged.
+    pub fn check(&mut self, line: &[u8]) -> Result<(), &'static str> {
+        let before = self.damaged;
+        self.feed(line);
+        if self.damaged == before { Ok(()) } else { Err(self.last_why) }
+    }
+
+    /// Notes a line that was found good by other means, or was repaired. `bytes` count its newline.
+    #[inline]
+    pub fn pass(&mut self, lines: u64, bytes: u64) {
+        self.line += lines;
+        self.passed += bytes;
+        self.line_byte = self.passed;
+        self.known_lengths |= 1 << self.usual;
+    }
+
+    /// Counts a line as damaged that was noted as good.
+    pub fn condemn(&mut self, why: &'static str) {
+        let line = self.line.saturating_sub(1);
+        self.first.get_or_insert(Damage { line, byte: self.line_byte, why });
+        self.damaged += 1;
+    }
+
+    /// The number of damaged lines so far.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
+    /// The length of an address, learned from the lines so far. 0 before the first.
+    #[inline]
+    pub fn address_length(&self) -> usize {
+        self.usual
+    }
+
     /// Ends the check. Returns a message about the damaged lines, if there are any.
     pub fn finish(mut self) -> Option<String> {
         if self.passed > self.line_byte {
@@ -197,6 +234,7 @@ impl HeapLines {
     }
 
     fn damage(&mut self, why: &'static str) {
+        self.last_why = why;
         self.first.get_or_insert(Damage { line: self.line, byte: self.line_byte, why });
         self.at = At::Damaged;
     }
@@ -442,7 +480,7 @@ impl HeapLines {
 
     fn skip_good_lines(&mut self, data: &[u8], begin: u64) -> usize {
         let mut skipped = 0;
-        while let Some(length) = glance::good_line(&data[skipped..], self.usual) {
+        while let Some(length) = glance::good_line(&data[skipped..], self.usual, &mut ()) {
             skipped += length;
             self.line += 1;
             self.known_lengths |= 1 << self.usual;
@@ -502,13 +540,7 @@ impl HeapLines {
 
 // Returns true if the data begins with an address of this length and a quote.
 fn is_address(data: &[u8], length: usize) -> bool {
-    if length < 10 || data.len() <= length || data[length] != b'"' || !data.starts_with(b"0x") {
-        return false;
-    }
-    let (Some(head), Some(tail)) = (data[2..length].first_chunk::<8>(), data[2..length].last_chunk::<8>()) else {
-        return false;
-    };
-    are_digits(u64::from_ne_bytes(*head)) && are_digits(u64::from_ne_bytes(*tail)) && is_aligned(data[length - 1])
+    hex::read(data, length).is_some()
 }
 
 // Objects are aligned to at least four bytes.
@@ -518,20 +550,6 @@ fn is_aligned(last_digit: u8) -> bool {
 
 fn is_digit(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
-}
-
-// Tests eight bytes at once. If 0x7f minus a limit is added to a byte below 0x80, its highest bit stays clear exactly when the
-// byte is at most the limit.
-fn are_digits(bytes: u64) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x80 * ONES;
-    if bytes & HIGH != 0 {
-        return false;
-    }
-    let no_decimal = (bytes ^ (0x30 * ONES)) + 0x76 * ONES;
-    let letter = bytes ^ (0x60 * ONES);
-    let no_letter = (letter + 0x79 * ONES) | (HIGH - letter);
-    no_decimal & no_letter & HIGH == 0
 }
 
 #[cfg(test)]
