@@ -35,6 +35,15 @@ impl Names {
         Ok(())
     }
 
+    /// Adds a name and returns its id.
+    pub fn push(&mut self, kind: NameKind, text: &[u8]) -> Result<NameId, Error> {
+        self.check(text.len())?;
+        self.text.extend_from_slice(text);
+        self.entries.push((kind, self.end()));
+        // `check` allows fewer entries.
+        Ok(NameId(u32::try_from(self.entries.len()).unwrap_or(0)))
+    }
+
     fn end(&self) -> u32 {
         u32::try_from(self.text.len()).unwrap_or(u32::MAX)
     }
@@ -92,6 +101,15 @@ impl Sites {
             self.entries.extend_from_slice(block.sites);
         }
         Ok(())
+    }
+
+    /// Adds a site and returns its id.
+    pub fn push(&mut self, site: Site) -> Result<SiteId, Error> {
+        if self.entries.len() >= Self::MAX {
+            return Err(Error::TooMany { what: "allocation sites", limit: Self::MAX });
+        }
+        self.entries.push(site);
+        Ok(SiteId(u32::try_from(self.entries.len()).unwrap_or(0)))
     }
 
     /// Returns a site. Unknown ids have an empty one.

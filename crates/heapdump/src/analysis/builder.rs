@@ -6,7 +6,8 @@ use super::edges::Edges;
 use super::error::{Error, Result};
 use super::memory::{Columns, Facts, Graph, Root};
 use super::sizes::Sizes;
-use crate::record::{self, Edge, FreeSlots, NameId, Object, Page, Type};
+use crate::convert::Target;
+use crate::record::{self, Edge, FreeSlots, NameId, NameKind, Object, Page, Site, SiteId, Type};
 use crate::tables::{Names, Sites};
 
 /// The memory that an object and a reference take until dominators are found, bytes.
@@ -49,8 +50,13 @@ pub struct Builder {
     targets: Vec<Packed>,
     roots: Vec<(record::Root, Packed)>,
     own_names: Vec<(ObjectIndex, NameId)>,
-    /// The address of the last object, if it could be added.
-    current: Option<u64>,
+    names: Names,
+    sites: Sites,
+    /// The address and the class of the last object, if it could be added.
+    current: Option<(u64, u64)>,
+    /// The address of an object that is expected, and where its references begin.
+    ahead: Option<(u64, usize)>,
+    stats: Vec<(NameId, u64)>,
     columns: Columns,
     facts: Facts,
 }
@@ -70,7 +76,11 @@ impl Builder {
             targets: Vec::new(),
             roots: Vec::new(),
             own_names: Vec::new(),
+            names: Names::default(),
+            sites: Sites::default(),
             current: None,
+            ahead: None,
+            stats: Vec::new(),
             columns: Columns::default(),
             facts: Facts::default(),
         }
@@ -81,22 +91,33 @@ impl Builder {
         self.addresses.len()
     }
 
+    /// The name table.
+    pub fn names(&mut self) -> &mut Names {
+        &mut self.names
+    }
+
+    /// The table of allocation sites.
+    pub fn sites(&mut self) -> &mut Sites {
+        &mut self.sites
+    }
+
     /// Adds an object. The references that follow are its own.
     pub fn object(&mut self, object: &Object) -> Result<()> {
         let at = u32::try_from(self.addresses.len()).ok().filter(|at| *at < NONE - 1).ok_or(Error::TooLarge)?;
         if at.is_multiple_of(CHECKED_EVERY) {
             self.check_memory()?;
         }
+        let start = self.start_of(object.address);
         let Some(packed) = self.pages.pack(object.address) else {
             return self.refuse(object.address);
         };
-        self.current = Some(object.address);
+        self.current = Some((object.address, object.class));
         self.addresses.push(packed);
         self.kinds.push(object.kind);
         self.sizes.push(object.size);
         let class = self.class_of(object);
         self.class_numbers.push(class);
-        self.starts.push(self.targets.len() as u32);
+        self.starts.push(start as u32);
         let is_module = matches!(object.kind, Type::CLASS | Type::MODULE | Type::ICLASS);
         if is_module && object.name != NameId::NONE {
             self.own_names.push((at, object.name));
@@ -117,6 +138,20 @@ impl Builder {
             columns.lengths.extend(object.length.map(|length| (at, length)));
         }
         Ok(())
+    }
+
+    // Where the references of the next object begin: with those that came ahead of it.
+    fn start_of(&mut self, address: u64) -> usize {
+        match self.ahead.take() {
+            Some((expected, start)) if expected == address => start,
+            Some((_, start)) => {
+                self.facts.dangling += (self.targets.len() - start) as u64;
+                self.targets.truncate(start);
+                self.columns.labels.truncate(start);
+                start
+            }
+            None => self.targets.len(),
+        }
     }
 
     // An object at an address where none can be is left out with its references.
@@ -151,7 +186,7 @@ impl Builder {
     /// Adds a reference of the last object. One to an address that no object can have is counted and dropped.
     #[inline]
     pub fn edge(&mut self, target: u64, label: NameId) -> Result<()> {
-        let packed = self.pages.pack(target).filter(|_| self.current.is_some());
+        let packed = self.pages.pack(target).filter(|_| self.current.is_some() || self.ahead.is_some());
         let Some(packed) = packed else {
             self.facts.dangling += 1;
             return Ok(());
@@ -169,13 +204,21 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds references of the last object. If it is not the one at this address, they are counted and dropped.
+    /// Adds references of the object at an address: the last one or the next one. If it is neither, they are counted and dropped.
     pub fn more_edges(&mut self, address: u64, edges: &[Edge]) -> Result<()> {
-        if self.current != Some(address) {
-            self.facts.dangling += edges.len() as u64;
-            return Ok(());
+        if self.current.is_none_or(|(current, _)| current != address)
+            && self.ahead.is_none_or(|(ahead, _)| ahead != address)
+        {
+            self.expect(address);
         }
         edges.iter().try_for_each(|edge| self.edge(edge.target, edge.label))
+    }
+
+    // The references that follow belong to an object that follows.
+    fn expect(&mut self, address: u64) {
+        let start = self.start_of(address);
+        self.current = None;
+        self.ahead = Some((address, start));
     }
 
     /// Adds a root.
@@ -196,6 +239,16 @@ impl Builder {
         }
     }
 
+    /// Adds numbers about the process.
+    pub fn stats(&mut self, stats: &[(NameId, u64)]) {
+        self.stats.extend_from_slice(stats);
+    }
+
+    /// The numbers about the process, by name.
+    pub fn named_stats(&self) -> Vec<(String, u64)> {
+        self.stats.iter().map(|(name, value)| (self.names.text(*name).into_owned(), *value)).collect()
+    }
+
     /// Adds pages of the heap.
     pub fn pages(&mut self, pages: &[Page]) {
         if self.wanted.slots {
@@ -204,7 +257,8 @@ impl Builder {
     }
 
     /// Connects the objects.
-    pub fn finish(mut self, names: Names, sites: Sites) -> Graph {
+    pub fn finish(mut self) -> Graph {
+        self.start_of(u64::MAX);
         let index = super::address::Index::new(&self.addresses);
         self.facts.misplaced += (self.addresses.len() - index.objects()) as u64;
         self.starts.push(self.targets.len() as u32);
@@ -230,11 +284,54 @@ impl Builder {
             sizes: self.sizes,
             classes: self.classes,
             roots,
-            names,
-            sites,
+            names: self.names,
+            sites: self.sites,
             columns: self.columns,
             facts: self.facts,
         }
+    }
+}
+
+impl Target for Builder {
+    type Error = Error;
+
+    fn name(&mut self, kind: NameKind, text: &[u8]) -> Result<NameId> {
+        Ok(self.names.push(kind, text)?)
+    }
+
+    fn site(&mut self, site: &Site) -> Result<SiteId> {
+        Ok(self.sites.push(*site)?)
+    }
+
+    fn object(&mut self, object: &Object) -> Result<()> {
+        self.object(object)
+    }
+
+    fn edges_ahead(&mut self, address: u64) -> Result<()> {
+        self.expect(address);
+        Ok(())
+    }
+
+    #[inline]
+    fn edge(&mut self, edge: Edge) -> Result<()> {
+        // That one is added by itself.
+        let is_class = edge.label == NameId::NONE && self.current.is_some_and(|(_, class)| class == edge.target);
+        if is_class { Ok(()) } else { self.edge(edge.target, edge.label) }
+    }
+
+    fn root(&mut self, root: &record::Root) -> Result<()> {
+        self.root(*root);
+        Ok(())
+    }
+
+    fn free(&mut self, slots: &FreeSlots) -> Result<()> {
+        self.free(slots);
+        Ok(())
+    }
+
+    fn stats(&mut self, stats: &[(NameId, u64)]) -> Result<()> {
+        self.stats.extend_from_slice(stats);
+        Ok(())
     }
 }
 
@@ -323,9 +420,16 @@ mod tests {
         let mut builder = Builder::new(Wanted::default());
         builder.object(&object(0x1000, Type::ARRAY, 0)).unwrap();
         let edges = [Edge { target: 0x1000, label: NameId::NONE }; 3];
+        // More of the last one, some of one that never comes, some of the next one.
         builder.more_edges(0x1000, &edges).unwrap();
+        builder.more_edges(0x3000, &edges).unwrap();
         builder.more_edges(0x2000, &edges).unwrap();
-        let graph = builder.finish(Names::default(), Sites::default());
-        assert_eq!((graph.edges().explicit(), graph.facts().dangling), (3, 3));
+        builder.more_edges(0x2000, &edges).unwrap();
+        builder.object(&object(0x2000, Type::ARRAY, 0)).unwrap();
+        builder.edge(0x2000, NameId::NONE).unwrap();
+        builder.more_edges(0x5000, &edges).unwrap();
+        let graph = builder.finish();
+        let counts: Vec<_> = graph.all().map(|object| graph.edges().explicit_of(object).len()).collect();
+        assert_eq!((counts.as_slice(), graph.facts().dangling), (&[3, 7][..], 6));
     }
 }

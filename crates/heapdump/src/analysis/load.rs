@@ -6,9 +6,9 @@ use super::builder::{Builder, Wanted};
 use super::error::{Error, Result};
 use super::memory::Graph;
 use crate::block::MAGIC;
+use crate::convert::{self, Converter};
 use crate::reader::{About, Batch, Block, Options, Reader};
-use crate::record::{NameId, Producer};
-use crate::tables::{Names, Sites};
+use crate::record::Producer;
 
 /// A heap dump in memory.
 #[derive(Debug)]
@@ -45,21 +45,36 @@ pub fn any(mut input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
     match start {
         [] => Err(Error::Empty),
         _ if start.starts_with(&MAGIC) || MAGIC.starts_with(start) => graph(input, wanted),
+        _ if start.trim_ascii_start().starts_with(b"{") => json(input, wanted),
         _ => Err(Error::Unknown),
     }
+}
+
+/// Reads what `ObjectSpace.dump_all` wrote. Lines that cannot be read are missing.
+pub fn json(input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
+    let options = convert::Options::default();
+    let converter = Converter::new(input)?;
+    let about = About { producer: Producer::DumpAll, ..About::default() };
+    let (summary, builder) = converter.run(Builder::new(wanted), &options).map_err(|error| match error {
+        convert::Error::Read(error) => Error::Io(error),
+        convert::Error::Target(error) => error,
+    })?;
+    if builder.objects() == 0 {
+        return Err(Error::Unknown);
+    }
+    let mut warnings: Vec<String> = summary.damage.into_iter().collect();
+    if summary.repaired > 0 {
+        warnings.push(format!("{} damaged lines were repaired", summary.repaired));
+    }
+    let stats = builder.named_stats();
+    Ok(Loaded { graph: builder.finish(), about, complete: summary.lost == 0, stats, warnings })
 }
 
 /// Reads a graph. One that is cut off or damaged is read as far as it goes.
 pub fn graph(input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
     let options = Options { labels: wanted.labels, ..Options::default() };
     let mut reader = Reader::with_options(input, options)?;
-    let mut loading = Loading {
-        builder: Builder::new(wanted),
-        names: Names::default(),
-        sites: Sites::default(),
-        stats: Vec::new(),
-        complete: false,
-    };
+    let mut loading = Loading { builder: Builder::new(wanted), complete: false };
     let mut damage = Damage::default();
     loop {
         match reader.next_block() {
@@ -97,9 +112,6 @@ impl Damage {
 
 struct Loading {
     builder: Builder,
-    names: Names,
-    sites: Sites,
-    stats: Vec<(NameId, u64)>,
     complete: bool,
 }
 
@@ -107,12 +119,12 @@ impl Loading {
     fn block(&mut self, block: Block<'_>) -> Result<()> {
         match block {
             Block::Objects(batch) => self.objects(batch)?,
-            Block::Names(names) => self.names.add(&names)?,
-            Block::Sites(sites) => self.sites.add(&sites)?,
+            Block::Names(names) => self.builder.names().add(&names)?,
+            Block::Sites(sites) => self.builder.sites().add(&sites)?,
             Block::Roots(roots) => roots.iter().for_each(|root| self.builder.root(*root)),
             Block::Free(runs) => runs.iter().for_each(|run| self.builder.free(run)),
             Block::Pages(pages) => self.builder.pages(pages),
-            Block::Stats(stats) => self.stats.extend_from_slice(stats),
+            Block::Stats(stats) => self.builder.stats(stats),
             Block::Trailer(trailer) => self.complete = trailer.complete,
             Block::Classes | Block::Skipped(_) => {}
         }
@@ -140,8 +152,8 @@ impl Loading {
         if !self.complete && warnings.is_empty() {
             warnings.push("the dump ends before the heap did: its producer was stopped".to_owned());
         }
-        let stats = self.stats.iter().map(|(name, value)| (self.names.text(*name).into_owned(), *value)).collect();
-        let graph = self.builder.finish(self.names, self.sites);
+        let stats = self.builder.named_stats();
+        let graph = self.builder.finish();
         Loaded { graph, about, complete: self.complete, stats, warnings }
     }
 }

@@ -5,8 +5,6 @@ use super::builder::{Builder, Wanted};
 use super::edges::Edges;
 use super::memory::Graph;
 use crate::record::{self, Edge, FreeSlots, NameId, NameKind, Object, Type};
-use crate::tables::{Names, Sites};
-use crate::{Block, Header, OwnedMemory, Reader, Writer};
 
 /// A small generator of pseudo-random numbers: the same seed gives the same graphs.
 pub struct Random(u64);
@@ -65,6 +63,7 @@ impl Heap {
     pub fn name(&mut self, kind: NameKind, text: &str) -> NameId {
         let name = (kind, text.to_owned());
         let at = self.names.iter().position(|known| *known == name).unwrap_or_else(|| {
+            self.builder.names().push(kind, text.as_bytes()).unwrap();
             self.names.push(name);
             self.names.len() - 1
         });
@@ -109,22 +108,7 @@ impl Heap {
     }
 
     pub fn finish(self) -> Graph {
-        let (mut names, mut sites) = (Names::default(), Sites::default());
-        let mut memory = OwnedMemory::new();
-        let mut writer = Writer::new(memory.lend(), Vec::new(), &Header::default()).unwrap();
-        for (kind, text) in &self.names {
-            writer.name(*kind, text.as_bytes()).unwrap();
-        }
-        let (_, graph) = writer.finish(true, 0, 0).unwrap();
-        let mut reader = Reader::new(&graph[..]).unwrap();
-        while let Some(block) = reader.next_block().unwrap() {
-            match block {
-                Block::Names(block) => names.add(&block).unwrap(),
-                Block::Sites(block) => sites.add(&block).unwrap(),
-                _ => {}
-            }
-        }
-        self.builder.finish(names, sites)
+        self.builder.finish()
     }
 }
 
