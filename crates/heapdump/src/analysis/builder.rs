@@ -274,7 +274,9 @@ impl Builder {
             true => Vec::new(),
             false => self.classes.objects(|address| self.pages.find(address).and_then(find)),
         };
-        self.own_names.iter().for_each(|(object, name)| self.classes.name(*object, *name));
+        for (object, name) in &self.own_names {
+            self.classes.name(*object, *name, self.class_numbers[*object as usize]);
+        }
         Graph {
             edges: Edges::new(starts, targets, self.class_numbers, class_objects),
             pages: self.pages,
@@ -377,7 +379,8 @@ mod tests {
         let callcache = heap.name(NameKind::Text, "callcache");
         heap.root("vm", 0x1028).root("vm", 0x9000);
         heap.add(object(0x1000, Type::OBJECT, 0x1028), &[(0x8888, "@a"), (0x1050, "@user"), (3, "@b")]);
-        heap.class(0x1028, "App", &[(0x1000, "")]);
+        let app = heap.name(NameKind::Text, "App");
+        heap.add(Object { name: app, ..object(0x1028, Type::CLASS, 0x6000) }, &[(0x1000, "")]);
         heap.add(object(0x1050, Type::STRING, 0x7000), &[(0x10_0000, "")]);
         heap.add(Object { name: callcache, ..object(0x1078, Type::IMEMO, 0x1028) }, &[]);
         heap.add(object(0x1079, Type::STRING, 0x1028), &[(0x1000, "")]);
@@ -400,7 +403,7 @@ mod tests {
     fn every_object_has_a_class_name() {
         let graph = sample();
         let names: Vec<_> = graph.all().map(|object| graph.class_name(graph.class(object))).collect();
-        assert_eq!(names, ["App", "(CLASS)", "#<Class:0x7000>", "(IMEMO callcache)"]);
+        assert_eq!(names, ["App", "#<Class:App>", "#<Class:0x7000>", "(IMEMO callcache)"]);
         assert_eq!((graph.own_name(1).as_deref(), graph.own_name(0)), (Some("App"), None));
     }
 

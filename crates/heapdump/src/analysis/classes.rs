@@ -28,6 +28,8 @@ pub struct Classes {
     cache: Vec<(u64, ClassNumber)>,
     /// The names of classes and modules.
     names: HashMap<ObjectIndex, NameId, RandomState>,
+    /// The modules that are instances of a class. Of a singleton class there is one.
+    modules: HashMap<ClassNumber, ObjectIndex, RandomState>,
 }
 
 const CACHED: usize = 1 << 10;
@@ -59,9 +61,15 @@ impl Classes {
         number
     }
 
-    /// Names a class or module.
-    pub fn name(&mut self, object: ObjectIndex, name: NameId) {
+    /// Names a class or module, which is an instance of a class itself.
+    pub fn name(&mut self, object: ObjectIndex, name: NameId, class: ClassNumber) {
         self.names.insert(object, name);
+        self.modules.entry(class).or_insert(object);
+    }
+
+    /// The first module that is an instance of a class.
+    pub fn module_of(&self, class: ClassNumber) -> Option<ObjectIndex> {
+        self.modules.get(&class).copied()
     }
 
     /// The name of a class or module, if it has one.

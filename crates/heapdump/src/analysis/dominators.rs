@@ -47,7 +47,9 @@ impl Dominators {
 
 /// Finds the reachable objects and their immediate dominators.
 pub fn dominators(edges: &Edges, roots: impl IntoIterator<Item = ObjectIndex>) -> (Reach, Dominators) {
-    let mut flow = Flow::default();
+    let vertices = edges.objects() + 1;
+    let column = || Vec::with_capacity(vertices);
+    let mut flow = Flow { parents: column(), semi: column(), heads: column(), lists: Vec::new() };
     // The virtual root.
     flow.tree(ROOT, ROOT);
     let reach = reach::search(edges, roots, &mut flow);
@@ -55,7 +57,6 @@ pub fn dominators(edges: &Edges, roots: impl IntoIterator<Item = ObjectIndex>) -
 }
 
 /// What the search tells of the graph, by number.
-#[derive(Default)]
 struct Flow {
     parents: Vec<u32>,
     /// The lowest ancestor with an edge to the vertex; at last its semidominator.

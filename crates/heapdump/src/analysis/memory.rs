@@ -118,12 +118,16 @@ impl Graph {
         self.classes.table()
     }
 
-    /// The name of a class in the class table. A class without a name is called by its address, as Ruby does.
+    /// The name of a class in the class table. The singleton class of a module is called by that, and another class without a name by
+    /// its address, as Ruby does.
     pub fn class_name(&self, class: ClassNumber) -> Cow<'_, str> {
         match self.classes()[class as usize] {
             Class::Real(address) => match self.find(address).and_then(|object| self.own_name(object)) {
                 Some(name) => name,
-                None => format!("#<Class:{address:#x}>").into(),
+                None => match self.classes.module_of(class).and_then(|module| self.own_name(module)) {
+                    Some(name) => format!("#<Class:{name}>").into(),
+                    None => format!("#<Class:{address:#x}>").into(),
+                },
             },
             Class::Internal(kind, NameId::NONE) => format!("({})", type_name(kind)).into(),
             Class::Internal(kind, name) => format!("({} {})", type_name(kind), self.text(name)).into(),

@@ -36,27 +36,26 @@ impl Tree {
         Self { first, next }
     }
 
-    /// The vertices that a vertex dominates immediately.
-    pub fn children(&self, vertex: u32) -> impl Iterator<Item = u32> + '_ {
-        let some = |vertex: u32| (vertex != ROOT).then_some(vertex);
-        std::iter::successors(some(self.first[vertex as usize]), move |v| some(self.next[*v as usize]))
-    }
-
-    /// Calls `enter` and `leave` for each vertex but the virtual root, parents first. Needs no stack.
+    /// Calls `visit` for each vertex but the virtual root, parents first. Needs no stack.
     pub fn walk(&self, dominators: &Dominators, mut visit: impl FnMut(Step)) {
         let mut at = ROOT;
+        let mut to = self.first[at as usize];
         loop {
-            let mut to = self.first[at as usize];
-            while to == ROOT {
+            if to == ROOT {
                 if at == ROOT {
                     return;
                 }
                 visit(Step::Leave(at));
                 to = self.next[at as usize];
                 at = dominators.of(at);
+            } else if self.first[to as usize] == ROOT {
+                visit(Step::Leaf(to));
+                to = self.next[to as usize];
+            } else {
+                visit(Step::Enter(to));
+                at = to;
+                to = self.first[at as usize];
             }
-            visit(Step::Enter(to));
-            at = to;
         }
     }
 }
@@ -64,7 +63,9 @@ impl Tree {
 /// A step of [`Tree::walk`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The vertex is reached from its dominator.
+    /// The vertex dominates nothing.
+    Leaf(u32),
+    /// The vertex dominates others, which follow.
     Enter(u32),
     /// All that the vertex dominates is done.
     Leave(u32),
@@ -94,19 +95,21 @@ pub fn by_group(
     // How many objects of each group are on the way from the root.
     let mut open = vec![0u32; groups];
     let tree = Tree::new(dominators);
-    tree.walk(dominators, |step| match step {
-        Step::Enter(number) => {
-            let object = reach.object(number);
-            let group = group(object) as usize;
-            let sum = &mut sums[group];
-            sum.count += 1;
-            sum.shallow = sum.shallow.saturating_add(size(object));
-            if open[group] == 0 {
-                sum.retained = sum.retained.saturating_add(retained[number as usize]);
-            }
-            open[group] += 1;
+    tree.walk(dominators, |step| {
+        let (Step::Leaf(number) | Step::Enter(number) | Step::Leave(number)) = step;
+        let object = reach.object(number);
+        let group = group(object) as usize;
+        if matches!(step, Step::Leave(_)) {
+            open[group] -= 1;
+            return;
         }
-        Step::Leave(number) => open[group(reach.object(number)) as usize] -= 1,
+        let sum = &mut sums[group];
+        sum.count += 1;
+        sum.shallow = sum.shallow.saturating_add(size(object));
+        if open[group] == 0 {
+            sum.retained = sum.retained.saturating_add(retained[number as usize]);
+        }
+        open[group] += u32::from(matches!(step, Step::Enter(_)));
     });
     sums
 }

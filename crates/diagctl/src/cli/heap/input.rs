@@ -10,7 +10,7 @@ use diagctl_store::{Access, Capture, Id, reader};
 use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::summary::Process;
+use super::process::Process;
 use crate::cli::error::{Failure, printable};
 use crate::cli::{Context, output};
 use crate::exit_code::Exit;

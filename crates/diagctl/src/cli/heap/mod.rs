@@ -5,6 +5,7 @@ mod export;
 mod input;
 mod object;
 mod path;
+mod process;
 mod retained;
 mod strings;
 mod summary;

@@ -10,29 +10,6 @@ use super::input::Input;
 use crate::cli::error::printable;
 use crate::units::size;
 
-/// What the capture says of the process when it was dumped.
-#[derive(Clone, Debug, Default)]
-pub struct Process {
-    /// Its resident memory, bytes.
-    pub rss: Option<u64>,
-    /// `GC.stat`.
-    pub gc: BTreeMap<String, u64>,
-}
-
-impl Process {
-    /// Parses `smaps_rollup`.
-    pub fn rss_of(smaps_rollup: &str) -> Option<u64> {
-        crate::proc::figure(smaps_rollup, "Rss")
-    }
-
-    /// Parses the report `gc_stat`: the numbers at its top or one level below.
-    pub fn gc_of(json: &str) -> Option<BTreeMap<String, u64>> {
-        let value: serde_json::Value = serde_json::from_str(json).ok()?;
-        let map = value.get("stat").or_else(|| value.get("gc_stat")).unwrap_or(&value).as_object()?;
-        Some(map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_u64()?))).collect())
-    }
-}
-
 /// A count with its bytes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Count {
