@@ -379,7 +379,7 @@ pub fn to_graph<W: std::io::Write>(
     let mut memory = crate::OwnedMemory::new();
     let writer = crate::Writer::new(memory.lend(), write, &converter.header(options)).map_err(Error::Target)?;
     let (summary, writer) = converter.run(writer, options)?;
-    let complete = summary.lost == 0;
+    let complete = summary.damage.is_none();
     let (trailer, write) = writer.finish(complete, summary.lost, summary.repaired).map_err(Error::Target)?;
     Ok((summary, trailer, write))
 }

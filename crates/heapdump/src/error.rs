@@ -70,6 +70,9 @@ pub enum Error {
         /// What the blocks have.
         found: u64,
     },
+    /// The producer did not reach the end of the heap.
+    #[error("the heap graph is incomplete: its producer did not reach the end of the heap")]
+    Incomplete,
     /// Bytes follow the trailer.
     #[error("bytes follow the end of the heap graph")]
     TrailingBytes,

@@ -40,7 +40,6 @@ impl Names {
         self.check(text.len())?;
         self.text.extend_from_slice(text);
         self.entries.push((kind, self.end()));
-        // `check` allows fewer entries.
         Ok(NameId(u32::try_from(self.entries.len()).unwrap_or(0)))
     }
 
@@ -104,11 +103,11 @@ impl Sites {
     }
 
     /// Adds a site and returns its id.
-    pub fn push(&mut self, site: Site) -> Result<SiteId, Error> {
+    pub fn push(&mut self, site: &Site) -> Result<SiteId, Error> {
         if self.entries.len() >= Self::MAX {
             return Err(Error::TooMany { what: "allocation sites", limit: Self::MAX });
         }
-        self.entries.push(site);
+        self.entries.push(*site);
         Ok(SiteId(u32::try_from(self.entries.len()).unwrap_or(0)))
     }
 

@@ -1,1 +1,4 @@
+mod convert;
+mod json;
+mod oracle;
 mod round_trip;

@@ -367,6 +367,8 @@ impl<'m, S: Sink> Writer<'m, S> {
             self.count_edges();
         }
         if self.objects > 0 || self.edge_total > 0 {
+            // Roots stay in front of objects that were written after them.
+            self.flush_roots()?;
             self.flush_tables()?;
             self.open();
             self.out.number(self.objects as u64);

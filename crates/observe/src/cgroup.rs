@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::proc::{Proc, read};
+use crate::proc::{Proc, read, read_line};
 use crate::{Error, Result};
 
 /// The mount point of the cgroups, or a directory that looks like it.
@@ -223,7 +223,7 @@ impl MemoryCgroup {
 
 pub(crate) fn number(group: &Path, file: &str) -> Result<u64> {
     let path = group.join(file);
-    read(&path)?.trim().parse().map_err(|_| Error::NotNumber { path })
+    read_line(&path)?.parse().map_err(|_| Error::NotNumber { path })
 }
 
 // v1 writes "no limit" as the largest multiple of a page.

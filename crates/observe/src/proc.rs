@@ -57,7 +57,7 @@ impl Proc {
 
     /// The id of this boot of this machine; empty if it cannot be read.
     pub fn boot_id(&self) -> String {
-        self.read("sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+        read_line(&self.path("sys/kernel/random/boot_id")).unwrap_or_default()
     }
 
     /// This machine's name; empty if it cannot be read.
@@ -118,6 +118,15 @@ pub fn read(path: &Path) -> Result<String> {
         .and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes))
         .map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+}
+
+/// Reads a file of one short line: the kernel returns such a line whole, so that one call is enough.
+pub(crate) fn read_line(path: &Path) -> Result<String> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let mut line = [0; 64];
+    let length = fs::File::open(path).and_then(|mut file| file.read(&mut line)).map_err(failed)?;
+    let line = line.get(..length).unwrap_or_default();
+    Ok(String::from_utf8_lossy(line.trim_ascii()).into_owned())
 }
 
 /// The number in the `Key: number kB` line with this key, in bytes. Other lines are not parsed: a poll needs one of some fifty.

@@ -26,7 +26,7 @@ impl Store {
     ///
     /// [`Error::NoCapture`] if no capture has this id, [`Error::DamagedMeta`] if its record cannot be parsed.
     pub fn capture(&self, id: &Id) -> Result<Capture> {
-        let meta = meta::read(&self.report_dir(id.as_str())).map_err(|error| match error {
+        let meta = meta::read(&self.report_dir(id)).map_err(|error| match error {
             error if error.is_not_found() => Error::NoCapture { prefix: id.to_string() },
             other => other,
         })?;
@@ -53,16 +53,16 @@ impl Capture {
         let report = reader::report_of(&self.meta, name)?;
         let Some(file) = &report.file else {
             let error = report.error.clone().unwrap_or_else(|| "no reason was recorded".into());
-            return Err(Error::ReportFailed { capture: self.meta.id.clone(), report: name.to_owned(), error });
+            return Err(Error::ReportFailed { capture: self.meta.id, report: report.name.clone(), error });
         };
         let file = diagctl_fs::open_read(&self.store.report_dir(&self.meta.id).join(file))?;
-        ReportReader::new(self.meta.id.clone(), report.clone(), file)
+        ReportReader::new(self.meta.id, report.clone(), file)
     }
 }
 
 /// The content of a report. See [`Capture::reader`].
 pub struct ReportReader {
-    capture: String,
+    capture: Id,
     report: Report,
     source: Decoder,
     /// Number of bytes of content read so far.
@@ -102,7 +102,7 @@ impl Decoder {
 }
 
 impl ReportReader {
-    fn new(capture: String, report: Report, file: File) -> Result<Self> {
+    fn new(capture: Id, report: Report, file: File) -> Result<Self> {
         let file = Hashed { file, hash: Sha256::new(), bytes: 0 };
         let buffered = |file| BufReader::with_capacity(writer::CHUNK, file);
         let source = match report.encoding.as_str() {
@@ -110,7 +110,7 @@ impl ReportReader {
             "gzip" => Decoder::Gzip(Box::new(MultiGzDecoder::new(buffered(file)))),
             "zstd" => match zstd::stream::read::Decoder::with_buffer(buffered(file)) {
                 Ok(decoder) => Decoder::Zstd(decoder),
-                Err(e) => return Err(damaged(&capture, &report, format!("it cannot be decompressed: {e}"))),
+                Err(e) => return Err(damaged(capture, &report, format!("it cannot be decompressed: {e}"))),
             },
             other => {
                 let encoding = other.to_owned();
@@ -140,7 +140,7 @@ impl ReportReader {
 
     fn fail(&mut self, of_content: String) -> io::Error {
         let why = self.flaw(Some(of_content)).unwrap_or_default();
-        io::Error::new(io::ErrorKind::InvalidData, damaged(&self.capture, &self.report, why))
+        io::Error::new(io::ErrorKind::InvalidData, damaged(self.capture, &self.report, why))
     }
 }
 
@@ -159,7 +159,7 @@ impl Read for ReportReader {
                     (read != recorded).then(|| format!("it has {read} bytes of content, {recorded} were recorded"));
                 match self.flaw(short) {
                     Some(why) => {
-                        Err(io::Error::new(io::ErrorKind::InvalidData, damaged(&self.capture, &self.report, why)))
+                        Err(io::Error::new(io::ErrorKind::InvalidData, damaged(self.capture, &self.report, why)))
                     }
                     None => Ok(0),
                 }
@@ -180,7 +180,7 @@ impl Read for ReportReader {
     }
 }
 
-fn damaged(capture: &str, report: &Report, why: String) -> Error {
+fn damaged(capture: Id, report: &Report, why: String) -> Error {
     Error::DamagedReport { capture: capture.to_owned(), report: report.name.clone(), why }
 }
 

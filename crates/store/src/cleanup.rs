@@ -13,7 +13,7 @@ use diagctl_observe::clock::Now;
 const STALE_TEMPORARY_MS: u64 = 600_000;
 
 /// Routine collection after a commit. Never deletes the capture that was just published.
-pub fn collect(store: &Store, now: &Now, newest: Option<&str>) -> Result<u64> {
+pub fn collect(store: &Store, now: &Now, newest: Option<Id>) -> Result<u64> {
     trash::empty(store)?;
     shrink_quarantine(store)?;
     remove_stale_temporaries(store, now);
@@ -111,7 +111,7 @@ pub fn shrink_quarantine(store: &Store) -> Result<()> {
         trash::clear_away(store, &dir.join(&name))?;
         events::record(
             store,
-            &events::Event::about("deleted", &name.to_string_lossy(), "the quarantine was over a tenth of max_use"),
+            &events::Event::about("deleted", name.to_string_lossy(), "the quarantine was over a tenth of max_use"),
         );
         total -= bytes;
     }

@@ -16,7 +16,6 @@ use rustix::fs::FileType as Kind;
 
 use crate::catalog::{self, NewRecord};
 use crate::error::{Error, Result};
-use crate::id::Id;
 use crate::report_kind::FileType;
 use crate::staging::{self, Grant};
 use crate::writer::{self, Room};
@@ -74,9 +73,9 @@ fn gather(staging: &Spot, grant: &Grant, told: &Told) -> Result<Vec<meta::Report
                 if let Some(file) = noted.and_then(|report| report.file) {
                     fs::remove(&staging.join(file))?;
                 }
-                meta::Report::failed(name, error)
+                meta::Report::failed(name.clone(), error)
             }
-            (None, None) => meta::Report::failed(name, "it was not delivered"),
+            (None, None) => meta::Report::failed(name.clone(), "it was not delivered"),
             (None, Some(report)) => verified(staging, report)?,
         };
         let took_ms = told.took.get(name).cloned().or(report.took_ms);
@@ -92,15 +91,15 @@ fn verified(staging: &Spot, report: meta::Report) -> Result<meta::Report> {
         return Ok(report);
     }
     fs::remove(&staging.join(file))?;
-    Ok(meta::Report::failed(&report.name, "its file changed after it was written"))
+    Ok(meta::Report::failed(report.name, "its file changed after it was written"))
 }
 
 // Takes promised reports that the dumper staged as plain files of that name, such as `threads.txt`, instead of using `put`.
 fn take_promised_files(store: &Store, room: &mut Room<'_>, staging: &Spot, grant: &Grant, told: &Told) -> Result<()> {
     for file in raw_files(staging, &[])? {
         let name = file.to_str().and_then(plain_stem).unwrap_or_default();
-        let is_open = grant.planned.iter().any(|planned| planned == name) && !told.failed.contains_key(name);
-        if is_open && staging::read_sidecar(staging, name)?.is_none() {
+        let Some(name) = grant.planned.iter().find(|planned| **planned == name) else { continue };
+        if !told.failed.contains_key(name) && staging::read_sidecar(staging, name)?.is_none() {
             let form = store.options().file_type(name);
             let report = take_raw_file(store, room, staging, &file, name, &form)?;
             staging::write_sidecar(staging, &report)?;
@@ -124,7 +123,7 @@ fn take_raw_files(
 ) -> Result<Vec<meta::Report>> {
     let mut reports: Vec<meta::Report> = Vec::new();
     for file in raw_files(staging, known)? {
-        let used: Vec<&String> = known.iter().chain(&reports).map(|report| &report.name).collect();
+        let used: Vec<&ReportName> = known.iter().chain(&reports).map(|report| &report.name).collect();
         let name = unused_name(&file.to_string_lossy(), &used);
         let form = FileType::of_file(Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default());
         reports.push(take_raw_file(store, room, staging, &file, &name, &form)?);
@@ -150,7 +149,7 @@ fn take_raw_file(
     room: &mut Room<'_>,
     staging: &Spot,
     file: &OsStr,
-    name: &str,
+    name: &ReportName,
     form: &FileType,
 ) -> Result<meta::Report> {
     let path = staging.join(file);
@@ -168,7 +167,7 @@ fn take_raw_file(
             };
             trash::quarantine(store, &path, &format!("capture {}: {why}", staging.display()))?;
             let shown = diagctl_fs::printable(&file.to_string_lossy());
-            return Ok(meta::Report::failed(name, format!("{shown} is in quarantine/: {why}")));
+            return Ok(meta::Report::failed(name.clone(), format!("{shown} is in quarantine/: {why}")));
         }
     };
     // The compressed file may need the same name.
@@ -176,22 +175,16 @@ fn take_raw_file(
     fs::rename_noreplace(&path, &raw)?;
     let report = writer::store_as(room, staging, name, form, &mut data);
     fs::remove(&raw)?;
-    Ok(report.unwrap_or_else(|failure| meta::Report::failed(name, failure.to_string())))
+    Ok(report.unwrap_or_else(|failure| meta::Report::failed(name.clone(), failure.to_string())))
 }
 
 // `a.log` becomes report `a`; `a.txt` in the same capture becomes `a_txt`.
-fn unused_name(file: &str, used: &[&String]) -> String {
-    let plain = report_name(file);
-    let whole = report_name(&file.replace('.', "_"));
-    let numbered = (2..).map(|n| format!("{plain}_{n}"));
-    [plain.clone(), whole].into_iter().chain(numbered).find(|name| !used.contains(&name)).unwrap_or(plain)
-}
-
-// `slow-queries.csv` → `slow_queries`
-fn report_name(file: &str) -> String {
-    let stem = file.split('.').next().unwrap_or_default().to_ascii_lowercase();
-    let name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(60).collect();
-    if ReportName::parse(&name).is_some() { name } else { format!("file_{name}") }
+fn unused_name(file: &str, used: &[&ReportName]) -> ReportName {
+    let stem = file.split('.').next().unwrap_or_default();
+    let numbered = (2..).map(|n| ReportName::from_text(&format!("{stem:.40}_{n}")));
+    let mut names = [stem, file].map(ReportName::from_text).into_iter().chain(numbered);
+    // There is always a next number.
+    names.find(|name| !used.contains(&name)).unwrap_or_else(|| ReportName::from_text(stem))
 }
 
 fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<()> {
@@ -212,10 +205,7 @@ fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<(
     fs::sync_dir(staging)?;
     let published = store.report_dir(&meta.id);
     let rename = || Ok(fs::rename_noreplace(staging, &published)?);
-    match Id::parse(&meta.id) {
-        Some(id) => catalog::publish(store, &NewRecord::of(meta, id, fs::occupied_tree(staging)), rename)?,
-        None => rename()?,
-    }
+    catalog::publish(store, &NewRecord::of(meta, fs::occupied_tree(staging)), rename)?;
     let synced = fs::sync_dir(&store.path("reports")).and_then(|()| fs::sync_dir(&store.path("staging")));
     if synced.is_err() {
         // A capture that a power cut may undo is not acknowledged, so it must not be listed either.
@@ -233,7 +223,7 @@ fn write_meta(staging: &Spot, meta: &meta::Meta) -> Result<()> {
     if data.len() as u64 > meta::MAX_FILE {
         // A larger record could not be read back.
         return Err(Error::TooManyReports {
-            capture: meta.id.clone(),
+            capture: meta.id,
             reports: meta.reports.len(),
             bytes: data.len() as u64,
             most: meta::MAX_FILE,
@@ -250,8 +240,8 @@ mod tests {
 
     #[test]
     fn two_files_never_get_the_same_report_name() {
-        let used = ["a".to_owned(), "b".to_owned(), "b_log".to_owned()];
-        let used: Vec<&String> = used.iter().collect();
+        let used = ["a", "b", "b_log"].map(ReportName::from_text);
+        let used: Vec<&ReportName> = used.iter().collect();
         assert_eq!(unused_name("c.log", &used), "c");
         assert_eq!(unused_name("a.log", &used), "a_log");
         assert_eq!(unused_name("b.log", &used), "b_2");
@@ -261,7 +251,7 @@ mod tests {
     fn an_oversized_record_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let staging = Spot::hold(dir.path()).unwrap();
-        let report = meta::Report::failed("r", "x".repeat(1 << 20));
+        let report = meta::Report::failed(ReportName::from_text("r"), "x".repeat(1 << 20));
         let mut meta = meta::Meta { reports: vec![report; 3], ..meta::Meta::default() };
         write_meta(&staging, &meta).unwrap();
         meta.reports.push(meta.reports[0].clone());
@@ -292,7 +282,7 @@ mod tests {
             ("9lives", "file_9lives"),
             ("meta.json", "file_meta"),
         ] {
-            assert_eq!(report_name(file), name);
+            assert_eq!(unused_name(file, &[]), name);
         }
     }
 }

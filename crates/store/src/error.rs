@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use diagctl_fs::{printable, quoted};
 
+use crate::id::{Id, NotAnId};
+use crate::report_name::ReportName;
 use crate::units::size;
 
 /// The result type of this crate.
@@ -137,6 +139,9 @@ pub enum Error {
         known: u32,
     },
 
+    /// A text is not the id of a capture.
+    #[error(transparent)]
+    NotAnId(#[from] NotAnId),
     /// A capture's `meta.json` cannot be parsed.
     #[error("{} is damaged: {why}", path.display())]
     DamagedMeta {
@@ -157,9 +162,9 @@ pub enum Error {
     #[error("report {report} of capture {capture} is damaged: {why}")]
     DamagedReport {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The report.
-        report: String,
+        report: ReportName,
         /// The problem.
         why: String,
     },
@@ -170,9 +175,9 @@ pub enum Error {
     )]
     UnknownEncoding {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The report.
-        report: String,
+        report: ReportName,
         /// The encoding.
         encoding: String,
     },
@@ -190,14 +195,14 @@ pub enum Error {
         prefix: String,
     },
     /// The ids of several captures have this prefix.
-    #[error("{} matches {count} captures: {}{}", quoted(prefix), first.join(", "), and_more(*count, first.len()))]
+    #[error("{} matches {count} captures: {}{}", quoted(prefix), listed(first), and_more(*count, first.len()))]
     Ambiguous {
         /// The prefix.
         prefix: String,
         /// The number of matching captures.
         count: usize,
         /// The ids of the first few.
-        first: Vec<String>,
+        first: Vec<Id>,
     },
     /// No capture has a report of this name.
     #[error("no capture has the report {}", printable(report))]
@@ -211,7 +216,7 @@ pub enum Error {
         /// The report.
         report: String,
         /// The newest capture that was to have the report.
-        capture: String,
+        capture: Id,
         /// The reason for the failure in that capture.
         error: String,
     },
@@ -219,19 +224,19 @@ pub enum Error {
     #[error("capture {capture} has no report {}", quoted(report))]
     NoReport {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The report.
         report: String,
         /// The names of the capture's reports.
-        has: Vec<String>,
+        has: Vec<ReportName>,
     },
     /// A report could not be made when the capture was taken.
     #[error("report {report} of capture {capture} failed: {error}")]
     ReportFailed {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The report.
-        report: String,
+        report: ReportName,
         /// The reason.
         error: String,
     },
@@ -246,7 +251,7 @@ pub enum Error {
     #[error("cannot write report {report}: {source}")]
     DiskFull {
         /// The report.
-        report: String,
+        report: ReportName,
         /// The operating system's error.
         source: io::Error,
     },
@@ -254,13 +259,13 @@ pub enum Error {
     #[error("report {report} is empty: its producer wrote nothing")]
     EmptyReport {
         /// The report.
-        report: String,
+        report: ReportName,
     },
     /// The data of a report cannot be read from its producer.
     #[error("cannot read the data of report {report}: {source}")]
     Producer {
         /// The report.
-        report: String,
+        report: ReportName,
         /// The operating system's error.
         source: io::Error,
     },
@@ -268,7 +273,7 @@ pub enum Error {
     #[error("meta.json of capture {capture} would be {} for {reports} reports; {} is the most that is read", size(*bytes), size(*most))]
     TooManyReports {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The number of reports.
         reports: usize,
         /// The size of `meta.json`, bytes.
@@ -299,6 +304,10 @@ pub enum Error {
         /// The problem.
         why: BadLeaseFile,
     },
+}
+
+fn listed(ids: &[Id]) -> String {
+    ids.iter().map(Id::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn and_more(count: usize, shown: usize) -> String {

@@ -44,8 +44,8 @@ fn is_zero(n: &u32) -> bool {
 
 impl Event {
     /// Creates an event about a capture.
-    pub fn about(event: &str, id: &str, reason: &str) -> Self {
-        Self { event: event.into(), id: id.into(), reason: reason.into(), ..Self::default() }
+    pub fn about(event: &str, id: impl AsRef<str>, reason: &str) -> Self {
+        Self { event: event.into(), id: id.as_ref().to_owned(), reason: reason.into(), ..Self::default() }
     }
 
     /// Creates the event for something that was moved to the quarantine.

@@ -15,6 +15,7 @@ use crate::catalog::{self, Catalog, Stamp};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::layout::INDEX;
+use crate::report_name::ReportName;
 use crate::{Store, meta};
 use diagctl_fs::checksum;
 use diagctl_fs::{self as fs, Durability};
@@ -37,7 +38,7 @@ pub const PIN_FILE: &str = "pinned";
 #[serde(default)]
 pub struct Entry {
     /// The capture's id.
-    pub id: String,
+    pub id: Id,
     /// The sequence number, which orders captures.
     pub sequence: u64,
     /// Time of the capture, UTC, RFC 3339.
@@ -68,21 +69,30 @@ pub struct Entry {
 }
 
 /// A report in an entry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryReport {
     /// Its name.
-    pub name: String,
+    pub name: ReportName,
     /// Size of the file, bytes.
+    #[serde(default)]
     pub stored_bytes: u64,
     /// Size of the uncompressed content, bytes.
+    #[serde(default)]
     pub raw_bytes: u64,
     /// The reason why there is no data. With a size, the description of the damage.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// True for a heap dump that contains values of the application.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub values: bool,
 }
 
 impl EntryReport {
+    /// Creates an entry in which only the name is set.
+    pub fn new(name: ReportName) -> Self {
+        Self { name, stored_bytes: 0, raw_bytes: 0, error: None, values: false }
+    }
+
     /// Returns true if there is data, even damaged data. A stored file is compressed and so never empty.
     pub fn has_data(&self) -> bool {
         self.error.is_none() || self.stored_bytes > 0
@@ -102,7 +112,7 @@ impl Entry {
     pub fn of(store: &Store, meta: &meta::Meta) -> Self {
         let dir = store.report_dir(&meta.id);
         Self {
-            id: meta.id.clone(),
+            id: meta.id,
             sequence: meta.sequence,
             created: meta.created.clone(),
             store_ms: meta.store_ms,
@@ -121,6 +131,7 @@ impl Entry {
                     stored_bytes: r.stored_bytes,
                     raw_bytes: r.raw_bytes,
                     error: r.error.clone(),
+                    values: r.has_values(),
                 })
                 .collect(),
             disk_bytes: fs::occupied_tree(&dir),
@@ -141,7 +152,7 @@ pub struct Listing<'a> {
     /// The number of readable captures.
     pub total: usize,
     /// Captures whose `meta.json` cannot be read, with the reason.
-    pub damaged: Vec<(String, String)>,
+    pub damaged: Vec<(Id, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,8 +169,8 @@ impl<'a> Listing<'a> {
         let mut present = Present::list(store)?;
         let mut captures = Vec::with_capacity(present.captures.len());
         scan(store, |at, entry, bytes| {
-            let Some((id, number)) = Id::parse(&entry.id).zip(present.number(&entry.id)) else { return };
-            let placed = Placed { sequence: entry.sequence, id, line: Some((at as u64, bytes.len() as u32)) };
+            let Some(number) = present.number(entry.id) else { return };
+            let placed = Placed { sequence: entry.sequence, id: entry.id, line: Some((at as u64, bytes.len() as u32)) };
             match number {
                 Some(number) => captures[*number] = placed,
                 None => {
@@ -169,7 +180,7 @@ impl<'a> Listing<'a> {
             }
         });
         let damaged = read_unknown(store, &present, |entry| {
-            captures.extend(Id::parse(&entry.id).map(|id| Placed { sequence: entry.sequence, id, line: None }));
+            captures.push(Placed { sequence: entry.sequence, id: entry.id, line: None });
         });
         captures.sort_unstable();
         let index = fs::open_read(&store.path(INDEX)).ok();
@@ -186,7 +197,7 @@ impl<'a> Listing<'a> {
         let whole = most == 0
             || catalog.newest_first(|record| {
                 let placed = Placed { sequence: record.sequence, id: record.id, line: None };
-                let dir = store.report_dir(record.id.as_str());
+                let dir = store.report_dir(&record.id);
                 match meta::read(&dir) {
                     _ if record.damaged => {}
                     Ok(meta) => {
@@ -196,7 +207,7 @@ impl<'a> Listing<'a> {
                     Err(error) => {
                         total = total.saturating_sub(1);
                         if dir.exists() {
-                            damaged.push((record.id.as_str().to_owned(), error.to_string()));
+                            damaged.push((record.id, error.to_string()));
                         }
                     }
                 }
@@ -216,7 +227,7 @@ impl<'a> Listing<'a> {
     pub fn entry(&self, number: usize) -> Option<Entry> {
         let placed = self.captures.get(number)?;
         self.read.get(number).cloned().or_else(|| self.by_line(placed)).or_else(|| {
-            let meta = meta::read(&self.store.report_dir(placed.id.as_str())).ok()?;
+            let meta = meta::read(&self.store.report_dir(&placed.id)).ok()?;
             Some(Entry::of(self.store, &meta))
         })
     }
@@ -226,27 +237,26 @@ impl<'a> Listing<'a> {
         let mut line = vec![0; length as usize];
         self.index.as_ref()?.read_exact_at(&mut line, at).ok()?;
         // The index may have been rewritten since it was scanned.
-        parse_line(&line).filter(|entry| entry.id == placed.id.as_str())
+        parse_line(&line).filter(|entry| entry.id == placed.id)
     }
 }
 
 // Returns the captures that the catalog lists as damaged, with the reason. Returns `None` if one of them can be read after all.
-fn damaged_by(store: &Store, catalog: &Catalog) -> Option<Vec<(String, String)>> {
+fn damaged_by(store: &Store, catalog: &Catalog) -> Option<Vec<(Id, String)>> {
     let mut ids = Vec::new();
     if catalog.totals().damaged > 0 && !catalog.each(|_, record| ids.extend(record.damaged.then_some(record.id))) {
         return None;
     }
-    let reason =
-        |id: &Id| Some((id.as_str().to_owned(), meta::read(&store.report_dir(id.as_str())).err()?.to_string()));
+    let reason = |id: &Id| Some((*id, meta::read(&store.report_dir(id)).err()?.to_string()));
     ids.iter().map(reason).collect()
 }
 
 /// Calls `found` once for every readable capture, in no particular order. Returns the captures whose `meta.json` cannot be read,
 /// with the reason. The pin state of an entry may be out of date.
-pub fn visit(store: &Store, present: &mut Present, mut found: impl FnMut(Entry)) -> Vec<(String, String)> {
+pub fn visit(store: &Store, present: &mut Present, mut found: impl FnMut(Entry)) -> Vec<(Id, String)> {
     present.forget_numbers();
     scan(store, |line, entry, _| {
-        if let Some(number @ None) = present.number(&entry.id) {
+        if let Some(number @ None) = present.number(entry.id) {
             *number = Some(line);
             found(entry);
         }
@@ -262,7 +272,7 @@ pub struct Summary {
     /// The newest readable capture.
     pub latest: Option<Entry>,
     /// Captures whose `meta.json` cannot be read, with the reason.
-    pub damaged: Vec<(String, String)>,
+    pub damaged: Vec<(Id, String)>,
 }
 
 /// Summarizes the store from the catalog, or from a look at every capture if the catalog is not valid.
@@ -286,7 +296,7 @@ pub fn of_request(store: &Store, request: &str, created_ms: u64) -> Result<Optio
     let mut found = None;
     let looked = Catalog::current(store).is_some_and(|catalog| {
         catalog.newest_first(|record| {
-            let meta = meta::read(&store.report_dir(record.id.as_str())).ok();
+            let meta = meta::read(&store.report_dir(&record.id)).ok();
             if meta.is_some_and(|meta| meta.request.as_deref() == Some(request)) {
                 found = Some(record.id);
             }
@@ -302,26 +312,26 @@ pub fn of_request(store: &Store, request: &str, created_ms: u64) -> Result<Optio
             keep_newest(&mut newest, entry);
         }
     });
-    Ok(newest.and_then(|entry| Id::parse(&entry.id)))
+    Ok(newest.map(|entry| entry.id))
 }
 
 /// Replaces `newest` if the entry is newer.
 pub fn keep_newest(newest: &mut Option<Entry>, entry: Entry) {
-    if newest.as_ref().is_none_or(|newest| (newest.sequence, &newest.id) < (entry.sequence, &entry.id)) {
+    if newest.as_ref().is_none_or(|newest| (newest.sequence, newest.id) < (entry.sequence, entry.id)) {
         *newest = Some(entry);
     }
 }
 
 // Reads the captures that the index does not list.
-fn read_unknown(store: &Store, present: &Present, mut found: impl FnMut(Entry)) -> Vec<(String, String)> {
+fn read_unknown(store: &Store, present: &Present, mut found: impl FnMut(Entry)) -> Vec<(Id, String)> {
     let mut damaged = Vec::new();
     for id in present.unknown() {
-        let dir = store.report_dir(id.as_str());
+        let dir = store.report_dir(&id);
         match meta::read(&dir) {
             Ok(meta) => found(Entry::of(store, &meta)),
             // The capture was deleted after the directory was read.
             Err(e) if e.is_not_found() && !dir.exists() => {}
-            Err(e) => damaged.push((id.as_str().to_owned(), e.to_string())),
+            Err(e) => damaged.push((id, e.to_string())),
         }
     }
     damaged
@@ -374,7 +384,7 @@ pub fn compact(store: &Store, seen: &mut Stamp) -> Result<()> {
     let _guard = store.lock()?;
     let mut last = Present::list(store)?;
     scan(store, |line, entry, _| {
-        if let Some(number) = last.number(&entry.id) {
+        if let Some(number) = last.number(entry.id) {
             *number = Some(line);
         }
     });
@@ -382,7 +392,7 @@ pub fn compact(store: &Store, seen: &mut Stamp) -> Result<()> {
         let mut file = BufWriter::new(file);
         let mut result = Ok(());
         scan(store, |line, entry, bytes| {
-            if result.is_ok() && last.number(&entry.id).is_some_and(|number| *number == Some(line)) {
+            if result.is_ok() && last.number(entry.id).is_some_and(|number| *number == Some(line)) {
                 result = file.write_all(bytes).and_then(|()| file.write_all(b"\n"));
             }
         });
@@ -431,8 +441,7 @@ impl Present {
     }
 
     /// The number of a capture, if the capture is present.
-    pub fn number(&mut self, id: &str) -> Option<&mut Option<usize>> {
-        let id = Id::parse(id)?;
+    pub fn number(&mut self, id: Id) -> Option<&mut Option<usize>> {
         let at = self.captures.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         self.captures.get_mut(at).map(|(_, number)| number)
     }
@@ -443,8 +452,8 @@ impl Present {
     }
 
     /// Returns the ids of all captures in order.
-    pub fn ids(&self) -> impl DoubleEndedIterator<Item = &str> {
-        self.captures.iter().map(|(id, _)| id.as_str())
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = Id> + '_ {
+        self.captures.iter().map(|(id, _)| *id)
     }
 
     /// Returns the captures without a number.
@@ -460,7 +469,7 @@ pub fn append(store: &Store, entry: &Entry) -> Result<()> {
 
 /// Appends the line of a capture that was pinned or unpinned.
 pub fn append_pinned(store: &Store, entry: &Entry) -> Result<()> {
-    append_line(store, entry, Id::parse(&entry.id).map(|id| (id, entry.pinned)))
+    append_line(store, entry, Some((entry.id, entry.pinned)))
 }
 
 fn append_line(store: &Store, entry: &Entry, pinned: Option<(Id, bool)>) -> Result<()> {

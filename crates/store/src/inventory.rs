@@ -54,7 +54,7 @@ impl Inventory {
         now: &Now,
         incoming: u64,
         pressure: Pressure,
-        newest: Option<&str>,
+        newest: Option<Id>,
     ) -> Result<Option<(Self, Plan)>> {
         let checked = |catalog: &Catalog| catalog.was_checked(now.clock.wall_ms, CHECK_EVERY_MS);
         let mut inventory = match Catalog::current(store).filter(checked) {
@@ -164,7 +164,7 @@ impl Inventory {
     fn known_by_catalog(catalog: &Catalog, present: &mut Present) -> Option<Self> {
         let mut inventory = Self::default();
         let whole = catalog.each(|at, record| {
-            if let Some(number @ None) = present.number(record.id.as_str())
+            if let Some(number @ None) = present.number(record.id)
                 && !record.damaged
             {
                 *number = Some(inventory.captures.count());
@@ -180,12 +180,12 @@ impl Inventory {
     fn known_by_index(store: &Store, present: &mut Present, to_write_back: Option<&mut Stamp>) -> Self {
         let mut inventory = Self::default();
         let lines = index::scan(store, |_, entry, _| {
-            let Some((id, number)) = Id::parse(&entry.id).zip(present.number(&entry.id)) else { return };
+            let Some(number) = present.number(entry.id) else { return };
             if let Some(number) = *number {
                 inventory.captures.replace(number, &entry);
             } else {
                 *number = Some(inventory.captures.count());
-                inventory.captures.push(id, &entry);
+                inventory.captures.push(&entry);
             }
         });
         if let Some(seen) = to_write_back
@@ -209,7 +209,7 @@ impl Inventory {
         let mut present = Present::list(store)?;
         let mut kept = 0;
         self.captures.retain(|_, id| {
-            let Some(number) = present.number(id.as_str()) else { return false };
+            let Some(number) = present.number(id) else { return false };
             *number = Some(kept);
             kept += 1;
             true
@@ -227,7 +227,7 @@ impl Inventory {
         for batch in unknown.chunks(BATCH) {
             let mut learned = Vec::new();
             for id in batch {
-                let dir = store.report_dir(id.as_str());
+                let dir = store.report_dir(id);
                 let Ok(meta) = meta::read(&dir) else {
                     let bytes = fs::occupied_tree(&dir);
                     self.strange_bytes += bytes;
@@ -235,7 +235,7 @@ impl Inventory {
                     continue;
                 };
                 let entry = Entry::of(store, &meta);
-                self.captures.push(*id, &entry);
+                self.captures.push(&entry);
                 learned.push(entry);
             }
             if let Some(seen) = &mut to_write_back {
@@ -256,7 +256,7 @@ impl Inventory {
         now_ms: u64,
         incoming: u64,
         pressure: Pressure,
-        newest: Option<&str>,
+        newest: Option<Id>,
     ) -> Result<Plan> {
         let (policy, free_disk) = policy(store)?;
         loop {
@@ -275,7 +275,7 @@ impl Inventory {
         let mut corrected = false;
         let mut unreadable = BTreeSet::new();
         for i in plan.victims() {
-            let dir = store.report_dir(self.captures.id(i).as_str());
+            let dir = store.report_dir(&self.captures.id(i));
             if let Ok(meta) = meta::read(&dir) {
                 corrected |= self.captures.replace(i, &Entry::of(store, &meta));
             } else {
@@ -302,8 +302,8 @@ impl Inventory {
                 pinned.push(i);
                 continue;
             }
-            trash::discard_capture(store, &verdict.id, self.captures.place(i))?;
-            events::record(store, &events::Event::about("deleted", &verdict.id, &verdict.reasons.join("; ")));
+            trash::discard_capture(store, verdict.id, self.captures.place(i))?;
+            events::record(store, &events::Event::about("deleted", verdict.id, &verdict.reasons.join("; ")));
             freed += verdict.disk_bytes;
         }
         for i in pinned {

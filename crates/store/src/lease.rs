@@ -13,6 +13,8 @@ use rustix::fs::{FileType, FlockOperation};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{BadDescriptor, BadLeaseFile, Error, Result};
+use crate::id::Id;
+use crate::process::ProcessId;
 use crate::sys;
 use diagctl_fs::{self as fs, Durability, Spot};
 
@@ -22,11 +24,14 @@ pub struct Record {
     /// The schema version of this record.
     pub schema: u32,
     /// The capture that the lease was granted for.
-    pub capture: String,
+    pub capture: Id,
     /// The generation of the grant. Later grants have higher numbers.
     pub generation: u64,
     /// The process that was granted the lease.
     pub pid: u32,
+    /// The pid namespace in which the pid is valid. Missing in records of older versions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pid_ns: u64,
     /// The process's start, in clock ticks since boot.
     pub start_ticks: u64,
     /// The boot in which the pid, the ticks and the times below are valid.
@@ -43,6 +48,18 @@ pub struct Record {
     pub deadline_boot_ms: u64,
     /// Set when the holder has given the lease back.
     pub ended: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Record {
+    /// The process that was granted the lease.
+    pub fn process(&self) -> ProcessId {
+        ProcessId { pid: self.pid, pid_ns: self.pid_ns, start_ticks: self.start_ticks, boot_id: self.boot_id.clone() }
+    }
 }
 
 /// The lease file, as passed down by the worker.
@@ -134,9 +151,9 @@ impl Lease {
     }
 
     /// Proves that the caller holds the lease for this capture, and returns its record.
-    pub fn prove(&self, dir: &Spot, capture: &str) -> std::result::Result<Record, NotHolder> {
+    pub fn prove(&self, dir: &Spot, capture: Id) -> std::result::Result<Record, NotHolder> {
         let record = read_record(dir).map_err(NotHolder::Unknown)?;
-        let current = record.as_ref().map(|r| r.capture.clone());
+        let current = record.as_ref().map(|r| r.capture);
         if !self.is_held().map_err(NotHolder::Unknown)? {
             return Err(NotHolder::NotHeld { current });
         }
@@ -153,12 +170,12 @@ pub enum NotHolder {
     /// The description does not hold the lock.
     NotHeld {
         /// The capture that the lease was last granted for.
-        current: Option<String>,
+        current: Option<Id>,
     },
     /// The description holds the lock, but for another capture.
     Stale {
         /// The capture that the lease was last granted for.
-        current: Option<String>,
+        current: Option<Id>,
     },
     /// The lease could not be examined.
     Unknown(Error),

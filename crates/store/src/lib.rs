@@ -33,11 +33,11 @@ pub mod writer;
 
 pub use capture::{Capture, ReportReader};
 pub use error::{BadDescriptor, BadLeaseFile, Error, Result, Unfit};
-pub use id::Id;
+pub use id::{Id, NotAnId};
 pub use options::{Compression, Retention, StoreOptions};
-pub use process::Process;
+pub use process::{Process, ProcessId};
 pub use report_kind::FileType;
-pub use report_name::ReportName;
+pub use report_name::{NotAReportName, ReportName};
 pub use store::{Access, Store, foreign_entry, group_id, space_of, unsafe_filesystem};
 
 /// Maximum plausible size of a process or report, bytes: 16 TiB.

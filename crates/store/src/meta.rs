@@ -8,6 +8,8 @@ use serde_json::{Number, Value};
 
 use crate::MOST_BYTES;
 use crate::error::{Error, Result};
+use crate::id::Id;
+use crate::report_name::ReportName;
 use diagctl_fs::checksum;
 use diagctl_fs::{self as fs, Spot};
 use diagctl_observe::clock::LAST_MS;
@@ -24,8 +26,8 @@ pub const MAX_FILE: u64 = 4 << 20;
 pub struct Meta {
     /// The schema version of this record. Later versions add fields, and readers ignore unknown ones.
     pub schema: u32,
-    /// The capture's id: `<UTC to the millisecond>-<random>`.
-    pub id: String,
+    /// The capture's id.
+    pub id: Id,
     /// The sequence number of the capture in its store. It orders captures even if the clock was changed.
     pub sequence: u64,
     /// Time of the grant, UTC, RFC 3339.
@@ -36,6 +38,9 @@ pub struct Meta {
     pub host: String,
     /// The boot in which the pid and the start time are valid.
     pub boot_id: String,
+    /// The pid namespace in which the pid is valid: the inode number of `/proc/PID/ns/pid`. Zero in records of older versions.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pid_ns: u64,
     /// The pid of the process.
     pub pid: u32,
     /// The process's start, in clock ticks since boot.
@@ -61,6 +66,11 @@ pub struct Meta {
     pub reports: Vec<Report>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// The reason for a capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -74,34 +84,96 @@ pub struct Trigger {
 }
 
 /// One report of a capture: data, damaged data with the place of the damage, or the reason why there is no data.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Its name.
-    pub name: String,
+    pub name: ReportName,
     /// Its file in the capture's directory, or `null` if there is no data.
+    #[serde(default)]
     pub file: Option<String>,
     /// Media type of the uncompressed content.
+    #[serde(default)]
     pub content_type: String,
     /// `gzip` or `zstd`.
+    #[serde(default)]
     pub encoding: String,
     /// Size of the uncompressed content, bytes.
+    #[serde(default)]
     pub raw_bytes: u64,
     /// Size of the file, bytes.
+    #[serde(default)]
     pub stored_bytes: u64,
     /// SHA-256 of the file, hexadecimal.
+    #[serde(default)]
     pub sha256: Option<String>,
     /// The reason why there is no data. With a file, the description of the damage.
+    #[serde(default)]
     pub error: Option<String>,
+    /// Facts about a heap dump. Missing for one that was stored before heap graphs existed: it is JSON with values.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub heap: Option<Heap>,
     /// The time that producing the report took, milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<Number>,
 }
 
+/// Facts about a heap dump.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heap {
+    /// `heap-graph`, or `json`: what `ObjectSpace.dump_all` wrote.
+    pub format: String,
+    /// `dump_all` or `walker`.
+    pub producer: String,
+    /// `none` or `all`: the values of the application that it contains.
+    pub values: String,
+    /// Objects that are missing because their records were damaged.
+    #[serde(default)]
+    pub lost: u64,
+    /// Records that were damaged, and repaired.
+    #[serde(default)]
+    pub repaired: u64,
+}
+
+impl Heap {
+    /// The format of a heap graph.
+    pub const GRAPH: &str = "heap-graph";
+
+    /// Describes a graph.
+    pub fn graph(producer: &str, lost: u64, repaired: u64) -> Self {
+        Self { format: Self::GRAPH.into(), producer: producer.into(), values: "none".into(), lost, repaired }
+    }
+
+    /// Describes a dump in JSON.
+    pub fn json(producer: &str) -> Self {
+        Self { format: "json".into(), producer: producer.into(), values: "all".into(), ..Self::default() }
+    }
+}
+
 impl Report {
+    /// Returns true if it is known to contain values of the application.
+    pub fn has_values(&self) -> bool {
+        self.heap.as_ref().is_some_and(|heap| heap.values == "all")
+    }
+
     /// Creates the entry of a report that could not be made.
-    pub fn failed(name: &str, error: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), error: Some(error.into()), ..Self::default() }
+    pub fn failed(name: ReportName, error: impl Into<String>) -> Self {
+        Self { error: Some(error.into()), ..Self::new(name) }
+    }
+
+    /// Creates an entry in which only the name is set.
+    pub fn new(name: ReportName) -> Self {
+        Self {
+            name,
+            file: None,
+            content_type: String::new(),
+            encoding: String::new(),
+            raw_bytes: 0,
+            stored_bytes: 0,
+            sha256: None,
+            error: None,
+            heap: None,
+            took_ms: None,
+        }
     }
 
     /// Returns true if there is data that was already damaged when it was produced.
@@ -127,7 +199,7 @@ pub fn parse(dir: &Path, data: &[u8]) -> Result<Meta> {
         return Err(Error::NewerFile { path, found: meta.schema, known: SCHEMA });
     }
     if dir.file_name().is_none_or(|name| name != meta.id.as_str()) {
-        return Err(damaged(format!("it describes capture {}", diagctl_fs::quoted(&meta.id))));
+        return Err(damaged(format!("it describes capture {}", meta.id)));
     }
     let sizes = meta.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
     if sizes.max().unwrap_or(0) > MOST_BYTES || meta.store_ms > LAST_MS || meta.sequence > u64::MAX / 2 {

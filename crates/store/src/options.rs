@@ -22,6 +22,8 @@ pub struct StoreOptions {
     pub retention: Retention,
     /// The file types of reports that are not built in, by name.
     pub file_types: BTreeMap<String, FileType>,
+    /// Store heap dumps as `ObjectSpace.dump_all` writes them, with the values of the application.
+    pub heap_values: bool,
 }
 
 impl StoreOptions {
@@ -33,6 +35,7 @@ impl StoreOptions {
             allow_network_filesystem: false,
             retention: Retention::default(),
             file_types: BTreeMap::new(),
+            heap_values: false,
         }
     }
 

@@ -3,6 +3,8 @@
 //! A report is released only after the whole file has matched its recorded checksum. The output is never longer than the recorded
 //! size, whatever the compressed data claims.
 
+mod export;
+
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 
@@ -25,7 +27,7 @@ const CANDIDATES_SHOWN: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The capture's full id. The capture may be damaged.
-    pub id: String,
+    pub id: Id,
     /// The report.
     pub report: Option<String>,
 }
@@ -45,16 +47,16 @@ pub fn resolve(store: &Store, text: &str) -> Result<Target> {
     Ok(Target { id, report: report.map(str::to_owned) })
 }
 
-fn latest(store: &Store) -> Result<String> {
+fn latest(store: &Store) -> Result<Id> {
     match index::summary(store)?.latest {
         Some(entry) => Ok(entry.id),
         None => Err(Error::NoCaptures),
     }
 }
 
-fn latest_with(store: &Store, report: &str) -> Result<String> {
+fn latest_with(store: &Store, report: &str) -> Result<Id> {
     if let Some(id) = Catalog::current(store).and_then(|catalog| newest_with(&catalog, report)) {
-        return Ok(id.as_str().to_owned());
+        return Ok(id);
     }
     let (mut made, mut failed) = (None, None);
     index::visit(store, &mut Present::list(store)?, |entry| {
@@ -69,14 +71,14 @@ fn latest_with(store: &Store, report: &str) -> Result<String> {
     }
     let error = failed.as_ref().and_then(|entry| {
         let error = entry.reports.iter().filter(|r| r.name == report).find_map(|r| r.error.as_ref())?;
-        Some((&entry.id, error))
+        Some((entry.id, error))
     });
     let report = match report {
         "" => return Err(Error::NoReportNamed),
         report => report.to_owned(),
     };
     Err(match error {
-        Some((capture, error)) => Error::FailedEverywhere { report, capture: capture.clone(), error: error.clone() },
+        Some((capture, error)) => Error::FailedEverywhere { report, capture, error: error.clone() },
         None => Error::NoCaptureWith { report },
     })
 }
@@ -91,19 +93,20 @@ fn newest_with(catalog: &Catalog, report: &str) -> Option<Id> {
 }
 
 // Includes damaged captures, because `rm` and `verify` accept them.
-fn by_prefix(store: &Store, prefix: &str) -> Result<String> {
-    if Id::parse(prefix).is_some() && store.report_dir(prefix).is_dir() {
-        return Ok(prefix.to_owned());
+fn by_prefix(store: &Store, prefix: &str) -> Result<Id> {
+    if let Some(id) = Id::parse(prefix).filter(|id| store.report_dir(id).is_dir()) {
+        return Ok(id);
     }
     let present = Present::list(store)?;
-    let matching: Vec<&str> = present.ids().rev().filter(|id| !prefix.is_empty() && id.starts_with(prefix)).collect();
+    let is_meant = |id: &Id| !prefix.is_empty() && id.as_str().starts_with(prefix);
+    let matching: Vec<Id> = present.ids().rev().filter(is_meant).collect();
     match matching.as_slice() {
         [] => Err(Error::NoCapture { prefix: prefix.to_owned() }),
-        [id] => Ok((*id).to_owned()),
+        [id] => Ok(*id),
         many => Err(Error::Ambiguous {
             prefix: prefix.to_owned(),
             count: many.len(),
-            first: many.iter().take(CANDIDATES_SHOWN).map(|id| (*id).to_owned()).collect(),
+            first: many.iter().take(CANDIDATES_SHOWN).copied().collect(),
         }),
     }
 }
@@ -112,7 +115,7 @@ fn by_prefix(store: &Store, prefix: &str) -> Result<String> {
 #[derive(Debug)]
 pub struct Stored {
     /// The capture that it belongs to.
-    pub capture: String,
+    pub capture: Id,
     /// The report's entry in the capture's record.
     pub report: meta::Report,
     file: File,
@@ -122,7 +125,7 @@ pub struct Stored {
 pub fn report_of<'m>(meta: &'m meta::Meta, name: &str) -> Result<&'m meta::Report> {
     meta.reports.iter().find(|report| report.name == name).ok_or_else(|| {
         let has = meta.reports.iter().map(|report| report.name.clone()).collect();
-        Error::NoReport { capture: meta.id.clone(), report: name.to_owned(), has }
+        Error::NoReport { capture: meta.id, report: name.to_owned(), has }
     })
 }
 
@@ -150,10 +153,10 @@ impl Stored {
         let report = report_of(meta, name)?;
         let Some(file) = &report.file else {
             let error = report.error.clone().unwrap_or_else(|| "no reason was recorded".into());
-            return Err(Error::ReportFailed { capture: meta.id.clone(), report: name.to_owned(), error });
+            return Err(Error::ReportFailed { capture: meta.id, report: report.name.clone(), error });
         };
         let file = fs::open_read(&store.report_dir(&meta.id).join(file))?;
-        Ok(Self { capture: meta.id.clone(), report: report.clone(), file })
+        Ok(Self { capture: meta.id, report: report.clone(), file })
     }
 
     /// Returns a warning if the content was damaged when it was produced.
@@ -235,22 +238,7 @@ impl Stored {
         progress: &mut dyn FnMut(u64),
     ) -> std::result::Result<u64, Interrupted> {
         let expected = self.bytes(form);
-        let file = io::BufReader::with_capacity(CHUNK, &self.file);
-        let mut source: Box<dyn Read + '_> = match (form, self.report.encoding.as_str()) {
-            (Representation::Stored, _) | (_, "" | "identity") => Box::new(file),
-            (Representation::Content, "gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-            (Representation::Content, "zstd") => match zstd::stream::read::Decoder::with_buffer(file) {
-                Ok(decoder) => Box::new(decoder),
-                Err(e) => return Err(Interrupted::Source(self.damaged(&format!("it cannot be decompressed: {e}")))),
-            },
-            (_, other) => {
-                return Err(Interrupted::Source(Error::UnknownEncoding {
-                    capture: self.capture.clone(),
-                    report: self.report.name.clone(),
-                    encoding: other.to_owned(),
-                }));
-            }
-        };
+        let mut source = self.source(form)?;
         let mut chunk = vec![0; CHUNK];
         let mut written = 0u64;
         loop {
@@ -278,8 +266,28 @@ impl Stored {
         Ok(written)
     }
 
+    // Opens the file as a stream of one form.
+    fn source(&self, form: Representation) -> std::result::Result<Box<dyn Read + '_>, Interrupted> {
+        let file = io::BufReader::with_capacity(CHUNK, &self.file);
+        Ok(match (form, self.report.encoding.as_str()) {
+            (Representation::Stored, _) | (_, "" | "identity") => Box::new(file),
+            (Representation::Content, "gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+            (Representation::Content, "zstd") => match zstd::stream::read::Decoder::with_buffer(file) {
+                Ok(decoder) => Box::new(decoder),
+                Err(e) => return Err(Interrupted::Source(self.damaged(&format!("it cannot be decompressed: {e}")))),
+            },
+            (_, other) => {
+                return Err(Interrupted::Source(Error::UnknownEncoding {
+                    capture: self.capture,
+                    report: self.report.name.clone(),
+                    encoding: other.to_owned(),
+                }));
+            }
+        })
+    }
+
     fn damaged(&self, why: &str) -> Error {
-        Error::DamagedReport { capture: self.capture.clone(), report: self.report.name.clone(), why: why.to_owned() }
+        Error::DamagedReport { capture: self.capture, report: self.report.name.clone(), why: why.to_owned() }
     }
 }
 

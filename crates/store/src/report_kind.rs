@@ -33,6 +33,8 @@ const JSON: (&str, &str) = ("json", "application/json");
 const JSON_LINES: (&str, &str) = ("json", "application/x-ndjson");
 const TEXT: (&str, &str) = ("txt", "text/plain");
 const XML: (&str, &str) = ("xml", "application/xml");
+/// A heap dump without values.
+pub(crate) const HEAP_GRAPH: (&str, &str) = ("graph", "application/vnd.diagctl.heap-graph");
 const PROFILE: (&str, &str) = ("heap", "text/plain");
 
 const fn kind(name: &'static str, producer: Producer, form: (&'static str, &'static str), cost: u32) -> Kind {

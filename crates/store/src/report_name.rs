@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,13 +22,33 @@ impl ReportName {
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         (fits && name != "meta").then(|| Self(name.to_owned()))
     }
+
+    /// Makes a name from any text: `Slow queries` → `slow_queries`, `9lives` → `file_9lives`. Cuts it to 60 characters.
+    pub fn from_text(text: &str) -> Self {
+        let plain = text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' });
+        let name: String = plain.take(55).collect();
+        Self::parse(&name).unwrap_or_else(|| Self(format!("file_{name}")))
+    }
+}
+
+/// A text that does not have the form of a report's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} is not the name of a report", diagctl_fs::quoted(.0))]
+pub struct NotAReportName(String);
+
+impl FromStr for ReportName {
+    type Err = NotAReportName;
+
+    fn from_str(name: &str) -> Result<Self, NotAReportName> {
+        Self::parse(name).ok_or_else(|| NotAReportName(name.to_owned()))
+    }
 }
 
 impl TryFrom<String> for ReportName {
-    type Error = String;
+    type Error = NotAReportName;
 
-    fn try_from(name: String) -> Result<Self, String> {
-        Self::parse(&name).ok_or_else(|| format!("{} is not the name of a report", diagctl_fs::quoted(&name)))
+    fn try_from(name: String) -> Result<Self, NotAReportName> {
+        name.parse()
     }
 }
 
@@ -78,6 +99,17 @@ impl fmt::Debug for ReportName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_text_can_be_made_a_name() {
+        let long = "x".repeat(99);
+        let table = [("slow-queries", "slow_queries"), ("9lives", "file_9lives"), ("META", "file_meta"), ("", "file_")];
+        for (text, name) in table.into_iter().chain([("été", "file__t_"), (&long, &long[..55])]) {
+            assert_eq!(ReportName::from_text(text), *name);
+            assert_eq!(ReportName::parse(name).unwrap(), *name, "{text:?} becomes a valid name");
+        }
+        assert!(ReportName::parse(&ReportName::from_text(&"9".repeat(99))).is_some());
+    }
 
     #[test]
     fn only_what_can_be_part_of_a_file_name_is_a_name() {

@@ -20,6 +20,7 @@ pub use captures::Captures;
 use captures::{Capture, NO_REPORT_KIND, Share};
 
 use crate::catalog::Totals;
+use crate::id::Id;
 use crate::units::{duration, size};
 
 /// The operator's limits.
@@ -62,7 +63,7 @@ pub enum Pressure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The capture's id.
-    pub id: String,
+    pub id: Id,
     /// True if the capture stays.
     pub keep: bool,
     /// The reasons, for people.
@@ -102,7 +103,7 @@ pub fn plan(
     usage: &Usage,
     pressure: Pressure,
     now_ms: u64,
-    newest: Option<&str>,
+    newest: Option<Id>,
 ) -> Plan {
     let mut planner = Planner::new(captures, *policy, *usage, newest);
     planner.by_age(now_ms);
@@ -158,7 +159,7 @@ impl Plan {
             }
         };
         let keep = !self.condemned.contains_key(&at);
-        Verdict { id: capture.id.as_str().to_owned(), keep, reasons, disk_bytes: capture.disk_bytes }
+        Verdict { id: capture.id, keep, reasons, disk_bytes: capture.disk_bytes }
     }
 
     fn words(&self, captures: &Captures, at: usize, why: Reason) -> String {
@@ -249,7 +250,7 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(captures: &'a Captures, policy: Policy, usage: Usage, newest: Option<&str>) -> Self {
+    fn new(captures: &'a Captures, policy: Policy, usage: Usage, newest: Option<Id>) -> Self {
         let list = &captures.list;
         let order = captures.in_order();
         let mut counts = vec![0; captures.names.len()];
@@ -264,7 +265,7 @@ impl<'a> Planner<'a> {
                     last_of.entry(at).or_default().push(share.kind);
                 }
             }
-            protection[at] = match (newest == Some(capture.id.as_str()), capture.pinned, last_of.contains_key(&at)) {
+            protection[at] = match (newest == Some(capture.id), capture.pinned, last_of.contains_key(&at)) {
                 (true, _, _) => Protection::Newest,
                 (_, true, _) => Protection::Pinned,
                 (_, _, true) => Protection::LastOfKind,

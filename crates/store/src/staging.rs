@@ -54,7 +54,7 @@ pub fn read(staging: &Spot) -> Result<Grant> {
 
 /// Claims a report for one writer while the capture is staged, because concurrent writers would spoil each other's files. Returns
 /// false if the report is claimed already.
-pub fn claim(staging: &Spot, name: &str) -> Result<bool> {
+pub fn claim(staging: &Spot, name: &ReportName) -> Result<bool> {
     match fs::create_new(&staging.join(format!(".{name}.claim"))) {
         Ok(_) => Ok(true),
         Err(e) if e.is_existing() => Ok(false),
@@ -68,7 +68,7 @@ pub fn write_sidecar(staging: &Spot, report: &meta::Report) -> Result<()> {
 }
 
 /// Reads the sidecar of a report.
-pub fn read_sidecar(staging: &Spot, name: &str) -> Result<Option<meta::Report>> {
+pub fn read_sidecar(staging: &Spot, name: &ReportName) -> Result<Option<meta::Report>> {
     match read_json(&staging.join(sidecar_name(name))) {
         Ok(report) => Ok(Some(report)),
         Err(e) if e.is_not_found() => Ok(None),
@@ -76,7 +76,7 @@ pub fn read_sidecar(staging: &Spot, name: &str) -> Result<Option<meta::Report>> 
     }
 }
 
-fn sidecar_name(report: &str) -> String {
+fn sidecar_name(report: &ReportName) -> String {
     format!(".{report}.report.json")
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! FORMAT                 the version of this layout
 //! lease.lock lease.json  see `lease`
-//! state.lock state.json samples/<pid>.json   see `state` and `sample`; state.lock guards every small file
+//! state.lock state.json samples/   see `state` and `sample`; state.lock guards every small file
 //! requests/              on-demand requests, one file each
 //! requests.json          the requests that a poll considers when there are very many
 //! staging/<id>/          a capture being written
@@ -22,6 +22,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Stat};
 
 use crate::error::{Error, Result, Unfit};
+use crate::id::Id;
 use crate::layout::{FORMAT, HARMLESS, LEFT, SUBDIRS};
 use crate::options::StoreOptions;
 use diagctl_fs::{self as fs, Durability, LockFile, Spot};
@@ -130,13 +131,13 @@ impl Store {
     }
 
     /// Returns the directory in which a capture is written.
-    pub fn staging(&self, id: &str) -> Spot {
-        self.dir.join("staging").join(id)
+    pub fn staging(&self, id: &Id) -> Spot {
+        self.dir.join("staging").join(id.as_str())
     }
 
     /// Returns the directory of a published capture.
-    pub fn report_dir(&self, id: &str) -> Spot {
-        self.dir.join("reports").join(id)
+    pub fn report_dir(&self, id: &Id) -> Spot {
+        self.dir.join("reports").join(id.as_str())
     }
 
     /// Takes the lock that guards the small files. Hold the lock for milliseconds only.
@@ -225,7 +226,7 @@ impl Store {
     }
 
     /// Returns the directory in which a capture is written, after a check that it is a real directory of the owner.
-    pub fn own_staging(&self, id: &str) -> Result<Spot> {
+    pub fn own_staging(&self, id: &Id) -> Result<Spot> {
         let staging = self.staging(id);
         fs::require_dir(&staging, self.owner)?;
         Ok(staging)

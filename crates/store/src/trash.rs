@@ -9,12 +9,9 @@ use crate::{Store, catalog};
 
 /// Deletes a published capture. `at` is the offset of its record in the catalog, if known. Readers that have its files open are
 /// not affected.
-pub fn discard_capture(store: &Store, id: &str, at: Option<u64>) -> Result<()> {
-    let dir = store.report_dir(id);
-    let trashed = match Id::parse(id) {
-        Some(id) => catalog::remove(store, id, at, || move_to_trash(store, &dir))?,
-        None => move_to_trash(store, &dir)?,
-    };
+pub fn discard_capture(store: &Store, id: Id, at: Option<u64>) -> Result<()> {
+    let dir = store.report_dir(&id);
+    let trashed = catalog::remove(store, id, at, || move_to_trash(store, &dir))?;
     trashed.map_or(Ok(()), |trashed| Ok(fs::remove(&trashed)?))
 }
 

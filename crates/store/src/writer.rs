@@ -1,5 +1,7 @@
 //! Writes reports into a staged capture: compresses the data while it is produced, hashes it, and keeps the store under its cap.
 
+mod heap;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 
@@ -10,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::inventory::{self, Inventory};
 use crate::layout::{CATALOG, INDEX};
 use crate::options::Compression;
-use crate::report_kind::FileType;
+use crate::report_kind::{FileType, HEAP_GRAPH};
+use crate::report_name::ReportName;
 use crate::staging::{self, Grant};
 use crate::{Store, cleanup, meta};
 use diagctl_fs::{self as fs, Spot};
@@ -124,7 +127,12 @@ impl<'a> Room<'a> {
 /// Reads a report to its end, compresses it into the staging directory and writes its sidecar for `finalize`. A failed report
 /// leaves no file, only a sidecar with the reason. An empty report is a failure: its producer died early, or looked at a process
 /// that had ended.
-pub fn store_report(room: &mut Room<'_>, staging: &Spot, name: &str, data: &mut dyn Read) -> Result<meta::Report> {
+pub fn store_report(
+    room: &mut Room<'_>,
+    staging: &Spot,
+    name: &ReportName,
+    data: &mut dyn Read,
+) -> Result<meta::Report> {
     let form = room.store.options().file_type(name);
     store(room, staging, name, &form, data, false)
 }
@@ -133,7 +141,7 @@ pub fn store_report(room: &mut Room<'_>, staging: &Spot, name: &str, data: &mut 
 pub fn store_as(
     room: &mut Room<'_>,
     staging: &Spot,
-    name: &str,
+    name: &ReportName,
     form: &FileType,
     data: &mut dyn Read,
 ) -> Result<meta::Report> {
@@ -143,7 +151,7 @@ pub fn store_as(
 fn store(
     room: &mut Room<'_>,
     staging: &Spot,
-    name: &str,
+    name: &ReportName,
     form: &FileType,
     data: &mut dyn Read,
     may_be_empty: bool,
@@ -153,11 +161,11 @@ fn store(
     if let Err(error) = &mut result {
         // Readers do not know the staging file, so the error names the report instead.
         if let Some(source) = error.fs().and_then(fs::Error::os).filter(|_| error.is_no_space()) {
-            *error = Error::DiskFull { report: name.to_owned(), source: copy(source) };
+            *error = Error::DiskFull { report: name.clone(), source: copy(source) };
         }
         let _ = fs::remove_file(&partial);
         // If this fails, too, `finalize` records that the report was not delivered.
-        let _ = staging::write_sidecar(staging, &meta::Report::failed(name, error.to_string()));
+        let _ = staging::write_sidecar(staging, &meta::Report::failed(name.clone(), error.to_string()));
     }
     result
 }
@@ -166,12 +174,14 @@ fn write_report(
     room: &mut Room<'_>,
     staging: &Spot,
     partial: &Spot,
-    name: &str,
+    name: &ReportName,
     form: &FileType,
     data: &mut dyn Read,
     may_be_empty: bool,
 ) -> Result<meta::Report> {
-    let mut lines = (name == "heap_dump" && *form == room.store.options().file_type(name)).then(HeapLines::default);
+    let is_heap = *name == "heap_dump" && *form == room.store.options().file_type(name);
+    let with_values = room.store.options().heap_values;
+    let ruby = room.grant.meta.versions.get("ruby").cloned().unwrap_or_default();
     let compression = room.store.options().retention.compression;
     let (suffix, encoding) = match compression {
         Compression::Gzip => ("gz", "gzip"),
@@ -187,6 +197,52 @@ fn write_report(
                 .map_err(|e| Error::io("compress into", partial.path(), e))?,
         ),
     };
+    let content = if is_heap && !with_values {
+        heap_graph(data, name, &ruby, &mut encoder, partial)?
+    } else {
+        plain(data, name, form, is_heap, &mut encoder, partial)?
+    };
+    if content.input_bytes == 0 && !may_be_empty {
+        return Err(Error::EmptyReport { report: name.clone() });
+    }
+    let sink = encoder.finish().map_err(|e| unwrap(e, partial))?;
+    let file = put_in_place(staging, partial, name, &format!("{}.{suffix}", content.form.extension))?;
+    let report = meta::Report {
+        name: name.clone(),
+        file: Some(file),
+        content_type: content.form.content_type,
+        encoding: encoding.to_owned(),
+        raw_bytes: content.raw_bytes,
+        stored_bytes: sink.written,
+        sha256: Some(hex(&sink.hash.finalize())),
+        error: content.error,
+        heap: content.heap,
+        took_ms: None,
+    };
+    staging::write_sidecar(staging, &report)?;
+    Ok(report)
+}
+
+/// What was written of a report.
+struct Content {
+    form: FileType,
+    /// Bytes from the producer, and bytes that were compressed.
+    input_bytes: u64,
+    raw_bytes: u64,
+    error: Option<String>,
+    heap: Option<meta::Heap>,
+}
+
+// Writes a report as it is. A heap dump is checked.
+fn plain<W: Write>(
+    data: &mut dyn Read,
+    name: &ReportName,
+    form: &FileType,
+    is_heap: bool,
+    encoder: &mut Encoder<W>,
+    partial: &Spot,
+) -> Result<Content> {
+    let mut lines = is_heap.then(HeapLines::default);
     let mut raw_bytes = 0u64;
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -200,32 +256,39 @@ fn write_report(
                 raw_bytes += n as u64;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Error::Producer { report: name.to_owned(), source: e }),
+            Err(e) => return Err(Error::Producer { report: name.clone(), source: e }),
         }
     }
-    if raw_bytes == 0 && !may_be_empty {
-        return Err(Error::EmptyReport { report: name.to_owned() });
-    }
-    let sink = encoder.finish().map_err(|e| unwrap(e, partial))?;
-    let file = put_in_place(staging, partial, name, &format!("{}.{suffix}", form.extension))?;
-    let report = meta::Report {
-        name: name.to_owned(),
-        file: Some(file),
-        content_type: form.content_type.clone(),
-        encoding: encoding.to_owned(),
-        raw_bytes,
-        stored_bytes: sink.written,
-        sha256: Some(hex(&sink.hash.finalize())),
-        error: lines.and_then(HeapLines::finish),
-        took_ms: None,
-    };
-    staging::write_sidecar(staging, &report)?;
-    Ok(report)
+    let heap = is_heap.then(|| meta::Heap::json("dump_all"));
+    let error = lines.and_then(HeapLines::finish);
+    Ok(Content { form: form.clone(), input_bytes: raw_bytes, raw_bytes, error, heap })
+}
+
+// Writes a heap dump as a graph.
+fn heap_graph<W: Write>(
+    data: &mut dyn Read,
+    name: &ReportName,
+    ruby: &str,
+    encoder: &mut Encoder<W>,
+    partial: &Spot,
+) -> Result<Content> {
+    let stored = heap::store(data, ruby, encoder).map_err(|failure| match failure {
+        heap::Failure::Input(source) => Error::Producer { report: name.clone(), source },
+        heap::Failure::Output(error) => unwrap(error, partial),
+    })?;
+    let form = FileType { extension: HEAP_GRAPH.0.into(), content_type: HEAP_GRAPH.1.into() };
+    Ok(Content {
+        form,
+        input_bytes: stored.input_bytes,
+        raw_bytes: stored.bytes,
+        error: stored.error,
+        heap: Some(meta::Heap::graph(stored.producer, stored.lost, stored.repaired)),
+    })
 }
 
 // A command of `diagctl run` may have written a file of this name, for example `a.txt.gz` beside the `a.txt` that became this
 // report. That file becomes a report of its own, so this one gets another name.
-fn put_in_place(staging: &Spot, partial: &Spot, name: &str, extension: &str) -> Result<String> {
+fn put_in_place(staging: &Spot, partial: &Spot, name: &ReportName, extension: &str) -> Result<String> {
     let mut file = format!("{name}.{extension}");
     let mut number = 1;
     loop {
@@ -267,18 +330,27 @@ enum Encoder<W: Write> {
 }
 
 impl<W: Write> Encoder<W> {
-    fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Gzip(encoder) => encoder.write_all(data),
-            Self::Zstd(encoder) => encoder.write_all(data),
-        }
-    }
-
     // Writes the trailer, which may fail. Dropping the encoder would lose that error.
     fn finish(self) -> io::Result<W> {
         match self {
             Self::Gzip(encoder) => encoder.finish(),
             Self::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(encoder) => encoder.write(data),
+            Self::Zstd(encoder) => encoder.write(data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Gzip(encoder) => encoder.flush(),
+            Self::Zstd(encoder) => encoder.flush(),
         }
     }
 }

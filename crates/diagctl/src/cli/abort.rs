@@ -7,7 +7,7 @@ use super::output::Done;
 use crate::cli::error::Failure;
 use crate::grant::capture;
 use diagctl_store::lease::{self, Lease};
-use diagctl_store::{Access, Store};
+use diagctl_store::{Access, Id, Store};
 
 /// Discard a staged capture and release the lease (used by plugins)
 ///
@@ -31,8 +31,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let inherited = !lease.is_held()?;
-    if inherited {
-        inherit_from_the_dead(&store, &lease, &args.capture)?;
+    if let Some(capture) = Id::parse(&args.capture).filter(|_| inherited) {
+        inherit_from_the_dead(&store, &lease, capture)?;
     }
     let grant = capture::join(&store, &lease, &args.capture);
     if grant.is_err() && inherited {
@@ -46,7 +46,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 
 // Takes the lease of a killed dumper on a description of the worker's own, so that the worker can say why the dumper was
 // killed. The caller proves afterwards that this was allowed.
-fn inherit_from_the_dead(store: &Store, lease: &Lease, capture: &str) -> Result<(), Failure> {
+fn inherit_from_the_dead(store: &Store, lease: &Lease, capture: Id) -> Result<(), Failure> {
     let step = Duration::from_millis(20);
     for _ in 0..DYING.as_millis() / step.as_millis() {
         let record = lease::read_record(store.dir())?;

@@ -22,7 +22,7 @@ use crate::rules::trigger::{Observed, is_application_name};
 use diagctl_store::Process;
 use diagctl_store::lease::Lease;
 use diagctl_store::report_kind::Producer;
-use diagctl_store::{Access, Store};
+use diagctl_store::{Access, Id, Store};
 
 /// The time limit from taking the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ struct Output<'a> {
     schema: u32,
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    capture: Option<&'a str>,
+    capture: Option<Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dir: Option<&'a std::path::Path>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -112,8 +112,9 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         Failure::new(Exit::Usage, format!("--pid {}: {why}", args.pid))
             .hint("use the pid of a running process, as seen in diagctl's pid namespace")
     })?;
-    let process = Process { pid: args.pid, start_ticks: stat.start_ticks, role: args.role, name: args.name };
-    let mut readings = Readings::take(&cx.proc, &cx.cgroups, process.pid, &config.wanted());
+    let id = cx.process_id(args.pid, stat.start_ticks);
+    let process = Process { id, role: args.role, name: args.name };
+    let mut readings = Readings::take(&cx.proc, &cx.cgroups, args.pid, &config.wanted());
     readings.gauges = gauges(&args.gauge);
     readings.events = args.event.into_iter().collect();
     readings.execs = run_commands(cx, &store, &process)?;
@@ -160,7 +161,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         lease.release()?;
     }
     match begun? {
-        Begun::Yes { plan, grant } => told(cx, &store, process.pid, &plan, &grant.meta.id, decision.retry_ms),
+        Begun::Yes { plan, grant } => told(cx, &store, args.pid, &plan, grant.meta.id, decision.retry_ms),
         Begun::No(answer) => {
             applicant.note(&answer)?;
             refused(cx, &answer, decision.retry_ms)
@@ -237,7 +238,7 @@ fn refused(cx: &Context, answer: &Answer, retry_ms: u64) -> Result<Done, Failure
     Ok(done.with_exit(Exit::NotGranted))
 }
 
-fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: &str, retry_ms: u64) -> Result<Done, Failure> {
+fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: Id, retry_ms: u64) -> Result<Done, Failure> {
     let reports: Vec<ReportWanted<'_>> = plan
         .reports
         .iter()
@@ -250,7 +251,7 @@ fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: &str, retry
         schema: 1,
         verdict: Verdict::Granted.name(),
         capture: Some(capture),
-        dir: Some(store.staging(capture).path()),
+        dir: Some(store.staging(&capture).path()),
         rule: &plan.rule,
         guard: None,
         reason: &plan.reason,

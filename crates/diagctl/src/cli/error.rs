@@ -125,7 +125,7 @@ impl From<diagctl_store::Error> for Failure {
         let exit = match &error {
             Error::NewerFormat { .. } | Error::NewerFile { .. } => Exit::NewerStore,
             Error::NoGroup { .. } => Exit::Config,
-            Error::LeaseDescriptor { .. } => Exit::Usage,
+            Error::LeaseDescriptor { .. } | Error::NotAnId(_) => Exit::Usage,
             Error::NoCaptures
             | Error::NoReportNamed
             | Error::NoCapture { .. }
@@ -162,6 +162,7 @@ impl From<diagctl_store::Error> for Failure {
             Error::NoGroup { .. } => "create it, or remove `group` from the configuration",
             Error::NewerFormat { .. } | Error::NewerFile { .. } => "a newer diagctl wrote it; use that version",
             Error::UnknownFormat { known, .. } => &format!("if this is a diagctl store, write {known} into that file"),
+            Error::NotAnId(_) => "use the `capture` that `acquire` printed",
             Error::DamagedMeta { .. } => "move the capture's directory away, or delete it with `diagctl rm`",
             Error::DamagedReport { .. } => {
                 "other reports of the capture may be intact; `diagctl rm` deletes the capture"
@@ -222,7 +223,6 @@ impl From<crate::grant::Error> for Failure {
         let message = error.to_string();
         match error {
             Error::Store(error) => error.into(),
-            Error::NotAnId { .. } => Self::new(Exit::Usage, message).hint("use the `capture` that `acquire` printed"),
             Error::AnotherGeneration { .. } => Self::failed(message),
             Error::NotHolder { .. } => Self::failed(message).hint(
                 "pass the descriptor on which `acquire` was granted; files staged by a stale dumper are moved to quarantine/",

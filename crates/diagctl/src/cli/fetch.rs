@@ -18,7 +18,7 @@ use crate::cli::error::printable;
 use crate::exit_code::Exit;
 use destination::{Destination, Existing};
 use diagctl_store::reader::{self, Interrupted, Representation, Stored};
-use diagctl_store::{Access, meta};
+use diagctl_store::{Access, Id, meta};
 
 /// Fetch reports of a capture, verified and decompressed
 ///
@@ -33,6 +33,9 @@ pub struct Args {
     /// File, directory, or `-` for stdout [default: the file ID-REPORT.EXT, or the directory ID for all reports]
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
+    /// Convert a heap dump to JSON in the shape of ObjectSpace.dump_all, without values; with --raw, compressed by gzip
+    #[arg(long = "as", value_name = "FORMAT")]
+    form: Option<Format>,
     /// Do not decompress
     #[arg(long)]
     raw: bool,
@@ -42,6 +45,35 @@ pub struct Args {
     /// Print JSON: the files written and the reports that failed
     #[arg(long)]
     json: bool,
+}
+
+/// A format that heap dumps are converted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// One object a line, for heapy, sheap, harb and reap
+    Json,
+}
+
+/// The form in which reports are written.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    representation: Representation,
+    /// Heap dumps become JSON.
+    json: bool,
+}
+
+impl Form {
+    fn file_name<'s>(&self, stored: &'s Stored) -> &'s str {
+        if self.converts(stored) {
+            stored.json_file_name(self.representation)
+        } else {
+            stored.file_name(self.representation)
+        }
+    }
+
+    fn converts(&self, stored: &Stored) -> bool {
+        self.json && stored.is_heap_dump()
+    }
 }
 
 /// A capture and its reports, opened with the rights of the store's owner.
@@ -55,7 +87,7 @@ struct Opened {
 #[derive(Serialize)]
 struct Fetched {
     schema: u32,
-    capture: String,
+    capture: Id,
     written: Vec<Written>,
     failed: Vec<Missing>,
 }
@@ -80,7 +112,8 @@ struct Missing {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
-    let form = if args.raw { Representation::Stored } else { Representation::Content };
+    let representation = if args.raw { Representation::Stored } else { Representation::Content };
+    let form = Form { representation, json: args.form.is_some() };
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
     if to_stdout && args.json {
         return Err(Failure::new(Exit::Usage, "-o - and --json both write to stdout").hint("remove one of them"));
@@ -94,7 +127,13 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         let message = format!("capture {} has {} reports, but -o - takes one", opened.meta.id, names.len());
         return Err(Failure::new(Exit::Usage, message).hint(format!("choose one of {}", names.join(", "))));
     }
-    let mut fetched = Fetched { schema: 1, capture: opened.meta.id.clone(), written: Vec::new(), failed: Vec::new() };
+    if let (Some(_), true, Some((name, Ok(stored)))) = (args.form, opened.single, opened.reports.first())
+        && !stored.is_heap_dump()
+    {
+        let message = format!("report {} is not a heap dump, so it cannot be converted", printable(name));
+        return Err(Failure::new(Exit::Usage, message).hint("remove --as"));
+    }
+    let mut fetched = Fetched { schema: 1, capture: opened.meta.id, written: Vec::new(), failed: Vec::new() };
     let exit = if opened.single {
         one(args, form, to_stdout, opened, &mut fetched)?
     } else {
@@ -120,7 +159,7 @@ fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
     let meta = meta::read(&store.report_dir(&target.id))?;
     let names: Vec<String> = match wanted {
         Some(name) => vec![name.clone()],
-        None => meta.reports.iter().map(|report| report.name.clone()).collect(),
+        None => meta.reports.iter().map(|report| report.name.to_string()).collect(),
     };
     let single = names.len() == 1;
     let reports = names
@@ -130,13 +169,7 @@ fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
     Ok(Opened { meta, reports, single })
 }
 
-fn one(
-    args: &Args,
-    form: Representation,
-    to_stdout: bool,
-    opened: Opened,
-    fetched: &mut Fetched,
-) -> Result<Exit, Failure> {
+fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
     let Some((name, stored)) = opened.reports.into_iter().next() else { return Ok(Exit::Ok) };
     let mut stored = stored?;
     let exit = warn(&stored);
@@ -150,7 +183,7 @@ fn one(
             Err(Interrupted::Output(e)) => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
         };
     }
-    let own_name = format!("{}-{}", opened.meta.id, stored.file_name(form));
+    let own_name = format!("{}-{}", opened.meta.id, form.file_name(&stored));
     let existing = if args.force { Existing::Replace } else { Existing::Refuse };
     let (path, existing) = match &args.output {
         None => (PathBuf::from(own_name), existing),
@@ -161,10 +194,10 @@ fn one(
     Ok(exit)
 }
 
-fn all(args: &Args, form: Representation, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
+fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
     let dir = match &args.output {
-        None => PathBuf::from(&opened.meta.id),
-        Some(path) if path.is_dir() => path.join(&opened.meta.id),
+        None => PathBuf::from(opened.meta.id.as_str()),
+        Some(path) if path.is_dir() => path.join(opened.meta.id.as_str()),
         Some(path) => path.clone(),
     };
     destination::create_dir(&dir, args.force)?;
@@ -173,7 +206,7 @@ fn all(args: &Args, form: Representation, opened: Opened, fetched: &mut Fetched)
     for (name, stored) in opened.reports {
         let result = stored.and_then(|mut stored| {
             damaged |= warn(&stored) != Exit::Ok;
-            let path = dir.join(stored.file_name(form));
+            let path = dir.join(form.file_name(&stored));
             place(&name, &mut stored, form, &path, Existing::Replace)
         });
         match result {
@@ -211,13 +244,7 @@ fn warn(stored: &Stored) -> Exit {
 }
 
 // Copies a report to a file. It is verified before the destination is touched.
-fn place(
-    name: &str,
-    stored: &mut Stored,
-    form: Representation,
-    path: &Path,
-    existing: Existing,
-) -> Result<Written, Failure> {
+fn place(name: &str, stored: &mut Stored, form: Form, path: &Path, existing: Existing) -> Result<Written, Failure> {
     stored.verify()?;
     let mut file = Destination::open(path, existing)?;
     let bytes = copy(stored, form, &mut file, false).map_err(|e| match e {
@@ -230,14 +257,41 @@ fn place(
 }
 
 // No progress bar on a terminal that also shows the data.
-fn copy(stored: &mut Stored, form: Representation, out: &mut dyn Write, to_terminal: bool) -> Result<u64, Interrupted> {
+fn copy(stored: &mut Stored, form: Form, out: &mut dyn Write, to_terminal: bool) -> Result<u64, Interrupted> {
     let shown = output::is_watched() && !to_terminal;
-    let bar = if shown { ProgressBar::new(stored.bytes(form)) } else { ProgressBar::hidden() };
+    let converts = form.converts(stored);
+    // The progress of a conversion is that of reading.
+    let shown_form = if converts { Representation::Content } else { form.representation };
+    let bar = if shown { ProgressBar::new(stored.bytes(shown_form)) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}") {
         bar.set_style(style);
     }
-    bar.set_prefix(stored.report.name.clone());
-    let result = stored.copy(form, out, &mut |bytes| bar.set_position(bytes));
+    bar.set_prefix(stored.report.name.to_string());
+    let progress = &mut |bytes| bar.set_position(bytes);
+    let result = if converts {
+        let mut counted = Counted { out, bytes: 0 };
+        stored.export_json(form.representation, &mut counted, progress).map(|_| counted.bytes)
+    } else {
+        stored.copy(form.representation, out, progress)
+    };
     bar.finish_and_clear();
     result
+}
+
+/// Counts what is written.
+struct Counted<'o> {
+    out: &'o mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(data)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }

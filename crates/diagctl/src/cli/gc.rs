@@ -97,7 +97,7 @@ fn text(outcome: &Outcome) -> String {
         .map(|verdict| {
             let action = if verdict.keep { "keep" } else { word };
             let reason = verdict.reasons.join("; ");
-            vec![action.to_owned(), verdict.id.clone(), size(verdict.disk_bytes), reason]
+            vec![action.to_owned(), verdict.id.to_string(), size(verdict.disk_bytes), reason]
         })
         .collect();
     let deletes = if outcome.dry_run { "would delete" } else { "deleted" };
@@ -125,21 +125,25 @@ mod tests {
 
     #[test]
     fn deletions_are_listed_first_with_reasons_and_totals() {
-        let verdict = |id: &str, keep: bool, reason: &str| Verdict {
-            id: id.into(),
+        let verdict = |n: u64, keep: bool, reason: &str| Verdict {
+            id: format!("20260101T000000000Z-{n:08x}").parse().unwrap(),
             keep,
             reasons: vec![reason.into()],
             disk_bytes: 1024,
         };
         let plan = vec![
-            verdict("a", true, "pinned"),
-            verdict("b", false, "older than max_age 14d (15d)"),
-            verdict("c", true, "last heap_dump"),
+            verdict(1, true, "pinned"),
+            verdict(2, false, "older than max_age 14d (15d)"),
+            verdict(3, true, "last heap_dump"),
         ];
         let dry = text(&outcome(plan.clone(), true));
         let lines: Vec<&str> = dry.lines().collect();
-        assert!(lines[1].starts_with("delete  b") && lines[1].ends_with("older than max_age 14d (15d)"), "{dry}");
-        assert!(lines[2].starts_with("keep    a") && lines[2].ends_with(" pinned"), "{dry}");
+        assert!(
+            lines[1].starts_with("delete  20260101T000000000Z-00000002")
+                && lines[1].ends_with("older than max_age 14d (15d)"),
+            "{dry}"
+        );
+        assert!(lines[2].starts_with("keep    20260101T000000000Z-00000001") && lines[2].ends_with(" pinned"), "{dry}");
         assert_eq!(lines.last(), Some(&"would delete 1 capture (1.00 KiB), would keep 2 captures (2.00 KiB)"));
         let done = text(&outcome(plan, false));
         assert!(

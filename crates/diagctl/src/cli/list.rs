@@ -10,8 +10,8 @@ use super::view;
 use super::{Context, Failure};
 use crate::exit_code::Exit;
 use crate::units::{self, size};
-use diagctl_store::Access;
-use diagctl_store::index::{Entry, Listing};
+use diagctl_store::index::{Entry, EntryReport, Listing};
+use diagctl_store::{Access, Id};
 
 /// List captures, newest first
 ///
@@ -47,7 +47,7 @@ pub struct Args {
 /// A capture whose record cannot be read.
 #[derive(Serialize)]
 struct Damaged<'a> {
-    id: &'a str,
+    id: &'a Id,
     reason: &'a str,
 }
 
@@ -62,7 +62,7 @@ impl Args {
         is(&self.role, &entry.role)
             && is(&self.worker, &entry.worker)
             && is(&self.rule, &entry.rule)
-            && self.report.as_ref().is_none_or(|wanted| entry.reports.iter().any(|r| r.name == *wanted))
+            && self.report.as_ref().is_none_or(|wanted| entry.reports.iter().any(|r| r.name == **wanted))
             && self.since.is_none_or(|since| now_ms.saturating_sub(entry.store_ms) <= units::ms(since))
     }
 }
@@ -199,10 +199,11 @@ fn header(created: &str) -> [&str; 10] {
 }
 
 fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
-    let reports: Vec<String> =
-        entry.reports.iter().map(|r| format!("{}{}", r.name, if r.error.is_some() { "!" } else { "" })).collect();
+    let mark = |set: bool, mark: &'static str| if set { mark } else { "" };
+    let report = |r: &EntryReport| format!("{}{}{}", r.name, mark(r.values, "(values)"), mark(r.error.is_some(), "!"));
+    let reports: Vec<String> = entry.reports.iter().map(report).collect();
     vec![
-        entry.id.clone(),
+        entry.id.to_string(),
         times.show(&entry.created),
         age(entry.store_ms, now_ms),
         or_dash(&entry.role),
@@ -222,7 +223,7 @@ fn or_dash(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use diagctl_store::index::EntryReport;
+    use diagctl_store::ReportName;
 
     fn args(change: impl Fn(&mut Args)) -> Args {
         let mut args = Args {
@@ -241,7 +242,7 @@ mod tests {
 
     fn entry() -> Entry {
         Entry {
-            id: "20261122T101530123Z-7f3a9c2e".into(),
+            id: "20261122T101530123Z-7f3a9c2e".parse().unwrap(),
             created: "2026-11-22T10:15:30.123Z".into(),
             store_ms: 1000,
             role: "puma".into(),
@@ -251,8 +252,8 @@ mod tests {
             disk_bytes: 4096,
             pinned: true,
             reports: vec![
-                EntryReport { name: "gc_stat".into(), ..EntryReport::default() },
-                EntryReport { name: "jemalloc_stats".into(), error: Some("no".into()), ..EntryReport::default() },
+                EntryReport::new(ReportName::from_text("gc_stat")),
+                EntryReport { error: Some("no".into()), ..EntryReport::new(ReportName::from_text("jemalloc_stats")) },
             ],
             ..Entry::default()
         }

@@ -80,9 +80,7 @@ fn change(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::CgroupRoot;
     use crate::config::{Config, Loaded};
-    use crate::proc::Proc;
 
     fn context() -> (tempfile::TempDir, Context) {
         let dir = tempfile::tempdir().unwrap();
@@ -96,7 +94,7 @@ mod tests {
             identity: None,
             held: None,
         };
-        (dir, Context { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug: None })
+        (dir, Context::new(loaded, None))
     }
 
     fn paused(cx: &Context) -> Option<Pause> {

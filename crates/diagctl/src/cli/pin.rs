@@ -8,7 +8,7 @@ use super::{Context, Failure};
 use crate::exit_code::Exit;
 use crate::fsio;
 use diagctl_store::index::{self, Entry};
-use diagctl_store::{Access, Store, meta};
+use diagctl_store::{Access, Id, Store, meta};
 
 /// Protect captures from retention, up to the hard cap
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ pub fn unpin(cx: &Context, args: &UnpinArgs) -> Result<Done, Failure> {
     outcome(each(&store, &args.ids), |id| set(&store, id, false))
 }
 
-fn set(store: &Store, id: &str, pinned: bool) -> Result<String, Failure> {
+fn set(store: &Store, id: &Id, pinned: bool) -> Result<String, Failure> {
     let dir = store.report_dir(id);
     let marker = dir.join(index::PIN_FILE);
     let meta = meta::read(&dir)?;
@@ -69,24 +69,23 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    const ID: &str = "20260101T000000000Z-aaaaaaaa";
-
     #[test]
     fn pin_marker_and_index_agree_after_each_step() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
+        let id = "20260101T000000000Z-aaaaaaaa".parse().unwrap();
         let store = Store::open(config.store_options(), Access::Create).unwrap();
-        fsio::create_dir(&store.report_dir(ID), 0o700).unwrap();
-        let meta = meta::Meta { schema: 1, id: ID.into(), ..meta::Meta::default() };
-        std::fs::write(store.report_dir(ID).join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
+        fsio::create_dir(&store.report_dir(&id), 0o700).unwrap();
+        let meta = meta::Meta { schema: 1, id, ..meta::Meta::default() };
+        std::fs::write(store.report_dir(&id).join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
         let steps = [(true, "pinned "), (true, "was already pinned"), (false, "unpinned"), (false, "was not pinned")];
         for (pinned, expected) in steps {
-            let line = set(&store, ID, pinned).unwrap();
+            let line = set(&store, &id, pinned).unwrap();
             assert!(line.contains(expected), "{line}");
-            assert_eq!(store.report_dir(ID).join(index::PIN_FILE).exists(), pinned);
+            assert_eq!(store.report_dir(&id).join(index::PIN_FILE).exists(), pinned);
             assert_eq!(index::Listing::all(&store).unwrap().entry(0).unwrap().pinned, pinned);
         }
-        fsio::remove(&store.report_dir(ID)).unwrap();
-        assert!(set(&store, ID, true).is_err());
+        fsio::remove(&store.report_dir(&id)).unwrap();
+        assert!(set(&store, &id, true).is_err());
     }
 }

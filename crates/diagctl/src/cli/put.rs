@@ -35,14 +35,14 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let grant = capture::join(&store, &lease, &args.capture)?;
     let shown = quoted(&args.report);
-    if !grant.planned.iter().any(|planned| **planned == args.report) {
+    let Some(report) = grant.planned.iter().find(|planned| ***planned == args.report) else {
         return Err(Failure::new(Exit::Usage, format!("report {shown} is not part of capture {}", args.capture))
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
-    }
-    let staging = store.staging(&args.capture);
+    };
+    let staging = store.staging(&grant.meta.id);
     // Reports that `acquire` made itself also have a sidecar.
-    if staging::read_sidecar(&staging, &args.report)?.is_some() || !staging::claim(&staging, &args.report)? {
-        let (report, capture) = (&args.report, &args.capture);
+    if staging::read_sidecar(&staging, report)?.is_some() || !staging::claim(&staging, report)? {
+        let capture = &args.capture;
         return Err(Failure::failed(format!(
             "report {report} of capture {capture} has been stored already, or another put of it is under way"
         ))
@@ -56,7 +56,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let _ = rustix::pipe::fcntl_setpipe_size(&stdin, writer::CHUNK);
     // A worker that dumps itself serves no requests meanwhile, so it should finish as soon as possible.
     let limit = (grant.snapshot == Snapshot::Fork).then(|| cx.own_cpu_limit()).flatten();
-    writer::store_report(&mut room, &staging, &args.report, &mut Paced::new(stdin, limit))?;
+    writer::store_report(&mut room, &staging, report, &mut Paced::new(stdin, limit))?;
     Ok(Done::silent())
 }
 

@@ -1,5 +1,7 @@
 //! `request`: asks for a capture, which the next matching process that polls will take.
 
+mod target;
+
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -66,12 +68,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
             .hint("say in a few words why you want the capture"));
     }
-    if let Some(pid) = args.pid {
-        cx.proc.stat(pid).map_err(|why| {
-            Failure::new(Exit::NoMatch, format!("--pid {pid}: {why}"))
-                .hint("`diagctl status` lists the polling processes")
-        })?;
-    }
+    let process = args.pid.map(|pid| target::find(cx, pid)).transpose()?;
     let by = invoking_user();
     let store = cx.open(Access::Create)?;
     let (state, now) = {
@@ -86,7 +83,8 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         reports: crate::config::in_order(reports),
         role: args.role,
         name: args.name,
-        pid: args.pid,
+        pid: process.as_ref().map(|process| process.pid),
+        process,
         reason: args.reason,
         by,
         created: now.store_ms,
@@ -106,13 +104,8 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
 }
 
 fn somebody_polls(store: &Store, request: &Request, now_ms: u64, poll_ms: u64) -> bool {
-    load_samples(store).processes.iter().any(|(pid, sample)| {
-        let process = Process {
-            pid: *pid,
-            start_ticks: sample.start_ticks,
-            role: sample.role.clone(),
-            name: sample.name.clone(),
-        };
+    load_samples(store).processes.into_iter().any(|(id, sample)| {
+        let process = Process { id, role: sample.role.clone(), name: sample.name.clone() };
         sample.is_fresh(now_ms, poll_ms) && request.is_for(&process)
     })
 }
@@ -155,7 +148,7 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
         return Err(Failure::failed(format!("the request failed: {}", why.unwrap_or_else(|| "it was removed".into())))
             .hint("`diagctl status --explain` shows what happened"));
     };
-    let meta = meta::read(&store.report_dir(id.as_str()))?;
+    let meta = meta::read(&store.report_dir(&id))?;
     for report in &meta.reports {
         if let Some(error) = &report.error {
             let what = if report.is_damaged() { "is damaged" } else { "failed" };
@@ -165,7 +158,7 @@ fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Do
     let bytes = meta.reports.iter().map(|report| report.stored_bytes).sum();
     let who = output::who(&meta.role, &meta.worker);
     output::note(&format!("captured {} of process {} ({who})", size(bytes), meta.pid));
-    Ok(Done::either(json, &meta, |meta| meta.id.clone())?.with_exit(exit_of(&meta)))
+    Ok(Done::either(json, &meta, |meta| meta.id.to_string())?.with_exit(exit_of(&meta)))
 }
 
 fn doing(store: &Store, request: &Request) -> String {

@@ -7,7 +7,7 @@ use crate::exit_code::Exit;
 use diagctl_store::catalog::{Catalog, Stamp};
 use diagctl_store::events::{self, Event};
 use diagctl_store::index;
-use diagctl_store::{Access, Store, reader};
+use diagctl_store::{Access, Id, Store, reader};
 
 /// Delete captures
 #[derive(Debug, clap::Args)]
@@ -38,7 +38,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Ok(done)
 }
 
-fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Failure> {
+fn delete(store: &Store, id: &Id, force: bool, by: &str) -> Result<String, Failure> {
     let dir = store.report_dir(id);
     // Checks the marker, because the index may lag behind it.
     if !force && dir.join(index::PIN_FILE).exists() {
@@ -48,14 +48,14 @@ fn delete(store: &Store, id: &str, force: bool, by: &str) -> Result<String, Fail
     if !dir.exists() {
         return Err(Failure::new(Exit::NoMatch, format!("capture {id} is already gone")));
     }
-    diagctl_store::trash::discard_capture(store, id, None)?;
+    diagctl_store::trash::discard_capture(store, *id, None)?;
     events::record(store, &Event::about("deleted", id, &format!("by {by} with diagctl rm")));
     Ok(format!("deleted {id}"))
 }
 
 /// Resolves each id on a command line. All are resolved before anything is done, so that `latest` means the capture that was
 /// the latest at the start.
-pub fn each(store: &Store, ids: &[String]) -> Vec<Result<String, Failure>> {
+pub fn each(store: &Store, ids: &[String]) -> Vec<Result<Id, Failure>> {
     let mut found = Vec::new();
     for text in ids {
         let target = reader::resolve(store, text).map_err(Failure::from).and_then(|target| match target.report {
@@ -75,8 +75,8 @@ pub fn each(store: &Store, ids: &[String]) -> Vec<Result<String, Failure>> {
 
 /// Applies an action to several captures and prints a line for each. If some fail, the exit status is `Partial`.
 pub fn outcome(
-    targets: Vec<Result<String, Failure>>,
-    act: impl Fn(&str) -> Result<String, Failure>,
+    targets: Vec<Result<Id, Failure>>,
+    act: impl Fn(&Id) -> Result<String, Failure>,
 ) -> Result<Done, Failure> {
     let mut lines = Vec::new();
     let mut failures = Vec::new();
@@ -112,7 +112,7 @@ mod tests {
     fn ended(store: &Store, ids: &[&str], refused: &[&str]) -> String {
         let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
         let result = outcome(each(store, &ids), |id| {
-            if refused.contains(&id) { Err(Failure::failed("pinned")) } else { Ok(format!("deleted {id}")) }
+            if refused.contains(&id.as_str()) { Err(Failure::failed("pinned")) } else { Ok(format!("deleted {id}")) }
         });
         result.map_or_else(|failure| format!("{failure:?}"), |done| format!("{done:?}"))
     }
@@ -132,9 +132,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(diagctl_store::StoreOptions::new(dir.path().join("store")), Access::Create).unwrap();
         for (sequence, id) in [(1, A), (2, B)] {
-            let meta = Meta { id: id.into(), sequence, ..Meta::default() };
-            std::fs::create_dir(store.report_dir(id).path()).unwrap();
-            let record = store.report_dir(id).join("meta.json");
+            let id = id.parse().unwrap();
+            let meta = Meta { id, sequence, ..Meta::default() };
+            std::fs::create_dir(store.report_dir(&id).path()).unwrap();
+            let record = store.report_dir(&id).join("meta.json");
             std::fs::write(record.path(), serde_json::to_vec(&meta).unwrap()).unwrap();
         }
         for (ids, refused, expected) in table {

@@ -119,7 +119,7 @@ fn not_granted(reason: &str) -> Result<Done, Failure> {
 fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failure> {
     let pid = std::process::id();
     let start_ticks = cx.proc.stat(pid).context("cannot read this process")?.start_ticks;
-    let process = Process { pid, start_ticks, role: "run".into(), name: String::new() };
+    let process = Process { id: cx.process_id(pid, start_ticks), role: "run".into(), name: String::new() };
     let command =
         printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>();
     let plan = Plan {
@@ -151,7 +151,7 @@ fn execute(
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).context("cannot hand the lease down")?;
     let mut child = Command::new(&args.command[0])
         .args(&args.command[1..])
-        .env("DIAGCTL_CAPTURE", id)
+        .env("DIAGCTL_CAPTURE", id.as_str())
         .env("DIAGCTL_CAPTURE_DIR", staging.path())
         .stdin(Stdio::null())
         .stdout(if args.report.is_some() { Stdio::piped() } else { Stdio::inherit() })
@@ -163,7 +163,7 @@ fn execute(
     drop(inherited);
     hand_on(&child, endings, Arc::clone(ended_by))?;
     let mut stored = Ok(());
-    if let (Some(name), Some(mut stdout)) = (&args.report, child.stdout.take()) {
+    if let (Some(name), Some(mut stdout)) = (grant.planned.first(), child.stdout.take()) {
         let mut room = Room::of(store, grant)?;
         let form = store.options().file_type(name);
         stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
@@ -171,7 +171,7 @@ fn execute(
     let status = child.wait().context("cannot wait for the command")?;
     let mut told = Told::default();
     // An empty report counts if it was asked for, but a capture without any report does not.
-    if !produced(&store.own_staging(id)?, args, status.success())? {
+    if !produced(&store.own_staging(id)?, grant.planned.first(), status.success())? {
         stored?;
         return Err(Failure::failed(format!("the command produced nothing ({status})"))
             .hint("write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME"));
@@ -200,8 +200,8 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
     Ok(())
 }
 
-fn produced(staging: &Spot, args: &Args, empty_counts: bool) -> Result<bool, Failure> {
-    let noted = args.report.as_ref().map(|name| staging::read_sidecar(staging, name)).transpose()?.flatten();
+fn produced(staging: &Spot, report: Option<&ReportName>, empty_counts: bool) -> Result<bool, Failure> {
+    let noted = report.map(|name| staging::read_sidecar(staging, name)).transpose()?.flatten();
     if noted.as_ref().is_some_and(|report| report.file.is_some() && (empty_counts || report.raw_bytes > 0)) {
         return Ok(true);
     }

@@ -69,7 +69,7 @@ fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
         name => format!("({name})"),
     };
     let lines = [
-        ("capture", meta.id.clone()),
+        ("capture", meta.id.to_string()),
         ("created", created),
         ("process", words(&[&meta.role, &meta.worker, &format!("pid {}", meta.pid), &on_host(&meta.host)])),
         ("rule", words(&[&meta.rule, &trigger])),
@@ -104,13 +104,25 @@ fn row(report: &meta::Report) -> Vec<String> {
             size(report.raw_bytes),
             size(report.stored_bytes),
             ratio(report.raw_bytes, report.stored_bytes),
-            report.content_type.clone(),
+            kind(report),
         ],
     };
     let took =
         report.took_ms.as_ref().and_then(serde_json::Number::as_f64).map_or("-".into(), |ms| format!("{ms:.1}ms"));
-    let name = [report.name.clone(), took];
+    let name = [report.name.to_string(), took];
     name.into_iter().chain(figures).chain([report.error.clone().unwrap_or_default()]).collect()
+}
+
+// Formats the type of a report's content, and whether a heap dump has values of the application in it.
+fn kind(report: &meta::Report) -> String {
+    let Some(heap) = &report.heap else { return report.content_type.clone() };
+    let repaired = match heap.repaired {
+        0 => String::new(),
+        1 => ", 1 record repaired".into(),
+        many => format!(", {many} records repaired"),
+    };
+    let values = if report.has_values() { "with values" } else { "no values" };
+    format!("{}, {values}{repaired}", heap.format)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "one digit after the point is printed")]
@@ -156,10 +168,11 @@ fn cost(name: &str, value: &serde_json::Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use diagctl_store::ReportName;
 
     fn shown() -> Shown {
         let meta = Meta {
-            id: "20261122T101530123Z-7f3a9c2e".into(),
+            id: "20261122T101530123Z-7f3a9c2e".parse().unwrap(),
             created: "2026-11-22T10:15:30.123Z".into(),
             host: "web-1".into(),
             pid: 4711,
@@ -174,13 +187,12 @@ mod tests {
             cost: [("pause_ms".to_owned(), 12.5.into()), ("raw_bytes".to_owned(), 2048.into())].into(),
             reports: vec![
                 meta::Report {
-                    name: "heap_dump".into(),
                     content_type: "application/x-ndjson".into(),
                     raw_bytes: 10 << 20,
                     stored_bytes: 1 << 20,
-                    ..meta::Report::default()
+                    ..meta::Report::new(ReportName::from_text("heap_dump"))
                 },
-                meta::Report::failed("jemalloc_stats", "no jemalloc\u{1b}[2J here"),
+                meta::Report::failed(ReportName::from_text("jemalloc_stats"), "no jemalloc\u{1b}[2J here"),
             ],
             ..Meta::default()
         };

@@ -19,12 +19,16 @@ use crate::state::files::load_samples;
 use crate::state::samples::{Sample, Samples};
 use crate::state::schedule::{RuleState, State};
 use crate::units::{duration, ms};
+use diagctl_observe::Presence;
 use diagctl_store::events::{self, Event};
 use diagctl_store::requests::{self, Request};
-use diagctl_store::{Access, Store, index, inventory};
+use diagctl_store::{Access, Id, Store, index, inventory};
 
 /// The number of recent events that `--explain` shows.
 const EVENTS_SHOWN: usize = 20;
+
+/// A process of another container that has been silent for this long counts as gone, milliseconds. Nothing else tells from here.
+const LOST_AFTER_MS: u64 = 600_000;
 
 /// Show the state of the lease, rules, store and processes
 #[derive(Debug, clap::Args)]
@@ -71,14 +75,14 @@ struct Switch {
 #[derive(Debug, Serialize)]
 struct Room {
     captures: usize,
-    latest: Option<String>,
+    latest: Option<Id>,
     latest_age_ms: Option<u64>,
     used_bytes: u64,
     max_use_bytes: u64,
     free_disk_bytes: u64,
     keep_free_bytes: u64,
     quarantine_bytes: u64,
-    damaged: BTreeMap<String, String>,
+    damaged: BTreeMap<Id, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,7 +112,11 @@ struct Budget {
 
 #[derive(Debug, Serialize)]
 struct Process {
+    /// The pid that the process has in its own container.
     pid: u32,
+    pid_ns: u64,
+    /// The pid under which it is visible here, if it is.
+    pid_here: Option<u32>,
     role: String,
     name: String,
     rss_bytes: u64,
@@ -162,8 +170,8 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
 // Uses the memory limit of the processes; if they have several, the highest.
 fn doubts(cx: &Context, store: &Store, samples: &Samples) -> Vec<String> {
     let mut place = super::config_target::here(&cx.proc, cx.config(), Some(store));
-    let alive = samples.processes.iter().filter(|(pid, sample)| cx.proc.is_alive(**pid, sample.start_ticks));
-    let limits: Option<Vec<u64>> = alive.map(|(pid, _)| cx.cgroups.memory_of(&cx.proc, *pid).ok()?.limit()).collect();
+    let alive = samples.processes.keys().filter_map(|id| visible_as(cx.proc.presence(id)));
+    let limits: Option<Vec<u64>> = alive.map(|pid| cx.cgroups.memory_of(&cx.proc, pid).ok()?.limit()).collect();
     let highest = limits.and_then(|limits| limits.into_iter().max());
     place.memory = highest.into_iter().chain(place.memory).min();
     cx.config().doubts(&[], &place).into_iter().map(|doubt| format!("{}: {}", doubt.path, doubt.message)).collect()
@@ -176,7 +184,7 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
     let quarantine = store.path("quarantine");
     Ok(Room {
         captures: summary.captures,
-        latest: latest.map(|entry| entry.id.clone()),
+        latest: latest.map(|entry| entry.id),
         latest_age_ms: latest.map(|entry| now.store_ms.saturating_sub(entry.store_ms)),
         used_bytes: inventory::reports_bytes(store)?.saturating_add(inventory::other_bytes(store)),
         max_use_bytes: config.retention.max_use,
@@ -251,14 +259,22 @@ fn budgets(config: &Config, state: &State, now_ms: u64) -> Vec<Budget> {
     ]
 }
 
+fn visible_as(presence: Presence) -> Option<u32> {
+    if let Presence::Here(pid) = presence { Some(pid) } else { None }
+}
+
 fn processes(cx: &Context, store: &Store, now_ms: u64) -> Vec<Process> {
     let mut processes: Vec<Process> = load_samples(store)
         .processes
         .into_iter()
-        .map(|(pid, sample)| {
-            let gone = !cx.proc.is_alive(pid, sample.start_ticks);
+        .map(|(id, sample)| {
+            let presence = cx.proc.presence(&id);
+            let lost_ms = now_ms.saturating_sub(sample.next_poll.saturating_add(LOST_AFTER_MS));
+            let gone = presence == Presence::Gone || (presence == Presence::Elsewhere && lost_ms > 0);
             Process {
-                pid,
+                pid: id.pid,
+                pid_ns: id.pid_ns,
+                pid_here: visible_as(presence),
                 gone,
                 silent: !gone && !sample.is_fresh(now_ms, cx.config().poll_ms()),
                 rss_bytes: sample.rss,

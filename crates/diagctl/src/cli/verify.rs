@@ -16,7 +16,7 @@ use crate::fsio;
 use crate::units::size;
 use diagctl_store::index::{self, Present};
 use diagctl_store::reader::{Interrupted, Representation, Stored};
-use diagctl_store::{Access, Store, meta};
+use diagctl_store::{Access, Id, ReportName, Store, meta};
 
 /// Verify captures against their checksums; changes nothing
 ///
@@ -47,14 +47,14 @@ struct Outcome {
     /// Files in a capture's directory that its meta.json does not list. They do no harm.
     unknown: Vec<Unknown>,
     /// Captures that were deleted during the check.
-    gone: Vec<String>,
+    gone: Vec<Id>,
 }
 
 #[derive(Debug, Default, Serialize)]
 struct Damage {
-    capture: String,
+    capture: Id,
     /// `null` for the capture's own record.
-    report: Option<String>,
+    report: Option<ReportName>,
     file: String,
     problem: String,
     expected_sha256: Option<String>,
@@ -65,15 +65,15 @@ struct Damage {
 
 #[derive(Debug, Serialize)]
 struct Unknown {
-    capture: String,
+    capture: Id,
     file: String,
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let mut present = Present::list(&store)?;
-    let ids: BTreeSet<String> = if args.all {
-        present.ids().map(str::to_owned).collect()
+    let ids: BTreeSet<Id> = if args.all {
+        present.ids().collect()
     } else {
         each(&store, &args.ids).into_iter().collect::<Result<_, _>>()?
     };
@@ -97,15 +97,15 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Ok(Done::either(args.json, &outcome, text)?.with_exit(exit))
 }
 
-fn capture(store: &Store, id: &str, bar: &ProgressBar, outcome: &mut Outcome) {
+fn capture(store: &Store, id: &Id, bar: &ProgressBar, outcome: &mut Outcome) {
     let dir = store.report_dir(id);
     let record = match meta::read(&dir) {
         Ok(record) => record,
-        Err(_) if !dir.exists() => return outcome.gone.push(id.to_owned()),
+        Err(_) if !dir.exists() => return outcome.gone.push(*id),
         Err(e) => {
             outcome.captures += 1;
             let problem = e.to_string();
-            let damage = Damage { capture: id.to_owned(), file: "meta.json".into(), problem, ..Damage::default() };
+            let damage = Damage { capture: *id, file: "meta.json".into(), problem, ..Damage::default() };
             return outcome.damaged.push(damage);
         }
     };
@@ -115,7 +115,7 @@ fn capture(store: &Store, id: &str, bar: &ProgressBar, outcome: &mut Outcome) {
                 outcome.files += 1;
                 outcome.bytes += bytes;
             }
-            Err(_) if !dir.exists() => return outcome.gone.push(id.to_owned()),
+            Err(_) if !dir.exists() => return outcome.gone.push(*id),
             Err(damage) => outcome.damaged.push(*damage),
         }
     }
@@ -129,14 +129,14 @@ fn capture(store: &Store, id: &str, bar: &ProgressBar, outcome: &mut Outcome) {
         .filter(|name| !known(name))
         .collect();
     names.sort();
-    outcome.unknown.extend(names.into_iter().map(|file| Unknown { capture: id.to_owned(), file }));
+    outcome.unknown.extend(names.into_iter().map(|file| Unknown { capture: *id, file }));
 }
 
 // Checks the stored bytes, then the decompressed content: the checksum alone would also match data that was never complete.
 fn verify(store: &Store, record: &meta::Meta, report: &meta::Report, bar: &ProgressBar) -> Result<u64, Box<Damage>> {
     let damage = |problem: String| {
         Box::new(Damage {
-            capture: record.id.clone(),
+            capture: record.id,
             report: Some(report.name.clone()),
             file: report.file.clone().unwrap_or_default(),
             problem,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use diagctl_store::Id;
 use diagctl_store::index::Entry;
 use diagctl_store::meta::{self, Meta};
 use diagctl_store::retention::Verdict;
@@ -12,13 +13,15 @@ use serde_json::{Number, Value};
 #[derive(Debug, Serialize)]
 pub struct Capture<'a> {
     schema: u32,
-    id: &'a str,
+    id: &'a Id,
     sequence: u64,
     created: &'a str,
     store_ms: u64,
     host: &'a str,
     boot_id: &'a str,
     pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid_ns: Option<u64>,
     start_time: u64,
     role: &'a str,
     worker: &'a str,
@@ -49,8 +52,20 @@ struct Report<'a> {
     stored_bytes: u64,
     sha256: Option<&'a str>,
     error: Option<&'a str>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    heap: Option<Heap<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<&'a Number>,
+}
+
+/// Facts about a heap dump.
+#[derive(Debug, Serialize)]
+struct Heap<'a> {
+    format: &'a str,
+    producer: &'a str,
+    values: &'a str,
+    lost: u64,
+    repaired: u64,
 }
 
 impl<'a> From<&'a Meta> for Capture<'a> {
@@ -64,6 +79,7 @@ impl<'a> From<&'a Meta> for Capture<'a> {
             host: &meta.host,
             boot_id: &meta.boot_id,
             pid: meta.pid,
+            pid_ns: (meta.pid_ns > 0).then_some(meta.pid_ns),
             start_time: meta.start_time,
             role: &meta.role,
             worker: &meta.worker,
@@ -93,6 +109,13 @@ impl<'a> From<&'a meta::Report> for Report<'a> {
             stored_bytes: report.stored_bytes,
             sha256: report.sha256.as_deref(),
             error: report.error.as_deref(),
+            heap: report.heap.as_ref().map(|heap| Heap {
+                format: &heap.format,
+                producer: &heap.producer,
+                values: &heap.values,
+                lost: heap.lost,
+                repaired: heap.repaired,
+            }),
             took_ms: report.took_ms.as_ref(),
         }
     }
@@ -101,7 +124,7 @@ impl<'a> From<&'a meta::Report> for Report<'a> {
 /// A capture in the output of `list`.
 #[derive(Debug, Serialize)]
 pub struct Listed<'a> {
-    id: &'a str,
+    id: &'a Id,
     sequence: u64,
     created: &'a str,
     store_ms: u64,
@@ -125,6 +148,8 @@ struct ListedReport<'a> {
     raw_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    values: bool,
 }
 
 impl<'a> From<&'a Entry> for Listed<'a> {
@@ -134,6 +159,7 @@ impl<'a> From<&'a Entry> for Listed<'a> {
             stored_bytes: report.stored_bytes,
             raw_bytes: report.raw_bytes,
             error: report.error.as_deref(),
+            values: report.values,
         };
         Self {
             id: &entry.id,
@@ -154,10 +180,10 @@ impl<'a> From<&'a Entry> for Listed<'a> {
     }
 }
 
-/// What retention does with a capture, as `gc` prints it.
+/// The decision of retention about a capture, as `gc` prints it.
 #[derive(Debug, Serialize)]
 pub struct Retained<'a> {
-    id: &'a str,
+    id: &'a Id,
     keep: bool,
     reasons: Vec<String>,
     disk_bytes: u64,
@@ -181,17 +207,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use diagctl_store::ReportName;
 
     #[test]
     fn a_capture_is_printed_with_these_keys_and_in_this_order() {
         let meta = Meta {
             schema: 1,
-            id: "i".into(),
+            pid_ns: 7,
             request: Some("r".into()),
-            reports: vec![meta::Report { took_ms: Some(7.into()), ..meta::Report::failed("smaps", "no") }],
+            reports: vec![meta::Report {
+                took_ms: Some(7.into()),
+                ..meta::Report::failed(ReportName::from_text("smaps"), "no")
+            }],
             ..Meta::default()
         };
-        let expected = r#"{"schema":1,"id":"i","sequence":0,"created":"","store_ms":0,"host":"","boot_id":"","pid":0,"start_time":0,"role":"","worker":"","versions":{},"rule":"","trigger":{"name":"","reason":"","observed":{}},"cost":{},"labels":{},"request":"r","reports":[{"name":"smaps","file":null,"content_type":"","encoding":"","raw_bytes":0,"stored_bytes":0,"sha256":null,"error":"no","took_ms":7}]}"#;
+        let expected = r#"{"schema":1,"id":"00000000T000000000Z-00000000","sequence":0,"created":"","store_ms":0,"host":"","boot_id":"","pid":0,"pid_ns":7,"start_time":0,"role":"","worker":"","versions":{},"rule":"","trigger":{"name":"","reason":"","observed":{}},"cost":{},"labels":{},"request":"r","reports":[{"name":"smaps","file":null,"content_type":"","encoding":"","raw_bytes":0,"stored_bytes":0,"sha256":null,"error":"no","took_ms":7}]}"#;
         assert_eq!(serde_json::to_string(&Capture::from(&meta)).unwrap(), expected);
         let bare = serde_json::to_value(Capture::from(&Meta { reports: vec![], request: None, ..meta })).unwrap();
         assert!(bare.get("request").is_none(), "{bare}");
@@ -200,19 +230,21 @@ mod tests {
     #[test]
     fn a_listed_capture_is_printed_with_these_keys_and_in_this_order() {
         let entry = Entry {
-            id: "i".into(),
-            reports: vec![EntryReport { name: "smaps".into(), error: Some("no".into()), ..EntryReport::default() }],
+            reports: vec![EntryReport { error: Some("no".into()), ..EntryReport::new(ReportName::from_text("smaps")) }],
             ..Entry::default()
         };
-        let expected = r#"{"id":"i","sequence":0,"created":"","store_ms":0,"host":"","pid":0,"role":"","worker":"","rule":"","reason":"","reports":[{"name":"smaps","stored_bytes":0,"raw_bytes":0,"error":"no"}],"disk_bytes":0,"pinned":false}"#;
+        let expected = r#"{"id":"00000000T000000000Z-00000000","sequence":0,"created":"","store_ms":0,"host":"","pid":0,"role":"","worker":"","rule":"","reason":"","reports":[{"name":"smaps","stored_bytes":0,"raw_bytes":0,"error":"no"}],"disk_bytes":0,"pinned":false}"#;
         assert_eq!(serde_json::to_string(&Listed::from(&entry)).unwrap(), expected);
     }
 
     #[test]
     fn reasons_to_keep_are_marked_as_such() {
-        let verdict = |keep| Verdict { id: "i".into(), keep, reasons: vec!["pinned".into()], disk_bytes: 1 };
+        let verdict = |keep| Verdict { id: Id::default(), keep, reasons: vec!["pinned".into()], disk_bytes: 1 };
         let printed = |keep| serde_json::to_value(Retained::from(&verdict(keep))).unwrap();
-        assert_eq!(printed(true), json!({ "id": "i", "keep": true, "reasons": ["kept: pinned"], "disk_bytes": 1 }));
+        assert_eq!(
+            printed(true),
+            json!({ "id": "00000000T000000000Z-00000000", "keep": true, "reasons": ["kept: pinned"], "disk_bytes": 1 })
+        );
         assert_eq!(printed(false)["reasons"], json!(["pinned"]));
     }
 }

@@ -178,6 +178,7 @@ impl Config {
             allow_network_filesystem: self.allow_network_filesystem,
             retention: self.retention.clone(),
             file_types: file_types.collect(),
+            heap_values: self.options.heap_values,
         }
     }
 

@@ -20,11 +20,13 @@ pub struct ReportOptions {
     pub jemalloc: Option<String>,
     /// `heap_dump.full`: true to include empty slots.
     pub full_heap: bool,
+    /// `heap_dump.values = "all"`: true to store the values of the application as well.
+    pub heap_values: bool,
 }
 
 impl Default for ReportOptions {
     fn default() -> Self {
-        Self { profile: Duration::from_secs(10), jemalloc: None, full_heap: false }
+        Self { profile: Duration::from_secs(10), jemalloc: None, full_heap: false, heap_values: false }
     }
 }
 
@@ -54,7 +56,15 @@ impl ReportOptions {
                     );
                 }
             }
-            "heap_dump" => self.full_heap = section.boolean("full").unwrap_or(self.full_heap),
+            "heap_dump" => {
+                self.full_heap = section.boolean("full").unwrap_or(self.full_heap);
+                match section.text("values").as_deref() {
+                    None => {}
+                    Some("none") => self.heap_values = false,
+                    Some("all") => self.heap_values = true,
+                    Some(_) => section.wrong_value("values", "must be \"none\" or \"all\"", "none is the default"),
+                }
+            }
             _ => {}
         }
         section.finish();
@@ -65,7 +75,16 @@ impl ReportOptions {
         let options = match name {
             "cpu_profile" => json!({ "duration": self.profile.as_secs_f64() }),
             "jemalloc_stats" => self.jemalloc.as_ref().map_or(json!({}), |letters| json!({ "options": letters })),
-            "heap_dump" if self.full_heap => json!({ "full": true }),
+            "heap_dump" => {
+                let mut options = Map::new();
+                if self.full_heap {
+                    options.insert("full".into(), true.into());
+                }
+                if self.heap_values {
+                    options.insert("values".into(), "all".into());
+                }
+                return options;
+            }
             _ => json!({}),
         };
         let Value::Object(options) = options else { return Map::new() };
@@ -82,8 +101,9 @@ impl ReportOptions {
         if let Some(letters) = &self.jemalloc {
             sections.push(("jemalloc_stats", json!({ "options": letters })));
         }
-        if self.full_heap {
-            sections.push(("heap_dump", json!({ "full": true })));
+        let heap = self.of("heap_dump");
+        if !heap.is_empty() {
+            sections.push(("heap_dump", Value::Object(heap)));
         }
         sections
     }
@@ -102,6 +122,8 @@ mod tests {
         assert_eq!(told, [json!({ "duration": 2.0 }), json!({ "options": "J" }), json!({ "full": true }), json!({})]);
         assert_eq!(options.sections().len(), 3);
         assert_eq!(ReportOptions::default().sections(), []);
+        let options = crate::config::parse("[reports.heap_dump]\nvalues = \"all\"\n").unwrap().0.options;
+        assert_eq!(options.sections(), [("heap_dump", json!({ "values": "all" }))]);
     }
 
     #[test]
@@ -110,6 +132,7 @@ mod tests {
             ("[reports.cpu_profile]\nduration = \"2h\"", "must be between 100ms and 1m"),
             ("[reports.cpu_profile]\nlength = \"2s\"", "unknown key"),
             ("[reports.jemalloc_stats]\noptions = \"J;x\"", "must be letters"),
+            ("[reports.heap_dump]\nvalues = \"some\"", "must be \"none\" or \"all\""),
         ] {
             let problems = crate::config::parse(text).unwrap_err();
             assert!(problems.iter().any(|p| p.to_string().contains(expected)), "{text}: {problems:?}");

@@ -66,7 +66,7 @@ pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) 
     cleanup::clear_staging(store)?;
     // A poll reads only the figures that its rules need. The guards need more.
     let wanted = cx.config().wanted();
-    let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.pid, wanted);
+    let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.id.pid, wanted);
     let applicant = Applicant { readings: &readings, ..applicant };
     let mut refusal = None;
     for plan in plans {
@@ -140,16 +140,15 @@ impl<'a> Applicant<'a> {
 
     fn set_up(&self, plan: &Plan) -> Result<Grant> {
         let figures = self.figures()?;
-        let pid = self.process.pid;
         let (now, generation) = {
             let _guard = self.store.lock()?;
             let (state, _) = load_state(self.store)?;
             let now = self.cx.now(&state);
-            let sample = load_sample(self.store, pid);
+            let sample = load_sample(self.store, &self.process.id);
             let changes = decide::charge(self.inputs(&[], &figures, &now, &state, sample.as_ref()), plan);
             // The answered events are saved before the charge, so a crash in between loses a capture but never takes one twice.
             if sample.is_some() {
-                save_sample(self.store, pid, &changes.sample)?;
+                save_sample(self.store, &changes.sample)?;
             }
             state::save(self.store.dir(), &changes.state)?;
             (now, changes.state.generation)
@@ -159,7 +158,7 @@ impl<'a> Applicant<'a> {
 
     /// The source of the process's native reports.
     pub fn source(&self) -> Source<'a> {
-        Source { proc: &self.cx.proc, cgroups: &self.cx.cgroups, pid: self.process.pid }
+        Source { proc: &self.cx.proc, cgroups: &self.cx.cgroups, pid: self.process.id.pid }
     }
 
     /// The inputs of a decision about this process.
@@ -195,7 +194,11 @@ impl<'a> Applicant<'a> {
             available_memory: self.readings.memory.available,
             free_disk,
             total_disk,
-            cpu_pressure: if wanted { cpu_pressure(&self.cx.proc, &self.cx.cgroups, self.process.pid) } else { None },
+            cpu_pressure: if wanted {
+                cpu_pressure(&self.cx.proc, &self.cx.cgroups, self.process.id.pid)
+            } else {
+                None
+            },
             clock_stepped_back_ms: None,
         })
     }

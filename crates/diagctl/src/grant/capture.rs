@@ -37,19 +37,21 @@ pub fn begin(
 ) -> Result<Grant> {
     let reports_bytes = Some(inventory::reports_bytes(store)?);
     let id = format!("{}-{}", clock::compact_utc(now.clock.wall_ms), fsio::random_hex()?);
+    let id: Id = id.parse().map_err(diagctl_store::Error::from)?;
     let staging = store.staging(&id);
     fsio::create_dir(&staging, store.directory_mode()?)?;
     let grant = Grant {
         meta: meta::Meta {
             schema: meta::SCHEMA,
-            id: id.clone(),
+            id,
             sequence: generation,
             created: clock::utc(now.clock.wall_ms),
             store_ms: now.store_ms,
             host: source.proc.hostname(),
             boot_id: now.clock.boot_id.clone(),
-            pid: process.pid,
-            start_time: process.start_ticks,
+            pid_ns: process.id.pid_ns,
+            pid: process.id.pid,
+            start_time: process.id.start_ticks,
             role: process.role.clone(),
             worker: process.name.clone(),
             versions: BTreeMap::from([("diagctl".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
@@ -78,10 +80,11 @@ pub fn begin(
         store.dir(),
         &lease::Record {
             schema: 1,
-            capture: id.clone(),
+            capture: id,
             generation,
-            pid: process.pid,
-            start_ticks: process.start_ticks,
+            pid: process.id.pid,
+            pid_ns: process.id.pid_ns,
+            start_ticks: process.id.start_ticks,
             boot_id: now.clock.boot_id.clone(),
             role: process.role.clone(),
             worker: process.name.clone(),
@@ -92,15 +95,15 @@ pub fn begin(
         },
     )?;
     if let Some(request) = &plan.request {
-        take_request(store, request, &id)?;
+        take_request(store, request, id)?;
     }
     Ok(grant)
 }
 
-fn take_request(store: &Store, id: &str, capture: &str) -> Result<()> {
+fn take_request(store: &Store, id: &str, capture: Id) -> Result<()> {
     let Some(mut request) = requests::read(store, id) else { return Ok(()) };
     request.attempts = request.attempts.saturating_add(1);
-    request.capture = Some(capture.to_owned());
+    request.capture = Some(capture);
     requests::write(store, &request)
 }
 
@@ -129,7 +132,7 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
                     staging::write_sidecar(staging, &meta::Report { took_ms, ..report })?;
                 }
             }
-            Err(why) => staging::write_sidecar(staging, &meta::Report::failed(name, why))?,
+            Err(why) => staging::write_sidecar(staging, &meta::Report::failed(name.clone(), why))?,
         }
         if command.is_some() {
             commands_ms = commands_ms.saturating_sub(units::ms(watch.elapsed()));
@@ -156,7 +159,7 @@ fn open_command(
         ));
     }
     let environment = [
-        ("DIAGCTL_CAPTURE", meta.id.clone()),
+        ("DIAGCTL_CAPTURE", meta.id.to_string()),
         ("DIAGCTL_PID", meta.pid.to_string()),
         ("DIAGCTL_ROLE", meta.role.clone()),
         ("DIAGCTL_WORKER", meta.worker.clone()),
@@ -168,26 +171,24 @@ fn open_command(
 /// Proves that the caller may write into a capture, and reads its grant. If the caller has lost the lease, its work is
 /// quarantined.
 pub fn join(store: &Store, lease: &Lease, id: &str) -> super::error::Result<Grant> {
-    if Id::parse(id).is_none() {
-        return Err(Error::NotAnId { text: id.to_owned() });
-    }
+    let id: Id = id.parse().map_err(diagctl_store::Error::from)?;
     let refusal = match lease.prove(store.dir(), id) {
         Ok(record) => {
-            let grant = staging::read(&store.own_staging(id)?)?;
+            let grant = staging::read(&store.own_staging(&id)?)?;
             if grant.generation == record.generation {
                 return Ok(grant);
             }
-            return Err(Error::AnotherGeneration { capture: id.to_owned() });
+            return Err(Error::AnotherGeneration { capture: id });
         }
         Err(NotHolder::Unknown(error)) => return Err(error.into()),
         Err(NotHolder::NotHeld { current } | NotHolder::Stale { current }) => current,
     };
-    let staging = store.staging(id);
-    let superseded = refusal.as_deref() != Some(id);
+    let staging = store.staging(&id);
+    let superseded = refusal != Some(id);
     if superseded && staging.is_dir() {
         diagctl_store::trash::quarantine(store, &staging, "its dumper had lost the lease")?;
     }
-    Err(Error::NotHolder { capture: id.to_owned(), current: refusal.filter(|_| superseded) })
+    Err(Error::NotHolder { capture: id, current: refusal.filter(|_| superseded) })
 }
 
 /// Publishes a capture and does what follows: index, costs, request, retention, end of the lease.
@@ -217,25 +218,25 @@ pub fn finish(store: &Store, proc: &Proc, lease: &Lease, grant: &Grant, told: &m
     );
     events::record(
         store,
-        &events::Event { rule: meta.rule.clone(), ..events::Event::about("published", &meta.id, &reason) },
+        &events::Event { rule: meta.rule.clone(), ..events::Event::about("published", meta.id, &reason) },
     );
     let steps = [
         index::append(store, &index::Entry::of(store, &meta)),
         remember_costs(store, &meta),
         meta.request.as_ref().map_or(Ok(()), |request| requests::remove(store, request)),
-        collect(store, proc, &meta.id),
+        collect(store, proc, meta.id),
     ];
     for failure in steps.into_iter().filter_map(std::result::Result::err) {
-        events::record(store, &events::Event::about("failed", &meta.id, &format!("after publishing: {failure}")));
+        events::record(store, &events::Event::about("failed", meta.id, &format!("after publishing: {failure}")));
     }
     // The capture is published even if the lock cannot be released; the lock ends with the last process that holds it.
     if let Err(failure) = end_lease(store, lease) {
-        events::record(store, &events::Event::about("failed", &meta.id, &failure.to_string()));
+        events::record(store, &events::Event::about("failed", meta.id, &failure.to_string()));
     }
     Ok(meta)
 }
 
-fn collect(store: &Store, proc: &Proc, newest: &str) -> Result<()> {
+fn collect(store: &Store, proc: &Proc, newest: Id) -> Result<()> {
     let found = state::load(store.dir())?;
     let anchor = if let Found::State(state) = &found { state.clock.as_ref() } else { None };
     let now = clock::Anchor::place(anchor, clock::Reading::take(proc.boot_id()));

@@ -1,6 +1,6 @@
 //! The errors of a capture that is handed to its dumper.
 
-use diagctl_fs::quoted;
+use diagctl_store::Id;
 
 /// The result type of this module.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -11,17 +11,11 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] diagctl_store::Error),
-    /// A text does not have the form of an id.
-    #[error("{} is not a capture ID", quoted(text))]
-    NotAnId {
-        /// The text.
-        text: String,
-    },
     /// The lease was granted anew since the capture was begun.
     #[error("capture {capture} does not belong to the current grant")]
     AnotherGeneration {
         /// The capture.
-        capture: String,
+        capture: Id,
     },
     /// The descriptor does not hold the lease for this capture.
     #[error("capture {capture} cannot be written: {}", current.as_ref().map_or_else(
@@ -30,9 +24,9 @@ pub enum Error {
     ))]
     NotHolder {
         /// The capture.
-        capture: String,
+        capture: Id,
         /// The capture that the lease is held for, if it is another.
-        current: Option<String>,
+        current: Option<Id>,
     },
 }
 

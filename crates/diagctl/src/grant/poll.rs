@@ -3,7 +3,9 @@
 use crate::history::{self, Recorded};
 use crate::rules::decide::{self, Answer, Decision, Verdict};
 use crate::rules::guard::Figures;
-use crate::state::files::{forget_old_samples, load_sample, load_state, save_sample, waiting_requests};
+use crate::state::files::{
+    forget_old_samples, load_sample, load_state, save_sample, take_older_sample, waiting_requests,
+};
 use crate::state::schedule::{self as state, State};
 use diagctl_store::Result;
 use diagctl_store::events;
@@ -18,8 +20,8 @@ impl Applicant<'_> {
         let guard = self.store.lock()?;
         let (mut before, fresh) = load_state(self.store)?;
         let now = self.cx.now(&before);
-        let pid = self.process.pid;
-        let last = load_sample(self.store, pid);
+        let id = &self.process.id;
+        let last = load_sample(self.store, id).or_else(|| take_older_sample(self.store, id));
         let requests = waiting_requests(self.store, now.store_ms)?;
         let fresh = self.give_up_pairs(&mut before, now.store_ms) || fresh;
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..figures };
@@ -43,7 +45,7 @@ impl Applicant<'_> {
             verdict.name().clone_into(&mut sample.verdict);
             sample.reason = reason;
         }
-        save_sample(self.store, pid, &decision.changes.sample)?;
+        save_sample(self.store, &decision.changes.sample)?;
         if last.is_none() {
             // The process is new, so this is a good moment to forget processes that it may have replaced.
             forget_old_samples(self.store, now.store_ms);
@@ -60,7 +62,7 @@ impl Applicant<'_> {
         }
         for dropped in &decision.dropped {
             let about = events::Event::about("event_dropped", "", &dropped.reason);
-            let event = events::Event { rule: dropped.rule.clone(), pid, ..about };
+            let event = events::Event { rule: dropped.rule.clone(), pid: id.pid, ..about };
             events::record(self.store, &event);
         }
         self.cx.debug(|| format!("state.lock was held for {} µs", guard.held().as_micros()));
@@ -73,9 +75,9 @@ impl Applicant<'_> {
         let poll_ms = self.cx.config().poll_ms();
         let mut given_up = false;
         for marks in state.rules.values_mut() {
-            let Some(pair) = marks.pair.filter(|pair| pair.pid != self.process.pid) else { continue };
-            let owner = load_sample(self.store, pair.pid);
-            if !owner.is_some_and(|s| s.start_ticks == pair.start_ticks && s.is_fresh(now_ms, poll_ms)) {
+            let Some(pair) = marks.pair.as_ref().filter(|pair| !pair.process.is(&self.process.id)) else { continue };
+            let owner = load_sample(self.store, &pair.process);
+            if !owner.is_some_and(|s| s.id().is(&pair.process) && s.is_fresh(now_ms, poll_ms)) {
                 marks.pair = None;
                 given_up = true;
             }
@@ -87,14 +89,14 @@ impl Applicant<'_> {
     pub fn note(&self, answer: &Answer) -> Result<()> {
         let _guard = self.store.lock()?;
         let mut news = true;
-        if let Some(mut sample) = load_sample(self.store, self.process.pid) {
+        if let Some(mut sample) = load_sample(self.store, &self.process.id) {
             news = sample.verdict != answer.verdict.name();
             answer.verdict.name().clone_into(&mut sample.verdict);
             sample.reason.clone_from(&answer.reason);
             if answer.verdict == Verdict::Busy {
                 sample.keep_events(sample.last_seen, self.cx.config().poll_ms());
             }
-            save_sample(self.store, self.process.pid, &sample)?;
+            save_sample(self.store, &sample)?;
         }
         if news || answer.verdict == Verdict::Granted {
             self.tell(answer);
@@ -112,7 +114,7 @@ impl Applicant<'_> {
             &events::Event {
                 verdict: answer.verdict.name().into(),
                 rule: answer.rule.clone(),
-                pid: self.process.pid,
+                pid: self.process.id.pid,
                 observed: answer.observed.clone(),
                 ..events::Event::about(event, "", &answer.reason)
             },

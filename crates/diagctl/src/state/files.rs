@@ -8,7 +8,7 @@ use crate::state::samples::{FORGET_AFTER_MS, Sample, Samples};
 use crate::state::schedule::{self as state, Found, State};
 use diagctl_store::index::{self, Present};
 use diagctl_store::requests::Request;
-use diagctl_store::{Error, Result};
+use diagctl_store::{Error, ProcessId, Result};
 use diagctl_store::{Store, events, requests};
 
 /// The state, and whether it has to be written because it was not there. Limits must not be forgotten with a lost or
@@ -37,34 +37,54 @@ pub fn load_state(store: &Store) -> Result<(State, bool)> {
 
 /// The samples of all polling processes.
 pub fn load_samples(store: &Store) -> Samples {
-    let pids = fsio::children(&store.path("samples")).filter_map(|entry| {
-        let name = entry.name.into_string().ok()?;
-        name.strip_suffix(".json")?.parse().ok()
-    });
-    Samples { processes: pids.filter_map(|pid| Some((pid, load_sample(store, pid)?))).collect() }
+    Samples { processes: sample_files(store).map(|(_, sample)| (sample.id(), sample)).collect() }
 }
 
 /// The sample of one process, which is all that most polls need; nothing where the file is missing, or torn by a crash.
-pub fn load_sample(store: &Store, pid: u32) -> Option<Sample> {
-    let data = fsio::read_bounded(&sample_path(store, pid), 1 << 20).ok()?;
-    Sample::parse(&data)
+pub fn load_sample(store: &Store, process: &ProcessId) -> Option<Sample> {
+    read_sample(&sample_path(store, process))
 }
 
-fn sample_path(store: &Store, pid: u32) -> Spot {
-    store.path("samples").join(format!("{pid}.json"))
+/// The sample that an older version left of this process, under a name with the pid only. The next poll writes it anew.
+pub fn take_older_sample(store: &Store, process: &ProcessId) -> Option<Sample> {
+    let spot = store.path("samples").join(format!("{}.json", process.pid));
+    let sample = read_sample(&spot).filter(|sample| sample.start_ticks == process.start_ticks)?;
+    // If it stays, `status` shows the process twice until the file is forgotten.
+    let _ = fsio::remove_file(&spot);
+    Some(Sample { pid: process.pid, ..sample })
+}
+
+fn read_sample(spot: &Spot) -> Option<Sample> {
+    Sample::parse(&fsio::read_bounded(spot, 1 << 20).ok()?)
+}
+
+// Two containers that share a store may both have a process 1, and so may two machines.
+fn sample_path(store: &Store, process: &ProcessId) -> Spot {
+    store.path("samples").join(format!("{}-{}-{}.json", process.pid, process.pid_ns, process.boot()))
+}
+
+fn sample_files(store: &Store) -> impl Iterator<Item = (Spot, Sample)> {
+    let dir = store.path("samples");
+    fsio::children(&dir).filter_map(move |entry| {
+        let name = entry.name.to_str()?.strip_suffix(".json")?;
+        let pid: u32 = name.split('-').next()?.parse().ok()?;
+        let spot = dir.join(&entry.name);
+        let sample = read_sample(&spot)?;
+        Some((spot, Sample { pid, ..sample }))
+    })
 }
 
 /// Keeps the sample of one process. Under the state lock.
-pub fn save_sample(store: &Store, pid: u32, sample: &Sample) -> Result<()> {
-    Ok(fsio::overwrite(&sample_path(store, pid), &encode("a sample", sample)?)?)
+pub fn save_sample(store: &Store, sample: &Sample) -> Result<()> {
+    Ok(fsio::overwrite(&sample_path(store, &sample.id()), &encode("a sample", sample)?)?)
 }
 
 /// Forgets processes that have not polled for long.
 pub fn forget_old_samples(store: &Store, now_ms: u64) {
-    for (pid, sample) in load_samples(store).processes {
+    for (spot, sample) in sample_files(store) {
         if now_ms.saturating_sub(sample.last_seen) >= FORGET_AFTER_MS {
             // It is in nobody's way if it stays.
-            let _ = fsio::remove_file(&sample_path(store, pid));
+            let _ = fsio::remove_file(&spot);
         }
     }
 }

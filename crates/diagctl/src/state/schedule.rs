@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Anchor, LAST_MS};
 use crate::fsio::{self, Durability, Spot};
 use crate::seal;
-use diagctl_store::{Error, MOST_BYTES, Result};
+use diagctl_store::{Error, MOST_BYTES, ProcessId, Result};
 
 /// The schema version that this program writes.
 const SCHEMA: u32 = 1;
@@ -67,18 +67,20 @@ pub struct RuleState {
     /// The second capture of a pair, if one is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<Pair>,
-    /// The pid of the last process that was granted a capture, for `round_robin`.
+    /// The pid of the last process that was granted a capture. For older versions; they compare nothing else.
     #[serde(default)]
     pub last_pid: u32,
+    /// The last process that was granted a capture, for `round_robin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<ProcessId>,
 }
 
 /// A pending second capture of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
     /// The process of the first capture.
-    pub pid: u32,
-    /// The process's start, in clock ticks since boot.
-    pub start_ticks: u64,
+    #[serde(flatten)]
+    pub process: ProcessId,
     /// The time at which the second capture is due.
     pub due: u64,
     /// Sequence number of the first capture.

@@ -1,4 +1,4 @@
-//! What people read when a command cannot do what they asked for: message, hint and exit status.
+//! Failed commands: message, hint and exit status.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,4 @@
-//! What is in the store, and what people do with it: list, show, fetch, verify, rm, pin, unpin, gc, samples, simulate.
+//! Commands about the contents of the store: list, show, fetch, verify, rm, pin, unpin, gc, samples, simulate.
 
 use std::fs;
 
@@ -196,7 +196,7 @@ fn simulate_json() {
 fn run() {
     let mut environment = Environment::new();
     environment.configure(NO_GUARDS);
-    environment.redact(r#"("(store_ms|pid|start_time|duration_ms)": )\d+"#, "${1}0");
+    environment.redact(r#"("(store_ms|pid|pid_ns|start_time|duration_ms)": )\d+"#, "${1}0");
     environment.redact(r#"("took_ms": )[\d.]+"#, "${1}0");
     environment.redact(r#"("(host|boot_id)": )"[^"]*""#, r#"${1}"…""#);
     environment.redact(r#""created": "[^"]*""#, r#""created": "2026-01-01T00:00:00.000Z""#);
@@ -211,5 +211,5 @@ fn run() {
     environment.snapshot("run");
 }
 
-/// What this machine has to spare is not the subject.
+/// Turns off the guards that depend on the free space and memory of this machine.
 const NO_GUARDS: &str = "[guards]\nmemory_headroom = 0\nmin_free_disk = \"0\"\n[retention]\nkeep_free = \"0\"\n";

@@ -1,4 +1,4 @@
-//! What goes on in the store: status, request, pause, resume, acquire, doctor.
+//! Commands about processes: status, request, pause, resume, acquire, doctor.
 
 use std::fs;
 
@@ -160,6 +160,8 @@ fn request_json() {
     let mut environment = environment();
     environment.redact(r#"("(created|expires)": )\d+"#, "${1}0");
     environment.redact(r#""by": "[^"]*""#, r#""by": "USER""#);
+    environment.redact(r#"("(pid_ns|start_ticks)": )\d+"#, "${1}0");
+    environment.redact(r#""boot_id": "[^"]+""#, r#""boot_id": "BOOT""#);
     environment.run_json(&format!("request heap_dump --json --pid {} --reason 'memory grows'", this_process().0));
     environment.snapshot("request_json");
 }
@@ -181,7 +183,7 @@ fn acquire() {
     environment.snapshot("acquire");
 }
 
-// What a doctor says of the machine is different on each. These are about the store and the configuration.
+// The checks of the machine differ from machine to machine. These checks concern the store and the configuration.
 const SAME_EVERYWHERE: [&str; 13] = [
     "config.file",
     "config.rules",

@@ -302,7 +302,7 @@ impl Target for Builder {
     }
 
     fn site(&mut self, site: &Site) -> Result<SiteId> {
-        Ok(self.sites.push(*site)?)
+        Ok(self.sites.push(site)?)
     }
 
     fn object(&mut self, object: &Object) -> Result<()> {

@@ -19,6 +19,9 @@ use crate::record::{Edge, NameId, Root};
 /// The end of a long line, without its huge value, is shorter than this.
 const LONGEST_END: usize = 64 << 10;
 
+/// A long line without what passed, and what that was. `None` if the line makes no sense.
+type Rest = Option<(Vec<u8>, Streamed)>;
+
 impl<T: Target> Run<T> {
     /// Converts the line at the beginning of a window that does not hold all of it.
     pub(super) fn long_line<R: Read>(&mut self, input: &mut Input<R>) -> Result<(), Error<T::Error>> {
@@ -70,7 +73,7 @@ impl<T: Target> Run<T> {
         kind: Kind,
         address: u64,
         root: &[u8],
-    ) -> Result<Option<(Vec<u8>, Streamed)>, Error<T::Error>> {
+    ) -> Result<Rest, Error<T::Error>> {
         let mut whole = input.window()[..=at].to_vec();
         self.take(input, at + 1);
         let state = &mut self.state;
@@ -118,11 +121,7 @@ impl<T: Target> Run<T> {
     }
 
     // Hashes the content of a string. Returns the line without it.
-    fn long_value<R: Read>(
-        &mut self,
-        input: &mut Input<R>,
-        at: usize,
-    ) -> Result<Option<(Vec<u8>, Streamed)>, Error<T::Error>> {
+    fn long_value<R: Read>(&mut self, input: &mut Input<R>, at: usize) -> Result<Rest, Error<T::Error>> {
         let mut whole = input.window()[..at].to_vec();
         // Its length is checked while it passes, so that of what is left must not be.
         let size = memchr::memmem::rfind(&whole, b", \"bytesize\":");

@@ -47,7 +47,8 @@ pub(super) fn read<'a>(data: &'a [u8], line: &mut Line<'a>) -> Result<bool, Bad>
         seen |= key;
         at = value(data, expect(data, end + 1, b":")?, key, &mut seen, line)?;
         match data.get(at) {
-            Some(b',') => at = expect(data, at + 1, b" ")?,
+            // Ruby leaves one space out, in lines of shapes.
+            Some(b',') => at = expect(data, at + 1, b" ").unwrap_or(at + 1),
             Some(b'}') if data.get(at + 1..) == Some(b"\n") => break,
             _ => return Err(Bad::Malformed),
         }

@@ -1,9 +1,10 @@
 use std::io::Write;
 
 use super::*;
+use crate::ReportName;
 use crate::{Access, StoreOptions};
 
-const ID: &str = "20261122T101530123Z-7f3a9c2e";
+const ID: Id = Id::of_record(*b"20261122T101530123Z-7f3a9c2e");
 
 struct Scene {
     // Removed when dropped.
@@ -16,18 +17,17 @@ fn scene(encoding: &str, file: &[u8], raw_bytes: u64, change: fn(&mut Report)) -
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(StoreOptions::new(dir.path().join("store")), Access::Create).unwrap();
     let mut report = Report {
-        name: "r".into(),
         file: Some("r.bin".into()),
         encoding: encoding.into(),
         raw_bytes,
         stored_bytes: file.len() as u64,
         sha256: Some(writer::hex(&Sha256::digest(file))),
-        ..Report::default()
+        ..Report::new(ReportName::from_text("r"))
     };
     change(&mut report);
-    let failed = Report::failed("failed", "no jemalloc here");
-    let meta = Meta { id: ID.into(), reports: vec![report, failed], ..Meta::default() };
-    let capture = store.report_dir(ID);
+    let failed = Report::failed(ReportName::from_text("failed"), "no jemalloc here");
+    let meta = Meta { id: ID, reports: vec![report, failed], ..Meta::default() };
+    let capture = store.report_dir(&ID);
     std::fs::create_dir(capture.path()).unwrap();
     std::fs::write(capture.join("r.bin").path(), file).unwrap();
     std::fs::write(capture.join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
@@ -36,7 +36,7 @@ fn scene(encoding: &str, file: &[u8], raw_bytes: u64, change: fn(&mut Report)) -
 
 fn read(scene: &Scene) -> std::result::Result<Vec<u8>, String> {
     let mut content = Vec::new();
-    let capture = scene.store.capture(&Id::parse(ID).unwrap()).map_err(|e| e.to_string())?;
+    let capture = scene.store.capture(&ID).map_err(|e| e.to_string())?;
     let mut reader = capture.reader("r").map_err(|e| e.to_string())?;
     reader.read_to_end(&mut content).map_err(|e| e.to_string())?;
     Ok(content)
@@ -87,7 +87,7 @@ fn content_that_differs_from_its_record_never_ends_with_an_ordinary_end_of_file(
     for (scene, expected) in table {
         let message = read(&scene).unwrap_err();
         assert!(message.contains(expected), "should say {expected:?} but says {message}");
-        assert!(message.contains(ID) && message.contains("report r"), "{message}");
+        assert!(message.contains(ID.as_str()) && message.contains("report r"), "{message}");
     }
 }
 
@@ -98,7 +98,7 @@ fn every_flipped_bit_is_detected_by_the_checksum() {
         let scene = scene("gzip", &zipped, 140, |_| {});
         let mut file = zipped.clone();
         file[i] ^= 1 << (i % 8);
-        std::fs::write(scene.store.report_dir(ID).join("r.bin").path(), &file).unwrap();
+        std::fs::write(scene.store.report_dir(&ID).join("r.bin").path(), &file).unwrap();
         let message = read(&scene).unwrap_err();
         assert!(message.contains("the file has sha256"), "byte {i}: {message}");
     }
@@ -109,9 +109,9 @@ fn missing_captures_and_reports_are_named() {
     let scene = scene("", b"x", 1, |_| {});
     let other = Id::parse("20261122T101530123Z-00000000").unwrap();
     assert!(matches!(scene.store.capture(&other), Err(Error::NoCapture { prefix }) if prefix == other.to_string()));
-    let capture = scene.store.capture(&Id::parse(ID).unwrap()).unwrap();
+    let capture = scene.store.capture(&ID).unwrap();
     assert!(matches!(capture.reader("other"), Err(Error::NoReport { has, .. }) if has == ["r", "failed"]));
     assert!(matches!(capture.reader("failed"), Err(Error::ReportFailed { error, .. }) if error == "no jemalloc here"));
-    std::fs::write(scene.store.report_dir(ID).join("meta.json").path(), "{").unwrap();
-    assert!(matches!(scene.store.capture(&Id::parse(ID).unwrap()), Err(Error::DamagedMeta { .. })));
+    std::fs::write(scene.store.report_dir(&ID).join("meta.json").path(), "{").unwrap();
+    assert!(matches!(scene.store.capture(&ID), Err(Error::DamagedMeta { .. })));
 }

@@ -221,14 +221,14 @@ pub struct NewRecord {
 
 impl NewRecord {
     /// Creates the record of a capture that is published or about to be.
-    pub fn of(meta: &Meta, id: Id, disk_bytes: u64) -> Self {
+    pub fn of(meta: &Meta, disk_bytes: u64) -> Self {
         let mut kinds = BTreeMap::<&str, u64>::new();
         for report in meta.reports.iter().filter(|report| report.error.is_none() || report.stored_bytes > 0) {
             let bytes = kinds.entry(&report.name).or_default();
             *bytes = bytes.saturating_add(report.stored_bytes);
         }
         Self {
-            id,
+            id: meta.id,
             sequence: meta.sequence,
             store_ms: meta.store_ms,
             disk_bytes,

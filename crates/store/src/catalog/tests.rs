@@ -1,6 +1,7 @@
 //! The catalog says what the directory holds, or counts as invalid.
 
 use super::*;
+use crate::ReportName;
 use crate::StoreOptions;
 use crate::index::{self, Entry, Listing};
 use crate::inventory::Inventory;
@@ -15,18 +16,15 @@ struct Scene {
     store: Store,
 }
 
-fn name(n: u64) -> String {
-    format!("20261122T101530123Z-{n:08x}")
-}
-
 fn id(n: u64) -> Id {
-    Id::parse(&name(n)).unwrap()
+    format!("20261122T101530123Z-{n:08x}").parse().unwrap()
 }
 
 fn meta(n: u64) -> meta::Meta {
-    let report = |name: &str| meta::Report { name: name.into(), stored_bytes: n, ..meta::Report::default() };
-    let reports = vec![report("gc_stat"), report("heap_dump"), meta::Report::failed("threads", "no")];
-    meta::Meta { id: name(n), sequence: n, store_ms: 1000 + n, reports, ..meta::Meta::default() }
+    let report = |name: &str| meta::Report { stored_bytes: n, ..meta::Report::new(ReportName::from_text(name)) };
+    let reports =
+        vec![report("gc_stat"), report("heap_dump"), meta::Report::failed(ReportName::from_text("threads"), "no")];
+    meta::Meta { id: id(n), sequence: n, store_ms: 1000 + n, reports, ..meta::Meta::default() }
 }
 
 impl Scene {
@@ -42,7 +40,7 @@ impl Scene {
 
     /// Copies a capture into the directory, as a person would.
     fn copy_in(&self, n: u64) {
-        let dir = self.store.report_dir(&name(n));
+        let dir = self.store.report_dir(&id(n));
         std::fs::create_dir(dir.path()).unwrap();
         std::fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta(n)).unwrap()).unwrap();
     }
@@ -54,7 +52,7 @@ impl Scene {
     }
 
     fn publish_by(&self, n: u64, meanwhile: impl FnOnce() -> Result<()>) {
-        publish(&self.store, &NewRecord::of(&meta(n), id(n), 8192), || {
+        publish(&self.store, &NewRecord::of(&meta(n), 8192), || {
             meanwhile()?;
             self.copy_in(n);
             Ok(())
@@ -101,7 +99,7 @@ impl Scene {
 #[test]
 fn records_round_trip_and_every_bit_flip_is_detected() {
     for kinds in [vec![], vec![("a".to_owned(), 1)], vec![("gc_stat".to_owned(), 7), ("x".repeat(64), u64::MAX)]] {
-        let new = NewRecord { kinds: kinds.clone(), pinned: true, ..NewRecord::of(&meta(3), id(3), 8192) };
+        let new = NewRecord { kinds: kinds.clone(), pinned: true, ..NewRecord::of(&meta(3), 8192) };
         let bytes = new.encode();
         assert_eq!(length_at(&bytes), Some(bytes.len()));
         assert_eq!(length_at(&bytes[bytes.len() - TAIL..]), Some(bytes.len()));
@@ -125,7 +123,7 @@ fn diagctls_own_changes_keep_the_catalog_valid() {
     scene.publish(5);
     assert_eq!(scene.listed(), [1, 2, 3, 4, 5]);
     assert_eq!(scene.current().totals().oldest_ms, 1001);
-    trash::discard_capture(&scene.store, &name(2), None).unwrap();
+    trash::discard_capture(&scene.store, id(2), None).unwrap();
     assert_eq!(scene.listed(), [1, 3, 4, 5]);
     index::append_pinned(&scene.store, &Entry { pinned: true, ..Entry::of(&scene.store, &meta(1)) }).unwrap();
     let mut pinned = Vec::new();
@@ -134,7 +132,7 @@ fn diagctls_own_changes_keep_the_catalog_valid() {
     scene.assert_true();
     index::append_pinned(&scene.store, &Entry { pinned: false, ..Entry::of(&scene.store, &meta(1)) }).unwrap();
     assert_eq!(scene.current().totals(), Totals { captures: 4, bytes: 4 * 8192, oldest_ms: 1001, ..Totals::default() });
-    (1..=5).filter(|n| *n != 2).for_each(|n| trash::discard_capture(&scene.store, &name(n), None).unwrap());
+    (1..=5).filter(|n| *n != 2).for_each(|n| trash::discard_capture(&scene.store, id(n), None).unwrap());
     assert_eq!(scene.listed(), [0; 0]);
     scene.publish(6);
     assert_eq!(scene.current().totals(), Totals { captures: 1, bytes: 8192, oldest_ms: 1006, ..Totals::default() });
@@ -142,7 +140,7 @@ fn diagctls_own_changes_keep_the_catalog_valid() {
 
 #[test]
 fn foreign_changes_are_noticed_and_learned() {
-    let removed = |scene: &Scene| fs::remove(&scene.store.report_dir(&name(2))).unwrap();
+    let removed = |scene: &Scene| fs::remove(&scene.store.report_dir(&id(2))).unwrap();
     let index = |scene: &Scene| scene.store.path("index.jsonl");
     let changes: [(&str, Step<'_>, &[u64]); 8] = [
         ("a capture is copied in", &|scene| scene.copy_in(9), &[1, 2, 3, 9]),
@@ -193,7 +191,7 @@ fn a_pin_during_a_check_makes_the_new_catalog_invalid() {
     let scene = Scene::new(3);
     let stamps = (Stamp::of_reports(&scene.store), Stamp::of_index(&scene.store));
     index::append_pinned(&scene.store, &Entry { pinned: true, ..Entry::of(&scene.store, &meta(1)) }).unwrap();
-    write(&scene.store, (1..=3).map(|n| NewRecord::of(&meta(n), id(n), 8192)), 0, stamps, 0).unwrap();
+    write(&scene.store, (1..=3).map(|n| NewRecord::of(&meta(n), 8192)), 0, stamps, 0).unwrap();
     assert!(Catalog::current(&scene.store).is_none());
 }
 
@@ -219,7 +217,7 @@ fn the_newest_capture_has_the_highest_number_at_any_position() {
 fn a_kill_at_any_step_leaves_the_catalog_correct_or_invalid() {
     let steps: [(&str, Step<'_>); 3] = [
         ("publish", &|scene| scene.publish_by(4, || Ok(()))),
-        ("remove", &|scene| trash::discard_capture(&scene.store, &name(2), None).unwrap()),
+        ("remove", &|scene| trash::discard_capture(&scene.store, id(2), None).unwrap()),
         ("pin", &|scene| {
             index::append_pinned(&scene.store, &Entry { pinned: true, ..Entry::of(&scene.store, &meta(1)) }).unwrap();
         }),
@@ -268,23 +266,23 @@ fn a_damaged_catalog_hides_no_capture() {
 #[test]
 fn unreadable_captures_are_counted_separately_and_can_be_deleted() {
     let scene = Scene::new(3);
-    std::fs::write(scene.store.report_dir(&name(2)).join("meta.json").path(), "{").unwrap();
+    std::fs::write(scene.store.report_dir(&id(2)).join("meta.json").path(), "{").unwrap();
     fs::remove(&scene.store.path("index.jsonl")).unwrap();
     Inventory::check(&scene.store, true).unwrap();
     let totals = Totals { captures: 2, bytes: 2 * 8192, damaged: 1, strange_bytes: 8192, oldest_ms: 1001 };
     assert_eq!(scene.current().totals(), totals);
-    trash::discard_capture(&scene.store, &name(2), None).unwrap();
+    trash::discard_capture(&scene.store, id(2), None).unwrap();
     assert_eq!(scene.current().totals(), Totals { damaged: 0, strange_bytes: 0, ..totals });
 }
 
 #[test]
 fn a_capture_damaged_since_is_not_among_the_newest() {
     let scene = Scene::new(3);
-    std::fs::write(scene.store.report_dir(&name(3)).join("meta.json").path(), "x").unwrap();
+    std::fs::write(scene.store.report_dir(&id(3)).join("meta.json").path(), "x").unwrap();
     let listing = Listing::newest(&scene.store, 1).unwrap();
-    let listed: Vec<String> = listing.newest_first().map(|number| listing.entry(number).unwrap().id).collect();
-    assert_eq!((listed, listing.total), (vec![name(2)], 2));
-    assert_eq!(listing.damaged.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), [name(3)]);
+    let listed: Vec<Id> = listing.newest_first().map(|number| listing.entry(number).unwrap().id).collect();
+    assert_eq!((listed, listing.total), (vec![id(2)], 2));
+    assert_eq!(listing.damaged.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [id(3)]);
 }
 
 #[test]
@@ -292,7 +290,7 @@ fn records_longer_than_a_chunk_are_read() {
     let scene = Scene::new(1);
     let kinds: Vec<(String, u64)> = (0..20_000).map(|n| (format!("report_{n}"), n)).collect();
     for n in 2..5 {
-        let new = NewRecord { kinds: kinds.clone(), ..NewRecord::of(&meta(n), id(n), 8192) };
+        let new = NewRecord { kinds: kinds.clone(), ..NewRecord::of(&meta(n), 8192) };
         assert!(new.encode().len() > CHUNK);
         publish(&scene.store, &new, || {
             scene.copy_in(n);
@@ -307,7 +305,7 @@ fn records_longer_than_a_chunk_are_read() {
 fn concurrent_writers_lose_no_record() {
     let scene = Scene::new(50);
     std::thread::scope(|scope| {
-        scope.spawn(|| (1..=50).for_each(|n| trash::discard_capture(&scene.store, &name(n), None).unwrap()));
+        scope.spawn(|| (1..=50).for_each(|n| trash::discard_capture(&scene.store, id(n), None).unwrap()));
         scope.spawn(|| (51..=100).for_each(|n| scene.publish(n)));
     });
     assert_eq!(scene.listed(), (51..=100).collect::<Vec<_>>());

@@ -1,6 +1,7 @@
 //! The inventory agrees with the directory even if the index does not, and no capture is deleted on outdated data.
 
 use super::*;
+use crate::ReportName;
 use crate::StoreOptions;
 use crate::{Access, cleanup};
 use diagctl_observe::clock::{Anchor, Reading};
@@ -13,8 +14,8 @@ struct Scene {
     store: Store,
 }
 
-fn id(n: u64) -> String {
-    format!("20261122T101530123Z-{n:08x}")
+fn id(n: u64) -> Id {
+    format!("20261122T101530123Z-{n:08x}").parse().unwrap()
 }
 
 impl Scene {
@@ -29,7 +30,7 @@ impl Scene {
     /// Publishes a capture that takes space for its directory, its record and a file.
     fn publish(&self, n: u64, kind: &str, kib: u64) -> Entry {
         let dir = self.store.report_dir(&id(n));
-        let report = meta::Report { name: kind.into(), stored_bytes: kib * KIB, ..meta::Report::default() };
+        let report = meta::Report { stored_bytes: kib * KIB, ..meta::Report::new(ReportName::from_text(kind)) };
         let meta = meta::Meta {
             id: id(n),
             sequence: n,
@@ -178,7 +179,7 @@ fn a_pin_that_the_index_missed_is_respected() {
     assert_eq!(said, [(true, "pinned"), (true, "pinned"), (true, "last heap")]);
 }
 
-fn said(stock: &Inventory, plan: &Plan) -> Vec<(String, Vec<String>)> {
+fn said(stock: &Inventory, plan: &Plan) -> Vec<(Id, Vec<String>)> {
     plan.deletions(&stock.captures).map(|(_, verdict)| (verdict.id, verdict.reasons)).collect()
 }
 
@@ -226,7 +227,7 @@ fn a_plan_from_the_ends_of_the_catalog_equals_the_full_plan() {
         scene.store.options.retention.max_captures = Some(150);
         for n in 201..=260 {
             scene.indexed(n, "heap", 0);
-            cleanup::collect(&scene.store, &now, Some(&id(n))).unwrap();
+            cleanup::collect(&scene.store, &now, Some(id(n))).unwrap();
             assert_eq!(scene.present().len(), 150);
         }
         assert_eq!(scene.present()[..3], left);

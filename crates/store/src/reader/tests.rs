@@ -2,26 +2,27 @@
 
 use super::*;
 use crate::Access;
+use crate::ReportName;
 use crate::StoreOptions;
 
-const A: &str = "20260101T000000000Z-aaaaaaaa";
-const B: &str = "20260101T000000001Z-bbbbbbbb";
-const C: &str = "20250101T000000000Z-cccccccc";
-const DAMAGED: &str = "20270101T000000000Z-dddddddd";
+const A: Id = Id::of_record(*b"20260101T000000000Z-aaaaaaaa");
+const B: Id = Id::of_record(*b"20260101T000000001Z-bbbbbbbb");
+const C: Id = Id::of_record(*b"20250101T000000000Z-cccccccc");
+const DAMAGED: Id = Id::of_record(*b"20270101T000000000Z-dddddddd");
 
 // C was taken last, on a machine whose clock was a year behind. The index has A, twice, and none of the others.
 fn four(store: &Store) {
     let report = |name: &str| match name.strip_suffix('!') {
-        Some(name) => meta::Report::failed(name, "no room"),
-        None => meta::Report { name: name.into(), ..meta::Report::default() },
+        Some(name) => meta::Report::failed(ReportName::from_text(name), "no room"),
+        None => meta::Report::new(ReportName::from_text(name)),
     };
-    let captures: [(&str, &[&str]); 3] =
+    let captures: [(Id, &[&str]); 3] =
         [(A, &["heap_dump", "gc_stat"]), (B, &["heap_dump!", "puma!"]), (C, &["gc_stat"])];
     for (sequence, (id, reports)) in (1..).zip(captures) {
         let reports = reports.iter().map(|name| report(name)).collect();
-        let meta = meta::Meta { id: id.into(), sequence, reports, ..meta::Meta::default() };
-        std::fs::create_dir(store.report_dir(id).path()).unwrap();
-        let record = store.report_dir(id).join("meta.json");
+        let meta = meta::Meta { id, sequence, reports, ..meta::Meta::default() };
+        std::fs::create_dir(store.report_dir(&id).path()).unwrap();
+        let record = store.report_dir(&id).join("meta.json");
         std::fs::write(record.path(), serde_json::to_vec(&meta).unwrap()).unwrap();
         if id == A {
             for _ in 0..2 {
@@ -29,8 +30,8 @@ fn four(store: &Store) {
             }
         }
     }
-    std::fs::create_dir(store.report_dir(DAMAGED).path()).unwrap();
-    std::fs::write(store.report_dir(DAMAGED).join("meta.json").path(), "torn").unwrap();
+    std::fs::create_dir(store.report_dir(&DAMAGED).path()).unwrap();
+    std::fs::write(store.report_dir(&DAMAGED).join("meta.json").path(), "torn").unwrap();
 }
 
 fn resolved(store: &Store, text: &str) -> Result<Target> {
@@ -42,17 +43,17 @@ fn every_capture_is_counted_once_and_the_last_granted_is_the_newest() {
     let (_dir, store) = store();
     four(&store);
     let summary = index::summary(&store).unwrap();
-    assert_eq!((summary.captures, summary.latest.unwrap().id.as_str()), (3, C));
-    assert_eq!(summary.damaged.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), [DAMAGED]);
+    assert_eq!((summary.captures, summary.latest.unwrap().id), (3, C));
+    assert_eq!(summary.damaged.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [DAMAGED]);
 }
 
 #[test]
 fn ids_prefixes_and_latest_are_found() {
     let (_dir, store) = store();
     four(&store);
-    let target = |id: &str, report: Option<&str>| Target { id: id.into(), report: report.map(str::to_owned) };
+    let target = |id, report: Option<&str>| Target { id, report: report.map(str::to_owned) };
     let table = [
-        (A, target(A, None)),
+        (A.as_str(), target(A, None)),
         ("20260101T000000001", target(B, None)),
         ("2025", target(C, None)),
         ("2027", target(DAMAGED, None)),
@@ -95,23 +96,22 @@ fn store() -> (tempfile::TempDir, Store) {
 
 // Stores a capture with one report. `change` edits the record after the checksum was taken.
 fn stored(store: &Store, encoding: &str, data: &[u8], raw_bytes: u64, change: impl Fn(&mut meta::Report)) -> Stored {
-    let dir = store.report_dir(A);
+    let dir = store.report_dir(&A);
     std::fs::create_dir_all(dir.path()).unwrap();
     // Creates a new file each time, so that files opened earlier keep their content.
     let _ = std::fs::remove_file(dir.join("r.json.gz").path());
     std::fs::write(dir.join("r.json.gz").path(), data).unwrap();
     let sha256 = Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
     let mut report = meta::Report {
-        name: "r".into(),
         file: Some("r.json.gz".into()),
         encoding: encoding.into(),
         raw_bytes,
         stored_bytes: data.len() as u64,
         sha256: Some(sha256),
-        ..meta::Report::default()
+        ..meta::Report::new(ReportName::from_text("r"))
     };
     change(&mut report);
-    let meta = meta::Meta { id: A.into(), reports: vec![report], ..meta::Meta::default() };
+    let meta = meta::Meta { id: A, reports: vec![report], ..meta::Meta::default() };
     Stored::open(store, &meta, "r").unwrap()
 }
 
@@ -168,7 +168,7 @@ fn damage_bombs_and_truncation_are_reported_with_both_figures() {
     for (stored, expected) in table {
         let message = fetched(stored, Representation::Content).unwrap_err();
         assert!(message.contains(expected), "should say {expected:?} but says {message}");
-        assert!(message.contains(A) && message.contains("report r"), "{message}");
+        assert!(message.contains(A.as_str()) && message.contains("report r"), "{message}");
     }
 }
 
@@ -176,14 +176,17 @@ fn damage_bombs_and_truncation_are_reported_with_both_figures() {
 fn a_report_that_failed_or_is_a_symlink_is_not_opened() {
     let (_dir, store) = store();
     let meta = |file: Option<&str>| meta::Meta {
-        id: A.into(),
-        reports: vec![meta::Report { file: file.map(str::to_owned), ..meta::Report::failed("r", "no jemalloc here") }],
+        id: A,
+        reports: vec![meta::Report {
+            file: file.map(str::to_owned),
+            ..meta::Report::failed(ReportName::from_text("r"), "no jemalloc here")
+        }],
         ..meta::Meta::default()
     };
     let failure = Stored::open(&store, &meta(None), "r").unwrap_err();
     assert!(matches!(&failure, Error::ReportFailed { error, .. } if error == "no jemalloc here"), "{failure}");
     assert!(matches!(Stored::open(&store, &meta(None), "other"), Err(Error::NoReport { .. })));
-    std::fs::create_dir_all(store.report_dir(A).path()).unwrap();
-    std::os::unix::fs::symlink("/etc/hostname", store.report_dir(A).join("r.txt").path()).unwrap();
+    std::fs::create_dir_all(store.report_dir(&A).path()).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", store.report_dir(&A).join("r.txt").path()).unwrap();
     assert!(Stored::open(&store, &meta(Some("r.txt")), "r").is_err());
 }

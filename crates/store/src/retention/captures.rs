@@ -86,8 +86,8 @@ impl Captures {
     }
 
     /// Adds a capture.
-    pub fn push(&mut self, id: Id, entry: &Entry) {
-        let capture = self.pack(id, entry);
+    pub fn push(&mut self, entry: &Entry) {
+        let capture = self.pack(entry);
         self.list.push(capture);
     }
 
@@ -152,7 +152,7 @@ impl Captures {
 
     /// Replaces the data about a capture. Returns true if the new data is different.
     pub fn replace(&mut self, i: usize, entry: &Entry) -> bool {
-        let (before, after) = (self.list[i], self.pack(self.list[i].id, entry));
+        let (before, after) = (self.list[i], self.pack(entry));
         let figures = |c: &Capture| (c.sequence, c.store_ms, c.disk_bytes, c.pinned);
         let shares = |c: &Capture| {
             let mut shares = self.shares_of(c).to_vec();
@@ -179,7 +179,7 @@ impl Captures {
         self.list.retain(|capture| numbers.next().is_some_and(|i| wanted(i, capture.id)));
     }
 
-    pub(super) fn pack(&mut self, id: Id, entry: &Entry) -> Capture {
+    pub(super) fn pack(&mut self, entry: &Entry) -> Capture {
         let mut shares = BTreeMap::<u32, u64>::new();
         for report in entry.reports.iter().filter(|report| report.has_data()) {
             let bytes = shares.entry(self.number(&report.name)).or_default();
@@ -192,7 +192,7 @@ impl Captures {
         self.shares.extend(shares.into_iter().map(|(kind, bytes)| Share { kind, bytes }));
         // Cannot overflow: the index is at most 256 MiB and a `meta.json` at most 4 MiB, which limits the number of reports.
         Capture {
-            id,
+            id: entry.id,
             sequence: entry.sequence,
             store_ms: entry.store_ms,
             disk_bytes: entry.disk_bytes,

@@ -1,6 +1,7 @@
 //! Tests for the order of deletions, for protection, and for the cap with arbitrary contents of a store.
 
 use super::*;
+use crate::ReportName;
 use crate::id::Id;
 use crate::index::Entry;
 use crate::index::EntryReport;
@@ -15,14 +16,12 @@ fn entry(n: u64, store_ms: u64, kinds: &str) -> Entry {
         .split_whitespace()
         .map(|kind| match kind.split_once(':') {
             Some((name, kib)) => EntryReport {
-                name: name.into(),
                 stored_bytes: kib.parse::<u64>().unwrap() * KIB,
-                ..EntryReport::default()
+                ..EntryReport::new(ReportName::from_text(name))
             },
             None => EntryReport {
-                name: kind.trim_end_matches('!').into(),
                 error: Some("failed".into()),
-                ..EntryReport::default()
+                ..EntryReport::new(ReportName::from_text(kind.trim_end_matches('!')))
             },
         })
         .collect();
@@ -30,13 +29,13 @@ fn entry(n: u64, store_ms: u64, kinds: &str) -> Entry {
     Entry { id: id(n), sequence: n, store_ms, reports, disk_bytes, ..Entry::default() }
 }
 
-fn id(n: u64) -> String {
-    format!("20261122T101530123Z-{n:08x}")
+fn id(n: u64) -> Id {
+    format!("20261122T101530123Z-{n:08x}").parse().unwrap()
 }
 
 fn packed(entries: &[Entry]) -> Captures {
     let mut captures = Captures::default();
-    entries.iter().for_each(|entry| captures.push(Id::parse(&entry.id).unwrap(), entry));
+    entries.iter().for_each(|entry| captures.push(entry));
     captures
 }
 
@@ -47,14 +46,14 @@ fn plan(
     usage: &Usage,
     pressure: Pressure,
     now_ms: u64,
-    newest: Option<&str>,
+    newest: Option<Id>,
 ) -> Vec<Verdict> {
     let captures = packed(entries);
     let plan = super::plan(&captures, policy, usage, pressure, now_ms, newest);
     let verdicts: Vec<Verdict> = plan.verdicts(&captures).collect();
     let deletions: Vec<(usize, Verdict)> = plan.deletions(&captures).collect();
     assert!(deletions.iter().map(|(_, verdict)| verdict).eq(verdicts.iter().filter(|verdict| !verdict.keep)));
-    assert!(deletions.iter().all(|(i, verdict)| captures.id(*i).as_str() == verdict.id));
+    assert!(deletions.iter().all(|(i, verdict)| captures.id(*i) == verdict.id));
     assert!(plan.victims().eq(deletions.iter().map(|(i, _)| *i)));
     // The totals must not rule out a deletion that the plan makes.
     let totals = Totals {
@@ -77,7 +76,7 @@ fn roomy() -> Usage {
 
 // The numbers of the deleted captures.
 fn deleted(verdicts: &[Verdict]) -> Vec<u64> {
-    let number = |verdict: &Verdict| u64::from_str_radix(&verdict.id[20..], 16).unwrap();
+    let number = |verdict: &Verdict| u64::from_str_radix(&verdict.id.as_str()[20..], 16).unwrap();
     verdicts.iter().filter(|v| !v.keep).map(number).collect()
 }
 
@@ -205,7 +204,7 @@ fn each_pressure_stays_within_its_bounds() {
     for (pressure, max_use, other_bytes, incoming, expected) in table {
         let policy = Policy { max_use: *max_use, keep_last: 1, ..lax() };
         let usage = Usage { other_bytes: *other_bytes, incoming: *incoming, ..roomy() };
-        let verdicts = plan(&entries, &policy, &usage, *pressure, 0, Some(&id(4)));
+        let verdicts = plan(&entries, &policy, &usage, *pressure, 0, Some(id(4)));
         assert_eq!(deleted(&verdicts), *expected, "{pressure:?} {max_use} {other_bytes} {incoming}");
     }
 }
@@ -216,7 +215,7 @@ fn forced_deletions_name_the_overridden_protection() {
     pinned.pinned = true;
     let entries = [pinned, entry(2, 0, "heap:100"), entry(3, 0, "gc:1")];
     let policy = Policy { max_use: KIB, keep_last: 1, ..lax() };
-    let verdicts = plan(&entries, &policy, &roomy(), Pressure::Routine, 0, Some(&id(3)));
+    let verdicts = plan(&entries, &policy, &roomy(), Pressure::Routine, 0, Some(id(3)));
     assert!(reason(&verdicts, 2).ends_with("heap uses most; although last heap"), "{verdicts:?}");
     assert!(reason(&verdicts, 1).ends_with("although pinned"), "{verdicts:?}");
     assert_eq!(reason(&verdicts, 3), "newest");
@@ -286,39 +285,39 @@ fn retention_invariants_hold_for_random_stores() {
             incoming: if random.below(2) == 0 { 0 } else { random.below(400) * KIB },
         };
         let pressure = [Pressure::Routine, Pressure::Admission][random.below(2) as usize];
-        let newest = entries.last().filter(|_| seed % 3 != 0).map(|e| e.id.clone());
-        let verdicts = plan(&entries, &policy, &usage, pressure, 30 * DAY, newest.as_deref());
+        let newest = entries.last().filter(|_| seed % 3 != 0).map(|e| e.id);
+        let verdicts = plan(&entries, &policy, &usage, pressure, 30 * DAY, newest);
         let context = format!("seed {seed}: {pressure:?} {policy:?} {usage:?}\n{entries:#?}\n{verdicts:#?}");
 
         assert_eq!(verdicts.len(), entries.len(), "{context}");
         assert!(verdicts.iter().all(|v| v.reasons.iter().all(|r| !r.is_empty()) && !v.reasons.is_empty()), "{context}");
-        let gone = |id: &str| verdicts.iter().any(|v| v.id == id && !v.keep);
-        assert!(!newest.as_deref().is_some_and(gone), "the newest was deleted; {context}");
+        let gone = |id: Id| verdicts.iter().any(|v| v.id == id && !v.keep);
+        assert!(!newest.is_some_and(gone), "the newest was deleted; {context}");
 
-        let left: u64 = entries.iter().filter(|e| !gone(&e.id)).map(|e| e.disk_bytes).sum();
+        let left: u64 = entries.iter().filter(|e| !gone(e.id)).map(|e| e.disk_bytes).sum();
         let used = usage.other_bytes + left;
-        let only_newest = entries.iter().all(|e| gone(&e.id) || Some(&e.id) == newest.as_ref());
+        let only_newest = entries.iter().all(|e| gone(e.id) || Some(e.id) == newest);
         if pressure == Pressure::Routine {
             let is_hopeless = usage.other_bytes > policy.max_use;
             assert!(used <= policy.max_use || only_newest || is_hopeless, "the cap does not hold; {context}");
         }
-        let forced: Vec<&Entry> = entries.iter().filter(|e| e.pinned && gone(&e.id)).collect();
+        let forced: Vec<&Entry> = entries.iter().filter(|e| e.pinned && gone(e.id)).collect();
         if !forced.is_empty() {
             assert_eq!(pressure, Pressure::Routine, "{context}");
             let without_force = used + forced.iter().map(|e| e.disk_bytes).sum::<u64>();
             assert!(without_force > policy.max_use, "pinned ones were deleted without need; {context}");
             let mut others = entries.iter().filter(|o| !o.pinned && Some(&o.id) != newest.as_ref());
-            assert!(others.all(|o| gone(&o.id)), "pinned ones went before others; {context}");
+            assert!(others.all(|o| gone(o.id)), "pinned ones went before others; {context}");
         }
         if pressure == Pressure::Admission {
             for kind in ["heap", "gc", "smaps", "threads"] {
                 let with = entries.iter().filter(|e| e.reports.iter().any(|r| r.name == kind && r.error.is_none()));
                 let last: Vec<&Entry> = with.rev().take(policy.keep_last as usize).collect();
-                assert!(last.iter().all(|e| !gone(&e.id)), "the last {kind} was deleted; {context}");
+                assert!(last.iter().all(|e| !gone(e.id)), "the last {kind} was deleted; {context}");
             }
         }
         entries.reverse();
-        let again = plan(&entries, &policy, &usage, pressure, 30 * DAY, newest.as_deref());
+        let again = plan(&entries, &policy, &usage, pressure, 30 * DAY, newest);
         assert_eq!(again, verdicts, "the order of the entries matters; {context}");
     }
 }

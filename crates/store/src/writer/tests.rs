@@ -3,6 +3,7 @@
 use super::*;
 use crate::Access;
 use crate::StoreOptions;
+use crate::id::Id;
 use crate::index::{self, Entry};
 use crate::trash;
 
@@ -14,8 +15,8 @@ struct Scene {
     store: Store,
 }
 
-fn id(n: u64) -> String {
-    format!("20261122T101530123Z-{n:08x}")
+fn id(n: u64) -> Id {
+    format!("20261122T101530123Z-{n:08x}").parse().unwrap()
 }
 
 impl Scene {
@@ -31,7 +32,7 @@ impl Scene {
     fn publish(&self, n: u64, kib: usize) {
         let dir = self.store.report_dir(&id(n));
         std::fs::create_dir(dir.path()).unwrap();
-        let report = meta::Report { name: "notes".into(), stored_bytes: 1, ..meta::Report::default() };
+        let report = meta::Report { stored_bytes: 1, ..meta::Report::new(ReportName::from_text("notes")) };
         let meta = meta::Meta { id: id(n), sequence: n, reports: vec![report], ..meta::Meta::default() };
         std::fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
         std::fs::write(dir.join("data").path(), vec![0; kib << 10]).unwrap();
@@ -64,7 +65,7 @@ impl Scene {
         })
         .take(bytes)
         .collect();
-        store_report(room, &self.store.staging(&id(99)), name, &mut data.as_slice())
+        store_report(room, &self.store.staging(&id(99)), &ReportName::from_text(name), &mut data.as_slice())
     }
 
     fn used(&self) -> u64 {
@@ -122,7 +123,7 @@ fn room_of_captures_deleted_meanwhile_is_used() {
     let scene = Scene::new();
     (1..=2).for_each(|n| scene.publish(n, 400));
     let grant = scene.grant(true);
-    trash::discard_capture(&scene.store, &id(1), None).unwrap();
+    trash::discard_capture(&scene.store, id(1), None).unwrap();
     let mut room = Room::of(&scene.store, &grant).unwrap();
     scene.put(&mut room, 400 << 10).unwrap();
     assert!(scene.store.report_dir(&id(2)).exists(), "nothing had to go");

@@ -12,7 +12,8 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::fsio::Spot;
 use crate::proc::{Proc, read};
-use crate::state::samples::Samples;
+use crate::state::samples::{Sample, Samples};
+use diagctl_observe::Presence;
 use diagctl_store::{meta, writer};
 
 /// The facts about a process that this user may see.
@@ -28,18 +29,27 @@ struct Seen {
     fresh: bool,
 }
 
-/// Returns the store's processes that are alive.
+/// Returns the store's processes that are visible from here.
 pub fn subjects(proc: &Proc, samples: &Samples) -> Vec<Subject> {
-    let alive = samples.processes.iter().filter(|(pid, sample)| proc.is_alive(**pid, sample.start_ticks));
-    alive
-        .map(|(pid, sample)| Subject {
-            pid: *pid,
-            name: printable(&format!("{} (pid {pid})", output::who(&sample.role, &sample.name))),
-            role: sample.role.clone(),
-            rss: proc.rss(*pid).unwrap_or(sample.rss),
-            uid: uid_of(proc, *pid),
-        })
-        .collect()
+    visible(proc, samples).map(|(pid, sample)| subject(proc, pid, sample)).collect()
+}
+
+// Processes of other containers have no figures here: their pids name other processes, or none.
+fn visible<'a>(proc: &'a Proc, samples: &'a Samples) -> impl Iterator<Item = (u32, &'a Sample)> {
+    samples.processes.iter().filter_map(|(id, sample)| match proc.presence(id) {
+        Presence::Here(pid) => Some((pid, sample)),
+        Presence::Gone | Presence::Elsewhere => None,
+    })
+}
+
+fn subject(proc: &Proc, pid: u32, sample: &Sample) -> Subject {
+    Subject {
+        pid,
+        name: printable(&format!("{} (pid {pid})", output::who(&sample.role, &sample.name))),
+        role: sample.role.clone(),
+        rss: proc.rss(pid).unwrap_or(sample.rss),
+        uid: uid_of(proc, pid),
+    }
 }
 
 /// Returns this process, for use while no process polls.
@@ -55,18 +65,16 @@ fn uid_of(proc: &Proc, pid: u32) -> Option<u32> {
 
 /// Runs every check of the polling processes.
 pub fn examine(proc: &Proc, config: &Config, samples: &Samples, now: &Now, owner: Option<u32>) -> Vec<Check> {
-    let seen: Vec<Seen> = subjects(proc, samples)
-        .into_iter()
-        .map(|subject| {
-            let dir = proc.pid(subject.pid);
+    let seen: Vec<Seen> = visible(proc, samples)
+        .map(|(pid, sample)| {
+            let dir = proc.pid(pid);
             let maps = read(&dir.join("maps"));
-            let sample = samples.processes.get(&subject.pid);
             Seen {
                 proc_uid: fs::metadata(dir.join("smaps")).ok().map(|meta| meta.uid()),
                 unreadable: maps.as_ref().err().map(ToString::to_string),
                 jemalloc: maps.ok().map(|maps| maps.contains("jemalloc")),
-                fresh: sample.is_some_and(|sample| sample.is_fresh(now.store_ms, config.poll_ms())),
-                subject,
+                fresh: sample.is_fresh(now.store_ms, config.poll_ms()),
+                subject: subject(proc, pid, sample),
             }
         })
         .collect();

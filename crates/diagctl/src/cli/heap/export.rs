@@ -1,12 +1,14 @@
 //! `diagctl heap export`: a dump in the format of another tool.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use diagctl_heapdump::analysis::builder::Wanted;
-use diagctl_heapdump::analysis::export::{folded, heapsnapshot, json, pprof};
+use diagctl_heapdump::analysis::export::{folded, heapsnapshot, pprof};
 use diagctl_heapdump::analysis::frames::Frames;
 use diagctl_heapdump::analysis::held::Held;
+use diagctl_heapdump::block::MAGIC;
+use diagctl_heapdump::json::{self, ExportError};
 use flate2::write::GzEncoder;
 
 use super::{Context, Done, Failure, input};
@@ -52,14 +54,15 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if to_terminal && args.format == Format::Pprof {
         return Err(Failure::new(Exit::Usage, "a profile is not for a terminal").hint("use -o FILE or a pipe"));
     }
-    let json = args.format == Format::Json;
-    let labels = args.format == Format::Heapsnapshot;
-    let wanted = Wanted { labels, sites: json, strings: json, slots: json, flags: json, ..Wanted::default() };
+    if args.format == Format::Json {
+        return input::with_content(cx, &args.dump, |content, _| to_json(args, content));
+    }
+    let wanted = Wanted { labels: args.format == Format::Heapsnapshot, ..Wanted::default() };
     let input = input::load(cx, &args.dump, wanted)?;
     let graph = &input.loaded.graph;
     let frames = || Frames::new(graph, &Held::new(graph));
     match args.format {
-        Format::Json => to(args, |out| json::write(graph, out)),
+        Format::Json => unreachable!("converted above"),
         Format::Heapsnapshot => to(args, |out| heapsnapshot::write(graph, &graph.reach(), out)),
         Format::Folded => to(args, |out| folded::write(&frames(), out)),
         Format::Pprof => to(args, |out| {
@@ -69,6 +72,29 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         }),
         Format::Svg => to(args, |out| svg(&frames(), &args.dump, out)),
     }
+}
+
+// Converts while it reads: a dump is not held in memory for this.
+fn to_json(args: &Args, mut content: Box<dyn BufRead>) -> Result<Done, Failure> {
+    let failed = |error: diagctl_heapdump::Error| Failure::heap(&args.dump, error.into());
+    let is_graph = content.fill_buf().map_err(|e| failed(e.into()))?.starts_with(&MAGIC);
+    let mut error = None;
+    let convert = |out: &mut dyn Write| {
+        let exported = if is_graph { json::export(content, out) } else { json::strip(content, out) };
+        match exported {
+            Ok(exported) => {
+                exported.damage.iter().for_each(|damage| output::note(&format!("{}: {damage}", args.dump)));
+                Ok(())
+            }
+            Err(ExportError::Output(e)) => Err(e),
+            Err(ExportError::Graph(e)) => {
+                error = Some(e);
+                Ok(())
+            }
+        }
+    };
+    to(args, |out| convert(out))?;
+    error.map_or_else(|| Ok(Done::silent()), |error| Err(failed(error)))
 }
 
 fn svg(frames: &Frames, dump: &str, out: &mut dyn Write) -> io::Result<()> {

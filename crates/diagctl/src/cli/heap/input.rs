@@ -34,27 +34,40 @@ pub struct Input {
 
 /// Reads a dump.
 pub fn load(cx: &Context, dump: &str, wanted: Wanted) -> Result<Input, Failure> {
-    let source = open(cx, dump)?;
-    let bar = progress(&source);
-    let counted = bar.wrap_read(source.content);
-    let failed = |error| Failure::heap(dump, error);
-    let mut content = BufReader::with_capacity(BUFFER, counted);
-    let start = content.fill_buf().map_err(|e| failed(e.into()))?;
     let wanted = Wanted { most_bytes: memory(cx), ..wanted };
-    let loaded = if start.starts_with(&[0x1f, 0x8b]) {
-        load::any(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(content)), wanted)
-    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        let decoder = zstd::stream::read::Decoder::with_buffer(content).map_err(|e| failed(e.into()))?;
-        load::any(BufReader::with_capacity(BUFFER, decoder), wanted)
-    } else {
-        load::any(content, wanted)
-    };
-    bar.finish_and_clear();
-    let loaded = loaded.map_err(failed)?;
+    let mut process = Process::default();
+    let loaded = with_content(cx, dump, |content, of_process| {
+        process = of_process;
+        load::any(content, wanted).map_err(|error| Failure::heap(dump, error))
+    })?;
     for warning in &loaded.warnings {
         output::note(&format!("{dump}: {warning}"));
     }
-    Ok(Input { name: dump.to_owned(), loaded, process: source.process })
+    Ok(Input { name: dump.to_owned(), loaded, process })
+}
+
+/// Calls `read` with the content of a dump, decompressed, and shows the progress.
+pub fn with_content<T>(
+    cx: &Context,
+    dump: &str,
+    read: impl FnOnce(Box<dyn BufRead>, Process) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let source = open(cx, dump)?;
+    let bar = progress(&source);
+    let buffered = |content| BufReader::with_capacity(BUFFER, content);
+    let mut content = buffered(Box::new(bar.wrap_read(source.content)) as Box<dyn Read>);
+    let failed = |error: io::Error| Failure::heap(dump, error.into());
+    let start = content.fill_buf().map_err(failed)?;
+    let content = if start.starts_with(&[0x1f, 0x8b]) {
+        buffered(Box::new(MultiGzDecoder::new(content)))
+    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        buffered(Box::new(zstd::stream::read::Decoder::with_buffer(content).map_err(failed)?))
+    } else {
+        content
+    };
+    let result = read(Box::new(content), source.process);
+    bar.finish_and_clear();
+    result
 }
 
 struct Source {
@@ -97,8 +110,8 @@ fn capture(cx: &Context, dump: &str) -> Result<(Box<dyn Read + Send>, u64, Proce
     let store = cx.open(Access::Read)?;
     let wanted = if dump == "latest" { format!("latest:{REPORT}") } else { dump.to_owned() };
     let target = reader::resolve(&store, &wanted)?;
-    let id = Id::parse(&target.id).ok_or_else(|| diagctl_store::Error::NoCapture { prefix: dump.to_owned() })?;
-    let capture = store.capture(&id)?;
+    let id = &target.id;
+    let capture = store.capture(id)?;
     let report = target.report.as_deref().unwrap_or(REPORT);
     let entry = reader::report_of(capture.meta(), report)?;
     if let Some(error) = entry.error.as_ref().filter(|_| entry.is_damaged()) {

@@ -11,6 +11,7 @@ use crate::clock::Now;
 use crate::fsio::Spot;
 use crate::proc::Proc;
 use crate::units::duration;
+use diagctl_observe::Presence;
 use diagctl_store::lease::{self, Record};
 
 /// The state of the lease.
@@ -44,19 +45,21 @@ impl Report {
     pub fn read(proc: &Proc, dir: &Spot, now: &Now) -> Result<Self, Failure> {
         let taken = lease::is_taken(dir)?;
         let record = lease::read_record(dir)?;
-        let alive =
-            record.as_ref().is_some_and(|r| r.boot_id == now.clock.boot_id && proc.is_alive(r.pid, r.start_ticks));
-        Ok(Self::of(taken, record, alive, now))
+        let presence = record.as_ref().map_or(Presence::Gone, |r| proc.presence(&r.process()));
+        Ok(Self::of(taken, record, presence, now))
     }
 
-    fn of(taken: bool, record: Option<Record>, alive: bool, now: &Now) -> Self {
+    fn of(taken: bool, record: Option<Record>, presence: Presence, now: &Now) -> Self {
         let same_boot = record.as_ref().filter(|r| r.boot_id == now.clock.boot_id);
         let running = same_boot.filter(|r| taken && !r.ended);
         let overdue_ms = running.map(|r| now.clock.boot_ms.saturating_sub(r.deadline_boot_ms)).filter(|ms| *ms > 0);
         let summary = match (taken, &record, running) {
             (true, _, Some(r)) => {
                 let since = duration(now.clock.boot_ms.saturating_sub(r.granted_boot_ms) / 1000 * 1000);
-                let ended = if alive { "" } else { ", which has ended; its dumper still holds the lease" };
+                let ended = match presence {
+                    Presence::Gone => ", which has ended; its dumper still holds the lease",
+                    Presence::Here(_) | Presence::Elsewhere => "",
+                };
                 let of = format!("{} (pid {}){ended}", output::who(&r.role, &r.worker), r.pid);
                 let time = match overdue_ms {
                     Some(ms) => format!("overdue by {}", duration(ms)),
@@ -116,9 +119,10 @@ mod tests {
     fn record(boot: &str, deadline_boot_ms: u64, ended: bool) -> Record {
         Record {
             schema: 1,
-            capture: "C".into(),
+            capture: Default::default(),
             generation: 1,
             pid: 7,
+            pid_ns: 0,
             start_ticks: 1,
             boot_id: boot.into(),
             role: "puma".into(),
@@ -133,31 +137,39 @@ mod tests {
     #[test]
     fn every_state_of_the_lease_has_a_sentence() {
         let running = record("this", 160_000, false);
+        let (here, gone) = (Presence::Here(7), Presence::Gone);
         let table = [
-            (false, None, true, "free", false),
-            (false, Some(record("this", 0, true)), true, "free", false),
-            (false, Some(running.clone()), false, "free; capture C was not finished", false),
+            (false, None, gone, "free", false),
+            (false, Some(record("this", 0, true)), here, "free", false),
+            (false, Some(running.clone()), gone, "free; capture 00000000T000000000Z-00000000 was not finished", false),
             (
                 true,
                 Some(running.clone()),
-                true,
-                "held for 1m by puma worker-0 (pid 7): capture C, rule routine, deadline in 1m",
+                here,
+                "held for 1m by puma worker-0 (pid 7): capture 00000000T000000000Z-00000000, rule routine, deadline in 1m",
                 false,
             ),
             (
                 true,
-                Some(running),
-                false,
-                "(pid 7), which has ended; its dumper still holds the lease: capture C",
+                Some(running.clone()),
+                gone,
+                "(pid 7), which has ended; its dumper still holds the lease: capture 00000000T000000000Z-00000000",
                 false,
             ),
-            (true, Some(record("this", 70_000, false)), true, "overdue by 30s", false),
-            (true, Some(record("this", 0, true)), true, "leaked: still held, although capture C has ended", true),
-            (true, Some(record("earlier", 0, false)), false, "leaked", true),
-            (true, None, false, "leaked: held without a recorded grant", true),
+            (true, Some(running), Presence::Elsewhere, "worker-0 (pid 7): capture 00000000T000000000Z-00000000", false),
+            (true, Some(record("this", 70_000, false)), here, "overdue by 30s", false),
+            (
+                true,
+                Some(record("this", 0, true)),
+                here,
+                "leaked: still held, although capture 00000000T000000000Z-00000000 has ended",
+                true,
+            ),
+            (true, Some(record("earlier", 0, false)), Presence::Elsewhere, "leaked", true),
+            (true, None, gone, "leaked: held without a recorded grant", true),
         ];
-        for (taken, record, alive, expected, leaked) in table {
-            let report = Report::of(taken, record, alive, &now());
+        for (taken, record, presence, expected, leaked) in table {
+            let report = Report::of(taken, record, presence, &now());
             assert!(report.summary.contains(expected), "should say {expected:?} but says {:?}", report.summary);
             assert_eq!(report.leaked, leaked, "{}", report.summary);
         }

@@ -103,11 +103,16 @@ fn rule(rule: &RuleStatus) -> Vec<String> {
 }
 
 fn process(process: &Process) -> Vec<String> {
-    let verdict = match (process.gone, process.silent) {
+    let mut verdict = match (process.gone, process.silent) {
         (true, _) => "gone".into(),
         (_, true) => format!("silent (was {})", process.verdict),
         _ => process.verdict.clone(),
     };
+    match process.pid_here {
+        Some(here) if here != process.pid => verdict.push_str(&format!(" (pid {here} here)")),
+        None if !process.gone => verdict.push_str(" (in another container)"),
+        _ => {}
+    }
     vec![
         process.pid.to_string(),
         process.role.clone(),

@@ -12,8 +12,9 @@ use crate::proc::Proc;
 use crate::rules::memory::Wanted;
 use crate::state::schedule::Pause;
 use crate::units::Amount;
-use diagctl_store::Access;
+use diagctl_store::ReportName;
 use diagctl_store::meta::{Meta, Report};
+use diagctl_store::{Access, ProcessId};
 
 const MIB: u64 = 1 << 20;
 const ID: &str = "20261122T101530123Z-0000000a";
@@ -47,7 +48,9 @@ impl Scene {
             fs::write(path, text).unwrap();
         }
         let cgroups = CgroupRoot::at(&dir.path().join("cgroup"));
-        Self { cx: Context { loaded, proc: Proc::at(&proc), cgroups, debug: None }, dir, store }
+        let mut cx = Context::new(loaded, None);
+        (cx.proc, cx.cgroups) = (Proc::at(&proc), cgroups);
+        Self { cx, dir, store }
     }
 
     fn set_state(&self, change: impl FnOnce(&mut State)) {
@@ -62,8 +65,9 @@ impl Scene {
 
     /// Publishes and pins a capture of a megabyte.
     fn fill(&self) {
-        let meta = Meta { id: ID.into(), reports: vec![Report::default()], ..Meta::default() };
-        let dir = self.store.report_dir(ID);
+        let id = ID.parse().unwrap();
+        let meta = Meta { id, reports: vec![Report::new(ReportName::from_text("r"))], ..Meta::default() };
+        let dir = self.store.report_dir(&id);
         fs::create_dir(dir.path()).unwrap();
         fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
         fs::write(dir.join("data").path(), vec![0; usize::try_from(MIB).unwrap()]).unwrap();
@@ -72,7 +76,11 @@ impl Scene {
     }
 
     fn begin(&self, plan: Plan, decided_in: Option<u64>) -> std::result::Result<Grant, Answer> {
-        let process = Process { pid: 7, start_ticks: 70, role: "puma".into(), name: "worker-0".into() };
+        let process = Process {
+            id: ProcessId { pid: 7, start_ticks: 70, ..ProcessId::default() },
+            role: "puma".into(),
+            name: "worker-0".into(),
+        };
         let readings = Readings::take(&self.cx.proc, &self.cx.cgroups, 7, &Wanted::default());
         let (cx, store) = (&self.cx, &self.store);
         let applicant = Applicant { cx, store, process: &process, readings: &readings, host: "", seed: 1 };

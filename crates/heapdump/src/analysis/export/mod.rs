@@ -2,7 +2,6 @@
 
 pub mod folded;
 pub mod heapsnapshot;
-pub mod json;
 pub mod pprof;
 
 use std::io::{self, Write};

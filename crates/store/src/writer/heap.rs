@@ -1,0 +1,208 @@
+//! Stores a heap dump as a heap graph: converts what `ObjectSpace.dump_all` writes, and passes on what is a graph already.
+
+use std::io::{self, Cursor, Read, Write};
+
+use diagctl_heapdump::convert::{Converter, Error as ConvertError, Options};
+use diagctl_heapdump::reader::{self, Block, Reader};
+use diagctl_heapdump::{OwnedMemory, Writer, block};
+
+/// The number of classes that a check of a graph remembers. With more of them, the check ends, not the storing.
+const MAX_CLASSES: usize = 1 << 18;
+
+/// Facts about a heap graph that was stored.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// `walker` or `dump_all`.
+    pub producer: &'static str,
+    /// Size of the graph, bytes.
+    pub bytes: u64,
+    /// Bytes that the producer wrote.
+    pub input_bytes: u64,
+    /// Records of the producer that are missing.
+    pub lost: u64,
+    /// Records that were damaged, and repaired.
+    pub repaired: u64,
+    /// The damage.
+    pub error: Option<String>,
+}
+
+/// The reason why a heap dump was not stored.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The producer cannot be read.
+    Input(io::Error),
+    /// The graph cannot be written.
+    Output(io::Error),
+}
+
+/// Writes the graph of a heap dump to `out`.
+pub(super) fn store(data: &mut dyn Read, ruby: &str, out: &mut dyn Write) -> Result<Stored, Failure> {
+    let mut start = [0; block::MAGIC.len()];
+    let mut len = 0;
+    while let Some(rest) = start.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match data.read(rest) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Failure::Input(e)),
+        }
+    }
+    let start = start.get(..len).unwrap_or_default();
+    let data = Cursor::new(start).chain(data);
+    if *start == block::MAGIC { pass(data, out) } else { convert(data, ruby, out) }
+}
+
+fn convert(data: impl Read, ruby: &str, out: &mut dyn Write) -> Result<Stored, Failure> {
+    let options = Options { ruby: ruby.to_owned(), ..Options::default() };
+    let converter = Converter::new(data).map_err(Failure::Input)?;
+    let mut memory = OwnedMemory::new();
+    let mut counted = Counted { out, bytes: 0 };
+    let writer = Writer::new(memory.lend(), &mut counted, &converter.header(&options)).map_err(Failure::Output)?;
+    let (summary, writer) = converter.run(writer, &options).map_err(|error| match error {
+        ConvertError::Read(error) => Failure::Input(error),
+        ConvertError::Target(error) => Failure::Output(error),
+    })?;
+    writer.finish(summary.damage.is_none(), summary.lost, summary.repaired).map_err(Failure::Output)?;
+    Ok(Stored {
+        producer: "dump_all",
+        bytes: counted.bytes,
+        input_bytes: summary.bytes,
+        lost: summary.lost,
+        repaired: summary.repaired,
+        error: summary.damage,
+    })
+}
+
+fn pass(data: impl Read, out: &mut dyn Write) -> Result<Stored, Failure> {
+    let mut tee = Tee { data, out: Counted { out, bytes: 0 }, failure: None };
+    let mut stored = Stored { producer: "walker", ..Stored::default() };
+    stored.error = check(&mut tee, &mut stored).err().map(|error| error.to_string());
+    // A graph that is damaged is stored in full nevertheless.
+    let mut chunk = vec![0; super::CHUNK];
+    while tee.failure.is_none() && !matches!(tee.read(&mut chunk), Ok(0)) {}
+    stored.bytes = tee.out.bytes;
+    stored.input_bytes = tee.out.bytes;
+    tee.failure.map_or(Ok(stored), Err)
+}
+
+// Reads a graph to its end, and returns the first damage.
+fn check(data: impl Read, stored: &mut Stored) -> Result<(), diagctl_heapdump::Error> {
+    let options = reader::Options { edges: false, labels: false, max_classes: MAX_CLASSES };
+    let mut reader = Reader::with_options(data, options)?;
+    let mut complete = false;
+    while let Some(block) = reader.next_block()? {
+        if let Block::Trailer(trailer) = block {
+            complete = trailer.complete;
+            (stored.lost, stored.repaired) = (trailer.lost, trailer.repaired);
+        }
+    }
+    if complete { Ok(()) } else { Err(diagctl_heapdump::Error::Incomplete) }
+}
+
+struct Counted<'o> {
+    out: &'o mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(data)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Writes what is read from it.
+struct Tee<'o, R> {
+    data: R,
+    out: Counted<'o>,
+    failure: Option<Failure>,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.data.read(buffer).inspect_err(|e| {
+            if e.kind() != io::ErrorKind::Interrupted {
+                self.failure = Some(Failure::Input(copy(e)));
+            }
+        })?;
+        if let Err(e) = self.out.write_all(buffer.get(..n).unwrap_or_default()) {
+            let told = copy(&e);
+            self.failure = Some(Failure::Output(e));
+            return Err(told);
+        }
+        Ok(n)
+    }
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    super::copy(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DUMP: &str = concat!(
+        "{\"type\":\"ROOT\", \"root\":\"vm\", \"references\":[\"0x7fc4927c4120\"]}\n",
+        "{\"address\":\"0x7fc4927c4120\", \"type\":\"STRING\", \"bytesize\":6, \"value\":\"secret\", \"memsize\":40}\n",
+    );
+
+    fn stored(data: &[u8]) -> (Stored, Vec<u8>) {
+        let mut out = Vec::new();
+        (store(&mut &*data, "3.4.1", &mut out).unwrap(), out)
+    }
+
+    #[test]
+    fn a_dump_becomes_a_graph_and_a_graph_stays_as_it_is() {
+        let (told, graph) = stored(DUMP.as_bytes());
+        assert_eq!((told.producer, told.input_bytes, told.error), ("dump_all", DUMP.len() as u64, None));
+        assert_eq!(told.bytes, graph.len() as u64);
+        assert!(!graph.windows(6).any(|bytes| bytes == b"secret"));
+        let (told, again) = stored(&graph);
+        assert_eq!((told.producer, told.bytes, told.error), ("walker", graph.len() as u64, None));
+        assert!(graph == again);
+    }
+
+    #[test]
+    fn damage_to_a_graph_is_told_and_all_of_it_is_stored() {
+        let (_, graph) = stored(DUMP.as_bytes());
+        let cut = &graph[..graph.len() - 9];
+        let (told, out) = stored(cut);
+        assert!(told.error.unwrap().contains("cut off"));
+        assert!(out == cut);
+        let mut flipped = graph.clone();
+        flipped[70] ^= 1;
+        let (told, out) = stored(&flipped);
+        assert!(told.error.is_some());
+        assert!(out == flipped);
+    }
+
+    #[test]
+    fn damaged_lines_are_counted() {
+        let (told, _) = stored(format!("{DUMP}{{\"addr\n").as_bytes());
+        assert_eq!(told.lost, 1);
+        assert!(told.error.unwrap().starts_with("line 3 (byte "));
+    }
+
+    #[test]
+    fn a_sink_that_fails_is_an_output_failure() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::Error::other("full"))
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (_, graph) = stored(DUMP.as_bytes());
+        for data in [DUMP.as_bytes(), &graph] {
+            assert!(matches!(store(&mut &*data, "", &mut Full), Err(Failure::Output(e)) if e.to_string() == "full"));
+        }
+    }
+}
