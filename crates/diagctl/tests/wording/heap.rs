@@ -42,7 +42,8 @@ fn dump(sessions: u64) -> String {
             i % 2
         );
     }
-    dump
+    // Addresses of 64 bits.
+    dump.replace("\"0x", "\"0x7f000")
 }
 
 fn environment() -> Environment {
@@ -64,7 +65,7 @@ fn heap_top_and_retained() {
         "heap retained a.json -n 4",
         "heap retained a.json --by class -n 2",
     ] {
-        environment.run_text_table(line, &["CLASS", "SITE"]);
+        environment.run_text_table(line, &["CLASS", "SITE", "TYPE", "GENERATION"]);
     }
     environment.run_json("heap top a.json --json -n 1");
     environment.run_json("heap retained a.json --json -n 1");
@@ -75,12 +76,15 @@ fn heap_top_and_retained() {
 fn heap_paths_and_objects() {
     let mut environment = environment();
     environment.run_text_table("heap path a.json Session", &["PATH"]);
-    environment.run("heap path a.json 0x10028");
-    environment.run("heap object a.json 0x10000");
-    environment.run_json("heap path a.json 0x2000 --json");
-    for line in
-        ["heap path a.json 0x3000", "heap path a.json Sessions", "heap path a.json 0x8", "heap object a.json App"]
-    {
+    environment.run("heap path a.json 0x7f00010028");
+    environment.run("heap object a.json 0x7f00010000");
+    environment.run_json("heap path a.json 0x7f0002000 --json");
+    for line in [
+        "heap path a.json 0x7f0003000",
+        "heap path a.json Sessions",
+        "heap path a.json 0x7f0000008",
+        "heap object a.json App",
+    ] {
         environment.run(line);
     }
     environment.snapshot("heap_paths_and_objects");
@@ -158,7 +162,7 @@ fn a_class_name_does_not_break_the_terminal() {
     let environment = Environment::new();
     let name = "Evil\\u001b[2J\\u009b31m\\u202e";
     let dump = dump(1).replace("\"name\":\"Session\"", &format!("\"name\":\"{name}\""));
-    for command in ["top -", "retained -", "path - 0x10000", "object - 0x10000", "export - --format folded"] {
+    for command in ["top -", "retained -", "path - 0x7f00010000", "object - 0x7f00010000", "export - --format folded"] {
         let arguments = command.split(' ');
         let mut child = environment
             .command(BIN)

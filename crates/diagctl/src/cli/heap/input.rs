@@ -85,8 +85,11 @@ fn open(cx: &Context, dump: &str) -> Result<Source, Failure> {
         return Ok(Source { content: Box::new(io::stdin()), bytes: None, process: Process::default() });
     }
     let path = Path::new(dump);
-    let names_capture = dump == "latest" || dump.contains(':') || Id::parse(dump).is_some();
-    if dump.contains('/') || !names_capture && path.exists() {
+    let is_latest = dump.split(':').next() == Some("latest");
+    // Every id begins with a date.
+    let may_be_capture = is_latest || dump.starts_with(|c: char| c.is_ascii_digit());
+    let is_capture = is_latest || Id::parse(dump).is_some();
+    if dump.contains('/') || !may_be_capture || !is_capture && path.exists() {
         return file(path);
     }
     // Credentials belong to a thread: the one that opens the store becomes its owner, as for `fetch`.

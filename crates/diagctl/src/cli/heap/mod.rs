@@ -50,6 +50,11 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
 }
 
+// A number of objects, in words.
+fn objects(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "object" } else { "objects" })
+}
+
 // The line below a table that a limit has cut.
 fn left_out(groups: usize) -> String {
     match groups {

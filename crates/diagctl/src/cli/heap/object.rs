@@ -167,7 +167,7 @@ fn text(view: &View) -> String {
     for (heading, list) in [("refers to", &view.references), ("held by", &view.referrers)] {
         let rows: Vec<Vec<String>> =
             list.first.iter().map(|to| vec![to.address.clone(), to.name.clone(), to.class.clone()]).collect();
-        text.push_str(&format!("\n{heading} {} objects\n", list.count));
+        text.push_str(&format!("\n{heading} {}\n", super::objects(list.count as u64)));
         if !rows.is_empty() {
             text.push_str(&output::table(&["ADDRESS", "NAME", "CLASS"], &rows, &[], &[]));
             text.push('\n');

@@ -23,7 +23,7 @@ pub fn lines(frames: &Frames) -> impl Iterator<Item = String> + '_ {
 
 // The format has no escapes.
 fn clean(name: &str) -> String {
-    name.chars().map(|c| if c == ';' || c.is_control() { '_' } else { c }).collect()
+    name.chars().map(|c| if c == ';' || super::steers(c) { '_' } else { c }).collect()
 }
 
 #[cfg(test)]
