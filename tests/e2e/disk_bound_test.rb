@@ -8,6 +8,7 @@ class DiskBoundTest < E2E::Case
   MEMORY = 40 * MEBIBYTE
 
   def test_large_dump_uses_no_more_disk_than_its_compressed_size
+    configure(**WITH_VALUES)
     server = puma
     server.get("/grow?mb=320")
     written_before = E2E::Processes.written(server.pid)
@@ -21,7 +22,7 @@ class DiskBoundTest < E2E::Case
   end
 
   def test_capture_that_does_not_fit_under_max_use_is_refused_and_leaves_nothing
-    configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
+    configure(**WITH_VALUES, retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
     kept = store_capture("gc_stat" => "{}")
     dumper = granted("heap_dump")
     statuses = nil
@@ -34,6 +35,7 @@ class DiskBoundTest < E2E::Case
   end
 
   def test_a_store_full_of_pinned_captures_refuses_a_run_before_its_command
+    configure(**WITH_VALUES)
     diagctl!("pin", store_capture("heap_dump" => E2E.dump(Random.bytes(MEBIBYTE))))
     configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
     ran = File.join(@root, "ran")
@@ -73,7 +75,7 @@ class DiskBoundTest < E2E::Case
   end
 
   def test_the_cap_holds_over_many_captures
-    configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
+    configure(**WITH_VALUES, retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"")
     ids = []
     peak = peak_use_during { 6.times { ids << store_capture("heap_dump" => E2E.dump(Random.bytes(300_000))) } }
     assert_operator peak, :<, 1.5 * MEBIBYTE
@@ -88,7 +90,7 @@ class DiskBoundTest < E2E::Case
     kept = store_capture("heap_dump" => E2E.dump("the only one that is good"))
     many_captures(20_000)
     used = diagctl!("status", "--json").json.dig("store", "used_bytes")
-    configure(retention: "keep_free = \"1%\"\nmax_use = \"#{(used / 1024) + 16_000}KiB\"")
+    configure(**WITH_VALUES, retention: "keep_free = \"1%\"\nmax_use = \"#{(used / 1024) + 16_000}KiB\"")
     before = Dir.children(reports).sort
     dumper = granted("heap_dump")
     [["put", "heap_dump", E2E.dump(Random.bytes(12 * MEBIBYTE))], ["finalize"]].each do |command, report, data|

@@ -58,6 +58,7 @@ class ProtocolTest < E2E::Case
 
   # Ruby 3.4 loses bytes when a signal interrupts a write.
   def test_damaged_heap_dump_is_stored_and_reported_as_damaged
+    configure(**WITH_VALUES)
     line = %({"address":"0x7fc4927c4120", "type":"STRING", "bytesize":2, "value":"ab", "memsize":40}\n)
     data = "#{line * 3}#{line[0, 60]}#{line * 5}"
     dumper = granted("gc_stat", "heap_dump")
@@ -74,7 +75,7 @@ class ProtocolTest < E2E::Case
     assert_includes diagctl!("list").out, "heap_dump!"
     shown = diagctl!("show", "latest").out
     assert_includes shown, where
-    assert_match(/^heap_dump .*application\/x-ndjson/, shown)
+    assert_match(/^heap_dump .*json, with values/, shown)
     assert diagctl!("verify", "latest").ok?
     result = diagctl("fetch", "latest:heap_dump", "-o", "-")
     assert_equal [5, data], [result.status, result.out]
@@ -97,11 +98,12 @@ class ProtocolTest < E2E::Case
     assert_equal 0, result.status, result
     assert_equal %w[gc_stat threads heap_dump gc_stat_json], result.json.fetch("reports").map { |report| report["name"] }
     assert_equal "main thread\n", report("latest", "threads")
-    assert_equal "application/x-ndjson", result.json.fetch("reports")[2].fetch("content_type")
+    assert_equal "application/vnd.diagctl.heap-graph", result.json.fetch("reports")[2].fetch("content_type")
     assert_equal "{}", report("latest", "gc_stat")
   end
 
   def test_second_put_of_a_report_is_refused_and_changes_nothing
+    configure(**WITH_VALUES)
     dumper = granted("heap_dump")
     pipe, put = dumper.start_put("heap_dump")
     pipe.write(E2E.dump("the first"))

@@ -57,6 +57,7 @@ class ReadingTest < E2E::Case
   end
 
   def test_fetch_to_a_file_to_stdout_and_raw
+    configure(**WITH_VALUES)
     data = "{\"type\":\"ROOT\"}\n" * 5000
     store_capture("heap_dump" => data)
     path = File.join(@root, "dump.json")
@@ -92,6 +93,7 @@ class ReadingTest < E2E::Case
   end
 
   def test_closed_pipe_is_not_an_error
+    configure(**WITH_VALUES)
     3.times { store_capture("heap_dump" => E2E.dump(Random.bytes(200_000))) }
     [%w[list --json], %w[list], %w[show latest], %w[status], %w[fetch latest:heap_dump -o -]].each do |argv|
       reader, writer = IO.pipe

@@ -7,6 +7,7 @@ require_relative "support/e2e"
 class VerifyTest < E2E::Case
   def setup
     super
+    configure(**WITH_VALUES)
     @whole = store_capture("gc_stat" => "{}", "heap_dump" => E2E.dump(Random.bytes(300_000)))
     @id = store_capture("gc_stat" => "{}", "heap_dump" => E2E.dump(Random.bytes(300_000)))
     @report = meta(@id).fetch("reports").find { |report| report["name"] == "heap_dump" }

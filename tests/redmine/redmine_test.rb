@@ -58,7 +58,7 @@ class RedmineTest < E2E::Case
   private
 
   def assert_classes_of_the_application(id)
-    names = diagctl!("fetch", "#{id}:heap_dump", "-o", "-").out.lines.grep(/"type":"(CLASS|MODULE)"/).filter_map { |line| JSON.parse(line)["name"] }
+    names = diagctl!("fetch", "#{id}:heap_dump", "--as", "json", "-o", "-").out.lines.grep(/"type":"(CLASS|MODULE)"/).filter_map { |line| JSON.parse(line)["name"] }
     assert_empty %w[Rails ActiveRecord::Base ActionController::Base Project Issue RedmineApp::Application] - names
   end
 

@@ -34,10 +34,12 @@ use diagctl_store::{events, meta, requests, staging};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets, named like their corpora.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 14] = [
     ("config", config),
     ("config_cache", config_cache),
     ("engine", engine),
+    ("heap_dump", diagctl_heapdump::fuzz::dump),
+    ("heap_graph", diagctl_heapdump::fuzz::graph),
     ("index", index),
     ("lease", lease),
     ("meta", meta),

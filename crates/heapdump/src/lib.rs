@@ -21,6 +21,8 @@ pub mod convert;
 #[cfg(feature = "std")]
 pub mod error;
 #[cfg(feature = "std")]
+pub mod fuzz;
+#[cfg(feature = "std")]
 pub mod json;
 #[cfg(feature = "std")]
 pub mod lines;

@@ -12,6 +12,9 @@ budget_day = 1000000",
 max_use = "4GiB"'
     }.freeze
 
+    # Heap dumps are stored as `dump_all` writes them, so that a test can say what and how much is stored.
+    WITH_VALUES = { "reports.heap_dump": 'values = "all"' }.freeze
+
     attr_reader :root, :store
 
     def setup
@@ -150,7 +153,7 @@ max_use = "4GiB"'
     # Asserts that a heap dump is complete and has at least this many strings. Every line is JSON, but parsing all of them takes
     # seconds, so by default only both ends are parsed.
     def assert_heap_dump(id, strings: 1000, parse_all: false)
-      lines = diagctl!("fetch", "#{id}:heap_dump", "-o", "-").out.lines
+      lines = diagctl!("fetch", "#{id}:heap_dump", "--as", "json", "-o", "-").out.lines
       assert(JSON.parse(lines.first)["type"] == "ROOT", lines.first)
       looked_at = parse_all ? lines : lines.first(1000) + lines.last(1000)
       looked_at.each { |line| assert JSON.parse(line).key?("type") }
