@@ -46,6 +46,9 @@ pub struct Summary {
     rss: Option<u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     gc_stat: BTreeMap<String, u64>,
+    /// Numbers that the dump itself has.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    stats: BTreeMap<String, u64>,
 }
 
 impl Summary {
@@ -68,6 +71,7 @@ impl Summary {
             free_slots: graph.facts().free_slots,
             rss: input.process.rss,
             gc_stat: input.process.gc.clone(),
+            stats: input.loaded.stats.iter().cloned().collect(),
         }
     }
 
@@ -79,12 +83,12 @@ impl Summary {
     /// The lines above a table.
     pub fn text(&self) -> String {
         let Count { objects, bytes } = self.reachable;
-        let mut lines =
-            vec![format!("{} objects, {}: reachable {objects}, {}", self.objects, size(self.bytes), size(bytes))];
+        let all = super::objects(self.objects);
+        let mut lines = vec![format!("{all}, {}: reachable {objects}, {}", size(self.bytes), size(bytes))];
         if self.unreachable.objects > 0 {
-            let Count { objects, bytes } = self.unreachable;
-            lines
-                .push(format!("not counted below: garbage that was not freed yet, {objects} objects, {}", size(bytes)));
+            let garbage = super::objects(self.unreachable.objects);
+            let bytes = size(self.unreachable.bytes);
+            lines.push(format!("not counted below: garbage that was not freed yet, {garbage}, {bytes}"));
         }
         if let Some(rss) = self.rss {
             let slots = self.gc_stat.get("heap_live_slots").map(|slots| format!(", {slots} live slots (GC.stat)"));
