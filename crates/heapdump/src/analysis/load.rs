@@ -67,7 +67,14 @@ pub fn json(input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
         warnings.push(format!("{} damaged lines were repaired", summary.repaired));
     }
     let stats = builder.named_stats();
-    Ok(Loaded { graph: builder.finish(), about, complete: summary.lost == 0, stats, warnings })
+    let graph = builder.finish();
+    warnings.extend(without_roots(&graph));
+    Ok(Loaded { graph, about, complete: summary.lost == 0, stats, warnings })
+}
+
+fn without_roots(graph: &Graph) -> Option<String> {
+    let lost = graph.roots().is_empty();
+    lost.then(|| "it has no roots: every object counts as reachable, and retains only itself".to_owned())
 }
 
 /// Reads a graph. One that is cut off or damaged is read as far as it goes.
@@ -154,6 +161,67 @@ impl Loading {
         }
         let stats = self.builder.named_stats();
         let graph = self.builder.finish();
+        warnings.extend(without_roots(&graph));
         Loaded { graph, about, complete: self.complete, stats, warnings }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: &str = r#"{"type":"ROOT", "root":"vm", "references":["0x7f0000001000"]}
+{"address":"0x7f0000001000", "type":"ARRAY", "length":1, "references":["0x7f0000001028"], "memsize":40}
+{"address":"0x7f0000001028", "type":"STRING", "value":"secret", "bytesize":6, "memsize":40}
+{"address":"0x7f0000001050", "type":"STRING", "value":"garbage", "bytesize":7, "memsize":40}
+"#;
+
+    fn graph_of(json: &str) -> Vec<u8> {
+        let mut memory = crate::OwnedMemory::new();
+        let converter = Converter::new(json.as_bytes()).unwrap();
+        let options = convert::Options::default();
+        let writer = crate::Writer::new(memory.lend(), Vec::new(), &converter.header(&options)).unwrap();
+        let (_, writer) = converter.run(writer, &options).unwrap();
+        writer.finish(true, 0, 0).unwrap().1
+    }
+
+    #[test]
+    fn json_and_the_graph_made_of_it_are_the_same_heap() {
+        let (json, graph) = (LINES.as_bytes().to_vec(), graph_of(LINES));
+        for dump in [&json, &graph] {
+            let loaded = any(&dump[..], Wanted::default()).unwrap();
+            let objects: Vec<u64> = loaded.graph.all().map(|object| loaded.graph.address(object)).collect();
+            assert_eq!(objects, [0x7f00_0000_1000, 0x7f00_0000_1028, 0x7f00_0000_1050]);
+            assert_eq!((loaded.graph.reach().objects(), loaded.complete, loaded.warnings.len()), (2, true, 0));
+        }
+    }
+
+    #[test]
+    fn a_graph_that_is_cut_off_is_read_as_far_as_it_goes() {
+        let whole = graph_of(LINES);
+        let trailer_lost = any(&whole[..whole.len() - 1], Wanted::default()).unwrap();
+        assert_eq!((trailer_lost.graph.objects(), trailer_lost.complete), (3, false));
+        assert!(trailer_lost.warnings[0].contains("cut off"), "{:?}", trailer_lost.warnings);
+        // Whatever is cut off or turned over, the outcome is a heap or an error.
+        for at in 0..whole.len() {
+            let _ = any(&whole[..at], Wanted::default());
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x55;
+            let _ = any(&damaged[..], Wanted { labels: true, ..Wanted::default() });
+        }
+    }
+
+    #[test]
+    fn without_roots_every_object_counts() {
+        let lines = LINES.lines().skip(1).collect::<Vec<_>>().join("\n") + "\n";
+        let loaded = any(lines.as_bytes(), Wanted::default()).unwrap();
+        assert_eq!((loaded.graph.reach().objects(), loaded.warnings.len()), (3, 1));
+    }
+
+    #[test]
+    fn what_is_no_dump_is_an_error() {
+        for input in ["", "x", "{}", "\u{89}RHEAP", "[1]"] {
+            assert!(any(input.as_bytes(), Wanted::default()).is_err(), "{input:?}");
+        }
     }
 }

@@ -154,9 +154,10 @@ impl Graph {
         &self.roots
     }
 
-    /// The objects that the roots hold directly.
+    /// The objects that the roots hold directly; all objects if the dump has lost its roots.
     pub fn held_by_roots(&self) -> impl Iterator<Item = ObjectIndex> + '_ {
-        self.roots.iter().map(|root| root.object)
+        let all = if self.roots.is_empty() { self.all() } else { 0..0 };
+        self.roots.iter().map(|root| root.object).chain(all)
     }
 
     /// The text of a name.
