@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# The cost of compressing a heap dump: `diagctl put` against `gzip --fast`. Both read the same real ObjectSpace dump from a pipe
-# and write a file, interleaved. Reports the median CPU time (user and system), the stored bytes, the peak memory of `put`, and
+# The cost of storing a heap dump: `diagctl put`, as a graph and with values, against `gzip --fast`. All read the same real
+# ObjectSpace dump from a pipe and write a file, interleaved. Reports the median CPU time (user and system), the stored bytes, the peak memory of `put`, and
 # the most disk space that the store used during the run. Incompressible data is measured too. Writes benches/results/put.md.
 #
 #   ruby benches/put.rb             MB=450 ROUNDS=7
@@ -62,7 +62,11 @@ class PutBench
   end
 
   def compare(what, path)
-    ways = { "`gzip --fast`" => -> { gzip(path) }, "put" => -> { put(path, "gzip") }, "put, compression = \"zstd\"" => -> { put(path, "zstd") } }
+    ways = { "`gzip --fast`" => -> { gzip(path) } }
+    %w[gzip zstd].each do |compression|
+      ways["put, #{compression}"] = -> { put(path, compression, "none") } if what == "heap dump"
+      ways["put, #{compression}, values = \"all\""] = -> { put(path, compression, "all") }
+    end
     runs = ways.transform_values { [] }
     ROUNDS.times { ways.each { |name, way| runs[name] << way.call } }
     base = median(runs.values.first.map(&:cpu))
@@ -79,10 +83,10 @@ class PutBench
     run
   end
 
-  def put(path, compression)
+  def put(path, compression, values)
     store = File.join(@dir, "store")
     config = File.join(@dir, "diagctl.toml")
-    File.write(config, "[guards]\nmin_free_disk = \"0%\"\nmemory_headroom = 0.01\n[retention]\nmax_use = \"20GiB\"\nkeep_free = \"0%\"\ncompression = \"#{compression}\"\n")
+    File.write(config, "[guards]\nmin_free_disk = \"0%\"\nmemory_headroom = 0.01\n[retention]\nmax_use = \"20GiB\"\nkeep_free = \"0%\"\ncompression = \"#{compression}\"\n[reports.heap_dump]\nvalues = \"#{values}\"\n")
     env = { "PATH" => ENV.fetch("PATH"), "DIAGCTL_CONFIG" => config, "DIAGCTL_DIR" => store, "DIAGCTL_ENABLED" => "1" }
     system(env, E2E::BIN, "request", "heap_dump", "--reason", "bench", unsetenv_others: true, %i[out err] => File::NULL) || abort("no request")
     dumper = E2E::LeaseHolder.new(store, env)
@@ -132,7 +136,7 @@ class PutBench
   def median(list) = list.sort[list.size / 2]
 
   def report(rows)
-    lines = ["# Compressing a heap dump", "", "`ruby benches/put.rb`, interleaved, #{ROUNDS} rounds, medians. #{Bench.machine}", "",
+    lines = ["# Storing a heap dump", "", "`ruby benches/put.rb`, interleaved, #{ROUNDS} rounds, medians. #{Bench.machine}", "",
              "| input | program | CPU | of gzip | raw | stored | peak memory | disk beyond what is stored |",
              "|---|---|---|---|---|---|---|---|"]
     rows.each do |what, name, cpu, ratio, raw, stored, memory, disk|

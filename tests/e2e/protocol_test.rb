@@ -87,6 +87,23 @@ class ProtocolTest < E2E::Case
     assert_equal data, File.read(File.join(@root, "all", "heap_dump.json"))
   end
 
+  def test_damaged_lines_are_missing_in_the_graph_and_counted
+    line = %({"address":"0x7fc4927c4120", "type":"STRING", "bytesize":2, "value":"ab", "memsize":40}\n)
+    odd = %({"address":"0x7fc4927c4148", "type":"OBJECT", "file":"/srv/a "quoted" name.rb", "line":3, "generation":1, "memsize":40}\n)
+    dumper = granted("heap_dump")
+    assert dumper.put("heap_dump", "#{line * 3}#{odd}#{line[0, 60]}#{line * 5}").ok?
+    result = dumper.finalize
+    assert_equal 5, result.status, result
+    report = result.json.fetch("reports").first
+    assert_equal ["heap_dump.graph.gz", "dump_all", 1, 1], report.values_at("file", "producer", "lost", "repaired")
+    assert_match(/\Aline 5 \(byte \d+\) of the heap dump is damaged/, report["error"])
+    assert diagctl!("verify", "latest").ok?
+    result = diagctl("fetch", "latest:heap_dump", "--as", "json", "-o", "-")
+    assert_equal [5, 8], [result.status, result.out.lines.size], result
+    assert_equal ['/srv/a "quoted" name.rb'], result.out.lines.filter_map { |text| JSON.parse(text)["file"] }
+    assert_includes result.err, "line 5"
+  end
+
   # `finalize` compresses reports that were staged uncompressed.
   def test_granted_report_staged_as_a_file_becomes_that_report
     dumper = granted("threads", "gc_stat", "heap_dump")

@@ -151,7 +151,7 @@ impl<T: Target> Run<T> {
             self.lines.pass(1, length as u64);
             at += length;
             self.good(&line)?;
-            line = Line::with(line.references);
+            line.clear();
         }
         let scratch = line.references;
         input.consume(at);

@@ -200,7 +200,7 @@ fn header(created: &str) -> [&str; 10] {
 
 fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
     let mark = |set: bool, mark: &'static str| if set { mark } else { "" };
-    let report = |r: &EntryReport| format!("{}{}{}", r.name, mark(r.values, "(values)"), mark(r.error.is_some(), "!"));
+    let report = |r: &EntryReport| format!("{}{}{}", r.name, mark(r.error.is_some(), "!"), mark(r.values, "(values)"));
     let reports: Vec<String> = entry.reports.iter().map(report).collect();
     vec![
         entry.id.to_string(),

@@ -52,6 +52,14 @@ impl<'a> Line<'a> {
         Self { references, ..Self::default() }
     }
 
+    /// Empties the line for the next one.
+    #[inline]
+    pub fn clear(&mut self) {
+        let mut references = std::mem::take(&mut self.references);
+        references.clear();
+        *self = Self { references, ..Self::default() };
+    }
+
     fn set(&mut self, flag: Flags, number: u64) {
         if number > 0 {
             self.flags = self.flags.with(flag);
