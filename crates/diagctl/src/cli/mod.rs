@@ -11,6 +11,7 @@ mod events;
 mod fetch;
 mod finalize;
 mod gc;
+mod heap;
 mod list;
 mod output;
 mod pause;
@@ -77,6 +78,7 @@ enum Command {
     Pin(pin::PinArgs),
     Unpin(pin::UnpinArgs),
     Gc(gc::Args),
+    Heap(heap::Args),
     Status(status::Args),
     Events(events::Args),
     Verify(verify::Args),
@@ -191,6 +193,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Pin(args) => pin::pin(&cx, &args),
         Command::Unpin(args) => pin::unpin(&cx, &args),
         Command::Gc(args) => gc::run(&cx, &args),
+        Command::Heap(args) => heap::run(&cx, &args),
         Command::Status(args) => status::run(&cx, &args),
         Command::Events(args) => events::run(&cx, &args),
         Command::Verify(args) => verify::run(&cx, &args),
