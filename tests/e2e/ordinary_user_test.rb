@@ -16,15 +16,29 @@ class OrdinaryUserTest < E2E::Case
     script = start_script(wrapper: as_nobody)
     script.run("KEPT = Array.new(200_000) { |i| i.to_s * 10 }")
     diagctl!("request", "--reason", "look at its dumper")
-    during_a_dump do |dumper, _|
+    during_a_dump do |dumper, put|
       assert_equal NOBODY, E2E::Processes.status(dumper, "Uid")
       # If a process is not dumpable, its /proc files belong to root.
-      assert_equal 0, File.stat("/proc/#{dumper}/fd").uid
+      assert_equal [0, 0], [dumper, put].map { |pid| File.stat("/proc/#{pid}/fd").uid }
       assert_equal 1000, File.read("/proc/#{dumper}/oom_score_adj").to_i
     end
     cost = meta(wait_for_captures(script).first.fetch("id")).fetch("cost")
     %w[fork_ms pause_ms dumper_cpu_ms dumper_peak_rss_bytes copied_bytes].each { |name| assert_operator cost.fetch(name), :>, 0, name }
     assert_operator cost.fetch("copied_bytes"), :<, cost.fetch("dumper_peak_rss_bytes")
+  end
+
+  def test_smaps_of_a_process_that_is_not_dumpable_says_what_is_needed
+    configure(rule("asked", "on_demand = {}", %w[smaps fds process]))
+    script = start_script(wrapper: as_nobody)
+    # PR_SET_DUMPABLE
+    script.run('require "fiddle"; Fiddle::Function.new(Fiddle::Handle::DEFAULT["prctl"], [Fiddle::TYPE_INT, Fiddle::TYPE_LONG], Fiddle::TYPE_INT).call(4, 0)')
+    wait_until("it is not dumpable") { File.stat("/proc/#{script.pid}/fd").uid.zero? }
+    result = diagctl("request", "smaps", "fds", "process", "--reason", "x", "--wait")
+    assert_equal 5, result.status, result
+    id = result.out.strip
+    errors = meta(id).fetch("reports").to_h { |report| report.values_at("name", "error") }
+    %w[smaps fds].each { |name| assert_match(/not dumpable .*CAP_SYS_PTRACE/, errors[name]) }
+    assert_nil errors["process"]
   end
 
   # `sudo diagctl request` before the first poll of workers that run as another user.

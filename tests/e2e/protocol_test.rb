@@ -66,7 +66,7 @@ class ProtocolTest < E2E::Case
     result = dumper.finalize
     assert_equal 5, result.status, result
     report = result.json.fetch("reports").find { |found| found["name"] == "heap_dump" }
-    assert_equal "heap_dump.json.gz", report["file"]
+    assert_equal "heap_dump.ndjson.gz", report["file"]
     where = "line 4 (byte #{3 * line.bytesize}) of the heap dump is damaged"
     assert_includes report["error"], where
     dumper.close
@@ -83,7 +83,7 @@ class ProtocolTest < E2E::Case
     assert_equal 5, result.status, result
     written = result.json.fetch("written").to_h { |file| file.values_at("report", "damaged") }
     assert_equal [nil, report["error"]], written.values_at("gc_stat", "heap_dump")
-    assert_equal data, File.read(File.join(@root, "all", "heap_dump.json"))
+    assert_equal data, File.read(File.join(@root, "all", "heap_dump.ndjson"))
   end
 
   # `finalize` compresses reports that were staged uncompressed.

@@ -86,8 +86,17 @@ impl Proc {
 
     /// The real user of a process. From `status`, which every user may read of every process.
     pub fn uid(&self, pid: u32) -> Option<u32> {
+        self.user(pid, 0)
+    }
+
+    /// The effective user of a process.
+    pub fn effective_uid(&self, pid: u32) -> Option<u32> {
+        self.user(pid, 1)
+    }
+
+    fn user(&self, pid: u32, column: usize) -> Option<u32> {
         let status = read(&self.pid(pid).join("status")).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
+        status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(column)?.parse().ok()
     }
 
     /// The program that a process runs, as device and inode; `None` if it may not be looked at.

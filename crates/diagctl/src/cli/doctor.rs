@@ -73,14 +73,13 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     checks.extend(settings::labels(given.as_deref()));
     checks.extend(place::examine(&cx.proc, config));
     // The thread that opens the store takes its owner's identity and then ends, so that root still sees everything.
-    let contents = std::thread::scope(|scope| scope.spawn(|| contents::examine(cx)).join());
-    let Ok(contents) = contents else {
-        checks.push(Check::fail(
-            "store.format",
-            "the store could not be read: the reading thread panicked",
-            "report this as a bug",
-        ));
-        return report(cx, checks);
+    let contents = match super::apart::run(|| contents::examine(cx)) {
+        Ok(contents) => contents,
+        Err(failure) => {
+            let hint = failure.hint.unwrap_or_else(|| "report this as a bug".into());
+            checks.push(Check::fail("store.format", failure.message, hint));
+            return report(cx, checks);
+        }
     };
     checks.extend(contents.checks);
     let mut lease = contents.lease;

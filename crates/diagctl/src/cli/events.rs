@@ -110,7 +110,7 @@ fn row(event: &Event, times: &Times) -> Vec<String> {
 // The file is bounded: its older half is dropped now and then. What was printed is known by the last event, not by its place.
 fn watch(store: &Store, args: &Args, times: &Times, mut known: Vec<Event>, first: &[&Event]) -> Result<Done, Failure> {
     let print = |events: &[&Event]| -> io::Result<()> {
-        let mut out = output::stdout();
+        let mut out = output::stdout()?;
         for event in events {
             let line = if args.json {
                 output::printable_json(serde_json::to_string(event)?)
@@ -123,7 +123,7 @@ fn watch(store: &Store, args: &Args, times: &Times, mut known: Vec<Event>, first
     };
     let told = |result: io::Result<()>| match result {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
+        Err(e) => Err(output::unprintable(&e)),
         Ok(()) => Ok(true),
     };
     let mut goes_on = told(print(first))?;

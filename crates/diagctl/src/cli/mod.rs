@@ -2,6 +2,7 @@
 
 mod abort;
 mod acquire;
+mod apart;
 mod config;
 mod config_target;
 mod doctor;

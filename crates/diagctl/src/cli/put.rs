@@ -61,6 +61,8 @@ fn put_one(cx: &Context, store: &Store, grant: &Grant, staging: &Spot, report: &
         ))
         .hint("each report is stored once; use `finalize --failed` to drop it"));
     }
+    // A heap passes through this process. No debugger of the same user and no core file is to see it.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let mut room = Room::of(store, grant)?;
     let stdin = std::io::stdin().lock();
     // A larger pipe means fewer switches between the two processes: a tenth of the CPU time. On failure (not a pipe, or not

@@ -246,7 +246,7 @@ fn end_at_the_deadline(deadline: Duration) -> Arc<AtomicBool> {
 fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<(), Failure> {
     let command =
         rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).context("cannot watch the command")?;
-    std::thread::spawn(move || {
+    let watch = move || {
         loop {
             let (signal, by_terminal) = endings.wait();
             ended_by.store(signal, Ordering::SeqCst);
@@ -255,7 +255,8 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
                 let _ = rustix::process::pidfd_send_signal(&command, signal);
             }
         }
-    });
+    };
+    std::thread::Builder::new().spawn(watch).context("cannot start a thread")?;
     Ok(())
 }
 

@@ -36,14 +36,14 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         args.since.as_ref().is_none_or(|since| !times.is_before(&wall(), age_ms, since))
             && args.until.as_ref().is_none_or(|until| !times.is_after(&wall(), age_ms, until))
     };
-    let mut stdout = output::stdout();
+    let mut stdout = output::stdout().map_err(|e| output::unprintable(&e))?;
     let mut count = 0;
     for sample in history::read(&store)?.into_iter().filter(|sample| accepts(sample.at)) {
         let line = serde_json::to_string(&sample).context("cannot encode a sample")?;
         match writeln!(stdout, "{}", output::printable_json(line)) {
             Ok(()) => count += 1,
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Done::silent()),
-            Err(e) => return Err(Failure::failed(format!("cannot write to stdout: {e}"))),
+            Err(e) => return Err(output::unprintable(&e)),
         }
     }
     if count == 0 {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::output::Done;
 use super::times::Times;
-use super::{Context, Failure};
+use super::{Context, Failure, apart};
 use crate::cli::error::printable;
 use crate::clock::Now;
 use crate::config::{self, Config, Mode, Rule};
@@ -146,9 +146,7 @@ struct Process {
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     // The thread that opens the store takes its owner's identity and then ends, so that root can still see which processes have
     // the lease file open.
-    let status = std::thread::scope(|scope| scope.spawn(|| gather(cx, args.explain)).join());
-    let mut status =
-        status.map_err(|_| Failure::failed("the store could not be read: the reading thread panicked"))??;
+    let mut status = apart::run(|| gather(cx, args.explain))??;
     status.headline = headline::headline(&status);
     status.lease.find_holders(&cx.proc, &Spot::outside(&cx.config().dir));
     Done::either(args.json, &status, |status| text::render(status, &Times::new(args.utc), args.explain))

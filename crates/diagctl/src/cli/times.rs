@@ -1,6 +1,9 @@
 //! Times and ages for people.
 
 use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -18,7 +21,8 @@ pub struct Times {
 impl Times {
     /// Uses the system's zone (`TZ`, `/etc/localtime`), or UTC if `utc` is set or there is none.
     pub fn new(utc: bool) -> Self {
-        let zone = if utc { TimeZone::UTC } else { TimeZone::try_system().unwrap_or(TimeZone::UTC) };
+        let usable = !utc && is_usable(std::env::var_os("TZ").unwrap_or_default().as_os_str());
+        let zone = if usable { TimeZone::try_system().unwrap_or(TimeZone::UTC) } else { TimeZone::UTC };
         Self::of(zone)
     }
 
@@ -68,6 +72,15 @@ impl Times {
             Err(_) => rfc3339.to_owned(),
         }
     }
+}
+
+// `TZ` may name a file, which is read whole: a device never ends, and a FIFO waits for a writer.
+fn is_usable(tz: &OsStr) -> bool {
+    let bytes = tz.as_encoded_bytes();
+    let path = Path::new(OsStr::from_bytes(bytes.strip_prefix(b":").unwrap_or(bytes)));
+    let is_small_file = |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= 1 << 20);
+    let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
+    if path.is_absolute() { is_small_file(path) } else { !climbs }
 }
 
 /// A moment that a person named.
@@ -120,6 +133,24 @@ mod tests {
         let fixed = Times::of(TimeZone::fixed(jiff::tz::offset(2)));
         assert_eq!((fixed.show("2026-11-22T23:15:30Z").as_str(), fixed.name()), ("2026-11-23 01:15:30", "local"));
         assert_eq!(fixed.show("soon"), "soon");
+    }
+
+    #[test]
+    fn a_zone_is_never_read_from_a_device_or_a_fifo() {
+        let table = [
+            ("", true),
+            ("Europe/Berlin", true),
+            ("bogus", true),
+            ("/dev/zero", false),
+            (":/dev/zero", false),
+            ("../../../dev/zero", false),
+            ("/nowhere", false),
+        ];
+        for (tz, usable) in table {
+            assert_eq!(is_usable(OsStr::new(tz)), usable, "{tz}");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(is_usable(file.path().as_os_str()));
     }
 
     #[test]

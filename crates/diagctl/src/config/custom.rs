@@ -83,7 +83,8 @@ pub fn parse(name: &str, section: &Section<'_>) -> Option<CustomReport> {
         return None;
     }
     let extension = match content_type.as_str() {
-        "application/json" | "application/x-ndjson" => "json",
+        "application/json" => "json",
+        "application/x-ndjson" => "ndjson",
         "text/csv" => "csv",
         text if text.starts_with("text/") => "txt",
         _ => "bin",

@@ -74,7 +74,8 @@ pub fn examine(proc: &Proc, config: &Config) -> Vec<Check> {
     let mut checks = vec![directory(&entry, parents.first(), me), above(&entry, &parents)];
     // If the store is missing, its nearest existing ancestor is examined instead.
     let place = if entry.kind == Kind::Directory { Some(&entry) } else { parents.first() };
-    match place.map(|place| Volume::read(&place.path)) {
+    let mountinfo = proc.read("self/mountinfo").unwrap_or_default();
+    match place.map(|place| Volume::read(&place.path, &mountinfo)) {
         Some(Ok(volume)) => {
             checks.push(filesystem(&volume, config.allow_network_filesystem));
             checks.extend([volume.writable(), volume.inodes(), volume.space(config)]);
@@ -223,11 +224,23 @@ fn above(entry: &Entry, parents: &[Entry]) -> Check {
     Check::ok(id, "nobody else can replace the store with another directory")
 }
 
+// Returns true if the filesystem of this device shows in its options that it gave up: ext4 since Linux 6.15, XFS, btrfs.
+fn is_shut_down(mountinfo: &str, device: u64) -> bool {
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    // `36 35 98:0 / /mnt rw,noatime shared:1 - ext4 /dev/root rw,emergency_ro`
+    mountinfo.lines().filter(|line| line.split(' ').nth(2) == Some(&device)).any(|line| {
+        let options = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').nth(2)).unwrap_or_default();
+        options.split(',').any(|option| matches!(option, "emergency_ro" | "shutdown"))
+    })
+}
+
 /// A mounted filesystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Volume {
     magic: i64,
     read_only: bool,
+    /// Set if the filesystem has stopped writing after an error, which its mount flags need not show.
+    shut_down: bool,
     free: u64,
     total: u64,
     free_inodes: u64,
@@ -235,13 +248,14 @@ struct Volume {
 }
 
 impl Volume {
-    fn read(path: &Path) -> Result<Self, String> {
+    fn read(path: &Path, mountinfo: &str) -> Result<Self, String> {
         let failed = |e: rustix::io::Errno| format!("cannot examine the filesystem of {}: {e}", path.display());
         let magic = rustix::fs::statfs(path).map_err(failed)?.f_type;
         let stats = rustix::fs::statvfs(path).map_err(failed)?;
         Ok(Self {
             magic,
             read_only: stats.f_flag.contains(StatVfsMountFlags::RDONLY),
+            shut_down: fs::metadata(path).is_ok_and(|meta| is_shut_down(mountinfo, meta.dev())),
             free: stats.f_bavail.saturating_mul(stats.f_frsize),
             total: stats.f_blocks.saturating_mul(stats.f_frsize),
             free_inodes: stats.f_favail,
@@ -250,6 +264,11 @@ impl Volume {
     }
 
     fn writable(&self) -> Check {
+        if self.shut_down {
+            let hint = "the kernel's log says why (`dmesg`); check the disk, then fsck and mount it again";
+            let message = "the store's filesystem has stopped writing after an error (emergency read-only)";
+            return Check::fail("store.writable", message, hint);
+        }
         if self.read_only {
             let hint = "mount it read-write, or use another path in dir or DIAGCTL_DIR";
             return Check::fail("store.writable", "the store's filesystem is mounted read-only", hint);

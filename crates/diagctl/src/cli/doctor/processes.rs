@@ -64,19 +64,14 @@ fn subject(proc: &Proc, pid: u32, sample: &Sample) -> Subject {
         name: printable(&format!("{} (pid {pid})", output::who(&sample.role, &sample.name))),
         role: sample.role.clone(),
         rss: proc.rss(pid).unwrap_or(sample.rss),
-        uid: uid_of(proc, pid),
+        uid: proc.effective_uid(pid),
     }
 }
 
 /// Returns this process, for use while no process polls.
 pub fn ourselves(proc: &Proc) -> Subject {
     let pid = std::process::id();
-    Subject { pid, name: "this process".into(), role: String::new(), rss: 0, uid: uid_of(proc, pid) }
-}
-
-fn uid_of(proc: &Proc, pid: u32) -> Option<u32> {
-    let status = read(&proc.pid(pid).join("status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse().ok())
+    Subject { pid, name: "this process".into(), role: String::new(), rss: 0, uid: proc.effective_uid(pid) }
 }
 
 /// Runs every check of the polling processes.

@@ -79,8 +79,15 @@ fn a_store_inside_an_empty_dir_is_healthy_and_one_that_fs_group_opened_is_closed
 #[test]
 fn a_full_read_only_or_inodeless_volume_fails() {
     let config = Config::default();
-    let good =
-        Volume { magic: 0xef53, read_only: false, free: 50 * GIB, total: 100 * GIB, free_inodes: 1000, inodes: 2000 };
+    let good = Volume {
+        magic: 0xef53,
+        read_only: false,
+        shut_down: false,
+        free: 50 * GIB,
+        total: 100 * GIB,
+        free_inodes: 1000,
+        inodes: 2000,
+    };
     let statuses = |v: &Volume| [v.writable().status, v.inodes().status, v.space(&config).status];
     assert_eq!(statuses(&good), [Status::Ok; 3]);
     assert_eq!(statuses(&Volume { inodes: 0, free_inodes: 0, ..good.clone() }), [Status::Ok; 3], "btrfs has no inodes");
@@ -90,6 +97,21 @@ fn a_full_read_only_or_inodeless_volume_fails() {
     let full = Volume { free: 15 * GIB - 1, ..good }.space(&config);
     assert_eq!(full.status, Status::Fail);
     assert!(full.message.contains("15.0 GiB"), "{}", full.message);
+}
+
+#[test]
+fn a_filesystem_that_stopped_writing_is_known_by_its_options() {
+    let device = rustix::fs::makedev(8, 1);
+    let mounts = |options: &str| {
+        format!(
+            "1 0 8:2 / / rw - ext4 /dev/b rw,emergency_ro\n2 1 8:1 / /s rw,noatime shared:1 - ext4 /dev/a {options}\n"
+        )
+    };
+    let table =
+        [("rw", false), ("rw,emergency_ro", true), ("rw,shutdown,discard", true), ("rw,errors=remount-ro", false)];
+    for (options, expected) in table {
+        assert_eq!(is_shut_down(&mounts(options), device), expected, "{options}");
+    }
 }
 
 #[test]
@@ -104,7 +126,7 @@ fn network_and_volatile_filesystems_are_named() {
         (0x6573_5546, true, Status::Warn, "forces it"),
     ];
     for (magic, forced, status, said) in table {
-        let volume = Volume { magic, read_only: false, free: 0, total: 0, free_inodes: 0, inodes: 0 };
+        let volume = Volume { magic, read_only: false, shut_down: false, free: 0, total: 0, free_inodes: 0, inodes: 0 };
         let check = filesystem(&volume, forced);
         assert_eq!(check.status, status, "{}", check.message);
         assert!(check.message.contains(said), "{said}: {}", check.message);
@@ -157,8 +179,15 @@ fn findings_about_the_place_in_words() {
     {
         checks.push(above(store, &[entry("/srv", Kind::Directory, mode, uid)]));
     }
-    let good =
-        Volume { magic: 0xef53, read_only: false, free: 50 * GIB, total: 100 * GIB, free_inodes: 1000, inodes: 2000 };
+    let good = Volume {
+        magic: 0xef53,
+        read_only: false,
+        shut_down: false,
+        free: 50 * GIB,
+        total: 100 * GIB,
+        free_inodes: 1000,
+        inodes: 2000,
+    };
     let config = Config::default();
     checks.extend([good.writable(), good.inodes(), good.space(&config)]);
     checks.push(Volume { read_only: true, ..good.clone() }.writable());
