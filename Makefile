@@ -11,7 +11,7 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine clean help
+.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine clean help
 
 # One static program runs in any image and starts a third faster, and the start is most of the cost of a poll.
 # --target: without it Cargo would link build scripts with the same flags.
@@ -99,7 +99,7 @@ redmine: deps build
 	@tests/matrix/run redmine
 
 # The benchmarks write benches/results/. A quick look, in a minute: make bench-capture SIZES=0.3 PAIR= LIMITED= ROUNDS=1
-bench: bench-idle bench-sidekiq bench-put bench-store bench-capture bench-redmine
+bench: bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine
 
 bench-idle: deps build
 	$(RUBY) benches/idle.rb
@@ -109,6 +109,10 @@ bench-sidekiq: deps build
 
 bench-put: deps build
 	$(RUBY) benches/put.rb
+
+# With reap (cargo install reap) in PATH, or REAP=PATH, side by side with it.
+bench-heap: deps build
+	$(RUBY) benches/heap.rb
 
 bench-store: deps build
 	$(RUBY) benches/store.rb
@@ -140,5 +144,5 @@ help:
 	@echo "make fuzz     every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" selects some"
 	@echo "make matrix   the tests on Debian 12, 13 and testing and on Ruby 3.4, some on Ruby 4.0, and a real Redmine; needs root and debootstrap"
 	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
-	@echo "make bench-idle | bench-sidekiq | bench-put | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
+	@echo "make bench-idle | bench-sidekiq | bench-put | bench-heap | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean    remove what cargo built"

@@ -51,7 +51,7 @@ class DiskBoundTest < E2E::Case
     configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"\nkeep_last = 0")
     first = diagctl!("run", "--json", "--report", "notes", "--", "echo", "first").json.fetch("id")
     fill = "echo important > \"$DIAGCTL_CAPTURE_DIR/small.txt\"; head -c 3000000 /dev/urandom"
-    result = diagctl("run", "--report", "big", "--", "sh", "-c", fill)
+    result = diagctl("run", "--json", "--report", "big", "--", "sh", "-c", fill)
     assert_equal 5, result.status, result
     assert_match(/report big failed: .*retention\.max_use is 1\.00 MiB/, result.err)
     assert_equal "important\n", diagctl!("fetch", "#{result.json.fetch('id')}:small", "-o", "-").out

@@ -67,8 +67,13 @@ class DoctorTest < E2E::Case
 
   def test_modes_links_and_foreign_entries_in_place_of_the_store
     store_capture
+    # Its owner's next command that writes closes it. What is no store yet stays as it is.
     File.chmod(0o770, @store)
+    assert_warns("store.directory", /0770/)
+    assert_equal 0o770, File.stat(@store).mode & 0o7777
+    File.rename(File.join(@store, "FORMAT"), File.join(@root, "FORMAT"))
     assert_fails("store.directory", /0770/)
+    File.rename(File.join(@root, "FORMAT"), File.join(@store, "FORMAT"))
     File.chmod(0o700, @store)
     File.rename(@store, "#{@store}.real")
     File.symlink("#{@store}.real", @store)

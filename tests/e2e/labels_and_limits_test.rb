@@ -37,6 +37,7 @@ class LabelsAndLimitsTest < E2E::Case
     told = diagctl!("status", env: env(DIAGCTL_CONFIG: nil)).out
     assert_match(/^config +this environment names no file; shown is #{config_path}/, told)
     assert_match(/^theirs +timer/, told)
+    assert_match(/names no configuration; #{config_path} counts/, diagctl!("gc", "--dry-run", env: env(DIAGCTL_CONFIG: nil)).err)
     other = File.join(@root, "other.toml")
     File.write(other, "poll_interval = \"7s\"\n")
     told = diagctl!("--config", other, "status").out

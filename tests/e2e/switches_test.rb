@@ -38,7 +38,7 @@ class SwitchesTest < E2E::Case
     File.write(config_path, "enabled = true\n#{File.read(config_path)}")
     wait_for_captures(server)
     assert_operator E2E.clock - turned_on, :<, 10, "with a poll interval of 200 ms; it was a minute"
-    assert_equal 2, server.diagctl_lines.grep(/captures are on again/).size, server.log
+    wait_until("both say so", tell: server.method(:log)) { server.diagctl_lines.grep(/captures are on again/).size == 2 }
   end
 
   def test_a_file_that_says_off_is_named_everywhere
@@ -86,13 +86,15 @@ class SwitchesTest < E2E::Case
     wait_until("all processes polled", tell: -> { "#{server.log}\n#{diagctl('status', '--explain')}" }) do
       File.exist?(File.join(@store, "FORMAT")) && diagctl!("status", "--json").json.fetch("processes").count { |process| process["verdict"] == "disabled" } == workers
     end
-    assert_equal workers, server.diagctl_lines.count { |line| line.include?("takes no captures: ") && line.include?(reason) }, server.log
+    said = -> { server.diagctl_lines.count { |line| line.include?("takes no captures: ") && line.include?(reason) } }
+    wait_until("each log says so", tell: server.method(:log)) { said.call == workers }
     assert_includes diagctl!("status", env: environment).out[/^switch .*/], reason
     assert_includes diagctl!("status", "--explain").out, "disabled, "
     assert_includes diagctl!("doctor", env: environment).out.lines.grep(/ (pause|processes.polling) /).join, reason
     result = diagctl("request", "gc_stat", "--reason", "now", "--wait", "--expires", "1s", env: environment)
     assert_equal 10, result.status, result
     assert_includes result.err, reason
+    assert_equal workers, said.call, "once: #{server.log}"
   end
 
   # Waits long enough for ten polls and two ticks of the rule. `told` is the number of times that the store may be told of it.

@@ -112,16 +112,19 @@ class LeaseTest < Torture::Case
     end
   end
 
+  # What it had put under its lease was published by the next grant, and nothing is added to it.
   def test_a_stale_generation_cannot_commit_even_with_the_lock
-    stale = granted("gc_stat")
-    stale.put("gc_stat", "stale")
+    stale = granted("gc_stat", "threads")
+    stale.put("gc_stat", "before")
     stale.lease.flock(File::LOCK_UN)
     store_capture("gc_stat" => "current")
     stale.lease.flock(File::LOCK_EX | File::LOCK_NB) or flunk "the lease is not free"
+    assert_equal 1, stale.put("threads", "stale").status
     result = stale.finalize
     assert_equal 1, result.status, result
     stale.close
-    assert_equal(["current"], captures.map { |capture| diagctl!("fetch", capture["id"], "gc_stat", "-o", "-").out })
+    assert_equal([true, false], meta(stale.capture)["reports"].map { |report| report["error"].nil? })
+    assert_equal(%w[current before], captures.map { |capture| diagctl!("fetch", capture["id"], "gc_stat", "-o", "-").out })
   end
 
   private

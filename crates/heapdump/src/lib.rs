@@ -6,6 +6,8 @@
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
+#[cfg(feature = "std")]
+pub mod analysis;
 pub mod block;
 mod checksum;
 pub mod memory;

@@ -39,6 +39,8 @@ pub struct Told {
     pub cost: BTreeMap<String, serde_json::Value>,
     /// The `took.…` values: milliseconds by report.
     pub took: BTreeMap<ReportName, serde_json::Number>,
+    /// The `note.…` values: how a report was made, by report.
+    pub notes: BTreeMap<ReportName, String>,
     /// The `versions.…` values.
     pub versions: BTreeMap<String, String>,
     /// All other values.
@@ -132,7 +134,8 @@ fn gather(staging: &Spot, grant: &Grant, told: &Told) -> Result<Vec<meta::Report
             (None, Some(report)) => verified(staging, report)?,
         };
         let took_ms = told.took.get(name).cloned().or(report.took_ms);
-        reports.push(meta::Report { took_ms, ..report });
+        let note = told.notes.get(name).cloned().or(report.note);
+        reports.push(meta::Report { took_ms, note, ..report });
     }
     Ok(reports)
 }

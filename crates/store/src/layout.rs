@@ -18,9 +18,12 @@ pub const CATALOG: &str = "catalog.bin";
 /// The requests that a poll reads when there are very many.
 pub const CROWD: &str = "requests.json";
 
+/// The failures of the heap walker.
+pub const WALKER: &str = "walker.json";
+
 /// The other names in a store. A directory that contains only names of a store is the remainder of an `rm -rf` during which a
 /// process polled.
-pub const LEFT: [&str; 11] = [
+pub const LEFT: [&str; 12] = [
     "state.json",
     "lease.json",
     INDEX,
@@ -30,6 +33,7 @@ pub const LEFT: [&str; 11] = [
     "samples.jsonl",
     "samples.1.jsonl",
     "execs.json",
+    WALKER,
     "config.good.toml",
     "config.cache",
 ];

@@ -115,6 +115,9 @@ pub struct Report {
     /// The time that producing the report took, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<Number>,
+    /// How it was made, if that was not the usual way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Facts about a heap dump.
@@ -173,6 +176,7 @@ impl Report {
             error: None,
             heap: None,
             took_ms: None,
+            note: None,
         }
     }
 

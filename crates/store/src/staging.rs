@@ -62,6 +62,16 @@ pub fn claim(staging: &Spot, name: &ReportName) -> Result<bool> {
     }
 }
 
+/// Removes what an earlier writer of a report left, so that another one may claim it. That writer has ended.
+pub fn release(staging: &Spot, name: &ReportName) -> Result<()> {
+    let file = read_sidecar(staging, name)?.and_then(|report| report.file);
+    discard_partial(staging, name)?;
+    for leftover in [sidecar_name(name), format!(".{name}.claim")].into_iter().chain(file) {
+        fs::remove(&staging.join(leftover))?;
+    }
+    Ok(())
+}
+
 /// The file of a report while it is written.
 pub fn partial(staging: &Spot, name: &str) -> Spot {
     staging.join(format!(".{name}.partial"))

@@ -102,7 +102,8 @@ impl Store {
         let adopted = euid.is_root() && stat.st_uid != 0;
         let ours = become_owner(&dir, &stat, access)?;
         let store = Self { dir, owner: stat.st_uid, ours, adopted, options };
-        let mode = if is_open { store.close(mode)? } else { mode };
+        // Reading changes nothing.
+        let mode = if is_open && access != Access::Read { store.close(mode)? } else { mode };
         store.check_format(access, mode)?;
         Ok(store)
     }

@@ -222,6 +222,7 @@ fn write_report(
         error: content.error,
         heap: content.heap,
         took_ms: None,
+        note: None,
     };
     staging::write_sidecar(staging, &report)?;
     Ok(report)

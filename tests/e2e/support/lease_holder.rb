@@ -31,6 +31,8 @@ module E2E
     # `also` is an open file that the `put` inherits too.
     def put(report, data, also = nil, id: capture) = call("put", id, report, stdin: data, also: also)
 
+    def walker(*flags, id: capture) = call("walker", id, *flags)
+
     def finalize(*flags, id: capture) = call("finalize", id, *flags)
 
     def abort(reason, id: capture) = call("abort", id, "--reason", reason)

@@ -130,7 +130,7 @@ module Torture
 
     ID = '\d{8}T\d{9}Z-\h{8}'
     KNOWN = %r{\A(FORMAT|(lease|state)\.(lock|json)|(index|events|samples|samples\.1)\.jsonl|execs\.json|catalog\.bin|requests\.json|config\.(good\.toml|cache)|
-                 samples/\d+\.json|requests/#{ID}\.json|reports/#{ID}/(pinned|meta\.json|[a-z][\w.]*\.(gz|zst))|
+                 samples/\d+(-\d+-\h*)?\.json|requests/#{ID}\.json|reports/#{ID}/(pinned|meta\.json|[a-z][\w.]*\.(gz|zst))|
                  (samples|requests|reports|staging|trash|quarantine|reports/#{ID}))\z}x
 
     # Asserts that after garbage collection no file has an unknown purpose, and none is missing from its capture's record.

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::output::Done;
+use super::output::{self, Done};
 use super::{Context, Failure};
+use crate::cgroup::CgroupRoot;
 use crate::config::{self, DEFAULT_FILE, Place};
 use crate::exit_code::Exit;
 use crate::proc::Proc;
@@ -79,8 +80,8 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
         }
         Err(failure) => return Err(failure),
     };
-    let (rules, problems, warnings) = match config::examine(&text) {
-        Err(problems) => (0, problems, Vec::new()),
+    let (rules, problems, warnings, note) = match config::examine(&text) {
+        Err(problems) => (0, problems, Vec::new(), None),
         Ok(examined) => {
             let mut config = examined.config;
             let rules = config.rules.len();
@@ -92,14 +93,19 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
             } else {
                 super::config_target::by_its_owner(&Proc::default(), &config)
             };
-            (rules, examined.problems, config.doubts(&examined.positions, &place))
+            let note = if elsewhere { None } else { shares_of_host(&config, place.host) };
+            (rules, examined.problems, config.doubts(&examined.positions, &place), note)
         }
     };
     if !problems.is_empty() || !warnings.is_empty() {
         return if json { told(path, &problems, &warnings) } else { Err(found(path, problems, &warnings)) };
     }
+    // Not a warning: without a limit, a share of the host's memory is all that it can be.
+    if let Some(note) = note.as_ref().filter(|_| !json) {
+        output::note(note);
+    }
     let shown = read.map(|path| path.display().to_string());
-    let value = json!({ "schema": 1, "ok": true, "valid": true, "file": shown, "rules": rules, "problems": [], "warnings": [] });
+    let value = json!({ "schema": 1, "notes": note.into_iter().collect::<Vec<_>>(), "ok": true, "valid": true, "file": shown, "rules": rules, "problems": [], "warnings": [] });
     Done::either(json, &value, |_| {
         let rules = if rules == 1 { "1 rule".into() } else { format!("{rules} rules") };
         match shown {
@@ -107,6 +113,13 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
             None => format!("OK: {DEFAULT_FILE} does not exist; the defaults apply, {rules}"),
         }
     })
+}
+
+// This command runs where the processes will: in their container, or on their host.
+fn shares_of_host(config: &config::Config, host: Option<u64>) -> Option<String> {
+    let limit =
+        CgroupRoot::default().memory_of(&Proc::default(), std::process::id()).ok().and_then(|group| group.limit());
+    super::config_target::shares_of_host(config, &[limit], host)
 }
 
 // A problem makes the file invalid. A warning is about a part of a valid file that cannot work as written.

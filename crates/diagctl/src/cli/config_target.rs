@@ -4,6 +4,7 @@ use crate::config::{Config, Place};
 use crate::history;
 use crate::proc::Proc;
 use crate::rules::trigger::Trigger;
+use crate::units::size;
 use diagctl_store::{self, Access, Store};
 
 /// Describes this machine, and the records of the store if there is one.
@@ -16,6 +17,17 @@ pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
         no_such_group: config.group.as_ref().is_some_and(|group| diagctl_store::group_id(group).is_err()),
         gauges: store.filter(|_| looks_at_gauges(config)).map(gauges).unwrap_or_default(),
     }
+}
+
+/// Tells that shares are of the host's memory, if a rule has one and none of the processes has a memory limit.
+pub fn shares_of_host(config: &Config, limits: &[Option<u64>], host: Option<u64>) -> Option<String> {
+    let rules = config.rules_with_shares();
+    if rules.is_empty() || limits.is_empty() || limits.iter().any(Option::is_some) {
+        return None;
+    }
+    let of = if rules.len() == 1 { "rule" } else { "rules" };
+    let host = host.map_or_else(String::new, |bytes| format!(" ({})", size(bytes)));
+    Some(format!("shares in {of} {} are of the host's memory{host}: no memory limit applies here", rules.join(", ")))
 }
 
 /// Does the same for a command that keeps its own identity: the thread that opens the store takes its owner's identity and then
@@ -40,4 +52,31 @@ fn looks_at_gauges(config: &Config) -> bool {
 fn gauges(store: &Store) -> std::collections::BTreeSet<String> {
     let recorded = history::read(store).unwrap_or_default();
     recorded.into_iter().flat_map(|sample| sample.gauges.into_keys()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_without_a_limit_are_said_to_be_of_the_host() {
+        let rule = |trigger: &str| format!("[[rules]]\nname = \"r\"\nreports = [\"smaps\"]\ntrigger.{trigger}\n");
+        let share = rule("any = [ { memory_usage = { above = \"80%\" } } ]");
+        let table: [(&str, &[Option<u64>], bool); 8] = [
+            (&share, &[None], true),
+            (&share, &[None, None], true),
+            (&share, &[None, Some(1 << 30)], false),
+            (&share, &[], false),
+            (&rule("memory_usage = { of = \"cgroup\", above = \"80%\" }"), &[None], true),
+            (&rule("memory_usage = { of = \"host\", above = \"80%\" }"), &[None], false),
+            (&rule("memory_usage = { above = \"1GiB\" }"), &[None], false),
+            (&rule("memory_projection = { margin = \"10%\" }"), &[None], true),
+        ];
+        for (text, limits, expected) in table {
+            let (config, _) = crate::config::parse(text).unwrap();
+            let said = shares_of_host(&config, limits, Some(64 << 30));
+            assert_eq!(said.is_some(), expected, "{text} {limits:?}");
+            assert!(said.is_none_or(|said| said.contains("rule r are of the host's memory (64.0 GiB)")));
+        }
+    }
 }

@@ -49,6 +49,28 @@ impl Failure {
         Self::io(action, path, source).hint("use -o to write elsewhere")
     }
 
+    /// Creates the failure of reading a heap dump, which the user named.
+    pub fn heap(dump: &str, error: diagctl_heapdump::analysis::error::Error) -> Self {
+        use diagctl_heapdump::analysis::error::Error;
+        let from_io = |error: io::Error| match error.downcast::<diagctl_store::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => Self { source: None, ..Self::io("read", Path::new(dump), error) },
+        };
+        let error = match error {
+            Error::Io(error) | Error::Graph(diagctl_heapdump::Error::Io(error)) => return from_io(error),
+            other => other,
+        };
+        let failure = Self::failed(format!("{} cannot be analysed: {error}", quoted(dump)));
+        match error {
+            Error::Unknown | Error::Graph(diagctl_heapdump::Error::NotAGraph) => {
+                failure.hint("name a capture with a heap_dump, or a file that diagctl or ObjectSpace.dump_all wrote")
+            }
+            Error::Memory { .. } => failure.hint("use a machine with more free memory"),
+            Error::Graph(diagctl_heapdump::Error::TooNew { .. }) => failure.hint("use a newer diagctl"),
+            _ => failure,
+        }
+    }
+
     /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -3,7 +3,7 @@
 //! If root fetches from another user's store, two identities are involved: the store is opened with its owner's rights, and the
 //! copy is written with the caller's.
 
-mod destination;
+pub mod destination;
 
 use anyhow::Context as _;
 use std::io::{self, IsTerminal, Write};

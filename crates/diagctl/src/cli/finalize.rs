@@ -26,7 +26,7 @@ pub struct Args {
     /// A report that could not be produced, and why (repeatable)
     #[arg(long, value_name = "REPORT=MESSAGE")]
     failed: Vec<String>,
-    /// Metadata: cost.NAME=NUMBER, took.REPORT=MILLISECONDS, versions.NAME=TEXT, or a label (repeatable)
+    /// Metadata: cost.NAME=NUMBER, took.REPORT=MILLISECONDS, note.REPORT=TEXT, versions.NAME=TEXT, or a label (repeatable)
     #[arg(long, value_name = "K=V")]
     set: Vec<String>,
     /// Read reports, failures and metadata as records from stdin
@@ -112,6 +112,8 @@ fn set(told: &mut Told, key: &str, value: String) -> Result<(), Failure> {
     } else if let Some(name) = key.strip_prefix("took.") {
         let took = number(key, &value)?;
         told.took.extend(ReportName::parse(name).map(|name| (name, took)));
+    } else if let Some(name) = key.strip_prefix("note.") {
+        told.notes.extend(ReportName::parse(name).map(|name| (name, value)));
     } else if let Some(name) = key.strip_prefix("versions.") {
         told.versions.insert(name.to_owned(), value);
     } else {

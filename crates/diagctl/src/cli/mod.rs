@@ -11,6 +11,7 @@ mod events;
 mod fetch;
 mod finalize;
 mod gc;
+mod heap;
 mod list;
 mod output;
 mod pause;
@@ -27,6 +28,7 @@ mod status;
 mod times;
 mod verify;
 mod view;
+mod walker;
 
 use std::path::PathBuf;
 
@@ -64,6 +66,7 @@ struct Global {
 enum Command {
     Acquire(acquire::Args),
     Put(put::Args),
+    Walker(walker::Args),
     Finalize(finalize::Args),
     Abort(abort::Args),
     Run(run::Args),
@@ -75,6 +78,7 @@ enum Command {
     Pin(pin::PinArgs),
     Unpin(pin::UnpinArgs),
     Gc(gc::Args),
+    Heap(heap::Args),
     Status(status::Args),
     Events(events::Args),
     Verify(verify::Args),
@@ -100,6 +104,8 @@ enum Needs {
     Store,
     /// It only needs the store, and deletes what the configuration does not keep.
     Retention,
+    /// It captures: the file must be valid, and retention must be that of the other processes.
+    Capture,
     /// It is about the configuration, or carries it out.
     Valid,
 }
@@ -107,9 +113,10 @@ enum Needs {
 impl Command {
     fn needs(&self) -> Needs {
         match self {
-            Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) => Needs::Process,
+            Self::Acquire(_) | Self::Put(_) | Self::Walker(_) | Self::Finalize(_) | Self::Abort(_) => Needs::Process,
             Self::Gc(_) => Needs::Retention,
-            Self::Run(_) | Self::Simulate(_) | Self::Config(_) | Self::Doctor(_) | Self::Help { .. } => Needs::Valid,
+            Self::Run(_) => Needs::Capture,
+            Self::Simulate(_) | Self::Config(_) | Self::Doctor(_) | Self::Help { .. } => Needs::Valid,
             _ => Needs::Store,
         }
     }
@@ -154,17 +161,27 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Needs::Store | Needs::Retention => {
             crate::config::load_for_store(file.as_deref(), &overrides, needs == Needs::Retention)?
         }
+        Needs::Capture => {
+            crate::config::or_of_the_workers(crate::config::load(file.as_deref(), &overrides)?, &overrides)
+        }
         Needs::Valid => crate::config::load(file.as_deref(), &overrides)?,
     };
     // `status` shows them among the rest.
     if !matches!(cli.command, Command::Status(_)) && needs != Needs::Process {
         loaded.broken.iter().for_each(|broken| output::note(broken));
     }
+    if let Some(file) = loaded.borrowed.as_ref().filter(|_| matches!(needs, Needs::Retention | Needs::Capture)) {
+        output::note(&format!(
+            "this environment names no configuration; {} counts, which the workers use",
+            file.display()
+        ));
+    }
     let debug = debug_wanted()?.then_some(output::note as fn(&str));
     let cx = Context::new(loaded, debug);
     match cli.command {
         Command::Acquire(args) => acquire::run(&cx, args),
         Command::Put(args) => put::run(&cx, &args),
+        Command::Walker(args) => walker::run(&cx, args),
         Command::Finalize(args) => finalize::run(&cx, &args),
         Command::Abort(args) => abort::run(&cx, &args),
         Command::Run(args) => run::run(&cx, &args),
@@ -176,6 +193,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Pin(args) => pin::pin(&cx, &args),
         Command::Unpin(args) => pin::unpin(&cx, &args),
         Command::Gc(args) => gc::run(&cx, &args),
+        Command::Heap(args) => heap::run(&cx, &args),
         Command::Status(args) => status::run(&cx, &args),
         Command::Events(args) => events::run(&cx, &args),
         Command::Verify(args) => verify::run(&cx, &args),

@@ -32,6 +32,9 @@ pub struct Args {
     /// Descriptor that holds the lease
     #[arg(long, value_name = "N")]
     lease_fd: i32,
+    /// Discard what an earlier put of this report left
+    #[arg(long)]
+    again: bool,
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
@@ -42,18 +45,28 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     holders::register(&staging, &cx.proc);
     deadline::end_with_the_capture(&cx.proc, &store, output::note)?;
     match &args.report {
-        Some(report) => put_one(cx, &store, &grant, &staging, report)?,
+        Some(report) => put_one(cx, &store, &grant, &staging, report, args.again)?,
         None => put_records(&store, &grant, &staging)?,
     }
     Ok(Done::silent())
 }
 
-fn put_one(cx: &Context, store: &Store, grant: &Grant, staging: &Spot, report: &str) -> Result<(), Failure> {
+fn put_one(
+    cx: &Context,
+    store: &Store,
+    grant: &Grant,
+    staging: &Spot,
+    report: &str,
+    again: bool,
+) -> Result<(), Failure> {
     let capture = &grant.meta.id;
     let Some(report) = grant.planned.iter().find(|planned| ***planned == *report) else {
         return Err(Failure::new(Exit::Usage, format!("report {} is not part of capture {capture}", quoted(report)))
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
     };
+    if again {
+        staging::release(staging, report)?;
+    }
     // Reports that `acquire` made itself also have a sidecar.
     if staging::read_sidecar(staging, report)?.is_some() || !staging::claim(staging, report)? {
         return Err(Failure::failed(format!(

@@ -2,13 +2,13 @@
 
 use anyhow::Context as _;
 use std::io::Write;
-use std::time::Duration;
 
 use super::Context;
 use super::output::{self, Done};
+use super::times::{self, Moment, Times};
 use crate::cli::error::Failure;
+use crate::clock;
 use crate::history;
-use crate::units;
 use diagctl_store::Access;
 
 /// Print recorded samples, one JSON object per line
@@ -16,9 +16,12 @@ use diagctl_store::Access;
 /// Sizes are in bytes, stalls in microseconds, times in milliseconds since the Unix epoch on the store's time line.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only samples younger than this: 90m, 2h, 14d
-    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, allow_hyphen_values = true)]
-    since: Option<Duration>,
+    /// Only samples younger than this (90m, 2h, 14d), or since a time (2026-11-22 10:15, 2026-11-22T10:15:30Z)
+    #[arg(long, value_name = "TIME", value_parser = times::parse_moment, allow_hyphen_values = true)]
+    since: Option<Moment>,
+    /// Only samples older than this, or until a time
+    #[arg(long, value_name = "TIME", value_parser = times::parse_moment, allow_hyphen_values = true)]
+    until: Option<Moment>,
     /// Has no effect: the output is always JSON
     #[arg(long)]
     json: bool,
@@ -27,10 +30,15 @@ pub struct Args {
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let from = args.since.map_or(0, |since| now.store_ms.saturating_sub(units::ms(since)));
+    let times = Times::new(false);
+    let accepts = |at: u64| {
+        let (age_ms, wall) = (now.store_ms.saturating_sub(at), || clock::utc(i64::try_from(at).unwrap_or(i64::MAX)));
+        args.since.as_ref().is_none_or(|since| !times.is_before(&wall(), age_ms, since))
+            && args.until.as_ref().is_none_or(|until| !times.is_after(&wall(), age_ms, until))
+    };
     let mut stdout = output::stdout().map_err(|e| output::unprintable(&e))?;
     let mut count = 0;
-    for sample in history::read(&store)?.into_iter().filter(|sample| sample.at >= from) {
+    for sample in history::read(&store)?.into_iter().filter(|sample| accepts(sample.at)) {
         let line = serde_json::to_string(&sample).context("cannot encode a sample")?;
         match writeln!(stdout, "{}", output::printable_json(line)) {
             Ok(()) => count += 1,

@@ -95,6 +95,11 @@ fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
     let header = ["REPORT", "TOOK", "RAW", "STORED", "RATIO", "TYPE", "ERROR"];
     let rows: Vec<_> = meta.reports.iter().map(row).collect();
     text.push_str(&format!("\n{}\n", output::table(&header, &rows, &[1, 2, 3, 4], &[2, 3, 1, 5, 4])));
+    for report in &meta.reports {
+        if let Some(note) = &report.note {
+            text.push_str(&format!("\n{}: {}\n", printable(&report.name), printable(note)));
+        }
+    }
     let whole = meta.reports.iter().rfind(|r| r.error.is_none());
     if let Some(report) = whole.or_else(|| meta.reports.iter().rfind(|r| r.file.is_some())) {
         text.push_str(&format!("\nfetch one with: diagctl fetch {}:{}\n", meta.id, printable(&report.name)));

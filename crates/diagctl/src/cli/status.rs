@@ -62,6 +62,8 @@ struct Status {
     configuration_note: Option<String>,
     /// Parts of the configuration that cannot work here as written.
     doubts: Vec<String>,
+    /// What the configuration means here.
+    notes: Vec<String>,
     lease: lease::Report,
     store: Room,
     rules: Vec<RuleStatus>,
@@ -162,6 +164,7 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
     let mut events = if explain { events::read(&store) } else { Vec::new() };
     events.drain(..events.len().saturating_sub(EVENTS_SHOWN));
     let samples = load_samples(&store);
+    let limits = limits(cx, &samples);
     let lease = lease::Report::read(&cx.proc, store.dir(), &now)?;
     let processes = processes(cx, &samples, &lease, now.store_ms);
     Ok(Status {
@@ -174,7 +177,10 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
         configuration: cx.loaded.broken.clone(),
         configuration_file: cx.loaded.borrowed.clone().or_else(|| cx.loaded.file.clone()),
         configuration_note: configuration_note(cx, &store),
-        doubts: doubts(cx, &store, &samples),
+        doubts: doubts(cx, &store, &limits),
+        notes: super::config_target::shares_of_host(config, &limits, cx.proc.host_memory().0.ok())
+            .into_iter()
+            .collect(),
         rules: rules(cx, &state, &samples, now.store_ms),
         budgets: budgets(config, &state, now.store_ms),
         requests: requests::list(&store)?,
@@ -199,13 +205,18 @@ fn configuration_note(cx: &Context, store: &Store) -> Option<String> {
 }
 
 // Uses the memory limit of the processes; if they have several, the highest.
-fn doubts(cx: &Context, store: &Store, samples: &Samples) -> Vec<String> {
+fn doubts(cx: &Context, store: &Store, limits: &[Option<u64>]) -> Vec<String> {
     let mut place = super::config_target::here(&cx.proc, cx.config(), Some(store));
-    let alive = samples.processes.keys().filter_map(|id| visible_as(cx.proc.presence(id)));
-    let limits: Option<Vec<u64>> = alive.map(|pid| cx.cgroups.memory_of(&cx.proc, pid).ok()?.limit()).collect();
-    let highest = limits.and_then(|limits| limits.into_iter().max());
+    let known: Option<Vec<u64>> = limits.iter().copied().collect();
+    let highest = known.and_then(|limits| limits.into_iter().max());
     place.memory = highest.into_iter().chain(place.memory).min();
     cx.config().doubts(&[], &place).into_iter().map(|doubt| format!("{}: {}", doubt.path, doubt.message)).collect()
+}
+
+// Returns the memory limit of each process that is visible from here.
+fn limits(cx: &Context, samples: &Samples) -> Vec<Option<u64>> {
+    let visible = samples.processes.keys().filter_map(|id| visible_as(cx.proc.presence(id)));
+    visible.map(|pid| cx.cgroups.memory_of(&cx.proc, pid).ok()?.limit()).collect()
 }
 
 fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {

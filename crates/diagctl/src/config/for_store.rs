@@ -22,8 +22,7 @@ pub struct Copy {
 /// values over the defaults, unless the command is to delete what those would not keep. Without a file, the copy counts, too.
 pub fn load_for_store(file: Option<&Path>, overrides: &Overrides, deletes: bool) -> Result<Loaded> {
     let error = match load(file, overrides) {
-        Ok(loaded) if loaded.file.is_none() => return Ok(of_the_workers(overrides, &loaded).unwrap_or(loaded)),
-        Ok(loaded) => return Ok(loaded),
+        Ok(loaded) => return Ok(or_of_the_workers(loaded, overrides)),
         Err(error) => error,
     };
     let broken = match &error {
@@ -70,13 +69,21 @@ fn brief(error: &Error) -> String {
     format!("{} is not valid: {}{more} (see `diagctl config check`)", path.display(), few.join("; "))
 }
 
+/// Returns the configuration of the processes that poll the store, if no file was read.
+pub fn or_of_the_workers(loaded: Loaded, overrides: &Overrides) -> Loaded {
+    let borrowed = if loaded.file.is_none() { of_the_workers(overrides, &loaded) } else { None };
+    borrowed.unwrap_or(loaded)
+}
+
 fn of_the_workers(overrides: &Overrides, loaded: &Loaded) -> Option<Loaded> {
     let copy = copy_in(&Spot::hold(&loaded.config.dir).ok()?)?;
     let (config, sources) = parse(&copy.text).ok()?;
     let dir = loaded.config.dir.clone();
     let mut borrowed = merge(Loaded { sources, borrowed: Some(copy.file), ..Loaded::new(config) }, overrides);
-    // The store is the one in which the copy was found, whatever the copy says.
+    // The store is the one in which the copy was found, and the switch is that of this environment, whatever the copy says.
     borrowed.config.dir = dir;
+    borrowed.config.enabled = loaded.config.enabled;
+    borrowed.sources.extend(loaded.sources.get("enabled").map(|source| ("enabled", *source)));
     Some(borrowed)
 }
 
@@ -104,7 +111,7 @@ mod tests {
     use super::*;
     use crate::config::{SourceOf, cache, keep};
 
-    const GOOD: &str = "poll_interval = \"7s\"\n[retention]\nmax_use = \"9MiB\"\n";
+    const GOOD: &str = "enabled = false\npoll_interval = \"7s\"\n[retention]\nmax_use = \"9MiB\"\n";
 
     struct Place {
         _root: tempfile::TempDir,
@@ -187,6 +194,7 @@ mod tests {
         let borrowed = of_the_workers(&place.overrides(), &loaded).unwrap();
         assert_eq!((Place::max_use(&borrowed), borrowed.borrowed.as_ref()), (9, Some(&place.file)));
         assert_eq!(borrowed.config.dir, place.dir);
+        assert_eq!(borrowed.sources["enabled"], crate::config::Source::Default, "the switch is not borrowed");
         let copy = copy_in(&Spot::hold(&place.dir).unwrap()).unwrap();
         assert!(!copy.agrees_with(&loaded));
         assert!(copy.agrees_with(&load(Some(&place.file), &Overrides::default()).unwrap()));

@@ -25,7 +25,7 @@ pub use custom::{COMMANDS_TIMEOUT_MS, CustomReport, ReportCommand};
 pub use diagctl_store::staging::Snapshot;
 pub use diagctl_store::{Compression, Retention};
 pub use error::{Error, Result};
-pub use for_store::{copy_in, load_for_store};
+pub use for_store::{copy_in, load_for_store, or_of_the_workers};
 pub use options::ReportOptions;
 pub use warnings::Place;
 

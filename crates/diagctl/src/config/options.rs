@@ -20,20 +20,23 @@ pub struct ReportOptions {
     pub jemalloc: Option<String>,
     /// `heap_dump.full`: true to include empty slots.
     pub full_heap: bool,
+    /// `heap_dump.producer`: false to leave the heap walker out.
+    pub walker: bool,
     /// `heap_dump.values = "all"`: true to store the values of the application as well.
     pub heap_values: bool,
 }
 
 impl Default for ReportOptions {
     fn default() -> Self {
-        Self { profile: Duration::from_secs(10), jemalloc: None, full_heap: false, heap_values: false }
+        let profile = Duration::from_secs(10);
+        Self { profile, jemalloc: None, full_heap: false, heap_values: false, walker: true }
     }
 }
 
 impl ReportOptions {
     /// Reads the section of a built-in report.
     pub fn read(&mut self, name: &str, section: &Section<'_>) {
-        if section.has("producer") {
+        if section.has("producer") && name != "heap_dump" {
             let message = format!("{name} is a built-in report");
             return section.problem("producer", message, "choose another name for your own report");
         }
@@ -64,6 +67,15 @@ impl ReportOptions {
                     Some("all") => self.heap_values = true,
                     Some(_) => section.wrong_value("values", "must be \"none\" or \"all\"", "none is the default"),
                 }
+                match section.text("producer").as_deref() {
+                    None => {}
+                    Some("auto") => self.walker = true,
+                    Some("dump_all") => self.walker = false,
+                    Some(_) => {
+                        let hint = "\"auto\" uses the heap walker where it works";
+                        section.wrong_value("producer", "must be \"auto\" or \"dump_all\"", hint);
+                    }
+                }
             }
             _ => {}
         }
@@ -72,22 +84,27 @@ impl ReportOptions {
 
     /// Returns the options that are passed to the producer of a report.
     pub fn of(&self, name: &str) -> Map<String, Value> {
-        let options = match name {
-            "cpu_profile" => json!({ "duration": self.profile.as_secs_f64() }),
-            "jemalloc_stats" => self.jemalloc.as_ref().map_or(json!({}), |letters| json!({ "options": letters })),
-            "heap_dump" => {
-                let mut options = Map::new();
-                if self.full_heap {
+        let mut options = Map::new();
+        match name {
+            "cpu_profile" => {
+                options.insert("duration".into(), self.profile.as_secs_f64().into());
+            }
+            "jemalloc_stats" => {
+                options.extend(self.jemalloc.as_ref().map(|letters| ("options".into(), letters.clone().into())));
+            }
+            "heap_dump" | "object_counts" => {
+                if self.full_heap && name == "heap_dump" {
                     options.insert("full".into(), true.into());
                 }
-                if self.heap_values {
+                if self.heap_values && name == "heap_dump" {
                     options.insert("values".into(), "all".into());
                 }
-                return options;
+                if !self.walker {
+                    options.insert("producer".into(), "dump_all".into());
+                }
             }
-            _ => json!({}),
-        };
-        let Value::Object(options) = options else { return Map::new() };
+            _ => {}
+        }
         options
     }
 
@@ -127,11 +144,23 @@ mod tests {
     }
 
     #[test]
+    fn the_walker_can_be_left_out_of_both_reports_that_use_it() {
+        let read = |text| crate::config::parse(text).unwrap().0.options;
+        let without = read("[reports.heap_dump]\nproducer = \"dump_all\"\n");
+        for report in ["heap_dump", "object_counts"] {
+            assert_eq!(Value::Object(without.of(report)), json!({ "producer": "dump_all" }));
+        }
+        assert_eq!(without.sections(), [("heap_dump", json!({ "producer": "dump_all" }))]);
+        assert_eq!(read("[reports.heap_dump]\nproducer = \"auto\"\n"), ReportOptions::default());
+    }
+
+    #[test]
     fn wrong_options_are_problems() {
         for (text, expected) in [
             ("[reports.cpu_profile]\nduration = \"2h\"", "must be between 100ms and 1m"),
             ("[reports.cpu_profile]\nlength = \"2s\"", "unknown key"),
             ("[reports.jemalloc_stats]\noptions = \"J;x\"", "must be letters"),
+            ("[reports.heap_dump]\nproducer = \"walker\"", "must be \"auto\" or \"dump_all\""),
             ("[reports.heap_dump]\nvalues = \"some\"", "must be \"none\" or \"all\""),
         ] {
             let problems = crate::config::parse(text).unwrap_err();

@@ -48,8 +48,8 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
     let trigger = trigger_keys.as_ref().and_then(Trigger::parse);
     let matching = section.section("match").map(|keys| {
         let patterns = |key| {
-            let patterns = keys.text_or_texts(key).unwrap_or_default();
-            if keys.has(key) && patterns.iter().any(String::is_empty) {
+            let patterns = keys.text_or_texts(key);
+            if patterns.iter().flatten().any(String::is_empty) {
                 keys.wrong_value(
                     key,
                     "an empty pattern matches nothing",
@@ -177,7 +177,7 @@ fn parse_limits(keys: &Section<'_>) -> LimitsOfRule {
         cooldown: keys.duration("cooldown").unwrap_or_default(),
         max_count: keys.count("max_count"),
         window: keys.duration("window").unwrap_or(Duration::from_secs(86_400)),
-        per_process: keys.duration("per_process").unwrap_or_default(),
+        per_process: keys.duration("per_process").filter(|least| !least.is_zero()),
     };
     keys.finish();
     if keys.has("window") && !keys.has("max_count") {

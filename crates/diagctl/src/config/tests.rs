@@ -43,7 +43,7 @@ fn all_problems_are_reported_at_once_with_path_and_hint() {
         max_age = "14 fortnights"
         compression = "lzma"
         max_captures = 0
-        [reports.heap_dump]
+        [reports.smaps]
         producer = "application"
         [reports."Bad-Name"]
         cost = 5000
@@ -107,7 +107,7 @@ fn all_problems_are_reported_at_once_with_path_and_hint() {
         "retention.max_age: \"14 fortnights\": not a duration",
         "retention.compression: \"lzma\": not a valid choice\n    hint: use one of gzip, zstd",
         "retention.max_captures: 0 would keep nothing",
-        "reports.heap_dump.producer: heap_dump is a built-in report",
+        "reports.smaps.producer: smaps is a built-in report",
         "reports.Bad-Name.cost: 5000 is more than 1000",
         "reports.Bad-Name.producer: missing",
         "reports.Bad-Name.producer: \"Bad-Name\" is not a valid report name",

@@ -43,6 +43,22 @@ impl Config {
         all.map(|(path, message, hint)| Problem { path, message, hint: Some(hint.to_owned()) }).collect()
     }
 
+    /// Returns the names of rules with a share of the memory limit. Without a limit it is a share of the host's memory.
+    pub fn rules_with_shares(&self) -> Vec<&str> {
+        let has_shares = |rule: &&Rule| {
+            let mut found = false;
+            rule.trigger.visit(&mut |trigger| {
+                found |= match trigger {
+                    Trigger::MemoryUsage(usage) => usage.metric != Metric::HostUsed && usage.has_shares(),
+                    Trigger::MemoryProjection(projection) => matches!(projection.margin, Amount::Percent(_)),
+                    _ => false,
+                };
+            });
+            found
+        };
+        self.rules.iter().filter(has_shares).map(|rule| &*rule.name).collect()
+    }
+
     fn of_sections(&self, place: &Place) -> Vec<Doubt> {
         let mut doubts = Vec::new();
         let mut doubt = |key: &str, message: String, hint| doubts.push((key.to_owned(), message, hint));
@@ -100,7 +116,7 @@ impl Config {
         doubts.extend(self.always_covered(rule));
         doubts.extend(self.too_large(rule));
         let (cooldown, per_process) = (rule.limits.cooldown, rule.limits.per_process);
-        if !per_process.is_zero() && per_process <= cooldown {
+        if let Some(per_process) = per_process.filter(|least| *least <= cooldown) {
             let message = format!(
                 "{} is not longer than the cooldown of {}, which applies to all processes",
                 duration(ms(per_process)),

@@ -14,17 +14,18 @@ pub fn follow_up(store: &Store, proc: &Proc, meta: &meta::Meta) {
         0 => String::new(),
         n => format!(" ({n} damaged)"),
     };
+    let entry = index::Entry::of(store, meta);
     let reason = format!(
-        "{stored} of {} reports stored{damaged}, {}",
+        "{stored} of {} reports stored{damaged}, {} on disk",
         meta.reports.len(),
-        crate::units::size(stored_bytes(meta))
+        crate::units::size(entry.disk_bytes)
     );
     events::record(
         store,
         &events::Event { rule: meta.rule.clone(), ..events::Event::about("published", meta.id, &reason) },
     );
     let steps = [
-        index::append(store, &index::Entry::of(store, meta)),
+        index::append(store, &entry),
         remember_costs(store, meta),
         meta.request.as_ref().map_or(Ok(()), |request| requests::remove(store, request)),
         collect(store, proc, meta.id),
@@ -39,10 +40,6 @@ fn collect(store: &Store, proc: &Proc, newest: Id) -> Result<()> {
     let anchor = if let Found::State(state) = &found { state.clock.as_ref() } else { None };
     let now = clock::Anchor::place(anchor, clock::Reading::take(proc.boot_id()));
     cleanup::collect(store, &now, Some(newest)).map(drop)
-}
-
-fn stored_bytes(meta: &meta::Meta) -> u64 {
-    meta.reports.iter().map(|report| report.stored_bytes).sum()
 }
 
 fn remember_costs(store: &Store, meta: &meta::Meta) -> Result<()> {

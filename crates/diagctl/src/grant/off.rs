@@ -17,6 +17,7 @@ pub fn note_off(cx: &Context, store: &Store, process: &Process, reason: &str, re
         next_poll: now.store_ms.saturating_add(retry_ms),
         verdict: Verdict::Disabled.name().to_owned(),
         reason: reason.to_owned(),
+        switched_off: true,
         refusals: Default::default(),
         named: Default::default(),
         holding: Default::default(),

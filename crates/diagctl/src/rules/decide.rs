@@ -155,7 +155,10 @@ pub fn decide(input: Inputs<'_>) -> Decision {
         let named = draft.sample.named.get(&*plan.rule);
         named.is_some_and(|named| named.values().any(|event| event.at == now_ms))
     };
-    let awaited: Vec<String> = rules_awaited(input).map(|rule| rule.name.to_string()).collect();
+    let awaited: Vec<String> = match readings.awaited.as_deref() {
+        None => Vec::new(),
+        Some(event) => rules_on(event, input).map(|rule| rule.name.to_string()).collect(),
+    };
     let is_awaited = |plan: &Plan| {
         plan.request.is_none() && plan.second_of.is_none() && awaited.iter().any(|name| plan.rule == **name)
     };
@@ -171,12 +174,11 @@ pub fn decide(input: Inputs<'_>) -> Decision {
     Decision { plans, answers, awaited, dropped, retry_ms, changes: Changes { state, sample } }
 }
 
-// Returns the rules that answer the event for which the caller waits.
-fn rules_awaited(input: Inputs<'_>) -> impl Iterator<Item = &Rule> {
-    let Inputs { settings, process, readings, .. } = input;
-    let event = readings.awaited.as_deref();
+// Returns the rules on an event that are about the process.
+fn rules_on<'a>(event: &'a str, input: Inputs<'a>) -> impl Iterator<Item = &'a Rule> {
+    let Inputs { settings, process, .. } = input;
     let rules = settings.rules.iter().filter(|rule| rule.matching.accepts(&process.role, &process.name));
-    rules.filter(move |rule| event.is_some_and(|event| rule.trigger.events().contains(&event)))
+    rules.filter(move |rule| rule.trigger.events().contains(&event))
 }
 
 fn refused_as(answer: &Answer) -> Refused {

@@ -32,7 +32,7 @@ pub struct LimitsOfRule {
     /// The sliding window of `max_count`.
     pub window: Duration,
     /// The minimum time between two captures of one process.
-    pub per_process: Duration,
+    pub per_process: Option<Duration>,
 }
 
 /// The reason why a rule may not fire.
@@ -90,10 +90,7 @@ pub fn check_process(
     subject: impl Fn() -> String,
     now_ms: u64,
 ) -> Option<Refusal> {
-    let least = ms(limits.per_process);
-    if least == 0 || rule.captured.is_empty() {
-        return None;
-    }
+    let least = ms(limits.per_process?);
     let since = now_ms.saturating_sub(*rule.captured.get(&subject())?);
     let left_ms = least.checked_sub(since).filter(|left| *left > 0)?;
     let reason = format!(
@@ -136,7 +133,7 @@ pub fn check_budgets(limits: &Limits, spent: &[Spent], units: u32, now_ms: u64) 
 
 /// Charges a grant to a rule's own limits. `subject` identifies the process.
 pub fn charge(limits: Option<&LimitsOfRule>, rule: &mut RuleState, subject: &str, now_ms: u64) {
-    if let Some(least) = limits.map(|limits| ms(limits.per_process)).filter(|least| *least > 0) {
+    if let Some(least) = limits.and_then(|limits| limits.per_process).map(ms) {
         rule.captured.retain(|_, at| now_ms.saturating_sub(*at) < least);
         if rule.captured.len() < MOST_PROCESSES {
             rule.captured.insert(subject.to_owned(), now_ms);
@@ -172,7 +169,7 @@ mod tests {
             cooldown: Duration::from_millis(cooldown),
             max_count,
             window: Duration::from_millis(window),
-            per_process: Duration::ZERO,
+            per_process: None,
         }
     }
 
@@ -235,7 +232,7 @@ mod tests {
 
     #[test]
     fn each_process_has_its_own_time_between_captures() {
-        let limits = LimitsOfRule { per_process: Duration::from_millis(50), ..limits(0, None, 0) };
+        let limits = LimitsOfRule { per_process: Some(Duration::from_millis(50)), ..limits(0, None, 0) };
         let mut rule = RuleState::default();
         charge(Some(&limits), &mut rule, "7@1", 100);
         for (subject, now, expected) in [

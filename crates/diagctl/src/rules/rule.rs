@@ -52,16 +52,17 @@ pub struct Rule {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
     /// Patterns of which the process's role must match one; none for every role.
-    pub role: Vec<String>,
+    pub role: Option<Vec<String>>,
     /// Patterns of which its name must match one; none for every name.
-    pub name: Vec<String>,
+    pub name: Option<Vec<String>>,
 }
 
 impl Match {
     /// Returns true if the rule applies to a process of this role and name.
     pub fn accepts(&self, role: &str, name: &str) -> bool {
-        let accepts = |patterns: &[String], text| patterns.is_empty() || patterns.iter().any(|one| is_like(one, text));
-        accepts(&self.role, role) && accepts(&self.name, name)
+        let is_one = |patterns: &Vec<String>, text| patterns.iter().any(|one| is_like(one, text));
+        self.role.as_ref().is_none_or(|patterns| is_one(patterns, role))
+            && self.name.as_ref().is_none_or(|patterns| is_one(patterns, name))
     }
 }
 
@@ -170,7 +171,10 @@ mod tests {
             (&["side*"], &["high", "low*"], "sidekiq", "mid", false),
         ];
         for (roles, names, role, name, expected) in table {
-            let list = |patterns: &[&str]| patterns.iter().map(|one| (*one).to_owned()).collect();
+            let list = |patterns: &[&str]| {
+                let list: Vec<String> = patterns.iter().map(|one| (*one).to_owned()).collect();
+                Some(list).filter(|list| !list.is_empty())
+            };
             let matching = Match { role: list(roles), name: list(names) };
             assert_eq!(matching.accepts(role, name), expected, "{matching:?} {role} {name}");
         }

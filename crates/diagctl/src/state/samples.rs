@@ -58,6 +58,9 @@ pub struct Sample {
     /// The reason for the verdict.
     #[serde(default)]
     pub reason: String,
+    /// Set while a switch of the process is off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub switched_off: bool,
     /// Rules that could not be read, or that hold but refuse a capture, by name, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<String, Refused>,
@@ -138,6 +141,7 @@ impl Sample {
         sample.named.values_mut().flat_map(BTreeMap::values_mut).for_each(|event| event.until += silent);
         name.clone_into(&mut sample.name);
         sample.rss = rss;
+        sample.switched_off = false;
         sample.last_seen = now_ms;
         sample.next_poll = now_ms;
         sample

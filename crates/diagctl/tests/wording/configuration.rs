@@ -17,7 +17,7 @@ select = "largest"
 [[rules]]
 name = "heap-on-growth"
 template = "heap"
-trigger.memory_usage = { above = ["70%", "80%"] }
+trigger.memory_usage = { of = "host", above = ["70%", "80%"] }
 limits = { max_count = 3, window = "24h" }
 "#;
 

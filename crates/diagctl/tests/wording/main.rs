@@ -9,14 +9,16 @@ mod configuration;
 mod environment;
 mod errors;
 mod fixture;
+mod heap;
 mod help;
 mod listing;
 mod processes;
 
 /// The sources of these tests, in which every snapshot is named.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     include_str!("configuration.rs"),
     include_str!("errors.rs"),
+    include_str!("heap.rs"),
     include_str!("help.rs"),
     include_str!("listing.rs"),
     include_str!("processes.rs"),

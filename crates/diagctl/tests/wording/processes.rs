@@ -16,7 +16,7 @@ keep_free = "0"
 [[rules]]
 name = "heap-on-growth"
 reports = ["smaps", "heap_dump"]
-trigger.memory_usage = { above = "80%" }
+trigger.memory_usage = { of = "host", above = "80%" }
 for = "5m"
 limits = { cooldown = "12h", max_count = 2 }
 [[rules]]
@@ -215,6 +215,7 @@ fn request_json() {
 #[test]
 fn acquire() {
     let mut environment = environment();
+    environment.configure(&RULES.replace("of = \"host\", ", ""));
     environment.redact(r#""retry_after":[\d.]+"#, r#""retry_after":0"#);
     environment.redact(r#"("rss":)\d+"#, "${1}0");
     environment.redact(r"rss [\d.]+ [KMG]iB", "rss SIZE");

@@ -109,8 +109,8 @@ fn reports(config: &Config) -> Map<String, Value> {
 }
 
 // A single pattern is written as a string, as most people write it.
-fn patterns(patterns: &[String]) -> Value {
-    match patterns {
+fn patterns(patterns: &Option<Vec<String>>) -> Value {
+    match patterns.as_deref().unwrap_or_default() {
         [] => Value::Null,
         [one] => one.as_str().into(),
         several => json!(several),
@@ -123,8 +123,8 @@ fn rule(rule: &Rule) -> Value {
         limits["max_count"] = max.into();
         limits["window"] = duration(rule.limits.window);
     }
-    if !rule.limits.per_process.is_zero() {
-        limits["per_process"] = duration(rule.limits.per_process);
+    if let Some(least) = rule.limits.per_process {
+        limits["per_process"] = duration(least);
     }
     json!({
         "name": rule.name,

@@ -144,10 +144,7 @@ fn directory(entry: &Entry, parent: Option<&Entry>, me: u32) -> Check {
         Kind::Other => Check::fail(id, format!("{shown} is not a directory"), "use another path in dir or DIAGCTL_DIR"),
         Kind::Directory if entry.mode & 0o022 != 0 && entry.is_store && (me == 0 || me == entry.uid) => Check::warn(
             id,
-            format!(
-                "{shown} has mode {:04o}: others could write to it. Its owner's next command closes it again",
-                entry.mode
-            ),
+            format!("{shown} has mode {:04o}: others could write to it. The next poll closes it again", entry.mode),
             "find out what opens it (an fsGroup does, at each mount); `diagctl status --explain` shows when it was closed",
         ),
         Kind::Directory if entry.mode & 0o022 != 0 => Check::fail(

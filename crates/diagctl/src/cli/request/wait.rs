@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::why::View;
+use super::why::{View, Why};
 use super::withdraw;
 use crate::cli::Context;
 use crate::cli::error::{Failure, printable};
 use crate::cli::finalize::exit_of;
 use crate::cli::output::{self, Done};
 use crate::exit_code::Exit;
-use crate::fsio::Spot;
+use crate::fsio::{self, Spot};
 use crate::sys::Endings;
 use crate::units::size;
 use diagctl_store::requests::{self, Request};
@@ -24,16 +24,17 @@ const LOOK: Duration = Duration::from_millis(100);
 /// capture in progress.
 pub fn wait(cx: &Context, store: &Store, request: &Request, json: bool, endings: Endings) -> Result<Done, Failure> {
     let mut progress = Progress::new();
+    let mut last = None;
     while let Some(current) = requests::read(store, &request.id) {
         require_the_same_store(cx, store)?;
         let (_, now) = cx.peek(store)?;
         let why = View::take(cx, store, &now)?.of(&current);
         if current.expires <= now.store_ms && super::why::in_progress(store, &current).is_none() {
             requests::remove(store, &request.id)?;
-            let message = format!("no process took the request in time: {}", why.text);
-            return Err(Failure::new(Exit::NotGranted, message).hint(why.hint));
+            return Err(expired(&why));
         }
         progress.tell(&why.text, &why.kind);
+        last = Some(why);
         if let Some(signal) = endings.arrived(LOOK) {
             progress.clear();
             withdraw(store, &current)?;
@@ -43,7 +44,23 @@ pub fn wait(cx: &Context, store: &Store, request: &Request, json: bool, endings:
     }
     progress.clear();
     require_the_same_store(cx, store)?;
-    told(store, request, json)
+    let (_, now) = cx.peek(store)?;
+    match (told(store, request, json)?, last) {
+        (Some(done), _) => Ok(done),
+        // A poll took it out.
+        (None, Some(why)) if request.expires <= now.store_ms => Err(expired(&why)),
+        (None, _) => Err(failed(store, request)),
+    }
+}
+
+fn expired(why: &Why) -> Failure {
+    Failure::new(Exit::NotGranted, format!("no process took the request in time: {}", why.text)).hint(why.hint)
+}
+
+fn failed(store: &Store, request: &Request) -> Failure {
+    let why = events::read(store).into_iter().rfind(|event| event.id == request.id).map(|event| event.reason);
+    Failure::failed(format!("the request failed: {}", why.unwrap_or_else(|| "it was removed".into())))
+        .hint("`diagctl events` shows what happened")
 }
 
 // The directory stays open, and would be waited for in vain wherever it was moved.
@@ -59,12 +76,9 @@ fn require_the_same_store(cx: &Context, store: &Store) -> Result<(), Failure> {
     Err(Failure::failed(message).hint("request the capture again, in the store that the workers use now"))
 }
 
-fn told(store: &Store, request: &Request, json: bool) -> Result<Done, Failure> {
-    let Some(id) = index::of_request(store, &request.id, request.created)? else {
-        let why = events::read(store).into_iter().rfind(|event| event.id == request.id).map(|event| event.reason);
-        return Err(Failure::failed(format!("the request failed: {}", why.unwrap_or_else(|| "it was removed".into())))
-            .hint("`diagctl events` shows what happened"));
-    };
+// Returns `None` if there is no capture.
+fn told(store: &Store, request: &Request, json: bool) -> Result<Option<Done>, Failure> {
+    let Some(id) = index::of_request(store, &request.id, request.created)? else { return Ok(None) };
     let meta = meta::read(&store.report_dir(&id))?;
     for report in &meta.reports {
         if let Some(error) = &report.error {
@@ -72,10 +86,10 @@ fn told(store: &Store, request: &Request, json: bool) -> Result<Done, Failure> {
             output::note(&format!("report {} {what}: {error}", report.name));
         }
     }
-    let bytes = meta.reports.iter().map(|report| report.stored_bytes).sum();
+    let bytes = fsio::occupied_tree(&store.report_dir(&id));
     let who = output::who(&meta.role, &meta.worker);
-    output::note(&format!("captured {} of process {} ({who})", size(bytes), meta.pid));
-    Ok(Done::either(json, &meta, |meta| meta.id.to_string())?.with_exit(exit_of(&meta)))
+    output::note(&format!("captured {} on disk of process {} ({who})", size(bytes), meta.pid));
+    Ok(Some(Done::either(json, &meta, |meta| meta.id.to_string())?.with_exit(exit_of(&meta))))
 }
 
 /// A line that changes on a terminal; elsewhere a line whenever the kind of reason changes.

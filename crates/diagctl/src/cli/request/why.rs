@@ -71,7 +71,7 @@ impl<'a> View<'a> {
         }
         let now_ms = self.now.store_ms;
         if let Some(pause) = self.state.paused.as_ref().filter(|pause| pause.holds(now_ms)) {
-            let hint = "`diagctl resume` ends the pause";
+            let hint = "`diagctl request --cancel ID` cancels a request";
             return Why {
                 needs_a_person: true,
                 hint,

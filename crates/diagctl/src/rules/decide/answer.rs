@@ -157,7 +157,10 @@ impl Decision {
     pub fn strongest(&self) -> Answer {
         let is_awaited = |answer: &&Answer| self.awaited.contains(&answer.rule);
         // Among equals the first wins: rules are in the order of the file.
-        let strongest = self.answers.iter().rev().filter(is_awaited).max_by_key(|answer| answer.verdict);
+        let mut strongest = None;
+        if !self.awaited.is_empty() {
+            strongest = self.answers.iter().rev().filter(is_awaited).max_by_key(|answer| answer.verdict);
+        }
         let strongest = strongest.or_else(|| self.answers.iter().rev().max_by_key(|answer| answer.verdict));
         strongest.cloned().unwrap_or_else(|| {
             let reason = "no rule is about this process, and no request waits for it";

@@ -41,7 +41,7 @@ pub fn chosen_instead(
     };
     let competes = |sample: &Sample| {
         sample.is_fresh(now_ms, poll_ms)
-            && !sample.is_off()
+            && !sample.switched_off
             && rule.matching.accepts(&sample.role, &sample.name)
             && (!rule.trigger.is_about_the_process() || holds_long_enough(sample))
     };

@@ -230,9 +230,35 @@ fn a_process_that_is_switched_off_is_not_chosen() {
         World::new(&rule("select = \"largest\"\ntrigger.timer = { every = \"60s\", initial_delay = \"4s\" }"));
     world.poll(1, 10);
     world.poll(2, 30);
-    world.samples.processes.values_mut().find(|sample| sample.rss == 30).unwrap().verdict = "disabled".into();
+    world.samples.processes.values_mut().find(|sample| sample.rss == 30).unwrap().switched_off = true;
     world.pass(4000);
     assert_eq!(world.verdict(1, 10), "granted");
+}
+
+#[test]
+fn no_process_takes_every_turn_of_a_rule_with_a_limit_per_process() {
+    for select in ["first", "largest", "round_robin"] {
+        let mut world = World::new(&rule(&format!(
+            "select = \"{select}\"\nlimits = {{ per_process = \"1h\" }}\ntrigger.timer = {{ every = \"10s\" }}"
+        )));
+        let mut turns = Vec::new();
+        for _ in 0..60 {
+            for (pid, rss) in [(1, 30), (2, 20), (3, 10)] {
+                if world.verdict(pid, rss) == "granted" {
+                    turns.push(pid);
+                }
+            }
+            world.pass(1000);
+        }
+        turns.sort_unstable();
+        assert_eq!(turns, [1, 2, 3], "{select}");
+        let refused = world.poll(1, 30).strongest();
+        assert_eq!(refused.verdict, Verdict::Cooldown);
+        assert!(refused.reason.contains("per_process 1h: the last capture of this process was"), "{}", refused.reason);
+        world.pass(3_600_000);
+        let granted = [1, 2, 3].map(|pid| world.verdict(pid, 10));
+        assert!(granted.contains(&"granted"), "{select}: {granted:?}");
+    }
 }
 
 #[test]

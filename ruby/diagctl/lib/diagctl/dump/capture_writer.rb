@@ -21,6 +21,8 @@ module Diagctl
     # @!attribute [r] capture
     #   @return [String] id
     attr_reader :failed, :metadata, :capture
+    # @return [Array<Thread>] threads of the worker, set before a fork
+    attr_writer :threads
 
     def initialize(client, reports, lease, capture, failed:, metadata:)
       @client = client
@@ -29,6 +31,7 @@ module Diagctl
       @capture = capture
       @failed = failed
       @metadata = metadata
+      @threads = []
     end
 
     # Stores the inline reports before a snapshot is begun, so that they outlive a dump that breaks off. `diagctl finalize` finds
@@ -47,17 +50,15 @@ module Diagctl
     # @param deadline [Numeric, nil] seconds after which a put that no longer reads is killed; nil in the dumper, which the
     #   kernel's alarm ends
     def stream(granted, deadline: nil)
-      report = @reports.fetch(granted.name)
+      walker = (@walker ||= Walker.new(@client, @lease, @capture, @threads)) if deadline.nil?
       started = Clock.now
-      # In the worker another thread handles the signals.
-      except = deadline ? [] : ENDING
-      stall = [deadline, LONGEST_STALL].min if deadline
-      @client.open_put(@lease, @capture, granted.name, stall: stall) do |put|
-        problem = watched(put, deadline) { write(report, put.stdin, granted.options, except) }
-        outcome = put.finish(timeout: deadline || PUT_TIMEOUT)
-        @metadata["took.#{granted.name}"] = Clock.ms(Clock.now - started)
-        record(granted.name, problem, outcome)
+      begin
+        put(granted, walker, deadline)
+      rescue Walker::Spoiled
+        put(granted, walker, deadline, again: true)
       end
+      @metadata["took.#{granted.name}"] = Clock.ms(Clock.now - started)
+      @metadata["note.#{granted.name}"] = "not by the heap walker: #{walker.reason}" if walker&.reason
     rescue Unavailable, SystemCallError => e
       @failed[granted.name] = e.message
     end
@@ -96,6 +97,18 @@ module Diagctl
 
     private
 
+    # The report has failed only if its last attempt has.
+    def put(granted, walker, deadline, again: false)
+      report = @reports.fetch(granted.name)
+      # In the worker another thread handles the signals.
+      except = deadline ? [] : ENDING
+      stall = [deadline, LONGEST_STALL].min if deadline
+      @client.open_put(@lease, @capture, granted.name, stall: stall, again: again) do |put|
+        problem = watched(put, deadline) { write(report, put.stdin, granted.options, except, walker) }
+        record(granted.name, problem, put.finish(timeout: deadline || PUT_TIMEOUT))
+      end
+    end
+
     def watched(put, deadline, &block)
       deadline ? PutWatchdog.watch(put, deadline, &block) : yield
     end
@@ -104,13 +117,16 @@ module Diagctl
     # continues. A write into a blocking pipe takes everything, unless a signal interrupts it.
     #
     # @return [String, nil] why the report could not be written
-    def write(report, pipe, options, except)
+    # @raise [Walker::Spoiled]
+    def write(report, pipe, options, except, walker)
       pipe.nonblock = false
       Libc.without_signals(except: except) do
-        report.call(pipe, options)
+        report.call(pipe, options, *walker)
         pipe.close
       end
       nil
+    rescue Walker::Spoiled
+      raise
     rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
       e.is_a?(Unavailable) ? e.message : "#{e.class}: #{e.message}"
     end

@@ -89,6 +89,8 @@ module Diagctl
         log = Libc.memory_file("diagctl")
         fork_time, fork_time_writer = IO.pipe
         dumper = DumperProcess.new(writer, lease: lease, log: log, fork_time: fork_time, worker: Process.pid)
+        # Ruby forgets all but the forking one in the child.
+        writer.threads = Thread.list
         point = ForkPoint.new
         pid = point.fork
         in_child(grant) { dumper.run(collected, snapshots) } if pid.zero?

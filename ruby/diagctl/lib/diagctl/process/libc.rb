@@ -8,6 +8,7 @@ module Diagctl
   #
   # @api private
   module Libc
+    PR_SET_PDEATHSIG = 1
     PR_SET_DUMPABLE = 4
     MFD_CLOEXEC = 1
     IOPRIO_WHO_PROCESS = 1
@@ -87,6 +88,11 @@ module Diagctl
 
       def undumpable
         call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+      end
+
+      # The kernel kills this process when the thread that forked it ends.
+      def end_with_parent
+        call("prctl", PR_SET_PDEATHSIG, Signal.list["KILL"], 0, 0, 0)
       end
 
       def idle_io

@@ -14,8 +14,8 @@ module Diagctl
     UNSET = %w[LD_PRELOAD].freeze
 
     # @return [Outcome] never raises for a failure of the program
-    def self.run(argv, timeout:, lease: nil, input: nil)
-      self.open(argv, lease: lease, stdin: !input.nil?) { |spawn| spawn.finish(timeout: timeout, input: input) }
+    def self.run(argv, timeout:, lease: nil, input: nil, out: nil)
+      self.open(argv, lease: lease, stdin: !input.nil?, out: out) { |spawn| spawn.finish(timeout: timeout, input: input) }
     rescue SystemCallError => e
       Outcome.new(:missing, nil, "", e.message)
     end
@@ -44,6 +44,7 @@ module Diagctl
     # Ruby runs the `ensure` of every thread at exit, but only in the process that has the thread. A forked child never gets
     # there.
     #
+    # @option options [IO] :out takes what the program prints, instead of a string
     # @option options [Numeric] :stall seconds after which a blocking write to `stdin` fails because the program reads nothing
     # @yieldparam spawn [Spawn]
     # @raise [SystemCallError] the program could not be started
@@ -56,11 +57,11 @@ module Diagctl
     end
 
     # @api private use `open`
-    def initialize(argv, lease: nil, stdin: false, stall: nil)
+    def initialize(argv, lease: nil, stdin: false, stall: nil, out: nil)
       @reaped = false
       @status = nil
       @pipes = Pipes.new(stdin: stdin, stall: stall)
-      @handle = ProcessHandle.new(launch(argv, { **@pipes.child_ends, LEASE_FD => lease }.compact))
+      @handle = ProcessHandle.new(launch(argv, { **@pipes.child_ends, **{ 1 => out, LEASE_FD => lease }.compact }))
       Children.add(pid)
     rescue StandardError
       @pipes&.close

@@ -2,12 +2,16 @@
 
 module Diagctl
   class Reports
-    # Every object of the heap as one line of JSON, as `ObjectSpace.dump_all` writes it.
-    # Forked dumper; in the worker only when a rule sets `snapshot = "in_process"`.
+    # Every object of the heap: as a heap graph by the walker, or, where that cannot be used, as one line of JSON for each object as
+    # `ObjectSpace.dump_all` writes it. Forked dumper; in the worker only when a rule sets `snapshot = "in_process"`.
     #
     # @api private
     class HeapDump
-      def call(io, options)
+      # @param walker [Walker, nil] nil in the worker
+      def call(io, options, walker = nil)
+        wanted = options["producer"] != "dump_all" && options["values"] != "all"
+        return if wanted && walker&.walk(io, Walker::GRAPH)
+
         # Never `output: :string`, which would hold the whole dump in memory.
         ObjectSpace.dump_all(output: io, full: options["full"] ? true : false)
       end

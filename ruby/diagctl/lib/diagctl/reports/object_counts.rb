@@ -2,7 +2,7 @@
 
 module Diagctl
   class Reports
-    # Number and size of the objects of the heap, by type and by class.
+    # Number and size of the objects of the heap, by type and by class, counted by the walker or with Ruby's own means.
     # Forked dumper; in the worker only when a rule sets `snapshot = "in_process"`.
     #
     # @api private
@@ -12,7 +12,10 @@ module Diagctl
       SUPERCLASS_OF = Class.instance_method(:superclass)
       SINGLETON = Module.instance_method(:singleton_class?)
 
-      def call(io, _options)
+      # @param walker [Walker, nil] nil in the worker
+      def call(io, options, walker = nil)
+        return if walker && options["producer"] != "dump_all" && walker.walk(io, Walker::COUNTS)
+
         classes = by_class
         io.write(JSON.generate(
           count_objects: ObjectSpace.count_objects,

@@ -1,0 +1,158 @@
+//! `diagctl heap diff`: what has grown between two dumps, and what came and stayed among three.
+
+use diagctl_heapdump::analysis::builder::Wanted;
+use diagctl_heapdump::analysis::diff::{self, ByName, Change, Inhabitants};
+use diagctl_heapdump::analysis::families::Families;
+use diagctl_heapdump::analysis::held::Amount;
+use diagctl_heapdump::analysis::memory::Graph;
+use diagctl_heapdump::analysis::paths::Paths;
+use serde::Serialize;
+
+use super::{Context, Done, Failure, input};
+use crate::cli::output;
+use crate::units::size;
+
+/// Compare dumps of one process
+///
+/// With two dumps, shows which classes and which paths have grown. With three, shows what is new in the second and still there in
+/// the third, which garbage and caches that are being filled are not: those objects by class, and by the path that keeps them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  diagctl heap diff 20261128T0200 20261128T0300
+  diagctl heap diff before.heap after.heap later.heap -n 5")]
+pub struct Args {
+    /// First dump: capture, file or `-`
+    a: String,
+    /// Second dump, later
+    b: String,
+    /// Third dump, later still
+    c: Option<String>,
+    /// Show at most N classes and N paths
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 15)]
+    limit: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct View {
+    schema: u32,
+    dumps: Vec<String>,
+    /// The reachable objects of each dump.
+    objects: Vec<u64>,
+    bytes: Vec<u64>,
+    classes: Vec<Row>,
+    paths: Vec<Row>,
+    classes_left_out: usize,
+    paths_left_out: usize,
+}
+
+/// For two dumps, objects and bytes more than before; for three, those that came and stayed.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    objects: i64,
+    bytes: i64,
+}
+
+/// One dump, of which only the names remain.
+struct Dump {
+    all: Amount,
+    classes: ByName,
+    paths: ByName,
+}
+
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let mut view = View {
+        schema: 1,
+        dumps: [Some(&args.a), Some(&args.b), args.c.as_ref()].into_iter().flatten().cloned().collect(),
+        objects: Vec::new(),
+        bytes: Vec::new(),
+        classes: Vec::new(),
+        paths: Vec::new(),
+        classes_left_out: 0,
+        paths_left_out: 0,
+    };
+    let (before, after) = match &args.c {
+        None => (dump(cx, &args.a, None, &mut view)?, dump(cx, &args.b, None, &mut view)?),
+        Some(c) => {
+            let (a, b) = (inhabitants(cx, &args.a, &mut view)?, inhabitants(cx, &args.b, &mut view)?);
+            let new = b.without(&a);
+            drop((a, b));
+            let nothing = Dump { all: Amount::default(), classes: ByName::default(), paths: ByName::default() };
+            (nothing, dump(cx, c, Some(&new), &mut view)?)
+        }
+    };
+    (view.classes, view.classes_left_out) = rows(diff::changes(before.classes, after.classes), args.limit);
+    (view.paths, view.paths_left_out) = rows(diff::changes(before.paths, after.paths), args.limit);
+    Done::either(args.json, &view, text)
+}
+
+fn inhabitants(cx: &Context, name: &str, view: &mut View) -> Result<Inhabitants, Failure> {
+    let input = input::load(cx, name, Wanted { sites: true, ..Wanted::default() })?;
+    let graph = &input.loaded.graph;
+    let reach = graph.reach();
+    let mut all = Amount::default();
+    reach.numbers().for_each(|number| all.add(graph.size(reach.object(number))));
+    view.objects.push(all.objects);
+    view.bytes.push(all.bytes);
+    Ok(Inhabitants::new(graph, &reach))
+}
+
+// Sums the reachable objects, or those of them that were there before.
+fn dump(cx: &Context, name: &str, only: Option<&Inhabitants>, view: &mut View) -> Result<Dump, Failure> {
+    let input = input::load(cx, name, Wanted { labels: true, sites: only.is_some(), ..Wanted::default() })?;
+    let graph: &Graph = &input.loaded.graph;
+    let paths = Paths::new(graph);
+    let mut dump = Dump { all: Amount::default(), classes: ByName::default(), paths: ByName::default() };
+    paths.order().iter().for_each(|object| dump.all.add(graph.size(*object)));
+    view.objects.push(dump.all.objects);
+    view.bytes.push(dump.all.bytes);
+    let families = Families::new(graph, &paths);
+    let those = || paths.order().iter().copied().filter(|object| only.is_none_or(|only| only.has(graph, *object)));
+    let class = |object| Some(graph.class(object));
+    let class_name = |class| graph.class_name(class).into_owned();
+    dump.classes = diff::by_name(graph, those(), graph.classes().len(), class, class_name);
+    let family = |object| families.of(object);
+    dump.paths = diff::by_name(graph, those(), families.count(), family, |family| families.spell(graph, family));
+    Ok(dump)
+}
+
+fn rows(mut changes: Vec<Change>, limit: usize) -> (Vec<Row>, usize) {
+    // What has become less is not what people look for.
+    changes.retain(|change| change.bytes() > 0 || change.objects() > 0);
+    let left_out = changes.len().saturating_sub(limit);
+    changes.truncate(limit);
+    let row = |change: Change| Row { objects: change.objects(), bytes: change.bytes(), name: change.name };
+    (changes.into_iter().map(row).collect(), left_out)
+}
+
+fn text(view: &View) -> String {
+    let dumps = view
+        .dumps
+        .iter()
+        .zip(view.objects.iter().zip(&view.bytes))
+        .map(|(name, (objects, bytes))| vec![name.clone(), objects.to_string(), size(*bytes)]);
+    let dumps: Vec<Vec<String>> = dumps.collect();
+    let mut text = output::table(&["DUMP", "REACHABLE", "BYTES"], &dumps, &[1, 2], &[]) + "\n\n";
+    text.push_str(match view.dumps.len() {
+        2 => "Grown from the first dump to the second:\n\n",
+        _ => "New in the second dump and still there in the third:\n\n",
+    });
+    for (heading, rows, left_out) in
+        [("CLASS", &view.classes, view.classes_left_out), ("PATH", &view.paths, view.paths_left_out)]
+    {
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| vec![format!("{:+}", row.objects), signed(row.bytes), row.name.clone()]).collect();
+        text.push_str(&output::table(&["OBJECTS", "BYTES", heading], &rows, &[0, 1], &[]));
+        text.push_str(&super::left_out(left_out));
+        text.push_str("\n\n");
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn signed(bytes: i64) -> String {
+    format!("{}{}", if bytes < 0 { "-" } else { "+" }, size(bytes.unsigned_abs()))
+}

@@ -1,0 +1,122 @@
+//! `diagctl heap export`: a dump in the format of another tool.
+
+use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use diagctl_heapdump::analysis::builder::Wanted;
+use diagctl_heapdump::analysis::export::{folded, heapsnapshot, pprof};
+use diagctl_heapdump::analysis::frames::Frames;
+use diagctl_heapdump::analysis::held::Held;
+use diagctl_heapdump::block::MAGIC;
+use diagctl_heapdump::json::{self, ExportError};
+use flate2::write::GzEncoder;
+
+use super::{Context, Done, Failure, input};
+use crate::cli::fetch::destination::{Destination, Existing};
+use crate::cli::output;
+use crate::exit_code::Exit;
+
+/// Convert a dump for another tool
+///
+/// No format has a value of the application. In a flame graph, a frame is as wide as what its objects retain.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  diagctl heap export latest --format heapsnapshot -o worker.heapsnapshot
+  diagctl heap export latest --format svg -o retained.svg
+  diagctl heap export latest --format folded | flamelens")]
+pub struct Args {
+    /// Capture, file or `-`
+    dump: String,
+    /// Format of the output
+    #[arg(long, value_enum)]
+    format: Format,
+    /// Write to this file, which is replaced [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// What ObjectSpace.dump_all writes, for heapy, sheap, harb and reap
+    Json,
+    /// V8's heap snapshot, for Chrome DevTools and memlab
+    Heapsnapshot,
+    /// pprof's profile, compressed with gzip
+    Pprof,
+    /// Folded stacks
+    Folded,
+    /// A flame graph
+    Svg,
+}
+
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let to_terminal = args.output.is_none() && io::stdout().is_terminal();
+    if to_terminal && args.format == Format::Pprof {
+        return Err(Failure::new(Exit::Usage, "a profile is not for a terminal").hint("use -o FILE or a pipe"));
+    }
+    if args.format == Format::Json {
+        return input::with_content(cx, &args.dump, |content, _| to_json(cx, args, content));
+    }
+    let wanted = Wanted { labels: args.format == Format::Heapsnapshot, ..Wanted::default() };
+    let input = input::load(cx, &args.dump, wanted)?;
+    let graph = &input.loaded.graph;
+    let frames = || Frames::new(graph, &Held::new(graph));
+    match args.format {
+        Format::Json => unreachable!("converted above"),
+        Format::Heapsnapshot => to(cx, args, |out| heapsnapshot::write(graph, &graph.reach(), out)),
+        Format::Folded => to(cx, args, |out| folded::write(&frames(), out)),
+        Format::Pprof => to(cx, args, |out| {
+            let mut out = GzEncoder::new(out, flate2::Compression::fast());
+            pprof::write(&frames(), &mut out)?;
+            out.finish().map(|_| ())
+        }),
+        Format::Svg => to(cx, args, |out| svg(&frames(), &args.dump, out)),
+    }
+}
+
+// Converts while it reads: a dump is not held in memory for this.
+fn to_json(cx: &Context, args: &Args, mut content: Box<dyn BufRead>) -> Result<Done, Failure> {
+    let failed = |error: diagctl_heapdump::Error| Failure::heap(&args.dump, error.into());
+    let is_graph = content.fill_buf().map_err(|e| failed(e.into()))?.starts_with(&MAGIC);
+    let mut error = None;
+    let convert = |out: &mut dyn Write| {
+        let exported = if is_graph { json::export(content, out) } else { json::strip(content, out) };
+        match exported {
+            Ok(exported) => {
+                exported.damage.iter().for_each(|damage| output::note(&format!("{}: {damage}", args.dump)));
+                Ok(())
+            }
+            Err(ExportError::Output(e)) => Err(e),
+            Err(ExportError::Graph(e)) => {
+                error = Some(e);
+                Ok(())
+            }
+        }
+    };
+    to(cx, args, |out| convert(out))?;
+    error.map_or_else(|| Ok(Done::silent()), |error| Err(failed(error)))
+}
+
+fn svg(frames: &Frames, dump: &str, out: &mut dyn Write) -> io::Result<()> {
+    let mut options = inferno::flamegraph::Options::default();
+    options.title = format!("Retained memory: {dump}");
+    options.count_name = "bytes".to_owned();
+    let lines: Vec<String> = folded::lines(frames).collect();
+    inferno::flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out).map_err(io::Error::other)
+}
+
+fn to(cx: &Context, args: &Args, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Done, Failure> {
+    match args.output.as_deref().filter(|path| path.as_os_str() != "-") {
+        None => output::stream(write)?,
+        Some(path) => file(cx, path, write)?,
+    }
+    Ok(Done::silent())
+}
+
+fn file(cx: &Context, path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = BufWriter::with_capacity(256 << 10, Destination::open(path, Existing::Replace, &cx.config().dir)?);
+    let written = write(&mut out).and_then(|()| out.flush());
+    written.map_err(|e| Failure::output("write", path, e))?;
+    let file = out.into_inner().map_err(|e| Failure::output("write", path, e.into_error()))?;
+    file.finish().map(|_| ())
+}

@@ -1,0 +1,156 @@
+//! The heap dump that a command reads: from a capture, a file or stdin, compressed or not, a graph or JSON.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::path::Path;
+
+use diagctl_heapdump::analysis::builder::Wanted;
+use diagctl_heapdump::analysis::load::{self, Loaded};
+use diagctl_store::{Access, Capture, Id, reader};
+use flate2::bufread::MultiGzDecoder;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::process::Process;
+use crate::cli::error::{Failure, printable};
+use crate::cli::{Context, output};
+use crate::exit_code::Exit;
+
+/// The report that holds a heap dump.
+const REPORT: &str = "heap_dump";
+const BUFFER: usize = 256 << 10;
+/// The most that is read of the small reports beside a dump.
+const MAX_FIGURES: u64 = 1 << 20;
+
+/// A heap dump in memory.
+#[derive(Debug)]
+pub struct Input {
+    /// The capture or file, as the user named it.
+    pub name: String,
+    /// The dump.
+    pub loaded: Loaded,
+    /// What the capture says of the process at that moment.
+    pub process: Process,
+}
+
+/// Reads a dump.
+pub fn load(cx: &Context, dump: &str, wanted: Wanted) -> Result<Input, Failure> {
+    let wanted = Wanted { most_bytes: memory(cx), ..wanted };
+    let mut process = Process::default();
+    let loaded = with_content(cx, dump, |content, of_process| {
+        process = of_process;
+        load::any(content, wanted).map_err(|error| Failure::heap(dump, error))
+    })?;
+    for warning in &loaded.warnings {
+        output::note(&format!("{dump}: {warning}"));
+    }
+    Ok(Input { name: dump.to_owned(), loaded, process })
+}
+
+/// Calls `read` with the content of a dump, decompressed, and shows the progress.
+pub fn with_content<T>(
+    cx: &Context,
+    dump: &str,
+    read: impl FnOnce(Box<dyn BufRead>, Process) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let source = open(cx, dump)?;
+    let bar = progress(&source);
+    let buffered = |content| BufReader::with_capacity(BUFFER, content);
+    let mut content = buffered(Box::new(bar.wrap_read(source.content)) as Box<dyn Read>);
+    let failed = |error: io::Error| Failure::heap(dump, error.into());
+    let start = content.fill_buf().map_err(failed)?;
+    let content = if start.starts_with(&[0x1f, 0x8b]) {
+        buffered(Box::new(MultiGzDecoder::new(content)))
+    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        buffered(Box::new(zstd::stream::read::Decoder::with_buffer(content).map_err(failed)?))
+    } else {
+        content
+    };
+    let result = read(Box::new(content), source.process);
+    bar.finish_and_clear();
+    result
+}
+
+struct Source {
+    content: Box<dyn Read>,
+    /// The bytes that `content` has, if that is known.
+    bytes: Option<u64>,
+    process: Process,
+}
+
+fn open(cx: &Context, dump: &str) -> Result<Source, Failure> {
+    if dump == "-" {
+        if io::stdin().is_terminal() {
+            return Err(Failure::new(Exit::Usage, "stdin is a terminal, not a heap dump").hint("pipe a dump into it"));
+        }
+        return Ok(Source { content: Box::new(io::stdin()), bytes: None, process: Process::default() });
+    }
+    let path = Path::new(dump);
+    let is_latest = dump.split(':').next() == Some("latest");
+    // Every id begins with a date.
+    let may_be_capture = is_latest || dump.starts_with(|c: char| c.is_ascii_digit());
+    let is_capture = is_latest || Id::parse(dump).is_some();
+    if dump.contains('/') || !may_be_capture || !is_capture && path.exists() {
+        return file(path);
+    }
+    // Credentials belong to a thread: the one that opens the store becomes its owner, as for `fetch`.
+    let opened = std::thread::scope(|scope| scope.spawn(|| capture(cx, dump)).join());
+    let opened = opened.map_err(|_| Failure::failed("the store could not be read: the reading thread panicked"))?;
+    opened.map(|(content, bytes, process)| Source { content, bytes: Some(bytes), process })
+}
+
+fn file(path: &Path) -> Result<Source, Failure> {
+    let file = File::open(path).map_err(|e| Failure::io("open", path, e))?;
+    let metadata = file.metadata().map_err(|e| Failure::io("open", path, e))?;
+    if metadata.is_dir() {
+        let message = format!("{} is a directory", printable(&path.to_string_lossy()));
+        return Err(Failure::new(Exit::Usage, message).hint("name a heap dump or a capture"));
+    }
+    let bytes = Some(metadata.len()).filter(|_| metadata.is_file());
+    Ok(Source { content: Box::new(file), bytes, process: Process::default() })
+}
+
+fn capture(cx: &Context, dump: &str) -> Result<(Box<dyn Read + Send>, u64, Process), Failure> {
+    let store = cx.open(Access::Read)?;
+    let wanted = if dump == "latest" { format!("latest:{REPORT}") } else { dump.to_owned() };
+    let target = reader::resolve(&store, &wanted)?;
+    let id = &target.id;
+    let capture = store.capture(id)?;
+    let report = target.report.as_deref().unwrap_or(REPORT);
+    let entry = reader::report_of(capture.meta(), report)?;
+    if let Some(error) = entry.error.as_ref().filter(|_| entry.is_damaged()) {
+        output::note(&format!("report {report} of capture {id} was stored damaged: {}", printable(error)));
+    }
+    let process = Process {
+        rss: figures(&capture, "smaps_rollup").as_deref().and_then(Process::rss_of),
+        gc: figures(&capture, "gc_stat").as_deref().and_then(Process::gc_of).unwrap_or_default(),
+    };
+    Ok((Box::new(capture.reader(report)?), entry.raw_bytes, process))
+}
+
+// A small report of the capture. One that is missing or damaged only leaves figures out.
+fn figures(capture: &Capture, report: &str) -> Option<String> {
+    let mut text = String::new();
+    capture.reader(report).ok()?.take(MAX_FIGURES).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+// Three quarters of the memory that is free for this process.
+fn memory(cx: &Context) -> Option<u64> {
+    let available = cx.proc.meminfo().ok()?.get("MemAvailable").copied()?;
+    let group = cx.cgroups.memory_of(&cx.proc, std::process::id()).ok();
+    let in_group = group.and_then(|group| group.available(|_| 0)).unwrap_or(u64::MAX);
+    Some(available.min(in_group) / 4 * 3)
+}
+
+fn progress(source: &Source) -> ProgressBar {
+    let bar = match source.bytes {
+        _ if !output::is_watched() => ProgressBar::hidden(),
+        Some(bytes) => ProgressBar::new(bytes),
+        None => ProgressBar::new_spinner(),
+    };
+    let template = if source.bytes.is_some() { "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}" } else { "{bytes}" };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}

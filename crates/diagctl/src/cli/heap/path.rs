@@ -1,0 +1,193 @@
+//! `diagctl heap path`: what keeps an object, or the objects of a class, alive.
+
+use std::borrow::Cow;
+
+use diagctl_heapdump::analysis::address::ObjectIndex;
+use diagctl_heapdump::analysis::builder::Wanted;
+use diagctl_heapdump::analysis::diff;
+use diagctl_heapdump::analysis::families::Families;
+use diagctl_heapdump::analysis::memory::Graph;
+use diagctl_heapdump::analysis::paths::{self, Label, Paths};
+use serde::Serialize;
+
+use super::{Context, Done, Failure, input};
+use crate::cli::error::{printable, quoted};
+use crate::cli::output;
+use crate::exit_code::Exit;
+use crate::units::size;
+
+/// Show the shortest path from a root to an object, or to the objects of a class
+///
+/// A step is named as in code: App::CACHE is a constant, Session#@user an instance variable, Hash[user] the value under the key :user,
+/// Array[] an element. Objects whose paths read alike are one line. What only values on the machine stack hold is found last, since a
+/// value there may hold an object by chance.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  diagctl heap path latest Session
+  diagctl heap path latest 0x7f71a5726848")]
+pub struct Args {
+    /// Capture, file or `-`
+    dump: String,
+    /// Address of an object, or name of a class
+    #[arg(value_name = "OBJECT|CLASS")]
+    target: String,
+    /// Show at most N paths
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    limit: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct View {
+    schema: u32,
+    dump: String,
+    target: String,
+    /// The steps to the object, if an address was given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<Step>,
+    paths: Vec<Path>,
+    left_out: usize,
+    /// Objects of the class that no root holds.
+    unreachable: u64,
+}
+
+/// One object on a path.
+#[derive(Serialize)]
+pub struct Step {
+    address: String,
+    class: String,
+    /// The name of a class or module.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// The name of the reference to it, or the kind of the root.
+    via: String,
+}
+
+#[derive(Serialize)]
+struct Path {
+    path: String,
+    objects: u64,
+    bytes: u64,
+}
+
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let input = input::load(cx, &args.dump, Wanted { labels: true, ..Wanted::default() })?;
+    let graph = &input.loaded.graph;
+    let paths = Paths::new(graph);
+    let mut view = View {
+        schema: 1,
+        dump: args.dump.clone(),
+        target: args.target.clone(),
+        steps: Vec::new(),
+        paths: Vec::new(),
+        left_out: 0,
+        unreachable: 0,
+    };
+    if let Some(object) = find(graph, &args.target)? {
+        if !paths.reaches(object) {
+            let message = format!("no root holds the object at {}: it is garbage that was not freed yet", args.target);
+            return Err(Failure::new(Exit::NoMatch, message));
+        }
+        view.steps = steps(graph, &paths, object);
+        view.paths.push(Path { path: paths::spell(graph, &paths, object), objects: 1, bytes: graph.size(object) });
+    } else {
+        class(graph, &paths, args, &mut view)?;
+    }
+    Done::either(args.json, &view, text)
+}
+
+/// Parses an address. Returns none for a name.
+pub fn find(graph: &Graph, target: &str) -> Result<Option<ObjectIndex>, Failure> {
+    let Some(hex) = target.strip_prefix("0x") else { return Ok(None) };
+    let address = u64::from_str_radix(hex, 16);
+    let address = address.map_err(|_| Failure::new(Exit::Usage, format!("{} is not an address", quoted(target))))?;
+    match graph.find(address) {
+        Some(object) => Ok(Some(object)),
+        None => Err(Failure::new(Exit::NoMatch, format!("the dump has no object at {address:#x}"))
+            .hint("addresses are valid for one process; `diagctl heap retained` shows those of large objects")),
+    }
+}
+
+/// The address of an object.
+pub fn address(graph: &Graph, object: ObjectIndex) -> String {
+    format!("{:#x}", graph.address(object))
+}
+
+/// The objects on the path to an object.
+pub fn steps(graph: &Graph, paths: &Paths, object: ObjectIndex) -> Vec<Step> {
+    let path = paths.to(object);
+    let step = |(at, object): (usize, &ObjectIndex)| Step {
+        address: address(graph, *object),
+        class: graph.class_name(graph.class(*object)).into_owned(),
+        name: graph.own_name(*object).map(Cow::into_owned),
+        via: match at.checked_sub(1).and_then(|before| path.get(before)) {
+            Some(_) => via(graph, paths, *object),
+            None => match paths::root_of(graph, *object) {
+                Some(root) => {
+                    format!("root {} {}", graph.text(root.category), graph.text(root.label)).trim_end().to_owned()
+                }
+                None => "root".to_owned(),
+            },
+        },
+    };
+    path.iter().enumerate().map(step).collect()
+}
+
+fn via(graph: &Graph, paths: &Paths, object: ObjectIndex) -> String {
+    match paths.label(graph, object) {
+        Label::Named(name) => graph.text(name).into_owned(),
+        Label::Unnamed => String::new(),
+        Label::Class => "class".to_owned(),
+    }
+}
+
+fn class(graph: &Graph, paths: &Paths, args: &Args, view: &mut View) -> Result<(), Failure> {
+    let is_it: Vec<bool> =
+        (0..graph.classes().len() as u32).map(|class| graph.class_name(class) == args.target.as_str()).collect();
+    let mut objects = Vec::new();
+    for object in graph.all().filter(|object| is_it[graph.class(*object) as usize]) {
+        match paths.reaches(object) {
+            true => objects.push(object),
+            false => view.unreachable += 1,
+        }
+    }
+    if objects.is_empty() && view.unreachable == 0 {
+        let message = format!("the dump has no object of class {}", quoted(&args.target));
+        return Err(Failure::new(Exit::NoMatch, message).hint("`diagctl heap top DUMP -n 1000` lists the classes"));
+    }
+    let families = Families::new(graph, paths);
+    let of = |object| families.of(object);
+    let amounts =
+        diff::by_name(graph, objects.into_iter(), families.count(), of, |family| families.spell(graph, family));
+    view.paths = amounts.into_iter().map(|(path, sum)| Path { path, objects: sum.objects, bytes: sum.bytes }).collect();
+    view.paths.sort_unstable_by(|a, b| (b.objects, b.bytes, &a.path).cmp(&(a.objects, a.bytes, &b.path)));
+    view.left_out = view.paths.len().saturating_sub(args.limit);
+    view.paths.truncate(args.limit);
+    Ok(())
+}
+
+fn text(view: &View) -> String {
+    if let Some(path) = view.paths.first().filter(|_| !view.steps.is_empty()) {
+        let rows: Vec<Vec<String>> = view
+            .steps
+            .iter()
+            .map(|step| {
+                vec![step.address.clone(), step.via.clone(), step.name.clone().unwrap_or_else(|| step.class.clone())]
+            })
+            .collect();
+        return format!(
+            "{}\n\n{}",
+            printable(&path.path),
+            output::table(&["ADDRESS", "VIA", "OBJECT"], &rows, &[], &[])
+        );
+    }
+    let rows: Vec<Vec<String>> =
+        view.paths.iter().map(|path| vec![path.objects.to_string(), size(path.bytes), path.path.clone()]).collect();
+    let mut text = output::table(&["OBJECTS", "BYTES", "PATH"], &rows, &[0, 1], &[]) + &super::left_out(view.left_out);
+    if view.unreachable > 0 {
+        text.push_str(&format!("\n{} more are garbage that was not freed yet", view.unreachable));
+    }
+    text
+}

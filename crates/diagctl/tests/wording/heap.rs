@@ -1,0 +1,181 @@
+//! What `diagctl heap` says of a small heap, and of what is no heap dump.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use super::environment::{BIN, Environment};
+use super::fixture::{self, HEAP};
+
+/// A heap as `ObjectSpace.dump_all` writes it: `App::CACHE` holds an Array of `sessions` sessions, each with a String of its own. One more
+/// String is garbage.
+fn dump(sessions: u64) -> String {
+    let mut dump = String::from(
+        r#"{"type":"ROOT", "root":"vm", "references":["0x1000"]}
+{"type":"ROOT", "root":"machine_context", "references":["0x10000"]}
+{"address":"0x1000", "type":"CLASS", "class":"0x1028", "name":"Object", "references":["0x1050", "0x10c8", "0x10f0", "0x1118"], "memsize":1200, "flags":{"wb_protected":true, "old":true, "marked":true}}
+{"address":"0x1028", "type":"CLASS", "class":"0x1028", "name":"Class", "memsize":640, "flags":{"old":true}}
+{"address":"0x1050", "type":"MODULE", "class":"0x1078", "name":"App", "references":["0x2000"], "memsize":560, "flags":{"old":true}}
+{"address":"0x1078", "type":"CLASS", "class":"0x1028", "name":"Module", "memsize":640}
+{"address":"0x10c8", "type":"CLASS", "class":"0x1028", "name":"String", "memsize":640}
+{"address":"0x10f0", "type":"CLASS", "class":"0x1028", "name":"Array", "memsize":640}
+{"address":"0x1118", "type":"CLASS", "class":"0x1028", "name":"Session", "memsize":640}
+{"address":"0x1140", "type":"IMEMO", "imemo_type":"iseq", "memsize":320}
+{"address":"0x3000", "type":"STRING", "class":"0x10c8", "bytesize":9, "value":"forgotten", "memsize":40}
+"#,
+    );
+    let at = |i: u64| 0x1_0000 + i * 80;
+    let all: Vec<String> = (0..sessions).map(|i| format!("\"{:#x}\"", at(i))).collect();
+    let _ = writeln!(
+        dump,
+        r#"{{"address":"0x2000", "type":"ARRAY", "class":"0x10f0", "length":{sessions}, "references":[{}], "memsize":{}}}"#,
+        all.join(", "),
+        40 + 8 * sessions
+    );
+    for i in 0..sessions {
+        let (session, string) = (at(i), at(i) + 40);
+        let _ = writeln!(
+            dump,
+            r#"{{"address":"{session:#x}", "type":"OBJECT", "class":"0x1118", "ivars":1, "references":["{string:#x}"], "file":"app/session.rb", "line":7, "method":"new", "generation":{}, "memsize":40}}
+{{"address":"{string:#x}", "type":"STRING", "class":"0x10c8", "bytesize":11, "value":"the same {}!", "memsize":40}}"#,
+            3 + i % 2,
+            i % 2
+        );
+    }
+    // Addresses of 64 bits.
+    dump.replace("\"0x", "\"0x7f000")
+}
+
+fn environment() -> Environment {
+    let environment = Environment::new();
+    for (name, sessions) in [("a.json", 10), ("b.json", 15), ("c.json", 13)] {
+        environment.write(name, &dump(sessions));
+    }
+    environment
+}
+
+#[test]
+fn heap_top_and_retained() {
+    let mut environment = environment();
+    for (line, column) in [
+        ("heap top a.json", "CLASS"),
+        ("heap top a.json --by type --sort count -n 3", "TYPE"),
+        ("heap top a.json --by site", "SITE"),
+        ("heap top a.json --by generation", "GENERATION"),
+        ("heap retained a.json -n 4", "CLASS"),
+        ("heap retained a.json --by class -n 2", "CLASS"),
+    ] {
+        environment.run_text_table(line, &[column]);
+    }
+    environment.run_json("heap top a.json --json -n 1");
+    environment.run_json("heap retained a.json --json -n 1");
+    environment.snapshot("heap_top_and_retained");
+}
+
+#[test]
+fn heap_paths_and_objects() {
+    let mut environment = environment();
+    environment.run_text_table("heap path a.json Session", &["PATH"]);
+    environment.run("heap path a.json 0x7f00010028");
+    environment.run("heap object a.json 0x7f00010000");
+    environment.run_json("heap path a.json 0x7f0002000 --json");
+    for line in [
+        "heap path a.json 0x7f0003000",
+        "heap path a.json Sessions",
+        "heap path a.json 0x7f0000008",
+        "heap object a.json App",
+    ] {
+        environment.run(line);
+    }
+    environment.snapshot("heap_paths_and_objects");
+}
+
+#[test]
+fn heap_differences() {
+    let mut environment = environment();
+    environment.run_text_table("heap diff a.json b.json", &["PATH"]);
+    environment.run_text_table("heap diff a.json b.json c.json", &["PATH"]);
+    environment.run_json("heap diff a.json b.json --json -n 1");
+    environment.snapshot("heap_differences");
+}
+
+#[test]
+fn heap_strings_and_waste() {
+    let mut environment = environment();
+    // The key of the hashes is random.
+    environment.redact(r#""hash": "[0-9a-f]{16}""#, r#""hash": "0123456789abcdef""#);
+    environment.run_text_table("heap strings a.json", &["PATH"]);
+    environment.run_json("heap strings a.json --json -n 1");
+    environment.run_table("heap waste a.json");
+    environment.snapshot("heap_strings_and_waste");
+}
+
+#[test]
+fn heap_exports() {
+    let mut environment = environment();
+    environment.run("heap export a.json --format folded");
+    environment.shell("diagctl heap export c.json --format json | head -n 3");
+    environment.shell("diagctl heap export a.json --format json | diagctl heap top - -n 2");
+    for format in ["heapsnapshot", "pprof", "svg"] {
+        environment.run(&format!("heap export a.json --format {format} -o out.{format}"));
+        assert!(environment.path(&format!("out.{format}")).metadata().unwrap().len() > 100, "{format}");
+    }
+    environment.snapshot("heap_exports");
+}
+
+#[test]
+fn heap_dumps_that_cannot_be_read() {
+    let mut environment = environment();
+    environment.write("text", "not a heap dump\n");
+    environment.write("empty", "");
+    environment.write("object", "{\"name\":\"package.json\"}\n");
+    environment.write("cut.json", &dump(10)[..2000]);
+    environment.write("cut.gz", "\u{1f}");
+    for line in [
+        "heap top text",
+        "heap top empty",
+        "heap top object",
+        "heap top cut.json -n 1",
+        "heap top missing.json",
+        "heap top ./missing.json",
+        "heap top .",
+        "heap",
+        "heap top",
+        "heap export a.json --format exe",
+    ] {
+        environment.run(line);
+    }
+    environment.snapshot("heap_dumps_that_cannot_be_read");
+}
+
+#[test]
+fn the_heap_dump_of_a_capture_is_read() {
+    let mut environment = fixture::environment();
+    environment.run(&format!("heap top {HEAP} -n 3"));
+    environment.run(&format!("heap top {HEAP}:gc_stat"));
+    environment.run("heap top latest:nothing");
+    environment.snapshot("the_heap_dump_of_a_capture_is_read");
+}
+
+#[test]
+fn a_class_name_does_not_break_the_terminal() {
+    let environment = Environment::new();
+    let name = "Evil\\u001b[2J\\u009b31m\\u202e";
+    let dump = dump(1).replace("\"name\":\"Session\"", &format!("\"name\":\"{name}\""));
+    for command in ["top -", "retained -", "path - 0x7f00010000", "object - 0x7f00010000", "export - --format folded"] {
+        let arguments = command.split(' ');
+        let mut child = environment
+            .command(BIN)
+            .arg("heap")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(dump.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains("Evil"), "{command}: {text}");
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{command}: {text:?}");
+    }
+}

@@ -1,0 +1,227 @@
+//! Reads a heap dump into memory.
+
+use std::io::BufRead;
+
+use super::builder::{Builder, Wanted};
+use super::error::{Error, Result};
+use super::memory::Graph;
+use crate::block::MAGIC;
+use crate::convert::{self, Converter};
+use crate::reader::{About, Batch, Block, Options, Reader};
+use crate::record::Producer;
+
+/// A heap dump in memory.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The objects.
+    pub graph: Graph,
+    /// The facts at the beginning of the dump.
+    pub about: About,
+    /// False if the dump ends before the heap did.
+    pub complete: bool,
+    /// Numbers about the process, by name.
+    pub stats: Vec<(String, u64)>,
+    /// What is wrong with the dump, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Loaded {
+    /// The name of what made the dump.
+    pub fn producer(&self) -> &'static str {
+        match self.about.producer {
+            Producer::Walker => "walker",
+            Producer::DumpAll => "dump_all",
+            Producer::Unknown => "unknown",
+        }
+    }
+}
+
+/// The number of damaged blocks that are described one by one.
+const DESCRIBED: usize = 3;
+
+/// Reads a graph or what `ObjectSpace.dump_all` wrote, whichever it is.
+pub fn any(mut input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
+    let start = input.fill_buf()?;
+    match start {
+        [] => Err(Error::Empty),
+        _ if start.starts_with(&MAGIC) || MAGIC.starts_with(start) => graph(input, wanted),
+        _ if start.trim_ascii_start().starts_with(b"{") => json(input, wanted),
+        _ => Err(Error::Unknown),
+    }
+}
+
+/// Reads what `ObjectSpace.dump_all` wrote. Lines that cannot be read are missing.
+pub fn json(input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
+    let options = convert::Options::default();
+    let converter = Converter::new(input)?;
+    let about = About { producer: Producer::DumpAll, ..About::default() };
+    let (summary, builder) = converter.run(Builder::new(wanted), &options).map_err(|error| match error {
+        convert::Error::Read(error) => Error::Io(error),
+        convert::Error::Target(error) => error,
+    })?;
+    if builder.objects() == 0 {
+        return Err(Error::Unknown);
+    }
+    let mut warnings: Vec<String> = summary.damage.into_iter().collect();
+    if summary.repaired > 0 {
+        warnings.push(format!("{} damaged lines were repaired", summary.repaired));
+    }
+    let stats = builder.named_stats();
+    let graph = builder.finish();
+    warnings.extend(without_roots(&graph));
+    Ok(Loaded { graph, about, complete: summary.lost == 0, stats, warnings })
+}
+
+fn without_roots(graph: &Graph) -> Option<String> {
+    let lost = graph.roots().is_empty();
+    lost.then(|| "it has no roots: every object counts as reachable, and retains only itself".to_owned())
+}
+
+/// Reads a graph. One that is cut off or damaged is read as far as it goes.
+pub fn graph(input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
+    let options = Options { labels: wanted.labels, ..Options::default() };
+    let mut reader = Reader::with_options(input, options)?;
+    let mut loading = Loading { builder: Builder::new(wanted), complete: false };
+    let mut damage = Damage::default();
+    loop {
+        match reader.next_block() {
+            Ok(Some(block)) => loading.block(block)?,
+            Ok(None) => break,
+            Err(error) if error.is_recoverable() => damage.add(&error),
+            // What was read until then is shown: a dump is cut off when its process ran out of time or memory.
+            Err(error) if loading.builder.objects() > 0 => {
+                loading.complete = false;
+                damage.add(&error);
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let about = reader.about().clone();
+    Ok(loading.finish(about, damage))
+}
+
+/// Damage that does not keep the rest from being read.
+#[derive(Default)]
+struct Damage {
+    warnings: Vec<String>,
+    more: u64,
+}
+
+impl Damage {
+    fn add(&mut self, error: &crate::Error) {
+        match self.warnings.len() {
+            described if described < DESCRIBED => self.warnings.push(error.to_string()),
+            _ => self.more += 1,
+        }
+    }
+}
+
+struct Loading {
+    builder: Builder,
+    complete: bool,
+}
+
+impl Loading {
+    fn block(&mut self, block: Block<'_>) -> Result<()> {
+        match block {
+            Block::Objects(batch) => self.objects(batch)?,
+            Block::Names(names) => self.builder.names().add(&names)?,
+            Block::Sites(sites) => self.builder.sites().add(&sites)?,
+            Block::Roots(roots) => roots.iter().for_each(|root| self.builder.root(*root)),
+            Block::Free(runs) => runs.iter().for_each(|run| self.builder.free(run)),
+            Block::Pages(pages) => self.builder.pages(pages),
+            Block::Stats(stats) => self.builder.stats(stats),
+            Block::Trailer(trailer) => self.complete = trailer.complete,
+            Block::Classes | Block::Skipped(_) => {}
+        }
+        Ok(())
+    }
+
+    fn objects(&mut self, batch: &Batch) -> Result<()> {
+        if let Some((address, edges)) = batch.continued() {
+            self.builder.more_edges(address, edges)?;
+        }
+        for (at, object) in batch.objects().iter().enumerate() {
+            self.builder.object(object)?;
+            for edge in batch.edges_of(at) {
+                self.builder.edge(edge.target, edge.label)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, about: About, damage: Damage) -> Loaded {
+        let mut warnings = damage.warnings;
+        if damage.more > 0 {
+            warnings.push(format!("{} more blocks are damaged", damage.more));
+        }
+        if !self.complete && warnings.is_empty() {
+            warnings.push("the dump ends before the heap did: its producer was stopped".to_owned());
+        }
+        let stats = self.builder.named_stats();
+        let graph = self.builder.finish();
+        warnings.extend(without_roots(&graph));
+        Loaded { graph, about, complete: self.complete, stats, warnings }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: &str = r#"{"type":"ROOT", "root":"vm", "references":["0x7f0000001000"]}
+{"address":"0x7f0000001000", "type":"ARRAY", "length":1, "references":["0x7f0000001028"], "memsize":40}
+{"address":"0x7f0000001028", "type":"STRING", "value":"secret", "bytesize":6, "memsize":40}
+{"address":"0x7f0000001050", "type":"STRING", "value":"garbage", "bytesize":7, "memsize":40}
+"#;
+
+    fn graph_of(json: &str) -> Vec<u8> {
+        let mut memory = crate::OwnedMemory::new();
+        let converter = Converter::new(json.as_bytes()).unwrap();
+        let options = convert::Options::default();
+        let writer = crate::Writer::new(memory.lend(), Vec::new(), &converter.header(&options)).unwrap();
+        let (_, writer) = converter.run(writer, &options).unwrap();
+        writer.finish(true, 0, 0).unwrap().1
+    }
+
+    #[test]
+    fn json_and_the_graph_made_of_it_are_the_same_heap() {
+        let (json, graph) = (LINES.as_bytes().to_vec(), graph_of(LINES));
+        for dump in [&json, &graph] {
+            let loaded = any(&dump[..], Wanted::default()).unwrap();
+            let objects: Vec<u64> = loaded.graph.all().map(|object| loaded.graph.address(object)).collect();
+            assert_eq!(objects, [0x7f00_0000_1000, 0x7f00_0000_1028, 0x7f00_0000_1050]);
+            assert_eq!((loaded.graph.reach().objects(), loaded.complete, loaded.warnings.len()), (2, true, 0));
+        }
+    }
+
+    #[test]
+    fn a_graph_that_is_cut_off_is_read_as_far_as_it_goes() {
+        let whole = graph_of(LINES);
+        let trailer_lost = any(&whole[..whole.len() - 1], Wanted::default()).unwrap();
+        assert_eq!((trailer_lost.graph.objects(), trailer_lost.complete), (3, false));
+        assert!(trailer_lost.warnings[0].contains("cut off"), "{:?}", trailer_lost.warnings);
+        // Whatever is cut off or turned over, the outcome is a heap or an error.
+        for at in 0..whole.len() {
+            let _ = any(&whole[..at], Wanted::default());
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x55;
+            let _ = any(&damaged[..], Wanted { labels: true, ..Wanted::default() });
+        }
+    }
+
+    #[test]
+    fn without_roots_every_object_counts() {
+        let lines = LINES.lines().skip(1).collect::<Vec<_>>().join("\n") + "\n";
+        let loaded = any(lines.as_bytes(), Wanted::default()).unwrap();
+        assert_eq!((loaded.graph.reach().objects(), loaded.warnings.len()), (3, 1));
+    }
+
+    #[test]
+    fn what_is_no_dump_is_an_error() {
+        for input in ["", "x", "{}", "\u{89}RHEAP", "[1]"] {
+            assert!(any(input.as_bytes(), Wanted::default()).is_err(), "{input:?}");
+        }
+    }
+}

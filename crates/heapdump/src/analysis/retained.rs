@@ -1,0 +1,174 @@
+//! Retained sizes: what would be freed if an object were gone, and the sums of that by group.
+
+use super::address::ObjectIndex;
+use super::dominators::Dominators;
+use super::reach::{ROOT, Reach};
+
+/// The retained bytes of each vertex, by number; that of the virtual root is the sum of all. Saturates where sizes are false.
+pub fn sizes(dominators: &Dominators, reach: &Reach, size: impl Fn(ObjectIndex) -> u64) -> Vec<u64> {
+    let mut retained = vec![0u64; dominators.vertices()];
+    for number in reach.numbers().rev() {
+        let own = &mut retained[number as usize];
+        *own = own.saturating_add(size(reach.object(number)));
+        let own = *own;
+        let above = &mut retained[dominators.of(number) as usize];
+        *above = above.saturating_add(own);
+    }
+    retained
+}
+
+/// The dominator tree from the top down.
+#[derive(Debug)]
+pub struct Tree {
+    first: Vec<u32>,
+    next: Vec<u32>,
+}
+
+impl Tree {
+    /// Turns the tree over. Children are in the order of their numbers.
+    pub fn new(dominators: &Dominators) -> Self {
+        let mut first = vec![ROOT; dominators.vertices()];
+        let mut next = vec![ROOT; dominators.vertices()];
+        for number in (1..dominators.vertices() as u32).rev() {
+            let head = &mut first[dominators.of(number) as usize];
+            next[number as usize] = std::mem::replace(head, number);
+        }
+        Self { first, next }
+    }
+
+    /// Calls `visit` for each vertex but the virtual root, parents first. Needs no stack.
+    pub fn walk(&self, dominators: &Dominators, mut visit: impl FnMut(Step)) {
+        let mut at = ROOT;
+        let mut to = self.first[at as usize];
+        loop {
+            if to == ROOT {
+                if at == ROOT {
+                    return;
+                }
+                visit(Step::Leave(at));
+                to = self.next[at as usize];
+                at = dominators.of(at);
+            } else if self.first[to as usize] == ROOT {
+                visit(Step::Leaf(to));
+                to = self.next[to as usize];
+            } else {
+                visit(Step::Enter(to));
+                at = to;
+                to = self.first[at as usize];
+            }
+        }
+    }
+}
+
+/// A step of [`Tree::walk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The vertex dominates nothing.
+    Leaf(u32),
+    /// The vertex dominates others, which follow.
+    Enter(u32),
+    /// All that the vertex dominates is done.
+    Leave(u32),
+}
+
+/// The sums of a group of objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Objects.
+    pub count: u64,
+    /// Bytes of the objects themselves.
+    pub shallow: u64,
+    /// Bytes that would be freed with one or another object of the group. What only several of them hold together is not in it.
+    pub retained: u64,
+}
+
+/// Sums objects by group. An object dominated by another of its group adds nothing to what the group retains.
+pub fn by_group(
+    dominators: &Dominators,
+    reach: &Reach,
+    retained: &[u64],
+    groups: usize,
+    group: impl Fn(ObjectIndex) -> u32,
+    size: impl Fn(ObjectIndex) -> u64,
+) -> Vec<Sums> {
+    let mut sums = vec![Sums::default(); groups];
+    // How many objects of each group are on the way from the root.
+    let mut open = vec![0u32; groups];
+    let tree = Tree::new(dominators);
+    tree.walk(dominators, |step| {
+        let (Step::Leaf(number) | Step::Enter(number) | Step::Leave(number)) = step;
+        let object = reach.object(number);
+        let group = group(object) as usize;
+        if matches!(step, Step::Leave(_)) {
+            open[group] -= 1;
+            return;
+        }
+        let sum = &mut sums[group];
+        sum.count += 1;
+        sum.shallow = sum.shallow.saturating_add(size(object));
+        if open[group] == 0 {
+            sum.retained = sum.retained.saturating_add(retained[number as usize]);
+        }
+        open[group] += u32::from(matches!(step, Step::Enter(_)));
+    });
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::address::NONE;
+    use crate::analysis::dominators::dominators;
+    use crate::analysis::edges::Edges;
+    use crate::analysis::testing::Random;
+
+    // By definition: the objects that cannot be reached any more without one.
+    fn freed(edges: &Edges, roots: &[ObjectIndex], gone: ObjectIndex) -> Vec<bool> {
+        let reached = |gone| {
+            let mut seen = vec![false; edges.objects()];
+            let mut todo = roots.to_vec();
+            while let Some(at) = todo.pop() {
+                if at != gone && !std::mem::replace(&mut seen[at as usize], true) {
+                    todo.extend(edges.of(at));
+                }
+            }
+            seen
+        };
+        reached(NONE).into_iter().zip(reached(gone)).map(|(with, without)| with && !without).collect()
+    }
+
+    #[test]
+    fn objects_and_groups_retain_what_cannot_be_reached_without_them() {
+        let mut random = Random::new(3);
+        for _ in 0..600 {
+            let (edges, roots) = random.edges(25);
+            let size: Vec<u64> = (0..edges.objects()).map(|_| 40 << random.below(4)).collect();
+            let group: Vec<u32> = (0..edges.objects()).map(|_| random.below(4)).collect();
+            let (reach, tree) = dominators(&edges, roots.iter().copied());
+            let retained = sizes(&tree, &reach, |object| size[object as usize]);
+            let sum =
+                |freed: &[bool]| size.iter().zip(freed).map(|(size, freed)| size * u64::from(*freed)).sum::<u64>();
+            let mut freed_with = vec![vec![false; size.len()]; 4];
+            for number in reach.numbers() {
+                let object = reach.object(number);
+                let freed = freed(&edges, &roots, object);
+                assert_eq!(retained[number as usize], sum(&freed), "{object} {edges:?} {roots:?}");
+                freed_with[group[object as usize] as usize].iter_mut().zip(freed).for_each(|(any, one)| *any |= one);
+            }
+            let of = |object: ObjectIndex| group[object as usize];
+            let sums = by_group(&tree, &reach, &retained, 4, of, |object| size[object as usize]);
+            for (group, freed) in sums.iter().zip(&freed_with) {
+                assert_eq!(group.retained, sum(freed));
+            }
+            assert_eq!(sums.iter().map(|sum| sum.count).sum::<u64>(), reach.objects() as u64);
+            assert_eq!(sums.iter().map(|sum| sum.shallow).sum::<u64>(), retained[ROOT as usize]);
+        }
+    }
+
+    #[test]
+    fn a_false_size_saturates() {
+        let edges = Edges::new(vec![0, 1, 1], vec![1], vec![], vec![]);
+        let (reach, tree) = dominators(&edges, [0]);
+        assert_eq!(sizes(&tree, &reach, |_| u64::MAX - 1), [u64::MAX, u64::MAX, u64::MAX - 1]);
+    }
+}

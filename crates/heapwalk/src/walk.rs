@@ -1,0 +1,143 @@
+//! The walk over all pages of the heap.
+
+#![expect(unsafe_code, reason = "functions of libruby yield pages and roots")]
+
+use core::ffi::{c_char, c_int, c_void};
+
+use diagctl_heapdump::record::{Edge, Flags, FreeSlots, NameId, NameKind, Page, Root};
+
+use crate::fault::Fault;
+use crate::layout::Layout;
+use crate::memory::{Table, Vector};
+use crate::names::Names;
+use crate::receiver::Receiver;
+use crate::ruby::{self, CONTINUE, Id, Ruby, Value};
+use crate::siphash::Key;
+use crate::status::Status;
+
+/// A walk, and what it has learned so far.
+pub struct Walk<'w, R> {
+    pub(crate) ruby: &'w Ruby,
+    pub(crate) layout: Layout,
+    pub(crate) key: Key,
+    pub(crate) receiver: &'w mut R,
+    pub(crate) names: Names,
+    /// Allocation sites by a hash of their file, line and method.
+    pub(crate) sites: Table,
+    /// The Array of members, or 0, by class.
+    pub(crate) members: Table,
+    /// The ID of the variable that has them.
+    pub(crate) members_id: Id,
+    pub(crate) gc_flag_ids: [(Id, Flags); 16],
+    /// The named edges of the object at hand, as target and label, in Ruby's order.
+    pub(crate) pairs: Vector<(u64, u64)>,
+    /// The first of them that Ruby has not yielded yet.
+    pub(crate) cursor: usize,
+    /// They may come in any order, and more than once.
+    pub(crate) unordered: bool,
+    /// The label of its other edges.
+    pub(crate) otherwise: NameId,
+    /// Its class.
+    pub(crate) class: Value,
+    /// Threads and the Symbols that their variables have as names.
+    pub(crate) locals: Vector<(u64, u64)>,
+    status: &'w Status,
+    fault: Fault,
+    objects: u64,
+}
+
+impl<'w, R: Receiver> Walk<'w, R> {
+    /// A walk that passes all it finds to `receiver`.
+    pub fn new(
+        ruby: &'w Ruby,
+        layout: Layout,
+        key: Key,
+        members_id: Id,
+        receiver: &'w mut R,
+        status: &'w Status,
+    ) -> Self {
+        Self {
+            ruby,
+            layout,
+            key,
+            receiver,
+            names: Names::new(),
+            sites: Table::new(),
+            members: Table::new(),
+            members_id,
+            gc_flag_ids: [(0, Flags::default()); 16],
+            pairs: Vector::new(),
+            cursor: 0,
+            unordered: false,
+            otherwise: NameId::NONE,
+            class: 0,
+            locals: Vector::new(),
+            status,
+            fault: Fault::default(),
+            objects: 0,
+        }
+    }
+
+    /// Names a variable of a thread's fiber.
+    pub fn add_local(&mut self, thread: Value, name: Value) {
+        self.locals.push((thread as u64, name as u64));
+    }
+
+    /// Walks the roots, then the heap.
+    ///
+    /// # Safety
+    ///
+    /// Runs on a thread of Ruby, with the GVL, while no collection is under way and none can begin.
+    pub unsafe fn whole(&mut self, fault: Fault) {
+        self.fault = fault;
+        let ruby = self.ruby;
+        let walk = (&raw mut *self).cast::<c_void>();
+        // SAFETY: gc.c, `objspace_reachable_objects_from_root` and `objspace_each_objects`. The callbacks get this walk back, which
+        // nothing else uses meanwhile.
+        unsafe {
+            (ruby.reachable_from_root)(Self::on_root, walk);
+            (ruby.each_objects)(Self::on_page, walk);
+        }
+    }
+
+    unsafe extern "C" fn on_root(category: *const c_char, value: Value, walk: *mut c_void) {
+        if ruby::is_special(value) {
+            return;
+        }
+        // SAFETY: `whole` passed itself.
+        let walk = unsafe { &mut *walk.cast::<Self>() };
+        let category = walk.names.constant(walk.receiver, NameKind::Text, category);
+        walk.receiver.root(&Root { category, edge: Edge { target: value as u64, label: NameId::NONE } });
+    }
+
+    unsafe extern "C" fn on_page(start: *mut c_void, end: *mut c_void, stride: usize, walk: *mut c_void) -> c_int {
+        // SAFETY: `whole` passed itself.
+        let walk = unsafe { &mut *walk.cast::<Self>() };
+        let (start, end) = (start.expose_provenance(), end.addr());
+        let slot_size = u32::try_from(stride).unwrap_or(0);
+        let (mut value, mut slots, mut free) = (start, 0, 0);
+        while value < end {
+            // SAFETY: gc.c, `objspace_each_objects_try`: a page is an array of slots from `start` to `end`.
+            let flags = unsafe { ruby::basic(value) }.flags;
+            if ruby::type_of(flags) == 0 {
+                walk.receiver.free(&FreeSlots { address: value as u64, slot_size, count: 1 });
+                free += 1;
+            } else {
+                // SAFETY: a slot with a type is an object.
+                unsafe {
+                    let object = walk.describe(value, slot_size);
+                    walk.receiver.object(&object);
+                    walk.edges(value);
+                }
+            }
+            slots += 1;
+            value += stride;
+        }
+        walk.receiver.page(&Page { address: start as u64, slot_size, slots, free });
+        let objects = u64::from(slots - free);
+        walk.objects += objects;
+        walk.status.walked(objects);
+        walk.fault.strike(walk.objects);
+        if walk.receiver.stopped() { 1 } else { CONTINUE }
+    }
+}

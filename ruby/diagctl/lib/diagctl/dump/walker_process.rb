@@ -1,0 +1,96 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # The process that walks the heap: loads the walker, which is nowhere else, and calls it once.
+  # Forked by the dumper (see Walker), on its only thread.
+  #
+  # @api private
+  class WalkerProcess
+    # The number of words of `Request` in crates/heapwalk/src/request.rs.
+    WORDS = 14
+    # For tests: a fault in the middle of the walk, and the number of objects before it.
+    FAULT = [0, 0].freeze
+    TITLE = "diagctl: walking the heap"
+
+    # What a walker that crashed once is remembered by.
+    #
+    # @return [String] this Ruby, to the very file
+    def self.ruby
+      files = [RbConfig.ruby, File.join(RbConfig::CONFIG["libdir"], RbConfig::CONFIG["LIBRUBY_SO"].to_s)]
+      marks = files.select { |file| File.file?(file) }.map { |file| File.stat(file) }.map { |stat| "#{stat.size}.#{stat.mtime.to_i}" }
+      [RUBY_DESCRIPTION, *marks].join(" ")
+    end
+
+    # @param object [File] the walker, a file in memory
+    # @param status [File] the page that the dumper watches
+    # @param threads [Array<Thread>] threads of the worker
+    def initialize(object, status, threads)
+      @threads = threads
+      @dumper = Process.pid
+      @object = object
+      @status = status
+    end
+
+    # Never returns.
+    #
+    # @param close [Array<IO>] descriptors that are the dumper's alone
+    def run(io, mode, close:)
+      isolate(close)
+      exit!(prepare(io, mode).call)
+    rescue Exception => e # rubocop:disable Lint/RescueException
+      explain("#{e.class}: #{e.message}")
+    ensure
+      exit!(1)
+    end
+
+    # Loads the walker.
+    #
+    # @return [Proc] walks the heap; returns 0 if everything was written
+    def prepare(io, mode)
+      library = Fiddle.dlopen("/proc/self/fd/#{@object.fileno}")
+      function = Fiddle::Function.new(library["diagctl_heapwalk"], [Fiddle::TYPE_VOIDP], Fiddle::TYPE_INT, need_gvl: true)
+      packed = request(io, mode)
+      -> { function.call(packed) }
+    end
+
+    private
+
+    def isolate(close)
+      Libc.end_with_parent
+      # It may have ended before.
+      exit!(1) unless Process.ppid == @dumper
+      close.each(&:close)
+      # If Ruby finds itself broken, it prints thousands of lines.
+      null = File.open(File::NULL, "r+")
+      IO.for_fd(2, autoclose: false).reopen(null)
+      Process.setproctitle(TITLE)
+      GC.disable
+    end
+
+    def request(io, mode)
+      require "objspace"
+      @facts = WalkerSample.new(@threads, whole: mode & Walker::PROVEN == 0).pack
+      @texts = [RUBY_VERSION.dup, RUBY_PLATFORM.dup]
+      words = [WORDS, Libc.symbol("dlsym"), allocation_lookup, io.fileno, @status.fileno, mode,
+        WalkerSample.bytes_of(@facts), @facts.bytesize / 8, *@texts.flat_map { |text| [WalkerSample.bytes_of(text), text.bytesize] }, *FAULT]
+      @packed = words.pack("J*")
+      WalkerSample.bytes_of(@packed)
+    end
+
+    # @return [Integer] 0 unless allocations are traced
+    def allocation_lookup
+      return 0 unless ObjectSpace.allocation_sourcefile(Object.new)
+
+      file = $LOADED_FEATURES.find { |feature| File.basename(feature, ".*") == "objspace" && feature.end_with?(RbConfig::CONFIG["DLEXT"]) }
+      (@objspace = Fiddle.dlopen(file))["objspace_lookup_allocation_info"]
+    rescue Fiddle::DLError
+      0
+    end
+
+    # In the form of `Status` in crates/heapwalk/src/status.rs.
+    def explain(reason)
+      reason = reason.byteslice(0, 1024)
+      @status.pwrite([Walker::GAVE_UP, 0, 0, 0, reason.bytesize].pack("Q5") + reason.b, 0)
+    end
+  end
+end

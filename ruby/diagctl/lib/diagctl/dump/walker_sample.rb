@@ -1,0 +1,132 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # A sample of objects, and what Ruby itself says of them: the heap walker compares it with what it reads. In words, in the order
+  # that crates/heapwalk/src/request.rs expects.
+  #
+  # Made in the walker's process, on its only thread. All that it refers to stays in `@keep` until the process ends.
+  #
+  # @api private
+  class WalkerSample
+    TYPES = { "OBJECT" => 1, "CLASS" => 2, "MODULE" => 3, "FLOAT" => 4, "STRING" => 5, "REGEXP" => 6, "ARRAY" => 7, "HASH" => 8,
+              "STRUCT" => 9, "BIGNUM" => 10, "FILE" => 11, "DATA" => 12, "MATCH" => 13, "COMPLEX" => 14, "RATIONAL" => 15,
+              "SYMBOL" => 20 }.freeze
+    GC_FLAGS = %w[wb_protected old uncollectible marking marked pinned].each_with_index.to_h.freeze
+    FLAGS = { "frozen" => 9, "embedded" => 10, "shared" => 11, "fstring" => 12, "chilled" => 13, "singleton" => 14 }.freeze
+    # The flags that `ObjectSpace.dump` names for all versions, by type. It names "frozen" for all.
+    FLAGS_OF = { "STRING" => %w[embedded shared fstring chilled], "ARRAY" => %w[embedded shared],
+                 "CLASS" => %w[singleton], "MODULE" => %w[singleton] }.freeze
+    NO_LENGTH = 2**64 - 1
+
+    KEYS = Thread.instance_method(:keys)
+
+    # Without a Fiddle::Pointer, which would be in the dump, with a false size.
+    #
+    # @return [Integer] address of the string's bytes
+    def self.bytes_of(string)
+      [string].pack("p").unpack1("J")
+    end
+
+    # @param threads [Array<Thread>] threads of the worker; this process has only one of them, but all their variables
+    # @param whole [Boolean] false for facts without a sample, of which few objects are in the heap
+    def initialize(threads, whole: true)
+      @words = []
+      @keep = []
+      place_bytes
+      if whole
+        describe_objects
+        name_edges
+        trace
+      end
+      threads.each { |thread| KEYS.bind_call(thread).each { |name| add(6, address(thread), Fiddle.dlwrap(name)) } }
+      GC.stat.each { |name, value| add(5, *text(name.name), value) if value.is_a?(Integer) }
+    end
+
+    # @return [String] the facts, packed
+    def pack
+      @words.pack("J*")
+    end
+
+    private
+
+    def add(*words)
+      @words.concat(words)
+    end
+
+    def address(object)
+      @keep << object
+      Fiddle.dlwrap(object)
+    end
+
+    # @return [Array(Integer, Integer)] address and length of the bytes
+    def text(string)
+      @keep << string
+      [WalkerSample.bytes_of(string), string.bytesize]
+    end
+
+    def describe_objects
+      variables = Object.new.tap { |object| object.instance_variable_set(:@first, [object]) }
+      complex = [1e-300, 2**80, 3r / 7, Complex(1, 2), 1..9, /pattern/, "text".match(/e/), proc {}, [1].each, Mutex.new]
+      strings = ["short", "long" * 60, ("root" * 60)[8..], "bytes\xff".b, "\u00e9t\u00e9", :"dynamic #{object_id}", +""]
+      containers = [[], [1, "two"], Array.new(50) { |i| i.to_s }, {}, { a: "one", "b" => [2] }, Array.new(40) { |i| [i, []] }.to_h]
+      # None that a method is called on meanwhile: the caches of calls are part of a class.
+      classes = [FloatDomainError, Comparable, Class.new(FloatDomainError), Object.new.singleton_class]
+      [variables, *complex, *strings, *containers, *classes, $stderr].each { |object| describe(object) }
+    end
+
+    def describe(object)
+      address(object)
+      told = JSON.parse(ObjectSpace.dump(object))
+      type = told.fetch("type")
+      own = told["class"]
+      known = FLAGS.slice("frozen", *FLAGS_OF[type])
+      set = GC_FLAGS.slice(*told["flags"]&.keys).values + known.select { |key, _| told[key] }.values
+      references = told.fetch("references", []) - [own]
+      add(1, told.fetch("address").hex, TYPES.fetch(type), own.to_s.hex, told.fetch("memsize", 0), bits(set),
+        bits(GC_FLAGS.values + known.values), told["bytesize"] || told["length"] || told["size"] || NO_LENGTH,
+        *text(told["name"] || told["struct"] || ""), references.size, *references.map(&:hex))
+    end
+
+    def bits(numbers)
+      numbers.sum { |number| 1 << number }
+    end
+
+    def name_edges
+      target = Object.new
+      object = Object.new.tap { |it| it.instance_variable_set(:@known, target) }
+      generic = [].tap { |it| it.instance_variable_set(:@known, target) }
+      scope = Class.new.tap do |it|
+        it.const_set(:KNOWN, target)
+        it.class_variable_set(:@@known, target)
+        it.instance_variable_set(:@known, target)
+        # Still there when the walker has looked: nothing loads it.
+        it.autoload(:Missing, "/nonexistent/diagctl")
+      end
+      struct = Class.new(Struct.new(:first, :known)).new(nil, target)
+      { object => "@known", generic => "@known", scope => "KNOWN", struct => "known", { known: target } => "known" }
+        .compare_by_identity.each { |from, name| edge(from, target, name) }
+      %w[@@known @known].each { |name| edge(scope, target, name) }
+      edge(Class.new(String), String, "superclass")
+    end
+
+    def edge(from, to, name)
+      add(2, address(from), address(to), *text(name))
+    end
+
+    # Strings that have their bytes in every possible place.
+    def place_bytes
+      root = "bytes that another string uses, too, " * 9
+      ["short", root.dup, root[5..], "long" * 60, +""].each do |string|
+        add(3, address(string), *text(string), ObjectSpace.dump(string).include?('"shared":true') ? 1 : 0)
+      end
+    end
+
+    # Only while the application traces allocations.
+    def trace
+      object = Object.new
+      file = ObjectSpace.allocation_sourcefile(object) or return
+      add(4, address(object), *text(file), ObjectSpace.allocation_sourceline(object),
+        ObjectSpace.allocation_generation(object))
+    end
+  end
+end

@@ -1,0 +1,98 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# The native heap walker in a real process: what it writes, and what happens when it crashes, hangs or is not wanted.
+class HeapWalkerTest < E2E::Case
+  # docs/heap-graph.md: the first bytes of a graph, and a key of its header.
+  MAGIC = "\x89RHEAP\n\0".b
+  PRODUCER = 1
+  # A fault in the middle of the walk (crates/heapwalk/src/fault.rs). Later captures of the process have it, too.
+  FAULT = "Diagctl::WalkerProcess.send(:remove_const, :FAULT); Diagctl::WalkerProcess::FAULT = [%d, 5000].freeze"
+
+  def setup
+    super
+    @script = start_script(wrapper: %w[prlimit --core=unlimited])
+    @script.run("Dir.chdir(#{@root.inspect})")
+  end
+
+  def test_the_walker_makes_the_heap_dump_and_the_counts
+    id = capture("heap_dump", "object_counts")
+    assert_graph(id)
+    assert_equal [nil, nil], meta(id)["reports"].map { |report| report["note"] }
+    counts = JSON.parse(report(id, "object_counts"))
+    assert_equal %w[classes count_objects count_objects_size memsize_of_all], counts.keys.sort
+    assert_operator counts["count_objects"]["T_STRING"], :>, 1000
+    refute File.exist?(File.join(@store, "walker.json"))
+  end
+
+  def test_a_walker_that_is_not_wanted_is_not_used
+    configure("", "reports.heap_dump" => 'producer = "dump_all"')
+    id = capture("heap_dump")
+    assert_equal "dump_all", producer(id)
+  end
+
+  def test_a_crash_costs_neither_the_capture_nor_the_worker
+    assert_fallback(1, /ended by SIGSEGV/)
+  end
+
+  def test_an_abort_costs_neither_the_capture_nor_the_worker
+    assert_fallback(2, /ended by SIGABRT/)
+  end
+
+  def test_a_hang_costs_neither_the_capture_nor_the_worker
+    assert_fallback(3, /stood still for 10 s/)
+  end
+
+  # Whoever ended it, the walker did nothing wrong.
+  def test_a_walker_that_was_killed_is_tried_again
+    @script.run(format(FAULT, 3))
+    diagctl!("request", "heap_dump", "--reason", "it is killed")
+    walker = wait_until("a walker") { E2E::Processes.descendants.find { |process| process.argv.first.to_s.start_with?("diagctl: walking") } }
+    E2E::Processes.signal(:KILL, walker.pid)
+    id = wait_for_captures(@script).first.fetch("id")
+    assert_match(/ended by SIGKILL/, note(id))
+    refute File.exist?(File.join(@store, "walker.json"))
+  end
+
+  private
+
+  def assert_fallback(fault, reason)
+    @script.run(format(FAULT, fault))
+    id = capture("heap_dump", "object_counts")
+    assert_equal [nil, nil], meta(id)["reports"].map { |report| report["error"] }
+    assert_equal "dump_all", producer(id)
+    assert_match(reason, note(id))
+    JSON.parse(report(id, "object_counts"))
+    assert_empty Dir.glob(File.join(@root, "**", "core*")), "a core file"
+    # It is remembered, so nothing crashes again.
+    second = capture("heap_dump")
+    assert_match(/in capture #{id}, with this Ruby/, note(second))
+    assert_equal "dump_all", producer(second)
+    assert E2E::Processes.alive?(@script.pid), @script.log
+    assert_empty @script.log.lines.grep(/BUG|Segmentation/), @script.log
+  end
+
+  def capture(*reports)
+    diagctl!("request", *reports, "--reason", "a test", "--wait", deadline: 90)
+    captures.first.fetch("id")
+  end
+
+  def note(id) = meta(id)["reports"].find { |report| report["name"] == "heap_dump" }["note"]
+
+  def assert_graph(id) = assert_equal("walker", producer(id))
+
+  # Returns what made the stored dump, by the header of the graph. A dump in JSON has none.
+  def producer(id)
+    dump = report(id, "heap_dump").b
+    return "dump_all" unless dump.start_with?(MAGIC)
+
+    length = dump[12, 4].unpack1("V")
+    fields = dump[28, length].bytes
+    until fields.empty?
+      key, size = fields.shift(2)
+      value = fields.shift(size)
+      return { [1] => "walker", [2] => "dump_all" }[value] if key == PRODUCER
+    end
+  end
+end
