@@ -2,8 +2,10 @@
 
 mod abort;
 mod acquire;
+mod compare;
 mod config;
 mod config_target;
+mod diagnose;
 mod doctor;
 mod error;
 mod fetch;
@@ -68,6 +70,8 @@ enum Command {
     Request(request::Args),
     List(list::Args),
     Show(show::Args),
+    Diagnose(diagnose::Args),
+    Compare(compare::Args),
     Fetch(fetch::Args),
     Rm(rm::Args),
     Pin(pin::PinArgs),
@@ -145,6 +149,8 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Request(args) => request::run(&cx, args),
         Command::List(args) => list::run(&cx, &args),
         Command::Show(args) => show::run(&cx, &args),
+        Command::Diagnose(args) => diagnose::run(&cx, &args),
+        Command::Compare(args) => compare::run(&cx, &args),
         Command::Fetch(args) => fetch::run(&cx, &args),
         Command::Rm(args) => rm::run(&cx, &args),
         Command::Pin(args) => pin::pin(&cx, &args),
