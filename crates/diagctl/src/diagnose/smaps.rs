@@ -2,10 +2,16 @@
 //!
 //! Source: Documentation/filesystems/proc.rst.
 
+use std::collections::BTreeMap;
+
 use crate::proc::figures;
 
 /// Guard pages below a stack are at most this large, bytes. glibc leaves larger gaps behind its arenas.
 const LARGEST_GUARD: u64 = 64 << 10;
+
+/// A stack of a size that no other has is not believed to have more than this in use, bytes. The kernel joins the last stack of a
+/// pool with other memory above it.
+const LONE_STACK: u64 = 1 << 20;
 
 /// Alignment of glibc's arenas (`HEAP_MAX_SIZE`), bytes.
 const ARENA_ALIGNMENT: u64 = 64 << 20;
@@ -73,6 +79,10 @@ impl Mappings {
             return Some(all);
         }
         let (mut all, mut uses) = (Self::default(), Uses::default());
+        let below = |i: usize| i.checked_sub(1).map(|i| &mappings[i]);
+        let stacks: Vec<bool> = mappings.iter().enumerate().map(|(i, mapping)| is_stack(mapping, below(i))).collect();
+        let mut sizes: BTreeMap<u64, u32> = BTreeMap::new();
+        mappings.iter().zip(&stacks).filter(|(_, is)| **is).for_each(|(m, _)| *sizes.entry(m.size).or_default() += 1);
         for (i, mapping) in mappings.iter().enumerate() {
             let (rss, anonymous) = all.add(&mapping.text);
             if mapping.is_file {
@@ -82,8 +92,8 @@ impl Mappings {
             let shared = figures(&mapping.text);
             let of = |key: &str| shared.get(key).copied().unwrap_or(0);
             all.shared_anonymous += (of("Shared_Dirty") + of("Shared_Clean")).min(anonymous);
-            let below = i.checked_sub(1).map(|i| &mappings[i]);
-            if is_stack(mapping, below) {
+            let is_lone = sizes.get(&mapping.size) == Some(&1) && !mapping.name.contains("stack");
+            if stacks[i] && !(is_lone && rss > LONE_STACK) {
                 uses.stacks += rss;
                 uses.stack_count += 1;
             } else if mapping.permissions.contains('x') && !mapping.name.starts_with("[v") {
@@ -212,6 +222,19 @@ mod tests {
         let text = mapping("7f000bfff000-7f000c000000 ---p 00000000 00:00 0", 0, 0, 0)
             + &mapping("7f000c000000-7f000d000000 rw-p 00000000 00:00 0", 500, 500, 0);
         assert_eq!(Mappings::parse(&text).unwrap().uses.unwrap().other, 500 * KIB);
+    }
+
+    #[test]
+    fn the_last_stack_of_a_pool_may_be_joined_with_other_memory() {
+        let guard = |start: &str, end: &str| mapping(&format!("{start}-{end} ---p 00000000 00:00 0"), 0, 0, 0);
+        let pool = guard("7f0000022000", "7f0000023000")
+            + &mapping("7f0000023000-7f00000c4000 rw-p 00000000 00:00 0", 2000, 2000, 0)
+            + &guard("7f00000c4000", "7f00000c5000")
+            + &mapping("7f00000c5000-7f0000166000 rw-p 00000000 00:00 0", 8, 8, 0)
+            + &guard("7f0000166000", "7f0000167000")
+            + &mapping("7f0000167000-7f0001000000 rw-p 00000000 00:00 0", 9000, 9000, 0);
+        let uses = Mappings::parse(&pool).unwrap().uses.unwrap();
+        assert_eq!((uses.stacks, uses.stack_count, uses.other), (2008 * KIB, 2, 9000 * KIB));
     }
 
     #[test]
