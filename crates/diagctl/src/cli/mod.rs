@@ -5,6 +5,7 @@ mod acquire;
 mod compare;
 mod config;
 mod config_target;
+mod deaths;
 mod diagnose;
 mod doctor;
 mod error;
@@ -72,6 +73,7 @@ enum Command {
     Show(show::Args),
     Diagnose(diagnose::Args),
     Compare(compare::Args),
+    Deaths(deaths::Args),
     Fetch(fetch::Args),
     Rm(rm::Args),
     Pin(pin::PinArgs),
@@ -151,6 +153,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Show(args) => show::run(&cx, &args),
         Command::Diagnose(args) => diagnose::run(&cx, &args),
         Command::Compare(args) => compare::run(&cx, &args),
+        Command::Deaths(args) => deaths::run(&cx, &args),
         Command::Fetch(args) => fetch::run(&cx, &args),
         Command::Rm(args) => rm::run(&cx, &args),
         Command::Pin(args) => pin::pin(&cx, &args),

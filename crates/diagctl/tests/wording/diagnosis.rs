@@ -1,4 +1,4 @@
-//! Why a process is large, and which part grew: diagnose, compare.
+//! Why a process is large, which part grew, and which processes are gone: diagnose, compare, deaths.
 
 use super::environment::Environment;
 use super::fixture::{self, HEAP, REQUESTED, ROUTINE, RUN, store_report};
@@ -51,6 +51,18 @@ fn diagnose() {
     environment.run("diagnose --role nobody");
     environment.run("diagnose --pid 4194305");
     environment.snapshot("diagnose");
+}
+
+#[test]
+fn deaths() {
+    let mut environment = fixture::environment();
+    environment.redact(r"\d+d( \d+h)? ago +", "5d ago     ");
+    environment.redact("LAST SEEN +", "LAST SEEN  ");
+    environment.redact(r#"("last_seen_ago_ms": )\d+"#, "${1}0");
+    environment.run_table("deaths");
+    environment.run_part("deaths --json", |json| json.split("\"polls\"").next().unwrap_or_default().to_owned());
+    environment.run("deaths --since 1m");
+    environment.snapshot("deaths");
 }
 
 #[test]
