@@ -28,7 +28,7 @@ class DocsTest < Minitest::Test
     assert_empty broken
   end
 
-  # What the two tests above must not overlook.
+  # The two tests above must find these.
   def test_missing_paths_and_links_are_found
     page = "Build `nowhere/src/lib.rs`, `Makefile`, `docs/` and `nowhere.md`, not `meta.json`, `samples/`, `/proc/self/stat` or `make unit`.\n" \
            "| `crates/later` <!-- verify: crates/later --> | `scripts/deps` |\n`crates/later`\n  <!-- verify: crates/later -->\n"

@@ -147,7 +147,7 @@ class CorruptionTest < Torture::Case
         assert_equal @kept.keys.sort, listed.sort, what
         assert_next_capture(store, what)
         @kept.each { |id, sums| assert_equal sums, checksums(store, id), what }
-        # What is shown is what was recorded.
+        # The output equals the recorded values.
         @kept.each_key { |id| assert_same_record(store, id, what) } if %w[index.jsonl catalog.bin].include?(file)
       end
     end

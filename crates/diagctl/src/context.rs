@@ -1,6 +1,8 @@
 //! The context of every command: the configuration, and the roots of /proc and of the cgroups.
 
-use diagctl_observe::CpuLimit;
+use std::sync::OnceLock;
+
+use diagctl_observe::{CpuLimit, ProcessId};
 
 use crate::cgroup::CgroupRoot;
 use crate::clock::{Anchor, Now, Reading};
@@ -20,12 +22,13 @@ pub struct Context {
     pub cgroups: CgroupRoot,
     /// The sink for debug messages, set by DIAGCTL_LOG=debug.
     pub debug: Option<fn(&str)>,
+    boot_id: OnceLock<String>,
 }
 
 impl Context {
     /// Creates the context for this machine.
     pub fn new(loaded: Loaded, debug: Option<fn(&str)>) -> Self {
-        Self { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug }
+        Self { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug, boot_id: OnceLock::new() }
     }
 
     /// Sends a debug message to the sink, if there is one.
@@ -53,9 +56,19 @@ impl Context {
         self.cgroups.cpu_limit_of(&self.proc, std::process::id())
     }
 
+    /// The id of this boot of the machine, which is read once.
+    pub fn boot_id(&self) -> &str {
+        self.boot_id.get_or_init(|| self.proc.boot_id())
+    }
+
+    /// The identity of a process with this start, which `/proc` shows under the pid that it has itself.
+    pub fn process_id(&self, pid: u32, start_ticks: u64) -> ProcessId {
+        ProcessId { pid, pid_ns: self.proc.pid_namespace(), start_ticks, boot_id: self.boot_id().to_owned() }
+    }
+
     /// The current time on a store's time line.
     pub fn now(&self, state: &State) -> Now {
-        Anchor::place(state.clock.as_ref(), Reading::take(self.proc.boot_id()))
+        Anchor::place(state.clock.as_ref(), Reading::take(self.boot_id().to_owned()))
     }
 
     /// The state and the time for commands that only read. A damaged state counts as an empty one.

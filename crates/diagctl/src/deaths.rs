@@ -59,12 +59,14 @@ impl Death {
 }
 
 /// Finds the processes that are gone, the last one first.
-pub fn find(samples: &[Recorded], is_alive: impl Fn(u32, u64) -> bool) -> Vec<Death> {
-    let mut all: BTreeMap<(u32, u64), Vec<&Recorded>> = BTreeMap::new();
-    samples.iter().for_each(|sample| all.entry((sample.pid, sample.start_ticks)).or_default().push(sample));
+pub fn find(samples: &[Recorded], is_alive: impl Fn(&Recorded) -> bool) -> Vec<Death> {
+    let mut all: BTreeMap<(u64, u32, u64), Vec<&Recorded>> = BTreeMap::new();
+    for sample in samples {
+        all.entry((sample.pid_ns, sample.pid, sample.start_ticks)).or_default().push(sample);
+    }
     let ends: Vec<u64> = all.values().filter_map(|polls| Some(polls.last()?.at)).collect();
-    let gone = all.iter().filter(|((pid, start_ticks), _)| !is_alive(*pid, *start_ticks));
-    let mut deaths: Vec<Death> = gone.filter_map(|(_, polls)| death(polls, samples, &ends)).collect();
+    let gone = all.values().filter(|polls| polls.last().is_some_and(|last| !is_alive(last)));
+    let mut deaths: Vec<Death> = gone.filter_map(|polls| death(polls, samples, &ends)).collect();
     deaths.sort_by_key(|death| std::cmp::Reverse((death.last_ms, death.pid)));
     deaths
 }
@@ -126,11 +128,11 @@ mod tests {
             poll(800_000, 1, 50, None),
             poll(900_000, 3, 10, None),
         ];
-        let deaths = find(&samples, |pid, _| pid == 3);
+        let deaths = find(&samples, |last| last.pid == 3);
         let shown: Vec<_> = deaths.iter().map(|d| (d.pid, d.first_ms, d.last_ms, d.rss_bytes, d.peak_bytes)).collect();
         assert_eq!(shown, [(1, 0, 800_000, 50, 90), (2, 10, 10, 10, 10)]);
         assert_eq!(deaths[0].polls, [(700_000, 90), (800_000, 50)]);
-        assert!(find(&samples, |_, _| true).is_empty());
+        assert!(find(&samples, |_| true).is_empty());
     }
 
     #[test]
@@ -144,7 +146,7 @@ mod tests {
             (None, Some(4), 70_000, "unknown"),
         ];
         for (before, after, at, expected) in table {
-            let deaths = find(&[poll(0, 1, 10, before), poll(at, 2, 10, after)], |pid, _| pid == 2);
+            let deaths = find(&[poll(0, 1, 10, before), poll(at, 2, 10, after)], |last| last.pid == 2);
             assert_eq!(deaths[0].how(), expected, "{before:?} {after:?} {at}");
         }
     }
@@ -152,7 +154,7 @@ mod tests {
     #[test]
     fn processes_that_end_within_a_minute_ended_together() {
         let samples = [poll(0, 1, 10, None), poll(30_000, 2, 10, None), poll(200_000, 3, 10, None)];
-        let how: Vec<_> = find(&samples, |_, _| false).iter().map(|death| (death.pid, death.how())).collect();
+        let how: Vec<_> = find(&samples, |_| false).iter().map(|death| (death.pid, death.how())).collect();
         assert_eq!(how, [(3, "unknown"), (2, "with others"), (1, "with others")]);
     }
 }

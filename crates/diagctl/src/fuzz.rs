@@ -24,10 +24,10 @@ use crate::state::schedule::{self as state, Found, State};
 use crate::{cgroup, proc, units};
 use diagctl_fs::printable;
 use diagctl_store::Id;
-use diagctl_store::Process;
 use diagctl_store::index;
 use diagctl_store::lease;
 use diagctl_store::retention::{self, Captures, Policy, Pressure, Usage};
+use diagctl_store::{Process, ProcessId};
 use diagctl_store::{events, meta, requests, staging};
 
 /// A target with its name.
@@ -102,7 +102,7 @@ pub fn index(data: &[u8]) {
     entries.values().for_each(|entry| captures.push(entry));
     let policy =
         Policy { max_use: 1 << 20, keep_free: 1 << 20, max_age_ms: 86_400_000, keep_last: 1, max_captures: Some(3) };
-    let usage = Usage { other_bytes: 4096, free_disk: 1 << 19, incoming: 4096 };
+    let usage = Usage { other_bytes: 4096, free_disk: 1 << 19, incoming: 4096, staged: 4096 };
     for pressure in [Pressure::Routine, Pressure::Admission] {
         let plan = retention::plan(&captures, &policy, &usage, pressure, 1_800_000_000_000, Id::parse(ID));
         assert_eq!(plan.verdicts(&captures).count(), captures.count(), "one verdict a capture");
@@ -112,7 +112,7 @@ pub fn index(data: &[u8]) {
 
 /// Parses a request.
 pub fn requests(data: &[u8]) {
-    let process = Process { pid: 7, start_ticks: 7, role: "puma".into(), name: "worker-0".into() };
+    let process = worker();
     if let Some(request) = requests::parse(ID, data) {
         request.is_for(&process);
     }
@@ -176,13 +176,13 @@ pub fn engine(data: &[u8]) {
     };
     let mut samples = Samples::default();
     if let Some(sample) = Sample::parse(next()) {
-        samples.processes.insert(7, sample);
+        samples.processes.insert(worker().id, sample);
     }
     let requests: Vec<_> = requests::parse(ID, next()).into_iter().collect();
     let recorded = history::parse(next()).next();
     let (process, readings) = match &recorded {
         Some(recorded) => recorded.replay(),
-        None => (Process { pid: 7, start_ticks: 7, role: "puma".into(), name: "worker-0".into() }, Readings::default()),
+        None => (worker(), Readings::default()),
     };
     let config = rules();
     let figures = Figures {
@@ -205,7 +205,7 @@ pub fn engine(data: &[u8]) {
             now: &now,
             seed: 12_345,
             state: &state,
-            sample: samples.processes.get(&process.pid),
+            sample: samples.processes.get(&process.id),
             others: &samples,
         };
         let decision = decide::decide(inputs);
@@ -214,8 +214,13 @@ pub fn engine(data: &[u8]) {
             changes = decide::charge(Inputs { state: &changes.state, sample: Some(&changes.sample), ..inputs }, plan);
         }
         state = changes.state;
-        samples.processes.insert(process.pid, changes.sample);
+        samples.processes.insert(process.id.clone(), changes.sample);
     }
+}
+
+fn worker() -> Process {
+    let id = ProcessId { pid: 7, pid_ns: 4_026_531_836, start_ticks: 7, boot_id: "a".into() };
+    Process { id, role: "puma".into(), name: "worker-0".into() }
 }
 
 fn clock() -> Reading {

@@ -12,8 +12,8 @@ use diagctl_store::Result;
 use crate::fsio;
 use crate::rules::memory::{Memory, Metric};
 use crate::rules::readings::Readings;
-use diagctl_store::Process;
 use diagctl_store::Store;
+use diagctl_store::{Process, ProcessId};
 
 /// Each of the two files takes at most `1 / SHARE` of the store's cap.
 const SHARE: u64 = 128;
@@ -25,9 +25,15 @@ pub struct Recorded {
     pub at: u64,
     /// The process's pid.
     pub pid: u32,
+    /// The pid namespace in which the pid is valid.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pid_ns: u64,
     /// The process's start, in clock ticks since boot.
     #[serde(default)]
     pub start_ticks: u64,
+    /// The boot of the process's machine.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot_id: String,
     /// The role.
     pub role: String,
     /// The name within the role.
@@ -58,6 +64,11 @@ pub struct Recorded {
     pub events: BTreeSet<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 impl Recorded {
     /// Records the readings of a poll.
     pub fn of(process: &Process, readings: &Readings, at: u64) -> Self {
@@ -65,8 +76,10 @@ impl Recorded {
         let stalls = |scope| Some(readings.stalls.get(&scope)?.as_ref().ok().map(|s| (s.some, s.full))).flatten();
         Self {
             at,
-            pid: process.pid,
-            start_ticks: process.start_ticks,
+            pid: process.id.pid,
+            pid_ns: process.id.pid_ns,
+            start_ticks: process.id.start_ticks,
+            boot_id: process.id.boot_id.clone(),
             role: process.role.clone(),
             name: process.name.clone(),
             memory: memory.collect(),
@@ -80,10 +93,14 @@ impl Recorded {
         }
     }
 
+    /// The process.
+    pub fn process(&self) -> ProcessId {
+        ProcessId { pid: self.pid, pid_ns: self.pid_ns, start_ticks: self.start_ticks, boot_id: self.boot_id.clone() }
+    }
+
     /// Returns the process and the readings as the poll saw them.
     pub fn replay(&self) -> (Process, Readings) {
-        let process =
-            Process { pid: self.pid, start_ticks: self.start_ticks, role: self.role.clone(), name: self.name.clone() };
+        let process = Process { id: self.process(), role: self.role.clone(), name: self.name.clone() };
         let mut memory =
             Memory { limit: self.limit, host_total: self.host_total, available: u64::MAX, ..Memory::default() };
         for metric in Metric::ALL {

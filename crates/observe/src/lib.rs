@@ -10,10 +10,12 @@ mod cpu_limit;
 mod error;
 pub mod pressure;
 pub mod proc;
+mod process_id;
 mod sys;
 #[cfg(test)]
 mod testing;
 
 pub use cpu_limit::CpuLimit;
 pub use error::{Error, Result};
+pub use process_id::{Presence, ProcessId};
 pub use sys::{page_size, ticks_per_second};

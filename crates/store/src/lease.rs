@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{BadDescriptor, BadLeaseFile, Error, Result};
 use crate::id::Id;
+use crate::process::ProcessId;
 use crate::sys;
 use diagctl_fs::{self as fs, Durability, Spot};
 
@@ -28,6 +29,9 @@ pub struct Record {
     pub generation: u64,
     /// The process that was granted the lease.
     pub pid: u32,
+    /// The pid namespace in which the pid is valid. Missing in records of older versions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pid_ns: u64,
     /// The process's start, in clock ticks since boot.
     pub start_ticks: u64,
     /// The boot in which the pid, the ticks and the times below are valid.
@@ -38,12 +42,28 @@ pub struct Record {
     pub worker: String,
     /// The rule that was granted the capture.
     pub rule: String,
+    /// The program of the process, as device and inode. A child that the process forked runs the same program. Missing in
+    /// records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<(u64, u64)>,
     /// The time of the grant, CLOCK_BOOTTIME in milliseconds.
     pub granted_boot_ms: u64,
     /// The time at which the dump should be over, CLOCK_BOOTTIME in milliseconds.
     pub deadline_boot_ms: u64,
     /// Set when the holder has given the lease back.
     pub ended: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Record {
+    /// The process that was granted the lease.
+    pub fn process(&self) -> ProcessId {
+        ProcessId { pid: self.pid, pid_ns: self.pid_ns, start_ticks: self.start_ticks, boot_id: self.boot_id.clone() }
+    }
 }
 
 /// The lease file, as passed down by the worker.

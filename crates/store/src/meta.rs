@@ -38,6 +38,9 @@ pub struct Meta {
     pub host: String,
     /// The boot in which the pid and the start time are valid.
     pub boot_id: String,
+    /// The pid namespace in which the pid is valid: the inode number of `/proc/PID/ns/pid`. Zero in records of older versions.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pid_ns: u64,
     /// The pid of the process.
     pub pid: u32,
     /// The process's start, in clock ticks since boot.
@@ -61,6 +64,11 @@ pub struct Meta {
     pub request: Option<String>,
     /// One entry for each report that was asked for.
     pub reports: Vec<Report>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// The reason for a capture.

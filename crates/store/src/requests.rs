@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::id::Id;
-use crate::process::Process;
+use crate::process::{Process, ProcessId};
 use crate::{Store, events};
 use diagctl_fs::{self as fs, Durability};
 
@@ -31,8 +31,11 @@ pub struct Request {
     pub role: Option<String>,
     /// Restricts the request to the worker of this name.
     pub name: Option<String>,
-    /// Restricts the request to this process.
+    /// Restricts the request to processes with this pid.
     pub pid: Option<u32>,
+    /// Restricts the request to this very process. Missing in requests of older versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessId>,
     /// The reason for the request.
     pub reason: String,
     /// The person or program that made the request.
@@ -50,7 +53,8 @@ pub struct Request {
 impl Request {
     /// Returns true if the request may be served by this process.
     pub fn is_for(&self, process: &Process) -> bool {
-        self.pid.is_none_or(|pid| pid == process.pid)
+        self.pid.is_none_or(|pid| pid == process.id.pid)
+            && self.process.as_ref().is_none_or(|wanted| wanted.is(&process.id))
             && self.role.as_deref().is_none_or(|role| role == process.role)
             && self.name.as_deref().is_none_or(|name| name == process.name)
     }

@@ -5,11 +5,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::output::{self, Done, who};
-use super::times::age;
+use super::times::{self, Moment, Times, age};
 use super::{Context, Failure};
+use crate::clock;
 use crate::deaths::{self, Death};
-use crate::history;
+use crate::history::{self, Recorded};
 use crate::units::{self, size};
+use diagctl_observe::{Presence, ProcessId};
 use diagctl_store::index::Listing;
 use diagctl_store::{Access, Id, events};
 
@@ -19,9 +21,9 @@ use diagctl_store::{Access, Id, events};
 /// A process that was stopped or restarted is listed, too: ENDED says "with others" if others ended within the same minute.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only those last seen within this time: 90m, 2h, 14d
-    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, allow_hyphen_values = true)]
-    since: Option<Duration>,
+    /// Only those last seen within this time (90m, 2h, 14d), or since a time (2026-11-22 10:15, 2026-11-22T10:15:30Z)
+    #[arg(long, value_name = "TIME", value_parser = times::parse_moment, allow_hyphen_values = true)]
+    since: Option<Moment>,
     /// Print JSON, with the polls of the last ten minutes and the verdicts
     #[arg(long)]
     json: bool,
@@ -57,12 +59,27 @@ const VERDICTS: usize = 10;
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let from = args.since.map_or(0, |since| now.store_ms.saturating_sub(units::ms(since)));
-    let found = deaths::find(&history::read(&store)?, |pid, start_ticks| cx.proc.is_alive(pid, start_ticks));
+    let times = Times::new(false);
+    let is_wanted = |death: &Death| {
+        let seen = clock::utc(i64::try_from(death.last_ms).unwrap_or(i64::MAX));
+        let age_ms = now.store_ms.saturating_sub(death.last_ms);
+        args.since.as_ref().is_none_or(|since| !times.is_before(&seen, age_ms, since))
+    };
+    let is_alive = |last: &Recorded| {
+        let boot_id = String::new();
+        let id = ProcessId { pid: last.pid, pid_ns: last.pid_ns, start_ticks: last.start_ticks, boot_id };
+        match cx.proc.presence(&id) {
+            Presence::Here(_) => true,
+            Presence::Gone => false,
+            // It cannot be seen from here. One that is silent for so long is taken to be gone.
+            Presence::Elsewhere => now.store_ms.saturating_sub(last.at) < SILENT_MS,
+        }
+    };
+    let found = deaths::find(&history::read(&store)?, is_alive);
     let listing = Listing::all(&store)?;
     let captures: Vec<_> = listing.newest_first().filter_map(|number| listing.entry(number)).collect();
     let said = events::read(&store);
-    let entries = found.into_iter().filter(|death| death.last_ms >= from).map(|death| {
+    let entries = found.into_iter().filter(is_wanted).map(|death| {
         // A pid is used again, but not while its process lives.
         let own = captures.iter().filter(|entry| entry.pid == death.pid && entry.role == death.role);
         let during = own.filter(|entry| (death.first_ms..=death.last_ms + units::ms(LATE)).contains(&entry.store_ms));
@@ -84,6 +101,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     Done::either(args.json, &view, text)
 }
+
+/// Milliseconds without a poll after which a process of another container counts as gone.
+const SILENT_MS: u64 = 600_000;
 
 /// A capture is dated with its grant, which may be a little later than the last recorded poll.
 const LATE: Duration = Duration::from_secs(60);

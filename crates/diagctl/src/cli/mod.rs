@@ -2,6 +2,7 @@
 
 mod abort;
 mod acquire;
+mod apart;
 mod compare;
 mod config;
 mod config_target;
@@ -9,6 +10,7 @@ mod deaths;
 mod diagnose;
 mod doctor;
 mod error;
+mod events;
 mod fetch;
 mod finalize;
 mod gc;
@@ -80,6 +82,7 @@ enum Command {
     Unpin(pin::UnpinArgs),
     Gc(gc::Args),
     Status(status::Args),
+    Events(events::Args),
     Verify(verify::Args),
     Samples(samples::Args),
     Simulate(simulate::Args),
@@ -94,11 +97,27 @@ enum Command {
     },
 }
 
+/// What a command needs of the configuration.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// It works for a running process, which an invalid file must not stop.
+    Process,
+    /// It only needs the store.
+    Store,
+    /// It only needs the store, and deletes what the configuration does not keep.
+    Retention,
+    /// It is about the configuration, or carries it out.
+    Valid,
+}
+
 impl Command {
-    /// Returns true for commands that work for a running process, which an invalid configuration must not stop. `status` is one
-    /// of them, because it reports the problem.
-    fn serves_a_process(&self) -> bool {
-        matches!(self, Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_))
+    fn needs(&self) -> Needs {
+        match self {
+            Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) => Needs::Process,
+            Self::Gc(_) => Needs::Retention,
+            Self::Run(_) | Self::Simulate(_) | Self::Config(_) | Self::Doctor(_) | Self::Help { .. } => Needs::Valid,
+            _ => Needs::Store,
+        }
     }
 }
 
@@ -135,11 +154,18 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         return doctor::run(args, file.as_deref(), cli.global.dir);
     }
     let overrides = overrides(cli.global.dir)?;
-    let loaded = if cli.command.serves_a_process() {
-        crate::config::load_for_process(file.as_deref(), &overrides)?
-    } else {
-        crate::config::load(file.as_deref(), &overrides)?
+    let needs = cli.command.needs();
+    let loaded = match needs {
+        Needs::Process => crate::config::load_for_process(file.as_deref(), &overrides)?,
+        Needs::Store | Needs::Retention => {
+            crate::config::load_for_store(file.as_deref(), &overrides, needs == Needs::Retention)?
+        }
+        Needs::Valid => crate::config::load(file.as_deref(), &overrides)?,
     };
+    // `status` shows them among the rest.
+    if !matches!(cli.command, Command::Status(_)) && needs != Needs::Process {
+        loaded.broken.iter().for_each(|broken| output::note(broken));
+    }
     let debug = debug_wanted()?.then_some(output::note as fn(&str));
     let cx = Context::new(loaded, debug);
     match cli.command {
@@ -160,6 +186,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Unpin(args) => pin::unpin(&cx, &args),
         Command::Gc(args) => gc::run(&cx, &args),
         Command::Status(args) => status::run(&cx, &args),
+        Command::Events(args) => events::run(&cx, &args),
         Command::Verify(args) => verify::run(&cx, &args),
         Command::Samples(args) => samples::run(&cx, &args),
         Command::Simulate(args) => simulate::run(&cx, &args),

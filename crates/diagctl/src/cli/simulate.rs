@@ -1,6 +1,6 @@
 //! `simulate`: replays recorded samples through the rule engine to show what a configuration would have done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use crate::rules::memory::Metric;
 use crate::state::samples::Samples;
 use crate::state::schedule::State;
 use crate::units::{duration, size};
+use diagctl_store::ProcessId;
 
 /// The maximum size of the input, in bytes. No store records as much.
 const MAX_SAMPLES: u64 = 1 << 30;
@@ -139,7 +140,7 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
             // The jitter is the same in every run.
             seed: sample.at ^ u64::from(sample.pid),
             state: &state,
-            sample: samples.processes.get(&sample.pid),
+            sample: samples.processes.get(&process.id),
             others: &samples,
         };
         let decision = decide::decide(inputs);
@@ -154,7 +155,7 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
             changes = decide::charge(Inputs { state: &changes.state, sample: Some(&changes.sample), ..inputs }, plan);
         }
         state = changes.state;
-        samples.processes.insert(sample.pid, changes.sample);
+        samples.processes.insert(process.id, changes.sample);
         for (rule, reason) in plan.map(|plan| (plan.rule.to_string(), plan.reason)).into_iter().chain(would) {
             let reports =
                 cx.config().rules.iter().find(|r| *r.name == rule).map(|r| r.reports.clone()).unwrap_or_default();
@@ -171,9 +172,7 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
     }
     let at =
         |sample: Option<&Recorded>| sample.map(|s| clock::utc(i64::try_from(s.at).unwrap_or(0))).unwrap_or_default();
-    let mut processes: Vec<(u32, u64)> = recorded.iter().map(|s| (s.pid, s.start_ticks)).collect();
-    processes.sort_unstable();
-    processes.dedup();
+    let processes: BTreeSet<ProcessId> = recorded.iter().map(Recorded::process).collect();
     Simulation {
         schema: 1,
         samples: recorded.len(),
@@ -187,10 +186,10 @@ fn simulate(cx: &Context, recorded: &[Recorded]) -> Simulation {
 
 // Returns the median interval between two samples of one process.
 fn usual_step(recorded: &[Recorded]) -> Option<u64> {
-    let mut last: BTreeMap<(u32, u64), u64> = BTreeMap::new();
+    let mut last: BTreeMap<ProcessId, u64> = BTreeMap::new();
     let mut steps = Vec::new();
     for sample in recorded {
-        if let Some(before) = last.insert((sample.pid, sample.start_ticks), sample.at) {
+        if let Some(before) = last.insert(sample.process(), sample.at) {
             steps.push(sample.at - before);
         }
     }

@@ -20,6 +20,8 @@ pub struct Capture<'a> {
     host: &'a str,
     boot_id: &'a str,
     pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid_ns: Option<u64>,
     start_time: u64,
     role: &'a str,
     worker: &'a str,
@@ -65,6 +67,7 @@ impl<'a> From<&'a Meta> for Capture<'a> {
             host: &meta.host,
             boot_id: &meta.boot_id,
             pid: meta.pid,
+            pid_ns: (meta.pid_ns > 0).then_some(meta.pid_ns),
             start_time: meta.start_time,
             role: &meta.role,
             worker: &meta.worker,
@@ -155,7 +158,7 @@ impl<'a> From<&'a Entry> for Listed<'a> {
     }
 }
 
-/// What retention does with a capture, as `gc` prints it.
+/// The decision of retention about a capture, as `gc` prints it.
 #[derive(Debug, Serialize)]
 pub struct Retained<'a> {
     id: &'a Id,
@@ -188,6 +191,7 @@ mod tests {
     fn a_capture_is_printed_with_these_keys_and_in_this_order() {
         let meta = Meta {
             schema: 1,
+            pid_ns: 7,
             request: Some("r".into()),
             reports: vec![meta::Report {
                 took_ms: Some(7.into()),
@@ -195,7 +199,7 @@ mod tests {
             }],
             ..Meta::default()
         };
-        let expected = r#"{"schema":1,"id":"00000000T000000000Z-00000000","sequence":0,"created":"","store_ms":0,"host":"","boot_id":"","pid":0,"start_time":0,"role":"","worker":"","versions":{},"rule":"","trigger":{"name":"","reason":"","observed":{}},"cost":{},"labels":{},"request":"r","reports":[{"name":"smaps","file":null,"content_type":"","encoding":"","raw_bytes":0,"stored_bytes":0,"sha256":null,"error":"no","took_ms":7}]}"#;
+        let expected = r#"{"schema":1,"id":"00000000T000000000Z-00000000","sequence":0,"created":"","store_ms":0,"host":"","boot_id":"","pid":0,"pid_ns":7,"start_time":0,"role":"","worker":"","versions":{},"rule":"","trigger":{"name":"","reason":"","observed":{}},"cost":{},"labels":{},"request":"r","reports":[{"name":"smaps","file":null,"content_type":"","encoding":"","raw_bytes":0,"stored_bytes":0,"sha256":null,"error":"no","took_ms":7}]}"#;
         assert_eq!(serde_json::to_string(&Capture::from(&meta)).unwrap(), expected);
         let bare = serde_json::to_value(Capture::from(&Meta { reports: vec![], request: None, ..meta })).unwrap();
         assert!(bare.get("request").is_none(), "{bare}");

@@ -3,23 +3,40 @@
 use crate::history::{self, Recorded};
 use crate::rules::decide::{self, Answer, Decision, Verdict};
 use crate::rules::guard::Figures;
-use crate::state::files::{forget_old_samples, load_sample, load_state, save_sample, waiting_requests};
+use crate::rules::limit;
+use crate::state::files::{
+    forget_old_samples, load_sample, load_state, save_sample, take_older_sample, waiting_requests,
+};
 use crate::state::schedule::{self as state, State};
 use diagctl_store::Result;
 use diagctl_store::events;
 
 use super::begin::Applicant;
 
+/// The outcome of a poll's decision.
+pub struct Decided {
+    /// The decision.
+    pub decision: Decision,
+    /// The reason if the store is paused.
+    pub paused: Option<String>,
+    /// The generation in which the decision was made.
+    pub generation: u64,
+    /// True if the dump of the last grant must be over and was neither published nor given up.
+    pub overdue: bool,
+}
+
 impl Applicant<'_> {
-    /// Decides under the state lock and saves the changes. Also returns the reason if the store is paused, and the generation
-    /// in which the decision was made.
-    pub fn decide(&self) -> Result<(Decision, Option<String>, u64)> {
+    /// Decides under the state lock and saves the changes.
+    pub fn decide(&self) -> Result<Decided> {
         let figures = self.figures()?;
         let guard = self.store.lock()?;
         let (mut before, fresh) = load_state(self.store)?;
+        if fresh {
+            self.forget_needless(&mut before);
+        }
         let now = self.cx.now(&before);
-        let pid = self.process.pid;
-        let last = load_sample(self.store, pid);
+        let id = &self.process.id;
+        let last = load_sample(self.store, id).or_else(|| take_older_sample(self.store, id));
         let requests = waiting_requests(self.store, now.store_ms)?;
         let fresh = self.give_up_pairs(&mut before, now.store_ms) || fresh;
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..figures };
@@ -37,13 +54,14 @@ impl Applicant<'_> {
             state::save(self.store.dir(), state)?;
         }
         let generation = state.generation;
+        let overdue = state.lease_until.as_ref().is_some_and(|until| until.is_over(&now.clock));
         // The outcome of a plan is not known yet; `note` records it later.
         if decision.plans.is_empty() || paused.is_some() {
             let sample = &mut decision.changes.sample;
             verdict.name().clone_into(&mut sample.verdict);
             sample.reason = reason;
         }
-        save_sample(self.store, pid, &decision.changes.sample)?;
+        save_sample(self.store, &decision.changes.sample)?;
         if last.is_none() {
             // The process is new, so this is a good moment to forget processes that it may have replaced.
             forget_old_samples(self.store, now.store_ms);
@@ -60,11 +78,19 @@ impl Applicant<'_> {
         }
         for dropped in &decision.dropped {
             let about = events::Event::about("event_dropped", "", &dropped.reason);
-            let event = events::Event { rule: dropped.rule.clone(), pid, ..about };
+            let event = events::Event { rule: dropped.rule.clone(), pid: id.pid, ..about };
             events::record(self.store, &event);
         }
         self.cx.debug(|| format!("state.lock was held for {} µs", guard.held().as_micros()));
-        Ok((decision, paused, generation))
+        Ok(Decided { decision, paused, generation, overdue })
+    }
+
+    // A state that was lost is put together from all captures, which may be very many. Every poll reads it.
+    fn forget_needless(&self, state: &mut State) {
+        for (name, marks) in &mut state.rules {
+            let rule = self.cx.config().rules.iter().find(|rule| *rule.name == **name);
+            limit::forget_needless(rule.map(|rule| &rule.limits), marks);
+        }
     }
 
     // Gives up pairs whose process has stopped polling, because the second capture must be of the same process. Returns true if
@@ -73,9 +99,9 @@ impl Applicant<'_> {
         let poll_ms = self.cx.config().poll_ms();
         let mut given_up = false;
         for marks in state.rules.values_mut() {
-            let Some(pair) = marks.pair.filter(|pair| pair.pid != self.process.pid) else { continue };
-            let owner = load_sample(self.store, pair.pid);
-            if !owner.is_some_and(|s| s.start_ticks == pair.start_ticks && s.is_fresh(now_ms, poll_ms)) {
+            let Some(pair) = marks.pair.as_ref().filter(|pair| !pair.process.is(&self.process.id)) else { continue };
+            let owner = load_sample(self.store, &pair.process);
+            if !owner.is_some_and(|s| s.id().is(&pair.process) && s.is_fresh(now_ms, poll_ms)) {
                 marks.pair = None;
                 given_up = true;
             }
@@ -87,14 +113,14 @@ impl Applicant<'_> {
     pub fn note(&self, answer: &Answer) -> Result<()> {
         let _guard = self.store.lock()?;
         let mut news = true;
-        if let Some(mut sample) = load_sample(self.store, self.process.pid) {
+        if let Some(mut sample) = load_sample(self.store, &self.process.id) {
             news = sample.verdict != answer.verdict.name();
             answer.verdict.name().clone_into(&mut sample.verdict);
             sample.reason.clone_from(&answer.reason);
             if answer.verdict == Verdict::Busy {
                 sample.keep_events(sample.last_seen, self.cx.config().poll_ms());
             }
-            save_sample(self.store, self.process.pid, &sample)?;
+            save_sample(self.store, &sample)?;
         }
         if news || answer.verdict == Verdict::Granted {
             self.tell(answer);
@@ -112,7 +138,7 @@ impl Applicant<'_> {
             &events::Event {
                 verdict: answer.verdict.name().into(),
                 rule: answer.rule.clone(),
-                pid: self.process.pid,
+                pid: self.process.id.pid,
                 observed: answer.observed.clone(),
                 ..events::Event::about(event, "", &answer.reason)
             },

@@ -94,8 +94,9 @@ impl Others for Samples {
     }
 }
 
-// A working copy that the rules modify in turn.
+// A working copy that the rules modify in turn, and the text for the process, which all of them need.
 struct Draft {
+    subject: String,
     state: State,
     sample: Sample,
 }
@@ -107,8 +108,9 @@ pub fn decide(input: Inputs<'_>) -> Decision {
     let poll_ms = settings.poll_ms;
     let rss = readings.memory.get(Metric::Rss).unwrap_or(0);
     let mut draft = Draft {
+        subject: process.id.key(),
         state: input.state.clone(),
-        sample: Sample::at_poll(input.sample, process.start_ticks, &process.role, &process.name, rss, now_ms),
+        sample: Sample::at_poll(input.sample, process, rss, now_ms),
     };
     if draft.state.clock.is_none() || now.stepped_back_ms.is_some() {
         draft.state.clock = Some(now.anchor());
@@ -144,7 +146,8 @@ pub fn decide(input: Inputs<'_>) -> Decision {
         answers.push(answer);
         plans.extend(plan);
     }
-    // Requests come first, then the rule that has waited longest, so that a rule cannot be starved by one earlier in the file.
+    // The rules on an event come first if the caller waits for their answer, then requests, then the rule that has waited
+    // longest, so that a rule cannot be starved by one earlier in the file.
     // Among rules that never fired, those whose event was named at this poll come first: a worker killer may be waiting for
     // this very answer.
     let last_fired = |plan: &Plan| draft.state.rules.get(&*plan.rule).and_then(|marks| marks.fires.last()).copied();
@@ -152,16 +155,28 @@ pub fn decide(input: Inputs<'_>) -> Decision {
         let named = draft.sample.named.get(&*plan.rule);
         named.is_some_and(|named| named.values().any(|event| event.at == now_ms))
     };
+    let awaited: Vec<String> = rules_awaited(input).map(|rule| rule.name.to_string()).collect();
+    let is_awaited = |plan: &Plan| {
+        plan.request.is_none() && plan.second_of.is_none() && awaited.iter().any(|name| plan.rule == **name)
+    };
     plans.sort_by_key(|plan| match plan.request {
-        Some(_) => (None, false),
-        None => (last_fired(plan), !is_named_now(plan)),
+        Some(_) => (true, None, false),
+        None => (!is_awaited(plan), last_fired(plan), !is_named_now(plan)),
     });
     let retry_ms = wait_ms.clamp(poll_ms.min(100), LONGEST_WAIT_MS.max(poll_ms));
-    let Draft { state, mut sample } = draft;
+    let Draft { state, mut sample, .. } = draft;
     sample.next_poll = now_ms + retry_ms;
     let refused = answers.iter().filter(|a| a.skipped || (a.verdict > Verdict::Idle && a.verdict < Verdict::Granted));
     sample.refusals = refused.map(|a| (a.rule.clone(), refused_as(a))).collect();
-    Decision { plans, answers, dropped, retry_ms, changes: Changes { state, sample } }
+    Decision { plans, answers, awaited, dropped, retry_ms, changes: Changes { state, sample } }
+}
+
+// Returns the rules that answer the event for which the caller waits.
+fn rules_awaited(input: Inputs<'_>) -> impl Iterator<Item = &Rule> {
+    let Inputs { settings, process, readings, .. } = input;
+    let event = readings.awaited.as_deref();
+    let rules = settings.rules.iter().filter(|rule| rule.matching.accepts(&process.role, &process.name));
+    rules.filter(move |rule| event.is_some_and(|event| rule.trigger.events().contains(&event)))
 }
 
 fn refused_as(answer: &Answer) -> Refused {
@@ -197,7 +212,11 @@ fn settle_events(rule: &str, sample: &mut Sample) -> bool {
 /// Accounts for a granted plan: limits, budgets, timers, levels, and the events that it answers. The caller writes the changes
 /// before it announces the grant.
 pub fn charge(input: Inputs<'_>, plan: &Plan) -> Changes {
-    let mut draft = Draft { state: input.state.clone(), sample: input.sample.cloned().unwrap_or_default() };
+    let mut draft = Draft {
+        subject: input.process.id.key(),
+        state: input.state.clone(),
+        sample: input.sample.cloned().unwrap_or_default(),
+    };
     let units = plan.reports.iter().map(|name| input.settings.costs.cost_of(name)).sum();
     limit::spend(&mut draft.state.spent, units, input.now.store_ms);
     draft.state.generation += 1;
@@ -224,18 +243,13 @@ fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
         // A pair counts as one firing: its second half costs budget and nothing else.
         return;
     }
-    limit::charge(rule.map(|r| &r.limits), marks, now_ms);
-    marks.last_pid = input.process.pid;
+    limit::charge(rule.map(|r| &r.limits), marks, &input.process.id.key(), now_ms);
+    marks.last_pid = input.process.id.pid;
+    marks.last = Some(input.process.id.clone());
     if let Some(delay) = rule.and_then(|rule| rule.pair_delay).filter(|_| plan.request.is_none()) {
-        marks.pair = Some(Pair {
-            pid: input.process.pid,
-            start_ticks: input.process.start_ticks,
-            due: now_ms + ms(delay),
-            first: state.generation,
-        });
+        marks.pair = Some(Pair { process: input.process.id.clone(), due: now_ms + ms(delay), first: state.generation });
     }
     if let Some(rule) = rule {
-        let subject = input.process.subject();
         let (marks_of_process, named) = (Marks::new(), Named::new());
         let view = View {
             now_ms,
@@ -245,7 +259,7 @@ fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
             marks: &marks_of_process,
             readings: input.readings,
             named: &named,
-            subject: &subject,
+            subject: &draft.subject,
             requested: false,
         };
         rule.trigger.fired(rule.trigger.name(), view, input.seed, marks);
@@ -266,7 +280,6 @@ fn cover(input: Inputs<'_>, plan: &Plan, state: &mut State) {
 fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Option<Plan>) {
     let Inputs { settings, process, readings, now, .. } = input;
     let now_ms = now.store_ms;
-    let subject = process.subject();
     let path = rule.trigger.name();
     let before = draft.state.rules.get(&*rule.name).cloned().unwrap_or_default();
     let mut marks = before.clone();
@@ -280,7 +293,7 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
         marks: &known,
         readings,
         named: &named,
-        subject: &subject,
+        subject: &draft.subject,
         requested: false,
     };
     rule.trigger.prepare(path, view, input.seed, &mut marks);
@@ -302,7 +315,7 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
         ..Answer::plain(verdict, reason)
     };
     let last_word = |answer| Answer { settles: true, ..answer };
-    if let Some(pair) = marks.pair {
+    if let Some(pair) = &marks.pair {
         return second_of_pair(input, rule, pair, draft);
     }
     if !in_sample(rule, input.host, now_ms) {
@@ -342,7 +355,8 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
         facts
     };
     let units = rule.reports.iter().map(|name| settings.costs.cost_of(name)).sum();
-    let own = limit::check_rule(&rule.limits, &marks, now_ms);
+    let own = limit::check_rule(&rule.limits, &marks, now_ms)
+        .or_else(|| limit::check_process(&rule.limits, &marks, || draft.subject.clone(), now_ms));
     let settles = own.is_some();
     let refusal = own.or_else(|| limit::check_budgets(settings.limits, &draft.state.spent, units, now_ms));
     if let Some(refusal) = refusal {
@@ -357,7 +371,8 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
         && let Some(chosen) =
             chosen_instead(rule, process, &draft.sample, &marks, &input.others.samples(), now_ms, settings.poll_ms)
     {
-        let reason = format!("{}; process {chosen} is to take it (select)", facts.reason);
+        let whose = if chosen.pid == process.id.pid { " of another container" } else { "" };
+        let reason = format!("{}; process {}{whose} is to take it (select)", facts.reason, chosen.pid);
         return (answer(Verdict::Idle, reason, facts.observed, Some(settings.poll_ms)), None);
     }
     if let Some(refusal) = check_guards(input, &rule.reports, &draft.state.costs) {
@@ -395,7 +410,7 @@ fn granted(input: Inputs<'_>, rule: &Rule, plan: Plan, draft: &mut Draft) -> (An
 }
 
 // Plans the second capture of a pair. It is of the same process, whatever the trigger says by then. Guards and budgets apply.
-fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft) -> (Answer, Option<Plan>) {
+fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: &Pair, draft: &mut Draft) -> (Answer, Option<Plan>) {
     let Inputs { settings, process, now, .. } = input;
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
         rule: rule.name.to_string(),
@@ -412,9 +427,14 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft)
         }
         return (answer(Verdict::Idle, format!("{reason}; given up"), None, Some(settings.poll_ms)), None);
     }
-    if (pair.pid, pair.start_ticks) != (process.pid, process.start_ticks) {
+    if !pair.process.is(&process.id) {
         return (
-            answer(Verdict::Idle, format!("{reason}, is owed by process {}", pair.pid), None, Some(settings.poll_ms)),
+            answer(
+                Verdict::Idle,
+                format!("{reason}, is owed by process {}", pair.process.pid),
+                None,
+                Some(settings.poll_ms),
+            ),
             None,
         );
     }
@@ -448,11 +468,7 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: Pair, draft: &mut Draft)
 // its reports, its snapshot mode and its `min_interval`.
 fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
     let Inputs { settings, process, now, .. } = input;
-    let rule = settings.rules.iter().find(|rule| {
-        rule.trigger.on_demand().is_some()
-            && rule.matching.accepts(&process.role, &process.name)
-            && request.reports.iter().all(|name| rule.reports.contains(name))
-    });
+    let rule = rule_of_request(settings.rules, process, request);
     let name = rule.map_or_else(RuleName::on_demand, |rule| rule.name.clone());
     let reason = format!("requested by {}: {}", request.by, request.reason);
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
@@ -490,6 +506,15 @@ fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answe
         second_of: None,
     };
     (answer(Verdict::Granted, reason, None, None), Some(plan))
+}
+
+/// Returns the rule whose reports, snapshot mode and `min_interval` a request has, if there is one.
+pub fn rule_of_request<'r>(rules: &'r [Rule], process: &Process, request: &Request) -> Option<&'r Rule> {
+    rules.iter().find(|rule| {
+        rule.trigger.on_demand().is_some()
+            && rule.matching.accepts(&process.role, &process.name)
+            && request.reports.iter().all(|name| rule.reports.contains(name))
+    })
 }
 
 // Runs the guards for a capture of these reports by the polling process.

@@ -8,8 +8,11 @@ use crate::state::samples::{FORGET_AFTER_MS, Sample, Samples};
 use crate::state::schedule::{self as state, Found, State};
 use diagctl_store::index::{self, Present};
 use diagctl_store::requests::Request;
-use diagctl_store::{Error, Result};
+use diagctl_store::{Error, ProcessId, Result};
 use diagctl_store::{Store, events, requests};
+
+/// The number of firings of one rule that a lost state is rebuilt from: no limit counts more.
+const MOST_FIRES: usize = 10_000;
 
 /// The state, and whether it has to be written because it was not there. Limits must not be forgotten with a lost or
 /// damaged file: they are put together again from the captures, which say when each was taken.
@@ -26,45 +29,74 @@ pub fn load_state(store: &Store) -> Result<(State, bool)> {
     let mut state = State::default();
     index::visit(store, &mut Present::list(store)?, |entry| {
         state.generation = state.generation.max(entry.sequence);
-        state.rules.entry(entry.rule).or_default().fires.push(entry.store_ms);
+        let fires = &mut state.rules.entry(entry.rule).or_default().fires;
+        fires.push(entry.store_ms);
+        if fires.len() >= 2 * MOST_FIRES {
+            keep_newest(fires);
+        }
         let at = state.clock.get_or_insert_with(|| Anchor::place(None, Reading::take(String::new())).anchor());
         at.store_ms = at.store_ms.max(entry.store_ms);
     });
-    // In the order in which they were taken.
-    state.rules.values_mut().for_each(|marks| marks.fires.sort_unstable());
+    state.rules.values_mut().for_each(|marks| keep_newest(&mut marks.fires));
     Ok((state, true))
+}
+
+// Puts firings in the order in which they happened.
+fn keep_newest(fires: &mut Vec<u64>) {
+    fires.sort_unstable();
+    fires.drain(..fires.len().saturating_sub(MOST_FIRES));
 }
 
 /// The samples of all polling processes.
 pub fn load_samples(store: &Store) -> Samples {
-    let pids = fsio::children(&store.path("samples")).filter_map(|entry| {
-        let name = entry.name.into_string().ok()?;
-        name.strip_suffix(".json")?.parse().ok()
-    });
-    Samples { processes: pids.filter_map(|pid| Some((pid, load_sample(store, pid)?))).collect() }
+    Samples { processes: sample_files(store).map(|(_, sample)| (sample.id(), sample)).collect() }
 }
 
 /// The sample of one process, which is all that most polls need; nothing where the file is missing, or torn by a crash.
-pub fn load_sample(store: &Store, pid: u32) -> Option<Sample> {
-    let data = fsio::read_bounded(&sample_path(store, pid), 1 << 20).ok()?;
-    Sample::parse(&data)
+pub fn load_sample(store: &Store, process: &ProcessId) -> Option<Sample> {
+    read_sample(&sample_path(store, process))
 }
 
-fn sample_path(store: &Store, pid: u32) -> Spot {
-    store.path("samples").join(format!("{pid}.json"))
+/// The sample that an older version left of this process, under a name with the pid only. The next poll writes it anew.
+pub fn take_older_sample(store: &Store, process: &ProcessId) -> Option<Sample> {
+    let spot = store.path("samples").join(format!("{}.json", process.pid));
+    let sample = read_sample(&spot).filter(|sample| sample.start_ticks == process.start_ticks)?;
+    // If it stays, `status` shows the process twice until the file is forgotten.
+    let _ = fsio::remove_file(&spot);
+    Some(Sample { pid: process.pid, ..sample })
+}
+
+fn read_sample(spot: &Spot) -> Option<Sample> {
+    Sample::parse(&fsio::read_bounded(spot, 1 << 20).ok()?)
+}
+
+// Two containers that share a store may both have a process 1, and so may two machines.
+fn sample_path(store: &Store, process: &ProcessId) -> Spot {
+    store.path("samples").join(format!("{}-{}-{}.json", process.pid, process.pid_ns, process.boot()))
+}
+
+fn sample_files(store: &Store) -> impl Iterator<Item = (Spot, Sample)> {
+    let dir = store.path("samples");
+    fsio::children(&dir).filter_map(move |entry| {
+        let name = entry.name.to_str()?.strip_suffix(".json")?;
+        let pid: u32 = name.split('-').next()?.parse().ok()?;
+        let spot = dir.join(&entry.name);
+        let sample = read_sample(&spot)?;
+        Some((spot, Sample { pid, ..sample }))
+    })
 }
 
 /// Keeps the sample of one process. Under the state lock.
-pub fn save_sample(store: &Store, pid: u32, sample: &Sample) -> Result<()> {
-    Ok(fsio::overwrite(&sample_path(store, pid), &encode("a sample", sample)?)?)
+pub fn save_sample(store: &Store, sample: &Sample) -> Result<()> {
+    Ok(fsio::overwrite(&sample_path(store, &sample.id()), &encode("a sample", sample)?)?)
 }
 
 /// Forgets processes that have not polled for long.
 pub fn forget_old_samples(store: &Store, now_ms: u64) {
-    for (pid, sample) in load_samples(store).processes {
+    for (spot, sample) in sample_files(store) {
         if now_ms.saturating_sub(sample.last_seen) >= FORGET_AFTER_MS {
             // It is in nobody's way if it stays.
-            let _ = fsio::remove_file(&sample_path(store, pid));
+            let _ = fsio::remove_file(&spot);
         }
     }
 }
@@ -83,4 +115,19 @@ pub fn waiting_requests(store: &Store, now_ms: u64) -> Result<Vec<Request>> {
     // One that has failed too often stays in: the next holder of the lease gives it up with what its dumper left.
     waiting.retain(|request| request.expires > now_ms);
     Ok(waiting)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_state_remembers_the_newest_firings_in_order() {
+        let mut fires: Vec<u64> = (0..2 * MOST_FIRES as u64).rev().collect();
+        keep_newest(&mut fires);
+        assert_eq!((fires.len(), fires[0], fires[MOST_FIRES - 1]), (MOST_FIRES, 10_000, 19_999));
+        fires.truncate(2);
+        keep_newest(&mut fires);
+        assert_eq!(fires, [10_000, 10_001]);
+    }
 }

@@ -1,14 +1,14 @@
 //! The polling processes: the memory figures of one poll, and the last sample of each process.
 //!
-//! Owns `<dir>/samples/<pid>.json`. These files are volatile: they are never synced, and losing one costs one `for` period and
-//! the record of which process is largest. Everything that must survive is in `state.json`.
+//! Owns `<dir>/samples/<pid>-<pid namespace>-<boot>.json`. These files are volatile: they are never synced, and losing one costs
+//! one `for` period and the record of which process is largest. Everything that must survive is in `state.json`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::LAST_MS;
-use diagctl_store::MOST_BYTES;
+use diagctl_store::{MOST_BYTES, Process, ProcessId};
 
 /// A process counts as gone if it has not polled for this many intervals.
 const STALE_INTERVALS: u64 = 3;
@@ -22,15 +22,24 @@ pub const FORGET_AFTER_MS: u64 = 3_600_000;
 /// The last sample of each polling process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples {
-    /// The samples by pid.
-    pub processes: BTreeMap<u32, Sample>,
+    /// The samples by process.
+    pub processes: BTreeMap<ProcessId, Sample>,
 }
 
 /// A process as of its last poll. Times are in milliseconds on the store's time line.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
+    /// The process's pid. Zero in samples of older versions, which have it in the name of the file only.
+    #[serde(default)]
+    pub pid: u32,
+    /// The pid namespace in which the pid is valid.
+    #[serde(default)]
+    pub pid_ns: u64,
     /// The process's start, in clock ticks since boot.
     pub start_ticks: u64,
+    /// The boot of the process's machine.
+    #[serde(default)]
+    pub boot_id: String,
     /// The role: `puma`, `sidekiq`, …
     pub role: String,
     /// The name within the role.
@@ -111,19 +120,19 @@ pub struct Holding {
 impl Sample {
     /// Creates the sample of a process at a poll from the sample of its last poll. An old sample is dropped if it belongs to
     /// another process under the same pid, or if the process has been forgotten.
-    pub fn at_poll(last: Option<&Self>, start_ticks: u64, role: &str, name: &str, rss: u64, now_ms: u64) -> Self {
+    pub fn at_poll(last: Option<&Self>, process: &Process, rss: u64, now_ms: u64) -> Self {
+        let Process { id, role, name } = process;
         let last = last.filter(|last| {
-            last.start_ticks == start_ticks
-                && last.role == role
-                && now_ms.saturating_sub(last.last_seen) < FORGET_AFTER_MS
+            last.is_of(id) && last.role == *role && now_ms.saturating_sub(last.last_seen) < FORGET_AFTER_MS
         });
         let mut sample = last.cloned().unwrap_or_else(|| Self {
-            start_ticks,
-            role: role.to_owned(),
+            role: role.clone(),
             first_seen: now_ms,
             last_seen: now_ms,
             ..Self::default()
         });
+        let ProcessId { pid, pid_ns, start_ticks, boot_id } = id.clone();
+        sample = Self { pid, pid_ns, start_ticks, boot_id, ..sample };
         // A process that polls late was dumping or stopped. Its events could not be answered meanwhile.
         let silent = now_ms.saturating_sub(sample.next_poll.max(sample.last_seen));
         sample.named.values_mut().flat_map(BTreeMap::values_mut).for_each(|event| event.until += silent);
@@ -132,6 +141,17 @@ impl Sample {
         sample.last_seen = now_ms;
         sample.next_poll = now_ms;
         sample
+    }
+
+    // The same as `self.id().is(id)`, for every poll.
+    fn is_of(&self, id: &ProcessId) -> bool {
+        self.start_ticks == id.start_ticks
+            && (self.pid_ns == 0 || (self.pid_ns, self.pid, &*self.boot_id) == (id.pid_ns, id.pid, &*id.boot_id))
+    }
+
+    /// The process.
+    pub fn id(&self) -> ProcessId {
+        ProcessId { pid: self.pid, pid_ns: self.pid_ns, start_ticks: self.start_ticks, boot_id: self.boot_id.clone() }
     }
 
     /// Parses the file of a sample. Returns `None` if a crash tore it or a number in it is implausible.
@@ -147,6 +167,11 @@ impl Sample {
     /// Returns true if the process is still expected to poll.
     pub fn is_fresh(&self, now_ms: u64, poll_ms: u64) -> bool {
         now_ms <= self.next_poll.saturating_add(STALE_INTERVALS * poll_ms)
+    }
+
+    /// Returns true if a switch or a pause forbade captures at the last poll.
+    pub fn is_off(&self) -> bool {
+        self.verdict == "disabled"
     }
 
     /// Records events that the process names at this poll and that the rule watches.
@@ -196,11 +221,16 @@ mod tests {
 
     #[test]
     fn a_reused_pid_is_a_new_process_and_a_gap_resets_a_condition() {
-        let mut sample = Sample::at_poll(None, 1, "puma", "worker-0", 10, 0);
+        let process = |start_ticks| Process {
+            id: ProcessId { pid: 1, pid_ns: 7, start_ticks, boot_id: "b".into() },
+            role: "puma".into(),
+            name: "worker-0".into(),
+        };
+        let mut sample = Sample::at_poll(None, &process(1), 10, 0);
         assert_eq!(sample.hold("r", 0, 10), 0);
         assert_eq!(sample.hold("r", 30, 10), 0);
         assert_eq!(sample.hold("r", 61, 10), 61);
-        assert!(!Sample::at_poll(Some(&sample), 1, "puma", "worker-0", 10, 70).holding.is_empty());
-        assert!(Sample::at_poll(Some(&sample), 2, "puma", "worker-0", 10, 70).holding.is_empty());
+        assert!(!Sample::at_poll(Some(&sample), &process(1), 10, 70).holding.is_empty());
+        assert!(Sample::at_poll(Some(&sample), &process(2), 10, 70).holding.is_empty());
     }
 }

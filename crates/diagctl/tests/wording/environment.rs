@@ -26,7 +26,7 @@ pub struct Environment {
     redactions: Vec<Redaction>,
 }
 
-/// What a transcript shows in the place of something else.
+/// The text that a transcript shows in place of one that differs between runs.
 struct Redaction {
     pattern: Regex,
     replacement: String,

@@ -1,4 +1,4 @@
-//! What people read when a command cannot do what they asked for: message, hint and exit status.
+//! Failed commands: message, hint and exit status.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -197,6 +197,20 @@ fn errors_of_simulate() {
         environment.run(line);
     }
     environment.snapshot("errors_of_simulate");
+}
+
+// What only needs the store works with it, and says so.
+#[test]
+fn errors_of_a_broken_configuration() {
+    let mut environment = fixture::environment();
+    environment.redact_sizes();
+    environment.write("broken.toml", "colour = 1\nretension = 2\n[[rules]]\n");
+    for line in
+        ["list -n 1", "request threads --reason test", "pin latest", "gc", "simulate --samples -", "run -- true"]
+    {
+        environment.run(&format!("--config broken.toml {line}"));
+    }
+    environment.snapshot("errors_of_a_broken_configuration");
 }
 
 #[test]

@@ -13,12 +13,12 @@ use super::environment::{Environment, set_mode};
 pub const ROUTINE: &str = "20261101T030000000Z-1111aaaa";
 /// A heap dump, pinned, 2 days old.
 pub const HEAP: &str = "20261119T101530123Z-2222bbbb";
-/// What a request brought, with a damaged heap dump; 1 day old.
+/// The capture of a request, with a damaged heap dump; 1 day old.
 pub const REQUESTED: &str = "20261120T221501007Z-3333cccc";
 /// The newest, of `diagctl run`, 5 hours old.
 pub const RUN: &str = "20261121T040000000Z-3333dddd";
 
-/// One that is being taken where a test says so.
+/// A capture that is being taken, in the tests that ask for it.
 pub const STAGED: &str = "20261121T091500000Z-4444eeee";
 
 /// The ids that transcripts show as they are.

@@ -13,7 +13,7 @@ fn help(arguments: &[&str]) -> String {
     text
 }
 
-// What stands under `Commands:`, each with the commands beneath it.
+// The commands listed under `Commands:`, each with its subcommands.
 fn commands(parents: &[&str]) -> Vec<Vec<String>> {
     let text = help(&[parents, &["--help"]].concat());
     let listed = text.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());

@@ -1,4 +1,4 @@
-//! What is in the store, and what people do with it: list, show, fetch, verify, rm, pin, unpin, gc, samples, simulate.
+//! Commands about the contents of the store: list, show, fetch, verify, rm, pin, unpin, gc, samples, simulate.
 
 use std::fs;
 
@@ -13,7 +13,11 @@ fn list() {
     environment.run_table("list --utc --limit 2");
     environment.run_table("list --rule heap-on-growth");
     environment.run_table("list --since 3d --role puma");
-    environment.run_table("list --report heap_dump --worker default");
+    environment.run_table("list --report heap_dump --name default");
+    environment.run("list --worker default --quiet");
+    environment.run_table("list --pinned --until 1d");
+    environment.run_table("list --sort size -n 2 --since 2026-11-01");
+    environment.run("list -q --sort role --until '2026-11-21 04:00:00' --utc");
     environment.comment("into a pipe, every column");
     environment.shell("unset COLUMNS; diagctl list | cat");
     environment.snapshot("list");
@@ -47,6 +51,8 @@ fn list_with_a_damaged_capture() {
     environment.run_table("list --limit 1");
     change_json(&environment, &format!("reports/{RUN}/meta.json"), |meta| meta["schema"] = 2.into());
     environment.run_table("list --limit 1");
+    environment.comment("the whole list tells of it, too");
+    environment.run_table("list");
     environment.snapshot("list_with_a_damaged_capture");
 }
 
@@ -196,14 +202,20 @@ fn simulate_json() {
 fn run() {
     let mut environment = Environment::new();
     environment.configure(NO_GUARDS);
-    environment.redact(r#"("(store_ms|pid|start_time|duration_ms)": )\d+"#, "${1}0");
+    environment.redact(r#"("(store_ms|pid|pid_ns|start_time|duration_ms)": )\d+"#, "${1}0");
     environment.redact(r#"("took_ms": )[\d.]+"#, "${1}0");
     environment.redact(r#"("(host|boot_id)": )"[^"]*""#, r#"${1}"…""#);
     environment.redact(r#""created": "[^"]*""#, r#""created": "2026-01-01T00:00:00.000Z""#);
     environment.redact(r#""diagctl": "\d[^"]*""#, r#""diagctl": "0.0.0""#);
     environment.redact(r#""sha256": "[0-9a-f]{64}""#, r#""sha256": "…""#);
     environment.redact(r#"("stored_bytes": )\d+"#, "${1}0");
-    environment.run_json("run --report vmstat -- printf 'procs memory'");
+    environment.run("run --report vmstat --reason 'it is slow' -- printf 'procs memory'");
+    environment.run_json("run --json --report vmstat -- printf 'procs memory'");
+    environment.comment("a heap dump that is none");
+    environment.shell("diagctl run -- sh -c 'echo hello > \"$DIAGCTL_CAPTURE_DIR/heap_dump\"'");
+    environment.shell(
+        "diagctl run --json -- sh -c 'echo hello > \"$DIAGCTL_CAPTURE_DIR/heap_dump.txt\"' | grep -o 'name.:.heap[^,]*'",
+    );
     environment.run("run -- false");
     environment.run("run -- no-such-program");
     environment.shell("diagctl run --report vmstat -- sh -c 'echo half; exit 3' >/dev/null");
@@ -211,5 +223,5 @@ fn run() {
     environment.snapshot("run");
 }
 
-/// What this machine has to spare is not the subject.
+/// Turns off the guards that depend on the free space and memory of this machine.
 const NO_GUARDS: &str = "[guards]\nmemory_headroom = 0\nmin_free_disk = \"0\"\n[retention]\nkeep_free = \"0\"\n";

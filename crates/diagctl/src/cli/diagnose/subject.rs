@@ -9,6 +9,7 @@ use crate::exit_code::Exit;
 use crate::history;
 use crate::reports;
 use crate::state::files::load_samples;
+use diagctl_observe::{Presence, ProcessId};
 use diagctl_store::index::{Entry, Listing};
 use diagctl_store::meta::Meta;
 use diagctl_store::{Access, Id, Store, reader};
@@ -51,20 +52,20 @@ impl Subject {
     pub fn largest(cx: &Context, role: Option<&str>) -> Result<Self, Failure> {
         let store = cx.open(Access::Read)?;
         let is_role = |other: &str| role.is_none_or(|role| role == other);
-        let mut polling: Vec<(u64, u32, u64)> = load_samples(&store)
+        let mut polling: Vec<(u64, ProcessId)> = load_samples(&store)
             .processes
             .into_iter()
-            .filter(|(pid, sample)| is_role(&sample.role) && cx.proc.is_alive(*pid, sample.start_ticks))
-            .map(|(pid, sample)| (sample.rss, pid, sample.start_ticks))
+            .filter(|(id, sample)| is_role(&sample.role) && cx.proc.presence(id) != Presence::Gone)
+            .map(|(id, sample)| (sample.rss, id))
             .collect();
         polling.sort_unstable_by(|a, b| b.cmp(a));
         let listing = Listing::all(&store)?;
         let usable = |entry: &Entry| entry.reports.iter().any(|r| r.name.starts_with("smaps") && r.has_data());
         let mut entries: Vec<Entry> = listing.newest_first().filter_map(|number| listing.entry(number)).collect();
         entries.retain(|entry| is_role(&entry.role) && usable(entry));
-        for (_, pid, start_ticks) in polling {
-            let own = entries.iter().filter(|entry| entry.pid == pid);
-            let is_it = |entry: &&Entry| store.capture(&entry.id).is_ok_and(|c| c.meta().start_time == start_ticks);
+        for (_, id) in polling {
+            let own = entries.iter().filter(|entry| entry.pid == id.pid);
+            let is_it = |entry: &&Entry| store.capture(&entry.id).is_ok_and(|c| identity(c.meta()).is(&id));
             if let Some(entry) = own.take(3).find(is_it) {
                 return Self::of(cx, &store, &entry.id);
             }
@@ -111,7 +112,12 @@ impl Subject {
         let source = reports::Source { proc: &cx.proc, cgroups: &cx.cgroups, pid };
         let native = NATIVE.map(|name| (name, reports::open(name, source).and_then(|report| read(report, name))));
         let store = cx.open(Access::Read).ok();
-        let last = store.as_ref().and_then(|store| newest_of(cx, store, pid, stat.start_ticks));
+        // In a container it can have polled under another pid.
+        let samples = store.as_ref().map(|store| load_samples(store).processes).unwrap_or_default();
+        let sample = samples.into_iter().find(|(id, _)| cx.proc.presence(id) == Presence::Here(pid));
+        let own_pid = sample.as_ref().map_or(pid, |(id, _)| id.pid);
+        let sample = sample.map(|(_, sample)| sample);
+        let last = store.as_ref().and_then(|store| newest_of(cx, store, own_pid, stat.start_ticks));
         let rss = cx.proc.rss(pid).unwrap_or(0);
         let last = last.filter(|last| {
             last.evidence.mappings.as_ref().is_some_and(|mappings| mappings.rss.abs_diff(rss) <= rss / 10)
@@ -119,7 +125,6 @@ impl Subject {
         let mut evidence = Evidence::read(pid, "", |name| {
             native.iter().find(|(native, _)| *native == name).map(|(_, content)| content.clone())
         });
-        let sample = store.as_ref().and_then(|store| load_samples(store).processes.remove(&pid));
         let mut subject = Self {
             capture: None,
             created: crate::clock::utc_now(),
@@ -131,7 +136,7 @@ impl Subject {
             evidence: Evidence::default(),
         };
         if let Some(store) = &store {
-            evidence.growth = growth(store, pid, stat.start_ticks, u64::MAX)?;
+            evidence.growth = growth(store, own_pid, stat.start_ticks, u64::MAX)?;
         }
         if let Some(last) = last {
             evidence.slots = last.evidence.slots;
@@ -163,6 +168,10 @@ fn newest_of(cx: &Context, store: &Store, pid: u32, start_ticks: u64) -> Option<
 
 fn growth(store: &Store, pid: u32, start_ticks: u64, until_ms: u64) -> Result<Option<Growth>, Failure> {
     Ok(Growth::of(&history::read(store)?, pid, start_ticks, until_ms))
+}
+
+fn identity(meta: &Meta) -> ProcessId {
+    ProcessId { pid: meta.pid, pid_ns: meta.pid_ns, start_ticks: meta.start_time, boot_id: meta.boot_id.clone() }
 }
 
 fn ruby(meta: &Meta) -> &str {

@@ -17,6 +17,7 @@ use crate::state::files::load_samples;
 use crate::state::samples::Samples;
 use crate::state::schedule::{self as state, Found, State};
 use crate::units::{duration, size};
+use diagctl_observe::Presence;
 use diagctl_store::{self, Access, Store, index, meta};
 
 /// Unix milliseconds of 2020-01-01. A wall clock before that is wrong.
@@ -306,12 +307,11 @@ pub fn lease(lease: &Lease, strange: &[String]) -> Check {
 
 /// Returns the lease holders that neither descend from the process that was granted the lease nor are diagctl processes.
 pub fn strangers(proc: &Proc, lease: &Lease) -> Vec<String> {
-    let Some(record) = lease.record.as_ref().filter(|r| !r.ended && proc.is_alive(r.pid, r.start_ticks)) else {
-        return Vec::new();
-    };
+    let granted = lease.record.as_ref().filter(|record| !record.ended).map(|record| proc.presence(&record.process()));
+    let Some(Presence::Here(granted)) = granted else { return Vec::new() };
     let descends = |pid: u32| {
         let parent = |pid: &u32| proc.stat(*pid).ok().map(|stat| stat.ppid).filter(|ppid| *ppid > 1);
-        std::iter::successors(Some(pid), parent).take(64).any(|pid| pid == record.pid)
+        std::iter::successors(Some(pid), parent).take(64).any(|pid| pid == granted)
     };
     let strange = lease.holders.iter().filter(|holder| holder.comm != "diagctl" && !descends(holder.pid));
     strange.map(|holder| format!("{} ({})", holder.pid, printable(&holder.comm))).collect()

@@ -1,10 +1,11 @@
 //! Selection: the machines on which a rule is in force, and which of several processes takes the capture.
 
+use crate::rules::limit;
 use crate::rules::rule::{Rule, Select};
 use crate::state::samples::{Sample, Samples};
 use crate::state::schedule::RuleState;
 use crate::units::ms;
-use diagctl_store::Process;
+use diagctl_store::{Process, ProcessId};
 
 /// Returns true if this machine is in the rule's sample. The selection is stable for a day and differs between days and between
 /// rules. FNV-1a, 64 bit.
@@ -33,24 +34,28 @@ pub fn chosen_instead(
     others: &Samples,
     now_ms: u64,
     poll_ms: u64,
-) -> Option<u32> {
+) -> Option<ProcessId> {
     let holds_long_enough = |sample: &Sample| {
         let holding = sample.holding.get(&*rule.name);
         holding.is_some_and(|holding| now_ms.saturating_sub(holding.since) >= ms(rule.hold_for))
     };
     let competes = |sample: &Sample| {
         sample.is_fresh(now_ms, poll_ms)
+            && !sample.is_off()
             && rule.matching.accepts(&sample.role, &sample.name)
             && (!rule.trigger.is_about_the_process() || holds_long_enough(sample))
     };
-    let others = others.processes.iter().filter(|(pid, sample)| **pid != process.pid && competes(sample));
-    let mut candidates: Vec<(u32, &Sample)> = others.map(|(pid, sample)| (*pid, sample)).collect();
-    candidates.push((process.pid, own));
-    candidates.sort_unstable_by_key(|(pid, _)| *pid);
+    // A process whose turn it is not, yet.
+    let rests = |id: &ProcessId| limit::check_process(&rule.limits, marks, || id.key(), now_ms).is_some();
+    let others = others.processes.iter().filter(|(id, sample)| !id.is(&process.id) && competes(sample) && !rests(id));
+    let mut candidates: Vec<(&ProcessId, &Sample)> = others.collect();
+    candidates.push((&process.id, own));
+    candidates.sort_unstable_by_key(|(id, _)| *id);
+    let is_next = |id: &ProcessId| marks.last.as_ref().map_or(id.pid > marks.last_pid, |last| id > last);
     let chosen = match rule.select {
         Select::First => None,
-        Select::Largest => candidates.iter().max_by_key(|(pid, sample)| (sample.rss, std::cmp::Reverse(*pid))),
-        Select::RoundRobin => candidates.iter().find(|(pid, _)| *pid > marks.last_pid).or(candidates.first()),
+        Select::Largest => candidates.iter().max_by_key(|(id, sample)| (sample.rss, std::cmp::Reverse(*id))),
+        Select::RoundRobin => candidates.iter().find(|(id, _)| is_next(id)).or(candidates.first()),
     };
-    chosen.map(|(pid, _)| *pid).filter(|pid| *pid != process.pid)
+    chosen.map(|(id, _)| *id).filter(|id| **id != process.id).cloned()
 }

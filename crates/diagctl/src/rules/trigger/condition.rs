@@ -1,4 +1,4 @@
-//! What every trigger implements.
+//! The trait that every trigger implements.
 
 use super::{Outcome, View};
 use crate::rules::memory::Wanted;

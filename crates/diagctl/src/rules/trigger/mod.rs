@@ -121,7 +121,7 @@ pub struct View<'a> {
     pub marks: &'a Marks,
     /// The readings of this poll.
     pub readings: &'a Readings,
-    /// The polling process, as `pid@start`.
+    /// The polling process, as a text that is different for every process.
     pub subject: &'a str,
     /// Events that the process named and this rule has not answered.
     pub named: &'a Named,
