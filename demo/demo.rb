@@ -33,6 +33,7 @@ class Demo
     start_puma
     @traffic = E2E::Traffic.new(self)
     memory_grows
+    why_so_large
     someone_asks
     look_around
     fetch_the_dump
@@ -84,8 +85,15 @@ class Demo
     expect "the rule fired" => captures.first.fetch("rule") == "heap-on-growth"
   end
 
+  def why_so_large
+    say "2. Is it Ruby or native memory?"
+    command "diagctl diagnose"
+    out, = Open3.capture2(@env, "diagctl", "diagnose", "--json")
+    expect "it is Ruby's objects" => JSON.parse(out).dig("verdict", "cause") == "retained_objects"
+  end
+
   def someone_asks
-    say "2. A person asks for another heap dump of that worker, without logging in to it."
+    say "3. A person asks for another heap dump of that worker, without logging in to it."
     grown = captures.first.fetch("pid")
     command "diagctl request heap_dump --pid #{grown} --reason 'does it still grow?' --wait"
     expect "a second capture is there, of the same worker" => captures.map { |capture| capture.values_at("rule", "pid") } ==
@@ -93,7 +101,7 @@ class Demo
   end
 
   def look_around
-    say "3. What there is now."
+    say "4. What there is now."
     command "diagctl list"
     command "diagctl show latest"
     command "diagctl status"
@@ -101,7 +109,7 @@ class Demo
   end
 
   def fetch_the_dump
-    say "4. The dump of the worker that grew, checked against its sha256."
+    say "5. The dump of the worker that grew, checked against its sha256."
     path = File.join(@dir, "heap.json")
     id = captures.find { |capture| capture["rule"] == "heap-on-growth" }.fetch("id")
     command "diagctl fetch #{id}:heap_dump --as json -o #{path}"
@@ -115,7 +123,7 @@ class Demo
 
   def stop_puma
     @traffic.stop
-    say "5. Meanwhile #{@traffic.served} requests of other clients were answered, #{@traffic.failed} failed. Puma stops."
+    say "6. Meanwhile #{@traffic.served} requests of other clients were answered, #{@traffic.failed} failed. Puma stops."
     E2E::Processes.signal(:TERM, @puma)
     E2E.wait_until("Puma ends") { Process.wait(@puma, Process::WNOHANG) }
     E2E.wait_until("all of its processes end") { E2E::Processes.descendants.empty? }

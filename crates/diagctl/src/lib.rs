@@ -8,6 +8,8 @@ mod cli;
 mod config;
 mod context;
 mod deadline;
+mod deaths;
+mod diagnose;
 pub mod exit_code;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

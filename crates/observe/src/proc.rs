@@ -79,6 +79,13 @@ impl Proc {
         parse_stat(&read(&path)?).ok_or(Error::Format { path, format: "proc(5)" })
     }
 
+    /// Addresses that tell one program image from another: start of the stack, of the heap and of the arguments. A fork has those of
+    /// its parent; executing a program draws them anew. `None` if this user may not see them.
+    pub fn image(&self, pid: u32) -> Result<Option<[u64; 3]>> {
+        let path = self.pid(pid).join("stat");
+        parse_image(&read(&path)?).ok_or(Error::Format { path, format: "proc(5)" })
+    }
+
     /// Tells whether the process with this start time still runs: it is neither gone nor a zombie, and its pid was not reused.
     pub fn is_alive(&self, pid: u32, start_ticks: u64) -> bool {
         self.stat(pid).is_ok_and(|stat| stat.start_ticks == start_ticks && !matches!(stat.state, 'Z' | 'X'))
@@ -191,9 +198,29 @@ pub fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { comm: text.get(open + 1..close)?.to_owned(), state, ppid, pgrp, is_ending, start_ticks })
 }
 
+// startstack, start_brk and arg_start are fields 28, 47 and 48. The kernel prints 0 to those who may not see them.
+fn parse_image(text: &str) -> Option<Option<[u64; 3]>> {
+    let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_whitespace().collect();
+    let of = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    let image = [of(28)?, of(47)?, of(48)?];
+    Some(Some(image).filter(|image| image.iter().all(|address| *address > 1)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_known_by_its_addresses() {
+        let fields: Vec<String> = (4..=52).map(|number| (number * 100).to_string()).collect();
+        let text = format!("42 (a) b) S {}", fields.join(" "));
+        assert_eq!(parse_image(&text), Some(Some([2800, 4700, 4800])));
+        // Another user's process, and a kernel before 3.5.
+        assert_eq!(parse_image(&text.replace(" 2800 ", " 0 ")), Some(None));
+        assert_eq!(parse_image("42 (a) S 1 2 3"), None);
+        let proc = Proc::default();
+        assert!(proc.image(std::process::id()).unwrap().is_some());
+    }
 
     #[test]
     fn a_command_name_with_parentheses_does_not_shift_the_fields() {

@@ -23,6 +23,7 @@ require_relative "witness"
 require_relative "traffic"
 require_relative "lease_holder"
 require_relative "script"
+require_relative "memory_program"
 require_relative "cgroup"
 require_relative "case"
 

@@ -3,8 +3,11 @@
 mod abort;
 mod acquire;
 mod apart;
+mod compare;
 mod config;
 mod config_target;
+mod deaths;
+mod diagnose;
 mod doctor;
 mod error;
 mod events;
@@ -73,6 +76,9 @@ enum Command {
     Request(request::Args),
     List(list::Args),
     Show(show::Args),
+    Diagnose(diagnose::Args),
+    Compare(compare::Args),
+    Deaths(deaths::Args),
     Fetch(fetch::Args),
     Rm(rm::Args),
     Pin(pin::PinArgs),
@@ -188,6 +194,9 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Request(args) => request::run(&cx, args),
         Command::List(args) => list::run(&cx, &args),
         Command::Show(args) => show::run(&cx, &args),
+        Command::Diagnose(args) => diagnose::run(&cx, &args),
+        Command::Compare(args) => compare::run(&cx, &args),
+        Command::Deaths(args) => deaths::run(&cx, &args),
         Command::Fetch(args) => fetch::run(&cx, &args),
         Command::Rm(args) => rm::run(&cx, &args),
         Command::Pin(args) => pin::pin(&cx, &args),

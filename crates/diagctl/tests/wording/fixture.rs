@@ -59,6 +59,24 @@ pub fn change_json(environment: &Environment, name: &str, change: impl FnOnce(&m
     fs::write(&path, serde_json::to_vec(&value).unwrap()).unwrap();
 }
 
+/// Puts a report with this content into a capture, in place of one of that name.
+pub fn store_report(environment: &Environment, id: &str, name: &str, content: &str) {
+    use sha2::{Digest, Sha256};
+    let file = format!("{name}.fixture");
+    let path = environment.store().join(format!("reports/{id}/{file}"));
+    fs::write(&path, content).unwrap();
+    set_mode(&path, 0o600);
+    let sha256: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    change_json(environment, &format!("reports/{id}/meta.json"), |meta| {
+        let reports = meta["reports"].as_array_mut().unwrap();
+        reports.retain(|report| report["name"] != name);
+        reports.push(json!({
+            "name": name, "file": file, "content_type": "text/plain", "encoding": "identity",
+            "raw_bytes": content.len(), "stored_bytes": content.len(), "sha256": sha256,
+        }));
+    });
+}
+
 /// This very process, which lives as long as the test, as records name it: pid, start and boot.
 pub fn this_process() -> (u32, u64, String) {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod configuration;
+mod diagnosis;
 mod environment;
 mod errors;
 mod fixture;
@@ -15,8 +16,9 @@ mod listing;
 mod processes;
 
 /// The sources of these tests, in which every snapshot is named.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     include_str!("configuration.rs"),
+    include_str!("diagnosis.rs"),
     include_str!("errors.rs"),
     include_str!("heap.rs"),
     include_str!("help.rs"),

@@ -15,4 +15,10 @@ class GcStatTest < Minitest::Test
   def test_it_does_not_visit_the_heap
     replacing(ObjectSpace, :count_objects, -> { flunk }) { report("gc_stat") }
   end
+
+  # `diagnose` computes bytes from the counts.
+  def test_pages_have_a_size
+    data = JSON.parse(report("gc_stat"))
+    assert_includes [16_384, 65_536], data.dig("constants", "HEAP_PAGE_SIZE")
+  end
 end

@@ -20,6 +20,8 @@ module Diagctl
           # By size pool. Meaningful from Ruby 3.2 on.
           stat_heap: (GC.stat_heap if GC.respond_to?(:stat_heap)),
           latest_gc_info: GC.latest_gc_info,
+          # Sizes of a page and of a slot, without which the counts are no bytes.
+          constants: (GC::INTERNAL_CONSTANTS if defined?(GC::INTERNAL_CONSTANTS)),
           config: config
         }.compact
       end

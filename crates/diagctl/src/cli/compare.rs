@@ -1,0 +1,100 @@
+//! `diagctl compare`: says what changed between two captures of one process.
+
+use serde::Serialize;
+
+use super::diagnose::account_of;
+use super::diagnose::subject::Subject;
+use super::output::{self, Done, who};
+use super::times::age;
+use super::{Context, Failure};
+use crate::cli::error::printable;
+use crate::diagnose::{Comparison, compare};
+use crate::units::size;
+
+/// Compare two captures of one process: what grew
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The earlier capture: its ID or a unique prefix
+    #[arg(value_name = "A")]
+    before: String,
+    /// The later capture: its ID, a unique prefix, or `latest`
+    #[arg(value_name = "B")]
+    after: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct View<'a> {
+    schema: u32,
+    before: String,
+    after: String,
+    /// True if both captures are of the same process.
+    same_process: bool,
+    /// The time between the captures, milliseconds.
+    apart_ms: u64,
+    #[serde(flatten)]
+    comparison: &'a Comparison,
+}
+
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let mut before = Subject::capture(cx, &args.before)?;
+    let mut after = Subject::capture(cx, &args.after)?;
+    if before.age_ms < after.age_ms {
+        output::note("the first capture is the later one; they are compared in the order of their times");
+        std::mem::swap(&mut before, &mut after);
+    }
+    let accounts = (account_of(&before)?, account_of(&after)?);
+    let same_process = before.evidence.pid == after.evidence.pid && before.start_time == after.start_time;
+    let comparison = compare((&before.evidence, &accounts.0), (&after.evidence, &accounts.1), same_process);
+    let id = |subject: &Subject| subject.capture.map(|id| id.to_string()).unwrap_or_default();
+    let view = View {
+        schema: 1,
+        before: id(&before),
+        after: id(&after),
+        same_process,
+        apart_ms: before.age_ms.saturating_sub(after.age_ms),
+        comparison: &comparison,
+    };
+    Done::either(args.json, &view, |view| text(view, &before, &after))
+}
+
+fn text(view: &View<'_>, before: &Subject, after: &Subject) -> String {
+    let mut text = String::new();
+    let describe = |subject: &Subject| format!("{} {}", subject.evidence.pid, who(&subject.role, &subject.worker));
+    let apart = age(0, view.apart_ms);
+    for (mark, id, subject) in [("A", &view.before, before), ("B", &view.after, after)] {
+        text.push_str(&format!("{mark}  {id}  process {}\n", printable(&describe(subject))));
+    }
+    let note = if view.same_process { "" } else { "; these are two processes" };
+    text.push_str(&format!("{apart} apart{note}\n\n{}\n\n", view.comparison.sentence));
+    let header = ["PART", "A", "B", "CHANGE"];
+    let row = |name: &str, before: u64, after: u64| {
+        let change = i128::from(after) - i128::from(before);
+        vec![name.to_owned(), size(before), size(after), signed(change)]
+    };
+    let comparison = view.comparison;
+    let parts = comparison.parts.iter().map(|change| row(change.part.name(), change.before, change.after));
+    let rows: Vec<_> = parts.chain([row("resident (RSS)", comparison.rss_before, comparison.rss_after)]).collect();
+    text.push_str(&format!("{}\n", output::table(&header, &rows, &[1, 2, 3], &[])));
+    if !comparison.classes.is_empty() {
+        let classes = comparison.classes.iter();
+        let row = |c: &crate::diagnose::ClassChange| {
+            vec![c.class.clone(), format!("{:+}", c.count), signed(i128::from(c.bytes))]
+        };
+        let rows: Vec<_> = classes.map(row).collect();
+        text.push_str(&format!("\n{}\n", output::table(&["CLASS", "OBJECTS", "SIZE"], &rows, &[1, 2], &[])));
+    }
+    text.push_str(&format!("\nNext:\n  diagctl diagnose {}\n", view.after));
+    text
+}
+
+fn signed(change: i128) -> String {
+    let sign = match change {
+        0 => "",
+        1.. => "+",
+        _ => "-",
+    };
+    format!("{sign}{}", size(u64::try_from(change.unsigned_abs()).unwrap_or(u64::MAX)))
+}

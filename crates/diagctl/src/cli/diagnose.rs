@@ -1,0 +1,139 @@
+//! `diagctl diagnose`: says why a process is large.
+
+pub(super) mod subject;
+mod text;
+
+use serde::Serialize;
+
+use super::output::Done;
+use super::{Context, Failure};
+use crate::diagnose::{Account, Family, FromCapture, Part, Step, Verdict, judge, steps};
+use crate::exit_code::Exit;
+use subject::Subject;
+
+/// Say why a process is large: Ruby's objects or native memory, say
+///
+/// Causes are live objects, free slots, native memory, fragmentation, copy-on-write lost, and the number of processes. Reads the cheap reports of a capture: smaps, gc_stat, jemalloc_stats or malloc_info, object_counts, siblings, cgroup. Without ID,
+/// that is the newest capture of the largest process that polls. It names a cause only if the figures add up; otherwise it says
+/// which report is missing.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Capture ID, a unique prefix of one, or `latest`
+    id: Option<String>,
+    /// A live process, read now; the figures of Ruby and its allocator are those of its newest capture if they still fit
+    #[arg(long, conflicts_with = "id", allow_negative_numbers = true)]
+    pid: Option<u32>,
+    /// The newest capture of the largest process with this role
+    #[arg(long, conflicts_with_all = ["id", "pid"])]
+    role: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A diagnosis as it is printed. Sizes are in bytes.
+#[derive(Debug, Serialize)]
+struct Diagnosis<'a> {
+    schema: u32,
+    capture: Option<&'a str>,
+    created: &'a str,
+    age_ms: u64,
+    pid: u32,
+    role: &'a str,
+    worker: &'a str,
+    rss_bytes: u64,
+    parts: Vec<Portion<'a>>,
+    /// What the parts exceed the resident set by.
+    excess_bytes: u64,
+    adds_up: bool,
+    /// Resident pages that other processes map too.
+    shared_bytes: u64,
+    workers: Option<usize>,
+    #[serde(skip)]
+    family_size: usize,
+    family_bytes: Option<u64>,
+    limit_bytes: Option<u64>,
+    verdict: &'a Verdict,
+    unusable: Vec<Unusable<'a>>,
+    next: &'a [Step],
+}
+
+#[derive(Debug, Serialize)]
+struct Portion<'a> {
+    part: Part,
+    bytes: u64,
+    percent: u64,
+    detail: &'a str,
+}
+
+/// A report that was asked for and says nothing.
+#[derive(Debug, Serialize)]
+struct Unusable<'a> {
+    report: &'a str,
+    why: &'a str,
+}
+
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let subject = match (&args.id, args.pid) {
+        (Some(id), _) => Subject::capture(cx, id)?,
+        (None, Some(pid)) => Subject::live(cx, pid)?,
+        (None, None) => Subject::largest(cx, args.role.as_deref())?,
+    };
+    let account = account_of(&subject)?;
+    let verdict = judge(&subject.evidence, &account);
+    let id = subject.capture.map(|id| id.to_string());
+    let from = FromCapture { capture: id.as_deref(), has_heap_dump: subject.has_heap_dump };
+    let next = steps(&subject.evidence, &verdict, from);
+    let diagnosis = view(&subject, id.as_deref(), &account, &verdict, &next);
+    Done::either(args.json, &diagnosis, |diagnosis| text::render(diagnosis, &subject.evidence))
+}
+
+/// Divides the memory of a subject.
+pub(super) fn account_of(subject: &Subject) -> Result<Account, Failure> {
+    Account::of(&subject.evidence).ok_or_else(|| {
+        let whose = subject.name();
+        let why = subject.evidence.unusable.iter().find(|(report, _)| report.starts_with("smaps"));
+        let why = why.map_or_else(|| "it has neither smaps nor smaps_rollup".to_owned(), |(_, why)| why.clone());
+        let request =
+            format!("diagctl request smaps gc_stat object_counts --pid {} --reason diagnose", subject.evidence.pid);
+        Failure::new(Exit::NoMatch, format!("{whose} cannot be diagnosed: {why}"))
+            .hint(format!("`{request}` requests one that can"))
+    })
+}
+
+fn view<'a>(
+    subject: &'a Subject,
+    id: Option<&'a str>,
+    account: &'a Account,
+    verdict: &'a Verdict,
+    next: &'a [Step],
+) -> Diagnosis<'a> {
+    let portion = |line: &'a crate::diagnose::Line| Portion {
+        part: line.part,
+        bytes: line.bytes,
+        percent: account.percent(line.bytes),
+        detail: &line.detail,
+    };
+    let evidence = &subject.evidence;
+    Diagnosis {
+        schema: 1,
+        capture: id,
+        created: &subject.created,
+        age_ms: subject.age_ms,
+        pid: evidence.pid,
+        role: &subject.role,
+        worker: &subject.worker,
+        rss_bytes: account.rss,
+        parts: account.lines.iter().map(portion).collect(),
+        excess_bytes: account.excess,
+        adds_up: account.adds_up(),
+        shared_bytes: evidence.mappings.as_ref().map_or(0, |mappings| mappings.shared),
+        workers: evidence.family.as_ref().map(Family::workers),
+        family_size: evidence.family.as_ref().map_or(0, |family| family.members.len()),
+        family_bytes: evidence.family.as_ref().map(Family::total),
+        limit_bytes: evidence.limit.map(|limit| limit.bytes),
+        verdict,
+        unusable: evidence.unusable.iter().map(|(report, why)| Unusable { report, why }).collect(),
+        next,
+    }
+}

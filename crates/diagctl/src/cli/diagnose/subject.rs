@@ -1,0 +1,193 @@
+//! The process to be diagnosed, and the evidence about it: from a capture, or from `/proc` now.
+
+use std::io::Read;
+
+use super::super::output::who;
+use super::super::{Context, Failure};
+use crate::diagnose::{Content, Evidence, Growth};
+use crate::exit_code::Exit;
+use crate::history;
+use crate::reports;
+use crate::state::files::load_samples;
+use diagctl_observe::{Presence, ProcessId};
+use diagctl_store::index::{Entry, Listing};
+use diagctl_store::meta::Meta;
+use diagctl_store::{Access, Id, Store, reader};
+
+/// A report longer than this is not one of those that are read here, bytes. The `smaps` of 60,000 mappings has 50 MiB.
+const MAX_REPORT: u64 = 128 << 20;
+
+/// Reports that are read from `/proc` for a live process.
+const NATIVE: [&str; 4] = ["smaps", "siblings", "cgroup", "system"];
+
+/// A process at one moment.
+pub struct Subject {
+    /// The capture, or `None` for a live process.
+    pub capture: Option<Id>,
+    /// Time of the capture, UTC.
+    pub created: String,
+    /// The age of the figures, milliseconds.
+    pub age_ms: u64,
+    /// The role.
+    pub role: String,
+    /// The name within the role.
+    pub worker: String,
+    /// The process's start, in clock ticks since boot.
+    pub start_time: u64,
+    /// True if the capture has a heap dump.
+    pub has_heap_dump: bool,
+    /// The figures.
+    pub evidence: Evidence,
+}
+
+impl Subject {
+    /// Reads the capture that a person named.
+    pub fn capture(cx: &Context, id: &str) -> Result<Self, Failure> {
+        let store = cx.open(Access::Read)?;
+        let target = reader::resolve(&store, id)?;
+        Self::of(cx, &store, &target.id)
+    }
+
+    /// Reads the newest capture of the largest polling process, or, if no polling process has one, the newest capture.
+    pub fn largest(cx: &Context, role: Option<&str>) -> Result<Self, Failure> {
+        let store = cx.open(Access::Read)?;
+        let is_role = |other: &str| role.is_none_or(|role| role == other);
+        let mut polling: Vec<(u64, ProcessId)> = load_samples(&store)
+            .processes
+            .into_iter()
+            .filter(|(id, sample)| is_role(&sample.role) && cx.proc.presence(id) != Presence::Gone)
+            .map(|(id, sample)| (sample.rss, id))
+            .collect();
+        polling.sort_unstable_by(|a, b| b.cmp(a));
+        let listing = Listing::all(&store)?;
+        let usable = |entry: &Entry| entry.reports.iter().any(|r| r.name.starts_with("smaps") && r.has_data());
+        let mut entries: Vec<Entry> = listing.newest_first().filter_map(|number| listing.entry(number)).collect();
+        entries.retain(|entry| is_role(&entry.role) && usable(entry));
+        for (_, id) in polling {
+            let own = entries.iter().filter(|entry| entry.pid == id.pid);
+            let is_it = |entry: &&Entry| store.capture(&entry.id).is_ok_and(|c| identity(c.meta()).is(&id));
+            if let Some(entry) = own.take(3).find(is_it) {
+                return Self::of(cx, &store, &entry.id);
+            }
+        }
+        match entries.first() {
+            Some(entry) => Self::of(cx, &store, &entry.id),
+            None => {
+                let message = match role {
+                    Some(role) => format!("no capture of role {role:?} has smaps or smaps_rollup"),
+                    None => "no capture has smaps or smaps_rollup".to_owned(),
+                };
+                let hint = "`diagctl request smaps gc_stat object_counts --reason diagnose --wait` takes one; `diagctl \
+                            diagnose --pid PID` reads a live process";
+                Err(Failure::new(Exit::NoMatch, message).hint(hint))
+            }
+        }
+    }
+
+    fn of(cx: &Context, store: &Store, id: &Id) -> Result<Self, Failure> {
+        let (_, now) = cx.peek(store)?;
+        let capture = store.capture(id)?;
+        let meta = capture.meta();
+        let mut evidence = Evidence::read(meta.pid, ruby(meta), |name| captured(&capture, name));
+        evidence.growth = growth(store, meta.pid, meta.start_time, meta.store_ms)?;
+        Ok(Self {
+            capture: Some(meta.id),
+            created: meta.created.clone(),
+            age_ms: now.store_ms.saturating_sub(meta.store_ms),
+            role: meta.role.clone(),
+            worker: meta.worker.clone(),
+            start_time: meta.start_time,
+            has_heap_dump: meta.reports.iter().any(|r| r.name == "heap_dump" && r.file.is_some()),
+            evidence,
+        })
+    }
+
+    /// Reads a live process. What Ruby and its allocator say is taken from its newest capture, unless its size has changed since.
+    pub fn live(cx: &Context, pid: u32) -> Result<Self, Failure> {
+        let stat = cx.proc.stat(pid).map_err(|why| {
+            Failure::new(Exit::NoMatch, format!("--pid {pid}: {why}"))
+                .hint("`diagctl status` lists the polling processes")
+        })?;
+        // Before the store is opened: that can take its owner's identity, which need not be allowed to read the process.
+        let source = reports::Source { proc: &cx.proc, cgroups: &cx.cgroups, pid };
+        let native = NATIVE.map(|name| (name, reports::open(name, source).and_then(|report| read(report, name))));
+        let store = cx.open(Access::Read).ok();
+        // In a container it can have polled under another pid.
+        let samples = store.as_ref().map(|store| load_samples(store).processes).unwrap_or_default();
+        let sample = samples.into_iter().find(|(id, _)| cx.proc.presence(id) == Presence::Here(pid));
+        let own_pid = sample.as_ref().map_or(pid, |(id, _)| id.pid);
+        let sample = sample.map(|(_, sample)| sample);
+        let last = store.as_ref().and_then(|store| newest_of(cx, store, own_pid, stat.start_ticks));
+        let rss = cx.proc.rss(pid).unwrap_or(0);
+        let last = last.filter(|last| {
+            last.evidence.mappings.as_ref().is_some_and(|mappings| mappings.rss.abs_diff(rss) <= rss / 10)
+        });
+        let mut evidence = Evidence::read(pid, "", |name| {
+            native.iter().find(|(native, _)| *native == name).map(|(_, content)| content.clone())
+        });
+        let mut subject = Self {
+            capture: None,
+            created: crate::clock::utc_now(),
+            age_ms: 0,
+            role: sample.as_ref().map(|sample| sample.role.clone()).unwrap_or_default(),
+            worker: sample.map(|sample| sample.name).unwrap_or_default(),
+            start_time: stat.start_ticks,
+            has_heap_dump: false,
+            evidence: Evidence::default(),
+        };
+        if let Some(store) = &store {
+            evidence.growth = growth(store, own_pid, stat.start_ticks, u64::MAX)?;
+        }
+        if let Some(last) = last {
+            evidence.slots = last.evidence.slots;
+            evidence.allocator = last.evidence.allocator;
+            evidence.objects = last.evidence.objects;
+            subject.age_ms = last.age_ms;
+            subject.capture = last.capture;
+            subject.has_heap_dump = last.has_heap_dump;
+        }
+        subject.evidence = evidence;
+        Ok(subject)
+    }
+
+    /// Returns the name for messages.
+    pub fn name(&self) -> String {
+        match self.capture {
+            Some(id) => format!("capture {id}"),
+            None => format!("process {} {}", self.evidence.pid, who(&self.role, &self.worker)).trim_end().to_owned(),
+        }
+    }
+}
+
+fn newest_of(cx: &Context, store: &Store, pid: u32, start_ticks: u64) -> Option<Subject> {
+    let listing = Listing::all(store).ok()?;
+    let mut own = listing.newest_first().filter_map(|number| listing.entry(number)).filter(|entry| entry.pid == pid);
+    let subject = Subject::of(cx, store, &own.next()?.id).ok()?;
+    (subject.start_time == start_ticks).then_some(subject)
+}
+
+fn growth(store: &Store, pid: u32, start_ticks: u64, until_ms: u64) -> Result<Option<Growth>, Failure> {
+    Ok(Growth::of(&history::read(store)?, pid, start_ticks, until_ms))
+}
+
+fn identity(meta: &Meta) -> ProcessId {
+    ProcessId { pid: meta.pid, pid_ns: meta.pid_ns, start_ticks: meta.start_time, boot_id: meta.boot_id.clone() }
+}
+
+fn ruby(meta: &Meta) -> &str {
+    meta.versions.get("ruby").map_or("", String::as_str)
+}
+
+fn captured(capture: &diagctl_store::Capture, name: &str) -> Content {
+    let entry = capture.meta().reports.iter().find(|report| report.name == name)?;
+    if let (None, Some(error)) = (&entry.file, &entry.error) {
+        return Some(Err(error.clone()));
+    }
+    Some(capture.reader(name).map_err(|e| e.to_string()).and_then(|report| read(report, name)))
+}
+
+fn read(report: impl Read, name: &str) -> Result<Vec<u8>, String> {
+    let mut data = Vec::new();
+    report.take(MAX_REPORT).read_to_end(&mut data).map_err(|e| format!("cannot read {name}: {e}"))?;
+    Ok(data)
+}

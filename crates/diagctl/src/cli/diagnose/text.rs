@@ -1,0 +1,127 @@
+//! A diagnosis as text, at most 80 columns wide where no name is longer.
+
+use super::super::output::who;
+use super::super::times::age;
+use super::Diagnosis;
+use crate::cli::error::printable;
+use crate::diagnose::Evidence;
+use crate::units::size;
+
+/// Columns.
+const WIDTH: usize = 80;
+
+/// Columns of a text that is indented afterwards.
+const NARROW: usize = 76;
+
+pub fn render(diagnosis: &Diagnosis<'_>, evidence: &Evidence) -> String {
+    let mut text = heading(diagnosis);
+    text.push('\n');
+    let confidence = match diagnosis.verdict.cause {
+        Some(_) => format!(" Confidence: {}.", diagnosis.verdict.confidence.name()),
+        None => String::new(),
+    };
+    text.push_str(&wrapped("", &format!("{}{confidence}", diagnosis.verdict.sentence)));
+    text.push('\n');
+    // Less than half a percent is not worth a line.
+    for portion in diagnosis.parts.iter().filter(|portion| portion.percent > 0) {
+        text.push_str(&row(portion.part.name(), portion.bytes, portion.percent, portion.detail));
+    }
+    if diagnosis.excess_bytes > 0 {
+        let share = diagnosis.excess_bytes * 100 / diagnosis.rss_bytes.max(1);
+        if share > 0 {
+            text.push_str(&row("less: not resident", diagnosis.excess_bytes, share, "handed out, never written"));
+        }
+    }
+    text.push_str(&row("resident (RSS)", diagnosis.rss_bytes, 100, &shared(evidence)));
+    if let Some(line) = processes(diagnosis) {
+        text.push_str(&format!("\n{}", wrapped("", &line)));
+    }
+    section(&mut text, "Because", &diagnosis.verdict.because);
+    section(&mut text, "Would raise the confidence", &diagnosis.verdict.wanted);
+    let failed: Vec<String> =
+        diagnosis.unusable.iter().map(|report| format!("{}: {}", report.report, report.why)).collect();
+    section(&mut text, "Not usable", &failed);
+    text.push_str("\nNext:\n");
+    for step in diagnosis.next {
+        // A command is never broken: it is there to be pasted.
+        let why = wrapped_in(NARROW, "", &step.why).replace('\n', "\n  # ");
+        text.push_str(&format!("  # {}\n  {}\n", why.trim_end_matches("\n  # "), printable(&step.command)));
+    }
+    text
+}
+
+fn heading(diagnosis: &Diagnosis<'_>) -> String {
+    let who = who(diagnosis.role, diagnosis.worker);
+    let process = format!("process {} {}", diagnosis.pid, printable(&who));
+    let age = age(0, diagnosis.age_ms);
+    match diagnosis.capture {
+        Some(id) => format!("{}\ncapture {id}, {age} ago\n", process.trim_end()),
+        None => format!("{}\nread now\n", process.trim_end()),
+    }
+}
+
+fn row(name: &str, bytes: u64, percent: u64, detail: &str) -> String {
+    let line = format!("  {name:<22}{:>11}{percent:>4}%  {}", size(bytes), printable(detail));
+    format!("{}\n", line.trim_end())
+}
+
+fn shared(evidence: &Evidence) -> String {
+    let Some(mappings) = &evidence.mappings else { return String::new() };
+    format!("{} shared with others", size(mappings.shared))
+}
+
+fn processes(diagnosis: &Diagnosis<'_>) -> Option<String> {
+    let (workers, bytes) = (diagnosis.workers?, diagnosis.family_bytes?);
+    let limit = diagnosis.limit_bytes.map_or_else(String::new, |limit| format!(" of {}", size(limit)));
+    let noun = if workers == 1 { "worker" } else { "workers" };
+    if diagnosis.family_size < 2 {
+        return None;
+    }
+    Some(format!("With its parent and siblings ({workers} {noun}): {}{limit}.", size(bytes)))
+}
+
+fn section(text: &mut String, title: &str, lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    text.push_str(&format!("\n{title}:\n"));
+    lines.iter().for_each(|line| text.push_str(&wrapped("  - ", line)));
+}
+
+/// Breaks a text at blanks. The first line begins with the mark, and the others are indented as far.
+pub fn wrapped(mark: &str, text: &str) -> String {
+    wrapped_in(WIDTH, mark, text)
+}
+
+fn wrapped_in(width: usize, mark: &str, text: &str) -> String {
+    let blank = " ".repeat(mark.len());
+    let (mut all, mut line) = (String::new(), mark.to_owned());
+    let mut is_empty = true;
+    for word in printable(text).split(' ') {
+        if !is_empty && line.chars().count() + 1 + word.chars().count() > width {
+            all.push_str(&format!("{line}\n"));
+            line.clone_from(&blank);
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_empty = false;
+    }
+    format!("{all}{line}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_broken_at_blanks_and_indented() {
+        let text = wrapped("  - ", &"word ".repeat(30));
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(text.starts_with("  - word") && text.lines().nth(1).is_some_and(|line| line.starts_with("    word")));
+        let long = "x".repeat(200);
+        assert_eq!(wrapped("", &long), format!("{long}\n"));
+    }
+}
