@@ -109,9 +109,10 @@ class Demo
   end
 
   def fetch_the_dump
-    say "5. The dump of the worker that grew, checked against its sha256."
+    say "5. What keeps the memory of the worker that grew. Its dump, checked against its sha256, for other tools."
     path = File.join(@dir, "heap.json")
     id = captures.find { |capture| capture["rule"] == "heap-on-growth" }.fetch("id")
+    command "diagctl heap retained #{id} -n 5"
     command "diagctl fetch #{id}:heap_dump --as json -o #{path}"
     command "head -n 3 #{path} | cut -c 1-110"
     lines = File.foreach(path)
