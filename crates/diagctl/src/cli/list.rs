@@ -235,6 +235,7 @@ fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usi
 mod tests {
     use super::*;
     use diagctl_store::ReportName;
+    use diagctl_store::index::EntryReport;
 
     fn args(change: impl Fn(&mut Args)) -> Args {
         let mut args = Args {
