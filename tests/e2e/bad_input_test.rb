@@ -44,12 +44,14 @@ class BadInputTest < E2E::Case
       assert_match(/^warning +#{message}/, told)
     end
     json = diagctl("config", "check", "--json").json
-    assert_equal [false, true, 3], [json["ok"], json["valid"], json["problems"].size]
+    assert_equal [false, true, 3, 3], [json["ok"], json["valid"], json["problems"].size, json["warnings"].size]
+    assert_match(/\A\S*diagctl: 3 warnings about the configuration \S+, which is valid/, check.err)
     assert_equal 1, diagctl("config", "check", "--elsewhere", "--json").json.fetch("problems").size
     store_capture
     File.write(config_path, "#{doubtful}sample = \"0%\"\n")
     both = diagctl("config", "check")
     (expected.first(2) + [/rules\[1\].sample: 0%/]).each { |message| assert_match message, both.err }
+    assert_match(/1 problem in the configuration.*and 3 warnings:/m, both.err)
   end
 
   # Each bad value, with the reason for its rejection and the advice.
@@ -80,7 +82,7 @@ class BadInputTest < E2E::Case
       assert_empty result.out, result
     end
     assert_equal before, Dir.glob("**/*", base: @store).sort
-    assert_match(/Report every problem/, diagctl!("help", "config", "check").out)
+    assert_match(/Report every problem and warning/, diagctl!("help", "config", "check").out)
     nothing = diagctl("show", "latest:")
     assert_equal 4, nothing.status, nothing
     assert_match(/not followed by a report/, nothing.err)
@@ -98,10 +100,26 @@ class BadInputTest < E2E::Case
     assert_equal 3, diagctl("request", "gc_stat", "--reason", "x").status
   end
 
-  def test_bad_configuration_stops_every_command_but_not_puma
+  # Commands that only need the store say what is wrong, and use the last good configuration.
+  def test_a_configuration_that_breaks_stops_only_commands_that_need_it
+    server = puma
+    diagctl!("request", "gc_stat", "--reason", "before", "--wait")
+    File.write(config_path, "polling = 3\n")
+    id = captures.first.fetch("id")
+    [["list"], ["show", "latest"], ["fetch", "latest:gc_stat", "-o", "-"], ["pin", id], ["unpin", id], ["gc"], ["verify", "--all"],
+     ["samples"], ["pause"], ["resume"], ["events"], ["request", "gc_stat", "--reason", "now", "--wait"], ["rm", id]].each do |argv|
+      result = diagctl!(*argv)
+      assert_match(/polling: unknown key.*the last good configuration stays in force/, result.err, argv.first)
+    end
+    assert_match(/^config .*polling: unknown key/, diagctl!("status").out)
+    [["run", "--", "true"], ["simulate", "--samples", "-"], ["config", "check"]].each { |argv| assert_equal 3, diagctl(*argv).status, argv.first }
+    server.stop
+  end
+
+  def test_bad_configuration_without_a_good_one_stops_polls_but_not_puma
     server = puma
     File.write(config_path, "polling = 3\n")
-    %w[list status].each { |command| assert_equal 3, diagctl(command).status, command }
+    FileUtils.rm_rf(@store)
     result = holder.acquire
     assert_equal 3, result.status, result
     assert_match(/polling/, result.err)

@@ -49,7 +49,7 @@ class DiskBoundTest < E2E::Case
   # Reports that fit are published. A report that does not fit costs no other capture its place.
   def test_a_report_of_run_that_does_not_fit_leaves_the_rest
     configure(retention: "keep_free = \"1%\"\nmax_use = \"1MiB\"\nkeep_last = 0")
-    first = diagctl!("run", "--report", "notes", "--", "echo", "first").json.fetch("id")
+    first = diagctl!("run", "--json", "--report", "notes", "--", "echo", "first").json.fetch("id")
     fill = "echo important > \"$DIAGCTL_CAPTURE_DIR/small.txt\"; head -c 3000000 /dev/urandom"
     result = diagctl("run", "--report", "big", "--", "sh", "-c", fill)
     assert_equal 5, result.status, result

@@ -31,7 +31,7 @@ class HeapValuesTest < E2E::Case
     dump = report(id, "heap_dump").b
     assert_operator dump.scan(/"value":"s3cr3t-[\w-]+/).uniq.size, :>, 400
     report = heap_report(id)
-    assert_equal ["heap_dump.json.gz", "json", "all"], report.values_at("file", "format", "values")
+    assert_equal ["heap_dump.ndjson.gz", "json", "all"], report.values_at("file", "format", "values")
     assert_includes diagctl!("list").out, "heap_dump(values)"
     assert_equal [true], diagctl!("list", "--json").json.fetch("captures").first.fetch("reports").filter_map { |listed| listed["values"] }
     assert_match(/^heap_dump .*json, with values/, diagctl!("show", id).out)

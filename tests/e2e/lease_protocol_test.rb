@@ -55,25 +55,90 @@ class LeaseProtocolTest < E2E::Case
     assert dumper.finalize(id: capture).ok?
   end
 
-  def test_lease_is_free_when_the_last_copy_is_closed_and_leftovers_are_cleaned
-    first = granted("gc_stat")
+  def test_what_a_dead_dumper_finished_is_published_by_the_next_grant_and_the_rest_has_its_error
+    first = granted("gc_stat", "heap_dump")
     first.put("gc_stat", "{}")
+    pipe, put = first.start_put("heap_dump")
+    pipe.write(E2E.dump(Random.bytes(100_000)))
+    E2E::Processes.signal(:KILL, put)
+    Process.wait(put)
     first.close
     second = granted("gc_stat")
     assert_equal [second.capture], Dir.children(File.join(@store, "staging"))
-    refute_includes captures.map { |capture| capture["id"] }, first.capture
+    entries = meta(first.capture).fetch("reports").to_h { |report| [report["name"], report["error"]] }
+    assert_equal({ "gc_stat" => nil, "heap_dump" => "its dumper ended without publishing it" }, entries)
+    assert_equal "{}", report(first.capture, "gc_stat")
   end
 
+  def test_leftovers_of_which_nothing_is_whole_are_cleaned_and_the_request_is_tried_again
+    first = granted("gc_stat")
+    first.close
+    second = holder
+    assert_equal 0, second.acquire.status
+    assert_equal [second.capture], Dir.children(File.join(@store, "staging"))
+    assert_empty captures
+  end
+
+  # The worker of a dead dumper tells how it ended, on a description that does not hold the lease.
+  def test_what_is_whole_of_a_dump_that_broke_off_is_published_at_once
+    dumper = granted("gc_stat", "heap_dump")
+    dumper.put("gc_stat", "{}")
+    id = dumper.capture
+    worker = holder
+    records = "broken_off - 27\nkilled by SIGKILL after 3 send - 0\n"
+    refused = worker.send(:call, "finalize", id, "--records", "--broken-off", stdin: records)
+    assert_match(/its dumper still holds the lease/, refused.err)
+    dumper.close
+    result = worker.send(:call, "finalize", id, "--records", "--broken-off", stdin: records)
+    assert_equal 5, result.status, result
+    assert_equal "killed by SIGKILL after 3 s", meta(id).fetch("reports").last.fetch("error")
+    assert_nothing_staged
+    assert_match(/^lease +free$/, diagctl!("status").out)
+    assert_equal 1, worker.send(:call, "finalize", id, "--records", "--broken-off", stdin: records).status
+  end
+
+  def test_a_whole_capture_takes_one_program_that_reads_records
+    dumper = granted("gc_stat", "threads", "heap_dump")
+    records = "report gc_stat 2\n{}report threads 6\nThreadset cost.pause_ms 3\n1.5failed heap_dump 12\nno such luckend - 0\n"
+    result = dumper.send(:call, "finalize", dumper.capture, "--records", stdin: records)
+    assert_equal 5, result.status, result
+    meta = meta(dumper.capture)
+    assert_equal [nil, nil, "no such luck"], meta["reports"].map { |report| report["error"] }
+    assert_equal 1.5, meta.dig("cost", "pause_ms")
+    assert_equal "Thread", report(dumper.capture, "threads")
+  end
+
+  # The worker is killed while it writes: half a report is not a report, and the whole ones are kept.
+  def test_records_that_end_too_early_lose_only_what_is_not_whole
+    dumper = granted("gc_stat", "threads", "ruby")
+    result = dumper.send(:call, "finalize", dumper.capture, "--records", stdin: "report gc_stat 2\n{}report threads 500\nThre")
+    assert_equal 5, result.status, result
+    errors = meta(dumper.capture)["reports"].map { |report| report["error"] }
+    assert_nil errors.first
+    errors.drop(1).each { |error| assert_match(/ended before it was done/, error) }
+  end
+
+  def test_records_that_are_none_are_refused_with_the_reason
+    dumper = granted("gc_stat")
+    result = dumper.send(:call, "finalize", dumper.capture, "--records", stdin: "report gc_stat\n{}")
+    assert_equal 2, result.status, result
+    assert_match(/"report gc_stat" is not KIND NAME LENGTH/, result.err)
+    assert_equal 0, dumper.send(:call, "finalize", dumper.capture, "--records", stdin: "report gc_stat 2\n{}end - 0\n").status
+  end
+
+  # What was stored under the lease is published by the next grant. Nothing is added to it afterwards.
   def test_work_under_a_lost_lease_is_never_published
-    stale = granted("gc_stat")
-    stale.put("gc_stat", "stale")
+    stale = granted("gc_stat", "threads")
+    stale.put("gc_stat", "before")
     stale.lease.flock(File::LOCK_UN)
     current = granted("gc_stat")
-    refute stale.put("gc_stat", "stale").ok?
+    refute stale.put("threads", "stale").ok?
     refute stale.finalize.ok?
     assert current.put("gc_stat", "current").ok?
     assert current.finalize.ok?
-    assert_equal [current.capture], Dir.children(File.join(@store, "reports"))
+    assert_equal [stale.capture, current.capture].sort, Dir.children(File.join(@store, "reports")).sort
+    assert_equal [true, false], meta(stale.capture)["reports"].map { |report| report["error"].nil? }
+    assert_equal "before", report(stale.capture, "gc_stat")
     assert_equal "current", diagctl!("fetch", "latest:gc_stat", "-o", "-").out
   end
 

@@ -77,6 +77,27 @@ class LeftByCommandsTest < E2E::Case
     assert_equal 1, Dir.children("#{@store}/trash").size, "only the deep one cannot be deleted"
   end
 
+  # It forks twice, in a session of its own, and drops its environment.
+  def test_a_command_of_a_report_that_daemonizes_itself_ends_with_the_poll
+    pid = File.join(@root, "pid")
+    script = "setsid env -i /bin/sh -c 'echo $$ > #{pid}; exec sleep 1000' >/dev/null 2>&1 & until [ -s #{pid} ]; do sleep 0.01; done; echo it"
+    configure(head: "", "reports.look" => "command = [\"/bin/sh\", \"-c\", #{script.dump}]")
+    dumper = granted("look")
+    daemon = File.read(pid).to_i
+    refute E2E::Processes.alive?(daemon), "the daemon outlived acquire"
+    assert dumper.finalize.ok?
+  end
+
+  def test_run_has_a_deadline_and_publishes_what_the_command_produced
+    configure(guards: "min_free_disk = \"1%\"\nmemory_headroom = 0.1\ndeadline = \"1s\"")
+    result = as_nobody("run", "--report", "log", "--", "sh", "-c", "echo half; setsid sleep 1000 & sleep 1000")
+    assert_equal 5, result.status, result
+    assert_match(/not done within guards\.deadline/, result.err)
+    assert_equal ["half"], contents(result)
+    assert_empty E2E::Processes.descendants.select { |process| process.argv.include?("sleep") }
+    assert_next_is_stored("a command that hung")
+  end
+
   private
 
   def leaving(script) = as_nobody("run", "--", "sh", "-c", "cd \"$DIAGCTL_CAPTURE_DIR\"; #{script}")

@@ -67,7 +67,7 @@ class ProtocolTest < E2E::Case
     result = dumper.finalize
     assert_equal 5, result.status, result
     report = result.json.fetch("reports").find { |found| found["name"] == "heap_dump" }
-    assert_equal "heap_dump.json.gz", report["file"]
+    assert_equal "heap_dump.ndjson.gz", report["file"]
     where = "line 4 (byte #{3 * line.bytesize}) of the heap dump is damaged"
     assert_includes report["error"], where
     dumper.close
@@ -84,7 +84,7 @@ class ProtocolTest < E2E::Case
     assert_equal 5, result.status, result
     written = result.json.fetch("written").to_h { |file| file.values_at("report", "damaged") }
     assert_equal [nil, report["error"]], written.values_at("gc_stat", "heap_dump")
-    assert_equal data, File.read(File.join(@root, "all", "heap_dump.json"))
+    assert_equal data, File.read(File.join(@root, "all", "heap_dump.ndjson"))
   end
 
   def test_damaged_lines_are_missing_in_the_graph_and_counted
@@ -171,7 +171,7 @@ class ProtocolTest < E2E::Case
   def test_run_makes_the_report_that_it_names_itself
     configure("[reports.tables]\ncommand = [\"false\"]")
     %w[tables smaps].each do |name|
-      id = diagctl!("run", "--report", name, "--", "echo", "mine").json.fetch("id")
+      id = diagctl!("run", "--json", "--report", name, "--", "echo", "mine").json.fetch("id")
       assert_equal [name], meta(id).fetch("reports").map { |report| report["name"] }
       assert_equal "mine\n", report(id, name)
     end

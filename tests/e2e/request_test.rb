@@ -72,6 +72,67 @@ class RequestTest < E2E::Case
     server.stop
   end
 
+  # Ctrl-C reaches diagctl while it waits. The status is that of a program that the signal ended.
+  def test_an_interrupted_wait_cancels_the_request
+    polling_puma
+    diagctl!("pause")
+    reader, writer = IO.pipe
+    argv = [E2E::BIN, "request", "gc_stat", "--reason", "never mind", "--wait"]
+    pid = Process.spawn(env, *argv, out: File::NULL, err: writer, unsetenv_others: true)
+    writer.close
+    wait_until("it waits") { requests.any? }
+    Process.kill(:INT, pid)
+    assert_equal Signal.list.fetch("INT"), Process.wait2(pid).last.termsig
+    assert_match(/waiting: the store is paused.*was cancelled/m, reader.read)
+    assert_empty requests
+    assert_includes diagctl!("events").out, "cancelled by"
+  end
+
+  def test_requests_are_listed_with_what_they_wait_for_and_cancelled
+    server = polling_puma
+    server.stop
+    diagctl!("request", "gc_stat", "--name", "nobody", "--reason", "one")
+    id = diagctl!("request", "threads", "--reason", "two").out.strip
+    assert_equal %w[one two], requests.map { |request| request["reason"] }
+    assert_match(/no matching process/, requests.first.fetch("waits_for"))
+    diagctl!("request", "--cancel", id)
+    assert_equal ["one"], requests.map { |request| request["reason"] }
+  end
+
+  # A process that has ended has no say.
+  def test_the_verdict_of_a_dead_process_is_not_repeated
+    server = polling_puma
+    diagctl!("pause")
+    wait_until("a poll met the pause") { diagctl!("status", "--json").json.fetch("processes").first["verdict"] == "disabled" }
+    E2E::Processes.signal(:KILL, server.pid)
+    diagctl!("resume")
+    wait_until("it is gone") { diagctl!("status", "--json").json.fetch("processes").all? { |process| process["gone"] } }
+    result = diagctl("request", "gc_stat", "--reason", "now", "--wait", "--expires", "500ms")
+    assert_equal 10, result.status, result
+    assert_match(/no matching process has polled/, result.err)
+    refute_match(/disabled|paused|DIAGCTL_ENABLED/, result.err)
+  end
+
+  def test_a_wait_ends_when_the_store_is_moved
+    polling_puma
+    diagctl!("pause")
+    waiter = Thread.new { diagctl("request", "gc_stat", "--reason", "in the old place", "--wait") }
+    wait_until("it waits") { requests.any? }
+    FileUtils.mv(@store, "#{@store}.old")
+    result = waiter.value
+    assert_equal 1, result.status, result
+    assert_match(/was moved, removed or replaced/, result.err)
+  end
+
+  def test_min_interval_of_the_on_demand_rule_holds_a_request_back_and_says_so
+    configure(rule("asked", 'on_demand = { min_interval = "2s" }', ["gc_stat"]))
+    polling_puma
+    diagctl!("request", "gc_stat", "--reason", "one", "--wait")
+    result = diagctl!("request", "gc_stat", "--reason", "two", "--wait")
+    assert_match(/waiting: .*cooldown.*min_interval 2s/, result.err)
+    assert_equal 2, captures.size
+  end
+
   def test_request_without_a_matching_process_ends_with_a_clear_message
     result = diagctl("request", "gc_stat", "--reason", "no one is there", "--wait", "--expires", "1s")
     assert_equal 10, result.status, result
@@ -80,6 +141,8 @@ class RequestTest < E2E::Case
   end
 
   private
+
+  def requests = diagctl!("request", "--list", "--json").json.fetch("requests")
 
   # Returns a Puma whose first poll has created the store.
   def polling_puma(**options)

@@ -89,15 +89,45 @@ class AttacksTest < Torture::Case
     assert_empty Dir.glob("#{@store}/{staging,reports}/*")
   end
 
-  def test_roots_that_others_can_write_to_are_refused
-    store_capture
-    [0o777, 0o1777, 0o770, 0o702].each do |mode|
-      File.chmod(mode, @store)
-      [%w[list], %w[gc], %w[run -- true], %w[request gc_stat --reason x]].each do |argv|
-        result = diagctl(*argv)
-        assert_equal 1, result.status, result
-        assert_match(/writable.*others could plant/, result.err)
+  # An fsGroup of Kubernetes opens every file of a volume at each mount.
+  def test_a_store_that_was_opened_to_others_is_closed_by_its_owner
+    id = store_capture
+    meta = File.join(@store, "reports", id, "meta.json")
+    [0o777, 0o1777, 0o2770, 0o702].each do |mode|
+      [%w[list], %w[gc], %w[run --report out -- echo x], %w[request gc_stat --reason x]].each do |argv|
+        File.chmod(mode, @store, File.join(@store, "reports"), File.dirname(meta))
+        File.chmod(0o666, meta, File.join(@store, "state.json"))
+        diagctl!(*argv)
+        modes = [@store, File.dirname(meta), meta, File.join(@store, "state.json")].map { |path| File.stat(path).mode & 0o7777 }
+        assert_equal [0o700, 0o700, 0o600, 0o600], modes, argv
       end
+    end
+    closed = File.foreach(File.join(@store, "events.jsonl")).map { |line| JSON.parse(line) }.select { |event| event["event"] == "closed" }
+    assert_equal 16, closed.size
+    diagctl!("list")
+    assert_equal closed.size, File.foreach(File.join(@store, "events.jsonl")).count { |line| line.include?('"closed"') }, "said once"
+  end
+
+  def test_a_store_that_others_can_write_to_is_refused_for_what_they_put_there_and_before_it_is_a_store
+    needs_root
+    id = store_capture
+    planted = File.join(@store, "reports", id, "planted")
+    File.write(planted, "")
+    File.chown(Torture::NOBODY, nil, planted)
+    File.chmod(0o777, @store)
+    [%w[list], %w[gc], %w[run -- true], %w[request gc_stat --reason x]].each do |argv|
+      result = diagctl(*argv)
+      assert_equal 1, result.status, result
+      assert_match(/planted is owned by uid #{Torture::NOBODY}/, result.err)
+      assert_equal 0o777, File.stat(@store).mode & 0o7777, "a person has to look at it"
+    end
+    [0o777, 0o1777, 0o770].each do |mode|
+      empty = File.join(@root, "empty-#{mode}").tap { |path| Dir.mkdir(path) }
+      File.chmod(mode, empty)
+      result = diagctl("request", "gc_stat", "--reason", "x", env: env(DIAGCTL_DIR: empty))
+      assert_equal 1, result.status, result
+      assert_match(/writable.*others could plant/, result.err)
+      assert_empty Dir.children(empty)
     end
   end
 

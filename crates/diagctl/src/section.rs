@@ -255,6 +255,14 @@ impl<'a> Section<'a> {
         texts
     }
 
+    /// Reads a string or a list of strings.
+    pub fn text_or_texts(&self, key: &'static str) -> Option<Vec<String>> {
+        match self.raw(key)? {
+            Value::String(text) => Some(vec![text.clone()]),
+            _ => self.texts(key),
+        }
+    }
+
     /// Returns a table in this one.
     pub fn section(&self, key: &'static str) -> Option<Section<'a>> {
         self.section_at(key, self.raw(key)?)

@@ -5,17 +5,31 @@
 use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-/// Does what Rust's own start-up does for every program. A closed pipe becomes an error instead of ending the process. A closed
-/// standard descriptor becomes `/dev/null`, so that no file of the store is opened under its number and printed into. Must be
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Returns true if this process was started without a stdout: what it prints is lost.
+pub fn stdout_was_closed() -> bool {
+    STDOUT_WAS_CLOSED.load(Ordering::Relaxed)
+}
+
+/// Does what Rust's own start-up does for every program. A closed pipe becomes an error instead of ending the process, and so
+/// does a file that reaches the size limit of the process (SIGXFSZ would end it without a word). A closed standard descriptor
+/// becomes `/dev/null`, so that no file of the store is opened under its number and printed into. Must be
 /// called at the start of `main`, before anything is opened.
 pub fn prepare() {
     // SAFETY: no handler is installed; the process has one thread.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
     for fd in 0..=2 {
         if rustix::io::fcntl_getfd(borrow_fd(fd)).is_err() {
+            STDOUT_WAS_CLOSED.fetch_or(fd == 1, Ordering::Relaxed);
             // `open` returns the lowest free number, which is this descriptor.
             match rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()) {
                 Ok(null) => _ = null.into_raw_fd(),
@@ -30,6 +44,16 @@ pub fn prepare() {
 pub fn borrow_fd(fd: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the caller keeps the descriptor open; calls on a number that is not open fail and touch nothing.
     unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Makes the kernel end this process by SIGALRM after this time.
+pub fn alarm(time: Duration) {
+    let seconds = u32::try_from(time.as_secs().saturating_add(1)).unwrap_or(u32::MAX);
+    // SAFETY: sets a timer; SIGALRM has its default action.
+    unsafe {
+        libc::signal(libc::SIGALRM, libc::SIG_DFL);
+        libc::alarm(seconds);
+    }
 }
 
 /// Makes the kernel kill a command when this process dies, so that the command never outlives the poll that started it.
@@ -80,6 +104,15 @@ impl Endings {
                 return (signal, info.si_code == libc::SI_KERNEL);
             }
         }
+    }
+
+    /// Waits at most this long for one of the signals, and returns its number.
+    pub fn arrived(&self, within: Duration) -> Option<i32> {
+        let seconds = libc::time_t::try_from(within.as_secs()).unwrap_or(libc::time_t::MAX);
+        let limit = libc::timespec { tv_sec: seconds, tv_nsec: within.subsec_nanos().into() };
+        // SAFETY: the set and the limit are initialised; no information about the signal is asked for.
+        let signal = unsafe { libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const limit) };
+        (signal > 0).then_some(signal)
     }
 
     /// Ends this process by a signal as if it had never been blocked, so that the parent sees which signal it was.

@@ -33,7 +33,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
         return Err(Invalid::new("a duration cannot be negative", "use a value like 10m"));
     }
     if !bare.is_empty() && bare.chars().all(|c| c.is_ascii_digit() || c == '.') && bare != "0" {
-        return Err(Invalid::new("the unit is missing", format!("write {bare}s, {bare}m or {bare}h")));
+        return Err(Invalid::new("the unit is missing", format!("write {bare}s, {bare}m, {bare}h or {bare}d")));
     }
     match humantime::parse_duration(bare) {
         // Limited so that sums with it cannot overflow.

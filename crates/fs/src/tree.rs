@@ -6,15 +6,18 @@
 
 use std::ffi::{CStr, CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use crate::{Error, Spot};
+use crate::{Error, NotOurs, Spot};
+
+/// The flags for opening a file to look for holes in it.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
 /// The flags for opening a directory to list it.
 pub const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -121,8 +124,47 @@ pub fn regain(dir: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Takes rights to everything in a directory away; `keep` are the bits that may stay. Fails at the first entry that belongs to
+/// somebody else. Symbolic links, and files with another name elsewhere, stay as they are.
+pub fn restrict_tree(spot: &Spot, owner: u32, keep: u32) -> Result<(), Error> {
+    let failed = |e: Errno, at: &Path| Error::io("restrict", at, e);
+    let top = spot.open(LISTED, Mode::empty()).and_then(|fd| Ok(Dir::new(fd)?));
+    let mut open = vec![(top.map_err(|e| Error::io("read", spot.path(), e))?, spot.path().to_owned())];
+    while let Some((dir, path)) = open.last_mut() {
+        let Some(entry) = next_in(dir).transpose().map_err(|e| failed(e, path))? else {
+            open.pop();
+            continue;
+        };
+        let name = entry.file_name();
+        let path = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+        let fd = dir.fd().map_err(|e| failed(e, &path))?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let held = match rustix::io::retry_on_intr(|| rustix::fs::openat(fd, name, flags, Mode::empty())) {
+            Err(Errno::NOENT) => continue,
+            other => other.map_err(|e| failed(e, &path))?,
+        };
+        let stat = rustix::fs::fstat(&held).map_err(|e| failed(e, &path))?;
+        if stat.st_uid != owner {
+            let found = NotOurs::Owner { uid: stat.st_uid, expected: owner };
+            return Err(Error::NotOurs { path, found });
+        }
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let mode = stat.st_mode & 0o7777;
+        if mode & keep != mode && (kind.is_dir() || (kind.is_file() && stat.st_nlink == 1)) {
+            // Goes through /proc, because fchmod(2) accepts no descriptor that was opened without any rights.
+            let this = format!("/proc/self/fd/{}", held.as_raw_fd());
+            rustix::fs::chmod(this, Mode::from_raw_mode(mode & keep)).map_err(|e| failed(e, &path))?;
+        }
+        if kind.is_dir() {
+            let inner = open_in(fd, name).map_err(|e| failed(e, &path))?;
+            open.push((inner, path));
+        }
+    }
+    Ok(())
+}
+
 /// Returns the size of a file for accounting, in whole 4 KiB blocks. It is known at once and the same on every filesystem,
-/// whereas allocated blocks are unknown until the data is written back.
+/// whereas allocated blocks are unknown until the data is written back. Holes in a file count as data here.
 pub fn occupied(len: u64) -> u64 {
     len.div_ceil(4096) * 4096
 }
@@ -131,7 +173,7 @@ pub fn occupied(len: u64) -> u64 {
 pub fn occupied_tree(spot: &Spot) -> u64 {
     let Ok(stat) = spot.stat() else { return 0 };
     let kind = FileType::from_raw_mode(stat.st_mode);
-    let mut sum = occupied_by(kind, stat.st_size);
+    let mut sum = occupied_by(kind, &stat, || spot.open(READ, Mode::empty()).ok());
     let top = kind.is_dir().then(|| spot.open(LISTED, Mode::empty()).ok().and_then(|fd| Dir::new(fd).ok())).flatten();
     let mut open: Vec<Dir> = top.into_iter().collect();
     while let Some(dir) = open.last_mut() {
@@ -142,7 +184,8 @@ pub fn occupied_tree(spot: &Spot) -> u64 {
         let Ok(fd) = dir.fd() else { continue };
         let Ok(stat) = rustix::fs::statat(fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
         let kind = FileType::from_raw_mode(stat.st_mode);
-        sum += occupied_by(kind, stat.st_size);
+        let open_file = || rustix::fs::openat(fd, entry.file_name(), READ, Mode::empty()).ok();
+        sum += occupied_by(kind, &stat, open_file);
         if kind.is_dir()
             && let Ok(inner) = open_in(fd, entry.file_name())
         {
@@ -152,8 +195,22 @@ pub fn occupied_tree(spot: &Spot) -> u64 {
     sum
 }
 
-fn occupied_by(kind: FileType, size: i64) -> u64 {
-    if kind.is_file() { occupied(u64::try_from(size).unwrap_or(0)) } else { 4096 }
+// A directory of very many names takes more than one block. A sparse file counts by what is allocated.
+fn occupied_by(kind: FileType, stat: &Stat, open: impl FnOnce() -> Option<OwnedFd>) -> u64 {
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    if kind.is_dir() {
+        return occupied(size.max(1));
+    }
+    if !kind.is_file() {
+        return 4096;
+    }
+    // Fewer blocks than bytes may also mean that the data is not yet written back, or compressed by the filesystem.
+    let has_hole = || {
+        let hole = open().and_then(|file| rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(0)).ok());
+        hole.is_some_and(|hole| hole < size)
+    };
+    if allocated < size && has_hole() { occupied(allocated) } else { occupied(size) }
 }
 
 fn open_in(dir: BorrowedFd<'_>, name: &CStr) -> Result<Dir, Errno> {
@@ -200,6 +257,45 @@ mod tests {
         assert_eq!(occupied_tree(&held.join("tree")), 5 * 4096 + 8192);
         assert_eq!(occupied_tree(&held.join("tree/link")), 4096);
         assert_eq!(occupied_tree(&held.join("gone")), 0);
+    }
+
+    #[test]
+    fn sparse_files_count_by_what_they_occupy_and_large_directories_by_their_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Spot::hold(dir.path()).unwrap();
+        let file = fs::File::create(dir.path().join("sparse")).unwrap();
+        file.set_len(1 << 30).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[1; 5000], 1 << 29).unwrap();
+        let sparse = occupied_tree(&held.join("sparse"));
+        assert!((8192..1 << 20).contains(&sparse), "{sparse}");
+        fs::write(dir.path().join("whole"), vec![1; 100_000]).unwrap();
+        assert_eq!(occupied_tree(&held.join("whole")), 102_400, "known before it is written back");
+        fs::create_dir(dir.path().join("names")).unwrap();
+        for n in 0..1000 {
+            fs::write(dir.path().join(format!("names/{n:0200}")), "").unwrap();
+        }
+        let names = fs::metadata(dir.path().join("names")).unwrap();
+        assert_eq!(occupied_tree(&held.join("names")), occupied(names.len()));
+    }
+
+    #[test]
+    fn a_restricted_tree_keeps_its_links_and_refuses_strangers() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let (dir, held) = tree();
+        let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
+        let us = fs::metadata(dir.path()).unwrap().uid();
+        fs::hard_link(dir.path().join("victim/file"), dir.path().join("tree/deep/other-name")).unwrap();
+        for (path, mode) in
+            [("tree/deep", 0o2770), ("tree/deep/file", 0o660), ("victim", 0o777), ("victim/file", 0o666)]
+        {
+            fs::set_permissions(dir.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        assert!(matches!(restrict_tree(&held.join("tree"), us + 1, 0o700), Err(Error::NotOurs { .. })));
+        restrict_tree(&held.join("tree"), us, 0o2750).unwrap();
+        assert_eq!([mode("tree/deep"), mode("tree/deep/file")], [0o2750, 0o640]);
+        restrict_tree(&held.join("tree"), us, 0o700).unwrap();
+        assert_eq!([mode("tree/deep"), mode("tree/deep/file")], [0o700, 0o600]);
+        assert_eq!([mode("victim"), mode("victim/file")], [0o777, 0o666]);
     }
 
     #[test]

@@ -58,11 +58,20 @@ impl CgroupRoot {
             let nested = mount.join(beneath);
             // Joined with nothing, the path would end in a slash.
             let is_nested = !beneath.is_empty() && !path.contains("..") && nested.is_dir();
+            if !beneath.is_empty() && !is_nested && is_whole_machine(&mount, v2) {
+                continue;
+            }
             let dir = if is_nested { nested } else { mount.clone() };
             return Ok(Group { dir, mount, v2 });
         }
         Err(Error::NoCgroup { pid, controller: controller.to_owned(), mount: self.0.clone() })
     }
+}
+
+// Returns true if this is the root of all groups, whose figures are those of the whole machine. Only it has the v1 file, and only
+// it lacks the v2 file.
+fn is_whole_machine(mount: &Path, v2: bool) -> bool {
+    if v2 { !mount.join("cgroup.events").exists() } else { mount.join("release_agent").exists() }
 }
 
 #[derive(Clone, Debug)]
@@ -107,11 +116,12 @@ impl MemoryCgroup {
     /// The bytes that this group and each above it have to stay below: the limit, or the point at which the kernel throttles
     /// (`memory.high`).
     pub fn levels(&self) -> impl Iterator<Item = (&Path, u64)> {
-        self.0.and_above().filter_map(|group| {
+        let seen = self.0.and_above().filter_map(|group| {
             let high = self.0.v2.then(|| number(group, "memory.high").ok()).flatten();
             let levels = number(group, self.limit_file()).into_iter().chain(high);
             Some((group, levels.filter(is_a_limit).min()?))
-        })
+        });
+        seen.chain(self.inherited().map(|limit| (self.dir(), limit)))
     }
 
     /// Bytes that can still be used before a level has only its reserve left.
@@ -188,7 +198,16 @@ impl MemoryCgroup {
 
     fn limited(&self) -> Option<(u64, &Path)> {
         let limit = |group| number(group, self.limit_file()).ok().filter(is_a_limit).map(|limit| (limit, group));
-        self.0.and_above().filter_map(limit).min_by_key(|(limit, _)| *limit)
+        let seen = self.0.and_above().filter_map(limit).min_by_key(|(limit, _)| *limit);
+        seen.or_else(|| Some((self.inherited()?, self.dir())))
+    }
+
+    // A limit of a group above the root of the mount, where a container does not see it: a pod's, for example. Only v1 tells.
+    fn inherited(&self) -> Option<u64> {
+        if self.0.v2 || self.0.dir != self.0.mount {
+            return None;
+        }
+        counter(&read(&self.0.dir.join("memory.stat")).ok()?, "hierarchical_memory_limit").filter(is_a_limit)
     }
 
     // A group has no figures where the groups above did not give it the memory controller: its memory is then accounted to
@@ -316,6 +335,34 @@ mod tests {
         let group = CgroupRoot::at(&dir.path().join("cg")).memory_of(&proc, 9).unwrap();
         assert_eq!((group.working_set().unwrap(), group.limit()), (3000, None));
         assert_eq!(group.events().unwrap(), [("max".to_owned(), 9), ("oom_kill".to_owned(), 2)].into());
+    }
+
+    // A container sees its own group as the root of the mount. The limit may be the pod's, one level up.
+    #[test]
+    fn v1_tells_of_a_limit_above_the_root_of_the_mount() {
+        let dir = tree(&[
+            ("proc/9/cgroup", "4:memory:/\n"),
+            ("cg/memory/memory.usage_in_bytes", "900"),
+            ("cg/memory/memory.limit_in_bytes", "9223372036854771712"),
+            ("cg/memory/memory.stat", "hierarchical_memory_limit 1000\ntotal_inactive_file 200\n"),
+        ]);
+        let proc = Proc::at(&dir.path().join("proc"));
+        let group = CgroupRoot::at(&dir.path().join("cg")).memory_of(&proc, 9).unwrap();
+        assert_eq!((group.limit(), group.working_set().unwrap(), group.available(|_| 0)), (Some(1000), 700, Some(300)));
+    }
+
+    // The host's tree is mounted in a container, and the container's own group is not where /proc says.
+    #[test]
+    fn figures_of_the_whole_machine_are_not_those_of_a_group_that_is_not_found() {
+        for (line, files) in [
+            ("4:memory:/docker/abc\n", ["cg/memory/release_agent", "cg/memory/memory.usage_in_bytes"]),
+            ("0::/../pod\n", ["cg/cgroup.controllers", "cg/memory.stat"]),
+        ] {
+            let dir = tree(&[("proc/9/cgroup", line), (files[0], "1"), (files[1], "1")]);
+            let proc = Proc::at(&dir.path().join("proc"));
+            let found = CgroupRoot::at(&dir.path().join("cg")).memory_of(&proc, 9);
+            assert!(matches!(found, Err(Error::NoCgroup { .. })), "{found:?}");
+        }
     }
 
     #[test]

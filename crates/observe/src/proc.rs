@@ -5,9 +5,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result, sys};
+
+/// The flag of a process that ends, from linux/sched.h.
+const PF_EXITING: u64 = 4;
 
 /// A mounted procfs, or a directory that looks like one.
 #[derive(Clone, Debug)]
@@ -24,6 +28,10 @@ pub struct Stat {
     pub state: char,
     /// Pid of the parent.
     pub ppid: u32,
+    /// The process group.
+    pub pgrp: u32,
+    /// True from the moment at which the kernel begins to end the process, before it closes any descriptor.
+    pub is_ending: bool,
     /// Start, in clock ticks since boot. Together with the pid it identifies a process for as long as this boot lasts.
     pub start_ticks: u64,
 }
@@ -74,6 +82,26 @@ impl Proc {
     /// Tells whether the process with this start time still runs: it is neither gone nor a zombie, and its pid was not reused.
     pub fn is_alive(&self, pid: u32, start_ticks: u64) -> bool {
         self.stat(pid).is_ok_and(|stat| stat.start_ticks == start_ticks && !matches!(stat.state, 'Z' | 'X'))
+    }
+
+    /// The real user of a process. From `status`, which every user may read of every process.
+    pub fn uid(&self, pid: u32) -> Option<u32> {
+        self.user(pid, 0)
+    }
+
+    /// The effective user of a process.
+    pub fn effective_uid(&self, pid: u32) -> Option<u32> {
+        self.user(pid, 1)
+    }
+
+    fn user(&self, pid: u32, column: usize) -> Option<u32> {
+        let status = read(&self.pid(pid).join("status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(column)?.parse().ok()
+    }
+
+    /// The program that a process runs, as device and inode; `None` if it may not be looked at.
+    pub fn program(&self, pid: u32) -> Option<(u64, u64)> {
+        fs::metadata(self.pid(pid).join("exe")).ok().map(|meta| (meta.dev(), meta.ino()))
     }
 
     /// The resident set, in bytes. From `statm`, which costs the kernel a tenth of `status`.
@@ -155,9 +183,12 @@ pub fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.get(close + 1..)?.split_whitespace();
     let state = fields.next()?.chars().next()?;
     let ppid = fields.next()?.parse().ok()?;
-    // starttime is field 22; state was field 3 and ppid field 4.
-    let start_ticks = fields.nth(22 - 5)?.parse().ok()?;
-    Some(Stat { comm: text.get(open + 1..close)?.to_owned(), state, ppid, start_ticks })
+    let pgrp = fields.next()?.parse().ok()?;
+    // flags is field 9 and starttime field 22; state was field 3, ppid field 4 and pgrp field 5.
+    let flags: u64 = fields.nth(9 - 6)?.parse().ok()?;
+    let start_ticks = fields.nth(22 - 10)?.parse().ok()?;
+    let is_ending = flags & PF_EXITING != 0;
+    Some(Stat { comm: text.get(open + 1..close)?.to_owned(), state, ppid, pgrp, is_ending, start_ticks })
 }
 
 #[cfg(test)]
@@ -168,7 +199,10 @@ mod tests {
     fn a_command_name_with_parentheses_does_not_shift_the_fields() {
         let text = "42 (a) b (c) S 7 1 1 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 1 0 123456 1000 200 18446744073709551615";
         let stat = parse_stat(text).unwrap();
-        assert_eq!(stat, Stat { comm: "a) b (c".into(), state: 'S', ppid: 7, start_ticks: 123_456 });
+        assert_eq!(
+            stat,
+            Stat { comm: "a) b (c".into(), state: 'S', ppid: 7, pgrp: 1, is_ending: false, start_ticks: 123_456 }
+        );
         assert_eq!(parse_stat("42 (x"), None);
     }
 

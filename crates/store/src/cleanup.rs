@@ -1,11 +1,11 @@
-//! Applies retention and removes the leftovers of dead dumpers. The decisions are made in `retention`.
+//! Applies retention and removes abandoned temporary files. The decisions are made in `retention`.
 
 use crate::error::Result;
 use crate::id::Id;
 use crate::inventory::{self, Inventory};
 use crate::retention::Pressure;
 use crate::trash;
-use crate::{Store, events, requests, staging};
+use crate::{Store, events};
 use diagctl_fs::{self as fs, Entry};
 use diagctl_observe::clock::Now;
 
@@ -68,26 +68,6 @@ fn delete_to_fit(store: &Store, now_ms: u64, inventory: &mut Inventory, bytes: u
     inventory.apply(store, &mut plan)?;
     inventory.forget(&plan);
     Ok(())
-}
-
-/// Removes the staging directories of dead dumpers. The caller must hold the lease, which means that no dumper is alive.
-pub fn clear_staging(store: &Store) -> Result<()> {
-    let staging = store.path("staging");
-    for entry in fs::list(&staging)?.flatten() {
-        let id = entry.name.to_string_lossy().into_owned();
-        if Id::parse(&id).is_none() {
-            continue;
-        }
-        let staged = staging.join(&id);
-        let request = staging::read(&staged).ok().and_then(|grant| grant.meta.request);
-        trash::clear_away(store, &staged)?;
-        let why = "its dumper ended without publishing it";
-        events::record(store, &events::Event::about("cleaned", &id, why));
-        if let Some(request) = request {
-            requests::give_back(store, &request, &format!("capture {id}: {why}"))?;
-        }
-    }
-    trash::empty(store)
 }
 
 /// Deletes the oldest entries of the quarantine while it takes more than a tenth of the cap. The quarantine is for inspection,

@@ -3,6 +3,9 @@
 //! The order of the steps is essential: sync the data, sync `meta.json`, sync the staging directory, rename it into `reports/`
 //! without replacing, sync both parent directories. Measured on a power cut: without the sync of the files they are empty
 //! afterwards, and without the sync of the directories the rename is lost. If a sync fails, the capture fails.
+//!
+//! The record is written as `.meta.json` and gets its name when it is whole, so that whoever continues after a crash neither
+//! takes half of it for a file of the application nor does the work again.
 
 use crate::ReportName;
 use crate::trash;
@@ -16,12 +19,16 @@ use rustix::fs::FileType as Kind;
 
 use crate::catalog::{self, NewRecord};
 use crate::error::{Error, Result};
+use crate::id::Id;
 use crate::report_kind::FileType;
 use crate::staging::{self, Grant};
 use crate::writer::{self, Room};
 use crate::{Store, meta};
 use diagctl_fs::checksum;
 use diagctl_fs::{self as fs, Spot};
+
+/// The record until it is whole. A name with a dot is diagctl's own.
+const RECORD: &str = ".meta.json";
 
 /// The dumper's report at the end of the dump.
 #[derive(Debug, Default)]
@@ -36,6 +43,8 @@ pub struct Told {
     pub versions: BTreeMap<String, String>,
     /// All other values.
     pub labels: BTreeMap<String, String>,
+    /// The reason why the dump broke off. It is the error of every report that was not delivered.
+    pub broken_off: Option<String>,
 }
 
 /// Publishes a staged capture and returns its record.
@@ -43,15 +52,27 @@ pub fn publish(store: &Store, grant: &Grant, told: &Told) -> Result<meta::Meta> 
     let id = &grant.meta.id;
     let staging = store.own_staging(id)?;
     let mut room = Room::of(store, grant)?;
-    take_promised_files(store, &mut room, &staging, grant, told)?;
+    if told.broken_off.is_none() {
+        take_promised_files(store, &mut room, &staging, grant, told)?;
+    }
     let mut reports = gather(&staging, grant, told)?;
-    reports.extend(take_raw_files(store, &mut room, &staging, &reports)?);
+    if told.broken_off.is_none() {
+        reports.extend(take_raw_files(store, &mut room, &staging, &reports)?);
+    } else {
+        // Nobody knows whether these are whole.
+        for file in raw_files(&staging, &reports)? {
+            fs::remove(&staging.join(file))?;
+        }
+    }
     let mut meta = meta::Meta { reports, ..grant.meta.clone() };
     meta.cost.extend(told.cost.clone());
     meta.cost.insert("raw_bytes".into(), meta.reports.iter().map(|r| r.raw_bytes).sum::<u64>().into());
     meta.cost.insert("stored_bytes".into(), meta.reports.iter().map(|r| r.stored_bytes).sum::<u64>().into());
     meta.versions.extend(told.versions.clone());
-    meta.labels.extend(told.labels.clone());
+    // Those of the grant, which the operator set, come first.
+    for (name, value) in &told.labels {
+        meta.labels.entry(name.clone()).or_insert_with(|| value.clone());
+    }
     match sync_and_rename(store, &staging, &meta) {
         Err(full) if full.is_no_space() => {
             room.make(1 << 20)?;
@@ -60,6 +81,36 @@ pub fn publish(store: &Store, grant: &Grant, told: &Told) -> Result<meta::Meta> 
         other => other?,
     }
     Ok(meta)
+}
+
+/// Publishes what is whole in the staging directory of a dumper that is dead. Returns `None`, and changes nothing, if no report
+/// is whole. A publication that was under way is completed.
+pub fn salvage(store: &Store, id: Id, told: &Told) -> Result<Option<meta::Meta>> {
+    let staging = store.own_staging(&id)?;
+    if let Some(meta) = unfinished(&staging) {
+        rename_into_place(store, &staging, &meta)?;
+        return Ok(Some(meta));
+    }
+    let mut grant = staging::read(&staging)?;
+    // A sidecar that cannot be read counts as none.
+    let is_whole =
+        |name| staging::read_sidecar(&staging, name).ok().flatten().is_some_and(|report| report.file.is_some());
+    if !grant.planned.iter().any(|name| !told.failed.contains_key(name) && is_whole(name)) {
+        return Ok(None);
+    }
+    // Others may have been published since the grant.
+    grant.reports_bytes = None;
+    publish(store, &grant, told).map(Some)
+}
+
+// Reads the record of a publication that was interrupted after the data and the record were synced.
+fn unfinished(staging: &Spot) -> Option<meta::Meta> {
+    let named = |name: &str| {
+        let data = fs::read_bounded(&staging.join(name), meta::MAX_FILE).ok()?;
+        meta::parse(staging.path(), &data).ok()
+    };
+    // A file of that name beside a grant is the application's.
+    named(RECORD).or_else(|| named("meta.json").filter(|_| staging::read(staging).is_err()))
 }
 
 // Makes one entry for every promised report: verified data, or the reason why there is none.
@@ -75,7 +126,9 @@ fn gather(staging: &Spot, grant: &Grant, told: &Told) -> Result<Vec<meta::Report
                 }
                 meta::Report::failed(name.clone(), error)
             }
-            (None, None) => meta::Report::failed(name.clone(), "it was not delivered"),
+            (None, None) => {
+                meta::Report::failed(name.clone(), told.broken_off.as_deref().unwrap_or("it was not delivered"))
+            }
             (None, Some(report)) => verified(staging, report)?,
         };
         let took_ms = told.took.get(name).cloned().or(report.took_ms);
@@ -114,6 +167,9 @@ fn plain_stem(file: &str) -> Option<&str> {
     (!extension.contains('.') && !matches!(extension, "gz" | "zst")).then_some(stem)
 }
 
+/// The report that `take_raw_files` does not accept in any form.
+const HEAP_DUMP: &str = "heap_dump";
+
 // Turns files that a command wrote into DIAGCTL_CAPTURE_DIR into reports, compressed like all others.
 fn take_raw_files(
     store: &Store,
@@ -124,8 +180,14 @@ fn take_raw_files(
     let mut reports: Vec<meta::Report> = Vec::new();
     for file in raw_files(staging, known)? {
         let used: Vec<&ReportName> = known.iter().chain(&reports).map(|report| &report.name).collect();
-        let name = unused_name(&file.to_string_lossy(), &used);
-        let form = FileType::of_file(Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default());
+        let extension = Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let (mut name, mut form) = (unused_name(&file.to_string_lossy(), &used), FileType::of_file(extension));
+        // Whoever asks for a heap dump must get one. In its own form it is checked line by line.
+        if name == *HEAP_DUMP && matches!(extension, "" | "json" | "jsonl" | "ndjson") {
+            form = store.options().file_type(HEAP_DUMP);
+        } else if name == *HEAP_DUMP {
+            name = unused_name(&file.to_string_lossy().replace('.', "_"), &used);
+        }
         reports.push(take_raw_file(store, room, staging, &file, &name, &form)?);
     }
     Ok(reports)
@@ -195,10 +257,20 @@ fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<(
         }
     }
     write_meta(staging, meta)?;
+    rename_into_place(store, staging, meta)
+}
+
+// Everything in the directory is synced but the directory itself.
+fn rename_into_place(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<()> {
     for entry in fs::read_dir(staging)? {
-        if entry.name.to_string_lossy().starts_with('.') {
+        let name = entry.name.to_string_lossy();
+        if name.starts_with('.') && name != RECORD {
             fs::remove(&staging.join(entry.name))?;
         }
+    }
+    let record = staging.join(RECORD);
+    if record.exists() {
+        fs::rename(&record, &staging.join("meta.json"))?;
     }
     // A command may have changed the mode.
     fs::set_dir_mode(staging, store.directory_mode()?)?;
@@ -215,7 +287,7 @@ fn sync_and_rename(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result<(
 }
 
 fn write_meta(staging: &Spot, meta: &meta::Meta) -> Result<()> {
-    let path = staging.join("meta.json");
+    let path = staging.join(RECORD);
     // A first attempt that found the disk full may have left a file.
     fs::remove(&path)?;
     let data = serde_json::to_vec_pretty(meta).map_err(Error::encode("meta.json"))?;
@@ -258,7 +330,7 @@ mod tests {
         let failure = write_meta(&staging, &meta).unwrap_err();
         assert!(matches!(failure, Error::TooManyReports { reports: 4, .. }), "{failure}");
         assert!(failure.to_string().contains("4 reports") && failure.to_string().contains("4.00 MiB"), "{failure}");
-        assert!(!staging.join("meta.json").exists());
+        assert!(!staging.join(RECORD).exists() && !staging.join("meta.json").exists());
     }
 
     #[test]

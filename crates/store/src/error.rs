@@ -45,6 +45,17 @@ pub enum Error {
         /// The parent directory.
         parent: PathBuf,
     },
+    /// Root cannot tell which user the workers of a new store will run as.
+    #[error(
+        "there is no diagctl store at {}, and users other than root may create it in {}: made by root, it would lock out workers \
+         that run as somebody else", dir.display(), parent.display()
+    )]
+    OwnerUnknown {
+        /// The store.
+        dir: PathBuf,
+        /// The parent directory.
+        parent: PathBuf,
+    },
     /// The store's directory cannot be used for a store.
     #[error("the store {} {found}", dir.display())]
     NotOurs {
@@ -373,6 +384,11 @@ pub enum BadLeaseFile {
 }
 
 impl Error {
+    /// Returns true if the producer of a report died before its end.
+    pub fn is_cut_short(&self) -> bool {
+        matches!(self, Self::Producer { source, .. } if source.kind() == std::io::ErrorKind::UnexpectedEof)
+    }
+
     /// For `map_err`: creates the error of a value that cannot be written to `file` as JSON.
     pub fn encode(file: impl Into<String>) -> impl FnOnce(serde_json::Error) -> Self {
         let file = file.into();

@@ -16,7 +16,7 @@ pub struct Event {
     /// Time of the event, UTC, RFC 3339.
     pub at: String,
     /// The type: `verdict`, `dry_run`, `published`, `aborted`, `failed`, `cleaned`, `deleted`, `quarantined`, `request_failed`,
-    /// `event_dropped`, `paused` or `resumed`.
+    /// `event_dropped`, `closed`, `paused` or `resumed`.
     pub event: String,
     /// The id of the capture or request.
     #[serde(skip_serializing_if = "String::is_empty")]

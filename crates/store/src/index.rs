@@ -218,6 +218,22 @@ impl<'a> Listing<'a> {
         whole.then_some(Self { store, index: None, captures, read, total, damaged })
     }
 
+    /// Reads the records of the newest captures, because the index does not tell of damage since it was written. Those that cannot
+    /// be read count as damaged.
+    pub fn check_newest(&mut self, most: usize) {
+        let mut newest = self.captures.split_off(self.captures.len().saturating_sub(most));
+        newest.retain(|placed| {
+            let dir = self.store.report_dir(&placed.id);
+            let Err(error) = meta::read(&dir) else { return true };
+            if dir.exists() {
+                self.damaged.push((placed.id, error.to_string()));
+            }
+            false
+        });
+        self.captures.append(&mut newest);
+        self.total = self.captures.len();
+    }
+
     /// Returns the numbers of the captures, newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = usize> + use<> {
         (0..self.captures.len()).rev()

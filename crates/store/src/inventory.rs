@@ -63,7 +63,7 @@ impl Inventory {
                 let totals = catalog.totals();
                 let (policy, free_disk) = policy(store)?;
                 let other_bytes = other_bytes(store).saturating_add(totals.strange_bytes);
-                let usage = Usage { other_bytes, free_disk, incoming };
+                let usage = Usage { other_bytes, free_disk, incoming, staged: 0 };
                 let may_delete = |policy: &Policy| retention::may_delete(&totals, policy, &usage, now.store_ms);
                 if !catalog.is_stale() && !may_delete(&policy) {
                     return Ok(None);
@@ -154,6 +154,7 @@ impl Inventory {
             None => Self::known_by_index(store, &mut present, write_back.then_some(&mut of_index)),
         };
         inventory.learn(store, &present, write_back.then_some(&mut of_index));
+        inventory.release(store, write_back.then_some(&mut of_index));
         if write_back {
             // The catalog is a cache. On a full disk it is left as it is, so that room can be made.
             let _ = inventory.write_catalog(store, (of_reports, of_index));
@@ -244,6 +245,26 @@ impl Inventory {
         }
     }
 
+    // Corrects captures that the index calls pinned without a marker: an `unpin` was killed before its line.
+    fn release(&mut self, store: &Store, to_write_back: Option<&mut Stamp>) {
+        let mut released = Vec::new();
+        for i in (0..self.captures.count()).filter(|i| self.captures.is_pinned(*i)) {
+            let dir = store.report_dir(&self.captures.id(i));
+            if !dir.join(PIN_FILE).exists()
+                && let Ok(meta) = meta::read(&dir)
+            {
+                released.push((i, Entry::of(store, &meta)));
+            }
+        }
+        for (i, entry) in &released {
+            self.captures.replace(*i, entry);
+        }
+        if let Some(seen) = to_write_back {
+            let mut entries: Vec<Entry> = released.into_iter().map(|(_, entry)| entry).collect();
+            let _ = index::learn(store, &mut entries, seen);
+        }
+    }
+
     /// Returns the disk usage of `reports/`, bytes.
     pub fn reports_bytes(&self) -> u64 {
         self.captures.bytes().saturating_add(self.strange_bytes)
@@ -260,7 +281,9 @@ impl Inventory {
     ) -> Result<Plan> {
         let (policy, free_disk) = policy(store)?;
         loop {
-            let usage = Usage { other_bytes: other_bytes(store) + self.strange_bytes, free_disk, incoming };
+            let other_bytes = other_bytes(store) + self.strange_bytes;
+            let staged = fs::occupied_tree(&store.path("staging"));
+            let usage = Usage { other_bytes, free_disk, incoming, staged };
             let plan = retention::plan(&self.captures, &policy, &usage, pressure, now_ms, newest);
             if !self.correct(store, &plan) {
                 return Ok(plan);
@@ -349,7 +372,10 @@ pub fn reports_bytes(store: &Store) -> Result<u64> {
 /// Returns the disk usage of the store outside `reports/`, bytes.
 pub fn other_bytes(store: &Store) -> u64 {
     let others = fs::children(store.dir()).filter(|entry| entry.name != "reports");
-    others.map(|entry| fs::occupied_tree(&store.dir().join(entry.name))).sum()
+    let others: u64 = others.map(|entry| fs::occupied_tree(&store.dir().join(entry.name))).sum();
+    // The list of very many captures takes space, too.
+    let list = store.path("reports").stat().map_or(0, |stat| fs::occupied(u64::try_from(stat.st_size).unwrap_or(0)));
+    others.saturating_add(list.saturating_sub(fs::occupied(1)))
 }
 
 #[cfg(test)]

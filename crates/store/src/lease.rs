@@ -42,6 +42,10 @@ pub struct Record {
     pub worker: String,
     /// The rule that was granted the capture.
     pub rule: String,
+    /// The program of the process, as device and inode. A child that the process forked runs the same program. Missing in
+    /// records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<(u64, u64)>,
     /// The time of the grant, CLOCK_BOOTTIME in milliseconds.
     pub granted_boot_ms: u64,
     /// The time at which the dump should be over, CLOCK_BOOTTIME in milliseconds.

@@ -11,6 +11,7 @@ pub mod cleanup;
 pub mod commit;
 mod error;
 pub mod events;
+pub mod holders;
 mod id;
 pub mod index;
 pub mod inventory;

@@ -30,7 +30,7 @@ pub struct Kind {
 }
 
 const JSON: (&str, &str) = ("json", "application/json");
-const JSON_LINES: (&str, &str) = ("json", "application/x-ndjson");
+const JSON_LINES: (&str, &str) = ("ndjson", "application/x-ndjson");
 const TEXT: (&str, &str) = ("txt", "text/plain");
 const XML: (&str, &str) = ("xml", "application/xml");
 /// A heap dump without values.
@@ -77,6 +77,7 @@ impl FileType {
     pub fn of_file(extension: &str) -> Self {
         let content_type = match extension {
             "json" => "application/json",
+            "ndjson" | "jsonl" => "application/x-ndjson",
             "txt" | "log" => "text/plain",
             "csv" => "text/csv",
             "xml" => "application/xml",
@@ -91,4 +92,28 @@ impl FileType {
 /// Looks up a built-in kind, with its position in [`KINDS`].
 pub fn builtin(name: &str) -> Option<(usize, &'static Kind)> {
     KINDS.iter().enumerate().find(|(_, kind)| kind.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_extension_of_what_it_is() {
+        let of = |content_type: &str| match content_type {
+            "application/json" => &["json"][..],
+            "application/x-ndjson" => &["ndjson"],
+            "application/xml" => &["xml"],
+            "text/plain" => &["txt", "heap"],
+            other => panic!("{other}"),
+        };
+        for kind in KINDS {
+            assert!(of(kind.content_type).contains(&kind.extension), "{}", kind.name);
+        }
+        let table =
+            [("json", "application/json"), ("ndjson", "application/x-ndjson"), ("jsonl", "application/x-ndjson")];
+        for (extension, content_type) in table {
+            assert_eq!(FileType::of_file(extension).content_type, content_type);
+        }
+    }
 }

@@ -7,7 +7,8 @@
 //! the newest capture.
 //!
 //! A capture that would not fit in any case costs no other capture its place. Neither do other files in the store that exceed the
-//! cap by themselves, for example one that a command is just writing: deletions could not help.
+//! cap by themselves, for example one that a command is just writing: deletions could not help. What is being staged never costs a
+//! protected capture its place, because it may still be given up.
 //!
 //! A store may hold a hundred thousand captures, and `put` plans beside a worker that needs its memory. So captures are packed, a
 //! plan holds numbers, and verdicts are worded on demand.
@@ -47,6 +48,8 @@ pub struct Usage {
     pub free_disk: u64,
     /// Bytes about to be written. Zero after a commit.
     pub incoming: u64,
+    /// The part of `other_bytes` that is being staged. It may still be given up.
+    pub staged: u64,
 }
 
 /// The lengths to which a plan may go to make room.
@@ -330,8 +333,9 @@ impl<'a> Planner<'a> {
         let fits = self.used.saturating_sub(deletable).saturating_add(self.usage.incoming) <= max;
         for protection in yielding {
             let incoming = if fits && incoming_may_take.contains(protection) { self.usage.incoming } else { 0 };
+            let staged = if *protection == Protection::Unprotected { 0 } else { self.usage.staged };
             self.shrink(*protection, |planner| {
-                let used = planner.used;
+                let used = planner.used.saturating_sub(staged);
                 (used.saturating_add(incoming) > max).then_some(Shortage::Cap { used, incoming })
             });
         }
@@ -341,6 +345,8 @@ impl<'a> Planner<'a> {
         let free = |planner: &Self| planner.usage.free_disk.saturating_add(planner.freed);
         let keep_free = self.plan.policy.keep_free;
         let reachable = free(self).saturating_add(self.deletable(&[Protection::Unprotected]));
+        // Where keep_free is out of reach, something else fills the disk. The application needs every byte then, and the newest
+        // evidence is protected (docs/decisions).
         let wanted = keep_free.saturating_add(self.usage.incoming);
         let wanted = if reachable < wanted { keep_free } else { wanted };
         self.shrink(Protection::Unprotected, |planner| {

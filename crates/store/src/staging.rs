@@ -62,6 +62,16 @@ pub fn claim(staging: &Spot, name: &ReportName) -> Result<bool> {
     }
 }
 
+/// The file of a report while it is written.
+pub fn partial(staging: &Spot, name: &str) -> Spot {
+    staging.join(format!(".{name}.partial"))
+}
+
+/// Removes what a writer that has died left of a report.
+pub fn discard_partial(staging: &Spot, name: &str) -> Result<()> {
+    Ok(fs::remove(&partial(staging, name))?)
+}
+
 /// Writes the sidecar of a report: its entry, or the reason why it was not written.
 pub fn write_sidecar(staging: &Spot, report: &meta::Report) -> Result<()> {
     write_json(&staging.join(sidecar_name(&report.name)), report)

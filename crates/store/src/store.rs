@@ -22,6 +22,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Stat};
 
 use crate::error::{Error, Result, Unfit};
+use crate::events;
 use crate::id::Id;
 use crate::layout::{FORMAT, HARMLESS, LEFT, SUBDIRS};
 use crate::options::StoreOptions;
@@ -36,6 +37,15 @@ pub enum Access {
     Write,
     /// Change the store, or create it if it does not exist.
     Create,
+    /// Do the same on behalf of the workers, which are other processes. Root creates a store only where its owner is clear,
+    /// because a store of root's would lock out workers that run as another user.
+    CreateForWorkers,
+}
+
+impl Access {
+    fn creates(self) -> bool {
+        matches!(self, Self::Create | Self::CreateForWorkers)
+    }
 }
 
 /// An open store.
@@ -56,8 +66,11 @@ impl Store {
         let dir = match Spot::hold(path) {
             Ok(dir) => dir,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                if access != Access::Create {
+                if !access.creates() {
                     return Err(Error::NoStore { dir: path.clone() });
+                }
+                if access == Access::CreateForWorkers {
+                    become_owner_to_be(path)?;
                 }
                 create_root(path)?;
                 Spot::hold(path).map_err(|e| Error::io("open", path, e))?
@@ -79,15 +92,34 @@ impl Store {
             return refuse(Unfit::NotDirectory);
         }
         let mode = stat.st_mode & 0o7777;
-        if mode & 0o022 != 0 {
+        let euid = rustix::process::geteuid();
+        let is_open = mode & 0o022 != 0;
+        // The owner's own store may be closed again. Any other directory may be meant to be open.
+        if is_open && (dir.join("FORMAT").stat().is_err() || !(euid.is_root() || euid.as_raw() == stat.st_uid)) {
             let by = if mode & 0o002 != 0 { "world" } else { "group" };
             return refuse(Unfit::Writable { by, mode });
         }
-        let adopted = rustix::process::geteuid().is_root() && stat.st_uid != 0;
+        let adopted = euid.is_root() && stat.st_uid != 0;
         let ours = become_owner(&dir, &stat, access)?;
         let store = Self { dir, owner: stat.st_uid, ours, adopted, options };
+        let mode = if is_open { store.close(mode)? } else { mode };
         store.check_format(access, mode)?;
         Ok(store)
+    }
+
+    // Kubernetes gives all files of a volume to the pod's `fsGroup` and makes them group-writable, anew at each mount. Nobody else
+    // can enter the store while its files are restricted. Whatever somebody else has put there stays a reason to refuse it.
+    fn close(&self, mode: u32) -> Result<u32> {
+        const CLOSED: u32 = 0o700;
+        fs::set_dir_mode(&self.dir, CLOSED)?;
+        let keep = if self.options.group.is_some() { 0o2750 } else { CLOSED };
+        if let Err(refusal) = fs::restrict_tree(&self.dir, self.owner, keep) {
+            fs::set_dir_mode(&self.dir, mode)?;
+            return Err(refusal.into());
+        }
+        let what = format!("the store had mode {mode:04o}, so others could write to it; it is closed to them again");
+        events::record(self, &events::Event::about("closed", "", &what));
+        Ok(CLOSED)
     }
 
     /// Returns the store's directory.
@@ -172,7 +204,7 @@ impl Store {
             Err(e) if e.is_not_found() => {
                 return match access {
                     Access::Read => Err(Error::NoStore { dir: self.dir.path().to_owned() }),
-                    Access::Write | Access::Create => match self.initialise() {
+                    Access::Write | Access::Create | Access::CreateForWorkers => match self.initialise() {
                         // Another process has created the store meanwhile, and the foreign names were its files.
                         Err(_) if fs::read_bounded(&path, 64).is_ok() => self.check_format(access, mode),
                         done => done,
@@ -316,11 +348,30 @@ pub fn space_of(dir: &Spot) -> Result<(u64, u64)> {
 }
 
 fn create_root(dir: &Path) -> Result<()> {
+    require_parent(dir)?;
+    Ok(fs::create_dir(&Spot::outside(dir), 0o700)?)
+}
+
+fn require_parent(dir: &Path) -> Result<&Path> {
     let parent = fs::parent_of(dir)?;
     if !parent.is_dir() {
         return Err(Error::NoParent { dir: dir.to_owned(), parent: parent.to_owned() });
     }
-    Ok(fs::create_dir(&Spot::outside(dir), 0o700)?)
+    Ok(parent)
+}
+
+// Root becomes the only user that could create this directory: the owner of its parent directory. Where several users could, any
+// of them may be the one that the workers run as.
+fn become_owner_to_be(dir: &Path) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let parent = require_parent(dir)?;
+    let stat = rustix::fs::stat(parent).map_err(|e| Error::io("examine", parent, e))?;
+    if stat.st_mode & 0o022 != 0 {
+        return Err(Error::OwnerUnknown { dir: dir.to_owned(), parent: parent.to_owned() });
+    }
+    if stat.st_uid == 0 { Ok(()) } else { become_user(dir, &stat) }
 }
 
 // Like systemd-coredump, writes into another user's store as that user, so that the user can read the files. Returns true if this
@@ -337,18 +388,26 @@ fn become_owner(dir: &Spot, stat: &Stat, access: Access) -> Result<bool> {
         }
         return Err(Error::Owned { dir: dir.path().to_owned(), owner, uid: me.as_raw() });
     }
-    let (uid, gid) = (rustix::process::Uid::from_raw(owner), rustix::process::Gid::from_raw(stat.st_gid));
+    become_user(dir.path(), stat)?;
+    Ok(true)
+}
+
+fn become_user(dir: &Path, stat: &Stat) -> Result<()> {
+    let (uid, gid) = (rustix::process::Uid::from_raw(stat.st_uid), rustix::process::Gid::from_raw(stat.st_gid));
     // The calls are per thread. Commands that also need the caller's rights open the store in a separate thread. All other
     // commands have a single thread.
     rustix::thread::set_thread_groups(&[gid])
         .and_then(|()| rustix::thread::set_thread_res_gid(gid, gid, gid))
         .and_then(|()| rustix::thread::set_thread_res_uid(uid, uid, uid))
-        .map_err(|e| Error::Become { uid: owner, dir: dir.path().to_owned(), source: e.into() })?;
-    Ok(true)
+        .map_err(|e| Error::Become { uid: stat.st_uid, dir: dir.to_owned(), source: e.into() })
 }
 
-/// Returns the id of a group.
+/// Returns the id of a group, which is given by its name or its number.
 pub fn group_id(name: &str) -> Result<u32> {
+    // A container has the group that Kubernetes gave it, but no entry for it in /etc/group.
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
     let path = Path::new("/etc/group");
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
     text.lines()

@@ -156,7 +156,7 @@ fn store(
     data: &mut dyn Read,
     may_be_empty: bool,
 ) -> Result<meta::Report> {
-    let partial = staging.join(format!(".{name}.partial"));
+    let partial = staging::partial(staging, name);
     let mut result = write_report(room, staging, &partial, name, form, data, may_be_empty);
     if let Err(error) = &mut result {
         // Readers do not know the staging file, so the error names the report instead.
@@ -164,7 +164,11 @@ fn store(
             *error = Error::DiskFull { report: name.clone(), source: copy(source) };
         }
         let _ = fs::remove_file(&partial);
-        // If this fails, too, `finalize` records that the report was not delivered.
+        // A producer that died has not said why. Whoever ends the capture knows, or says that the report was not delivered, as
+        // also if the sidecar cannot be written.
+        if error.is_cut_short() {
+            return result;
+        }
         let _ = staging::write_sidecar(staging, &meta::Report::failed(name.clone(), error.to_string()));
     }
     result

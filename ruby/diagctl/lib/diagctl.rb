@@ -3,15 +3,18 @@
 require_relative "diagctl/version"
 require_relative "diagctl/process/errors"
 require_relative "diagctl/process/clock"
+require_relative "diagctl/process/log_writer"
 require_relative "diagctl/process/log"
 require_relative "diagctl/reports"
 require_relative "diagctl/process/configuration"
 require_relative "diagctl/process/switch"
 require_relative "diagctl/process/binary"
+require_relative "diagctl/process/callback_thread"
 require_relative "diagctl/process/callback"
 require_relative "diagctl/process/libc"
 require_relative "diagctl/process/posix_spawn"
 require_relative "diagctl/process/process_handle"
+require_relative "diagctl/process/children"
 require_relative "diagctl/process/outcome"
 require_relative "diagctl/process/pipes"
 require_relative "diagctl/process/spawn"
@@ -20,7 +23,10 @@ require_relative "diagctl/process/client"
 require_relative "diagctl/process/adapters"
 require_relative "diagctl/dump/grant"
 require_relative "diagctl/dump/lease"
+require_relative "diagctl/dump/holder"
+require_relative "diagctl/dump/records"
 require_relative "diagctl/dump/fork_guard"
+require_relative "diagctl/dump/fork_point"
 require_relative "diagctl/dump/inline_collector"
 require_relative "diagctl/dump/put_watchdog"
 require_relative "diagctl/dump/capture_writer"
@@ -39,6 +45,7 @@ require_relative "diagctl/poll/answer"
 require_relative "diagctl/poll/result"
 require_relative "diagctl/poll/events"
 require_relative "diagctl/poll/application_switch"
+require_relative "diagctl/poll/switch_log"
 require_relative "diagctl/poll/gauges"
 require_relative "diagctl/poll/agent"
 require_relative "diagctl/poll/poller"
@@ -79,6 +86,7 @@ module Diagctl
     def wanted?
       switch = Switch.new
       @log.warn_once(:switch, switch.warning) if switch.warning
+      @log.info_once(:switch, switch.reason) if switch.reason
       return false unless switch.on?
 
       binary = Binary.new
@@ -101,7 +109,8 @@ module Diagctl
 
       Runtime.load unless ready
       ForkGuard.install
-      DumperHandle.inherited.each { |pid| Process.detach(pid) }
+      Children.install
+      Children.inherited.each { |pid| Process.detach(pid) }
       agent = Agent.new(role: role, name: name, binary: @binary, config: @configuration, log: @log, adapters: @adapters)
       poller = Poller.new(agent, config: @configuration, log: @log, ready: ready)
       poller.start
@@ -122,7 +131,7 @@ module Diagctl
 
       poller = @poller
       @agent = @poller = nil
-      poller.stop(timeout)
+      poller.stop(timeout).tap { Callback.release }
     rescue StandardError => e
       @log.warn("not stopped: #{e.class}: #{e.message}")
       false

@@ -17,7 +17,7 @@ class DiagctlTest < Minitest::Test
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "0", "DIAGCTL_BIN" => binary("exit 1") })
       p Diagctl.start, Thread.list.size, Diagctl.event(:a), Diagctl.capture(event: :a).verdict, Diagctl.stop
     RUBY
-    assert_equal "false\n1\nfalse\n\"disabled\"\ntrue\n", out
+    assert_equal "[diagctl] off in this process: DIAGCTL_ENABLED is 0\nfalse\n1\nfalse\n\"disabled\"\ntrue\n", out
     assert_empty calls
   end
 

@@ -83,6 +83,32 @@ class JobsTest < Minitest::Test
     assert_equal [600, 500, -400, -400], @jobs.tallies.values_at("A", "B").flat_map { |tally| [tally.grown, tally.largest] }
   end
 
+  # The growth of the process counts for every job that runs meanwhile.
+  def test_the_report_blames_no_job_for_growth_during_several
+    memory = Memory.new
+    @jobs.measure { memory }
+    grow = ->(bytes) { memory.size += bytes }
+    perform("class" => "Bloat", "jid" => "b") do
+      perform("class" => "Innocent", "jid" => "i") do
+        grow.(1000)
+        assert_nil grew_most, "both jobs ran while the process grew"
+      end
+      grow.(10_000)
+      assert_equal({ class: "Bloat", jid: "b", running: true, bytes: 11_000 }, grew_most)
+      perform("class" => "Bloat", "jid" => "c") do
+        grow.(200_000)
+        assert_equal({ class: "Bloat", running: true, bytes: 211_000 }, grew_most, "one class, but not one job")
+      end
+    end
+  end
+
+  def grew_most
+    server = Struct.new(:version, :name, :queues, :capsules).new("7", "tag", [], {})
+    io = StringIO.new
+    Diagctl::Sidekiq::Report.new(server, @jobs).call(io, {})
+    JSON.parse(io.string, symbolize_names: true)[:grew_most]
+  end
+
   def test_an_invalid_payload_is_logged_once_and_the_job_runs
     2.times { assert_equal :ran, perform(nil) { :ran } }
     assert_equal 1, @logger.lines.size

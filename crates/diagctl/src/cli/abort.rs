@@ -1,13 +1,15 @@
 //! `abort`: the plugin returns a grant.
 
-use std::time::Duration;
+use std::io::Read;
+
+use anyhow::Context as _;
 
 use super::Context;
 use super::output::Done;
-use crate::cli::error::Failure;
+use crate::cli::error::{Failure, printable};
 use crate::grant::capture;
-use diagctl_store::lease::{self, Lease};
-use diagctl_store::{Access, Id, Store};
+use diagctl_store::Access;
+use diagctl_store::lease::Lease;
 
 /// Discard a staged capture and release the lease (used by plugins)
 ///
@@ -19,20 +21,20 @@ pub struct Args {
     /// Descriptor of <dir>/lease.lock
     #[arg(long, value_name = "N")]
     lease_fd: i32,
-    /// Reason, shown by `diagctl status --explain`
+    /// Reason, shown by `diagctl status --explain`; - reads it from stdin
     #[arg(long, value_name = "TEXT")]
     reason: String,
 }
 
-/// The time within which a killed dumper, and a `put` killed with it, release the lease.
-const DYING: Duration = Duration::from_secs(5);
+/// The longest reason that is read, bytes.
+const LONGEST: u64 = 4096;
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let inherited = !lease.is_held()?;
-    if let Some(capture) = Id::parse(&args.capture).filter(|_| inherited) {
-        inherit_from_the_dead(&store, &lease, capture)?;
+    if inherited {
+        capture::inherit_from_the_dead(&store, &lease, &args.capture)?;
     }
     let grant = capture::join(&store, &lease, &args.capture);
     if grant.is_err() && inherited {
@@ -40,22 +42,16 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         lease.release()?;
     }
     let grant = grant?;
-    capture::give_up(&store, &lease, &grant, "aborted", &args.reason)?;
+    capture::give_up(&store, &lease, &grant, "aborted", &reason(args)?)?;
     Ok(Done::silent())
 }
 
-// Takes the lease of a killed dumper on a description of the worker's own, so that the worker can say why the dumper was
-// killed. The caller proves afterwards that this was allowed.
-fn inherit_from_the_dead(store: &Store, lease: &Lease, capture: Id) -> Result<(), Failure> {
-    let step = Duration::from_millis(20);
-    for _ in 0..DYING.as_millis() / step.as_millis() {
-        let record = lease::read_record(store.dir())?;
-        let passed_on = record.is_none_or(|record| record.ended || record.capture != capture);
-        if passed_on || lease.try_take()? {
-            return Ok(());
-        }
-        std::thread::sleep(step);
+// A reason that quotes an application stays off the command line, which every user may read.
+fn reason(args: &Args) -> Result<String, Failure> {
+    if args.reason != "-" {
+        return Ok(args.reason.clone());
     }
-    Err(Failure::failed(format!("capture {capture} cannot be discarded: its dumper still holds the lease"))
-        .hint("pass the descriptor on which `acquire` was granted, or wait until the dumper has ended"))
+    let mut text = Vec::new();
+    std::io::stdin().lock().take(LONGEST).read_to_end(&mut text).context("cannot read the reason")?;
+    Ok(printable(String::from_utf8_lossy(&text).trim()))
 }

@@ -1,6 +1,7 @@
 //! `acquire`: a plugin's poll. Reads the process's figures, decides, takes the lease, and prints one JSON object.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,7 +16,8 @@ use crate::exit_code::Exit;
 use crate::fsio;
 use crate::grant::dump_limits::{self, Watch};
 use crate::grant::exec::run_commands;
-use crate::grant::{Applicant, Begun, begin, capture};
+use crate::grant::poll::Decided;
+use crate::grant::{self, Applicant, Begun, begin, capture, overdue};
 use crate::rules::decide::{Answer, Plan, Verdict};
 use crate::rules::readings::Readings;
 use crate::rules::trigger::{Observed, is_application_name};
@@ -50,6 +52,12 @@ pub struct Args {
     /// An event from the application, for rules (repeatable)
     #[arg(long, value_name = "NAME")]
     pub(super) event: Vec<String>,
+    /// An event whose answer the caller waits for: the rules on it come first
+    #[arg(long, value_name = "NAME")]
+    pub(super) answer_event: Option<String>,
+    /// The application has switched captures off: say so in the store, and capture nothing
+    #[arg(long)]
+    pub(super) off: bool,
 }
 
 #[derive(Serialize)]
@@ -91,14 +99,12 @@ struct ReportWanted<'a> {
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     check_names(&args)?;
     let config = cx.config();
-    if !config.enabled {
-        let reason = match cx.loaded.sources.get("enabled") {
-            Some(Origin::Default) | None => {
-                "switched off by default: set DIAGCTL_ENABLED=1, or enabled = true".to_owned()
-            }
-            Some(origin) => format!("switched off: enabled = false ({origin})"),
-        };
-        return refused(cx, &Answer::plain(Verdict::Disabled, reason), 60_000.max(config.poll_ms()));
+    if let Some((reason, retry_ms)) = switched_off(cx, args.off) {
+        // The answer matters, not the note of it.
+        if let Err(why) = note_off(cx, &args, &reason, retry_ms) {
+            cx.debug(|| format!("the store was not told: {}", why.message));
+        }
+        return refused(cx, &Answer::plain(Verdict::Disabled, reason), retry_ms);
     }
     let store = cx.open(Access::Create)?;
     store.require_trusted_owner()?;
@@ -116,14 +122,18 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let process = Process { id, role: args.role, name: args.name };
     let mut readings = Readings::take(&cx.proc, &cx.cgroups, args.pid, &config.wanted());
     readings.gauges = gauges(&args.gauge);
-    readings.events = args.event.into_iter().collect();
+    readings.events = args.event.into_iter().chain(args.answer_event.clone()).collect();
+    readings.awaited = args.answer_event;
     readings.execs = run_commands(cx, &store, &process)?;
     // Only rules that are in force on a share of the machines need the host name.
     let host = if config.rules.iter().any(|rule| rule.sample < 100.0) { cx.proc.hostname() } else { String::new() };
     let seed = fsio::random_u64()?;
     let applicant = Applicant { cx, store: &store, process: &process, readings: &readings, host: &host, seed };
 
-    let (decision, paused, generation) = applicant.decide()?;
+    let Decided { decision, paused, generation, overdue } = applicant.decide()?;
+    if overdue {
+        overdue::recover(applicant, &lease)?;
+    }
     if let Some(reason) = paused {
         return refused(cx, &Answer::plain(Verdict::Disabled, reason), config.poll_ms());
     }
@@ -169,6 +179,37 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     }
 }
 
+// Returns the switch that is off, if one is, and the time until the next poll in milliseconds. A process cannot leave its
+// environment, so a poll would only find the same again. A file is looked at as usual.
+fn switched_off(cx: &Context, by_application: bool) -> Option<(String, u64)> {
+    let config = cx.config();
+    let rarely = 60_000.max(config.poll_ms());
+    if config.enabled {
+        let reason = "switched off by the application: its `c.enabled` does not return true";
+        return by_application.then(|| (reason.to_owned(), rarely));
+    }
+    Some(match cx.loaded.sources.get("enabled") {
+        Some(Origin::Default) | None => {
+            ("switched off by default: set DIAGCTL_ENABLED=1, or enabled = true".to_owned(), config.poll_ms())
+        }
+        Some(Origin::File) => {
+            let file = cx.loaded.file.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE)).display();
+            (format!("switched off: enabled = false in {file}"), config.poll_ms())
+        }
+        Some(origin) => (format!("switched off: enabled = false ({origin})"), rarely),
+    })
+}
+
+fn note_off(cx: &Context, args: &Args, reason: &str, retry_ms: u64) -> Result<(), Failure> {
+    let store = cx.open(Access::Create)?;
+    store.require_trusted_owner()?;
+    config::keep(&cx.loaded, store.dir())?;
+    let start_ticks = cx.proc.stat(args.pid).map_err(|why| Failure::failed(why.to_string()))?.start_ticks;
+    let id = cx.process_id(args.pid, start_ticks);
+    let process = Process { id, role: args.role.clone(), name: args.name.clone() };
+    Ok(grant::note_off(cx, &store, &process, reason, retry_ms)?)
+}
+
 fn check_names(args: &Args) -> Result<(), Failure> {
     for (flag, value, may_be_empty) in [("--role", &args.role, false), ("--name", &args.name, true)] {
         if value.len() > 128 || value.chars().any(char::is_control) || (value.is_empty() && !may_be_empty) {
@@ -189,12 +230,13 @@ fn check_names(args: &Args) -> Result<(), Failure> {
                 .hint("use for example --gauge puma.backlog=3"));
         }
     }
-    for event in &args.event {
+    let events = args.event.iter().map(|event| ("--event", event));
+    for (flag, event) in events.chain(args.answer_event.iter().map(|event| ("--answer-event", event))) {
         if !is_application_name(event) {
             let shown = crate::cli::error::quoted(event);
             return Err(Failure::new(
                 Exit::Usage,
-                format!("--event {shown} is empty, longer than 128 bytes, or has spaces"),
+                format!("{flag} {shown} is empty, longer than 128 bytes, or has spaces"),
             )
             .hint("use letters, digits, `.`, `_` and `-`"));
         }
@@ -242,7 +284,11 @@ fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: Id, retry_m
     let reports: Vec<ReportWanted<'_>> = plan
         .reports
         .iter()
-        .map(|name| ReportWanted { name, producer: cx.config().producer(name), options: cx.config().options.of(name) })
+        .map(|name| ReportWanted {
+            name,
+            producer: cx.config().producer(name),
+            options: cx.config().report_options(name),
+        })
         .filter(|report| report.producer != Producer::Native)
         .collect();
     let forks = plan.snapshot == Snapshot::Fork && reports.iter().any(|r| r.producer == Producer::Snapshot);

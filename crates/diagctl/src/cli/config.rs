@@ -25,7 +25,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Report every problem in the configuration, with hints
+    /// Report every problem and warning about the configuration, with hints
     Check {
         /// File to check [default: the configuration in use]
         file: Option<PathBuf>,
@@ -75,15 +75,13 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
         Ok(read) => read,
         Err(failure) if json => {
             let unreadable = Problem { path: String::new(), message: failure.message, hint: failure.hint };
-            return told(path, &[unreadable], false);
+            return told(path, &[unreadable], &[]);
         }
         Err(failure) => return Err(failure),
     };
-    let mut valid = false;
-    let (rules, problems) = match config::examine(&text) {
-        Err(problems) => (0, problems),
+    let (rules, problems, warnings) = match config::examine(&text) {
+        Err(problems) => (0, problems, Vec::new()),
         Ok(examined) => {
-            valid = examined.problems.is_empty();
             let mut config = examined.config;
             let rules = config.rules.len();
             if let Some((dir, _)) = super::overrides(dir)?.dir {
@@ -94,23 +92,14 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
             } else {
                 super::config_target::by_its_owner(&Proc::default(), &config)
             };
-            let doubts = config.doubts(&examined.positions, &place);
-            (rules, examined.problems.into_iter().chain(doubts).collect())
+            (rules, examined.problems, config.doubts(&examined.positions, &place))
         }
     };
-    if !problems.is_empty() {
-        if json {
-            return told(path, &problems, valid);
-        }
-        let failure = Failure::from(config::Error::Invalid { path: path.to_owned(), problems });
-        return Err(if valid {
-            failure.hint("processes still use this file; everything else in it works")
-        } else {
-            failure
-        });
+    if !problems.is_empty() || !warnings.is_empty() {
+        return if json { told(path, &problems, &warnings) } else { Err(found(path, problems, &warnings)) };
     }
     let shown = read.map(|path| path.display().to_string());
-    let value = json!({ "schema": 1, "ok": true, "valid": true, "file": shown, "rules": rules, "problems": [] });
+    let value = json!({ "schema": 1, "ok": true, "valid": true, "file": shown, "rules": rules, "problems": [], "warnings": [] });
     Done::either(json, &value, |_| {
         let rules = if rules == 1 { "1 rule".into() } else { format!("{rules} rules") };
         match shown {
@@ -120,11 +109,31 @@ fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool)
     })
 }
 
-fn told(path: &Path, problems: &[Problem], valid: bool) -> Result<Done, Failure> {
-    let list: Vec<_> =
-        problems.iter().map(|p| json!({ "path": p.path, "message": p.message, "hint": p.hint })).collect();
-    let file = path.display().to_string();
-    let value = json!({ "schema": 1, "ok": false, "valid": valid, "file": file, "problems": list });
+// A problem makes the file invalid. A warning is about a part of a valid file that cannot work as written.
+fn found(path: &Path, problems: Vec<Problem>, warnings: &[Problem]) -> Failure {
+    let count = if warnings.len() == 1 { "1 warning".to_owned() } else { format!("{} warnings", warnings.len()) };
+    let lines: Vec<String> =
+        warnings.iter().map(|warning| format!("  {}", warning.to_string().replace('\n', "\n  "))).collect();
+    let list = lines.join("\n");
+    if problems.is_empty() {
+        let message = format!("{count} about the configuration {}, which is valid:\n{list}", path.display());
+        return Failure::new(Exit::Config, message).hint("processes use this file; everything else in it works");
+    }
+    let mut failure = Failure::from(config::Error::Invalid { path: path.to_owned(), problems });
+    if !warnings.is_empty() {
+        failure.message.push_str(&format!("\nand {count}:\n{list}"));
+    }
+    failure
+}
+
+// `problems` has the warnings, too, as it always had.
+fn told(path: &Path, problems: &[Problem], warnings: &[Problem]) -> Result<Done, Failure> {
+    let item = |p: &Problem| json!({ "path": p.path, "message": p.message, "hint": p.hint });
+    let all: Vec<_> = problems.iter().chain(warnings).map(item).collect();
+    let warnings: Vec<_> = warnings.iter().map(item).collect();
+    let (file, valid) = (path.display().to_string(), problems.is_empty());
+    let value =
+        json!({ "schema": 1, "ok": false, "valid": valid, "file": file, "problems": all, "warnings": warnings });
     Ok(Done::json(&value)?.with_exit(Exit::Config))
 }
 

@@ -26,7 +26,7 @@ pub fn by_its_owner(proc: &Proc, config: &Config) -> Place {
         let store = there.then(|| Store::open(config.store_options(), Access::Read).ok()).flatten();
         here(proc, config, store.as_ref())
     };
-    std::thread::scope(|scope| scope.spawn(look).join()).unwrap_or_default()
+    super::apart::run(look).unwrap_or_default()
 }
 
 fn looks_at_gauges(config: &Config) -> bool {

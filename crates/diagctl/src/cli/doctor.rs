@@ -69,21 +69,23 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     let config = cx.config();
     let mut checks = settings::configuration(&cx.loaded, broken, &super::config_target::by_its_owner(&cx.proc, config));
     checks.push(settings::switch(&cx.loaded));
-    checks.extend(place::examine(config));
+    let given = std::env::var_os(crate::grant::labels::VARIABLE).map(|text| text.to_string_lossy().into_owned());
+    checks.extend(settings::labels(given.as_deref()));
+    checks.extend(place::examine(&cx.proc, config));
     // The thread that opens the store takes its owner's identity and then ends, so that root still sees everything.
-    let contents = std::thread::scope(|scope| scope.spawn(|| contents::examine(cx)).join());
-    let Ok(contents) = contents else {
-        checks.push(Check::fail(
-            "store.format",
-            "the store could not be read: the reading thread panicked",
-            "report this as a bug",
-        ));
-        return report(cx, checks);
+    let contents = match super::apart::run(|| contents::examine(cx)) {
+        Ok(contents) => contents,
+        Err(failure) => {
+            let hint = failure.hint.unwrap_or_else(|| "report this as a bug".into());
+            checks.push(Check::fail("store.format", failure.message, hint));
+            return report(cx, checks);
+        }
     };
     checks.extend(contents.checks);
-    if let Some(mut lease) = contents.lease {
+    let mut lease = contents.lease;
+    if let Some(lease) = &mut lease {
         lease.find_holders(&cx.proc, &Spot::outside(&config.dir));
-        checks.push(contents::lease(&lease, &contents::strangers(&cx.proc, &lease)));
+        checks.push(contents::lease(lease, &contents::strangers(&cx.proc, lease)));
     }
     let mut subjects = processes::subjects(&cx.proc, &contents.samples);
     let largest = subjects.iter().max_by_key(|subject| subject.rss).cloned();
@@ -97,7 +99,10 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
         checks.extend(machine::guards(config, &contents.state, Some(largest), &figures));
     }
     let owner = std::fs::symlink_metadata(&config.dir).ok().map(|meta| meta.uid());
-    checks.extend(processes::examine(&cx.proc, config, &contents.samples, &contents.now, owner));
+    let now = &contents.now;
+    let paused = contents.state.paused.as_ref().is_some_and(|pause| pause.holds(now.store_ms));
+    let known = processes::Known { samples: &contents.samples, lease: lease.as_ref(), paused, now };
+    checks.extend(processes::examine(&cx.proc, config, &known, owner));
     checks.push(processes::versions(contents.newest.as_ref()));
     let named = super::from_environment("DIAGCTL_BIN");
     let this = std::env::current_exe().unwrap_or_default();

@@ -143,6 +143,9 @@ impl From<diagctl_store::Error> for Failure {
                  and `pause`"
             }
             Error::NoParent { .. } => "create the parent directory, or use another path in dir, DIAGCTL_DIR or --dir",
+            Error::OwnerUnknown { .. } => {
+                "run the command as the user of the workers (`sudo -u USER diagctl …`), or after their first poll"
+            }
             Error::NotOurs { found: Unfit::Symlink, .. } => "use the directory that it points to",
             Error::NotOurs { found: Unfit::NotDirectory, .. } => "use another path in dir, DIAGCTL_DIR or --dir",
             Error::NotOurs { dir, found: Unfit::Writable { .. } } => &format!(
@@ -223,7 +226,10 @@ impl From<crate::grant::Error> for Failure {
         let message = error.to_string();
         match error {
             Error::Store(error) => error.into(),
-            Error::AnotherGeneration { .. } => Self::failed(message),
+            Error::AnotherGeneration { .. } | Error::Records(_) => Self::failed(message),
+            Error::MalformedRecord { .. } => Self::new(Exit::Usage, message).hint("see docs/protocol.md, Records"),
+            Error::DumperLives { .. } => Self::failed(message)
+                .hint("pass the descriptor on which `acquire` was granted, or wait until the dumper has ended"),
             Error::NotHolder { .. } => Self::failed(message).hint(
                 "pass the descriptor on which `acquire` was granted; files staged by a stale dumper are moved to quarantine/",
             ),

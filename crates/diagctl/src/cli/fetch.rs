@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::output::{self, Done};
-use super::{Context, Failure};
+use super::{Context, Failure, apart};
 use crate::cli::error::printable;
 use crate::exit_code::Exit;
 use destination::{Destination, Existing};
@@ -120,8 +120,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     // Credentials belong to a thread. The thread that opens the store becomes its owner and then ends; this one remains the
     // caller.
-    let opened = std::thread::scope(|scope| scope.spawn(|| open(cx, args)).join());
-    let opened = opened.map_err(|_| Failure::failed("the store could not be read: the reading thread panicked"))??;
+    let opened = apart::run(|| open(cx, args))??;
     if to_stdout && !opened.single {
         let names: Vec<&str> = opened.reports.iter().map(|(name, _)| name.as_str()).collect();
         let message = format!("capture {} has {} reports, but -o - takes one", opened.meta.id, names.len());
@@ -135,9 +134,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     let mut fetched = Fetched { schema: 1, capture: opened.meta.id, written: Vec::new(), failed: Vec::new() };
     let exit = if opened.single {
-        one(args, form, to_stdout, opened, &mut fetched)?
+        one(cx, args, form, to_stdout, opened, &mut fetched)?
     } else {
-        all(args, form, opened, &mut fetched)?
+        all(cx, args, form, opened, &mut fetched)?
     };
     let files = |fetched: &Fetched| {
         fetched.written.iter().filter(|w| w.is_file).map(|w| printable(&w.path) + "\n").collect::<String>()
@@ -169,18 +168,30 @@ fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
     Ok(Opened { meta, reports, single })
 }
 
-fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
+fn one(
+    cx: &Context,
+    args: &Args,
+    form: Form,
+    to_stdout: bool,
+    opened: Opened,
+    fetched: &mut Fetched,
+) -> Result<Exit, Failure> {
     let Some((name, stored)) = opened.reports.into_iter().next() else { return Ok(Exit::Ok) };
     let mut stored = stored?;
     let exit = warn(&stored);
     if to_stdout {
         stored.verify()?;
-        return match copy(&mut stored, form, &mut output::stdout(), io::stdout().is_terminal()) {
+        return match copy(
+            &mut stored,
+            form,
+            &mut output::stdout().map_err(|e| output::unprintable(&e))?,
+            io::stdout().is_terminal(),
+        ) {
             Ok(_) => Ok(exit),
             Err(Interrupted::Source(error)) => Err(error.into()),
             // The reader has closed the pipe because it needs no more.
             Err(Interrupted::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
-            Err(Interrupted::Output(e)) => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
+            Err(Interrupted::Output(e)) => Err(output::unprintable(&e)),
         };
     }
     let own_name = format!("{}-{}", opened.meta.id, form.file_name(&stored));
@@ -190,24 +201,24 @@ fn one(args: &Args, form: Form, to_stdout: bool, opened: Opened, fetched: &mut F
         Some(path) if path.is_dir() => (path.join(own_name), existing),
         Some(path) => (path.clone(), Existing::Replace),
     };
-    fetched.written.push(place(&name, &mut stored, form, &path, existing)?);
+    fetched.written.push(place(cx, &name, &mut stored, form, &path, existing)?);
     Ok(exit)
 }
 
-fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
+fn all(cx: &Context, args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
     let dir = match &args.output {
         None => PathBuf::from(opened.meta.id.as_str()),
         Some(path) if path.is_dir() => path.join(opened.meta.id.as_str()),
         Some(path) => path.clone(),
     };
-    destination::create_dir(&dir, args.force)?;
+    destination::create_dir(&dir, args.force, &cx.config().dir)?;
     let mut first_failure = None;
     let mut damaged = false;
     for (name, stored) in opened.reports {
         let result = stored.and_then(|mut stored| {
             damaged |= warn(&stored) != Exit::Ok;
             let path = dir.join(form.file_name(&stored));
-            place(&name, &mut stored, form, &path, Existing::Replace)
+            place(cx, &name, &mut stored, form, &path, Existing::Replace)
         });
         match result {
             Ok(written) => fetched.written.push(written),
@@ -228,7 +239,7 @@ fn all(args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result
     let mut meta = serde_json::to_string_pretty(&opened.meta).context("cannot encode meta.json")?;
     meta.push('\n');
     let path = dir.join("meta.json");
-    let mut file = Destination::open(&path, Existing::Replace)?;
+    let mut file = Destination::open(&path, Existing::Replace, &cx.config().dir)?;
     file.write_all(meta.as_bytes()).map_err(|e| Failure::output("write", &path, e))?;
     let is_file = file.finish()?;
     let (path, bytes) = (path.display().to_string(), meta.len() as u64);
@@ -244,9 +255,16 @@ fn warn(stored: &Stored) -> Exit {
 }
 
 // Copies a report to a file. It is verified before the destination is touched.
-fn place(name: &str, stored: &mut Stored, form: Form, path: &Path, existing: Existing) -> Result<Written, Failure> {
+fn place(
+    cx: &Context,
+    name: &str,
+    stored: &mut Stored,
+    form: Form,
+    path: &Path,
+    existing: Existing,
+) -> Result<Written, Failure> {
     stored.verify()?;
-    let mut file = Destination::open(path, existing)?;
+    let mut file = Destination::open(path, existing, &cx.config().dir)?;
     let bytes = copy(stored, form, &mut file, false).map_err(|e| match e {
         Interrupted::Source(error) => error.into(),
         Interrupted::Output(e) => Failure::output("write", path, e),

@@ -1,16 +1,17 @@
 //! `finalize`: the dumper is done. Verifies and publishes the capture, applies retention, and ends the lease.
 
 use super::Context;
-use super::output::Done;
+use super::output::{self, Done};
 use super::view;
 use crate::cli::error::{Failure, quoted};
+use crate::deadline;
 use crate::exit_code::Exit;
-use crate::grant::capture;
-use diagctl_store::Access;
-use diagctl_store::ReportName;
+use crate::grant::records::{self, Fact, Writers};
+use crate::grant::{capture, leftovers};
 use diagctl_store::commit::Told;
 use diagctl_store::lease::Lease;
 use diagctl_store::meta::Meta;
+use diagctl_store::{Access, ReportName, Store, holders};
 
 /// Publish a staged capture and release the lease (used by dumpers)
 ///
@@ -28,6 +29,12 @@ pub struct Args {
     /// Metadata: cost.NAME=NUMBER, took.REPORT=MILLISECONDS, versions.NAME=TEXT, or a label (repeatable)
     #[arg(long, value_name = "K=V")]
     set: Vec<String>,
+    /// Read reports, failures and metadata as records from stdin
+    #[arg(long)]
+    records: bool,
+    /// The dumper has died: publish what is whole. The descriptor need not hold the lease
+    #[arg(long)]
+    broken_off: bool,
 }
 
 /// The maximum size of a text from a dumper, in bytes. Longer texts are cut.
@@ -36,9 +43,37 @@ const LONGEST: usize = 4096;
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
-    let grant = capture::join(&store, &lease, &args.capture)?;
+    let inherited = args.broken_off && !lease.is_held()?;
+    if inherited {
+        capture::inherit_from_the_dead(&store, &lease, &args.capture)?;
+    }
+    let finished = finish(cx, args, &store, &lease);
+    if finished.is_err() && inherited {
+        // Released here, because the process that passed the description may live long.
+        lease.release()?;
+    }
+    finished
+}
+
+fn finish(cx: &Context, args: &Args, store: &Store, lease: &Lease) -> Result<Done, Failure> {
+    let grant = capture::join(store, lease, &args.capture)?;
+    let staging = store.own_staging(&grant.meta.id)?;
+    holders::register(&staging, &cx.proc);
     let mut told = parse(args)?;
-    let meta = capture::finish(&store, &cx.proc, &lease, &grant, &mut told)?;
+    if args.records {
+        deadline::end_with_the_capture(&cx.proc, store, output::note)?;
+        for fact in records::read(store, &grant, Writers::ThisOne, &mut std::io::stdin().lock(), &mut told)? {
+            learn(&mut told, fact)?;
+        }
+    }
+    if args.broken_off || told.broken_off.is_some() {
+        let why = told.broken_off.clone().unwrap_or_else(|| "the dump broke off".to_owned());
+        let salvaged = leftovers::salvage(store, &cx.proc, grant.meta.id, "aborted", &mut told);
+        leftovers::end_lease(store, lease)?;
+        let meta = salvaged?.ok_or_else(|| Failure::failed(format!("no report of the capture is whole: {why}")))?;
+        return Ok(Done::json(&view::Capture::from(&meta))?.with_exit(exit_of(&meta)));
+    }
+    let meta = capture::finish(store, &cx.proc, lease, &grant, &mut told)?;
     Ok(Done::json(&view::Capture::from(&meta))?.with_exit(exit_of(&meta)))
 }
 
@@ -58,18 +93,31 @@ fn parse(args: &Args) -> Result<Told, Failure> {
     }
     for item in &args.set {
         let (key, value) = pair("--set", item, "K=V")?;
-        if let Some(name) = key.strip_prefix("cost.") {
-            told.cost.insert(name.to_owned(), number(key, &value)?.into());
-        } else if let Some(name) = key.strip_prefix("took.") {
-            let took = number(key, &value)?;
-            told.took.extend(ReportName::parse(name).map(|name| (name, took)));
-        } else if let Some(name) = key.strip_prefix("versions.") {
-            told.versions.insert(name.to_owned(), value);
-        } else {
-            told.labels.insert(key.to_owned(), value);
-        }
+        set(&mut told, key, value)?;
     }
     Ok(told)
+}
+
+fn learn(told: &mut Told, fact: Fact) -> Result<(), Failure> {
+    match fact {
+        Fact::Failed(name, message) => _ = told.failed.insert(name, message),
+        Fact::Set(key, value) => set(told, &key, value)?,
+    }
+    Ok(())
+}
+
+fn set(told: &mut Told, key: &str, value: String) -> Result<(), Failure> {
+    if let Some(name) = key.strip_prefix("cost.") {
+        told.cost.insert(name.to_owned(), number(key, &value)?.into());
+    } else if let Some(name) = key.strip_prefix("took.") {
+        let took = number(key, &value)?;
+        told.took.extend(ReportName::parse(name).map(|name| (name, took)));
+    } else if let Some(name) = key.strip_prefix("versions.") {
+        told.versions.insert(name.to_owned(), value);
+    } else {
+        told.labels.insert(key.to_owned(), value);
+    }
+    Ok(())
 }
 
 fn number(key: &str, value: &str) -> Result<serde_json::Number, Failure> {

@@ -1,47 +1,110 @@
 //! `diagctl list`: lists the captures in the store.
 
-use std::time::Duration;
+mod page;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
-use super::output::{self, Columns, Done};
-use super::times::{Times, age};
+use super::output::{self, Done};
+use super::times::{self, Moment, Times};
 use super::view;
 use super::{Context, Failure};
 use crate::exit_code::Exit;
-use crate::units::{self, size};
-use diagctl_store::index::{Entry, EntryReport, Listing};
+use diagctl_store::index::{Entry, Listing};
 use diagctl_store::{Access, Id};
+use page::Page;
+
+const EXAMPLES: &str = "\
+Examples:
+  diagctl list -n 10
+  diagctl list --name worker-0 --report heap_dump --since 2h
+  diagctl list --since 2026-11-22 --until '2026-11-22 18:00'
+  diagctl list --sort size -n 5
+  diagctl list -q --rule routine | xargs diagctl rm";
 
 /// List captures, newest first
 ///
-/// An exclamation mark after a report means that it failed or is damaged; `diagctl show` says why.
+/// An exclamation mark after a report means that it failed or is damaged; `diagctl show` says why. ON DISK is what a capture
+/// counts against retention.max_use.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Only captures of processes with this role
     #[arg(long)]
     role: Option<String>,
-    /// Only captures of this worker
-    #[arg(long, value_name = "NAME")]
-    worker: Option<String>,
+    /// Only captures of the process with this name
+    #[arg(long, alias = "worker")]
+    name: Option<String>,
+    /// Only captures of this process
+    #[arg(long, allow_negative_numbers = true)]
+    pid: Option<u32>,
     /// Only captures of this rule
     #[arg(long)]
     rule: Option<String>,
     /// Only captures with this report, failed or not
     #[arg(long)]
     report: Option<String>,
-    /// Only captures younger than this: 90m, 2h, 14d
-    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, allow_hyphen_values = true)]
-    since: Option<Duration>,
+    /// Only captures that retention does not delete
+    #[arg(long)]
+    pinned: bool,
+    /// Only captures younger than this (90m, 2h, 14d), or since a time (2026-11-22 10:15, 2026-11-22T10:15:30Z)
+    #[arg(long, value_name = "TIME", value_parser = times::parse_moment, allow_hyphen_values = true)]
+    since: Option<Moment>,
+    /// Only captures older than this, or until a time
+    #[arg(long, value_name = "TIME", value_parser = times::parse_moment, allow_hyphen_values = true)]
+    until: Option<Moment>,
+    /// Order: the youngest or largest first, or by name
+    #[arg(long, value_name = "KEY", default_value = "age")]
+    sort: Sort,
     /// Show at most N captures
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     limit: Option<usize>,
-    /// Show times in UTC instead of the local time zone
+    /// Print only the IDs
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+    /// Show times in UTC instead of the local time zone, and read them so
     #[arg(long)]
     utc: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The order of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    Age,
+    Size,
+    Pid,
+    Role,
+    Name,
+    Rule,
+}
+
+/// The place of a capture in an order; equal ones stay newest first.
+type Key = (std::cmp::Reverse<u64>, u32, String);
+
+impl Sort {
+    fn key(self, entry: &Entry) -> Key {
+        let text = |text: &str| (std::cmp::Reverse(0), 0, text.to_owned());
+        match self {
+            Self::Age => text(""),
+            Self::Size => (std::cmp::Reverse(entry.disk_bytes), 0, String::new()),
+            Self::Pid => (std::cmp::Reverse(0), entry.pid, String::new()),
+            Self::Role => text(&entry.role),
+            Self::Name => text(&entry.worker),
+            Self::Rule => text(&entry.rule),
+        }
+    }
+
+    /// Returns the word for the captures that come first.
+    fn first(self) -> &'static str {
+        match self {
+            Self::Age => "newest",
+            Self::Size => "largest",
+            _ => "first",
+        }
+    }
 }
 
 /// A capture whose record cannot be read.
@@ -53,17 +116,25 @@ struct Damaged<'a> {
 
 impl Args {
     fn accepts_all(&self) -> bool {
-        let names = [&self.role, &self.worker, &self.rule, &self.report];
-        names.iter().all(|name| name.is_none()) && self.since.is_none()
+        let names = [&self.role, &self.name, &self.rule, &self.report];
+        let moments = [&self.since, &self.until];
+        names.iter().all(|name| name.is_none())
+            && moments.iter().all(|moment| moment.is_none())
+            && self.pid.is_none()
+            && !self.pinned
     }
 
-    fn accepts(&self, entry: &Entry, now_ms: u64) -> bool {
+    fn accepts(&self, entry: &Entry, now_ms: u64, times: &Times) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        let age_ms = now_ms.saturating_sub(entry.store_ms);
         is(&self.role, &entry.role)
-            && is(&self.worker, &entry.worker)
+            && is(&self.name, &entry.worker)
             && is(&self.rule, &entry.rule)
+            && self.pid.is_none_or(|pid| pid == entry.pid)
+            && (entry.pinned || !self.pinned)
             && self.report.as_ref().is_none_or(|wanted| entry.reports.iter().any(|r| r.name == **wanted))
-            && self.since.is_none_or(|since| now_ms.saturating_sub(entry.store_ms) <= units::ms(since))
+            && self.since.as_ref().is_none_or(|since| !times.is_before(&entry.created, age_ms, since))
+            && self.until.as_ref().is_none_or(|until| !times.is_after(&entry.created, age_ms, until))
     }
 }
 
@@ -73,24 +144,39 @@ const FEW: usize = 1000;
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let few = args.limit.filter(|limit| *limit <= FEW && args.accepts_all());
+    let few = args.limit.filter(|limit| *limit <= FEW && args.accepts_all() && args.sort == Sort::Age);
     let listing = match few.and_then(|limit| Listing::newest(&store, limit)) {
         Some(listing) => listing,
-        None => Listing::all(&store)?,
+        None => {
+            let mut listing = Listing::all(&store)?;
+            listing.check_newest(FEW);
+            listing
+        }
     };
     for (id, reason) in &listing.damaged {
         output::note(&format!("skipped capture {id}: {reason}"));
     }
-    let matching = listing.newest_first().filter_map(|number| {
-        let entry = listing.entry(number)?;
-        args.accepts(&entry, now.store_ms).then_some((number, entry))
-    });
-    let limit = args.limit.unwrap_or(usize::MAX);
     let times = Times::new(args.utc);
+    let matches = |number: &usize| {
+        let entry = listing.entry(*number)?;
+        args.accepts(&entry, now.store_ms, &times).then_some((*number, entry))
+    };
+    let mut numbers: Vec<usize> = listing.newest_first().collect();
+    if args.sort != Sort::Age {
+        // A capture that is deleted meanwhile is left out.
+        let keyed = numbers.iter().filter_map(matches).map(|(number, entry)| (args.sort.key(&entry), number));
+        let mut keyed: Vec<(Key, usize)> = keyed.collect();
+        keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
+        numbers = keyed.into_iter().map(|(_, number)| number).collect();
+    }
+    let matching = numbers.iter().filter_map(matches);
+    let limit = args.limit.unwrap_or(usize::MAX);
     let matched = if args.json {
         json(&listing, matching.map(|(_, entry)| entry), limit)?
+    } else if args.quiet {
+        ids(matching.map(|(_, entry)| entry.id), limit)?
     } else {
-        let mut page = Page::new(&times, now.store_ms);
+        let mut page = Page::new(&times, now.store_ms, args.sort.first());
         matching.for_each(|(number, entry)| page.add(number, &entry, limit));
         if args.accepts_all() {
             // Only the newest of them may have been read.
@@ -107,6 +193,19 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     let exit = if listing.total > 0 && matched == 0 { Exit::NoMatch } else { Exit::Ok };
     Ok(Done::silent().with_exit(exit))
+}
+
+// Returns the number that matched, or that was printed if there is a limit.
+fn ids(ids: impl Iterator<Item = Id>, limit: usize) -> Result<usize, Failure> {
+    let mut printed = 0;
+    output::stream(|out| {
+        for id in ids.take(limit) {
+            printed += 1;
+            writeln!(out, "{id}")?;
+        }
+        Ok(())
+    })?;
+    Ok(printed)
 }
 
 fn encoded(value: &impl Serialize) -> std::io::Result<String> {
@@ -132,94 +231,6 @@ fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usi
     Ok(matched)
 }
 
-/// The listing for people: the numbers of the captures and the column widths, both from a first pass over the captures.
-struct Page<'a> {
-    times: &'a Times,
-    now_ms: u64,
-    created: String,
-    columns: Columns,
-    numbers: Vec<usize>,
-    matched: usize,
-    bytes: u64,
-}
-
-impl<'a> Page<'a> {
-    fn new(times: &'a Times, now_ms: u64) -> Self {
-        let created = format!("CREATED ({})", times.name());
-        let columns = Columns::new(&header(&created), &[2, 5, 7]);
-        Self { times, now_ms, created, columns, numbers: Vec::new(), matched: 0, bytes: 0 }
-    }
-
-    fn add(&mut self, number: usize, entry: &Entry, limit: usize) {
-        self.matched += 1;
-        if self.numbers.len() < limit {
-            self.columns.widen(&row(entry, self.times, self.now_ms));
-            self.numbers.push(number);
-            self.bytes = self.bytes.saturating_add(entry.disk_bytes);
-        }
-    }
-
-    fn print(&mut self, listing: &Listing<'_>) -> Result<(), Failure> {
-        if self.numbers.is_empty() {
-            return Ok(());
-        }
-        self.columns.fit_terminal(&OPTIONAL);
-        output::stream(|out| {
-            writeln!(out, "{}", self.columns.line(&header(&self.created)))?;
-            // Captures that were deleted after the first pass are left out.
-            for entry in self.numbers.iter().filter_map(|number| listing.entry(*number)) {
-                writeln!(out, "{}", self.columns.line(&row(&entry, self.times, self.now_ms)))?;
-            }
-            if let Some(note) = self.columns.left_out(&header(&self.created)) {
-                writeln!(out, "{note}")?;
-            }
-            writeln!(out, "\n{}", self.sum())
-        })
-    }
-
-    fn sum(&self) -> String {
-        let count = match (self.numbers.len(), self.matched) {
-            (1, 1) => "1 capture".to_owned(),
-            (shown, matched) if shown == matched => format!("{shown} captures, newest first"),
-            (shown, matched) => format!("the newest {shown} of {matched} captures"),
-        };
-        let zone = match self.times.name() {
-            "UTC" => "times are UTC".to_owned(),
-            zone => format!("times are {zone}, --utc for UTC"),
-        };
-        format!("{count}; {}; {zone}", size(self.bytes))
-    }
-}
-
-/// Columns that a narrow terminal may not show, the most important first.
-const OPTIONAL: [usize; 9] = [2, 3, 4, 6, 7, 8, 9, 5, 1];
-
-fn header(created: &str) -> [&str; 10] {
-    ["ID", created, "AGE", "ROLE", "WORKER", "PID", "RULE", "SIZE", "PINNED", "REPORTS"]
-}
-
-fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
-    let mark = |set: bool, mark: &'static str| if set { mark } else { "" };
-    let report = |r: &EntryReport| format!("{}{}{}", r.name, mark(r.error.is_some(), "!"), mark(r.values, "(values)"));
-    let reports: Vec<String> = entry.reports.iter().map(report).collect();
-    vec![
-        entry.id.to_string(),
-        times.show(&entry.created),
-        age(entry.store_ms, now_ms),
-        or_dash(&entry.role),
-        or_dash(&entry.worker),
-        entry.pid.to_string(),
-        or_dash(&entry.rule),
-        size(entry.disk_bytes),
-        if entry.pinned { "pinned" } else { "" }.into(),
-        or_dash(&reports.join(" ")),
-    ]
-}
-
-fn or_dash(text: &str) -> String {
-    if text.is_empty() { "-".into() } else { text.into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,11 +239,16 @@ mod tests {
     fn args(change: impl Fn(&mut Args)) -> Args {
         let mut args = Args {
             role: None,
-            worker: None,
+            name: None,
+            pid: None,
             rule: None,
             report: None,
+            pinned: false,
             since: None,
+            until: None,
+            sort: Sort::Age,
             limit: None,
+            quiet: false,
             utc: true,
             json: false,
         };
@@ -240,7 +256,7 @@ mod tests {
         args
     }
 
-    fn entry() -> Entry {
+    pub(super) fn entry() -> Entry {
         Entry {
             id: "20261122T101530123Z-7f3a9c2e".parse().unwrap(),
             created: "2026-11-22T10:15:30.123Z".into(),
@@ -259,41 +275,60 @@ mod tests {
         }
     }
 
+    fn moment(text: &str) -> Option<Moment> {
+        Some(times::parse_moment(text).unwrap())
+    }
+
     #[test]
     fn every_filter_excludes_all_other_captures() {
-        let table: [(Args, bool); 9] = [
+        let table: [(Args, bool); 17] = [
             (args(|_| {}), true),
             (args(|a| a.role = Some("puma".into())), true),
             (args(|a| a.role = Some("sidekiq".into())), false),
-            (args(|a| a.worker = Some("worker-1".into())), false),
+            (args(|a| a.name = Some("worker-1".into())), false),
+            (args(|a| a.pid = Some(4711)), true),
+            (args(|a| a.pid = Some(4712)), false),
+            (args(|a| a.pinned = true), true),
             (args(|a| a.rule = Some("other".into())), false),
             (args(|a| a.report = Some("jemalloc_stats".into())), true),
             (args(|a| a.report = Some("heap_dump".into())), false),
-            (args(|a| a.since = Some(Duration::from_secs(60))), true),
-            (args(|a| a.since = Some(Duration::from_secs(59))), false),
+            (args(|a| a.since = moment("60s")), true),
+            (args(|a| a.since = moment("59s")), false),
+            (args(|a| a.until = moment("60s")), true),
+            (args(|a| a.until = moment("61s")), false),
+            (args(|a| a.since = moment("2026-11-22 10:15:30")), true),
+            (args(|a| a.since = moment("2026-11-22 10:15:31")), false),
+            (args(|a| a.until = moment("2026-11-22")), false),
         ];
         for (args, expected) in table {
-            assert_eq!(args.accepts(&entry(), 61_000), expected, "{args:?}");
+            assert_eq!(args.accepts(&entry(), 61_000, &Times::new(true)), expected, "{args:?}");
         }
     }
 
     #[test]
-    fn columns_are_aligned_and_show_zone_order_and_failures() {
-        let plain = Entry { pid: 7, pinned: false, worker: String::new(), ..entry() };
-        let times = Times::new(true);
-        let mut page = Page::new(&times, 91_000);
-        let entries = [entry(), plain, entry()];
-        entries.iter().enumerate().for_each(|(number, entry)| page.add(number, entry, 2));
-        let rows = entries[..2].iter().map(|entry| page.columns.line(&row(entry, &times, 91_000)));
-        let head = page.columns.line(&header(&page.created));
-        let text = [head].into_iter().chain(rows).chain([page.sum()]).collect::<Vec<_>>().join("\n");
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].contains("CREATED (UTC)"), "{text}");
-        let column = lines[0].find("REPORTS").unwrap();
-        for line in &lines[1..3] {
-            assert_eq!(line.find("gc_stat jemalloc_stats!"), Some(column), "{text}");
+    fn captures_are_sorted_by_each_key_and_newest_first_among_equals() {
+        let of = |role: &str, pid, rule: &str, disk_bytes| Entry {
+            role: role.into(),
+            worker: format!("w{pid}"),
+            pid,
+            rule: rule.into(),
+            disk_bytes,
+            ..Entry::default()
+        };
+        // Newest first, as listed.
+        let entries = [of("puma", 3, "b", 10), of("sidekiq", 1, "a", 30), of("puma", 2, "b", 20)];
+        let table = [
+            (Sort::Age, [0, 1, 2]),
+            (Sort::Size, [1, 2, 0]),
+            (Sort::Pid, [1, 2, 0]),
+            (Sort::Role, [0, 2, 1]),
+            (Sort::Name, [1, 2, 0]),
+            (Sort::Rule, [1, 0, 2]),
+        ];
+        for (sort, expected) in table {
+            let mut keyed: Vec<(Key, usize)> = entries.iter().enumerate().map(|(n, e)| (sort.key(e), n)).collect();
+            keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
+            assert_eq!(keyed.iter().map(|(_, number)| *number).collect::<Vec<_>>(), expected, "{sort:?}");
         }
-        assert!(lines[1].contains("2026-11-22 10:15:30  1m 30s"), "{text}");
-        assert_eq!(lines.last(), Some(&"the newest 2 of 3 captures; 8.00 KiB; times are UTC"));
     }
 }

@@ -2,10 +2,12 @@
 
 mod abort;
 mod acquire;
+mod apart;
 mod config;
 mod config_target;
 mod doctor;
 mod error;
+mod events;
 mod fetch;
 mod finalize;
 mod gc;
@@ -76,6 +78,7 @@ enum Command {
     Gc(gc::Args),
     Heap(heap::Args),
     Status(status::Args),
+    Events(events::Args),
     Verify(verify::Args),
     Samples(samples::Args),
     Simulate(simulate::Args),
@@ -90,14 +93,27 @@ enum Command {
     },
 }
 
+/// What a command needs of the configuration.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// It works for a running process, which an invalid file must not stop.
+    Process,
+    /// It only needs the store.
+    Store,
+    /// It only needs the store, and deletes what the configuration does not keep.
+    Retention,
+    /// It is about the configuration, or carries it out.
+    Valid,
+}
+
 impl Command {
-    /// Returns true for commands that work for a running process, which an invalid configuration must not stop. `status` is one
-    /// of them, because it reports the problem, and so is `heap`, which needs no configuration to read a file.
-    fn serves_a_process(&self) -> bool {
-        matches!(
-            self,
-            Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) | Self::Status(_) | Self::Heap(_)
-        )
+    fn needs(&self) -> Needs {
+        match self {
+            Self::Acquire(_) | Self::Put(_) | Self::Finalize(_) | Self::Abort(_) => Needs::Process,
+            Self::Gc(_) => Needs::Retention,
+            Self::Run(_) | Self::Simulate(_) | Self::Config(_) | Self::Doctor(_) | Self::Help { .. } => Needs::Valid,
+            _ => Needs::Store,
+        }
     }
 }
 
@@ -134,11 +150,18 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         return doctor::run(args, file.as_deref(), cli.global.dir);
     }
     let overrides = overrides(cli.global.dir)?;
-    let loaded = if cli.command.serves_a_process() {
-        crate::config::load_for_process(file.as_deref(), &overrides)?
-    } else {
-        crate::config::load(file.as_deref(), &overrides)?
+    let needs = cli.command.needs();
+    let loaded = match needs {
+        Needs::Process => crate::config::load_for_process(file.as_deref(), &overrides)?,
+        Needs::Store | Needs::Retention => {
+            crate::config::load_for_store(file.as_deref(), &overrides, needs == Needs::Retention)?
+        }
+        Needs::Valid => crate::config::load(file.as_deref(), &overrides)?,
     };
+    // `status` shows them among the rest.
+    if !matches!(cli.command, Command::Status(_)) && needs != Needs::Process {
+        loaded.broken.iter().for_each(|broken| output::note(broken));
+    }
     let debug = debug_wanted()?.then_some(output::note as fn(&str));
     let cx = Context::new(loaded, debug);
     match cli.command {
@@ -157,6 +180,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Gc(args) => gc::run(&cx, &args),
         Command::Heap(args) => heap::run(&cx, &args),
         Command::Status(args) => status::run(&cx, &args),
+        Command::Events(args) => events::run(&cx, &args),
         Command::Verify(args) => verify::run(&cx, &args),
         Command::Samples(args) => samples::run(&cx, &args),
         Command::Simulate(args) => simulate::run(&cx, &args),

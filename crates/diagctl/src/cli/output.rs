@@ -11,6 +11,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::cli::error::{Failure, printable, steers};
 use crate::exit_code::Exit;
+use crate::sys;
 
 /// The result of a command that completed: exit status and text for stdout.
 #[derive(Debug)]
@@ -64,10 +65,10 @@ pub fn printable_json(json: String) -> String {
 
 /// Writes a result and returns its exit status.
 pub fn finish(done: Done) -> Exit {
-    match io::stdout().lock().write_all(done.text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            fail(&Failure::failed(format!("cannot write to stdout: {e}")))
-        }
+    let print = || io::stdout().lock().write_all(done.text.as_bytes()).and_then(|()| io::stdout().flush());
+    let printed = if done.text.is_empty() { Ok(()) } else { usable_stdout().and_then(|()| print()) };
+    match printed {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => fail(&unprintable(&e)),
         _ => done.exit,
     }
 }
@@ -92,10 +93,8 @@ pub fn usage(e: &clap::Error) -> Exit {
         let _ = writeln!(io::stderr(), "{}", text.join("\n"));
         return Exit::Usage;
     }
-    match e.print() {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            fail(&Failure::failed(format!("cannot write to stdout: {e}")))
-        }
+    match usable_stdout().and_then(|()| e.print()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => fail(&unprintable(&e)),
         _ => Exit::Ok,
     }
 }
@@ -105,16 +104,26 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "diagctl: {}", printable(text));
 }
 
+// A closed stdout has been replaced by /dev/null, to which everything can be written.
+fn usable_stdout() -> io::Result<()> {
+    if sys::stdout_was_closed() { Err(io::Error::other("it is closed")) } else { Ok(()) }
+}
+
 /// Returns stdout for streamed data. The caller treats a closed pipe as the end.
-pub fn stdout() -> impl Write {
-    io::stdout().lock()
+pub fn stdout() -> io::Result<impl Write> {
+    usable_stdout().map(|()| io::stdout().lock())
+}
+
+/// The failure of a command that could not print its result.
+pub fn unprintable(why: &io::Error) -> Failure {
+    Failure::failed(format!("cannot write to stdout: {why}"))
 }
 
 /// Streams a result to stdout. A closed pipe ends the stream and is not an error.
 pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
-    match write(&mut out).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!("cannot write to stdout: {e}"))),
+    match usable_stdout().and_then(|()| write(&mut out)).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(unprintable(&e)),
         _ => Ok(()),
     }
 }

@@ -30,7 +30,7 @@ pub struct ResumeArgs {}
 pub fn pause(cx: &Context, args: &PauseArgs) -> Result<Done, Failure> {
     let by = invoking_user();
     // `Create`, so that a store can be paused before the first worker polls.
-    let store = cx.open(Access::Create)?;
+    let store = cx.open(Access::CreateForWorkers)?;
     change(cx, &store, |state, now| {
         let pause = Pause {
             since: now.store_ms,
@@ -86,15 +86,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { dir: dir.path().join("store"), ..Config::default() };
         Store::open(config.store_options(), Access::Create).unwrap();
-        let loaded = Loaded {
-            config,
-            file: None,
-            sources: std::collections::BTreeMap::default(),
-            broken: None,
-            identity: None,
-            held: None,
-        };
-        (dir, Context::new(loaded, None))
+        (dir, Context::new(Loaded::new(config), None))
     }
 
     fn paused(cx: &Context) -> Option<Pause> {

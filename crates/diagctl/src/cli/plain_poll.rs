@@ -43,7 +43,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<(Global, a
         }
     }
     // The role and the name are optional; their defaults are defined for clap, which parses a poll without them.
-    Some((global, acquire::Args { lease_fd: lease_fd?, pid: pid?, role: role?, name: name?, gauge, event }))
+    let (lease_fd, pid, role, name) = (lease_fd?, pid?, role?, name?);
+    Some((global, acquire::Args { lease_fd, pid, role, name, gauge, event, answer_event: None, off: false }))
 }
 
 // A repeated argument is an error, which clap reports.

@@ -1,19 +1,22 @@
 //! `put`: the dumper streams one report into a staged capture.
 
-use std::time::Duration;
-
 use super::Context;
 use super::output::{self, Done};
 use crate::cli::error::{Failure, quoted};
-use crate::clock::Reading;
 use crate::config::Snapshot;
 use crate::deadline;
 use crate::exit_code::Exit;
+use crate::fsio::Spot;
 use crate::grant::capture;
 use crate::grant::cpu_throttle::Paced;
-use diagctl_store::lease::{self, Lease};
+use crate::grant::producer::Produced;
+use crate::grant::records::{self, Fact, Writers};
+use diagctl_store::commit::Told;
+use diagctl_store::lease::Lease;
+use diagctl_store::meta::Report;
+use diagctl_store::staging::Grant;
 use diagctl_store::writer::{self, Room};
-use diagctl_store::{Access, Store, staging};
+use diagctl_store::{Access, Store, holders, staging};
 
 /// Compress a report from stdin into a staged capture (used by dumpers)
 #[derive(Debug, clap::Args)]
@@ -21,51 +24,67 @@ pub struct Args {
     /// Capture ID that `acquire` printed
     capture: String,
     /// Name of the report on stdin
-    report: String,
+    #[arg(required_unless_present = "records", conflicts_with = "records")]
+    report: Option<String>,
+    /// Read several reports as records from stdin
+    #[arg(long)]
+    records: bool,
     /// Descriptor that holds the lease
     #[arg(long, value_name = "N")]
     lease_fd: i32,
 }
 
-/// Extra time for the dumper's own alarm to go off first, in milliseconds.
-const GRACE_MS: u64 = 15_000;
-
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let grant = capture::join(&store, &lease, &args.capture)?;
-    let shown = quoted(&args.report);
-    let Some(report) = grant.planned.iter().find(|planned| ***planned == args.report) else {
-        return Err(Failure::new(Exit::Usage, format!("report {shown} is not part of capture {}", args.capture))
+    let staging = store.own_staging(&grant.meta.id)?;
+    holders::register(&staging, &cx.proc);
+    deadline::end_with_the_capture(&cx.proc, &store, output::note)?;
+    match &args.report {
+        Some(report) => put_one(cx, &store, &grant, &staging, report)?,
+        None => put_records(&store, &grant, &staging)?,
+    }
+    Ok(Done::silent())
+}
+
+fn put_one(cx: &Context, store: &Store, grant: &Grant, staging: &Spot, report: &str) -> Result<(), Failure> {
+    let capture = &grant.meta.id;
+    let Some(report) = grant.planned.iter().find(|planned| ***planned == *report) else {
+        return Err(Failure::new(Exit::Usage, format!("report {} is not part of capture {capture}", quoted(report)))
             .hint(format!("it was granted for {}", grant.planned.join(", "))));
     };
-    let staging = store.staging(&grant.meta.id);
     // Reports that `acquire` made itself also have a sidecar.
-    if staging::read_sidecar(&staging, report)?.is_some() || !staging::claim(&staging, report)? {
-        let capture = &args.capture;
+    if staging::read_sidecar(staging, report)?.is_some() || !staging::claim(staging, report)? {
         return Err(Failure::failed(format!(
             "report {report} of capture {capture} has been stored already, or another put of it is under way"
         ))
         .hint("each report is stored once; use `finalize --failed` to drop it"));
     }
-    end_at_the_deadline(cx, &store)?;
-    let mut room = Room::of(&store, &grant)?;
+    // A heap passes through this process. No debugger of the same user and no core file is to see it.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let mut room = Room::of(store, grant)?;
     let stdin = std::io::stdin().lock();
     // A larger pipe means fewer switches between the two processes: a tenth of the CPU time. On failure (not a pipe, or not
     // allowed) its size stays as it is.
     let _ = rustix::pipe::fcntl_setpipe_size(&stdin, writer::CHUNK);
     // A worker that dumps itself serves no requests meanwhile, so it should finish as soon as possible.
     let limit = (grant.snapshot == Snapshot::Fork).then(|| cx.own_cpu_limit()).flatten();
-    writer::store_report(&mut room, &staging, report, &mut Paced::new(stdin, limit))?;
-    Ok(Done::silent())
+    let input = Produced::new(stdin, &cx.proc);
+    writer::store_report(&mut room, staging, report, &mut Paced::new(input, limit))?;
+    Ok(())
 }
 
-// Ends this process at the capture's deadline. A producer that hangs must not keep the lease forever, and the process that
-// should have killed this one may be dead.
-fn end_at_the_deadline(cx: &Context, store: &Store) -> Result<(), Failure> {
-    let Some(record) = lease::read_record(store.dir())? else { return Ok(()) };
-    let now = Reading::take(cx.proc.boot_id());
-    let left = Duration::from_millis(record.deadline_boot_ms.saturating_sub(now.boot_ms) + GRACE_MS);
-    deadline::end_process_after(left, || output::note("the capture's deadline is over; giving up"));
-    Ok(())
+// Failures and values are kept beside the reports, for `finalize`, and for whoever publishes what is whole if the dumper dies.
+fn put_records(store: &Store, grant: &Grant, staging: &Spot) -> Result<(), Failure> {
+    let mut told = Told::default();
+    for fact in records::read(store, grant, Writers::Several, &mut std::io::stdin().lock(), &mut told)? {
+        if let Fact::Failed(name, why) = fact {
+            staging::write_sidecar(staging, &Report::failed(name, why))?;
+        }
+    }
+    match told.broken_off {
+        Some(why) => Err(Failure::failed(why)),
+        None => Ok(()),
+    }
 }

@@ -1,30 +1,44 @@
 //! `request`: asks for a capture, which the next matching process that polls will take.
 
 mod target;
+mod wait;
+mod why;
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::Context;
-use super::finalize::exit_of;
 use super::output::{self, Done};
+use super::times::age;
 use crate::cli::error::{Failure, printable, quoted};
 use crate::clock;
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::state::files::{load_samples, load_state};
-use crate::units::{self, size};
-use diagctl_store::Process;
-use diagctl_store::index;
+use crate::state::files::load_state;
+use crate::sys::Endings;
+use crate::units;
+use diagctl_store::events::{self, Event};
 use diagctl_store::requests::{self, Request};
-use diagctl_store::{Access, ReportName, Store, events, meta};
+use diagctl_store::{Access, ProcessId, ReportName, Store};
+use why::View;
 
-/// Request a capture
+const EXAMPLES: &str = "\
+Examples:
+  diagctl request heap_dump --reason 'memory grows' --wait
+  diagctl request threads --name worker-0 --reason 'it hangs'
+  diagctl request --list
+  diagctl request --cancel 20261122T101530Z";
+
+/// Request a capture, or list and cancel requests
 ///
 /// A request skips triggers, cooldowns and budgets, but not the lease or the guards. Without REPORT, the capture has the reports
-/// of a matching `on_demand` rule, or else the routine reports.
+/// of a matching `on_demand` rule, or else the routine reports. The `min_interval` of a matching `on_demand` rule that has all of
+/// the reports applies: the request waits until so much time has passed since the rule's last capture.
+///
+/// A request waits until a process serves it, it expires, or it is cancelled. With --wait, Ctrl-C cancels it.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Reports to capture, for example heap_dump
     #[arg(value_name = "REPORT")]
@@ -32,82 +46,174 @@ pub struct Args {
     /// Only from a process with this role
     #[arg(long)]
     role: Option<String>,
-    /// Only from the worker with this name
-    #[arg(long, value_name = "WORKER")]
+    /// Only from the process with this name
+    #[arg(long, alias = "worker")]
     name: Option<String>,
     /// Only from this process
     #[arg(long, allow_negative_numbers = true)]
     pid: Option<u32>,
     /// Reason, stored with the capture
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
-    /// Wait for the capture and print its ID
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["list", "cancel"])]
+    reason: Option<String>,
+    /// Wait for the capture and print its ID; tells what the request waits for
     #[arg(long)]
     wait: bool,
     /// Give up if no process has taken the request within this time
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::parse_wait, allow_hyphen_values = true)]
     expires: Duration,
+    /// List the requests that wait, with what each waits for
+    #[arg(long, conflicts_with_all = ["reports", "role", "name", "pid", "reason", "wait", "expires", "cancel"])]
+    list: bool,
+    /// Cancel the request with this ID, or the beginning of it
+    #[arg(long, value_name = "ID", conflicts_with_all = ["reports", "role", "name", "pid", "reason", "wait", "expires"])]
+    cancel: Option<String>,
     /// Print JSON: the request, or the capture with --wait
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
+    if args.list {
+        return list(cx, args.json);
+    }
+    if let Some(id) = &args.cancel {
+        return cancel(cx, id, args.json);
+    }
+    // Before there are other threads: a wait is ended by these signals in order.
+    let endings = args.wait.then(Endings::hold_back);
+    let json = args.json;
+    check(cx, &args)?;
+    let process = args.pid.map(|pid| target::find(cx, pid)).transpose()?;
+    let store = cx.open(Access::CreateForWorkers)?;
+    let request = file(cx, &store, args, process)?;
+    match endings {
+        Some(endings) => wait::wait(cx, &store, &request, json, endings),
+        None => Done::either(json, &request, |request| request.id.clone()),
+    }
+}
+
+fn check(cx: &Context, args: &Args) -> Result<(), Failure> {
     let config = cx.config();
-    let mut reports = Vec::new();
     for name in &args.reports {
-        match ReportName::parse(name).filter(|name| config.knows_report(name)) {
-            Some(known) => reports.push(known),
-            None => {
-                let message = format!("unknown report {}", quoted(name));
-                return Err(Failure::new(Exit::Usage, message).hint(config.report_hint(name)));
-            }
+        if ReportName::parse(name).filter(|name| config.knows_report(name)).is_none() {
+            let message = format!("unknown report {}", quoted(name));
+            return Err(Failure::new(Exit::Usage, message).hint(config.report_hint(name)));
         }
     }
-    if args.reason.trim().is_empty() || args.reason.len() > 1024 {
+    let reason = args.reason.as_deref().unwrap_or_default();
+    if reason.trim().is_empty() || reason.len() > 1024 {
         return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
             .hint("say in a few words why you want the capture"));
     }
-    let process = args.pid.map(|pid| target::find(cx, pid)).transpose()?;
-    let by = invoking_user();
-    let store = cx.open(Access::Create)?;
-    let (state, now) = {
+    Ok(())
+}
+
+// Writes the request, and notes what will keep it waiting.
+fn file(cx: &Context, store: &Store, args: Args, process: Option<ProcessId>) -> Result<Request, Failure> {
+    let now = {
         let _guard = store.lock()?;
-        let (state, _) = load_state(&store)?;
-        let now = cx.now(&state);
-        (state, now)
+        cx.now(&load_state(store)?.0)
     };
     let request = Request {
         schema: 1,
         id: format!("{}-{}", clock::compact_utc(now.clock.wall_ms), fsio::random_hex()?),
-        reports: crate::config::in_order(reports),
+        reports: crate::config::in_order(args.reports.iter().filter_map(|name| ReportName::parse(name)).collect()),
         role: args.role,
         name: args.name,
         pid: process.as_ref().map(|process| process.pid),
         process,
-        reason: args.reason,
-        by,
+        reason: args.reason.unwrap_or_default(),
+        by: invoking_user(),
         created: now.store_ms,
         expires: now.store_ms + units::ms(args.expires),
         ..Request::default()
     };
-    if let Some(pause) = state.paused.as_ref().filter(|pause| pause.holds(now.store_ms)) {
-        output::note(&format!("the store is {}; the request waits", pause.reason(now.store_ms)));
-    } else if !somebody_polls(&store, &request, now.store_ms, config.poll_ms()) {
-        output::note("no matching process has polled this store lately; is DIAGCTL_ENABLED=1 set for the workers?");
+    requests::write(store, &request)?;
+    let why = View::take(cx, store, &now)?.of(&request);
+    if why.needs_a_person {
+        output::note(&format!("the request waits: {}; {}", why.text, why.hint));
     }
-    requests::write(&store, &request)?;
-    if args.wait {
-        return wait(cx, &store, &request, args.json);
-    }
-    Done::either(args.json, &request, |request| request.id.clone())
+    Ok(request)
 }
 
-fn somebody_polls(store: &Store, request: &Request, now_ms: u64, poll_ms: u64) -> bool {
-    load_samples(store).processes.into_iter().any(|(id, sample)| {
-        let process = Process { id, role: sample.role.clone(), name: sample.name.clone() };
-        sample.is_fresh(now_ms, poll_ms) && request.is_for(&process)
+/// A request, as `--list` prints it.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    request: Request,
+    age_ms: u64,
+    expires_in_ms: u64,
+    waits_for: String,
+}
+
+fn list(cx: &Context, json: bool) -> Result<Done, Failure> {
+    let store = cx.open(Access::Read)?;
+    let (_, now) = cx.peek(&store)?;
+    let view = View::take(cx, &store, &now)?;
+    let pending = requests::list(&store)?.into_iter().filter(|request| request.expires > now.store_ms);
+    let listed: Vec<Listed> = pending
+        .map(|request| Listed {
+            age_ms: now.store_ms.saturating_sub(request.created),
+            expires_in_ms: request.expires.saturating_sub(now.store_ms),
+            waits_for: view.of(&request).text,
+            request,
+        })
+        .collect();
+    if !json && listed.is_empty() {
+        output::note(&format!("no request waits in {}", store.dir().display()));
+        return Ok(Done::silent());
+    }
+    let value = serde_json::json!({ "schema": 1, "requests": listed });
+    Done::either(json, &value, |_| {
+        let header = ["ID", "AGE", "EXPIRES IN", "BY", "REPORTS", "FOR", "REASON", "STATUS"];
+        output::table(&header, &listed.iter().map(row).collect::<Vec<_>>(), &[], &[5, 3, 2, 1, 6, 4])
     })
+}
+
+fn row(listed: &Listed) -> Vec<String> {
+    let request = &listed.request;
+    let pid = request.pid.map(|pid| format!("pid {pid}"));
+    let whom: Vec<&str> = [&request.role, &request.name, &pid].into_iter().flatten().map(String::as_str).collect();
+    vec![
+        request.id.clone(),
+        age(0, listed.age_ms),
+        age(0, listed.expires_in_ms),
+        request.by.clone(),
+        if request.reports.is_empty() { "routine".into() } else { request.reports.join(" ") },
+        if whom.is_empty() { "any process".into() } else { whom.join(" ") },
+        request.reason.clone(),
+        listed.waits_for.clone(),
+    ]
+}
+
+fn cancel(cx: &Context, id: &str, json: bool) -> Result<Done, Failure> {
+    let store = cx.open(Access::Write)?;
+    let found: Vec<Request> =
+        requests::list(&store)?.into_iter().filter(|request| !id.is_empty() && request.id.starts_with(id)).collect();
+    let request = match found.as_slice() {
+        [request] => request,
+        [] => {
+            return Err(Failure::new(Exit::NoMatch, format!("there is no request {}", quoted(id)))
+                .hint("`diagctl request --list` shows those that wait; one that was served is in `diagctl list`"));
+        }
+        several => {
+            let message = format!("{} requests begin with {}", several.len(), quoted(id));
+            return Err(Failure::new(Exit::NoMatch, message).hint("use a longer beginning"));
+        }
+    };
+    withdraw(&store, request)?;
+    Done::either(json, request, |request| request.id.clone())
+}
+
+// A capture that has begun for it goes on.
+fn withdraw(store: &Store, request: &Request) -> Result<(), Failure> {
+    requests::remove(store, &request.id)?;
+    let by = invoking_user();
+    events::record(store, &Event::about("request_cancelled", &request.id, &format!("cancelled by {by}")));
+    if let Some(capture) = why::in_progress(store, request) {
+        output::note(&format!("capture {capture} had begun for it and goes on"));
+    }
+    Ok(())
 }
 
 pub(super) fn invoking_user() -> String {
@@ -122,56 +228,4 @@ pub(super) fn invoking_user() -> String {
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
     name.unwrap_or_else(|| format!("uid {uid}"))
-}
-
-// The request's file exists until its capture is published or the request is given up. It names the capture in progress.
-fn wait(cx: &Context, store: &Store, request: &Request, json: bool) -> Result<Done, Failure> {
-    let progress = if output::is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
-        progress.set_style(style);
-    }
-    progress.enable_steady_tick(Duration::from_millis(120));
-    while let Some(current) = requests::read(store, &request.id) {
-        progress.set_message(printable(&doing(store, &current)));
-        let (_, now) = cx.peek(store)?;
-        if current.expires <= now.store_ms && current.capture.is_none() {
-            requests::remove(store, &request.id)?;
-            let why = doing(store, &current);
-            return Err(Failure::new(Exit::NotGranted, format!("no process took the request in time: {why}"))
-                .hint("`diagctl status --explain` shows the verdict of each process"));
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    progress.finish_and_clear();
-    let Some(id) = index::of_request(store, &request.id, request.created)? else {
-        let why = events::read(store).into_iter().rfind(|event| event.id == request.id).map(|event| event.reason);
-        return Err(Failure::failed(format!("the request failed: {}", why.unwrap_or_else(|| "it was removed".into())))
-            .hint("`diagctl status --explain` shows what happened"));
-    };
-    let meta = meta::read(&store.report_dir(&id))?;
-    for report in &meta.reports {
-        if let Some(error) = &report.error {
-            let what = if report.is_damaged() { "is damaged" } else { "failed" };
-            output::note(&format!("report {} {what}: {error}", report.name));
-        }
-    }
-    let bytes = meta.reports.iter().map(|report| report.stored_bytes).sum();
-    let who = output::who(&meta.role, &meta.worker);
-    output::note(&format!("captured {} of process {} ({who})", size(bytes), meta.pid));
-    Ok(Done::either(json, &meta, |meta| meta.id.to_string())?.with_exit(exit_of(&meta)))
-}
-
-fn doing(store: &Store, request: &Request) -> String {
-    if let Some(capture) = &request.capture {
-        let staged: u64 = fsio::occupied_tree(&store.staging(capture));
-        return format!("capture {capture} is being taken, {} so far", size(staged));
-    }
-    let last = load_samples(store).processes.into_values().max_by_key(|sample| sample.last_seen);
-    match last {
-        Some(sample) if !matches!(sample.verdict.as_str(), "" | "idle") => {
-            let who = output::who(&sample.role, &sample.name);
-            format!("waiting; the last verdict for {who} was {}: {}", sample.verdict, sample.reason)
-        }
-        _ => "waiting for a matching process to poll".into(),
-    }
 }

@@ -6,7 +6,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -19,6 +20,7 @@ use crate::config::{Snapshot, Source as Origin};
 use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 use crate::grant::{Applicant, Begun, begin, capture};
+use crate::operator_command;
 use crate::rules::RuleName;
 use crate::rules::decide::{Answer, Plan};
 use crate::rules::memory::Wanted;
@@ -29,7 +31,15 @@ use diagctl_store::commit::Told;
 use diagctl_store::lease::Lease;
 use diagctl_store::staging::{self, Grant};
 use diagctl_store::writer::{self, Room};
-use diagctl_store::{Access, Store};
+use diagctl_store::{Access, Store, holders};
+
+/// The end of a command that was killed at the deadline.
+const OVERDUE: &str = "killed: it was not done within guards.deadline";
+
+const EXAMPLES: &str = "\
+Examples:
+  diagctl run --report vmstat -- vmstat 1 5
+  diagctl run --reason 'slow at noon' -- sh -c 'ss -tnp > \"$DIAGCTL_CAPTURE_DIR/sockets.txt\"'";
 
 /// Run a command that produces a capture, holding the lease meanwhile
 ///
@@ -40,15 +50,28 @@ use diagctl_store::{Access, Store};
 /// If the command fails after it has produced something, the capture is published and the exit status is 5. If it produces
 /// nothing, there is no capture; with --report, the empty stdout of a command that succeeds is stored as an empty report.
 ///
-/// The command line, up to 200 characters of it, is kept as the capture's reason: pass secrets in another way.
+/// Without --reason the command line, up to 200 characters of it, is kept as the capture's reason: pass secrets in another way.
+///
+/// A file named heap_dump becomes the report heap_dump only if it is one: it is checked line by line.
+///
+/// A command that runs longer than guards.deadline is killed with everything that it started, and what it produced is published.
 ///
 /// SIGTERM, SIGINT and SIGHUP are passed on to the command. When the command has ended, the capture is discarded and diagctl
 /// ends with the same signal (128 + its number in a shell).
+///
+/// Prints the ID of the capture. Exit status 10: not granted, with the reason and a hint; the command was not started.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Store the command's stdout as this report
     #[arg(long, value_name = "NAME")]
     report: Option<String>,
+    /// Reason, stored with the capture in place of the command line
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Print JSON: the capture
+    #[arg(long)]
+    json: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -60,28 +83,44 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         return Err(Failure::new(Exit::Usage, format!("--report {} is not a valid report name", quoted(name)))
             .hint("use lower-case letters, digits and _, starting with a letter; `meta` is reserved"));
     }
+    if args.reason.as_ref().is_some_and(|reason| reason.trim().is_empty() || reason.len() > 1024) {
+        return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
+            .hint("say in a few words why you want the capture"));
+    }
     // `run` needs no switch, because typing it is enough. Captures that are explicitly switched off stay off.
     let unset = cx.loaded.sources.get("enabled").is_none_or(|origin| *origin == Origin::Default);
     if !config.enabled && !unset {
-        return not_granted("switched off (DIAGCTL_ENABLED, or enabled in the configuration)");
+        let origin = cx.loaded.sources.get("enabled").map(ToString::to_string).unwrap_or_default();
+        return not_granted(
+            &format!("switched off: enabled = false ({origin})"),
+            "set DIAGCTL_ENABLED=1, for this command at least",
+        );
     }
     let endings = Endings::hold_back();
     let store = cx.open(Access::Create)?;
     store.require_trusted_owner()?;
     if let Some(why) = store.unsafe_filesystem()? {
-        return not_granted(&why);
+        return not_granted(&why, "`diagctl doctor` says what to do about the filesystem");
     }
     let (lease, file) = Lease::open(store.dir(), store.owner())?;
     if !lease.try_take()? {
-        return not_granted("another process holds the lease; `diagctl status` names it");
+        return not_granted(
+            "another process holds the lease",
+            "`diagctl status` names it; try again when its capture is over",
+        );
     }
     let grant = match try_to_begin(cx, &store, args)? {
         Begun::Yes { grant, .. } => grant,
-        Begun::No(Answer { guard: Some(guard), reason, .. }) => return not_granted(&format!("{guard}: {reason}")),
-        Begun::No(answer) => return not_granted(&answer.reason),
+        Begun::No(Answer { guard: Some(guard), reason, .. }) => {
+            return not_granted(
+                &format!("{guard}: {reason}"),
+                "`diagctl doctor` shows the guards; see [guards] in the configuration",
+            );
+        }
+        Begun::No(answer) => return not_granted(&answer.reason, "`diagctl status` shows the state of the store"),
     };
     let ended_by = Arc::new(AtomicI32::new(0));
-    let told = execute(&store, &grant, args, &file, (endings, &ended_by));
+    let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));
     let signal = ended_by.load(Ordering::SeqCst);
     if signal != 0 {
         let reason = format!("diagctl run was ended by signal {signal}");
@@ -108,11 +147,11 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if let Some(status) = failed {
         output::note(&format!("the command failed ({status}); what it produced was published"));
     }
-    Ok(Done::json(&view::Capture::from(&meta))?.with_exit(exit))
+    Ok(Done::either(args.json, &view::Capture::from(&meta), |_| meta.id.to_string())?.with_exit(exit))
 }
 
-fn not_granted(reason: &str) -> Result<Done, Failure> {
-    Err(Failure::new(Exit::NotGranted, format!("not granted: {reason}")))
+fn not_granted(reason: &str, hint: &str) -> Result<Done, Failure> {
+    Err(Failure::new(Exit::NotGranted, format!("not granted: {reason}")).hint(hint))
 }
 
 // Triggers and limits apply only to rules. All other checks that can refuse a capture apply here too.
@@ -125,7 +164,7 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
     let plan = Plan {
         rule: RuleName::run(),
         trigger: "run",
-        reason: format!("diagctl run {command}"),
+        reason: args.reason.clone().unwrap_or_else(|| format!("diagctl run {command}")),
         observed: Default::default(),
         reports: args.report.as_deref().and_then(ReportName::parse).into_iter().collect(),
         snapshot: Snapshot::Fork,
@@ -138,6 +177,7 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
 }
 
 fn execute(
+    cx: &Context,
     store: &Store,
     grant: &Grant,
     args: &Args,
@@ -161,7 +201,9 @@ fn execute(
                 .hint("give the command and its arguments after --")
         })?;
     drop(inherited);
+    holders::register_process(&staging, &cx.proc, child.id());
     hand_on(&child, endings, Arc::clone(ended_by))?;
+    let overdue = end_at_the_deadline(cx.config().guards.deadline);
     let mut stored = Ok(());
     if let (Some(name), Some(mut stdout)) = (grant.planned.first(), child.stdout.take()) {
         let mut room = Room::of(store, grant)?;
@@ -173,13 +215,30 @@ fn execute(
     // An empty report counts if it was asked for, but a capture without any report does not.
     if !produced(&store.own_staging(id)?, grant.planned.first(), status.success())? {
         stored?;
-        return Err(Failure::failed(format!("the command produced nothing ({status})"))
+        let how = if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() };
+        return Err(Failure::failed(format!("the command produced nothing ({how})"))
             .hint("write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME"));
     }
     if !status.success() {
-        told.labels.insert("exit_status".into(), status.to_string());
+        let how = if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() };
+        told.labels.insert("exit_status".into(), how);
     }
     Ok(told)
+}
+
+// Kills everything that the command has started once the deadline is over. Returns whether that has happened. The command holds
+// the lease, so nobody else can capture while it hangs.
+fn end_at_the_deadline(deadline: Duration) -> Arc<AtomicBool> {
+    let overdue = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&overdue);
+    // Orphans of the command become children of this process, so that none escapes.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    std::thread::spawn(move || {
+        std::thread::sleep(deadline);
+        told.store(true, Ordering::SeqCst);
+        operator_command::kill_remains();
+    });
+    overdue
 }
 
 // Forwards signals that would end this process to the command. Uses a descriptor of the command, because its pid may be reused
@@ -187,7 +246,7 @@ fn execute(
 fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<(), Failure> {
     let command =
         rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).context("cannot watch the command")?;
-    std::thread::spawn(move || {
+    let watch = move || {
         loop {
             let (signal, by_terminal) = endings.wait();
             ended_by.store(signal, Ordering::SeqCst);
@@ -196,7 +255,8 @@ fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<
                 let _ = rustix::process::pidfd_send_signal(&command, signal);
             }
         }
-    });
+    };
+    std::thread::Builder::new().spawn(watch).context("cannot start a thread")?;
     Ok(())
 }
 

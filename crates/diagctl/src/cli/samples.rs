@@ -28,14 +28,14 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
     let from = args.since.map_or(0, |since| now.store_ms.saturating_sub(units::ms(since)));
-    let mut stdout = output::stdout();
+    let mut stdout = output::stdout().map_err(|e| output::unprintable(&e))?;
     let mut count = 0;
     for sample in history::read(&store)?.into_iter().filter(|sample| sample.at >= from) {
         let line = serde_json::to_string(&sample).context("cannot encode a sample")?;
         match writeln!(stdout, "{}", output::printable_json(line)) {
             Ok(()) => count += 1,
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Done::silent()),
-            Err(e) => return Err(Failure::failed(format!("cannot write to stdout: {e}"))),
+            Err(e) => return Err(output::unprintable(&e)),
         }
     }
     if count == 0 {

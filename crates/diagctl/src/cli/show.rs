@@ -8,6 +8,7 @@ use super::times::{Times, age};
 use super::view;
 use super::{Context, Failure};
 use crate::cli::error::printable;
+use crate::fsio;
 use crate::units::{duration, size};
 use diagctl_store::index;
 use diagctl_store::meta::{self, Meta};
@@ -21,7 +22,7 @@ pub struct Args {
     /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
-    /// Print JSON: meta.json with `pinned` and `dir` added
+    /// Print JSON: meta.json with `pinned`, `dir` and `disk_bytes` added
     #[arg(long)]
     json: bool,
 }
@@ -30,6 +31,8 @@ struct Shown {
     meta: Meta,
     pinned: bool,
     dir: String,
+    /// What counts against the cap: the blocks of all files of the capture.
+    disk_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -38,11 +41,12 @@ struct View<'a> {
     capture: view::Capture<'a>,
     pinned: bool,
     dir: &'a str,
+    disk_bytes: u64,
 }
 
 impl<'a> From<&'a Shown> for View<'a> {
     fn from(shown: &'a Shown) -> Self {
-        Self { capture: (&shown.meta).into(), pinned: shown.pinned, dir: &shown.dir }
+        Self { capture: (&shown.meta).into(), pinned: shown.pinned, dir: &shown.dir, disk_bytes: shown.disk_bytes }
     }
 }
 
@@ -55,7 +59,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if let Some(name) = &target.report {
         reader::report_of(&meta, name)?;
     }
-    let shown = Shown { pinned: dir.join(index::PIN_FILE).exists(), dir: dir.display().to_string(), meta };
+    let (pinned, disk_bytes) = (dir.join(index::PIN_FILE).exists(), fsio::occupied_tree(&dir));
+    let shown = Shown { pinned, dir: dir.display().to_string(), disk_bytes, meta };
     Done::either(args.json, &View::from(&shown), |_| text(&shown, &Times::new(args.utc), now.store_ms))
 }
 
@@ -79,7 +84,7 @@ fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
         ("versions", joined(&meta.versions, |_, version| version.clone())),
         ("cost", meta.cost.iter().map(|(name, value)| cost(name, value)).collect::<Vec<_>>().join(", ")),
         ("labels", joined(&meta.labels, |_, value| value.clone())),
-        ("size", format!("{} stored of {} raw", size(stored), size(raw))),
+        ("size", format!("{} on disk; {} stored of {} raw", size(shown.disk_bytes), size(stored), size(raw))),
         ("pinned", if shown.pinned { "yes" } else { "no" }.into()),
         ("directory", shown.dir.clone()),
     ];
@@ -196,7 +201,7 @@ mod tests {
             ],
             ..Meta::default()
         };
-        Shown { meta, pinned: true, dir: "/var/lib/diagctl/reports/x".into() }
+        Shown { meta, pinned: true, dir: "/var/lib/diagctl/reports/x".into(), disk_bytes: 2 << 20 }
     }
 
     #[test]
@@ -208,7 +213,7 @@ mod tests {
             "rule       heap-on-growth (memory_usage)\n",
             "observed   puma.backlog 7, rss 1.62 GiB\n",
             "cost       pause 12.5ms, raw 2.00 KiB\n",
-            "size       1.00 MiB stored of 10.0 MiB raw\n",
+            "size       2.00 MiB on disk; 1.00 MiB stored of 10.0 MiB raw\n",
             "pinned     yes\n",
             "10.0x",
             "no jemalloc\\u{1b}[2J here",
@@ -220,11 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn json_is_the_record_plus_two_keys() {
+    fn json_is_the_record_plus_three_keys() {
         let shown = shown();
         let mut expected = serde_json::to_value(&shown.meta).unwrap();
         expected["pinned"] = true.into();
         expected["dir"] = "/var/lib/diagctl/reports/x".into();
+        expected["disk_bytes"] = (2 << 20).into();
         assert_eq!(serde_json::to_value(View::from(&shown)).unwrap(), expected);
     }
 }

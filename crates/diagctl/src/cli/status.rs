@@ -1,18 +1,20 @@
 //! `diagctl status`: the lease, the state of each rule, the use of the store, and the polling processes.
 
+mod headline;
 pub(super) mod lease;
 mod text;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::output::Done;
 use super::times::Times;
-use super::{Context, Failure};
+use super::{Context, Failure, apart};
 use crate::cli::error::printable;
 use crate::clock::Now;
-use crate::config::{Config, Mode, Rule};
+use crate::config::{self, Config, Mode, Rule};
 use crate::fsio::{self, Spot};
 use crate::rules::limit::{self, Refusal};
 use crate::state::files::load_samples;
@@ -49,9 +51,15 @@ pub struct Args {
 struct Status {
     schema: u32,
     dir: String,
+    /// Says in one sentence whether captures are taken.
+    headline: String,
     switch: Switch,
     /// The problems of the configuration, while the last good one is in force.
     configuration: Option<String>,
+    /// The file whose rules and limits are shown, if they come from one.
+    configuration_file: Option<PathBuf>,
+    /// A difference between this configuration and that of the processes.
+    configuration_note: Option<String>,
     /// Parts of the configuration that cannot work here as written.
     doubts: Vec<String>,
     lease: lease::Report,
@@ -123,8 +131,12 @@ struct Process {
     polled_ms: u64,
     /// True if the process has ended.
     gone: bool,
-    /// True if the process is alive but has missed its polls.
+    /// True if the process is alive but has missed its polls, and does not dump.
     silent: bool,
+    /// True if the process holds the lease. It does not poll meanwhile.
+    dumping: bool,
+    /// True if a switch or a pause forbade captures at the last poll.
+    off: bool,
     verdict: String,
     reason: String,
     /// Rules whose condition holds, with the time for which it has held.
@@ -134,9 +146,8 @@ struct Process {
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     // The thread that opens the store takes its owner's identity and then ends, so that root can still see which processes have
     // the lease file open.
-    let status = std::thread::scope(|scope| scope.spawn(|| gather(cx, args.explain)).join());
-    let mut status =
-        status.map_err(|_| Failure::failed("the store could not be read: the reading thread panicked"))??;
+    let mut status = apart::run(|| gather(cx, args.explain))??;
+    status.headline = headline::headline(&status);
     status.lease.find_holders(&cx.proc, &Spot::outside(&cx.config().dir));
     Done::either(args.json, &status, |status| text::render(status, &Times::new(args.utc), args.explain))
 }
@@ -151,19 +162,39 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
     let mut events = if explain { events::read(&store) } else { Vec::new() };
     events.drain(..events.len().saturating_sub(EVENTS_SHOWN));
     let samples = load_samples(&store);
+    let lease = lease::Report::read(&cx.proc, store.dir(), &now)?;
+    let processes = processes(cx, &samples, &lease, now.store_ms);
     Ok(Status {
         schema: 1,
         dir: store.dir().display().to_string(),
+        headline: String::new(),
         switch: Switch { enabled: config.enabled, source, paused },
-        lease: lease::Report::read(&cx.proc, store.dir(), &now)?,
+        lease,
         store: room(config, &store, &now)?,
         configuration: cx.loaded.broken.clone(),
+        configuration_file: cx.loaded.borrowed.clone().or_else(|| cx.loaded.file.clone()),
+        configuration_note: configuration_note(cx, &store),
         doubts: doubts(cx, &store, &samples),
         rules: rules(cx, &state, &samples, now.store_ms),
         budgets: budgets(config, &state, now.store_ms),
         requests: requests::list(&store)?,
-        processes: processes(cx, &store, now.store_ms),
+        processes,
         events,
+    })
+}
+
+// A shell often lacks the workers' DIAGCTL_CONFIG, and would silently show other rules than theirs.
+fn configuration_note(cx: &Context, store: &Store) -> Option<String> {
+    let loaded = &cx.loaded;
+    if let Some(file) = &loaded.borrowed {
+        return Some(format!("this environment names no file; shown is {}, which the processes use", file.display()));
+    }
+    let copy = config::copy_in(store.dir()).filter(|copy| loaded.broken.is_none() && !copy.agrees_with(loaded))?;
+    let (here, theirs) = (loaded.file.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE)), copy.file.display());
+    Some(if here == copy.file {
+        format!("{theirs} has changed since a process last read it")
+    } else {
+        format!("shown is {}, but the processes last used {theirs}; set DIAGCTL_CONFIG={theirs}", here.display())
     })
 }
 
@@ -263,20 +294,24 @@ fn visible_as(presence: Presence) -> Option<u32> {
     if let Presence::Here(pid) = presence { Some(pid) } else { None }
 }
 
-fn processes(cx: &Context, store: &Store, now_ms: u64) -> Vec<Process> {
-    let mut processes: Vec<Process> = load_samples(store)
+fn processes(cx: &Context, samples: &Samples, lease: &lease::Report, now_ms: u64) -> Vec<Process> {
+    let mut processes: Vec<Process> = samples
         .processes
+        .clone()
         .into_iter()
         .map(|(id, sample)| {
             let presence = cx.proc.presence(&id);
             let lost_ms = now_ms.saturating_sub(sample.next_poll.saturating_add(LOST_AFTER_MS));
             let gone = presence == Presence::Gone || (presence == Presence::Elsewhere && lost_ms > 0);
+            let dumping = !gone && lease.is_held_by(&id);
             Process {
                 pid: id.pid,
                 pid_ns: id.pid_ns,
                 pid_here: visible_as(presence),
                 gone,
-                silent: !gone && !sample.is_fresh(now_ms, cx.config().poll_ms()),
+                dumping,
+                silent: !gone && !dumping && !sample.is_fresh(now_ms, cx.config().poll_ms()),
+                off: sample.is_off(),
                 rss_bytes: sample.rss,
                 polled_ms: now_ms.saturating_sub(sample.last_seen),
                 role: sample.role,

@@ -1,9 +1,15 @@
 //! Times and ages for people.
 
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::units::duration;
+use crate::units::{self, Invalid, duration};
 
 /// The time zone in which times are shown.
 #[derive(Clone, Debug)]
@@ -15,7 +21,8 @@ pub struct Times {
 impl Times {
     /// Uses the system's zone (`TZ`, `/etc/localtime`), or UTC if `utc` is set or there is none.
     pub fn new(utc: bool) -> Self {
-        let zone = if utc { TimeZone::UTC } else { TimeZone::try_system().unwrap_or(TimeZone::UTC) };
+        let usable = !utc && is_usable(std::env::var_os("TZ").unwrap_or_default().as_os_str());
+        let zone = if usable { TimeZone::try_system().unwrap_or(TimeZone::UTC) } else { TimeZone::UTC };
         Self::of(zone)
     }
 
@@ -33,6 +40,31 @@ impl Times {
         &self.name
     }
 
+    /// Returns true if something was before a moment. `rfc3339` is its time, `age_ms` the time since.
+    pub fn is_before(&self, rfc3339: &str, age_ms: u64, moment: &Moment) -> bool {
+        match moment {
+            Moment::Ago(ms) => age_ms > *ms,
+            _ => self.order(rfc3339, moment).is_lt(),
+        }
+    }
+
+    /// Returns true if something was after a moment. See [`Self::is_before`].
+    pub fn is_after(&self, rfc3339: &str, age_ms: u64, moment: &Moment) -> bool {
+        match moment {
+            Moment::Ago(ms) => age_ms < *ms,
+            _ => self.order(rfc3339, moment).is_gt(),
+        }
+    }
+
+    fn order(&self, rfc3339: &str, moment: &Moment) -> Ordering {
+        let at = match moment {
+            Moment::At(at) => Some(*at),
+            Moment::Civil(civil) => civil.to_zoned(self.zone.clone()).ok().map(|zoned| zoned.timestamp()),
+            Moment::Ago(_) => None,
+        };
+        rfc3339.parse::<Timestamp>().ok().cmp(&at)
+    }
+
     /// Formats a capture's time in this zone. A time that cannot be parsed is returned unchanged.
     pub fn show(&self, rfc3339: &str) -> String {
         match rfc3339.parse::<Timestamp>() {
@@ -40,6 +72,46 @@ impl Times {
             Err(_) => rfc3339.to_owned(),
         }
     }
+}
+
+// `TZ` may name a file, which is read whole: a device never ends, and a FIFO waits for a writer.
+fn is_usable(tz: &OsStr) -> bool {
+    let bytes = tz.as_encoded_bytes();
+    let path = Path::new(OsStr::from_bytes(bytes.strip_prefix(b":").unwrap_or(bytes)));
+    let is_small_file = |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= 1 << 20);
+    let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
+    if path.is_absolute() { is_small_file(path) } else { !climbs }
+}
+
+/// A moment that a person named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Milliseconds ago.
+    Ago(u64),
+    /// A moment with its offset from UTC.
+    At(Timestamp),
+    /// A time of day in the zone in which times are shown.
+    Civil(DateTime),
+}
+
+/// Parses a duration before now (`2h`), or a time: `2026-11-22`, `2026-11-22 10:15`, `2026-11-22T10:15:30Z`.
+pub fn parse_moment(text: &str) -> Result<Moment, Invalid> {
+    let bare = text.trim();
+    let is_date = bare.len() >= 10 && bare.as_bytes()[4] == b'-' && bare.as_bytes()[..4].iter().all(u8::is_ascii_digit);
+    if !is_date {
+        return units::parse_duration(bare).map(|duration| Moment::Ago(units::ms(duration)));
+    }
+    if let Ok(moment) = bare.parse::<Timestamp>() {
+        return Ok(Moment::At(moment));
+    }
+    let civil = bare.parse::<DateTime>().map(Moment::Civil);
+    civil.map_err(|_| Invalid::new("not a time", "use a duration like 2h, or a time like 2026-11-22 10:15"))
+}
+
+/// Returns the milliseconds since an event, by the wall clock; 0 if it is in the future or its time cannot be parsed.
+pub fn since(rfc3339: &str, now_ms: i64) -> u64 {
+    let at = rfc3339.parse::<Timestamp>().map_or(now_ms, Timestamp::as_millisecond);
+    u64::try_from(now_ms.saturating_sub(at)).unwrap_or(0)
 }
 
 /// Formats the time since a moment, both on the store's time line.
@@ -61,6 +133,50 @@ mod tests {
         let fixed = Times::of(TimeZone::fixed(jiff::tz::offset(2)));
         assert_eq!((fixed.show("2026-11-22T23:15:30Z").as_str(), fixed.name()), ("2026-11-23 01:15:30", "local"));
         assert_eq!(fixed.show("soon"), "soon");
+    }
+
+    #[test]
+    fn a_zone_is_never_read_from_a_device_or_a_fifo() {
+        let table = [
+            ("", true),
+            ("Europe/Berlin", true),
+            ("bogus", true),
+            ("/dev/zero", false),
+            (":/dev/zero", false),
+            ("../../../dev/zero", false),
+            ("/nowhere", false),
+        ];
+        for (tz, usable) in table {
+            assert_eq!(is_usable(OsStr::new(tz)), usable, "{tz}");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(is_usable(file.path().as_os_str()));
+    }
+
+    #[test]
+    fn a_moment_is_a_duration_or_a_time_in_the_zone_that_is_shown() {
+        let fixed = Times::of(TimeZone::fixed(jiff::tz::offset(2)));
+        let at = "2026-11-22T10:15:30.500Z";
+        // The moment, and the order of the event, an hour ago, and the moment.
+        let table = [
+            ("2h", Ordering::Greater),
+            ("1h", Ordering::Equal),
+            ("59m", Ordering::Less),
+            ("2026-11-22", Ordering::Greater),
+            ("2026-11-22 12:15", Ordering::Greater),
+            ("2026-11-22 12:16", Ordering::Less),
+            ("2026-11-22T12:15:30.5", Ordering::Equal),
+            ("2026-11-22T10:15:31Z", Ordering::Less),
+            ("2026-11-22T10:15:30+00:00", Ordering::Greater),
+        ];
+        for (text, expected) in table {
+            let moment = parse_moment(text).unwrap();
+            let got = (fixed.is_before(at, 3_600_000, &moment), fixed.is_after(at, 3_600_000, &moment));
+            assert_eq!(got, (expected.is_lt(), expected.is_gt()), "{text}");
+        }
+        for bad in ["2026-13-01", "2026-11-22 25:00", "yesterday", "10", "-5m", ""] {
+            assert!(parse_moment(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -22,9 +22,10 @@ use diagctl_store::{Access, Id, ReportName, Store, meta};
 ///
 /// Exit status 0: everything is intact; 1: something is damaged; 4: no capture matches an ID.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "diagctl verify [OPTIONS] <ID>...\n       diagctl verify [OPTIONS] --all")]
 pub struct Args {
     /// Capture IDs, unique prefixes, or `latest`
-    #[arg(required_unless_present = "all", value_name = "ID")]
+    #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Verify every capture; an empty store is not an error
     #[arg(long, conflicts_with = "ids")]
@@ -70,6 +71,10 @@ struct Unknown {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    if args.ids.is_empty() && !args.all {
+        return Err(Failure::new(Exit::Usage, "verify needs the ID of a capture, or --all")
+            .hint("`diagctl verify latest` verifies the newest capture, `diagctl verify --all` every one"));
+    }
     let store = cx.open(Access::Read)?;
     let mut present = Present::list(&store)?;
     let ids: BTreeSet<Id> = if args.all {

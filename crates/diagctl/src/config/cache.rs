@@ -13,6 +13,9 @@ use super::error::{Error, Result};
 use crate::fsio::{self, Spot};
 use crate::seal;
 
+/// The version of the format: that of the program, and a number that goes up whenever a configuration is encoded in another way.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/2");
+
 /// The name of the cache file in the store.
 const FILE: &str = "config.cache";
 
@@ -40,7 +43,7 @@ impl Identity {
     pub fn of(path: &Path) -> Option<Self> {
         let meta = std::fs::metadata(path).ok()?;
         Some(Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: VERSION.to_owned(),
             path: path.to_owned(),
             device: meta.dev(),
             inode: meta.ino(),

@@ -2,11 +2,15 @@
 
 use diagctl_store::ReportName;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::section::Section;
 
 /// The time limit for all commands of one capture's reports together, in milliseconds. The poll of a process waits for them.
 pub const COMMANDS_TIMEOUT_MS: u64 = 10_000;
+
+/// The largest `max_size`, bytes.
+const LARGEST: u64 = 1 << 30;
 
 /// A report that a command prints, or that the application provides with `Diagctl.report(:NAME)`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +23,16 @@ pub struct CustomReport {
     pub extension: String,
     /// Cost units of one report.
     pub cost: u32,
+    /// The most bytes that the application may write; without it, the gem's default.
+    #[serde(default)]
+    pub max_size: Option<u64>,
+}
+
+impl CustomReport {
+    /// Returns the options that are passed to the application's process.
+    pub fn options(&self) -> Map<String, Value> {
+        self.max_size.map(|bytes| ("max_size".to_owned(), bytes.into())).into_iter().collect()
+    }
 }
 
 /// The command of a report.
@@ -36,9 +50,19 @@ pub fn parse(name: &str, section: &Section<'_>) -> Option<CustomReport> {
     let command = parse_command(section);
     let content_type = section.text("content_type").unwrap_or_else(|| "text/plain".into());
     let cost = section.count("cost").unwrap_or(1);
+    let max_size = section.size("max_size");
     section.finish();
     if cost > 1000 {
         section.problem("cost", format!("{cost} is more than 1000"), "a heap dump costs 10, the cheap reports 1");
+    }
+    if max_size.is_some_and(|bytes| bytes == 0 || bytes > LARGEST) {
+        section.wrong_value(
+            "max_size",
+            "must be between 1 byte and 1GiB",
+            "the process holds it in memory; 16MiB is the default",
+        );
+    } else if max_size.is_some() && section.has("command") {
+        section.problem("max_size", "has no effect on a command", "remove it");
     }
     if section.has("command") && section.has("producer") {
         section.problem("producer", "a report has a producer or a command, not both", "remove one of them");
@@ -59,12 +83,13 @@ pub fn parse(name: &str, section: &Section<'_>) -> Option<CustomReport> {
         return None;
     }
     let extension = match content_type.as_str() {
-        "application/json" | "application/x-ndjson" => "json",
+        "application/json" => "json",
+        "application/x-ndjson" => "ndjson",
         "text/csv" => "csv",
         text if text.starts_with("text/") => "txt",
         _ => "bin",
     };
-    Some(CustomReport { command, content_type, extension: extension.into(), cost })
+    Some(CustomReport { command, content_type, extension: extension.into(), cost, max_size })
 }
 
 fn parse_command(section: &Section<'_>) -> Option<ReportCommand> {

@@ -6,6 +6,7 @@
 pub(crate) mod cache;
 mod custom;
 mod error;
+mod for_store;
 mod options;
 mod rules;
 mod templates;
@@ -24,6 +25,7 @@ pub use custom::{COMMANDS_TIMEOUT_MS, CustomReport, ReportCommand};
 pub use diagctl_store::staging::Snapshot;
 pub use diagctl_store::{Compression, Retention};
 pub use error::{Error, Result};
+pub use for_store::{copy_in, load_for_store};
 pub use options::ReportOptions;
 pub use warnings::Place;
 
@@ -127,11 +129,21 @@ pub struct Loaded {
     pub sources: BTreeMap<&'static str, Source>,
     /// The problems of the file, if the last good configuration is used instead.
     pub broken: Option<String>,
+    /// The file of the processes that poll the store, if its copy stands in because this command was given no file.
+    pub borrowed: Option<PathBuf>,
     /// The file's identity before it was read, if it was read for a process and is not in the store's cache.
     pub identity: Option<cache::Identity>,
     /// The store's directory, held open since it was first used. It ensures that everything comes from the store that is
     /// opened, and not from another that had its name for a moment.
     pub held: Option<Spot>,
+}
+
+impl Loaded {
+    /// A configuration of which nothing else is known.
+    pub fn new(config: Config) -> Self {
+        let (file, broken, borrowed, identity, held) = (None, None, None, None, None);
+        Self { config, file, sources: BTreeMap::new(), broken, borrowed, identity, held }
+    }
 }
 
 impl Default for Config {
@@ -166,6 +178,11 @@ impl Costs for Config {
 }
 
 impl Config {
+    /// The options that are passed to the process that makes a report.
+    pub fn report_options(&self, name: &str) -> serde_json::Map<String, serde_json::Value> {
+        self.reports.get(name).map_or_else(|| self.options.of(name), CustomReport::options)
+    }
+
     /// The settings of the store.
     pub fn store_options(&self) -> StoreOptions {
         let file_types = self.reports.iter().map(|(name, report)| {
@@ -241,7 +258,7 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded> {
     let (text, read) = read(file)?;
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
     let (config, sources) = parse(&text).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })?;
-    Ok(merge(Loaded { config, file: read, sources, broken: None, identity: None, held: None }, overrides))
+    Ok(merge(Loaded { file: read, sources, ..Loaded::new(config) }, overrides))
 }
 
 /// Returns the text of the given file, or of the default file if it exists, with the path that was read.
@@ -265,7 +282,7 @@ pub fn read(file: Option<&Path>) -> Result<(String, Option<PathBuf>)> {
 /// Returns the configuration that is in force without a file.
 pub fn defaults(overrides: &Overrides) -> Result<Loaded> {
     let (config, sources) = parse("").map_err(|problems| Error::Invalid { path: DEFAULT_FILE.into(), problems })?;
-    Ok(merge(Loaded { config, file: None, sources, broken: None, identity: None, held: None }, overrides))
+    Ok(merge(Loaded { sources, ..Loaded::new(config) }, overrides))
 }
 
 /// Reads and merges the configuration for a command that works for a running process. Uses the store's cache while it matches
@@ -280,7 +297,7 @@ pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Lo
     if let Some((config, enabled_given)) = cached {
         let enabled = if enabled_given { Source::File } else { Source::Default };
         let sources = [("enabled", enabled)].into();
-        return Ok(merge(Loaded { config, file: Some(path), sources, broken: None, identity: None, held }, overrides));
+        return Ok(merge(Loaded { file: Some(path), sources, held, ..Loaded::new(config) }, overrides));
     }
     match load(file, overrides) {
         Ok(loaded) => Ok(Loaded { identity, held, ..loaded }),
@@ -297,7 +314,7 @@ fn last_good(file: Option<&Path>, held: Option<Spot>, overrides: &Overrides, err
         return Err(error);
     };
     let broken = Some(format!("{error}; the last good configuration stays in force"));
-    Ok(merge(Loaded { config, file: file.map(Path::to_path_buf), sources, broken, identity: None, held }, overrides))
+    Ok(merge(Loaded { file: file.map(Path::to_path_buf), sources, broken, held, ..Loaded::new(config) }, overrides))
 }
 
 // Returns the first line of a copy, which names the original file.

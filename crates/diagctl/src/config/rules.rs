@@ -47,7 +47,24 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
     let trigger_keys = section.section("trigger");
     let trigger = trigger_keys.as_ref().and_then(Trigger::parse);
     let matching = section.section("match").map(|keys| {
-        let matching = Match { role: keys.text("role"), name: keys.text("name") };
+        let patterns = |key| {
+            let patterns = keys.text_or_texts(key).unwrap_or_default();
+            if keys.has(key) && patterns.iter().any(String::is_empty) {
+                keys.wrong_value(
+                    key,
+                    "an empty pattern matches nothing",
+                    "use for example [\"worker-*\"], or remove the key",
+                );
+            }
+            patterns
+        };
+        let matching = Match { role: patterns("role"), name: patterns("name") };
+        if ["role", "name"]
+            .into_iter()
+            .any(|key| keys.table().get(key).and_then(toml::Value::as_array).is_some_and(Vec::is_empty))
+        {
+            keys.problem("name", "an empty list matches nothing", "list patterns, or remove the key");
+        }
         keys.finish();
         matching
     });
@@ -160,6 +177,7 @@ fn parse_limits(keys: &Section<'_>) -> LimitsOfRule {
         cooldown: keys.duration("cooldown").unwrap_or_default(),
         max_count: keys.count("max_count"),
         window: keys.duration("window").unwrap_or(Duration::from_secs(86_400)),
+        per_process: keys.duration("per_process").unwrap_or_default(),
     };
     keys.finish();
     if keys.has("window") && !keys.has("max_count") {

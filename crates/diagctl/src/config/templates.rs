@@ -157,7 +157,7 @@ mod tests {
         let (config, _) = parse(text).unwrap_or_else(|p| panic!("{p:?}"));
         let (a, b) = (&config.rules[0], &config.rules[1]);
         assert_eq!(a.reports, ["smaps", "heap_dump"]);
-        assert_eq!((a.matching.role.as_deref(), a.matching.name.as_deref()), (Some("puma"), Some("worker-0")));
+        assert_eq!((a.matching.role.concat(), a.matching.name.concat()), ("puma".into(), "worker-0".into()));
         assert_eq!((a.limits.cooldown.as_secs(), a.limits.max_count), (300, Some(3)));
         assert_eq!(a.origins["select"], "template heap");
         assert_eq!(a.origins["limits.max_count"], "defaults");

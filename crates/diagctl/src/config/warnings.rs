@@ -2,6 +2,8 @@
 //! hold, rules that their own limits never let fire, keys that contradict each other. `config check` and `status` report them.
 //! A running process goes on, because the rest of the file works and may suit another machine.
 
+mod crowding;
+
 use std::collections::BTreeSet;
 
 use super::{Config, Rule};
@@ -93,6 +95,22 @@ impl Config {
                     "the rule can never fire; raise the budget, or capture fewer reports",
                 ));
             }
+        }
+        doubts.extend(self.crowded_out(rule));
+        doubts.extend(self.always_covered(rule));
+        doubts.extend(self.too_large(rule));
+        let (cooldown, per_process) = (rule.limits.cooldown, rule.limits.per_process);
+        if !per_process.is_zero() && per_process <= cooldown {
+            let message = format!(
+                "{} is not longer than the cooldown of {}, which applies to all processes",
+                duration(ms(per_process)),
+                duration(ms(cooldown))
+            );
+            doubts.push((
+                "limits.per_process".into(),
+                message,
+                "per_process has no effect; make it longer, or remove it",
+            ));
         }
         if let Some(message) = idle_count(rule) {
             let hint = "max_count has no effect; use a longer window, or remove it";
@@ -234,6 +252,36 @@ mod tests {
             ("group = \"sre\"".into(), "group: there is no group \"sre\" on this machine"),
             ("[guards]\nmax_rss = \"0B\"".into(), "guards.max_rss: every process is larger"),
             ("[guards]\nmax_cpu_pressure = \"0%\"".into(), "guards.max_cpu_pressure: 0% refuses"),
+            (
+                format!("{}limits = {{ cooldown = \"1h\", per_process = \"1h\" }}", rule(usage)),
+                "rules[0].limits.per_process: 1h is not longer than the cooldown of 1h",
+            ),
+            (
+                format!("[guards]\nmax_rss = \"1GiB\"\n{dump}trigger.{usage}"),
+                "rules[0].reports: the rule holds from 1.00 GiB on, but guards.max_rss = 1.00 GiB refuses a heap dump",
+            ),
+            (
+                format!(
+                    "{}{dump}name = \"dump\"\ntrigger.{usage}",
+                    rule("timer = { every = \"30m\" }")
+                        .replace("\"r\"", "\"often\"")
+                        .replace("smaps", "smaps\", \"threads")
+                )
+                .replacen(
+                    "name = \"r\"\nreports = [\"heap_dump\"]\n",
+                    "reports = [\"heap_dump\"]\n",
+                    1,
+                ),
+                "rules[1].reports: a capture costs 10 units, but the timers of other rules (often) use 96 of limits.budget_day = 50",
+            ),
+            (
+                format!(
+                    "{}{}limits = {{ cooldown = \"1h\" }}",
+                    rule("timer = { every = \"50m\" }"),
+                    rule(usage).replace("\"r\"", "\"s\"")
+                ),
+                "rules[1].limits.cooldown: rule r captures the same reports every 50m, which starts the cooldown of 1h anew",
+            ),
             (
                 format!("{}limits = {{ cooldown = \"6h\", max_count = 5, window = \"1d\" }}", rule(usage)),
                 "never 5 captures in 1d",

@@ -17,15 +17,15 @@ use crate::rules::memory::Metric;
 use crate::rules::readings::Readings;
 use crate::state::files::{load_sample, load_samples, load_state, save_sample};
 use crate::state::samples::{Sample, Samples};
-use crate::state::schedule::{self as state, State};
-use crate::units::size;
+use crate::state::schedule::{self as state, LeaseUntil, MAX_GENERATION, State};
+use crate::units::{self, size};
 use diagctl_store::Process;
 use diagctl_store::Result;
 use diagctl_store::requests::Request;
 use diagctl_store::staging::Grant;
-use diagctl_store::{Store, cleanup, requests};
+use diagctl_store::{Store, cleanup, index, lease, requests};
 
-use super::capture;
+use super::{capture, leftovers};
 
 /// A process that asks for a capture, with the store that it asks.
 #[derive(Clone, Copy)]
@@ -63,7 +63,7 @@ pub enum Begun {
 /// The caller holds the lease, so everything else in staging belongs to dumpers that died and is cleared away.
 pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) -> Result<Begun> {
     let Applicant { cx, store, process, .. } = applicant;
-    cleanup::clear_staging(store)?;
+    leftovers::clear(store, &cx.proc, None)?;
     // A poll reads only the figures that its rules need. The guards need more.
     let wanted = cx.config().wanted();
     let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.id.pid, wanted);
@@ -140,20 +140,31 @@ impl<'a> Applicant<'a> {
 
     fn set_up(&self, plan: &Plan) -> Result<Grant> {
         let figures = self.figures()?;
+        let least = self.last_generation()?;
         let (now, generation) = {
             let _guard = self.store.lock()?;
-            let (state, _) = load_state(self.store)?;
+            let (mut state, _) = load_state(self.store)?;
+            state.generation = state.generation.max(least);
             let now = self.cx.now(&state);
             let sample = load_sample(self.store, &self.process.id);
-            let changes = decide::charge(self.inputs(&[], &figures, &now, &state, sample.as_ref()), plan);
+            let mut changes = decide::charge(self.inputs(&[], &figures, &now, &state, sample.as_ref()), plan);
             // The answered events are saved before the charge, so a crash in between loses a capture but never takes one twice.
             if sample.is_some() {
                 save_sample(self.store, &changes.sample)?;
             }
+            changes.state.lease_until = Some(LeaseUntil::of(&now.clock, units::ms(self.cx.config().guards.deadline)));
             state::save(self.store.dir(), &changes.state)?;
             (now, changes.state.generation)
         };
         capture::begin(self.store, self.cx.config(), self.source(), self.process, plan, generation, &now)
+    }
+
+    // The number of the last grant, as far as anything but state.json tells. That file may have been restored from a backup: a
+    // capture with a lower number than older ones would count as old, and be the first to be deleted.
+    fn last_generation(&self) -> Result<u64> {
+        let newest = index::summary(self.store)?.latest.map_or(0, |entry| entry.sequence);
+        let granted = lease::read_record(self.store.dir())?.map_or(0, |record| record.generation);
+        Ok(newest.max(granted.min(MAX_GENERATION)))
     }
 
     /// The source of the process's native reports.

@@ -5,15 +5,16 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::error::Error;
+use super::follow_up::follow_up;
+use super::leftovers;
 use crate::clock::{self, Now};
 use crate::config::{COMMANDS_TIMEOUT_MS, Config, ReportCommand};
 use crate::fsio;
-use crate::operator_command::Output;
+use crate::operator_command::{self, Output};
 use crate::proc::Proc;
 use crate::reports::{self, Source};
 use crate::rules::decide::Plan;
-use crate::rules::guard;
-use crate::state::schedule::{self as state, Found, ReportCost};
+use crate::state::schedule::{self as state, Found};
 use crate::units;
 use diagctl_store::Id;
 use diagctl_store::Process;
@@ -23,7 +24,10 @@ use diagctl_store::lease::{self, Lease, NotHolder};
 use diagctl_store::report_kind::Producer;
 use diagctl_store::staging::{self, Grant};
 use diagctl_store::writer::{self, Room};
-use diagctl_store::{Store, cleanup, events, index, inventory, meta, requests};
+use diagctl_store::{Store, events, inventory, meta, requests};
+
+/// The time within which a killed dumper, and a `put` killed with it, release the lease.
+const DYING: Duration = Duration::from_secs(5);
 
 /// Sets a capture up: `lease.json`, the staging directory and the grant. The caller holds the lease and has written the state.
 pub fn begin(
@@ -66,6 +70,7 @@ pub fn begin(
                 .second_of
                 .map(|first| ("pair_of_sequence".to_owned(), first.to_string()))
                 .into_iter()
+                .chain(super::labels::of_environment())
                 .collect(),
             ..meta::Meta::default()
         },
@@ -89,6 +94,7 @@ pub fn begin(
             role: process.role.clone(),
             worker: process.name.clone(),
             rule: plan.rule.to_string(),
+            program: source.proc.program(process.id.pid),
             granted_boot_ms: now.clock.boot_ms,
             deadline_boot_ms: now.clock.boot_ms + crate::units::ms(config.guards.deadline),
             ended: false,
@@ -137,6 +143,10 @@ pub fn collect_native(store: &Store, config: &Config, source: Source<'_>, grant:
         if command.is_some() {
             commands_ms = commands_ms.saturating_sub(units::ms(watch.elapsed()));
         }
+    }
+    if grant.planned.iter().any(|name| config.command(name).is_some()) {
+        // Something that daemonized itself and dropped its environment is found only by its ancestors.
+        operator_command::kill_remains();
     }
     Ok(())
 }
@@ -191,6 +201,22 @@ pub fn join(store: &Store, lease: &Lease, id: &str) -> super::error::Result<Gran
     Err(Error::NotHolder { capture: id, current: refusal.filter(|_| superseded) })
 }
 
+/// Takes the lease of a killed dumper on a description of the worker's own, so that the worker can say how the dumper ended. The
+/// caller proves afterwards, with [`join`], that this was allowed.
+pub fn inherit_from_the_dead(store: &Store, lease: &Lease, id: &str) -> super::error::Result<()> {
+    let id: Id = id.parse().map_err(diagctl_store::Error::from)?;
+    let step = Duration::from_millis(20);
+    for _ in 0..DYING.as_millis() / step.as_millis() {
+        let record = lease::read_record(store.dir())?;
+        let passed_on = record.is_none_or(|record| record.ended || record.capture != id);
+        if passed_on || lease.try_take()? {
+            return Ok(());
+        }
+        std::thread::sleep(step);
+    }
+    Err(Error::DumperLives { capture: id })
+}
+
 /// Publishes a capture and does what follows: index, costs, request, retention, end of the lease.
 pub fn finish(store: &Store, proc: &Proc, lease: &Lease, grant: &Grant, told: &mut Told) -> Result<meta::Meta> {
     let boot_ms = clock::Reading::take(String::new()).boot_ms;
@@ -204,78 +230,26 @@ pub fn finish(store: &Store, proc: &Proc, lease: &Lease, grant: &Grant, told: &m
             return Err(error);
         }
     };
-    // The capture is durable from here on. The remaining steps update caches or conveniences, or are repeated by the next
-    // command. A failure of one (on a full disk, say) must not prevent the others.
-    let stored = meta.reports.iter().filter(|report| report.file.is_some()).count();
-    let damaged = match meta.reports.iter().filter(|report| report.is_damaged()).count() {
-        0 => String::new(),
-        n => format!(" ({n} damaged)"),
-    };
-    let reason = format!(
-        "{stored} of {} reports stored{damaged}, {}",
-        meta.reports.len(),
-        crate::units::size(stored_bytes(&meta))
-    );
-    events::record(
-        store,
-        &events::Event { rule: meta.rule.clone(), ..events::Event::about("published", meta.id, &reason) },
-    );
-    let steps = [
-        index::append(store, &index::Entry::of(store, &meta)),
-        remember_costs(store, &meta),
-        meta.request.as_ref().map_or(Ok(()), |request| requests::remove(store, request)),
-        collect(store, proc, meta.id),
-    ];
-    for failure in steps.into_iter().filter_map(std::result::Result::err) {
-        events::record(store, &events::Event::about("failed", meta.id, &format!("after publishing: {failure}")));
-    }
+    follow_up(store, proc, &meta);
     // The capture is published even if the lock cannot be released; the lock ends with the last process that holds it.
-    if let Err(failure) = end_lease(store, lease) {
+    if let Err(failure) = leftovers::end_lease(store, lease) {
         events::record(store, &events::Event::about("failed", meta.id, &failure.to_string()));
     }
     Ok(meta)
 }
 
-fn collect(store: &Store, proc: &Proc, newest: Id) -> Result<()> {
-    let found = state::load(store.dir())?;
-    let anchor = if let Found::State(state) = &found { state.clock.as_ref() } else { None };
-    let now = clock::Anchor::place(anchor, clock::Reading::take(proc.boot_id()));
-    cleanup::collect(store, &now, Some(newest)).map(drop)
-}
-
-fn stored_bytes(meta: &meta::Meta) -> u64 {
-    meta.reports.iter().map(|report| report.stored_bytes).sum()
-}
-
 /// Discards a capture that failed, records the reason, and ends the lease.
 pub fn give_up(store: &Store, lease: &Lease, grant: &Grant, event: &str, reason: &str) -> Result<()> {
-    let id = &grant.meta.id;
-    let discarded = diagctl_store::trash::clear_away(store, &store.staging(id));
-    events::record(store, &events::Event { rule: grant.meta.rule.clone(), ..events::Event::about(event, id, reason) });
-    if let Some(request) = &grant.meta.request {
-        requests::give_back(store, request, &format!("capture {id}: {reason}"))?;
-    }
-    end_lease(store, lease)?;
+    let discarded = leftovers::discard(store, grant.meta.id, event, reason);
+    forget_lease(store)?;
+    leftovers::end_lease(store, lease)?;
     discarded
 }
 
-// Marks the record as ended, for people, and releases the lock last.
-fn end_lease(store: &Store, lease: &Lease) -> Result<()> {
-    // A record that cannot be read or marked does no harm: the lock decides, and it is released in any case.
-    if let Ok(Some(record)) = lease::read_record(store.dir()) {
-        let _ = lease::write_record(store.dir(), &lease::Record { ended: true, ..record });
-    }
-    lease.release()
-}
-
-fn remember_costs(store: &Store, meta: &meta::Meta) -> Result<()> {
+// The lease is given back, so no poll has to look after it.
+fn forget_lease(store: &Store) -> Result<()> {
     let _guard = store.lock()?;
     let Found::State(mut state) = state::load(store.dir())? else { return Ok(()) };
-    let memory = meta.cost.get("copied_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);
-    for report in meta.reports.iter().filter(|report| report.file.is_some()) {
-        let snapshot = guard::is_snapshot(&report.name);
-        let cost = ReportCost { memory_bytes: if snapshot { memory } else { 0 }, stored_bytes: report.stored_bytes };
-        state.costs.insert(format!("{}/{}", meta.role, report.name), cost);
-    }
+    state.lease_until = None;
     state::save(store.dir(), &state)
 }

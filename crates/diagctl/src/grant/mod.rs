@@ -7,7 +7,16 @@ pub mod cpu_throttle;
 pub mod dump_limits;
 mod error;
 pub mod exec;
+mod follow_up;
+pub mod labels;
+pub mod leftovers;
+pub mod lock_holders;
+mod off;
+pub mod overdue;
 pub mod poll;
+pub mod producer;
+pub mod records;
 
 pub use begin::{Applicant, Begun, begin};
 pub use error::Error;
+pub use off::note_off;

@@ -3,6 +3,7 @@
 use crate::history::{self, Recorded};
 use crate::rules::decide::{self, Answer, Decision, Verdict};
 use crate::rules::guard::Figures;
+use crate::rules::limit;
 use crate::state::files::{
     forget_old_samples, load_sample, load_state, save_sample, take_older_sample, waiting_requests,
 };
@@ -12,13 +13,27 @@ use diagctl_store::events;
 
 use super::begin::Applicant;
 
+/// The outcome of a poll's decision.
+pub struct Decided {
+    /// The decision.
+    pub decision: Decision,
+    /// The reason if the store is paused.
+    pub paused: Option<String>,
+    /// The generation in which the decision was made.
+    pub generation: u64,
+    /// True if the dump of the last grant must be over and was neither published nor given up.
+    pub overdue: bool,
+}
+
 impl Applicant<'_> {
-    /// Decides under the state lock and saves the changes. Also returns the reason if the store is paused, and the generation
-    /// in which the decision was made.
-    pub fn decide(&self) -> Result<(Decision, Option<String>, u64)> {
+    /// Decides under the state lock and saves the changes.
+    pub fn decide(&self) -> Result<Decided> {
         let figures = self.figures()?;
         let guard = self.store.lock()?;
         let (mut before, fresh) = load_state(self.store)?;
+        if fresh {
+            self.forget_needless(&mut before);
+        }
         let now = self.cx.now(&before);
         let id = &self.process.id;
         let last = load_sample(self.store, id).or_else(|| take_older_sample(self.store, id));
@@ -39,6 +54,7 @@ impl Applicant<'_> {
             state::save(self.store.dir(), state)?;
         }
         let generation = state.generation;
+        let overdue = state.lease_until.as_ref().is_some_and(|until| until.is_over(&now.clock));
         // The outcome of a plan is not known yet; `note` records it later.
         if decision.plans.is_empty() || paused.is_some() {
             let sample = &mut decision.changes.sample;
@@ -66,7 +82,15 @@ impl Applicant<'_> {
             events::record(self.store, &event);
         }
         self.cx.debug(|| format!("state.lock was held for {} µs", guard.held().as_micros()));
-        Ok((decision, paused, generation))
+        Ok(Decided { decision, paused, generation, overdue })
+    }
+
+    // A state that was lost is put together from all captures, which may be very many. Every poll reads it.
+    fn forget_needless(&self, state: &mut State) {
+        for (name, marks) in &mut state.rules {
+            let rule = self.cx.config().rules.iter().find(|rule| *rule.name == **name);
+            limit::forget_needless(rule.map(|rule| &rule.limits), marks);
+        }
     }
 
     // Gives up pairs whose process has stopped polling, because the second capture must be of the same process. Returns true if

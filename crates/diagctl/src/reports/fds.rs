@@ -9,7 +9,8 @@ use super::Source;
 
 pub fn collect(source: Source<'_>) -> Result<Value, String> {
     let dir = source.proc.pid(source.pid).join("fd");
-    let entries = fs::read_dir(&dir).map_err(|e| format!("cannot read {}: {e}", dir.display()))?;
+    let entries =
+        fs::read_dir(&dir).map_err(|e| format!("cannot read {}: {e}{}", dir.display(), source.why_denied(&e)))?;
     let mut open: Vec<(u32, String)> = entries
         .flatten()
         .filter_map(|entry| {

@@ -9,7 +9,9 @@ mod siblings;
 mod smaps;
 mod system;
 
-use std::io::Read;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 
 use crate::cgroup::CgroupRoot;
 use crate::proc::Proc;
@@ -23,6 +25,27 @@ pub struct Source<'a> {
     pub cgroups: &'a CgroupRoot,
     /// The process's pid.
     pub pid: u32,
+}
+
+impl Source<'_> {
+    // Says what is needed where the kernel denies access to a process. The files of one that is not dumpable belong to root.
+    fn why_denied(&self, error: &io::Error) -> String {
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            return String::new();
+        }
+        let owner = fs::metadata(self.proc.pid(self.pid).join("smaps")).map_or(0, |meta| meta.uid());
+        let user = self.proc.uid(self.pid);
+        let me = rustix::process::geteuid().as_raw();
+        match user {
+            Some(user) if user != me => {
+                format!("; the process runs as uid {user}, and diagctl as uid {me}: run both as one user")
+            }
+            Some(user) if user != owner => "; the process is not dumpable (a setuid program, file capabilities or \
+                 PR_SET_DUMPABLE): start it without those, or give diagctl CAP_SYS_PTRACE"
+                .into(),
+            _ => "; a security module denies it, or CAP_SYS_PTRACE is needed".into(),
+        }
+    }
 }
 
 /// Opens a native report by name. The error says why the report cannot be made here.

@@ -146,7 +146,8 @@ pub fn decide(input: Inputs<'_>) -> Decision {
         answers.push(answer);
         plans.extend(plan);
     }
-    // Requests come first, then the rule that has waited longest, so that a rule cannot be starved by one earlier in the file.
+    // The rules on an event come first if the caller waits for their answer, then requests, then the rule that has waited
+    // longest, so that a rule cannot be starved by one earlier in the file.
     // Among rules that never fired, those whose event was named at this poll come first: a worker killer may be waiting for
     // this very answer.
     let last_fired = |plan: &Plan| draft.state.rules.get(&*plan.rule).and_then(|marks| marks.fires.last()).copied();
@@ -154,16 +155,28 @@ pub fn decide(input: Inputs<'_>) -> Decision {
         let named = draft.sample.named.get(&*plan.rule);
         named.is_some_and(|named| named.values().any(|event| event.at == now_ms))
     };
+    let awaited: Vec<String> = rules_awaited(input).map(|rule| rule.name.to_string()).collect();
+    let is_awaited = |plan: &Plan| {
+        plan.request.is_none() && plan.second_of.is_none() && awaited.iter().any(|name| plan.rule == **name)
+    };
     plans.sort_by_key(|plan| match plan.request {
-        Some(_) => (None, false),
-        None => (last_fired(plan), !is_named_now(plan)),
+        Some(_) => (true, None, false),
+        None => (!is_awaited(plan), last_fired(plan), !is_named_now(plan)),
     });
     let retry_ms = wait_ms.clamp(poll_ms.min(100), LONGEST_WAIT_MS.max(poll_ms));
     let Draft { state, mut sample, .. } = draft;
     sample.next_poll = now_ms + retry_ms;
     let refused = answers.iter().filter(|a| a.skipped || (a.verdict > Verdict::Idle && a.verdict < Verdict::Granted));
     sample.refusals = refused.map(|a| (a.rule.clone(), refused_as(a))).collect();
-    Decision { plans, answers, dropped, retry_ms, changes: Changes { state, sample } }
+    Decision { plans, answers, awaited, dropped, retry_ms, changes: Changes { state, sample } }
+}
+
+// Returns the rules that answer the event for which the caller waits.
+fn rules_awaited(input: Inputs<'_>) -> impl Iterator<Item = &Rule> {
+    let Inputs { settings, process, readings, .. } = input;
+    let event = readings.awaited.as_deref();
+    let rules = settings.rules.iter().filter(|rule| rule.matching.accepts(&process.role, &process.name));
+    rules.filter(move |rule| event.is_some_and(|event| rule.trigger.events().contains(&event)))
 }
 
 fn refused_as(answer: &Answer) -> Refused {
@@ -230,7 +243,7 @@ fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
         // A pair counts as one firing: its second half costs budget and nothing else.
         return;
     }
-    limit::charge(rule.map(|r| &r.limits), marks, now_ms);
+    limit::charge(rule.map(|r| &r.limits), marks, &input.process.id.key(), now_ms);
     marks.last_pid = input.process.id.pid;
     marks.last = Some(input.process.id.clone());
     if let Some(delay) = rule.and_then(|rule| rule.pair_delay).filter(|_| plan.request.is_none()) {
@@ -342,7 +355,8 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
         facts
     };
     let units = rule.reports.iter().map(|name| settings.costs.cost_of(name)).sum();
-    let own = limit::check_rule(&rule.limits, &marks, now_ms);
+    let own = limit::check_rule(&rule.limits, &marks, now_ms)
+        .or_else(|| limit::check_process(&rule.limits, &marks, || draft.subject.clone(), now_ms));
     let settles = own.is_some();
     let refusal = own.or_else(|| limit::check_budgets(settings.limits, &draft.state.spent, units, now_ms));
     if let Some(refusal) = refusal {
@@ -454,11 +468,7 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: &Pair, draft: &mut Draft
 // its reports, its snapshot mode and its `min_interval`.
 fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
     let Inputs { settings, process, now, .. } = input;
-    let rule = settings.rules.iter().find(|rule| {
-        rule.trigger.on_demand().is_some()
-            && rule.matching.accepts(&process.role, &process.name)
-            && request.reports.iter().all(|name| rule.reports.contains(name))
-    });
+    let rule = rule_of_request(settings.rules, process, request);
     let name = rule.map_or_else(RuleName::on_demand, |rule| rule.name.clone());
     let reason = format!("requested by {}: {}", request.by, request.reason);
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
@@ -496,6 +506,15 @@ fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answe
         second_of: None,
     };
     (answer(Verdict::Granted, reason, None, None), Some(plan))
+}
+
+/// Returns the rule whose reports, snapshot mode and `min_interval` a request has, if there is one.
+pub fn rule_of_request<'r>(rules: &'r [Rule], process: &Process, request: &Request) -> Option<&'r Rule> {
+    rules.iter().find(|rule| {
+        rule.trigger.on_demand().is_some()
+            && rule.matching.accepts(&process.role, &process.name)
+            && request.reports.iter().all(|name| rule.reports.contains(name))
+    })
 }
 
 // Runs the guards for a capture of these reports by the polling process.

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::state::schedule::{RuleState, Spent};
 use crate::units::{duration, ms};
 
+/// The number of processes of which a rule remembers the last capture.
+const MOST_PROCESSES: usize = 1000;
+
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
@@ -28,6 +31,8 @@ pub struct LimitsOfRule {
     pub max_count: Option<u32>,
     /// The sliding window of `max_count`.
     pub window: Duration,
+    /// The minimum time between two captures of one process.
+    pub per_process: Duration,
 }
 
 /// The reason why a rule may not fire.
@@ -78,6 +83,28 @@ pub fn check_rule(limits: &LimitsOfRule, rule: &RuleState, now_ms: u64) -> Optio
     })
 }
 
+/// Checks the limit of one process. `subject` identifies it.
+pub fn check_process(
+    limits: &LimitsOfRule,
+    rule: &RuleState,
+    subject: impl Fn() -> String,
+    now_ms: u64,
+) -> Option<Refusal> {
+    let least = ms(limits.per_process);
+    if least == 0 || rule.captured.is_empty() {
+        return None;
+    }
+    let since = now_ms.saturating_sub(*rule.captured.get(&subject())?);
+    let left_ms = least.checked_sub(since).filter(|left| *left > 0)?;
+    let reason = format!(
+        "per_process {}: the last capture of this process was {} ago, {} left",
+        duration(least),
+        duration(since),
+        duration(left_ms)
+    );
+    Some(Refusal::Cooldown { reason, left_ms })
+}
+
 /// Checks the store's budgets for a capture that costs this many units.
 pub fn check_budgets(limits: &Limits, spent: &[Spent], units: u32, now_ms: u64) -> Option<Refusal> {
     let budgets = [("budget_hour", limits.budget_hour, HOUR_MS), ("budget_day", limits.budget_day, DAY_MS)];
@@ -107,18 +134,26 @@ pub fn check_budgets(limits: &Limits, spent: &[Spent], units: u32, now_ms: u64) 
     None
 }
 
-/// Charges a grant to a rule's own limits.
-pub fn charge(limits: Option<&LimitsOfRule>, rule: &mut RuleState, now_ms: u64) {
+/// Charges a grant to a rule's own limits. `subject` identifies the process.
+pub fn charge(limits: Option<&LimitsOfRule>, rule: &mut RuleState, subject: &str, now_ms: u64) {
+    if let Some(least) = limits.map(|limits| ms(limits.per_process)).filter(|least| *least > 0) {
+        rule.captured.retain(|_, at| now_ms.saturating_sub(*at) < least);
+        if rule.captured.len() < MOST_PROCESSES {
+            rule.captured.insert(subject.to_owned(), now_ms);
+        }
+    }
     if let Some(limits) = limits {
         let keep = ms(limits.window).max(ms(limits.cooldown)).max(DAY_MS);
         rule.fires.retain(|at| now_ms.saturating_sub(*at) < keep);
     }
     rule.fires.push(now_ms);
-    // The cooldown needs only the last firing; a count needs no more than its maximum.
+    forget_needless(limits, rule);
+}
+
+/// Forgets firings that no limit counts: the cooldown needs only the last one, a count no more than its maximum.
+pub fn forget_needless(limits: Option<&LimitsOfRule>, rule: &mut RuleState) {
     let most = limits.and_then(|l| l.max_count).unwrap_or(0).max(100) as usize;
-    if rule.fires.len() > most {
-        rule.fires.drain(..rule.fires.len() - most);
-    }
+    rule.fires.drain(..rule.fires.len().saturating_sub(most));
 }
 
 /// Charges a grant to the store's budgets.
@@ -133,7 +168,12 @@ mod tests {
     use std::time::Duration;
 
     fn limits(cooldown: u64, max_count: Option<u32>, window: u64) -> LimitsOfRule {
-        LimitsOfRule { cooldown: Duration::from_millis(cooldown), max_count, window: Duration::from_millis(window) }
+        LimitsOfRule {
+            cooldown: Duration::from_millis(cooldown),
+            max_count,
+            window: Duration::from_millis(window),
+            per_process: Duration::ZERO,
+        }
     }
 
     fn word(refusal: Option<Refusal>) -> (&'static str, u64) {
@@ -187,9 +227,28 @@ mod tests {
         let limits = limits(0, Some(300), 10 * DAY_MS);
         let mut rule = RuleState::default();
         for now in 0..1000 {
-            charge(Some(&limits), &mut rule, now);
+            charge(Some(&limits), &mut rule, "1@1", now);
         }
         assert_eq!(rule.fires.len(), 300);
         assert_eq!(word(check_rule(&limits, &rule, 1000)).0, "throttled");
+    }
+
+    #[test]
+    fn each_process_has_its_own_time_between_captures() {
+        let limits = LimitsOfRule { per_process: Duration::from_millis(50), ..limits(0, None, 0) };
+        let mut rule = RuleState::default();
+        charge(Some(&limits), &mut rule, "7@1", 100);
+        for (subject, now, expected) in [
+            ("7@1", 149, ("cooldown", 1)),
+            ("7@1", 150, ("free", 0)),
+            ("7@2", 101, ("free", 0)),
+            ("8@1", 101, ("free", 0)),
+        ] {
+            assert_eq!(word(check_process(&limits, &rule, || subject.to_owned(), now)), expected, "{subject} at {now}");
+        }
+        charge(Some(&limits), &mut rule, "8@1", 150);
+        assert_eq!(rule.captured.keys().collect::<Vec<_>>(), ["8@1"], "what no longer counts is forgotten");
+        charge(Some(&LimitsOfRule::default()), &mut rule, "9@1", 150);
+        assert_eq!(rule.captured.len(), 1);
     }
 }

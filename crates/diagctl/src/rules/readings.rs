@@ -38,6 +38,8 @@ pub struct Readings {
     pub gauges: BTreeMap<String, f64>,
     /// Events that the application named.
     pub events: BTreeSet<String>,
+    /// The event that the caller waits for an answer to.
+    pub awaited: Option<String>,
     /// Answers of commands, by rule and path: those of this poll, otherwise the last ones.
     pub execs: BTreeMap<String, ExecAnswer>,
 }
@@ -50,6 +52,7 @@ impl Default for Readings {
             stalls: BTreeMap::new(),
             gauges: BTreeMap::new(),
             events: BTreeSet::new(),
+            awaited: None,
             execs: BTreeMap::new(),
         }
     }

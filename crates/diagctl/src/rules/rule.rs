@@ -51,18 +51,36 @@ pub struct Rule {
 /// The keys of `match`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
-    /// The process's role.
-    pub role: Option<String>,
-    /// The worker's name.
-    pub name: Option<String>,
+    /// Patterns of which the process's role must match one; none for every role.
+    pub role: Vec<String>,
+    /// Patterns of which its name must match one; none for every name.
+    pub name: Vec<String>,
 }
 
 impl Match {
     /// Returns true if the rule applies to a process of this role and name.
     pub fn accepts(&self, role: &str, name: &str) -> bool {
-        self.role.as_deref().is_none_or(|wanted| wanted == role)
-            && self.name.as_deref().is_none_or(|wanted| wanted == name)
+        let accepts = |patterns: &[String], text| patterns.is_empty() || patterns.iter().any(|one| is_like(one, text));
+        accepts(&self.role, role) && accepts(&self.name, name)
     }
+}
+
+/// Returns true if a text is like a pattern, in which `*` stands for any characters and `?` for one.
+fn is_like(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return text.chars().count() == pattern.chars().count()
+            && pattern.chars().zip(text.chars()).all(|(wanted, c)| wanted == '?' || wanted == c);
+    };
+    let mut tail = text;
+    for wanted in head.chars() {
+        let mut chars = tail.chars();
+        if !chars.next().is_some_and(|c| wanted == '?' || wanted == c) {
+            return false;
+        }
+        tail = chars.as_str();
+    }
+    // Names have at most 128 bytes, and patterns few stars.
+    tail.char_indices().map(|(at, _)| at).chain([tail.len()]).any(|at| is_like(rest, &tail[at..]))
 }
 
 /// The values of `select`.
@@ -126,4 +144,35 @@ pub fn in_order(mut names: Vec<ReportName>) -> Vec<ReportName> {
 /// Returns the reports of a capture for which nobody named any: cheap, and enough to see what kind of memory it is.
 pub fn routine_reports() -> Vec<ReportName> {
     routine().reports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_applies_to_processes_that_are_like_one_of_its_patterns() {
+        type Names = &'static [&'static str];
+        let table: [(Names, Names, &str, &str, bool); 14] = [
+            (&[], &[], "puma", "worker-0", true),
+            (&["puma"], &[], "puma", "worker-0", true),
+            (&["puma"], &[], "sidekiq", "worker-0", false),
+            (&["puma", "sidekiq"], &[], "sidekiq", "", true),
+            (&[], &["worker-*"], "puma", "worker-12", true),
+            (&[], &["worker-?"], "puma", "worker-12", false),
+            (&[], &["worker-??"], "puma", "worker-12", true),
+            (&[], &["*-1*"], "puma", "worker-12", true),
+            (&[], &["*-3*"], "puma", "worker-12", false),
+            (&[], &["*"], "puma", "", true),
+            (&[], &["?"], "puma", "é", true),
+            (&[], &["w*r*-1"], "puma", "worker-11", false),
+            (&["side*"], &["high", "low*"], "sidekiq", "lowest", true),
+            (&["side*"], &["high", "low*"], "sidekiq", "mid", false),
+        ];
+        for (roles, names, role, name, expected) in table {
+            let list = |patterns: &[&str]| patterns.iter().map(|one| (*one).to_owned()).collect();
+            let matching = Match { role: list(roles), name: list(names) };
+            assert_eq!(matching.accepts(role, name), expected, "{matching:?} {role} {name}");
+        }
+    }
 }

@@ -11,6 +11,9 @@ use diagctl_store::requests::Request;
 use diagctl_store::{Error, ProcessId, Result};
 use diagctl_store::{Store, events, requests};
 
+/// The number of firings of one rule that a lost state is rebuilt from: no limit counts more.
+const MOST_FIRES: usize = 10_000;
+
 /// The state, and whether it has to be written because it was not there. Limits must not be forgotten with a lost or
 /// damaged file: they are put together again from the captures, which say when each was taken.
 pub fn load_state(store: &Store) -> Result<(State, bool)> {
@@ -26,13 +29,22 @@ pub fn load_state(store: &Store) -> Result<(State, bool)> {
     let mut state = State::default();
     index::visit(store, &mut Present::list(store)?, |entry| {
         state.generation = state.generation.max(entry.sequence);
-        state.rules.entry(entry.rule).or_default().fires.push(entry.store_ms);
+        let fires = &mut state.rules.entry(entry.rule).or_default().fires;
+        fires.push(entry.store_ms);
+        if fires.len() >= 2 * MOST_FIRES {
+            keep_newest(fires);
+        }
         let at = state.clock.get_or_insert_with(|| Anchor::place(None, Reading::take(String::new())).anchor());
         at.store_ms = at.store_ms.max(entry.store_ms);
     });
-    // In the order in which they were taken.
-    state.rules.values_mut().for_each(|marks| marks.fires.sort_unstable());
+    state.rules.values_mut().for_each(|marks| keep_newest(&mut marks.fires));
     Ok((state, true))
+}
+
+// Puts firings in the order in which they happened.
+fn keep_newest(fires: &mut Vec<u64>) {
+    fires.sort_unstable();
+    fires.drain(..fires.len().saturating_sub(MOST_FIRES));
 }
 
 /// The samples of all polling processes.
@@ -103,4 +115,19 @@ pub fn waiting_requests(store: &Store, now_ms: u64) -> Result<Vec<Request>> {
     // One that has failed too often stays in: the next holder of the lease gives it up with what its dumper left.
     waiting.retain(|request| request.expires > now_ms);
     Ok(waiting)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_state_remembers_the_newest_firings_in_order() {
+        let mut fires: Vec<u64> = (0..2 * MOST_FIRES as u64).rev().collect();
+        keep_newest(&mut fires);
+        assert_eq!((fires.len(), fires[0], fires[MOST_FIRES - 1]), (MOST_FIRES, 10_000, 19_999));
+        fires.truncate(2);
+        keep_newest(&mut fires);
+        assert_eq!(fires, [10_000, 10_001]);
+    }
 }

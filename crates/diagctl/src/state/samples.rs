@@ -169,6 +169,11 @@ impl Sample {
         now_ms <= self.next_poll.saturating_add(STALE_INTERVALS * poll_ms)
     }
 
+    /// Returns true if a switch or a pause forbade captures at the last poll.
+    pub fn is_off(&self) -> bool {
+        self.verdict == "disabled"
+    }
+
     /// Records events that the process names at this poll and that the rule watches.
     pub fn name_events<'e>(&mut self, rule: &str, events: impl Iterator<Item = &'e str>, now_ms: u64, poll_ms: u64) {
         for event in events {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Anchor, LAST_MS};
+use crate::clock::{Anchor, LAST_MS, Reading};
 use crate::fsio::{self, Durability, Spot};
 use crate::seal;
 use diagctl_store::{Error, MOST_BYTES, ProcessId, Result};
@@ -18,6 +18,9 @@ const SCHEMA: u32 = 1;
 
 /// The maximum size of the file: 32 MiB.
 const MAX_FILE: u64 = 32 << 20;
+
+/// The highest generation. A higher one is damage.
+pub const MAX_GENERATION: u64 = u64::MAX / 2;
 
 /// The contents of `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +32,10 @@ pub struct State {
     /// The number of grants; also the sequence number of captures.
     #[serde(default)]
     pub generation: u64,
+    /// The time at which the granted dump must be over. From then on every poll looks after the lease. `None` when the capture
+    /// was published or given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_until: Option<LeaseUntil>,
     /// The pause set by `diagctl pause`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
@@ -41,6 +48,30 @@ pub struct State {
     /// The last cost of each report, by `role/report`.
     #[serde(default)]
     pub costs: BTreeMap<String, ReportCost>,
+}
+
+/// The end of a granted lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseUntil {
+    /// CLOCK_BOOTTIME in milliseconds.
+    pub boot_ms: u64,
+    /// The boot. A lease does not outlive it, but what was staged does.
+    pub boot_id: String,
+}
+
+/// The time after the deadline in which the dumper's alarm, its worker and `put` end a dump themselves, milliseconds.
+pub const LEASE_GRACE_MS: u64 = 10_000;
+
+impl LeaseUntil {
+    /// The end of a lease that is granted now.
+    pub fn of(now: &Reading, deadline_ms: u64) -> Self {
+        Self { boot_ms: now.boot_ms + deadline_ms + LEASE_GRACE_MS, boot_id: now.boot_id.clone() }
+    }
+
+    /// Returns true if the time is over, or the machine has been restarted since.
+    pub fn is_over(&self, now: &Reading) -> bool {
+        self.boot_id != now.boot_id || now.boot_ms > self.boot_ms
+    }
 }
 
 /// The state of one rule.
@@ -67,6 +98,9 @@ pub struct RuleState {
     /// The second capture of a pair, if one is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<Pair>,
+    /// The time of the last grant by process, while `per_process` looks at it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub captured: BTreeMap<String, u64>,
     /// The pid of the last process that was granted a capture. For older versions; they compare nothing else.
     #[serde(default)]
     pub last_pid: u32,
@@ -132,7 +166,7 @@ impl State {
         let moments = self.clock.iter().map(|clock| clock.store_ms).chain(self.spent.iter().map(|spent| spent.at));
         moments.max().unwrap_or(0) <= LAST_MS
             && units <= u64::from(u32::MAX / 2)
-            && self.generation <= u64::MAX / 2
+            && self.generation <= MAX_GENERATION
             && self.clock.iter().all(|clock| clock.wall_ms.unsigned_abs() <= LAST_MS)
             && self.rules.values().all(RuleState::is_plausible)
             && self.costs.values().all(|cost| cost.memory_bytes.max(cost.stored_bytes) <= MOST_BYTES)
@@ -142,7 +176,14 @@ impl State {
 impl RuleState {
     fn is_plausible(&self) -> bool {
         let marks = self.high_water.values().map(|mark| mark.at).chain(self.pair.iter().map(|pair| pair.due));
-        let moments = self.due.values().chain(&self.fires).chain(&self.covered).copied().chain(marks);
+        let moments = self
+            .due
+            .values()
+            .chain(&self.fires)
+            .chain(self.captured.values())
+            .chain(&self.covered)
+            .copied()
+            .chain(marks);
         moments.max().unwrap_or(0) <= LAST_MS && self.high_water.values().all(|mark| mark.bytes <= MOST_BYTES)
     }
 }
@@ -153,6 +194,7 @@ impl Default for State {
             schema: SCHEMA,
             clock: None,
             generation: 0,
+            lease_until: None,
             paused: None,
             rules: BTreeMap::new(),
             spent: Vec::new(),

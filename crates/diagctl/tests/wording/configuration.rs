@@ -38,6 +38,35 @@ fn config_show_json() {
     environment.snapshot("config_show_json");
 }
 
+// A day of polls of a process that fills its container. The heap rule must get its capture, whatever the others spent.
+#[test]
+fn every_rule_of_config_init_captures() {
+    let environment = Environment::new();
+    let written = environment.command(BIN).args(["config", "init", "-o", "new.toml"]).output().unwrap();
+    assert!(written.status.success(), "{written:?}");
+    let checked = environment.command(BIN).args(["config", "check", "new.toml", "--elsewhere"]).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    let mut samples = String::new();
+    for poll in 0..8640_u64 {
+        let rss = (200 << 20) + poll * (190 << 10);
+        samples.push_str(&format!(
+            "{{\"at\":{},\"pid\":7,\"start_ticks\":1,\"role\":\"puma\",\"name\":\"worker-0\",\"limit\":2147483648,\
+             \"host_total\":8589934592,\"memory\":{{\"rss\":{rss},\"cgroup_working_set\":{rss}}}}}\n",
+            1_800_000_000_000 + poll * 10_000
+        ));
+    }
+    environment.write("samples.jsonl", &samples);
+    let mut simulate = environment.command(BIN);
+    simulate.args(["--config", "new.toml", "simulate", "--samples", "samples.jsonl", "--json"]);
+    let output = simulate.output().unwrap();
+    let simulation: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let fired: Vec<&str> =
+        simulation["fired"].as_array().unwrap().iter().map(|f| f["rule"].as_str().unwrap()).collect();
+    for rule in ["routine", "heap-on-growth", "container-filling-up"] {
+        assert!(fired.contains(&rule), "{rule} captured nothing: {fired:?}");
+    }
+}
+
 #[test]
 fn config_init() {
     let mut environment = Environment::new();

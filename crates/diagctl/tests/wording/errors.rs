@@ -199,6 +199,20 @@ fn errors_of_simulate() {
     environment.snapshot("errors_of_simulate");
 }
 
+// What only needs the store works with it, and says so.
+#[test]
+fn errors_of_a_broken_configuration() {
+    let mut environment = fixture::environment();
+    environment.redact_sizes();
+    environment.write("broken.toml", "colour = 1\nretension = 2\n[[rules]]\n");
+    for line in
+        ["list -n 1", "request threads --reason test", "pin latest", "gc", "simulate --samples -", "run -- true"]
+    {
+        environment.run(&format!("--config broken.toml {line}"));
+    }
+    environment.snapshot("errors_of_a_broken_configuration");
+}
+
 #[test]
 fn errors_of_plugins() {
     let mut environment = fixture::environment();

@@ -13,7 +13,11 @@ fn list() {
     environment.run_table("list --utc --limit 2");
     environment.run_table("list --rule heap-on-growth");
     environment.run_table("list --since 3d --role puma");
-    environment.run_table("list --report heap_dump --worker default");
+    environment.run_table("list --report heap_dump --name default");
+    environment.run("list --worker default --quiet");
+    environment.run_table("list --pinned --until 1d");
+    environment.run_table("list --sort size -n 2 --since 2026-11-01");
+    environment.run("list -q --sort role --until '2026-11-21 04:00:00' --utc");
     environment.comment("into a pipe, every column");
     environment.shell("unset COLUMNS; diagctl list | cat");
     environment.snapshot("list");
@@ -47,6 +51,8 @@ fn list_with_a_damaged_capture() {
     environment.run_table("list --limit 1");
     change_json(&environment, &format!("reports/{RUN}/meta.json"), |meta| meta["schema"] = 2.into());
     environment.run_table("list --limit 1");
+    environment.comment("the whole list tells of it, too");
+    environment.run_table("list");
     environment.snapshot("list_with_a_damaged_capture");
 }
 
@@ -203,7 +209,13 @@ fn run() {
     environment.redact(r#""diagctl": "\d[^"]*""#, r#""diagctl": "0.0.0""#);
     environment.redact(r#""sha256": "[0-9a-f]{64}""#, r#""sha256": "…""#);
     environment.redact(r#"("stored_bytes": )\d+"#, "${1}0");
-    environment.run_json("run --report vmstat -- printf 'procs memory'");
+    environment.run("run --report vmstat --reason 'it is slow' -- printf 'procs memory'");
+    environment.run_json("run --json --report vmstat -- printf 'procs memory'");
+    environment.comment("a heap dump that is none");
+    environment.shell("diagctl run -- sh -c 'echo hello > \"$DIAGCTL_CAPTURE_DIR/heap_dump\"'");
+    environment.shell(
+        "diagctl run --json -- sh -c 'echo hello > \"$DIAGCTL_CAPTURE_DIR/heap_dump.txt\"' | grep -o 'name.:.heap[^,]*'",
+    );
     environment.run("run -- false");
     environment.run("run -- no-such-program");
     environment.shell("diagctl run --report vmstat -- sh -c 'echo half; exit 3' >/dev/null");

@@ -156,6 +156,51 @@ fn request() {
 }
 
 #[test]
+fn events() {
+    let mut environment = environment();
+    environment.redact(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "2026-01-01T00:00:00.000Z");
+    environment.run("events");
+    environment.run("pause");
+    environment.run("resume");
+    environment.run_text_table("events", &["WHY"]);
+    environment.run_json("events --json --since 1h");
+    environment.run("events --pid 7");
+    environment.run("events --until 2020-01-01");
+    environment.snapshot("events");
+}
+
+#[test]
+fn request_list_and_cancel() {
+    let mut environment = environment();
+    environment.redact(r"\b(59m \d+s|1h 59m)\b", "59m");
+    environment.redact(r"  [\d]+s  +59m", "  Ns  59m");
+    environment.run("request --list");
+    let (pid, start, _) = this_process();
+    let cooldown = json!({ "verdict": "cooldown", "reason": "requested by ann: why; min_interval 1m: 40s left" });
+    let refusals = json!({ "verdict": "cooldown", "reason": "x", "last_seen": now_ms() + 1000, "refusals": { "on_demand": cooldown } });
+    poll(&environment, pid, start, &refusals);
+    environment.run("request heap_dump --role puma --reason 'memory grows'");
+    environment.run("request --name worker-9 --reason 'it hangs'");
+    environment.run("request --list");
+    environment.comment("the process is switched off");
+    poll(
+        &environment,
+        pid,
+        start,
+        &json!({ "verdict": "disabled", "reason": "switched off: enabled = false in /diagctl.toml" }),
+    );
+    environment.run("request --list");
+    environment.redact(r#"("(created|expires|age_ms|expires_in_ms)": )\d+"#, "${1}0");
+    environment.redact(r#"("by": )"[^"]*""#, "${1}\"USER\"");
+    environment.run_json("request --list --json");
+    environment.run("request --cancel 2025");
+    environment.run("request --cancel 2");
+    environment.shell("diagctl request --cancel \"$(basename $(ls store/requests/*.json | head -n 1) .json)\"");
+    environment.shell("ls store/requests | wc -l");
+    environment.snapshot("request_list_and_cancel");
+}
+
+#[test]
 fn request_json() {
     let mut environment = environment();
     environment.redact(r#"("(created|expires)": )\d+"#, "${1}0");

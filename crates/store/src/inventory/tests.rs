@@ -179,6 +179,25 @@ fn a_pin_that_the_index_missed_is_respected() {
     assert_eq!(said, [(true, "pinned"), (true, "pinned"), (true, "last heap")]);
 }
 
+// `unpin` removes the marker first.
+#[test]
+fn an_unpin_that_was_killed_before_its_line_takes_effect_with_the_next_check() {
+    let mut scene = Scene::new();
+    (1..=3).for_each(|n| scene.indexed(n, "heap", 4));
+    scene.pin(1);
+    let entry = index::Entry::of(&scene.store, &meta::read(&scene.store.report_dir(&id(1))).unwrap());
+    index::append_pinned(&scene.store, &entry).unwrap();
+    Inventory::check(&scene.store, true).unwrap();
+    fs::remove_file(&scene.store.report_dir(&id(1)).join(PIN_FILE)).unwrap();
+    let pinned = |stock: &Inventory| (0..stock.captures.count()).filter(|i| stock.captures.is_pinned(*i)).count();
+    assert_eq!(pinned(&Inventory::load(&scene.store, false).unwrap()), 1, "the index does not know yet");
+    Inventory::check(&scene.store, true).unwrap();
+    let mut stock = Inventory::load(&scene.store, false).unwrap();
+    assert_eq!(pinned(&stock), 0);
+    scene.make_room(&mut stock, 1);
+    assert_eq!(scene.present(), [2, 3]);
+}
+
 fn said(stock: &Inventory, plan: &Plan) -> Vec<(Id, Vec<String>)> {
     plan.deletions(&stock.captures).map(|(_, verdict)| (verdict.id, verdict.reasons)).collect()
 }

@@ -37,17 +37,24 @@ struct Crowd {
     directory: Stamp,
     /// The id after which the search for the oldest requests continues.
     until: String,
+    /// A checksum of the files up to that id that are no requests.
+    #[serde(default)]
+    ignored: u32,
     waiting: Vec<Request>,
 }
 
 /// Returns the oldest and the newest requests.
 pub fn pending(store: &Store) -> Result<Vec<Request>> {
     let directory = Stamp::of(&store.path("requests"));
-    let known = load(store);
+    let mut known = load(store);
     if known.directory == directory {
         return Ok(known.waiting);
     }
     let ids = ids(store, usize::MAX)?.unwrap_or_default();
+    if known.ignored != ignored(&ids, &known.until, &known.waiting) {
+        // The clock was set back, so that a new request has an older id. The search begins again.
+        known.until.clear();
+    }
     let (passed, rest) = ids.split_at(ids.partition_point(|id| *id <= known.until));
     let mut oldest = BTreeMap::new();
     // A request that was tried again has changed, so the file is read again.
@@ -71,8 +78,17 @@ pub fn pending(store: &Store) -> Result<Vec<Request>> {
     let now_ms = u64::try_from(Reading::take(String::new()).wall_ms).unwrap_or(0);
     let is_settled = now_ms.saturating_sub(directory.modified_ms()) > SETTLED_MS;
     let directory = if is_done && is_settled { directory } else { Stamp::default() };
-    save(store, &Crowd { directory, until: until.to_owned(), waiting: waiting.clone() });
+    let ignored = ignored(&ids, until, &waiting);
+    save(store, &Crowd { directory, until: until.to_owned(), ignored, waiting: waiting.clone() });
     Ok(waiting)
+}
+
+// Sums up the ids that the search has passed and that are no requests. Ids and requests are sorted.
+fn ignored(ids: &[String], until: &str, waiting: &[Request]) -> u32 {
+    let passed = ids.iter().take_while(|id| id.as_str() <= until);
+    let no_request = passed.filter(|id| waiting.binary_search_by(|request| request.id.cmp(id)).is_err());
+    let names: Vec<&str> = no_request.map(String::as_str).collect();
+    if names.is_empty() { 0 } else { checksum::crc(names.join("\n").as_bytes()) }
 }
 
 fn load(store: &Store) -> Crowd {
@@ -186,6 +202,28 @@ mod tests {
         }
         let seen = for_poll(&scene.store).unwrap();
         assert_eq!((seen[0].attempts, seen[FEW - 1].attempts, seen[1].attempts), (1, 1, 0));
+    }
+
+    #[test]
+    fn a_request_from_after_the_clock_was_set_back_is_read() {
+        let scene = Scene::new();
+        for n in 100..110 {
+            std::fs::write(scene.path(n), "{").unwrap();
+        }
+        (200..400).for_each(|n| scene.ask(n));
+        scene.settle(0);
+        scene.seen();
+        scene.ask(150);
+        scene.settle(1);
+        assert_eq!(
+            scene.seen(),
+            both(0..0, 150..151).into_iter().chain(both(200..199 + HALF, 400 - HALF..400)).collect::<Vec<_>>()
+        );
+        // Nothing is read again afterwards.
+        scene.settle(2);
+        scene.seen();
+        std::fs::write(scene.path(200), "no request any more").unwrap();
+        assert_eq!(scene.seen()[..2], [150, 200]);
     }
 
     #[test]

@@ -56,10 +56,15 @@ module Diagctl
         @timeout = timeout
       end
 
-      def call(io, _options)
+      def call(io, options)
         # A separate buffer: a block that returns late must not write into an IO that is already in use elsewhere.
-        buffer = StringIO.new(String.new(encoding: Encoding::BINARY))
-        Callback.call("report #{@name}", @timeout) { @block.call(buffer) }
+        buffer = Buffer.new(options["max_size"])
+        spent = Callback.call("report #{@name}", @timeout) do
+          started = Clock.thread_cpu
+          @block.call(buffer)
+          Clock.thread_cpu - started
+        end
+        io.foreign_cpu += spent if io.respond_to?(:foreign_cpu)
         io.write(buffer.string)
       end
     end

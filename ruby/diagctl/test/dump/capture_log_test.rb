@@ -33,6 +33,6 @@ class CaptureLogTest < Minitest::Test
       assert_equal reason, record(*outcome)
       assert_equal "capture #{CAPTURE} (heap): #{reason}", @logger.lines.last
     end
-    assert_equal "its dumper was killed by SIGKILL", record(:signaled, 9, "", "", name: "its dumper")
+    assert_equal "its dumper was killed by SIGKILL after 3.1 s", record(:signaled, 9, "", "", name: "its dumper")
   end
 end

@@ -39,7 +39,7 @@ class DumperHandleTest < Minitest::Test
     eventually("abandoned") { !@agent.busy? }
     why = "its dumper was killed: memory ran short: cgroup x has 19.1 MiB free, and a dump needs 47.7 MiB"
     assert_includes @logger.lines, "capture #{CAPTURE} (r): #{why}"
-    assert_equal ["abort --lease-fd=3 #{CAPTURE} --reason=#{why}"], calls("abort")
+    assert_equal ["finalize --lease-fd=3 #{CAPTURE} --records --broken-off --why=#{why}"], calls("finalize")
     # The put that was killed together with the dumper may need another moment to end.
     eventually("the lease is free") { lease_free? }
   end
@@ -70,7 +70,7 @@ class DumperHandleTest < Minitest::Test
     others = [named("sleep"), named("diagctl", nice: "5"), named("diagctl", pgroup: nil)]
     Process.kill(:KILL, dumpers.first)
     eventually("a zombie") { File.read("/proc/#{dumpers.first}/stat").include?(") Z ") }
-    known = Diagctl::DumperHandle.inherited
+    known = Diagctl::Children.inherited
     assert_equal [dumpers, []], [dumpers & known, others & known]
   ensure
     [*dumpers, *others].each { |pid| Process.kill(:KILL, pid) && Process.wait(pid) }

@@ -19,13 +19,27 @@ class GrantRunnerTest < Minitest::Test
     assert_match(/\Acapture #{CAPTURE} \(r\) stored after/, @logger.lines.last)
   end
 
+  # What developers ask for first: the version of the application.
+  def test_labels_of_the_application_are_values_or_called_at_each_capture
+    version = "1"
+    @config.label(:git_sha, "2f1c9e7")
+    @config.label(:app_version) { version }
+    @config.label(:empty, "")
+    @config.label(:broken) { raise "no version" }
+    version = "2"
+    capture(reports: { "gc_stat" => "inline" })
+    assert_match(/--set=git_sha=2f1c9e7 --set=app_version=2\z/, finalize_line)
+  end
+
   # This process still holds the lease. With another description of the file, `abort` would wait for the lease and then refuse.
   def test_a_finalize_that_dies_is_reported_to_the_store_under_the_same_lease
-    capture(reports: { "threads" => "inline" }, finalize: "kill -KILL $$", abort: 'flock -n 3 && touch "$dir/held"')
+    capture(reports: { "threads" => "inline" },
+      finalize: 'case "$*" in *--broken-off*) flock -n 3 && touch "$dir/held"; exit 1;; *) kill -KILL $$;; esac')
     why = "`diagctl finalize` was killed by SIGKILL"
-    assert_equal ["abort --lease-fd=3 #{CAPTURE} --reason=#{why}"], calls("abort")
+    said, last = calls("finalize").last, @logger.lines.last
+    assert_match(/\Afinalize --lease-fd=3 #{CAPTURE} --records --broken-off --why=#{why} after [\d.]+ s\z/, said)
     assert_path_exists File.join(@store, "held")
-    assert_equal "capture #{CAPTURE} (r): #{why}", @logger.lines.last
+    assert_match(/\Acapture #{CAPTURE} \(r\): #{why} after/, last)
     assert lease_free?
   end
 
@@ -51,18 +65,6 @@ class GrantRunnerTest < Minitest::Test
     assert lease_free?
   end
 
-  # Ruby flushes its standard streams before it forks.
-  def test_a_closed_stdout_returns_the_grant_with_the_reason
-    before = $stdout
-    $stdout = File.open(File::NULL, "w").tap(&:close)
-    error = assert_raises(Diagctl::Problem) { capture(reports: { "heap_dump" => "snapshot" }) }
-    assert_match(/capture #{CAPTURE} was returned.*IOError: closed stream/, error.message)
-    assert_match(/\Aabort --lease-fd=3 #{CAPTURE} --reason=the grant could not be used: IOError/, calls("abort").first)
-    assert lease_free?
-  ensure
-    $stdout = before
-  end
-
   def test_a_thread_killed_while_it_forks_leaves_no_unreaped_dumper
     fork_for_real = Diagctl::ForkGuard.method(:raw_fork)
     forked = false
@@ -79,6 +81,21 @@ class GrantRunnerTest < Minitest::Test
     end
     refute_nil @agent.dumper
     finalize_line
+  end
+
+  # What was made is published by a program that nobody waits for.
+  def test_a_capture_whose_thread_is_ended_is_finished_by_a_program_of_its_own
+    thread = Thread.new do
+      capture(reports: { "threads" => "inline", "gc_stat" => "inline" },
+        finalize: 'case "$*" in *--broken-off*) flock -n 3 && touch "$dir/held";; *) exec sleep 60;; esac')
+    end
+    eventually("finalize runs") { calls("finalize").any? }
+    File.delete(put_path("threads"))
+    thread.kill.join
+    line = eventually("the other one") { calls("finalize")[1] }
+    assert_match(/--broken-off .*--why=the process or its thread was ended during the capture/, line)
+    eventually("it holds the lease until it is done") { File.exist?(File.join(@store, "held")) && lease_free? }
+    assert_match(/\d+ threads of process/, put("threads"))
   end
 
   # An application that serves with fibers (falcon, async) may capture in one. The dumper inherits the scheduler, which would handle

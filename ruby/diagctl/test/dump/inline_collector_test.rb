@@ -30,15 +30,54 @@ class InlineCollectorTest < Minitest::Test
 
   def test_no_inline_report_is_started_after_the_budget
     @config.inline_budget = 0.05
-    @config.report(:slow) { |io| sleep(0.1) && io.write("x") }
+    @config.report(:slow) { |io| compute(0.1) && io.write("x") }
     capture(reports: { "slow" => "inline", "threads" => "inline" })
-    assert_includes finalize_line, "--failed=threads=not started: earlier inline reports took more than 0.05 s"
+    assert_includes finalize_line, "--failed=threads=not started: earlier inline reports took more than 0.05 s of CPU time"
     assert_equal "x", put("slow")
+  end
+
+  # The wait for the GVL is the time of the application's threads, not that of the reports.
+  def test_the_time_of_other_threads_is_not_counted
+    @config.inline_budget = 0.05
+    stop = false
+    busy = Array.new(2) { Thread.new { 1 + 1 until stop } }
+    @config.report(:slow) { |io| sleep(0.2) && io.write("x") }
+    capture(reports: { "slow" => "inline", "threads" => "inline", "gc_stat" => "inline" })
+    refute_match(/--failed/, finalize_line)
+  ensure
+    stop = true
+    busy.each(&:join)
+  end
+
+  def test_a_report_is_bounded_in_bytes_while_it_writes
+    written = 0
+    @config.report(:endless) { |io| loop { io.puts("x" * 1_000_000).nil? && written += 1 } }
+    capture(reports: { "endless" => "inline", "threads" => "inline" })
+    assert_includes finalize_line, "--failed=endless=it wrote more than 16777216 bytes (max_size)"
+    assert_equal 16, written
+    assert_match(/threads of process/, put("threads"))
+  end
+
+  # A capture without a snapshot takes two programs, whatever the number of reports. `acquire` is the other one.
+  def test_all_reports_and_their_errors_take_one_program
+    @config.report(:raises) { |_| raise "no" }
+    @agent = agent(granting_binary(reports: { "gc_stat" => "inline", "threads" => "inline", "ruby" => "inline", "raises" => "inline" }))
+    started = []
+    original = Diagctl::PosixSpawn.method(:call)
+    replacing(Diagctl::PosixSpawn, :call, ->(argv, *rest) { started << argv[3] && original.call(argv, *rest) }) { @agent.poll }
+    assert_equal %w[acquire finalize], started
+    assert_equal %w[gc_stat threads ruby], calls("put").map { |call| call.split.last }
+  end
+
+  def compute(seconds)
+    limit = Diagctl::Clock.thread_cpu + seconds
+    true until Diagctl::Clock.thread_cpu > limit
+    true
   end
 
   def test_a_cpu_profile_is_made_even_after_the_budget
     @config.inline_budget = 0.01
-    @config.report(:slow) { |io| sleep(0.05) && io.write("x") }
+    @config.report(:slow) { |io| compute(0.05) && io.write("x") }
     collector = Diagctl::InlineCollector.new(Diagctl::Reports.new(@config), budget: @config.inline_budget)
     granted = %w[slow threads cpu_profile].map { |name| Diagctl::Grant::GrantedReport.new(name, "inline", { "duration" => "no" }) }
     collector.collect(granted)

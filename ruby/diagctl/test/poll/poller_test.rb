@@ -37,4 +37,44 @@ class PollerTest < Minitest::Test
     eventually("a poll") { calls("acquire").any? }
     assert @poller.stop(WOKEN)
   end
+
+  def test_a_poll_thread_that_the_application_ends_comes_back_and_says_so_once
+    @config.first_poll_within = 0.01
+    start(binary(IDLE_ANSWER))
+    3.times do
+      polls = settled_polls
+      thread = Thread.list.find { |one| one.name == "diagctl poller" }
+      thread.kill.join
+      eventually("it polls again") { calls.size > polls }
+    end
+    assert_equal 1, @logger.lines.grep(/ended diagctl's poll thread/).size
+    assert @poller.stop(5)
+    refute(Thread.list.any? { |one| one.name == "diagctl poller" && one.alive? })
+  end
+
+  # On Ruby 3.1 a fork discards the kill that waits for the thread that forks, and the exit would wait for it for ever.
+  def test_a_process_can_always_end_also_when_its_exit_meets_the_fork
+    path = granting_binary(reports: { "heap_dump" => "snapshot" })
+    grant = File.read(File.join(@store, "grant"))
+    5.times do
+      File.write(File.join(@store, "grant"), grant)
+      _, status = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => path })
+        # Widens the moment: the kill comes after the thread is shielded and before it forks.
+        at_fork = Queue.new
+        memory_file = Diagctl::Libc.method(:memory_file)
+        Diagctl::Libc.define_singleton_method(:memory_file) do |name|
+          if name == "diagctl"
+            at_fork << true
+            sleep 0.01 until Thread.pending_interrupt?
+          end
+          memory_file.call(name)
+        end
+        Diagctl.configure { |c| c.first_poll_within = 0.01 }
+        Diagctl.start
+        at_fork.pop
+        exit 3
+      RUBY
+      assert_equal 3, status.exitstatus
+    end
+  end
 end

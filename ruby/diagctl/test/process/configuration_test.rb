@@ -18,6 +18,8 @@ class ConfigurationTest < Minitest::Test
       -> { @config.report(:heap_dump) { |_| } } => /"heap_dump" is built in/,
       -> { @config.report(:puma) { |_| } } => /"puma" is built in/,
       -> { @config.report(:cache) } => /report "cache" needs a block/,
+      -> { @config.label("Git SHA", "1") } => /label "Git SHA" is not a valid name; use one like :git_sha/,
+      -> { @config.label(:git_sha) } => /label "git_sha" needs a value or a block, for example: c.label\(:git_sha/,
       -> { @config.logger = Object.new } => /logger Object has no methods info and warn/,
       -> { @config.backoff = 0 } => /backoff 0 is not a duration; use a number of seconds above 0, like 10.0/,
       -> { @config.acquire_timeout = "10s" } => /acquire_timeout "10s" is not a duration/,

@@ -212,4 +212,28 @@ class UnprivilegedSpawnTest < Minitest::Test
     out, = Open3.capture2e({ "HOME" => @dir }, *prefix, RbConfig.ruby, "-I#{@dir}/lib", "-rdiagctl", stdin_data: code)
     assert_equal "[:exited, 10, \"65534\\n\", \"\"]\n" * 2, out
   end
+
+  # A process at its limit of open files polls in vain, again and again, and must not use up what is left.
+  def test_at_the_limit_of_open_files_no_pipe_end_stays_open
+    path = binary("cat >/dev/null; exit 0")
+    out, = ruby(<<~RUBY)
+      Diagctl::Runtime.load
+      Process.setrlimit(:NOFILE, 64, 64)
+      GC.disable
+      argv = [#{path.dump}, "--dir", #{@store.dump}, "x"]
+      open = -> { (0..63).count { |number| Diagctl::Libc.open?(number) } }
+      kinds = (0..10).flat_map do |free|
+        held = Array.new(64 - open.call) { File.open("/dev/null") }
+        held.pop(free).each(&:close)
+        before = open.call
+        kinds = [nil, "input"].map { |input| Diagctl::Spawn.run(argv, timeout: 10, input: input).kind }
+        (Diagctl::Lease.open(#{@store.dump}) { |_| } rescue kinds << :lease)
+        held.each(&:close)
+        raise "\#{open.call - before + held.size} left open with \#{free} free" unless open.call == before - held.size
+        kinds
+      end
+      p kinds.tally
+    RUBY
+    assert_match(/\A\{:missing=>\d+, :lease=>\d+, :exited=>\d+\}|\A\{missing: \d+, lease: \d+, exited: \d+\}/, out)
+  end
 end

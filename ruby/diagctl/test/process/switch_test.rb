@@ -19,6 +19,13 @@ class SwitchTest < Minitest::Test
     refute_predicate switch("0", config: "/some.toml", file: __FILE__), :on?
   end
 
+  def test_a_switch_that_is_off_says_why
+    assert_equal "off in this process: DIAGCTL_ENABLED is 0", switch("0").reason
+    assert_equal "off in this process: DIAGCTL_ENABLED is not set, and there is no /nonexistent", switch(nil).reason
+    assert_nil switch("1").reason
+    assert_nil switch("yes").reason, "the warning says it"
+  end
+
   def test_an_invalid_value_is_named
     assert_match(/"yes" is not one of 1, true, 0, false/, switch("yes").warning)
     assert_nil switch("0").warning

@@ -10,4 +10,23 @@ class MallocInfoTest < Minitest::Test
 
     assert_match(/\A<malloc version="1">.*<\/malloc>\s*\z/m, report("malloc_info"))
   end
+
+  # glibc's arenas are almost empty then, and would be taken for the process's memory.
+  def test_it_knows_nothing_of_another_allocator_and_says_so
+    found = { "jemalloc" => "libjemalloc.so.2", "tcmalloc" => "libtcmalloc_minimal.so.4", "mimalloc" => "libmimalloc.so*" }
+      .transform_values { |file| Dir["{/usr/lib/*,#{ENV.fetch("DIAGCTL_TEST_ALLOCATORS", "/usr/lib")}}/#{file}"].first }.compact
+    skip "none of jemalloc, tcmalloc and mimalloc is installed" if found.empty?
+
+    found.each do |name, path|
+      out, = ruby(<<~RUBY, env: { "LD_PRELOAD" => path })
+        Diagctl::Runtime.load
+        begin
+          Diagctl::Reports::MallocInfo.new.call($stdout, {})
+        rescue Diagctl::Unavailable => e
+          puts e.message
+        end
+      RUBY
+      assert_match(/this process uses #{name}.* instead of glibc's allocator/, out)
+    end
+  end
 end

@@ -55,7 +55,7 @@ module Diagctl
         return refuse(reason) if reason
 
         Diagctl.log.default = Logger.new(server)
-        return off unless Diagctl.wanted?
+        return false unless Diagctl.wanted?
 
         require "sidekiq/api" if queue_latency
         hook(config, server, name, job_rss, queue_latency)
@@ -95,15 +95,6 @@ module Diagctl
 
       def refuse(reason)
         Diagctl.log.warn_once([:sidekiq, reason], "Diagctl::Sidekiq.install did nothing: #{reason}")
-        false
-      end
-
-      # Tells the author of the call why nothing happens. A wrong value of the switch has been logged already.
-      def off
-        switch = Switch.new
-        return false if switch.on? || switch.warning
-
-        Diagctl.log.info("off in this process: DIAGCTL_ENABLED is #{ENV.fetch("DIAGCTL_ENABLED", "not set")}")
         false
       end
     end

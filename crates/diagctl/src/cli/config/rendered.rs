@@ -99,10 +99,22 @@ fn reports(config: &Config) -> Map<String, Value> {
             }
             None => keys["producer"] = "application".into(),
         }
+        if let Some(bytes) = report.max_size {
+            keys["max_size"] = size(bytes);
+        }
         keys
     };
     let declared = config.reports.iter().map(|(name, custom)| (name.clone(), report(custom)));
     declared.chain(config.options.sections().into_iter().map(|(name, options)| (name.to_owned(), options))).collect()
+}
+
+// A single pattern is written as a string, as most people write it.
+fn patterns(patterns: &[String]) -> Value {
+    match patterns {
+        [] => Value::Null,
+        [one] => one.as_str().into(),
+        several => json!(several),
+    }
 }
 
 fn rule(rule: &Rule) -> Value {
@@ -111,12 +123,15 @@ fn rule(rule: &Rule) -> Value {
         limits["max_count"] = max.into();
         limits["window"] = duration(rule.limits.window);
     }
+    if !rule.limits.per_process.is_zero() {
+        limits["per_process"] = duration(rule.limits.per_process);
+    }
     json!({
         "name": rule.name,
         "reports": rule.reports,
         "origins": rule.origins,
         "trigger": rule.declared_trigger,
-        "match": { "role": rule.matching.role, "name": rule.matching.name },
+        "match": { "role": patterns(&rule.matching.role), "name": patterns(&rule.matching.name) },
         "for": duration(rule.hold_for),
         "select": match rule.select {
             Select::First => "first",
@@ -238,7 +253,7 @@ mod tests {
 
     fn loaded(text: &str) -> Loaded {
         let (config, sources) = parse(text).unwrap_or_else(|p| panic!("{p:?}"));
-        Loaded { config, file: Some("/etc/x.toml".into()), sources, broken: None, identity: None, held: None }
+        Loaded { file: Some("/etc/x.toml".into()), sources, ..Loaded::new(config) }
     }
 
     #[test]

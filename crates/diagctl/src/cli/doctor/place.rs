@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, StatVfsMountFlags};
 use super::check::Check;
 use crate::config::Config;
 use crate::fsio::{self, Spot};
+use crate::proc::Proc;
 use crate::units::size;
 
 /// With fewer free inodes, a store cannot take a capture and its housekeeping files.
@@ -30,11 +31,22 @@ struct Entry {
     kind: Kind,
     mode: u32,
     uid: u32,
+    /// Set if it is a store already.
+    is_store: bool,
+    /// Set if it is mounted for this container alone, so that only its processes can get there.
+    private_mount: bool,
 }
 
 impl Entry {
     fn read(path: &Path) -> Result<Self, String> {
-        let of = |kind, mode, uid| Self { path: path.to_owned(), kind, mode, uid };
+        let of = |kind, mode, uid| Self {
+            path: path.to_owned(),
+            kind,
+            mode,
+            uid,
+            is_store: path.join("FORMAT").is_file(),
+            private_mount: false,
+        };
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.is_symlink() => Ok(of(Kind::Symlink, 0, meta.uid())),
             Ok(meta) if meta.is_dir() => Ok(of(Kind::Directory, meta.mode() & 0o7777, meta.uid())),
@@ -46,7 +58,7 @@ impl Entry {
 }
 
 /// Checks that the store can be used in its place. Changes nothing.
-pub fn examine(config: &Config) -> Vec<Check> {
+pub fn examine(proc: &Proc, config: &Config) -> Vec<Check> {
     let me = rustix::process::geteuid().as_raw();
     let entry = match Entry::read(&config.dir) {
         Ok(entry) => entry,
@@ -56,11 +68,14 @@ pub fn examine(config: &Config) -> Vec<Check> {
         }
     };
     let real = fs::canonicalize(&config.dir).ok();
-    let parents = ancestors(real.as_deref().unwrap_or(&config.dir));
+    let mut parents = ancestors(real.as_deref().unwrap_or(&config.dir));
+    let private = private_mounts(proc);
+    parents.iter_mut().for_each(|parent| parent.private_mount = private.contains(&parent.path));
     let mut checks = vec![directory(&entry, parents.first(), me), above(&entry, &parents)];
     // If the store is missing, its nearest existing ancestor is examined instead.
     let place = if entry.kind == Kind::Directory { Some(&entry) } else { parents.first() };
-    match place.map(|place| Volume::read(&place.path)) {
+    let mountinfo = proc.read("self/mountinfo").unwrap_or_default();
+    match place.map(|place| Volume::read(&place.path, &mountinfo)) {
         Some(Ok(volume)) => {
             checks.push(filesystem(&volume, config.allow_network_filesystem));
             checks.extend([volume.writable(), volume.inodes(), volume.space(config)]);
@@ -73,6 +88,24 @@ pub fn examine(config: &Config) -> Vec<Check> {
         checks.push(rename(no_replace(&config.dir)));
     }
     checks
+}
+
+// Returns the directories that are mounted into this container: what is world-writable there is open to the container only. On a
+// host, a mount point is open to everybody who logs in; Kubernetes hides its own.
+fn private_mounts(proc: &Proc) -> Vec<PathBuf> {
+    // PROC_PID_INIT_INO, the pid namespace of a host. See linux/proc_ns.h.
+    const HOST: u64 = 0xEFFF_FFFC;
+    let namespace = proc.pid_namespace();
+    let in_container = namespace != 0 && namespace != HOST;
+    let mounts = proc.read("self/mountinfo").unwrap_or_default();
+    // `36 35 98:0 /root/in/its/filesystem /mount/point rw,noatime …`, with blanks as `\040`.
+    let points = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(3);
+        let (root, point) = (words.next()?, words.next()?);
+        let is_private = in_container || root.contains("/volumes/kubernetes.io~");
+        (is_private && point != "/").then(|| PathBuf::from(point.replace("\\040", " ")))
+    });
+    points.collect()
 }
 
 // Returns the ancestors that exist, the innermost first.
@@ -109,6 +142,14 @@ fn directory(entry: &Entry, parent: Option<&Entry>, me: u32) -> Check {
             "use the directory that it points to",
         ),
         Kind::Other => Check::fail(id, format!("{shown} is not a directory"), "use another path in dir or DIAGCTL_DIR"),
+        Kind::Directory if entry.mode & 0o022 != 0 && entry.is_store && (me == 0 || me == entry.uid) => Check::warn(
+            id,
+            format!(
+                "{shown} has mode {:04o}: others could write to it. Its owner's next command closes it again",
+                entry.mode
+            ),
+            "find out what opens it (an fsGroup does, at each mount); `diagctl status --explain` shows when it was closed",
+        ),
         Kind::Directory if entry.mode & 0o022 != 0 => Check::fail(
             id,
             format!("{shown} has mode {:04o}: others could plant files in it, so every command refuses it", entry.mode),
@@ -138,7 +179,7 @@ fn directory(entry: &Entry, parent: Option<&Entry>, me: u32) -> Check {
 fn above(entry: &Entry, parents: &[Entry]) -> Check {
     let id = "store.parents";
     let missing = entry.kind == Kind::Missing;
-    for (i, parent) in parents.iter().enumerate() {
+    for (i, parent) in parents.iter().enumerate().filter(|(_, parent)| !parent.private_mount) {
         let shown = parent.path.display();
         let sticky = parent.mode & 0o1000 != 0;
         let first_to_come = missing && i == 0 && parent.mode & 0o002 != 0;
@@ -183,11 +224,23 @@ fn above(entry: &Entry, parents: &[Entry]) -> Check {
     Check::ok(id, "nobody else can replace the store with another directory")
 }
 
+// Returns true if the filesystem of this device shows in its options that it gave up: ext4 since Linux 6.15, XFS, btrfs.
+fn is_shut_down(mountinfo: &str, device: u64) -> bool {
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    // `36 35 98:0 / /mnt rw,noatime shared:1 - ext4 /dev/root rw,emergency_ro`
+    mountinfo.lines().filter(|line| line.split(' ').nth(2) == Some(&device)).any(|line| {
+        let options = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').nth(2)).unwrap_or_default();
+        options.split(',').any(|option| matches!(option, "emergency_ro" | "shutdown"))
+    })
+}
+
 /// A mounted filesystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Volume {
     magic: i64,
     read_only: bool,
+    /// Set if the filesystem has stopped writing after an error, which its mount flags need not show.
+    shut_down: bool,
     free: u64,
     total: u64,
     free_inodes: u64,
@@ -195,13 +248,14 @@ struct Volume {
 }
 
 impl Volume {
-    fn read(path: &Path) -> Result<Self, String> {
+    fn read(path: &Path, mountinfo: &str) -> Result<Self, String> {
         let failed = |e: rustix::io::Errno| format!("cannot examine the filesystem of {}: {e}", path.display());
         let magic = rustix::fs::statfs(path).map_err(failed)?.f_type;
         let stats = rustix::fs::statvfs(path).map_err(failed)?;
         Ok(Self {
             magic,
             read_only: stats.f_flag.contains(StatVfsMountFlags::RDONLY),
+            shut_down: fs::metadata(path).is_ok_and(|meta| is_shut_down(mountinfo, meta.dev())),
             free: stats.f_bavail.saturating_mul(stats.f_frsize),
             total: stats.f_blocks.saturating_mul(stats.f_frsize),
             free_inodes: stats.f_favail,
@@ -210,6 +264,11 @@ impl Volume {
     }
 
     fn writable(&self) -> Check {
+        if self.shut_down {
+            let hint = "the kernel's log says why (`dmesg`); check the disk, then fsck and mount it again";
+            let message = "the store's filesystem has stopped writing after an error (emergency read-only)";
+            return Check::fail("store.writable", message, hint);
+        }
         if self.read_only {
             let hint = "mount it read-write, or use another path in dir or DIAGCTL_DIR";
             return Check::fail("store.writable", "the store's filesystem is mounted read-only", hint);

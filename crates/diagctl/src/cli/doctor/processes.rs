@@ -8,6 +8,7 @@ use super::check::Check;
 use super::machine::Subject;
 use crate::cli::error::printable;
 use crate::cli::output;
+use crate::cli::status::lease::Report;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::fsio::Spot;
@@ -26,7 +27,22 @@ struct Seen {
     unreadable: Option<String>,
     /// Set if the process has loaded jemalloc; `None` if its mappings cannot be read.
     jemalloc: Option<bool>,
+    /// Set if it polls as expected, or dumps.
     fresh: bool,
+    /// The switch that forbade captures at its last poll.
+    off: Option<String>,
+}
+
+/// What the store says about its processes.
+pub struct Known<'a> {
+    /// The last polls.
+    pub samples: &'a Samples,
+    /// The lease.
+    pub lease: Option<&'a Report>,
+    /// Set if the store is paused, which is another finding.
+    pub paused: bool,
+    /// The time.
+    pub now: &'a Now,
 }
 
 /// Returns the store's processes that are visible from here.
@@ -48,32 +64,30 @@ fn subject(proc: &Proc, pid: u32, sample: &Sample) -> Subject {
         name: printable(&format!("{} (pid {pid})", output::who(&sample.role, &sample.name))),
         role: sample.role.clone(),
         rss: proc.rss(pid).unwrap_or(sample.rss),
-        uid: uid_of(proc, pid),
+        uid: proc.effective_uid(pid),
     }
 }
 
 /// Returns this process, for use while no process polls.
 pub fn ourselves(proc: &Proc) -> Subject {
     let pid = std::process::id();
-    Subject { pid, name: "this process".into(), role: String::new(), rss: 0, uid: uid_of(proc, pid) }
-}
-
-fn uid_of(proc: &Proc, pid: u32) -> Option<u32> {
-    let status = read(&proc.pid(pid).join("status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse().ok())
+    Subject { pid, name: "this process".into(), role: String::new(), rss: 0, uid: proc.effective_uid(pid) }
 }
 
 /// Runs every check of the polling processes.
-pub fn examine(proc: &Proc, config: &Config, samples: &Samples, now: &Now, owner: Option<u32>) -> Vec<Check> {
-    let seen: Vec<Seen> = visible(proc, samples)
+pub fn examine(proc: &Proc, config: &Config, known: &Known<'_>, owner: Option<u32>) -> Vec<Check> {
+    let now_ms = known.now.store_ms;
+    let seen: Vec<Seen> = visible(proc, known.samples)
         .map(|(pid, sample)| {
             let dir = proc.pid(pid);
             let maps = read(&dir.join("maps"));
+            let dumps = known.lease.is_some_and(|lease| lease.is_held_by(&sample.id()));
             Seen {
                 proc_uid: fs::metadata(dir.join("smaps")).ok().map(|meta| meta.uid()),
                 unreadable: maps.as_ref().err().map(ToString::to_string),
                 jemalloc: maps.ok().map(|maps| maps.contains("jemalloc")),
-                fresh: sample.is_fresh(now.store_ms, config.poll_ms()),
+                fresh: sample.is_fresh(now_ms, config.poll_ms()) || dumps,
+                off: (sample.is_off() && !known.paused).then(|| sample.reason.clone()),
                 subject: subject(proc, pid, sample),
             }
         })
@@ -89,6 +103,7 @@ fn names(seen: &[&Seen]) -> String {
 fn polling(seen: &[Seen]) -> Check {
     let id = "processes.polling";
     let silent: Vec<&Seen> = seen.iter().filter(|s| !s.fresh).collect();
+    let off: Vec<&Seen> = seen.iter().filter(|s| s.fresh && s.off.is_some()).collect();
     let check = if seen.is_empty() {
         Check::warn(
             id,
@@ -102,10 +117,14 @@ fn polling(seen: &[Seen]) -> Check {
             format!("{} is running but does not poll as expected", names(&silent)),
             "look for [diagctl] in its log; a process that is stopped or short of CPU does not poll either",
         )
+    } else if let Some(reason) = off.first().and_then(|first| first.off.as_deref()) {
+        let message =
+            format!("{} of {} polling but off: {} is {reason}", off.len(), count(seen.len()), off[0].subject.name);
+        Check::warn(id, message, "turn on that switch; a change is noticed within one poll interval")
     } else {
         Check::ok(id, format!("{} polling", count(seen.len())))
     };
-    check.seen("alive", seen.len()).seen("silent", silent.len())
+    check.seen("alive", seen.len()).seen("silent", silent.len()).seen("off", off.len())
 }
 
 fn count(n: usize) -> String {
@@ -282,7 +301,7 @@ mod tests {
     fn seen(uid: u32) -> Seen {
         let subject =
             Subject { pid: 7, name: "puma worker-0 (pid 7)".into(), role: "puma".into(), rss: 1, uid: Some(uid) };
-        Seen { subject, proc_uid: Some(uid), unreadable: None, jemalloc: Some(true), fresh: true }
+        Seen { subject, proc_uid: Some(uid), unreadable: None, jemalloc: Some(true), fresh: true, off: None }
     }
 
     #[test]
@@ -291,6 +310,8 @@ mod tests {
         assert_eq!(polling(&[]).status, Status::Warn);
         let silent = polling(&[Seen { fresh: false, ..seen(5) }]);
         assert!(silent.status == Status::Warn && silent.message.contains("pid 7"), "{}", silent.message);
+        let off = polling(&[seen(5), Seen { off: Some("switched off by a test".into()), ..seen(5) }]);
+        assert!(off.status == Status::Warn && off.message.contains("switched off by a test"), "{}", off.message);
         let table =
             [(5, Some(5), Status::Ok), (6, Some(5), Status::Fail), (0, Some(5), Status::Warn), (5, None, Status::Skip)];
         for (uid, owner, status) in table {
@@ -399,6 +420,7 @@ mod tests {
             polling(&[seen(5)]),
             polling(&[]),
             polling(&[Seen { fresh: false, ..seen(5) }]),
+            polling(&[Seen { off: Some("switched off: enabled = false (file)".into()), ..seen(5) }]),
             users(&[seen(5)], Some(5)),
             users(&[seen(6)], Some(5)),
             users(&[seen(0)], Some(5)),

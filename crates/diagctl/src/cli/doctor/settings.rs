@@ -3,6 +3,7 @@
 use super::check::Check;
 use crate::cli::error::Failure;
 use crate::config::{Loaded, Place, Source};
+use crate::grant::labels;
 use crate::section::Problem;
 
 /// Checks the configuration file, and looks for rules and keys that cannot work here.
@@ -33,6 +34,21 @@ fn doubts(doubts: &[Problem]) -> Check {
         _ => Check::warn("config.rules", list.join("; "), "`diagctl config check` says what to change")
             .seen("doubts", list.clone()),
     }
+}
+
+/// Checks the labels in this environment. Not a check if there are none.
+pub fn labels(given: Option<&str>) -> Option<Check> {
+    let (labels, wrong) = labels::parse(given?);
+    let check = if wrong.is_empty() {
+        Check::ok("labels", format!("{} labels in {} for every capture", labels.len(), labels::VARIABLE))
+    } else {
+        Check::warn(
+            "labels",
+            format!("{} is not a label, and is left out", wrong.join(", ")),
+            format!("write {}=region=eu,canary=yes: lowercase letters, digits and _ before the =", labels::VARIABLE),
+        )
+    };
+    Some(check.seen("labels", serde_json::json!(labels)))
 }
 
 /// Checks the main switch in this environment.
@@ -80,6 +96,14 @@ mod tests {
         let found = configuration(&never, None, &Place::default());
         assert_eq!(complaints(&found), [("config.rules", Status::Warn)]);
         assert!(found[1].message.contains("budget_hour"), "{}", found[1].message);
+    }
+
+    #[test]
+    fn what_is_no_label_is_named() {
+        assert!(labels(None).is_none());
+        assert_eq!(labels(Some("region=eu")).unwrap().status, Status::Ok);
+        let wrong = labels(Some("region=eu,Canary")).unwrap();
+        assert!(wrong.status == Status::Warn && wrong.message.contains("Canary is not a label"), "{}", wrong.message);
     }
 
     #[test]

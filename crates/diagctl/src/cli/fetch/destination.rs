@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -43,16 +44,20 @@ enum Name {
 
 impl Destination {
     /// Prepares the destination. A special file is opened; a file to be replaced is not touched yet.
-    pub fn open(path: &Path, existing: Existing) -> Result<Self, Failure> {
+    pub fn open(path: &Path, existing: Existing, store: &Path) -> Result<Self, Failure> {
+        if is_within(directory_of(path), store) {
+            return Err(Failure::new(Exit::Usage, format!("{} is in the store itself", path.display()))
+                .hint("write to another directory with -o"));
+        }
         let failed = |e| Failure::output("write", path, e);
         let (file, name) = match fs::symlink_metadata(path) {
             Ok(_) if existing == Existing::Refuse => return Err(exists(path)),
             Ok(meta) if meta.is_dir() => {
                 return Err(Failure::new(Exit::Usage, format!("{} is a directory", path.display())));
             }
-            Ok(meta) if !meta.is_file() => {
-                (OpenOptions::new().write(true).truncate(true).open(path).map_err(failed)?, Name::Given)
-            }
+            Ok(meta) if !meta.is_file() => (open_existing(path)?, Name::Given),
+            // Replacing it takes it away from its owner, who may wait for it.
+            Ok(meta) if meta.uid() != rustix::process::geteuid().as_raw() => return Err(foreign(path, meta.uid())),
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
             _ => match unnamed(directory_of(path)) {
                 Some(file) => (file, Name::Unnamed),
@@ -103,6 +108,50 @@ impl Destination {
     }
 }
 
+// Opens a device, a FIFO or whatever a link leads to. What belongs to somebody else may be there to receive the data.
+fn open_existing(path: &Path) -> Result<File, Failure> {
+    let failed = |e| Failure::output("write", path, e);
+    let check = |meta: fs::Metadata| {
+        let ours = meta.uid() == rustix::process::geteuid().as_raw();
+        let is_device = meta.file_type().is_char_device() || meta.file_type().is_block_device();
+        if ours || is_device || is_own_descriptor(path) { Ok(()) } else { Err(foreign(path, meta.uid())) }
+    };
+    // Opening a FIFO waits for a reader, so it is looked at before, too.
+    match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        other => check(other.map_err(failed)?)?,
+    }
+    let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    check(meta.clone())?;
+    if meta.is_file() {
+        file.set_len(0).map_err(failed)?;
+    }
+    Ok(file)
+}
+
+// What the caller has opened already may belong to anybody.
+fn is_own_descriptor(path: &Path) -> bool {
+    ["/dev/stdout", "/dev/stderr"].iter().any(|own| path == Path::new(own))
+        || ["/dev/fd/", "/proc/self/fd/"].iter().any(|dir| path.starts_with(dir))
+}
+
+fn foreign(path: &Path, uid: u32) -> Failure {
+    Failure::failed(format!("{} belongs to somebody else (uid {uid})", path.display()))
+        .hint("write to a new file, or to one of your own")
+}
+
+/// Returns true if a directory is the store or lies within it.
+pub fn is_within(dir: &Path, store: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let Some(store) = identity(store) else { return false };
+    // A directory that does not exist yet is created in one that does.
+    let real = dir
+        .ancestors()
+        .find_map(|dir| fs::canonicalize(if dir.as_os_str().is_empty() { Path::new(".") } else { dir }).ok());
+    real.is_some_and(|real| real.ancestors().any(|dir| identity(dir) == Some(store)))
+}
+
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -143,7 +192,11 @@ impl Drop for Destination {
 }
 
 /// Creates the directory for a whole capture. An existing directory is used only if `use_existing` is set.
-pub fn create_dir(path: &Path, use_existing: bool) -> Result<(), Failure> {
+pub fn create_dir(path: &Path, use_existing: bool, store: &Path) -> Result<(), Failure> {
+    if is_within(path, store) {
+        return Err(Failure::new(Exit::Usage, format!("{} is in the store itself", path.display()))
+            .hint("write to another directory with -o"));
+    }
     if !use_existing && fs::symlink_metadata(path).is_ok() {
         return Err(exists(path));
     }
@@ -182,14 +235,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         fs::write(&path, "old").unwrap();
-        let mut file = Destination::open(&path, Existing::Replace).unwrap();
+        let mut file = Destination::open(&path, Existing::Replace, Path::new("/nowhere")).unwrap();
         file.write_all(b"half").unwrap();
         if matches!(file.name, Name::Unnamed) {
             assert_eq!(names(dir.path()), ["out"], "a killed process would leave something");
         }
         drop(file);
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(dir.path())), ("old", vec!["out".to_owned()]));
-        let mut file = Destination::open(&path, Existing::Replace).unwrap();
+        let mut file = Destination::open(&path, Existing::Replace, Path::new("/nowhere")).unwrap();
         file.write_all(b"whole").unwrap();
         file.finish().unwrap();
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(dir.path())), ("whole", vec!["out".to_owned()]));
@@ -200,14 +253,14 @@ mod tests {
     fn a_file_is_never_overwritten_without_force_even_if_it_appears_late() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        let mut file = Destination::open(&path, Existing::Refuse).unwrap();
+        let mut file = Destination::open(&path, Existing::Refuse, Path::new("/nowhere")).unwrap();
         file.write_all(b"new").unwrap();
         fs::write(&path, "came between").unwrap();
         assert!(file.finish().unwrap_err().message.contains("already exists"));
-        assert!(Destination::open(&path, Existing::Refuse).is_err());
+        assert!(Destination::open(&path, Existing::Refuse, Path::new("/nowhere")).is_err());
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(dir.path()).len()), ("came between", 1));
-        assert!(create_dir(dir.path(), false).is_err());
-        create_dir(dir.path(), true).unwrap();
+        assert!(create_dir(dir.path(), false, Path::new("/nowhere")).is_err());
+        create_dir(dir.path(), true, Path::new("/nowhere")).unwrap();
     }
 
     #[test]
@@ -217,13 +270,32 @@ mod tests {
         fs::write(&target, "longer than the new content").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
         for path in [link.as_path(), Path::new("/dev/null")] {
-            let mut file = Destination::open(path, Existing::Replace).unwrap();
+            let mut file = Destination::open(path, Existing::Replace, Path::new("/nowhere")).unwrap();
             file.write_all(b"new").unwrap();
             file.finish().unwrap();
         }
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&target).unwrap(), "new");
-        assert!(Destination::open(dir.path(), Existing::Replace).is_err());
-        assert!(Destination::open(&dir.path().join("no/such"), Existing::Replace).is_err());
+        assert!(Destination::open(dir.path(), Existing::Replace, Path::new("/nowhere")).is_err());
+        assert!(Destination::open(&dir.path().join("no/such"), Existing::Replace, Path::new("/nowhere")).is_err());
+    }
+
+    #[test]
+    fn nothing_is_written_into_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, outside) = (dir.path().join("store"), dir.path().join("outside"));
+        fs::create_dir_all(store.join("reports")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&store, outside.join("link")).unwrap();
+        let inside = [store.clone(), store.join("reports"), store.join("new/deep"), outside.join("link/reports")];
+        for path in inside {
+            assert!(is_within(&path, &store), "{}", path.display());
+            assert!(Destination::open(&path.join("x"), Existing::Replace, &store).is_err());
+            assert!(create_dir(&path.join("x"), true, &store).is_err());
+        }
+        for path in [outside.clone(), outside.join("new"), dir.path().to_owned()] {
+            assert!(!is_within(&path, &store), "{}", path.display());
+        }
+        assert_eq!(names(&store), ["reports"]);
     }
 }

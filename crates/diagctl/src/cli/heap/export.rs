@@ -55,7 +55,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         return Err(Failure::new(Exit::Usage, "a profile is not for a terminal").hint("use -o FILE or a pipe"));
     }
     if args.format == Format::Json {
-        return input::with_content(cx, &args.dump, |content, _| to_json(args, content));
+        return input::with_content(cx, &args.dump, |content, _| to_json(cx, args, content));
     }
     let wanted = Wanted { labels: args.format == Format::Heapsnapshot, ..Wanted::default() };
     let input = input::load(cx, &args.dump, wanted)?;
@@ -63,19 +63,19 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let frames = || Frames::new(graph, &Held::new(graph));
     match args.format {
         Format::Json => unreachable!("converted above"),
-        Format::Heapsnapshot => to(args, |out| heapsnapshot::write(graph, &graph.reach(), out)),
-        Format::Folded => to(args, |out| folded::write(&frames(), out)),
-        Format::Pprof => to(args, |out| {
+        Format::Heapsnapshot => to(cx, args, |out| heapsnapshot::write(graph, &graph.reach(), out)),
+        Format::Folded => to(cx, args, |out| folded::write(&frames(), out)),
+        Format::Pprof => to(cx, args, |out| {
             let mut out = GzEncoder::new(out, flate2::Compression::fast());
             pprof::write(&frames(), &mut out)?;
             out.finish().map(|_| ())
         }),
-        Format::Svg => to(args, |out| svg(&frames(), &args.dump, out)),
+        Format::Svg => to(cx, args, |out| svg(&frames(), &args.dump, out)),
     }
 }
 
 // Converts while it reads: a dump is not held in memory for this.
-fn to_json(args: &Args, mut content: Box<dyn BufRead>) -> Result<Done, Failure> {
+fn to_json(cx: &Context, args: &Args, mut content: Box<dyn BufRead>) -> Result<Done, Failure> {
     let failed = |error: diagctl_heapdump::Error| Failure::heap(&args.dump, error.into());
     let is_graph = content.fill_buf().map_err(|e| failed(e.into()))?.starts_with(&MAGIC);
     let mut error = None;
@@ -93,7 +93,7 @@ fn to_json(args: &Args, mut content: Box<dyn BufRead>) -> Result<Done, Failure> 
             }
         }
     };
-    to(args, |out| convert(out))?;
+    to(cx, args, |out| convert(out))?;
     error.map_or_else(|| Ok(Done::silent()), |error| Err(failed(error)))
 }
 
@@ -105,16 +105,16 @@ fn svg(frames: &Frames, dump: &str, out: &mut dyn Write) -> io::Result<()> {
     inferno::flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out).map_err(io::Error::other)
 }
 
-fn to(args: &Args, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Done, Failure> {
+fn to(cx: &Context, args: &Args, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Done, Failure> {
     match args.output.as_deref().filter(|path| path.as_os_str() != "-") {
         None => output::stream(write)?,
-        Some(path) => file(path, write)?,
+        Some(path) => file(cx, path, write)?,
     }
     Ok(Done::silent())
 }
 
-fn file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-    let mut out = BufWriter::with_capacity(256 << 10, Destination::open(path, Existing::Replace)?);
+fn file(cx: &Context, path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = BufWriter::with_capacity(256 << 10, Destination::open(path, Existing::Replace, &cx.config().dir)?);
     let written = write(&mut out).and_then(|()| out.flush());
     written.map_err(|e| Failure::output("write", path, e))?;
     let file = out.into_inner().map_err(|e| Failure::output("write", path, e.into_error()))?;

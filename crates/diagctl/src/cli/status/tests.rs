@@ -7,8 +7,12 @@ use crate::state::schedule::Spent;
 use std::time::Duration;
 
 fn rule(cooldown: u64, max_count: Option<u32>) -> Rule {
-    let limits =
-        LimitsOfRule { cooldown: Duration::from_millis(cooldown), max_count, window: Duration::from_secs(3600) };
+    let limits = LimitsOfRule {
+        cooldown: Duration::from_millis(cooldown),
+        max_count,
+        window: Duration::from_secs(3600),
+        ..LimitsOfRule::default()
+    };
     Rule { limits, ..Config::default().rules.remove(0) }
 }
 
@@ -61,6 +65,9 @@ fn status() -> Status {
     Status {
         schema: 1,
         dir: "/var/lib/diagctl".into(),
+        headline: "ready: 1 process polls".into(),
+        configuration_file: None,
+        configuration_note: Some("shown is another file".into()),
         switch: Switch { enabled: false, source: "default".into(), paused: None },
         configuration: Some("1 problem:\n  rules: bad".into()),
         doubts: vec!["guards.min_free_disk: no filesystem ever has 100% free".into()],
@@ -101,6 +108,8 @@ fn status() -> Status {
             polled_ms: 4_200,
             gone: false,
             silent: false,
+            dumping: false,
+            off: false,
             verdict: "pending".into(),
             reason: "rss 300.0 MiB is above 200.0 MiB, for 10s of 30s".into(),
             holding_ms: [("heap".to_owned(), 10_000)].into(),
@@ -122,8 +131,10 @@ fn status() -> Status {
 fn status_shows_everything_and_explain_adds_reasons() {
     let page = text::render(&status(), &Times::new(true), false);
     for expected in [
-        "switch     off here (default); each process has its own DIAGCTL_ENABLED\n",
+        "state      ready: 1 process polls\n",
+        "switch     on in the process that polls\n",
         "config     1 problem: rules: bad\n",
+        "config     shown is another file\n",
         "overdue by 30s\n",
         "holders    8 (ruby)\n",
         "use        2 captures, 1.00 MiB of max_use 1.00 GiB\n",
@@ -149,4 +160,57 @@ fn status_shows_everything_and_explain_adds_reasons() {
     ] {
         assert!(page.contains(expected), "missing {expected:?} in\n{page}");
     }
+}
+
+#[test]
+fn the_first_line_says_what_an_operator_needs_first() {
+    type Change = fn(&mut Status);
+    let off = |status: &mut Status| {
+        status.processes[0].off = true;
+        status.processes[0].reason = "switched off: enabled = false (file)".into();
+    };
+    let table: [(&str, Change, &str); 11] = [
+        ("a leak", |s| s.lease.leaked = true, "blocked: the lease is held, but no dump runs"),
+        ("a hang", |s| s.lease.overdue_ms = Some(30_000), "blocked: a dump is past its deadline by 30s"),
+        ("a pause", |s| s.switch.paused = Some("paused by ann".into()), "paused by ann"),
+        ("nobody", |s| s.processes.clear(), "nothing is captured: no process polls this store"),
+        ("dead processes", |s| s.processes[0].gone = true, "nothing is captured: no process polls this store"),
+        ("a stop", |s| s.processes[0].silent = true, "nothing is captured: 1 running process has not polled for 4s"),
+        ("a switch", off, "off: switched off: enabled = false (file)"),
+        (
+            "a guard",
+            |s| (s.rules[0].state, s.rules[0].detail) = ("guarded".into(), Some("by disk".into())),
+            "refused: routine is guarded by disk",
+        ),
+        ("a request", |_| (), "ready: 1 process polls; 1 request waits"),
+        (
+            "a budget",
+            |s| s.rules[0].state = "throttled".into(),
+            "ready: 1 process polls; routine has used up its limit; 1 request waits",
+        ),
+        ("nothing", |s| s.requests.clear(), "ready: 1 process polls"),
+    ];
+    for (what, change, expected) in table {
+        let mut status = status();
+        status.lease.overdue_ms = None;
+        status.lease.taken = false;
+        change(&mut status);
+        assert!(headline::headline(&status).starts_with(expected), "{what}: {}", headline::headline(&status));
+    }
+}
+
+#[test]
+fn a_process_that_dumps_is_not_silent_and_an_old_verdict_is_shown_as_old() {
+    let line = |change: fn(&mut Process)| {
+        let mut status = status();
+        change(&mut status.processes[0]);
+        let page = text::render(&status, &Times::new(true), true);
+        let of_process = |line: &&str| line.trim_start().starts_with("7  ") || line.starts_with("puma worker-0 (7)");
+        page.lines().filter(of_process).map(str::to_owned).collect::<Vec<_>>().join("\n")
+    };
+    let dumping = line(|process| process.dumping = true);
+    assert!(dumping.contains("ago  dumping\n") && dumping.ends_with("(7): dumping"), "{dumping}");
+    let silent = line(|process| process.silent = true);
+    assert!(silent.contains("silent (was pending)"), "{silent}");
+    assert!(silent.contains("silent for 4s; its last verdict, which may no longer hold, was pending, rss"), "{silent}");
 }

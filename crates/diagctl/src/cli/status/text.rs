@@ -2,11 +2,10 @@
 
 use super::{Process, RuleStatus, Status};
 use crate::cli::error::printable;
+use crate::cli::events;
 use crate::cli::output;
-use crate::cli::show::observed;
 use crate::cli::times::{Times, age};
 use crate::units::{duration, size};
-use diagctl_store::events::Event;
 
 /// Formats the whole status on one page.
 pub fn render(status: &Status, times: &Times, explain: bool) -> String {
@@ -31,21 +30,18 @@ pub fn render(status: &Status, times: &Times, explain: bool) -> String {
 }
 
 fn summary(status: &Status) -> Vec<(&'static str, String)> {
-    let (store, switch) = (&status.store, &status.switch);
+    let store = &status.store;
     let captures = if store.captures == 1 { "1 capture".into() } else { format!("{} captures", store.captures) };
     let mut lines = vec![
+        ("state", status.headline.clone()),
         ("store", status.dir.clone()),
-        ("switch", format!("{} here ({})", if switch.enabled { "on" } else { "off" }, switch.source)),
+        ("switch", switch(status)),
         ("lease", status.lease.summary.clone()),
     ];
-    if let Some(paused) = &switch.paused {
-        lines[1].1 = paused.clone();
-    } else if !switch.enabled {
-        lines[1].1.push_str("; each process has its own DIAGCTL_ENABLED");
-    }
     if let Some(broken) = &status.configuration {
         lines.push(("config", broken.split_whitespace().collect::<Vec<_>>().join(" ")));
     }
+    lines.extend(status.configuration_note.iter().map(|note| ("config", note.clone())));
     lines.extend(status.doubts.iter().map(|doubt| ("warning", doubt.clone())));
     if status.lease.taken {
         let holders: Vec<String> = status.lease.holders.iter().map(|h| format!("{} ({})", h.pid, h.comm)).collect();
@@ -70,6 +66,27 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
     }
     lines.extend(store.damaged.iter().map(|(id, reason)| ("damaged", format!("{id}: {reason}"))));
     lines
+}
+
+// The switches of the processes that poll; where none does, that of this environment.
+fn switch(status: &Status) -> String {
+    let switch = &status.switch;
+    if let Some(paused) = &switch.paused {
+        return paused.clone();
+    }
+    let polling: Vec<&Process> = status.processes.iter().filter(|process| !process.gone && !process.silent).collect();
+    let off: Vec<&&Process> = polling.iter().filter(|process| process.off).collect();
+    match (polling.len(), off.len()) {
+        (0, _) if switch.enabled => format!("on here ({})", switch.source),
+        (0, _) => format!("off here ({}); each process has its own DIAGCTL_ENABLED", switch.source),
+        (1, 0) => "on in the process that polls".into(),
+        (all, 0) => format!("on in all {all} processes that poll"),
+        (all, n) => {
+            let mut reasons: Vec<&str> = off.iter().map(|process| process.reason.as_str()).collect();
+            reasons.dedup();
+            format!("off in {n} of {all}: {}", reasons.join("; "))
+        }
+    }
 }
 
 fn rule(rule: &RuleStatus) -> Vec<String> {
@@ -103,9 +120,10 @@ fn rule(rule: &RuleStatus) -> Vec<String> {
 }
 
 fn process(process: &Process) -> Vec<String> {
-    let mut verdict = match (process.gone, process.silent) {
-        (true, _) => "gone".into(),
-        (_, true) => format!("silent (was {})", process.verdict),
+    let mut verdict = match process {
+        Process { gone: true, .. } => "gone".into(),
+        Process { dumping: true, .. } => "dumping".into(),
+        Process { silent: true, .. } => format!("silent (was {})", process.verdict),
         _ => process.verdict.clone(),
     };
     match process.pid_here {
@@ -126,7 +144,17 @@ fn process(process: &Process) -> Vec<String> {
 fn explanations(status: &Status, times: &Times, text: &mut String) {
     for process in status.processes.iter().filter(|process| !process.gone) {
         let who = format!("{} ({})", output::who(&process.role, &process.name), process.pid);
-        text.push_str(&format!("\n{}: {}, {}\n", printable(&who), process.verdict, process.reason));
+        let said = match process {
+            Process { dumping: true, .. } => "dumping".to_owned(),
+            Process { silent: true, verdict, reason, polled_ms, .. } => {
+                format!(
+                    "silent for {}; its last verdict, which may no longer hold, was {verdict}, {reason}",
+                    age(0, *polled_ms)
+                )
+            }
+            Process { verdict, reason, .. } => format!("{verdict}, {reason}"),
+        };
+        text.push_str(&format!("\n{}: {said}\n", printable(&who)));
         for (rule, ms) in &process.holding_ms {
             text.push_str(&format!("  the condition of {} has held for {}\n", printable(rule), age(0, *ms)));
         }
@@ -134,21 +162,6 @@ fn explanations(status: &Status, times: &Times, text: &mut String) {
     if status.events.is_empty() {
         return;
     }
-    let header = [format!("TIME ({})", times.name()), "EVENT".into(), "ABOUT".into(), "WHY".into()];
-    let rows: Vec<_> = status.events.iter().rev().map(|event| self::event(event, times)).collect();
-    let table = output::table(&header.each_ref().map(String::as_str), &rows, &[], &[0, 2]);
+    let table = events::table(&status.events.iter().rev().collect::<Vec<_>>(), times);
     text.push_str(&format!("\nlast events, newest first\n{table}\n"));
-}
-
-fn event(event: &Event, times: &Times) -> Vec<String> {
-    let what = if event.event == "verdict" { &event.verdict } else { &event.event };
-    let mut about: Vec<String> = [&event.id, &event.rule].into_iter().filter(|s| !s.is_empty()).cloned().collect();
-    if event.pid > 0 {
-        about.push(format!("pid {}", event.pid));
-    }
-    let figures: Vec<String> =
-        event.observed.iter().map(|(name, value)| format!("{name} {}", observed(name, value))).collect();
-    let why =
-        if figures.is_empty() { event.reason.clone() } else { format!("{} [{}]", event.reason, figures.join(", ")) };
-    vec![times.show(&event.at), what.clone(), about.join(" "), why]
 }

@@ -34,7 +34,7 @@ impl Scene {
         config.retention.keep_free = Amount::Bytes(0);
         change(&mut config);
         let store = Store::open(config.store_options(), Access::Create).unwrap();
-        let loaded = Loaded { config, file: None, sources: BTreeMap::new(), broken: None, identity: None, held: None };
+        let loaded = Loaded::new(config);
         let proc = dir.path().join("proc");
         for (file, text) in [
             ("7/statm", format!("100000 {} 10 1 0 80 0\n", 64 * MIB / diagctl_observe::page_size())),
@@ -65,8 +65,12 @@ impl Scene {
 
     /// Publishes and pins a capture of a megabyte.
     fn fill(&self) {
+        self.publish(0);
+    }
+
+    fn publish(&self, sequence: u64) {
         let id = ID.parse().unwrap();
-        let meta = Meta { id, reports: vec![Report::new(ReportName::from_text("r"))], ..Meta::default() };
+        let meta = Meta { id, sequence, reports: vec![Report::new(ReportName::from_text("r"))], ..Meta::default() };
         let dir = self.store.report_dir(&id);
         fs::create_dir(dir.path()).unwrap();
         fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
@@ -203,6 +207,19 @@ fn every_check_refuses_poll_and_run_alike_and_leaves_no_staging() {
             assert_eq!((scene.generation(), scene.staged()), (generation, 0), "{name}, {by}");
         }
     }
+}
+
+// A backup of state.json put back, or the file lost while a dumper of an earlier grant still runs.
+#[test]
+fn an_older_state_never_numbers_a_capture_below_existing_ones() {
+    let scene = Scene::new(|_| {});
+    scene.publish(50);
+    scene.set_state(|state| state.generation = 3);
+    let grant = scene.begin(plan(), Some(3)).unwrap();
+    assert_eq!((grant.meta.sequence, grant.generation, scene.generation()), (51, 51, 51));
+    // Its lease.json remembers the grant, which published nothing.
+    scene.set_state(|state| state.generation = 3);
+    assert_eq!(scene.begin(plan(), None).unwrap().generation, 52);
 }
 
 #[test]

@@ -133,6 +133,8 @@ pub struct Decision {
     pub plans: Vec<Plan>,
     /// The answers of all rules, for explanations.
     pub answers: Vec<Answer>,
+    /// The names of the rules that answer the event for which the caller waits.
+    pub awaited: Vec<String>,
     /// Events that would have led to a capture if nothing had refused.
     pub dropped: Vec<Dropped>,
     /// Milliseconds until the next poll is worthwhile.
@@ -151,10 +153,12 @@ pub struct Changes {
 }
 
 impl Decision {
-    /// Returns the strongest of the answers.
+    /// Returns the strongest of the answers. If the caller waits for the answer to an event, it is that of a rule on the event.
     pub fn strongest(&self) -> Answer {
+        let is_awaited = |answer: &&Answer| self.awaited.contains(&answer.rule);
         // Among equals the first wins: rules are in the order of the file.
-        let strongest = self.answers.iter().rev().max_by_key(|answer| answer.verdict);
+        let strongest = self.answers.iter().rev().filter(is_awaited).max_by_key(|answer| answer.verdict);
+        let strongest = strongest.or_else(|| self.answers.iter().rev().max_by_key(|answer| answer.verdict));
         strongest.cloned().unwrap_or_else(|| {
             let reason = "no rule is about this process, and no request waits for it";
             Answer::plain(Verdict::Idle, reason.to_owned())

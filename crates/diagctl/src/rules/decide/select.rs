@@ -1,5 +1,6 @@
 //! Selection: the machines on which a rule is in force, and which of several processes takes the capture.
 
+use crate::rules::limit;
 use crate::rules::rule::{Rule, Select};
 use crate::state::samples::{Sample, Samples};
 use crate::state::schedule::RuleState;
@@ -40,10 +41,13 @@ pub fn chosen_instead(
     };
     let competes = |sample: &Sample| {
         sample.is_fresh(now_ms, poll_ms)
+            && !sample.is_off()
             && rule.matching.accepts(&sample.role, &sample.name)
             && (!rule.trigger.is_about_the_process() || holds_long_enough(sample))
     };
-    let others = others.processes.iter().filter(|(id, sample)| !id.is(&process.id) && competes(sample));
+    // A process whose turn it is not, yet.
+    let rests = |id: &ProcessId| limit::check_process(&rule.limits, marks, || id.key(), now_ms).is_some();
+    let others = others.processes.iter().filter(|(id, sample)| !id.is(&process.id) && competes(sample) && !rests(id));
     let mut candidates: Vec<(&ProcessId, &Sample)> = others.collect();
     candidates.push((&process.id, own));
     candidates.sort_unstable_by_key(|(id, _)| *id);

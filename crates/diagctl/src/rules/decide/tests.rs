@@ -24,6 +24,8 @@ struct World {
     figures: Figures,
     /// Events to be named at the next poll.
     events: BTreeSet<String>,
+    /// The event that the caller of the next poll waits for.
+    awaited: Option<String>,
     /// The number of times that the samples of all processes were loaded.
     asked: Cell<usize>,
 }
@@ -60,6 +62,7 @@ impl World {
             clock,
             figures,
             events: BTreeSet::new(),
+            awaited: None,
             asked: Cell::new(0),
         }
     }
@@ -81,7 +84,8 @@ impl World {
     fn poll_of(&mut self, id: ProcessId, rss: u64) -> Decision {
         let mut memory = Memory { limit: Some(2 * GIB), host_total: 4 * GIB, ..Memory::default() };
         memory.set(Metric::Rss, Ok(rss));
-        let readings = Readings { memory, events: std::mem::take(&mut self.events), ..Readings::default() };
+        let (events, awaited) = (std::mem::take(&mut self.events), self.awaited.take());
+        let readings = Readings { memory, events, awaited, ..Readings::default() };
         let process = Self::process(id.clone());
         let now = Anchor::place(self.state.clock.as_ref(), self.clock.clone());
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..self.figures.clone() };
@@ -221,6 +225,17 @@ fn the_largest_polling_process_is_chosen() {
 }
 
 #[test]
+fn a_process_that_is_switched_off_is_not_chosen() {
+    let mut world =
+        World::new(&rule("select = \"largest\"\ntrigger.timer = { every = \"60s\", initial_delay = \"4s\" }"));
+    world.poll(1, 10);
+    world.poll(2, 30);
+    world.samples.processes.values_mut().find(|sample| sample.rss == 30).unwrap().verdict = "disabled".into();
+    world.pass(4000);
+    assert_eq!(world.verdict(1, 10), "granted");
+}
+
+#[test]
 fn only_a_choice_among_processes_needs_all_of_them() {
     for (select, mode, asked) in
         [("first", "enforce", false), ("largest", "enforce", true), ("largest", "dry_run", true)]
@@ -342,6 +357,40 @@ fn every_rule_captures_once_per_event() {
     // Another process does not answer for the one that named the event.
     world.name("e");
     assert_eq!(world.verdict(2, GIB), "idle");
+}
+
+#[test]
+fn a_caller_that_waits_for_an_event_is_answered_by_a_rule_on_it_before_all_others() {
+    let busy = "[[rules]]\nname = \"busy\"\nreports = [\"smaps\"]\ntrigger.memory_usage = { above = \"0.5GiB\" }\n";
+    let cooling = "limits = { cooldown = \"1h\" }";
+    // More of the event's rule, a request, whether the rule fired before; the rules in the order of their plans, and the rule of
+    // the answer.
+    let table: [(&str, bool, bool, &[&str], &str); 5] = [
+        ("", false, false, &["killer", "busy"], "killer"),
+        ("", false, true, &["killer", "busy"], "killer"),
+        ("", true, true, &["killer", "on_demand", "busy"], "killer"),
+        (cooling, false, true, &["busy"], "killer"),
+        ("match = { role = \"sidekiq\" }", false, false, &["busy"], "busy"),
+    ];
+    for (more, requested, fired, expected, answer) in table {
+        let mut world = World::new(&[busy, &on_event("killer", "full", more)].concat());
+        if fired {
+            world.awaited = Some("full".into());
+            assert_eq!(world.name("full").plans[0].rule, "killer");
+            world.pass(5000);
+        }
+        if requested {
+            world.requests.push(request("r"));
+        }
+        world.awaited = Some("full".into());
+        let decision = world.name("full");
+        let rules: Vec<&str> = decision.plans.iter().map(|plan| &*plan.rule).collect();
+        assert_eq!(
+            (rules.as_slice(), decision.strongest().rule.as_str()),
+            (expected, answer),
+            "{more} {requested} {fired}"
+        );
+    }
 }
 
 #[test]

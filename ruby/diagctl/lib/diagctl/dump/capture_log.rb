@@ -16,12 +16,11 @@ module Diagctl
 
     # @param seconds [Float] how long the capture took
     # @param outcome [Outcome] of `diagctl finalize`, or of a dumper that did not get that far
-    # @return [String, nil] why the capture failed. The caller must tell the store: otherwise the next grant would clear the rest
-    #   of the capture away without a reason
+    # @return [String, nil] why the capture broke off. The caller must tell the store, which publishes what is whole
     def record(grant, seconds, outcome, name: FINALIZE)
       label = "capture #{grant.capture} (#{grant.rule})"
       unless stored?(grant, outcome)
-        reason = outcome.describe(name)
+        reason = outcome.describe(name, after: seconds)
         @log.warn("#{label}: #{reason}")
         return reason
       end
@@ -29,6 +28,13 @@ module Diagctl
       in_part, hint = " in part", "; see `diagctl show #{grant.capture}`" if outcome.code == STORED_IN_PART
       @log.info("#{label} stored#{in_part} after #{seconds.round(1)} s#{hint}")
       nil
+    end
+
+    # @param outcome [Outcome] of `diagctl finalize --broken-off`
+    def salvaged(grant, outcome)
+      return unless stored?(grant, outcome)
+
+      @log.info("capture #{grant.capture} (#{grant.rule}): what was finished is stored; see `diagctl show #{grant.capture}`")
     end
 
     private

@@ -31,12 +31,15 @@ module Diagctl
       @metadata = metadata
     end
 
+    # Stores the inline reports before a snapshot is begun, so that they outlive a dump that breaks off. `diagctl finalize` finds
+    # out which of them were stored.
+    #
     # @param collected [Hash{String=>String}] inline reports by name
     def put_all(collected)
-      collected.each do |name, data|
-        problem = @client.put(@lease, @capture, name, data)
-        @failed[name] = problem if problem
-      end
+      records = Records.new
+      collected.each { |name, data| records.report(name, data) }
+      @failed.each { |name, message| records.failed(name, message) }
+      @client.put_records(@lease, @capture, records) unless records.empty?
     end
 
     # Lets a report write straight into the pipe of `diagctl put`. Nothing is buffered here.
@@ -59,18 +62,36 @@ module Diagctl
       @failed[granted.name] = e.message
     end
 
+    # @param collected [Hash{String=>String}] inline reports that are not stored yet
     # @return [Outcome]
-    def finalize
-      @client.finalize(@lease, @capture, failed: @failed, metadata: @metadata)
+    def finalize(collected = {})
+      @client.finalize(@lease, @capture, records(collected))
+    end
+
+    # Everything that `diagctl finalize` has to know.
+    #
+    # @return [Records]
+    def records(collected = {})
+      all = Records.new
+      collected.each { |name, data| all.report(name, data) }
+      @failed.each { |name, message| all.failed(name, message) }
+      @metadata.each { |key, value| all.set(key, value) }
+      all
+    end
+
+    # Publishes what was made, without waiting for it.
+    def leave(collected, reason)
+      @client.leave(@lease, @capture, records(collected), reason)
     end
 
     # For the dumper, which turns into `diagctl finalize` by exec and keeps the lease under its own descriptor number.
     def finalize_argv(lease_fd:)
-      @client.finalize_argv(@capture, lease_fd: lease_fd, failed: @failed, metadata: @metadata)
+      @client.finalize_argv(@capture, lease_fd: lease_fd)
     end
 
-    def abort(reason)
-      @client.abort(@lease, @capture, reason)
+    # Publishes what is whole.
+    def break_off(reason)
+      @client.break_off(@lease, @capture, reason)
     end
 
     private

@@ -6,25 +6,11 @@ module Diagctl
   #
   # @api private
   class DumperHandle
+    # Exit status of a child in which a garbage collection was under way after all. It could have run code of the application.
+    NOT_AT_REST = 75
+    COLLECTING = "a garbage collection began at the moment of the fork"
     # How much of the dumper's stderr is read.
     LOG_BYTES = 4096
-
-    # Finds the dumpers of a program that this one replaced by exec under the same pid, as Puma's hot restart does in single
-    # mode. Nobody else would reap them. They lead their own process group at the dumper's priority, and have its title. A
-    # dumper that has ended has no title any more, but the name of the poll thread or of `diagctl finalize`.
-    #
-    # @return [Array<Integer>] pids
-    def self.inherited
-      File.read("/proc/self/task/#{Process.pid}/children").split.map(&:to_i).select do |pid|
-        name, fields = File.binread("/proc/#{pid}/stat").match(/\((.*)\) (.*)/m).captures
-        group, nice = fields.split.values_at(2, 16).map(&:to_i)
-        next unless group == pid && nice == Isolation::NICE
-
-        name.start_with?("diagctl") || File.binread("/proc/#{pid}/cmdline").start_with?(Isolation::TITLE)
-      end
-    rescue SystemCallError
-      [] # A kernel without CONFIG_PROC_CHILDREN.
-    end
 
     attr_reader :pid, :grant
 
@@ -37,6 +23,7 @@ module Diagctl
       @limit = limit
       @started = Clock.now
       @handle = ProcessHandle.new(pid)
+      Children.add(pid)
       @headroom = Headroom.new(grant.watch)
       @verdict = nil
     end
@@ -49,9 +36,10 @@ module Diagctl
       _, status = Process.wait2(@pid, Process::WNOHANG)
       return check if status.nil?
 
+      Children.delete(@pid)
       finish(status)
     rescue Errno::ECHILD
-      finish(nil)
+      finish(Children.delete(@pid))
     end
 
     # @return [Float] seconds since the fork
@@ -86,6 +74,8 @@ module Diagctl
       return Outcome.new(*@verdict, "", said) if @verdict && (status.nil? || status.signaled?)
       return Outcome.new(:unknown, nil, "", said) if status.nil?
       return Outcome.new(:signaled, status.termsig, "", said.empty? ? alarm(status) : said) if status.signaled?
+
+      return Outcome.new(:abandoned, COLLECTING, "", said) if status.exitstatus == NOT_AT_REST
 
       Outcome.new(:exited, status.exitstatus, "", said)
     end

@@ -11,13 +11,12 @@ module Diagctl
     # @param log [File, nil] becomes stderr
     # @param fork_time [IO] the worker writes here how many milliseconds the fork took
     # @param worker [Integer] pid of the worker
-    # @param deadline [Float] seconds
-    def initialize(writer, lease:, log:, fork_time:, worker:, deadline:)
+    def initialize(writer, lease:, log:, fork_time:, worker:)
       @writer = writer
       @lease = lease
       @fork_time = fork_time
       @worker = worker
-      @isolation = Isolation.new(log: log, keep: [lease.io, fork_time], deadline: deadline)
+      @isolation = Isolation.new(log: log, keep: [lease.io, fork_time])
     end
 
     # Never returns.
@@ -36,7 +35,7 @@ module Diagctl
     rescue Exception => e # rubocop:disable Lint/RescueException
       # Not even SystemExit may unwind from here: the frames above belong to the worker.
       begin
-        @writer.abort("the dumper failed: #{e.class}: #{e.message}")
+        @writer.break_off("the dumper failed: #{e.class}: #{e.message}")
       rescue Exception # rubocop:disable Lint/RescueException
         nil
       end
@@ -79,7 +78,21 @@ module Diagctl
       descriptor = @lease.io.fileno
       argv = @writer.finalize_argv(lease_fd: descriptor)
       Process.exec(Spawn::UNSET.to_h { |name| [name, nil] }, [argv.first, argv.first], *argv.drop(1),
-        descriptor => descriptor, close_others: true)
+        0 => standard_input(@writer.records.to_s), descriptor => descriptor, close_others: true)
+    end
+
+    # The records that remain are short. They fit into a pipe where no file in memory can be had.
+    def standard_input(text)
+      file = Libc.memory_file("records")
+      if file
+        file.write(text)
+        file.rewind
+        return file
+      end
+      reader, writer = IO.pipe
+      writer.write_nonblock(text, exception: false)
+      writer.close
+      reader
     end
 
     def attempt

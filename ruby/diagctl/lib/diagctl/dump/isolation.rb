@@ -8,18 +8,34 @@ module Diagctl
   class Isolation
     # Signals that Ruby does not let a program trap.
     RESERVED = %w[EXIT KILL STOP SEGV BUS ILL FPE VTALRM].freeze
+    # Made at boot, because the objects of the dumper are in its dump.
+    SIGNALS = Signal.list.except(*RESERVED).freeze
+    # SIGPIPE is an exception: a put that died must show as EPIPE.
+    RUBYS = { "PIPE" => true, "CHLD" => true, "CLD" => true }.freeze
+    HANDLED = /^Sig(?:Ign|Cgt):\s+(\h+)/
     NICE = 19
     # The kernel's OOM killer takes the dumper before anything else.
     OOM_FIRST = "1000"
     TITLE = "diagctl: dumping"
 
+    # The first act of the child: from here on the kernel ends it at its deadline, whatever it is doing, and its group can be
+    # killed. The application may have trapped the alarm, and a C extension may have blocked it.
+    #
+    # @param deadline [Float] seconds
+    def self.bound(deadline)
+      Signal.trap("ALRM", "SYSTEM_DEFAULT")
+      Libc.unblock(CaptureWriter::ENDING)
+      Libc.alarm(deadline)
+      Process.setpgid(0, 0)
+    rescue SystemCallError
+      nil
+    end
+
     # @param log [File, nil] becomes stderr
     # @param keep [Array<IO>] descriptors that stay open
-    # @param deadline [Float] seconds until the kernel's alarm
-    def initialize(log:, keep:, deadline:)
+    def initialize(log:, keep:)
       @log = log
       @keep = keep
-      @deadline = deadline
     end
 
     # @param title [String] what the dumper dumps, for `ps`
@@ -27,9 +43,6 @@ module Diagctl
       reset_signals
       redirect_standard_streams
       close_descriptors
-      # Only now, because this ends a collection that was under way at the fork. An object freed by it may write to a connection
-      # that the worker still uses (mysql2 closes a statement that way), so the descriptors must be closed first.
-      GC.disable
       # Before the process becomes undumpable: after that /proc/self belongs to root.
       attempt { File.write("/proc/self/oom_score_adj", OOM_FIRST) }
       attempt { Process.setpriority(Process::PRIO_PROCESS, 0, NICE) }
@@ -38,20 +51,16 @@ module Diagctl
       # least busy one, and all other processes can use the rest.
       Libc.stay_on_this_cpu
       Libc.undumpable
-      Libc.alarm(@deadline)
-      attempt { Process.setpgid(0, 0) }
       Process.setproctitle("#{TITLE} #{title}")
     end
 
     private
 
-    # SYSTEM_DEFAULT, because with DEFAULT Ruby would raise SignalException here. SIGPIPE is an exception: a put that died
-    # must show as EPIPE.
+    # SYSTEM_DEFAULT, because with DEFAULT Ruby would raise SignalException here. Only what is caught or ignored is touched.
     def reset_signals
-      Signal.list.each_key do |name|
-        next if RESERVED.include?(name)
-
-        Signal.trap(name, %w[PIPE CHLD CLD].include?(name) ? "DEFAULT" : "SYSTEM_DEFAULT")
+      handled = File.read("/proc/self/status").scan(HANDLED).sum { |(mask)| mask.to_i(16) }
+      SIGNALS.each do |name, number|
+        Signal.trap(name, RUBYS.key?(name) ? "DEFAULT" : "SYSTEM_DEFAULT") if handled.anybits?(1 << (number - 1))
       rescue ArgumentError, Errno::EINVAL
         next
       end
@@ -61,26 +70,37 @@ module Diagctl
     # waits for the end.
     def redirect_standard_streams
       null = File.open(File::NULL, "r+")
-      { 0 => null, 1 => null, 2 => @log || null }.each do |descriptor, target|
-        IO.for_fd(descriptor, autoclose: false).reopen(target)
-      rescue SystemCallError
-        next
-      end
+      redirect(0, null)
+      redirect(1, null)
+      redirect(2, @log || null)
+    end
+
+    def redirect(descriptor, target)
+      Libc.dup2(target.fileno, descriptor) || IO.for_fd(descriptor, autoclose: false).reopen(target)
+    rescue SystemCallError
+      nil
     end
 
     # An inherited client socket would keep that client's connection open, and an inherited listener its port. Ruby refuses to
     # close the descriptors that its timer thread needs (ArgumentError); a process without them aborts.
+    #
+    # One IO object closes all of them: a name and an object for each would double a worker's files in its own dump.
     def close_descriptors
       keep = [0, 1, 2, *@keep.map(&:fileno)]
-      Dir.children("/proc/self/fd").map(&:to_i).each do |descriptor|
-        next if keep.include?(descriptor)
+      closer = IO.allocate
+      (3...table_size).each do |descriptor|
+        next if keep.include?(descriptor) || !Libc.open?(descriptor)
 
-        IO.for_fd(descriptor).close
-      rescue ArgumentError, Errno::EBADF
+        closer.__send__(:initialize, descriptor)
+        closer.close
+      rescue ArgumentError, SystemCallError
         next
-      rescue SystemCallError
-        Libc.close(descriptor)
       end
+    end
+
+    # Size of the kernel's table of descriptors: one more than the highest that was ever open, or larger.
+    def table_size
+      File.read("/proc/self/status")[/^FDSize:\s+(\d+)/, 1].to_i
     end
 
     def attempt

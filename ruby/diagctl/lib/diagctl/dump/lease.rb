@@ -108,9 +108,11 @@ module Diagctl
     def distinct(io)
       return io unless io.fileno == Spawn::LEASE_FD
 
-      moved = File.for_fd(io.fcntl(DUPFD_CLOEXEC, 10), "r+")
-      io.close
-      moved
+      begin
+        File.for_fd(io.fcntl(DUPFD_CLOEXEC, 10), "r+")
+      ensure
+        io.close
+      end
     end
   end
 end

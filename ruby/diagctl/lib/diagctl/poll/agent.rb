@@ -9,8 +9,10 @@ module Diagctl
   class Agent
     # Seconds that Diagctl.capture waits while the poll thread is running `diagctl acquire`.
     TURN_WAIT = 5.0
-    # Seconds between polls while the application's switch is off.
+    # Longest time between two looks at the application's switch while it is off, and the time after which the store is told
+    # again if it could not be told. Seconds.
     OFF_INTERVAL = 10.0
+    OFF_AGAIN = 60.0
 
     # @!attribute [r] dumper
     #   @return [DumperHandle, nil] the dumper while it runs, or until it is reaped
@@ -26,6 +28,8 @@ module Diagctl
       @capture_log = CaptureLog.new(log)
       @adapters = adapters
       @switch = ApplicationSwitch.new(config, log)
+      @switch_log = SwitchLog.new(log)
+      @tell_off_at = 0
       @gauges = Gauges.new(config, log, adapters)
       @events = Events.new
       @turn = Mutex.new
@@ -52,14 +56,12 @@ module Diagctl
         unless @switch.on?
           @events.take # While the application's switch is off, events are dropped, not kept for later.
           handed_over = true
-          next switched_off
+          next switched_off(timeout)
         end
 
-        @client ||= Client.new(binary: @binary, dir: StoreDir.resolve(@binary, timeout: timeout), config: @config)
-        # An operator may remove or move the directory while this process lives.
-        StoreDir.create(@client.dir) unless File.directory?(@client.dir)
-        Lease.open(@client.dir) { |lease| acquire(lease, event.tap { handed_over = true }, timeout) }
-      end
+        @tell_off_at = 0
+        with_lease(timeout) { |lease| acquire(lease, event.tap { handed_over = true }, timeout) }
+      end.tap { |result| @switch_log.note(result.verdict, result.reason) }
     ensure
       @events.add(event) unless handed_over
     end
@@ -86,9 +88,28 @@ module Diagctl
 
     private
 
-    def switched_off
-      Result.new(verdict: "disabled", reason: "switched off by the application (enabled)",
-        retry_after: OFF_INTERVAL, poll_interval: OFF_INTERVAL)
+    def with_lease(timeout, &block)
+      @client ||= Client.new(binary: @binary, dir: StoreDir.resolve(@binary, timeout: timeout), config: @config)
+      # An operator may remove or move the directory while this process lives.
+      StoreDir.create(@client.dir) unless File.directory?(@client.dir)
+      Lease.open(@client.dir, &block)
+    end
+
+    # Looks at the switch often, and tells the store once, and then only as often as its answer asks for.
+    def switched_off(timeout)
+      tell_off(timeout) if Clock.now >= @tell_off_at
+      Result.new(verdict: "disabled", reason: "switched off by the application: its `c.enabled` does not return true",
+        retry_after: @off_interval, poll_interval: @off_interval)
+    end
+
+    def tell_off(timeout)
+      @off_interval = OFF_INTERVAL
+      @tell_off_at = Clock.now + OFF_AGAIN
+      answer = with_lease(timeout) { |lease| read(@client.switched_off(lease, role: @role, name: @name, timeout: timeout)) }
+      @off_interval = [answer.poll_interval, OFF_INTERVAL].min
+      @tell_off_at = Clock.now + answer.retry_after
+    rescue Problem
+      nil # Nobody misses captures of a process that is off.
     end
 
     # @return [DumperHandle, nil] the dumper while it runs
@@ -99,7 +120,7 @@ module Diagctl
       # A dumper turns into `diagctl finalize`, so an exit status is that of finalize.
       name = outcome.kind == :exited ? CaptureLog::FINALIZE : "its dumper"
       reason = @capture_log.record(dumper.grant, dumper.seconds, outcome, name: name)
-      Lease.open(@client.dir) { |lease| @client.abort(lease, dumper.grant.capture, reason) } if reason
+      Lease.open(@client.dir) { |lease| break_off(dumper.grant, lease, reason) } if reason
       nil
     rescue Problem => e
       @log.warn(e.message)
@@ -121,17 +142,18 @@ module Diagctl
     end
 
     def acquire(lease, event, timeout)
-      events = @events.take | [event].compact
+      events = @events.take
       started = Clock.now
-      outcome = @client.acquire(lease, role: @role, name: @name, gauges: @gauges.read_all, events: events, timeout: timeout)
+      outcome = @client.acquire(lease, role: @role, name: @name, gauges: @gauges.read_all, events: events, answer_event: event,
+        timeout: timeout)
       answer = read(outcome)
       # The program has recorded the events, whatever its verdict.
-      events = []
+      events = event = nil
       carry_out(answer.grant, lease, "spawn_ms" => Clock.ms(Clock.now - started)) if answer.grant
-      Result.new(verdict: answer.verdict, reason: answer.reason, capture: answer.grant&.capture,
+      Result.new(verdict: answer.verdict, reason: answer.reason, capture: answer.grant&.capture, rule: answer.rule,
         retry_after: answer.retry_after, poll_interval: answer.poll_interval)
     ensure
-      @events.restore(events) if events&.any?
+      @events.restore([*events, *event])
     end
 
     # @return [Answer]
@@ -152,7 +174,12 @@ module Diagctl
       return if outcome.nil?
 
       reason = @capture_log.record(grant, Clock.now - started, outcome)
-      @client.abort(lease, grant.capture, reason) if reason
+      break_off(grant, lease, reason) if reason
+    end
+
+    # What was finished is published, and the reason is the error of the rest.
+    def break_off(grant, lease, reason)
+      @capture_log.salvaged(grant, @client.break_off(lease, grant.capture, reason))
     end
   end
 end

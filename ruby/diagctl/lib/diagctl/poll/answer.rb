@@ -12,6 +12,8 @@ module Diagctl
     GRANTED = 0
     NOT_GRANTED = 10
 
+    # @!attribute [r] rule
+    #   @return [String, nil] name of the rule that decided
     # @!attribute [r] warning
     #   @return [String, nil] something for the operator to fix; the answer is valid all the same
     # @!attribute [r] retry_after
@@ -20,7 +22,7 @@ module Diagctl
     #   @return [Float] seconds between two looks at the directory of requests
     # @!attribute [r] grant
     #   @return [Grant, nil]
-    attr_reader :verdict, :reason, :warning, :retry_after, :poll_interval, :grant
+    attr_reader :verdict, :reason, :rule, :warning, :retry_after, :poll_interval, :grant
 
     # @param status [Integer, nil] exit status; nil when the application reaped the program first
     # @raise [Problem]
@@ -31,6 +33,7 @@ module Diagctl
 
       @verdict = fields.one_of("verdict", VERDICTS)
       @reason = Diagctl.one_line(fields["reason"])
+      @rule = Diagctl.one_line(fields["rule"]) if fields["rule"]
       @warning = fields["warning"]
       @retry_after = fields.number("retry_after", 0)
       @poll_interval = fields.number("poll_interval", 0)

@@ -2,7 +2,7 @@
 
 module Diagctl
   # The application's own switch: the block given to `c.enabled`, asked before every poll.
-  # Poll thread, or the caller of Diagctl.capture. The block runs in a thread of its own (Callback).
+  # Poll thread, or the caller of Diagctl.capture. The block runs on a thread of diagctl's (Callback).
   #
   # @api private
   class ApplicationSwitch

@@ -2,7 +2,7 @@
 
 module Diagctl
   # Reads the gauges before a poll: those of Ruby's garbage collector, of the Puma and Sidekiq plugins, and of the application.
-  # Poll thread, or the caller of Diagctl.capture. The application's blocks run in threads of their own (Callback).
+  # Poll thread, or the caller of Diagctl.capture. The application's blocks run on a thread of diagctl's (Callback).
   #
   # @api private
   class Gauges

@@ -56,16 +56,31 @@ module Diagctl
     private
 
     def run
+      ended = false
       await_ready
       poll if !@stopped && load_runtime
       @agent.release_dumper
+      ended = true
+    ensure
+      revive unless ended || @stopped
+    end
+
+    # The application has ended this thread (`Thread.list.each(&:kill)`), or this process exits, which ends it for good.
+    def revive
+      return unless Thread.main.alive? && @agent.pid == Process.pid
+
+      start
+      @log.warn_once(:revived, "the application ended diagctl's poll thread; it was started again")
+    rescue ThreadError
+      nil # No thread can be made while this process exits.
     end
 
     def poll
       # The configuration is read only now: until here the application may have been changing it.
       backoff = Backoff.new(base: @config.backoff, max: [@config.backoff, @config.backoff_max].max)
       pause(rand * @config.first_poll_within)
-      cycle(backoff) until @stopped
+      # A dying process has asked this thread to end. Ruby 3.1 may have discarded that at a fork.
+      cycle(backoff) until @stopped || !Thread.main.alive?
     end
 
     # Without the libraries nothing can be polled, and a second try would not find them either.

@@ -16,20 +16,31 @@ module Diagctl
       @config = config
     end
 
+    # @param answer_event [String, nil] the event that the caller waits for: the rules on it come first
     # @return [Outcome]
-    def acquire(lease, role:, name:, gauges:, events:, timeout:)
+    def acquire(lease, role:, name:, gauges:, events:, answer_event:, timeout:)
       arguments = ["--pid=#{Process.pid}", "--role=#{role}"]
       arguments << "--name=#{name}" if name
       arguments.concat(gauges.map { |key, value| "--gauge=#{key}=#{value}" })
       arguments.concat(events.map { |event| "--event=#{event}" })
+      arguments << "--answer-event=#{answer_event}" if answer_event
       Spawn.run(argv("acquire", *arguments), lease: lease.io, timeout: timeout)
     end
 
-    # @param data [String] the whole report
-    # @return [String, nil] why it was not stored. When the application took the exit status, `diagctl finalize` finds out.
-    def put(lease, capture, report, data)
-      outcome = Spawn.run(argv("put", capture, report), lease: lease.io, input: data, timeout: @config.put_timeout)
-      outcome.describe("`diagctl put`") unless outcome.success? || outcome.kind == :unknown
+    # Tells the store that the application has switched captures off.
+    #
+    # @return [Outcome]
+    def switched_off(lease, role:, name:, timeout:)
+      arguments = ["--pid=#{Process.pid}", "--role=#{role}", *("--name=#{name}" if name), "--off"]
+      Spawn.run(argv("acquire", *arguments), lease: lease.io, timeout: timeout)
+    end
+
+    # Stores several reports with one program.
+    #
+    # @param records [Records]
+    # @return [Outcome]
+    def put_records(lease, capture, records)
+      Spawn.run(argv("put", capture, "--records"), lease: lease.io, input: records.to_s, timeout: @config.put_timeout)
     end
 
     # @yieldparam put [Spawn] its stdin takes the report
@@ -38,24 +49,46 @@ module Diagctl
       Spawn.open(argv("put", capture, report), lease: lease.io, stdin: true, stall: stall, &block)
     end
 
+    # @param records [Records]
     # @return [Outcome]
-    def finalize(lease, capture, failed:, metadata:)
-      argv = finalize_argv(capture, lease_fd: Spawn::LEASE_FD, failed: failed, metadata: metadata)
-      Spawn.run(argv, lease: lease.io, timeout: @config.finalize_timeout)
+    def finalize(lease, capture, records)
+      Spawn.run(finalize_argv(capture), lease: lease.io, input: records.to_s, timeout: @config.finalize_timeout)
     end
 
-    # @param failed [Hash{String=>String}] report => why
-    # @param metadata [Hash{String=>Object}]
-    def finalize_argv(capture, lease_fd:, failed:, metadata:)
-      argv("finalize", capture,
-        *failed.map { |report, message| "--failed=#{report}=#{Diagctl.one_line(message)}" },
-        *metadata.map { |key, value| "--set=#{key}=#{Diagctl.one_line(value)}" },
-        lease_fd: lease_fd)
+    # For a program that reads the records from its stdin.
+    def finalize_argv(capture, lease_fd: Spawn::LEASE_FD)
+      argv("finalize", capture, "--records", lease_fd: lease_fd)
     end
 
+    # Publishes what is whole of a capture whose dump broke off. The description need not hold the lease.
+    #
+    # @param reason [String] the error of the reports that are missing
+    # @return [Outcome]
+    def break_off(lease, capture, reason)
+      argv = argv("finalize", capture, "--records", "--broken-off")
+      Spawn.run(argv, lease: lease.io, input: Records.new.broken_off(reason).to_s, timeout: @config.finalize_timeout)
+    end
+
+    # Notes in the staging directory which process holds the lease, so that the next poll of any process can end it when it hangs.
+    # Both the worker and the dumper call this: each may be stopped or killed before it does.
+    def register(capture, pid)
+      Holder.write(File.join(@dir, "staging", capture), pid)
+    end
+
+    # Does the same without waiting, for a thread that is being ended.
+    #
+    # @param records [Records] what was made so far
+    def leave(lease, capture, records, reason)
+      records.broken_off(reason)
+      Spawn.leave(argv("finalize", capture, "--records", "--broken-off"), lease: lease.io, input: records.to_s)
+    end
+
+    # Gives a grant back. The reason may quote the application, so it is not on the command line.
+    #
     # @return [Outcome]
     def abort(lease, capture, reason)
-      Spawn.run(argv("abort", capture, "--reason=#{Diagctl.one_line(reason)}"), lease: lease.io, timeout: ABORT_TIMEOUT)
+      argv = argv("abort", capture, "--reason=-")
+      Spawn.run(argv, lease: lease.io, input: Diagctl.one_line(reason), timeout: ABORT_TIMEOUT)
     end
 
     private

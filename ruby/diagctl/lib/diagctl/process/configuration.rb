@@ -20,11 +20,12 @@ module Diagctl
       first_poll_within: 1.0   # processes that boot together spread their first poll over this
     }.freeze
 
-    attr_reader :logger, :gauges, :reports, :enabled_block, *TIMES.keys
+    attr_reader :logger, :gauges, :reports, :labels, :enabled_block, *TIMES.keys
 
     def initialize
       @gauges = {}
       @reports = {}
+      @labels = {}
       TIMES.each { |name, seconds| instance_variable_set(:"@#{name}", seconds) }
     end
 
@@ -52,6 +53,16 @@ module Diagctl
       raise ArgumentError, "diagctl: report #{name.inspect} needs a block that writes to the given IO" unless block
 
       @reports = @reports.merge(name => block)
+    end
+
+    # A label of every capture of this process: a value, or a block that is called at each capture.
+    def label(name, value = nil, &block)
+      name = checked(name, NAME, "label", "like :git_sha: lowercase letters, digits and _, at most 64 characters")
+      if value.nil? && block.nil?
+        raise ArgumentError, "diagctl: label #{name.inspect} needs a value or a block, for example: c.label(:git_sha, ENV[\"GIT_SHA\"].to_s)"
+      end
+
+      @labels = @labels.merge(name => block || Diagctl.one_line(value))
     end
 
     def logger=(logger)

@@ -21,11 +21,13 @@ module Diagctl
     P_PID = 1
     WITHOUT_REAPING = 0x01000005 # WNOHANG | WEXITED | WNOWAIT
     SIGINFO_BYTES = 128
+    F_GETFD = 1
     SIG_BLOCK = 0
+    SIG_UNBLOCK = 1
     SIG_SETMASK = 2
     # Size in glibc and musl. The kernel reads the first eight bytes.
     SIGSET_BYTES = 128
-    LAST_SIGNAL = 64
+    ALL_SIGNALS = (1..64).to_a.freeze
     # Blocking these signals does not prevent the death of the process, but it would suppress Ruby's crash report.
     FAULTS = Signal.list.values_at("SEGV", "BUS", "ILL", "FPE", "ABRT", "TRAP", "SYS").freeze
     WORD_BITS = [0].pack("J").bytesize * 8
@@ -41,10 +43,11 @@ module Diagctl
         @loaded = true
         int = Fiddle::TYPE_INT
         long = Fiddle::TYPE_LONG
-        pointer = Fiddle::TYPE_VOIDP
+        # Addresses as integers: for a pointer type Fiddle would make an object for each argument.
+        pointer = Fiddle::TYPE_INTPTR_T
         # None of these blocks, so they keep the GVL. Releasing it would cost 100 ms each time while another thread is computing.
         { "alarm" => [[int], int], "prctl" => [[int, long, long, long, long], int], "syscall" => [[long] * 5, long],
-          "memfd_create" => [[pointer, int], int], "close" => [[int], int], "waitid" => [[int, int, pointer, int], int],
+          "memfd_create" => [[pointer, int], int], "fcntl" => [[int, int, int], int], "dup2" => [[int, int], int], "waitid" => [[int, int, pointer, int], int],
           "sched_getcpu" => [[], int], "sched_setaffinity" => [[int, long, pointer], int],
           "pthread_sigmask" => [[int, pointer, pointer], int] }
           .each { |name, (arguments, result)| function(name, arguments, result, need_gvl: true) }
@@ -61,6 +64,14 @@ module Diagctl
           address = symbol(name)
           @functions[name] = address && Fiddle::Function.new(address, arguments, result, name: name, **options)
         end
+      end
+
+      # A copy of these bytes outside the Ruby heap, freed with the object. Pass `to_i` to functions: for a string or a pointer Fiddle
+      # makes more pointers, which show up in a heap dump with the size of what they point to.
+      #
+      # @return [Fiddle::Pointer]
+      def memory(bytes)
+        Fiddle::Pointer.malloc(bytes.bytesize, Fiddle::RUBY_FREE).tap { |pointer| pointer[0, bytes.bytesize] = bytes }
       end
 
       # Searches RTLD_DEFAULT. Handle.sym would miss a preloaded library (jemalloc), which is in the global scope only.
@@ -90,8 +101,8 @@ module Diagctl
 
         words = Array.new(cpu / WORD_BITS + 1, 0)
         words[-1] = 1 << cpu % WORD_BITS
-        mask = words.pack("J*")
-        call("sched_setaffinity", 0, mask.bytesize, mask)
+        mask = memory(words.pack("J*"))
+        call("sched_setaffinity", 0, mask.size, mask.to_i)
       end
 
       # Runs the block with all signals blocked on this thread, so that none interrupts its system calls: neither those that the
@@ -99,13 +110,19 @@ module Diagctl
       #
       # @param except [Array<Integer>] signals that stay unblocked
       def without_signals(except: [])
-        before = "\0" * SIGSET_BYTES
-        blocked = (1..LAST_SIGNAL).reject { |number| FAULTS.include?(number) || except.include?(number) }
-        mask = [blocked.sum { |number| 1 << (number - 1) }].pack("Q").ljust(SIGSET_BYTES, "\0")
-        masked = call("pthread_sigmask", SIG_BLOCK, mask, before)&.zero?
+        return yield unless load
+
+        before = memory("\0" * SIGSET_BYTES)
+        set = signal_set((ALL_SIGNALS - FAULTS) - except)
+        masked = call("pthread_sigmask", SIG_BLOCK, set.to_i, before.to_i)&.zero?
         yield
       ensure
-        call("pthread_sigmask", SIG_SETMASK, before, nil) if masked
+        call("pthread_sigmask", SIG_SETMASK, before.to_i, 0) if masked
+      end
+
+      def unblock(signals)
+        set = signal_set(signals) if load
+        call("pthread_sigmask", SIG_UNBLOCK, set.to_i, 0)
       end
 
       # @return [IO, nil] closed on exec
@@ -121,21 +138,38 @@ module Diagctl
 
       # @return [Boolean] whether a child has ended and can be reaped; false also when that cannot be determined
       def ended?(pid)
-        siginfo = "\0" * SIGINFO_BYTES
-        call("waitid", P_PID, pid, siginfo, WITHOUT_REAPING)&.zero? && siginfo.unpack1("l") != 0
+        siginfo = memory("\0" * SIGINFO_BYTES) if load
+        call("waitid", P_PID, pid, siginfo.to_i, WITHOUT_REAPING)&.zero? && siginfo[0, 4].unpack1("l") != 0
       end
 
-      def close(descriptor)
-        call("close", descriptor)
+      # Makes a number stand for the same file as another descriptor.
+      #
+      # @return [Boolean] whether it does
+      def dup2(descriptor, number)
+        call("dup2", descriptor, number) == number
+      end
+
+      # @return [Boolean] whether this number is an open descriptor; true when that cannot be determined
+      def open?(descriptor)
+        # Without `call`, whose arguments are an array for each of thousands of descriptors.
+        fcntl = @functions["fcntl"]
+        fcntl.nil? || !fcntl.call(descriptor, F_GETFD, 0).negative?
       end
 
       # @return [File, nil] an anonymous file in memory, closed on exec
       def memory_file(name)
-        descriptor = call("memfd_create", name, MFD_CLOEXEC)
+        text = memory("#{name}\0") if load
+        descriptor = call("memfd_create", text.to_i, MFD_CLOEXEC)
         File.for_fd(descriptor, "r+") if descriptor&.>=(0)
       end
 
       private
+
+      def signal_set(numbers)
+        bits = "0" * (SIGSET_BYTES * 8)
+        numbers.each { |number| bits.setbyte(number - 1, 49) }
+        memory([bits].pack("b*"))
+      end
 
       def call(name, *arguments)
         @functions[name]&.call(*arguments)

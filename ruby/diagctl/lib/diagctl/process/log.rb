@@ -13,7 +13,7 @@ module Diagctl
     alias error info
   end
 
-  # Wraps the application's logger. Logging never raises into the application, and a message with a key is logged once, also by
+  # Wraps the application's logger. Logging never raises into the application and never waits for its log, and a message with a key is logged once, also by
   # processes forked later. Any thread, any process except the forked dumper.
   #
   # @api private
@@ -23,6 +23,7 @@ module Diagctl
 
     def initialize
       @said = {}
+      @writer = LogWriter.new
     end
 
     # @param default [#info, nil] used until the application sets its own logger
@@ -41,18 +42,23 @@ module Diagctl
     end
 
     # @return [Boolean] whether the message was logged now
-    def warn_once(key, message)
-      return false if @said.key?(key) || @said.size >= KEYS
+    def warn_once(key, message) = once(key) { warn(message) }
 
-      @said[key] = true
-      warn(message)
-      true
-    end
+    # @return [Boolean] whether the message was logged now
+    def info_once(key, message) = once(key) { info(message) }
 
     private
 
+    def once(key)
+      return false if @said.key?(key) || @said.size >= KEYS
+
+      @said[key] = true
+      yield
+      true
+    end
+
     def emit(level, message)
-      logger.public_send(level, Diagctl.one_line(message, 1000))
+      @writer.push(logger, level, Diagctl.one_line(message, 1000))
     rescue StandardError
       nil # A broken logger is for the application to repair.
     end

@@ -19,10 +19,11 @@ module Diagctl
     end
 
     # @param name [String] the process that ended, as the log should call it
-    def describe(name)
+    # @param after [Numeric, nil] seconds that it had run
+    def describe(name, after: nil)
       ended = case kind
         when :exited then "ended with status #{code}"
-        when :signaled then "was killed by SIG#{Signal.signame(code) || code}"
+        when :signaled then "was killed by SIG#{Signal.signame(code) || code}#{" after #{after.round(1)} s" if after}"
         when :timeout then "did not end within #{format("%g", code)} s and was killed"
         when :flooded then "printed more than #{Pipes::STDOUT_LIMIT} bytes and was killed"
         when :missing then "could not be started"

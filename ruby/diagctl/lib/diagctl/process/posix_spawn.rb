@@ -13,6 +13,7 @@ module Diagctl
   module PosixSpawn
     # glibc and musl need 80 bytes for posix_spawn_file_actions_t.
     FILE_ACTIONS_BYTES = 256
+    WORD = [0].pack("J").bytesize
 
     class << self
       def available?
@@ -29,54 +30,78 @@ module Diagctl
       # @raise [SystemCallError]
       def call(argv, unset, descriptors)
         actions = Fiddle::Pointer.malloc(FILE_ACTIONS_BYTES, Fiddle::RUBY_FREE)
-        check(@init.call(actions), "posix_spawn_file_actions_init")
+        check(@init.call(actions.to_i), "posix_spawn_file_actions_init")
         begin
           descriptors.each do |number, io|
-            check(@dup2.call(actions, io.fileno, number), "posix_spawn_file_actions_adddup2")
+            check(@dup2.call(actions.to_i, io.fileno, number), "posix_spawn_file_actions_adddup2")
           end
           # Closes what a C extension opened without O_CLOEXEC (glibc 2.34 and later).
-          @closefrom&.call(actions, descriptors.keys.max + 1)
+          @closefrom&.call(actions.to_i, descriptors.keys.max + 1)
           spawn(argv, unset, actions)
         ensure
-          @destroy.call(actions)
+          @destroy.call(actions.to_i)
         end
       end
 
       private
 
       def load_functions
-        pointer = Fiddle::TYPE_VOIDP
+        # Addresses as integers: for a pointer type Fiddle would make an object for each argument.
+        pointer = Fiddle::TYPE_INTPTR_T
         int = Fiddle::TYPE_INT
         @init = Libc.function("posix_spawn_file_actions_init", [pointer], int, need_gvl: true)
         @dup2 = Libc.function("posix_spawn_file_actions_adddup2", [pointer, int, int], int, need_gvl: true)
         @destroy = Libc.function("posix_spawn_file_actions_destroy", [pointer], int, need_gvl: true)
         @spawn = Libc.function("posix_spawn", [pointer] * 6, int)
         @closefrom = Libc.function("posix_spawn_file_actions_addclosefrom_np", [pointer, int], int, need_gvl: true)
-        # Holds the GVL, so that no other thread changes the environment meanwhile.
+        # These hold the GVL, so that no other thread changes the environment meanwhile.
         @strncmp = Libc.function("strncmp", [pointer, pointer, Fiddle::TYPE_SIZE_T], int, need_gvl: true)
+        @memcpy = Libc.function("memcpy", [pointer, pointer, Fiddle::TYPE_SIZE_T], Fiddle::TYPE_LONG, need_gvl: true)
         @environ = Libc.symbol("environ")
-        [@init, @dup2, @destroy, @spawn, @strncmp, @environ].all?
+        [@init, @dup2, @destroy, @spawn, @strncmp, @memcpy, @environ].all?
       end
 
       def spawn(argv, unset, actions)
-        pid = Fiddle::Pointer.malloc(Fiddle::SIZEOF_INT, Fiddle::RUBY_FREE)
+        # The pid, and a place for one pointer.
+        result = Libc.memory("\0" * WORD)
         arguments = StringTable.new(argv)
-        environment = environment_without(unset)
-        error = @spawn.call(pid, arguments.first, actions, nil, arguments.table, environment)
+        environment = environment_without(unset, result)
+        error = @spawn.call(result.to_i, arguments.first, actions.to_i, 0, arguments.table, environment.to_i)
         raise SystemCallError.new(argv.first, error) unless error.zero?
 
-        pid[0, Fiddle::SIZEOF_INT].unpack1("i")
+        result[0, Fiddle::SIZEOF_INT].unpack1("i")
       end
 
-      # The addresses of the C library's own strings, so that their bytes never enter the Ruby heap.
-      def environment_without(unset)
+      # The addresses of the C library's own strings, so that their bytes never enter the Ruby heap. Most processes have none of the
+      # variables, and the program gets the table as it is.
+      #
+      # @return [#to_i]
+      def environment_without(unset, place)
+        table = at(@environ, place)
+        return table if table.zero? || unset.none? { |name| ENV.key?(name) }
+
+        names = Libc.memory(unset.map { |name| "#{name}=\0" }.join)
         addresses = []
-        slot = Fiddle::Pointer.new(@environ).ptr
-        until slot.null? || (entry = slot.ptr).null?
-          addresses << entry.to_i unless unset.any? { |name| @strncmp.call(entry, "#{name}=", name.bytesize + 1).zero? }
-          slot += Fiddle::SIZEOF_VOIDP
+        until (entry = at(table + (addresses.size * WORD), place)).zero?
+          addresses << entry
         end
-        PosixSpawn.pointers(addresses)
+        Libc.memory([*addresses.reject { |one| unset?(one, unset, names) }, 0].pack("J*"))
+      end
+
+      def unset?(entry, unset, names)
+        offset = 0
+        unset.any? do |name|
+          length = name.bytesize + 1
+          found = @strncmp.call(entry, names.to_i + offset, length).zero?
+          offset += length + 1
+          found
+        end
+      end
+
+      # The pointer at an address. (A Fiddle::Pointer for each would count the environment as its own memory.)
+      def at(address, place)
+        @memcpy.call(place.to_i, address, WORD)
+        place[0, WORD].unpack1("J")
       end
 
       def check(error, what)
@@ -84,24 +109,22 @@ module Diagctl
       end
     end
 
-    # @return [Fiddle::Pointer] a NULL-terminated `char *[]`
-    def self.pointers(addresses)
-      packed = [*addresses, 0].pack("J*")
-      Fiddle::Pointer.malloc(packed.bytesize, Fiddle::RUBY_FREE).tap { |table| table[0, packed.bytesize] = packed }
-    end
-
     # Copies the arguments to memory outside the Ruby heap. The addresses of Ruby strings would change with GC.compact, which
     # can run during the call, because the call releases the GVL.
     class StringTable
-      # @return [Fiddle::Pointer] the `char *[]`; its first string
+      # @return [Integer] address of the `char *[]`; of its first string
       attr_reader :table, :first
 
       def initialize(strings)
         bytes = strings.map { |string| string.b.delete("\0") << "\0" }
-        @first = Fiddle::Pointer.malloc(bytes.sum(&:bytesize), Fiddle::RUBY_FREE)
-        @first[0, bytes.sum(&:bytesize)] = bytes.join
-        offsets = bytes.each_with_object([0]) { |string, all| all << (all.last + string.bytesize) }
-        @table = PosixSpawn.pointers(offsets.first(bytes.size).map { |offset| @first.to_i + offset })
+        size = (bytes.size + 1) * WORD
+        # The pointers, and behind them the strings.
+        @memory = Libc.memory("\0" * size + bytes.join)
+        @table = @memory.to_i
+        @first = @table + size
+        offsets = bytes.each_with_object([size]) { |string, all| all << (all.last + string.bytesize) }
+        pointers = [*offsets.first(bytes.size).map { |offset| @table + offset }, 0].pack("J*")
+        @memory[0, pointers.bytesize] = pointers
       end
     end
   end

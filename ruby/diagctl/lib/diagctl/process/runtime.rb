@@ -32,9 +32,11 @@ module Diagctl
         next if @loaded
 
         LIBRARIES.each { |library| require library }
+        require_relative "../reports/buffer" # needs StringIO
         Reports.load
         Libc.load
         PosixSpawn.available?
+        Holder.prepare
         Reports::CpuProfile.load_profilers
         @loaded = true
       end

@@ -20,6 +20,21 @@ module Diagctl
       Outcome.new(:missing, nil, "", e.message)
     end
 
+    # Starts a program that outlives this process, and waits for nothing. For a thread that is being ended.
+    def self.leave(argv, lease:, input:)
+      file = Libc.memory_file("input") or return
+      file.write(input)
+      file.rewind
+      null = File.open(File::NULL, "r+")
+      pid = PosixSpawn.call(argv, UNSET, { 0 => file, 1 => null, 2 => null, LEASE_FD => lease })
+      Children.add(pid)
+      Process.detach(pid)
+    rescue SystemCallError, ThreadError
+      nil # While this process exits no thread can be made, and init reaps the program.
+    ensure
+      [file, null].compact.each(&:close)
+    end
+
     # Starts a program that never outlives the block, however the block is left.
     #
     # A thread can be killed at any moment (when its process exits, or by a Timeout of the application), also between the
@@ -46,6 +61,7 @@ module Diagctl
       @status = nil
       @pipes = Pipes.new(stdin: stdin, stall: stall)
       @handle = ProcessHandle.new(launch(argv, { **@pipes.child_ends, LEASE_FD => lease }.compact))
+      Children.add(pid)
     rescue StandardError
       @pipes&.close
       raise
@@ -126,8 +142,10 @@ module Diagctl
 
       _, @status = Process.wait2(pid, Process::WNOHANG)
       @reaped = !@status.nil?
+      Children.delete(pid) if @reaped
     rescue Errno::ECHILD
       @reaped = true
+      @status = Children.delete(pid)
     end
 
     def outcome(verdict, timeout)

@@ -7,6 +7,7 @@ module Diagctl
   # @api private
   module StoreDir
     TIMEOUT = 30.0
+    QUESTION = %w[config show --json].freeze
 
     # @return [String] the directory, which exists
     # @raise [Problem]
@@ -17,7 +18,7 @@ module Diagctl
     end
 
     def self.ask(binary, timeout)
-      outcome = Spawn.run([binary, "config", "show", "--json"], timeout: timeout)
+      outcome = Spawn.run([binary, *QUESTION], timeout: timeout)
       raise Problem.new(outcome.kind, outcome.describe("`diagctl config show --json`")) unless outcome.success?
 
       dir = JSON.parse(outcome.stdout).dig("values", "dir", "value")

@@ -11,6 +11,8 @@ module Diagctl
 
     # @return [String, nil] a message for the operator about a wrong value
     attr_reader :warning
+    # @return [String, nil] why diagctl is off in this process
+    attr_reader :reason
 
     def initialize(env: ENV, config_file: CONFIG_FILE)
       value = env["DIAGCTL_ENABLED"]
@@ -23,6 +25,9 @@ module Diagctl
         @warning = "DIAGCTL_ENABLED=#{value.inspect} is not one of 1, true, 0, false; diagctl stays off"
         false
       end
+      return if @on || @warning
+
+      @reason = "off in this process: DIAGCTL_ENABLED is #{value.to_s.empty? ? "not set, and there is no #{config_file}" : value}"
     end
 
     def on?

@@ -31,16 +31,16 @@ module Diagctl
         value = Fiddle::Pointer.malloc(1, Fiddle::RUBY_FREE)
         size = Fiddle::Pointer.malloc(Fiddle::SIZEOF_SIZE_T, Fiddle::RUBY_FREE)
         size[0, Fiddle::SIZEOF_SIZE_T] = [1].pack("J")
-        @mallctl.call(name, value, size, nil, 0).zero? && value[0, 1] != "\0"
+        @mallctl.call(name, value.to_i, size.to_i, 0, 0).zero? && value[0, 1] != "\0"
       end
 
       # jemalloc writes to a path only. This is the path of a file in memory, so nothing reaches the disk.
       def dump
         file = Libc.memory_file("jemalloc") or raise Unavailable, "a file in memory cannot be created (memfd_create)"
-        path = Fiddle::Pointer["/proc/self/fd/#{file.fileno}\0"]
+        path = Libc.memory("/proc/self/fd/#{file.fileno}\0")
         argument = Fiddle::Pointer.malloc(Fiddle::SIZEOF_VOIDP, Fiddle::RUBY_FREE)
         argument[0, Fiddle::SIZEOF_VOIDP] = [path.to_i].pack("J")
-        error = @mallctl.call("prof.dump", nil, nil, argument, Fiddle::SIZEOF_VOIDP)
+        error = @mallctl.call("prof.dump", 0, 0, argument.to_i, Fiddle::SIZEOF_VOIDP)
         raise Unavailable, "prof.dump failed: #{SystemCallError.new(nil, error).message}" unless error.zero?
 
         file.rewind

@@ -10,6 +10,8 @@ module Diagctl
       # Jobs in one report at most. No process has so many threads.
       JOBS = 1000
       LENGTH = 200
+      # Growth of at least this share of the most is a tie.
+      TIE = 0.9
 
       def initialize(server, jobs)
         @server = server
@@ -62,11 +64,17 @@ module Diagctl
         { class: text(name), count: tally.count, seconds: tally.seconds.round(3), **measured.to_h }
       end
 
-      # The one job during which the process grew most.
+      # The one job during which the process grew most. The growth of a process counts for every job that ran meanwhile, so jobs
+      # of several classes with nearly the same growth ran side by side, and none of them is to blame.
       def grew_most(running, classes)
         candidates = running.map { |job| { **job.slice(:class, :jid), running: true, bytes: job[:rss_growth_bytes] } }
         candidates += classes.map { |entry| { class: entry[:class], running: false, bytes: entry[:rss_growth_max_bytes] } }
-        candidates.select { |candidate| candidate[:bytes]&.positive? }.max_by { |candidate| candidate[:bytes] }
+        candidates.select! { |candidate| candidate[:bytes]&.positive? }
+        most = candidates.max_by { |candidate| candidate[:bytes] } or return
+        tied = candidates.select { |candidate| candidate[:bytes] >= most[:bytes] * TIE }
+        return if tied.map { |candidate| candidate[:class] }.uniq.size > 1
+
+        tied.size > 1 ? most.except(:jid) : most
       end
 
       # Bounds the text, which comes from Redis and can have any length and bytes.

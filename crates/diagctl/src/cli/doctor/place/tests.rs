@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 const GIB: u64 = 1 << 30;
 
 fn entry(path: &str, kind: Kind, mode: u32, uid: u32) -> Entry {
-    Entry { path: path.into(), kind, mode, uid }
+    Entry { path: path.into(), kind, mode, uid, is_store: false, private_mount: false }
 }
 
 #[test]
@@ -53,11 +53,41 @@ fn users_who_can_replace_the_store_are_named() {
     }
 }
 
+// Kubernetes: an emptyDir has mode 0777, with an fsGroup 2777; the volume's files then have mode 2770 and 0660.
+#[test]
+fn a_store_inside_an_empty_dir_is_healthy_and_one_that_fs_group_opened_is_closed_again() {
+    let store = entry("/diag/store", Kind::Directory, 0o700, 7);
+    for mode in [0o777, 0o2777] {
+        let mounted = Entry { private_mount: true, ..entry("/diag", Kind::Directory, mode, 0) };
+        assert_eq!(above(&store, &[mounted, entry("/", Kind::Directory, 0o755, 0)]).status, Status::Ok);
+    }
+    let opened = Entry { is_store: true, ..entry("/diag/store", Kind::Directory, 0o2770, 7) };
+    let (owner, root, other) = (directory(&opened, None, 7), directory(&opened, None, 0), directory(&opened, None, 8));
+    assert_eq!([owner.status, root.status, other.status], [Status::Warn, Status::Warn, Status::Fail]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let mounts = "1 0 8:1 / / rw - ext4 /dev/a rw\n\
+                  2 1 8:1 /var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/d /a\\040b rw - ext4 /dev/a rw\n\
+                  3 1 8:2 / /srv rw - ext4 /dev/b rw\n";
+    std::fs::create_dir_all(dir.path().join("self/ns")).unwrap();
+    std::fs::write(dir.path().join("self/mountinfo"), mounts).unwrap();
+    assert_eq!(private_mounts(&Proc::at(dir.path())), [PathBuf::from("/a b")], "the namespace cannot be read");
+    std::fs::write(dir.path().join("self/ns/pid"), "").unwrap();
+    assert_eq!(private_mounts(&Proc::at(dir.path())), [PathBuf::from("/a b"), PathBuf::from("/srv")], "a container");
+}
+
 #[test]
 fn a_full_read_only_or_inodeless_volume_fails() {
     let config = Config::default();
-    let good =
-        Volume { magic: 0xef53, read_only: false, free: 50 * GIB, total: 100 * GIB, free_inodes: 1000, inodes: 2000 };
+    let good = Volume {
+        magic: 0xef53,
+        read_only: false,
+        shut_down: false,
+        free: 50 * GIB,
+        total: 100 * GIB,
+        free_inodes: 1000,
+        inodes: 2000,
+    };
     let statuses = |v: &Volume| [v.writable().status, v.inodes().status, v.space(&config).status];
     assert_eq!(statuses(&good), [Status::Ok; 3]);
     assert_eq!(statuses(&Volume { inodes: 0, free_inodes: 0, ..good.clone() }), [Status::Ok; 3], "btrfs has no inodes");
@@ -67,6 +97,21 @@ fn a_full_read_only_or_inodeless_volume_fails() {
     let full = Volume { free: 15 * GIB - 1, ..good }.space(&config);
     assert_eq!(full.status, Status::Fail);
     assert!(full.message.contains("15.0 GiB"), "{}", full.message);
+}
+
+#[test]
+fn a_filesystem_that_stopped_writing_is_known_by_its_options() {
+    let device = rustix::fs::makedev(8, 1);
+    let mounts = |options: &str| {
+        format!(
+            "1 0 8:2 / / rw - ext4 /dev/b rw,emergency_ro\n2 1 8:1 / /s rw,noatime shared:1 - ext4 /dev/a {options}\n"
+        )
+    };
+    let table =
+        [("rw", false), ("rw,emergency_ro", true), ("rw,shutdown,discard", true), ("rw,errors=remount-ro", false)];
+    for (options, expected) in table {
+        assert_eq!(is_shut_down(&mounts(options), device), expected, "{options}");
+    }
 }
 
 #[test]
@@ -81,7 +126,7 @@ fn network_and_volatile_filesystems_are_named() {
         (0x6573_5546, true, Status::Warn, "forces it"),
     ];
     for (magic, forced, status, said) in table {
-        let volume = Volume { magic, read_only: false, free: 0, total: 0, free_inodes: 0, inodes: 0 };
+        let volume = Volume { magic, read_only: false, shut_down: false, free: 0, total: 0, free_inodes: 0, inodes: 0 };
         let check = filesystem(&volume, forced);
         assert_eq!(check.status, status, "{}", check.message);
         assert!(check.message.contains(said), "{said}: {}", check.message);
@@ -134,8 +179,15 @@ fn findings_about_the_place_in_words() {
     {
         checks.push(above(store, &[entry("/srv", Kind::Directory, mode, uid)]));
     }
-    let good =
-        Volume { magic: 0xef53, read_only: false, free: 50 * GIB, total: 100 * GIB, free_inodes: 1000, inodes: 2000 };
+    let good = Volume {
+        magic: 0xef53,
+        read_only: false,
+        shut_down: false,
+        free: 50 * GIB,
+        total: 100 * GIB,
+        free_inodes: 1000,
+        inodes: 2000,
+    };
     let config = Config::default();
     checks.extend([good.writable(), good.inodes(), good.space(&config)]);
     checks.push(Volume { read_only: true, ..good.clone() }.writable());

@@ -1,0 +1,126 @@
+//! The table of `list`.
+
+use crate::cli::Failure;
+use crate::cli::output::{self, Columns};
+use crate::cli::times::{Times, age};
+use crate::units::size;
+use diagctl_store::index::{Entry, EntryReport, Listing};
+
+/// The listing for people: the numbers of the captures and the column widths, both from a first pass over the captures.
+pub struct Page<'a> {
+    times: &'a Times,
+    now_ms: u64,
+    order: &'static str,
+    created: String,
+    columns: Columns,
+    numbers: Vec<usize>,
+    /// The number of captures that match, shown or not.
+    pub matched: usize,
+    bytes: u64,
+}
+
+impl<'a> Page<'a> {
+    /// Begins a page.
+    pub fn new(times: &'a Times, now_ms: u64, order: &'static str) -> Self {
+        let created = format!("CREATED ({})", times.name());
+        let columns = Columns::new(&header(&created), &[2, 5, 7]);
+        Self { times, now_ms, order, created, columns, numbers: Vec::new(), matched: 0, bytes: 0 }
+    }
+
+    /// Adds a capture, up to the limit.
+    pub fn add(&mut self, number: usize, entry: &Entry, limit: usize) {
+        self.matched += 1;
+        if self.numbers.len() < limit {
+            self.columns.widen(&row(entry, self.times, self.now_ms));
+            self.numbers.push(number);
+            self.bytes = self.bytes.saturating_add(entry.disk_bytes);
+        }
+    }
+
+    /// Prints the page.
+    pub fn print(&mut self, listing: &Listing<'_>) -> Result<(), Failure> {
+        if self.numbers.is_empty() {
+            return Ok(());
+        }
+        self.columns.fit_terminal(&OPTIONAL);
+        output::stream(|out| {
+            writeln!(out, "{}", self.columns.line(&header(&self.created)))?;
+            // Captures that were deleted after the first pass are left out.
+            for entry in self.numbers.iter().filter_map(|number| listing.entry(*number)) {
+                writeln!(out, "{}", self.columns.line(&row(&entry, self.times, self.now_ms)))?;
+            }
+            if let Some(note) = self.columns.left_out(&header(&self.created)) {
+                writeln!(out, "{note}")?;
+            }
+            writeln!(out, "\n{}", self.sum())
+        })
+    }
+
+    fn sum(&self) -> String {
+        let count = match (self.numbers.len(), self.matched) {
+            (1, 1) => "1 capture".to_owned(),
+            (shown, matched) if shown == matched => format!("{shown} captures, {} first", self.order),
+            (shown, matched) => format!("the {} {shown} of {matched} captures", self.order),
+        };
+        let zone = match self.times.name() {
+            "UTC" => "times are UTC".to_owned(),
+            zone => format!("times are {zone}, --utc for UTC"),
+        };
+        format!("{count}; {} on disk; {zone}", size(self.bytes))
+    }
+}
+
+/// Columns that a narrow terminal may not show, the most important first.
+const OPTIONAL: [usize; 9] = [2, 3, 4, 6, 7, 8, 9, 5, 1];
+
+fn header(created: &str) -> [&str; 10] {
+    ["ID", created, "AGE", "ROLE", "NAME", "PID", "RULE", "ON DISK", "PINNED", "REPORTS"]
+}
+
+fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
+    let mark = |set: bool, mark: &'static str| if set { mark } else { "" };
+    let report = |r: &EntryReport| format!("{}{}{}", r.name, mark(r.error.is_some(), "!"), mark(r.values, "(values)"));
+    let reports: Vec<String> = entry.reports.iter().map(report).collect();
+    vec![
+        entry.id.to_string(),
+        times.show(&entry.created),
+        age(entry.store_ms, now_ms),
+        or_dash(&entry.role),
+        or_dash(&entry.worker),
+        entry.pid.to_string(),
+        or_dash(&entry.rule),
+        size(entry.disk_bytes),
+        if entry.pinned { "pinned" } else { "" }.into(),
+        or_dash(&reports.join(" ")),
+    ]
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".into() } else { text.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::list::tests::entry;
+
+    #[test]
+    fn columns_are_aligned_and_show_zone_order_and_failures() {
+        let plain = Entry { pid: 7, pinned: false, worker: String::new(), ..entry() };
+        let times = Times::new(true);
+        let mut page = Page::new(&times, 91_000, "newest");
+        let entries = [entry(), plain, entry()];
+        entries.iter().enumerate().for_each(|(number, entry)| page.add(number, entry, 2));
+        let rows = entries[..2].iter().map(|entry| page.columns.line(&row(entry, &times, 91_000)));
+        let head = page.columns.line(&header(&page.created));
+        let text = [head].into_iter().chain(rows).chain([page.sum()]).collect::<Vec<_>>().join("\n");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].contains("CREATED (UTC)"), "{text}");
+        let column = lines[0].find("REPORTS").unwrap();
+        for line in &lines[1..3] {
+            assert_eq!(line.find("gc_stat jemalloc_stats!"), Some(column), "{text}");
+        }
+        assert!(lines[1].contains("2026-11-22 10:15:30  1m 30s"), "{text}");
+        assert_eq!(lines.last(), Some(&"the newest 2 of 3 captures; 8.00 KiB on disk; times are UTC"));
+    }
+}

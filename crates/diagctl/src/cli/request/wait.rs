@@ -1,0 +1,111 @@
+//! `request --wait`: tells what a request waits for, until its capture is published.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::why::View;
+use super::withdraw;
+use crate::cli::Context;
+use crate::cli::error::{Failure, printable};
+use crate::cli::finalize::exit_of;
+use crate::cli::output::{self, Done};
+use crate::exit_code::Exit;
+use crate::fsio::Spot;
+use crate::sys::Endings;
+use crate::units::size;
+use diagctl_store::requests::{self, Request};
+use diagctl_store::{Store, events, index, meta};
+
+/// The time between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits for the capture. The request's file exists until the capture is published or the request is given up. It names the
+/// capture in progress.
+pub fn wait(cx: &Context, store: &Store, request: &Request, json: bool, endings: Endings) -> Result<Done, Failure> {
+    let mut progress = Progress::new();
+    while let Some(current) = requests::read(store, &request.id) {
+        require_the_same_store(cx, store)?;
+        let (_, now) = cx.peek(store)?;
+        let why = View::take(cx, store, &now)?.of(&current);
+        if current.expires <= now.store_ms && super::why::in_progress(store, &current).is_none() {
+            requests::remove(store, &request.id)?;
+            let message = format!("no process took the request in time: {}", why.text);
+            return Err(Failure::new(Exit::NotGranted, message).hint(why.hint));
+        }
+        progress.tell(&why.text, &why.kind);
+        if let Some(signal) = endings.arrived(LOOK) {
+            progress.clear();
+            withdraw(store, &current)?;
+            output::note(&format!("the request {} was cancelled", request.id));
+            endings.end_by(signal);
+        }
+    }
+    progress.clear();
+    require_the_same_store(cx, store)?;
+    told(store, request, json)
+}
+
+// The directory stays open, and would be waited for in vain wherever it was moved.
+fn require_the_same_store(cx: &Context, store: &Store) -> Result<(), Failure> {
+    let dir = &cx.config().dir;
+    let same = |stat: &rustix::fs::Stat| {
+        store.dir().stat().is_ok_and(|own| (own.st_dev, own.st_ino) == (stat.st_dev, stat.st_ino))
+    };
+    if Spot::outside(dir).stat().is_ok_and(|stat| same(&stat)) {
+        return Ok(());
+    }
+    let message = format!("the store {} was moved, removed or replaced while the request waited in it", dir.display());
+    Err(Failure::failed(message).hint("request the capture again, in the store that the workers use now"))
+}
+
+fn told(store: &Store, request: &Request, json: bool) -> Result<Done, Failure> {
+    let Some(id) = index::of_request(store, &request.id, request.created)? else {
+        let why = events::read(store).into_iter().rfind(|event| event.id == request.id).map(|event| event.reason);
+        return Err(Failure::failed(format!("the request failed: {}", why.unwrap_or_else(|| "it was removed".into())))
+            .hint("`diagctl events` shows what happened"));
+    };
+    let meta = meta::read(&store.report_dir(&id))?;
+    for report in &meta.reports {
+        if let Some(error) = &report.error {
+            let what = if report.is_damaged() { "is damaged" } else { "failed" };
+            output::note(&format!("report {} {what}: {error}", report.name));
+        }
+    }
+    let bytes = meta.reports.iter().map(|report| report.stored_bytes).sum();
+    let who = output::who(&meta.role, &meta.worker);
+    output::note(&format!("captured {} of process {} ({who})", size(bytes), meta.pid));
+    Ok(Done::either(json, &meta, |meta| meta.id.to_string())?.with_exit(exit_of(&meta)))
+}
+
+/// A line that changes on a terminal; elsewhere a line whenever the kind of reason changes.
+struct Progress {
+    bar: Option<ProgressBar>,
+    told: String,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let bar = output::is_watched().then(ProgressBar::new_spinner);
+        if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template("{spinner} {elapsed} {msg}")) {
+            bar.set_style(style);
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+        Self { bar, told: String::new() }
+    }
+
+    fn tell(&mut self, text: &str, kind: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(printable(text)),
+            None if self.told == kind => {}
+            None => {
+                kind.clone_into(&mut self.told);
+                output::note(&format!("waiting: {text}"));
+            }
+        }
+    }
+
+    fn clear(&self) {
+        self.bar.iter().for_each(ProgressBar::finish_and_clear);
+    }
+}

@@ -1,0 +1,46 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# Labels of captures, rules for some processes, and limits of one process.
+class LabelsAndLimitsTest < E2E::Case
+  def test_labels_of_the_application_and_of_the_operator
+    initializer = 'Diagctl.configure { |c| c.label(:git_sha, "2f1c9e7"); c.label(:app_version) { "4.2" }; c.label(:region, "from the application") }'
+    puma(initializer: initializer, env: env(DIAGCTL_LABELS: "region=eu,canary=yes"))
+    [["gc_stat"], ["heap_dump"]].each do |reports|
+      id = diagctl!("request", *reports, "--reason", "labels", "--wait").out.strip
+      assert_equal({ "app_version" => "4.2", "canary" => "yes", "git_sha" => "2f1c9e7", "region" => "eu" }, meta(id).fetch("labels"))
+      assert_match(/^labels .*git_sha 2f1c9e7/, diagctl!("show", id).out)
+    end
+  end
+
+  # One process would otherwise take every turn: the rule captures whichever polls first.
+  def test_no_process_takes_every_turn
+    configure(rule("turns", 'memory_usage = { above = "1MiB" }', ["gc_stat"], 'match = { role = ["nobody", "pu*"], name = ["worker-1", "*-2"] }',
+                   'limits = { per_process = "1h" }'))
+    server = puma(workers: 3)
+    workers = wait_for_captures(server, 2).map { |capture| capture.fetch("worker") }
+    assert_equal %w[worker-1 worker-2], workers.sort
+    explained = wait_until("both rest") do
+      told = diagctl!("status", "--explain").out
+      told if told.scan(/per_process 1h: the last capture of this process was/).size == 2
+    end
+    assert_match(/^puma worker-0 .*no rule is about this process/, explained)
+    assert_equal 2, captures.size
+  end
+
+  # A shell that lacks the workers' DIAGCTL_CONFIG would silently show other rules than theirs.
+  def test_status_in_a_shell_shows_the_rules_of_the_workers_or_says_that_it_does_not
+    configure(rule("theirs", 'timer = { every = "1h" }', ["gc_stat"]))
+    puma
+    diagctl!("request", "gc_stat", "--reason", "a poll", "--wait")
+    told = diagctl!("status", env: env(DIAGCTL_CONFIG: nil)).out
+    assert_match(/^config +this environment names no file; shown is #{config_path}/, told)
+    assert_match(/^theirs +timer/, told)
+    other = File.join(@root, "other.toml")
+    File.write(other, "poll_interval = \"7s\"\n")
+    told = diagctl!("--config", other, "status").out
+    assert_match(/^config +shown is #{other}, but the processes last used #{config_path}/, told)
+    refute_match(/^config/, diagctl!("status").out)
+  end
+end
