@@ -4,10 +4,9 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::{
-    DEFAULT_FILE, Error, LAST_GOOD, Loaded, MAX_FILE, Overrides, Result, defaults, examine, last_good, load, merge,
-    parse, read,
-};
+use super::examine::{examine, parse};
+use super::load::{LAST_GOOD, MAX_FILE, defaults, last_good, load, merge, read};
+use super::{DEFAULT_FILE, Error, Loaded, Overrides, Result};
 use crate::fsio::{self, Spot};
 
 /// The configuration that processes last used, as kept in their store.

@@ -1,6 +1,7 @@
 //! Tests of valid configurations, and of every way in which one can be invalid.
 
 use super::*;
+use std::path::Path;
 
 fn problems(text: &str) -> Vec<String> {
     parse(text).map_or_else(|problems| problems.iter().map(ToString::to_string).collect(), |_| Vec::new())

@@ -4,27 +4,28 @@
 //! [`decide`] once, and writes the changes that the decision carries. Tests and simulations call it with values of their own.
 
 mod answer;
+mod charge;
+mod inputs;
+mod request;
 mod select;
 
 use diagctl_store::ReportName;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::clock::Now;
-use crate::rules::guard::{self, Figures, Guards};
-use crate::rules::limit::{self, Limits, Refusal};
+use crate::rules::guard;
+use crate::rules::limit::{self, Refusal};
 use crate::rules::memory::Metric;
-use crate::rules::readings::Readings;
-use crate::rules::rule::{Mode, Rule, Select, routine_reports};
+use crate::rules::rule::{Mode, Rule, Select};
 use crate::rules::trigger::{Facts, Observed, Outcome, View};
-use crate::rules::{ON_DEMAND, RuleName};
-use crate::state::samples::{Marks, Named, Refused, Sample, Samples};
+use crate::state::samples::{Refused, Sample};
 use crate::state::schedule::{Pair, ReportCost, State};
 use crate::units::{duration, ms};
 pub use answer::{Answer, Changes, Decision, Dropped, Plan, Verdict};
-use diagctl_store::Process;
-use diagctl_store::requests::Request;
-use diagctl_store::staging::Snapshot;
+pub use charge::charge;
+use charge::{fire, settle_events};
+pub use inputs::{Costs, Inputs, Others, Settings};
+use request::answer_request;
+pub use request::rule_of_request;
 use select::{chosen_instead, in_sample};
 
 /// The longest time between two polls, in milliseconds. It bounds the time until a changed configuration is noticed.
@@ -32,67 +33,6 @@ const LONGEST_WAIT_MS: u64 = 60_000;
 
 /// The second capture of a pair is given up after this delay, in milliseconds.
 const PAIR_PATIENCE_MS: u64 = 600_000;
-
-/// The operator's part of a decision.
-#[derive(Clone, Copy)]
-pub struct Settings<'a> {
-    /// The rules, in the order of the file.
-    pub rules: &'a [Rule],
-    /// The budgets of the whole store.
-    pub limits: &'a Limits,
-    /// The checks that can refuse any capture.
-    pub guards: &'a Guards,
-    /// The time between two polls, in milliseconds.
-    pub poll_ms: u64,
-    /// The costs of reports.
-    pub costs: &'a dyn Costs,
-}
-
-/// The costs of reports, in units of the budgets.
-pub trait Costs {
-    /// Returns the cost of one report.
-    fn cost_of(&self, report: &str) -> u32;
-}
-
-/// Everything that a decision depends on.
-#[derive(Clone, Copy)]
-pub struct Inputs<'a> {
-    /// The configuration.
-    pub settings: Settings<'a>,
-    /// The polling process.
-    pub process: &'a Process,
-    /// The readings of this poll.
-    pub readings: &'a Readings,
-    /// The pending requests, oldest first.
-    pub requests: &'a [Request],
-    /// The figures for the guards.
-    pub figures: &'a Figures,
-    /// This machine's name, for rules that are in force on only some machines.
-    pub host: &'a str,
-    /// The current time.
-    pub now: &'a Now,
-    /// A random number, for jitter.
-    pub seed: u64,
-    /// The store's state.
-    pub state: &'a State,
-    /// The process's sample from its last poll, if there was one.
-    pub sample: Option<&'a Sample>,
-    /// The other processes.
-    pub others: &'a dyn Others,
-}
-
-/// The samples of all processes. Loaded only when a rule that would fire has to choose among processes, because reading them
-/// costs more than the rest of a poll.
-pub trait Others {
-    /// Loads the samples.
-    fn samples(&self) -> Cow<'_, Samples>;
-}
-
-impl Others for Samples {
-    fn samples(&self) -> Cow<'_, Samples> {
-        Cow::Borrowed(self)
-    }
-}
 
 // A working copy that the rules modify in turn, and the text for the process, which all of them need.
 struct Draft {
@@ -204,79 +144,6 @@ fn hear_events(input: Inputs<'_>, rule: &Rule, sample: &mut Sample) -> Vec<Dropp
         Dropped { rule: rule.name.to_string(), reason: format!("event {event} was given up after {ago}: {why}") }
     });
     told.collect()
-}
-
-// Drops the events that wait for the rule. Returns true if there were any.
-fn settle_events(rule: &str, sample: &mut Sample) -> bool {
-    sample.named.remove(rule).is_some()
-}
-
-/// Accounts for a granted plan: limits, budgets, timers, levels, and the events that it answers. The caller writes the changes
-/// before it announces the grant.
-pub fn charge(input: Inputs<'_>, plan: &Plan) -> Changes {
-    let mut draft = Draft {
-        subject: input.process.id.key(),
-        state: input.state.clone(),
-        sample: input.sample.cloned().unwrap_or_default(),
-    };
-    let units = plan.reports.iter().map(|name| input.settings.costs.cost_of(name)).sum();
-    limit::spend(&mut draft.state.spent, units, input.now.store_ms);
-    draft.state.generation += 1;
-    fire(input, plan, &mut draft);
-    if plan.second_of.is_none() {
-        cover(input, plan, &mut draft.state);
-    }
-    Changes { state: draft.state, sample: draft.sample }
-}
-
-// Updates the rule's state after it fired.
-fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
-    if plan.request.is_none() && plan.second_of.is_none() {
-        settle_events(&plan.rule, &mut draft.sample);
-    }
-    let state = &mut draft.state;
-    let now_ms = input.now.store_ms;
-    let rule = input.settings.rules.iter().find(|rule| rule.name == plan.rule);
-    let before = state.rules.get(&*plan.rule).cloned().unwrap_or_default();
-    state.clock = Some(input.now.anchor());
-    let marks = state.rules.entry(plan.rule.to_string()).or_default();
-    marks.pair = None;
-    if plan.second_of.is_some() {
-        // A pair counts as one firing: its second half costs budget and nothing else.
-        return;
-    }
-    limit::charge(rule.map(|r| &r.limits), marks, &input.process.id.key(), now_ms);
-    marks.last_pid = input.process.id.pid;
-    marks.last = Some(input.process.id.clone());
-    if let Some(delay) = rule.and_then(|rule| rule.pair_delay).filter(|_| plan.request.is_none()) {
-        marks.pair = Some(Pair { process: input.process.id.clone(), due: now_ms + ms(delay), first: state.generation });
-    }
-    if let Some(rule) = rule {
-        let (marks_of_process, named) = (Marks::new(), Named::new());
-        let view = View {
-            now_ms,
-            first_seen_ms: 0,
-            name: &rule.name,
-            rule: &before,
-            marks: &marks_of_process,
-            readings: input.readings,
-            named: &named,
-            subject: &draft.subject,
-            requested: false,
-        };
-        rule.trigger.fired(rule.trigger.name(), view, input.seed, marks);
-    }
-}
-
-// Starts the cooldown of every other rule whose reports are all part of this capture.
-fn cover(input: Inputs<'_>, plan: &Plan, state: &mut State) {
-    let Process { role, name, .. } = input.process;
-    for rule in input.settings.rules {
-        let contained = rule.reports.iter().all(|report| plan.reports.contains(report));
-        if rule.name != plan.rule && contained && !rule.limits.cooldown.is_zero() && rule.matching.accepts(role, name) {
-            state.rules.entry(rule.name.to_string()).or_default().covered = Some(input.now.store_ms);
-        }
-    }
 }
 
 fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Option<Plan>) {
@@ -464,59 +331,6 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: &Pair, draft: &mut Draft
         second_of: Some(pair.first),
     };
     granted(input, rule, plan, draft)
-}
-
-// A request skips triggers, cooldowns and budgets, but never the guards. If there is a rule with `on_demand`, the request uses
-// its reports, its snapshot mode and its `min_interval`.
-fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
-    let Inputs { settings, process, now, .. } = input;
-    let rule = rule_of_request(settings.rules, process, request);
-    let name = rule.map_or_else(RuleName::on_demand, |rule| rule.name.clone());
-    let reason = format!("requested by {}: {}", request.by, request.reason);
-    let answer = |verdict, reason: String, guard, wait_ms| Answer {
-        rule: name.to_string(),
-        guard,
-        wait_ms,
-        ..Answer::plain(verdict, reason)
-    };
-    let reports = match (request.reports.is_empty(), rule) {
-        (true, Some(rule)) => rule.reports.clone(),
-        (true, None) => routine_reports(),
-        (false, _) => request.reports.clone(),
-    };
-    if let Some(on_demand) = rule.and_then(|rule| rule.trigger.on_demand())
-        && let Some(last) = state.rules.get(&*name).and_then(|marks| marks.fires.last())
-    {
-        let (since, least) = (now.store_ms.saturating_sub(*last), ms(on_demand.min_interval));
-        if since < least {
-            let why = format!("{reason}; min_interval {}: {} left", duration(least), duration(least - since));
-            return (answer(Verdict::Cooldown, why, None, Some(least - since)), None);
-        }
-    }
-    if let Some(refusal) = check_guards(input, &reports, &state.costs) {
-        let why = format!("{reason}; {}", refusal.reason);
-        return (answer(Verdict::Guarded, why, Some(refusal.guard), None), None);
-    }
-    let plan = Plan {
-        rule: name.clone(),
-        trigger: ON_DEMAND,
-        reason: reason.clone(),
-        observed: BTreeMap::new(),
-        reports,
-        snapshot: rule.map_or(Snapshot::Fork, |rule| rule.snapshot),
-        request: Some(request.id.clone()),
-        second_of: None,
-    };
-    (answer(Verdict::Granted, reason, None, None), Some(plan))
-}
-
-/// Returns the rule whose reports, snapshot mode and `min_interval` a request has, if there is one.
-pub fn rule_of_request<'r>(rules: &'r [Rule], process: &Process, request: &Request) -> Option<&'r Rule> {
-    rules.iter().find(|rule| {
-        rule.trigger.on_demand().is_some()
-            && rule.matching.accepts(&process.role, &process.name)
-            && request.reports.iter().all(|name| rule.reports.contains(name))
-    })
 }
 
 // Runs the guards for a capture of these reports by the polling process.

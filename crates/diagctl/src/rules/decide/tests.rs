@@ -3,8 +3,15 @@
 use super::*;
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config};
+use crate::rules::ON_DEMAND;
+use crate::rules::guard::Figures;
 use crate::rules::memory::Memory;
+use crate::rules::readings::Readings;
+use crate::state::samples::Samples;
+use diagctl_store::Process;
 use diagctl_store::ProcessId;
+use diagctl_store::requests::Request;
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ops::Not;

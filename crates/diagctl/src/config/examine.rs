@@ -1,0 +1,177 @@
+//! Parsing a document as a whole: its values over the defaults, and all of its problems at once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Compression, Config, Source, custom, rules, templates};
+use crate::section::{Problem, Problems, Section};
+use diagctl_store::report_kind;
+
+/// Parses a document. Returns its values over the defaults, and the source of each.
+pub fn parse(text: &str) -> std::result::Result<(Config, BTreeMap<&'static str, Source>), Vec<Problem>> {
+    let examined = examine(text)?;
+    if examined.problems.is_empty() { Ok((examined.config, examined.given)) } else { Err(examined.problems) }
+}
+
+/// A document, parsed as far as possible.
+pub struct Examined {
+    /// The document's valid values over the defaults.
+    pub config: Config,
+    /// The source of each value.
+    pub given: BTreeMap<&'static str, Source>,
+    /// The position of each rule in the document.
+    pub positions: Vec<usize>,
+    /// The problems.
+    pub problems: Vec<Problem>,
+}
+
+/// Parses a document as far as possible. Fails only if it is not TOML.
+pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
+    let mut table = read_toml(text)?;
+    let problems = Problems::default();
+    let (origins, unused) = templates::expand(&mut table, &problems);
+    let root = Section::root(&table, &problems);
+    let mut config = Config::default();
+    let mut given = BTreeMap::new();
+
+    let mut note = |section: &str, section_has: bool, key: &'static str| {
+        let bare = key.strip_prefix(section).map_or(key, |rest| rest.trim_start_matches('.'));
+        debug_assert!(!bare.is_empty());
+        given.insert(key, if section_has { Source::File } else { Source::Default });
+    };
+    // Reads one key over its default, and records if the file gave it.
+    macro_rules! read {
+        ($section:expr, $prefix:literal, $key:literal, $method:ident, $place:expr) => {{
+            let section: Option<&Section<'_>> = $section;
+            if let Some(value) = section.and_then(|s| s.$method($key)) {
+                $place = value.into();
+            }
+            note($prefix, section.is_some_and(|s| s.has($key)), concat!($prefix, $key));
+        }};
+    }
+
+    let top = Some(&root);
+    read!(top, "", "dir", text, config.dir);
+    if !config.dir.is_absolute() {
+        let message = format!("{:?} is not an absolute path", config.dir.display().to_string());
+        root.problem("dir", message, "use an absolute path, so that every process finds the same store");
+    }
+    read!(top, "", "enabled", boolean, config.enabled);
+    read!(top, "", "poll_interval", duration, config.poll_interval);
+    read!(top, "", "group", text, config.group);
+    if config.group.as_deref().is_some_and(str::is_empty) {
+        root.wrong_value("group", "not the name of a group", "use a group from /etc/group, or remove the key");
+    }
+    read!(top, "", "allow_network_filesystem", boolean, config.allow_network_filesystem);
+    if config.poll_interval < Duration::from_millis(50) || config.poll_interval > Duration::from_secs(3600) {
+        root.wrong_value("poll_interval", "must be between 50ms and 1h", "10s is usual");
+        config.poll_interval = Duration::from_secs(10);
+    }
+
+    let guards = root.section("guards");
+    let section = guards.as_ref();
+    read!(section, "guards.", "memory_headroom", factor, config.guards.memory_headroom);
+    read!(section, "guards.", "min_free_disk", amount, config.guards.min_free_disk);
+    read!(section, "guards.", "max_rss", size, config.guards.max_rss);
+    read!(section, "guards.", "max_cpu_pressure", percent, config.guards.max_cpu_pressure);
+    read!(section, "guards.", "deadline", duration, config.guards.deadline);
+    if let Some(guards) = section {
+        guards.finish();
+        if config.guards.deadline < Duration::from_secs(1) || config.guards.deadline > Duration::from_secs(86_400) {
+            guards.wrong_value(
+                "deadline",
+                "must be between 1s and 1d",
+                "a dump of a gigabyte takes seconds; 10m is usual",
+            );
+        }
+    }
+
+    let limits = root.section("limits");
+    let section = limits.as_ref();
+    read!(section, "limits.", "budget_hour", count, config.limits.budget_hour);
+    read!(section, "limits.", "budget_day", count, config.limits.budget_day);
+    limits.iter().for_each(Section::finish);
+
+    let retention = root.section("retention");
+    let section = retention.as_ref();
+    read!(section, "retention.", "max_use", size, config.retention.max_use);
+    read!(section, "retention.", "keep_free", amount, config.retention.keep_free);
+    read!(section, "retention.", "max_age", duration, config.retention.max_age);
+    read!(section, "retention.", "keep_last", count, config.retention.keep_last);
+    read!(section, "retention.", "max_captures", count, config.retention.max_captures);
+    let compression =
+        section.and_then(|s| s.choice("compression", &[("gzip", Compression::Gzip), ("zstd", Compression::Zstd)]));
+    config.retention.compression = compression.unwrap_or(config.retention.compression);
+    note("retention.", section.is_some_and(|s| s.has("compression")), "retention.compression");
+    if let Some(retention) = section {
+        retention.finish();
+        if config.retention.max_use < 256 << 10 {
+            retention.problem(
+                "max_use",
+                format!("{} is too small for any report", crate::units::size(config.retention.max_use)),
+                "a heap dump takes tens of megabytes compressed; 1GiB is usual",
+            );
+        }
+        if config.retention.max_age.is_zero() {
+            retention.wrong_value("max_age", "would keep nothing", "14d is usual; for no limit, write 100y");
+        }
+        if config.retention.max_captures == Some(0) {
+            retention.problem("max_captures", "0 would keep nothing", "remove the key for no limit");
+        }
+    }
+
+    if let Some(reports) = root.section("reports") {
+        for (name, section) in reports.named_sections() {
+            if report_kind::builtin(name).is_some() {
+                config.options.read(name, &section);
+            } else if let Some(report) = custom::parse(name, &section) {
+                config.reports.insert(name.to_owned(), report);
+            }
+        }
+    }
+
+    let rules = root.sections("rules");
+    note("", root.has("rules"), "rules");
+    let mut positions = vec![0];
+    if let Some(sections) = rules {
+        (positions, config.rules) = rules::parse_all(&sections, &origins, &config).into_iter().unzip();
+    }
+    for (path, table) in &unused {
+        let found = Problems::default();
+        rules::parse_unused(&Section::apart(path, table, &found), &config);
+        // A template is only part of a rule, so missing keys are no problem.
+        let is_given = |problem: &Problem| {
+            let key = problem.path.strip_prefix(path.as_str()).unwrap_or_default().trim_start_matches('.');
+            table.contains_key(key.split(['.', '[']).next().unwrap_or_default())
+        };
+        found.into_vec().into_iter().filter(is_given).for_each(|p| problems.add(p.path, p.message, p.hint));
+    }
+    ["defaults", "templates"].into_iter().for_each(|key| root.know(key));
+    root.finish();
+    // A problem in a shared key would otherwise be reported once for each rule.
+    let mut distinct: Vec<Problem> = Vec::new();
+    for problem in problems.into_vec() {
+        let problem = Problem { path: templates::written_at(&problem.path, &origins), ..problem };
+        if !distinct.contains(&problem) {
+            distinct.push(problem);
+        }
+    }
+    Ok(Examined { config, given, positions, problems: distinct })
+}
+
+// Parses TOML and returns all syntax errors at once.
+fn read_toml(text: &str) -> std::result::Result<toml::Table, Vec<Problem>> {
+    text.parse().map_err(|first: toml::de::Error| {
+        let (_, mut errors) = toml::de::DeTable::parse_recoverable(text);
+        if errors.is_empty() {
+            errors.push(first);
+        }
+        let problem = |e: toml::de::Error| {
+            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let hint =
+                "this is not valid TOML: quote strings and values with units, and define each [table] and key once";
+            Problem { path: format!("line {line}"), message: e.message().trim().to_owned(), hint: Some(hint.into()) }
+        };
+        errors.into_iter().map(problem).collect()
+    })
+}

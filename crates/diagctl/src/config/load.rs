@@ -1,0 +1,116 @@
+//! Reading the configuration: the file, the environment, the flags, and the copies that the store keeps.
+
+use std::path::{Path, PathBuf};
+
+use super::examine::parse;
+use super::{DEFAULT_FILE, Error, Loaded, Overrides, Result, Source, SourceOf, cache};
+use crate::fsio::{self, Durability, Spot};
+
+/// The store's copy of the last valid configuration.
+pub(super) const LAST_GOOD: &str = "config.good.toml";
+
+/// The maximum size of a configuration file, in bytes. A longer file is not a configuration.
+pub(super) const MAX_FILE: u64 = 1 << 20;
+
+/// Reads and merges the configuration. `file` is the path that was given; without it the default file is read if it exists.
+pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded> {
+    let (text, read) = read(file)?;
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+    let (config, sources) = parse(&text).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })?;
+    Ok(merge(Loaded { file: read, sources, ..Loaded::new(config) }, overrides))
+}
+
+/// Returns the text of the given file, or of the default file if it exists, with the path that was read.
+pub fn read(file: Option<&Path>) -> Result<(String, Option<PathBuf>)> {
+    let named = file.is_some();
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+    Ok(match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => (String::new(), None),
+        Err(source) => return Err(Error::Missing { path: path.to_owned(), source }),
+        Ok(meta) if !meta.is_file() || meta.len() > MAX_FILE => {
+            return Err(Error::NotAFile { path: path.to_owned() });
+        }
+        Ok(_) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+            (text, Some(path.to_path_buf()))
+        }
+    })
+}
+
+/// Returns the configuration that is in force without a file.
+pub fn defaults(overrides: &Overrides) -> Result<Loaded> {
+    let (config, sources) = parse("").map_err(|problems| Error::Invalid { path: DEFAULT_FILE.into(), problems })?;
+    Ok(merge(Loaded { sources, ..Loaded::new(config) }, overrides))
+}
+
+/// Reads and merges the configuration for a command that works for a running process. Uses the store's cache while it matches
+/// the file. An invalid file does not stop the process: the last good configuration, kept in the store, stays in force. Without
+/// `--dir` the store is unknown, and only the file counts.
+pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded> {
+    let Some((dir, _)) = &overrides.dir else { return load(file, overrides) };
+    let held = std::path::absolute(dir).and_then(|dir| Spot::hold(&dir)).ok();
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
+    let identity = cache::Identity::of(&path);
+    let cached = identity.as_ref().zip(held.as_ref()).and_then(|(identity, held)| cache::read(held, identity));
+    if let Some((config, enabled_given)) = cached {
+        let enabled = if enabled_given { Source::File } else { Source::Default };
+        let sources = [("enabled", enabled)].into();
+        return Ok(merge(Loaded { file: Some(path), sources, held, ..Loaded::new(config) }, overrides));
+    }
+    match load(file, overrides) {
+        Ok(loaded) => Ok(Loaded { identity, held, ..loaded }),
+        Err(error) => last_good(file, held, overrides, error),
+    }
+}
+
+pub(super) fn last_good(
+    file: Option<&Path>,
+    held: Option<Spot>,
+    overrides: &Overrides,
+    error: Error,
+) -> Result<Loaded> {
+    let kept = held.as_ref().and_then(|held| fsio::read_bounded(&held.join(LAST_GOOD), MAX_FILE + 8192).ok());
+    let kept = kept.map(|kept| String::from_utf8_lossy(&kept).into_owned()).unwrap_or_default();
+    // Another application may share the store with a file of its own, whose rules do not apply to this process.
+    let text = kept.strip_prefix(&head_of_copy(file.unwrap_or(Path::new(DEFAULT_FILE))));
+    let Some((config, sources)) = text.and_then(|text| parse(text).ok()) else {
+        return Err(error);
+    };
+    let broken = Some(format!("{error}; the last good configuration stays in force"));
+    Ok(merge(Loaded { file: file.map(Path::to_path_buf), sources, broken, held, ..Loaded::new(config) }, overrides))
+}
+
+// Returns the first line of a copy, which names the original file.
+fn head_of_copy(file: &Path) -> String {
+    format!("# last good copy of {:?}\n", file.display().to_string())
+}
+
+/// Saves a newly read file: in the cache, and as the last good copy.
+pub fn keep(loaded: &Loaded, dir: &Spot) -> Result<()> {
+    let (Some(file), Some(identity)) = (&loaded.file, &loaded.identity) else { return Ok(()) };
+    let text = fsio::read_bounded(&Spot::outside(file), MAX_FILE)?;
+    // Caches only the file's values: flags and environment may differ from poll to poll.
+    let Ok((config, sources)) = parse(&String::from_utf8_lossy(&text)) else { return Ok(()) };
+    let copy = [head_of_copy(file).as_bytes(), &text].concat();
+    fsio::write_atomic(&dir.join(LAST_GOOD), &copy, Durability::Volatile)?;
+    cache::write(dir, identity.clone(), &config, sources["enabled"] == Source::File)
+}
+
+pub(super) fn merge(mut loaded: Loaded, overrides: &Overrides) -> Loaded {
+    let Loaded { config, sources, .. } = &mut loaded;
+    if let Some((dir, source)) = &overrides.dir {
+        // A path from a shell is relative to the shell's directory; a path in a file must be absolute.
+        config.dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+        let source = match source {
+            SourceOf::Flag => Source::Flag("--dir"),
+            SourceOf::Environment => Source::Environment("DIAGCTL_DIR"),
+        };
+        sources.insert("dir", source);
+    }
+    if let Some(enabled) = overrides.enabled {
+        config.enabled = enabled;
+        sources.insert("enabled", Source::Environment("DIAGCTL_ENABLED"));
+    }
+    loaded
+}
