@@ -126,7 +126,7 @@ class LeaseProtocolTest < E2E::Case
     assert_equal 0, dumper.send(:call, "finalize", dumper.capture, "--records", stdin: "report gc_stat 2\n{}end - 0\n").status
   end
 
-  # What was stored under the lease is published by the next grant. Nothing is added to it afterwards.
+  # Reports that were stored under the lease are published by the next grant. Nothing is added afterwards.
   def test_work_under_a_lost_lease_is_never_published
     stale = granted("gc_stat", "threads")
     stale.put("gc_stat", "before")

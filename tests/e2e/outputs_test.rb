@@ -2,7 +2,7 @@
 
 require_relative "support/e2e"
 
-# Where results go, and what the commands do when that is not possible.
+# The destinations of results, and the errors when a result cannot be written.
 class OutputsTest < E2E::Case
   NOBODY = 65_534
 

@@ -2,7 +2,7 @@
 
 require_relative "support/torture"
 
-# What was finished before a dump broke off is published, and the rest is named with its error.
+# Reports that were finished before a dump broke off are published, and the rest is named with its error.
 class BrokenOffTest < Torture::Case
   # The dumper waits in the last of three reports: two are whole by then.
   HANG = 'Diagctl::Reports::HeapDump.prepend(Module.new { def call(io, _) = io.write("{}\n" * 1000) && sleep })'

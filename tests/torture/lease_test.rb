@@ -112,7 +112,7 @@ class LeaseTest < Torture::Case
     end
   end
 
-  # What it had put under its lease was published by the next grant, and nothing is added to it.
+  # Its reports under the lease were published by the next grant, and nothing is added.
   def test_a_stale_generation_cannot_commit_even_with_the_lock
     stale = granted("gc_stat", "threads")
     stale.put("gc_stat", "before")

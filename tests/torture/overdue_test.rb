@@ -28,7 +28,7 @@ deadline = "4s"'
     each_step { |script| E2E::Processes.signal(:STOP, script.pid) }
   end
 
-  # What is recorded of a dumper is not believed where it does not fit: the pid may belong to somebody else by now.
+  # The record of a dumper is not trusted where it does not fit: the pid may belong to another process by now.
   def test_a_process_that_is_not_the_dumper_is_never_ended
     configure(guards: DEADLINE)
     dumper = granted("heap_dump")

@@ -21,7 +21,7 @@ use line::{Kind, Line};
 use names::Names;
 pub use target::Target;
 
-/// What a conversion depends on.
+/// The options of a conversion.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The key for hashes of strings. It is random, and dies with this value.
@@ -127,7 +127,7 @@ struct Run<T> {
     repaired: u64,
 }
 
-/// What a line is written into.
+/// The destination of a line.
 struct State<T> {
     target: T,
     names: Names,
@@ -232,7 +232,7 @@ impl<T: Target> Run<T> {
     }
 }
 
-/// What a long line has besides its beginning and its end.
+/// The middle of a long line.
 #[derive(Clone, Copy, Debug, Default)]
 struct Streamed {
     /// Its references have been written already.

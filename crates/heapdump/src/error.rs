@@ -65,9 +65,9 @@ pub enum Error {
     Totals {
         /// The number that differs.
         what: &'static str,
-        /// What the trailer says.
+        /// The value in the trailer.
         said: u64,
-        /// What the blocks have.
+        /// The value found in the blocks.
         found: u64,
     },
     /// The producer did not reach the end of the heap.

@@ -19,7 +19,7 @@ use numbers::{Numbers, Why};
 /// The facts at the beginning of a graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct About {
-    /// What made the graph.
+    /// The producer of the graph.
     pub producer: Producer,
     /// Ruby's version, or empty if unknown.
     pub ruby: String,
@@ -58,7 +58,7 @@ pub enum Block<'r> {
     Skipped(u16),
 }
 
-/// What a reader decodes, and how much it keeps.
+/// The columns that a reader decodes, and its limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Decode edges. Without, every object seems to have none.

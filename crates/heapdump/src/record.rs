@@ -306,7 +306,7 @@ pub enum Producer {
 /// Facts about the graph as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
-    /// What made the graph.
+    /// The producer of the graph.
     pub producer: Producer,
     /// Ruby's version, as `RUBY_VERSION`, or empty if unknown.
     pub ruby: &'a [u8],

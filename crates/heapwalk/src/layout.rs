@@ -1,4 +1,4 @@
-//! Where Ruby keeps the bytes of a string and the length of an array.
+//! The places where Ruby keeps the bytes of a string and the length of an array.
 
 #![expect(unsafe_code, reason = "objects are read through their addresses")]
 
@@ -25,7 +25,7 @@ const OLD_LENGTH_MASK: usize = 31;
 
 const WORD: usize = size_of::<usize>();
 
-/// What differs between versions. `crate::proof` finds the one that this Ruby has.
+/// A layout of one range of versions. `crate::proof` finds the one that this Ruby has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// An embedded string has its length in its flags and its bytes after its head (3.1). Otherwise the length comes after the

@@ -16,7 +16,7 @@ use crate::walk::Walk;
 /// A difference between what the walker says and what Ruby says.
 #[derive(Clone, Copy, Debug)]
 pub struct Difference {
-    /// What differs.
+    /// The difference.
     pub what: &'static str,
     /// The type of the object.
     pub kind: Type,

@@ -1,4 +1,4 @@
-//! What the walk is told to: the writer of a graph, or the proof.
+//! The receiver of a walk: the writer of a graph, or the proof.
 
 use diagctl_heapdump::record::{Edge, FreeSlots, NameId, NameKind, Object, Page, Root, Site, SiteId};
 

@@ -1,4 +1,4 @@
-//! What the dumper asks for, and the facts that it found out with Ruby's own means.
+//! The dumper's request, with the facts that it found out with Ruby's own means.
 
 #![expect(unsafe_code, reason = "the dumper passes addresses")]
 
@@ -26,7 +26,7 @@ pub struct Request {
     pub dlsym: Option<Dlsym>,
     /// `objspace_lookup_allocation_info`, if allocations are traced.
     pub lookup_allocation: Option<LookupAllocation>,
-    /// Where the result goes.
+    /// The destination of the result.
     pub output: usize,
     /// The file of the page that the dumper watches.
     pub status: usize,

@@ -33,7 +33,7 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// What can be known from here about a process that somebody else has recorded.
+/// The state of a process that somebody else has recorded, as far as it can be seen from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// It runs, under this pid here. A container's processes have other pids on its host.

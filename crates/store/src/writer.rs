@@ -228,7 +228,7 @@ fn write_report(
     Ok(report)
 }
 
-/// What was written of a report.
+/// The result of writing a report.
 struct Content {
     form: FileType,
     /// Bytes from the producer, and bytes that were compressed.

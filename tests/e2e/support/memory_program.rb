@@ -3,7 +3,7 @@
 module E2E
   # A Ruby process that uses memory in a way of its own, and polls. It is ready once its code has run.
   class MemoryProgram
-    # What takes the memory, by cause. Each is code for a process of its own; `worker` starts polling.
+    # The programs that take the memory, by cause. Each is code for a process of its own; `worker` starts polling.
     CODE = {
       retained: '$sessions = Array.new(600_000) { |i| "session #{i} " + "x" * 60 }
                  worker("one")',

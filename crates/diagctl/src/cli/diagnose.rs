@@ -43,7 +43,7 @@ struct Diagnosis<'a> {
     worker: &'a str,
     rss_bytes: u64,
     parts: Vec<Portion<'a>>,
-    /// What the parts exceed the resident set by.
+    /// The excess of the parts over the resident set.
     excess_bytes: u64,
     adds_up: bool,
     /// Resident pages that other processes map too.

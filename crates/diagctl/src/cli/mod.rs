@@ -101,7 +101,7 @@ enum Command {
     },
 }
 
-/// What a command needs of the configuration.
+/// The part of the configuration that a command needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Needs {
     /// It works for a running process, which an invalid file must not stop.

@@ -31,7 +31,7 @@ struct Shown {
     meta: Meta,
     pinned: bool,
     dir: String,
-    /// What counts against the cap: the blocks of all files of the capture.
+    /// The size that counts against the cap: the blocks of all files of the capture.
     disk_bytes: u64,
 }
 

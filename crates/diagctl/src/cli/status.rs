@@ -62,7 +62,7 @@ struct Status {
     configuration_note: Option<String>,
     /// Parts of the configuration that cannot work here as written.
     doubts: Vec<String>,
-    /// What the configuration means here.
+    /// Remarks about the configuration on this machine.
     notes: Vec<String>,
     lease: lease::Report,
     store: Room,

@@ -51,7 +51,7 @@ pub struct Account {
     pub rss: u64,
     /// The parts that are not empty. They add up to `rss` plus `excess`.
     pub lines: Vec<Line>,
-    /// What the parts exceed the resident set by: memory that was handed out and never written, or a process that changed between
+    /// The excess of the parts over the resident set: memory that was handed out and never written, or a process that changed between
     /// two reports.
     pub excess: u64,
 }
@@ -209,7 +209,7 @@ mod tests {
                 &[(LiveObjects, 70), (FreeSlots, 10), (Native, 10), (AllocatorFree, 10), (Stacks, 1), (Files, 10)],
                 0,
             ),
-            // What the allocator has is less than what is resident.
+            // The allocator has less than is resident.
             (
                 111,
                 Some((m(30), m(20))),

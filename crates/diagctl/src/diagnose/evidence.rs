@@ -1,4 +1,4 @@
-//! What is known about a process: the figures of its reports, and why the others are missing.
+//! The evidence about a process: the figures of its reports, and why others are missing.
 
 use serde_json::Value;
 

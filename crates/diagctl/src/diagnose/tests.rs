@@ -177,7 +177,7 @@ fn without_a_report_no_cause_is_guessed() {
         classes: &[],
     };
     type Change = fn(&mut Evidence);
-    // What is missing → a word of the verdict, and the report that is asked for
+    // The missing report → a word of the verdict, and the report that is asked for
     let table: [(Change, &str, &str); 3] = [
         (|e| e.objects = None, "nothing tells which", "object_counts"),
         (|e| e.allocator = None, "unknown", "jemalloc_stats"),

@@ -39,7 +39,7 @@ pub struct Verdict {
     pub sentence: String,
     /// The figures that support it.
     pub because: Vec<String>,
-    /// What would raise the confidence.
+    /// The step that would raise the confidence.
     pub wanted: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What follows a publication: index, costs, request, retention.
+//! The steps after a publication: index, costs, request, retention.
 
 use crate::clock;
 use crate::proc::Proc;

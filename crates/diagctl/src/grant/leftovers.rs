@@ -1,4 +1,4 @@
-//! What dead dumpers left in staging: published as far as it is whole, and otherwise discarded with the reason.
+//! The staging directories of dead dumpers. Whole reports are published; the rest is discarded with the reason.
 
 use crate::proc::Proc;
 use diagctl_store::commit::{self, Told};

@@ -112,7 +112,7 @@ pub fn waiting_requests(store: &Store, now_ms: u64) -> Result<Vec<Request>> {
         requests::remove(store, &request.id)?;
         events::record(store, &events::Event::request_failed(&request.id, "nobody took it in time; it expired"));
     }
-    // One that has failed too often stays in: the next holder of the lease gives it up with what its dumper left.
+    // A request that has failed too often stays in: the next holder of the lease gives it up together with its dumper's leftovers.
     waiting.retain(|request| request.expires > now_ms);
     Ok(waiting)
 }

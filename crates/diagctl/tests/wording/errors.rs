@@ -199,7 +199,7 @@ fn errors_of_simulate() {
     environment.snapshot("errors_of_simulate");
 }
 
-// What only needs the store works with it, and says so.
+// Commands that only need the store work with it, and say so.
 #[test]
 fn errors_of_a_broken_configuration() {
     let mut environment = fixture::environment();

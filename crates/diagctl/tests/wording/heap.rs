@@ -1,4 +1,4 @@
-//! What `diagctl heap` says of a small heap, and of what is no heap dump.
+//! The output of `diagctl heap` for a small heap, and for input that is not a heap dump.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -45,7 +45,7 @@ pub struct Builder {
     sizes: Sizes,
     class_numbers: Vec<ClassNumber>,
     classes: Classes,
-    /// Where the references of each object begin.
+    /// The position of each object's first reference.
     starts: Vec<u32>,
     targets: Vec<Packed>,
     roots: Vec<(record::Root, Packed)>,
@@ -140,7 +140,7 @@ impl Builder {
         Ok(())
     }
 
-    // Where the references of the next object begin: with those that came ahead of it.
+    // The position of the next object's first reference, including those that came ahead of it.
     fn start_of(&mut self, address: u64) -> usize {
         match self.ahead.take() {
             Some((expected, start)) if expected == address => start,
@@ -176,7 +176,7 @@ impl Builder {
     #[inline]
     fn class_of(&mut self, object: &Object) -> ClassNumber {
         match object.kind {
-            // What stands at the place of the class is something else.
+            // The address at the place of the class is something else.
             Type::IMEMO | Type::NODE => self.classes.number(Class::Internal(object.kind, object.name)),
             kind if object.class == 0 => self.classes.number(Class::Internal(kind, NameId::NONE)),
             _ => self.classes.at(object.class),

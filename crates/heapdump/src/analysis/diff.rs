@@ -1,4 +1,4 @@
-//! What two or three dumps of one process tell that one does not: what has grown, and what came and stayed.
+//! Differences between two or three dumps of one process: growth, and objects that came and stayed.
 //!
 //! An object is the same in two dumps if its address, type, class and, where allocations were traced, generation are the same.
 //! Addresses are used again, so a new object at the address of a freed one of its class passes for an old one.
@@ -92,7 +92,7 @@ impl Change {
     }
 }
 
-/// What has changed, the largest growth first.
+/// The changes, the largest growth first.
 pub fn changes(mut before: ByName, after: ByName) -> Vec<Change> {
     let mut changes: Vec<Change> = after
         .into_iter()

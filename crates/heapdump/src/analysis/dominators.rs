@@ -56,7 +56,7 @@ pub fn dominators(edges: &Edges, roots: impl IntoIterator<Item = ObjectIndex>) -
     (reach, flow.dominators())
 }
 
-/// What the search tells of the graph, by number.
+/// The results of the depth-first search, by number.
 struct Flow {
     parents: Vec<u32>,
     /// The lowest ancestor with an edge to the vertex; at last its semidominator.

@@ -5,7 +5,7 @@ use super::address::{NONE, ObjectIndex};
 /// The references of all objects: explicit ones, and the reference of each object to its class, which is derived from its class.
 #[derive(Debug, Default)]
 pub struct Edges {
-    /// Where the references of each object begin in `targets`, and where the last ones end.
+    /// The position of each object's first reference in `targets`, and the end of the last ones.
     starts: Vec<u32>,
     targets: Vec<ObjectIndex>,
     /// The class of each object, as an index into `class_objects`. Empty if references to classes are left out.

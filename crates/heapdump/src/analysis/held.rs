@@ -26,7 +26,7 @@ impl Amount {
 /// The totals of a graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// What the roots hold.
+    /// The objects that the roots hold.
     pub reachable: Amount,
     /// Garbage that the collector has not freed yet.
     pub unreachable: Amount,

@@ -21,7 +21,7 @@ pub struct Loaded {
     pub complete: bool,
     /// Numbers about the process, by name.
     pub stats: Vec<(String, u64)>,
-    /// What is wrong with the dump, a sentence each.
+    /// The damage to the dump, a sentence each.
     pub warnings: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ pub fn graph(input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
             Ok(Some(block)) => loading.block(block)?,
             Ok(None) => break,
             Err(error) if error.is_recoverable() => damage.add(&error),
-            // What was read until then is shown: a dump is cut off when its process ran out of time or memory.
+            // The part before it is shown: a dump is cut off when its process runs out of time or memory.
             Err(error) if loading.builder.objects() > 0 => {
                 loading.complete = false;
                 damage.add(&error);

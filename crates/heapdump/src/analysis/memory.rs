@@ -10,14 +10,14 @@ use super::sizes::Sizes;
 use crate::record::{Flags, FreeSlots, NameId, NameKind, Page, Site, SiteId, Type};
 use crate::tables::{Names, Sites};
 
-/// What only some commands need of the objects. A column that was not wanted is empty.
+/// Columns that only some commands need. A column that was not wanted is empty.
 #[derive(Debug, Default)]
 pub struct Columns {
     /// The sizes of slots, bytes.
     pub slots: Vec<u16>,
     /// Flags of the collector and of the objects.
     pub flags: Vec<Flags>,
-    /// Where the objects were allocated.
+    /// The allocation sites of the objects.
     pub sites: Vec<SiteId>,
     /// After how many collections the objects were allocated; 0 if that was not traced.
     pub generations: Vec<u32>,
@@ -44,7 +44,7 @@ pub struct Root {
     pub object: ObjectIndex,
 }
 
-/// What is known of the dump as a whole.
+/// Data about the dump as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// References to addresses at which there is no object.
@@ -185,7 +185,7 @@ impl Graph {
         &self.columns
     }
 
-    /// What is known of the dump as a whole.
+    /// Data about the dump as a whole.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }

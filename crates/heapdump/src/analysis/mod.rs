@@ -1,4 +1,4 @@
-//! What can be learned from a heap graph.
+//! Analysis of a heap graph.
 
 pub mod address;
 pub mod builder;

@@ -109,7 +109,7 @@ pub fn root_of(graph: &Graph, object: ObjectIndex) -> Option<&Root> {
     graph.roots().iter().filter(|root| root.object == object).min_by_key(rank)
 }
 
-/// What is known of a reference.
+/// The data about a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Label {
     /// It has a name.

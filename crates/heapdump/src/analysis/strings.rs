@@ -29,7 +29,7 @@ impl Equal {
     }
 }
 
-/// What equal strings cost in all.
+/// The total cost of equal strings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Strings {
     /// Strings with a hash.

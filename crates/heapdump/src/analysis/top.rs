@@ -11,7 +11,7 @@ use super::reach::Reach;
 use super::retained::{self, Sums};
 use crate::record::{SiteId, Type};
 
-/// What objects are grouped by.
+/// The key by which objects are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// Their class.

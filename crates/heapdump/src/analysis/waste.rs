@@ -1,4 +1,4 @@
-//! What the heap's pages hold: objects, garbage and free slots, by the size of slots.
+//! The contents of the heap's pages: objects, garbage and free slots, by the size of slots.
 //!
 //! Ruby gives a page back only when no slot of it is taken, so a page that holds a few objects keeps all its memory.
 

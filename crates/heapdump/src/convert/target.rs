@@ -1,4 +1,4 @@
-//! What a conversion feeds.
+//! The destination of a conversion.
 
 use crate::record::{Edge, FreeSlots, NameId, NameKind, Object, Root, Site, SiteId};
 use crate::writer::{Sink, Writer};

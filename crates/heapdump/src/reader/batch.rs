@@ -21,7 +21,7 @@ pub struct Batch {
     predictions: Vec<i64>,
 }
 
-/// What decoding a block depends on.
+/// The options for decoding a block.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     pub shift: u8,

@@ -19,7 +19,7 @@ class GrantRunnerTest < Minitest::Test
     assert_match(/\Acapture #{CAPTURE} \(r\) stored after/, @logger.lines.last)
   end
 
-  # What developers ask for first: the version of the application.
+  # Developers ask for the version of the application first.
   def test_labels_of_the_application_are_values_or_called_at_each_capture
     version = "1"
     @config.label(:git_sha, "2f1c9e7")
@@ -83,7 +83,7 @@ class GrantRunnerTest < Minitest::Test
     finalize_line
   end
 
-  # What was made is published by a program that nobody waits for.
+  # The finished reports are published by a program that nobody waits for.
   def test_a_capture_whose_thread_is_ended_is_finished_by_a_program_of_its_own
     thread = Thread.new do
       capture(reports: { "threads" => "inline", "gc_stat" => "inline" },

@@ -33,7 +33,7 @@ struct Seen {
     off: Option<String>,
 }
 
-/// What the store says about its processes.
+/// The store's data about its processes.
 pub struct Known<'a> {
     /// The last polls.
     pub samples: &'a Samples,

@@ -130,7 +130,7 @@ fn open_existing(path: &Path) -> Result<File, Failure> {
     Ok(file)
 }
 
-// What the caller has opened already may belong to anybody.
+// A descriptor that the caller has opened already may belong to anybody.
 fn is_own_descriptor(path: &Path) -> bool {
     ["/dev/stdout", "/dev/stderr"].iter().any(|own| path == Path::new(own))
         || ["/dev/fd/", "/proc/self/fd/"].iter().any(|dir| path.starts_with(dir))

@@ -120,7 +120,7 @@ fn dump(cx: &Context, name: &str, only: Option<&Inhabitants>, view: &mut View) -
 }
 
 fn rows(mut changes: Vec<Change>, limit: usize) -> (Vec<Row>, usize) {
-    // What has become less is not what people look for.
+    // Leaves out everything that shrank.
     changes.retain(|change| change.bytes() > 0 || change.objects() > 0);
     let left_out = changes.len().saturating_sub(limit);
     changes.truncate(limit);

@@ -37,7 +37,7 @@ pub struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// What ObjectSpace.dump_all writes, for heapy, sheap, harb and reap
+    /// The format of ObjectSpace.dump_all, for heapy, sheap, harb and reap
     Json,
     /// V8's heap snapshot, for Chrome DevTools and memlab
     Heapsnapshot,

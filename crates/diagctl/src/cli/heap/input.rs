@@ -28,7 +28,7 @@ pub struct Input {
     pub name: String,
     /// The dump.
     pub loaded: Loaded,
-    /// What the capture says of the process at that moment.
+    /// The capture's data about the process at that moment.
     pub process: Process,
 }
 

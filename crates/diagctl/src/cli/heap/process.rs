@@ -1,8 +1,8 @@
-//! What a capture says of its process beside the heap dump.
+//! The data about the process in a capture, apart from the heap dump.
 
 use std::collections::BTreeMap;
 
-/// What the capture says of the process when it was dumped.
+/// The capture's data about the process at the time of the dump.
 #[derive(Clone, Debug, Default)]
 pub struct Process {
     /// Its resident memory, bytes.

@@ -55,7 +55,7 @@ mod tests {
     fn a_pid_means_the_visible_process_or_the_only_one_elsewhere() {
         const HERE: u64 = 1;
         let none = || Err(diagctl_observe::Error::NotNumber { path: "/proc/9/stat".into() });
-        // What is visible under pid 9, what polls, and who is meant.
+        // The process visible under pid 9, the polling processes, and the process that is meant.
         let table: [(diagctl_observe::Result<ProcessId>, Vec<ProcessId>, Option<ProcessId>); 7] = [
             (Ok(id(9, HERE)), vec![id(9, HERE), id(9, 2)], Some(id(9, HERE))),
             (Ok(id(9, HERE)), vec![id(9, 2)], Some(id(9, 2))),

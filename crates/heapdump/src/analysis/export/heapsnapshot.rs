@@ -229,7 +229,7 @@ mod tests {
         serde_json::from_slice(&out).unwrap()
     }
 
-    // What the readers of DevTools and memlab rely on.
+    // The invariants on which the readers of DevTools and memlab rely.
     fn assert_sound(snapshot: &Value) {
         let numbers = |key: &str| -> Vec<usize> {
             snapshot[key].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect()

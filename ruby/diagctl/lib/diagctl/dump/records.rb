@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # What `diagctl put` and `diagctl finalize` read from stdin: reports, the reasons why others could not be made, costs. One
+  # The records that `diagctl put` and `diagctl finalize` read from stdin: reports, the reasons why others failed, costs. One
   # program takes all of them, and nothing that the application wrote is on a command line. See docs/protocol.md, Records.
   # Worker (poll thread, or the caller of Diagctl.capture) and forked dumper. Pure.
   #

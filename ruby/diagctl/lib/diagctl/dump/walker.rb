@@ -11,7 +11,7 @@ module Diagctl
     # The walker wrote a part of the report and then failed, so what it wrote cannot be continued.
     Spoiled = Class.new(StandardError)
 
-    # What a walk is asked for, as in crates/heapwalk/src/request.rs.
+    # The request for a walk, as in crates/heapwalk/src/request.rs.
     GRAPH = 0
     COUNTS = 1
     PROOF = 2

@@ -12,7 +12,7 @@ module Diagctl
     FAULT = [0, 0].freeze
     TITLE = "diagctl: walking the heap"
 
-    # What a walker that crashed once is remembered by.
+    # The key under which a walker that crashed once is remembered.
     #
     # @return [String] this Ruby, to the very file
     def self.ruby

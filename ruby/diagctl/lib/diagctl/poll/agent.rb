@@ -177,7 +177,7 @@ module Diagctl
       break_off(grant, lease, reason) if reason
     end
 
-    # What was finished is published, and the reason is the error of the rest.
+    # Finished reports are published, and the reason becomes the error of the rest.
     def break_off(grant, lease, reason)
       @capture_log.salvaged(grant, @client.break_off(lease, grant.capture, reason))
     end

@@ -1,5 +1,6 @@
 //! Properties of the rule engine over generated histories. A seed repeats a failure.
 
+use super::events::on_event;
 use super::*;
 
 /// xorshift64, seeded.
