@@ -17,10 +17,13 @@ class BadStoreTest < E2E::Case
     assert_includes result.err, "#{@root}/never"
   end
 
-  def test_world_writable_store_is_refused
+  # Kubernetes opens a volume anew at each mount. An owner closes what is its own.
+  def test_a_store_that_was_opened_to_all_is_closed_by_its_owner
     store_capture
     File.chmod(0o777, @store)
-    assert_refused(/0?777|writable|chmod/)
+    diagctl!("request", "gc_stat", "--reason", "x")
+    assert_equal 0o700, File.stat(@store).mode & 0o777
+    assert_equal 1, captures.size
   end
 
   def test_store_of_another_owner_is_refused
@@ -121,15 +124,6 @@ class BadStoreTest < E2E::Case
   end
 
   private
-
-  def assert_refused(message)
-    [%w[request gc_stat --reason x], %w[run -- true], %w[gc]].each do |argv|
-      result = diagctl(*argv)
-      assert_equal 1, result.status, result
-      assert_match message, result.err
-    end
-    assert_equal 1, holder.acquire.status
-  end
 
   def command(*argv) = E2E::Command.run(*argv, env: env)
 end

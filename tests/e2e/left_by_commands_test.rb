@@ -44,13 +44,13 @@ class LeftByCommandsTest < E2E::Case
   end
 
   def test_a_file_named_like_the_stored_stdout_is_stored_beside_it
-    result = as_nobody("run", "--report", "a", "--", "sh", "-c", "cd \"$DIAGCTL_CAPTURE_DIR\"; echo two > a.txt.gz; echo one")
+    result = as_nobody("run", "--json", "--report", "a", "--", "sh", "-c", "cd \"$DIAGCTL_CAPTURE_DIR\"; echo two > a.txt.gz; echo one")
     assert_equal 0, result.status, result
     assert_equal %w[one two], contents(result)
   end
 
   def test_files_of_a_failed_command_are_stored_whatever_their_names
-    result = as_nobody("run", "--report", "a", "--", "sh", "-c", "echo half > \"$DIAGCTL_CAPTURE_DIR/a.csv\"; exit 3")
+    result = as_nobody("run", "--json", "--report", "a", "--", "sh", "-c", "echo half > \"$DIAGCTL_CAPTURE_DIR/a.csv\"; exit 3")
     assert_equal 5, result.status, result
     assert_includes contents(result), "half"
   end
@@ -61,7 +61,7 @@ class LeftByCommandsTest < E2E::Case
     assert_equal 1, result.status, result
     assert_match(/produced nothing.*--report NAME/m, result.err)
     assert_empty captures
-    assert_equal 0, as_nobody("run", "--report", "slow_queries", "--", "true").status
+    assert_equal 0, as_nobody("run", "--json", "--report", "slow_queries", "--", "true").status
   end
 
   # A killed dumper leaves everything to the next lease holder.
@@ -90,7 +90,7 @@ class LeftByCommandsTest < E2E::Case
 
   def test_run_has_a_deadline_and_publishes_what_the_command_produced
     configure(guards: "min_free_disk = \"1%\"\nmemory_headroom = 0.1\ndeadline = \"1s\"")
-    result = as_nobody("run", "--report", "log", "--", "sh", "-c", "echo half; setsid sleep 1000 & sleep 1000")
+    result = as_nobody("run", "--json", "--report", "log", "--", "sh", "-c", "echo half; setsid sleep 1000 & sleep 1000")
     assert_equal 5, result.status, result
     assert_match(/not done within guards\.deadline/, result.err)
     assert_equal ["half"], contents(result)
@@ -100,7 +100,7 @@ class LeftByCommandsTest < E2E::Case
 
   private
 
-  def leaving(script) = as_nobody("run", "--", "sh", "-c", "cd \"$DIAGCTL_CAPTURE_DIR\"; #{script}")
+  def leaving(script) = as_nobody("run", "--json", "--", "sh", "-c", "cd \"$DIAGCTL_CAPTURE_DIR\"; #{script}")
 
   def contents(result)
     id, reports = result.json.values_at("id", "reports")
@@ -108,7 +108,7 @@ class LeftByCommandsTest < E2E::Case
   end
 
   def assert_next_is_stored(what)
-    result = as_nobody("run", "--report", "notes", "--", "echo", "x")
+    result = as_nobody("run", "--json", "--report", "notes", "--", "echo", "x")
     assert_equal 0, result.status, "after #{what}: #{result}"
   end
 

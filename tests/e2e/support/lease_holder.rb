@@ -13,6 +13,8 @@ module E2E
       @env = env
       FileUtils.mkdir_p(store, mode: 0o700)
       @lease = File.open(File.join(store, "lease.lock"), File::RDWR | File::CREAT | File::NOFOLLOW, 0o600)
+      owner = File.stat(store)
+      @lease.chown(owner.uid, owner.gid) if Process.euid.zero?
     end
 
     # Returns the Result of the poll. `answer` is the object that the poll printed.

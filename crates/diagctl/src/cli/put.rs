@@ -41,6 +41,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let store = cx.open(Access::Write)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let grant = capture::join(&store, &lease, &args.capture)?;
+    // Reports pass through this process. No debugger of the same user and no core file is to see them. Not earlier: the lease is
+    // proved from this process's own fdinfo, which is then root's.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let staging = store.own_staging(&grant.meta.id)?;
     holders::register(&staging, &cx.proc);
     deadline::end_with_the_capture(&cx.proc, &store, output::note)?;
@@ -74,8 +77,6 @@ fn put_one(
         ))
         .hint("each report is stored once; use `finalize --failed` to drop it"));
     }
-    // A heap passes through this process. No debugger of the same user and no core file is to see it.
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let mut room = Room::of(store, grant)?;
     let stdin = std::io::stdin().lock();
     // A larger pipe means fewer switches between the two processes: a tenth of the CPU time. On failure (not a pipe, or not
