@@ -5,8 +5,7 @@ require_relative "support/torture"
 # Reports that were finished before a dump broke off are published, and the rest is named with its error.
 class BrokenOffTest < Torture::Case
   # The dumper waits in the last of three reports: two are whole by then.
-  HANG = 'Diagctl::Reports::HeapDump.prepend(Module.new { def call(io, _) = io.write("{}\n" * 1000) && sleep })'
-
+  HANG = 'Diagctl::Reports::HeapDump.prepend(Module.new { def call(io, *) = io.write("{}\n" * 1000) && sleep })'
   def test_a_dumper_that_is_killed_leaves_what_is_whole_and_its_error
     { "SIGKILL" => /its dumper was killed by SIGKILL after [\d.]+ s/, "SIGTERM" => /its dumper was killed by SIGTERM after [\d.]+ s/ }.each do |signal, error|
       assert_broken_off(HANG, error) { |dumper| E2E::Processes.signal(signal.delete_prefix("SIG").to_sym, dumper) }
@@ -28,7 +27,7 @@ class BrokenOffTest < Torture::Case
 
   # The kernel's OOM killer kills the `put` alone: the dump gets EPIPE, and the others go on.
   def test_a_put_that_is_killed_costs_its_report_only
-    code = 'Diagctl::Reports::HeapDump.prepend(Module.new { def call(io, _) = loop { io.write("{}\n"); sleep 0.01 } })'
+    code = 'Diagctl::Reports::HeapDump.prepend(Module.new { def call(io, *) = loop { io.write("{}\n"); sleep 0.01 } })'
     assert_broken_off(code, /`diagctl put` was killed by SIGKILL/) do |dumper|
       put = wait_until("its put") { E2E::Processes.descendants(dumper).find { |process| process.argv.include?("heap_dump") } }
       E2E::Processes.signal(:KILL, put.pid)

@@ -69,7 +69,8 @@ class CorruptionTest < Torture::Case
   # A file that is larger than any that diagctl writes, and does not fit into memory.
   def test_huge_files_are_refused_at_no_cost
     id = @kept.keys.first
-    ["reports/#{id}/meta.json", "index.jsonl", "catalog.bin", "state.json", "lease.json", "events.jsonl", "config.cache", "samples/#{Process.pid}.json"].each do |file|
+    sample = Dir.children(File.join(@store, "samples")).first
+    ["reports/#{id}/meta.json", "index.jsonl", "catalog.bin", "state.json", "lease.json", "events.jsonl", "config.cache", "samples/#{sample}"].each do |file|
       copy_of(@store) do |store|
         File.truncate(File.join(store, file), 1 << 30)
         [%w[list], %w[status], ["fetch", @kept.keys.last, "gc_stat", "-o", "-"], %w[gc]].each do |argv|

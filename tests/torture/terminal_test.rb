@@ -90,12 +90,21 @@ class TerminalTest < Torture::Case
     meta["trigger"] = { "name" => legible, "reason" => legible, "observed" => { legible => 1 } }
     meta["labels"] = meta["versions"] = { legible => legible }
     meta["cost"] = { legible => 1, "#{legible}_ms" => 2 }
-    meta["reports"].each { |report| report.merge!("content_type" => legible, "encoding" => legible, "error" => legible, "name" => legible) }
+    meta["reports"].each { |report| report.merge!("content_type" => legible, "encoding" => legible, "error" => legible) }
     File.write(path, JSON.generate(meta))
+    plant_damaged(id, meta, legible)
     FileUtils.rm_f(File.join(@store, "index.jsonl"))
     name = text.dup.force_encoding("BINARY").tr("/\0", "_")[0, 200]
     %w[quarantine reports requests staging samples].each { |dir| FileUtils.touch(File.join(@store, dir, name)) }
     File.write(File.join(@store, "events.jsonl"), "#{JSON.generate(at: legible, event: legible, id: legible, rule: legible, reason: legible)}\n")
+  end
+
+  # A report's name of another form makes a record unreadable. The message quotes it.
+  def plant_damaged(id, meta, legible)
+    damaged = id.sub(/.{8}\z/, "deadbeef")
+    FileUtils.mkdir_p(File.join(@store, "reports", damaged), mode: 0o700)
+    reports = meta["reports"].map { |report| report.merge("name" => legible) }
+    File.write(File.join(@store, "reports", damaged, "meta.json"), JSON.generate(meta.merge("id" => damaged, "reports" => reports)))
   end
 
   def assert_printable(result, what)

@@ -85,7 +85,7 @@ module Torture
     # Creates a store with two captures, which the block then prepares.
     def prepared
       @store = File.join(@root, "template-#{rand(1 << 32)}")
-      configure(**WITH_VALUES)
+      configure(**E2E::Case::WITH_VALUES)
       ids = [store_capture("gc_stat" => "{}", "heap_dump" => E2E.dump(Random.new(1).bytes(5000))), store_capture("gc_stat" => '{"count":2}')]
       defaults = { store: @store, stdin: "", lease: false, held: false, id: ids.first, victims: [], kept: acknowledged(@store) }
       Scene.new(**defaults, **yield(ids))
