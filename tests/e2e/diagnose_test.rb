@@ -72,7 +72,7 @@ class DiagnoseTest < E2E::Case
   end
 
   def test_too_many_processes
-    group = memory_cgroup(340 << 20)
+    group = memory_cgroup(380 << 20)
     diagnosis = diagnose(:many, workers: 8, wrapper: group.enter)
     assert_cause "too_many_processes", diagnosis
   ensure
