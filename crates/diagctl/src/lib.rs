@@ -22,6 +22,7 @@ mod section;
 mod state;
 mod sys;
 mod units;
+mod users;
 
 // The names under which the modules use these crates.
 use diagctl_fs::{self as fsio, checksum as seal};

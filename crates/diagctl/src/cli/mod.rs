@@ -16,6 +16,7 @@ mod finalize;
 mod gc;
 mod heap;
 mod list;
+mod orders;
 mod output;
 mod pause;
 mod pin;
