@@ -1,0 +1,4 @@
+# frozen_string_literal: true
+
+# Bundler requires this file, because it has the name of the gem.
+require "diagctl/sidekiq"
