@@ -1,5 +1,6 @@
 //! `diagctl doctor`: finds problems that would stop captures or make them dangerous. Changes nothing.
 
+mod binary;
 mod check;
 mod contents;
 mod machine;
@@ -106,7 +107,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     checks.push(processes::versions(contents.newest.as_ref()));
     let named = super::from_environment("DIAGCTL_BIN");
     let this = std::env::current_exe().unwrap_or_default();
-    checks.push(processes::binary(named, &std::env::var("PATH").unwrap_or_default(), &this));
+    checks.push(binary::binary(named, &std::env::var("PATH").unwrap_or_default(), &this));
     report(cx, checks)
 }
 
