@@ -11,7 +11,7 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine clean help
+.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems package-test package-short clean help
 
 # One static program runs in any image and starts a third faster, and the start is most of the cost of a poll.
 # --target: without it Cargo would link build scripts with the same flags.
@@ -37,7 +37,7 @@ demo: deps build
 	@$(RUBY) demo/demo.rb
 
 # The fastest to fail comes first.
-test: deps build lint unit demo-quiet e2e torture-short matrix-short
+test: deps build lint unit demo-quiet e2e package-short torture-short matrix-short
 	@echo "make test: everything passed"
 
 lint:
@@ -81,6 +81,23 @@ torture-short: deps build
 # needs root. Not part of `make test`: it takes minutes, up to ten on a busy machine.
 kernel: build
 	tests/kernel/run $(KERNEL)
+
+# target/gems: the gems without the program, and one with it for x86-64 and for ARM. The ARM program is cross-compiled in a Debian
+# testing that debootstrap makes, once, which needs root. ARM=no leaves it out.
+gems: build
+	[ "$(ARM)" = no ] || packaging/arm64
+	packaging/gems "$(TARGET_DIR)/gems" "$$(uname -m)-linux=$(DIAGCTL_TEST_BIN)" \
+	  $$([ "$(ARM)" = no ] || echo "aarch64-linux=$(TARGET_DIR)/aarch64-unknown-linux-gnu/release/diagctl")
+
+# Gems and packages, installed and used as people do, in Debian images that debootstrap makes. Needs root. A single test: make
+# package-test PACKAGE="-n /uninstall/"
+package-test: deps gems
+	@scripts/deps --package
+	$(RUBY) tests/package/all.rb $(PACKAGE)
+
+# The part that needs no image.
+package-short: deps build
+	$(RUBY) tests/package/gems_test.rb
 
 # Captures back to back under load, for DURATION seconds (ten minutes by default). e2e includes a short form.
 soak: deps build
@@ -137,12 +154,14 @@ help:
 	@echo "make deps     install from Debian what the demo and the tests need"
 	@echo "make demo     a real Puma cluster collects its own heap dumps, in under two minutes"
 	@echo "make test     lints, unit tests in Rust and Ruby, the demo, end-to-end tests, a sample of torture and matrix; what CI runs"
-	@echo "make lint | unit | demo-quiet | e2e | torture-short | matrix-short   the parts of make test"
+	@echo "make lint | unit | demo-quiet | e2e | package-short | torture-short | matrix-short   the parts of make test"
 	@echo "make torture  every fault, crash and attack of docs/reliability.md; about an hour on two cores"
 	@echo "make kernel   cgroup v2 and quotas on a real kernel under qemu; takes minutes, and root the first time"
 	@echo "make soak     ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz     every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" selects some"
 	@echo "make matrix   the tests on Debian 12, 13 and testing and on Ruby 3.4, some on Ruby 4.0, and a real Redmine; needs root and debootstrap"
+	@echo "make gems     target/gems: the gems, with the program for x86-64 and ARM; ARM=no leaves that out, else root is needed once"
+	@echo "make package-test   gems and packages installed and used as people do; needs root and debootstrap, takes ten minutes"
 	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
 	@echo "make bench-idle | bench-sidekiq | bench-put | bench-heap | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean    remove what cargo built"

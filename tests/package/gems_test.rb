@@ -15,8 +15,9 @@ class GemsTest < E2E::Case
   def self.index
     @index ||= Dir.mktmpdir("diagctl-gems-").tap do |dir|
       env = ENV.to_h.slice("PATH", "HOME")
+      FileUtils.mkdir_p(File.join(dir, "empty/gems"))
       gems = [File.join(E2E::ROOT, "packaging/gems"), File.join(dir, "gems"), "#{RbConfig::CONFIG["host_cpu"]}-linux=#{E2E::BIN}"]
-      [gems, ["gem", "generate_index", "--directory", dir]].each do |argv|
+      [gems, *[dir, File.join(dir, "empty")].map { |indexed| ["gem", "generate_index", "--directory", indexed] }].each do |argv|
         result = E2E::Command.run(*argv, env: env)
         raise result.to_s unless result.ok?
       end
@@ -81,7 +82,7 @@ class GemsTest < E2E::Case
     assert_empty E2E::Processes.descendants.select { |process| process.argv.first.to_s.end_with?("diagctl") }
     File.write(File.join(@root, "config/puma.rb"), File.read(File.join(@root, "config/puma.rb")).sub("plugin :diagctl", ""))
     server.stop
-    bundle("puma")
+    bundle(gemfile: "source \"https://rubygems.org\"\ngem \"puma\"\n")
     server.start
     assert server.get("/")
     assert_empty server.diagctl_lines
@@ -102,6 +103,15 @@ class GemsTest < E2E::Case
       assert_equal 1, told.status
       assert_match(/#{program}, is not executable.*gem pristine diagctl/m, told.err)
     end
+  end
+
+  def test_the_gemfile_of_the_documentation_installs_both_gems
+    page = File.read(File.join(E2E::ROOT, "docs/getting-started.md"))
+    gemfile = page[/```ruby\n# Gemfile\n(.*?)```/m, 1].sub("/srv/gems", self.class.index)
+    bundle(gemfile: gemfile)
+    told = sh!("bundle", "exec", "diagctl", "--version", env: user_env, chdir: @root)
+    assert_equal "diagctl #{version}\n", told.out
+    assert_match(/^    diagctl \(#{version}-#{cpu}-linux\)$/, File.read(File.join(@root, "Gemfile.lock")))
   end
 
   def test_bundler_requires_each_gem_by_its_name_and_the_former_one_works
@@ -137,11 +147,12 @@ class GemsTest < E2E::Case
 
   def gem!(*argv, **options) = sh!("gem", *argv, env: user_env, **options)
 
-  # The only lines in the Gemfile. Puma and Sidekiq are Debian's, because rubygems.org is not used.
-  def bundle(*names)
+  # Puma and Sidekiq are Debian's: rubygems.org cannot be reached, and an empty index stands for it.
+  def bundle(*names, gemfile: "source \"https://rubygems.org\"\nsource \"file://#{self.class.index}\" do\n#{names.map { |name| "gem \"#{name}\"\n" }.join}end\n")
     FileUtils.rm_f(File.join(@root, "Gemfile.lock"))
-    File.write(File.join(@root, "Gemfile"), "source \"file://#{self.class.index}\"\n#{names.map { |name| "gem \"#{name}\"\n" }.join}")
-    sh!("bundle", "install", env: user_env(BUNDLE_FROZEN: nil), chdir: @root)
+    File.write(File.join(@root, "Gemfile"), gemfile)
+    mirror = { "BUNDLE_MIRROR__HTTPS://RUBYGEMS__ORG/" => "file://#{self.class.index}/empty" }
+    sh!("bundle", "install", env: user_env(BUNDLE_FROZEN: nil).merge(mirror), chdir: @root)
   end
 
   def bundled_puma(user: true)

@@ -10,7 +10,6 @@ use crate::cli::output;
 use crate::cli::status::lease::Report;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::fsio::Spot;
 use crate::proc::{Proc, read};
 use crate::state::samples::{Sample, Samples};
 use diagctl_observe::Presence;
