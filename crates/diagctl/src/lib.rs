@@ -27,5 +27,5 @@ mod units;
 use diagctl_fs::{self as fsio, checksum as seal};
 use diagctl_observe::{cgroup, clock, proc};
 
-pub use cli::main;
+pub use cli::{command, main};
 pub use sys::prepare;

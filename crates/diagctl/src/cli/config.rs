@@ -151,14 +151,19 @@ fn told(path: &Path, problems: &[Problem], warnings: &[Problem]) -> Result<Done,
 }
 
 fn init(path: &Path) -> Result<Done, Failure> {
+    write_new(path, config::EXAMPLE)?;
+    Ok(Done::text(path.display().to_string()))
+}
+
+/// Writes a configuration to a file that must not exist.
+pub fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     // The workers have to read the file, so its mode is restricted only by the umask.
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|e| {
         let exists = e.kind() == std::io::ErrorKind::AlreadyExists;
         let failure = Failure::output("create", path, e);
-        if exists { failure.hint("existing files are never overwritten; choose another name") } else { failure }
+        if exists { failure.hint("existing files are never overwritten; choose another name with -o") } else { failure }
     })?;
-    file.write_all(config::EXAMPLE.as_bytes()).map_err(|e| Failure::output("write", path, e))?;
-    Ok(Done::text(path.display().to_string()))
+    file.write_all(text.as_bytes()).map_err(|e| Failure::output("write", path, e))
 }
 
 #[cfg(test)]

@@ -221,11 +221,5 @@ pub(super) fn invoking_user() -> String {
     if let (0, Ok(user)) = (uid, std::env::var("SUDO_USER")) {
         return printable(&user);
     }
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| format!("uid {uid}"))
+    super::users::name_of(uid)
 }
