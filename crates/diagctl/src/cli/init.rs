@@ -23,8 +23,8 @@ Examples:
 /// Write a configuration that fits this machine, and say what to paste where
 ///
 /// Looks at the memory limit, the disk, and at the Puma and Sidekiq processes that run: their number, memory and allocator. Run it
-/// beside them, in their container or on their host. An existing file is never overwritten. `diagctl config init` prints a
-/// commented example that looks at nothing.
+/// beside them, in their container or on their host. An existing file is never overwritten, unless it has nothing but comments,
+/// as that of the Debian package. `diagctl config init` prints a commented example that looks at nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -47,6 +47,9 @@ pub fn run(args: &Args, named: Option<PathBuf>, dir: Option<PathBuf>) -> Result<
     if path == Path::new(DEFAULT_FILE) {
         create_parent(&path)?;
     }
+    if says_nothing(&path) {
+        std::fs::remove_file(&path).map_err(|e| Failure::output("replace", &path, e))?;
+    }
     config::write_new(&path, &text)?;
     Ok(Done::text(steps::text(&machine, &path, &store)))
 }
@@ -57,5 +60,30 @@ fn create_parent(path: &Path) -> Result<(), Failure> {
     match std::fs::create_dir(parent) {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(Failure::output("create", parent, e)),
         _ => Ok(()),
+    }
+}
+
+// The Debian package brings a file in which everything is commented out.
+fn says_nothing(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path);
+    text.is_ok_and(|text| text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_only_if_it_has_nothing_but_comments() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("diagctl.toml");
+        let args = Args { output: Some(path.clone()) };
+        let store = dir.path().join("store");
+        std::fs::write(&path, "# enabled = true\n\n  # more\n").unwrap();
+        run(&args, None, Some(store.clone())).unwrap();
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert!(written.contains("[[rules]]") && written.contains(&store.display().to_string()), "{written}");
+        assert!(run(&args, None, Some(store)).unwrap_err().hint.unwrap().contains("never overwritten"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), written);
     }
 }
