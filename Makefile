@@ -11,7 +11,7 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems package-test package-short clean help
+.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems deb package-test package-short clean help
 
 # One static program runs in any image and starts a third faster, and the start is most of the cost of a poll.
 # --target: without it Cargo would link build scripts with the same flags.
@@ -89,6 +89,10 @@ gems: build
 	packaging/gems "$(TARGET_DIR)/gems" "$$(uname -m)-linux=$(DIAGCTL_TEST_BIN)" \
 	  $$([ "$(ARM)" = no ] || echo "aarch64-linux=$(TARGET_DIR)/aarch64-unknown-linux-gnu/release/diagctl")
 
+# target/debian: the Debian package. cargo-deb is built once, which takes minutes.
+deb: build
+	packaging/deb
+
 # Gems and packages, installed and used as people do, in Debian images that debootstrap makes. Needs root. A single test: make
 # package-test PACKAGE="-n /uninstall/"
 package-test: deps gems
@@ -161,6 +165,7 @@ help:
 	@echo "make fuzz     every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" selects some"
 	@echo "make matrix   the tests on Debian 12, 13 and testing and on Ruby 3.4, some on Ruby 4.0, and a real Redmine; needs root and debootstrap"
 	@echo "make gems     target/gems: the gems, with the program for x86-64 and ARM; ARM=no leaves that out, else root is needed once"
+	@echo "make deb      target/debian: the Debian package"
 	@echo "make package-test   gems and packages installed and used as people do; needs root and debootstrap, takes ten minutes"
 	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
 	@echo "make bench-idle | bench-sidekiq | bench-put | bench-heap | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
