@@ -17,7 +17,7 @@ Gem::Specification.new do |spec|
   # Bundler warns.
   spec.add_dependency "fiddle"
   # packaging/gems adds the program, and exe/diagctl, to the gems of platforms.
-  spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.rb", "README.md"] }
+  spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.{rb,rake,tt,toml}", "README.md"] }
   spec.require_paths = ["lib"]
   spec.metadata = { "rubygems_mfa_required" => "true" }
 end

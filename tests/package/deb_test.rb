@@ -32,7 +32,10 @@ class DebTest < Minitest::Test
       zsh -c 'autoload -U compinit; compinit -D; whence -w _diagctl; test "$_comps[diagctl]" = _diagctl'
       fish -c 'complete -C"diagctl req"' | grep -q ^request
       diagctl config check
-      systemd-analyze verify /lib/systemd/system/diagctl-*.service /lib/systemd/system/diagctl-*.timer 2>&1 | grep diagctl && exit 1
+      mkdir -p /etc/systemd/system/puma.service.d
+      printf '[Service]\\nExecStart=/bin/true\\nUser=games\\n' > /etc/systemd/system/puma.service
+      cp /usr/share/doc/diagctl/examples/puma.service.d-diagctl.conf /etc/systemd/system/puma.service.d/diagctl.conf
+      systemd-analyze verify puma.service /lib/systemd/system/diagctl-*.service /lib/systemd/system/diagctl-*.timer 2>&1 | grep -E 'diagctl|puma' && exit 1
       sed s/deploy/games/g /usr/share/doc/diagctl/examples/tmpfiles.conf > /etc/tmpfiles.d/diagctl.conf
       systemd-tmpfiles --create diagctl.conf
       test "$(stat -c '%U %a' /var/lib/diagctl)" = 'games 700'

@@ -2,6 +2,7 @@
 
 require "rubygems/package"
 require_relative "../e2e/support/e2e"
+require_relative "support/gem_index"
 
 # The gems as people get them: built, installed into an empty GEM_HOME from an index as that of rubygems.org, and used from there.
 class GemsTest < E2E::Case
@@ -9,21 +10,6 @@ class GemsTest < E2E::Case
   # Puma under Bundler, with nothing but the environment of a service.
   class BundledPuma < E2E::PumaServer
     def command = [RbConfig.ruby, Gem.bin_path("bundler", "bundle"), "exec", "puma"]
-  end
-
-  # @return [String] a directory with an index, and the gems in `gems`
-  def self.index
-    @index ||= Dir.mktmpdir("diagctl-gems-").tap do |dir|
-      env = ENV.to_h.slice("PATH", "HOME")
-      FileUtils.mkdir_p(File.join(dir, "empty/gems"))
-      gems = [File.join(E2E::ROOT, "packaging/gems"), File.join(dir, "gems"), "#{RbConfig::CONFIG["host_cpu"]}-linux=#{E2E::BIN}"]
-      [gems, *[dir, File.join(dir, "empty")].map { |indexed| ["gem", "generate_index", "--directory", indexed] }].each do |argv|
-        result = E2E::Command.run(*argv, env: env)
-        raise result.to_s unless result.ok?
-      end
-      File.chmod(0o755, dir)
-      Minitest.after_run { FileUtils.rm_rf(dir) }
-    end
   end
 
   def setup
@@ -107,7 +93,7 @@ class GemsTest < E2E::Case
 
   def test_the_gemfile_of_the_documentation_installs_both_gems
     page = File.read(File.join(E2E::ROOT, "docs/getting-started.md"))
-    gemfile = page[/```ruby\n# Gemfile\n(.*?)```/m, 1].sub("/srv/gems", self.class.index)
+    gemfile = page[/```ruby\n# Gemfile\n(.*?)```/m, 1].sub("/srv/gems", E2E::GemIndex.dir)
     bundle(gemfile: gemfile)
     told = sh!("bundle", "exec", "diagctl", "--version", env: user_env, chdir: @root)
     assert_equal "diagctl #{version}\n", told.out
@@ -129,7 +115,7 @@ class GemsTest < E2E::Case
 
   private
 
-  def gems = File.join(self.class.index, "gems")
+  def gems = File.join(E2E::GemIndex.dir, "gems")
 
   def cpu = RbConfig::CONFIG["host_cpu"]
 
@@ -148,10 +134,10 @@ class GemsTest < E2E::Case
   def gem!(*argv, **options) = sh!("gem", *argv, env: user_env, **options)
 
   # Puma and Sidekiq are Debian's: rubygems.org cannot be reached, and an empty index stands for it.
-  def bundle(*names, gemfile: "source \"https://rubygems.org\"\nsource \"file://#{self.class.index}\" do\n#{names.map { |name| "gem \"#{name}\"\n" }.join}end\n")
+  def bundle(*names, gemfile: "source \"https://rubygems.org\"\nsource \"file://#{E2E::GemIndex.dir}\" do\n#{names.map { |name| "gem \"#{name}\"\n" }.join}end\n")
     FileUtils.rm_f(File.join(@root, "Gemfile.lock"))
     File.write(File.join(@root, "Gemfile"), gemfile)
-    mirror = { "BUNDLE_MIRROR__HTTPS://RUBYGEMS__ORG/" => "file://#{self.class.index}/empty" }
+    mirror = { "BUNDLE_MIRROR__HTTPS://RUBYGEMS__ORG/" => "file://#{E2E::GemIndex.dir}/empty" }
     sh!("bundle", "install", env: user_env(BUNDLE_FROZEN: nil).merge(mirror), chdir: @root)
   end
 

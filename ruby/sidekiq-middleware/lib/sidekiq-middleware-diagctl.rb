@@ -2,3 +2,4 @@
 
 # The former name of the gem.
 require "diagctl/sidekiq"
+require "diagctl/railtie" if defined?(Rails::Railtie)
