@@ -11,7 +11,7 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems deb package-test package-short clean help
+.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems deb release package-test package-short clean help
 
 # One static program runs in any image and starts a third faster, and the start is most of the cost of a poll.
 # --target: without it Cargo would link build scripts with the same flags.
@@ -21,11 +21,11 @@ FUZZ_SECONDS ?= 300
 # Afterwards nm shows whether the script found that code under the names that it has by now.
 build:
 	host=$$(rustc -vV | sed -n 's/^host: //p') && \
-	static="-C target-feature=+crt-static -C relocation-model=static" && \
+	static=$$(scripts/rust-flags) && \
 	order="-C link-arg=-Wl,-T,scripts/poll.ld" && \
 	mkdir -p "$(TARGET_DIR)" && probe=$$(mktemp "$(TARGET_DIR)/probe.XXXXXX") && \
 	{ echo 'fn main() {}' | rustc --crate-name probe $$static $$order -o "$$probe" - 2>/dev/null && "$$probe" || order=; rm -f "$$probe"; } && \
-	RUSTFLAGS=$$static \
+	RUSTFLAGS="$$static" \
 	$(CARGO) rustc --release --locked --package diagctl --bin diagctl --target "$$host" -- -C opt-level=3 $$order && \
 	{ [ -z "$$order" ] || scripts/poll-section "$(TARGET_DIR)/$$host/release/diagctl"; } && \
 	install -D "$(TARGET_DIR)/$$host/release/diagctl" "$(DIAGCTL_TEST_BIN)"
@@ -55,6 +55,7 @@ unit:
 	else set -x; $(CARGO) test --workspace --locked; fi
 	$(RUBY) scripts/layers_test.rb
 	$(RUBY) scripts/poll_order_test.rb
+	$(RUBY) scripts/version_test.rb
 	$(RUBY) ruby/test_all.rb
 	$(RUBY) tests/docs_test.rb
 
@@ -92,6 +93,11 @@ gems: build
 # target/debian: the Debian package. cargo-deb is built once, which takes minutes.
 deb: build
 	packaging/deb
+
+# target/dist: archives with the program for x86-64 and ARM, the gems, the Debian packages, SBOMs and checksums.
+release: gems
+	packaging/deb $$([ "$(ARM)" = no ] || echo --arm64)
+	ARM=$(ARM) packaging/release
 
 # Gems and packages, installed and used as people do, in Debian images that debootstrap makes. Needs root. A single test: make
 # package-test PACKAGE="-n /uninstall/"
@@ -166,6 +172,7 @@ help:
 	@echo "make matrix   the tests on Debian 12, 13 and testing and on Ruby 3.4, some on Ruby 4.0, and a real Redmine; needs root and debootstrap"
 	@echo "make gems     target/gems: the gems, with the program for x86-64 and ARM; ARM=no leaves that out, else root is needed once"
 	@echo "make deb      target/debian: the Debian package"
+	@echo "make release  target/dist: archives, gems, Debian packages, SBOMs and checksums; the same bytes each time"
 	@echo "make package-test   gems and packages installed and used as people do; needs root and debootstrap, takes ten minutes"
 	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
 	@echo "make bench-idle | bench-sidekiq | bench-put | bench-heap | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
