@@ -19,6 +19,9 @@ use crate::section::Problem;
 
 /// Check, show or create a configuration
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  diagctl config init -o diagctl.toml\n  diagctl config check diagctl.toml\n  diagctl config show"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -27,6 +30,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Report every problem and warning about the configuration, with hints
+    #[command(after_help = "Examples:\n  diagctl config check\n  diagctl config check new.toml --elsewhere")]
     Check {
         /// File to check [default: the configuration in use]
         file: Option<PathBuf>,
@@ -38,12 +42,14 @@ enum Command {
         elsewhere: bool,
     },
     /// Show the configuration in use, and where each value comes from
+    #[command(after_help = "Examples:\n  diagctl config show")]
     Show {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Print a commented example configuration
+    #[command(after_help = "Examples:\n  diagctl config init -o diagctl.toml")]
     Init {
         /// Write it to FILE, which must not exist
         #[arg(short, long, value_name = "FILE")]

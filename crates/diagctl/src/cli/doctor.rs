@@ -25,6 +25,7 @@ use check::{Check, Status};
 ///
 /// Exit status 0: no check failed, but there may be warnings, for instance that captures are switched off; 1: at least one check failed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  sudo -u deploy diagctl doctor\n  diagctl doctor --json | jq .failed")]
 pub struct Args {
     /// Print JSON: schema, dir, ok, and checks[] with id, status (ok, warn, fail, skip), message, hint, observed
     #[arg(long)]
