@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require_relative "../e2e/support/e2e"
+require_relative "support/image"
 
 # The program where it was not built: without a library, and on ARM.
 class ProgramTest < E2E::Case
@@ -28,6 +28,49 @@ class ProgramTest < E2E::Case
     assert_match(/intact/, arm64!("verify", "--all").out)
     # It reads the capture of the other architecture, and the other way round.
     assert_equal id, diagctl!("list", "-q").out.strip
+  end
+
+  # A real Ruby for ARM under qemu: the poll, the fork, the heap walker with its own system calls, and the reports.
+  RUBY = <<~RUBY
+    require "diagctl"
+    class Session; def initialize(user) = @user = user; end
+    KEPT = Array.new(2000) { |i| Session.new("user-\#{i}") }
+    Diagctl.start(role: "script", name: "arm") || abort("not started")
+    result = nil
+    60.times { break if (result = Diagctl.capture(event: :go)).granted? || result.verdict != "busy"; sleep 1 }
+    abort result.inspect unless result.granted?
+    120.times { break if Dir["/store/reports/*"].any?; sleep 1 }
+  RUBY
+  CONFIGURATION = <<~TOML
+    dir = "/store"
+    guards = { min_free_disk = "1%", memory_headroom = 0.1 }
+    retention = { keep_free = "1%" }
+    [[rules]]
+    name = "go"
+    reports = ["gc_stat", "smaps", "malloc_info", "object_counts", "heap_dump"]
+    trigger.event = { name = "go" }
+  TOML
+
+  def test_a_ruby_on_arm_is_captured_and_the_walker_walks_its_heap
+    skip "there is no #{ARM64}; run packaging/arm64" unless File.exist?(ARM64)
+    image = E2E::Image.named("arm64") or skip "no image: #{E2E::Image.why}"
+    told = image.run(<<~SH, ro: { "/gems" => File.join(E2E::ROOT, "ruby"), "/diagctl-arm" => ARM64 }, env: { RUBY: RUBY, CONFIGURATION: CONFIGURATION })
+      printenv RUBY > /script.rb
+      printenv CONFIGURATION > /diagctl.toml
+      printf '#!/bin/sh\nexec qemu-aarch64 /diagctl-arm "$@"\n' > /usr/local/bin/diagctl
+      chmod 755 /usr/local/bin/diagctl
+      mkdir -m 700 /store
+      export DIAGCTL_ENABLED=1 DIAGCTL_CONFIG=/diagctl.toml
+      qemu-aarch64 /usr/bin/ruby -I/gems/diagctl/lib /script.rb
+      diagctl verify --all
+      cat /store/reports/*/meta.json
+      diagctl heap path latest Session -n 3
+    SH
+    assert told.ok?, told
+    reports = JSON.parse(told.out[/^\{.*^\}/m]).fetch("reports")
+    assert_equal [nil], reports.map { |report| report["error"] }.uniq, told
+    assert_equal "walker", reports.find { |report| report["name"] == "heap_dump" }["producer"]
+    assert_match(/2000 .* KEPT → Array\[\] → Session$/, told.out)
   end
 
   private
