@@ -19,14 +19,16 @@ class GemsTest < E2E::Case
 
   def test_two_builds_are_equal_and_each_gem_has_what_it_needs
     again = File.join(@root, "again")
-    sh!(File.join(E2E::ROOT, "packaging/gems"), again, "#{cpu}-linux=#{E2E::BIN}")
+    sh!(File.join(E2E::ROOT, "packaging/gems"), again, "#{cpu}-linux=#{E2E::BIN}", "aarch64-linux=#{E2E::BIN}", env: ENV.to_h.slice("PATH", "HOME"))
     names = Dir.children(gems).sort
     assert_equal ["diagctl-#{version}-#{cpu}-linux.gem", "diagctl-#{version}.gem", "puma-plugin-diagctl-#{version}.gem",
                   "sidekiq-diagctl-#{version}.gem"], names
     names.each { |name| assert File.binread(File.join(gems, name)) == File.binread(File.join(again, name)), "#{name} differs" }
     specs = names.to_h { |name| [name, Gem::Package.new(File.join(gems, name)).spec] }
     with, without = specs.values_at(*names.first(2))
-    assert_equal ["exe/diagctl", "exe/#{cpu}-linux/diagctl"], with.files - without.files
+    assert_equal ["THIRD-PARTY-LICENSES", "exe/diagctl", "exe/#{cpu}-linux/diagctl"], with.files - without.files
+    arm = Gem::Package.new(File.join(again, "diagctl-#{version}-aarch64-linux.gem")).spec
+    assert_equal ["exe/aarch64-linux/diagctl"], arm.files.grep(%r{\Aexe/.*/})
     assert_equal [["diagctl"], []], [with.executables, without.executables]
     specs.each_value { |spec| assert_includes spec.files, "LICENSE" }
   end
