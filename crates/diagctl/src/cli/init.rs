@@ -35,8 +35,7 @@ pub struct Args {
 
 /// Needs no configuration. `named` is the one that the flag or the environment names.
 pub fn run(args: &Args, named: Option<PathBuf>, dir: Option<PathBuf>) -> Result<Done, Failure> {
-    let store = super::overrides(dir)?.dir.map_or_else(|| crate::config::Config::default().dir, |(dir, _)| dir);
-    let store = std::path::absolute(&store).unwrap_or(store);
+    let store = crate::config::defaults(&super::overrides(dir)?)?.config.dir;
     let machine = Machine::look(&Proc::default(), &CgroupRoot::default(), &store);
     let text = file::fitting(&machine, &store);
     if args.output.as_deref() == Some(Path::new("-")) {
