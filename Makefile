@@ -173,7 +173,7 @@ help:
 	@echo "make gems     target/gems: the gems, with the program for x86-64 and ARM; ARM=no leaves that out, else root is needed once"
 	@echo "make deb      target/debian: the Debian package"
 	@echo "make release  target/dist: archives, gems, Debian packages, SBOMs and checksums; the same bytes each time"
-	@echo "make package-test   gems and packages installed and used as people do; needs root and debootstrap, takes ten minutes"
+	@echo "make package-test   gems and packages installed and used as people do; needs root and debootstrap, takes half an hour"
 	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
 	@echo "make bench-idle | bench-sidekiq | bench-put | bench-heap | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean    remove what cargo built"

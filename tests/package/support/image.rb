@@ -10,7 +10,7 @@ module E2E
       @images ||= {}
       return @images[name] if @images.key?(name)
 
-      made = Command.run(File.join(ROOT, "packaging/image"), name, env: ENV.to_h.slice("PATH", "HOME", "DIAGCTL_CACHE"), deadline: 900)
+      made = Command.run(File.join(ROOT, "packaging/image"), name, env: ENV.to_h.slice("PATH", "HOME", "DIAGCTL_CACHE"), deadline: 1800)
       @why = made.err.lines.last
       @images[name] = made.ok? ? new(made.out.strip) : nil
     end
