@@ -28,5 +28,5 @@ mod users;
 use diagctl_fs::{self as fsio, checksum as seal};
 use diagctl_observe::{cgroup, clock, proc};
 
-pub use cli::main;
+pub use cli::{command, main};
 pub use sys::prepare;

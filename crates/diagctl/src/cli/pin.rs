@@ -10,6 +10,7 @@ use diagctl_store::{Access, Id, Store, pin};
 
 /// Protect captures from retention, up to the hard cap
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl pin latest")]
 pub struct PinArgs {
     /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
@@ -18,6 +19,7 @@ pub struct PinArgs {
 
 /// Let retention delete captures again
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl unpin latest")]
 pub struct UnpinArgs {
     /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
