@@ -38,9 +38,8 @@ struct Current {
     /// Its address in units.
     source: u64,
     class: u64,
-    /// Its type and its value in column `CLASS`, for the predictions.
-    kind: u8,
-    class_value: u64,
+    /// The first prediction for its edges.
+    predictor: u16,
     /// The number of its edges so far, in all blocks.
     position: u32,
 }
@@ -234,8 +233,8 @@ impl<'m, S: Sink> Writer<'m, S> {
         if let Some(count) = self.totals.by_type.get_mut(usize::from(object.kind.0 & 0x1f)) {
             *count += 1;
         }
-        let (class, kind) = (object.class, object.kind.0 & 0x1f);
-        self.current = Some(Current { source: address, class, kind, class_value, position: 0 });
+        let predictor = block::predictor(object.kind.0 & 0x1f, class_value);
+        self.current = Some(Current { source: address, class: object.class, predictor, position: 0 });
         Ok(())
     }
 
@@ -264,8 +263,8 @@ impl<'m, S: Sink> Writer<'m, S> {
             return Ok(());
         }
         let delta = (edge.target >> self.shift).wrapping_sub(current.source).cast_signed();
-        let place = block::prediction(current.kind, current.class_value, current.position);
-        if let Some(predicted) = self.predictions.get_mut(place) {
+        let place = block::prediction(current.predictor, current.position);
+        if let Some(predicted) = self.predictions.get_mut(usize::from(place)) {
             self.columns.edges.number(zigzag(delta.wrapping_sub(*predicted)));
             *predicted = delta;
         }
@@ -387,7 +386,7 @@ impl<'m, S: Sink> Writer<'m, S> {
         self.continued = (0, 0);
         if let Some(current) = &mut self.current {
             self.continued.1 = current.source;
-            *current = Current { kind: 0, class_value: 0, position: u32::MAX, ..*current };
+            *current = Current { predictor: 0, position: u32::MAX, ..*current };
         }
         Ok(())
     }

@@ -79,7 +79,8 @@ fn without_roots(graph: &Graph) -> Option<String> {
 
 /// Reads a graph. One that is cut off or damaged is read as far as it goes.
 pub fn graph(input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
-    let options = Options { labels: wanted.labels, ..Options::default() };
+    let Wanted { labels, slots, flags, strings, sites, .. } = wanted;
+    let options = Options { labels, slots, flags, strings, sites, ..Options::default() };
     let mut reader = Reader::with_options(input, options)?;
     let mut loading = Loading { builder: Builder::new(wanted), complete: false };
     let mut damage = Damage::default();
@@ -142,8 +143,8 @@ impl Loading {
         if let Some((address, edges)) = batch.continued() {
             self.builder.more_edges(address, edges)?;
         }
-        for (at, object) in batch.objects().iter().enumerate() {
-            self.builder.object(object)?;
+        for (at, object) in batch.objects().enumerate() {
+            self.builder.object(&object)?;
             for edge in batch.edges_of(at) {
                 self.builder.edge(edge.target, edge.label)?;
             }

@@ -6,16 +6,18 @@ use super::reach::{ROOT, Reach};
 
 /// The retained bytes of each vertex, by number; that of the virtual root is the sum of all. Saturates where sizes are false.
 pub fn sizes(dominators: &Dominators, reach: &Reach, size: impl Fn(ObjectIndex) -> u64) -> Vec<u64> {
-    let mut retained = vec![0u64; dominators.vertices()];
+    let mut retained = Vec::with_capacity(dominators.vertices());
+    retained.push(0u64);
+    retained.extend(reach.numbers().map(|number| size(reach.object(number))));
     for number in reach.numbers().rev() {
-        let own = &mut retained[number as usize];
-        *own = own.saturating_add(size(reach.object(number)));
-        let own = *own;
+        let own = retained[number as usize];
         let above = &mut retained[dominators.of(number) as usize];
         *above = above.saturating_add(own);
     }
     retained
 }
+
+const NO_CHILD: u32 = u32::MAX;
 
 /// The dominator tree from the top down.
 #[derive(Debug)]
@@ -27,8 +29,8 @@ pub struct Tree {
 impl Tree {
     /// Turns the tree over. Children are in the order of their numbers.
     pub fn new(dominators: &Dominators) -> Self {
-        let mut first = vec![ROOT; dominators.vertices()];
-        let mut next = vec![ROOT; dominators.vertices()];
+        let mut first = vec![NO_CHILD; dominators.vertices()];
+        let mut next = vec![NO_CHILD; dominators.vertices()];
         for number in (1..dominators.vertices() as u32).rev() {
             let head = &mut first[dominators.of(number) as usize];
             next[number as usize] = std::mem::replace(head, number);
@@ -41,14 +43,14 @@ impl Tree {
         let mut at = ROOT;
         let mut to = self.first[at as usize];
         loop {
-            if to == ROOT {
+            if to == NO_CHILD {
                 if at == ROOT {
                     return;
                 }
                 visit(Step::Leave(at));
                 to = self.next[at as usize];
                 at = dominators.of(at);
-            } else if self.first[to as usize] == ROOT {
+            } else if self.first[to as usize] == NO_CHILD {
                 visit(Step::Leaf(to));
                 to = self.next[to as usize];
             } else {
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn a_false_size_saturates() {
         let edges = Edges::new(vec![0, 1, 1], vec![1], vec![], vec![]);
-        let (reach, tree) = dominators(&edges, [0]);
+        let (reach, tree) = dominators(&edges, [0].into_iter());
         assert_eq!(sizes(&tree, &reach, |_| u64::MAX - 1), [u64::MAX, u64::MAX, u64::MAX - 1]);
     }
 }
