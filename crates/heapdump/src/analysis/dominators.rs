@@ -18,6 +18,7 @@
 use super::address::ObjectIndex;
 use super::edges::Edges;
 use super::reach::{self, ROOT, Reach, Visitor};
+use super::tree::{Step, Tree};
 
 const END: u32 = u32::MAX;
 
@@ -26,6 +27,7 @@ const END: u32 = u32::MAX;
 pub struct Dominators {
     /// The immediate dominator of each vertex, always of a lower number. The virtual root's is itself.
     immediate: Vec<u32>,
+    tree: Tree,
 }
 
 impl Dominators {
@@ -43,6 +45,11 @@ impl Dominators {
     /// The dominators of a vertex, from the immediate one up to but without the virtual root.
     pub fn above(&self, vertex: u32) -> impl Iterator<Item = u32> + '_ {
         std::iter::successors(Some(self.of(vertex)), |v| Some(self.of(*v))).take_while(|v| *v != ROOT)
+    }
+
+    /// Calls `visit` for each vertex but the virtual root, dominators first. Needs no stack.
+    pub fn walk(&self, visit: impl FnMut(Step)) {
+        self.tree.walk(&self.immediate, visit);
     }
 }
 
@@ -104,7 +111,7 @@ impl Flow {
     }
 
     fn dominators(mut self) -> Dominators {
-        self.semidominators();
+        let Forest { ancestors, least, .. } = self.semidominators();
         // In preorder, so that the dominators of all lower numbers are known.
         let (mut immediate, semi) = (self.parents, self.semi);
         for vertex in 1..immediate.len() {
@@ -114,10 +121,11 @@ impl Flow {
             }
             immediate[vertex] = candidate;
         }
-        Dominators { immediate }
+        let tree = Tree::new(&immediate, ancestors, least);
+        Dominators { immediate, tree }
     }
 
-    fn semidominators(&mut self) {
+    fn semidominators(&mut self) -> Forest {
         // The list of a vertex is not needed any more when the vertex is linked, so that its place can hold the link.
         let ancestors = std::mem::take(&mut self.heads);
         let mut forest = Forest { ancestors, least: self.semi.clone(), path: Vec::new() };
@@ -134,6 +142,7 @@ impl Flow {
             forest.least[at] = semi;
             forest.ancestors[at] = self.parents[at];
         }
+        forest
     }
 }
 

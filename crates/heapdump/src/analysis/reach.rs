@@ -30,6 +30,11 @@ impl Reach {
         1..self.order.len() as u32
     }
 
+    /// The reachable objects in the order of their indices.
+    pub fn objects_found(&self) -> impl Iterator<Item = ObjectIndex> + '_ {
+        (0..).zip(&self.numbers).filter(|(_, number)| **number != NOT_FOUND).map(|(object, _)| object)
+    }
+
     /// The object of a number.
     #[inline]
     pub fn object(&self, number: u32) -> ObjectIndex {
