@@ -5,9 +5,7 @@ require_relative "support/heap_graph"
 
 # The heap walker is right: it says what Ruby itself says of the same heap, in the same forked child, and it says no value.
 class HeapWalkerAnswersTest < E2E::Case
-  TYPES = { "OBJECT" => 1, "CLASS" => 2, "MODULE" => 3, "FLOAT" => 4, "STRING" => 5, "REGEXP" => 6, "ARRAY" => 7, "HASH" => 8,
-            "STRUCT" => 9, "BIGNUM" => 10, "FILE" => 11, "DATA" => 12, "MATCH" => 13, "COMPLEX" => 14, "RATIONAL" => 15,
-            "SYMBOL" => 20, "IMEMO" => 26, "NODE" => 27, "ICLASS" => 28, "ZOMBIE" => 29 }.freeze
+  TYPES = E2E::HeapGraph::TYPES
   # Ruby itself changes these while it writes its dump: caches of calls, the stack, the buffer of the file.
   RESTLESS = %w[CLASS ICLASS MODULE IMEMO DATA FILE].freeze
   # Written twice in JSON, differently, or not at all in some version.

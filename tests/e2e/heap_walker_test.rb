@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require_relative "support/e2e"
+require_relative "support/heap_graph"
 
 # The native heap walker in a real process: what it writes, and what happens when it crashes, hangs or is not wanted.
 class HeapWalkerTest < E2E::Case
@@ -9,6 +10,10 @@ class HeapWalkerTest < E2E::Case
   PRODUCER = 1
   # A fault in the middle of the walk (crates/heapwalk/src/fault.rs). Later captures of the process have it, too.
   FAULT = "Diagctl::WalkerProcess.send(:remove_const, :FAULT); Diagctl::WalkerProcess::FAULT = [%d, 5000].freeze"
+
+  # Objects by which a dump may differ from the worker right before the fork, by type, in all. Half of them are caches of calls and
+  # constants, which Ruby makes when a line of code runs for the first time.
+  OWN = 650
 
   def setup
     super
@@ -53,6 +58,23 @@ class HeapWalkerTest < E2E::Case
     id = wait_for_captures(@script).first.fetch("id")
     assert_match(/ended by SIGKILL/, note(id))
     refute File.exist?(File.join(@store, "walker.json"))
+  end
+
+  def test_the_dump_counts_what_the_worker_had_right_before_the_fork
+    # The first count makes objects itself. The walker is forked, too, but in another process.
+    @script.run(<<~RUBY.tr("\n", ";"))
+      $fork_for_real = Diagctl::ForkGuard.method(:raw_fork)
+      Diagctl::ForkGuard.define_singleton_method(:raw_fork) { $before ||= ObjectSpace.count_objects && ObjectSpace.count_objects; $fork_for_real.call }
+    RUBY
+    id = capture("heap_dump")
+    @script.run('File.write("before.new", JSON.generate($before)); File.rename("before.new", "before")')
+    file = File.join(@root, "before")
+    before = JSON.parse(wait_until("the counts") { File.read(file) if File.exist?(file) })
+    graph = E2E::HeapGraph.new(report(id, "heap_dump"))
+    assert_equal "walker", graph.producer
+    dumped = graph.objects.values.map(&:type).tally
+    differences = E2E::HeapGraph::TYPES.to_h { |name, type| [name, dumped.fetch(type, 0) - before.fetch("T_#{name}", 0)] }.reject { |_, count| count.zero? }
+    assert_operator differences.values.sum(&:abs), :<=, OWN, differences.inspect
   end
 
   private

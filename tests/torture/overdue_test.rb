@@ -13,7 +13,7 @@ deadline = "4s"'
     "before its first line" => 'Diagctl::Isolation.singleton_class.prepend(Module.new { def bound(*) = Process.kill(:STOP, Process.pid) })',
     "before it is registered" => "module Diagctl::Holder; def self.write(*) = nil; end\n" \
       'Diagctl::Isolation.singleton_class.prepend(Module.new { def bound(*) = Process.kill(:STOP, Process.pid) })',
-    "while it closes descriptors" => 'Diagctl::Isolation.prepend(Module.new { def close_descriptors = Process.kill(:STOP, Process.pid) })',
+    "while it closes descriptors" => 'Diagctl::Isolation.prepend(Module.new { def close_descriptors(*) = Process.kill(:STOP, Process.pid) })',
     "in put" => 'Diagctl::Reports::HeapDump.prepend(Module.new { def call(*) = Process.kill(:STOP, Process.pid) })',
     "before finalize" => 'Diagctl::DumperProcess.prepend(Module.new { def become_finalize = Process.kill(:STOP, Process.pid) })',
     "in finalize" => 'Diagctl::DumperProcess.prepend(Module.new { def standard_input(_) = IO.pipe.then { |reader, _writer| ' \

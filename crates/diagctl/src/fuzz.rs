@@ -6,6 +6,7 @@
 //! build with overflow checks), or more memory than the input justifies.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -13,6 +14,7 @@ use diagctl_observe::pressure;
 
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config, Place};
+use crate::grant::records::{self, Fact};
 use crate::history;
 use crate::rules::decide::{self, Inputs};
 use crate::rules::guard::Figures;
@@ -24,6 +26,7 @@ use crate::state::schedule::{self as state, Found, State};
 use crate::{cgroup, proc, units};
 use diagctl_fs::printable;
 use diagctl_store::Id;
+use diagctl_store::commit::Told;
 use diagctl_store::index;
 use diagctl_store::lease;
 use diagctl_store::retention::{self, Captures, Policy, Pressure, Usage};
@@ -34,16 +37,18 @@ use diagctl_store::{events, meta, requests, staging};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets, named like their corpora.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 16] = [
     ("config", config),
     ("config_cache", config_cache),
     ("engine", engine),
+    ("heap_analysis", diagctl_heapdump::fuzz::analysis),
     ("heap_dump", diagctl_heapdump::fuzz::dump),
     ("heap_graph", diagctl_heapdump::fuzz::graph),
     ("index", index),
     ("lease", lease),
     ("meta", meta),
     ("proc", proc),
+    ("records", records),
     ("requests", requests),
     ("samples", samples),
     ("state", state),
@@ -109,6 +114,23 @@ pub fn index(data: &[u8]) {
         let plan = retention::plan(&captures, &policy, &usage, pressure, 1_800_000_000_000, Id::parse(ID));
         assert_eq!(plan.verdicts(&captures).count(), captures.count(), "one verdict a capture");
         assert!(plan.deletions(&captures).all(|(_, verdict)| verdict.id.as_str() != ID), "the newest goes");
+    }
+}
+
+/// Parses the records that `put` and `finalize` read from their stdin.
+pub fn records(data: &[u8]) {
+    let mut told = Told::default();
+    let mut taken = 0;
+    let facts = records::parse(&mut &*data, &mut told, |_, report| {
+        // A report that cannot be stored is not read to its end.
+        let limit = if taken % 2 == 0 { u64::MAX } else { 3 };
+        taken += std::io::copy(&mut report.take(limit), &mut std::io::sink()).unwrap_or_default();
+        Ok(None)
+    });
+    assert!(taken <= data.len() as u64, "a report has no more bytes than there are");
+    for fact in facts.into_iter().flatten() {
+        let (Fact::Failed(_, text) | Fact::Set(_, text)) = fact;
+        assert!(text.len() as u64 <= 3 * records::LONGEST_TEXT, "a text is cut");
     }
 }
 

@@ -134,13 +134,20 @@ pub mod trailer {
 /// Number of edge predictions in a block of objects.
 pub const PREDICTIONS: usize = 1024;
 
-/// Returns the place of the prediction for an edge, by its position in its object and the object's type and class (the value in
-/// column `CLASS`).
+/// The place of the prediction for continued edges.
+pub const CONTINUED: u16 = 15;
+
+/// Returns the first prediction for the edges of an object, by its type and class (the value in column `CLASS`).
 #[inline]
-pub const fn prediction(kind: u8, class: u64, position: u32) -> usize {
-    let position = if position < 15 { position } else { 15 } as u64;
-    let key = class.wrapping_add(kind as u64).wrapping_mul(16).wrapping_add(position);
-    (key % PREDICTIONS as u64) as usize
+pub const fn predictor(kind: u8, class: u64) -> u16 {
+    (class.wrapping_add(kind as u64).wrapping_mul(16) % PREDICTIONS as u64) as u16
+}
+
+/// Returns the place of the prediction for an edge, by the first one of its object and its position there.
+#[inline]
+pub const fn prediction(predictor: u16, position: u32) -> u16 {
+    let position = if position < 15 { position as u16 } else { 15 };
+    (predictor + position) % PREDICTIONS as u16
 }
 
 /// Returns the checksum of a block, given its head (of which only the first eight bytes count), its payload, and the number of blocks

@@ -2,6 +2,17 @@
 
 use std::io::Read;
 
+use crate::analysis::builder::Wanted;
+use crate::analysis::diff::{self, Inhabitants, Landmarks};
+use crate::analysis::export::{folded, heapsnapshot, pprof};
+use crate::analysis::families::Families;
+use crate::analysis::frames::Frames;
+use crate::analysis::held::{Held, Totals};
+use crate::analysis::memory::Graph;
+use crate::analysis::paths::{self, Paths};
+use crate::analysis::strings::Strings;
+use crate::analysis::top::{By, Groups};
+use crate::analysis::{load, waste};
 use crate::block::{self, kind};
 use crate::convert::{Options, to_graph};
 use crate::json;
@@ -36,6 +47,72 @@ fn assert_lines(json: &[u8]) {
     for line in text.lines() {
         assert!(line.starts_with('{') && line.ends_with('}'), "{line}");
         assert!(!line.chars().any(char::is_control), "{line:?}");
+    }
+}
+
+/// Analyses a heap: what the commands of `diagctl heap` ask of a dump, for a graph, for the content of blocks, and for JSON.
+pub fn analysis(data: &[u8]) {
+    let wanted = Wanted {
+        labels: true,
+        sites: true,
+        strings: true,
+        slots: true,
+        flags: true,
+        no_class_edges: data.len().is_multiple_of(3),
+        most_bytes: Some(64 << 20),
+    };
+    let graphs = [data, &framed(data)].map(|dump| load::any(dump, wanted).map(|loaded| loaded.graph));
+    for graph in graphs.iter().flatten() {
+        analyse(graph);
+    }
+    if let [Ok(before), Ok(after)] = &graphs {
+        compare(before, after);
+    }
+}
+
+fn analyse(graph: &Graph) {
+    let held = Held::new(graph);
+    let totals = Totals::new(graph, &held.reach);
+    assert_eq!(totals.reachable.objects, held.reach.objects() as u64);
+    for by in [By::Class, By::Type, By::Site, By::Generation] {
+        let groups = Groups::new(graph, by);
+        let sums = groups.sums(&held);
+        assert_eq!(sums.iter().map(|sums| sums.count).sum::<u64>(), totals.reachable.objects);
+        (0..groups.count() as u32).take(100).for_each(|group| drop(groups.name(group)));
+    }
+    let paths = Paths::new(graph);
+    let families = Families::new(graph, &paths);
+    for object in held.largest(20) {
+        paths::spell(graph, &paths, object);
+        families.of(object).map(|family| families.spell(graph, family));
+    }
+    let strings = Strings::new(graph, &held.reach);
+    strings.wasted();
+    for slots in waste::slot_sizes(graph, &held.reach, "3.4.1") {
+        assert!(slots.free_bytes() >= slots.free.min(1));
+        slots.sparse_bytes();
+    }
+    let frames = Frames::new(graph, &held);
+    for line in folded::lines(&frames) {
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+    }
+    // Nothing is written that could fail.
+    let _ = pprof::write(&frames, &mut std::io::sink());
+    let _ = heapsnapshot::write(graph, &held.reach, &mut std::io::sink());
+}
+
+fn compare(before: &Graph, after: &Graph) {
+    let new = Inhabitants::new(after, &after.reach()).without(&Inhabitants::new(before, &before.reach()));
+    assert!(new.count() <= after.objects());
+    Landmarks::new(before).differ(&Landmarks::new(after));
+    let names = |graph: &Graph| {
+        let reach = graph.reach();
+        let reachable = reach.numbers().map(|number| reach.object(number));
+        let class = |object| Some(graph.class(object));
+        diff::by_name(graph, reachable, graph.classes().len(), class, |class| graph.class_name(class).into_owned())
+    };
+    for change in diff::changes(names(before), names(after)) {
+        assert_ne!((change.objects(), change.bytes()), (i64::MIN, i64::MIN));
     }
 }
 

@@ -143,9 +143,9 @@ impl<W: Write> Export<W> {
             }
             edges.iter().try_for_each(|edge| self.reference(*edge))?;
         }
-        for (i, object) in batch.objects().iter().enumerate() {
+        for (i, object) in batch.objects().enumerate() {
             // Edges that were written ahead are the only ones.
-            self.begin(object)?;
+            self.begin(&object)?;
             batch.edges_of(i).iter().try_for_each(|edge| self.reference(*edge))?;
         }
         Ok(())

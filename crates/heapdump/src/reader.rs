@@ -58,20 +58,29 @@ pub enum Block<'r> {
     Skipped(u16),
 }
 
-/// The columns that a reader decodes, and its limits.
+/// The columns that a reader decodes beside addresses, types, classes, sizes and names, and its limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Decode edges. Without, every object seems to have none.
     pub edges: bool,
     /// Decode the names of edges.
     pub labels: bool,
+    /// Decode the sizes of slots.
+    pub slots: bool,
+    /// Decode flags.
+    pub flags: bool,
+    /// Decode lengths, hashes and encodings.
+    pub strings: bool,
+    /// Decode allocation sites and generations.
+    pub sites: bool,
     /// The maximum number of classes.
     pub max_classes: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { edges: true, labels: true, max_classes: 1 << 22 }
+        let max_classes = 1 << 22;
+        Self { edges: true, labels: true, slots: true, flags: true, strings: true, sites: true, max_classes }
     }
 }
 
@@ -176,10 +185,9 @@ impl<R: Read> Reader<R> {
         let shift = self.about.address_shift;
         let decoded = match kind {
             kind::OBJECTS => {
-                let Options { edges, labels, .. } = self.options;
                 let hash_bytes = usize::from(self.about.hash_bytes);
                 let classes = &mut self.classes;
-                self.batch.decode(&self.payload, &mut Context { shift, hash_bytes, edges, labels, classes })
+                self.batch.decode(&self.payload, &mut Context { shift, hash_bytes, wanted: self.options, classes })
             }
             kind::CLASSES => self.lists.classes(&self.payload, shift, &mut self.classes.addresses, self.classes.limit),
             kind::NAMES => self.lists.names(&self.payload),
@@ -202,13 +210,13 @@ impl<R: Read> Reader<R> {
         let found = &mut self.found;
         match kind {
             kind::OBJECTS => {
-                for object in self.batch.objects() {
-                    found.size = found.size.wrapping_add(object.size);
-                    if let Some(count) = found.by_type.get_mut(usize::from(object.kind.0)) {
+                found.size = self.batch.sizes().iter().fold(found.size, |sum, size| sum.wrapping_add(*size));
+                for kind in self.batch.kinds() {
+                    if let Some(count) = found.by_type.get_mut(usize::from(kind.0)) {
                         *count += 1;
                     }
                 }
-                found.objects += self.batch.objects().len() as u64;
+                found.objects += self.batch.len() as u64;
                 found.edges += self.batch.edge_total();
                 if self.options.edges && self.options.labels {
                     let named = self.batch.edges().iter().filter(|edge| edge.label != NameId::NONE);

@@ -6,11 +6,12 @@
 
 mod columns;
 mod lists;
+mod tables;
 
 use crate::block::{self, kind};
 use crate::checksum::xxh64;
 use crate::memory::{self, BLOCK_OBJECTS, CLASS_SLOTS, ClassSlot, Column, Memory};
-use crate::record::{Edge, Flags, FreeSlots, Header, NameId, NameKind, Object, Site, SiteId, Trailer, Type};
+use crate::record::{Edge, Flags, FreeSlots, Header, NameId, Object, SiteId, Trailer, Type};
 use crate::varint::{self, zigzag};
 use columns::{Columns, dense};
 
@@ -38,9 +39,8 @@ struct Current {
     /// Its address in units.
     source: u64,
     class: u64,
-    /// Its type and its value in column `CLASS`, for the predictions.
-    kind: u8,
-    class_value: u64,
+    /// The first prediction for its edges.
+    predictor: u16,
     /// The number of its edges so far, in all blocks.
     position: u32,
 }
@@ -156,37 +156,6 @@ impl<'m, S: Sink> Writer<'m, S> {
         self.close(kind::HEADER)
     }
 
-    /// Adds a name and returns its id. The writer does not look for equal names: the producer remembers the ids.
-    pub fn name(&mut self, kind: NameKind, text: &[u8]) -> Result<NameId, S::Error> {
-        let text = text.get(..block::MAX_NAME).unwrap_or(text);
-        if self.names.room() < text.len() + 2 * varint::MAX_LEN {
-            self.flush_names()?;
-        }
-        if self.names.is_empty() {
-            self.names.number(self.totals.names + 1);
-        }
-        self.names.byte(kind as u8);
-        self.names.number(text.len() as u64);
-        self.names.slice(text);
-        self.totals.names += 1;
-        Ok(NameId(u32::try_from(self.totals.names).unwrap_or(0)))
-    }
-
-    /// Adds an allocation site and returns its id. The producer remembers the ids.
-    pub fn site(&mut self, site: &Site) -> Result<SiteId, S::Error> {
-        if self.sites.room() < 5 * varint::MAX_LEN {
-            self.flush_tables()?;
-        }
-        self.site_count += 1;
-        if self.sites.is_empty() {
-            self.sites.number(self.site_count.into());
-        }
-        for number in [site.file.0, site.line, site.method.0, site.class.0] {
-            self.sites.number(number.into());
-        }
-        Ok(SiteId(self.site_count))
-    }
-
     /// Begins an object. Its edges follow.
     pub fn object(&mut self, object: &Object) -> Result<(), S::Error> {
         self.end_object();
@@ -234,8 +203,8 @@ impl<'m, S: Sink> Writer<'m, S> {
         if let Some(count) = self.totals.by_type.get_mut(usize::from(object.kind.0 & 0x1f)) {
             *count += 1;
         }
-        let (class, kind) = (object.class, object.kind.0 & 0x1f);
-        self.current = Some(Current { source: address, class, kind, class_value, position: 0 });
+        let predictor = block::predictor(object.kind.0 & 0x1f, class_value);
+        self.current = Some(Current { source: address, class: object.class, predictor, position: 0 });
         Ok(())
     }
 
@@ -264,8 +233,8 @@ impl<'m, S: Sink> Writer<'m, S> {
             return Ok(());
         }
         let delta = (edge.target >> self.shift).wrapping_sub(current.source).cast_signed();
-        let place = block::prediction(current.kind, current.class_value, current.position);
-        if let Some(predicted) = self.predictions.get_mut(place) {
+        let place = block::prediction(current.predictor, current.position);
+        if let Some(predicted) = self.predictions.get_mut(usize::from(place)) {
             self.columns.edges.number(zigzag(delta.wrapping_sub(*predicted)));
             *predicted = delta;
         }
@@ -317,34 +286,6 @@ impl<'m, S: Sink> Writer<'m, S> {
         &self.totals
     }
 
-    // Returns the value for column CLASS.
-    fn class_value(&mut self, address: u64) -> u64 {
-        if address == 0 {
-            return 0;
-        }
-        let hash = (address >> self.shift).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CLASS_SLOTS.trailing_zeros());
-        for probe in 0..8 {
-            let place = usize::try_from(hash.wrapping_add(probe)).unwrap_or(0) % CLASS_SLOTS;
-            let Some(slot) = self.classes.get_mut(place) else { break };
-            if slot.address == address {
-                return u64::from(slot.id) + 1;
-            }
-            if slot.address == 0 {
-                self.class_count += 1;
-                *slot = ClassSlot { address, id: self.class_count };
-                if self.new_classes.is_empty() {
-                    self.new_classes.number(self.class_count.into());
-                    self.last_class = 0;
-                }
-                let units = address >> self.shift;
-                self.new_classes.number(zigzag(units.wrapping_sub(self.last_class).cast_signed()));
-                self.last_class = units;
-                return u64::from(self.class_count) + 1;
-            }
-        }
-        1
-    }
-
     fn end_object(&mut self) {
         if self.current.take().is_some() {
             self.count_edges();
@@ -387,35 +328,7 @@ impl<'m, S: Sink> Writer<'m, S> {
         self.continued = (0, 0);
         if let Some(current) = &mut self.current {
             self.continued.1 = current.source;
-            *current = Current { kind: 0, class_value: 0, position: u32::MAX, ..*current };
-        }
-        Ok(())
-    }
-
-    fn flush_names(&mut self) -> Result<(), S::Error> {
-        if !self.names.is_empty() {
-            self.open();
-            self.out.slice(self.names.as_slice());
-            self.names.clear();
-            self.close(kind::NAMES)?;
-        }
-        Ok(())
-    }
-
-    // Writes the new entries of the tables, so that what uses them may follow.
-    fn flush_tables(&mut self) -> Result<(), S::Error> {
-        self.flush_names()?;
-        if !self.new_classes.is_empty() {
-            self.open();
-            self.out.slice(self.new_classes.as_slice());
-            self.new_classes.clear();
-            self.close(kind::CLASSES)?;
-        }
-        if !self.sites.is_empty() {
-            self.open();
-            self.out.slice(self.sites.as_slice());
-            self.sites.clear();
-            self.close(kind::SITES)?;
+            *current = Current { predictor: 0, position: u32::MAX, ..*current };
         }
         Ok(())
     }

@@ -6,6 +6,9 @@ module E2E
   class HeapGraph
     MAGIC = "\x89RHEAP\n\0".b
     PRODUCERS = { 1 => "walker", 2 => "dump_all" }.freeze
+    TYPES = { "OBJECT" => 1, "CLASS" => 2, "MODULE" => 3, "FLOAT" => 4, "STRING" => 5, "REGEXP" => 6, "ARRAY" => 7, "HASH" => 8,
+              "STRUCT" => 9, "BIGNUM" => 10, "FILE" => 11, "DATA" => 12, "MATCH" => 13, "COMPLEX" => 14, "RATIONAL" => 15,
+              "SYMBOL" => 20, "IMEMO" => 26, "NODE" => 27, "ICLASS" => 28, "ZOMBIE" => 29 }.freeze
     FLAGS = %w[wb_protected old uncollectible marking marked pinned remembered shareable object_id frozen embedded shared fstring
                chilled singleton broken too_complex_shape repaired hashed sized].freeze
     STRING = 5

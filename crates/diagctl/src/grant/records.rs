@@ -50,6 +50,21 @@ pub fn read(
     told: &mut Told,
 ) -> Result<Vec<Fact>> {
     let mut room = None;
+    parse(input, told, |name, data| {
+        let room = match &mut room {
+            Some(room) => room,
+            none => none.insert(Room::of(store, grant)?),
+        };
+        store_report(room, store, grant, (name, writers), data)
+    })
+}
+
+/// Reads all records. `report` takes the content of each report, as far as it reads it.
+pub fn parse(
+    input: &mut dyn BufRead,
+    told: &mut Told,
+    mut report: impl FnMut(ReportName, &mut dyn Read) -> Result<Option<Fact>>,
+) -> Result<Vec<Fact>> {
     let mut facts = Vec::new();
     loop {
         let Some(Head { kind, name, length }) = head(input)? else {
@@ -59,12 +74,9 @@ pub fn read(
         match kind.as_str() {
             "end" => return Ok(facts),
             "report" => {
-                let name = report_name(&name)?;
-                let room = match &mut room {
-                    Some(room) => room,
-                    none => none.insert(Room::of(store, grant)?),
-                };
-                facts.extend(store_report(room, store, grant, (name, writers), &mut Exactly { input, left: length })?);
+                let mut data = Exactly { input, left: length };
+                facts.extend(report(report_name(&name)?, &mut data)?);
+                data.skip_rest();
             }
             "failed" => facts.push(Fact::Failed(report_name(&name)?, text(input, length)?)),
             "set" if !name.is_empty() && name.len() <= 128 => facts.push(Fact::Set(name, text(input, length)?)),
@@ -81,7 +93,7 @@ fn store_report(
     store: &Store,
     grant: &Grant,
     (name, writers): (ReportName, Writers),
-    data: &mut Exactly<'_>,
+    data: &mut dyn Read,
 ) -> Result<Option<Fact>> {
     let staging = store.own_staging(&grant.meta.id)?;
     let mut failed = None;
@@ -91,7 +103,6 @@ fn store_report(
         // A failure is in the report's sidecar.
         let _ = writer::store_report(room, &staging, &name, data);
     }
-    data.skip_rest();
     Ok(failed)
 }
 

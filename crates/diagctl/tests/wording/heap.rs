@@ -149,6 +149,36 @@ fn heap_dumps_that_cannot_be_read() {
 }
 
 #[test]
+fn heap_dumps_of_unusual_form() {
+    let mut environment = environment();
+    environment.write("windows.json", &format!("\u{feff}{}", dump(1).replace('\n', "\r\n")));
+    environment.write("twice.json", &dump(1).repeat(2));
+    // The same program again: the kernel has given it other addresses. More classes than these two would tell.
+    let classes = |base: u64| -> String {
+        let class = |at: u64| {
+            format!(
+                "{{\"address\":\"{:#x}\", \"type\":\"CLASS\", \"class\":\"{:#x}\", \"name\":\"C{at}\", \"memsize\":40}}\n",
+                base + at * 40,
+                base + at * 40
+            )
+        };
+        (0..20).map(class).collect()
+    };
+    environment.write("one.json", &classes(0x7f00_0000_0000));
+    environment.write("other.json", &classes(0x7e00_0000_0000));
+    for line in [
+        "heap top windows.json -n 2",
+        "heap top twice.json -n 2",
+        "heap diff - a.json -",
+        "heap diff one.json other.json -n 1",
+    ] {
+        environment.run(line);
+    }
+    environment.shell("mkfifo pipe; cat a.json > pipe & diagctl heap top pipe -n 1");
+    environment.snapshot("heap_dumps_of_unusual_form");
+}
+
+#[test]
 fn the_heap_dump_of_a_capture_is_read() {
     let mut environment = fixture::environment();
     environment.run(&format!("heap top {HEAP} -n 3"));

@@ -1,6 +1,6 @@
 //! Object addresses in four bytes, and the way back from an address to the index of an object.
 //!
-//! A Ruby heap consists of pages of 16 KiB (until Ruby 3.1) or 64 KiB. An address is packed as the ordinal of its page of 16 KiB, in
+//! A Ruby heap consists of pages of 16 KiB (before Ruby 3.2) or 64 KiB. An address is packed as the ordinal of its page of 16 KiB, in
 //! the order in which pages are first seen, and its offset within the page in units of eight bytes. [`Index`] then finds an object by the rank of its bit in
 //! a bitmap of its page, without a hash table of all objects. Both take memory in proportion to the objects, whatever the
 //! addresses are.
@@ -58,6 +58,7 @@ impl Pages {
     }
 
     /// Packs an address. Returns none for an address that no object can have, and if there are more pages than fit.
+    #[inline]
     pub fn pack(&mut self, address: u64) -> Option<Packed> {
         if !Self::is_possible(address) {
             return None;

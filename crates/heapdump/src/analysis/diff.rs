@@ -66,6 +66,34 @@ fn identity(graph: &Graph, object: ObjectIndex) -> (u64, u32) {
     (graph.address(object), hash as u32)
 }
 
+/// The addresses of the classes of a dump. They tell whether two dumps are of one process: classes stay where they are, unless the heap
+/// is compacted, and the kernel gives each program other addresses.
+#[derive(Debug, Default)]
+pub struct Landmarks {
+    classes: HashMap<String, u64, RandomState>,
+}
+
+/// Fewer classes of one name tell nothing.
+const FEWEST_LANDMARKS: usize = 8;
+
+impl Landmarks {
+    /// Takes the classes of a dump that have a name.
+    pub fn new(graph: &Graph) -> Self {
+        let named = |class: &Class| match class {
+            Class::Real(address) => Some((graph.own_name(graph.find(*address)?)?.into_owned(), *address)),
+            Class::Internal(..) => None,
+        };
+        Self { classes: graph.classes().iter().filter_map(named).collect() }
+    }
+
+    /// Returns true if most classes of the same name are elsewhere.
+    pub fn differ(&self, other: &Self) -> bool {
+        let both = self.classes.iter().filter_map(|(name, address)| Some((*address, *other.classes.get(name)?)));
+        let (same, elsewhere): (Vec<_>, Vec<_>) = both.partition(|(here, there)| here == there);
+        same.len() + elsewhere.len() >= FEWEST_LANDMARKS && same.len() < elsewhere.len()
+    }
+}
+
 /// Amounts by name, such as that of a class or the spelling of a path.
 pub type ByName = HashMap<String, Amount, RandomState>;
 
@@ -158,5 +186,15 @@ mod tests {
         let changes = changes(names(&application(10)), names(&application(15)));
         let short: Vec<_> = changes.iter().map(|c| (c.name.as_str(), c.objects(), c.bytes())).collect();
         assert_eq!(short, [("String", 5, 200), ("User", 5, 200)]);
+    }
+    #[test]
+    fn dumps_of_two_processes_have_their_classes_elsewhere() {
+        let at = |base: u64, classes: u64| Landmarks {
+            classes: (0..classes).map(|class| (class.to_string(), base + class * 40)).collect(),
+        };
+        assert!(at(0, 20).differ(&at(1 << 40, 10)));
+        assert!(!at(0, 20).differ(&at(0, 10)), "a process that has loaded more");
+        assert!(!at(0, 20).differ(&at(1 << 40, 7)), "too few to tell");
+        assert_eq!(Landmarks::new(&application(1)).classes.len(), 4);
     }
 }

@@ -8,15 +8,17 @@
 //!
 //! - All arrays are indexed by number in preorder, so that neighbours in the tree are neighbours in memory.
 //! - Edges from an ancestor are evaluated while the search finds them, since nothing between can lower their value. Only edges from
-//!   higher numbers are stored, as lists. Edges to what a root holds directly are not, since its semidominator is known.
+//!   higher numbers are stored, as lists. Edges to what a root holds directly are not, since its semidominator is known: most classes
+//!   are among these.
 //! - `eval` keeps the least semidominator of a compressed path instead of the vertex that has it, and uses no recursion.
 //!
-//! The time is O(m log n) for n objects and m references, and almost linear in practice. The memory is 24 bytes an object and 8
-//! bytes a reference while it computes.
+//! The time is O(m log n) for n objects and m references, and almost linear in practice. The memory is 16 bytes an object and 8
+//! bytes a stored edge while it computes.
 
 use super::address::ObjectIndex;
 use super::edges::Edges;
 use super::reach::{self, ROOT, Reach, Visitor};
+use super::tree::{Step, Tree};
 
 const END: u32 = u32::MAX;
 
@@ -25,6 +27,7 @@ const END: u32 = u32::MAX;
 pub struct Dominators {
     /// The immediate dominator of each vertex, always of a lower number. The virtual root's is itself.
     immediate: Vec<u32>,
+    tree: Tree,
 }
 
 impl Dominators {
@@ -43,21 +46,32 @@ impl Dominators {
     pub fn above(&self, vertex: u32) -> impl Iterator<Item = u32> + '_ {
         std::iter::successors(Some(self.of(vertex)), |v| Some(self.of(*v))).take_while(|v| *v != ROOT)
     }
+
+    /// Calls `visit` for each vertex but the virtual root, dominators first. Needs no stack.
+    pub fn walk(&self, visit: impl FnMut(Step)) {
+        self.tree.walk(&self.immediate, visit);
+    }
 }
 
 /// Finds the reachable objects and their immediate dominators.
-pub fn dominators(edges: &Edges, roots: impl IntoIterator<Item = ObjectIndex>) -> (Reach, Dominators) {
+pub fn dominators(edges: &Edges, roots: impl Iterator<Item = ObjectIndex> + Clone) -> (Reach, Dominators) {
     let vertices = edges.objects() + 1;
     let column = || Vec::with_capacity(vertices);
-    let mut flow = Flow { parents: column(), semi: column(), heads: column(), lists: Vec::new() };
+    let mut held = vec![0u64; edges.objects() / 64 + 1];
+    for root in roots.clone() {
+        held[root as usize / 64] |= 1 << (root % 64);
+    }
+    let mut flow = Flow { held, parents: column(), semi: column(), heads: column(), lists: Vec::new() };
     // The virtual root.
-    flow.tree(ROOT, ROOT);
+    flow.vertex(ROOT, ROOT);
     let reach = reach::search(edges, roots, &mut flow);
     (reach, flow.dominators())
 }
 
 /// The results of the depth-first search, by number.
 struct Flow {
+    /// The objects that a root holds directly, a bit each.
+    held: Vec<u64>,
     parents: Vec<u32>,
     /// The lowest ancestor with an edge to the vertex; at last its semidominator.
     semi: Vec<u32>,
@@ -69,10 +83,9 @@ struct Flow {
 
 impl Visitor for Flow {
     #[inline]
-    fn tree(&mut self, from: u32, _: u32) {
-        self.parents.push(from);
-        self.semi.push(from);
-        self.heads.push(END);
+    fn tree(&mut self, from: u32, _: u32, object: ObjectIndex) {
+        let is_held = self.held[object as usize / 64] >> (object % 64) & 1 == 1;
+        self.vertex(from, if is_held { ROOT } else { from });
     }
 
     #[inline]
@@ -90,8 +103,15 @@ impl Visitor for Flow {
 }
 
 impl Flow {
+    #[inline]
+    fn vertex(&mut self, parent: u32, semi: u32) {
+        self.parents.push(parent);
+        self.semi.push(semi);
+        self.heads.push(END);
+    }
+
     fn dominators(mut self) -> Dominators {
-        self.semidominators();
+        let Forest { ancestors, least, .. } = self.semidominators();
         // In preorder, so that the dominators of all lower numbers are known.
         let (mut immediate, semi) = (self.parents, self.semi);
         for vertex in 1..immediate.len() {
@@ -101,30 +121,37 @@ impl Flow {
             }
             immediate[vertex] = candidate;
         }
-        Dominators { immediate }
+        let tree = Tree::new(&immediate, ancestors, least);
+        Dominators { immediate, tree }
     }
 
-    fn semidominators(&mut self) {
-        let mut forest = Forest { links: vec![(0, 0); self.parents.len()], path: Vec::new() };
+    fn semidominators(&mut self) -> Forest {
+        // The list of a vertex is not needed any more when the vertex is linked, so that its place can hold the link.
+        let ancestors = std::mem::take(&mut self.heads);
+        let mut forest = Forest { ancestors, least: self.semi.clone(), path: Vec::new() };
         for vertex in (1..self.parents.len() as u32).rev() {
             let at = vertex as usize;
             let mut semi = self.semi[at];
-            let mut element = self.heads[at];
+            let mut element = forest.ancestors[at];
             while element != END && semi != ROOT {
                 let (from, next) = self.lists[element as usize];
                 semi = semi.min(forest.eval(from, vertex));
                 element = next;
             }
             self.semi[at] = semi;
-            forest.links[at] = (self.parents[at], semi);
+            forest.least[at] = semi;
+            forest.ancestors[at] = self.parents[at];
         }
+        forest
     }
 }
 
 /// The vertices that were processed, each linked to an ancestor.
 struct Forest {
-    /// The ancestor, and the least semidominator on the path from the vertex up to but without that ancestor.
-    links: Vec<(u32, u32)>,
+    /// An ancestor of each vertex.
+    ancestors: Vec<u32>,
+    /// The least semidominator on the path from each vertex up to but without that ancestor.
+    least: Vec<u32>,
     /// The path that is being compressed.
     path: Vec<u32>,
 }
@@ -133,25 +160,26 @@ impl Forest {
     // The least semidominator on the path from a vertex upwards, among the vertices of higher numbers than `current`.
     #[inline]
     fn eval(&mut self, vertex: u32, current: u32) -> u32 {
-        let (mut ancestor, least) = self.links[vertex as usize];
+        let mut ancestor = self.ancestors[vertex as usize];
         if ancestor <= current {
-            return least;
+            return self.least[vertex as usize];
         }
         self.path.push(vertex);
         let mut top = ancestor;
         loop {
-            (ancestor, _) = self.links[top as usize];
+            ancestor = self.ancestors[top as usize];
             if ancestor <= current {
                 break;
             }
             self.path.push(top);
             top = ancestor;
         }
-        let (_, mut least) = self.links[top as usize];
+        let mut least = self.least[top as usize];
         while let Some(below) = self.path.pop() {
-            let link = &mut self.links[below as usize];
-            least = least.min(link.1);
-            *link = (ancestor, least);
+            let own = &mut self.least[below as usize];
+            least = least.min(*own);
+            *own = least;
+            self.ancestors[below as usize] = ancestor;
         }
         least
     }
@@ -223,7 +251,7 @@ mod tests {
             targets.extend([at + 1, at + 2, 0].into_iter().filter(|to| *to < n));
             starts.push(targets.len() as u32);
         }
-        let (_, found) = dominators(&Edges::new(starts, targets, vec![], vec![]), [0]);
+        let (_, found) = dominators(&Edges::new(starts, targets, vec![], vec![]), [0].into_iter());
         // Object i has number i + 1. All but the first two are held by two others, whose common dominator is the first.
         assert_eq!((found.of(1), found.of(2)), (ROOT, 1));
         assert!((3..=n).all(|vertex| found.of(vertex) == 1));

@@ -1,6 +1,6 @@
 //! Reads a heap dump into memory.
 
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 
 use super::builder::{Builder, Wanted};
 use super::error::{Error, Result};
@@ -39,19 +39,47 @@ impl Loaded {
 /// The number of damaged blocks that are described one by one.
 const DESCRIBED: usize = 3;
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Reads a graph or what `ObjectSpace.dump_all` wrote, whichever it is.
 pub fn any(mut input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
+    if input.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+        input.consume(BYTE_ORDER_MARK.len());
+    }
     let start = input.fill_buf()?;
+    let first_line = start.iter().position(|byte| *byte == b'\n').and_then(|end| start.get(..end));
     match start {
         [] => Err(Error::Empty),
         _ if start.starts_with(&MAGIC) || MAGIC.starts_with(start) => graph(input, wanted),
-        _ if start.trim_ascii_start().starts_with(b"{") => json(input, wanted),
-        _ => Err(Error::Unknown),
+        _ if !start.trim_ascii_start().starts_with(b"{") => Err(Error::Unknown),
+        _ if first_line.is_some_and(|line| line.ends_with(b"\r")) => json(WithoutReturns(input), wanted),
+        _ => json(input, wanted),
+    }
+}
+
+/// JSON without carriage returns: a dump that went through Windows has one at the end of each line, and Ruby writes none elsewhere.
+struct WithoutReturns<R>(R);
+
+impl<R: Read> Read for WithoutReturns<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.0.read(buffer)?;
+            let mut kept = 0;
+            for at in 0..read {
+                if buffer[at] != b'\r' {
+                    buffer[kept] = buffer[at];
+                    kept += 1;
+                }
+            }
+            if read == 0 || kept > 0 {
+                return Ok(kept);
+            }
+        }
     }
 }
 
 /// Reads what `ObjectSpace.dump_all` wrote. Lines that cannot be read are missing.
-pub fn json(input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
+pub fn json(input: impl Read, wanted: Wanted) -> Result<Loaded> {
     let options = convert::Options::default();
     let converter = Converter::new(input)?;
     let about = About { producer: Producer::DumpAll, ..About::default() };
@@ -68,18 +96,29 @@ pub fn json(input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
     }
     let stats = builder.named_stats();
     let graph = builder.finish();
-    warnings.extend(without_roots(&graph));
+    warnings.extend(doubts(&graph));
     Ok(Loaded { graph, about, complete: summary.lost == 0, stats, warnings })
 }
 
-fn without_roots(graph: &Graph) -> Option<String> {
-    let lost = graph.roots().is_empty();
-    lost.then(|| "it has no roots: every object counts as reachable, and retains only itself".to_owned())
+// Contradictions within the heap.
+fn doubts(graph: &Graph) -> impl Iterator<Item = String> {
+    let without_roots = graph.roots().is_empty();
+    let without_roots =
+        without_roots.then(|| "it has no roots: every object counts as reachable, and retains only itself".to_owned());
+    let misplaced = graph.facts().misplaced;
+    let misplaced = (misplaced > 0).then(|| {
+        format!(
+            "{misplaced} objects are at the address of another or at none that an object can have, and no reference leads to them; \
+             are these several dumps in one file?"
+        )
+    });
+    without_roots.into_iter().chain(misplaced)
 }
 
 /// Reads a graph. One that is cut off or damaged is read as far as it goes.
 pub fn graph(input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
-    let options = Options { labels: wanted.labels, ..Options::default() };
+    let Wanted { labels, slots, flags, strings, sites, .. } = wanted;
+    let options = Options { labels, slots, flags, strings, sites, ..Options::default() };
     let mut reader = Reader::with_options(input, options)?;
     let mut loading = Loading { builder: Builder::new(wanted), complete: false };
     let mut damage = Damage::default();
@@ -142,8 +181,8 @@ impl Loading {
         if let Some((address, edges)) = batch.continued() {
             self.builder.more_edges(address, edges)?;
         }
-        for (at, object) in batch.objects().iter().enumerate() {
-            self.builder.object(object)?;
+        for (at, object) in batch.objects().enumerate() {
+            self.builder.object(&object)?;
             for edge in batch.edges_of(at) {
                 self.builder.edge(edge.target, edge.label)?;
             }
@@ -161,7 +200,7 @@ impl Loading {
         }
         let stats = self.builder.named_stats();
         let graph = self.builder.finish();
-        warnings.extend(without_roots(&graph));
+        warnings.extend(doubts(&graph));
         Loaded { graph, about, complete: self.complete, stats, warnings }
     }
 }
@@ -169,6 +208,7 @@ impl Loading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::paths::{Paths, spell};
 
     const LINES: &str = r#"{"type":"ROOT", "root":"vm", "references":["0x7f0000001000"]}
 {"address":"0x7f0000001000", "type":"ARRAY", "length":1, "references":["0x7f0000001028"], "memsize":40}
@@ -216,6 +256,29 @@ mod tests {
         let lines = LINES.lines().skip(1).collect::<Vec<_>>().join("\n") + "\n";
         let loaded = any(lines.as_bytes(), Wanted::default()).unwrap();
         assert_eq!((loaded.graph.reach().objects(), loaded.warnings.len()), (3, 1));
+        let paths = Paths::new(&loaded.graph);
+        assert_eq!((paths.order().len(), spell(&loaded.graph, &paths, 1)), (3, "(STRING)".to_owned()));
+    }
+
+    #[test]
+    fn a_dump_that_went_through_windows_is_the_same_heap() {
+        let windows = format!("\u{feff}{}", LINES.replace('\n', "\r\n"));
+        let loaded = any(windows.as_bytes(), Wanted::default()).unwrap();
+        assert_eq!((loaded.graph.objects(), loaded.graph.reach().objects(), loaded.warnings.len()), (3, 2, 0));
+        let mut short = WithoutReturns(std::io::BufReader::with_capacity(1, windows.as_bytes()));
+        let mut text = String::new();
+        short.read_to_string(&mut text).unwrap();
+        assert_eq!(text.trim_start_matches('\u{feff}'), LINES);
+    }
+
+    #[test]
+    fn several_dumps_in_one_file_are_noticed() {
+        let loaded = any(format!("{LINES}{LINES}").as_bytes(), Wanted::default()).unwrap();
+        assert_eq!(loaded.graph.reach().objects(), 2);
+        assert!(loaded.warnings[0].contains("3 objects are at the address of another"), "{:?}", loaded.warnings);
+        let graphs = [graph_of(LINES), graph_of(LINES)].concat();
+        let loaded = any(&graphs[..], Wanted::default()).unwrap();
+        assert_eq!((loaded.graph.objects(), loaded.warnings.len()), (3, 1), "{:?}", loaded.warnings);
     }
 
     #[test]

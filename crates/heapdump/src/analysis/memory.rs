@@ -155,7 +155,7 @@ impl Graph {
     }
 
     /// The objects that the roots hold directly; all objects if the dump has lost its roots.
-    pub fn held_by_roots(&self) -> impl Iterator<Item = ObjectIndex> + '_ {
+    pub fn held_by_roots(&self) -> impl Iterator<Item = ObjectIndex> + Clone + '_ {
         let all = if self.roots.is_empty() { self.all() } else { 0..0 };
         self.roots.iter().map(|root| root.object).chain(all)
     }

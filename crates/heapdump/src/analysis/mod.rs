@@ -21,4 +21,5 @@ pub mod strings;
 #[cfg(test)]
 mod testing;
 pub mod top;
+pub mod tree;
 pub mod waste;

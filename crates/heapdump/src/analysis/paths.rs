@@ -35,6 +35,10 @@ impl Paths {
         let on_stack = |root: &&Root| graph.text(root.category) == STACK;
         paths.search(graph, graph.roots().iter().filter(|root| !on_stack(root)));
         paths.search(graph, graph.roots().iter().filter(on_stack));
+        if graph.roots().is_empty() {
+            // As in a search for what is reachable: a dump that has lost its roots.
+            graph.all().for_each(|object| paths.found(object, HELD_BY_ROOT, NONE));
+        }
         paths
     }
 

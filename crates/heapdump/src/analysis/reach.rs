@@ -6,12 +6,15 @@ use super::edges::Edges;
 /// The number of the virtual root in the order of a search: it refers to all roots, and no object has this number.
 pub const ROOT: u32 = 0;
 
+/// Not 0: the kernel gives memory of zeros page by page twice, once when it is read and once when it is written.
+const NOT_FOUND: u32 = u32::MAX;
+
 /// The reachable objects in the order in which a depth-first search found them.
 #[derive(Debug)]
 pub struct Reach {
     /// The objects by their numbers. The first is the virtual root, which is no object.
     order: Vec<ObjectIndex>,
-    /// The numbers of the objects; [`ROOT`] for those that were not found.
+    /// The numbers of the objects; [`NOT_FOUND`] for those that were not found.
     numbers: Vec<u32>,
 }
 
@@ -27,6 +30,11 @@ impl Reach {
         1..self.order.len() as u32
     }
 
+    /// The reachable objects in the order of their indices.
+    pub fn objects_found(&self) -> impl Iterator<Item = ObjectIndex> + '_ {
+        (0..).zip(&self.numbers).filter(|(_, number)| **number != NOT_FOUND).map(|(object, _)| object)
+    }
+
     /// The object of a number.
     #[inline]
     pub fn object(&self, number: u32) -> ObjectIndex {
@@ -36,20 +44,20 @@ impl Reach {
     /// The number of an object, if it is reachable.
     #[inline]
     pub fn number(&self, object: ObjectIndex) -> Option<u32> {
-        Some(self.numbers[object as usize]).filter(|number| *number != ROOT)
+        Some(self.numbers[object as usize]).filter(|number| *number != NOT_FOUND)
     }
 }
 
 /// Is told of each edge of a search. Vertices are given by their numbers.
 pub trait Visitor {
-    /// An edge to a vertex that was found by it. Its number is the next one.
-    fn tree(&mut self, from: u32, to: u32);
+    /// An edge to a vertex that was found by it: an object. Its number is the next one.
+    fn tree(&mut self, from: u32, to: u32, object: ObjectIndex);
     /// An edge to a vertex that was found before.
     fn again(&mut self, from: u32, to: u32);
 }
 
 impl Visitor for () {
-    fn tree(&mut self, _: u32, _: u32) {}
+    fn tree(&mut self, _: u32, _: u32, _: ObjectIndex) {}
     fn again(&mut self, _: u32, _: u32) {}
 }
 
@@ -67,7 +75,7 @@ pub fn search(edges: &Edges, roots: impl IntoIterator<Item = ObjectIndex>, visit
     let objects = edges.objects();
     let mut search = Search {
         edges,
-        reach: Reach { order: Vec::with_capacity(objects + 1), numbers: vec![ROOT; objects] },
+        reach: Reach { order: Vec::with_capacity(objects + 1), numbers: vec![NOT_FOUND; objects] },
         stack: Vec::new(),
         visitor,
     };
@@ -91,14 +99,14 @@ impl<V: Visitor> Search<'_, V> {
     #[inline]
     fn edge(&mut self, from: u32, object: ObjectIndex) -> bool {
         let number = self.reach.numbers[object as usize];
-        if number != ROOT {
+        if number != NOT_FOUND {
             self.visitor.again(from, number);
             return false;
         }
         let number = self.reach.order.len() as u32;
         self.reach.numbers[object as usize] = number;
         self.reach.order.push(object);
-        self.visitor.tree(from, number);
+        self.visitor.tree(from, number, object);
         let range = self.edges.range(object);
         if range.is_empty() {
             // Most objects only refer to their class, which most often was found before.
@@ -107,7 +115,7 @@ impl<V: Visitor> Search<'_, V> {
                 return false;
             }
             let known = self.reach.numbers[class as usize];
-            if known != ROOT {
+            if known != NOT_FOUND {
                 self.visitor.again(number, known);
                 return false;
             }
@@ -156,7 +164,7 @@ mod tests {
         #[derive(Default)]
         struct Told(Vec<(u32, u32)>, Vec<u32>);
         impl Visitor for Told {
-            fn tree(&mut self, from: u32, to: u32) {
+            fn tree(&mut self, from: u32, to: u32, _: ObjectIndex) {
                 assert_eq!(to as usize, self.1.len() + 1);
                 self.1.push(from);
                 self.0.push((from, to));

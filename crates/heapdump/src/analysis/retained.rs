@@ -2,73 +2,20 @@
 
 use super::address::ObjectIndex;
 use super::dominators::Dominators;
-use super::reach::{ROOT, Reach};
+use super::reach::Reach;
+use super::tree::Step;
 
 /// The retained bytes of each vertex, by number; that of the virtual root is the sum of all. Saturates where sizes are false.
 pub fn sizes(dominators: &Dominators, reach: &Reach, size: impl Fn(ObjectIndex) -> u64) -> Vec<u64> {
-    let mut retained = vec![0u64; dominators.vertices()];
+    let mut retained = Vec::with_capacity(dominators.vertices());
+    retained.push(0u64);
+    retained.extend(reach.numbers().map(|number| size(reach.object(number))));
     for number in reach.numbers().rev() {
-        let own = &mut retained[number as usize];
-        *own = own.saturating_add(size(reach.object(number)));
-        let own = *own;
+        let own = retained[number as usize];
         let above = &mut retained[dominators.of(number) as usize];
         *above = above.saturating_add(own);
     }
     retained
-}
-
-/// The dominator tree from the top down.
-#[derive(Debug)]
-pub struct Tree {
-    first: Vec<u32>,
-    next: Vec<u32>,
-}
-
-impl Tree {
-    /// Turns the tree over. Children are in the order of their numbers.
-    pub fn new(dominators: &Dominators) -> Self {
-        let mut first = vec![ROOT; dominators.vertices()];
-        let mut next = vec![ROOT; dominators.vertices()];
-        for number in (1..dominators.vertices() as u32).rev() {
-            let head = &mut first[dominators.of(number) as usize];
-            next[number as usize] = std::mem::replace(head, number);
-        }
-        Self { first, next }
-    }
-
-    /// Calls `visit` for each vertex but the virtual root, parents first. Needs no stack.
-    pub fn walk(&self, dominators: &Dominators, mut visit: impl FnMut(Step)) {
-        let mut at = ROOT;
-        let mut to = self.first[at as usize];
-        loop {
-            if to == ROOT {
-                if at == ROOT {
-                    return;
-                }
-                visit(Step::Leave(at));
-                to = self.next[at as usize];
-                at = dominators.of(at);
-            } else if self.first[to as usize] == ROOT {
-                visit(Step::Leaf(to));
-                to = self.next[to as usize];
-            } else {
-                visit(Step::Enter(to));
-                at = to;
-                to = self.first[at as usize];
-            }
-        }
-    }
-}
-
-/// A step of [`Tree::walk`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// The vertex dominates nothing.
-    Leaf(u32),
-    /// The vertex dominates others, which follow.
-    Enter(u32),
-    /// All that the vertex dominates is done.
-    Leave(u32),
 }
 
 /// The sums of a group of objects.
@@ -92,22 +39,23 @@ pub fn by_group(
     size: impl Fn(ObjectIndex) -> u64,
 ) -> Vec<Sums> {
     let mut sums = vec![Sums::default(); groups];
+    // In the order of the objects: their sizes and groups are then side by side in memory.
+    for object in reach.objects_found() {
+        let sum = &mut sums[group(object) as usize];
+        sum.count += 1;
+        sum.shallow = sum.shallow.saturating_add(size(object));
+    }
     // How many objects of each group are on the way from the root.
     let mut open = vec![0u32; groups];
-    let tree = Tree::new(dominators);
-    tree.walk(dominators, |step| {
+    dominators.walk(|step| {
         let (Step::Leaf(number) | Step::Enter(number) | Step::Leave(number)) = step;
-        let object = reach.object(number);
-        let group = group(object) as usize;
+        let group = group(reach.object(number)) as usize;
         if matches!(step, Step::Leave(_)) {
             open[group] -= 1;
             return;
         }
-        let sum = &mut sums[group];
-        sum.count += 1;
-        sum.shallow = sum.shallow.saturating_add(size(object));
         if open[group] == 0 {
-            sum.retained = sum.retained.saturating_add(retained[number as usize]);
+            sums[group].retained = sums[group].retained.saturating_add(retained[number as usize]);
         }
         open[group] += u32::from(matches!(step, Step::Enter(_)));
     });
@@ -120,6 +68,7 @@ mod tests {
     use crate::analysis::address::NONE;
     use crate::analysis::dominators::dominators;
     use crate::analysis::edges::Edges;
+    use crate::analysis::reach::ROOT;
     use crate::analysis::testing::Random;
 
     // By definition: the objects that cannot be reached any more without one.
@@ -168,7 +117,7 @@ mod tests {
     #[test]
     fn a_false_size_saturates() {
         let edges = Edges::new(vec![0, 1, 1], vec![1], vec![], vec![]);
-        let (reach, tree) = dominators(&edges, [0]);
+        let (reach, tree) = dominators(&edges, [0].into_iter());
         assert_eq!(sizes(&tree, &reach, |_| u64::MAX - 1), [u64::MAX, u64::MAX, u64::MAX - 1]);
     }
 }

@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use super::memory::Graph;
 use super::reach::Reach;
 
-/// The size of a page since Ruby 3.2, and before, as a power of two.
-const PAGE_BITS: [u32; 2] = [16, 14];
+/// The size of a page as a power of two: before Ruby 3.2 (`HEAP_PAGE_ALIGN_LOG` in gc.c of 3.1), and since then.
+const OLD_PAGE_BITS: u32 = 14;
+const PAGE_BITS: u32 = 16;
+/// The first Ruby with the larger pages.
+const LARGER_PAGES: (u32, u32) = (3, 2);
 
 /// The slot size of Rubies that do not tell it: five words.
 const OLD_SLOT: u32 = 40;
@@ -55,12 +58,21 @@ struct Page {
     free: u64,
 }
 
-/// Adds up the pages by the size of their slots, the smallest first.
-pub fn slot_sizes(graph: &Graph, reach: &Reach) -> Vec<SlotSize> {
+// The walker knows its Ruby. `dump_all` does not say which one it is of, but before 3.2 it does not tell the sizes of slots.
+fn page_bits(ruby: &str, tells_slots: bool) -> u32 {
+    let mut numbers = ruby.split('.').map_while(|number| number.parse::<u32>().ok());
+    let has_larger = match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => (major, minor) >= LARGER_PAGES,
+        _ => tells_slots,
+    };
+    if has_larger { PAGE_BITS } else { OLD_PAGE_BITS }
+}
+
+/// Adds up the pages by the size of their slots, the smallest first. `ruby` is the version, or empty if unknown.
+pub fn slot_sizes(graph: &Graph, reach: &Reach, ruby: &str) -> Vec<SlotSize> {
     let columns = graph.columns();
     let slot_of = |slot: u32| if slot == 0 { OLD_SLOT } else { slot };
-    let tells = columns.slots.iter().any(|slot| *slot > 0);
-    let bits = PAGE_BITS[usize::from(!tells)];
+    let bits = page_bits(ruby, columns.slots.iter().any(|slot| *slot > 0));
     let mut pages: BTreeMap<u64, Page> = BTreeMap::new();
     for object in graph.all() {
         let page = pages.entry(graph.address(object) >> bits).or_default();
@@ -109,10 +121,22 @@ mod tests {
         heap.free(FreeSlots { address: 0x20_0050, slot_size: 40, count: 1000 });
         heap.add(slot(0x30_0000, 160), &[]);
         let graph = heap.finish();
-        let sizes = slot_sizes(&graph, &graph.reach());
+        let sizes = slot_sizes(&graph, &graph.reach(), "");
         let small =
             SlotSize { slot: 40, pages: 2, live: 101, garbage: 1, free: 1000, sparse_pages: 1, sparse_slots: 1001 };
         assert_eq!(sizes[0], small);
         assert_eq!((sizes[0].free_bytes(), sizes[1].slot, sizes[1].pages, sizes[1].sparse_pages), (40_000, 160, 1, 1));
+    }
+    #[test]
+    fn pages_are_as_large_as_in_that_ruby() {
+        let mut heap = Heap::new();
+        // Two pages of 16 KiB in one of 64 KiB. The walker tells the size of slots whatever the Ruby.
+        for address in [0x10_0000, 0x10_4000] {
+            heap.root("vm", address).add(Object { slot_size: 40, ..object(address, Type::OBJECT, 0) }, &[]);
+        }
+        let graph = heap.finish();
+        let pages = |ruby| slot_sizes(&graph, &graph.reach(), ruby)[0].pages;
+        assert_eq!(["3.0.6", "3.1.2", "3.2.0", "3.4.1", "4.0.0", ""].map(pages), [2, 2, 1, 1, 1, 1]);
+        assert_eq!((page_bits("", false), page_bits("head", false)), (OLD_PAGE_BITS, OLD_PAGE_BITS));
     }
 }

@@ -3,7 +3,8 @@
 
 use memchr::memchr3;
 
-use super::{hex, is_digit, key};
+use super::step::is_digit;
+use super::{hex, key};
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 

@@ -2,16 +2,30 @@
 
 use std::collections::HashMap;
 
-use super::numbers::{Numbers, Why};
+use super::Options;
+use super::numbers::{Numbers, Why, small};
 use crate::block::{self, column};
 use crate::record::{Edge, Flags, NameId, Object, SiteId, Type};
+use crate::varint::unzigzag;
 
-/// The objects of a block, with their edges.
+/// The objects of a block in columns, with their edges. A column that is absent or was not asked for is empty.
 #[derive(Debug, Default)]
 pub struct Batch {
-    objects: Vec<Object>,
-    class_values: Vec<u64>,
+    addresses: Vec<u64>,
+    kinds: Vec<Type>,
+    classes: Vec<u64>,
     class_ids: Vec<u32>,
+    /// The first prediction for the edges of each object.
+    predictors: Vec<u16>,
+    sizes: Vec<u64>,
+    slot_sizes: Vec<u32>,
+    flags: Vec<Flags>,
+    names: Vec<NameId>,
+    lengths: Vec<Option<u64>>,
+    hashes: Vec<Option<u64>>,
+    encodings: Vec<NameId>,
+    sites: Vec<SiteId>,
+    generations: Vec<u64>,
     /// The position after the last edge of each object in `edges`.
     ends: Vec<u32>,
     edges: Vec<Edge>,
@@ -21,13 +35,12 @@ pub struct Batch {
     predictions: Vec<i64>,
 }
 
-/// The options for decoding a block.
+/// The context for decoding a block.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     pub shift: u8,
     pub hash_bytes: usize,
-    pub edges: bool,
-    pub labels: bool,
+    pub wanted: Options,
     pub classes: &'a mut ClassTable,
 }
 
@@ -56,13 +69,53 @@ impl ClassTable {
 }
 
 impl Batch {
+    /// The number of objects.
+    pub fn len(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// Returns true if there is no object.
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty()
+    }
+
     /// The objects, in the order of their addresses as far as the producer kept it.
-    pub fn objects(&self) -> &[Object] {
-        &self.objects
+    pub fn objects(&self) -> impl ExactSizeIterator<Item = Object> + '_ {
+        (0..self.len()).map(|index| self.object(index))
+    }
+
+    /// The object at a position. What was not decoded of it is absent.
+    #[inline]
+    pub fn object(&self, index: usize) -> Object {
+        Object {
+            address: at(&self.addresses, index),
+            kind: at(&self.kinds, index),
+            class: at(&self.classes, index),
+            size: at(&self.sizes, index),
+            slot_size: at(&self.slot_sizes, index),
+            flags: at(&self.flags, index),
+            name: at(&self.names, index),
+            site: at(&self.sites, index),
+            generation: at(&self.generations, index),
+            length: at(&self.lengths, index),
+            hash: at(&self.hashes, index),
+            encoding: at(&self.encodings, index),
+        }
+    }
+
+    /// The sizes of the objects.
+    pub(super) fn sizes(&self) -> &[u64] {
+        &self.sizes
+    }
+
+    /// The types of the objects.
+    pub(super) fn kinds(&self) -> &[Type] {
+        &self.kinds
     }
 
     /// The edges of the object at this position, without that to its class. The edges of the last object may go on in the next
     /// block.
+    #[inline]
     pub fn edges_of(&self, index: usize) -> &[Edge] {
         let start = index.checked_sub(1).map_or(Some(&self.continued), |before| self.ends.get(before));
         match (start, self.ends.get(index)) {
@@ -85,7 +138,7 @@ impl Batch {
     /// A small number that identifies the class of the object at this position within the graph, or 0 if it has none.
     /// Ids count up from 1; those of classes outside of the table count down from `u32::MAX`.
     pub fn class_id(&self, index: usize) -> u32 {
-        self.class_ids.get(index).copied().unwrap_or(0)
+        at(&self.class_ids, index)
     }
 
     /// The number of edges in the block, also when the reader skips them.
@@ -107,42 +160,51 @@ impl Batch {
             let len = rest.next()?;
             columns.keep(id, rest.slice(len)?)?;
         }
-        self.objects.clear();
-        self.objects.resize(count, Object::default());
-        self.decode_addresses(&columns, cx)?;
-        self.decode_classes(&columns, cx)?;
-        self.decode_numbers(&columns)?;
-        self.decode_strings(&columns, cx.hash_bytes)?;
-        self.decode_sites(&columns)?;
-        self.decode_ends(&columns)?;
+        self.decode_addresses(count, &columns, cx)?;
+        self.decode_classes(count, &columns, cx)?;
+        columns.get(column::SIZE).fill(&mut self.sizes, count, Ok)?;
+        match columns.get(column::NAME) {
+            names if names.is_empty() => self.names.clear(),
+            mut names => names.fill(&mut self.names, count, |name| small(name).map(NameId))?,
+        }
+        self.decode_slot_sizes(if cx.wanted.slots { count } else { 0 }, &columns)?;
+        let flagged = if cx.wanted.flags || cx.wanted.strings { count } else { 0 };
+        if flagged > 0 {
+            columns.get(column::FLAGS).fill(&mut self.flags, flagged, |flags| small(flags).map(Flags))?;
+        } else {
+            self.flags.clear();
+        }
+        self.decode_strings(cx.wanted.strings, &columns, cx.hash_bytes)?;
+        self.decode_sites(if cx.wanted.sites { count } else { 0 }, &columns)?;
+        self.decode_ends(count, &columns)?;
         self.decode_edges(&columns, cx)
     }
 
-    fn decode_addresses(&mut self, columns: &Columns<'_>, cx: &Context<'_>) -> Result<(), Why> {
-        let mut deltas = columns.get(column::ADDRESS);
+    fn decode_addresses(&mut self, count: usize, columns: &Columns<'_>, cx: &Context<'_>) -> Result<(), Why> {
         let kinds = columns.raw(column::TYPE);
-        if kinds.len() != self.objects.len() {
+        if kinds.len() != count {
             return Err("it has another number of types than of objects");
         }
+        self.kinds.clear();
+        self.kinds.extend(kinds.iter().map(|kind| Type(kind & 0x1f)));
         let mut units = 0u64;
-        for (object, kind) in self.objects.iter_mut().zip(kinds) {
-            units = units.wrapping_add_signed(deltas.signed()?);
-            object.address = units << cx.shift;
-            object.kind = Type(kind & 0x1f);
-        }
-        deltas.end()
+        columns.get(column::ADDRESS).fill(&mut self.addresses, count, |delta| {
+            units = units.wrapping_add_signed(unzigzag(delta));
+            Ok(units << cx.shift)
+        })
     }
 
-    fn decode_classes(&mut self, columns: &Columns<'_>, cx: &mut Context<'_>) -> Result<(), Why> {
+    fn decode_classes(&mut self, count: usize, columns: &Columns<'_>, cx: &mut Context<'_>) -> Result<(), Why> {
         let (mut values, mut addresses) = (columns.get(column::CLASS), columns.get(column::CLASS_ADDRESS));
-        self.class_values.clear();
+        self.classes.clear();
         self.class_ids.clear();
-        for object in &mut self.objects {
+        self.predictors.clear();
+        for (address, kind) in self.addresses.iter().zip(&self.kinds) {
             let value = values.next()?;
             let (class, id) = match value {
                 0 => (0, 0),
                 1 => {
-                    let units = (object.address >> cx.shift).wrapping_add_signed(addresses.signed()?);
+                    let units = (address >> cx.shift).wrapping_add_signed(addresses.signed()?);
                     (units << cx.shift, cx.classes.other(units << cx.shift))
                 }
                 _ => {
@@ -152,126 +214,122 @@ impl Batch {
                     (known, if known == 0 { 0 } else { u32::try_from(value - 1).unwrap_or(0) })
                 }
             };
-            object.class = class;
-            self.class_values.push(value);
+            self.classes.push(class);
             self.class_ids.push(id);
+            self.predictors.push(block::predictor(kind.0, value));
         }
+        debug_assert_eq!(self.classes.len(), count);
         values.end()?;
         addresses.end()
     }
 
-    fn decode_numbers(&mut self, columns: &Columns<'_>) -> Result<(), Why> {
-        let (mut sizes, mut flags) = (columns.get(column::SIZE), columns.get(column::FLAGS));
-        let (mut runs, mut names) = (columns.get(column::SLOT_SIZE), columns.get(column::NAME));
-        let mut run = (0u64, 0u32);
-        let named = !names.is_empty();
-        for object in &mut self.objects {
-            if run.0 == 0 {
-                run = (runs.next()?, runs.small()?);
-                if run.0 == 0 {
-                    return Err("a run of slot sizes has no object");
-                }
-            }
-            run.0 -= 1;
-            object.slot_size = run.1;
-            object.size = sizes.next()?;
-            object.flags = Flags(flags.small()?);
-            if named {
-                object.name = NameId(names.small()?);
-            }
+    fn decode_slot_sizes(&mut self, count: usize, columns: &Columns<'_>) -> Result<(), Why> {
+        self.slot_sizes.clear();
+        if count == 0 {
+            return Ok(());
         }
-        if run.0 > 0 {
-            return Err("a run of slot sizes has more objects than the block");
+        let mut runs = columns.get(column::SLOT_SIZE);
+        while !runs.is_empty() {
+            let (objects, size) = (runs.next()?, runs.small()?);
+            let objects = usize::try_from(objects).ok().filter(|objects| *objects <= count - self.slot_sizes.len());
+            let objects = objects.ok_or("a run of slot sizes has more objects than the block")?;
+            if objects == 0 {
+                return Err("a run of slot sizes has no object");
+            }
+            self.slot_sizes.resize(self.slot_sizes.len() + objects, size);
         }
-        sizes.end()?;
-        flags.end()?;
-        runs.end()?;
-        names.end()
+        if self.slot_sizes.len() < count { Err("an object has no slot size") } else { Ok(()) }
     }
 
-    fn decode_strings(&mut self, columns: &Columns<'_>, hash_bytes: usize) -> Result<(), Why> {
+    fn decode_strings(&mut self, wanted: bool, columns: &Columns<'_>, hash_bytes: usize) -> Result<(), Why> {
+        self.lengths.clear();
+        self.hashes.clear();
+        self.encodings.clear();
+        if !wanted {
+            return Ok(());
+        }
         let (mut lengths, mut encodings) = (columns.get(column::LENGTH), columns.get(column::ENCODING));
         let mut hashes = columns.get(column::HASH);
-        for object in &mut self.objects {
-            if object.flags.has(Flags::SIZED) {
-                object.length = Some(lengths.next()?);
-            }
-            if object.flags.has(Flags::HASHED) {
+        for (flags, kind) in self.flags.iter().zip(&self.kinds) {
+            self.lengths.push(if flags.has(Flags::SIZED) { Some(lengths.next()?) } else { None });
+            self.hashes.push(if flags.has(Flags::HASHED) {
                 let mut hash = [0; 8];
                 let kept = hashes.slice(hash_bytes as u64)?;
                 for (byte, kept) in hash.iter_mut().zip(kept) {
                     *byte = *kept;
                 }
-                object.hash = Some(u64::from_le_bytes(hash));
-            }
-            if object.kind == Type::STRING {
-                object.encoding = NameId(encodings.small()?);
-            }
+                Some(u64::from_le_bytes(hash))
+            } else {
+                None
+            });
+            self.encodings.push(if *kind == Type::STRING { NameId(encodings.small()?) } else { NameId::NONE });
         }
         lengths.end()?;
         hashes.end()?;
         encodings.end()
     }
 
-    fn decode_sites(&mut self, columns: &Columns<'_>) -> Result<(), Why> {
+    fn decode_sites(&mut self, count: usize, columns: &Columns<'_>) -> Result<(), Why> {
+        self.sites.clear();
+        self.generations.clear();
+        if count == 0 {
+            return Ok(());
+        }
         let (mut sites, mut generations) = (columns.get(column::SITE), columns.get(column::GENERATION));
         if sites.is_empty() {
             return generations.end();
         }
         let mut generation = 0u64;
-        for object in &mut self.objects {
-            object.site = SiteId(sites.small()?);
-            if object.site != SiteId::NONE {
+        for _ in 0..count {
+            let site = SiteId(sites.small()?);
+            self.sites.push(site);
+            if site != SiteId::NONE {
                 generation = generation.wrapping_add_signed(generations.signed()?);
-                object.generation = generation;
             }
+            self.generations.push(if site == SiteId::NONE { 0 } else { generation });
         }
         sites.end()?;
         generations.end()
     }
 
-    fn decode_ends(&mut self, columns: &Columns<'_>) -> Result<(), Why> {
-        let mut counts = columns.get(column::EDGE_COUNT);
-        self.ends.clear();
+    fn decode_ends(&mut self, count: usize, columns: &Columns<'_>) -> Result<(), Why> {
         let mut end = u64::from(self.continued);
-        for _ in 0..self.objects.len() {
-            end = end.saturating_add(counts.next()?);
-            self.ends.push(u32::try_from(end).unwrap_or(u32::MAX));
-        }
+        columns.get(column::EDGE_COUNT).fill(&mut self.ends, count, |edges| {
+            end = end.saturating_add(edges);
+            Ok(u32::try_from(end).unwrap_or(u32::MAX))
+        })?;
         self.edge_total = end;
-        if end > block::MAX_EDGES as u64 { Err("it has too many edges") } else { counts.end() }
+        if end > block::MAX_EDGES as u64 { Err("it has too many edges") } else { Ok(()) }
     }
 
     fn decode_edges(&mut self, columns: &Columns<'_>, cx: &Context<'_>) -> Result<(), Why> {
         self.edges.clear();
-        if !cx.edges {
+        if !cx.wanted.edges {
             return Ok(());
         }
         self.predictions.clear();
         self.predictions.resize(block::PREDICTIONS, 0);
         let mut deltas = columns.get(column::EDGES);
-        let mut follow = |count: u32, source: u64, key: Option<(Type, u64)>, edges: &mut Vec<Edge>| {
-            for position in 0..count {
-                let place = match key {
-                    Some((kind, class)) => block::prediction(kind.0, class, position),
-                    None => block::prediction(0, 0, u32::MAX),
-                };
-                let predicted = self.predictions.get_mut(place).ok_or("a prediction is missing")?;
-                *predicted = predicted.wrapping_add(deltas.signed()?);
-                let target = source.wrapping_add_signed(*predicted) << cx.shift;
-                edges.push(Edge { target, label: NameId::NONE });
-            }
+        let predictions = &mut self.predictions;
+        let mut follow = |place: u16, source: u64, edges: &mut Vec<Edge>| {
+            let predicted = predictions.get_mut(usize::from(place)).ok_or("a prediction is missing")?;
+            *predicted = predicted.wrapping_add(deltas.signed()?);
+            edges.push(Edge { target: source.wrapping_add_signed(*predicted) << cx.shift, label: NameId::NONE });
             Ok::<(), Why>(())
         };
-        follow(self.continued, self.continued_source >> cx.shift, None, &mut self.edges)?;
+        for _ in 0..self.continued {
+            follow(block::CONTINUED, self.continued_source >> cx.shift, &mut self.edges)?;
+        }
         let mut start = self.continued;
-        for ((object, end), class) in self.objects.iter().zip(&self.ends).zip(&self.class_values) {
-            follow(end - start, object.address >> cx.shift, Some((object.kind, *class)), &mut self.edges)?;
+        for ((address, end), predictor) in self.addresses.iter().zip(&self.ends).zip(&self.predictors) {
+            for position in 0..end - start {
+                follow(block::prediction(*predictor, position), address >> cx.shift, &mut self.edges)?;
+            }
             start = *end;
         }
         deltas.end()?;
         let mut labels = columns.get(column::LABELS);
-        if cx.labels && !labels.is_empty() {
+        if cx.wanted.labels && !labels.is_empty() {
             for edge in &mut self.edges {
                 edge.label = NameId(labels.small()?);
             }
@@ -279,6 +337,11 @@ impl Batch {
         }
         Ok(())
     }
+}
+
+#[inline]
+fn at<T: Copy + Default>(column: &[T], index: usize) -> T {
+    column.get(index).copied().unwrap_or_default()
 }
 
 /// The columns of a block.

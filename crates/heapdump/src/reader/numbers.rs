@@ -5,6 +5,12 @@ use crate::varint;
 /// The reason why a block contradicts itself.
 pub(crate) type Why = &'static str;
 
+/// A number of at most 32 bits.
+#[inline]
+pub(crate) fn small(number: u64) -> Result<u32, Why> {
+    u32::try_from(number).map_err(|_| "a number is too large")
+}
+
 /// The rest of a column.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Numbers<'a> {
@@ -33,7 +39,22 @@ impl<'a> Numbers<'a> {
 
     #[inline]
     pub fn small(&mut self) -> Result<u32, Why> {
-        u32::try_from(self.next()?).map_err(|_| "a number is too large")
+        small(self.next()?)
+    }
+
+    /// Reads a whole column: as many entries as there are objects.
+    #[inline]
+    pub fn fill<T: Copy + Default>(
+        &mut self,
+        column: &mut Vec<T>,
+        count: usize,
+        mut entry: impl FnMut(u64) -> Result<T, Why>,
+    ) -> Result<(), Why> {
+        column.resize(count, T::default());
+        for place in column.iter_mut() {
+            *place = entry(self.next()?)?;
+        }
+        self.end()
     }
 
     #[inline]

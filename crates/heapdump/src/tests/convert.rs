@@ -112,7 +112,7 @@ fn a_graph_holds_what_was_converted() {
         let (mut objects, mut edges) = (Vec::new(), Vec::new());
         while let Some(block) = reader.next_block().unwrap() {
             if let Block::Objects(batch) = block {
-                objects.extend_from_slice(batch.objects());
+                objects.extend(batch.objects());
                 edges.extend(batch.edges().iter().map(|edge| edge.target));
             }
         }

@@ -122,9 +122,9 @@ impl Graph {
                         assert_eq!(last.0.address, address);
                         last.1.extend_from_slice(edges);
                     }
-                    for (i, object) in batch.objects().iter().enumerate() {
+                    for (i, object) in batch.objects().enumerate() {
                         let flags = object.flags.without(Flags::HASHED).without(Flags::SIZED);
-                        graph.objects.push((Object { flags, ..*object }, batch.edges_of(i).to_vec()));
+                        graph.objects.push((Object { flags, ..object }, batch.edges_of(i).to_vec()));
                         assert_eq!(batch.class_id(i) == 0, object.class == 0);
                     }
                 }

@@ -87,7 +87,8 @@ fn pass(data: impl Read, out: &mut dyn Write) -> Result<Stored, Failure> {
 
 // Reads a graph to its end, and returns the first damage.
 fn check(data: impl Read, stored: &mut Stored) -> Result<(), diagctl_heapdump::Error> {
-    let options = reader::Options { edges: false, labels: false, max_classes: MAX_CLASSES };
+    let options =
+        reader::Options { edges: false, labels: false, max_classes: MAX_CLASSES, ..reader::Options::default() };
     let mut reader = Reader::with_options(data, options)?;
     let mut complete = false;
     while let Some(block) = reader.next_block()? {

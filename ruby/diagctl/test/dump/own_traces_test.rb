@@ -8,16 +8,16 @@ class OwnTracesTest < Minitest::Test
 
   POLLS = 120
   DESCRIPTORS = 5_000
-  # Objects by which the dump may differ from the worker right before the fork. The program that hands the heap walker out, and which
-  # this test does without, takes a third of them.
-  OWN = 600
+  # Objects by which a dump of dump_all may differ from the worker right before the fork. The walker's own facts come on top, see
+  # tests/e2e/heap_walker_test.rb.
+  OWN = 400
 
   def test_the_dump_counts_what_the_worker_had_right_before_the_fork
     before, dumped = counts_around_a_dump
     types = before.keys.grep(/\AT_/) - %w[T_NONE T_ZOMBIE T_MOVED]
     differences = types.to_h { |type| [type, dumped.fetch(type.delete_prefix("T_"), 0) - before.fetch(type)] }
     assert_operator differences.values.sum(&:abs), :<=, OWN, differences.reject { |_, count| count.zero? }.inspect
-    assert_operator differences.fetch("T_FILE"), :<, 30
+    assert_operator differences.fetch("T_FILE"), :<, 25
   end
 
   # The sizes that Fiddle's pointers claim are those of what they point to.

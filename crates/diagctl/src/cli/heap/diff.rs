@@ -1,15 +1,19 @@
 //! `diagctl heap diff`: what has grown between two dumps, and what came and stayed among three.
 
 use diagctl_heapdump::analysis::builder::Wanted;
-use diagctl_heapdump::analysis::diff::{self, ByName, Change, Inhabitants};
+use diagctl_heapdump::analysis::diff::{self, ByName, Change, Inhabitants, Landmarks};
 use diagctl_heapdump::analysis::families::Families;
 use diagctl_heapdump::analysis::held::Amount;
 use diagctl_heapdump::analysis::memory::Graph;
 use diagctl_heapdump::analysis::paths::Paths;
+use diagctl_store::ProcessId;
 use serde::Serialize;
 
+use super::input::Input;
 use super::{Context, Done, Failure, input};
+use crate::cli::error::printable;
 use crate::cli::output;
+use crate::exit_code::Exit;
 use crate::units::size;
 
 /// Compare dumps of one process
@@ -42,6 +46,10 @@ struct View {
     /// The reachable objects of each dump.
     objects: Vec<u64>,
     bytes: Vec<u64>,
+    /// False if the dumps are of different processes, or one was compacted between them.
+    one_process: bool,
+    #[serde(skip)]
+    processes: Vec<(Option<ProcessId>, Landmarks)>,
     classes: Vec<Row>,
     paths: Vec<Row>,
     classes_left_out: usize,
@@ -64,11 +72,18 @@ struct Dump {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let names = [Some(&args.a), Some(&args.b), args.c.as_ref()];
+    if names.into_iter().flatten().filter(|name| *name == "-").count() > 1 {
+        let message = "stdin can be read only once, and `-` is named more than once";
+        return Err(Failure::new(Exit::Usage, message).hint("write the other dumps into files"));
+    }
     let mut view = View {
         schema: 1,
-        dumps: [Some(&args.a), Some(&args.b), args.c.as_ref()].into_iter().flatten().cloned().collect(),
+        dumps: names.into_iter().flatten().cloned().collect(),
         objects: Vec::new(),
         bytes: Vec::new(),
+        one_process: true,
+        processes: Vec::new(),
         classes: Vec::new(),
         paths: Vec::new(),
         classes_left_out: 0,
@@ -84,13 +99,41 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             (nothing, dump(cx, c, Some(&new), &mut view)?)
         }
     };
+    view.compare_processes();
     (view.classes, view.classes_left_out) = rows(diff::changes(before.classes, after.classes), args.limit);
     (view.paths, view.paths_left_out) = rows(diff::changes(before.paths, after.paths), args.limit);
     Done::either(args.json, &view, text)
 }
 
+impl View {
+    // Notes the process of a dump that was read.
+    fn process(&mut self, input: &Input) {
+        self.processes.push((input.process.id.clone(), Landmarks::new(&input.loaded.graph)));
+    }
+
+    fn compare_processes(&mut self) {
+        let of = self.processes.first();
+        let other = self.processes.iter().position(|(id, classes)| match of {
+            // Workers that were forked from one process have their classes at the same addresses.
+            Some((Some(first), _)) if id.is_some() => id.as_ref() != Some(first),
+            Some((_, first)) => first.differ(classes),
+            None => false,
+        });
+        let Some(other) = other else { return };
+        self.one_process = false;
+        let name = |at: usize| printable(self.dumps.get(at).map_or("", String::as_str)).to_string();
+        output::note(&format!(
+            "{} and {} are not of one process, or its heap was compacted between them: classes and paths can be compared, objects \
+             cannot",
+            name(0),
+            name(other)
+        ));
+    }
+}
+
 fn inhabitants(cx: &Context, name: &str, view: &mut View) -> Result<Inhabitants, Failure> {
     let input = input::load(cx, name, Wanted { sites: true, ..Wanted::default() })?;
+    view.process(&input);
     let graph = &input.loaded.graph;
     let reach = graph.reach();
     let mut all = Amount::default();
@@ -103,6 +146,7 @@ fn inhabitants(cx: &Context, name: &str, view: &mut View) -> Result<Inhabitants,
 // Sums the reachable objects, or those of them that were there before.
 fn dump(cx: &Context, name: &str, only: Option<&Inhabitants>, view: &mut View) -> Result<Dump, Failure> {
     let input = input::load(cx, name, Wanted { labels: true, sites: only.is_some(), ..Wanted::default() })?;
+    view.process(&input);
     let graph: &Graph = &input.loaded.graph;
     let paths = Paths::new(graph);
     let mut dump = Dump { all: Amount::default(), classes: ByName::default(), paths: ByName::default() };

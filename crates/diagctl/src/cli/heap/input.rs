@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use diagctl_heapdump::analysis::builder::Wanted;
 use diagctl_heapdump::analysis::load::{self, Loaded};
-use diagctl_store::{Access, Capture, Id, reader};
+use diagctl_store::meta::Meta;
+use diagctl_store::{Access, Capture, Id, ProcessId, reader};
 use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -99,6 +101,13 @@ fn open(cx: &Context, dump: &str) -> Result<Source, Failure> {
 }
 
 fn file(path: &Path) -> Result<Source, Failure> {
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        let name = path.to_string_lossy();
+        output::note(&format!(
+            "{} is a named pipe: waiting for a program that writes a dump into it",
+            printable(&name)
+        ));
+    }
     let file = File::open(path).map_err(|e| Failure::io("open", path, e))?;
     let metadata = file.metadata().map_err(|e| Failure::io("open", path, e))?;
     if metadata.is_dir() {
@@ -121,10 +130,15 @@ fn capture(cx: &Context, dump: &str) -> Result<(Box<dyn Read + Send>, u64, Proce
         output::note(&format!("report {report} of capture {id} was stored damaged: {}", printable(error)));
     }
     let process = Process {
+        id: Some(process_id(capture.meta())).filter(|id| id.start_ticks > 0 && capture.meta().role != "run"),
         rss: figures(&capture, "smaps_rollup").as_deref().and_then(Process::rss_of),
         gc: figures(&capture, "gc_stat").as_deref().and_then(Process::gc_of).unwrap_or_default(),
     };
     Ok((Box::new(capture.reader(report)?), entry.raw_bytes, process))
+}
+
+fn process_id(meta: &Meta) -> ProcessId {
+    ProcessId { pid: meta.pid, pid_ns: meta.pid_ns, start_ticks: meta.start_time, boot_id: meta.boot_id.clone() }
 }
 
 // A small report of the capture. One that is missing or damaged only leaves figures out.

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use diagctl_store::ProcessId;
+
 /// The capture's data about the process at the time of the dump.
 #[derive(Clone, Debug, Default)]
 pub struct Process {
     /// Its resident memory, bytes.
     pub rss: Option<u64>,
+    /// The process itself.
+    pub id: Option<ProcessId>,
     /// `GC.stat`.
     pub gc: BTreeMap<String, u64>,
 }

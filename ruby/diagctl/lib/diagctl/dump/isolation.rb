@@ -12,7 +12,9 @@ module Diagctl
     SIGNALS = Signal.list.except(*RESERVED).freeze
     # SIGPIPE is an exception: a put that died must show as EPIPE.
     RUBYS = { "PIPE" => true, "CHLD" => true, "CLD" => true }.freeze
-    HANDLED = /^Sig(?:Ign|Cgt):\s+(\h+)/
+    # The size of the kernel's table of descriptors (one more than the highest that was ever open, or larger), and the signals that
+    # are ignored or caught.
+    STATUS = /^FDSize:\s+(\d+).*^SigIgn:\s+(\h+)\s+SigCgt:\s+(\h+)/m
     NICE = 19
     # The kernel's OOM killer takes the dumper before anything else.
     OOM_FIRST = "1000"
@@ -40,9 +42,10 @@ module Diagctl
 
     # @param title [String] what the dumper dumps, for `ps`
     def apply(title)
-      reset_signals
+      status = STATUS.match(File.read("/proc/self/status"))
+      reset_signals(status[2].hex | status[3].hex)
       redirect_standard_streams
-      close_descriptors
+      close_descriptors(status[1].to_i)
       # Before the process becomes undumpable: after that /proc/self belongs to root.
       attempt { File.write("/proc/self/oom_score_adj", OOM_FIRST) }
       attempt { Process.setpriority(Process::PRIO_PROCESS, 0, NICE) }
@@ -57,10 +60,9 @@ module Diagctl
     private
 
     # SYSTEM_DEFAULT, because with DEFAULT Ruby would raise SignalException here. Only what is caught or ignored is touched.
-    def reset_signals
-      handled = File.read("/proc/self/status").scan(HANDLED).sum { |(mask)| mask.to_i(16) }
+    def reset_signals(handled)
       SIGNALS.each do |name, number|
-        Signal.trap(name, RUBYS.key?(name) ? "DEFAULT" : "SYSTEM_DEFAULT") if handled.anybits?(1 << (number - 1))
+        Signal.trap(number, RUBYS.key?(name) ? "DEFAULT" : "SYSTEM_DEFAULT") if handled.anybits?(1 << (number - 1))
       rescue ArgumentError, Errno::EINVAL
         next
       end
@@ -85,8 +87,8 @@ module Diagctl
     # close the descriptors that its timer thread needs (ArgumentError); a process without them aborts.
     #
     # One IO object closes all of them: a name and an object for each would double a worker's files in its own dump.
-    def close_descriptors
-      keep = [0, 1, 2, *@keep.map(&:fileno)]
+    def close_descriptors(table_size)
+      keep = @keep.map(&:fileno).push(0, 1, 2)
       closer = IO.allocate
       (3...table_size).each do |descriptor|
         next if keep.include?(descriptor) || !Libc.open?(descriptor)
@@ -96,11 +98,6 @@ module Diagctl
       rescue ArgumentError, SystemCallError
         next
       end
-    end
-
-    # Size of the kernel's table of descriptors: one more than the highest that was ever open, or larger.
-    def table_size
-      File.read("/proc/self/status")[/^FDSize:\s+(\d+)/, 1].to_i
     end
 
     def attempt

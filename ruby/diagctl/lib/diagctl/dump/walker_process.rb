@@ -12,14 +12,19 @@ module Diagctl
     FAULT = [0, 0].freeze
     TITLE = "diagctl: walking the heap"
 
-    # The key under which a walker that crashed once is remembered.
+    # The key under which a walker that crashed once is remembered. Made before any fork: the objects of a dumper are in its dump.
     #
     # @return [String] this Ruby, to the very file
     def self.ruby
+      @ruby ||= Diagctl.one_line(description).freeze
+    end
+
+    def self.description
       files = [RbConfig.ruby, File.join(RbConfig::CONFIG["libdir"], RbConfig::CONFIG["LIBRUBY_SO"].to_s)]
       marks = files.select { |file| File.file?(file) }.map { |file| File.stat(file) }.map { |stat| "#{stat.size}.#{stat.mtime.to_i}" }
       [RUBY_DESCRIPTION, *marks].join(" ")
     end
+    private_class_method :description
 
     # @param object [File] the walker, a file in memory
     # @param status [File] the page that the dumper watches

@@ -39,7 +39,7 @@ module Diagctl
         trace
       end
       threads.each { |thread| KEYS.bind_call(thread).each { |name| add(6, address(thread), Fiddle.dlwrap(name)) } }
-      GC.stat.each { |name, value| add(5, *text(name.name), value) if value.is_a?(Integer) }
+      statistics(GC.stat.select { |_, value| value.is_a?(Integer) })
     end
 
     # @return [String] the facts, packed
@@ -62,6 +62,15 @@ module Diagctl
     def text(string)
       @keep << string
       [WalkerSample.bytes_of(string), string.bytesize]
+    end
+
+    # With few objects, whatever the number of names.
+    def statistics(values)
+      names = values.keys.map!(&:name)
+      @keep << names
+      names.pack("p" * names.size).unpack("J*").each_with_index do |place, index|
+        @words << 5 << place << names[index].bytesize << values.fetch(names[index].to_sym)
+      end
     end
 
     def describe_objects

@@ -50,18 +50,18 @@ module Diagctl
       Spawn.open(argv("put", capture, report, *("--again" if again)), lease: lease.io, stdin: true, stall: stall, &block)
     end
 
-    # @param ruby [String] what the walker is to be loaded into
+    # @param ruby [String] what the walker is to be loaded into, one line
     # @param into [IO] takes the walker
     # @return [Outcome] status 1 if it must not be used; stderr says why
     def walker(lease, capture, ruby:, into:, timeout:)
-      Spawn.run(argv("walker", capture, "--ruby=#{Diagctl.one_line(ruby)}"), lease: lease.io, out: into, timeout: timeout)
+      Spawn.run(argv("walker", capture, "--ruby=#{ruby}"), lease: lease.io, out: into, timeout: timeout)
     end
 
     # Records that it crashed.
     #
     # @return [Outcome]
     def walker_failed(lease, capture, ruby:, reason:)
-      arguments = ["--ruby=#{Diagctl.one_line(ruby)}", "--failed=#{Diagctl.one_line(reason)}"]
+      arguments = ["--ruby=#{ruby}", "--failed=#{Diagctl.one_line(reason)}"]
       Spawn.run(argv("walker", capture, *arguments), lease: lease.io, timeout: ABORT_TIMEOUT)
     end
 

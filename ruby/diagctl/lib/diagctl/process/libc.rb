@@ -31,6 +31,7 @@ module Diagctl
     ALL_SIGNALS = (1..64).to_a.freeze
     # Blocking these signals does not prevent the death of the process, but it would suppress Ruby's crash report.
     FAULTS = Signal.list.values_at("SEGV", "BUS", "ILL", "FPE", "ABRT", "TRAP", "SYS").freeze
+    MASKED = (ALL_SIGNALS - FAULTS).freeze
     WORD_BITS = [0].pack("J").bytesize * 8
 
     @functions = {}
@@ -119,7 +120,7 @@ module Diagctl
         return yield unless load
 
         before = memory("\0" * SIGSET_BYTES)
-        set = signal_set((ALL_SIGNALS - FAULTS) - except)
+        set = signal_set(MASKED, except)
         masked = call("pthread_sigmask", SIG_BLOCK, set.to_i, before.to_i)&.zero?
         yield
       ensure
@@ -171,9 +172,10 @@ module Diagctl
 
       private
 
-      def signal_set(numbers)
+      def signal_set(numbers, except = [])
         bits = "0" * (SIGSET_BYTES * 8)
         numbers.each { |number| bits.setbyte(number - 1, 49) }
+        except.each { |number| bits.setbyte(number - 1, 48) }
         memory([bits].pack("b*"))
       end
 

@@ -43,7 +43,7 @@ module Diagctl
 
     # @param stdin [Boolean] whether the program gets input; otherwise it reads /dev/null
     # @param stall [Numeric, nil] seconds after which a blocking write to `stdin` fails because the program reads nothing
-    def initialize(stdin:, stall: nil)
+    def initialize(stdin, stall)
       @child_ends = {}
       @out = +"".b
       @err = +"".b
@@ -52,7 +52,10 @@ module Diagctl
       Pipes.open_stdins[@stdin] = true if @stdin
       @stdout, @child_ends[1] = IO.pipe
       @stderr, @child_ends[2] = IO.pipe
-      [*own_ends, *@child_ends.values].each(&:binmode)
+      @readers = [@stdout, @stderr]
+      @stdin&.binmode
+      @readers.each(&:binmode)
+      @child_ends.each_value(&:binmode)
       # Ruby makes its pipes non-blocking, which other programs take for an error. IO#fcntl would release the GVL.
       @child_ends.each_value { |io| io.nonblock = false }
     rescue StandardError
@@ -67,7 +70,7 @@ module Diagctl
 
     def close
       Pipes.open_stdins.delete(@stdin)
-      own_ends.each(&:close)
+      [@stdin, @stdout, @stderr].each { |io| io&.close }
     end
 
     # @param input [String, nil] everything that the program is to read
@@ -80,9 +83,11 @@ module Diagctl
     #
     # @param limit [Float] seconds to wait at most
     def exchange(limit)
-      readers = [@stdout, @stderr].reject(&:closed?)
+      # Arrays are made only where there is something to read or write: this runs again and again, also in the dumper, whose
+      # objects are in its dump.
+      @readers.reject!(&:closed?)
       @stdin.close if writable? && (@input.nil? || @input.empty?)
-      readable, writers = IO.select(readers, writable? ? [@stdin] : [], nil, [limit, @look].min)
+      readable, writers = IO.select(@readers, writable? ? [@stdin] : nil, nil, [limit, @look].min)
       @look = readable ? SHORTEST_LOOK : [@look * 2, LONGEST_LOOK].min
       readable&.each { |io| read(io) }
       write if writers&.any?
@@ -94,10 +99,6 @@ module Diagctl
     end
 
     private
-
-    def own_ends
-      [@stdin, @stdout, @stderr].compact
-    end
 
     def writable?
       !@stdin.nil? && !@stdin.closed?

@@ -32,11 +32,13 @@ module Diagctl
         actions = Fiddle::Pointer.malloc(FILE_ACTIONS_BYTES, Fiddle::RUBY_FREE)
         check(@init.call(actions.to_i), "posix_spawn_file_actions_init")
         begin
+          highest = 0
           descriptors.each do |number, io|
+            highest = number if number > highest
             check(@dup2.call(actions.to_i, io.fileno, number), "posix_spawn_file_actions_adddup2")
           end
           # Closes what a C extension opened without O_CLOEXEC (glibc 2.34 and later).
-          @closefrom&.call(actions.to_i, descriptors.keys.max + 1)
+          @closefrom&.call(actions.to_i, highest + 1)
           spawn(argv, unset, actions)
         ensure
           @destroy.call(actions.to_i)
@@ -115,16 +117,23 @@ module Diagctl
       # @return [Integer] address of the `char *[]`; of its first string
       attr_reader :table, :first
 
+      # Makes few objects, whatever the number of strings: those of a dumper are in its dump.
       def initialize(strings)
-        bytes = strings.map { |string| string.b.delete("\0") << "\0" }
-        size = (bytes.size + 1) * WORD
+        strings = strings.map { |string| string.b.delete("\0") } unless strings.all? { |string| StringTable.plain?(string) }
+        bytes = strings.pack("Z*" * strings.size)
+        size = (strings.size + 1) * WORD
         # The pointers, and behind them the strings.
-        @memory = Libc.memory("\0" * size + bytes.join)
+        @memory = Fiddle::Pointer.malloc(size + bytes.bytesize, Fiddle::RUBY_FREE)
         @table = @memory.to_i
-        @first = @table + size
-        offsets = bytes.each_with_object([size]) { |string, all| all << (all.last + string.bytesize) }
-        pointers = [*offsets.first(bytes.size).map { |offset| @table + offset }, 0].pack("J*")
-        @memory[0, pointers.bytesize] = pointers
+        address = @first = @table + size
+        pointers = strings.map { |string| (address += string.bytesize + 1) - string.bytesize - 1 }
+        @memory[0, size] = pointers.push(0).pack("J*")
+        @memory[size, bytes.bytesize] = bytes
+      end
+
+      # @return [Boolean] whether the bytes are an argument as they are
+      def self.plain?(string)
+        string.encoding.ascii_compatible? && !string.include?("\0")
       end
     end
   end

@@ -37,9 +37,20 @@ module Diagctl
         Libc.load
         PosixSpawn.available?
         Holder.prepare
+        rehearse
         Reports::CpuProfile.load_profilers
         @loaded = true
       end
     end
+
+    # Runs what the dumper will run and what changes nothing here. A line of code that runs for the first time makes objects (caches
+    # of calls and constants), and those of the dumper would be in its dump.
+    def self.rehearse
+      WalkerProcess.ruby
+      Libc.without_signals { Libc.memory_file("rehearsal")&.close }
+      WalkerSample.new([Thread.current], whole: false).pack if Libc.load
+      Records.new.tap { |records| records.set("rehearsal", 1) }.to_s
+    end
+    private_class_method :rehearse
   end
 end

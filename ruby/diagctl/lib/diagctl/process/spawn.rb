@@ -12,6 +12,9 @@ module Diagctl
     KILL_GRACE = 2.0
     # A preloaded library (jemalloc, say) is meant for the application, not for a program that lives for milliseconds.
     UNSET = %w[LD_PRELOAD].freeze
+    # Constants and positional arguments, here and below: Ruby makes a hash for each call otherwise, and those of the dumper are in
+    # its dump.
+    SHIELDED = { Object => :never }.freeze
 
     # @return [Outcome] never raises for a failure of the program
     def self.run(argv, timeout:, lease: nil, input: nil, out: nil)
@@ -44,24 +47,27 @@ module Diagctl
     # Ruby runs the `ensure` of every thread at exit, but only in the process that has the thread. A forked child never gets
     # there.
     #
-    # @option options [IO] :out takes what the program prints, instead of a string
-    # @option options [Numeric] :stall seconds after which a blocking write to `stdin` fails because the program reads nothing
+    # @param out [IO, nil] takes what the program prints, instead of a string
+    # @param stall [Numeric, nil] seconds after which a blocking write to `stdin` fails because the program reads nothing
     # @yieldparam spawn [Spawn]
     # @raise [SystemCallError] the program could not be started
-    def self.open(argv, **options)
+    def self.open(argv, lease: nil, stdin: false, stall: nil, out: nil)
       spawn = nil
-      Thread.handle_interrupt(Object => :never) { spawn = new(argv, **options) }
+      Thread.handle_interrupt(SHIELDED) { spawn = new(argv, lease, stdin, stall, out) }
       yield spawn
     ensure
-      Thread.handle_interrupt(Object => :never) { spawn&.close }
+      Thread.handle_interrupt(SHIELDED) { spawn&.close }
     end
 
     # @api private use `open`
-    def initialize(argv, lease: nil, stdin: false, stall: nil, out: nil)
+    def initialize(argv, lease, stdin, stall, out)
       @reaped = false
       @status = nil
-      @pipes = Pipes.new(stdin: stdin, stall: stall)
-      @handle = ProcessHandle.new(launch(argv, { **@pipes.child_ends, **{ 1 => out, LEASE_FD => lease }.compact }))
+      @pipes = Pipes.new(stdin, stall)
+      descriptors = @pipes.child_ends.dup
+      descriptors[1] = out if out
+      descriptors[LEASE_FD] = lease if lease
+      @handle = ProcessHandle.new(launch(argv, descriptors))
       Children.add(pid)
     rescue StandardError
       @pipes&.close
