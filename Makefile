@@ -11,7 +11,7 @@ export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine clean help
+.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems deb release package-test package-short clean help
 
 # One static program runs in any image and starts a third faster, and the start is most of the cost of a poll.
 # --target: without it Cargo would link build scripts with the same flags.
@@ -21,11 +21,11 @@ FUZZ_SECONDS ?= 300
 # Afterwards nm shows whether the script found that code under the names that it has by now.
 build:
 	host=$$(rustc -vV | sed -n 's/^host: //p') && \
-	static="-C target-feature=+crt-static -C relocation-model=static" && \
+	static=$$(scripts/rust-flags) && \
 	order="-C link-arg=-Wl,-T,scripts/poll.ld" && \
 	mkdir -p "$(TARGET_DIR)" && probe=$$(mktemp "$(TARGET_DIR)/probe.XXXXXX") && \
 	{ echo 'fn main() {}' | rustc --crate-name probe $$static $$order -o "$$probe" - 2>/dev/null && "$$probe" || order=; rm -f "$$probe"; } && \
-	RUSTFLAGS=$$static \
+	RUSTFLAGS="$$static" \
 	$(CARGO) rustc --release --locked --package diagctl --bin diagctl --target "$$host" -- -C opt-level=3 $$order && \
 	{ [ -z "$$order" ] || scripts/poll-section "$(TARGET_DIR)/$$host/release/diagctl"; } && \
 	install -D "$(TARGET_DIR)/$$host/release/diagctl" "$(DIAGCTL_TEST_BIN)"
@@ -37,7 +37,7 @@ demo: deps build
 	@$(RUBY) demo/demo.rb
 
 # The fastest to fail comes first.
-test: deps build lint unit demo-quiet e2e torture-short matrix-short
+test: deps build lint unit demo-quiet e2e package-short torture-short matrix-short
 	@echo "make test: everything passed"
 
 lint:
@@ -55,6 +55,7 @@ unit:
 	else set -x; $(CARGO) test --workspace --locked; fi
 	$(RUBY) scripts/layers_test.rb
 	$(RUBY) scripts/poll_order_test.rb
+	$(RUBY) scripts/version_test.rb
 	$(RUBY) ruby/test_all.rb
 	$(RUBY) tests/docs_test.rb
 
@@ -81,6 +82,32 @@ torture-short: deps build
 # needs root. Not part of `make test`: it takes minutes, up to ten on a busy machine.
 kernel: build
 	tests/kernel/run $(KERNEL)
+
+# target/gems: the gems without the program, and one with it for x86-64 and for ARM. The ARM program is cross-compiled in a Debian
+# testing that debootstrap makes, once, which needs root. ARM=no leaves it out.
+gems: build
+	[ "$(ARM)" = no ] || packaging/arm64
+	packaging/gems "$(TARGET_DIR)/gems" "$$(uname -m)-linux=$(DIAGCTL_TEST_BIN)" \
+	  $$([ "$(ARM)" = no ] || echo "aarch64-linux=$(TARGET_DIR)/aarch64-unknown-linux-gnu/release/diagctl")
+
+# target/debian: the Debian package. cargo-deb is built once, which takes minutes.
+deb: build
+	packaging/deb
+
+# target/dist: archives with the program for x86-64 and ARM, the gems, the Debian packages, SBOMs and checksums.
+release: gems
+	packaging/deb $$([ "$(ARM)" = no ] || echo --arm64)
+	ARM=$(ARM) packaging/release
+
+# Gems and packages, installed and used as people do, in Debian images that debootstrap makes. Needs root. A single test: make
+# package-test PACKAGE="-n /uninstall/"
+package-test: deps gems
+	@scripts/deps --package
+	$(RUBY) tests/package/all.rb $(PACKAGE)
+
+# The part that needs no image.
+package-short: deps build
+	$(RUBY) tests/package/gems_test.rb
 
 # Captures back to back under load, for DURATION seconds (ten minutes by default). e2e includes a short form.
 soak: deps build
@@ -137,12 +164,16 @@ help:
 	@echo "make deps     install from Debian what the demo and the tests need"
 	@echo "make demo     a real Puma cluster collects its own heap dumps, in under two minutes"
 	@echo "make test     lints, unit tests in Rust and Ruby, the demo, end-to-end tests, a sample of torture and matrix; what CI runs"
-	@echo "make lint | unit | demo-quiet | e2e | torture-short | matrix-short   the parts of make test"
+	@echo "make lint | unit | demo-quiet | e2e | package-short | torture-short | matrix-short   the parts of make test"
 	@echo "make torture  every fault, crash and attack of docs/reliability.md; about an hour on two cores"
 	@echo "make kernel   cgroup v2 and quotas on a real kernel under qemu; takes minutes, and root the first time"
 	@echo "make soak     ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz     every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" selects some"
 	@echo "make matrix   the tests on Debian 12, 13 and testing and on Ruby 3.4, some on Ruby 4.0, and a real Redmine; needs root and debootstrap"
+	@echo "make gems     target/gems: the gems, with the program for x86-64 and ARM; ARM=no leaves that out, else root is needed once"
+	@echo "make deb      target/debian: the Debian package"
+	@echo "make release  target/dist: archives, gems, Debian packages, SBOMs and checksums; the same bytes each time"
+	@echo "make package-test   gems and packages installed and used as people do; needs root and debootstrap, takes half an hour"
 	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
 	@echo "make bench-idle | bench-sidekiq | bench-put | bench-heap | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean    remove what cargo built"

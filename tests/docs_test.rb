@@ -35,7 +35,7 @@ class DocsTest < Minitest::Test
     assert_equal %w[nowhere/src/lib.rs Makefile docs/ nowhere.md scripts/deps], paths_in(page)
     assert_equal %w[a.md b.md#c #d], links_in("[a](a.md) [b](b.md#c \"title\") `[x](code.md)` [d](#d) [web](https://example.org)\n```\n[y](block.md)\n```\n")
     assert resolves?("docs/architecture.md", "../README.md#installation")
-    refute resolves?("docs/architecture.md", "README.md")
+    refute resolves?("docs/architecture.md", "CONTRIBUTING.md")
     refute resolves?("README.md", "README.md#no-such-heading")
   end
 

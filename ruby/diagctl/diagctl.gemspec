@@ -16,7 +16,8 @@ Gem::Specification.new do |spec|
   # Comes with every Ruby. Named here because from Ruby 4.0 on Bundler hides it from a bundle that does not name it, and under 3.4
   # Bundler warns.
   spec.add_dependency "fiddle"
-  spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.rb", "exe/*", "README.md"] }
+  # packaging/gems adds the program, and exe/diagctl, to the gems of platforms.
+  spec.files = Dir.chdir(__dir__) { Dir["lib/**/*.{rb,rake,tt,toml}", "README.md"] }
   spec.require_paths = ["lib"]
   spec.metadata = { "rubygems_mfa_required" => "true" }
 end

@@ -22,10 +22,11 @@ mod section;
 mod state;
 mod sys;
 mod units;
+mod users;
 
 // The names under which the modules use these crates.
 use diagctl_fs::{self as fsio, checksum as seal};
 use diagctl_observe::{cgroup, clock, proc};
 
-pub use cli::main;
+pub use cli::{command, main};
 pub use sys::prepare;

@@ -205,6 +205,12 @@ pub enum Error {
         /// The prefix.
         prefix: String,
     },
+    /// The capture was deleted while it was being changed.
+    #[error("capture {id} was just deleted")]
+    JustDeleted {
+        /// The capture.
+        id: Id,
+    },
     /// The ids of several captures have this prefix.
     #[error("{} matches {count} captures: {}{}", quoted(prefix), listed(first), and_more(*count, first.len()))]
     Ambiguous {

@@ -16,6 +16,8 @@ pub struct StoreOptions {
     pub dir: PathBuf,
     /// The group that may read the store.
     pub group: Option<String>,
+    /// Members of the group may leave orders.
+    pub orders: bool,
     /// Use the store even on a filesystem where `flock(2)` may not exclude other machines.
     pub allow_network_filesystem: bool,
     /// Retention and compression.
@@ -32,6 +34,7 @@ impl StoreOptions {
         Self {
             dir: dir.into(),
             group: None,
+            orders: false,
             allow_network_filesystem: false,
             retention: Retention::default(),
             file_types: BTreeMap::new(),

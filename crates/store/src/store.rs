@@ -5,6 +5,7 @@
 //! lease.lock lease.json  see `lease`
 //! state.lock state.json samples/   see `state` and `sample`; state.lock guards every small file
 //! requests/              on-demand requests, one file each
+//! inbox/                 orders of the group's members, if they may leave any
 //! requests.json          the requests that a poll considers when there are very many
 //! staging/<id>/          a capture being written
 //! reports/<id>/          published captures, authoritative
@@ -24,6 +25,7 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use crate::error::{Error, Result, Unfit};
 use crate::events;
 use crate::id::Id;
+use crate::inbox::{self, INBOX};
 use crate::layout::{FORMAT, HARMLESS, LEFT, SUBDIRS};
 use crate::options::StoreOptions;
 use diagctl_fs::{self as fs, Durability, LockFile, Spot};
@@ -113,6 +115,8 @@ impl Store {
     fn close(&self, mode: u32) -> Result<u32> {
         const CLOSED: u32 = 0o700;
         fs::set_dir_mode(&self.dir, CLOSED)?;
+        // Orders belong to their senders, who can repeat them.
+        fs::children(&self.path(INBOX)).for_each(|entry| drop(fs::remove(&self.path(INBOX).join(&entry.name))));
         let keep = if self.options.group.is_some() { 0o2750 } else { CLOSED };
         if let Err(refusal) = fs::restrict_tree(&self.dir, self.owner, keep) {
             fs::set_dir_mode(&self.dir, mode)?;
@@ -241,6 +245,7 @@ impl Store {
             }
         }
         if self.options.group.is_some() && access != Access::Read {
+            self.open_inbox()?;
             for name in ["lease.lock", "state.lock"] {
                 // flock(2) only needs a file that can be opened, so a user who may only read must not be able to open the lock
                 // files. Closes lock files that an older version opened to the group.
@@ -251,6 +256,20 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    // Makes the inbox as writable as the operator allows.
+    fn open_inbox(&self) -> Result<()> {
+        let inbox = self.path(INBOX);
+        let wanted = if self.options.orders { inbox::MODE } else { self.wanted_mode() };
+        match fs::require_dir(&inbox, self.owner) {
+            Err(e) if e.is_not_found() && self.options.orders => Ok(fs::create_dir(&inbox, wanted)?),
+            Err(e) if e.is_not_found() => Ok(()),
+            Ok(()) if inbox.stat().is_ok_and(|stat| stat.st_mode & 0o7777 != wanted) => {
+                Ok(fs::set_dir_mode(&inbox, wanted)?)
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Returns the mode for directories in the store: readable by the group if the store's own directory is.
@@ -278,6 +297,7 @@ impl Store {
             for name in ["lease.lock", "state.lock"] {
                 fs::create_empty(&self.path(name))?;
             }
+            self.open_inbox()?;
         }
         // Written last and synced: a store with this file is complete.
         Ok(fs::write_atomic(&self.path("FORMAT"), format!("{FORMAT}\n").as_bytes(), Durability::Synced)?)
@@ -305,7 +325,7 @@ impl Store {
 pub fn foreign_entry(dir: &Spot) -> Result<Option<String>> {
     let names: Vec<String> = fs::list(dir)?.flatten().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
     let is_known = |name: &&String| {
-        SUBDIRS.iter().chain(&HARMLESS).chain(&LEFT).any(|known| name == known)
+        SUBDIRS.iter().chain(&HARMLESS).chain(&LEFT).chain(&[INBOX]).any(|known| name == known)
             || name.strip_prefix(".tmp-").is_some_and(is_random)
     };
     // Looks into nothing while the names alone say that the directory is foreign.
@@ -322,6 +342,10 @@ fn foreign_content(dir: &Spot, name: &str) -> Option<String> {
             let inner = entry.name.to_string_lossy();
             let ending = if name == "trash" { &inner } else { inner.rsplit('.').next().unwrap_or_default() };
             (!is_random(ending)).then(|| format!("{name}/{inner}"))
+        }),
+        INBOX => fs::children(&dir.join(name)).find_map(|entry| {
+            let inner = entry.name.to_string_lossy();
+            (!inner.starts_with("20") || !inner.ends_with(".json")).then(|| format!("{name}/{inner}"))
         }),
         _ if LEFT.contains(&name) => (!may_be_ours(&dir.join(name))).then(|| name.to_owned()),
         _ => None,

@@ -189,3 +189,5 @@ module Diagctl
     end
   end
 end
+
+require_relative "diagctl/railtie" if defined?(Rails::Railtie)

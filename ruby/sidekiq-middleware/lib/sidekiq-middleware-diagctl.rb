@@ -1,4 +1,5 @@
 # frozen_string_literal: true
 
-# Bundler requires this file, because it has the name of the gem.
+# The former name of the gem.
 require "diagctl/sidekiq"
+require "diagctl/railtie" if defined?(Rails::Railtie)

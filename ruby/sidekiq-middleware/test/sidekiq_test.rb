@@ -31,7 +31,7 @@ class SidekiqTest < Minitest::Test
   end
 
   def test_the_gem_loads_without_sidekiq_and_changes_nothing
-    [%w[diagctl/sidekiq], %w[sidekiq-middleware-diagctl], %w[sidekiq diagctl/sidekiq], %w[diagctl/sidekiq sidekiq], %w[sidekiq/cli diagctl/sidekiq],
+    [%w[diagctl/sidekiq], %w[sidekiq-diagctl], %w[sidekiq-middleware-diagctl], %w[sidekiq diagctl/sidekiq], %w[diagctl/sidekiq sidekiq], %w[sidekiq/cli diagctl/sidekiq],
      %w[diagctl/sidekiq sidekiq/cli]].each do |libraries|
       out = sidekiq(<<~RUBY, preamble: "")
         before = Thread.list.size

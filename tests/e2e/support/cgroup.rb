@@ -53,7 +53,10 @@ module E2E
     def [](file) = File.read(File.join(@dirs.first, file))
 
     # A command that joins the group and then executes its arguments.
-    def enter = ["/bin/sh", "-c", "#{@dirs.map { |dir| "echo $$ > #{dir}/cgroup.procs" }.join(" && ")} && exec \"$@\"", "sh"]
+    def enter = ["/bin/sh", "-c", "#{joining} && exec \"$@\"", "sh"]
+
+    # A command of a shell that joins the group.
+    def joining = @dirs.map { |dir| "echo $$ > #{dir}/cgroup.procs" }.join(" && ")
 
     # The kernel may still be busy with a process after it has been reaped.
     def remove

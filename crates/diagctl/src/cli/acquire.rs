@@ -17,7 +17,7 @@ use crate::fsio;
 use crate::grant::dump_limits::{self, Watch};
 use crate::grant::exec::run_commands;
 use crate::grant::poll::Decided;
-use crate::grant::{self, Applicant, Begun, begin, capture, overdue};
+use crate::grant::{self, Applicant, Begun, begin, capture, orders, overdue};
 use crate::rules::decide::{Answer, Plan, Verdict};
 use crate::rules::readings::Readings;
 use crate::rules::trigger::{Observed, is_application_name};
@@ -113,6 +113,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         return refused(cx, &guarded, 60_000.max(config.poll_ms()));
     }
     config::keep(&cx.loaded, store.dir())?;
+    orders::obey(cx, &store)?;
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let stat = cx.proc.stat(args.pid).map_err(|why| {
         Failure::new(Exit::Usage, format!("--pid {}: {why}", args.pid))

@@ -13,6 +13,7 @@ use crate::units::size;
 
 /// Compare two captures of one process: what grew
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl compare 20261128T041936157Z-af22a2f7 latest")]
 pub struct Args {
     /// The earlier capture: its ID or a unique prefix
     #[arg(value_name = "A")]

@@ -19,6 +19,9 @@ use crate::section::Problem;
 
 /// Check, show or create a configuration
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  diagctl config init -o diagctl.toml\n  diagctl config check diagctl.toml\n  diagctl config show"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -27,6 +30,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Report every problem and warning about the configuration, with hints
+    #[command(after_help = "Examples:\n  diagctl config check\n  diagctl config check new.toml --elsewhere")]
     Check {
         /// File to check [default: the configuration in use]
         file: Option<PathBuf>,
@@ -38,12 +42,14 @@ enum Command {
         elsewhere: bool,
     },
     /// Show the configuration in use, and where each value comes from
+    #[command(after_help = "Examples:\n  diagctl config show")]
     Show {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Print a commented example configuration
+    #[command(after_help = "Examples:\n  diagctl config init -o diagctl.toml")]
     Init {
         /// Write it to FILE, which must not exist
         #[arg(short, long, value_name = "FILE")]
@@ -151,14 +157,19 @@ fn told(path: &Path, problems: &[Problem], warnings: &[Problem]) -> Result<Done,
 }
 
 fn init(path: &Path) -> Result<Done, Failure> {
+    write_new(path, config::EXAMPLE)?;
+    Ok(Done::text(path.display().to_string()))
+}
+
+/// Writes a configuration to a file that must not exist.
+pub fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     // The workers have to read the file, so its mode is restricted only by the umask.
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|e| {
         let exists = e.kind() == std::io::ErrorKind::AlreadyExists;
         let failure = Failure::output("create", path, e);
-        if exists { failure.hint("existing files are never overwritten; choose another name") } else { failure }
+        if exists { failure.hint("existing files are never overwritten; choose another name with -o") } else { failure }
     })?;
-    file.write_all(config::EXAMPLE.as_bytes()).map_err(|e| Failure::output("write", path, e))?;
-    Ok(Done::text(path.display().to_string()))
+    file.write_all(text.as_bytes()).map_err(|e| Failure::output("write", path, e))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use diagctl_store::{Access, Id, events};
 /// From the recorded polls: when each was last seen, its memory then, how it ended as far as that can be known, and its captures.
 /// A process that was stopped or restarted is listed, too: ENDED says "with others" if others ended within the same minute.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl deaths --since 24h")]
 pub struct Args {
     /// Only those last seen within this time (90m, 2h, 14d), or since a time (2026-11-22 10:15, 2026-11-22T10:15:30Z)
     #[arg(long, value_name = "TIME", value_parser = times::parse_moment, allow_hyphen_values = true)]

@@ -17,6 +17,9 @@ use subject::Subject;
 /// that is the newest capture of the largest process that polls. It names a cause only if the figures add up; otherwise it says
 /// which report is missing.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  diagctl diagnose\n  diagctl diagnose --pid 4711\n  diagctl diagnose --role puma --json"
+)]
 pub struct Args {
     /// Capture ID, a unique prefix of one, or `latest`
     id: Option<String>,

@@ -1,5 +1,6 @@
 //! `diagctl doctor`: finds problems that would stop captures or make them dangerous. Changes nothing.
 
+mod binary;
 mod check;
 mod contents;
 mod machine;
@@ -24,6 +25,7 @@ use check::{Check, Status};
 ///
 /// Exit status 0: no check failed, but there may be warnings, for instance that captures are switched off; 1: at least one check failed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  sudo -u deploy diagctl doctor\n  diagctl doctor --json | jq .failed")]
 pub struct Args {
     /// Print JSON: schema, dir, ok, and checks[] with id, status (ok, warn, fail, skip), message, hint, observed
     #[arg(long)]
@@ -106,7 +108,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     checks.push(processes::versions(contents.newest.as_ref()));
     let named = super::from_environment("DIAGCTL_BIN");
     let this = std::env::current_exe().unwrap_or_default();
-    checks.push(processes::binary(named, &std::env::var("PATH").unwrap_or_default(), &this));
+    checks.push(binary::binary(named, &std::env::var("PATH").unwrap_or_default(), &this));
     report(cx, checks)
 }
 

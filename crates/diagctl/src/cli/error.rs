@@ -129,6 +129,7 @@ impl From<diagctl_store::Error> for Failure {
             Error::NoCaptures
             | Error::NoReportNamed
             | Error::NoCapture { .. }
+            | Error::JustDeleted { .. }
             | Error::Ambiguous { .. }
             | Error::NoCaptureWith { .. }
             | Error::FailedEverywhere { .. }

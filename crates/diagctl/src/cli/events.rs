@@ -1,6 +1,7 @@
 //! `diagctl events`: what happened in the store, newest last.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -41,7 +42,7 @@ pub struct Args {
     /// Only events of this rule
     #[arg(long)]
     rule: Option<String>,
-    /// Go on, and print events as they happen
+    /// Go on, and print events as they happen; waits for a store that does not exist yet
     #[arg(short, long)]
     watch: bool,
     /// Show times in UTC instead of the local time zone, and read them so
@@ -59,6 +60,9 @@ struct Output<'a> {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    if args.watch {
+        wait_for_a_store(&cx.config().dir);
+    }
     let store = cx.open(Access::Read)?;
     let times = Times::new(args.utc);
     let all = events::read(&store);
@@ -105,6 +109,17 @@ fn row(event: &Event, times: &Times) -> Vec<String> {
     let why =
         if figures.is_empty() { event.reason.clone() } else { format!("{} [{}]", event.reason, figures.join(", ")) };
     vec![times.show(&event.at), what.clone(), about.join(" "), why]
+}
+
+// A watcher may start before the workers, as the sidecar of a pod does. Their first poll creates the store.
+fn wait_for_a_store(dir: &Path) {
+    let exists = || dir.join("FORMAT").exists();
+    if !exists() {
+        output::note(&format!("there is no store at {} yet; waiting for the first poll", dir.display()));
+    }
+    while !exists() {
+        std::thread::sleep(LOOK);
+    }
 }
 
 // The file is bounded: its older half is dropped now and then. What was printed is known by the last event, not by its place.

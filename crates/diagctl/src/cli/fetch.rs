@@ -25,6 +25,9 @@ use diagctl_store::{Access, Id, meta};
 /// Without REPORT, all reports of the capture and its meta.json are written to a directory. A report that was stored damaged is
 /// fetched as it is, with a warning on stderr and exit status 5.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  diagctl fetch latest:heap_dump --as json -o heap.json\n  diagctl fetch latest:gc_stat -o - | jq .count"
+)]
 pub struct Args {
     /// Capture ID, a unique prefix of one, or `latest`; each also with `:REPORT`
     id: String,

@@ -12,6 +12,7 @@ use diagctl_store::{Access, cleanup};
 
 /// Apply the retention limits now
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl gc --dry-run\n  diagctl gc")]
 pub struct Args {
     /// Only show what would be deleted and kept, with the reasons
     #[arg(short = 'n', long)]

@@ -4,6 +4,7 @@ mod abort;
 mod acquire;
 mod apart;
 mod compare;
+mod completions;
 mod config;
 mod config_target;
 mod deaths;
@@ -15,7 +16,9 @@ mod fetch;
 mod finalize;
 mod gc;
 mod heap;
+mod init;
 mod list;
+mod orders;
 mod output;
 mod pause;
 mod pin;
@@ -94,6 +97,8 @@ enum Command {
     Resume(pause::ResumeArgs),
     Config(config::Args),
     Doctor(doctor::Args),
+    Init(init::Args),
+    Completions(completions::Args),
     /// Print help for a command, or `help exit-codes`
     Help {
         /// A command, or `exit-codes`
@@ -122,7 +127,12 @@ impl Command {
             Self::Acquire(_) | Self::Put(_) | Self::Walker(_) | Self::Finalize(_) | Self::Abort(_) => Needs::Process,
             Self::Gc(_) => Needs::Retention,
             Self::Run(_) => Needs::Capture,
-            Self::Simulate(_) | Self::Config(_) | Self::Doctor(_) | Self::Help { .. } => Needs::Valid,
+            Self::Simulate(_)
+            | Self::Config(_)
+            | Self::Doctor(_)
+            | Self::Init(_)
+            | Self::Completions(_)
+            | Self::Help { .. } => Needs::Valid,
             _ => Needs::Store,
         }
     }
@@ -147,11 +157,19 @@ fn parse() -> Result<Cli, clap::Error> {
     }
 }
 
+/// The command line with all commands, for completions and manual pages.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 fn dispatch(cli: Cli) -> Result<Done, Failure> {
-    if let Command::Help { topic } = &cli.command {
-        return help(topic);
-    }
     let file = cli.global.config.or_else(|| from_environment("DIAGCTL_CONFIG"));
+    match &cli.command {
+        Command::Help { topic } => return help(topic),
+        Command::Completions(args) => return completions::run(args),
+        Command::Init(args) => return init::run(args, file, cli.global.dir),
+        _ => {}
+    }
     if let Command::Config(args) = &cli.command
         && let Some(done) = config::without_loading(args, file.as_deref(), cli.global.dir.clone())
     {
@@ -211,7 +229,9 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Pause(args) => pause::pause(&cx, &args),
         Command::Resume(args) => pause::resume(&cx, &args),
         Command::Config(args) => config::run(&cx, &args),
-        Command::Doctor(_) | Command::Help { .. } => unreachable!("answered above"),
+        Command::Doctor(_) | Command::Init(_) | Command::Completions(_) | Command::Help { .. } => {
+            unreachable!("answered above")
+        }
     }
 }
 
@@ -249,11 +269,10 @@ fn debug_wanted() -> Result<bool, Failure> {
 }
 
 fn help(topic: &[String]) -> Result<Done, Failure> {
-    use clap::CommandFactory;
     if topic == ["exit-codes"] {
         return Ok(Done::text(exit_code::HELP.to_owned()));
     }
-    let command = Cli::command();
+    let command = command();
     let found = topic.iter().try_fold(&command, |command, name| command.find_subcommand(name));
     if found.is_none() {
         let message = format!("there is no command or topic {}", crate::cli::error::quoted(&topic.join(" ")));

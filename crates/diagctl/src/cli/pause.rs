@@ -17,6 +17,7 @@ use diagctl_store::{Access, Store};
 ///
 /// A dump in progress continues. Requests wait.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl pause --for 2h")]
 pub struct PauseArgs {
     /// Resume automatically after this time: 90m, 2h, 14d
     #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_wait, allow_hyphen_values = true)]
@@ -25,6 +26,7 @@ pub struct PauseArgs {
 
 /// Resume captures
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl resume")]
 pub struct ResumeArgs {}
 
 pub fn pause(cx: &Context, args: &PauseArgs) -> Result<Done, Failure> {

@@ -8,17 +8,20 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Context;
 use super::output::{self, Done};
 use super::times::age;
+use super::{Context, orders};
 use crate::cli::error::{Failure, printable, quoted};
 use crate::clock;
+use crate::config::GroupRight;
 use crate::exit_code::Exit;
 use crate::fsio;
 use crate::state::files::load_state;
 use crate::sys::Endings;
 use crate::units;
+use crate::users::user_name;
 use diagctl_store::events::{self, Event};
+use diagctl_store::inbox::{self, Order};
 use diagctl_store::requests::{self, Request};
 use diagctl_store::{Access, ProcessId, ReportName, Store};
 use why::View;
@@ -84,7 +87,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let json = args.json;
     check(cx, &args)?;
     let process = args.pid.map(|pid| target::find(cx, pid)).transpose()?;
-    let store = cx.open(Access::CreateForWorkers)?;
+    let store = orders::open(cx, Access::CreateForWorkers, GroupRight::Request)?;
     let request = file(cx, &store, args, process)?;
     match endings {
         Some(endings) => wait::wait(cx, &store, &request, json, endings),
@@ -110,9 +113,11 @@ fn check(cx: &Context, args: &Args) -> Result<(), Failure> {
 
 // Writes the request, and notes what will keep it waiting.
 fn file(cx: &Context, store: &Store, args: Args, process: Option<ProcessId>) -> Result<Request, Failure> {
-    let now = {
+    let now = if store.is_ours() {
         let _guard = store.lock()?;
         cx.now(&load_state(store)?.0)
+    } else {
+        cx.peek(store)?.1
     };
     let request = Request {
         schema: 1,
@@ -128,7 +133,11 @@ fn file(cx: &Context, store: &Store, args: Args, process: Option<ProcessId>) -> 
         expires: now.store_ms + units::ms(args.expires),
         ..Request::default()
     };
-    requests::write(store, &request)?;
+    if store.is_ours() {
+        requests::write(store, &request)?;
+    } else {
+        inbox::leave(store, &request.id, &Order::Request(Box::new(request.clone())))?;
+    }
     let why = View::take(cx, store, &now)?.of(&request);
     if why.needs_a_person {
         output::note(&format!("the request waits: {}; {}", why.text, why.hint));
@@ -150,7 +159,10 @@ fn list(cx: &Context, json: bool) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
     let view = View::take(cx, &store, &now)?;
-    let pending = requests::list(&store)?.into_iter().filter(|request| request.expires > now.store_ms);
+    let pending = requests::list(&store)?
+        .into_iter()
+        .chain(inbox::requests(&store))
+        .filter(|request| request.expires > now.store_ms);
     let listed: Vec<Listed> = pending
         .map(|request| Listed {
             age_ms: now.store_ms.saturating_sub(request.created),
@@ -187,9 +199,12 @@ fn row(listed: &Listed) -> Vec<String> {
 }
 
 fn cancel(cx: &Context, id: &str, json: bool) -> Result<Done, Failure> {
-    let store = cx.open(Access::Write)?;
-    let found: Vec<Request> =
-        requests::list(&store)?.into_iter().filter(|request| !id.is_empty() && request.id.starts_with(id)).collect();
+    let store = orders::open(cx, Access::Write, GroupRight::Request)?;
+    let found: Vec<Request> = requests::list(&store)?
+        .into_iter()
+        .chain(inbox::requests(&store))
+        .filter(|request| !id.is_empty() && request.id.starts_with(id))
+        .collect();
     let request = match found.as_slice() {
         [request] => request,
         [] => {
@@ -207,6 +222,13 @@ fn cancel(cx: &Context, id: &str, json: bool) -> Result<Done, Failure> {
 
 // A capture that has begun for it goes on.
 fn withdraw(store: &Store, request: &Request) -> Result<(), Failure> {
+    if inbox::waits(store, &request.id) {
+        return Ok(inbox::withdraw(store, &request.id)?);
+    }
+    if !store.is_ours() {
+        let order = Order::Cancel { request: request.id.clone() };
+        return Ok(inbox::leave(store, &format!("{}-cancel", request.id), &order)?);
+    }
     requests::remove(store, &request.id)?;
     let by = invoking_user();
     events::record(store, &Event::about("request_cancelled", &request.id, &format!("cancelled by {by}")));
@@ -221,11 +243,5 @@ pub(super) fn invoking_user() -> String {
     if let (0, Ok(user)) = (uid, std::env::var("SUDO_USER")) {
         return printable(&user);
     }
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| format!("uid {uid}"))
+    user_name(uid)
 }

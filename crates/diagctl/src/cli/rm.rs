@@ -11,6 +11,7 @@ use diagctl_store::{Access, Id, Store, reader};
 
 /// Delete captures
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl rm latest\n  diagctl list -q --rule routine | xargs diagctl rm")]
 pub struct Args {
     /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]

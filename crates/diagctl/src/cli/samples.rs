@@ -15,6 +15,7 @@ use diagctl_store::Access;
 ///
 /// Sizes are in bytes, stalls in microseconds, times in milliseconds since the Unix epoch on the store's time line.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl samples --since 1h > samples.jsonl")]
 pub struct Args {
     /// Only samples younger than this (90m, 2h, 14d), or since a time (2026-11-22 10:15, 2026-11-22T10:15:30Z)
     #[arg(long, value_name = "TIME", value_parser = times::parse_moment, allow_hyphen_values = true)]

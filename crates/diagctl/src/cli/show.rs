@@ -16,6 +16,7 @@ use diagctl_store::{Access, reader};
 
 /// Show the details of one capture
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl show latest\n  diagctl show latest --json | jq .reports")]
 pub struct Args {
     /// Capture ID, a unique prefix of one, `latest`, or `latest:REPORT`
     id: String,

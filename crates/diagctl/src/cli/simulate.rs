@@ -30,6 +30,7 @@ const MAX_SAMPLES: u64 = 1 << 30;
 /// Uses the rules of the configuration (--config). The lease is always free, and memory and disk always suffice: only rules,
 /// limits and selection decide. Commands of `exec` triggers are not run. Exit status 4: there are no samples.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl samples | diagctl simulate --config new.toml --samples -")]
 pub struct Args {
     /// Output of `diagctl samples`: a file, a pipe, or `-` for stdin
     #[arg(long, value_name = "FILE")]

@@ -34,6 +34,7 @@ const LOST_AFTER_MS: u64 = 600_000;
 
 /// Show the state of the lease, rules, store and processes
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl status --explain\n  diagctl status --json | jq .store")]
 pub struct Args {
     /// Add the reason for each process's last verdict, and recent events
     #[arg(long)]

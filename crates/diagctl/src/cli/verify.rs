@@ -23,6 +23,7 @@ use diagctl_store::{Access, Id, ReportName, Store, meta};
 /// Exit status 0: everything is intact; 1: something is damaged; 4: no capture matches an ID.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "diagctl verify [OPTIONS] <ID>...\n       diagctl verify [OPTIONS] --all")]
+#[command(after_help = "Examples:\n  diagctl verify latest\n  diagctl verify --all")]
 pub struct Args {
     /// Capture IDs, unique prefixes, or `latest`
     #[arg(value_name = "ID")]

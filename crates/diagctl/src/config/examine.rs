@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Compression, Config, Source, custom, rules, templates};
+use super::{Compression, Config, GroupRight, Source, custom, rules, templates};
 use crate::section::{Problem, Problems, Section};
 use diagctl_store::report_kind;
 
@@ -62,6 +62,8 @@ pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
     if config.group.as_deref().is_some_and(str::is_empty) {
         root.wrong_value("group", "not the name of a group", "use a group from /etc/group, or remove the key");
     }
+    group_may(&root, &mut config);
+    note("", root.has("group_may"), "group_may");
     read!(top, "", "allow_network_filesystem", boolean, config.allow_network_filesystem);
     if config.poll_interval < Duration::from_millis(50) || config.poll_interval > Duration::from_secs(3600) {
         root.wrong_value("poll_interval", "must be between 50ms and 1h", "10s is usual");
@@ -157,6 +159,20 @@ pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
         }
     }
     Ok(Examined { config, given, positions, problems: distinct })
+}
+
+fn group_may(root: &Section<'_>, config: &mut Config) {
+    let Some(words) = root.texts("group_may") else { return };
+    for word in words {
+        match GroupRight::ALL.into_iter().find(|right| right.name() == word) {
+            Some(right) => config.group_may.push(right),
+            None => root.problem("group_may", format!("{word:?} is not a right"), "use \"request\", \"pin\" or both"),
+        }
+    }
+    if config.group.is_none() && !config.group_may.is_empty() {
+        root.problem("group_may", "there is no `group` that could have these rights", "set `group`, or remove the key");
+        config.group_may.clear();
+    }
 }
 
 // Parses TOML and returns all syntax errors at once.

@@ -73,6 +73,29 @@ impl std::fmt::Display for Source {
     }
 }
 
+/// A right of the group's members besides reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupRight {
+    /// Request captures, and cancel their own requests.
+    Request,
+    /// Pin and unpin captures.
+    Pin,
+}
+
+impl GroupRight {
+    /// All rights.
+    pub const ALL: [Self; 2] = [Self::Request, Self::Pin];
+
+    /// The word in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Pin => "pin",
+        }
+    }
+}
+
 /// The merged and checked configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -84,6 +107,8 @@ pub struct Config {
     pub poll_interval: Duration,
     /// A group that may read the store.
     pub group: Option<String>,
+    /// The rights that its members have besides reading.
+    pub group_may: Vec<GroupRight>,
     /// Allows a filesystem on which `flock` may not exclude other processes.
     pub allow_network_filesystem: bool,
     /// Checks that can refuse any capture.
@@ -153,6 +178,7 @@ impl Default for Config {
             enabled: false,
             poll_interval: Duration::from_secs(10),
             group: None,
+            group_may: Vec::new(),
             allow_network_filesystem: false,
             guards: Guards {
                 memory_headroom: 1.0,
@@ -192,6 +218,7 @@ impl Config {
         StoreOptions {
             dir: self.dir.clone(),
             group: self.group.clone(),
+            orders: !self.group_may.is_empty(),
             allow_network_filesystem: self.allow_network_filesystem,
             retention: self.retention.clone(),
             file_types: file_types.collect(),

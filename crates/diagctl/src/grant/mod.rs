@@ -12,6 +12,7 @@ pub mod labels;
 pub mod leftovers;
 pub mod lock_holders;
 mod off;
+pub mod orders;
 pub mod overdue;
 pub mod poll;
 pub mod producer;

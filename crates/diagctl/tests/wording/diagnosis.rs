@@ -79,7 +79,7 @@ fn compare() {
     let mut environment = fixture::environment();
     store_figures(&environment, HEAP, 300, 750);
     store_figures(&environment, REQUESTED, 500, 800);
-    environment.redact(r"\d+h \d+m apart", "1d apart");
+    environment.redact(r"\d[\dhmds ]* apart", "1d apart");
     environment.redact(r#"("apart_ms": )\d+"#, "${1}0");
     environment.run(&format!("compare {HEAP} {REQUESTED}"));
     environment.run_json(&format!("compare {REQUESTED} {HEAP} --json"));

@@ -128,7 +128,8 @@ module SpawnBehaviour
     before = Dir.children("/proc/self/fd").size
     5.times { run_binary("echo x; exit 1", input: "y") }
     5.times { Diagctl::Spawn.run(["/nonexistent/diagctl"], timeout: 1) }
-    assert_equal before, Dir.children("/proc/self/fd").size
+    # There may be fewer: the collector closes what earlier tests left open.
+    assert_operator Dir.children("/proc/self/fd").size, :<=, before
     assert_raises(Errno::ECHILD) { Process.wait(-1, Process::WNOHANG) }
   end
 

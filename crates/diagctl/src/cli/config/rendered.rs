@@ -66,6 +66,7 @@ fn values(config: &Config) -> Vec<(&'static str, Value)> {
         ("enabled", json!(config.enabled)),
         ("poll_interval", duration(config.poll_interval)),
         ("group", json!(config.group)),
+        ("group_may", json!(config.group_may)),
         ("allow_network_filesystem", json!(config.allow_network_filesystem)),
         ("guards.memory_headroom", json!(guards.memory_headroom)),
         ("guards.min_free_disk", amount(guards.min_free_disk)),

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 use super::check::Check;
 use super::machine::Subject;
@@ -11,11 +10,10 @@ use crate::cli::output;
 use crate::cli::status::lease::Report;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::fsio::Spot;
 use crate::proc::{Proc, read};
 use crate::state::samples::{Sample, Samples};
 use diagctl_observe::Presence;
-use diagctl_store::{meta, writer};
+use diagctl_store::meta;
 
 /// The facts about a process that this user may see.
 #[derive(Clone, Debug)]
@@ -249,52 +247,10 @@ fn series(version: &str) -> Vec<&str> {
     parts.into_iter().take(length).collect()
 }
 
-/// Checks that a worker with this environment would run this very program.
-pub fn binary(named: Option<PathBuf>, path: &str, this: &Path) -> Check {
-    let id = "binary";
-    let on_path = path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join("diagctl"));
-    let found = named.clone().or_else(|| on_path.into_iter().find(|file| is_executable(file)));
-    let by = if named.is_some() { "DIAGCTL_BIN" } else { "PATH" };
-    let Some(found) = found else {
-        return Check::warn(
-            id,
-            "diagctl is not in PATH, and DIAGCTL_BIN is not set: a worker with this environment cannot find diagctl",
-            format!("add it to the PATH of the workers, or set DIAGCTL_BIN={}", this.display()),
-        );
-    };
-    let check = if !is_executable(&found) {
-        Check::fail(
-            id,
-            format!("{by} names {}, which is not executable", found.display()),
-            format!("set DIAGCTL_BIN={}, with mode 0755", this.display()),
-        )
-    } else if !is_same(&found, this) {
-        Check::warn(
-            id,
-            format!("{by} leads to {}, which is not this program ({})", found.display(), this.display()),
-            "find out which one the workers run, and remove the other",
-        )
-    } else {
-        Check::ok(id, format!("{by} leads to this program"))
-    };
-    check.seen("found", found.display().to_string()).seen("this", this.display().to_string())
-}
-
-fn is_executable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0)
-}
-
-fn is_same(one: &Path, other: &Path) -> bool {
-    let (Ok(a), Ok(b)) = (fs::metadata(one), fs::metadata(other)) else { return false };
-    (a.dev(), a.ino()) == (b.dev(), b.ino()) || {
-        let hash =
-            |path: &Path| fs::canonicalize(path).ok().and_then(|path| writer::hash_file(&Spot::outside(&path)).ok());
-        a.len() == b.len() && hash(one).is_some_and(|one| Some(one) == hash(other))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::cli::doctor::check::Status;
 
@@ -376,34 +332,6 @@ mod tests {
     }
 
     #[test]
-    fn the_program_on_the_workers_path_is_compared_with_this_one() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let program = |name: &str, content: &str, mode: u32| {
-            let path = dir.path().join(name).join("diagctl");
-            fs::create_dir(path.parent().unwrap()).unwrap();
-            fs::write(&path, content).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            path
-        };
-        let this = program("a", "one", 0o755);
-        let (copy, other, dead) = (program("b", "one", 0o755), program("c", "two", 0o755), program("d", "one", 0o644));
-        let path = |file: &Path| file.parent().unwrap().display().to_string();
-        let table = [
-            (None, path(&this), Status::Ok),
-            (None, path(&copy), Status::Ok),
-            (None, path(&other), Status::Warn),
-            (None, format!("{}:{}", path(&dead), path(&this)), Status::Ok),
-            (None, path(&dead), Status::Warn),
-            (Some(other.clone()), path(&this), Status::Warn),
-            (Some(dead.clone()), path(&this), Status::Fail),
-        ];
-        for (named, path, status) in table {
-            assert_eq!(binary(named.clone(), &path, &this).status, status, "{named:?} {path}");
-        }
-    }
-
-    #[test]
     fn findings_about_processes_in_words() {
         let config = Config::default();
         let without = || Seen { jemalloc: Some(false), ..seen(5) };
@@ -436,9 +364,9 @@ mod tests {
             jemalloc(&[without()], &Config { rules: Vec::new(), ..config.clone() }),
             jemalloc(&[Seen { jemalloc: None, ..seen(5) }], &config),
             versions,
-            binary(None, "", Path::new("/usr/bin/diagctl")),
-            binary(Some(missing.into()), "", Path::new("/usr/bin/diagctl")),
-            binary(Some("/bin/sh".into()), "", Path::new("/usr/bin/diagctl")),
+            super::super::binary::binary(None, "", Path::new("/usr/bin/diagctl")),
+            super::super::binary::binary(Some(missing.into()), "", Path::new("/usr/bin/diagctl")),
+            super::super::binary::binary(Some("/bin/sh".into()), "", Path::new("/usr/bin/diagctl")),
         ];
         crate::cli::doctor::check::assert_words("processes", &checks);
     }

@@ -20,6 +20,7 @@ use super::{Context, Failure};
 /// DUMP is a capture ID, a unique prefix of one, or `latest`; a file (one with the name of a capture as ./NAME); or `-` for stdin. It may
 /// be a heap graph or what ObjectSpace.dump_all wrote, compressed with gzip or zstd or not.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  diagctl heap top latest\n  diagctl heap diff A B C")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

@@ -14,6 +14,7 @@ use crate::exit_code::Exit;
 use crate::fsio::{self, Spot};
 use crate::sys::Endings;
 use crate::units::size;
+use diagctl_store::inbox;
 use diagctl_store::requests::{self, Request};
 use diagctl_store::{Store, events, index, meta};
 
@@ -25,12 +26,19 @@ const LOOK: Duration = Duration::from_millis(100);
 pub fn wait(cx: &Context, store: &Store, request: &Request, json: bool, endings: Endings) -> Result<Done, Failure> {
     let mut progress = Progress::new();
     let mut last = None;
-    while let Some(current) = requests::read(store, &request.id) {
+    // A member's order becomes a request at the next poll. The request is written before the order vanishes.
+    let filed = || requests::read(store, &request.id);
+    let waiting = || filed().or_else(|| inbox::waits(store, &request.id).then(|| request.clone())).or_else(filed);
+    while let Some(current) = waiting() {
         require_the_same_store(cx, store)?;
         let (_, now) = cx.peek(store)?;
         let why = View::take(cx, store, &now)?.of(&current);
         if current.expires <= now.store_ms && super::why::in_progress(store, &current).is_none() {
-            requests::remove(store, &request.id)?;
+            if store.is_ours() {
+                requests::remove(store, &request.id)?;
+            } else if inbox::waits(store, &request.id) {
+                inbox::withdraw(store, &request.id)?;
+            }
             return Err(expired(&why));
         }
         progress.tell(&why.text, &why.kind);

@@ -35,9 +35,10 @@ module Diagctl
       @turn = Mutex.new
     end
 
-    # @return [String, nil] the directory whose modification time changes with a new request; nil before the first poll
-    def requests_dir
-      @requests_dir ||= @client && File.join(@client.dir, "requests")
+    # @return [Array<String>, nil] the directories whose modification times change with a new request. The second exists only if
+    #   members of the store's group may leave orders. nil before the first poll.
+    def request_dirs
+      @request_dirs ||= @client && %w[requests inbox].map { |name| File.join(@client.dir, name) }
     end
 
     # Polls once, and carries out the grant, if any.

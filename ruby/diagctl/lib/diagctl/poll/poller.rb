@@ -153,12 +153,12 @@ module Diagctl
       seen.is_a?(Time) && (Time.now - seen).between?(0, STAMP_TICK) ? :too_fresh : seen
     end
 
-    # Costs one stat(2).
+    # Costs two stat(2).
     #
     # @return [Time, nil, Symbol]
     def requests_mtime
-      dir = @agent.requests_dir or return :unknown
-      File.mtime(dir)
+      dirs = @agent.request_dirs or return :unknown
+      dirs.filter_map { |dir| File.mtime(dir) if File.directory?(dir) }.max
     rescue SystemCallError
       nil
     end

@@ -1,0 +1,109 @@
+# frozen_string_literal: true
+
+require_relative "support/e2e"
+
+# Members of the store's group read it, and do what the operator allows beyond that: they leave orders, and the workers carry
+# them out.
+class GroupTest < E2E::Case
+  GROUP = 4242
+  OWNER, MEMBER, OTHER_MEMBER = 65_534, 1234, 1235
+
+  def setup
+    super
+    skip "only root can be several users" unless Process.euid.zero?
+
+    @binary = "#{@root}/diagctl"
+    FileUtils.cp(E2E::BIN, @binary)
+    FileUtils.mkdir(@store, mode: 0o700)
+    File.chown(OWNER, nil, @store)
+    group_may("request", "pin")
+  end
+
+  def test_a_member_requests_waits_and_pins
+    worker = start_worker
+    asked = member("request", "gc_stat", "--reason", "a member asks", "--wait", deadline: 60)
+    assert asked.ok?, asked
+    id = asked.out.strip
+    assert_equal "requested by uid #{MEMBER}: a member asks", meta(id).dig("trigger", "reason")
+    pinned = member("pin", id)
+    assert pinned.ok?, pinned
+    assert_match(/asked to pin #{id}: the next poll .*200ms/, pinned.out)
+    wait_until("the capture is pinned", tell: worker.method(:log)) { captures.first["pinned"] }
+    assert member("unpin", "latest").ok?
+    wait_until("the capture is not pinned") { !captures.first["pinned"] }
+    assert_equal ["pinned by uid #{MEMBER}", "unpinned by uid #{MEMBER}"],
+                 events.filter_map { |event| event.values_at("event", "reason").join(" ") if event["event"].end_with?("pinned") }
+  end
+
+  def test_a_request_that_nobody_polls_for_is_listed_and_can_be_cancelled_by_its_sender
+    worker = start_worker
+    E2E::Processes.signal(:STOP, worker.pid)
+    asked = member("request", "gc_stat", "--reason", "later")
+    assert asked.ok?, asked
+    id = asked.out.strip
+    assert_includes member("request", "--list").out, id
+    assert_equal 1, member("request", "--cancel", id, uid: OTHER_MEMBER).status
+    cancelled = member("request", "--cancel", id)
+    assert cancelled.ok?, cancelled
+    assert_empty Dir.children("#{@store}/inbox")
+  end
+
+  def test_a_member_cancels_only_his_own_requests
+    start_worker
+    diagctl!("pause")
+    id = member("request", "gc_stat", "--reason", "mine").out.strip
+    wait_until("the request is filed") { File.exist?("#{@store}/requests/#{id}.json") }
+    member("request", "--cancel", id, uid: OTHER_MEMBER)
+    wait_until("it is refused") { events.any? { |event| event["event"] == "order_refused" } }
+    assert_path_exists "#{@store}/requests/#{id}.json"
+    member("request", "--cancel", id)
+    wait_until("it is cancelled") { !File.exist?("#{@store}/requests/#{id}.json") }
+  end
+
+  def test_what_is_not_allowed_is_refused_with_a_hint_and_the_inbox_closes
+    group_may
+    start_worker
+    refused = member("request", "gc_stat", "--reason", "x")
+    assert_equal 1, refused.status, refused
+    assert_match(/group_may = \["request"\]/, refused.err)
+    refute_path_exists "#{@store}/inbox"
+    group_may("pin")
+    wait_until("the inbox opens") { File.exist?("#{@store}/inbox") && File.stat("#{@store}/inbox").mode & 0o7777 == 0o3770 }
+    assert_match(/group_may = \["request"\]/, member("request", "gc_stat", "--reason", "x").err)
+    # A member with a configuration of his own.
+    File.write("#{@root}/own.toml", "group = \"#{GROUP}\"\ngroup_may = [\"request\"]\n")
+    assert member("--config", "#{@root}/own.toml", "--dir", @store, "request", "gc_stat", "--reason", "x").ok?
+    wait_until("the worker refuses it") { events.any? { |event| event["reason"].include?('group_may does not contain "request"') } }
+    group_may
+    wait_until("the inbox closes") { File.stat("#{@store}/inbox").mode & 0o7777 == 0o2750 }
+  end
+
+  def test_nobody_else_gets_in
+    start_worker
+    stranger = setpriv(4321, 4321, "--clear-groups") + [@binary, "request", "gc_stat", "--reason", "x"]
+    refused = E2E::Command.run(*stranger, env: env)
+    assert_equal 1, refused.status, refused
+    refute_includes refused.err, "group_may"
+  end
+
+  private
+
+  def group_may(*rights)
+    configure(rule("asked", "on_demand = {}", %w[gc_stat]), head: "group = \"#{GROUP}\"\ngroup_may = #{rights.inspect}")
+    File.chmod(0o644, config_path)
+  end
+
+  def setpriv(uid, gid, *groups) = ["setpriv", "--reuid=#{uid}", "--regid=#{gid}", *groups]
+
+  # Other users may have no access to the working copy.
+  def start_worker
+    FileUtils.cp_r(E2E::PumaServer::LOAD_PATH.split(":").first, "#{@root}/lib")
+    start_script(wrapper: setpriv(OWNER, OWNER, "--groups=#{GROUP}") + ["env", "RUBYLIB=#{@root}/lib", "DIAGCTL_BIN=#{@binary}"])
+  end
+
+  def member(*argv, uid: MEMBER, **options)
+    E2E::Command.run(*setpriv(uid, uid, "--groups=#{GROUP}"), @binary, *argv, env: env, **options)
+  end
+
+  def events = diagctl!("events", "--json").json.fetch("events")
+end

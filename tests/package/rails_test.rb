@@ -1,0 +1,81 @@
+# frozen_string_literal: true
+
+require_relative "support/image"
+require_relative "support/gem_index"
+
+# A real Rails application in a Debian 12 with Ruby and Bundler. Debian's Rails, Puma and Sidekiq stand for those of rubygems.org, which
+# cannot be reached, and an index of our gems alone stands for its index.
+class RailsTest < Minitest::Test
+  NEW = "rails new /srv/shop --skip-webpack-install --skip-javascript --skip-spring --skip-listen --skip-bootsnap --skip-git --skip-bundle " \
+        "--skip-test --quiet && cd /srv/shop && bundle config set --global mirror.https://rubygems.org file:///srv/gems"
+  # Those of a new application, but for the groups of development and test, which Debian has no packages of.
+  GEMFILE = ["rails", "sqlite3", "puma"].freeze
+
+  def setup
+    @image = E2E::Image.named("rails") or skip "no image: #{E2E::Image.why}"
+  end
+
+  # The commands are those of docs/getting-started.md. Nothing but the Gemfile is edited.
+  def test_five_commands_lead_from_the_gemfile_to_the_first_capture
+    page = File.read(File.join(E2E::ROOT, "docs/getting-started.md"))
+    commands = page[/^## Rails\n.*?```sh\n(.*?)```/m, 1].lines.map(&:strip)
+    assert_operator commands.size, :<=, 5
+    assert_operator commands.grep(/bundle|rails|diagctl/).size, :==, commands.size
+    told = rails(<<~SH, gems: %w[puma-plugin-diagctl])
+      #{commands.map { |command| command.sub(/^(.*server.*) &$/, '\1 > /tmp/server 2>&1 &') }.join("\n")}
+      curl -sS -o /tmp/page http://127.0.0.1:3000/
+      cat /tmp/server
+      bundle exec diagctl show --json latest
+      ls -ld /var/lib/diagctl
+    SH
+    assert_match(/^diagctl: captured .* of process \d+ \(puma single\)$/, told.err)
+    assert_match(/ on_demand .* heap_dump$/, told.out)
+    assert_match(/"name": *"heap_dump"/, told.out)
+  end
+
+  def test_the_generator_adds_what_is_missing_once
+    told = rails(<<~'SH', gems: %w[puma-plugin-diagctl sidekiq-diagctl sidekiq])
+      bin/rails generate diagctl:install
+      sha256sum config/puma.rb config/initializers/diagctl.rb config/diagctl.toml > /tmp/sums
+      bin/rails generate diagctl:install --skip
+      sha256sum -c /tmp/sums
+      test "$(grep -c '^plugin :diagctl' config/puma.rb)" = 1
+      grep -qx 'Sidekiq.configure_server { |config| Diagctl::Sidekiq.install(config, job_rss: true) }' config/initializers/diagctl.rb
+      ruby -c config/puma.rb config/initializers/diagctl.rb
+      bundle exec diagctl config check config/diagctl.toml
+      bin/rails runner 'puts "booted, started=#{Diagctl.started?}"'
+    SH
+    assert_match(/^booted, started=false$/, told.out)
+  end
+
+  def test_captures_have_the_release_and_the_rake_tasks_run_the_program
+    told = rails(<<~SH, gems: %w[puma-plugin-diagctl])
+      bin/rails generate diagctl:install
+      echo 7c9e6679 > REVISION
+      DIAGCTL_ENABLED=1 DIAGCTL_CONFIG=config/diagctl.toml bin/rails server -e production > /tmp/server 2>&1 &
+      bundle exec diagctl request gc_stat --reason a-test --wait
+      kill $!
+      echo "release: $(bundle exec diagctl show --json latest | tr -d '\\n' | grep -o '"release": *"[^"]*"')"
+      bin/rails -T diagctl
+      bin/rails 'diagctl:list[-q]'
+      bin/rails diagctl:doctor || echo "doctor: $?"
+      DIAGCTL_CONFIG=/nowhere bin/rails diagctl:doctor || echo "broken: $?"
+    SH
+    assert_match(/^release: "release": *"7c9e6679"$/, told.out)
+    assert_match(/^\d{8}T\d{9}Z-\h{8}$/, told.out)
+    assert_match(/^rails diagctl:doctor .*\nrails diagctl:list/, told.out)
+    assert_match(/^ok +config.rules/, told.out)
+    assert_match(/^broken: 1$/, told.out)
+  end
+
+  private
+
+  def rails(script, gems:)
+    gemfile = ["source \"https://rubygems.org\"", *(GEMFILE | gems).map { |name| "gem \"#{name}\"" }].join("\n")
+    install = script.include?("bundle install") ? "" : "bundle install --quiet"
+    result = @image.run("#{NEW}\nprintf '%s\\n' '#{gemfile}' > Gemfile\n#{install}\n#{script}", ro: { "/srv/gems" => E2E::GemIndex.dir },
+      env: { "RAILS_ENV" => "development" })
+    assert result.ok?, result
+    result
+  end
+end
