@@ -78,6 +78,36 @@ class GroupTest < E2E::Case
     wait_until("the inbox closes") { File.stat("#{@store}/inbox").mode & 0o7777 == 0o2750 }
   end
 
+  def test_a_store_that_is_older_than_the_group_is_shared_with_it
+    configure(rule("asked", "on_demand = {}", %w[gc_stat]))
+    File.chmod(0o644, config_path)
+    worker = start_worker
+    diagctl!("request", "gc_stat", "--reason", "before", "--wait")
+    id = captures.first.fetch("id")
+    refute member("list").ok?
+    group_may("request")
+    wait_until("the store is shared", tell: worker.method(:log)) { File.stat(@store).mode & 0o7777 == 0o2750 }
+    listed = member("list", "--json")
+    assert listed.ok?, listed
+    assert_includes listed.out, id
+    assert_includes member("fetch", "#{id}:gc_stat", "-o", "-").out, "heap_live_slots"
+    %w[lease.lock state.lock].each { |name| assert_equal 0o600, File.stat("#{@store}/#{name}").mode & 0o777 }
+    assert member("request", "gc_stat", "--reason", "after", "--wait", deadline: 60).ok?
+  end
+
+  # Each poll takes them out in bulk, and tells about them once.
+  def test_a_flood_of_orders_pushes_out_no_event_and_delays_nobody_for_long
+    worker = start_worker
+    diagctl!("request", "gc_stat", "--reason", "before", "--wait")
+    flood = "cd #{@store}/inbox && i=0; while [ $i -lt 3000 ]; do echo '{}' > $i.json; i=$((i + 1)); done"
+    assert E2E::Command.run(*setpriv(MEMBER, MEMBER, "--groups=#{GROUP}"), "sh", "-c", flood, env: env).ok?
+    asked = member("request", "gc_stat", "--reason", "in the flood", "--wait", uid: OTHER_MEMBER, deadline: 60)
+    assert asked.ok?, asked
+    wait_until("the inbox is empty", tell: worker.method(:log)) { Dir.empty?("#{@store}/inbox") }
+    assert_equal 2, events.count { |event| event["event"] == "published" }
+    assert_operator events.count { |event| event["event"] == "order_refused" }, :<, 100
+  end
+
   def test_nobody_else_gets_in
     start_worker
     stranger = setpriv(4321, 4321, "--clear-groups") + [@binary, "request", "gc_stat", "--reason", "x"]

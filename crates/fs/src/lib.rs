@@ -31,4 +31,4 @@ pub use lock::LockFile;
 pub use printable::{printable, quoted, steers};
 pub use random::{random_hex, random_u64};
 pub use rename::{rename, rename_noreplace};
-pub use tree::{Entry, Listing, children, list, occupied, occupied_tree, read_dir, remove, restrict_tree};
+pub use tree::{Entry, Listing, children, list, occupied, occupied_tree, read_dir, remove, restrict_tree, share_tree};

@@ -127,7 +127,48 @@ pub fn regain(dir: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
 /// Takes rights to everything in a directory away; `keep` are the bits that may stay. Fails at the first entry that belongs to
 /// somebody else. Symbolic links, and files with another name elsewhere, stay as they are.
 pub fn restrict_tree(spot: &Spot, owner: u32, keep: u32) -> Result<(), Error> {
-    let failed = |e: Errno, at: &Path| Error::io("restrict", at, e);
+    walk(spot, |held, stat, path| {
+        if stat.st_uid != owner {
+            let found = NotOurs::Owner { uid: stat.st_uid, expected: owner };
+            return Err(Error::NotOurs { path: path.to_owned(), found });
+        }
+        let mode = stat.st_mode & 0o7777;
+        if mode & keep != mode && is_single(stat) {
+            set_mode(held, mode & keep).map_err(|e| Error::io("restrict", path, e))?;
+        }
+        Ok(())
+    })
+}
+
+/// Gives everything of this owner in a directory to a group, which may then read it. Leaves out the files of these names.
+/// Symbolic links, and files with another name elsewhere, stay as they are.
+pub fn share_tree(spot: &Spot, owner: u32, gid: u32, except: &[&str]) -> Result<(), Error> {
+    walk(spot, |held, stat, path| {
+        let is_excepted = path.file_name().is_some_and(|name| except.iter().any(|except| name == *except));
+        if stat.st_uid != owner || is_excepted || !is_single(stat) {
+            return Ok(());
+        }
+        let more = if FileType::from_raw_mode(stat.st_mode).is_dir() { 0o2050 } else { 0o040 };
+        let group = Some(rustix::fs::Gid::from_raw(gid));
+        rustix::fs::chownat(held, "", None, group, AtFlags::EMPTY_PATH)
+            .and_then(|()| set_mode(held, stat.st_mode & 0o7777 | more))
+            .map_err(|e| Error::io("share", path, e))
+    })
+}
+
+fn is_single(stat: &Stat) -> bool {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    kind.is_dir() || (kind.is_file() && stat.st_nlink == 1)
+}
+
+// Goes through /proc, because fchmod(2) accepts no descriptor that was opened without any rights.
+fn set_mode(held: &OwnedFd, mode: u32) -> Result<(), Errno> {
+    rustix::fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), Mode::from_raw_mode(mode))
+}
+
+// Visits everything in a directory, a directory before what is in it.
+fn walk(spot: &Spot, mut visit: impl FnMut(&OwnedFd, &Stat, &Path) -> Result<(), Error>) -> Result<(), Error> {
+    let failed = |e: Errno, at: &Path| Error::io("examine", at, e);
     let top = spot.open(LISTED, Mode::empty()).and_then(|fd| Ok(Dir::new(fd)?));
     let mut open = vec![(top.map_err(|e| Error::io("read", spot.path(), e))?, spot.path().to_owned())];
     while let Some((dir, path)) = open.last_mut() {
@@ -144,20 +185,12 @@ pub fn restrict_tree(spot: &Spot, owner: u32, keep: u32) -> Result<(), Error> {
             other => other.map_err(|e| failed(e, &path))?,
         };
         let stat = rustix::fs::fstat(&held).map_err(|e| failed(e, &path))?;
-        if stat.st_uid != owner {
-            let found = NotOurs::Owner { uid: stat.st_uid, expected: owner };
-            return Err(Error::NotOurs { path, found });
-        }
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let mode = stat.st_mode & 0o7777;
-        if mode & keep != mode && (kind.is_dir() || (kind.is_file() && stat.st_nlink == 1)) {
-            // Goes through /proc, because fchmod(2) accepts no descriptor that was opened without any rights.
-            let this = format!("/proc/self/fd/{}", held.as_raw_fd());
-            rustix::fs::chmod(this, Mode::from_raw_mode(mode & keep)).map_err(|e| failed(e, &path))?;
-        }
-        if kind.is_dir() {
-            let inner = open_in(fd, name).map_err(|e| failed(e, &path))?;
-            open.push((inner, path));
+        visit(&held, &stat, &path)?;
+        if FileType::from_raw_mode(stat.st_mode).is_dir() {
+            match open_in(fd, name) {
+                Err(Errno::NOENT) => {}
+                inner => open.push((inner.map_err(|e| failed(e, &path))?, path)),
+            }
         }
     }
     Ok(())

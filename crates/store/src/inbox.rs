@@ -21,7 +21,7 @@ pub const INBOX: &str = "inbox";
 pub(crate) const MODE: u32 = 0o3770;
 
 /// The number of files that one poll takes out.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 1024;
 
 /// Maximum size of an order, bytes.
 const MAX_FILE: u64 = 16 << 10;

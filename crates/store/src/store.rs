@@ -315,6 +315,8 @@ impl Store {
                 dir: self.dir.path().to_owned(),
                 source,
             })?;
+            // A store that is older than the key. The mode comes last: whoever sees it finds everything shared.
+            fs::share_tree(&self.dir, self.owner, gid, &["lease.lock", "state.lock"])?;
         }
         // With the set-group-id bit, everything created in the directory belongs to the group.
         Ok(fs::set_dir_mode(&self.dir, self.wanted_mode())?)

@@ -1,5 +1,7 @@
 //! Carries out the orders that members of the store's group left in its inbox, as far as `group_may` allows.
 
+use std::collections::BTreeMap;
+
 use crate::config::{Config, GroupRight};
 use crate::context::Context;
 use crate::state::files::load_state;
@@ -16,7 +18,11 @@ const LONGEST_WAIT_MS: u64 = 86_400_000;
 /// The number of requests that may wait before members can add no more.
 const MOST_WAITING: usize = 64;
 
-/// Takes the orders out and carries them out. One that is refused leaves an event with the reason.
+/// The number of orders of one sender that a poll carries out.
+const MOST_OF_ONE: usize = 16;
+
+/// Takes the orders out and carries them out. The first refusal of each sender leaves an event with the reason and the number of
+/// the others, so that no flood of orders pushes out other events.
 pub fn obey(cx: &Context, store: &Store) -> Result<()> {
     let config = cx.config();
     if config.group_may.is_empty() || !inbox::has_some(store) {
@@ -24,20 +30,56 @@ pub fn obey(cx: &Context, store: &Store) -> Result<()> {
     }
     let guard = store.lock()?;
     let now_ms = cx.now(&load_state(store)?.0).store_ms;
-    let act = |name: &str, by: &str, order: std::result::Result<Order, String>| {
-        if let Err(why) = order.and_then(|order| carry_out(config, store, order, name, by, now_ms)) {
-            events::record(store, &Event::about("order_refused", name, &format!("from {by}: {why}")));
-        }
-    };
+    let mut senders: BTreeMap<u32, Sender> = BTreeMap::new();
     // To pin takes the lock itself.
-    let mut later = Vec::new();
-    inbox::take(store, |Taken { name, uid, order }| match order {
-        Ok(Order::Pin { .. }) => later.push((name, user_name(uid), order)),
-        order => act(&name, &user_name(uid), order),
+    let mut pins = Vec::new();
+    inbox::take(store, |Taken { name, uid, order }| {
+        let sender = senders.entry(uid).or_insert_with(|| Sender { name: user_name(uid), ..Sender::default() });
+        sender.orders += 1;
+        let result = match order {
+            _ if sender.orders > MOST_OF_ONE => Err(format!("more than {MOST_OF_ONE} orders at once")),
+            Ok(Order::Pin { .. }) => {
+                pins.push((name.clone(), uid, order));
+                Ok(())
+            }
+            order => order.and_then(|order| carry_out(config, store, order, &name, &sender.name, now_ms)),
+        };
+        sender.note(&name, result);
     })?;
     drop(guard);
-    later.into_iter().for_each(|(name, by, order)| act(&name, &by, order));
+    for (name, uid, order) in pins {
+        let Some(sender) = senders.get_mut(&uid) else { continue };
+        let result = order.and_then(|order| carry_out(config, store, order, &name, &sender.name, now_ms));
+        sender.note(&name, result);
+    }
+    senders.values().for_each(|sender| sender.record(store));
     Ok(())
+}
+
+/// A sender of orders that one poll took out.
+#[derive(Default)]
+struct Sender {
+    name: String,
+    orders: usize,
+    refused: usize,
+    /// The name of the first order that was refused, and the reason.
+    first: Option<(String, String)>,
+}
+
+impl Sender {
+    fn note(&mut self, order: &str, result: std::result::Result<(), String>) {
+        if let Err(why) = result {
+            self.refused += 1;
+            self.first.get_or_insert_with(|| (order.to_owned(), why));
+        }
+    }
+
+    fn record(&self, store: &Store) {
+        let Some((order, why)) = &self.first else { return };
+        let more = self.refused - 1;
+        let more = if more == 0 { String::new() } else { format!(" (and {more} more orders, refused too)") };
+        events::record(store, &Event::about("order_refused", order, &format!("from {}: {why}{more}", self.name)));
+    }
 }
 
 fn carry_out(
