@@ -2,12 +2,14 @@
 
 mod diff;
 mod export;
+mod grouping;
 mod input;
 mod object;
 mod path;
 mod process;
 mod retained;
 mod strings;
+mod summarized;
 mod summary;
 mod top;
 mod waste;
