@@ -3,6 +3,8 @@
 //! It is counted while the objects pass, without their references. So it cannot tell what is reachable: garbage that was not freed
 //! yet counts. `old` leaves that out, as far as Ruby knows: objects that survived three collections.
 
+pub mod trend;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::Read;

@@ -92,7 +92,7 @@ reports = [\"{allocator}\", \"gc_stat\", \"smaps_rollup\", \"threads\"]
 trigger.timer = {{ every = \"2h\", jitter = \"10m\", initial_delay = \"15m\" }}
 select = \"largest\"
 
-# Counts of the objects by class, a few KB each, no dump. Uncomment it where a fork an hour is affordable.
+# What grows, over hours: `diagctl heap trend`. A few KB each, no dump. Uncomment it where a fork an hour is affordable.
 # [[rules]]
 # name = \"summary\"
 # reports = [\"heap_summary\", \"smaps_rollup\"]
