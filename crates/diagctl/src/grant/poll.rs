@@ -1,13 +1,15 @@
 //! One poll: decides under the state lock, and writes what the decision changes.
 
+use std::collections::BTreeSet;
+
 use crate::history::{self, Recorded};
 use crate::rules::decide::{self, Answer, Decision, Verdict};
 use crate::rules::guard::Figures;
 use crate::rules::limit;
 use crate::state::files::{
-    forget_old_samples, load_sample, load_state, save_sample, take_older_sample, waiting_requests,
+    forget_old_samples, load_sample, load_samples, load_state, save_sample, take_older_sample, waiting_requests,
 };
-use crate::state::schedule::{self as state, State};
+use crate::state::schedule::{self as state, RuleState, State};
 use diagctl_store::Result;
 use diagctl_store::events;
 
@@ -38,7 +40,12 @@ impl Applicant<'_> {
         let id = &self.process.id;
         let last = load_sample(self.store, id).or_else(|| take_older_sample(self.store, id));
         let requests = waiting_requests(self.store, now.store_ms)?;
-        let fresh = self.give_up_pairs(&mut before, now.store_ms) || fresh;
+        let mut fresh = self.give_up_pairs(&mut before, now.store_ms) || fresh;
+        if last.is_none() {
+            // The process is new, so this is a good moment to forget processes that it may have replaced.
+            forget_old_samples(self.store, now.store_ms);
+            fresh = self.forget_the_gone(&mut before) || fresh;
+        }
         let figures = Figures { clock_stepped_back_ms: now.stepped_back_ms, ..figures };
         let mut decision = decide::decide(self.inputs(&requests, &figures, &now, &before, last.as_ref()));
         let last = last.map(|sample| sample.verdict);
@@ -62,10 +69,6 @@ impl Applicant<'_> {
             sample.reason = reason;
         }
         save_sample(self.store, &decision.changes.sample)?;
-        if last.is_none() {
-            // The process is new, so this is a good moment to forget processes that it may have replaced.
-            forget_old_samples(self.store, now.store_ms);
-        }
         let recorded = Recorded::of(self.process, self.readings, now.store_ms);
         history::append(self.store, self.cx.config().retention.max_use, &recorded);
         // A refusal is logged once, when it begins; a grant is logged when it is made.
@@ -91,6 +94,18 @@ impl Applicant<'_> {
             let rule = self.cx.config().rules.iter().find(|rule| *rule.name == **name);
             limit::forget_needless(rule.map(|rule| &rule.limits), marks);
         }
+    }
+
+    // Every poll reads the state, which must not grow with each process that ever crossed a level. Returns true if it changed.
+    fn forget_the_gone(&self, state: &mut State) -> bool {
+        if !state.rules.values().any(RuleState::has_marks_of_processes) {
+            return false;
+        }
+        let known: BTreeSet<String> =
+            load_samples(self.store).processes.keys().map(diagctl_observe::ProcessId::key).collect();
+        let before = state.rules.clone();
+        state.rules.values_mut().for_each(|marks| marks.forget_processes(|process| known.contains(process)));
+        state.rules != before
     }
 
     // Gives up pairs whose process has stopped polling, because the second capture must be of the same process. Returns true if

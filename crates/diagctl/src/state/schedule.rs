@@ -174,6 +174,18 @@ impl State {
 }
 
 impl RuleState {
+    /// Returns true if levels or maxima of processes are remembered.
+    pub fn has_marks_of_processes(&self) -> bool {
+        self.disarmed.keys().chain(self.high_water.keys()).any(|key| is_of_process(key))
+    }
+
+    /// Forgets the levels and maxima of processes that are not known any more. `is_known` gets the key of a process.
+    pub fn forget_processes(&mut self, is_known: impl Fn(&str) -> bool) {
+        let keeps = |key: &String| !is_of_process(key) || is_known(key.rsplit('|').next().unwrap_or_default());
+        self.disarmed.retain(|key, _| keeps(key));
+        self.high_water.retain(|key, _| keeps(key));
+    }
+
     fn is_plausible(&self) -> bool {
         let marks = self.high_water.values().map(|mark| mark.at).chain(self.pair.iter().map(|pair| pair.due));
         let moments = self
@@ -186,6 +198,11 @@ impl RuleState {
             .chain(marks);
         moments.max().unwrap_or(0) <= LAST_MS && self.high_water.values().all(|mark| mark.bytes <= MOST_BYTES)
     }
+}
+
+// Marks have the keys `path|process` and, for figures of a cgroup or the host, `path|metric`. Only a process's key has an `@`.
+fn is_of_process(key: &str) -> bool {
+    key.rsplit('|').next().is_some_and(|subject| subject.contains('@'))
 }
 
 impl Default for State {
@@ -270,5 +287,26 @@ impl Pause {
             ),
             None => format!("paused by {by}; `diagctl resume` ends it"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_processes_that_are_gone_are_forgotten_and_all_others_kept() {
+        let keys = ["|1@10/4/b", "any[0]|1@10/4/b", "|2@20/4/b", "|cgroup_working_set", "|host_used"];
+        let mut marks = RuleState::default();
+        for key in keys {
+            marks.disarmed.insert(key.into(), vec![0]);
+            marks.high_water.insert(key.into(), HighWater { bytes: 1, at: 1 });
+        }
+        assert!(marks.has_marks_of_processes());
+        marks.forget_processes(|process| process == "2@20/4/b");
+        let kept = ["|2@20/4/b", "|cgroup_working_set", "|host_used"];
+        assert!(marks.disarmed.keys().eq(&kept) && marks.high_water.keys().eq(&kept), "{marks:?}");
+        marks.forget_processes(|_| false);
+        assert!(!marks.has_marks_of_processes());
     }
 }

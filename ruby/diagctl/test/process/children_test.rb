@@ -25,6 +25,20 @@ class ChildrenTest < Minitest::Test
     assert_equal "true\n7\n[[:exited, 4, \"said\\n\"], [:exited, 4, \"said\\n\"]]\nErrno::ECHILD\n[[true, 8]]\n", out
   end
 
+  def test_a_program_that_ends_before_its_pid_is_known_is_passed_over_too
+    path = binary("exit 4")
+    out, = ruby(<<~RUBY)
+      Diagctl::Runtime.load
+      Diagctl::Children.install
+      Diagctl::PosixSpawn.singleton_class.prepend(Module.new { def call(...) = super.tap { sleep 0.2 } })
+      outcome = Queue.new
+      theirs = fork { sleep 0.6; exit!(7) }
+      Thread.new { outcome << Diagctl::Spawn.run([#{path.dump}, "--dir", #{@store.dump}, "x"], timeout: 10).to_a }
+      p Process.wait == theirs, $?.exitstatus, outcome.pop.first(2)
+    RUBY
+    assert_equal "true\n7\n[:exited, 4]\n", out
+  end
+
   # Puma in single mode restarts by exec. The program of a poll that is under way is then a child of the new program.
   def test_a_program_that_was_running_at_a_restart_by_exec_is_reaped
     path = binary('sleep 0.5; exit 10')

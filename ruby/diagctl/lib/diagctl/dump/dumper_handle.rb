@@ -39,7 +39,7 @@ module Diagctl
       Children.delete(@pid)
       finish(status)
     rescue Errno::ECHILD
-      finish(Children.delete(@pid))
+      finish(Children.delete_reaped(@pid))
     end
 
     # @return [Float] seconds since the fork

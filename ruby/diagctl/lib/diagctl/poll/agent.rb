@@ -35,10 +35,13 @@ module Diagctl
       @turn = Mutex.new
     end
 
-    # @return [Array<String>, nil] the directories whose modification times change with a new request. The second exists only if
+    # @return [Array<String>, nil] the directories whose modification times change with a new request: the inbox exists only if
     #   members of the store's group may leave orders. nil before the first poll.
     def request_dirs
-      @request_dirs ||= @client && %w[requests inbox].map { |name| File.join(@client.dir, name) }
+      return unless @client
+
+      requests, inbox = %w[requests inbox].map { |name| File.join(@client.dir, name) }
+      File.directory?(inbox) ? [requests, inbox] : [requests]
     end
 
     # Polls once, and carries out the grant, if any.

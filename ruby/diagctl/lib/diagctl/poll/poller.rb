@@ -132,6 +132,8 @@ module Diagctl
     def wait(result, seen)
       return pause(REAP_INTERVAL) if result.retry_after.nil?
 
+      # The poll may have made the inbox.
+      @request_dirs = @agent.request_dirs
       wait = Wait.new(now: Clock.now, retry_after: result.retry_after, poll_interval: result.poll_interval, seen: seen)
       until cut_short?(wait)
         pause(wait.sleep_for(Clock.now, event: @agent.events.any?)) { cut_short?(wait) }
@@ -153,12 +155,15 @@ module Diagctl
       seen.is_a?(Time) && (Time.now - seen).between?(0, STAMP_TICK) ? :too_fresh : seen
     end
 
-    # Costs two stat(2).
+    # Costs one stat(2), or two where there is an inbox.
     #
     # @return [Time, nil, Symbol]
     def requests_mtime
-      dirs = @agent.request_dirs or return :unknown
-      dirs.filter_map { |dir| File.mtime(dir) if File.directory?(dir) }.max
+      @request_dirs ||= @agent.request_dirs or return :unknown
+      requests = File.mtime(@request_dirs.first)
+      return requests if @request_dirs.one?
+
+      [requests, File.mtime(@request_dirs.last)].max
     rescue SystemCallError
       nil
     end

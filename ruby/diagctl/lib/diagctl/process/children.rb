@@ -10,11 +10,30 @@ module Diagctl
   #
   # @api private
   module Children
+    # Seconds. The most that the application's wait is held up by a program that is just being started.
+    START_WAIT = 0.5
+    # Seconds within which a thread of the application that has met a child of ours goes on to tell its status.
+    TELL_WAIT = 0.5
+
     @ours = {}
+    @starting = {}
+    @met = {}
 
     class << self
+      # A program may end before its pid is known here.
+      #
+      # @yieldreturn [Integer] the pid of a child that was just started
+      # @return [Integer] the pid
+      def start
+        @starting[Thread.current] = true
+        yield.tap { |pid| add(pid) }
+      ensure
+        @starting.delete(Thread.current)
+      end
+
+      # Takes over the status if the application's wait has met the child already.
       def add(pid)
-        @ours[pid] = :running
+        @ours[pid] = @met.delete(pid) || :running
       end
 
       # @return [Process::Status, nil] how the child ended, if the application's wait met it
@@ -23,8 +42,20 @@ module Diagctl
         status unless status == :running
       end
 
+      # For a child that somebody else has reaped. The application's wait may have reaped it a moment ago.
+      #
+      # @return [Process::Status, nil] as `delete`
+      def delete_reaped(pid)
+        limit = Clock.now + TELL_WAIT
+        sleep 0.001 while @ours[pid] == :running && Clock.now < limit
+        delete(pid)
+      end
+
       # @return [Boolean] whether the child is ours; its status is kept
       def keep(pid, status)
+        @met[pid] = status
+        await_starts unless @ours.key?(pid)
+        return true if @met.delete(pid).nil?
         return false unless @ours.key?(pid)
 
         @ours[pid] = status
@@ -47,6 +78,14 @@ module Diagctl
       end
 
       private
+
+      # A thread that another process left behind at a fork is not alive here.
+      def await_starts
+        limit = Clock.now + START_WAIT
+        sleep 0.001 while @starting.each_key.any?(&:alive?) && Clock.now < limit
+      rescue RuntimeError
+        retry # The hash changed meanwhile.
+      end
 
       def left_by_diagctl?(pid)
         name, fields = File.binread("/proc/#{pid}/stat").match(/\((.*)\) (.*)/m).captures

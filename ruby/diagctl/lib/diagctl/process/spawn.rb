@@ -29,8 +29,7 @@ module Diagctl
       file.write(input)
       file.rewind
       null = File.open(File::NULL, "r+")
-      pid = PosixSpawn.call(argv, UNSET, { 0 => file, 1 => null, 2 => null, LEASE_FD => lease })
-      Children.add(pid)
+      pid = Children.start { PosixSpawn.call(argv, UNSET, { 0 => file, 1 => null, 2 => null, LEASE_FD => lease }) }
       Process.detach(pid)
     rescue SystemCallError, ThreadError
       nil # While this process exits no thread can be made, and init reaps the program.
@@ -67,8 +66,7 @@ module Diagctl
       descriptors = @pipes.child_ends.dup
       descriptors[1] = out if out
       descriptors[LEASE_FD] = lease if lease
-      @handle = ProcessHandle.new(launch(argv, descriptors))
-      Children.add(pid)
+      @handle = ProcessHandle.new(Children.start { launch(argv, descriptors) })
     rescue StandardError
       @pipes&.close
       raise
@@ -152,7 +150,7 @@ module Diagctl
       Children.delete(pid) if @reaped
     rescue Errno::ECHILD
       @reaped = true
-      @status = Children.delete(pid)
+      @status = Children.delete_reaped(pid)
     end
 
     def outcome(verdict, timeout)
