@@ -38,7 +38,7 @@ pub struct Death {
     pub peak_bytes: u64,
     /// The memory limit, bytes.
     pub limit_bytes: Option<u64>,
-    /// Number of other processes whose last poll was within a minute of this one's.
+    /// Number of other processes that are gone, too, and whose last poll was within a minute of this one's.
     pub together: usize,
     /// Kills by the kernel that the cgroup counted between the last poll and later ones. `None` if nobody recorded them.
     pub oom_kills: Option<u64>,
@@ -64,9 +64,9 @@ pub fn find(samples: &[Recorded], is_alive: impl Fn(&Recorded) -> bool) -> Vec<D
     for sample in samples {
         all.entry((sample.pid_ns, sample.pid, sample.start_ticks)).or_default().push(sample);
     }
-    let ends: Vec<u64> = all.values().filter_map(|polls| Some(polls.last()?.at)).collect();
-    let gone = all.values().filter(|polls| polls.last().is_some_and(|last| !is_alive(last)));
-    let mut deaths: Vec<Death> = gone.filter_map(|polls| death(polls, samples, &ends)).collect();
+    let gone: Vec<_> = all.values().filter(|polls| polls.last().is_some_and(|last| !is_alive(last))).collect();
+    let ends: Vec<u64> = gone.iter().filter_map(|polls| Some(polls.last()?.at)).collect();
+    let mut deaths: Vec<Death> = gone.into_iter().filter_map(|polls| death(polls, samples, &ends)).collect();
     deaths.sort_by_key(|death| std::cmp::Reverse((death.last_ms, death.pid)));
     deaths
 }
@@ -156,5 +156,8 @@ mod tests {
         let samples = [poll(0, 1, 10, None), poll(30_000, 2, 10, None), poll(200_000, 3, 10, None)];
         let how: Vec<_> = find(&samples, |_| false).iter().map(|death| (death.pid, death.how())).collect();
         assert_eq!(how, [(3, "unknown"), (2, "with others"), (1, "with others")]);
+        // One that still polls did not end.
+        let how: Vec<_> = find(&samples, |last| last.pid == 2).iter().map(|death| (death.pid, death.how())).collect();
+        assert_eq!(how, [(3, "unknown"), (1, "unknown")]);
     }
 }

@@ -29,6 +29,8 @@ pub mod lines;
 #[cfg(feature = "std")]
 pub mod reader;
 #[cfg(feature = "std")]
+pub mod summary;
+#[cfg(feature = "std")]
 pub mod tables;
 
 #[cfg(feature = "std")]

@@ -36,6 +36,7 @@ impl<R: Receiver> Walk<'_, R> {
         }
         object.flags = object.flags.with(self.gc_flags(value));
         match of {
+            kind::STRING | kind::SYMBOL | kind::ARRAY | kind::HASH | kind::OBJECT if self.objects_only => {}
             kind::STRING => self.describe_string(value, flags, &mut object),
             kind::SYMBOL => {
                 // SAFETY: symbol.c, `rb_sym2str`: the String in a field of the symbol; it has one as long as it lives.

@@ -13,6 +13,8 @@ pub const GRAPH: usize = 0;
 pub const COUNTS: usize = 1;
 /// Write nothing: only prove that the walker understands this Ruby.
 pub const PROOF: usize = 2;
+/// Write the graph without roots and references, for a summary.
+pub const OBJECTS: usize = 3;
 /// Added when another process of this capture has proved it. The heap then holds no sample of objects.
 pub const PROVEN: usize = 4;
 
@@ -30,7 +32,7 @@ pub struct Request {
     pub output: usize,
     /// The file of the page that the dumper watches.
     pub status: usize,
-    /// [`GRAPH`], [`COUNTS`] or [`PROOF`], and [`PROVEN`].
+    /// [`GRAPH`], [`COUNTS`], [`PROOF`] or [`OBJECTS`], and [`PROVEN`].
     pub mode: usize,
     facts: *const usize,
     facts_len: usize,

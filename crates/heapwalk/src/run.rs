@@ -13,7 +13,7 @@ use crate::json::decimal;
 use crate::layout::Layout;
 use crate::output::Output;
 use crate::proof::{self, Difference};
-use crate::request::{COUNTS, Fact, PROOF, PROVEN, Request, WORDS};
+use crate::request::{COUNTS, Fact, OBJECTS, PROOF, PROVEN, Request, WORDS};
 use crate::ruby::Ruby;
 use crate::siphash::Key;
 use crate::status::{State, Status};
@@ -145,6 +145,9 @@ unsafe fn write_graph(
             if let Fact::Local { thread, name } = fact {
                 walk.add_local(thread, name);
             }
+        }
+        if request.mode & !PROVEN == OBJECTS {
+            walk.leave_out_references();
         }
         walk.whole(fault);
     }

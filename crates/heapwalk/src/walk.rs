@@ -41,6 +41,8 @@ pub struct Walk<'w, R> {
     pub(crate) class: Value,
     /// Threads and the Symbols that their variables have as names.
     pub(crate) locals: Vector<(u64, u64)>,
+    /// Objects are all that is wanted: no roots, no references, no lengths, no hashes of strings.
+    pub(crate) objects_only: bool,
     status: &'w Status,
     fault: Fault,
     objects: u64,
@@ -72,6 +74,7 @@ impl<'w, R: Receiver> Walk<'w, R> {
             otherwise: NameId::NONE,
             class: 0,
             locals: Vector::new(),
+            objects_only: false,
             status,
             fault: Fault::default(),
             objects: 0,
@@ -81,6 +84,11 @@ impl<'w, R: Receiver> Walk<'w, R> {
     /// Names a variable of a thread's fiber.
     pub fn add_local(&mut self, thread: Value, name: Value) {
         self.locals.push((thread as u64, name as u64));
+    }
+
+    /// Leaves out roots, references, lengths, and hashes of strings.
+    pub fn leave_out_references(&mut self) {
+        self.objects_only = true;
     }
 
     /// Walks the roots, then the heap.
@@ -95,7 +103,9 @@ impl<'w, R: Receiver> Walk<'w, R> {
         // SAFETY: gc.c, `objspace_reachable_objects_from_root` and `objspace_each_objects`. The callbacks get this walk back, which
         // nothing else uses meanwhile.
         unsafe {
-            (ruby.reachable_from_root)(Self::on_root, walk);
+            if !self.objects_only {
+                (ruby.reachable_from_root)(Self::on_root, walk);
+            }
             (ruby.each_objects)(Self::on_page, walk);
         }
     }
@@ -127,7 +137,9 @@ impl<'w, R: Receiver> Walk<'w, R> {
                 unsafe {
                     let object = walk.describe(value, slot_size);
                     walk.receiver.object(&object);
-                    walk.edges(value);
+                    if !walk.objects_only {
+                        walk.edges(value);
+                    }
                 }
             }
             slots += 1;

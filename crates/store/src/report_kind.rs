@@ -60,6 +60,7 @@ pub const KINDS: &[Kind] = &[
     kind("jemalloc_profile", Producer::Inline, PROFILE, 1),
     kind("cpu_profile", Producer::Inline, JSON, 1),
     kind("object_counts", Producer::Snapshot, JSON, 1),
+    kind("heap_summary", Producer::Snapshot, JSON, 1),
     kind("heap_dump", Producer::Snapshot, JSON_LINES, 10),
 ];
 

@@ -201,7 +201,10 @@ fn write_report(
                 .map_err(|e| Error::io("compress into", partial.path(), e))?,
         ),
     };
-    let content = if is_heap && !with_values {
+    // A file of that name that a command wrote is stored as it is.
+    let content = if *name == "heap_summary" && !may_be_empty {
+        heap_summary(data, name, form, &ruby, &mut encoder, partial)?
+    } else if is_heap && !with_values {
         heap_graph(data, name, &ruby, &mut encoder, partial)?
     } else {
         plain(data, name, form, is_heap, &mut encoder, partial)?
@@ -289,6 +292,22 @@ fn heap_graph<W: Write>(
         error: stored.error,
         heap: Some(meta::Heap::graph(stored.producer, stored.lost, stored.repaired)),
     })
+}
+
+// Writes the summary of a heap dump, and nothing else of it.
+fn heap_summary<W: Write>(
+    data: &mut dyn Read,
+    name: &ReportName,
+    form: &FileType,
+    ruby: &str,
+    encoder: &mut Encoder<W>,
+    partial: &Spot,
+) -> Result<Content> {
+    let summarized = heap::summarize(data, ruby).map_err(|e| Error::Producer { report: name.clone(), source: e })?;
+    let json = serde_json::to_vec(&summarized.summary).map_err(Error::encode("the summary of a heap"))?;
+    encoder.write_all(&json).map_err(|e| unwrap(e, partial))?;
+    let (raw_bytes, input_bytes, error) = (json.len() as u64, summarized.input_bytes, summarized.error);
+    Ok(Content { form: form.clone(), input_bytes, raw_bytes, error, heap: None })
 }
 
 // A command of `diagctl run` may have written a file of this name, for example `a.txt.gz` beside the `a.txt` that became this

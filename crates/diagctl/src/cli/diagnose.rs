@@ -1,7 +1,7 @@
 //! `diagctl diagnose`: says why a process is large.
 
 pub(super) mod subject;
-mod text;
+pub mod text;
 
 use serde::Serialize;
 

@@ -92,7 +92,7 @@ impl ReportOptions {
             "jemalloc_stats" => {
                 options.extend(self.jemalloc.as_ref().map(|letters| ("options".into(), letters.clone().into())));
             }
-            "heap_dump" | "object_counts" => {
+            "heap_dump" | "object_counts" | "heap_summary" => {
                 if self.full_heap && name == "heap_dump" {
                     options.insert("full".into(), true.into());
                 }
@@ -144,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn the_walker_can_be_left_out_of_both_reports_that_use_it() {
+    fn the_walker_can_be_left_out_of_all_reports_that_use_it() {
         let read = |text| crate::config::parse(text).unwrap().0.options;
         let without = read("[reports.heap_dump]\nproducer = \"dump_all\"\n");
-        for report in ["heap_dump", "object_counts"] {
+        for report in ["heap_dump", "object_counts", "heap_summary"] {
             assert_eq!(Value::Object(without.of(report)), json!({ "producer": "dump_all" }));
         }
         assert_eq!(without.sections(), [("heap_dump", json!({ "producer": "dump_all" }))]);

@@ -164,6 +164,15 @@ fn each_program_has_its_own_cause() {
         let verdict = verdict(&evidence(&figures));
         assert_eq!(verdict.cause, cause, "{program}: {}", verdict.sentence);
         assert_eq!(verdict.cause.is_some(), verdict.confidence > Confidence::None, "{program}");
+        // Both rest on what is not known of classes.
+        if let Some(NativeWithoutObject | NativeBehindObjects) = verdict.cause {
+            assert_eq!(verdict.confidence, Confidence::Medium, "{program}");
+            assert!(
+                verdict.wanted.iter().any(|wanted| wanted.contains("`compare`")),
+                "{program}: {:?}",
+                verdict.wanted
+            );
+        }
     }
 }
 

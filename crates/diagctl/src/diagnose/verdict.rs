@@ -86,6 +86,8 @@ fn stands_out(first: Candidate, all: &[Candidate], account: &Account) -> bool {
 fn confidence(named: Candidate, account: &Account) -> Confidence {
     match (account.adds_up(), named.estimated) {
         (false, _) => Confidence::Low,
+        // It is what remains: an object whose native memory nobody knows may hold it.
+        (true, _) if named.cause == Cause::NativeWithoutObject => Confidence::Medium,
         (true, false) if account.percent(named.bytes) >= 50 => Confidence::High,
         (true, _) => Confidence::Medium,
     }
@@ -218,6 +220,11 @@ fn wanted(named: Option<Candidate>, evidence: &Evidence, account: &Account) -> V
     }
     if named.is_some_and(|named| named.cause == Cause::NativeBehindObjects) {
         wanted.push("a later capture: `compare` shows if the objects and the memory grow together".into());
+    }
+    if named.is_some_and(|named| named.cause == Cause::NativeWithoutObject) {
+        wanted.push(
+            "a later capture: `compare` shows if a class that diagctl does not know grows with the memory".into(),
+        );
     }
     if named.is_some_and(|named| named.cause == Cause::RetainedObjects) && cause::is_young(evidence) {
         wanted.push("a capture after more collections: objects that were not swept yet count as live".into());

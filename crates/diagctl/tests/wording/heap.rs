@@ -73,6 +73,26 @@ fn heap_top_and_retained() {
 }
 
 #[test]
+fn heap_top_of_a_summary() {
+    const SUMMARY: &str = r#"{"schema":1,"producer":"walker","ruby":"3.4.1","complete":true,
+        "objects":{"count":1500,"bytes":90000,"old":1200,"old_bytes":80000},"free_slots":12,"free_bytes":480,
+        "types":{"groups":[]},"sites":{"groups":[]},"generations":{"groups":[]},
+        "classes":{"groups":[{"name":"String","count":1000,"bytes":50000,"old":900,"old_bytes":45000},
+                             {"name":"Session","count":500,"bytes":40000,"old":300,"old_bytes":35000}],"left_out":7}}"#;
+    let mut environment = environment();
+    environment.write("summary.json", SUMMARY);
+    environment.run_text_table("heap top summary.json", &["CLASS"]);
+    environment.run_text_table("heap top summary.json --sort count -n 1", &["CLASS"]);
+    environment.run_json("heap top summary.json --json -n 1");
+    for line in
+        ["heap top summary.json --sort retained", "heap top summary.json --by site", "heap path summary.json Session"]
+    {
+        environment.run(line);
+    }
+    environment.snapshot("heap_top_of_a_summary");
+}
+
+#[test]
 fn heap_paths_and_objects() {
     let mut environment = environment();
     environment.run_text_table("heap path a.json Session", &["PATH"]);

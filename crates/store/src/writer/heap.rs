@@ -1,9 +1,12 @@
-//! Stores a heap dump as a heap graph: converts what `ObjectSpace.dump_all` writes, and passes on what is a graph already.
+//! Stores a heap dump as a heap graph: converts what `ObjectSpace.dump_all` writes, and passes on what is a graph already. Or
+//! summarizes either.
 
 use std::io::{self, Cursor, Read, Write};
 
 use diagctl_heapdump::convert::{Converter, Error as ConvertError, Options};
 use diagctl_heapdump::reader::{self, Block, Reader};
+use diagctl_heapdump::record::Producer;
+use diagctl_heapdump::summary::{self, Counter, Summary};
 use diagctl_heapdump::{OwnedMemory, Writer, block};
 
 /// The number of classes that a check of a graph remembers. With more of them, the check ends, not the storing.
@@ -37,19 +40,80 @@ pub(super) enum Failure {
 
 /// Writes the graph of a heap dump to `out`.
 pub(super) fn store(data: &mut dyn Read, ruby: &str, out: &mut dyn Write) -> Result<Stored, Failure> {
-    let mut start = [0; block::MAGIC.len()];
+    let start = begin(data).map_err(Failure::Input)?;
+    let is_graph = *start == block::MAGIC;
+    let data = Cursor::new(start).chain(data);
+    if is_graph { pass(data, out) } else { convert(data, ruby, out) }
+}
+
+/// A heap dump that was summarized.
+#[derive(Debug)]
+pub(super) struct Summarized {
+    /// The summary of what could be read.
+    pub summary: Summary,
+    /// Bytes that the producer wrote.
+    pub input_bytes: u64,
+    /// The damage.
+    pub error: Option<String>,
+}
+
+/// Summarizes a heap dump. Fails if it cannot be read to its end.
+pub(super) fn summarize(data: &mut dyn Read, ruby: &str) -> io::Result<Summarized> {
+    let mut counted = Counting { data, bytes: 0 };
+    let start = begin(&mut counted)?;
+    let is_graph = *start == block::MAGIC;
+    let data = Cursor::new(start).chain(&mut counted);
+    let (summary, error) = if is_graph { summarize_graph(data)? } else { summarize_json(data, ruby)? };
+    // The producer must be able to write everything.
+    io::copy(&mut counted, &mut io::sink())?;
+    Ok(Summarized { summary, input_bytes: counted.bytes, error })
+}
+
+fn summarize_graph(data: impl Read) -> io::Result<(Summary, Option<String>)> {
+    match summary::of_graph(data) {
+        Ok((summary, None)) => Ok((summary, None)),
+        Ok((_, Some(diagctl_heapdump::Error::Io(error)))) | Err(diagctl_heapdump::Error::Io(error)) => Err(error),
+        Ok((summary, Some(damage))) => Ok((summary, Some(damage.to_string()))),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+    }
+}
+
+fn summarize_json(data: impl Read, ruby: &str) -> io::Result<(Summary, Option<String>)> {
+    let converted = Converter::new(data)?.run(Counter::default(), &Options::default());
+    let (told, counter) = converted.map_err(|error| match error {
+        ConvertError::Read(error) => error,
+        ConvertError::Target(never) => match never {},
+    })?;
+    Ok((counter.finish(Producer::DumpAll, ruby, told.damage.is_none()), told.damage))
+}
+
+// Reads as many bytes as tell a graph from JSON.
+fn begin(data: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut start = vec![0; block::MAGIC.len()];
     let mut len = 0;
     while let Some(rest) = start.get_mut(len..).filter(|rest| !rest.is_empty()) {
         match data.read(rest) {
             Ok(0) => break,
             Ok(n) => len += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Failure::Input(e)),
+            Err(e) => return Err(e),
         }
     }
-    let start = start.get(..len).unwrap_or_default();
-    let data = Cursor::new(start).chain(data);
-    if *start == block::MAGIC { pass(data, out) } else { convert(data, ruby, out) }
+    start.truncate(len);
+    Ok(start)
+}
+
+struct Counting<'d> {
+    data: &'d mut dyn Read,
+    bytes: u64,
+}
+
+impl Read for Counting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.data.read(buffer)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
 }
 
 fn convert(data: impl Read, ruby: &str, out: &mut dyn Write) -> Result<Stored, Failure> {
@@ -181,6 +245,19 @@ mod tests {
         let (told, out) = stored(&flipped);
         assert!(told.error.is_some());
         assert!(out == flipped);
+    }
+
+    #[test]
+    fn a_dump_and_its_graph_have_the_same_summary_and_nothing_else_is_left_of_them() {
+        let (_, graph) = stored(DUMP.as_bytes());
+        let of_dump = summarize(&mut DUMP.as_bytes(), "3.4.1").unwrap();
+        let of_graph = summarize(&mut &graph[..], "").unwrap();
+        assert_eq!((of_dump.input_bytes, of_graph.input_bytes), (DUMP.len() as u64, graph.len() as u64));
+        assert_eq!((of_dump.summary.producer.as_str(), of_dump.error), ("dump_all", None));
+        assert_eq!(of_graph.summary, of_dump.summary);
+        let cut = summarize(&mut &graph[..graph.len() - 9], "").unwrap();
+        assert!(cut.error.unwrap().contains("cut off") && !cut.summary.complete);
+        assert_eq!(summarize(&mut &b""[..], "").unwrap().input_bytes, 0);
     }
 
     #[test]

@@ -15,6 +15,7 @@ module Diagctl
       "ruby" => :Ruby,
       "heap_dump" => :HeapDump,
       "object_counts" => :ObjectCounts,
+      "heap_summary" => :HeapSummary,
       "jemalloc_profile" => :JemallocProfile,
       "cpu_profile" => :CpuProfile,
       # Registered by the plugins. Reserved here, so that an application cannot define a report of that name.

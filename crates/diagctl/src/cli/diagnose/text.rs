@@ -13,7 +13,7 @@ const WIDTH: usize = 80;
 /// Columns of a text that is indented afterwards.
 const NARROW: usize = 76;
 
-pub fn render(diagnosis: &Diagnosis<'_>, evidence: &Evidence) -> String {
+pub(super) fn render(diagnosis: &Diagnosis<'_>, evidence: &Evidence) -> String {
     let mut text = heading(diagnosis);
     text.push('\n');
     let confidence = match diagnosis.verdict.cause {

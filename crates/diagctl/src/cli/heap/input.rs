@@ -7,6 +7,7 @@ use std::path::Path;
 
 use diagctl_heapdump::analysis::builder::Wanted;
 use diagctl_heapdump::analysis::load::{self, Loaded};
+use diagctl_heapdump::summary::Summary;
 use diagctl_store::meta::Meta;
 use diagctl_store::{Access, Capture, Id, ProcessId, reader};
 use flate2::bufread::MultiGzDecoder;
@@ -19,6 +20,12 @@ use crate::exit_code::Exit;
 
 /// The report that holds a heap dump.
 const REPORT: &str = "heap_dump";
+/// The report that holds the summary of one.
+pub const SUMMARY: &str = "heap_summary";
+/// A summary begins with it, and no dump does.
+const START_OF_SUMMARY: &[u8] = b"{\"schema\":";
+/// The most that is read of a summary.
+const MAX_SUMMARY: u64 = 4 << 20;
 const BUFFER: usize = 256 << 10;
 /// The most that is read of the small reports beside a dump.
 const MAX_FIGURES: u64 = 1 << 20;
@@ -34,18 +41,59 @@ pub struct Input {
     pub process: Process,
 }
 
+/// A heap dump, or the summary of one.
+#[derive(Debug)]
+pub enum Given {
+    /// A dump in memory.
+    Dump(Box<Input>),
+    /// A summary.
+    Summary(Box<Summary>),
+}
+
 /// Reads a dump.
 pub fn load(cx: &Context, dump: &str, wanted: Wanted) -> Result<Input, Failure> {
+    match load_any(cx, dump, wanted)? {
+        Given::Dump(input) => Ok(*input),
+        Given::Summary(_) => Err(Failure::failed(format!(
+            "{} is a summary: it has counts only, no objects and no references",
+            printable(dump)
+        ))
+        .hint("`diagctl heap top` reads summaries; for the rest take a dump with `diagctl request heap_dump`")),
+    }
+}
+
+/// Reads a dump or a summary.
+pub fn load_any(cx: &Context, dump: &str, wanted: Wanted) -> Result<Given, Failure> {
     let wanted = Wanted { most_bytes: memory(cx), ..wanted };
     let mut process = Process::default();
-    let loaded = with_content(cx, dump, |content, of_process| {
+    let loaded = with_content(cx, dump, |mut content, of_process| {
         process = of_process;
-        load::any(content, wanted).map_err(|error| Failure::heap(dump, error))
+        let start = content.fill_buf().map_err(|error| Failure::heap(dump, error.into()))?;
+        if start.starts_with(START_OF_SUMMARY) {
+            return summary(dump, content).map(Err);
+        }
+        load::any(content, wanted).map(Ok).map_err(|error| Failure::heap(dump, error))
     })?;
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(summary) => return Ok(Given::Summary(Box::new(summary))),
+    };
     for warning in &loaded.warnings {
         output::note(&format!("{dump}: {warning}"));
     }
-    Ok(Input { name: dump.to_owned(), loaded, process })
+    Ok(Given::Dump(Box::new(Input { name: dump.to_owned(), loaded, process })))
+}
+
+/// Reads a summary.
+pub fn summary(name: &str, content: impl Read) -> Result<Summary, Failure> {
+    let mut data = Vec::new();
+    content.take(MAX_SUMMARY).read_to_end(&mut data).map_err(|error| Failure::heap(name, error.into()))?;
+    let bad = |why: String| Failure::failed(format!("the summary in {} cannot be read: {why}", printable(name)));
+    let summary: Summary = serde_json::from_slice(&data).map_err(|error| bad(error.to_string()))?;
+    if summary.schema > Summary::SCHEMA {
+        return Err(bad(format!("it has schema {}", summary.schema)).hint("use a newer diagctl"));
+    }
+    Ok(summary)
 }
 
 /// Calls `read` with the content of a dump, decompressed, and shows the progress.
@@ -120,11 +168,19 @@ fn file(path: &Path) -> Result<Source, Failure> {
 
 fn capture(cx: &Context, dump: &str) -> Result<(Box<dyn Read + Send>, u64, Process), Failure> {
     let store = cx.open(Access::Read)?;
-    let wanted = if dump == "latest" { format!("latest:{REPORT}") } else { dump.to_owned() };
-    let target = reader::resolve(&store, &wanted)?;
+    let target = match dump {
+        "latest" => match reader::resolve(&store, &format!("latest:{REPORT}")) {
+            Ok(target) => target,
+            // The first failure is the one to show.
+            Err(error) => reader::resolve(&store, &format!("latest:{SUMMARY}")).map_err(|_| error)?,
+        },
+        _ => reader::resolve(&store, dump)?,
+    };
     let id = &target.id;
     let capture = store.capture(id)?;
-    let report = target.report.as_deref().unwrap_or(REPORT);
+    let has = |name: &str| capture.meta().reports.iter().any(|report| report.name == *name && report.file.is_some());
+    let usual = if !has(REPORT) && has(SUMMARY) { SUMMARY } else { REPORT };
+    let report = target.report.as_deref().unwrap_or(usual);
     let entry = reader::report_of(capture.meta(), report)?;
     if let Some(error) = entry.error.as_ref().filter(|_| entry.is_damaged()) {
         output::note(&format!("report {report} of capture {id} was stored damaged: {}", printable(error)));

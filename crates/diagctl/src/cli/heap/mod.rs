@@ -2,14 +2,17 @@
 
 mod diff;
 mod export;
+mod grouping;
 mod input;
 mod object;
 mod path;
 mod process;
 mod retained;
 mod strings;
+mod summarized;
 mod summary;
 mod top;
+mod trend;
 mod waste;
 
 use super::output::Done;
@@ -35,6 +38,7 @@ enum Command {
     Object(object::Args),
     Strings(strings::Args),
     Waste(waste::Args),
+    Trend(trend::Args),
     Export(export::Args),
 }
 
@@ -47,6 +51,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         Command::Object(args) => object::run(cx, args),
         Command::Strings(args) => strings::run(cx, args),
         Command::Waste(args) => waste::run(cx, args),
+        Command::Trend(args) => trend::run(cx, args),
         Command::Export(args) => export::run(cx, args),
     }
 }

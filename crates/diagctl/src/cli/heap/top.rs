@@ -6,14 +6,17 @@ use diagctl_heapdump::analysis::retained::Sums;
 use diagctl_heapdump::analysis::top::{self, Groups};
 use serde::Serialize;
 
+use super::grouping::{By, Sort};
+use super::input::Given;
 use super::summary::Summary;
-use super::{Context, Done, Failure, input};
+use super::{Context, Done, Failure, input, summarized};
 use crate::cli::output;
 use crate::units::size;
 
 /// Show which classes, types, allocation sites or generations take the memory
 ///
 /// RETAINED is what would be freed with one or another object of the group: its own bytes and those of all that only it holds.
+/// A capture without a dump but with a heap_summary is answered from that, without RETAINED.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   diagctl heap top latest
@@ -25,30 +28,15 @@ pub struct Args {
     /// Group the objects by this
     #[arg(long, value_enum, default_value_t = By::Class)]
     by: By,
-    /// Sort by this, the largest first
-    #[arg(long, value_enum, default_value_t = Sort::Retained)]
-    sort: Sort,
+    /// Sort by this, the largest first [default: retained; shallow in a summary]
+    #[arg(long, value_enum)]
+    sort: Option<Sort>,
     /// Show at most N groups
     #[arg(short = 'n', long, value_name = "N", default_value_t = 25)]
     limit: usize,
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum By {
-    Class,
-    Type,
-    Site,
-    Generation,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Sort {
-    Count,
-    Shallow,
-    Retained,
 }
 
 #[derive(Serialize)]
@@ -71,7 +59,7 @@ struct Group {
 
 /// The classes that retain most.
 pub fn classes(cx: &Context, dump: &str, limit: usize, json: bool) -> Result<Done, Failure> {
-    run(cx, &Args { dump: dump.to_owned(), by: By::Class, sort: Sort::Retained, limit, json })
+    run(cx, &Args { dump: dump.to_owned(), by: By::Class, sort: None, limit, json })
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
@@ -82,16 +70,22 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         By::Generation => (top::By::Generation, "GENERATION"),
     };
     let wanted = Wanted { sites: matches!(args.by, By::Site | By::Generation), ..Wanted::default() };
-    let input = input::load(cx, &args.dump, wanted)?;
+    let input = match input::load_any(cx, &args.dump, wanted)? {
+        Given::Dump(input) => *input,
+        Given::Summary(summary) => {
+            let show = summarized::Show { by: args.by, sort: args.sort, limit: args.limit, json: args.json, heading };
+            return summarized::top(&args.dump, &summary, &show);
+        }
+    };
     let graph = &input.loaded.graph;
     let held = Held::new(graph);
     let groups = Groups::new(graph, by);
     let mut sums: Vec<(u32, Sums)> = (0..).zip(groups.sums(&held)).filter(|(_, sums)| sums.count > 0).collect();
     sums.sort_unstable_by_key(|(group, sums)| {
         let first = match args.sort {
-            Sort::Count => sums.count,
-            Sort::Shallow => sums.shallow,
-            Sort::Retained => sums.retained,
+            Some(Sort::Count) => sums.count,
+            Some(Sort::Shallow) => sums.shallow,
+            Some(Sort::Retained) | None => sums.retained,
         };
         (std::cmp::Reverse((first, sums.shallow)), *group)
     });

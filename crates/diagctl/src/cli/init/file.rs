@@ -92,6 +92,13 @@ reports = [\"{allocator}\", \"gc_stat\", \"smaps_rollup\", \"threads\"]
 trigger.timer = {{ every = \"2h\", jitter = \"10m\", initial_delay = \"15m\" }}
 select = \"largest\"
 
+# What grows, over hours: `diagctl heap trend`. A few KB each, no dump. Uncomment it where a fork an hour is affordable.
+# [[rules]]
+# name = \"summary\"
+# reports = [\"heap_summary\", \"smaps_rollup\"]
+# trigger.timer = {{ every = \"1h\", jitter = \"5m\" }}
+# select = \"largest\"
+
 # A heap dump shows what fills the memory of a process.
 [[rules]]
 name = \"heap-on-growth\"
@@ -207,6 +214,23 @@ mod tests {
             assert!(doubts.is_empty(), "{name}: {doubts:?}\n{text}");
             assert_eq!(examined.config.dir, Path::new("/srv/a \"quoted\" store"), "{name}");
             assert_eq!(examined.config.retention.max_use, max_use(&machine), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_rule_for_summaries_fits_its_budgets_once_its_comment_marks_are_gone() {
+        for (name, machine) in machines() {
+            let text = fitting(&machine, Path::new("/srv/store"));
+            let start = text.find("# [[rules]]\n# name = \"summary\"").unwrap();
+            let (before, rest) = text.split_at(start);
+            let (block, after) = rest.split_once("\n\n").unwrap();
+            let active: String = block.lines().map(|line| line.trim_start_matches("# ").to_owned() + "\n").collect();
+            let examined =
+                examine(&format!("{before}{active}\n{after}")).unwrap_or_else(|why| panic!("{name}: {why:?}"));
+            assert!(examined.problems.is_empty(), "{name}: {:?}", examined.problems);
+            let place = Place { host: machine.memory, memory: machine.memory, ..Place::default() };
+            assert!(examined.config.doubts(&examined.positions, &place).is_empty(), "{name}");
+            assert!(examined.config.rules.iter().any(|rule| *rule.name == *"summary"), "{name}");
         }
     }
 

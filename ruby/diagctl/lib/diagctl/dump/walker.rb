@@ -15,6 +15,7 @@ module Diagctl
     GRAPH = 0
     COUNTS = 1
     PROOF = 2
+    OBJECTS = 3
     PROVEN = 4
     # Seconds for which a walk may stand still. It moves on with every page of the heap, and while it waits for its reader the
     # deadline of the dumper applies.
@@ -42,7 +43,7 @@ module Diagctl
     end
 
     # @param io [IO] where the report goes
-    # @param mode [Integer] GRAPH or COUNTS
+    # @param mode [Integer] GRAPH, COUNTS or OBJECTS
     # @return [Boolean] false if nothing was written
     # @raise [Spoiled]
     def walk(io, mode)

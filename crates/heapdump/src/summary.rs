@@ -1,0 +1,340 @@
+//! The summary of a heap: counts and bytes by class, type, allocation site and generation, a few KB.
+//!
+//! It is counted while the objects pass, without their references. So it cannot tell what is reachable: garbage that was not freed
+//! yet counts. `old` leaves that out, as far as Ruby knows: objects that survived three collections.
+
+pub mod trend;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io::Read;
+
+use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize};
+
+use crate::convert::Target;
+use crate::error::Error;
+use crate::reader::{Block, Options, Reader};
+use crate::record::{Edge, Flags, FreeSlots, NameId, NameKind, Object, Producer, Root, Site, SiteId, Type};
+use crate::tables::{Names, Sites};
+
+/// Groups that are kept of each kind: the largest by bytes, and half as many by count.
+const KEPT: usize = 80;
+/// Classes that are counted one by one, and sites, and generations.
+const MAX_GROUPS: usize = 1 << 18;
+/// Bytes of a name that are kept.
+const MAX_NAME: usize = 200;
+
+/// Objects and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// The number of objects.
+    pub count: u64,
+    /// Their size with what they have allocated, bytes.
+    pub bytes: u64,
+    /// The number of them that survived three collections.
+    pub old: u64,
+    /// The size of those, bytes.
+    pub old_bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, other: Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.old = self.old.saturating_add(other.old);
+        self.old_bytes = self.old_bytes.saturating_add(other.old_bytes);
+    }
+
+    fn of(object: &Object) -> Self {
+        let old = u64::from(object.flags.has(Flags::OLD));
+        Self { count: 1, bytes: object.size, old, old_bytes: old * object.size }
+    }
+}
+
+/// A group of objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The name of the class or type, the file and line, or the number of the generation.
+    pub name: String,
+    /// Its objects.
+    #[serde(flatten)]
+    pub amount: Amount,
+}
+
+/// The largest groups, and what the others add up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Groups {
+    /// The largest groups, by bytes.
+    pub groups: Vec<Group>,
+    /// The number of groups that are left out.
+    #[serde(default)]
+    pub left_out: u64,
+    /// The objects of those.
+    #[serde(default)]
+    pub others: Amount,
+}
+
+/// The summary of a heap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The version of this form.
+    pub schema: u32,
+    /// `walker` or `dump_all`.
+    pub producer: String,
+    /// Ruby's version, or empty if unknown.
+    #[serde(default)]
+    pub ruby: String,
+    /// False if the producer did not reach the end of the heap.
+    pub complete: bool,
+    /// All objects, reachable or not.
+    pub objects: Amount,
+    /// Slots without objects, and their size, bytes.
+    pub free_slots: u64,
+    /// The size of those slots, bytes.
+    pub free_bytes: u64,
+    /// By type, as Ruby's virtual machine names it.
+    pub types: Groups,
+    /// By class.
+    pub classes: Groups,
+    /// By allocation site; empty unless allocations are traced.
+    pub sites: Groups,
+    /// By the number of collections before the allocation; empty unless allocations are traced.
+    pub generations: Groups,
+}
+
+impl Summary {
+    /// The version of the form that is written.
+    pub const SCHEMA: u32 = 1;
+}
+
+/// The class of objects while they are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Class {
+    At(u64, Type),
+    Internal(Type, NameId),
+    Other,
+}
+
+/// Counts the objects of one heap. It is a [`Target`] for a conversion, and takes the blocks of a graph.
+#[derive(Debug, Default)]
+pub struct Counter {
+    all: Amount,
+    free_slots: u64,
+    free_bytes: u64,
+    by_type: [Amount; Type::COUNT],
+    by_class: HashMap<Class, Amount, RandomState>,
+    by_site: HashMap<SiteId, Amount, RandomState>,
+    by_generation: HashMap<u64, Amount, RandomState>,
+    class_names: HashMap<u64, NameId, RandomState>,
+    names: Names,
+    sites: Sites,
+}
+
+impl Counter {
+    /// Counts an object.
+    #[inline]
+    pub fn count(&mut self, object: &Object) {
+        let amount = Amount::of(object);
+        self.all.add(amount);
+        self.by_type[usize::from(object.kind.0) % Type::COUNT].add(amount);
+        let kind = object.kind;
+        let class = match kind {
+            Type::IMEMO | Type::NODE => Class::Internal(kind, object.name),
+            _ if object.class == 0 => Class::Internal(kind, NameId::NONE),
+            // Each class and module has a class of its own, without a name.
+            Type::CLASS | Type::MODULE | Type::ICLASS => Class::At(object.class, kind),
+            _ => Class::At(object.class, Type::NONE),
+        };
+        add(&mut self.by_class, class, Class::Other, amount);
+        let is_module = matches!(kind, Type::CLASS | Type::MODULE | Type::ICLASS);
+        if is_module && object.name != NameId::NONE && self.class_names.len() < MAX_GROUPS {
+            self.class_names.insert(object.address, object.name);
+        }
+        if object.site != SiteId::NONE {
+            add(&mut self.by_site, object.site, SiteId::NONE, amount);
+            add(&mut self.by_generation, object.generation, 0, amount);
+        }
+    }
+
+    /// Takes a block of a graph.
+    pub fn block(&mut self, block: &Block<'_>) -> Result<(), Error> {
+        match block {
+            Block::Objects(batch) => batch.objects().for_each(|object| self.count(&object)),
+            Block::Names(names) => self.names.add(names)?,
+            Block::Sites(sites) => self.sites.add(sites)?,
+            Block::Free(runs) => runs.iter().for_each(|run| self.free_slots(run)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn free_slots(&mut self, run: &FreeSlots) {
+        self.free_slots = self.free_slots.saturating_add(run.count);
+        self.free_bytes = self.free_bytes.saturating_add(run.count.saturating_mul(u64::from(run.slot_size)));
+    }
+
+    /// Sorts the groups and keeps the largest.
+    pub fn finish(self, producer: Producer, ruby: &str, complete: bool) -> Summary {
+        let types = (0u8..).map(|kind| type_name(Type(kind)).to_owned()).zip(self.by_type);
+        let classes = self.by_class.iter().map(|(class, amount)| (self.class_name(*class), *amount));
+        let sites = self.by_site.iter().map(|(site, amount)| (self.site_name(*site), *amount));
+        let generations = self.by_generation.iter().map(|(generation, amount)| (generation.to_string(), *amount));
+        Summary {
+            schema: Summary::SCHEMA,
+            producer: match producer {
+                Producer::Walker => "walker",
+                Producer::DumpAll => "dump_all",
+                Producer::Unknown => "unknown",
+            }
+            .to_owned(),
+            ruby: ruby.to_owned(),
+            complete,
+            objects: self.all,
+            free_slots: self.free_slots,
+            free_bytes: self.free_bytes,
+            types: largest(types),
+            classes: largest(classes),
+            sites: largest(sites),
+            generations: largest(generations),
+        }
+    }
+
+    // Addresses differ from process to process, so groups are by name only.
+    fn class_name(&self, class: Class) -> String {
+        match class {
+            Class::At(address, kind) => match (self.class_names.get(&address), kind) {
+                (Some(name), _) => self.text(*name),
+                (None, Type::CLASS) => "Class".to_owned(),
+                (None, Type::MODULE) => "Module".to_owned(),
+                (None, Type::ICLASS) => "(ICLASS)".to_owned(),
+                (None, _) => "(class without a name)".to_owned(),
+            },
+            Class::Internal(kind, NameId::NONE) => format!("({})", type_name(kind)),
+            Class::Internal(kind, name) => format!("({} {})", type_name(kind), self.text(name)),
+            Class::Other => "(other classes)".to_owned(),
+        }
+    }
+
+    fn site_name(&self, site: SiteId) -> String {
+        if site == SiteId::NONE {
+            return "(other sites)".to_owned();
+        }
+        let Site { file, line, .. } = self.sites.get(site);
+        format!("{}:{line}", self.text(file))
+    }
+
+    fn text(&self, name: NameId) -> String {
+        let text = self.names.text(name);
+        if text.len() <= MAX_NAME {
+            text.into_owned()
+        } else {
+            text.chars().take(MAX_NAME / 4).chain(['…']).collect()
+        }
+    }
+}
+
+fn type_name(kind: Type) -> &'static str {
+    kind.name().unwrap_or("UNKNOWN")
+}
+
+#[inline]
+fn add<K: std::hash::Hash + Eq>(groups: &mut HashMap<K, Amount, RandomState>, key: K, other: K, amount: Amount) {
+    if let Some(group) = groups.get_mut(&key) {
+        return group.add(amount);
+    }
+    let key = if groups.len() < MAX_GROUPS { key } else { other };
+    groups.entry(key).or_default().add(amount);
+}
+
+fn largest(groups: impl Iterator<Item = (String, Amount)>) -> Groups {
+    let mut named: HashMap<String, Amount, RandomState> = HashMap::default();
+    for (name, amount) in groups.filter(|(_, amount)| amount.count > 0) {
+        named.entry(name).or_default().add(amount);
+    }
+    let mut all: Vec<Group> = named.into_iter().map(|(name, amount)| Group { name, amount }).collect();
+    all.sort_unstable_by(|a, b| (b.amount.count, &a.name).cmp(&(a.amount.count, &b.name)));
+    let frequent = all.len().min(KEPT / 2);
+    // Of the others, the largest by bytes.
+    all[frequent..].sort_unstable_by(|a, b| (b.amount.bytes, &a.name).cmp(&(a.amount.bytes, &b.name)));
+    let rest = all.split_off(all.len().min(frequent + KEPT));
+    all.sort_unstable_by(|a, b| (b.amount.bytes, &a.name).cmp(&(a.amount.bytes, &b.name)));
+    let mut others = Amount::default();
+    rest.iter().for_each(|group| others.add(group.amount));
+    Groups { groups: all, left_out: rest.len() as u64, others }
+}
+
+impl Target for Counter {
+    type Error = Infallible;
+
+    fn name(&mut self, kind: NameKind, text: &[u8]) -> Result<NameId, Infallible> {
+        // Names beyond the limit of the table are empty.
+        Ok(self.names.push(kind, text).unwrap_or(NameId::NONE))
+    }
+
+    fn site(&mut self, site: &Site) -> Result<SiteId, Infallible> {
+        Ok(self.sites.push(site).unwrap_or(SiteId::NONE))
+    }
+
+    #[inline]
+    fn object(&mut self, object: &Object) -> Result<(), Infallible> {
+        self.count(object);
+        Ok(())
+    }
+
+    fn edges_ahead(&mut self, _: u64) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    #[inline]
+    fn edge(&mut self, _: Edge) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn root(&mut self, _: &Root) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn free(&mut self, slots: &FreeSlots) -> Result<(), Infallible> {
+        self.free_slots(slots);
+        Ok(())
+    }
+
+    fn stats(&mut self, _: &[(NameId, u64)]) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// Summarizes a graph. Returns the summary of what could be read, and the first damage.
+pub fn of_graph(input: impl Read) -> Result<(Summary, Option<Error>), Error> {
+    let options = Options {
+        edges: false,
+        labels: false,
+        slots: false,
+        strings: false,
+        max_classes: MAX_GROUPS,
+        ..Options::default()
+    };
+    let mut reader = Reader::with_options(input, options)?;
+    let (mut counter, mut complete, mut damage) = (Counter::default(), false, None);
+    loop {
+        match reader.next_block() {
+            Ok(Some(Block::Trailer(trailer))) => complete = trailer.complete,
+            Ok(Some(block)) => counter.block(&block)?,
+            Ok(None) => break,
+            Err(error) if error.is_recoverable() => damage = damage.or(Some(error)),
+            Err(error) => {
+                (complete, damage) = (false, damage.or(Some(error)));
+                break;
+            }
+        }
+    }
+    if !complete {
+        damage = damage.or(Some(Error::Incomplete));
+    }
+    let about = reader.about().clone();
+    Ok((counter.finish(about.producer, &about.ruby, complete && damage.is_none()), damage))
+}
+
+#[cfg(test)]
+mod tests;
