@@ -28,6 +28,20 @@ class InitTest < E2E::Case
     assert_empty reports.filter_map { |report| report["error"] unless report["name"] == "jemalloc_stats" }
   end
 
+  # An empty file is a valid configuration, and would be taken for what `init` wrote.
+  def test_a_write_that_fails_leaves_no_file_and_keeps_the_old_one
+    old = File.join(@root, "old.toml").tap { |path| File.write(path, "# only comments\n") }
+    new = File.join(@root, "new.toml")
+    before = Dir.children(@root)
+    [old, new].each do |file|
+      result = E2E::Command.run("prlimit", "--fsize=100", E2E::BIN, "init", "-o", file, env: env)
+      assert_equal 1, result.status, result
+      assert_match(/cannot write .*File too large/, result.err)
+    end
+    assert_equal "# only comments\n", File.read(old)
+    assert_equal before.sort, Dir.children(@root).sort
+  end
+
   def test_completions_are_scripts_that_their_shells_accept
     %w[bash zsh fish].each do |shell|
       script = diagctl!("completions", shell).out

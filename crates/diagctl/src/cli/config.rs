@@ -169,7 +169,11 @@ pub fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
         let failure = Failure::output("create", path, e);
         if exists { failure.hint("existing files are never overwritten; choose another name with -o") } else { failure }
     })?;
-    file.write_all(text.as_bytes()).map_err(|e| Failure::output("write", path, e))
+    file.write_all(text.as_bytes()).map_err(|e| {
+        // An empty file would be a valid configuration, and half of one perhaps too.
+        let _ = std::fs::remove_file(path);
+        Failure::output("write", path, e)
+    })
 }
 
 #[cfg(test)]

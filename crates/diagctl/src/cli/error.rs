@@ -46,7 +46,12 @@ impl Failure {
 
     /// Creates the failure of an operation on a path outside the store, which the user can choose with `-o`.
     pub fn output(action: &str, path: &Path, source: io::Error) -> Self {
-        Self::io(action, path, source).hint("use -o to write elsewhere")
+        let hint = match source.kind() {
+            io::ErrorKind::StorageFull => "make room there, or use -o to write elsewhere",
+            io::ErrorKind::PermissionDenied => "run it as a user who may write there, or use -o to write elsewhere",
+            _ => "use -o to write elsewhere",
+        };
+        Self::io(action, path, source).hint(hint)
     }
 
     /// Creates the failure of reading a heap dump, which the user named.

@@ -11,6 +11,7 @@ use super::output::Done;
 use super::{Failure, config};
 use crate::cgroup::CgroupRoot;
 use crate::config::DEFAULT_FILE;
+use crate::fsio;
 use crate::proc::Proc;
 use machine::Machine;
 
@@ -47,9 +48,10 @@ pub fn run(args: &Args, named: Option<PathBuf>, dir: Option<PathBuf>) -> Result<
         create_parent(&path)?;
     }
     if says_nothing(&path) {
-        std::fs::remove_file(&path).map_err(|e| Failure::output("replace", &path, e))?;
+        replace(&path, &text)?
+    } else {
+        config::write_new(&path, &text)?
     }
-    config::write_new(&path, &text)?;
     Ok(Done::text(steps::text(&machine, &path, &store)))
 }
 
@@ -60,6 +62,16 @@ fn create_parent(path: &Path) -> Result<(), Failure> {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(Failure::output("create", parent, e)),
         _ => Ok(()),
     }
+}
+
+// The old file stays until the new one is whole.
+fn replace(path: &Path, text: &str) -> Result<(), Failure> {
+    let new = path.with_file_name(format!(".diagctl-{}.toml", fsio::random_hex()?));
+    config::write_new(&new, text)?;
+    std::fs::rename(&new, path).map_err(|e| {
+        let _ = std::fs::remove_file(&new);
+        Failure::output("replace", path, e)
+    })
 }
 
 // The Debian package brings a file in which everything is commented out.
