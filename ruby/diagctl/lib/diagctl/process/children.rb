@@ -82,9 +82,7 @@ module Diagctl
       # A thread that another process left behind at a fork is not alive here.
       def await_starts
         limit = Clock.now + START_WAIT
-        sleep 0.001 while @starting.each_key.any?(&:alive?) && Clock.now < limit
-      rescue RuntimeError
-        retry # The hash changed meanwhile.
+        sleep 0.001 while @starting.keys.any?(&:alive?) && Clock.now < limit
       end
 
       def left_by_diagctl?(pid)
