@@ -30,10 +30,10 @@ class KubernetesTest < Minitest::Test
   def test_the_overlay_of_the_documentation_names_the_image
     page = File.read(File.join(E2E::ROOT, "docs/kubernetes.md"))
     overlay = page[/```yaml\n(.*?)```/m, 1]
-    told = inside(@kube, <<~SH, ro: { "/work/diagctl/packaging/kubernetes" => DIR }, env: { "OVERLAY" => overlay })
-      mkdir /work/overlay
-      printenv OVERLAY > /work/overlay/kustomization.yaml
-      kubectl kustomize /work/overlay
+    told = inside(@kube, <<~SH, ro: { "/site/diagctl/packaging/kubernetes" => DIR }, env: { "OVERLAY" => overlay })
+      mkdir /site/overlay
+      printenv OVERLAY > /site/overlay/kustomization.yaml
+      kubectl kustomize /site/overlay
     SH
     assert_includes told.out, "image: registry.example.com/shop:v7"
   end
