@@ -113,7 +113,10 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         return refused(cx, &guarded, 60_000.max(config.poll_ms()));
     }
     config::keep(&cx.loaded, store.dir())?;
-    orders::obey(cx, &store)?;
+    // Orders that cannot be taken out wait. They keep no rule from its capture.
+    if let Err(why) = orders::obey(cx, &store) {
+        cx.debug(|| format!("the orders in the inbox wait: {why}"));
+    }
     let lease = Lease::inherited(args.lease_fd, store.dir(), store.owner())?;
     let stat = cx.proc.stat(args.pid).map_err(|why| {
         Failure::new(Exit::Usage, format!("--pid {}: {why}", args.pid))
