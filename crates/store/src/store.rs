@@ -17,18 +17,21 @@
 //! The directory belongs to one user and nobody else can enter it, so nobody else can plant a name in it. A command holds the
 //! directory open while it works, and reaches everything from there, even if the path comes to mean another directory.
 
-use std::io::Read;
-use std::path::Path;
+mod foreign;
+mod owner;
 
-use rustix::fs::{AtFlags, FileType, Stat};
+pub use foreign::foreign_entry;
+pub use owner::group_id;
+use rustix::fs::{AtFlags, FileType};
 
 use crate::error::{Error, Result, Unfit};
 use crate::events;
 use crate::id::Id;
 use crate::inbox::{self, INBOX};
-use crate::layout::{FORMAT, HARMLESS, LEFT, SUBDIRS};
+use crate::layout::{FORMAT, SUBDIRS};
 use crate::options::StoreOptions;
 use diagctl_fs::{self as fs, Durability, LockFile, Spot};
+use owner::{become_owner, become_owner_to_be, create_root};
 
 /// The access to a store that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,126 +326,9 @@ impl Store {
     }
 }
 
-/// Returns a name in the directory that prevents it from becoming a store, quoted.
-pub fn foreign_entry(dir: &Spot) -> Result<Option<String>> {
-    let names: Vec<String> = fs::list(dir)?.flatten().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
-    let is_known = |name: &&String| {
-        SUBDIRS.iter().chain(&HARMLESS).chain(&LEFT).chain(&[INBOX]).any(|known| name == known)
-            || name.strip_prefix(".tmp-").is_some_and(is_random)
-    };
-    // Looks into nothing while the names alone say that the directory is foreign.
-    let foreign = names.iter().find(|name| !is_known(name)).cloned();
-    let foreign = foreign.or_else(|| names.iter().find_map(|name| foreign_content(dir, name)));
-    Ok(foreign.map(|name| diagctl_fs::quoted(&name)))
-}
-
-// Returns a name that shows that something with the name of a store's file or directory is foreign.
-fn foreign_content(dir: &Spot, name: &str) -> Option<String> {
-    match name {
-        // Everything in these is deleted some day, so a user's directory of that name must not become one of them.
-        "trash" | "quarantine" => fs::children(&dir.join(name)).find_map(|entry| {
-            let inner = entry.name.to_string_lossy();
-            let ending = if name == "trash" { &inner } else { inner.rsplit('.').next().unwrap_or_default() };
-            (!is_random(ending)).then(|| format!("{name}/{inner}"))
-        }),
-        INBOX => fs::children(&dir.join(name)).find_map(|entry| {
-            let inner = entry.name.to_string_lossy();
-            (!inner.starts_with("20") || !inner.ends_with(".json")).then(|| format!("{name}/{inner}"))
-        }),
-        _ if LEFT.contains(&name) => (!may_be_ours(&dir.join(name))).then(|| name.to_owned()),
-        _ => None,
-    }
-}
-
-// Returns true for a part of a name that `random_hex` could have made.
-fn is_random(name: &str) -> bool {
-    name.len() == 8 && name.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-// Another program may have a `state.json`, too, which must not be overwritten.
-fn may_be_ours(file: &Spot) -> bool {
-    const BEGINNINGS: [&[u8]; 4] = [b"{\"check\":\"", b"{\"at\":", b"{\"schema\":", b"{\n  \"schema\":"];
-    let is_json = file.file_name().is_some_and(|name| name != "execs.json" && name.to_string_lossy().contains(".json"));
-    let Ok(opened) = fs::open_read(file) else { return true };
-    let mut start = Vec::new();
-    let read = opened.take(16).read_to_end(&mut start);
-    !is_json || read.is_err() || start.is_empty() || BEGINNINGS.iter().any(|beginning| start.starts_with(beginning))
-}
-
 /// Returns the free bytes available to us and the total size of a held directory's filesystem.
 pub fn space_of(dir: &Spot) -> Result<(u64, u64)> {
     Ok(fs::space(dir)?)
-}
-
-fn create_root(dir: &Path) -> Result<()> {
-    require_parent(dir)?;
-    Ok(fs::create_dir(&Spot::outside(dir), 0o700)?)
-}
-
-fn require_parent(dir: &Path) -> Result<&Path> {
-    let parent = fs::parent_of(dir)?;
-    if !parent.is_dir() {
-        return Err(Error::NoParent { dir: dir.to_owned(), parent: parent.to_owned() });
-    }
-    Ok(parent)
-}
-
-// Root becomes the only user that could create this directory: the owner of its parent directory. Where several users could, any
-// of them may be the one that the workers run as.
-fn become_owner_to_be(dir: &Path) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    let parent = require_parent(dir)?;
-    let stat = rustix::fs::stat(parent).map_err(|e| Error::io("examine", parent, e))?;
-    if stat.st_mode & 0o022 != 0 {
-        return Err(Error::OwnerUnknown { dir: dir.to_owned(), parent: parent.to_owned() });
-    }
-    if stat.st_uid == 0 { Ok(()) } else { become_user(dir, &stat) }
-}
-
-// Like systemd-coredump, writes into another user's store as that user, so that the user can read the files. Returns true if this
-// process now has the owner's rights. A user who has access through the group may read without them.
-fn become_owner(dir: &Spot, stat: &Stat, access: Access) -> Result<bool> {
-    let owner = stat.st_uid;
-    let me = rustix::process::geteuid();
-    if me.as_raw() == owner {
-        return Ok(true);
-    }
-    if !me.is_root() {
-        if access == Access::Read && fs::list(dir).is_ok() {
-            return Ok(false);
-        }
-        return Err(Error::Owned { dir: dir.path().to_owned(), owner, uid: me.as_raw() });
-    }
-    become_user(dir.path(), stat)?;
-    Ok(true)
-}
-
-fn become_user(dir: &Path, stat: &Stat) -> Result<()> {
-    let (uid, gid) = (rustix::process::Uid::from_raw(stat.st_uid), rustix::process::Gid::from_raw(stat.st_gid));
-    // The calls are per thread. Commands that also need the caller's rights open the store in a separate thread. All other
-    // commands have a single thread.
-    rustix::thread::set_thread_groups(&[gid])
-        .and_then(|()| rustix::thread::set_thread_res_gid(gid, gid, gid))
-        .and_then(|()| rustix::thread::set_thread_res_uid(uid, uid, uid))
-        .map_err(|e| Error::Become { uid: stat.st_uid, dir: dir.to_owned(), source: e.into() })
-}
-
-/// Returns the id of a group, which is given by its name or its number.
-pub fn group_id(name: &str) -> Result<u32> {
-    // A container has the group that Kubernetes gave it, but no entry for it in /etc/group.
-    if let Ok(id) = name.parse() {
-        return Ok(id);
-    }
-    let path = Path::new("/etc/group");
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-    text.lines()
-        .find_map(|line| {
-            let mut fields = line.split(':');
-            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
-        })
-        .ok_or_else(|| Error::NoGroup { name: name.to_owned() })
 }
 
 /// Returns the name of a filesystem on which `flock` may not exclude other machines, by its magic number.
@@ -455,53 +341,5 @@ pub fn unsafe_filesystem(magic: i64) -> Option<&'static str> {
         0x6573_5546 => Some("FUSE"),
         0x6a65_6a63 => Some("virtiofs"),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_directory_with_nothing_but_store_names_becomes_a_store() {
-        let ours = "{\"check\":\"00000000\"}";
-        // Files with their contents; a name that ends with `/` is a directory.
-        type Files<'a> = &'a [(&'a str, &'a str)];
-        let table: [(Files<'_>, Option<&str>); 13] = [
-            (&[], None),
-            (&[("lost+found", "x")], None),
-            (&[("samples.jsonl", "{\"at\":1}")], None),
-            (&[("state.lock", ""), ("index.jsonl", ""), (".tmp-0123abcd", "x"), ("catalog.bin", "x")], None),
-            (&[("state.json", ours), ("lease.json", "{\n  \"schema\": 1"), ("execs.json", "{}")], None),
-            (&[("trash/", ""), ("trash/0123abcd", "x"), ("quarantine/", ""), ("quarantine/core.0123abcd", "x")], None),
-            (&[("index.jsonl", ours), ("notes", "x")], Some("\"notes\"")),
-            (&[("wp-config.php", "x")], Some("\"wp-config.php\"")),
-            (&[("state.json", "{\"u\":1}")], Some("\"state.json\"")),
-            (&[("events.jsonl", "u")], Some("\"events.jsonl\"")),
-            (&[(".tmp-notes", "x")], Some("\".tmp-notes\"")),
-            (&[("trash/", ""), ("trash/thesis", "x")], Some("\"trash/thesis\"")),
-            (&[("quarantine/", ""), ("quarantine/notes.txt", "x")], Some("\"quarantine/notes.txt\"")),
-        ];
-        for (files, foreign) in table {
-            let dir = tempfile::tempdir().unwrap();
-            let root = dir.path().join("store");
-            fs::create_dir(&Spot::outside(&root), 0o700).unwrap();
-            for (name, contents) in files {
-                match name.strip_suffix('/') {
-                    Some(name) => fs::create_dir(&Spot::outside(&root.join(name)), 0o700).unwrap(),
-                    None => std::fs::write(root.join(name), contents).unwrap(),
-                }
-            }
-            let opened = Store::open(StoreOptions::new(&root), Access::Create);
-            match (opened, foreign) {
-                (Ok(_), None) => assert!(root.join("FORMAT").is_file(), "{files:?}"),
-                (Err(Error::Foreign { name, .. }), Some(foreign)) => {
-                    assert_eq!(name, foreign);
-                    assert!(!root.join("FORMAT").exists());
-                    assert!(files.iter().all(|(name, _)| root.join(name).exists()), "{files:?}");
-                }
-                (other, _) => panic!("{files:?}: {other:?}"),
-            }
-        }
     }
 }

@@ -1,10 +1,15 @@
 //! A capture stays under the cap, and a writer below the cap does not open the index.
 
+use super::room::BOOKKEEPING;
 use super::*;
 use crate::Access;
+use crate::Store;
 use crate::StoreOptions;
 use crate::id::Id;
 use crate::index::{self, Entry};
+use crate::inventory::{self, Inventory};
+use crate::layout::INDEX;
+use crate::staging::Grant;
 use crate::trash;
 
 const CAP: u64 = 1 << 20;
