@@ -290,29 +290,10 @@ fn copy(stored: &mut Stored, form: Form, out: &mut dyn Write, to_terminal: bool)
     bar.set_prefix(stored.report.name.to_string());
     let progress = &mut |bytes| bar.set_position(bytes);
     let result = if converts {
-        let mut counted = Counted { out, bytes: 0 };
-        stored.export_json(form.representation, &mut counted, progress).map(|_| counted.bytes)
+        stored.export_json(form.representation, out, progress).map(|exported| exported.bytes)
     } else {
         stored.copy(form.representation, out, progress)
     };
     bar.finish_and_clear();
     result
-}
-
-/// Counts what is written.
-struct Counted<'o> {
-    out: &'o mut dyn Write,
-    bytes: u64,
-}
-
-impl Write for Counted<'_> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(data)?;
-        self.bytes += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }
