@@ -12,10 +12,12 @@ use diagctl_store::meta::Meta;
 use diagctl_store::{Access, Capture, Id, ProcessId, reader};
 use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::process::Process;
+use crate::cli::Context;
 use crate::cli::error::{Failure, printable};
-use crate::cli::{Context, output};
+use crate::cli::output::{self, Done};
 use crate::exit_code::Exit;
 
 /// The report that holds a heap dump.
@@ -39,6 +41,23 @@ pub struct Input {
     pub loaded: Loaded,
     /// The capture's data about the process at that moment.
     pub process: Process,
+}
+
+impl Input {
+    /// The exit status of an answer from it: a part of a dump is worth showing, but a script has to know.
+    pub fn exit(&self) -> Exit {
+        exit(self.loaded.complete)
+    }
+
+    /// An answer from it, as JSON or as text.
+    pub fn answer<T: Serialize>(&self, json: bool, view: &T, text: impl FnOnce(&T) -> String) -> Result<Done, Failure> {
+        Ok(Done::either(json, view, text)?.with_exit(self.exit()))
+    }
+}
+
+/// The exit status of an answer from a dump.
+pub fn exit(complete: bool) -> Exit {
+    if complete { Exit::Ok } else { Exit::Partial }
 }
 
 /// A heap dump, or the summary of one.
@@ -156,7 +175,11 @@ fn file(path: &Path) -> Result<Source, Failure> {
             printable(&name)
         ));
     }
-    let file = File::open(path).map_err(|e| Failure::io("open", path, e))?;
+    let file = File::open(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Failure::io("open", path, e)
+            .hint("name a file, `-` for stdin, `latest`, or a capture that `diagctl list` shows"),
+        _ => Failure::io("open", path, e),
+    })?;
     let metadata = file.metadata().map_err(|e| Failure::io("open", path, e))?;
     if metadata.is_dir() {
         let message = format!("{} is a directory", printable(&path.to_string_lossy()));
