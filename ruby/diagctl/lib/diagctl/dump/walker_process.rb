@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # The process that walks the heap: loads the walker, which is nowhere else, and calls it once.
-  # Forked by the dumper (see Walker), on its only thread.
+  # The process that walks the heap: waits for its order, loads the walker, which is nowhere else, and calls it once.
+  # Forked by the dumper (see Walk), on its only thread.
   #
   # @api private
   class WalkerProcess
@@ -10,6 +10,7 @@ module Diagctl
     WORDS = 14
     # For tests: a fault in the middle of the walk, and the number of objects before it.
     FAULT = [0, 0].freeze
+    WAITING = "diagctl: waiting to walk the heap"
     TITLE = "diagctl: walking the heap"
 
     # The key under which a walker that crashed once is remembered. Made before any fork: the objects of a dumper are in its dump.
@@ -38,9 +39,12 @@ module Diagctl
 
     # Never returns.
     #
+    # @param orders [IO] tells the mode, in one byte
     # @param close [Array<IO>] descriptors that are the dumper's alone
-    def run(io, mode, close:)
+    def run(orders, io, close:)
       isolate(close)
+      mode = orders.getbyte or exit!(1)
+      Process.setproctitle(TITLE)
       exit!(prepare(io, mode).call)
     rescue Exception => e # rubocop:disable Lint/RescueException
       explain("#{e.class}: #{e.message}")
@@ -68,7 +72,7 @@ module Diagctl
       # If Ruby finds itself broken, it prints thousands of lines.
       null = File.open(File::NULL, "r+")
       IO.for_fd(2, autoclose: false).reopen(null)
-      Process.setproctitle(TITLE)
+      Process.setproctitle(WAITING)
       GC.disable
     end
 

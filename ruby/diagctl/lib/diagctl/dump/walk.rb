@@ -1,0 +1,113 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # One walk of the heap, seen from the dumper: the process for it (WalkerProcess), which waits until it is told to walk, and then is
+  # watched.
+  #
+  # Forked dumper only.
+  #
+  # @api private
+  class Walk
+    # Seconds for which a walk may stand still. It moves on with every page of the heap, and while it waits for its reader the
+    # deadline of the dumper applies.
+    LONGEST_STALL = 10.0
+    SHORTEST_LOOK = 0.001
+    LONGEST_LOOK = 0.05
+    STATUS_BYTES = 4096
+    # The states in crates/heapwalk/src/status.rs.
+    WRITING = 3
+    DONE = 4
+    GAVE_UP = 5
+
+    # @return [IO] where the report goes
+    attr_reader :output
+
+    # Forks. The objects that the dumper makes from now on are not in the heap that is walked.
+    #
+    # @param object [File] a file in memory that holds the walker by the time it is to walk
+    # @param threads [Array<Thread>] threads of the worker
+    # @param close [Array<IO>] descriptors that the process must not hold
+    # @raise [SystemCallError]
+    def initialize(object, output, threads, close:)
+      @output = output
+      @status = Libc.memory_file("diagctl")
+      @status.truncate(STATUS_BYTES)
+      orders, @orders = IO.pipe
+      process = WalkerProcess.new(object, @status, threads)
+      @pid = ForkGuard.raw_fork
+      process.run(orders, output, close: [@orders, *close]) if @pid.zero?
+    ensure
+      orders&.close
+      close_files if @pid.nil?
+    end
+
+    # Walks, and waits for the end.
+    #
+    # @param mode [Integer] see Walker
+    # @return [Process::Status, nil] nil for a walk that stood still
+    def run(mode)
+      begin
+        @orders.syswrite(mode.chr)
+      rescue Errno::EPIPE
+        nil # It has ended. Its status says why.
+      end
+      watch
+    end
+
+    # @return [Array(Integer, Integer, String)] the state that was reached, the bytes that were written, and the reason for an end
+    def reached
+      state, _, written, _, length = @status.pread(40, 0).unpack("Q5")
+      [state, written, length.zero? ? "" : @status.pread(length.clamp(0, STATUS_BYTES - 40), 40).scrub]
+    end
+
+    # Ends the process, if it has not ended.
+    def close
+      stop if @pid
+      close_files
+    end
+
+    # Held in the dumper for this walk.
+    #
+    # @return [Array<IO>]
+    def files
+      [@orders, @status]
+    end
+
+    private
+
+    def watch
+      look = SHORTEST_LOOK
+      stalled = 0.0
+      last = nil
+      until ended?
+        state, progress = @status.pread(16, 0).unpack("Q2")
+        stalled = 0.0 if progress != last || state == WRITING
+        last = progress
+        return stop if stalled > LONGEST_STALL
+
+        sleep look
+        # Not by the clock: a machine that slept is no walk that stood still.
+        stalled += look
+        look = [look * 2, LONGEST_LOOK].min
+      end
+      @ended
+    end
+
+    # Never by a wait that blocks: Ruby 3.1 learns of the end of a child from SIGCHLD, which is blocked here.
+    def ended?
+      _, @ended = Process.wait2(@pid, Process::WNOHANG)
+      @pid = nil if @ended
+      !@ended.nil?
+    end
+
+    # @return [nil]
+    def stop
+      Process.kill("KILL", @pid)
+      sleep SHORTEST_LOOK until ended?
+    end
+
+    def close_files
+      [@orders, @status].each { |file| file&.close }
+    end
+  end
+end
