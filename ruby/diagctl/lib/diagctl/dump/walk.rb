@@ -13,8 +13,10 @@ module Diagctl
     LONGEST_STALL = 10.0
     SHORTEST_LOOK = 0.001
     LONGEST_LOOK = 0.05
+    # The page, its parts and the states in crates/heapwalk/src/status.rs.
     STATUS_BYTES = 4096
-    # The states in crates/heapwalk/src/status.rs.
+    REASON = 40
+    LAYOUT = REASON + 1024
     WRITING = 3
     DONE = 4
     GAVE_UP = 5
@@ -28,14 +30,14 @@ module Diagctl
     # @param threads [Array<Thread>] threads of the worker
     # @param close [Array<IO>] descriptors that the process must not hold
     # @raise [SystemCallError]
-    def initialize(object, output, threads, close:)
+    def initialize(object, output, threads, close)
       @output = output
       @status = Libc.memory_file("diagctl")
       @status.truncate(STATUS_BYTES)
       orders, @orders = IO.pipe
       process = WalkerProcess.new(object, @status, threads)
       @pid = ForkGuard.raw_fork
-      process.run(orders, output, close: [@orders, *close]) if @pid.zero?
+      process.run(orders, output, [@orders, *close]) if @pid.zero?
     ensure
       orders&.close
       close_files if @pid.nil?
@@ -44,10 +46,11 @@ module Diagctl
     # Walks, and waits for the end.
     #
     # @param mode [Integer] see Walker
+    # @param layout [Integer] what an earlier walk found (see `layout`)
     # @return [Process::Status, nil] nil for a walk that stood still
-    def run(mode)
+    def run(mode, layout)
       begin
-        @orders.syswrite(mode.chr)
+        @orders.syswrite([mode, layout].pack("C2"))
       rescue Errno::EPIPE
         nil # It has ended. Its status says why.
       end
@@ -56,8 +59,13 @@ module Diagctl
 
     # @return [Array(Integer, Integer, String)] the state that was reached, the bytes that were written, and the reason for an end
     def reached
-      state, _, written, _, length = @status.pread(40, 0).unpack("Q5")
-      [state, written, length.zero? ? "" : @status.pread(length.clamp(0, STATUS_BYTES - 40), 40).scrub]
+      state, _, written, _, length = @status.pread(REASON, 0).unpack("Q5")
+      [state, written, length.zero? ? "" : @status.pread(length.clamp(0, LAYOUT - REASON), REASON).scrub]
+    end
+
+    # @return [Integer] a number for the way in which this Ruby lays out objects, or 0: not every walker tells it
+    def layout
+      @status.pread(8, LAYOUT).unpack1("Q")
     end
 
     # Ends the process, if it has not ended.

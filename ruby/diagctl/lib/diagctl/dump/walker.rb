@@ -31,6 +31,7 @@ module Diagctl
       @capture = capture
       @threads = threads
       @waiting = {}
+      @layout = 0
     end
 
     # Forks the process that will walk for a report now, before the dumper makes more objects of its own. Without it, one is forked
@@ -41,7 +42,7 @@ module Diagctl
       return unless file
 
       pipe = IO.pipe
-      @waiting[report] = [pipe, Walk.new(file, pipe.last, @threads, close: [@lease.io, pipe.first, *files])]
+      @waiting[report] = [pipe, Walk.new(file, pipe.last, @threads, [@lease.io, pipe.first, *files])]
     rescue SystemCallError
       pipe&.each(&:close)
     end
@@ -73,7 +74,7 @@ module Diagctl
     private
 
     def fork(io)
-      Walk.new(file, io, @threads, close: [@lease.io])
+      Walk.new(file, io, @threads, [@lease.io])
     end
 
     def waiting(io)
@@ -92,8 +93,9 @@ module Diagctl
     end
 
     def attempt(walk, mode)
-      ended = walk.run(mode)
+      ended = walk.run(mode, @layout)
       state, written, why = walk.reached
+      @layout = walk.layout
       return true if ended&.success? && state == Walk::DONE
 
       state == Walk::GAVE_UP ? give_up(why) : crashed(ended)

@@ -31,6 +31,7 @@ module Diagctl
     ALL_SIGNALS = (1..64).to_a.freeze
     # Blocking these signals does not prevent the death of the process, but it would suppress Ruby's crash report.
     FAULTS = Signal.list.values_at("SEGV", "BUS", "ILL", "FPE", "ABRT", "TRAP", "SYS").freeze
+    SIGKILL = Signal.list.fetch("KILL")
     MASKED = (ALL_SIGNALS - FAULTS).freeze
     WORD_BITS = [0].pack("J").bytesize * 8
 
@@ -93,7 +94,7 @@ module Diagctl
 
       # The kernel kills this process when the thread that forked it ends.
       def end_with_parent
-        call("prctl", PR_SET_PDEATHSIG, Signal.list["KILL"], 0, 0, 0)
+        call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
       end
 
       def idle_io
