@@ -67,6 +67,7 @@ module Diagctl
       begin
         put(granted, walker, deadline)
       rescue Walker::Spoiled
+        walker.dismiss(granted.name) # Its pipe was for the first attempt.
         put(granted, walker, deadline, again: true)
       end
       @metadata["took.#{granted.name}"] = Clock.ms(Clock.now - started)

@@ -23,24 +23,26 @@ module Diagctl
 
     # @return [IO] where the report goes
     attr_reader :output
+    # @return [IO] the dumper's end of the orders
+    attr_reader :orders
 
     # Forks. The objects that the dumper makes from now on are not in the heap that is walked.
     #
     # @param object [File] a file in memory that holds the walker by the time it is to walk
+    # @param status [File] the page that is watched. All walks of a dumper use the same
     # @param threads [Array<Thread>] threads of the worker
     # @param close [Array<IO>] descriptors that the process must not hold
     # @raise [SystemCallError]
-    def initialize(object, output, threads, close)
+    def initialize(object, status, output, threads, close)
       @output = output
-      @status = Libc.memory_file("diagctl")
-      @status.truncate(STATUS_BYTES)
+      @status = status
       orders, @orders = IO.pipe
       process = WalkerProcess.new(object, @status, threads)
       @pid = ForkGuard.raw_fork
-      process.run(orders, output, [@orders, *close]) if @pid.zero?
+      process.run(orders, output, close.push(@orders)) if @pid.zero?
     ensure
       orders&.close
-      close_files if @pid.nil?
+      @orders&.close if @pid.nil?
     end
 
     # Walks, and waits for the end.
@@ -49,6 +51,8 @@ module Diagctl
     # @param layout [Integer] what an earlier walk found (see `layout`)
     # @return [Process::Status, nil] nil for a walk that stood still
     def run(mode, layout)
+      @status.truncate(0)
+      @status.truncate(STATUS_BYTES)
       begin
         @orders.syswrite([mode, layout].pack("C2"))
       rescue Errno::EPIPE
@@ -71,14 +75,7 @@ module Diagctl
     # Ends the process, if it has not ended.
     def close
       stop if @pid
-      close_files
-    end
-
-    # Held in the dumper for this walk.
-    #
-    # @return [Array<IO>]
-    def files
-      [@orders, @status]
+      @orders.close
     end
 
     private
@@ -112,10 +109,6 @@ module Diagctl
     def stop
       Process.kill("KILL", @pid)
       sleep SHORTEST_LOOK until ended?
-    end
-
-    def close_files
-      [@orders, @status].each { |file| file&.close }
     end
   end
 end

@@ -31,6 +31,7 @@ module Diagctl
       @capture = capture
       @threads = threads
       @waiting = {}
+      @held = [lease.io]
       @layout = 0
     end
 
@@ -42,7 +43,9 @@ module Diagctl
       return unless file
 
       pipe = IO.pipe
-      @waiting[report] = [pipe, Walk.new(file, pipe.last, @threads, [@lease.io, pipe.first, *files])]
+      walk = Walk.new(file, status, pipe.last, @threads, @held.dup.push(pipe.first))
+      @waiting[report] = [pipe, walk]
+      @held.push(*pipe, walk.orders)
     rescue SystemCallError
       pipe&.each(&:close)
     end
@@ -74,7 +77,7 @@ module Diagctl
     private
 
     def fork(io)
-      Walk.new(file, io, @threads, [@lease.io])
+      Walk.new(file, status, io, @threads, [@lease.io])
     end
 
     def waiting(io)
@@ -82,14 +85,13 @@ module Diagctl
       nil
     end
 
-    # What the dumper holds for the processes that wait.
-    def files
-      @waiting.each_value.flat_map { |pipe, walk| pipe + walk.files }
-    end
-
     # @return [File, nil] the file in memory that the walker is loaded from
     def file
       @file ||= (Libc.memory_file("diagctl-heapwalk") if Libc.load)
+    end
+
+    def status
+      @status ||= Libc.memory_file("diagctl")
     end
 
     def attempt(walk, mode)

@@ -48,6 +48,9 @@ module Diagctl
     def self.rehearse
       WalkerProcess.ruby
       Libc.without_signals { Libc.memory_file("rehearsal")&.close }
+      Libc.prepare_signal_sets(CaptureWriter::ENDING)
+      Isolation.rehearse
+      Holder.write("/nonexistent", Process.pid)
       WalkerSample.new([Thread.current], false, false).pack if Libc.load
       Records.new.tap { |records| records.set("rehearsal", 1) }.to_s
     end
