@@ -265,6 +265,7 @@ fn a_capture_with_an_earlier_time_than_those_before_it_is_not_overlooked() {
     let early = scene.publish_at(201, "heap", 0, now.store_ms - 5_000_000);
     index::append(&scene.store, &early).unwrap();
     (202..=210).for_each(|n| scene.indexed(n, "heap", 0));
+    Inventory::check(&scene.store, true).unwrap();
     scene.store.options.retention.max_age = std::time::Duration::from_secs(4_000);
     cleanup::collect(&scene.store, &now, None).unwrap();
     assert!(!scene.present().contains(&201), "by its age");
@@ -274,6 +275,7 @@ fn a_capture_with_an_earlier_time_than_those_before_it_is_not_overlooked() {
     let early = scene.publish_at(211, "heap", 0, now.store_ms - 998_500);
     index::append(&scene.store, &early).unwrap();
     scene.indexed(212, "heap", 0);
+    Inventory::check(&scene.store, true).unwrap();
     scene.store.options.retention.max_age = std::time::Duration::from_secs(998);
     cleanup::collect(&scene.store, &now, None).unwrap();
     assert_eq!(scene.present().first(), Some(&2), "1 is too old");
