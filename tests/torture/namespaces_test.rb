@@ -74,10 +74,10 @@ class NamespacesTest < Torture::Case
     E2E::Processes.signal(:KILL, *askers)
     everybody.each { |process| E2E::Processes.signal(:CONT, process.pid) }
 
+    assert_nothing_went_wrong
     assert_serves
     assert_lease_comes_back
-    refute_path_exists path("wrong"), -> { File.read(path("wrong")) }
-    refute_path_exists path("freed"), -> { "code of the application ran in a dumper: #{File.read(path("freed"))}" }
+    assert_nothing_went_wrong
     end_everybody
     assert_acknowledged
     verified = diagctl("verify", "--all")
@@ -163,12 +163,15 @@ class NamespacesTest < Torture::Case
 
   # Every worker goes on, whatever was done to the others.
   def assert_serves
+    before = served
     wait_until("all workers serve", deadline: 30, tell: -> { "#{served}\n#{log("container.log").last(20).join("\n")}" }) do
-      before = served
-      sleep 1
-      after = served
-      after.size == 2 * WORKERS && after.all? { |worker, count| count != before[worker] }
+      served.then { |now| now.size == 2 * WORKERS && now.all? { |worker, count| count != before[worker] } }
     end
+  end
+
+  def assert_nothing_went_wrong
+    refute_path_exists path("wrong"), -> { File.read(path("wrong")) }
+    refute_path_exists path("freed"), -> { "code of the application ran in a dumper: #{File.read(path("freed"))}" }
   end
 
   def served = Dir[path("served-*")].to_h { |file| [File.basename(file), File.read(file)] }

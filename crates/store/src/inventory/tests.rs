@@ -36,13 +36,7 @@ impl Scene {
     fn publish_at(&self, n: u64, kind: &str, kib: u64, store_ms: u64) -> Entry {
         let dir = self.store.report_dir(&id(n));
         let report = meta::Report { stored_bytes: kib * KIB, ..meta::Report::new(ReportName::from_text(kind)) };
-        let meta = meta::Meta {
-            id: id(n),
-            sequence: n,
-            store_ms,
-            reports: vec![report],
-            ..meta::Meta::default()
-        };
+        let meta = meta::Meta { id: id(n), sequence: n, store_ms, reports: vec![report], ..meta::Meta::default() };
         std::fs::create_dir(dir.path()).unwrap();
         std::fs::write(dir.join("meta.json").path(), serde_json::to_vec(&meta).unwrap()).unwrap();
         std::fs::write(dir.join("data").path(), vec![0; usize::try_from(kib * KIB).unwrap()]).unwrap();
