@@ -158,6 +158,16 @@ pub fn table(header: &[&str], rows: &[Vec<String>], right: &[usize], optional: &
     table_in(columns(), header, rows, right, optional)
 }
 
+/// Formats a table without the columns of which nothing is known: a dash in each row.
+pub fn table_of_known(header: &[&str], rows: &[Vec<String>], right: &[usize], optional: &[usize]) -> String {
+    let known: Vec<usize> = (0..header.len()).filter(|at| rows.iter().any(|row| row[*at] != "-")).collect();
+    let kept =
+        |columns: &[usize]| columns.iter().filter_map(|at| known.iter().position(|k| k == at)).collect::<Vec<_>>();
+    let header: Vec<&str> = known.iter().map(|at| header[*at]).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| known.iter().map(|at| row[*at].clone()).collect()).collect();
+    table(&header, &rows, &kept(right), &kept(optional))
+}
+
 fn table_in(
     columns: Option<usize>,
     header: &[&str],
