@@ -9,6 +9,7 @@ mod capture;
 pub mod catalog;
 pub mod cleanup;
 pub mod commit;
+mod counted;
 mod error;
 pub mod events;
 pub mod holders;

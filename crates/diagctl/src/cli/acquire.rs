@@ -1,30 +1,28 @@
 //! `acquire`: a plugin's poll. Reads the process's figures, decides, takes the lease, and prints one JSON object.
 
-use std::collections::BTreeMap;
+mod answer;
+mod names;
+
 use std::path::Path;
 use std::time::Duration;
-
-use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::Context;
 use super::output::{self, Done};
 use crate::cli::error::Failure;
-use crate::config::{self, Snapshot, Source as Origin};
+use crate::config::{self, Source as Origin};
 use crate::deadline;
 use crate::exit_code::Exit;
 use crate::fsio;
-use crate::grant::dump_limits::{self, Watch};
 use crate::grant::exec::run_commands;
 use crate::grant::poll::Decided;
 use crate::grant::{self, Applicant, Begun, begin, capture, orders, overdue};
-use crate::rules::decide::{Answer, Plan, Verdict};
+use crate::rules::decide::{Answer, Verdict};
 use crate::rules::readings::Readings;
-use crate::rules::trigger::{Observed, is_application_name};
+use answer::{refused, told};
+use diagctl_store::Access;
 use diagctl_store::Process;
 use diagctl_store::lease::Lease;
-use diagctl_store::report_kind::Producer;
-use diagctl_store::{Access, Id, Store};
+use names::{check_names, gauges};
 
 /// The time limit from taking the lease to the answer; native reports take milliseconds.
 const LONGEST_GRANT: Duration = Duration::from_secs(60);
@@ -58,42 +56,6 @@ pub struct Args {
     /// The application has switched captures off: say so in the store, and capture nothing
     #[arg(long)]
     pub(super) off: bool,
-}
-
-#[derive(Serialize)]
-struct Output<'a> {
-    schema: u32,
-    verdict: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    capture: Option<Id>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dir: Option<&'a std::path::Path>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    rule: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    guard: Option<&'a str>,
-    reason: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    observed: &'a Observed,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reports: Option<Vec<ReportWanted<'a>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    snapshot: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deadline: Option<f64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    watch: Vec<Watch>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warning: Option<&'a str>,
-    retry_after: f64,
-    poll_interval: f64,
-}
-
-#[derive(Serialize)]
-struct ReportWanted<'a> {
-    name: &'a str,
-    producer: Producer,
-    options: Map<String, Value>,
 }
 
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
@@ -212,109 +174,4 @@ fn note_off(cx: &Context, args: &Args, reason: &str, retry_ms: u64) -> Result<()
     let id = cx.process_id(args.pid, start_ticks);
     let process = Process { id, role: args.role.clone(), name: args.name.clone() };
     Ok(grant::note_off(cx, &store, &process, reason, retry_ms)?)
-}
-
-fn check_names(args: &Args) -> Result<(), Failure> {
-    for (flag, value, may_be_empty) in [("--role", &args.role, false), ("--name", &args.name, true)] {
-        if value.len() > 128 || value.chars().any(char::is_control) || (value.is_empty() && !may_be_empty) {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!(
-                    "{flag} {} is empty, longer than 128 bytes, or has control characters",
-                    crate::cli::error::quoted(value)
-                ),
-            )
-            .hint("use a short word like puma or worker-0"));
-        }
-    }
-    for gauge in &args.gauge {
-        if parse_gauge(gauge).is_none() {
-            let shown = crate::cli::error::quoted(gauge);
-            return Err(Failure::new(Exit::Usage, format!("--gauge {shown} is not NAME=NUMBER"))
-                .hint("use for example --gauge puma.backlog=3"));
-        }
-    }
-    let events = args.event.iter().map(|event| ("--event", event));
-    for (flag, event) in events.chain(args.answer_event.iter().map(|event| ("--answer-event", event))) {
-        if !is_application_name(event) {
-            let shown = crate::cli::error::quoted(event);
-            return Err(Failure::new(
-                Exit::Usage,
-                format!("{flag} {shown} is empty, longer than 128 bytes, or has spaces"),
-            )
-            .hint("use letters, digits, `.`, `_` and `-`"));
-        }
-    }
-    Ok(())
-}
-
-fn gauges(args: &[String]) -> BTreeMap<String, f64> {
-    args.iter().filter_map(|gauge| parse_gauge(gauge)).map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-fn parse_gauge(text: &str) -> Option<(&str, f64)> {
-    let (name, value) = text.split_once('=')?;
-    let value: f64 = value.trim().parse().ok()?;
-    (is_application_name(name) && value.is_finite()).then_some((name, value))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "milliseconds of a wait")]
-fn seconds(ms: u64) -> f64 {
-    ms as f64 / 1000.0
-}
-
-fn refused(cx: &Context, answer: &Answer, retry_ms: u64) -> Result<Done, Failure> {
-    let done = Done::json(&Output {
-        schema: 1,
-        verdict: answer.verdict.name(),
-        capture: None,
-        dir: None,
-        rule: &answer.rule,
-        guard: answer.guard,
-        reason: &answer.reason,
-        observed: &answer.observed,
-        reports: None,
-        snapshot: None,
-        deadline: None,
-        watch: Vec::new(),
-        warning: cx.loaded.broken.as_deref(),
-        retry_after: seconds(retry_ms),
-        poll_interval: seconds(cx.config().poll_ms()),
-    })?;
-    Ok(done.with_exit(Exit::NotGranted))
-}
-
-fn told(cx: &Context, store: &Store, pid: u32, plan: &Plan, capture: Id, retry_ms: u64) -> Result<Done, Failure> {
-    let reports: Vec<ReportWanted<'_>> = plan
-        .reports
-        .iter()
-        .map(|name| ReportWanted {
-            name,
-            producer: cx.config().producer(name),
-            options: cx.config().report_options(name),
-        })
-        .filter(|report| report.producer != Producer::Native)
-        .collect();
-    let forks = plan.snapshot == Snapshot::Fork && reports.iter().any(|r| r.producer == Producer::Snapshot);
-    let watch = if forks { dump_limits::of(&cx.proc, &cx.cgroups, pid) } else { Vec::new() };
-    Done::json(&Output {
-        schema: 1,
-        verdict: Verdict::Granted.name(),
-        capture: Some(capture),
-        dir: Some(store.staging(&capture).path()),
-        rule: &plan.rule,
-        guard: None,
-        reason: &plan.reason,
-        observed: &plan.observed,
-        reports: Some(reports),
-        snapshot: Some(match plan.snapshot {
-            Snapshot::Fork => "fork",
-            Snapshot::InProcess => "in_process",
-        }),
-        deadline: Some(cx.config().guards.deadline.as_secs_f64()),
-        watch,
-        warning: cx.loaded.broken.as_deref(),
-        retry_after: seconds(retry_ms.min(cx.config().poll_ms())),
-        poll_interval: seconds(cx.config().poll_ms()),
-    })
 }

@@ -1,5 +1,6 @@
 //! `diagctl config`: checks and shows the configuration, and prints a file to start from.
 
+mod check;
 mod rendered;
 
 use std::io::Write;
@@ -7,15 +8,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use serde_json::json;
 
-use super::output::{self, Done};
+use super::output::Done;
 use super::{Context, Failure};
-use crate::cgroup::CgroupRoot;
-use crate::config::{self, DEFAULT_FILE, Place};
-use crate::exit_code::Exit;
-use crate::proc::Proc;
-use crate::section::Problem;
+use crate::config;
+use check::check;
 
 /// Check, show or create a configuration
 #[derive(Debug, clap::Args)]
@@ -74,88 +71,6 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
 }
 
-// Reports problems and doubts together. Of the flags and the environment, only two things matter here: the store, for what it
-// recorded, and values that would stop every other command.
-fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool) -> Result<Done, Failure> {
-    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let (text, read) = match config::read(file).map_err(Failure::from) {
-        Ok(read) => read,
-        Err(failure) if json => {
-            let unreadable = Problem { path: String::new(), message: failure.message, hint: failure.hint };
-            return told(path, &[unreadable], &[]);
-        }
-        Err(failure) => return Err(failure),
-    };
-    let (rules, problems, warnings, note) = match config::examine(&text) {
-        Err(problems) => (0, problems, Vec::new(), None),
-        Ok(examined) => {
-            let mut config = examined.config;
-            let rules = config.rules.len();
-            if let Some((dir, _)) = super::overrides(dir)?.dir {
-                config.dir = std::path::absolute(&dir).unwrap_or(dir);
-            }
-            let place = if elsewhere {
-                Place::default()
-            } else {
-                super::config_target::by_its_owner(&Proc::default(), &config)
-            };
-            let note = if elsewhere { None } else { shares_of_host(&config, place.host) };
-            (rules, examined.problems, config.doubts(&examined.positions, &place), note)
-        }
-    };
-    if !problems.is_empty() || !warnings.is_empty() {
-        return if json { told(path, &problems, &warnings) } else { Err(found(path, problems, &warnings)) };
-    }
-    // Not a warning: without a limit, a share of the host's memory is all that it can be.
-    if let Some(note) = note.as_ref().filter(|_| !json) {
-        output::note(note);
-    }
-    let shown = read.map(|path| path.display().to_string());
-    let value = json!({ "schema": 1, "notes": note.into_iter().collect::<Vec<_>>(), "ok": true, "valid": true, "file": shown, "rules": rules, "problems": [], "warnings": [] });
-    Done::either(json, &value, |_| {
-        let rules = if rules == 1 { "1 rule".into() } else { format!("{rules} rules") };
-        match shown {
-            Some(file) => format!("OK: {}, {rules}", crate::cli::error::printable(&file)),
-            None => format!("OK: {DEFAULT_FILE} does not exist; the defaults apply, {rules}"),
-        }
-    })
-}
-
-// This command runs where the processes will: in their container, or on their host.
-fn shares_of_host(config: &config::Config, host: Option<u64>) -> Option<String> {
-    let limit =
-        CgroupRoot::default().memory_of(&Proc::default(), std::process::id()).ok().and_then(|group| group.limit());
-    super::config_target::shares_of_host(config, &[limit], host)
-}
-
-// A problem makes the file invalid. A warning is about a part of a valid file that cannot work as written.
-fn found(path: &Path, problems: Vec<Problem>, warnings: &[Problem]) -> Failure {
-    let count = if warnings.len() == 1 { "1 warning".to_owned() } else { format!("{} warnings", warnings.len()) };
-    let lines: Vec<String> =
-        warnings.iter().map(|warning| format!("  {}", warning.to_string().replace('\n', "\n  "))).collect();
-    let list = lines.join("\n");
-    if problems.is_empty() {
-        let message = format!("{count} about the configuration {}, which is valid:\n{list}", path.display());
-        return Failure::new(Exit::Config, message).hint("processes use this file; everything else in it works");
-    }
-    let mut failure = Failure::from(config::Error::Invalid { path: path.to_owned(), problems });
-    if !warnings.is_empty() {
-        failure.message.push_str(&format!("\nand {count}:\n{list}"));
-    }
-    failure
-}
-
-// `problems` has the warnings, too, as it always had.
-fn told(path: &Path, problems: &[Problem], warnings: &[Problem]) -> Result<Done, Failure> {
-    let item = |p: &Problem| json!({ "path": p.path, "message": p.message, "hint": p.hint });
-    let all: Vec<_> = problems.iter().chain(warnings).map(item).collect();
-    let warnings: Vec<_> = warnings.iter().map(item).collect();
-    let (file, valid) = (path.display().to_string(), problems.is_empty());
-    let value =
-        json!({ "schema": 1, "ok": false, "valid": valid, "file": file, "problems": all, "warnings": warnings });
-    Ok(Done::json(&value)?.with_exit(Exit::Config))
-}
-
 fn init(path: &Path) -> Result<Done, Failure> {
     write_new(path, config::EXAMPLE)?;
     Ok(Done::text(path.display().to_string()))
@@ -179,6 +94,7 @@ pub fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit_code::Exit;
 
     #[test]
     fn init_writes_a_valid_file_once() {

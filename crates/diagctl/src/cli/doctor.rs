@@ -3,6 +3,7 @@
 mod binary;
 mod check;
 mod contents;
+mod lease;
 mod machine;
 mod place;
 mod processes;
@@ -87,7 +88,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     let mut lease = contents.lease;
     if let Some(lease) = &mut lease {
         lease.find_holders(&cx.proc, &Spot::outside(&config.dir));
-        checks.push(contents::lease(lease, &contents::strangers(&cx.proc, lease)));
+        checks.push(lease::check(lease, &lease::strangers(&cx.proc, lease)));
     }
     let mut subjects = processes::subjects(&cx.proc, &contents.samples);
     let largest = subjects.iter().max_by_key(|subject| subject.rss).cloned();

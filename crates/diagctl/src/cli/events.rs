@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::output::{self, Done};
-use super::show::observed;
+use super::show::text::observed;
 use super::times::{self, Moment, Times};
 use super::{Context, Failure};
 use crate::cli::error::printable;

@@ -4,12 +4,12 @@
 //! copy is written with the caller's.
 
 pub mod destination;
+mod file;
 
-use anyhow::Context as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use anyhow::Context as _;
 use serde::Serialize;
 
 use super::output::{self, Done};
@@ -17,8 +17,9 @@ use super::{Context, Failure, apart};
 use crate::cli::error::printable;
 use crate::exit_code::Exit;
 use destination::{Destination, Existing};
-use diagctl_store::reader::{self, Interrupted, Representation, Stored};
+use diagctl_store::reader::{self, Representation, Stored};
 use diagctl_store::{Access, Id, meta};
+use file::{Form, Format, one, place};
 
 /// Fetch reports of a capture, verified and decompressed
 ///
@@ -48,35 +49,6 @@ pub struct Args {
     /// Print JSON: the files written and the reports that failed
     #[arg(long)]
     json: bool,
-}
-
-/// A format that heap dumps are converted to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// One object a line, for heapy, sheap, harb and reap
-    Json,
-}
-
-/// The form in which reports are written.
-#[derive(Clone, Copy, Debug)]
-struct Form {
-    representation: Representation,
-    /// Heap dumps become JSON.
-    json: bool,
-}
-
-impl Form {
-    fn file_name<'s>(&self, stored: &'s Stored) -> &'s str {
-        if self.converts(stored) {
-            stored.json_file_name(self.representation)
-        } else {
-            stored.file_name(self.representation)
-        }
-    }
-
-    fn converts(&self, stored: &Stored) -> bool {
-        self.json && stored.is_heap_dump()
-    }
 }
 
 /// A capture and its reports, opened with the rights of the store's owner.
@@ -171,43 +143,6 @@ fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
     Ok(Opened { meta, reports, single })
 }
 
-fn one(
-    cx: &Context,
-    args: &Args,
-    form: Form,
-    to_stdout: bool,
-    opened: Opened,
-    fetched: &mut Fetched,
-) -> Result<Exit, Failure> {
-    let Some((name, stored)) = opened.reports.into_iter().next() else { return Ok(Exit::Ok) };
-    let mut stored = stored?;
-    let exit = warn(&stored);
-    if to_stdout {
-        stored.verify()?;
-        return match copy(
-            &mut stored,
-            form,
-            &mut output::stdout().map_err(|e| output::unprintable(&e))?,
-            io::stdout().is_terminal(),
-        ) {
-            Ok(_) => Ok(exit),
-            Err(Interrupted::Source(error)) => Err(error.into()),
-            // The reader has closed the pipe because it needs no more.
-            Err(Interrupted::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
-            Err(Interrupted::Output(e)) => Err(output::unprintable(&e)),
-        };
-    }
-    let own_name = format!("{}-{}", opened.meta.id, form.file_name(&stored));
-    let existing = if args.force { Existing::Replace } else { Existing::Refuse };
-    let (path, existing) = match &args.output {
-        None => (PathBuf::from(own_name), existing),
-        Some(path) if path.is_dir() => (path.join(own_name), existing),
-        Some(path) => (path.clone(), Existing::Replace),
-    };
-    fetched.written.push(place(cx, &name, &mut stored, form, &path, existing)?);
-    Ok(exit)
-}
-
 fn all(cx: &Context, args: &Args, form: Form, opened: Opened, fetched: &mut Fetched) -> Result<Exit, Failure> {
     let dir = match &args.output {
         None => PathBuf::from(opened.meta.id.as_str()),
@@ -255,64 +190,4 @@ fn warn(stored: &Stored) -> Exit {
     let Some(warning) = stored.warning() else { return Exit::Ok };
     output::note(&warning);
     Exit::Partial
-}
-
-// Copies a report to a file. It is verified before the destination is touched.
-fn place(
-    cx: &Context,
-    name: &str,
-    stored: &mut Stored,
-    form: Form,
-    path: &Path,
-    existing: Existing,
-) -> Result<Written, Failure> {
-    stored.verify()?;
-    let mut file = Destination::open(path, existing, &cx.config().dir)?;
-    let bytes = copy(stored, form, &mut file, false).map_err(|e| match e {
-        Interrupted::Source(error) => error.into(),
-        Interrupted::Output(e) => Failure::output("write", path, e),
-    })?;
-    let is_file = file.finish()?;
-    let damaged = stored.report.error.clone();
-    Ok(Written { report: name.into(), path: path.display().to_string(), bytes, damaged, is_file })
-}
-
-// No progress bar on a terminal that also shows the data.
-fn copy(stored: &mut Stored, form: Form, out: &mut dyn Write, to_terminal: bool) -> Result<u64, Interrupted> {
-    let shown = output::is_watched() && !to_terminal;
-    let converts = form.converts(stored);
-    // The progress of a conversion is that of reading.
-    let shown_form = if converts { Representation::Content } else { form.representation };
-    let bar = if shown { ProgressBar::new(stored.bytes(shown_form)) } else { ProgressBar::hidden() };
-    if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}") {
-        bar.set_style(style);
-    }
-    bar.set_prefix(stored.report.name.to_string());
-    let progress = &mut |bytes| bar.set_position(bytes);
-    let result = if converts {
-        let mut counted = Counted { out, bytes: 0 };
-        stored.export_json(form.representation, &mut counted, progress).map(|_| counted.bytes)
-    } else {
-        stored.copy(form.representation, out, progress)
-    };
-    bar.finish_and_clear();
-    result
-}
-
-/// Counts what is written.
-struct Counted<'o> {
-    out: &'o mut dyn Write,
-    bytes: u64,
-}
-
-impl Write for Counted<'_> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(data)?;
-        self.bytes += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }

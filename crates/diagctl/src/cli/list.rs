@@ -1,8 +1,8 @@
 //! `diagctl list`: lists the captures in the store.
 
+mod filter;
 mod page;
 
-use clap::ValueEnum;
 use serde::Serialize;
 
 use super::output::{self, Done};
@@ -12,6 +12,7 @@ use super::{deaths, view};
 use crate::exit_code::Exit;
 use diagctl_store::index::{Entry, Listing};
 use diagctl_store::{Access, Id};
+use filter::Sort;
 use page::Page;
 
 const EXAMPLES: &str = "\
@@ -70,72 +71,14 @@ pub struct Args {
     json: bool,
 }
 
-/// The order of a listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Sort {
-    Age,
-    Size,
-    Pid,
-    Role,
-    Name,
-    Rule,
-}
-
 /// The place of a capture in an order; equal ones stay newest first.
 type Key = (std::cmp::Reverse<u64>, u32, String);
-
-impl Sort {
-    fn key(self, entry: &Entry) -> Key {
-        let text = |text: &str| (std::cmp::Reverse(0), 0, text.to_owned());
-        match self {
-            Self::Age => text(""),
-            Self::Size => (std::cmp::Reverse(entry.disk_bytes), 0, String::new()),
-            Self::Pid => (std::cmp::Reverse(0), entry.pid, String::new()),
-            Self::Role => text(&entry.role),
-            Self::Name => text(&entry.worker),
-            Self::Rule => text(&entry.rule),
-        }
-    }
-
-    /// Returns the word for the captures that come first.
-    fn first(self) -> &'static str {
-        match self {
-            Self::Age => "newest",
-            Self::Size => "largest",
-            _ => "first",
-        }
-    }
-}
 
 /// A capture whose record cannot be read.
 #[derive(Serialize)]
 struct Damaged<'a> {
     id: &'a Id,
     reason: &'a str,
-}
-
-impl Args {
-    fn accepts_all(&self) -> bool {
-        let names = [&self.role, &self.name, &self.rule, &self.report];
-        let moments = [&self.since, &self.until];
-        names.iter().all(|name| name.is_none())
-            && moments.iter().all(|moment| moment.is_none())
-            && self.pid.is_none()
-            && !self.pinned
-    }
-
-    fn accepts(&self, entry: &Entry, now_ms: u64, times: &Times) -> bool {
-        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
-        let age_ms = now_ms.saturating_sub(entry.store_ms);
-        is(&self.role, &entry.role)
-            && is(&self.name, &entry.worker)
-            && is(&self.rule, &entry.rule)
-            && self.pid.is_none_or(|pid| pid == entry.pid)
-            && (entry.pinned || !self.pinned)
-            && self.report.as_ref().is_none_or(|wanted| entry.reports.iter().any(|r| r.name == **wanted))
-            && self.since.as_ref().is_none_or(|since| !times.is_before(&entry.created, age_ms, since))
-            && self.until.as_ref().is_none_or(|until| !times.is_after(&entry.created, age_ms, until))
-    }
 }
 
 /// Up to this many of the newest captures are read from their own records. For more, the index is faster.

@@ -1,15 +1,12 @@
 //! `run`: takes a capture from a shell, from cron or from any language. Holds the lease itself and runs a command.
 
-use anyhow::Context as _;
-use diagctl_store::ReportName;
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::time::Duration;
+mod child;
 
-use rustix::process::{Pid, PidfdFlags, Signal};
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use anyhow::Context as _;
 
 use super::Context;
 use super::finalize::exit_of;
@@ -18,23 +15,17 @@ use super::view;
 use crate::cli::error::{Failure, printable, quoted};
 use crate::config::{Snapshot, Source as Origin};
 use crate::exit_code::Exit;
-use crate::fsio::{self, Spot};
 use crate::grant::{Applicant, Begun, begin, capture};
-use crate::operator_command;
 use crate::rules::RuleName;
 use crate::rules::decide::{Answer, Plan};
 use crate::rules::memory::Wanted;
 use crate::rules::readings::Readings;
 use crate::sys::Endings;
+use child::execute;
 use diagctl_store::Process;
-use diagctl_store::commit::Told;
+use diagctl_store::ReportName;
 use diagctl_store::lease::Lease;
-use diagctl_store::staging::{self, Grant};
-use diagctl_store::writer::{self, Room};
-use diagctl_store::{Access, Store, holders};
-
-/// The end of a command that was killed at the deadline.
-const OVERDUE: &str = "killed: it was not done within guards.deadline";
+use diagctl_store::{Access, Store};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -174,98 +165,4 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
     let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &Wanted::default());
     let applicant = Applicant { cx, store, process: &process, readings: &readings, host: "", seed: 0 };
     Ok(begin(applicant, &[plan], None)?)
-}
-
-fn execute(
-    cx: &Context,
-    store: &Store,
-    grant: &Grant,
-    args: &Args,
-    lease: &File,
-    (endings, ended_by): (Endings, &Arc<AtomicI32>),
-) -> Result<Told, Failure> {
-    let id = &grant.meta.id;
-    let staging = store.own_staging(id)?;
-    // The command inherits the description as well: if diagctl is killed, the lease lasts as long as the command runs.
-    let inherited = lease.try_clone().context("cannot duplicate the lease")?;
-    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).context("cannot hand the lease down")?;
-    let mut child = Command::new(&args.command[0])
-        .args(&args.command[1..])
-        .env("DIAGCTL_CAPTURE", id.as_str())
-        .env("DIAGCTL_CAPTURE_DIR", staging.path())
-        .stdin(Stdio::null())
-        .stdout(if args.report.is_some() { Stdio::piped() } else { Stdio::inherit() })
-        .spawn()
-        .map_err(|e| {
-            Failure::failed(format!("cannot run {}: {e}", quoted(&args.command[0].to_string_lossy())))
-                .hint("give the command and its arguments after --")
-        })?;
-    drop(inherited);
-    holders::register_process(&staging, &cx.proc, child.id());
-    hand_on(&child, endings, Arc::clone(ended_by))?;
-    let overdue = end_at_the_deadline(cx.config().guards.deadline);
-    let mut stored = Ok(());
-    if let (Some(name), Some(mut stdout)) = (grant.planned.first(), child.stdout.take()) {
-        let mut room = Room::of(store, grant)?;
-        let form = store.options().file_type(name);
-        stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
-    }
-    let status = child.wait().context("cannot wait for the command")?;
-    let mut told = Told::default();
-    // An empty report counts if it was asked for, but a capture without any report does not.
-    if !produced(&store.own_staging(id)?, grant.planned.first(), status.success())? {
-        stored?;
-        let how = if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() };
-        return Err(Failure::failed(format!("the command produced nothing ({how})"))
-            .hint("write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME"));
-    }
-    if !status.success() {
-        let how = if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() };
-        told.labels.insert("exit_status".into(), how);
-    }
-    Ok(told)
-}
-
-// Kills everything that the command has started once the deadline is over. Returns whether that has happened. The command holds
-// the lease, so nobody else can capture while it hangs.
-fn end_at_the_deadline(deadline: Duration) -> Arc<AtomicBool> {
-    let overdue = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&overdue);
-    // Orphans of the command become children of this process, so that none escapes.
-    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    std::thread::spawn(move || {
-        std::thread::sleep(deadline);
-        told.store(true, Ordering::SeqCst);
-        operator_command::kill_remains();
-    });
-    overdue
-}
-
-// Forwards signals that would end this process to the command. Uses a descriptor of the command, because its pid may be reused
-// by then. Signals from the terminal are not forwarded: the command has received them already.
-fn hand_on(child: &Child, endings: Endings, ended_by: Arc<AtomicI32>) -> Result<(), Failure> {
-    let command =
-        rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).context("cannot watch the command")?;
-    let watch = move || {
-        loop {
-            let (signal, by_terminal) = endings.wait();
-            ended_by.store(signal, Ordering::SeqCst);
-            if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !by_terminal) {
-                // The command may have ended already.
-                let _ = rustix::process::pidfd_send_signal(&command, signal);
-            }
-        }
-    };
-    std::thread::Builder::new().spawn(watch).context("cannot start a thread")?;
-    Ok(())
-}
-
-fn produced(staging: &Spot, report: Option<&ReportName>, empty_counts: bool) -> Result<bool, Failure> {
-    let noted = report.map(|name| staging::read_sidecar(staging, name)).transpose()?.flatten();
-    if noted.as_ref().is_some_and(|report| report.file.is_some() && (empty_counts || report.raw_bytes > 0)) {
-        return Ok(true);
-    }
-    let own = noted.and_then(|report| report.file).unwrap_or_default();
-    let mut names = fsio::list(staging)?.flatten().map(|entry| entry.name);
-    Ok(names.any(|name| !name.as_encoded_bytes().starts_with(b".") && name != *own))
 }

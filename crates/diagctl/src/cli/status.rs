@@ -2,6 +2,8 @@
 
 mod headline;
 pub(super) mod lease;
+mod processes;
+mod rules;
 mod text;
 
 use std::collections::BTreeMap;
@@ -12,19 +14,16 @@ use serde::Serialize;
 use super::output::Done;
 use super::times::Times;
 use super::{Context, Failure, apart, deaths};
-use crate::cli::error::printable;
 use crate::clock::Now;
-use crate::config::{self, Config, Mode, Rule};
+use crate::config::{self, Config};
 use crate::fsio::{self, Spot};
-use crate::rules::limit::{self, Refusal};
 use crate::state::files::load_samples;
-use crate::state::samples::{Sample, Samples};
-use crate::state::schedule::{RuleState, State};
-use crate::units::{duration, ms};
-use diagctl_observe::Presence;
+use crate::state::samples::Samples;
 use diagctl_store::events::{self, Event};
 use diagctl_store::requests::{self, Request};
 use diagctl_store::{Access, Id, Store, index, inventory};
+use processes::{Process, processes, visible_as};
+use rules::{Budget, RuleStatus, budgets, rules};
 
 /// The number of recent events that `--explain` shows.
 const EVENTS_SHOWN: usize = 20;
@@ -96,56 +95,6 @@ struct Room {
     keep_free_bytes: u64,
     quarantine_bytes: u64,
     damaged: BTreeMap<Id, String>,
-}
-
-#[derive(Debug, Serialize)]
-struct RuleStatus {
-    name: String,
-    trigger: &'static str,
-    dry_run: bool,
-    /// The strongest state over the polling processes: `idle`, `skipped` (the trigger cannot be read), `pending`, `cooldown`,
-    /// `throttled` or `guarded`.
-    state: String,
-    /// The guard, or how long the condition has held and must hold.
-    detail: Option<String>,
-    left_ms: Option<u64>,
-    last_fired_ms: Option<u64>,
-    fired_in_window: usize,
-    max_count: Option<u32>,
-    window_ms: u64,
-    due_in_ms: Option<u64>,
-}
-
-#[derive(Debug, Serialize)]
-struct Budget {
-    name: &'static str,
-    spent: u32,
-    of: u32,
-}
-
-#[derive(Debug, Serialize)]
-struct Process {
-    /// The pid that the process has in its own container.
-    pid: u32,
-    pid_ns: u64,
-    /// The pid under which it is visible here, if it is.
-    pid_here: Option<u32>,
-    role: String,
-    name: String,
-    rss_bytes: u64,
-    polled_ms: u64,
-    /// True if the process has ended.
-    gone: bool,
-    /// True if the process is alive but has missed its polls, and does not dump.
-    silent: bool,
-    /// True if the process holds the lease. It does not poll meanwhile.
-    dumping: bool,
-    /// True if a switch or a pause forbade captures at the last poll.
-    off: bool,
-    verdict: String,
-    reason: String,
-    /// Rules whose condition holds, with the time for which it has held.
-    holding_ms: BTreeMap<String, u64>,
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
@@ -241,108 +190,6 @@ fn room(config: &Config, store: &Store, now: &Now) -> Result<Room, Failure> {
             .sum(),
         damaged: summary.damaged.into_iter().collect(),
     })
-}
-
-fn rules(cx: &Context, state: &State, samples: &Samples, now_ms: u64) -> Vec<RuleStatus> {
-    let polling: Vec<&Sample> =
-        samples.processes.values().filter(|sample| sample.is_fresh(now_ms, cx.config().poll_ms())).collect();
-    let status = |rule: &Rule| rule_status(rule, state.rules.get(&*rule.name), &polling, now_ms);
-    cx.config().rules.iter().map(status).collect()
-}
-
-fn rule_status(rule: &Rule, marks: Option<&RuleState>, polling: &[&Sample], now_ms: u64) -> RuleStatus {
-    let fresh = RuleState::default();
-    let marks = marks.unwrap_or(&fresh);
-    let (state, detail, left_ms) = match limit::check_rule(&rule.limits, marks, now_ms) {
-        Some(Refusal::Cooldown { left_ms, .. }) => ("cooldown".into(), None, Some(left_ms)),
-        Some(Refusal::Throttled { left_ms, .. }) => ("throttled".into(), None, Some(left_ms)),
-        None => told(rule, polling),
-    };
-    let window_ms = ms(rule.limits.window);
-    RuleStatus {
-        name: rule.name.to_string(),
-        trigger: rule.trigger.name(),
-        dry_run: rule.mode == Mode::DryRun,
-        state,
-        detail,
-        left_ms,
-        last_fired_ms: marks.fires.last().map(|at| now_ms.saturating_sub(*at)),
-        fired_in_window: marks.fires.iter().filter(|at| now_ms.saturating_sub(**at) < window_ms).count(),
-        max_count: rule.limits.max_count,
-        window_ms,
-        due_in_ms: marks.due.values().min().map(|due| due.saturating_sub(now_ms)),
-    }
-}
-
-// Returns the most informative refusal of the polling processes: a guard before a budget, and a budget before a condition that
-// does not hold yet.
-fn told(rule: &Rule, polling: &[&Sample]) -> (String, Option<String>, Option<u64>) {
-    let refusals = || polling.iter().filter_map(|sample| Some((*sample, sample.refusals.get(&*rule.name)?)));
-    for verdict in ["guarded", "throttled", "cooldown", "pending", "skipped"] {
-        let Some((sample, refused)) = refusals().find(|(_, refused)| refused.verdict == verdict) else { continue };
-        let detail = match (&refused.guard, sample.holding.get(&*rule.name)) {
-            (Some(guard), _) => Some(format!("by {guard}")),
-            _ if verdict == "skipped" => Some(refused.reason.trim_start_matches("skipped: ").to_owned()),
-            (None, Some(held)) if verdict == "pending" => {
-                let held_ms = held.last.saturating_sub(held.since);
-                Some(format!("{} of {}", super::times::age(0, held_ms), duration(ms(rule.hold_for))))
-            }
-            _ => None,
-        };
-        return (verdict.to_owned(), detail, None);
-    }
-    ("idle".into(), None, None)
-}
-
-fn budgets(config: &Config, state: &State, now_ms: u64) -> Vec<Budget> {
-    let spent = |window_ms: u64| {
-        let recent = state.spent.iter().filter(|spent| now_ms.saturating_sub(spent.at) < window_ms);
-        recent.map(|spent| spent.units).sum()
-    };
-    vec![
-        Budget { name: "hour", spent: spent(3_600_000), of: config.limits.budget_hour },
-        Budget { name: "day", spent: spent(86_400_000), of: config.limits.budget_day },
-    ]
-}
-
-fn visible_as(presence: Presence) -> Option<u32> {
-    if let Presence::Here(pid) = presence { Some(pid) } else { None }
-}
-
-fn processes(cx: &Context, samples: &Samples, lease: &lease::Report, now_ms: u64) -> Vec<Process> {
-    let mut processes: Vec<Process> = samples
-        .processes
-        .clone()
-        .into_iter()
-        .map(|(id, sample)| {
-            let presence = cx.proc.presence(&id);
-            let lost_ms = now_ms.saturating_sub(sample.next_poll.saturating_add(LOST_AFTER_MS));
-            let gone = presence == Presence::Gone || (presence == Presence::Elsewhere && lost_ms > 0);
-            let dumping = !gone && lease.is_held_by(&id);
-            Process {
-                pid: id.pid,
-                pid_ns: id.pid_ns,
-                pid_here: visible_as(presence),
-                gone,
-                dumping,
-                silent: !gone && !dumping && !sample.is_fresh(now_ms, cx.config().poll_ms()),
-                off: sample.is_off(),
-                rss_bytes: sample.rss,
-                polled_ms: now_ms.saturating_sub(sample.last_seen),
-                role: sample.role,
-                name: sample.name,
-                verdict: sample.verdict,
-                reason: printable(&sample.reason),
-                holding_ms: sample
-                    .holding
-                    .into_iter()
-                    .map(|(rule, h)| (rule, now_ms.saturating_sub(h.since)))
-                    .collect(),
-            }
-        })
-        .collect();
-    processes.sort_by(|a, b| (a.gone, &a.role, &a.name, a.pid).cmp(&(b.gone, &b.role, &b.name, b.pid)));
-    processes
 }
 
 #[cfg(test)]

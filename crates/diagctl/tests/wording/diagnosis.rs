@@ -59,7 +59,8 @@ fn deaths() {
     environment.redact(r"\d+d( \d+h)? ago +", "5d ago     ");
     environment.redact("LAST SEEN +", "LAST SEEN  ");
     environment.redact(r#"("last_seen_ago_ms": )\d+"#, "${1}0");
-    environment.run_table("deaths");
+    environment.widen();
+    environment.run("deaths");
     environment.run_part("deaths --json", |json| json.split("\"polls\"").next().unwrap_or_default().to_owned());
     environment.run("deaths --since 1m");
     environment.snapshot("deaths");

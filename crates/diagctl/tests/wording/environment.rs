@@ -24,6 +24,7 @@ pub struct Environment {
     root: tempfile::TempDir,
     transcript: String,
     redactions: Vec<Redaction>,
+    columns: usize,
 }
 
 /// The text that a transcript shows in place of one that differs between runs.
@@ -40,7 +41,7 @@ impl Environment {
         let root = tempfile::tempdir().unwrap();
         // For `as_ordinary_user`.
         set_mode(root.path(), 0o755);
-        let mut environment = Self { root, transcript: String::new(), redactions: Vec::new() };
+        let mut environment = Self { root, transcript: String::new(), redactions: Vec::new(), columns: COLUMNS };
         environment.configure("");
         environment.redact(&regex_lite::escape(&environment.root().display().to_string()), "");
         environment.redact(&format!(r"\bby {}\b", regex_lite::escape(&user())), "by USER");
@@ -60,6 +61,12 @@ impl Environment {
     /// Its store.
     pub fn store(&self) -> PathBuf {
         self.path("store")
+    }
+
+    /// Runs the commands from here on in a wider terminal. For a table whose width depends on the time that has passed, and with it
+    /// the columns that fit.
+    pub fn widen(&mut self) {
+        self.columns = COLUMNS + 40;
     }
 
     /// Puts a file into it.
@@ -97,7 +104,7 @@ impl Environment {
             .env("HOME", self.root())
             .env("LANG", "C")
             .env("TZ", "UTC")
-            .env("COLUMNS", COLUMNS.to_string())
+            .env("COLUMNS", self.columns.to_string())
             .env("DIAGCTL_CONFIG", self.path("diagctl.toml"))
             .env("DIAGCTL_DIR", self.store())
             .stdin(Stdio::null());

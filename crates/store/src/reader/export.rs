@@ -6,10 +6,21 @@ use diagctl_heapdump::json::{self, ExportError};
 use diagctl_heapdump::{Error as GraphError, block};
 use flate2::write::GzEncoder;
 
+use crate::counted::Counted;
+
 use super::{CHUNK, Interrupted, Representation, Stored};
 
 /// The level of gzip for exports.
 const GZIP_LEVEL: u32 = 2;
+
+/// The result of an export.
+#[derive(Debug)]
+pub struct Exported {
+    /// Bytes written.
+    pub bytes: u64,
+    /// The damage to the report, if it has any.
+    pub damage: Option<String>,
+}
 
 impl Stored {
     /// Returns true if the report is a heap dump.
@@ -25,27 +36,28 @@ impl Stored {
         }
     }
 
-    /// Writes a heap dump as JSON without values, in the shape of `ObjectSpace.dump_all`: uncompressed, or with gzip. Returns the damage
-    /// to the report, if it has any.
+    /// Writes a heap dump as JSON without values, in the shape of `ObjectSpace.dump_all`: uncompressed, or with gzip.
     pub fn export_json(
         &mut self,
         form: Representation,
         out: &mut dyn Write,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<Option<String>, Interrupted> {
+    ) -> Result<Exported, Interrupted> {
         let source = self.source(Representation::Content)?;
-        let mut source = BufReader::with_capacity(CHUNK, Counted { source, bytes: 0, progress });
+        let mut source = BufReader::with_capacity(CHUNK, Progress { source, bytes: 0, progress });
         let start = source.fill_buf().map_err(|e| self.unreadable(&e))?;
         let is_graph = start.starts_with(&block::MAGIC);
+        let mut out = Counted::new(out);
         let result = match form {
-            Representation::Content => export(&mut source, is_graph, &mut *out),
+            Representation::Content => export(&mut source, is_graph, &mut out),
             Representation::Stored => {
-                let mut encoder = GzEncoder::new(&mut *out, flate2::Compression::new(GZIP_LEVEL));
+                let mut encoder = GzEncoder::new(&mut out, flate2::Compression::new(GZIP_LEVEL));
                 export(&mut source, is_graph, &mut encoder)
                     .and_then(|told| encoder.finish().map(|_| told).map_err(ExportError::Output))
             }
         };
-        result.map_err(|error| match error {
+        let exported = result.map(|damage| Exported { bytes: out.bytes, damage });
+        exported.map_err(|error| match error {
             ExportError::Output(error) => Interrupted::Output(error),
             ExportError::Graph(GraphError::Io(error)) => self.unreadable(&error),
             ExportError::Graph(error) => Interrupted::Source(self.damaged(&error.to_string())),
@@ -62,14 +74,14 @@ fn export(source: &mut (dyn Read + '_), is_graph: bool, out: &mut dyn Write) -> 
     told.map(|told| told.damage)
 }
 
-/// Counts what is read.
-struct Counted<'a, R> {
+/// Reports how much was read.
+struct Progress<'a, R> {
     source: R,
     bytes: u64,
     progress: &'a mut dyn FnMut(u64),
 }
 
-impl<R: Read> Read for Counted<'_, R> {
+impl<R: Read> Read for Progress<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.source.read(buffer)?;
         self.bytes += n as u64;

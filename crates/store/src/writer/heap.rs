@@ -9,6 +9,8 @@ use diagctl_heapdump::record::Producer;
 use diagctl_heapdump::summary::{self, Counter, Summary};
 use diagctl_heapdump::{OwnedMemory, Writer, block};
 
+use crate::counted::Counted;
+
 /// The number of classes that a check of a graph remembers. With more of them, the check ends, not the storing.
 const MAX_CLASSES: usize = 1 << 18;
 
@@ -59,7 +61,7 @@ pub(super) struct Summarized {
 
 /// Summarizes a heap dump. Fails if it cannot be read to its end.
 pub(super) fn summarize(data: &mut dyn Read, ruby: &str) -> io::Result<Summarized> {
-    let mut counted = Counting { data, bytes: 0 };
+    let mut counted = Counted::new(data);
     let start = begin(&mut counted)?;
     let is_graph = *start == block::MAGIC;
     let data = Cursor::new(start).chain(&mut counted);
@@ -103,24 +105,11 @@ fn begin(data: &mut dyn Read) -> io::Result<Vec<u8>> {
     Ok(start)
 }
 
-struct Counting<'d> {
-    data: &'d mut dyn Read,
-    bytes: u64,
-}
-
-impl Read for Counting<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.data.read(buffer)?;
-        self.bytes += n as u64;
-        Ok(n)
-    }
-}
-
 fn convert(data: impl Read, ruby: &str, out: &mut dyn Write) -> Result<Stored, Failure> {
     let options = Options { ruby: ruby.to_owned(), ..Options::default() };
     let converter = Converter::new(data).map_err(Failure::Input)?;
     let mut memory = OwnedMemory::new();
-    let mut counted = Counted { out, bytes: 0 };
+    let mut counted = Counted::new(out);
     let writer = Writer::new(memory.lend(), &mut counted, &converter.header(&options)).map_err(Failure::Output)?;
     let (summary, writer) = converter.run(writer, &options).map_err(|error| match error {
         ConvertError::Read(error) => Failure::Input(error),
@@ -138,7 +127,7 @@ fn convert(data: impl Read, ruby: &str, out: &mut dyn Write) -> Result<Stored, F
 }
 
 fn pass(data: impl Read, out: &mut dyn Write) -> Result<Stored, Failure> {
-    let mut tee = Tee { data, out: Counted { out, bytes: 0 }, failure: None };
+    let mut tee = Tee { data, out: Counted::new(out), failure: None };
     let mut stored = Stored { producer: "walker", ..Stored::default() };
     stored.error = check(&mut tee, &mut stored).err().map(|error| error.to_string());
     // A graph that is damaged is stored in full nevertheless.
@@ -164,27 +153,10 @@ fn check(data: impl Read, stored: &mut Stored) -> Result<(), diagctl_heapdump::E
     if complete { Ok(()) } else { Err(diagctl_heapdump::Error::Incomplete) }
 }
 
-struct Counted<'o> {
-    out: &'o mut dyn Write,
-    bytes: u64,
-}
-
-impl Write for Counted<'_> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(data)?;
-        self.bytes += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
 /// Writes what is read from it.
 struct Tee<'o, R> {
     data: R,
-    out: Counted<'o>,
+    out: Counted<&'o mut dyn Write>,
     failure: Option<Failure>,
 }
 

@@ -1,9 +1,10 @@
 //! Tests of the status that people read.
 
+use super::rules::{budgets, rule_status};
 use super::*;
-use crate::config::LimitsOfRule;
-use crate::state::samples::{Holding, Refused};
-use crate::state::schedule::Spent;
+use crate::config::{LimitsOfRule, Rule};
+use crate::state::samples::{Holding, Refused, Sample};
+use crate::state::schedule::{RuleState, Spent, State};
 use std::time::Duration;
 
 fn rule(cooldown: u64, max_count: Option<u32>) -> Rule {

@@ -1,6 +1,6 @@
 //! `gauge`: a number that the application reports (`puma.backlog`, or one of its own) is above or below a threshold.
 
-use super::{Condition, Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View, figures};
 use crate::section::Section;
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +63,7 @@ impl Condition for Gauge {
         let mut facts = Facts { reason, ..Facts::default() };
         let thresholds = [("above", self.above), ("below", self.below)];
         let figures = [(self.name.as_str(), Some(value))].into_iter().chain(thresholds);
-        facts.observed.extend(figures.filter_map(|(name, value)| Some((name.to_owned(), super::figure(value?)))));
+        facts.observed.extend(figures.filter_map(|(name, value)| Some((name.to_owned(), figures::figure(value?)))));
         if holds { Outcome::Holds(facts) } else { Outcome::Waits(facts, None) }
     }
 

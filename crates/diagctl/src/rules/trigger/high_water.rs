@@ -1,7 +1,7 @@
 //! `high_water`: a new maximum, at least `step` above the last one that fired. The mark is forgotten after `reset_after`, so
 //! that every period can have its own maximum.
 
-use super::{Condition, Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View, figures};
 use crate::rules::memory::{Metric, Wanted};
 use crate::section::Section;
 use crate::state::schedule::{HighWater as Mark, RuleState};
@@ -23,7 +23,7 @@ pub struct HighWater {
 
 impl Condition for HighWater {
     fn parse(keys: &Section<'_>) -> Option<Self> {
-        let metric = super::any_metric(keys);
+        let metric = figures::any_metric(keys);
         let floor = keys.size("floor").unwrap_or(0);
         let step = keys.size("step");
         let reset_after_ms = units::ms(keys.duration("reset_after").unwrap_or_default());
@@ -68,14 +68,14 @@ impl Condition for HighWater {
     fn fired(&self, path: &str, view: View<'_>, _seed: u64, state: &mut RuleState) {
         if let (Ok(value), Outcome::Holds(_)) = (view.readings.memory.get(self.metric), self.evaluate(path, view)) {
             let mark = Mark { bytes: value, at: view.now_ms };
-            state.high_water.insert(super::subject_key(path, self.metric, view), mark);
+            state.high_water.insert(figures::subject_key(path, self.metric, view), mark);
         }
     }
 }
 
 impl HighWater {
     fn mark(&self, path: &str, view: View<'_>) -> Option<u64> {
-        let mark = view.rule.high_water.get(&super::subject_key(path, self.metric, view))?;
+        let mark = view.rule.high_water.get(&figures::subject_key(path, self.metric, view))?;
         let forgotten = self.reset_after_ms > 0 && view.now_ms.saturating_sub(mark.at) >= self.reset_after_ms;
         (!forgotten).then_some(mark.bytes)
     }

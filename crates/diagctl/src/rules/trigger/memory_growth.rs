@@ -1,6 +1,6 @@
 //! `memory_growth`: a figure of the process is above `min` and at least `diff` above its baseline.
 
-use super::{Condition, Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View, figures};
 use crate::rules::memory::{Metric, Wanted};
 use crate::section::Section;
 use crate::state::samples::{Mark, Marks};
@@ -38,7 +38,7 @@ pub struct MemoryGrowth {
 
 impl Condition for MemoryGrowth {
     fn parse(keys: &Section<'_>) -> Option<Self> {
-        let metric = super::process_metric(keys);
+        let metric = figures::process_metric(keys);
         let min = keys.size("min").unwrap_or(0);
         let diff = keys.required_increase("diff", "say by how much: diff = \"30%\" or diff = \"200MiB\"");
         let baseline = keys.choice(
@@ -70,7 +70,7 @@ impl Condition for MemoryGrowth {
                 Err(why) => return Outcome::Unreadable(format!("the parent's memory: {why}")),
             },
             Baseline::Boot | Baseline::Average => match view.marks.get(path) {
-                Some(mark) => super::whole(mark.value),
+                Some(mark) => figures::whole(mark.value),
                 None => {
                     facts.reason = format!("the baseline is {name} {} of this poll", units::size(value));
                     return Outcome::Waits(facts, None);

@@ -3,7 +3,7 @@
 //!
 //! Source: Documentation/accounting/psi.rst.
 
-use super::{Condition, Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View, figures};
 use crate::rules::memory::Wanted;
 use crate::section::Section;
 use crate::state::samples::{Mark, Marks};
@@ -61,8 +61,8 @@ impl Condition for MemoryPressure {
         };
         let elapsed_us = (view.now_ms - last.at) as f64 * 1000.0;
         let share = ((total as f64 - last.value) / elapsed_us * 100.0).min(100.0);
-        facts.observed.insert("stalled_percent".into(), super::figure((share * 10.0).round() / 10.0));
-        facts.observed.insert("above".into(), super::figure(self.above));
+        facts.observed.insert("stalled_percent".into(), figures::figure((share * 10.0).round() / 10.0));
+        facts.observed.insert("above".into(), figures::figure(self.above));
         let holds = share > self.above;
         facts.reason = format!(
             "memory pressure of the {whose} {share:.1}% is {} {}%",

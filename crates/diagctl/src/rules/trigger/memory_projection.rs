@@ -1,7 +1,7 @@
 //! `memory_projection`: if the cgroup's working set grew again by as much as since the last poll, it would pass the limit less
 //! `margin`. For a capture that must be taken before it is too late.
 
-use super::{Condition, Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View, figures};
 use crate::rules::memory::{Metric, Wanted};
 use crate::section::Section;
 use crate::state::samples::{Mark, Marks};
@@ -32,7 +32,7 @@ impl Condition for MemoryProjection {
         if limit == 0 {
             return Outcome::Unreadable("neither a memory limit nor the host's memory could be read".into());
         }
-        let increase = view.marks.get(path).map_or(0, |last| value.saturating_sub(super::whole(last.value)));
+        let increase = view.marks.get(path).map_or(0, |last| value.saturating_sub(figures::whole(last.value)));
         let projected = value.saturating_add(increase);
         let threshold = limit.saturating_sub(self.margin.of(limit));
         let mut facts = Facts::default();

@@ -1,7 +1,7 @@
 //! `memory_usage`: a process, its cgroup or the host is above a level. Each level of a list fires once, until the figure has
 //! been below `rearm_below`.
 
-use super::{Condition, Facts, Outcome, View};
+use super::{Condition, Facts, Outcome, View, figures};
 use crate::rules::memory::{Metric, Wanted};
 use crate::section::Section;
 use crate::state::schedule::RuleState;
@@ -24,7 +24,7 @@ pub struct MemoryUsage {
 
 impl Condition for MemoryUsage {
     fn parse(keys: &Section<'_>) -> Option<Self> {
-        let metric = super::any_metric(keys);
+        let metric = figures::any_metric(keys);
         let above = keys.amounts("above");
         let rearm_below = keys.amount("rearm_below");
         keys.finish();
@@ -94,7 +94,7 @@ impl Condition for MemoryUsage {
 
     /// Re-arms the levels that the figure has dropped below.
     fn prepare(&self, path: &str, view: View<'_>, _seed: u64, marks: &mut RuleState) {
-        let key = super::subject_key(path, self.metric, view);
+        let key = figures::subject_key(path, self.metric, view);
         let Ok(value) = view.readings.memory.get(self.metric) else { return };
         let Some(disarmed) = marks.disarmed.get_mut(&key) else { return };
         let levels = self.levels(view);
@@ -117,7 +117,7 @@ impl Condition for MemoryUsage {
         let crossed: Vec<usize> =
             self.levels(view).iter().enumerate().filter(|(_, level)| value > **level).map(|(i, _)| i).collect();
         if !crossed.is_empty() {
-            marks.disarmed.insert(super::subject_key(path, self.metric, view), crossed);
+            marks.disarmed.insert(figures::subject_key(path, self.metric, view), crossed);
         }
     }
 }
@@ -144,7 +144,7 @@ impl MemoryUsage {
     fn is_disarmed(&self, path: &str, view: View<'_>, index: usize) -> bool {
         view.rule
             .disarmed
-            .get(&super::subject_key(path, self.metric, view))
+            .get(&figures::subject_key(path, self.metric, view))
             .is_some_and(|levels| levels.contains(&index))
     }
 }

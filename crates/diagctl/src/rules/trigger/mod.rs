@@ -2,25 +2,24 @@
 //!
 //! To add a trigger, write a file with a type that implements [`Condition`], and add one line to `triggers!` below.
 
+mod compose;
 mod condition;
+mod figures;
+mod outcome;
 #[cfg(test)]
 mod testing;
 
-use std::collections::BTreeMap;
-
 pub use condition::Condition;
+pub use figures::is_application_name;
+pub use outcome::{Facts, Observed, Outcome, View};
 
+use compose::{all, any};
 use serde::{Deserialize, Serialize};
-use serde_json::Number;
 
-use crate::rules::memory::{Metric, Wanted};
-use crate::rules::readings::Readings;
+use crate::rules::memory::Wanted;
 use crate::section::Section;
-use crate::state::samples::{Marks, Named};
+use crate::state::samples::Marks;
 use crate::state::schedule::RuleState;
-
-/// The figures that a trigger saw, and its thresholds, by name: bytes or plain numbers.
-pub type Observed = BTreeMap<String, Number>;
 
 macro_rules! triggers {
     ($($(#[$doc:meta])* $key:ident: $condition:ident,)*) => {
@@ -104,49 +103,6 @@ triggers! {
     exec: Exec,
     /// A person asked for a capture.
     on_demand: OnDemand,
-}
-
-/// Everything that an evaluation may use.
-#[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
-    /// Present position on the store's time line, milliseconds.
-    pub now_ms: u64,
-    /// Time of the polling process's first poll, on the same time line.
-    pub first_seen_ms: u64,
-    /// The rule's name.
-    pub name: &'a str,
-    /// The rule's state.
-    pub rule: &'a RuleState,
-    /// The figures that the process's last sample keeps for this rule, by path.
-    pub marks: &'a Marks,
-    /// The readings of this poll.
-    pub readings: &'a Readings,
-    /// The polling process, as a text that is different for every process.
-    pub subject: &'a str,
-    /// Events that the process named and this rule has not answered.
-    pub named: &'a Named,
-    /// Set if a request is pending for this rule and this process.
-    pub requested: bool,
-}
-
-/// The result of evaluating a trigger.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The condition holds.
-    Holds(Facts),
-    /// The condition does not hold; with the time at which it will hold by itself, if known.
-    Waits(Facts, Option<u64>),
-    /// The condition could not be evaluated, with the reason.
-    Unreadable(String),
-}
-
-/// The reason for an outcome, with its figures.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// One clause: `rss 1.62 GiB is above 1.50 GiB`.
-    pub reason: String,
-    /// The figures behind the reason.
-    pub observed: Observed,
 }
 
 impl Trigger {
@@ -276,147 +232,5 @@ impl Trigger {
             }
         });
         found
-    }
-}
-
-fn any(parts: &[Trigger], path: &str, view: View<'_>) -> Outcome {
-    let mut waiting = Facts::default();
-    let mut next = None::<u64>;
-    let mut unreadable = None;
-    for (i, part) in parts.iter().enumerate() {
-        match part.evaluate(&format!("{path}.{i}"), view) {
-            Outcome::Holds(facts) => return Outcome::Holds(facts),
-            Outcome::Waits(facts, at) => {
-                waiting.join(facts, "; ");
-                next = [next, at].into_iter().flatten().min();
-            }
-            Outcome::Unreadable(why) => unreadable = Some(why),
-        }
-    }
-    match unreadable {
-        Some(why) => Outcome::Unreadable(why),
-        None => Outcome::Waits(waiting, next),
-    }
-}
-
-fn all(parts: &[Trigger], path: &str, view: View<'_>) -> Outcome {
-    let mut holding = Facts::default();
-    let mut waiting = None::<(Facts, Option<u64>)>;
-    for (i, part) in parts.iter().enumerate() {
-        match part.evaluate(&format!("{path}.{i}"), view) {
-            Outcome::Holds(facts) => holding.join(facts, " and "),
-            Outcome::Waits(facts, at) => {
-                let entry = waiting.get_or_insert_default();
-                entry.0.join(facts, "; ");
-                // `all` cannot hold before the last of its waiting parts; a part without a time does not count.
-                entry.1 = entry.1.max(at);
-            }
-            Outcome::Unreadable(why) => return Outcome::Unreadable(why),
-        }
-    }
-    match waiting {
-        Some((facts, at)) => Outcome::Waits(facts, at),
-        None => Outcome::Holds(holding),
-    }
-}
-
-/// Parses `of` and `metric` of a trigger that can watch any figure.
-fn any_metric(keys: &Section<'_>) -> Metric {
-    let of = keys.choice("of", &[("process", "process"), ("cgroup", "cgroup"), ("host", "host")]);
-    let named = named_metric(keys);
-    match of.unwrap_or("process") {
-        "process" => named.unwrap_or(Metric::Rss),
-        other => {
-            if named.is_some() {
-                keys.problem(
-                    "metric",
-                    format!("of = {other:?} has only one metric"),
-                    "remove `metric`, or set of = \"process\"",
-                );
-            }
-            if other == "cgroup" { Metric::WorkingSet } else { Metric::HostUsed }
-        }
-    }
-}
-
-/// Parses `metric` of a trigger that watches the process.
-fn process_metric(keys: &Section<'_>) -> Metric {
-    named_metric(keys).unwrap_or(Metric::Rss)
-}
-
-fn named_metric(keys: &Section<'_>) -> Option<Metric> {
-    keys.choice("metric", &[("rss", Metric::Rss), ("pss", Metric::Pss), ("uss", Metric::Uss), ("anon", Metric::Anon)])
-}
-
-/// Returns the key under which a trigger keeps marks for the owner of its figure: the process, the cgroup or the host.
-fn subject_key(path: &str, metric: Metric, view: View<'_>) -> String {
-    let subject = if metric.is_of_process() { view.subject } else { metric.name() };
-    format!("{path}|{subject}")
-}
-
-/// Returns true if an application may use this name for a gauge or an event.
-pub fn is_application_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 128 && !name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '=')
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is below zero is shown as zero")]
-fn whole(value: f64) -> u64 {
-    value.max(0.0) as u64
-}
-
-/// Formats a number as it was given: 5 and not 5.0, -3, 0.25.
-#[expect(clippy::cast_possible_truncation, reason = "a double of this size is a whole number exactly")]
-fn figure(value: f64) -> Number {
-    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
-    if value.fract() == 0.0 && value.abs() <= EXACT {
-        return (value as i64).into();
-    }
-    Number::from_f64(value).unwrap_or_else(|| 0.into())
-}
-
-impl Facts {
-    fn join(&mut self, other: Self, between: &str) {
-        if !self.reason.is_empty() && !other.reason.is_empty() {
-            self.reason.push_str(between);
-        }
-        self.reason.push_str(&other.reason);
-        self.observed.extend(other.observed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rules::memory::Metric;
-    use crate::units::Amount;
-
-    fn usage(metric: Metric, above: u64) -> Trigger {
-        Trigger::MemoryUsage(MemoryUsage { metric, above: vec![Amount::Bytes(above)], rearm_below: None })
-    }
-
-    #[test]
-    fn any_and_all_combine_and_an_unreadable_part_hides_no_true_one() {
-        let mut bench = testing::Bench::default();
-        bench.readings.memory.set(Metric::Rss, Ok(100));
-        bench.readings.memory.set(Metric::HostUsed, Err("no meminfo".into()));
-        let view = bench.view();
-        let (yes, no, blind) = (usage(Metric::Rss, 50), usage(Metric::Rss, 200), usage(Metric::HostUsed, 1));
-        let table = [
-            (Trigger::Any(vec![no.clone(), yes.clone()]), "holds"),
-            (Trigger::Any(vec![no.clone(), no.clone()]), "waits"),
-            (Trigger::Any(vec![blind.clone(), yes.clone()]), "holds"),
-            (Trigger::Any(vec![blind.clone(), no.clone()]), "unreadable"),
-            (Trigger::All(vec![yes.clone(), yes.clone()]), "holds"),
-            (Trigger::All(vec![yes.clone(), no.clone()]), "waits"),
-            (Trigger::All(vec![yes, blind]), "unreadable"),
-        ];
-        for (trigger, expected) in table {
-            let got = match trigger.evaluate("t", view) {
-                Outcome::Holds(_) => "holds",
-                Outcome::Waits(..) => "waits",
-                Outcome::Unreadable(_) => "unreadable",
-            };
-            assert_eq!(got, expected, "{trigger:?}");
-        }
     }
 }

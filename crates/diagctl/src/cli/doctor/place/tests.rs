@@ -1,3 +1,4 @@
+use super::volume::is_shut_down;
 use super::*;
 use crate::cli::doctor::check::Status;
 use std::os::unix::fs::PermissionsExt;

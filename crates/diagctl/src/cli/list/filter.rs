@@ -1,0 +1,65 @@
+//! The filters and the order of `diagctl list`.
+
+use clap::ValueEnum;
+
+use super::{Args, Key};
+use crate::cli::times::Times;
+use diagctl_store::index::Entry;
+
+/// The order of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    Age,
+    Size,
+    Pid,
+    Role,
+    Name,
+    Rule,
+}
+
+impl Sort {
+    pub(super) fn key(self, entry: &Entry) -> Key {
+        let text = |text: &str| (std::cmp::Reverse(0), 0, text.to_owned());
+        match self {
+            Self::Age => text(""),
+            Self::Size => (std::cmp::Reverse(entry.disk_bytes), 0, String::new()),
+            Self::Pid => (std::cmp::Reverse(0), entry.pid, String::new()),
+            Self::Role => text(&entry.role),
+            Self::Name => text(&entry.worker),
+            Self::Rule => text(&entry.rule),
+        }
+    }
+
+    /// Returns the word for the captures that come first.
+    pub(super) fn first(self) -> &'static str {
+        match self {
+            Self::Age => "newest",
+            Self::Size => "largest",
+            _ => "first",
+        }
+    }
+}
+
+impl Args {
+    pub(super) fn accepts_all(&self) -> bool {
+        let names = [&self.role, &self.name, &self.rule, &self.report];
+        let moments = [&self.since, &self.until];
+        names.iter().all(|name| name.is_none())
+            && moments.iter().all(|moment| moment.is_none())
+            && self.pid.is_none()
+            && !self.pinned
+    }
+
+    pub(super) fn accepts(&self, entry: &Entry, now_ms: u64, times: &Times) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        let age_ms = now_ms.saturating_sub(entry.store_ms);
+        is(&self.role, &entry.role)
+            && is(&self.name, &entry.worker)
+            && is(&self.rule, &entry.rule)
+            && self.pid.is_none_or(|pid| pid == entry.pid)
+            && (entry.pinned || !self.pinned)
+            && self.report.as_ref().is_none_or(|wanted| entry.reports.iter().any(|r| r.name == **wanted))
+            && self.since.as_ref().is_none_or(|since| !times.is_before(&entry.created, age_ms, since))
+            && self.until.as_ref().is_none_or(|until| !times.is_after(&entry.created, age_ms, until))
+    }
+}
