@@ -3,6 +3,7 @@
 //! It is counted while the objects pass, without their references. So it cannot tell what is reachable: garbage that was not freed
 //! yet counts. `old` leaves that out, as far as Ruby knows: objects that survived three collections.
 
+mod counted;
 pub mod trend;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::reader::{Block, Options, Reader};
 use crate::record::{Edge, Flags, FreeSlots, NameId, NameKind, Object, Producer, Root, Site, SiteId, Type};
 use crate::tables::{Names, Sites};
+pub use counted::Counted;
 
 /// Groups that are kept of each kind: the largest by bytes, and half as many by count.
 const KEPT: usize = 80;
