@@ -36,6 +36,9 @@ pub(super) fn render(diagnosis: &Diagnosis<'_>, evidence: &Evidence) -> String {
     if let Some(line) = processes(diagnosis) {
         text.push_str(&format!("\n{}", wrapped("", &line)));
     }
+    if let Some(leak) = &diagnosis.leak {
+        text.push_str(&format!("\n{}{}\n", wrapped("", &leak.sentence()), leak.legend()));
+    }
     section(&mut text, "Because", &diagnosis.verdict.because);
     section(&mut text, "Would raise the confidence", &diagnosis.verdict.wanted);
     let failed: Vec<String> =
