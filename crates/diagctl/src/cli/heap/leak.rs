@@ -65,7 +65,7 @@ impl Leak {
 
     /// The command that shows more.
     pub fn step(&self) -> Step {
-        let ids: Vec<&str> = self.captures.iter().map(|id| id.as_ref()).collect();
+        let ids: Vec<&str> = self.captures.iter().map(AsRef::as_ref).collect();
         let why = "see everything that came and what keeps it".to_owned();
         Step { why, command: format!("diagctl heap diff {}", ids.join(" ")) }
     }
@@ -84,26 +84,42 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// The last heap dumps of the process of a capture, at most three, the oldest first and that of the capture last. Fewer than two are none.
+/// The newest capture with a heap dump of the process of a capture.
+pub fn last_dump(store: &Store, of: &Meta) -> Result<Option<Meta>, Failure> {
+    Ok(dumps_until(store, of, u64::MAX, 1)?.pop())
+}
+
+/// The last heap dumps of the process of a capture, at most three, the oldest first and that of the capture last. Fewer than two are
+/// none.
 pub fn dumps_of(store: &Store, meta: &Meta) -> Result<Vec<Meta>, Failure> {
-    let has_dump = |meta: &Meta| meta.reports.iter().any(|report| report.name == *"heap_dump" && report.file.is_some());
-    if !has_dump(meta) || meta.start_time == 0 || meta.role == "run" {
+    if !has_dump(meta) {
+        return Ok(Vec::new());
+    }
+    let dumps = dumps_until(store, meta, meta.sequence, 3)?;
+    Ok(if dumps.len() < 2 { Vec::new() } else { dumps })
+}
+
+fn has_dump(meta: &Meta) -> bool {
+    meta.reports.iter().any(|report| report.name == *"heap_dump" && report.file.is_some())
+}
+
+// Oldest first.
+fn dumps_until(store: &Store, of: &Meta, sequence: u64, most: usize) -> Result<Vec<Meta>, Failure> {
+    if of.start_time == 0 || of.role == "run" {
         return Ok(Vec::new());
     }
     let listing = Listing::all(store)?;
     let entries = listing.newest_first().filter_map(|number| listing.entry(number));
-    let earlier = entries.filter(|entry| {
-        entry.pid == meta.pid && entry.sequence < meta.sequence && entry.reports.iter().any(|r| r.name == *"heap_dump")
+    let own = entries.filter(|entry| {
+        entry.pid == of.pid && entry.sequence <= sequence && entry.reports.iter().any(|r| r.name == *"heap_dump")
     });
-    let read = earlier.take(LOOKED_AT).filter_map(|entry| Some(store.capture(&entry.id).ok()?.meta().clone()));
-    let of_it = |other: &Meta| {
-        has_dump(other)
-            && (other.start_time, other.pid_ns, &other.boot_id) == (meta.start_time, meta.pid_ns, &meta.boot_id)
+    let read = own.take(LOOKED_AT).filter_map(|entry| Some(store.capture(&entry.id).ok()?.meta().clone()));
+    let is_of_it = |other: &Meta| {
+        has_dump(other) && (other.start_time, other.pid_ns, &other.boot_id) == (of.start_time, of.pid_ns, &of.boot_id)
     };
-    let mut dumps: Vec<Meta> = read.filter(of_it).take(2).collect();
+    let mut dumps: Vec<Meta> = read.filter(is_of_it).take(most).collect();
     dumps.reverse();
-    dumps.push(meta.clone());
-    Ok(if dumps.len() < 2 { Vec::new() } else { dumps })
+    Ok(dumps)
 }
 
 /// Compares the dumps. `None` if nothing stands out, or the heap was compacted in between.
