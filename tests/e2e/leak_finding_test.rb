@@ -21,14 +21,17 @@ class LeakFindingTest < E2E::Case
     assert_nil leak("latest")
     add(3000)
     wait_for_captures(server, 2)
-    assert_match(/`Shop::CACHE → .*@store.*` grew by 3,000 Session \(.*\) between A and B. A third heap dump/, shown)
+    assert_match(/`Shop::CACHE → .*@store.*` grew by (2,9\d\d|3,000) Session \(.*\) between A and B. A third heap dump/, shown)
     add(3000)
     ids = wait_for_captures(server, 3).map { |capture| capture["id"] }.reverse
     found = leak(ids.last)
-    assert_equal [ids, "Session", 3000, 100], found.values_at("captures", "class", "objects", "still_there_percent")
+    assert_equal [ids, "Session", 100], found.values_at("captures", "class", "still_there_percent")
+    # A new object at the address of a freed one of its class passes for the old one.
+    assert_in_delta 3000, found["objects"], 30
+    assert_operator found["bytes"], :>, 3000 * 240
     assert_match(/\AShop::CACHE → .*@store/, found["kept_by"])
     [shown, diagnosed].each do |text|
-      assert_match(/`Shop::CACHE → .*` grew by 3,000 Session \(\d.* [KM]iB\) between A and B, and all of it is still there in C\./, text)
+      assert_match(/`Shop::CACHE → .*` grew by (2,9\d\d|3,000) Session \(\d.* [KM]iB\) between A and B, and all of it is still there in C\./, text)
       assert_includes text, "C #{ids.last}"
     end
     assert_equal "diagctl heap diff #{ids.join(' ')}", diagctl!("diagnose", ids.last, "--json").json["next"].first["command"]
@@ -42,7 +45,7 @@ class LeakFindingTest < E2E::Case
     dump(script)
     script.run("$cache.concat(Array.new(4000) { |i| Session.new(i) })")
     dump(script)
-    assert_match(/grew by 4,000 Session/, shown)
+    assert_match(/grew by (3,9\d\d|4,000) Session/, shown)
     script.run("$cache.clear; 3.times { GC.start }")
     dump(script)
     refute_match(/Session/, shown)

@@ -111,10 +111,7 @@ pub fn routine() -> Rule {
     Rule {
         name: RuleName::routine(),
         reports: in_order(
-            ["jemalloc_stats", "gc_stat", "smaps_rollup", "threads"]
-                .into_iter()
-                .filter_map(ReportName::parse)
-                .collect(),
+            ["jemalloc_stats", "gc_stat", "smaps", "threads"].into_iter().filter_map(ReportName::parse).collect(),
         ),
         trigger: Trigger::Timer(Timer {
             every: Duration::from_secs(2 * 3600),

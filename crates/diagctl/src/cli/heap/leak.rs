@@ -25,6 +25,8 @@ const FEWEST: u64 = 100;
 const LEAST_BYTES: u64 = 256 << 10;
 /// What separates the steps of a path.
 const STEP: &str = " → ";
+/// What follows the class of an object in the path of another that it keeps.
+const BEYOND: [char; 6] = [' ', '#', '[', '{', '.', ':'];
 /// Captures of a process that are looked through for heap dumps.
 const LOOKED_AT: usize = 50;
 
@@ -175,7 +177,7 @@ fn sorted(all: &ByName) -> BTreeMap<&str, Amount> {
 // The bytes of a place with all that is kept beneath it.
 fn beneath(all: &BTreeMap<&str, Amount>, path: &str) -> u64 {
     let candidates = all.range(path..).take_while(|(name, _)| name.starts_with(path));
-    let inside = |name: &str| name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(STEP));
+    let inside = |name: &str| name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(BEYOND));
     candidates.filter(|(name, _)| inside(name)).map(|(_, amount)| amount.bytes).sum()
 }
 
@@ -220,7 +222,7 @@ mod tests {
     fn the_place_that_keeps_most_is_named_with_all_beneath_it() {
         let came = names(&[
             ("Rails.cache → @store → Session", 120_000, 4_800_000),
-            ("Rails.cache → @store → Session → String", 120_000, 35_000_000),
+            ("Rails.cache → @store → Session#@user → String", 120_000, 35_000_000),
             ("Rails.cache → @store → SessionStore → String", 300, 9_000_000),
             ("(machine stack) → String", 5, 90_000_000),
         ]);
