@@ -109,10 +109,10 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 }
 
 impl View {
-    // Notes the process of a dump that was read, and what is missing in it.
+    // Notes the process of a dump that was read.
     fn process(&mut self, input: &Input) {
-        if input.exit() != Exit::Ok {
-            self.exit = input.exit();
+        if !input.loaded.complete {
+            self.exit = Exit::Partial;
         }
         self.processes.push((input.process.id.clone(), Landmarks::new(&input.loaded.graph)));
     }

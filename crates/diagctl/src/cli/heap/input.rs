@@ -15,9 +15,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::process::Process;
-use crate::cli::Context;
 use crate::cli::error::{Failure, printable};
-use crate::cli::output::{self, Done};
+use crate::cli::output::Done;
+use crate::cli::{Context, output};
 use crate::exit_code::Exit;
 
 /// The report that holds a heap dump.
@@ -44,20 +44,15 @@ pub struct Input {
 }
 
 impl Input {
-    /// The exit status of an answer from it: a part of a dump is worth showing, but a script has to know.
+    /// The exit status of a command that has read the dump: one that is cut off or damaged is read as far as it goes.
     pub fn exit(&self) -> Exit {
-        exit(self.loaded.complete)
+        if self.loaded.complete { Exit::Ok } else { Exit::Partial }
     }
 
-    /// An answer from it, as JSON or as text.
-    pub fn answer<T: Serialize>(&self, json: bool, view: &T, text: impl FnOnce(&T) -> String) -> Result<Done, Failure> {
-        Ok(Done::either(json, view, text)?.with_exit(self.exit()))
+    /// Shows what a command found in the dump.
+    pub fn done<T: Serialize>(&self, json: bool, found: &T, text: impl FnOnce(&T) -> String) -> Result<Done, Failure> {
+        Ok(Done::either(json, found, text)?.with_exit(self.exit()))
     }
-}
-
-/// The exit status of an answer from a dump.
-pub fn exit(complete: bool) -> Exit {
-    if complete { Exit::Ok } else { Exit::Partial }
 }
 
 /// A heap dump, or the summary of one.
@@ -175,10 +170,9 @@ fn file(path: &Path) -> Result<Source, Failure> {
             printable(&name)
         ));
     }
-    let file = File::open(path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Failure::io("open", path, e)
-            .hint("name a file, `-` for stdin, `latest`, or a capture that `diagctl list` shows"),
-        _ => Failure::io("open", path, e),
+    let file = File::open(path).map_err(|e| {
+        Failure::io("open", path, e)
+            .hint("name a heap dump, a capture ID, or `latest`; `diagctl list --report heap_dump` lists captures")
     })?;
     let metadata = file.metadata().map_err(|e| Failure::io("open", path, e))?;
     if metadata.is_dir() {

@@ -4,7 +4,7 @@ use diagctl_heapdump::summary::{Amount, Group, Groups, Summary};
 use serde::Serialize;
 
 use super::grouping::{By, Sort};
-use super::{Done, Failure, input};
+use super::{Done, Failure};
 use crate::cli::error::printable;
 use crate::cli::output;
 use crate::exit_code::Exit;
@@ -75,8 +75,7 @@ pub fn top(dump: &str, summary: &Summary, show: &Show) -> Result<Done, Failure> 
         output::note("the allocations were not traced: see ObjectSpace.trace_object_allocations_start");
     }
     let view = view(dump, summary, groups, show);
-    let done = Done::either(show.json, &view, |view| text(view, show.heading))?;
-    Ok(done.with_exit(input::exit(summary.complete)))
+    Done::either(show.json, &view, |view| text(view, show.heading))
 }
 
 fn view<'s>(dump: &'s str, summary: &'s Summary, groups: &'s Groups, show: &Show) -> View<'s> {
