@@ -190,8 +190,9 @@ impl<R: Read> Reader<R> {
                 self.batch.decode(&self.payload, &mut Context { shift, hash_bytes, wanted: self.options, classes })
             }
             kind::CLASSES => self.lists.classes(&self.payload, shift, &mut self.classes.addresses, self.classes.limit),
-            kind::NAMES => self.lists.names(&self.payload),
-            kind::SITES => self.lists.sites(&self.payload),
+            // An entry takes two bytes at least, or four.
+            kind::NAMES => self.lists.names(&self.payload, self.found.bytes / 2),
+            kind::SITES => self.lists.sites(&self.payload, self.found.bytes / 4),
             kind::ROOTS => self.lists.roots(&self.payload, shift),
             kind::FREE => self.lists.free(&self.payload, shift),
             kind::PAGES => self.lists.pages(&self.payload, shift),

@@ -19,9 +19,8 @@ impl Names {
     pub fn add(&mut self, block: &NamesBlock<'_>) -> Result<(), Error> {
         let first = block.first().0 as usize;
         if first > self.entries.len() {
-            // Each lost block has fewer entries than bytes; more of them cannot be true.
             let lost = first - self.entries.len() - 1;
-            self.check(lost)?;
+            self.check(8 * lost)?;
             self.entries.resize(first - 1, (NameKind::Text, self.end()));
         }
         for (id, kind, text) in block.iter() {

@@ -60,7 +60,8 @@ fn name<'a>(rest: &mut Numbers<'a>) -> Result<(NameKind, &'a [u8]), Why> {
 }
 
 impl Lists {
-    pub fn names(&mut self, payload: &[u8]) -> Result<(), Why> {
+    /// `most` is the highest id that the bytes read so far have room for. A false one would make a table of its size.
+    pub fn names(&mut self, payload: &[u8], most: u64) -> Result<(), Why> {
         let mut rest = Numbers::new(payload);
         self.first_name = rest.small()?;
         self.names_at = payload.len() - rest.len();
@@ -70,7 +71,11 @@ impl Lists {
             self.name_count += 1;
         }
         let last = u64::from(self.first_name) + self.name_count;
-        if self.first_name == 0 || last > u64::from(u32::MAX) { Err("a name has an impossible id") } else { Ok(()) }
+        if self.first_name == 0 || last > most.min(u64::from(u32::MAX)) {
+            Err("a name has an impossible id")
+        } else {
+            Ok(())
+        }
     }
 
     pub fn names_block<'r>(&self, payload: &'r [u8]) -> NamesBlock<'r> {
@@ -96,7 +101,8 @@ impl Lists {
         Ok(())
     }
 
-    pub fn sites(&mut self, payload: &[u8]) -> Result<(), Why> {
+    /// `most` is as for names.
+    pub fn sites(&mut self, payload: &[u8], most: u64) -> Result<(), Why> {
         let mut rest = Numbers::new(payload);
         self.first_site = rest.small()?;
         self.sites.clear();
@@ -105,7 +111,11 @@ impl Lists {
             self.sites.push(Site { file, line, method: NameId(rest.small()?), class: NameId(rest.small()?) });
         }
         let last = u64::from(self.first_site) + self.sites.len() as u64;
-        if self.first_site == 0 || last > u64::from(u32::MAX) { Err("a site has an impossible id") } else { Ok(()) }
+        if self.first_site == 0 || last > most.min(u64::from(u32::MAX)) {
+            Err("a site has an impossible id")
+        } else {
+            Ok(())
+        }
     }
 
     pub fn sites_block(&self) -> SitesBlock<'_> {
@@ -154,5 +164,19 @@ impl Lists {
             self.stats.push((NameId(rest.small()?), rest.next()?));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_no_larger_than_the_bytes_before_it_allow() {
+        // The id 2^28, then one empty name, or one site.
+        let (name, site) = ([0x80, 0x80, 0x80, 0x80, 1, 0, 0], [0x80, 0x80, 0x80, 0x80, 1, 0, 0, 0, 0]);
+        let mut lists = Lists::default();
+        assert!(lists.names(&name, 1 << 20).is_err() && lists.sites(&site, 1 << 20).is_err());
+        assert!(lists.names(&name, 1 << 29).is_ok() && lists.sites(&site, 1 << 29).is_ok());
     }
 }
