@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
 
-use format::{GONE, HEAD, HEADER, Header, PINNED, TAIL, check_of, decode, length_at};
+use format::{GONE, HEAD, HEADER, Header, PINNED, SHIPPED, TAIL, check_of, decode, length_at};
 pub use format::{NewRecord, Record, Stamp, Totals};
 
 use crate::error::Result;
@@ -289,9 +289,24 @@ impl Catalog {
         Some(())
     }
 
+    fn set_shipped(&mut self, id: Id) -> Option<()> {
+        self.mark(self.find(id)?, id, SHIPPED, true)?;
+        self.header.dead += 1;
+        Some(())
+    }
+
     fn save(&self) -> Option<()> {
         self.file.write_all_at(&self.header.encode(), 0).ok()
     }
+}
+
+/// A change of a capture's markers.
+#[derive(Clone, Copy, Debug)]
+pub enum Mark {
+    /// It was pinned or unpinned.
+    Pinned(Id, bool),
+    /// The remote has confirmed it.
+    Shipped(Id),
 }
 
 struct Marked {
@@ -370,14 +385,18 @@ pub fn remove<T>(store: &Store, id: Id, at: Option<u64>, act: impl FnOnce() -> R
     keep_in_step(store, act, |catalog| catalog.drop(id, at))
 }
 
-/// Appends to the index by calling `act`, under the lock that the caller holds. `pinned` names the capture and its new pin state,
-/// if that changes.
-pub fn with_index<T>(store: &Store, pinned: Option<(Id, bool)>, act: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Appends to the index by calling `act`, under the lock that the caller holds. `mark` is the change of a capture's
+/// markers, if there is one.
+pub fn with_index<T>(store: &Store, mark: Option<Mark>, act: impl FnOnce() -> Result<T>) -> Result<T> {
     let catalog = Catalog::open(store, Access::Write).filter(|catalog| catalog.knows_index(store));
     let done = act()?;
     if let Some(mut catalog) = catalog {
-        let marked = pinned.is_none_or(|(id, pinned)| catalog.set_pinned(id, pinned).is_some());
-        if marked {
+        let marked = match mark {
+            None => Some(()),
+            Some(Mark::Pinned(id, pinned)) => catalog.set_pinned(id, pinned),
+            Some(Mark::Shipped(id)) => catalog.set_shipped(id),
+        };
+        if marked.is_some() {
             catalog.header.index = Stamp::of_index(store);
             let _ = catalog.save();
         }

@@ -12,6 +12,7 @@
 //! index.jsonl            a cache over reports/*/meta.json
 //! catalog.bin            a packed cache with running totals
 //! events.jsonl           the latest verdicts, deletions and failures, bounded
+//! remote/                see `shipping`, if captures are shipped
 //! quarantine/ trash/     untrusted files, and files being deleted
 //! ```
 //! The directory belongs to one user and nobody else can enter it, so nobody else can plant a name in it. A command holds the

@@ -12,6 +12,9 @@ use diagctl_observe::clock::LAST_MS;
 /// The marker file in a pinned capture's directory. The marker is authoritative, and the index keeps a copy.
 pub const PIN_FILE: &str = "pinned";
 
+/// The marker file in the directory of a capture that the remote has confirmed. Like the pin's, it is authoritative and empty.
+pub const SHIPPED_FILE: &str = "shipped";
+
 /// One line of the index: the data that `list` shows and retention uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -45,6 +48,9 @@ pub struct Entry {
     pub disk_bytes: u64,
     /// Set if the capture is pinned.
     pub pinned: bool,
+    /// Set if the remote has confirmed the capture.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shipped: bool,
 }
 
 /// A report in an entry.
@@ -115,6 +121,7 @@ impl Entry {
                 .collect(),
             disk_bytes: fs::occupied_tree(&dir),
             pinned: dir.join(PIN_FILE).exists(),
+            shipped: dir.join(SHIPPED_FILE).exists(),
         }
     }
 }
