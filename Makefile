@@ -7,11 +7,12 @@ RUBY ?= ruby
 export RUBY
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
+export DIAGCTL_TEST_REMOTE := $(TARGET_DIR)/debug/diagctl-remote
 
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems deb release package-test package-short clean help
+.PHONY: build remote deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems deb release package-test package-short clean help
 
 # One static program runs in any image and starts a third faster, and the start is most of the cost of a poll.
 # --target: without it Cargo would link build scripts with the same flags.
@@ -29,6 +30,12 @@ build:
 	$(CARGO) rustc --release --locked --package diagctl --bin diagctl --target "$$host" -- -C opt-level=3 $$order && \
 	{ [ -z "$$order" ] || scripts/poll-section "$(TARGET_DIR)/$$host/release/diagctl"; } && \
 	install -D "$(TARGET_DIR)/$$host/release/diagctl" "$(DIAGCTL_TEST_BIN)"
+
+# The program that ships captures. It never runs in a poll, so nothing of its layout matters.
+remote:
+	host=$$(rustc -vV | sed -n 's/^host: //p') && \
+	RUSTFLAGS="$$(scripts/rust-flags)" $(CARGO) build --release --locked --package diagctl-remote --target "$$host" && \
+	install -D "$(TARGET_DIR)/$$host/release/diagctl-remote" "$(TARGET_DIR)/release/diagctl-remote"
 
 deps:
 	@scripts/deps
@@ -64,7 +71,9 @@ demo-quiet: deps build
 	@echo "$(RUBY) demo/demo.rb"; output=$$($(RUBY) demo/demo.rb 2>&1) || { echo "$$output"; exit 1; }; echo "$$output" | tail -n 1
 
 # A single test: make e2e E2E="-n /overlap/"
-e2e:
+# The dev build is that of `make unit` and `make torture-short`.
+e2e: deps build
+	$(CARGO) build --locked
 	$(RUBY) tests/e2e/all.rb $(E2E)
 
 # Faults, crashes and attacks: docs/reliability.md. The short form tries a sample of each kind and is part of `make test`.
@@ -161,6 +170,7 @@ clean:
 
 help:
 	@echo "make build    build the release binary, target/release/diagctl"
+	@echo "make remote   build target/release/diagctl-remote, which ships captures to object storage"
 	@echo "make deps     install from Debian what the demo and the tests need"
 	@echo "make demo     a real Puma cluster collects its own heap dumps, in under two minutes"
 	@echo "make test     lints, unit tests in Rust and Ruby, the demo, end-to-end tests, a sample of torture and matrix; what CI runs"

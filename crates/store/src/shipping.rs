@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::id::Id;
 use crate::index::{self, Entry, PIN_FILE, Present, SHIPPED_FILE};
 use crate::layout::REMOTE;
-use crate::{Error, Store, meta};
+use crate::{Error, Store, events, meta};
 use diagctl_fs::{self as fs, Durability, Spot};
 use diagctl_observe::clock;
 
@@ -84,8 +84,10 @@ pub fn confirm(store: &Store, id: Id) -> Result<()> {
         Err(e) if !marker.exists() => return Err(e.into()),
         _ => {}
     }
-    let meta = meta::read(&dir)?;
-    index::append_shipped(store, &Entry::of(store, &meta))
+    let entry = Entry::of(store, &meta::read(&dir)?);
+    let what = format!("{} reports, confirmed by the remote", entry.reports.len());
+    events::record(store, &events::Event { rule: entry.rule.clone(), ..events::Event::about("shipped", id, &what) });
+    index::append_shipped(store, &entry)
 }
 
 /// Returns the directory in which the shipper keeps its files, and creates it.

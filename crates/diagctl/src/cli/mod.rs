@@ -12,6 +12,7 @@ mod diagnose;
 mod doctor;
 mod error;
 mod events;
+mod external;
 mod fetch;
 mod finalize;
 mod gc;
@@ -28,6 +29,7 @@ mod request;
 mod rm;
 mod run;
 mod samples;
+mod ship;
 mod show;
 mod simulate;
 mod status;
@@ -93,6 +95,7 @@ enum Command {
     Verify(verify::Args),
     Samples(samples::Args),
     Simulate(simulate::Args),
+    Ship(ship::Args),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     Config(config::Args),
@@ -142,7 +145,10 @@ impl Command {
 pub fn main() -> Exit {
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(e) => return output::usage(&e),
+        Err(e) => match external::run(&e) {
+            Some(failure) => return output::fail(&failure),
+            None => return output::usage(&e),
+        },
     };
     match dispatch(cli) {
         Ok(done) => output::finish(done),
@@ -226,6 +232,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Verify(args) => verify::run(&cx, &args),
         Command::Samples(args) => samples::run(&cx, &args),
         Command::Simulate(args) => simulate::run(&cx, &args),
+        Command::Ship(args) => ship::run(&cx, &args),
         Command::Pause(args) => pause::pause(&cx, &args),
         Command::Resume(args) => pause::resume(&cx, &args),
         Command::Config(args) => config::run(&cx, &args),
