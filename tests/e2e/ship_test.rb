@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require_relative "support/e2e"
+require_relative "support/fault_proxy"
 require_relative "support/s3_server"
 
 module E2E
@@ -65,6 +66,17 @@ module E2E
     end
 
     def shipping_env = env(**@server.environment.transform_keys(&:to_sym), PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
+
+    # The remote behind a proxy that makes faults.
+    def faults(&fault)
+      @proxy = FaultProxy.new(@server.port, &fault)
+      remote(endpoint: @proxy.endpoint)
+    end
+
+    def teardown
+      @proxy&.stop
+      super
+    end
 
     def remote_keys = @server.keys(@bucket)
 
@@ -190,6 +202,49 @@ module E2E
       assert_equal 1, result.status
       assert_includes result.err, "NoSuchBucket"
       refute shipped?(id)
+    end
+
+    def test_a_node_that_may_only_write_ships
+      id = capture(20 << 20)
+      faults { |method, _, _| 403 if %w[GET HEAD].include?(method) }
+      ship!
+      assert_shipped(id)
+      assert_empty @server.uploads(@bucket)
+    end
+
+    def test_every_kind_of_fault_is_survived
+      faults { |_, _, number| [500, 503, 429, :cut, :lost, :flip][(number / 2) % 6] if number.even? }
+      ids = [capture, capture(20 << 20), capture]
+      10.times { break if ship.ok? }
+      ids.each { |id| assert_shipped(id) }
+    end
+
+    def test_a_size_that_the_remote_does_not_confirm_is_not_shipped
+      id = capture
+      faults { |method, target, _| :short if method == "HEAD" && target.end_with?("blob.bin.gz") }
+      result = ship
+      assert_equal 1, result.status
+      assert_match(/blob.bin.gz has 1 bytes in the remote, and \d+ were sent/, result.err)
+      refute shipped?(id)
+      assert_empty(remote_keys.grep(/meta.json/))
+    end
+
+    def test_under_kills_cuts_and_errors_nothing_is_lost_or_damaged_or_counted_too_early
+      random = Random.new(20)
+      faults { |_, _, _| [500, 503, :cut, :lost, :flip].sample(random: random) if random.rand < 0.1 }
+      ids = Array.new(20) { |n| capture((n % 5).zero? ? 12 << 20 : 50_000) }
+      kills = 0
+      200.times do
+        break if ids.all? { |id| shipped?(id) }
+
+        pid = spawn(shipping_env, BIN, "ship", unsetenv_others: true, %i[out err] => File::NULL)
+        killer = Thread.new { sleep(random.rand * 4) && Process.kill(:KILL, pid) rescue nil }
+        kills += 1 if Process.wait2(pid).last.signaled?
+        killer.kill
+        ids.select { |id| shipped?(id) }.each { |id| assert remote_keys.any? { |key| key.end_with?("/#{id}/meta.json") } }
+      end
+      assert_operator kills, :>, 0
+      ids.each { |id| assert_shipped(id) }
     end
 
     def test_credentials_come_from_a_command
