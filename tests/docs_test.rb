@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "minitest/autorun"
+require_relative "../benches/support/figures"
 
 # The documentation names paths that exist, and links to pages and headings that exist: ruby tests/docs_test.rb
 class DocsTest < Minitest::Test
@@ -12,6 +13,12 @@ class DocsTest < Minitest::Test
   PATH = %r{\A[\w.-]+(?:/[\w.-]+)*/?\z}
   # Marks a path that a change in progress is going to create.
   VERIFY = /<!-- verify: [^>]*-->/
+
+  def test_the_figures_of_the_readme_are_those_that_were_measured
+    readme = read("README.md")
+    Figures.new.all.each { |what, figure| assert_includes readme, "| #{what} | #{figure} |", "README.md differs from benches/results" }
+    assert_equal Figures.new.page, read("benches/results/README.md"), "run benches/support/figures.rb"
+  end
 
   def test_paths_of_the_maps_exist
     MAPS.each do |page|

@@ -2,6 +2,7 @@
 
 require "fileutils"
 require "rbconfig"
+require_relative "figures"
 
 # Code that the benchmarks share.
 module Bench
@@ -11,11 +12,19 @@ module Bench
 
   module_function
 
-  # Describes the machine in one sentence, for the head of a result.
+  # Describes the machine and the versions in one sentence, for the head of a result.
   def machine
     cpuinfo = File.read("/proc/cpuinfo")
     memory = File.read("/proc/meminfo")[/MemTotal:\s*(\d+)/, 1].to_f / (1 << 20)
-    format("%s, %d CPUs, %.0f GiB, Linux %s, Ruby %s.", cpuinfo[/model name\s*: (.*)/, 1] || "unknown CPU", `nproc`.to_i, memory, `uname -r`.strip, RUBY_VERSION)
+    format("%s, %d CPUs, %.0f GiB, Linux %s, Ruby %s, %s.", cpuinfo[/model name\s*: (.*)/, 1] || "unknown CPU", `nproc`.to_i, memory, `uname -r`.strip, RUBY_VERSION, program)
+  end
+
+  # @return [String] "diagctl 0.1.0, commit 1a2b3c4"
+  def program
+    commit = IO.popen(["git", "describe", "--always", "--dirty"], chdir: __dir__, err: File::NULL, &:read).strip
+    [`#{BINARY} --version`.strip, ("commit #{commit}" unless commit.empty?)].compact.join(", ")
+  rescue Errno::ENOENT
+    `#{BINARY} --version`.strip
   end
 
   # Uses this much memory and frees it. If the hypervisor has taken free memory away, the next use of each page goes to the host
@@ -27,5 +36,6 @@ module Bench
     FileUtils.mkdir_p(RESULTS)
     File.write(path, "#{lines.join("\n")}\n")
     puts lines
+    Figures.new.write if RESULTS == Figures::RESULTS
   end
 end

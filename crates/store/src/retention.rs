@@ -58,7 +58,7 @@ pub struct Usage {
     pub staged: u64,
 }
 
-/// The lengths to which a plan may go to make room.
+/// How much a plan may delete to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {
     /// For `gc` and after a commit: the hard cap holds at any cost.

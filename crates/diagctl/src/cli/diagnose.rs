@@ -11,7 +11,7 @@ use crate::diagnose::{Account, Family, FromCapture, Part, Step, Verdict, judge, 
 use crate::exit_code::Exit;
 use subject::Subject;
 
-/// Say why a process is large: Ruby's objects or native memory, say
+/// Explain why a process is large: Ruby objects or native memory
 ///
 /// Causes are live objects, free slots, native memory, fragmentation, copy-on-write lost, and the number of processes. Reads the cheap reports of a capture: smaps, gc_stat, jemalloc_stats or malloc_info, object_counts, siblings, cgroup. Without ID,
 /// that is the newest capture of the largest process that polls. It names a cause only if the figures add up; otherwise it says
