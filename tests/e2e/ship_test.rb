@@ -24,6 +24,8 @@ module E2E
 
     def file(id, name) = File.binread(File.join(@store, "reports", id, name))
 
+    def remote_list(*argv, env: shipping_env) = diagctl!("list", "--remote", *argv, env: env)
+
     # Every file of the capture is in the remote, with the same bytes.
     def assert_shipped(id)
       assert shipped?(id), "#{id} is not marked"
@@ -245,6 +247,25 @@ module E2E
       end
       assert_operator kills, :>, 0
       ids.each { |id| assert_shipped(id) }
+    end
+
+    def test_the_captures_of_all_machines_are_listed_without_a_store
+      mine = [capture, capture]
+      ship!
+      # The capture of another machine, which this one knows only from the remote.
+      other = JSON.parse(remote_object(remote_keys.grep(/manifests/).first).lines.first)
+      id = other["id"].sub(/.{8}\z/, "0000beef")
+      other = other.merge("id" => id, "host" => "web-2", "created" => "2020-01-02T03:04:05.000Z")
+      @server.request("PUT", "/#{@bucket}/fleet/manifests/2020-01-02/web-2~00000000.jsonl", body: "#{JSON.dump(other)}\n{\"torn")
+      elsewhere = shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "no-store"))
+      assert_equal mine.sort + [id], remote_list("-q", env: elsewhere).out.split.sort_by { |text| text == id ? "z" : text }
+      assert_match(/HOST/, remote_list(env: elsewhere).out)
+      assert_equal [id], remote_list("-q", "--host", "web-*", env: elsewhere).out.split
+      assert_equal mine.sort, remote_list("-q", "--since", "1d", env: elsewhere).out.split.sort
+      assert_equal "web-2", remote_list("--json", "--host", "web-2").json["captures"].first["host"]
+      result = diagctl("list", "--remote", env: shipping_env.merge("AWS_SECRET_ACCESS_KEY" => "wrong"))
+      assert_equal 1, result.status
+      assert_includes result.err, "hint: check the credentials"
     end
 
     def test_credentials_come_from_a_command

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientOptions, Error as Failed, ObjectStoreExt, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, Error as Failed, ObjectStore, ObjectStoreExt, RetryConfig};
 
 use crate::credentials::CommandCredentials;
 use crate::directory;
@@ -77,15 +78,37 @@ impl Bucket {
         }
     }
 
-    /// Reads a whole small object, or returns `None` if there is none or if the credentials may only write.
-    pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+    /// Reads a whole small object, or returns `None` if there is none.
+    pub async fn read(&self, key: &str) -> Result<Option<Bytes>> {
         match self {
             Self::Directory(dir) => directory::read(&dir.join(key)),
             Self::S3 { client, .. } => match client.get(&self.path(key)?).await {
                 Ok(found) => found.bytes().await.map(Some).map_err(failed("read", key)),
-                Err(Failed::NotFound { .. } | Failed::PermissionDenied { .. }) => Ok(None),
+                Err(Failed::NotFound { .. }) => Ok(None),
                 Err(e) => Err(failed("read", key)(e)),
             },
+        }
+    }
+
+    /// Does the same for credentials that may only write. Then nothing is known to be there.
+    pub async fn look(&self, key: &str) -> Result<Option<Bytes>> {
+        match self.read(key).await {
+            Err(Error::Remote { source: Failed::PermissionDenied { .. }, .. }) => Ok(None),
+            read => read,
+        }
+    }
+
+    /// Returns the keys and the sizes of the objects under a prefix, in no particular order.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
+        match self {
+            Self::Directory(dir) => directory::list(dir, prefix),
+            Self::S3 { client, prefix: ours } => {
+                let objects: Vec<_> =
+                    client.list(Some(&self.path(prefix)?)).try_collect().await.map_err(failed("list", prefix))?;
+                let key =
+                    |path: &str| path.strip_prefix(ours.as_str()).unwrap_or(path).trim_start_matches('/').to_owned();
+                Ok(objects.into_iter().map(|object| (key(object.location.as_ref()), object.size)).collect())
+            }
         }
     }
 

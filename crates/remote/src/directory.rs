@@ -49,6 +49,31 @@ pub fn read(path: &Path) -> Result<Option<Bytes>> {
     }
 }
 
+/// Returns the names and the sizes of the files at any depth under `prefix`.
+pub fn list(dir: &Path, prefix: &str) -> Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    let mut left = vec![prefix.to_owned()];
+    while let Some(name) = left.pop() {
+        let path = dir.join(&name);
+        let entries = match fs::read_dir(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            read => read.map_err(failed("list", &path))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed("list", &path))?;
+            let Ok(inner) = entry.file_name().into_string() else { continue };
+            let inner_name = format!("{name}/{inner}");
+            match entry.metadata().map_err(failed("examine", &path))? {
+                _ if inner.starts_with('.') => {}
+                meta if meta.is_dir() => left.push(inner_name),
+                meta if meta.is_file() => found.push((inner_name, meta.len())),
+                _ => {}
+            }
+        }
+    }
+    Ok(found)
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path: PathBuf = path.to_owned();
     move |source| Error::Directory { action, path, source }

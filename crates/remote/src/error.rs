@@ -86,17 +86,15 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         use object_store::Error as Remote;
         match self {
-            Self::Remote { source, .. } => match source {
-                Remote::PermissionDenied { source, .. } if is_of_identity(&source.to_string()) => {
-                    Some("check the credentials, and the clock of this machine")
-                }
+            Self::Remote { source, action, .. } => match source {
+                _ if is_of_identity(&chain(source)) => Some("check the credentials, and the clock of this machine"),
                 Remote::PermissionDenied { .. } => {
-                    Some("the credentials may not do this: docs/fleet.md has the policy for nodes")
+                    Some("the credentials may not do this: docs/fleet.md has the policies for nodes and for people")
                 }
-                Remote::Unauthenticated { .. } => Some("check the credentials, and the clock of this machine"),
                 Remote::NotFound { .. } => {
                     Some("check remote.url, remote.endpoint and remote.region, and that the bucket exists")
                 }
+                _ if matches!(*action, "list" | "read") => None,
                 _ => Some("nothing is lost: the captures stay in the store, and the next run resumes"),
             },
             Self::Directory { .. } => {
@@ -151,7 +149,7 @@ mod tests {
         let error =
             denied("403: <Error><Code>AccessDenied</Code><Message>No.</Message><RequestId>1</RequestId></Error>");
         assert_eq!(error.to_string(), "cannot write k: AccessDenied: No.");
-        assert!(error.hint().unwrap().contains("policy"));
+        assert!(error.hint().unwrap().contains("policies"));
         let error = denied("403: <Error><Code>SignatureDoesNotMatch</Code><Message>No.</Message></Error>");
         assert!(error.hint().unwrap().contains("clock"));
         assert!(denied("403\n  Forbidden").to_string().ends_with("403 Forbidden"));

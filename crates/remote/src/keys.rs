@@ -15,10 +15,13 @@ pub fn manifest(day: &str, host: &str, random: &str) -> String {
     format!("manifests/{day}/{}~{random}.jsonl", part(host))
 }
 
+/// The day of a time that is none.
+pub const NO_DAY: &str = "0000-00-00";
+
 /// Returns the day of a time.
 pub fn day(created: &str) -> &str {
     let is_day = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-    created.get(..10).filter(is_day).unwrap_or("0000-00-00")
+    created.get(..10).filter(is_day).unwrap_or(NO_DAY)
 }
 
 // A host chooses its name, which must not become a path or need an escape.

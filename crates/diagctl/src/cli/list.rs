@@ -1,5 +1,6 @@
 //! `diagctl list`: lists the captures in the store.
 
+mod captures;
 mod filter;
 mod page;
 
@@ -10,7 +11,8 @@ use super::times::{self, Moment, Times};
 use super::view;
 use super::{Context, Failure};
 use crate::exit_code::Exit;
-use diagctl_store::index::{Entry, Listing};
+use captures::Captures;
+use diagctl_store::index::Entry;
 use diagctl_store::{Access, Id};
 use filter::Sort;
 use page::Page;
@@ -21,6 +23,7 @@ Examples:
   diagctl list --name worker-0 --report heap_dump --since 2h
   diagctl list --since 2026-11-22 --until '2026-11-22 18:00'
   diagctl list --sort size -n 5
+  diagctl list --remote --host 'web-*' --since 1d
   diagctl list -q --rule routine | xargs diagctl rm";
 
 /// List captures, newest first
@@ -33,6 +36,9 @@ pub struct Args {
     /// Only captures of processes with this role
     #[arg(long)]
     role: Option<String>,
+    /// Only captures of machines with this name; an asterisk stands for any text: `web-*`
+    #[arg(long)]
+    host: Option<String>,
     /// Only captures of the process with this name
     #[arg(long, alias = "worker")]
     name: Option<String>,
@@ -60,6 +66,9 @@ pub struct Args {
     /// Show at most N captures
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     limit: Option<usize>,
+    /// List the captures in the remote, of all machines, instead of those in this store
+    #[arg(long)]
+    remote: bool,
     /// Print only the IDs
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
@@ -85,26 +94,23 @@ struct Damaged<'a> {
 const FEW: usize = 1000;
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    if args.remote {
+        let url = cx.config().remote.as_ref().map(|remote| remote.url.clone()).unwrap_or_default();
+        let now_ms = times::wall_ms(&crate::clock::utc_now());
+        return show(&Captures::of_remote(cx, args, now_ms)?, args, now_ms, &url);
+    }
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let few = args.limit.filter(|limit| *limit <= FEW && args.accepts_all() && args.sort == Sort::Age);
-    let listing = match few.and_then(|limit| Listing::newest(&store, limit)) {
-        Some(listing) => listing,
-        None => {
-            let mut listing = Listing::all(&store)?;
-            listing.check_newest(FEW);
-            listing
-        }
-    };
-    for (id, reason) in &listing.damaged {
-        output::note(&format!("skipped capture {id}: {reason}"));
-    }
+    show(&Captures::of_store(&store, args)?, args, now.store_ms, &store.dir().display().to_string())
+}
+
+fn show(listing: &Captures<'_>, args: &Args, now_ms: u64, place: &str) -> Result<Done, Failure> {
     let times = Times::new(args.utc);
     let matches = |number: &usize| {
         let entry = listing.entry(*number)?;
-        args.accepts(&entry, now.store_ms, &times).then_some((*number, entry))
+        args.accepts(&entry, now_ms, &times).then_some((*number, entry))
     };
-    let mut numbers: Vec<usize> = listing.newest_first().collect();
+    let mut numbers: Vec<usize> = listing.newest_first();
     if args.sort != Sort::Age {
         // A capture that is deleted meanwhile is left out.
         let keyed = numbers.iter().filter_map(matches).map(|(number, entry)| (args.sort.key(&entry), number));
@@ -115,26 +121,28 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let matching = numbers.iter().filter_map(matches);
     let limit = args.limit.unwrap_or(usize::MAX);
     let matched = if args.json {
-        json(&listing, matching.map(|(_, entry)| entry), limit)?
+        json(listing, matching.map(|(_, entry)| entry), limit)?
     } else if args.quiet {
         ids(matching.map(|(_, entry)| entry.id), limit)?
     } else {
-        let mut page = Page::new(&times, now.store_ms, args.sort.first());
+        let mut page = Page::new(&times, now_ms, args.sort.first(), args.remote);
         matching.for_each(|(number, entry)| page.add(number, &entry, limit));
         if args.accepts_all() {
             // Only the newest of them may have been read.
-            page.matched = listing.total;
+            page.matched = listing.total();
         }
-        page.print(&listing)?;
+        page.print(listing)?;
         page.matched
     };
-    let matched = if args.accepts_all() { listing.total } else { matched };
-    if listing.total == 0 {
-        output::note(&format!("no captures in {}", store.dir().display()));
+    let matched = if args.accepts_all() { listing.total() } else { matched };
+    let total = listing.total();
+    if total == 0 {
+        output::note(&format!("no captures in {place}"));
     } else if matched == 0 {
-        output::note(&format!("no capture matches; the store has {}", listing.total));
+        let place = if args.remote { "remote" } else { "store" };
+        output::note(&format!("no capture matches; the {place} has {total}"));
     }
-    let exit = if listing.total > 0 && matched == 0 { Exit::NoMatch } else { Exit::Ok };
+    let exit = if total > 0 && matched == 0 { Exit::NoMatch } else { Exit::Ok };
     Ok(Done::silent().with_exit(exit))
 }
 
@@ -156,7 +164,7 @@ fn encoded(value: &impl Serialize) -> std::io::Result<String> {
 }
 
 // Streams the captures one by one. Returns the number that matched; when the limit is reached, the count stops.
-fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usize) -> Result<usize, Failure> {
+fn json(listing: &Captures<'_>, captures: impl Iterator<Item = Entry>, limit: usize) -> Result<usize, Failure> {
     let mut matched = 0;
     output::stream(|out| {
         out.write_all(b"{\"schema\":1,\"captures\":[")?;
@@ -168,7 +176,7 @@ fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usi
             let comma = if matched == 1 { "" } else { "," };
             write!(out, "{comma}{}", encoded(&view::Listed::from(&entry))?)?;
         }
-        let damaged = listing.damaged.iter().map(|(id, reason)| Damaged { id, reason });
+        let damaged = listing.damaged().iter().map(|(id, reason)| Damaged { id, reason });
         writeln!(out, "],\"damaged\":{}}}", encoded(&damaged.collect::<Vec<_>>())?)
     })?;
     Ok(matched)
@@ -183,6 +191,8 @@ mod tests {
     fn args(change: impl Fn(&mut Args)) -> Args {
         let mut args = Args {
             role: None,
+            host: None,
+            remote: false,
             name: None,
             pid: None,
             rule: None,
@@ -206,6 +216,7 @@ mod tests {
             created: "2026-11-22T10:15:30.123Z".into(),
             store_ms: 1000,
             role: "puma".into(),
+            host: "web-1".into(),
             worker: "worker-0".into(),
             rule: "routine".into(),
             pid: 4711,
@@ -225,11 +236,15 @@ mod tests {
 
     #[test]
     fn every_filter_excludes_all_other_captures() {
-        let table: [(Args, bool); 17] = [
+        let table: [(Args, bool); 21] = [
             (args(|_| {}), true),
             (args(|a| a.role = Some("puma".into())), true),
             (args(|a| a.role = Some("sidekiq".into())), false),
             (args(|a| a.name = Some("worker-1".into())), false),
+            (args(|a| a.host = Some("web-1".into())), true),
+            (args(|a| a.host = Some("web-*".into())), true),
+            (args(|a| a.host = Some("web".into())), false),
+            (args(|a| a.host = Some("db-*".into())), false),
             (args(|a| a.pid = Some(4711)), true),
             (args(|a| a.pid = Some(4712)), false),
             (args(|a| a.pinned = true), true),

@@ -25,6 +25,7 @@ mod pause;
 mod pin;
 mod plain_poll;
 mod put;
+mod remote;
 mod request;
 mod rm;
 mod run;

@@ -85,8 +85,8 @@ impl EntryReport {
 }
 
 impl Entry {
-    // Sizes are summed and times are subtracted, so a line with an impossible number is ignored.
-    pub(super) fn is_plausible(&self) -> bool {
+    /// Returns true if every number is possible. Sizes are summed and times are subtracted, so other entries are ignored.
+    pub fn is_plausible(&self) -> bool {
         let sizes = self.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
         sizes.chain([self.disk_bytes]).all(|bytes| bytes <= MOST_BYTES)
             && self.store_ms <= LAST_MS
