@@ -1,9 +1,9 @@
 //! A diagnosis as text, at most 80 columns wide where no name is longer.
 
-use super::super::output::who;
 use super::super::times::age;
 use super::Diagnosis;
 use crate::cli::error::printable;
+use crate::cli::output::{self, who};
 use crate::diagnose::Evidence;
 use crate::units::size;
 
@@ -44,8 +44,8 @@ pub(super) fn render(diagnosis: &Diagnosis<'_>, evidence: &Evidence) -> String {
     text.push_str("\nNext:\n");
     for step in diagnosis.next {
         // A command is never broken: it is there to be pasted.
-        let why = wrapped_in(NARROW, "", &step.why).replace('\n', "\n  # ");
-        text.push_str(&format!("  # {}\n  {}\n", why.trim_end_matches("\n  # "), printable(&step.command)));
+        let why = output::broken(NARROW, &step.why).join("\n  # ");
+        text.push_str(&format!("  # {}\n  {}\n", why, printable(&step.command)));
     }
     text
 }
@@ -90,26 +90,9 @@ fn section(text: &mut String, title: &str, lines: &[String]) {
 
 /// Breaks a text at blanks. The first line begins with the mark, and the others are indented as far.
 pub fn wrapped(mark: &str, text: &str) -> String {
-    wrapped_in(WIDTH, mark, text)
-}
-
-fn wrapped_in(width: usize, mark: &str, text: &str) -> String {
     let blank = " ".repeat(mark.len());
-    let (mut all, mut line) = (String::new(), mark.to_owned());
-    let mut is_empty = true;
-    for word in printable(text).split(' ') {
-        if !is_empty && line.chars().count() + 1 + word.chars().count() > width {
-            all.push_str(&format!("{line}\n"));
-            line.clone_from(&blank);
-            is_empty = true;
-        }
-        if !is_empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        is_empty = false;
-    }
-    format!("{all}{line}\n")
+    let lines = output::broken(WIDTH.saturating_sub(mark.len()), text);
+    lines.iter().enumerate().map(|(i, line)| format!("{}{line}\n", if i == 0 { mark } else { &blank })).collect()
 }
 
 #[cfg(test)]
