@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::output::{self, Done};
 use super::times::{self, Moment, Times};
-use super::view;
 use super::{Context, Failure};
+use super::{deaths, view};
 use crate::exit_code::Exit;
 use captures::Captures;
 use diagctl_store::index::Entry;
@@ -101,7 +101,14 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    show(&Captures::of_store(&store, args)?, args, now.store_ms, &store.dir().display().to_string())
+    let done = show(&Captures::of_store(&store, args)?, args, now.store_ms, &store.dir().display().to_string())?;
+    if !args.json
+        && !args.quiet
+        && let Some(line) = deaths::recent(cx, &store, now.store_ms).line()
+    {
+        output::note(&format!("{line}: diagctl deaths"));
+    }
+    Ok(done)
 }
 
 fn show(listing: &Captures<'_>, args: &Args, now_ms: u64, place: &str) -> Result<Done, Failure> {

@@ -38,6 +38,7 @@ mod times;
 mod verify;
 mod view;
 mod walker;
+mod wrap;
 
 use std::path::PathBuf;
 
