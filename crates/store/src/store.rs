@@ -53,6 +53,9 @@ impl Access {
     }
 }
 
+/// Files and directories that one opening gives to the store's group. They take less than a second.
+const SHARED_AT_ONCE: usize = 20_000;
+
 /// An open store.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -344,8 +347,11 @@ impl Store {
 
     fn apply_mode(&self) -> Result<()> {
         if let Some(gid) = self.give_to_group()? {
-            // A store that is older than the key. The mode comes last: whoever sees it finds everything shared.
-            fs::share_tree(&self.dir, self.owner, gid, &["lease.lock", "state.lock"])?;
+            // A store that is older than the key. The mode comes last: whoever sees it finds everything shared. In a large store the next
+            // opening goes on.
+            if !fs::share_tree(&self.dir, self.owner, gid, &["lease.lock", "state.lock"], SHARED_AT_ONCE)? {
+                return Ok(());
+            }
         }
         // With the set-group-id bit, everything created in the directory belongs to the group.
         Ok(fs::set_dir_mode(&self.dir, self.wanted_mode())?)
