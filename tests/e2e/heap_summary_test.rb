@@ -28,6 +28,29 @@ class HeapSummaryTest < E2E::Case
     assert_operator meta(id)["reports"].last["raw_bytes"], :>, 20 * meta(id)["reports"].first["raw_bytes"]
   end
 
+  def test_a_dump_carries_its_summary_and_three_of_them_make_a_trend
+    ids = Array.new(3) do
+      @script.run("$sessions.concat(Array.new(20_000) { Session.new(1) }); 5.times { GC.start }")
+      diagctl!("request", "heap_dump", "--reason", "a test", "--wait", deadline: 90).out.strip
+    end
+    assert_equal %w[heap_dump heap_summary], (meta(ids.last)["reports"].map { |report| report["name"] })
+    of_dump = diagctl!("heap", "top", ids.last, "--json", "-n", "1000").json
+    of_summary = diagctl!("heap", "top", "#{ids.last}:heap_summary", "--json").json
+    assert_equal [of_dump["objects"], of_dump["bytes"], "heap_summary"], of_summary.values_at("objects", "bytes", "source")
+    assert_equal "leak", diagctl!("heap", "trend", "--json").json["verdict"]
+    assert diagctl("verify", "--all").ok?
+  end
+
+  # Without the dump nobody could tell what it is a summary of.
+  def test_the_summary_of_a_dump_that_is_dropped_is_dropped_too
+    dump = E2E.dump("")
+    dumper = granted("gc_stat", "heap_dump")
+    assert dumper.put("gc_stat", "{}").ok? && dumper.put("heap_dump", dump).ok?
+    assert_equal 5, dumper.finalize("--failed", "heap_dump=its producer broke off").status
+    assert_equal %w[gc_stat heap_dump], (meta(dumper.capture)["reports"].map { |report| report["name"] })
+    refute Dir.children(File.join(@store, "reports", dumper.capture)).any? { |file| file.start_with?("heap_summary") }
+  end
+
   private
 
   def summary(*reports)

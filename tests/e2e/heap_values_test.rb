@@ -48,7 +48,7 @@ class HeapValuesTest < E2E::Case
     result = diagctl("fetch", "#{id}:gc_stat", "--as", "json")
     assert_equal [2, true], [result.status, result.err.include?("gc_stat is not a heap dump")], result
     diagctl!("fetch", id, "--as", "json", "-o", File.join(@root, "all"))
-    assert_equal %w[gc_stat.json heap_dump.json meta.json], Dir.children(File.join(@root, "all")).sort
+    assert_equal %w[gc_stat.json heap_dump.json heap_summary.json meta.json], Dir.children(File.join(@root, "all")).sort
   end
 
   private

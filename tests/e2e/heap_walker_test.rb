@@ -26,7 +26,7 @@ class HeapWalkerTest < E2E::Case
   def test_the_walker_makes_the_heap_dump_and_the_counts
     id = capture("heap_dump", "object_counts")
     assert_graph(id)
-    assert_equal [nil, nil], meta(id)["reports"].map { |report| report["note"] }
+    assert_equal [nil], meta(id)["reports"].map { |report| report["note"] }.uniq
     counts = JSON.parse(report(id, "object_counts"))
     assert_equal %w[classes count_objects count_objects_size memsize_of_all], counts.keys.sort
     assert_operator counts["count_objects"]["T_STRING"], :>, 1000
@@ -89,7 +89,7 @@ class HeapWalkerTest < E2E::Case
   def assert_fallback(fault, reason)
     @script.run(format(FAULT, fault))
     id = capture("heap_dump", "object_counts")
-    assert_equal [nil, nil], meta(id)["reports"].map { |report| report["error"] }
+    assert_equal [nil], meta(id)["reports"].map { |report| report["error"] }.uniq
     assert_equal "dump_all", producer(id)
     assert_match(reason, note(id))
     JSON.parse(report(id, "object_counts"))

@@ -23,7 +23,7 @@ class ProtocolTest < E2E::Case
     assert_in_delta 12.5, meta.dig("cost", "pause_ms")
     assert_equal "3.1.2", meta.dig("versions", "ruby")
     assert_includes meta.to_json, '"team":"web"'
-    assert_equal %w[gc_stat heap_dump smaps], meta.fetch("reports").map { |report| report["name"] }.sort
+    assert_equal %w[gc_stat heap_dump heap_summary smaps], meta.fetch("reports").map { |report| report["name"] }.sort
     assert_equal [Process.pid, "puma"], meta.values_at("pid", "role")
     assert_equal '{"count":1}', diagctl!("fetch", "latest:gc_stat", "-o", "-").out
     assert_nothing_staged

@@ -42,7 +42,7 @@ class ReadingTest < E2E::Case
     assert_match(/UTC|[+-]\d\d:?\d\d|local/, lines.join)
     listed = diagctl!("list", "--json").json.fetch("captures")
     assert_equal ids.reverse, listed.map { |capture| capture["id"] }
-    assert_equal %w[gc_stat heap_dump], listed.first.fetch("reports").map { |report| report["name"] }.sort
+    assert_equal %w[gc_stat heap_dump heap_summary], listed.first.fetch("reports").map { |report| report["name"] }.sort
   end
 
   def test_show_by_prefix_and_latest

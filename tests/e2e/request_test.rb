@@ -13,7 +13,7 @@ class RequestTest < E2E::Case
     assert_includes result.out, id
     assert_equal "on_demand", meta(id).fetch("rule")
     assert_includes meta(id).to_json, "memory looks odd"
-    assert_equal %w[heap_dump threads], meta(id).fetch("reports").map { |report| report["name"] }.sort
+    assert_equal %w[heap_dump heap_summary threads], meta(id).fetch("reports").map { |report| report["name"] }.sort
     assert_heap_dump(id, strings: 1000)
     server.stop
   end

@@ -52,7 +52,7 @@ class GemsTest < E2E::Case
     configure(rule("often", 'timer = { every = "1s", initial_delay = "0s" }', %w[gc_stat smaps heap_dump], "limits = { max_count = 1, window = \"1h\" }"))
     server = bundled_puma
     id = wait_for_captures(server).first.fetch("id")
-    assert_equal ["puma", [["smaps", nil], ["gc_stat", nil], ["heap_dump", nil]]],
+    assert_equal ["puma", [["smaps", nil], ["gc_stat", nil], ["heap_dump", nil], ["heap_summary", nil]]],
       [meta(id)["role"], meta(id)["reports"].map { |report| report.values_at("name", "error") }]
     assert_equal NOBODY, File.stat(File.join(@store, "reports", id)).uid
     # The command that the gem brings, with nothing of diagctl in PATH.

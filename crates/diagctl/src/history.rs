@@ -2,6 +2,8 @@
 //!
 //! Two files of bounded size; when the newer one is full, it replaces the older. Never synced: it is for tuning rules.
 
+mod ended;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,8 @@ use crate::rules::memory::{Memory, Metric};
 use crate::rules::readings::Readings;
 use diagctl_store::Store;
 use diagctl_store::{Process, ProcessId};
+
+pub use ended::{By, Ended};
 
 /// Each of the two files takes at most `1 / SHARE` of the store's cap.
 const SHARE: u64 = 128;
@@ -133,13 +137,24 @@ pub fn append(store: &Store, max_use: u64, recorded: &Recorded) {
 
 /// Returns all recorded polls, oldest first. Lines torn by a crash are skipped.
 pub fn read(store: &Store) -> Result<Vec<Recorded>> {
+    Ok(parse(&content(store)?).collect())
+}
+
+/// Returns all recorded polls and how processes ended, oldest first.
+pub fn read_with_ends(store: &Store) -> Result<(Vec<Recorded>, Vec<Ended>)> {
+    let data = content(store)?;
+    Ok((parse(&data).collect(), ended::parse(&data)))
+}
+
+fn content(store: &Store) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     for name in ["samples.1.jsonl", "samples.jsonl"] {
         match fsio::read_bounded(&store.path(name), 1 << 30) {
-            Ok(data) => all.extend(parse(&data)),
+            Ok(data) => all.extend(data),
             Err(e) if e.is_not_found() => {}
             Err(e) => return Err(e.into()),
         }
+        all.push(b'\n');
     }
     Ok(all)
 }

@@ -3,9 +3,10 @@
 //! It is counted while the objects pass, without their references. So it cannot tell what is reachable: garbage that was not freed
 //! yet counts. `old` leaves that out, as far as Ruby knows: objects that survived three collections.
 
+mod counted;
 pub mod trend;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::io::Read;
 
@@ -17,8 +18,9 @@ use crate::error::Error;
 use crate::reader::{Block, Options, Reader};
 use crate::record::{Edge, Flags, FreeSlots, NameId, NameKind, Object, Producer, Root, Site, SiteId, Type};
 use crate::tables::{Names, Sites};
+pub use counted::Counted;
 
-/// Groups that are kept of each kind: the largest by bytes, and half as many by count.
+/// Groups that are kept of each kind: the largest by bytes, and half as many by count. As many classes of C extensions besides.
 const KEPT: usize = 80;
 /// Classes that are counted one by one, and sites, and generations.
 const MAX_GROUPS: usize = 1 << 18;
@@ -143,7 +145,8 @@ impl Counter {
             Type::IMEMO | Type::NODE => Class::Internal(kind, object.name),
             _ if object.class == 0 => Class::Internal(kind, NameId::NONE),
             // Each class and module has a class of its own, without a name.
-            Type::CLASS | Type::MODULE | Type::ICLASS => Class::At(object.class, kind),
+            // Objects of extensions may keep memory that their size does not tell.
+            Type::CLASS | Type::MODULE | Type::ICLASS | Type::DATA => Class::At(object.class, kind),
             _ => Class::At(object.class, Type::NONE),
         };
         add(&mut self.by_class, class, Class::Other, amount);
@@ -178,6 +181,8 @@ impl Counter {
     pub fn finish(self, producer: Producer, ruby: &str, complete: bool) -> Summary {
         let types = (0u8..).map(|kind| type_name(Type(kind)).to_owned()).zip(self.by_type);
         let classes = self.by_class.iter().map(|(class, amount)| (self.class_name(*class), *amount));
+        let of_extensions = self.by_class.keys().filter(|class| matches!(class, Class::At(_, Type::DATA)));
+        let of_extensions: HashSet<String, RandomState> = of_extensions.map(|class| self.class_name(*class)).collect();
         let sites = self.by_site.iter().map(|(site, amount)| (self.site_name(*site), *amount));
         let generations = self.by_generation.iter().map(|(generation, amount)| (generation.to_string(), *amount));
         Summary {
@@ -193,10 +198,10 @@ impl Counter {
             objects: self.all,
             free_slots: self.free_slots,
             free_bytes: self.free_bytes,
-            types: largest(types),
-            classes: largest(classes),
-            sites: largest(sites),
-            generations: largest(generations),
+            types: largest(types, |_| false),
+            classes: largest(classes, |name| of_extensions.contains(name)),
+            sites: largest(sites, |_| false),
+            generations: largest(generations, |_| false),
         }
     }
 
@@ -247,7 +252,8 @@ fn add<K: std::hash::Hash + Eq>(groups: &mut HashMap<K, Amount, RandomState>, ke
     groups.entry(key).or_default().add(amount);
 }
 
-fn largest(groups: impl Iterator<Item = (String, Amount)>) -> Groups {
+// `matters` names groups of which as many are kept besides.
+fn largest(groups: impl Iterator<Item = (String, Amount)>, matters: impl Fn(&str) -> bool) -> Groups {
     let mut named: HashMap<String, Amount, RandomState> = HashMap::default();
     for (name, amount) in groups.filter(|(_, amount)| amount.count > 0) {
         named.entry(name).or_default().add(amount);
@@ -258,6 +264,10 @@ fn largest(groups: impl Iterator<Item = (String, Amount)>) -> Groups {
     // Of the others, the largest by bytes.
     all[frequent..].sort_unstable_by(|a, b| (b.amount.bytes, &a.name).cmp(&(a.amount.bytes, &b.name)));
     let rest = all.split_off(all.len().min(frequent + KEPT));
+    let (mut besides, mut rest): (Vec<Group>, Vec<Group>) = rest.into_iter().partition(|group| matters(&group.name));
+    besides.sort_unstable_by(|a, b| (b.amount.count, &a.name).cmp(&(a.amount.count, &b.name)));
+    rest.extend(besides.drain(besides.len().min(KEPT)..));
+    all.extend(besides);
     all.sort_unstable_by(|a, b| (b.amount.bytes, &a.name).cmp(&(a.amount.bytes, &b.name)));
     let mut others = Amount::default();
     rest.iter().for_each(|group| others.add(group.amount));

@@ -20,7 +20,7 @@ use rustix::fs::FileType as Kind;
 use crate::catalog::{self, NewRecord};
 use crate::error::{Error, Result};
 use crate::id::Id;
-use crate::report_kind::FileType;
+use crate::report_kind::{FileType, HEAP_SUMMARY};
 use crate::staging::{self, Grant};
 use crate::writer::{self, Room};
 use crate::{Store, meta};
@@ -137,7 +137,25 @@ fn gather(staging: &Spot, grant: &Grant, told: &Told) -> Result<Vec<meta::Report
         let note = told.notes.get(name).cloned().or(report.note);
         reports.push(meta::Report { took_ms, note, ..report });
     }
+    reports.extend(summary_beside(staging, grant, &reports)?);
     Ok(reports)
+}
+
+// Returns the summary that was made while the heap dump was stored, which nobody promised. Without the dump it is nothing.
+fn summary_beside(staging: &Spot, grant: &Grant, reports: &[meta::Report]) -> Result<Option<meta::Report>> {
+    let name = ReportName::from_text(HEAP_SUMMARY);
+    if reports.iter().any(|report| report.name == name) || grant.planned.contains(&name) {
+        return Ok(None);
+    }
+    if !reports.iter().any(|report| report.name == *HEAP_DUMP && report.file.is_some()) {
+        let _ = staging::release(staging, &name);
+        return Ok(None);
+    }
+    let noted = staging::read_sidecar(staging, &name).ok().flatten();
+    noted
+        .map(|report| verified(staging, report))
+        .transpose()
+        .map(|report| report.filter(|report| report.file.is_some()))
 }
 
 fn verified(staging: &Spot, report: meta::Report) -> Result<meta::Report> {
@@ -271,9 +289,11 @@ fn rename_into_place(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result
             fs::remove(&staging.join(entry.name))?;
         }
     }
-    let record = staging.join(RECORD);
-    if record.exists() {
-        fs::rename(&record, &staging.join("meta.json"))?;
+    let record = staging.join("meta.json");
+    match fs::rename(&staging.join(RECORD), &record) {
+        // A first attempt has renamed it. Without a record, the directory would be no capture.
+        Err(e) if e.is_not_found() => drop(fs::stat(&record)?),
+        other => other?,
     }
     // A command may have changed the mode.
     fs::set_dir_mode(staging, store.directory_mode()?)?;

@@ -35,6 +35,8 @@ const TEXT: (&str, &str) = ("txt", "text/plain");
 const XML: (&str, &str) = ("xml", "application/xml");
 /// A heap dump without values.
 pub(crate) const HEAP_GRAPH: (&str, &str) = ("graph", "application/vnd.diagctl.heap-graph");
+/// The report that counts the objects of a heap.
+pub const HEAP_SUMMARY: &str = "heap_summary";
 const PROFILE: (&str, &str) = ("heap", "text/plain");
 
 const fn kind(name: &'static str, producer: Producer, form: (&'static str, &'static str), cost: u32) -> Kind {

@@ -13,11 +13,12 @@ use sink::{Encoder, Sink, copy, unwrap};
 
 use crate::error::{Error, Result};
 use crate::options::Compression;
-use crate::report_kind::{FileType, HEAP_GRAPH};
+use crate::report_kind::{FileType, HEAP_GRAPH, HEAP_SUMMARY};
 use crate::report_name::ReportName;
 use crate::{meta, staging};
 use diagctl_fs::{self as fs, Spot};
 use diagctl_heapdump::lines::HeapLines;
+use diagctl_heapdump::summary::Summary;
 
 /// Bytes read from a producer at once.
 pub const CHUNK: usize = 256 << 10;
@@ -32,7 +33,24 @@ pub fn store_report(
     data: &mut dyn Read,
 ) -> Result<meta::Report> {
     let form = room.store.options().file_type(name);
-    store(room, staging, name, &form, data, false)
+    let (report, summary) = store(room, staging, name, &form, data, false)?;
+    if let Some(summary) = summary {
+        put_beside(room, staging, &summary);
+    }
+    Ok(report)
+}
+
+// Stores the summary of a heap dump as a report of its own, which costs the dumper nothing. The dump does not depend on it.
+fn put_beside(room: &mut Room<'_>, staging: &Spot, summary: &Summary) {
+    let name = ReportName::from_text(HEAP_SUMMARY);
+    if room.grant.planned.contains(&name) {
+        return;
+    }
+    let form = room.store.options().file_type(&name);
+    let stored = serde_json::to_vec(summary).ok().map(|json| store_as(room, staging, &name, &form, &mut &json[..]));
+    if !matches!(stored, Some(Ok(_))) {
+        let _ = staging::release(staging, &name);
+    }
 }
 
 /// Does the same for content of a known file type, which may be empty.
@@ -43,7 +61,7 @@ pub fn store_as(
     form: &FileType,
     data: &mut dyn Read,
 ) -> Result<meta::Report> {
-    store(room, staging, name, form, data, true)
+    store(room, staging, name, form, data, true).map(|(report, _)| report)
 }
 
 fn store(
@@ -53,7 +71,7 @@ fn store(
     form: &FileType,
     data: &mut dyn Read,
     may_be_empty: bool,
-) -> Result<meta::Report> {
+) -> Result<(meta::Report, Option<Summary>)> {
     let partial = staging::partial(staging, name);
     let mut result = write_report(room, staging, &partial, name, form, data, may_be_empty);
     if let Err(error) = &mut result {
@@ -80,7 +98,7 @@ fn write_report(
     form: &FileType,
     data: &mut dyn Read,
     may_be_empty: bool,
-) -> Result<meta::Report> {
+) -> Result<(meta::Report, Option<Summary>)> {
     let is_heap = *name == "heap_dump" && *form == room.store.options().file_type(name);
     let with_values = room.store.options().heap_values;
     let ruby = room.grant.meta.versions.get("ruby").cloned().unwrap_or_default();
@@ -93,7 +111,7 @@ fn write_report(
     fs::widen_like_parent(&file, partial)?;
     let mut encoder = Encoder::new(compression, Sink::new(file, partial, room))?;
     // A file of that name that a command wrote is stored as it is.
-    let content = if *name == "heap_summary" && !may_be_empty {
+    let content = if *name == HEAP_SUMMARY && !may_be_empty {
         heap_summary(data, name, form, &ruby, &mut encoder, partial)?
     } else if is_heap && !with_values {
         heap_graph(data, name, &ruby, &mut encoder, partial)?
@@ -119,7 +137,7 @@ fn write_report(
         note: None,
     };
     staging::write_sidecar(staging, &report)?;
-    Ok(report)
+    Ok((report, content.summary))
 }
 
 /// The result of writing a report.
@@ -130,6 +148,8 @@ struct Content {
     raw_bytes: u64,
     error: Option<String>,
     heap: Option<meta::Heap>,
+    /// The summary of a heap dump.
+    summary: Option<Summary>,
 }
 
 // Writes a report as it is. A heap dump is checked.
@@ -160,7 +180,7 @@ fn plain<W: Write>(
     }
     let heap = is_heap.then(|| meta::Heap::json("dump_all"));
     let error = lines.and_then(HeapLines::finish);
-    Ok(Content { form: form.clone(), input_bytes: raw_bytes, raw_bytes, error, heap })
+    Ok(Content { form: form.clone(), input_bytes: raw_bytes, raw_bytes, error, heap, summary: None })
 }
 
 // Writes a heap dump as a graph.
@@ -182,6 +202,7 @@ fn heap_graph<W: Write>(
         raw_bytes: stored.bytes,
         error: stored.error,
         heap: Some(meta::Heap::graph(stored.producer, stored.lost, stored.repaired)),
+        summary: stored.summary,
     })
 }
 
@@ -198,7 +219,7 @@ fn heap_summary<W: Write>(
     let json = serde_json::to_vec(&summarized.summary).map_err(Error::encode("the summary of a heap"))?;
     encoder.write_all(&json).map_err(|e| unwrap(e, partial))?;
     let (raw_bytes, input_bytes, error) = (json.len() as u64, summarized.input_bytes, summarized.error);
-    Ok(Content { form: form.clone(), input_bytes, raw_bytes, error, heap: None })
+    Ok(Content { form: form.clone(), input_bytes, raw_bytes, error, heap: None, summary: None })
 }
 
 // A command of `diagctl run` may have written a file of this name, for example `a.txt.gz` beside the `a.txt` that became this

@@ -25,6 +25,8 @@ require_relative "diagctl/dump/grant"
 require_relative "diagctl/dump/lease"
 require_relative "diagctl/dump/holder"
 require_relative "diagctl/dump/records"
+require_relative "diagctl/process/ending"
+require_relative "diagctl/process/goodbye"
 require_relative "diagctl/dump/fork_guard"
 require_relative "diagctl/dump/fork_point"
 require_relative "diagctl/dump/inline_collector"
@@ -118,6 +120,7 @@ module Diagctl
       agent = Agent.new(role: role, name: name, binary: @binary, config: @configuration, log: @log, adapters: @adapters)
       poller = Poller.new(agent, config: @configuration, log: @log, ready: ready)
       poller.start
+      Goodbye.install(agent)
       # Assigned last, so that `started?` is true only when the thread runs.
       @poller = poller
       @agent = agent
@@ -170,6 +173,22 @@ module Diagctl
       @agent.poll(event: event&.to_s, timeout: @configuration.capture_timeout).tap { @poller&.wake }
     rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
       Result.new(verdict: "failed", reason: Diagctl.one_line(e.message))
+    end
+
+    # Says in the store that something ends a process on purpose, so that `diagctl deaths` names it. For worker killers: before the
+    # signal, in the process itself, or in its parent (which needs DIAGCTL_DIR in its environment).
+    #
+    #   PumaWorkerKiller.pre_term = ->(worker) { Diagctl.announce_kill("puma_worker_killer", pid: worker.pid) }
+    #
+    # @param by [String, Symbol] the name of the killer
+    # @return [Boolean] whether it is noted
+    def announce_kill(by, pid: Process.pid)
+      return false unless event?(by) && pid.is_a?(Integer)
+
+      dir = (@agent.dir if started?) || ENV["DIAGCTL_DIR"]
+      return false if dir.to_s.empty?
+
+      Ending.note(dir, by: "killer", pid: pid, start_ticks: Ending.start_ticks(pid), killer: by.to_s)
     end
 
     private

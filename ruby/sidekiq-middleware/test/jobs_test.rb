@@ -46,6 +46,13 @@ class JobsTest < Minitest::Test
     assert_equal [0, 6], [@jobs.busy, @jobs.tallies["A"].count]
   end
 
+  def test_a_poll_names_the_classes_that_run_with_their_number
+    assert_empty @jobs.running_by_class
+    perform { perform { perform("class" => "Not a name") { assert_equal({ "sidekiq.running.A" => 2 }, @jobs.running_by_class) } } }
+    20.times { |i| @jobs.start({ "class" => "C#{i}", "jid" => "1" }, "default") }
+    assert_equal 10, @jobs.running_by_class.size
+  end
+
   def test_a_nested_job_and_its_outer_job_are_both_listed
     perform("class" => "Outer") do
       perform("class" => "Inner") { assert_equal %w[Outer Inner], @jobs.running.map(&:name) }

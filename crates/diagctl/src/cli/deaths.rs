@@ -1,24 +1,32 @@
 //! `diagctl deaths`: lists processes that polled and are gone.
 
+mod crash_report;
+mod recent;
+mod text;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::output::{self, Done, who};
-use super::times::{self, Moment, Times, age};
+use super::output::{self, Done};
+use super::times::{self, Moment, Times};
 use super::{Context, Failure};
 use crate::clock;
 use crate::deaths::{self, Death};
 use crate::history::{self, Recorded};
-use crate::units::{self, size};
+use crate::units;
 use diagctl_observe::{Presence, ProcessId};
+use diagctl_store::Store;
 use diagctl_store::index::Listing;
 use diagctl_store::{Access, Id, events};
 
-/// List processes that polled and are gone
+pub(super) use recent::{Recent, recent};
+
+/// List processes that polled and are gone without a goodbye
 ///
 /// From the recorded polls: when each was last seen, its memory then, how it ended as far as that can be known, and its captures.
-/// A process that was stopped or restarted is listed, too: ENDED says "with others" if others ended within the same minute.
+/// A process that was stopped says goodbye and is not listed, unless a worker killer announced that it would stop it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  diagctl deaths --since 24h")]
 pub struct Args {
@@ -40,9 +48,12 @@ struct View {
 struct Entry {
     #[serde(flatten)]
     death: Death,
-    ended: &'static str,
+    ended: String,
     last_seen_ago_ms: u64,
     captures: Vec<Id>,
+    /// The report of Ruby itself about a crash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crash_report: Option<PathBuf>,
     /// The last verdicts about the process, oldest first.
     verdicts: Vec<Said>,
 }
@@ -66,20 +77,11 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         let age_ms = now.store_ms.saturating_sub(death.last_ms);
         args.since.as_ref().is_none_or(|since| !times.is_before(&seen, age_ms, since))
     };
-    let is_alive = |last: &Recorded| {
-        let boot_id = String::new();
-        let id = ProcessId { pid: last.pid, pid_ns: last.pid_ns, start_ticks: last.start_ticks, boot_id };
-        match cx.proc.presence(&id) {
-            Presence::Here(_) => true,
-            Presence::Gone => false,
-            // It cannot be seen from here. One that is silent for so long is taken to be gone.
-            Presence::Elsewhere => now.store_ms.saturating_sub(last.at) < SILENT_MS,
-        }
-    };
-    let found = deaths::find(&history::read(&store)?, is_alive);
+    let found = gone(cx, &store, now.store_ms)?;
     let listing = Listing::all(&store)?;
     let captures: Vec<_> = listing.newest_first().filter_map(|number| listing.entry(number)).collect();
     let said = events::read(&store);
+    let reports = crash_report::templates(cx, &store);
     let entries = found.into_iter().filter(is_wanted).map(|death| {
         // A pid is used again, but not while its process lives.
         let own = captures.iter().filter(|entry| entry.pid == death.pid && entry.role == death.role);
@@ -92,15 +94,32 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             ended: death.how(),
             last_seen_ago_ms: now.store_ms.saturating_sub(death.last_ms),
             captures: during.map(|entry| entry.id).collect(),
+            crash_report: crash_report::find(&reports, &death),
             verdicts,
             death,
         }
     });
     let view = View { schema: 1, deaths: entries.collect() };
     if view.deaths.is_empty() {
-        output::note("no process that polled is gone, as far as the recorded polls reach");
+        output::note("no process that polled is gone without a goodbye, as far as the recorded polls reach");
     }
-    Done::either(args.json, &view, text)
+    Done::either(args.json, &view, text::render)
+}
+
+/// Finds the processes that are gone without a goodbye, the last one first.
+pub(super) fn gone(cx: &Context, store: &Store, now_ms: u64) -> Result<Vec<Death>, Failure> {
+    let is_alive = |last: &Recorded| {
+        let boot_id = String::new();
+        let id = ProcessId { pid: last.pid, pid_ns: last.pid_ns, start_ticks: last.start_ticks, boot_id };
+        match cx.proc.presence(&id) {
+            Presence::Here(_) => true,
+            Presence::Gone => false,
+            // It cannot be seen from here. One that is silent for so long is taken to be gone.
+            Presence::Elsewhere => now_ms.saturating_sub(last.at) < SILENT_MS,
+        }
+    };
+    let (samples, notes) = history::read_with_ends(store)?;
+    Ok(deaths::find(&samples, &notes, is_alive))
 }
 
 /// Milliseconds without a poll after which a process of another container counts as gone.
@@ -108,29 +127,3 @@ const SILENT_MS: u64 = 600_000;
 
 /// A capture is dated with its grant, which may be a little later than the last recorded poll.
 const LATE: Duration = Duration::from_secs(60);
-
-fn text(view: &View) -> String {
-    if view.deaths.is_empty() {
-        return String::new();
-    }
-    let header = ["LAST SEEN", "PID", "PROCESS", "RSS", "PEAK", "LIMIT", "ENDED", "CAPTURES"];
-    let row = |entry: &Entry| {
-        let death = &entry.death;
-        vec![
-            format!("{} ago", age(0, entry.last_seen_ago_ms)),
-            death.pid.to_string(),
-            who(&death.role, &death.name),
-            size(death.rss_bytes),
-            size(death.peak_bytes),
-            death.limit_bytes.map_or_else(|| "-".into(), size),
-            entry.ended.to_owned(),
-            entry.captures.len().to_string(),
-        ]
-    };
-    let rows: Vec<_> = view.deaths.iter().map(row).collect();
-    let mut text = format!("{}\n", output::table(&header, &rows, &[1, 3, 4, 5, 7], &[6, 7, 4, 5]));
-    if let Some(id) = view.deaths.iter().find_map(|entry| entry.captures.first()) {
-        text.push_str(&format!("\nNext:\n  diagctl diagnose {id}\n"));
-    }
-    text
-}

@@ -5,10 +5,12 @@ pub mod text;
 
 use serde::Serialize;
 
-use super::output::Done;
+use super::heap::leak::{self, Leak};
+use super::output::{self, Done};
 use super::{Context, Failure};
 use crate::diagnose::{Account, Family, FromCapture, Part, Step, Verdict, judge, steps};
 use crate::exit_code::Exit;
+use diagctl_store::{Access, Id};
 use subject::Subject;
 
 /// Explain why a process is large: Ruby objects or native memory
@@ -57,6 +59,9 @@ struct Diagnosis<'a> {
     family_bytes: Option<u64>,
     limit_bytes: Option<u64>,
     verdict: &'a Verdict,
+    /// What grew between the heap dumps of the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leak: Option<Leak>,
     unusable: Vec<Unusable<'a>>,
     next: &'a [Step],
 }
@@ -86,9 +91,27 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let verdict = judge(&subject.evidence, &account);
     let id = subject.capture.map(|id| id.to_string());
     let from = FromCapture { capture: id.as_deref(), has_heap_dump: subject.has_heap_dump };
-    let next = steps(&subject.evidence, &verdict, from);
-    let diagnosis = view(&subject, id.as_deref(), &account, &verdict, &next);
+    let mut next = steps(&subject.evidence, &verdict, from);
+    let leak = subject.capture.and_then(|id| leak_of(cx, &id));
+    if let Some(leak) = &leak {
+        next.insert(0, leak.step());
+    }
+    let mut diagnosis = view(&subject, id.as_deref(), &account, &verdict, &next);
+    diagnosis.leak = leak;
     Done::either(args.json, &diagnosis, |diagnosis| text::render(diagnosis, &subject.evidence))
+}
+
+// The diagnosis does not depend on it.
+fn leak_of(cx: &Context, id: &Id) -> Option<Leak> {
+    let found = (|| {
+        let store = cx.open(Access::Read)?;
+        let dumps = leak::dumps_of(&store, store.capture(id)?.meta())?;
+        leak::find(cx, &dumps)
+    })();
+    found.unwrap_or_else(|why: Failure| {
+        output::note(&format!("the heap dumps of the process were not compared: {}", why.message));
+        None
+    })
 }
 
 /// Divides the memory of a subject.
@@ -136,6 +159,7 @@ fn view<'a>(
         family_bytes: evidence.family.as_ref().map(Family::total),
         limit_bytes: evidence.limit.map(|limit| limit.bytes),
         verdict,
+        leak: None,
         unusable: evidence.unusable.iter().map(|(report, why)| Unusable { report, why }).collect(),
         next,
     }

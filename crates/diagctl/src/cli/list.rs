@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::output::{self, Done};
 use super::times::{self, Moment, Times};
-use super::view;
 use super::{Context, Failure};
+use super::{deaths, view};
 use crate::exit_code::Exit;
 use diagctl_store::index::{Entry, Listing};
 use diagctl_store::{Access, Id};
@@ -126,6 +126,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             page.matched = listing.total;
         }
         page.print(&listing)?;
+        if let Some(line) = deaths::recent(cx, &store, now.store_ms).line() {
+            output::note(&format!("{line}: diagctl deaths"));
+        }
         page.matched
     };
     let matched = if args.accepts_all() { listing.total } else { matched };

@@ -35,6 +35,7 @@ mod times;
 mod verify;
 mod view;
 mod walker;
+mod wrap;
 
 use std::path::PathBuf;
 

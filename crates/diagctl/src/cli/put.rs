@@ -11,9 +11,11 @@ use crate::grant::capture;
 use crate::grant::cpu_throttle::Paced;
 use crate::grant::producer::Produced;
 use crate::grant::records::{self, Fact, Writers};
+use diagctl_store::ReportName;
 use diagctl_store::commit::Told;
 use diagctl_store::lease::Lease;
 use diagctl_store::meta::Report;
+use diagctl_store::report_kind::HEAP_SUMMARY;
 use diagctl_store::staging::Grant;
 use diagctl_store::writer::{self, Room};
 use diagctl_store::{Access, Store, holders, staging};
@@ -69,6 +71,11 @@ fn put_one(
     };
     if again {
         staging::release(staging, report)?;
+        // An earlier put of the dump may have left its summary.
+        let summary = ReportName::from_text(HEAP_SUMMARY);
+        if **report == *"heap_dump" && !grant.planned.contains(&summary) {
+            staging::release(staging, &summary)?;
+        }
     }
     // Reports that `acquire` made itself also have a sidecar.
     if staging::read_sidecar(staging, report)?.is_some() || !staging::claim(staging, report)? {

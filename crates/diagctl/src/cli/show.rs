@@ -4,14 +4,16 @@ pub(super) mod text;
 
 use serde::Serialize;
 
+use super::heap::leak;
 use super::output::Done;
 use super::times::Times;
 use super::view;
 use super::{Context, Failure};
+use crate::cli::error::printable;
 use crate::fsio;
 use diagctl_store::index;
 use diagctl_store::meta::{self, Meta};
-use diagctl_store::{Access, reader};
+use diagctl_store::{Access, Store, reader};
 use text::text;
 
 /// Show the details of one capture
@@ -62,7 +64,24 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     let (pinned, disk_bytes) = (dir.join(index::PIN_FILE).exists(), fsio::occupied_tree(&dir));
     let shown = Shown { pinned, dir: dir.display().to_string(), disk_bytes, meta };
-    Done::either(args.json, &View::from(&shown), |_| text(&shown, &Times::new(args.utc), now.store_ms))
+    let leak = if args.json { None } else { leak_of(cx, &store, &shown.meta) };
+    Done::either(args.json, &View::from(&shown), |_| {
+        text(&shown, &Times::new(args.utc), now.store_ms) + &leak.unwrap_or_default()
+    })
+}
+
+/// Heap dumps of more bytes are compared by `diagnose` only: it takes seconds.
+const COMPARED: u64 = 128 << 20;
+
+// The finding of the heap dumps of the process, as text. What goes wrong with it is told by `diagnose`.
+fn leak_of(cx: &Context, store: &Store, meta: &Meta) -> Option<String> {
+    let dumps = leak::dumps_of(store, meta).ok()?;
+    let reports = dumps.iter().flat_map(|meta| &meta.reports).filter(|report| report.name == *"heap_dump");
+    if reports.map(|report| report.raw_bytes).sum::<u64>() > COMPARED {
+        return Some(format!("\nwhat grew since the dump before: diagctl diagnose {}\n", meta.id));
+    }
+    let leak = leak::find(cx, &dumps).ok()??;
+    Some(format!("\n{}\n{}\n", printable(&leak.sentence()), leak.legend()))
 }
 
 #[cfg(test)]

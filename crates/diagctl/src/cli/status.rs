@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::output::Done;
 use super::times::Times;
-use super::{Context, Failure, apart};
+use super::{Context, Failure, apart, deaths};
 use crate::clock::Now;
 use crate::config::{self, Config};
 use crate::fsio::{self, Spot};
@@ -70,6 +70,8 @@ struct Status {
     budgets: Vec<Budget>,
     requests: Vec<Request>,
     processes: Vec<Process>,
+    /// The processes that are gone without a goodbye, of the last day.
+    deaths: deaths::Recent,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     events: Vec<Event>,
 }
@@ -135,6 +137,7 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
         budgets: budgets(config, &state, now.store_ms),
         requests: requests::list(&store)?,
         processes,
+        deaths: deaths::recent(cx, &store, now.store_ms),
         events,
     })
 }

@@ -81,13 +81,14 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
             "use a share like \"5%\", set mode = \"dry_run\", or remove the rule",
         );
     }
-    let pair = section.choice("capture", &[("once", false), ("pair", true)]).unwrap_or(false);
+    let follow_ups = section.choice("capture", &[("once", 0), ("pair", 1), ("three", 2)]).unwrap_or(0);
+    let pair = follow_ups > 0;
     let pair_delay = section.duration("pair_delay");
     if pair_delay.is_some() && !pair {
         section.problem(
             "pair_delay",
             "has no effect, because the rule captures once",
-            "add capture = \"pair\", or remove it",
+            "add capture = \"pair\" or \"three\", or remove it",
         );
     }
     if pair && pair_delay.is_some_and(|delay| delay < config.poll_interval) {
@@ -160,6 +161,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         reports: in_order(reports.iter().flatten().filter_map(|name| ReportName::parse(name)).collect()),
         select: select.unwrap_or(Select::First),
         sample,
+        follow_ups,
         pair_delay: pair.then(|| pair_delay.unwrap_or(PAIR_DELAY)),
         trigger,
         matching: matching.unwrap_or_default(),

@@ -10,13 +10,14 @@ use super::objects::Objects;
 use super::smaps::Mappings;
 
 /// The reports that the account is made from.
-pub const REPORTS: [&str; 9] = [
+pub const REPORTS: [&str; 10] = [
     "smaps",
     "smaps_rollup",
     "gc_stat",
     "jemalloc_stats",
     "malloc_info",
     "object_counts",
+    "heap_summary",
     "siblings",
     "cgroup",
     "system",
@@ -74,6 +75,11 @@ impl Evidence {
                 }
                 "malloc_info" => set(&mut evidence.allocator, Allocator::of_glibc(&text)),
                 "object_counts" => set(&mut evidence.objects, json().and_then(|report| Objects::of_counts(&report))),
+                "heap_summary" if evidence.objects.is_some() => true,
+                "heap_summary" => {
+                    let summary = serde_json::from_slice(&data).ok();
+                    set(&mut evidence.objects, summary.as_ref().and_then(Objects::of_summary))
+                }
                 "siblings" => set(&mut evidence.family, json().and_then(|report| Family::parse(&report))),
                 "cgroup" => set(&mut cgroup, json()),
                 _ => set(&mut system, json()),

@@ -25,4 +25,5 @@ pub use evidence::{Content, Evidence};
 pub use family::Family;
 pub use growth::Growth;
 pub use next::{FromCapture, Step, steps};
+pub use smaps::Mappings;
 pub use verdict::{Verdict, judge};

@@ -1,10 +1,11 @@
-//! `object_counts`: the objects with the memory that Ruby knows behind them, by class.
+//! `object_counts` and `heap_summary`: the objects with the memory that Ruby knows behind them, by class.
 //!
-//! The figures could as well come from a heap summary or a heap graph: whatever fills [`Objects`] sharpens the account.
+//! The figures could as well come from a heap graph: whatever fills [`Objects`] sharpens the account.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use diagctl_heapdump::summary::Summary;
 use serde_json::Value;
 
 /// The objects of a heap. Sizes are in bytes.
@@ -70,6 +71,17 @@ impl Objects {
         })
     }
 
+    /// Takes the figures of a heap summary. Those of a part of a heap are none.
+    pub fn of_summary(summary: &Summary) -> Option<Self> {
+        let groups = summary.classes.groups.iter();
+        summary.complete.then(|| Self {
+            source: "heap_summary",
+            count: summary.objects.count,
+            size: summary.objects.bytes,
+            classes: groups.map(|group| (group.name.clone(), (group.amount.count, group.amount.bytes))).collect(),
+        })
+    }
+
     /// Returns the memory behind the objects, outside their slots, with a slot's size on average.
     pub fn behind(&self, live_slots: u64, live_bytes: u64) -> u64 {
         let slots = u128::from(self.count) * u128::from(live_bytes) / u128::from(live_slots.max(1));
@@ -89,7 +101,7 @@ impl Objects {
 
     /// Returns the class with the most memory, its count and its size.
     pub fn largest(&self) -> Option<(&str, u64, u64)> {
-        let named = self.classes.iter().filter(|(name, _)| *name != "(internal)");
+        let named = self.classes.iter().filter(|(name, _)| !name.starts_with('('));
         named.max_by_key(|(_, (_, size))| *size).map(|(name, (count, size))| (name.as_str(), *count, *size))
     }
 }
@@ -129,6 +141,25 @@ mod tests {
         let holders = Objects::of_counts(&report()).unwrap().holders();
         let shown: Vec<(&str, u64)> = holders.iter().map(|h| (h.class.as_str(), h.bytes >> 10)).collect();
         assert_eq!(shown, [("OpenSSL::X509::Store", 6300), ("Zlib::Deflate", 2680)]);
+    }
+
+    #[test]
+    fn a_summary_tells_the_same_as_counts_unless_it_is_of_a_part() {
+        let group = |name: &str, count, bytes| json!({ "name": name, "count": count, "bytes": bytes, "old": 0, "old_bytes": 0 });
+        let amount = json!({ "count": 1000, "bytes": 90_000, "old": 0, "old_bytes": 0 });
+        let groups = json!({ "groups": [group("(IMEMO iseq)", 9, 1 << 30), group("Zlib::Deflate", 10, 400)] });
+        let none = json!({ "groups": [] });
+        let mut summary: Summary = serde_json::from_value(json!({
+            "schema": 1, "producer": "walker", "complete": true, "objects": amount, "free_slots": 0, "free_bytes": 0,
+            "types": none, "classes": groups, "sites": none, "generations": none,
+        }))
+        .unwrap();
+        let objects = Objects::of_summary(&summary).unwrap();
+        assert_eq!((objects.count, objects.size), (1000, 90_000));
+        assert_eq!(objects.holders()[0].bytes >> 10, 2680);
+        assert_eq!(objects.largest(), Some(("Zlib::Deflate", 10, 400)));
+        summary.complete = false;
+        assert_eq!(Objects::of_summary(&summary), None);
     }
 
     #[test]

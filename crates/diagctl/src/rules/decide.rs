@@ -278,7 +278,7 @@ fn granted(input: Inputs<'_>, rule: &Rule, plan: Plan, draft: &mut Draft) -> (An
     (answer(Verdict::Granted, plan.reason.clone()), Some(plan))
 }
 
-// Plans the second capture of a pair. It is of the same process, whatever the trigger says by then. Guards and budgets apply.
+// Plans the second capture of a pair, or the next of three. It is of the same process, whatever the trigger says by then. Guards and budgets apply.
 fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: &Pair, draft: &mut Draft) -> (Answer, Option<Plan>) {
     let Inputs { settings, process, now, .. } = input;
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
@@ -287,7 +287,12 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: &Pair, draft: &mut Draft
         wait_ms,
         ..Answer::plain(verdict, reason)
     };
-    let reason = format!("second of a pair, {} after the first", duration(ms(rule.pair_delay.unwrap_or_default())));
+    let (which, before) = match (rule.follow_ups, pair.left) {
+        (0 | 1, _) => ("second of a pair", "first"),
+        (_, 0) => ("third of three", "second"),
+        _ => ("second of three", "first"),
+    };
+    let reason = format!("{which}, {} after the {before}", duration(ms(rule.pair_delay.unwrap_or_default())));
     let late = now.store_ms.saturating_sub(pair.due);
     if late > PAIR_PATIENCE_MS.max(10 * settings.poll_ms) || rule.pair_delay.is_none() {
         // The process is gone, or the guards have refused for too long. Captures that far apart are not worth comparing.

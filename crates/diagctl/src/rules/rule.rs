@@ -32,6 +32,8 @@ pub struct Rule {
     pub select: Select,
     /// The percentage of hosts on which the rule is in force on any one day.
     pub sample: f64,
+    /// The number of captures of the same process that follow the first one.
+    pub follow_ups: u32,
     /// The delay of a second capture of the same process, for comparison, if there is to be one.
     pub pair_delay: Option<Duration>,
     /// The rule's own limits.
@@ -109,10 +111,7 @@ pub fn routine() -> Rule {
     Rule {
         name: RuleName::routine(),
         reports: in_order(
-            ["jemalloc_stats", "gc_stat", "smaps_rollup", "threads"]
-                .into_iter()
-                .filter_map(ReportName::parse)
-                .collect(),
+            ["jemalloc_stats", "gc_stat", "smaps", "threads"].into_iter().filter_map(ReportName::parse).collect(),
         ),
         trigger: Trigger::Timer(Timer {
             every: Duration::from_secs(2 * 3600),
@@ -123,6 +122,7 @@ pub fn routine() -> Rule {
         hold_for: Duration::ZERO,
         select: Select::Largest,
         sample: 100.0,
+        follow_ups: 0,
         pair_delay: None,
         limits: LimitsOfRule::default(),
         mode: Mode::Enforce,

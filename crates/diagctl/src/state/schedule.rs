@@ -109,7 +109,12 @@ pub struct RuleState {
     pub last: Option<ProcessId>,
 }
 
-/// A pending second capture of a pair.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none_left(left: &u32) -> bool {
+    *left == 0
+}
+
+/// A pending second capture of a pair, or second or third of three.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
     /// The process of the first capture.
@@ -119,6 +124,9 @@ pub struct Pair {
     pub due: u64,
     /// Sequence number of the first capture.
     pub first: u64,
+    /// The number of captures that follow this one.
+    #[serde(default, skip_serializing_if = "is_none_left")]
+    pub left: u32,
 }
 
 /// A maximum that has fired.

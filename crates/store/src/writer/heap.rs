@@ -6,7 +6,7 @@ use std::io::{self, Cursor, Read, Write};
 use diagctl_heapdump::convert::{Converter, Error as ConvertError, Options};
 use diagctl_heapdump::reader::{self, Block, Reader};
 use diagctl_heapdump::record::Producer;
-use diagctl_heapdump::summary::{self, Counter, Summary};
+use diagctl_heapdump::summary::{self, Counted as CountedGraph, Counter, Summary};
 use diagctl_heapdump::{OwnedMemory, Writer, block};
 
 use crate::counted::Counted;
@@ -15,7 +15,7 @@ use crate::counted::Counted;
 const MAX_CLASSES: usize = 1 << 18;
 
 /// Facts about a heap graph that was stored.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Stored {
     /// `walker` or `dump_all`.
     pub producer: &'static str,
@@ -29,6 +29,8 @@ pub(super) struct Stored {
     pub repaired: u64,
     /// The damage.
     pub error: Option<String>,
+    /// The objects, counted in the same pass, unless a block of the graph cannot be read.
+    pub summary: Option<Summary>,
 }
 
 /// The reason why a heap dump was not stored.
@@ -111,18 +113,21 @@ fn convert(data: impl Read, ruby: &str, out: &mut dyn Write) -> Result<Stored, F
     let mut memory = OwnedMemory::new();
     let mut counted = Counted::new(out);
     let writer = Writer::new(memory.lend(), &mut counted, &converter.header(&options)).map_err(Failure::Output)?;
-    let (summary, writer) = converter.run(writer, &options).map_err(|error| match error {
+    let target = CountedGraph { writer, counter: Counter::default() };
+    let (told, target) = converter.run(target, &options).map_err(|error| match error {
         ConvertError::Read(error) => Failure::Input(error),
         ConvertError::Target(error) => Failure::Output(error),
     })?;
-    writer.finish(summary.damage.is_none(), summary.lost, summary.repaired).map_err(Failure::Output)?;
+    let CountedGraph { writer, counter } = target;
+    writer.finish(told.damage.is_none(), told.lost, told.repaired).map_err(Failure::Output)?;
     Ok(Stored {
         producer: "dump_all",
         bytes: counted.bytes,
-        input_bytes: summary.bytes,
-        lost: summary.lost,
-        repaired: summary.repaired,
-        error: summary.damage,
+        input_bytes: told.bytes,
+        lost: told.lost,
+        repaired: told.repaired,
+        summary: Some(counter.finish(Producer::DumpAll, ruby, told.damage.is_none())),
+        error: told.damage,
     })
 }
 
@@ -143,13 +148,17 @@ fn check(data: impl Read, stored: &mut Stored) -> Result<(), diagctl_heapdump::E
     let options =
         reader::Options { edges: false, labels: false, max_classes: MAX_CLASSES, ..reader::Options::default() };
     let mut reader = Reader::with_options(data, options)?;
-    let mut complete = false;
+    let (mut counter, mut complete) = (Some(Counter::default()), false);
     while let Some(block) = reader.next_block()? {
-        if let Block::Trailer(trailer) = block {
+        if let Block::Trailer(trailer) = &block {
             complete = trailer.complete;
             (stored.lost, stored.repaired) = (trailer.lost, trailer.repaired);
         }
+        // A graph that is too large to be counted is whole nevertheless.
+        counter = counter.and_then(|mut counter| counter.block(&block).is_ok().then_some(counter));
     }
+    let about = reader.about();
+    stored.summary = counter.map(|counter| counter.finish(about.producer, &about.ruby, complete));
     if complete { Ok(()) } else { Err(diagctl_heapdump::Error::Incomplete) }
 }
 
@@ -203,6 +212,17 @@ mod tests {
         let (told, again) = stored(&graph);
         assert_eq!((told.producer, told.bytes, told.error), ("walker", graph.len() as u64, None));
         assert!(graph == again);
+    }
+
+    #[test]
+    fn the_objects_are_counted_in_the_same_pass_as_a_summary_of_its_own_does() {
+        let (of_dump, graph) = stored(DUMP.as_bytes());
+        let (of_graph, _) = stored(&graph);
+        let alone = summarize(&mut &graph[..], "").unwrap().summary;
+        assert_eq!((of_dump.summary.as_ref(), of_graph.summary.as_ref()), (Some(&alone), Some(&alone)));
+        assert_eq!(alone.objects.count, 1);
+        let (cut, _) = stored(&graph[..graph.len() - 9]);
+        assert_eq!(cut.summary, None);
     }
 
     #[test]

@@ -4,6 +4,8 @@ require "diagctl"
 require_relative "puma/version"
 require_relative "puma/application"
 require_relative "puma/stats"
+require_relative "puma/oom_kills"
+require_relative "puma/workers"
 
 module Diagctl
   # Connects the core gem to Puma 5.6 to 8.0, in cluster and single mode.
@@ -41,6 +43,7 @@ module Diagctl
         stats = Stats.new(launcher.options)
         Diagctl.adapters.add("puma", version: ::Puma::Const::VERSION, gauges: stats.gauges, reports: { "puma" => stats })
         cluster ? at_worker_boot(launcher, stats) : at_boot(launcher)
+        watch_workers(launcher) if cluster
       rescue StandardError, ScriptError => e
         Diagctl.log.warn_once(:puma, "the Puma plugin is off: #{e.class}: #{e.message}")
       end
@@ -61,6 +64,11 @@ module Diagctl
             plugin.send(:start, "worker-#{index}", -> { stats.serving? })
           end
         end
+      end
+
+      def watch_workers(launcher)
+        dir = ENV["DIAGCTL_DIR"].to_s
+        Workers.new(File.absolute_path(dir)).watch(launcher) unless dir.empty?
       end
 
       def at_boot(launcher)

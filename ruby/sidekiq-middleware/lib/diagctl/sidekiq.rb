@@ -71,7 +71,7 @@ module Diagctl
         Reports.load
         report = Report.new(server, @jobs)
         Diagctl.adapters.add("sidekiq", version: server.version, gauges: report.gauges(latency: queue_latency),
-          reports: { "sidekiq" => report })
+          counts: -> { @jobs.running_by_class }, reports: { "sidekiq" => report })
         config.on(:startup) do
           @jobs.measure { Rss.new } if job_rss
           start(name || server.name)

@@ -140,7 +140,7 @@ fn rule(rule: &Rule) -> Value {
             Select::RoundRobin => "round_robin",
         },
         "sample": format!("{}%", rule.sample),
-        "capture": if rule.pair_delay.is_some() { "pair" } else { "once" },
+        "capture": match rule.follow_ups { 0 => "once", 1 => "pair", _ => "three" },
         "pair_delay": rule.pair_delay.map(duration),
         "limits": limits,
         "mode": match rule.mode {

@@ -1,14 +1,12 @@
 //! A diagnosis as text, at most 80 columns wide where no name is longer.
 
 use super::super::times::age;
+use super::super::wrap::{broken, wrapped};
 use super::Diagnosis;
 use crate::cli::error::printable;
-use crate::cli::output::{self, who};
+use crate::cli::output::who;
 use crate::diagnose::Evidence;
 use crate::units::size;
-
-/// Columns.
-const WIDTH: usize = 80;
 
 /// Columns of a text that is indented afterwards.
 const NARROW: usize = 76;
@@ -36,6 +34,9 @@ pub(super) fn render(diagnosis: &Diagnosis<'_>, evidence: &Evidence) -> String {
     if let Some(line) = processes(diagnosis) {
         text.push_str(&format!("\n{}", wrapped("", &line)));
     }
+    if let Some(leak) = &diagnosis.leak {
+        text.push_str(&format!("\n{}{}\n", wrapped("", &leak.sentence()), leak.legend()));
+    }
     section(&mut text, "Because", &diagnosis.verdict.because);
     section(&mut text, "Would raise the confidence", &diagnosis.verdict.wanted);
     let failed: Vec<String> =
@@ -44,7 +45,7 @@ pub(super) fn render(diagnosis: &Diagnosis<'_>, evidence: &Evidence) -> String {
     text.push_str("\nNext:\n");
     for step in diagnosis.next {
         // A command is never broken: it is there to be pasted.
-        let why = output::broken(NARROW, &step.why).join("\n  # ");
+        let why = broken(NARROW, &step.why).join("\n  # ");
         text.push_str(&format!("  # {}\n  {}\n", why, printable(&step.command)));
     }
     text
@@ -86,25 +87,4 @@ fn section(text: &mut String, title: &str, lines: &[String]) {
     }
     text.push_str(&format!("\n{title}:\n"));
     lines.iter().for_each(|line| text.push_str(&wrapped("  - ", line)));
-}
-
-/// Breaks a text at blanks. The first line begins with the mark, and the others are indented as far.
-pub fn wrapped(mark: &str, text: &str) -> String {
-    let blank = " ".repeat(mark.len());
-    let lines = output::broken(WIDTH.saturating_sub(mark.len()), text);
-    lines.iter().enumerate().map(|(i, line)| format!("{}{line}\n", if i == 0 { mark } else { &blank })).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_broken_at_blanks_and_indented() {
-        let text = wrapped("  - ", &"word ".repeat(30));
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        assert!(text.starts_with("  - word") && text.lines().nth(1).is_some_and(|line| line.starts_with("    word")));
-        let long = "x".repeat(200);
-        assert_eq!(wrapped("", &long), format!("{long}\n"));
-    }
 }

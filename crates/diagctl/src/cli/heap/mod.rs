@@ -4,6 +4,7 @@ mod diff;
 mod export;
 mod grouping;
 mod input;
+pub(super) mod leak;
 mod object;
 mod path;
 mod process;

@@ -100,6 +100,7 @@ fn status() -> Status {
             reason: "odd".into(),
             ..Request::default()
         }],
+        deaths: deaths::Recent::default(),
         processes: vec![Process {
             pid_ns: 4_026_531_836,
             pid_here: Some(7),

@@ -54,6 +54,7 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
     if let (Some(id), Some(age_ms)) = (&store.latest, store.latest_age_ms) {
         lines.push(("latest", format!("{id}, {} ago", age(0, age_ms))));
     }
+    lines.extend(status.deaths.line().map(|line| ("deaths", line)));
     let budgets: Vec<String> =
         status.budgets.iter().map(|b| format!("{} of {} units this {}", b.spent, b.of, b.name)).collect();
     lines.push(("budget", budgets.join(", ")));

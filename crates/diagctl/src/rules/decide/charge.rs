@@ -37,16 +37,21 @@ pub(super) fn fire(input: Inputs<'_>, plan: &Plan, draft: &mut Draft) {
     let before = state.rules.get(&*plan.rule).cloned().unwrap_or_default();
     state.clock = Some(input.now.anchor());
     let marks = state.rules.entry(plan.rule.to_string()).or_default();
-    marks.pair = None;
+    let pair = marks.pair.take();
+    let delay = rule.and_then(|rule| rule.pair_delay);
     if plan.second_of.is_some() {
-        // A pair counts as one firing: its second half costs budget and nothing else.
+        // A pair counts as one firing: its second half costs budget and nothing else. So do the second and third of three.
+        let next = pair.filter(|pair| pair.left > 0).zip(delay);
+        marks.pair = next.map(|(pair, delay)| Pair { due: now_ms + ms(delay), left: pair.left - 1, ..pair });
         return;
     }
     limit::charge(rule.map(|r| &r.limits), marks, &input.process.id.key(), now_ms);
     marks.last_pid = input.process.id.pid;
     marks.last = Some(input.process.id.clone());
-    if let Some(delay) = rule.and_then(|rule| rule.pair_delay).filter(|_| plan.request.is_none()) {
-        marks.pair = Some(Pair { process: input.process.id.clone(), due: now_ms + ms(delay), first: state.generation });
+    if let Some(delay) = delay.filter(|_| plan.request.is_none()) {
+        let (process, due) = (input.process.id.clone(), now_ms + ms(delay));
+        let left = rule.map_or(0, |rule| rule.follow_ups).saturating_sub(1);
+        marks.pair = Some(Pair { process, due, first: state.generation, left });
     }
     if let Some(rule) = rule {
         let (marks_of_process, named) = (Marks::new(), Named::new());

@@ -403,6 +403,22 @@ fn a_pair_is_two_captures_of_one_process_and_one_firing() {
 }
 
 #[test]
+fn three_captures_of_one_process_are_one_firing() {
+    let body = "capture = \"three\"\npair_delay = \"30s\"\nlimits = { max_count = 1, window = \"1h\" }\ntrigger.memory_usage = { above = \"1GiB\" }";
+    let mut world = World::new(&rule(body));
+    assert_eq!(world.verdict(1, 2 * GIB), "granted");
+    for which in ["second of three, 30s after the first", "third of three, 30s after the second"] {
+        world.pass(29_000);
+        assert_eq!((world.verdict(1, 1), world.verdict(2, 2 * GIB)), ("idle", "idle"));
+        world.pass(1000);
+        let plan = world.poll(1, 1).plans.remove(0);
+        assert_eq!((plan.second_of, plan.reason.as_str()), (Some(1), which));
+    }
+    world.pass(31_000);
+    assert_eq!((world.verdict(1, 1), world.verdict(1, 2 * GIB)), ("idle", "throttled"));
+}
+
+#[test]
 fn neither_capture_of_a_pair_is_taken_in_a_dry_run() {
     let body = "mode = \"dry_run\"\ncapture = \"pair\"\npair_delay = \"30s\"\nlimits = { cooldown = \"1h\" }\n\
                 trigger.memory_usage = { above = \"1GiB\" }";

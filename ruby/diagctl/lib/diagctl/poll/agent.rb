@@ -44,6 +44,11 @@ module Diagctl
       File.directory?(inbox) ? [requests, inbox] : [requests]
     end
 
+    # @return [String, nil] the store. nil before the first poll
+    def dir
+      @client&.dir
+    end
+
     # Polls once, and carries out the grant, if any.
     #
     # @param turn_wait [Float] seconds to wait while another thread polls

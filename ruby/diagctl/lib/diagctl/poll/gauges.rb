@@ -28,7 +28,7 @@ module Diagctl
       application = @config.gauges.to_h do |name, block|
         [name, read(name) { Callback.call("gauge #{name}", @config.callback_timeout, &block) }]
       end
-      own.merge(application).compact
+      @adapters.counts.reduce(own) { |all, counts| all.merge(counts.call) }.merge(application).compact
     end
 
     private

@@ -6,18 +6,21 @@ module Diagctl
   #
   # @api private
   class Adapters
-    attr_reader :reports, :versions, :gauges
+    attr_reader :reports, :versions, :gauges, :counts
 
     def initialize(config)
       @reports = Reports.new(config)
       @versions = { "ruby" => RUBY_VERSION, "diagctl_gem" => VERSION }
       @gauges = {}
+      @counts = []
     end
 
     # @param gauges [Hash{String=>#call}] called directly on the poll thread, so they must not block
     # @param reports [Hash{String=>#call}]
-    def add(name, version:, gauges: {}, reports: {})
+    # @param counts [#call, nil] returns more gauges, whose names are not known beforehand
+    def add(name, version:, gauges: {}, reports: {}, counts: nil)
       @versions = @versions.merge(name => version)
+      @counts += [counts] if counts
       @gauges = @gauges.merge(gauges)
       reports.each { |report, maker| @reports.register(report, maker) }
     end

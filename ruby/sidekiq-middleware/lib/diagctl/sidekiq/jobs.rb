@@ -19,6 +19,9 @@ module Diagctl
     class Jobs
       CLASSES = 200
       NAME_LENGTH = 200
+      # Classes of running jobs that a poll names, and the names that it can.
+      SHOWN = 10
+      PLAIN = /\A[A-Za-z0-9_:.-]{1,100}\z/
       OURS = [NoMethodError, TypeError, ArgumentError, IOError, SystemCallError].freeze
       # Replaces the class when there are CLASSES others already, and names that are too long for a class.
       OTHER = "(other)"
@@ -73,6 +76,16 @@ module Diagctl
       # @return [Array<Job>] the longest-running first
       def running
         @running.keys.sort_by(&:started)
+      end
+
+      # What a process was doing when it died: gauges, of which each recorded poll has those of its moment.
+      #
+      # @return [Hash{String=>Integer}] number of running jobs of the classes with the most
+      def running_by_class
+        return {} if @running.empty?
+
+        names = @running.keys.map(&:name).select { |name| PLAIN.match?(name) }
+        names.tally.max_by(SHOWN, &:last).to_h { |name, count| ["sidekiq.running.#{name}", count] }
       end
 
       # @return [Hash{String=>Tally}]

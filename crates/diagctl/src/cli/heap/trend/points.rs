@@ -1,0 +1,94 @@
+//! The summaries of one process, with its memory at their times.
+
+use std::io::Read as _;
+
+use diagctl_heapdump::summary::Summary;
+use diagctl_heapdump::summary::trend::Point;
+use diagctl_store::index::Entry;
+use diagctl_store::{Capture, Id, Store};
+use serde::Serialize;
+
+use super::super::input::{self, SUMMARY};
+use crate::cli::Failure;
+use crate::cli::output;
+use crate::diagnose::Mappings;
+use crate::history::{self, Recorded};
+
+/// A recorded poll tells the memory of a summary that was taken this close to it, milliseconds.
+const CLOSE_MS: u64 = 600_000;
+/// The most that is read of a capture's mappings, bytes.
+const MAX_MAPPINGS: u64 = 16 << 20;
+/// The label of the application's release.
+const RELEASE: &str = "release";
+
+/// One summary.
+#[derive(Clone, Serialize)]
+pub(super) struct Taken {
+    pub id: Id,
+    pub at: String,
+    pub store_ms: u64,
+    /// The release of the application, if the capture has its label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Resident set at that time, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rss: Option<u64>,
+}
+
+// The captures of the process that has the newest, oldest first, and all others, newest first. A pid is used again, so the start counts.
+pub(super) fn of_one_process(store: &Store, entries: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
+    let start = |entry: &Entry| {
+        let capture = store.capture(&entry.id).ok()?;
+        let meta = capture.meta();
+        Some((meta.pid, meta.pid_ns, meta.start_time, meta.boot_id.clone()))
+    };
+    let Some(process) = entries.iter().find_map(start) else { return (Vec::new(), entries) };
+    let is_own = |entry: &Entry| entry.pid == process.0 && start(entry).as_ref() == Some(&process);
+    let (mut own, others): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(is_own);
+    own.reverse();
+    (own, others)
+}
+
+// A summary that cannot be read is left out.
+pub(super) fn read(store: &Store, entries: &[Entry]) -> (Vec<Taken>, Vec<Point>) {
+    let one = |entry: &Entry| -> Result<(Capture, Summary), Failure> {
+        let capture = store.capture(&entry.id)?;
+        let summary = input::summary(entry.id.as_ref(), capture.reader(SUMMARY)?)?;
+        Ok((capture, summary))
+    };
+    let (mut taken, mut points) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match one(entry) {
+            Ok((capture, summary)) if summary.complete => {
+                let (at, store_ms) = (entry.created.clone(), entry.store_ms);
+                let release = capture.meta().labels.get(RELEASE).cloned();
+                taken.push(Taken { id: entry.id, at, store_ms, release, rss: rss_of(&capture) });
+                points.push(Point { at_ms: entry.store_ms, summary });
+            }
+            Ok(_) => output::note(&format!("skipped {}: its summary is of a part of the heap", entry.id)),
+            Err(why) => output::note(&format!("skipped {}: {}", entry.id, why.message)),
+        }
+    }
+    (taken, points)
+}
+
+// What the capture itself says of its memory.
+fn rss_of(capture: &Capture) -> Option<u64> {
+    ["smaps_rollup", "smaps"].iter().find_map(|report| {
+        let mut text = String::new();
+        capture.reader(report).ok()?.take(MAX_MAPPINGS).read_to_string(&mut text).ok()?;
+        Some(Mappings::parse(&text)?.rss)
+    })
+}
+
+/// Fills in the memory from the recorded polls where the capture has none.
+pub(super) fn with_memory(store: &Store, mut taken: Vec<Taken>, pid: u32) -> Result<Vec<Taken>, Failure> {
+    let history = history::read(store)?;
+    let polls: Vec<&Recorded> = history.iter().filter(|poll| poll.pid == pid).collect();
+    for one in taken.iter_mut().filter(|one| one.rss.is_none()) {
+        let nearest = polls.iter().min_by_key(|poll| poll.at.abs_diff(one.store_ms));
+        let nearest = nearest.filter(|poll| poll.at.abs_diff(one.store_ms) <= CLOSE_MS);
+        one.rss = nearest.and_then(|poll| poll.memory.get("rss").copied());
+    }
+    Ok(taken)
+}

@@ -1,0 +1,40 @@
+# frozen_string_literal: true
+
+module Diagctl
+  # What a process that polled says when it ends by itself, so that `diagctl deaths` does not take a stop or a restart for a death.
+  # A process that is killed says nothing. One that an exception ends names its class, and counts as a death.
+  #
+  # Main thread, while Ruby exits. A forked child inherits the handler, but it is another process and says nothing.
+  #
+  # @api private
+  module Goodbye
+    class << self
+      # @param agent [Agent] of this process
+      def install(agent)
+        @agent = agent
+        return if @pid == Process.pid
+
+        @pid = Process.pid
+        at_exit { say($!) }
+      end
+
+      # @param error [Exception, nil] what ends the process
+      def say(error)
+        return unless @agent&.pid == Process.pid && (dir = @agent.dir)
+
+        Ending.note(dir, by: "process", pid: Process.pid, start_ticks: Ending.start_ticks("self"), **facts(error))
+      end
+
+      private
+
+      def facts(error)
+        case error
+        when nil then { exit: 0 }
+        when SystemExit then { exit: error.status }
+        when SignalException then { signal: error.signo }
+        else { error: error.class.name || "Exception" }
+        end
+      end
+    end
+  end
+end
