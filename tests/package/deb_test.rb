@@ -2,7 +2,7 @@
 
 require_relative "support/image"
 
-# The Debian package, installed, upgraded and purged in a Debian 12.
+# The Debian package, installed, upgraded and purged in a Debian.
 class DebTest < Minitest::Test
   def self.package
     @package ||= begin
@@ -14,7 +14,7 @@ class DebTest < Minitest::Test
   end
 
   def setup
-    @image = E2E::Image.named("deb") or skip "no image: #{E2E::Image.why}"
+    @image = E2E::Image.named(image) or skip "no image: #{E2E::Image.why}"
   end
 
   def test_lintian_has_no_error_and_no_warning
@@ -80,7 +80,16 @@ class DebTest < Minitest::Test
 
   private
 
+  def image = "deb"
+
   def inside(script)
     @image.run(script, ro: { "/package.deb" => self.class.package }).tap { |result| assert result.ok?, result }
   end
+end
+
+# The same in Debian 13.
+class Deb13Test < DebTest
+  private
+
+  def image = "deb13"
 end

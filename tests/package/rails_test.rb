@@ -3,16 +3,16 @@
 require_relative "support/image"
 require_relative "support/gem_index"
 
-# A real Rails application in a Debian 12 with Ruby and Bundler. Debian's Rails, Puma and Sidekiq stand for those of rubygems.org, which
+# A real Rails application in a Debian with Ruby and Bundler: Rails 6.1 in Debian 12. Debian's Rails, Puma and Sidekiq stand for those of rubygems.org, which
 # cannot be reached, and an index of our gems alone stands for its index.
 class RailsTest < Minitest::Test
-  NEW = "rails new /srv/shop --skip-webpack-install --skip-javascript --skip-spring --skip-listen --skip-bootsnap --skip-git --skip-bundle " \
+  NEW = "rails new /srv/shop %s --skip-javascript --skip-bootsnap --skip-git --skip-bundle " \
         "--skip-test --quiet && cd /srv/shop && bundle config set --global mirror.https://rubygems.org file:///srv/gems"
   # Those of a new application, but for the groups of development and test, which Debian has no packages of.
   GEMFILE = ["rails", "sqlite3", "puma"].freeze
 
   def setup
-    @image = E2E::Image.named("rails") or skip "no image: #{E2E::Image.why}"
+    @image = E2E::Image.named(image) or skip "no image: #{E2E::Image.why}"
   end
 
   # The commands are those of docs/getting-started.md. Nothing but the Gemfile is edited.
@@ -63,19 +63,32 @@ class RailsTest < Minitest::Test
     SH
     assert_match(/^release: "release": *"7c9e6679"$/, told.out)
     assert_match(/^\d{8}T\d{9}Z-\h{8}$/, told.out)
-    assert_match(/^rails diagctl:doctor .*\nrails diagctl:list/, told.out)
+    assert_match(%r{^(bin/)?rails diagctl:doctor .*\n(bin/)?rails diagctl:list}, told.out)
     assert_match(/^ok +config.rules/, told.out)
     assert_match(/^broken: 1$/, told.out)
   end
 
   private
 
+  def image = "rails"
+
+  def new_options = "--skip-webpack-install --skip-spring --skip-listen"
+
   def rails(script, gems:)
     gemfile = ["source \"https://rubygems.org\"", *(GEMFILE | gems).map { |name| "gem \"#{name}\"" }].join("\n")
     install = script.include?("bundle install") ? "" : "bundle install --quiet"
-    result = @image.run("#{NEW}\nprintf '%s\\n' '#{gemfile}' > Gemfile\n#{install}\n#{script}", ro: { "/srv/gems" => E2E::GemIndex.dir },
+    result = @image.run("#{format(NEW, new_options)}\nprintf '%s\\n' '#{gemfile}' > Gemfile\n#{install}\n#{script}", ro: { "/srv/gems" => E2E::GemIndex.dir },
       env: { "RAILS_ENV" => "development" })
     assert result.ok?, result
     result
   end
+end
+
+# Rails 7.2 in Debian 13.
+class Rails72Test < RailsTest
+  private
+
+  def image = "rails13"
+
+  def new_options = "--skip-asset-pipeline --skip-dev-gems"
 end

@@ -1,10 +1,13 @@
 # frozen_string_literal: true
 
 require_relative "support/torture"
+require_relative "support/hanging"
 
 # A dumper that hangs at any step of its life, with and without a living worker: the lease comes back, and only that dumper is
 # ended. (The worker and the alarm end it where they can; these are the cases in which both fail.)
 class OverdueTest < Torture::Case
+  include Torture::Hanging
+
   DEADLINE = 'min_free_disk = "1%"
 memory_headroom = 0.1
 deadline = "4s"'
@@ -14,11 +17,27 @@ deadline = "4s"'
     "before it is registered" => "module Diagctl::Holder; def self.write(*) = nil; end\n" \
       'Diagctl::Isolation.singleton_class.prepend(Module.new { def bound(*) = Process.kill(:STOP, Process.pid) })',
     "while it closes descriptors" => 'Diagctl::Isolation.prepend(Module.new { def close_descriptors(*) = Process.kill(:STOP, Process.pid) })',
+    "in a mark function, in the walker" => 'hang_in("mark")',
+    "in a mark function" => "hang_in('mark')\n" \
+      "Diagctl::Reports::HeapDump.prepend(Module.new { def walks?(*) = false })",
+    "in GC, in a free function" => "hang_in('free')\n" \
+      "Diagctl::Isolation.prepend(Module.new { def apply(*) = super.tap { GC.enable; GC.start } })",
     "in put" => 'Diagctl::Reports::HeapDump.prepend(Module.new { def call(*) = Process.kill(:STOP, Process.pid) })',
     "before finalize" => 'Diagctl::DumperProcess.prepend(Module.new { def become_finalize = Process.kill(:STOP, Process.pid) })',
     "in finalize" => 'Diagctl::DumperProcess.prepend(Module.new { def standard_input(_) = IO.pipe.then { |reader, _writer| ' \
       'fork { sleep 0.01 until File.read("/proc/#{Process.ppid}/cmdline").include?("finalize"); Process.kill(:STOP, Process.ppid); sleep }; reader } })'
   }.freeze
+  INLINE_STORED = ["in put", "before finalize", "in finalize", "in a mark function, in the walker", "in a mark function"].freeze
+
+  # A C extension whose functions hang outside of the worker, and garbage that only it may free.
+  HANG_IN = <<~RUBY
+    def hang_in(function)
+      ENV["HANG_IN"] = function
+      require ENV.fetch("HANGING")
+      $hanging = Array.new(100) { Hanging.make }
+      Thread.new { loop { 100.times { Hanging.make }; sleep 0.01 } }
+    end
+  RUBY
 
   def test_a_dumper_that_stops_at_any_step_is_ended_without_its_worker
     each_step { |script| E2E::Processes.signal(:KILL, script.pid) }
@@ -91,12 +110,13 @@ deadline = "4s"'
   def each_step
     steps = Torture::FULL ? STEPS : STEPS.to_a.sample(2, random: Random.new(Torture::SEED)).to_h
     configure(guards: DEADLINE)
+    extension = hanging_extension
     Torture.each_parallel(steps.to_a, threads: 4) do |step, code|
       store = File.join(@root, "store-#{Torture.next_number}")
       Dir.mkdir(store, 0o700)
-      env = self.env(DIAGCTL_DIR: store, RUBYLIB: E2E::PumaServer::LOAD_PATH)
+      env = self.env(DIAGCTL_DIR: store, RUBYLIB: E2E::PumaServer::LOAD_PATH, HANGING: extension)
       root = "#{store}.d".tap { |dir| Dir.mkdir(dir) }
-      File.write(File.join(root, "hang.rb"), "require \"diagctl\"\nDiagctl::Runtime.load\n#{code}\n")
+      File.write(File.join(root, "hang.rb"), "require \"diagctl\"\nDiagctl::Runtime.load\n#{HANG_IN}#{code}\n")
       script = E2E::Script.new(root, env.merge("RUBYOPT" => "-r#{root}/hang.rb"))
       wait_until("it polls: #{step}", tell: script.method(:log)) { File.exist?(File.join(store, "FORMAT")) }
       assert on(store, "request", "gc_stat", "heap_dump", "--reason", step, env: env).ok?
@@ -109,7 +129,7 @@ deadline = "4s"'
       assert_sound(store, kept: {}, what: step)
       stored = on(store, "list", "--json", env: env).json.fetch("captures").size
       # The inline report is whole once the dump has begun.
-      assert_equal 2, stored, step if ["in put", "before finalize", "in finalize"].include?(step)
+      assert_equal 2, stored, step if INLINE_STORED.include?(step)
     end
   end
 

@@ -117,9 +117,9 @@ impl Spot {
         }
     }
 
-    /// Returns true if anything is there.
+    /// Returns false only if nothing is there. While that cannot be told, a pin marker protects and a capture is not gone.
     pub fn exists(&self) -> bool {
-        self.stat().is_ok()
+        !self.stat().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Returns true if a directory is there.

@@ -124,7 +124,7 @@ pub fn regain(dir: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Takes rights to everything in a directory away; `keep` are the bits that may stay. Fails at the first entry that belongs to
+/// Removes permissions from everything in a directory; `keep` are the bits that may stay. Fails at the first entry that belongs to
 /// somebody else. Symbolic links, and files with another name elsewhere, stay as they are.
 pub fn restrict_tree(spot: &Spot, owner: u32, keep: u32) -> Result<(), Error> {
     walk(spot, |held, stat, path| {

@@ -45,6 +45,16 @@ impl Layout {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::RUBY_3_1, Self::RUBY_3_2, Self::RUBY_3_4];
 
+    /// A number for the dumper, which passes it on: 1 and up.
+    pub fn number(self) -> usize {
+        Self::ALL.into_iter().position(|layout| layout == self).map_or(0, |index| index + 1)
+    }
+
+    /// The layout of that number.
+    pub fn of_number(number: usize) -> Option<Self> {
+        Self::ALL.get(number.checked_sub(1)?).copied()
+    }
+
     /// Returns the bytes of a string.
     ///
     /// # Safety
@@ -115,4 +125,18 @@ pub fn encoding(flags: usize) -> Option<i32> {
 unsafe fn word(value: Value, index: usize) -> usize {
     // SAFETY: the caller's promise.
     unsafe { *core::ptr::with_exposed_provenance::<usize>(value).add(index) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Layout;
+
+    #[test]
+    fn each_layout_has_a_number_and_none_has_0() {
+        for layout in Layout::ALL {
+            assert_eq!(Layout::of_number(layout.number()), Some(layout));
+        }
+        assert_eq!(Layout::of_number(0), None);
+        assert_eq!(Layout::of_number(Layout::ALL.len() + 1), None);
+    }
 }

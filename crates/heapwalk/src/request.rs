@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "the dumper passes addresses")]
 
+use crate::layout::Layout;
 use crate::ruby::{Dlsym, LookupAllocation, Value};
 
 /// The number of words of a [`Request`], its first word. Another number comes from a gem of another version.
@@ -17,6 +18,8 @@ pub const PROOF: usize = 2;
 pub const OBJECTS: usize = 3;
 /// Added when another process of this capture has proved it. The heap then holds no sample of objects.
 pub const PROVEN: usize = 4;
+/// In the bits from here on: the layout that was found then ([`crate::layout::Layout::number`]), or 0, to find it in the facts.
+const LAYOUT_SHIFT: usize = 8;
 
 /// The request, as an array of words. `ruby/diagctl/lib/diagctl/dump/walker.rb` packs it.
 #[derive(Debug)]
@@ -32,8 +35,7 @@ pub struct Request {
     pub output: usize,
     /// The file of the page that the dumper watches.
     pub status: usize,
-    /// [`GRAPH`], [`COUNTS`], [`PROOF`] or [`OBJECTS`], and [`PROVEN`].
-    pub mode: usize,
+    mode: usize,
     facts: *const usize,
     facts_len: usize,
     ruby: Text,
@@ -73,6 +75,21 @@ impl Text {
 }
 
 impl Request {
+    /// [`GRAPH`], [`COUNTS`], [`PROOF`] or [`OBJECTS`].
+    pub fn mode(&self) -> usize {
+        self.mode & (PROVEN - 1)
+    }
+
+    /// Returns true if another process of this capture has proved that the walker understands this Ruby.
+    pub fn is_proven(&self) -> bool {
+        self.mode & PROVEN != 0
+    }
+
+    /// The layout that it found.
+    pub fn layout(&self) -> Option<Layout> {
+        Layout::of_number(self.mode >> LAYOUT_SHIFT)
+    }
+
     /// Ruby's version and platform.
     pub fn versions(&self) -> (Text, Text) {
         (self.ruby, self.platform)

@@ -13,7 +13,7 @@ use crate::json::decimal;
 use crate::layout::Layout;
 use crate::output::Output;
 use crate::proof::{self, Difference};
-use crate::request::{COUNTS, Fact, OBJECTS, PROOF, PROVEN, Request, WORDS};
+use crate::request::{COUNTS, Fact, OBJECTS, PROOF, Request, WORDS};
 use crate::ruby::Ruby;
 use crate::siphash::Key;
 use crate::status::{State, Status};
@@ -71,9 +71,8 @@ unsafe fn prove_and_walk(request: &Request, status: &Status) -> Result<(), ()> {
     let key = Key::new(&random);
     // SAFETY: the caller's promise: the dumper keeps its facts until this returns.
     let layout = unsafe {
-        proof::layout(request.facts()).and_then(|layout| {
-            let proved = request.mode & PROVEN != 0;
-            if proved { Ok(()) } else { proof::compare(request.facts(), &ruby, layout, key, status) }?;
+        request.layout().map_or_else(|| proof::layout(request.facts()), Ok).and_then(|layout| {
+            if request.is_proven() { Ok(()) } else { proof::compare(request.facts(), &ruby, layout, key, status) }?;
             Ok(layout)
         })
     };
@@ -84,7 +83,8 @@ unsafe fn prove_and_walk(request: &Request, status: &Status) -> Result<(), ()> {
             return refuse(status, &[b"the proof failed: ", what.as_bytes(), b" of a ", kind]);
         }
     };
-    if request.mode == PROOF {
+    status.found(layout.number());
+    if request.mode() == PROOF {
         return Ok(());
     }
     status.enter(State::Walking);
@@ -92,7 +92,7 @@ unsafe fn prove_and_walk(request: &Request, status: &Status) -> Result<(), ()> {
     let output = Output::new(descriptor(request.output), status);
     // SAFETY: the caller's promise.
     unsafe {
-        if request.mode & !PROVEN == COUNTS {
+        if request.mode() == COUNTS {
             let mut counts = Counts::new(&ruby, status);
             counts.count();
             fault.strike(u64::MAX);
@@ -146,7 +146,7 @@ unsafe fn write_graph(
                 walk.add_local(thread, name);
             }
         }
-        if request.mode & !PROVEN == OBJECTS {
+        if request.mode() == OBJECTS {
             walk.leave_out_references();
         }
         walk.whole(fault);

@@ -22,7 +22,7 @@ pub enum State {
 
 const REASON_BYTES: usize = 1024;
 
-/// The page. The dumper reads it as five 64-bit numbers in the machine's order, and the reason as that many bytes.
+/// The page. The dumper reads it as five 64-bit numbers in the machine's order, the reason as that many bytes, and then the layout.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Status {
@@ -33,6 +33,7 @@ pub struct Status {
     objects: AtomicU64,
     reason_len: AtomicU64,
     reason: [AtomicU8; REASON_BYTES],
+    layout: AtomicU64,
 }
 
 impl Default for Status {
@@ -44,6 +45,7 @@ impl Default for Status {
             objects: AtomicU64::new(0),
             reason_len: AtomicU64::new(0),
             reason: [const { AtomicU8::new(0) }; REASON_BYTES],
+            layout: AtomicU64::new(0),
         }
     }
 }
@@ -60,6 +62,11 @@ impl Status {
             5 => State::GaveUp,
             _ => State::Started,
         }
+    }
+
+    /// Tells the layout of this Ruby, by its number.
+    pub fn found(&self, layout: usize) {
+        self.layout.store(layout as u64, Relaxed);
     }
 
     /// Counts bytes that the pipe took.

@@ -1,4 +1,4 @@
-//! The memory cgroup of a process and its figures: cgroup v2, and v1 where it has them. For CPU limits see cpu_limit.rs.
+//! The memory cgroup of a process and its figures: cgroup v2, and v1 where it has the same figure. For CPU limits see cpu_limit.rs.
 //!
 //! Source: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. The working set is
 //! `current − inactive_file`, as the kubelet computes it: the page cache that can be dropped at once does not count.

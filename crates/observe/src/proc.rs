@@ -1,4 +1,4 @@
-//! `/proc`. The seam for tests is the root path: a fake tree is a directory with the same files.
+//! `/proc`. Tests read a fake tree through another root path.
 //!
 //! Sources: proc(5), Documentation/filesystems/proc.rst.
 

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "this module is the one that may")]
 
-/// `CLOCK_BOOTTIME` in milliseconds, by the system call itself: an interposed libc (libfaketime) does not get to see it.
+/// `CLOCK_BOOTTIME` in milliseconds, by the system call itself: an interposed libc (libfaketime) cannot intercept it.
 pub(crate) fn boottime_ms() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one timespec to a valid address; the clock exists since Linux 2.6.39.

@@ -289,9 +289,11 @@ fn rename_into_place(store: &Store, staging: &Spot, meta: &meta::Meta) -> Result
             fs::remove(&staging.join(entry.name))?;
         }
     }
-    let record = staging.join(RECORD);
-    if record.exists() {
-        fs::rename(&record, &staging.join("meta.json"))?;
+    let record = staging.join("meta.json");
+    match fs::rename(&staging.join(RECORD), &record) {
+        // A first attempt has renamed it. Without a record, the directory would be no capture.
+        Err(e) if e.is_not_found() => drop(fs::stat(&record)?),
+        other => other?,
     }
     // A command may have changed the mode.
     fs::set_dir_mode(staging, store.directory_mode()?)?;

@@ -108,7 +108,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The store cannot be given to the configured group.
-    #[error("cannot give to group {group} {}: {source}", dir.display())]
+    #[error("cannot give {} to group {group}: {source}", dir.display())]
     GiveToGroup {
         /// The group.
         group: String,
@@ -201,7 +201,7 @@ pub enum Error {
     #[error("there are no captures yet")]
     NoCaptures,
     /// No report is named after `latest:`.
-    #[error("`latest:` is not followed by a report")]
+    #[error("`latest:` names no report; write for example latest:heap_dump")]
     NoReportNamed,
     /// No capture's id has this prefix.
     #[error("no capture matches {}", quoted(prefix))]
@@ -291,7 +291,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A capture has so many reports that its `meta.json` would be too large to read.
-    #[error("meta.json of capture {capture} would be {} for {reports} reports; {} is the most that is read", size(*bytes), size(*most))]
+    #[error("meta.json of capture {capture} would be {} for {reports} reports; the limit is {}", size(*bytes), size(*most))]
     TooManyReports {
         /// The capture.
         capture: Id,

@@ -1,5 +1,5 @@
 //! Orders of the group's members, who may not write anywhere else in the store. The directory `inbox/` exists while the operator
-//! allows orders: it is writable for the group and sticky, so that a member can delete only his own files. The next poll of any
+//! allows orders: it is writable for the group and sticky, so that members can delete only their own files. The next poll of any
 //! process takes the orders out. Their senders are known by the owners of the files.
 
 use std::io::Read;
@@ -49,7 +49,7 @@ pub enum Order {
     },
 }
 
-/// An order that was taken out, or a file that is none.
+/// An order that was taken out, or a file that is not a valid order.
 #[derive(Debug)]
 pub struct Taken {
     /// The name of the order.
@@ -106,7 +106,7 @@ pub fn has_some(store: &Store) -> bool {
     fs::children(&store.path(INBOX)).next().is_some()
 }
 
-/// Takes orders out, and deletes what is none. Each is acted on before it vanishes, so that its sender sees it all the time. The
+/// Takes orders out, and deletes every other file. Each is acted on before it vanishes, so that its sender sees it all the time. The
 /// caller holds the state lock, so that no other poll takes the same ones.
 pub fn take(store: &Store, mut act: impl FnMut(Taken)) -> Result<()> {
     let inbox = store.path(INBOX);

@@ -38,6 +38,14 @@ pub struct Inventory {
     damaged: Vec<(Id, u64)>,
 }
 
+/// The captures that were first in sequence.
+struct First {
+    /// The number of those in the inventory.
+    listed: usize,
+    /// The earliest time among all of them.
+    oldest_ms: u64,
+}
+
 impl Inventory {
     /// Loads the catalog, or calls [`Inventory::check`] if the catalog is not valid.
     pub fn load(store: &Store, write_back: bool) -> Result<Self> {
@@ -49,6 +57,9 @@ impl Inventory {
     }
 
     /// Plans deletions. Returns `None` if the totals in the catalog show that nothing can be deleted.
+    ///
+    /// A plan for age or count that the oldest captures decide is made from them alone. Where the capture with the earliest time is not
+    /// among them, all captures are read. A second one like that goes at the latest with the next full reading of the directory.
     pub fn planned(
         store: &Store,
         now: &Now,
@@ -72,9 +83,10 @@ impl Inventory {
                 if !catalog.is_stale()
                     && !for_room
                     && let Some((mut few, first)) = Self::oldest_and_newest(&catalog, policy.keep_last, MOST_LAST)
+                    && first.oldest_ms <= totals.oldest_ms
                 {
                     let plan = few.plan(store, now.store_ms, incoming, pressure, newest)?;
-                    if plan.stays_within(first) {
+                    if plan.stays_within(first.listed) {
                         return Ok(Some((few, plan)));
                     }
                 }
@@ -88,16 +100,21 @@ impl Inventory {
     // Loads the oldest captures, and enough of the newest to know which of the oldest are the last of their kinds. Returns the
     // number of the oldest ones too. Leaves out a capture whose kind is too rare to decide this; such a capture stays until all
     // captures are read.
-    fn oldest_and_newest(catalog: &Catalog, keep_last: u32, most_last: usize) -> Option<(Self, usize)> {
+    //
+    // The oldest are the first in sequence. Their times are in that order too, unless the store's time line was lost in between; then a
+    // later capture may be the oldest by its time, which the totals show.
+    fn oldest_and_newest(catalog: &Catalog, keep_last: u32, most_last: usize) -> Option<(Self, First)> {
         let totals = catalog.totals();
         let mut inventory = Self { strange_bytes: totals.strange_bytes, ..Self::default() };
         let mut kinds_of = Vec::new();
         let mut last = None;
+        let mut oldest_ms = u64::MAX;
         let whole = catalog.oldest_first(|at, record| {
             if !record.damaged {
                 kinds_of.push(record.kinds().map(|(name, _)| name.to_owned()).collect::<Vec<_>>());
                 inventory.captures.push_record(at, &record);
                 last = Some((record.sequence, record.id));
+                oldest_ms = oldest_ms.min(record.store_ms);
             }
             kinds_of.len() < FIRST
         });
@@ -128,7 +145,8 @@ impl Inventory {
         let listed = u64::try_from(inventory.captures.count()).ok()?;
         let omitted = totals.captures.checked_sub(listed)?;
         inventory.captures.omit(omitted, totals.bytes.checked_sub(inventory.captures.bytes())?);
-        whole.then(|| (inventory, kinds_of.iter().filter(|kinds| is_known(kinds)).count()))
+        let listed = kinds_of.iter().filter(|kinds| is_known(kinds)).count();
+        whole.then_some((inventory, First { listed, oldest_ms }))
     }
 
     fn of_catalog(catalog: &Catalog) -> Option<Self> {

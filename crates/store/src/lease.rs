@@ -141,7 +141,7 @@ impl Lease {
         rustix::fs::flock(self.borrow(), FlockOperation::Unlock).map_err(|e| Error::io("unlock", self.spot.path(), e))
     }
 
-    /// Returns true if this very description holds the lock. The kernel lists the locks of a description in its fdinfo. A
+    /// Returns true if this description itself holds the lock. The kernel lists the locks of a description in its fdinfo. A
     /// second attempt to lock would prove nothing: it succeeds on a description that holds the lock, and also on a free file.
     pub fn is_held(&self) -> Result<bool> {
         let path = PathBuf::from(format!("/proc/self/fdinfo/{}", self.fd));

@@ -33,7 +33,7 @@ pub struct Request {
     pub name: Option<String>,
     /// Restricts the request to processes with this pid.
     pub pid: Option<u32>,
-    /// Restricts the request to this very process. Missing in requests of older versions.
+    /// Restricts the request to this exact process. Missing in requests of older versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessId>,
     /// The reason for the request.

@@ -54,7 +54,7 @@ pub struct Usage {
     pub staged: u64,
 }
 
-/// The lengths to which a plan may go to make room.
+/// How much a plan may delete to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {
     /// For `gc` and after a commit: the hard cap holds at any cost.
@@ -135,7 +135,7 @@ impl Plan {
     }
 
     /// Returns true if the plan deletes only captures among the first `first` of the list, and leaves an unprotected one there.
-    /// Then omitted captures, all newer than these, could not have changed a plan for age and count.
+    /// Then omitted captures, all newer than these in sequence and in time, could not have changed a plan for age and count.
     pub fn stays_within(&self, first: usize) -> bool {
         let is_first = |at: usize| (self.order[at] as usize) < first;
         let spared = |at: usize| self.protection[at] == Protection::Unprotected && !self.condemned.contains_key(&at);

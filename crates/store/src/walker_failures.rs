@@ -15,7 +15,7 @@ const MAX_FILE: u64 = 1 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WalkerFailure {
-    /// The Ruby: its version and its very file, as the dumper describes it.
+    /// The Ruby: its version and its file, as the dumper describes it.
     pub ruby: String,
     /// SHA-256 of the walker.
     pub walker: String,

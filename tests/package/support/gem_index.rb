@@ -3,13 +3,14 @@
 require_relative "../../e2e/support/e2e"
 
 module E2E
-  # Our gems and an index of them, as rubygems.org has one. `empty/` is an index of none.
+  # Our gems and an index of them, as rubygems.org has one. `empty/` is an index of none. DIAGCTL_TEST_GEMS names a directory that has
+  # them already: an image of the matrix has no cargo, and its RubyGems may have no `generate_index`.
   module GemIndex
     module_function
 
     # @return [String] the directory; the gems are in `gems`
     def dir
-      @dir ||= Dir.mktmpdir("diagctl-gems-").tap do |dir|
+      @dir ||= ENV["DIAGCTL_TEST_GEMS"] || Dir.mktmpdir("diagctl-gems-").tap do |dir|
         FileUtils.mkdir_p(File.join(dir, "empty/gems"))
         gems = [File.join(ROOT, "packaging/gems"), File.join(dir, "gems"), "#{RbConfig::CONFIG["host_cpu"]}-linux=#{BIN}"]
         [gems, *[dir, File.join(dir, "empty")].map { |indexed| ["gem", "generate_index", "--directory", indexed] }].each do |argv|
@@ -21,4 +22,10 @@ module E2E
       end
     end
   end
+end
+
+# Copies them for an image of the matrix: ruby tests/package/support/gem_index.rb DIRECTORY
+if $PROGRAM_NAME == __FILE__
+  FileUtils.mkdir_p(File.dirname(ARGV.fetch(0)))
+  FileUtils.cp_r(E2E::GemIndex.dir, ARGV.fetch(0))
 end

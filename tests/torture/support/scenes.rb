@@ -5,7 +5,7 @@ require_relative "torture"
 module Torture
   # Commands that change a store, each with a store prepared for it, and strace to disturb them.
   module Scenes
-    SCENES = %w[create acquire put finalize abort gc request rm pin].freeze
+    SCENES = %w[create acquire put finalize abort gc request rm rm_pinned pin].freeze
 
     # A command and the store prepared for it. `lease` is set if the command needs the lease; `victims` may be gone afterwards.
     Scene = Struct.new(:name, :store, :argv, :stdin, :lease, :held, :id, :kept, :victims, keyword_init: true)
@@ -15,7 +15,8 @@ module Torture
       log = File.join(@root, "strace-#{scene.name}.log")
       copy_of(scene.store) do |store|
         result = traced(scene, store, "-o", log)
-        assert_includes [0, 5], result.status, result
+        # 1: a refusal.
+        assert_includes [0, 1, 5], result.status, result
       end
       seen = Hash.new(0)
       found = File.foreach(log).filter_map do |line|
@@ -132,14 +133,24 @@ module Torture
       prepared do |ids|
         FileUtils.mkdir_p(File.join(@store, "trash", "0123abcd"))
         File.write(File.join(@store, "trash", "0123abcd", "left"), "over")
+        diagctl!("pin", ids.first)
+        store_capture("gc_stat" => '{"count":3}')
         configure(retention: "keep_free = \"1%\"\nmax_captures = 1\nkeep_last = 0")
-        { argv: ["--config", config_path, "gc"], victims: ids }
+        { argv: ["--config", config_path, "gc"], victims: ids.drop(1) }
       end.tap { |scene| scene.argv[1] = keep_configuration("gc") }
     end
 
     def scene_request = prepared { { argv: %w[request heap_dump --reason why] } }
 
     def scene_rm = prepared { |ids| { argv: ["rm", ids.first], victims: ids.first(1) } }
+
+    # Is refused. No failing call may make it look like any other.
+    def scene_rm_pinned
+      prepared do |ids|
+        diagctl!("pin", ids.first)
+        { argv: ["rm", ids.first] }
+      end
+    end
 
     def scene_pin = prepared { |ids| { argv: ["pin", ids.first] } }
 

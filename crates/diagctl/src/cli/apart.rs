@@ -4,7 +4,7 @@ use std::thread::Builder;
 
 use super::Failure;
 
-/// Runs something on a thread of its own. A thread that cannot be had, or panics, is a failure.
+/// Runs something on a thread of its own. Fails if the thread cannot be started, or panics.
 pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
     std::thread::scope(|scope| {
         let thread = Builder::new().spawn_scoped(scope, work);

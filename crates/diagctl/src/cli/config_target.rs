@@ -1,4 +1,4 @@
-//! The place where a configuration is to work, for finding doubts about it.
+//! The machine that a configuration is for, so that its warnings can be found.
 
 use crate::config::{Config, Place};
 use crate::history;
@@ -19,7 +19,7 @@ pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
     }
 }
 
-/// Tells that shares are of the host's memory, if a rule has one and none of the processes has a memory limit.
+/// Notes that percentages are of the host's memory, if a rule has one and none of the processes has a memory limit.
 pub fn shares_of_host(config: &Config, limits: &[Option<u64>], host: Option<u64>) -> Option<String> {
     let rules = config.rules_with_shares();
     if rules.is_empty() || limits.is_empty() || limits.iter().any(Option::is_some) {

@@ -141,9 +141,10 @@ fn text(report: &Report) -> String {
             Status::Skip => ("skip", "\x1b[2m"),
         };
         let (paint, reset) = if colour { (paint, "\x1b[0m") } else { ("", "") };
-        text.push_str(&format!("{paint}{word:<5}{reset}{:<20} {}\n", check.id, check.message));
+        let mark = format!("{paint}{word:<5}{reset}{:<20} ", check.id);
+        text.push_str(&output::prose(&mark, 26, &check.message));
         if let Some(hint) = &check.hint {
-            text.push_str(&format!("{:<26}→ {}\n", "", printable(hint)));
+            text.push_str(&output::prose(&format!("{:<26}→ ", ""), 28, hint));
         }
     }
     let verdict = match (report.failed, report.warned) {

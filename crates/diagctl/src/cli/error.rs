@@ -70,6 +70,8 @@ impl Failure {
             Error::Unknown | Error::Graph(diagctl_heapdump::Error::NotAGraph) => {
                 failure.hint("name a capture with a heap_dump, or a file that diagctl or ObjectSpace.dump_all wrote")
             }
+            Error::Empty => failure
+                .hint("its producer wrote nothing; take another dump, for example with `diagctl request heap_dump`"),
             Error::Memory { .. } => failure.hint("use a machine with more free memory"),
             Error::Graph(diagctl_heapdump::Error::TooNew { .. }) => failure.hint("use a newer diagctl"),
             _ => failure,

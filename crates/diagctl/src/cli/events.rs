@@ -42,10 +42,10 @@ pub struct Args {
     /// Only events of this rule
     #[arg(long)]
     rule: Option<String>,
-    /// Go on, and print events as they happen; waits for a store that does not exist yet
+    /// Keep running and print events as they happen; waits for a store that does not exist yet
     #[arg(short, long)]
     watch: bool,
-    /// Show times in UTC instead of the local time zone, and read them so
+    /// Show times in UTC instead of the local time zone, and read given times as UTC
     #[arg(long)]
     utc: bool,
     /// Print JSON; with --watch one object a line

@@ -63,7 +63,7 @@ pub struct Args {
     /// Print only the IDs
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
-    /// Show times in UTC instead of the local time zone, and read them so
+    /// Show times in UTC instead of the local time zone, and read given times as UTC
     #[arg(long)]
     utc: bool,
     /// Print JSON

@@ -152,8 +152,35 @@ pub fn who(role: &str, name: &str) -> String {
 /// A last column of text, such as a reason, gets this many columns before others are shown beside it.
 const TEXT_COLUMNS: usize = 40;
 
+/// Text is not broken into lines that are shorter than this.
+const LEAST_COLUMNS: usize = 20;
+
+/// Formats prose for people, with a line end: the mark, then the text. In a terminal the text is broken at blanks, and its further lines
+/// are indented by `indent` columns, which is the width of the mark. In a pipe or a file it takes one line.
+pub fn prose(mark: &str, indent: usize, text: &str) -> String {
+    let room = columns().map_or(usize::MAX, |columns| columns.saturating_sub(indent).max(LEAST_COLUMNS));
+    let blank = " ".repeat(indent);
+    let lines = broken(room, text);
+    let lines = lines.iter().enumerate();
+    lines.map(|(i, line)| format!("{}{line}\n", if i == 0 { mark } else { &blank })).collect()
+}
+
+/// Breaks a text at blanks into lines of at most so many columns. A longer word has a line to itself.
+pub fn broken(room: usize, text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in printable(text).split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.width() + 1 + word.width() <= room => line.extend([" ", word]),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// Formats a table with aligned columns and no lines. Columns whose index is in `right` are right-aligned. In a narrow terminal,
-/// columns in `optional`, the most important first, are left out if they do not fit, and named below the table.
+/// columns in `optional`, the most important first, are left out if they do not fit, and named below the table. A last column that is
+/// not among them holds text, which is broken where the terminal ends.
 pub fn table(header: &[&str], rows: &[Vec<String>], right: &[usize], optional: &[usize]) -> String {
     table_in(columns(), header, rows, right, optional)
 }
@@ -182,8 +209,13 @@ fn table_in(
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(shown.iter().map(|i| header[*i]).collect::<Vec<_>>());
+    let room = fitting.room_for_text(columns, optional);
     for row in rows {
-        table.add_row(shown.iter().map(|i| printable(&row[*i])).collect::<Vec<_>>());
+        let cell = |i: &usize| match room {
+            Some(room) if *i + 1 == row.len() => broken(room, &row[*i]).join("\n"),
+            _ => printable(&row[*i]),
+        };
+        table.add_row(shown.iter().map(cell).collect::<Vec<_>>());
     }
     let last = shown.len().saturating_sub(1);
     for (at, column) in table.column_iter_mut().enumerate() {
@@ -245,6 +277,14 @@ impl Columns {
             }
         }
         self.shown.sort_unstable();
+    }
+
+    // Columns of the terminal that are left for a last column of text; none where everything fits.
+    fn room_for_text(&self, columns: Option<usize>, optional: &[usize]) -> Option<usize> {
+        let text = self.widths.len().checked_sub(1).filter(|last| !optional.contains(last))?;
+        let others: usize = self.shown.iter().filter(|i| **i != text).map(|i| self.widths[*i] + 2).sum();
+        let room = columns?.saturating_sub(others).max(LEAST_COLUMNS);
+        (self.widths[text] > room).then_some(room)
     }
 
     /// Names the columns that were left out, if any were.

@@ -35,7 +35,7 @@ Examples:
 ///
 /// A request skips triggers, cooldowns and budgets, but not the lease or the guards. Without REPORT, the capture has the reports
 /// of a matching `on_demand` rule, or else the routine reports. The `min_interval` of a matching `on_demand` rule that has all of
-/// the reports applies: the request waits until so much time has passed since the rule's last capture.
+/// the reports applies: the request waits until that much time has passed since the rule's last capture.
 ///
 /// A request waits until a process serves it, it expires, or it is cancelled. With --wait, Ctrl-C cancels it.
 #[derive(Debug, clap::Args)]

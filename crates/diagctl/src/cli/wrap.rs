@@ -1,33 +1,15 @@
 //! Text that is broken at blanks.
 
-use super::error::printable;
+use super::output;
 
 /// Columns.
 const WIDTH: usize = 80;
 
 /// Breaks a text at blanks. The first line begins with the mark, and the others are indented as far.
 pub fn wrapped(mark: &str, text: &str) -> String {
-    wrapped_in(WIDTH, mark, text)
-}
-
-/// Breaks a text at this width.
-pub fn wrapped_in(width: usize, mark: &str, text: &str) -> String {
     let blank = " ".repeat(mark.len());
-    let (mut all, mut line) = (String::new(), mark.to_owned());
-    let mut is_empty = true;
-    for word in printable(text).split(' ') {
-        if !is_empty && line.chars().count() + 1 + word.chars().count() > width {
-            all.push_str(&format!("{line}\n"));
-            line.clone_from(&blank);
-            is_empty = true;
-        }
-        if !is_empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        is_empty = false;
-    }
-    format!("{all}{line}\n")
+    let lines = output::broken(WIDTH.saturating_sub(mark.len()), text);
+    lines.iter().enumerate().map(|(i, line)| format!("{}{line}\n", if i == 0 { mark } else { &blank })).collect()
 }
 
 #[cfg(test)]

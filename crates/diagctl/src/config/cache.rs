@@ -54,7 +54,7 @@ impl Identity {
     }
 }
 
-/// Returns the cached configuration if it belongs to this very file, and true if the file itself sets `enabled`.
+/// Returns the cached configuration if it belongs to this exact file, and true if the file itself sets `enabled`.
 pub fn read(dir: &Spot, identity: &Identity) -> Option<(Config, bool)> {
     let data = fsio::read_bounded(&dir.join(FILE), 4 << 20).ok()?;
     let (check, data) = data.split_first_chunk()?;

@@ -7,7 +7,7 @@ use diagctl_store::{Id, Result, Store, events, meta, requests, staging, trash};
 
 use super::follow_up::follow_up;
 
-/// Why a capture is unfinished if nobody knows better.
+/// The reason for an unfinished capture if no other is known.
 const UNKNOWN: &str = "its dumper ended without publishing it";
 
 /// Clears staging. The caller must hold the lease, which means that no dumper is alive. `why` says how the dumper of this capture

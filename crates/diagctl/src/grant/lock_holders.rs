@@ -8,7 +8,7 @@ use crate::proc::Proc;
 
 /// Finds the processes that hold a lock, by their descriptors, in the order of their pids. Compares descriptors by name first, which
 /// cannot block, and then by inode. `fdinfo` tells which of them hold the lock, because a worker may have the file open without it.
-/// Other users' processes, and those that are not dumpable, show neither.
+/// Other users' processes, and those that are not dumpable, expose neither.
 pub fn find(proc: &Proc, lock: &Spot) -> Vec<u32> {
     let Ok(wanted) = lock.stat() else { return Vec::new() };
     let holds = |pid: u32| {

@@ -37,11 +37,11 @@ pub enum Fact {
 pub enum Writers {
     /// Others put reports, too.
     Several,
-    /// This process ends the capture, so that others have ended. What they have not finished is written anew.
+    /// This process ends the capture, and all others have exited. What they have not finished is written anew.
     ThisOne,
 }
 
-/// Reads all records. Reports go into the staged capture; everything else is returned. `told` learns what ended too early.
+/// Reads all records. Reports go into the staged capture; everything else is returned. `told` records what was cut short.
 pub fn read(
     store: &Store,
     grant: &Grant,

@@ -68,7 +68,7 @@ impl Match {
     }
 }
 
-/// Returns true if a text is like a pattern, in which `*` stands for any characters and `?` for one.
+/// Returns true if a text matches a pattern, in which `*` stands for any characters and `?` for one.
 fn is_like(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return text.chars().count() == pattern.chars().count()
@@ -142,7 +142,7 @@ pub fn in_order(mut names: Vec<ReportName>) -> Vec<ReportName> {
     names
 }
 
-/// Returns the reports of a capture for which nobody named any: cheap, and enough to see what kind of memory it is.
+/// Returns the reports of a capture that names none: cheap, and enough to see what kind of memory it is.
 pub fn routine_reports() -> Vec<ReportName> {
     routine().reports
 }

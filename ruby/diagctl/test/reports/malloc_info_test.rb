@@ -12,12 +12,9 @@ class MallocInfoTest < Minitest::Test
   end
 
   # glibc's arenas are almost empty then, and would be taken for the process's memory.
-  def test_it_knows_nothing_of_another_allocator_and_says_so
-    found = { "jemalloc" => "libjemalloc.so.2", "tcmalloc" => "libtcmalloc_minimal.so.4", "mimalloc" => "libmimalloc.so*" }
-      .transform_values { |file| Dir["{/usr/lib/*,#{ENV.fetch("DIAGCTL_TEST_ALLOCATORS", "/usr/lib")}}/#{file}"].first }.compact
-    skip "none of jemalloc, tcmalloc and mimalloc is installed" if found.empty?
-
-    found.each do |name, path|
+  { "jemalloc" => "libjemalloc.so.2", "tcmalloc" => "libtcmalloc_minimal.so.4", "mimalloc" => "libmimalloc.so*" }.each do |name, file|
+    define_method(:"test_it_knows_nothing_of_#{name}_and_says_so") do
+      path = Dir["{/usr/lib/*,#{ENV.fetch("DIAGCTL_TEST_ALLOCATORS", "/usr/lib")}}/#{file}"].first or skip "#{name} is not installed"
       out, = ruby(<<~RUBY, env: { "LD_PRELOAD" => path })
         Diagctl::Runtime.load
         begin

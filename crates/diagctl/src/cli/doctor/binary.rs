@@ -9,7 +9,7 @@ use super::check::Check;
 use crate::fsio::Spot;
 use diagctl_store::writer;
 
-/// Checks that a worker with this environment would run this very program.
+/// Checks that a worker with this environment would run this same program.
 pub fn binary(named: Option<PathBuf>, path: &str, this: &Path) -> Check {
     let id = "binary";
     if named.is_none() && is_of_a_gem(this) {

@@ -78,7 +78,7 @@ fn closed(dir: &Path, failure: Failure) -> Check {
                 "set dir or DIAGCTL_DIR to a directory of its own",
             ),
             Ok(None) => Check::ok(id, "the directory is empty; the first worker that polls creates the store in it"),
-            Err(_) => Check::skip(id, "this user can access no store"),
+            Err(_) => Check::skip(id, "there is no store that this user can access"),
         };
     }
     Check::fail(id, failure.message, failure.hint.unwrap_or_else(|| "fix it, or use a new store elsewhere".into()))

@@ -227,7 +227,7 @@ enum Exclusion {
     Works,
     /// Both locks were granted.
     Broken,
-    /// Another process holds the lock. That this is noticed shows that locks work.
+    /// Another process holds the lock. Detecting that shows that locks work.
     Taken,
     /// The test was not possible.
     Unknown(String),

@@ -207,7 +207,7 @@ fn jemalloc(seen: &[Seen], config: &Config) -> Check {
         (false, Some(rule)) => Check::warn(
             id,
             format!(
-                "rule {} captures jemalloc statistics, but {} has not loaded jemalloc as a library: the report fails",
+                "rule {} captures jemalloc statistics, but jemalloc is not loaded as a library in {}: the report fails",
                 rule.name,
                 names(&without)
             ),

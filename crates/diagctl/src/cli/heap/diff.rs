@@ -54,6 +54,8 @@ struct View {
     paths: Vec<Row>,
     classes_left_out: usize,
     paths_left_out: usize,
+    #[serde(skip)]
+    exit: Exit,
 }
 
 /// For two dumps, objects and bytes more than before; for three, those that came and stayed.
@@ -88,6 +90,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         paths: Vec::new(),
         classes_left_out: 0,
         paths_left_out: 0,
+        exit: Exit::Ok,
     };
     let (before, after) = match &args.c {
         None => (dump(cx, &args.a, None, &mut view)?, dump(cx, &args.b, None, &mut view)?),
@@ -102,12 +105,15 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     view.compare_processes();
     (view.classes, view.classes_left_out) = rows(diff::changes(before.classes, after.classes), args.limit);
     (view.paths, view.paths_left_out) = rows(diff::changes(before.paths, after.paths), args.limit);
-    Done::either(args.json, &view, text)
+    Ok(Done::either(args.json, &view, text)?.with_exit(view.exit))
 }
 
 impl View {
     // Notes the process of a dump that was read.
     fn process(&mut self, input: &Input) {
+        if !input.loaded.complete {
+            self.exit = Exit::Partial;
+        }
         self.processes.push((input.process.id.clone(), Landmarks::new(&input.loaded.graph)));
     }
 

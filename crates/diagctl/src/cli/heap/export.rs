@@ -61,7 +61,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let input = input::load(cx, &args.dump, wanted)?;
     let graph = &input.loaded.graph;
     let frames = || Frames::new(graph, &Held::new(graph));
-    match args.format {
+    let done = match args.format {
         Format::Json => unreachable!("converted above"),
         Format::Heapsnapshot => to(cx, args, |out| heapsnapshot::write(graph, &graph.reach(), out)),
         Format::Folded => to(cx, args, |out| folded::write(&frames(), out)),
@@ -71,19 +71,23 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             out.finish().map(|_| ())
         }),
         Format::Svg => to(cx, args, |out| svg(&frames(), &args.dump, out)),
-    }
+    };
+    Ok(done?.with_exit(input.exit()))
 }
 
 // Converts while it reads: a dump is not held in memory for this.
 fn to_json(cx: &Context, args: &Args, mut content: Box<dyn BufRead>) -> Result<Done, Failure> {
     let failed = |error: diagctl_heapdump::Error| Failure::heap(&args.dump, error.into());
     let is_graph = content.fill_buf().map_err(|e| failed(e.into()))?.starts_with(&MAGIC);
-    let mut error = None;
+    let (mut error, mut exit) = (None, Exit::Ok);
     let convert = |out: &mut dyn Write| {
         let exported = if is_graph { json::export(content, out) } else { json::strip(content, out) };
         match exported {
             Ok(exported) => {
-                exported.damage.iter().for_each(|damage| output::note(&format!("{}: {damage}", args.dump)));
+                if let Some(damage) = &exported.damage {
+                    output::note(&format!("{}: {damage}", args.dump));
+                    exit = Exit::Partial;
+                }
                 Ok(())
             }
             Err(ExportError::Output(e)) => Err(e),
@@ -94,7 +98,7 @@ fn to_json(cx: &Context, args: &Args, mut content: Box<dyn BufRead>) -> Result<D
         }
     };
     to(cx, args, |out| convert(out))?;
-    error.map_or_else(|| Ok(Done::silent()), |error| Err(failed(error)))
+    error.map_or_else(|| Ok(Done::silent().with_exit(exit)), |error| Err(failed(error)))
 }
 
 fn svg(frames: &Frames, dump: &str, out: &mut dyn Write) -> io::Result<()> {

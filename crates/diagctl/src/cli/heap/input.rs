@@ -12,9 +12,11 @@ use diagctl_store::meta::Meta;
 use diagctl_store::{Access, Capture, Id, ProcessId, reader};
 use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::process::Process;
 use crate::cli::error::{Failure, printable};
+use crate::cli::output::Done;
 use crate::cli::{Context, output};
 use crate::exit_code::Exit;
 
@@ -39,6 +41,18 @@ pub struct Input {
     pub loaded: Loaded,
     /// The capture's data about the process at that moment.
     pub process: Process,
+}
+
+impl Input {
+    /// The exit status of a command that has read the dump: one that is cut off or damaged is read as far as it goes.
+    pub fn exit(&self) -> Exit {
+        if self.loaded.complete { Exit::Ok } else { Exit::Partial }
+    }
+
+    /// Shows what a command found in the dump.
+    pub fn done<T: Serialize>(&self, json: bool, found: &T, text: impl FnOnce(&T) -> String) -> Result<Done, Failure> {
+        Ok(Done::either(json, found, text)?.with_exit(self.exit()))
+    }
 }
 
 /// A heap dump, or the summary of one.
@@ -156,7 +170,10 @@ fn file(path: &Path) -> Result<Source, Failure> {
             printable(&name)
         ));
     }
-    let file = File::open(path).map_err(|e| Failure::io("open", path, e))?;
+    let file = File::open(path).map_err(|e| {
+        Failure::io("open", path, e)
+            .hint("name a heap dump, a capture ID, or `latest`; `diagctl list --report heap_dump` lists captures")
+    })?;
     let metadata = file.metadata().map_err(|e| Failure::io("open", path, e))?;
     if metadata.is_dir() {
         let message = format!("{} is a directory", printable(&path.to_string_lossy()));

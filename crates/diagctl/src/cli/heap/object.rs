@@ -86,7 +86,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         Failure::new(Exit::Usage, format!("{} is not an address", quoted(&args.address)))
             .hint("`diagctl heap path` takes the name of a class, too")
     })?;
-    Done::either(args.json, &view(graph, object, args), text)
+    input.done(args.json, &view(graph, object, args), text)
 }
 
 fn view(graph: &Graph, object: ObjectIndex, args: &Args) -> View {

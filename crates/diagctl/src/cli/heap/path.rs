@@ -95,7 +95,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     } else {
         class(graph, &paths, args, &mut view)?;
     }
-    Done::either(args.json, &view, text)
+    input.done(args.json, &view, text)
 }
 
 /// Parses an address. Returns none for a name.

@@ -89,7 +89,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         })
     });
     let view = View { schema: 1, retained: rows.collect(), summary: Summary::new(&input, &held.reach) };
-    Done::either(args.json, &view, text)
+    input.done(args.json, &view, text)
 }
 
 fn text(view: &View) -> String {

@@ -79,7 +79,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         left_out: strings.equal.len().saturating_sub(args.limit),
         summary: Summary::new(&input, &reach),
     };
-    Done::either(args.json, &view, text)
+    input.done(args.json, &view, text)
 }
 
 fn text(view: &View) -> String {

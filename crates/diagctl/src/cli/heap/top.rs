@@ -101,7 +101,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         })
         .collect();
     let view = View { schema: 1, summary: Summary::new(&input, &held.reach), groups, left_out };
-    Done::either(args.json, &view, |view| text(view, heading))
+    input.done(args.json, &view, |view| text(view, heading))
 }
 
 fn text(view: &View, heading: &str) -> String {

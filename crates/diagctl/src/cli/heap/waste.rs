@@ -64,7 +64,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let graph = &input.loaded.graph;
     let reach = graph.reach();
     let slot_sizes = waste::slot_sizes(graph, &reach, &input.loaded.about.ruby).into_iter().map(Row::from).collect();
-    Done::either(args.json, &View { schema: 1, summary: Summary::new(&input, &reach), slot_sizes }, text)
+    input.done(args.json, &View { schema: 1, summary: Summary::new(&input, &reach), slot_sizes }, text)
 }
 
 fn text(view: &View) -> String {

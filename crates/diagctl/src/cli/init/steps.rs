@@ -51,8 +51,8 @@ fn steps(machine: &Machine, path: &Path, store: &Path) -> Vec<String> {
     let config = if path == Path::new(DEFAULT_FILE) { String::new() } else { format!(" --config {}", shown(path)) };
     let by = if user == "root" || user == "USER" { String::new() } else { format!("sudo -u {user} ") };
     steps.push(format!(
-        "Ask what would stop captures, then for one:\n  {by}diagctl{config} doctor\n  {by}diagctl{config} request \
-         --reason \"first try\" --wait"
+        "Once they run, ask what would stop captures, even if you have asked before, then for one:\n  \
+         {by}diagctl{config} doctor\n  {by}diagctl{config} request --reason \"first try\" --wait"
     ));
     steps
 }

@@ -41,7 +41,10 @@ pub fn wait(cx: &Context, store: &Store, request: &Request, json: bool, endings:
             }
             return Err(expired(&why));
         }
-        progress.tell(&why.text, &why.kind);
+        // The view is younger than `current`. A process may have taken the request meanwhile, and others refuse captures since.
+        if waiting().is_some_and(|again| again == current) && !is_taken(store, &current) {
+            progress.tell(&why.text, &why.kind);
+        }
         last = Some(why);
         if let Some(signal) = endings.arrived(LOOK) {
             progress.clear();
@@ -59,6 +62,11 @@ pub fn wait(cx: &Context, store: &Store, request: &Request, json: bool, endings:
         (None, Some(why)) if request.expires <= now.store_ms => Err(expired(&why)),
         (None, _) => Err(failed(store, request)),
     }
+}
+
+// Published, or about to be: the request goes right afterwards.
+fn is_taken(store: &Store, request: &Request) -> bool {
+    request.capture.is_some_and(|capture| store.report_dir(&capture).stat().is_ok())
 }
 
 fn expired(why: &Why) -> Failure {

@@ -35,14 +35,15 @@ pub(super) fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
     ];
     let mut text = String::new();
     for (key, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
-        text.push_str(&format!("{key:<11}{}\n", printable(value)));
+        text.push_str(&output::prose(&format!("{key:<11}"), 11, value));
     }
     let header = ["REPORT", "TOOK", "RAW", "STORED", "RATIO", "TYPE", "ERROR"];
     let rows: Vec<_> = meta.reports.iter().map(row).collect();
     text.push_str(&format!("\n{}\n", output::table(&header, &rows, &[1, 2, 3, 4], &[2, 3, 1, 5, 4])));
     for report in &meta.reports {
         if let Some(note) = &report.note {
-            text.push_str(&format!("\n{}: {}\n", printable(&report.name), printable(note)));
+            text.push('\n');
+            text.push_str(&output::prose("", 0, &format!("{}: {note}", report.name)));
         }
     }
     let whole = meta.reports.iter().rfind(|r| r.error.is_none());

@@ -11,7 +11,7 @@ use crate::units::{duration, size};
 pub fn render(status: &Status, times: &Times, explain: bool) -> String {
     let mut text = String::new();
     for (key, value) in summary(status) {
-        text.push_str(&format!("{key:<11}{}\n", printable(&value)));
+        text.push_str(&output::prose(&format!("{key:<11}"), 11, &value));
     }
     let header = ["RULE", "TRIGGER", "STATE", "LAST FIRED", "IN WINDOW", "NEXT"];
     let rows: Vec<_> = status.rules.iter().map(rule).collect();
@@ -156,7 +156,8 @@ fn explanations(status: &Status, times: &Times, text: &mut String) {
             }
             Process { verdict, reason, .. } => format!("{verdict}, {reason}"),
         };
-        text.push_str(&format!("\n{}: {said}\n", printable(&who)));
+        text.push('\n');
+        text.push_str(&output::prose("", 0, &format!("{who}: {said}")));
         for (rule, ms) in &process.holding_ms {
             text.push_str(&format!("  the condition of {} has held for {}\n", printable(rule), age(0, *ms)));
         }

@@ -34,6 +34,18 @@ module Diagctl
       @threads = []
     end
 
+    # Forks the processes that will walk the heap for these reports.
+    #
+    # @param snapshots [Array<Grant::GrantedReport>]
+    def stand_by(snapshots)
+      snapshots.each do |granted|
+        report = @reports.fetch(granted.name)
+        walker.stand_by(granted.name) if report.respond_to?(:walks?) && report.walks?(granted.options)
+      rescue Unavailable
+        next # It fails when it is its turn.
+      end
+    end
+
     # Stores the inline reports before a snapshot is begun, so that they outlive a dump that breaks off. `diagctl finalize` finds
     # out which of them were stored.
     #
@@ -50,17 +62,20 @@ module Diagctl
     # @param deadline [Numeric, nil] seconds after which a put that no longer reads is killed; nil in the dumper, which the
     #   kernel's alarm ends
     def stream(granted, deadline: nil)
-      walker = (@walker ||= Walker.new(@client, @lease, @capture, @threads)) if deadline.nil?
+      walker = self.walker if deadline.nil?
       started = Clock.now
       begin
         put(granted, walker, deadline)
       rescue Walker::Spoiled
+        walker.dismiss(granted.name) # Its pipe was for the first attempt.
         put(granted, walker, deadline, again: true)
       end
       @metadata["took.#{granted.name}"] = Clock.ms(Clock.now - started)
       @metadata["note.#{granted.name}"] = "not by the heap walker: #{walker.reason}" if walker&.reason
     rescue Unavailable, SystemCallError => e
       @failed[granted.name] = e.message
+    ensure
+      walker&.dismiss(granted.name)
     end
 
     # @param collected [Hash{String=>String}] inline reports that are not stored yet
@@ -97,14 +112,20 @@ module Diagctl
 
     private
 
+    def walker
+      @walker ||= Walker.new(@client, @lease, @capture, @threads)
+    end
+
     # The report has failed only if its last attempt has.
     def put(granted, walker, deadline, again: false)
       report = @reports.fetch(granted.name)
       # In the worker another thread handles the signals.
       except = deadline ? [] : ENDING
       stall = [deadline, LONGEST_STALL].min if deadline
-      @client.open_put(@lease, @capture, granted.name, stall: stall, again: again) do |put|
+      pipe = walker&.pipe(granted.name)
+      @client.open_put(@lease, @capture, granted.name, stdin: pipe || true, stall: stall, again: again) do |put|
         problem = watched(put, deadline) { write(report, put.stdin, granted.options, except, walker) }
+        walker&.dismiss(granted.name)
         record(granted.name, problem, put.finish(timeout: deadline || PUT_TIMEOUT))
       end
     end

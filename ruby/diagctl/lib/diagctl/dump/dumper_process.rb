@@ -25,6 +25,7 @@ module Diagctl
     # @param snapshots [Array<Grant::GrantedReport>]
     def run(collected, snapshots)
       @isolation.apply("#{@worker} for #{@writer.capture}")
+      @writer.stand_by(snapshots)
       @writer.put_all(collected)
       snapshots.each do |granted|
         @writer.stream(granted)

@@ -16,12 +16,20 @@ module Diagctl
     # Ruby's own fork, below all hooks on `Process._fork`. The dumper is not a worker of the application: nobody should restart
     # threads in it, or reset connections that it only has to let go of.
     def self.raw_fork
-      method = Process.method(:_fork)
-      while (beneath = method.super_method)
-        method = beneath
-      end
-      method.call
+      beneath.call
     end
+
+    # @return [Method]
+    def self.beneath
+      @beneath ||= begin
+        method = Process.method(:_fork)
+        while (beneath = method.super_method)
+          method = beneath
+        end
+        method
+      end
+    end
+    private_class_method :beneath
 
     def _fork
       pid = super

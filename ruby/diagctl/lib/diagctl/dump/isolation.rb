@@ -33,6 +33,15 @@ module Diagctl
       nil
     end
 
+    # Runs what changes nothing in the process (see Runtime).
+    def self.rehearse
+      isolation = new(log: nil, keep: [$stderr])
+      isolation.__send__(:reset_signals, STATUS.match(File.read("/proc/self/status"))[2].hex & 0)
+      isolation.__send__(:close_descriptors, 0)
+    rescue SystemCallError
+      nil
+    end
+
     # @param log [File, nil] becomes stderr
     # @param keep [Array<IO>] descriptors that stay open
     def initialize(log:, keep:)

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # Walks the heap with the native walker (crates/heapwalk), in a process that the dumper forks for it. So a walker that crashes or
+  # Walks the heap with the native walker (crates/heapwalk), in processes that the dumper forks for it. So a walker that crashes or
   # hangs ends that process only, and the dumper goes on with Ruby's own means.
   #
   # Forked dumper only. One object per capture.
@@ -17,16 +17,6 @@ module Diagctl
     PROOF = 2
     OBJECTS = 3
     PROVEN = 4
-    # Seconds for which a walk may stand still. It moves on with every page of the heap, and while it waits for its reader the
-    # deadline of the dumper applies.
-    LONGEST_STALL = 10.0
-    SHORTEST_LOOK = 0.001
-    LONGEST_LOOK = 0.05
-    STATUS_BYTES = 4096
-    # The states in crates/heapwalk/src/status.rs.
-    WRITING = 3
-    DONE = 4
-    GAVE_UP = 5
     TIMEOUT = 30.0
     # The kernel sends this signal when memory ends, and people do. It says nothing about the walker.
     INNOCENT = "KILL"
@@ -36,10 +26,38 @@ module Diagctl
 
     # @param threads [Array<Thread>] threads of the worker
     def initialize(client, lease, capture, threads)
-      @threads = threads
       @client = client
       @lease = lease
       @capture = capture
+      @threads = threads
+      @waiting = {}
+      @held = [lease.io]
+      @layout = 0
+    end
+
+    # Forks the process that will walk for a report now, before the dumper makes more objects of its own. Without it, one is forked
+    # when it is needed.
+    #
+    # @param report [String]
+    def stand_by(report)
+      return unless file
+
+      pipe = IO.pipe
+      walk = Walk.new(file, status, pipe.last, @threads, @held.dup.push(pipe.first))
+      @waiting[report] = [pipe, walk]
+      @held.push(*pipe, walk.orders)
+    rescue SystemCallError
+      pipe&.each(&:close)
+    end
+
+    # @return [Array(IO, IO), nil] the pipe that the waiting process writes the report into, both ends
+    def pipe(report)
+      @waiting[report]&.first
+    end
+
+    # Ends the waiting process, which would keep the pipe of the report open.
+    def dismiss(report)
+      @waiting.delete(report)&.last&.close
     end
 
     # @param io [IO] where the report goes
@@ -50,81 +68,61 @@ module Diagctl
       return false if @reason || !obtain
 
       # In a process of its own: the sample of objects that the proof needs is not in the heap that is walked.
-      @proven ||= attempt(io, PROOF)
-      @proven && attempt(io, mode | PROVEN)
+      @proven ||= attempt(fork(io), PROOF)
+      @proven && attempt(waiting(io) || fork(io), mode | PROVEN)
     rescue SystemCallError => e
       give_up("#{e.class}: #{e.message}")
     end
 
     private
 
-    def attempt(io, mode)
-      status = Libc.memory_file("diagctl")
-      status.truncate(STATUS_BYTES)
-      process = WalkerProcess.new(@object, status, @threads)
-      pid = ForkGuard.raw_fork
-      process.run(io, mode, close: [@lease.io]) if pid.zero?
-      judge(watch(pid, status), status)
-    ensure
-      status&.close
+    def fork(io)
+      Walk.new(file, status, io, @threads, [@lease.io])
     end
 
-    # @return [Boolean, File] whether there is a walker to load
-    def obtain
-      return @object if @object
-      return give_up("Fiddle is not available") unless Libc.load && (file = Libc.memory_file("diagctl-heapwalk"))
-
-      outcome = @client.walker(@lease, @capture, ruby: WalkerProcess.ruby, into: file, timeout: TIMEOUT)
-      if outcome.success? && file.size.positive? then @object = file
-      else
-        file.close
-        said = Diagctl.one_line(outcome.stderr)
-        give_up(outcome.kind == :exited && !said.empty? ? said : outcome.describe("`diagctl walker`"))
-      end
+    def waiting(io)
+      @waiting.each_value { |_, walk| return walk if walk.output.equal?(io) }
+      nil
     end
 
-    # @return [Process::Status, nil] nil for a walk that stood still
-    def watch(pid, status)
-      look = SHORTEST_LOOK
-      stalled = 0.0
-      last = nil
-      loop do
-        _, ended = Process.wait2(pid, Process::WNOHANG)
-        return ended if ended
-
-        state, progress = status.pread(16, 0).unpack("Q2")
-        stalled = 0.0 if progress != last || state == WRITING
-        last = progress
-        return stop(pid) if stalled > LONGEST_STALL
-
-        sleep look
-        # Not by the clock: a machine that slept is no walk that stood still.
-        stalled += look
-        look = [look * 2, LONGEST_LOOK].min
-      end
+    # @return [File, nil] the file in memory that the walker is loaded from
+    def file
+      @file ||= (Libc.memory_file("diagctl-heapwalk") if Libc.load)
     end
 
-    # Never by a wait that blocks: Ruby 3.1 learns of the end of a child from SIGCHLD, which is blocked here.
-    def stop(pid)
-      Process.kill("KILL", pid)
-      sleep SHORTEST_LOOK until Process.wait(pid, Process::WNOHANG)
+    def status
+      @status ||= Libc.memory_file("diagctl")
     end
 
-    def judge(ended, status)
-      state, _, written, _, length = status.pread(40, 0).unpack("Q5")
-      return true if ended&.success? && state == DONE
+    def attempt(walk, mode)
+      ended = walk.run(mode, @layout)
+      state, written, why = walk.reached
+      @layout = walk.layout
+      return true if ended&.success? && state == Walk::DONE
 
-      if state == GAVE_UP then give_up(status.pread(length.clamp(0, STATUS_BYTES - 40), 40).scrub)
-      else crashed(ended)
-      end
+      state == Walk::GAVE_UP ? give_up(why) : crashed(ended)
       raise Spoiled, @reason if written.positive?
 
       false
+    ensure
+      walk.close
+    end
+
+    # @return [Boolean] whether there is a walker to load
+    def obtain
+      return true if @obtained
+      return give_up("Fiddle is not available") unless file
+
+      outcome = @client.walker(@lease, @capture, ruby: WalkerProcess.ruby, into: file, timeout: TIMEOUT)
+      return @obtained = true if outcome.success? && file.size.positive?
+
+      said = Diagctl.one_line(outcome.stderr)
+      give_up(outcome.kind == :exited && !said.empty? ? said : outcome.describe("`diagctl walker`"))
     end
 
     def crashed(ended)
       signal = Signal.signame(ended.termsig) if ended&.signaled?
-      how = ended ? "ended with status #{ended.exitstatus}" : "stood still for #{format("%g", LONGEST_STALL)} s"
+      how = ended ? "ended with status #{ended.exitstatus}" : "stood still for #{format("%g", Walk::LONGEST_STALL)} s"
       how = "was ended by SIG#{signal}" if signal
       give_up("the heap walker #{how}")
       @client.walker_failed(@lease, @capture, ruby: WalkerProcess.ruby, reason: @reason) unless signal == INNOCENT

@@ -1,15 +1,18 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # The process that walks the heap: loads the walker, which is nowhere else, and calls it once.
-  # Forked by the dumper (see Walker), on its only thread.
+  # The process that walks the heap: waits for its order, loads the walker, which is nowhere else, and calls it once.
+  # Forked by the dumper (see Walk), on its only thread.
   #
   # @api private
   class WalkerProcess
     # The number of words of `Request` in crates/heapwalk/src/request.rs.
     WORDS = 14
+    LAYOUT_SHIFT = 8
     # For tests: a fault in the middle of the walk, and the number of objects before it.
     FAULT = [0, 0].freeze
+    OBJSPACE = "/objspace.#{RbConfig::CONFIG["DLEXT"]}".freeze
+    WAITING = "diagctl: waiting to walk the heap"
     TITLE = "diagctl: walking the heap"
 
     # The key under which a walker that crashed once is remembered. Made before any fork: the objects of a dumper are in its dump.
@@ -38,10 +41,14 @@ module Diagctl
 
     # Never returns.
     #
+    # @param orders [IO] tells the mode and the layout, a byte each
     # @param close [Array<IO>] descriptors that are the dumper's alone
-    def run(io, mode, close:)
+    def run(orders, io, close)
       isolate(close)
-      exit!(prepare(io, mode).call)
+      mode = orders.getbyte
+      layout = orders.getbyte or exit!(1)
+      Process.setproctitle(TITLE)
+      exit!(prepare(io, mode, layout).call)
     rescue Exception => e # rubocop:disable Lint/RescueException
       explain("#{e.class}: #{e.message}")
     ensure
@@ -50,11 +57,12 @@ module Diagctl
 
     # Loads the walker.
     #
+    # @param layout [Integer] what the proof found, or 0
     # @return [Proc] walks the heap; returns 0 if everything was written
-    def prepare(io, mode)
+    def prepare(io, mode, layout = 0)
       library = Fiddle.dlopen("/proc/self/fd/#{@object.fileno}")
       function = Fiddle::Function.new(library["diagctl_heapwalk"], [Fiddle::TYPE_VOIDP], Fiddle::TYPE_INT, need_gvl: true)
-      packed = request(io, mode)
+      packed = request(io, mode, layout)
       -> { function.call(packed) }
     end
 
@@ -68,17 +76,16 @@ module Diagctl
       # If Ruby finds itself broken, it prints thousands of lines.
       null = File.open(File::NULL, "r+")
       IO.for_fd(2, autoclose: false).reopen(null)
-      Process.setproctitle(TITLE)
+      Process.setproctitle(WAITING)
       GC.disable
     end
 
-    def request(io, mode)
-      require "objspace"
-      @facts = WalkerSample.new(@threads, whole: mode & Walker::PROVEN == 0).pack
-      @texts = [RUBY_VERSION.dup, RUBY_PLATFORM.dup]
-      words = [WORDS, Libc.symbol("dlsym"), allocation_lookup, io.fileno, @status.fileno, mode,
-        WalkerSample.bytes_of(@facts), @facts.bytesize / 8, *@texts.flat_map { |text| [WalkerSample.bytes_of(text), text.bytesize] }, *FAULT]
-      @packed = words.pack("J*")
+    # @return [Integer] address of the request, whose parts live as long as this object
+    def request(io, mode, layout)
+      @facts = WalkerSample.new(@threads, mode & Walker::PROVEN == 0, layout.zero?).pack
+      facts, version, platform = [@facts, RUBY_VERSION, RUBY_PLATFORM].pack("p3").unpack("J3")
+      @packed = [WORDS, Libc.symbol("dlsym"), allocation_lookup, io.fileno, @status.fileno, mode | layout << LAYOUT_SHIFT,
+        facts, @facts.bytesize / 8, version, RUBY_VERSION.bytesize, platform, RUBY_PLATFORM.bytesize, FAULT[0], FAULT[1]].pack("J*")
       WalkerSample.bytes_of(@packed)
     end
 
@@ -86,7 +93,7 @@ module Diagctl
     def allocation_lookup
       return 0 unless ObjectSpace.allocation_sourcefile(Object.new)
 
-      file = $LOADED_FEATURES.find { |feature| File.basename(feature, ".*") == "objspace" && feature.end_with?(RbConfig::CONFIG["DLEXT"]) }
+      file = $LOADED_FEATURES.find { |feature| feature.end_with?(OBJSPACE) }
       (@objspace = Fiddle.dlopen(file))["objspace_lookup_allocation_info"]
     rescue Fiddle::DLError
       0

@@ -29,10 +29,11 @@ module Diagctl
 
     # @param threads [Array<Thread>] threads of the worker; this process has only one of them, but all their variables
     # @param whole [Boolean] false for facts without a sample, of which few objects are in the heap
-    def initialize(threads, whole: true)
+    # @param bytes [Boolean] false for facts without strings in every layout
+    def initialize(threads, whole, bytes)
       @words = []
       @keep = []
-      place_bytes
+      place_bytes if bytes
       if whole
         describe_objects
         name_edges

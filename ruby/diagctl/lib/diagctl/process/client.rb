@@ -44,10 +44,11 @@ module Diagctl
     end
 
     # @yieldparam put [Spawn] its stdin takes the report
+    # @param stdin [Boolean, Array(IO, IO)] see Spawn.open
     # @param stall [Numeric, nil] seconds after which a write fails because the put reads nothing
     # @param again [Boolean] whether an earlier attempt is discarded
-    def open_put(lease, capture, report, stall: nil, again: false, &block)
-      Spawn.open(argv("put", capture, report, *("--again" if again)), lease: lease.io, stdin: true, stall: stall, &block)
+    def open_put(lease, capture, report, stdin: true, stall: nil, again: false, &block)
+      Spawn.open(argv("put", capture, report, *("--again" if again)), lease: lease.io, stdin: stdin, stall: stall, &block)
     end
 
     # @param ruby [String] what the walker is to be loaded into, one line

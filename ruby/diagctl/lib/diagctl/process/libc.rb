@@ -31,10 +31,15 @@ module Diagctl
     ALL_SIGNALS = (1..64).to_a.freeze
     # Blocking these signals does not prevent the death of the process, but it would suppress Ruby's crash report.
     FAULTS = Signal.list.values_at("SEGV", "BUS", "ILL", "FPE", "ABRT", "TRAP", "SYS").freeze
+    SIGKILL = Signal.list.fetch("KILL")
+    NONE = [].freeze
     MASKED = (ALL_SIGNALS - FAULTS).freeze
     WORD_BITS = [0].pack("J").bytesize * 8
 
     @functions = {}
+    # Made once: the objects of the dumper are in its dump.
+    @names = {}
+    @signal_sets = {}
 
     class << self
       # @return [Boolean] whether Fiddle is available
@@ -84,103 +89,113 @@ module Diagctl
       end
 
       def alarm(seconds)
-        call("alarm", seconds.ceil)
+        @functions["alarm"]&.call(seconds.ceil)
       end
 
       def undumpable
-        call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+        @functions["prctl"]&.call(PR_SET_DUMPABLE, 0, 0, 0, 0)
       end
 
       # The kernel kills this process when the thread that forked it ends.
       def end_with_parent
-        call("prctl", PR_SET_PDEATHSIG, Signal.list["KILL"], 0, 0, 0)
+        @functions["prctl"]&.call(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
       end
 
       def idle_io
         number = IOPRIO_SET[RbConfig::CONFIG["host_cpu"]]
-        call("syscall", number, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE, 0) if number
+        @functions["syscall"]&.call(number, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE, 0) if number
       end
 
       # Pins this process, and the programs that it starts, to the processor that it is running on.
       def stay_on_this_cpu
-        cpu = call("sched_getcpu")
+        cpu = @functions["sched_getcpu"]&.call
         return unless cpu&.>=(0)
 
         words = Array.new(cpu / WORD_BITS + 1, 0)
         words[-1] = 1 << cpu % WORD_BITS
         mask = memory(words.pack("J*"))
-        call("sched_setaffinity", 0, mask.size, mask.to_i)
+        @functions["sched_setaffinity"]&.call(0, mask.size, mask.to_i)
       end
 
       # Runs the block with all signals blocked on this thread, so that none interrupts its system calls: neither those that the
       # application traps, nor the SIGVTALRM with which Ruby wakes a thread. Other threads still receive the process's signals.
       #
       # @param except [Array<Integer>] signals that stay unblocked
-      def without_signals(except: [])
+      def without_signals(except: NONE)
         return yield unless load
 
         before = memory("\0" * SIGSET_BYTES)
         set = signal_set(MASKED, except)
-        masked = call("pthread_sigmask", SIG_BLOCK, set.to_i, before.to_i)&.zero?
+        masked = @functions["pthread_sigmask"]&.call(SIG_BLOCK, set.to_i, before.to_i)&.zero?
         yield
       ensure
-        call("pthread_sigmask", SIG_SETMASK, before.to_i, 0) if masked
+        @functions["pthread_sigmask"]&.call(SIG_SETMASK, before.to_i, 0) if masked
+      end
+
+      # Makes what the dumper will need of the two above.
+      #
+      # @param signals [Array<Integer>] that it will unblock, or leave unblocked
+      def prepare_signal_sets(signals)
+        return unless load
+
+        signal_set(signals)
+        signal_set(MASKED, signals)
       end
 
       def unblock(signals)
         set = signal_set(signals) if load
-        call("pthread_sigmask", SIG_UNBLOCK, set.to_i, 0)
+        @functions["pthread_sigmask"]&.call(SIG_UNBLOCK, set.to_i, 0)
       end
 
       # @return [IO, nil] closed on exec
       def pidfd_open(pid)
-        descriptor = call("syscall", PIDFD_OPEN, pid, 0, 0, 0)
+        descriptor = @functions["syscall"]&.call(PIDFD_OPEN, pid, 0, 0, 0)
         IO.for_fd(descriptor, "r") if descriptor&.>=(0)
       end
 
       # @return [Integer] 0, or -1 when the signal could not be sent
       def pidfd_send_signal(descriptor, signal, flags = 0)
-        call("syscall", PIDFD_SEND_SIGNAL, descriptor, signal, 0, flags)
+        @functions["syscall"]&.call(PIDFD_SEND_SIGNAL, descriptor, signal, 0, flags)
       end
 
       # @return [Boolean] whether a child has ended and can be reaped; false also when that cannot be determined
       def ended?(pid)
         siginfo = memory("\0" * SIGINFO_BYTES) if load
-        call("waitid", P_PID, pid, siginfo.to_i, WITHOUT_REAPING)&.zero? && siginfo[0, 4].unpack1("l") != 0
+        @functions["waitid"]&.call(P_PID, pid, siginfo.to_i, WITHOUT_REAPING)&.zero? && siginfo[0, 4].unpack1("l") != 0
       end
 
       # Makes a number stand for the same file as another descriptor.
       #
       # @return [Boolean] whether it does
       def dup2(descriptor, number)
-        call("dup2", descriptor, number) == number
+        @functions["dup2"]&.call(descriptor, number) == number
       end
 
       # @return [Boolean] whether this number is an open descriptor; true when that cannot be determined
       def open?(descriptor)
-        # Without `call`, whose arguments are an array for each of thousands of descriptors.
         fcntl = @functions["fcntl"]
         fcntl.nil? || !fcntl.call(descriptor, F_GETFD, 0).negative?
       end
 
       # @return [File, nil] an anonymous file in memory, closed on exec
       def memory_file(name)
-        text = memory("#{name}\0") if load
-        descriptor = call("memfd_create", text.to_i, MFD_CLOEXEC)
+        text = (@names[name] ||= memory("#{name}\0")) if load
+        descriptor = @functions["memfd_create"]&.call(text.to_i, MFD_CLOEXEC)
         File.for_fd(descriptor, "r+") if descriptor&.>=(0)
       end
 
       private
 
-      def signal_set(numbers, except = [])
+      def signal_set(numbers, except = NONE)
+        by_exception = (@signal_sets[numbers] ||= {})
+        by_exception[except] ||= make_signal_set(numbers, except)
+      end
+
+      def make_signal_set(numbers, except)
         bits = "0" * (SIGSET_BYTES * 8)
         numbers.each { |number| bits.setbyte(number - 1, 49) }
         except.each { |number| bits.setbyte(number - 1, 48) }
         memory([bits].pack("b*"))
-      end
-
-      def call(name, *arguments)
-        @functions[name]&.call(*arguments)
       end
     end
   end

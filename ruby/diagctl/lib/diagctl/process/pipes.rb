@@ -41,14 +41,18 @@ module Diagctl
     # @return [Hash{Integer=>IO}] the program's ends by descriptor number, ascending
     attr_reader :child_ends
 
-    # @param stdin [Boolean] whether the program gets input; otherwise it reads /dev/null
+    # @param stdin [Boolean, Array(IO, IO)] whether the program gets input; otherwise it reads /dev/null. Or a pipe for it, both ends
     # @param stall [Numeric, nil] seconds after which a blocking write to `stdin` fails because the program reads nothing
     def initialize(stdin, stall)
       @child_ends = {}
       @out = +"".b
       @err = +"".b
       @look = SHORTEST_LOOK
-      @child_ends[0], @stdin = stdin ? input_pair(stall) : [File.open(File::NULL), nil]
+      @child_ends[0], @stdin = case stdin
+        when Array then stdin
+        when true then input_pair(stall)
+        else [File.open(File::NULL), nil]
+        end
       Pipes.open_stdins[@stdin] = true if @stdin
       @stdout, @child_ends[1] = IO.pipe
       @stderr, @child_ends[2] = IO.pipe

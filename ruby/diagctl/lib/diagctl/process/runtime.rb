@@ -48,7 +48,10 @@ module Diagctl
     def self.rehearse
       WalkerProcess.ruby
       Libc.without_signals { Libc.memory_file("rehearsal")&.close }
-      WalkerSample.new([Thread.current], whole: false).pack if Libc.load
+      Libc.prepare_signal_sets(CaptureWriter::ENDING)
+      Isolation.rehearse
+      Holder.write("/nonexistent", Process.pid)
+      WalkerSample.new([Thread.current], false, false).pack if Libc.load
       Records.new.tap { |records| records.set("rehearsal", 1) }.to_s
     end
     private_class_method :rehearse

@@ -46,6 +46,7 @@ module Diagctl
     # Ruby runs the `ensure` of every thread at exit, but only in the process that has the thread. A forked child never gets
     # there.
     #
+    # @param stdin [Boolean, Array(IO, IO)] whether the program gets input; or a pipe for it, both ends
     # @param out [IO, nil] takes what the program prints, instead of a string
     # @param stall [Numeric, nil] seconds after which a blocking write to `stdin` fails because the program reads nothing
     # @yieldparam spawn [Spawn]

@@ -7,10 +7,14 @@ module Diagctl
     #
     # @api private
     class HeapDump
+      # @return [Boolean] whether the walker is wanted
+      def walks?(options)
+        options["producer"] != "dump_all" && options["values"] != "all"
+      end
+
       # @param walker [Walker, nil] nil in the worker
       def call(io, options, walker = nil)
-        wanted = options["producer"] != "dump_all" && options["values"] != "all"
-        return if wanted && walker&.walk(io, Walker::GRAPH)
+        return if walker && walks?(options) && walker.walk(io, Walker::GRAPH)
 
         # Never `output: :string`, which would hold the whole dump in memory.
         ObjectSpace.dump_all(output: io, full: options["full"] ? true : false)

@@ -8,9 +8,14 @@ module Diagctl
     #
     # @api private
     class HeapSummary
+      # @return [Boolean] whether the walker is wanted
+      def walks?(options)
+        options["producer"] != "dump_all"
+      end
+
       # @param walker [Walker, nil] nil in the worker
       def call(io, options, walker = nil)
-        return if walker && options["producer"] != "dump_all" && walker.walk(io, Walker::OBJECTS)
+        return if walker && walks?(options) && walker.walk(io, Walker::OBJECTS)
 
         # Never `output: :string`, which would hold the whole dump in memory.
         ObjectSpace.dump_all(output: io, full: false)

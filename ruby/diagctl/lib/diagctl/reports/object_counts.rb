@@ -12,9 +12,14 @@ module Diagctl
       SUPERCLASS_OF = Class.instance_method(:superclass)
       SINGLETON = Module.instance_method(:singleton_class?)
 
+      # @return [Boolean] whether the walker is wanted
+      def walks?(options)
+        options["producer"] != "dump_all"
+      end
+
       # @param walker [Walker, nil] nil in the worker
       def call(io, options, walker = nil)
-        return if walker && options["producer"] != "dump_all" && walker.walk(io, Walker::COUNTS)
+        return if walker && walks?(options) && walker.walk(io, Walker::COUNTS)
 
         classes = by_class
         io.write(JSON.generate(
