@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
+use super::wrap;
 use crate::cli::error::{Failure, printable, steers};
 use crate::exit_code::Exit;
 use crate::sys;
@@ -160,22 +161,9 @@ const LEAST_COLUMNS: usize = 20;
 pub fn prose(mark: &str, indent: usize, text: &str) -> String {
     let room = columns().map_or(usize::MAX, |columns| columns.saturating_sub(indent).max(LEAST_COLUMNS));
     let blank = " ".repeat(indent);
-    let lines = broken(room, text);
+    let lines = wrap::broken(room, text);
     let lines = lines.iter().enumerate();
     lines.map(|(i, line)| format!("{}{line}\n", if i == 0 { mark } else { &blank })).collect()
-}
-
-/// Breaks a text at blanks into lines of at most so many columns. A longer word has a line to itself.
-pub fn broken(room: usize, text: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in printable(text).split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.width() + 1 + word.width() <= room => line.extend([" ", word]),
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 /// Formats a table with aligned columns and no lines. Columns whose index is in `right` are right-aligned. In a narrow terminal,
@@ -212,7 +200,7 @@ fn table_in(
     let room = fitting.room_for_text(columns, optional);
     for row in rows {
         let cell = |i: &usize| match room {
-            Some(room) if *i + 1 == row.len() => broken(room, &row[*i]).join("\n"),
+            Some(room) if *i + 1 == row.len() => wrap::broken(room, &row[*i]).join("\n"),
             _ => printable(&row[*i]),
         };
         table.add_row(shown.iter().map(cell).collect::<Vec<_>>());

@@ -1,10 +1,10 @@
 //! A diagnosis as text, at most 80 columns wide where no name is longer.
 
 use super::super::times::age;
-use super::super::wrap::wrapped;
+use super::super::wrap::{broken, wrapped};
 use super::Diagnosis;
 use crate::cli::error::printable;
-use crate::cli::output::{self, who};
+use crate::cli::output::who;
 use crate::diagnose::Evidence;
 use crate::units::size;
 
@@ -45,7 +45,7 @@ pub(super) fn render(diagnosis: &Diagnosis<'_>, evidence: &Evidence) -> String {
     text.push_str("\nNext:\n");
     for step in diagnosis.next {
         // A command is never broken: it is there to be pasted.
-        let why = output::broken(NARROW, &step.why).join("\n  # ");
+        let why = broken(NARROW, &step.why).join("\n  # ");
         text.push_str(&format!("  # {}\n  {}\n", why, printable(&step.command)));
     }
     text
