@@ -164,6 +164,7 @@ fn heap_dumps_that_cannot_be_read() {
         "heap top missing.json",
         "heap top ./missing.json",
         "heap top .",
+        "heap path a.json",
         "heap",
         "heap top",
         "heap export a.json --format exe",

@@ -192,6 +192,8 @@ impl Loading {
 
     fn finish(self, about: About, damage: Damage) -> Loaded {
         let mut warnings = damage.warnings;
+        // A block that is lost is a part that is missing, whatever the trailer says.
+        let complete = self.complete && warnings.is_empty();
         if damage.more > 0 {
             warnings.push(format!("{} more blocks are damaged", damage.more));
         }
@@ -201,7 +203,7 @@ impl Loading {
         let stats = self.builder.named_stats();
         let graph = self.builder.finish();
         warnings.extend(doubts(&graph));
-        Loaded { graph, about, complete: self.complete, stats, warnings }
+        Loaded { graph, about, complete, stats, warnings }
     }
 }
 
@@ -249,6 +251,17 @@ mod tests {
             damaged[at] ^= 0x55;
             let _ = any(&damaged[..], Wanted { labels: true, ..Wanted::default() });
         }
+    }
+
+    #[test]
+    fn a_graph_that_lost_a_block_is_not_complete() {
+        let mut damaged = graph_of(LINES);
+        // The payload of a block in the middle: the checksum finds it, and the trailer is still there.
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 0x55;
+        let loaded = any(&damaged[..], Wanted::default()).unwrap();
+        assert!(loaded.warnings[0].contains("block"), "{:?}", loaded.warnings);
+        assert!(!loaded.complete);
     }
 
     #[test]

@@ -22,15 +22,18 @@ use crate::units::size;
 /// Array[] an element. Objects whose paths read alike are one line. What only values on the machine stack hold is found last, since a
 /// value there may hold an object by chance.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "diagctl heap path [OPTIONS] <DUMP> <OBJECT|CLASS>",
+    after_help = "Examples:
   diagctl heap path latest Session
-  diagctl heap path latest 0x7f71a5726848")]
+  diagctl heap path latest 0x7f71a5726848"
+)]
 pub struct Args {
     /// Capture, file or `-`
     dump: String,
     /// Address of an object, or name of a class
     #[arg(value_name = "OBJECT|CLASS")]
-    target: String,
+    target: Option<String>,
     /// Show at most N paths
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
     limit: usize,
@@ -73,27 +76,33 @@ struct Path {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let Some(target) = &args.target else {
+        return Err(Failure::new(Exit::Usage, "the object or class to find is missing").hint(format!(
+            "name a class (`diagctl heap top {0}` lists them) or an address (`diagctl heap retained {0}`)",
+            printable(&args.dump)
+        )));
+    };
     let input = input::load(cx, &args.dump, Wanted { labels: true, ..Wanted::default() })?;
     let graph = &input.loaded.graph;
     let paths = Paths::new(graph);
     let mut view = View {
         schema: 1,
         dump: args.dump.clone(),
-        target: args.target.clone(),
+        target: target.clone(),
         steps: Vec::new(),
         paths: Vec::new(),
         left_out: 0,
         unreachable: 0,
     };
-    if let Some(object) = find(graph, &args.target)? {
+    if let Some(object) = find(graph, target)? {
         if !paths.reaches(object) {
-            let message = format!("no root holds the object at {}: it is garbage that was not freed yet", args.target);
+            let message = format!("no root holds the object at {}: it is garbage that was not freed yet", target);
             return Err(Failure::new(Exit::NoMatch, message));
         }
         view.steps = steps(graph, &paths, object);
         view.paths.push(Path { path: paths::spell(graph, &paths, object), objects: 1, bytes: graph.size(object) });
     } else {
-        class(graph, &paths, args, &mut view)?;
+        class(graph, &paths, target, args.limit, &mut view)?;
     }
     input.done(args.json, &view, text)
 }
@@ -143,9 +152,8 @@ fn via(graph: &Graph, paths: &Paths, object: ObjectIndex) -> String {
     }
 }
 
-fn class(graph: &Graph, paths: &Paths, args: &Args, view: &mut View) -> Result<(), Failure> {
-    let is_it: Vec<bool> =
-        (0..graph.classes().len() as u32).map(|class| graph.class_name(class) == args.target.as_str()).collect();
+fn class(graph: &Graph, paths: &Paths, target: &str, limit: usize, view: &mut View) -> Result<(), Failure> {
+    let is_it: Vec<bool> = (0..graph.classes().len() as u32).map(|class| graph.class_name(class) == target).collect();
     let mut objects = Vec::new();
     for object in graph.all().filter(|object| is_it[graph.class(*object) as usize]) {
         match paths.reaches(object) {
@@ -154,7 +162,7 @@ fn class(graph: &Graph, paths: &Paths, args: &Args, view: &mut View) -> Result<(
         }
     }
     if objects.is_empty() && view.unreachable == 0 {
-        let message = format!("the dump has no object of class {}", quoted(&args.target));
+        let message = format!("the dump has no object of class {}", quoted(target));
         return Err(Failure::new(Exit::NoMatch, message).hint("`diagctl heap top DUMP -n 1000` lists the classes"));
     }
     let families = Families::new(graph, paths);
@@ -163,8 +171,8 @@ fn class(graph: &Graph, paths: &Paths, args: &Args, view: &mut View) -> Result<(
         diff::by_name(graph, objects.into_iter(), families.count(), of, |family| families.spell(graph, family));
     view.paths = amounts.into_iter().map(|(path, sum)| Path { path, objects: sum.objects, bytes: sum.bytes }).collect();
     view.paths.sort_unstable_by(|a, b| (b.objects, b.bytes, &a.path).cmp(&(a.objects, a.bytes, &b.path)));
-    view.left_out = view.paths.len().saturating_sub(args.limit);
-    view.paths.truncate(args.limit);
+    view.left_out = view.paths.len().saturating_sub(limit);
+    view.paths.truncate(limit);
     Ok(())
 }
 
