@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require_relative "support/e2e"
+require_relative "../e2e/support/e2e"
 require_relative "support/fault_proxy"
 require_relative "support/s3_server"
 
