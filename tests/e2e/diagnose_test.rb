@@ -51,6 +51,14 @@ class DiagnoseTest < E2E::Case
     [false, true].each { |jemalloc| assert_cause "native_without_object", diagnose(:c_library, jemalloc: jemalloc) }
   end
 
+  # What the hourly rule takes has a summary in place of the counts.
+  def test_a_heap_summary_tells_the_same_as_object_counts
+    reports = GLIBC.map { |report| report == "object_counts" ? "heap_summary" : report }
+    { zlib: "native_behind_objects", c_library: "native_without_object", retained: "retained_objects" }.each do |program, cause|
+      assert_cause cause, capture_and_diagnose(start(program), reports)
+    end
+  end
+
   # Without object_counts nobody can tell that memory from the content of strings.
   def test_native_memory_is_not_named_without_a_count_of_the_objects
     diagnosis = diagnose(:c_library, without: "object_counts")

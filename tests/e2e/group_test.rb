@@ -6,6 +6,7 @@ require_relative "support/e2e"
 # them out.
 class GroupTest < E2E::Case
   GROUP = 4242
+  OTHER_GROUP = 4243
   OWNER, MEMBER, OTHER_MEMBER = 65_534, 1234, 1235
 
   def setup
@@ -95,6 +96,29 @@ class GroupTest < E2E::Case
     assert member("request", "gc_stat", "--reason", "after", "--wait", deadline: 60).ok?
   end
 
+  def test_a_store_follows_when_the_operator_names_another_group
+    worker = start_worker
+    diagctl!("request", "gc_stat", "--reason", "before", "--wait")
+    id = captures.first.fetch("id")
+    assert member("list").ok?
+    configure(rule("asked", "on_demand = {}", %w[gc_stat]), head: %(group = "#{OTHER_GROUP}"\ngroup_may = ["request"]))
+    wait_until("the store is shared with the other group", tell: worker.method(:log)) do
+      stat = File.stat(@store)
+      [stat.gid, stat.mode & 0o7777] == [OTHER_GROUP, 0o2750]
+    end
+    refused = member("list")
+    refute refused.ok?, refused
+    listed = member("list", "--json", group: OTHER_GROUP)
+    assert_includes listed.out, id, listed
+    assert_includes member("fetch", "#{id}:gc_stat", "-o", "-", group: OTHER_GROUP).out, "heap_live_slots"
+    assert member("request", "gc_stat", "--reason", "after", "--wait", group: OTHER_GROUP, deadline: 60).ok?
+    others = Dir.glob("#{@store}/**/*", File::FNM_DOTMATCH).reject { |path| %w[lease.lock state.lock].include?(File.basename(path)) }
+    assert_empty others.reject { |path| File.lstat(path).gid == OTHER_GROUP }
+    # Once.
+    changed = -> { File.stat("#{@store}/reports/#{id}/meta.json").ctime }
+    assert_equal(changed.call.tap { diagctl!("request", "gc_stat", "--reason", "later", "--wait") }, changed.call)
+  end
+
   # Each poll takes them out in bulk, and tells about them once.
   def test_a_flood_of_orders_pushes_out_no_event_and_delays_nobody_for_long
     worker = start_worker
@@ -128,11 +152,11 @@ class GroupTest < E2E::Case
   # Other users may have no access to the working copy.
   def start_worker
     FileUtils.cp_r(E2E::PumaServer::LOAD_PATH.split(":").first, "#{@root}/lib")
-    start_script(wrapper: setpriv(OWNER, OWNER, "--groups=#{GROUP}") + ["env", "RUBYLIB=#{@root}/lib", "DIAGCTL_BIN=#{@binary}"])
+    start_script(wrapper: setpriv(OWNER, OWNER, "--groups=#{GROUP},#{OTHER_GROUP}") + ["env", "RUBYLIB=#{@root}/lib", "DIAGCTL_BIN=#{@binary}"])
   end
 
-  def member(*argv, uid: MEMBER, **options)
-    E2E::Command.run(*setpriv(uid, uid, "--groups=#{GROUP}"), @binary, *argv, env: env, **options)
+  def member(*argv, uid: MEMBER, group: GROUP, **options)
+    E2E::Command.run(*setpriv(uid, uid, "--groups=#{group}"), @binary, *argv, env: env, **options)
   end
 
   def events = diagctl!("events", "--json").json.fetch("events")

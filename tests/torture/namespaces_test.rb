@@ -41,8 +41,10 @@ class NamespacesTest < Torture::Case
       Diagctl.start(role: ENV.fetch("ROLE"), name: "worker-#{number}")
       # What this process serves: garbage whose sweep is never done.
       Thread.new { loop { GC.start(immediate_sweep: false); sleep 0.2 } }
+      secret = "SECRET-#{ENV.fetch("ROLE")}-of-a-customer"
       served = 0
       loop do
+        $kept = { secret => [secret.dup] }
         50.times { Hanging.make }
         sleep 0.005
         served += 1
@@ -80,6 +82,8 @@ class NamespacesTest < Torture::Case
     assert_nothing_went_wrong
     end_everybody
     assert_acknowledged
+    assert_private
+    assert_reasons
     verified = diagctl("verify", "--all")
     assert verified.ok?, verified
     assert_sound(@store, kept: {}, what: "after the storm, SEED=#{Torture::SEED}")
@@ -174,6 +178,27 @@ class NamespacesTest < Torture::Case
     refute_path_exists path("freed"), -> { "code of the application ran in a dumper: #{File.read(path("freed"))}" }
   end
 
+  # Nobody else may read the store, and nothing in it holds a value of the application.
+  def assert_private
+    Dir.glob("#{@store}/**/*", File::FNM_DOTMATCH).each do |path|
+      stat = File.lstat(path)
+      assert_equal stat.directory? ? 0o700 : 0o600, stat.mode & 0o7777, path
+      next unless stat.file?
+
+      content = path.end_with?(".gz") ? IO.popen(["gzip", "-dcq", path], "rb", err: File::NULL, &:read) : File.binread(path)
+      refute_includes content, "-of-a-customer", path
+    end
+  end
+
+  # Every "no" says why.
+  def assert_reasons
+    refused = events.select { |event| event["verdict"] }
+    refute_empty refused
+    assert_empty refused.select { |event| event["reason"].to_s.strip.empty? }
+  end
+
+  def events = diagctl!("events", "--json").json.fetch("events")
+
   def served = Dir[path("served-*")].to_h { |file| [File.basename(file), File.read(file)] }
 
   def assert_lease_comes_back
@@ -191,10 +216,12 @@ class NamespacesTest < Torture::Case
 
   def acknowledged_ids = log("acknowledged").flat_map(&:split).uniq
 
-  # Retention keeps the newest captures, so none may be missing that is at least as new as the oldest one left.
+  # Whatever is gone was deleted for its size. The store remembers the latest few hundred events.
   def assert_acknowledged
-    left = captures.map { |capture| capture.fetch("id") }
     refute_empty acknowledged_ids
-    assert_empty acknowledged_ids.select { |id| id >= left.min } - left
+    deleted = events.select { |event| event["event"] == "deleted" }.map { |event| event.fetch("id") }
+    remembered = events.first.fetch("at").delete("-:.")
+    gone = acknowledged_ids - captures.map { |capture| capture.fetch("id") } - deleted
+    assert_empty gone.select { |id| id > remembered }
   end
 end

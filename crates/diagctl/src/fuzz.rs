@@ -107,8 +107,14 @@ pub fn index(data: &[u8]) {
     });
     let mut captures = Captures::default();
     entries.values().for_each(|entry| captures.push(entry));
-    let policy =
-        Policy { max_use: 1 << 20, keep_free: 1 << 20, max_age_ms: 86_400_000, keep_last: 1, max_captures: Some(3) };
+    let policy = Policy {
+        max_use: 1 << 20,
+        keep_free: 1 << 20,
+        max_age_ms: 86_400_000,
+        keep_last: 1,
+        max_captures: Some(3),
+        ships: false,
+    };
     let usage = Usage { other_bytes: 4096, free_disk: 1 << 19, incoming: 4096, staged: 4096 };
     for pressure in [Pressure::Routine, Pressure::Admission] {
         let plan = retention::plan(&captures, &policy, &usage, pressure, 1_800_000_000_000, Id::parse(ID));

@@ -26,6 +26,16 @@ impl LockFile {
         self.since.elapsed()
     }
 
+    /// Takes the lock if nobody holds it. Such a lock may be held for long.
+    pub fn try_lock(spot: &Spot) -> Result<Option<Self>> {
+        let (file, _) = open_or_create(spot)?;
+        match FileExt::try_lock_exclusive(&file) {
+            Ok(()) => Ok(Some(Self { _file: file, since: Stopwatch::start() })),
+            Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(None),
+            Err(e) => Err(Error::io("lock", spot.path(), e)),
+        }
+    }
+
     /// Waits for the lock, up to a time limit: it is held for milliseconds unless its holder was stopped.
     pub fn lock(spot: &Spot) -> Result<Self> {
         let (file, _) = open_or_create(spot)?;

@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, CString, OsString};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -136,24 +137,32 @@ pub fn restrict_tree(spot: &Spot, owner: u32, keep: u32) -> Result<(), Error> {
         if mode & keep != mode && is_single(stat) {
             set_mode(held, mode & keep).map_err(|e| Error::io("restrict", path, e))?;
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })
+    .map(drop)
 }
 
 /// Gives everything of this owner in a directory to a group, which may then read it. Leaves out the files of these names.
-/// Symbolic links, and files with another name elsewhere, stay as they are.
-pub fn share_tree(spot: &Spot, owner: u32, gid: u32, except: &[&str]) -> Result<(), Error> {
-    walk(spot, |held, stat, path| {
+/// Symbolic links, and files with another name elsewhere, stay as they are. Stops after `most` changes, and returns false then: another
+/// call goes on.
+pub fn share_tree(spot: &Spot, owner: u32, gid: u32, except: &[&str], most: usize) -> Result<bool, Error> {
+    let mut left = most;
+    let whole = walk(spot, |held, stat, path| {
         let is_excepted = path.file_name().is_some_and(|name| except.iter().any(|except| name == *except));
-        if stat.st_uid != owner || is_excepted || !is_single(stat) {
-            return Ok(());
-        }
         let more = if FileType::from_raw_mode(stat.st_mode).is_dir() { 0o2050 } else { 0o040 };
+        let is_shared = stat.st_gid == gid && stat.st_mode & more == more;
+        if stat.st_uid != owner || is_excepted || is_shared || !is_single(stat) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let Some(after) = left.checked_sub(1) else { return Ok(ControlFlow::Break(())) };
+        left = after;
         let group = Some(rustix::fs::Gid::from_raw(gid));
         rustix::fs::chownat(held, "", None, group, AtFlags::EMPTY_PATH)
             .and_then(|()| set_mode(held, stat.st_mode & 0o7777 | more))
-            .map_err(|e| Error::io("share", path, e))
-    })
+            .map_err(|e| Error::io("share", path, e))?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(whole.is_continue())
 }
 
 fn is_single(stat: &Stat) -> bool {
@@ -166,8 +175,8 @@ fn set_mode(held: &OwnedFd, mode: u32) -> Result<(), Errno> {
     rustix::fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), Mode::from_raw_mode(mode))
 }
 
-// Visits everything in a directory, a directory before what is in it.
-fn walk(spot: &Spot, mut visit: impl FnMut(&OwnedFd, &Stat, &Path) -> Result<(), Error>) -> Result<(), Error> {
+// Visits everything in a directory, a directory before what is in it, until a visit ends the walk.
+fn walk(spot: &Spot, mut visit: impl FnMut(&OwnedFd, &Stat, &Path) -> Visited) -> Visited {
     let failed = |e: Errno, at: &Path| Error::io("examine", at, e);
     let top = spot.open(LISTED, Mode::empty()).and_then(|fd| Ok(Dir::new(fd)?));
     let mut open = vec![(top.map_err(|e| Error::io("read", spot.path(), e))?, spot.path().to_owned())];
@@ -185,7 +194,9 @@ fn walk(spot: &Spot, mut visit: impl FnMut(&OwnedFd, &Stat, &Path) -> Result<(),
             other => other.map_err(|e| failed(e, &path))?,
         };
         let stat = rustix::fs::fstat(&held).map_err(|e| failed(e, &path))?;
-        visit(&held, &stat, &path)?;
+        if visit(&held, &stat, &path)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
         if FileType::from_raw_mode(stat.st_mode).is_dir() {
             match open_in(fd, name) {
                 Err(Errno::NOENT) => {}
@@ -193,8 +204,10 @@ fn walk(spot: &Spot, mut visit: impl FnMut(&OwnedFd, &Stat, &Path) -> Result<(),
             }
         }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
+
+type Visited = Result<ControlFlow<()>, Error>;
 
 /// Returns the size of a file for accounting, in whole 4 KiB blocks. It is known at once and the same on every filesystem,
 /// whereas allocated blocks are unknown until the data is written back. Holes in a file count as data here.
@@ -338,5 +351,24 @@ mod tests {
         remove(&held.join("tree")).unwrap();
         assert_eq!(read_dir(&held).unwrap().into_iter().map(|entry| entry.name).collect::<Vec<_>>(), ["victim"]);
         assert_eq!(fs::read(dir.path().join("victim/file")).unwrap().len(), 10_000);
+    }
+
+    #[test]
+    fn a_tree_is_shared_in_steps() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+        let dir = tempfile::tempdir().unwrap();
+        let meta = std::fs::metadata(dir.path()).unwrap();
+        let (owner, gid) = (meta.uid(), meta.gid());
+        for name in ["a", "b", "c"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("file"), "").unwrap();
+            for path in [dir.path().join(name).join("file"), dir.path().join(name)] {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
+            }
+        }
+        std::fs::write(dir.path().join("lock"), "").unwrap();
+        let share = |most| share_tree(&Spot::outside(dir.path()), owner, gid, &["lock"], most).unwrap();
+        assert_eq!([share(4), share(1), share(1), share(1), share(0)], [false, false, true, true, true]);
     }
 }

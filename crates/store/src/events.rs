@@ -15,7 +15,7 @@ const MAX_FILE: i64 = 64 << 10;
 pub struct Event {
     /// Time of the event, UTC, RFC 3339.
     pub at: String,
-    /// The type: `verdict`, `dry_run`, `published`, `aborted`, `failed`, `cleaned`, `deleted`, `quarantined`, `request_failed`,
+    /// The type: `verdict`, `dry_run`, `published`, `shipped`, `aborted`, `failed`, `cleaned`, `deleted`, `quarantined`, `request_failed`,
     /// `event_dropped`, `closed`, `paused` or `resumed`.
     pub event: String,
     /// The id of the capture or request.

@@ -10,11 +10,11 @@ mod present;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 
-pub use entry::{Entry, EntryReport, PIN_FILE};
+pub use entry::{Entry, EntryReport, PIN_FILE, SHIPPED_FILE};
 pub use listing::Listing;
 pub use present::Present;
 
-use crate::catalog::{self, Catalog, Stamp};
+use crate::catalog::{self, Catalog, Mark, Stamp};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::layout::INDEX;
@@ -199,16 +199,21 @@ pub fn append(store: &Store, entry: &Entry) -> Result<()> {
 
 /// Appends the line of a capture that was pinned or unpinned.
 pub fn append_pinned(store: &Store, entry: &Entry) -> Result<()> {
-    append_line(store, entry, Some((entry.id, entry.pinned)))
+    append_line(store, entry, Some(Mark::Pinned(entry.id, entry.pinned)))
 }
 
-fn append_line(store: &Store, entry: &Entry, pinned: Option<(Id, bool)>) -> Result<()> {
+/// Appends the line of a capture that the remote has confirmed.
+pub fn append_shipped(store: &Store, entry: &Entry) -> Result<()> {
+    append_line(store, entry, Some(Mark::Shipped(entry.id)))
+}
+
+fn append_line(store: &Store, entry: &Entry, mark: Option<Mark>) -> Result<()> {
     let line = line(entry)?;
     let _guard = store.lock()?;
-    catalog::with_index(store, pinned, || Ok(fs::append_line(&store.path(INDEX), &line, Durability::Volatile)?))
+    catalog::with_index(store, mark, || Ok(fs::append_line(&store.path(INDEX), &line, Durability::Volatile)?))
 }
 
-/// Appends entries that were read from the captures' own records. Checks the pin markers again under the lock: a concurrent `pin`
+/// Appends entries that were read from the captures' own records. Checks the markers again under the lock: a concurrent `pin`
 /// has appended its line already, or will append it afterwards. `seen` is as for [`compact`].
 pub fn learn(store: &Store, entries: &mut [Entry], seen: &mut Stamp) -> Result<()> {
     if entries.is_empty() {
@@ -217,7 +222,8 @@ pub fn learn(store: &Store, entries: &mut [Entry], seen: &mut Stamp) -> Result<(
     let _guard = store.lock()?;
     let mut lines = Vec::new();
     for entry in entries {
-        entry.pinned = store.report_dir(&entry.id).join(PIN_FILE).exists();
+        let dir = store.report_dir(&entry.id);
+        (entry.pinned, entry.shipped) = (dir.join(PIN_FILE).exists(), dir.join(SHIPPED_FILE).exists());
         lines.push(line(entry)?);
     }
     let append = || Ok(fs::append_line(&store.path(INDEX), &lines.join(&b'\n'), Durability::Volatile)?);

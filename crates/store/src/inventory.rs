@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::catalog::{self, Catalog, NewRecord, Stamp};
 use crate::error::Result;
 use crate::id::Id;
-use crate::index::{self, Entry, PIN_FILE, Present};
+use crate::index::{self, Entry, PIN_FILE, Present, SHIPPED_FILE};
 use crate::retention::{self, Captures, Plan, Policy, Pressure, Usage, Verdict};
 use crate::trash;
-use crate::{Store, events, meta};
+use crate::{Store, events, meta, shipping};
 use diagctl_fs as fs;
 use diagctl_observe::clock::{Now, Reading};
 
@@ -79,7 +79,9 @@ impl Inventory {
                 if !catalog.is_stale() && !may_delete(&policy) {
                     return Ok(None);
                 }
-                let for_room = may_delete(&Policy { max_age_ms: u64::MAX, max_captures: None, ..policy });
+                // Any shipped capture goes before one that is not, so the oldest alone do not decide by count.
+                let max_captures = policy.max_captures.filter(|_| policy.ships);
+                let for_room = may_delete(&Policy { max_age_ms: u64::MAX, max_captures, ..policy });
                 if !catalog.is_stale()
                     && !for_room
                     && let Some((mut few, first)) = Self::oldest_and_newest(&catalog, policy.keep_last, MOST_LAST)
@@ -343,8 +345,14 @@ impl Inventory {
                 pinned.push(i);
                 continue;
             }
+            let unshipped = store.options().ships && !dir.join(SHIPPED_FILE).exists();
             trash::discard_capture(store, verdict.id, self.captures.place(i))?;
-            events::record(store, &events::Event::about("deleted", verdict.id, &verdict.reasons.join("; ")));
+            let mut why = verdict.reasons.join("; ");
+            if unshipped {
+                why.push_str("; it was NOT shipped before");
+                shipping::note_dropped(store, verdict.id, verdict.disk_bytes);
+            }
+            events::record(store, &events::Event::about("deleted", verdict.id, &why));
             freed += verdict.disk_bytes;
         }
         for i in pinned {
@@ -375,6 +383,7 @@ fn policy(store: &Store) -> Result<(Policy, u64)> {
         max_age_ms: crate::units::ms(keep.max_age),
         keep_last: keep.keep_last,
         max_captures: keep.max_captures,
+        ships: store.options().ships,
     };
     Ok((policy, free_disk))
 }

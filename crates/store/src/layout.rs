@@ -21,6 +21,9 @@ pub const CROWD: &str = "requests.json";
 /// The failures of the heap walker.
 pub const WALKER: &str = "walker.json";
 
+/// What the shipper remembers: uploads that were interrupted, the manifests, and what was deleted unshipped.
+pub const REMOTE: &str = "remote";
+
 /// The other names in a store. A directory that contains only names of a store is the remainder of an `rm -rf` during which a
 /// process polled.
 pub const LEFT: [&str; 12] = [

@@ -28,6 +28,7 @@ pub mod report_kind;
 mod report_name;
 pub mod requests;
 pub mod retention;
+pub mod shipping;
 pub mod staging;
 mod store;
 mod sys;

@@ -26,6 +26,8 @@ pub struct StoreOptions {
     pub file_types: BTreeMap<String, FileType>,
     /// Store heap dumps as `ObjectSpace.dump_all` writes them, with the values of the application.
     pub heap_values: bool,
+    /// Captures are shipped to a remote.
+    pub ships: bool,
 }
 
 impl StoreOptions {
@@ -39,6 +41,7 @@ impl StoreOptions {
             retention: Retention::default(),
             file_types: BTreeMap::new(),
             heap_values: false,
+            ships: false,
         }
     }
 

@@ -6,6 +6,8 @@
 //! pinned captures and the last `keep_last` of each kind are protected. Only the hard cap overrides protection, and never that of
 //! the newest capture.
 //!
+//! For count, size and free space, captures that the remote has confirmed go before any other of the same protection.
+//!
 //! A capture that would not fit in any case costs no other capture its place. Neither do other files in the store that exceed the
 //! cap by themselves, for example one that a command is just writing: deletions could not help. What is being staged never costs a
 //! protected capture its place, because it may still be given up.
@@ -39,6 +41,8 @@ pub struct Policy {
     pub keep_last: u32,
     /// Maximum number of captures.
     pub max_captures: Option<u32>,
+    /// Captures are shipped, so those that the remote has go before older ones that it has not.
+    pub ships: bool,
 }
 
 /// Everything else that takes space.

@@ -12,6 +12,7 @@
 //! index.jsonl            a cache over reports/*/meta.json
 //! catalog.bin            a packed cache with running totals
 //! events.jsonl           the latest verdicts, deletions and failures, bounded
+//! remote/                see `shipping`, if captures are shipped
 //! quarantine/ trash/     untrusted files, and files being deleted
 //! ```
 //! The directory belongs to one user and nobody else can enter it, so nobody else can plant a name in it. A command holds the
@@ -52,6 +53,9 @@ impl Access {
         matches!(self, Self::Create | Self::CreateForWorkers)
     }
 }
+
+/// Files and directories that one opening gives to the store's group. They take less than a second.
+const SHARED_AT_ONCE: usize = 20_000;
 
 /// An open store.
 #[derive(Clone, Debug)]
@@ -108,7 +112,11 @@ impl Store {
         let ours = become_owner(&dir, &stat, access)?;
         let store = Self { dir, owner: stat.st_uid, ours, adopted, options };
         // Reading changes nothing.
-        let mode = if is_open && access != Access::Read { store.close(mode)? } else { mode };
+        let mode = match access {
+            Access::Read => mode,
+            _ if is_open => store.close(mode)?,
+            _ => store.leave_group(stat.st_gid, mode)?,
+        };
         store.check_format(access, mode)?;
         Ok(store)
     }
@@ -128,6 +136,34 @@ impl Store {
         let what = format!("the store had mode {mode:04o}, so others could write to it; it is closed to them again");
         events::record(self, &events::Event::about("closed", "", &what));
         Ok(CLOSED)
+    }
+
+    // Closes a store that is shared with another group than the operator wants by now, and gives it to that group. It is opened again
+    // when everything in it is shared; until then each opening goes on with that.
+    fn leave_group(&self, gid: u32, mode: u32) -> Result<u32> {
+        const CLOSED: u32 = 0o700;
+        // A group that is gone from the machine is told by `config check`.
+        let wanted = self.options.group.as_deref().and_then(|group| group_id(group).ok());
+        if !self.ours || mode == CLOSED || wanted.is_none_or(|wanted| wanted == gid) {
+            return Ok(mode);
+        }
+        fs::set_dir_mode(&self.dir, CLOSED)?;
+        if let Err(refusal) = self.give_to_group() {
+            fs::set_dir_mode(&self.dir, mode)?;
+            return Err(refusal);
+        }
+        Ok(CLOSED)
+    }
+
+    fn give_to_group(&self) -> Result<Option<u32>> {
+        let Some(group) = &self.options.group else { return Ok(None) };
+        let gid = group_id(group)?;
+        fs::set_dir_group(&self.dir, gid).map_err(|source| Error::GiveToGroup {
+            group: group.clone(),
+            dir: self.dir.path().to_owned(),
+            source,
+        })?;
+        Ok(Some(gid))
     }
 
     /// Returns the store's directory.
@@ -311,15 +347,12 @@ impl Store {
     }
 
     fn apply_mode(&self) -> Result<()> {
-        if let Some(group) = &self.options.group {
-            let gid = group_id(group)?;
-            fs::set_dir_group(&self.dir, gid).map_err(|source| Error::GiveToGroup {
-                group: group.clone(),
-                dir: self.dir.path().to_owned(),
-                source,
-            })?;
-            // A store that is older than the key. The mode comes last: whoever sees it finds everything shared.
-            fs::share_tree(&self.dir, self.owner, gid, &["lease.lock", "state.lock"])?;
+        if let Some(gid) = self.give_to_group()? {
+            // A store that is older than the key. The mode comes last: whoever sees it finds everything shared. In a large store the next
+            // opening goes on.
+            if !fs::share_tree(&self.dir, self.owner, gid, &["lease.lock", "state.lock"], SHARED_AT_ONCE)? {
+                return Ok(());
+            }
         }
         // With the set-group-id bit, everything created in the directory belongs to the group.
         Ok(fs::set_dir_mode(&self.dir, self.wanted_mode())?)

@@ -27,6 +27,11 @@ module E2E
       raise "prctl(PR_SET_CHILD_SUBREAPER) failed" unless prctl.call(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0).zero?
     end
 
+    # Leaves processes alone that serve several tests.
+    def spare(pids) = spared.concat(pids)
+
+    def spared = @spared ||= []
+
     # Zombies are left out, because they hold no resources.
     def descendants(root = Process.pid)
       children = Hash.new { |hash, ppid| hash[ppid] = [] }
@@ -40,6 +45,8 @@ module E2E
       queue = [root]
       while (ppid = queue.shift)
         children[ppid].each do |pid, state|
+          next if spared.include?(pid)
+
           queue << pid
           found << Entry.new(pid, ppid, argv(pid)) unless state == "Z"
         end

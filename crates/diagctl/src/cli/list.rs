@@ -1,5 +1,6 @@
 //! `diagctl list`: lists the captures in the store.
 
+mod captures;
 mod filter;
 mod page;
 
@@ -10,7 +11,8 @@ use super::times::{self, Moment, Times};
 use super::{Context, Failure};
 use super::{deaths, view};
 use crate::exit_code::Exit;
-use diagctl_store::index::{Entry, Listing};
+use captures::Captures;
+use diagctl_store::index::Entry;
 use diagctl_store::{Access, Id};
 use filter::Sort;
 use page::Page;
@@ -21,6 +23,7 @@ Examples:
   diagctl list --name worker-0 --report heap_dump --since 2h
   diagctl list --since 2026-11-22 --until '2026-11-22 18:00'
   diagctl list --sort size -n 5
+  diagctl list --remote --host 'web-*' --since 1d
   diagctl list -q --rule routine | xargs diagctl rm";
 
 /// List captures, newest first
@@ -33,6 +36,9 @@ pub struct Args {
     /// Only captures of processes with this role
     #[arg(long)]
     role: Option<String>,
+    /// Only captures of machines with this name; an asterisk stands for any text: `web-*`
+    #[arg(long)]
+    host: Option<String>,
     /// Only captures of the process with this name
     #[arg(long, alias = "worker")]
     name: Option<String>,
@@ -60,6 +66,9 @@ pub struct Args {
     /// Show at most N captures
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     limit: Option<usize>,
+    /// List the captures in the remote, of all machines, instead of those in this store
+    #[arg(long)]
+    remote: bool,
     /// Print only the IDs
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
@@ -85,26 +94,30 @@ struct Damaged<'a> {
 const FEW: usize = 1000;
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    if args.remote {
+        let url = cx.config().remote.as_ref().map(|remote| remote.url.clone()).unwrap_or_default();
+        let now_ms = times::wall_ms(&crate::clock::utc_now());
+        return show(&Captures::of_remote(cx, args, now_ms)?, args, now_ms, &url);
+    }
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let few = args.limit.filter(|limit| *limit <= FEW && args.accepts_all() && args.sort == Sort::Age);
-    let listing = match few.and_then(|limit| Listing::newest(&store, limit)) {
-        Some(listing) => listing,
-        None => {
-            let mut listing = Listing::all(&store)?;
-            listing.check_newest(FEW);
-            listing
-        }
-    };
-    for (id, reason) in &listing.damaged {
-        output::note(&format!("skipped capture {id}: {reason}"));
+    let done = show(&Captures::of_store(&store, args)?, args, now.store_ms, &store.dir().display().to_string())?;
+    if !args.json
+        && !args.quiet
+        && let Some(line) = deaths::recent(cx, &store, now.store_ms).line()
+    {
+        output::note(&format!("{line}: diagctl deaths"));
     }
+    Ok(done)
+}
+
+fn show(listing: &Captures<'_>, args: &Args, now_ms: u64, place: &str) -> Result<Done, Failure> {
     let times = Times::new(args.utc);
     let matches = |number: &usize| {
         let entry = listing.entry(*number)?;
-        args.accepts(&entry, now.store_ms, &times).then_some((*number, entry))
+        args.accepts(&entry, now_ms, &times).then_some((*number, entry))
     };
-    let mut numbers: Vec<usize> = listing.newest_first().collect();
+    let mut numbers: Vec<usize> = listing.newest_first();
     if args.sort != Sort::Age {
         // A capture that is deleted meanwhile is left out.
         let keyed = numbers.iter().filter_map(matches).map(|(number, entry)| (args.sort.key(&entry), number));
@@ -115,29 +128,28 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let matching = numbers.iter().filter_map(matches);
     let limit = args.limit.unwrap_or(usize::MAX);
     let matched = if args.json {
-        json(&listing, matching.map(|(_, entry)| entry), limit)?
+        json(listing, matching.map(|(_, entry)| entry), limit)?
     } else if args.quiet {
         ids(matching.map(|(_, entry)| entry.id), limit)?
     } else {
-        let mut page = Page::new(&times, now.store_ms, args.sort.first());
+        let mut page = Page::new(&times, now_ms, args.sort.first(), args.remote);
         matching.for_each(|(number, entry)| page.add(number, &entry, limit));
         if args.accepts_all() {
             // Only the newest of them may have been read.
-            page.matched = listing.total;
+            page.matched = listing.total();
         }
-        page.print(&listing)?;
-        if let Some(line) = deaths::recent(cx, &store, now.store_ms).line() {
-            output::note(&format!("{line}: diagctl deaths"));
-        }
+        page.print(listing)?;
         page.matched
     };
-    let matched = if args.accepts_all() { listing.total } else { matched };
-    if listing.total == 0 {
-        output::note(&format!("no captures in {}", store.dir().display()));
+    let matched = if args.accepts_all() { listing.total() } else { matched };
+    let total = listing.total();
+    if total == 0 {
+        output::note(&format!("no captures in {place}"));
     } else if matched == 0 {
-        output::note(&format!("no capture matches; the store has {}", listing.total));
+        let place = if args.remote { "remote" } else { "store" };
+        output::note(&format!("no capture matches; the {place} has {total}"));
     }
-    let exit = if listing.total > 0 && matched == 0 { Exit::NoMatch } else { Exit::Ok };
+    let exit = if total > 0 && matched == 0 { Exit::NoMatch } else { Exit::Ok };
     Ok(Done::silent().with_exit(exit))
 }
 
@@ -159,7 +171,7 @@ fn encoded(value: &impl Serialize) -> std::io::Result<String> {
 }
 
 // Streams the captures one by one. Returns the number that matched; when the limit is reached, the count stops.
-fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usize) -> Result<usize, Failure> {
+fn json(listing: &Captures<'_>, captures: impl Iterator<Item = Entry>, limit: usize) -> Result<usize, Failure> {
     let mut matched = 0;
     output::stream(|out| {
         out.write_all(b"{\"schema\":1,\"captures\":[")?;
@@ -171,111 +183,11 @@ fn json(listing: &Listing<'_>, captures: impl Iterator<Item = Entry>, limit: usi
             let comma = if matched == 1 { "" } else { "," };
             write!(out, "{comma}{}", encoded(&view::Listed::from(&entry))?)?;
         }
-        let damaged = listing.damaged.iter().map(|(id, reason)| Damaged { id, reason });
+        let damaged = listing.damaged().iter().map(|(id, reason)| Damaged { id, reason });
         writeln!(out, "],\"damaged\":{}}}", encoded(&damaged.collect::<Vec<_>>())?)
     })?;
     Ok(matched)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use diagctl_store::ReportName;
-    use diagctl_store::index::EntryReport;
-
-    fn args(change: impl Fn(&mut Args)) -> Args {
-        let mut args = Args {
-            role: None,
-            name: None,
-            pid: None,
-            rule: None,
-            report: None,
-            pinned: false,
-            since: None,
-            until: None,
-            sort: Sort::Age,
-            limit: None,
-            quiet: false,
-            utc: true,
-            json: false,
-        };
-        change(&mut args);
-        args
-    }
-
-    pub(super) fn entry() -> Entry {
-        Entry {
-            id: "20261122T101530123Z-7f3a9c2e".parse().unwrap(),
-            created: "2026-11-22T10:15:30.123Z".into(),
-            store_ms: 1000,
-            role: "puma".into(),
-            worker: "worker-0".into(),
-            rule: "routine".into(),
-            pid: 4711,
-            disk_bytes: 4096,
-            pinned: true,
-            reports: vec![
-                EntryReport::new(ReportName::from_text("gc_stat")),
-                EntryReport { error: Some("no".into()), ..EntryReport::new(ReportName::from_text("jemalloc_stats")) },
-            ],
-            ..Entry::default()
-        }
-    }
-
-    fn moment(text: &str) -> Option<Moment> {
-        Some(times::parse_moment(text).unwrap())
-    }
-
-    #[test]
-    fn every_filter_excludes_all_other_captures() {
-        let table: [(Args, bool); 17] = [
-            (args(|_| {}), true),
-            (args(|a| a.role = Some("puma".into())), true),
-            (args(|a| a.role = Some("sidekiq".into())), false),
-            (args(|a| a.name = Some("worker-1".into())), false),
-            (args(|a| a.pid = Some(4711)), true),
-            (args(|a| a.pid = Some(4712)), false),
-            (args(|a| a.pinned = true), true),
-            (args(|a| a.rule = Some("other".into())), false),
-            (args(|a| a.report = Some("jemalloc_stats".into())), true),
-            (args(|a| a.report = Some("heap_dump".into())), false),
-            (args(|a| a.since = moment("60s")), true),
-            (args(|a| a.since = moment("59s")), false),
-            (args(|a| a.until = moment("60s")), true),
-            (args(|a| a.until = moment("61s")), false),
-            (args(|a| a.since = moment("2026-11-22 10:15:30")), true),
-            (args(|a| a.since = moment("2026-11-22 10:15:31")), false),
-            (args(|a| a.until = moment("2026-11-22")), false),
-        ];
-        for (args, expected) in table {
-            assert_eq!(args.accepts(&entry(), 61_000, &Times::new(true)), expected, "{args:?}");
-        }
-    }
-
-    #[test]
-    fn captures_are_sorted_by_each_key_and_newest_first_among_equals() {
-        let of = |role: &str, pid, rule: &str, disk_bytes| Entry {
-            role: role.into(),
-            worker: format!("w{pid}"),
-            pid,
-            rule: rule.into(),
-            disk_bytes,
-            ..Entry::default()
-        };
-        // Newest first, as listed.
-        let entries = [of("puma", 3, "b", 10), of("sidekiq", 1, "a", 30), of("puma", 2, "b", 20)];
-        let table = [
-            (Sort::Age, [0, 1, 2]),
-            (Sort::Size, [1, 2, 0]),
-            (Sort::Pid, [1, 2, 0]),
-            (Sort::Role, [0, 2, 1]),
-            (Sort::Name, [1, 2, 0]),
-            (Sort::Rule, [1, 0, 2]),
-        ];
-        for (sort, expected) in table {
-            let mut keyed: Vec<(Key, usize)> = entries.iter().enumerate().map(|(n, e)| (sort.key(e), n)).collect();
-            keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
-            assert_eq!(keyed.iter().map(|(_, number)| *number).collect::<Vec<_>>(), expected, "{sort:?}");
-        }
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ mod diagnose;
 mod doctor;
 mod error;
 mod events;
+mod external;
 mod fetch;
 mod finalize;
 mod gc;
@@ -24,10 +25,12 @@ mod pause;
 mod pin;
 mod plain_poll;
 mod put;
+mod remote;
 mod request;
 mod rm;
 mod run;
 mod samples;
+mod ship;
 mod show;
 mod simulate;
 mod status;
@@ -94,6 +97,7 @@ enum Command {
     Verify(verify::Args),
     Samples(samples::Args),
     Simulate(simulate::Args),
+    Ship(ship::Args),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     Config(config::Args),
@@ -143,7 +147,10 @@ impl Command {
 pub fn main() -> Exit {
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(e) => return output::usage(&e),
+        Err(e) => match external::run(&e) {
+            Some(failure) => return output::fail(&failure),
+            None => return output::usage(&e),
+        },
     };
     match dispatch(cli) {
         Ok(done) => output::finish(done),
@@ -227,6 +234,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Verify(args) => verify::run(&cx, &args),
         Command::Samples(args) => samples::run(&cx, &args),
         Command::Simulate(args) => simulate::run(&cx, &args),
+        Command::Ship(args) => ship::run(&cx, &args),
         Command::Pause(args) => pause::pause(&cx, &args),
         Command::Resume(args) => pause::resume(&cx, &args),
         Command::Config(args) => config::run(&cx, &args),

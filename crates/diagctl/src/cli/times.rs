@@ -114,6 +114,23 @@ pub fn since(rfc3339: &str, now_ms: i64) -> u64 {
     u64::try_from(now_ms.saturating_sub(at)).unwrap_or(0)
 }
 
+/// Returns a time as milliseconds of the wall clock; 0 if it cannot be parsed.
+pub fn wall_ms(rfc3339: &str) -> u64 {
+    rfc3339.parse::<Timestamp>().ok().and_then(|at| u64::try_from(at.as_millisecond()).ok()).unwrap_or(0)
+}
+
+/// Returns a day, in UTC, of which everything before is before a moment. `now_ms` is the wall clock.
+pub fn day_before(moment: &Moment, now_ms: u64) -> String {
+    const DAY_MS: i64 = 86_400_000;
+    let at = match moment {
+        Moment::Ago(ms) => i64::try_from(now_ms.saturating_sub(*ms)).unwrap_or(0),
+        Moment::At(at) => at.as_millisecond(),
+        // No zone is a day away from UTC.
+        Moment::Civil(civil) => civil.to_zoned(TimeZone::UTC).map_or(0, |at| at.timestamp().as_millisecond()) - DAY_MS,
+    };
+    Timestamp::from_millisecond(at).unwrap_or_default().strftime("%Y-%m-%d").to_string()
+}
+
 /// Formats the time since a moment, both on the store's time line.
 pub fn age(store_ms: u64, now_ms: u64) -> String {
     match now_ms.saturating_sub(store_ms) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Compression, Config, GroupRight, Source, custom, rules, templates};
+use super::{Compression, Config, GroupRight, Source, custom, remote, rules, templates};
 use crate::section::{Problem, Problems, Section};
 use diagctl_store::report_kind;
 
@@ -130,6 +130,11 @@ pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
                 config.reports.insert(name.to_owned(), report);
             }
         }
+    }
+
+    if let Some(section) = root.section("remote") {
+        config.remote = remote::read(&section);
+        remote::KEYS.into_iter().for_each(|key| note("remote.", section.has(&key["remote.".len()..]), key));
     }
 
     let rules = root.sections("rules");

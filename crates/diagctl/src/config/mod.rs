@@ -10,6 +10,7 @@ mod examine;
 mod for_store;
 mod load;
 mod options;
+mod remote;
 mod rules;
 mod templates;
 mod warnings;
@@ -33,6 +34,7 @@ pub use examine::parse;
 pub use for_store::{copy_in, load_for_store, or_of_the_workers};
 pub use load::{defaults, keep, load, load_for_process, read};
 pub use options::ReportOptions;
+pub use remote::Remote;
 pub use warnings::Place;
 
 use crate::fsio::Spot;
@@ -123,6 +125,8 @@ pub struct Config {
     pub options: ReportOptions,
     /// The rules.
     pub rules: Vec<Rule>,
+    /// Where captures are shipped.
+    pub remote: Option<Box<Remote>>,
 }
 
 /// Values from flags and the environment, which override the file, each with its source.
@@ -192,6 +196,7 @@ impl Default for Config {
             reports: BTreeMap::new(),
             options: ReportOptions::default(),
             rules: vec![rule::routine()],
+            remote: None,
         }
     }
 }
@@ -223,6 +228,7 @@ impl Config {
             retention: self.retention.clone(),
             file_types: file_types.collect(),
             heap_values: self.options.heap_values,
+            ships: self.remote.is_some(),
         }
     }
 

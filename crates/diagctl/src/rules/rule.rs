@@ -69,7 +69,7 @@ impl Match {
 }
 
 /// Returns true if a text matches a pattern, in which `*` stands for any characters and `?` for one.
-fn is_like(pattern: &str, text: &str) -> bool {
+pub fn is_like(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return text.chars().count() == pattern.chars().count()
             && pattern.chars().zip(text.chars()).all(|(wanted, c)| wanted == '?' || wanted == c);

@@ -22,6 +22,7 @@ pub(super) const MAX_RECORD: usize = 8 << 20;
 pub(super) const GONE: u8 = 1;
 pub(super) const PINNED: u8 = 2;
 pub(super) const DAMAGED: u8 = 4;
+pub(super) const SHIPPED: u8 = 8;
 
 /// The totals over all captures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -181,6 +182,8 @@ pub struct Record<'a> {
     pub disk_bytes: u64,
     /// Set if the capture is pinned.
     pub pinned: bool,
+    /// Set if the remote has confirmed it.
+    pub shipped: bool,
     /// Set if its `meta.json` cannot be read. Then only the id and the size are known.
     pub damaged: bool,
     kinds: &'a [u8],
@@ -213,6 +216,8 @@ pub struct NewRecord {
     pub disk_bytes: u64,
     /// Set if the capture is pinned.
     pub pinned: bool,
+    /// Set if the remote has confirmed it.
+    pub shipped: bool,
     /// Set if its `meta.json` cannot be read.
     pub damaged: bool,
     /// The kinds of report that the capture has data of, each with its stored bytes.
@@ -233,6 +238,7 @@ impl NewRecord {
             store_ms: meta.store_ms,
             disk_bytes,
             pinned: false,
+            shipped: false,
             damaged: false,
             kinds: kinds.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect(),
         }
@@ -240,12 +246,14 @@ impl NewRecord {
 
     /// Creates the record of a capture that cannot be read.
     pub fn damaged(id: Id, disk_bytes: u64) -> Self {
-        Self { id, sequence: 0, store_ms: 0, disk_bytes, pinned: false, damaged: true, kinds: Vec::new() }
+        let (sequence, store_ms, pinned, shipped, kinds) = (0, 0, false, false, Vec::new());
+        Self { id, sequence, store_ms, disk_bytes, pinned, shipped, damaged: true, kinds }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; HEAD];
-        bytes.push(if self.pinned { PINNED } else { 0 } | if self.damaged { DAMAGED } else { 0 });
+        let flags = [(self.pinned, PINNED), (self.damaged, DAMAGED), (self.shipped, SHIPPED)];
+        bytes.push(flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum());
         bytes.extend_from_slice(self.id.as_str().as_bytes());
         for word in [self.sequence, self.store_ms, self.disk_bytes] {
             bytes.extend_from_slice(&word.to_le_bytes());
@@ -293,6 +301,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Record<'_>, bool)> {
         store_ms: word(37),
         disk_bytes: word(45),
         pinned: flags & PINNED != 0,
+        shipped: flags & SHIPPED != 0,
         damaged: flags & DAMAGED != 0,
         kinds: &body[FIXED - HEAD..body.len() - TAIL],
     };

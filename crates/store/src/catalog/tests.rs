@@ -3,6 +3,7 @@
 use super::*;
 use crate::ReportName;
 use crate::StoreOptions;
+use crate::error::Result;
 use crate::index::{self, Entry, Listing};
 use crate::inventory::Inventory;
 use crate::trash;
@@ -159,7 +160,7 @@ fn foreign_changes_are_noticed_and_learned() {
             &|scene| {
                 scene.copy_in(4);
                 let line = serde_json::to_vec(&Entry::of(&scene.store, &meta(4))).unwrap();
-                fs::append_line(&index(scene), &line, Durability::Volatile).unwrap();
+                fs::append_line(&index(scene), &line, diagctl_fs::Durability::Volatile).unwrap();
             },
             &[1, 2, 3, 4],
         ),

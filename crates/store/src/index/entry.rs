@@ -12,6 +12,9 @@ use diagctl_observe::clock::LAST_MS;
 /// The marker file in a pinned capture's directory. The marker is authoritative, and the index keeps a copy.
 pub const PIN_FILE: &str = "pinned";
 
+/// The marker file in the directory of a capture that the remote has confirmed. Like the pin's, it is authoritative and empty.
+pub const SHIPPED_FILE: &str = "shipped";
+
 /// One line of the index: the data that `list` shows and retention uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -45,6 +48,9 @@ pub struct Entry {
     pub disk_bytes: u64,
     /// Set if the capture is pinned.
     pub pinned: bool,
+    /// Set if the remote has confirmed the capture.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shipped: bool,
 }
 
 /// A report in an entry.
@@ -79,8 +85,8 @@ impl EntryReport {
 }
 
 impl Entry {
-    // Sizes are summed and times are subtracted, so a line with an impossible number is ignored.
-    pub(super) fn is_plausible(&self) -> bool {
+    /// Returns true if every number is possible. Sizes are summed and times are subtracted, so other entries are ignored.
+    pub fn is_plausible(&self) -> bool {
         let sizes = self.reports.iter().map(|report| report.stored_bytes.max(report.raw_bytes));
         sizes.chain([self.disk_bytes]).all(|bytes| bytes <= MOST_BYTES)
             && self.store_ms <= LAST_MS
@@ -115,6 +121,7 @@ impl Entry {
                 .collect(),
             disk_bytes: fs::occupied_tree(&dir),
             pinned: dir.join(PIN_FILE).exists(),
+            shipped: dir.join(SHIPPED_FILE).exists(),
         }
     }
 }

@@ -26,6 +26,7 @@ pub(super) struct Capture {
     // Offset of its record in the catalog.
     pub(super) at: Option<NonZeroU32>,
     pub(super) pinned: bool,
+    pub(super) shipped: bool,
 }
 
 /// The part of a capture that one kind of report takes.
@@ -113,6 +114,7 @@ impl Captures {
             shares: (self.shares.len() - first) as u32,
             at: u32::try_from(at).ok().and_then(NonZeroU32::new),
             pinned: record.pinned,
+            shipped: record.shipped,
         });
     }
 
@@ -127,6 +129,7 @@ impl Captures {
                 store_ms: capture.store_ms,
                 disk_bytes: capture.disk_bytes,
                 pinned: capture.pinned,
+                shipped: capture.shipped,
                 damaged: false,
                 kinds: kinds.map(|share| (self.names[share.kind as usize].clone(), share.bytes)).collect(),
             }
@@ -153,7 +156,7 @@ impl Captures {
     /// Replaces the data about a capture. Returns true if the new data is different.
     pub fn replace(&mut self, i: usize, entry: &Entry) -> bool {
         let (before, after) = (self.list[i], self.pack(entry));
-        let figures = |c: &Capture| (c.sequence, c.store_ms, c.disk_bytes, c.pinned);
+        let figures = |c: &Capture| (c.sequence, c.store_ms, c.disk_bytes, c.pinned, c.shipped);
         let shares = |c: &Capture| {
             let mut shares = self.shares_of(c).to_vec();
             shares.sort_unstable_by_key(|share| share.kind);
@@ -200,6 +203,7 @@ impl Captures {
             shares: (self.shares.len() - first) as u32,
             at: None,
             pinned: entry.pinned,
+            shipped: entry.shipped,
         }
     }
 

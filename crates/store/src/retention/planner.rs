@@ -72,8 +72,10 @@ impl<'a> Planner<'a> {
         let omitted = usize::try_from(self.captures.omitted.0).unwrap_or(usize::MAX);
         let count = (self.plan.order.len() - self.plan.condemned.len()).saturating_add(omitted);
         let excess = count.saturating_sub(max as usize);
-        let victims: Vec<usize> = self.remaining(Protection::Unprotected).take(excess).collect();
-        for at in victims {
+        let mut victims: Vec<usize> = self.remaining(Protection::Unprotected).collect();
+        // Oldest first among each.
+        victims.sort_by_key(|at| !self.capture(*at).shipped);
+        for at in victims.into_iter().take(excess) {
             self.condemn(at, Reason::TooMany { count });
         }
     }
@@ -124,13 +126,18 @@ impl<'a> Planner<'a> {
             .fold(0, |sum, at| sum.saturating_add(self.capture(at).disk_bytes))
     }
 
-    // Deletes captures of one protection while `shortage_of` returns a shortage.
+    // Deletes captures of one protection while `shortage_of` returns a shortage. Those that the remote has go first.
     fn shrink(&mut self, protection: Protection, shortage_of: impl Fn(&Self) -> Option<Shortage>) {
+        self.shrink_among(protection, true, &shortage_of);
+        self.shrink_among(protection, false, &shortage_of);
+    }
+
+    fn shrink_among(&mut self, of: Protection, shipped: bool, shortage_of: &impl Fn(&Self) -> Option<Shortage>) {
         if shortage_of(self).is_none() {
             return;
         }
         let mut pool = Pool::of(self.captures);
-        for at in self.remaining(protection) {
+        for at in self.remaining(of).filter(|at| self.capture(*at).shipped == shipped) {
             pool.add(at, self.captures.shares_of(self.capture(at)));
         }
         while let Some(shortage) = shortage_of(self) {

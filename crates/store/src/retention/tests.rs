@@ -67,7 +67,7 @@ fn plan(
 }
 
 fn lax() -> Policy {
-    Policy { max_use: HUGE, keep_free: 0, max_age_ms: 1000 * DAY, keep_last: 0, max_captures: None }
+    Policy { max_use: HUGE, keep_free: 0, max_age_ms: 1000 * DAY, keep_last: 0, max_captures: None, ships: false }
 }
 
 fn roomy() -> Usage {
@@ -101,7 +101,8 @@ fn age_spares_protected_and_future_captures() {
 #[test]
 fn totals_within_all_limits_need_no_plan() {
     let totals = Totals { captures: 3, bytes: 100, oldest_ms: 5, ..Totals::default() };
-    let policy = Policy { max_use: 150, keep_free: 10, max_age_ms: 20, keep_last: 1, max_captures: Some(3) };
+    let policy =
+        Policy { max_use: 150, keep_free: 10, max_age_ms: 20, keep_last: 1, max_captures: Some(3), ships: false };
     let usage = Usage { other_bytes: 30, free_disk: 30, incoming: 20, staged: 0 };
     assert!(!may_delete(&totals, &policy, &usage, 25));
     assert!(may_delete(&totals, &policy, &usage, 26), "one is too old");
@@ -302,6 +303,7 @@ fn retention_invariants_hold_for_random_stores() {
             max_age_ms: random.below(30) * DAY,
             keep_last: random.below(3) as u32,
             max_captures: (random.below(2) == 0).then(|| random.below(10) as u32 + 1),
+            ships: false,
         };
         let other_bytes = random.below(300) * KIB;
         let usage = Usage {

@@ -123,6 +123,19 @@ fn a_writer_at_the_cap_makes_room_and_stays_under_it() {
     }
 }
 
+// The size of a stream is known only at its end; that of the next block is.
+#[test]
+fn a_block_that_fits_only_without_protected_captures_costs_none_its_place() {
+    let scene = Scene::new();
+    (1..=6).for_each(|n| scene.publish(n, 100));
+    let grant = scene.grant(true);
+    let mut room = Room::of(&scene.store, &grant).unwrap();
+    let unprotected: u64 = (1..=6).map(|n| fs::occupied_tree(&scene.store.report_dir(&id(n)))).sum();
+    let failure = room.take(room.left + unprotected).unwrap_err();
+    assert!(matches!(failure, crate::Error::AtCap { .. }), "{failure}");
+    assert!((1..=6).all(|n| scene.store.report_dir(&id(n)).exists()));
+}
+
 #[test]
 fn room_of_captures_deleted_meanwhile_is_used() {
     let scene = Scene::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{Compression, Config, CustomReport, Loaded, Mode, Rule, Select, Snapshot, Source};
+use crate::config::{Compression, Config, CustomReport, Loaded, Mode, Remote, Rule, Select, Snapshot, Source};
 use crate::units::{Amount, ms};
 
 /// Renders `config show --json`.
@@ -87,6 +87,21 @@ fn values(config: &Config) -> Vec<(&'static str, Value)> {
                 Compression::Zstd => json!("zstd"),
             },
         ),
+    ]
+    .into_iter()
+    .chain(config.remote.iter().flat_map(|remote| remote_values(remote)))
+    .collect()
+}
+
+fn remote_values(remote: &Remote) -> [(&'static str, Value); 6] {
+    let command = &remote.credential_command;
+    [
+        ("remote.url", json!(remote.url)),
+        ("remote.endpoint", json!(remote.endpoint)),
+        ("remote.region", json!(remote.region)),
+        ("remote.credential_command", if command.is_empty() { Value::Null } else { json!(command) }),
+        ("remote.max_bandwidth", remote.max_bandwidth.map_or(Value::Null, size)),
+        ("remote.flush", duration(remote.flush)),
     ]
 }
 
@@ -224,6 +239,10 @@ mod tests {
         max_age = "1d 2h 3m 4s"
         max_captures = 10
         compression = "zstd"
+        [remote]
+        url = "s3://bucket/prefix"
+        credential_command = ["/bin/credentials", "--now"]
+        max_bandwidth = "10MiB"
         [reports.cpu_profile]
         duration = "3s"
         [reports.cache]

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 
 use super::{Args, Key};
 use crate::cli::times::Times;
+use crate::rules::rule::is_like;
 use diagctl_store::index::Entry;
 
 /// The order of a listing.
@@ -42,7 +43,7 @@ impl Sort {
 
 impl Args {
     pub(super) fn accepts_all(&self) -> bool {
-        let names = [&self.role, &self.name, &self.rule, &self.report];
+        let names = [&self.role, &self.host, &self.name, &self.rule, &self.report];
         let moments = [&self.since, &self.until];
         names.iter().all(|name| name.is_none())
             && moments.iter().all(|moment| moment.is_none())
@@ -54,6 +55,7 @@ impl Args {
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
         let age_ms = now_ms.saturating_sub(entry.store_ms);
         is(&self.role, &entry.role)
+            && self.host.as_ref().is_none_or(|pattern| is_like(pattern, &entry.host))
             && is(&self.name, &entry.worker)
             && is(&self.rule, &entry.rule)
             && self.pid.is_none_or(|pid| pid == entry.pid)

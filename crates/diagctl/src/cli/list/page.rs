@@ -1,16 +1,18 @@
 //! The table of `list`.
 
+use super::captures::Captures;
 use crate::cli::Failure;
 use crate::cli::output::{self, Columns};
 use crate::cli::times::{Times, age};
 use crate::units::size;
-use diagctl_store::index::{Entry, EntryReport, Listing};
+use diagctl_store::index::{Entry, EntryReport};
 
 /// The listing for people: the numbers of the captures and the column widths, both from a first pass over the captures.
 pub struct Page<'a> {
     times: &'a Times,
     now_ms: u64,
     order: &'static str,
+    remote: bool,
     created: String,
     columns: Columns,
     numbers: Vec<usize>,
@@ -20,40 +22,48 @@ pub struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// Begins a page.
-    pub fn new(times: &'a Times, now_ms: u64, order: &'static str) -> Self {
+    /// Begins a page. That of the remote shows the machines instead of the pins, which belong to a store.
+    pub fn new(times: &'a Times, now_ms: u64, order: &'static str, remote: bool) -> Self {
         let created = format!("CREATED ({})", times.name());
-        let columns = Columns::new(&header(&created), &[2, 5, 7]);
-        Self { times, now_ms, order, created, columns, numbers: Vec::new(), matched: 0, bytes: 0 }
+        let columns = Columns::new(&header(&created, remote), &[2, 5, 7]);
+        Self { times, now_ms, order, remote, created, columns, numbers: Vec::new(), matched: 0, bytes: 0 }
     }
 
     /// Adds a capture, up to the limit.
     pub fn add(&mut self, number: usize, entry: &Entry, limit: usize) {
         self.matched += 1;
         if self.numbers.len() < limit {
-            self.columns.widen(&row(entry, self.times, self.now_ms));
+            self.columns.widen(&self.row(entry));
             self.numbers.push(number);
             self.bytes = self.bytes.saturating_add(entry.disk_bytes);
         }
     }
 
     /// Prints the page.
-    pub fn print(&mut self, listing: &Listing<'_>) -> Result<(), Failure> {
+    pub(super) fn print(&mut self, listing: &Captures<'_>) -> Result<(), Failure> {
         if self.numbers.is_empty() {
             return Ok(());
         }
-        self.columns.fit_terminal(&OPTIONAL);
+        self.columns.fit_terminal(if self.remote { &OPTIONAL_OF_REMOTE } else { &OPTIONAL });
         output::stream(|out| {
-            writeln!(out, "{}", self.columns.line(&header(&self.created)))?;
+            writeln!(out, "{}", self.columns.line(&header(&self.created, self.remote)))?;
             // Captures that were deleted after the first pass are left out.
             for entry in self.numbers.iter().filter_map(|number| listing.entry(*number)) {
-                writeln!(out, "{}", self.columns.line(&row(&entry, self.times, self.now_ms)))?;
+                writeln!(out, "{}", self.columns.line(&self.row(&entry)))?;
             }
-            if let Some(note) = self.columns.left_out(&header(&self.created)) {
+            if let Some(note) = self.columns.left_out(&header(&self.created, self.remote)) {
                 writeln!(out, "{note}")?;
             }
             writeln!(out, "\n{}", self.sum())
         })
+    }
+
+    fn row(&self, entry: &Entry) -> Vec<String> {
+        let mut row = row(entry, self.times, self.now_ms);
+        if self.remote {
+            row[HOST] = or_dash(&entry.host);
+        }
+        row
     }
 
     fn sum(&self) -> String {
@@ -73,8 +83,15 @@ impl<'a> Page<'a> {
 /// Columns that a narrow terminal may not show, the most important first.
 const OPTIONAL: [usize; 9] = [2, 3, 4, 6, 7, 8, 9, 5, 1];
 
-fn header(created: &str) -> [&str; 10] {
-    ["ID", created, "AGE", "ROLE", "NAME", "PID", "RULE", "ON DISK", "PINNED", "REPORTS"]
+/// The same for captures in the remote.
+const OPTIONAL_OF_REMOTE: [usize; 9] = [HOST, 2, 3, 4, 6, 7, 9, 5, 1];
+
+/// The column of the machine, or of the pin.
+const HOST: usize = 8;
+
+fn header(created: &str, remote: bool) -> [&str; 10] {
+    let host = if remote { "HOST" } else { "PINNED" };
+    ["ID", created, "AGE", "ROLE", "NAME", "PID", "RULE", "ON DISK", host, "REPORTS"]
 }
 
 fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
@@ -108,11 +125,11 @@ mod tests {
     fn columns_are_aligned_and_show_zone_order_and_failures() {
         let plain = Entry { pid: 7, pinned: false, worker: String::new(), ..entry() };
         let times = Times::new(true);
-        let mut page = Page::new(&times, 91_000, "newest");
+        let mut page = Page::new(&times, 91_000, "newest", false);
         let entries = [entry(), plain, entry()];
         entries.iter().enumerate().for_each(|(number, entry)| page.add(number, entry, 2));
         let rows = entries[..2].iter().map(|entry| page.columns.line(&row(entry, &times, 91_000)));
-        let head = page.columns.line(&header(&page.created));
+        let head = page.columns.line(&header(&page.created, false));
         let text = [head].into_iter().chain(rows).chain([page.sum()]).collect::<Vec<_>>().join("\n");
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].contains("CREATED (UTC)"), "{text}");

@@ -35,7 +35,7 @@ pub(super) fn capture(store: &Store, id: &Id, bar: &ProgressBar, outcome: &mut O
     outcome.captures += 1;
     let known = |name: &str| {
         let of_report = record.reports.iter().any(|report| report.file.as_deref() == Some(name));
-        of_report || name == "meta.json" || name == index::PIN_FILE
+        of_report || ["meta.json", index::PIN_FILE, index::SHIPPED_FILE].contains(&name)
     };
     let mut names: Vec<String> = fsio::children(&dir)
         .map(|entry| entry.name.to_string_lossy().into_owned())

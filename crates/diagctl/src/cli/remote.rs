@@ -1,0 +1,64 @@
+//! The program `diagctl-remote`, which alone has an HTTP client and TLS. It gets the checked configuration in its environment.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use super::{Context, Failure, external};
+use crate::exit_code::Exit;
+use crate::units::ms;
+use diagctl_store::index::Entry;
+
+/// Returns the program, to be started with the name of one of its commands.
+pub fn command(cx: &Context) -> Result<Command, Failure> {
+    let config = cx.config();
+    let Some(remote) = &config.remote else {
+        let failure = Failure::new(Exit::Config, "the configuration names no remote");
+        return Err(
+            failure.hint("add the table [remote] with url = \"s3://BUCKET/PREFIX\"; docs/fleet.md has an example")
+        );
+    };
+    let Some(program) = external::find("remote") else {
+        let failure = Failure::failed("the program diagctl-remote is neither beside diagctl nor in PATH");
+        return Err(failure.hint("install it from the same release"));
+    };
+    let settings = json!({
+        "dir": config.dir,
+        "group": config.group,
+        "orders": !config.group_may.is_empty(),
+        "allow_network_filesystem": config.allow_network_filesystem,
+        "remote": {
+            "url": remote.url,
+            "endpoint": remote.endpoint,
+            "region": remote.region,
+            "credential_command": remote.credential_command,
+            "max_bandwidth": remote.max_bandwidth,
+            "flush_ms": ms(remote.flush),
+        },
+    });
+    let mut command = Command::new(program);
+    command.env("DIAGCTL_REMOTE", settings.to_string());
+    Ok(command)
+}
+
+/// Returns the captures in the remote, newest first. Their time on the store's time line becomes that of the wall clock, because
+/// each store has a line of its own.
+pub fn captures(cx: &Context, since_day: Option<&str>) -> Result<Vec<Entry>, Failure> {
+    let failed = |source| Failure::io("read the captures from", std::path::Path::new("diagctl-remote"), source);
+    let mut command = command(cx)?;
+    command.arg("captures").args(since_day.map(|day| format!("--since-day={day}")));
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let mut entries = Vec::new();
+    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
+        let line = line.map_err(failed)?;
+        let mut entry: Entry = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;
+        entry.store_ms = super::times::wall_ms(&entry.created);
+        entries.push(entry);
+    }
+    if child.wait().map_err(failed)?.success() {
+        return Ok(entries);
+    }
+    // The program has said why.
+    Err(Failure::failed("the captures in the remote cannot be listed"))
+}

@@ -1,0 +1,123 @@
+//! The table `[remote]`: where captures are shipped. `diagctl-remote` uses it; `acquire` only knows that it is there.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::section::Section;
+
+/// The keys, in the order in which they are shown.
+pub(super) const KEYS: [&str; 6] = [
+    "remote.url",
+    "remote.endpoint",
+    "remote.region",
+    "remote.credential_command",
+    "remote.max_bandwidth",
+    "remote.flush",
+];
+
+/// Where captures are shipped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remote {
+    /// `s3://BUCKET/PREFIX` or `file:///DIRECTORY`.
+    pub url: String,
+    /// The URL of a server that is not Amazon's.
+    pub endpoint: Option<String>,
+    /// The region of the bucket.
+    pub region: Option<String>,
+    /// The command that prints credentials, and its arguments.
+    pub credential_command: Vec<String>,
+    /// Bytes a second.
+    pub max_bandwidth: Option<u64>,
+    /// Time for what waits when the shipper is told to stop.
+    pub flush: Duration,
+}
+
+/// Reads the table. Returns `None` if it is empty or has no usable URL.
+pub(super) fn read(section: &Section<'_>) -> Option<Box<Remote>> {
+    let url = section.text("url");
+    let endpoint = section.text("endpoint");
+    let region = section.text("region");
+    let credential_command = section.texts("credential_command");
+    let max_bandwidth = section.size("max_bandwidth");
+    let flush = section.duration("flush").unwrap_or(Duration::from_secs(25));
+    section.finish();
+    if endpoint.as_ref().is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
+        section.wrong_value("endpoint", "not a URL", "write https://HOST:PORT, or remove the key for Amazon S3");
+    }
+    if credential_command.as_ref().is_some_and(|words| words.first().is_none_or(|program| !program.starts_with('/'))) {
+        section.wrong_value(
+            "credential_command",
+            "does not begin with an absolute path",
+            "write [\"/usr/local/bin/credentials\", \"ARGUMENT\"]; the command prints what credential_process of AWS prints",
+        );
+    }
+    if max_bandwidth.is_some_and(|bytes| bytes < 1024) {
+        section.wrong_value("max_bandwidth", "too little to ship anything", "10MiB, for 10 MiB a second, is usual");
+    }
+    if flush > Duration::from_secs(3600) {
+        section.wrong_value("flush", "must be at most 1h", "25s is usual: Kubernetes kills after 30s");
+    }
+    match url {
+        Some(url) if is_usable(&url) => {
+            let credential_command = credential_command.unwrap_or_default();
+            Some(Box::new(Remote { url, endpoint, region, credential_command, max_bandwidth, flush }))
+        }
+        Some(_) => {
+            let hint = "write s3://BUCKET/PREFIX, or file:///DIRECTORY";
+            section.wrong_value("url", "not the URL of a bucket or of a directory", hint);
+            None
+        }
+        None if !section.keys().is_empty() && !section.has("url") => {
+            section.problem("url", "missing", "write s3://BUCKET/PREFIX, or file:///DIRECTORY");
+            None
+        }
+        None => None,
+    }
+}
+
+fn is_usable(url: &str) -> bool {
+    let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+    if let Some(path) = url.strip_prefix("file://") {
+        return path.starts_with('/') && path.len() > 1;
+    }
+    let Some(rest) = url.strip_prefix("s3://") else { return false };
+    let mut parts = rest.trim_end_matches('/').split('/');
+    plain(rest) && parts.all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn a_remote_is_read_whole_and_each_problem_is_told() {
+        let (config, _) = parse("[remote]\nurl = \"s3://bucket/a/b\"\nmax_bandwidth = \"10MiB\"\n").unwrap();
+        let remote = config.remote.unwrap();
+        assert_eq!((remote.url.as_str(), remote.max_bandwidth), ("s3://bucket/a/b", Some(10 << 20)));
+        assert_eq!(remote.flush, Duration::from_secs(25));
+        assert_eq!(parse("[remote]").unwrap().0.remote, None);
+
+        let table = [
+            ("url = \"https://x\"", "remote.url: \"https://x\": not the URL of a bucket or of a directory"),
+            ("url = \"s3://\"", "remote.url: \"s3://\": not the URL of a bucket or of a directory"),
+            ("url = \"s3://b/../c\"", "remote.url: \"s3://b/../c\": not the URL of a bucket or of a directory"),
+            ("url = \"file://relative\"", "remote.url: \"file://relative\": not the URL of a bucket or of a directory"),
+            ("region = \"eu-west-1\"", "remote.url: missing"),
+            ("url = \"s3://b\"\nendpoint = \"host:1\"", "remote.endpoint: \"host:1\": not a URL"),
+            ("url = \"s3://b\"\nflush = \"2h\"", "remote.flush: \"2h\": must be at most 1h"),
+            ("url = \"s3://b\"\nmax_bandwidth = \"1B\"", "remote.max_bandwidth: \"1B\": too little to ship anything"),
+            (
+                "url = \"s3://b\"\ncredential_command = [\"x\"]",
+                "remote.credential_command: [\"x\"]: does not begin with an absolute path",
+            ),
+            ("url = \"s3://b\"\nurI = \"\"", "remote.urI: unknown key"),
+        ];
+        for (text, expected) in table {
+            let problems = parse(&format!("[remote]\n{text}\n")).unwrap_err();
+            let told: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
+            assert_eq!(told, [expected]);
+        }
+    }
+}

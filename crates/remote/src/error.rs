@@ -1,0 +1,157 @@
+//! The errors of this program.
+
+use std::io;
+use std::path::PathBuf;
+
+use diagctl_store::Id;
+
+/// The result of an operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error, with what is needed to word it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program was not started by `diagctl`.
+    #[error("this program is started by `diagctl ship`, which gives it the checked configuration")]
+    NoSettings,
+    /// The settings cannot be parsed.
+    #[error("the settings from diagctl cannot be used: {0}")]
+    Settings(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] diagctl_store::Error),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] diagctl_fs::Error),
+    /// A report does not match its record.
+    #[error("report {report} of capture {capture} is damaged, so the capture is not shipped: {why}")]
+    Damaged {
+        /// The capture.
+        capture: Id,
+        /// The report.
+        report: String,
+        /// The damage.
+        why: String,
+    },
+    /// A local file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The remote failed.
+    #[error("cannot {action} {key}: {}", chain(source))]
+    Remote {
+        /// The operation.
+        action: &'static str,
+        /// The object.
+        key: String,
+        /// The reason.
+        source: object_store::Error,
+    },
+    /// The remote holds something else than what was sent.
+    #[error("{key} has {found} bytes in the remote, and {expected} were sent")]
+    Unconfirmed {
+        /// The object.
+        key: String,
+        /// The size that the remote tells.
+        found: u64,
+        /// The size that was sent.
+        expected: u64,
+    },
+    /// The directory that is the remote failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Directory {
+        /// The operation.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The runtime cannot start.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+}
+
+impl Error {
+    /// Returns true if the next capture would most likely fail in the same way.
+    pub fn is_of_the_remote(&self) -> bool {
+        matches!(self, Self::Remote { .. } | Self::Directory { .. } | Self::Unconfirmed { .. })
+    }
+
+    /// Returns the next step for the reader.
+    pub fn hint(&self) -> Option<&'static str> {
+        use object_store::Error as Remote;
+        match self {
+            Self::Remote { source, action, .. } => match source {
+                _ if is_of_identity(&chain(source)) => Some("check the credentials, and the clock of this machine"),
+                Remote::PermissionDenied { .. } => {
+                    Some("the credentials may not do this: docs/fleet.md has the policies for nodes and for people")
+                }
+                Remote::NotFound { .. } => {
+                    Some("check remote.url, remote.endpoint and remote.region, and that the bucket exists")
+                }
+                _ if matches!(*action, "list" | "read") => None,
+                _ => Some("nothing is lost: the captures stay in the store, and the next run resumes"),
+            },
+            Self::Directory { .. } => {
+                Some("the directory of remote.url must exist, and be writable for the owner of the store")
+            }
+            _ => None,
+        }
+    }
+}
+
+// The outer errors of object_store say little, and its inner ones repeat each other. S3 answers with a document, of which the code
+// and the message are for people.
+fn chain(error: &object_store::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let inner = error.to_string();
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        source = error.source();
+    }
+    if let (Some(code), Some(message)) =
+        (between(&text, "<Code>", "</Code>"), between(&text, "<Message>", "</Message>"))
+    {
+        return format!("{code}: {message}");
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn is_of_identity(answer: &str) -> bool {
+    ["SignatureDoesNotMatch", "InvalidAccessKeyId", "RequestTimeTooSkewed", "ExpiredToken"]
+        .iter()
+        .any(|code| answer.contains(code))
+}
+
+fn between<'t>(text: &'t str, start: &str, end: &str) -> Option<&'t str> {
+    Some(text.split_once(start)?.1.split_once(end)?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denied(answer: &str) -> Error {
+        let source = object_store::Error::PermissionDenied { path: "k".into(), source: answer.into() };
+        Error::Remote { action: "write", key: "k".into(), source }
+    }
+
+    #[test]
+    fn an_answer_of_s3_is_told_by_its_code_and_message() {
+        let error =
+            denied("403: <Error><Code>AccessDenied</Code><Message>No.</Message><RequestId>1</RequestId></Error>");
+        assert_eq!(error.to_string(), "cannot write k: AccessDenied: No.");
+        assert!(error.hint().unwrap().contains("policies"));
+        let error = denied("403: <Error><Code>SignatureDoesNotMatch</Code><Message>No.</Message></Error>");
+        assert!(error.hint().unwrap().contains("clock"));
+        assert!(denied("403\n  Forbidden").to_string().ends_with("403 Forbidden"));
+    }
+}

@@ -1,0 +1,55 @@
+//! The names of objects, the same for every program that reads the bucket.
+//!
+//! ```text
+//! captures/<day>/<host>/<id>/<file>          the reports of a capture; meta.json comes last and commits it
+//! manifests/<day>/<host>~<random>.jsonl      the captures of a day that one store shipped, a line of the index each
+//! ```
+
+/// Returns the prefix of a capture's objects. `created` is RFC 3339.
+pub fn capture(created: &str, host: &str, id: &str) -> String {
+    format!("captures/{}/{}/{id}", day(created), part(host))
+}
+
+/// Returns the key of a manifest.
+pub fn manifest(day: &str, host: &str, random: &str) -> String {
+    format!("manifests/{day}/{}~{random}.jsonl", part(host))
+}
+
+/// The day of a time that is none.
+pub const NO_DAY: &str = "0000-00-00";
+
+/// Returns the day of a time.
+pub fn day(created: &str) -> &str {
+    let is_day = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    created.get(..10).filter(is_day).unwrap_or(NO_DAY)
+}
+
+// A host chooses its name, which must not become a path or need an escape.
+fn part(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+    let name: String = name.chars().take(128).map(safe).collect();
+    if name.trim_matches('.').is_empty() { "unknown".into() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_the_day_and_a_host_that_is_one_plain_name() {
+        let id = "20261128T101530123Z-7f3a9c2e";
+        let table = [
+            ("web-1.example", "web-1.example"),
+            ("../../etc", ".._.._etc"),
+            ("..", "unknown"),
+            ("", "unknown"),
+            ("a b/ü%", "a_b___"),
+        ];
+        for (host, expected) in table {
+            let key = capture("2026-11-28T10:15:30.123Z", host, id);
+            assert_eq!(key, format!("captures/2026-11-28/{expected}/{id}"));
+        }
+        assert_eq!(day("../../../../x"), "0000-00-00");
+        assert_eq!(day(""), "0000-00-00");
+    }
+}

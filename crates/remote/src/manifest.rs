@@ -1,0 +1,107 @@
+//! The manifests: what a store shipped, day by day, so that a reader lists days instead of objects.
+//!
+//! Each store writes objects of its own, whole, from a copy that it keeps; nodes never change what another one wrote. When the
+//! copy is lost, for example with the pod, the store starts a new object beside the old one. Readers merge them.
+
+use std::collections::BTreeSet;
+
+use diagctl_fs::{self as fs, Durability, Spot};
+use diagctl_store::index::Entry;
+
+use crate::bucket::Bucket;
+use crate::error::Result;
+use crate::keys;
+
+/// Maximum size of a manifest, bytes. A larger one is followed by another.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Number of days for which the copies are kept.
+const DAYS: usize = 40;
+
+/// The copies of the manifests.
+#[derive(Debug)]
+pub struct Manifests {
+    dir: Spot,
+    /// The copies that the remote does not have yet, with the host.
+    changed: BTreeSet<(String, String)>,
+}
+
+impl Manifests {
+    /// Opens the copies in the shipper's directory.
+    pub fn open(remote: &Spot) -> Result<Self> {
+        let dir = remote.join("manifests");
+        if !dir.is_dir() {
+            fs::create_dir(&dir, 0o700)?;
+        }
+        Ok(Self { dir, changed: BTreeSet::new() })
+    }
+
+    /// Adds a capture to the manifest of its day.
+    pub fn add(&mut self, entry: &Entry) -> Result<()> {
+        let name = self.name(keys::day(&entry.created))?;
+        // An entry of the index can always be encoded.
+        let line = serde_json::to_vec(entry).unwrap_or_default();
+        fs::append_line(&self.dir.join(&name), &line, Durability::Volatile)?;
+        self.changed.insert((name, entry.host.clone()));
+        Ok(())
+    }
+
+    /// Writes the changed manifests to the remote.
+    pub async fn send(&mut self, bucket: &Bucket) -> Result<()> {
+        while let Some((name, host)) = self.changed.first().cloned() {
+            let data = fs::read_bounded(&self.dir.join(&name), MAX_FILE * 2)?;
+            let (day, random) = name.trim_end_matches(".jsonl").split_once('~').unwrap_or((&name, "0"));
+            bucket.put(&keys::manifest(day, &host, random), data.into()).await?;
+            self.changed.remove(&(name, host));
+        }
+        self.forget_old();
+        Ok(())
+    }
+
+    // Returns the name of the copy for a day: one that exists, or a new one.
+    fn name(&self, day: &str) -> Result<String> {
+        let small = |name: &String| self.dir.join(name).stat().is_ok_and(|stat| stat.st_size.unsigned_abs() < MAX_FILE);
+        let known = self.names().into_iter().rev().find(|name| name.starts_with(day) && small(name));
+        known.map_or_else(|| Ok(format!("{day}~{}.jsonl", fs::random_hex()?)), Ok)
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        let names = fs::children(&self.dir).filter_map(|entry| entry.name.into_string().ok());
+        names.filter(|name| !name.starts_with('.')).collect()
+    }
+
+    fn forget_old(&self) {
+        let names = self.names();
+        let days: BTreeSet<&str> = names.iter().map(|name| keys::day(name)).collect();
+        let Some(oldest) = days.iter().rev().nth(DAYS - 1) else { return };
+        for name in names.iter().filter(|name| keys::day(name) < *oldest) {
+            // A copy that stays costs a few kilobytes.
+            let _ = fs::remove_file(&self.dir.join(name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_keeps_one_manifest_a_day_and_forgets_old_copies() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifests = Manifests::open(&Spot::hold(dir.path()).unwrap()).unwrap();
+        for day in 10..28 {
+            for month in 1..4 {
+                let created = format!("2026-{month:02}-{day}T10:00:00Z");
+                let entry = Entry { created, host: "web-1".into(), ..Entry::default() };
+                manifests.add(&entry).unwrap();
+                manifests.add(&entry).unwrap();
+            }
+        }
+        assert_eq!((manifests.names().len(), manifests.changed.len()), (54, 54));
+        let one = manifests.names().pop_first().unwrap();
+        assert_eq!(fs::read_bounded(&manifests.dir.join(&one), 4096).unwrap().split(|b| *b == b'\n').count(), 3);
+        manifests.forget_old();
+        assert_eq!(manifests.names().len(), DAYS);
+        assert!(!manifests.names().contains(&one));
+    }
+}

@@ -1,0 +1,79 @@
+//! The settings that `diagctl` hands over: it alone reads the configuration file. They hold no secret.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use diagctl_store::StoreOptions;
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// The environment variable with the settings as JSON.
+const VARIABLE: &str = "DIAGCTL_REMOTE";
+
+/// The store and the remote.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Settings {
+    dir: PathBuf,
+    #[serde(default)]
+    group: Option<String>,
+    #[serde(default)]
+    orders: bool,
+    #[serde(default)]
+    allow_network_filesystem: bool,
+    /// The remote.
+    pub remote: Remote,
+}
+
+/// The table `[remote]`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Remote {
+    /// `s3://BUCKET/PREFIX` or `file:///DIRECTORY`.
+    pub url: String,
+    /// The URL of a server that is not Amazon's.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// The region of the bucket.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// The command that prints credentials, and its arguments.
+    #[serde(default)]
+    pub credential_command: Vec<String>,
+    /// Bytes a second.
+    #[serde(default)]
+    pub max_bandwidth: Option<u64>,
+    /// Time for the captures that wait when the shipper is told to stop, milliseconds.
+    #[serde(default = "Remote::flush_ms")]
+    pub flush_ms: u64,
+}
+
+impl Remote {
+    // Kubernetes kills after 30 seconds.
+    fn flush_ms() -> u64 {
+        25_000
+    }
+
+    /// Returns the time for the captures that wait when the shipper is told to stop.
+    pub fn flush(&self) -> Duration {
+        Duration::from_millis(self.flush_ms)
+    }
+}
+
+impl Settings {
+    /// Reads the settings that `diagctl` has put into the environment.
+    pub fn from_environment() -> Result<Self> {
+        let text = std::env::var(VARIABLE).map_err(|_| Error::NoSettings)?;
+        serde_json::from_str(&text).map_err(|e| Error::Settings(e.to_string()))
+    }
+
+    /// Returns the settings of the store.
+    pub fn store(&self) -> StoreOptions {
+        StoreOptions {
+            group: self.group.clone(),
+            orders: self.orders,
+            allow_network_filesystem: self.allow_network_filesystem,
+            ships: true,
+            ..StoreOptions::new(&self.dir)
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! `ship`: sends every capture that waits, in order of worth.
+
+use std::time::Duration;
+
+use diagctl_fs::{self as fs, LockFile};
+use diagctl_store::index::Entry;
+use diagctl_store::shipping::{self, Waiting};
+use diagctl_store::{Access, Id, Store, meta, units};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::bucket::Bucket;
+use crate::error::{Error, Result};
+use crate::journal::Journal;
+use crate::keys;
+use crate::manifest::Manifests;
+use crate::output::{self, Exit};
+use crate::settings::Settings;
+use crate::throttle::Throttle;
+use crate::upload::{Source, Uploader};
+
+/// Number of captures that share one write of the manifest.
+const BATCH: usize = 16;
+
+/// Interval at which `--watch` looks at the store, which costs one system call.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest pause after a failure.
+const LONGEST_PAUSE_MS: u64 = 300_000;
+
+/// Send the captures of this store to the remote
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Send what waits, and end (default)
+    #[arg(long, conflicts_with = "watch")]
+    once: bool,
+    /// Go on, and send each new capture
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// If the store or the bucket cannot be opened.
+pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
+    let bucket = Bucket::open(&settings.remote)?;
+    let mut stop = Stop::install()?;
+    let Some(store) = stop.unless(open(settings, args.watch)).await.transpose()? else { return Ok(Exit::Ok) };
+    // Held to the end.
+    let Some(_lock) = stop.unless(lock(&store)).await.transpose()? else { return Ok(Exit::Ok) };
+    let mut shipper = Shipper::new(&store, &bucket, settings)?;
+    let watch = args.watch && !args.once;
+    let mut failures = 0;
+    loop {
+        let seen = Look::at(&store);
+        let done = stop.within(settings.remote.flush(), shipper.pass()).await;
+        if let Some(Err(error)) = &done {
+            output::fail(error);
+        }
+        if stop.told || !watch {
+            return end(shipping::waiting(&store)?.len(), shipper.shipped, stop.told);
+        }
+        if let Some(Err(_)) = done {
+            failures += 1;
+            stop.unless(tokio::time::sleep(pause(failures, fs::random_u64()?))).await;
+        } else {
+            failures = 0;
+            stop.unless(seen.changed(&store)).await;
+        }
+    }
+}
+
+// A sidecar may start before the worker that creates the store.
+async fn open(settings: &Settings, wait: bool) -> Result<Store> {
+    let mut told = false;
+    loop {
+        match Store::open(settings.store(), Access::Write) {
+            Err(error @ diagctl_store::Error::NoStore { .. }) if wait => {
+                if !told {
+                    output::note(&format!("{error} yet; waiting for it"));
+                }
+                told = true;
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
+}
+
+fn end(waiting: usize, shipped: usize, told: bool) -> Result<Exit> {
+    if waiting > 0 {
+        let why = if told { "stopped; " } else { "" };
+        let plural = if waiting == 1 { " waits" } else { "s wait" };
+        output::note(&format!("{why}{waiting} capture{plural} in the store; the next run resumes"));
+    } else if shipped == 0 && !told {
+        output::say("nothing to ship");
+    }
+    Ok(match (waiting, shipped) {
+        (0, _) => Exit::Ok,
+        (_, 0) => Exit::Failed,
+        _ => Exit::Partial,
+    })
+}
+
+struct Shipper<'a> {
+    store: &'a Store,
+    bucket: &'a Bucket,
+    url: &'a str,
+    journal: Journal,
+    manifests: Manifests,
+    throttle: Throttle,
+    /// Sent whole, and not yet in the manifest of the remote.
+    sent: Vec<(Id, String)>,
+    /// Number of captures that were shipped.
+    shipped: usize,
+    told_dropped: u64,
+}
+
+impl<'a> Shipper<'a> {
+    fn new(store: &'a Store, bucket: &'a Bucket, settings: &'a Settings) -> Result<Self> {
+        let dir = shipping::directory(store)?;
+        Ok(Self {
+            store,
+            bucket,
+            url: &settings.remote.url,
+            journal: Journal::open(&dir)?,
+            manifests: Manifests::open(&dir)?,
+            throttle: Throttle::new(settings.remote.max_bandwidth),
+            sent: Vec::new(),
+            shipped: 0,
+            told_dropped: 0,
+        })
+    }
+
+    // Sends everything that waits. Fails at the second failure of the remote; a capture that is damaged does not stop the others.
+    async fn pass(&mut self) -> Result<()> {
+        self.tell_dropped();
+        let waiting = shipping::waiting(self.store)?;
+        self.abort_stale(&waiting).await?;
+        let mut failed = None;
+        for capture in &waiting {
+            match self.ship(capture.id).await {
+                Ok(()) => {}
+                // It may be this object alone.
+                Err(e) if e.is_of_the_remote() && failed.is_none() => failed = Some(e),
+                Err(e) if e.is_of_the_remote() => return self.confirm().await.and(Err(e)),
+                Err(e) => drop(output::fail(&e)),
+            }
+            if self.sent.len() >= BATCH {
+                self.confirm().await?;
+            }
+        }
+        self.confirm().await?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn ship(&mut self, id: Id) -> Result<()> {
+        let dir = self.store.report_dir(&id);
+        let record = match fs::read_bounded(&dir.join("meta.json"), meta::MAX_FILE) {
+            Err(e) if e.is_not_found() && !dir.exists() => return Ok(()),
+            read => read?,
+        };
+        let meta = meta::parse(dir.path(), &record)?;
+        let base = keys::capture(&meta.created, &meta.host, id.as_str());
+        // Opened before anything is sent: retention may delete the capture, and then it still arrives whole.
+        let mut sources = Vec::new();
+        for report in &meta.reports {
+            let Some(file) = &report.file else { continue };
+            let key = format!("{base}/{file}");
+            let (name, sha256) = (report.name.to_string(), report.sha256.clone().unwrap_or_default());
+            let file = fs::open_read(&dir.join(file))?;
+            sources.push(Source { capture: id, report: name, key, bytes: report.stored_bytes, sha256, file });
+        }
+        let entry = Entry { shipped: true, ..Entry::of(self.store, &meta) };
+        let commit = format!("{base}/meta.json");
+        if self.bucket.look(&commit).await?.is_none_or(|there| there != record) {
+            for source in &mut sources {
+                let (bucket, url, journal) = (self.bucket, self.url, &self.journal);
+                Uploader { bucket, url, journal, throttle: &mut self.throttle }.send(source).await?;
+            }
+            self.bucket.put(&commit, record.into()).await?;
+        }
+        self.manifests.add(&entry)?;
+        let bytes: u64 = sources.iter().map(|source| source.bytes).sum();
+        self.sent.push((id, format!("{} files, {}", sources.len() + 1, units::size(bytes))));
+        Ok(())
+    }
+
+    // Nothing counts as shipped before a reader can find it.
+    async fn confirm(&mut self) -> Result<()> {
+        self.manifests.send(self.bucket).await?;
+        for (id, what) in self.sent.drain(..) {
+            shipping::confirm(self.store, id)?;
+            self.shipped += 1;
+            output::say(&format!("shipped {id} ({what})"));
+        }
+        Ok(())
+    }
+
+    // Gives up the uploads of captures that retention has deleted. The upload of one that waits is resumed.
+    async fn abort_stale(&mut self, waiting: &[Waiting]) -> Result<()> {
+        for id in self.journal.all() {
+            if waiting.iter().any(|capture| capture.id == id) {
+                continue;
+            }
+            if let Some(upload) = self.journal.read(id).filter(|upload| upload.url == self.url) {
+                self.bucket.abort(&upload.key, &upload.upload_id).await?;
+                output::note(&format!("gave up the upload of {id}: the capture was deleted"));
+            }
+            self.journal.remove(id)?;
+        }
+        Ok(())
+    }
+
+    fn tell_dropped(&mut self) {
+        let dropped = shipping::dropped(self.store);
+        if dropped.captures > self.told_dropped {
+            let (count, bytes) = (dropped.captures, units::size(dropped.bytes));
+            let latest = dropped.latest.map(|id| format!("; the latest was {id}, {}", dropped.at)).unwrap_or_default();
+            output::note(&format!("deleted by retention and never shipped: {count} captures, {bytes}{latest}"));
+            self.told_dropped = count;
+        }
+    }
+}
+
+// One shipper works on a store; another waits, and takes over when the first has ended.
+async fn lock(store: &Store) -> Result<LockFile> {
+    let spot = shipping::directory(store)?.join("lock");
+    loop {
+        if let Some(lock) = LockFile::try_lock(&spot)? {
+            return Ok(lock);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+// Doubles with each failure. The half is random, so that a thousand nodes do not come back at once.
+fn pause(failures: u32, random: u64) -> Duration {
+    let longest = (1000_u64 << failures.min(16)).min(LONGEST_PAUSE_MS);
+    Duration::from_millis(longest / 2 + random % (longest / 2 + 1))
+}
+
+/// The list of captures at a moment.
+#[derive(PartialEq, Eq)]
+struct Look(diagctl_store::catalog::Stamp);
+
+impl Look {
+    fn at(store: &Store) -> Self {
+        Self(diagctl_store::catalog::Stamp::of_reports(store))
+    }
+
+    async fn changed(&self, store: &Store) {
+        while Self::at(store) == *self {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// The signals that end the program.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+    told: bool,
+}
+
+impl Stop {
+    fn install() -> Result<Self> {
+        let on = |kind| signal(kind).map_err(Error::Runtime);
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())?, told: false })
+    }
+
+    async fn heard(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        self.told = true;
+    }
+
+    // Runs until a signal.
+    async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.heard() => None,
+            done = work => Some(done),
+        }
+    }
+
+    // Runs to the end, but only for so long after a signal.
+    async fn within<T>(&mut self, deadline: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        if !self.told {
+            tokio::select! {
+                done = &mut work => return Some(done),
+                () = self.heard() => {}
+            }
+        }
+        tokio::time::timeout(deadline, work).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_up_to_five_minutes_and_half_of_it_is_random() {
+        let table =
+            [(1, 0, 1000), (1, 1000, 2000), (2, 0, 2000), (8, 0, 128_000), (9, 0, 150_000), (99, 150_000, 300_000)];
+        for (failures, random, expected) in table {
+            assert_eq!(pause(failures, random), Duration::from_millis(expected), "{failures}");
+        }
+    }
+}

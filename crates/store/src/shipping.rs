@@ -1,0 +1,230 @@
+//! Captures on their way to a remote: which wait, in which order, which the remote has confirmed, and what retention had to delete
+//! unshipped. The network is the shipper's business; this module only knows the store.
+//!
+//! ```text
+//! reports/<id>/shipped    the remote has confirmed every file of the capture
+//! remote/lock             held by the shipper that works on this store
+//! remote/uploads/<id>     see the shipper
+//! remote/manifests/       the same
+//! remote/dropped.json     the number of captures that were deleted unshipped
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::id::Id;
+use crate::index::{self, Entry, PIN_FILE, Present, SHIPPED_FILE};
+use crate::layout::REMOTE;
+use crate::{Error, Store, events, meta};
+use diagctl_fs::{self as fs, Durability, Spot};
+use diagctl_observe::clock;
+
+/// The value of a capture, the greatest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Worth {
+    /// Somebody pinned it.
+    Pinned,
+    /// It answers an event of the application.
+    Event,
+    /// Somebody asked for it.
+    Requested,
+    /// Any other.
+    Routine,
+}
+
+/// A capture that is to be shipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Waiting {
+    /// Its value.
+    pub worth: Worth,
+    /// Its sequence number. Among equals the oldest goes first, because retention deletes it first.
+    pub sequence: u64,
+    /// Its id.
+    pub id: Id,
+}
+
+/// Returns the captures that are to be shipped, in order. Captures whose record cannot be read are not among them.
+///
+/// # Errors
+///
+/// If the captures cannot be listed.
+pub fn waiting(store: &Store) -> Result<Vec<Waiting>> {
+    let present = Present::list(store)?;
+    let mut waiting: Vec<Waiting> = present.ids().filter_map(|id| of_capture(store, id)).collect();
+    waiting.sort_unstable();
+    Ok(waiting)
+}
+
+fn of_capture(store: &Store, id: Id) -> Option<Waiting> {
+    let dir = store.report_dir(&id);
+    if dir.join(SHIPPED_FILE).exists() {
+        return None;
+    }
+    let meta = meta::read(&dir).ok()?;
+    let worth = match () {
+        () if dir.join(PIN_FILE).exists() => Worth::Pinned,
+        () if meta.trigger.name == "event" => Worth::Event,
+        () if meta.request.is_some() => Worth::Requested,
+        () => Worth::Routine,
+    };
+    Some(Waiting { worth, sequence: meta.sequence, id })
+}
+
+/// Records that the remote has confirmed a capture. Retention may have deleted the capture meanwhile.
+///
+/// # Errors
+///
+/// If the marker or the index cannot be written.
+pub fn confirm(store: &Store, id: Id) -> Result<()> {
+    let dir = store.report_dir(&id);
+    let marker = dir.join(SHIPPED_FILE);
+    let marked = fs::create_new(&marker).and_then(|file| fs::widen_like_parent(&file, &marker));
+    match marked.and_then(|()| fs::sync_dir(&dir)) {
+        Err(_) if !dir.exists() => return Ok(()),
+        Err(e) if !marker.exists() => return Err(e.into()),
+        _ => {}
+    }
+    let entry = Entry::of(store, &meta::read(&dir)?);
+    let what = format!("{} reports, confirmed by the remote", entry.reports.len());
+    events::record(store, &events::Event { rule: entry.rule.clone(), ..events::Event::about("shipped", id, &what) });
+    index::append_shipped(store, &entry)
+}
+
+/// Returns the directory in which the shipper keeps its files, and creates it.
+///
+/// # Errors
+///
+/// If it cannot be created, or is not a directory of the store's owner.
+pub fn directory(store: &Store) -> Result<Spot> {
+    let dir = store.path(REMOTE);
+    match fs::require_dir(&dir, store.owner()) {
+        Err(e) if e.is_not_found() => fs::create_dir(&dir, 0o700)?,
+        other => other?,
+    }
+    Ok(dir)
+}
+
+/// The captures that retention deleted before the remote had them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dropped {
+    /// The version of this file's format.
+    pub schema: u32,
+    /// Their number.
+    pub captures: u64,
+    /// What they took on disk, bytes.
+    pub bytes: u64,
+    /// The latest of them.
+    pub latest: Option<Id>,
+    /// Time of its deletion, UTC, RFC 3339.
+    pub at: String,
+}
+
+/// Returns what was deleted unshipped since the store exists.
+pub fn dropped(store: &Store) -> Dropped {
+    let data = fs::read_bounded(&store.path(REMOTE).join("dropped.json"), 4096).unwrap_or_default();
+    serde_json::from_slice(&data).unwrap_or_default()
+}
+
+/// Counts a capture that was deleted unshipped. The count is for people, so a failed write is ignored.
+pub(crate) fn note_dropped(store: &Store, id: Id, bytes: u64) {
+    let note = || -> Result<()> {
+        let dir = directory(store)?;
+        let _guard = store.lock()?;
+        let before = dropped(store);
+        let (captures, bytes) = (before.captures.saturating_add(1), before.bytes.saturating_add(bytes));
+        let now = Dropped { schema: 1, captures, bytes, latest: Some(id), at: clock::utc_now() };
+        let data = serde_json::to_vec(&now).map_err(Error::encode("the count of captures deleted unshipped"))?;
+        Ok(fs::write_atomic(&dir.join("dropped.json"), &data, Durability::Volatile)?)
+    };
+    let _ = note();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::{Meta, Trigger};
+    use crate::{Access, StoreOptions, cleanup, pin};
+    use diagctl_observe::clock::{Anchor, Reading};
+
+    struct Scene {
+        _dir: tempfile::TempDir,
+        store: Store,
+    }
+
+    impl Scene {
+        fn new(change: impl FnOnce(&mut StoreOptions)) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let mut options = StoreOptions::new(dir.path().join("store"));
+            change(&mut options);
+            Self { store: Store::open(options, Access::Create).unwrap(), _dir: dir }
+        }
+
+        fn publish(&self, n: u64, change: impl FnOnce(&mut Meta)) -> Id {
+            let id = format!("20260101T00000000{n}Z-aaaaaaaa").parse().unwrap();
+            let mut meta = Meta { schema: 1, id, sequence: n, store_ms: n, ..Meta::default() };
+            change(&mut meta);
+            fs::create_dir(&self.store.report_dir(&id), 0o700).unwrap();
+            let file = self.store.report_dir(&id).join("meta.json");
+            fs::write_atomic(&file, &serde_json::to_vec(&meta).unwrap(), Durability::Volatile).unwrap();
+            index::append(&self.store, &Entry::of(&self.store, &meta)).unwrap();
+            id
+        }
+
+        fn waiting(&self) -> Vec<Id> {
+            waiting(&self.store).unwrap().into_iter().map(|waiting| waiting.id).collect()
+        }
+    }
+
+    #[test]
+    fn pinned_and_event_captures_go_first_and_then_the_oldest() {
+        let scene = Scene::new(|_| {});
+        let routine = scene.publish(1, |_| {});
+        let later = scene.publish(2, |_| {});
+        let requested = scene.publish(3, |meta| meta.request = Some("r".into()));
+        let event = scene.publish(4, |meta| meta.trigger = Trigger { name: "event".into(), ..Trigger::default() });
+        let pinned = scene.publish(5, |_| {});
+        pin::set(&scene.store, pinned, true).unwrap();
+        assert_eq!(scene.waiting(), [pinned, event, requested, routine, later]);
+    }
+
+    #[test]
+    fn a_confirmed_capture_is_marked_everywhere_and_waits_no_more() {
+        let scene = Scene::new(|_| {});
+        let (one, other) = (scene.publish(1, |_| {}), scene.publish(2, |_| {}));
+        for _ in 0..2 {
+            confirm(&scene.store, one).unwrap();
+            assert_eq!(scene.waiting(), [other]);
+            let listing = index::Listing::all(&scene.store).unwrap();
+            assert_eq!([0, 1].map(|n| listing.entry(n).unwrap().shipped), [true, false]);
+        }
+        fs::remove(&scene.store.report_dir(&other)).unwrap();
+        confirm(&scene.store, other).unwrap();
+    }
+
+    #[test]
+    fn retention_deletes_what_the_remote_has_and_counts_what_it_has_not() {
+        let scene = Scene::new(|options| {
+            options.ships = true;
+            options.retention.keep_last = 0;
+            options.retention.keep_free = crate::units::Amount::Bytes(0);
+            options.retention.max_age = std::time::Duration::from_secs(1 << 40);
+            options.retention.max_captures = Some(3);
+        });
+        let ids: Vec<Id> = (1..=4).map(|n| scene.publish(n, |_| {})).collect();
+        confirm(&scene.store, ids[2]).unwrap();
+        let now = Anchor::place(None, Reading::take(String::new()));
+        let collect = || cleanup::collect(&scene.store, &now, Some(ids[3])).unwrap();
+        collect();
+        assert!(!scene.store.report_dir(&ids[2]).exists() && scene.store.report_dir(&ids[0]).exists());
+        assert_eq!(dropped(&scene.store), Dropped::default());
+
+        scene.publish(5, |_| {});
+        collect();
+        assert!(!scene.store.report_dir(&ids[0]).exists());
+        let dropped = dropped(&scene.store);
+        assert_eq!((dropped.captures, dropped.latest), (1, Some(ids[0])));
+        let told = crate::events::read(&scene.store).pop().unwrap();
+        assert!(told.event == "deleted" && told.reason.ends_with("it was NOT shipped before"), "{told:?}");
+    }
+}

@@ -1,0 +1,386 @@
+# frozen_string_literal: true
+
+require_relative "../e2e/support/e2e"
+require_relative "support/fault_proxy"
+require_relative "support/s3_server"
+
+module E2E
+  # `make e2e` builds it with the tests; a release build would take as long as that of diagctl.
+  REMOTE_BIN = ENV.fetch("DIAGCTL_TEST_REMOTE", File.join(ROOT, "target/debug/diagctl-remote"))
+
+  # What every remote has in common, tried on each kind.
+  module Shipping
+    # A capture with one incompressible report of so many bytes.
+    def capture(bytes = 1000, name: "blob")
+      result = diagctl!("run", "--", "sh", "-c", "head -c #{bytes} /dev/urandom > $DIAGCTL_CAPTURE_DIR/#{name}")
+      result.out.chomp
+    end
+
+    def ship(*argv, env: shipping_env, **options) = diagctl("ship", *argv, env: env, **options)
+
+    def ship!(...) = ship(...).tap { |result| assert result.ok?, result }
+
+    def shipped?(id) = File.exist?(File.join(@store, "reports", id, "shipped"))
+
+    def file(id, name) = File.binread(File.join(@store, "reports", id, name))
+
+    def remote_list(*argv, env: shipping_env) = diagctl!("list", "--remote", *argv, env: env)
+
+    # Every file of the capture is in the remote, with the same bytes.
+    def assert_shipped(id)
+      assert shipped?(id), "#{id} is not marked"
+      of_capture = remote_keys.select { |key| key.include?("/#{id}/") }
+      local = Dir.children(File.join(@store, "reports", id)) - %w[shipped pinned]
+      assert_equal local.sort, of_capture.map { |key| File.basename(key) }.sort
+      of_capture.each { |key| assert file(id, File.basename(key)) == remote_object(key), "#{key} differs" }
+      manifests = remote_keys.grep(%r{manifests/}).flat_map { |key| remote_object(key).lines.map { |line| JSON.parse(line) } }
+      assert manifests.any? { |entry| entry["id"] == id && entry["host"] == meta(id)["host"] }, "#{id} is in no manifest"
+    end
+  end
+
+  # Each test has its own bucket on one server.
+  class ShipTest < Case
+    include Shipping
+
+    def self.server
+      @server ||= S3Server.new(Dir.mktmpdir("diagctl-e2e-swift-")).start.tap do |server|
+        Processes.spare(server.pids)
+        Minitest.after_run do
+          server.stop
+          FileUtils.rm_rf(server.dir)
+        end
+      end
+    end
+
+    def setup
+      super
+      skip(S3Server.missing?) if S3Server.missing?
+      @server = self.class.server
+      @bucket = "test-#{name.hash.abs.to_s(36)}-#{Process.pid}"
+      @server.create_bucket(@bucket)
+      remote
+    end
+
+    # Writes the configuration of the remote.
+    def remote(endpoint: @server.endpoint, **more)
+      more = more.map { |key, value| "#{key} = #{value.inspect}\n" }.join
+      configure(remote: "url = \"s3://#{@bucket}/fleet\"\nendpoint = \"#{endpoint}\"\n#{more}")
+    end
+
+    def shipping_env = env(**@server.environment.transform_keys(&:to_sym), PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
+
+    # The remote behind a proxy that makes faults.
+    def faults(&fault)
+      @proxy = FaultProxy.new(@server.port, &fault)
+      remote(endpoint: @proxy.endpoint)
+    end
+
+    def teardown
+      @proxy&.stop
+      super
+    end
+
+    def remote_keys = @server.keys(@bucket)
+
+    def remote_object(key) = @server.object(@bucket, key)
+
+    def test_captures_arrive_with_every_byte_and_once
+      ids = [capture, capture(20 << 20), capture]
+      diagctl!("pin", ids.last)
+      result = ship!
+      assert_equal [ids[2], ids[0], ids[1]], result.out.scan(/^shipped (\S+)/).flatten, "the pinned one goes first"
+      ids.each { |id| assert_shipped(id) }
+      before = remote_keys
+      assert_equal "nothing to ship\n", ship!.out
+      assert_equal before, remote_keys
+      assert_empty @server.uploads(@bucket)
+      assert_includes diagctl!("events").out, "shipped"
+      assert_empty diagctl!("verify", "--all").err
+    end
+
+    def test_a_shipper_killed_during_a_multipart_upload_is_resumed_by_the_next_one
+      id = capture(40 << 20)
+      remote(max_bandwidth: "8MiB")
+      journal = File.join(@store, "remote/uploads", id)
+      pid = spawn(shipping_env, BIN, "ship", unsetenv_others: true, %i[out err] => File::NULL)
+      begun = wait_until("two parts in the journal") do
+        upload = File.exist?(journal) && JSON.parse(File.read(journal))
+        upload if upload && upload["parts"].size >= 2
+      end
+      Process.kill(:KILL, pid)
+      Process.wait(pid)
+      refute shipped?(id)
+      assert_empty remote_keys, "nothing of an upload is seen before it is complete"
+      assert_equal [begun["upload_id"]], @server.uploads(@bucket)
+      begun = JSON.parse(File.read(journal))
+
+      remote
+      refute_nil begun["parts"].first
+      ship!
+      assert_shipped(id)
+      assert_empty @server.uploads(@bucket), "no second upload was begun"
+      refute File.exist?(journal)
+    end
+
+    def test_an_upload_that_the_remote_has_forgotten_starts_again
+      id = capture(20 << 20)
+      FileUtils.mkdir_p(File.join(@store, "remote/uploads"), mode: 0o700)
+      key = "captures/#{meta(id)["created"][0, 10]}/#{meta(id)["host"]}/#{id}/blob.bin.gz"
+      upload = { schema: 1, url: "s3://#{@bucket}/fleet", key: key, upload_id: "gone", part_bytes: 8 << 20,
+                 bytes: file(id, "blob.bin.gz").bytesize, parts: ["x"] }
+      File.write(File.join(@store, "remote/uploads", id), JSON.dump(upload))
+      ship!
+      assert_shipped(id)
+    end
+
+    def test_the_upload_of_a_capture_that_was_deleted_is_aborted
+      id = capture(30 << 20)
+      remote(max_bandwidth: "5MiB")
+      pid = spawn(shipping_env, BIN, "ship", unsetenv_others: true, %i[out err] => File::NULL)
+      journal = File.join(@store, "remote/uploads", id)
+      wait_until("an upload") { File.exist?(journal) }
+      Process.kill(:KILL, pid)
+      Process.wait(pid)
+      diagctl!("rm", id)
+      remote
+      result = ship!
+      assert_includes result.err, "gave up the upload of #{id}"
+      assert_empty @server.uploads(@bucket)
+      assert_empty remote_keys
+    end
+
+    def test_two_shippers_at_once_ship_everything_once
+      ids = Array.new(6) { capture(100_000) }
+      threads = Array.new(2) { Thread.new { ship } }
+      results = threads.map(&:value)
+      results.each { |result| assert result.ok?, result }
+      assert_equal ids.sort, results.flat_map { |result| result.out.scan(/^shipped (\S+)/).flatten }.sort
+      ids.each { |id| assert_shipped(id) }
+    end
+
+    # Their locks do not see each other, as on two machines.
+    def test_two_stores_with_the_same_capture_do_no_harm
+      id = capture(20 << 20)
+      other = File.join(@root, "other")
+      FileUtils.cp_r(@store, other)
+      results = [@store, other].map { |dir| Thread.new { ship(env: shipping_env.merge("DIAGCTL_DIR" => dir)) } }.map(&:value)
+      results.each { |result| assert result.ok?, result }
+      assert_shipped(id)
+      assert_empty @server.uploads(@bucket)
+    end
+
+    def test_a_server_that_stops_loses_nothing_and_the_watcher_goes_on_by_itself
+      mine = S3Server.new(File.join(@root, "swift")).start
+      mine.create_bucket(@bucket)
+      @server = mine
+      remote(endpoint: mine.endpoint)
+      first = capture
+      log = File.join(@root, "ship.log")
+      pid = spawn(shipping_env, BIN, "ship", "--watch", unsetenv_others: true, %i[out err] => log)
+      wait_until("the first one", tell: -> { File.read(log) }) { shipped?(first) }
+      mine.stop
+      second = capture
+      wait_until("a failure", tell: -> { File.read(log) }) { File.read(log).include?("cannot") }
+      refute shipped?(second)
+      mine.start
+      wait_until("the second one", deadline: 120, tell: -> { File.read(log) }) { shipped?(second) }
+      Process.kill(:TERM, pid)
+      assert_equal 0, Process.wait2(pid).last.exitstatus
+      [first, second].each { |id| assert_shipped(id) }
+    ensure
+      mine&.stop
+    end
+
+    def test_a_wrong_key_and_a_missing_bucket_are_told_with_what_to_do
+      id = capture
+      result = ship(env: shipping_env.merge("AWS_SECRET_ACCESS_KEY" => "wrong"))
+      assert_equal 1, result.status
+      assert_includes result.err, "SignatureDoesNotMatch"
+      assert_includes result.err, "hint: check the credentials"
+      refute_includes result.err, "wrong"
+      @bucket = "no-such-bucket"
+      remote
+      result = ship
+      assert_equal 1, result.status
+      assert_includes result.err, "NoSuchBucket"
+      refute shipped?(id)
+    end
+
+    def test_a_node_that_may_only_write_ships
+      id = capture(20 << 20)
+      faults { |method, _, _| 403 if %w[GET HEAD].include?(method) }
+      ship!
+      assert_shipped(id)
+      assert_empty @server.uploads(@bucket)
+    end
+
+    def test_every_kind_of_fault_is_survived
+      faults { |_, _, number| [500, 503, 429, :cut, :lost, :flip][(number / 2) % 6] if number.even? }
+      ids = [capture, capture(20 << 20), capture]
+      10.times { break if ship.ok? }
+      ids.each { |id| assert_shipped(id) }
+    end
+
+    def test_a_size_that_the_remote_does_not_confirm_is_not_shipped
+      id = capture
+      faults { |method, target, _| :short if method == "HEAD" && target.end_with?("blob.bin.gz") }
+      result = ship
+      assert_equal 1, result.status
+      assert_match(/blob.bin.gz has 1 bytes in the remote, and \d+ were sent/, result.err)
+      refute shipped?(id)
+      assert_empty(remote_keys.grep(/meta.json/))
+    end
+
+    def test_under_kills_cuts_and_errors_nothing_is_lost_or_damaged_or_counted_too_early
+      random = Random.new(20)
+      faults { |_, _, _| [500, 503, :cut, :lost, :flip].sample(random: random) if random.rand < 0.1 }
+      ids = Array.new(20) { |n| capture((n % 5).zero? ? 12 << 20 : 50_000) }
+      kills = 0
+      200.times do
+        break if ids.all? { |id| shipped?(id) }
+
+        pid = spawn(shipping_env, BIN, "ship", unsetenv_others: true, %i[out err] => File::NULL)
+        killer = Thread.new { sleep(random.rand * 4) && Process.kill(:KILL, pid) rescue nil }
+        kills += 1 if Process.wait2(pid).last.signaled?
+        killer.kill
+        ids.select { |id| shipped?(id) }.each { |id| assert remote_keys.any? { |key| key.end_with?("/#{id}/meta.json") } }
+      end
+      assert_operator kills, :>, 0
+      ids.each { |id| assert_shipped(id) }
+    end
+
+    def test_the_captures_of_all_machines_are_listed_without_a_store
+      mine = [capture, capture]
+      ship!
+      # The capture of another machine, which this one knows only from the remote.
+      other = JSON.parse(remote_object(remote_keys.grep(/manifests/).first).lines.first)
+      id = other["id"].sub(/.{8}\z/, "0000beef")
+      other = other.merge("id" => id, "host" => "web-2", "created" => "2020-01-02T03:04:05.000Z")
+      @server.request("PUT", "/#{@bucket}/fleet/manifests/2020-01-02/web-2~00000000.jsonl", body: "#{JSON.dump(other)}\n{\"torn")
+      elsewhere = shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "no-store"))
+      assert_equal mine.sort + [id], remote_list("-q", env: elsewhere).out.split.sort_by { |text| text == id ? "z" : text }
+      assert_match(/HOST/, remote_list(env: elsewhere).out)
+      assert_equal [id], remote_list("-q", "--host", "web-*", env: elsewhere).out.split
+      assert_equal mine.sort, remote_list("-q", "--since", "1d", env: elsewhere).out.split.sort
+      assert_equal "web-2", remote_list("--json", "--host", "web-2").json["captures"].first["host"]
+      result = diagctl("list", "--remote", env: shipping_env.merge("AWS_SECRET_ACCESS_KEY" => "wrong"))
+      assert_equal 1, result.status
+      assert_includes result.err, "hint: check the credentials"
+    end
+
+    def test_credentials_come_from_a_command
+      id = capture
+      program = File.join(@root, "credentials")
+      printed = JSON.dump("Version" => 1, "AccessKeyId" => S3Server::KEY, "SecretAccessKey" => S3Server::SECRET)
+      File.write(program, "#!/bin/sh\necho '#{printed}'\n")
+      File.chmod(0o700, program)
+      remote(credential_command: [program])
+      ship!(env: shipping_env.except("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+      assert_shipped(id)
+    end
+
+    def test_sigterm_ships_what_waits_within_the_deadline_and_no_longer
+      ids = [capture, capture(60 << 20)]
+      remote(max_bandwidth: "1MiB", flush: "2s")
+      log = File.join(@root, "ship.log")
+      pid = spawn(shipping_env, BIN, "ship", "--watch", unsetenv_others: true, %i[out err] => log)
+      wait_until("the large one has begun") { File.exist?(File.join(@store, "remote/uploads", ids[1])) }
+      Process.kill(:TERM, pid)
+      status = wait_until("the end", tell: -> { File.read(log) }, deadline: 30) { Process.wait2(pid, Process::WNOHANG) }.last
+      assert_equal 1, status.exitstatus, File.read(log)
+      assert_match(/stopped; \d captures? waits? in the store/, File.read(log))
+      remote
+      ship!
+      ids.each { |id| assert_shipped(id) }
+      assert_empty @server.uploads(@bucket)
+    end
+
+    def test_memory_stays_within_64_mib_whatever_the_size
+      id = capture(100 << 20)
+      pid = spawn(shipping_env, BIN, "ship", unsetenv_others: true, %i[out err] => File::NULL)
+      most = 0
+      until Process.wait(pid, Process::WNOHANG)
+        most = [most, File.read("/proc/#{pid}/status")[/VmHWM:\s+(\d+)/, 1].to_i].max
+        sleep 0.05
+      end
+      assert_shipped(id)
+      assert_includes 1...(64 << 10), most, "KiB at the peak"
+    end
+
+    def test_a_bandwidth_is_kept
+      capture(12 << 20)
+      remote(max_bandwidth: "4MiB")
+      began = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+      ship!
+      # The last part is not waited for.
+      assert_operator Process.clock_gettime(Process::CLOCK_MONOTONIC) - began, :>=, 2
+    end
+  end
+
+  # The remote is a directory.
+  class ShipToDirectoryTest < Case
+    include Shipping
+
+    def setup
+      super
+      @files = File.join(@root, "files")
+      configure(remote: "url = \"file://#{@files}\"")
+    end
+
+    def shipping_env = env(PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
+
+    def remote_keys = Dir["**/*", base: @files].select { |name| File.file?(File.join(@files, name)) }
+
+    def remote_object(key) = File.binread(File.join(@files, key))
+
+    def test_captures_arrive_in_a_directory
+      ids = [capture, capture(20 << 20)]
+      ship!
+      ids.each { |id| assert_shipped(id) }
+      assert_equal ["meta.json"], remote_keys.map { |key| File.basename(key) }.grep(/json$/).uniq
+    end
+
+    def test_a_damaged_capture_is_not_shipped_and_stops_no_other
+      bad, good = capture, capture
+      path = File.join(@store, "reports", bad, "blob.bin.gz")
+      File.write(path, "x", 100)
+      result = ship
+      assert_equal 5, result.status
+      assert_includes result.err, "report blob of capture #{bad} is damaged, so the capture is not shipped"
+      refute shipped?(bad)
+      assert_empty(remote_keys.select { |key| key.include?(bad) })
+      assert_shipped(good)
+    end
+
+    def test_the_cap_takes_shipped_captures_first_and_names_the_others
+      retention = 'max_captures = 2
+keep_last = 0
+keep_free = "1%"'
+      configure(remote: "url = \"file://#{@files}\"", retention: retention)
+      old, shipped = capture(name: "a"), capture(name: "b")
+      FileUtils.mv(File.join(@store, "reports", old), File.join(@root, "aside"))
+      ship!
+      FileUtils.mv(File.join(@root, "aside"), File.join(@store, "reports", old))
+      capture(name: "c")
+      kept = captures.map { |capture| capture["id"] }
+      assert_includes kept, old
+      refute_includes kept, shipped
+      capture(name: "d")
+      refute_includes captures.map { |capture| capture["id"] }, old
+      assert_match(/deleted +#{old}.*NOT shipped/, diagctl!("events").out)
+      assert_includes ship!.err, "never shipped: 1 captures"
+    end
+
+    def test_nothing_is_configured_or_the_program_is_missing
+      result = ship(env: shipping_env.merge("PATH" => "/usr/bin:/bin"))
+      if result.err.include?("neither beside")
+        assert_equal 1, result.status
+        assert_includes result.err, "install it from the same release"
+      end
+      configure
+      result = ship
+      assert_equal 3, result.status
+      assert_includes result.err, "names no remote"
+    end
+  end
+end
