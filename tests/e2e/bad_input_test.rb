@@ -84,7 +84,7 @@ class BadInputTest < E2E::Case
     assert_match(/Report every problem and warning/, diagctl!("help", "config", "check").out)
     nothing = diagctl("show", "latest:")
     assert_equal 4, nothing.status, nothing
-    assert_match(/not followed by a report/, nothing.err)
+    assert_match(/names no report/, nothing.err)
     assert_equal 3, diagctl("list", env: env(DIAGCTL_ENABLED: "\xff")).status
   end
 
