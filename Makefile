@@ -89,11 +89,11 @@ e2e:
 # libfaketime cannot be loaded into a static program, so the clock tests run a dynamic debug build.
 # A single test: make torture TORTURE_ONLY="-n /power/"
 torture: deps build
-	$(CARGO) build --locked
+	$(CARGO) build --locked --package diagctl
 	TORTURE=full DIAGCTL_TEST_DYNAMIC="$(TARGET_DIR)/debug/diagctl" $(RUBY) tests/torture/all.rb $(TORTURE_ONLY)
 
 torture-short: deps build
-	$(CARGO) build --locked
+	$(CARGO) build --locked --package diagctl
 	TORTURE=short DIAGCTL_TEST_DYNAMIC="$(TARGET_DIR)/debug/diagctl" $(RUBY) tests/torture/all.rb $(TORTURE_ONLY)
 
 # cgroup v2 and quotas on a real kernel under qemu. A single test: make kernel KERNEL="-n /oom/". Building the image, once,
