@@ -85,7 +85,7 @@ class KubernetesTest < Minitest::Test
     SH
     assert_match(/captured .* \(puma worker-\d\)$/, told.err)
     assert_match(/^UNKNOWN 700$/, told.out)
-    assert_match(/asked-for.*heap_dump$/, told.out)
+    assert_match(/asked-for.*heap_dump heap_summary$/, told.out)
     assert_match(/1 capture: .* intact/, told.out)
     assert_match(/^\{.*"event":"published"/, told.out)
     assert_match(/^ok +cgroup +cgroup v[12], memory limit 1.00 GiB/, told.out)
