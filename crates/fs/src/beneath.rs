@@ -122,6 +122,11 @@ impl Spot {
         !self.stat().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Returns true only if a regular file is certainly there. While that cannot be told, no marker permits a deletion.
+    pub fn is_file(&self) -> bool {
+        self.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
+    }
+
     /// Returns true if a directory is there.
     pub fn is_dir(&self) -> bool {
         self.stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
@@ -263,5 +268,17 @@ mod tests {
         assert!(held.is_dir());
         assert!(held.join("a/b/file").exists());
         assert!(!held.join("file").exists());
+    }
+
+    // The kernel refuses the name, which stands for any call that fails.
+    #[test]
+    fn a_call_that_fails_is_neither_an_absence_nor_a_file() {
+        let (_dir, held) = scene();
+        let unknown = held.join("x".repeat(300));
+        assert!(unknown.exists() && !unknown.is_file());
+        let absent = held.join("absent");
+        assert!(!absent.exists() && !absent.is_file());
+        let file = held.join("a/b/file");
+        assert!(file.exists() && file.is_file());
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 
 use bytes::Bytes;
-use diagctl_store::Id;
+use diagctl_store::{Id, writer};
 use futures_util::StreamExt;
 use futures_util::stream;
 use sha2::{Digest, Sha256};
@@ -158,7 +158,7 @@ impl Source {
     }
 
     fn judge(&self, hash: Sha256) -> Result<()> {
-        let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = writer::hex(&hash.finalize());
         if found.eq_ignore_ascii_case(&self.sha256) {
             return Ok(());
         }

@@ -223,7 +223,7 @@ pub fn learn(store: &Store, entries: &mut [Entry], seen: &mut Stamp) -> Result<(
     let mut lines = Vec::new();
     for entry in entries {
         let dir = store.report_dir(&entry.id);
-        (entry.pinned, entry.shipped) = (dir.join(PIN_FILE).exists(), dir.join(SHIPPED_FILE).exists());
+        (entry.pinned, entry.shipped) = (dir.join(PIN_FILE).exists(), dir.join(SHIPPED_FILE).is_file());
         lines.push(line(entry)?);
     }
     let append = || Ok(fs::append_line(&store.path(INDEX), &lines.join(&b'\n'), Durability::Volatile)?);

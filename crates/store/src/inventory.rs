@@ -345,7 +345,7 @@ impl Inventory {
                 pinned.push(i);
                 continue;
             }
-            let unshipped = store.options().ships && !dir.join(SHIPPED_FILE).exists();
+            let unshipped = store.options().ships && !dir.join(SHIPPED_FILE).is_file();
             trash::discard_capture(store, verdict.id, self.captures.place(i))?;
             let mut why = verdict.reasons.join("; ");
             if unshipped {

@@ -57,7 +57,7 @@ pub fn waiting(store: &Store) -> Result<Vec<Waiting>> {
 
 fn of_capture(store: &Store, id: Id) -> Option<Waiting> {
     let dir = store.report_dir(&id);
-    if dir.join(SHIPPED_FILE).exists() {
+    if dir.join(SHIPPED_FILE).is_file() {
         return None;
     }
     let meta = meta::read(&dir).ok()?;
@@ -81,7 +81,7 @@ pub fn confirm(store: &Store, id: Id) -> Result<()> {
     let marked = fs::create_new(&marker).and_then(|file| fs::widen_like_parent(&file, &marker));
     match marked.and_then(|()| fs::sync_dir(&dir)) {
         Err(_) if !dir.exists() => return Ok(()),
-        Err(e) if !marker.exists() => return Err(e.into()),
+        Err(e) if !marker.is_file() => return Err(e.into()),
         _ => {}
     }
     let entry = Entry::of(store, &meta::read(&dir)?);

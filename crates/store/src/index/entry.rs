@@ -121,7 +121,7 @@ impl Entry {
                 .collect(),
             disk_bytes: fs::occupied_tree(&dir),
             pinned: dir.join(PIN_FILE).exists(),
-            shipped: dir.join(SHIPPED_FILE).exists(),
+            shipped: dir.join(SHIPPED_FILE).is_file(),
         }
     }
 }
