@@ -324,6 +324,7 @@ module E2E
     def setup
       super
       @files = File.join(@root, "files")
+      Dir.mkdir(@files)
       configure(remote: "url = \"file://#{@files}\"")
     end
 
@@ -338,6 +339,20 @@ module E2E
       ship!
       ids.each { |id| assert_shipped(id) }
       assert_equal ["meta.json"], remote_keys.map { |key| File.basename(key) }.grep(/json$/).uniq
+    end
+
+    # The mount of a share that failed would otherwise fill the node's own disk with captures that count as shipped.
+    def test_a_directory_that_is_missing_is_not_made
+      id = capture
+      Dir.rmdir(@files)
+      told = diagctl("ship", env: shipping_env)
+      assert_equal [1, false], [told.status, File.exist?(@files)], told
+      assert_match(/#{@files}: No such file.*hint: the directory of remote.url must exist/m, told.err)
+      listed = diagctl("list", "--remote", env: shipping_env)
+      assert_equal 1, listed.status, listed
+      Dir.mkdir(@files)
+      ship!
+      assert_shipped(id)
     end
 
     def test_a_damaged_capture_is_not_shipped_and_stops_no_other

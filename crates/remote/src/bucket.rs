@@ -69,7 +69,7 @@ impl Bucket {
     pub async fn put(&self, key: &str, data: Bytes) -> Result<()> {
         let bytes = data.len() as u64;
         match self {
-            Self::Directory(dir) => directory::write(&dir.join(key), &data),
+            Self::Directory(dir) => directory::write(&directory::require(dir)?.join(key), &data),
             Self::S3 { client, .. } => {
                 // The server compares the checksums in the request with what it got.
                 client.put(&self.path(key)?, data.into()).await.map_err(failed("write", key))?;
@@ -101,7 +101,7 @@ impl Bucket {
     /// Returns the keys and the sizes of the objects under a prefix, in no particular order.
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
         match self {
-            Self::Directory(dir) => directory::list(dir, prefix),
+            Self::Directory(dir) => directory::list(directory::require(dir)?, prefix),
             Self::S3 { client, prefix: ours } => {
                 let objects: Vec<_> =
                     client.list(Some(&self.path(prefix)?)).try_collect().await.map_err(failed("list", prefix))?;

@@ -10,6 +10,16 @@ use diagctl_fs::random_hex;
 
 use crate::error::{Error, Result};
 
+/// Returns the directory if it exists. A share that is not mounted must not become a directory of the node's own disk, where shipped
+/// captures would be lost with the node.
+pub fn require(dir: &Path) -> Result<&Path> {
+    match fs::metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(dir),
+        Ok(_) => Err(failed("use", dir)(io::ErrorKind::NotADirectory.into())),
+        Err(e) => Err(failed("open", dir)(e)),
+    }
+}
+
 /// Writes a file, so that it is whole or not there.
 pub fn write(path: &Path, data: &[u8]) -> Result<()> {
     copy(path, &mut &*data, |_| Ok(()))

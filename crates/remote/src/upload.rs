@@ -57,7 +57,7 @@ impl Uploader<'_> {
     pub async fn send(&mut self, source: &mut Source) -> Result<()> {
         let part_bytes = self.throttle.part_bytes().max(source.bytes.div_ceil(MOST_PARTS));
         match self.bucket {
-            Bucket::Directory(dir) => return self.copy(&dir.join(&source.key), source),
+            Bucket::Directory(dir) => return self.copy(&directory::require(dir)?.join(&source.key), source),
             Bucket::S3 { .. } if source.bytes > part_bytes => {}
             Bucket::S3 { .. } => {
                 let data = source.next(source.bytes)?;

@@ -118,8 +118,8 @@ enum Needs {
     Process,
     /// It only needs the store.
     Store,
-    /// It only needs the store, and deletes what the configuration does not keep.
-    Retention,
+    /// The store, and settings that no default may stand in for: the last good ones, or none.
+    Settings,
     /// It captures: the file must be valid, and retention must be that of the other processes.
     Capture,
     /// It is about the configuration, or carries it out.
@@ -130,7 +130,8 @@ impl Command {
     fn needs(&self) -> Needs {
         match self {
             Self::Acquire(_) | Self::Put(_) | Self::Walker(_) | Self::Finalize(_) | Self::Abort(_) => Needs::Process,
-            Self::Gc(_) => Needs::Retention,
+            // Without its bandwidth, `ship` could fill the line of the application.
+            Self::Gc(_) | Self::Ship(_) => Needs::Settings,
             Self::Run(_) => Needs::Capture,
             Self::Simulate(_)
             | Self::Config(_)
@@ -190,8 +191,8 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     let needs = cli.command.needs();
     let loaded = match needs {
         Needs::Process => crate::config::load_for_process(file.as_deref(), &overrides)?,
-        Needs::Store | Needs::Retention => {
-            crate::config::load_for_store(file.as_deref(), &overrides, needs == Needs::Retention)?
+        Needs::Store | Needs::Settings => {
+            crate::config::load_for_store(file.as_deref(), &overrides, needs == Needs::Settings)?
         }
         Needs::Capture => {
             crate::config::or_of_the_workers(crate::config::load(file.as_deref(), &overrides)?, &overrides)
@@ -202,7 +203,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     if !matches!(cli.command, Command::Status(_)) && needs != Needs::Process {
         loaded.broken.iter().for_each(|broken| output::note(broken));
     }
-    if let Some(file) = loaded.borrowed.as_ref().filter(|_| matches!(needs, Needs::Retention | Needs::Capture)) {
+    if let Some(file) = loaded.borrowed.as_ref().filter(|_| matches!(needs, Needs::Settings | Needs::Capture)) {
         output::note(&format!(
             "this environment names no configuration; {} counts, which the workers use",
             file.display()

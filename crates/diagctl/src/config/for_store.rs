@@ -18,8 +18,8 @@ pub struct Copy {
 }
 
 /// Reads and merges the configuration. A broken file is replaced by the last good copy in the store; without one, by its own valid
-/// values over the defaults, unless the command is to delete what those would not keep. Without a file, the copy counts, too.
-pub fn load_for_store(file: Option<&Path>, overrides: &Overrides, deletes: bool) -> Result<Loaded> {
+/// values over the defaults, unless the command is one for which no default may stand in (it deletes, or uses the network). Without a file, the copy counts, too.
+pub fn load_for_store(file: Option<&Path>, overrides: &Overrides, exact: bool) -> Result<Loaded> {
     let error = match load(file, overrides) {
         Ok(loaded) => return Ok(or_of_the_workers(loaded, overrides)),
         Err(error) => error,
@@ -47,7 +47,7 @@ pub fn load_for_store(file: Option<&Path>, overrides: &Overrides, deletes: bool)
             let broken = Some(format!("{text}; the last good configuration stays in force"));
             Ok(Loaded { held: None, broken, ..good })
         }
-        Err(error) if deletes => Err(error),
+        Err(error) if exact => Err(error),
         Err(_) => {
             let broken =
                 Some(format!("{text}; the store has no good copy, so the defaults stand in for what is wrong"));
