@@ -54,6 +54,16 @@ class EndingTest < Minitest::Test
     Diagctl::Goodbye.instance_variable_set(:@agent, nil)
   end
 
+  # It runs while the application exits, whose exit status an exception would change.
+  def test_an_exception_with_a_broken_class_raises_nothing
+    samples("")
+    Diagctl::Goodbye.instance_variable_set(:@agent, Struct.new(:pid, :dir).new(Process.pid, @store))
+    broken = Class.new(StandardError) { def self.name = raise("no name") }
+    assert_nil Diagctl::Goodbye.say(broken.new)
+  ensure
+    Diagctl::Goodbye.instance_variable_set(:@agent, nil)
+  end
+
   def test_a_killer_announces_itself_from_another_process
     samples("")
     before = ENV.fetch("DIAGCTL_DIR", nil)

@@ -23,6 +23,8 @@ module Diagctl
         return unless @agent&.pid == Process.pid && (dir = @agent.dir)
 
         Ending.note(dir, by: "process", pid: Process.pid, start_ticks: Ending.start_ticks("self"), **facts(error))
+      rescue StandardError
+        nil # An exception here would change the exit status of the application.
       end
 
       private
