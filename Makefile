@@ -46,7 +46,7 @@ remote-test: deps build
 	$(CARGO) clippy --package diagctl-remote --all-targets --locked -- -D warnings
 	$(CARGO) test --package diagctl-remote --locked
 	$(CARGO) build --package diagctl --package diagctl-remote --locked
-	$(RUBY) tests/remote/ship_test.rb $(REMOTE)
+	$(RUBY) tests/remote/all.rb $(REMOTE)
 
 deps:
 	@scripts/deps

@@ -1,43 +1,10 @@
 # frozen_string_literal: true
 
-require_relative "../e2e/support/e2e"
+require_relative "support/shipping"
 require_relative "support/fault_proxy"
 require_relative "support/s3_server"
 
 module E2E
-  # `make e2e` builds it with the tests; a release build would take as long as that of diagctl.
-  REMOTE_BIN = ENV.fetch("DIAGCTL_TEST_REMOTE", File.join(ROOT, "target/debug/diagctl-remote"))
-
-  # What every remote has in common, tried on each kind.
-  module Shipping
-    # A capture with one incompressible report of so many bytes.
-    def capture(bytes = 1000, name: "blob")
-      result = diagctl!("run", "--", "sh", "-c", "head -c #{bytes} /dev/urandom > $DIAGCTL_CAPTURE_DIR/#{name}")
-      result.out.chomp
-    end
-
-    def ship(*argv, env: shipping_env, **options) = diagctl("ship", *argv, env: env, **options)
-
-    def ship!(...) = ship(...).tap { |result| assert result.ok?, result }
-
-    def shipped?(id) = File.exist?(File.join(@store, "reports", id, "shipped"))
-
-    def file(id, name) = File.binread(File.join(@store, "reports", id, name))
-
-    def remote_list(*argv, env: shipping_env) = diagctl!("list", "--remote", *argv, env: env)
-
-    # Every file of the capture is in the remote, with the same bytes.
-    def assert_shipped(id)
-      assert shipped?(id), "#{id} is not marked"
-      of_capture = remote_keys.select { |key| key.include?("/#{id}/") }
-      local = Dir.children(File.join(@store, "reports", id)) - %w[shipped pinned]
-      assert_equal local.sort, of_capture.map { |key| File.basename(key) }.sort
-      of_capture.each { |key| assert file(id, File.basename(key)) == remote_object(key), "#{key} differs" }
-      manifests = remote_keys.grep(%r{manifests/}).flat_map { |key| remote_object(key).lines.map { |line| JSON.parse(line) } }
-      assert manifests.any? { |entry| entry["id"] == id && entry["host"] == meta(id)["host"] }, "#{id} is in no manifest"
-    end
-  end
-
   # Each test has its own bucket on one server.
   class ShipTest < Case
     include Shipping
@@ -314,88 +281,6 @@ module E2E
       ship!
       # The last part is not waited for.
       assert_operator Process.clock_gettime(Process::CLOCK_MONOTONIC) - began, :>=, 2
-    end
-  end
-
-  # The remote is a directory.
-  class ShipToDirectoryTest < Case
-    include Shipping
-
-    def setup
-      super
-      @files = File.join(@root, "files")
-      Dir.mkdir(@files)
-      configure(remote: "url = \"file://#{@files}\"")
-    end
-
-    def shipping_env = env(PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
-
-    def remote_keys = Dir["**/*", base: @files].select { |name| File.file?(File.join(@files, name)) }
-
-    def remote_object(key) = File.binread(File.join(@files, key))
-
-    def test_captures_arrive_in_a_directory
-      ids = [capture, capture(20 << 20)]
-      ship!
-      ids.each { |id| assert_shipped(id) }
-      assert_equal ["meta.json"], remote_keys.map { |key| File.basename(key) }.grep(/json$/).uniq
-    end
-
-    # The mount of a share that failed would otherwise fill the node's own disk with captures that count as shipped.
-    def test_a_directory_that_is_missing_is_not_made
-      id = capture
-      Dir.rmdir(@files)
-      told = diagctl("ship", env: shipping_env)
-      assert_equal [1, false], [told.status, File.exist?(@files)], told
-      assert_match(/#{@files}: No such file.*hint: the directory of remote.url must exist/m, told.err)
-      listed = diagctl("list", "--remote", env: shipping_env)
-      assert_equal 1, listed.status, listed
-      Dir.mkdir(@files)
-      ship!
-      assert_shipped(id)
-    end
-
-    def test_a_damaged_capture_is_not_shipped_and_stops_no_other
-      bad, good = capture, capture
-      path = File.join(@store, "reports", bad, "blob.bin.gz")
-      File.write(path, "x", 100)
-      result = ship
-      assert_equal 5, result.status
-      assert_includes result.err, "report blob of capture #{bad} is damaged, so the capture is not shipped"
-      refute shipped?(bad)
-      assert_empty(remote_keys.select { |key| key.include?(bad) })
-      assert_shipped(good)
-    end
-
-    def test_the_cap_takes_shipped_captures_first_and_names_the_others
-      retention = 'max_captures = 2
-keep_last = 0
-keep_free = "1%"'
-      configure(remote: "url = \"file://#{@files}\"", retention: retention)
-      old, shipped = capture(name: "a"), capture(name: "b")
-      FileUtils.mv(File.join(@store, "reports", old), File.join(@root, "aside"))
-      ship!
-      FileUtils.mv(File.join(@root, "aside"), File.join(@store, "reports", old))
-      capture(name: "c")
-      kept = captures.map { |capture| capture["id"] }
-      assert_includes kept, old
-      refute_includes kept, shipped
-      capture(name: "d")
-      refute_includes captures.map { |capture| capture["id"] }, old
-      assert_match(/deleted +#{old}.*NOT shipped/, diagctl!("events").out)
-      assert_includes ship!.err, "never shipped: 1 captures"
-    end
-
-    def test_nothing_is_configured_or_the_program_is_missing
-      result = ship(env: shipping_env.merge("PATH" => "/usr/bin:/bin"))
-      if result.err.include?("neither beside")
-        assert_equal 1, result.status
-        assert_includes result.err, "install it from the same release"
-      end
-      configure
-      result = ship
-      assert_equal 3, result.status
-      assert_includes result.err, "names no remote"
     end
   end
 end

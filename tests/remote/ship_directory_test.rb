@@ -1,0 +1,87 @@
+# frozen_string_literal: true
+
+require_relative "support/shipping"
+
+module E2E
+  # The remote is a directory.
+  class ShipToDirectoryTest < Case
+    include Shipping
+
+    def setup
+      super
+      @files = File.join(@root, "files")
+      Dir.mkdir(@files)
+      configure(remote: "url = \"file://#{@files}\"")
+    end
+
+    def shipping_env = env(PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
+
+    def remote_keys = Dir["**/*", base: @files].select { |name| File.file?(File.join(@files, name)) }
+
+    def remote_object(key) = File.binread(File.join(@files, key))
+
+    def test_captures_arrive_in_a_directory
+      ids = [capture, capture(20 << 20)]
+      ship!
+      ids.each { |id| assert_shipped(id) }
+      assert_equal ["meta.json"], remote_keys.map { |key| File.basename(key) }.grep(/json$/).uniq
+    end
+
+    # The mount of a share that failed would otherwise fill the node's own disk with captures that count as shipped.
+    def test_a_directory_that_is_missing_is_not_made
+      id = capture
+      Dir.rmdir(@files)
+      told = diagctl("ship", env: shipping_env)
+      assert_equal [1, false], [told.status, File.exist?(@files)], told
+      assert_match(/#{@files}: No such file.*hint: the directory of remote.url must exist/m, told.err)
+      listed = diagctl("list", "--remote", env: shipping_env)
+      assert_equal 1, listed.status, listed
+      Dir.mkdir(@files)
+      ship!
+      assert_shipped(id)
+    end
+
+    def test_a_damaged_capture_is_not_shipped_and_stops_no_other
+      bad, good = capture, capture
+      path = File.join(@store, "reports", bad, "blob.bin.gz")
+      File.write(path, "x", 100)
+      result = ship
+      assert_equal 5, result.status
+      assert_includes result.err, "report blob of capture #{bad} is damaged, so the capture is not shipped"
+      refute shipped?(bad)
+      assert_empty(remote_keys.select { |key| key.include?(bad) })
+      assert_shipped(good)
+    end
+
+    def test_the_cap_takes_shipped_captures_first_and_names_the_others
+      retention = 'max_captures = 2
+keep_last = 0
+keep_free = "1%"'
+      configure(remote: "url = \"file://#{@files}\"", retention: retention)
+      old, shipped = capture(name: "a"), capture(name: "b")
+      FileUtils.mv(File.join(@store, "reports", old), File.join(@root, "aside"))
+      ship!
+      FileUtils.mv(File.join(@root, "aside"), File.join(@store, "reports", old))
+      capture(name: "c")
+      kept = captures.map { |capture| capture["id"] }
+      assert_includes kept, old
+      refute_includes kept, shipped
+      capture(name: "d")
+      refute_includes captures.map { |capture| capture["id"] }, old
+      assert_match(/deleted +#{old}.*NOT shipped/, diagctl!("events").out)
+      assert_includes ship!.err, "never shipped: 1 captures"
+    end
+
+    def test_nothing_is_configured_or_the_program_is_missing
+      result = ship(env: shipping_env.merge("PATH" => "/usr/bin:/bin"))
+      if result.err.include?("neither beside")
+        assert_equal 1, result.status
+        assert_includes result.err, "install it from the same release"
+      end
+      configure
+      result = ship
+      assert_equal 3, result.status
+      assert_includes result.err, "names no remote"
+    end
+  end
+end

@@ -1,0 +1,38 @@
+# frozen_string_literal: true
+
+require_relative "../../e2e/support/e2e"
+
+module E2E
+  # `make remote-test` builds it; a release build would take as long as that of diagctl.
+  REMOTE_BIN = ENV.fetch("DIAGCTL_TEST_REMOTE", File.join(ROOT, "target/debug/diagctl-remote"))
+
+  # What every remote has in common, tried on each kind.
+  module Shipping
+    # A capture with one incompressible report of so many bytes.
+    def capture(bytes = 1000, name: "blob")
+      result = diagctl!("run", "--", "sh", "-c", "head -c #{bytes} /dev/urandom > $DIAGCTL_CAPTURE_DIR/#{name}")
+      result.out.chomp
+    end
+
+    def ship(*argv, env: shipping_env, **options) = diagctl("ship", *argv, env: env, **options)
+
+    def ship!(...) = ship(...).tap { |result| assert result.ok?, result }
+
+    def shipped?(id) = File.exist?(File.join(@store, "reports", id, "shipped"))
+
+    def file(id, name) = File.binread(File.join(@store, "reports", id, name))
+
+    def remote_list(*argv, env: shipping_env) = diagctl!("list", "--remote", *argv, env: env)
+
+    # Every file of the capture is in the remote, with the same bytes.
+    def assert_shipped(id)
+      assert shipped?(id), "#{id} is not marked"
+      of_capture = remote_keys.select { |key| key.include?("/#{id}/") }
+      local = Dir.children(File.join(@store, "reports", id)) - %w[shipped pinned]
+      assert_equal local.sort, of_capture.map { |key| File.basename(key) }.sort
+      of_capture.each { |key| assert file(id, File.basename(key)) == remote_object(key), "#{key} differs" }
+      manifests = remote_keys.grep(%r{manifests/}).flat_map { |key| remote_object(key).lines.map { |line| JSON.parse(line) } }
+      assert manifests.any? { |entry| entry["id"] == id && entry["host"] == meta(id)["host"] }, "#{id} is in no manifest"
+    end
+  end
+end
