@@ -97,6 +97,9 @@ impl Error {
                 _ if matches!(*action, "list" | "read") => None,
                 _ => Some("nothing is lost: the captures stay in the store, and the next run resumes"),
             },
+            Self::Directory { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("make room there; nothing is lost: the captures stay in the store, and the next run resumes")
+            }
             Self::Directory { .. } => {
                 Some("the directory of remote.url must exist, and be writable for the owner of the store")
             }
@@ -142,6 +145,14 @@ mod tests {
     fn denied(answer: &str) -> Error {
         let source = object_store::Error::PermissionDenied { path: "k".into(), source: answer.into() };
         Error::Remote { action: "write", key: "k".into(), source }
+    }
+
+    #[test]
+    fn a_full_directory_wants_room_and_another_failure_wants_the_directory() {
+        for (kind, hint) in [(io::ErrorKind::StorageFull, "make room"), (io::ErrorKind::NotFound, "must exist")] {
+            let error = Error::Directory { action: "write", path: "/mnt/x".into(), source: kind.into() };
+            assert!(error.hint().unwrap().contains(hint), "{kind}");
+        }
     }
 
     #[test]

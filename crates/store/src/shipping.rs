@@ -85,7 +85,10 @@ pub fn confirm(store: &Store, id: Id) -> Result<()> {
         _ => {}
     }
     let entry = Entry::of(store, &meta::read(&dir)?);
-    let what = format!("{} reports, confirmed by the remote", entry.reports.len());
+    let what = match entry.reports.len() {
+        1 => "1 report, confirmed by the remote".to_owned(),
+        n => format!("{n} reports, confirmed by the remote"),
+    };
     events::record(store, &events::Event { rule: entry.rule.clone(), ..events::Event::about("shipped", id, &what) });
     index::append_shipped(store, &entry)
 }

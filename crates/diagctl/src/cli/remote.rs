@@ -21,7 +21,7 @@ pub fn command(cx: &Context) -> Result<Command, Failure> {
     };
     let Some(program) = external::find("remote") else {
         let failure = Failure::failed("the program diagctl-remote is neither beside diagctl nor in PATH");
-        return Err(failure.hint("install it from the same release"));
+        return Err(failure.hint("build it with `make remote` from the same release, and put it beside diagctl"));
     };
     let settings = json!({
         "dir": config.dir,
