@@ -10,13 +10,17 @@ pub fn set(store: &Store, id: Id, pinned: bool) -> Result<bool> {
     let dir = store.report_dir(&id);
     let marker = dir.join(PIN_FILE);
     let meta = meta::read(&dir)?;
-    let was = marker.exists();
+    let was = match fs::stat(&marker) {
+        Ok(_) => true,
+        Err(e) if e.is_not_found() => false,
+        Err(e) => return Err(e.into()),
+    };
     let gone = |e: fs::Error| if dir.exists() { e.into() } else { Error::JustDeleted { id } };
     if pinned && !was {
         // The marker is empty, so it can be neither half-written nor a temporary file left by a killed `pin`. Another process
         // may be pinning the same capture.
         match fs::create_new(&marker).and_then(|file| fs::widen_like_parent(&file, &marker)) {
-            Err(e) if !marker.exists() => return Err(gone(e)),
+            Err(e) if !marker.is_file() => return Err(gone(e)),
             _ => fs::sync_dir(&dir).map_err(gone)?,
         }
     } else if !pinned && was {
