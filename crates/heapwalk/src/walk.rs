@@ -6,6 +6,7 @@ use core::ffi::{c_char, c_int, c_void};
 
 use diagctl_heapdump::record::{Edge, Flags, FreeSlots, NameId, NameKind, Page, Root};
 
+use crate::describe::GC_FLAGS;
 use crate::fault::Fault;
 use crate::layout::Layout;
 use crate::memory::{Table, Vector};
@@ -28,7 +29,11 @@ pub struct Walk<'w, R> {
     pub(crate) members: Table,
     /// The ID of the variable that has them.
     pub(crate) members_id: Id,
-    pub(crate) gc_flag_ids: [(Id, Flags); 16],
+    pub(crate) gc_flag_ids: [(Id, Flags); GC_FLAGS],
+    /// The flags of the collector that the object at hand has, by name; what follows them is of earlier objects.
+    pub(crate) gc_flags_now: [Id; GC_FLAGS],
+    /// Those of an earlier object, followed by zeros, and what they are.
+    pub(crate) gc_flags_before: ([Id; GC_FLAGS], Flags),
     /// The named edges of the object at hand, as target and label, in Ruby's order.
     pub(crate) pairs: Vector<(u64, u64)>,
     /// The first of them that Ruby has not yielded yet.
@@ -67,7 +72,9 @@ impl<'w, R: Receiver> Walk<'w, R> {
             sites: Table::new(),
             members: Table::new(),
             members_id,
-            gc_flag_ids: [(0, Flags::default()); 16],
+            gc_flag_ids: [(0, Flags::default()); GC_FLAGS],
+            gc_flags_now: [0; GC_FLAGS],
+            gc_flags_before: ([0; GC_FLAGS], Flags::default()),
             pairs: Vector::new(),
             cursor: 0,
             unordered: false,
