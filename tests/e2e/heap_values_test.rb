@@ -13,7 +13,7 @@ class HeapValuesTest < E2E::Case
     id = captured_secrets
     stored = Dir.glob(File.join(@store, "**", "*"), File::FNM_DOTMATCH).select { |path| File.file?(path) }
     contents = stored.to_h { |path| [path, unpacked(path)] }
-    assert_includes contents.keys.map { |path| File.basename(path) }, "heap_dump.graph.gz"
+    assert_includes contents.keys.map { |path| File.basename(path) }, "heap_dump.graph.zst"
     contents["fetched"] = report(id, "heap_dump").b
     contents["exported"] = diagctl!("fetch", "#{id}:heap_dump", "--as", "json", "-o", "-").out.b
     contents.each { |path, content| MARKS.each { |mark| refute content.match?(mark), "#{mark.inspect} in #{path}" } }
