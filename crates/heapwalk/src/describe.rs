@@ -7,10 +7,7 @@ use diagctl_heapdump::record::{Flags, NameId, NameKind, Object, Site, SiteId, Ty
 use crate::layout;
 use crate::receiver::Receiver;
 use crate::ruby::{self, Value, kind};
-use crate::walk::Walk;
-
-/// Flags of the collector that `rb_obj_gc_flags` may return at once; Ruby knows nine.
-pub(crate) const GC_FLAGS: usize = 16;
+use crate::walk::{GC_FLAGS, Walk};
 
 impl<R: Receiver> Walk<'_, R> {
     /// Describes an object.

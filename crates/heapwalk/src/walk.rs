@@ -6,7 +6,6 @@ use core::ffi::{c_char, c_int, c_void};
 
 use diagctl_heapdump::record::{Edge, Flags, FreeSlots, NameId, NameKind, Page, Root};
 
-use crate::describe::GC_FLAGS;
 use crate::fault::Fault;
 use crate::layout::Layout;
 use crate::memory::{Table, Vector};
@@ -15,6 +14,9 @@ use crate::receiver::Receiver;
 use crate::ruby::{self, CONTINUE, Id, Ruby, Value};
 use crate::siphash::Key;
 use crate::status::Status;
+
+/// Flags of the collector that `rb_obj_gc_flags` may return at once; Ruby knows nine.
+pub(crate) const GC_FLAGS: usize = 16;
 
 /// A walk, and what it has learned so far.
 pub struct Walk<'w, R> {
