@@ -1,8 +1,9 @@
 # frozen_string_literal: true
 
-# Reading a heap dump: `diagctl heap top` and `retained` against reap (cargo install reap) and `wc -l`. All read a dump of the same
-# process: reap and wc the JSON, diagctl the compressed graph that `put` stores, and the JSON. Interleaved; medians of CPU time (user and
-# system) and the peak memory. reap is left out where it is not installed: REAP=PATH. Writes benches/results/heap.md.
+# Reading a heap dump: `diagctl heap top` and `retained` against reap (cargo install reap), heapy and `wc -l`. All read a dump of the
+# same process: diagctl the compressed graph that `put` stores, and the JSON; the others the JSON. Interleaved; medians of CPU time (user
+# and system) and the peak memory. reap is left out where it is not installed (REAP=PATH), heapy where there is no checkout of it
+# (HEAPY=DIRECTORY). Writes benches/results/heap.md.
 #
 #   ruby benches/heap.rb            MB="100 1000" ROUNDS=3
 
@@ -16,6 +17,7 @@ class HeapBench
   MB = ENV.fetch("MB", "100 1000").split.map { |size| Integer(size) }
   ROUNDS = Integer(ENV.fetch("ROUNDS", "3"))
   REAP = ENV.fetch("REAP") { `which reap`.strip }
+  HEAPY = ENV.fetch("HEAPY", "")
   RESULT = "heap.md"
   Run = Struct.new(:cpu, :peak_memory)
 
@@ -48,6 +50,7 @@ class HeapBench
   def ways(json, graph)
     ways = { "`wc -l`, JSON" => ["wc", "-l", json] }
     ways["reap"] = [REAP, json] unless REAP.empty?
+    ways["heapy"] = [RbConfig.ruby, "-I", File.join(HEAPY, "lib"), File.join(HEAPY, "bin/heapy"), "read", json] unless HEAPY.empty?
     %w[top retained].each do |command|
       ways["`heap #{command}`, graph"] = [Bench::BINARY, "heap", command, graph]
       ways["`heap #{command}`, JSON"] = [Bench::BINARY, "heap", command, json]
@@ -105,8 +108,12 @@ class HeapBench
 
   def median(list) = list.sort[list.size / 2]
 
+  def absent
+    { "reap" => REAP, "heapy" => HEAPY }.filter_map { |name, path| "#{name} was not available." if path.empty? }
+  end
+
   def report(rows)
-    lines = ["# Reading a heap dump", "", "`ruby benches/heap.rb`, interleaved, #{ROUNDS} rounds, medians. #{Bench.machine}", "",
+    lines = ["# Reading a heap dump", "", "`ruby benches/heap.rb`, interleaved, #{ROUNDS} rounds, medians. #{[*absent, Bench.machine].join(" ")}", "",
              "| process | objects | program | CPU | reap's CPU is … times that | peak memory |", "|---|---|---|---|---|---|"]
     rows.each do |rss, objects, name, cpu, ratio, memory|
       lines << format("| %.0f MB | %.2f M | %s | %.2f s | %s | %.0f MB |", rss / 1e6, objects / 1e6, name, cpu,

@@ -63,8 +63,8 @@ class PutBench
 
   def compare(what, path)
     ways = { "`gzip --fast`" => -> { gzip(path) } }
+    ways["put, as a graph"] = -> { put(path, "gzip", "none") } if what == "heap dump"
     %w[gzip zstd].each do |compression|
-      ways["put, #{compression}"] = -> { put(path, compression, "none") } if what == "heap dump"
       ways["put, #{compression}, values = \"all\""] = -> { put(path, compression, "all") }
     end
     runs = ways.transform_values { [] }

@@ -115,6 +115,7 @@ class PumaServer
       workers #{@workers}
       threads 3, 3
       worker_timeout 600
+      worker_boot_timeout #{BOOT}
       environment "production"
       bind "tcp://127.0.0.1:0"
       plugin :diagctl
