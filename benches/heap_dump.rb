@@ -72,7 +72,7 @@ class HeapDumpBench
     over = false
     watch = Thread.new do
       until over
-        puts = Dir.glob("/proc/[0-9]*/cmdline").select { |path| File.read(path).split("\0").values_at(1, 3) == %w[put heap_dump] rescue nil }
+        puts = Dir.glob("/proc/[0-9]*/cmdline").select { |path| (%w[put heap_dump] - File.read(path).split("\0")).empty? rescue nil }
         puts.each { |path| peak = [peak, File.read(path.sub("cmdline", "status"))[/VmHWM:\s*(\d+)/, 1].to_i * 1024].max rescue nil }
         sleep 0.1
       end
