@@ -146,19 +146,18 @@ pub fn append_note(store: &Store, at: u64, note: &ParentNote) -> Result<()> {
 
 /// Returns all recorded polls, oldest first. Lines torn by a crash are skipped.
 pub fn read(store: &Store) -> Result<Vec<Recorded>> {
-    Ok(parse(&content(store)?).collect())
+    Ok(content(store)?.iter().flat_map(|file| parse(file)).collect())
 }
 
-/// Returns the text of the history, oldest first, for [`Lines`].
-pub fn content(store: &Store) -> Result<Vec<u8>> {
+/// Returns the files of the history, the oldest first, for [`Lines`].
+pub fn content(store: &Store) -> Result<Vec<Vec<u8>>> {
     let mut all = Vec::new();
     for name in ["samples.1.jsonl", "samples.jsonl"] {
         match fsio::read_bounded(&store.path(name), 1 << 30) {
-            Ok(data) => all.extend(data),
+            Ok(data) => all.push(data),
             Err(e) if e.is_not_found() => {}
             Err(e) => return Err(e.into()),
         }
-        all.push(b'\n');
     }
     Ok(all)
 }

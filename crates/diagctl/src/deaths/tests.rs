@@ -24,7 +24,7 @@ fn note(fields: &str) -> String {
 
 fn find(lines: &[String], is_alive: impl Fn(&Head<'_>) -> bool) -> Vec<Death> {
     let data = lines.join("\n").into_bytes();
-    let lines = Lines::of(&data);
+    let lines = Lines::of(std::slice::from_ref(&data));
     let deaths = Deaths::find(&lines, is_alive);
     let all: Vec<Death> = deaths.iter().collect();
     // The short way says the same.
@@ -67,7 +67,7 @@ fn the_living_are_not_listed_and_the_last_death_comes_first() {
 fn those_since_a_time_are_counted() {
     let data: Vec<String> = [poll(5, 1, 1, None), poll(7, 2, 1, None), poll(9, 3, 1, None)].iter().map(line).collect();
     let data = data.join("\n").into_bytes();
-    let lines = Lines::of(&data);
+    let lines = Lines::of(std::slice::from_ref(&data));
     let deaths = Deaths::find(&lines, |_| false);
     assert_eq!([0, 5, 6, 9, 10].map(|ms| deaths.since(ms)), [3, 3, 2, 1, 0]);
     assert_eq!(deaths.last(3), None);
@@ -200,7 +200,7 @@ fn a_parent_is_asked_about_the_processes_of_which_it_has_said_nothing() {
     // It hangs after its goodbye, and its parent ends it.
     lines.push(note(r#""by":"process","pid":3,"exit":0"#));
     let data = lines.join("\n").into_bytes();
-    let lines = Lines::of(&data);
+    let lines = Lines::of(std::slice::from_ref(&data));
     let found = |since| without_parent(&lines, since, |last| last.process.pid == 4);
     let pids = |since| found(since).iter().map(|poll| poll.pid).collect::<Vec<_>>();
     assert_eq!((pids(0), pids(101), pids(301)), (vec![3, 1], vec![3], vec![]));

@@ -63,15 +63,16 @@ struct Counter {
 }
 
 impl<'a> Lines<'a> {
-    /// Reads who polled, and when. Lines that are torn or of another kind are skipped.
-    pub fn of(data: &'a [u8]) -> Self {
+    /// Reads who polled, and when, from the files of the history. Lines that are torn or of another kind are skipped.
+    pub fn of(files: &'a [impl AsRef<[u8]>]) -> Self {
         let mut lines = Self { heads: Vec::new(), texts: Vec::new(), counted: Vec::new(), notes: Vec::new() };
-        for (number, text) in data.split(|byte| *byte == b'\n').enumerate() {
-            if ended::is_note(text) {
-                lines.notes.extend(ended::parse(text, number));
-            } else if let Some(head) = head(text) {
+        for (number, text) in files.iter().flat_map(|file| split(file.as_ref())).enumerate() {
+            let head = quick(text).or_else(|| if ended::is_note(text) { None } else { thorough(text) });
+            if let Some(head) = head {
                 lines.heads.push(Head { line: number, ..head });
                 lines.texts.push(text);
+            } else if ended::is_note(text) {
+                lines.notes.extend(ended::parse(text, number));
             }
         }
         lines.counted.resize_with(lines.heads.len(), OnceCell::new);
@@ -105,11 +106,12 @@ impl<'a> Lines<'a> {
     }
 }
 
-// The fields are where `append` puts them, at the beginning and in this order. Everything else takes the long way.
-fn head(text: &[u8]) -> Option<Head<'_>> {
-    quick(text).or_else(|| thorough(text))
+fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr::memchr_iter(b'\n', text).chain(std::iter::once(text.len()));
+    ends.scan(0, |start, end| Some(&text[std::mem::replace(start, end + 1)..end]))
 }
 
+// The fields are where `append` puts them, at the beginning and in this order. Everything else takes the long way.
 fn quick(text: &[u8]) -> Option<Head<'_>> {
     let (at, rest) = number(text.strip_prefix(b"{\"at\":")?)?;
     let (pid, rest) = number(rest.strip_prefix(b",\"pid\":")?)?;
@@ -170,6 +172,7 @@ mod tests {
     fn a_head_says_what_the_whole_line_says() {
         for sample in [recorded("b-1", 4), recorded("", 4), recorded("b-1", 0), recorded("a\"b", 1)] {
             let text = serde_json::to_vec(&sample).unwrap();
+            let text = [text];
             let lines = Lines::of(&text);
             let [head] = lines.heads() else { panic!("{sample:?}") };
             let boot_id = if sample.boot_id.contains('"') { "" } else { &sample.boot_id };
@@ -183,21 +186,23 @@ mod tests {
     #[test]
     fn the_long_way_reads_every_order_and_nothing_torn() {
         let other = br#"{"role":"puma","memory":{},"pid":42,"at":5,"boot_id":"b-1","start_ticks":9,"new":1}"#;
-        let lines = Lines::of(other);
+        let other = [other];
+        let lines = Lines::of(&other);
         let process = Key { boot_id: "b-1", pid_ns: 0, pid: 42, start_ticks: 9 };
         assert_eq!(lines.heads(), [Head { at: 5, process, line: 0 }]);
         let whole = serde_json::to_vec(&recorded("b-1", 4)).unwrap();
         let process = Key { boot_id: "b-1", pid_ns: 4, pid: 42, start_ticks: 9 };
         for end in 0..whole.len() {
             // One that ends with a brace by chance still says who polled, and nothing else.
-            let lines = Lines::of(&whole[..end]);
+            let torn = [&whole[..end]];
+            let lines = Lines::of(&torn);
             assert!(lines.heads().iter().all(|head| head.process == process && head.at == 1_795_861_522_539), "{end}");
             assert_eq!(lines.recorded(0), None, "{end}");
         }
         let two = [&whole[..60], b"\n", &whole[..], b"\n{}\n\n\xff\n"].concat();
-        assert_eq!(Lines::of(&two).heads().iter().map(|head| head.line).collect::<Vec<_>>(), [1]);
+        assert_eq!(Lines::of(&[&two]).heads().iter().map(|head| head.line).collect::<Vec<_>>(), [1]);
         for huge in ["{\"at\":99999999999999999999,\"pid\":1", "{\"at\":1,\"pid\":4294967296,\"start_ticks\":1}"] {
-            assert_eq!(Lines::of(huge.as_bytes()).heads(), []);
+            assert_eq!(Lines::of(&[huge]).heads(), []);
         }
     }
 }
