@@ -156,6 +156,10 @@ class DiagnoseTest < E2E::Case
     assert_equal large, diagctl!("diagnose", "--json").json.fetch("pid")
     assert_equal large, diagctl!("diagnose", "--role", "worker", "--json").json.fetch("pid")
     assert_equal 4, diagctl("diagnose", "--role", "nobody").status
+    refute_match(/is larger/, diagctl!("diagnose").err)
+    start(:zlib)
+    larger = wait_until("a larger one polls") { diagctl!("diagnose").err[/\Adiagctl: process (\d+) worker one is larger, \S+ MiB, and has no capture with smaps: /, 1] }
+    refute_includes [small, large], larger.to_i
   end
 
   def test_a_capture_without_mappings_says_what_to_request
