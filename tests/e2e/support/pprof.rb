@@ -24,6 +24,9 @@ module E2E
     # @return [Array<String>] names
     def functions = all(FUNCTION).map { |function| string(function.fetch(2).first) }
 
+    # @return [Array<String>] names before they were made readable
+    def system_names = all(FUNCTION).flat_map { |function| function.fetch(3, []) }
+
     private
 
     def all(number) = @fields.fetch(number).map { |message| fields(message) }
