@@ -83,7 +83,7 @@ class HeapValuesTest < E2E::Case
     script = start_script
     script.run("load #{File.join(__dir__, 'support/secrets.rb').inspect}; File.write(#{flag.inspect}, '')")
     wait_until("the secrets are hidden", tell: script.method(:log)) { File.exist?(flag) }
-    diagctl!("request", "heap_dump", "--reason", "is a secret in it?", "--wait").out.strip
+    diagctl!("request", "heap_dump", "object_counts", "--reason", "is a secret in it?", "--wait").out.strip
   end
 
   def flag = File.join(@root, "hidden")
