@@ -126,3 +126,19 @@ fn spell_place<'t>(text: &'t mut [u8; LONGEST_PLACE], path: &[u8], line: usize) 
 fn name_id(number: u64) -> NameId {
     NameId(u32::try_from(number).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{LONGEST_PLACE, spell_place};
+
+    #[test]
+    fn a_place_is_a_file_and_a_line_and_of_a_long_file_the_end() {
+        let mut text = [0; LONGEST_PLACE];
+        assert_eq!(spell_place(&mut text, b"app/worker.rb", 12), b"app/worker.rb:12");
+        assert_eq!(spell_place(&mut text, b"", usize::MAX), b":18446744073709551615");
+        let long = [b'x'; LONGEST_PLACE + 5];
+        let place = spell_place(&mut text, &long, 7);
+        assert_eq!(place.len(), LONGEST_PLACE);
+        assert!(place.ends_with(b"xx:7"));
+    }
+}
