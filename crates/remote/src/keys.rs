@@ -3,7 +3,19 @@
 //! ```text
 //! captures/<day>/<host>/<id>/<file>          the reports of a capture; meta.json comes last and commits it
 //! manifests/<day>/<host>~<random>.jsonl      the captures of a day that one store shipped, a line of the index each
+//! manifests/<day>/~deleted~<random>.jsonl    the captures of a day that a person deleted; no host begins with a tilde
 //! ```
+
+/// An object in the remote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its key, without the prefix of the remote.
+    pub key: String,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// The time at which it was written, by the remote's clock, milliseconds.
+    pub written_ms: u64,
+}
 
 /// Returns the prefix of a capture's objects. `created` is RFC 3339.
 pub fn capture(created: &str, host: &str, id: &str) -> String {
@@ -13,6 +25,16 @@ pub fn capture(created: &str, host: &str, id: &str) -> String {
 /// Returns the key of a manifest.
 pub fn manifest(day: &str, host: &str, random: &str) -> String {
     format!("manifests/{day}/{}~{random}.jsonl", part(host))
+}
+
+/// Returns the key of a list of deleted captures.
+pub fn deleted(day: &str, random: &str) -> String {
+    format!("manifests/{day}/~deleted~{random}.jsonl")
+}
+
+/// Returns true if a key is that of a list of deleted captures.
+pub fn is_deleted(key: &str) -> bool {
+    key.rsplit('/').next().is_some_and(|name| name.starts_with("~deleted~"))
 }
 
 /// The day of a time that is none.

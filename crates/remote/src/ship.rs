@@ -174,7 +174,7 @@ impl<'a> Shipper<'a> {
         }
         let entry = Entry { shipped: true, ..Entry::of(self.store, &meta) };
         let commit = format!("{base}/meta.json");
-        if self.bucket.look(&commit).await?.is_none_or(|there| there != record) {
+        if self.bucket.look(&commit, meta::MAX_FILE).await?.is_none_or(|there| there != record) {
             for source in &mut sources {
                 let (bucket, url, journal) = (self.bucket, self.url, &self.journal);
                 Uploader { bucket, url, journal, throttle: &mut self.throttle }.send(source).await?;

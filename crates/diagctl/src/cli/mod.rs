@@ -229,7 +229,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Pin(args) => pin::pin(&cx, &args),
         Command::Unpin(args) => pin::unpin(&cx, &args),
         Command::Gc(args) => gc::run(&cx, &args),
-        Command::Heap(args) => heap::run(&cx, &args),
+        Command::Heap(args) => heap::run(&cx, args),
         Command::Status(args) => status::run(&cx, &args),
         Command::Events(args) => events::run(&cx, &args),
         Command::Verify(args) => verify::run(&cx, &args),
