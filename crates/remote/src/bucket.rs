@@ -160,6 +160,25 @@ impl Bucket {
         }
     }
 
+    /// Returns at most so many keys under an area, the first ones after a name.
+    pub async fn list_after(&self, area: &str, name: &str, most: usize) -> Result<Vec<String>> {
+        let start = format!("{area}/{name}");
+        match self {
+            Self::Directory(dir) => {
+                let objects = directory::list(directory::require(dir)?, area, &|key| key > start.as_str())?;
+                let mut keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
+                keys.sort_unstable();
+                keys.truncate(most);
+                Ok(keys)
+            }
+            Self::S3 { client, prefix } => {
+                let objects = client.list_with_offset(Some(&self.path(area)?), &self.path(&start)?).take(most);
+                let objects: Vec<_> = objects.try_collect().await.map_err(failed("list", area))?;
+                Ok(objects.iter().map(|found| key_of(prefix, &found.location)).collect())
+            }
+        }
+    }
+
     /// Deletes objects. One that is gone is deleted.
     pub async fn delete(&self, keys: Vec<String>) -> Result<()> {
         match self {

@@ -79,6 +79,12 @@ pub enum Error {
         /// Its machine.
         host: String,
     },
+    /// No node would obey a request.
+    #[error("no node {} obeys requests for these reports", diagctl_fs::printable(host))]
+    NoNode {
+        /// The pattern of the machines.
+        host: String,
+    },
     /// An object is longer than it may be.
     #[error("{key} has more than {most} bytes, so it was not read")]
     TooLarge {
@@ -141,6 +147,9 @@ impl Error {
             Self::NoCapture { .. } => {
                 Some("`diagctl list --remote` shows what is there; a lifecycle rule may have deleted it meanwhile")
             }
+            Self::NoNode { .. } => Some(
+                "a node obeys with [remote.requests] allow_reports in its configuration, while `diagctl ship --watch` runs",
+            ),
             Self::Untrue { .. } => {
                 Some("somebody has changed it, or it was damaged; a bucket with versions still has what the node wrote")
             }

@@ -12,13 +12,16 @@ mod directory;
 mod error;
 mod gc;
 mod get;
+mod inbox;
 mod journal;
 mod keys;
 mod manifest;
 mod output;
+mod request;
 mod settings;
 mod ship;
 mod throttle;
+mod ticket;
 mod upload;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +42,7 @@ enum Command {
     Get(get::Args),
     Rm(gc::RmArgs),
     Gc(gc::GcArgs),
+    Request(request::Args),
 }
 
 fn main() -> std::process::ExitCode {
@@ -60,6 +64,7 @@ fn run(command: &Command) -> Result<output::Exit, Error> {
             Command::Get(args) => get::run(args, &settings).await,
             Command::Rm(args) => gc::rm(args, &settings).await,
             Command::Gc(args) => gc::gc(args, &settings).await,
+            Command::Request(args) => request::run(args, &settings).await,
         }
     })
 }

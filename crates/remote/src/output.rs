@@ -52,7 +52,7 @@ pub fn fail(error: &Error) -> Exit {
     }
     match error {
         Error::Settings(_) | Error::NoSettings => Exit::Config,
-        Error::NoCapture { .. } => Exit::NoMatch,
+        Error::NoCapture { .. } | Error::NoNode { .. } => Exit::NoMatch,
         _ => Exit::Failed,
     }
 }

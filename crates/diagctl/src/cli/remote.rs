@@ -39,6 +39,12 @@ pub fn command(cx: &Context) -> Result<Command, Failure> {
             "credential_command": remote.credential_command,
             "max_bandwidth": remote.max_bandwidth,
             "flush_ms": ms(remote.flush),
+            "requests": remote.requests.as_ref().map(|requests| json!({
+                "allow_reports": requests.allow_reports,
+                "allow_requesters": requests.allow_requesters,
+                "max_per_hour": requests.max_per_hour,
+                "poll_ms": ms(requests.poll),
+            })),
         },
     });
     let mut command = Command::new(program);
