@@ -139,6 +139,7 @@ mod tests {
             id: format!("20260101T000000000Z-{n:08x}").parse().unwrap(),
             keep,
             reasons: vec![reason.into()],
+            cause: None,
             disk_bytes: 1024,
         };
         let plan = vec![

@@ -79,7 +79,8 @@ fn delete(store: &Store, id: &Id, force: bool, by: &str) -> Result<String, Failu
         return Err(Failure::new(Exit::NoMatch, format!("capture {id} is already gone")));
     }
     diagctl_store::trash::discard_capture(store, *id, None)?;
-    events::record(store, &Event::about("deleted", id, &format!("by {by} with diagctl rm")));
+    let about = Event::about("deleted", id, &format!("by {by} with diagctl rm"));
+    events::record(store, &Event { cause: "person".into(), ..about });
     Ok(format!("deleted {id}"))
 }
 

@@ -28,7 +28,7 @@ pub struct Args {
     /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
-    /// Print JSON: meta.json with `pinned`, `dir` and `disk_bytes` added
+    /// Print JSON: meta.json with `pinned`, `shipped`, `dir` and `disk_bytes` added
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -38,6 +38,7 @@ pub struct Args {
 struct Shown {
     meta: Meta,
     pinned: bool,
+    shipped: bool,
     dir: String,
     /// The size that counts against the cap: the blocks of all files of the capture.
     disk_bytes: u64,
@@ -48,13 +49,15 @@ struct Printed<'a> {
     #[serde(flatten)]
     capture: view::Capture<'a>,
     pinned: bool,
+    shipped: bool,
     dir: &'a str,
     disk_bytes: u64,
 }
 
 impl<'a> std::convert::From<&'a Shown> for Printed<'a> {
     fn from(shown: &'a Shown) -> Self {
-        Self { capture: (&shown.meta).into(), pinned: shown.pinned, dir: &shown.dir, disk_bytes: shown.disk_bytes }
+        let Shown { meta, pinned, shipped, dir, disk_bytes } = shown;
+        Self { capture: meta.into(), pinned: *pinned, shipped: *shipped, dir, disk_bytes: *disk_bytes }
     }
 }
 
@@ -71,9 +74,11 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         reader::report_of(&meta, name)?;
     }
     let (pinned, disk_bytes) = (dir.join(index::PIN_FILE).exists(), fsio::occupied_tree(&dir));
-    let mut shown = Shown { pinned, dir: dir.display().to_string(), disk_bytes, meta };
+    let shipped = dir.join(index::SHIPPED_FILE).is_file();
+    let mut shown = Shown { pinned, shipped, dir: dir.display().to_string(), disk_bytes, meta };
     if let Some((entry, url)) = view.as_ref().and_then(View::first) {
-        (shown.pinned, shown.disk_bytes, shown.dir) = (entry.pinned, entry.disk_bytes, url.to_owned());
+        (shown.pinned, shown.shipped, shown.disk_bytes) = (entry.pinned, true, entry.disk_bytes);
+        shown.dir = url.to_owned();
     }
     let leak = if args.json { None } else { leak_of(cx, &store, &shown.meta) };
     Done::either(args.json, &Printed::from(&shown), |_| {
@@ -126,7 +131,7 @@ mod tests {
             ],
             ..Meta::default()
         };
-        Shown { meta, pinned: true, dir: "/var/lib/diagctl/reports/x".into(), disk_bytes: 2 << 20 }
+        Shown { meta, pinned: true, shipped: true, dir: "/var/lib/diagctl/reports/x".into(), disk_bytes: 2 << 20 }
     }
 
     #[test]
@@ -140,6 +145,7 @@ mod tests {
             "cost       pause 12.5ms, raw 2.00 KiB\n",
             "size       2.00 MiB on disk; 1.00 MiB stored of 10.0 MiB raw\n",
             "pinned     yes\n",
+            "shipped    yes\n",
             "10.0x",
             "no jemalloc\\u{1b}[2J here",
             "fetch one with: diagctl fetch 20261122T101530123Z-7f3a9c2e:heap_dump\n",
@@ -150,10 +156,11 @@ mod tests {
     }
 
     #[test]
-    fn json_is_the_record_plus_three_keys() {
+    fn json_is_the_record_plus_four_keys() {
         let shown = shown();
         let mut expected = serde_json::to_value(&shown.meta).unwrap();
         expected["pinned"] = true.into();
+        expected["shipped"] = true.into();
         expected["dir"] = "/var/lib/diagctl/reports/x".into();
         expected["disk_bytes"] = (2 << 20).into();
         assert_eq!(serde_json::to_value(Printed::from(&shown)).unwrap(), expected);

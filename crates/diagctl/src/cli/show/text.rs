@@ -32,6 +32,8 @@ pub(super) fn text(shown: &Shown, is_remote: bool, times: &Times, now_ms: u64) -
         ("labels", joined(&meta.labels, |_, value| value.clone())),
         ("size", format!("{} on disk; {} stored of {} raw", size(shown.disk_bytes), size(stored), size(raw))),
         ("pinned", if shown.pinned { "yes" } else { "no" }.into()),
+        // Most stores have no remote.
+        ("shipped", if shown.shipped { "yes" } else { "" }.into()),
         ("directory", shown.dir.clone()),
     ];
     let mut text = String::new();
