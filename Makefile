@@ -101,18 +101,19 @@ torture-short: deps build
 kernel: build
 	tests/kernel/run $(KERNEL)
 
-# target/gems: the gems without the program, and one with it for x86-64 and for ARM. The ARM program is cross-compiled in a Debian
+# target/gems: the gems without a program, and one with diagctl and diagctl-remote for x86-64 and for ARM. The ARM programs are cross-compiled in a Debian
 # testing that debootstrap makes, once, which needs root. ARM=no leaves it out.
-gems: build
+gems: build remote
 	[ "$(ARM)" = no ] || packaging/arm64
-	packaging/gems "$(TARGET_DIR)/gems" "$$(uname -m)-linux=$(DIAGCTL_TEST_BIN)" \
-	  $$([ "$(ARM)" = no ] || echo "aarch64-linux=$(TARGET_DIR)/aarch64-unknown-linux-gnu/release/diagctl")
+	both() { echo "$$1/diagctl,$$1/diagctl-remote"; } && \
+	packaging/gems "$(TARGET_DIR)/gems" "$$(uname -m)-linux=$$(both "$(TARGET_DIR)/release")" \
+	  $$([ "$(ARM)" = no ] || echo "aarch64-linux=$$(both "$(TARGET_DIR)/aarch64-unknown-linux-gnu/release")")
 
 # target/debian: the Debian package. cargo-deb is built once, which takes minutes.
-deb: build
+deb: build remote
 	packaging/deb
 
-# target/dist: archives with the program for x86-64 and ARM, the gems, the Debian packages, SBOMs and checksums.
+# target/dist: archives with the programs for x86-64 and ARM, the gems, the Debian packages, SBOMs and checksums.
 release: gems
 	packaging/deb $$([ "$(ARM)" = no ] || echo --arm64)
 	ARM=$(ARM) packaging/release
@@ -189,7 +190,7 @@ help:
 	@echo "make soak     ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz     every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" selects some"
 	@echo "make matrix   the tests on Debian 12, 13 and testing and on Ruby 3.4, some on Ruby 4.0, and a real Redmine; needs root and debootstrap"
-	@echo "make gems     target/gems: the gems, with the program for x86-64 and ARM; ARM=no leaves that out, else root is needed once"
+	@echo "make gems     target/gems: the gems, with the programs for x86-64 and ARM; ARM=no leaves that out, else root is needed once"
 	@echo "make deb      target/debian: the Debian package"
 	@echo "make release  target/dist: archives, gems, Debian packages, SBOMs and checksums; the same bytes each time"
 	@echo "make package-test   gems and packages installed and used as people do; needs root and debootstrap, takes half an hour"

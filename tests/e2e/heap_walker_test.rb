@@ -107,7 +107,8 @@ class HeapWalkerTest < E2E::Case
     captures.first.fetch("id")
   end
 
-  def note(id) = meta(id)["reports"].find { |report| report["name"] == "heap_dump" }["note"]
+  # As `show` prints it.
+  def note(id) = JSON.parse(diagctl!("show", id, "--json").out)["reports"].find { |report| report["name"] == "heap_dump" }["note"]
 
   def assert_graph(id) = assert_equal("walker", producer(id))
 

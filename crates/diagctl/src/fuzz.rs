@@ -58,12 +58,12 @@ pub const TARGETS: [Target; 16] = [
 
 const ID: &str = "20260101T000000000Z-aaaaaaaa";
 
-/// Parses a configuration and looks for doubts about it.
+/// Parses a configuration and looks for warnings about it.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match config::parse(text) {
         Ok((config, _)) => {
-            drop(config.doubts(&[], &Place { host: Some(1 << 30), disk: Some(1 << 30), ..Place::default() }))
+            drop(config.warnings(&[], &Place { host: Some(1 << 30), disk: Some(1 << 30), ..Place::default() }))
         }
         Err(problems) => drop(config::Error::Invalid { path: "fuzz.toml".into(), problems }.to_string()),
     }

@@ -25,7 +25,9 @@ pub fn command(cx: &Context) -> Result<Command, Failure> {
     };
     let Some(program) = external::find("remote") else {
         let failure = Failure::failed("the program diagctl-remote is neither beside diagctl nor in PATH");
-        return Err(failure.hint("build it with `make remote` from the same release, and put it beside diagctl"));
+        return Err(failure.hint(
+            "the gems, packages and archives of diagctl have both; put the one of the same release beside diagctl",
+        ));
     };
     let settings = json!({
         "dir": config.dir,

@@ -56,6 +56,8 @@ struct Report<'a> {
     heap: Option<Heap<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<&'a Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
 }
 
 /// Facts about a heap dump.
@@ -117,6 +119,7 @@ impl<'a> From<&'a meta::Report> for Report<'a> {
                 repaired: heap.repaired,
             }),
             took_ms: report.took_ms.as_ref(),
+            note: report.note.as_deref(),
         }
     }
 }

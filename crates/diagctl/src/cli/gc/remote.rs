@@ -28,7 +28,7 @@ pub struct RemoteArgs {
 }
 
 /// What becomes of a capture.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Verdict {
     id: String,
     host: String,
@@ -37,11 +37,21 @@ struct Verdict {
     reason: String,
 }
 
+/// The same as `gc` without --remote prints it.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: &'a str,
+    host: &'a str,
+    keep: bool,
+    reasons: Vec<&'a str>,
+    disk_bytes: u64,
+}
+
 #[derive(Serialize)]
 struct View<'a> {
     schema: u32,
     dry_run: bool,
-    captures: &'a [Verdict],
+    captures: Vec<Row<'a>>,
     deleted: usize,
     freed_bytes: u64,
     kept: usize,
@@ -79,7 +89,7 @@ pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {
     let view = View {
         schema: 1,
         dry_run: args.dry_run,
-        captures: &verdicts,
+        captures: verdicts.iter().map(row).collect(),
         deleted: of(false).count(),
         freed_bytes: bytes(false),
         kept: of(true).count(),
@@ -88,10 +98,18 @@ pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {
     Done::either(args.json, &view, text)
 }
 
+fn row(verdict: &Verdict) -> Row<'_> {
+    let reason = Some(verdict.reason.as_str()).filter(|reason| !reason.is_empty()).unwrap_or("within all limits");
+    let Verdict { id, host, bytes, keep, .. } = verdict;
+    Row { id, host, keep: *keep, reasons: vec![reason], disk_bytes: *bytes }
+}
+
 fn text(view: &View<'_>) -> String {
     let action = if view.dry_run { "delete" } else { "deleted" };
     let gone = view.captures.iter().filter(|verdict| !verdict.keep);
-    let row = |v: &Verdict| vec![action.to_owned(), v.id.clone(), v.host.clone(), size(v.bytes), v.reason.clone()];
+    let row = |row: &Row<'_>| {
+        vec![action.to_owned(), row.id.to_owned(), row.host.to_owned(), size(row.disk_bytes), row.reasons.join("; ")]
+    };
     let rows: Vec<Vec<String>> = gone.map(row).collect();
     let (deletes, keeps) = if view.dry_run { ("would delete", "would keep") } else { ("deleted", "kept") };
     let total = format!(
