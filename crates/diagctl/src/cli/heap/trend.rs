@@ -79,6 +79,10 @@ pub fn view(cx: &Context, from: &From, args: &Args) -> Result<Option<View>, Fail
     if !from.is_remote() {
         return Ok(None);
     }
+    if args.by == By::Root {
+        return Err(Failure::new(Exit::Usage, "--by root reads heap dumps, and --remote brings summaries only")
+            .hint("use another --by, or run `diagctl heap trend --by root` where the store is"));
+    }
     let now_ms = times::wall_ms(&crate::clock::utc_now());
     let since = args.since.as_ref().map(|since| times::day_before(since, now_ms));
     let entries = from.captures(cx, &Days { since, until: None })?;
@@ -152,7 +156,7 @@ fn by_root(cx: &Context, args: &Args, store: &Store, of_process: &[Entry]) -> Re
     let taken = with_memory(store, taken, pid)?;
     let trend = trend::of(&points, groups_of(By::Root));
     let (dump, leak) = kept_by(cx, store, newest);
-    let view = view(args, (pid, role, name), taken, &trend, Besides { releases: Vec::new(), leak, dump });
+    let view = shown(args, (pid, role, name), taken, &trend, Besides { releases: Vec::new(), leak, dump });
     Done::either(args.json, &view, |view| text::render(view, &trend, args))
 }
 
