@@ -15,7 +15,7 @@ ALL_BUT_REMOTE := --workspace --exclude diagctl-remote
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build remote remote-test deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems deb release package-test package-short clean help
+.PHONY: build remote remote-test deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-requests bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems deb release package-test package-short clean help
 
 # One static program runs in any image and starts a third faster, and the start is most of the cost of a poll.
 # --target: without it Cargo would link build scripts with the same flags.
@@ -83,6 +83,7 @@ demo-quiet: deps build
 
 # A single test: make e2e E2E="-n /overlap/"
 e2e:
+	@scripts/reap
 	$(RUBY) tests/e2e/all.rb $(E2E)
 
 # Faults, crashes and attacks: docs/reliability.md. The short form tries a sample of each kind and is part of `make test`.
@@ -101,18 +102,19 @@ torture-short: deps build
 kernel: build
 	tests/kernel/run $(KERNEL)
 
-# target/gems: the gems without the program, and one with it for x86-64 and for ARM. The ARM program is cross-compiled in a Debian
+# target/gems: the gems without a program, and one with diagctl and diagctl-remote for x86-64 and for ARM. The ARM programs are cross-compiled in a Debian
 # testing that debootstrap makes, once, which needs root. ARM=no leaves it out.
-gems: build
+gems: build remote
 	[ "$(ARM)" = no ] || packaging/arm64
-	packaging/gems "$(TARGET_DIR)/gems" "$$(uname -m)-linux=$(DIAGCTL_TEST_BIN)" \
-	  $$([ "$(ARM)" = no ] || echo "aarch64-linux=$(TARGET_DIR)/aarch64-unknown-linux-gnu/release/diagctl")
+	both() { echo "$$1/diagctl,$$1/diagctl-remote"; } && \
+	packaging/gems "$(TARGET_DIR)/gems" "$$(uname -m)-linux=$$(both "$(TARGET_DIR)/release")" \
+	  $$([ "$(ARM)" = no ] || echo "aarch64-linux=$$(both "$(TARGET_DIR)/aarch64-unknown-linux-gnu/release")")
 
 # target/debian: the Debian package. cargo-deb is built once, which takes minutes.
-deb: build
+deb: build remote
 	packaging/deb
 
-# target/dist: archives with the program for x86-64 and ARM, the gems, the Debian packages, SBOMs and checksums.
+# target/dist: archives with the programs for x86-64 and ARM, the gems, the Debian packages, SBOMs and checksums.
 release: gems
 	packaging/deb $$([ "$(ARM)" = no ] || echo --arm64)
 	ARM=$(ARM) packaging/release
@@ -144,10 +146,13 @@ redmine: deps build
 	@tests/matrix/run redmine
 
 # The benchmarks write benches/results/. A quick look, in a minute: make bench-capture SIZES=0.3 PAIR= LIMITED= ROUNDS=1
-bench: bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine
+bench: bench-idle bench-requests bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine
 
 bench-idle: deps build
 	$(RUBY) benches/idle.rb
+
+bench-requests: deps build
+	$(RUBY) benches/requests.rb
 
 bench-sidekiq: deps build
 	$(RUBY) benches/sidekiq.rb
@@ -193,10 +198,10 @@ help:
 	@echo "make soak     ten minutes of captures back to back under load: nothing fails, nothing grows"
 	@echo "make fuzz     every parser under libFuzzer, FUZZ_SECONDS=300 each; TARGETS=\"state engine\" selects some"
 	@echo "make matrix   the tests on Debian 12, 13 and testing and on Ruby 3.4, some on Ruby 4.0, and a real Redmine; needs root and debootstrap"
-	@echo "make gems     target/gems: the gems, with the program for x86-64 and ARM; ARM=no leaves that out, else root is needed once"
+	@echo "make gems     target/gems: the gems, with the programs for x86-64 and ARM; ARM=no leaves that out, else root is needed once"
 	@echo "make deb      target/debian: the Debian package"
 	@echo "make release  target/dist: archives, gems, Debian packages, SBOMs and checksums; the same bytes each time"
 	@echo "make package-test   gems and packages installed and used as people do; needs root and debootstrap, takes half an hour"
 	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
-	@echo "make bench-idle | bench-sidekiq | bench-put | bench-heap | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
+	@echo "make bench-idle | bench-requests | bench-sidekiq | bench-put | bench-heap | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean    remove what cargo built"

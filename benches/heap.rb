@@ -18,6 +18,8 @@ class HeapBench
   ROUNDS = Integer(ENV.fetch("ROUNDS", "3"))
   REAP = ENV.fetch("REAP") { `which reap`.strip }
   HEAPY = ENV.fetch("HEAPY", "")
+  # A larger dump takes heapy minutes.
+  HEAPY_BYTES = 500_000_000
   RESULT = "heap.md"
   Run = Struct.new(:cpu, :peak_memory)
 
@@ -50,7 +52,7 @@ class HeapBench
   def ways(json, graph)
     ways = { "`wc -l`, JSON" => ["wc", "-l", json] }
     ways["reap"] = [REAP, json] unless REAP.empty?
-    ways["heapy"] = [RbConfig.ruby, "-I", File.join(HEAPY, "lib"), File.join(HEAPY, "bin/heapy"), "read", json] unless HEAPY.empty?
+    ways["heapy"] = [RbConfig.ruby, "-I", File.join(HEAPY, "lib"), File.join(HEAPY, "bin/heapy"), "read", json] unless HEAPY.empty? || File.size(json) > HEAPY_BYTES
     %w[top retained].each do |command|
       ways["`heap #{command}`, graph"] = [Bench::BINARY, "heap", command, graph]
       ways["`heap #{command}`, JSON"] = [Bench::BINARY, "heap", command, json]

@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "fileutils"
+require "json"
 require "minitest/autorun"
 require "open3"
 require "tmpdir"
@@ -28,6 +29,16 @@ class VersionTest < Minitest::Test
       _, err, status = Open3.capture3("scripts/version", chdir: dir)
       assert_equal [false, true], [status.success?, err.include?("diagctl/version.rb has 1.0.0, not 99.8.7")]
     end
+  end
+
+  # No older compiler can be had here, so this is what can be known: every crate says that it compiles with the version that we name.
+  def test_no_crate_needs_a_newer_rust_than_we_say
+    packages = JSON.parse(run!("cargo", "metadata", "--locked", "--offline", "--format-version", "1", chdir: ROOT))["packages"]
+    ours = File.read(File.join(ROOT, "Cargo.toml"))[/^rust-version = "(.*)"/, 1]
+    newer = packages.select { |package| Gem::Version.new(package["rust_version"] || "0") > Gem::Version.new(ours) }
+    assert_empty newer.map { |package| package.values_at("name", "rust_version") }
+    pages = %w[README.md CONTRIBUTING.md docs/compatibility.md].to_h { |page| [page, File.read(File.join(ROOT, page))[/Rust[^.\d]*(\d+\.\d+)/, 1]] }
+    assert_equal [ours], pages.values.uniq, pages
   end
 
   private

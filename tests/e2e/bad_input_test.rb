@@ -28,10 +28,10 @@ class BadInputTest < E2E::Case
 
   # Doubts are reported together with problems. Alone, they are also reported by `status` and stop nothing.
   def test_values_that_cannot_work_are_reported_and_stop_no_capture
-    doubtful = "[guards]\nmin_free_disk = \"1%\"\nmax_rss = \"0B\"\n" +
+    questionable = "[guards]\nmin_free_disk = \"1%\"\nmax_rss = \"0B\"\n" +
                rule("r", 'memory_usage = { above = "1000TiB" }', ["gc_stat"]) +
                rule("g", 'gauge = { name = "puma.backlgo", above = 1 }', ["gc_stat"])
-    File.write(config_path, doubtful)
+    File.write(config_path, questionable)
     assert_equal 10, holder.acquire("--gauge", "puma.backlog=1").status
     expected = [/guards.max_rss: every process is larger than 0 B/, /rules\[0\].trigger.memory_usage.above: 1000.0 TiB is more than/,
                 /rules\[1\].trigger.gauge.name: no process has reported a gauge "puma.backlgo" lately \(seen: puma.backlog\)/]
@@ -47,7 +47,7 @@ class BadInputTest < E2E::Case
     assert_match(/\A\S*diagctl: 3 warnings about the configuration \S+, which is valid/, check.err)
     assert_equal 1, diagctl("config", "check", "--elsewhere", "--json").json.fetch("problems").size
     store_capture
-    File.write(config_path, "#{doubtful}sample = \"0%\"\n")
+    File.write(config_path, "#{questionable}sample = \"0%\"\n")
     both = diagctl("config", "check")
     (expected.first(2) + [/rules\[1\].sample: 0%/]).each { |message| assert_match message, both.err }
     assert_match(/1 problem in the configuration.*and 3 warnings:/m, both.err)

@@ -26,7 +26,7 @@ class DebTest < Minitest::Test
     told = inside(<<~SH)
       dpkg -i /package.deb
       diagctl --version
-      for page in diagctl diagctl-list diagctl-heap-top; do man --warnings -E UTF-8 -l /usr/share/man/man1/$page.1.gz 2>&1 >/dev/null | tee -a /tmp/warnings; done
+      for page in diagctl diagctl-list diagctl-heap-top diagctl-remote; do man --warnings -E UTF-8 -l /usr/share/man/man1/$page.1.gz 2>&1 >/dev/null | tee -a /tmp/warnings; done
       test ! -s /tmp/warnings
       bash -c '. /usr/share/bash-completion/completions/diagctl; COMP_WORDS=(diagctl req); COMP_CWORD=1; _diagctl diagctl req diagctl; test "${COMPREPLY[*]}" = request'
       zsh -c 'autoload -U compinit; compinit -D; whence -w _diagctl; test "$_comps[diagctl]" = _diagctl'
@@ -35,7 +35,7 @@ class DebTest < Minitest::Test
       mkdir -p /etc/systemd/system/puma.service.d
       printf '[Service]\\nExecStart=/bin/true\\nUser=games\\n' > /etc/systemd/system/puma.service
       cp /usr/share/doc/diagctl/examples/puma.service.d-diagctl.conf /etc/systemd/system/puma.service.d/diagctl.conf
-      systemd-analyze verify puma.service /lib/systemd/system/diagctl-*.service /lib/systemd/system/diagctl-*.timer 2>&1 | grep -E 'diagctl|puma' && exit 1
+      systemd-analyze verify puma.service /lib/systemd/system/diagctl-gc.service /lib/systemd/system/diagctl-doctor.service diagctl-ship@games.service /lib/systemd/system/diagctl-*.timer 2>&1 | grep -E 'diagctl|puma' && exit 1
       sed s/deploy/games/g /usr/share/doc/diagctl/examples/tmpfiles.conf > /etc/tmpfiles.d/diagctl.conf
       systemd-tmpfiles --create diagctl.conf
       test "$(stat -c '%U %a' /var/lib/diagctl)" = 'games 700'
@@ -43,9 +43,14 @@ class DebTest < Minitest::Test
       diagctl verify --all
       diagctl doctor
       diagctl gc
+      echo 'remote = { url = "file:///srv/bucket" }' > /tmp/remote.toml
+      install -d -o games /srv/bucket
+      setpriv --reuid=games --regid=games --clear-groups diagctl --config /tmp/remote.toml ship
+      diagctl --config /tmp/remote.toml list --remote
     SH
     assert_match(/^diagctl \d/, told.out)
     assert_match(/OK: .*diagctl.toml, 1 rule$/, told.out)
+    assert_match(/^2\S+-\h{8} .*\bhello *$/, told.out, told)
   end
 
   # As people upgrade and remove it: with a configuration of their own, and a timer switched on.

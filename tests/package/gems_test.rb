@@ -21,14 +21,15 @@ class GemsTest < E2E::Case
   def test_two_builds_are_equal_and_each_gem_has_what_it_needs
     skip "cargo is not installed" unless system("cargo", "--version", out: File::NULL, err: File::NULL)
     again = File.join(@root, "again")
-    sh!(File.join(E2E::ROOT, "packaging/gems"), again, "#{cpu}-linux=#{E2E::BIN}", "aarch64-linux=#{E2E::BIN}", env: ENV.to_h.slice("PATH", "HOME"))
+    sh!(File.join(E2E::ROOT, "packaging/gems"), again, "#{cpu}-linux=#{programs.join(",")}", "aarch64-linux=#{E2E::BIN}", env: ENV.to_h.slice("PATH", "HOME"))
     names = Dir.children(gems).sort
     assert_equal ["diagctl-#{version}-#{cpu}-linux.gem", "diagctl-#{version}.gem", "puma-plugin-diagctl-#{version}.gem",
                   "sidekiq-diagctl-#{version}.gem"], names
     names.each { |name| assert File.binread(File.join(gems, name)) == File.binread(File.join(again, name)), "#{name} differs" }
     specs = names.to_h { |name| [name, Gem::Package.new(File.join(gems, name)).spec] }
     with, without = specs.values_at(*names.first(2))
-    assert_equal ["THIRD-PARTY-LICENSES", "exe/diagctl", "exe/#{cpu}-linux/diagctl"], with.files - without.files
+    assert_equal ["THIRD-PARTY-LICENSES", "exe/diagctl", *programs.map { |program| "exe/#{cpu}-linux/#{File.basename(program)}" }],
+      with.files - without.files
     arm = Gem::Package.new(File.join(again, "diagctl-#{version}-aarch64-linux.gem")).spec
     assert_equal ["exe/aarch64-linux/diagctl"], arm.files.grep(%r{\Aexe/.*/})
     assert_equal [["diagctl"], []], [with.executables, without.executables]
@@ -78,6 +79,17 @@ class GemsTest < E2E::Case
     assert_empty server.diagctl_lines
   end
 
+  def test_the_gem_ships
+    skip "diagctl-remote is not built; run make remote" unless programs.include?("#{E2E::BIN}-remote")
+    configure(remote: "url = \"file://#{@root}/bucket\"")
+    Dir.mkdir(File.join(@root, "bucket"))
+    gem!("install", "--local", "--no-document", "diagctl-#{version}-#{cpu}-linux.gem", chdir: gems)
+    id = sh!("diagctl", "run", "--report", "hello", "--", "echo", "hi", env: user_env).out.strip
+    sh!("diagctl", "ship", env: user_env)
+    listed = sh!("diagctl", "list", "--remote", "-q", env: user_env)
+    assert_equal id, listed.out.strip, listed
+  end
+
   def test_the_gem_without_the_program_says_so
     gem!("install", "--local", "--no-document", "diagctl-#{version}.gem", chdir: gems)
     told = sh(RbConfig.ruby, "-rdiagctl", "-e", "p Diagctl.start; p Gem.loaded_specs.fetch('diagctl').platform", env: user_env)
@@ -118,6 +130,8 @@ class GemsTest < E2E::Case
   end
 
   private
+
+  def programs = E2E::GemIndex.programs
 
   def gems = File.join(E2E::GemIndex.dir, "gems")
 

@@ -15,8 +15,8 @@ class KubernetesTest < Minitest::Test
     @kube = E2E::Image.named("kube") or skip "no image: #{E2E::Image.why}"
   end
 
-  def test_both_layouts_are_valid_for_old_and_new_versions
-    %w[base sidecar].each do |layout|
+  def test_all_layouts_are_valid_for_old_and_new_versions
+    %w[base sidecar ship].each do |layout|
       told = inside(@kube, <<~SH, ro: { "/kubernetes" => DIR })
         kubectl kustomize /kubernetes/#{layout} > /tmp/all.yaml
         kubernetes-validate --strict #{VERSIONS.map { |version| "-k #{version}" }.join(" ")} /tmp/all.yaml
@@ -55,7 +55,8 @@ class KubernetesTest < Minitest::Test
     web, sidecar = %w[web diagctl].map { |name| spec.fetch("containers").find { |it| it["name"] == name } }
     assert_equal "1Gi", web.dig("resources", "limits", "memory")
     as = user(spec, web)
-    told = inside(image, <<~SH, ro: { "/srv/gems" => E2E::GemIndex.dir, "/diagctl.toml" => File.join(DIR, "base/diagctl.toml"), "/program" => E2E::BIN })
+    shipper = pod("ship").fetch("containers").find { |it| it["name"] == "diagctl" }
+    told = inside(image, <<~SH, ro: { "/srv/gems" => E2E::GemIndex.dir, "/diagctl.toml" => File.join(DIR, "base/diagctl.toml"), "/program" => E2E::BIN, "/shipper" => "#{E2E::BIN}-remote" })
       mkdir -p /app/config /diagnostics /etc/diagctl /sidecar/diagnostics /sidecar/proc
       cd /app
       bundle config set --global mirror.https://rubygems.org file:///srv/gems
@@ -65,6 +66,10 @@ class KubernetesTest < Minitest::Test
       printf 'workers 2\\npreload_app!\\nbind "tcp://127.0.0.1:3000"\\nplugin :diagctl\\n' > config/puma.rb
       cp /diagctl.toml /etc/diagctl/
       cp /program /sidecar/diagctl
+      cp /shipper /sidecar/diagctl-remote
+      mkdir -p /sidecar/etc/diagctl /sidecar/dev
+      mknod -m 666 /sidecar/dev/null c 1 3
+      printf '[remote]\nurl = "file:///diagnostics/bucket"\n' | cat /diagctl.toml - > /sidecar/etc/diagctl/diagctl.toml
       mount -t tmpfs -o mode=2777,gid=#{spec.dig("securityContext", "fsGroup")} tmpfs /diagnostics
       mount -t tmpfs -o mode=1777 tmpfs /tmp
       mount --bind /diagnostics /sidecar/diagnostics
@@ -80,12 +85,21 @@ class KubernetesTest < Minitest::Test
       #{in_sidecar(spec, sidecar, %w[/diagctl verify --all])}
       #{in_sidecar(spec, sidecar, %w[/diagctl status])}
       #{in_web(web, as, %w[bundle exec diagctl doctor])}
+      mkdir -m 2777 /diagnostics/bucket
+      #{in_sidecar(spec, shipper, shipper["command"])} > /tmp/shipped 2>&1 &
+      shipper=$!
+      until ls /diagnostics/bucket/captures/*/*/*/meta.json > /dev/null; do sleep 0.2; done
+      kill $shipper
+      wait $shipper
+      #{in_sidecar(spec, shipper, %w[/diagctl list --remote --report heap_dump])}
+      cat /tmp/shipped
       cat /tmp/events
       curl -sS http://127.0.0.1:3000/
     SH
     assert_match(/captured .* \(puma worker-\d\)$/, told.err)
     assert_match(/^UNKNOWN 700$/, told.out)
-    assert_match(/asked-for.*heap_dump heap_summary$/, told.out)
+    # In the store, and in the remote.
+    assert_equal 2, told.out.scan(/asked-for.*heap_dump heap_summary$/).size, told
     assert_match(/1 capture: .* intact/, told.out)
     assert_match(/^\{.*"event":"published"/, told.out)
     assert_match(/^ok +cgroup +cgroup v[12], memory limit 1.00 GiB/, told.out)

@@ -52,6 +52,19 @@ class ProgramTest < E2E::Case
     trigger.event = { name = "go" }
   TOML
 
+  def test_the_arm_program_ships
+    skip "there is no #{ARM64}-remote; run packaging/arm64" unless File.exist?("#{ARM64}-remote")
+    # The script stands for binfmt_misc, which lets one ARM program start another. The copy has no ARM program beside it.
+    %w[arm bucket].each { |name| Dir.mkdir(File.join(@root, name)) }
+    File.write(File.join(@root, "arm/diagctl-remote"), "#!/bin/sh\nexec qemu-aarch64 #{ARM64}-remote \"$@\"\n", perm: 0o755)
+    FileUtils.cp(ARM64, program = File.join(@root, "diagctl"))
+    configure(remote: "url = \"file://#{@root}/bucket\"")
+    id = diagctl!("run", "--report", "hello", "--", "echo", "hi").out.strip
+    told = E2E::Command.run("qemu-aarch64", program, "ship", env: env(PATH: "#{@root}/arm:/usr/bin:/bin"))
+    assert told.ok?, told
+    assert_equal id, File.basename(File.dirname(Dir[File.join(@root, "bucket/captures/**/meta.json")].first))
+  end
+
   def test_a_ruby_on_arm_is_captured_and_the_walker_walks_its_heap
     skip "there is no #{ARM64}; run packaging/arm64" unless File.exist?(ARM64)
     image = E2E::Image.named("arm64") or skip "no image: #{E2E::Image.why}"

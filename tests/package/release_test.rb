@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "json"
+require "rubygems/package"
 require_relative "../e2e/support/e2e"
 
 # A release of this machine's CPU, made here and again in another directory, from nothing.
@@ -34,18 +35,29 @@ class ReleaseTest < Minitest::Test
     File.join(target, "dist")
   end
 
+  # The names of the crates that the SBOM says a program consists of.
+  def in_program(sbom, name)
+    needed = sbom["dependencies"].to_h { |it| it.values_at("ref", "dependsOn") }
+    found = sbom["components"].filter_map { |it| it["bom-ref"] if it["name"] == name }
+    found.each { |ref| found.concat(needed.fetch(ref) - found) }
+    found.map { |ref| ref[%r{\Apkg:cargo/(.*)@}, 1] }
+  end
+
   def assert_complete(dist)
     names = Dir.children(dist)
     archive = names.grep(/\Adiagctl-.*-linux\.tar\.gz\z/).first
     listed = Command.run("tar", "-tzf", File.join(dist, archive), env: env).out
-    %w[diagctl LICENSE THIRD-PARTY-LICENSES man/diagctl.1 completions/diagctl.bash diagctl.toml].each { |name| assert_match(%r{/#{name}$}, listed) }
+    %w[diagctl diagctl-remote LICENSE THIRD-PARTY-LICENSES man/diagctl.1 completions/diagctl.bash diagctl.toml].each { |name| assert_match(%r{/#{name}$}, listed) }
     assert_equal 4, names.grep(/\.gem\z/).size
+    gem = Gem::Package.new(File.join(dist, names.grep(/linux\.gem\z/).first)).spec
+    assert_equal %w[diagctl diagctl-remote], gem.files.grep(%r{\Aexe/.*/}).map { |file| File.basename(file) }
     assert_equal 1, names.grep(/\.deb\z/).size
     assert_equal names.size - 1, File.readlines(File.join(dist, "SHA256SUMS")).size
     sbom = JSON.parse(File.read(File.join(dist, names.grep(/\.cdx\.json\z/).first)))
     assert_equal ["CycloneDX", "1.5", "diagctl"], [sbom["bomFormat"], sbom["specVersion"], sbom.dig("metadata", "component", "name")]
     crates = sbom["components"].to_h { |component| [component["name"], component] }
     assert_match(/\A\h{64}\z/, crates.fetch("serde_json")["hashes"].first["content"])
-    assert_empty %w[tokio rustls openssl-sys insta tempfile clap_mangen syn] & crates.keys
+    assert_equal [[], %w[tokio rustls]],
+      %w[diagctl diagctl-remote].map { |program| %w[tokio rustls openssl-sys insta tempfile clap_mangen syn] & in_program(sbom, program) }
   end
 end

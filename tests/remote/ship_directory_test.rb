@@ -76,7 +76,7 @@ keep_free = "1%"'
       result = ship(env: shipping_env.merge("PATH" => "/usr/bin:/bin"))
       if result.err.include?("neither beside")
         assert_equal 1, result.status
-        assert_includes result.err, "build it with `make remote` from the same release"
+        assert_includes result.err, "put the one of the same release beside diagctl"
       end
       configure
       result = ship

@@ -14,8 +14,9 @@ use diagctl_observe::pressure;
 
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config, Place};
+use crate::deaths::Deaths;
 use crate::grant::records::{self, Fact};
-use crate::history;
+use crate::history::{self, Lines};
 use crate::rules::decide::{self, Inputs};
 use crate::rules::guard::Figures;
 use crate::rules::limit;
@@ -58,12 +59,12 @@ pub const TARGETS: [Target; 16] = [
 
 const ID: &str = "20260101T000000000Z-aaaaaaaa";
 
-/// Parses a configuration and looks for doubts about it.
+/// Parses a configuration and looks for warnings about it.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match config::parse(text) {
         Ok((config, _)) => {
-            drop(config.doubts(&[], &Place { host: Some(1 << 30), disk: Some(1 << 30), ..Place::default() }))
+            drop(config.warnings(&[], &Place { host: Some(1 << 30), disk: Some(1 << 30), ..Place::default() }))
         }
         Err(problems) => drop(config::Error::Invalid { path: "fuzz.toml".into(), problems }.to_string()),
     }
@@ -154,6 +155,11 @@ pub fn samples(data: &[u8]) {
         sample.is_fresh(1_800_000_000_000, 10_000);
     }
     history::parse(data).for_each(|recorded| drop(recorded.replay()));
+    let files = [data];
+    let lines = Lines::of(&files);
+    for death in Deaths::find(&lines, |_| false).iter() {
+        is_printable(&printable(&death.how()));
+    }
     events::parse(data).for_each(|event| is_printable(&printable(&event.reason)));
 }
 

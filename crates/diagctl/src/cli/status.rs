@@ -61,7 +61,9 @@ struct Status {
     /// A difference between this configuration and that of the processes.
     configuration_note: Option<String>,
     /// Parts of the configuration that cannot work here as written.
-    doubts: Vec<String>,
+    // The key of the first version.
+    #[serde(rename = "doubts")]
+    warnings: Vec<String>,
     /// Remarks about the configuration on this machine.
     notes: Vec<String>,
     lease: lease::Report,
@@ -129,7 +131,7 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
         configuration: cx.loaded.broken.clone(),
         configuration_file: cx.loaded.borrowed.clone().or_else(|| cx.loaded.file.clone()),
         configuration_note: configuration_note(cx, &store),
-        doubts: doubts(cx, &store, &limits),
+        warnings: warnings(cx, &store, &limits),
         notes: super::config_target::shares_of_host(config, &limits, cx.proc.host_memory().0.ok())
             .into_iter()
             .collect(),
@@ -158,12 +160,16 @@ fn configuration_note(cx: &Context, store: &Store) -> Option<String> {
 }
 
 // Uses the memory limit of the processes; if they have several, the highest.
-fn doubts(cx: &Context, store: &Store, limits: &[Option<u64>]) -> Vec<String> {
+fn warnings(cx: &Context, store: &Store, limits: &[Option<u64>]) -> Vec<String> {
     let mut place = super::config_target::here(&cx.proc, cx.config(), Some(store));
     let known: Option<Vec<u64>> = limits.iter().copied().collect();
     let highest = known.and_then(|limits| limits.into_iter().max());
     place.memory = highest.into_iter().chain(place.memory).min();
-    cx.config().doubts(&[], &place).into_iter().map(|doubt| format!("{}: {}", doubt.path, doubt.message)).collect()
+    cx.config()
+        .warnings(&[], &place)
+        .into_iter()
+        .map(|warning| format!("{}: {}", warning.path, warning.message))
+        .collect()
 }
 
 // Returns the memory limit of each process that is visible from here.

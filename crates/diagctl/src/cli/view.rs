@@ -56,6 +56,8 @@ struct Report<'a> {
     heap: Option<Heap<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<&'a Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
 }
 
 /// Facts about a heap dump.
@@ -117,6 +119,7 @@ impl<'a> From<&'a meta::Report> for Report<'a> {
                 repaired: heap.repaired,
             }),
             took_ms: report.took_ms.as_ref(),
+            note: report.note.as_deref(),
         }
     }
 }
@@ -139,6 +142,8 @@ pub struct Listed<'a> {
     reports: Vec<ListedReport<'a>>,
     disk_bytes: u64,
     pinned: bool,
+    /// True if the remote has confirmed it.
+    shipped: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -176,6 +181,7 @@ impl<'a> From<&'a Entry> for Listed<'a> {
             reports: entry.reports.iter().map(report).collect(),
             disk_bytes: entry.disk_bytes,
             pinned: entry.pinned,
+            shipped: entry.shipped,
         }
     }
 }
@@ -239,7 +245,8 @@ mod tests {
 
     #[test]
     fn reasons_to_keep_are_marked_as_such() {
-        let verdict = |keep| Verdict { id: Id::default(), keep, reasons: vec!["pinned".into()], disk_bytes: 1 };
+        let verdict =
+            |keep| Verdict { id: Id::default(), keep, reasons: vec!["pinned".into()], cause: None, disk_bytes: 1 };
         let printed = |keep| serde_json::to_value(Retained::from(&verdict(keep))).unwrap();
         assert_eq!(
             printed(true),

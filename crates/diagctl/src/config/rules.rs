@@ -155,7 +155,7 @@ fn parse(section: &Section<'_>, config: &Config) -> Option<Rule> {
         );
     }
     Some(Rule {
-        // A missing key makes the file invalid; the rest is still checked for doubts.
+        // A missing key makes the file invalid; the rest is still checked for warnings.
         // With a bad name the file is rejected; the rest of the rule is still checked.
         name: name.as_deref().and_then(RuleName::parse).unwrap_or_else(RuleName::routine),
         reports: in_order(reports.iter().flatten().filter_map(|name| ReportName::parse(name)).collect()),

@@ -13,7 +13,7 @@ use crate::rules::trigger::Trigger;
 use crate::section::Problem;
 use crate::units::{Amount, duration, ms, size};
 
-/// Facts about the machine and the store that a configuration is for. An unknown fact raises no doubt.
+/// Facts about the machine and the store that a configuration is for. An unknown fact raises no warning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The machine's memory, bytes.
@@ -29,15 +29,15 @@ pub struct Place {
 }
 
 /// A key of a section or rule, the problem with it, and the hint.
-type Doubt = (String, String, &'static str);
+type Warning = (String, String, &'static str);
 
 impl Config {
     /// Returns everything that cannot work in this place. `positions` are those of the rules in the document.
-    pub fn doubts(&self, positions: &[usize], place: &Place) -> Vec<Problem> {
+    pub fn warnings(&self, positions: &[usize], place: &Place) -> Vec<Problem> {
         let of_rules = self.rules.iter().enumerate().flat_map(|(i, rule)| {
             let position = positions.get(i).copied().unwrap_or(i);
-            let doubts = self.of_rule(rule, place).into_iter();
-            doubts.map(move |(key, message, hint)| (format!("rules[{position}].{key}"), message, hint))
+            let warnings = self.of_rule(rule, place).into_iter();
+            warnings.map(move |(key, message, hint)| (format!("rules[{position}].{key}"), message, hint))
         });
         let all = self.of_sections(place).into_iter().chain(of_rules);
         all.map(|(path, message, hint)| Problem { path, message, hint: Some(hint.to_owned()) }).collect()
@@ -59,62 +59,66 @@ impl Config {
         self.rules.iter().filter(has_shares).map(|rule| &*rule.name).collect()
     }
 
-    fn of_sections(&self, place: &Place) -> Vec<Doubt> {
-        let mut doubts = Vec::new();
-        let mut doubt = |key: &str, message: String, hint| doubts.push((key.to_owned(), message, hint));
+    fn of_sections(&self, place: &Place) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        let mut warning = |key: &str, message: String, hint| warnings.push((key.to_owned(), message, hint));
         for (key, amount) in
             [("guards.min_free_disk", self.guards.min_free_disk), ("retention.keep_free", self.retention.keep_free)]
         {
             let hint = "nothing can ever be captured; 15% is usual";
             match (amount, place.disk) {
                 (Amount::Percent(percent), _) if percent >= 100.0 => {
-                    doubt(key, "no filesystem ever has 100% free".into(), hint);
+                    warning(key, "no filesystem ever has 100% free".into(), hint);
                 }
                 (Amount::Bytes(bytes), Some(disk)) if bytes >= disk => {
                     let message = format!("{} is not less than the whole filesystem ({})", size(bytes), size(disk));
-                    doubt(key, message, hint);
+                    warning(key, message, hint);
                 }
                 _ => {}
             }
         }
         if let Some(group) = self.group.as_ref().filter(|_| place.no_such_group) {
             let message = format!("there is no group {group:?} on this machine");
-            doubt("group", message, "no command can create the store without it; create the group, or remove the key");
+            warning(
+                "group",
+                message,
+                "no command can create the store without it; create the group, or remove the key",
+            );
         }
         if self.guards.max_rss == Some(0) {
             let hint = "no heap dump can ever be taken; remove the key to disable the guard";
-            doubt("guards.max_rss", "every process is larger than 0 B".into(), hint);
+            warning("guards.max_rss", "every process is larger than 0 B".into(), hint);
         }
         if self.guards.max_cpu_pressure == Some(0.0) {
             let hint = "some waiting is normal; 50% is already high";
-            doubt("guards.max_cpu_pressure", "0% refuses whenever any process has waited for a CPU".into(), hint);
+            warning("guards.max_cpu_pressure", "0% refuses whenever any process has waited for a CPU".into(), hint);
         }
         if self.limits.budget_hour > self.limits.budget_day {
             let (hour, day) = (self.limits.budget_hour, self.limits.budget_day);
             let message = format!("{hour} is more than budget_day = {day}, so it never limits anything");
-            doubt("limits.budget_hour", message, "make it smaller than budget_day");
+            warning("limits.budget_hour", message, "make it smaller than budget_day");
         }
-        doubts
+        warnings
     }
 
-    fn of_rule(&self, rule: &Rule, place: &Place) -> Vec<Doubt> {
-        let mut doubts = Vec::new();
-        rule.trigger.visit(&mut |trigger| self.of_trigger(trigger, place, &mut doubts));
+    fn of_rule(&self, rule: &Rule, place: &Place) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        rule.trigger.visit(&mut |trigger| self.of_trigger(trigger, place, &mut warnings));
         let units: u32 = rule.reports.iter().map(|name| self.cost_of(name)).sum();
         for (name, budget) in [("budget_hour", self.limits.budget_hour), ("budget_day", self.limits.budget_day)] {
             // Budgets do not apply to requests.
             if units > budget && !matches!(rule.trigger, Trigger::OnDemand(_)) {
                 let message = format!("a capture costs {units} units, more than limits.{name} = {budget}");
-                doubts.push((
+                warnings.push((
                     "reports".into(),
                     message,
                     "the rule can never fire; raise the budget, or capture fewer reports",
                 ));
             }
         }
-        doubts.extend(self.crowded_out(rule));
-        doubts.extend(self.always_covered(rule));
-        doubts.extend(self.too_large(rule));
+        warnings.extend(self.crowded_out(rule));
+        warnings.extend(self.always_covered(rule));
+        warnings.extend(self.too_large(rule));
         let (cooldown, per_process) = (rule.limits.cooldown, rule.limits.per_process);
         if let Some(per_process) = per_process.filter(|least| *least <= cooldown) {
             let message = format!(
@@ -122,7 +126,7 @@ impl Config {
                 duration(ms(per_process)),
                 duration(ms(cooldown))
             );
-            doubts.push((
+            warnings.push((
                 "limits.per_process".into(),
                 message,
                 "per_process has no effect; make it longer, or remove it",
@@ -130,16 +134,16 @@ impl Config {
         }
         if let Some(message) = idle_count(rule) {
             let hint = "max_count has no effect; use a longer window, or remove it";
-            doubts.push(("limits.max_count".into(), message, hint));
+            warnings.push(("limits.max_count".into(), message, hint));
         }
-        doubts
+        warnings
     }
 
-    fn of_trigger(&self, trigger: &Trigger, place: &Place, doubts: &mut Vec<Doubt>) {
-        let mut doubt = |key: &str, message: String, hint: &'static str| {
-            doubts.push((format!("trigger.{}.{key}", trigger.name()), message, hint));
+    fn of_trigger(&self, trigger: &Trigger, place: &Place, warnings: &mut Vec<Warning>) {
+        let mut warning = |key: &str, message: String, hint: &'static str| {
+            warnings.push((format!("trigger.{}.{key}", trigger.name()), message, hint));
         };
-        let too_high = |key: &str, metric: Metric, bytes: u64, doubt: &mut dyn FnMut(&str, String, &'static str)| {
+        let too_high = |key: &str, metric: Metric, bytes: u64, warning: &mut dyn FnMut(&str, String, &'static str)| {
             let (whose, memory) = if metric == Metric::HostUsed {
                 ("this machine has", place.host)
             } else {
@@ -147,7 +151,7 @@ impl Config {
             };
             if let Some(memory) = memory.filter(|memory| bytes > *memory) {
                 let message = format!("{} is more than {whose} ({})", size(bytes), size(memory));
-                doubt(
+                warning(
                     key,
                     message,
                     "the rule can never fire; use a share like \"80%\", or check with --elsewhere if this is for another machine",
@@ -158,27 +162,27 @@ impl Config {
             Trigger::MemoryUsage(usage) => {
                 for amount in &usage.above {
                     match *amount {
-                        Amount::Bytes(0) => doubt("above", "0 B is always exceeded".into(), ALWAYS),
+                        Amount::Bytes(0) => warning("above", "0 B is always exceeded".into(), ALWAYS),
                         Amount::Percent(share) if share <= 0.0 => {
-                            doubt("above", "0% is always exceeded".into(), ALWAYS);
+                            warning("above", "0% is always exceeded".into(), ALWAYS);
                         }
                         Amount::Percent(share) if share >= 100.0 => {
-                            doubt("above", "nothing is more than 100% of the limit".into(), "90% is already late");
+                            warning("above", "nothing is more than 100% of the limit".into(), "90% is already late");
                         }
-                        Amount::Bytes(bytes) => too_high("above", usage.metric, bytes, &mut doubt),
+                        Amount::Bytes(bytes) => too_high("above", usage.metric, bytes, &mut warning),
                         Amount::Percent(_) => {}
                     }
                 }
             }
-            Trigger::MemoryGrowth(growth) => too_high("min", growth.metric, growth.min, &mut doubt),
-            Trigger::HighWater(high_water) => too_high("floor", high_water.metric, high_water.floor, &mut doubt),
+            Trigger::MemoryGrowth(growth) => too_high("min", growth.metric, growth.min, &mut warning),
+            Trigger::HighWater(high_water) => too_high("floor", high_water.metric, high_water.floor, &mut warning),
             Trigger::MemoryProjection(projection) => {
                 let whole = match projection.margin {
                     Amount::Percent(share) => share >= 100.0,
                     Amount::Bytes(bytes) => place.memory.is_some_and(|memory| bytes >= memory),
                 };
                 if whole {
-                    doubt(
+                    warning(
                         "margin",
                         format!("{} is the whole limit, so the condition always holds", projection.margin),
                         "10% is usual",
@@ -189,12 +193,12 @@ impl Config {
                 let (every, poll) = (duration(ms(timer.every)), duration(self.poll_ms()));
                 let message =
                     format!("{every} is shorter than poll_interval = {poll}, so the timer is due at every poll");
-                doubt("every", message, "make it longer, or poll more often");
+                warning("every", message, "make it longer, or poll more often");
             }
             Trigger::Gauge(gauge) if !place.gauges.is_empty() && !place.gauges.contains(&gauge.name) => {
                 let seen = place.gauges.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
                 let message = format!("no process has reported a gauge {:?} lately (seen: {seen})", gauge.name);
-                doubt(
+                warning(
                     "name",
                     message,
                     "the rule is skipped; use one of those gauges, or report this one with `c.gauge`",
@@ -222,12 +226,12 @@ mod tests {
     use super::*;
     use crate::config::parse;
 
-    fn doubts(text: &str) -> Vec<String> {
+    fn warnings(text: &str) -> Vec<String> {
         let (config, _) = parse(text).unwrap_or_else(|p| panic!("{p:?}"));
         let gauges = ["puma.backlog".to_owned()].into();
         let place =
             Place { host: Some(64 << 30), memory: Some(32 << 30), disk: Some(100 << 30), no_such_group: true, gauges };
-        config.doubts(&[], &place).iter().map(ToString::to_string).collect()
+        config.warnings(&[], &place).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -304,14 +308,14 @@ mod tests {
             ),
         ];
         for (text, expected) in table {
-            let found = doubts(&text);
+            let found = warnings(&text);
             assert!(found.len() == 1 && found[0].contains(expected), "{expected:?} in {found:?}");
             assert!(found[0].contains("\n    hint: "), "{found:?}");
         }
     }
 
     #[test]
-    fn doubts_are_reported_beside_problems() {
+    fn warnings_are_reported_beside_problems() {
         let text = "[[rules]]\nreports = [\"smaps\"]\n[[rules]]\nreports = [3]\ntrigger.any = [ \
                     { timer = { every = \"often\" } }, { memory_usage = { above = \"0%\" } } ]";
         let examined = crate::config::examine(text).unwrap_or_else(|p| panic!("{p:?}"));
@@ -324,12 +328,12 @@ mod tests {
             "rules[1].name",
         ];
         assert!(expected.iter().all(|path| wrong.contains(path)), "{wrong:?}");
-        let doubts = examined.config.doubts(&examined.positions, &Place::default());
-        assert_eq!(doubts[0].path, "rules[1].trigger.memory_usage.above");
+        let warnings = examined.config.warnings(&examined.positions, &Place::default());
+        assert_eq!(warnings[0].path, "rules[1].trigger.memory_usage.above");
     }
 
     #[test]
-    fn working_settings_raise_no_doubt() {
+    fn working_settings_raise_no_warning() {
         let body = |trigger: &str| {
             format!(
                 "[[rules]]\nname = \"r\"\nreports = [\"heap_dump\"]\nlimits = {{ cooldown = \"10m\", max_count = 5 }}\ntrigger.{trigger}"
@@ -341,13 +345,13 @@ mod tests {
             "memory_usage = { of = \"host\", above = \"33GiB\" }",
             "gauge = { name = \"puma.backlog\", above = 0 }",
         ] {
-            assert_eq!(doubts(&body(trigger)), [""; 0]);
+            assert_eq!(warnings(&body(trigger)), [""; 0]);
         }
         // Requests spend budgets but are not refused by them.
-        assert_eq!(doubts(&format!("[limits]\nbudget_hour = 0\n{}", body("on_demand = {}"))), [""; 0]);
+        assert_eq!(warnings(&format!("[limits]\nbudget_hour = 0\n{}", body("on_demand = {}"))), [""; 0]);
         // Nothing is known about the place.
         let (config, _) = parse(&body("gauge = { name = \"any\", above = 0 }")).unwrap();
-        assert_eq!(config.doubts(&[], &Place::default()), []);
-        assert_eq!(parse(crate::config::EXAMPLE).unwrap().0.doubts(&[], &Place::default()), []);
+        assert_eq!(config.warnings(&[], &Place::default()), []);
+        assert_eq!(parse(crate::config::EXAMPLE).unwrap().0.warnings(&[], &Place::default()), []);
     }
 }

@@ -243,7 +243,7 @@ trigger.memory_projection = { margin = "100%" }
 "#;
 
 #[test]
-fn config_check_of_doubts() {
+fn config_check_of_warnings() {
     let mut environment = Environment::new();
     environment.redact(r"\(\d+(\.\d+)? [KMGT]iB\)", "(SIZE)");
     environment.configure(DOUBTFUL);
@@ -251,5 +251,5 @@ fn config_check_of_doubts() {
     environment.run_json("config check --json");
     environment.configure("[limits]\nbudget_hour = 5\n[[rules]]\nname = \"a\"\nreports = [\"heap_dump\"]\ntrigger.timer = { every = \"1h\" }\n");
     environment.run("config check");
-    environment.snapshot("config_check_of_doubts");
+    environment.snapshot("config_check_of_warnings");
 }

@@ -1,4 +1,4 @@
-//! The problems and doubts in a configuration file.
+//! The problems and warnings in a configuration file.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::exit_code::Exit;
 use crate::proc::Proc;
 use crate::section::Problem;
 
-// Reports problems and doubts together. Of the flags and the environment, only two things matter here: the store, for what it
+// Reports problems and warnings together. Of the flags and the environment, only two things matter here: the store, for what it
 // recorded, and values that would stop every other command.
 pub(super) fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsewhere: bool) -> Result<Done, Failure> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
@@ -38,7 +38,7 @@ pub(super) fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsew
                 crate::cli::config_target::by_its_owner(&Proc::default(), &config)
             };
             let note = if elsewhere { None } else { shares_of_host(&config, place.host) };
-            (rules, examined.problems, config.doubts(&examined.positions, &place), note)
+            (rules, examined.problems, config.warnings(&examined.positions, &place), note)
         }
     };
     if !problems.is_empty() || !warnings.is_empty() {

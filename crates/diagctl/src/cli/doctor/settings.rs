@@ -24,11 +24,11 @@ pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, place: &Place) -
             .seen("file", serde_json::Value::Null)
             .seen("rules", loaded.config.rules.len()),
     };
-    vec![file, doubts(&loaded.config.doubts(&[], place))]
+    vec![file, warnings(&loaded.config.warnings(&[], place))]
 }
 
-fn doubts(doubts: &[Problem]) -> Check {
-    let list: Vec<String> = doubts.iter().map(|doubt| format!("{}: {}", doubt.path, doubt.message)).collect();
+fn warnings(warnings: &[Problem]) -> Check {
+    let list: Vec<String> = warnings.iter().map(|warning| format!("{}: {}", warning.path, warning.message)).collect();
     match list.as_slice() {
         [] => Check::ok("config.rules", "every rule can fire on this machine"),
         _ => Check::warn("config.rules", list.join("; "), "`diagctl config check` says what to change")

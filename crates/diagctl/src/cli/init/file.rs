@@ -211,8 +211,8 @@ mod tests {
                 disk: machine.disk.map(|(_, total)| total),
                 ..Place::default()
             };
-            let doubts = examined.config.doubts(&examined.positions, &place);
-            assert!(doubts.is_empty(), "{name}: {doubts:?}\n{text}");
+            let warnings = examined.config.warnings(&examined.positions, &place);
+            assert!(warnings.is_empty(), "{name}: {warnings:?}\n{text}");
             assert_eq!(examined.config.dir, Path::new("/srv/a \"quoted\" store"), "{name}");
             assert_eq!(examined.config.retention.max_use, max_use(&machine), "{name}");
         }

@@ -110,7 +110,7 @@ impl<'a> View<'a> {
             return why(text, &format!("{who} {} {:?}", refusal.verdict, refusal.guard));
         }
         let have = if on.len() == 1 { "has" } else { "have" };
-        why(format!("{} {have} not polled since", named(on.iter().map(|(process, _)| process))), "poll")
+        why(format!("{} {have} not polled since the request", named(on.iter().map(|(process, _)| process))), "poll")
     }
 }
 

@@ -71,7 +71,7 @@ fn status() -> Status {
         configuration_note: Some("shown is another file".into()),
         switch: Switch { enabled: false, source: "default".into(), paused: None },
         configuration: Some("1 problem:\n  rules: bad".into()),
-        doubts: vec!["guards.min_free_disk: no filesystem ever has 100% free".into()],
+        warnings: vec!["guards.min_free_disk: no filesystem ever has 100% free".into()],
         notes: vec!["shares in rule heap are of the host's memory (64.0 GiB): no memory limit applies here".into()],
         lease: lease::Report {
             taken: true,

@@ -42,7 +42,7 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
         lines.push(("config", broken.split_whitespace().collect::<Vec<_>>().join(" ")));
     }
     lines.extend(status.configuration_note.iter().map(|note| ("config", note.clone())));
-    lines.extend(status.doubts.iter().map(|doubt| ("warning", doubt.clone())));
+    lines.extend(status.warnings.iter().map(|warning| ("warning", warning.clone())));
     lines.extend(status.notes.iter().map(|note| ("note", note.clone())));
     if status.lease.taken {
         let holders: Vec<String> = status.lease.holders.iter().map(|h| format!("{} ({})", h.pid, h.comm)).collect();

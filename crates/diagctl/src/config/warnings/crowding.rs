@@ -1,6 +1,6 @@
 //! Rules that are valid by themselves and are never granted because of the rest of the configuration.
 
-use super::Doubt;
+use super::Warning;
 use crate::config::{Config, Mode, Rule};
 use crate::rules::decide::Costs;
 use crate::rules::memory::Metric;
@@ -25,8 +25,8 @@ impl Config {
     }
 
     /// Finds a rule for which the timers of other rules leave no room in a budget.
-    pub(super) fn crowded_out(&self, rule: &Rule) -> Option<Doubt> {
-        // Budgets do not apply to requests. A capture that fits into no budget at all is another doubt.
+    pub(super) fn crowded_out(&self, rule: &Rule) -> Option<Warning> {
+        // Budgets do not apply to requests. A capture that fits into no budget at all is another warning.
         let units = self.units(rule);
         if matches!(rule.trigger, Trigger::OnDemand(_)) {
             return None;
@@ -51,7 +51,7 @@ impl Config {
     }
 
     /// Finds a rule whose cooldown the captures of a timer start anew for ever.
-    pub(super) fn always_covered(&self, rule: &Rule) -> Option<Doubt> {
+    pub(super) fn always_covered(&self, rule: &Rule) -> Option<Warning> {
         let cooldown = ms(rule.limits.cooldown);
         let contains = |other: &Rule| rule.reports.iter().all(|name| other.reports.contains(name));
         let (other, every) = self.regular().find(|(other, every)| {
@@ -74,7 +74,7 @@ impl Config {
     }
 
     /// Finds a rule that only holds for processes that are too large for a snapshot.
-    pub(super) fn too_large(&self, rule: &Rule) -> Option<Doubt> {
+    pub(super) fn too_large(&self, rule: &Rule) -> Option<Warning> {
         let most = self.guards.max_rss.filter(|most| *most > 0)?;
         let snapshot = rule.reports.iter().find(|name| self.producer(name) == Producer::Snapshot)?;
         let least = match &rule.trigger {

@@ -114,7 +114,7 @@ impl Trigger {
                 if parts.is_empty() {
                     section.problem(key, "the list is empty", "add at least one trigger");
                 }
-                // Invalid parts are left out. The file is rejected anyway, and doubts about the valid parts are reported as
+                // Invalid parts are left out. The file is rejected anyway, and warnings about the valid parts are reported as
                 // well.
                 found.push(Some(compose(parts.iter().filter_map(Self::parse).collect())));
             }
