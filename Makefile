@@ -83,6 +83,7 @@ demo-quiet: deps build
 
 # A single test: make e2e E2E="-n /overlap/"
 e2e:
+	@scripts/reap
 	$(RUBY) tests/e2e/all.rb $(E2E)
 
 # Faults, crashes and attacks: docs/reliability.md. The short form tries a sample of each kind and is part of `make test`.

@@ -10,6 +10,7 @@
 pub mod analysis;
 pub mod block;
 mod checksum;
+pub mod class_name;
 pub mod memory;
 pub mod record;
 mod trailer;

@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "functions of libruby describe the object")]
 
+use diagctl_heapdump::class_name::is_from_code;
 use diagctl_heapdump::record::{Flags, NameId, NameKind, Object, Site, SiteId, Type};
 
 use crate::layout;
@@ -187,7 +188,7 @@ impl<R: Receiver> Walk<'_, R> {
         flag
     }
 
-    // The name of a class or module, or none if it is anonymous.
+    // The name of a class or module, or none if it is anonymous or not called by a constant.
     fn class_name(&mut self, class: Value) -> NameId {
         // SAFETY: variable.c, `rb_class_path_cached`: the String in a field of the class, or nil. The caller saw its type.
         let name = unsafe { (self.ruby.class_name)(class) };
@@ -196,7 +197,7 @@ impl<R: Receiver> Walk<'_, R> {
         }
         // SAFETY: a class path is a String.
         let text = unsafe { self.layout.string(name) };
-        self.receiver.name(NameKind::Text, text)
+        if is_from_code(text) { self.receiver.name(NameKind::Text, text) } else { NameId::NONE }
     }
 
     /// Returns true for the class of one object.

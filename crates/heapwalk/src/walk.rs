@@ -41,6 +41,10 @@ pub struct Walk<'w, R> {
     pub(crate) class: Value,
     /// Threads and the Symbols that their variables have as names.
     pub(crate) locals: Vector<(u64, u64)>,
+    /// Threads and the labels that tell where they were started.
+    pub(crate) starts: Vector<(u64, u64)>,
+    /// References of the hash at hand that Ruby has not yielded yet, before that to its default.
+    pub(crate) before_default: usize,
     /// Objects are all that is wanted: no roots, no references, no lengths, no hashes of strings.
     pub(crate) objects_only: bool,
     status: &'w Status,
@@ -74,6 +78,8 @@ impl<'w, R: Receiver> Walk<'w, R> {
             otherwise: NameId::NONE,
             class: 0,
             locals: Vector::new(),
+            starts: Vector::new(),
+            before_default: 0,
             objects_only: false,
             status,
             fault: Fault::default(),
