@@ -24,6 +24,9 @@ const TOGETHER_MS: u64 = 60_000;
 /// A kill by the kernel is looked for in the polls up to this long after the last one, milliseconds.
 const AFTERWARDS_MS: u64 = 300_000;
 
+/// The most processes whose polls are asked for such a kill.
+const WITNESSES: usize = 50;
+
 /// A process that is gone.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Death {
@@ -187,7 +190,7 @@ impl<'a> Deaths<'a> {
         let to = by_time.partition_point(|place| time(place) <= head.at.saturating_add(AFTERWARDS_MS));
         let mut seen = HashSet::new();
         let latest = by_time[from..to].iter().rev().filter(|place| seen.insert(self.lines.heads()[**place].process));
-        let rises = latest.filter_map(|place| {
+        let rises = latest.take(WITNESSES).filter_map(|place| {
             let (process, counted) = (self.lines.heads()[*place].process, self.lines.counted(*place));
             let rise = counted.oom_kills?.checked_sub(before)?;
             if counted.limit != own.limit || process == head.process {
