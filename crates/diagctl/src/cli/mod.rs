@@ -20,6 +20,7 @@ mod gc;
 mod heap;
 mod init;
 mod list;
+mod metrics;
 mod orders;
 mod output;
 mod pause;
@@ -96,6 +97,7 @@ enum Command {
     Heap(heap::Args),
     Status(status::Args),
     Events(events::Args),
+    Metrics(metrics::Args),
     Verify(verify::Args),
     Samples(samples::Args),
     Simulate(simulate::Args),
@@ -232,9 +234,10 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Pin(args) => pin::pin(&cx, &args),
         Command::Unpin(args) => pin::unpin(&cx, &args),
         Command::Gc(args) => gc::run(&cx, &args),
-        Command::Heap(args) => heap::run(&cx, &args),
+        Command::Heap(args) => heap::run(&cx, args),
         Command::Status(args) => status::run(&cx, &args),
         Command::Events(args) => events::run(&cx, &args),
+        Command::Metrics(args) => metrics::run(&cx, &args),
         Command::Verify(args) => verify::run(&cx, &args),
         Command::Samples(args) => samples::run(&cx, &args),
         Command::Simulate(args) => simulate::run(&cx, &args),

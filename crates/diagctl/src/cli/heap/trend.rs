@@ -17,10 +17,12 @@ use super::leak;
 use super::{Context, Done, Failure};
 use crate::cli::error::printable;
 use crate::cli::output::{self, who};
+use crate::cli::remote::Days;
+use crate::cli::remote::view::{From, Target, View, Wanted};
 use crate::cli::times::{self, Moment, Times};
 use crate::exit_code::Exit;
 use points::{of_one_process, read, with_memory};
-use view::{Besides, view};
+use view::{Besides, view as shown};
 
 /// The key by which the objects of a trend are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -69,19 +71,44 @@ pub struct Args {
 /// The most summaries that are read, the newest.
 const MOST: usize = 500;
 
-pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+/// The most summaries that are brought from the remote.
+const MOST_REMOTE: usize = 200;
+
+/// Brings the summaries that the filters accept from the remote: those of the machine that has the newest.
+pub fn view(cx: &Context, from: &From, args: &Args) -> Result<Option<View>, Failure> {
+    if !from.is_remote() {
+        return Ok(None);
+    }
+    if args.by == By::Root {
+        return Err(Failure::new(Exit::Usage, "--by root reads heap dumps, and --remote brings summaries only")
+            .hint("use another --by, or run `diagctl heap trend --by root` where the store is"));
+    }
+    let now_ms = times::wall_ms(&crate::clock::utc_now());
+    let since = args.since.as_ref().map(|since| times::day_before(since, now_ms));
+    let entries = from.captures(cx, &Days { since, until: None })?;
+    let mut accepted = entries.into_iter().filter(|entry| args.accepts(entry, now_ms)).peekable();
+    let host = accepted.peek().map(|entry| entry.host.clone()).unwrap_or_default();
+    let of_host = accepted.filter(|entry| entry.host == host).take(MOST_REMOTE);
+    let targets = of_host.map(|entry| Target { entry, report: Some(SUMMARY.to_owned()) }).collect();
+    View::of(cx, targets, Wanted::NamedAnd(&["smaps_rollup"])).map(Some)
+}
+
+impl Args {
+    fn accepts(&self, entry: &Entry, now_ms: u64) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        let age_ms = now_ms.saturating_sub(entry.store_ms);
+        is(&self.role, &entry.role)
+            && is(&self.name, &entry.worker)
+            && self.pid.is_none_or(|pid| pid == entry.pid)
+            && entry.reports.iter().any(|report| report.name == *SUMMARY && report.has_data())
+            && self.since.as_ref().is_none_or(|since| !Times::new(false).is_before(&entry.created, age_ms, since))
+    }
+}
+
+pub fn run(cx: &Context, args: &Args, is_remote: bool) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let times = Times::new(false);
-    let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
-    let accepts = |entry: &Entry| {
-        let age_ms = now.store_ms.saturating_sub(entry.store_ms);
-        is(&args.role, &entry.role)
-            && is(&args.name, &entry.worker)
-            && args.pid.is_none_or(|pid| pid == entry.pid)
-            && entry.reports.iter().any(|report| report.name == *SUMMARY && report.has_data())
-            && args.since.as_ref().is_none_or(|since| !times.is_before(&entry.created, age_ms, since))
-    };
+    let accepts = |entry: &Entry| args.accepts(entry, now.store_ms);
     let listing = Listing::all(&store)?;
     let entries = listing.newest_first().filter_map(|number| listing.entry(number)).filter(accepts).take(MOST);
     let (of_process, others) = of_one_process(&store, entries.collect());
@@ -105,8 +132,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let leaks: Option<&Series> = trend.groups.iter().find(|group| group.leaks());
     let own = taken.last().and_then(|one| one.release.clone());
     let releases = releases::of(&store, newest, own.as_deref(), others, args.by, leaks);
-    let (dump, found) = kept_by(cx, &store, newest);
-    let view = view(args, (pid, role, name), taken, &trend, Besides { releases, leak: found, dump });
+    // Whole dumps are not brought from the remote for this.
+    let (dump, found) = if is_remote { (None, None) } else { kept_by(cx, &store, newest) };
+    let view = shown(args, (pid, role, name), taken, &trend, Besides { releases, leak: found, dump });
     Done::either(args.json, &view, |view| text::render(view, &trend, args))
 }
 
@@ -128,7 +156,7 @@ fn by_root(cx: &Context, args: &Args, store: &Store, of_process: &[Entry]) -> Re
     let taken = with_memory(store, taken, pid)?;
     let trend = trend::of(&points, groups_of(By::Root));
     let (dump, leak) = kept_by(cx, store, newest);
-    let view = view(args, (pid, role, name), taken, &trend, Besides { releases: Vec::new(), leak, dump });
+    let view = shown(args, (pid, role, name), taken, &trend, Besides { releases: Vec::new(), leak, dump });
     Done::either(args.json, &view, |view| text::render(view, &trend, args))
 }
 
