@@ -9,7 +9,7 @@
 #[cfg(feature = "std")]
 pub mod analysis;
 pub mod block;
-mod checksum;
+pub mod checksum;
 pub mod class_name;
 pub mod memory;
 pub mod record;

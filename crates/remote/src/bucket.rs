@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
@@ -15,6 +15,7 @@ use object_store::{BackoffConfig, ClientOptions, Error as Failed, ObjectStore, O
 use crate::credentials::CommandCredentials;
 use crate::directory;
 use crate::error::{Error, Result};
+use crate::keys::Object;
 use crate::settings::Remote;
 
 /// The remote.
@@ -78,36 +79,120 @@ impl Bucket {
         }
     }
 
-    /// Reads a whole small object, or returns `None` if there is none.
-    pub async fn read(&self, key: &str) -> Result<Option<Bytes>> {
+    /// Reads a whole small object, or returns `None` if there is none. One of more than `most` bytes is an error.
+    pub async fn read(&self, key: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        let mut data = Vec::new();
+        let keep = |chunk: &[u8]| {
+            data.extend_from_slice(chunk);
+            Ok(())
+        };
+        Ok(self.pour(key, most, keep).await?.map(|()| data))
+    }
+
+    /// Reads an object piece by piece, or returns `None` if there is none. It ends with an error as soon as there are more than `most`
+    /// bytes, whatever size the remote tells.
+    pub async fn pour(&self, key: &str, most: u64, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<Option<()>> {
+        let mut read = 0;
+        let mut take = |chunk: &[u8]| {
+            read += chunk.len() as u64;
+            if read > most { Err(Error::TooLarge { key: key.to_owned(), most }) } else { sink(chunk) }
+        };
         match self {
-            Self::Directory(dir) => directory::read(&dir.join(key)),
-            Self::S3 { client, .. } => match client.get(&self.path(key)?).await {
-                Ok(found) => found.bytes().await.map(Some).map_err(failed("read", key)),
-                Err(Failed::NotFound { .. }) => Ok(None),
-                Err(e) => Err(failed("read", key)(e)),
-            },
+            Self::Directory(dir) => directory::pour(&directory::require(dir)?.join(key), take),
+            Self::S3 { client, .. } => {
+                let found = match client.get(&self.path(key)?).await {
+                    Err(Failed::NotFound { source, .. }) if is_of_object(&*source) => return Ok(None),
+                    found => found.map_err(failed("read", key))?,
+                };
+                let mut chunks = found.into_stream();
+                while let Some(chunk) = chunks.try_next().await.map_err(failed("read", key))? {
+                    take(&chunk)?;
+                }
+                Ok(Some(()))
+            }
         }
     }
 
-    /// Does the same for credentials that may only write. Then nothing is known to be there.
-    pub async fn look(&self, key: &str) -> Result<Option<Bytes>> {
-        match self.read(key).await {
-            Err(Error::Remote { source: Failed::PermissionDenied { .. }, .. }) => Ok(None),
+    /// Reads a small object with credentials that may only write. Then nothing is known to be there.
+    pub async fn look(&self, key: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        match self.read(key, most).await {
+            Err(Error::Remote { source: Failed::PermissionDenied { .. }, .. } | Error::TooLarge { .. }) => Ok(None),
             read => read,
         }
     }
 
-    /// Returns the keys and the sizes of the objects under a prefix, in no particular order.
-    pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
+    /// Returns the objects of a range of days under `captures` or `manifests`, in no particular order.
+    pub async fn list_days(&self, area: &str, since: Option<&str>, until: Option<&str>) -> Result<Vec<Object>> {
+        let is_wanted = |key: &str| {
+            let day = key.split('/').nth(1).unwrap_or_default();
+            since.is_none_or(|since| day >= since) && until.is_none_or(|until| day <= until)
+        };
         match self {
-            Self::Directory(dir) => directory::list(directory::require(dir)?, prefix),
-            Self::S3 { client, prefix: ours } => {
+            Self::Directory(dir) => directory::list(directory::require(dir)?, area, &is_wanted),
+            Self::S3 { client, prefix } => {
+                let area = self.path(area)?;
+                let start = area.clone().join(since.unwrap_or_default());
+                let objects = match since {
+                    Some(_) => client.list_with_offset(Some(&area), &start),
+                    None => client.list(Some(&area)),
+                };
+                // S3 lists in the order of the keys, so what comes after the last day need not be read.
+                let wanted = objects.try_take_while(|object| {
+                    let key = key_of(prefix, &object.location);
+                    let day = key.split('/').nth(1).unwrap_or_default();
+                    std::future::ready(Ok(until.is_none_or(|until| day <= until)))
+                });
+                let objects: Vec<_> = wanted.try_collect().await.map_err(failed("list", area.as_ref()))?;
+                Ok(objects.iter().map(|found| object(prefix, found)).filter(|object| is_wanted(&object.key)).collect())
+            }
+        }
+    }
+
+    /// Returns the objects of one capture.
+    pub async fn list_under(&self, base: &str) -> Result<Vec<Object>> {
+        match self {
+            Self::Directory(dir) => directory::list(directory::require(dir)?, base, &|_| true),
+            Self::S3 { client, prefix } => {
                 let objects: Vec<_> =
-                    client.list(Some(&self.path(prefix)?)).try_collect().await.map_err(failed("list", prefix))?;
-                let key =
-                    |path: &str| path.strip_prefix(ours.as_str()).unwrap_or(path).trim_start_matches('/').to_owned();
-                Ok(objects.into_iter().map(|object| (key(object.location.as_ref()), object.size)).collect())
+                    client.list(Some(&self.path(base)?)).try_collect().await.map_err(failed("list", base))?;
+                Ok(objects.iter().map(|found| object(prefix, found)).collect())
+            }
+        }
+    }
+
+    /// Returns at most so many keys under an area, the first ones after a name.
+    pub async fn list_after(&self, area: &str, name: &str, most: usize) -> Result<Vec<String>> {
+        let start = format!("{area}/{name}");
+        match self {
+            Self::Directory(dir) => {
+                let objects = directory::list(directory::require(dir)?, area, &|key| key > start.as_str())?;
+                let mut keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
+                keys.sort_unstable();
+                keys.truncate(most);
+                Ok(keys)
+            }
+            Self::S3 { client, prefix } => {
+                let objects = client.list_with_offset(Some(&self.path(area)?), &self.path(&start)?).take(most);
+                let objects: Vec<_> = objects.try_collect().await.map_err(failed("list", area))?;
+                Ok(objects.iter().map(|found| key_of(prefix, &found.location)).collect())
+            }
+        }
+    }
+
+    /// Deletes objects. One that is gone is deleted.
+    pub async fn delete(&self, keys: Vec<String>) -> Result<()> {
+        match self {
+            Self::Directory(dir) => keys.iter().try_for_each(|key| directory::delete(directory::require(dir)?, key)),
+            Self::S3 { client, .. } => {
+                let paths: Vec<Path> = keys.iter().map(|key| self.path(key)).collect::<Result<_>>()?;
+                let mut deleted = client.delete_stream(stream::iter(paths).map(Ok).boxed());
+                while let Some(deleted) = deleted.next().await {
+                    match deleted {
+                        Err(e) if !matches!(e, Failed::NotFound { .. }) => return Err(failed("delete", "objects")(e)),
+                        _ => {}
+                    }
+                }
+                Ok(())
             }
         }
     }
@@ -166,6 +251,28 @@ impl Bucket {
 /// Returns true if a multipart upload is not known to the remote.
 pub fn is_gone(error: &Error) -> bool {
     matches!(error, Error::Remote { source: Failed::NotFound { .. }, .. })
+}
+
+fn object(prefix: &str, found: &object_store::ObjectMeta) -> Object {
+    let written_ms = u64::try_from(found.last_modified.timestamp_millis()).unwrap_or(0);
+    Object { key: key_of(prefix, &found.location), bytes: found.size, written_ms }
+}
+
+fn key_of(prefix: &str, path: &Path) -> String {
+    let path = path.as_ref();
+    path.strip_prefix(prefix).unwrap_or(path).trim_start_matches('/').to_owned()
+}
+
+// A bucket that is missing is told with the same status as an object.
+fn is_of_object(source: &(dyn std::error::Error + 'static)) -> bool {
+    let mut source = Some(source);
+    while let Some(error) = source {
+        if error.to_string().contains("NoSuchBucket") {
+            return false;
+        }
+        source = error.source();
+    }
+    true
 }
 
 fn failed(action: &'static str, key: &str) -> impl FnOnce(Failed) -> Error {

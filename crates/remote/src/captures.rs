@@ -3,12 +3,13 @@
 //! Reads the manifests only. Another node wrote them, so nothing in them is trusted: a line must be a plausible entry, and a
 //! manifest has a maximum size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use diagctl_store::Id;
 use diagctl_store::index::Entry;
 use futures_util::{StreamExt, stream};
+use serde::Deserialize;
 
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
@@ -28,6 +29,23 @@ pub struct Args {
     /// Only captures of this day (UTC, 2026-11-28) or later
     #[arg(long, value_name = "DAY")]
     since_day: Option<String>,
+    /// Only captures of this day or earlier
+    #[arg(long, value_name = "DAY")]
+    until_day: Option<String>,
+}
+
+/// The captures of all manifests. Two machines may have the same id.
+#[derive(Debug, Default)]
+pub struct Listing {
+    captures: BTreeMap<(Id, String), Entry>,
+    deleted: BTreeSet<(Id, String)>,
+}
+
+/// A line of a list of deleted captures. It stands beside the manifests, because their nodes write those anew.
+#[derive(Debug, Deserialize)]
+struct Deleted {
+    deleted: Id,
+    host: String,
 }
 
 /// Runs the command.
@@ -37,37 +55,44 @@ pub struct Args {
 /// If the manifests cannot be listed or read.
 pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
-    let mut wanted = Vec::new();
-    for (key, bytes) in bucket.list("manifests").await? {
-        let day = key.split('/').nth(1).unwrap_or_default();
-        if args.since_day.as_deref().is_some_and(|since| day < since) {
-            continue;
-        }
-        if bytes > MAX_MANIFEST {
-            output::note(&format!("skipped {key}: {bytes} bytes are too many for a manifest"));
-            continue;
-        }
-        wanted.push(key);
-    }
-    let mut captures = BTreeMap::new();
-    let bucket = &bucket;
-    let mut read = stream::iter(wanted).map(|key| async move { bucket.read(&key).await }).buffer_unordered(AT_ONCE);
-    while let Some(manifest) = read.next().await {
-        // One that is gone was deleted by the lifecycle rule.
-        manifest?.iter().for_each(|data| parse(data, &mut captures));
-    }
-    print(captures.values().rev()).map_err(Error::Runtime)?;
+    let listing = read(&bucket, args.since_day.as_deref(), args.until_day.as_deref()).await?;
+    print(listing.newest_first()).map_err(Error::Runtime)?;
     Ok(Exit::Ok)
 }
 
-// Adds the captures of a manifest. A line that is damaged, or cut, is left out.
-fn parse(data: &[u8], captures: &mut BTreeMap<Id, Entry>) {
-    for line in data.split(|byte| *byte == b'\n') {
-        let entry: Option<Entry> = serde_json::from_slice(line).ok();
-        let honest = |entry: &Entry| entry.is_plausible() && keys::day(&entry.created) != keys::NO_DAY;
-        if let Some(entry) = entry.filter(honest) {
-            captures.insert(entry.id, entry);
+/// Reads the manifests of a range of days.
+pub async fn read(bucket: &Bucket, since_day: Option<&str>, until_day: Option<&str>) -> Result<Listing> {
+    let wanted = bucket.list_days("manifests", since_day, until_day).await?;
+    let mut listing = Listing::default();
+    let fetch = |key: String| async move { (bucket.read(&key, MAX_MANIFEST).await, key) };
+    let mut manifests = stream::iter(wanted).map(|object| fetch(object.key)).buffer_unordered(AT_ONCE);
+    while let Some((manifest, key)) = manifests.next().await {
+        match manifest {
+            Err(error @ Error::TooLarge { .. }) => output::note(&format!("skipped a manifest: {error}")),
+            // One that is gone was deleted by the lifecycle rule.
+            manifest => manifest?.iter().for_each(|data| listing.add(&key, data)),
         }
+    }
+    Ok(listing)
+}
+
+impl Listing {
+    // Adds what is in a manifest. A line that is damaged, or cut, is left out.
+    fn add(&mut self, key: &str, data: &[u8]) {
+        let lines = data.split(|byte| *byte == b'\n');
+        if keys::is_deleted(key) {
+            let deleted = lines.filter_map(|line| serde_json::from_slice::<Deleted>(line).ok());
+            return self.deleted.extend(deleted.map(|line| (line.deleted, line.host)));
+        }
+        let honest = |entry: &Entry| entry.is_plausible() && keys::day(&entry.created) != keys::NO_DAY;
+        for entry in lines.filter_map(|line| serde_json::from_slice(line).ok()).filter(honest) {
+            self.captures.insert((entry.id, entry.host.clone()), entry);
+        }
+    }
+
+    /// Returns the captures that were not deleted.
+    pub fn newest_first(&self) -> impl Iterator<Item = &Entry> {
+        self.captures.iter().rev().filter(|(key, _)| !self.deleted.contains(*key)).map(|(_, entry)| entry)
     }
 }
 
@@ -99,8 +124,20 @@ mod tests {
             line(good, ",\"pinned\":true"),
             line("20261128T100000000Z-dddddddd", "")[..60].to_owned(),
         ];
-        let mut captures = BTreeMap::new();
-        parse(lines.join("\n").as_bytes(), &mut captures);
-        assert_eq!(captures.keys().map(Id::as_str).collect::<Vec<_>>(), [good]);
+        let mut listing = Listing::default();
+        listing.add("manifests/2026-11-28/web-1~0.jsonl", lines.join("\n").as_bytes());
+        assert_eq!(listing.newest_first().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), [good]);
+    }
+
+    #[test]
+    fn a_deleted_capture_is_left_out_and_its_namesake_of_another_machine_is_not() {
+        let id = "20261128T100000000Z-aaaaaaaa";
+        let line =
+            |host: &str| format!("{{\"id\":\"{id}\",\"created\":\"2026-11-28T10:00:00Z\",\"host\":\"{host}\"}}\n");
+        let mut listing = Listing::default();
+        let deleted = format!("{{\"deleted\":\"{id}\",\"host\":\"web-1\"}}\n{{\"dele");
+        listing.add("manifests/2026-11-28/~deleted~0.jsonl", deleted.as_bytes());
+        listing.add("manifests/2026-11-28/web-1~0.jsonl", (line("web-1") + &line("web-2")).as_bytes());
+        assert_eq!(listing.newest_first().map(|entry| entry.host.as_str()).collect::<Vec<_>>(), ["web-2"]);
     }
 }

@@ -2,13 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use diagctl_fs::random_hex;
 
 use crate::error::{Error, Result};
+use crate::keys::Object;
 
 /// Returns the directory if it exists. A share that is not mounted must not become a directory of the node's own disk, where shipped
 /// captures would be lost with the node.
@@ -50,19 +50,32 @@ fn fill(temporary: &Path, source: &mut dyn Read) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Reads a whole file, or returns `None` if there is none.
-pub fn read(path: &Path) -> Result<Option<Bytes>> {
-    match fs::read(path) {
-        Ok(data) => Ok(Some(data.into())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(failed("read", path)(e)),
+/// Reads a file piece by piece, or returns `None` if there is none.
+pub fn pour(path: &Path, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<Option<()>> {
+    let mut file = match open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed("read", path))?,
+    };
+    let mut chunk = vec![0; 128 << 10];
+    loop {
+        match file.read(&mut chunk).map_err(failed("read", path))? {
+            0 => return Ok(Some(())),
+            read => sink(&chunk[..read])?,
+        }
     }
 }
 
-/// Returns the names and the sizes of the files at any depth under `prefix`.
-pub fn list(dir: &Path, prefix: &str) -> Result<Vec<(String, u64)>> {
+// Another machine may have put anything there: a link out of the directory, or a pipe that never ends.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
+/// Returns the files at any depth under `area`, of the directories that are wanted.
+pub fn list(dir: &Path, area: &str, is_wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Object>> {
     let mut found = Vec::new();
-    let mut left = vec![prefix.to_owned()];
+    let mut left = vec![area.to_owned()];
     while let Some(name) = left.pop() {
         let path = dir.join(&name);
         let entries = match fs::read_dir(&path) {
@@ -72,16 +85,39 @@ pub fn list(dir: &Path, prefix: &str) -> Result<Vec<(String, u64)>> {
         for entry in entries {
             let entry = entry.map_err(failed("list", &path))?;
             let Ok(inner) = entry.file_name().into_string() else { continue };
-            let inner_name = format!("{name}/{inner}");
-            match entry.metadata().map_err(failed("examine", &path))? {
-                _ if inner.starts_with('.') => {}
-                meta if meta.is_dir() => left.push(inner_name),
-                meta if meta.is_file() => found.push((inner_name, meta.len())),
-                _ => {}
+            let key = format!("{name}/{inner}");
+            if inner.starts_with('.') || !is_wanted(&key) {
+                continue;
+            }
+            match entry.metadata() {
+                // Deleted meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(failed("examine", &path)(e)),
+                Ok(meta) if meta.is_dir() => left.push(key),
+                Ok(meta) if meta.is_file() => {
+                    let written_ms = u64::try_from(meta.mtime()).unwrap_or(0).saturating_mul(1000);
+                    found.push(Object { key, bytes: meta.len(), written_ms });
+                }
+                Ok(_) => {}
             }
         }
     }
     Ok(found)
+}
+
+/// Deletes a file, and its directories that are empty by then. One that is gone is deleted.
+pub fn delete(dir: &Path, key: &str) -> Result<()> {
+    let path = dir.join(key);
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("delete", &path)(e)),
+        _ => {}
+    }
+    let mut parent = path.parent();
+    // A directory that is not empty stays, as it should.
+    while let Some(empty) = parent.filter(|parent| *parent != dir && fs::remove_dir(parent).is_ok()) {
+        parent = empty.parent();
+    }
+    Ok(())
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -105,8 +141,20 @@ mod tests {
         let path = dir.path().join("captures/one/meta.json");
         assert!(copy(&path, &mut Cut, |_| Ok(())).is_err());
         assert!(copy(&path, &mut &b"abc"[..], |_| Err(Error::NoSettings)).is_err());
-        assert_eq!((read(&path).unwrap(), fs::read_dir(path.parent().unwrap()).unwrap().count()), (None, 0));
+        assert_eq!(
+            (pour(&path, |_| Ok(())).unwrap(), fs::read_dir(path.parent().unwrap()).unwrap().count()),
+            (None, 0)
+        );
         write(&path, b"abc").unwrap();
-        assert_eq!(read(&path).unwrap().unwrap(), &b"abc"[..]);
+        let mut data = Vec::new();
+        let keep = |chunk: &[u8]| {
+            data.extend_from_slice(chunk);
+            Ok(())
+        };
+        pour(&path, keep).unwrap();
+        assert_eq!(data, b"abc");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        assert!(pour(&link, |_| Ok(())).is_err(), "a link leads out of the directory");
     }
 }

@@ -71,6 +71,47 @@ pub enum Error {
         /// The reason.
         source: io::Error,
     },
+    /// The remote has no such capture.
+    #[error("capture {id} of {} is not in the remote", diagctl_fs::printable(host))]
+    NoCapture {
+        /// The capture.
+        id: Id,
+        /// Its machine.
+        host: String,
+    },
+    /// No node would obey a request.
+    #[error("no node {} obeys requests for these reports", diagctl_fs::printable(host))]
+    NoNode {
+        /// The pattern of the machines.
+        host: String,
+    },
+    /// An object is longer than it may be.
+    #[error("{key} has more than {most} bytes, so it was not read")]
+    TooLarge {
+        /// The object.
+        key: String,
+        /// The most that is read.
+        most: u64,
+    },
+    /// The remote does not hold what it should.
+    #[error("{key} in the remote cannot be trusted, and nothing of it was kept: {why}")]
+    Untrue {
+        /// The object.
+        key: String,
+        /// The contradiction.
+        why: String,
+    },
+    /// The cache cannot be used.
+    #[error("the cache {} cannot be used: {why}", path.display())]
+    Cache {
+        /// The directory.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
+    /// What was asked for cannot be parsed.
+    #[error("cannot read what diagctl asks for: {0}")]
+    Asked(String),
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -94,12 +135,25 @@ impl Error {
                 Remote::NotFound { .. } => {
                     Some("check remote.url, remote.endpoint and remote.region, and that the bucket exists")
                 }
-                _ if matches!(*action, "list" | "read") => None,
+                Remote::NotImplemented { .. } | Remote::Generic { .. } if *action == "delete" => {
+                    Some("a server that cannot delete many objects at once needs AWS_DISABLE_BULK_DELETE=true")
+                }
+                _ if matches!(*action, "list" | "read" | "delete") => None,
                 _ => Some("nothing is lost: the captures stay in the store, and the next run resumes"),
             },
             Self::Directory { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("make room there; nothing is lost: the captures stay in the store, and the next run resumes")
             }
+            Self::NoCapture { .. } => {
+                Some("`diagctl list --remote` shows what is there; a lifecycle rule may have deleted it meanwhile")
+            }
+            Self::NoNode { .. } => Some(
+                "a node obeys with [remote.requests] allow_reports in its configuration, while `diagctl ship --watch` runs",
+            ),
+            Self::Untrue { .. } => {
+                Some("somebody has changed it, or it was damaged; a bucket with versions still has what the node wrote")
+            }
+            Self::Cache { .. } => Some("set XDG_CACHE_HOME to a directory of yours, or remove what is there"),
             Self::Directory { .. } => {
                 Some("the directory of remote.url must exist, and be writable for the owner of the store")
             }

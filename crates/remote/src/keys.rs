@@ -3,7 +3,24 @@
 //! ```text
 //! captures/<day>/<host>/<id>/<file>          the reports of a capture; meta.json comes last and commits it
 //! manifests/<day>/<host>~<random>.jsonl      the captures of a day that one store shipped, a line of the index each
+//! manifests/<day>/~deleted~<random>.jsonl    the captures of a day that a person deleted; no host begins with a tilde
+//! nodes/<host>~<random>.json                 a store that obeys requests
+//! requests/<id>~<expires>.json               a request; its name says until when it counts
+//! answers/<id>/<host>~<random>.json          what became of it there
 //! ```
+
+use diagctl_store::Id;
+
+/// An object in the remote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its key, without the prefix of the remote.
+    pub key: String,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// The time at which it was written, by the remote's clock, milliseconds.
+    pub written_ms: u64,
+}
 
 /// Returns the prefix of a capture's objects. `created` is RFC 3339.
 pub fn capture(created: &str, host: &str, id: &str) -> String {
@@ -13,6 +30,39 @@ pub fn capture(created: &str, host: &str, id: &str) -> String {
 /// Returns the key of a manifest.
 pub fn manifest(day: &str, host: &str, random: &str) -> String {
     format!("manifests/{day}/{}~{random}.jsonl", part(host))
+}
+
+/// Returns the key of a list of deleted captures.
+pub fn deleted(day: &str, random: &str) -> String {
+    format!("manifests/{day}/~deleted~{random}.jsonl")
+}
+
+/// Returns true if a key is that of a list of deleted captures.
+pub fn is_deleted(key: &str) -> bool {
+    key.rsplit('/').next().is_some_and(|name| name.starts_with("~deleted~"))
+}
+
+/// Returns the name of a store that obeys requests.
+pub fn node(host: &str, random: &str) -> String {
+    format!("{}~{random}", part(host))
+}
+
+/// Returns the key of a request. The expiry is UTC in the form of an id.
+pub fn request(id: &str, expires: &str) -> String {
+    format!("requests/{id}~{expires}.json")
+}
+
+/// Returns the id and the expiry of a request from its key.
+pub fn of_request(key: &str) -> Option<(&str, &str)> {
+    let (id, expires) = key.strip_prefix("requests/")?.strip_suffix(".json")?.split_once('~')?;
+    let is_time =
+        expires.len() == 19 && expires.bytes().all(|byte| byte.is_ascii_digit() || byte == b'T' || byte == b'Z');
+    (Id::parse(id).is_some() && is_time).then_some((id, expires))
+}
+
+/// Returns the key of an answer.
+pub fn answer(id: &str, node: &str) -> String {
+    format!("answers/{id}/{node}.json")
 }
 
 /// The day of a time that is none.

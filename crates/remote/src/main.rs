@@ -1,26 +1,33 @@
-//! `diagctl-remote`: takes captures to object storage, and lists what is there.
+//! `diagctl-remote`: takes captures to object storage, lists what is there, and brings it back.
 //!
 //! Owns everything that needs the network: the bucket, uploads, credentials, retries. It uses the store as any command does, and
-//! nothing uses it; `diagctl ship` and `diagctl list --remote` execute it and hand it the checked configuration. It must not know rules, TOML or Ruby.
+//! nothing uses it; `diagctl ship` and the commands with `--remote` execute it and hand it the checked configuration. It must not know rules, TOML
+//! or Ruby.
 
 mod bucket;
+mod cache;
 mod captures;
 mod credentials;
 mod directory;
 mod error;
+mod gc;
+mod get;
+mod inbox;
 mod journal;
 mod keys;
 mod manifest;
 mod output;
+mod request;
 mod settings;
 mod ship;
 mod throttle;
+mod ticket;
 mod upload;
 
 use clap::{Parser, Subcommand};
 use error::Error;
 
-/// Takes captures to object storage, and lists what is there. `diagctl` runs this program.
+/// Takes captures to object storage, lists what is there, and brings it back. `diagctl` runs this program.
 #[derive(Debug, Parser)]
 #[command(name = "diagctl-remote", version, max_term_width = 80)]
 struct Cli {
@@ -32,6 +39,10 @@ struct Cli {
 enum Command {
     Ship(ship::Args),
     Captures(captures::Args),
+    Get(get::Args),
+    Rm(gc::RmArgs),
+    Gc(gc::GcArgs),
+    Request(request::Args),
 }
 
 fn main() -> std::process::ExitCode {
@@ -50,6 +61,10 @@ fn run(command: &Command) -> Result<output::Exit, Error> {
         match command {
             Command::Ship(args) => ship::run(args, &settings).await,
             Command::Captures(args) => captures::run(args, &settings).await,
+            Command::Get(args) => get::run(args, &settings).await,
+            Command::Rm(args) => gc::rm(args, &settings).await,
+            Command::Gc(args) => gc::gc(args, &settings).await,
+            Command::Request(args) => request::run(args, &settings).await,
         }
     })
 }

@@ -17,6 +17,8 @@ pub enum Exit {
     Failed = 1,
     /// The settings cannot be used.
     Config = 3,
+    /// There is no such capture.
+    NoMatch = 4,
     /// A part was done.
     Partial = 5,
 }
@@ -32,6 +34,11 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", printable(text));
 }
 
+/// Prints a line on stdout that a program reads, which must get it.
+pub fn say_raw(text: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{text}")
+}
+
 /// Prints a note on stderr.
 pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "diagctl: {}", printable(text));
@@ -45,6 +52,7 @@ pub fn fail(error: &Error) -> Exit {
     }
     match error {
         Error::Settings(_) | Error::NoSettings => Exit::Config,
+        Error::NoCapture { .. } | Error::NoNode { .. } => Exit::NoMatch,
         _ => Exit::Failed,
     }
 }

@@ -45,6 +45,22 @@ pub struct Remote {
     /// Time for the captures that wait when the shipper is told to stop, milliseconds.
     #[serde(default = "Remote::flush_ms")]
     pub flush_ms: u64,
+    /// Requests through the remote, if they are obeyed.
+    #[serde(default)]
+    pub requests: Option<Requests>,
+}
+
+/// The table `[remote.requests]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Requests {
+    /// The reports that may be asked for.
+    pub allow_reports: Vec<String>,
+    /// The people who may ask, with globs.
+    pub allow_requesters: Vec<String>,
+    /// The most that are obeyed within an hour.
+    pub max_per_hour: usize,
+    /// The time between two looks, milliseconds.
+    pub poll_ms: u64,
 }
 
 impl Remote {

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
+use crate::inbox::Inbox;
 use crate::journal::Journal;
 use crate::keys;
 use crate::manifest::Manifests;
@@ -51,6 +52,8 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let Some(_lock) = stop.unless(lock(&store)).await.transpose()? else { return Ok(Exit::Ok) };
     let mut shipper = Shipper::new(&store, &bucket, settings)?;
     let watch = args.watch && !args.once;
+    let rules = settings.remote.requests.as_ref().filter(|_| watch);
+    let mut inbox = rules.map(|rules| Inbox::open(&store, &bucket, rules, shipping::directory(&store)?)).transpose()?;
     let mut failures = 0;
     loop {
         let seen = Look::at(&store);
@@ -61,13 +64,29 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
         if stop.told || !watch {
             return end(shipping::waiting(&store)?.len(), shipper.shipped, stop.told);
         }
+        if let Some(inbox) = &mut inbox {
+            stop.unless(inbox.look()).await;
+        }
         if let Some(Err(_)) = done {
             failures += 1;
             stop.unless(tokio::time::sleep(pause(failures, fs::random_u64()?))).await;
         } else {
             failures = 0;
-            stop.unless(seen.changed(&store)).await;
+            stop.unless(async {
+                tokio::select! {
+                    () = seen.changed(&store) => {}
+                    () = due(inbox.as_ref()) => {}
+                }
+            })
+            .await;
         }
+    }
+}
+
+async fn due(inbox: Option<&Inbox<'_>>) {
+    match inbox {
+        Some(inbox) => inbox.due().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -174,7 +193,7 @@ impl<'a> Shipper<'a> {
         }
         let entry = Entry { shipped: true, ..Entry::of(self.store, &meta) };
         let commit = format!("{base}/meta.json");
-        if self.bucket.look(&commit).await?.is_none_or(|there| there != record) {
+        if self.bucket.look(&commit, meta::MAX_FILE).await?.is_none_or(|there| there != record) {
             for source in &mut sources {
                 let (bucket, url, journal) = (self.bucket, self.url, &self.journal);
                 Uploader { bucket, url, journal, throttle: &mut self.throttle }.send(source).await?;

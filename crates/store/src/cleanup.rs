@@ -89,10 +89,9 @@ pub fn shrink_quarantine(store: &Store) -> Result<()> {
             break;
         }
         trash::clear_away(store, &dir.join(&name))?;
-        events::record(
-            store,
-            &events::Event::about("deleted", name.to_string_lossy(), "the quarantine was over a tenth of max_use"),
-        );
+        let about =
+            events::Event::about("deleted", name.to_string_lossy(), "the quarantine was over a tenth of max_use");
+        events::record(store, &events::Event { cause: "quarantine".into(), ..about });
         total -= bytes;
     }
     Ok(())

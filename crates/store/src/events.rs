@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+mod counts;
+
+pub use counts::{Counts, Key, counts};
+
 use crate::Store;
 use diagctl_fs::{self as fs, Durability};
 use diagctl_observe::clock;
@@ -30,16 +34,24 @@ pub struct Event {
     /// The process that polled.
     #[serde(skip_serializing_if = "is_zero")]
     pub pid: u32,
+    /// The pid namespace in which the pid is valid.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pid_ns: u64,
+    /// The start of that process, in clock ticks since boot.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_ticks: u64,
     /// The reason.
     pub reason: String,
+    /// The cause of a deletion, for programs: `age`, `count`, `use`, `space`, `person` or `quarantine`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cause: String,
     /// The observed figures.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub observed: std::collections::BTreeMap<String, serde_json::Number>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(n: &u32) -> bool {
-    *n == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 impl Event {
@@ -67,7 +79,9 @@ pub fn record(store: &Store, event: &Event) {
     let _ = fs::append_line(&path, line.as_bytes(), Durability::Volatile);
     if path.stat().is_ok_and(|stat| stat.st_size > MAX_FILE) {
         let kept: Vec<Event> = read(store);
-        let half = &kept[kept.len() / 2..];
+        let (dropped, half) = kept.split_at(kept.len() / 2);
+        // Before they are gone. A crash in between counts them twice, which a rate hides better than a loss.
+        let _ = counts::add(store, dropped);
         let lines: Vec<String> = half.iter().filter_map(|event| serde_json::to_string(event).ok()).collect();
         let _ = fs::write_atomic(&path, (lines.join("\n") + "\n").as_bytes(), Durability::Volatile);
     }

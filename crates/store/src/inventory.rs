@@ -352,7 +352,8 @@ impl Inventory {
                 why.push_str("; it was NOT shipped before");
                 shipping::note_dropped(store, verdict.id, verdict.disk_bytes);
             }
-            events::record(store, &events::Event::about("deleted", verdict.id, &why));
+            let cause = verdict.cause.unwrap_or_default().to_owned();
+            events::record(store, &events::Event { cause, ..events::Event::about("deleted", verdict.id, &why) });
             freed += verdict.disk_bytes;
         }
         for i in pinned {

@@ -21,18 +21,22 @@ pub const CROWD: &str = "requests.json";
 /// The failures of the heap walker.
 pub const WALKER: &str = "walker.json";
 
+/// The numbers of events that `events.jsonl` no longer holds.
+pub const EVENT_COUNTS: &str = "event_counts.json";
+
 /// What the shipper remembers: uploads that were interrupted, the manifests, and what was deleted unshipped.
 pub const REMOTE: &str = "remote";
 
 /// The other names in a store. A directory that contains only names of a store is the remainder of an `rm -rf` during which a
 /// process polled.
-pub const LEFT: [&str; 12] = [
+pub const LEFT: [&str; 13] = [
     "state.json",
     "lease.json",
     INDEX,
     CATALOG,
     CROWD,
     "events.jsonl",
+    EVENT_COUNTS,
     "samples.jsonl",
     "samples.1.jsonl",
     "execs.json",

@@ -40,6 +40,7 @@ pub mod writer;
 pub use capture::{Capture, ReportReader};
 pub use error::{BadDescriptor, BadLeaseFile, Error, Result, Unfit};
 pub use id::{Id, NotAnId};
+pub use layout::FORMAT;
 pub use options::{Compression, Retention, StoreOptions};
 pub use process::{Process, ProcessId};
 pub use report_kind::FileType;

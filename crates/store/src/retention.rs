@@ -77,6 +77,8 @@ pub struct Verdict {
     pub keep: bool,
     /// The reasons, for people.
     pub reasons: Vec<String>,
+    /// The limit that deletes it, for programs: `age`, `count`, `use` or `space`.
+    pub cause: Option<&'static str>,
     /// Disk usage, bytes.
     pub disk_bytes: u64,
 }
@@ -167,8 +169,8 @@ impl Plan {
                 reasons
             }
         };
-        let keep = !self.condemned.contains_key(&at);
-        Verdict { id: capture.id, keep, reasons, disk_bytes: capture.disk_bytes }
+        let cause = self.condemned.get(&at).map(|why| why.cause());
+        Verdict { id: capture.id, keep: cause.is_none(), reasons, cause, disk_bytes: capture.disk_bytes }
     }
 
     fn words(&self, captures: &Captures, at: usize, why: Reason) -> String {
@@ -241,6 +243,17 @@ enum Reason {
         shortage: Shortage,
         kind: u32,
     },
+}
+
+impl Reason {
+    fn cause(self) -> &'static str {
+        match self {
+            Self::TooOld { .. } => "age",
+            Self::TooMany { .. } => "count",
+            Self::NoSpace { shortage: Shortage::Cap { .. }, .. } => "use",
+            Self::NoSpace { shortage: Shortage::Disk { .. }, .. } => "space",
+        }
+    }
 }
 
 /// The space that is short.

@@ -36,6 +36,9 @@ module E2E
 
     def endpoint = "http://127.0.0.1:#{@port}"
 
+    # True if it checks signatures and checksums.
+    def checks? = true
+
     def environment
       { "AWS_ACCESS_KEY_ID" => KEY, "AWS_SECRET_ACCESS_KEY" => SECRET }
     end
@@ -68,6 +71,7 @@ module E2E
       Net::HTTP.start(uri.host, uri.port) do |http|
         request = Net::HTTPGenericRequest.new(method, !body.empty?, true, uri, headers)
         request.body = body unless body.empty?
+        request["content-type"] = "application/octet-stream"
         http.request(request)
       end
     end

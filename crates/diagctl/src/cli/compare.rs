@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::diagnose::account_of;
 use super::diagnose::subject::Subject;
 use super::output::{self, Done, who};
+use super::remote::view::{From, View as Brought, Wanted, suggested};
 use super::times::age;
 use super::{Context, Failure};
 use crate::cli::error::printable;
@@ -24,6 +25,8 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    from: From,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,8 +43,11 @@ struct View<'a> {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
-    let mut before = Subject::capture(cx, &args.before)?;
-    let mut after = Subject::capture(cx, &args.after)?;
+    let (mut before, mut after) = (args.before.clone(), args.after.clone());
+    let brought = args.from.view(cx, vec![&mut before, &mut after], Wanted::AllBut(&["heap_dump"]))?;
+    let cx = brought.as_ref().map_or(cx, Brought::cx);
+    let mut before = Subject::capture(cx, &before)?;
+    let mut after = Subject::capture(cx, &after)?;
     if before.age_ms < after.age_ms {
         output::note("the first capture is the later one; they are compared in the order of their times");
         std::mem::swap(&mut before, &mut after);
@@ -58,10 +64,12 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         apart_ms: before.age_ms.saturating_sub(after.age_ms),
         comparison: &comparison,
     };
-    Done::either(args.json, &view, |view| text(view, &before, &after))
+    let next = format!("diagctl diagnose {}", view.after);
+    let next = if brought.is_some() { suggested(&next) } else { next };
+    Done::either(args.json, &view, |view| text(view, &before, &after, &next))
 }
 
-fn text(view: &View<'_>, before: &Subject, after: &Subject) -> String {
+fn text(view: &View<'_>, before: &Subject, after: &Subject, next: &str) -> String {
     let mut text = String::new();
     let describe = |subject: &Subject| format!("{} {}", subject.evidence.pid, who(&subject.role, &subject.worker));
     let apart = age(0, view.apart_ms);
@@ -87,7 +95,7 @@ fn text(view: &View<'_>, before: &Subject, after: &Subject) -> String {
         let rows: Vec<_> = classes.map(row).collect();
         text.push_str(&format!("\n{}\n", output::table(&["CLASS", "OBJECTS", "SIZE"], &rows, &[1, 2], &[])));
     }
-    text.push_str(&format!("\nNext:\n  diagctl diagnose {}\n", view.after));
+    text.push_str(&format!("\nNext:\n  {next}\n"));
     text
 }
 

@@ -7,9 +7,12 @@ use serde::Serialize;
 
 use super::heap::leak::{self, Leak};
 use super::output::{self, Done};
+use super::remote::view::{From, Target, View, suggested};
+use super::remote::{Days, earlier};
 use super::{Context, Failure};
 use crate::diagnose::{Account, Family, FromCapture, Part, Step, Verdict, judge, steps};
 use crate::exit_code::Exit;
+use diagctl_store::index::Entry;
 use diagctl_store::{Access, Id};
 use subject::Subject;
 
@@ -34,6 +37,8 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    from: From,
 }
 
 /// A diagnosis as it is printed. Sizes are in bytes.
@@ -82,7 +87,10 @@ struct Unusable<'a> {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
-    let subject = match (&args.id, args.pid) {
+    let brought = args.from.is_remote().then(|| of_remote(cx, args)).transpose()?;
+    let id = brought.as_ref().and_then(View::first).map(|(entry, _)| entry.id.to_string()).or_else(|| args.id.clone());
+    let cx = brought.as_ref().map_or(cx, View::cx);
+    let subject = match (&id, args.pid) {
         (Some(id), _) => Subject::capture(cx, id)?,
         (None, Some(pid)) => Subject::live(cx, pid)?,
         (None, None) => Subject::largest(cx, args.role.as_deref())?,
@@ -96,9 +104,32 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if let Some(leak) = &leak {
         next.insert(0, leak.step());
     }
+    if brought.is_some() {
+        next.iter_mut().for_each(|step| step.command = suggested(&step.command));
+    }
     let mut diagnosis = view(&subject, id.as_deref(), &account, &verdict, &next);
     diagnosis.leak = leak;
     Done::either(args.json, &diagnosis, |diagnosis| text::render(diagnosis, &subject.evidence))
+}
+
+// Without an id, that is the newest capture in the remote that can be diagnosed.
+fn of_remote(cx: &Context, args: &Args) -> Result<View, Failure> {
+    if args.pid.is_some() {
+        return Err(Failure::new(Exit::Usage, "--pid names a process of this machine, not one of the remote")
+            .hint("name a capture: `diagctl list --remote` shows them"));
+    }
+    if let Some(id) = &args.id {
+        return earlier::view(cx, &args.from, args.from.resolve(cx, id)?);
+    }
+    let is_usable = |entry: &Entry| {
+        let is_role = args.role.as_ref().is_none_or(|role| *role == entry.role);
+        is_role && entry.reports.iter().any(|r| r.name.starts_with("smaps") && r.has_data())
+    };
+    let newest = args.from.captures(cx, &Days::default())?.into_iter().find(is_usable).ok_or_else(|| {
+        Failure::new(Exit::NoMatch, "no capture in the remote has smaps or smaps_rollup")
+            .hint("`diagctl list --remote` shows the captures")
+    })?;
+    earlier::view(cx, &args.from, Target { entry: newest, report: None })
 }
 
 // The diagnosis does not depend on it.

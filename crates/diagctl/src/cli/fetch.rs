@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::output::{self, Done};
+use super::remote::view::{From, View, Wanted};
 use super::{Context, Failure, apart};
 use crate::cli::error::printable;
 use crate::exit_code::Exit;
@@ -49,6 +50,8 @@ pub struct Args {
     /// Print JSON: the files written and the reports that failed
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    from: From,
 }
 
 /// A capture and its reports, opened with the rights of the store's owner.
@@ -95,7 +98,13 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     // Credentials belong to a thread. The thread that opens the store becomes its owner and then ends; this one remains the
     // caller.
-    let opened = apart::run(|| open(cx, args))??;
+    let mut id = args.id.clone();
+    let wanted = args.report.as_deref();
+    let wanted =
+        wanted.as_ref().map_or(Wanted::NamedOrAllBut(&[]), |report| Wanted::NamedOr(std::slice::from_ref(report)));
+    let view = args.from.view(cx, vec![&mut id], wanted)?;
+    let cx = view.as_ref().map_or(cx, View::cx);
+    let opened = apart::run(|| open(cx, &id, args.report.as_ref()))??;
     if to_stdout && !opened.single {
         let names: Vec<&str> = opened.reports.iter().map(|(name, _)| name.as_str()).collect();
         let message = format!("capture {} has {} reports, but -o - takes one", opened.meta.id, names.len());
@@ -120,15 +129,15 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Ok(done.with_exit(exit))
 }
 
-fn open(cx: &Context, args: &Args) -> Result<Opened, Failure> {
+fn open(cx: &Context, id: &str, report: Option<&String>) -> Result<Opened, Failure> {
     let store = cx.open(Access::Read)?;
-    let target = reader::resolve(&store, &args.id)?;
-    let wanted = match (&target.report, &args.report) {
+    let target = reader::resolve(&store, id)?;
+    let wanted = match (&target.report, report) {
         (Some(one), Some(other)) if one != other => {
             let message = format!("two different reports are given, {} and {}", printable(one), printable(other));
             return Err(Failure::new(Exit::Usage, message).hint("give one of them, or none for all"));
         }
-        (one, other) => one.as_ref().or(other.as_ref()),
+        (one, other) => one.as_ref().or(other),
     };
     let meta = meta::read(&store.report_dir(&target.id))?;
     let names: Vec<String> = match wanted {

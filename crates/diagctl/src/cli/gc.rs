@@ -1,5 +1,7 @@
 //! `diagctl gc`: applies retention now, or shows what it would do.
 
+mod remote;
+
 use serde::Serialize;
 
 use super::output::{self, Done};
@@ -12,7 +14,9 @@ use diagctl_store::{Access, cleanup};
 
 /// Apply the retention limits now
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  diagctl gc --dry-run\n  diagctl gc")]
+#[command(
+    after_help = "Examples:\n  diagctl gc --dry-run\n  diagctl gc\n  diagctl gc --remote --max-age 90d --dry-run"
+)]
 pub struct Args {
     /// Only show what would be deleted and kept, with the reasons
     #[arg(short = 'n', long)]
@@ -20,6 +24,8 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    remote: remote::RemoteArgs,
 }
 
 struct Outcome {
@@ -58,6 +64,9 @@ impl<'a> From<&'a Outcome> for View<'a> {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    if args.remote.remote {
+        return remote::run(cx, args);
+    }
     let store = cx.open(if args.dry_run { Access::Read } else { Access::Write })?;
     let (_, now) = cx.peek(&store)?;
     if !args.dry_run {
@@ -130,6 +139,7 @@ mod tests {
             id: format!("20260101T000000000Z-{n:08x}").parse().unwrap(),
             keep,
             reasons: vec![reason.into()],
+            cause: None,
             disk_bytes: 1024,
         };
         let plan = vec![

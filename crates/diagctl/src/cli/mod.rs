@@ -10,6 +10,7 @@ mod config_target;
 mod deaths;
 mod diagnose;
 mod doctor;
+mod ended;
 mod error;
 mod events;
 mod external;
@@ -19,6 +20,7 @@ mod gc;
 mod heap;
 mod init;
 mod list;
+mod metrics;
 mod orders;
 mod output;
 mod pause;
@@ -86,6 +88,7 @@ enum Command {
     Diagnose(diagnose::Args),
     Compare(compare::Args),
     Deaths(deaths::Args),
+    Ended(ended::Args),
     Fetch(fetch::Args),
     Rm(rm::Args),
     Pin(pin::PinArgs),
@@ -94,6 +97,7 @@ enum Command {
     Heap(heap::Args),
     Status(status::Args),
     Events(events::Args),
+    Metrics(metrics::Args),
     Verify(verify::Args),
     Samples(samples::Args),
     Simulate(simulate::Args),
@@ -224,14 +228,16 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Diagnose(args) => diagnose::run(&cx, &args),
         Command::Compare(args) => compare::run(&cx, &args),
         Command::Deaths(args) => deaths::run(&cx, &args),
+        Command::Ended(args) => ended::run(&cx, &args),
         Command::Fetch(args) => fetch::run(&cx, &args),
         Command::Rm(args) => rm::run(&cx, &args),
         Command::Pin(args) => pin::pin(&cx, &args),
         Command::Unpin(args) => pin::unpin(&cx, &args),
         Command::Gc(args) => gc::run(&cx, &args),
-        Command::Heap(args) => heap::run(&cx, &args),
+        Command::Heap(args) => heap::run(&cx, args),
         Command::Status(args) => status::run(&cx, &args),
         Command::Events(args) => events::run(&cx, &args),
+        Command::Metrics(args) => metrics::run(&cx, &args),
         Command::Verify(args) => verify::run(&cx, &args),
         Command::Samples(args) => samples::run(&cx, &args),
         Command::Simulate(args) => simulate::run(&cx, &args),

@@ -1,6 +1,10 @@
 //! The program `diagctl-remote`, which alone has an HTTP client and TLS. It gets the checked configuration in its environment.
 
-use std::io::{BufRead, BufReader};
+pub mod earlier;
+mod target;
+pub mod view;
+
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
@@ -37,6 +41,12 @@ pub fn command(cx: &Context) -> Result<Command, Failure> {
             "credential_command": remote.credential_command,
             "max_bandwidth": remote.max_bandwidth,
             "flush_ms": ms(remote.flush),
+            "requests": remote.requests.as_ref().map(|requests| json!({
+                "allow_reports": requests.allow_reports,
+                "allow_requesters": requests.allow_requesters,
+                "max_per_hour": requests.max_per_hour,
+                "poll_ms": ms(requests.poll),
+            })),
         },
     });
     let mut command = Command::new(program);
@@ -44,12 +54,23 @@ pub fn command(cx: &Context) -> Result<Command, Failure> {
     Ok(command)
 }
 
+/// The days, in UTC, whose captures are wanted. `None` is without end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Days {
+    /// The first.
+    pub since: Option<String>,
+    /// The last.
+    pub until: Option<String>,
+}
+
 /// Returns the captures in the remote, newest first. Their time on the store's time line becomes that of the wall clock, because
 /// each store has a line of its own.
-pub fn captures(cx: &Context, since_day: Option<&str>) -> Result<Vec<Entry>, Failure> {
+pub fn captures(cx: &Context, days: &Days) -> Result<Vec<Entry>, Failure> {
     let failed = |source| Failure::io("read the captures from", std::path::Path::new("diagctl-remote"), source);
     let mut command = command(cx)?;
-    command.arg("captures").args(since_day.map(|day| format!("--since-day={day}")));
+    command.arg("captures");
+    command.args(days.since.as_ref().map(|day| format!("--since-day={day}")));
+    command.args(days.until.as_ref().map(|day| format!("--until-day={day}")));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let mut entries = Vec::new();
     for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
@@ -63,4 +84,23 @@ pub fn captures(cx: &Context, since_day: Option<&str>) -> Result<Vec<Entry>, Fai
     }
     // The program has said why.
     Err(Failure::failed("the captures in the remote cannot be listed"))
+}
+
+/// Deletes captures in the remote.
+pub fn delete(cx: &Context, targets: &[view::Target], by: &str) -> Result<(), Failure> {
+    let failed = |source| Failure::io("run", std::path::Path::new("diagctl-remote"), source);
+    let mut command = command(cx)?;
+    let mut child = command.arg("rm").arg(format!("--by={by}")).stdin(Stdio::piped()).spawn().map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        for view::Target { entry, .. } in targets {
+            let line = json!({ "id": entry.id, "created": entry.created, "host": entry.host });
+            // If it has ended, its exit status says more.
+            let _ = writeln!(stdin, "{line}");
+        }
+    }
+    match child.wait().map_err(failed)?.success() {
+        true => Ok(()),
+        // The program has said why.
+        false => Err(Failure::failed("not all captures were deleted; the same command deletes the rest")),
+    }
 }

@@ -1,6 +1,7 @@
 //! `request`: asks for a capture, which the next matching process that polls will take.
 
 mod queue;
+mod remote;
 mod target;
 mod wait;
 mod why;
@@ -28,6 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   diagctl request heap_dump --reason 'memory grows' --wait
   diagctl request threads --name worker-0 --reason 'it hangs'
+  diagctl request gc_stat --remote --host 'web-*' --sample 3 --reason 'slow since noon' --wait
   diagctl request --list
   diagctl request --cancel 20261122T101530Z";
 
@@ -71,6 +73,8 @@ pub struct Args {
     /// Print JSON: the request, or the capture with --wait
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    remote: remote::RemoteArgs,
 }
 
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
@@ -79,6 +83,9 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     }
     if let Some(id) = &args.cancel {
         return cancel(cx, id, args.json);
+    }
+    if args.remote.remote {
+        return remote::run(cx, &args);
     }
     // Before there are other threads: a wait is ended by these signals in order.
     let endings = args.wait.then(Endings::hold_back);

@@ -1,6 +1,8 @@
 //! `diagctl rm`: deletes captures.
 
 use super::output::{self, Done};
+use super::remote;
+use super::remote::view::{From, Target};
 use super::{Context, Failure};
 use crate::cli::error::quoted;
 use crate::exit_code::Exit;
@@ -11,7 +13,9 @@ use diagctl_store::{Access, Id, Store, reader};
 
 /// Delete captures
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  diagctl rm latest\n  diagctl list -q --rule routine | xargs diagctl rm")]
+#[command(
+    after_help = "Examples:\n  diagctl rm latest\n  diagctl list -q --rule routine | xargs diagctl rm\n  diagctl rm --remote web-1/20261128T041936157Z-af22a2f7"
+)]
 pub struct Args {
     /// Capture IDs, unique prefixes, or `latest`
     #[arg(required = true, value_name = "ID")]
@@ -19,6 +23,8 @@ pub struct Args {
     /// Delete pinned captures too
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    from: From,
 }
 
 /// With more captures than this, the index is not rewritten for a few deletions.
@@ -26,6 +32,9 @@ const MANY: u64 = 1000;
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let by = super::request::invoking_user();
+    if args.from.is_remote() {
+        return of_remote(cx, args, &by);
+    }
     let store = cx.open(Access::Write)?;
     let targets = each(&store, &args.ids);
     let done = outcome(targets, |id| delete(&store, id, args.force, &by))?;
@@ -39,6 +48,26 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Ok(done)
 }
 
+fn of_remote(cx: &Context, args: &Args, by: &str) -> Result<Done, Failure> {
+    let mut targets: Vec<Target> = Vec::new();
+    for id in &args.ids {
+        let target = args.from.resolve(cx, id)?;
+        if let Some(report) = &target.report {
+            let message = format!("{} is a report, but this command takes whole captures", quoted(report));
+            return Err(Failure::new(Exit::Usage, message).hint(format!("use the capture ID, {}", target.entry.id)));
+        }
+        if target.entry.pinned && !args.force {
+            let message = format!("capture {} was pinned when it was shipped", target.entry.id);
+            return Err(Failure::failed(message).hint("use --force"));
+        }
+        targets.push(target);
+    }
+    remote::delete(cx, &targets, by)?;
+    Ok(Done::text(
+        targets.iter().map(|target| format!("deleted {} of {}\n", target.entry.id, target.entry.host)).collect(),
+    ))
+}
+
 fn delete(store: &Store, id: &Id, force: bool, by: &str) -> Result<String, Failure> {
     let dir = store.report_dir(id);
     // Checks the marker, because the index may lag behind it.
@@ -50,7 +79,8 @@ fn delete(store: &Store, id: &Id, force: bool, by: &str) -> Result<String, Failu
         return Err(Failure::new(Exit::NoMatch, format!("capture {id} is already gone")));
     }
     diagctl_store::trash::discard_capture(store, *id, None)?;
-    events::record(store, &Event::about("deleted", id, &format!("by {by} with diagctl rm")));
+    let about = Event::about("deleted", id, &format!("by {by} with diagctl rm"));
+    events::record(store, &Event { cause: "person".into(), ..about });
     Ok(format!("deleted {id}"))
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::heap::leak;
 use super::output::Done;
+use super::remote::view::{From, View, Wanted};
 use super::times::Times;
 use super::view;
 use super::{Context, Failure};
@@ -18,55 +19,70 @@ use text::text;
 
 /// Show the details of one capture
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  diagctl show latest\n  diagctl show latest --json | jq .reports")]
+#[command(
+    after_help = "Examples:\n  diagctl show latest\n  diagctl show latest --json | jq .reports\n  diagctl show --remote --host web-1 latest"
+)]
 pub struct Args {
     /// Capture ID, a unique prefix of one, `latest`, or `latest:REPORT`
     id: String,
     /// Show times in UTC instead of the local time zone
     #[arg(long)]
     utc: bool,
-    /// Print JSON: meta.json with `pinned`, `dir` and `disk_bytes` added
+    /// Print JSON: meta.json with `pinned`, `shipped`, `dir` and `disk_bytes` added
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    from: From,
 }
 
 struct Shown {
     meta: Meta,
     pinned: bool,
+    shipped: bool,
     dir: String,
     /// The size that counts against the cap: the blocks of all files of the capture.
     disk_bytes: u64,
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct Printed<'a> {
     #[serde(flatten)]
     capture: view::Capture<'a>,
     pinned: bool,
+    shipped: bool,
     dir: &'a str,
     disk_bytes: u64,
 }
 
-impl<'a> From<&'a Shown> for View<'a> {
+impl<'a> std::convert::From<&'a Shown> for Printed<'a> {
     fn from(shown: &'a Shown) -> Self {
-        Self { capture: (&shown.meta).into(), pinned: shown.pinned, dir: &shown.dir, disk_bytes: shown.disk_bytes }
+        let Shown { meta, pinned, shipped, dir, disk_bytes } = shown;
+        Self { capture: meta.into(), pinned: *pinned, shipped: *shipped, dir, disk_bytes: *disk_bytes }
     }
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let mut id = args.id.clone();
+    let view = args.from.view(cx, vec![&mut id], Wanted::Record)?;
+    let cx = view.as_ref().map_or(cx, View::cx);
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let target = reader::resolve(&store, &args.id)?;
+    let target = reader::resolve(&store, &id)?;
     let dir = store.report_dir(&target.id);
     let meta = meta::read(&dir)?;
     if let Some(name) = &target.report {
         reader::report_of(&meta, name)?;
     }
     let (pinned, disk_bytes) = (dir.join(index::PIN_FILE).exists(), fsio::occupied_tree(&dir));
-    let shown = Shown { pinned, dir: dir.display().to_string(), disk_bytes, meta };
+    let shipped = dir.join(index::SHIPPED_FILE).is_file();
+    let mut shown = Shown { pinned, shipped, dir: dir.display().to_string(), disk_bytes, meta };
+    if let Some((entry, url)) = view.as_ref().and_then(View::first) {
+        (shown.pinned, shown.shipped, shown.disk_bytes) = (entry.pinned, true, entry.disk_bytes);
+        shown.dir = url.to_owned();
+    }
     let leak = if args.json { None } else { leak_of(cx, &store, &shown.meta) };
-    Done::either(args.json, &View::from(&shown), |_| {
-        text(&shown, &Times::new(args.utc), now.store_ms) + &leak.unwrap_or_default()
+    Done::either(args.json, &Printed::from(&shown), |_| {
+        text(&shown, view.is_some(), &Times::new(args.utc), now.store_ms) + &leak.unwrap_or_default()
     })
 }
 
@@ -115,12 +131,12 @@ mod tests {
             ],
             ..Meta::default()
         };
-        Shown { meta, pinned: true, dir: "/var/lib/diagctl/reports/x".into(), disk_bytes: 2 << 20 }
+        Shown { meta, pinned: true, shipped: true, dir: "/var/lib/diagctl/reports/x".into(), disk_bytes: 2 << 20 }
     }
 
     #[test]
     fn text_has_units_and_no_terminal_escapes() {
-        let text = text(&shown(), &Times::new(true), 250_000);
+        let text = text(&shown(), false, &Times::new(true), 250_000);
         for expected in [
             "created    2026-11-22 10:15:30 UTC, 4m 10s ago\n",
             "process    puma worker-0 pid 4711 on web-1\n",
@@ -129,6 +145,7 @@ mod tests {
             "cost       pause 12.5ms, raw 2.00 KiB\n",
             "size       2.00 MiB on disk; 1.00 MiB stored of 10.0 MiB raw\n",
             "pinned     yes\n",
+            "shipped    yes\n",
             "10.0x",
             "no jemalloc\\u{1b}[2J here",
             "fetch one with: diagctl fetch 20261122T101530123Z-7f3a9c2e:heap_dump\n",
@@ -139,12 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn json_is_the_record_plus_three_keys() {
+    fn json_is_the_record_plus_four_keys() {
         let shown = shown();
         let mut expected = serde_json::to_value(&shown.meta).unwrap();
         expected["pinned"] = true.into();
+        expected["shipped"] = true.into();
         expected["dir"] = "/var/lib/diagctl/reports/x".into();
         expected["disk_bytes"] = (2 << 20).into();
-        assert_eq!(serde_json::to_value(View::from(&shown)).unwrap(), expected);
+        assert_eq!(serde_json::to_value(Printed::from(&shown)).unwrap(), expected);
     }
 }

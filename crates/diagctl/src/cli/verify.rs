@@ -9,6 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::output::{self, Done};
+use super::remote::Days;
+use super::remote::view::{From, Target, View, Wanted};
 use super::rm::each;
 use super::{Context, Failure};
 use crate::cli::error::printable;
@@ -23,7 +25,9 @@ use diagctl_store::{Access, Id, ReportName};
 /// Exit status 0: everything is intact; 1: something is damaged; 4: no capture matches an ID.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "diagctl verify [OPTIONS] <ID>...\n       diagctl verify [OPTIONS] --all")]
-#[command(after_help = "Examples:\n  diagctl verify latest\n  diagctl verify --all")]
+#[command(
+    after_help = "Examples:\n  diagctl verify latest\n  diagctl verify --all\n  diagctl verify --remote --host web-1 --all"
+)]
 pub struct Args {
     /// Capture IDs, unique prefixes, or `latest`
     #[arg(value_name = "ID")]
@@ -34,6 +38,8 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    from: From,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -76,6 +82,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         return Err(Failure::new(Exit::Usage, "verify needs the ID of a capture, or --all")
             .hint("`diagctl verify latest` verifies the newest capture, `diagctl verify --all` every one"));
     }
+    if args.from.is_remote() {
+        return finish(of_remote(cx, args)?, args);
+    }
     let store = cx.open(Access::Read)?;
     let mut present = Present::list(&store)?;
     let ids: BTreeSet<Id> = if args.all {
@@ -98,6 +107,27 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         capture(&store, id, &bar, &mut outcome);
     }
     bar.finish_and_clear();
+    finish(outcome, args)
+}
+
+// One capture after the other: a remote has more than this machine has room for.
+fn of_remote(cx: &Context, args: &Args) -> Result<Outcome, Failure> {
+    let targets = if args.all {
+        let entries = args.from.captures(cx, &Days::default())?;
+        entries.into_iter().map(|entry| Target { entry, report: None }).collect()
+    } else {
+        args.ids.iter().map(|id| args.from.resolve(cx, id)).collect::<Result<Vec<_>, _>>()?
+    };
+    let mut outcome = Outcome { schema: 1, ..Outcome::default() };
+    for target in targets {
+        let id = target.entry.id;
+        let view = View::of(cx, vec![target], Wanted::Unchecked)?;
+        capture(&view.cx().open(Access::Read)?, &id, &ProgressBar::hidden(), &mut outcome);
+    }
+    Ok(outcome)
+}
+
+fn finish(mut outcome: Outcome, args: &Args) -> Result<Done, Failure> {
     outcome.ok = outcome.damaged.is_empty();
     let exit = if outcome.ok { Exit::Ok } else { Exit::Failed };
     Ok(Done::either(args.json, &outcome, text)?.with_exit(exit))

@@ -142,6 +142,8 @@ pub struct Listed<'a> {
     reports: Vec<ListedReport<'a>>,
     disk_bytes: u64,
     pinned: bool,
+    /// True if the remote has confirmed it.
+    shipped: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -179,6 +181,7 @@ impl<'a> From<&'a Entry> for Listed<'a> {
             reports: entry.reports.iter().map(report).collect(),
             disk_bytes: entry.disk_bytes,
             pinned: entry.pinned,
+            shipped: entry.shipped,
         }
     }
 }
@@ -242,7 +245,8 @@ mod tests {
 
     #[test]
     fn reasons_to_keep_are_marked_as_such() {
-        let verdict = |keep| Verdict { id: Id::default(), keep, reasons: vec!["pinned".into()], disk_bytes: 1 };
+        let verdict =
+            |keep| Verdict { id: Id::default(), keep, reasons: vec!["pinned".into()], cause: None, disk_bytes: 1 };
         let printed = |keep| serde_json::to_value(Retained::from(&verdict(keep))).unwrap();
         assert_eq!(
             printed(true),

@@ -133,8 +133,9 @@ pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
     }
 
     if let Some(section) = root.section("remote") {
-        config.remote = remote::read(&section);
-        remote::KEYS.into_iter().for_each(|key| note("remote.", section.has(&key["remote.".len()..]), key));
+        config.remote = remote::read(&section, &|name| config.knows_report(name));
+        let has = |key: &str| section.has(&key["remote.".len()..]) || remote::has_of_requests(&section, key);
+        remote::KEYS.into_iter().for_each(|key| note("remote.", has(key), key));
     }
 
     let rules = root.sections("rules");

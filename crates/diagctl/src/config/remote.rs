@@ -7,13 +7,17 @@ use serde::{Deserialize, Serialize};
 use crate::section::Section;
 
 /// The keys, in the order in which they are shown.
-pub(super) const KEYS: [&str; 6] = [
+pub(super) const KEYS: [&str; 10] = [
     "remote.url",
     "remote.endpoint",
     "remote.region",
     "remote.credential_command",
     "remote.max_bandwidth",
     "remote.flush",
+    "remote.requests.allow_reports",
+    "remote.requests.allow_requesters",
+    "remote.requests.max_per_hour",
+    "remote.requests.poll",
 ];
 
 /// Where captures are shipped.
@@ -31,16 +35,32 @@ pub struct Remote {
     pub max_bandwidth: Option<u64>,
     /// Time for what waits when the shipper is told to stop.
     pub flush: Duration,
+    /// Requests through the remote, if they are obeyed.
+    pub requests: Option<RemoteRequests>,
+}
+
+/// The requests through the remote that this node obeys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteRequests {
+    /// The reports that may be asked for.
+    pub allow_reports: Vec<String>,
+    /// The people who may ask, with globs.
+    pub allow_requesters: Vec<String>,
+    /// The most that are obeyed within an hour.
+    pub max_per_hour: u32,
+    /// The time between two looks.
+    pub poll: Duration,
 }
 
 /// Reads the table. Returns `None` if it is empty or has no usable URL.
-pub(super) fn read(section: &Section<'_>) -> Option<Box<Remote>> {
+pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -> Option<Box<Remote>> {
     let url = section.text("url");
     let endpoint = section.text("endpoint");
     let region = section.text("region");
     let credential_command = section.texts("credential_command");
     let max_bandwidth = section.size("max_bandwidth");
     let flush = section.duration("flush").unwrap_or(Duration::from_secs(25));
+    let requests = section.section("requests").and_then(|section| read_requests(&section, knows_report));
     section.finish();
     if endpoint.as_ref().is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
         section.wrong_value("endpoint", "not a URL", "write https://HOST:PORT, or remove the key for Amazon S3");
@@ -61,7 +81,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Box<Remote>> {
     match url {
         Some(url) if is_usable(&url) => {
             let credential_command = credential_command.unwrap_or_default();
-            Some(Box::new(Remote { url, endpoint, region, credential_command, max_bandwidth, flush }))
+            Some(Box::new(Remote { url, endpoint, region, credential_command, max_bandwidth, flush, requests }))
         }
         Some(_) => {
             let hint = "write s3://BUCKET/PREFIX, or file:///DIRECTORY";
@@ -74,6 +94,30 @@ pub(super) fn read(section: &Section<'_>) -> Option<Box<Remote>> {
         }
         None => None,
     }
+}
+
+// Off unless reports are allowed.
+fn read_requests(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -> Option<RemoteRequests> {
+    let allow_reports = section.texts("allow_reports").unwrap_or_default();
+    let allow_requesters = section.texts("allow_requesters").unwrap_or_else(|| vec!["*".into()]);
+    let max_per_hour = section.count("max_per_hour").unwrap_or(2);
+    let poll = section.duration("poll").unwrap_or(Duration::from_secs(60));
+    section.finish();
+    if let Some(name) = allow_reports.iter().find(|name| !knows_report(name)) {
+        let hint = "name reports one by one: [\"gc_stat\", \"heap_summary\"]";
+        section.wrong_value("allow_reports", &format!("{name} is not a report"), hint);
+    }
+    if poll < Duration::from_secs(1) {
+        section.wrong_value("poll", "must be at least 1s", "1m is usual: each look is a request to the remote");
+    }
+    let requests = RemoteRequests { allow_reports, allow_requesters, max_per_hour, poll };
+    Some(requests).filter(|requests| !requests.allow_reports.is_empty() && requests.max_per_hour > 0)
+}
+
+/// Returns true if the table `[remote.requests]` has a key.
+pub(super) fn has_of_requests(section: &Section<'_>, key: &str) -> bool {
+    let requests = section.table().get("requests").and_then(toml::Value::as_table);
+    key.strip_prefix("remote.requests.").is_some_and(|key| requests.is_some_and(|table| table.contains_key(key)))
 }
 
 fn is_usable(url: &str) -> bool {
@@ -97,7 +141,11 @@ mod tests {
         let remote = config.remote.unwrap();
         assert_eq!((remote.url.as_str(), remote.max_bandwidth), ("s3://bucket/a/b", Some(10 << 20)));
         assert_eq!(remote.flush, Duration::from_secs(25));
-        assert_eq!(parse("[remote]").unwrap().0.remote, None);
+        assert_eq!((parse("[remote]").unwrap().0.remote, remote.requests), (None, None), "requests are off");
+        let text = "[remote]\nurl = \"s3://b\"\n[remote.requests]\nallow_reports = [\"gc_stat\"]\n";
+        let requests = parse(text).unwrap().0.remote.unwrap().requests.unwrap();
+        assert_eq!((requests.max_per_hour, requests.poll), (2, Duration::from_secs(60)));
+        assert_eq!(requests.allow_requesters, ["*"]);
 
         let table = [
             ("url = \"https://x\"", "remote.url: \"https://x\": not the URL of a bucket or of a directory"),
@@ -113,6 +161,11 @@ mod tests {
                 "remote.credential_command: [\"x\"]: does not begin with an absolute path",
             ),
             ("url = \"s3://b\"\nurI = \"\"", "remote.urI: unknown key"),
+            (
+                "url = \"s3://b\"\nrequests = { allow_reports = [\"*\"] }",
+                "remote.requests.allow_reports: [\"*\"]: * is not a report",
+            ),
+            ("url = \"s3://b\"\nrequests = { poll = \"1ms\" }", "remote.requests.poll: \"1ms\": must be at least 1s"),
         ];
         for (text, expected) in table {
             let problems = parse(&format!("[remote]\n{text}\n")).unwrap_err();

@@ -93,16 +93,25 @@ fn values(config: &Config) -> Vec<(&'static str, Value)> {
     .collect()
 }
 
-fn remote_values(remote: &Remote) -> [(&'static str, Value); 6] {
+fn remote_values(remote: &Remote) -> Vec<(&'static str, Value)> {
     let command = &remote.credential_command;
-    [
+    let requests = remote.requests.iter().flat_map(|requests| {
+        [
+            ("remote.requests.allow_reports", json!(requests.allow_reports)),
+            ("remote.requests.allow_requesters", json!(requests.allow_requesters)),
+            ("remote.requests.max_per_hour", json!(requests.max_per_hour)),
+            ("remote.requests.poll", duration(requests.poll)),
+        ]
+    });
+    let own = [
         ("remote.url", json!(remote.url)),
         ("remote.endpoint", json!(remote.endpoint)),
         ("remote.region", json!(remote.region)),
         ("remote.credential_command", if command.is_empty() { Value::Null } else { json!(command) }),
         ("remote.max_bandwidth", remote.max_bandwidth.map_or(Value::Null, size)),
         ("remote.flush", duration(remote.flush)),
-    ]
+    ];
+    own.into_iter().chain(requests).collect()
 }
 
 fn reports(config: &Config) -> Map<String, Value> {
@@ -243,6 +252,9 @@ mod tests {
         url = "s3://bucket/prefix"
         credential_command = ["/bin/credentials", "--now"]
         max_bandwidth = "10MiB"
+        [remote.requests]
+        allow_reports = ["gc_stat"]
+        poll = "30s"
         [reports.cpu_profile]
         duration = "3s"
         [reports.cache]

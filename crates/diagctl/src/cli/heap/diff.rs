@@ -26,11 +26,11 @@ use crate::units::size;
   diagctl heap diff before.heap after.heap later.heap -n 5")]
 pub struct Args {
     /// First dump: capture, file or `-`
-    a: String,
+    pub(super) a: String,
     /// Second dump, later
-    b: String,
+    pub(super) b: String,
     /// Third dump, later still
-    c: Option<String>,
+    pub(super) c: Option<String>,
     /// Show at most N classes and N paths
     #[arg(short = 'n', long, value_name = "N", default_value_t = 15)]
     limit: usize,

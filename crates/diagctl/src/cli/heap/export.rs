@@ -26,7 +26,7 @@ use crate::exit_code::Exit;
   diagctl heap export latest --format folded | flamelens")]
 pub struct Args {
     /// Capture, file or `-`
-    dump: String,
+    pub(super) dump: String,
     /// Format of the output
     #[arg(long, value_enum)]
     format: Format,

@@ -22,7 +22,7 @@ use crate::units::size;
   diagctl heap object latest 0x7f71a5726848")]
 pub struct Args {
     /// Capture, file or `-`
-    dump: String,
+    pub(super) dump: String,
     /// Address of the object
     address: String,
     /// Show at most N references in each direction

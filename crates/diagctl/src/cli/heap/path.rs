@@ -30,7 +30,7 @@ use crate::units::size;
 )]
 pub struct Args {
     /// Capture, file or `-`
-    dump: String,
+    pub(super) dump: String,
     /// Address of an object, or name of a class
     #[arg(value_name = "OBJECT|CLASS")]
     target: Option<String>,

@@ -23,7 +23,7 @@ use crate::units::size;
   diagctl heap retained dump.json.gz -n 50 --json")]
 pub struct Args {
     /// Capture, file or `-`
-    dump: String,
+    pub(super) dump: String,
     /// Show objects or classes
     #[arg(long, value_enum, default_value_t = By::Object)]
     by: By,

@@ -20,7 +20,7 @@ use crate::units::size;
   diagctl heap strings latest")]
 pub struct Args {
     /// Capture, file or `-`
-    dump: String,
+    pub(super) dump: String,
     /// Show at most N groups of equal strings
     #[arg(short = 'n', long, value_name = "N", default_value_t = 25)]
     limit: usize,

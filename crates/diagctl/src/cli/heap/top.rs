@@ -24,7 +24,7 @@ use crate::units::size;
   ruby -robjspace -e 'ObjectSpace.dump_all(output: $stdout)' | diagctl heap top -")]
 pub struct Args {
     /// Capture, file or `-`
-    dump: String,
+    pub(super) dump: String,
     /// Group the objects by this
     #[arg(long, value_enum, default_value_t = By::Class)]
     by: By,

@@ -3,6 +3,7 @@
 mod figures;
 mod points;
 mod releases;
+mod roots;
 mod text;
 mod view;
 
@@ -11,23 +12,38 @@ use diagctl_heapdump::summary::{Groups, Summary};
 use diagctl_store::index::{Entry, Listing};
 use diagctl_store::{Access, Store};
 
-use super::grouping::By;
 use super::input::SUMMARY;
 use super::leak;
 use super::{Context, Done, Failure};
 use crate::cli::error::printable;
 use crate::cli::output::{self, who};
+use crate::cli::remote::Days;
+use crate::cli::remote::view::{From, Target, View, Wanted};
 use crate::cli::times::{self, Moment, Times};
 use crate::exit_code::Exit;
 use points::{of_one_process, read, with_memory};
-use view::{Besides, view};
+use view::{Besides, view as shown};
 
-/// Show which classes or sites grow over the summaries of a process
+/// The key by which the objects of a trend are grouped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    Class,
+    Type,
+    Site,
+    Generation,
+    /// What keeps them. Reads heap dumps, about a second each for a million objects
+    Root,
+}
+
+/// Show which classes, sites or roots grow over the summaries of a process
 ///
 /// Reads the heap_summary reports of one process: that of the newest summary that the filters accept. A leak is what grows in each of
-/// them. At least three are needed.
+/// them. At least three are needed; for roots, three heap dumps.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  diagctl heap trend\n  diagctl heap trend --name worker-0 --since 12h --by site")]
+#[command(
+    after_help = "Examples:\n  diagctl heap trend\n  diagctl heap trend --name worker-0 --since 12h --by site\n  diagctl heap trend --by root"
+)]
 pub struct Args {
     /// Only summaries of this process
     #[arg(long, allow_negative_numbers = true)]
@@ -55,19 +71,40 @@ pub struct Args {
 /// The most summaries that are read, the newest.
 const MOST: usize = 500;
 
-pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+/// The most summaries that are brought from the remote.
+const MOST_REMOTE: usize = 200;
+
+/// Brings the summaries that the filters accept from the remote: those of the machine that has the newest.
+pub fn view(cx: &Context, from: &From, args: &Args) -> Result<Option<View>, Failure> {
+    if !from.is_remote() {
+        return Ok(None);
+    }
+    let now_ms = times::wall_ms(&crate::clock::utc_now());
+    let since = args.since.as_ref().map(|since| times::day_before(since, now_ms));
+    let entries = from.captures(cx, &Days { since, until: None })?;
+    let mut accepted = entries.into_iter().filter(|entry| args.accepts(entry, now_ms)).peekable();
+    let host = accepted.peek().map(|entry| entry.host.clone()).unwrap_or_default();
+    let of_host = accepted.filter(|entry| entry.host == host).take(MOST_REMOTE);
+    let targets = of_host.map(|entry| Target { entry, report: Some(SUMMARY.to_owned()) }).collect();
+    View::of(cx, targets, Wanted::NamedAnd(&["smaps_rollup"])).map(Some)
+}
+
+impl Args {
+    fn accepts(&self, entry: &Entry, now_ms: u64) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        let age_ms = now_ms.saturating_sub(entry.store_ms);
+        is(&self.role, &entry.role)
+            && is(&self.name, &entry.worker)
+            && self.pid.is_none_or(|pid| pid == entry.pid)
+            && entry.reports.iter().any(|report| report.name == *SUMMARY && report.has_data())
+            && self.since.as_ref().is_none_or(|since| !Times::new(false).is_before(&entry.created, age_ms, since))
+    }
+}
+
+pub fn run(cx: &Context, args: &Args, is_remote: bool) -> Result<Done, Failure> {
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let times = Times::new(false);
-    let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
-    let accepts = |entry: &Entry| {
-        let age_ms = now.store_ms.saturating_sub(entry.store_ms);
-        is(&args.role, &entry.role)
-            && is(&args.name, &entry.worker)
-            && args.pid.is_none_or(|pid| pid == entry.pid)
-            && entry.reports.iter().any(|report| report.name == *SUMMARY && report.has_data())
-            && args.since.as_ref().is_none_or(|since| !times.is_before(&entry.created, age_ms, since))
-    };
+    let accepts = |entry: &Entry| args.accepts(entry, now.store_ms);
     let listing = Listing::all(&store)?;
     let entries = listing.newest_first().filter_map(|number| listing.entry(number)).filter(accepts).take(MOST);
     let (of_process, others) = of_one_process(&store, entries.collect());
@@ -76,6 +113,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     };
     let (pid, role, name) = (newest.pid, newest.role.clone(), newest.worker.clone());
     let process = format!("process {pid} {}", who(&role, &name));
+    if args.by == By::Root {
+        return by_root(cx, args, &store, &of_process);
+    }
     let (taken, points) = read(&store, &of_process);
     if points.len() < FEWEST {
         return Err(too_few(points.len(), &format!("{} of {}", counted(points.len()), printable(&process))));
@@ -88,8 +128,31 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let leaks: Option<&Series> = trend.groups.iter().find(|group| group.leaks());
     let own = taken.last().and_then(|one| one.release.clone());
     let releases = releases::of(&store, newest, own.as_deref(), others, args.by, leaks);
-    let (dump, found) = kept_by(cx, &store, newest);
-    let view = view(args, (pid, role, name), taken, &trend, Besides { releases, leak: found, dump });
+    // Whole dumps are not brought from the remote for this.
+    let (dump, found) = if is_remote { (None, None) } else { kept_by(cx, &store, newest) };
+    let view = shown(args, (pid, role, name), taken, &trend, Besides { releases, leak: found, dump });
+    Done::either(args.json, &view, |view| text::render(view, &trend, args))
+}
+
+// Only heap dumps have references.
+fn by_root(cx: &Context, args: &Args, store: &Store, of_process: &[Entry]) -> Result<Done, Failure> {
+    let Some(newest) = of_process.last() else { return Err(too_few(0, "no process has a heap_summary")) };
+    let (pid, role, name) = (newest.pid, newest.role.clone(), newest.worker.clone());
+    let (taken, points) = roots::read(cx, store, of_process);
+    if points.len() < FEWEST {
+        let process = format!("{pid} {}", who(&role, &name));
+        let message = format!(
+            "a trend by root needs {FEWEST} heap dumps; of process {} there are {}",
+            printable(process.trim_end()),
+            points.len()
+        );
+        return Err(Failure::new(Exit::NoMatch, message)
+            .hint("a rule with reports = [\"heap_dump\"] and capture = \"three\" takes them; see docs/heap.md"));
+    }
+    let taken = with_memory(store, taken, pid)?;
+    let trend = trend::of(&points, groups_of(By::Root));
+    let (dump, leak) = kept_by(cx, store, newest);
+    let view = view(args, (pid, role, name), taken, &trend, Besides { releases: Vec::new(), leak, dump });
     Done::either(args.json, &view, |view| text::render(view, &trend, args))
 }
 
@@ -107,7 +170,15 @@ fn kept_by(cx: &Context, store: &Store, newest: &Entry) -> (Option<String>, Opti
 }
 
 fn counted(summaries: usize) -> String {
-    format!("{summaries} {}", if summaries == 1 { "summary" } else { "summaries" })
+    counted_as(summaries, By::Class)
+}
+
+fn counted_as(number: usize, by: By) -> String {
+    match (by, number) {
+        (By::Root, _) => format!("{number} heap dump{}", if number == 1 { "" } else { "s" }),
+        (_, 1) => "1 summary".to_owned(),
+        (_, more) => format!("{more} summaries"),
+    }
 }
 
 fn too_few(found: usize, what: &str) -> Failure {
@@ -121,7 +192,8 @@ fn too_few(found: usize, what: &str) -> Failure {
 
 fn groups_of(by: By) -> fn(&Summary) -> &Groups {
     match by {
-        By::Class => |summary| &summary.classes,
+        // See `roots`.
+        By::Class | By::Root => |summary| &summary.classes,
         By::Type => |summary| &summary.types,
         By::Site => |summary| &summary.sites,
         By::Generation => |summary| &summary.generations,

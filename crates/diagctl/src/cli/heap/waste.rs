@@ -18,7 +18,7 @@ use crate::units::size;
   diagctl heap waste latest")]
 pub struct Args {
     /// Capture, file or `-`
-    dump: String,
+    pub(super) dump: String,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -34,7 +34,7 @@ impl<'a> Captures<'a> {
     /// Lists the remote, from the day of `--since` on. `now_ms` is the wall clock.
     pub(super) fn of_remote(cx: &Context, args: &Args, now_ms: u64) -> Result<Self, Failure> {
         let since = args.since.as_ref().map(|since| times::day_before(since, now_ms));
-        Ok(Self::Remote(remote::captures(cx, since.as_deref())?))
+        Ok(Self::Remote(remote::captures(cx, &remote::Days { since, until: None })?))
     }
 
     pub(super) fn newest_first(&self) -> Vec<usize> {

@@ -5,11 +5,12 @@ use serde_json::Number;
 use super::Shown;
 use crate::cli::error::printable;
 use crate::cli::output;
+use crate::cli::remote::view::suggested;
 use crate::cli::times::{Times, age};
 use crate::units::{duration, size};
 use diagctl_store::meta;
 
-pub(super) fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
+pub(super) fn text(shown: &Shown, is_remote: bool, times: &Times, now_ms: u64) -> String {
     let meta = &shown.meta;
     let raw: u64 = meta.reports.iter().map(|r| r.raw_bytes).sum();
     let stored: u64 = meta.reports.iter().map(|r| r.stored_bytes).sum();
@@ -31,6 +32,8 @@ pub(super) fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
         ("labels", joined(&meta.labels, |_, value| value.clone())),
         ("size", format!("{} on disk; {} stored of {} raw", size(shown.disk_bytes), size(stored), size(raw))),
         ("pinned", if shown.pinned { "yes" } else { "no" }.into()),
+        // Most stores have no remote.
+        ("shipped", if shown.shipped { "yes" } else { "" }.into()),
         ("directory", shown.dir.clone()),
     ];
     let mut text = String::new();
@@ -48,7 +51,9 @@ pub(super) fn text(shown: &Shown, times: &Times, now_ms: u64) -> String {
     }
     let whole = meta.reports.iter().rfind(|r| r.error.is_none());
     if let Some(report) = whole.or_else(|| meta.reports.iter().rfind(|r| r.file.is_some())) {
-        text.push_str(&format!("\nfetch one with: diagctl fetch {}:{}\n", meta.id, printable(&report.name)));
+        let command = format!("diagctl fetch {}:{}", meta.id, printable(&report.name));
+        let command = if is_remote { suggested(&command) } else { command };
+        text.push_str(&format!("\nfetch one with: {command}\n"));
     }
     text
 }

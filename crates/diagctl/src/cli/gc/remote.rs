@@ -1,0 +1,126 @@
+//! `diagctl gc --remote`: deletes old captures of all machines in the remote.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::count;
+use crate::cli::output::{self, Done};
+use crate::cli::{Context, Failure, remote};
+use crate::exit_code::Exit;
+use crate::units::{ms, parse_duration, parse_size, size};
+
+/// The options about the remote.
+#[derive(Debug, clap::Args)]
+pub struct RemoteArgs {
+    /// Delete captures in the remote, of all machines, instead of those in this store
+    #[arg(long)]
+    pub remote: bool,
+    /// With --remote: delete what was shipped longer ago than this (90d)
+    #[arg(long, value_name = "AGE", requires = "remote", value_parser = parse_duration)]
+    max_age: Option<Duration>,
+    /// With --remote: delete the oldest until the others have at most this size (500GiB)
+    #[arg(long, value_name = "SIZE", requires = "remote", value_parser = parse_size)]
+    max_use: Option<u64>,
+}
+
+/// What becomes of a capture.
+#[derive(Debug, Deserialize)]
+struct Verdict {
+    id: String,
+    host: String,
+    bytes: u64,
+    keep: bool,
+    reason: String,
+}
+
+/// The same as `gc` without --remote prints it.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: &'a str,
+    host: &'a str,
+    keep: bool,
+    reasons: Vec<&'a str>,
+    disk_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    schema: u32,
+    dry_run: bool,
+    captures: Vec<Row<'a>>,
+    deleted: usize,
+    freed_bytes: u64,
+    kept: usize,
+    kept_bytes: u64,
+}
+
+pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {
+    let RemoteArgs { max_age, max_use, .. } = args.remote;
+    if max_age.is_none() && max_use.is_none() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "gc --remote needs --max-age or --max-use: the remote belongs to all machines",
+        )
+        .hint("`diagctl gc --remote --max-age 90d --dry-run` shows what would be deleted"));
+    }
+    let failed = |source| Failure::io("run", Path::new("diagctl-remote"), source);
+    let mut command = remote::command(cx)?;
+    command.arg("gc").arg(format!("--by={}", crate::cli::request::invoking_user()));
+    command.args(max_age.map(|age| format!("--max-age-ms={}", ms(age))));
+    command.args(max_use.map(|bytes| format!("--max-use={bytes}")));
+    command.args(args.dry_run.then_some("--dry-run"));
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let mut verdicts: Vec<Verdict> = Vec::new();
+    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
+        let line = line.map_err(failed)?;
+        verdicts.push(serde_json::from_str(&line).map_err(|e| failed(e.into()))?);
+    }
+    if !child.wait().map_err(failed)?.success() {
+        // The program has said why.
+        return Err(Failure::failed("not everything was deleted; the same command goes on"));
+    }
+    verdicts.sort_by(|a, b| (a.keep, &a.id).cmp(&(b.keep, &b.id)));
+    let of = |keep: bool| verdicts.iter().filter(move |verdict| verdict.keep == keep);
+    let bytes = |keep: bool| of(keep).map(|verdict| verdict.bytes).sum();
+    let view = View {
+        schema: 1,
+        dry_run: args.dry_run,
+        captures: verdicts.iter().map(row).collect(),
+        deleted: of(false).count(),
+        freed_bytes: bytes(false),
+        kept: of(true).count(),
+        kept_bytes: bytes(true),
+    };
+    Done::either(args.json, &view, text)
+}
+
+fn row(verdict: &Verdict) -> Row<'_> {
+    let reason = Some(verdict.reason.as_str()).filter(|reason| !reason.is_empty()).unwrap_or("within all limits");
+    let Verdict { id, host, bytes, keep, .. } = verdict;
+    Row { id, host, keep: *keep, reasons: vec![reason], disk_bytes: *bytes }
+}
+
+fn text(view: &View<'_>) -> String {
+    let action = if view.dry_run { "delete" } else { "deleted" };
+    let gone = view.captures.iter().filter(|verdict| !verdict.keep);
+    let row = |row: &Row<'_>| {
+        vec![action.to_owned(), row.id.to_owned(), row.host.to_owned(), size(row.disk_bytes), row.reasons.join("; ")]
+    };
+    let rows: Vec<Vec<String>> = gone.map(row).collect();
+    let (deletes, keeps) = if view.dry_run { ("would delete", "would keep") } else { ("deleted", "kept") };
+    let total = format!(
+        "{deletes} {} ({}), {keeps} {} ({})",
+        count(view.deleted),
+        size(view.freed_bytes),
+        count(view.kept),
+        size(view.kept_bytes)
+    );
+    if rows.is_empty() {
+        return total;
+    }
+    format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "HOST", "SIZE", "REASON"], &rows, &[3], &[3, 4]))
+}

@@ -1,0 +1,190 @@
+//! `diagctl metrics`: the store in numbers, for Prometheus.
+
+mod exposition;
+
+use std::collections::BTreeMap;
+use std::fs::{OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::output::Done;
+use super::status::lease;
+use super::{Context, Failure, apart, times};
+use crate::cli::error::printable;
+use crate::fsio;
+use crate::state::files::load_samples;
+use diagctl_observe::Presence;
+use diagctl_store::index::{Entry, Present};
+use diagctl_store::{Access, Store, events, index, inventory, requests, shipping};
+use exposition::{Family, Format, Kind, text};
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Print the store in numbers, for Prometheus
+///
+/// OpenMetrics on stdout, or a file for the textfile collector of node_exporter. Nothing is measured that the store does not record: run
+/// it as often as the numbers are to be fresh.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  diagctl metrics\n  diagctl metrics --textfile /var/lib/prometheus/node-exporter/diagctl.prom"
+)]
+pub struct Args {
+    /// Write to this file at once, readable for all, in the text format of Prometheus
+    #[arg(long, value_name = "FILE")]
+    textfile: Option<PathBuf>,
+}
+
+pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    // The thread that opens the store takes its owner's identity and then ends: the file is written as the caller.
+    let families = apart::run(|| gather(cx))??;
+    let Some(path) = &args.textfile else { return Ok(Done::text(text(&families, Format::OpenMetrics))) };
+    write(path, &text(&families, Format::Prometheus)).map_err(|e| Failure::output("write", path, e))?;
+    Ok(Done::silent())
+}
+
+// Whoever reads the file meanwhile sees the old one or the new one. Numbers are no secret.
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let name = format!(".diagctl-{}", fsio::random_hex().map_err(std::io::Error::other)?);
+    let temporary = path.with_file_name(name);
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        // Whatever the umask.
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        std::fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        // The collector does not read names without .prom.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a sample is a floating-point number, exact up to 2^53")]
+fn number(value: impl TryInto<u64>) -> f64 {
+    value.try_into().unwrap_or(u64::MAX) as f64
+}
+
+fn seconds(ms: u64) -> f64 {
+    number(ms) / 1000.0
+}
+
+fn gather(cx: &Context) -> Result<Vec<Family>, Failure> {
+    let config = cx.config();
+    let store = cx.open(Access::Read)?;
+    let (state, now) = cx.peek(&store)?;
+    let gauge = |name, help| Family::new(name, Kind::Gauge, help);
+    let counter = |name, help| Family::new(name, Kind::Counter, help);
+
+    let mut build = Family::new("diagctl_build", Kind::Info, "The program.");
+    build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let (free, total) = store.space()?;
+    let used = inventory::reports_bytes(&store)?.saturating_add(inventory::other_bytes(&store));
+    let quarantine = store.path("quarantine");
+    let quarantined: u64 =
+        fsio::children(&quarantine).map(|entry| fsio::occupied_tree(&quarantine.join(entry.name))).sum();
+    let lease = lease::Report::read(&cx.proc, store.dir(), &now)?;
+    let paused = state.paused.as_ref().is_some_and(|pause| pause.holds(now.store_ms));
+    let mut families = vec![
+        build,
+        gauge("diagctl_enabled", "1 if captures are switched on in this environment.")
+            .only(number(u8::from(config.enabled))),
+        gauge("diagctl_paused", "1 while the store is paused.").only(number(u8::from(paused))),
+        gauge("diagctl_lease_taken", "1 while a process holds the lease.").only(number(u8::from(lease.taken))),
+        gauge("diagctl_lease_overdue_seconds", "Time by which the holder of the lease has passed its deadline.")
+            .only(seconds(lease.overdue_ms.unwrap_or(0))),
+        gauge("diagctl_store_used_bytes", "Disk usage of the store.").only(number(used)),
+        gauge("diagctl_store_max_use_bytes", "The cap, retention.max_use.").only(number(config.retention.max_use)),
+        gauge("diagctl_store_free_disk_bytes", "Free space on the filesystem of the store.").only(number(free)),
+        gauge("diagctl_store_keep_free_bytes", "The space to be left free, retention.keep_free.")
+            .only(number(config.retention.keep_free.of(total))),
+        gauge("diagctl_quarantine_bytes", "Disk usage of what is not trusted.").only(number(quarantined)),
+        gauge("diagctl_requests_waiting", "Requests that wait for a process.")
+            .only(number(requests::list(&store)?.len())),
+    ];
+    let mut spent = gauge("diagctl_cost_units", "Cost units spent within a window.");
+    for (window, ms) in [("hour", HOUR_MS), ("day", 24 * HOUR_MS)] {
+        let recent = state.spent.iter().filter(|spent| now.store_ms.saturating_sub(spent.at) < ms);
+        spent.add(&[("window", window)], number(recent.map(|spent| u64::from(spent.units)).sum::<u64>()));
+    }
+    families.push(spent);
+    families.extend(captures(&store, now.store_ms, config.remote.is_some())?);
+    families.push(processes(cx, &store));
+    let mut events =
+        counter("diagctl_events", "Events since the store exists: verdicts, captures, deletions, failures.");
+    for (key, count) in events::counts(&store) {
+        let labels = [("event", &key.event), ("verdict", &key.verdict), ("rule", &key.rule), ("cause", &key.cause)];
+        events.add(&labels.map(|(name, value)| (name, value.as_str())), number(count));
+    }
+    families.push(events);
+    if config.remote.is_some() {
+        let dropped = shipping::dropped(&store);
+        families.push(
+            counter("diagctl_dropped_captures", "Captures that were deleted unshipped.").only(number(dropped.captures)),
+        );
+        families.push(counter("diagctl_dropped_bytes", "Their disk usage.").only(number(dropped.bytes)));
+    }
+    Ok(families)
+}
+
+#[derive(Default)]
+struct OfRule {
+    captures: u64,
+    bytes: u64,
+}
+
+fn captures(store: &Store, now_ms: u64, ships: bool) -> Result<Vec<Family>, Failure> {
+    let (mut rules, mut taken, mut newest, mut waiting) = (BTreeMap::<String, OfRule>::new(), 0, None, (0_u64, now_ms));
+    let damaged = index::visit(store, &mut Present::list(store)?, |entry: Entry| {
+        let rule = rules.entry(printable(&entry.rule)).or_default();
+        rule.captures += 1;
+        rule.bytes = rule.bytes.saturating_add(entry.disk_bytes);
+        taken = taken.max(entry.sequence);
+        if !entry.shipped {
+            waiting = (waiting.0 + 1, waiting.1.min(entry.store_ms));
+        }
+        index::keep_newest(&mut newest, entry);
+    });
+    let mut count = Family::new("diagctl_captures", Kind::Gauge, "Captures in the store.");
+    let mut bytes = Family::new("diagctl_capture_bytes", Kind::Gauge, "Disk usage of the captures in the store.");
+    for (rule, of_rule) in &rules {
+        count.add(&[("rule", rule)], number(of_rule.captures));
+        bytes.add(&[("rule", rule)], number(of_rule.bytes));
+    }
+    let gauge = |name, help| Family::new(name, Kind::Gauge, help);
+    let mut families = vec![
+        count,
+        bytes,
+        Family::new("diagctl_captures_taken", Kind::Counter, "Captures since the store exists.").only(number(taken)),
+        gauge("diagctl_captures_damaged", "Captures whose record cannot be read.").only(number(damaged.len())),
+    ];
+    if let Some(entry) = newest {
+        let help = "Time of the newest capture, seconds since the epoch.";
+        families
+            .push(gauge("diagctl_last_capture_timestamp_seconds", help).only(seconds(times::wall_ms(&entry.created))));
+    }
+    if ships {
+        let lag = if waiting.0 == 0 { 0 } else { now_ms.saturating_sub(waiting.1) };
+        families.push(
+            gauge("diagctl_unshipped_captures", "Captures that the remote has not confirmed.").only(number(waiting.0)),
+        );
+        families.push(
+            gauge("diagctl_ship_lag_seconds", "Age of the oldest capture that the remote has not confirmed.")
+                .only(seconds(lag)),
+        );
+    }
+    Ok(families)
+}
+
+// The processes that poll and are there, as far as this one can tell.
+fn processes(cx: &Context, store: &Store) -> Family {
+    let mut roles: BTreeMap<String, u64> = BTreeMap::new();
+    for (id, sample) in load_samples(store).processes {
+        if cx.proc.presence(&id) != Presence::Gone {
+            *roles.entry(sample.role).or_default() += 1;
+        }
+    }
+    let mut family = Family::new("diagctl_processes", Kind::Gauge, "Processes that poll the store.");
+    roles.iter().for_each(|(role, count)| family.add(&[("role", role)], number(*count)));
+    family
+}

@@ -1,0 +1,201 @@
+//! Views: captures of the remote, brought to this machine as a small store, on which the commands run as on any other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use diagctl_store::index::Entry;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::target;
+pub use super::target::Target;
+use super::{Days, captures, command};
+use crate::cli::{Context, Failure, times};
+use crate::config::{Config, Loaded};
+use crate::exit_code::Exit;
+
+/// The size of the cache, bytes.
+const CACHE: u64 = 4 << 30;
+
+/// Returns a command that this program suggests as it is for a capture of the remote.
+pub fn suggested(command: &str) -> String {
+    let reads = ["heap", "show", "fetch", "diagnose", "compare"]
+        .iter()
+        .any(|word| command.strip_prefix("diagctl ").is_some_and(|rest| rest.split(' ').next() == Some(word)));
+    if reads { format!("{command} --remote") } else { command.to_owned() }
+}
+
+/// The options of commands that read captures.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct From {
+    /// Read captures of the remote, of all machines; an ID may be HOST/ID
+    #[arg(long, global = true)]
+    remote: bool,
+    /// With --remote: only captures of machines with this name; an asterisk stands for any text
+    #[arg(long, global = true, value_name = "HOST", requires = "remote")]
+    host: Option<String>,
+}
+
+/// The reports that a command needs. The record of a capture comes always.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'w> {
+    /// None.
+    Record,
+    /// All but these.
+    AllBut(&'w [&'w str]),
+    /// Those named after the capture, or else these.
+    NamedOr(&'w [&'w str]),
+    /// Those named after the capture, and these.
+    NamedAnd(&'w [&'w str]),
+    /// Those named after the capture, or else all but these.
+    NamedOrAllBut(&'w [&'w str]),
+    /// All, as the remote has them, even if they differ from their records.
+    Unchecked,
+}
+
+/// Captures of the remote on this machine. They are removed when this is dropped; the cache keeps their files for the next command.
+pub struct View {
+    cx: Context,
+    dir: PathBuf,
+    targets: Vec<Target>,
+    places: Vec<String>,
+}
+
+impl From {
+    /// Returns true if captures are read from the remote.
+    pub fn is_remote(&self) -> bool {
+        self.remote
+    }
+
+    /// Returns the view with the captures that a person named, or `None` without --remote. The names become ids that the view has.
+    pub fn view(&self, cx: &Context, names: Vec<&mut String>, wanted: Wanted<'_>) -> Result<Option<View>, Failure> {
+        if !self.remote {
+            return Ok(None);
+        }
+        let mut targets = Vec::new();
+        for name in names {
+            let target = self.resolve(cx, name)?;
+            let report = target.report.as_ref().map(|report| format!(":{report}"));
+            *name = format!("{}{}", target.entry.id, report.unwrap_or_default());
+            targets.push(target);
+        }
+        View::of(cx, targets, wanted).map(Some)
+    }
+
+    /// Returns the captures of the machines, newest first.
+    pub fn captures(&self, cx: &Context, days: &Days) -> Result<Vec<Entry>, Failure> {
+        let mut entries = captures(cx, days)?;
+        let host = self.host.as_deref();
+        entries.retain(|entry| host.is_none_or(|pattern| crate::rules::rule::is_like(pattern, &entry.host)));
+        Ok(entries)
+    }
+
+    /// Finds the capture that a person named.
+    pub fn resolve(&self, cx: &Context, name: &str) -> Result<Target, Failure> {
+        let find = |days: &Days| target::resolve(&self.captures(cx, days)?, None, name);
+        let days = target::days(name);
+        if days != Days::default() || !name.contains("latest") {
+            return find(&days);
+        }
+        // The latest is most likely one of the last days, and a large remote has many.
+        let now_ms = times::wall_ms(&crate::clock::utc_now());
+        let recent = Days { since: Some(times::day_before(&times::Moment::Ago(86_400_000), now_ms)), until: None };
+        find(&recent).or_else(|_| find(&days))
+    }
+}
+
+#[derive(Deserialize)]
+struct Brought {
+    view: PathBuf,
+    places: Vec<String>,
+}
+
+impl View {
+    /// Brings captures to this machine.
+    pub fn of(cx: &Context, mut targets: Vec<Target>, wanted: Wanted<'_>) -> Result<Self, Failure> {
+        let mut hosts = BTreeMap::new();
+        for target in &targets {
+            let host = &target.entry.host;
+            if hosts.insert(target.entry.id, host).is_some_and(|other| other != host) {
+                let message = format!("two machines have a capture {}, which cannot be read together", target.entry.id);
+                let hint = "fetch each into a directory of its own: diagctl fetch --remote HOST/ID";
+                return Err(Failure::failed(message).hint(hint));
+            }
+        }
+        // The same capture twice is one.
+        let mut seen = BTreeSet::new();
+        targets.retain(|target| seen.insert((target.entry.id, target.report.clone())));
+        let asked: String = targets.iter().map(|target| ask(target, wanted) + "\n").collect();
+        let mut command = command(cx)?;
+        command.arg("get").arg("--cache").arg(cache()?).arg(format!("--most={CACHE}"));
+        command.args(matches!(wanted, Wanted::Unchecked).then_some("--unchecked"));
+        let failed = |source| Failure::io("run", Path::new("diagctl-remote"), source);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // If it has ended, its exit status says more.
+            let _ = stdin.write_all(asked.as_bytes());
+        }
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            std::io::BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
+        }
+        let status = child.wait().map_err(failed)?;
+        if !status.success() {
+            // The program has said why.
+            let exit = if status.code() == Some(Exit::NoMatch as i32) { Exit::NoMatch } else { Exit::Failed };
+            let how = status.signal().map(|signal| format!(": diagctl-remote was killed by signal {signal}"));
+            let message = format!("the remote's captures were not read{}", how.unwrap_or_default());
+            return Err(Failure::new(exit, message));
+        }
+        let brought: Brought = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;
+        let config = Config { dir: brought.view.clone(), group: None, group_may: Vec::new(), ..cx.config().clone() };
+        let config = Config { allow_network_filesystem: true, ..config };
+        Ok(Self { cx: Context::new(Loaded::new(config), cx.debug), dir: brought.view, targets, places: brought.places })
+    }
+
+    /// Returns the context in which commands read the view.
+    pub fn cx(&self) -> &Context {
+        &self.cx
+    }
+
+    /// Returns the first capture, as its manifest describes it, and its place in the remote.
+    pub fn first(&self) -> Option<(&Entry, &str)> {
+        Some((&self.targets.first()?.entry, self.places.first()?))
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // A leftover is removed by a later command.
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn ask(target: &Target, wanted: Wanted<'_>) -> String {
+    let named = target.report.as_ref().map(|report| vec![report.as_str()]);
+    let (reports, without): (Option<Vec<&str>>, &[&str]) = match wanted {
+        Wanted::Record => (Some(Vec::new()), &[]),
+        Wanted::AllBut(without) => (None, without),
+        Wanted::NamedOr(usual) => (named.or_else(|| Some(usual.to_vec())), &[]),
+        Wanted::NamedAnd(besides) => (named.map(|named| [&named, besides].concat()), &[]),
+        Wanted::NamedOrAllBut(without) => (named, without),
+        Wanted::Unchecked => (None, &[]),
+    };
+    let entry = &target.entry;
+    json!({ "id": entry.id, "created": entry.created, "host": entry.host, "reports": reports, "without": without })
+        .to_string()
+}
+
+// The directory of the cache, as the XDG base directories have it.
+fn cache() -> Result<PathBuf, Failure> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let base = base.ok_or_else(|| {
+        Failure::failed("there is no place for what is fetched: neither XDG_CACHE_HOME nor HOME is an absolute path")
+            .hint("set XDG_CACHE_HOME to a directory of yours")
+    })?;
+    Ok(base.join("diagctl"))
+}

@@ -1,0 +1,287 @@
+//! `rm` and `gc`: delete captures in the remote. Only a person runs them: a node never deletes what it has shipped.
+//!
+//! The record of a capture goes first, because a capture without one does not exist. Then the capture is noted as deleted, because
+//! the node that shipped it may write its manifest anew, and at last its files go. A run that is killed is finished by the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufRead;
+
+use diagctl_fs::random_hex;
+use diagctl_observe::clock;
+use diagctl_store::Id;
+use diagctl_store::index::Entry;
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::Bucket;
+use crate::captures;
+use crate::error::{Error, Result};
+use crate::keys::{self, Object};
+use crate::output::{self, Exit};
+use crate::settings::Settings;
+
+/// Files without a record that are younger than this may be those of a capture that is being shipped.
+const UNFINISHED_MS: u64 = 2 * DAY_MS;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Delete captures in the remote, for `diagctl rm --remote`
+///
+/// Reads a line of JSON for each capture from stdin.
+#[derive(Debug, clap::Args)]
+pub struct RmArgs {
+    /// The person
+    #[arg(long)]
+    by: String,
+}
+
+/// Delete old captures in the remote, for `diagctl gc --remote`
+///
+/// Prints a line of JSON for each capture: what becomes of it, and why.
+#[derive(Debug, clap::Args)]
+pub struct GcArgs {
+    /// Delete captures that are older than this, milliseconds
+    #[arg(long)]
+    max_age_ms: Option<u64>,
+    /// Delete the oldest captures until the others have at most so many bytes
+    #[arg(long)]
+    max_use: Option<u64>,
+    /// Delete nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The person
+    #[arg(long)]
+    by: String,
+}
+
+/// A capture that is to be deleted.
+#[derive(Debug, Deserialize)]
+struct Named {
+    id: Id,
+    created: String,
+    host: String,
+}
+
+/// A line of the list of deleted captures.
+#[derive(Debug, Serialize)]
+struct Deleted<'a> {
+    deleted: &'a str,
+    host: &'a str,
+    by: &'a str,
+    at: String,
+}
+
+/// What becomes of a capture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Verdict {
+    id: String,
+    host: String,
+    bytes: u64,
+    keep: bool,
+    reason: String,
+}
+
+/// A capture in the remote, by its objects.
+#[derive(Clone, Debug, Default)]
+struct Stored {
+    keys: Vec<String>,
+    bytes: u64,
+    written_ms: u64,
+    whole: bool,
+    pinned: bool,
+}
+
+/// Day, host and id: the directory of a capture.
+type Place = (String, String, String);
+
+/// What goes of one day: captures by id and host, and the keys of their objects.
+type OfDay<'a> = (Vec<(&'a str, &'a str)>, Vec<String>);
+
+/// Runs `rm`.
+///
+/// # Errors
+///
+/// If a capture cannot be deleted.
+pub async fn rm(args: &RmArgs, settings: &Settings) -> Result<Exit> {
+    let bucket = Bucket::open(&settings.remote)?;
+    for line in std::io::stdin().lock().lines() {
+        let line = line.map_err(Error::Runtime)?;
+        let named: Named = serde_json::from_str(&line).map_err(|e| Error::Asked(e.to_string()))?;
+        let base = keys::capture(&named.created, &named.host, named.id.as_str());
+        let keys = bucket.list_under(&base).await?.into_iter().map(|object| object.key).collect();
+        let deleted = [(named.id.as_str(), named.host.as_str())];
+        delete(&bucket, keys::day(&named.created), &deleted, keys, &args.by).await?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Runs `gc`.
+///
+/// # Errors
+///
+/// If the remote cannot be listed, or something cannot be deleted.
+pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
+    let bucket = Bucket::open(&settings.remote)?;
+    let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
+    let listing = captures::read(&bucket, None, None).await?;
+    let pinned = listing.newest_first().filter(|entry| entry.pinned).map(place_of).collect();
+    let objects = bucket.list_days("captures", None, None).await?;
+    let stored = group(objects, &pinned);
+    let verdicts = judge(&stored, args, now_ms);
+    for verdict in &verdicts {
+        let line = serde_json::to_string(verdict).unwrap_or_default();
+        output::say_raw(&line).map_err(Error::Runtime)?;
+    }
+    if args.dry_run {
+        return Ok(Exit::Ok);
+    }
+    let mut days: BTreeMap<&str, OfDay<'_>> = BTreeMap::new();
+    for ((place, stored), _) in stored.iter().zip(&verdicts).filter(|(_, verdict)| !verdict.keep) {
+        let (captures, keys) = days.entry(&place.0).or_default();
+        captures.push((&place.2, &place.1));
+        keys.extend(stored.keys.iter().cloned());
+    }
+    for (day, (captures, keys)) in days {
+        delete(&bucket, day, &captures, keys, &args.by).await?;
+    }
+    let kept: BTreeSet<&str> =
+        stored.keys().zip(&verdicts).filter(|(_, verdict)| verdict.keep).map(|(place, _)| place.0.as_str()).collect();
+    forget_days(&bucket, &kept, now_ms).await?;
+    Ok(Exit::Ok)
+}
+
+fn place_of(entry: &Entry) -> Place {
+    let base = keys::capture(&entry.created, &entry.host, entry.id.as_str());
+    place(&format!("{base}/meta.json")).unwrap_or_default()
+}
+
+// The capture that an object belongs to.
+fn place(key: &str) -> Option<Place> {
+    let mut parts = key.split('/').skip(1).map(str::to_owned);
+    let place = (parts.next()?, parts.next()?, parts.next()?);
+    (parts.next().is_some() && parts.next().is_none() && Id::parse(&place.2).is_some()).then_some(place)
+}
+
+// The oldest first. What is not of diagctl is in none of them.
+fn group(objects: Vec<Object>, pinned: &BTreeSet<Place>) -> BTreeMap<Place, Stored> {
+    let mut captures: BTreeMap<Place, Stored> = BTreeMap::new();
+    for object in objects {
+        let Some(place) = place(&object.key) else { continue };
+        let pinned = pinned.contains(&place);
+        let stored = captures.entry(place).or_default();
+        stored.whole |= object.key.ends_with("/meta.json");
+        stored.pinned = pinned;
+        stored.bytes = stored.bytes.saturating_add(object.bytes);
+        stored.written_ms = stored.written_ms.max(object.written_ms);
+        stored.keys.push(object.key);
+    }
+    captures
+}
+
+// Says of each capture, in the same order, whether it stays. Ids sort by time, and so do days.
+fn judge(captures: &BTreeMap<Place, Stored>, args: &GcArgs, now_ms: u64) -> Vec<Verdict> {
+    let mut order: Vec<(&Place, &Stored)> = captures.iter().collect();
+    order.sort_by_key(|(place, _)| &place.2);
+    let mut verdicts = BTreeMap::new();
+    let mut total: u64 = order.iter().map(|(_, stored)| stored.bytes).fold(0, u64::saturating_add);
+    for (place, stored) in order {
+        let age_ms = now_ms.saturating_sub(stored.written_ms);
+        let (keep, reason) = match () {
+            () if stored.pinned => (true, "pinned when it was shipped".to_owned()),
+            () if !stored.whole && age_ms < UNFINISHED_MS => (true, "without meta.json: may be under way".to_owned()),
+            () if !stored.whole => (false, "without meta.json: its shipment was never finished".to_owned()),
+            () if args.max_age_ms.is_some_and(|most| age_ms > most) => {
+                (false, format!("shipped {} days ago", age_ms / DAY_MS))
+            }
+            () if args.max_use.is_some_and(|most| total > most) => {
+                (false, "the oldest, and there are too many bytes".to_owned())
+            }
+            () => (true, String::new()),
+        };
+        if !keep {
+            total -= stored.bytes;
+        }
+        let (id, host, bytes) = (place.2.clone(), place.1.clone(), stored.bytes);
+        verdicts.insert(place, Verdict { id, host, bytes, keep, reason });
+    }
+    verdicts.into_values().collect()
+}
+
+// Deletes captures of one day: first their records, and then, when they are noted as deleted, their files.
+async fn delete(bucket: &Bucket, day: &str, captures: &[(&str, &str)], keys: Vec<String>, by: &str) -> Result<()> {
+    let (records, files): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| key.ends_with("/meta.json"));
+    bucket.delete(records).await?;
+    let lines = captures.iter().map(|(deleted, host)| {
+        let line = Deleted { deleted, host, by, at: clock::utc_now() };
+        // A struct of strings can always be encoded.
+        serde_json::to_string(&line).unwrap_or_default() + "\n"
+    });
+    let list = lines.collect::<String>();
+    bucket.put(&keys::deleted(day, &random_hex()?), list.into()).await?;
+    bucket.delete(files).await
+}
+
+// Deletes the manifests of days of which nothing is left. Nodes still write those of the last days.
+async fn forget_days(bucket: &Bucket, kept: &BTreeSet<&str>, now_ms: u64) -> Result<()> {
+    let recent = clock::utc(i64::try_from(now_ms.saturating_sub(UNFINISHED_MS)).unwrap_or(0));
+    let manifests = bucket.list_days("manifests", None, Some(keys::day(&recent))).await?;
+    let day = |key: &str| key.split('/').nth(1).unwrap_or_default().to_owned();
+    let gone = manifests.into_iter().map(|object| object.key).filter(|key| !kept.contains(day(key).as_str()));
+    bucket.delete(gone.collect()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 100 * DAY_MS;
+
+    // A capture that was shipped so many days ago.
+    fn capture(n: u64, days: u64, whole: bool, pinned: bool) -> (Place, Stored) {
+        let place = ("2026-11-28".to_owned(), "web-1".to_owned(), format!("20261128T10000000{n}Z-aaaaaaaa"));
+        let written_ms = NOW - days * DAY_MS;
+        (place, Stored { keys: Vec::new(), bytes: 100, written_ms, whole, pinned })
+    }
+
+    fn kept(captures: &[(Place, Stored)], max_age_days: Option<u64>, max_use: Option<u64>) -> Vec<bool> {
+        let max_age_ms = max_age_days.map(|days| days * DAY_MS);
+        let args = GcArgs { max_age_ms, max_use, dry_run: true, by: String::new() };
+        judge(&captures.iter().cloned().collect(), &args, NOW).iter().map(|verdict| verdict.keep).collect()
+    }
+
+    #[test]
+    fn what_is_too_old_or_too_much_goes_and_what_is_pinned_or_under_way_stays() {
+        let captures = [
+            capture(1, 40, true, true),
+            capture(2, 30, true, false),
+            capture(3, 20, true, false),
+            capture(4, 3, false, false),
+            capture(5, 1, false, false),
+            capture(6, 0, true, false),
+        ];
+        assert_eq!(kept(&captures, Some(25), None), [true, false, true, false, true, true]);
+        assert_eq!(kept(&captures, None, Some(300)), [true, false, false, false, true, true]);
+        assert_eq!(kept(&captures, None, Some(1 << 40)), [true, true, true, false, true, true]);
+        assert_eq!(
+            kept(&captures, Some(0), None),
+            [true, false, false, false, true, true],
+            "less than a day is not older"
+        );
+    }
+
+    #[test]
+    fn only_the_files_of_captures_are_grouped() {
+        let object = |key: &str| Object { key: key.into(), bytes: 10, written_ms: 1 };
+        let id = "20261128T100000000Z-aaaaaaaa";
+        let keys = [
+            format!("captures/2026-11-28/web-1/{id}/smaps.txt.gz"),
+            format!("captures/2026-11-28/web-1/{id}/meta.json"),
+            format!("captures/2026-11-28/web-1/{id}/deep/file"),
+            "captures/2026-11-28/web-1/other/file".into(),
+            "captures/readme.txt".into(),
+        ];
+        let grouped = group(keys.iter().map(|key| object(key)).collect(), &BTreeSet::new());
+        assert_eq!(grouped.len(), 1);
+        let stored = grouped.values().next().unwrap();
+        assert_eq!((stored.keys.len(), stored.bytes, stored.whole), (2, 20, true));
+    }
+}

@@ -1,0 +1,267 @@
+//! The inbox of a node: requests that people leave in the remote. `ship --watch` looks at it, turns what the operator allows into
+//! requests of the store, and answers in the remote. The processes decide about them as about any other request.
+//!
+//! ```text
+//! remote/node            the random part of this store's name
+//! remote/requests.json   the requests that it knows
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use diagctl_fs::{self as fs, Durability, Spot};
+use diagctl_observe::clock::{self, Stopwatch};
+use diagctl_observe::proc::Proc;
+use diagctl_store::Store;
+use diagctl_store::events::{self, Event};
+use diagctl_store::index::{self, SHIPPED_FILE};
+use diagctl_store::requests::{self, Request};
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::Bucket;
+use crate::error::Result;
+use crate::keys;
+use crate::output;
+use crate::settings::Requests;
+use crate::ticket::{Answer, MAX_OBJECT, Node, State, Ticket, is_like};
+
+/// The most requests that one look takes up. The others wait for the next.
+const AT_ONCE: usize = 20;
+
+/// The most objects of which one look knows.
+const MOST: usize = 1000;
+
+/// The time between two announcements.
+const ANNOUNCE: Duration = Duration::from_secs(12 * 3600);
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// The time after the expiry in which a process would have polled, milliseconds.
+const UNPOLLED_MS: u64 = 60_000;
+
+/// The inbox.
+#[derive(Debug)]
+pub struct Inbox<'a> {
+    store: &'a Store,
+    bucket: &'a Bucket,
+    rules: &'a Requests,
+    dir: Spot,
+    host: String,
+    node: String,
+    known: Known,
+    looked: Stopwatch,
+    announced: Option<Stopwatch>,
+    /// The failure that was told last.
+    told: Option<String>,
+}
+
+/// What the node remembers of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Known {
+    /// By id, until they expire.
+    requests: BTreeMap<String, Remembered>,
+    /// Times at which requests were accepted, milliseconds.
+    accepted: Vec<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Remembered {
+    /// The expiry, from the name of the request.
+    expires: String,
+    /// True while it has no final answer.
+    pending: bool,
+    /// Time at which it became a request of the store, on the store's time line.
+    created: u64,
+}
+
+impl<'a> Inbox<'a> {
+    /// Opens the inbox of a store.
+    pub fn open(store: &'a Store, bucket: &'a Bucket, rules: &'a Requests, dir: Spot) -> Result<Self> {
+        let file = dir.join("node");
+        let mut random = String::from_utf8(fs::read_bounded(&file, 64).unwrap_or_default()).unwrap_or_default();
+        if random.len() != 8 || !random.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            random = fs::random_hex()?;
+            fs::write_atomic(&file, random.as_bytes(), Durability::Synced)?;
+        }
+        let known = fs::read_bounded(&dir.join("requests.json"), 4 << 20).unwrap_or_default();
+        let known = serde_json::from_slice(&known).unwrap_or_default();
+        let host = Proc::default().hostname();
+        let node = keys::node(&host, &random);
+        Ok(Self {
+            store,
+            bucket,
+            rules,
+            dir,
+            host,
+            node,
+            known,
+            looked: Stopwatch::start(),
+            announced: None,
+            told: None,
+        })
+    }
+
+    /// Waits until it is time for the next look.
+    pub async fn due(&self) {
+        let poll = Duration::from_millis(self.rules.poll_ms);
+        tokio::time::sleep(poll.saturating_sub(self.looked.elapsed())).await;
+    }
+
+    /// Looks if it is time, and answers what has been decided meanwhile. A failure is told once, and stops no shipment.
+    pub async fn look(&mut self) {
+        let is_due = self.announced.is_none() || self.looked.elapsed() >= Duration::from_millis(self.rules.poll_ms);
+        let done = match self.answer_pending().await {
+            Ok(()) if is_due => self.take().await,
+            answered => answered,
+        };
+        if is_due {
+            self.looked = Stopwatch::start();
+        }
+        let failure = done.err().map(|error| format!("requests through the remote: {error}"));
+        if failure.is_some() && failure != self.told {
+            output::note(failure.as_deref().unwrap_or_default());
+        }
+        self.told = failure;
+    }
+
+    async fn take(&mut self) -> Result<()> {
+        if self.announced.as_ref().is_none_or(|at| at.elapsed() >= ANNOUNCE) {
+            let (host, allow_reports) = (self.host.clone(), self.rules.allow_reports.clone());
+            let node = Node { schema: 1, host, allow_reports, poll_ms: self.rules.poll_ms, at: clock::utc_now() };
+            self.put(&format!("nodes/{}.json", self.node), &node).await?;
+            self.announced = Some(Stopwatch::start());
+        }
+        let now_ms = clock::Reading::take(String::new()).wall_ms;
+        let at = |hours: i64| clock::compact_utc(now_ms.saturating_add(hours * 3_600_000));
+        // Requests last a day, and the clocks of two machines may differ.
+        let (now, oldest, latest) = (at(0), at(-25), at(25));
+        let keys = self.bucket.list_after("requests", &oldest, MOST).await?;
+        self.known.requests.retain(|_, known| known.pending || known.expires > now);
+        let named = keys.iter().filter_map(|key| keys::of_request(key).map(|(id, expires)| (key, id, expires)));
+        let lasts = |expires: &str| expires > now.as_str() && expires < latest.as_str();
+        let fresh = named.filter(|(_, id, expires)| lasts(expires) && !self.known.requests.contains_key(*id));
+        let fresh: Vec<(String, String, String)> =
+            fresh.take(AT_ONCE).map(|(key, id, expires)| (key.clone(), id.to_owned(), expires.to_owned())).collect();
+        for (key, id, expires) in fresh {
+            let ticket = self.bucket.read(&key, MAX_OBJECT).await.unwrap_or_default();
+            let ticket: Option<Ticket> = ticket.and_then(|data| serde_json::from_slice(&data).ok());
+            let mut remembered = Remembered { expires, ..Remembered::default() };
+            if let Some(ticket) = ticket.filter(|ticket| ticket.nodes.contains(&self.node)) {
+                let answer = match self.accept(&ticket, &id) {
+                    Ok(created) => {
+                        (remembered.pending, remembered.created) = (true, created);
+                        Answer { state: State::Waiting, ..Answer::default() }
+                    }
+                    Err(reason) => Answer { state: State::Refused, reason, ..Answer::default() },
+                };
+                // Before it is remembered: a node that is killed here answers again.
+                self.answer(&id, answer).await?;
+            }
+            self.known.requests.insert(id, remembered);
+            self.remember()?;
+        }
+        Ok(())
+    }
+
+    // Makes it a request of the store, or says why not. Returns its time.
+    fn accept(&mut self, ticket: &Ticket, id: &str) -> std::result::Result<u64, String> {
+        let reports = ticket.check(id)?;
+        if let Some(name) = ticket.reports.iter().find(|name| !self.rules.allow_reports.contains(name)) {
+            return Err(format!("remote.requests.allow_reports of this node does not have {name}"));
+        }
+        if !self.rules.allow_requesters.iter().any(|pattern| is_like(pattern, &ticket.by)) {
+            return Err(format!("remote.requests.allow_requesters of this node does not have {}", ticket.by));
+        }
+        let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
+        self.known.accepted.retain(|at| now_ms.saturating_sub(*at) < HOUR_MS);
+        if self.known.accepted.len() >= self.rules.max_per_hour {
+            return Err(format!(
+                "this node has accepted {} requests within an hour, its remote.requests.max_per_hour",
+                self.known.accepted.len()
+            ));
+        }
+        // The time line of a store may be ahead of the clock.
+        let latest =
+            index::summary(self.store).ok().and_then(|summary| summary.latest).map_or(0, |entry| entry.store_ms);
+        let created = now_ms.max(latest);
+        let request = Request {
+            schema: 1,
+            id: id.to_owned(),
+            reports,
+            role: ticket.role.clone(),
+            name: ticket.name.clone(),
+            reason: ticket.reason.clone(),
+            by: format!("{} through the remote", ticket.by),
+            created,
+            expires: created + ticket.expires_ms,
+            ..Request::default()
+        };
+        requests::write(self.store, &request).map_err(|e| format!("it cannot be filed: {e}"))?;
+        self.known.accepted.push(now_ms);
+        output::say(&format!("requested {id}: {} by {}, {}", ticket.reports.join(", "), ticket.by, ticket.reason));
+        Ok(created)
+    }
+
+    // Answers requests whose capture has arrived, and those that were given up.
+    async fn answer_pending(&mut self) -> Result<()> {
+        let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
+        let pending: Vec<(String, u64)> = self
+            .known
+            .requests
+            .iter()
+            .filter(|(_, known)| known.pending)
+            .map(|(id, known)| (id.clone(), known.created))
+            .collect();
+        for (id, created) in pending {
+            // Its file goes when its capture is published, or when it is given up.
+            if let Some(request) = requests::read(self.store, &id) {
+                // Processes give up what has expired, if there are any that poll.
+                if request.capture.is_some() || request.expires.saturating_add(UNPOLLED_MS) > now_ms {
+                    continue;
+                }
+                requests::remove(self.store, &id)?;
+                events::record(self.store, &Event::request_failed(&id, "it expired, and no process polls this store"));
+            }
+            let answer = match index::of_request(self.store, &id, created)? {
+                Some(capture) => {
+                    let dir = self.store.report_dir(&capture);
+                    if dir.exists() && !dir.join(SHIPPED_FILE).is_file() {
+                        continue;
+                    }
+                    Answer { state: State::Captured, capture: Some(capture.to_string()), ..Answer::default() }
+                }
+                None => {
+                    let told = events::read(self.store)
+                        .into_iter()
+                        .rfind(|event| event.id == id && event.event == "request_failed");
+                    let reason = told
+                        .map_or_else(|| "it was cancelled, or its capture is gone".to_owned(), |event| event.reason);
+                    Answer { state: State::Failed, reason, ..Answer::default() }
+                }
+            };
+            self.answer(&id, answer).await?;
+            if let Some(known) = self.known.requests.get_mut(&id) {
+                known.pending = false;
+            }
+            self.remember()?;
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, id: &str, answer: Answer) -> Result<()> {
+        let answer = Answer { schema: 1, host: self.host.clone(), at: clock::utc_now(), ..answer };
+        self.put(&keys::answer(id, &self.node), &answer).await
+    }
+
+    async fn put(&self, key: &str, value: &impl Serialize) -> Result<()> {
+        // Structs of texts and numbers can always be encoded.
+        self.bucket.put(key, serde_json::to_vec(value).unwrap_or_default().into()).await
+    }
+
+    fn remember(&self) -> Result<()> {
+        let data = serde_json::to_vec(&self.known).unwrap_or_default();
+        Ok(fs::write_atomic(&self.dir.join("requests.json"), &data, Durability::Synced)?)
+    }
+}

@@ -1,0 +1,188 @@
+//! `request`: leaves a request in the remote for some of the nodes that obey requests, and waits for their answers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use diagctl_fs::{random_hex, random_u64};
+use diagctl_observe::clock::{self, Stopwatch};
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::Bucket;
+use crate::error::{Error, Result};
+use crate::keys;
+use crate::output::{self, Exit};
+use crate::settings::Settings;
+use crate::ticket::{Answer, LONGEST_MS, MAX_OBJECT, Node, State, Ticket, is_like};
+
+/// A node that has not announced itself for so long is gone, milliseconds. It does so twice a day.
+const GONE_MS: u64 = 25 * 3_600_000;
+
+/// The most nodes of a request.
+const MOST: usize = 1000;
+
+/// The time between two looks for answers.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Leave a request in the remote, for `diagctl request --remote`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The request, as JSON
+    request: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Asked {
+    #[serde(flatten)]
+    ticket: Ticket,
+    host: Option<String>,
+    sample: Option<usize>,
+    wait: bool,
+    json: bool,
+}
+
+/// The outcome, for programs.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    schema: u32,
+    id: &'a str,
+    nodes: Vec<Row<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    node: &'a str,
+    #[serde(flatten)]
+    answer: Option<&'a Answer>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// If no node would obey, or the remote fails.
+pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
+    let bucket = Bucket::open(&settings.remote)?;
+    let asked: Asked = serde_json::from_str(&args.request).map_err(|e| Error::Asked(e.to_string()))?;
+    let now_ms = clock::Reading::take(String::new()).wall_ms;
+    let mut nodes = candidates(&bucket, &asked, u64::try_from(now_ms).unwrap_or(0)).await?;
+    if nodes.is_empty() {
+        return Err(Error::NoNode { host: asked.host.unwrap_or_else(|| "*".into()) });
+    }
+    let all = nodes.len();
+    choose(&mut nodes, asked.sample.unwrap_or(MOST).min(MOST))?;
+    let expires_ms = asked.ticket.expires_ms.min(LONGEST_MS);
+    let id = format!("{}-{}", clock::compact_utc(now_ms), random_hex()?);
+    let names = nodes.iter().map(|(name, _)| name.clone()).collect();
+    let ticket = Ticket { schema: 1, id, nodes: names, created: clock::utc_now(), expires_ms, ..asked.ticket.clone() };
+    let expires = clock::compact_utc(now_ms.saturating_add(i64::try_from(expires_ms).unwrap_or(i64::MAX)));
+    let data = serde_json::to_vec(&ticket).unwrap_or_default();
+    bucket.put(&keys::request(&ticket.id, &expires), data.into()).await?;
+    let slowest = Duration::from_millis(nodes.iter().map(|(_, node)| node.poll_ms).max().unwrap_or(0));
+    output::note(&format!(
+        "request {} is for {} of {all} nodes: {}; each looks within {}",
+        ticket.id,
+        nodes.len(),
+        shown(&nodes),
+        diagctl_store::units::duration(u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX))
+    ));
+    let answers = if asked.wait { answers(&bucket, &ticket, asked.json).await? } else { BTreeMap::new() };
+    if asked.json {
+        let rows = ticket.nodes.iter().map(|node| Row { node, answer: answers.get(node) }).collect();
+        let outcome = Outcome { schema: 1, id: &ticket.id, nodes: rows };
+        output::say_raw(&serde_json::to_string(&outcome).unwrap_or_default()).map_err(Error::Runtime)?;
+    } else if !asked.wait {
+        output::say(&ticket.id);
+    }
+    let captured = answers.values().filter(|answer| answer.state == State::Captured).count();
+    Ok(match captured {
+        _ if !asked.wait => Exit::Ok,
+        n if n == ticket.nodes.len() => Exit::Ok,
+        0 => Exit::Failed,
+        _ => Exit::Partial,
+    })
+}
+
+// The nodes that are there, and allow the reports.
+async fn candidates(bucket: &Bucket, asked: &Asked, now_ms: u64) -> Result<Vec<(String, Node)>> {
+    let pattern = asked.host.as_deref().unwrap_or("*");
+    let mut nodes = Vec::new();
+    for object in bucket.list_under("nodes").await? {
+        let name = object.key.strip_prefix("nodes/").and_then(|name| name.strip_suffix(".json"));
+        let Some(name) = name.filter(|name| !name.contains('/')) else { continue };
+        let host = name.rsplit_once('~').map_or(name, |(host, _)| host);
+        if !is_like(pattern, host) || now_ms.saturating_sub(object.written_ms) > GONE_MS {
+            continue;
+        }
+        let Some(data) = bucket.read(&object.key, MAX_OBJECT).await? else { continue };
+        let Ok(node) = serde_json::from_slice::<Node>(&data) else { continue };
+        if asked.ticket.reports.iter().all(|report| node.allow_reports.contains(report)) {
+            nodes.push((name.to_owned(), node));
+        } else {
+            output::note(&format!("{host} allows only {}", node.allow_reports.join(", ")));
+        }
+    }
+    Ok(nodes)
+}
+
+// Leaves so many of them, at random.
+fn choose(nodes: &mut Vec<(String, Node)>, most: usize) -> Result<()> {
+    while nodes.len() > most {
+        let random = usize::try_from(random_u64()? % nodes.len() as u64).unwrap_or(0);
+        nodes.swap_remove(random);
+    }
+    nodes.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(())
+}
+
+fn shown(nodes: &[(String, Node)]) -> String {
+    const FEW: usize = 5;
+    let names: Vec<&str> = nodes.iter().take(FEW).map(|(name, _)| name.as_str()).collect();
+    let more = if nodes.len() > FEW { ", …" } else { "" };
+    format!("{}{more}", names.join(", "))
+}
+
+// Waits until each node has answered at last, or the request has expired, and tells each answer once.
+async fn answers(bucket: &Bucket, ticket: &Ticket, quiet: bool) -> Result<BTreeMap<String, Answer>> {
+    let since = Stopwatch::start();
+    // A capture that was begun in time is shipped after it.
+    let deadline = Duration::from_millis(ticket.expires_ms) + Duration::from_secs(120);
+    let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
+    let is_final = |answer: &Answer| answer.state != State::Waiting;
+    loop {
+        for object in bucket.list_under(&format!("answers/{}", ticket.id)).await? {
+            let name = object.key.rsplit('/').next().and_then(|name| name.strip_suffix(".json")).unwrap_or_default();
+            if !ticket.nodes.iter().any(|node| node == name) || answers.get(name).is_some_and(is_final) {
+                continue;
+            }
+            let data = bucket.read(&object.key, MAX_OBJECT).await?.unwrap_or_default();
+            let Ok(answer) = serde_json::from_slice::<Answer>(&data) else { continue };
+            if answers.get(name).is_none_or(|before| before.state != answer.state) {
+                tell(name, &answer, quiet);
+            }
+            answers.insert(name.to_owned(), answer);
+        }
+        let done = answers.values().filter(|answer| is_final(answer)).count();
+        if done == ticket.nodes.len() {
+            return Ok(answers);
+        }
+        if since.elapsed() > deadline {
+            let silent = ticket.nodes.iter().filter(|node| !answers.contains_key(*node)).map(String::as_str);
+            let silent = silent.collect::<Vec<_>>().join(", ");
+            let silent = if silent.is_empty() { String::new() } else { format!("; nothing was heard of {silent}") };
+            output::note(&format!("the request has expired: {done} of {} nodes answered{silent}", ticket.nodes.len()));
+            return Ok(answers);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn tell(node: &str, answer: &Answer, quiet: bool) {
+    let host = node.rsplit_once('~').map_or(node, |(host, _)| host);
+    match (&answer.state, &answer.capture) {
+        (State::Captured, Some(capture)) if !quiet => output::say(&format!("{host}/{capture}")),
+        (State::Captured, _) => {}
+        (State::Waiting, _) => output::note(&format!("{host}: the request waits for a process")),
+        (State::Refused, _) => output::note(&format!("{host}: refused: {}", answer.reason)),
+        (State::Failed, _) => output::note(&format!("{host}: no capture: {}", answer.reason)),
+    }
+}

@@ -1,0 +1,170 @@
+//! Requests through the remote: what a person writes, and what nodes answer. Each is an object of its own that one writer writes.
+
+use diagctl_store::ReportName;
+use serde::{Deserialize, Serialize};
+
+/// Maximum size of any of these objects, bytes.
+pub const MAX_OBJECT: u64 = 64 << 10;
+
+/// The longest time for which a request counts, milliseconds.
+pub const LONGEST_MS: u64 = 24 * 3_600_000;
+
+/// The most reports of a request.
+const MAX_REPORTS: usize = 32;
+
+/// A request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ticket {
+    /// The version of this object's format.
+    pub schema: u32,
+    /// Its id, in the form of a capture's.
+    pub id: String,
+    /// The nodes that are to obey it.
+    pub nodes: Vec<String>,
+    /// The reports.
+    pub reports: Vec<String>,
+    /// Only processes of this role.
+    pub role: Option<String>,
+    /// Only the process of this name.
+    pub name: Option<String>,
+    /// The reason.
+    pub reason: String,
+    /// The person. The remote only proves that it is one who may write requests.
+    pub by: String,
+    /// Time of the request, UTC, RFC 3339.
+    pub created: String,
+    /// The time for which it counts, milliseconds.
+    pub expires_ms: u64,
+}
+
+/// A store that obeys requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    /// The version of this object's format.
+    pub schema: u32,
+    /// The machine.
+    pub host: String,
+    /// The reports that it allows.
+    pub allow_reports: Vec<String>,
+    /// The time between its looks, milliseconds.
+    pub poll_ms: u64,
+    /// Time of this announcement, UTC, RFC 3339.
+    pub at: String,
+}
+
+/// The state of a request at a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It waits for a process.
+    #[default]
+    Waiting,
+    /// Its capture is in the remote.
+    Captured,
+    /// The node does not obey it.
+    Refused,
+    /// It was given up.
+    Failed,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Answer {
+    /// The version of this object's format.
+    pub schema: u32,
+    /// The machine.
+    pub host: String,
+    /// The state.
+    pub state: State,
+    /// The capture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capture: Option<String>,
+    /// The reason.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Time of the answer, UTC, RFC 3339.
+    pub at: String,
+}
+
+impl Ticket {
+    /// Returns the reports, or the reason why this is no request.
+    pub fn check(&self, id: &str) -> Result<Vec<ReportName>, String> {
+        if self.schema > 1 {
+            return Err("a newer diagctl wrote it".into());
+        }
+        if self.id != id {
+            return Err("it has another id than its name".into());
+        }
+        if self.reason.trim().is_empty() || self.reason.len() > 1024 || self.by.is_empty() || self.by.len() > 256 {
+            return Err("it does not say who wants it and why".into());
+        }
+        if self.reports.is_empty() || self.reports.len() > MAX_REPORTS {
+            return Err(format!("it names no reports, or more than {MAX_REPORTS}"));
+        }
+        if [&self.role, &self.name].into_iter().flatten().any(|text| text.len() > 256) || self.expires_ms > LONGEST_MS {
+            return Err("a value in it is out of range".into());
+        }
+        let parse = |name: &String| ReportName::parse(name).ok_or_else(|| format!("{name:.64} is not a report"));
+        self.reports.iter().map(parse).collect()
+    }
+}
+
+/// Returns true if a text matches a pattern, in which an asterisk stands for any text.
+pub fn is_like(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, rest)) => text.strip_prefix(head).is_some_and(|tail| {
+            let ends = std::iter::successors(Some(tail), |tail| tail.char_indices().nth(1).map(|(at, _)| &tail[at..]));
+            rest.is_empty() || ends.chain([""]).any(|tail| is_like(rest, tail))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_says_who_wants_what_and_why() {
+        let id = "20261128T100000000Z-aaaaaaaa";
+        let good = Ticket {
+            id: id.into(),
+            reports: vec!["gc_stat".into()],
+            reason: "it grows".into(),
+            by: "ann".into(),
+            ..Ticket::default()
+        };
+        assert_eq!(good.check(id).unwrap(), ["gc_stat".parse::<ReportName>().unwrap()]);
+        let table = [
+            (Ticket { schema: 2, ..good.clone() }, "newer"),
+            (Ticket { id: "x".into(), ..good.clone() }, "another id"),
+            (Ticket { reason: " ".into(), ..good.clone() }, "who wants it and why"),
+            (Ticket { by: "b".repeat(300), ..good.clone() }, "who wants it and why"),
+            (Ticket { reports: Vec::new(), ..good.clone() }, "names no reports"),
+            (Ticket { reports: vec!["../x".into()], ..good.clone() }, "../x is not a report"),
+            (Ticket { expires_ms: u64::MAX, ..good }, "out of range"),
+        ];
+        for (ticket, expected) in table {
+            assert!(ticket.check(id).unwrap_err().contains(expected), "{expected}");
+        }
+    }
+
+    #[test]
+    fn an_asterisk_stands_for_any_text() {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("web-*", "web-1", true),
+            ("web-*", "db-1", false),
+            ("*@acme", "ann@acme", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b", "ab-", false),
+            ("ann", "anna", false),
+            ("*ü", "xü", true),
+        ] {
+            assert_eq!(is_like(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+# frozen_string_literal: true
+
+require_relative "support/s3_case"
+require_relative "support/reading"
+
+module E2E
+  # What a person deletes in the remote, with what S3 has for it and with what a directory has.
+  module Deleting
+    def test_a_deleted_capture_is_gone_from_everywhere_and_its_node_does_not_bring_it_back
+      first, second = capture, capture(9 << 20)
+      ship!
+      assert_match(/\Adeleted #{first} of \S+\n\z/, read!("rm", first).out)
+      assert_equal [second], remote_list("-q", env: elsewhere).out.split
+      assert_empty(remote_keys.grep(/#{first}/))
+      assert_equal 4, read("show", first).status
+      assert_equal 4, read("rm", first).status
+      # The node writes its manifest of the day anew.
+      third = capture
+      ship!
+      assert_equal [second, third].sort, remote_list("-q", env: elsewhere).out.split.sort
+      assert_equal 3, diagctl!("list", "-q").out.split.size, "the store of the node is not touched"
+      assert_match(/"by":"\S+ ?.*"/, remote_object(remote_keys.grep(/~deleted~/).first))
+    end
+
+    def test_a_pinned_capture_needs_force
+      id = capture
+      diagctl!("pin", id)
+      ship!
+      result = read("rm", id)
+      assert_equal 1, result.status
+      assert_match(/was pinned when it was shipped.*hint: use --force/m, result.err)
+      read!("rm", "--force", id)
+      assert_empty remote_list("-q", env: elsewhere).out
+    end
+
+    def test_retention_deletes_the_oldest_until_the_rest_fits_and_keeps_what_is_pinned
+      ids = Array.new(4) { capture(100_000) }
+      diagctl!("pin", ids[0])
+      ship!
+      before = remote_keys
+      plan = read!("gc", "--max-use", "250KiB", "--dry-run")
+      assert_match(/^delete +#{ids[1]} +\S+ +\S+ KiB +the oldest/, plan.out)
+      assert_match(/^would delete 2 captures \(.*\), would keep 2 captures/, plan.out)
+      assert_equal before, remote_keys, "a dry run deletes nothing"
+      done = read!("gc", "--max-use", "250KiB", "--json").json
+      assert_equal [2, 2, false], done.values_at("deleted", "kept", "dry_run")
+      assert_equal [ids[0], ids[3]], remote_list("-q", env: elsewhere).out.split.sort
+      assert_equal 2, remote_keys.grep(/meta.json/).size
+      assert_match(/verified 2 captures.*intact/, read!("verify", "--all").out)
+      assert_match(/^deleted 0 captures/, read!("gc", "--max-age", "1d").out)
+    end
+
+    def test_retention_needs_a_limit_and_the_rights
+      result = read("gc")
+      assert_equal 2, result.status
+      assert_match(/needs --max-age or --max-use/, result.err)
+      assert_equal 2, diagctl("gc", "--max-age", "1d").status
+    end
+  end
+
+  class DeletingFromS3Test < S3Case
+    include Reading
+    include Deleting
+
+    def test_credentials_that_may_not_delete_are_told
+      id = capture
+      ship!
+      faults { |method, _, _| 403 if %w[DELETE POST].include?(method) }
+      result = read("rm", id)
+      assert_equal 1, result.status
+      assert_match(/cannot delete.*hint: the credentials may not do this/m, result.err)
+      remote
+      assert_equal [id], remote_list("-q", env: elsewhere).out.split
+    end
+  end
+
+  class DeletingFromDirectoryTest < Case
+    include Shipping
+    include Reading
+    include Deleting
+
+    def setup
+      super
+      @files = File.join(@root, "files")
+      Dir.mkdir(@files)
+      configure(remote: "url = \"file://#{@files}\"")
+    end
+
+    def shipping_env = env(PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
+
+    def remote_keys = Dir["**/*", base: @files].select { |name| File.file?(File.join(@files, name)) }
+
+    def remote_object(key) = File.binread(File.join(@files, key))
+  end
+end

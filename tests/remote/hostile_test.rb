@@ -1,0 +1,119 @@
+# frozen_string_literal: true
+
+require_relative "support/shipping"
+require_relative "support/reading"
+
+module E2E
+  # The remote holds what no diagctl has written: nothing of it is believed.
+  class HostileTest < Case
+    include Shipping
+    include Reading
+
+    def setup
+      super
+      @files = File.join(@root, "files")
+      Dir.mkdir(@files)
+      configure(remote: "url = \"file://#{@files}\"")
+      @id = capture
+      ship!
+    end
+
+    def shipping_env = env(PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
+
+    def remote_keys = Dir["**/*", base: @files].select { |name| File.file?(File.join(@files, name)) }
+
+    def remote_object(key) = File.binread(File.join(@files, key))
+
+    def remote_write(key, content) = File.binwrite(File.join(@files, key), content)
+
+    def assert_refused(reason, *command, status: 1)
+      result = read(*command)
+      assert_equal status, result.status, result
+      assert_match reason, result.err
+      assert_empty blobs, "nothing is kept"
+      assert_no_view
+      refute File.exist?(File.join(@root, "out"))
+    end
+
+    def fetch(reason) = assert_refused(reason, "fetch", @id, "-o", File.join(@root, "out"))
+
+    def test_other_bytes_than_those_of_the_record
+      key = remote_keys.grep(/blob/).first
+      whole = remote_object(key)
+      remote_write(key, whole.dup.tap { |bytes| bytes.setbyte(bytes.size / 2, bytes.getbyte(bytes.size / 2) ^ 1) })
+      fetch(/blob.bin.gz in the remote cannot be trusted, and nothing of it was kept: it has sha256/)
+      assert_match(/damaged  #{@id} blob.bin.gz/, read("verify", @id).out)
+      remote_write(key, whole[0, 50])
+      fetch(/it has 50 bytes, \d+ were recorded/)
+      remote_write(key, whole + ("x" * 10_000_000))
+      fetch(/it has more than the \d+ bytes that were recorded/)
+      assert_match(/1 damaged/, read("verify", "--all").out)
+      File.delete(File.join(@files, key))
+      fetch(/it is missing/)
+      assert_equal 1, read("verify", @id).status
+    end
+
+    def test_a_file_that_inflates_without_end
+      bomb = StringIO.new.tap { |io| Zlib::GzipWriter.wrap(io) { |gz| 300.times { gz.write("\0" * (1 << 20)) } } }.string
+      key = remote_keys.grep(/blob/).first
+      remote_write(key, bomb)
+      claim = lambda do |raw|
+        forge(@id) do |meta|
+          meta["reports"][0].merge!("raw_bytes" => raw, "stored_bytes" => bomb.bytesize, "sha256" => Digest::SHA256.hexdigest(bomb))
+        end
+      end
+      claim.call(1000)
+      result = read("fetch", @id, "-o", File.join(@root, "out"))
+      refute result.ok?
+      assert_includes result.err, "decompresses to more than the 1000 bytes that were recorded"
+      assert_empty Dir[File.join(@root, "out/*blob*")]
+      FileUtils.rm_rf(blobs + [File.join(@root, "out")])
+      claim.call(1 << 43)
+      fetch(/report blob claims that \d+ bytes decompress to 8796093022208/)
+    end
+
+    def test_records_that_lie
+      forgeries = {
+        /out of range/ => ->(meta) { meta["reports"][0]["stored_bytes"] = 1 << 60 },
+        /are needed, and .* are free/ => ->(meta) { meta["reports"][0]["stored_bytes"] = 1 << 43 },
+        /does not name a plain file/ => ->(meta) { meta["reports"][0]["file"] = "../../../../escaped" },
+        /has the file meta.json/ => ->(meta) { meta["reports"][0]["file"] = "meta.json" },
+        /has no checksum/ => ->(meta) { meta["reports"][0]["sha256"] = "../../x" },
+        /it describes capture/ => ->(meta) { meta["id"] = "20260101T000000000Z-aaaaaaaa" },
+        /it describes a capture of other at/ => ->(meta) { meta["host"] = "other" },
+        /meta.json in the remote cannot be trusted/ => ->(meta) { meta["reports"] = "x" }
+      }
+      original = remote_object(remote_keys.grep(/meta.json/).first)
+      forgeries.each do |reason, change|
+        remote_write(remote_keys.grep(/meta.json/).first, original)
+        forge(@id) { |meta, _| change.call(meta) }
+        fetch(reason)
+      end
+      remote_write(remote_keys.grep(/meta.json/).first, "[" * 5_000_000)
+      fetch(/has more than 4194304 bytes/)
+    end
+
+    def test_a_manifest_that_names_another_place_and_a_link_out_of_the_remote
+      manifest = remote_keys.grep(/manifests/).first
+      line = JSON.parse(remote_object(manifest).lines.first)
+      remote_write(manifest, "#{JSON.dump(line.merge("host" => "../../../../etc"))}\n#{JSON.dump(line.merge("id" => "../../etc"))}\n")
+      assert_refused(/is not in the remote/, "fetch", @id, "-o", File.join(@root, "out"), status: 4)
+      remote_write(manifest, "#{JSON.dump(line)}\n")
+      blob = File.join(@files, remote_keys.grep(/blob/).first)
+      File.delete(blob)
+      File.symlink("/etc/passwd", blob)
+      fetch(/cannot read/)
+      File.delete(blob)
+      File.mkfifo(blob)
+      fetch(/not a regular file/)
+    end
+
+    def test_a_cache_that_others_can_read_is_not_used
+      FileUtils.mkdir_p(File.join(cache, "diagctl"), mode: 0o755)
+      File.chmod(0o755, File.join(cache, "diagctl"))
+      result = read("show", @id)
+      assert_equal 1, result.status
+      assert_match(/others may use it \(mode 0755\).*hint: set XDG_CACHE_HOME/m, result.err)
+    end
+  end
+end

@@ -1,0 +1,148 @@
+# frozen_string_literal: true
+
+require_relative "support/s3_case"
+require_relative "support/reading"
+
+module E2E
+  # A person asks machines through the remote, and each decides by itself.
+  module Requesting
+    ALLOW = "[remote.requests]\nallow_reports = [\"gc_stat\", \"heap_summary\"]\nallow_requesters = [\"r*\"]\npoll = \"1s\"\n"
+
+    def setup
+      super
+      @pids = []
+    end
+
+    def teardown
+      @pids.each { |pid| Process.kill(:TERM, pid) && Process.wait(pid) }
+      super
+    end
+
+    # A shipper of this machine that goes on.
+    def watch(env = shipping_env)
+      log = File.join(@root, "ship-#{@pids.size}.log")
+      @pids << spawn(env, BIN, "ship", "--watch", unsetenv_others: true, %i[out err] => log)
+      wait_until("an announcement", tell: -> { File.read(log) }) { remote_keys.grep(%r{nodes/}).size >= @pids.size }
+      log
+    end
+
+    def compact(later = 0) = (Time.now + later).utc.strftime("%Y%m%dT%H%M%S%LZ")
+
+    def ask(*argv, **options)
+      diagctl("request", *argv, "--remote", "--reason", "a test", "--wait", env: elsewhere, deadline: 90, **options)
+    end
+
+    def test_a_request_becomes_a_capture_that_can_be_read_at_once
+      start_script
+      log = watch
+      result = ask("gc_stat", "--host", "*", "--sample", "3")
+      assert result.ok?, result
+      assert_match(/is for 1 of 1 nodes: .*; each looks within 1s/, result.err)
+      address = result.out.chomp
+      assert_match(%r{\A[^/]+/\d{8}T\d{9}Z-\h{8}\z}, address)
+      meta = read!("show", address, "--json").json
+      assert_match(/a test/, meta["trigger"]["reason"])
+      assert_match(/requested \S+: gc_stat by root, a test/, File.read(log))
+      assert_equal 1, captures.size, "once"
+    end
+
+    def test_what_the_node_does_not_allow_is_refused_with_the_reason
+      start_script
+      watch
+      result = ask("threads")
+      assert_equal 4, result.status, result
+      assert_match(/allows only gc_stat, heap_summary.*no node \* obeys requests for these reports/m, result.err)
+      # One that is written past the check of the person's own program.
+      node = File.basename(remote_keys.grep(%r{nodes/}).first, ".json")
+      { { "reports" => ["threads"] } => /allow_reports of this node does not have threads/,
+        { "by" => "mallory" } => /allow_requesters of this node does not have mallory/,
+        { "reason" => "" } => /does not say who wants it and why/,
+        { "reports" => ["../../x"] } => /is not a report/ }.each_with_index do |(change, reason), n|
+        id = format("%s-%08x", compact, n)
+        ticket = { schema: 1, id: id, nodes: [node], reports: ["gc_stat"], reason: "r", by: "root", expires_ms: 60_000 }
+        write_request(id, ticket.transform_keys(&:to_s).merge(change))
+        answer = wait_until("an answer") { remote_keys.grep(%r{answers/#{id}/}).first }
+        assert_match reason, JSON.parse(remote_object(answer))["reason"]
+      end
+      assert_empty captures
+    end
+
+    def test_a_node_obeys_only_so_many_an_hour_and_none_twice
+      start_script
+      watch
+      2.times { assert ask("gc_stat").ok? }
+      result = ask("gc_stat")
+      assert_equal 1, result.status, result
+      assert_match(/refused: this node has accepted 2 requests within an hour/, result.err)
+      # A shipper that is started anew remembers.
+      Process.kill(:KILL, @pids.first) && Process.wait(@pids.shift)
+      remove_answers
+      watch
+      sleep 3
+      assert_equal 2, captures.size
+      assert_empty remote_keys.grep(%r{answers/})
+    end
+
+    def test_a_request_that_nobody_takes_expires_with_the_reason
+      start_script
+      watch
+      result = ask("gc_stat", "--name", "no-such-worker", "--expires", "2s")
+      assert_equal 1, result.status, result
+      assert_match(/no capture: nobody took it in time; it expired/, result.err)
+    end
+
+    def test_requests_are_off_unless_the_node_allows_reports
+      configure(remote: remote_section.sub(/^\[remote.requests\].*/m, ""))
+      log = File.join(@root, "ship.log")
+      @pids << spawn(shipping_env, BIN, "ship", "--watch", unsetenv_others: true, %i[out err] => log)
+      id = capture
+      wait_until("the capture", tell: -> { File.read(log) }) { shipped?(id) }
+      assert_empty remote_keys.grep(%r{nodes/})
+      assert_equal 4, ask("gc_stat").status
+    end
+  end
+
+  class RequestThroughS3Test < S3Case
+    include Reading
+    include Requesting
+
+    def setup
+      super
+      configure(remote: remote_section)
+    end
+
+    def remote_section = "url = \"s3://#{@bucket}/fleet\"\nendpoint = \"#{@server.endpoint}\"\n#{Requesting::ALLOW}"
+
+    def write_request(id, ticket) = remote_write("fleet/requests/#{id}~#{compact(3600)}.json", JSON.dump(ticket))
+
+    def remove_answers = remote_keys.grep(%r{answers/}).each { |key| @server.request("DELETE", "/#{@bucket}/#{key}") }
+  end
+
+  class RequestThroughDirectoryTest < Case
+    include Shipping
+    include Reading
+    include Requesting
+
+    def setup
+      super
+      @files = File.join(@root, "files")
+      Dir.mkdir(@files)
+      configure(remote: remote_section)
+    end
+
+    def remote_section = "url = \"file://#{@files}\"\n#{Requesting::ALLOW}"
+
+    def shipping_env = env(PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
+
+    def remote_keys = Dir["**/*", base: @files].select { |name| File.file?(File.join(@files, name)) }
+
+    def remote_object(key) = File.binread(File.join(@files, key))
+
+    def write_request(id, ticket)
+      FileUtils.mkdir_p(File.join(@files, "requests"))
+      File.write(File.join(@files, "requests/#{id}~#{compact(3600)}.json"), JSON.dump(ticket))
+    end
+
+    def remove_answers = FileUtils.rm_rf(File.join(@files, "answers"))
+  end
+end
