@@ -152,7 +152,7 @@ fn by_root(cx: &Context, args: &Args, store: &Store, of_process: &[Entry]) -> Re
     let taken = with_memory(store, taken, pid)?;
     let trend = trend::of(&points, groups_of(By::Root));
     let (dump, leak) = kept_by(cx, store, newest);
-    let view = view(args, (pid, role, name), taken, &trend, Besides { releases: Vec::new(), leak, dump });
+    let view = shown(args, (pid, role, name), taken, &trend, Besides { releases: Vec::new(), leak, dump });
     Done::either(args.json, &view, |view| text::render(view, &trend, args))
 }
 
