@@ -79,6 +79,10 @@ pub fn view(cx: &Context, from: &From, args: &Args) -> Result<Option<View>, Fail
     if !from.is_remote() {
         return Ok(None);
     }
+    if args.by == By::Root {
+        return Err(Failure::new(Exit::Usage, "--by root reads heap dumps, and --remote brings summaries only")
+            .hint("use another --by, or run `diagctl heap trend --by root` where the store is"));
+    }
     let now_ms = times::wall_ms(&crate::clock::utc_now());
     let since = args.since.as_ref().map(|since| times::day_before(since, now_ms));
     let entries = from.captures(cx, &Days { since, until: None })?;
