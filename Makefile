@@ -15,7 +15,7 @@ ALL_BUT_REMOTE := --workspace --exclude diagctl-remote
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build remote remote-test deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems deb release package-test package-short clean help
+.PHONY: build remote remote-test deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-requests bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems deb release package-test package-short clean help
 
 # One static program runs in any image and starts a third faster, and the start is most of the cost of a poll.
 # --target: without it Cargo would link build scripts with the same flags.
@@ -83,6 +83,7 @@ demo-quiet: deps build
 
 # A single test: make e2e E2E="-n /overlap/"
 e2e:
+	@scripts/reap
 	$(RUBY) tests/e2e/all.rb $(E2E)
 
 # Faults, crashes and attacks: docs/reliability.md. The short form tries a sample of each kind and is part of `make test`.
@@ -145,10 +146,13 @@ redmine: deps build
 	@tests/matrix/run redmine
 
 # The benchmarks write benches/results/. A quick look, in a minute: make bench-capture SIZES=0.3 PAIR= LIMITED= ROUNDS=1
-bench: bench-idle bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine
+bench: bench-idle bench-requests bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine
 
 bench-idle: deps build
 	$(RUBY) benches/idle.rb
+
+bench-requests: deps build
+	$(RUBY) benches/requests.rb
 
 bench-sidekiq: deps build
 	$(RUBY) benches/sidekiq.rb
@@ -195,5 +199,5 @@ help:
 	@echo "make release  target/dist: archives, gems, Debian packages, SBOMs and checksums; the same bytes each time"
 	@echo "make package-test   gems and packages installed and used as people do; needs root and debootstrap, takes half an hour"
 	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
-	@echo "make bench-idle | bench-sidekiq | bench-put | bench-heap | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
+	@echo "make bench-idle | bench-requests | bench-sidekiq | bench-put | bench-heap | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
 	@echo "make clean    remove what cargo built"

@@ -23,6 +23,7 @@
 
 require_relative "../tests/e2e/support/wait"
 require_relative "../tests/e2e/support/cgroup"
+require_relative "support/load"
 require_relative "support/puma_server"
 
 class CaptureBench
@@ -35,9 +36,6 @@ class CaptureBench
   # A short dump is repeated until this many seconds have been measured.
   MEASURED = Float(ENV.fetch("MEASURED", "4"))
   FORKS = 15
-  # A site's clients have computers of their own. The load generator stands for them here, so it gets priority, for which it
-  # needs root.
-  AHEAD = system("chrt", "--fifo", "1", "true", out: File::NULL, err: File::NULL) ? %w[chrt --fifo 1] : []
   WAYS = { none: "no dump", diagctl: "diagctl", fork: "a fork that sleeps", busy: "something else computes", both: "both",
            file: "`dump_all` to a file", gzip: "`dump_all` to `gzip --fast`" }.freeze
 
@@ -84,13 +82,13 @@ class CaptureBench
 
   # Measures the time of a fork or spawn, under the same load.
   def timed(server, what)
-    load = Load.new(server)
+    load = Bench::Load.new(server, RATE)
     Array.new(FORKS) { sleep(0.2) && server.ask(what) }.tap { load.finish }
   end
 
   def one(server, scene, way)
     Bench.warm((scene.size * 1.5e9).round)
-    load = Load.new(server)
+    load = Bench::Load.new(server, RATE)
     sleep 0.5 # for the generator to start
     windows = []
     metas = []
@@ -165,26 +163,6 @@ class CaptureBench
 
   def spawn_row(scene)
     [*about(scene), *%w[ours rubys].map { |whose| format("%.2f ms", median(scene.spawns.map { |answer| answer.fetch(whose) })) }]
-  end
-
-  # The load generator, in a separate process.
-  class Load
-    def initialize(server)
-      @out, out = IO.pipe
-      @pid = Process.spawn(*AHEAD, RbConfig.ruby, File.join(__dir__, "support/open_loop.rb"), server.port.to_s, RATE.to_s,
-                           SERVER::PAGE, SERVER::ANSWER, out: out)
-      out.close
-    end
-
-    # Returns every request, with the time it was due and its latency in ms or its error, and the generator's longest delay in
-    # ms.
-    def finish
-      Process.kill(:TERM, @pid)
-      *requests, last = @out.read.lines.map(&:split)
-      Process.wait(@pid)
-      abort "the load generator failed" unless $?.success?
-      [requests.map { |due, outcome| [due.to_f, outcome.match?(/\A\d/) ? outcome.to_f : outcome] }, last[1].to_f]
-    end
   end
 end
 

@@ -34,10 +34,13 @@ class Demo
     @traffic = E2E::Traffic.new(self)
     memory_grows
     why_so_large
-    someone_asks
+    what_grows
     look_around
     fetch_the_dump
+    traffic_ends
+    why_did_it_die
     stop_puma
+    the_answers
     puts "", "It all happened, in #{(E2E.clock - started).round} s. Nothing is left running."
   rescue Failed, E2E::TooLate => error
     @keep = true
@@ -89,15 +92,36 @@ class Demo
     say "2. Is it Ruby or native memory?"
     command "diagctl diagnose"
     out, = Open3.capture2(@env, "diagctl", "diagnose", "--json")
-    expect "it is Ruby's objects" => JSON.parse(out).dig("verdict", "cause") == "retained_objects"
+    verdict = JSON.parse(out).fetch("verdict")
+    @sentence = verdict["sentence"]
+    expect "it is Ruby's objects" => verdict["cause"] == "retained_objects"
   end
 
-  def someone_asks
-    say "3. A person asks for another heap dump of that worker, without logging in to it."
-    grown = captures.first.fetch("pid")
-    command "diagctl request heap_dump --pid #{grown} --reason 'does it still grow?' --wait"
-    expect "a second capture is there, of the same worker" => captures.map { |capture| capture.values_at("rule", "pid") } ==
-                                                              [["on_demand", grown], ["heap-on-growth", grown]]
+  # A person asks twice, without logging in to the worker. With the dump of the rule that makes three.
+  def what_grows
+    say "3. What grows, and what keeps it? The worker grows on, and a person asks for two more heap dumps of it."
+    @grown = captures.first.fetch("pid")
+    2.times do
+      grow_on
+      command "diagctl request heap_dump --pid #{@grown} --reason 'what grows?' --wait"
+    end
+    expect "there are three heap dumps of one worker" => captures.map { |capture| capture.values_at("rule", "pid") } ==
+                                                         [["on_demand", @grown], ["on_demand", @grown], ["heap-on-growth", @grown]]
+    command "diagctl show latest | tail -4"
+    out, = Open3.capture2(@env, "diagctl", "show", "latest")
+    @leak = out[/^`.*` grew by .*/]
+    expect "the sessions of the application are named, with what keeps them" => @leak&.match?(/GrowingApp.* grew by [\d,]+ GrowingApp::Session .* still there in C\./)
+  end
+
+  # Whichever worker takes the request: those that the other keeps are none of its growth.
+  def grow_on
+    20.times do
+      show "curl -sS 'http://127.0.0.1:#{@port}/grow?mb=5'"
+      answer = get("/grow?mb=5").to_s
+      puts answer
+      return if answer.end_with?(" #{@grown}\n")
+    end
+    raise Failed, "no request reached worker #{@grown}"
   end
 
   def look_around
@@ -122,13 +146,36 @@ class Demo
            "what the strings say is not" => lines.none? { |line| line.include?("lorem ipsum") }
   end
 
-  def stop_puma
+  def traffic_ends
     @traffic.stop
-    say "6. Meanwhile #{@traffic.served} requests of other clients were answered, #{@traffic.failed} failed. Puma stops."
+    say "6. Meanwhile #{@traffic.served} requests of other clients were answered, #{@traffic.failed} failed."
+    expect "requests were served" => @traffic.served.positive?, "no request failed" => @traffic.failed.zero?
+  end
+
+  def why_did_it_die
+    say "7. The worker dies. Why?"
+    command "kill -9 #{@grown}"
+    E2E.wait_until("the master has told how") { deaths.any? { |death| death["ended"] == "killed (SIGKILL)" } }
+    command "diagctl deaths"
+    expect "it is that worker, with its captures" => deaths.map { |death| [death["pid"], death["captures"].size] } == [[@grown, 3]]
+  end
+
+  def stop_puma
+    say "8. Puma stops, which is no death."
     E2E::Processes.signal(:TERM, @puma)
     E2E.wait_until("Puma ends") { Process.wait(@puma, Process::WNOHANG) }
     E2E.wait_until("all of its processes end") { E2E::Processes.descendants.empty? }
-    expect "requests were served" => @traffic.served.positive?, "no request failed" => @traffic.failed.zero?
+    expect "nobody else died" => deaths.size == 1
+  end
+
+  def the_answers
+    say "The answers:"
+    puts "Ruby or native?  #{@sentence}", "What grows?      #{@leak}", "Why did it die?  Worker #{@grown} was #{deaths.first['ended']}."
+  end
+
+  def deaths
+    out, = Open3.capture2(@env, "diagctl", "deaths", "--json", err: File::NULL)
+    JSON.parse(out).fetch("deaths")
   end
 
   def captures

@@ -5,7 +5,7 @@
 class Figures
   RESULTS = File.expand_path("../results", __dir__)
   PAGE = "README.md"
-  ORDER = %w[redmine.md capture.md idle.md put.md heap.md store.md sidekiq.md].freeze
+  ORDER = %w[redmine.md capture.md idle.md heap_dump.md heap_dump_redmine.md heap_dump_ruby34.md put.md heap.md store.md sidekiq.md].freeze
 
   def initialize(results = RESULTS)
     @results = results
@@ -17,8 +17,8 @@ class Figures
       "p99 latency of Redmine while one of two workers of 1 GB is dumped" =>
         "#{cell("redmine.md", "diagctl", "workers" => "2", "no dump" => /ms/)} times that without a dump",
       "CPU time of an idle poll" => "#{cell("idle.md", "ratio", "" => "CPU time")} times that of starting `/bin/true`",
-      "CPU time of storing a heap dump" =>
-        "#{cell("put.md", "of gzip", "input" => "heap dump", "program" => "put, gzip")} times that of `gzip --fast`",
+      "CPU time of a heap dump of a Rails application of 1 GB" =>
+        "#{large("heap_dump_redmine.md", "producer", "walker", "of that with all values")} times that of `ObjectSpace.dump_all`, compressed",
       "CPU time of `diagctl heap retained` in a process of 1 GB" => "1/#{times_faster_than_reap} of that of reap"
     }
   end
@@ -45,9 +45,11 @@ class Figures
     raise KeyError, "#{file} has no row with #{where} and the column #{column.inspect}"
   end
 
-  def times_faster_than_reap
-    large = rows("heap.md").reverse.find { |row| row["program"] == "`heap retained`, graph" }
-    large.fetch("reap's CPU is … times that")
+  def times_faster_than_reap = large("heap.md", "program", "`heap retained`, graph", "reap's CPU is … times that")
+
+  # The cell of the last row that has one: that of the largest process.
+  def large(file, name, value, column)
+    rows(file).reverse.find { |row| row[name] == value && row[column] != "" }.fetch(column)
   end
 
   # Each row of each table, as a hash by the table's header.

@@ -13,6 +13,18 @@ require_relative "machine"
 class PumaServer
   BOOT = 240
   SUPPORT = __dir__
+  CONFIGURATION = <<~TOML
+    poll_interval = "200ms"
+    [guards]
+    min_free_disk = "1%"
+    memory_headroom = 0.1
+    [limits]
+    budget_hour = 1000000
+    budget_day = 1000000
+    [retention]
+    keep_free = "1%"
+    max_use = "20GiB"
+  TOML
 
   attr_reader :port
 
@@ -76,6 +88,9 @@ class PumaServer
     nil
   end
 
+  # Sets options of a report for the captures to come.
+  def configure(report, options) = write("diagctl.toml", "#{CONFIGURATION}[reports.#{report}]\n#{options}\n")
+
   private
 
   def command = [RbConfig.ruby, Gem.bin_path("puma", "puma")]
@@ -105,18 +120,7 @@ class PumaServer
       plugin :diagctl
       #{settings}
     RUBY
-    write("diagctl.toml", <<~TOML)
-      poll_interval = "200ms"
-      [guards]
-      min_free_disk = "1%"
-      memory_headroom = 0.1
-      [limits]
-      budget_hour = 1000000
-      budget_day = 1000000
-      [retention]
-      keep_free = "1%"
-      max_use = "20GiB"
-    TOML
+    write("diagctl.toml", CONFIGURATION)
   end
 
   def write(name, content) = File.write(File.join(@dir, name), content)

@@ -97,16 +97,89 @@ class DeathsTest < E2E::Case
     end
   end
 
+  # A request can fail while the limit is near, when the kernel takes the pages of the program away, so they go on until one is killed.
+  # If the master comes late to look at the counter, nothing proves that the kill was that of the worker.
   def test_the_kernel_that_kills_a_worker_for_the_memory_limit_is_named
     cgroup = memory_cgroup(600 << 20)
     server = puma(workers: 2, wrapper: cgroup.enter)
     polling(server)
-    hog = Thread.new { 40.times { server.get("/grow?mb=40") || break } }
-    wait_until("the kernel", deadline: 120, tell: -> { "#{deaths}\n#{server.log}" }) { deaths.any? { |death| death["ended"] == "oom_kill" } }
+    killed = false
+    hogs = Array.new(2) { Thread.new { server.get("/grow?mb=40") until killed } }
+    wait_until("the kernel", deadline: 300, tell: -> { "#{deaths}\n#{server.log}" }) { deaths.any? { |death| death["ended"].end_with?("oom_kill") } }
+    death = deaths.find { |one| one["ended"].end_with?("oom_kill") }
+    assert_equal death["oom_window_ms"] <= 15_000, death["ended"] == "oom_kill", death
   ensure
-    hog&.kill
+    killed = true
     E2E::Processes.sweep
+    hogs&.each(&:join)
     cgroup&.remove
+  end
+
+  # As systemd runs ExecStopPost= of a unit, with these variables.
+  {
+    %w[signal killed KILL] => "killed (SIGKILL)", %w[oom-kill killed KILL] => "oom_kill", %w[core-dump dumped SEGV] => "killed (SIGSEGV)",
+    %w[exit-code exited 7] => "exit status 7", %w[success exited 0] => nil, %w[success killed TERM] => nil
+  }.each do |said, ended|
+    define_method("test_systemd_says_#{said.join('_').tr('-', '_')}_of_a_sidekiq") do
+      server = sidekiq(name: "mailers")
+      wait_until("it polls", tell: server.method(:log)) { polled.include?(server.pid) }
+      server.signal(:KILL)
+      server.await_end
+      variables = env(**%i[SERVICE_RESULT EXIT_CODE EXIT_STATUS].zip(said).to_h)
+      noted = diagctl!("ended", "--role", "sidekiq", "--name", "mailers", env: variables)
+      assert_equal ["", "diagctl: noted the end of process #{server.pid}\n"], [noted.out, noted.err]
+      assert_equal [ended].compact, deaths.map { |death| death["ended"] }
+      again = diagctl("ended", "--role", "sidekiq", "--signal", "KILL", env: env)
+      assert_equal 4, again.status, again
+    end
+  end
+
+  def test_nobody_guesses_which_of_two_processes_a_parent_means
+    first, second = Array.new(2) { start_script }
+    wait_until("they poll") { ([first.pid, second.pid] - polled).empty? }
+    alive = diagctl("ended", "--pid", first.pid.to_s, "--signal", "KILL")
+    assert_equal 4, alive.status, alive
+    E2E::Processes.signal(:KILL, first.pid, second.pid)
+    wait_until("their end") { E2E::Processes.reap.then { [first, second].none? { |script| E2E::Processes.alive?(script.pid) } } }
+    both = diagctl("ended", "--role", "script", "--signal", "KILL")
+    assert_equal 4, both.status, both
+    assert_match(/2 processes ended at that time: .*#{first.pid} script one/, both.err)
+    diagctl!("ended", "--pid", first.pid.to_s, "--signal", "KILL")
+    diagctl!("ended", "--role", "script", "--exit", "3")
+    assert_equal({ first.pid => "killed (SIGKILL)", second.pid => "exit status 3" }, deaths.to_h { |death| death.values_at("pid", "ended") })
+    unknown = diagctl("ended", "--role", "script")
+    assert_equal [2, true], [unknown.status, unknown.err.include?("it is not known how the process ended")], unknown
+  end
+
+  ROUTES = <<~RUBY
+    require "diagctl/rack"
+    use Diagctl::Rack
+    use(Class.new do
+      def initialize(app) = @app = app
+      def call(env)
+        return @app.call(env) unless env["PATH_INFO"].start_with?("/posts")
+        env["sinatra.route"] = "GET /posts/:id" if env["PATH_INFO"] =~ /[0-9]/
+        return Diagctl.working_on("Posts#import") { sleep } if env["PATH_INFO"] == "/posts/import"
+        sleep
+      end
+    end)
+  RUBY
+
+  # What a framework says of its routes, and what the application names itself.
+  def test_the_routes_of_the_requests_in_progress_are_told_and_no_path
+    server = puma(initializer: ROUTES)
+    polling(server)
+    requests = %w[/posts/4711?token=secret /posts/import].map { |path| Thread.new { server.get(path, timeout: 300) } }
+    expected = { "GET:/posts/:id" => 1, "Posts#import" => 1 }
+    wait_until("a poll with both", tell: server.method(:log)) { expected.all? { |route, count| samples.any? { |s| s.dig("gauges", "request.running.#{route}") == count } } }
+    E2E::Processes.signal(:KILL, server.pid)
+    death = wait_until("the death") { E2E::Processes.reap.then { deaths.first } }
+    assert_equal expected, death["requests"]
+    assert_match(%r{ GET:/posts/:id, Posts#import }, diagctl!("deaths").out)
+    refute_match(/4711|secret/, File.read(File.join(@store, "samples.jsonl")))
+  ensure
+    E2E::Processes.sweep
+    requests&.each(&:join)
   end
 
   private

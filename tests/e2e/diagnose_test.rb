@@ -67,6 +67,29 @@ class DiagnoseTest < E2E::Case
     assert_match(/\Adiagctl request .*object_counts/, diagnosis.fetch("next").first.fetch("command"))
   end
 
+  # A library that maps memory itself: it is in nobody's figures, with all reports there are.
+  def test_what_no_figure_explains_is_unknown_and_no_cause
+    diagnosis = diagnose(:mapped)
+    assert_unknown 0.5, diagnosis
+    assert_match(/\ANot determined: 1\d\d\.\d MiB of .* is unknown\.\z/, diagnosis.dig("verdict", "sentence"))
+    assert_match(/the mappings of the process/, diagnosis.dig("verdict", "wanted").join)
+    assert_match(/\Adiagctl fetch \S+:smaps -o -\z/, diagnosis.fetch("next").last.fetch("command"))
+  end
+
+  # (the reports that could be had, what must be asked for)
+  {
+    "without_allocator_statistics" => [%w[smaps gc_stat object_counts], /malloc_info|jemalloc_stats/],
+    "with_the_wrong_allocator_statistics" => [%w[smaps gc_stat jemalloc_stats object_counts], /malloc_info/],
+    "with_smaps_rollup_alone" => [%w[smaps_rollup], /smaps: .*gc_stat: .*object_counts: /m]
+  }.each do |name, (reports, wanted)|
+    define_method("test_a_leak_of_a_c_library_#{name}_is_unknown_and_says_what_is_missing") do
+      diagnosis = capture_and_diagnose(start(:c_library), reports)
+      assert_unknown 0.5, diagnosis
+      assert_match(wanted, diagnosis.dig("verdict", "wanted").join("\n"))
+      assert_match(/\Adiagctl request /, diagnosis.fetch("next").first.fetch("command"))
+    end
+  end
+
   def test_copy_on_write_lost
     diagnosis = diagnose(:written_after_fork, workers: 3)
     assert_cause "copy_on_write_lost", diagnosis
@@ -133,6 +156,10 @@ class DiagnoseTest < E2E::Case
     assert_equal large, diagctl!("diagnose", "--json").json.fetch("pid")
     assert_equal large, diagctl!("diagnose", "--role", "worker", "--json").json.fetch("pid")
     assert_equal 4, diagctl("diagnose", "--role", "nobody").status
+    refute_match(/is larger/, diagctl!("diagnose").err)
+    start(:zlib)
+    larger = wait_until("a larger one polls") { diagctl!("diagnose").err[/\Adiagctl: process (\d+) worker one is larger, \S+ MiB, and has no capture with smaps: /, 1] }
+    refute_includes [small, large], larger.to_i
   end
 
   def test_a_capture_without_mappings_says_what_to_request
@@ -156,15 +183,37 @@ class DiagnoseTest < E2E::Case
   end
 
   def capture_and_diagnose(pid, reports)
-    id = diagctl!("request", *reports, "--pid", pid.to_s, "--reason", "diagnose", "--wait").out.strip
-    text = diagctl!("diagnose", id).out
-    puts "\n#{name}\n#{text}" if ENV["SHOW"]
-    assert_fits text
+    taken = diagctl("request", *reports, "--pid", pid.to_s, "--reason", "diagnose", "--wait")
+    # 5: one of the reports could not be made.
+    assert_includes [0, 5], taken.status, taken
+    id = taken.out.strip
+    @text = diagctl!("diagnose", id).out
+    puts "\n#{name}\n#{@text}" if ENV["SHOW"]
+    assert_fits @text
     diagctl!("diagnose", id, "--json").json
   end
 
-  # The figures must add up, and the confidence must not be low.
+  # The verdict in words for each cause.
+  SENTENCES = {
+    "retained_objects" => /^Live Ruby objects: /, "free_slots" => /^Free slots of Ruby's heap: /, "fragmentation" => /^Fragmentation: /,
+    "native_behind_objects" => /^Native memory behind Ruby objects: /, "native_without_object" => /^Native memory that no Ruby object/,
+    "stacks" => /^Stacks of threads/, "mapped_files" => /^Mapped files: /, "copy_on_write_lost" => /^Copy-on-write lost: /,
+    "too_many_processes" => /^The number of processes: /
+  }.freeze
+
+  # The remainder is shown, in bytes and in words, and no cause is named for it.
+  def assert_unknown(share, diagnosis)
+    verdict = diagnosis.fetch("verdict")
+    assert_equal [nil, "none", false], [*verdict.values_at("cause", "confidence"), diagnosis.fetch("adds_up")], verdict
+    assert_empty SENTENCES.values.grep(->(words) { words.match?(@text) })
+    assert_operator verdict.fetch("unknown_bytes"), :>, diagnosis.fetch("rss_bytes") * share
+    assert_equal verdict.fetch("unknown_bytes"), part(diagnosis, "unknown")
+    assert_match(/^  unknown +\d/, @text)
+  end
+
+  # The figures must add up, and the confidence must not be low. No other cause is named, neither in the verdict nor in the text.
   def assert_cause(expected, diagnosis)
+    assert_equal [expected], SENTENCES.filter_map { |cause, words| cause if words.match?(@text) }, @text
     assert_equal expected, diagnosis.dig("verdict", "cause"), diagnosis["verdict"]
     assert diagnosis.fetch("adds_up"), diagnosis.fetch("parts")
     assert_includes %w[medium high], diagnosis.dig("verdict", "confidence")

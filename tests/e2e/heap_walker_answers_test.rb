@@ -39,7 +39,8 @@ class HeapWalkerAnswersTest < E2E::Case
              Array.new(2_000) { |i| [i.to_s, i * 1.5e300, 2**70 + i, { a: i }, Specimen::Child.new, "#{i} " * 40] },
              Array.new(100) { |i| [Class.new(Specimen::Base), Object.new.singleton_class, proc { i }, Fiber.new { Fiber.yield }.tap(&:resume)] },
              Array.new(70_000) { |i| i.to_s }, "root of shared bytes " * 20, ("root of shared bytes " * 20)[9..], "\u00e9", "a\xff", "x".encode("UTF-16LE"),
-             Thread.new { Thread.current[:mine] = Specimen::KNOWN; sleep }, Mutex.new, method(:puts), 3r / 7, Complex(1, 2), [1].each,
+             Thread.new { Thread.current[:mine] = Specimen::KNOWN; Thread.current.name = "the secret of a thread"; sleep }, Mutex.new,
+             Hash.new(Specimen::KNOWN).update(1 => 2, "x" => [1]), Hash.new { Specimen::KNOWN }, Hash.new(Specimen::KNOWN).compare_by_identity, method(:puts), 3r / 7, Complex(1, 2), [1].each,
              Set.new([1, []]), 2**100, ObjectSpace::WeakMap.new.tap { |map| map[Specimen] = KNOWN_KEY = Object.new }, ENV, $stdin]
     threads = Thread.list
     Thread.pass until $kept.grep(Thread).all?(&:stop?)
@@ -61,9 +62,10 @@ class HeapWalkerAnswersTest < E2E::Case
       counted = count.call
       again.(told[1])
       walked = walk.call
+      again.(told[2])
       ObjectSpace.dump_all(output: json)
       json.close
-      File.write("told.json", JSON.generate(told: told.first(2), ended: [counted, walked], secrets: $secrets.values,
+      File.write("told.json", JSON.generate(told: told, ended: [counted, walked], secrets: $secrets.values,
         known: Fiddle.dlwrap(Specimen::KNOWN), missing: Specimen.autoload?(:Missing), reason: status.pread(1000, 40)))
       exit!(0)
     end
@@ -104,8 +106,8 @@ class HeapWalkerAnswersTest < E2E::Case
     run_program
     graph = E2E::HeapGraph.new(@files.fetch("graph"))
     labels = graph.objects.values.flat_map(&:edges).select { |target, label| label && target == @told["known"] }.map(&:last).uniq
-    assert_equal [[1, "@first"], [1, "@generic"], [1, "@own"], [2, "KNOWN"], [3, "@@shared"], [4, "right"], [5, "known"], [7, "mine"]].sort,
-                 labels.grep_v([8, String]).sort
+    assert_equal [[1, "@first"], [1, "@generic"], [1, "@own"], [2, "KNOWN"], [3, "@@shared"], [4, "right"], [5, "known"], [7, "mine"], [8, "default"]].sort,
+                 labels.reject { |label| label.first == 8 && label.last != "default" }.sort
     named = graph.objects.values.find { |object| object.name == "Specimen::Child" }
     assert_includes named.edges.map(&:last), [8, "superclass"]
     assert_equal "/nonexistent/specimen", @told["missing"], "the walk triggered an autoload"
@@ -115,7 +117,7 @@ class HeapWalkerAnswersTest < E2E::Case
   def test_the_counts_are_those_of_ruby
     run_program
     counts = JSON.parse(@files.fetch("counts"))
-    before, after = @told["told"]
+    before, after = @told["told"].first(2)
     %w[count_objects count_objects_size].each_with_index do |report, index|
       assert_equal before[index].keys.sort, counts[report].keys.sort
       counts[report].each do |type, number|
@@ -129,6 +131,53 @@ class HeapWalkerAnswersTest < E2E::Case
     assert_equal rows, rows.sort_by { |row| [-row["memsize"], row["class"]] }
     assert_equal 2001, rows.find { |row| row["class"] == "Specimen::Child" }["count"]
     assert_equal counts["memsize_of_all"], rows.sum { |row| row["memsize"] } if RUBY_VERSION >= "3.2"
+  end
+
+  # The same of the graph.
+  def test_the_objects_of_the_graph_are_those_that_ruby_counts
+    run_program
+    graph = E2E::HeapGraph.new(@files.fetch("graph"))
+    before, after = @told["told"].last(2)
+    by_type = graph.objects.values.group_by(&:type)
+    counts = TYPES.to_h { |name, type| ["T_#{name}", by_type.fetch(type, []).size] }.merge(
+      "FREE" => graph.free.sum(&:last), "TOTAL" => graph.objects.size + graph.free.sum(&:last)
+    )
+    sizes = TYPES.to_h { |name, type| ["T_#{name}", by_type.fetch(type, []).sum(&:size)] }.merge("TOTAL" => graph.objects.values.sum(&:size))
+    [counts, sizes].each_with_index do |found, index|
+      assert_empty before[index].keys - found.keys
+      found.each do |type, number|
+        bounds = [before[index].fetch(type, 0), after[index].fetch(type, 0)].minmax
+        assert_includes Range.new(*bounds), number, "#{type}, #{%w[objects bytes][index]}"
+        assert_operator bounds.reduce(:-).abs, :<, index.zero? ? 20 : 4000, "#{type}, #{%w[objects bytes][index]}"
+      end
+    end
+  end
+
+  def test_threads_and_fibers_are_told_by_the_place_of_their_block
+    run_program
+    graph = E2E::HeapGraph.new(@files.fetch("graph"))
+    line = ->(text) { PROGRAM.lines.index { |it| it.include?(text) } + 1 }
+    places = graph.objects.values.select { |object| ["fiber", "VM/thread"].include?(object.name) }.to_h do |object|
+      [object.address, [object.name, *object.edges.map(&:last).compact.select { |kind, _| kind == 9 }.map(&:last).uniq]]
+    end
+    assert_includes places.values, ["VM/thread", "-:#{line.("Thread.current.name")}"]
+    assert_equal 100, places.values.count(["fiber", "-:#{line.("Fiber.yield")}"]), places.values.tally
+    # The main thread has no block.
+    assert_includes places.values, ["VM/thread", "thread"]
+    refute_includes @files.fetch("graph"), "the secret of a thread"
+  end
+
+  # `dump_all` tells only blocks (3.1 to 3.4), the walker values too.
+  def test_what_a_hash_has_by_default_is_an_edge_with_that_name
+    run_program
+    graph = E2E::HeapGraph.new(@files.fetch("graph"))
+    hashes = graph.objects.values.select { |object| object.type == TYPES["HASH"] }
+    defaults = hashes.flat_map { |hash| hash.edges.select { |_, label| label == [8, "default"] } }
+    assert_equal 2, defaults.count { |target, _| target == @told["known"] }
+    named = hashes.select { |hash| hash.edges.any? { |_, label| label == [8, "default"] } }.map(&:address)
+    told = read_dump.values.select { |line| line["default"] }.map { |line| line["address"].hex }
+    assert_empty told - named
+    assert_operator named.size, :<, told.size + 20
   end
 
   def test_no_value_is_in_the_graph

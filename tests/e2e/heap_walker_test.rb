@@ -51,6 +51,21 @@ class HeapWalkerTest < E2E::Case
     assert_fallback(3, /stood still for 10 s/)
   end
 
+  # As on a Ruby with another layout of strings, or of which the walker reads something wrong: it says so itself, and walks nothing.
+  def test_on_a_ruby_that_the_walker_does_not_understand_the_capture_says_why
+    lies = { "add(*words)" => "super(*(words.first == 3 ? words[0..-2] + [1 - words.last] : words))", "bits(numbers)" => "super ^ 1 << 9" }
+    ["layout of a STRING", "flags of a OBJECT"].zip(lies) do |what, (method, lie)|
+      @script.run("module Lie#{what.hash.abs}; def #{method} = #{lie}; end; Diagctl::WalkerSample.prepend(Lie#{what.hash.abs})")
+      id = capture("heap_dump", "object_counts")
+      assert_equal ["dump_all", [nil]], [producer(id), meta(id)["reports"].map { |report| report["error"] }.uniq]
+      assert_equal "not by the heap walker: the proof failed: #{what}", note(id)
+      assert_includes diagctl!("show", id).out, note(id)
+      refute File.exist?(File.join(@store, "walker.json")), "it did not crash"
+      @script.run("Lie#{what.hash.abs}.send(:remove_method, :#{method[/\w+/]})")
+    end
+    assert_equal "walker", producer(capture("heap_dump"))
+  end
+
   # Whoever ended it, the walker did nothing wrong.
   def test_a_walker_that_was_killed_is_tried_again
     @script.run(format(FAULT, 3))

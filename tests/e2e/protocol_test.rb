@@ -95,7 +95,7 @@ class ProtocolTest < E2E::Case
     result = dumper.finalize
     assert_equal 5, result.status, result
     report = result.json.fetch("reports").first
-    assert_equal ["heap_dump.graph.gz", "dump_all", 1, 1], report.values_at("file", "producer", "lost", "repaired")
+    assert_equal ["heap_dump.graph.zst", "dump_all", 1, 1], report.values_at("file", "producer", "lost", "repaired")
     assert_match(/\Aline 5 \(byte \d+\) of the heap dump is damaged/, report["error"])
     assert diagctl!("verify", "latest").ok?
     result = diagctl("fetch", "latest:heap_dump", "--as", "json", "-o", "-")

@@ -68,6 +68,28 @@ class RailsTest < Minitest::Test
     assert_match(/^broken: 1$/, told.out)
   end
 
+  # Two requests are in progress when the server is killed. The names of their actions are told, and nothing of the requests.
+  def test_deaths_names_the_actions_in_progress
+    told = rails(<<~'SH', gems: %w[puma-plugin-diagctl])
+      bin/rails generate diagctl:install
+      printf '%s\n' 'class ReportsController < ActionController::Base' '  def show = sleep' 'end' > app/controllers/reports_controller.rb
+      printf '%s\n' 'Rails.application.routes.draw { get "/reports/:id", to: "reports#show" }' > config/routes.rb
+      sed -i 's/^poll_interval.*/poll_interval = "1s"/' config/diagctl.toml
+      export DIAGCTL_ENABLED=1 DIAGCTL_CONFIG=config/diagctl.toml
+      bin/rails server -e production -p 3999 > /tmp/server 2>&1 &
+      server=$!
+      for i in $(seq 100); do curl -s -o /dev/null http://127.0.0.1:3999/ && break; sleep 0.3; done
+      for id in 4711 4712; do curl -s "http://127.0.0.1:3999/reports/$id?token=secret" & done
+      for i in $(seq 100); do grep -q 'request.running.ReportsController#show":2' /var/lib/diagctl/samples.jsonl && break; sleep 0.3; done
+      kill -9 $server
+      wait $server || true
+      bundle exec diagctl deaths --json
+      grep -c 'secret\|4711' /var/lib/diagctl/samples.jsonl || true
+    SH
+    assert_match(/"requests":\{"ReportsController#show":2\}/, told.out)
+    assert_match(/^0$/, told.out)
+  end
+
   private
 
   def image = "rails"

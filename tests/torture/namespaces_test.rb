@@ -185,8 +185,15 @@ class NamespacesTest < Torture::Case
       assert_equal stat.directory? ? 0o700 : 0o600, stat.mode & 0o7777, path
       next unless stat.file?
 
-      content = path.end_with?(".gz") ? IO.popen(["gzip", "-dcq", path], "rb", err: File::NULL, &:read) : File.binread(path)
-      refute_includes content, "-of-a-customer", path
+      refute_includes content(path), "-of-a-customer", path
+    end
+  end
+
+  def content(path)
+    case File.extname(path)
+    when ".gz" then IO.popen(["gzip", "-dcq", path], "rb", err: File::NULL, &:read)
+    when ".zst" then diagctl("fetch", "#{File.basename(File.dirname(path))}:heap_dump", "-o", "-").out.b
+    else File.binread(path)
     end
   end
 

@@ -14,8 +14,9 @@ use diagctl_observe::pressure;
 
 use crate::clock::{Anchor, Reading};
 use crate::config::{self, Config, Place};
+use crate::deaths::Deaths;
 use crate::grant::records::{self, Fact};
-use crate::history;
+use crate::history::{self, Lines};
 use crate::rules::decide::{self, Inputs};
 use crate::rules::guard::Figures;
 use crate::rules::limit;
@@ -154,6 +155,11 @@ pub fn samples(data: &[u8]) {
         sample.is_fresh(1_800_000_000_000, 10_000);
     }
     history::parse(data).for_each(|recorded| drop(recorded.replay()));
+    let files = [data];
+    let lines = Lines::of(&files);
+    for death in Deaths::find(&lines, |_| false).iter() {
+        is_printable(&printable(&death.how()));
+    }
     events::parse(data).for_each(|event| is_printable(&printable(&event.reason)));
 }
 

@@ -3,6 +3,7 @@
 //! Two files of bounded size; when the newer one is full, it replaces the older. Never synced: it is for tuning rules.
 
 mod ended;
+mod lines;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,8 @@ use crate::rules::readings::Readings;
 use diagctl_store::Store;
 use diagctl_store::{Process, ProcessId};
 
-pub use ended::{By, Ended};
+pub use ended::{By, Ended, ParentNote};
+pub use lines::{Head, Key, Lines};
 
 /// Each of the two files takes at most `1 / SHARE` of the store's cap.
 const SHARE: u64 = 128;
@@ -135,26 +137,27 @@ pub fn append(store: &Store, max_use: u64, recorded: &Recorded) {
     }
 }
 
+/// Appends what a parent says of the end of a process.
+pub fn append_note(store: &Store, at: u64, note: &ParentNote) -> Result<()> {
+    let line = format!("{}\n", ended::format(at, note));
+    fsio::append_raw(&store.path("samples.jsonl"), line.as_bytes())?;
+    Ok(())
+}
+
 /// Returns all recorded polls, oldest first. Lines torn by a crash are skipped.
 pub fn read(store: &Store) -> Result<Vec<Recorded>> {
-    Ok(parse(&content(store)?).collect())
+    Ok(content(store)?.iter().flat_map(|file| parse(file)).collect())
 }
 
-/// Returns all recorded polls and how processes ended, oldest first.
-pub fn read_with_ends(store: &Store) -> Result<(Vec<Recorded>, Vec<Ended>)> {
-    let data = content(store)?;
-    Ok((parse(&data).collect(), ended::parse(&data)))
-}
-
-fn content(store: &Store) -> Result<Vec<u8>> {
+/// Returns the files of the history, the oldest first, for [`Lines`].
+pub fn content(store: &Store) -> Result<Vec<Vec<u8>>> {
     let mut all = Vec::new();
     for name in ["samples.1.jsonl", "samples.jsonl"] {
         match fsio::read_bounded(&store.path(name), 1 << 30) {
-            Ok(data) => all.extend(data),
+            Ok(data) => all.push(data),
             Err(e) if e.is_not_found() => {}
             Err(e) => return Err(e.into()),
         }
-        all.push(b'\n');
     }
     Ok(all)
 }

@@ -43,7 +43,9 @@ fn long(stripes: &[[u8; 32]], seed: u64) -> u64 {
     hash
 }
 
-fn round(lane: u64, word: u64) -> u64 {
+/// Takes a word into a lane of XXH64.
+#[inline]
+pub fn round(lane: u64, word: u64) -> u64 {
     lane.wrapping_add(word.wrapping_mul(P2)).rotate_left(31).wrapping_mul(P1)
 }
 

@@ -9,7 +9,8 @@
 #[cfg(feature = "std")]
 pub mod analysis;
 pub mod block;
-mod checksum;
+pub mod checksum;
+pub mod class_name;
 pub mod memory;
 pub mod record;
 mod trailer;

@@ -3,6 +3,7 @@
 //! It is counted while the objects pass, without their references. So it cannot tell what is reachable: garbage that was not freed
 //! yet counts. `old` leaves that out, as far as Ruby knows: objects that survived three collections.
 
+mod classes;
 mod counted;
 pub mod trend;
 
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::reader::{Block, Options, Reader};
 use crate::record::{Edge, Flags, FreeSlots, NameId, NameKind, Object, Producer, Root, Site, SiteId, Type};
 use crate::tables::{Names, Sites};
+use classes::Class;
 pub use counted::Counted;
 
 /// Groups that are kept of each kind: the largest by bytes, and half as many by count. As many classes of C extensions besides.
@@ -26,6 +28,17 @@ const KEPT: usize = 80;
 const MAX_GROUPS: usize = 1 << 18;
 /// Bytes of a name that are kept.
 const MAX_NAME: usize = 200;
+
+/// What a reader has to decode of a graph that is summarized.
+pub const OPTIONS: Options = Options {
+    edges: false,
+    labels: false,
+    slots: false,
+    flags: true,
+    strings: false,
+    sites: true,
+    max_classes: MAX_GROUPS,
+};
 
 /// Objects and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,22 +123,13 @@ impl Summary {
     pub const SCHEMA: u32 = 1;
 }
 
-/// The class of objects while they are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Class {
-    At(u64, Type),
-    Internal(Type, NameId),
-    Other,
-}
-
 /// Counts the objects of one heap. It is a [`Target`] for a conversion, and takes the blocks of a graph.
 #[derive(Debug, Default)]
 pub struct Counter {
-    all: Amount,
     free_slots: u64,
     free_bytes: u64,
     by_type: [Amount; Type::COUNT],
-    by_class: HashMap<Class, Amount, RandomState>,
+    by_class: classes::Classes,
     by_site: HashMap<SiteId, Amount, RandomState>,
     by_generation: HashMap<u64, Amount, RandomState>,
     class_names: HashMap<u64, NameId, RandomState>,
@@ -138,7 +142,6 @@ impl Counter {
     #[inline]
     pub fn count(&mut self, object: &Object) {
         let amount = Amount::of(object);
-        self.all.add(amount);
         self.by_type[usize::from(object.kind.0) % Type::COUNT].add(amount);
         let kind = object.kind;
         let class = match kind {
@@ -149,7 +152,7 @@ impl Counter {
             Type::CLASS | Type::MODULE | Type::ICLASS | Type::DATA => Class::At(object.class, kind),
             _ => Class::At(object.class, Type::NONE),
         };
-        add(&mut self.by_class, class, Class::Other, amount);
+        self.by_class.add(class, amount);
         let is_module = matches!(kind, Type::CLASS | Type::MODULE | Type::ICLASS);
         if is_module && object.name != NameId::NONE && self.class_names.len() < MAX_GROUPS {
             self.class_names.insert(object.address, object.name);
@@ -179,10 +182,13 @@ impl Counter {
 
     /// Sorts the groups and keeps the largest.
     pub fn finish(self, producer: Producer, ruby: &str, complete: bool) -> Summary {
+        let mut all = Amount::default();
+        self.by_type.iter().for_each(|amount| all.add(*amount));
         let types = (0u8..).map(|kind| type_name(Type(kind)).to_owned()).zip(self.by_type);
-        let classes = self.by_class.iter().map(|(class, amount)| (self.class_name(*class), *amount));
-        let of_extensions = self.by_class.keys().filter(|class| matches!(class, Class::At(_, Type::DATA)));
-        let of_extensions: HashSet<String, RandomState> = of_extensions.map(|class| self.class_name(*class)).collect();
+        let classes = self.by_class.groups().map(|(class, amount)| (self.class_name(class), amount));
+        let of_extensions = self.by_class.groups().filter(|(class, _)| matches!(class, Class::At(_, Type::DATA)));
+        let of_extensions: HashSet<String, RandomState> =
+            of_extensions.map(|(class, _)| self.class_name(class)).collect();
         let sites = self.by_site.iter().map(|(site, amount)| (self.site_name(*site), *amount));
         let generations = self.by_generation.iter().map(|(generation, amount)| (generation.to_string(), *amount));
         Summary {
@@ -195,7 +201,7 @@ impl Counter {
             .to_owned(),
             ruby: ruby.to_owned(),
             complete,
-            objects: self.all,
+            objects: all,
             free_slots: self.free_slots,
             free_bytes: self.free_bytes,
             types: largest(types, |_| false),
@@ -317,15 +323,7 @@ impl Target for Counter {
 
 /// Summarizes a graph. Returns the summary of what could be read, and the first damage.
 pub fn of_graph(input: impl Read) -> Result<(Summary, Option<Error>), Error> {
-    let options = Options {
-        edges: false,
-        labels: false,
-        slots: false,
-        strings: false,
-        max_classes: MAX_GROUPS,
-        ..Options::default()
-    };
-    let mut reader = Reader::with_options(input, options)?;
+    let mut reader = Reader::with_options(input, OPTIONS)?;
     let (mut counter, mut complete, mut damage) = (Counter::default(), false, None);
     loop {
         match reader.next_block() {

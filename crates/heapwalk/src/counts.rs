@@ -4,6 +4,8 @@
 
 use core::ffi::{c_int, c_void};
 
+use diagctl_heapdump::class_name::is_from_code;
+
 use crate::json::Json;
 use crate::layout::Layout;
 use crate::memory::{Table, Vector};
@@ -12,6 +14,7 @@ use crate::ruby::{self, CONTINUE, Ruby, Value, kind};
 use crate::status::Status;
 
 const TYPES: usize = 32;
+const ANONYMOUS: &[u8] = b"#<anonymous Class>";
 
 /// The counts.
 pub struct Counts<'w> {
@@ -180,10 +183,11 @@ impl<'w> Counts<'w> {
         // SAFETY: `real` saw that it is a class; variable.c, `rb_class_path_cached`: a String in a field of it, or nil.
         let name = unsafe { (self.ruby.class_name)(class) };
         if ruby::is_special(name) {
-            return b"#<anonymous Class>";
+            return ANONYMOUS;
         }
         // SAFETY: a class path is a String.
-        unsafe { layout.string(name) }
+        let text = unsafe { layout.string(name) };
+        if is_from_code(text) { text } else { ANONYMOUS }
     }
 }
 

@@ -2,15 +2,13 @@
 
 #![expect(unsafe_code, reason = "functions of libruby describe the object")]
 
+use diagctl_heapdump::class_name::is_from_code;
 use diagctl_heapdump::record::{Flags, NameId, NameKind, Object, Site, SiteId, Type};
 
 use crate::layout;
 use crate::receiver::Receiver;
 use crate::ruby::{self, Value, kind};
-use crate::walk::Walk;
-
-/// Flags of the collector that `rb_obj_gc_flags` may return at once; Ruby knows nine.
-const GC_FLAGS: usize = 16;
+use crate::walk::{GC_FLAGS, Walk};
 
 impl<R: Receiver> Walk<'_, R> {
     /// Describes an object.
@@ -162,17 +160,29 @@ impl<R: Receiver> Walk<'_, R> {
     }
 
     fn gc_flags(&mut self, value: Value) -> Flags {
-        let mut ids = [0; GC_FLAGS];
+        let now = &mut self.gc_flags_now;
         // SAFETY: gc.c, `rb_obj_gc_flags`: stores at most so many IDs.
-        let count = unsafe { (self.ruby.gc_flags)(value, ids.as_mut_ptr(), GC_FLAGS) };
-        let mut flags = Flags::default();
-        for id in ids.iter().take(count) {
-            if let Some(slot) = self.gc_flag_ids.iter().find(|(known, _)| known == id) {
-                flags = flags.with(slot.1);
-            } else {
-                flags = flags.with(self.learn_gc_flag(*id));
-            }
+        let count = unsafe { (self.ruby.gc_flags)(value, now.as_mut_ptr(), GC_FLAGS) };
+        let ids = now.get(..count).unwrap_or_default();
+        // Most objects have those of the one before.
+        let (known, flags) = &self.gc_flags_before;
+        if known.get(..count) == Some(ids) && known.get(count).is_none_or(|after| *after == 0) {
+            return *flags;
         }
+        self.translate_gc_flags(count)
+    }
+
+    fn translate_gc_flags(&mut self, count: usize) -> Flags {
+        let mut known = [0; GC_FLAGS];
+        let mut flags = Flags::default();
+        for (place, id) in known.iter_mut().zip(self.gc_flags_now).take(count) {
+            *place = id;
+            flags = flags.with(match self.gc_flag_ids.iter().find(|(known, _)| *known == id) {
+                Some((_, flag)) => *flag,
+                None => self.learn_gc_flag(id),
+            });
+        }
+        self.gc_flags_before = (known, flags);
         flags
     }
 
@@ -187,7 +197,7 @@ impl<R: Receiver> Walk<'_, R> {
         flag
     }
 
-    // The name of a class or module, or none if it is anonymous.
+    // The name of a class or module, or none if it is anonymous or not called by a constant.
     fn class_name(&mut self, class: Value) -> NameId {
         // SAFETY: variable.c, `rb_class_path_cached`: the String in a field of the class, or nil. The caller saw its type.
         let name = unsafe { (self.ruby.class_name)(class) };
@@ -196,7 +206,7 @@ impl<R: Receiver> Walk<'_, R> {
         }
         // SAFETY: a class path is a String.
         let text = unsafe { self.layout.string(name) };
-        self.receiver.name(NameKind::Text, text)
+        if is_from_code(text) { self.receiver.name(NameKind::Text, text) } else { NameId::NONE }
     }
 
     /// Returns true for the class of one object.

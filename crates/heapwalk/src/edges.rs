@@ -51,14 +51,17 @@ impl<R: Receiver> Walk<'_, R> {
             // SAFETY: as above; `gen_ivar_each`.
             unsafe { (ruby.each_ivar)(value, Self::on_pair_variable, self.lend()) };
         }
+        let mut on_reference: ruby::OnReference = Self::on_reference;
         match of {
             kind::CLASS | kind::MODULE => self.name_class(value),
             kind::ICLASS => self.name_superclass(value),
             kind::STRUCT => self.name_members(value, class),
-            // SAFETY: its type is T_HASH; hash.c, `rb_hash_stlike_foreach`.
-            kind::HASH => unsafe {
-                (ruby.each_hash_pair)(value, Self::on_hash_pair, self.lend());
-            },
+            kind::HASH => {
+                self.before_default = self.pairs.as_slice().len() + usize::from(class != 0);
+                on_reference = Self::on_reference_of_hash;
+                // SAFETY: its type is T_HASH; hash.c, `rb_hash_stlike_foreach`.
+                unsafe { (ruby.each_hash_pair)(value, Self::on_hash_pair, self.lend()) };
+            }
             kind::STRING => self.otherwise = self.internal(c"shared"),
             kind::ARRAY if flags & self.layout.shared != 0 => self.otherwise = self.internal(c"shared"),
             kind::DATA => self.name_locals(value),
@@ -66,9 +69,7 @@ impl<R: Receiver> Walk<'_, R> {
         }
         // SAFETY: gc.c, `rb_objspace_reachable_objects_from`: calls back for what it would mark. The mark functions of extensions
         // run here, as in `dump_all`.
-        unsafe {
-            (ruby.reachable_from)(value, Self::on_reference, core::ptr::with_exposed_provenance_mut(self.lend()))
-        };
+        unsafe { (ruby.reachable_from)(value, on_reference, core::ptr::with_exposed_provenance_mut(self.lend())) };
     }
 
     unsafe extern "C" fn on_variable(id: ruby::Id, value: Value, walk: usize) -> c_int {
@@ -92,9 +93,10 @@ impl<R: Receiver> Walk<'_, R> {
     }
 
     unsafe extern "C" fn on_hash_pair(key: usize, value: Value, walk: usize) -> c_int {
+        // SAFETY: `edges` passed itself.
+        let walk = unsafe { Self::back(core::ptr::with_exposed_provenance_mut(walk)) };
+        walk.before_default += usize::from(!ruby::is_special(key)) + usize::from(!ruby::is_special(value));
         if let (false, Some(id)) = (ruby::is_special(value), ruby::static_symbol(key)) {
-            // SAFETY: `edges` passed itself.
-            let walk = unsafe { Self::back(core::ptr::with_exposed_provenance_mut(walk)) };
             let label = walk.names.id(walk.ruby, walk.receiver, NameKind::HashValue, id);
             walk.expect(value, label);
         }
@@ -111,6 +113,23 @@ impl<R: Receiver> Walk<'_, R> {
             walk.expect(entry.value, label);
         }
         CONTINUE
+    }
+
+    // gc.c, `mark_hash`: keys and values, then the default value or the block for it.
+    unsafe extern "C" fn on_reference_of_hash(target: Value, walk: *mut c_void) {
+        if ruby::is_special(target) {
+            return;
+        }
+        // SAFETY: `edges` passed itself.
+        let this = unsafe { Self::back(walk) };
+        if this.before_default == 0 {
+            let label = this.internal(c"default");
+            this.receiver.edge(Edge { target: target as u64, label });
+            return;
+        }
+        this.before_default -= 1;
+        // SAFETY: as above.
+        unsafe { Self::on_reference(target, walk) };
     }
 
     unsafe extern "C" fn on_reference(target: Value, walk: *mut c_void) {
@@ -148,7 +167,7 @@ impl<R: Receiver> Walk<'_, R> {
     }
 
     // Expects an edge with this name.
-    fn expect(&mut self, target: Value, label: NameId) {
+    pub(crate) fn expect(&mut self, target: Value, label: NameId) {
         self.pairs.push((target as u64, u64::from(label.0)));
     }
 
@@ -233,39 +252,5 @@ impl<R: Receiver> Walk<'_, R> {
         }
         self.members.set(class as u64, members as u64);
         members
-    }
-
-    // Variables of a thread's fiber, and what is on the stack of a thread or fiber.
-    fn name_locals(&mut self, value: Value) {
-        // SAFETY: its type is T_DATA; gc.c, `rb_objspace_data_type_name`: a constant or null.
-        let of = unsafe { ruby::c_bytes((self.ruby.data_type_name)(value)) };
-        match of {
-            b"fiber" => {
-                self.otherwise = self.names.constant(self.receiver, NameKind::Frame, c"stack".as_ptr());
-            }
-            b"VM/thread" => {
-                // 3.1 marks the variables twice.
-                self.unordered = true;
-                for index in 0..self.locals.as_slice().len() {
-                    self.name_local(value, index);
-                }
-                self.otherwise = self.names.constant(self.receiver, NameKind::Frame, c"thread".as_ptr());
-            }
-            _ => {}
-        }
-    }
-
-    fn name_local(&mut self, thread: Value, index: usize) {
-        let Some((of, symbol)) = self.locals.as_slice().get(index).copied() else { return };
-        let Some(id) = usize::try_from(symbol).ok().and_then(ruby::static_symbol).filter(|_| of == thread as u64)
-        else {
-            return;
-        };
-        // SAFETY: the type name says that it is a Thread; thread.c, `rb_thread_local_aref`: a lookup in the table of its fiber.
-        let target = unsafe { (self.ruby.thread_local)(thread, id) };
-        if !ruby::is_special(target) {
-            let label = self.names.id(self.ruby, self.receiver, NameKind::Local, id);
-            self.expect(target, label);
-        }
     }
 }

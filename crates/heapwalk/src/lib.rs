@@ -27,6 +27,7 @@ mod run;
 pub mod siphash;
 pub mod status;
 mod sys;
+mod threads;
 mod walk;
 
 pub use run::run;

@@ -6,12 +6,17 @@ use core::ffi::c_char;
 
 use diagctl_heapdump::record::{NameId, NameKind};
 
+use crate::json::decimal;
+use crate::layout::Layout;
 use crate::memory::Table;
 use crate::receiver::Receiver;
-use crate::ruby::{self, Id, Ruby};
+use crate::ruby::{self, Id, Ruby, Value};
 
 /// Room for the kind of a name below an ID or an address in a key.
 const KIND_BITS: u32 = 4;
+
+/// The longest name of a place in the code, bytes.
+const LONGEST_PLACE: usize = 512;
 
 /// Names by what they were made from.
 #[derive(Debug)]
@@ -60,6 +65,37 @@ impl Names {
         name
     }
 
+    /// Returns the place of a block in the code, the file and the line; none for a block of C code.
+    pub fn place(&mut self, ruby: &Ruby, layout: Layout, receiver: &mut impl Receiver, block: Value) -> NameId {
+        let optional = &ruby.optional;
+        let (Some(code), Some(path), Some(line)) = (optional.block_code, optional.code_path, optional.code_line) else {
+            return NameId::NONE;
+        };
+        // SAFETY: proc.c, `rb_proc_get_iseq`: the code of a Proc, or null.
+        let code = unsafe { code(block, core::ptr::null_mut()) };
+        if code == 0 {
+            return NameId::NONE;
+        }
+        let key = (code as u64) << KIND_BITS | NameKind::Frame as u64;
+        if let Some(known) = self.texts.get(key) {
+            return name_id(known);
+        }
+        // SAFETY: vm_backtrace.c, `rb_profile_frame_path` and `rb_profile_frame_first_lineno`: a String and a Fixnum of the code, or
+        // nil.
+        let (path, line) = unsafe { (path(code), line(code)) };
+        let mut text = [0; LONGEST_PLACE];
+        let name = match ruby::from_fixnum(line).filter(|_| !ruby::is_special(path)) {
+            Some(line) => {
+                // SAFETY: iseq.c, `rb_iseq_path`: a String.
+                let path = unsafe { layout.string(path) };
+                receiver.name(NameKind::Frame, spell_place(&mut text, path, line))
+            }
+            None => NameId::NONE,
+        };
+        self.texts.set(key, u64::from(name.0));
+        name
+    }
+
     /// Returns the name of a C string that is never freed or changed. Null has none.
     pub fn constant(&mut self, receiver: &mut impl Receiver, kind: NameKind, text: *const c_char) -> NameId {
         let key = (text.addr() as u64) << KIND_BITS | kind as u64;
@@ -76,6 +112,33 @@ impl Names {
     }
 }
 
+// Of a path that is too long, the end.
+fn spell_place<'t>(text: &'t mut [u8; LONGEST_PLACE], path: &[u8], line: usize) -> &'t [u8] {
+    let mut digits = [0; 20];
+    let digits = decimal(line as u64, &mut digits);
+    let path = &path[path.len().saturating_sub(LONGEST_PLACE - 1 - digits.len())..];
+    text[..path.len()].copy_from_slice(path);
+    text[path.len()] = b':';
+    text[path.len() + 1..][..digits.len()].copy_from_slice(digits);
+    &text[..path.len() + 1 + digits.len()]
+}
+
 fn name_id(number: u64) -> NameId {
     NameId(u32::try_from(number).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LONGEST_PLACE, spell_place};
+
+    #[test]
+    fn a_place_is_a_file_and_a_line_and_of_a_long_file_the_end() {
+        let mut text = [0; LONGEST_PLACE];
+        assert_eq!(spell_place(&mut text, b"app/worker.rb", 12), b"app/worker.rb:12");
+        assert_eq!(spell_place(&mut text, b"", usize::MAX), b":18446744073709551615");
+        let long = [b'x'; LONGEST_PLACE + 5];
+        let place = spell_place(&mut text, &long, 7);
+        assert_eq!(place.len(), LONGEST_PLACE);
+        assert!(place.ends_with(b"xx:7"));
+    }
 }

@@ -157,6 +157,13 @@ pub enum Fact<'f> {
         /// A Symbol.
         name: Value,
     },
+    /// The file and the line of the block that a thread was started with.
+    Start {
+        /// The Thread.
+        thread: Value,
+        /// File, colon, line.
+        place: Text,
+    },
 }
 
 /// An object, as `ObjectSpace.dump` describes it.
@@ -223,6 +230,7 @@ impl<'f> Iterator for Facts<'f> {
             }
             5 => Some(Fact::Stat { name: self.text()?, value: self.word()? }),
             6 => Some(Fact::Local { thread: self.word()?, name: self.word()? }),
+            7 => Some(Fact::Start { thread: self.word()?, place: self.text()? }),
             _ => None,
         }
     }

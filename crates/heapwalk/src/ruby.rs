@@ -163,6 +163,12 @@ functions! {
 optional! {
     /// Returns the object of a singleton class (class.c, since 3.2; before, it is an instance variable). Raises for another class.
     attached_object = c"rb_class_attached_object": fn(Value) -> Value;
+    /// Returns the code of a Proc, or null (proc.c). The second argument may be null.
+    block_code = c"rb_proc_get_iseq": fn(Value, *mut c_int) -> Value;
+    /// Returns the file of code, a String that it has (vm_backtrace.c, `rb_iseq_path`).
+    code_path = c"rb_profile_frame_path": fn(Value) -> Value;
+    /// Returns the first line of code, a Fixnum (vm_backtrace.c).
+    code_line = c"rb_profile_frame_first_lineno": fn(Value) -> Value;
     /// Returns true if the instance variables are in a table instead of a shape's order (shape.c, 3.3 and 3.4).
     too_complex = c"rb_shape_obj_too_complex": fn(Value) -> bool;
 }

@@ -142,8 +142,10 @@ unsafe fn write_graph(
         let members_id = (ruby.intern)(c"__members__".as_ptr());
         let mut walk = Walk::new(ruby, layout, key, members_id, &mut graph, status);
         for fact in request.facts() {
-            if let Fact::Local { thread, name } = fact {
-                walk.add_local(thread, name);
+            match fact {
+                Fact::Local { thread, name } => walk.add_local(thread, name),
+                Fact::Start { thread, place } => walk.add_start(thread, place),
+                _ => {}
             }
         }
         if request.mode() == OBJECTS {

@@ -15,6 +15,9 @@ use crate::ruby::{self, CONTINUE, Id, Ruby, Value};
 use crate::siphash::Key;
 use crate::status::Status;
 
+/// Flags of the collector that `rb_obj_gc_flags` may return at once; Ruby knows nine.
+pub(crate) const GC_FLAGS: usize = 16;
+
 /// A walk, and what it has learned so far.
 pub struct Walk<'w, R> {
     pub(crate) ruby: &'w Ruby,
@@ -28,7 +31,11 @@ pub struct Walk<'w, R> {
     pub(crate) members: Table,
     /// The ID of the variable that has them.
     pub(crate) members_id: Id,
-    pub(crate) gc_flag_ids: [(Id, Flags); 16],
+    pub(crate) gc_flag_ids: [(Id, Flags); GC_FLAGS],
+    /// The flags of the collector that the object at hand has, by name; what follows them is of earlier objects.
+    pub(crate) gc_flags_now: [Id; GC_FLAGS],
+    /// Those of an earlier object, followed by zeros, and what they are.
+    pub(crate) gc_flags_before: ([Id; GC_FLAGS], Flags),
     /// The named edges of the object at hand, as target and label, in Ruby's order.
     pub(crate) pairs: Vector<(u64, u64)>,
     /// The first of them that Ruby has not yielded yet.
@@ -41,6 +48,10 @@ pub struct Walk<'w, R> {
     pub(crate) class: Value,
     /// Threads and the Symbols that their variables have as names.
     pub(crate) locals: Vector<(u64, u64)>,
+    /// Threads and the labels that tell where they were started.
+    pub(crate) starts: Vector<(u64, u64)>,
+    /// References of the hash at hand that Ruby has not yielded yet, before that to its default.
+    pub(crate) before_default: usize,
     /// Objects are all that is wanted: no roots, no references, no lengths, no hashes of strings.
     pub(crate) objects_only: bool,
     status: &'w Status,
@@ -67,13 +78,17 @@ impl<'w, R: Receiver> Walk<'w, R> {
             sites: Table::new(),
             members: Table::new(),
             members_id,
-            gc_flag_ids: [(0, Flags::default()); 16],
+            gc_flag_ids: [(0, Flags::default()); GC_FLAGS],
+            gc_flags_now: [0; GC_FLAGS],
+            gc_flags_before: ([0; GC_FLAGS], Flags::default()),
             pairs: Vector::new(),
             cursor: 0,
             unordered: false,
             otherwise: NameId::NONE,
             class: 0,
             locals: Vector::new(),
+            starts: Vector::new(),
+            before_default: 0,
             objects_only: false,
             status,
             fault: Fault::default(),

@@ -34,6 +34,12 @@ pub struct Event {
     /// The process that polled.
     #[serde(skip_serializing_if = "is_zero")]
     pub pid: u32,
+    /// The pid namespace in which the pid is valid.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pid_ns: u64,
+    /// The start of that process, in clock ticks since boot.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_ticks: u64,
     /// The reason.
     pub reason: String,
     /// The cause of a deletion, for programs: `age`, `count`, `use`, `space`, `person` or `quarantine`.
@@ -44,9 +50,8 @@ pub struct Event {
     pub observed: std::collections::BTreeMap<String, serde_json::Number>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(n: &u32) -> bool {
-    *n == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 impl Event {

@@ -102,18 +102,20 @@ fn write_report(
     let is_heap = *name == "heap_dump" && *form == room.store.options().file_type(name);
     let with_values = room.store.options().heap_values;
     let ruby = room.grant.meta.versions.get("ruby").cloned().unwrap_or_default();
-    let compression = room.store.options().retention.compression;
+    let is_graph = is_heap && !with_values;
+    let compression = if is_graph { Compression::Zstd } else { room.store.options().retention.compression };
     let (suffix, encoding) = match compression {
         Compression::Gzip => ("gz", "gzip"),
         Compression::Zstd => ("zst", "zstd"),
     };
     let file = fs::create_new(partial)?;
     fs::widen_like_parent(&file, partial)?;
-    let mut encoder = Encoder::new(compression, Sink::new(file, partial, room))?;
+    let sink = Sink::new(file, partial, room);
+    let mut encoder = if is_graph { Encoder::for_graph(sink)? } else { Encoder::new(compression, sink)? };
     // A file of that name that a command wrote is stored as it is.
     let content = if *name == HEAP_SUMMARY && !may_be_empty {
         heap_summary(data, name, form, &ruby, &mut encoder, partial)?
-    } else if is_heap && !with_values {
+    } else if is_graph {
         heap_graph(data, name, &ruby, &mut encoder, partial)?
     } else {
         plain(data, name, form, is_heap, &mut encoder, partial)?

@@ -21,6 +21,7 @@ require_relative "diagctl/process/spawn"
 require_relative "diagctl/process/store_dir"
 require_relative "diagctl/process/client"
 require_relative "diagctl/process/adapters"
+require_relative "diagctl/process/work"
 require_relative "diagctl/dump/grant"
 require_relative "diagctl/dump/lease"
 require_relative "diagctl/dump/holder"
@@ -66,12 +67,13 @@ module Diagctl
   LABEL_BYTES = 128
 
   @configuration = Configuration.new
-  @adapters = Adapters.new(@configuration)
+  @work = Work.new
+  @adapters = Adapters.new(@configuration, counts: [@work.method(:counts)])
   @log = Log.new
 
   class << self
     # @api private
-    attr_reader :configuration, :adapters, :log
+    attr_reader :configuration, :adapters, :log, :work
 
     # @yieldparam c [Configuration]
     # @raise [ArgumentError] with the name, the wrong value and a hint
@@ -159,6 +161,20 @@ module Diagctl
       # Another thread may call `stop` at this moment.
       @poller&.wake if @agent&.events&.add(name.to_s)
       true
+    end
+
+    # Names the work of a block. If the process dies meanwhile, `diagctl deaths` says so: polls record the names in progress. In Rails
+    # the actions of controllers are named already, and the jobs in Sidekiq.
+    #
+    #   Diagctl.working_on("Import#csv") { import }
+    #
+    # @param name [String, Symbol] a name in the code; never a path, an id, or a value: up to 80 letters, digits and _ . : # / * - ( ) { }
+    # @return the value of the block, whatever the name is
+    def working_on(name)
+      before = @work.start(name)
+      yield
+    ensure
+      @work.finish(before)
     end
 
     # Polls at once, on the calling thread, and carries out the capture if it is granted. Returns right after the fork: the dumper

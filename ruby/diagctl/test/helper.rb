@@ -91,10 +91,10 @@ module Sandbox
     SH
   end
 
-  def agent(path)
+  def agent(path, adapters: Diagctl::Adapters.new(@config))
     @binary = path
     agent = Diagctl::Agent.new(role: "puma", name: "worker-0", binary: path, config: @config, log: @log,
-      adapters: Diagctl::Adapters.new(@config))
+      adapters: adapters)
     agent.define_singleton_method(:events!) { events }
     agent.instance_variable_set(:@client, Diagctl::Client.new(binary: path, dir: @store, config: @config))
     agent

@@ -55,11 +55,49 @@ class PumaWorkersTest < Minitest::Test
 
   def test_a_kill_while_the_kernel_killed_for_memory_says_so
     @workers.ended(1, 9)
-    File.write(@oom, "oom 1\noom_kill 5\n")
+    kills(5)
     @workers.ended(2, 0)
     @workers.ended(3, 9)
     @workers.ended(4, 9)
     assert_equal [nil, nil, true, nil], notes.map { |note| note["oom_kill"] }
+    assert_equal [Integer], notes.filter_map { |note| note["oom_window_ms"]&.class }
+  end
+
+  # The counter is of the whole group, and another process of it may have been the one.
+  def test_a_kill_that_was_counted_before_explains_no_later_one
+    counter = Diagctl::Puma::OomKills.new([@oom])
+    now = Diagctl::Clock.now
+    kills(5)
+    [5, 10].each { |later| counter.look(now + later) }
+    assert_nil counter.claim(now + 11), "it was counted before the look at 5"
+    kills(6)
+    assert_in_delta 7000, counter.claim(now + 12), 100, "counted since the look at 5"
+    assert_nil counter.claim(now + 12), "each kill explains one worker"
+  end
+
+  # A large process takes a while to end, and the master may look meanwhile.
+  def test_a_look_between_the_kill_and_the_end_of_the_worker_takes_nothing_away
+    counter = Diagctl::Puma::OomKills.new([@oom])
+    now = Diagctl::Clock.now
+    counter.look(now + 5)
+    kills(5)
+    [5.1, 5.5, 10].each { |later| counter.look(now + later) }
+    assert_in_delta 6000, counter.claim(now + 11), 100
+  end
+
+  def test_the_master_reads_the_counter_when_it_looks_after_its_workers
+    runner = Runner.new([])
+    counter = Diagctl::Puma::OomKills.new([@oom])
+    looks = 0
+    counter.define_singleton_method(:look) { looks += 1 }
+    hook = Object.new
+    hook.define_singleton_method(:after_worker_shutdown) { |&block| }
+    Diagctl::Puma::Workers.new(@store, oom_kills: counter).watch(launcher(runner))
+    runner.check
+    other = Runner.new([])
+    Diagctl::Puma::Workers.new(@store, oom_kills: counter).watch(launcher(other, hook))
+    other.check
+    assert_equal 2, looks
   end
 
   def test_a_worker_that_inherits_this_notes_nothing
@@ -80,6 +118,8 @@ class PumaWorkersTest < Minitest::Test
     config.define_singleton_method(:configure) { |&block| block.call(nil, file, nil) }
     Struct.new(:config).new(config).tap { |launcher| launcher.instance_variable_set(:@runner, runner) }
   end
+
+  def kills(number) = File.write(@oom, "oom #{number}\noom_kill #{number}\n")
 
   def path = File.join(@store, "samples.jsonl")
 

@@ -34,6 +34,12 @@ module E2E
                   40_000.times { memset.call(malloc.call(3000), 1, 3000) }
                   GC.start
                   worker("one")',
+      mapped: 'require "fiddle"
+               size, pointer, int = Fiddle::TYPE_SIZE_T, Fiddle::TYPE_VOIDP, Fiddle::TYPE_INT
+               mmap = Fiddle::Function.new(Fiddle::Handle::DEFAULT["mmap"], [pointer, size, int, int, int, Fiddle::TYPE_LONG], pointer)
+               memset = Fiddle::Function.new(Fiddle::Handle::DEFAULT["memset"], [pointer, int, size], pointer)
+               memset.call(mmap.call(nil, 120 << 20, 3, 0x22, -1, 0), 1, 120 << 20)
+               worker("one")',
       written_after_fork: '$loaded = Array.new(1_500_000) { +"loaded" }
                            3.times { |i| fork { mark = "!"; $loaded.each { |string| string << mark }; worker("w#{i}") } }
                            sleep',

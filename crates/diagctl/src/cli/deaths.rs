@@ -4,6 +4,7 @@ mod crash_report;
 mod recent;
 mod text;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,12 +14,13 @@ use super::output::{self, Done};
 use super::times::{self, Moment, Times};
 use super::{Context, Failure};
 use crate::clock;
-use crate::deaths::{self, Death};
-use crate::history::{self, Recorded};
+use crate::deaths::{Death, Deaths};
+use crate::history::{self, Head, Lines};
+use crate::state::files::load_samples;
 use crate::units;
 use diagctl_observe::{Presence, ProcessId};
 use diagctl_store::Store;
-use diagctl_store::index::Listing;
+use diagctl_store::index::{Entry as Indexed, Listing};
 use diagctl_store::{Access, Id, events};
 
 pub(super) use recent::{Recent, recent};
@@ -77,27 +79,23 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         let age_ms = now.store_ms.saturating_sub(death.last_ms);
         args.since.as_ref().is_none_or(|since| !times.is_before(&seen, age_ms, since))
     };
-    let found = gone(cx, &store, now.store_ms)?;
+    let data = history::content(&store)?;
+    let lines = Lines::of(&data);
+    let found = gone(cx, &store, &lines, now.store_ms);
     let listing = Listing::all(&store)?;
-    let captures: Vec<_> = listing.newest_first().filter_map(|number| listing.entry(number)).collect();
+    let mut captures: HashMap<u32, Vec<Indexed>> = HashMap::new();
+    for entry in listing.newest_first().filter_map(|number| listing.entry(number)) {
+        captures.entry(entry.pid).or_default().push(entry);
+    }
     let said = events::read(&store);
     let reports = crash_report::templates(cx, &store);
-    let entries = found.into_iter().filter(is_wanted).map(|death| {
-        // A pid is used again, but not while its process lives.
-        let own = captures.iter().filter(|entry| entry.pid == death.pid && entry.role == death.role);
-        let during = own.filter(|entry| (death.first_ms..=death.last_ms + units::ms(LATE)).contains(&entry.store_ms));
-        let verdicts = said.iter().filter(|event| event.pid == death.pid && !event.verdict.is_empty());
-        let mut verdicts: Vec<Said> =
-            verdicts.map(|e| Said { at: e.at.clone(), verdict: e.verdict.clone(), reason: e.reason.clone() }).collect();
-        verdicts.drain(..verdicts.len().saturating_sub(VERDICTS));
-        Entry {
-            ended: death.how(),
-            last_seen_ago_ms: now.store_ms.saturating_sub(death.last_ms),
-            captures: during.map(|entry| entry.id).collect(),
-            crash_report: crash_report::find(&reports, &death),
-            verdicts,
-            death,
-        }
+    let entries = found.iter().filter(is_wanted).map(|death| Entry {
+        ended: death.how(),
+        last_seen_ago_ms: now.store_ms.saturating_sub(death.last_ms),
+        captures: captures.get(&death.pid).map(|own| of_death(&store, own, &death)).unwrap_or_default(),
+        crash_report: crash_report::find(&reports, &death),
+        verdicts: verdicts(&said, &death),
+        death,
     });
     let view = View { schema: 1, deaths: entries.collect() };
     if view.deaths.is_empty() {
@@ -106,20 +104,60 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Done::either(args.json, &view, text::render)
 }
 
+// The process must be the same, not only its pid. A capture that cannot be read says too little.
+fn of_death(store: &Store, captures: &[Indexed], death: &Death) -> Vec<Id> {
+    let during = death.first_ms..=death.last_ms + units::ms(LATE);
+    let own = captures.iter().filter(|entry| entry.role == death.role && during.contains(&entry.store_ms));
+    let is_of_it = |id: &Id| {
+        let capture = store.capture(id);
+        let same = |meta: &diagctl_store::meta::Meta| {
+            (meta.start_time, meta.pid_ns) == (death.start_ticks, death.pid_ns) || meta.start_time == 0
+        };
+        capture.is_ok_and(|capture| same(capture.meta()))
+    };
+    own.map(|entry| entry.id).filter(is_of_it).collect()
+}
+
+// Events of an older version have the pid only.
+fn verdicts(events: &[events::Event], death: &Death) -> Vec<Said> {
+    let is_of_it = |event: &&events::Event| {
+        let same = (event.start_ticks, event.pid_ns) == (death.start_ticks, death.pid_ns) || event.start_ticks == 0;
+        event.pid == death.pid && same && !event.verdict.is_empty()
+    };
+    let said = |event: &events::Event| Said {
+        at: event.at.clone(),
+        verdict: event.verdict.clone(),
+        reason: event.reason.clone(),
+    };
+    let mut own: Vec<Said> = events.iter().filter(is_of_it).map(said).collect();
+    own.drain(..own.len().saturating_sub(VERDICTS));
+    own
+}
+
 /// Finds the processes that are gone without a goodbye, the last one first.
-pub(super) fn gone(cx: &Context, store: &Store, now_ms: u64) -> Result<Vec<Death>, Failure> {
-    let is_alive = |last: &Recorded| {
-        let boot_id = String::new();
-        let id = ProcessId { pid: last.pid, pid_ns: last.pid_ns, start_ticks: last.start_ticks, boot_id };
+pub(super) fn gone<'a>(cx: &Context, store: &Store, lines: &'a Lines<'a>, now_ms: u64) -> Deaths<'a> {
+    Deaths::find(lines, is_alive(cx, store, now_ms))
+}
+
+/// Returns a function that tells from the last poll of a process if it is alive, as far as can be seen from here.
+pub(super) fn is_alive(cx: &Context, store: &Store, now_ms: u64) -> impl Fn(&Head<'_>) -> bool {
+    let here = cx.proc.pid_namespace();
+    // Looking into another container reads all processes, so it is done for those only that may be there.
+    let polling = std::cell::LazyCell::new(|| load_samples(store).processes);
+    move |last: &Head<'_>| {
+        let process = &last.process;
+        let boot_id = process.boot_id.to_owned();
+        let id = ProcessId { pid: process.pid, pid_ns: process.pid_ns, start_ticks: process.start_ticks, boot_id };
+        if id.pid_ns != 0 && here != 0 && id.pid_ns != here && !polling.contains_key(&id) {
+            return false;
+        }
         match cx.proc.presence(&id) {
             Presence::Here(_) => true,
             Presence::Gone => false,
             // It cannot be seen from here. One that is silent for so long is taken to be gone.
             Presence::Elsewhere => now_ms.saturating_sub(last.at) < SILENT_MS,
         }
-    };
-    let (samples, notes) = history::read_with_ends(store)?;
-    Ok(deaths::find(&samples, &notes, is_alive))
+    }
 }
 
 /// Milliseconds without a poll after which a process of another container counts as gone.

@@ -10,6 +10,7 @@ mod config_target;
 mod deaths;
 mod diagnose;
 mod doctor;
+mod ended;
 mod error;
 mod events;
 mod external;
@@ -87,6 +88,7 @@ enum Command {
     Diagnose(diagnose::Args),
     Compare(compare::Args),
     Deaths(deaths::Args),
+    Ended(ended::Args),
     Fetch(fetch::Args),
     Rm(rm::Args),
     Pin(pin::PinArgs),
@@ -226,6 +228,7 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Diagnose(args) => diagnose::run(&cx, &args),
         Command::Compare(args) => compare::run(&cx, &args),
         Command::Deaths(args) => deaths::run(&cx, &args),
+        Command::Ended(args) => ended::run(&cx, &args),
         Command::Fetch(args) => fetch::run(&cx, &args),
         Command::Rm(args) => rm::run(&cx, &args),
         Command::Pin(args) => pin::pin(&cx, &args),

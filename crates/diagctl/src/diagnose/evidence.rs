@@ -92,6 +92,11 @@ impl Evidence {
         evidence
     }
 
+    /// Returns true if no report would explain more of this process alone.
+    pub fn is_complete(&self) -> bool {
+        self.missing().iter().all(|report| *report == "siblings")
+    }
+
     /// Returns the reports that would fill a gap in the account.
     pub fn missing(&self) -> Vec<&'static str> {
         let mut missing = Vec::new();

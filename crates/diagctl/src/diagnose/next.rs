@@ -41,6 +41,8 @@ pub fn steps(evidence: &Evidence, verdict: &Verdict, source: FromCapture<'_>) ->
             format!("diagctl request {} --pid {pid} --reason diagnose --wait", all(evidence)),
         ));
     }
+    let rss = evidence.mappings.as_ref().map_or(0, |mappings| mappings.rss);
+    let unknown = evidence.is_complete() && verdict.unknown_bytes > rss / 10;
     let glibc = evidence.allocator.is_none_or(|allocator| allocator.kind == Kind::Glibc);
     let cause_step = match verdict.cause {
         Some(Cause::RetainedObjects) => match source.capture.filter(|_| source.has_heap_dump) {
@@ -77,6 +79,10 @@ pub fn steps(evidence: &Evidence, verdict: &Verdict, source: FromCapture<'_>) ->
         Some(Cause::TooManyProcesses) => {
             step("start fewer workers, or raise the limit, then look again", "diagctl status")
         }
+        None if unknown => match source.capture {
+            Some(id) => step("see the largest mappings without a name", format!("diagctl fetch {id}:smaps -o -")),
+            None => step("see the largest mappings without a name", format!("pmap -x {pid}")),
+        },
         None => step("take two captures and see which part grows", "diagctl compare A B"),
     };
     steps.push(cause_step);

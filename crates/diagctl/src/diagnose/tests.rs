@@ -11,6 +11,8 @@ use super::smaps::{Mappings, Uses};
 use super::verdict::Confidence;
 use super::*;
 
+mod unknown;
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
@@ -64,11 +66,10 @@ fn verdict(evidence: &Evidence) -> Verdict {
     judge(evidence, &Account::of(evidence).unwrap())
 }
 
-#[test]
-fn each_program_has_its_own_cause() {
+fn programs() -> [(&'static str, Figures, Option<Cause>); 10] {
     use Cause::{Fragmentation, FreeSlots, NativeBehindObjects, NativeWithoutObject, RetainedObjects};
     use Kind::{Glibc, Jemalloc};
-    let table: [(&str, Figures, Option<Cause>); 10] = [
+    [
         ("a plain Ruby", PLAIN, None),
         (
             "600,000 strings are kept",
@@ -159,8 +160,13 @@ fn each_program_has_its_own_cause() {
             Some(NativeWithoutObject),
         ),
         ("a library that maps memory itself", Figures { mappings: (150_000, 10_460, 160, 4196), ..PLAIN }, None),
-    ];
-    for (program, figures, cause) in table {
+    ]
+}
+
+#[test]
+fn each_program_has_its_own_cause() {
+    use Cause::{NativeBehindObjects, NativeWithoutObject};
+    for (program, figures, cause) in programs() {
         let verdict = verdict(&evidence(&figures));
         assert_eq!(verdict.cause, cause, "{program}: {}", verdict.sentence);
         assert_eq!(verdict.cause.is_some(), verdict.confidence > Confidence::None, "{program}");

@@ -33,6 +33,8 @@ pub struct Verdict {
     pub cause: Option<Cause>,
     /// The memory that it explains, bytes.
     pub bytes: u64,
+    /// The memory that no figure explains, bytes.
+    pub unknown_bytes: u64,
     /// The confidence.
     pub confidence: Confidence,
     /// The verdict in one sentence.
@@ -64,6 +66,7 @@ pub fn judge(evidence: &Evidence, account: &Account) -> Verdict {
     Verdict {
         cause: named.map(|named| named.cause),
         bytes: named.map_or(0, |named| named.bytes),
+        unknown_bytes: account.bytes(Part::Unknown),
         confidence,
         sentence,
         because: named.map(|named| because(named.cause, evidence)).unwrap_or_default(),
@@ -228,6 +231,12 @@ fn wanted(named: Option<Candidate>, evidence: &Evidence, account: &Account) -> V
     }
     if named.is_some_and(|named| named.cause == Cause::RetainedObjects) && cause::is_young(evidence) {
         wanted.push("a capture after more collections: objects that were not swept yet count as live".into());
+    }
+    if evidence.is_complete() && account.bytes(Part::Unknown) > account.rss / 10 {
+        wanted.push(
+            "the mappings of the process: what a library mapped itself is known neither to Ruby nor to the allocator"
+                .into(),
+        );
     }
     if account.excess > account.rss / 10 {
         wanted.push(

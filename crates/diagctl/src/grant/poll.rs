@@ -154,6 +154,8 @@ impl Applicant<'_> {
                 verdict: answer.verdict.name().into(),
                 rule: answer.rule.clone(),
                 pid: self.process.id.pid,
+                pid_ns: self.process.id.pid_ns,
+                start_ticks: self.process.id.start_ticks,
                 observed: answer.observed.clone(),
                 ..events::Event::about(event, "", &answer.reason)
             },

@@ -1,8 +1,6 @@
 //! How processes ended, as they themselves, their parents or their killers noted it between the recorded polls.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A note is recognized by this within the first bytes of its line.
 const MARK: &[u8] = b"\"ended\":{";
@@ -27,8 +25,13 @@ pub struct Ended {
     pub error: Option<String>,
     /// Set if the kernel killed a process of the cgroup because of its memory limit at that time.
     pub oom_kill: bool,
+    /// The time within which that kill was counted, milliseconds. `None` if it is not known.
+    pub oom_window_ms: Option<u64>,
     /// The name of a worker killer.
     pub killer: Option<String>,
+    /// Number of the line in the history.
+    #[serde(skip)]
+    pub line: usize,
 }
 
 /// The writer of a note.
@@ -52,68 +55,87 @@ struct Note {
     ended: Ended,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Seen {
-    pid: u32,
-    pid_ns: u64,
-    start_ticks: u64,
+/// What a parent says of the end of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ParentNote {
+    /// The pid.
+    pub pid: u32,
+    /// The pid namespace in which the pid is valid.
+    pub pid_ns: u64,
+    /// The start, in clock ticks since boot.
+    pub start_ticks: u64,
+    /// The exit status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// The signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Set if the parent knows that the kernel killed it because of its memory limit.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub oom_kill: bool,
 }
 
-/// Returns the notes. A parent that has reaped its child does not know its start: the note is about the last process of that pid
-/// before it.
-pub(super) fn parse(data: &[u8]) -> Vec<Ended> {
-    let lines = || data.split(|byte| *byte == b'\n');
-    let is_note = |line: &[u8]| line.get(..40).unwrap_or(line).windows(MARK.len()).any(|part| part == MARK);
-    if !lines().any(is_note) {
-        return Vec::new();
-    }
-    let mut seen: BTreeMap<(u64, u32), u64> = BTreeMap::new();
-    let mut notes = Vec::new();
-    for line in lines() {
-        if is_note(line) {
-            let Ok(Note { mut ended }) = serde_json::from_slice(line) else { continue };
-            if ended.start_ticks == 0 {
-                ended.start_ticks = seen.get(&(ended.pid_ns, ended.pid)).copied().unwrap_or(0);
-            }
-            notes.push(ended);
-        } else if let Ok(poll) = serde_json::from_slice::<Seen>(line) {
-            seen.insert((poll.pid_ns, poll.pid), poll.start_ticks);
+/// Formats a note of a parent, as the processes themselves write theirs.
+pub(super) fn format(at: u64, note: &ParentNote) -> String {
+    let mut ended = serde_json::json!({ "by": "parent" });
+    if let (Some(ended), Ok(serde_json::Value::Object(fields))) = (ended.as_object_mut(), serde_json::to_value(note)) {
+        ended.extend(fields);
+        if note.oom_kill {
+            // It needs no time within which the kill was counted: it was no guess.
+            ended.insert("oom_window_ms".to_owned(), 0.into());
         }
     }
-    notes
+    serde_json::json!({ "at": at, "ended": ended }).to_string()
+}
+
+/// Returns true if a line is a note.
+pub(super) fn is_note(line: &[u8]) -> bool {
+    line.get(..40).unwrap_or(line).windows(MARK.len()).any(|part| part == MARK)
+}
+
+/// Parses a note.
+pub(super) fn parse(line: &[u8], number: usize) -> Option<Ended> {
+    let Note { ended } = serde_json::from_slice(line).ok()?;
+    Some(Ended { line: number, ..ended })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn notes(text: &str) -> Vec<(u64, By, Option<i32>, Option<i32>)> {
-        parse(text.as_bytes()).iter().map(|note| (note.start_ticks, note.by, note.exit, note.signal)).collect()
+    #[test]
+    fn a_note_of_a_later_version_is_read_as_far_as_it_is_understood() {
+        let line = br#"{"at":6,"ended":{"by":"somebody","pid":7,"pid_ns":5,"new":1}}"#;
+        assert!(is_note(line));
+        assert_eq!(parse(line, 3), Some(Ended { pid: 7, pid_ns: 5, line: 3, ..Ended::default() }));
+        let parent = br#"{"at":2,"ended":{"by":"parent","pid":7,"signal":9,"oom_kill":true,"oom_window_ms":900}}"#;
+        let ended = parse(parent, 0).unwrap();
+        assert_eq!((ended.by, ended.signal, ended.oom_window_ms), (By::Parent, Some(9), Some(900)));
     }
 
     #[test]
-    fn a_note_without_a_start_is_about_the_last_process_of_that_pid_before_it() {
-        let text = r#"
-            {"at":1,"pid":7,"pid_ns":4,"start_ticks":50,"role":"puma","memory":{}}
-            {"at":2,"ended":{"by":"parent","pid":7,"pid_ns":4,"signal":9}}
-            {"at":3,"pid":7,"pid_ns":4,"start_ticks":90,"role":"puma","memory":{}}
-            {"at":4,"ended":{"by":"process","pid":7,"pid_ns":4,"start_ticks":90,"exit":0}}
-            {"at":5,"ended":{"by":"parent","pid":8,"pid_ns":4,"exit":1}}
-            {"at":6,"ended":{"by":"somebody","pid":7,"pid_ns":5,"new":1}}"#;
-        let expected = [
-            (50, By::Parent, None, Some(9)),
-            (90, By::Process, Some(0), None),
-            (0, By::Parent, Some(1), None),
-            (0, By::Other, None, None),
-        ];
-        assert_eq!(notes(&text.replace("            ", "")), expected);
+    fn a_note_of_a_parent_is_read_back() {
+        let note = ParentNote { pid: 7, pid_ns: 4, start_ticks: 9, signal: Some(9), oom_kill: true, exit: None };
+        let line = format(1_795_861_522_539, &note);
+        assert!(is_note(line.as_bytes()), "{line}");
+        let expected = Ended {
+            pid: 7,
+            pid_ns: 4,
+            start_ticks: 9,
+            by: By::Parent,
+            signal: Some(9),
+            oom_kill: true,
+            oom_window_ms: Some(0),
+            ..Ended::default()
+        };
+        assert_eq!(parse(line.as_bytes(), 0), Some(expected));
     }
 
     #[test]
     fn a_torn_note_is_passed_over_and_no_note_is_a_poll() {
         let text = "{\"at\":2,\"ended\":{\"by\":\"par\n{\"at\":4,\"ended\":{\"pid\":7}}";
-        assert_eq!(notes(text).len(), 1);
+        let notes: Vec<_> = text.split('\n').filter_map(|line| parse(line.as_bytes(), 0)).collect();
+        assert_eq!(notes.len(), 1);
         assert_eq!(crate::history::parse(text.as_bytes()).count(), 0);
     }
 }

@@ -214,11 +214,21 @@ fn the_heap_dump_of_a_capture_is_read() {
 }
 
 #[test]
-fn a_class_name_does_not_break_the_terminal() {
+fn names_do_not_break_the_terminal() {
     let environment = Environment::new();
-    let name = "Evil\\u001b[2J\\u009b31m\\u202e";
-    let dump = dump(1).replace("\"name\":\"Session\"", &format!("\"name\":\"{name}\""));
-    for command in ["top -", "retained -", "path - 0x7f00010000", "object - 0x7f00010000", "export - --format folded"] {
+    // What a name in Ruby can hold: other control characters are in no constant. A file can have any name.
+    let name = "Evil\\u009b31m\\u202e";
+    let dump = dump(1)
+        .replace("\"name\":\"Session\"", &format!("\"name\":\"{name}\""))
+        .replace("app/session.rb", "app/Evil\u{1b}[2J\u{7}\u{202e}.rb");
+    for command in [
+        "top -",
+        "top - --by site",
+        "retained -",
+        "path - 0x7f00010000",
+        "object - 0x7f00010000",
+        "export - --format folded",
+    ] {
         let arguments = command.split(' ');
         let mut child = environment
             .command(BIN)

@@ -176,6 +176,7 @@ impl<'g> Spelling<'g> {
             (Of::InstanceVariable | Of::ClassVariable | Of::Member, None) => format!("{}#{text}", holder.class),
             (Of::HashValue, None) => format!("{}[{text}]", holder.class),
             (Of::Global, None) => text.to_string(),
+            (Of::Frame, None) if text.contains(':') => format!("{} at {text}", holder.class),
             (_, None) => format!("{}({text})", holder.class),
         });
     }
@@ -258,5 +259,19 @@ mod tests {
         let graph = heap.finish();
         let path = spell(&graph, &Paths::new(&graph), graph.find(0x10a0).unwrap());
         assert_eq!(path, "Conf.@all → Point#x → (FLOAT)");
+    }
+
+    #[test]
+    fn a_thread_is_told_by_the_place_of_its_block() {
+        let mut heap = Heap::new();
+        heap.root("vm", 0x1028).root("vm", 0x1050).class(0x1000, "Thread", &[]);
+        heap.add(object(0x1028, Type::DATA, 0x1000), &[(0x10a0, "|app/worker.rb:12")]);
+        heap.add(object(0x1050, Type::DATA, 0x1000), &[(0x10c8, "|thread")]);
+        heap.add(object(0x10a0, Type::ARRAY, 0), &[]).add(object(0x10c8, Type::ARRAY, 0), &[]);
+        let graph = heap.finish();
+        let paths = Paths::new(&graph);
+        let spelled = |address| spell(&graph, &paths, graph.find(address).unwrap());
+        assert_eq!(spelled(0x10a0), "(vm) → Thread at app/worker.rb:12 → (ARRAY)");
+        assert_eq!(spelled(0x10c8), "(vm) → Thread(thread) → (ARRAY)");
     }
 }

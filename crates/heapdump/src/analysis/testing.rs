@@ -89,9 +89,10 @@ impl Heap {
                 Some('.') => NameKind::Member,
                 Some('[') => NameKind::HashValue,
                 Some('$') => NameKind::Global,
+                Some('|') => NameKind::Frame,
                 Some(_) => NameKind::Constant,
             };
-            let name = self.name(kind, label.trim_start_matches(['.', '[']));
+            let name = self.name(kind, label.trim_start_matches(['.', '[', '|']));
             self.builder.edge(*target, name).unwrap();
         }
         self

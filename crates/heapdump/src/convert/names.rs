@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::line::Line;
 use super::loose;
 use super::target::Target;
+use crate::class_name;
 use crate::record::{NameId, NameKind, Site, SiteId};
 
 /// The maximum size of all remembered names, bytes. Then all are forgotten, and written again where they occur again.
@@ -63,12 +64,15 @@ impl Names {
         Ok(self.last_encoding.1)
     }
 
-    /// Adds the name of a class. Few classes share one, so it is not remembered.
+    /// Adds the name of a class, if it comes from code. Few classes share one, so it is not remembered.
     pub fn class<T: Target>(&mut self, target: &mut T, raw: &[u8], scratch: &mut Vec<u8>) -> Result<NameId, T::Error> {
         if raw.is_empty() {
             return Ok(NameId::NONE);
         }
         loose::unescape(raw, scratch);
+        if !class_name::is_from_code(scratch) {
+            return Ok(NameId::NONE);
+        }
         target.name(NameKind::Text, scratch)
     }
 

@@ -199,6 +199,9 @@ impl Batch {
         self.classes.clear();
         self.class_ids.clear();
         self.predictors.clear();
+        self.classes.reserve(count);
+        self.class_ids.reserve(count);
+        self.predictors.reserve(if cx.wanted.edges { count } else { 0 });
         for (address, kind) in self.addresses.iter().zip(&self.kinds) {
             let value = values.next()?;
             let (class, id) = match value {
@@ -216,7 +219,9 @@ impl Batch {
             };
             self.classes.push(class);
             self.class_ids.push(id);
-            self.predictors.push(block::predictor(kind.0, value));
+            if cx.wanted.edges {
+                self.predictors.push(block::predictor(kind.0, value));
+            }
         }
         debug_assert_eq!(self.classes.len(), count);
         values.end()?;

@@ -51,7 +51,23 @@ impl<'a> Numbers<'a> {
         mut entry: impl FnMut(u64) -> Result<T, Why>,
     ) -> Result<(), Why> {
         column.resize(count, T::default());
-        for place in column.iter_mut() {
+        let mut eights = column.chunks_exact_mut(8);
+        for places in &mut eights {
+            // Most numbers take one byte.
+            if let Some((start, rest)) = self.bytes.split_first_chunk::<8>()
+                && u64::from_le_bytes(*start) & 0x8080_8080_8080_8080 == 0
+            {
+                for (place, byte) in places.iter_mut().zip(start) {
+                    *place = entry(u64::from(*byte))?;
+                }
+                self.bytes = rest;
+                continue;
+            }
+            for place in places {
+                *place = entry(self.next()?)?;
+            }
+        }
+        for place in eights.into_remainder() {
             *place = entry(self.next()?)?;
         }
         self.end()

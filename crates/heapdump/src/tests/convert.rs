@@ -8,11 +8,15 @@ use crate::{Block, Reader};
 pub const FIXTURES: &[(&str, &[u8])] = &[
     ("3.1 plain", include_bytes!("../../fixtures/ruby31-plain.json.gz")),
     ("3.1 full", include_bytes!("../../fixtures/ruby31-full.json.gz")),
+    ("3.2 full", include_bytes!("../../fixtures/ruby32-full.json.gz")),
+    ("3.2 shapes", include_bytes!("../../fixtures/ruby32-shapes.json.gz")),
     ("3.3 full", include_bytes!("../../fixtures/ruby33-full.json.gz")),
     ("3.3 shapes", include_bytes!("../../fixtures/ruby33-shapes.json.gz")),
     ("3.4 full", include_bytes!("../../fixtures/ruby34-full.json.gz")),
     ("3.4 shapes", include_bytes!("../../fixtures/ruby34-shapes.json.gz")),
     ("4.0 full", include_bytes!("../../fixtures/ruby40-full.json.gz")),
+    ("2.7 plain", include_bytes!("../../fixtures/ruby27-plain.json.gz")),
+    ("2.7 full", include_bytes!("../../fixtures/ruby27-full.json.gz")),
 ];
 
 pub fn unpack(packed: &[u8]) -> Vec<u8> {
@@ -67,7 +71,7 @@ fn real_lines_become_what_a_json_parser_says() {
         let lines = valid(&dump);
         assert!(lines.len() > dump.len() / 2, "{name}");
         // WebAssembly has 32 bits.
-        same(&lines, if name.starts_with("4.0") { 20 } else { 40 });
+        same(&lines, if name.starts_with("4.0") || name.starts_with("3.2") { 20 } else { 40 });
     }
 }
 
@@ -84,8 +88,13 @@ fn real_dumps_are_converted_whole_and_what_ruby_wrote_damaged_is_repaired() {
             .collect();
         assert!(sites.iter().any(|site| site.0 == "/srv/a \"quoted\" \\ path.rb"), "{name}");
         assert!(sites.iter().any(|site| site.0 == "/srv/a\nb.rb"), "{name}");
-        let damaged = if name.starts_with("3.1") { "??t??" } else { "été" };
-        assert!(sites.iter().any(|site| site.2 == damaged), "{name}");
+        let method = match &name[..3] {
+            "3.1" => "??t??",
+            // The method that has allocated is written in C.
+            "2.7" | "3.2" => "new",
+            _ => "été",
+        };
+        assert!(sites.iter().any(|site| site.2 == method), "{name}");
         assert!(said.iter().any(|said| matches!(said, Said::Object { name, .. } if name == "Café")), "{name}");
         assert!(said.iter().any(|said| matches!(said, Said::Root(category, _) if category == "vm")), "{name}");
     }
@@ -183,6 +192,7 @@ impl Random {
             "CLASS" => {
                 let (name, superclass) = (self.text().0, self.address());
                 maybe!(format!("\"superclass\":\"{superclass}\""));
+                let name = if self.below(2) == 0 { name } else { "_b::Ünï".to_owned() };
                 maybe!(format!("\"name\":\"A{name}\""));
             }
             "HASH" => maybe!(format!("\"size\":{}, \"default\":\"0x7f0000000008\"", self.below(99))),

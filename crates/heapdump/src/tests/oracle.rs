@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use serde_json::Value;
 
+use crate::class_name::is_from_code;
 use crate::convert::{Options, Target};
 use crate::record::*;
 
@@ -159,7 +160,9 @@ fn line_of(line: &Value, options: &Options, slot_size: u32, said: &mut Vec<Said>
         ..Object::default()
     };
     let name = match kind {
-        Type::CLASS | Type::MODULE | Type::ICLASS => text("name"),
+        Type::CLASS | Type::MODULE | Type::ICLASS => {
+            Some(text("name")).filter(|name| is_from_code(name.as_bytes())).unwrap_or_default()
+        }
         _ => text("imemo_type") + &text("struct") + &text("node_type"),
     };
     let line_number = u32::try_from(number("line").unwrap_or(0)).unwrap();

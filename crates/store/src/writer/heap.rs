@@ -143,10 +143,9 @@ fn pass(data: impl Read, out: &mut dyn Write) -> Result<Stored, Failure> {
     tee.failure.map_or(Ok(stored), Err)
 }
 
-// Reads a graph to its end, and returns the first damage.
+// Reads a graph to its end, and returns the first damage. Decodes what the summary needs; the checksums tell of damage elsewhere.
 fn check(data: impl Read, stored: &mut Stored) -> Result<(), diagctl_heapdump::Error> {
-    let options =
-        reader::Options { edges: false, labels: false, max_classes: MAX_CLASSES, ..reader::Options::default() };
+    let options = reader::Options { max_classes: MAX_CLASSES, ..summary::OPTIONS };
     let mut reader = Reader::with_options(data, options)?;
     let (mut counter, mut complete) = (Some(Counter::default()), false);
     while let Some(block) = reader.next_block()? {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
+use zstd::zstd_safe::CParameter;
 
 use super::hex;
 use super::room::{ROOM_STEP, Room};
@@ -18,6 +19,9 @@ const GZIP_LEVEL: u32 = 2;
 /// zstd at level 1 compresses as well as gzip at level 6, and is faster than gzip at level 1.
 const ZSTD_LEVEL: i32 = 1;
 
+/// The shortest repetition that is looked for in a heap graph, bytes. With zstd's own 7 it takes a fifth more space, with 4 more time.
+const GRAPH_MATCH: u32 = 5;
+
 pub(super) enum Encoder<W: Write> {
     Gzip(GzEncoder<W>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
@@ -28,12 +32,23 @@ impl<'r, 'a> Encoder<Sink<'r, 'a>> {
         let spot = sink.spot.clone();
         Ok(match compression {
             Compression::Gzip => Self::Gzip(GzEncoder::new(sink, flate2::Compression::new(GZIP_LEVEL))),
-            Compression::Zstd => Self::Zstd(
-                zstd::stream::write::Encoder::new(sink, ZSTD_LEVEL)
-                    .map_err(|e| Error::io("compress into", spot.path(), e))?,
-            ),
+            Compression::Zstd => Self::Zstd(zstd(sink).map_err(|e| Error::io("compress into", spot.path(), e))?),
         })
     }
+
+    /// Compresses a heap graph. diagctl reads it, and nothing else, so zstd may be used, which takes half of gzip's time.
+    pub(super) fn for_graph(sink: Sink<'r, 'a>) -> Result<Self> {
+        let spot = sink.spot.clone();
+        let encoder = zstd(sink).and_then(|mut encoder| {
+            encoder.set_parameter(CParameter::MinMatch(GRAPH_MATCH))?;
+            Ok(Self::Zstd(encoder))
+        });
+        encoder.map_err(|e| Error::io("compress into", spot.path(), e))
+    }
+}
+
+fn zstd<W: Write>(sink: W) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
+    zstd::stream::write::Encoder::new(sink, ZSTD_LEVEL)
 }
 
 impl<W: Write> Encoder<W> {

@@ -6,6 +6,7 @@ use super::gone;
 use crate::cli::Context;
 use crate::cli::output::who;
 use crate::cli::times::age;
+use crate::history::{self, Lines};
 use diagctl_store::Store;
 
 /// How long a death is news, milliseconds.
@@ -43,14 +44,14 @@ impl Recent {
 
 /// Finds them. A history that cannot be read has none: it is not what `status` and `list` are asked for.
 pub fn recent(cx: &Context, store: &Store, now_ms: u64) -> Recent {
-    let mut gone = gone(cx, store, now_ms).unwrap_or_default();
-    gone.retain(|death| now_ms.saturating_sub(death.last_ms) < NEWS_MS);
-    let last = gone.first().map(|death| Last {
-        pid: death.pid,
-        role: death.role.clone(),
-        name: death.name.clone(),
-        last_seen_ago_ms: now_ms.saturating_sub(death.last_ms),
-        ended: death.how(),
+    let data = history::content(store).unwrap_or_default();
+    let lines = Lines::of(&data);
+    let gone = gone(cx, store, &lines, now_ms);
+    let count = gone.since(now_ms.saturating_sub(NEWS_MS));
+    let last = gone.last(0).filter(|_| count > 0).map(|(place, head, ended)| {
+        let (role, name) = lines.recorded(place).map(|poll| (poll.role, poll.name)).unwrap_or_default();
+        let last_seen_ago_ms = now_ms.saturating_sub(head.at);
+        Last { pid: head.process.pid, role, name, last_seen_ago_ms, ended }
     });
-    Recent { count: gone.len(), last }
+    Recent { count, last }
 }

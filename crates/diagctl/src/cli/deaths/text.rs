@@ -4,7 +4,6 @@ use super::{Entry, View};
 use crate::cli::error::printable;
 use crate::cli::output::{self, who};
 use crate::cli::times::age;
-use crate::deaths::Death;
 use crate::units::size;
 
 /// Formats the table.
@@ -15,6 +14,7 @@ pub(super) fn render(view: &View) -> String {
     let header = ["LAST SEEN", "PID", "PROCESS", "RSS", "PEAK", "LIMIT", "ENDED", "RUNNING", "CAPTURES"];
     let row = |entry: &Entry| {
         let death = &entry.death;
+        let running = death.running.list();
         vec![
             format!("{} ago", age(0, entry.last_seen_ago_ms)),
             death.pid.to_string(),
@@ -23,12 +23,12 @@ pub(super) fn render(view: &View) -> String {
             size(death.peak_bytes),
             death.limit_bytes.map_or_else(|| "-".into(), size),
             entry.ended.clone(),
-            running(death),
+            if running.is_empty() { "-".into() } else { running.join(", ") },
             entry.captures.len().to_string(),
         ]
     };
     let rows: Vec<_> = view.deaths.iter().map(row).collect();
-    let mut text = format!("{}\n", output::table_of_known(&header, &rows, &[1, 3, 4, 5, 8], &[6, 8, 7, 4, 5]));
+    let mut text = format!("{}\n", output::table_of_known(&header, &rows, &[1, 3, 4, 5, 8], &[6, 7, 8, 4, 5]));
     for entry in &view.deaths {
         if let Some(path) = &entry.crash_report {
             text.push_str(&format!(
@@ -42,16 +42,4 @@ pub(super) fn render(view: &View) -> String {
         text.push_str(&format!("\nNext:\n  diagctl diagnose {id}\n"));
     }
     text
-}
-
-// Classes of jobs, and requests as a number only: their routes are not recorded.
-fn running(death: &Death) -> String {
-    let jobs =
-        death.jobs.iter().map(|(class, count)| if *count > 1 { format!("{count} {class}") } else { class.clone() });
-    let requests = death.busy_threads.filter(|busy| *busy > 0).map(|busy| match busy {
-        1 => "1 request".to_owned(),
-        busy => format!("{busy} requests"),
-    });
-    let all: Vec<String> = jobs.chain(requests).collect();
-    if all.is_empty() { "-".into() } else { all.join(", ") }
 }

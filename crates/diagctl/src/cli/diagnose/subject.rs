@@ -2,13 +2,15 @@
 
 use std::io::Read;
 
-use super::super::output::who;
+use super::super::error::printable;
+use super::super::output::{self, who};
 use super::super::{Context, Failure};
 use crate::diagnose::{Content, Evidence, Growth};
 use crate::exit_code::Exit;
 use crate::history;
 use crate::reports;
 use crate::state::files::load_samples;
+use crate::units::size;
 use diagctl_observe::{Presence, ProcessId};
 use diagctl_store::index::{Entry, Listing};
 use diagctl_store::meta::Meta;
@@ -52,21 +54,22 @@ impl Subject {
     pub fn largest(cx: &Context, role: Option<&str>) -> Result<Self, Failure> {
         let store = cx.open(Access::Read)?;
         let is_role = |other: &str| role.is_none_or(|role| role == other);
-        let mut polling: Vec<(u64, ProcessId)> = load_samples(&store)
+        let mut polling: Vec<(u64, ProcessId, String)> = load_samples(&store)
             .processes
             .into_iter()
             .filter(|(id, sample)| is_role(&sample.role) && cx.proc.presence(id) != Presence::Gone)
-            .map(|(id, sample)| (sample.rss, id))
+            .map(|(id, sample)| (sample.rss, id, who(&sample.role, &sample.name)))
             .collect();
         polling.sort_unstable_by(|a, b| b.cmp(a));
         let listing = Listing::all(&store)?;
         let usable = |entry: &Entry| entry.reports.iter().any(|r| r.name.starts_with("smaps") && r.has_data());
         let mut entries: Vec<Entry> = listing.newest_first().filter_map(|number| listing.entry(number)).collect();
         entries.retain(|entry| is_role(&entry.role) && usable(entry));
-        for (_, id) in polling {
+        for (rss, id, _) in &polling {
             let own = entries.iter().filter(|entry| entry.pid == id.pid);
-            let is_it = |entry: &&Entry| store.capture(&entry.id).is_ok_and(|c| identity(c.meta()).is(&id));
+            let is_it = |entry: &&Entry| store.capture(&entry.id).is_ok_and(|c| identity(c.meta()).is(id));
             if let Some(entry) = own.take(3).find(is_it) {
+                tell_larger(&polling[0], *rss);
                 return Self::of(cx, &store, &entry.id);
             }
         }
@@ -156,6 +159,19 @@ impl Subject {
             Some(id) => format!("capture {id}"),
             None => format!("process {} {}", self.evidence.pid, who(&self.role, &self.worker)).trim_end().to_owned(),
         }
+    }
+}
+
+// The largest process may have no capture, and then it is not the one that is diagnosed.
+fn tell_larger((rss, id, who): &(u64, ProcessId, String), diagnosed: u64) {
+    if *rss / 11 > diagnosed / 10 {
+        output::note(&format!(
+            "process {} {} is larger, {}, and has no capture with smaps: see `diagctl diagnose --pid {}`",
+            id.pid,
+            printable(who),
+            size(*rss),
+            id.pid
+        ));
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use diagctl_heapdump::analysis::address::ObjectIndex;
 use diagctl_heapdump::analysis::builder::Wanted;
 use diagctl_heapdump::analysis::diff::{self, ByName, Inhabitants, Landmarks};
 use diagctl_heapdump::analysis::families::Families;
@@ -24,7 +25,7 @@ use crate::units::size;
 const FEWEST: u64 = 100;
 const LEAST_BYTES: u64 = 256 << 10;
 /// What separates the steps of a path.
-const STEP: &str = " → ";
+pub const STEP: &str = " → ";
 /// What follows the class of an object in the path of another that it keeps.
 const BEYOND: [char; 6] = [' ', '#', '[', '{', '.', ':'];
 /// Captures of a process that are looked through for heap dumps.
@@ -142,7 +143,7 @@ pub fn find(cx: &Context, dumps: &[Meta]) -> Result<Option<Leak>, Failure> {
             return Ok(None);
         }
         let new = Inhabitants::new(graph, &graph.reach()).without(&old);
-        let came = by_path(graph, &new);
+        let came = by_path(graph, |object| new.has(graph, object));
         (new, came)
     };
     let stayed = match rest {
@@ -152,21 +153,23 @@ pub fn find(cx: &Context, dumps: &[Meta]) -> Result<Option<Leak>, Failure> {
             if landmarks.differ(&Landmarks::new(graph)) {
                 return Ok(None);
             }
-            Some(by_path(graph, &new))
+            Some(by_path(graph, |object| new.has(graph, object)))
         }
         [] => None,
     };
     Ok(named(&came, stayed.as_ref()).map(|found| Leak { captures, ..found }))
 }
 
-fn load(cx: &Context, id: &Id, wanted: Wanted) -> Result<Input, Failure> {
+/// Reads the heap dump of a capture.
+pub fn load(cx: &Context, id: &Id, wanted: Wanted) -> Result<Input, Failure> {
     input::load(cx, &format!("{id}:heap_dump"), wanted)
 }
 
-fn by_path(graph: &Graph, only: &Inhabitants) -> ByName {
+/// Sums the reachable objects by their paths.
+pub fn by_path(graph: &Graph, counts: impl Fn(ObjectIndex) -> bool) -> ByName {
     let paths = Paths::new(graph);
     let families = Families::new(graph, &paths);
-    let those = paths.order().iter().copied().filter(|object| only.has(graph, *object));
+    let those = paths.order().iter().copied().filter(|object| counts(*object));
     diff::by_name(graph, those, families.count(), |object| families.of(object), |family| families.spell(graph, family))
 }
 

@@ -3,6 +3,7 @@
 mod figures;
 mod points;
 mod releases;
+mod roots;
 mod text;
 mod view;
 
@@ -11,7 +12,6 @@ use diagctl_heapdump::summary::{Groups, Summary};
 use diagctl_store::index::{Entry, Listing};
 use diagctl_store::{Access, Store};
 
-use super::grouping::By;
 use super::input::SUMMARY;
 use super::leak;
 use super::{Context, Done, Failure};
@@ -24,12 +24,26 @@ use crate::exit_code::Exit;
 use points::{of_one_process, read, with_memory};
 use view::{Besides, view as shown};
 
-/// Show which classes or sites grow over the summaries of a process
+/// The key by which the objects of a trend are grouped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    Class,
+    Type,
+    Site,
+    Generation,
+    /// What keeps them. Reads heap dumps, about a second each for a million objects
+    Root,
+}
+
+/// Show which classes, sites or roots grow over the summaries of a process
 ///
 /// Reads the heap_summary reports of one process: that of the newest summary that the filters accept. A leak is what grows in each of
-/// them. At least three are needed.
+/// them. At least three are needed; for roots, three heap dumps.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  diagctl heap trend\n  diagctl heap trend --name worker-0 --since 12h --by site")]
+#[command(
+    after_help = "Examples:\n  diagctl heap trend\n  diagctl heap trend --name worker-0 --since 12h --by site\n  diagctl heap trend --by root"
+)]
 pub struct Args {
     /// Only summaries of this process
     #[arg(long, allow_negative_numbers = true)]
@@ -65,6 +79,10 @@ pub fn view(cx: &Context, from: &From, args: &Args) -> Result<Option<View>, Fail
     if !from.is_remote() {
         return Ok(None);
     }
+    if args.by == By::Root {
+        return Err(Failure::new(Exit::Usage, "--by root reads heap dumps, and --remote brings summaries only")
+            .hint("use another --by, or run `diagctl heap trend --by root` where the store is"));
+    }
     let now_ms = times::wall_ms(&crate::clock::utc_now());
     let since = args.since.as_ref().map(|since| times::day_before(since, now_ms));
     let entries = from.captures(cx, &Days { since, until: None })?;
@@ -99,6 +117,9 @@ pub fn run(cx: &Context, args: &Args, is_remote: bool) -> Result<Done, Failure> 
     };
     let (pid, role, name) = (newest.pid, newest.role.clone(), newest.worker.clone());
     let process = format!("process {pid} {}", who(&role, &name));
+    if args.by == By::Root {
+        return by_root(cx, args, &store, &of_process);
+    }
     let (taken, points) = read(&store, &of_process);
     if points.len() < FEWEST {
         return Err(too_few(points.len(), &format!("{} of {}", counted(points.len()), printable(&process))));
@@ -117,6 +138,28 @@ pub fn run(cx: &Context, args: &Args, is_remote: bool) -> Result<Done, Failure> 
     Done::either(args.json, &view, |view| text::render(view, &trend, args))
 }
 
+// Only heap dumps have references.
+fn by_root(cx: &Context, args: &Args, store: &Store, of_process: &[Entry]) -> Result<Done, Failure> {
+    let Some(newest) = of_process.last() else { return Err(too_few(0, "no process has a heap_summary")) };
+    let (pid, role, name) = (newest.pid, newest.role.clone(), newest.worker.clone());
+    let (taken, points) = roots::read(cx, store, of_process);
+    if points.len() < FEWEST {
+        let process = format!("{pid} {}", who(&role, &name));
+        let message = format!(
+            "a trend by root needs {FEWEST} heap dumps; of process {} there are {}",
+            printable(process.trim_end()),
+            points.len()
+        );
+        return Err(Failure::new(Exit::NoMatch, message)
+            .hint("a rule with reports = [\"heap_dump\"] and capture = \"three\" takes them; see docs/heap.md"));
+    }
+    let taken = with_memory(store, taken, pid)?;
+    let trend = trend::of(&points, groups_of(By::Root));
+    let (dump, leak) = kept_by(cx, store, newest);
+    let view = shown(args, (pid, role, name), taken, &trend, Besides { releases: Vec::new(), leak, dump });
+    Done::either(args.json, &view, |view| text::render(view, &trend, args))
+}
+
 // The newest heap dump of the process, and what grew between its dumps. The trend does not depend on it.
 fn kept_by(cx: &Context, store: &Store, newest: &Entry) -> (Option<String>, Option<leak::Leak>) {
     let found = (|| {
@@ -131,7 +174,15 @@ fn kept_by(cx: &Context, store: &Store, newest: &Entry) -> (Option<String>, Opti
 }
 
 fn counted(summaries: usize) -> String {
-    format!("{summaries} {}", if summaries == 1 { "summary" } else { "summaries" })
+    counted_as(summaries, By::Class)
+}
+
+fn counted_as(number: usize, by: By) -> String {
+    match (by, number) {
+        (By::Root, _) => format!("{number} heap dump{}", if number == 1 { "" } else { "s" }),
+        (_, 1) => "1 summary".to_owned(),
+        (_, more) => format!("{more} summaries"),
+    }
 }
 
 fn too_few(found: usize, what: &str) -> Failure {
@@ -145,7 +196,8 @@ fn too_few(found: usize, what: &str) -> Failure {
 
 fn groups_of(by: By) -> fn(&Summary) -> &Groups {
     match by {
-        By::Class => |summary| &summary.classes,
+        // See `roots`.
+        By::Class | By::Root => |summary| &summary.classes,
         By::Type => |summary| &summary.types,
         By::Site => |summary| &summary.sites,
         By::Generation => |summary| &summary.generations,

@@ -37,7 +37,8 @@ pub fn write(frames: &Frames, out: &mut dyn Write) -> io::Result<()> {
     }
     for id in ids() {
         let name = id - 1 + STRINGS.len() as u64;
-        message(out, PROFILE_FUNCTION, |m| m.number(1, id).number(2, name).number(3, name))?;
+        // Without the name in the program (3), which pprof would take for one of C++: "#<Class:App>" would become "#".
+        message(out, PROFILE_FUNCTION, |m| m.number(1, id).number(2, name))?;
     }
     for text in STRINGS.into_iter().chain(frames.names.iter().map(String::as_str)) {
         let mut field = Message::default();

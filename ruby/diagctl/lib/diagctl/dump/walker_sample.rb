@@ -19,6 +19,8 @@ module Diagctl
     NO_LENGTH = 2**64 - 1
 
     KEYS = Thread.instance_method(:keys)
+    TO_S = Thread.instance_method(:to_s)
+    NAME = Thread.instance_method(:name)
 
     # Without a Fiddle::Pointer, which would be in the dump, with a false size.
     #
@@ -39,7 +41,7 @@ module Diagctl
         name_edges
         trace
       end
-      threads.each { |thread| KEYS.bind_call(thread).each { |name| add(6, address(thread), Fiddle.dlwrap(name)) } }
+      threads.each { |thread| tell(thread) }
       statistics(GC.stat.select { |_, value| value.is_a?(Integer) })
     end
 
@@ -63,6 +65,21 @@ module Diagctl
     def text(string)
       @keep << string
       [WalkerSample.bytes_of(string), string.bytesize]
+    end
+
+    # The names of its variables, and where its block is. Its own name is a value of the application.
+    def tell(thread)
+      KEYS.bind_call(thread).each { |name| add(6, address(thread), Fiddle.dlwrap(name)) }
+      # "#<Thread:0x00007f1b2c0d5f28@name file:line status>". With few objects: they are in the dump.
+      told = TO_S.bind_call(thread).force_encoding(Encoding::BINARY)
+      own = Fiddle.dlwrap(thread).to_s(16)
+      from = told.index(own) + own.bytesize
+      name = NAME.bind_call(thread)
+      from += 1 + name.bytesize if name
+      to = told.rindex(" ")
+      add(7, address(thread), text(told).first + from + 1, to - from - 1) if to > from
+    rescue EncodingError
+      # The name cannot be put together with the file.
     end
 
     # With few objects, whatever the number of names.
@@ -114,6 +131,7 @@ module Diagctl
       end
       struct = Class.new(Struct.new(:first, :known)).new(nil, target)
       { object => "@known", generic => "@known", scope => "KNOWN", struct => "known", { known: target } => "known" }
+        .merge({ one: [target], "two" => "three" }.tap { |it| it.default = target } => "default")
         .compare_by_identity.each { |from, name| edge(from, target, name) }
       %w[@@known @known].each { |name| edge(scope, target, name) }
       edge(Class.new(String), String, "superclass")

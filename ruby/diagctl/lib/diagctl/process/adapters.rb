@@ -8,11 +8,12 @@ module Diagctl
   class Adapters
     attr_reader :reports, :versions, :gauges, :counts
 
-    def initialize(config)
+    # @param counts [Array<#call>] as those of `add`
+    def initialize(config, counts: [])
       @reports = Reports.new(config)
       @versions = { "ruby" => RUBY_VERSION, "diagctl_gem" => VERSION }
       @gauges = {}
-      @counts = []
+      @counts = counts
     end
 
     # @param gauges [Hash{String=>#call}] called directly on the poll thread, so they must not block

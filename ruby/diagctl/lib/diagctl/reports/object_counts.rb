@@ -10,6 +10,8 @@ module Diagctl
       # Unbound methods, because a class of the application may override `name` or `superclass`.
       NAME_OF = Module.instance_method(:name)
       SUPERCLASS_OF = Class.instance_method(:superclass)
+      # The name of a constant, as in crates/heapdump/src/class_name.rs. `set_temporary_name` takes any text.
+      FROM_CODE = /\A(?:fatal|Complex::compatible|(?:#<\p{Upper}\w*(?:::\p{Upper}\w*)*:0x\h+>::)?\p{Upper}[[:word:]]*(?:::\p{Upper}[[:word:]]*)*)\z/
       SINGLETON = Module.instance_method(:singleton_class?)
 
       # @return [Boolean] whether the walker is wanted
@@ -74,7 +76,8 @@ module Diagctl
       def name(type)
         return "(internal)" if type.nil?
 
-        NAME_OF.bind_call(type) || "#<anonymous Class>"
+        given = NAME_OF.bind_call(type)
+        FROM_CODE.match?(given) ? given : "#<anonymous Class>"
       end
     end
   end

@@ -20,7 +20,9 @@ module Diagctl
 
       # Puma 7 has a hook. Before, the status of a worker that has ended is read just before Puma reaps it.
       def watch(launcher)
-        return before_reaping(launcher.instance_variable_get(:@runner)) unless hook?(launcher)
+        hook = hook?(launcher)
+        around_reaping(launcher.instance_variable_get(:@runner), before: !hook)
+        return unless hook
 
         workers = self
         launcher.config.configure do |_user, file, _default|
@@ -33,8 +35,16 @@ module Diagctl
         return unless Process.pid == @master
 
         facts = (status & 0x7f).zero? ? { exit: status >> 8 } : { signal: status & 0x7f }
-        facts[:oom_kill] = true if facts[:signal] == Signal.list["KILL"] && @oom_kills.rose?
+        window = @oom_kills.claim if facts[:signal] == Signal.list["KILL"]
+        facts.update(oom_kill: true, oom_window_ms: window) if window
         Ending.note(@dir, by: "parent", pid: pid, start_ticks: start_ticks, **facts)
+      rescue StandardError
+        nil
+      end
+
+      # After Puma has looked after its workers, every few seconds.
+      def looked
+        @oom_kills.look
       rescue StandardError
         nil
       end
@@ -58,14 +68,14 @@ module Diagctl
         found
       end
 
-      # A method of this one object. Where Puma has no such method, nothing is noted.
-      def before_reaping(runner)
+      # A method of this one object. Where Puma has no such method, nothing is noted, and no time within which a kill was counted.
+      def around_reaping(runner, before:)
         return unless runner.respond_to?(:wait_workers, true) && runner.instance_variable_defined?(:@workers)
 
         workers = self
         runner.define_singleton_method(:wait_workers) do
-          workers.look(@workers)
-          super()
+          workers.look(@workers) if before
+          super().tap { workers.looked }
         end
         runner.singleton_class.send(:private, :wait_workers)
       end

@@ -56,20 +56,29 @@ pub(super) fn read(store: &Store, entries: &[Entry]) -> (Vec<Taken>, Vec<Point>)
         let summary = input::summary(entry.id.as_ref(), capture.reader(SUMMARY)?)?;
         Ok((capture, summary))
     };
-    let (mut taken, mut points) = (Vec::new(), Vec::new());
+    let (mut all, mut points) = (Vec::new(), Vec::new());
     for entry in entries {
         match one(entry) {
             Ok((capture, summary)) if summary.complete => {
-                let (at, store_ms) = (entry.created.clone(), entry.store_ms);
-                let release = capture.meta().labels.get(RELEASE).cloned();
-                taken.push(Taken { id: entry.id, at, store_ms, release, rss: rss_of(&capture) });
+                all.push(taken(entry, &capture));
                 points.push(Point { at_ms: entry.store_ms, summary });
             }
             Ok(_) => output::note(&format!("skipped {}: its summary is of a part of the heap", entry.id)),
             Err(why) => output::note(&format!("skipped {}: {}", entry.id, why.message)),
         }
     }
-    (taken, points)
+    (all, points)
+}
+
+/// Describes the capture of a summary or dump.
+pub(super) fn taken(entry: &Entry, capture: &Capture) -> Taken {
+    Taken {
+        id: entry.id,
+        at: entry.created.clone(),
+        store_ms: entry.store_ms,
+        release: capture.meta().labels.get(RELEASE).cloned(),
+        rss: rss_of(capture),
+    }
 }
 
 // What the capture itself says of its memory.

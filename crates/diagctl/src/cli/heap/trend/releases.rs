@@ -5,7 +5,7 @@ use diagctl_store::Store;
 use diagctl_store::index::Entry;
 use serde::Serialize;
 
-use super::super::grouping::By;
+use super::By;
 use super::figures::{LEAST_SPAN_MS, signed};
 use super::groups_of;
 use super::points::{of_one_process, read};

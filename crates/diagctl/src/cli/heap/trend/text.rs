@@ -2,10 +2,10 @@
 
 use diagctl_heapdump::summary::trend::{Series, Trend};
 
-use super::super::grouping::By;
+use super::By;
 use super::figures::{LEAST_SPAN_MS, signed};
 use super::view::View;
-use super::{Args, counted};
+use super::{Args, counted_as};
 use crate::cli::error::printable;
 use crate::cli::output::{self, who};
 use crate::cli::wrap::wrapped;
@@ -28,6 +28,7 @@ fn sparkline(figures: &[u64]) -> String {
 /// Formats the verdict and the table.
 pub(super) fn render(view: &View, trend: &Trend, args: &Args) -> String {
     let of = match view.old_only {
+        _ if args.by == By::Root => "reachable objects, by the root of the shortest path to each",
         true => "objects that survived three collections",
         false => "all objects, garbage too",
     };
@@ -35,7 +36,7 @@ pub(super) fn render(view: &View, trend: &Trend, args: &Args) -> String {
         "process {} {}: {} over {}\nfigures: {of}\n\n",
         view.pid,
         who(&view.role, &view.name),
-        counted(view.summaries.len()),
+        counted_as(view.summaries.len(), args.by),
         duration(view.over_ms)
     );
     if let Some(release) = view.summaries.last().and_then(|taken| taken.release.as_ref()) {
@@ -46,7 +47,8 @@ pub(super) fn render(view: &View, trend: &Trend, args: &Args) -> String {
         "grows" => "It grows, but no group of objects grows in each summary.",
         _ => "No leak: nothing grows in each summary.",
     };
-    text.push_str(said);
+    let of_dumps = if args.by == By::Root { "dump" } else { "summary" };
+    text.push_str(&said.replace("summary", of_dumps));
     for reason in &view.because {
         text.push('\n');
         text.push_str(wrapped("  - ", &printable(reason)).trim_end());
@@ -57,6 +59,7 @@ pub(super) fn render(view: &View, trend: &Trend, args: &Args) -> String {
         By::Type => "TYPE",
         By::Site => "SITE",
         By::Generation => "GENERATION",
+        By::Root => "ROOT",
     };
     let row = |series: &Series| {
         vec![

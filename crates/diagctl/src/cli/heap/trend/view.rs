@@ -3,12 +3,11 @@
 use diagctl_heapdump::summary::trend::{Series, Trend};
 use serde::Serialize;
 
-use super::super::grouping::By;
 use super::super::leak::Leak;
-use super::Args;
 use super::figures::{LEAST_SPAN_MS, signed};
 use super::points::Taken;
 use super::releases::Release;
+use super::{Args, By, counted_as};
 use crate::units::size;
 
 /// Groups that a verdict names.
@@ -22,6 +21,8 @@ pub(super) struct View {
     pub name: String,
     pub summaries: Vec<Taken>,
     pub over_ms: u64,
+    /// The key of the groups.
+    pub by: By,
     /// True if the figures leave out what did not survive three collections.
     pub old_only: bool,
     pub verdict: &'static str,
@@ -88,7 +89,7 @@ pub(super) fn view(
     let leaks: Vec<&Series> = trend.groups.iter().filter(|group| group.leaks()).collect();
     let rss = rss_growth(&taken);
     let mut because: Vec<String> =
-        leaks.iter().take(NAMED).map(|leak| sentence(leak, (taken.len(), over_ms), rss)).collect();
+        leaks.iter().take(NAMED).map(|leak| sentence(leak, &counted_as(taken.len(), args.by), over_ms, rss)).collect();
     let more = leaks.len().saturating_sub(NAMED);
     if more > 0 {
         because.push(format!("{more} more grow in each of them"));
@@ -107,6 +108,7 @@ pub(super) fn view(
         let to = if args.by == By::Class { leak.name.as_str() } else { "CLASS" };
         let to = to.replace('\'', "");
         match &besides.dump {
+            Some(id) if args.by == By::Root => vec![format!("diagctl heap retained {id}")],
             Some(id) => vec![format!("diagctl heap path {id} '{to}'")],
             None => vec![
                 format!("diagctl request heap_dump --pid {pid} --reason 'what keeps it?' --wait"),
@@ -120,6 +122,7 @@ pub(super) fn view(
         role,
         name,
         over_ms,
+        by: args.by,
         old_only: trend.old_only,
         verdict,
         because,
@@ -137,10 +140,9 @@ fn rss_growth(taken: &[Taken]) -> Option<i128> {
     Some(i128::from(taken.last()?.rss?) - i128::from(taken.first()?.rss?))
 }
 
-fn sentence(leak: &Series, (summaries, over_ms): (usize, u64), rss: Option<i128>) -> String {
+fn sentence(leak: &Series, summaries: &str, over_ms: u64, rss: Option<i128>) -> String {
     let (first, last) = (leak.bytes.first().copied().unwrap_or(0), leak.bytes.last().copied().unwrap_or(0));
-    let mut text =
-        format!("{} grows in each of {summaries} summaries: from {} to {}", leak.name, size(first), size(last));
+    let mut text = format!("{} grows in each of {summaries}: from {} to {}", leak.name, size(first), size(last));
     if over_ms >= LEAST_SPAN_MS {
         text.push_str(&format!(", {} an hour", signed(leak.per_hour.into())));
     }
