@@ -10,7 +10,7 @@ module E2E
   module Shipping
     # A capture with one incompressible report of so many bytes.
     def capture(bytes = 1000, name: "blob")
-      result = diagctl!("run", "--", "sh", "-c", "head -c #{bytes} /dev/urandom > $DIAGCTL_CAPTURE_DIR/#{name}")
+      result = diagctl!("run", "--", "sh", "-c", "head -c #{bytes} /dev/urandom > $DIAGCTL_CAPTURE_DIR/#{name}", deadline: 300)
       result.out.chomp
     end
 
