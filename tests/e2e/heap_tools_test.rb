@@ -49,6 +49,7 @@ class HeapToolsTest < E2E::Case
   def test_heapy_counts_what_is_exported
     skip "heapy is not installed (Debian's ruby-heapy)" unless system("heapy", "version", %i[out err] => File::NULL)
     json = export("json")
+    assert_equal File.binread(json), diagctl!("fetch", "#{captured}:heap_dump", "--as", "json", "-o", "-").out.b
     read = E2E::Command.run("heapy", "read", json, env: env, deadline: 60)
     assert read.ok?, read
     refute_match(/Could not parse/, read.out)

@@ -6,7 +6,7 @@ mod end;
 mod running;
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -23,6 +23,9 @@ const TOGETHER_MS: u64 = 60_000;
 
 /// A kill by the kernel is looked for in the polls up to this long after the last one, milliseconds.
 const AFTERWARDS_MS: u64 = 300_000;
+
+/// The most processes whose polls are asked for such a kill.
+const WITNESSES: usize = 50;
 
 /// A process that is gone.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -87,29 +90,34 @@ fn how(end: &End, oom_kills: Option<u64>, together: usize) -> String {
 pub struct Deaths<'a> {
     lines: &'a Lines<'a>,
     gone: Vec<Gone>,
+    /// The places of the polls of each process.
+    polls: Polls<'a>,
     /// The times of the last polls of those of which nobody knows how they ended, ascending.
     unknown: Vec<u64>,
     by_time: OnceCell<Vec<usize>>,
 }
 
-/// A process that is gone, and the places of its polls among the heads of the history. There is at least one.
+/// The places of the polls of each process among the heads of the history, in its order.
+type Polls<'a> = HashMap<Key<'a>, Vec<usize>>;
+
+/// A process that is gone, and the place of its last poll.
 #[derive(Debug)]
 struct Gone {
     last: usize,
-    places: Vec<usize>,
     end: End,
 }
 
 impl<'a> Deaths<'a> {
     /// Finds them.
     pub fn find(lines: &'a Lines<'a>, is_alive: impl Fn(&Head<'_>) -> bool) -> Self {
-        let mut gone = ended(lines, is_alive);
+        let polls = polls(lines);
+        let mut gone = ended(lines, &polls, is_alive);
         gone.retain(|one| !one.end.is_goodbye());
         let head = |place: usize| lines.heads()[place];
         // One whose end is known is no sign of what ended the others.
         let unknown = gone.iter().rev().filter(|one| one.end.told(None).is_none());
         let unknown = unknown.map(|one| head(one.last).at).collect();
-        Self { lines, gone, unknown, by_time: OnceCell::new() }
+        Self { lines, gone, polls, unknown, by_time: OnceCell::new() }
     }
 
     /// Returns the number of those that polled since a time.
@@ -128,7 +136,8 @@ impl<'a> Deaths<'a> {
     /// Reads all polls of one. `None` beyond the last one, and if its polls are damaged.
     pub fn death(&self, number: usize) -> Option<Death> {
         let one = self.gone.get(number)?;
-        let polls: Vec<_> = one.places.iter().filter_map(|place| self.lines.recorded(*place)).collect();
+        let places = self.polls.get(&self.lines.heads()[one.last].process)?;
+        let polls: Vec<_> = places.iter().filter_map(|place| self.lines.recorded(*place)).collect();
         let (first, last) = (polls.first()?, polls.last()?);
         let rss = |poll: &Recorded| poll.memory.get("rss").copied().unwrap_or(0);
         let recent = polls.iter().filter(|poll| last.at.saturating_sub(poll.at) <= LAST_MS);
@@ -165,9 +174,11 @@ impl<'a> Deaths<'a> {
         (to - from).saturating_sub(own)
     }
 
-    // Processes with the same limit are taken to be in one cgroup: the path is not recorded.
+    // The path of the cgroup is not recorded. A process that polled before and after is in the same one if the limit is the same and
+    // the counter of the process that is gone lies between its own; only such a process shows that nobody was killed. A process that
+    // came later may be in a new cgroup, whose counter begins at zero: it can show a kill, and never that there was none.
     fn oom_kills(&self, last: usize) -> Option<u64> {
-        let (at, own) = (self.lines.heads()[last].at, self.lines.counted(last));
+        let (head, own) = (self.lines.heads()[last], self.lines.counted(last));
         let before = own.oom_kills?;
         let time = |place: &usize| self.lines.heads()[*place].at;
         let by_time = self.by_time.get_or_init(|| {
@@ -175,25 +186,42 @@ impl<'a> Deaths<'a> {
             places.sort_by_key(time);
             places
         });
-        let from = by_time.partition_point(|place| time(place) <= at);
-        let later = by_time[from..].iter().take_while(|place| time(place) - at <= AFTERWARDS_MS);
-        let same = later.map(|place| self.lines.counted(*place)).filter(|counted| counted.limit == own.limit);
-        Some(same.filter_map(|counted| counted.oom_kills).max()?.saturating_sub(before))
+        let from = by_time.partition_point(|place| time(place) <= head.at);
+        let to = by_time.partition_point(|place| time(place) <= head.at.saturating_add(AFTERWARDS_MS));
+        let mut seen = HashSet::new();
+        let latest = by_time[from..to].iter().rev().filter(|place| seen.insert(self.lines.heads()[**place].process));
+        let rises = latest.take(WITNESSES).filter_map(|place| {
+            let (process, counted) = (self.lines.heads()[*place].process, self.lines.counted(*place));
+            let rise = counted.oom_kills?.checked_sub(before)?;
+            if counted.limit != own.limit || process == head.process {
+                return None;
+            }
+            let earlier = self.polls.get(&process)?.iter().rev().find(|place| time(place) <= head.at);
+            match earlier.map(|place| self.lines.counted(*place)) {
+                Some(earlier) => (earlier.limit == own.limit && earlier.oom_kills? <= before).then_some(rise),
+                None => (rise > 0 && own.limit.is_some() && process.pid_ns == head.process.pid_ns).then_some(rise),
+            }
+        });
+        rises.max()
     }
 }
 
-// Those that have ended in whatever way, the last one first.
-fn ended<'a>(lines: &Lines<'a>, is_alive: impl Fn(&Head<'_>) -> bool) -> Vec<Gone> {
-    let mut all: HashMap<Key<'_>, Vec<usize>> = HashMap::new();
+fn polls<'a>(lines: &Lines<'a>) -> Polls<'a> {
+    let mut all: Polls<'_> = HashMap::new();
     for (place, head) in lines.heads().iter().enumerate() {
         all.entry(head.process).or_default().push(place);
     }
-    let mut ends = ends(lines, &all);
+    all
+}
+
+// Those that have ended in whatever way, the last one first.
+fn ended<'a>(lines: &Lines<'a>, polls: &Polls<'a>, is_alive: impl Fn(&Head<'_>) -> bool) -> Vec<Gone> {
+    let mut ends = ends(lines, polls);
     let head = |place: usize| lines.heads()[place];
-    let ended = all.into_iter().filter_map(|(process, places)| {
+    let ended = polls.iter().filter_map(|(process, places)| {
         let last = *places.last()?;
-        let end = ends.remove(&process).unwrap_or_default();
-        (!is_alive(&head(last))).then_some(Gone { last, places, end })
+        let end = ends.remove(process).unwrap_or_default();
+        (!is_alive(&head(last))).then_some(Gone { last, end })
     });
     let mut ended: Vec<Gone> = ended.collect();
     ended.sort_unstable_by_key(|one| std::cmp::Reverse((head(one.last).at, head(one.last).process)));
@@ -202,14 +230,14 @@ fn ended<'a>(lines: &Lines<'a>, is_alive: impl Fn(&Head<'_>) -> bool) -> Vec<Gon
 
 /// Returns the last polls, the newest first, of the processes that polled since a time and are gone without a note of their parent.
 pub fn without_parent<'a>(lines: &Lines<'a>, since_ms: u64, is_alive: impl Fn(&Head<'_>) -> bool) -> Vec<Recorded> {
-    let ended = ended(lines, |last| last.at < since_ms || is_alive(last));
+    let ended = ended(lines, &polls(lines), |last| last.at < since_ms || is_alive(last));
     let unseen = ended.iter().filter(|one| !one.end.has_parent());
     unseen.filter_map(|one| lines.recorded(one.last)).collect()
 }
 
 // A parent that has reaped its child does not know its start: the note is about the last process of that pid before it. Notes do not
 // name the boot either.
-fn ends<'a>(lines: &Lines<'a>, all: &HashMap<Key<'a>, Vec<usize>>) -> HashMap<Key<'a>, End> {
+fn ends<'a>(lines: &Lines<'a>, all: &Polls<'a>) -> HashMap<Key<'a>, End> {
     let mut by_pid: HashMap<(u64, u32), Vec<(usize, Key<'a>)>> = HashMap::new();
     if !lines.notes().is_empty() {
         for (process, places) in all {

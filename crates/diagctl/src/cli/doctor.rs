@@ -113,7 +113,17 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Vec<Check> {
     let now = &contents.now;
     let paused = contents.state.paused.as_ref().is_some_and(|pause| pause.holds(now.store_ms));
     let known = processes::Known { samples: &contents.samples, lease: lease.as_ref(), paused, now };
-    checks.extend(processes::examine(&cx.proc, config, &known, owner));
+    let polling = processes::examine(&cx.proc, config, &known, owner);
+    let are_on = |check: &Check| check.id == "processes.polling" && check.status == Status::Ok;
+    if let Some(switch) = checks.iter_mut().find(|check| check.id == "switch")
+        && switch.status == Status::Warn
+        && polling.iter().any(are_on)
+    {
+        switch.status = Status::Ok;
+        switch.message = "off in this environment, but on in the processes that poll".into();
+        switch.hint = None;
+    }
+    checks.extend(polling);
     checks.push(processes::versions(contents.newest.as_ref()));
     let named = super::from_environment("DIAGCTL_BIN");
     let this = std::env::current_exe().unwrap_or_default();

@@ -249,7 +249,11 @@ const NO_SPACE_HINT: &str = "make room on this filesystem, or lower [retention] 
 
 fn hint_for(source: &io::Error) -> Option<String> {
     match source.kind() {
-        io::ErrorKind::PermissionDenied => Some("run diagctl as the user that owns the store, or as root".into()),
+        io::ErrorKind::PermissionDenied => Some(
+            "run diagctl as the user that owns the store; if there is none yet, create it for the user of the workers: `install -d \
+             -m 0700 -o USER DIRECTORY`, or set DIAGCTL_DIR"
+                .into(),
+        ),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(NO_SPACE_HINT.into()),
         io::ErrorKind::ReadOnlyFilesystem => {
             Some("the store must be on a writable filesystem; set dir or DIAGCTL_DIR".into())
@@ -283,7 +287,7 @@ mod tests {
             (
                 os(13),
                 "cannot open /s/x: Permission denied (os error 13)",
-                "as the user that owns the store, or as root",
+                "run diagctl as the user that owns the store;",
             ),
             (os(28), "cannot open /s/x: No space left on device (os error 28)", "lower [retention] max_use"),
             (os(30), "cannot open /s/x: Read-only file system (os error 30)", "must be on a writable filesystem"),

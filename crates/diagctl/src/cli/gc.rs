@@ -125,7 +125,7 @@ fn text(outcome: &Outcome) -> String {
     format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "SIZE", "REASON"], &rows, &[2], &[2]))
 }
 
-fn count(n: usize) -> String {
+pub(super) fn count(n: usize) -> String {
     if n == 1 { "1 capture".into() } else { format!("{n} captures") }
 }
 

@@ -15,6 +15,9 @@ use crate::fsio;
 use crate::proc::Proc;
 use machine::Machine;
 
+/// Bytes of the longest configuration.
+const MOST: u64 = 1 << 20;
+
 const EXAMPLES: &str = "\
 Examples:
   sudo diagctl init
@@ -74,8 +77,11 @@ fn replace(path: &Path, text: &str) -> Result<(), Failure> {
     })
 }
 
-// The Debian package brings a file in which everything is commented out.
+// The Debian package brings a file in which everything is commented out. A device or a FIFO is neither read nor replaced.
 fn says_nothing(path: &Path) -> bool {
+    if !std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= MOST) {
+        return false;
+    }
     let text = std::fs::read_to_string(path);
     text.is_ok_and(|text| text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')))
 }
@@ -83,6 +89,11 @@ fn says_nothing(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_neither_read_nor_replaced() {
+        assert!(!says_nothing(Path::new("/dev/null")) && !says_nothing(Path::new("/dev/full")));
+    }
 
     #[test]
     fn a_file_is_replaced_only_if_it_has_nothing_but_comments() {

@@ -92,8 +92,9 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let json = args.json;
     check(cx, &args)?;
     let process = args.pid.map(|pid| target::find(cx, pid)).transpose()?;
+    let by = invoking_user();
     let store = orders::open(cx, Access::CreateForWorkers, GroupRight::Request)?;
-    let request = file(cx, &store, args, process)?;
+    let request = file(cx, &store, args, by, process)?;
     match endings {
         Some(endings) => wait::wait(cx, &store, &request, json, endings),
         None => Done::either(json, &request, |request| request.id.clone()),
@@ -117,7 +118,7 @@ fn check(cx: &Context, args: &Args) -> Result<(), Failure> {
 }
 
 // Writes the request, and notes what will keep it waiting.
-fn file(cx: &Context, store: &Store, args: Args, process: Option<ProcessId>) -> Result<Request, Failure> {
+fn file(cx: &Context, store: &Store, args: Args, by: String, process: Option<ProcessId>) -> Result<Request, Failure> {
     let now = if store.is_ours() {
         let _guard = store.lock()?;
         cx.now(&load_state(store)?.0)
@@ -133,7 +134,7 @@ fn file(cx: &Context, store: &Store, args: Args, process: Option<ProcessId>) -> 
         pid: process.as_ref().map(|process| process.pid),
         process,
         reason: args.reason.unwrap_or_default(),
-        by: invoking_user(),
+        by,
         created: now.store_ms,
         expires: now.store_ms + units::ms(args.expires),
         ..Request::default()
@@ -150,6 +151,7 @@ fn file(cx: &Context, store: &Store, args: Args, process: Option<ProcessId>) -> 
     Ok(request)
 }
 
+// Ask before a store is opened: root then becomes its owner.
 pub(super) fn invoking_user() -> String {
     let uid = rustix::process::getuid().as_raw();
     if let (0, Ok(user)) = (uid, std::env::var("SUDO_USER")) {

@@ -74,31 +74,52 @@ fn those_since_a_time_are_counted() {
 }
 
 #[test]
-fn a_kill_that_others_counted_later_is_possible_and_never_certain() {
-    // (counter at its last poll, counter of another process later, when) → how it ended
+fn a_kill_that_others_counted_is_possible_and_never_certain() {
+    // (its counter at its last poll; those of a process that polls before and after, and when after) → how it ended
     let table = [
-        (Some(3), Some(4), 70_000, "possibly oom_kill"),
-        (Some(3), Some(3), 70_000, "not oom_kill"),
-        // The counter starts anew with a new container.
-        (Some(3), Some(0), 70_000, "not oom_kill"),
-        (Some(3), Some(4), 400_000, "unknown"),
-        (Some(3), None, 70_000, "unknown"),
-        (None, Some(4), 70_000, "unknown"),
+        (Some(3), (Some(3), Some(4), 70_000), "possibly oom_kill"),
+        (Some(3), (Some(3), Some(3), 70_000), "not oom_kill"),
+        // Killed between the two polls before.
+        (Some(3), (Some(2), Some(3), 70_000), "not oom_kill"),
+        // It is in another cgroup.
+        (Some(3), (Some(5), Some(6), 70_000), "unknown"),
+        (Some(3), (Some(0), Some(1), 70_000), "unknown"),
+        (Some(3), (Some(3), Some(4), 400_000), "unknown"),
+        (Some(3), (None, None, 70_000), "unknown"),
+        (None, (Some(3), Some(4), 70_000), "unknown"),
     ];
-    for (before, after, at, expected) in table {
-        let deaths = find_polls(&[poll(0, 1, 10, before), poll(at, 2, 10, after)], |last| last.process.pid == 2);
-        assert_eq!(deaths[0].how(), expected, "{before:?} {after:?} {at}");
+    for (own, (before, after, at), expected) in table {
+        let polls = [poll(0, 2, 10, before), poll(10, 1, 10, own), poll(at, 2, 10, after)];
+        let deaths = find_polls(&polls, |last| last.process.pid == 2);
+        assert_eq!(deaths[0].how(), expected, "{own:?} {before:?} {after:?} {at}");
     }
     // A poll of another limit is of another cgroup.
-    let other = Recorded { limit: Some(9), ..poll(70_000, 2, 10, Some(4)) };
-    let deaths = find_polls(&[poll(0, 1, 10, Some(3)), other], |last| last.process.pid == 2);
+    let other = |at, count| Recorded { limit: Some(9), ..poll(at, 2, 10, Some(count)) };
+    let deaths = find_polls(&[other(0, 3), poll(10, 1, 10, Some(3)), other(20, 4)], |last| last.process.pid == 2);
     assert_eq!(deaths[0].how(), "unknown");
+}
+
+// A new container or a restarted unit has a new cgroup, whose counter begins at zero.
+#[test]
+fn a_process_that_came_later_does_not_show_that_nobody_was_killed() {
+    let limited = |at, pid, count, pid_ns| Recorded { limit: Some(9), pid_ns, ..poll(at, pid, 10, Some(count)) };
+    let table = [(0, 0, 4, "unknown"), (3, 0, 4, "unknown"), (3, 4, 4, "possibly oom_kill"), (3, 4, 5, "unknown")];
+    for (before, after, pid_ns, expected) in table {
+        let polls = [limited(10, 1, before, 4), limited(20, 2, after, pid_ns)];
+        let deaths = find_polls(&polls, |last| last.process.pid == 2);
+        assert_eq!(deaths[0].how(), expected, "{before} {after} {pid_ns}");
+    }
+    // Without a limit, nothing says that it is in the same cgroup.
+    let polls = [poll(10, 1, 10, Some(3)), poll(20, 2, 10, Some(4))];
+    assert_eq!(find_polls(&polls, |last| last.process.pid == 2)[0].how(), "unknown");
 }
 
 #[test]
 fn a_kill_that_the_parent_saw_needs_times_that_fit() {
     let seen = |window: &str| note(&format!(r#""by":"parent","pid":1,"signal":9,"oom_kill":true{window}"#));
-    let polls = |before, after| [poll(0, 1, 10, before), poll(9_000, 2, 10, after)].map(|poll| line(&poll)).to_vec();
+    let polls = |before, after| {
+        [poll(0, 2, 10, before), poll(10, 1, 10, before), poll(9_000, 2, 10, after)].map(|poll| line(&poll)).to_vec()
+    };
     let table = [
         (polls(None, None), seen(r#","oom_window_ms":5000"#), "oom_kill"),
         (polls(Some(3), Some(4)), seen(r#","oom_window_ms":5000"#), "oom_kill"),

@@ -148,7 +148,7 @@ fn undetermined(account: &Account) -> String {
             false => format!("Not determined: {share} is unknown."),
         };
     }
-    "Nothing stands out: no part takes 40% of the memory, and 32 MiB.".into()
+    "Nothing stands out: no part takes both 40% of the memory and 32 MiB.".into()
 }
 
 fn because(cause: Cause, evidence: &Evidence) -> Vec<String> {

@@ -148,7 +148,7 @@ fn captures(summary: &index::Summary) -> Check {
     let id = "store.captures";
     let damaged: Vec<String> = summary.damaged.iter().map(|(id, why)| format!("{id}: {why}")).collect();
     let check = match damaged.as_slice() {
-        [] => Check::ok(id, format!("{} captures, all with a readable meta.json", summary.captures)),
+        [] => Check::ok(id, format!("{}, all with a readable meta.json", crate::cli::gc::count(summary.captures))),
         [first, ..] => Check::warn(
             id,
             format!("captures with a damaged meta.json: {}; the first is {first}", damaged.len()),

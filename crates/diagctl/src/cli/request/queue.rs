@@ -69,6 +69,7 @@ pub(super) fn row(listed: &Listed) -> Vec<String> {
 }
 
 pub(super) fn cancel(cx: &Context, id: &str, json: bool) -> Result<Done, Failure> {
+    let by = invoking_user();
     let store = orders::open(cx, Access::Write, GroupRight::Request)?;
     let found: Vec<Request> = requests::list(&store)?
         .into_iter()
@@ -86,12 +87,12 @@ pub(super) fn cancel(cx: &Context, id: &str, json: bool) -> Result<Done, Failure
             return Err(Failure::new(Exit::NoMatch, message).hint("use a longer beginning"));
         }
     };
-    withdraw(&store, request)?;
+    withdraw(&store, request, &by)?;
     Done::either(json, request, |request| request.id.clone())
 }
 
 // A capture that has begun for it goes on.
-pub(super) fn withdraw(store: &Store, request: &Request) -> Result<(), Failure> {
+pub(super) fn withdraw(store: &Store, request: &Request, by: &str) -> Result<(), Failure> {
     if inbox::waits(store, &request.id) {
         return Ok(inbox::withdraw(store, &request.id)?);
     }
@@ -100,7 +101,6 @@ pub(super) fn withdraw(store: &Store, request: &Request) -> Result<(), Failure> 
         return Ok(inbox::leave(store, &format!("{}-cancel", request.id), &order)?);
     }
     requests::remove(store, &request.id)?;
-    let by = invoking_user();
     events::record(store, &Event::about("request_cancelled", &request.id, &format!("cancelled by {by}")));
     if let Some(capture) = why::in_progress(store, request) {
         output::note(&format!("capture {capture} had begun for it and goes on"));

@@ -48,7 +48,7 @@ pub fn wait(cx: &Context, store: &Store, request: &Request, json: bool, endings:
         last = Some(why);
         if let Some(signal) = endings.arrived(LOOK) {
             progress.clear();
-            withdraw(store, &current)?;
+            withdraw(store, &current, &current.by)?;
             output::note(&format!("the request {} was cancelled", request.id));
             endings.end_by(signal);
         }
