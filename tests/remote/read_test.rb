@@ -31,6 +31,18 @@ module E2E
       refute Dir.exist?(File.join(@root, "no-store"))
     end
 
+    def test_the_trend_of_a_process_is_that_of_its_summaries_in_the_remote
+      script = start_script
+      3.times do
+        script.run("($kept ||= []).concat(Array.new(2000) { Object.new.to_s })")
+        diagctl!("request", "heap_summary", "--reason", "a test", "--wait", deadline: 90)
+      end
+      ship!
+      here, there = diagctl!("heap", "trend", "--json").json, read!("heap", "trend", "--json").json
+      refute_empty there["groups"]
+      assert_equal here["groups"], there["groups"]
+    end
+
     def test_reports_are_fetched_whole_and_from_the_cache_the_second_time
       id = real_capture
       ship!

@@ -154,23 +154,28 @@ module E2E
       assert_empty(remote_keys.grep(/meta.json/))
     end
 
+    # DIAGCTL_TEST_CAPTURES=1000 is the test of scale, which takes half an hour.
     def test_under_kills_cuts_and_errors_nothing_is_lost_or_damaged_or_counted_too_early
       only_on_a_server_that_checks
       random = Random.new(20)
       faults { |_, _, _| [500, 503, :cut, :lost, :flip].sample(random: random) if random.rand < 0.1 }
-      ids = Array.new(20) { |n| capture((n % 5).zero? ? 12 << 20 : 50_000) }
-      kills = 0
-      200.times do
+      ids = Array.new(Integer(ENV.fetch("DIAGCTL_TEST_CAPTURES", "20"))) { |n| capture((n % 50).zero? || n == 5 ? 12 << 20 : 50_000) }
+      kills, peak = 0, 0
+      (ids.size * 10).times do
         break if ids.all? { |id| shipped?(id) }
 
         pid = spawn(shipping_env, BIN, "ship", unsetenv_others: true, %i[out err] => File::NULL)
-        killer = Thread.new { sleep(random.rand * 4) && Process.kill(:KILL, pid) rescue nil }
+        killer = Thread.new { kill_within(pid, random.rand * 4) { |kib| peak = [peak, kib].max } }
         kills += 1 if Process.wait2(pid).last.signaled?
         killer.kill
-        ids.select { |id| shipped?(id) }.each { |id| assert remote_keys.any? { |key| key.end_with?("/#{id}/meta.json") } }
+        committed = remote_keys.filter_map { |key| key[%r{/([^/]+)/meta.json\z}, 1] }
+        assert_empty ids.select { |id| shipped?(id) } - committed, "counted as shipped without its record"
       end
       assert_operator kills, :>, 0
-      ids.each { |id| assert_shipped(id) }
+      keys = remote_keys
+      ids.each { |id| assert_shipped(id, keys) }
+      assert_operator peak, :<=, 64 << 10, "KiB"
+      puts "#{ids.size} captures shipped under #{kills} kills and #{@proxy.requests.size} requests, peak #{peak} KiB" if ids.size > 20
     end
 
     def test_the_captures_of_all_machines_are_listed_without_a_store
@@ -239,6 +244,17 @@ module E2E
       ship!
       # The last part is not waited for.
       assert_operator Process.clock_gettime(Process::CLOCK_MONOTONIC) - began, :>=, 2
+    end
+
+    private
+
+    # Yields the most memory that it had, KiB.
+    def kill_within(pid, seconds)
+      sleep(seconds)
+      yield Processes.status(pid, "VmHWM") || 0
+      Process.kill(:KILL, pid)
+    rescue SystemCallError
+      nil
     end
   end
 end

@@ -123,13 +123,22 @@ impl Error {
         matches!(self, Self::Remote { .. } | Self::Directory { .. } | Self::Unconfirmed { .. })
     }
 
+    /// Returns true if the credentials are known, and may not do this.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Remote { source, .. } => is_forbidden(source) && !is_of_identity(&chain(source)),
+            Self::Directory { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
+
     /// Returns the next step for the reader.
     pub fn hint(&self) -> Option<&'static str> {
         use object_store::Error as Remote;
         match self {
             Self::Remote { source, action, .. } => match source {
                 _ if is_of_identity(&chain(source)) => Some("check the credentials, and the clock of this machine"),
-                Remote::PermissionDenied { .. } => {
+                _ if is_forbidden(source) => {
                     Some("the credentials may not do this: docs/fleet.md has the policies for nodes and for people")
                 }
                 Remote::NotFound { .. } => {
@@ -180,6 +189,18 @@ fn chain(error: &object_store::Error) -> String {
         return format!("{code}: {message}");
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+// A list that is refused is an error without a kind.
+fn is_forbidden(error: &object_store::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.to_string().contains("status code: 403") {
+            return true;
+        }
+        source = error.source();
+    }
+    matches!(error, object_store::Error::PermissionDenied { .. })
 }
 
 fn is_of_identity(answer: &str) -> bool {

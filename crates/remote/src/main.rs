@@ -7,6 +7,7 @@
 mod bucket;
 mod cache;
 mod captures;
+mod check;
 mod credentials;
 mod directory;
 mod error;
@@ -43,6 +44,8 @@ enum Command {
     Rm(gc::RmArgs),
     Gc(gc::GcArgs),
     Request(request::Args),
+    /// Try what the credentials may do, for `diagctl doctor --remote`
+    Check,
 }
 
 fn main() -> std::process::ExitCode {
@@ -65,6 +68,7 @@ fn run(command: &Command) -> Result<output::Exit, Error> {
             Command::Rm(args) => gc::rm(args, &settings).await,
             Command::Gc(args) => gc::gc(args, &settings).await,
             Command::Request(args) => request::run(args, &settings).await,
+            Command::Check => check::run(&settings).await,
         }
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use diagctl_fs::{random_hex, random_u64};
 use diagctl_observe::clock::{self, Stopwatch};
+use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
@@ -19,6 +20,9 @@ const GONE_MS: u64 = 25 * 3_600_000;
 
 /// The most nodes of a request.
 const MOST: usize = 1000;
+
+/// Number of nodes that are read at once.
+const AT_ONCE: usize = 32;
 
 /// The time between two looks for answers.
 const LOOK: Duration = Duration::from_secs(2);
@@ -64,12 +68,10 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let asked: Asked = serde_json::from_str(&args.request).map_err(|e| Error::Asked(e.to_string()))?;
     let now_ms = clock::Reading::take(String::new()).wall_ms;
-    let mut nodes = candidates(&bucket, &asked, u64::try_from(now_ms).unwrap_or(0)).await?;
+    let (nodes, all) = candidates(&bucket, &asked, u64::try_from(now_ms).unwrap_or(0)).await?;
     if nodes.is_empty() {
         return Err(Error::NoNode { host: asked.host.unwrap_or_else(|| "*".into()) });
     }
-    let all = nodes.len();
-    choose(&mut nodes, asked.sample.unwrap_or(MOST).min(MOST))?;
     let expires_ms = asked.ticket.expires_ms.min(LONGEST_MS);
     let id = format!("{}-{}", clock::compact_utc(now_ms), random_hex()?);
     let names = nodes.iter().map(|(name, _)| name.clone()).collect();
@@ -102,36 +104,38 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     })
 }
 
-// The nodes that are there, and allow the reports.
-async fn candidates(bucket: &Bucket, asked: &Asked, now_ms: u64) -> Result<Vec<(String, Node)>> {
+// Nodes that are there and allow the reports, at random, at most so many as are asked for. Returns with them the number of machines of the name.
+async fn candidates(bucket: &Bucket, asked: &Asked, now_ms: u64) -> Result<(Vec<(String, Node)>, usize)> {
     let pattern = asked.host.as_deref().unwrap_or("*");
-    let mut nodes = Vec::new();
-    for object in bucket.list_under("nodes").await? {
-        let name = object.key.strip_prefix("nodes/").and_then(|name| name.strip_suffix(".json"));
-        let Some(name) = name.filter(|name| !name.contains('/')) else { continue };
-        let host = name.rsplit_once('~').map_or(name, |(host, _)| host);
-        if !is_like(pattern, host) || now_ms.saturating_sub(object.written_ms) > GONE_MS {
-            continue;
-        }
-        let Some(data) = bucket.read(&object.key, MAX_OBJECT).await? else { continue };
-        let Ok(node) = serde_json::from_slice::<Node>(&data) else { continue };
-        if asked.ticket.reports.iter().all(|report| node.allow_reports.contains(report)) {
-            nodes.push((name.to_owned(), node));
-        } else {
-            output::note(&format!("{host} allows only {}", node.allow_reports.join(", ")));
-        }
+    let objects = bucket.list_under("nodes").await?;
+    let there = objects.iter().filter(|object| now_ms.saturating_sub(object.written_ms) <= GONE_MS);
+    let names = there.filter_map(|object| object.key.strip_prefix("nodes/")?.strip_suffix(".json"));
+    let mut names: Vec<&str> = names.filter(|name| !name.contains('/') && is_like(pattern, host(name))).collect();
+    for last in (1..names.len()).rev() {
+        names.swap(last, usize::try_from(random_u64()? % (last as u64 + 1)).unwrap_or(0));
     }
-    Ok(nodes)
-}
-
-// Leaves so many of them, at random.
-fn choose(nodes: &mut Vec<(String, Node)>, most: usize) -> Result<()> {
-    while nodes.len() > most {
-        let random = usize::try_from(random_u64()? % nodes.len() as u64).unwrap_or(0);
-        nodes.swap_remove(random);
+    let most = asked.sample.unwrap_or(MOST).min(MOST);
+    let read = |name: String| async move { (bucket.read(&format!("nodes/{name}.json"), MAX_OBJECT).await, name) };
+    let mut read = stream::iter(names.iter().map(|name| (*name).to_owned())).map(read).buffered(AT_ONCE);
+    let mut nodes: Vec<(String, Node)> = Vec::new();
+    while let Some((data, name)) = read.next().await {
+        let Some(Ok(node)) = data?.map(|data| serde_json::from_slice::<Node>(&data)) else { continue };
+        if asked.ticket.reports.iter().all(|report| node.allow_reports.contains(report)) {
+            nodes.push((name, node));
+        } else {
+            output::note(&format!("{} allows only {}", host(&name), node.allow_reports.join(", ")));
+        }
+        if nodes.len() == most {
+            break;
+        }
     }
     nodes.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(())
+    Ok((nodes, names.len()))
+}
+
+// The machine of a node.
+fn host(node: &str) -> &str {
+    node.rsplit_once('~').map_or(node, |(host, _)| host)
 }
 
 fn shown(nodes: &[(String, Node)]) -> String {
@@ -177,7 +181,7 @@ async fn answers(bucket: &Bucket, ticket: &Ticket, quiet: bool) -> Result<BTreeM
 }
 
 fn tell(node: &str, answer: &Answer, quiet: bool) {
-    let host = node.rsplit_once('~').map_or(node, |(host, _)| host);
+    let host = host(node);
     match (&answer.state, &answer.capture) {
         (State::Captured, Some(capture)) if !quiet => output::say(&format!("{host}/{capture}")),
         (State::Captured, _) => {}

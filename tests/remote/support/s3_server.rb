@@ -81,8 +81,14 @@ module E2E
       raise "no bucket: #{answer.body}" unless answer.code == "200"
     end
 
+    # A page has a thousand of them.
     def keys(bucket, prefix = "")
-      request("GET", "/#{bucket}", query: { "prefix" => prefix }).body.scan(%r{<Key>(.*?)</Key>}).flatten
+      keys = []
+      loop do
+        page = request("GET", "/#{bucket}", query: { "prefix" => prefix, "marker" => keys.last.to_s }).body
+        keys += page.scan(%r{<Key>(.*?)</Key>}).flatten
+        return keys unless page.include?("<IsTruncated>true")
+      end
     end
 
     def uploads(bucket)

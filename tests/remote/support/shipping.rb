@@ -10,7 +10,7 @@ module E2E
   module Shipping
     # A capture with one incompressible report of so many bytes.
     def capture(bytes = 1000, name: "blob")
-      result = diagctl!("run", "--", "sh", "-c", "head -c #{bytes} /dev/urandom > $DIAGCTL_CAPTURE_DIR/#{name}")
+      result = diagctl!("run", "--", "sh", "-c", "head -c #{bytes} /dev/urandom > $DIAGCTL_CAPTURE_DIR/#{name}", deadline: 300)
       result.out.chomp
     end
 
@@ -25,7 +25,7 @@ module E2E
     def remote_list(*argv, env: shipping_env) = diagctl!("list", "--remote", *argv, env: env)
 
     # Every file of the capture is in the remote, with the same bytes.
-    def assert_shipped(id)
+    def assert_shipped(id, remote_keys = self.remote_keys)
       assert shipped?(id), "#{id} is not marked"
       of_capture = remote_keys.select { |key| key.include?("/#{id}/") }
       local = Dir.children(File.join(@store, "reports", id)) - %w[shipped pinned]

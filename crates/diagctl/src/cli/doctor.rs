@@ -7,6 +7,7 @@ mod lease;
 mod machine;
 mod place;
 mod processes;
+mod remote;
 mod settings;
 
 use std::os::unix::fs::MetadataExt;
@@ -31,6 +32,9 @@ pub struct Args {
     /// Print JSON: schema, dir, ok, and checks[] with id, status (ok, warn, fail, skip), message, hint, observed
     #[arg(long)]
     json: bool,
+    /// Check the remote, too: what the credentials may do, and its clock. Writes one small object to it, and deletes that if it may
+    #[arg(long)]
+    remote: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,7 +53,11 @@ struct Report {
 pub fn run(args: &Args, file: Option<&Path>, dir: Option<PathBuf>) -> Result<Done, Failure> {
     let (loaded, broken) = load(file, dir)?;
     let cx = Context::new(loaded, None);
-    let report = examine(&cx, broken.as_ref());
+    let mut checks = examine(&cx, broken.as_ref());
+    if args.remote {
+        checks.extend(remote::examine(&cx));
+    }
+    let report = report(&cx, checks);
     let exit = if report.ok { Exit::Ok } else { Exit::Failed };
     Ok(Done::either(args.json, &report, text)?.with_exit(exit))
 }
@@ -68,7 +76,7 @@ fn load(file: Option<&Path>, dir: Option<PathBuf>) -> Result<(Loaded, Option<Fai
     Ok((loaded, Some(failure)))
 }
 
-fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
+fn examine(cx: &Context, broken: Option<&Failure>) -> Vec<Check> {
     let config = cx.config();
     let mut checks = settings::configuration(&cx.loaded, broken, &super::config_target::by_its_owner(&cx.proc, config));
     checks.push(settings::switch(&cx.loaded));
@@ -81,7 +89,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
         Err(failure) => {
             let hint = failure.hint.unwrap_or_else(|| "report this as a bug".into());
             checks.push(Check::fail("store.format", failure.message, hint));
-            return report(cx, checks);
+            return checks;
         }
     };
     checks.extend(contents.checks);
@@ -120,7 +128,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Report {
     let named = super::from_environment("DIAGCTL_BIN");
     let this = std::env::current_exe().unwrap_or_default();
     checks.push(binary::binary(named, &std::env::var("PATH").unwrap_or_default(), &this));
-    report(cx, checks)
+    checks
 }
 
 fn report(cx: &Context, mut checks: Vec<Check>) -> Report {

@@ -1,0 +1,110 @@
+//! `check`: tries what the credentials may do, for `diagctl doctor --remote`. Prints a line of JSON for each finding.
+//!
+//! Writes one small object, always the same one of a machine, because credentials that may only write cannot delete it.
+
+use diagctl_fs::random_hex;
+use diagctl_observe::clock;
+use diagctl_observe::proc::Proc;
+use serde::Serialize;
+
+use crate::bucket::Bucket;
+use crate::error::{Error, Result};
+use crate::keys;
+use crate::output::{self, Exit};
+use crate::settings::Settings;
+
+/// A difference of more than this between two clocks is a finding, milliseconds. S3 refuses requests after 15 minutes.
+const SKEW_MS: u64 = 120_000;
+
+/// A finding.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    status: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+fn say(check: &'static str, status: &'static str, message: String, hint: Option<&str>) -> Result<()> {
+    let finding = Finding { check, status, message, hint: hint.map(str::to_owned) };
+    // A struct of strings can always be encoded.
+    output::say_raw(&serde_json::to_string(&finding).unwrap_or_default()).map_err(Error::Runtime)
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// If the client cannot be made, or nothing can be printed.
+pub async fn run(settings: &Settings) -> Result<Exit> {
+    let bucket = Bucket::open(&settings.remote)?;
+    let url = &settings.remote.url;
+    let key = format!("probes/{}.json", keys::node(&Proc::default().hostname(), "doctor"));
+    let content = format!("{{\"doctor\":\"{}\"}}\n", random_hex()?);
+    if let Err(error) = bucket.put(&key, content.clone().into()).await {
+        say("write", "fail", format!("nothing can be shipped to {url}: {error}"), error.hint())?;
+        return Ok(Exit::Ok);
+    }
+    say("write", "ok", format!("an object was written to {url}, and its checksum confirmed"), None)?;
+    match bucket.read(&key, 4096).await {
+        Ok(Some(data)) if data == content.as_bytes() => {
+            say("read", "ok", "it was read back with the same bytes".into(), None)?;
+        }
+        Ok(found) => {
+            let what = if found.is_some() { "other bytes were read back" } else { "it is not there" };
+            let hint = "the remote does not keep what it has confirmed: do not ship there";
+            say("read", "fail", format!("{what} after it was written"), Some(hint))?;
+        }
+        Err(error) if error.is_denied() => {
+            let message = "the credentials may not read: a node needs no more, a person does";
+            say("read", "ok", message.into(), None)?;
+        }
+        Err(error) => say("read", "warn", error.to_string(), error.hint().or(Some("try again")))?,
+    }
+    match bucket.list_under("probes").await {
+        Ok(objects) => {
+            say("list", "ok", "the remote can be listed".into(), None)?;
+            let written = objects.iter().find(|object| object.key == key).map(|object| object.written_ms);
+            written.map_or(Ok(()), clock_skew)?;
+        }
+        Err(error) if error.is_denied() => {
+            say(
+                "list",
+                "ok",
+                "the credentials may not list: a node that obeys no requests needs no more".into(),
+                None,
+            )?;
+        }
+        Err(error) => say("list", "warn", error.to_string(), error.hint().or(Some("try again")))?,
+    }
+    match bucket.delete(vec![key]).await {
+        Ok(()) => say(
+            "delete",
+            "ok",
+            "the credentials may delete: only who runs `diagctl gc --remote` needs that".into(),
+            None,
+        )?,
+        Err(error) if error.is_denied() => {
+            say("delete", "ok", "the credentials may not delete, as it should be on a node".into(), None)?
+        }
+        Err(error) => say("delete", "warn", error.to_string(), error.hint().or(Some("try again")))?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn clock_skew(written_ms: u64) -> Result<()> {
+    let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
+    let skew = now_ms.abs_diff(written_ms);
+    let shown = diagctl_store::units::duration(skew / 1000 * 1000);
+    if skew <= SKEW_MS {
+        return say(
+            "clock",
+            "ok",
+            format!("the clocks of the remote and of this machine differ by {shown} at most"),
+            None,
+        );
+    }
+    let hint = "set the clock of this machine (chrony, systemd-timesyncd): S3 refuses requests that are 15 minutes off";
+    say("clock", "warn", format!("the clocks of the remote and of this machine differ by {shown}"), Some(hint))
+}

@@ -1,0 +1,65 @@
+# frozen_string_literal: true
+
+require_relative "support/s3_case"
+
+module E2E
+  # `doctor --remote` says what the credentials may do.
+  class DoctorTest < S3Case
+    def checks
+      checks = diagctl("doctor", "--remote", "--json", env: shipping_env).json["checks"]
+      checks.select { |check| check["id"].start_with?("remote.") }.to_h { |check| [check["id"], check] }
+    end
+
+    def test_all_rights_are_found_and_nothing_is_left
+      capture
+      found = checks
+      assert_equal %w[remote.write remote.read remote.list remote.clock remote.delete], found.keys
+      assert_equal ["ok"], found.values.map { |check| check["status"] }.uniq, found
+      assert_empty remote_keys
+    end
+
+    def test_a_node_that_may_only_write_is_as_it_should_be
+      capture
+      faults { |method, target, _| 403 if %w[GET HEAD DELETE].include?(method) || (method == "POST" && target.include?("delete")) }
+      found = checks
+      assert_equal ["ok"], found.values.map { |check| check["status"] }.uniq, found
+      assert_match(/may not read/, found["remote.read"]["message"])
+      assert_match(/may not list/, found["remote.list"]["message"])
+      assert_match(/may not delete, as it should be on a node/, found["remote.delete"]["message"])
+      2.times { checks }
+      assert_equal 1, remote_keys.size, "one object a machine, however often it runs"
+    end
+
+    def test_what_stops_shipping_fails_with_what_to_do
+      capture
+      @bucket = "no-such-bucket"
+      remote
+      found = checks
+      assert_equal "fail", found["remote.write"]["status"], found
+      assert_match(/nothing can be shipped.*NoSuchBucket/, found["remote.write"]["message"])
+      assert_match(/check remote.url/, found["remote.write"]["hint"])
+      only_on_a_server_that_checks
+      @bucket = "another"
+      @server.create_bucket(@bucket)
+      remote
+      result = diagctl("doctor", "--remote", env: shipping_env.merge("AWS_SECRET_ACCESS_KEY" => "wrong"))
+      assert_equal 1, result.status
+      assert_match(/check the credentials, and the clock/, result.out)
+    end
+
+    # The answer to a list says that the object was written an hour ago.
+    def test_a_clock_that_is_wrong_is_told
+      capture
+      faults { |method, target, _| :stale if method == "GET" && target.include?("list-type") }
+      check = checks["remote.clock"]
+      assert_equal "warn", check["status"]
+      assert_match(/differ by (59m|1h)/, check["message"])
+    end
+
+    def test_without_a_remote_nothing_is_checked
+      configure
+      capture
+      assert_equal "skip", checks["remote.write"]["status"]
+    end
+  end
+end
