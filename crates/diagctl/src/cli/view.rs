@@ -239,7 +239,7 @@ mod tests {
             reports: vec![EntryReport { error: Some("no".into()), ..EntryReport::new(ReportName::from_text("smaps")) }],
             ..Entry::default()
         };
-        let expected = r#"{"id":"00000000T000000000Z-00000000","sequence":0,"created":"","store_ms":0,"host":"","pid":0,"role":"","worker":"","rule":"","reason":"","reports":[{"name":"smaps","stored_bytes":0,"raw_bytes":0,"error":"no"}],"disk_bytes":0,"pinned":false}"#;
+        let expected = r#"{"id":"00000000T000000000Z-00000000","sequence":0,"created":"","store_ms":0,"host":"","pid":0,"role":"","worker":"","rule":"","reason":"","reports":[{"name":"smaps","stored_bytes":0,"raw_bytes":0,"error":"no"}],"disk_bytes":0,"pinned":false,"shipped":false}"#;
         assert_eq!(serde_json::to_string(&Listed::from(&entry)).unwrap(), expected);
     }
 
