@@ -61,6 +61,9 @@ class DoctorTest < E2E::Case
   def test_switches_are_warnings
     store_capture
     assert_warns("switch", /off/, env: env(DIAGCTL_ENABLED: "0"))
+    # A person's shell has no switch. The processes that poll count.
+    found = check_of(diagctl("doctor", "--json", env: env(DIAGCTL_ENABLED: nil)).json, "switch")
+    assert_equal ["ok", "off in this environment, but on in the processes that poll"], found.values_at("status", "message")
     diagctl!("pause")
     assert_warns("pause", /paused by/)
   end

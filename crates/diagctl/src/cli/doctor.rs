@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::output::{self, Done};
 use super::{Context, Failure};
 use crate::cli::error::printable;
-use crate::config::{self, Loaded, Overrides, SourceOf};
+use crate::config::{self, Loaded, Overrides, Source, SourceOf};
 use crate::exit_code::Exit;
 use crate::fsio::Spot;
 use check::{Check, Status};
@@ -116,6 +116,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Vec<Check> {
     let polling = processes::examine(&cx.proc, config, &known, owner);
     let are_on = |check: &Check| check.id == "processes.polling" && check.status == Status::Ok;
     if let Some(switch) = checks.iter_mut().find(|check| check.id == "switch")
+        && cx.loaded.sources.get("enabled").is_none_or(|source| *source == Source::Default)
         && switch.status == Status::Warn
         && polling.iter().any(are_on)
     {
