@@ -35,6 +35,7 @@ class RailsTest < Minitest::Test
 
   def test_the_generator_adds_what_is_missing_once
     told = rails(<<~'SH', gems: %w[puma-plugin-diagctl sidekiq-diagctl sidekiq])
+      cp config/puma.rb /tmp/puma.rb
       bin/rails generate diagctl:install
       sha256sum config/puma.rb config/initializers/diagctl.rb config/diagctl.toml > /tmp/sums
       bin/rails generate diagctl:install --skip
@@ -44,7 +45,16 @@ class RailsTest < Minitest::Test
       ruby -c config/puma.rb config/initializers/diagctl.rb
       bundle exec diagctl config check config/diagctl.toml
       bin/rails runner 'puts "booted, started=#{Diagctl.started?}"'
+      bin/rails destroy diagctl:install > /tmp/destroyed
+      ! grep DIAGCTL_ENABLED /tmp/destroyed
+      cmp config/puma.rb /tmp/puma.rb
+      test ! -e config/initializers/diagctl.rb
+      test ! -e config/diagctl.toml
+      sed -i /diagctl/d Gemfile
+      bundle install --quiet
+      bin/rails runner 'puts "booted without diagctl"'
     SH
+    assert_match(/^booted without diagctl$/, told.out)
     assert_match(/^booted, started=false$/, told.out)
   end
 
@@ -98,7 +108,7 @@ class RailsTest < Minitest::Test
 
   def rails(script, gems:)
     gemfile = ["source \"https://rubygems.org\"", *(GEMFILE | gems).map { |name| "gem \"#{name}\"" }].join("\n")
-    install = script.include?("bundle install") ? "" : "bundle install --quiet"
+    install = script.start_with?("bundle install") ? "" : "bundle install --quiet"
     result = @image.run("#{format(NEW, new_options)}\nprintf '%s\\n' '#{gemfile}' > Gemfile\n#{install}\n#{script}", ro: { "/srv/gems" => E2E::GemIndex.dir },
       env: { "RAILS_ENV" => "development" })
     assert result.ok?, result
