@@ -25,7 +25,7 @@ class StoreGoneTest < E2E::Case
   def test_a_store_removed_during_a_dump_is_recreated
     hold_a_dump { FileUtils.rm_rf(@store) }
     assert_captures_again
-    assert_match(/capture \S+ \(on_demand\): `diagctl finalize` ended with status 1/, @server.log)
+    wait_until("the dump has failed", tell: @server.method(:log)) { @server.log.match?(/capture \S+ \(on_demand\): `diagctl finalize` ended with status 1/) }
   end
 
   # `rm -rf` while processes poll: one of them writes into a directory that is already empty.

@@ -104,11 +104,13 @@ max_use = "4GiB"'
 
     # Starts a script, and returns once it has polled.
     def start_script(**options)
+      polled = -> { Dir.glob("*", base: File.join(@store, "samples")) }
+      known = polled.()
       script = Script.new(@root, env, **options)
       wait_until("a first poll", tell: script.method(:log)) do
         raise "the script ended\n#{script.log}" unless Processes.alive?(script.pid)
 
-        Dir.exist?(File.join(@store, "samples")) && !Dir.empty?(File.join(@store, "samples"))
+        (polled.() - known).any?
       end
       script
     end
