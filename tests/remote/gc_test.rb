@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require_relative "support/directory_case"
 require_relative "support/s3_case"
 require_relative "support/reading"
 
@@ -74,22 +75,8 @@ module E2E
     end
   end
 
-  class DeletingFromDirectoryTest < Case
-    include Shipping
+  class DeletingFromDirectoryTest < DirectoryCase
     include Reading
     include Deleting
-
-    def setup
-      super
-      @files = File.join(@root, "files")
-      Dir.mkdir(@files)
-      configure(remote: "url = \"file://#{@files}\"")
-    end
-
-    def shipping_env = env(PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
-
-    def remote_keys = Dir["**/*", base: @files].select { |name| File.file?(File.join(@files, name)) }
-
-    def remote_object(key) = File.binread(File.join(@files, key))
   end
 end

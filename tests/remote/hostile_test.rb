@@ -1,28 +1,18 @@
 # frozen_string_literal: true
 
-require_relative "support/shipping"
+require_relative "support/directory_case"
 require_relative "support/reading"
 
 module E2E
   # The remote holds what no diagctl has written: nothing of it is believed.
-  class HostileTest < Case
-    include Shipping
+  class HostileTest < DirectoryCase
     include Reading
 
     def setup
       super
-      @files = File.join(@root, "files")
-      Dir.mkdir(@files)
-      configure(remote: "url = \"file://#{@files}\"")
       @id = capture
       ship!
     end
-
-    def shipping_env = env(PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
-
-    def remote_keys = Dir["**/*", base: @files].select { |name| File.file?(File.join(@files, name)) }
-
-    def remote_object(key) = File.binread(File.join(@files, key))
 
     def remote_write(key, content) = File.binwrite(File.join(@files, key), content)
 

@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require_relative "support/directory_case"
 require_relative "support/s3_case"
 require_relative "support/reading"
 
@@ -78,9 +79,21 @@ module E2E
       Process.kill(:KILL, @pids.first) && Process.wait(@pids.shift)
       remove_answers
       watch
-      sleep 3
+      assert_match(/refused: this node has accepted 2 requests/, ask("gc_stat").err)
       assert_equal 2, captures.size
-      assert_empty remote_keys.grep(%r{answers/})
+      assert_equal 1, remote_keys.grep(%r{answers/}).size, "of the last request"
+    end
+
+    def test_a_shipper_that_was_killed_before_it_remembered_obeys_no_request_twice
+      start_script
+      watch
+      assert ask("gc_stat").ok?
+      Process.kill(:KILL, @pids.first) && Process.wait(@pids.shift)
+      File.delete(File.join(@store, "remote/requests.json"))
+      remove_answers
+      watch
+      answer = wait_until("it is answered again") { remote_keys.grep(%r{answers/}).find { |key| remote_object(key).include?("captured") } }
+      assert_equal captures.map { |capture| capture["id"] }, [JSON.parse(remote_object(answer))["capture"]]
     end
 
     def test_a_request_that_nobody_takes_expires_with_the_reason
@@ -118,25 +131,11 @@ module E2E
     def remove_answers = remote_keys.grep(%r{answers/}).each { |key| @server.request("DELETE", "/#{@bucket}/#{key}") }
   end
 
-  class RequestThroughDirectoryTest < Case
-    include Shipping
+  class RequestThroughDirectoryTest < DirectoryCase
     include Reading
     include Requesting
 
-    def setup
-      super
-      @files = File.join(@root, "files")
-      Dir.mkdir(@files)
-      configure(remote: remote_section)
-    end
-
-    def remote_section = "url = \"file://#{@files}\"\n#{Requesting::ALLOW}"
-
-    def shipping_env = env(PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
-
-    def remote_keys = Dir["**/*", base: @files].select { |name| File.file?(File.join(@files, name)) }
-
-    def remote_object(key) = File.binread(File.join(@files, key))
+    def remote_section = "#{super}\n#{Requesting::ALLOW}"
 
     def write_request(id, ticket)
       FileUtils.mkdir_p(File.join(@files, "requests"))

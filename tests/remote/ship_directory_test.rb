@@ -1,25 +1,9 @@
 # frozen_string_literal: true
 
-require_relative "support/shipping"
+require_relative "support/directory_case"
 
 module E2E
-  # The remote is a directory.
-  class ShipToDirectoryTest < Case
-    include Shipping
-
-    def setup
-      super
-      @files = File.join(@root, "files")
-      Dir.mkdir(@files)
-      configure(remote: "url = \"file://#{@files}\"")
-    end
-
-    def shipping_env = env(PATH: "#{File.dirname(REMOTE_BIN)}:#{ENV.fetch("PATH")}")
-
-    def remote_keys = Dir["**/*", base: @files].select { |name| File.file?(File.join(@files, name)) }
-
-    def remote_object(key) = File.binread(File.join(@files, key))
-
+  class ShipToDirectoryTest < DirectoryCase
     def test_captures_arrive_in_a_directory
       ids = [capture, capture(20 << 20)]
       ship!

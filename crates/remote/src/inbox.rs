@@ -15,6 +15,7 @@ use diagctl_observe::proc::Proc;
 use diagctl_store::Store;
 use diagctl_store::events::{self, Event};
 use diagctl_store::index::{self, SHIPPED_FILE};
+use diagctl_store::pattern::is_like;
 use diagctl_store::requests::{self, Request};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ use crate::error::Result;
 use crate::keys;
 use crate::output;
 use crate::settings::Requests;
-use crate::ticket::{Answer, MAX_OBJECT, Node, State, Ticket, is_like};
+use crate::ticket::{Answer, LONGEST_MS, MAX_OBJECT, Node, State, Ticket};
 
 /// The most requests that one look takes up. The others wait for the next.
 const AT_ONCE: usize = 20;
@@ -149,7 +150,11 @@ impl<'a> Inbox<'a> {
             let ticket: Option<Ticket> = ticket.and_then(|data| serde_json::from_slice(&data).ok());
             let mut remembered = Remembered { expires, ..Remembered::default() };
             if let Some(ticket) = ticket.filter(|ticket| ticket.nodes.contains(&self.node)) {
-                let answer = match self.accept(&ticket, &id) {
+                let accepted = match self.taken_before(&id, now_ms)? {
+                    Some(created) => Ok(created),
+                    None => self.accept(&ticket, &id),
+                };
+                let answer = match accepted {
                     Ok(created) => {
                         (remembered.pending, remembered.created) = (true, created);
                         Answer { state: State::Waiting, ..Answer::default() }
@@ -163,6 +168,15 @@ impl<'a> Inbox<'a> {
             self.remember()?;
         }
         Ok(())
+    }
+
+    // The time of a request that a shipper filed before it was killed. It waits, or a process has served it.
+    fn taken_before(&self, id: &str, now_ms: i64) -> Result<Option<u64>> {
+        if let Some(request) = requests::read(self.store, id) {
+            return Ok(Some(request.created));
+        }
+        let since = u64::try_from(now_ms).unwrap_or(0).saturating_sub(LONGEST_MS);
+        Ok(index::of_request(self.store, id, since)?.map(|_| since))
     }
 
     // Makes it a request of the store, or says why not. Returns its time.

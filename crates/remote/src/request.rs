@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use diagctl_fs::{random_hex, random_u64};
 use diagctl_observe::clock::{self, Stopwatch};
+use diagctl_store::pattern::is_like;
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::keys;
 use crate::output::{self, Exit};
 use crate::settings::Settings;
-use crate::ticket::{Answer, LONGEST_MS, MAX_OBJECT, Node, State, Ticket, is_like};
+use crate::ticket::{Answer, LONGEST_MS, MAX_OBJECT, Node, State, Ticket};
 
 /// A node that has not announced itself for so long is gone, milliseconds. It does so twice a day.
 const GONE_MS: u64 = 25 * 3_600_000;

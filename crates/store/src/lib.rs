@@ -21,6 +21,7 @@ mod layout;
 pub mod lease;
 pub mod meta;
 mod options;
+pub mod pattern;
 pub mod pin;
 mod process;
 pub mod reader;

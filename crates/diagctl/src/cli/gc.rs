@@ -28,38 +28,35 @@ pub struct Args {
     remote: remote::RemoteArgs,
 }
 
-struct Outcome {
-    dry_run: bool,
-    /// The deleted captures, then the kept ones, each group oldest first.
-    captures: Vec<Verdict>,
-    deleted: usize,
-    freed_bytes: u64,
-    kept: usize,
-    kept_bytes: u64,
-}
-
+/// What became of captures, or would become of them.
 #[derive(Serialize)]
-struct View<'a> {
+struct View<R> {
     schema: u32,
     dry_run: bool,
-    captures: Vec<view::Retained<'a>>,
+    /// The deleted captures, then the kept ones, each group oldest first.
+    captures: Vec<R>,
     deleted: usize,
     freed_bytes: u64,
     kept: usize,
     kept_bytes: u64,
 }
 
-impl<'a> From<&'a Outcome> for View<'a> {
-    fn from(outcome: &'a Outcome) -> Self {
-        Self {
-            schema: 1,
-            dry_run: outcome.dry_run,
-            captures: outcome.captures.iter().map(Into::into).collect(),
-            deleted: outcome.deleted,
-            freed_bytes: outcome.freed_bytes,
-            kept: outcome.kept,
-            kept_bytes: outcome.kept_bytes,
-        }
+impl<R> View<R> {
+    fn with<'a, S: From<&'a R>>(&'a self) -> View<S> {
+        let captures = self.captures.iter().map(Into::into).collect();
+        let Self { schema, dry_run, deleted, freed_bytes, kept, kept_bytes, .. } = *self;
+        View { schema, dry_run, captures, deleted, freed_bytes, kept, kept_bytes }
+    }
+
+    fn total(&self) -> String {
+        let (deletes, keeps) = if self.dry_run { ("would delete", "would keep") } else { ("deleted", "kept") };
+        format!(
+            "{deletes} {} ({}), {keeps} {} ({})",
+            count(self.deleted),
+            size(self.freed_bytes),
+            count(self.kept),
+            size(self.kept_bytes)
+        )
     }
 }
 
@@ -80,14 +77,15 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         stock.apply(&store, &mut plan)?;
     }
     let outcome = outcome(stock.verdicts(&plan), args.dry_run);
-    Done::either(args.json, &View::from(&outcome), |_| text(&outcome))
+    Done::either(args.json, &outcome.with::<view::Retained<'_>>(), |_| text(&outcome))
 }
 
-fn outcome(mut plan: Vec<Verdict>, dry_run: bool) -> Outcome {
+fn outcome(mut plan: Vec<Verdict>, dry_run: bool) -> View<Verdict> {
     plan.sort_by_key(|verdict| verdict.keep);
     let kept = plan.iter().filter(|verdict| verdict.keep);
     let deleted = plan.iter().filter(|verdict| !verdict.keep);
-    Outcome {
+    View {
+        schema: 1,
         dry_run,
         kept: kept.clone().count(),
         kept_bytes: kept.map(|verdict| verdict.disk_bytes).sum(),
@@ -97,7 +95,7 @@ fn outcome(mut plan: Vec<Verdict>, dry_run: bool) -> Outcome {
     }
 }
 
-fn text(outcome: &Outcome) -> String {
+fn text(outcome: &View<Verdict>) -> String {
     let word = if outcome.dry_run { "delete" } else { "deleted" };
     // A plan also shows what is kept; after the fact, `list` does that.
     let rows: Vec<Vec<String>> = outcome
@@ -110,15 +108,7 @@ fn text(outcome: &Outcome) -> String {
             vec![action.to_owned(), verdict.id.to_string(), size(verdict.disk_bytes), reason]
         })
         .collect();
-    let deletes = if outcome.dry_run { "would delete" } else { "deleted" };
-    let keeps = if outcome.dry_run { "would keep" } else { "kept" };
-    let total = format!(
-        "{deletes} {} ({}), {keeps} {} ({})",
-        count(outcome.deleted),
-        size(outcome.freed_bytes),
-        count(outcome.kept),
-        size(outcome.kept_bytes)
-    );
+    let total = outcome.total();
     if rows.is_empty() {
         return total;
     }

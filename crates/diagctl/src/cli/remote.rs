@@ -5,8 +5,10 @@ mod target;
 pub mod view;
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{Context, Failure, external};
@@ -66,29 +68,35 @@ pub struct Days {
 /// Returns the captures in the remote, newest first. Their time on the store's time line becomes that of the wall clock, because
 /// each store has a line of its own.
 pub fn captures(cx: &Context, days: &Days) -> Result<Vec<Entry>, Failure> {
-    let failed = |source| Failure::io("read the captures from", std::path::Path::new("diagctl-remote"), source);
     let mut command = command(cx)?;
     command.arg("captures");
     command.args(days.since.as_ref().map(|day| format!("--since-day={day}")));
     command.args(days.until.as_ref().map(|day| format!("--until-day={day}")));
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
-    let mut entries = Vec::new();
-    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
-        let line = line.map_err(failed)?;
-        let mut entry: Entry = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;
+    let mut entries: Vec<Entry> = lines_of(command, "the captures in the remote cannot be listed")?;
+    for entry in &mut entries {
         entry.store_ms = super::times::wall_ms(&entry.created);
-        entries.push(entry);
     }
-    if child.wait().map_err(failed)?.success() {
-        return Ok(entries);
+    Ok(entries)
+}
+
+/// Runs the program and returns what it prints, a value a line.
+///
+/// # Errors
+///
+/// `otherwise`, if it fails. It has said why.
+pub fn lines_of<T: DeserializeOwned>(mut command: Command, otherwise: &str) -> Result<Vec<T>, Failure> {
+    let failed = |source| Failure::io("run", Path::new("diagctl-remote"), source);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let mut values = Vec::new();
+    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
+        values.push(serde_json::from_str(&line.map_err(failed)?).map_err(|e| failed(e.into()))?);
     }
-    // The program has said why.
-    Err(Failure::failed("the captures in the remote cannot be listed"))
+    if child.wait().map_err(failed)?.success() { Ok(values) } else { Err(Failure::failed(otherwise)) }
 }
 
 /// Deletes captures in the remote.
 pub fn delete(cx: &Context, targets: &[view::Target], by: &str) -> Result<(), Failure> {
-    let failed = |source| Failure::io("run", std::path::Path::new("diagctl-remote"), source);
+    let failed = |source| Failure::io("run", Path::new("diagctl-remote"), source);
     let mut command = command(cx)?;
     let mut child = command.arg("rm").arg(format!("--by={by}")).stdin(Stdio::piped()).spawn().map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {

@@ -1,9 +1,10 @@
 //! A rule as the operator declared it, checked.
 
-use diagctl_store::ReportName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use diagctl_store::ReportName;
+use diagctl_store::pattern::is_like;
 use diagctl_store::report_kind;
 use diagctl_store::staging::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -66,24 +67,6 @@ impl Match {
         self.role.as_ref().is_none_or(|patterns| is_one(patterns, role))
             && self.name.as_ref().is_none_or(|patterns| is_one(patterns, name))
     }
-}
-
-/// Returns true if a text matches a pattern, in which `*` stands for any characters and `?` for one.
-pub fn is_like(pattern: &str, text: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else {
-        return text.chars().count() == pattern.chars().count()
-            && pattern.chars().zip(text.chars()).all(|(wanted, c)| wanted == '?' || wanted == c);
-    };
-    let mut tail = text;
-    for wanted in head.chars() {
-        let mut chars = tail.chars();
-        if !chars.next().is_some_and(|c| wanted == '?' || wanted == c) {
-            return false;
-        }
-        tail = chars.as_str();
-    }
-    // Names have at most 128 bytes, and patterns few stars.
-    tail.char_indices().map(|(at, _)| at).chain([tail.len()]).any(|at| is_like(rest, &tail[at..]))
 }
 
 /// The values of `select`.

@@ -1,13 +1,10 @@
 //! `diagctl gc --remote`: deletes old captures of all machines in the remote.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::count;
+use super::View;
 use crate::cli::output::{self, Done};
 use crate::cli::{Context, Failure, remote};
 use crate::exit_code::Exit;
@@ -47,17 +44,6 @@ struct Row<'a> {
     disk_bytes: u64,
 }
 
-#[derive(Serialize)]
-struct View<'a> {
-    schema: u32,
-    dry_run: bool,
-    captures: Vec<Row<'a>>,
-    deleted: usize,
-    freed_bytes: u64,
-    kept: usize,
-    kept_bytes: u64,
-}
-
 pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {
     let RemoteArgs { max_age, max_use, .. } = args.remote;
     if max_age.is_none() && max_use.is_none() {
@@ -67,22 +53,12 @@ pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {
         )
         .hint("`diagctl gc --remote --max-age 90d --dry-run` shows what would be deleted"));
     }
-    let failed = |source| Failure::io("run", Path::new("diagctl-remote"), source);
     let mut command = remote::command(cx)?;
     command.arg("gc").arg(format!("--by={}", crate::cli::request::invoking_user()));
     command.args(max_age.map(|age| format!("--max-age-ms={}", ms(age))));
     command.args(max_use.map(|bytes| format!("--max-use={bytes}")));
     command.args(args.dry_run.then_some("--dry-run"));
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
-    let mut verdicts: Vec<Verdict> = Vec::new();
-    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
-        let line = line.map_err(failed)?;
-        verdicts.push(serde_json::from_str(&line).map_err(|e| failed(e.into()))?);
-    }
-    if !child.wait().map_err(failed)?.success() {
-        // The program has said why.
-        return Err(Failure::failed("not everything was deleted; the same command goes on"));
-    }
+    let mut verdicts: Vec<Verdict> = remote::lines_of(command, "not everything was deleted; the same command goes on")?;
     verdicts.sort_by(|a, b| (a.keep, &a.id).cmp(&(b.keep, &b.id)));
     let of = |keep: bool| verdicts.iter().filter(move |verdict| verdict.keep == keep);
     let bytes = |keep: bool| of(keep).map(|verdict| verdict.bytes).sum();
@@ -104,21 +80,14 @@ fn row(verdict: &Verdict) -> Row<'_> {
     Row { id, host, keep: *keep, reasons: vec![reason], disk_bytes: *bytes }
 }
 
-fn text(view: &View<'_>) -> String {
+fn text(view: &View<Row<'_>>) -> String {
     let action = if view.dry_run { "delete" } else { "deleted" };
     let gone = view.captures.iter().filter(|verdict| !verdict.keep);
     let row = |row: &Row<'_>| {
         vec![action.to_owned(), row.id.to_owned(), row.host.to_owned(), size(row.disk_bytes), row.reasons.join("; ")]
     };
     let rows: Vec<Vec<String>> = gone.map(row).collect();
-    let (deletes, keeps) = if view.dry_run { ("would delete", "would keep") } else { ("deleted", "kept") };
-    let total = format!(
-        "{deletes} {} ({}), {keeps} {} ({})",
-        count(view.deleted),
-        size(view.freed_bytes),
-        count(view.kept),
-        size(view.kept_bytes)
-    );
+    let total = view.total();
     if rows.is_empty() {
         return total;
     }

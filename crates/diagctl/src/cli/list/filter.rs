@@ -4,8 +4,8 @@ use clap::ValueEnum;
 
 use super::{Args, Key};
 use crate::cli::times::Times;
-use crate::rules::rule::is_like;
 use diagctl_store::index::Entry;
+use diagctl_store::pattern::is_like;
 
 /// The order of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

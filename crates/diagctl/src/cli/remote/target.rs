@@ -1,13 +1,13 @@
 //! The capture in the remote that a person means: `ID`, a prefix, or `latest`, each with `HOST/` before it and `:REPORT` after it.
 
 use diagctl_store::index::Entry;
+use diagctl_store::pattern::is_like;
 use diagctl_store::{Error, Id};
 
 use super::Days;
 use crate::cli::Failure;
 use crate::cli::error::{printable, quoted};
 use crate::exit_code::Exit;
-use crate::rules::rule::is_like;
 
 /// Number of captures that are listed for an ambiguous prefix.
 const SHOWN: usize = 5;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use diagctl_store::index::Entry;
+use diagctl_store::pattern::is_like;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -89,7 +90,7 @@ impl From {
     pub fn captures(&self, cx: &Context, days: &Days) -> Result<Vec<Entry>, Failure> {
         let mut entries = captures(cx, days)?;
         let host = self.host.as_deref();
-        entries.retain(|entry| host.is_none_or(|pattern| crate::rules::rule::is_like(pattern, &entry.host)));
+        entries.retain(|entry| host.is_none_or(|pattern| is_like(pattern, &entry.host)));
         Ok(entries)
     }
 
