@@ -1,6 +1,6 @@
 //! The context of every command: the configuration, and the roots of /proc and of the cgroups.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use diagctl_observe::{CpuLimit, ProcessId};
 
@@ -10,7 +10,8 @@ use crate::config::{Config, Loaded};
 use crate::proc::Proc;
 use crate::state::schedule::{self as state, Found, State};
 use diagctl_store::Result;
-use diagctl_store::{Access, Store};
+use diagctl_store::encryption::Identities;
+use diagctl_store::{Access, Store, StoreOptions};
 
 /// The context in which every command runs.
 pub struct Context {
@@ -23,12 +24,14 @@ pub struct Context {
     /// The sink for debug messages, set by DIAGCTL_LOG=debug.
     pub debug: Option<fn(&str)>,
     boot_id: OnceLock<String>,
+    identities: OnceLock<Arc<Identities>>,
 }
 
 impl Context {
     /// Creates the context for this machine.
     pub fn new(loaded: Loaded, debug: Option<fn(&str)>) -> Self {
-        Self { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug, boot_id: OnceLock::new() }
+        let (boot_id, identities) = (OnceLock::new(), OnceLock::new());
+        Self { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug, boot_id, identities }
     }
 
     /// Sends a debug message to the sink, if there is one.
@@ -43,11 +46,22 @@ impl Context {
         &self.loaded.config
     }
 
+    /// Reads encrypted reports with these identities. The first ones count.
+    pub fn unlock(&self, identities: Arc<Identities>) {
+        self.identities.get_or_init(|| identities);
+    }
+
+    /// The identities of the person who reads.
+    pub fn identities(&self) -> Option<&Arc<Identities>> {
+        self.identities.get()
+    }
+
     /// Opens the configured store.
     pub fn open(&self, access: Access) -> Result<Store> {
+        let options = StoreOptions { identities: self.identities.get().cloned(), ..self.config().store_options() };
         match &self.loaded.held {
-            Some(dir) => Store::open_held(dir.clone(), self.config().store_options(), access),
-            None => Store::open(self.config().store_options(), access),
+            Some(dir) => Store::open_held(dir.clone(), options, access),
+            None => Store::open(options, access),
         }
     }
 

@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use diagctl_fs::printable;
-use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
+use crate::encryption::Identities;
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::meta::{self, Meta, Report};
+use crate::reader::content::Locked;
 use crate::{Store, reader, writer};
 
 /// A published capture.
@@ -40,7 +42,7 @@ impl Capture {
         &self.meta
     }
 
-    /// Opens the content of a report, decompressed.
+    /// Opens the content of a report, decrypted and decompressed.
     ///
     /// The content is verified only when it has been read to its end. If its length or checksum differs from the record, reading
     /// ends with an [`io::Error`] that holds an [`Error::DamagedReport`], never with an ordinary end of file.
@@ -48,7 +50,8 @@ impl Capture {
     /// # Errors
     ///
     /// [`Error::NoReport`] if the capture has no such report, [`Error::ReportFailed`] if the report failed,
-    /// [`Error::UnknownEncoding`] if its encoding is not supported.
+    /// [`Error::UnknownEncoding`] if its encoding is not supported, [`Error::Encrypted`] if it takes an identity to read it, and
+    /// [`Error::NoIdentityMatches`] if it is encrypted to others.
     pub fn reader(&self, name: &str) -> Result<ReportReader> {
         let report = reader::report_of(&self.meta, name)?;
         let Some(file) = &report.file else {
@@ -56,7 +59,7 @@ impl Capture {
             return Err(Error::ReportFailed { capture: self.meta.id, report: report.name.clone(), error });
         };
         let file = diagctl_fs::open_read(&self.store.report_dir(&self.meta.id).join(file))?;
-        ReportReader::new(self.meta.id, report.clone(), file)
+        ReportReader::new(&self.meta, report.clone(), file, self.store.options().identities.as_deref())
     }
 }
 
@@ -64,15 +67,10 @@ impl Capture {
 pub struct ReportReader {
     capture: Id,
     report: Report,
-    source: Decoder,
+    file: Shared,
+    source: Box<dyn Read + Send>,
     /// Number of bytes of content read so far.
     read: u64,
-}
-
-enum Decoder {
-    Plain(Hashed),
-    Gzip(Box<MultiGzDecoder<BufReader<Hashed>>>),
-    Zstd(zstd::stream::read::Decoder<'static, BufReader<Hashed>>),
 }
 
 // A file that is hashed while it is read.
@@ -91,39 +89,35 @@ impl Read for Hashed {
     }
 }
 
-impl Decoder {
-    fn file(&mut self) -> &mut Hashed {
-        match self {
-            Self::Plain(file) => file,
-            Self::Gzip(decoder) => decoder.get_mut().get_mut(),
-            Self::Zstd(decoder) => decoder.get_mut().get_mut(),
-        }
+/// The file, which the decoders read, and which must be read to its end when they fail.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Hashed>>);
+
+impl Shared {
+    // Nothing panics while it holds the lock.
+    fn lock(&self) -> MutexGuard<'_, Hashed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Read for Shared {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.lock().read(buf)
     }
 }
 
 impl ReportReader {
-    fn new(capture: Id, report: Report, file: File) -> Result<Self> {
-        let file = Hashed { file, hash: Sha256::new(), bytes: 0 };
-        let buffered = |file| BufReader::with_capacity(writer::CHUNK, file);
-        let source = match report.encoding.as_str() {
-            "" | "identity" => Decoder::Plain(file),
-            "gzip" => Decoder::Gzip(Box::new(MultiGzDecoder::new(buffered(file)))),
-            "zstd" => match zstd::stream::read::Decoder::with_buffer(buffered(file)) {
-                Ok(decoder) => Decoder::Zstd(decoder),
-                Err(e) => return Err(damaged(capture, &report, format!("it cannot be decompressed: {e}"))),
-            },
-            other => {
-                let encoding = other.to_owned();
-                return Err(Error::UnknownEncoding { capture, report: report.name, encoding });
-            }
-        };
-        Ok(Self { capture, report, source, read: 0 })
+    fn new(meta: &Meta, report: Report, file: File, identities: Option<&Identities>) -> Result<Self> {
+        let file = Shared(Arc::new(Mutex::new(Hashed { file, hash: Sha256::new(), bytes: 0 })));
+        let locked = Locked { capture: meta.id, report: &report, recipients: &meta.recipients, identities };
+        let source = locked.open(BufReader::with_capacity(writer::CHUNK, file.clone()))?;
+        Ok(Self { capture: meta.id, report, file, source, read: 0 })
     }
 
     // Returns the problem with the file. The checksum is compared first, because a damaged file may decompress to anything.
     fn flaw(&mut self, of_content: Option<String>) -> Option<String> {
-        let file = self.source.file();
-        if let Err(e) = io::copy(file, &mut io::sink()) {
+        let mut file = self.file.lock();
+        if let Err(e) = io::copy(&mut *file, &mut io::sink()) {
             return Some(format!("it cannot be read: {e}"));
         }
         let (found, bytes, recorded) =
@@ -146,11 +140,7 @@ impl ReportReader {
 
 impl Read for ReportReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let result = match &mut self.source {
-            Decoder::Plain(file) => file.read(buf),
-            Decoder::Gzip(decoder) => decoder.read(buf),
-            Decoder::Zstd(decoder) => decoder.read(buf),
-        };
+        let result = self.source.read(buf);
         let recorded = self.report.raw_bytes;
         match result {
             Ok(0) if !buf.is_empty() => {

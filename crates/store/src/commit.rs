@@ -66,7 +66,10 @@ pub fn publish(store: &Store, grant: &Grant, told: &Told) -> Result<meta::Meta> 
             fs::remove(&staging.join(file))?;
         }
     }
-    let mut meta = meta::Meta { reports, ..grant.meta.clone() };
+    let is_encrypted = reports.iter().any(|report| report.encryption.is_some());
+    let encryption = grant.encryption.as_ref().filter(|_| is_encrypted);
+    let recipients = encryption.map(|encryption| encryption.recipients.clone()).unwrap_or_default();
+    let mut meta = meta::Meta { reports, recipients, ..grant.meta.clone() };
     meta.cost.extend(told.cost.clone());
     meta.cost.insert("raw_bytes".into(), meta.reports.iter().map(|r| r.raw_bytes).sum::<u64>().into());
     meta.cost.insert("stored_bytes".into(), meta.reports.iter().map(|r| r.stored_bytes).sum::<u64>().into());
@@ -185,7 +188,7 @@ fn take_promised_files(store: &Store, room: &mut Room<'_>, staging: &Spot, grant
 // `threads.txt` → `threads`. Returns nothing for a compressed file, which may be the leftover of a killed `put`.
 fn plain_stem(file: &str) -> Option<&str> {
     let (stem, extension) = file.split_once('.').unwrap_or((file, ""));
-    (!extension.contains('.') && !matches!(extension, "gz" | "zst")).then_some(stem)
+    (!extension.contains('.') && !matches!(extension, "gz" | "zst" | "age")).then_some(stem)
 }
 
 /// The report that `take_raw_files` does not accept in any form.

@@ -262,6 +262,51 @@ pub enum Error {
         error: String,
     },
 
+    /// A report cannot be encrypted, and so is not stored.
+    #[error("report {report} is not stored, because it cannot be encrypted: {why}")]
+    NotEncrypted {
+        /// The report.
+        report: ReportName,
+        /// The reason.
+        why: String,
+    },
+    /// A report is encrypted, and the reader has no identity.
+    #[error("report {report} of capture {capture} is encrypted{}", to_whom(recipients))]
+    Encrypted {
+        /// The capture.
+        capture: Id,
+        /// The report.
+        report: ReportName,
+        /// The recipients that were recorded.
+        recipients: Vec<String>,
+    },
+    /// A report is encrypted to others.
+    #[error(
+        "no identity in {} matches: report {report} of capture {capture} is encrypted{}",
+        printable(identities),
+        to_whom(recipients)
+    )]
+    NoIdentityMatches {
+        /// The file with the identities.
+        identities: String,
+        /// The capture.
+        capture: Id,
+        /// The report.
+        report: ReportName,
+        /// The recipients that were recorded.
+        recipients: Vec<String>,
+    },
+    /// A report is encrypted in a way that is not supported.
+    #[error("report {report} of capture {capture} has the unknown encryption {}", quoted(encryption))]
+    UnknownEncryption {
+        /// The capture.
+        capture: Id,
+        /// The report.
+        report: ReportName,
+        /// The encryption.
+        encryption: String,
+    },
+
     /// The store is at its cap, and no capture in it may be deleted.
     #[error("the store is at its cap: retention.max_use is {}", size(*cap))]
     AtCap {
@@ -327,6 +372,11 @@ pub enum Error {
     },
 }
 
+fn to_whom(recipients: &[String]) -> String {
+    let to = recipients.iter().map(|recipient| printable(recipient)).collect::<Vec<_>>().join(", ");
+    if to.is_empty() { to } else { format!(" to {to}") }
+}
+
 fn listed(ids: &[Id]) -> String {
     ids.iter().map(Id::as_str).collect::<Vec<_>>().join(", ")
 }
@@ -361,6 +411,11 @@ impl Error {
             Self::Fs(e) | Self::LeaseFile(e) | Self::OpenLease(e) => Some(e),
             _ => None,
         }
+    }
+
+    /// Returns true if it takes an identity, or another one, to read a report.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Encrypted { .. } | Self::NoIdentityMatches { .. })
     }
 
     /// Returns true if the device, or the user's quota on it, is full.

@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod cleanup;
 pub mod commit;
 mod counted;
+pub mod encryption;
 mod error;
 pub mod events;
 pub mod holders;

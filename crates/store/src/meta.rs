@@ -62,6 +62,9 @@ pub struct Meta {
     /// The request that was served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// The age recipients to whom the encrypted reports are encrypted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// One entry for each report that was asked for.
     pub reports: Vec<Report>,
 }
@@ -97,6 +100,9 @@ pub struct Report {
     /// `gzip` or `zstd`.
     #[serde(default)]
     pub encoding: String,
+    /// `age` if the compressed content is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<String>,
     /// Size of the uncompressed content, bytes.
     #[serde(default)]
     pub raw_bytes: u64,
@@ -170,6 +176,7 @@ impl Report {
             file: None,
             content_type: String::new(),
             encoding: String::new(),
+            encryption: None,
             raw_bytes: 0,
             stored_bytes: 0,
             sha256: None,

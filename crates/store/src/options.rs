@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::encryption::Identities;
 use crate::report_kind::{self, FileType};
 use crate::units::Amount;
 
@@ -28,6 +30,8 @@ pub struct StoreOptions {
     pub heap_values: bool,
     /// Captures are shipped to a remote.
     pub ships: bool,
+    /// The identities of the person who reads.
+    pub identities: Option<Arc<Identities>>,
 }
 
 impl StoreOptions {
@@ -42,6 +46,7 @@ impl StoreOptions {
             file_types: BTreeMap::new(),
             heap_values: false,
             ships: false,
+            identities: None,
         }
     }
 

@@ -1,16 +1,21 @@
-//! Reads captures back: resolves the id that a person typed, verifies reports and decompresses them.
+//! Reads captures back: resolves the id that a person typed, verifies reports, decrypts and decompresses them.
 //!
 //! A report is released only after the whole file has matched its recorded checksum. The output is never longer than the recorded
 //! size, whatever the compressed data claims.
 
+pub(crate) mod content;
 mod export;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use content::Locked;
+
 use crate::catalog::Catalog;
+use crate::encryption::{self, Identities};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::index::{self, EntryReport, Present};
@@ -119,6 +124,8 @@ pub struct Stored {
     /// The report's entry in the capture's record.
     pub report: meta::Report,
     file: File,
+    recipients: Vec<String>,
+    identities: Option<Arc<Identities>>,
 }
 
 /// Returns the entry of a report by its name, even if the report failed.
@@ -156,7 +163,8 @@ impl Stored {
             return Err(Error::ReportFailed { capture: meta.id, report: report.name.clone(), error });
         };
         let file = fs::open_read(&store.report_dir(&meta.id).join(file))?;
-        Ok(Self { capture: meta.id, report: report.clone(), file })
+        let (recipients, identities) = (meta.recipients.clone(), store.options().identities.clone());
+        Ok(Self { capture: meta.id, report: report.clone(), file, recipients, identities })
     }
 
     /// Returns a warning if the content was damaged when it was produced.
@@ -181,6 +189,12 @@ impl Stored {
     /// Returns the file name for a form: `heap_dump.json` or `heap_dump.json.gz`.
     pub fn file_name(&self, form: Representation) -> &str {
         let name = self.report.file.as_deref().unwrap_or(&self.report.name);
+        let name = match form {
+            Representation::Content if self.report.encryption.is_some() => {
+                name.strip_suffix(encryption::SUFFIX).filter(|bare| !bare.is_empty()).unwrap_or(name)
+            }
+            _ => name,
+        };
         let suffix = match (form, self.report.encoding.as_str()) {
             (Representation::Content, "gzip") => ".gz",
             (Representation::Content, "zstd") => ".zst",
@@ -267,23 +281,22 @@ impl Stored {
     }
 
     // Opens the file as a stream of one form.
-    fn source(&self, form: Representation) -> std::result::Result<Box<dyn Read + '_>, Interrupted> {
+    fn source(&self, form: Representation) -> std::result::Result<Box<dyn Read + Send + '_>, Interrupted> {
         let file = io::BufReader::with_capacity(CHUNK, &self.file);
-        Ok(match (form, self.report.encoding.as_str()) {
-            (Representation::Stored, _) | (_, "" | "identity") => Box::new(file),
-            (Representation::Content, "gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-            (Representation::Content, "zstd") => match zstd::stream::read::Decoder::with_buffer(file) {
-                Ok(decoder) => Box::new(decoder),
-                Err(e) => return Err(Interrupted::Source(self.damaged(&format!("it cannot be decompressed: {e}")))),
-            },
-            (_, other) => {
-                return Err(Interrupted::Source(Error::UnknownEncoding {
-                    capture: self.capture,
-                    report: self.report.name.clone(),
-                    encoding: other.to_owned(),
-                }));
-            }
-        })
+        match form {
+            Representation::Stored => Ok(Box::new(file)),
+            Representation::Content => self.locked().open(file).map_err(Interrupted::Source),
+        }
+    }
+
+    fn locked(&self) -> Locked<'_> {
+        let Self { capture, report, recipients, identities, .. } = self;
+        Locked { capture: *capture, report, recipients, identities: identities.as_deref() }
+    }
+
+    /// Returns the reason why the content cannot be read, if it is encrypted and there are no identities at all.
+    pub fn lock(&self) -> Option<Error> {
+        (self.report.encryption.is_some() && self.identities.is_none()).then(|| self.locked().encrypted())
     }
 
     fn damaged(&self, why: &str) -> Error {

@@ -6,6 +6,7 @@
 use crate::ReportName;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::encryption::Encryption;
 use crate::error::{Error, Result};
 use crate::meta;
 use diagctl_fs::{self as fs, Durability, Spot};
@@ -38,6 +39,10 @@ pub struct Grant {
     /// writer can compute the remaining space without opening the index. Missing in grants of older versions.
     #[serde(default)]
     pub reports_bytes: Option<u64>,
+    /// The encryption of the reports. Decided here once, so that a configuration that changes while a capture is written cannot
+    /// turn it off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Box<Encryption>>,
 }
 
 const FILE: &str = ".grant.json";

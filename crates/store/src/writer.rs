@@ -1,4 +1,5 @@
-//! Writes reports into a staged capture: compresses the data while it is produced, hashes it, and keeps the store under its cap.
+//! Writes reports into a staged capture: compresses and encrypts the data while it is produced, hashes it, and keeps the store
+//! under its cap.
 
 mod heap;
 mod room;
@@ -9,8 +10,9 @@ use std::io::{self, Read, Write};
 use sha2::{Digest, Sha256};
 
 pub use room::Room;
-use sink::{Encoder, Sink, copy, unwrap};
+use sink::{Encoder, Sink, Target, copy, unwrap};
 
+use crate::encryption;
 use crate::error::{Error, Result};
 use crate::options::Compression;
 use crate::report_kind::{FileType, HEAP_GRAPH, HEAP_SUMMARY};
@@ -110,8 +112,11 @@ fn write_report(
     };
     let file = fs::create_new(partial)?;
     fs::widen_like_parent(&file, partial)?;
-    let sink = Sink::new(file, partial, room);
-    let mut encoder = if is_graph { Encoder::for_graph(sink)? } else { Encoder::new(compression, sink)? };
+    let grant = room.grant;
+    let encryption = grant.encryption.as_deref().filter(|encryption| encryption.covers(name));
+    let sink = Target::new(Sink::new(file, partial, room), name, encryption)?;
+    let mut encoder =
+        if is_graph { Encoder::for_graph(partial, sink)? } else { Encoder::new(compression, partial, sink)? };
     // A file of that name that a command wrote is stored as it is.
     let content = if *name == HEAP_SUMMARY && !may_be_empty {
         heap_summary(data, name, form, &ruby, &mut encoder, partial)?
@@ -123,13 +128,15 @@ fn write_report(
     if content.input_bytes == 0 && !may_be_empty {
         return Err(Error::EmptyReport { report: name.clone() });
     }
-    let (stored_bytes, sha256) = encoder.finish().map_err(|e| unwrap(e, partial))?.summed();
-    let file = put_in_place(staging, partial, name, &format!("{}.{suffix}", content.form.extension))?;
+    let (stored_bytes, sha256) = encoder.finish().and_then(Target::finish).map_err(|e| unwrap(e, partial))?;
+    let encrypted = if encryption.is_some() { encryption::SUFFIX } else { "" };
+    let file = put_in_place(staging, partial, name, &format!("{}.{suffix}{encrypted}", content.form.extension))?;
     let report = meta::Report {
         name: name.clone(),
         file: Some(file),
         content_type: content.form.content_type,
         encoding: encoding.to_owned(),
+        encryption: encryption.map(|_| encryption::AGE.to_owned()),
         raw_bytes: content.raw_bytes,
         stored_bytes,
         sha256: Some(sha256),

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::diagnose::account_of;
 use super::diagnose::subject::Subject;
+use super::identity::Key;
 use super::output::{self, Done, who};
 use super::remote::view::{From, View as Brought, Wanted, suggested};
 use super::times::age;
@@ -27,6 +28,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     from: From,
+    #[command(flatten)]
+    key: Key,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,6 +46,7 @@ struct View<'a> {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    args.key.unlock(cx)?;
     let (mut before, mut after) = (args.before.clone(), args.after.clone());
     let brought = args.from.view(cx, vec![&mut before, &mut after], Wanted::AllBut(&["heap_dump"]))?;
     let cx = brought.as_ref().map_or(cx, Brought::cx);

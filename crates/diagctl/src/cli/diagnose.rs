@@ -6,6 +6,7 @@ pub mod text;
 use serde::Serialize;
 
 use super::heap::leak::{self, Leak};
+use super::identity::Key;
 use super::output::{self, Done};
 use super::remote::view::{From, Target, View, suggested};
 use super::remote::{Days, earlier};
@@ -39,6 +40,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     from: From,
+    #[command(flatten)]
+    key: Key,
 }
 
 /// A diagnosis as it is printed. Sizes are in bytes.
@@ -87,6 +90,7 @@ struct Unusable<'a> {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    args.key.unlock(cx)?;
     let brought = args.from.is_remote().then(|| of_remote(cx, args)).transpose()?;
     let id = brought.as_ref().and_then(View::first).map(|(entry, _)| entry.id.to_string()).or_else(|| args.id.clone());
     let cx = brought.as_ref().map_or(cx, View::cx);

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use crate::cli::identity;
 use crate::exit_code::Exit;
 
 pub use diagctl_fs::{printable, quoted, steers};
@@ -186,6 +187,10 @@ impl From<diagctl_store::Error> for Failure {
                 "`diagctl list` shows the reports of each capture; `diagctl request {} --reason …` requests one",
                 printable(report)
             ),
+            Error::Encrypted { .. } => identity::HINT,
+            Error::NoIdentityMatches { .. } => "ask for the identity of one of these recipients",
+            Error::UnknownEncryption { .. } => "--raw fetches it as stored",
+            Error::NotEncrypted { .. } => "`diagctl config check` says what is wrong",
             Error::NoReport { has, .. } => {
                 &format!("it has {}; `latest:REPORT` finds the newest capture with that report", has.join(", "))
             }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::identity::Key;
 use super::output::{self, Done};
 use super::remote::view::{From, View, Wanted};
 use super::{Context, Failure, apart};
@@ -22,7 +23,7 @@ use diagctl_store::reader::{self, Representation, Stored};
 use diagctl_store::{Access, Id, meta};
 use file::{Form, Format, one, place};
 
-/// Fetch reports of a capture, verified and decompressed
+/// Fetch reports of a capture, verified, decrypted and decompressed
 ///
 /// Without REPORT, all reports of the capture and its meta.json are written to a directory. A report that was stored damaged is
 /// fetched as it is, with a warning on stderr and exit status 5.
@@ -41,7 +42,7 @@ pub struct Args {
     /// Convert a heap dump to JSON in the shape of ObjectSpace.dump_all, without values; with --raw, compressed by gzip
     #[arg(long = "as", value_name = "FORMAT")]
     form: Option<Format>,
-    /// Do not decompress
+    /// Neither decrypt nor decompress
     #[arg(long)]
     raw: bool,
     /// Replace existing files (a file named with -o is always replaced)
@@ -52,6 +53,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     from: From,
+    #[command(flatten)]
+    key: Key,
 }
 
 /// A capture and its reports, opened with the rights of the store's owner.
@@ -98,6 +101,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     // Credentials belong to a thread. The thread that opens the store becomes its owner and then ends; this one remains the
     // caller.
+    args.key.unlock(cx)?;
     let mut id = args.id.clone();
     let wanted = args.report.as_deref();
     let wanted =
@@ -158,6 +162,17 @@ fn all(cx: &Context, args: &Args, form: Form, opened: Opened, fetched: &mut Fetc
         Some(path) if path.is_dir() => path.join(opened.meta.id.as_str()),
         Some(path) => path.clone(),
     };
+    // Some reports may be readable.
+    let reads = form.representation == Representation::Content;
+    let lock = |(_, stored): &(_, Result<Stored, Failure>)| stored.as_ref().ok().filter(|_| reads)?.lock();
+    let locks = opened.reports.iter().filter_map(lock);
+    if let Some(lock) = opened.reports.iter().find_map(lock) {
+        let failure = Failure::from(lock);
+        if locks.count() == opened.reports.iter().filter(|(_, stored)| stored.is_ok()).count() {
+            return Err(failure);
+        }
+        failure.hint.iter().for_each(|hint| output::note(hint));
+    }
     destination::create_dir(&dir, args.force, &cx.config().dir)?;
     let mut first_failure = None;
     let mut damaged = false;

@@ -18,6 +18,7 @@ mod fetch;
 mod finalize;
 mod gc;
 mod heap;
+mod identity;
 mod init;
 mod list;
 mod metrics;

@@ -5,6 +5,7 @@ pub(super) mod text;
 use serde::Serialize;
 
 use super::heap::leak;
+use super::identity::Key;
 use super::output::Done;
 use super::remote::view::{From, View, Wanted};
 use super::times::Times;
@@ -33,6 +34,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     from: From,
+    #[command(flatten)]
+    key: Key,
 }
 
 struct Shown {
@@ -62,6 +65,7 @@ impl<'a> std::convert::From<&'a Shown> for Printed<'a> {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    args.key.unlock(cx)?;
     let mut id = args.id.clone();
     let view = args.from.view(cx, vec![&mut id], Wanted::Record)?;
     let cx = view.as_ref().map_or(cx, View::cx);

@@ -32,6 +32,8 @@ pub struct Capture<'a> {
     labels: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    recipients: &'a [String],
     reports: Vec<Report<'a>>,
 }
 
@@ -48,6 +50,8 @@ struct Report<'a> {
     file: Option<&'a str>,
     content_type: &'a str,
     encoding: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption: Option<&'a str>,
     raw_bytes: u64,
     stored_bytes: u64,
     sha256: Option<&'a str>,
@@ -95,6 +99,7 @@ impl<'a> From<&'a Meta> for Capture<'a> {
             cost: &meta.cost,
             labels: &meta.labels,
             request: meta.request.as_deref(),
+            recipients: &meta.recipients,
             reports: meta.reports.iter().map(Report::from).collect(),
         }
     }
@@ -107,6 +112,7 @@ impl<'a> From<&'a meta::Report> for Report<'a> {
             file: report.file.as_deref(),
             content_type: &report.content_type,
             encoding: &report.encoding,
+            encryption: report.encryption.as_deref(),
             raw_bytes: report.raw_bytes,
             stored_bytes: report.stored_bytes,
             sha256: report.sha256.as_deref(),
@@ -155,6 +161,8 @@ struct ListedReport<'a> {
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     values: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    encrypted: bool,
 }
 
 impl<'a> From<&'a Entry> for Listed<'a> {
@@ -165,6 +173,7 @@ impl<'a> From<&'a Entry> for Listed<'a> {
             raw_bytes: report.raw_bytes,
             error: report.error.as_deref(),
             values: report.values,
+            encrypted: report.encrypted,
         };
         Self {
             id: &entry.id,

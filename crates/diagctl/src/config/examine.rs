@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Compression, Config, GroupRight, Source, custom, remote, rules, templates};
+use super::{Compression, Config, GroupRight, Source, custom, encrypt, remote, rules, templates};
 use crate::section::{Problem, Problems, Section};
 use diagctl_store::report_kind;
 
@@ -27,6 +27,16 @@ pub struct Examined {
 
 /// Parses a document as far as possible. Fails only if it is not TOML.
 pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
+    let mut examined = examine_all(text);
+    let problems = match &mut examined {
+        Ok(examined) => &mut examined.problems,
+        Err(problems) => problems,
+    };
+    encrypt::refuse_secrets(text, problems);
+    examined
+}
+
+fn examine_all(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
     let mut table = read_toml(text)?;
     let problems = Problems::default();
     let (origins, unused) = templates::expand(&mut table, &problems);
@@ -136,6 +146,14 @@ pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
         config.remote = remote::read(&section, &|name| config.knows_report(name));
         let has = |key: &str| section.has(&key["remote.".len()..]) || remote::has_of_requests(&section, key);
         remote::KEYS.into_iter().for_each(|key| note("remote.", has(key), key));
+    }
+
+    if root.has("encrypt") {
+        let section = root.section("encrypt");
+        let read = section.as_ref().map(|section| encrypt::read(section, &|name| config.knows_report(name)));
+        config.encrypt = Some(read.unwrap_or_else(|| Box::new(encrypt::broken())));
+        let has = |key: &str| section.as_ref().is_some_and(|section| section.has(&key["encrypt.".len()..]));
+        encrypt::KEYS.into_iter().for_each(|key| note("encrypt.", has(key), key));
     }
 
     let rules = root.sections("rules");

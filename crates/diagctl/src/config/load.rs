@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::examine::parse;
-use super::{DEFAULT_FILE, Error, Loaded, Overrides, Result, Source, SourceOf, cache};
+use super::examine::{examine, parse};
+use super::{DEFAULT_FILE, Error, Loaded, Overrides, Result, Source, SourceOf, cache, encrypt};
 use crate::fsio::{self, Durability, Spot};
+use diagctl_store::encryption::Encryption;
 
 /// The store's copy of the last valid configuration.
 pub(super) const LAST_GOOD: &str = "config.good.toml";
@@ -74,11 +75,26 @@ pub(super) fn last_good(
     let kept = kept.map(|kept| String::from_utf8_lossy(&kept).into_owned()).unwrap_or_default();
     // Another application may share the store with a file of its own, whose rules do not apply to this process.
     let text = kept.strip_prefix(&head_of_copy(file.unwrap_or(Path::new(DEFAULT_FILE))));
-    let Some((config, sources)) = text.and_then(|text| parse(text).ok()) else {
+    let Some((mut config, sources)) = text.and_then(|text| parse(text).ok()) else {
         return Err(error);
     };
+    // The last good file may not have had it.
+    if let Some(encrypt) = encryption_in(file) {
+        config.encrypt = Some(encrypt);
+    }
     let broken = Some(format!("{error}; the last good configuration stays in force"));
     Ok(merge(Loaded { file: file.map(Path::to_path_buf), sources, broken, held, ..Loaded::new(config) }, overrides))
+}
+
+// The encryption that a file with problems asks for. If that part of it cannot be read, nothing may be stored in plain.
+fn encryption_in(file: Option<&Path>) -> Option<Box<Encryption>> {
+    let (text, _) = read(file).ok()?;
+    match examine(&text) {
+        Ok(examined) => examined.config.encrypt,
+        Err(_) => {
+            text.lines().any(|line| line.trim_start().starts_with("[encrypt")).then(|| Box::new(encrypt::broken()))
+        }
+    }
 }
 
 // Returns the first line of a copy, which names the original file.

@@ -5,6 +5,7 @@
 
 pub(crate) mod cache;
 mod custom;
+mod encrypt;
 mod error;
 mod examine;
 mod for_store;
@@ -42,6 +43,7 @@ use crate::rules::decide::{Costs, Settings};
 use crate::rules::memory::Wanted;
 use crate::section::nearest;
 use crate::units::Amount;
+use diagctl_store::encryption::Encryption;
 use diagctl_store::report_kind::{self, Producer};
 use diagctl_store::{FileType, StoreOptions};
 
@@ -127,6 +129,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// Where captures are shipped.
     pub remote: Option<Box<Remote>>,
+    /// To whom reports are encrypted.
+    pub encrypt: Option<Box<Encryption>>,
 }
 
 /// Values from flags and the environment, which override the file, each with its source.
@@ -197,6 +201,7 @@ impl Default for Config {
             options: ReportOptions::default(),
             rules: vec![rule::routine()],
             remote: None,
+            encrypt: None,
         }
     }
 }
@@ -229,6 +234,7 @@ impl Config {
             file_types: file_types.collect(),
             heap_values: self.options.heap_values,
             ships: self.remote.is_some(),
+            identities: None,
         }
     }
 

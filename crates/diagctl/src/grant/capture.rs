@@ -79,6 +79,7 @@ pub fn begin(
         snapshot: plan.snapshot,
         granted_boot_ms: now.clock.boot_ms,
         reports_bytes,
+        encryption: config.encrypt.clone(),
     };
     staging::write(&staging, &grant)?;
     lease::write_record(

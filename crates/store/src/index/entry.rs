@@ -70,12 +70,15 @@ pub struct EntryReport {
     /// True for a heap dump that contains values of the application.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub values: bool,
+    /// True if the file is encrypted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 impl EntryReport {
     /// Creates an entry in which only the name is set.
     pub fn new(name: ReportName) -> Self {
-        Self { name, stored_bytes: 0, raw_bytes: 0, error: None, values: false }
+        Self { name, stored_bytes: 0, raw_bytes: 0, error: None, values: false, encrypted: false }
     }
 
     /// Returns true if there is data, even damaged data. A stored file is compressed and so never empty.
@@ -117,6 +120,7 @@ impl Entry {
                     raw_bytes: r.raw_bytes,
                     error: r.error.clone(),
                     values: r.has_values(),
+                    encrypted: r.encryption.is_some(),
                 })
                 .collect(),
             disk_bytes: fs::occupied_tree(&dir),

@@ -1,4 +1,4 @@
-//! The compressed file of a report, and the room that it takes.
+//! The compressed and perhaps encrypted file of a report, and the room that it takes.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,8 +9,10 @@ use zstd::zstd_safe::CParameter;
 
 use super::hex;
 use super::room::{ROOM_STEP, Room};
+use crate::encryption::{Encryption, Encryptor};
 use crate::error::{Error, Result};
 use crate::options::Compression;
+use crate::report_name::ReportName;
 use diagctl_fs::{self as fs, Spot};
 
 /// zlib-rs at level 2 compresses a heap dump as well as `gzip -1`, in a third of its CPU time.
@@ -27,9 +29,8 @@ pub(super) enum Encoder<W: Write> {
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
-impl<'r, 'a> Encoder<Sink<'r, 'a>> {
-    pub(super) fn new(compression: Compression, sink: Sink<'r, 'a>) -> Result<Self> {
-        let spot = sink.spot.clone();
+impl<'r, 'a> Encoder<Target<'r, 'a>> {
+    pub(super) fn new(compression: Compression, spot: &Spot, sink: Target<'r, 'a>) -> Result<Self> {
         Ok(match compression {
             Compression::Gzip => Self::Gzip(GzEncoder::new(sink, flate2::Compression::new(GZIP_LEVEL))),
             Compression::Zstd => Self::Zstd(zstd(sink).map_err(|e| Error::io("compress into", spot.path(), e))?),
@@ -37,8 +38,7 @@ impl<'r, 'a> Encoder<Sink<'r, 'a>> {
     }
 
     /// Compresses a heap graph. diagctl reads it, and nothing else, so zstd may be used, which takes half of gzip's time.
-    pub(super) fn for_graph(sink: Sink<'r, 'a>) -> Result<Self> {
-        let spot = sink.spot.clone();
+    pub(super) fn for_graph(spot: &Spot, sink: Target<'r, 'a>) -> Result<Self> {
         let encoder = zstd(sink).and_then(|mut encoder| {
             encoder.set_parameter(CParameter::MinMatch(GRAPH_MATCH))?;
             Ok(Self::Zstd(encoder))
@@ -77,6 +77,47 @@ impl<W: Write> Write for Encoder<W> {
     }
 }
 
+/// The file of a report, or what encrypts into it.
+pub(super) enum Target<'r, 'a> {
+    Plain(Sink<'r, 'a>),
+    Encrypted(Box<Encryptor<Sink<'r, 'a>>>),
+}
+
+impl<'r, 'a> Target<'r, 'a> {
+    pub(super) fn new(sink: Sink<'r, 'a>, report: &ReportName, encryption: Option<&Encryption>) -> Result<Self> {
+        let Some(encryption) = encryption else { return Ok(Self::Plain(sink)) };
+        match Encryptor::new(encryption, sink) {
+            Ok(encryptor) => Ok(Self::Encrypted(Box::new(encryptor))),
+            Err(why) => Err(Error::NotEncrypted { report: report.clone(), why }),
+        }
+    }
+
+    /// Ends the encrypted file. Returns its length, bytes, and its SHA-256.
+    pub(super) fn finish(self) -> io::Result<(u64, String)> {
+        Ok(match self {
+            Self::Plain(sink) => sink,
+            Self::Encrypted(encryptor) => encryptor.finish()?,
+        }
+        .summed())
+    }
+}
+
+impl Write for Target<'_, '_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(sink) => sink.write(data),
+            Self::Encrypted(encryptor) => encryptor.write(data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(sink) => sink.flush(),
+            Self::Encrypted(encryptor) => encryptor.flush(),
+        }
+    }
+}
+
 pub(super) struct Sink<'r, 'a> {
     file: File,
     spot: Spot,
@@ -90,8 +131,7 @@ impl<'r, 'a> Sink<'r, 'a> {
         Self { file, spot: spot.clone(), hash: Sha256::new(), written: 0, room }
     }
 
-    // Returns the length of the file, bytes, and its SHA-256.
-    pub(super) fn summed(self) -> (u64, String) {
+    fn summed(self) -> (u64, String) {
         (self.written, hex(&self.hash.finalize()))
     }
 }

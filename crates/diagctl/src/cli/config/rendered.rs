@@ -90,6 +90,9 @@ fn values(config: &Config) -> Vec<(&'static str, Value)> {
     ]
     .into_iter()
     .chain(config.remote.iter().flat_map(|remote| remote_values(remote)))
+    .chain(config.encrypt.iter().flat_map(|encrypt| {
+        [("encrypt.recipients", json!(encrypt.recipients)), ("encrypt.except", json!(encrypt.except))]
+    }))
     .collect()
 }
 

@@ -91,6 +91,7 @@ impl Subject {
         let (_, now) = cx.peek(store)?;
         let capture = store.capture(id)?;
         let meta = capture.meta();
+        require_identity(cx, &capture)?;
         let mut evidence = Evidence::read(meta.pid, ruby(meta), |name| captured(&capture, name));
         evidence.growth = growth(store, meta.pid, meta.start_time, meta.store_ms)?;
         Ok(Self {
@@ -184,6 +185,19 @@ fn newest_of(cx: &Context, store: &Store, pid: u32, start_ticks: u64) -> Option<
 
 fn growth(store: &Store, pid: u32, start_ticks: u64, until_ms: u64) -> Result<Option<Growth>, Failure> {
     Ok(Growth::of(&history::read(store)?, pid, start_ticks, until_ms))
+}
+
+// Without the mappings there is no diagnosis. If they are encrypted, the first failure is the one to show.
+fn require_identity(cx: &Context, capture: &diagctl_store::Capture) -> Result<(), Failure> {
+    let mappings = || capture.meta().reports.iter().filter(|r| r.name.starts_with("smaps") && r.file.is_some());
+    let opened = mappings().filter(|r| r.encryption.is_some()).map(|r| capture.reader(&r.name).map(drop));
+    let is_readable = |failure: &diagctl_store::Error| {
+        !failure.is_locked() || cx.identities().is_none() && mappings().any(|r| r.encryption.is_none())
+    };
+    match opened.filter_map(Result::err).find(|failure| !is_readable(failure)) {
+        Some(failure) => Err(failure.into()),
+        None => Ok(()),
+    }
 }
 
 fn identity(meta: &Meta) -> ProcessId {

@@ -8,6 +8,7 @@ use std::path::Path;
 use diagctl_heapdump::analysis::builder::Wanted;
 use diagctl_heapdump::analysis::load::{self, Loaded};
 use diagctl_heapdump::summary::Summary;
+use diagctl_store::encryption::{self, Undecryptable};
 use diagctl_store::meta::Meta;
 use diagctl_store::{Access, Capture, Id, ProcessId, reader};
 use flate2::bufread::MultiGzDecoder;
@@ -17,7 +18,7 @@ use serde::Serialize;
 use super::process::Process;
 use crate::cli::error::{Failure, printable};
 use crate::cli::output::Done;
-use crate::cli::{Context, output};
+use crate::cli::{Context, identity, output};
 use crate::exit_code::Exit;
 
 /// The report that holds a heap dump.
@@ -122,6 +123,10 @@ pub fn with_content<T>(
     let mut content = buffered(Box::new(bar.wrap_read(source.content)) as Box<dyn Read>);
     let failed = |error: io::Error| Failure::heap(dump, error.into());
     let start = content.fill_buf().map_err(failed)?;
+    if encryption::is_encrypted(start) {
+        content = buffered(Box::new(decrypted(cx, dump, content)?));
+    }
+    let start = content.fill_buf().map_err(failed)?;
     let content = if start.starts_with(&[0x1f, 0x8b]) {
         buffered(Box::new(MultiGzDecoder::new(content)))
     } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
@@ -132,6 +137,22 @@ pub fn with_content<T>(
     let result = read(Box::new(content), source.process);
     bar.finish_and_clear();
     result
+}
+
+// A file that was fetched as it is stored.
+fn decrypted(cx: &Context, dump: &str, content: impl BufRead + 'static) -> Result<impl Read + 'static, Failure> {
+    let shown = printable(dump);
+    let Some(identities) = cx.identities() else {
+        return Err(Failure::failed(format!("{shown} is encrypted")).hint(identity::HINT));
+    };
+    encryption::decrypt(content, identities).map_err(|why| match why {
+        Undecryptable::NoIdentityMatches => Failure::failed(format!(
+            "no identity in {} matches: {shown} is encrypted to others",
+            printable(identities.source())
+        ))
+        .hint(identity::HINT),
+        other => Failure::failed(format!("{shown} cannot be decrypted: {other}")),
+    })
 }
 
 struct Source {

@@ -16,9 +16,11 @@ mod top;
 mod trend;
 mod waste;
 
+use super::identity::Key;
 use super::output::Done;
 use super::remote::view::{From, View, Wanted};
 use super::{Context, Failure};
+use crate::exit_code::Exit;
 
 /// Analyse a heap dump
 ///
@@ -33,6 +35,8 @@ pub struct Args {
     command: Command,
     #[command(flatten)]
     from: From,
+    #[command(flatten)]
+    key: Key,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -52,6 +56,11 @@ enum Command {
 const BESIDES: [&str; 3] = ["heap_summary", "smaps_rollup", "gc_stat"];
 
 pub fn run(cx: &Context, mut args: Args) -> Result<Done, Failure> {
+    if args.key.is_stdin() && args.command.dumps().iter().any(|dump| *dump == "-") {
+        return Err(Failure::new(Exit::Usage, "the dump and the identity cannot both come from stdin")
+            .hint("name a file for one of them"));
+    }
+    args.key.unlock(cx)?;
     let view = match &mut args.command {
         Command::Trend(trend) => trend::view(cx, &args.from, trend)?,
         other => view(cx, &args.from, other.dumps())?,

@@ -120,7 +120,7 @@ pub fn run(cx: &Context, args: &Args, is_remote: bool) -> Result<Done, Failure> 
     if args.by == By::Root {
         return by_root(cx, args, &store, &of_process);
     }
-    let (taken, points) = read(&store, &of_process);
+    let (taken, points) = read(&store, &of_process)?;
     if points.len() < FEWEST {
         return Err(too_few(points.len(), &format!("{} of {}", counted(points.len()), printable(&process))));
     }

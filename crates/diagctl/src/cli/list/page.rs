@@ -96,7 +96,15 @@ fn header(created: &str, remote: bool) -> [&str; 10] {
 
 fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
     let mark = |set: bool, mark: &'static str| if set { mark } else { "" };
-    let report = |r: &EntryReport| format!("{}{}{}", r.name, mark(r.error.is_some(), "!"), mark(r.values, "(values)"));
+    let report = |r: &EntryReport| {
+        let of_content = match (r.values, r.encrypted) {
+            (true, true) => "(values,encrypted)",
+            (true, false) => "(values)",
+            (false, true) => "(encrypted)",
+            (false, false) => "",
+        };
+        format!("{}{}{of_content}", r.name, mark(r.error.is_some(), "!"))
+    };
     let reports: Vec<String> = entry.reports.iter().map(report).collect();
     vec![
         entry.id.to_string(),

@@ -154,7 +154,9 @@ impl View {
         let brought: Brought = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;
         let config = Config { dir: brought.view.clone(), group: None, group_may: Vec::new(), ..cx.config().clone() };
         let config = Config { allow_network_filesystem: true, ..config };
-        Ok(Self { cx: Context::new(Loaded::new(config), cx.debug), dir: brought.view, targets, places: brought.places })
+        let of_view = Context::new(Loaded::new(config), cx.debug);
+        cx.identities().into_iter().for_each(|identities| of_view.unlock(identities.clone()));
+        Ok(Self { cx: of_view, dir: brought.view, targets, places: brought.places })
     }
 
     /// Returns the context in which commands read the view.

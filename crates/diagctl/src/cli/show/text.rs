@@ -35,6 +35,7 @@ pub(super) fn text(shown: &Shown, is_remote: bool, times: &Times, now_ms: u64) -
         // Most stores have no remote.
         ("shipped", if shown.shipped { "yes" } else { "" }.into()),
         ("directory", shown.dir.clone()),
+        ("encrypted", encrypted(meta)),
     ];
     let mut text = String::new();
     for (key, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
@@ -76,14 +77,26 @@ pub(super) fn row(report: &meta::Report) -> Vec<String> {
 
 // Formats the type of a report's content, and whether a heap dump has values of the application in it.
 pub(super) fn kind(report: &meta::Report) -> String {
-    let Some(heap) = &report.heap else { return report.content_type.clone() };
+    let encrypted = if report.encryption.is_some() { ", encrypted" } else { "" };
+    let Some(heap) = &report.heap else { return format!("{}{encrypted}", report.content_type) };
     let repaired = match heap.repaired {
         0 => String::new(),
         1 => ", 1 record repaired".into(),
         many => format!(", {many} records repaired"),
     };
     let values = if report.has_values() { "with values" } else { "no values" };
-    format!("{}, {values}{repaired}", heap.format)
+    format!("{}, {values}{repaired}{encrypted}", heap.format)
+}
+
+// Says to whom, and which reports are not.
+fn encrypted(meta: &meta::Meta) -> String {
+    if meta.recipients.is_empty() {
+        return String::new();
+    }
+    let plain = meta.reports.iter().filter(|r| r.file.is_some() && r.encryption.is_none());
+    let plain: Vec<&str> = plain.map(|report| &*report.name).collect();
+    let but = if plain.is_empty() { String::new() } else { format!("; readable: {}", plain.join(", ")) };
+    format!("to {}{but}", meta.recipients.join(", "))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "one digit after the point is printed")]

@@ -82,6 +82,10 @@ pub(super) fn verify(
         }
         Some(_) => {}
     }
+    // The content of an encrypted report is its readers' business: checking needs no key.
+    if report.encryption.is_some() {
+        return Ok(bytes);
+    }
     let mut progress = |written| bar.set_position(before + bytes + written);
     match stored.copy(Representation::Content, &mut io::sink(), &mut progress) {
         Ok(_) => Ok(bytes),

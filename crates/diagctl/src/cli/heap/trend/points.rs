@@ -50,15 +50,24 @@ pub(super) fn of_one_process(store: &Store, entries: Vec<Entry>) -> (Vec<Entry>,
 }
 
 // A summary that cannot be read is left out.
-pub(super) fn read(store: &Store, entries: &[Entry]) -> (Vec<Taken>, Vec<Point>) {
-    let one = |entry: &Entry| -> Result<(Capture, Summary), Failure> {
-        let capture = store.capture(&entry.id)?;
-        let summary = input::summary(entry.id.as_ref(), capture.reader(SUMMARY)?)?;
+pub(super) fn read(store: &Store, entries: &[Entry]) -> Result<(Vec<Taken>, Vec<Point>), Failure> {
+    let one = |capture: Capture, reader| -> Result<(Capture, Summary), Failure> {
+        let summary = input::summary(capture.meta().id.as_ref(), reader)?;
         Ok((capture, summary))
+    };
+    let open = |entry: &Entry| -> diagctl_store::Result<_> {
+        let capture = store.capture(&entry.id)?;
+        let reader = capture.reader(SUMMARY)?;
+        Ok((capture, reader))
     };
     let (mut all, mut points) = (Vec::new(), Vec::new());
     for entry in entries {
-        match one(entry) {
+        let opened = match open(entry) {
+            // All others are most likely encrypted, too.
+            Err(locked) if locked.is_locked() && all.is_empty() => return Err(locked.into()),
+            other => other.map_err(Failure::from),
+        };
+        match opened.and_then(|(capture, reader)| one(capture, reader)) {
             Ok((capture, summary)) if summary.complete => {
                 all.push(taken(entry, &capture));
                 points.push(Point { at_ms: entry.store_ms, summary });
@@ -67,7 +76,7 @@ pub(super) fn read(store: &Store, entries: &[Entry]) -> (Vec<Taken>, Vec<Point>)
             Err(why) => output::note(&format!("skipped {}: {}", entry.id, why.message)),
         }
     }
-    (all, points)
+    Ok((all, points))
 }
 
 /// Describes the capture of a summary or dump.

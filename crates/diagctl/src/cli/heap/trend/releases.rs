@@ -66,7 +66,7 @@ pub(super) fn of(
 }
 
 fn one(store: &Store, process: &[Entry], by: By, leaks: Option<&Series>) -> Option<Release> {
-    let (taken, points) = read(store, process);
+    let (taken, points) = read(store, process).ok()?;
     let (first, last) = (taken.first()?, taken.last()?);
     let over_ms = last.store_ms.saturating_sub(first.store_ms);
     if points.len() < FEWEST || over_ms < LEAST_SPAN_MS {

@@ -1,0 +1,82 @@
+//! `--identity`: the keys of the person who reads encrypted reports.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Context, Failure, from_environment, output};
+use crate::cli::error::printable;
+use crate::exit_code::Exit;
+use diagctl_store::encryption::{BadIdentities, Identities, MAX_IDENTITIES};
+
+/// The variable that names the file where no option does.
+const VARIABLE: &str = "DIAGCTL_IDENTITY";
+
+/// What to do with a report that is encrypted.
+pub const HINT: &str = "--identity FILE, or DIAGCTL_IDENTITY in the environment, names the file with your age identity";
+
+/// The option of commands that read reports.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Key {
+    /// File with the age identity that reads encrypted reports, or `-` for stdin [env: DIAGCTL_IDENTITY]
+    #[arg(long, global = true, value_name = "FILE")]
+    identity: Option<PathBuf>,
+}
+
+impl Key {
+    /// Returns true if the identity comes from stdin.
+    pub fn is_stdin(&self) -> bool {
+        self.file().is_some_and(|file| file == Path::new("-"))
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        self.identity.clone().or_else(|| from_environment(VARIABLE))
+    }
+
+    /// Reads the identities for the stores that this context opens. Must be called while this process is still the caller: the
+    /// owner of a store need not be allowed to read them.
+    pub fn unlock(&self, cx: &Context) -> Result<(), Failure> {
+        let Some(file) = self.file() else { return Ok(()) };
+        // No debugger of the same user and no core file is to see the keys.
+        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+        cx.unlock(Arc::new(read(&file)?));
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Identities, Failure> {
+    let is_stdin = path == Path::new("-");
+    let failed = |source| Failure::io("read the identity file", path, source);
+    let mut text = Vec::new();
+    let read = if is_stdin {
+        if std::io::stdin().is_terminal() {
+            output::note("paste the identity, and end it with ^D");
+        }
+        std::io::stdin().take(MAX_IDENTITIES + 1).read_to_end(&mut text)
+    } else {
+        let file = File::open(path).map_err(failed)?;
+        file.take(MAX_IDENTITIES + 1).read_to_end(&mut text)
+    };
+    read.map_err(failed)?;
+    let name = if is_stdin { "stdin".to_owned() } else { path.to_string_lossy().into_owned() };
+    let shown = printable(&name);
+    if text.len() as u64 > MAX_IDENTITIES {
+        return Err(Failure::new(Exit::Usage, format!("{shown} is too large for an identity file"))
+            .hint("name the file that `age-keygen -o FILE` wrote"));
+    }
+    Identities::parse(&name, &text)
+        .map_err(|why| Failure::new(Exit::Usage, format!("{shown} is no identity file: {why}")).hint(hint(why, &shown)))
+}
+
+fn hint(why: BadIdentities, file: &str) -> String {
+    match why {
+        BadIdentities::Protected => {
+            format!("decrypt it into a pipe: age -d {file} | diagctl fetch --identity - …")
+        }
+        BadIdentities::Ssh | BadIdentities::OtherKind(_) => format!(
+            "fetch the report as it is stored, and decrypt it with age: diagctl fetch --raw ID:REPORT -o - | age -d -i {file}"
+        ),
+        _ => "name the file that `age-keygen -o FILE` wrote".to_owned(),
+    }
+}
