@@ -98,6 +98,23 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Hashed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    // Returns the problem with the file. The checksum is compared first, because a damaged file may decompress to anything.
+    fn flaw(&self, report: &Report, of_content: Option<String>) -> Option<String> {
+        let mut file = self.lock();
+        if let Err(e) = io::copy(&mut *file, &mut io::sink()) {
+            return Some(format!("it cannot be read: {e}"));
+        }
+        let (found, bytes, recorded) = (writer::hex(&file.hash.clone().finalize()), file.bytes, report.stored_bytes);
+        match &report.sha256 {
+            _ if bytes != recorded => Some(format!("the file has {bytes} bytes, {recorded} were recorded")),
+            None => Some("no sha256 was recorded".to_owned()),
+            Some(sha256) if !sha256.eq_ignore_ascii_case(&found) => {
+                Some(format!("the file has sha256 {found}, {} was recorded", printable(sha256)))
+            }
+            Some(_) => of_content,
+        }
+    }
 }
 
 impl Read for Shared {
@@ -110,30 +127,19 @@ impl ReportReader {
     fn new(meta: &Meta, report: Report, file: File, identities: Option<&Identities>) -> Result<Self> {
         let file = Shared(Arc::new(Mutex::new(Hashed { file, hash: Sha256::new(), bytes: 0 })));
         let locked = Locked { capture: meta.id, report: &report, recipients: &meta.recipients, identities };
-        let source = locked.open(BufReader::with_capacity(writer::CHUNK, file.clone()))?;
+        let source = match locked.open(BufReader::with_capacity(writer::CHUNK, file.clone())) {
+            Ok(source) => source,
+            // A damaged header matches no identity either.
+            Err(failure) if report.encryption.is_some() && identities.is_some() => {
+                return Err(file.flaw(&report, None).map_or(failure, |why| damaged(meta.id, &report, why)));
+            }
+            Err(failure) => return Err(failure),
+        };
         Ok(Self { capture: meta.id, report, file, source, read: 0 })
     }
 
-    // Returns the problem with the file. The checksum is compared first, because a damaged file may decompress to anything.
-    fn flaw(&mut self, of_content: Option<String>) -> Option<String> {
-        let mut file = self.file.lock();
-        if let Err(e) = io::copy(&mut *file, &mut io::sink()) {
-            return Some(format!("it cannot be read: {e}"));
-        }
-        let (found, bytes, recorded) =
-            (writer::hex(&file.hash.clone().finalize()), file.bytes, self.report.stored_bytes);
-        match &self.report.sha256 {
-            _ if bytes != recorded => Some(format!("the file has {bytes} bytes, {recorded} were recorded")),
-            None => Some("no sha256 was recorded".to_owned()),
-            Some(sha256) if !sha256.eq_ignore_ascii_case(&found) => {
-                Some(format!("the file has sha256 {found}, {} was recorded", printable(sha256)))
-            }
-            Some(_) => of_content,
-        }
-    }
-
     fn fail(&mut self, of_content: String) -> io::Error {
-        let why = self.flaw(Some(of_content)).unwrap_or_default();
+        let why = self.file.flaw(&self.report, Some(of_content)).unwrap_or_default();
         io::Error::new(io::ErrorKind::InvalidData, damaged(self.capture, &self.report, why))
     }
 }
@@ -147,7 +153,7 @@ impl Read for ReportReader {
                 let read = self.read;
                 let short =
                     (read != recorded).then(|| format!("it has {read} bytes of content, {recorded} were recorded"));
-                match self.flaw(short) {
+                match self.file.flaw(&self.report, short) {
                     Some(why) => {
                         Err(io::Error::new(io::ErrorKind::InvalidData, damaged(self.capture, &self.report, why)))
                     }

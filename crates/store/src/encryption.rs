@@ -6,6 +6,8 @@
 mod decrypt;
 mod identity;
 mod recipient;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use serde::{Deserialize, Serialize};
 

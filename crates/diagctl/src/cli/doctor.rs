@@ -82,6 +82,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Vec<Check> {
     checks.push(settings::switch(&cx.loaded));
     let given = std::env::var_os(crate::grant::labels::VARIABLE).map(|text| text.to_string_lossy().into_owned());
     checks.extend(settings::labels(given.as_deref()));
+    checks.extend(settings::encryption(config.encrypt.as_deref()));
     checks.extend(place::examine(&cx.proc, config));
     // The thread that opens the store takes its owner's identity and then ends, so that root still sees everything.
     let contents = match super::apart::run(|| contents::examine(cx)) {

@@ -135,6 +135,11 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             output::note(&format!("report {} failed: {error}", report.name));
         }
     }
+    if meta.reports.iter().any(|report| report.encryption.is_some() && !grant.planned.contains(&report.name)) {
+        output::note(
+            "the files that the command wrote were on the disk unencrypted until it had ended; --report encrypts its stdout as it comes",
+        );
+    }
     if let Some(status) = failed {
         output::note(&format!("the command failed ({status}); what it produced was published"));
     }

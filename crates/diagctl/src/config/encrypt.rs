@@ -164,7 +164,10 @@ mod tests {
             ),
             ("recipients = [\"ops@example.org\"]".into(), "encrypt.recipients[0]: this is not an age recipient"),
             (format!("recipients = [{ONE:?}]\nexcept = [\"gcstat\"]"), "encrypt.except: \"gcstat\" is not a report"),
-            (format!("recipients = [{ONE:?}]\nexcept = 1"), "encrypt.except: 1 is an integer, not a list of strings like [\"one\", \"two\"]"),
+            (
+                format!("recipients = [{ONE:?}]\nexcept = 1"),
+                "encrypt.except: 1 is an integer, not a list of strings like [\"one\", \"two\"]",
+            ),
             (format!("recipients = [{ONE:?}]\nexcpt = []"), "encrypt.excpt: unknown key"),
             (
                 format!("recipients = {:?}", vec![ONE; 33]),

@@ -115,3 +115,50 @@ fn missing_captures_and_reports_are_named() {
     std::fs::write(scene.store.report_dir(&ID).join("meta.json").path(), "{").unwrap();
     assert!(matches!(scene.store.capture(&ID), Err(Error::DamagedMeta { .. })));
 }
+
+// Reads the report of a scene with identities.
+fn read_with(scene: &Scene, identities: Option<crate::encryption::Identities>) -> std::result::Result<Vec<u8>, String> {
+    let identities = identities.map(Arc::new);
+    let options = StoreOptions { identities, ..scene.store.options().clone() };
+    let store = Store::open(options, Access::Read).unwrap();
+    let mut content = Vec::new();
+    let mut reader = store.capture(&ID).unwrap().reader("r").map_err(|e| e.to_string())?;
+    reader.read_to_end(&mut content).map_err(|e| e.to_string())?;
+    Ok(content)
+}
+
+#[test]
+fn an_encrypted_report_is_read_with_an_identity_and_every_limit_holds_after_decryption() {
+    use crate::encryption::testing::{encrypted, pair};
+    let ((encryption, own), (_, stranger)) = (pair(), pair());
+    let content = b"{\"a\":1}\n".repeat(50_000);
+    let length = content.len() as u64;
+    let age = |report: &mut Report| report.encryption = Some("age".into());
+    let file = encrypted(&encryption, &gzip(&content));
+    let whole = scene("gzip", &file, length, age);
+    assert_eq!(read_with(&whole, Some(own.clone())), Ok(content.clone()));
+    let why = read_with(&whole, None).unwrap_err();
+    assert_eq!(why, format!("report r of capture {ID} is encrypted"));
+    let why = read_with(&whole, Some(stranger)).unwrap_err();
+    assert!(why.starts_with("no identity in key matches: report r of capture"), "{why}");
+    let later = scene("gzip", &file, length, |report| report.encryption = Some("age2".into()));
+    assert!(read_with(&later, Some(own.clone())).unwrap_err().contains("unknown encryption \"age2\""));
+
+    // The record agrees with each file, as in a remote that somebody else may write to.
+    let bomb = encrypted(&encryption, &gzip(&vec![0; 8 << 20]));
+    let lying = scene("gzip", &bomb, 100, age);
+    assert!(read_with(&lying, Some(own.clone())).unwrap_err().contains("more than the 100 bytes"));
+    let cut = scene("gzip", &file[..file.len() - 1], length, age);
+    assert!(read_with(&cut, Some(own.clone())).unwrap_err().contains("the encrypted file is cut off or was changed"));
+    let plain = scene("gzip", &gzip(&content), length, age);
+    assert!(read_with(&plain, Some(own.clone())).unwrap_err().contains("it is not a file that age encrypted"));
+
+    let flipped = scene("gzip", &file, length, age);
+    for at in [3, 40, 120, 200, file.len() - 1] {
+        let mut file = file.clone();
+        file[at] ^= 1;
+        std::fs::write(flipped.store.report_dir(&ID).join("r.bin").path(), &file).unwrap();
+        let why = read_with(&flipped, Some(own.clone())).unwrap_err();
+        assert!(why.contains("the file has sha256"), "byte {at}: {why}");
+    }
+}

@@ -94,26 +94,12 @@ impl<R: Read> Read for Content<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
-    use super::super::{Encryption, Encryptor};
+    use super::super::Encryption;
+    use super::super::testing::{encrypted, pair};
     use super::*;
 
     /// The size of a block of age, encrypted.
     const BLOCK: usize = (64 << 10) + 16;
-
-    fn pair() -> (Encryption, Identities) {
-        let identity = age::x25519::Identity::generate();
-        let key = age::secrecy::ExposeSecret::expose_secret(&identity.to_string()).to_owned();
-        let recipients = vec![identity.to_public().to_string()];
-        (Encryption { recipients, ..Encryption::default() }, Identities::parse("key", key.as_bytes()).unwrap())
-    }
-
-    fn encrypted(encryption: &Encryption, content: &[u8]) -> Vec<u8> {
-        let mut encryptor = Encryptor::new(encryption, Vec::new()).unwrap();
-        encryptor.write_all(content).unwrap();
-        encryptor.finish().unwrap()
-    }
 
     fn read(file: &[u8], identities: &Identities) -> Result<Vec<u8>, String> {
         let mut content = Vec::new();

@@ -157,3 +157,44 @@ fn writers_of_one_capture_share_its_room() {
     assert_eq!(stored.collect::<Vec<_>>(), [true, false, false]);
     assert!(scene.used() <= CAP);
 }
+
+#[test]
+fn a_report_is_encrypted_before_it_reaches_the_file_and_the_cap_counts_what_is_stored() {
+    use crate::encryption::testing::pair;
+    let (scene, (encryption, identities)) = (Scene::new(), pair());
+    let mut grant = scene.grant(true);
+    grant.encryption = Some(Box::new(crate::encryption::Encryption { except: vec!["open".into()], ..encryption }));
+    let mut room = Room::of(&scene.store, &grant).unwrap();
+    let left = room.left;
+    let report = scene.put(&mut room, 300 << 10).unwrap();
+    assert_eq!((report.file.as_deref(), report.encryption.as_deref()), (Some("notes.txt.gz.age"), Some("age")));
+    let path = scene.store.staging(&id(99)).join("notes.txt.gz.age");
+    let stored = std::fs::read(path.path()).unwrap();
+    assert_eq!(report.stored_bytes, stored.len() as u64);
+    assert!(stored.len() > 300 << 10 && left - room.left >= stored.len() as u64);
+    assert_eq!(report.sha256, Some(hash_file(&path).unwrap().0));
+    let mut content = Vec::new();
+    let zipped = crate::encryption::decrypt(&stored[..], &identities).unwrap();
+    flate2::read::GzDecoder::new(zipped).read_to_end(&mut content).unwrap();
+    assert_eq!(content.len() as u64, report.raw_bytes);
+    let open = scene.put_as(&mut room, "open", 1000).unwrap();
+    assert_eq!((open.file.as_deref(), open.encryption), (Some("open.txt.gz"), None));
+    // The cap holds for what is written, not for what is read.
+    assert!(matches!(scene.put_as(&mut room, "large", 2 << 20), Err(Error::AtCap { .. })));
+    assert!(scene.used() <= CAP);
+}
+
+#[test]
+fn a_report_that_cannot_be_encrypted_is_an_entry_and_no_file() {
+    let scene = Scene::new();
+    let mut grant = scene.grant(true);
+    grant.encryption = Some(Box::new(crate::encryption::Encryption::broken("[encrypt] is not valid")));
+    let mut room = Room::of(&scene.store, &grant).unwrap();
+    let why = scene.put(&mut room, 1000).unwrap_err().to_string();
+    assert_eq!(why, "report notes is not stored, because it cannot be encrypted: [encrypt] is not valid");
+    let staging = scene.store.staging(&id(99));
+    let noted = crate::staging::read_sidecar(&staging, &ReportName::from_text("notes")).unwrap().unwrap();
+    assert_eq!((noted.file, noted.error), (None, Some(why)));
+    let left: Vec<_> = std::fs::read_dir(staging.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [".notes.report.json"]);
+}

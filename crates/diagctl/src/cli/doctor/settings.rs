@@ -5,6 +5,7 @@ use crate::cli::error::Failure;
 use crate::config::{Loaded, Place, Source};
 use crate::grant::labels;
 use crate::section::Problem;
+use diagctl_store::encryption::Encryption;
 
 /// Checks the configuration file, and looks for rules and keys that cannot work here.
 pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, place: &Place) -> Vec<Check> {
@@ -49,6 +50,18 @@ pub fn labels(given: Option<&str>) -> Option<Check> {
         )
     };
     Some(check.seen("labels", serde_json::json!(labels)))
+}
+
+/// Checks to whom reports are encrypted. Not a check if they are not.
+pub fn encryption(encryption: Option<&Encryption>) -> Option<Check> {
+    let Encryption { recipients, except, broken } = encryption?;
+    if let Some(why) = broken {
+        let hint = "correct it: until then, no report is stored";
+        return Some(Check::fail("encryption", format!("reports cannot be encrypted: {why}"), hint));
+    }
+    let rest = if except.is_empty() { String::new() } else { format!("; readable: {}", except.join(", ")) };
+    let check = Check::ok("encryption", format!("reports are encrypted to {}{rest}", recipients.join(", ")));
+    Some(check.seen("recipients", recipients.clone()).seen("except", except.clone()))
 }
 
 /// Checks the main switch in this environment.
@@ -104,6 +117,18 @@ mod tests {
         assert_eq!(labels(Some("region=eu")).unwrap().status, Status::Ok);
         let wrong = labels(Some("region=eu,Canary")).unwrap();
         assert!(wrong.status == Status::Warn && wrong.message.contains("Canary is not a label"), "{}", wrong.message);
+    }
+
+    #[test]
+    fn recipients_are_told_and_a_table_that_cannot_be_used_fails() {
+        assert!(encryption(None).is_none());
+        let to = Encryption { recipients: vec!["age1x".into()], except: vec!["gc_stat".into()], broken: None };
+        let check = encryption(Some(&to)).unwrap();
+        assert_eq!(
+            (check.status, check.message.as_str()),
+            (Status::Ok, "reports are encrypted to age1x; readable: gc_stat")
+        );
+        assert_eq!(encryption(Some(&Encryption::broken("x"))).unwrap().status, Status::Fail);
     }
 
     #[test]
