@@ -41,8 +41,9 @@ class EncryptionTest < E2E::Case
     during_a_dump { |dumper, _| E2E::Processes.signal(:KILL, dumper) }
     id = wait_for_captures(server, 2).first.fetch("id")
     reports = meta(id).fetch("reports").to_h { |report| [report["name"], report] }
-    assert_nil reports.dig("heap_dump", "file")
-    assert_match(/kill/i, reports.dig("heap_dump", "error"))
+    refute_nil reports.dig("heap_dump", "error")
+    # Depending on the moment it is left out, or as far as it goes, and encrypted like all others.
+    unpacked(id, "heap_dump") if reports.dig("heap_dump", "file")
     assert_equal "gc_stat.json.gz.age", reports.dig("gc_stat", "file")
     assert_equal JSON.parse(unpacked(id, "gc_stat")), JSON.parse(read("fetch", "#{id}:gc_stat", "-o", "-").out)
   end
@@ -69,7 +70,7 @@ class EncryptionTest < E2E::Case
   end
 
   def test_reports_that_are_excepted_need_no_key
-    encrypt(except: %w[heap_summary smaps_rollup gc_stat])
+    encrypt(except: %w[heap_summary smaps_rollup gc_stat], values: {})
     puma
     id = request("smaps_rollup", "gc_stat", "heap_dump")
     encrypted = meta(id).fetch("reports").to_h { |report| [report["name"], report["encryption"]] }
@@ -121,8 +122,8 @@ class EncryptionTest < E2E::Case
 
   private
 
-  def encrypt(except: [])
-    configure(encrypt: "recipients = [\"#{@age.recipient}\"]\nexcept = #{except.inspect}", **WITH_VALUES)
+  def encrypt(except: [], values: WITH_VALUES)
+    configure(encrypt: "recipients = [\"#{@age.recipient}\"]\nexcept = #{except.inspect}", **values)
   end
 
   def read(*command) = diagctl(*command, "--identity", @age.key)
@@ -158,7 +159,7 @@ class EncryptionTest < E2E::Case
     watcher = Thread.new do
       until done
         Dir.glob("#{@store}/{staging,reports}/*/{*,.*}", File::FNM_DOTMATCH).each do |path|
-          content = File.file?(path) ? File.binread(path, 1 << 20) : ""
+          content = File.file?(path) ? File.binread(path, 1 << 20).to_s : ""
           seen[:encrypted] += 1 if path.end_with?(".partial") && content.start_with?(E2E::Age::MAGIC)
           plain = content.start_with?("\x1f\x8b".b, "\x28\xb5\x2f\xfd".b) || content.include?(SECRET)
           seen[:plain] << path if plain
