@@ -6,7 +6,6 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use crate::cli::identity;
 use crate::exit_code::Exit;
 
 pub use diagctl_fs::{printable, quoted, steers};
@@ -187,7 +186,7 @@ impl From<diagctl_store::Error> for Failure {
                 "`diagctl list` shows the reports of each capture; `diagctl request {} --reason …` requests one",
                 printable(report)
             ),
-            Error::Encrypted { .. } => identity::HINT,
+            Error::Encrypted { .. } => IDENTITY_HINT,
             Error::NoIdentityMatches { .. } => "ask for the identity of one of these recipients",
             Error::UnknownEncryption { .. } => "--raw fetches it as stored",
             Error::NotEncrypted { .. } => "`diagctl config check` says what is wrong",
@@ -249,6 +248,10 @@ impl From<crate::grant::Error> for Failure {
         }
     }
 }
+
+/// What to do about a report that is encrypted.
+pub const IDENTITY_HINT: &str =
+    "--identity FILE, or DIAGCTL_IDENTITY in the environment, names the file with your age identity";
 
 const NO_SPACE_HINT: &str = "make room on this filesystem, or lower [retention] max_use and run `diagctl gc`";
 

@@ -5,6 +5,8 @@ use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::{Context, Failure, from_environment, output};
 use crate::cli::error::printable;
 use crate::exit_code::Exit;
@@ -12,9 +14,6 @@ use diagctl_store::encryption::{BadIdentities, Identities, MAX_IDENTITIES};
 
 /// The variable that names the file where no option does.
 const VARIABLE: &str = "DIAGCTL_IDENTITY";
-
-/// What to do with a report that is encrypted.
-pub const HINT: &str = "--identity FILE, or DIAGCTL_IDENTITY in the environment, names the file with your age identity";
 
 /// The option of commands that read reports.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -38,11 +37,18 @@ impl Key {
     /// owner of a store need not be allowed to read them.
     pub fn unlock(&self, cx: &Context) -> Result<(), Failure> {
         let Some(file) = self.file() else { return Ok(()) };
-        // No debugger of the same user and no core file is to see the keys.
-        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+        leave_no_core();
         cx.unlock(Arc::new(read(&file)?));
         Ok(())
     }
+}
+
+// A limit of one byte also holds for a program that takes core files from a pipe, unlike zero. The process stays dumpable: otherwise
+// it could not find the program beside its own, through /proc/self/exe.
+fn leave_no_core() {
+    let limit = getrlimit(Resource::Core);
+    // Best effort.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(limit.current.map_or(1, |now| now.min(1))), ..limit });
 }
 
 fn read(path: &Path) -> Result<Identities, Failure> {

@@ -32,6 +32,11 @@ pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -
     Box::new(if usable { Encryption { recipients, except, broken: None } } else { broken() })
 }
 
+/// Returns true if somebody meant this table and wrote another name.
+pub(super) fn is_misspelt(key: &str) -> bool {
+    key != "encrypt" && crate::section::nearest(key, ["encrypt"]).is_some()
+}
+
 /// The setting for a table that cannot be used.
 pub(super) fn broken() -> Encryption {
     Encryption::broken("the table [encrypt] of the configuration is not valid; see `diagctl config check`")
@@ -180,8 +185,10 @@ mod tests {
             assert_eq!(told, [expected]);
             assert!(examined.config.encrypt.unwrap().broken.is_some(), "{text}");
         }
-        let examined = examine("encrypt = true").unwrap();
-        assert!(examined.config.encrypt.unwrap().broken.is_some() && examined.problems.len() == 1);
+        for text in ["encrypt = true", "[encrypted]", "[encyrpt]", "[Encrypt]", "[encryption]"] {
+            let examined = examine(text).unwrap();
+            assert!(examined.config.encrypt.unwrap().broken.is_some() && examined.problems.len() == 1, "{text}");
+        }
     }
 
     #[test]

@@ -148,7 +148,10 @@ fn examine_all(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
         remote::KEYS.into_iter().for_each(|key| note("remote.", has(key), key));
     }
 
-    if root.has("encrypt") {
+    root.know("encrypt");
+    if root.keys().iter().any(|key| encrypt::is_misspelt(key)) {
+        config.encrypt = Some(Box::new(encrypt::broken()));
+    } else if root.has("encrypt") {
         let section = root.section("encrypt");
         let read = section.as_ref().map(|section| encrypt::read(section, &|name| config.knows_report(name)));
         config.encrypt = Some(read.unwrap_or_else(|| Box::new(encrypt::broken())));

@@ -78,22 +78,22 @@ pub(super) fn last_good(
     let Some((mut config, sources)) = text.and_then(|text| parse(text).ok()) else {
         return Err(error);
     };
-    // The last good file may not have had it.
-    if let Some(encrypt) = encryption_in(file) {
-        config.encrypt = Some(encrypt);
+    if let Some(encryption) = encryption_in(file, config.encrypt.is_some()) {
+        config.encrypt = Some(encryption);
     }
     let broken = Some(format!("{error}; the last good configuration stays in force"));
     Ok(merge(Loaded { file: file.map(Path::to_path_buf), sources, broken, held, ..Loaded::new(config) }, overrides))
 }
 
-// The encryption that a file with problems asks for. If that part of it cannot be read, nothing may be stored in plain.
-fn encryption_in(file: Option<&Path>) -> Option<Box<Encryption>> {
+// Returns the encryption that a file with problems asks for, in place of that of the last good one, which may have had none. If
+// that part of it cannot be read, nothing is stored.
+fn encryption_in(file: Option<&Path>, was_encrypted: bool) -> Option<Box<Encryption>> {
     let (text, _) = read(file).ok()?;
+    let asks =
+        || text.lines().any(|line| line.trim_start().trim_start_matches('[').trim_start().starts_with("encrypt"));
     match examine(&text) {
         Ok(examined) => examined.config.encrypt,
-        Err(_) => {
-            text.lines().any(|line| line.trim_start().starts_with("[encrypt")).then(|| Box::new(encrypt::broken()))
-        }
+        Err(_) => (!was_encrypted && asks()).then(|| Box::new(encrypt::broken())),
     }
 }
 
@@ -129,4 +129,46 @@ pub(super) fn merge(mut loaded: Loaded, overrides: &Overrides) -> Loaded {
         sources.insert("enabled", Source::Environment("DIAGCTL_ENABLED"));
     }
     loaded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "[encrypt]\nrecipients = [\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\"]\n";
+
+    #[test]
+    fn a_file_that_breaks_never_turns_encryption_off() {
+        // The file as a process read it, the file now, and the encryption: none, to somebody, or so that nothing is stored.
+        let broken_elsewhere = format!("colour = 1\n{GOOD}");
+        let cut = &GOOD[..60];
+        let table: [(&str, &str, &str); 9] = [
+            ("", "colour = 1", "none"),
+            ("", "colour = ", "none"),
+            ("", &broken_elsewhere, "to 1"),
+            (GOOD, "colour = 1", "to 1"),
+            (GOOD, "colour = ", "to 1"),
+            ("", "[encrypt]\nrecipients = []", "nothing"),
+            (GOOD, "[encrypt]\nrecipients = [\"age1x\"]", "nothing"),
+            ("", cut, "nothing"),
+            (GOOD, cut, "to 1"),
+        ];
+        for (before, now, expected) in table {
+            let root = tempfile::tempdir().unwrap();
+            let (file, dir) = (root.path().join("diagctl.toml"), root.path().to_owned());
+            let overrides = Overrides { dir: Some((dir.clone(), SourceOf::Flag)), enabled: None };
+            std::fs::write(&file, before).unwrap();
+            let loaded = load_for_process(Some(&file), &overrides).unwrap();
+            keep(&loaded, &Spot::hold(&dir).unwrap()).unwrap();
+            std::fs::write(&file, now).unwrap();
+            let loaded = load_for_process(Some(&file), &overrides).unwrap();
+            assert!(loaded.broken.is_some(), "{now}");
+            let got = match loaded.config.encrypt.as_deref() {
+                None => "none".to_owned(),
+                Some(Encryption { broken: Some(_), .. }) => "nothing".to_owned(),
+                Some(Encryption { recipients, .. }) => format!("to {}", recipients.len()),
+            };
+            assert_eq!(got, expected, "{before:?}, then {now:?}");
+        }
+    }
 }

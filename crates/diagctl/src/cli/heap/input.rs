@@ -16,9 +16,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::process::Process;
-use crate::cli::error::{Failure, printable};
+use crate::cli::error::{Failure, IDENTITY_HINT, printable};
 use crate::cli::output::Done;
-use crate::cli::{Context, identity, output};
+use crate::cli::{Context, output};
 use crate::exit_code::Exit;
 
 /// The report that holds a heap dump.
@@ -143,14 +143,14 @@ pub fn with_content<T>(
 fn decrypted(cx: &Context, dump: &str, content: impl BufRead + 'static) -> Result<impl Read + 'static, Failure> {
     let shown = printable(dump);
     let Some(identities) = cx.identities() else {
-        return Err(Failure::failed(format!("{shown} is encrypted")).hint(identity::HINT));
+        return Err(Failure::failed(format!("{shown} is encrypted")).hint(IDENTITY_HINT));
     };
     encryption::decrypt(content, identities).map_err(|why| match why {
         Undecryptable::NoIdentityMatches => Failure::failed(format!(
             "no identity in {} matches: {shown} is encrypted to others",
             printable(identities.source())
         ))
-        .hint(identity::HINT),
+        .hint(IDENTITY_HINT),
         other => Failure::failed(format!("{shown} cannot be decrypted: {other}")),
     })
 }
