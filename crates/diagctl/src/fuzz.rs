@@ -28,6 +28,7 @@ use crate::{cgroup, proc, units};
 use diagctl_fs::printable;
 use diagctl_store::Id;
 use diagctl_store::commit::Told;
+use diagctl_store::encryption::{self, Identities};
 use diagctl_store::index;
 use diagctl_store::lease;
 use diagctl_store::retention::{self, Captures, Policy, Pressure, Usage};
@@ -38,7 +39,8 @@ use diagctl_store::{events, meta, requests, staging};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets, named like their corpora.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
+    ("age", age),
     ("config", config),
     ("config_cache", config_cache),
     ("engine", engine),
@@ -58,6 +60,20 @@ pub const TARGETS: [Target; 16] = [
 ];
 
 const ID: &str = "20260101T000000000Z-aaaaaaaa";
+
+/// The key of nobody, which the seeds are encrypted to.
+const IDENTITY: &[u8] = include_bytes!("../../../fuzz/seeds/age/identity");
+
+/// Decrypts a report, and parses an identity file.
+pub fn age(data: &[u8]) {
+    drop(Identities::parse("fuzz", data).map_err(|bad| bad.to_string()));
+    let Ok(own) = Identities::parse("fuzz", IDENTITY) else { return };
+    let mut content = Vec::new();
+    if let Ok(mut report) = encryption::decrypt(data, &own) {
+        let _ = report.read_to_end(&mut content);
+    }
+    assert!(content.len() <= data.len());
+}
 
 /// Parses a configuration and looks for warnings about it.
 pub fn config(data: &[u8]) {

@@ -253,3 +253,21 @@ fn config_check_of_warnings() {
     environment.run("config check");
     environment.snapshot("config_check_of_warnings");
 }
+
+#[test]
+fn config_check_of_encryption() {
+    let mut environment = Environment::new();
+    let key = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
+    for recipients in [
+        "[]",
+        "\"age1x\"",
+        "[\"age1x\", \"age1pq1x\", \"ssh-ed25519 A\", \"ops@example.org\", 1]",
+        &format!("[{key:?}]"),
+    ] {
+        environment.configure(&format!("[encrypt]\nrecipients = {recipients}\nexcept = [\"gc_stats\"]\n"));
+        environment.run("config check");
+    }
+    environment.configure(&format!("# {key}\n[encrypted]\n"));
+    environment.run("config check");
+    environment.snapshot("config_check_of_encryption");
+}

@@ -183,6 +183,32 @@ fn errors_of_fetch() {
 }
 
 #[test]
+fn errors_of_identities() {
+    let mut environment = fixture::environment();
+    fixture::change_json(&environment, &format!("reports/{ROUTINE}/meta.json"), |meta| {
+        meta["recipients"] = serde_json::json!(["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"]);
+        meta["reports"].as_array_mut().unwrap().iter_mut().for_each(|report| report["encryption"] = "age".into());
+    });
+    environment.run(&format!("fetch {ROUTINE} --json"));
+    environment.run(&format!("diagnose {ROUTINE}"));
+    environment.run(&format!("fetch {ROUTINE} --identity missing.txt"));
+    let table = [
+        ("empty.txt", "# nothing\n"),
+        ("recipient.txt", "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n"),
+        ("ssh.txt", "-----BEGIN OPENSSH PRIVATE KEY-----\n"),
+        ("plugin.txt", "AGE-PLUGIN-YUBIKEY-1QQ\n"),
+        ("protected.txt", "-----BEGIN AGE ENCRYPTED FILE-----\n"),
+        ("escapes.txt", "\u{1b}]0;title\u{7}\n"),
+    ];
+    for (name, text) in table {
+        environment.write(name, text);
+        environment.run(&format!("fetch {ROUTINE} --identity {name}"));
+    }
+    environment.run("heap top - --identity -");
+    environment.snapshot("errors_of_identities");
+}
+
+#[test]
 fn errors_of_simulate() {
     let mut environment = fixture::environment();
     environment.write("empty", "");

@@ -55,7 +55,8 @@ fn read_header(input: &mut impl BufRead) -> Result<Vec<u8>, Undecryptable> {
         if start == 0 && !is_encrypted(&header) {
             return Err(Undecryptable::Damaged("it is not a file that age encrypted"));
         }
-        if header.last() != Some(&b'\n') {
+        // At the end of the file nothing is read, and the line before ends as it should.
+        if read == 0 || header.last() != Some(&b'\n') {
             let why = if read < left { "it is cut off within its header" } else { "its header is too long" };
             return Err(Undecryptable::Damaged(why));
         }
@@ -127,7 +128,8 @@ mod tests {
         let content = vec![7; 2 * (BLOCK - 16) + 100];
         let file = encrypted(&encryption, &content);
         let body = file.len() - 2 * BLOCK - 116;
-        for cut in [0, 5, 30, body - 17, body - 1, body, body + 1, body + BLOCK, body + 2 * BLOCK, file.len() - 1] {
+        let further = [body + 1, body + BLOCK, body + 2 * BLOCK, file.len() - 1];
+        for cut in (0..=body).chain(further) {
             let why = read(&file[..cut], &identities).unwrap_err();
             assert!(why.contains("cut off") || cut < 19 && why.contains("not a file that age"), "{cut}: {why}");
         }
