@@ -1,4 +1,4 @@
-//! Runs the operator's commands: those of `exec` triggers, side by side, and those that print a report. Each has a timeout,
+//! Runs the operator's commands: those of `exec` triggers, side by side, those that print a report, and the hook. Each has a timeout,
 //! and nothing that a command started outlives it.
 //!
 //! A command leads a process group, but its descendants can leave the group with setsid(2), and their parents can end. This
@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -77,6 +78,68 @@ pub fn kill_remains() {
     kill_all(&|process, all| descends(process, std::process::id(), all));
 }
 
+/// Runs a command with this input and these variables. The error says how it failed, and the beginning of what it printed.
+pub fn tell(command: &[String], timeout_ms: u64, environment: &[(&str, String)], input: &[u8]) -> Result<(), String> {
+    let program = command.first().map(|name| printable(name)).unwrap_or_default();
+    // A file, because the command may not read it.
+    let mut file = memfd_create("stdin", MemfdFlags::CLOEXEC).map(File::from).map_err(|e| e.to_string())?;
+    file.write_all(input).and_then(|()| file.rewind()).map_err(|e| e.to_string())?;
+    let (mut reader, writer) = io::pipe().map_err(|e| e.to_string())?;
+    let same = writer.try_clone().map_err(|e| e.to_string())?;
+    let mut running = Running::start(command, timeout_ms, |command| {
+        command.stdin(file).stdout(writer).stderr(same).envs(environment.iter().map(|(name, value)| (name, value)));
+    })
+    .map_err(|how| format!("{program} {how}"))?;
+    let mut said = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
+    while !running.is_over() {
+        // Read to the end, so that the command does not wait; little of it is kept.
+        match has_news(&reader) {
+            Ok(true) => match reader.read(&mut buffer) {
+                Ok(0) | Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                Ok(n) => keep_beginning(&mut said, &buffer[..n]),
+            },
+            Ok(false) => {}
+            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+    let ended = running.end();
+    // Nobody writes any more.
+    while said.len() < SAID_BYTES && matches!(has_news(&reader), Ok(true)) {
+        match reader.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(n) => keep_beginning(&mut said, &buffer[..n]),
+        }
+    }
+    ended.map_err(|how| format!("{program} {how}{}", quote(&said)))
+}
+
+fn keep_beginning(said: &mut Vec<u8>, more: &[u8]) {
+    said.extend_from_slice(&more[..more.len().min(SAID_BYTES - said.len())]);
+}
+
+// What a command said, on one line, for the end of an error.
+fn quote(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let said = printable(&said.split_whitespace().collect::<Vec<_>>().join(" "));
+    if said.is_empty() { said } else { format!(": {said}") }
+}
+
+// Returns true if a read would not block, and false if nothing arrived within [`LOOK`].
+fn has_news(reader: impl AsFd) -> io::Result<bool> {
+    match poll(&mut [PollFd::new(&reader, PollFlags::IN)], Some(&LOOK)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Kills every other process with this variable in its environment: what the command of a killed process has left.
+pub fn kill_bearers(name: &str, value: &str) {
+    let mark = format!("{name}={value}");
+    kill_all(&|process, _| process.0 != std::process::id() && bears(process.0, &mark));
+}
+
 /// The stdout of a command. The last read fails if the command printed nothing or did not exit with 0 within its timeout.
 pub struct Output {
     running: Running,
@@ -101,15 +164,6 @@ impl Output {
         Ok(Self { running, program, stdout, errors, printed: false, ended: false })
     }
 
-    // Returns true if a read would not block, and false if nothing arrived within [`LOOK`].
-    fn has_news(&self) -> io::Result<bool> {
-        match poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&LOOK)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
-    }
-
     fn end(&mut self) -> io::Result<usize> {
         self.ended = true;
         let failed = match self.running.end() {
@@ -119,17 +173,14 @@ impl Output {
         };
         let mut said = [0; SAID_BYTES];
         let length = self.errors.read_at(&mut said, 0).unwrap_or(0);
-        let said = String::from_utf8_lossy(&said[..length]);
-        let said = printable(&said.split_whitespace().collect::<Vec<_>>().join(" "));
-        let said = if said.is_empty() { said } else { format!(": {said}") };
-        Err(io::Error::other(format!("{} {failed}{said}", self.program)))
+        Err(io::Error::other(format!("{} {failed}{}", self.program, quote(&said[..length]))))
     }
 }
 
 impl Read for Output {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while !self.ended && !self.running.since.is_past(self.running.timeout_ms) {
-            if self.has_news()? {
+            if has_news(&self.stdout)? {
                 match self.stdout.read(buffer)? {
                     // The command has closed its stdout and is about to end.
                     0 if !self.running.has_ended() => std::thread::sleep(Duration::from_millis(2)),
@@ -338,6 +389,42 @@ mod tests {
         }
         let missing = Output::of(&["/nonexistent".into()], 1000, &[]).err().unwrap();
         assert!(missing.starts_with("/nonexistent cannot be run: No such file"), "{missing}");
+    }
+
+    fn told(script: &str, timeout_ms: u64) -> Result<(), String> {
+        tell(&exec(script, timeout_ms).command, timeout_ms, &[("ASKED", "yes".into())], b"{\"id\":1}")
+    }
+
+    #[test]
+    fn what_bears_a_variable_is_killed_wherever_it_is() {
+        let value = fsio::random_hex().unwrap();
+        let mut left = Command::new("/bin/sleep").arg("600").env("DIAGCTL_TEST", &value).spawn().unwrap();
+        let mut other = Command::new("/bin/sleep").arg("600").env("DIAGCTL_TEST", "x").spawn().unwrap();
+        kill_bearers("DIAGCTL_TEST", &value);
+        assert_eq!(left.wait().unwrap().to_string(), "signal: 9 (SIGKILL)");
+        assert_eq!(other.try_wait().unwrap(), None);
+        other.kill().and_then(|()| other.wait()).unwrap();
+    }
+
+    #[test]
+    fn a_hook_reads_its_input_and_its_failure_has_the_beginning_of_what_it_printed() {
+        assert_eq!(told("read line; [ \"$line$ASKED\" = '{\"id\":1}yes' ]", 10_000), Ok(()));
+        assert_eq!(told("exec <&- >&- 2>&-; sleep 0.1", 10_000), Ok(()));
+        for (script, how) in [
+            ("echo out; echo err >&2; exit 1", "/bin/sh ended with exit status: 1: out err"),
+            ("sleep 600", "/bin/sh was killed after its time-out of 300ms"),
+            ("exec >&- 2>&-; sleep 600", "/bin/sh was killed after its time-out of 300ms"),
+        ] {
+            assert_eq!(told(script, 300).unwrap_err(), how, "{script}");
+        }
+        let flood = told("head -c 50000000 /dev/zero | tr '\\0' x; exit 3", 60_000).unwrap_err();
+        assert!(flood.starts_with("/bin/sh ended with exit status: 3: xxx") && flood.len() < 400, "{flood}");
+        let endless = told("yes", 300).unwrap_err();
+        assert!(endless.starts_with("/bin/sh was killed after its time-out of 300ms: y y"), "{endless}");
+        let missing = tell(&["/nonexistent".into()], 1000, &[], b"").unwrap_err();
+        assert!(missing.starts_with("/nonexistent cannot be run: No such file"), "{missing}");
+        let folder = tell(&["/etc/passwd".into()], 1000, &[], b"").unwrap_err();
+        assert!(folder.starts_with("/etc/passwd cannot be run: Permission denied"), "{folder}");
     }
 
     // A child in the group, one in a session of its own, and one whose parents have ended.

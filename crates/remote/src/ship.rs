@@ -37,6 +37,9 @@ pub struct Args {
     /// Go on, and send each new capture
     #[arg(long)]
     watch: bool,
+    /// Print the log as JSON, an object a line, all on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -45,6 +48,9 @@ pub struct Args {
 ///
 /// If the store or the bucket cannot be opened.
 pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
+    if args.json {
+        output::log_as_json();
+    }
     let bucket = Bucket::open(&settings.remote)?;
     let mut stop = Stop::install()?;
     let Some(store) = stop.unless(open(settings, args.watch)).await.transpose()? else { return Ok(Exit::Ok) };
@@ -52,6 +58,7 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let Some(_lock) = stop.unless(lock(&store)).await.transpose()? else { return Ok(Exit::Ok) };
     let mut shipper = Shipper::new(&store, &bucket, settings)?;
     let watch = args.watch && !args.once;
+    shipping::note_watch(&store, watch)?;
     let rules = settings.remote.requests.as_ref().filter(|_| watch);
     let mut inbox = rules.map(|rules| Inbox::open(&store, &bucket, rules, shipping::directory(&store)?)).transpose()?;
     let mut failures = 0;
@@ -59,6 +66,7 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
         let seen = Look::at(&store);
         let done = stop.within(settings.remote.flush(), shipper.pass()).await;
         if let Some(Err(error)) = &done {
+            shipping::note_failure(&store, &error.to_string());
             output::fail(error);
         }
         if stop.told || !watch {
@@ -130,7 +138,7 @@ struct Shipper<'a> {
     manifests: Manifests,
     throttle: Throttle,
     /// Sent whole, and not yet in the manifest of the remote.
-    sent: Vec<(Id, String)>,
+    sent: Vec<(Id, usize, u64)>,
     /// Number of captures that were shipped.
     shipped: usize,
     told_dropped: u64,
@@ -164,7 +172,10 @@ impl<'a> Shipper<'a> {
                 // It may be this object alone.
                 Err(e) if e.is_of_the_remote() && failed.is_none() => failed = Some(e),
                 Err(e) if e.is_of_the_remote() => return self.confirm().await.and(Err(e)),
-                Err(e) => drop(output::fail(&e)),
+                Err(e) => {
+                    shipping::note_failure(self.store, &e.to_string());
+                    output::fail(&e);
+                }
             }
             if self.sent.len() >= BATCH {
                 self.confirm().await?;
@@ -202,17 +213,17 @@ impl<'a> Shipper<'a> {
         }
         self.manifests.add(&entry)?;
         let bytes: u64 = sources.iter().map(|source| source.bytes).sum();
-        self.sent.push((id, format!("{} files, {}", sources.len() + 1, units::size(bytes))));
+        self.sent.push((id, sources.len() + 1, bytes));
         Ok(())
     }
 
     // Nothing counts as shipped before a reader can find it.
     async fn confirm(&mut self) -> Result<()> {
         self.manifests.send(self.bucket).await?;
-        for (id, what) in self.sent.drain(..) {
+        for (id, files, bytes) in self.sent.drain(..) {
             shipping::confirm(self.store, id)?;
             self.shipped += 1;
-            output::say(&format!("shipped {id} ({what})"));
+            output::shipped(id, files, bytes);
         }
         Ok(())
     }
@@ -245,7 +256,7 @@ impl<'a> Shipper<'a> {
 
 // One shipper works on a store; another waits, and takes over when the first has ended.
 async fn lock(store: &Store) -> Result<LockFile> {
-    let spot = shipping::directory(store)?.join("lock");
+    let spot = shipping::lock(store)?;
     loop {
         if let Some(lock) = LockFile::try_lock(&spot)? {
             return Ok(lock);
