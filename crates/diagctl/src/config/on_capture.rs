@@ -54,7 +54,7 @@ impl OnCapture {
 
 /// Reads the table. Returns `None` if nobody is told.
 pub(super) fn read(section: &Section<'_>) -> Option<Box<OnCapture>> {
-    let command = section.texts("command").unwrap_or_default();
+    let command = section.texts("command");
     let url = section.text("webhook");
     let path = |key| {
         let path: Option<PathBuf> = section.text(key).map(PathBuf::from);
@@ -67,9 +67,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<Box<OnCapture>> {
     let timeout_ms = section.duration("timeout").map_or(30_000, ms);
     let rules = section.text_or_texts("rules").unwrap_or_else(|| vec!["*".into()]);
     section.finish();
-    if section.has("command")
-        && command.first().is_none_or(|program| program.contains('/') && !program.starts_with('/'))
-    {
+    let names_none =
+        |words: &Vec<String>| words.first().is_none_or(|word| word.contains('/') && !word.starts_with('/'));
+    if command.as_ref().is_some_and(names_none) {
         section.wrong_value(
             "command",
             "names no program",
@@ -89,6 +89,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Box<OnCapture>> {
     if timeout_ms == 0 || timeout_ms > LONGEST_MS {
         section.wrong_value("timeout", "must be between 1ms and 10m", "30s is the default");
     }
+    let command = command.unwrap_or_default();
     if command.is_empty() && !has_webhook {
         if !section.has("command") && !section.keys().is_empty() {
             section.problem("command", "missing", "set command, webhook or webhook_file");
