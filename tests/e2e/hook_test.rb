@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require "etc"
 require "set"
 require_relative "support/e2e"
 
@@ -140,6 +141,28 @@ class HookTest < E2E::Case
     FileUtils.chown(65_534, 65_534, [@root, @store])
     id = run_capture
     assert_equal "65534", told(id)["uid"]
+  end
+
+  def test_a_shell_without_the_configuration_tells_the_hook_of_the_workers
+    hook(LOOK)
+    server = polling_puma
+    id = diagctl!("run", "--report", "out", "--", "echo", "x", env: env(DIAGCTL_CONFIG: nil)).out.chomp
+    told(id)
+    assert_equal id, JSON.parse(File.read(file("#{id}.json"))).fetch("id")
+    server.stop
+  end
+
+  def test_members_of_the_group_see_how_it_went
+    skip("needs root") unless Process.euid.zero?
+    hook("#!/bin/sh\nexit 7\n")
+    File.write(config_path, "group = \"daemon\"\n#{File.read(config_path)}")
+    id = run_capture
+    event_of(id)
+    FileUtils.install(E2E::BIN, file("diagctl"), mode: 0o755)
+    as_member = %w[setpriv --reuid 65534 --regid 65534 --groups] + [Etc.getgrnam("daemon").gid.to_s]
+    out = IO.popen(env, [*as_member, file("diagctl"), "status", "--json"], unsetenv_others: true, &:read)
+    assert_match(/exit status: 7/, JSON.parse(out).dig("hook", "failure"))
+    assert_equal 0o2750, File.stat(File.join(@store, "hooks")).mode & 0o7777
   end
 
   private

@@ -34,11 +34,11 @@ pub const REMOTE: &str = "remote";
 /// The captures that the operator's hook is to be told about.
 pub const HOOKS: &str = "hooks";
 
-/// Returns a directory for a feature that not every store uses, and creates it.
+/// Returns a directory for a feature that not every store uses, and creates it. Whoever may read the store may read it.
 pub(crate) fn own_directory(store: &Store, name: &str) -> Result<Spot> {
     let dir = store.path(name);
     match fs::require_dir(&dir, store.owner()) {
-        Err(e) if e.is_not_found() => fs::create_dir(&dir, 0o700)?,
+        Err(e) if e.is_not_found() => fs::create_dir(&dir, store.directory_mode()?)?,
         other => other?,
     }
     Ok(dir)
