@@ -32,17 +32,9 @@ module E2E
       assert_operator most, :<=, 1
     end
 
-    def test_a_shipper_that_is_killed_loses_nothing
-      configure(remote: "#{remote_section}\nmax_bandwidth = \"256KiB\"")
-      first = capture(3 << 20)
-      victim = wait_until("the shipper runs", every: 0.002) { shippers.find { |process| process.argv.include?("--once") } }
-      Process.kill(:KILL, victim.ppid)
-      wait_until("both are gone") { Processes.reap || !Processes.alive?(victim.pid) }
-      refute shipped?(first)
-      configure(remote: remote_section)
-      second = capture
-      [first, second].each { |id| wait_until("#{id} is shipped", tell: method(:told)) { shipped?(id) } }
-      assert_shipped(first)
+    # The program that ships, and the one that started it.
+    %i[pid ppid].each do |which|
+      define_method(:"test_nothing_is_lost_when_the_#{which}_of_the_shipper_is_killed") { kill_and_go_on(which) }
     end
 
     def test_a_failure_is_told_once_and_the_next_capture_ships_all
@@ -78,15 +70,30 @@ module E2E
     def test_nothing_waits_beside_a_shipper_that_goes_on
       log = File.join(@root, "ship.log")
       pid = Process.spawn(shipping_env, BIN, "ship", "--watch", %i[out err] => log, unsetenv_others: true)
-      wait_until("it is at work") { File.exist?(File.join(@store, "remote/watched")) || (capture if Dir.exist?(@root)) }
-      id = capture
-      wait_until("it is shipped") { shipped?(id) }
+      watched = -> { diagctl!("status", "--json").json.dig("shipped", "watched") }
+      first = capture
+      wait_until("it is at work") { watched.call }
+      ids = [first] + Array.new(3) { capture }
+      ids.each { |id| wait_until("#{id} is shipped") { shipped?(id) } }
       wait_until("nobody waits") { Processes.reap || Processes.descendants.map(&:pid) == [pid] }
-      assert_equal true, diagctl!("status", "--json").json.dig("shipped", "watched")
+      assert watched.call
       Process.kill(:TERM, pid)
     end
 
     private
+
+    def kill_and_go_on(which)
+      configure(remote: "#{remote_section}\nmax_bandwidth = \"256KiB\"")
+      first = capture(3 << 20)
+      victim = wait_until("the shipper runs", every: 0.002) { shippers.find { |process| process.argv.include?("--once") } }
+      Process.kill(:KILL, victim.public_send(which))
+      wait_until("both are gone") { Processes.reap || !Processes.alive?(victim.pid) }
+      refute shipped?(first)
+      configure(remote: remote_section)
+      second = capture
+      [first, second].each { |id| wait_until("#{id} is shipped", tell: method(:told)) { shipped?(id) } }
+      assert_shipped(first)
+    end
 
     def polling_puma
       configure(rule("asked", 'on_demand = { min_interval = "1s" }', %w[gc_stat]), remote: remote_section)

@@ -37,6 +37,9 @@ pub struct Args {
     /// Go on, and send each new capture
     #[arg(long)]
     watch: bool,
+    /// End if another shipper is at work that goes on
+    #[arg(long, hide = true)]
+    unless_watched: bool,
     /// Print the log as JSON, an object a line, all on stdout
     #[arg(long)]
     json: bool,
@@ -55,7 +58,8 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let mut stop = Stop::install()?;
     let Some(store) = stop.unless(open(settings, args.watch)).await.transpose()? else { return Ok(Exit::Ok) };
     // Held to the end.
-    let Some(_lock) = stop.unless(lock(&store)).await.transpose()? else { return Ok(Exit::Ok) };
+    let lock = stop.unless(lock(&store, args.unless_watched)).await.transpose()?;
+    let Some(Some(_lock)) = lock else { return Ok(Exit::Ok) };
     let mut shipper = Shipper::new(&store, &bucket, settings)?;
     let watch = args.watch && !args.once;
     shipping::note_watch(&store, watch)?;
@@ -255,11 +259,14 @@ impl<'a> Shipper<'a> {
 }
 
 // One shipper works on a store; another waits, and takes over when the first has ended.
-async fn lock(store: &Store) -> Result<LockFile> {
+async fn lock(store: &Store, unless_watched: bool) -> Result<Option<LockFile>> {
     let spot = shipping::lock(store)?;
     loop {
         if let Some(lock) = LockFile::try_lock(&spot)? {
-            return Ok(lock);
+            return Ok(Some(lock));
+        }
+        if unless_watched && shipping::is_watched(store) {
+            return Ok(None);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

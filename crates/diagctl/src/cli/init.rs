@@ -70,12 +70,13 @@ fn create_parent(path: &Path) -> Result<(), Failure> {
 // The old file stays until the new one is whole.
 fn replace(path: &Path, text: &str) -> Result<(), Failure> {
     // The workers have to read the file.
-    let replace = || {
+    let write = || {
         let mut file = NewFile::create(path, 0o644)?;
         file.write_all(text.as_bytes())?;
-        file.replace()
+        Ok(file)
     };
-    replace().map_err(|e| Failure::output("replace", path, e))
+    let file = write().map_err(|e| Failure::output("write", path, e))?;
+    file.replace().map_err(|e| Failure::output("replace", path, e))
 }
 
 // The Debian package brings a file in which everything is commented out. A device or a FIFO is neither read nor replaced.

@@ -57,7 +57,11 @@ fn ship(cx: &Context, store: &Store) {
 }
 
 fn execute(mut command: Command) -> io::Result<Result<(), String>> {
-    command.args(["ship", "--once"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .args(["ship", "--once", "--unless-watched"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     sys::die_with_parent(&mut command);
     let mut child = command.spawn()?;
     let mut said = Vec::new();
