@@ -152,6 +152,21 @@ class HookTest < E2E::Case
     server.stop
   end
 
+  # The application is the first process of many containers, and so the parent of all orphans.
+  def test_a_worker_that_is_the_first_process_of_its_container_collects_no_zombies
+    skip("no pid namespace can be made here") unless system("unshare", "--pid", "--fork", "--mount-proc", "true", err: File::NULL)
+    hook(LOOK)
+    server = puma(wrapper: %w[unshare --pid --fork --kill-child --mount-proc])
+    wait_until("a first poll") { Dir.glob(File.join(@store, "samples", "*")).any? }
+    4.times do |n|
+      told(request("gc_stat", *("heap_dump" if n.odd?)))
+      wait_until("it has ended") { E2E::Processes.descendants.none? { |process| process.argv.include?("after-capture") } }
+    end
+    zombies = Dir["/proc/[0-9]*/stat"].count { |path| File.read(path).include?("(diagctl-after) Z ") rescue false }
+    assert_operator zombies, :<=, 1
+    E2E::Processes.signal(:KILL, server.pid)
+  end
+
   def test_members_of_the_group_see_how_it_went
     skip("needs root") unless Process.euid.zero?
     hook("#!/bin/sh\nexit 7\n")

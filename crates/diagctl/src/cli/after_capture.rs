@@ -47,6 +47,8 @@ impl Work {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    // The gem knows it by this name, where it has to reap it. It was started as /proc/self/exe, whose name is `exe`.
+    let _ = rustix::thread::set_name(c"diagctl-after");
     sys::give_way();
     // Root becomes the owner of the store here, so that nothing runs with more rights than the workers have.
     let store = cx.open(Access::Write)?;
