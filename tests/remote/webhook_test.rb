@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "json"
+require "openssl"
 require "socket"
 require_relative "support/directory_case"
 
@@ -11,13 +12,15 @@ module E2E
     class Receiver
       attr_reader :port, :requests
 
-      def initialize(*answers)
+      # tls: a certificate and its key.
+      def initialize(*answers, tls: nil)
         @answers = answers
         @requests = []
         @server = TCPServer.new("127.0.0.1", 0)
         @port = @server.addr[1]
         @open = []
-        @thread = Thread.new { loop { serve(@server.accept) } }
+        listener = tls ? OpenSSL::SSL::SSLServer.new(@server, context(*tls)) : @server
+        @thread = Thread.new { loop { accept(listener) } }
       end
 
       def stop
@@ -26,6 +29,14 @@ module E2E
       end
 
       private
+
+      def context(certificate, key) = OpenSSL::SSL::SSLContext.new.tap { |context| context.add_certificate(certificate, key) }
+
+      def accept(listener)
+        serve(listener.accept)
+      rescue OpenSSL::SSL::SSLError
+        nil # The client does not trust the certificate.
+      end
 
       def serve(socket)
         head = socket.gets("\r\n\r\n") or return socket.close
@@ -103,6 +114,21 @@ module E2E
       other.stop
     end
 
+    def test_a_certificate_must_be_one_that_the_system_trusts
+      certificate, key = self_signed
+      @receiver = Receiver.new("200 OK", tls: [certificate, key])
+      configure(on_capture: "webhook = \"https://localhost:#{@receiver.port}/s3cret\"")
+      reason = event_of(capture)["reason"]
+      assert_match(/certificate/i, reason)
+      refute_match(/s3cret/, reason)
+      assert_empty @receiver.requests
+      authority = File.join(@root, "authority.pem")
+      File.write(authority, certificate.to_pem)
+      id = diagctl!("run", "--report", "out", "--", "echo", "x", env: env(SSL_CERT_FILE: authority)).out.chomp
+      assert_equal "hook", event_of(id)["event"], event_of(id)["reason"]
+      assert_equal id, JSON.parse(@receiver.requests.first.last)["id"]
+    end
+
     def test_a_real_puma_posts_its_captures_and_serves_meanwhile
       webhook(:hang, 'timeout = "3s"')
       server = puma
@@ -128,6 +154,20 @@ module E2E
       wait_until("an event of the hook about #{id}", tell: -> { diagctl("events").out }) do
         diagctl!("events", "--json").json.fetch("events").find { |event| event["id"] == id && event["event"].start_with?("hook") }
       end
+    end
+
+    def self_signed
+      key = OpenSSL::PKey::EC.generate("prime256v1")
+      certificate = OpenSSL::X509::Certificate.new
+      certificate.version = 2
+      certificate.serial = 1
+      certificate.subject = certificate.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
+      certificate.public_key = key
+      certificate.not_before = Time.now - 3600
+      certificate.not_after = Time.now + 86_400
+      extensions = OpenSSL::X509::ExtensionFactory.new(certificate, certificate)
+      [["subjectAltName", "DNS:localhost"], ["extendedKeyUsage", "serverAuth"]].each { |name, value| certificate.add_extension(extensions.create_extension(name, value)) }
+      [certificate.sign(key, "SHA256"), key]
     end
 
     def listed?(id) = captures.any? { |capture| capture["id"] == id }
