@@ -58,8 +58,8 @@ impl Uploader<'_> {
         let part_bytes = self.throttle.part_bytes().max(source.bytes.div_ceil(MOST_PARTS));
         match self.bucket {
             Bucket::Directory(dir) => return self.copy(&directory::require(dir)?.join(&source.key), source),
-            Bucket::S3 { .. } if source.bytes > part_bytes => {}
-            Bucket::S3 { .. } => {
+            Bucket::Cloud { .. } if source.bytes > part_bytes => {}
+            Bucket::Cloud { .. } => {
                 let data = source.next(source.bytes)?;
                 let mut hash = Sha256::new();
                 hash.update(&data);
@@ -68,19 +68,28 @@ impl Uploader<'_> {
                 return self.bucket.put(&source.key, data).await;
             }
         }
-        let begun = self.journal.read(source.capture);
-        if let Some(upload) = begun.filter(|upload| upload.is_of(self.url, source)) {
-            match self.send_parts(source, upload).await {
-                // Another shipper has completed it, or a lifecycle rule has aborted it.
-                Err(e) if bucket::is_gone(&e) => source.rewind()?,
-                done => return done,
+        let begun = self.journal.read(source.capture).filter(|upload| upload.is_of(self.url, source));
+        let upload = match begun {
+            Some(upload) => upload,
+            None => self.begin(source, part_bytes).await?,
+        };
+        match self.send_parts(source, upload).await {
+            // Another shipper has completed one of this object, or a lifecycle rule has aborted it.
+            Err(e) if bucket::is_gone(&e) => {
+                source.rewind()?;
+                let upload = self.begin(source, part_bytes).await?;
+                self.send_parts(source, upload).await
             }
+            done => done,
         }
+    }
+
+    async fn begin(&self, source: &Source, part_bytes: u64) -> Result<Upload> {
         let upload_id = self.bucket.begin(&source.key).await?;
         let (url, key, bytes) = (self.url.to_owned(), source.key.clone(), source.bytes);
         let upload = Upload { schema: 1, url, key, upload_id, bytes, part_bytes, parts: Vec::new() };
         self.journal.write(source.capture, &upload)?;
-        self.send_parts(source, upload).await
+        Ok(upload)
     }
 
     async fn send_parts(&mut self, source: &mut Source, mut upload: Upload) -> Result<()> {
