@@ -1,51 +1,67 @@
 # frozen_string_literal: true
 
 # Lists 100,000 captures of 1,000 machines and 30 days from their manifests: `diagctl list --remote`, as a person runs it, before and after
-# `diagctl gc --remote` has merged the manifests of each day. The remote is a directory, or a server that speaks S3 (moto) if
-# DIAGCTL_TEST_MOTO names its program; a proxy in between counts the requests and adds the latency of a cloud to each. The manifests are written by the benchmark
-# itself. Writes benches/results/list_remote.md. Needs diagctl-remote beside diagctl.
+# `diagctl gc --remote` has merged the manifests of each day. The remote is a directory, and with DIAGCTL_TEST_S3S, which names the program s3s-fs, also a
+# server that speaks S3, of which a relay counts the requests. The manifests are written by the benchmark itself. Medians of elapsed and of CPU time (diagctl
+# and diagctl-remote). Writes benches/results/list_remote.md. Needs diagctl-remote beside diagctl.
 #
 #   ruby benches/list_remote.rb [CAPTURES]     ROUNDS=3 NODES=1000 DAYS=30
 
+require "fileutils"
 require "json"
-require "net/http"
-require "socket"
 require "tmpdir"
-require_relative "support/machine"
+require_relative "support/s3_server"
 
 class ListRemoteBench
   CAPTURES = Integer(ARGV.fetch(0, 100_000))
   NODES = Integer(ENV.fetch("NODES", "1000"))
   DAYS = Integer(ENV.fetch("DAYS", "30"))
   ROUNDS = Integer(ENV.fetch("ROUNDS", "3"))
-  SERVER = ENV.fetch("DIAGCTL_TEST_S3S", nil)
   REPORTS = %w[gc_stat heap_summary jemalloc_stats smaps object_counts process threads].freeze
-  KEY = { "AWS_ACCESS_KEY_ID" => "bench", "AWS_SECRET_ACCESS_KEY" => "benchbench" }.freeze
 
   def run
-    Dir.mktmpdir("diagctl-bench-") do |dir|
+    rows = Dir.mktmpdir("diagctl-bench-") do |dir|
       @dir = dir
-      @files = File.join(dir, "files/bucket/fleet")
-      make
-      rows = measure("a directory", "url = \"file://#{@files}\"")
-      rows += with_server { |endpoint, requests| measure("S3 (s3s-fs)", "url = \"s3://bucket/fleet\"\nendpoint = \"#{endpoint}\"", requests) } if SERVER
-      report(rows)
+      @files = File.join(dir, "files")
+      make(@files)
+      directory = measure("a directory", "url = \"file://#{@files}\"")
+      FileUtils.rm_rf(File.join(@files, "merged"))
+      directory + (ENV.key?("DIAGCTL_TEST_S3S") ? on_server : [])
+    end
+    Bench.write("list_remote.md", [
+      "# Listing the captures of a fleet", "",
+      "`ruby benches/list_remote.rb`: `diagctl list --remote` with #{CAPTURES} captures of #{NODES} machines and #{DAYS} days; #{ROUNDS} rounds, medians. CPU is that of diagctl and " \
+      "diagctl-remote; the server shares the two CPUs. #{Bench.machine}", "",
+      "| remote | manifests | captures | elapsed | CPU | requests |", "|---|---|---|---|---|---|", *rows.map { |row| "| #{row.join(" | ")} |" }
+    ])
+  end
+
+  # The server keeps its objects as files, so they are put there directly.
+  def on_server
+    Bench::S3.run(@dir) do |server, name|
+      FileUtils.mv(@files, File.join(server.dir, "data/bucket/fleet"))
+      relay = Bench::S3::Relay.new(server.port)
+      @keys = { "AWS_ACCESS_KEY_ID" => E2E::S3Server::KEY, "AWS_SECRET_ACCESS_KEY" => E2E::S3Server::SECRET }
+      measure("S3 (#{name})", "url = \"s3://bucket/fleet\"\nendpoint = \"#{relay.endpoint}\"", relay)
+    ensure
+      relay&.stop
     end
   end
 
   private
 
-  def make
-    @today = Time.now.utc
+  def make(files)
+    today = Time.now.utc
     DAYS.times do |day|
-      date = (@today - (day * 86_400)).strftime("%Y-%m-%d")
-      FileUtils.mkdir_p(File.join(@files, "manifests", date))
+      date = (today - (day * 86_400)).strftime("%Y-%m-%d")
+      FileUtils.mkdir_p(File.join(files, "manifests", date))
+      # `gc` forgets a day without captures.
+      kept = File.join(files, "captures", date, "web-0", line(date, 0, 0)[:id])
+      FileUtils.mkdir_p(kept)
+      File.write(File.join(kept, "meta.json"), "{}")
       NODES.times do |node|
-        count = captures_of(day, node)
-        next if count.zero?
-
-        lines = Array.new(count) { |n| JSON.generate(line(date, node, n)) }
-        File.write(File.join(@files, "manifests", date, format("web-%d~%08x.jsonl", node, node)), "#{lines.join("\n")}\n")
+        lines = Array.new(captures_of(day, node)) { |number| "#{JSON.generate(line(date, node, number))}\n" }
+        File.write(File.join(files, "manifests", date, format("web-%d~%08x.jsonl", node, node)), lines.join) if lines.any?
       end
     end
   end
@@ -63,55 +79,43 @@ class ListRemoteBench
       reports: REPORTS.map { |name| { name: name, stored_bytes: 12_345, raw_bytes: 98_765 } }, disk_bytes: 131_072, pinned: false, shipped: true }
   end
 
-  def measure(kind, section, requests = [])
+  def measure(kind, section, relay = nil)
     configure(section)
-    rows = [row(kind, "a manifest for each machine and day", requests)]
+    rows = [row(kind, "one for each machine and day", relay)]
     diagctl!("gc", "--remote", "--max-age", "3650d")
-    rows << row(kind, "merged by `gc --remote`", requests)
-    rows << row(kind, "merged, `--since 7d`", requests, "--since", "7d")
-    FileUtils.rm_rf(File.join(@files, "merged"))
-    rows
+    rows << row(kind, "merged by `gc --remote`, but those of today", relay)
+    rows << row(kind, "the same, `--since 7d`", relay, "--since", "7d")
   end
 
   def configure(section)
-    @env = { "PATH" => "#{File.dirname(Bench::BINARY)}:#{ENV.fetch("PATH")}", "HOME" => @dir, "DIAGCTL_CONFIG" => File.join(@dir, "diagctl.toml"),
-             "DIAGCTL_DIR" => File.join(@dir, "store") }.merge(KEY)
-    File.write(@env.fetch("DIAGCTL_CONFIG"), "[remote]\n#{section}\n")
+    config = File.join(@dir, "diagctl.toml")
+    @env = { "PATH" => "#{File.dirname(Bench::BINARY)}:#{ENV.fetch("PATH")}", "HOME" => @dir, "DIAGCTL_CONFIG" => config, "DIAGCTL_DIR" => File.join(@dir, "store"),
+             "AWS_REGION" => "us-east-1" }.merge(@keys || {})
+    File.write(config, "[remote]\n#{section}\n")
   end
 
-  def row(kind, manifests, requests, *options)
+  def row(kind, manifests, relay, *options)
     list(*options)
     runs = Array.new(ROUNDS) do
-      requests.clear
-      list(*options) + [requests.size]
+      relay&.reset
+      list(*options) + [relay ? relay.requests : 0]
     end
-    lines, wall, cpu, count = runs.transpose.map { |values| values.sort[values.size / 2] }
-    [kind, manifests, lines, format("%.2f s", wall), format("%.2f s", cpu), kind.start_with?("S3") ? count : ""]
+    captures, wall, cpu, requests = runs.transpose.map { |values| values.sort[values.size / 2] }
+    [kind, manifests, captures, format("%.2f s", wall), format("%.2f s", cpu), relay ? requests : ""]
   end
 
+  # Returns the number of captures, elapsed and CPU time.
   def list(*options)
     before = Process.times
     start = Process.clock_gettime(Process::CLOCK_MONOTONIC)
-    lines = IO.popen(@env, [Bench::BINARY, "list", "--remote", *options], unsetenv_others: true, &:readlines).size
+    lines = IO.popen(@env, [Bench::BINARY, "list", "--remote", "-q", *options], unsetenv_others: true, &:readlines).size
     abort "list failed" unless $?.success?
     wall = Process.clock_gettime(Process::CLOCK_MONOTONIC) - start
     after = Process.times
-    [lines - 1, wall, after.cutime + after.cstime - before.cutime - before.cstime]
+    [lines, wall, after.cutime + after.cstime - before.cutime - before.cstime]
   end
 
   def diagctl!(*argv) = system(@env, Bench::BINARY, *argv, unsetenv_others: true, out: File::NULL) || abort("#{argv.join(" ")} failed")
-
-  def with_server
-    port = TCPServer.open("127.0.0.1", 0) { |server| server.addr[1] }
-    pid = spawn(SERVER, "--host", "127.0.0.1", "--port", port.to_s, "--access-key", KEY.values[0], "--secret-key", KEY.values[1],
-                File.join(@dir, "files"), %i[out err] => File.join(@dir, "server.log"))
-    log = []
-    sleep 0.05 until (TCPSocket.new("127.0.0.1", port).close || true rescue false)
-    yield "http://127.0.0.1:#{port}", log
-  ensure
-    Process.kill(:KILL, pid)
-    Process.wait(pid)
-  end
 end
 
 ListRemoteBench.new.run if $PROGRAM_NAME == __FILE__

@@ -3,6 +3,7 @@
 require_relative "shipping"
 require_relative "fault_proxy"
 require_relative "moto_server"
+require_relative "s3s_server"
 
 module E2E
   # A test with a bucket of its own on a server that all share. The clouds override what differs.
@@ -22,7 +23,7 @@ module E2E
       end
     end
 
-    def server_class = MotoServer.missing? ? S3Server : MotoServer
+    def server_class = [S3sServer, MotoServer].find(&:wanted?) || S3Server
 
     def setup
       super
