@@ -30,7 +30,24 @@ class HeapWalkerTest < E2E::Case
     counts = JSON.parse(report(id, "object_counts"))
     assert_equal %w[classes count_objects count_objects_size memsize_of_all], counts.keys.sort
     assert_operator counts["count_objects"]["T_STRING"], :>, 1000
-    refute File.exist?(File.join(@store, "walker.json"))
+    assert_empty remembered["failures"]
+  end
+
+  # The proof takes a fork and some milliseconds, which are a tenth of a small dump. Where allocations are traced it is another one.
+  def test_a_walker_that_proved_itself_need_not_do_so_again
+    @script.run("module Lie; def bits(numbers) = super ^ 1 << 9; end")
+    assert_graph(capture("heap_dump"))
+    assert_equal 1, remembered["proofs"].size
+    @script.run("Diagctl::WalkerSample.prepend(Lie)")
+    assert_graph(capture("heap_dump"))
+    @script.run('require "objspace"; ObjectSpace.trace_object_allocations_start')
+    assert_match(/the proof failed/, note(capture("heap_dump")))
+  end
+
+  def test_a_walker_that_crashes_after_it_had_proved_itself_is_not_tried_again
+    assert_graph(capture("heap_dump"))
+    assert_fallback(1, /ended by SIGSEGV/)
+    assert_nil remembered["proofs"]
   end
 
   def test_a_walker_that_is_not_wanted_is_not_used
@@ -121,6 +138,8 @@ class HeapWalkerTest < E2E::Case
     diagctl!("request", *reports, "--reason", "a test", "--wait", deadline: 90)
     captures.first.fetch("id")
   end
+
+  def remembered = JSON.parse(File.read(File.join(@store, "walker.json")))
 
   # As `show` prints it.
   def note(id) = JSON.parse(diagctl!("show", id, "--json").out)["reports"].find { |report| report["name"] == "heap_dump" }["note"]

@@ -99,8 +99,8 @@ module E2E
     end
 
     def test_a_cache_that_others_can_read_is_not_used
-      FileUtils.mkdir_p(File.join(cache, "diagctl"), mode: 0o755)
-      File.chmod(0o755, File.join(cache, "diagctl"))
+      FileUtils.mkdir_p(File.join(cache, "diagctl", "remote"), mode: 0o755)
+      File.chmod(0o755, File.join(cache, "diagctl", "remote"))
       result = read("show", @id)
       assert_equal 1, result.status
       assert_match(/others may use it \(mode 0755\).*hint: set XDG_CACHE_HOME/m, result.err)

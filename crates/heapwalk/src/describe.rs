@@ -163,10 +163,10 @@ impl<R: Receiver> Walk<'_, R> {
         let now = &mut self.gc_flags_now;
         // SAFETY: gc.c, `rb_obj_gc_flags`: stores at most so many IDs.
         let count = unsafe { (self.ruby.gc_flags)(value, now.as_mut_ptr(), GC_FLAGS) };
-        let ids = now.get(..count).unwrap_or_default();
-        // Most objects have those of the one before.
+        // Most objects have those of the one before. Compared one by one: there are two or three, and a call costs more.
         let (known, flags) = &self.gc_flags_before;
-        if known.get(..count) == Some(ids) && known.get(count).is_none_or(|after| *after == 0) {
+        let as_before = now.iter().zip(known).take(count).all(|(id, before)| id == before);
+        if as_before && known.get(count).is_none_or(|after| *after == 0) {
             return *flags;
         }
         self.translate_gc_flags(count)

@@ -210,6 +210,7 @@ impl<'a> Inbox<'a> {
             by: format!("{} through the remote", ticket.by),
             created,
             expires: created + ticket.expires_ms,
+            budgeted: true,
             ..Request::default()
         };
         requests::write(self.store, &request).map_err(|e| format!("it cannot be filed: {e}"))?;

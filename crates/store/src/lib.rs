@@ -35,7 +35,7 @@ mod store;
 mod sys;
 pub mod trash;
 pub mod units;
-pub mod walker_failures;
+pub mod walkers;
 pub mod writer;
 
 pub use capture::{Capture, ReportReader};

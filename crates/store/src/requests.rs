@@ -44,6 +44,9 @@ pub struct Request {
     pub created: u64,
     /// Time at which the request expires, on the store's time line.
     pub expires: u64,
+    /// It keeps to the budgets of the store and the limits of its rule: a request through the remote does.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub budgeted: bool,
     /// Number of captures that were started for the request.
     pub attempts: u32,
     /// The last capture that was started for the request.

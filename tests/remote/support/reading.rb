@@ -11,7 +11,7 @@ module E2E
 
     def cache = File.join(@root, "cache").tap { |dir| FileUtils.mkdir_p(dir, mode: 0o700) }
 
-    def blobs = Dir[File.join(cache, "diagctl/blobs/*")]
+    def blobs = Dir[File.join(cache, "diagctl/remote/blobs/*")]
 
     def read(*argv, env: elsewhere, **options) = diagctl(*argv, "--remote", env: env, **options)
 
@@ -33,6 +33,6 @@ module E2E
     end
 
     # Nothing is left of a command.
-    def assert_no_view = assert_empty(Dir[File.join(cache, "diagctl/views/*")])
+    def assert_no_view = assert_empty(Dir[File.join(cache, "diagctl/remote/views/*")])
   end
 end

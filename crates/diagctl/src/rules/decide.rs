@@ -224,15 +224,11 @@ fn answer_rule(input: Inputs<'_>, rule: &Rule, draft: &mut Draft) -> (Answer, Op
         facts
     };
     let units = rule.reports.iter().map(|name| settings.costs.cost_of(name)).sum();
-    let own = limit::check_rule(&rule.limits, &marks, now_ms)
-        .or_else(|| limit::check_process(&rule.limits, &marks, || draft.subject.clone(), now_ms));
+    let own = limit::check_own(&rule.limits, &marks, || draft.subject.clone(), now_ms);
     let settles = own.is_some();
     let refusal = own.or_else(|| limit::check_budgets(settings.limits, &draft.state.spent, units, now_ms));
     if let Some(refusal) = refusal {
-        let (verdict, why, left_ms) = match refusal {
-            Refusal::Cooldown { reason, left_ms } => (Verdict::Cooldown, reason, left_ms),
-            Refusal::Throttled { reason, left_ms } => (Verdict::Throttled, reason, left_ms),
-        };
+        let (verdict, why, left_ms) = refused_by(refusal);
         let refused = answer(verdict, format!("{}; {why}", facts.reason), facts.observed, Some(left_ms));
         return (Answer { settles, ..refused }, None);
     }
@@ -336,6 +332,13 @@ fn second_of_pair(input: Inputs<'_>, rule: &Rule, pair: &Pair, draft: &mut Draft
         second_of: Some(pair.first),
     };
     granted(input, rule, plan, draft)
+}
+
+fn refused_by(refusal: Refusal) -> (Verdict, String, u64) {
+    match refusal {
+        Refusal::Cooldown { reason, left_ms } => (Verdict::Cooldown, reason, left_ms),
+        Refusal::Throttled { reason, left_ms } => (Verdict::Throttled, reason, left_ms),
+    }
 }
 
 // Runs the guards for a capture of these reports by the polling process.

@@ -83,6 +83,16 @@ pub fn check_rule(limits: &LimitsOfRule, rule: &RuleState, now_ms: u64) -> Optio
     })
 }
 
+/// Checks the rule's own limits. `subject` identifies the process.
+pub fn check_own(
+    limits: &LimitsOfRule,
+    rule: &RuleState,
+    subject: impl Fn() -> String,
+    now_ms: u64,
+) -> Option<Refusal> {
+    check_rule(limits, rule, now_ms).or_else(|| check_process(limits, rule, subject, now_ms))
+}
+
 /// Checks the limit of one process. `subject` identifies it.
 pub fn check_process(
     limits: &LimitsOfRule,

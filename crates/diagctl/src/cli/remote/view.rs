@@ -198,5 +198,5 @@ fn cache() -> Result<PathBuf, Failure> {
         Failure::failed("there is no place for what is fetched: neither XDG_CACHE_HOME nor HOME is an absolute path")
             .hint("set XDG_CACHE_HOME to a directory of yours")
     })?;
-    Ok(base.join("diagctl"))
+    Ok(base.join("diagctl/remote"))
 }

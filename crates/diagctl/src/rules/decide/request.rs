@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::{Answer, Inputs, Plan, Verdict, check_guards};
+use super::{Answer, Inputs, Plan, Verdict, check_guards, refused_by};
+use crate::rules::limit::{self, Refusal};
 use crate::rules::rule::{Rule, routine_reports};
 use crate::rules::{ON_DEMAND, RuleName};
 use crate::state::schedule::State;
 use crate::units::{duration, ms};
-use diagctl_store::Process;
 use diagctl_store::requests::Request;
 use diagctl_store::staging::Snapshot;
+use diagctl_store::{Process, ReportName};
 
-// A request skips triggers, cooldowns and budgets, but never the guards. If there is a rule with `on_demand`, the request uses
-// its reports, its snapshot mode and its `min_interval`.
+// A request skips triggers, and limits and budgets unless it keeps to them, but never the guards. If there is a rule with
+// `on_demand`, the request uses its reports, its snapshot mode and its `min_interval`.
 pub(super) fn answer_request(input: Inputs<'_>, request: &Request, state: &State) -> (Answer, Option<Plan>) {
     let Inputs { settings, process, now, .. } = input;
     let rule = rule_of_request(settings.rules, process, request);
@@ -38,6 +39,12 @@ pub(super) fn answer_request(input: Inputs<'_>, request: &Request, state: &State
             return (answer(Verdict::Cooldown, why, None, Some(least - since)), None);
         }
     }
+    if request.budgeted
+        && let Some(refusal) = check_limits(input, rule, &reports, state)
+    {
+        let (verdict, why, left_ms) = refused_by(refusal);
+        return (answer(verdict, format!("{reason}; {why}"), None, Some(left_ms)), None);
+    }
     if let Some(refusal) = check_guards(input, &reports, &state.costs) {
         let why = format!("{reason}; {}", refusal.reason);
         return (answer(Verdict::Guarded, why, Some(refusal.guard), None), None);
@@ -53,6 +60,16 @@ pub(super) fn answer_request(input: Inputs<'_>, request: &Request, state: &State
         second_of: None,
     };
     (answer(Verdict::Granted, reason, None, None), Some(plan))
+}
+
+fn check_limits(input: Inputs<'_>, rule: Option<&Rule>, reports: &[ReportName], state: &State) -> Option<Refusal> {
+    let now_ms = input.now.store_ms;
+    let units = reports.iter().map(|name| input.settings.costs.cost_of(name)).sum();
+    let of_rule = rule.and_then(|rule| {
+        let marks = state.rules.get(&*rule.name).cloned().unwrap_or_default();
+        limit::check_own(&rule.limits, &marks, || input.process.id.key(), now_ms)
+    });
+    of_rule.or_else(|| limit::check_budgets(input.settings.limits, &state.spent, units, now_ms))
 }
 
 /// Returns the rule whose reports, snapshot mode and `min_interval` a request has, if there is one.

@@ -18,6 +18,7 @@ use std::ops::Not;
 
 mod events;
 mod histories;
+mod requests;
 
 const GIB: u64 = 1 << 30;
 const START: u64 = 1_800_000_000_000;
@@ -302,40 +303,6 @@ fn round_robin_alternates_between_processes() {
     for pid in [7, 8, 9] {
         assert!(turns.iter().filter(|t| **t == pid).count() >= third, "{turns:?}");
     }
-}
-
-#[test]
-fn a_request_skips_limits_but_not_guards_and_finds_its_process() {
-    let mut world = World::new(
-        "[[rules]]\nname = \"never\"\nreports = [\"smaps\"]\ntrigger.timer = { every = \"1h\", initial_delay = \"1h\" }",
-    );
-    world.config.limits.budget_hour = 0;
-    world.requests = vec![Request { pid: Some(2), ..request("q1") }];
-    assert_eq!((world.verdict(1, 1), world.verdict(2, 1)), ("idle", "granted"));
-    world.requests = vec![Request { role: Some("sidekiq".into()), ..request("q2") }];
-    assert_eq!(world.verdict(1, 1), "idle");
-    world.requests = vec![request("q3")];
-    world.figures.free_disk = GIB;
-    let answer = world.poll(1, 1).strongest();
-    assert_eq!((answer.verdict.name(), answer.guard), ("guarded", Some("disk")));
-    assert!(answer.reason.starts_with("requested by ann: why; 1.00 GiB are free"), "{}", answer.reason);
-}
-
-#[test]
-fn requests_take_reports_and_interval_from_the_on_demand_rule() {
-    let body = "[[rules]]\nname = \"asked\"\nreports = [\"heap_dump\", \"smaps\"]\ntrigger.on_demand = { min_interval = \"10s\" }";
-    let mut world = World::new(body);
-    world.requests = vec![Request { reports: vec![], ..request("q1") }];
-    let plan = world.poll(1, 1).plans.remove(0);
-    assert_eq!((&*plan.rule, plan.reports.len()), ("asked", 2));
-    world.requests = vec![request("q2")];
-    assert_eq!(world.verdict(1, 1), "cooldown");
-    world.pass(10_000);
-    assert_eq!(world.poll(1, 1).plans.remove(0).reports, ["heap_dump"]);
-    // A request for a report that the rule does not have is served without the rule.
-    world.requests =
-        vec![Request { reports: vec![diagctl_store::ReportName::parse("cgroup").unwrap()], ..request("q3") }];
-    assert_eq!(world.poll(1, 1).plans.remove(0).rule, ON_DEMAND);
 }
 
 #[test]

@@ -17,7 +17,6 @@ module Diagctl
     PROOF = 2
     OBJECTS = 3
     PROVEN = 4
-    TIMEOUT = 30.0
     # The kernel sends this signal when memory ends, and people do. It says nothing about the walker.
     INNOCENT = "KILL"
 
@@ -26,9 +25,8 @@ module Diagctl
 
     # @param threads [Array<Thread>] threads of the worker
     def initialize(client, lease, capture, threads)
-      @client = client
+      @source = WalkerSource.new(client, lease, capture)
       @lease = lease
-      @capture = capture
       @threads = threads
       @waiting = {}
       @held = [lease.io]
@@ -40,10 +38,10 @@ module Diagctl
     #
     # @param report [String]
     def stand_by(report)
-      return unless file
+      return unless @source.file
 
       pipe = IO.pipe
-      walk = Walk.new(file, status, pipe.last, @threads, @held.dup.push(pipe.first))
+      walk = Walk.new(@source.file, status, pipe.last, @threads, @held.dup.push(pipe.first))
       @waiting[report] = [pipe, walk]
       @held.push(*pipe, walk.orders)
     rescue SystemCallError
@@ -65,29 +63,35 @@ module Diagctl
     # @return [Boolean] false if nothing was written
     # @raise [Spoiled]
     def walk(io, mode)
-      return false if @reason || !obtain
+      return false if @reason
 
-      # In a process of its own: the sample of objects that the proof needs is not in the heap that is walked.
-      @proven ||= attempt(fork(io), PROOF)
-      @proven && attempt(waiting(io) || fork(io), mode | PROVEN)
+      refusal = @source.refusal
+      return give_up(refusal) if refusal
+
+      @proven ||= @source.proven? || prove(io)
+      return false unless @proven && attempt(waiting(io) || fork(io), mode | PROVEN)
+
+      @source.worked if @newly_proven
+      @newly_proven = false
+      true
     rescue SystemCallError => e
       give_up("#{e.class}: #{e.message}")
     end
 
     private
 
+    # In a process of its own: the sample of objects that it needs is not in the heap that is walked.
+    def prove(io)
+      @newly_proven = attempt(fork(io), PROOF)
+    end
+
     def fork(io)
-      Walk.new(file, status, io, @threads, [@lease.io])
+      Walk.new(@source.file, status, io, @threads, [@lease.io])
     end
 
     def waiting(io)
       @waiting.each_value { |_, walk| return walk if walk.output.equal?(io) }
       nil
-    end
-
-    # @return [File, nil] the file in memory that the walker is loaded from
-    def file
-      @file ||= (Libc.memory_file("diagctl-heapwalk") if Libc.load)
     end
 
     def status
@@ -108,24 +112,12 @@ module Diagctl
       walk.close
     end
 
-    # @return [Boolean] whether there is a walker to load
-    def obtain
-      return true if @obtained
-      return give_up("Fiddle is not available") unless file
-
-      outcome = @client.walker(@lease, @capture, ruby: WalkerProcess.ruby, into: file, timeout: TIMEOUT)
-      return @obtained = true if outcome.success? && file.size.positive?
-
-      said = Diagctl.one_line(outcome.stderr)
-      give_up(outcome.kind == :exited && !said.empty? ? said : outcome.describe("`diagctl walker`"))
-    end
-
     def crashed(ended)
       signal = Signal.signame(ended.termsig) if ended&.signaled?
       how = ended ? "ended with status #{ended.exitstatus}" : "stood still for #{format("%g", Walk::LONGEST_STALL)} s"
       how = "was ended by SIG#{signal}" if signal
       give_up("the heap walker #{how}")
-      @client.walker_failed(@lease, @capture, ruby: WalkerProcess.ruby, reason: @reason) unless signal == INNOCENT
+      @source.crashed(@reason) unless signal == INNOCENT
     end
 
     # @return [false]

@@ -58,6 +58,13 @@ module Diagctl
       Spawn.run(argv("walker", capture, "--ruby=#{ruby}"), lease: lease.io, out: into, timeout: timeout)
     end
 
+    # Records that it need not prove itself again.
+    #
+    # @return [Outcome]
+    def walker_proven(lease, capture, ruby:)
+      Spawn.run(argv("walker", capture, "--ruby=#{ruby}", "--proven"), lease: lease.io, timeout: ABORT_TIMEOUT)
+    end
+
     # Records that it crashed.
     #
     # @return [Outcome]
