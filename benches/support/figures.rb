@@ -5,7 +5,7 @@
 class Figures
   RESULTS = File.expand_path("../results", __dir__)
   PAGE = "README.md"
-  ORDER = %w[redmine.md capture.md idle.md requests.md heap_dump.md heap_dump_redmine.md heap_dump_ruby34.md put.md heap.md store.md sidekiq.md].freeze
+  ORDER = %w[redmine.md capture.md idle.md requests.md heap_dump.md heap_dump_redmine.md heap_dump_ruby34.md put.md heap.md store.md sidekiq.md ship.md list_remote.md].freeze
 
   def initialize(results = RESULTS)
     @results = results

@@ -10,9 +10,14 @@ module E2E
       checks.select { |check| check["id"].start_with?("remote.") }.to_h { |check| [check["id"], check] }
     end
 
+    # False where unfinished uploads end by themselves.
+    def aborts_by_rule? = true
+
     def test_all_rights_are_found_and_nothing_is_left
       capture
       found = checks
+      skipped = found.delete("remote.uploads")
+      assert_includes skipped["message"], "AbortIncompleteMultipartUpload" if aborts_by_rule?
       assert_equal %w[remote.write remote.read remote.list remote.clock remote.delete], found.keys
       assert_equal ["ok"], found.values.map { |check| check["status"] }.uniq, found
       assert_empty remote_keys
@@ -20,8 +25,8 @@ module E2E
 
     def test_a_node_that_may_only_write_is_as_it_should_be
       capture
-      faults { |method, target, _| 403 if %w[GET HEAD DELETE].include?(method) || (method == "POST" && target.include?("delete")) }
-      found = checks
+      faults { |method, target, _| 403 if %w[GET HEAD DELETE].include?(method) || (method == "POST" && target.match?(/delete|comp=batch/)) }
+      found = checks.except("remote.uploads")
       assert_equal ["ok"], found.values.map { |check| check["status"] }.uniq, found
       assert_match(/may not read/, found["remote.read"]["message"])
       assert_match(/may not list/, found["remote.list"]["message"])
@@ -36,13 +41,13 @@ module E2E
       remote
       found = checks
       assert_equal "fail", found["remote.write"]["status"], found
-      assert_match(/nothing can be shipped.*NoSuchBucket/, found["remote.write"]["message"])
+      assert_match(/nothing can be shipped.*#{codes[1]}/, found["remote.write"]["message"])
       assert_match(/check remote.url/, found["remote.write"]["hint"])
       only_on_a_server_that_checks
       @bucket = "another"
       @server.create_bucket(@bucket)
       remote
-      result = diagctl("doctor", "--remote", env: shipping_env.merge("AWS_SECRET_ACCESS_KEY" => "wrong"))
+      result = diagctl("doctor", "--remote", env: wrong_key)
       assert_equal 1, result.status
       assert_match(/check the credentials, and the clock/, result.out)
     end
@@ -50,7 +55,7 @@ module E2E
     # The answer to a list says that the object was written an hour ago.
     def test_a_clock_that_is_wrong_is_told
       capture
-      faults { |method, target, _| :stale if method == "GET" && target.include?("list-type") }
+      faults { |method, target, _| :stale if method == "GET" && target.match?(/list-type|comp=list/) }
       check = checks["remote.clock"]
       assert_equal "warn", check["status"]
       assert_match(/differ by (59m|1h)/, check["message"])

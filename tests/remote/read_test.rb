@@ -24,8 +24,8 @@ module E2E
       end
       here, there = diagctl!("show", second, "--json").json, read!("show", second, "--json").json
       assert_equal here.except("dir"), there.except("dir")
-      assert_match(%r{\As3://#{@bucket}/fleet/captures/.*/#{second}\z}, there["dir"])
-      assert_match(/^directory +s3:/, read!("show", "latest").out)
+      assert_match(%r{\A#{remote_url}/captures/.*/#{second}\z}, there["dir"])
+      assert_match(/^directory +#{remote_url[/\w+/]}:/, read!("show", "latest").out)
       assert_match(/verified 2 captures.*intact/, read!("verify", "--all").out)
       assert_no_view
       refute Dir.exist?(File.join(@root, "no-store"))

@@ -124,7 +124,7 @@ module E2E
       configure(remote: remote_section)
     end
 
-    def remote_section = "url = \"s3://#{@bucket}/fleet\"\nendpoint = \"#{@server.endpoint}\"\n#{Requesting::ALLOW}"
+    def remote_section = "url = \"#{remote_url}\"\nendpoint = \"#{@server.endpoint}\"\n#{Requesting::ALLOW}"
 
     def write_request(id, ticket) = remote_write("fleet/requests/#{id}~#{compact(3600)}.json", JSON.dump(ticket))
 

@@ -1,5 +1,6 @@
 //! The context of every command: the configuration, and the roots of /proc and of the cgroups.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use diagctl_observe::{CpuLimit, ProcessId};
@@ -25,13 +26,25 @@ pub struct Context {
     pub debug: Option<fn(&str)>,
     boot_id: OnceLock<String>,
     identities: OnceLock<Arc<Identities>>,
+    published: AtomicBool,
 }
 
 impl Context {
     /// Creates the context for this machine.
     pub fn new(loaded: Loaded, debug: Option<fn(&str)>) -> Self {
-        let (boot_id, identities) = (OnceLock::new(), OnceLock::new());
-        Self { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug, boot_id, identities }
+        let (proc, cgroups, boot_id) = (Proc::default(), CgroupRoot::default(), OnceLock::new());
+        let (identities, published) = (OnceLock::new(), AtomicBool::new(false));
+        Self { loaded, proc, cgroups, debug, boot_id, identities, published }
+    }
+
+    /// Notes that this process has published a capture.
+    pub fn note_publication(&self) {
+        self.published.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if this process has published a capture.
+    pub fn has_published(&self) -> bool {
+        self.published.load(Ordering::Relaxed)
     }
 
     /// Sends a debug message to the sink, if there is one.

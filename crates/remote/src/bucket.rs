@@ -1,30 +1,28 @@
-//! The remote: a bucket of S3 or of a server that speaks like it, or a directory. Everything that is written has been confirmed
-//! when a function of this module returns.
+//! The remote: a bucket of a cloud, or a directory. Everything that is written has been confirmed when a function of this module
+//! returns.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
-use object_store::multipart::{MultipartStore, PartId};
+use object_store::multipart::PartId;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientOptions, Error as Failed, ObjectStore, ObjectStoreExt, RetryConfig};
+use object_store::{Error as Failed, ObjectStoreExt};
 
-use crate::credentials::CommandCredentials;
+use crate::cloud::{self, Cloud};
 use crate::directory;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::keys::Object;
 use crate::settings::Remote;
 
 /// The remote.
 #[derive(Debug)]
 pub enum Bucket {
-    /// S3, and the prefix of all keys.
-    S3 {
+    /// A bucket of a cloud, and the prefix of all keys.
+    Cloud {
         /// The client.
-        client: Box<AmazonS3>,
+        client: Arc<dyn Cloud>,
         /// The prefix, without slashes at its ends.
         prefix: String,
     },
@@ -38,32 +36,8 @@ impl Bucket {
         if let Some(path) = remote.url.strip_prefix("file://") {
             return Ok(Self::Directory(path.into()));
         }
-        let rest = remote
-            .url
-            .strip_prefix("s3://")
-            .ok_or_else(|| Error::Settings(format!("{}: no such scheme", remote.url)))?;
-        let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        // A proxy, a CA and the credentials of the environment, the instance or the pod.
-        let mut builder = AmazonS3Builder::from_env()
-            .with_bucket_name(name)
-            .with_checksum_algorithm(Checksum::SHA256)
-            .with_retry(retry());
-        if let Some(endpoint) = &remote.endpoint {
-            builder = builder.with_endpoint(endpoint);
-        }
-        if remote.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) {
-            builder = builder.with_client_options(options().with_allow_http(true));
-        } else {
-            builder = builder.with_client_options(options());
-        }
-        if let Some(region) = &remote.region {
-            builder = builder.with_region(region);
-        }
-        if !remote.credential_command.is_empty() {
-            builder = builder.with_credentials(Arc::new(CommandCredentials::new(&remote.credential_command)));
-        }
-        let client = builder.build().map_err(|e| Error::Settings(e.to_string()))?;
-        Ok(Self::S3 { client: Box::new(client), prefix: prefix.trim_matches('/').to_owned() })
+        let (client, prefix) = cloud::open(remote)?;
+        Ok(Self::Cloud { client, prefix })
     }
 
     /// Writes a whole object.
@@ -71,7 +45,7 @@ impl Bucket {
         let bytes = data.len() as u64;
         match self {
             Self::Directory(dir) => directory::write(&directory::require(dir)?.join(key), &data),
-            Self::S3 { client, .. } => {
+            Self::Cloud { client, .. } => {
                 // The server compares the checksums in the request with what it got.
                 client.put(&self.path(key)?, data.into()).await.map_err(failed("write", key))?;
                 self.confirm(key, bytes).await
@@ -99,7 +73,7 @@ impl Bucket {
         };
         match self {
             Self::Directory(dir) => directory::pour(&directory::require(dir)?.join(key), take),
-            Self::S3 { client, .. } => {
+            Self::Cloud { client, .. } => {
                 let found = match client.get(&self.path(key)?).await {
                     Err(Failed::NotFound { source, .. }) if is_of_object(&*source) => return Ok(None),
                     found => found.map_err(failed("read", key))?,
@@ -121,7 +95,7 @@ impl Bucket {
         }
     }
 
-    /// Returns the objects of a range of days under `captures` or `manifests`, in no particular order.
+    /// Returns the objects of a range of days under `captures`, `manifests` or `merged`, in no particular order.
     pub async fn list_days(&self, area: &str, since: Option<&str>, until: Option<&str>) -> Result<Vec<Object>> {
         let is_wanted = |key: &str| {
             let day = key.split('/').nth(1).unwrap_or_default();
@@ -129,7 +103,7 @@ impl Bucket {
         };
         match self {
             Self::Directory(dir) => directory::list(directory::require(dir)?, area, &is_wanted),
-            Self::S3 { client, prefix } => {
+            Self::Cloud { client, prefix } => {
                 let area = self.path(area)?;
                 let start = area.clone().join(since.unwrap_or_default());
                 let objects = match since {
@@ -152,7 +126,7 @@ impl Bucket {
     pub async fn list_under(&self, base: &str) -> Result<Vec<Object>> {
         match self {
             Self::Directory(dir) => directory::list(directory::require(dir)?, base, &|_| true),
-            Self::S3 { client, prefix } => {
+            Self::Cloud { client, prefix } => {
                 let objects: Vec<_> =
                     client.list(Some(&self.path(base)?)).try_collect().await.map_err(failed("list", base))?;
                 Ok(objects.iter().map(|found| object(prefix, found)).collect())
@@ -171,8 +145,11 @@ impl Bucket {
                 keys.truncate(most);
                 Ok(keys)
             }
-            Self::S3 { client, prefix } => {
-                let objects = client.list_with_offset(Some(&self.path(area)?), &self.path(&start)?).take(most);
+            Self::Cloud { client, prefix } => {
+                // Filtered, because not every server heeds the offset.
+                let offset = self.path(&start)?;
+                let objects = client.list_with_offset(Some(&self.path(area)?), &offset);
+                let objects = objects.try_filter(|object| std::future::ready(object.location > offset)).take(most);
                 let objects: Vec<_> = objects.try_collect().await.map_err(failed("list", area))?;
                 Ok(objects.iter().map(|found| key_of(prefix, &found.location)).collect())
             }
@@ -183,7 +160,7 @@ impl Bucket {
     pub async fn delete(&self, keys: Vec<String>) -> Result<()> {
         match self {
             Self::Directory(dir) => keys.iter().try_for_each(|key| directory::delete(directory::require(dir)?, key)),
-            Self::S3 { client, .. } => {
+            Self::Cloud { client, .. } => {
                 let paths: Vec<Path> = keys.iter().map(|key| self.path(key)).collect::<Result<_>>()?;
                 let mut deleted = client.delete_stream(stream::iter(paths).map(Ok).boxed());
                 while let Some(deleted) = deleted.next().await {
@@ -199,20 +176,20 @@ impl Bucket {
 
     /// Begins a multipart upload, and returns its name.
     pub async fn begin(&self, key: &str) -> Result<String> {
-        let Self::S3 { client, .. } = self else { return Ok(String::new()) };
+        let Self::Cloud { client, .. } = self else { return Ok(String::new()) };
         client.create_multipart(&self.path(key)?).await.map_err(failed("begin the upload of", key))
     }
 
     /// Uploads a part, and returns the remote's name of it.
     pub async fn put_part(&self, key: &str, upload: &str, number: usize, data: Bytes) -> Result<String> {
-        let Self::S3 { client, .. } = self else { return Ok(String::new()) };
+        let Self::Cloud { client, .. } = self else { return Ok(String::new()) };
         let part = client.put_part(&self.path(key)?, &upload.to_owned(), number, data.into()).await;
         Ok(part.map_err(failed("upload a part of", key))?.content_id)
     }
 
     /// Makes an object of its parts.
     pub async fn complete(&self, key: &str, upload: &str, parts: &[String], bytes: u64) -> Result<()> {
-        let Self::S3 { client, .. } = self else { return Ok(()) };
+        let Self::Cloud { client, .. } = self else { return Ok(()) };
         let parts = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
         let done = client.complete_multipart(&self.path(key)?, &upload.to_owned(), parts).await;
         done.map_err(failed("complete the upload of", key))?;
@@ -221,7 +198,7 @@ impl Bucket {
 
     /// Gives up a multipart upload. One that is gone is given up.
     pub async fn abort(&self, key: &str, upload: &str) -> Result<()> {
-        let Self::S3 { client, .. } = self else { return Ok(()) };
+        let Self::Cloud { client, .. } = self else { return Ok(()) };
         match client.abort_multipart(&self.path(key)?, &upload.to_owned()).await {
             Err(e) if !matches!(e, Failed::NotFound { .. }) => Err(failed("abort the upload of", key)(e)),
             _ => Ok(()),
@@ -230,7 +207,7 @@ impl Bucket {
 
     // A node may be allowed to write only. Then the answer to the write counts alone.
     async fn confirm(&self, key: &str, expected: u64) -> Result<()> {
-        let Self::S3 { client, .. } = self else { return Ok(()) };
+        let Self::Cloud { client, .. } = self else { return Ok(()) };
         match client.head(&self.path(key)?).await {
             Ok(found) if found.size == expected => Ok(()),
             Ok(found) => Err(Error::Unconfirmed { key: key.to_owned(), found: found.size, expected }),
@@ -241,7 +218,7 @@ impl Bucket {
 
     fn path(&self, key: &str) -> Result<Path> {
         let prefix = match self {
-            Self::S3 { prefix, .. } => prefix.as_str(),
+            Self::Cloud { prefix, .. } => prefix.as_str(),
             Self::Directory(_) => "",
         };
         Path::parse(format!("{prefix}/{key}")).map_err(|source| failed("name", key)(source.into()))
@@ -250,12 +227,22 @@ impl Bucket {
 
 /// Returns true if a multipart upload is not known to the remote.
 pub fn is_gone(error: &Error) -> bool {
-    matches!(error, Error::Remote { source: Failed::NotFound { .. }, .. })
+    // Azure: the blocks were dropped because another upload of the same object was completed, or because a week has passed.
+    let is_code = |source: &Failed| {
+        let answer = error::chain(source);
+        ["InvalidBlockList", "NoSuchUpload"].iter().any(|code| answer.contains(code))
+    };
+    match error {
+        Error::Remote { source: Failed::NotFound { .. }, .. } => true,
+        Error::Remote { source, .. } => is_code(source),
+        _ => false,
+    }
 }
 
 fn object(prefix: &str, found: &object_store::ObjectMeta) -> Object {
     let written_ms = u64::try_from(found.last_modified.timestamp_millis()).unwrap_or(0);
-    Object { key: key_of(prefix, &found.location), bytes: found.size, written_ms }
+    let version = found.e_tag.clone().unwrap_or_default();
+    Object { key: key_of(prefix, &found.location), bytes: found.size, version, written_ms }
 }
 
 fn key_of(prefix: &str, path: &Path) -> String {
@@ -263,11 +250,12 @@ fn key_of(prefix: &str, path: &Path) -> String {
     path.strip_prefix(prefix).unwrap_or(path).trim_start_matches('/').to_owned()
 }
 
-// A bucket that is missing is told with the same status as an object.
+// A bucket or container that is missing is told with the same status as an object.
 fn is_of_object(source: &(dyn std::error::Error + 'static)) -> bool {
     let mut source = Some(source);
     while let Some(error) = source {
-        if error.to_string().contains("NoSuchBucket") {
+        let answer = error.to_string();
+        if ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| answer.contains(code)) {
             return false;
         }
         source = error.source();
@@ -278,15 +266,4 @@ fn is_of_object(source: &(dyn std::error::Error + 'static)) -> bool {
 fn failed(action: &'static str, key: &str) -> impl FnOnce(Failed) -> Error {
     let key = key.to_owned();
     move |source| Error::Remote { action, key, source }
-}
-
-fn options() -> ClientOptions {
-    // A part of 8 MiB takes a minute at 1 Mbit/s. A connection that is silent is given up.
-    ClientOptions::new().with_timeout(Duration::from_secs(180)).with_connect_timeout(Duration::from_secs(10))
-}
-
-// Within one request. The shipper itself waits longer between its attempts.
-fn retry() -> RetryConfig {
-    let backoff = BackoffConfig { max_backoff: Duration::from_secs(5), ..BackoffConfig::default() };
-    RetryConfig { backoff, max_retries: 4, retry_timeout: Duration::from_secs(60) }
 }

@@ -1,6 +1,6 @@
 //! `captures`: prints the captures in the remote, newest first, a line of JSON each. `diagctl list --remote` reads it.
 //!
-//! Reads the manifests only. Another node wrote them, so nothing in them is trusted: a line must be a plausible entry, and a
+//! Reads the manifests only, from the merged ones as far as those quote them. Another node wrote them, so nothing in them is trusted: a line must be a plausible entry, and a
 //! manifest has a maximum size.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,14 +14,9 @@ use serde::Deserialize;
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
 use crate::keys;
+use crate::merged::{self, AT_ONCE, MAX_MANIFEST, Manifests};
 use crate::output::{self, Exit};
 use crate::settings::Settings;
-
-/// Number of manifests that are read at once.
-const AT_ONCE: usize = 32;
-
-/// Maximum size of a manifest, bytes. Those of diagctl are smaller.
-const MAX_MANIFEST: u64 = 16 << 20;
 
 /// Print the captures in the remote, for `diagctl list --remote`
 #[derive(Debug, clap::Args)]
@@ -63,9 +58,11 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
 /// Reads the manifests of a range of days.
 pub async fn read(bucket: &Bucket, since_day: Option<&str>, until_day: Option<&str>) -> Result<Listing> {
     let wanted = bucket.list_days("manifests", since_day, until_day).await?;
+    let mut wanted: Manifests = wanted.into_iter().map(|object| (object.key.clone(), object)).collect();
     let mut listing = Listing::default();
+    merged::read(bucket, (since_day, until_day), &mut wanted, |object, data| listing.add(&object.key, data)).await?;
     let fetch = |key: String| async move { (bucket.read(&key, MAX_MANIFEST).await, key) };
-    let mut manifests = stream::iter(wanted).map(|object| fetch(object.key)).buffer_unordered(AT_ONCE);
+    let mut manifests = stream::iter(wanted.into_keys()).map(fetch).buffer_unordered(AT_ONCE);
     while let Some((manifest, key)) = manifests.next().await {
         match manifest {
             Err(error @ Error::TooLarge { .. }) => output::note(&format!("skipped a manifest: {error}")),

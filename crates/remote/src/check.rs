@@ -90,6 +90,12 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
         }
         Err(error) => say("delete", "warn", error.to_string(), error.hint().or(Some("try again")))?,
     }
+    // Azure drops them by itself, and a directory has none.
+    if url.starts_with("s3://") || url.starts_with("gs://") {
+        let message = "an upload in parts whose node was lost stays, and is paid for, unless a lifecycle rule of the bucket \
+            has AbortIncompleteMultipartUpload (docs/fleet.md, Rights)";
+        say("uploads", "skip", message.into(), None)?;
+    }
     Ok(Exit::Ok)
 }
 

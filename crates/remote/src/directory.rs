@@ -96,7 +96,8 @@ pub fn list(dir: &Path, area: &str, is_wanted: &dyn Fn(&str) -> bool) -> Result<
                 Ok(meta) if meta.is_dir() => left.push(key),
                 Ok(meta) if meta.is_file() => {
                     let written_ms = u64::try_from(meta.mtime()).unwrap_or(0).saturating_mul(1000);
-                    found.push(Object { key, bytes: meta.len(), written_ms });
+                    let version = format!("{}.{:09} {}", meta.mtime(), meta.mtime_nsec(), meta.ino());
+                    found.push(Object { key, bytes: meta.len(), version, written_ms });
                 }
                 Ok(_) => {}
             }

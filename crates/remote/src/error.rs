@@ -112,6 +112,22 @@ pub enum Error {
     /// What was asked for cannot be parsed.
     #[error("cannot read what diagctl asks for: {0}")]
     Asked(String),
+    /// A webhook was not told.
+    #[error("{why}{}", tried(*attempts))]
+    Webhook {
+        /// The failure of the last attempt.
+        why: String,
+        /// The number of attempts.
+        attempts: u32,
+    },
+    /// A setting that may be secret cannot be used.
+    #[error("{from} {what}")]
+    Secret {
+        /// The setting, or its file.
+        from: String,
+        /// The problem.
+        what: &'static str,
+    },
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -171,9 +187,13 @@ impl Error {
     }
 }
 
+fn tried(attempts: u32) -> String {
+    if attempts > 1 { format!(", at each of {attempts} attempts") } else { String::new() }
+}
+
 // The outer errors of object_store say little, and its inner ones repeat each other. S3 answers with a document, of which the code
 // and the message are for people.
-fn chain(error: &object_store::Error) -> String {
+pub fn chain(error: &object_store::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
@@ -186,7 +206,8 @@ fn chain(error: &object_store::Error) -> String {
     if let (Some(code), Some(message)) =
         (between(&text, "<Code>", "</Code>"), between(&text, "<Message>", "</Message>"))
     {
-        return format!("{code}: {message}");
+        // Azure adds lines with the request's number and time.
+        return format!("{code}: {}", message.lines().next().unwrap_or(message).trim());
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -204,9 +225,11 @@ fn is_forbidden(error: &object_store::Error) -> bool {
 }
 
 fn is_of_identity(answer: &str) -> bool {
-    ["SignatureDoesNotMatch", "InvalidAccessKeyId", "RequestTimeTooSkewed", "ExpiredToken"]
-        .iter()
-        .any(|code| answer.contains(code))
+    const S3: [&str; 4] = ["SignatureDoesNotMatch", "InvalidAccessKeyId", "RequestTimeTooSkewed", "ExpiredToken"];
+    const GOOGLE: [&str; 2] = ["AuthenticationRequired", "InvalidSecurity"];
+    const AZURE: [&str; 3] =
+        ["failed to authenticate the request", "InvalidAuthenticationInfo", "NoAuthenticationInformation"];
+    S3.iter().chain(&GOOGLE).chain(&AZURE).any(|code| answer.contains(code))
 }
 
 fn between<'t>(text: &'t str, start: &str, end: &str) -> Option<&'t str> {

@@ -16,6 +16,7 @@ use crate::bucket::Bucket;
 use crate::captures;
 use crate::error::{Error, Result};
 use crate::keys::{self, Object};
+use crate::merged;
 use crate::output::{self, Exit};
 use crate::settings::Settings;
 
@@ -146,6 +147,10 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let kept: BTreeSet<&str> =
         stored.keys().zip(&verdicts).filter(|(_, verdict)| verdict.keep).map(|(place, _)| place.0.as_str()).collect();
     forget_days(&bucket, &kept, now_ms).await?;
+    // Everything is found without them, only more slowly.
+    if let Err(error) = merged::merge(&bucket, now_ms).await {
+        output::note(&format!("the manifests were not merged, so that lists take longer: {error}"));
+    }
     Ok(Exit::Ok)
 }
 
@@ -223,7 +228,8 @@ async fn delete(bucket: &Bucket, day: &str, captures: &[(&str, &str)], keys: Vec
 // Deletes the manifests of days of which nothing is left. Nodes still write those of the last days.
 async fn forget_days(bucket: &Bucket, kept: &BTreeSet<&str>, now_ms: u64) -> Result<()> {
     let recent = clock::utc(i64::try_from(now_ms.saturating_sub(UNFINISHED_MS)).unwrap_or(0));
-    let manifests = bucket.list_days("manifests", None, Some(keys::day(&recent))).await?;
+    let mut manifests = bucket.list_days("manifests", None, Some(keys::day(&recent))).await?;
+    manifests.extend(bucket.list_days("merged", None, Some(keys::day(&recent))).await?);
     let day = |key: &str| key.split('/').nth(1).unwrap_or_default().to_owned();
     let gone = manifests.into_iter().map(|object| object.key).filter(|key| !kept.contains(day(key).as_str()));
     bucket.delete(gone.collect()).await
@@ -270,7 +276,7 @@ mod tests {
 
     #[test]
     fn only_the_files_of_captures_are_grouped() {
-        let object = |key: &str| Object { key: key.into(), bytes: 10, written_ms: 1 };
+        let object = |key: &str| Object { key: key.into(), bytes: 10, version: String::new(), written_ms: 1 };
         let id = "20261128T100000000Z-aaaaaaaa";
         let keys = [
             format!("captures/2026-11-28/web-1/{id}/smaps.txt.gz"),

@@ -4,6 +4,7 @@
 //! captures/<day>/<host>/<id>/<file>          the reports of a capture; meta.json comes last and commits it
 //! manifests/<day>/<host>~<random>.jsonl      the captures of a day that one store shipped, a line of the index each
 //! manifests/<day>/~deleted~<random>.jsonl    the captures of a day that a person deleted; no host begins with a tilde
+//! merged/<day>/<random>.jsonl.gz            the manifests of a day, quoted, so that a reader needs few requests
 //! nodes/<host>~<random>.json                 a store that obeys requests
 //! requests/<id>~<expires>.json               a request; its name says until when it counts
 //! answers/<id>/<host>~<random>.json          what became of it there
@@ -18,6 +19,8 @@ pub struct Object {
     pub key: String,
     /// Its size, bytes.
     pub bytes: u64,
+    /// Another one whenever it is written: the ETag, or the time of a file. Empty if the remote has none.
+    pub version: String,
     /// The time at which it was written, by the remote's clock, milliseconds.
     pub written_ms: u64,
 }
@@ -35,6 +38,11 @@ pub fn manifest(day: &str, host: &str, random: &str) -> String {
 /// Returns the key of a list of deleted captures.
 pub fn deleted(day: &str, random: &str) -> String {
     format!("manifests/{day}/~deleted~{random}.jsonl")
+}
+
+/// Returns the key of a merged manifest.
+pub fn merged(day: &str, random: &str) -> String {
+    format!("merged/{day}/{random}.jsonl.gz")
 }
 
 /// Returns true if a key is that of a list of deleted captures.

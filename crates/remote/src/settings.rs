@@ -28,9 +28,9 @@ pub struct Settings {
 /// The table `[remote]`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Remote {
-    /// `s3://BUCKET/PREFIX` or `file:///DIRECTORY`.
+    /// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `file:///DIRECTORY`.
     pub url: String,
-    /// The URL of a server that is not Amazon's.
+    /// The URL of the server, if it is not that of Amazon or Google.
     #[serde(default)]
     pub endpoint: Option<String>,
     /// The region of the bucket.

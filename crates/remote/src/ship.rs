@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use diagctl_fs::{self as fs, LockFile};
 use diagctl_store::index::Entry;
-use diagctl_store::shipping::{self, Waiting};
+use diagctl_store::shipping;
 use diagctl_store::{Access, Id, Store, meta, units};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::bucket::Bucket;
@@ -22,6 +23,12 @@ use crate::upload::{Source, Uploader};
 /// Number of captures that share one write of the manifest.
 const BATCH: usize = 16;
 
+/// Number of captures on the way at once. Under a bandwidth it is one, so that what is worth most arrives first.
+const AT_ONCE: usize = 8;
+
+/// Number of small files of one capture on the way at once.
+const SMALL_AT_ONCE: usize = 8;
+
 /// Interval at which `--watch` looks at the store, which costs one system call.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -37,6 +44,12 @@ pub struct Args {
     /// Go on, and send each new capture
     #[arg(long)]
     watch: bool,
+    /// End if another shipper is at work that goes on
+    #[arg(long, hide = true)]
+    unless_watched: bool,
+    /// Print the log as JSON, an object a line, all on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -45,20 +58,27 @@ pub struct Args {
 ///
 /// If the store or the bucket cannot be opened.
 pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
+    if args.json {
+        output::log_as_json();
+    }
     let bucket = Bucket::open(&settings.remote)?;
     let mut stop = Stop::install()?;
     let Some(store) = stop.unless(open(settings, args.watch)).await.transpose()? else { return Ok(Exit::Ok) };
     // Held to the end.
-    let Some(_lock) = stop.unless(lock(&store)).await.transpose()? else { return Ok(Exit::Ok) };
-    let mut shipper = Shipper::new(&store, &bucket, settings)?;
+    let lock = stop.unless(lock(&store, args.unless_watched)).await.transpose()?;
+    let Some(Some(_lock)) = lock else { return Ok(Exit::Ok) };
+    let mut shipper = Shipper::new(&store, &bucket)?;
+    let sender = Sender::new(&store, &bucket, settings)?;
     let watch = args.watch && !args.once;
+    shipping::note_watch(&store, watch)?;
     let rules = settings.remote.requests.as_ref().filter(|_| watch);
     let mut inbox = rules.map(|rules| Inbox::open(&store, &bucket, rules, shipping::directory(&store)?)).transpose()?;
     let mut failures = 0;
     loop {
         let seen = Look::at(&store);
-        let done = stop.within(settings.remote.flush(), shipper.pass()).await;
+        let done = stop.within(settings.remote.flush(), shipper.pass(&sender)).await;
         if let Some(Err(error)) = &done {
+            shipping::note_failure(&store, &error.to_string());
             output::fail(error);
         }
         if stop.told || !watch {
@@ -125,59 +145,42 @@ fn end(waiting: usize, shipped: usize, told: bool) -> Result<Exit> {
 struct Shipper<'a> {
     store: &'a Store,
     bucket: &'a Bucket,
-    url: &'a str,
-    journal: Journal,
     manifests: Manifests,
-    throttle: Throttle,
     /// Sent whole, and not yet in the manifest of the remote.
-    sent: Vec<(Id, String)>,
+    sent: Vec<(Id, usize, u64)>,
     /// Number of captures that were shipped.
     shipped: usize,
     told_dropped: u64,
 }
 
-impl<'a> Shipper<'a> {
+/// Sends captures.
+struct Sender<'a> {
+    store: &'a Store,
+    bucket: &'a Bucket,
+    uploader: Uploader<'a>,
+    at_once: usize,
+}
+
+/// A capture that was sent.
+struct Sent {
+    entry: Entry,
+    files: usize,
+    bytes: u64,
+}
+
+impl<'a> Sender<'a> {
     fn new(store: &'a Store, bucket: &'a Bucket, settings: &'a Settings) -> Result<Self> {
-        let dir = shipping::directory(store)?;
-        Ok(Self {
-            store,
-            bucket,
-            url: &settings.remote.url,
-            journal: Journal::open(&dir)?,
-            manifests: Manifests::open(&dir)?,
-            throttle: Throttle::new(settings.remote.max_bandwidth),
-            sent: Vec::new(),
-            shipped: 0,
-            told_dropped: 0,
-        })
+        let throttle = Throttle::new(settings.remote.max_bandwidth);
+        let at_once = if throttle.is_limited() { 1 } else { AT_ONCE };
+        let journal = Journal::open(&shipping::directory(store)?)?;
+        Ok(Self { store, bucket, uploader: Uploader::new(bucket, &settings.remote.url, journal, throttle), at_once })
     }
 
-    // Sends everything that waits. Fails at the second failure of the remote; a capture that is damaged does not stop the others.
-    async fn pass(&mut self) -> Result<()> {
-        self.tell_dropped();
-        let waiting = shipping::waiting(self.store)?;
-        self.abort_stale(&waiting).await?;
-        let mut failed = None;
-        for capture in &waiting {
-            match self.ship(capture.id).await {
-                Ok(()) => {}
-                // It may be this object alone.
-                Err(e) if e.is_of_the_remote() && failed.is_none() => failed = Some(e),
-                Err(e) if e.is_of_the_remote() => return self.confirm().await.and(Err(e)),
-                Err(e) => drop(output::fail(&e)),
-            }
-            if self.sent.len() >= BATCH {
-                self.confirm().await?;
-            }
-        }
-        self.confirm().await?;
-        failed.map_or(Ok(()), Err)
-    }
-
-    async fn ship(&mut self, id: Id) -> Result<()> {
+    // Returns `None` if the capture was deleted meanwhile.
+    async fn send(&self, id: Id) -> Result<Option<Sent>> {
         let dir = self.store.report_dir(&id);
         let record = match fs::read_bounded(&dir.join("meta.json"), meta::MAX_FILE) {
-            Err(e) if e.is_not_found() && !dir.exists() => return Ok(()),
+            Err(e) if e.is_not_found() && !dir.exists() => return Ok(None),
             read => read?,
         };
         let meta = meta::parse(dir.path(), &record)?;
@@ -192,42 +195,75 @@ impl<'a> Shipper<'a> {
             sources.push(Source { capture: id, report: name, key, bytes: report.stored_bytes, sha256, file });
         }
         let entry = Entry { shipped: true, ..Entry::of(self.store, &meta) };
+        let bytes: u64 = sources.iter().map(|source| source.bytes).sum();
+        let files = sources.len() + 1;
         let commit = format!("{base}/meta.json");
         if self.bucket.look(&commit, meta::MAX_FILE).await?.is_none_or(|there| there != record) {
-            for source in &mut sources {
-                let (bucket, url, journal) = (self.bucket, self.url, &self.journal);
-                Uploader { bucket, url, journal, throttle: &mut self.throttle }.send(source).await?;
-            }
+            self.send_files(sources).await?;
             self.bucket.put(&commit, record.into()).await?;
         }
-        self.manifests.add(&entry)?;
-        let bytes: u64 = sources.iter().map(|source| source.bytes).sum();
-        self.sent.push((id, format!("{} files, {}", sources.len() + 1, units::size(bytes))));
+        Ok(Some(Sent { entry, files, bytes }))
+    }
+
+    // The journal knows one upload of a capture, so large files go one after the other.
+    async fn send_files(&self, sources: Vec<Source>) -> Result<()> {
+        let (large, small): (Vec<_>, Vec<_>) = sources.into_iter().partition(|source| self.uploader.is_large(source));
+        let send = async |mut source: Source| self.uploader.send(&mut source).await;
+        stream::iter(small).map(send).buffer_unordered(SMALL_AT_ONCE).try_collect::<()>().await?;
+        for mut source in large {
+            self.uploader.send(&mut source).await?;
+        }
         Ok(())
+    }
+}
+
+impl<'a> Shipper<'a> {
+    fn new(store: &'a Store, bucket: &'a Bucket) -> Result<Self> {
+        let manifests = Manifests::open(&shipping::directory(store)?)?;
+        Ok(Self { store, bucket, manifests, sent: Vec::new(), shipped: 0, told_dropped: 0 })
+    }
+
+    // Sends everything that waits. Fails at the second failure of the remote; a capture that is damaged does not stop the others.
+    async fn pass(&mut self, sender: &Sender<'_>) -> Result<()> {
+        self.tell_dropped();
+        let waiting = shipping::waiting(self.store)?;
+        for id in sender.uploader.abort_stale(|id| waiting.iter().any(|capture| capture.id == id)).await? {
+            output::note(&format!("gave up the upload of {id}: the capture was deleted"));
+        }
+        let mut failed = None;
+        // In order: the results as well.
+        let mut captures = stream::iter(&waiting).map(|capture| sender.send(capture.id)).buffered(sender.at_once);
+        while let Some(sent) = captures.next().await {
+            match sent {
+                Ok(sent) => {
+                    if let Some(Sent { entry, files, bytes }) = sent {
+                        self.manifests.add(&entry)?;
+                        self.sent.push((entry.id, files, bytes));
+                    }
+                }
+                // It may be this object alone.
+                Err(e) if e.is_of_the_remote() && failed.is_none() => failed = Some(e),
+                Err(e) if e.is_of_the_remote() => return self.confirm().await.and(Err(e)),
+                Err(e) => {
+                    shipping::note_failure(self.store, &e.to_string());
+                    output::fail(&e);
+                }
+            }
+            if self.sent.len() >= BATCH {
+                self.confirm().await?;
+            }
+        }
+        self.confirm().await?;
+        failed.map_or(Ok(()), Err)
     }
 
     // Nothing counts as shipped before a reader can find it.
     async fn confirm(&mut self) -> Result<()> {
         self.manifests.send(self.bucket).await?;
-        for (id, what) in self.sent.drain(..) {
+        for (id, files, bytes) in self.sent.drain(..) {
             shipping::confirm(self.store, id)?;
             self.shipped += 1;
-            output::say(&format!("shipped {id} ({what})"));
-        }
-        Ok(())
-    }
-
-    // Gives up the uploads of captures that retention has deleted. The upload of one that waits is resumed.
-    async fn abort_stale(&mut self, waiting: &[Waiting]) -> Result<()> {
-        for id in self.journal.all() {
-            if waiting.iter().any(|capture| capture.id == id) {
-                continue;
-            }
-            if let Some(upload) = self.journal.read(id).filter(|upload| upload.url == self.url) {
-                self.bucket.abort(&upload.key, &upload.upload_id).await?;
-                output::note(&format!("gave up the upload of {id}: the capture was deleted"));
-            }
-            self.journal.remove(id)?;
+            output::shipped(id, files, bytes);
         }
         Ok(())
     }
@@ -244,11 +280,14 @@ impl<'a> Shipper<'a> {
 }
 
 // One shipper works on a store; another waits, and takes over when the first has ended.
-async fn lock(store: &Store) -> Result<LockFile> {
-    let spot = shipping::directory(store)?.join("lock");
+async fn lock(store: &Store, unless_watched: bool) -> Result<Option<LockFile>> {
+    let spot = shipping::lock(store)?;
     loop {
         if let Some(lock) = LockFile::try_lock(&spot)? {
-            return Ok(lock);
+            return Ok(Some(lock));
+        }
+        if unless_watched && shipping::is_watched(store) {
+            return Ok(None);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

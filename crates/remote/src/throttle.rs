@@ -1,5 +1,6 @@
 //! Keeps uploads under a bandwidth.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use diagctl_observe::clock::Stopwatch;
@@ -10,13 +11,18 @@ pub struct Throttle {
     per_second: Option<u64>,
     since: Stopwatch,
     // The time at which all that was sent so far is paid for.
-    due: Duration,
+    due: Cell<Duration>,
 }
 
 impl Throttle {
     /// Starts to count.
     pub fn new(per_second: Option<u64>) -> Self {
-        Self { per_second, since: Stopwatch::start(), due: Duration::ZERO }
+        Self { per_second, since: Stopwatch::start(), due: Cell::new(Duration::ZERO) }
+    }
+
+    /// Returns true if there is a limit.
+    pub fn is_limited(&self) -> bool {
+        self.per_second.is_some()
     }
 
     /// Returns the size of what is sent at once: with a low bandwidth the smallest part that S3 takes.
@@ -28,7 +34,7 @@ impl Throttle {
     }
 
     /// Waits until so many bytes may be sent.
-    pub async fn wait(&mut self, bytes: u64) {
+    pub async fn wait(&self, bytes: u64) {
         let pause = self.pause(bytes, self.since.elapsed());
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
@@ -36,11 +42,11 @@ impl Throttle {
     }
 
     // Time that was not used is lost, or a long rest would allow a long burst. What is sent is paid for before the next.
-    fn pause(&mut self, bytes: u64, now: Duration) -> Duration {
+    fn pause(&self, bytes: u64, now: Duration) -> Duration {
         let Some(per_second) = self.per_second else { return Duration::ZERO };
-        let start = self.due.max(now);
+        let start = self.due.get().max(now);
         let millis = bytes.saturating_mul(1000).div_ceil(per_second.max(1));
-        self.due = start.saturating_add(Duration::from_millis(millis));
+        self.due.set(start.saturating_add(Duration::from_millis(millis)));
         start - now
     }
 }
@@ -52,7 +58,7 @@ mod tests {
     #[test]
     fn bytes_are_paid_for_before_the_next_ones_are_sent() {
         let at = Duration::from_secs;
-        let mut throttle = Throttle::new(Some(1000));
+        let throttle = Throttle::new(Some(1000));
         let mut pauses = Vec::new();
         for (bytes, now) in [(2000, 0), (1000, 0), (500, 1), (1000, 60), (1000, 60)] {
             pauses.push(throttle.pause(bytes, at(now)));

@@ -1,6 +1,7 @@
-//! Sends one file of a capture. A large file goes in parts, of which the journal keeps track; the memory that it takes does not
-//! depend on its size.
+//! Sends one file of a capture. A large file goes in parts, of which the journal keeps track. Many files and parts are on the way at once,
+//! and all of them share one budget of memory, whatever their sizes and their number.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Read;
 
@@ -9,6 +10,7 @@ use diagctl_store::{Id, writer};
 use futures_util::StreamExt;
 use futures_util::stream;
 use sha2::{Digest, Sha256};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::bucket::{self, Bucket};
 use crate::directory;
@@ -16,8 +18,14 @@ use crate::error::{Error, Result};
 use crate::journal::{Journal, Upload};
 use crate::throttle::Throttle;
 
-/// Number of parts on the way at once. With parts of 8 MiB (or more for a huge file), 16 MiB wait for the remote.
-const AT_ONCE: usize = 2;
+/// Number of parts of one file on the way at once.
+const AT_ONCE: usize = 3;
+
+/// What may be on the way at once, of all files: three parts of 8 MiB, one part of a huge file, or many small files.
+const BUDGET: u64 = 24 << 20;
+
+/// What each file and part counts at least, bytes: so there are at most 24 requests at once.
+const UNIT: u64 = 1 << 20;
 
 /// The most parts that S3 takes, less a margin.
 const MOST_PARTS: u64 = 9_000;
@@ -39,27 +47,36 @@ pub struct Source {
     pub file: File,
 }
 
-/// Everything that an upload needs.
+/// Everything that uploads need.
 #[derive(Debug)]
 pub struct Uploader<'a> {
-    /// The remote.
-    pub bucket: &'a Bucket,
-    /// Its URL.
-    pub url: &'a str,
-    /// The journal.
-    pub journal: &'a Journal,
-    /// The bandwidth.
-    pub throttle: &'a mut Throttle,
+    bucket: &'a Bucket,
+    url: &'a str,
+    journal: Journal,
+    throttle: Throttle,
+    budget: Semaphore,
 }
 
-impl Uploader<'_> {
+impl<'a> Uploader<'a> {
+    /// Creates it for a remote and its URL.
+    pub fn new(bucket: &'a Bucket, url: &'a str, journal: Journal, throttle: Throttle) -> Self {
+        let units = usize::try_from(BUDGET / UNIT).unwrap_or(1);
+        Self { bucket, url, journal, throttle, budget: Semaphore::new(units) }
+    }
+
+    /// Returns true if a file goes in parts.
+    pub fn is_large(&self, source: &Source) -> bool {
+        source.bytes > self.throttle.part_bytes()
+    }
+
     /// Sends a file. Nothing is left in the remote if the file does not match its record.
-    pub async fn send(&mut self, source: &mut Source) -> Result<()> {
+    pub async fn send(&self, source: &mut Source) -> Result<()> {
         let part_bytes = self.throttle.part_bytes().max(source.bytes.div_ceil(MOST_PARTS));
         match self.bucket {
             Bucket::Directory(dir) => return self.copy(&directory::require(dir)?.join(&source.key), source),
-            Bucket::S3 { .. } if source.bytes > part_bytes => {}
-            Bucket::S3 { .. } => {
+            Bucket::Cloud { .. } if self.is_large(source) => {}
+            Bucket::Cloud { .. } => {
+                let _permit = self.permit(source.bytes).await;
                 let data = source.next(source.bytes)?;
                 let mut hash = Sha256::new();
                 hash.update(&data);
@@ -68,45 +85,55 @@ impl Uploader<'_> {
                 return self.bucket.put(&source.key, data).await;
             }
         }
-        let begun = self.journal.read(source.capture);
-        if let Some(upload) = begun.filter(|upload| upload.is_of(self.url, source)) {
-            match self.send_parts(source, upload).await {
-                // Another shipper has completed it, or a lifecycle rule has aborted it.
-                Err(e) if bucket::is_gone(&e) => source.rewind()?,
-                done => return done,
+        let begun = self.journal.read(source.capture).filter(|upload| upload.is_of(self.url, source));
+        let upload = match begun {
+            Some(upload) => upload,
+            None => self.begin(source, part_bytes).await?,
+        };
+        match self.send_parts(source, upload).await {
+            // Another shipper has completed one of this object, or a lifecycle rule has aborted it.
+            Err(e) if bucket::is_gone(&e) => {
+                source.rewind()?;
+                let upload = self.begin(source, part_bytes).await?;
+                self.send_parts(source, upload).await
             }
+            done => done,
         }
+    }
+
+    /// Gives up the uploads of captures that retention has deleted, and returns those. The upload of one that waits is resumed.
+    pub async fn abort_stale(&self, waits: impl Fn(Id) -> bool) -> Result<Vec<Id>> {
+        let mut aborted = Vec::new();
+        for id in self.journal.all().into_iter().filter(|id| !waits(*id)) {
+            if let Some(upload) = self.journal.read(id).filter(|upload| upload.url == self.url) {
+                self.bucket.abort(&upload.key, &upload.upload_id).await?;
+                aborted.push(id);
+            }
+            self.journal.remove(id)?;
+        }
+        Ok(aborted)
+    }
+
+    async fn begin(&self, source: &Source, part_bytes: u64) -> Result<Upload> {
         let upload_id = self.bucket.begin(&source.key).await?;
         let (url, key, bytes) = (self.url.to_owned(), source.key.clone(), source.bytes);
         let upload = Upload { schema: 1, url, key, upload_id, bytes, part_bytes, parts: Vec::new() };
         self.journal.write(source.capture, &upload)?;
-        self.send_parts(source, upload).await
+        Ok(upload)
     }
 
-    async fn send_parts(&mut self, source: &mut Source, mut upload: Upload) -> Result<()> {
+    // Waits until so many bytes may be in memory. `None` cannot happen: the semaphore is never closed.
+    async fn permit(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        let units = u32::try_from(bytes.clamp(UNIT, BUDGET).div_ceil(UNIT)).unwrap_or(1);
+        self.budget.acquire_many(units).await.ok()
+    }
+
+    async fn send_parts(&self, source: &mut Source, mut upload: Upload) -> Result<()> {
         let mut hash = Sha256::new();
         for _ in 0..upload.parts.len() {
             hash.update(&source.next(upload.part_bytes)?);
         }
-        let count = usize::try_from(source.bytes.div_ceil(upload.part_bytes)).unwrap_or(usize::MAX);
-        while upload.parts.len() < count {
-            let first = upload.parts.len();
-            let mut batch = Vec::new();
-            for number in first..count.min(first + AT_ONCE) {
-                let data = source.next(upload.part_bytes)?;
-                hash.update(&data);
-                batch.push((number, data));
-            }
-            let sent: u64 = batch.iter().map(|(_, data)| data.len() as u64).sum();
-            self.throttle.wait(sent).await;
-            let (bucket, key, id) = (self.bucket, &upload.key, &upload.upload_id);
-            let parts = batch.into_iter().map(|(number, data)| bucket.put_part(key, id, number, data));
-            let done: Vec<Result<String>> = stream::iter(parts).buffered(AT_ONCE).collect().await;
-            for part in done {
-                upload.parts.push(part?);
-            }
-            self.journal.write(source.capture, &upload)?;
-        }
+        self.send_rest(source, &mut hash, &mut upload).await?;
         if let Err(damaged) = source.judge(hash) {
             self.bucket.abort(&upload.key, &upload.upload_id).await?;
             self.journal.remove(source.capture)?;
@@ -114,6 +141,32 @@ impl Uploader<'_> {
         }
         self.bucket.complete(&upload.key, &upload.upload_id, &upload.parts, source.bytes).await?;
         self.journal.remove(source.capture)
+    }
+
+    async fn send_rest(&self, source: &mut Source, hash: &mut Sha256, upload: &mut Upload) -> Result<()> {
+        let (capture, bytes) = (source.capture, source.bytes);
+        let (key, id, part_bytes) = (upload.key.clone(), upload.upload_id.clone(), upload.part_bytes);
+        let count = usize::try_from(bytes.div_ceil(part_bytes)).unwrap_or(usize::MAX);
+        let state = RefCell::new((source, hash));
+        // Read one after the other, each when there is room for it.
+        let parts = stream::iter(upload.parts.len()..count).then(async |number| {
+            let permit = self.permit(part_bytes).await;
+            let (source, hash) = &mut *state.borrow_mut();
+            let data = source.next(part_bytes)?;
+            hash.update(&data);
+            Ok((number, data, permit))
+        });
+        let send = async |part: Result<(usize, Bytes, Option<SemaphorePermit<'_>>)>| {
+            let (number, data, _permit) = part?;
+            self.throttle.wait(data.len() as u64).await;
+            self.bucket.put_part(&key, &id, number, data).await
+        };
+        let mut sent = std::pin::pin!(parts.map(send).buffered(AT_ONCE));
+        while let Some(part) = sent.next().await {
+            upload.parts.push(part?);
+            self.journal.write(capture, upload)?;
+        }
+        Ok(())
     }
 
     fn copy(&self, path: &std::path::Path, source: &mut Source) -> Result<()> {

@@ -14,6 +14,7 @@ pub mod encryption;
 mod error;
 pub mod events;
 pub mod holders;
+pub mod hooks;
 mod id;
 pub mod inbox;
 pub mod index;

@@ -55,6 +55,7 @@ module E2E
     # Of the same length.
     def an_hour_ago(answer)
       answer.gsub(/(?<=<LastModified>)(\S{19})/) { |time| (Time.parse("#{time}Z") - 3600).utc.strftime("%Y-%m-%dT%H:%M:%S") }
+            .gsub(/(?<=<Last-Modified>)([^<]+)/) { |time| (Time.httpdate(time) - 3600).httpdate }
     end
 
     def read_head(client)

@@ -4,11 +4,13 @@ require_relative "s3_server"
 
 module E2E
   # moto on loopback: quick to start, and nearer to Amazon S3 than Swift in what it answers, but it believes every signature and every checksum. It comes
-  # from PyPI (`pip install 'moto[server]'`), so it is used where DIAGCTL_TEST_MOTO names its program.
+  # from PyPI (`scripts/deps --remote`). DIAGCTL_TEST_MOTO names another program, which the tests of S3 then use instead of Swift.
   class MotoServer < S3Server
-    PROGRAM = ENV.fetch("DIAGCTL_TEST_MOTO", nil)
+    PROGRAM = ENV.fetch("DIAGCTL_TEST_MOTO", File.join(ROOT, "target/tools/moto/bin/moto_server"))
 
-    def self.missing? = PROGRAM ? false : "DIAGCTL_TEST_MOTO names no moto_server"
+    def self.wanted? = ENV.key?("DIAGCTL_TEST_MOTO")
+
+    def self.missing? = File.exist?(PROGRAM) ? false : "moto is not installed (scripts/deps --remote)"
 
     def checks? = false
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Compression, Config, GroupRight, Source, custom, encrypt, remote, rules, templates};
+use super::{Compression, Config, GroupRight, Source, custom, encrypt, on_capture, remote, rules, templates};
 use crate::section::{Problem, Problems, Section};
 use diagctl_store::report_kind;
 
@@ -157,6 +157,11 @@ fn examine_all(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
         config.encrypt = Some(read.unwrap_or_else(|| Box::new(encrypt::broken())));
         let has = |key: &str| section.as_ref().is_some_and(|section| section.has(&key["encrypt.".len()..]));
         encrypt::KEYS.into_iter().for_each(|key| note("encrypt.", has(key), key));
+    }
+
+    if let Some(section) = root.section("on_capture") {
+        config.on_capture = on_capture::read(&section);
+        on_capture::KEYS.into_iter().for_each(|key| note("on_capture.", section.has(&key["on_capture.".len()..]), key));
     }
 
     let rules = root.sections("rules");

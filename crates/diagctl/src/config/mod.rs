@@ -10,6 +10,7 @@ mod error;
 mod examine;
 mod for_store;
 mod load;
+mod on_capture;
 mod options;
 mod remote;
 mod rules;
@@ -34,6 +35,7 @@ pub use examine::examine;
 pub use examine::parse;
 pub use for_store::{copy_in, load_for_store, or_of_the_workers};
 pub use load::{defaults, keep, load, load_for_process, read};
+pub use on_capture::{OnCapture, Webhook};
 pub use options::ReportOptions;
 pub use remote::Remote;
 pub use warnings::Place;
@@ -131,6 +133,8 @@ pub struct Config {
     pub remote: Option<Box<Remote>>,
     /// To whom reports are encrypted.
     pub encrypt: Option<Box<Encryption>>,
+    /// What is told of each capture.
+    pub on_capture: Option<Box<OnCapture>>,
 }
 
 /// Values from flags and the environment, which override the file, each with its source.
@@ -202,6 +206,7 @@ impl Default for Config {
             rules: vec![rule::routine()],
             remote: None,
             encrypt: None,
+            on_capture: None,
         }
     }
 }

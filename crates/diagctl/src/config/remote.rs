@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::section::Section;
 
 /// The keys, in the order in which they are shown.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "remote.url",
+    "remote.ship",
     "remote.endpoint",
     "remote.region",
     "remote.credential_command",
@@ -20,12 +21,17 @@ pub(super) const KEYS: [&str; 10] = [
     "remote.requests.poll",
 ];
 
+/// The forms of a URL, as a hint.
+const URLS: &str = "write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or file:///DIRECTORY";
+
 /// Where captures are shipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remote {
-    /// `s3://BUCKET/PREFIX` or `file:///DIRECTORY`.
+    /// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `file:///DIRECTORY`.
     pub url: String,
-    /// The URL of a server that is not Amazon's.
+    /// `finalize` starts a shipment.
+    pub after_capture: bool,
+    /// The URL of the server, if it is not that of Amazon or Google.
     pub endpoint: Option<String>,
     /// The region of the bucket.
     pub region: Option<String>,
@@ -55,6 +61,7 @@ pub struct RemoteRequests {
 /// Reads the table. Returns `None` if it is empty or has no usable URL.
 pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -> Option<Box<Remote>> {
     let url = section.text("url");
+    let ship = section.choice("ship", &[("manual", false), ("after_capture", true)]);
     let endpoint = section.text("endpoint");
     let region = section.text("region");
     let credential_command = section.texts("credential_command");
@@ -63,14 +70,21 @@ pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -
     let requests = section.section("requests").and_then(|section| read_requests(&section, knows_report));
     section.finish();
     if endpoint.as_ref().is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
-        section.wrong_value("endpoint", "not a URL", "write https://HOST:PORT, or remove the key for Amazon S3");
+        section.wrong_value(
+            "endpoint",
+            "not a URL",
+            "write https://HOST:PORT, or remove the key for Amazon S3 and Google",
+        );
     }
     if credential_command.as_ref().is_some_and(|words| words.first().is_none_or(|program| !program.starts_with('/'))) {
         section.wrong_value(
             "credential_command",
             "does not begin with an absolute path",
-            "write [\"/usr/local/bin/credentials\", \"ARGUMENT\"]; the command prints what credential_process of AWS prints",
+            "write [\"/usr/local/bin/credentials\", \"ARGUMENT\"]; docs/fleet.md says what the command prints",
         );
+    }
+    if region.is_some() && url.as_ref().is_some_and(|url| !url.starts_with("s3://")) {
+        section.wrong_value("region", "only s3:// has regions", "remove the key");
     }
     if max_bandwidth.is_some_and(|bytes| bytes < 1024) {
         section.wrong_value("max_bandwidth", "too little to ship anything", "10MiB, for 10 MiB a second, is usual");
@@ -81,15 +95,17 @@ pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -
     match url {
         Some(url) if is_usable(&url) => {
             let credential_command = credential_command.unwrap_or_default();
-            Some(Box::new(Remote { url, endpoint, region, credential_command, max_bandwidth, flush, requests }))
+            let after_capture = ship.unwrap_or(false);
+            let remote =
+                Remote { url, after_capture, endpoint, region, credential_command, max_bandwidth, flush, requests };
+            Some(Box::new(remote))
         }
         Some(_) => {
-            let hint = "write s3://BUCKET/PREFIX, or file:///DIRECTORY";
-            section.wrong_value("url", "not the URL of a bucket or of a directory", hint);
+            section.wrong_value("url", "not the URL of a bucket or of a directory", URLS);
             None
         }
         None if !section.keys().is_empty() && !section.has("url") => {
-            section.problem("url", "missing", "write s3://BUCKET/PREFIX, or file:///DIRECTORY");
+            section.problem("url", "missing", URLS);
             None
         }
         None => None,
@@ -125,7 +141,9 @@ fn is_usable(url: &str) -> bool {
     if let Some(path) = url.strip_prefix("file://") {
         return path.starts_with('/') && path.len() > 1;
     }
-    let Some(rest) = url.strip_prefix("s3://") else { return false };
+    let Some(rest) = ["s3://", "gs://", "az://"].iter().find_map(|scheme| url.strip_prefix(scheme)) else {
+        return false;
+    };
     let mut parts = rest.trim_end_matches('/').split('/');
     plain(rest) && parts.all(|part| !part.is_empty() && part != "." && part != "..")
 }
@@ -140,6 +158,10 @@ mod tests {
         let (config, _) = parse("[remote]\nurl = \"s3://bucket/a/b\"\nmax_bandwidth = \"10MiB\"\n").unwrap();
         let remote = config.remote.unwrap();
         assert_eq!((remote.url.as_str(), remote.max_bandwidth), ("s3://bucket/a/b", Some(10 << 20)));
+        for url in ["gs://bucket/a", "az://container/a/b", "file:///mnt/x"] {
+            let (config, _) = parse(&format!("[remote]\nurl = {url:?}\n")).unwrap();
+            assert_eq!(config.remote.unwrap().url, url);
+        }
         assert_eq!(remote.flush, Duration::from_secs(25));
         assert_eq!((parse("[remote]").unwrap().0.remote, remote.requests), (None, None), "requests are off");
         let text = "[remote]\nurl = \"s3://b\"\n[remote.requests]\nallow_reports = [\"gc_stat\"]\n";
@@ -153,6 +175,8 @@ mod tests {
             ("url = \"s3://b/../c\"", "remote.url: \"s3://b/../c\": not the URL of a bucket or of a directory"),
             ("url = \"file://relative\"", "remote.url: \"file://relative\": not the URL of a bucket or of a directory"),
             ("region = \"eu-west-1\"", "remote.url: missing"),
+            ("url = \"gs://b\"\nregion = \"eu\"", "remote.region: \"eu\": only s3:// has regions"),
+            ("url = \"az://\"", "remote.url: \"az://\": not the URL of a bucket or of a directory"),
             ("url = \"s3://b\"\nendpoint = \"host:1\"", "remote.endpoint: \"host:1\": not a URL"),
             ("url = \"s3://b\"\nflush = \"2h\"", "remote.flush: \"2h\": must be at most 1h"),
             ("url = \"s3://b\"\nmax_bandwidth = \"1B\"", "remote.max_bandwidth: \"1B\": too little to ship anything"),
@@ -160,6 +184,7 @@ mod tests {
                 "url = \"s3://b\"\ncredential_command = [\"x\"]",
                 "remote.credential_command: [\"x\"]: does not begin with an absolute path",
             ),
+            ("url = \"s3://b\"\nship = \"always\"", "remote.ship: \"always\": not a valid choice"),
             ("url = \"s3://b\"\nurI = \"\"", "remote.urI: unknown key"),
             (
                 "url = \"s3://b\"\nrequests = { allow_reports = [\"*\"] }",

@@ -48,11 +48,13 @@ pub(super) fn examine(cx: &Context) -> Vec<Check> {
 }
 
 fn check(finding: &Finding) -> Option<Check> {
-    const IDS: [&str; 5] = ["remote.write", "remote.read", "remote.list", "remote.clock", "remote.delete"];
+    const IDS: [&str; 6] =
+        ["remote.write", "remote.read", "remote.list", "remote.clock", "remote.delete", "remote.uploads"];
     let id = IDS.into_iter().find(|id| id.strip_prefix("remote.") == Some(&finding.check))?;
     let hint = finding.hint.clone().unwrap_or_default();
     Some(match finding.status.as_str() {
         "ok" => Check::ok(id, &finding.message),
+        "skip" => Check::skip(id, &finding.message),
         "warn" => Check::warn(id, &finding.message, hint),
         _ => Check::fail(id, &finding.message, hint),
     })

@@ -1,0 +1,144 @@
+//! Checksums of what is sent to Google Cloud Storage and Azure, of which object_store takes no notice there.
+//!
+//! Google compares the CRC32C in a request with what it received, and refuses the request if they differ. Azure tells the CRC64 or the
+//! MD5 of what it received in its answer, and a request whose answer tells another one, or none, has failed. For S3, object_store
+//! itself sends a SHA-256.
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
+use http_body_util::BodyExt;
+use md5::{Digest, Md5};
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
+
+/// How a cloud confirms what it received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// By comparing `x-goog-hash` of the request.
+    Google,
+    /// By `x-ms-content-crc64` or `Content-MD5` of its answer.
+    Azure,
+}
+
+/// Makes clients that check each upload.
+#[derive(Debug)]
+pub struct Checked(pub Proof);
+
+impl HttpConnector for Checked {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Client { inner, proof: self.0 }))
+    }
+}
+
+#[derive(Debug)]
+struct Client {
+    inner: HttpClient,
+    proof: Proof,
+}
+
+#[async_trait]
+impl HttpService for Client {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if request.method() != "PUT" {
+            return self.inner.execute(request).await;
+        }
+        // The bytes are shared, not copied.
+        let body = request.body().clone().collect().await?.to_bytes();
+        if self.proof == Proof::Google {
+            // ASCII is always a valid value.
+            if let Ok(value) = format!("crc32c={}", crc32c(&body)).parse() {
+                request.headers_mut().insert("x-goog-hash", value);
+            }
+        }
+        let response = self.inner.execute(request).await?;
+        let told = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        if response.status().is_success() {
+            judge(self.proof, &body, told).map_err(|why| HttpError::new(HttpErrorKind::Request, Unconfirmed(why)))?;
+        }
+        Ok(response)
+    }
+}
+
+/// The remote has received something else, or does not say.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unconfirmed(String);
+
+// Compares what the answer tells with what was sent.
+fn judge<'h>(proof: Proof, body: &Bytes, told: impl Fn(&'static str) -> Option<&'h str>) -> Result<(), String> {
+    let google = || {
+        let hashes = told("x-goog-hash")?;
+        Some((hashes.split(',').find_map(|hash| hash.trim().strip_prefix("crc32c="))?, "CRC32C", crc32c(body)))
+    };
+    let azure = || {
+        let crc64 = told("x-ms-content-crc64").map(|told| (told, "CRC64", crc64(body)));
+        crc64.or_else(|| told("content-md5").map(|told| (told, "MD5", md5(body))))
+    };
+    match if proof == Proof::Google { google() } else { azure() } {
+        Some((told, _, sent)) if told == sent => Ok(()),
+        Some((told, kind, sent)) => {
+            Err(format!("the remote received something else than what was sent: {kind} {told} instead of {sent}"))
+        }
+        // Google has compared it.
+        None if proof == Proof::Google => Ok(()),
+        None => Err("the answer has neither x-ms-content-crc64 nor Content-MD5, so nothing confirms what the remote \
+            received; is there a proxy that removes them?"
+            .into()),
+    }
+}
+
+// Big-endian, as Google wants it.
+fn crc32c(body: &[u8]) -> String {
+    let sum = u32::try_from(crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, body)).unwrap_or(0);
+    BASE64_STANDARD.encode(sum.to_be_bytes())
+}
+
+// Little-endian, as Azure tells it.
+fn crc64(body: &[u8]) -> String {
+    BASE64_STANDARD.encode(crc_fast::checksum(CrcAlgorithm::Crc64Nvme, body).to_le_bytes())
+}
+
+fn md5(body: &[u8]) -> String {
+    BASE64_STANDARD.encode(Md5::digest(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SENT: Bytes = Bytes::from_static(b"123456789");
+
+    #[test]
+    fn the_checksums_are_those_that_the_clouds_compute() {
+        assert_eq!(crc32c(&SENT), "4waSgw==");
+        assert_eq!(md5(&SENT), "JfnnlDI7RTiF9RgfG2JNCw==");
+        assert_eq!(crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &SENT), 0xae8b_1486_0a79_9888);
+    }
+
+    #[test]
+    fn an_answer_with_another_checksum_or_none_is_a_failure() {
+        let crc64 = crc64(&SENT);
+        let answer = |proof, name: &'static str, value: &str| {
+            judge(proof, &SENT, |asked| Some(value).filter(|_| asked == name)).map_err(|why| why[..24].to_owned())
+        };
+        let table = [
+            (Proof::Azure, "x-ms-content-crc64", crc64.as_str(), true),
+            (Proof::Azure, "content-md5", "JfnnlDI7RTiF9RgfG2JNCw==", true),
+            (Proof::Azure, "x-ms-content-crc64", "AAAAAAAAAAA=", false),
+            (Proof::Azure, "content-md5", "AAAA", false),
+            (Proof::Azure, "etag", "0", false),
+            (Proof::Google, "x-goog-hash", "crc32c=4waSgw==,md5=x", true),
+            (Proof::Google, "x-goog-hash", "crc32c=AAAAAA==", false),
+            (Proof::Google, "etag", "0", true),
+        ];
+        for (proof, name, value, expected) in table {
+            assert_eq!(answer(proof, name, value).is_ok(), expected, "{name}: {value}");
+        }
+    }
+}
