@@ -50,7 +50,8 @@ module E2E
       upload = { schema: 1, url: remote_url, key: key, upload_id: "gone", part_bytes: 8 << 20,
                  bytes: file(id, "blob.bin.gz").bytesize, parts: ["x"] }
       File.write(File.join(@store, "remote/uploads", id), JSON.dump(upload))
-      ship!
+      # s3s-fs says so only by closing the connection.
+      10.times { break if ship.ok? }
       assert_shipped(id)
     end
 
@@ -140,7 +141,7 @@ module E2E
       only_on_a_server_that_checks
       faults { |_, _, number| [500, 503, 429, :cut, :lost, :flip][(number / 2) % 6] if number.even? }
       ids = [capture, capture(20 << 20), capture]
-      10.times { break if ship.ok? }
+      20.times { break if ship.ok? }
       ids.each { |id| assert_shipped(id) }
     end
 
