@@ -92,6 +92,7 @@ module E2E
     end
 
     def test_a_server_that_stops_loses_nothing_and_the_watcher_goes_on_by_itself
+      skip("moto forgets everything when it stops") if server_class == MotoServer
       mine = server_class.new(File.join(@root, "server")).start
       mine.create_bucket(@bucket)
       @server = mine
