@@ -29,7 +29,8 @@ class JsonReferenceTest < E2E::Case
   private
 
   def fill_the_store
-    configure(rule("asked", 'on_demand = { min_interval = "1s" }', %w[gc_stat smaps malloc_info heap_dump]))
+    configure(rule("asked", 'on_demand = { min_interval = "1s" }', %w[gc_stat smaps malloc_info heap_dump]),
+      remote: 'url = "file:///srv/nowhere"', on_capture: 'command = ["false"]')
     server = puma(workers: 2)
     wait_until("both poll", tell: server.method(:log)) { Dir[File.join(@store, "samples", "*")].size >= 2 }
     @pid, doomed = server.workers

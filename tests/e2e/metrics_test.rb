@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require_relative "support/e2e"
+require_relative "support/promtool"
 
 # What a monitoring system reads of a store.
 class MetricsTest < E2E::Case
@@ -24,9 +25,7 @@ class MetricsTest < E2E::Case
     assert_empty diagctl!("metrics", "--textfile", file).out
     assert_equal 0o644, File.stat(file).mode & 0o777
     assert_equal [file], Dir[File.join(@root, "*.prom"), File.join(@root, ".diagctl-*")]
-    skip("promtool is not installed (prometheus)") unless system("which promtool", out: File::NULL)
-    told = IO.popen(%w[promtool check metrics], "r+", err: %i[child out]) { |tool| tool.write(File.read(file)) && tool.close_write && tool.read }
-    assert_equal 0, $?.exitstatus, told
+    E2E::Promtool.check(self, File.read(file))
   end
 
   def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing

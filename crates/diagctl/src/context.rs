@@ -1,6 +1,7 @@
 //! The context of every command: the configuration, and the roots of /proc and of the cgroups.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use diagctl_observe::{CpuLimit, ProcessId};
 
@@ -23,12 +24,24 @@ pub struct Context {
     /// The sink for debug messages, set by DIAGCTL_LOG=debug.
     pub debug: Option<fn(&str)>,
     boot_id: OnceLock<String>,
+    published: AtomicBool,
 }
 
 impl Context {
     /// Creates the context for this machine.
     pub fn new(loaded: Loaded, debug: Option<fn(&str)>) -> Self {
-        Self { loaded, proc: Proc::default(), cgroups: CgroupRoot::default(), debug, boot_id: OnceLock::new() }
+        let (proc, cgroups, boot_id) = (Proc::default(), CgroupRoot::default(), OnceLock::new());
+        Self { loaded, proc, cgroups, debug, boot_id, published: AtomicBool::new(false) }
+    }
+
+    /// Notes that this process has published a capture.
+    pub fn note_publication(&self) {
+        self.published.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if this process has published a capture.
+    pub fn has_published(&self) -> bool {
+        self.published.load(Ordering::Relaxed)
     }
 
     /// Sends a debug message to the sink, if there is one.

@@ -1,13 +1,16 @@
-//! Runs the operator's commands: those of `exec` triggers, side by side, and those that print a report. Each has a timeout,
+//! Runs the operator's commands: those of `exec` triggers, side by side, those that print a report, and the hook. Each has a timeout,
 //! and nothing that a command started outlives it.
 //!
 //! A command leads a process group, but its descendants can leave the group with setsid(2), and their parents can end. This
 //! process therefore adopts every orphan among its descendants (PR_SET_CHILD_SUBREAPER, see prctl(2)). It finds the descendants
 //! of a command by their ancestors, or by a mark in the environment that the command was given.
 
+mod told;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -16,6 +19,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, waitid};
+
+pub use told::tell;
 
 use crate::clock::Stopwatch;
 use crate::fsio;
@@ -77,6 +82,28 @@ pub fn kill_remains() {
     kill_all(&|process, all| descends(process, std::process::id(), all));
 }
 
+// What a command said, on one line, for the end of an error.
+fn quote(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let said = printable(&said.split_whitespace().collect::<Vec<_>>().join(" "));
+    if said.is_empty() { said } else { format!(": {said}") }
+}
+
+// Returns true if a read would not block, and false if nothing arrived within [`LOOK`].
+fn has_news(reader: impl AsFd) -> io::Result<bool> {
+    match poll(&mut [PollFd::new(&reader, PollFlags::IN)], Some(&LOOK)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Kills every other process with this variable in its environment: what the command of a killed process has left.
+pub fn kill_bearers(name: &str, value: &str) {
+    let mark = format!("{name}={value}");
+    kill_all(&|process, _| process.0 != std::process::id() && bears(process.0, &mark));
+}
+
 /// The stdout of a command. The last read fails if the command printed nothing or did not exit with 0 within its timeout.
 pub struct Output {
     running: Running,
@@ -101,15 +128,6 @@ impl Output {
         Ok(Self { running, program, stdout, errors, printed: false, ended: false })
     }
 
-    // Returns true if a read would not block, and false if nothing arrived within [`LOOK`].
-    fn has_news(&self) -> io::Result<bool> {
-        match poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&LOOK)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
-    }
-
     fn end(&mut self) -> io::Result<usize> {
         self.ended = true;
         let failed = match self.running.end() {
@@ -119,17 +137,14 @@ impl Output {
         };
         let mut said = [0; SAID_BYTES];
         let length = self.errors.read_at(&mut said, 0).unwrap_or(0);
-        let said = String::from_utf8_lossy(&said[..length]);
-        let said = printable(&said.split_whitespace().collect::<Vec<_>>().join(" "));
-        let said = if said.is_empty() { said } else { format!(": {said}") };
-        Err(io::Error::other(format!("{} {failed}{said}", self.program)))
+        Err(io::Error::other(format!("{} {failed}{}", self.program, quote(&said[..length]))))
     }
 }
 
 impl Read for Output {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while !self.ended && !self.running.since.is_past(self.running.timeout_ms) {
-            if self.has_news()? {
+            if has_news(&self.stdout)? {
                 match self.stdout.read(buffer)? {
                     // The command has closed its stdout and is about to end.
                     0 if !self.running.has_ended() => std::thread::sleep(Duration::from_millis(2)),
@@ -338,6 +353,17 @@ mod tests {
         }
         let missing = Output::of(&["/nonexistent".into()], 1000, &[]).err().unwrap();
         assert!(missing.starts_with("/nonexistent cannot be run: No such file"), "{missing}");
+    }
+
+    #[test]
+    fn what_bears_a_variable_is_killed_wherever_it_is() {
+        let value = fsio::random_hex().unwrap();
+        let mut left = Command::new("/bin/sleep").arg("600").env("DIAGCTL_TEST", &value).spawn().unwrap();
+        let mut other = Command::new("/bin/sleep").arg("600").env("DIAGCTL_TEST", "x").spawn().unwrap();
+        kill_bearers("DIAGCTL_TEST", &value);
+        assert_eq!(left.wait().unwrap().to_string(), "signal: 9 (SIGKILL)");
+        assert_eq!(other.try_wait().unwrap(), None);
+        other.kill().and_then(|()| other.wait()).unwrap();
     }
 
     // A child in the group, one in a session of its own, and one whose parents have ended.

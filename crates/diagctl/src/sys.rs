@@ -66,6 +66,40 @@ pub fn die_with_parent(command: &mut Command) {
     }
 }
 
+/// Lets a command run in a session of its own: no signal to the group or the terminal of this process reaches it.
+pub fn in_a_session_of_its_own(command: &mut Command) {
+    // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| rustix::process::setsid().map(drop).map_err(Into::into));
+    }
+}
+
+/// Keeps every descriptor but the standard ones from the programs that this process starts, whoever opened it.
+pub fn pass_no_descriptors() {
+    let listed = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    for fd in listed.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok()).filter(|fd| *fd > 2) {
+        // That of the listing is closed by now.
+        let _ = rustix::io::fcntl_setfd(borrow_fd(fd), rustix::io::FdFlags::CLOEXEC);
+    }
+}
+
+/// Gives way to everything else: the lowest priority for the processor and the disk, any processor, and the first to go when
+/// memory runs out. What is not allowed stays as it is.
+pub fn give_way() {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const IOPRIO_IDLE: libc::c_int = 3 << 13;
+    let _ = rustix::process::setpriority_process(None, 19);
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    // A dumper stays on one processor, and may have started this process.
+    let mut all = rustix::thread::CpuSet::new();
+    (0..rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    let _ = rustix::thread::sched_setaffinity(None, &all);
+    // SAFETY: sets the priority of this process; no memory is involved.
+    unsafe {
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE);
+    }
+}
+
 /// The signals with which people and supervisors end a program: SIGTERM, SIGINT and SIGHUP. Signals that are ignored (`nohup`)
 /// are left out.
 #[derive(Clone, Copy)]

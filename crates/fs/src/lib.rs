@@ -13,6 +13,7 @@ mod error;
 mod file;
 mod in_place;
 mod lock;
+mod new_file;
 mod printable;
 mod random;
 mod rename;
@@ -28,6 +29,7 @@ pub use file::{
 };
 pub use in_place::{append_line, append_raw, create_empty, overwrite};
 pub use lock::LockFile;
+pub use new_file::NewFile;
 pub use printable::{printable, quoted, steers};
 pub use random::{random_hex, random_u64};
 pub use rename::{rename, rename_noreplace};

@@ -112,6 +112,22 @@ pub enum Error {
     /// What was asked for cannot be parsed.
     #[error("cannot read what diagctl asks for: {0}")]
     Asked(String),
+    /// A webhook was not told.
+    #[error("{why}{}", tried(*attempts))]
+    Webhook {
+        /// The failure of the last attempt.
+        why: String,
+        /// The number of attempts.
+        attempts: u32,
+    },
+    /// A setting that may be secret cannot be used.
+    #[error("{from} {what}")]
+    Secret {
+        /// The setting, or its file.
+        from: String,
+        /// The problem.
+        what: &'static str,
+    },
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -169,6 +185,10 @@ impl Error {
             _ => None,
         }
     }
+}
+
+fn tried(attempts: u32) -> String {
+    if attempts > 1 { format!(", at each of {attempts} attempts") } else { String::new() }
 }
 
 // The outer errors of object_store say little, and its inner ones repeat each other. S3 answers with a document, of which the code

@@ -27,6 +27,7 @@ mod ship;
 mod throttle;
 mod ticket;
 mod upload;
+mod webhook;
 
 use clap::{Parser, Subcommand};
 use error::Error;
@@ -47,6 +48,7 @@ enum Command {
     Rm(gc::RmArgs),
     Gc(gc::GcArgs),
     Request(request::Args),
+    Webhook(webhook::Args),
     /// Try what the credentials may do, for `diagctl doctor --remote`
     Check,
 }
@@ -59,19 +61,20 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(command: &Command) -> Result<output::Exit, Error> {
-    let settings = settings::Settings::from_environment()?;
     // Fails only if there is a provider already, which is then as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
     runtime.block_on(async {
+        let settings = settings::Settings::from_environment;
         match command {
-            Command::Ship(args) => ship::run(args, &settings).await,
-            Command::Captures(args) => captures::run(args, &settings).await,
-            Command::Get(args) => get::run(args, &settings).await,
-            Command::Rm(args) => gc::rm(args, &settings).await,
-            Command::Gc(args) => gc::gc(args, &settings).await,
-            Command::Request(args) => request::run(args, &settings).await,
-            Command::Check => check::run(&settings).await,
+            Command::Ship(args) => ship::run(args, &settings()?).await,
+            Command::Captures(args) => captures::run(args, &settings()?).await,
+            Command::Get(args) => get::run(args, &settings()?).await,
+            Command::Rm(args) => gc::rm(args, &settings()?).await,
+            Command::Gc(args) => gc::gc(args, &settings()?).await,
+            Command::Request(args) => request::run(args, &settings()?).await,
+            Command::Check => check::run(&settings()?).await,
+            Command::Webhook(_) => webhook::run().await,
         }
     })
 }

@@ -2,8 +2,12 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use diagctl_fs::printable;
+use diagctl_observe::clock;
+use diagctl_store::{Id, units};
+use serde_json::{Value, json};
 
 use crate::error::Error;
 
@@ -29,9 +33,40 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// True if each line of the log is JSON. The log of a program has one form.
+static STRUCTURED: AtomicBool = AtomicBool::new(false);
+
+/// Makes each further line a JSON object on stdout: `at`, `level` and `message`, and what else is known.
+pub fn log_as_json() {
+    STRUCTURED.store(true, Ordering::Relaxed);
+}
+
+// Prints a line of the structured log. Returns false if the log is plain text.
+fn log(level: &str, message: &str, more: Value) -> bool {
+    if !STRUCTURED.load(Ordering::Relaxed) {
+        return false;
+    }
+    let mut line = json!({ "at": clock::utc_now(), "level": level, "message": printable(message) });
+    if let (Some(line), Value::Object(more)) = (line.as_object_mut(), more) {
+        line.extend(more);
+    }
+    let _ = writeln!(std::io::stdout(), "{line}");
+    true
+}
+
 /// Prints a line on stdout. A closed pipe stops no shipment.
 pub fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{}", printable(text));
+    if !log("info", text, Value::Null) {
+        let _ = writeln!(std::io::stdout(), "{}", printable(text));
+    }
+}
+
+/// Says that a capture was shipped.
+pub fn shipped(id: Id, files: usize, bytes: u64) {
+    let text = format!("shipped {id} ({files} files, {})", units::size(bytes));
+    if !log("info", &text, json!({ "event": "shipped", "id": id, "files": files, "bytes": bytes })) {
+        say(&text);
+    }
 }
 
 /// Prints a line on stdout that a program reads, which must get it.
@@ -41,14 +76,21 @@ pub fn say_raw(text: &str) -> std::io::Result<()> {
 
 /// Prints a note on stderr.
 pub fn note(text: &str) {
+    if log("warn", text, Value::Null) {
+        return;
+    }
     let _ = writeln!(std::io::stderr(), "diagctl: {}", printable(text));
 }
 
 /// Prints an error with its hint on stderr, and returns the exit status.
 pub fn fail(error: &Error) -> Exit {
-    note(&error.to_string());
-    if let Some(hint) = error.hint() {
-        let _ = writeln!(std::io::stderr(), "  hint: {hint}");
+    let message = error.to_string();
+    let more = error.hint().map_or(Value::Null, |hint| json!({ "hint": hint }));
+    if !log("error", &message, more) {
+        note(&message);
+        if let Some(hint) = error.hint() {
+            let _ = writeln!(std::io::stderr(), "  hint: {hint}");
+        }
     }
     match error {
         Error::Settings(_) | Error::NoSettings => Exit::Config,

@@ -44,6 +44,12 @@ pub struct Args {
     /// Go on, and send each new capture
     #[arg(long)]
     watch: bool,
+    /// End if another shipper is at work that goes on
+    #[arg(long, hide = true)]
+    unless_watched: bool,
+    /// Print the log as JSON, an object a line, all on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -52,14 +58,19 @@ pub struct Args {
 ///
 /// If the store or the bucket cannot be opened.
 pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
+    if args.json {
+        output::log_as_json();
+    }
     let bucket = Bucket::open(&settings.remote)?;
     let mut stop = Stop::install()?;
     let Some(store) = stop.unless(open(settings, args.watch)).await.transpose()? else { return Ok(Exit::Ok) };
     // Held to the end.
-    let Some(_lock) = stop.unless(lock(&store)).await.transpose()? else { return Ok(Exit::Ok) };
+    let lock = stop.unless(lock(&store, args.unless_watched)).await.transpose()?;
+    let Some(Some(_lock)) = lock else { return Ok(Exit::Ok) };
     let mut shipper = Shipper::new(&store, &bucket)?;
     let sender = Sender::new(&store, &bucket, settings)?;
     let watch = args.watch && !args.once;
+    shipping::note_watch(&store, watch)?;
     let rules = settings.remote.requests.as_ref().filter(|_| watch);
     let mut inbox = rules.map(|rules| Inbox::open(&store, &bucket, rules, shipping::directory(&store)?)).transpose()?;
     let mut failures = 0;
@@ -67,6 +78,7 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
         let seen = Look::at(&store);
         let done = stop.within(settings.remote.flush(), shipper.pass(&sender)).await;
         if let Some(Err(error)) = &done {
+            shipping::note_failure(&store, &error.to_string());
             output::fail(error);
         }
         if stop.told || !watch {
@@ -135,7 +147,7 @@ struct Shipper<'a> {
     bucket: &'a Bucket,
     manifests: Manifests,
     /// Sent whole, and not yet in the manifest of the remote.
-    sent: Vec<(Id, String)>,
+    sent: Vec<(Id, usize, u64)>,
     /// Number of captures that were shipped.
     shipped: usize,
     told_dropped: u64,
@@ -152,7 +164,8 @@ struct Sender<'a> {
 /// A capture that was sent.
 struct Sent {
     entry: Entry,
-    what: String,
+    files: usize,
+    bytes: u64,
 }
 
 impl<'a> Sender<'a> {
@@ -183,13 +196,13 @@ impl<'a> Sender<'a> {
         }
         let entry = Entry { shipped: true, ..Entry::of(self.store, &meta) };
         let bytes: u64 = sources.iter().map(|source| source.bytes).sum();
-        let what = format!("{} files, {}", sources.len() + 1, units::size(bytes));
+        let files = sources.len() + 1;
         let commit = format!("{base}/meta.json");
         if self.bucket.look(&commit, meta::MAX_FILE).await?.is_none_or(|there| there != record) {
             self.send_files(sources).await?;
             self.bucket.put(&commit, record.into()).await?;
         }
-        Ok(Some(Sent { entry, what }))
+        Ok(Some(Sent { entry, files, bytes }))
     }
 
     // The journal knows one upload of a capture, so large files go one after the other.
@@ -223,15 +236,18 @@ impl<'a> Shipper<'a> {
         while let Some(sent) = captures.next().await {
             match sent {
                 Ok(sent) => {
-                    if let Some(Sent { entry, what }) = sent {
+                    if let Some(Sent { entry, files, bytes }) = sent {
                         self.manifests.add(&entry)?;
-                        self.sent.push((entry.id, what));
+                        self.sent.push((entry.id, files, bytes));
                     }
                 }
                 // It may be this object alone.
                 Err(e) if e.is_of_the_remote() && failed.is_none() => failed = Some(e),
                 Err(e) if e.is_of_the_remote() => return self.confirm().await.and(Err(e)),
-                Err(e) => drop(output::fail(&e)),
+                Err(e) => {
+                    shipping::note_failure(self.store, &e.to_string());
+                    output::fail(&e);
+                }
             }
             if self.sent.len() >= BATCH {
                 self.confirm().await?;
@@ -244,10 +260,10 @@ impl<'a> Shipper<'a> {
     // Nothing counts as shipped before a reader can find it.
     async fn confirm(&mut self) -> Result<()> {
         self.manifests.send(self.bucket).await?;
-        for (id, what) in self.sent.drain(..) {
+        for (id, files, bytes) in self.sent.drain(..) {
             shipping::confirm(self.store, id)?;
             self.shipped += 1;
-            output::say(&format!("shipped {id} ({what})"));
+            output::shipped(id, files, bytes);
         }
         Ok(())
     }
@@ -264,11 +280,14 @@ impl<'a> Shipper<'a> {
 }
 
 // One shipper works on a store; another waits, and takes over when the first has ended.
-async fn lock(store: &Store) -> Result<LockFile> {
-    let spot = shipping::directory(store)?.join("lock");
+async fn lock(store: &Store, unless_watched: bool) -> Result<Option<LockFile>> {
+    let spot = shipping::lock(store)?;
     loop {
         if let Some(lock) = LockFile::try_lock(&spot)? {
-            return Ok(lock);
+            return Ok(Some(lock));
+        }
+        if unless_watched && shipping::is_watched(store) {
+            return Ok(None);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -20,7 +20,7 @@ pub struct Event {
     /// Time of the event, UTC, RFC 3339.
     pub at: String,
     /// The type: `verdict`, `dry_run`, `published`, `shipped`, `aborted`, `failed`, `cleaned`, `deleted`, `quarantined`, `request_failed`,
-    /// `event_dropped`, `closed`, `paused` or `resumed`.
+    /// `event_dropped`, `hook`, `hook_failed`, `ship_failed`, `closed`, `paused` or `resumed`.
     pub event: String,
     /// The id of the capture or request.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -42,7 +42,7 @@ pub struct Event {
     pub start_ticks: u64,
     /// The reason.
     pub reason: String,
-    /// The cause of a deletion, for programs: `age`, `count`, `use`, `space`, `person` or `quarantine`.
+    /// The cause of a deletion, for programs: `age`, `count`, `use`, `space`, `person` or `quarantine`. Of a hook: `command` or `webhook`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cause: String,
     /// The observed figures.

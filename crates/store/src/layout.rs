@@ -1,5 +1,9 @@
 //! The names of files and directories in a store.
 
+use crate::Store;
+use crate::error::Result;
+use diagctl_fs::{self as fs, Spot};
+
 /// The layout version that this program writes.
 pub const FORMAT: u32 = 1;
 
@@ -26,6 +30,19 @@ pub const EVENT_COUNTS: &str = "event_counts.json";
 
 /// What the shipper remembers: uploads that were interrupted, the manifests, and what was deleted unshipped.
 pub const REMOTE: &str = "remote";
+
+/// The captures that the operator's hook is to be told about.
+pub const HOOKS: &str = "hooks";
+
+/// Returns a directory for a feature that not every store uses, and creates it. Whoever may read the store may read it.
+pub(crate) fn own_directory(store: &Store, name: &str) -> Result<Spot> {
+    let dir = store.path(name);
+    match fs::require_dir(&dir, store.owner()) {
+        Err(e) if e.is_not_found() => fs::create_dir(&dir, store.directory_mode()?)?,
+        other => other?,
+    }
+    Ok(dir)
+}
 
 /// The other names in a store. A directory that contains only names of a store is the remainder of an `rm -rf` during which a
 /// process polled.

@@ -13,6 +13,7 @@ mod counted;
 mod error;
 pub mod events;
 pub mod holders;
+pub mod hooks;
 mod id;
 pub mod inbox;
 pub mod index;

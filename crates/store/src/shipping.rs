@@ -7,6 +7,8 @@
 //! remote/uploads/<id>     see the shipper
 //! remote/manifests/       the same
 //! remote/dropped.json     the number of captures that were deleted unshipped
+//! remote/outcome.json     when shipping last succeeded and failed
+//! remote/watched          the holder of the lock goes on, and ships each new capture
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -15,9 +17,12 @@ use crate::error::Result;
 use crate::id::Id;
 use crate::index::{self, Entry, PIN_FILE, Present, SHIPPED_FILE};
 use crate::layout::REMOTE;
-use crate::{Error, Store, events, meta};
-use diagctl_fs::{self as fs, Durability, Spot};
+use crate::{Error, Store, events, layout, meta};
+use diagctl_fs::{self as fs, Durability, LockFile, Spot};
 use diagctl_observe::clock;
+
+const OUTCOME: &str = "outcome.json";
+const WATCHED: &str = "watched";
 
 /// The value of a capture, the greatest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,7 +95,82 @@ pub fn confirm(store: &Store, id: Id) -> Result<()> {
         n => format!("{n} reports, confirmed by the remote"),
     };
     events::record(store, &events::Event { rule: entry.rule.clone(), ..events::Event::about("shipped", id, &what) });
+    let succeeded = |last: Outcome| Outcome { shipped_at: clock::utc_now(), failing: false, ..last };
+    // For people: the capture is shipped, whatever becomes of this note.
+    let _ = note_outcome(store, succeeded);
     index::append_shipped(store, &entry)
+}
+
+/// The latest success and failure of shipping. Times are UTC, RFC 3339, and empty if there was none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outcome {
+    /// The version of this file's format.
+    pub schema: u32,
+    /// The time at which a capture was last confirmed.
+    pub shipped_at: String,
+    /// The time of the last failure.
+    pub failed_at: String,
+    /// The reason for the last failure.
+    pub failure: String,
+    /// The number of failures.
+    pub failures: u64,
+    /// True if nothing was confirmed since the last failure.
+    pub failing: bool,
+}
+
+/// Returns the latest success and failure.
+pub fn outcome(store: &Store) -> Outcome {
+    let data = fs::read_bounded(&store.path(REMOTE).join(OUTCOME), 16 << 10).unwrap_or_default();
+    serde_json::from_slice(&data).unwrap_or_default()
+}
+
+/// Counts a failure of shipping. The first of a series, and each with another reason, is an event. A failed write is ignored.
+pub fn note_failure(store: &Store, why: &str) {
+    let why: String = why.chars().take(500).collect();
+    let last = outcome(store);
+    if !last.failing || last.failure != why {
+        events::record(store, &events::Event::about("ship_failed", "", &why));
+    }
+    let _ = note_outcome(store, |last| Outcome {
+        failed_at: clock::utc_now(),
+        failure: why,
+        failures: last.failures.saturating_add(1),
+        failing: true,
+        ..last
+    });
+}
+
+fn note_outcome(store: &Store, change: impl FnOnce(Outcome) -> Outcome) -> Result<()> {
+    let dir = directory(store)?;
+    let data = serde_json::to_vec(&Outcome { schema: 1, ..change(outcome(store)) });
+    let data = data.map_err(Error::encode("the outcome of shipping"))?;
+    Ok(fs::write_atomic(&dir.join(OUTCOME), &data, Durability::Volatile)?)
+}
+
+/// Returns the lock that a shipper holds.
+///
+/// # Errors
+///
+/// If its directory cannot be created.
+pub fn lock(store: &Store) -> Result<Spot> {
+    Ok(directory(store)?.join("lock"))
+}
+
+/// Notes if the holder of the lock goes on, and ships each new capture.
+///
+/// # Errors
+///
+/// If the note cannot be written.
+pub fn note_watch(store: &Store, watches: bool) -> Result<()> {
+    let note = directory(store)?.join(WATCHED);
+    if watches { Ok(fs::write_atomic(&note, b"", Durability::Volatile)?) } else { Ok(fs::remove_file(&note)?) }
+}
+
+/// Returns true if a shipper runs that ships each new capture.
+pub fn is_watched(store: &Store) -> bool {
+    let dir = store.path(REMOTE);
+    dir.join(WATCHED).is_file() && matches!(LockFile::try_lock(&dir.join("lock")), Ok(None))
 }
 
 /// Returns the directory in which the shipper keeps its files, and creates it.
@@ -99,12 +179,7 @@ pub fn confirm(store: &Store, id: Id) -> Result<()> {
 ///
 /// If it cannot be created, or is not a directory of the store's owner.
 pub fn directory(store: &Store) -> Result<Spot> {
-    let dir = store.path(REMOTE);
-    match fs::require_dir(&dir, store.owner()) {
-        Err(e) if e.is_not_found() => fs::create_dir(&dir, 0o700)?,
-        other => other?,
-    }
-    Ok(dir)
+    layout::own_directory(store, REMOTE)
 }
 
 /// The captures that retention deleted before the remote had them.
@@ -203,6 +278,42 @@ mod tests {
         }
         fs::remove(&scene.store.report_dir(&other)).unwrap();
         confirm(&scene.store, other).unwrap();
+    }
+
+    #[test]
+    fn a_series_of_failures_is_one_event_and_a_success_ends_it() {
+        let scene = Scene::new(|_| {});
+        let id = scene.publish(1, |_| {});
+        assert_eq!(outcome(&scene.store), Outcome::default());
+        for why in ["gone", "gone", "denied"] {
+            note_failure(&scene.store, why);
+        }
+        let now = outcome(&scene.store);
+        assert_eq!((now.failures, now.failing, now.failure.as_str()), (3, true, "denied"));
+        confirm(&scene.store, id).unwrap();
+        let now = outcome(&scene.store);
+        assert!(!now.failing && !now.shipped_at.is_empty() && now.failures == 3, "{now:?}");
+        note_failure(&scene.store, "denied");
+        let told: Vec<String> = events::read(&scene.store)
+            .into_iter()
+            .filter(|event| event.event == "ship_failed")
+            .map(|event| event.reason)
+            .collect();
+        assert_eq!(told, ["gone", "denied", "denied"]);
+    }
+
+    #[test]
+    fn a_store_is_watched_while_a_watcher_holds_the_lock() {
+        let scene = Scene::new(|_| {});
+        let held = || LockFile::try_lock(&lock(&scene.store).unwrap()).unwrap().unwrap();
+        assert!(!is_watched(&scene.store));
+        for (watches, expected) in [(true, true), (false, false)] {
+            let _lock = held();
+            note_watch(&scene.store, watches).unwrap();
+            assert_eq!(is_watched(&scene.store), expected);
+            note_watch(&scene.store, true).unwrap();
+        }
+        assert!(!is_watched(&scene.store), "its lock is free");
     }
 
     #[test]

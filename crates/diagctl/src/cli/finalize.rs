@@ -68,12 +68,12 @@ fn finish(cx: &Context, args: &Args, store: &Store, lease: &Lease) -> Result<Don
     }
     if args.broken_off || told.broken_off.is_some() {
         let why = told.broken_off.clone().unwrap_or_else(|| "the dump broke off".to_owned());
-        let salvaged = leftovers::salvage(store, &cx.proc, grant.meta.id, "aborted", &mut told);
+        let salvaged = leftovers::salvage(cx, store, grant.meta.id, "aborted", &mut told);
         leftovers::end_lease(store, lease)?;
         let meta = salvaged?.ok_or_else(|| Failure::failed(format!("no report of the capture is whole: {why}")))?;
         return Ok(Done::json(&view::Capture::from(&meta))?.with_exit(exit_of(&meta)));
     }
-    let meta = capture::finish(store, &cx.proc, lease, &grant, &mut told)?;
+    let meta = capture::finish(cx, store, lease, &grant, &mut told)?;
     Ok(Done::json(&view::Capture::from(&meta))?.with_exit(exit_of(&meta)))
 }
 

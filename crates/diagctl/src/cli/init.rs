@@ -4,14 +4,14 @@ mod file;
 mod machine;
 mod steps;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::output::Done;
 use super::{Failure, config};
 use crate::cgroup::CgroupRoot;
 use crate::config::DEFAULT_FILE;
-use crate::fsio;
+use crate::fsio::NewFile;
 use crate::proc::Proc;
 use machine::Machine;
 
@@ -69,12 +69,14 @@ fn create_parent(path: &Path) -> Result<(), Failure> {
 
 // The old file stays until the new one is whole.
 fn replace(path: &Path, text: &str) -> Result<(), Failure> {
-    let new = path.with_file_name(format!(".diagctl-{}.toml", fsio::random_hex()?));
-    config::write_new(&new, text)?;
-    std::fs::rename(&new, path).map_err(|e| {
-        let _ = std::fs::remove_file(&new);
-        Failure::output("replace", path, e)
-    })
+    // The workers have to read the file.
+    let write = || {
+        let mut file = NewFile::create(path, 0o644)?;
+        file.write_all(text.as_bytes())?;
+        Ok(file)
+    };
+    let file = write().map_err(|e| Failure::output("write", path, e))?;
+    file.replace().map_err(|e| Failure::output("replace", path, e))
 }
 
 // The Debian package brings a file in which everything is commented out. A device or a FIFO is neither read nor replaced.

@@ -1,22 +1,22 @@
 //! `diagctl metrics`: the store in numbers, for Prometheus.
 
 mod exposition;
+mod followed;
 
 use std::collections::BTreeMap;
-use std::fs::{OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::output::Done;
+use super::status::followed::Waiting;
 use super::status::lease;
 use super::{Context, Failure, apart, times};
 use crate::cli::error::printable;
-use crate::fsio;
+use crate::fsio::{self, NewFile};
 use crate::state::files::load_samples;
 use diagctl_observe::Presence;
 use diagctl_store::index::{Entry, Present};
-use diagctl_store::{Access, Store, events, index, inventory, requests, shipping};
+use diagctl_store::{Access, Store, events, index, inventory, requests};
 use exposition::{Family, Format, Kind, text};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -43,21 +43,12 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Ok(Done::silent())
 }
 
-// Whoever reads the file meanwhile sees the old one or the new one. Numbers are no secret.
+// Numbers are no secret, so the file is readable for all, whatever the umask.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let name = format!(".diagctl-{}", fsio::random_hex().map_err(std::io::Error::other)?);
-    let temporary = path.with_file_name(name);
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        // Whatever the umask.
-        file.set_permissions(Permissions::from_mode(0o644))?;
-        std::fs::rename(&temporary, path)
-    });
-    if written.is_err() {
-        // The collector does not read names without .prom.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
+    let mut file = NewFile::create(path, 0o644)?;
+    file.write_all(text.as_bytes())?;
+    file.set_mode(0o644)?;
+    file.replace()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a sample is a floating-point number, exact up to 2^53")]
@@ -108,21 +99,27 @@ fn gather(cx: &Context) -> Result<Vec<Family>, Failure> {
         spent.add(&[("window", window)], number(recent.map(|spent| u64::from(spent.units)).sum::<u64>()));
     }
     families.push(spent);
-    families.extend(captures(&store, now.store_ms, config.remote.is_some())?);
+    let (of_captures, waiting) = captures(&store)?;
+    families.extend(of_captures);
+    if config.remote.is_some() {
+        families.extend(followed::shipping(&store, &waiting, now.store_ms));
+    }
     families.push(processes(cx, &store));
+    let counts = events::counts(&store);
     let mut events =
         counter("diagctl_events", "Events since the store exists: verdicts, captures, deletions, failures.");
-    for (key, count) in events::counts(&store) {
+    for (key, count) in &counts {
         let labels = [("event", &key.event), ("verdict", &key.verdict), ("rule", &key.rule), ("cause", &key.cause)];
-        events.add(&labels.map(|(name, value)| (name, value.as_str())), number(count));
+        events.add(&labels.map(|(name, value)| (name, value.as_str())), number(*count));
     }
     families.push(events);
-    if config.remote.is_some() {
-        let dropped = shipping::dropped(&store);
-        families.push(
-            counter("diagctl_dropped_captures", "Captures that were deleted unshipped.").only(number(dropped.captures)),
-        );
-        families.push(counter("diagctl_dropped_bytes", "Their disk usage.").only(number(dropped.bytes)));
+    let waits = counts.iter().filter(|(key, _)| key.event == "verdict" && key.verdict == "busy");
+    families.push(
+        counter("diagctl_lease_waits", "Times that a process found the lease taken when it was to capture.")
+            .only(number(waits.map(|(_, count)| *count).sum::<u64>())),
+    );
+    if config.on_capture.is_some() {
+        families.extend(followed::hooks(&store, &counts));
     }
     Ok(families)
 }
@@ -133,16 +130,15 @@ struct OfRule {
     bytes: u64,
 }
 
-fn captures(store: &Store, now_ms: u64, ships: bool) -> Result<Vec<Family>, Failure> {
-    let (mut rules, mut taken, mut newest, mut waiting) = (BTreeMap::<String, OfRule>::new(), 0, None, (0_u64, now_ms));
+fn captures(store: &Store) -> Result<(Vec<Family>, Waiting), Failure> {
+    let (mut rules, mut taken, mut newest) = (BTreeMap::<String, OfRule>::new(), 0, None);
+    let mut waiting = Waiting::default();
     let damaged = index::visit(store, &mut Present::list(store)?, |entry: Entry| {
         let rule = rules.entry(printable(&entry.rule)).or_default();
         rule.captures += 1;
         rule.bytes = rule.bytes.saturating_add(entry.disk_bytes);
         taken = taken.max(entry.sequence);
-        if !entry.shipped {
-            waiting = (waiting.0 + 1, waiting.1.min(entry.store_ms));
-        }
+        waiting.add(store, &entry);
         index::keep_newest(&mut newest, entry);
     });
     let mut count = Family::new("diagctl_captures", Kind::Gauge, "Captures in the store.");
@@ -163,17 +159,7 @@ fn captures(store: &Store, now_ms: u64, ships: bool) -> Result<Vec<Family>, Fail
         families
             .push(gauge("diagctl_last_capture_timestamp_seconds", help).only(seconds(times::wall_ms(&entry.created))));
     }
-    if ships {
-        let lag = if waiting.0 == 0 { 0 } else { now_ms.saturating_sub(waiting.1) };
-        families.push(
-            gauge("diagctl_unshipped_captures", "Captures that the remote has not confirmed.").only(number(waiting.0)),
-        );
-        families.push(
-            gauge("diagctl_ship_lag_seconds", "Age of the oldest capture that the remote has not confirmed.")
-                .only(seconds(lag)),
-        );
-    }
-    Ok(families)
+    Ok((families, waiting))
 }
 
 // The processes that poll and are there, as far as this one can tell.

@@ -2,12 +2,14 @@
 
 mod abort;
 mod acquire;
+mod after_capture;
 mod apart;
 mod compare;
 mod completions;
 mod config;
 mod config_target;
 mod deaths;
+mod detached;
 mod diagnose;
 mod doctor;
 mod ended;
@@ -81,6 +83,8 @@ enum Command {
     Walker(walker::Args),
     Finalize(finalize::Args),
     Abort(abort::Args),
+    #[command(hide = true)]
+    AfterCapture(after_capture::Args),
     Run(run::Args),
     Request(request::Args),
     List(list::Args),
@@ -133,7 +137,12 @@ enum Needs {
 impl Command {
     fn needs(&self) -> Needs {
         match self {
-            Self::Acquire(_) | Self::Put(_) | Self::Walker(_) | Self::Finalize(_) | Self::Abort(_) => Needs::Process,
+            Self::Acquire(_)
+            | Self::Put(_)
+            | Self::Walker(_)
+            | Self::Finalize(_)
+            | Self::Abort(_)
+            | Self::AfterCapture(_) => Needs::Process,
             // Without its bandwidth, `ship` could fill the line of the application.
             Self::Gc(_) | Self::Ship(_) => Needs::Settings,
             Self::Run(_) => Needs::Capture,
@@ -157,10 +166,7 @@ pub fn main() -> Exit {
             None => return output::usage(&e),
         },
     };
-    match dispatch(cli) {
-        Ok(done) => output::finish(done),
-        Err(failure) => output::fail(&failure),
-    }
+    dispatch(cli).unwrap_or_else(|failure| output::fail(&failure))
 }
 
 fn parse() -> Result<Cli, clap::Error> {
@@ -175,21 +181,10 @@ pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-fn dispatch(cli: Cli) -> Result<Done, Failure> {
-    let file = cli.global.config.or_else(|| from_environment("DIAGCTL_CONFIG"));
-    match &cli.command {
-        Command::Help { topic } => return help(topic),
-        Command::Completions(args) => return completions::run(args),
-        Command::Init(args) => return init::run(args, file, cli.global.dir),
-        _ => {}
-    }
-    if let Command::Config(args) = &cli.command
-        && let Some(done) = config::without_loading(args, file.as_deref(), cli.global.dir.clone())
-    {
-        return done;
-    }
-    if let Command::Doctor(args) = &cli.command {
-        return doctor::run(args, file.as_deref(), cli.global.dir);
+fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    let file = cli.global.config.clone().or_else(|| from_environment("DIAGCTL_CONFIG"));
+    if let Some(done) = without_context(&cli, file.as_ref()) {
+        return done.map(output::finish);
     }
     let overrides = overrides(cli.global.dir)?;
     let needs = cli.command.needs();
@@ -215,12 +210,13 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
     }
     let debug = debug_wanted()?.then_some(output::note as fn(&str));
     let cx = Context::new(loaded, debug);
-    match cli.command {
+    let done = match cli.command {
         Command::Acquire(args) => acquire::run(&cx, args),
         Command::Put(args) => put::run(&cx, &args),
         Command::Walker(args) => walker::run(&cx, args),
         Command::Finalize(args) => finalize::run(&cx, &args),
         Command::Abort(args) => abort::run(&cx, &args),
+        Command::AfterCapture(args) => after_capture::run(&cx, &args),
         Command::Run(args) => run::run(&cx, &args),
         Command::Request(args) => request::run(&cx, args),
         Command::List(args) => list::run(&cx, &args),
@@ -248,6 +244,23 @@ fn dispatch(cli: Cli) -> Result<Done, Failure> {
         Command::Doctor(_) | Command::Init(_) | Command::Completions(_) | Command::Help { .. } => {
             unreachable!("answered above")
         }
+    };
+    let exit = done.map_or_else(|failure| output::fail(&failure), output::finish);
+    // Whoever waits for this command has its answer.
+    detached::start(&cx);
+    Ok(exit)
+}
+
+// Carries out a command that loads the configuration in its own way, or not at all.
+fn without_context(cli: &Cli, file: Option<&PathBuf>) -> Option<Result<Done, Failure>> {
+    let dir = || cli.global.dir.clone();
+    match &cli.command {
+        Command::Help { topic } => Some(help(topic)),
+        Command::Completions(args) => Some(completions::run(args)),
+        Command::Init(args) => Some(init::run(args, file.cloned(), dir())),
+        Command::Config(args) => config::without_loading(args, file.map(PathBuf::as_path), dir()),
+        Command::Doctor(args) => Some(doctor::run(args, file.map(PathBuf::as_path), dir())),
+        _ => None,
     }
 }
 

@@ -32,8 +32,7 @@ impl Done {
 
     /// Creates a JSON result on one line.
     pub fn json(value: &impl Serialize) -> Result<Self, Failure> {
-        let text = serde_json::to_string(value).context("cannot encode the result")?;
-        Ok(Self::text(printable_json(text)))
+        json(value).map(Self::text)
     }
 
     /// Creates a result as JSON or as text.
@@ -52,6 +51,12 @@ impl Done {
         self.exit = exit;
         self
     }
+}
+
+/// Encodes a result as JSON on one line.
+pub fn json(value: &impl Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string(value).context("cannot encode the result")?;
+    Ok(printable_json(text))
 }
 
 /// Escapes characters that JSON allows but a terminal acts on: DEL, the C1 controls (0x9b begins a control sequence), and

@@ -127,7 +127,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         }
     };
     let failed = told.labels.get("exit_status").cloned();
-    let meta = capture::finish(&store, &cx.proc, &lease, &grant, &mut told)?;
+    let meta = capture::finish(cx, &store, &lease, &grant, &mut told)?;
     let exit = if failed.is_some() { Exit::Partial } else { exit_of(&meta) };
     // Told first: a command whose stdout could no longer be stored fails for that reason.
     for report in &meta.reports {

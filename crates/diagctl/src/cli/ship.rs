@@ -6,7 +6,8 @@ use super::{Context, Failure, external, remote};
 const EXAMPLES: &str = "\
 Examples:
   diagctl ship
-  diagctl ship --watch";
+  diagctl ship --watch
+  diagctl ship --watch --json";
 
 /// Send the captures of this store to the remote
 ///
@@ -21,10 +22,14 @@ pub struct Args {
     /// Go on, and send each new capture
     #[arg(long)]
     watch: bool,
+    /// Print the log as JSON, an object a line, all on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let mut command = remote::command(cx)?;
     command.arg("ship").arg(if args.watch && !args.once { "--watch" } else { "--once" });
+    command.args(args.json.then_some("--json"));
     Err(external::become_program(command))
 }

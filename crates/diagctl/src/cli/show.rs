@@ -5,7 +5,7 @@ pub(super) mod text;
 use serde::Serialize;
 
 use super::heap::leak;
-use super::output::Done;
+use super::output::{self, Done};
 use super::remote::view::{From, View, Wanted};
 use super::times::Times;
 use super::view;
@@ -14,7 +14,7 @@ use crate::cli::error::printable;
 use crate::fsio;
 use diagctl_store::index;
 use diagctl_store::meta::{self, Meta};
-use diagctl_store::{Access, Store, reader};
+use diagctl_store::{Access, Id, Store, reader};
 use text::text;
 
 /// Show the details of one capture
@@ -84,6 +84,15 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Done::either(args.json, &Printed::from(&shown), |_| {
         text(&shown, view.is_some(), &Times::new(args.utc), now.store_ms) + &leak.unwrap_or_default()
     })
+}
+
+/// Returns a capture of this store as `show --json` prints it.
+pub fn record(store: &Store, id: Id) -> Result<String, Failure> {
+    let dir = store.report_dir(&id);
+    let (pinned, shipped) = (dir.join(index::PIN_FILE).exists(), dir.join(index::SHIPPED_FILE).is_file());
+    let (meta, disk_bytes) = (meta::read(&dir)?, fsio::occupied_tree(&dir));
+    let shown = Shown { pinned, shipped, dir: dir.display().to_string(), disk_bytes, meta };
+    output::json(&Printed::from(&shown))
 }
 
 /// Heap dumps of more bytes are compared by `diagnose` only: it takes seconds.

@@ -1,5 +1,6 @@
 //! `diagctl status`: the lease, the state of each rule, the use of the store, and the polling processes.
 
+pub(super) mod followed;
 mod headline;
 pub(super) mod lease;
 mod processes;
@@ -22,6 +23,7 @@ use crate::state::samples::Samples;
 use diagctl_store::events::{self, Event};
 use diagctl_store::requests::{self, Request};
 use diagctl_store::{Access, Id, Store, index, inventory};
+use followed::{Hook, Shipped};
 use processes::{Process, processes, visible_as};
 use rules::{Budget, RuleStatus, budgets, rules};
 
@@ -71,6 +73,12 @@ struct Status {
     rules: Vec<RuleStatus>,
     budgets: Vec<Budget>,
     requests: Vec<Request>,
+    /// Captures on their way to the remote, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shipped: Option<Shipped>,
+    /// The hook, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook: Option<Hook>,
     processes: Vec<Process>,
     /// The processes that are gone without a goodbye, of the last day.
     deaths: deaths::Recent,
@@ -138,6 +146,8 @@ fn gather(cx: &Context, explain: bool) -> Result<Status, Failure> {
         rules: rules(cx, &state, &samples, now.store_ms),
         budgets: budgets(config, &state, now.store_ms),
         requests: requests::list(&store)?,
+        shipped: followed::shipped(cx, &store, now.store_ms)?,
+        hook: followed::hook(cx, &store),
         processes,
         deaths: deaths::recent(cx, &store, now.store_ms),
         events,

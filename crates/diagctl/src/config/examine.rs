@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Compression, Config, GroupRight, Source, custom, remote, rules, templates};
+use super::{Compression, Config, GroupRight, Source, custom, on_capture, remote, rules, templates};
 use crate::section::{Problem, Problems, Section};
 use diagctl_store::report_kind;
 
@@ -136,6 +136,11 @@ pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
         config.remote = remote::read(&section, &|name| config.knows_report(name));
         let has = |key: &str| section.has(&key["remote.".len()..]) || remote::has_of_requests(&section, key);
         remote::KEYS.into_iter().for_each(|key| note("remote.", has(key), key));
+    }
+
+    if let Some(section) = root.section("on_capture") {
+        config.on_capture = on_capture::read(&section);
+        on_capture::KEYS.into_iter().for_each(|key| note("on_capture.", section.has(&key["on_capture.".len()..]), key));
     }
 
     let rules = root.sections("rules");

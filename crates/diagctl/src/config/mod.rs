@@ -9,6 +9,7 @@ mod error;
 mod examine;
 mod for_store;
 mod load;
+mod on_capture;
 mod options;
 mod remote;
 mod rules;
@@ -33,6 +34,7 @@ pub use examine::examine;
 pub use examine::parse;
 pub use for_store::{copy_in, load_for_store, or_of_the_workers};
 pub use load::{defaults, keep, load, load_for_process, read};
+pub use on_capture::{OnCapture, Webhook};
 pub use options::ReportOptions;
 pub use remote::Remote;
 pub use warnings::Place;
@@ -127,6 +129,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// Where captures are shipped.
     pub remote: Option<Box<Remote>>,
+    /// What is told of each capture.
+    pub on_capture: Option<Box<OnCapture>>,
 }
 
 /// Values from flags and the environment, which override the file, each with its source.
@@ -197,6 +201,7 @@ impl Default for Config {
             options: ReportOptions::default(),
             rules: vec![rule::routine()],
             remote: None,
+            on_capture: None,
         }
     }
 }

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::section::Section;
 
 /// The keys, in the order in which they are shown.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "remote.url",
+    "remote.ship",
     "remote.endpoint",
     "remote.region",
     "remote.credential_command",
@@ -28,6 +29,8 @@ const URLS: &str = "write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER
 pub struct Remote {
     /// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `file:///DIRECTORY`.
     pub url: String,
+    /// `finalize` starts a shipment.
+    pub after_capture: bool,
     /// The URL of the server, if it is not that of Amazon or Google.
     pub endpoint: Option<String>,
     /// The region of the bucket.
@@ -58,6 +61,7 @@ pub struct RemoteRequests {
 /// Reads the table. Returns `None` if it is empty or has no usable URL.
 pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -> Option<Box<Remote>> {
     let url = section.text("url");
+    let ship = section.choice("ship", &[("manual", false), ("after_capture", true)]);
     let endpoint = section.text("endpoint");
     let region = section.text("region");
     let credential_command = section.texts("credential_command");
@@ -91,7 +95,10 @@ pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -
     match url {
         Some(url) if is_usable(&url) => {
             let credential_command = credential_command.unwrap_or_default();
-            Some(Box::new(Remote { url, endpoint, region, credential_command, max_bandwidth, flush, requests }))
+            let after_capture = ship.unwrap_or(false);
+            let remote =
+                Remote { url, after_capture, endpoint, region, credential_command, max_bandwidth, flush, requests };
+            Some(Box::new(remote))
         }
         Some(_) => {
             section.wrong_value("url", "not the URL of a bucket or of a directory", URLS);
@@ -177,6 +184,7 @@ mod tests {
                 "url = \"s3://b\"\ncredential_command = [\"x\"]",
                 "remote.credential_command: [\"x\"]: does not begin with an absolute path",
             ),
+            ("url = \"s3://b\"\nship = \"always\"", "remote.ship: \"always\": not a valid choice"),
             ("url = \"s3://b\"\nurI = \"\"", "remote.urI: unknown key"),
             (
                 "url = \"s3://b\"\nrequests = { allow_reports = [\"*\"] }",

@@ -63,7 +63,7 @@ pub enum Begun {
 /// The caller holds the lease, so everything else in staging belongs to dumpers that died and is cleared away.
 pub fn begin(applicant: Applicant<'_>, plans: &[Plan], decided_in: Option<u64>) -> Result<Begun> {
     let Applicant { cx, store, process, .. } = applicant;
-    leftovers::clear(store, &cx.proc, None)?;
+    leftovers::clear(cx, store, None)?;
     // A poll reads only the figures that its rules need. The guards need more.
     let wanted = cx.config().wanted();
     let readings = applicant.readings.with_available_memory(&cx.proc, &cx.cgroups, process.id.pid, wanted);

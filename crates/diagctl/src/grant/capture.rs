@@ -9,9 +9,9 @@ use super::follow_up::follow_up;
 use super::leftovers;
 use crate::clock::{self, Now};
 use crate::config::{COMMANDS_TIMEOUT_MS, Config, ReportCommand};
+use crate::context::Context;
 use crate::fsio;
 use crate::operator_command::{self, Output};
-use crate::proc::Proc;
 use crate::reports::{self, Source};
 use crate::rules::decide::Plan;
 use crate::state::schedule::{self as state, Found};
@@ -218,7 +218,7 @@ pub fn inherit_from_the_dead(store: &Store, lease: &Lease, id: &str) -> super::e
 }
 
 /// Publishes a capture and does what follows: index, costs, request, retention, end of the lease.
-pub fn finish(store: &Store, proc: &Proc, lease: &Lease, grant: &Grant, told: &mut Told) -> Result<meta::Meta> {
+pub fn finish(cx: &Context, store: &Store, lease: &Lease, grant: &Grant, told: &mut Told) -> Result<meta::Meta> {
     let boot_ms = clock::Reading::take(String::new()).boot_ms;
     let duration = boot_ms.saturating_sub(grant.granted_boot_ms);
     told.cost.insert("duration_ms".into(), duration.into());
@@ -230,7 +230,7 @@ pub fn finish(store: &Store, proc: &Proc, lease: &Lease, grant: &Grant, told: &m
             return Err(error);
         }
     };
-    follow_up(store, proc, &meta);
+    follow_up(cx, store, &meta);
     // The capture is published even if the lock cannot be released; the lock ends with the last process that holds it.
     if let Err(failure) = leftovers::end_lease(store, lease) {
         events::record(store, &events::Event::about("failed", meta.id, &failure.to_string()));

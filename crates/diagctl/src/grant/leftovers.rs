@@ -1,6 +1,6 @@
 //! The staging directories of dead dumpers. Whole reports are published; the rest is discarded with the reason.
 
-use crate::proc::Proc;
+use crate::context::Context;
 use diagctl_store::commit::{self, Told};
 use diagctl_store::lease::{self, Lease};
 use diagctl_store::{Id, Result, Store, events, meta, requests, staging, trash};
@@ -12,22 +12,22 @@ const UNKNOWN: &str = "its dumper ended without publishing it";
 
 /// Clears staging. The caller must hold the lease, which means that no dumper is alive. `why` says how the dumper of this capture
 /// ended, if the caller knows.
-pub fn clear(store: &Store, proc: &Proc, why: Option<(Id, &str)>) -> Result<()> {
+pub fn clear(cx: &Context, store: &Store, why: Option<(Id, &str)>) -> Result<()> {
     for entry in diagctl_fs::list(&store.path("staging"))?.flatten() {
         let Some(id) = entry.name.to_str().and_then(Id::parse) else { continue };
         let why = why.filter(|(of, _)| *of == id).map_or(UNKNOWN, |(_, why)| why);
-        salvage(store, proc, id, "cleaned", &mut Told { broken_off: Some(why.to_owned()), ..Told::default() })?;
+        salvage(cx, store, id, "cleaned", &mut Told { broken_off: Some(why.to_owned()), ..Told::default() })?;
     }
     trash::empty(store)
 }
 
 /// Publishes what is whole of a capture whose dump broke off, and returns its record. If nothing is whole, discards the capture
 /// and gives its request back. Does not end the lease.
-pub fn salvage(store: &Store, proc: &Proc, id: Id, event: &str, told: &mut Told) -> Result<Option<meta::Meta>> {
+pub fn salvage(cx: &Context, store: &Store, id: Id, event: &str, told: &mut Told) -> Result<Option<meta::Meta>> {
     let why = told.broken_off.get_or_insert_with(|| UNKNOWN.to_owned()).clone();
     // A record or a file that cannot be read makes the capture useless, and must not prevent the next one.
     if let Ok(Some(meta)) = commit::salvage(store, id, told) {
-        follow_up(store, proc, &meta);
+        follow_up(cx, store, &meta);
         return Ok(Some(meta));
     }
     discard(store, id, event, &why)?;

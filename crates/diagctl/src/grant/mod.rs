@@ -20,4 +20,5 @@ pub mod records;
 
 pub use begin::{Applicant, Begun, begin};
 pub use error::Error;
+pub use follow_up::{IN_HOOK, is_in_hook};
 pub use off::note_off;

@@ -39,7 +39,7 @@ pub fn recover(applicant: Applicant<'_>, lease: &Lease) -> Result<()> {
         }
     }
     let why = why.as_ref().map(|(id, why)| (*id, why.as_str()));
-    let cleared = leftovers::clear(store, &cx.proc, why).and_then(|()| {
+    let cleared = leftovers::clear(cx, store, why).and_then(|()| {
         let _guard = store.lock()?;
         let (mut state, _) = load_state(store)?;
         state.lease_until = None;

@@ -4,14 +4,14 @@ use std::io::Read;
 
 use crate::error::Result;
 use crate::inbox::INBOX;
-use crate::layout::{HARMLESS, LEFT, REMOTE, SUBDIRS};
+use crate::layout::{HARMLESS, HOOKS, LEFT, REMOTE, SUBDIRS};
 use diagctl_fs::{self as fs, Spot};
 
 /// Returns a name in the directory that prevents it from becoming a store, quoted.
 pub fn foreign_entry(dir: &Spot) -> Result<Option<String>> {
     let names: Vec<String> = fs::list(dir)?.flatten().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
     let is_known = |name: &&String| {
-        SUBDIRS.iter().chain(&HARMLESS).chain(&LEFT).chain(&[INBOX, REMOTE]).any(|known| name == known)
+        SUBDIRS.iter().chain(&HARMLESS).chain(&LEFT).chain(&[INBOX, REMOTE, HOOKS]).any(|known| name == known)
             || name.strip_prefix(".tmp-").is_some_and(is_random)
     };
     // Looks into nothing while the names alone say that the directory is foreign.

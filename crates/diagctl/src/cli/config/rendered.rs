@@ -1,11 +1,14 @@
 //! Renders the merged configuration as JSON, and as TOML with the source of each value. Both come from one list of values. The
 //! TOML parses back to the same configuration.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{Compression, Config, CustomReport, Loaded, Mode, Remote, Rule, Select, Snapshot, Source};
+use crate::config::{
+    Compression, Config, CustomReport, Loaded, Mode, OnCapture, Remote, Rule, Select, Snapshot, Source,
+};
 use crate::units::{Amount, ms};
 
 /// Renders `config show --json`.
@@ -90,7 +93,21 @@ fn values(config: &Config) -> Vec<(&'static str, Value)> {
     ]
     .into_iter()
     .chain(config.remote.iter().flat_map(|remote| remote_values(remote)))
+    .chain(config.on_capture.iter().flat_map(|hook| hook_values(hook)))
     .collect()
+}
+
+fn hook_values(hook: &OnCapture) -> Vec<(&'static str, Value)> {
+    let path = |path: &Option<PathBuf>| json!(path.as_ref().map(|path| path.display().to_string()));
+    let webhook = hook.webhook.clone().unwrap_or_default();
+    vec![
+        ("on_capture.command", if hook.command.is_empty() { Value::Null } else { json!(hook.command) }),
+        ("on_capture.webhook", json!(webhook.url)),
+        ("on_capture.webhook_file", path(&webhook.url_file)),
+        ("on_capture.headers_file", path(&webhook.headers_file)),
+        ("on_capture.timeout", duration(Duration::from_millis(hook.timeout_ms))),
+        ("on_capture.rules", json!(hook.rules)),
+    ]
 }
 
 fn remote_values(remote: &Remote) -> Vec<(&'static str, Value)> {
@@ -105,6 +122,7 @@ fn remote_values(remote: &Remote) -> Vec<(&'static str, Value)> {
     });
     let own = [
         ("remote.url", json!(remote.url)),
+        ("remote.ship", json!(if remote.after_capture { "after_capture" } else { "manual" })),
         ("remote.endpoint", json!(remote.endpoint)),
         ("remote.region", json!(remote.region)),
         ("remote.credential_command", if command.is_empty() { Value::Null } else { json!(command) }),
@@ -252,6 +270,13 @@ mod tests {
         url = "s3://bucket/prefix"
         credential_command = ["/bin/credentials", "--now"]
         max_bandwidth = "10MiB"
+        ship = "after_capture"
+        [on_capture]
+        command = ["/bin/tell", "it's \"here\""]
+        webhook_file = "/run/secrets/webhook"
+        headers_file = "/run/secrets/headers"
+        timeout = "1m 1s"
+        rules = ["a", "heap-*"]
         [remote.requests]
         allow_reports = ["gc_stat"]
         poll = "30s"

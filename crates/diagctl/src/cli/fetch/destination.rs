@@ -3,15 +3,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
-
 use crate::cli::error::Failure;
 use crate::exit_code::Exit;
-use crate::fsio::{self, Spot};
+use crate::fsio::{self, NewFile, Spot};
 
 /// The treatment of an existing file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,24 +19,20 @@ pub enum Existing {
     Refuse,
 }
 
-/// A file that is being written. If it is dropped before [`Destination::finish`], nothing is left behind. If the filesystem
-/// supports `O_TMPFILE`, that is true even if the process is killed: the file has no name until it is complete.
+/// A file that is being written. If it is dropped before [`Destination::finish`], nothing is left behind.
 #[derive(Debug)]
 pub struct Destination {
-    file: File,
     path: PathBuf,
     existing: Existing,
-    name: Name,
+    target: Target,
 }
 
 #[derive(Debug)]
-enum Name {
-    /// The file has no name yet.
-    Unnamed,
-    /// The file has a temporary name until it is complete.
-    Temporary(PathBuf),
-    /// The data goes into an existing special file.
-    Given,
+enum Target {
+    /// A file that gets its name when it is complete.
+    New(NewFile),
+    /// An existing special file.
+    Given(File),
 }
 
 impl Destination {
@@ -50,60 +43,31 @@ impl Destination {
                 .hint("write to another directory with -o"));
         }
         let failed = |e| Failure::output("write", path, e);
-        let (file, name) = match fs::symlink_metadata(path) {
+        let target = match fs::symlink_metadata(path) {
             Ok(_) if existing == Existing::Refuse => return Err(exists(path)),
             Ok(meta) if meta.is_dir() => {
                 return Err(Failure::new(Exit::Usage, format!("{} is a directory", path.display())));
             }
-            Ok(meta) if !meta.is_file() => (open_existing(path)?, Name::Given),
+            Ok(meta) if !meta.is_file() => Target::Given(open_existing(path)?),
             // Replacing it takes it away from its owner, who may wait for it.
             Ok(meta) if meta.uid() != rustix::process::geteuid().as_raw() => return Err(foreign(path, meta.uid())),
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-            _ => match unnamed(directory_of(path)) {
-                Some(file) => (file, Name::Unnamed),
-                None => {
-                    let temporary = temporary_for(path)?;
-                    let file = fsio::create_new(&Spot::outside(&temporary)).map_err(|e| match e {
-                        // The temporary name means nothing to the user.
-                        diagctl_fs::Error::Io { source, .. } => failed(source),
-                        other => other.into(),
-                    })?;
-                    (file, Name::Temporary(temporary))
-                }
-            },
+            _ => Target::New(NewFile::create(path, 0o600).map_err(failed)?),
         };
-        Ok(Self { file, path: path.to_owned(), existing, name })
+        Ok(Self { path: path.to_owned(), existing, target })
     }
 
     /// Moves the file into place. Returns false if the data went into a special file instead.
-    pub fn finish(mut self) -> Result<bool, Failure> {
-        let temporary = match &self.name {
-            Name::Given => return Ok(false),
-            Name::Temporary(temporary) => temporary.clone(),
-            Name::Unnamed => {
-                let temporary = temporary_for(&self.path)?;
-                let link = own_descriptors().join(self.file.as_raw_fd().to_string());
-                rustix::fs::linkat(CWD, &link, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)
-                    .map_err(|e| Failure::output("write", &self.path, e.into()))?;
-                self.name = Name::Temporary(temporary.clone());
-                temporary
-            }
-        };
-        self.file.sync_all().map_err(|e| Failure::output("sync", &self.path, e))?;
+    pub fn finish(self) -> Result<bool, Failure> {
+        let Target::New(file) = self.target else { return Ok(false) };
+        file.sync().map_err(|e| Failure::output("sync", &self.path, e))?;
         match self.existing {
-            Existing::Replace => {
-                fs::rename(&temporary, &self.path).map_err(|e| Failure::output("replace", &self.path, e))?
-            }
-            Existing::Refuse => match fsio::rename_noreplace(&Spot::outside(&temporary), &Spot::outside(&self.path)) {
-                // Some filesystems do not support this; the name was free a moment ago.
-                Err(e) if is_unsupported(&e) && fs::symlink_metadata(&self.path).is_err() => {
-                    fs::rename(&temporary, &self.path).map_err(|e| Failure::output("write", &self.path, e))?;
-                }
+            Existing::Replace => file.replace().map_err(|e| Failure::output("replace", &self.path, e))?,
+            Existing::Refuse => match file.keep_existing() {
                 Err(e) if e.is_existing() => return Err(exists(&self.path)),
                 other => other?,
             },
         }
-        self.name = Name::Given;
         Ok(true)
     }
 }
@@ -156,37 +120,18 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn temporary_for(path: &Path) -> Result<PathBuf, Failure> {
-    Ok(path.with_file_name(format!(".diagctl-{}", fsio::random_hex()?)))
-}
-
-fn own_descriptors() -> &'static Path {
-    Path::new("/proc/self/fd")
-}
-
-// Creates a file without a name. Returns `None` if the filesystem has no such files or the file could not be named later (see
-// open(2), O_TMPFILE).
-fn unnamed(dir: &Path) -> Option<File> {
-    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(CWD, dir, flags, Mode::from_raw_mode(0o600)).ok()?;
-    own_descriptors().is_dir().then(|| File::from(file))
-}
-
 impl Write for Destination {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.file.write(data)
+        match &mut self.target {
+            Target::New(file) => file.write(data),
+            Target::Given(file) => file.write(data),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Drop for Destination {
-    fn drop(&mut self) {
-        if let Name::Temporary(temporary) = &self.name {
-            // If the file cannot be removed, nothing more can be done.
-            let _ = fs::remove_file(temporary);
+        match &mut self.target {
+            Target::New(file) => file.flush(),
+            Target::Given(file) => file.flush(),
         }
     }
 }
@@ -212,12 +157,6 @@ fn exists(path: &Path) -> Failure {
         .hint("use --force to replace it, or -o to write elsewhere")
 }
 
-// Returns true for the errors of renameat2(2) on a filesystem or an old kernel without RENAME_NOREPLACE.
-fn is_unsupported(error: &diagctl_fs::Error) -> bool {
-    let code = error.os().and_then(io::Error::raw_os_error);
-    code == Some(rustix::io::Errno::INVAL.raw_os_error()) || code == Some(rustix::io::Errno::NOSYS.raw_os_error())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,9 +176,6 @@ mod tests {
         fs::write(&path, "old").unwrap();
         let mut file = Destination::open(&path, Existing::Replace, Path::new("/nowhere")).unwrap();
         file.write_all(b"half").unwrap();
-        if matches!(file.name, Name::Unnamed) {
-            assert_eq!(names(dir.path()), ["out"], "a killed process would leave something");
-        }
         drop(file);
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(dir.path())), ("old", vec!["out".to_owned()]));
         let mut file = Destination::open(&path, Existing::Replace, Path::new("/nowhere")).unwrap();

@@ -94,6 +94,8 @@ fn status() -> Status {
         },
         rules: vec![rule_status(&rule(80_000, Some(5)), Some(&marks), &[], 100_000)],
         budgets: budgets(&Config::default(), &state, 100_000),
+        shipped: None,
+        hook: None,
         requests: vec![Request {
             reports: vec![diagctl_store::ReportName::parse("heap_dump").unwrap()],
             by: "anna".into(),

@@ -10,7 +10,7 @@ use crate::units::{duration, size};
 /// Formats the whole status on one page.
 pub fn render(status: &Status, times: &Times, explain: bool) -> String {
     let mut text = String::new();
-    for (key, value) in summary(status) {
+    for (key, value) in summary(status, times) {
         text.push_str(&output::prose(&format!("{key:<11}"), 11, &value));
     }
     let header = ["RULE", "TRIGGER", "STATE", "LAST FIRED", "IN WINDOW", "NEXT"];
@@ -29,7 +29,7 @@ pub fn render(status: &Status, times: &Times, explain: bool) -> String {
     text
 }
 
-fn summary(status: &Status) -> Vec<(&'static str, String)> {
+fn summary(status: &Status, times: &Times) -> Vec<(&'static str, String)> {
     let store = &status.store;
     let captures = if store.captures == 1 { "1 capture".into() } else { format!("{} captures", store.captures) };
     let mut lines = vec![
@@ -63,6 +63,8 @@ fn summary(status: &Status) -> Vec<(&'static str, String)> {
             if request.reports.is_empty() { "the routine reports".into() } else { request.reports.join(", ") };
         lines.push(("request", format!("{reports}, requested by {}: {}", request.by, request.reason)));
     }
+    lines.extend(status.shipped.iter().map(|shipped| ("shipped", shipped.line(|at| times.show(at)))));
+    lines.extend(status.hook.iter().map(|hook| ("hook", hook.line(|at| times.show(at)))));
     if store.quarantine_bytes > 0 {
         lines.push(("quarantine", size(store.quarantine_bytes)));
     }

@@ -184,6 +184,8 @@ module Diagctl
 
       reason = @capture_log.record(grant, Clock.now - started, outcome)
       break_off(grant, lease, reason) if reason
+    ensure
+      Orphans.reap
     end
 
     # Finished reports are published, and the reason becomes the error of the rest.
