@@ -71,8 +71,6 @@ module E2E
   class ShipToGoogleTest < ShipTest
     include OnGoogle
 
-    def test_a_server_that_stops_loses_nothing_and_the_watcher_goes_on_by_itself = skip("moto forgets everything when it stops")
-
     def test_credentials_come_from_a_command
       id = capture
       program = File.join(@root, "credentials")

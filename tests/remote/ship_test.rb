@@ -50,7 +50,8 @@ module E2E
       upload = { schema: 1, url: remote_url, key: key, upload_id: "gone", part_bytes: 8 << 20,
                  bytes: file(id, "blob.bin.gz").bytesize, parts: ["x"] }
       File.write(File.join(@store, "remote/uploads", id), JSON.dump(upload))
-      ship!
+      # s3s-fs says so only by closing the connection.
+      10.times { break if ship.ok? }
       assert_shipped(id)
     end
 
@@ -91,6 +92,7 @@ module E2E
     end
 
     def test_a_server_that_stops_loses_nothing_and_the_watcher_goes_on_by_itself
+      skip("moto forgets everything when it stops") if server_class == MotoServer
       mine = server_class.new(File.join(@root, "server")).start
       mine.create_bucket(@bucket)
       @server = mine
@@ -140,7 +142,7 @@ module E2E
       only_on_a_server_that_checks
       faults { |_, _, number| [500, 503, 429, :cut, :lost, :flip][(number / 2) % 6] if number.even? }
       ids = [capture, capture(20 << 20), capture]
-      10.times { break if ship.ok? }
+      20.times { break if ship.ok? }
       ids.each { |id| assert_shipped(id) }
     end
 

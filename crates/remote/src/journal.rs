@@ -27,6 +27,8 @@ pub struct Upload {
     pub part_bytes: u64,
     /// The parts that the remote has confirmed, from the first on without a gap.
     pub parts: Vec<String>,
+    /// Number of failures since a part was confirmed.
+    pub stalls: u32,
 }
 
 /// The directory of the journal, a file for each capture.

@@ -21,6 +21,9 @@ use crate::throttle::Throttle;
 /// Number of parts of one file on the way at once.
 const AT_ONCE: usize = 3;
 
+/// The most failures of an upload in a row without a part more. By then `--watch` has tried for minutes.
+const MOST_STALLS: u32 = 8;
+
 /// What may be on the way at once, of all files: three parts of 8 MiB, one part of a huge file, or many small files.
 const BUDGET: u64 = 24 << 20;
 
@@ -90,15 +93,29 @@ impl<'a> Uploader<'a> {
             Some(upload) => upload,
             None => self.begin(source, part_bytes).await?,
         };
-        match self.send_parts(source, upload).await {
+        match self.send_parts(source, upload.clone()).await {
             // Another shipper has completed one of this object, or a lifecycle rule has aborted it.
             Err(e) if bucket::is_gone(&e) => {
                 source.rewind()?;
                 let upload = self.begin(source, part_bytes).await?;
                 self.send_parts(source, upload).await
             }
+            Err(e) => self.note_stall(source.capture, &upload).await.and(Err(e)),
             done => done,
         }
+    }
+
+    // Some servers tell that they have forgotten an upload by closing the connection only. So one that has failed many times, without a
+    // part more, is given up. The next run begins anew.
+    async fn note_stall(&self, capture: Id, before: &Upload) -> Result<()> {
+        let Some(mut upload) = self.journal.read(capture) else { return Ok(()) };
+        upload.stalls = if upload.parts.len() == before.parts.len() { upload.stalls + 1 } else { 0 };
+        if upload.stalls < MOST_STALLS {
+            return self.journal.write(capture, &upload);
+        }
+        // What cannot be aborted is left to the lifecycle rule.
+        let _ = self.bucket.abort(&upload.key, &upload.upload_id).await;
+        self.journal.remove(capture)
     }
 
     /// Gives up the uploads of captures that retention has deleted, and returns those. The upload of one that waits is resumed.
@@ -117,7 +134,7 @@ impl<'a> Uploader<'a> {
     async fn begin(&self, source: &Source, part_bytes: u64) -> Result<Upload> {
         let upload_id = self.bucket.begin(&source.key).await?;
         let (url, key, bytes) = (self.url.to_owned(), source.key.clone(), source.bytes);
-        let upload = Upload { schema: 1, url, key, upload_id, bytes, part_bytes, parts: Vec::new() };
+        let upload = Upload { schema: 1, url, key, upload_id, bytes, part_bytes, ..Upload::default() };
         self.journal.write(source.capture, &upload)?;
         Ok(upload)
     }
