@@ -22,7 +22,7 @@ pub const CATALOG: &str = "catalog.bin";
 /// The requests that a poll reads when there are very many.
 pub const CROWD: &str = "requests.json";
 
-/// The failures of the heap walker.
+/// What is known of the heap walker.
 pub const WALKER: &str = "walker.json";
 
 /// The numbers of events that `events.jsonl` no longer holds.

@@ -129,7 +129,7 @@ module Torture
     end
 
     ID = '\d{8}T\d{9}Z-\h{8}'
-    KNOWN = %r{\A(FORMAT|(lease|state)\.(lock|json)|(index|events|samples|samples\.1)\.jsonl|execs\.json|catalog\.bin|requests\.json|config\.(good\.toml|cache)|
+    KNOWN = %r{\A(FORMAT|(lease|state)\.(lock|json)|(index|events|samples|samples\.1)\.jsonl|(execs|walker|event_counts)\.json|catalog\.bin|requests\.json|config\.(good\.toml|cache)|
                  samples/\d+(-\d+-\h*)?\.json|requests/#{ID}\.json|reports/#{ID}/(pinned|meta\.json|[a-z][\w.]*\.(gz|zst))|
                  (samples|requests|reports|staging|trash|quarantine|reports/#{ID}))\z}x
 
