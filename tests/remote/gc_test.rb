@@ -56,6 +56,7 @@ module E2E
       assert_equal 2, result.status
       assert_match(/needs --max-age or --max-use/, result.err)
       assert_equal 2, diagctl("gc", "--max-age", "1d").status
+      %w[--max-age --max-use].each { |option| assert_match(/must be .*than zero/, diagctl("gc", "--remote", option, "0").err) }
     end
   end
 

@@ -96,6 +96,10 @@ module E2E
       assert_equal captures.map { |capture| capture["id"] }, [JSON.parse(remote_object(answer))["capture"]]
     end
 
+    def test_a_request_cannot_wait_longer_than_a_node_accepts
+      assert_match(/waits for 2d, which is longer than 24h\n.*use --expires 24h/m, ask("gc_stat", "--expires", "48h").err)
+    end
+
     def test_a_request_that_nobody_takes_expires_with_the_reason
       start_script
       watch

@@ -15,6 +15,12 @@ use crate::keys;
 /// Maximum size of a manifest, bytes. A larger one is followed by another.
 const MAX_FILE: u64 = 4 << 20;
 
+/// The URL of the remote that has them. Another remote gets manifests of its own, because it has none of those captures.
+const URL: &str = ".url";
+
+/// Maximum size of a URL, bytes.
+const MAX_URL: u64 = 64 << 10;
+
 /// Number of days for which the copies are kept.
 const DAYS: usize = 40;
 
@@ -27,13 +33,23 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// Opens the copies in the shipper's directory.
-    pub fn open(remote: &Spot) -> Result<Self> {
+    /// Opens the copies in the shipper's directory, of what went to this URL.
+    pub fn open(remote: &Spot, url: &str) -> Result<Self> {
         let dir = remote.join("manifests");
         if !dir.is_dir() {
             fs::create_dir(&dir, 0o700)?;
         }
-        Ok(Self { dir, changed: BTreeSet::new() })
+        let manifests = Self { dir, changed: BTreeSet::new() };
+        let place = manifests.dir.join(URL);
+        // Copies of an older version are without a URL, and taken for this one's.
+        let known = fs::read_bounded(&place, MAX_URL).unwrap_or_else(|_| url.into());
+        if known != url.as_bytes() {
+            for name in manifests.names() {
+                fs::remove_file(&manifests.dir.join(&name))?;
+            }
+        }
+        fs::write_atomic(&place, url.as_bytes(), Durability::Volatile)?;
+        Ok(manifests)
     }
 
     /// Adds a capture to the manifest of its day.
@@ -88,7 +104,7 @@ mod tests {
     #[test]
     fn a_store_keeps_one_manifest_a_day_and_forgets_old_copies() {
         let dir = tempfile::tempdir().unwrap();
-        let mut manifests = Manifests::open(&Spot::hold(dir.path()).unwrap()).unwrap();
+        let mut manifests = Manifests::open(&Spot::hold(dir.path()).unwrap(), "s3://bucket/fleet").unwrap();
         for day in 10..28 {
             for month in 1..4 {
                 let created = format!("2026-{month:02}-{day}T10:00:00Z");
@@ -103,5 +119,16 @@ mod tests {
         manifests.forget_old();
         assert_eq!(manifests.names().len(), DAYS);
         assert!(!manifests.names().contains(&one));
+    }
+
+    #[test]
+    fn another_remote_is_told_nothing_of_what_the_first_one_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let remote = Spot::hold(dir.path()).unwrap();
+        let mut manifests = Manifests::open(&remote, "s3://one").unwrap();
+        manifests.add(&Entry { created: "2026-11-28T10:00:00Z".into(), ..Entry::default() }).unwrap();
+        assert_eq!(Manifests::open(&remote, "s3://one").unwrap().names(), manifests.names());
+        assert!(Manifests::open(&remote, "s3://two").unwrap().names().is_empty());
+        assert!(Manifests::open(&remote, "s3://one").unwrap().names().is_empty(), "it begins a new one there");
     }
 }

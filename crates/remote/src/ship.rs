@@ -67,7 +67,7 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     // Held to the end.
     let lock = stop.unless(lock(&store, args.unless_watched)).await.transpose()?;
     let Some(Some(_lock)) = lock else { return Ok(Exit::Ok) };
-    let mut shipper = Shipper::new(&store, &bucket)?;
+    let mut shipper = Shipper::new(&store, &bucket, &settings.remote.url)?;
     let sender = Sender::new(&store, &bucket, settings)?;
     let watch = args.watch && !args.once;
     shipping::note_watch(&store, watch)?;
@@ -218,8 +218,8 @@ impl<'a> Sender<'a> {
 }
 
 impl<'a> Shipper<'a> {
-    fn new(store: &'a Store, bucket: &'a Bucket) -> Result<Self> {
-        let manifests = Manifests::open(&shipping::directory(store)?)?;
+    fn new(store: &'a Store, bucket: &'a Bucket, url: &str) -> Result<Self> {
+        let manifests = Manifests::open(&shipping::directory(store)?, url)?;
         Ok(Self { store, bucket, manifests, sent: Vec::new(), shipped: 0, told_dropped: 0 })
     }
 

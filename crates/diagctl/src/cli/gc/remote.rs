@@ -8,7 +8,7 @@ use super::View;
 use crate::cli::output::{self, Done};
 use crate::cli::{Context, Failure, remote};
 use crate::exit_code::Exit;
-use crate::units::{ms, parse_duration, parse_size, size};
+use crate::units::{Invalid, ms, parse_size, parse_wait, size};
 
 /// The options about the remote.
 #[derive(Debug, clap::Args)]
@@ -17,10 +17,10 @@ pub struct RemoteArgs {
     #[arg(long)]
     pub remote: bool,
     /// With --remote: delete what was shipped longer ago than this (90d)
-    #[arg(long, value_name = "AGE", requires = "remote", value_parser = parse_duration)]
+    #[arg(long, value_name = "AGE", requires = "remote", value_parser = parse_wait)]
     max_age: Option<Duration>,
     /// With --remote: delete the oldest until the others have at most this size (500GiB)
-    #[arg(long, value_name = "SIZE", requires = "remote", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", requires = "remote", value_parser = some_size)]
     max_use: Option<u64>,
 }
 
@@ -42,6 +42,14 @@ struct Row<'a> {
     keep: bool,
     reasons: Vec<&'a str>,
     disk_bytes: u64,
+}
+
+// Nobody means all captures of all machines. `rm --remote` takes IDs.
+fn some_size(text: &str) -> Result<u64, Invalid> {
+    match parse_size(text)? {
+        0 => Err(Invalid::new("must be more than zero", "use a value like 500GiB")),
+        bytes => Ok(bytes),
+    }
 }
 
 pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {

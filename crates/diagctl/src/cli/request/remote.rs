@@ -1,12 +1,14 @@
 //! `request --remote`: asks machines through the remote, each of which decides under its own configuration.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::cli::error::Failure;
 use crate::cli::output::Done;
 use crate::cli::{Context, external, remote};
 use crate::exit_code::Exit;
-use crate::units::ms;
+use crate::units::{duration, ms};
 
 /// The options about the remote.
 #[derive(Debug, clap::Args)]
@@ -22,11 +24,22 @@ pub struct RemoteArgs {
     sample: Option<u32>,
 }
 
+/// The longest wait that a node accepts (crates/remote/src/ticket.rs).
+const LONGEST: Duration = Duration::from_secs(86_400);
+
 pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {
     super::check(cx, args)?;
     if args.reports.is_empty() {
         return Err(Failure::new(Exit::Usage, "a request through the remote names its reports")
             .hint("diagctl request gc_stat --remote --reason …"));
+    }
+    if args.expires > LONGEST {
+        let text = duration(ms(args.expires));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("a request through the remote waits for {text}, which is longer than 24h"),
+        )
+        .hint("use --expires 24h, or less"));
     }
     let request = json!({
         "reports": args.reports,
