@@ -3,9 +3,12 @@
 require "etc"
 require "set"
 require_relative "support/e2e"
+require_relative "support/hook_events"
 
 # The command of [on_capture]: told of each capture, and never in anybody's way.
 class HookTest < E2E::Case
+  include E2E::HookEvents
+
   # Writes what it got, and what it is, to files named after the capture.
   LOOK = <<~'SH'
     #!/bin/sh
@@ -32,7 +35,7 @@ class HookTest < E2E::Case
       assert_equal %w[0 1 2 3], File.readlines(file("#{id}.fds"), chomp: true)
       assert_equal ["hook", "command"], event_of(id).values_at("event", "cause")
     end
-    assert_empty E2E::Processes.descendants(server.pid), "the worker has a child"
+    assert_empty E2E::Processes.descendants_but_polls(server.pid), "the worker has a child"
     metrics = diagctl!("metrics").out.lines(chomp: true)
     assert_includes metrics, 'diagctl_hooks_total{hook="command",outcome="ok"} 2'
     assert_includes metrics, "diagctl_hooks_waiting 0"
@@ -204,12 +207,6 @@ class HookTest < E2E::Case
   def told(id)
     wait_until("the hook is told of #{id}", tell: -> { diagctl("events").out }) { File.exist?(file("#{id}.txt")) }
     File.readlines(file("#{id}.txt"), chomp: true).to_h { |line| line.split(" ", 2) }
-  end
-
-  def event_of(id)
-    wait_until("an event of the hook about #{id}", tell: -> { diagctl("events").out }) do
-      diagctl!("events", "--json").json.fetch("events").find { |event| event["id"] == id && event["event"].start_with?("hook") }
-    end
   end
 
   def session(pid) = File.read("/proc/#{pid}/stat").rpartition(") ").last.split[3]

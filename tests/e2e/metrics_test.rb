@@ -3,7 +3,7 @@
 require_relative "support/e2e"
 require_relative "support/promtool"
 
-# What a monitoring system reads of a store.
+# The metrics of a store.
 class MetricsTest < E2E::Case
   def test_prometheus_accepts_the_numbers_and_they_are_those_of_the_store
     configure(rule("routine", "timer = { every = \"1h\" }", %w[gc_stat]), remote: "url = \"file://#{@root}\"")

@@ -5,7 +5,7 @@ require_relative "support/s3_case"
 require_relative "support/reading"
 
 module E2E
-  # What a person deletes in the remote, with what S3 has for it and with what a directory has.
+  # Deletions by a person in the remote, on S3 and in a directory.
   module Deleting
     def test_a_deleted_capture_is_gone_from_everywhere_and_its_node_does_not_bring_it_back
       first, second = capture, capture(9 << 20)

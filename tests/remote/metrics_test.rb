@@ -4,7 +4,7 @@ require_relative "support/directory_case"
 require_relative "../e2e/support/promtool"
 
 module E2E
-  # What a monitoring system reads of a store that ships and tells a hook.
+  # The metrics of a store that ships and tells a hook.
   class FleetMetricsTest < DirectoryCase
     def test_prometheus_accepts_the_numbers_of_shipping_and_hooks
       configure(remote: remote_section, on_capture: 'command = ["false"]')

@@ -92,7 +92,7 @@ module E2E
 
     private
 
-    # What differs between two moments.
+    # Parts that differ between two moments.
     def without_ages(text) = text.gsub(/\d+(ms|s)\b( ago)?|just now/, "AGE").gsub(/\d+m AGE/, "AGE")
   end
 end

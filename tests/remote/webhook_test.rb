@@ -3,11 +3,14 @@
 require "json"
 require "openssl"
 require "socket"
+require_relative "../e2e/support/hook_events"
 require_relative "support/directory_case"
 
 module E2E
   # The webhook of [on_capture], against an HTTP server.
   class WebhookTest < DirectoryCase
+    include HookEvents
+
     # Answers each request with the next answer of a list, and the last one from then on. `:hang` says nothing.
     class Receiver
       attr_reader :port, :requests
@@ -138,7 +141,7 @@ module E2E
       10.times { assert_match(/\Aok/, server.get("/", timeout: 5)) }
       assert_equal id, JSON.parse(@receiver.requests.first.last)["id"]
       assert_equal false, diagctl!("status", "--json").json.dig("lease", "taken")
-      assert_empty Processes.descendants(server.pid)
+      assert_empty Processes.descendants_but_polls(server.pid)
       server.stop
     end
 
@@ -148,12 +151,6 @@ module E2E
       @receiver = Receiver.new(answer, *answers)
       configure(rule("asked", 'on_demand = { min_interval = "1s" }', %w[gc_stat]),
         on_capture: "webhook = \"http://127.0.0.1:#{@receiver.port}/hook\"\n#{more}")
-    end
-
-    def event_of(id)
-      wait_until("an event of the hook about #{id}", tell: -> { diagctl("events").out }) do
-        diagctl!("events", "--json").json.fetch("events").find { |event| event["id"] == id && event["event"].start_with?("hook") }
-      end
     end
 
     def self_signed

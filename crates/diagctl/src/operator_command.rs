@@ -82,7 +82,7 @@ pub fn kill_remains() {
     kill_all(&|process, all| descends(process, std::process::id(), all));
 }
 
-// What a command said, on one line, for the end of an error.
+// The output of a command, on one line, for the end of an error.
 fn quote(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
     let said = printable(&said.split_whitespace().collect::<Vec<_>>().join(" "));

@@ -47,13 +47,13 @@ pub enum Expiry {
     At(String),
 }
 
-/// What a command prints.
+/// The output of a command.
 pub trait Printed: DeserializeOwned + Debug + Send + 'static {
     /// The credential of object_store.
     type Credential: Debug + Send + Sync + 'static;
     /// The kind of remote, for errors.
     const STORE: &'static str;
-    /// What is expected, for errors.
+    /// The expected form, for errors.
     const EXPECTED: &'static str;
     /// Returns the credential and its end.
     fn credential(self, now_ms: i64) -> (Self::Credential, Expiry);

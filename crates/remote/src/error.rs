@@ -109,7 +109,7 @@ pub enum Error {
         /// The reason.
         why: String,
     },
-    /// What was asked for cannot be parsed.
+    /// The request cannot be parsed.
     #[error("cannot read what diagctl asks for: {0}")]
     Asked(String),
     /// A webhook was not told.

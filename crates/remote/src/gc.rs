@@ -71,7 +71,7 @@ struct Deleted<'a> {
     at: String,
 }
 
-/// What becomes of a capture.
+/// The verdict on a capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Verdict {
     id: String,
@@ -94,7 +94,7 @@ struct Stored {
 /// Day, host and id: the directory of a capture.
 type Place = (String, String, String);
 
-/// What goes of one day: captures by id and host, and the keys of their objects.
+/// The deletions of one day: captures by id and host, and the keys of their objects.
 type OfDay<'a> = (Vec<(&'a str, &'a str)>, Vec<String>);
 
 /// Runs `rm`.

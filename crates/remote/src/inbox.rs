@@ -56,7 +56,7 @@ pub struct Inbox<'a> {
     told: Option<String>,
 }
 
-/// What the node remembers of requests.
+/// The node's memory of requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Known {

@@ -1,4 +1,4 @@
-//! What a killed shipper leaves behind: the multipart upload that it was at, so that the next one sends only what is missing.
+//! The journal of the multipart upload that a shipper is at. If it is killed, the next one sends only what is missing.
 
 use diagctl_fs::{self as fs, Durability, Spot};
 use diagctl_store::Id;

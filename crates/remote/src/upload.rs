@@ -24,10 +24,10 @@ const AT_ONCE: usize = 3;
 /// The most failures of an upload in a row without a part more. By then `--watch` has tried for minutes.
 const MOST_STALLS: u32 = 8;
 
-/// What may be on the way at once, of all files: three parts of 8 MiB, one part of a huge file, or many small files.
+/// The most bytes on the way at once, of all files: three parts of 8 MiB, one part of a huge file, or many small files.
 const BUDGET: u64 = 24 << 20;
 
-/// What each file and part counts at least, bytes: so there are at most 24 requests at once.
+/// The least that a file or a part counts, bytes: so there are at most 24 requests at once.
 const UNIT: u64 = 1 << 20;
 
 /// The most parts that S3 takes, less a margin.
@@ -113,7 +113,7 @@ impl<'a> Uploader<'a> {
         if upload.stalls < MOST_STALLS {
             return self.journal.write(capture, &upload);
         }
-        // What cannot be aborted is left to the lifecycle rule.
+        // An upload that cannot be aborted is left to the lifecycle rule.
         let _ = self.bucket.abort(&upload.key, &upload.upload_id).await;
         self.journal.remove(capture)
     }

@@ -22,13 +22,13 @@ pub const CATALOG: &str = "catalog.bin";
 /// The requests that a poll reads when there are very many.
 pub const CROWD: &str = "requests.json";
 
-/// What is known of the heap walker.
+/// The record of the heap walker in each Ruby.
 pub const WALKER: &str = "walker.json";
 
 /// The numbers of events that `events.jsonl` no longer holds.
 pub const EVENT_COUNTS: &str = "event_counts.json";
 
-/// What the shipper remembers: uploads that were interrupted, the manifests, and what was deleted unshipped.
+/// The shipper's memory: uploads that were interrupted, the manifests, and what was deleted unshipped.
 pub const REMOTE: &str = "remote";
 
 /// The captures that the operator's hook is to be told about.

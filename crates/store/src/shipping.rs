@@ -190,7 +190,7 @@ pub struct Dropped {
     pub schema: u32,
     /// Their number.
     pub captures: u64,
-    /// What they took on disk, bytes.
+    /// Their disk usage, bytes.
     pub bytes: u64,
     /// The latest of them.
     pub latest: Option<Id>,

@@ -1,4 +1,4 @@
-//! What is known of the heap walker in each Ruby: a walker that failed once is not tried again, and one that proved itself and walked
+//! The record of the heap walker in each Ruby: a walker that failed once is not tried again, and one that proved itself and walked
 //! need not prove itself again.
 
 use serde::{Deserialize, Serialize};

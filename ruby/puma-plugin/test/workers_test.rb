@@ -4,7 +4,7 @@ require_relative "../../diagctl/test/helper"
 $LOAD_PATH.unshift(File.expand_path("../lib", __dir__))
 require "diagctl/puma"
 
-# What the master of a cluster notes about the end of its workers.
+# The notes of the master of a cluster on the end of its workers.
 class PumaWorkersTest < Minitest::Test
   include Sandbox
 

@@ -32,6 +32,12 @@ module E2E
 
     def spared = @spared ||= []
 
+    # The descendants of a process that polls, but for the poll that may be under way. Until it execs, it looks like its parent.
+    def descendants_but_polls(root)
+      own = argv(root)
+      descendants(root).reject { |process| process.argv.include?("acquire") || process.argv == own }
+    end
+
     # Zombies are left out, because they hold no resources.
     def descendants(root = Process.pid)
       children = Hash.new { |hash, ppid| hash[ppid] = [] }

@@ -1,12 +1,12 @@
 # frozen_string_literal: true
 
 require "base64"
-require_relative "s3_server"
+require_relative "one_program_server"
 
 module E2E
   # Azurite on loopback, which Microsoft writes: it speaks the protocol of Azure Blob Storage, checks signatures, and tells checksums. It comes from npm
   # (`scripts/deps --remote`). DIAGCTL_TEST_AZURITE names another copy of its package.
-  class AzuriteServer < S3Server
+  class AzuriteServer < OneProgramServer
     PACKAGE = ENV.fetch("DIAGCTL_TEST_AZURITE", File.join(ROOT, "target/tools/azurite/node_modules/azurite"))
     MAIN = File.join(PACKAGE, "dist/src/blob/main.js")
     # Those of every Azurite.
@@ -14,13 +14,6 @@ module E2E
     SECRET = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
     def self.missing? = File.exist?(MAIN) ? false : "Azurite is not installed (scripts/deps --remote)"
-
-    def initialize(dir)
-      @dir = dir
-      FileUtils.mkdir_p("#{dir}/log")
-      @port = free_port
-      @pids = {}
-    end
 
     def endpoint = "#{super}/#{ACCOUNT}"
 

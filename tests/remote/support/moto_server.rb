@@ -1,11 +1,11 @@
 # frozen_string_literal: true
 
-require_relative "s3_server"
+require_relative "one_program_server"
 
 module E2E
   # moto on loopback: quick to start, and nearer to Amazon S3 than Swift in what it answers, but it believes every signature and every checksum. It comes
   # from PyPI (`scripts/deps --remote`). DIAGCTL_TEST_MOTO names another program, which the tests of S3 then use instead of Swift.
-  class MotoServer < S3Server
+  class MotoServer < OneProgramServer
     PROGRAM = ENV.fetch("DIAGCTL_TEST_MOTO", File.join(ROOT, "target/tools/moto/bin/moto_server"))
 
     def self.wanted? = ENV.key?("DIAGCTL_TEST_MOTO")
@@ -13,13 +13,6 @@ module E2E
     def self.missing? = File.exist?(PROGRAM) ? false : "moto is not installed (scripts/deps --remote)"
 
     def checks? = false
-
-    def initialize(dir)
-      @dir = dir
-      FileUtils.mkdir_p("#{dir}/log")
-      @port = free_port
-      @pids = {}
-    end
 
     # Everything is gone with the process.
     def start

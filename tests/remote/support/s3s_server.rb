@@ -1,11 +1,11 @@
 # frozen_string_literal: true
 
-require_relative "s3_server"
+require_relative "one_program_server"
 
 module E2E
   # s3s-fs on loopback, which the authors of s3s wrote: a directory as S3. It checks signatures and payloads. It comes from crates.io (`cargo install --locked
   # --features binary s3s-fs@0.14.1`); DIAGCTL_TEST_S3S names its program, which the tests of S3 then use instead of Swift.
-  class S3sServer < S3Server
+  class S3sServer < OneProgramServer
     PROGRAM = ENV.fetch("DIAGCTL_TEST_S3S", nil)
 
     def self.wanted? = !PROGRAM.nil?
@@ -13,10 +13,8 @@ module E2E
     def self.missing? = File.exist?(PROGRAM.to_s) ? false : "DIAGCTL_TEST_S3S names no s3s-fs"
 
     def initialize(dir)
-      @dir = dir
-      FileUtils.mkdir_p(["#{dir}/log", "#{dir}/data"])
-      @port = free_port
-      @pids = {}
+      super
+      FileUtils.mkdir_p("#{dir}/data")
     end
 
     def start

@@ -6,7 +6,7 @@ module E2E
   # `make remote-test` builds it; a release build would take as long as that of diagctl.
   REMOTE_BIN = ENV.fetch("DIAGCTL_TEST_REMOTE", File.join(ROOT, "target/debug/diagctl-remote"))
 
-  # What every remote has in common, tried on each kind.
+  # The flows that every kind of remote has.
   module Shipping
     # A capture with one incompressible report of so many bytes.
     def capture(bytes = 1000, name: "blob")

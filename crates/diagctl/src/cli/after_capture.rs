@@ -19,7 +19,7 @@ pub struct Args {
     work: Work,
 }
 
-/// What may follow a capture.
+/// A follow-up of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Work {
     /// Tell the hook, [on_capture]

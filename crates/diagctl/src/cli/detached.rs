@@ -30,7 +30,7 @@ fn start_work(cx: &Context, work: Work) {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("diagctl").args(["after-capture", work.name()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // What the worker's directory is on may be unmounted meanwhile. Paths in the environment may be relative to it.
+    // The filesystem of the worker's directory may be unmounted meanwhile. Paths in the environment may be relative to it.
     command.current_dir("/").env_remove("LD_PRELOAD");
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     command.env("DIAGCTL_DIR", absolute(&cx.config().dir));

@@ -249,7 +249,7 @@ impl From<crate::grant::Error> for Failure {
     }
 }
 
-/// What to do about a report that is encrypted.
+/// The hint for a report that is encrypted.
 pub const IDENTITY_HINT: &str =
     "--identity FILE, or DIAGCTL_IDENTITY in the environment, names the file with your age identity";
 

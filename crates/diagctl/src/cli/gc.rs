@@ -28,7 +28,7 @@ pub struct Args {
     remote: remote::RemoteArgs,
 }
 
-/// What became of captures, or would become of them.
+/// The verdicts on captures.
 #[derive(Serialize)]
 struct View<R> {
     schema: u32,

@@ -129,11 +129,11 @@ pub struct Config {
     pub options: ReportOptions,
     /// The rules.
     pub rules: Vec<Rule>,
-    /// Where captures are shipped.
+    /// The remote that captures are shipped to.
     pub remote: Option<Box<Remote>>,
     /// To whom reports are encrypted.
     pub encrypt: Option<Box<Encryption>>,
-    /// What is told of each capture.
+    /// The hook that is told of each capture.
     pub on_capture: Option<Box<OnCapture>>,
 }
 

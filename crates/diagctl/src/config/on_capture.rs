@@ -21,7 +21,7 @@ pub(super) const KEYS: [&str; 6] = [
 /// The longest time-out, milliseconds. A hook is a message, not a job.
 const LONGEST_MS: u64 = 600_000;
 
-/// Who is told of each capture.
+/// The hook: the command and the webhook that are told of each capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnCapture {
     /// Program and arguments; there is no shell. Empty if only a webhook is told.

@@ -24,7 +24,7 @@ pub(super) const KEYS: [&str; 11] = [
 /// The forms of a URL, as a hint.
 const URLS: &str = "write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or file:///DIRECTORY";
 
-/// Where captures are shipped.
+/// The remote that captures are shipped to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remote {
     /// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `file:///DIRECTORY`.

@@ -1,4 +1,4 @@
-//! What is known about the end of one process, from all notes about it.
+//! The evidence about the end of one process, from all notes about it.
 
 use serde::Serialize;
 
@@ -59,7 +59,7 @@ pub struct End {
 }
 
 impl End {
-    // What the parent saw is the truth about status and signal, whatever the process said before.
+    // The parent is right about status and signal, whatever the process said before.
     pub(super) fn add(&mut self, note: &Ended) {
         match note.by {
             By::Process => {

@@ -1,4 +1,4 @@
-//! What a process was doing at its last poll: jobs by class and requests by route, as its gauges tell.
+//! The work of a process at its last poll: jobs by class and requests by route, as its gauges tell.
 
 use std::collections::BTreeMap;
 

@@ -55,7 +55,7 @@ struct Note {
     ended: Ended,
 }
 
-/// What a parent says of the end of a process.
+/// A parent's word on the end of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ParentNote {
     /// The pid.

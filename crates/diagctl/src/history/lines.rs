@@ -40,7 +40,7 @@ pub struct Lines<'a> {
     notes: Vec<Ended>,
 }
 
-/// What tells of kills by the kernel in a cgroup.
+/// A cgroup's counter of kills by the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     /// The memory limit, bytes.

@@ -16,7 +16,7 @@ const MOST: usize = 2000;
 /// Maximum size of the file, bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What is counted apart.
+/// The key of a count.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Key {

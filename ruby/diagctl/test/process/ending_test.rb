@@ -2,7 +2,7 @@
 
 require_relative "../helper"
 
-# What is noted when a process ends, and when nothing is.
+# The note on the end of a process, and when there is none.
 class EndingTest < Minitest::Test
   include Sandbox
 

@@ -24,7 +24,7 @@ pub struct RemoteArgs {
     max_use: Option<u64>,
 }
 
-/// What becomes of a capture.
+/// The verdict on a capture.
 #[derive(Debug, Deserialize)]
 struct Verdict {
     id: String,

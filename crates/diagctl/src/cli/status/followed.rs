@@ -1,4 +1,4 @@
-//! What follows a capture: its shipment, and the hook.
+//! The follow-ups of a capture: its shipment, and the hook.
 
 use serde::Serialize;
 
@@ -74,7 +74,7 @@ pub fn shipped(cx: &Context, store: &Store, now_ms: u64) -> Result<Option<Shippe
 pub struct Waiting {
     /// Their number.
     pub captures: u64,
-    /// What they take on disk.
+    /// Their disk usage.
     pub bytes: u64,
     /// The oldest: its time on the store's time line, and by the clock.
     pub oldest: Option<(u64, String)>,

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # Where the native walker comes from: `diagctl walker` hands it out, and remembers how it did in this Ruby.
+  # The source of the native walker: `diagctl walker` hands it out, and remembers how it did in this Ruby.
   #
   # Forked dumper only.
   #
@@ -37,7 +37,7 @@ module Diagctl
       outcome.kind == :exited && !said.empty? ? said : outcome.describe("`diagctl walker`")
     end
 
-    # Whether an earlier capture proved it. Where allocations are traced there is more to prove.
+    # @return [Boolean] true if an earlier capture proved it. Where allocations are traced there is more to prove.
     def proven?
       size = PROVEN.bytesize
       file.size > size && file.pread(size, file.size - size) == PROVEN && !ObjectSpace.allocation_sourcefile(Object.new)

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 module Diagctl
-  # What a process that polled says when it ends by itself, so that `diagctl deaths` does not take a stop or a restart for a death.
+  # The goodbye of a process that polled and ends by itself, so that `diagctl deaths` does not take a stop or a restart for a death.
   # A process that is killed says nothing. One that an exception ends names its class, and counts as a death.
   #
   # Main thread, while Ruby exits. A forked child inherits the handler, but it is another process and says nothing.

@@ -78,7 +78,7 @@ module Diagctl
         @running.keys.sort_by(&:started)
       end
 
-      # What a process was doing when it died: gauges, of which each recorded poll has those of its moment.
+      # The work of a process when it died: gauges, of which each recorded poll has those of its moment.
       #
       # @return [Hash{String=>Integer}] number of running jobs of the classes with the most
       def running_by_class
