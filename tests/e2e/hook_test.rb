@@ -165,7 +165,8 @@ class HookTest < E2E::Case
       told(request("gc_stat", *("heap_dump" if n.odd?)))
       wait_until("it has ended") { E2E::Processes.descendants.none? { |process| process.argv.include?("after-capture") } }
     end
-    zombies = Dir["/proc/[0-9]*/stat"].count { |path| File.read(path).include?("(diagctl-after) Z ") rescue false }
+    first = E2E::Processes.descendants(server.pid).find { |process| process.ppid == server.pid }.pid
+    zombies = Dir["/proc/[0-9]*/stat"].count { |path| File.read(path).include?("(diagctl-after) Z #{first} ") rescue false }
     assert_operator zombies, :<=, 1
     E2E::Processes.signal(:KILL, server.pid)
   end
