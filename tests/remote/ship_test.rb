@@ -148,12 +148,32 @@ module E2E
 
     def test_a_size_that_the_remote_does_not_confirm_is_not_shipped
       id = capture
-      faults { |method, target, _| :short if method == "HEAD" && target.gsub("%2E", ".").end_with?("blob.bin.gz") }
+      faults { |method, target, _| :short if is_size_of_blob?(method, target) || is_list?(method, target) }
       result = ship
       assert_equal 1, result.status
       assert_match(/blob.bin.gz has 1 bytes in the remote, and \d+ were sent/, result.err)
       refute shipped?(id)
       assert_empty(remote_keys.grep(/meta.json/))
+    end
+
+    def test_a_list_that_is_older_than_the_objects_is_not_believed
+      id = capture
+      faults { |method, target, _| :short if is_list?(method, target) }
+      ship!
+      assert_shipped(id)
+      assert(@proxy.requests.any? { |request| is_size_of_blob?(*request.split) }, "the object was asked itself")
+    end
+
+    # With latency, the number of requests is what shipping takes.
+    def test_a_capture_costs_a_write_for_each_file_and_two_reads
+      script = (1..9).map { |n| "echo #{n} > $DIAGCTL_CAPTURE_DIR/small#{n}" }.join("; ")
+      id = diagctl!("run", "--", "sh", "-c", script).out.chomp
+      faults { nil }
+      ship!
+      assert_shipped(id)
+      files = Dir.children(File.join(@store, "reports", id)) - ["shipped"]
+      kinds = @proxy.requests.reject { |request| request.include?("manifests") }.map { |request| request[/\A\w+/] }.tally
+      assert_equal({ "PUT" => files.size, "GET" => 2 }, kinds, @proxy.requests.join("\n"))
     end
 
     # DIAGCTL_TEST_CAPTURES=1000 is the test of scale, which takes half an hour.
@@ -251,6 +271,10 @@ module E2E
     end
 
     private
+
+    def is_size_of_blob?(method, target) = method == "HEAD" && target.gsub("%2E", ".").end_with?("blob.bin.gz")
+
+    def is_list?(method, target) = method == "GET" && target.match?(/list-type|comp=list/)
 
     # Yields the most memory that it had, KiB.
     def kill_within(pid, seconds)

@@ -199,7 +199,10 @@ impl<'a> Sender<'a> {
         let files = sources.len() + 1;
         let commit = format!("{base}/meta.json");
         if self.bucket.look(&commit, meta::MAX_FILE).await?.is_none_or(|there| there != record) {
+            let sizes: Vec<(String, u64)> = sources.iter().map(|source| (source.key.clone(), source.bytes)).collect();
             self.send_files(sources).await?;
+            // Before the commit: where there is a meta.json, the capture is whole.
+            self.bucket.confirm(&base, &sizes).await?;
             self.bucket.put(&commit, record.into()).await?;
         }
         Ok(Some(Sent { entry, files, bytes }))

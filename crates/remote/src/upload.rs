@@ -156,7 +156,7 @@ impl<'a> Uploader<'a> {
             self.journal.remove(source.capture)?;
             return Err(damaged);
         }
-        self.bucket.complete(&upload.key, &upload.upload_id, &upload.parts, source.bytes).await?;
+        self.bucket.complete(&upload.key, &upload.upload_id, &upload.parts).await?;
         self.journal.remove(source.capture)
     }
 
