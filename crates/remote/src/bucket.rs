@@ -1,7 +1,6 @@
 //! The remote: a bucket of a cloud, or a directory. Everything that is written has been confirmed when a function of this module
 //! returns.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -45,7 +44,7 @@ impl Bucket {
     pub async fn put(&self, key: &str, data: Bytes) -> Result<()> {
         match self {
             Self::Directory(dir) => directory::write(&directory::require(dir)?.join(key), &data),
-            // The server compares the checksums in the request with what it got.
+            // The server compares the checksum in the request with what it got, so nothing has to be asked afterwards.
             Self::Cloud { client, .. } => {
                 client.put(&self.path(key)?, data.into()).await.map_err(failed("write", key)).map(drop)
             }
@@ -187,11 +186,12 @@ impl Bucket {
     }
 
     /// Makes an object of its parts.
-    pub async fn complete(&self, key: &str, upload: &str, parts: &[String]) -> Result<()> {
+    pub async fn complete(&self, key: &str, upload: &str, parts: &[String], bytes: u64) -> Result<()> {
         let Self::Cloud { client, .. } = self else { return Ok(()) };
         let parts = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
         let done = client.complete_multipart(&self.path(key)?, &upload.to_owned(), parts).await;
-        done.map_err(failed("complete the upload of", key)).map(drop)
+        done.map_err(failed("complete the upload of", key))?;
+        self.confirm(key, bytes).await
     }
 
     /// Gives up a multipart upload. One that is gone is given up.
@@ -203,33 +203,16 @@ impl Bucket {
         }
     }
 
-    /// Compares the sizes of objects under `base` with those that were sent: with one list, because a question for each object would double
-    /// the requests. A node may be allowed to write only. Then the answers to the writes count alone.
-    pub async fn confirm(&self, base: &str, sent: &[(String, u64)]) -> Result<()> {
-        // What is written into a directory has been read back.
-        let Self::Cloud { .. } = self else { return Ok(()) };
-        let listed: HashMap<String, u64> = match self.list_under(base).await {
-            Ok(objects) => objects.into_iter().map(|object| (object.key, object.bytes)).collect(),
-            Err(e) if e.is_denied() => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        for (key, expected) in sent {
-            if listed.get(key) != Some(expected) {
-                self.confirm_one(key, *expected, listed.get(key).copied()).await?;
-            }
-        }
-        Ok(())
-    }
-
-    // A list may be older than an object: in Swift under load, or behind a cache. The object itself knows.
-    async fn confirm_one(&self, key: &str, expected: u64, listed: Option<u64>) -> Result<()> {
+    // A checksum confirms each part, and nothing the whole but its size. A node may be allowed to write only. Then the answer to the
+    // completion counts alone.
+    async fn confirm(&self, key: &str, expected: u64) -> Result<()> {
         let Self::Cloud { client, .. } = self else { return Ok(()) };
-        let found = match client.head(&self.path(key)?).await {
-            Ok(found) => found.size,
-            Err(Failed::PermissionDenied { .. }) => listed.unwrap_or(expected),
-            Err(e) => return Err(failed("confirm", key)(e)),
-        };
-        if found == expected { Ok(()) } else { Err(Error::Unconfirmed { key: key.to_owned(), found, expected }) }
+        match client.head(&self.path(key)?).await {
+            Ok(found) if found.size == expected => Ok(()),
+            Ok(found) => Err(Error::Unconfirmed { key: key.to_owned(), found: found.size, expected }),
+            Err(Failed::PermissionDenied { .. }) => Ok(()),
+            Err(e) => Err(failed("confirm", key)(e)),
+        }
     }
 
     fn path(&self, key: &str) -> Result<Path> {
