@@ -41,7 +41,10 @@ pub async fn take(store: &Store, patience: Patience, unless_watched: bool) -> Re
         let waiting = match &mut waiting {
             Some(waiting) => waiting,
             none => {
-                output::note(&format!("waits for {}, which ships the captures of this store", holder(&spot)));
+                // After a capture nobody reads it, and the first line counts as the reason of a failure.
+                if !unless_watched {
+                    output::note(&format!("waits for {}, which ships the captures of this store", holder(&spot)));
+                }
                 none.insert(shipping::waiting(store)?)
             }
         };
