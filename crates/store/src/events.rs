@@ -71,10 +71,11 @@ impl Event {
     }
 }
 
-/// Appends an event. Events are informational, so a failed write is ignored.
+/// Appends an event, without secrets that a command or a failure has told. Events are informational, so a failed write is ignored.
 pub fn record(store: &Store, event: &Event) {
     let path = store.path("events.jsonl");
-    let event = Event { at: clock::utc_now(), ..event.clone() };
+    let reason = fs::without_secrets(&event.reason).into_owned();
+    let event = Event { at: clock::utc_now(), reason, ..event.clone() };
     let Ok(line) = serde_json::to_string(&event) else { return };
     let _ = fs::append_line(&path, line.as_bytes(), Durability::Volatile);
     if path.stat().is_ok_and(|stat| stat.st_size > MAX_FILE) {

@@ -13,6 +13,7 @@ use super::wrap;
 use crate::cli::error::{Failure, printable, steers};
 use crate::exit_code::Exit;
 use crate::sys;
+use diagctl_fs::without_secrets;
 
 /// The result of a command that completed: exit status and text for stdout.
 #[derive(Debug)]
@@ -82,10 +83,10 @@ pub fn finish(done: Done) -> Exit {
 /// Prints a failure on stderr and returns its exit status.
 pub fn fail(failure: &Failure) -> Exit {
     let (red, cyan, reset) = if colour(&io::stderr()) { ("\x1b[31;1m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
-    let message: Vec<String> = failure.message.lines().map(printable).collect();
+    let message: Vec<String> = without_secrets(&failure.message).lines().map(printable).collect();
     let mut text = format!("{red}diagctl: {reset}{}\n", message.join("\n"));
-    if let Some(hint) = &failure.hint {
-        text.push_str(&format!("{cyan}  hint: {reset}{}\n", printable(hint)));
+    if let Some(hint) = failure.hint.as_deref().map(without_secrets) {
+        text.push_str(&format!("{cyan}  hint: {reset}{}\n", printable(&hint)));
     }
     let _ = io::stderr().write_all(text.as_bytes());
     failure.exit
@@ -95,7 +96,7 @@ pub fn fail(failure: &Failure) -> Exit {
 /// which clap itself would pass to the terminal unescaped.
 pub fn usage(e: &clap::Error) -> Exit {
     if e.use_stderr() {
-        let text: Vec<String> = e.render().to_string().lines().map(printable).collect();
+        let text: Vec<String> = without_secrets(&e.render().to_string()).lines().map(printable).collect();
         let _ = writeln!(io::stderr(), "{}", text.join("\n"));
         return Exit::Usage;
     }
@@ -107,7 +108,7 @@ pub fn usage(e: &clap::Error) -> Exit {
 
 /// Prints a note on stderr that is not a failure.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "diagctl: {}", printable(text));
+    let _ = writeln!(io::stderr(), "diagctl: {}", printable(&without_secrets(text)));
 }
 
 // A closed stdout has been replaced by /dev/null, to which everything can be written.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Compression, Config, GroupRight, Source, custom, encrypt, on_capture, remote, rules, templates};
+use super::{Compression, Config, GroupRight, Source, custom, encrypt, lines, on_capture, remote, rules, templates};
 use crate::section::{Problem, Problems, Section};
+use diagctl_fs::without_secrets;
 use diagctl_store::report_kind;
 
 /// Parses a document. Returns its values over the defaults, and the source of each.
@@ -33,6 +34,7 @@ pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
         Err(problems) => problems,
     };
     encrypt::refuse_secrets(text, problems);
+    lines::add(text, problems);
     examined
 }
 
@@ -218,7 +220,8 @@ fn read_toml(text: &str) -> std::result::Result<toml::Table, Vec<Problem>> {
             let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             let hint =
                 "this is not valid TOML: quote strings and values with units, and define each [table] and key once";
-            Problem { path: format!("line {line}"), message: e.message().trim().to_owned(), hint: Some(hint.into()) }
+            let message = without_secrets(e.message().trim()).into_owned();
+            Problem { path: format!("line {line}"), message, hint: Some(hint.into()), line: None }
         };
         errors.into_iter().map(problem).collect()
     })

@@ -9,6 +9,7 @@ mod encrypt;
 mod error;
 mod examine;
 mod for_store;
+pub(crate) mod lines;
 mod load;
 mod on_capture;
 mod options;

@@ -1,10 +1,13 @@
 //! Tests of valid configurations, and of every way in which one can be invalid.
 
 use super::*;
+use crate::section::Problem;
 use std::path::Path;
 
+// The problems without their lines, of which src/config/lines.rs has a test.
 fn problems(text: &str) -> Vec<String> {
-    parse(text).map_or_else(|problems| problems.iter().map(ToString::to_string).collect(), |_| Vec::new())
+    let problems = parse(text).map_or_else(|problems| problems, |_| Vec::new());
+    problems.into_iter().map(|problem| Problem { line: None, ..problem }.to_string()).collect()
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Config {
             warnings.map(move |(key, message, hint)| (format!("rules[{position}].{key}"), message, hint))
         });
         let all = self.of_sections(place).into_iter().chain(of_rules);
-        all.map(|(path, message, hint)| Problem { path, message, hint: Some(hint.to_owned()) }).collect()
+        all.map(|(path, message, hint)| Problem { path, message, hint: Some(hint.to_owned()), line: None }).collect()
     }
 
     /// Returns the names of rules with a share of the memory limit. Without a limit it is a share of the host's memory.
