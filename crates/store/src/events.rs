@@ -20,7 +20,8 @@ pub struct Event {
     /// Time of the event, UTC, RFC 3339.
     pub at: String,
     /// The type: `verdict`, `dry_run`, `published`, `shipped`, `aborted`, `failed`, `cleaned`, `deleted`, `quarantined`, `request_failed`,
-    /// `event_dropped`, `hook`, `hook_failed`, `ship_failed`, `closed`, `paused` or `resumed`.
+    /// `event_dropped`, `hook`, `hook_failed`, `ship_failed`, `closed`, `paused`, `resumed`,
+    /// `encryption_off` or `encryption_on`.
     pub event: String,
     /// The id of the capture or request.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -5,7 +5,7 @@ use crate::history;
 use crate::proc::Proc;
 use crate::rules::trigger::Trigger;
 use crate::units::size;
-use diagctl_store::{self, Access, Store};
+use diagctl_store::{self, Access, Store, encryption_record};
 
 /// Describes this machine, and the records of the store if there is one.
 pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
@@ -15,6 +15,7 @@ pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
         memory: total,
         disk: store.and_then(|store| store.space().ok()).map(|(_, total)| total),
         no_such_group: config.group.as_ref().is_some_and(|group| diagctl_store::group_id(group).is_err()),
+        encryption: store.and_then(encryption_record::read),
         gauges: store.filter(|_| looks_at_gauges(config)).map(gauges).unwrap_or_default(),
     }
 }

@@ -25,7 +25,7 @@ use child::execute;
 use diagctl_store::Process;
 use diagctl_store::ReportName;
 use diagctl_store::lease::Lease;
-use diagctl_store::{Access, Store};
+use diagctl_store::{Access, Store, encryption_record};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -100,6 +100,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             "`diagctl status` names it; try again when its capture is over",
         );
     }
+    let was_encrypted = encryption_record::read(&store).is_some_and(|record| record.on);
     let grant = match try_to_begin(cx, &store, args)? {
         Begun::Yes { grant, .. } => grant,
         Begun::No(Answer { guard: Some(guard), reason, .. }) => {
@@ -110,6 +111,10 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         }
         Begun::No(answer) => return not_granted(&answer.reason, "`diagctl status` shows the state of the store"),
     };
+    if was_encrypted && config.encrypt.is_none() {
+        let whose = cx.loaded.whose();
+        output::note(&format!("this capture is stored in plain: {whose} has no [encrypt]; earlier ones are encrypted"));
+    }
     let ended_by = Arc::new(AtomicI32::new(0));
     let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));
     let signal = ended_by.load(Ordering::SeqCst);

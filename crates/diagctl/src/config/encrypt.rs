@@ -57,7 +57,9 @@ fn recipients(section: &Section<'_>) -> Option<Vec<String>> {
         }
     };
     if list.is_empty() {
-        let hint = format!("{EXAMPLE}; to store reports in plain, remove the table [encrypt]");
+        let hint = format!(
+            "{EXAMPLE}; to store reports in plain, write encrypt = false at the top of the file instead of the table"
+        );
         section.problem("recipients", "the list is empty, so nobody could read the reports", hint);
         return None;
     }
@@ -180,7 +182,9 @@ mod tests {
             assert_eq!(told, [expected]);
             assert!(examined.config.encrypt.unwrap().broken.is_some(), "{text}");
         }
-        for text in ["encrypt = true", "[encrypted]", "[encyrpt]", "[Encrypt]", "[encryption]"] {
+        let (config, _) = parse("encrypt = false").unwrap();
+        assert_eq!((config.encrypt, config.plain), (None, true));
+        for text in ["encrypt = true", "encrypt = \"false\"", "[encrypted]", "[encyrpt]", "[Encrypt]", "[encryption]"] {
             let examined = examine(text).unwrap();
             assert!(examined.config.encrypt.unwrap().broken.is_some() && examined.problems.len() == 1, "{text}");
         }

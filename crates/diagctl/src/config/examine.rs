@@ -153,6 +153,8 @@ fn examine_all(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
     root.know("encrypt");
     if root.keys().iter().any(|key| encrypt::is_misspelt(key)) {
         config.encrypt = Some(Box::new(encrypt::broken()));
+    } else if table.get("encrypt").and_then(toml::Value::as_bool) == Some(false) {
+        config.plain = true;
     } else if root.has("encrypt") {
         let section = root.section("encrypt");
         let read = section.as_ref().map(|section| encrypt::read(section, &|name| config.knows_report(name)));

@@ -102,6 +102,14 @@ fn head_of_copy(file: &Path) -> String {
     format!("# last good copy of {:?}\n", file.display().to_string())
 }
 
+impl Loaded {
+    /// Names the configuration: its file, or that there is none.
+    pub fn whose(&self) -> String {
+        let file = self.borrowed.as_deref().or(self.file.as_deref());
+        file.map_or_else(|| format!("{DEFAULT_FILE} (which does not exist)"), |file| file.display().to_string())
+    }
+}
+
 /// Saves a newly read file: in the cache, and as the last good copy.
 pub fn keep(loaded: &Loaded, dir: &Spot) -> Result<()> {
     let (Some(file), Some(identity)) = (&loaded.file, &loaded.identity) else { return Ok(()) };

@@ -134,6 +134,8 @@ pub struct Config {
     pub remote: Option<Box<Remote>>,
     /// To whom reports are encrypted.
     pub encrypt: Option<Box<Encryption>>,
+    /// Set by `encrypt = false`, which says that reports are stored in plain on purpose.
+    pub plain: bool,
     /// The hook that is told of each capture.
     pub on_capture: Option<Box<OnCapture>>,
 }
@@ -207,6 +209,7 @@ impl Default for Config {
             rules: vec![rule::routine()],
             remote: None,
             encrypt: None,
+            plain: false,
             on_capture: None,
         }
     }

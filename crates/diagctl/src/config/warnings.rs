@@ -12,6 +12,7 @@ use crate::rules::memory::Metric;
 use crate::rules::trigger::Trigger;
 use crate::section::Problem;
 use crate::units::{Amount, duration, ms, size};
+use diagctl_store::encryption_record;
 
 /// Facts about the machine and the store that a configuration is for. An unknown fact raises no warning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Place {
     pub memory: Option<u64>,
     /// The size of the store's filesystem, bytes.
     pub disk: Option<u64>,
+    /// Whether reports have been encrypted in the store; `None` if they never were.
+    pub encryption: Option<encryption_record::Record>,
     /// Set if the group that may read the store does not exist.
     pub no_such_group: bool,
     /// Gauges that processes have reported; empty if nothing is recorded.
@@ -84,6 +87,22 @@ impl Config {
                 message,
                 "no command can create the store without it; create the group, or remove the key",
             );
+        }
+        if let Some(record) = place.encryption.as_ref().filter(|_| self.encrypt.is_none() && !self.plain) {
+            let to = record.recipients.join(", ");
+            let message = if record.on {
+                format!(
+                    "missing, but captures in this store are encrypted to {to}: the next ones would be stored in plain"
+                )
+            } else {
+                format!(
+                    "missing: reports are stored in plain since {}; earlier captures are encrypted to {to}",
+                    record.since
+                )
+            };
+            let hint =
+                "write the table [encrypt] again; if this is on purpose, write encrypt = false at the top of the file";
+            warning("encrypt", message, hint);
         }
         if self.guards.max_rss == Some(0) {
             let hint = "no heap dump can ever be taken; remove the key to disable the guard";
@@ -229,8 +248,14 @@ mod tests {
     fn warnings(text: &str) -> Vec<String> {
         let (config, _) = parse(text).unwrap_or_else(|p| panic!("{p:?}"));
         let gauges = ["puma.backlog".to_owned()].into();
-        let place =
-            Place { host: Some(64 << 30), memory: Some(32 << 30), disk: Some(100 << 30), no_such_group: true, gauges };
+        let place = Place {
+            host: Some(64 << 30),
+            memory: Some(32 << 30),
+            disk: Some(100 << 30),
+            no_such_group: true,
+            gauges,
+            encryption: None,
+        };
         config.warnings(&[], &place).iter().map(ToString::to_string).collect()
     }
 
@@ -311,6 +336,32 @@ mod tests {
             let found = warnings(&text);
             assert!(found.len() == 1 && found[0].contains(expected), "{expected:?} in {found:?}");
             assert!(found[0].contains("\n    hint: "), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_was_encrypted_is_not_left_in_plain_without_a_word() {
+        let record = |on| encryption_record::Record {
+            on,
+            since: "2026-11-22T10:15:30.000Z".into(),
+            recipients: vec!["age1x".into()],
+            ..Default::default()
+        };
+        let with = "[encrypt]\nrecipients = [\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\"]";
+        let table = [
+            ("", None, ""),
+            ("", Some(record(true)), "encrypt: missing, but captures in this store are encrypted to age1x"),
+            ("", Some(record(false)), "encrypt: missing: reports are stored in plain since 2026-11-22T10:15:30.000Z"),
+            (with, Some(record(true)), ""),
+            (with, Some(record(false)), ""),
+            ("encrypt = false", Some(record(false)), ""),
+        ];
+        for (text, encryption, expected) in table {
+            let place = Place { encryption, ..Place::default() };
+            let found = parse(text).unwrap().0.warnings(&[], &place);
+            let told =
+                found.first().map(|warning| format!("{}: {}", warning.path, warning.message)).unwrap_or_default();
+            assert!(told.starts_with(expected) && told.is_empty() == expected.is_empty(), "{text}: {told}");
         }
     }
 
