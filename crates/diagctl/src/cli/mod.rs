@@ -4,6 +4,7 @@ mod abort;
 mod acquire;
 mod after_capture;
 mod apart;
+mod columns;
 mod compare;
 mod completions;
 mod config;

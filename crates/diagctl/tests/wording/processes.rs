@@ -176,11 +176,15 @@ fn request_list_and_cancel() {
     environment.redact(r"  [\d]+s  +59m", "  Ns  59m");
     environment.run("request --list");
     let (pid, start, _) = this_process();
-    let cooldown = json!({ "verdict": "cooldown", "reason": "requested by ann: why; min_interval 1m: 40s left" });
-    let refusals = json!({ "verdict": "cooldown", "reason": "x", "last_seen": now_ms() + 1000, "refusals": { "on_demand": cooldown } });
-    poll(&environment, pid, start, &refusals);
     environment.run("request heap_dump --role puma --reason 'memory grows'");
+    let id = fs::read_dir(environment.store().join("requests")).unwrap().next().unwrap().unwrap().file_name();
+    let cooldown = json!({ "verdict": "cooldown", "reason": "min_interval 1m: 40s left" });
+    let refused = json!({ id.to_str().unwrap().trim_end_matches(".json"): cooldown });
+    let poll_with =
+        json!({ "verdict": "cooldown", "reason": "x", "last_seen": now_ms() + 1000, "refused_requests": refused });
+    poll(&environment, pid, start, &poll_with);
     environment.run("request --name worker-9 --reason 'it hangs'");
+    environment.run("request gc_stat --role puma --reason 'another of the same process'");
     environment.run("request --list");
     environment.comment("the process is switched off");
     poll(
