@@ -34,6 +34,16 @@ impl Packed {
     fn offset(self) -> u32 {
         self.0 & OFFSET_MASK
     }
+
+    /// The [`Word`] of the address, with its page.
+    fn word(self) -> u32 {
+        self.0 >> 6
+    }
+
+    /// The bit of the address in its word.
+    fn bit(self) -> u64 {
+        1 << (self.0 & 63)
+    }
 }
 
 /// The pages that addresses lie on.
@@ -131,18 +141,20 @@ impl Index {
     /// Indexes objects by their addresses. Of several objects at one address, the first is found.
     pub fn new(objects: &[Packed]) -> Self {
         let mut index = Self::default();
-        let mut page_open = None;
         let mut last = None;
         for (at, packed) in objects.iter().enumerate() {
-            let page = packed.page();
-            let fresh = index.pages.get(page).is_none_or(|page| page.present == 0);
-            let follows = last.is_some_and(|last| last < *packed);
-            if !(fresh || page_open == Some(page) && follows) {
+            let is_ordered = match last {
+                Some(last) if packed.page() == Packed::page(last) => last < *packed,
+                _ => index.pages.get(packed.page()).is_none_or(|page| page.present == 0),
+            };
+            if !is_ordered {
                 return Self::scattered(objects);
             }
-            page_open = Some(page);
+            match index.words.last_mut() {
+                Some(word) if last.is_some_and(|last| last.word() == packed.word()) => word.bits |= packed.bit(),
+                _ => index.add(*packed, at as u32),
+            }
             last = Some(*packed);
-            index.add(*packed, at as u32);
         }
         index
     }
@@ -176,7 +188,7 @@ impl Index {
             self.words.push(Word { bits: 0, rank: rank - page.base });
         }
         if let Some(last) = self.words.last_mut() {
-            last.bits |= 1 << (packed.offset() & 63);
+            last.bits |= packed.bit();
         }
     }
 
@@ -199,16 +211,19 @@ impl Index {
     #[inline]
     fn find_or_none(&self, packed: Packed) -> ObjectIndex {
         let Some(page) = self.pages.get(packed.page()) else { return NONE };
-        let (word, bit) = (packed.offset() >> 6, packed.offset() & 63);
-        let before = page.present & ((1u32 << word) - 1);
+        let word = packed.offset() >> 6;
         if page.present >> word & 1 == 0 {
             return NONE;
         }
-        let word = self.words[(page.first_word + before.count_ones()) as usize];
-        if word.bits >> bit & 1 == 0 {
+        let all = (1u32 << word) - 1;
+        let before = page.present & all;
+        // Most often there is no gap, and counting bits takes a dozen instructions.
+        let before = if before == all { word } else { before.count_ones() };
+        let word = self.words[(page.first_word + before) as usize];
+        if word.bits & packed.bit() == 0 {
             return NONE;
         }
-        let rank = page.base + word.rank + (word.bits & ((1u64 << bit) - 1)).count_ones();
+        let rank = page.base + word.rank + (word.bits & (packed.bit() - 1)).count_ones();
         self.by_rank.as_ref().map_or(rank, |by_rank| by_rank[rank as usize])
     }
 }

@@ -35,6 +35,12 @@ pub struct Wanted {
     pub most_bytes: Option<u64>,
 }
 
+impl Wanted {
+    fn has_optional_columns(&self) -> bool {
+        self.slots || self.flags || self.sites || self.strings
+    }
+}
+
 /// Collects the records of a dump.
 #[derive(Debug)]
 pub struct Builder {
@@ -115,13 +121,22 @@ impl Builder {
         self.addresses.push(packed);
         self.kinds.push(object.kind);
         self.sizes.push(object.size);
-        let class = self.class_of(object);
+        let class = self.class_of(object.kind, object.class, object.name);
         self.class_numbers.push(class);
         self.starts.push(start as u32);
-        let is_module = matches!(object.kind, Type::CLASS | Type::MODULE | Type::ICLASS);
-        if is_module && object.name != NameId::NONE {
-            self.own_names.push((at, object.name));
+        self.name_module(at, object.kind, object.name);
+        self.optional_columns(at, object);
+        Ok(())
+    }
+
+    #[inline]
+    fn name_module(&mut self, at: ObjectIndex, kind: Type, name: NameId) {
+        if matches!(kind, Type::CLASS | Type::MODULE | Type::ICLASS) && name != NameId::NONE {
+            self.own_names.push((at, name));
         }
+    }
+
+    fn optional_columns(&mut self, at: ObjectIndex, object: &Object) {
         let columns = &mut self.columns;
         if self.wanted.slots {
             columns.slots.push(u16::try_from(object.slot_size).unwrap_or(u16::MAX));
@@ -137,7 +152,6 @@ impl Builder {
             columns.hashes.extend(object.hash.map(|hash| (at, hash)));
             columns.lengths.extend(object.length.map(|length| (at, length)));
         }
-        Ok(())
     }
 
     // The position of the next object's first reference, including those that came ahead of it.
@@ -174,12 +188,12 @@ impl Builder {
     }
 
     #[inline]
-    fn class_of(&mut self, object: &Object) -> ClassNumber {
-        match object.kind {
+    fn class_of(&mut self, kind: Type, class: u64, name: NameId) -> ClassNumber {
+        match kind {
             // The address at the place of the class is something else.
-            Type::IMEMO | Type::NODE => self.classes.number(Class::Internal(object.kind, object.name)),
-            kind if object.class == 0 => self.classes.number(Class::Internal(kind, NameId::NONE)),
-            _ => self.classes.at(object.class),
+            Type::IMEMO | Type::NODE => self.classes.number(Class::Internal(kind, name)),
+            _ if class == 0 => self.classes.number(Class::Internal(kind, NameId::NONE)),
+            _ => self.classes.at(class),
         }
     }
 
@@ -368,5 +382,6 @@ fn without_dangling(
     (starts, targets)
 }
 
+mod blocks;
 #[cfg(test)]
 mod tests;

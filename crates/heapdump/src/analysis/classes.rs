@@ -55,6 +55,11 @@ impl Classes {
         {
             return *number;
         }
+        self.at_first(address, slot)
+    }
+
+    #[cold]
+    fn at_first(&mut self, address: u64, slot: usize) -> ClassNumber {
         let number = self.number(Class::Real(address));
         self.cache.resize(CACHED, (0, 0));
         self.cache[slot] = (address, number);

@@ -128,7 +128,7 @@ impl Flow {
     fn semidominators(&mut self) -> Forest {
         // The list of a vertex is not needed any more when the vertex is linked, so that its place can hold the link.
         let ancestors = std::mem::take(&mut self.heads);
-        let mut forest = Forest { ancestors, least: self.semi.clone(), path: Vec::new() };
+        let mut forest = Forest { ancestors, least: vec![0; self.semi.len()], path: Vec::new() };
         for vertex in (1..self.parents.len() as u32).rev() {
             let at = vertex as usize;
             let mut semi = self.semi[at];

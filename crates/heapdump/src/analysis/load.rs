@@ -7,7 +7,7 @@ use super::error::{Error, Result};
 use super::memory::Graph;
 use crate::block::MAGIC;
 use crate::convert::{self, Converter};
-use crate::reader::{About, Batch, Block, Options, Reader};
+use crate::reader::{About, Block, Options, Reader};
 use crate::record::Producer;
 
 /// A heap dump in memory.
@@ -164,7 +164,7 @@ struct Loading {
 impl Loading {
     fn block(&mut self, block: Block<'_>) -> Result<()> {
         match block {
-            Block::Objects(batch) => self.objects(batch)?,
+            Block::Objects(batch) => self.builder.block(batch)?,
             Block::Names(names) => self.builder.names().add(&names)?,
             Block::Sites(sites) => self.builder.sites().add(&sites)?,
             Block::Roots(roots) => roots.iter().for_each(|root| self.builder.root(*root)),
@@ -173,19 +173,6 @@ impl Loading {
             Block::Stats(stats) => self.builder.stats(stats),
             Block::Trailer(trailer) => self.complete = trailer.complete,
             Block::Classes | Block::Skipped(_) => {}
-        }
-        Ok(())
-    }
-
-    fn objects(&mut self, batch: &Batch) -> Result<()> {
-        if let Some((address, edges)) = batch.continued() {
-            self.builder.more_edges(address, edges)?;
-        }
-        for (at, object) in batch.objects().enumerate() {
-            self.builder.object(&object)?;
-            for edge in batch.edges_of(at) {
-                self.builder.edge(edge.target, edge.label)?;
-            }
         }
         Ok(())
     }

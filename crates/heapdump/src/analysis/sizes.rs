@@ -24,6 +24,15 @@ impl Sizes {
         }
     }
 
+    /// Adds the sizes of the next objects, bytes.
+    pub fn extend(&mut self, sizes: &[u64]) {
+        if sizes.iter().any(|size| *size >= u64::from(u32::MAX)) {
+            return sizes.iter().for_each(|size| self.push(*size));
+        }
+        // None is cut off: all are below the limit.
+        self.small.extend(sizes.iter().map(|size| *size as u32));
+    }
+
     /// The size of an object, bytes.
     #[inline]
     pub fn of(&self, object: ObjectIndex) -> u64 {
@@ -40,9 +49,11 @@ mod tests {
 
     #[test]
     fn a_size_of_any_length_is_kept() {
-        let mut sizes = Sizes::default();
         let all = [40, 0, u64::from(u32::MAX) - 1, u64::from(u32::MAX), 1 << 40, u64::MAX];
+        let mut sizes = Sizes::default();
         all.iter().for_each(|size| sizes.push(*size));
-        assert_eq!((0..6).map(|object| sizes.of(object)).collect::<Vec<_>>(), all);
+        sizes.extend(&all);
+        sizes.extend(&all[..3]);
+        assert_eq!((0..15).map(|object| sizes.of(object)).collect::<Vec<_>>(), [&all[..], &all, &all[..3]].concat());
     }
 }

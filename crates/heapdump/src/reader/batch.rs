@@ -103,13 +103,28 @@ impl Batch {
         }
     }
 
+    /// The addresses of the objects.
+    pub(crate) fn addresses(&self) -> &[u64] {
+        &self.addresses
+    }
+
+    /// The classes of the objects; 0 for an object without one.
+    pub(crate) fn classes(&self) -> &[u64] {
+        &self.classes
+    }
+
+    /// The names of the objects.
+    pub(crate) fn names(&self) -> impl Iterator<Item = NameId> + '_ {
+        (0..self.len()).map(|index| at(&self.names, index))
+    }
+
     /// The sizes of the objects.
-    pub(super) fn sizes(&self) -> &[u64] {
+    pub(crate) fn sizes(&self) -> &[u64] {
         &self.sizes
     }
 
     /// The types of the objects.
-    pub(super) fn kinds(&self) -> &[Type] {
+    pub(crate) fn kinds(&self) -> &[Type] {
         &self.kinds
     }
 
@@ -122,6 +137,17 @@ impl Batch {
             (Some(&start), Some(&end)) => self.edges.get(start as usize..end as usize).unwrap_or_default(),
             _ => &[],
         }
+    }
+
+    /// The edges of the objects of this block, without those that continue an object of an earlier one.
+    pub(crate) fn own_edges(&self) -> &[Edge] {
+        self.edges.get(self.continued as usize..).unwrap_or_default()
+    }
+
+    /// The position of each object's first edge in [`Batch::own_edges`].
+    pub(crate) fn starts(&self) -> impl Iterator<Item = u32> + '_ {
+        let before = std::iter::once(self.continued).chain(self.ends.iter().copied());
+        before.map(|end| end - self.continued).take(self.len())
     }
 
     /// All edges of the block, in the order of their objects. Those of [`Batch::continued`] come first.
@@ -195,36 +221,28 @@ impl Batch {
     }
 
     fn decode_classes(&mut self, count: usize, columns: &Columns<'_>, cx: &mut Context<'_>) -> Result<(), Why> {
-        let (mut values, mut addresses) = (columns.get(column::CLASS), columns.get(column::CLASS_ADDRESS));
-        self.classes.clear();
-        self.class_ids.clear();
+        let mut addresses = columns.get(column::CLASS_ADDRESS);
+        columns.get(column::CLASS).fill(&mut self.class_ids, count, small)?;
         self.predictors.clear();
-        self.classes.reserve(count);
-        self.class_ids.reserve(count);
-        self.predictors.reserve(if cx.wanted.edges { count } else { 0 });
-        for (address, kind) in self.addresses.iter().zip(&self.kinds) {
-            let value = values.next()?;
-            let (class, id) = match value {
+        if cx.wanted.edges {
+            let kinds = self.kinds.iter().zip(&self.class_ids);
+            self.predictors.extend(kinds.map(|(kind, value)| block::predictor(kind.0, u64::from(*value))));
+        }
+        self.classes.resize(count, 0);
+        for ((class, id), address) in self.classes.iter_mut().zip(&mut self.class_ids).zip(&self.addresses) {
+            (*class, *id) = match *id {
                 0 => (0, 0),
                 1 => {
                     let units = (address >> cx.shift).wrapping_add_signed(addresses.signed()?);
                     (units << cx.shift, cx.classes.other(units << cx.shift))
                 }
-                _ => {
-                    let known = usize::try_from(value - 2).ok().and_then(|place| cx.classes.addresses.get(place));
-                    // An entry of a lost block of the table is 0.
-                    let known = known.copied().unwrap_or(0);
-                    (known, if known == 0 { 0 } else { u32::try_from(value - 1).unwrap_or(0) })
-                }
+                // An entry of a lost block of the table is 0.
+                value => match cx.classes.addresses.get(value as usize - 2) {
+                    None | Some(0) => (0, 0),
+                    Some(known) => (*known, value - 1),
+                },
             };
-            self.classes.push(class);
-            self.class_ids.push(id);
-            if cx.wanted.edges {
-                self.predictors.push(block::predictor(kind.0, value));
-            }
         }
-        debug_assert_eq!(self.classes.len(), count);
-        values.end()?;
         addresses.end()
     }
 
@@ -314,23 +332,28 @@ impl Batch {
         }
         self.predictions.clear();
         self.predictions.resize(block::PREDICTIONS, 0);
+        // `decode_ends` has bounded the number.
+        self.edges.resize(self.edge_total as usize, Edge::default());
         let mut deltas = columns.get(column::EDGES);
-        let predictions = &mut self.predictions;
-        let mut follow = |place: u16, source: u64, edges: &mut Vec<Edge>| {
-            let predicted = predictions.get_mut(usize::from(place)).ok_or("a prediction is missing")?;
+        let predictions =
+            self.predictions.first_chunk_mut::<{ block::PREDICTIONS }>().ok_or("a prediction is missing")?;
+        let mut follow = |place: u16, source: u64, edge: &mut Edge| {
+            let predicted = &mut predictions[usize::from(place) % block::PREDICTIONS];
             *predicted = predicted.wrapping_add(deltas.signed()?);
-            edges.push(Edge { target: source.wrapping_add_signed(*predicted) << cx.shift, label: NameId::NONE });
+            *edge = Edge { target: source.wrapping_add_signed(*predicted) << cx.shift, label: NameId::NONE };
             Ok::<(), Why>(())
         };
-        for _ in 0..self.continued {
-            follow(block::CONTINUED, self.continued_source >> cx.shift, &mut self.edges)?;
+        let mut start = self.continued as usize;
+        let (continued, _) = self.edges.split_at_mut_checked(start).ok_or("it has fewer edges than it continues")?;
+        for edge in continued {
+            follow(block::CONTINUED, self.continued_source >> cx.shift, edge)?;
         }
-        let mut start = self.continued;
         for ((address, end), predictor) in self.addresses.iter().zip(&self.ends).zip(&self.predictors) {
-            for position in 0..end - start {
-                follow(block::prediction(*predictor, position), address >> cx.shift, &mut self.edges)?;
+            let own = self.edges.get_mut(start..*end as usize).unwrap_or_default();
+            for (position, edge) in (0..).zip(own) {
+                follow(block::prediction(*predictor, position), address >> cx.shift, edge)?;
             }
-            start = *end;
+            start = *end as usize;
         }
         deltas.end()?;
         let mut labels = columns.get(column::LABELS);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::analysis::testing::{Heap, object};
+use crate::analysis::testing::{Heap, Random, object};
 use crate::record::NameKind;
 
 fn sample() -> Graph {
@@ -62,4 +62,59 @@ fn references_that_go_on_belong_to_the_last_object_or_to_none() {
     let graph = builder.finish();
     let counts: Vec<_> = graph.all().map(|object| graph.edges().explicit_of(object).len()).collect();
     assert_eq!((counts.as_slice(), graph.facts().dangling), (&[3, 7][..], 6));
+}
+
+// The heap of a graph that holds the same objects, read block by block.
+fn through_a_graph(objects: &[(Object, Vec<Edge>)], shift: u8) -> Graph {
+    let mut memory = crate::OwnedMemory::new();
+    let header = crate::record::Header { address_shift: shift, ..crate::Header::default() };
+    let mut writer = crate::Writer::new(memory.lend(), Vec::new(), &header).unwrap();
+    for (object, edges) in objects {
+        writer.object(object).unwrap();
+        edges.iter().for_each(|edge| writer.edge(*edge).unwrap());
+    }
+    let graph = writer.finish(true, 0, 0).unwrap().1;
+    crate::analysis::load::graph(&graph[..], Wanted { slots: true, ..Wanted::default() }).unwrap().graph
+}
+
+#[test]
+fn a_block_adds_what_its_objects_one_by_one_would() {
+    let mut random = Random::new(11);
+    for round in 0..12 {
+        // In every third round some addresses are where no object can be.
+        let odd = |at: u32| u64::from(round % 3 == 2 && at % 400 == 399);
+        let address = |at: u32| 0x7f00_0000_0000 + u64::from(at) * 40 + odd(at);
+        let count = 3000 + random.below(4000);
+        let objects: Vec<(Object, Vec<Edge>)> = (0..count)
+            .map(|at| {
+                let kind = Type(1 + random.below(20) as u8);
+                let class = if random.below(4) == 0 { 0 } else { address(random.below(30)) };
+                let size = if random.below(500) == 0 { 1 << 33 } else { 40 };
+                // One object in a while has more references than a block holds.
+                let most = if random.below(2000) == 0 { 150_000 } else { 4 };
+                let edges =
+                    (0..random.below(most)).map(|_| Edge { target: address(random.below(count)), label: NameId::NONE });
+                let edges = edges.collect();
+                (Object { size, slot_size: 40, ..object(address(at), kind, class) }, edges)
+            })
+            .collect();
+        let mut builder = Builder::new(Wanted { slots: true, ..Wanted::default() });
+        for (object, edges) in &objects {
+            builder.object(object).unwrap();
+            edges.iter().for_each(|edge| Target::edge(&mut builder, *edge).unwrap());
+        }
+        let expected = builder.finish();
+        let graph = through_a_graph(&objects, if round % 3 == 2 { 0 } else { 3 });
+        assert_eq!(graph.facts(), expected.facts(), "round {round}");
+        assert_eq!(graph.objects(), expected.objects());
+        for at in expected.all() {
+            let of = |graph: &Graph| {
+                let class = graph.class_name(graph.class(at)).into_owned();
+                (graph.address(at), graph.kind(at), graph.size(at), class, graph.columns().slots[at as usize])
+            };
+            assert_eq!(of(&graph), of(&expected));
+            let references = |graph: &Graph| graph.edges().of(at).map(|to| graph.address(to)).collect::<Vec<_>>();
+            assert_eq!(references(&graph), references(&expected), "round {round}, {:#x}", graph.address(at));
+        }
+    }
 }
