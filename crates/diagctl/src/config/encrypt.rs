@@ -15,6 +15,12 @@ pub(super) const KEYS: [&str; 2] = ["encrypt.recipients", "encrypt.except"];
 
 const EXAMPLE: &str = "write recipients = [\"age1…\"]; `age-keygen -o key.txt` makes a key and prints its recipient";
 
+/// The recipients of the documentation and of the example, which nobody can mean.
+pub(super) const OF_THE_EXAMPLE: [&str; 2] = [
+    "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+    "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg",
+];
+
 /// Reads the table.
 pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -> Box<Encryption> {
     let recipients = recipients(section);

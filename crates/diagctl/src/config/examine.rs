@@ -24,6 +24,8 @@ pub struct Examined {
     pub positions: Vec<usize>,
     /// The problems.
     pub problems: Vec<Problem>,
+    /// Warnings about tables that have no effect as they are written.
+    pub idle: Vec<Problem>,
 }
 
 /// Parses a document as far as possible. Fails only if it is not TOML.
@@ -194,7 +196,51 @@ fn examine_all(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
             distinct.push(problem);
         }
     }
-    Ok(Examined { config, given, positions, problems: distinct })
+    Ok(Examined { config, given, positions, problems: distinct, idle: idle_tables(&table) })
+}
+
+// These tables would be off without a word.
+fn idle_tables(table: &toml::Table) -> Vec<Problem> {
+    let get = |table: &toml::Table, key: &str| table.get(key).and_then(toml::Value::as_table).cloned();
+    let warning = |path: &str, message: &str, hint: &str| Problem {
+        path: path.to_owned(),
+        message: message.to_owned(),
+        hint: Some(hint.to_owned()),
+        line: None,
+    };
+    let mut found = Vec::new();
+    if get(table, "on_capture").is_some_and(|hook| hook.is_empty()) {
+        found.push(warning(
+            "on_capture",
+            "the table is empty, so nobody is told",
+            "set command or webhook, or remove the table",
+        ));
+    }
+    if get(table, "on_capture")
+        .is_some_and(|hook| hook.get("rules").and_then(toml::Value::as_array).is_some_and(Vec::is_empty))
+    {
+        found.push(warning(
+            "on_capture.rules",
+            "the list is empty, so nobody is told",
+            "name rules, or remove the key for all",
+        ));
+    }
+    let remote = get(table, "remote");
+    if remote.as_ref().is_some_and(toml::Table::is_empty) {
+        found.push(warning("remote", "the table is empty, so nothing is shipped", "set url, or remove the table"));
+    }
+    if let Some(requests) = remote.and_then(|remote| get(&remote, "requests")) {
+        let none = |key: &str| requests.get(key).is_none_or(|list| list.as_array().is_some_and(Vec::is_empty));
+        let hint = "allow some, or remove the table [remote.requests]";
+        if none("allow_reports") {
+            found.push(warning("remote.requests", "allow_reports is empty or missing, so no request is obeyed", hint));
+        } else if requests.get("max_per_hour").and_then(toml::Value::as_integer) == Some(0) {
+            found.push(warning("remote.requests.max_per_hour", "0, so no request is obeyed", hint));
+        } else if requests.contains_key("allow_requesters") && none("allow_requesters") {
+            found.push(warning("remote.requests.allow_requesters", "the list is empty, so no request is obeyed", hint));
+        }
+    }
+    found
 }
 
 fn group_may(root: &Section<'_>, config: &mut Config) {

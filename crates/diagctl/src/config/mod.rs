@@ -39,7 +39,7 @@ pub use load::{defaults, keep, load, load_for_process, read};
 pub use on_capture::{OnCapture, Webhook};
 pub use options::ReportOptions;
 pub use remote::Remote;
-pub use warnings::Place;
+pub use warnings::{Kind, Named, Place};
 
 use crate::fsio::Spot;
 use crate::rules::decide::{Costs, Settings};

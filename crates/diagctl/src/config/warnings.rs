@@ -3,8 +3,9 @@
 //! A running process goes on, because the rest of the file works and may suit another machine.
 
 mod crowding;
+mod surroundings;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Config, Rule};
 use crate::rules::decide::Costs;
@@ -13,6 +14,8 @@ use crate::rules::trigger::Trigger;
 use crate::section::Problem;
 use crate::units::{Amount, duration, ms, size};
 use diagctl_store::encryption_record;
+
+pub use surroundings::{Kind, Named};
 
 /// Facts about the machine and the store that a configuration is for. An unknown fact raises no warning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct Place {
     pub encryption: Option<encryption_record::Record>,
     /// Set if the group that may read the store does not exist.
     pub no_such_group: bool,
+    /// Programs, files and directories that the configuration names and the machine lacks, with the reason.
+    pub missing: BTreeMap<String, &'static str>,
     /// Gauges that processes have reported; empty if nothing is recorded.
     pub gauges: BTreeSet<String>,
 }
@@ -42,7 +47,7 @@ impl Config {
             let warnings = self.of_rule(rule, place).into_iter();
             warnings.map(move |(key, message, hint)| (format!("rules[{position}].{key}"), message, hint))
         });
-        let all = self.of_sections(place).into_iter().chain(of_rules);
+        let all = self.of_sections(place).into_iter().chain(self.of_surroundings(place)).chain(of_rules);
         all.map(|(path, message, hint)| Problem { path, message, hint: Some(hint.to_owned()), line: None }).collect()
     }
 
@@ -214,6 +219,12 @@ impl Config {
                     format!("{every} is shorter than poll_interval = {poll}, so the timer is due at every poll");
                 warning("every", message, "make it longer, or poll more often");
             }
+            Trigger::Exec(exec) => {
+                let program = exec.command.first().map(String::as_str).unwrap_or_default();
+                if let Some(why) = place.missing.get(program) {
+                    warning("command", format!("{program} {why}"), surroundings::ABSENT);
+                }
+            }
             Trigger::Gauge(gauge) if !place.gauges.is_empty() && !place.gauges.contains(&gauge.name) => {
                 let seen = place.gauges.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
                 let message = format!("no process has reported a gauge {:?} lately (seen: {seen})", gauge.name);
@@ -254,7 +265,7 @@ mod tests {
             disk: Some(100 << 30),
             no_such_group: true,
             gauges,
-            encryption: None,
+            ..Place::default()
         };
         config.warnings(&[], &place).iter().map(ToString::to_string).collect()
     }

@@ -185,7 +185,10 @@ fn request_list_and_cancel() {
     poll(&environment, pid, start, &poll_with);
     environment.run("request --name worker-9 --reason 'it hangs'");
     environment.run("request gc_stat --role puma --reason 'another of the same process'");
-    environment.run("request --list");
+    environment.redact(r"59m     \S+ +(heap_dump|routine|gc_stat)", "59m     USER  $1");
+    environment.redact(r"BY +REPORTS", "BY    REPORTS");
+    // Wide, because the length of the pid would decide where a line is broken.
+    environment.shell("COLUMNS=200 diagctl request --list");
     environment.comment("the process is switched off");
     poll(
         &environment,
@@ -193,7 +196,7 @@ fn request_list_and_cancel() {
         start,
         &json!({ "verdict": "disabled", "reason": "switched off: enabled = false in /diagctl.toml" }),
     );
-    environment.run("request --list");
+    environment.shell("COLUMNS=200 diagctl request --list");
     environment.redact(r#"("(created|expires|age_ms|expires_in_ms)": )\d+"#, "${1}0");
     environment.redact(r#"("by": )"[^"]*""#, "${1}\"USER\"");
     environment.run_json("request --list --json");

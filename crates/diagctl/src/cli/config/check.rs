@@ -38,7 +38,8 @@ pub(super) fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsew
                 crate::cli::config_target::by_its_owner(&Proc::default(), &config)
             };
             let note = if elsewhere { None } else { shares_of_host(&config, place.host) };
-            let mut warnings = config.warnings(&examined.positions, &place);
+            let mut warnings = examined.idle;
+            warnings.extend(config.warnings(&examined.positions, &place));
             config::lines::add(&text, &mut warnings);
             (rules, examined.problems, warnings, note)
         }
