@@ -11,7 +11,7 @@ use diagctl_observe::clock;
 
 const MAX_FILE: u64 = 64 << 10;
 
-/// Whether reports are encrypted.
+/// The state of encryption in a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {

@@ -25,7 +25,7 @@ pub const CROWD: &str = "requests.json";
 /// The record of the heap walker in each Ruby.
 pub const WALKER: &str = "walker.json";
 
-/// Whether reports are encrypted, and since when.
+/// The record of encryption.
 pub const ENCRYPTION: &str = "encryption.json";
 
 /// The numbers of events that `events.jsonl` no longer holds.

@@ -47,7 +47,7 @@ fn missing(config: &Config) -> BTreeMap<String, &'static str> {
     config.names().into_iter().filter_map(|named| lacks(&named).map(|why| (named.path, why))).collect()
 }
 
-// What cannot be examined, because a directory is closed to this user, counts as executable.
+// A file in a directory that is closed to this user counts as executable.
 fn is_executable(path: &Path) -> bool {
     match std::fs::metadata(path) {
         Ok(meta) => meta.is_file() && meta.permissions().mode() & 0o111 != 0,

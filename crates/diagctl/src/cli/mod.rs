@@ -249,7 +249,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         }
     };
     let exit = done.map_or_else(|failure| output::fail(&failure), output::finish);
-    // Whoever waits for this command has its answer.
+    // The caller has its answer.
     detached::start(&cx);
     Ok(exit)
 }

@@ -56,7 +56,7 @@ Examples:
 ///
 /// Prints the ID of the capture. Exit status 10: not granted, with the reason and a hint; the command was not started.
 ///
-/// Where diagctl itself fails (the configuration is not valid, the store cannot be written), the command runs all the same, without a
+/// If diagctl itself fails (the configuration is not valid, the store cannot be written), the command runs all the same, without a
 /// capture: stderr says why, its stdout goes where that of diagctl goes, what it writes to DIAGCTL_CAPTURE_DIR is deleted, and the exit
 /// status is that of the failure.
 #[derive(Debug, clap::Args)]

@@ -26,7 +26,7 @@ pub struct Place {
     pub memory: Option<u64>,
     /// The size of the store's filesystem, bytes.
     pub disk: Option<u64>,
-    /// Whether reports have been encrypted in the store; `None` if they never were.
+    /// The record of encryption in the store; `None` if reports were never encrypted.
     pub encryption: Option<encryption_record::Record>,
     /// Set if the group that may read the store does not exist.
     pub no_such_group: bool,

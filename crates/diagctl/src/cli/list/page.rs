@@ -46,7 +46,7 @@ impl<'a> Page<'a> {
         if self.numbers.is_empty() {
             return Ok(());
         }
-        // What orders the captures is looked for first.
+        // The column that orders the captures is looked for first.
         let least = if self.remote { OPTIONAL_OF_REMOTE } else { OPTIONAL };
         let mut optional = vec![column(self.order)];
         optional.extend(least.into_iter().filter(|i| *i != column(self.order)));
@@ -132,7 +132,7 @@ fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
     ]
 }
 
-// The column of what orders the captures.
+// The column that orders the captures.
 fn column(order: Sort) -> usize {
     match order {
         Sort::Age => 2,
