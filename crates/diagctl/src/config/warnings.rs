@@ -93,22 +93,6 @@ impl Config {
                 "no command can create the store without it; create the group, or remove the key",
             );
         }
-        if let Some(record) = place.encryption.as_ref().filter(|_| self.encrypt.is_none() && !self.plain) {
-            let to = record.recipients.join(", ");
-            let message = if record.on {
-                format!(
-                    "missing, but captures in this store are encrypted to {to}: the next ones would be stored in plain"
-                )
-            } else {
-                format!(
-                    "missing: reports are stored in plain since {}; earlier captures are encrypted to {to}",
-                    record.since
-                )
-            };
-            let hint =
-                "write the table [encrypt] again; if this is on purpose, write encrypt = false at the top of the file";
-            warning("encrypt", message, hint);
-        }
         if self.guards.max_rss == Some(0) {
             let hint = "no heap dump can ever be taken; remove the key to disable the guard";
             warning("guards.max_rss", "every process is larger than 0 B".into(), hint);
@@ -347,32 +331,6 @@ mod tests {
             let found = warnings(&text);
             assert!(found.len() == 1 && found[0].contains(expected), "{expected:?} in {found:?}");
             assert!(found[0].contains("\n    hint: "), "{found:?}");
-        }
-    }
-
-    #[test]
-    fn a_store_that_was_encrypted_is_not_left_in_plain_without_a_word() {
-        let record = |on| encryption_record::Record {
-            on,
-            since: "2026-11-22T10:15:30.000Z".into(),
-            recipients: vec!["age1x".into()],
-            ..Default::default()
-        };
-        let with = "[encrypt]\nrecipients = [\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\"]";
-        let table = [
-            ("", None, ""),
-            ("", Some(record(true)), "encrypt: missing, but captures in this store are encrypted to age1x"),
-            ("", Some(record(false)), "encrypt: missing: reports are stored in plain since 2026-11-22T10:15:30.000Z"),
-            (with, Some(record(true)), ""),
-            (with, Some(record(false)), ""),
-            ("encrypt = false", Some(record(false)), ""),
-        ];
-        for (text, encryption, expected) in table {
-            let place = Place { encryption, ..Place::default() };
-            let found = parse(text).unwrap().0.warnings(&[], &place);
-            let told =
-                found.first().map(|warning| format!("{}: {}", warning.path, warning.message)).unwrap_or_default();
-            assert!(told.starts_with(expected) && told.is_empty() == expected.is_empty(), "{text}: {told}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! Programs, files and directories that a configuration names: those that a machine lacks, and those in the wrong place.
+//! The surroundings of a configuration: programs, files and directories that a machine lacks or that are in the wrong place, and a store
+//! that was encrypted until now.
 
 use super::{Place, Warning};
 use crate::config::Config;
@@ -82,6 +83,22 @@ impl Config {
                 warnings.push((named.key, format!("{} {why}", named.path), hint));
             }
         }
+        if let Some(record) = place.encryption.as_ref().filter(|_| self.encrypt.is_none() && !self.plain) {
+            let to = record.recipients.join(", ");
+            let message = if record.on {
+                format!(
+                    "missing, but captures in this store are encrypted to {to}: the next ones would be stored in plain"
+                )
+            } else {
+                format!(
+                    "missing: reports are stored in plain since {}; earlier captures are encrypted to {to}",
+                    record.since
+                )
+            };
+            let hint =
+                "write the table [encrypt] again; if this is on purpose, write encrypt = false at the top of the file";
+            warnings.push(("encrypt".into(), message, hint));
+        }
         // Elsewhere it may stay an example.
         let here = place.host.is_some();
         let recipients = self.encrypt.iter().filter(|_| here).flat_map(|encrypt| &encrypt.recipients);
@@ -123,6 +140,7 @@ pub(super) const ABSENT: &str =
 mod tests {
     use super::*;
     use crate::config::parse;
+    use diagctl_store::encryption_record::Record;
 
     fn told(text: &str, missing: &[&str]) -> Vec<String> {
         let (config, _) = parse(text).unwrap_or_else(|p| panic!("{p:?}"));
@@ -168,5 +186,31 @@ mod tests {
         assert!(warnings[0].message.ends_with("is the one of the example, whose key you do not have"), "{warnings:?}");
         assert_eq!(told("dir = \"/var/s\"\n[remote]\nurl = \"file:///var/s2\"", &[]), [""; 0]);
         assert_eq!(parse(&exec).unwrap().0.names()[0].path, "/bin/gone");
+    }
+
+    #[test]
+    fn a_store_that_was_encrypted_is_not_left_in_plain_without_a_word() {
+        let record = |on| Record {
+            on,
+            since: "2026-11-22T10:15:30.000Z".into(),
+            recipients: vec!["age1x".into()],
+            ..Default::default()
+        };
+        let with = "[encrypt]\nrecipients = [\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\"]";
+        let table = [
+            ("", None, ""),
+            ("", Some(record(true)), "encrypt: missing, but captures in this store are encrypted to age1x"),
+            ("", Some(record(false)), "encrypt: missing: reports are stored in plain since 2026-11-22T10:15:30.000Z"),
+            (with, Some(record(true)), ""),
+            (with, Some(record(false)), ""),
+            ("encrypt = false", Some(record(false)), ""),
+        ];
+        for (text, encryption, expected) in table {
+            let place = Place { encryption, ..Place::default() };
+            let found = parse(text).unwrap().0.warnings(&[], &place);
+            let told =
+                found.first().map(|warning| format!("{}: {}", warning.path, warning.message)).unwrap_or_default();
+            assert!(told.starts_with(expected) && told.is_empty() == expected.is_empty(), "{text}: {told}");
+        }
     }
 }
