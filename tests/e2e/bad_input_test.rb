@@ -93,7 +93,7 @@ class BadInputTest < E2E::Case
     configure(head: 'group = "no-such-group"')
     check = diagctl("config", "check")
     assert_equal 3, check.status, check
-    assert_match(/group: there is no group "no-such-group"/, check.err)
+    assert_match(/group \(line \d+\): there is no group "no-such-group"/, check.err)
     assert_match(/config.rules +group: there is no group/, diagctl("doctor").out)
     assert diagctl("config", "check", "--elsewhere").ok?
     refute_path_exists @store
