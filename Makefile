@@ -160,10 +160,11 @@ bench-sidekiq: deps build
 bench-put: deps build
 	$(RUBY) benches/put.rb
 
-# Producing, then reading. With reap (cargo install reap) in PATH, or REAP=PATH, and heapy's checkout at HEAPY=PATH, side by side with
-# them. Redmine and Ruby 3.4 in images of the matrix, which needs root: IMAGES= leaves them out.
+# Producing, then reading, side by side with reap (crates.io) and heapy (Debian). Redmine and Ruby 3.4 in images of the matrix, which
+# needs root: IMAGES= leaves them out.
 IMAGES ?= redmine-heap ruby34-heap
 bench-heap: deps build
+	@scripts/deps --bench
 	$(RUBY) benches/heap_dump.rb
 	[ -z "$(IMAGES)" ] || tests/matrix/run $(IMAGES)
 	$(RUBY) benches/heap.rb

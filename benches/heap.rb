@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
-# Reading a heap dump: `diagctl heap top` and `retained` against reap (cargo install reap), heapy and `wc -l`. All read a dump of the
+# Reading a heap dump: `diagctl heap top` and `retained` against reap, heapy and `wc -l`. All read a dump of the
 # same process: diagctl the compressed graph that `put` stores, and the JSON; the others the JSON. Interleaved; medians of CPU time (user
-# and system) and the peak memory. reap is left out where it is not installed (REAP=PATH), heapy where there is no checkout of it
-# (HEAPY=DIRECTORY). Writes benches/results/heap.md.
+# and system) and the peak memory. reap (`scripts/deps --bench`, or REAP=PATH) and heapy (Debian's) are left out where they are
+# missing. Writes benches/results/heap.md.
 #
 #   ruby benches/heap.rb            MB="100 1000" ROUNDS=3
 
@@ -16,8 +16,9 @@ require_relative "support/machine"
 class HeapBench
   MB = ENV.fetch("MB", "100 1000").split.map { |size| Integer(size) }
   ROUNDS = Integer(ENV.fetch("ROUNDS", "3"))
-  REAP = ENV.fetch("REAP") { `which reap`.strip }
-  HEAPY = ENV.fetch("HEAPY", "")
+  TOOLS = File.join(File.dirname(Bench::BINARY), "../tools/bin")
+  REAP = ENV.fetch("REAP") { [File.join(TOOLS, "reap"), `which reap`.strip].find { |path| File.executable?(path) }.to_s }
+  HEAPY = `which heapy`.strip
   # A larger dump takes heapy minutes.
   HEAPY_BYTES = 500_000_000
   RESULT = "heap.md"
@@ -52,7 +53,7 @@ class HeapBench
   def ways(json, graph)
     ways = { "`wc -l`, JSON" => ["wc", "-l", json] }
     ways["reap"] = [REAP, json] unless REAP.empty?
-    ways["heapy"] = [RbConfig.ruby, "-I", File.join(HEAPY, "lib"), File.join(HEAPY, "bin/heapy"), "read", json] unless HEAPY.empty? || File.size(json) > HEAPY_BYTES
+    ways["heapy"] = [HEAPY, "read", json] unless HEAPY.empty? || File.size(json) > HEAPY_BYTES
     %w[top retained].each do |command|
       ways["`heap #{command}`, graph"] = [Bench::BINARY, "heap", command, graph]
       ways["`heap #{command}`, JSON"] = [Bench::BINARY, "heap", command, json]
