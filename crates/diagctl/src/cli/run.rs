@@ -1,8 +1,11 @@
 //! `run`: takes a capture from a shell, from cron or from any language. Holds the lease itself and runs a command.
 
 mod child;
+mod plain;
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -25,7 +28,8 @@ use child::execute;
 use diagctl_store::Process;
 use diagctl_store::ReportName;
 use diagctl_store::lease::Lease;
-use diagctl_store::{Access, Store};
+use diagctl_store::staging::Grant;
+use diagctl_store::{Access, Store, encryption_record};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,7 +45,7 @@ Examples:
 /// If the command fails after it has produced something, the capture is published and the exit status is 5. If it produces
 /// nothing, there is no capture; with --report, the empty stdout of a command that succeeds is stored as an empty report.
 ///
-/// Without --reason the command line, up to 200 characters of it, is kept as the capture's reason: pass secrets in another way.
+/// Without --reason the program's name and the number of its arguments are the capture's reason. The arguments are stored nowhere.
 ///
 /// A file named heap_dump becomes the report heap_dump only if it is one: it is checked line by line.
 ///
@@ -51,13 +55,17 @@ Examples:
 /// ends with the same signal (128 + its number in a shell).
 ///
 /// Prints the ID of the capture. Exit status 10: not granted, with the reason and a hint; the command was not started.
+///
+/// If diagctl itself fails (the configuration is not valid, the store cannot be written), the command runs all the same, without a
+/// capture: stderr says why, its stdout goes where that of diagctl goes, what it writes to DIAGCTL_CAPTURE_DIR is deleted, and the exit
+/// status is that of the failure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Store the command's stdout as this report
     #[arg(long, value_name = "NAME")]
     report: Option<String>,
-    /// Reason, stored with the capture in place of the command line
+    /// Reason, stored with the capture
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Print JSON: the capture
@@ -69,7 +77,22 @@ pub struct Args {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
-    let config = cx.config();
+    check(args)?;
+    let endings = Endings::hold_back();
+    match begin_capture(cx, args) {
+        Ok(Ok(started)) => capture_command(cx, args, endings, started),
+        Ok(Err(refusal)) => Err(refusal),
+        Err(failure) => plain::run(&cx.config().dir, args, endings, failure),
+    }
+}
+
+/// Runs the command although the configuration cannot be used. `dir` is the store, as far as it is known.
+pub fn without_configuration(dir: &Path, args: &Args, failure: Failure) -> Result<Done, Failure> {
+    check(args)?;
+    plain::run(dir, args, Endings::hold_back(), failure)
+}
+
+fn check(args: &Args) -> Result<(), Failure> {
     if let Some(name) = args.report.as_deref().filter(|name| ReportName::parse(name).is_none()) {
         return Err(Failure::new(Exit::Usage, format!("--report {} is not a valid report name", quoted(name)))
             .hint("use lower-case letters, digits and _, starting with a letter; `meta` is reserved"));
@@ -78,38 +101,65 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
             .hint("say in a few words why you want the capture"));
     }
+    Ok(())
+}
+
+// A capture that may be taken, with what holds the lease for it.
+struct Started {
+    store: Store,
+    lease: Lease,
+    file: File,
+    grant: Box<Grant>,
+}
+
+// Returns the refusal if a switch, a guard or another process is against the capture; the command is not to run then. Fails if diagctl
+// does.
+fn begin_capture(cx: &Context, args: &Args) -> Result<Result<Started, Failure>, Failure> {
+    let config = cx.config();
     // `run` needs no switch, because typing it is enough. Captures that are explicitly switched off stay off.
     let unset = cx.loaded.sources.get("enabled").is_none_or(|origin| *origin == Origin::Default);
     if !config.enabled && !unset {
         let origin = cx.loaded.sources.get("enabled").map(ToString::to_string).unwrap_or_default();
-        return not_granted(
+        return refused(
             &format!("switched off: enabled = false ({origin})"),
             "set DIAGCTL_ENABLED=1, for this command at least",
         );
     }
-    let endings = Endings::hold_back();
     let store = cx.open(Access::Create)?;
-    store.require_trusted_owner()?;
+    if let Err(untrusted) = store.require_trusted_owner() {
+        // This process is that user by now.
+        return Ok(Err(untrusted.into()));
+    }
     if let Some(why) = store.unsafe_filesystem()? {
-        return not_granted(&why, "`diagctl doctor` says what to do about the filesystem");
+        return refused(&why, "`diagctl doctor` says what to do about the filesystem");
     }
     let (lease, file) = Lease::open(store.dir(), store.owner())?;
     if !lease.try_take()? {
-        return not_granted(
+        return refused(
             "another process holds the lease",
             "`diagctl status` names it; try again when its capture is over",
         );
     }
+    let was_encrypted = encryption_record::read(&store).is_some_and(|record| record.on);
     let grant = match try_to_begin(cx, &store, args)? {
         Begun::Yes { grant, .. } => grant,
         Begun::No(Answer { guard: Some(guard), reason, .. }) => {
-            return not_granted(
+            return refused(
                 &format!("{guard}: {reason}"),
                 "`diagctl doctor` shows the guards; see [guards] in the configuration",
             );
         }
-        Begun::No(answer) => return not_granted(&answer.reason, "`diagctl status` shows the state of the store"),
+        Begun::No(answer) => return refused(&answer.reason, "`diagctl status` shows the state of the store"),
     };
+    if was_encrypted && config.encrypt.is_none() {
+        let whose = cx.loaded.whose();
+        output::note(&format!("this capture is stored in plain: {whose} has no [encrypt]; earlier ones are encrypted"));
+    }
+    Ok(Ok(Started { store, lease, file, grant }))
+}
+
+fn capture_command(cx: &Context, args: &Args, endings: Endings, started: Started) -> Result<Done, Failure> {
+    let Started { store, lease, file, grant } = started;
     let ended_by = Arc::new(AtomicI32::new(0));
     let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));
     let signal = ended_by.load(Ordering::SeqCst);
@@ -146,8 +196,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Ok(Done::either(args.json, &view::Capture::from(&meta), |_| meta.id.to_string())?.with_exit(exit))
 }
 
-fn not_granted(reason: &str, hint: &str) -> Result<Done, Failure> {
-    Err(Failure::new(Exit::NotGranted, format!("not granted: {reason}")).hint(hint))
+fn refused<T>(reason: &str, hint: &str) -> Result<Result<T, Failure>, Failure> {
+    Ok(Err(Failure::new(Exit::NotGranted, format!("not granted: {reason}")).hint(hint)))
 }
 
 // Triggers and limits apply only to rules. All other checks that can refuse a capture apply here too.
@@ -155,12 +205,10 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
     let pid = std::process::id();
     let start_ticks = cx.proc.stat(pid).context("cannot read this process")?.start_ticks;
     let process = Process { id: cx.process_id(pid, start_ticks), role: "run".into(), name: String::new() };
-    let command =
-        printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>();
     let plan = Plan {
         rule: RuleName::run(),
         trigger: "run",
-        reason: args.reason.clone().unwrap_or_else(|| format!("diagctl run {command}")),
+        reason: args.reason.clone().unwrap_or_else(|| describe(&args.command)),
         observed: Default::default(),
         reports: args.report.as_deref().and_then(ReportName::parse).into_iter().collect(),
         snapshot: Snapshot::Fork,
@@ -170,4 +218,43 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
     let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &Wanted::default());
     let applicant = Applicant { cx, store, process: &process, readings: &readings, host: "", seed: 0 };
     Ok(begin(applicant, &[plan], None)?)
+}
+
+// Describes a command without its arguments, which may be secrets. Records travel, and stay readable where reports are encrypted.
+fn describe(command: &[OsString]) -> String {
+    let name = command.first().map(|program| program_name(program)).unwrap_or_default();
+    match command.len().saturating_sub(1) {
+        0 => format!("diagctl run {name}"),
+        1 => format!("diagctl run {name} (1 argument)"),
+        n => format!("diagctl run {name} ({n} arguments)"),
+    }
+}
+
+// Returns the name of a program without its directory. A whole command line that was given as one word is cut at the first blank.
+fn program_name(program: &OsStr) -> String {
+    const LONGEST: usize = 100;
+    let text = program.to_string_lossy();
+    let word = text.split_whitespace().next().unwrap_or_default();
+    let name = word.rsplit('/').next().unwrap_or_default();
+    printable(name).chars().take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_described_without_its_arguments() {
+        let table: [(&[&str], &str); 5] = [
+            (&["vmstat"], "diagctl run vmstat"),
+            (&["/usr/bin/mysql", "-psecret"], "diagctl run mysql (1 argument)"),
+            (&["env", "PGPASSWORD=secret", "psql"], "diagctl run env (2 arguments)"),
+            (&["mysql -psecret"], "diagctl run mysql"),
+            (&["a\u{1b}[2J"], "diagctl run a\\u{1b}[2J"),
+        ];
+        for (command, expected) in table {
+            let command: Vec<OsString> = command.iter().map(OsString::from).collect();
+            assert_eq!(describe(&command), expected);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::fsio::{self, Spot};
 use crate::seal;
 
 /// The version of the format: that of the program, and a number that goes up whenever a configuration is encoded in another way.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/8");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/9");
 
 /// The name of the cache file in the store.
 const FILE: &str = "config.cache";

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::cli::{Context, Failure, remote};
 use crate::exit_code::Exit;
 use crate::sys;
-use diagctl_fs::LockFile;
+use diagctl_fs::{LockFile, printable, without_secrets};
 use diagctl_store::shipping::{self, Waiting};
 use diagctl_store::{Id, Store};
 
@@ -75,6 +75,6 @@ fn execute(mut command: Command) -> io::Result<Result<(), String>> {
         return Ok(Ok(()));
     }
     let first = BufReader::new(&*said).lines().map_while(Result::ok).next().unwrap_or_default();
-    let first = first.trim_start_matches("diagctl: ");
-    Ok(Err(if first.is_empty() { format!("diagctl-remote ended with {status}") } else { first.to_owned() }))
+    let first = printable(&without_secrets(first.trim_start_matches("diagctl: ")));
+    Ok(Err(if first.is_empty() { format!("diagctl-remote ended with {status}") } else { first }))
 }
