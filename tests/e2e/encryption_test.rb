@@ -146,23 +146,6 @@ class EncryptionTest < E2E::Case
     assert_equal %w[encryption_off encryption_on encryption_off], (turns.map { |event| event["event"] })
   end
 
-  # The command comes first. Nothing of it is stored, and a signal reaches it as usual.
-  def test_a_command_runs_without_a_capture_while_the_table_is_broken
-    configure(encrypt: "recipients = []")
-    result = diagctl("run", "--report", "x", "--", "sh", "-c", 'echo "$1"; echo "$1" > "$DIAGCTL_CAPTURE_DIR/y"; echo "$DIAGCTL_CAPTURE_DIR"; exit 7', "sh", SECRET)
-    assert_equal 3, result.status
-    assert_match(/the command runs without a capture: .*\n.*recipients \(line \d+\): the list is empty.*the command failed \(exit status: 7\)/m, result.err)
-    told, dir = result.out.lines(chomp: true)
-    assert_equal SECRET, told
-    refute_path_exists dir
-    assert_empty Dir.glob("#{@store}/reports/*")
-    assert_equal [3, ""], diagctl("run", "--", "echo", "not", env: env(DIAGCTL_ENABLED: "0")).then { |off| [off.status, off.out] }
-    pid = Process.spawn(env, E2E::BIN, "run", "--", "sh", "-c", "trap 'exit 0' TERM; touch #{@root}/begun; sleep 600 & wait", err: File::NULL)
-    wait_until("the command runs") { File.exist?("#{@root}/begun") }
-    Process.kill(:TERM, pid)
-    assert_equal Signal.list["TERM"], Process.wait2(pid).last.termsig
-  end
-
   private
 
   def turns

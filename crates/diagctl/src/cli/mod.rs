@@ -46,12 +46,12 @@ mod view;
 mod walker;
 mod wrap;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
 use crate::cli::error::Failure;
-use crate::config::{Config, Overrides, SourceOf};
+use crate::config::{Overrides, SourceOf};
 use crate::context::Context;
 use crate::exit_code::{self, Exit};
 use output::Done;
@@ -195,10 +195,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Needs::Store | Needs::Settings => {
             crate::config::load_for_store(file.as_deref(), &overrides, needs == Needs::Settings)?
         }
-        Needs::Capture => match crate::config::load(file.as_deref(), &overrides) {
-            Ok(loaded) => crate::config::or_of_the_workers(loaded, &overrides),
-            Err(error) => return run_anyway(&cli.command, file.as_deref(), &overrides, error.into()),
-        },
+        Needs::Capture => {
+            crate::config::or_of_the_workers(crate::config::load(file.as_deref(), &overrides)?, &overrides)
+        }
         Needs::Valid => crate::config::load(file.as_deref(), &overrides)?,
     };
     // `status` shows them among the rest.
@@ -252,22 +251,6 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     // The caller has its answer.
     detached::start(&cx);
     Ok(exit)
-}
-
-// The command of `run` comes before its capture.
-fn run_anyway(
-    command: &Command,
-    file: Option<&Path>,
-    overrides: &Overrides,
-    failure: Failure,
-) -> Result<Exit, Failure> {
-    let Command::Run(args) = command else { return Err(failure) };
-    if overrides.enabled == Some(false) {
-        return Err(failure);
-    }
-    let known = crate::config::load_for_store(file, overrides, false).map(|loaded| loaded.config.dir);
-    let dir = known.unwrap_or_else(|_| overrides.dir.clone().map_or_else(|| Config::default().dir, |(dir, _)| dir));
-    run::without_configuration(&dir, args, failure).map(output::finish)
 }
 
 // Carries out a command that loads the configuration in its own way, or not at all.

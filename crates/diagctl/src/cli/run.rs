@@ -1,11 +1,8 @@
 //! `run`: takes a capture from a shell, from cron or from any language. Holds the lease itself and runs a command.
 
 mod child;
-mod plain;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -28,7 +25,6 @@ use child::execute;
 use diagctl_store::Process;
 use diagctl_store::ReportName;
 use diagctl_store::lease::Lease;
-use diagctl_store::staging::Grant;
 use diagctl_store::{Access, Store, encryption_record};
 
 const EXAMPLES: &str = "\
@@ -55,10 +51,6 @@ Examples:
 /// ends with the same signal (128 + its number in a shell).
 ///
 /// Prints the ID of the capture. Exit status 10: not granted, with the reason and a hint; the command was not started.
-///
-/// If diagctl itself fails (the configuration is not valid, the store cannot be written), the command runs all the same, without a
-/// capture: stderr says why, its stdout goes where that of diagctl goes, what it writes to DIAGCTL_CAPTURE_DIR is deleted, and the exit
-/// status is that of the failure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -77,22 +69,7 @@ pub struct Args {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
-    check(args)?;
-    let endings = Endings::hold_back();
-    match begin_capture(cx, args) {
-        Ok(Ok(started)) => capture_command(cx, args, endings, started),
-        Ok(Err(refusal)) => Err(refusal),
-        Err(failure) => plain::run(&cx.config().dir, args, endings, failure),
-    }
-}
-
-/// Runs the command although the configuration cannot be used. `dir` is the store, as far as it is known.
-pub fn without_configuration(dir: &Path, args: &Args, failure: Failure) -> Result<Done, Failure> {
-    check(args)?;
-    plain::run(dir, args, Endings::hold_back(), failure)
-}
-
-fn check(args: &Args) -> Result<(), Failure> {
+    let config = cx.config();
     if let Some(name) = args.report.as_deref().filter(|name| ReportName::parse(name).is_none()) {
         return Err(Failure::new(Exit::Usage, format!("--report {} is not a valid report name", quoted(name)))
             .hint("use lower-case letters, digits and _, starting with a letter; `meta` is reserved"));
@@ -101,41 +78,24 @@ fn check(args: &Args) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
             .hint("say in a few words why you want the capture"));
     }
-    Ok(())
-}
-
-// A capture that may be taken, with what holds the lease for it.
-struct Started {
-    store: Store,
-    lease: Lease,
-    file: File,
-    grant: Box<Grant>,
-}
-
-// Returns the refusal if a switch, a guard or another process is against the capture; the command is not to run then. Fails if diagctl
-// does.
-fn begin_capture(cx: &Context, args: &Args) -> Result<Result<Started, Failure>, Failure> {
-    let config = cx.config();
     // `run` needs no switch, because typing it is enough. Captures that are explicitly switched off stay off.
     let unset = cx.loaded.sources.get("enabled").is_none_or(|origin| *origin == Origin::Default);
     if !config.enabled && !unset {
         let origin = cx.loaded.sources.get("enabled").map(ToString::to_string).unwrap_or_default();
-        return refused(
+        return not_granted(
             &format!("switched off: enabled = false ({origin})"),
             "set DIAGCTL_ENABLED=1, for this command at least",
         );
     }
+    let endings = Endings::hold_back();
     let store = cx.open(Access::Create)?;
-    if let Err(untrusted) = store.require_trusted_owner() {
-        // This process is that user by now.
-        return Ok(Err(untrusted.into()));
-    }
+    store.require_trusted_owner()?;
     if let Some(why) = store.unsafe_filesystem()? {
-        return refused(&why, "`diagctl doctor` says what to do about the filesystem");
+        return not_granted(&why, "`diagctl doctor` says what to do about the filesystem");
     }
     let (lease, file) = Lease::open(store.dir(), store.owner())?;
     if !lease.try_take()? {
-        return refused(
+        return not_granted(
             "another process holds the lease",
             "`diagctl status` names it; try again when its capture is over",
         );
@@ -144,22 +104,17 @@ fn begin_capture(cx: &Context, args: &Args) -> Result<Result<Started, Failure>, 
     let grant = match try_to_begin(cx, &store, args)? {
         Begun::Yes { grant, .. } => grant,
         Begun::No(Answer { guard: Some(guard), reason, .. }) => {
-            return refused(
+            return not_granted(
                 &format!("{guard}: {reason}"),
                 "`diagctl doctor` shows the guards; see [guards] in the configuration",
             );
         }
-        Begun::No(answer) => return refused(&answer.reason, "`diagctl status` shows the state of the store"),
+        Begun::No(answer) => return not_granted(&answer.reason, "`diagctl status` shows the state of the store"),
     };
     if was_encrypted && config.encrypt.is_none() {
         let whose = cx.loaded.whose();
         output::note(&format!("this capture is stored in plain: {whose} has no [encrypt]; earlier ones are encrypted"));
     }
-    Ok(Ok(Started { store, lease, file, grant }))
-}
-
-fn capture_command(cx: &Context, args: &Args, endings: Endings, started: Started) -> Result<Done, Failure> {
-    let Started { store, lease, file, grant } = started;
     let ended_by = Arc::new(AtomicI32::new(0));
     let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));
     let signal = ended_by.load(Ordering::SeqCst);
@@ -196,8 +151,8 @@ fn capture_command(cx: &Context, args: &Args, endings: Endings, started: Started
     Ok(Done::either(args.json, &view::Capture::from(&meta), |_| meta.id.to_string())?.with_exit(exit))
 }
 
-fn refused<T>(reason: &str, hint: &str) -> Result<Result<T, Failure>, Failure> {
-    Ok(Err(Failure::new(Exit::NotGranted, format!("not granted: {reason}")).hint(hint)))
+fn not_granted(reason: &str, hint: &str) -> Result<Done, Failure> {
+    Err(Failure::new(Exit::NotGranted, format!("not granted: {reason}")).hint(hint))
 }
 
 // Triggers and limits apply only to rules. All other checks that can refuse a capture apply here too.

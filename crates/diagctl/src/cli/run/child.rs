@@ -44,7 +44,13 @@ pub(super) fn execute(
         .stdin(Stdio::null())
         .stdout(if args.report.is_some() { Stdio::piped() } else { Stdio::inherit() })
         .spawn()
-        .map_err(|e| cannot_run(args, &e))?;
+        .map_err(|e| {
+            // The failure is an event, too, and so names no argument.
+            let given = args.command[0].to_string_lossy();
+            let (program, cut) = given.split_once(char::is_whitespace).map_or((&*given, ""), |(word, _)| (word, "…"));
+            Failure::failed(format!("cannot run {}{cut}: {e}", quoted(program)))
+                .hint("give the program and its arguments after --, each as a word of its own")
+        })?;
     drop(inherited);
     holders::register_process(&staging, &cx.proc, child.id());
     hand_on(&child, endings, Arc::clone(ended_by))?;
@@ -69,14 +75,6 @@ pub(super) fn execute(
         told.labels.insert("exit_status".into(), how);
     }
     Ok(told)
-}
-
-// The failure is an event, too, and so names no argument.
-pub(super) fn cannot_run(args: &Args, why: &std::io::Error) -> Failure {
-    let given = args.command[0].to_string_lossy();
-    let (program, cut) = given.split_once(char::is_whitespace).map_or((&*given, ""), |(word, _)| (word, "…"));
-    Failure::failed(format!("cannot run {}{cut}: {why}", quoted(program)))
-        .hint("give the program and its arguments after --, each as a word of its own")
 }
 
 // Kills everything that the command has started once the deadline is over. Returns whether that has happened. The command holds
