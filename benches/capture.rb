@@ -111,7 +111,7 @@ class CaptureBench
   def percentile(sorted, share) = sorted.empty? ? Float::NAN : sorted[[(sorted.size * share).ceil - 1, 0].max]
 
   def report(scenes)
-    lines = ["# What a heap dump does to a serving worker", "",
+    lines = ["# The effect of a heap dump on a serving worker", "",
              "`#{["ruby benches/capture.rb", *ARGV].join(" ")}`: a real Puma with #{SERVER::TITLE}; #{RATE} requests a second whether it answers or not,",
              "latencies from the moment at which a request was due, only of requests that were due during a dump; rounds: #{ROUNDS}, interleaved and taken",
              "together. The workers, the load, the dumper and its compression share the CPUs. #{Bench.machine}", "",

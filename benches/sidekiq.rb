@@ -64,7 +64,7 @@ class SidekiqBench
 
   def report(medians)
     base = medians.fetch("no middleware")
-    lines = ["# What the Sidekiq middleware costs a job", "",
+    lines = ["# The cost of the Sidekiq middleware per job", "",
              "`ruby benches/sidekiq.rb`: Sidekiq #{Sidekiq::VERSION}'s own chain around a job that does nothing, #{JOBS} jobs a round, #{ROUNDS} rounds,",
              "interleaved, medians of CPU time. With job_rss a job reads /proc/self/statm when it ends, and one that begins after a pause also then.",
              Bench.machine, "",

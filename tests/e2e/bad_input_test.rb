@@ -38,8 +38,9 @@ class BadInputTest < E2E::Case
     check = diagctl("config", "check")
     assert_equal 3, check.status, check
     told = diagctl!("status").out
+    with_line = ->(message) { Regexp.new(message.source.sub(": ", ' \(line \d+\): ')) }
     expected.each do |message|
-      assert_match message, check.err
+      assert_match with_line[message], check.err
       assert_match(/^warning +#{message}/, told)
     end
     json = diagctl("config", "check", "--json").json
@@ -49,7 +50,7 @@ class BadInputTest < E2E::Case
     store_capture
     File.write(config_path, "#{questionable}sample = \"0%\"\n")
     both = diagctl("config", "check")
-    (expected.first(2) + [/rules\[1\].sample: 0%/]).each { |message| assert_match message, both.err }
+    (expected.first(2) + [/rules\[1\].sample: 0%/]).each { |message| assert_match with_line[message], both.err }
     assert_match(/1 problem in the configuration.*and 3 warnings:/m, both.err)
   end
 
@@ -92,7 +93,7 @@ class BadInputTest < E2E::Case
     configure(head: 'group = "no-such-group"')
     check = diagctl("config", "check")
     assert_equal 3, check.status, check
-    assert_match(/group: there is no group "no-such-group"/, check.err)
+    assert_match(/group \(line \d+\): there is no group "no-such-group"/, check.err)
     assert_match(/config.rules +group: there is no group/, diagctl("doctor").out)
     assert diagctl("config", "check", "--elsewhere").ok?
     refute_path_exists @store

@@ -165,7 +165,7 @@ class DeathsTest < E2E::Case
     end)
   RUBY
 
-  # What a framework says of its routes, and what the application names itself.
+  # Routes from the framework, and work that the application names itself.
   def test_the_routes_of_the_requests_in_progress_are_told_and_no_path
     server = puma(initializer: ROUTES)
     polling(server)

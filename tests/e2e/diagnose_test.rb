@@ -51,7 +51,7 @@ class DiagnoseTest < E2E::Case
     [false, true].each { |jemalloc| assert_cause "native_without_object", diagnose(:c_library, jemalloc: jemalloc) }
   end
 
-  # What the hourly rule takes has a summary in place of the counts.
+  # The captures of the hourly rule have a summary in place of the counts.
   def test_a_heap_summary_tells_the_same_as_object_counts
     reports = GLIBC.map { |report| report == "object_counts" ? "heap_summary" : report }
     { zlib: "native_behind_objects", c_library: "native_without_object", retained: "retained_objects" }.each do |program, cause|

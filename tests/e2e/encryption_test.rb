@@ -120,7 +120,37 @@ class EncryptionTest < E2E::Case
     assert_all_encrypted(request("gc_stat"), %w[gc_stat])
   end
 
+  # By a change of the workers' file, and by a command with a file of its own.
+  def test_encryption_that_is_turned_off_is_an_event_and_a_warning_until_it_is_meant
+    puma
+    request("gc_stat")
+    assert_empty turns
+    configure
+    wait_until("the poll has seen the file") { turns.any? }
+    assert_match(/\Areports are stored in plain from now on: #{config_path} has no \[encrypt\]; earlier captures are encrypted to #{@age.recipient}\z/,
+                 turns.first.fetch("reason"))
+    request("gc_stat")
+    assert_equal %w[encryption_off], (turns.map { |event| event["event"] })
+    expected = /encrypt: missing: reports are stored in plain since 2\S+; earlier captures are encrypted to #{@age.recipient}/
+    assert_match(/^warning +#{expected}/, diagctl!("status").out.gsub(/\n {11}/, " "))
+    check = diagctl("config", "check")
+    assert_equal 3, check.status
+    assert_match expected, check.err
+    assert_match expected, diagctl("doctor").out.gsub(/\s+/, " ")
+    File.write(config_path, "encrypt = false\n#{File.read(config_path)}")
+    refute_match(/encrypt:/, diagctl!("status").out + diagctl("config", "check").err + diagctl("doctor").out)
+    encrypt
+    wait_until("the poll has seen the file") { turns.size == 2 }
+    File.write(other = File.join(@root, "other.toml"), "")
+    assert_match(/this capture is stored in plain: #{other} has no \[encrypt\]/, diagctl!("--config", other, "run", "--report", "x", "--", "echo").err)
+    assert_equal %w[encryption_off encryption_on encryption_off], (turns.map { |event| event["event"] })
+  end
+
   private
+
+  def turns
+    diagctl!("events", "--json").json.fetch("events").select { |event| event["event"].start_with?("encryption") }
+  end
 
   def encrypt(except: [], values: WITH_VALUES)
     configure(encrypt: "recipients = [\"#{@age.recipient}\"]\nexcept = #{except.inspect}", **values)

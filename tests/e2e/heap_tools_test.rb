@@ -4,7 +4,7 @@ require_relative "support/e2e"
 require_relative "support/reap"
 require_relative "support/pprof"
 
-# What diagctl exports, opened by the tools that it is exported for; and what they say of it is what diagctl says.
+# Exports opened by the tools that they are for, which show the same as diagctl.
 class HeapToolsTest < E2E::Case
   CLASS = /, "class":("0x\h+")/n
   # In others, and where it is no address, the word that `dump_all` writes as the class is something else (internal/imemo.h).
@@ -70,7 +70,7 @@ class HeapToolsTest < E2E::Case
     assert_empty profile.system_names
   end
 
-  # What Chrome DevTools and memlab rely on (v8, src/profiler/heap-snapshot-generator.cc): flat arrays, edges in the order of their nodes.
+  # The properties that Chrome DevTools and memlab rely on (v8, src/profiler/heap-snapshot-generator.cc): flat arrays, edges in the order of their nodes.
   def test_the_export_for_chrome_is_consistent
     snapshot = JSON.parse(File.read(export("heapsnapshot")))
     meta = snapshot.dig("snapshot", "meta")

@@ -44,7 +44,7 @@ class HeapTrendTest < E2E::Case
     refute_equal "leak", trend["verdict"], trend["because"].inspect
   end
 
-  # What keeps the objects: a summary cannot tell, a heap dump can.
+  # A heap dump tells what keeps the objects; a summary cannot.
   def test_a_root_that_keeps_more_and_more_is_a_leak
     @script.run("module Shop; CACHE = []; end")
     early = diagctl("heap", "trend", "--by", "root")

@@ -83,7 +83,7 @@ class HeapWalkerTest < E2E::Case
     assert_equal "walker", producer(capture("heap_dump"))
   end
 
-  # Whoever ended it, the walker did nothing wrong.
+  # The walker was ended from outside and did nothing wrong.
   def test_a_walker_that_was_killed_is_tried_again
     @script.run(format(FAULT, 3))
     diagctl!("request", "heap_dump", "--reason", "it is killed")

@@ -64,6 +64,9 @@ class HookTest < E2E::Case
     server = polling_puma(" ")
     { "#!/bin/sh\necho this went wrong >&2\nexit 1\n" => /hook ended with exit status: 1: this went wrong/,
       "#!/bin/sh\nhead -c 50000000 /dev/zero | tr '\\0' y\nexit 3\n" => /exit status: 3: yyy/,
+      # Neither reaches a terminal or the store as it is.
+      "#!/bin/sh\nprintf '\\033]0;mine\\007\\nAGE-SECRET-KEY-1QQQQ s3://k:s3cret@b' >&2\nexit 4\n" =>
+        /exit status: 4: \\u\{1b\}\]0;mine\\u\{7\} \(a secret key\) s3:\/\/\(hidden\)@b\z/,
       "#!/bin/sh\nkill -9 $$\n" => /signal: 9/,
       "#!/no/such/interpreter\n" => /cannot be run: No such file/ }.each do |script, expected|
       hook(script)

@@ -147,11 +147,11 @@ class SignalsTest < E2E::Case
     script = start_script
     assert_path_exists File.join(@store, "config.good.toml")
     File.write(config_path, "poll_interval = 3\n")
-    wait_until("the log says so", tell: script.method(:log)) { script.log.include?("poll_interval: 3 is an integer") }
+    wait_until("the log says so", tell: script.method(:log)) { script.log.include?("poll_interval (line 1): 3 is an integer") }
     assert_match(/last good configuration/, diagctl!("status").out)
     script.run("$depth = 11")
     wait_until("the old rule fires") { File.exist?(File.join(@store, "reports")) && !Dir.empty?(File.join(@store, "reports")) }
-    assert_equal 1, script.log.scan("poll_interval: 3").size, script.log
+    assert_equal 1, script.log.scan("poll_interval (line 1): 3").size, script.log
     assert_match(/last good configuration stays in force/, diagctl!("list").err)
   end
 

@@ -39,7 +39,7 @@ class NamespacesTest < Torture::Case
       Diagctl::Isolation.prepend(Witness)
       Diagctl.configure { |c| c.first_poll_within = 0.1 }
       Diagctl.start(role: ENV.fetch("ROLE"), name: "worker-#{number}")
-      # What this process serves: garbage whose sweep is never done.
+      # This process makes garbage whose sweep is never done.
       Thread.new { loop { GC.start(immediate_sweep: false); sleep 0.2 } }
       secret = "SECRET-#{ENV.fetch("ROLE")}-of-a-customer"
       served = 0
@@ -223,7 +223,7 @@ class NamespacesTest < Torture::Case
 
   def acknowledged_ids = log("acknowledged").flat_map(&:split).uniq
 
-  # Whatever is gone was deleted for its size. The store remembers the latest few hundred events.
+  # Captures that are gone were deleted for their size. The store remembers the latest few hundred events.
   def assert_acknowledged
     refute_empty acknowledged_ids
     deleted = events.select { |event| event["event"] == "deleted" }.map { |event| event.fetch("id") }

@@ -15,7 +15,7 @@ class TerminalTest < Torture::Case
     "not text" => "\xff\xfe\xc3"
   }.freeze
 
-  # Whatever an attacker puts into a field, the output does not control the terminal.
+  # No field that an attacker can fill lets the output control the terminal.
   def test_no_printed_field_can_control_a_terminal
     store_capture
     NASTY.each do |what, text|

@@ -29,7 +29,7 @@ use crate::rules::readings::ExecAnswer;
 use crate::rules::trigger::Exec;
 use crate::sys;
 use crate::units::duration;
-use diagctl_fs::printable;
+use diagctl_fs::{printable, without_secrets};
 
 /// The environment variable that carries a command's mark to everything that the command starts.
 const MARK: &str = "DIAGCTL_EXEC";
@@ -82,10 +82,10 @@ pub fn kill_remains() {
     kill_all(&|process, all| descends(process, std::process::id(), all));
 }
 
-// The output of a command, on one line, for the end of an error.
+// The output of a command, on one line and without secrets, for the end of an error.
 fn quote(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
-    let said = printable(&said.split_whitespace().collect::<Vec<_>>().join(" "));
+    let said = printable(&without_secrets(&said.split_whitespace().collect::<Vec<_>>().join(" ")));
     if said.is_empty() { said } else { format!(": {said}") }
 }
 
@@ -348,6 +348,7 @@ mod tests {
             ("exec >&-; sleep 600", 100, "/bin/sh was killed after its time-out of 100ms"),
             ("yes", 100, "/bin/sh was killed after its time-out of 100ms"),
             ("printf 'a\\033[31mb' >&2", 5000, "/bin/sh printed nothing: a\\u{1b}[31mb"),
+            ("echo postgres://ann:s3cret@db/x >&2", 5000, "/bin/sh printed nothing: postgres://(hidden)@db/x"),
         ] {
             assert_eq!(output(script, timeout_ms).unwrap_err(), how, "{script}");
         }

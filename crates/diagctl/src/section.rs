@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::units::{self, Amount, Invalid};
-use diagctl_fs::{printable, quoted};
+use diagctl_fs::{printable, quoted, without_secrets};
 
 /// One problem in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +21,16 @@ pub struct Problem {
     pub message: String,
     /// Advice on the next step.
     pub hint: Option<String>,
+    /// The line of the document.
+    pub line: Option<usize>,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.message)?;
+        match self.line {
+            Some(line) => write!(f, "{} (line {line}): {}", self.path, self.message)?,
+            None => write!(f, "{}: {}", self.path, self.message)?,
+        }
         match &self.hint {
             Some(hint) => write!(f, "\n    hint: {hint}"),
             None => Ok(()),
@@ -38,9 +43,11 @@ impl fmt::Display for Problem {
 pub struct Problems(Rc<RefCell<Vec<Problem>>>);
 
 impl Problems {
-    /// Records a problem.
+    /// Records a problem, without the secrets in it.
     pub fn add(&self, path: impl Into<String>, message: impl Into<String>, hint: Option<String>) {
-        self.0.borrow_mut().push(Problem { path: path.into(), message: message.into(), hint });
+        let clean = |text: String| without_secrets(&text).into_owned();
+        let (path, message, hint) = (clean(path.into()), clean(message.into()), hint.map(clean));
+        self.0.borrow_mut().push(Problem { path, message, hint, line: None });
     }
 
     /// Returns the collected problems.
@@ -321,7 +328,7 @@ pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) ->
 }
 
 fn shown(value: &Value) -> String {
-    let text = printable(&value.to_string());
+    let text = printable(&without_secrets(&value.to_string()));
     if text.chars().count() > 60 { text.chars().take(57).chain("...".chars()).collect() } else { text }
 }
 

@@ -17,6 +17,7 @@ mod new_file;
 mod printable;
 mod random;
 mod rename;
+mod secret;
 mod tree;
 
 pub use atomic::{Durability, write_atomic, write_atomic_with};
@@ -33,4 +34,5 @@ pub use new_file::NewFile;
 pub use printable::{printable, quoted, steers};
 pub use random::{random_hex, random_u64};
 pub use rename::{rename, rename_noreplace};
+pub use secret::{SECRET_KEY, has_secret_key, without_secrets};
 pub use tree::{Entry, Listing, children, list, occupied, occupied_tree, read_dir, remove, restrict_tree, share_tree};

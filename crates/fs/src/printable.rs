@@ -1,5 +1,7 @@
 //! Safe printing of names and paths, which come from outside and end up on terminals and in logs.
 
+use super::without_secrets;
+
 /// Returns true if a character controls a terminal or reorders the text of a line.
 pub fn steers(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -19,9 +21,10 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// A value from outside in quotes, as errors name it: printable like all of them, and not longer than a line.
+/// A value from outside in quotes, as errors name it: printable like all of them, without secrets, and not longer than a line.
 pub fn quoted(value: &str) -> String {
     const SHOWN: usize = 120;
+    let value = &*without_secrets(value);
     match value.char_indices().nth(SHOWN) {
         None => format!("{value:?}"),
         Some((end, _)) => format!("{:?}… ({} bytes)", &value[..end], value.len()),

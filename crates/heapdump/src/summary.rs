@@ -29,7 +29,7 @@ const MAX_GROUPS: usize = 1 << 18;
 /// Bytes of a name that are kept.
 const MAX_NAME: usize = 200;
 
-/// What a reader has to decode of a graph that is summarized.
+/// The parts of a graph that a summary needs decoded.
 pub const OPTIONS: Options = Options {
     edges: false,
     labels: false,

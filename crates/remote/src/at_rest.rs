@@ -17,7 +17,7 @@ const RECENT_MS: i64 = 30 * 86_400_000;
 pub struct Found {
     /// The text.
     pub text: String,
-    /// True if whoever reads the bare disks of the remote may read reports.
+    /// True if a reader of the bare disks of the remote may read reports.
     pub is_open: bool,
     /// True if there was nothing to look at.
     pub is_unknown: bool,

@@ -91,6 +91,7 @@ pub fn say_raw(text: &str) -> std::io::Result<()> {
 
 /// Prints a note on stderr.
 pub fn note(text: &str) {
+    let text = &*diagctl_fs::without_secrets(text);
     if log("warn", text, Value::Null) {
         return;
     }
@@ -99,7 +100,7 @@ pub fn note(text: &str) {
 
 /// Prints an error with its hint on stderr, and returns the exit status.
 pub fn fail(error: &Error) -> Exit {
-    let message = error.to_string();
+    let message = diagctl_fs::without_secrets(&error.to_string()).into_owned();
     let more = error.hint().map_or(Value::Null, |hint| json!({ "hint": hint }));
     if !log("error", &message, more) {
         note(&message);

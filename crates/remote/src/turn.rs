@@ -59,7 +59,7 @@ pub async fn take(store: &Store, patience: Patience, unless_watched: bool) -> Re
                 return Err(Error::Busy { holder: holder(&spot), waited: limit, waiting: now.len() });
             }
         }
-        // Whoever waits for this process need not fear that it hangs.
+        // A sign of life for the process that waits for this one.
         output::progress();
         tokio::time::sleep(AGAIN).await;
     }

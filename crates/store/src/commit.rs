@@ -206,7 +206,7 @@ fn take_raw_files(
         let used: Vec<&ReportName> = known.iter().chain(&reports).map(|report| &report.name).collect();
         let extension = Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default();
         let (mut name, mut form) = (unused_name(&file.to_string_lossy(), &used), FileType::of_file(extension));
-        // Whoever asks for a heap dump must get one. In its own form it is checked line by line.
+        // A request for a heap dump must get one. In its own form it is checked line by line.
         if name == *HEAP_DUMP && matches!(extension, "" | "json" | "jsonl" | "ndjson") {
             form = store.options().file_type(HEAP_DUMP);
         } else if name == *HEAP_DUMP {

@@ -24,9 +24,6 @@ pub const AGE: &str = "age";
 /// The suffix of an encrypted file.
 pub const SUFFIX: &str = ".age";
 
-/// A secret key of age begins with this. It must never be shown.
-pub const SECRET_KEY: &str = "AGE-SECRET-KEY-";
-
 /// The reports that are encrypted, and the people who can read them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Encryption {

@@ -20,7 +20,8 @@ pub struct Event {
     /// Time of the event, UTC, RFC 3339.
     pub at: String,
     /// The type: `verdict`, `dry_run`, `published`, `shipped`, `aborted`, `failed`, `cleaned`, `deleted`, `quarantined`, `request_failed`,
-    /// `event_dropped`, `hook`, `hook_failed`, `ship_failed`, `closed`, `paused` or `resumed`.
+    /// `event_dropped`, `hook`, `hook_failed`, `ship_failed`, `closed`, `paused`, `resumed`,
+    /// `encryption_off` or `encryption_on`.
     pub event: String,
     /// The id of the capture or request.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -71,10 +72,11 @@ impl Event {
     }
 }
 
-/// Appends an event. Events are informational, so a failed write is ignored.
+/// Appends an event, without secrets that a command or a failure has told. Events are informational, so a failed write is ignored.
 pub fn record(store: &Store, event: &Event) {
     let path = store.path("events.jsonl");
-    let event = Event { at: clock::utc_now(), ..event.clone() };
+    let reason = fs::without_secrets(&event.reason).into_owned();
+    let event = Event { at: clock::utc_now(), reason, ..event.clone() };
     let Ok(line) = serde_json::to_string(&event) else { return };
     let _ = fs::append_line(&path, line.as_bytes(), Durability::Volatile);
     if path.stat().is_ok_and(|stat| stat.st_size > MAX_FILE) {

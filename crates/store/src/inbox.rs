@@ -124,7 +124,7 @@ pub fn take(store: &Store, mut act: impl FnMut(Taken)) -> Result<()> {
         act(Taken { name: name.trim_end_matches(".json").to_owned(), uid, order });
         fs::remove_file(&spot)?;
     }
-    // What is in a member's own directory cannot be deleted. It keeps no order waiting.
+    // Files in a member's own directory cannot be deleted. They keep no order waiting.
     for entry in fs::children(&inbox).filter(|entry| !entry.kind.is_file()).take(AT_ONCE) {
         let _ = fs::remove(&inbox.join(&entry.name));
     }

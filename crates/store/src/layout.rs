@@ -25,6 +25,9 @@ pub const CROWD: &str = "requests.json";
 /// The record of the heap walker in each Ruby.
 pub const WALKER: &str = "walker.json";
 
+/// The record of encryption.
+pub const ENCRYPTION: &str = "encryption.json";
+
 /// The numbers of events that `events.jsonl` no longer holds.
 pub const EVENT_COUNTS: &str = "event_counts.json";
 
@@ -46,7 +49,7 @@ pub(crate) fn own_directory(store: &Store, name: &str) -> Result<Spot> {
 
 /// The other names in a store. A directory that contains only names of a store is the remainder of an `rm -rf` during which a
 /// process polled.
-pub const LEFT: [&str; 13] = [
+pub const LEFT: [&str; 14] = [
     "state.json",
     "lease.json",
     INDEX,
@@ -58,6 +61,7 @@ pub const LEFT: [&str; 13] = [
     "samples.1.jsonl",
     "execs.json",
     WALKER,
+    ENCRYPTION,
     "config.good.toml",
     "config.cache",
 ];

@@ -11,6 +11,7 @@ pub mod cleanup;
 pub mod commit;
 mod counted;
 pub mod encryption;
+pub mod encryption_record;
 mod error;
 pub mod events;
 pub mod holders;

@@ -82,7 +82,7 @@ NEWER = [
   ("3.2" <= RUBY_VERSION ? (Fiber[secret("storage-name").to_sym] = secret("storage")) : nil),
   ("3.2" <= RUBY_VERSION ? Fiber.new(storage: { hidden: secret("storage-of-a-fiber") }) { Fiber.yield }.tap(&:resume) : nil),
   ("3.3" <= RUBY_VERSION ? ObjectSpace::WeakKeyMap.new.tap { |map| map[HIDDEN_CONSTANT] = secret("weak-value") } : nil),
-  # What a class may be called until it is a constant is any text. What is below it begins with that text.
+  # A class can have any text as its name until it is a constant. Names below it begin with that text.
   ("3.3" <= RUBY_VERSION ? Class.new { set_temporary_name("s3cr3t-name"); const_set(:Inner, Class.new) }.tap { |it| HELD = [it.new, it::Inner.new] } : nil),
   ("3.3" <= RUBY_VERSION ? Module.new.tap { |it| it.set_temporary_name("S3cr3t Name") } : nil)
 ].freeze

@@ -21,6 +21,8 @@ use crate::rules::readings::Readings;
 use answer::{refused, told};
 use diagctl_store::Access;
 use diagctl_store::Process;
+use diagctl_store::Store;
+use diagctl_store::encryption_record;
 use diagctl_store::lease::Lease;
 use names::{check_names, gauges};
 
@@ -74,7 +76,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
         let guarded = Answer { guard: Some("filesystem"), ..Answer::plain(Verdict::Guarded, why) };
         return refused(cx, &guarded, 60_000.max(config.poll_ms()));
     }
-    config::keep(&cx.loaded, store.dir())?;
+    keep_configuration(cx, &store)?;
     // Orders that cannot be taken out wait. They keep no rule from its capture.
     if let Err(why) = orders::obey(cx, &store) {
         cx.debug(|| format!("the orders in the inbox wait: {why}"));
@@ -145,6 +147,15 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     }
 }
 
+// A file that has changed may turn encryption off. Of another application's file that is not known here; its next capture tells.
+fn keep_configuration(cx: &Context, store: &Store) -> Result<(), Failure> {
+    let is_known = |file| config::copy_in(store.dir()).is_some_and(|copy| copy.file == file);
+    if cx.loaded.identity.is_some() && cx.loaded.file.as_deref().is_some_and(is_known) {
+        encryption_record::note(store, cx.config().encrypt.as_deref(), &cx.loaded.whose())?;
+    }
+    Ok(config::keep(&cx.loaded, store.dir())?)
+}
+
 // Returns the switch that is off, if one is, and the time until the next poll in milliseconds. A process cannot leave its
 // environment, so a poll would only find the same again. A file is looked at as usual.
 fn switched_off(cx: &Context, by_application: bool) -> Option<(String, u64)> {
@@ -169,7 +180,7 @@ fn switched_off(cx: &Context, by_application: bool) -> Option<(String, u64)> {
 fn note_off(cx: &Context, args: &Args, reason: &str, retry_ms: u64) -> Result<(), Failure> {
     let store = cx.open(Access::Create)?;
     store.require_trusted_owner()?;
-    config::keep(&cx.loaded, store.dir())?;
+    keep_configuration(cx, &store)?;
     let start_ticks = cx.proc.stat(args.pid).map_err(|why| Failure::failed(why.to_string()))?.start_ticks;
     let id = cx.process_id(args.pid, start_ticks);
     let process = Process { id, role: args.role.clone(), name: args.name.clone() };

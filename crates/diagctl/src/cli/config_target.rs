@@ -1,11 +1,16 @@
 //! The machine that a configuration is for, so that its warnings can be found.
 
-use crate::config::{Config, Place};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, Kind, Named, Place};
 use crate::history;
 use crate::proc::Proc;
 use crate::rules::trigger::Trigger;
 use crate::units::size;
-use diagctl_store::{self, Access, Store};
+use diagctl_store::{self, Access, Store, encryption_record};
 
 /// Describes this machine, and the records of the store if there is one.
 pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
@@ -15,7 +20,38 @@ pub fn here(proc: &Proc, config: &Config, store: Option<&Store>) -> Place {
         memory: total,
         disk: store.and_then(|store| store.space().ok()).map(|(_, total)| total),
         no_such_group: config.group.as_ref().is_some_and(|group| diagctl_store::group_id(group).is_err()),
+        missing: missing(config),
+        encryption: store.and_then(encryption_record::read),
         gauges: store.filter(|_| looks_at_gauges(config)).map(gauges).unwrap_or_default(),
+    }
+}
+
+// A name without a slash is looked up in PATH, and where programs usually are: the workers may have another one.
+fn missing(config: &Config) -> BTreeMap<String, &'static str> {
+    let lacks = |named: &Named| {
+        let path = Path::new(&named.path);
+        let is_there = |path: &Path| !std::fs::metadata(path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+        match named.kind {
+            Kind::Program if !named.path.contains('/') => {
+                let all = std::env::var_os("PATH").unwrap_or_default();
+                let usual = ["/usr/local/bin", "/usr/bin", "/bin"].map(PathBuf::from);
+                let mut dirs = std::env::split_paths(&all).chain(usual);
+                (!dirs.any(|dir| is_executable(&dir.join(path)))).then_some("is not in PATH")
+            }
+            _ if !is_there(path) => Some("does not exist"),
+            Kind::Program => (!is_executable(path)).then_some("is not a program that can be run"),
+            Kind::Directory => path.is_file().then_some("is not a directory"),
+            Kind::File => None,
+        }
+    };
+    config.names().into_iter().filter_map(|named| lacks(&named).map(|why| (named.path, why))).collect()
+}
+
+// A file in a directory that is closed to this user counts as executable.
+fn is_executable(path: &Path) -> bool {
+    match std::fs::metadata(path) {
+        Ok(meta) => meta.is_file() && meta.permissions().mode() & 0o111 != 0,
+        Err(e) => e.kind() == ErrorKind::PermissionDenied,
     }
 }
 
@@ -57,6 +93,28 @@ fn gauges(store: &Store) -> std::collections::BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_files_and_directories_are_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::write(path("plain"), "").unwrap();
+        let table = [
+            (format!("[on_capture]\ncommand = [{:?}]", path("gone")), Some("does not exist")),
+            (format!("[on_capture]\ncommand = [{:?}]", path("plain")), Some("is not a program that can be run")),
+            ("[on_capture]\ncommand = [\"/bin/sh\"]".into(), None),
+            ("[reports.x]\ncommand = [\"sh\"]".into(), None),
+            ("[reports.x]\ncommand = [\"no-such-program\"]".into(), Some("is not in PATH")),
+            (format!("[on_capture]\nwebhook_file = {:?}", path("plain")), None),
+            (format!("[on_capture]\nwebhook_file = {:?}", path("gone")), Some("does not exist")),
+            (format!("[remote]\nurl = \"file://{}\"", path("plain")), Some("is not a directory")),
+            (format!("[remote]\nurl = \"file://{}\"", path("")), None),
+        ];
+        for (text, expected) in table {
+            let (config, _) = crate::config::parse(&text).unwrap();
+            assert_eq!(missing(&config).into_values().next(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn shares_without_a_limit_are_said_to_be_of_the_host() {

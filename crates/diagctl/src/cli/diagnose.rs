@@ -67,7 +67,7 @@ struct Diagnosis<'a> {
     family_bytes: Option<u64>,
     limit_bytes: Option<u64>,
     verdict: &'a Verdict,
-    /// What grew between the heap dumps of the process.
+    /// The growth between the heap dumps of the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     leak: Option<Leak>,
     unusable: Vec<Unusable<'a>>,

@@ -95,7 +95,7 @@ impl Args {
 pub fn table(events: &[&Event], times: &Times) -> String {
     let header = [format!("TIME ({})", times.name()), "EVENT".into(), "ABOUT".into(), "WHY".into()];
     let rows: Vec<_> = events.iter().map(|event| row(event, times)).collect();
-    output::table(&header.each_ref().map(String::as_str), &rows, &[], &[0, 2])
+    output::table_with_cuts(&header.each_ref().map(String::as_str), &rows, &[0, 2], &[2])
 }
 
 fn row(event: &Event, times: &Times) -> Vec<String> {

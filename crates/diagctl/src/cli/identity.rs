@@ -33,10 +33,24 @@ impl Key {
         self.identity.clone().or_else(|| from_environment(VARIABLE))
     }
 
+    // A key in place of a file's name is never shown, and not used: the process list and the shell's history have it.
+    fn refuse_a_key(&self, given: &Path) -> Result<(), Failure> {
+        if !diagctl_fs::has_secret_key(&given.to_string_lossy()) {
+            return Ok(());
+        }
+        let by = if self.identity.is_some() { "--identity" } else { VARIABLE };
+        let message = format!("{by} is a secret key, and must be the name of a file with it");
+        Err(Failure::new(Exit::Usage, message).hint(
+            "write the key to a file that only you can read (chmod 600), or pipe it: … | diagctl fetch --identity - …; others on this \
+             machine may have seen it in the list of processes",
+        ))
+    }
+
     /// Reads the identities for the stores that this context opens. Must be called while this process is still the caller: the
     /// owner of a store need not be allowed to read them.
     pub fn unlock(&self, cx: &Context) -> Result<(), Failure> {
         let Some(file) = self.file() else { return Ok(()) };
+        self.refuse_a_key(&file)?;
         leave_no_core();
         cx.unlock(Arc::new(read(&file)?));
         Ok(())

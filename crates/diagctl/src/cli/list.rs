@@ -132,7 +132,7 @@ fn show(listing: &Captures<'_>, args: &Args, now_ms: u64, place: &str) -> Result
     } else if args.quiet {
         ids(matching.map(|(_, entry)| entry.id), limit)?
     } else {
-        let mut page = Page::new(&times, now_ms, args.sort.first(), args.remote);
+        let mut page = Page::new(&times, now_ms, args.sort, args.remote);
         matching.for_each(|(number, entry)| page.add(number, &entry, limit));
         if args.accepts_all() {
             // Only the newest of them may have been read.

@@ -4,6 +4,7 @@ mod abort;
 mod acquire;
 mod after_capture;
 mod apart;
+mod columns;
 mod compare;
 mod completions;
 mod config;
@@ -247,7 +248,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         }
     };
     let exit = done.map_err(for_the_remote).map_or_else(|failure| output::fail(&failure), output::finish);
-    // Whoever waits for this command has its answer.
+    // The caller has its answer.
     detached::start(&cx);
     Ok(exit)
 }

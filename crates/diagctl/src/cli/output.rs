@@ -7,12 +7,13 @@ use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
-use unicode_width::UnicodeWidthStr;
 
+use super::columns::Columns;
 use super::wrap;
 use crate::cli::error::{Failure, printable, steers};
 use crate::exit_code::Exit;
 use crate::sys;
+use diagctl_fs::without_secrets;
 
 /// The result of a command that completed: exit status and text for stdout.
 #[derive(Debug)]
@@ -82,10 +83,10 @@ pub fn finish(done: Done) -> Exit {
 /// Prints a failure on stderr and returns its exit status.
 pub fn fail(failure: &Failure) -> Exit {
     let (red, cyan, reset) = if colour(&io::stderr()) { ("\x1b[31;1m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
-    let message: Vec<String> = failure.message.lines().map(printable).collect();
+    let message: Vec<String> = without_secrets(&failure.message).lines().map(printable).collect();
     let mut text = format!("{red}diagctl: {reset}{}\n", message.join("\n"));
-    if let Some(hint) = &failure.hint {
-        text.push_str(&format!("{cyan}  hint: {reset}{}\n", printable(hint)));
+    if let Some(hint) = failure.hint.as_deref().map(without_secrets) {
+        text.push_str(&format!("{cyan}  hint: {reset}{}\n", printable(&hint)));
     }
     let _ = io::stderr().write_all(text.as_bytes());
     failure.exit
@@ -95,7 +96,7 @@ pub fn fail(failure: &Failure) -> Exit {
 /// which clap itself would pass to the terminal unescaped.
 pub fn usage(e: &clap::Error) -> Exit {
     if e.use_stderr() {
-        let text: Vec<String> = e.render().to_string().lines().map(printable).collect();
+        let text: Vec<String> = without_secrets(&e.render().to_string()).lines().map(printable).collect();
         let _ = writeln!(io::stderr(), "{}", text.join("\n"));
         return Exit::Usage;
     }
@@ -107,7 +108,7 @@ pub fn usage(e: &clap::Error) -> Exit {
 
 /// Prints a note on stderr that is not a failure.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "diagctl: {}", printable(text));
+    let _ = writeln!(io::stderr(), "diagctl: {}", printable(&without_secrets(text)));
 }
 
 // A closed stdout has been replaced by /dev/null, to which everything can be written.
@@ -155,10 +156,7 @@ pub fn who(role: &str, name: &str) -> String {
     [role, name].join(" ").trim_end().to_owned()
 }
 
-/// A last column of text, such as a reason, gets this many columns before others are shown beside it.
-const TEXT_COLUMNS: usize = 40;
-
-/// Text is not broken into lines that are shorter than this.
+/// Prose is not broken into lines that are shorter than this.
 const LEAST_COLUMNS: usize = 20;
 
 /// Formats prose for people, with a line end: the mark, then the text. In a terminal the text is broken at blanks, and its further lines
@@ -175,17 +173,27 @@ pub fn prose(mark: &str, indent: usize, text: &str) -> String {
 /// columns in `optional`, the most important first, are left out if they do not fit, and named below the table. A last column that is
 /// not among them holds text, which is broken where the terminal ends.
 pub fn table(header: &[&str], rows: &[Vec<String>], right: &[usize], optional: &[usize]) -> String {
-    table_in(columns(), header, rows, right, optional)
+    table_in(columns(), header, rows, right, (optional, &[]))
 }
 
-/// Formats a table without the columns of which nothing is known: a dash in each row.
-pub fn table_of_known(header: &[&str], rows: &[Vec<String>], right: &[usize], optional: &[usize]) -> String {
+/// Formats a table like [`table`]. Long cells of the columns in `cut`, which are optional, too, are cut before a column is left out.
+pub fn table_with_cuts(header: &[&str], rows: &[Vec<String>], optional: &[usize], cut: &[usize]) -> String {
+    table_in(columns(), header, rows, &[], (optional, cut))
+}
+
+/// Formats a table like [`table_with_cuts`] without the columns of which nothing is known: a dash in each row.
+pub fn table_of_known(
+    header: &[&str],
+    rows: &[Vec<String>],
+    right: &[usize],
+    (optional, cut): (&[usize], &[usize]),
+) -> String {
     let known: Vec<usize> = (0..header.len()).filter(|at| rows.iter().any(|row| row[*at] != "-")).collect();
     let kept =
         |columns: &[usize]| columns.iter().filter_map(|at| known.iter().position(|k| k == at)).collect::<Vec<_>>();
     let header: Vec<&str> = known.iter().map(|at| header[*at]).collect();
     let rows: Vec<Vec<String>> = rows.iter().map(|row| known.iter().map(|at| row[*at].clone()).collect()).collect();
-    table(&header, &rows, &kept(right), &kept(optional))
+    table_in(columns(), &header, &rows, &kept(right), (&kept(optional), &kept(cut)))
 }
 
 fn table_in(
@@ -193,9 +201,9 @@ fn table_in(
     header: &[&str],
     rows: &[Vec<String>],
     right: &[usize],
-    optional: &[usize],
+    (optional, cut): (&[usize], &[usize]),
 ) -> String {
-    let mut fitting = Columns::new(header, &[]);
+    let mut fitting = Columns::new(header, &[]).cutting(cut);
     rows.iter().for_each(|row| fitting.widen(row));
     fitting.fit(columns, optional);
     let shown = &fitting.shown;
@@ -206,7 +214,7 @@ fn table_in(
     for row in rows {
         let cell = |i: &usize| match room {
             Some(room) if *i + 1 == row.len() => wrap::broken(room, &row[*i]).join("\n"),
-            _ => printable(&row[*i]),
+            _ => fitting.cell(*i, &row[*i]),
         };
         table.add_row(shown.iter().map(cell).collect::<Vec<_>>());
     }
@@ -218,14 +226,14 @@ fn table_in(
         }
     }
     let mut text = table.trim_fmt();
-    if let Some(note) = fitting.left_out(header) {
+    if let Some(note) = fitting.note(header) {
         text.push_str(&format!("\n{note}"));
     }
     text
 }
 
-// The width of the terminal, or what COLUMNS says; none in a pipe or a file, which take lines of any length.
-fn columns() -> Option<usize> {
+/// Returns the width of the terminal, or what COLUMNS says; none in a pipe or a file, which take lines of any length.
+pub fn columns() -> Option<usize> {
     if cfg!(test) {
         // Not that of whoever runs the unit tests.
         return None;
@@ -233,78 +241,6 @@ fn columns() -> Option<usize> {
     let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     told.or_else(|| rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)))
         .filter(|columns| *columns > 0)
-}
-
-/// A table like that of [`table`], for rows that are not all in memory. A first pass finds the widths, and each row is then
-/// formatted by itself.
-#[derive(Debug)]
-pub struct Columns {
-    widths: Vec<usize>,
-    /// The indices of the columns that are shown.
-    shown: Vec<usize>,
-    right: &'static [usize],
-}
-
-impl Columns {
-    /// Creates columns as wide as their headings. Columns whose index is in `right` are right-aligned.
-    pub fn new(header: &[&str], right: &'static [usize]) -> Self {
-        Self { widths: header.iter().map(|cell| cell.width()).collect(), shown: (0..header.len()).collect(), right }
-    }
-
-    /// Leaves out what does not fit the terminal, of the columns in `optional`, which begins with the most important.
-    pub fn fit_terminal(&mut self, optional: &[usize]) {
-        self.fit(columns(), optional);
-    }
-
-    fn fit(&mut self, columns: Option<usize>, optional: &[usize]) {
-        let Some(columns) = columns else { return };
-        let text = self.widths.len().checked_sub(1).filter(|last| !optional.contains(last));
-        let width = |i: usize| if text == Some(i) { self.widths[i].min(TEXT_COLUMNS) } else { self.widths[i] };
-        self.shown.retain(|i| !optional.contains(i));
-        let mut used: usize = self.shown.iter().map(|i| width(*i) + 2).sum();
-        for i in optional {
-            // The last column has no space after it.
-            if used + width(*i) <= columns {
-                used += width(*i) + 2;
-                self.shown.push(*i);
-            }
-        }
-        self.shown.sort_unstable();
-    }
-
-    // Columns of the terminal that are left for a last column of text; none where everything fits.
-    fn room_for_text(&self, columns: Option<usize>, optional: &[usize]) -> Option<usize> {
-        let text = self.widths.len().checked_sub(1).filter(|last| !optional.contains(last))?;
-        let others: usize = self.shown.iter().filter(|i| **i != text).map(|i| self.widths[*i] + 2).sum();
-        let room = columns?.saturating_sub(others).max(LEAST_COLUMNS);
-        (self.widths[text] > room).then_some(room)
-    }
-
-    /// Names the columns that were left out, if any were.
-    pub fn left_out(&self, header: &[&str]) -> Option<String> {
-        let names: Vec<&str> = (0..header.len()).filter(|i| !self.shown.contains(i)).map(|i| header[i]).collect();
-        (!names.is_empty()).then(|| format!("(left out to fit the terminal: {}; see --json)", names.join(", ")))
-    }
-
-    /// Widens the columns to fit a row.
-    pub fn widen(&mut self, row: &[String]) {
-        for (width, cell) in self.widths.iter_mut().zip(row) {
-            *width = (*width).max(printable(cell).width());
-        }
-    }
-
-    /// Formats a row.
-    pub fn line(&self, row: &[impl AsRef<str>]) -> String {
-        let mut line = String::new();
-        for i in &self.shown {
-            let cell = printable(row[*i].as_ref());
-            let blanks = " ".repeat(self.widths[*i].saturating_sub(cell.width()));
-            let (before, after) = if self.right.contains(i) { (blanks.as_str(), "") } else { ("", blanks.as_str()) };
-            line.extend([before, &cell, after, "  "]);
-        }
-        line.truncate(line.trim_end().len());
-        line
-    }
 }
 
 #[cfg(test)]
@@ -332,7 +268,7 @@ mod tests {
     fn a_narrow_table_leaves_out_the_least_important_columns_and_names_them() {
         let header = ["ID", "AGE", "ROLE", "REASON"];
         let rows = [vec!["a".repeat(28), "2d 1h".into(), "sidekiq".into(), "x".repeat(50)]];
-        let table = |columns| table_in(columns, &header, &rows, &[1], &[1, 2]);
+        let table = |columns| table_in(columns, &header, &rows, &[1], (&[1, 2], &[]));
         let first = |columns| table(columns).lines().next().unwrap_or_default().to_owned();
         // 28 + 2 + 5 + 2 + 7 + 2 + 40
         for (columns, expected) in [

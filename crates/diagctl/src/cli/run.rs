@@ -25,7 +25,7 @@ use child::execute;
 use diagctl_store::Process;
 use diagctl_store::ReportName;
 use diagctl_store::lease::Lease;
-use diagctl_store::{Access, Store};
+use diagctl_store::{Access, Store, encryption_record};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,7 +41,7 @@ Examples:
 /// If the command fails after it has produced something, the capture is published and the exit status is 5. If it produces
 /// nothing, there is no capture; with --report, the empty stdout of a command that succeeds is stored as an empty report.
 ///
-/// Without --reason the command line, up to 200 characters of it, is kept as the capture's reason: pass secrets in another way.
+/// Without --reason the program's name and the number of its arguments are the capture's reason. The arguments are stored nowhere.
 ///
 /// A file named heap_dump becomes the report heap_dump only if it is one: it is checked line by line.
 ///
@@ -57,7 +57,7 @@ pub struct Args {
     /// Store the command's stdout as this report
     #[arg(long, value_name = "NAME")]
     report: Option<String>,
-    /// Reason, stored with the capture in place of the command line
+    /// Reason, stored with the capture
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// Print JSON: the capture
@@ -100,6 +100,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             "`diagctl status` names it; try again when its capture is over",
         );
     }
+    let was_encrypted = encryption_record::read(&store).is_some_and(|record| record.on);
     let grant = match try_to_begin(cx, &store, args)? {
         Begun::Yes { grant, .. } => grant,
         Begun::No(Answer { guard: Some(guard), reason, .. }) => {
@@ -110,6 +111,10 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         }
         Begun::No(answer) => return not_granted(&answer.reason, "`diagctl status` shows the state of the store"),
     };
+    if was_encrypted && config.encrypt.is_none() {
+        let whose = cx.loaded.whose();
+        output::note(&format!("this capture is stored in plain: {whose} has no [encrypt]; earlier ones are encrypted"));
+    }
     let ended_by = Arc::new(AtomicI32::new(0));
     let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));
     let signal = ended_by.load(Ordering::SeqCst);
@@ -155,12 +160,10 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
     let pid = std::process::id();
     let start_ticks = cx.proc.stat(pid).context("cannot read this process")?.start_ticks;
     let process = Process { id: cx.process_id(pid, start_ticks), role: "run".into(), name: String::new() };
-    let command =
-        printable(&args.command.join(OsStr::new(" ")).to_string_lossy()).chars().take(200).collect::<String>();
     let plan = Plan {
         rule: RuleName::run(),
         trigger: "run",
-        reason: args.reason.clone().unwrap_or_else(|| format!("diagctl run {command}")),
+        reason: args.reason.clone().unwrap_or_else(|| describe(&args.command)),
         observed: Default::default(),
         reports: args.report.as_deref().and_then(ReportName::parse).into_iter().collect(),
         snapshot: Snapshot::Fork,
@@ -170,4 +173,43 @@ fn try_to_begin(cx: &Context, store: &Store, args: &Args) -> Result<Begun, Failu
     let readings = Readings::take(&cx.proc, &cx.cgroups, pid, &Wanted::default());
     let applicant = Applicant { cx, store, process: &process, readings: &readings, host: "", seed: 0 };
     Ok(begin(applicant, &[plan], None)?)
+}
+
+// Describes a command without its arguments, which may be secrets. Records travel, and stay readable where reports are encrypted.
+fn describe(command: &[OsString]) -> String {
+    let name = command.first().map(|program| program_name(program)).unwrap_or_default();
+    match command.len().saturating_sub(1) {
+        0 => format!("diagctl run {name}"),
+        1 => format!("diagctl run {name} (1 argument)"),
+        n => format!("diagctl run {name} ({n} arguments)"),
+    }
+}
+
+// Returns the name of a program without its directory. A whole command line that was given as one word is cut at the first blank.
+fn program_name(program: &OsStr) -> String {
+    const LONGEST: usize = 100;
+    let text = program.to_string_lossy();
+    let word = text.split_whitespace().next().unwrap_or_default();
+    let name = word.rsplit('/').next().unwrap_or_default();
+    printable(name).chars().take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_described_without_its_arguments() {
+        let table: [(&[&str], &str); 5] = [
+            (&["vmstat"], "diagctl run vmstat"),
+            (&["/usr/bin/mysql", "-psecret"], "diagctl run mysql (1 argument)"),
+            (&["env", "PGPASSWORD=secret", "psql"], "diagctl run env (2 arguments)"),
+            (&["mysql -psecret"], "diagctl run mysql"),
+            (&["a\u{1b}[2J"], "diagctl run a\\u{1b}[2J"),
+        ];
+        for (command, expected) in table {
+            let command: Vec<OsString> = command.iter().map(OsString::from).collect();
+            assert_eq!(describe(&command), expected);
+        }
+    }
 }

@@ -49,7 +49,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Err(external::become_program(command))
 }
 
-// Whoever asks has the last good ones.
+// The caller keeps the last good ones.
 fn settings(cx: &Context) -> Result<Done, Failure> {
     if cx.loaded.broken.is_some() {
         return Err(Failure::new(Exit::Config, "the configuration has problems").hint("see `diagctl config check`"));

@@ -172,6 +172,8 @@ fn configuration_note(cx: &Context, store: &Store) -> Option<String> {
 // Uses the memory limit of the processes; if they have several, the highest.
 fn warnings(cx: &Context, store: &Store, limits: &[Option<u64>]) -> Vec<String> {
     let mut place = super::config_target::here(&cx.proc, cx.config(), Some(store));
+    // Their programs and files are in their own image, not necessarily here.
+    place.missing.clear();
     let known: Option<Vec<u64>> = limits.iter().copied().collect();
     let highest = known.and_then(|limits| limits.into_iter().max());
     place.memory = highest.into_iter().chain(place.memory).min();

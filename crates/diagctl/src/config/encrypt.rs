@@ -1,18 +1,25 @@
 //! The table `[encrypt]`: to whom reports are encrypted, and which ones stay readable.
 //!
-//! A mistake in it must never turn encryption off, so a table that cannot be used becomes a setting that stores nothing. No message
-//! repeats a text from it: it may be a secret key.
+//! A mistake in it must never turn encryption off, so a table that cannot be used becomes a setting that stores nothing. A secret key in
+//! it is never repeated.
 
 use toml::Value;
 
 use crate::section::{Problem, Section};
-use diagctl_store::encryption::{BadRecipient, Encryption, MAX_RECIPIENTS, SECRET_KEY, check_recipient};
+use diagctl_fs::{SECRET_KEY, quoted};
+use diagctl_store::encryption::{BadRecipient, Encryption, MAX_RECIPIENTS, check_recipient};
 use diagctl_store::report_kind;
 
 /// The keys, for `config show`.
 pub(super) const KEYS: [&str; 2] = ["encrypt.recipients", "encrypt.except"];
 
 const EXAMPLE: &str = "write recipients = [\"age1…\"]; `age-keygen -o key.txt` makes a key and prints its recipient";
+
+/// The recipients of the documentation and of the example, which nobody can mean.
+pub(super) const OF_THE_EXAMPLE: [&str; 2] = [
+    "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+    "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg",
+];
 
 /// Reads the table.
 pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -> Box<Encryption> {
@@ -24,7 +31,7 @@ pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -
         let known = report_kind::KINDS.iter().map(|kind| kind.name);
         let hint = crate::section::nearest(name, known)
             .map_or_else(|| "name the reports that stay readable".to_owned(), |near| format!("did you mean {near:?}?"));
-        section.problem("except", format!("{} is not a report", diagctl_fs::quoted(name)), hint);
+        section.problem("except", format!("{} is not a report", quoted(name)), hint);
     }
     usable &= section.keys().iter().all(|key| ["recipients", "except"].contains(key));
     section.finish();
@@ -56,7 +63,9 @@ fn recipients(section: &Section<'_>) -> Option<Vec<String>> {
         }
     };
     if list.is_empty() {
-        let hint = format!("{EXAMPLE}; to store reports in plain, remove the table [encrypt]");
+        let hint = format!(
+            "{EXAMPLE}; to store reports in plain, write encrypt = false at the top of the file instead of the table"
+        );
         section.problem("recipients", "the list is empty, so nobody could read the reports", hint);
         return None;
     }
@@ -73,8 +82,12 @@ fn recipients(section: &Section<'_>) -> Option<Vec<String>> {
     for (number, item) in list.iter().enumerate() {
         match item.as_str().map(|text| (text, check_recipient(text))) {
             Some((text, Ok(()))) => all.iter_mut().for_each(|all| all.push(text.to_owned())),
-            Some((_, Err(why))) => {
-                section.problem(&format!("recipients[{number}]"), why.to_string(), hint(why));
+            Some((text, Err(why))) => {
+                let message = match why {
+                    BadRecipient::SecretKey => why.to_string(),
+                    _ => format!("{}: {why}", quoted(text)),
+                };
+                section.problem(&format!("recipients[{number}]"), message, hint(why));
                 all = None;
             }
             None => {
@@ -104,33 +117,20 @@ fn hint(why: BadRecipient) -> &'static str {
     }
 }
 
-/// Finds a secret key anywhere in a document, even in a comment, and hides it wherever a problem repeats it. A document with one is
-/// refused whole: the store keeps a copy of a valid one.
+/// Finds a secret key anywhere in a document, even in a comment. A document with one is invalid: the store keeps a copy of a valid one.
 pub(super) fn refuse_secrets(text: &str, problems: &mut Vec<Problem>) {
-    let upper = text.to_ascii_uppercase();
-    let Some(at) = upper.find(SECRET_KEY) else { return };
-    for problem in problems.iter_mut() {
-        problem.message = hidden(&problem.message);
-        problem.path = hidden(&problem.path);
-        problem.hint = problem.hint.as_deref().map(hidden);
-    }
+    // Upper case changes no length in ASCII, so positions are the same.
+    let Some(at) = text.to_ascii_uppercase().find(SECRET_KEY) else { return };
     let is_told = |problem: &Problem| problem.message == BadRecipient::SecretKey.to_string();
     if !problems.iter().any(is_told) {
-        let line = upper.get(..at).map_or(1, |before| before.matches('\n').count() + 1);
+        let line = text[..at].matches('\n').count() + 1;
         problems.push(Problem {
             path: format!("line {line}"),
             message: BadRecipient::SecretKey.to_string(),
             hint: Some(hint(BadRecipient::SecretKey).to_owned()),
+            line: None,
         });
     }
-}
-
-fn hidden(text: &str) -> String {
-    let upper = text.to_ascii_uppercase();
-    // Upper case changes no length in ASCII, so positions are the same.
-    let Some(at) = upper.find(SECRET_KEY) else { return text.to_owned() };
-    let end = upper[at..].find(|c: char| !c.is_ascii_alphanumeric() && c != '-').map_or(text.len(), |len| at + len);
-    format!("{}(a secret key){}", &text[..at], hidden(&text[end..]))
 }
 
 #[cfg(test)]
@@ -161,13 +161,16 @@ mod tests {
             ("recipients = [1]".into(), "encrypt.recipients[0]: this is not a string"),
             (
                 format!("recipients = [{ONE:?}, {short:?}]"),
-                "encrypt.recipients[1]: this is not a whole recipient: a character is wrong or missing",
+                "encrypt.recipients[1]: \"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8\": this is not a whole recipient: a character is wrong or missing",
             ),
             (
                 "recipients = [\"ssh-ed25519 AAAA\"]".into(),
-                "encrypt.recipients[0]: this is an SSH key, which diagctl does not encrypt to",
+                "encrypt.recipients[0]: \"ssh-ed25519 AAAA\": this is an SSH key, which diagctl does not encrypt to",
             ),
-            ("recipients = [\"ops@example.org\"]".into(), "encrypt.recipients[0]: this is not an age recipient"),
+            (
+                "recipients = [\"ops@example.org\"]".into(),
+                "encrypt.recipients[0]: \"ops@example.org\": this is not an age recipient",
+            ),
             (format!("recipients = [{ONE:?}]\nexcept = [\"gcstat\"]"), "encrypt.except: \"gcstat\" is not a report"),
             (
                 format!("recipients = [{ONE:?}]\nexcept = 1"),
@@ -185,7 +188,9 @@ mod tests {
             assert_eq!(told, [expected]);
             assert!(examined.config.encrypt.unwrap().broken.is_some(), "{text}");
         }
-        for text in ["encrypt = true", "[encrypted]", "[encyrpt]", "[Encrypt]", "[encryption]"] {
+        let (config, _) = parse("encrypt = false").unwrap();
+        assert_eq!((config.encrypt, config.plain), (None, true));
+        for text in ["encrypt = true", "encrypt = \"false\"", "[encrypted]", "[encyrpt]", "[Encrypt]", "[encryption]"] {
             let examined = examine(text).unwrap();
             assert!(examined.config.encrypt.unwrap().broken.is_some() && examined.problems.len() == 1, "{text}");
         }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Compression, Config, GroupRight, Source, custom, encrypt, on_capture, remote, rules, templates};
+use super::{Compression, Config, GroupRight, Source, custom, encrypt, lines, on_capture, remote, rules, templates};
 use crate::section::{Problem, Problems, Section};
+use diagctl_fs::without_secrets;
 use diagctl_store::report_kind;
 
 /// Parses a document. Returns its values over the defaults, and the source of each.
@@ -23,6 +24,8 @@ pub struct Examined {
     pub positions: Vec<usize>,
     /// The problems.
     pub problems: Vec<Problem>,
+    /// Warnings about tables that have no effect as they are written.
+    pub idle: Vec<Problem>,
 }
 
 /// Parses a document as far as possible. Fails only if it is not TOML.
@@ -33,6 +36,7 @@ pub fn examine(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
         Err(problems) => problems,
     };
     encrypt::refuse_secrets(text, problems);
+    lines::add(text, problems);
     examined
 }
 
@@ -151,6 +155,8 @@ fn examine_all(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
     root.know("encrypt");
     if root.keys().iter().any(|key| encrypt::is_misspelt(key)) {
         config.encrypt = Some(Box::new(encrypt::broken()));
+    } else if table.get("encrypt").and_then(toml::Value::as_bool) == Some(false) {
+        config.plain = true;
     } else if root.has("encrypt") {
         let section = root.section("encrypt");
         let read = section.as_ref().map(|section| encrypt::read(section, &|name| config.knows_report(name)));
@@ -190,7 +196,51 @@ fn examine_all(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
             distinct.push(problem);
         }
     }
-    Ok(Examined { config, given, positions, problems: distinct })
+    Ok(Examined { config, given, positions, problems: distinct, idle: idle_tables(&table) })
+}
+
+// These tables would be off without a word.
+fn idle_tables(table: &toml::Table) -> Vec<Problem> {
+    let get = |table: &toml::Table, key: &str| table.get(key).and_then(toml::Value::as_table).cloned();
+    let warning = |path: &str, message: &str, hint: &str| Problem {
+        path: path.to_owned(),
+        message: message.to_owned(),
+        hint: Some(hint.to_owned()),
+        line: None,
+    };
+    let mut found = Vec::new();
+    if get(table, "on_capture").is_some_and(|hook| hook.is_empty()) {
+        found.push(warning(
+            "on_capture",
+            "the table is empty, so nobody is told",
+            "set command or webhook, or remove the table",
+        ));
+    }
+    if get(table, "on_capture")
+        .is_some_and(|hook| hook.get("rules").and_then(toml::Value::as_array).is_some_and(Vec::is_empty))
+    {
+        found.push(warning(
+            "on_capture.rules",
+            "the list is empty, so nobody is told",
+            "name rules, or remove the key for all",
+        ));
+    }
+    let remote = get(table, "remote");
+    if remote.as_ref().is_some_and(toml::Table::is_empty) {
+        found.push(warning("remote", "the table is empty, so nothing is shipped", "set url, or remove the table"));
+    }
+    if let Some(requests) = remote.and_then(|remote| get(&remote, "requests")) {
+        let none = |key: &str| requests.get(key).is_none_or(|list| list.as_array().is_some_and(Vec::is_empty));
+        let hint = "allow some, or remove the table [remote.requests]";
+        if none("allow_reports") {
+            found.push(warning("remote.requests", "allow_reports is empty or missing, so no request is obeyed", hint));
+        } else if requests.get("max_per_hour").and_then(toml::Value::as_integer) == Some(0) {
+            found.push(warning("remote.requests.max_per_hour", "0, so no request is obeyed", hint));
+        } else if requests.contains_key("allow_requesters") && none("allow_requesters") {
+            found.push(warning("remote.requests.allow_requesters", "the list is empty, so no request is obeyed", hint));
+        }
+    }
+    found
 }
 
 fn group_may(root: &Section<'_>, config: &mut Config) {
@@ -218,7 +268,8 @@ fn read_toml(text: &str) -> std::result::Result<toml::Table, Vec<Problem>> {
             let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             let hint =
                 "this is not valid TOML: quote strings and values with units, and define each [table] and key once";
-            Problem { path: format!("line {line}"), message: e.message().trim().to_owned(), hint: Some(hint.into()) }
+            let message = without_secrets(e.message().trim()).into_owned();
+            Problem { path: format!("line {line}"), message, hint: Some(hint.into()), line: None }
         };
         errors.into_iter().map(problem).collect()
     })

@@ -102,6 +102,14 @@ fn head_of_copy(file: &Path) -> String {
     format!("# last good copy of {:?}\n", file.display().to_string())
 }
 
+impl Loaded {
+    /// Names the configuration: its file, or that there is none.
+    pub fn whose(&self) -> String {
+        let file = self.borrowed.as_deref().or(self.file.as_deref());
+        file.map_or_else(|| format!("{DEFAULT_FILE} (which does not exist)"), |file| file.display().to_string())
+    }
+}
+
 /// Saves a newly read file: in the cache, and as the last good copy.
 pub fn keep(loaded: &Loaded, dir: &Spot) -> Result<()> {
     let (Some(file), Some(identity)) = (&loaded.file, &loaded.identity) else { return Ok(()) };
@@ -142,7 +150,11 @@ mod tests {
         // The file as a process read it, the file now, and the encryption: none, to somebody, or so that nothing is stored.
         let broken_elsewhere = format!("colour = 1\n{GOOD}");
         let cut = &GOOD[..60];
-        let table: [(&str, &str, &str); 9] = [
+        let two = GOOD.replace("\"]", "\", \"age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg\"]");
+        // From the test vectors of age: the key of no one.
+        let key = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
+        let (in_comment, in_list) = (format!("{GOOD}# {key}\n"), format!("[encrypt]\nrecipients = [\"{key}\"]\n"));
+        let table: [(&str, &str, &str); 12] = [
             ("", "colour = 1", "none"),
             ("", "colour = ", "none"),
             ("", &broken_elsewhere, "to 1"),
@@ -152,6 +164,9 @@ mod tests {
             (GOOD, "[encrypt]\nrecipients = [\"age1x\"]", "nothing"),
             ("", cut, "nothing"),
             (GOOD, cut, "to 1"),
+            ("", &in_comment, "to 1"),
+            (&two, &in_comment, "to 1"),
+            (GOOD, &in_list, "nothing"),
         ];
         for (before, now, expected) in table {
             let root = tempfile::tempdir().unwrap();

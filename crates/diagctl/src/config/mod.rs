@@ -9,6 +9,7 @@ mod encrypt;
 mod error;
 mod examine;
 mod for_store;
+pub(crate) mod lines;
 mod load;
 mod on_capture;
 mod options;
@@ -38,7 +39,7 @@ pub use load::{defaults, keep, load, load_for_process, read};
 pub use on_capture::{OnCapture, Webhook};
 pub use options::ReportOptions;
 pub use remote::Remote;
-pub use warnings::Place;
+pub use warnings::{Kind, Named, Place};
 
 use crate::fsio::Spot;
 use crate::rules::decide::{Costs, Settings};
@@ -133,6 +134,8 @@ pub struct Config {
     pub remote: Option<Box<Remote>>,
     /// To whom reports are encrypted.
     pub encrypt: Option<Box<Encryption>>,
+    /// Set by `encrypt = false`, which says that reports are stored in plain on purpose.
+    pub plain: bool,
     /// The hook that is told of each capture.
     pub on_capture: Option<Box<OnCapture>>,
 }
@@ -206,6 +209,7 @@ impl Default for Config {
             rules: vec![rule::routine()],
             remote: None,
             encrypt: None,
+            plain: false,
             on_capture: None,
         }
     }

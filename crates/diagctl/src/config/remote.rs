@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::section::Section;
+use diagctl_fs::without_secrets;
 
 /// The keys, in the order in which they are shown.
 pub(super) const KEYS: [&str; 12] = [
@@ -80,6 +81,10 @@ pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -
             "write https://HOST:PORT, or remove the key for Amazon S3 and Google",
         );
     }
+    if endpoint.as_ref().is_some_and(|url| *without_secrets(url) != **url) {
+        let hint = "write https://HOST:PORT; credentials come from the environment, the instance or credential_command";
+        section.wrong_value("endpoint", "has credentials in it, which every reader of this file sees", hint);
+    }
     if credential_command.as_ref().is_some_and(|words| words.first().is_none_or(|program| !program.starts_with('/'))) {
         section.wrong_value(
             "credential_command",
@@ -114,6 +119,12 @@ pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -
                 stall_timeout,
                 requests,
             }))
+        }
+        Some(url) if *without_secrets(&url) != *url => {
+            let hint =
+                "write s3://BUCKET/PREFIX; credentials come from the environment, the instance or credential_command";
+            section.wrong_value("url", "has credentials in it, which every reader of this file sees", hint);
+            None
         }
         Some(_) => {
             section.wrong_value("url", "not the URL of a bucket or of a directory", URLS);
@@ -189,6 +200,14 @@ mod tests {
             ("url = \"s3://\"", "remote.url: \"s3://\": not the URL of a bucket or of a directory"),
             ("url = \"s3://b/../c\"", "remote.url: \"s3://b/../c\": not the URL of a bucket or of a directory"),
             ("url = \"file://relative\"", "remote.url: \"file://relative\": not the URL of a bucket or of a directory"),
+            (
+                "url = \"s3://AKIA:s3cret@b\"",
+                "remote.url: \"s3://(hidden)@b\": has credentials in it, which every reader of this file sees",
+            ),
+            (
+                "url = \"s3://b\"\nendpoint = \"https://u:s3cret@h\"",
+                "remote.endpoint: \"https://(hidden)@h\": has credentials in it, which every reader of this file sees",
+            ),
             ("region = \"eu-west-1\"", "remote.url: missing"),
             ("url = \"gs://b\"\nregion = \"eu\"", "remote.region: \"eu\": only s3:// has regions"),
             ("url = \"az://\"", "remote.url: \"az://\": not the URL of a bucket or of a directory"),

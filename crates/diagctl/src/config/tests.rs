@@ -1,10 +1,13 @@
 //! Tests of valid configurations, and of every way in which one can be invalid.
 
 use super::*;
+use crate::section::Problem;
 use std::path::Path;
 
+// The problems without their lines, of which src/config/lines.rs has a test.
 fn problems(text: &str) -> Vec<String> {
-    parse(text).map_or_else(|problems| problems.iter().map(ToString::to_string).collect(), |_| Vec::new())
+    let problems = parse(text).map_or_else(|problems| problems, |_| Vec::new());
+    problems.into_iter().map(|problem| Problem { line: None, ..problem }.to_string()).collect()
 }
 
 #[test]
@@ -19,6 +22,45 @@ fn the_shipped_example_is_valid_and_equals_the_defaults_where_it_says_so() {
     }
     assert_eq!(config.retention, defaults.retention);
     assert_eq!(config.rules[0], defaults.rules[0]);
+}
+
+// Uncomments every line that is a table or a key in a comment, once paragraph by paragraph and once all together.
+#[test]
+fn everything_that_the_example_has_in_comments_is_valid_when_uncommented() {
+    let is_key = |line: &str| {
+        let word = line.split(['=', ' ']).next().unwrap_or_default();
+        let rest = line[word.len()..].trim_start();
+        line.starts_with('[') || (rest.starts_with("= ") && word.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+    };
+    let uncommented = |line: &str| match line.strip_prefix("# ") {
+        Some(rest) if is_key(rest) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    let paragraphs: Vec<&str> = EXAMPLE.split("\n\n").collect();
+    let mut found = Vec::new();
+    for at in 0..=paragraphs.len() {
+        let text = paragraphs.iter().enumerate().map(|(i, paragraph)| {
+            let lines = paragraph
+                .lines()
+                .map(|line| if i == at || at == paragraphs.len() { uncommented(line) } else { line.into() });
+            lines.collect::<Vec<String>>().join("\n")
+        });
+        let text = text.collect::<Vec<_>>().join("\n\n");
+        let examined = examine(&text).unwrap_or_else(|p| panic!("{p:?}\n{text}"));
+        assert_eq!((examined.problems, examined.idle), (Vec::new(), Vec::new()), "{text}");
+        assert_eq!(examined.config.warnings(&examined.positions, &Place::default()), [], "{text}");
+        let config = examined.config;
+        found = vec![
+            config.encrypt.is_some(),
+            config.on_capture.is_some(),
+            config.remote.as_ref().is_some_and(|remote| remote.requests.is_some()),
+            config.group.is_some(),
+            config.guards.max_rss.is_some(),
+            config.retention.max_captures.is_some(),
+            config.reports.len() == 2,
+        ];
+    }
+    assert_eq!(found, [true; 7], "all together");
 }
 
 // Every kind of problem in one file: each is reported at once, at the place where it was written, with a hint.
@@ -150,6 +192,40 @@ fn all_problems_are_reported_at_once_with_path_and_hint() {
         assert!(found.remove(at).contains("\n    hint: "), "{expected:?} has no hint");
     }
     assert_eq!(found, [""; 0], "told besides");
+}
+
+#[test]
+fn tables_without_an_effect_are_told() {
+    let remote = "[remote]\nurl = \"s3://b\"\n[remote.requests]\n";
+    let table = [
+        ("[on_capture]".to_owned(), "on_capture: the table is empty, so nobody is told"),
+        (
+            "[on_capture]\ncommand = [\"x\"]\nrules = []".into(),
+            "on_capture.rules: the list is empty, so nobody is told",
+        ),
+        ("[remote]".into(), "remote: the table is empty, so nothing is shipped"),
+        (remote.into(), "remote.requests: allow_reports is empty or missing, so no request is obeyed"),
+        (
+            format!("{remote}allow_reports = []"),
+            "remote.requests: allow_reports is empty or missing, so no request is obeyed",
+        ),
+        (
+            format!("{remote}allow_reports = [\"gc_stat\"]\nmax_per_hour = 0"),
+            "remote.requests.max_per_hour: 0, so no request is obeyed",
+        ),
+        (
+            format!("{remote}allow_reports = [\"gc_stat\"]\nallow_requesters = []"),
+            "remote.requests.allow_requesters: the list is empty, so no request is obeyed",
+        ),
+    ];
+    for (text, expected) in table {
+        let examined = examine(&text).unwrap_or_else(|p| panic!("{p:?}"));
+        assert_eq!(examined.problems, [], "the file works as before");
+        let told: Vec<String> = examined.idle.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
+        assert_eq!(told, [expected], "{text}");
+    }
+    let works = format!("{remote}allow_reports = [\"gc_stat\"]\n[on_capture]\ncommand = [\"x\"]");
+    assert_eq!(examine(&works).unwrap_or_else(|p| panic!("{p:?}")).idle, []);
 }
 
 #[test]

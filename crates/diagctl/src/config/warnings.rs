@@ -3,8 +3,9 @@
 //! A running process goes on, because the rest of the file works and may suit another machine.
 
 mod crowding;
+mod surroundings;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Config, Rule};
 use crate::rules::decide::Costs;
@@ -12,6 +13,9 @@ use crate::rules::memory::Metric;
 use crate::rules::trigger::Trigger;
 use crate::section::Problem;
 use crate::units::{Amount, duration, ms, size};
+use diagctl_store::encryption_record;
+
+pub use surroundings::{Kind, Named};
 
 /// Facts about the machine and the store that a configuration is for. An unknown fact raises no warning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +26,12 @@ pub struct Place {
     pub memory: Option<u64>,
     /// The size of the store's filesystem, bytes.
     pub disk: Option<u64>,
+    /// The record of encryption in the store; `None` if reports were never encrypted.
+    pub encryption: Option<encryption_record::Record>,
     /// Set if the group that may read the store does not exist.
     pub no_such_group: bool,
+    /// Programs, files and directories that the configuration names and the machine lacks, with the reason.
+    pub missing: BTreeMap<String, &'static str>,
     /// Gauges that processes have reported; empty if nothing is recorded.
     pub gauges: BTreeSet<String>,
 }
@@ -39,8 +47,8 @@ impl Config {
             let warnings = self.of_rule(rule, place).into_iter();
             warnings.map(move |(key, message, hint)| (format!("rules[{position}].{key}"), message, hint))
         });
-        let all = self.of_sections(place).into_iter().chain(of_rules);
-        all.map(|(path, message, hint)| Problem { path, message, hint: Some(hint.to_owned()) }).collect()
+        let all = self.of_sections(place).into_iter().chain(self.of_surroundings(place)).chain(of_rules);
+        all.map(|(path, message, hint)| Problem { path, message, hint: Some(hint.to_owned()), line: None }).collect()
     }
 
     /// Returns the names of rules with a share of the memory limit. Without a limit it is a share of the host's memory.
@@ -195,6 +203,12 @@ impl Config {
                     format!("{every} is shorter than poll_interval = {poll}, so the timer is due at every poll");
                 warning("every", message, "make it longer, or poll more often");
             }
+            Trigger::Exec(exec) => {
+                let program = exec.command.first().map(String::as_str).unwrap_or_default();
+                if let Some(why) = place.missing.get(program) {
+                    warning("command", format!("{program} {why}"), surroundings::ABSENT);
+                }
+            }
             Trigger::Gauge(gauge) if !place.gauges.is_empty() && !place.gauges.contains(&gauge.name) => {
                 let seen = place.gauges.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
                 let message = format!("no process has reported a gauge {:?} lately (seen: {seen})", gauge.name);
@@ -229,8 +243,14 @@ mod tests {
     fn warnings(text: &str) -> Vec<String> {
         let (config, _) = parse(text).unwrap_or_else(|p| panic!("{p:?}"));
         let gauges = ["puma.backlog".to_owned()].into();
-        let place =
-            Place { host: Some(64 << 30), memory: Some(32 << 30), disk: Some(100 << 30), no_such_group: true, gauges };
+        let place = Place {
+            host: Some(64 << 30),
+            memory: Some(32 << 30),
+            disk: Some(100 << 30),
+            no_such_group: true,
+            gauges,
+            ..Place::default()
+        };
         config.warnings(&[], &place).iter().map(ToString::to_string).collect()
     }
 

@@ -23,7 +23,7 @@ use diagctl_store::Process;
 use diagctl_store::Result;
 use diagctl_store::requests::Request;
 use diagctl_store::staging::Grant;
-use diagctl_store::{Store, cleanup, index, lease, requests};
+use diagctl_store::{Store, cleanup, encryption_record, index, lease, requests};
 
 use super::{capture, leftovers};
 
@@ -156,6 +156,8 @@ impl<'a> Applicant<'a> {
             state::save(self.store.dir(), &changes.state)?;
             (now, changes.state.generation)
         };
+        let encryption = self.cx.config().encrypt.as_deref();
+        encryption_record::note(self.store, encryption, &self.cx.loaded.whose())?;
         capture::begin(self.store, self.cx.config(), self.source(), self.process, plan, generation, &now)
     }
 

@@ -19,6 +19,7 @@ pub fn note_off(cx: &Context, store: &Store, process: &Process, reason: &str, re
         reason: reason.to_owned(),
         switched_off: true,
         refusals: Default::default(),
+        refused_requests: Default::default(),
         named: Default::default(),
         holding: Default::default(),
         ..Sample::at_poll(last.as_ref(), process, rss, now.store_ms)

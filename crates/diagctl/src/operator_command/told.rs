@@ -72,6 +72,9 @@ mod tests {
         assert!(flood.starts_with("/bin/sh ended with exit status: 3: xxx") && flood.len() < 400, "{flood}");
         let endless = told("yes", 300).unwrap_err();
         assert!(endless.starts_with("/bin/sh was killed after its time-out of 300ms: y y"), "{endless}");
+        let steered =
+            told("printf '\\033]0;x\\007\\303\\n\\342\\200\\256AGE-SECRET-KEY-1QQ'; exit 1", 10_000).unwrap_err();
+        assert!(!steered.chars().any(diagctl_fs::steers) && !steered.contains("1QQ"), "{steered:?}");
         let missing = tell(&["/nonexistent".into()], 1000, &[], b"").unwrap_err();
         assert!(missing.starts_with("/nonexistent cannot be run: No such file"), "{missing}");
         let folder = tell(&["/etc/passwd".into()], 1000, &[], b"").unwrap_err();

@@ -25,7 +25,7 @@ pub use charge::charge;
 use charge::{fire, settle_events};
 pub use inputs::{Costs, Inputs, Others, Settings};
 use request::answer_request;
-pub use request::rule_of_request;
+pub use request::without_asking;
 use select::{chosen_instead, in_sample};
 
 /// The longest time between two polls, in milliseconds. It bounds the time until a changed configuration is noticed.
@@ -60,8 +60,18 @@ pub fn decide(input: Inputs<'_>) -> Decision {
     let mut plans = Vec::new();
     let mut dropped = Vec::new();
     let mut wait_ms = LONGEST_WAIT_MS;
+    let mut refused_requests = BTreeMap::new();
     for request in input.requests.iter().filter(|request| request.is_for(process)) {
         let (answer, plan) = answer_request(input, request, &draft.state);
+        if plan.is_none() {
+            refused_requests.insert(
+                request.id.clone(),
+                Refused {
+                    reason: without_asking(&answer.reason, request).unwrap_or_default().to_owned(),
+                    ..refused_as(&answer)
+                },
+            );
+        }
         wait_ms = wait_ms.min(answer.wait_ms.unwrap_or(poll_ms));
         answers.push(answer);
         plans.extend(plan);
@@ -111,6 +121,7 @@ pub fn decide(input: Inputs<'_>) -> Decision {
     sample.next_poll = now_ms + retry_ms;
     let refused = answers.iter().filter(|a| a.skipped || (a.verdict > Verdict::Idle && a.verdict < Verdict::Granted));
     sample.refusals = refused.map(|a| (a.rule.clone(), refused_as(a))).collect();
+    sample.refused_requests = refused_requests;
     Decision { plans, answers, awaited, dropped, retry_ms, changes: Changes { state, sample } }
 }
 

@@ -64,6 +64,9 @@ pub struct Sample {
     /// Rules that could not be read, or that hold but refuse a capture, by name, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<String, Refused>,
+    /// Requests that the process refused at its last poll, by id. The reason is without that of the request.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused_requests: BTreeMap<String, Refused>,
     /// The figures that triggers keep for this process, by rule and path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub marks: BTreeMap<String, Marks>,

@@ -205,6 +205,21 @@ fn errors_of_identities() {
         environment.run(&format!("fetch {ROUTINE} --identity {name}"));
     }
     environment.run("heap top - --identity -");
+    // A key in place of a file's name, which a transcript must not have either.
+    environment
+        .write("key.txt", "# a key\nAGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX\n");
+    for line in [
+        "fetch latest --identity \"$(tail -n 1 key.txt)\"",
+        "heap top latest --identity \"$(cat key.txt)\"",
+        "show \"$(tail -n 1 key.txt)\"",
+        "show latest --identify \"$(tail -n 1 key.txt)\"",
+        "--config \"$(tail -n 1 key.txt)\" list",
+        "list --since \"$(tail -n 1 key.txt)\"",
+    ] {
+        environment.shell(&format!("diagctl {line}"));
+    }
+    environment.shell("export DIAGCTL_IDENTITY=\"$(cat key.txt)\"; diagctl diagnose latest");
+    environment.shell("diagctl --dir 's3://AKIA:s3cret@bucket' list");
     environment.snapshot("errors_of_identities");
 }
 

@@ -216,7 +216,7 @@ fn the_heap_dump_of_a_capture_is_read() {
 #[test]
 fn names_do_not_break_the_terminal() {
     let environment = Environment::new();
-    // What a name in Ruby can hold: other control characters are in no constant. A file can have any name.
+    // A name in Ruby can hold these: other control characters are in no constant. A file can have any name.
     let name = "Evil\\u009b31m\\u202e";
     let dump = dump(1)
         .replace("\"name\":\"Session\"", &format!("\"name\":\"{name}\""))

@@ -176,12 +176,19 @@ fn request_list_and_cancel() {
     environment.redact(r"  [\d]+s  +59m", "  Ns  59m");
     environment.run("request --list");
     let (pid, start, _) = this_process();
-    let cooldown = json!({ "verdict": "cooldown", "reason": "requested by ann: why; min_interval 1m: 40s left" });
-    let refusals = json!({ "verdict": "cooldown", "reason": "x", "last_seen": now_ms() + 1000, "refusals": { "on_demand": cooldown } });
-    poll(&environment, pid, start, &refusals);
     environment.run("request heap_dump --role puma --reason 'memory grows'");
+    let id = fs::read_dir(environment.store().join("requests")).unwrap().next().unwrap().unwrap().file_name();
+    let cooldown = json!({ "verdict": "cooldown", "reason": "min_interval 1m: 40s left" });
+    let refused = json!({ id.to_str().unwrap().trim_end_matches(".json"): cooldown });
+    let poll_with =
+        json!({ "verdict": "cooldown", "reason": "x", "last_seen": now_ms() + 1000, "refused_requests": refused });
+    poll(&environment, pid, start, &poll_with);
     environment.run("request --name worker-9 --reason 'it hangs'");
-    environment.run("request --list");
+    environment.run("request gc_stat --role puma --reason 'another of the same process'");
+    environment.redact(r"59m     \S+ +(heap_dump|routine|gc_stat)", "59m     USER  $1");
+    environment.redact(r"BY +REPORTS", "BY    REPORTS");
+    // Wide, because the length of the pid would decide where a line is broken.
+    environment.shell("COLUMNS=200 diagctl request --list");
     environment.comment("the process is switched off");
     poll(
         &environment,
@@ -189,7 +196,7 @@ fn request_list_and_cancel() {
         start,
         &json!({ "verdict": "disabled", "reason": "switched off: enabled = false in /diagctl.toml" }),
     );
-    environment.run("request --list");
+    environment.shell("COLUMNS=200 diagctl request --list");
     environment.redact(r#"("(created|expires|age_ms|expires_in_ms)": )\d+"#, "${1}0");
     environment.redact(r#"("by": )"[^"]*""#, "${1}\"USER\"");
     environment.run_json("request --list --json");

@@ -231,7 +231,7 @@ mod tests {
         let trailer_lost = any(&whole[..whole.len() - 1], Wanted::default()).unwrap();
         assert_eq!((trailer_lost.graph.objects(), trailer_lost.complete), (3, false));
         assert!(trailer_lost.warnings[0].contains("cut off"), "{:?}", trailer_lost.warnings);
-        // Whatever is cut off or turned over, the outcome is a heap or an error.
+        // A heap or an error is the outcome, whichever byte is cut off or changed.
         for at in 0..whole.len() {
             let _ = any(&whole[..at], Wanted::default());
             let mut damaged = whole.clone();

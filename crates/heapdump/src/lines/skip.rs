@@ -1,4 +1,4 @@
-//! What is passed over without a look at each byte: lines, texts, keys and addresses of the usual form.
+//! Skips lines, texts, keys and addresses of the usual form without a look at each byte.
 
 use memchr::memchr3;
 

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use age::stream::StreamWriter;
 use age::x25519::Recipient;
 
-use super::{Encryption, SECRET_KEY};
+use super::Encryption;
 
 /// The most recipients. Each one adds about 100 bytes to every report.
 pub const MAX_RECIPIENTS: usize = 32;
@@ -41,7 +41,7 @@ pub fn check_recipient(text: &str) -> Result<(), BadRecipient> {
 fn parse(text: &str) -> Result<Recipient, BadRecipient> {
     text.parse().map_err(|_| {
         let lower = text.to_ascii_lowercase();
-        if lower.contains(&SECRET_KEY.to_ascii_lowercase()) {
+        if diagctl_fs::has_secret_key(text) {
             BadRecipient::SecretKey
         } else if lower.starts_with("ssh-") || lower.starts_with("ecdsa-") || lower.starts_with("sk-ssh-") {
             BadRecipient::Ssh

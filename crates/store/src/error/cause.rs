@@ -1,4 +1,4 @@
-//! What exactly is wrong with a directory, a descriptor or a file.
+//! The exact faults of a directory, a descriptor or a file.
 
 /// The reason why a directory cannot be used for a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -109,7 +109,7 @@ impl<'a> Planner<'a> {
         let free = |planner: &Self| planner.usage.free_disk.saturating_add(planner.freed);
         let keep_free = self.plan.policy.keep_free;
         let reachable = free(self).saturating_add(self.deletable(&[Protection::Unprotected]));
-        // Where keep_free is out of reach, something else fills the disk. The application needs every byte then, and the newest
+        // If keep_free is out of reach, something else fills the disk. The application needs every byte then, and the newest
         // evidence is protected (docs/decisions).
         let wanted = keep_free.saturating_add(self.usage.incoming);
         let wanted = if reachable < wanted { keep_free } else { wanted };

@@ -28,7 +28,7 @@ class WorkTest < Minitest::Test
     assert_empty @work.counts
   end
 
-  # What is not a name in the code can hold a value.
+  # Text that is not a name in the code can hold a value.
   def test_a_name_that_may_hold_a_value_is_not_sent
     ["/users/42?email=a@b.c", "a b=c", "x" * 81, "", "Müller", 42, nil, -> { raise "no" }, -> { {} }].each do |name|
       on(name) { assert_empty @work.counts, name.inspect }

@@ -24,7 +24,7 @@ const PAUSES: Duration = Duration::from_secs(60);
 pub fn run(cx: &Context, store: &Store) -> Result<(), Failure> {
     // A capture that is added while another process has the turn is seen by that process: it looks again after its turn.
     while let Some(turn) = Turn::take(store)? {
-        // Whoever has the turn is the only one that runs the hook of this store.
+        // The holder of the turn is the only process that runs the hook of this store.
         operator_command::kill_bearers(IN_HOOK, &mark(cx));
         for id in hooks::waiting(store) {
             match &cx.config().on_capture {

@@ -12,7 +12,7 @@ use crate::cli::{Context, Failure, remote};
 use crate::exit_code::Exit;
 use crate::sys;
 use crate::units::{duration, ms};
-use diagctl_fs::LockFile;
+use diagctl_fs::{LockFile, printable, without_secrets};
 use diagctl_observe::clock::Stopwatch;
 use diagctl_store::shipping::{self, Waiting};
 use diagctl_store::{Id, Store};
@@ -77,7 +77,7 @@ fn execute(mut command: Command, stall: Duration) -> io::Result<Result<(), Strin
     let said = child.stderr.take().map(|stderr| thread::spawn(move || beginning(stderr)));
     if !follow(&mut child, stall)? {
         child.kill()?;
-        // Whoever does not end is not waited for. The kernel kills it with this process.
+        // A program that does not end is not waited for. The kernel kills it with this process.
         let since = Stopwatch::start();
         while child.try_wait()?.is_none() && since.elapsed() < END {
             thread::sleep(Duration::from_millis(10));
@@ -93,8 +93,8 @@ fn execute(mut command: Command, stall: Duration) -> io::Result<Result<(), Strin
     }
     let said = said.and_then(|thread| thread.join().ok()).unwrap_or_default();
     let first = BufReader::new(&*said).lines().map_while(Result::ok).next().unwrap_or_default();
-    let first = first.trim_start_matches("diagctl: ");
-    Ok(Err(if first.is_empty() { format!("diagctl-remote ended with {status}") } else { first.to_owned() }))
+    let first = printable(&without_secrets(first.trim_start_matches("diagctl: ")));
+    Ok(Err(if first.is_empty() { format!("diagctl-remote ended with {status}") } else { first }))
 }
 
 // Reads to the end, so that the program does not wait for a reader.

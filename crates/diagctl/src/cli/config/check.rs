@@ -19,7 +19,7 @@ pub(super) fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsew
     let (text, read) = match config::read(file).map_err(Failure::from) {
         Ok(read) => read,
         Err(failure) if json => {
-            let unreadable = Problem { path: String::new(), message: failure.message, hint: failure.hint };
+            let unreadable = Problem { path: String::new(), message: failure.message, hint: failure.hint, line: None };
             return told(path, &[unreadable], &[]);
         }
         Err(failure) => return Err(failure),
@@ -38,7 +38,10 @@ pub(super) fn check(file: Option<&Path>, dir: Option<PathBuf>, json: bool, elsew
                 crate::cli::config_target::by_its_owner(&Proc::default(), &config)
             };
             let note = if elsewhere { None } else { shares_of_host(&config, place.host) };
-            (rules, examined.problems, config.warnings(&examined.positions, &place), note)
+            let mut warnings = examined.idle;
+            warnings.extend(config.warnings(&examined.positions, &place));
+            config::lines::add(&text, &mut warnings);
+            (rules, examined.problems, warnings, note)
         }
     };
     if !problems.is_empty() || !warnings.is_empty() {
@@ -85,7 +88,7 @@ pub(super) fn found(path: &Path, problems: Vec<Problem>, warnings: &[Problem]) -
 
 // `problems` has the warnings, too, as it always had.
 pub(super) fn told(path: &Path, problems: &[Problem], warnings: &[Problem]) -> Result<Done, Failure> {
-    let item = |p: &Problem| json!({ "path": p.path, "message": p.message, "hint": p.hint });
+    let item = |p: &Problem| json!({ "path": p.path, "line": p.line, "message": p.message, "hint": p.hint });
     let all: Vec<_> = problems.iter().chain(warnings).map(item).collect();
     let warnings: Vec<_> = warnings.iter().map(item).collect();
     let (file, valid) = (path.display().to_string(), problems.is_empty());

@@ -105,7 +105,7 @@ fn hook_values(hook: &OnCapture) -> Vec<(&'static str, Value)> {
     let webhook = hook.webhook.clone().unwrap_or_default();
     vec![
         ("on_capture.command", if hook.command.is_empty() { Value::Null } else { json!(hook.command) }),
-        ("on_capture.webhook", json!(webhook.url)),
+        ("on_capture.webhook", json!(webhook.url.as_deref().map(diagctl_fs::without_secrets))),
         ("on_capture.webhook_file", path(&webhook.url_file)),
         ("on_capture.headers_file", path(&webhook.headers_file)),
         ("on_capture.timeout", duration(Duration::from_millis(hook.timeout_ms))),

@@ -28,7 +28,8 @@ pub(super) fn render(view: &View) -> String {
         ]
     };
     let rows: Vec<_> = view.deaths.iter().map(row).collect();
-    let mut text = format!("{}\n", output::table_of_known(&header, &rows, &[1, 3, 4, 5, 8], &[6, 7, 8, 4, 5]));
+    let mut text =
+        format!("{}\n", output::table_of_known(&header, &rows, &[1, 3, 4, 5, 8], (&[6, 7, 8, 4, 5], &[6, 7])));
     for entry in &view.deaths {
         if let Some(path) = &entry.crash_report {
             text.push_str(&format!(

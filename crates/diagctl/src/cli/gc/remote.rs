@@ -99,5 +99,5 @@ fn text(view: &View<Row<'_>>) -> String {
     if rows.is_empty() {
         return total;
     }
-    format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "HOST", "SIZE", "REASON"], &rows, &[3], &[3, 4]))
+    format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "HOST", "SIZE", "REASON"], &rows, &[3], &[3]))
 }

@@ -24,19 +24,19 @@ use crate::units::size;
 /// Fewer objects or bytes are no finding.
 const FEWEST: u64 = 100;
 const LEAST_BYTES: u64 = 256 << 10;
-/// What separates the steps of a path.
+/// Separates the steps of a path.
 pub const STEP: &str = " → ";
-/// What follows the class of an object in the path of another that it keeps.
+/// Follows the class of an object in the path of another that it keeps.
 const BEYOND: [char; 6] = [' ', '#', '[', '{', '.', ':'];
 /// Captures of a process that are looked through for heap dumps.
 const LOOKED_AT: usize = 50;
 
-/// What grew in one place.
+/// Growth in one place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Leak {
     /// The captures that were compared, the oldest first.
     pub captures: Vec<Id>,
-    /// What keeps the objects.
+    /// The path that keeps the objects.
     pub kept_by: String,
     /// The class of the objects.
     pub class: String,
@@ -207,7 +207,7 @@ fn named(came: &ByName, stayed: Option<&ByName>) -> Option<Leak> {
         bytes: beneath(&came, path).max(bytes),
         still_there_percent: stayed.map(|_| percent.min(100)),
     };
-    // What goes again is none.
+    // Objects that go again are no leak.
     (leak.still_there_percent.is_none_or(|percent| percent >= 50)).then_some(leak)
 }
 

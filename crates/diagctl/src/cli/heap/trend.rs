@@ -32,7 +32,7 @@ pub enum By {
     Type,
     Site,
     Generation,
-    /// What keeps them. Reads heap dumps, about a second each for a million objects
+    /// The roots that keep them. Reads heap dumps, about a second each for a million objects
     Root,
 }
 
@@ -132,7 +132,7 @@ pub fn run(cx: &Context, args: &Args, is_remote: bool) -> Result<Done, Failure> 
     let leaks: Option<&Series> = trend.groups.iter().find(|group| group.leaks());
     let own = taken.last().and_then(|one| one.release.clone());
     let releases = releases::of(&store, newest, own.as_deref(), others, args.by, leaks);
-    // Whole dumps are not brought from the remote for this.
+    // A remote is not asked for whole dumps.
     let (dump, found) = if is_remote { (None, None) } else { kept_by(cx, &store, newest) };
     let view = shown(args, (pid, role, name), taken, &trend, Besides { releases, leak: found, dump });
     Done::either(args.json, &view, |view| text::render(view, &trend, args))

@@ -13,7 +13,7 @@ const GIB: u64 = 1 << 30;
 /// The line of the example with which its rules begin.
 const RULES: &str = "# This rule is in force";
 
-/// What the largest heap dump takes on disk: a twentieth of the process, which is twice what was measured.
+/// The largest heap dump takes this part of its process on disk: a twentieth, twice the measured share.
 const DUMP_SHARE: u64 = 20;
 
 /// Heap dumps that the store has room for.
@@ -54,7 +54,7 @@ fn head(machine: &Machine) -> String {
     text
 }
 
-/// What was found, a line each.
+/// Describes the findings, a line each.
 pub fn found(machine: &Machine) -> Vec<String> {
     let mut lines = Vec::new();
     for role in machine.roles() {
@@ -92,7 +92,7 @@ reports = [\"{allocator}\", \"gc_stat\", \"smaps\", \"threads\"]
 trigger.timer = {{ every = \"2h\", jitter = \"10m\", initial_delay = \"15m\" }}
 select = \"largest\"
 
-# What `diagctl diagnose` and `diagctl heap trend` need, every hour. A few KB; a forked child counts the objects, in about 0.15 s of
+# The reports that `diagctl diagnose` and `diagctl heap trend` need, every hour. A few KB; a forked child counts the objects, in about 0.15 s of
 # CPU time a million.
 [[rules]]
 name = \"summary\"
@@ -125,7 +125,7 @@ trigger.memory_usage = { of = \"cgroup\", above = [\"70%\", \"80%\", \"90%\"], r
     _ = writeln!(
         text,
         "
-# What `diagctl request` captures when it names no report.
+# The reports of a `diagctl request` that names none.
 [[rules]]
 name = \"asked-for\"
 reports = [\"heap_dump\", \"{allocator}\", \"gc_stat\", \"threads\", \"smaps\", \"siblings\"]

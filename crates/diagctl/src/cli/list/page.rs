@@ -1,8 +1,10 @@
 //! The table of `list`.
 
 use super::captures::Captures;
+use super::filter::Sort;
 use crate::cli::Failure;
-use crate::cli::output::{self, Columns};
+use crate::cli::columns::Columns;
+use crate::cli::output;
 use crate::cli::times::{Times, age};
 use crate::units::size;
 use diagctl_store::index::{Entry, EntryReport};
@@ -11,7 +13,7 @@ use diagctl_store::index::{Entry, EntryReport};
 pub struct Page<'a> {
     times: &'a Times,
     now_ms: u64,
-    order: &'static str,
+    order: Sort,
     remote: bool,
     created: String,
     columns: Columns,
@@ -23,9 +25,9 @@ pub struct Page<'a> {
 
 impl<'a> Page<'a> {
     /// Begins a page. That of the remote shows the machines instead of the pins, which belong to a store.
-    pub fn new(times: &'a Times, now_ms: u64, order: &'static str, remote: bool) -> Self {
+    pub fn new(times: &'a Times, now_ms: u64, order: Sort, remote: bool) -> Self {
         let created = format!("CREATED ({})", times.name());
-        let columns = Columns::new(&header(&created, remote), &[2, 5, 7]);
+        let columns = Columns::new(&header(&created, remote), &[2, 5, 7]).cutting(&CUT);
         Self { times, now_ms, order, remote, created, columns, numbers: Vec::new(), matched: 0, bytes: 0 }
     }
 
@@ -44,14 +46,18 @@ impl<'a> Page<'a> {
         if self.numbers.is_empty() {
             return Ok(());
         }
-        self.columns.fit_terminal(if self.remote { &OPTIONAL_OF_REMOTE } else { &OPTIONAL });
+        // The column that orders the captures is looked for first.
+        let least = if self.remote { OPTIONAL_OF_REMOTE } else { OPTIONAL };
+        let mut optional = vec![column(self.order)];
+        optional.extend(least.into_iter().filter(|i| *i != column(self.order)));
+        self.columns.fit(output::columns(), &optional);
         output::stream(|out| {
             writeln!(out, "{}", self.columns.line(&header(&self.created, self.remote)))?;
             // Captures that were deleted after the first pass are left out.
             for entry in self.numbers.iter().filter_map(|number| listing.entry(*number)) {
                 writeln!(out, "{}", self.columns.line(&self.row(&entry)))?;
             }
-            if let Some(note) = self.columns.left_out(&header(&self.created, self.remote)) {
+            if let Some(note) = self.columns.note(&header(&self.created, self.remote)) {
                 writeln!(out, "{note}")?;
             }
             writeln!(out, "\n{}", self.sum())
@@ -69,8 +75,8 @@ impl<'a> Page<'a> {
     fn sum(&self) -> String {
         let count = match (self.numbers.len(), self.matched) {
             (1, 1) => "1 capture".to_owned(),
-            (shown, matched) if shown == matched => format!("{shown} captures, {} first", self.order),
-            (shown, matched) => format!("the {} {shown} of {matched} captures", self.order),
+            (shown, matched) if shown == matched => format!("{shown} captures, {} first", self.order.first()),
+            (shown, matched) => format!("the {} {shown} of {matched} captures", self.order.first()),
         };
         let zone = match self.times.name() {
             "UTC" => "times are UTC".to_owned(),
@@ -81,13 +87,19 @@ impl<'a> Page<'a> {
 }
 
 /// Columns that a narrow terminal may not show, the most important first.
-const OPTIONAL: [usize; 9] = [2, 3, 4, 6, 7, 8, 9, 5, 1];
+const OPTIONAL: [usize; 9] = [2, 4, 6, REPORTS, 3, 7, 8, 5, 1];
 
 /// The same for captures in the remote.
-const OPTIONAL_OF_REMOTE: [usize; 9] = [HOST, 2, 3, 4, 6, 7, 9, 5, 1];
+const OPTIONAL_OF_REMOTE: [usize; 9] = [HOST, 2, 4, 6, REPORTS, 3, 7, 5, 1];
+
+/// Columns whose long cells are cut: the name, the rule, the machine and the reports.
+const CUT: [usize; 4] = [4, 6, HOST, REPORTS];
 
 /// The column of the machine, or of the pin.
 const HOST: usize = 8;
+
+/// The column of the reports.
+const REPORTS: usize = 9;
 
 fn header(created: &str, remote: bool) -> [&str; 10] {
     let host = if remote { "HOST" } else { "PINNED" };
@@ -120,6 +132,18 @@ fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
     ]
 }
 
+// The column that orders the captures.
+fn column(order: Sort) -> usize {
+    match order {
+        Sort::Age => 2,
+        Sort::Role => 3,
+        Sort::Name => 4,
+        Sort::Pid => 5,
+        Sort::Rule => 6,
+        Sort::Size => 7,
+    }
+}
+
 fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".into() } else { text.into() }
 }
@@ -133,7 +157,7 @@ mod tests {
     fn columns_are_aligned_and_show_zone_order_and_failures() {
         let plain = Entry { pid: 7, pinned: false, worker: String::new(), ..entry() };
         let times = Times::new(true);
-        let mut page = Page::new(&times, 91_000, "newest", false);
+        let mut page = Page::new(&times, 91_000, Sort::Age, false);
         let entries = [entry(), plain, entry()];
         entries.iter().enumerate().for_each(|(number, entry)| page.add(number, entry, 2));
         let rows = entries[..2].iter().map(|entry| page.columns.line(&row(entry, &times, 91_000)));

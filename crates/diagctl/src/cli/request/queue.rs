@@ -48,7 +48,12 @@ pub(super) fn list(cx: &Context, json: bool) -> Result<Done, Failure> {
     let value = serde_json::json!({ "schema": 1, "requests": listed });
     Done::either(json, &value, |_| {
         let header = ["ID", "AGE", "EXPIRES IN", "BY", "REPORTS", "FOR", "REASON", "STATUS"];
-        output::table(&header, &listed.iter().map(row).collect::<Vec<_>>(), &[], &[5, 3, 2, 1, 6, 4])
+        output::table_with_cuts(
+            &header,
+            &listed.iter().map(row).collect::<Vec<_>>(),
+            &[4, 6, 3, 5, 1, 2],
+            &[3, 4, 5, 6],
+        )
     })
 }
 

@@ -5,10 +5,8 @@ use crate::cli::error::Failure;
 use crate::cli::output;
 use crate::cli::times::age;
 use crate::clock::Now;
-use crate::config::Config;
 use crate::fsio;
-use crate::rules::ON_DEMAND;
-use crate::rules::decide::rule_of_request;
+use crate::rules::decide::without_asking;
 use crate::state::files::load_samples;
 use crate::state::samples::Sample;
 use crate::state::schedule::State;
@@ -34,7 +32,6 @@ pub struct Why {
 /// Everything that the reason depends on.
 pub struct View<'a> {
     state: State,
-    config: &'a Config,
     store: &'a Store,
     now: &'a Now,
     polling: Vec<(Process, Sample)>,
@@ -59,7 +56,7 @@ impl<'a> View<'a> {
         };
         let holder =
             lease::read_record(store.dir())?.filter(|record| !record.ended && is_staged(store, &record.capture));
-        Ok(Self { state, config: cx.config(), store, now, polling: polling.map(of).collect(), holder })
+        Ok(Self { state, store, now, polling: polling.map(of).collect(), holder })
     }
 
     /// Returns the reason why a request waits.
@@ -100,14 +97,21 @@ impl<'a> View<'a> {
         }
         let on: Vec<&&(Process, Sample)> = on.collect();
         let answered = on.iter().filter(|(_, sample)| sample.last_seen >= request.created);
-        let refused = answered.filter_map(|(process, sample)| {
-            let rule = rule_of_request(&self.config.rules, process, request).map_or(ON_DEMAND, |rule| &rule.name);
-            Some((process, sample, sample.refusals.get(rule)?))
-        });
+        let refused =
+            answered.filter_map(|(process, sample)| Some((process, sample, sample.refused_requests.get(&request.id)?)));
         if let Some((process, sample, refusal)) = refused.max_by_key(|(_, sample, _)| sample.last_seen) {
             let who = who(process);
             let text = format!("{who} {} ago: {}, {}", age(sample.last_seen, now_ms), refusal.verdict, refusal.reason);
             return why(text, &format!("{who} {} {:?}", refusal.verdict, refusal.guard));
+        }
+        if let Some((process, sample)) = on.iter().find(|(_, sample)| sample.last_seen >= request.created) {
+            let polled = format!("{} polled {} ago", who(process), age(sample.last_seen, now_ms));
+            // Under the lease, more may refuse than a decision knows. Of another request, the reason is none of this one.
+            let text = match without_asking(&sample.reason, request) {
+                Some(reason) if !reason.is_empty() => format!("{polled}: {}, {reason}", sample.verdict),
+                _ => format!("{polled} and had something else to do; the request's turn comes"),
+            };
+            return why(text, "turn");
         }
         let have = if on.len() == 1 { "has" } else { "have" };
         why(format!("{} {have} not polled since the request", named(on.iter().map(|(process, _)| process))), "poll")

@@ -45,8 +45,11 @@ pub(super) fn execute(
         .stdout(if args.report.is_some() { Stdio::piped() } else { Stdio::inherit() })
         .spawn()
         .map_err(|e| {
-            Failure::failed(format!("cannot run {}: {e}", quoted(&args.command[0].to_string_lossy())))
-                .hint("give the command and its arguments after --")
+            // The failure is an event, too, and so names no argument.
+            let given = args.command[0].to_string_lossy();
+            let (program, cut) = given.split_once(char::is_whitespace).map_or((&*given, ""), |(word, _)| (word, "…"));
+            Failure::failed(format!("cannot run {}{cut}: {e}", quoted(program)))
+                .hint("give the program and its arguments after --, each as a word of its own")
         })?;
     drop(inherited);
     holders::register_process(&staging, &cx.proc, child.id());

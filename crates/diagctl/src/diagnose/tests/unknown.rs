@@ -1,8 +1,8 @@
-//! What is not explained: it is shown, and never made a cause.
+//! Memory that nothing explains is shown, and never made a cause.
 
 use super::*;
 
-// Whatever is missing, in every combination: the true cause or none.
+// With any combination of reports missing, the answer is the true cause or none.
 #[test]
 fn no_missing_report_makes_a_wrong_cause() {
     type Removal = (&'static str, fn(&mut Evidence));

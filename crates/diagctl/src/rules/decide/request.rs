@@ -18,7 +18,7 @@ pub(super) fn answer_request(input: Inputs<'_>, request: &Request, state: &State
     let Inputs { settings, process, now, .. } = input;
     let rule = rule_of_request(settings.rules, process, request);
     let name = rule.map_or_else(RuleName::on_demand, |rule| rule.name.clone());
-    let reason = format!("requested by {}: {}", request.by, request.reason);
+    let reason = asked(request);
     let answer = |verdict, reason: String, guard, wait_ms| Answer {
         rule: name.to_string(),
         guard,
@@ -62,6 +62,16 @@ pub(super) fn answer_request(input: Inputs<'_>, request: &Request, state: &State
     (answer(Verdict::Granted, reason, None, None), Some(plan))
 }
 
+fn asked(request: &Request) -> String {
+    format!("requested by {}: {}", request.by, request.reason)
+}
+
+/// Returns a reason without the words of the person who asked, which a list of requests has beside it; `None` if it is not about this
+/// request.
+pub fn without_asking<'r>(reason: &'r str, request: &Request) -> Option<&'r str> {
+    reason.strip_prefix(&asked(request)).map(|rest| rest.trim_start_matches("; "))
+}
+
 fn check_limits(input: Inputs<'_>, rule: Option<&Rule>, reports: &[ReportName], state: &State) -> Option<Refusal> {
     let now_ms = input.now.store_ms;
     let units = reports.iter().map(|name| input.settings.costs.cost_of(name)).sum();
@@ -72,8 +82,8 @@ fn check_limits(input: Inputs<'_>, rule: Option<&Rule>, reports: &[ReportName], 
     of_rule.or_else(|| limit::check_budgets(input.settings.limits, &state.spent, units, now_ms))
 }
 
-/// Returns the rule whose reports, snapshot mode and `min_interval` a request has, if there is one.
-pub fn rule_of_request<'r>(rules: &'r [Rule], process: &Process, request: &Request) -> Option<&'r Rule> {
+// Returns the rule whose reports, snapshot mode and `min_interval` a request has, if there is one.
+fn rule_of_request<'r>(rules: &'r [Rule], process: &Process, request: &Request) -> Option<&'r Rule> {
     rules.iter().find(|rule| {
         rule.trigger.on_demand().is_some()
             && rule.matching.accepts(&process.role, &process.name)

@@ -18,6 +18,7 @@ use std::ops::Not;
 
 mod events;
 mod histories;
+mod intervals;
 mod requests;
 
 const GIB: u64 = 1 << 30;

@@ -90,7 +90,7 @@ pub(super) fn taken(entry: &Entry, capture: &Capture) -> Taken {
     }
 }
 
-// What the capture itself says of its memory.
+// The memory of the process as the capture itself has it.
 fn rss_of(capture: &Capture) -> Option<u64> {
     ["smaps_rollup", "smaps"].iter().find_map(|report| {
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What keeps the objects of a process, from its heap dumps: a summary has no references.
+//! The roots that keep the objects of a process, from its heap dumps: a summary has no references.
 //!
 //! An object counts for the root at the beginning of its shortest path, so each reachable object counts once, and the roots add up to
 //! the heap. Garbage counts for none.

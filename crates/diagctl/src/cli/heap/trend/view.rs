@@ -34,7 +34,7 @@ pub(super) struct View {
     /// The same of processes with the same name, of other releases.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<Release>,
-    /// What grew between the heap dumps of the process.
+    /// The growth between the heap dumps of the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leak: Option<Leak>,
     pub next: Vec<String>,
@@ -66,7 +66,7 @@ impl Row {
     }
 }
 
-/// What else is known of the process.
+/// Other facts about the process.
 pub(super) struct Besides {
     pub releases: Vec<Release>,
     pub leak: Option<Leak>,

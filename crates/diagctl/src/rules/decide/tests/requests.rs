@@ -37,6 +37,25 @@ fn requests_take_reports_and_interval_from_the_on_demand_rule() {
 }
 
 #[test]
+fn each_request_has_its_own_reason_why_it_is_refused() {
+    let mut world = World::new("[guards]\nmax_rss = \"512MiB\"");
+    let gc_stat = vec![diagctl_store::ReportName::parse("gc_stat").unwrap()];
+    let far = Request { budgeted: true, reports: gc_stat.clone(), ..request("far") };
+    world.requests = vec![request("dump"), far, Request { reports: gc_stat, ..request("free") }];
+    world.config.limits.budget_hour = 0;
+    let refused = world.poll(1, 1).changes.sample.refused_requests;
+    let told: Vec<(&str, &str, &str)> =
+        refused.iter().map(|(id, refused)| (id.as_str(), refused.verdict.as_str(), refused.reason.as_str())).collect();
+    let (dump, far) = (&refused["dump"].reason, &refused["far"].reason);
+    assert_eq!(told.len(), 2, "the third is granted: {told:?}");
+    assert_eq!((told[0].1, told[1].1), ("guarded", "throttled"));
+    assert!(
+        dump.contains("max_rss") && !dump.contains("requested by") && far.starts_with("the capture costs"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn a_request_from_afar_keeps_to_the_budgets_and_the_limits_of_its_rule() {
     let body = "[[rules]]\nname = \"asked\"\nreports = [\"heap_dump\"]\nlimits = { cooldown = \"1m\" }\ntrigger.on_demand = {}";
     for (rules, budget, reason) in [

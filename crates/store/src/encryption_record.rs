@@ -1,0 +1,138 @@
+//! `encryption.json`: whether reports are encrypted in this store, and since when. A store in which they never were has no such file.
+
+use serde::{Deserialize, Serialize};
+
+use crate::encryption::Encryption;
+use crate::error::{Error, Result};
+pub use crate::layout::ENCRYPTION as FILE;
+use crate::{Store, events, index};
+use diagctl_fs::{self as fs, Durability};
+use diagctl_observe::clock;
+
+const MAX_FILE: u64 = 64 << 10;
+
+/// The state of encryption in a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// The version of the format.
+    pub schema: u32,
+    /// True while they are.
+    pub on: bool,
+    /// The time of the last change, UTC, RFC 3339.
+    pub since: String,
+    /// The latest recipients.
+    pub recipients: Vec<String>,
+}
+
+/// Reads the record. A file that cannot be read counts as none.
+pub fn read(store: &Store) -> Option<Record> {
+    let data = fs::read_bounded(&store.path(FILE), MAX_FILE).ok()?;
+    serde_json::from_slice(&data).ok()
+}
+
+/// Notes the encryption of a capture that begins, or of a changed configuration. Encryption that was turned off or on again is an event;
+/// `whose` names the configuration. Returns the reason of an event.
+pub fn note(store: &Store, encryption: Option<&Encryption>, whose: &str) -> Result<Option<String>> {
+    if change(store, encryption)?.is_none() {
+        return Ok(None);
+    }
+    let _guard = store.lock()?;
+    // Another process may have noted the same change.
+    let Some((before, now)) = change(store, encryption)? else { return Ok(None) };
+    let data = serde_json::to_vec(&now).map_err(Error::encode(FILE))?;
+    fs::write_atomic(&store.path(FILE), &data, Durability::Volatile)?;
+    let (event, reason) = match before {
+        Some(Record { on: true, .. }) if !now.on => (
+            "encryption_off",
+            format!(
+                "reports are stored in plain from now on: {whose} has no [encrypt]; earlier captures are encrypted to {}",
+                now.recipients.join(", ")
+            ),
+        ),
+        Some(Record { on: false, .. }) if now.on => {
+            ("encryption_on", format!("reports are encrypted again, to {}", now.recipients.join(", ")))
+        }
+        _ => return Ok(None),
+    };
+    events::record(store, &events::Event::about(event, "", &reason));
+    Ok(Some(reason))
+}
+
+// Returns the record before and after, if it changes.
+fn change(store: &Store, encryption: Option<&Encryption>) -> Result<Option<(Option<Record>, Record)>> {
+    let before = match read(store) {
+        Some(record) => Some(record),
+        None if encryption.is_none() => of_the_latest(store)?,
+        None => None,
+    };
+    let after = match (&before, encryption) {
+        (None, None) => return Ok(None),
+        (None, Some(encryption)) if encryption.recipients.is_empty() => return Ok(None),
+        (Some(before), None) => Record { on: false, ..before.clone() },
+        // A broken one names nobody, and stores nothing in plain.
+        (Some(before), Some(encryption)) if encryption.recipients.is_empty() => Record { on: true, ..before.clone() },
+        (before, Some(encryption)) => {
+            let since = before.as_ref().map_or_else(clock::utc_now, |before| before.since.clone());
+            Record { schema: 1, on: true, since, recipients: encryption.recipients.clone() }
+        }
+    };
+    let turned = before.as_ref().is_some_and(|before| before.on != after.on);
+    let after = if turned { Record { since: clock::utc_now(), ..after } } else { after };
+    Ok((before.as_ref() != Some(&after)).then_some((before, after)))
+}
+
+// A store of an earlier version has no record, but perhaps encrypted captures.
+fn of_the_latest(store: &Store) -> Result<Option<Record>> {
+    let Some(latest) = index::summary(store)?.latest.filter(|entry| entry.reports.iter().any(|r| r.encrypted)) else {
+        return Ok(None);
+    };
+    let recipients = crate::meta::read(&store.report_dir(&latest.id)).map(|meta| meta.recipients).unwrap_or_default();
+    Ok(Some(Record { schema: 1, on: true, since: latest.created, recipients }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Access, StoreOptions};
+
+    #[test]
+    fn encryption_that_is_turned_off_or_on_again_is_one_event() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path().join("store")), Access::Create).unwrap();
+        let to = |name: &str| Encryption { recipients: vec![name.into()], ..Encryption::default() };
+        let (one, two, broken) = (to("age1one"), to("age1two"), Encryption::broken("x"));
+        let table = [
+            (None, None, false),
+            (Some(&broken), None, false),
+            (Some(&one), None, true),
+            (Some(&one), None, true),
+            (
+                None,
+                Some(
+                    "reports are stored in plain from now on: a.toml has no [encrypt]; earlier captures are encrypted to age1one",
+                ),
+                false,
+            ),
+            (None, None, false),
+            (Some(&broken), Some("reports are encrypted again, to age1one"), true),
+            (Some(&two), None, true),
+            (
+                None,
+                Some(
+                    "reports are stored in plain from now on: a.toml has no [encrypt]; earlier captures are encrypted to age1two",
+                ),
+                false,
+            ),
+        ];
+        let mut told = 0;
+        for (encryption, expected, on) in table {
+            assert_eq!(note(&store, encryption, "a.toml").unwrap().as_deref(), expected);
+            assert_eq!(read(&store).is_some_and(|record| record.on), on);
+            told += usize::from(expected.is_some());
+            assert_eq!(events::read(&store).len(), told);
+        }
+        let names: Vec<String> = events::read(&store).into_iter().map(|event| event.event).collect();
+        assert_eq!(names, ["encryption_off", "encryption_on", "encryption_off"]);
+    }
+}
