@@ -91,6 +91,8 @@ class ShipBench
   end
 
   def s5cmd(endpoint, round, part)
+    # Markers of diagctl, which are no files of a capture.
+    FileUtils.rm_f(Dir[File.join(@store, "reports/*/shipped")])
     target = "s3://bucket/plain-#{round}-#{Process.clock_gettime(Process::CLOCK_MONOTONIC, :nanosecond)}/"
     system(env, S5CMD, "--endpoint-url", endpoint, "--log", "error", "cp", "--part-size", part.to_s, "#{@store}/reports/", target, out: File::NULL) || abort("s5cmd failed")
   end

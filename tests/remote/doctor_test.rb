@@ -18,6 +18,7 @@ module E2E
       found = checks
       skipped = found.delete("remote.uploads")
       assert_includes skipped["message"], "AbortIncompleteMultipartUpload" if aborts_by_rule?
+      assert_match(/no capture of the last month is there/, found.delete("remote.encryption")["message"])
       assert_equal %w[remote.write remote.read remote.list remote.clock remote.delete], found.keys
       assert_equal ["ok"], found.values.map { |check| check["status"] }.uniq, found
       assert_empty remote_keys
@@ -27,6 +28,7 @@ module E2E
       capture
       faults { |method, target, _| 403 if %w[GET HEAD DELETE].include?(method) || (method == "POST" && target.match?(/delete|comp=batch/)) }
       found = checks.except("remote.uploads")
+      assert_match(/the credentials may not read captures/, found.delete("remote.encryption")["message"])
       assert_equal ["ok"], found.values.map { |check| check["status"] }.uniq, found
       assert_match(/may not read/, found["remote.read"]["message"])
       assert_match(/may not list/, found["remote.list"]["message"])
@@ -59,6 +61,31 @@ module E2E
       check = checks["remote.clock"]
       assert_equal "warn", check["status"]
       assert_match(/differ by (59m|1h)/, check["message"])
+    end
+
+    # Of these servers, only Azurite says that it encrypts.
+    def test_it_is_said_what_is_encrypted_and_to_how_many
+      capture
+      ship!
+      plain = checks["remote.encryption"]
+      assert_match(%r{none of the 1 reports of the newest capture \(\S+/\S+\) is encrypted by diagctl}, plain["message"])
+      assert_equal plain["message"].include?("the remote does not say") ? "warn" : "ok", plain["status"]
+      keys = Array.new(2) { `age-keygen 2>/dev/null`[/public key: (\S+)/, 1] || skip("age is not installed") }
+      remote
+      File.write(config_path, "#{File.read(config_path)}\n[encrypt]\nrecipients = #{keys.inspect}\n")
+      id = capture
+      ship!
+      encrypted = checks["remote.encryption"]
+      assert_equal "ok", encrypted["status"]
+      assert_match(/1 of the 1 reports of the newest capture \(\S+#{id}\) are encrypted, to 2 recipients/, encrypted["message"])
+    end
+
+    def test_on_the_machine_of_a_person_no_store_is_asked_for
+      result = diagctl("doctor", "--remote", env: shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "none")))
+      assert result.ok?, result
+      assert_match(/there is no store on this machine/, result.out)
+      refute_match(/install -d|DIAGCTL_ENABLED|processes/, result.out)
+      assert_match(/^ok +remote.write/, result.out)
     end
 
     def test_without_a_remote_nothing_is_checked

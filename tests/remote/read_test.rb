@@ -16,6 +16,8 @@ module E2E
       [%w[diagnose ID], %w[heap top ID -n 5], %w[heap path ID String], %w[heap waste ID]].each do |command|
         command = command.map { |word| word == "ID" ? second : word }
         here, there = [shipping_env, elsewhere].zip([[], ["--remote"]]).map { |env, more| diagctl!(*command, *more, env: env).out }
+        # A process of another machine is requested by the machine, not by its pid.
+        here, there = here.gsub(/ --pid \d+/, " --host H"), there.gsub(/ --host \S+/, " --host H")
         assert_equal without_ages(here), without_ages(there).gsub(" --remote", ""), command.join(" ")
       end
       [%w[compare], %w[heap diff]].each do |command|
@@ -88,6 +90,31 @@ module E2E
       assert_match(/cannot read captures.*blob/, result.err)
       assert_empty blobs
       assert_no_view
+    end
+
+    def test_hints_are_for_the_remote
+      id = capture
+      ship!
+      assert_match(/hint: `diagctl request smaps gc_stat object_counts --remote --host \S+ --reason diagnose`/, read("diagnose", id).err)
+      assert_match(/`diagctl list --remote` shows.*`diagctl request nope --remote --reason/, read("fetch", "latest:nope", "-o", "-").err)
+      assert_match(/no capture in the remote of a machine like "nope\*" matches "latest"/, read("show", "--host", "nope*", "latest").err)
+      File.write(config_path, File.read(config_path).sub(/^url = .*/, 'url = "https://x"'))
+      result = read("show", id)
+      assert_equal 3, result.status, result
+      assert_match(/remote.url: "https:/, result.err)
+      refute_match(/names no remote/, result.err)
+    end
+
+    def test_an_object_that_is_gone_is_missing_and_not_damaged
+      id = capture
+      ship!
+      key = remote_keys.grep(/blob/).first
+      @server.request("DELETE", "/#{@bucket}/#{key}")
+      result = read("verify", id)
+      assert_equal 1, result.status, result
+      assert_match(%r{^missing  #{id} blob.bin.gz: it is not in the remote, at #{remote_url}/captures/\S+/#{id}/blob.bin.gz$}, result.out)
+      assert_match(/0 files \(0 B\) intact, 1 missing/, result.out)
+      refute_match(/damaged|cache/, result.out)
     end
 
     private

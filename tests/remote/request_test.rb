@@ -3,38 +3,15 @@
 require_relative "support/directory_case"
 require_relative "support/s3_case"
 require_relative "support/reading"
+require_relative "support/asking"
 
 module E2E
   # A person asks machines through the remote, and each decides by itself.
   module Requesting
-    ALLOW = "[remote.requests]\nallow_reports = [\"gc_stat\", \"heap_summary\"]\nallow_requesters = [\"r*\"]\npoll = \"1s\"\n"
-
-    def setup
-      super
-      @pids = []
-    end
-
-    def teardown
-      @pids.each { |pid| Process.kill(:TERM, pid) && Process.wait(pid) }
-      super
-    end
-
-    # A shipper of this machine that goes on.
-    def watch(env = shipping_env)
-      log = File.join(@root, "ship-#{@pids.size}.log")
-      @pids << spawn(env, BIN, "ship", "--watch", unsetenv_others: true, %i[out err] => log)
-      wait_until("an announcement", tell: -> { File.read(log) }) { remote_keys.grep(%r{nodes/}).size >= @pids.size }
-      log
-    end
-
-    def compact(later = 0) = (Time.now + later).utc.strftime("%Y%m%dT%H%M%S%LZ")
-
-    def ask(*argv, **options)
-      diagctl("request", *argv, "--remote", "--reason", "a test", "--wait", env: elsewhere, deadline: 90, **options)
-    end
+    include Asking
 
     def test_a_request_becomes_a_capture_that_can_be_read_at_once
-      start_script
+      @script = start_script
       log = watch
       result = ask("gc_stat", "--host", "*", "--sample", "3")
       assert result.ok?, result
@@ -48,7 +25,7 @@ module E2E
     end
 
     def test_what_the_node_does_not_allow_is_refused_with_the_reason
-      start_script
+      @script = start_script
       watch
       result = ask("threads")
       assert_equal 4, result.status, result
@@ -69,7 +46,7 @@ module E2E
     end
 
     def test_a_node_obeys_only_so_many_an_hour_and_none_twice
-      start_script
+      @script = start_script
       watch
       2.times { assert ask("gc_stat").ok? }
       result = ask("gc_stat")
@@ -85,7 +62,7 @@ module E2E
     end
 
     def test_a_shipper_that_was_killed_before_it_remembered_obeys_no_request_twice
-      start_script
+      @script = start_script
       watch
       assert ask("gc_stat").ok?
       Process.kill(:KILL, @pids.first) && Process.wait(@pids.shift)
@@ -101,7 +78,7 @@ module E2E
     end
 
     def test_a_request_that_nobody_takes_expires_with_the_reason
-      start_script
+      @script = start_script
       watch
       result = ask("gc_stat", "--name", "no-such-worker", "--expires", "2s")
       assert_equal 1, result.status, result
@@ -128,7 +105,7 @@ module E2E
       configure(remote: remote_section)
     end
 
-    def remote_section = "url = \"#{remote_url}\"\nendpoint = \"#{@server.endpoint}\"\n#{Requesting::ALLOW}"
+    def remote_section = "url = \"#{remote_url}\"\nendpoint = \"#{@server.endpoint}\"\n#{Asking::ALLOW}"
 
     def write_request(id, ticket) = remote_write("fleet/requests/#{id}~#{compact(3600)}.json", JSON.dump(ticket))
 
@@ -139,7 +116,7 @@ module E2E
     include Reading
     include Requesting
 
-    def remote_section = "#{super}\n#{Requesting::ALLOW}"
+    def remote_section = "#{super}\n#{Asking::ALLOW}"
 
     def write_request(id, ticket)
       FileUtils.mkdir_p(File.join(@files, "requests"))

@@ -147,13 +147,36 @@ module E2E
     end
 
     def test_a_size_that_the_remote_does_not_confirm_is_not_shipped
-      id = capture
+      id = capture(10 << 20)
       faults { |method, target, _| :short if method == "HEAD" && target.gsub("%2E", ".").end_with?("blob.bin.gz") }
       result = ship
       assert_equal 1, result.status
       assert_match(/blob.bin.gz has 1 bytes in the remote, and \d+ were sent/, result.err)
       refute shipped?(id)
       assert_empty(remote_keys.grep(/meta.json/))
+    end
+
+    def test_a_checksum_that_the_remote_does_not_confirm_is_not_shipped
+      skip("only S3 tells it") unless remote_url.start_with?("s3:")
+      id = capture
+      faults { |method, target, _| :other if method == "PUT" && target.gsub("%2E", ".").end_with?("blob.bin.gz") }
+      result = ship(deadline: 120)
+      assert_equal 1, result.status
+      assert_match(/blob.bin.gz: .*the remote received something else than what was sent: SHA-256 AAAA instead of/, result.err)
+      refute shipped?(id)
+      assert_empty(remote_keys.grep(/meta.json/))
+    end
+
+    # With latency, the number of requests is what shipping takes. A write is confirmed by its checksum.
+    def test_a_capture_costs_a_write_for_each_file_and_one_read
+      script = (1..9).map { |n| "echo #{n} > $DIAGCTL_CAPTURE_DIR/small#{n}" }.join("; ")
+      id = diagctl!("run", "--", "sh", "-c", script).out.chomp
+      faults { nil }
+      ship!
+      assert_shipped(id)
+      files = Dir.children(File.join(@store, "reports", id)) - ["shipped"]
+      kinds = @proxy.requests.reject { |request| request.include?("manifests") }.map { |request| request[/\A\w+/] }.tally
+      assert_equal({ "PUT" => files.size, "GET" => 1 }, kinds, @proxy.requests.join("\n"))
     end
 
     # DIAGCTL_TEST_CAPTURES=1000 is the test of scale, which takes half an hour.

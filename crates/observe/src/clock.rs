@@ -120,6 +120,14 @@ pub fn compact_utc(wall_ms: i64) -> String {
     utc(wall_ms).replace(['-', ':', '.'], "")
 }
 
+/// Reads a moment that [`compact_utc`] formatted. Returns `None` for any other text.
+pub fn parse_compact_utc(text: &str) -> Option<i64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (seconds, millis) = (time.get(..6)?, time.get(6..)?);
+    let moment: jiff::Timestamp = format!("{date}T{seconds}.{millis}Z").parse().ok()?;
+    Some(moment.as_millisecond()).filter(|ms| compact_utc(*ms) == text)
+}
+
 /// A stopwatch for durations inside one process.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
@@ -152,6 +160,15 @@ mod tests {
 
     fn reading(wall_ms: i64, boot_ms: u64, boot: &str) -> Reading {
         Reading { wall_ms, boot_ms, boot_id: boot.into() }
+    }
+
+    #[test]
+    fn a_compact_time_is_read_back_and_nothing_else_is() {
+        let text = compact_utc(1_795_860_930_123);
+        assert_eq!(parse_compact_utc(&text), Some(1_795_860_930_123), "{text}");
+        for text in ["", "Z", "T", "20261122T101530Z", "20261322T101530123Z", "2026-11-22T10:15:30.123Z"] {
+            assert_eq!(parse_compact_utc(text), None, "{text}");
+        }
     }
 
     #[test]

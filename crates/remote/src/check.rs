@@ -7,6 +7,7 @@ use diagctl_observe::clock;
 use diagctl_observe::proc::Proc;
 use serde::Serialize;
 
+use crate::at_rest;
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
 use crate::keys;
@@ -78,6 +79,7 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
         }
         Err(error) => say("list", "warn", error.to_string(), error.hint().or(Some("try again")))?,
     }
+    encryption(&bucket, url).await?;
     match bucket.delete(vec![key]).await {
         Ok(()) => say(
             "delete",
@@ -97,6 +99,17 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
         say("uploads", "skip", message.into(), None)?;
     }
     Ok(Exit::Ok)
+}
+
+async fn encryption(bucket: &Bucket, url: &str) -> Result<()> {
+    let found = at_rest::find(bucket, url).await;
+    let hint = "add [encrypt] recipients to the configuration of the nodes (docs/encryption.md), or turn on the default encryption of \
+        the bucket";
+    match found {
+        at_rest::Found { is_open: true, text, .. } => say("encryption", "warn", text, Some(hint)),
+        at_rest::Found { is_unknown: true, text, .. } => say("encryption", "skip", text, None),
+        at_rest::Found { text, .. } => say("encryption", "ok", text, None),
+    }
 }
 
 fn clock_skew(written_ms: u64) -> Result<()> {

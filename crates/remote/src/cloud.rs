@@ -43,7 +43,8 @@ fn s3(remote: &Remote, bucket: &str) -> Result<Arc<dyn Cloud>> {
         .with_bucket_name(bucket)
         .with_checksum_algorithm(Checksum::SHA256)
         .with_retry(retry())
-        .with_client_options(options(remote));
+        .with_client_options(options(remote))
+        .with_http_connector(Checked(Proof::Amazon));
     if let Some(endpoint) = &remote.endpoint {
         builder = builder.with_endpoint(endpoint);
     }

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use diagctl_store::Id;
+use diagctl_store::{Id, units};
 
 /// The result of an operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -128,6 +129,19 @@ pub enum Error {
         /// The problem.
         what: &'static str,
     },
+    /// Another shipper works on the store.
+    #[error("{holder} is still at work on this store after {}; {}", units::duration(units::ms(*waited)), captures_wait(*waiting))]
+    Busy {
+        /// The other one.
+        holder: String,
+        /// The time.
+        waited: Duration,
+        /// The number of captures that wait.
+        waiting: usize,
+    },
+    /// There is no such request, or more than one.
+    #[error("{0}")]
+    NoRequest(String),
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -178,6 +192,10 @@ impl Error {
             Self::Untrue { .. } => {
                 Some("somebody has changed it, or it was damaged; a bucket with versions still has what the node wrote")
             }
+            Self::Busy { .. } => {
+                Some("`diagctl status` says what waits and how shipping goes; --wait waits for longer")
+            }
+            Self::NoRequest(_) => Some("`diagctl request --list --remote` shows those that count"),
             Self::Cache { .. } => Some("set XDG_CACHE_HOME to a directory of yours, or remove what is there"),
             Self::Directory { .. } => {
                 Some("the directory of remote.url must exist, and be writable for the owner of the store")
@@ -185,6 +203,10 @@ impl Error {
             _ => None,
         }
     }
+}
+
+fn captures_wait(count: usize) -> String {
+    format!("{count} capture{}", if count == 1 { " waits" } else { "s wait" })
 }
 
 fn tried(attempts: u32) -> String {

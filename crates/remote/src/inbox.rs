@@ -6,25 +6,25 @@
 //! remote/requests.json   the requests that it knows
 //! ```
 
-use std::collections::BTreeMap;
+mod pending;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use diagctl_fs::{self as fs, Durability, Spot};
 use diagctl_observe::clock::{self, Stopwatch};
 use diagctl_observe::proc::Proc;
-use diagctl_store::Store;
-use diagctl_store::events::{self, Event};
-use diagctl_store::index::{self, SHIPPED_FILE};
 use diagctl_store::pattern::is_like;
 use diagctl_store::requests::{self, Request};
+use diagctl_store::{Store, index, shipping};
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
 use crate::error::Result;
 use crate::keys;
 use crate::output;
-use crate::settings::Requests;
-use crate::ticket::{Answer, LONGEST_MS, MAX_OBJECT, Node, State, Ticket};
+use crate::settings::{Requests, Settings};
+use crate::ticket::{Answer, Cancellation, LONGEST_MS, MAX_OBJECT, Node, State, Ticket};
 
 /// The most requests that one look takes up. The others wait for the next.
 const AT_ONCE: usize = 20;
@@ -37,15 +37,19 @@ const ANNOUNCE: Duration = Duration::from_secs(12 * 3600);
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// The time after the expiry in which a process would have polled, milliseconds.
-const UNPOLLED_MS: u64 = 60_000;
+/// The longest time between two looks at what accepted requests wait for, which are looks at the store alone.
+const WAITING: Duration = Duration::from_secs(10);
+
+/// Follows the name of a person whose request came through the remote.
+const THROUGH: &str = " through the remote";
 
 /// The inbox.
 #[derive(Debug)]
 pub struct Inbox<'a> {
     store: &'a Store,
     bucket: &'a Bucket,
-    rules: &'a Requests,
+    settings: &'a Settings,
+    rules: Requests,
     dir: Spot,
     host: String,
     node: String,
@@ -54,6 +58,10 @@ pub struct Inbox<'a> {
     announced: Option<Stopwatch>,
     /// The failure that was told last.
     told: Option<String>,
+    /// What each request was last said to wait for.
+    reasons: BTreeMap<String, String>,
+    /// True if the rules have changed, and what was accepted under others is still to be judged.
+    is_changed: bool,
 }
 
 /// The node's memory of requests.
@@ -79,7 +87,8 @@ struct Remembered {
 
 impl<'a> Inbox<'a> {
     /// Opens the inbox of a store.
-    pub fn open(store: &'a Store, bucket: &'a Bucket, rules: &'a Requests, dir: Spot) -> Result<Self> {
+    pub fn open(store: &'a Store, bucket: &'a Bucket, settings: &'a Settings, rules: Requests) -> Result<Self> {
+        let dir = shipping::directory(store)?;
         let file = dir.join("node");
         let mut random = String::from_utf8(fs::read_bounded(&file, 64).unwrap_or_default()).unwrap_or_default();
         if random.len() != 8 || !random.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -93,6 +102,7 @@ impl<'a> Inbox<'a> {
         Ok(Self {
             store,
             bucket,
+            settings,
             rules,
             dir,
             host,
@@ -101,22 +111,42 @@ impl<'a> Inbox<'a> {
             looked: Stopwatch::start(),
             announced: None,
             told: None,
+            reasons: BTreeMap::new(),
+            is_changed: false,
         })
+    }
+
+    /// Obeys other rules from now on. `None` is to obey nobody.
+    pub fn change_rules(&mut self, rules: Option<Requests>) -> Result<()> {
+        let rules = rules.unwrap_or_else(|| Requests { poll_ms: self.rules.poll_ms, ..Requests::default() });
+        if rules != self.rules {
+            output::note("the changed [remote.requests] counts from now on");
+            self.rules = rules;
+            (self.announced, self.is_changed) = (None, true);
+        }
+        Ok(())
+    }
+
+    // True if nobody is obeyed.
+    fn is_off(&self) -> bool {
+        self.rules.allow_reports.is_empty()
     }
 
     /// Waits until it is time for the next look.
     pub async fn due(&self) {
         let poll = Duration::from_millis(self.rules.poll_ms);
-        tokio::time::sleep(poll.saturating_sub(self.looked.elapsed())).await;
+        let poll = if self.has_pending() { poll.min(WAITING) } else { poll.saturating_sub(self.looked.elapsed()) };
+        tokio::time::sleep(poll).await;
+    }
+
+    fn has_pending(&self) -> bool {
+        self.known.requests.values().any(|known| known.pending)
     }
 
     /// Looks if it is time, and answers what has been decided meanwhile. A failure is told once, and stops no shipment.
     pub async fn look(&mut self) {
         let is_due = self.announced.is_none() || self.looked.elapsed() >= Duration::from_millis(self.rules.poll_ms);
-        let done = match self.answer_pending().await {
-            Ok(()) if is_due => self.take().await,
-            answered => answered,
-        };
+        let done = self.look_at_all(is_due).await;
         if is_due {
             self.looked = Stopwatch::start();
         }
@@ -127,19 +157,43 @@ impl<'a> Inbox<'a> {
         self.told = failure;
     }
 
-    async fn take(&mut self) -> Result<()> {
+    async fn look_at_all(&mut self, is_due: bool) -> Result<()> {
+        if self.is_changed {
+            self.withdraw_what_is_not_allowed()?;
+            self.is_changed = false;
+        }
+        self.answer_pending().await?;
+        if is_due {
+            self.announce().await?;
+        }
+        if is_due && !self.is_off() {
+            self.take().await?;
+        }
+        self.tell_reasons().await
+    }
+
+    async fn announce(&mut self) -> Result<()> {
         if self.announced.as_ref().is_none_or(|at| at.elapsed() >= ANNOUNCE) {
             let (host, allow_reports) = (self.host.clone(), self.rules.allow_reports.clone());
             let node = Node { schema: 1, host, allow_reports, poll_ms: self.rules.poll_ms, at: clock::utc_now() };
             self.put(&format!("nodes/{}.json", self.node), &node).await?;
             self.announced = Some(Stopwatch::start());
         }
+        Ok(())
+    }
+
+    async fn take(&mut self) -> Result<()> {
         let now_ms = clock::Reading::take(String::new()).wall_ms;
         let at = |hours: i64| clock::compact_utc(now_ms.saturating_add(hours * 3_600_000));
         // Requests last a day, and the clocks of two machines may differ.
         let (now, oldest, latest) = (at(0), at(-25), at(25));
         let keys = self.bucket.list_after("requests", &oldest, MOST).await?;
         self.known.requests.retain(|_, known| known.pending || known.expires > now);
+        let cancelled: BTreeSet<&str> = keys.iter().filter_map(|key| keys::of_cancellation(key)).collect();
+        for id in cancelled.iter().filter(|id| self.waits(id)) {
+            let by = self.canceller(&keys, id).await;
+            self.withdraw(id, &format!("cancelled by {by}"))?;
+        }
         let named = keys.iter().filter_map(|key| keys::of_request(key).map(|(id, expires)| (key, id, expires)));
         let lasts = |expires: &str| expires > now.as_str() && expires < latest.as_str();
         let fresh = named.filter(|(_, id, expires)| lasts(expires) && !self.known.requests.contains_key(*id));
@@ -150,16 +204,11 @@ impl<'a> Inbox<'a> {
             let ticket: Option<Ticket> = ticket.and_then(|data| serde_json::from_slice(&data).ok());
             let mut remembered = Remembered { expires, ..Remembered::default() };
             if let Some(ticket) = ticket.filter(|ticket| ticket.nodes.contains(&self.node)) {
-                let accepted = match self.taken_before(&id, now_ms)? {
-                    Some(created) => Ok(created),
-                    None => self.accept(&ticket, &id),
-                };
-                let answer = match accepted {
-                    Ok(created) => {
-                        (remembered.pending, remembered.created) = (true, created);
-                        Answer { state: State::Waiting, ..Answer::default() }
-                    }
-                    Err(reason) => Answer { state: State::Refused, reason, ..Answer::default() },
+                let answer = if cancelled.contains(id.as_str()) && self.taken_before(&id, now_ms)?.is_none() {
+                    let reason = format!("cancelled by {}", self.canceller(&keys, &id).await);
+                    Answer { state: State::Failed, reason, ..Answer::default() }
+                } else {
+                    self.judge(&ticket, &id, &mut remembered, now_ms)?
                 };
                 // Before it is remembered: a node that is killed here answers again.
                 self.answer(&id, answer).await?;
@@ -168,6 +217,34 @@ impl<'a> Inbox<'a> {
             self.remember()?;
         }
         Ok(())
+    }
+
+    // The person who has cancelled a request, as far as the remote says so.
+    async fn canceller(&self, keys: &[String], id: &str) -> String {
+        let Some(key) = keys.iter().find(|key| keys::of_cancellation(key) == Some(id)) else { return String::new() };
+        let data = self.bucket.read(key, MAX_OBJECT).await.ok().flatten().unwrap_or_default();
+        let by = serde_json::from_slice(&data).unwrap_or_else(|_| Cancellation::default()).by;
+        let by: String = by.chars().take(256).collect();
+        format!("{}{THROUGH}", if by.is_empty() { "somebody" } else { &by })
+    }
+
+    // Files a request, or refuses it. Either is in the log.
+    fn judge(&mut self, ticket: &Ticket, id: &str, remembered: &mut Remembered, now_ms: i64) -> Result<Answer> {
+        let accepted = match self.taken_before(id, now_ms)? {
+            Some(created) => Ok(created),
+            None => self.accept(ticket, id, &remembered.expires),
+        };
+        Ok(match accepted {
+            Ok(created) => {
+                (remembered.pending, remembered.created) = (true, created);
+                Answer { state: State::Waiting, ..Answer::default() }
+            }
+            Err(reason) => {
+                let (reports, by, why) = (ticket.reports.join(", "), &ticket.by, &ticket.reason);
+                output::note(&format!("refused {id}: {reports:.200} by {by:.256}, {why:.200}: {reason}"));
+                Answer { state: State::Refused, reason, ..Answer::default() }
+            }
+        })
     }
 
     // The time of a request that a shipper filed before it was killed. It waits, or a process has served it.
@@ -180,14 +257,9 @@ impl<'a> Inbox<'a> {
     }
 
     // Makes it a request of the store, or says why not. Returns its time.
-    fn accept(&mut self, ticket: &Ticket, id: &str) -> std::result::Result<u64, String> {
+    fn accept(&mut self, ticket: &Ticket, id: &str, expires: &str) -> std::result::Result<u64, String> {
         let reports = ticket.check(id)?;
-        if let Some(name) = ticket.reports.iter().find(|name| !self.rules.allow_reports.contains(name)) {
-            return Err(format!("remote.requests.allow_reports of this node does not have {name}"));
-        }
-        if !self.rules.allow_requesters.iter().any(|pattern| is_like(pattern, &ticket.by)) {
-            return Err(format!("remote.requests.allow_requesters of this node does not have {}", ticket.by));
-        }
+        self.allows(ticket.reports.iter().map(String::as_str), &ticket.by)?;
         let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
         self.known.accepted.retain(|at| now_ms.saturating_sub(*at) < HOUR_MS);
         if self.known.accepted.len() >= self.rules.max_per_hour {
@@ -207,9 +279,10 @@ impl<'a> Inbox<'a> {
             role: ticket.role.clone(),
             name: ticket.name.clone(),
             reason: ticket.reason.clone(),
-            by: format!("{} through the remote", ticket.by),
+            by: format!("{}{THROUGH}", ticket.by),
             created,
-            expires: created + ticket.expires_ms,
+            // From the time of the request, not from that of this look.
+            expires: created + ticket.expires_ms.min(keys::time_until(expires, now_ms)),
             budgeted: true,
             ..Request::default()
         };
@@ -219,48 +292,13 @@ impl<'a> Inbox<'a> {
         Ok(created)
     }
 
-    // Answers requests whose capture has arrived, and those that were given up.
-    async fn answer_pending(&mut self) -> Result<()> {
-        let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
-        let pending: Vec<(String, u64)> = self
-            .known
-            .requests
-            .iter()
-            .filter(|(_, known)| known.pending)
-            .map(|(id, known)| (id.clone(), known.created))
-            .collect();
-        for (id, created) in pending {
-            // Its file goes when its capture is published, or when it is given up.
-            if let Some(request) = requests::read(self.store, &id) {
-                // Processes give up what has expired, if there are any that poll.
-                if request.capture.is_some() || request.expires.saturating_add(UNPOLLED_MS) > now_ms {
-                    continue;
-                }
-                requests::remove(self.store, &id)?;
-                events::record(self.store, &Event::request_failed(&id, "it expired, and no process polls this store"));
-            }
-            let answer = match index::of_request(self.store, &id, created)? {
-                Some(capture) => {
-                    let dir = self.store.report_dir(&capture);
-                    if dir.exists() && !dir.join(SHIPPED_FILE).is_file() {
-                        continue;
-                    }
-                    Answer { state: State::Captured, capture: Some(capture.to_string()), ..Answer::default() }
-                }
-                None => {
-                    let told = events::read(self.store)
-                        .into_iter()
-                        .rfind(|event| event.id == id && event.event == "request_failed");
-                    let reason = told
-                        .map_or_else(|| "it was cancelled, or its capture is gone".to_owned(), |event| event.reason);
-                    Answer { state: State::Failed, reason, ..Answer::default() }
-                }
-            };
-            self.answer(&id, answer).await?;
-            if let Some(known) = self.known.requests.get_mut(&id) {
-                known.pending = false;
-            }
-            self.remember()?;
+    // Returns the reason why a request is not obeyed.
+    fn allows<'r>(&self, mut reports: impl Iterator<Item = &'r str>, by: &str) -> std::result::Result<(), String> {
+        if let Some(name) = reports.find(|name| !self.rules.allow_reports.iter().any(|allowed| allowed == name)) {
+            return Err(format!("remote.requests.allow_reports of this node does not have {name}"));
+        }
+        if !self.rules.allow_requesters.iter().any(|pattern| is_like(pattern, by)) {
+            return Err(format!("remote.requests.allow_requesters of this node does not have {by}"));
         }
         Ok(())
     }

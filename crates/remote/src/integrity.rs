@@ -1,8 +1,10 @@
-//! Checksums of what is sent to Google Cloud Storage and Azure, of which object_store takes no notice there.
+//! Checksums of what is sent. object_store takes no notice of them at Google Cloud Storage and Azure, and of none in an answer.
 //!
 //! Google compares the CRC32C in a request with what it received, and refuses the request if they differ. Azure tells the CRC64 or the
 //! MD5 of what it received in its answer, and a request whose answer tells another one, or none, has failed. For S3, object_store
-//! itself sends a SHA-256.
+//! itself sends a SHA-256, which the server compares; most tell in the answer the one that they computed.
+
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -16,9 +18,32 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
 
+/// The header of S3 with the checksum of a body, in base64.
+const SHA256: &str = "x-amz-checksum-sha256";
+
+/// The headers in which S3 and Azure say that what was written is encrypted.
+const ENCRYPTION: [&str; 2] = ["x-amz-server-side-encryption", "x-ms-request-server-encrypted"];
+
+/// What the last answer to a write said about that.
+static SAID: Mutex<Option<String>> = Mutex::new(None);
+
+/// Returns what the last answer to a write said about encryption.
+pub fn said_encryption() -> Option<String> {
+    SAID.lock().ok().and_then(|said| said.clone())
+}
+
+fn note_encryption(response: &HttpResponse) {
+    let said = ENCRYPTION.iter().find_map(|name| response.headers().get(*name)?.to_str().ok());
+    if let (Some(said), Ok(mut last)) = (said, SAID.lock()) {
+        *last = Some(said.chars().take(64).collect());
+    }
+}
+
 /// How a cloud confirms what it received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
+    /// By comparing `x-amz-checksum-sha256` of the request. If the answer has it, it must be the same.
+    Amazon,
     /// By comparing `x-goog-hash` of the request.
     Google,
     /// By `x-ms-content-crc64` or `Content-MD5` of its answer.
@@ -48,6 +73,20 @@ impl HttpService for Client {
         if request.method() != "PUT" {
             return self.inner.execute(request).await;
         }
+        if self.proof == Proof::Amazon {
+            let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+            let sent = request.headers().get(SHA256).map(|value| text(value.as_bytes()));
+            let response = self.inner.execute(request).await?;
+            note_encryption(&response);
+            let told = response.headers().get(SHA256).map(|value| text(value.as_bytes()));
+            return match (sent, told) {
+                (Some(sent), Some(told)) if sent != told && response.status().is_success() => {
+                    let why = different("SHA-256", &told, &sent);
+                    Err(HttpError::new(HttpErrorKind::Request, Unconfirmed(why)))
+                }
+                _ => Ok(response),
+            };
+        }
         // The bytes are shared, not copied.
         let body = request.body().clone().collect().await?.to_bytes();
         if self.proof == Proof::Google {
@@ -57,6 +96,7 @@ impl HttpService for Client {
             }
         }
         let response = self.inner.execute(request).await?;
+        note_encryption(&response);
         let told = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         if response.status().is_success() {
             judge(self.proof, &body, told).map_err(|why| HttpError::new(HttpErrorKind::Request, Unconfirmed(why)))?;
@@ -82,15 +122,17 @@ fn judge<'h>(proof: Proof, body: &Bytes, told: impl Fn(&'static str) -> Option<&
     };
     match if proof == Proof::Google { google() } else { azure() } {
         Some((told, _, sent)) if told == sent => Ok(()),
-        Some((told, kind, sent)) => {
-            Err(format!("the remote received something else than what was sent: {kind} {told} instead of {sent}"))
-        }
+        Some((told, kind, sent)) => Err(different(kind, told, &sent)),
         // Google has compared it.
         None if proof == Proof::Google => Ok(()),
         None => Err("the answer has neither x-ms-content-crc64 nor Content-MD5, so nothing confirms what the remote \
             received; is there a proxy that removes them?"
             .into()),
     }
+}
+
+fn different(kind: &str, told: &str, sent: &str) -> String {
+    format!("the remote received something else than what was sent: {kind} {told} instead of {sent}")
 }
 
 // Big-endian, as Google wants it.

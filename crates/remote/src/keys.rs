@@ -7,9 +7,11 @@
 //! merged/<day>/<random>.jsonl.gz            the manifests of a day, quoted, so that a reader needs few requests
 //! nodes/<host>~<random>.json                 a store that obeys requests
 //! requests/<id>~<expires>.json               a request; its name says until when it counts
+//! requests/<id>~<expires>~cancelled.json     it was cancelled, and by whom
 //! answers/<id>/<host>~<random>.json          what became of it there
 //! ```
 
+use diagctl_observe::clock;
 use diagctl_store::Id;
 
 /// An object in the remote.
@@ -66,6 +68,22 @@ pub fn of_request(key: &str) -> Option<(&str, &str)> {
     let is_time =
         expires.len() == 19 && expires.bytes().all(|byte| byte.is_ascii_digit() || byte == b'T' || byte == b'Z');
     (Id::parse(id).is_some() && is_time).then_some((id, expires))
+}
+
+/// Returns the key of the cancellation of a request.
+pub fn cancellation(id: &str, expires: &str) -> String {
+    format!("requests/{id}~{expires}~cancelled.json")
+}
+
+/// Returns the id of a request that was cancelled, from the key of the cancellation.
+pub fn of_cancellation(key: &str) -> Option<&str> {
+    let (id, _) = key.strip_prefix("requests/")?.strip_suffix("~cancelled.json")?.split_once('~')?;
+    Id::parse(id).map(|_| id)
+}
+
+/// Returns the time until an expiry, milliseconds. For what is no time, it is as long as it gets.
+pub fn time_until(expires: &str, now_ms: u64) -> u64 {
+    clock::parse_compact_utc(expires).map_or(u64::MAX, |at| u64::try_from(at).unwrap_or(0).saturating_sub(now_ms))
 }
 
 /// Returns the key of an answer.

@@ -4,6 +4,7 @@
 //! nothing uses it; `diagctl ship` and the commands with `--remote` execute it and hand it the checked configuration. It must not know rules, TOML
 //! or Ruby.
 
+mod at_rest;
 mod bucket;
 mod cache;
 mod captures;
@@ -21,11 +22,14 @@ mod keys;
 mod manifest;
 mod merged;
 mod output;
+mod reload;
 mod request;
+mod requests;
 mod settings;
 mod ship;
 mod throttle;
 mod ticket;
+mod turn;
 mod upload;
 mod webhook;
 
@@ -48,6 +52,9 @@ enum Command {
     Rm(gc::RmArgs),
     Gc(gc::GcArgs),
     Request(request::Args),
+    /// Print the requests in the remote, for `diagctl request --list --remote`
+    Requests,
+    Cancel(requests::CancelArgs),
     Webhook(webhook::Args),
     /// Try what the credentials may do, for `diagctl doctor --remote`
     Check,
@@ -73,6 +80,8 @@ fn run(command: &Command) -> Result<output::Exit, Error> {
             Command::Rm(args) => gc::rm(args, &settings()?).await,
             Command::Gc(args) => gc::gc(args, &settings()?).await,
             Command::Request(args) => request::run(args, &settings()?).await,
+            Command::Requests => requests::list(&settings()?).await,
+            Command::Cancel(args) => requests::cancel(args, &settings()?).await,
             Command::Check => check::run(&settings()?).await,
             Command::Webhook(_) => webhook::run().await,
         }

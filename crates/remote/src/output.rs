@@ -36,6 +36,21 @@ impl From<Exit> for ExitCode {
 /// True if each line of the log is JSON. The log of a program has one form.
 static STRUCTURED: AtomicBool = AtomicBool::new(false);
 
+/// True if each confirmation of the remote is told on stdout, for the process that waits.
+static PROGRESS: AtomicBool = AtomicBool::new(false);
+
+/// Tells each further confirmation of the remote.
+pub fn tell_progress() {
+    PROGRESS.store(true, Ordering::Relaxed);
+}
+
+/// Tells that the remote has confirmed a file or a part.
+pub fn progress() {
+    if PROGRESS.load(Ordering::Relaxed) {
+        let _ = writeln!(std::io::stdout());
+    }
+}
+
 /// Makes each further line a JSON object on stdout: `at`, `level` and `message`, and what else is known.
 pub fn log_as_json() {
     STRUCTURED.store(true, Ordering::Relaxed);
@@ -95,7 +110,7 @@ pub fn fail(error: &Error) -> Exit {
     }
     match error {
         Error::Settings(_) | Error::NoSettings => Exit::Config,
-        Error::NoCapture { .. } | Error::NoNode { .. } => Exit::NoMatch,
+        Error::NoCapture { .. } | Error::NoNode { .. } | Error::NoRequest(_) => Exit::NoMatch,
         _ => Exit::Failed,
     }
 }

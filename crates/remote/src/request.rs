@@ -25,6 +25,9 @@ const MOST: usize = 1000;
 /// Number of nodes that are read at once.
 const AT_ONCE: usize = 32;
 
+/// The time after the last look of a node in which its answer arrives.
+const MARGIN: Duration = Duration::from_secs(15);
+
 /// The time between two looks for answers.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -88,7 +91,7 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
         shown(&nodes),
         diagctl_store::units::duration(u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX))
     ));
-    let answers = if asked.wait { answers(&bucket, &ticket, asked.json).await? } else { BTreeMap::new() };
+    let answers = if asked.wait { answers(&bucket, &ticket, slowest, asked.json).await? } else { BTreeMap::new() };
     if asked.json {
         let rows = ticket.nodes.iter().map(|node| Row { node, answer: answers.get(node) }).collect();
         let outcome = Outcome { schema: 1, id: &ticket.id, nodes: rows };
@@ -123,7 +126,7 @@ async fn candidates(bucket: &Bucket, asked: &Asked, now_ms: u64) -> Result<(Vec<
         let Some(Ok(node)) = data?.map(|data| serde_json::from_slice::<Node>(&data)) else { continue };
         if asked.ticket.reports.iter().all(|report| node.allow_reports.contains(report)) {
             nodes.push((name, node));
-        } else {
+        } else if !node.allow_reports.is_empty() {
             output::note(&format!("{} allows only {}", host(&name), node.allow_reports.join(", ")));
         }
         if nodes.len() == most {
@@ -134,8 +137,8 @@ async fn candidates(bucket: &Bucket, asked: &Asked, now_ms: u64) -> Result<(Vec<
     Ok((nodes, names.len()))
 }
 
-// The machine of a node.
-fn host(node: &str) -> &str {
+/// Returns the machine of a node.
+pub fn host(node: &str) -> &str {
     node.rsplit_once('~').map_or(node, |(host, _)| host)
 }
 
@@ -146,39 +149,66 @@ fn shown(nodes: &[(String, Node)]) -> String {
     format!("{}{more}", names.join(", "))
 }
 
-// Waits until each node has answered at last, or the request has expired, and tells each answer once.
-async fn answers(bucket: &Bucket, ticket: &Ticket, quiet: bool) -> Result<BTreeMap<String, Answer>> {
+// Waits until each node has answered at last, or the request has expired and each node has had a look after that. Tells each answer once.
+async fn answers(bucket: &Bucket, ticket: &Ticket, slowest: Duration, quiet: bool) -> Result<BTreeMap<String, Answer>> {
     let since = Stopwatch::start();
-    // A capture that was begun in time is shipped after it.
-    let deadline = Duration::from_millis(ticket.expires_ms) + Duration::from_secs(120);
+    let deadline = Duration::from_millis(ticket.expires_ms) + slowest + MARGIN;
     let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
-    let is_final = |answer: &Answer| answer.state != State::Waiting;
     loop {
-        for object in bucket.list_under(&format!("answers/{}", ticket.id)).await? {
-            let name = object.key.rsplit('/').next().and_then(|name| name.strip_suffix(".json")).unwrap_or_default();
-            if !ticket.nodes.iter().any(|node| node == name) || answers.get(name).is_some_and(is_final) {
-                continue;
+        for (name, answer) in fresh_answers(bucket, ticket, &answers).await? {
+            let before = answers.get(&name);
+            if before.is_none_or(|before| (before.state, &before.reason) != (answer.state, &answer.reason)) {
+                tell(&name, &answer, quiet);
             }
-            let data = bucket.read(&object.key, MAX_OBJECT).await?.unwrap_or_default();
-            let Ok(answer) = serde_json::from_slice::<Answer>(&data) else { continue };
-            if answers.get(name).is_none_or(|before| before.state != answer.state) {
-                tell(name, &answer, quiet);
-            }
-            answers.insert(name.to_owned(), answer);
+            answers.insert(name, answer);
         }
-        let done = answers.values().filter(|answer| is_final(answer)).count();
-        if done == ticket.nodes.len() {
+        if ticket.nodes.iter().all(|node| answers.get(node).is_some_and(Answer::is_final)) {
             return Ok(answers);
         }
         if since.elapsed() > deadline {
-            let silent = ticket.nodes.iter().filter(|node| !answers.contains_key(*node)).map(String::as_str);
-            let silent = silent.collect::<Vec<_>>().join(", ");
-            let silent = if silent.is_empty() { String::new() } else { format!("; nothing was heard of {silent}") };
-            output::note(&format!("the request has expired: {done} of {} nodes answered{silent}", ticket.nodes.len()));
+            output::note(&format!("the request has expired: {}", verdict(ticket, &answers)));
             return Ok(answers);
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Returns the answers to a request that are not known, or not the last word.
+pub async fn fresh_answers(
+    bucket: &Bucket,
+    ticket: &Ticket,
+    known: &BTreeMap<String, Answer>,
+) -> Result<Vec<(String, Answer)>> {
+    let objects = bucket.list_under(&format!("answers/{}", ticket.id)).await?;
+    let names = objects.iter().filter_map(|object| object.key.rsplit('/').next()?.strip_suffix(".json"));
+    let is_wanted =
+        |name: &&str| ticket.nodes.iter().any(|node| node == name) && !known.get(*name).is_some_and(Answer::is_final);
+    let names: Vec<String> = names.filter(is_wanted).map(str::to_owned).collect();
+    let read = |name: String| async move { (bucket.read(&keys::answer(&ticket.id, &name), MAX_OBJECT).await, name) };
+    let mut read = stream::iter(names).map(read).buffered(AT_ONCE);
+    let mut answers = Vec::new();
+    while let Some((data, name)) = read.next().await {
+        if let Ok(answer) = serde_json::from_slice(&data?.unwrap_or_default()) {
+            answers.push((name, answer));
+        }
+    }
+    Ok(answers)
+}
+
+// The nodes that have not said their last word, and what they wait for.
+fn verdict(ticket: &Ticket, answers: &BTreeMap<String, Answer>) -> String {
+    let done = answers.values().filter(|answer| answer.is_final()).count();
+    let mut text = format!("{done} of {} nodes answered", ticket.nodes.len());
+    for (node, answer) in answers.iter().filter(|(_, answer)| !answer.is_final()) {
+        let why = if answer.reason.is_empty() { "a process" } else { &answer.reason };
+        text.push_str(&format!("; {} had not captured: it waited for {why}", host(node)));
+    }
+    let silent: Vec<&str> =
+        ticket.nodes.iter().filter(|node| !answers.contains_key(*node)).map(String::as_str).collect();
+    if !silent.is_empty() {
+        text.push_str(&format!("; nothing was heard of {}: does `diagctl ship --watch` run there?", silent.join(", ")));
+    }
+    text
 }
 
 fn tell(node: &str, answer: &Answer, quiet: bool) {
@@ -186,7 +216,10 @@ fn tell(node: &str, answer: &Answer, quiet: bool) {
     match (&answer.state, &answer.capture) {
         (State::Captured, Some(capture)) if !quiet => output::say(&format!("{host}/{capture}")),
         (State::Captured, _) => {}
-        (State::Waiting, _) => output::note(&format!("{host}: the request waits for a process")),
+        (State::Waiting, _) if answer.reason.is_empty() => {
+            output::note(&format!("{host}: the request waits for a process"))
+        }
+        (State::Waiting, _) => output::note(&format!("{host}: the request waits: {}", answer.reason)),
         (State::Refused, _) => output::note(&format!("{host}: refused: {}", answer.reason)),
         (State::Failed, _) => output::note(&format!("{host}: no capture: {}", answer.reason)),
     }

@@ -1,15 +1,20 @@
 //! The settings that `diagctl` hands over: it alone reads the configuration file. They hold no secret.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use diagctl_store::StoreOptions;
 use serde::Deserialize;
+use tokio::process::Command;
 
 use crate::error::{Error, Result};
 
 /// The environment variable with the settings as JSON.
 const VARIABLE: &str = "DIAGCTL_REMOTE";
+
+/// The time that `diagctl` may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The store and the remote.
 #[derive(Clone, Debug, Deserialize)]
@@ -21,12 +26,24 @@ pub struct Settings {
     orders: bool,
     #[serde(default)]
     allow_network_filesystem: bool,
+    /// `diagctl`, to be asked again.
+    #[serde(default)]
+    pub diagctl: Option<Diagctl>,
     /// The remote.
     pub remote: Remote,
 }
 
-/// The table `[remote]`.
+/// The program that has started this one.
 #[derive(Clone, Debug, Deserialize)]
+pub struct Diagctl {
+    /// Its file.
+    pub program: PathBuf,
+    /// The configuration file.
+    pub config: PathBuf,
+}
+
+/// The table `[remote]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Remote {
     /// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX` or `file:///DIRECTORY`.
     pub url: String,
@@ -51,7 +68,7 @@ pub struct Remote {
 }
 
 /// The table `[remote.requests]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Requests {
     /// The reports that may be asked for.
     pub allow_reports: Vec<String>,
@@ -80,6 +97,32 @@ impl Settings {
     pub fn from_environment() -> Result<Self> {
         let text = std::env::var(VARIABLE).map_err(|_| Error::NoSettings)?;
         serde_json::from_str(&text).map_err(|e| Error::Settings(e.to_string()))
+    }
+
+    /// Asks `diagctl` about this store and returns what it prints, or what it says instead.
+    pub async fn ask(&self, arguments: &[&str]) -> std::result::Result<String, String> {
+        let Some(Diagctl { program, config }) = &self.diagctl else {
+            return Err("this diagctl-remote was not started by diagctl".into());
+        };
+        let mut command = Command::new(program);
+        command.arg("--config").arg(config).arg("--dir").arg(&self.dir).args(arguments);
+        let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = match tokio::time::timeout(PATIENCE, output).await {
+            Err(_) => return Err(format!("{} does not answer", program.display())),
+            Ok(output) => output.map_err(|e| format!("{}: {e}", program.display()))?,
+        };
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(said.lines().next().unwrap_or_default().trim_start_matches("diagctl: ").to_owned())
+    }
+
+    /// Returns the remote as it is in the configuration by now, or the reason why that cannot be used.
+    pub async fn reread(&self) -> std::result::Result<Remote, String> {
+        let text = self.ask(&["ship", "--settings"]).await?;
+        let now: Self = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        Ok(now.remote)
     }
 
     /// Returns the settings of the store.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use diagctl_fs::{self as fs, LockFile};
+use diagctl_fs as fs;
 use diagctl_store::index::Entry;
 use diagctl_store::shipping;
 use diagctl_store::{Access, Id, Store, meta, units};
@@ -16,8 +16,10 @@ use crate::journal::Journal;
 use crate::keys;
 use crate::manifest::Manifests;
 use crate::output::{self, Exit};
+use crate::reload::Reload;
 use crate::settings::Settings;
 use crate::throttle::Throttle;
+use crate::turn::{self, Patience};
 use crate::upload::{Source, Uploader};
 
 /// Number of captures that share one write of the manifest.
@@ -26,8 +28,8 @@ const BATCH: usize = 16;
 /// Number of captures on the way at once. Under a bandwidth it is one, so that what is worth most arrives first.
 const AT_ONCE: usize = 8;
 
-/// Number of small files of one capture on the way at once.
-const SMALL_AT_ONCE: usize = 8;
+/// Number of small files of one capture on the way at once: with latency, all of a usual one.
+const SMALL_AT_ONCE: usize = 16;
 
 /// Interval at which `--watch` looks at the store, which costs one system call.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -47,6 +49,12 @@ pub struct Args {
     /// End if another shipper is at work that goes on
     #[arg(long, hide = true)]
     unless_watched: bool,
+    /// Print a line whenever the remote has confirmed something
+    #[arg(long, hide = true)]
+    progress: bool,
+    /// Time to wait for another shipper, milliseconds
+    #[arg(long, default_value_t = 600_000, hide = true)]
+    patience_ms: u64,
     /// Print the log as JSON, an object a line, all on stdout
     #[arg(long)]
     json: bool,
@@ -61,18 +69,25 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     if args.json {
         output::log_as_json();
     }
+    if args.progress {
+        output::tell_progress();
+    }
     let bucket = Bucket::open(&settings.remote)?;
     let mut stop = Stop::install()?;
     let Some(store) = stop.unless(open(settings, args.watch)).await.transpose()? else { return Ok(Exit::Ok) };
+    let watch = args.watch && !args.once;
+    let patience = if watch { Patience::Endless } else { Patience::For(Duration::from_millis(args.patience_ms)) };
     // Held to the end.
-    let lock = stop.unless(lock(&store, args.unless_watched)).await.transpose()?;
+    let lock = stop.unless(turn::take(&store, patience, args.unless_watched)).await.transpose()?;
     let Some(Some(_lock)) = lock else { return Ok(Exit::Ok) };
     let mut shipper = Shipper::new(&store, &bucket, &settings.remote.url)?;
     let sender = Sender::new(&store, &bucket, settings)?;
-    let watch = args.watch && !args.once;
     shipping::note_watch(&store, watch)?;
-    let rules = settings.remote.requests.as_ref().filter(|_| watch);
-    let mut inbox = rules.map(|rules| Inbox::open(&store, &bucket, rules, shipping::directory(&store)?)).transpose()?;
+    let mut reload = Reload::new(settings);
+    let mut inbox = None;
+    if let Some(rules) = settings.remote.requests.as_ref().filter(|_| watch) {
+        inbox = Some(Inbox::open(&store, &bucket, settings, rules.clone())?);
+    }
     let mut failures = 0;
     loop {
         let seen = Look::at(&store);
@@ -83,6 +98,12 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
         }
         if stop.told || !watch {
             return end(shipping::waiting(&store)?.len(), shipper.shipped, stop.told);
+        }
+        if let Some(Some(rules)) = stop.unless(reload.changed()).await {
+            match &mut inbox {
+                Some(inbox) => inbox.change_rules(rules)?,
+                none => *none = rules.map(|rules| Inbox::open(&store, &bucket, settings, rules)).transpose()?,
+            }
         }
         if let Some(inbox) = &mut inbox {
             stop.unless(inbox.look()).await;
@@ -106,7 +127,7 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
 async fn due(inbox: Option<&Inbox<'_>>) {
     match inbox {
         Some(inbox) => inbox.due().await,
-        None => std::future::pending().await,
+        None => Reload::due().await,
     }
 }
 
@@ -276,20 +297,6 @@ impl<'a> Shipper<'a> {
             output::note(&format!("deleted by retention and never shipped: {count} captures, {bytes}{latest}"));
             self.told_dropped = count;
         }
-    }
-}
-
-// One shipper works on a store; another waits, and takes over when the first has ended.
-async fn lock(store: &Store, unless_watched: bool) -> Result<Option<LockFile>> {
-    let spot = shipping::lock(store)?;
-    loop {
-        if let Some(lock) = LockFile::try_lock(&spot)? {
-            return Ok(Some(lock));
-        }
-        if unless_watched && shipping::is_watched(store) {
-            return Ok(None);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use diagctl_observe::clock::Stopwatch;
 
+use crate::output;
+
+/// The longest pause without a sign of life.
+const STEP: Duration = Duration::from_secs(1);
+
 /// A bandwidth that is shared by everything that is sent.
 #[derive(Debug)]
 pub struct Throttle {
@@ -35,9 +40,13 @@ impl Throttle {
 
     /// Waits until so many bytes may be sent.
     pub async fn wait(&self, bytes: u64) {
-        let pause = self.pause(bytes, self.since.elapsed());
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
+        let mut pause = self.pause(bytes, self.since.elapsed());
+        while !pause.is_zero() {
+            let step = pause.min(STEP);
+            tokio::time::sleep(step).await;
+            pause -= step;
+            // It does not hang: it keeps to the bandwidth.
+            output::progress();
         }
     }
 

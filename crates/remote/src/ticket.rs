@@ -38,6 +38,18 @@ pub struct Ticket {
     pub expires_ms: u64,
 }
 
+/// The cancellation of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cancellation {
+    /// The version of this object's format.
+    pub schema: u32,
+    /// The person, as of the request.
+    pub by: String,
+    /// Time of the cancellation, UTC, RFC 3339.
+    pub at: String,
+}
+
 /// A store that obeys requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -87,6 +99,13 @@ pub struct Answer {
     pub reason: String,
     /// Time of the answer, UTC, RFC 3339.
     pub at: String,
+}
+
+impl Answer {
+    /// Returns true if no other answer follows.
+    pub fn is_final(&self) -> bool {
+        self.state != State::Waiting
+    }
 }
 
 impl Ticket {

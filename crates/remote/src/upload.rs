@@ -16,6 +16,7 @@ use crate::bucket::{self, Bucket};
 use crate::directory;
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Upload};
+use crate::output;
 use crate::throttle::Throttle;
 
 /// Number of parts of one file on the way at once.
@@ -85,7 +86,9 @@ impl<'a> Uploader<'a> {
                 hash.update(&data);
                 source.judge(hash)?;
                 self.throttle.wait(source.bytes).await;
-                return self.bucket.put(&source.key, data).await;
+                self.bucket.put(&source.key, data).await?;
+                output::progress();
+                return Ok(());
             }
         }
         let begun = self.journal.read(source.capture).filter(|upload| upload.is_of(self.url, source));
@@ -181,6 +184,7 @@ impl<'a> Uploader<'a> {
         let mut sent = std::pin::pin!(parts.map(send).buffered(AT_ONCE));
         while let Some(part) = sent.next().await {
             upload.parts.push(part?);
+            output::progress();
             self.journal.write(capture, upload)?;
         }
         Ok(())
@@ -192,6 +196,8 @@ impl<'a> Uploader<'a> {
             fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
                 let read = self.0.read(buffer)?;
                 self.1.borrow_mut().update(&buffer[..read]);
+                // A large file on a slow share takes long.
+                output::progress();
                 Ok(read)
             }
         }

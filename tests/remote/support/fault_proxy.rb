@@ -6,8 +6,8 @@ require "time"
 module E2E
   # A proxy before an HTTP server, one request a connection, that does to a request what `fault` says: called with method, target and
   # number of the request, it returns nil, an HTTP status to answer instead, :cut (the connection breaks within the body), :lost (the
-  # server does its work, and the answer is lost), :flip (a byte of the body is changed), :short (an answer to HEAD tells a wrong size) or
-  # :stale (the times in the answer are an hour ago).
+  # server does its work, and the answer is lost), :flip (a byte of the body is changed), :short (an answer to HEAD tells a wrong size),
+  # :other (an answer tells another checksum) or :stale (the times in the answer are an hour ago).
   class FaultProxy
     attr_reader :requests
 
@@ -44,12 +44,17 @@ module E2E
       body.setbyte(length / 2, body.getbyte(length / 2) ^ 1) if fault == :flip && length.positive?
       answer = forward(head.gsub(/^(expect|connection):.*\r\n/i, ""), body)
       answer = answer.sub(/^content-length: \d+/i, "Content-Length: 1") if fault == :short
+      answer = another_checksum(answer) if fault == :other
       answer = an_hour_ago(answer) if fault == :stale
       client.write(answer) unless fault == :lost
     rescue SystemCallError, IOError
       nil
     ensure
       client.close
+    end
+
+    def another_checksum(answer)
+      answer.gsub(/^x-amz-checksum-sha256:.*\r\n/i, "").sub("\r\n", "\r\nx-amz-checksum-sha256: AAAA\r\n")
     end
 
     # Of the same length.

@@ -6,7 +6,7 @@ use super::diagnose::account_of;
 use super::diagnose::subject::Subject;
 use super::identity::Key;
 use super::output::{self, Done, who};
-use super::remote::view::{From, View as Brought, Wanted, suggested};
+use super::remote::view::{From, View as Brought, Wanted};
 use super::times::age;
 use super::{Context, Failure};
 use crate::cli::error::printable;
@@ -69,7 +69,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         comparison: &comparison,
     };
     let next = format!("diagctl diagnose {}", view.after);
-    let next = if brought.is_some() { suggested(&next) } else { next };
+    let next = brought.as_ref().map_or_else(|| next.clone(), |view| view.suggested(&next));
     Done::either(args.json, &view, |view| text(view, &before, &after, &next))
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::heap::leak::{self, Leak};
 use super::identity::Key;
 use super::output::{self, Done};
-use super::remote::view::{From, Target, View, suggested};
+use super::remote::view::{From, Target, View};
 use super::remote::{Days, earlier};
 use super::{Context, Failure};
 use crate::diagnose::{Account, Family, FromCapture, Part, Step, Verdict, judge, steps};
@@ -99,7 +99,10 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         (None, Some(pid)) => Subject::live(cx, pid)?,
         (None, None) => Subject::largest(cx, args.role.as_deref())?,
     };
-    let account = account_of(&subject)?;
+    let account = account_of(&subject).map_err(|failure| match (&brought, failure.hint) {
+        (Some(view), Some(hint)) => Failure { hint: Some(view.suggested_in(&hint)), ..failure },
+        (_, hint) => Failure { hint, ..failure },
+    })?;
     let verdict = judge(&subject.evidence, &account);
     let id = subject.capture.map(|id| id.to_string());
     let from = FromCapture { capture: id.as_deref(), has_heap_dump: subject.has_heap_dump };
@@ -108,8 +111,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     if let Some(leak) = &leak {
         next.insert(0, leak.step());
     }
-    if brought.is_some() {
-        next.iter_mut().for_each(|step| step.command = suggested(&step.command));
+    if let Some(view) = &brought {
+        next.iter_mut().for_each(|step| step.command = view.suggested(&step.command));
     }
     let mut diagnosis = view(&subject, id.as_deref(), &account, &verdict, &next);
     diagnosis.leak = leak;
@@ -130,7 +133,8 @@ fn of_remote(cx: &Context, args: &Args) -> Result<View, Failure> {
         is_role && entry.reports.iter().any(|r| r.name.starts_with("smaps") && r.has_data())
     };
     let newest = args.from.captures(cx, &Days::default())?.into_iter().find(is_usable).ok_or_else(|| {
-        Failure::new(Exit::NoMatch, "no capture in the remote has smaps or smaps_rollup")
+        let whose = args.from.of_host();
+        Failure::new(Exit::NoMatch, format!("no capture in the remote{whose} has smaps or smaps_rollup"))
             .hint("`diagctl list --remote` shows the captures")
     })?;
     earlier::view(cx, &args.from, Target { entry: newest, report: None })

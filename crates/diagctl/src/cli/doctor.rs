@@ -53,9 +53,12 @@ struct Report {
 pub fn run(args: &Args, file: Option<&Path>, dir: Option<PathBuf>) -> Result<Done, Failure> {
     let (loaded, broken) = load(file, dir)?;
     let cx = Context::new(loaded, None);
-    let mut checks = examine(&cx, broken.as_ref());
+    let mut checks = match args.remote && is_missing(&cx.config().dir) {
+        true => without_store(&cx, broken.as_ref()),
+        false => examine(&cx, broken.as_ref()),
+    };
     if args.remote {
-        checks.extend(remote::examine(&cx));
+        checks.extend(remote::examine(&cx, broken.is_some()));
     }
     let report = report(&cx, checks);
     let exit = if report.ok { Exit::Ok } else { Exit::Failed };
@@ -74,6 +77,30 @@ fn load(file: Option<&Path>, dir: Option<PathBuf>) -> Result<(Loaded, Option<Fai
         .unwrap_or_else(|_| Overrides { dir: dir.map(|dir| (dir, SourceOf::Flag)), enabled: None });
     let loaded = config::load_for_process(file, &overrides).or_else(|_| config::defaults(&overrides))?;
     Ok((loaded, Some(failure)))
+}
+
+fn is_missing(dir: &Path) -> bool {
+    std::fs::symlink_metadata(dir).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+// With --remote, a machine without a store is that of a person: nothing there polls or will.
+fn without_store(cx: &Context, broken: Option<&Failure>) -> Vec<Check> {
+    let config = cx.config();
+    let mut checks = settings::configuration(&cx.loaded, broken, &super::config_target::by_its_owner(&cx.proc, config));
+    checks.extend(settings::encryption(config.encrypt.as_deref()));
+    let why = format!(
+        "there is no store on this machine ({}), as on that of a person who reads; a machine with workers is checked without --remote, too",
+        config.dir.display()
+    );
+    checks.push(Check::skip("store.directory", why));
+    checks.push(own_binary());
+    checks
+}
+
+fn own_binary() -> Check {
+    let named = super::from_environment("DIAGCTL_BIN");
+    let this = std::env::current_exe().unwrap_or_default();
+    binary::binary(named, &std::env::var("PATH").unwrap_or_default(), &this)
 }
 
 fn examine(cx: &Context, broken: Option<&Failure>) -> Vec<Check> {
@@ -127,9 +154,7 @@ fn examine(cx: &Context, broken: Option<&Failure>) -> Vec<Check> {
     }
     checks.extend(polling);
     checks.push(processes::versions(contents.newest.as_ref()));
-    let named = super::from_environment("DIAGCTL_BIN");
-    let this = std::env::current_exe().unwrap_or_default();
-    checks.push(binary::binary(named, &std::env::var("PATH").unwrap_or_default(), &this));
+    checks.push(own_binary());
     checks
 }
 

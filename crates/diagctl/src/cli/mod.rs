@@ -247,10 +247,17 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             unreachable!("answered above")
         }
     };
-    let exit = done.map_or_else(|failure| output::fail(&failure), output::finish);
+    let exit = done.map_err(for_the_remote).map_or_else(|failure| output::fail(&failure), output::finish);
     // The caller has its answer.
     detached::start(&cx);
     Ok(exit)
+}
+
+// Below, nobody knows that a command works on the remote. Its hints are for the same place.
+fn for_the_remote(failure: Failure) -> Failure {
+    let is_remote = std::env::args_os().take_while(|word| word != "--").any(|word| word == "--remote");
+    let hint = failure.hint.map(|hint| if is_remote { remote::hints::of_hint(&hint, None) } else { hint });
+    Failure { hint, ..failure }
 }
 
 // Carries out a command that loads the configuration in its own way, or not at all.

@@ -1,6 +1,7 @@
 //! The program `diagctl-remote`, which alone has an HTTP client and TLS. It gets the checked configuration in its environment.
 
 pub mod earlier;
+pub mod hints;
 mod target;
 pub mod view;
 
@@ -9,33 +10,51 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Context, Failure, external};
+use crate::config::Remote;
 use crate::exit_code::Exit;
 use crate::units::ms;
 use diagctl_store::index::Entry;
 
 /// Returns the program, to be started with the name of one of its commands.
 pub fn command(cx: &Context) -> Result<Command, Failure> {
-    let config = cx.config();
-    let Some(remote) = &config.remote else {
-        let failure = Failure::new(Exit::Config, "the configuration names no remote");
-        return Err(
-            failure.hint("add the table [remote] with url = \"s3://BUCKET/PREFIX\"; docs/fleet.md has an example")
-        );
-    };
+    let remote = cx.config().remote.as_ref().ok_or_else(|| none(cx))?;
     let Some(program) = external::find("remote") else {
         let failure = Failure::failed("the program diagctl-remote is neither beside diagctl nor in PATH");
         return Err(failure.hint(
             "the gems, packages and archives of diagctl have both; put the one of the same release beside diagctl",
         ));
     };
-    let settings = json!({
+    let mut command = Command::new(program);
+    command.env("DIAGCTL_REMOTE", settings(cx, remote).to_string());
+    Ok(command)
+}
+
+/// The failure if there is no remote. What is wrong with the file was said before.
+pub fn none(cx: &Context) -> Failure {
+    if cx.loaded.broken.is_some() {
+        return Failure::new(Exit::Config, "there is no remote until the configuration is corrected")
+            .hint("`diagctl config check` says what to write");
+    }
+    Failure::new(Exit::Config, "the configuration names no remote")
+        .hint("add the table [remote] with url = \"s3://BUCKET/PREFIX\"; docs/fleet.md has an example")
+}
+
+/// Returns what the program has to know: the store, the remote, and how to ask this program again.
+pub fn settings(cx: &Context, remote: &Remote) -> Value {
+    let config = cx.config();
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // The file that a new release puts in the place of this one is as good.
+    let this = std::env::current_exe().unwrap_or_default();
+    let file = cx.loaded.borrowed.as_ref().or(cx.loaded.file.as_ref());
+    json!({
         "dir": config.dir,
         "group": config.group,
         "orders": !config.group_may.is_empty(),
         "allow_network_filesystem": config.allow_network_filesystem,
+        "diagctl": file.map(|file| json!({ "program": this, "config": absolute(file) })),
         "remote": {
             "url": remote.url,
             "endpoint": remote.endpoint,
@@ -50,10 +69,7 @@ pub fn command(cx: &Context) -> Result<Command, Failure> {
                 "poll_ms": ms(requests.poll),
             })),
         },
-    });
-    let mut command = Command::new(program);
-    command.env("DIAGCTL_REMOTE", settings.to_string());
-    Ok(command)
+    })
 }
 
 /// The days, in UTC, whose captures are wanted. `None` is without end.

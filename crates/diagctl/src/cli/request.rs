@@ -31,7 +31,8 @@ Examples:
   diagctl request threads --name worker-0 --reason 'it hangs'
   diagctl request gc_stat --remote --host 'web-*' --sample 3 --reason 'slow since noon' --wait
   diagctl request --list
-  diagctl request --cancel 20261122T101530Z";
+  diagctl request --cancel 20261122T101530Z
+  diagctl request --list --remote";
 
 /// Request a capture, or list and cancel requests
 ///
@@ -79,10 +80,10 @@ pub struct Args {
 
 pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     if args.list {
-        return list(cx, args.json);
+        return if args.remote.remote { remote::list(cx, args.json) } else { list(cx, args.json) };
     }
     if let Some(id) = &args.cancel {
-        return cancel(cx, id, args.json);
+        return if args.remote.remote { remote::cancel(cx, id) } else { cancel(cx, id, args.json) };
     }
     if args.remote.remote {
         return remote::run(cx, &args);

@@ -1,11 +1,16 @@
 //! `diagctl ship`: hands the checked configuration to `diagctl-remote`, which alone has an HTTP client and TLS.
 
+use std::time::Duration;
+
 use super::output::Done;
 use super::{Context, Failure, external, remote};
+use crate::exit_code::Exit;
+use crate::units::{self, ms};
 
 const EXAMPLES: &str = "\
 Examples:
   diagctl ship
+  diagctl ship --wait 1h
   diagctl ship --watch
   diagctl ship --watch --json";
 
@@ -22,14 +27,33 @@ pub struct Args {
     /// Go on, and send each new capture
     #[arg(long)]
     watch: bool,
+    /// Time to wait for another shipper that is at work on this store
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = units::parse_wait, conflicts_with = "watch")]
+    wait: Duration,
     /// Print the log as JSON, an object a line, all on stdout
     #[arg(long)]
     json: bool,
+    /// Print the settings of the remote, for diagctl-remote, which asks again when the file has changed
+    #[arg(long, hide = true)]
+    settings: bool,
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    if args.settings {
+        return settings(cx);
+    }
     let mut command = remote::command(cx)?;
     command.arg("ship").arg(if args.watch && !args.once { "--watch" } else { "--once" });
+    command.arg(format!("--patience-ms={}", ms(args.wait)));
     command.args(args.json.then_some("--json"));
     Err(external::become_program(command))
+}
+
+// The caller keeps the last good ones.
+fn settings(cx: &Context) -> Result<Done, Failure> {
+    if cx.loaded.broken.is_some() {
+        return Err(Failure::new(Exit::Config, "the configuration has problems").hint("see `diagctl config check`"));
+    }
+    let remote = cx.config().remote.as_ref().ok_or_else(|| remote::none(cx))?;
+    Ok(Done::text(format!("{}\n", remote::settings(cx, remote))))
 }

@@ -65,6 +65,9 @@ struct Damage {
     report: Option<ReportName>,
     file: String,
     problem: String,
+    /// Set if the remote does not have the file.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    missing: bool,
     expected_sha256: Option<String>,
     found_sha256: Option<String>,
     expected_bytes: Option<u64>,
@@ -122,7 +125,15 @@ fn of_remote(cx: &Context, args: &Args) -> Result<Outcome, Failure> {
     for target in targets {
         let id = target.entry.id;
         let view = View::of(cx, vec![target], Wanted::Unchecked)?;
-        capture(&view.cx().open(Access::Read)?, &id, &ProgressBar::hidden(), &mut outcome);
+        let (store, before) = (view.cx().open(Access::Read)?, outcome.damaged.len());
+        capture(&store, &id, &ProgressBar::hidden(), &mut outcome);
+        // What could not be brought. Its path on this machine says nothing to a person.
+        let place = view.place(&id).unwrap_or_default();
+        let not_brought = |damage: &&mut Damage| !store.report_dir(&id).join(&damage.file).exists();
+        for damage in outcome.damaged[before..].iter_mut().filter(not_brought) {
+            damage.missing = true;
+            damage.problem = format!("it is not in the remote, at {place}/{}", damage.file);
+        }
     }
     Ok(outcome)
 }
@@ -130,13 +141,14 @@ fn of_remote(cx: &Context, args: &Args) -> Result<Outcome, Failure> {
 fn finish(mut outcome: Outcome, args: &Args) -> Result<Done, Failure> {
     outcome.ok = outcome.damaged.is_empty();
     let exit = if outcome.ok { Exit::Ok } else { Exit::Failed };
-    Ok(Done::either(args.json, &outcome, text)?.with_exit(exit))
+    Ok(Done::either(args.json, &outcome, |outcome| text(outcome, args.from.is_remote()))?.with_exit(exit))
 }
 
-fn text(outcome: &Outcome) -> String {
+fn text(outcome: &Outcome, is_remote: bool) -> String {
     let mut lines = Vec::new();
     for damage in &outcome.damaged {
-        lines.push(printable(&format!("damaged  {} {}: {}", damage.capture, damage.file, damage.problem)));
+        let word = if damage.missing { "missing" } else { "damaged" };
+        lines.push(printable(&format!("{word}  {} {}: {}", damage.capture, damage.file, damage.problem)));
         let pairs = [
             ("recorded", &damage.expected_sha256, damage.expected_bytes),
             ("found", &damage.found_sha256, damage.found_bytes),
@@ -159,10 +171,15 @@ fn text(outcome: &Outcome) -> String {
     if outcome.ok {
         lines.push(checked);
     } else {
-        lines.push(format!("{checked}, {} damaged", outcome.damaged.len()));
-        lines.push(
-            "nothing was changed; intact reports can still be fetched, and `diagctl rm ID` deletes a capture".into(),
-        );
+        let missing = outcome.damaged.iter().filter(|damage| damage.missing).count();
+        let counts = [(outcome.damaged.len() - missing, "damaged"), (missing, "missing")];
+        let counts =
+            counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}"));
+        lines.push(format!("{checked}{}", counts.collect::<String>()));
+        let delete = if is_remote { "diagctl rm --remote HOST/ID" } else { "diagctl rm ID" };
+        lines.push(format!(
+            "nothing was changed; intact reports can still be fetched, and `{delete}` deletes a capture"
+        ));
     }
     lines.join("\n")
 }

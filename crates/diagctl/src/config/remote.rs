@@ -8,7 +8,7 @@ use crate::section::Section;
 use diagctl_fs::without_secrets;
 
 /// The keys, in the order in which they are shown.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "remote.url",
     "remote.ship",
     "remote.endpoint",
@@ -16,6 +16,7 @@ pub(super) const KEYS: [&str; 11] = [
     "remote.credential_command",
     "remote.max_bandwidth",
     "remote.flush",
+    "remote.stall_timeout",
     "remote.requests.allow_reports",
     "remote.requests.allow_requesters",
     "remote.requests.max_per_hour",
@@ -42,6 +43,8 @@ pub struct Remote {
     pub max_bandwidth: Option<u64>,
     /// Time for what waits when the shipper is told to stop.
     pub flush: Duration,
+    /// Time without progress after which a shipment that follows a capture is ended.
+    pub stall_timeout: Duration,
     /// Requests through the remote, if they are obeyed.
     pub requests: Option<RemoteRequests>,
 }
@@ -68,6 +71,7 @@ pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -
     let credential_command = section.texts("credential_command");
     let max_bandwidth = section.size("max_bandwidth");
     let flush = section.duration("flush").unwrap_or(Duration::from_secs(25));
+    let stall_timeout = section.duration("stall_timeout").unwrap_or(Duration::from_secs(600));
     let requests = section.section("requests").and_then(|section| read_requests(&section, knows_report));
     section.finish();
     if endpoint.as_ref().is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
@@ -97,13 +101,24 @@ pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -
     if flush > Duration::from_secs(3600) {
         section.wrong_value("flush", "must be at most 1h", "25s is usual: Kubernetes kills after 30s");
     }
+    if stall_timeout < Duration::from_secs(1) {
+        section.wrong_value("stall_timeout", "must be at least 1s", "10m is usual: a part of 8 MiB may take minutes");
+    }
     match url {
         Some(url) if is_usable(&url) => {
             let credential_command = credential_command.unwrap_or_default();
             let after_capture = ship.unwrap_or(false);
-            let remote =
-                Remote { url, after_capture, endpoint, region, credential_command, max_bandwidth, flush, requests };
-            Some(Box::new(remote))
+            Some(Box::new(Remote {
+                url,
+                after_capture,
+                endpoint,
+                region,
+                credential_command,
+                max_bandwidth,
+                flush,
+                stall_timeout,
+                requests,
+            }))
         }
         Some(url) if *without_secrets(&url) != *url => {
             let hint =
@@ -173,7 +188,7 @@ mod tests {
             let (config, _) = parse(&format!("[remote]\nurl = {url:?}\n")).unwrap();
             assert_eq!(config.remote.unwrap().url, url);
         }
-        assert_eq!(remote.flush, Duration::from_secs(25));
+        assert_eq!((remote.flush, remote.stall_timeout), (Duration::from_secs(25), Duration::from_secs(600)));
         assert_eq!((parse("[remote]").unwrap().0.remote, remote.requests), (None, None), "requests are off");
         let text = "[remote]\nurl = \"s3://b\"\n[remote.requests]\nallow_reports = [\"gc_stat\"]\n";
         let requests = parse(text).unwrap().0.remote.unwrap().requests.unwrap();
@@ -198,6 +213,7 @@ mod tests {
             ("url = \"az://\"", "remote.url: \"az://\": not the URL of a bucket or of a directory"),
             ("url = \"s3://b\"\nendpoint = \"host:1\"", "remote.endpoint: \"host:1\": not a URL"),
             ("url = \"s3://b\"\nflush = \"2h\"", "remote.flush: \"2h\": must be at most 1h"),
+            ("url = \"s3://b\"\nstall_timeout = \"1ms\"", "remote.stall_timeout: \"1ms\": must be at least 1s"),
             ("url = \"s3://b\"\nmax_bandwidth = \"1B\"", "remote.max_bandwidth: \"1B\": too little to ship anything"),
             (
                 "url = \"s3://b\"\ncredential_command = [\"x\"]",

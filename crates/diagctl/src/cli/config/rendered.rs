@@ -131,6 +131,7 @@ fn remote_values(remote: &Remote) -> Vec<(&'static str, Value)> {
         ("remote.credential_command", if command.is_empty() { Value::Null } else { json!(command) }),
         ("remote.max_bandwidth", remote.max_bandwidth.map_or(Value::Null, size)),
         ("remote.flush", duration(remote.flush)),
+        ("remote.stall_timeout", duration(remote.stall_timeout)),
     ];
     own.into_iter().chain(requests).collect()
 }

@@ -18,9 +18,14 @@ struct Finding {
 }
 
 /// Tries what the credentials may do. Writes one small object to the remote.
-pub(super) fn examine(cx: &Context) -> Vec<Check> {
+pub(super) fn examine(cx: &Context, is_broken: bool) -> Vec<Check> {
     if cx.config().remote.is_none() {
-        return vec![Check::skip("remote.write", "the configuration names no remote")];
+        let why = if is_broken {
+            "the configuration has problems, see config.file"
+        } else {
+            "the configuration names no remote"
+        };
+        return vec![Check::skip("remote.write", why)];
     }
     let mut command = match remote::command(cx) {
         Ok(command) => command,
@@ -48,8 +53,15 @@ pub(super) fn examine(cx: &Context) -> Vec<Check> {
 }
 
 fn check(finding: &Finding) -> Option<Check> {
-    const IDS: [&str; 6] =
-        ["remote.write", "remote.read", "remote.list", "remote.clock", "remote.delete", "remote.uploads"];
+    const IDS: [&str; 7] = [
+        "remote.write",
+        "remote.read",
+        "remote.list",
+        "remote.clock",
+        "remote.encryption",
+        "remote.delete",
+        "remote.uploads",
+    ];
     let id = IDS.into_iter().find(|id| id.strip_prefix("remote.") == Some(&finding.check))?;
     let hint = finding.hint.clone().unwrap_or_default();
     Some(match finding.status.as_str() {

@@ -61,13 +61,13 @@ pub fn resolve(entries: &[Entry], host: Option<&str>, text: &str) -> Result<Targ
         return match (of_host.clone().find(has), of_host.clone().next(), &report) {
             (Some(entry), ..) => found(entry),
             (None, Some(_), Some(report)) => Err(Error::NoCaptureWith { report: report.clone() }.into()),
-            _ => Err(none(text)),
+            _ => Err(none(text, host)),
         };
     }
     let is_meant = |entry: &&Entry| !named.name.is_empty() && entry.id.as_str().starts_with(named.name);
     let matching: Vec<&Entry> = of_host.filter(is_meant).collect();
     match matching.as_slice() {
-        [] => Err(none(text)),
+        [] => Err(none(text, host)),
         [entry] => found(entry),
         [entry, rest @ ..] if rest.iter().all(|other| other.id == entry.id) => {
             let hosts: Vec<String> = matching.iter().map(|entry| printable(&entry.host)).collect();
@@ -83,9 +83,14 @@ pub fn resolve(entries: &[Entry], host: Option<&str>, text: &str) -> Result<Targ
     }
 }
 
-fn none(text: &str) -> Failure {
-    Failure::new(Exit::NoMatch, format!("no capture in the remote matches {}", quoted(text)))
+fn none(text: &str, host: Option<&str>) -> Failure {
+    Failure::new(Exit::NoMatch, format!("no capture in the remote{} matches {}", of_host(host), quoted(text)))
         .hint("`diagctl list --remote` shows the captures")
+}
+
+/// Returns the words that name the filter for machines.
+pub fn of_host(host: Option<&str>) -> String {
+    host.map(|host| format!(" of a machine like {}", quoted(host))).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -117,7 +122,11 @@ mod tests {
             ("20261128T100000002Z-bbbbbbbb", Some("*-1"), Ok((1, None))),
             ("20261128T100000002Z-bbbbbbbb", None, Err("is in the remote for 2 machines: web-1, web-2")),
             ("2026", None, Err("matches 4 captures")),
-            ("20261127", Some("web-2"), Err("no capture in the remote matches")),
+            (
+                "20261127",
+                Some("web-2"),
+                Err("no capture in the remote of a machine like \"web-2\" matches \"20261127\""),
+            ),
             ("latest:gc_stat", None, Err("gc_stat")),
             ("", None, Err("no capture in the remote matches")),
             ("../../etc/passwd", None, Err("no capture in the remote matches")),

@@ -6,28 +6,21 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use diagctl_store::Id;
 use diagctl_store::index::Entry;
 use diagctl_store::pattern::is_like;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::target;
 pub use super::target::Target;
 use super::{Days, captures, command};
+use super::{hints, target};
 use crate::cli::{Context, Failure, times};
 use crate::config::{Config, Loaded};
 use crate::exit_code::Exit;
 
 /// The size of the cache, bytes.
 const CACHE: u64 = 4 << 30;
-
-/// Returns a command that this program suggests as it is for a capture of the remote.
-pub fn suggested(command: &str) -> String {
-    let reads = ["heap", "show", "fetch", "diagnose", "compare"]
-        .iter()
-        .any(|word| command.strip_prefix("diagctl ").is_some_and(|rest| rest.split(' ').next() == Some(word)));
-    if reads { format!("{command} --remote") } else { command.to_owned() }
-}
 
 /// The options of commands that read captures.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -86,6 +79,11 @@ impl From {
         View::of(cx, targets, wanted).map(Some)
     }
 
+    /// Returns the words that name the filter for machines.
+    pub fn of_host(&self) -> String {
+        target::of_host(self.host.as_deref())
+    }
+
     /// Returns the captures of the machines, newest first.
     pub fn captures(&self, cx: &Context, days: &Days) -> Result<Vec<Entry>, Failure> {
         let mut entries = captures(cx, days)?;
@@ -96,7 +94,7 @@ impl From {
 
     /// Finds the capture that a person named.
     pub fn resolve(&self, cx: &Context, name: &str) -> Result<Target, Failure> {
-        let find = |days: &Days| target::resolve(&self.captures(cx, days)?, None, name);
+        let find = |days: &Days| target::resolve(&captures(cx, days)?, self.host.as_deref(), name);
         let days = target::days(name);
         if days != Days::default() || !name.contains("latest") {
             return find(&days);
@@ -162,6 +160,26 @@ impl View {
     /// Returns the context in which commands read the view.
     pub fn cx(&self) -> &Context {
         &self.cx
+    }
+
+    /// Returns a command that this program suggests as it is for a capture of the remote. A process is that of its machine.
+    pub fn suggested(&self, command: &str) -> String {
+        hints::of_command(command, self.host())
+    }
+
+    /// Returns a hint with its commands as they are for a capture of the remote.
+    pub fn suggested_in(&self, hint: &str) -> String {
+        hints::of_hint(hint, self.host())
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.targets.first().map(|target| target.entry.host.as_str())
+    }
+
+    /// Returns the place of a capture in the remote.
+    pub fn place(&self, id: &Id) -> Option<&str> {
+        let targets = self.targets.iter().zip(&self.places);
+        targets.into_iter().find(|(target, _)| target.entry.id == *id).map(|(_, place)| place.as_str())
     }
 
     /// Returns the first capture, as its manifest describes it, and its place in the remote.

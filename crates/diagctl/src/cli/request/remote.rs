@@ -1,11 +1,14 @@
 //! `request --remote`: asks machines through the remote, each of which decides under its own configuration.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::cli::error::Failure;
-use crate::cli::output::Done;
+use crate::cli::output::{self, Done};
+use crate::cli::times::age;
 use crate::cli::{Context, external, remote};
 use crate::exit_code::Exit;
 use crate::units::{duration, ms};
@@ -14,13 +17,13 @@ use crate::units::{duration, ms};
 #[derive(Debug, clap::Args)]
 pub struct RemoteArgs {
     /// Ask machines through the remote, where their configuration allows it
-    #[arg(long, conflicts_with_all = ["list", "cancel", "pid"])]
+    #[arg(long, conflicts_with = "pid")]
     pub remote: bool,
     /// With --remote: only machines with this name; an asterisk stands for any text
-    #[arg(long, value_name = "HOST", requires = "remote")]
+    #[arg(long, value_name = "HOST", requires = "remote", conflicts_with_all = ["list", "cancel"])]
     host: Option<String>,
     /// With --remote: only so many machines, chosen at random
-    #[arg(long, value_name = "N", requires = "remote", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "remote", conflicts_with_all = ["list", "cancel"], value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
 }
 
@@ -56,4 +59,119 @@ pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {
     let mut command = remote::command(cx)?;
     command.arg("request").arg("--").arg(request.to_string());
     Err(external::become_program(command))
+}
+
+/// A request in the remote, with the answers of its nodes by their names.
+#[derive(Serialize, Deserialize)]
+struct Listed {
+    id: String,
+    by: String,
+    reason: String,
+    reports: Vec<String>,
+    age_ms: u64,
+    expires_in_ms: u64,
+    cancelled: bool,
+    nodes: Vec<String>,
+    answers: BTreeMap<String, Answer>,
+    #[serde(flatten)]
+    more: BTreeMap<String, Value>,
+}
+
+/// The part of an answer that a table shows.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    state: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    reason: String,
+    #[serde(flatten)]
+    more: BTreeMap<String, Value>,
+}
+
+pub(super) fn list(cx: &Context, json: bool) -> Result<Done, Failure> {
+    let mut command = remote::command(cx)?;
+    command.arg("requests");
+    let listed: Vec<Listed> = remote::lines_of(command, "the requests in the remote cannot be listed")?;
+    if !json && listed.is_empty() {
+        output::note("no request in the remote counts any more");
+        return Ok(Done::silent());
+    }
+    let value = json!({ "schema": 1, "requests": listed });
+    Done::either(json, &value, |_| {
+        let header = ["ID", "AGE", "EXPIRES IN", "BY", "REPORTS", "FOR", "REASON", "STATUS"];
+        output::table(&header, &listed.iter().map(row).collect::<Vec<_>>(), &[], &[5, 3, 2, 1, 6, 4])
+    })
+}
+
+pub(super) fn cancel(cx: &Context, id: &str) -> Result<Done, Failure> {
+    let mut command = remote::command(cx)?;
+    command.arg("cancel").arg(format!("--by={}", super::invoking_user())).arg("--").arg(id);
+    Err(external::become_program(command))
+}
+
+fn row(listed: &Listed) -> Vec<String> {
+    let hosts: Vec<&str> =
+        listed.nodes.iter().map(|node| node.rsplit_once('~').map_or(node.as_str(), |(host, _)| host)).collect();
+    vec![
+        listed.id.clone(),
+        age(0, listed.age_ms),
+        age(0, listed.expires_in_ms),
+        listed.by.clone(),
+        listed.reports.join(" "),
+        hosts.join(" "),
+        listed.reason.clone(),
+        status(listed),
+    ]
+}
+
+// The number of nodes in each state, and the reason of the first that waits.
+fn status(listed: &Listed) -> String {
+    let of = |state: &str| listed.answers.values().filter(|answer| answer.state == state).count();
+    let states = [
+        ("captured", of("captured")),
+        ("refused", of("refused")),
+        ("failed", of("failed")),
+        ("waiting", of("waiting")),
+    ];
+    let silent = ("silent", listed.nodes.len().saturating_sub(listed.answers.len()));
+    let mut parts: Vec<String> = states
+        .into_iter()
+        .chain([silent])
+        .filter(|(_, count)| *count > 0)
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
+    if listed.cancelled {
+        parts.insert(0, "cancelled".into());
+    }
+    let why = listed.answers.values().find(|answer| answer.state == "waiting" && !answer.reason.is_empty());
+    let why = why.map(|answer| format!(": {}", answer.reason)).unwrap_or_default();
+    format!("{}{why}", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_counts_the_nodes_and_says_what_one_waits_for() {
+        let answer =
+            |state: &str, reason: &str| Answer { state: state.into(), reason: reason.into(), more: BTreeMap::new() };
+        let mut listed = Listed {
+            id: String::new(),
+            by: String::new(),
+            reason: String::new(),
+            reports: Vec::new(),
+            age_ms: 0,
+            expires_in_ms: 0,
+            cancelled: false,
+            nodes: ["a~1", "b~1", "c~1", "d~1"].map(str::to_owned).to_vec(),
+            answers: [("a~1".into(), answer("captured", "")), ("b~1".into(), answer("waiting", "the store is paused"))]
+                .into(),
+            more: BTreeMap::new(),
+        };
+        assert_eq!(status(&listed), "1 captured, 1 waiting, 2 silent: the store is paused");
+        listed.cancelled = true;
+        listed.answers.clear();
+        assert_eq!(status(&listed), "cancelled, 4 silent");
+        assert_eq!(row(&listed)[5], "a b c d");
+    }
 }

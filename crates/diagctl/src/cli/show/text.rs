@@ -5,7 +5,7 @@ use serde_json::Number;
 use super::Shown;
 use crate::cli::error::printable;
 use crate::cli::output;
-use crate::cli::remote::view::suggested;
+use crate::cli::remote::hints;
 use crate::cli::times::{Times, age};
 use crate::units::{duration, size};
 use diagctl_store::meta;
@@ -53,7 +53,7 @@ pub(super) fn text(shown: &Shown, is_remote: bool, times: &Times, now_ms: u64) -
     let whole = meta.reports.iter().rfind(|r| r.error.is_none());
     if let Some(report) = whole.or_else(|| meta.reports.iter().rfind(|r| r.file.is_some())) {
         let command = format!("diagctl fetch {}:{}", meta.id, printable(&report.name));
-        let command = if is_remote { suggested(&command) } else { command };
+        let command = if is_remote { hints::of_command(&command, None) } else { command };
         text.push_str(&format!("\nfetch one with: {command}\n"));
     }
     text

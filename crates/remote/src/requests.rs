@@ -1,0 +1,132 @@
+//! `requests` and `cancel`: the requests in the remote, and taking one back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use diagctl_observe::clock;
+use diagctl_store::Id;
+use serde::Serialize;
+
+use crate::bucket::Bucket;
+use crate::error::{Error, Result};
+use crate::keys;
+use crate::output::{self, Exit};
+use crate::request::fresh_answers;
+use crate::settings::Settings;
+use crate::ticket::{Answer, Cancellation, MAX_OBJECT, Ticket};
+
+/// The most requests that are looked at.
+const MOST: usize = 1000;
+
+/// Cancel a request in the remote, for `diagctl request --cancel --remote`
+#[derive(Debug, clap::Args)]
+pub struct CancelArgs {
+    /// Its id, or the beginning of it
+    id: String,
+    /// The person
+    #[arg(long)]
+    by: String,
+}
+
+/// A request that counts, from its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Named {
+    key: String,
+    id: String,
+    expires: String,
+    is_cancelled: bool,
+}
+
+/// A request, for `diagctl`.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    ticket: &'a Ticket,
+    age_ms: u64,
+    expires_in_ms: u64,
+    cancelled: bool,
+    answers: BTreeMap<String, Answer>,
+}
+
+/// Prints the requests that count, a line of JSON each.
+///
+/// # Errors
+///
+/// If the remote cannot be read.
+pub async fn list(settings: &Settings) -> Result<Exit> {
+    let bucket = Bucket::open(&settings.remote)?;
+    let now_ms = now_ms();
+    for named in counting(&bucket, now_ms).await? {
+        // Of another program, or deleted meanwhile.
+        let data = bucket.read(&named.key, MAX_OBJECT).await?.unwrap_or_default();
+        let Ok(ticket) = serde_json::from_slice::<Ticket>(&data) else { continue };
+        if ticket.id != named.id {
+            continue;
+        }
+        let answers = fresh_answers(&bucket, &ticket, &BTreeMap::new()).await?.into_iter().collect();
+        let row = Row {
+            ticket: &ticket,
+            age_ms: since(&named.id, now_ms),
+            expires_in_ms: keys::time_until(&named.expires, now_ms),
+            cancelled: named.is_cancelled,
+            answers,
+        };
+        output::say_raw(&serde_json::to_string(&row).unwrap_or_default()).map_err(Error::Runtime)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Cancels a request and prints its id.
+///
+/// # Errors
+///
+/// If there is no such request, or the remote fails.
+pub async fn cancel(args: &CancelArgs, settings: &Settings) -> Result<Exit> {
+    let bucket = Bucket::open(&settings.remote)?;
+    let mut found = counting(&bucket, now_ms()).await?;
+    found.retain(|named| !args.id.is_empty() && named.id.starts_with(&args.id));
+    let named = match found.as_slice() {
+        [named] => named,
+        [] => {
+            return Err(Error::NoRequest(format!(
+                "no request in the remote begins with {:?} and still counts",
+                args.id
+            )));
+        }
+        several => {
+            return Err(Error::NoRequest(format!("{} requests in the remote begin with {:?}", several.len(), args.id)));
+        }
+    };
+    if !named.is_cancelled {
+        let cancellation = Cancellation { schema: 1, by: args.by.clone(), at: clock::utc_now() };
+        let data = serde_json::to_vec(&cancellation).unwrap_or_default();
+        bucket.put(&keys::cancellation(&named.id, &named.expires), data.into()).await?;
+    }
+    output::note("each node takes it back at its next look, unless its capture has begun");
+    output::say(&named.id);
+    Ok(Exit::Ok)
+}
+
+// The requests that have not expired, oldest first.
+async fn counting(bucket: &Bucket, now_ms: u64) -> Result<Vec<Named>> {
+    let at = |ms: u64| clock::compact_utc(i64::try_from(ms).unwrap_or(i64::MAX));
+    // Requests last a day, and the clocks of two machines may differ.
+    let (oldest, now) = (at(now_ms.saturating_sub(25 * 3_600_000)), at(now_ms));
+    let listed = bucket.list_after("requests", &oldest, 2 * MOST).await?;
+    let cancelled: BTreeSet<&str> = listed.iter().filter_map(|key| keys::of_cancellation(key)).collect();
+    let named = listed.iter().filter_map(|key| {
+        let (id, expires) = keys::of_request(key).filter(|(_, expires)| *expires > now.as_str())?;
+        let is_cancelled = cancelled.contains(id);
+        Some(Named { key: key.clone(), id: id.to_owned(), expires: expires.to_owned(), is_cancelled })
+    });
+    Ok(named.take(MOST).collect())
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0)
+}
+
+// An id begins with its time.
+fn since(id: &str, now_ms: u64) -> u64 {
+    let at = Id::parse(id).and_then(|_| clock::parse_compact_utc(id.split('-').next()?)).unwrap_or(0);
+    now_ms.saturating_sub(u64::try_from(at).unwrap_or(0))
+}
