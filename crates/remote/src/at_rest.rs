@@ -12,7 +12,7 @@ use crate::keys;
 /// The time in which a capture is looked for, milliseconds: a month.
 const RECENT_MS: i64 = 30 * 86_400_000;
 
-/// What is known, each in a sentence.
+/// The findings, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The text.

@@ -58,7 +58,7 @@ pub struct Inbox<'a> {
     announced: Option<Stopwatch>,
     /// The failure that was told last.
     told: Option<String>,
-    /// What each request was last said to wait for.
+    /// The reason that was last told for each request that waits.
     reasons: BTreeMap<String, String>,
     /// True if the rules have changed, and what was accepted under others is still to be judged.
     is_changed: bool,

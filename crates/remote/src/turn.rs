@@ -12,7 +12,7 @@ use crate::output;
 /// The time between two attempts.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What a shipper does if another one is at work.
+/// The behaviour of a shipper while another one is at work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
     /// It waits for ever: it stands by.

@@ -29,7 +29,8 @@ module E2E
       super
       skip(server_class.missing?) if server_class.missing?
       @server = S3Case.running(server_class)
-      @bucket = "test-#{name.hash.abs.to_s(36)}-#{Process.pid}"
+      # Of this class: S3 and Google have the same tests, and with moto the same server.
+      @bucket = "test-#{[self.class.name, name].hash.abs.to_s(36)}-#{Process.pid}"
       @server.create_bucket(@bucket)
       remote
     end

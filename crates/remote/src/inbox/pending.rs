@@ -16,7 +16,7 @@ use crate::ticket::{Answer, State};
 /// The time after the expiry in which a process that polled just before it may still begin, milliseconds.
 const GRACE_MS: u64 = 2_000;
 
-/// What `diagctl request --list --json` prints.
+/// The output of `diagctl request --list --json`.
 #[derive(Debug, Deserialize)]
 struct Listed {
     requests: Vec<Row>,
