@@ -10,6 +10,7 @@ mod cache;
 mod captures;
 mod check;
 mod cloud;
+mod counting;
 mod credentials;
 mod directory;
 mod error;

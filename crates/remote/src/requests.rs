@@ -1,12 +1,13 @@
 //! `requests` and `cancel`: the requests in the remote, and taking one back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use diagctl_observe::clock;
 use diagctl_store::Id;
 use serde::Serialize;
 
 use crate::bucket::Bucket;
+use crate::counting::{self, Named};
 use crate::error::{Error, Result};
 use crate::keys;
 use crate::output::{self, Exit};
@@ -14,7 +15,7 @@ use crate::request::fresh_answers;
 use crate::settings::Settings;
 use crate::ticket::{Answer, Cancellation, MAX_OBJECT, Ticket};
 
-/// The most requests that are looked at.
+/// The most requests that are listed: the newest.
 const MOST: usize = 1000;
 
 /// Cancel a request in the remote, for `diagctl request --cancel --remote`
@@ -25,15 +26,6 @@ pub struct CancelArgs {
     /// The person
     #[arg(long)]
     by: String,
-}
-
-/// A request that counts, from its name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Named {
-    key: String,
-    id: String,
-    expires: String,
-    is_cancelled: bool,
 }
 
 /// A request, for `diagctl`.
@@ -55,7 +47,12 @@ struct Row<'a> {
 pub async fn list(settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let now_ms = now_ms();
-    for named in counting(&bucket, now_ms).await? {
+    let found = counting(&bucket, now_ms).await?;
+    let older = found.requests.len().saturating_sub(MOST);
+    if older > 0 {
+        output::note(&format!("{} requests count; the {MOST} newest are listed", found.requests.len()));
+    }
+    for named in &found.requests[older..] {
         // Of another program, or deleted meanwhile.
         let data = bucket.read(&named.key, MAX_OBJECT).await?.unwrap_or_default();
         let Ok(ticket) = serde_json::from_slice::<Ticket>(&data) else { continue };
@@ -67,7 +64,7 @@ pub async fn list(settings: &Settings) -> Result<Exit> {
             ticket: &ticket,
             age_ms: since(&named.id, now_ms),
             expires_in_ms: keys::time_until(&named.expires, now_ms),
-            cancelled: named.is_cancelled,
+            cancelled: found.cancelled.contains_key(&named.id),
             answers,
         };
         output::say_raw(&serde_json::to_string(&row).unwrap_or_default()).map_err(Error::Runtime)?;
@@ -82,9 +79,10 @@ pub async fn list(settings: &Settings) -> Result<Exit> {
 /// If there is no such request, or the remote fails.
 pub async fn cancel(args: &CancelArgs, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
-    let mut found = counting(&bucket, now_ms()).await?;
-    found.retain(|named| !args.id.is_empty() && named.id.starts_with(&args.id));
-    let named = match found.as_slice() {
+    let found = counting(&bucket, now_ms()).await?;
+    let is_meant = |named: &&Named| !args.id.is_empty() && named.id.starts_with(&args.id);
+    let meant: Vec<&Named> = found.requests.iter().filter(is_meant).collect();
+    let named = match meant.as_slice() {
         [named] => named,
         [] => {
             return Err(Error::NoRequest(format!(
@@ -96,7 +94,7 @@ pub async fn cancel(args: &CancelArgs, settings: &Settings) -> Result<Exit> {
             return Err(Error::NoRequest(format!("{} requests in the remote begin with {:?}", several.len(), args.id)));
         }
     };
-    if !named.is_cancelled {
+    if !found.cancelled.contains_key(&named.id) {
         let cancellation = Cancellation { schema: 1, by: args.by.clone(), at: clock::utc_now() };
         let data = serde_json::to_vec(&cancellation).unwrap_or_default();
         bucket.put(&keys::cancellation(&named.id, &named.expires), data.into()).await?;
@@ -106,19 +104,12 @@ pub async fn cancel(args: &CancelArgs, settings: &Settings) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-// The requests that have not expired, oldest first.
-async fn counting(bucket: &Bucket, now_ms: u64) -> Result<Vec<Named>> {
-    let at = |ms: u64| clock::compact_utc(i64::try_from(ms).unwrap_or(i64::MAX));
-    // Requests last a day, and the clocks of two machines may differ.
-    let (oldest, now) = (at(now_ms.saturating_sub(25 * 3_600_000)), at(now_ms));
-    let listed = bucket.list_after("requests", &oldest, 2 * MOST).await?;
-    let cancelled: BTreeSet<&str> = listed.iter().filter_map(|key| keys::of_cancellation(key)).collect();
-    let named = listed.iter().filter_map(|key| {
-        let (id, expires) = keys::of_request(key).filter(|(_, expires)| *expires > now.as_str())?;
-        let is_cancelled = cancelled.contains(id);
-        Some(Named { key: key.clone(), id: id.to_owned(), expires: expires.to_owned(), is_cancelled })
-    });
-    Ok(named.take(MOST).collect())
+async fn counting(bucket: &Bucket, now_ms: u64) -> Result<counting::Counting> {
+    let found = counting::list(bucket, i64::try_from(now_ms).unwrap_or(i64::MAX)).await?;
+    if found.is_cut {
+        output::note(&counting::too_many());
+    }
+    Ok(found)
 }
 
 fn now_ms() -> u64 {
