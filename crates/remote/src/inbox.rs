@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::bucket::Bucket;
 use crate::counting::{self, Counting, Named};
 use crate::error::Result;
+use crate::foreign::Foreign;
 use crate::keys;
 use crate::output;
 use crate::settings::{Requests, Settings};
@@ -198,9 +199,10 @@ impl<'a> Inbox<'a> {
         }
         let fresh = found.requests.iter().filter(|named| !self.known.requests.contains_key(&named.id));
         let fresh: Vec<Named> = fresh.take(AT_ONCE).cloned().collect();
+        let foreign = Foreign::new(self.bucket);
         for Named { key, id, expires } in fresh {
-            let ticket = self.bucket.read(&key, MAX_OBJECT).await.unwrap_or_default();
-            let ticket: Option<Ticket> = ticket.and_then(|data| serde_json::from_slice(&data).ok());
+            // If the remote fails, the request is not remembered, and the next look reads it.
+            let ticket: Option<Ticket> = foreign.read(&key).await?;
             let mut remembered = Remembered { expires, ..Remembered::default() };
             if let Some(ticket) = ticket.filter(|ticket| ticket.nodes.contains(&self.node)) {
                 let answer = if found.cancelled.contains_key(&id) && self.taken_before(&id, now_ms)?.is_none() {

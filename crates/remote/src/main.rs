@@ -14,6 +14,7 @@ mod counting;
 mod credentials;
 mod directory;
 mod error;
+mod foreign;
 mod gc;
 mod get;
 mod inbox;

@@ -9,11 +9,12 @@ use serde::Serialize;
 use crate::bucket::Bucket;
 use crate::counting::{self, Named};
 use crate::error::{Error, Result};
+use crate::foreign::Foreign;
 use crate::keys;
 use crate::output::{self, Exit};
 use crate::request::fresh_answers;
 use crate::settings::Settings;
-use crate::ticket::{Answer, Cancellation, MAX_OBJECT, Ticket};
+use crate::ticket::{Answer, Cancellation, Ticket};
 
 /// The most requests that are listed: the newest.
 const MOST: usize = 1000;
@@ -52,14 +53,10 @@ pub async fn list(settings: &Settings) -> Result<Exit> {
     if older > 0 {
         output::note(&format!("{} requests count; the {MOST} newest are listed", found.requests.len()));
     }
+    let foreign = Foreign::new(&bucket);
     for named in &found.requests[older..] {
-        // Of another program, or deleted meanwhile.
-        let data = bucket.read(&named.key, MAX_OBJECT).await?.unwrap_or_default();
-        let Ok(ticket) = serde_json::from_slice::<Ticket>(&data) else { continue };
-        if ticket.id != named.id {
-            continue;
-        }
-        let answers = fresh_answers(&bucket, &ticket, &BTreeMap::new()).await?.into_iter().collect();
+        let Some(ticket) = read(&foreign, named).await? else { continue };
+        let answers = fresh_answers(&foreign, &ticket, &BTreeMap::new()).await?.into_iter().collect();
         let row = Row {
             ticket: &ticket,
             age_ms: since(&named.id, now_ms),
@@ -102,6 +99,15 @@ pub async fn cancel(args: &CancelArgs, settings: &Settings) -> Result<Exit> {
     output::note("each node takes it back at its next look, unless its capture has begun");
     output::say(&named.id);
     Ok(Exit::Ok)
+}
+
+async fn read(foreign: &Foreign<'_>, named: &Named) -> Result<Option<Ticket>> {
+    let Some(ticket) = foreign.read::<Ticket>(&named.key).await? else { return Ok(None) };
+    if ticket.id != named.id {
+        foreign.skip(&named.key, &format!("{} has another id in it", named.key));
+        return Ok(None);
+    }
+    Ok(Some(ticket))
 }
 
 async fn counting(bucket: &Bucket, now_ms: u64) -> Result<counting::Counting> {
