@@ -225,7 +225,7 @@ impl<'a> Inbox<'a> {
         let Some(key) = found.cancelled.get(id) else { return String::new() };
         let data = self.bucket.read(key, MAX_OBJECT).await.ok().flatten().unwrap_or_default();
         let by = serde_json::from_slice(&data).unwrap_or_else(|_| Cancellation::default()).by;
-        let by: String = by.chars().take(256).collect();
+        let by: String = fs::without_secrets(&by).chars().take(256).collect();
         format!("{}{THROUGH}", if by.is_empty() { "somebody" } else { &by })
     }
 
@@ -241,7 +241,9 @@ impl<'a> Inbox<'a> {
                 Answer { state: State::Waiting, ..Answer::default() }
             }
             Err(reason) => {
-                let (reports, by, why) = (ticket.reports.join(", "), &ticket.by, &ticket.reason);
+                // Hidden before they are cut: a secret that was cut off is not recognized.
+                let (by, why) = (fs::without_secrets(&ticket.by), fs::without_secrets(&ticket.reason));
+                let reports = ticket.reports.join(", ");
                 output::note(&format!("refused {id}: {reports:.200} by {by:.256}, {why:.200}: {reason}"));
                 Answer { state: State::Refused, reason, ..Answer::default() }
             }
