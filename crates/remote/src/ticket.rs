@@ -131,6 +131,12 @@ impl Ticket {
                 return Err(format!("its {what} is too long: {} bytes, and {most} at most are allowed", text.len()));
             }
         }
+        if [&self.reason, &self.by].into_iter().any(|text| diagctl_fs::has_secret_key(text)) {
+            return Err(
+                "it holds a secret key of age: whoever can read the remote has it now, so do not use that key any more"
+                    .into(),
+            );
+        }
         if self.reports.is_empty() || self.reports.len() > MAX_REPORTS {
             return Err(format!("it names no reports, or more than {MAX_REPORTS}"));
         }
@@ -158,6 +164,8 @@ mod tests {
         };
         assert_eq!(good.check(id).unwrap(), ["gc_stat".parse::<ReportName>().unwrap()]);
         let table = [
+            (Ticket { reason: "see AGE-SECRET-KEY-1QQQQ".into(), ..good.clone() }, "it holds a secret key"),
+            (Ticket { by: "age-secret-key-1qqqq".into(), ..good.clone() }, "it holds a secret key"),
             (Ticket { schema: 2, ..good.clone() }, "newer"),
             (Ticket { id: "x".into(), ..good.clone() }, "another id"),
             (Ticket { reason: " ".into(), ..good.clone() }, "who wants it and why"),
