@@ -164,7 +164,7 @@ bench-put: deps build
 # needs root: IMAGES= leaves them out.
 IMAGES ?= redmine-heap ruby34-heap
 bench-heap: deps build
-	@scripts/deps --bench
+	@scripts/reap release
 	$(RUBY) benches/heap_dump.rb
 	[ -z "$(IMAGES)" ] || tests/matrix/run $(IMAGES)
 	$(RUBY) benches/heap.rb

@@ -2,7 +2,7 @@
 
 # Reading a heap dump: `diagctl heap top` and `retained` against reap, heapy and `wc -l`. All read a dump of the
 # same process: diagctl the compressed graph that `put` stores, and the JSON; the others the JSON. Interleaved; medians of CPU time (user
-# and system) and the peak memory. reap (`scripts/deps --bench`, or REAP=PATH) and heapy (Debian's) are left out where they are
+# and system) and the peak memory. reap (`scripts/reap release`, or REAP=PATH) and heapy (Debian's) are left out where they are
 # missing. Writes benches/results/heap.md.
 #
 #   ruby benches/heap.rb            MB="100 1000" ROUNDS=3
@@ -16,8 +16,8 @@ require_relative "support/machine"
 class HeapBench
   MB = ENV.fetch("MB", "100 1000").split.map { |size| Integer(size) }
   ROUNDS = Integer(ENV.fetch("ROUNDS", "3"))
-  TOOLS = File.join(File.dirname(Bench::BINARY), "../tools/bin")
-  REAP = ENV.fetch("REAP") { [File.join(TOOLS, "reap"), `which reap`.strip].find { |path| File.executable?(path) }.to_s }
+  BUILT = File.join(File.dirname(Bench::BINARY), "../tools/release/bin/reap")
+  REAP = ENV.fetch("REAP") { File.executable?(BUILT) ? BUILT : "" }
   HEAPY = `which heapy`.strip
   # A larger dump takes heapy minutes.
   HEAPY_BYTES = 500_000_000

@@ -125,6 +125,8 @@ class EncryptionTest < E2E::Case
     puma
     request("gc_stat")
     assert_empty turns
+    # As in a store of an earlier version.
+    File.delete(File.join(@store, "encryption.json"))
     configure
     wait_until("the poll has seen the file") { turns.any? }
     assert_match(/\Areports are stored in plain from now on: #{config_path} has no \[encrypt\]; earlier captures are encrypted to #{@age.recipient}\z/,

@@ -64,6 +64,9 @@ deadline = "4s"'
     others.each_value.with_index { |other, i| File.write(File.join(File.dirname(registered), ".holder-9#{i}.json"), JSON.generate(other)) }
     wait_until("the lease is taken back", deadline: 60) { poll && !E2E::Processes.alive?(put) }
     [bystander, polls.pid].each { |pid| assert E2E::Processes.alive?(pid) }
+    # It would answer the next request itself.
+    E2E::Processes.signal(:KILL, polls.pid)
+    wait_until("the script is gone") { !E2E::Processes.alive?(polls.pid) }
     assert_next_capture(@store, "afterwards")
   end
 

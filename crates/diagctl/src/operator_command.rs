@@ -40,8 +40,12 @@ const KILL_PATIENCE_MS: u64 = 500;
 /// The interval between checks for the end of a command that prints nothing.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// The maximum number of bytes of a command's stderr that an error quotes.
-const SAID_BYTES: usize = 300;
+/// The maximum number of characters of a command's stderr that an error quotes.
+const QUOTED: usize = 300;
+
+/// The maximum number of bytes of a command's stderr that are read. What is quoted is cut from them afterwards: a secret that was cut
+/// off is not recognized.
+const READ_BYTES: usize = 8 << 10;
 
 /// A command that was started.
 struct Running {
@@ -85,7 +89,8 @@ pub fn kill_remains() {
 // The output of a command, on one line and without secrets, for the end of an error.
 fn quote(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
-    let said = printable(&without_secrets(&said.split_whitespace().collect::<Vec<_>>().join(" ")));
+    let said = without_secrets(&said.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned();
+    let said = printable(&said.chars().take(QUOTED).collect::<String>());
     if said.is_empty() { said } else { format!(": {said}") }
 }
 
@@ -135,7 +140,7 @@ impl Output {
             Ok(()) => "printed nothing".to_owned(),
             Err(how) => how,
         };
-        let mut said = [0; SAID_BYTES];
+        let mut said = [0; READ_BYTES];
         let length = self.errors.read_at(&mut said, 0).unwrap_or(0);
         Err(io::Error::other(format!("{} {failed}{}", self.program, quote(&said[..length]))))
     }

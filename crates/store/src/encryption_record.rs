@@ -4,12 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::encryption::Encryption;
 use crate::error::{Error, Result};
+use crate::index::Listing;
 pub use crate::layout::ENCRYPTION as FILE;
-use crate::{Store, events, index};
+use crate::{Store, events};
 use diagctl_fs::{self as fs, Durability};
 use diagctl_observe::clock;
 
 const MAX_FILE: u64 = 64 << 10;
+
+/// The captures that are looked at where there is no record. Some hold only reports that are left out of encryption.
+const LOOKED_AT: usize = 100;
 
 /// The state of encryption in a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,15 +29,15 @@ pub struct Record {
     pub recipients: Vec<String>,
 }
 
-/// Reads the record. A file that cannot be read counts as none.
+/// Reads the record. Where there is none that can be read, captures tell.
 pub fn read(store: &Store) -> Option<Record> {
-    let data = fs::read_bounded(&store.path(FILE), MAX_FILE).ok()?;
-    serde_json::from_slice(&data).ok()
+    let data = fs::read_bounded(&store.path(FILE), MAX_FILE).ok();
+    data.and_then(|data| serde_json::from_slice(&data).ok()).or_else(|| of_captures(store))
 }
 
 /// Notes the encryption of a capture that begins, or of a changed configuration. Encryption that was turned off or on again is an event;
-/// `whose` names the configuration. Returns the reason of an event.
-pub fn note(store: &Store, encryption: Option<&Encryption>, whose: &str) -> Result<Option<String>> {
+/// `why` says why reports are not encrypted, if they are not. Returns the reason of an event.
+pub fn note(store: &Store, encryption: Option<&Encryption>, why: &str) -> Result<Option<String>> {
     if change(store, encryption)?.is_none() {
         return Ok(None);
     }
@@ -46,7 +50,7 @@ pub fn note(store: &Store, encryption: Option<&Encryption>, whose: &str) -> Resu
         Some(Record { on: true, .. }) if !now.on => (
             "encryption_off",
             format!(
-                "reports are stored in plain from now on: {whose} has no [encrypt]; earlier captures are encrypted to {}",
+                "reports are stored in plain from now on: {why}; earlier captures are encrypted to {}",
                 now.recipients.join(", ")
             ),
         ),
@@ -61,11 +65,7 @@ pub fn note(store: &Store, encryption: Option<&Encryption>, whose: &str) -> Resu
 
 // Returns the record before and after, if it changes.
 fn change(store: &Store, encryption: Option<&Encryption>) -> Result<Option<(Option<Record>, Record)>> {
-    let before = match read(store) {
-        Some(record) => Some(record),
-        None if encryption.is_none() => of_the_latest(store)?,
-        None => None,
-    };
+    let before = read(store);
     let after = match (&before, encryption) {
         (None, None) => return Ok(None),
         (None, Some(encryption)) if encryption.recipients.is_empty() => return Ok(None),
@@ -83,12 +83,12 @@ fn change(store: &Store, encryption: Option<&Encryption>) -> Result<Option<(Opti
 }
 
 // A store of an earlier version has no record, but perhaps encrypted captures.
-fn of_the_latest(store: &Store) -> Result<Option<Record>> {
-    let Some(latest) = index::summary(store)?.latest.filter(|entry| entry.reports.iter().any(|r| r.encrypted)) else {
-        return Ok(None);
-    };
-    let recipients = crate::meta::read(&store.report_dir(&latest.id)).map(|meta| meta.recipients).unwrap_or_default();
-    Ok(Some(Record { schema: 1, on: true, since: latest.created, recipients }))
+fn of_captures(store: &Store) -> Option<Record> {
+    let listing = Listing::newest(store, LOOKED_AT).or_else(|| Listing::all(store).ok())?;
+    let entries = listing.newest_first().take(LOOKED_AT).filter_map(|number| listing.entry(number));
+    let newest = entries.into_iter().find(|entry| entry.reports.iter().any(|report| report.encrypted))?;
+    let recipients = crate::meta::read(&store.report_dir(&newest.id)).map(|meta| meta.recipients).unwrap_or_default();
+    Some(Record { schema: 1, on: true, since: newest.created, recipients })
 }
 
 #[cfg(test)]
@@ -127,7 +127,7 @@ mod tests {
         ];
         let mut told = 0;
         for (encryption, expected, on) in table {
-            assert_eq!(note(&store, encryption, "a.toml").unwrap().as_deref(), expected);
+            assert_eq!(note(&store, encryption, "a.toml has no [encrypt]").unwrap().as_deref(), expected);
             assert_eq!(read(&store).is_some_and(|record| record.on), on);
             told += usize::from(expected.is_some());
             assert_eq!(events::read(&store).len(), told);

@@ -151,7 +151,7 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
 fn keep_configuration(cx: &Context, store: &Store) -> Result<(), Failure> {
     let is_known = |file| config::copy_in(store.dir()).is_some_and(|copy| copy.file == file);
     if cx.loaded.identity.is_some() && cx.loaded.file.as_deref().is_some_and(is_known) {
-        encryption_record::note(store, cx.config().encrypt.as_deref(), &cx.loaded.whose())?;
+        encryption_record::note(store, cx.config().encrypt.as_deref(), &cx.loaded.why_plain())?;
     }
     Ok(config::keep(&cx.loaded, store.dir())?)
 }

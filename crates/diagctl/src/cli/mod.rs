@@ -193,7 +193,13 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let loaded = match needs {
         Needs::Process => crate::config::load_for_process(file.as_deref(), &overrides)?,
         Needs::Store | Needs::Settings => {
-            crate::config::load_for_store(file.as_deref(), &overrides, needs == Needs::Settings)?
+            crate::config::load_for_store(file.as_deref(), &overrides, needs == Needs::Settings).map_err(|error| {
+                let failure = Failure::from(error);
+                match failure.hint {
+                    None => failure.hint("correct the file, or name the store with --dir or DIAGCTL_DIR"),
+                    Some(_) => failure,
+                }
+            })?
         }
         Needs::Capture => {
             crate::config::or_of_the_workers(crate::config::load(file.as_deref(), &overrides)?, &overrides)

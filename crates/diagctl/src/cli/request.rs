@@ -19,6 +19,7 @@ use crate::state::files::load_state;
 use crate::sys::Endings;
 use crate::units;
 use crate::users::user_name;
+use diagctl_fs::without_secrets;
 use diagctl_store::inbox::{self, Order};
 use diagctl_store::requests::{self, Request};
 use diagctl_store::{Access, ProcessId, ReportName, Store};
@@ -110,10 +111,17 @@ fn check(cx: &Context, args: &Args) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Usage, message).hint(config.report_hint(name)));
         }
     }
-    let reason = args.reason.as_deref().unwrap_or_default();
+    check_reason(args.reason.as_deref().unwrap_or_default())
+}
+
+/// Refuses a reason that cannot be kept: it stays readable, travels to the remote, and is shown to everybody.
+pub(super) fn check_reason(reason: &str) -> Result<(), Failure> {
+    let hint = "say in a few words why you want the capture";
     if reason.trim().is_empty() || reason.len() > 1024 {
-        return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
-            .hint("say in a few words why you want the capture"));
+        return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes").hint(hint));
+    }
+    if *without_secrets(reason) != *reason {
+        return Err(Failure::new(Exit::Usage, "--reason holds a secret key or the credentials of a URL").hint(hint));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::Context;
 use super::finalize::exit_of;
 use super::output::{self, Done};
-use super::view;
+use super::{request, view};
 use crate::cli::error::{Failure, printable, quoted};
 use crate::config::{Snapshot, Source as Origin};
 use crate::exit_code::Exit;
@@ -74,10 +74,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         return Err(Failure::new(Exit::Usage, format!("--report {} is not a valid report name", quoted(name)))
             .hint("use lower-case letters, digits and _, starting with a letter; `meta` is reserved"));
     }
-    if args.reason.as_ref().is_some_and(|reason| reason.trim().is_empty() || reason.len() > 1024) {
-        return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes")
-            .hint("say in a few words why you want the capture"));
-    }
+    args.reason.as_deref().map_or(Ok(()), request::check_reason)?;
     // `run` needs no switch, because typing it is enough. Captures that are explicitly switched off stay off.
     let unset = cx.loaded.sources.get("enabled").is_none_or(|origin| *origin == Origin::Default);
     if !config.enabled && !unset {
@@ -100,7 +97,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             "`diagctl status` names it; try again when its capture is over",
         );
     }
-    let was_encrypted = encryption_record::read(&store).is_some_and(|record| record.on);
+    let was_encrypted = encryption_record::read(&store).is_some();
     let grant = match try_to_begin(cx, &store, args)? {
         Begun::Yes { grant, .. } => grant,
         Begun::No(Answer { guard: Some(guard), reason, .. }) => {
@@ -111,9 +108,11 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         }
         Begun::No(answer) => return not_granted(&answer.reason, "`diagctl status` shows the state of the store"),
     };
-    if was_encrypted && config.encrypt.is_none() {
-        let whose = cx.loaded.whose();
-        output::note(&format!("this capture is stored in plain: {whose} has no [encrypt]; earlier ones are encrypted"));
+    if was_encrypted && config.encrypt.is_none() && !config.plain {
+        let why = cx.loaded.why_plain();
+        output::note(&format!(
+            "this capture is stored in plain: {why}; earlier ones are encrypted (encrypt = false says that it is meant)"
+        ));
     }
     let ended_by = Arc::new(AtomicI32::new(0));
     let told = execute(cx, &store, &grant, args, &file, (endings, &ended_by));

@@ -8,6 +8,7 @@ use super::examine::{examine, parse};
 use super::load::{LAST_GOOD, MAX_FILE, defaults, last_good, load, merge, read};
 use super::{DEFAULT_FILE, Error, Loaded, Overrides, Result};
 use crate::fsio::{self, Spot};
+use crate::section::Problem;
 
 /// The configuration that processes last used, as kept in their store.
 #[derive(Debug)]
@@ -18,7 +19,8 @@ pub struct Copy {
 }
 
 /// Reads and merges the configuration. A broken file is replaced by the last good copy in the store; without one, by its own valid
-/// values over the defaults, unless the command is one for which no default may stand in (it deletes, or uses the network). Without a file, the copy counts, too.
+/// values over the defaults, unless the command is one for which no default may stand in (it deletes, or uses the network), or the file no longer
+/// tells which store is meant. Without a file, the copy counts, too.
 pub fn load_for_store(file: Option<&Path>, overrides: &Overrides, exact: bool) -> Result<Loaded> {
     let error = match load(file, overrides) {
         Ok(loaded) => return Ok(or_of_the_workers(loaded, overrides)),
@@ -34,6 +36,13 @@ pub fn load_for_store(file: Option<&Path>, overrides: &Overrides, exact: bool) -
     }
     // The directory of the store may be in the part of the file that is valid.
     let rest = read(file).ok().and_then(|(text, _)| examine(&text).ok());
+    let lost = |problem: &Problem| problem.path == "dir";
+    let has_lost_dir = match &error {
+        Error::Invalid { problems, .. } => rest.is_none() || problems.iter().any(lost),
+        _ => true,
+    };
+    // Another store would be shown, or even changed, than the one that the file names.
+    let is_unknown_store = overrides.dir.is_none() && has_lost_dir;
     let fallback = match rest {
         Some(rest) => {
             let sources = rest.given;
@@ -47,7 +56,7 @@ pub fn load_for_store(file: Option<&Path>, overrides: &Overrides, exact: bool) -
             let broken = Some(format!("{text}; the last good configuration stays in force"));
             Ok(Loaded { held: None, broken, ..good })
         }
-        Err(error) if exact => Err(error),
+        Err(error) if exact || is_unknown_store => Err(error),
         Err(_) => {
             let broken =
                 Some(format!("{text}; the store has no good copy, so the defaults stand in for what is wrong"));
@@ -182,6 +191,11 @@ mod tests {
         place.write(&format!("dir = {:?}\ncolour = 1", place.dir));
         let none = Overrides { dir: None, enabled: None };
         assert_eq!(load_for_store(Some(&place.file), &none, false).unwrap().config.dir, place.dir);
+        for lost in [format!("dir = {:?}\n[rules", place.dir), "dir = 5".to_owned()] {
+            place.write(&lost);
+            assert!(load_for_store(Some(&place.file), &none, false).is_err(), "{lost}: not the default store");
+            assert_eq!(load_for_store(Some(&place.file), &place.overrides(), false).unwrap().config.dir, place.dir);
+        }
     }
 
     #[test]

@@ -108,6 +108,14 @@ impl Loaded {
         let file = self.borrowed.as_deref().or(self.file.as_deref());
         file.map_or_else(|| format!("{DEFAULT_FILE} (which does not exist)"), |file| file.display().to_string())
     }
+
+    /// Says why reports are not encrypted, if they are not.
+    pub fn why_plain(&self) -> String {
+        match self.config.plain {
+            true => format!("{} says encrypt = false", self.whose()),
+            false => format!("{} has no [encrypt]", self.whose()),
+        }
+    }
 }
 
 /// Saves a newly read file: in the cache, and as the last good copy.

@@ -73,6 +73,9 @@ impl Part {
     }
 }
 
+/// The size of Ruby's smallest slot, bytes.
+const SMALLEST_SLOT: u64 = 40;
+
 impl Account {
     /// Divides the resident set. `None` if nothing says how large it is.
     pub fn of(evidence: &Evidence) -> Option<Self> {
@@ -112,7 +115,16 @@ impl Account {
                 self.add(Part::LiveObjects, slots.live, format!("{} slots, not what is behind", slots.live_count));
                 self.add(Part::Allocated, allocated, format!("from {name}"));
             }
-            (None, _) => self.add(Part::Allocated, allocated, format!("from {name}")),
+            // What is behind the objects is in their sizes, and not more than what their slots of the smallest size leave.
+            (None, Some(objects)) => {
+                let slots = objects.count.saturating_mul(SMALLEST_SLOT).min(objects.size);
+                let behind = (objects.size - slots).min(allocated);
+                let detail = format!("by {}, at least {} of it slots", objects.source, size(slots));
+                self.add(Part::LiveObjects, slots + behind, detail);
+                self.add(Part::Native, allocated - behind, format!("from {name}, in no object's size"));
+                self.take(left, slots);
+            }
+            (None, None) => self.add(Part::Allocated, allocated, format!("from {name}")),
         }
         if let Some(slots) = slots {
             self.add(Part::FreeSlots, slots.free(), format!("{} slots", slots.free_count));
@@ -188,7 +200,7 @@ mod tests {
         let slots = slots.map(|(pages, live)| Slots { pages, live, live_count: live / 40, ..Slots::default() });
         let allocator =
             allocator.map(|(allocated, kept)| Allocator { kind: Kind::Glibc, allocated, kept, dirty: 0, arenas: 1 });
-        let count = slots.as_ref().map_or(0, |slots| slots.live_count);
+        let count = slots.as_ref().map_or(5 * MIB / 40, |slots| slots.live_count);
         let objects = size.map(|size| Objects { source: "object_counts", count, size, ..Objects::default() });
         let mappings = Some(mappings(rss, 10 * MIB, MIB));
         Evidence { mappings, slots, allocator, objects, ..Evidence::default() }
@@ -200,7 +212,7 @@ mod tests {
         let m = |mib: u64| mib * MIB;
         // (resident, (pages, live), (allocated, kept), size of the objects) → parts in MiB, and the excess
         type Row = (u64, Option<(u64, u64)>, Option<(u64, u64)>, Option<u64>, &'static [(Part, u64)], u64);
-        let table: [Row; 7] = [
+        let table: [Row; 8] = [
             (
                 111,
                 Some((m(30), m(20))),
@@ -257,6 +269,15 @@ mod tests {
                 None,
                 None,
                 &[(LiveObjects, 9), (FreeSlots, 1), (Stacks, 1), (Files, 10), (Unknown, 30)],
+                0,
+            ),
+            // Five of the objects' 20 are slots at least.
+            (
+                51,
+                None,
+                Some((m(30), m(3))),
+                Some(m(20)),
+                &[(LiveObjects, 20), (Native, 15), (AllocatorFree, 3), (Stacks, 1), (Files, 10), (Unknown, 2)],
                 0,
             ),
             (51, None, None, None, &[(Stacks, 1), (Files, 10), (Unknown, 40)], 0),

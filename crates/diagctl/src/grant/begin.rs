@@ -157,7 +157,7 @@ impl<'a> Applicant<'a> {
             (now, changes.state.generation)
         };
         let encryption = self.cx.config().encrypt.as_deref();
-        encryption_record::note(self.store, encryption, &self.cx.loaded.whose())?;
+        encryption_record::note(self.store, encryption, &self.cx.loaded.why_plain())?;
         capture::begin(self.store, self.cx.config(), self.source(), self.process, plan, generation, &now)
     }
 

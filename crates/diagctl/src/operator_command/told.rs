@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{Running, SAID_BYTES, has_news, quote};
+use super::{READ_BYTES, Running, has_news, quote};
 use diagctl_fs::printable;
 
 /// Runs a command with this input and these variables. The error says how it failed, and the beginning of what it printed.
@@ -36,7 +36,7 @@ pub fn tell(command: &[String], timeout_ms: u64, environment: &[(&str, String)],
     }
     let ended = running.end();
     // Nobody writes any more.
-    while said.len() < SAID_BYTES && matches!(has_news(&reader), Ok(true)) {
+    while said.len() < READ_BYTES && matches!(has_news(&reader), Ok(true)) {
         match reader.read(&mut buffer) {
             Ok(0) | Err(_) => break,
             Ok(n) => keep_beginning(&mut said, &buffer[..n]),
@@ -46,7 +46,7 @@ pub fn tell(command: &[String], timeout_ms: u64, environment: &[(&str, String)],
 }
 
 fn keep_beginning(said: &mut Vec<u8>, more: &[u8]) {
-    said.extend_from_slice(&more[..more.len().min(SAID_BYTES - said.len())]);
+    said.extend_from_slice(&more[..more.len().min(READ_BYTES - said.len())]);
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub(super) fn render(view: &View, trend: &Trend, args: &Args) -> String {
     let said = match view.verdict {
         "leak" => "Leak:",
         "grows" => "It grows, but no group of objects grows in each summary.",
-        _ => "No leak: nothing grows in each summary.",
+        _ => "No steady growth: nothing grows in each summary.",
     };
     let of_dumps = if args.by == By::Root { "dump" } else { "summary" };
     text.push_str(&said.replace("summary", of_dumps));
@@ -67,7 +67,13 @@ pub(super) fn render(view: &View, trend: &Trend, args: &Args) -> String {
             size(series.bytes.last().copied().unwrap_or(0)),
             signed(series.growth()),
             if view.over_ms < LEAST_SPAN_MS { "-".to_owned() } else { format!("{}/h", signed(series.per_hour.into())) },
-            if series.leaks() { "yes" } else { "" }.to_owned(),
+            match series.leaks() {
+                // All together are no leak of one group.
+                true if std::ptr::eq(series, &raw const trend.all) => "grows",
+                true => "yes",
+                false => "",
+            }
+            .to_owned(),
             series.name.clone(),
         ]
     };

@@ -10,6 +10,9 @@ use super::releases::Release;
 use super::{Args, By, counted_as};
 use crate::units::size;
 
+/// What came between two heap dumps is a leak if this share of it is still there in a third.
+const STAYS_PERCENT: u64 = 50;
+
 /// Groups that a verdict names.
 const NAMED: usize = 3;
 
@@ -99,9 +102,11 @@ pub(super) fn view(
         because.push(format!("the growth of RSS is not known: {why}"));
     }
     because.extend(besides.leak.as_ref().map(Leak::sentence));
-    let verdict = match leaks.is_empty() {
+    let found = besides.leak.as_ref();
+    let stays = found.and_then(|leak| leak.still_there_percent).is_some_and(|percent| percent >= STAYS_PERCENT);
+    let verdict = match leaks.is_empty() && !stays {
         false => "leak",
-        true if trend.all.leaks() => "grows",
+        true if trend.all.leaks() || found.is_some() => "grows",
         true => "no_leak",
     };
     let next = leaks.first().map(|leak| {
