@@ -102,15 +102,18 @@ pub fn record(store: &Store, id: Id) -> Result<String, Failure> {
 /// Heap dumps of more bytes are compared by `diagnose` only: it takes seconds.
 const COMPARED: u64 = 128 << 20;
 
-// The finding of the heap dumps of the process, as text. What goes wrong with it is told by `diagnose`.
+// The finding of the heap dumps of the process, as text, or why there is none where one of them cannot be read.
 fn leak_of(cx: &Context, store: &Store, meta: &Meta) -> Option<String> {
     let dumps = leak::dumps_of(store, meta).ok()?;
     let reports = dumps.iter().flat_map(|meta| &meta.reports).filter(|report| report.name == *"heap_dump");
     if reports.map(|report| report.raw_bytes).sum::<u64>() > COMPARED {
         return Some(format!("\nwhat grew since the dump before: diagctl diagnose {}\n", meta.id));
     }
-    let leak = leak::find(cx, &dumps).ok()??;
-    Some(format!("\n{}\n{}\n", printable(&leak.sentence()), leak.legend()))
+    let text = match leak::find(cx, &dumps) {
+        Ok(leak) => leak.map(|leak| format!("{}\n{}", printable(&leak.sentence()), leak.legend()))?,
+        Err(why) => format!("the heap dumps of the process were not compared: {}", printable(&why.message)),
+    };
+    Some(format!("\n{text}\n"))
 }
 
 #[cfg(test)]
