@@ -72,6 +72,20 @@ module E2E
       assert_equal 4, diagctl("request", "--cancel", "2020", "--remote", env: elsewhere).status
     end
 
+    def test_a_thousand_expired_and_cancelled_requests_hide_none
+      @script = start_script
+      600.times do |n|
+        name = format("requests/%s-%08x~%s", compact(-7200), n, compact(-3600))
+        ["", "~cancelled"].each { |kind| write_remote("#{name}#{kind}.json", "{}") }
+      end
+      watch
+      assert ask("gc_stat").ok?
+      id = file_request("gc_stat", "--name", "no-such-worker")
+      assert_match(/^#{id}/, table)
+      diagctl!("request", "--cancel", id, "--remote", env: elsewhere)
+      assert_match(/cancelled by root/, wait_for(id)["answers"].values.first["reason"])
+    end
+
     def test_a_request_that_was_cancelled_before_a_node_saw_it_is_never_obeyed
       @script = start_script
       watch
@@ -140,12 +154,20 @@ module E2E
       configure(remote: remote_section)
     end
 
+    def write_remote(key, content) = remote_write("fleet/#{key}", content)
+
     def remote_section = "url = \"#{remote_url}\"\nendpoint = \"#{@server.endpoint}\"\n#{Asking::ALLOW}"
   end
 
   class RequestChangesThroughDirectoryTest < DirectoryCase
     include Reading
     include RequestChanges
+
+    def write_remote(key, content)
+      path = File.join(@files, key)
+      FileUtils.mkdir_p(File.dirname(path))
+      File.write(path, content)
+    end
 
     def remote_section = "#{super}\n#{Asking::ALLOW}"
   end

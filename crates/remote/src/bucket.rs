@@ -1,6 +1,7 @@
 //! The remote: a bucket of a cloud, or a directory. Everything that is written has been confirmed when a function of this module
 //! returns.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -132,26 +133,46 @@ impl Bucket {
         }
     }
 
-    /// Returns at most so many keys under an area, the first ones after a name.
-    pub async fn list_after(&self, area: &str, name: &str, most: usize) -> Result<Vec<String>> {
+    /// Returns the keys under an area that come after a name and are wanted, sorted. Of a cloud, at most so many objects are looked at; of a
+    /// directory, at most so many are kept. Returns true with them if there are more.
+    pub async fn list_after(
+        &self,
+        area: &str,
+        name: &str,
+        most: usize,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<(Vec<String>, bool)> {
         let start = format!("{area}/{name}");
-        match self {
+        let (mut keys, is_cut) = match self {
             Self::Directory(dir) => {
-                let objects = directory::list(directory::require(dir)?, area, &|key| key > start.as_str())?;
-                let mut keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
-                keys.sort_unstable();
-                keys.truncate(most);
-                Ok(keys)
+                let wanted = Cell::new(0);
+                let is_kept = |key: &str| {
+                    let is_wanted = key > start.as_str() && is_wanted(key);
+                    wanted.set(wanted.get() + usize::from(is_wanted));
+                    is_wanted && wanted.get() <= most
+                };
+                let objects = directory::list(directory::require(dir)?, area, &is_kept)?;
+                (objects.into_iter().map(|object| object.key).collect::<Vec<_>>(), wanted.get() > most)
             }
             Self::Cloud { client, prefix } => {
-                // Filtered, because not every server heeds the offset.
+                // Filtered, because not every server heeds the offset. The client asks for a page when the one before is used up.
                 let offset = self.path(&start)?;
                 let objects = client.list_with_offset(Some(&self.path(area)?), &offset);
-                let objects = objects.try_filter(|object| std::future::ready(object.location > offset)).take(most);
-                let objects: Vec<_> = objects.try_collect().await.map_err(failed("list", area))?;
-                Ok(objects.iter().map(|found| key_of(prefix, &found.location)).collect())
+                let mut objects =
+                    objects.try_filter(|object| std::future::ready(object.location > offset)).take(most + 1);
+                let (mut keys, mut looked_at) = (Vec::new(), 0);
+                while let Some(found) = objects.try_next().await.map_err(failed("list", area))? {
+                    looked_at += 1;
+                    let key = key_of(prefix, &found.location);
+                    if looked_at <= most && is_wanted(&key) {
+                        keys.push(key);
+                    }
+                }
+                (keys, looked_at > most)
             }
-        }
+        };
+        keys.sort_unstable();
+        Ok((keys, is_cut))
     }
 
     /// Deletes objects. One that is gone is deleted.

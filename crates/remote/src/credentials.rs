@@ -149,6 +149,10 @@ impl<P: Printed> FromCommand<P> {
         Self { command: command.to_vec(), last: Mutex::new(None) }
     }
 
+    fn program(&self) -> &str {
+        self.command.first().map_or("", String::as_str)
+    }
+
     fn remembered(&self, now_ms: i64) -> Option<Arc<P::Credential>> {
         let last = self.last.lock().ok()?;
         let (credential, expiry) = last.as_ref()?;
@@ -185,7 +189,7 @@ impl<P: Printed> CredentialProvider for FromCommand<P> {
         }
         let printed = self.run().await.map_err(|why| object_store::Error::Generic {
             store: P::STORE,
-            source: format!("remote.credential_command {:?}: {why}", self.command.first()).into(),
+            source: format!("remote.credential_command {}: {why}", self.program()).into(),
         })?;
         let (credential, expiry) = printed.credential(now_ms);
         let credential = Arc::new(credential);
@@ -205,6 +209,13 @@ mod tests {
         let (credential, end) = token.credential(1_000_000);
         assert_eq!(credential.bearer, "t");
         end
+    }
+
+    #[tokio::test]
+    async fn a_failure_names_the_program_as_it_is_configured() {
+        let tokens = GoogleTokens::new(&["/bin/false".to_owned()]);
+        let error = tokens.get_credential().await.unwrap_err().to_string();
+        assert!(error.contains("remote.credential_command /bin/false: exit status: 1"), "{error}");
     }
 
     #[test]

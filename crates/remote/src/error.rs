@@ -162,6 +162,12 @@ impl Error {
         }
     }
 
+    /// Returns true if the remote is there and knows the credentials, and would refuse the same again.
+    pub fn is_refused(&self) -> bool {
+        let is_request = |source| has_status(source, "400") && !is_of_identity(&chain(source));
+        self.is_denied() || matches!(self, Self::Remote { source, .. } if is_request(source))
+    }
+
     /// Returns the next step for the reader.
     pub fn hint(&self) -> Option<&'static str> {
         use object_store::Error as Remote;
@@ -236,14 +242,18 @@ pub fn chain(error: &object_store::Error) -> String {
 
 // A list that is refused is an error without a kind.
 fn is_forbidden(error: &object_store::Error) -> bool {
+    has_status(error, "403") || matches!(error, object_store::Error::PermissionDenied { .. })
+}
+
+fn has_status(error: &object_store::Error, status: &str) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        if error.to_string().contains("status code: 403") {
+        if error.to_string().contains(&format!("status code: {status}")) {
             return true;
         }
         source = error.source();
     }
-    matches!(error, object_store::Error::PermissionDenied { .. })
+    false
 }
 
 fn is_of_identity(answer: &str) -> bool {
@@ -283,6 +293,15 @@ mod tests {
         assert!(error.hint().unwrap().contains("policies"));
         let error = denied("403: <Error><Code>SignatureDoesNotMatch</Code><Message>No.</Message></Error>");
         assert!(error.hint().unwrap().contains("clock"));
+        let generic = |answer: &str| Error::Remote {
+            action: "read",
+            key: "k".into(),
+            source: object_store::Error::Generic { store: "S3", source: answer.into() },
+        };
+        assert!(generic("Server returned non-2xx status code: 400 Bad Request: it needs its key").is_refused());
+        for passes in ["status code: 400: <Code>ExpiredToken</Code>", "status code: 503", "connection refused"] {
+            assert!(!generic(passes).is_refused(), "{passes}");
+        }
         assert!(denied("403\n  Forbidden").to_string().ends_with("403 Forbidden"));
     }
 }

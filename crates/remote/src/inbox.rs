@@ -8,7 +8,7 @@
 
 mod pending;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use diagctl_fs::{self as fs, Durability, Spot};
@@ -20,7 +20,9 @@ use diagctl_store::{Store, index, shipping};
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
+use crate::counting::{self, Counting, Named};
 use crate::error::Result;
+use crate::foreign::Foreign;
 use crate::keys;
 use crate::output;
 use crate::settings::{Requests, Settings};
@@ -28,9 +30,6 @@ use crate::ticket::{Answer, Cancellation, LONGEST_MS, MAX_OBJECT, Node, State, T
 
 /// The most requests that one look takes up. The others wait for the next.
 const AT_ONCE: usize = 20;
-
-/// The most objects of which one look knows.
-const MOST: usize = 1000;
 
 /// The time between two announcements.
 const ANNOUNCE: Duration = Duration::from_secs(12 * 3600);
@@ -62,6 +61,8 @@ pub struct Inbox<'a> {
     reasons: BTreeMap<String, String>,
     /// True if the rules have changed, and what was accepted under others is still to be judged.
     is_changed: bool,
+    /// True if the remote had more requests than a look takes in, which is told once.
+    is_cut: bool,
 }
 
 /// The node's memory of requests.
@@ -113,6 +114,7 @@ impl<'a> Inbox<'a> {
             told: None,
             reasons: BTreeMap::new(),
             is_changed: false,
+            is_cut: false,
         })
     }
 
@@ -184,28 +186,27 @@ impl<'a> Inbox<'a> {
 
     async fn take(&mut self) -> Result<()> {
         let now_ms = clock::Reading::take(String::new()).wall_ms;
-        let at = |hours: i64| clock::compact_utc(now_ms.saturating_add(hours * 3_600_000));
-        // Requests last a day, and the clocks of two machines may differ.
-        let (now, oldest, latest) = (at(0), at(-25), at(25));
-        let keys = self.bucket.list_after("requests", &oldest, MOST).await?;
+        let found = counting::list(self.bucket, now_ms).await?;
+        if found.is_cut && !self.is_cut {
+            output::note(&counting::too_many());
+        }
+        self.is_cut = found.is_cut;
+        let now = clock::compact_utc(now_ms);
         self.known.requests.retain(|_, known| known.pending || known.expires > now);
-        let cancelled: BTreeSet<&str> = keys.iter().filter_map(|key| keys::of_cancellation(key)).collect();
-        for id in cancelled.iter().filter(|id| self.waits(id)) {
-            let by = self.canceller(&keys, id).await;
+        for id in found.cancelled.keys().filter(|id| self.waits(id)) {
+            let by = self.canceller(&found, id).await;
             self.withdraw(id, &format!("cancelled by {by}"))?;
         }
-        let named = keys.iter().filter_map(|key| keys::of_request(key).map(|(id, expires)| (key, id, expires)));
-        let lasts = |expires: &str| expires > now.as_str() && expires < latest.as_str();
-        let fresh = named.filter(|(_, id, expires)| lasts(expires) && !self.known.requests.contains_key(*id));
-        let fresh: Vec<(String, String, String)> =
-            fresh.take(AT_ONCE).map(|(key, id, expires)| (key.clone(), id.to_owned(), expires.to_owned())).collect();
-        for (key, id, expires) in fresh {
-            let ticket = self.bucket.read(&key, MAX_OBJECT).await.unwrap_or_default();
-            let ticket: Option<Ticket> = ticket.and_then(|data| serde_json::from_slice(&data).ok());
+        let fresh = found.requests.iter().filter(|named| !self.known.requests.contains_key(&named.id));
+        let fresh: Vec<Named> = fresh.take(AT_ONCE).cloned().collect();
+        let foreign = Foreign::new(self.bucket);
+        for Named { key, id, expires } in fresh {
+            // If the remote fails, the request is not remembered, and the next look reads it.
+            let ticket: Option<Ticket> = foreign.read(&key).await?;
             let mut remembered = Remembered { expires, ..Remembered::default() };
             if let Some(ticket) = ticket.filter(|ticket| ticket.nodes.contains(&self.node)) {
-                let answer = if cancelled.contains(id.as_str()) && self.taken_before(&id, now_ms)?.is_none() {
-                    let reason = format!("cancelled by {}", self.canceller(&keys, &id).await);
+                let answer = if found.cancelled.contains_key(&id) && self.taken_before(&id, now_ms)?.is_none() {
+                    let reason = format!("cancelled by {}", self.canceller(&found, &id).await);
                     Answer { state: State::Failed, reason, ..Answer::default() }
                 } else {
                     self.judge(&ticket, &id, &mut remembered, now_ms)?
@@ -220,11 +221,11 @@ impl<'a> Inbox<'a> {
     }
 
     // The person who has cancelled a request, as far as the remote says so.
-    async fn canceller(&self, keys: &[String], id: &str) -> String {
-        let Some(key) = keys.iter().find(|key| keys::of_cancellation(key) == Some(id)) else { return String::new() };
+    async fn canceller(&self, found: &Counting, id: &str) -> String {
+        let Some(key) = found.cancelled.get(id) else { return String::new() };
         let data = self.bucket.read(key, MAX_OBJECT).await.ok().flatten().unwrap_or_default();
         let by = serde_json::from_slice(&data).unwrap_or_else(|_| Cancellation::default()).by;
-        let by: String = by.chars().take(256).collect();
+        let by: String = fs::without_secrets(&by).chars().take(256).collect();
         format!("{}{THROUGH}", if by.is_empty() { "somebody" } else { &by })
     }
 
@@ -240,7 +241,9 @@ impl<'a> Inbox<'a> {
                 Answer { state: State::Waiting, ..Answer::default() }
             }
             Err(reason) => {
-                let (reports, by, why) = (ticket.reports.join(", "), &ticket.by, &ticket.reason);
+                // Hidden before they are cut: a secret that was cut off is not recognized.
+                let (by, why) = (fs::without_secrets(&ticket.by), fs::without_secrets(&ticket.reason));
+                let reports = ticket.reports.join(", ");
                 output::note(&format!("refused {id}: {reports:.200} by {by:.256}, {why:.200}: {reason}"));
                 Answer { state: State::Refused, reason, ..Answer::default() }
             }

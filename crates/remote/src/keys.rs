@@ -75,10 +75,10 @@ pub fn cancellation(id: &str, expires: &str) -> String {
     format!("requests/{id}~{expires}~cancelled.json")
 }
 
-/// Returns the id of a request that was cancelled, from the key of the cancellation.
-pub fn of_cancellation(key: &str) -> Option<&str> {
-    let (id, _) = key.strip_prefix("requests/")?.strip_suffix("~cancelled.json")?.split_once('~')?;
-    Id::parse(id).map(|_| id)
+/// Returns the id and the expiry of a request that was cancelled, from the key of the cancellation.
+pub fn of_cancellation(key: &str) -> Option<(&str, &str)> {
+    let (id, expires) = key.strip_prefix("requests/")?.strip_suffix("~cancelled.json")?.split_once('~')?;
+    Id::parse(id).map(|_| (id, expires))
 }
 
 /// Returns the time until an expiry, milliseconds. For what is no time, it is as long as it gets.

@@ -71,6 +71,7 @@ fn log(level: &str, message: &str, more: Value) -> bool {
 
 /// Prints a line on stdout. A closed pipe stops no shipment.
 pub fn say(text: &str) {
+    let text = &*diagctl_fs::without_secrets(text);
     if !log("info", text, Value::Null) {
         let _ = writeln!(std::io::stdout(), "{}", printable(text));
     }

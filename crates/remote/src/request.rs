@@ -11,13 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
+use crate::foreign::Foreign;
 use crate::keys;
 use crate::output::{self, Exit};
 use crate::settings::Settings;
-use crate::ticket::{Answer, LONGEST_MS, MAX_OBJECT, Node, State, Ticket};
+use crate::ticket::{Answer, LONGEST_MS, Node, State, Ticket};
 
 /// A node that has not announced itself for so long is gone, milliseconds. It does so twice a day.
 const GONE_MS: u64 = 25 * 3_600_000;
+
+/// The longest time between two looks that a node is believed, milliseconds.
+const LONGEST_POLL_MS: u64 = 3_600_000;
 
 /// The most nodes of a request.
 const MOST: usize = 1000;
@@ -119,15 +123,17 @@ async fn candidates(bucket: &Bucket, asked: &Asked, now_ms: u64) -> Result<(Vec<
         names.swap(last, usize::try_from(random_u64()? % (last as u64 + 1)).unwrap_or(0));
     }
     let most = asked.sample.unwrap_or(MOST).min(MOST);
-    let read = |name: String| async move { (bucket.read(&format!("nodes/{name}.json"), MAX_OBJECT).await, name) };
+    let foreign = &Foreign::new(bucket);
+    let read = |name: String| async move { (foreign.read::<Node>(&format!("nodes/{name}.json")).await, name) };
     let mut read = stream::iter(names.iter().map(|name| (*name).to_owned())).map(read).buffered(AT_ONCE);
     let mut nodes: Vec<(String, Node)> = Vec::new();
-    while let Some((data, name)) = read.next().await {
-        let Some(Ok(node)) = data?.map(|data| serde_json::from_slice::<Node>(&data)) else { continue };
+    while let Some((node, name)) = read.next().await {
+        let Some(mut node) = node? else { continue };
+        node.poll_ms = node.poll_ms.min(LONGEST_POLL_MS);
         if asked.ticket.reports.iter().all(|report| node.allow_reports.contains(report)) {
             nodes.push((name, node));
         } else if !node.allow_reports.is_empty() {
-            output::note(&format!("{} allows only {}", host(&name), node.allow_reports.join(", ")));
+            output::note(&format!("{} allows only {:.500}", host(&name), node.allow_reports.join(", ")));
         }
         if nodes.len() == most {
             break;
@@ -154,8 +160,9 @@ async fn answers(bucket: &Bucket, ticket: &Ticket, slowest: Duration, quiet: boo
     let since = Stopwatch::start();
     let deadline = Duration::from_millis(ticket.expires_ms) + slowest + MARGIN;
     let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
+    let foreign = Foreign::new(bucket);
     loop {
-        for (name, answer) in fresh_answers(bucket, ticket, &answers).await? {
+        for (name, answer) in fresh_answers(&foreign, ticket, &answers).await? {
             let before = answers.get(&name);
             if before.is_none_or(|before| (before.state, &before.reason) != (answer.state, &answer.reason)) {
                 tell(&name, &answer, quiet);
@@ -175,22 +182,20 @@ async fn answers(bucket: &Bucket, ticket: &Ticket, slowest: Duration, quiet: boo
 
 /// Returns the answers to a request that are not known, or not the last word.
 pub async fn fresh_answers(
-    bucket: &Bucket,
+    foreign: &Foreign<'_>,
     ticket: &Ticket,
     known: &BTreeMap<String, Answer>,
 ) -> Result<Vec<(String, Answer)>> {
-    let objects = bucket.list_under(&format!("answers/{}", ticket.id)).await?;
+    let objects = foreign.bucket().list_under(&format!("answers/{}", ticket.id)).await?;
     let names = objects.iter().filter_map(|object| object.key.rsplit('/').next()?.strip_suffix(".json"));
     let is_wanted =
         |name: &&str| ticket.nodes.iter().any(|node| node == name) && !known.get(*name).is_some_and(Answer::is_final);
     let names: Vec<String> = names.filter(is_wanted).map(str::to_owned).collect();
-    let read = |name: String| async move { (bucket.read(&keys::answer(&ticket.id, &name), MAX_OBJECT).await, name) };
+    let read = |name: String| async move { (foreign.read(&keys::answer(&ticket.id, &name)).await, name) };
     let mut read = stream::iter(names).map(read).buffered(AT_ONCE);
     let mut answers = Vec::new();
-    while let Some((data, name)) = read.next().await {
-        if let Ok(answer) = serde_json::from_slice(&data?.unwrap_or_default()) {
-            answers.push((name, answer));
-        }
+    while let Some((answer, name)) = read.next().await {
+        answers.extend(answer?.map(|answer| (name, answer)));
     }
     Ok(answers)
 }
@@ -222,5 +227,30 @@ fn tell(node: &str, answer: &Answer, quiet: bool) {
         (State::Waiting, _) => output::note(&format!("{host}: the request waits: {}", answer.reason)),
         (State::Refused, _) => output::note(&format!("{host}: refused: {}", answer.reason)),
         (State::Failed, _) => output::note(&format!("{host}: no capture: {}", answer.reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hostile_node_stops_no_request_and_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = Bucket::Directory(dir.path().to_owned());
+        let put = async |key: &str, data: Vec<u8>| bucket.put(key, data.into()).await.unwrap();
+        put("nodes/good~1.json", b"{\"allow_reports\":[\"gc_stat\"],\"poll_ms\":1000}".to_vec()).await;
+        put("nodes/never~1.json", format!("{{\"allow_reports\":[\"gc_stat\"],\"poll_ms\":{}}}", u64::MAX).into()).await;
+        put("nodes/large~1.json", vec![b' '; 70_000]).await;
+        let ticket = Ticket { id: "x".into(), reports: vec!["gc_stat".into()], ..Ticket::default() };
+        let asked = Asked { ticket, host: None, sample: None, wait: true, json: false };
+        let (nodes, _) = candidates(&bucket, &asked, 0).await.unwrap();
+        let polls: Vec<_> = nodes.iter().map(|(name, node)| (name.as_str(), node.poll_ms)).collect();
+        assert_eq!(polls, [("good~1", 1000), ("never~1", LONGEST_POLL_MS)]);
+        let ticket = Ticket { nodes: nodes.into_iter().map(|(name, _)| name).collect(), ..asked.ticket };
+        put("answers/x/good~1.json", b"{\"state\":\"captured\"}".to_vec()).await;
+        put("answers/x/never~1.json", vec![b' '; 70_000]).await;
+        let answers = fresh_answers(&Foreign::new(&bucket), &ticket, &BTreeMap::new()).await.unwrap();
+        assert_eq!(answers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["good~1"]);
     }
 }

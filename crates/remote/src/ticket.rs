@@ -9,6 +9,12 @@ pub const MAX_OBJECT: u64 = 64 << 10;
 /// The longest time for which a request counts, milliseconds.
 pub const LONGEST_MS: u64 = 24 * 3_600_000;
 
+/// The longest reason, bytes.
+const LONGEST_REASON: usize = 1024;
+
+/// The longest name of a person, bytes.
+const LONGEST_BY: usize = 256;
+
 /// The most reports of a request.
 const MAX_REPORTS: usize = 32;
 
@@ -117,8 +123,19 @@ impl Ticket {
         if self.id != id {
             return Err("it has another id than its name".into());
         }
-        if self.reason.trim().is_empty() || self.reason.len() > 1024 || self.by.is_empty() || self.by.len() > 256 {
+        if self.reason.trim().is_empty() || self.by.is_empty() {
             return Err("it does not say who wants it and why".into());
+        }
+        for (what, text, most) in [("reason", &self.reason, LONGEST_REASON), ("person", &self.by, LONGEST_BY)] {
+            if text.len() > most {
+                return Err(format!("its {what} is too long: {} bytes, and {most} at most are allowed", text.len()));
+            }
+        }
+        if [&self.reason, &self.by].into_iter().any(|text| diagctl_fs::has_secret_key(text)) {
+            return Err(
+                "it holds a secret key of age: whoever can read the remote has it now, so do not use that key any more"
+                    .into(),
+            );
         }
         if self.reports.is_empty() || self.reports.len() > MAX_REPORTS {
             return Err(format!("it names no reports, or more than {MAX_REPORTS}"));
@@ -147,10 +164,16 @@ mod tests {
         };
         assert_eq!(good.check(id).unwrap(), ["gc_stat".parse::<ReportName>().unwrap()]);
         let table = [
+            (Ticket { reason: "see AGE-SECRET-KEY-1QQQQ".into(), ..good.clone() }, "it holds a secret key"),
+            (Ticket { by: "age-secret-key-1qqqq".into(), ..good.clone() }, "it holds a secret key"),
             (Ticket { schema: 2, ..good.clone() }, "newer"),
             (Ticket { id: "x".into(), ..good.clone() }, "another id"),
             (Ticket { reason: " ".into(), ..good.clone() }, "who wants it and why"),
-            (Ticket { by: "b".repeat(300), ..good.clone() }, "who wants it and why"),
+            (Ticket { by: "b".repeat(300), ..good.clone() }, "its person is too long: 300 bytes, and 256 at most"),
+            (
+                Ticket { reason: "r".repeat(1025), ..good.clone() },
+                "its reason is too long: 1025 bytes, and 1024 at most",
+            ),
             (Ticket { reports: Vec::new(), ..good.clone() }, "names no reports"),
             (Ticket { reports: vec!["../x".into()], ..good.clone() }, "../x is not a report"),
             (Ticket { expires_ms: u64::MAX, ..good }, "out of range"),

@@ -108,6 +108,15 @@ pub(super) fn cancel(cx: &Context, id: &str) -> Result<Done, Failure> {
     Err(external::become_program(command))
 }
 
+// The text for a table, in which the longest cell makes each row so wide. Anybody who may write requests may have written it.
+fn cut(text: &str) -> String {
+    const SHOWN: usize = 200;
+    match text.char_indices().nth(SHOWN) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
 fn row(listed: &Listed) -> Vec<String> {
     let hosts: Vec<&str> =
         listed.nodes.iter().map(|node| node.rsplit_once('~').map_or(node.as_str(), |(host, _)| host)).collect();
@@ -115,10 +124,10 @@ fn row(listed: &Listed) -> Vec<String> {
         listed.id.clone(),
         age(0, listed.age_ms),
         age(0, listed.expires_in_ms),
-        listed.by.clone(),
-        listed.reports.join(" "),
-        hosts.join(" "),
-        listed.reason.clone(),
+        cut(&listed.by),
+        cut(&listed.reports.join(" ")),
+        cut(&hosts.join(" ")),
+        cut(&listed.reason),
         status(listed),
     ]
 }
@@ -143,7 +152,7 @@ fn status(listed: &Listed) -> String {
         parts.insert(0, "cancelled".into());
     }
     let why = listed.answers.values().find(|answer| answer.state == "waiting" && !answer.reason.is_empty());
-    let why = why.map(|answer| format!(": {}", answer.reason)).unwrap_or_default();
+    let why = why.map(|answer| format!(": {}", cut(&answer.reason))).unwrap_or_default();
     format!("{}{why}", parts.join(", "))
 }
 
@@ -173,5 +182,11 @@ mod tests {
         listed.answers.clear();
         assert_eq!(status(&listed), "cancelled, 4 silent");
         assert_eq!(row(&listed)[5], "a b c d");
+        let long = "ü".repeat(60_000);
+        (listed.by, listed.reason, listed.reports) = (long.clone(), long.clone(), vec![long.clone()]);
+        listed.answers.insert("a~1".into(), answer("waiting", &long));
+        let cells = row(&listed);
+        assert!(cells.iter().all(|cell| cell.chars().count() < 300), "{cells:?}");
+        assert!(cells[3].ends_with("ü…"), "{cells:?}");
     }
 }
