@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use diagctl_fs::without_secrets;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -111,6 +112,7 @@ pub(super) fn cancel(cx: &Context, id: &str) -> Result<Done, Failure> {
 // The text for a table, in which the longest cell makes each row so wide. Anybody who may write requests may have written it.
 fn cut(text: &str) -> String {
     const SHOWN: usize = 200;
+    let text = &*without_secrets(text);
     match text.char_indices().nth(SHOWN) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -181,7 +183,8 @@ mod tests {
         listed.cancelled = true;
         listed.answers.clear();
         assert_eq!(status(&listed), "cancelled, 4 silent");
-        assert_eq!(row(&listed)[5], "a b c d");
+        listed.reason = "see https://bob:hunter2@host/x".into();
+        assert_eq!((&*row(&listed)[5], &*row(&listed)[6]), ("a b c d", "see https://(hidden)@host/x"));
         let long = "ü".repeat(60_000);
         (listed.by, listed.reason, listed.reports) = (long.clone(), long.clone(), vec![long.clone()]);
         listed.answers.insert("a~1".into(), answer("waiting", &long));
