@@ -68,7 +68,7 @@ module E2E
       capture
       ship!
       plain = checks["remote.encryption"]
-      assert_match(%r{none of the 1 reports of the newest capture \(\S+/\S+\) is encrypted by diagctl}, plain["message"])
+      assert_match(%r{diagctl encrypted no report of the newest capture \(\S+/\S+\), which has 1}, plain["message"])
       assert_equal plain["message"].include?("the remote does not say") ? "warn" : "ok", plain["status"]
       keys = Array.new(2) { `age-keygen 2>/dev/null`[/public key: (\S+)/, 1] || skip("age is not installed") }
       remote

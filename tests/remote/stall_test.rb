@@ -58,7 +58,7 @@ module E2E
       pid = watch
       result = ship(deadline: 60)
       assert result.ok?, result
-      assert_includes result.out, "nothing to ship: the shipper with pid #{pid} has done it"
+      assert_includes result.out, "nothing to ship: the shipper with pid #{pid} has shipped everything"
       assert shipped?(id)
     end
 

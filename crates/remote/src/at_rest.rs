@@ -33,7 +33,7 @@ pub async fn find(bucket: &Bucket, url: &str) -> Found {
     };
     let (of_captures, encrypted) = match newest(bucket).await {
         Ok(Some((name, 0, _, all))) => {
-            (format!("none of the {all} reports of the newest capture ({name}) is encrypted by diagctl"), Some(false))
+            (format!("diagctl encrypted no report of the newest capture ({name}), which has {all}"), Some(false))
         }
         Ok(Some((name, some, recipients, all))) => {
             let plural = if recipients == 1 { "" } else { "s" };

@@ -81,12 +81,9 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
     }
     encryption(&bucket, url).await?;
     match bucket.delete(vec![key]).await {
-        Ok(()) => say(
-            "delete",
-            "ok",
-            "the credentials may delete: only who runs `diagctl gc --remote` needs that".into(),
-            None,
-        )?,
+        Ok(()) => {
+            say("delete", "ok", "the credentials may delete: only `diagctl gc --remote` needs that".into(), None)?
+        }
         Err(error) if error.is_denied() => {
             say("delete", "ok", "the credentials may not delete, as it should be on a node".into(), None)?
         }

@@ -52,7 +52,7 @@ pub async fn take(store: &Store, patience: Patience, unless_watched: bool) -> Re
             let now = shipping::waiting(store)?;
             let left = waiting.iter().filter(|capture| now.iter().any(|other| other.id == capture.id)).count();
             if is_watched && left == 0 {
-                output::say(&format!("nothing to ship: {} has done it", holder(&spot)));
+                output::say(&format!("nothing to ship: {} has shipped everything", holder(&spot)));
                 return Ok(None);
             }
             if since.elapsed() >= limit {

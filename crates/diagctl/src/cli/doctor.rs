@@ -89,7 +89,7 @@ fn without_store(cx: &Context, broken: Option<&Failure>) -> Vec<Check> {
     let mut checks = settings::configuration(&cx.loaded, broken, &super::config_target::by_its_owner(&cx.proc, config));
     checks.extend(settings::encryption(config.encrypt.as_deref()));
     let why = format!(
-        "there is no store on this machine ({}), as on that of a person who reads; a machine with workers is checked without --remote, too",
+        "there is no store on this machine ({}); that is usual on a laptop. Check a machine with workers without --remote, too",
         config.dir.display()
     );
     checks.push(Check::skip("store.directory", why));
