@@ -35,7 +35,7 @@ class PluginLogTest < E2E::Case
   private
 
   def assert_no_other_lines(**mode)
-    without = lines(puma(plugin: false, **mode).tap(&:stop))
+    without = lines(without_plugin(**mode))
     server = puma(**mode)
     capture_everything
     wait_until("the log tells of it", tell: server.method(:log)) { server.diagctl_lines.any? }
@@ -44,6 +44,13 @@ class PluginLogTest < E2E::Case
     own = with.grep(/\[diagctl\]/)
     assert_equal without, with - own
     own.each { |line| assert_match(/\[diagctl\] capture \S+ \(on_demand\) stored/, line) }
+  end
+
+  # Puma 6.6 in single mode that is stopped at once may find itself in a deadlock: its main thread waits for the server's thread, which waits
+  # for requests. With the plugin there is a thread that only sleeps.
+  def without_plugin(**mode)
+    servers = Enumerator.produce { puma(plugin: false, **mode).tap(&:stop) }
+    servers.lazy.take(3).find { |server| !server.log.include?("No live threads left. Deadlock?") } || flunk("Puma ends in a deadlock each time")
   end
 
   def capture_everything
