@@ -6,7 +6,7 @@ require_relative "support/reading"
 require_relative "support/asking"
 
 module E2E
-  # What changes while a request waits, or while a node obeys: rules, cancellations, reasons, the expiry.
+  # Changes while a request waits, or while a node obeys: rules, cancellations, reasons, the expiry.
   module RequestChanges
     include Asking
 

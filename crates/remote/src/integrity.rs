@@ -24,7 +24,7 @@ const SHA256: &str = "x-amz-checksum-sha256";
 /// The headers in which S3 and Azure say that what was written is encrypted.
 const ENCRYPTION: [&str; 2] = ["x-amz-server-side-encryption", "x-ms-request-server-encrypted"];
 
-/// That of the last answer to a write, if it said so.
+/// The encryption that the last answer to a write told, if it told one.
 static SAID: Mutex<Option<String>> = Mutex::new(None);
 
 /// Returns what the last answer to a write said about encryption.

@@ -99,7 +99,7 @@ async fn take_back(bucket: &Bucket, args: &CancelArgs) -> Result<Exit> {
     let is_cancelled = found.cancelled.contains_key(&named.id);
     let answers = match read(&foreign, named).await.unwrap_or_default() {
         Some(ticket) => {
-            // Who may write requests, but not read answers, may cancel all the same.
+            // A person who may write requests but not read answers may cancel all the same.
             let answers = fresh_answers(&foreign, &ticket, &BTreeMap::new()).await.unwrap_or_default();
             let is_over =
                 ticket.nodes.iter().all(|node| answers.iter().any(|(name, it)| name == node && it.is_final()));

@@ -127,7 +127,7 @@ fn of_remote(cx: &Context, args: &Args) -> Result<Outcome, Failure> {
         let view = View::of(cx, vec![target], Wanted::Unchecked)?;
         let (store, before) = (view.cx().open(Access::Read)?, outcome.damaged.len());
         capture(&store, &id, &ProgressBar::hidden(), &mut outcome);
-        // What could not be brought. Its path on this machine says nothing to a person.
+        // An object could not be brought. Its path on this machine says nothing to a person.
         let place = view.place(&id).unwrap_or_default();
         let not_brought = |damage: &&mut Damage| !store.report_dir(&id).join(&damage.file).exists();
         for damage in outcome.damaged[before..].iter_mut().filter(not_brought) {

@@ -115,7 +115,7 @@ impl Account {
                 self.add(Part::LiveObjects, slots.live, format!("{} slots, not what is behind", slots.live_count));
                 self.add(Part::Allocated, allocated, format!("from {name}"));
             }
-            // What is behind the objects is in their sizes, and not more than what their slots of the smallest size leave.
+            // The sizes of objects include the memory behind them: at most what slots of the smallest size leave.
             (None, Some(objects)) => {
                 let slots = objects.count.saturating_mul(SMALLEST_SLOT).min(objects.size);
                 let behind = (objects.size - slots).min(allocated);

@@ -10,7 +10,7 @@ use super::releases::Release;
 use super::{Args, By, counted_as};
 use crate::units::size;
 
-/// What came between two heap dumps is a leak if this share of it is still there in a third.
+/// The share of the objects that came between two heap dumps that must still be there in a third to make them a leak.
 const STAYS_PERCENT: u64 = 50;
 
 /// Groups that a verdict names.
