@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::convert::Target;
 use crate::error::Error;
-use crate::reader::{Block, Options, Reader};
+use crate::reader::{Batch, Block, Options, Reader};
 use crate::record::{Edge, Flags, FreeSlots, NameId, NameKind, Object, Producer, Root, Site, SiteId, Type};
 use crate::tables::{Names, Sites};
 use classes::Class;
@@ -128,7 +128,6 @@ impl Summary {
 pub struct Counter {
     free_slots: u64,
     free_bytes: u64,
-    by_type: [Amount; Type::COUNT],
     by_class: classes::Classes,
     by_site: HashMap<SiteId, Amount, RandomState>,
     by_generation: HashMap<u64, Amount, RandomState>,
@@ -141,23 +140,39 @@ impl Counter {
     /// Counts an object.
     #[inline]
     pub fn count(&mut self, object: &Object) {
-        let amount = Amount::of(object);
-        self.by_type[usize::from(object.kind.0) % Type::COUNT].add(amount);
-        let kind = object.kind;
-        let class = match kind {
-            Type::IMEMO | Type::NODE => Class::Internal(kind, object.name),
-            _ if object.class == 0 => Class::Internal(kind, NameId::NONE),
-            // Each class and module has a class of its own, without a name.
-            // Objects of extensions may keep memory that their size does not tell.
-            Type::CLASS | Type::MODULE | Type::ICLASS | Type::DATA => Class::At(object.class, kind),
-            _ => Class::At(object.class, Type::NONE),
-        };
-        self.by_class.add(class, amount);
-        let is_module = matches!(kind, Type::CLASS | Type::MODULE | Type::ICLASS);
-        if is_module && object.name != NameId::NONE && self.class_names.len() < MAX_GROUPS {
-            self.class_names.insert(object.address, object.name);
+        let Object { kind, class, name, size, flags, .. } = *object;
+        self.by_class.add(Class::of(kind, class, name), size, flags);
+        self.name_class(object.address, kind, name);
+        self.count_allocation(object);
+    }
+
+    // Column by column, which takes half the instructions of counting one object after the other.
+    fn batch(&mut self, batch: &Batch) {
+        let classes = batch.kinds().iter().zip(batch.classes()).zip(batch.names());
+        let classes = classes.map(|((kind, class), name)| Class::of(*kind, *class, name));
+        for ((class, size), flags) in classes.zip(batch.sizes()).zip(batch.flags()) {
+            self.by_class.add(class, *size, *flags);
         }
+        for ((address, kind), name) in batch.addresses().iter().zip(batch.kinds()).zip(batch.names()) {
+            self.name_class(*address, *kind, name);
+        }
+        if batch.has_sites() {
+            batch.objects().for_each(|object| self.count_allocation(&object));
+        }
+    }
+
+    #[inline]
+    fn name_class(&mut self, address: u64, kind: Type, name: NameId) {
+        let is_module = matches!(kind, Type::CLASS | Type::MODULE | Type::ICLASS);
+        if is_module && name != NameId::NONE && self.class_names.len() < MAX_GROUPS {
+            self.class_names.insert(address, name);
+        }
+    }
+
+    #[inline]
+    fn count_allocation(&mut self, object: &Object) {
         if object.site != SiteId::NONE {
+            let amount = Amount::of(object);
             add(&mut self.by_site, object.site, SiteId::NONE, amount);
             add(&mut self.by_generation, object.generation, 0, amount);
         }
@@ -166,7 +181,7 @@ impl Counter {
     /// Takes a block of a graph.
     pub fn block(&mut self, block: &Block<'_>) -> Result<(), Error> {
         match block {
-            Block::Objects(batch) => batch.objects().for_each(|object| self.count(&object)),
+            Block::Objects(batch) => self.batch(batch),
             Block::Names(names) => self.names.add(names)?,
             Block::Sites(sites) => self.sites.add(sites)?,
             Block::Free(runs) => runs.iter().for_each(|run| self.free_slots(run)),
@@ -182,9 +197,12 @@ impl Counter {
 
     /// Sorts the groups and keeps the largest.
     pub fn finish(self, producer: Producer, ruby: &str, complete: bool) -> Summary {
-        let mut all = Amount::default();
-        self.by_type.iter().for_each(|amount| all.add(*amount));
-        let types = (0u8..).map(|kind| type_name(Type(kind)).to_owned()).zip(self.by_type);
+        let (mut all, mut by_type) = (Amount::default(), [Amount::default(); Type::COUNT]);
+        for (class, amount) in self.by_class.groups() {
+            all.add(amount);
+            by_type[usize::from(class.kind().0) % Type::COUNT].add(amount);
+        }
+        let types = (0u8..).map(|kind| type_name(Type(kind)).to_owned()).zip(by_type);
         let classes = self.by_class.groups().map(|(class, amount)| (self.class_name(class), amount));
         let of_extensions = self.by_class.groups().filter(|(class, _)| matches!(class, Class::At(_, Type::DATA)));
         let of_extensions: HashSet<String, RandomState> =
@@ -223,7 +241,7 @@ impl Counter {
             },
             Class::Internal(kind, NameId::NONE) => format!("({})", type_name(kind)),
             Class::Internal(kind, name) => format!("({} {})", type_name(kind), self.text(name)),
-            Class::Other => "(other classes)".to_owned(),
+            Class::Other(_) => "(other classes)".to_owned(),
         }
     }
 

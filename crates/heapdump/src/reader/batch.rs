@@ -123,6 +123,16 @@ impl Batch {
         &self.sizes
     }
 
+    /// The flags of the objects, if they were decoded.
+    pub(crate) fn flags(&self) -> &[Flags] {
+        &self.flags
+    }
+
+    /// Returns true if an object may have an allocation site.
+    pub(crate) fn has_sites(&self) -> bool {
+        !self.sites.is_empty()
+    }
+
     /// The types of the objects.
     pub(crate) fn kinds(&self) -> &[Type] {
         &self.kinds

@@ -5,28 +5,44 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::{Amount, MAX_GROUPS};
-use crate::record::{NameId, Type};
+use crate::record::{Flags, NameId, Type};
 
 /// Places for classes that were met lately. A heap has few classes with many objects.
 const RECENT: usize = 512;
 
-/// The class of objects.
+/// The class and the type of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Class {
-    /// The address of the class, and the type of its objects where that matters.
+    /// The address of the class.
     At(u64, Type),
     /// Objects that have none.
     Internal(Type, NameId),
     /// Those of classes beyond the limit.
-    Other,
+    Other(Type),
 }
 
 impl Class {
+    /// Returns the class of an object of this type, at this address or 0, and with this name.
+    #[inline]
+    pub fn of(kind: Type, class: u64, name: NameId) -> Self {
+        match kind {
+            Type::IMEMO | Type::NODE => Self::Internal(kind, name),
+            _ if class == 0 => Self::Internal(kind, NameId::NONE),
+            _ => Self::At(class, kind),
+        }
+    }
+
+    /// The type of the objects.
+    pub fn kind(self) -> Type {
+        let (Self::At(_, kind) | Self::Internal(kind, _) | Self::Other(kind)) = self;
+        kind
+    }
+
     fn place(self) -> usize {
         let mixed = match self {
             Self::At(address, kind) => address ^ u64::from(kind.0) << 40,
             Self::Internal(kind, name) => u64::from(name.0) << 8 | u64::from(kind.0),
-            Self::Other => 0,
+            Self::Other(kind) => u64::from(kind.0),
         };
         mixed
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -36,53 +52,61 @@ impl Class {
     }
 }
 
+/// The number and bytes of the young objects of a class, then of the old ones.
+type Amounts = [(u64, u64); 2];
+
 /// The objects of each class.
 #[derive(Debug)]
 pub(super) struct Classes {
     /// Positions in `amounts`.
     known: HashMap<Class, usize, RandomState>,
-    amounts: Vec<Amount>,
+    amounts: Vec<Amounts>,
     recent: Box<[(Class, usize)]>,
 }
 
 impl Default for Classes {
     fn default() -> Self {
-        let recent = vec![(Class::Other, usize::MAX); RECENT].into_boxed_slice();
+        let recent = vec![(Class::Other(Type::NONE), usize::MAX); RECENT].into_boxed_slice();
         Self { known: HashMap::default(), amounts: Vec::new(), recent }
     }
 }
 
 impl Classes {
-    /// Adds objects of a class.
+    /// Adds an object of a class.
     #[inline]
-    pub fn add(&mut self, class: Class, amount: Amount) {
-        if let Some((recent, position)) = self.recent.get(class.place()).copied()
-            && recent == class
-            && let Some(known) = self.amounts.get_mut(position)
-        {
-            return known.add(amount);
+    pub fn add(&mut self, class: Class, size: u64, flags: Flags) {
+        let position = match self.recent.get(class.place()) {
+            Some((recent, position)) if *recent == class => *position,
+            _ => self.look_up(class),
+        };
+        if let Some([young, old]) = self.amounts.get_mut(position) {
+            let (count, bytes) = if flags.has(Flags::OLD) { old } else { young };
+            *count += 1;
+            *bytes = bytes.saturating_add(size);
         }
-        self.look_up(class, amount);
     }
 
     #[cold]
-    fn look_up(&mut self, class: Class, amount: Amount) {
-        let key = if self.known.len() < MAX_GROUPS || self.known.contains_key(&class) { class } else { Class::Other };
+    fn look_up(&mut self, class: Class) -> usize {
+        let is_counted = self.known.len() < MAX_GROUPS || self.known.contains_key(&class);
+        let key = if is_counted { class } else { Class::Other(class.kind()) };
         let position = *self.known.entry(key).or_insert_with(|| {
-            self.amounts.push(Amount::default());
+            self.amounts.push(Amounts::default());
             self.amounts.len() - 1
         });
-        if let Some(known) = self.amounts.get_mut(position) {
-            known.add(amount);
-        }
         if let Some(place) = self.recent.get_mut(class.place()) {
             *place = (class, position);
         }
+        position
     }
 
     /// The classes with their objects, in no order.
     pub fn groups(&self) -> impl Iterator<Item = (Class, Amount)> {
-        self.known.iter().map(|(class, position)| (*class, self.amounts.get(*position).copied().unwrap_or_default()))
+        self.known.iter().map(|(class, position)| {
+            let [(young, young_bytes), (old, old_bytes)] = self.amounts.get(*position).copied().unwrap_or_default();
+            let (count, bytes) = (young + old, young_bytes.saturating_add(old_bytes));
+            (*class, Amount { count, bytes, old, old_bytes })
+        })
     }
 }
 
@@ -100,7 +124,7 @@ mod tests {
             } else {
                 Class::At(number * 40, Type::NONE)
             };
-            classes.add(class, Amount { count: 1, ..Amount::default() });
+            classes.add(class, 1, Flags::default());
             *expected.entry(class).or_default() += 1;
         }
         assert_eq!(classes.groups().map(|(class, amount)| (class, amount.count)).collect::<HashMap<_, _>>(), expected);
@@ -109,12 +133,12 @@ mod tests {
     #[test]
     fn classes_beyond_the_limit_are_counted_together() {
         let mut classes = Classes::default();
-        let one = Amount { count: 1, ..Amount::default() };
         for n in 0..MAX_GROUPS as u64 + 10 {
-            classes.add(Class::At(n * 8 + 8, Type::NONE), one);
+            classes.add(Class::At(n * 8 + 8, Type::HASH), 40, Flags::default());
         }
-        classes.add(Class::At(8, Type::NONE), one);
+        classes.add(Class::At(8, Type::HASH), 60, Flags::OLD);
         let groups: HashMap<_, _> = classes.groups().collect();
-        assert_eq!((groups[&Class::Other].count, groups[&Class::At(8, Type::NONE)].count), (10, 2));
+        assert_eq!(groups[&Class::Other(Type::HASH)].count, 10);
+        assert_eq!(groups[&Class::At(8, Type::HASH)], Amount { count: 2, bytes: 100, old: 1, old_bytes: 60 });
     }
 }
