@@ -92,6 +92,14 @@ module E2E
       id = capture
       wait_until("the capture", tell: -> { File.read(log) }) { shipped?(id) }
       assert_empty remote_keys.grep(%r{nodes/})
+    def test_a_request_that_captured_nothing_leaves_its_place_to_another
+      @script = start_script
+      watch
+      2.times { assert_match(/nobody took it in time/, ask("gc_stat", "--name", "no-such-worker", "--expires", "1s").err) }
+      2.times { assert ask("gc_stat").ok? }
+      assert_match(/refused: this node has accepted 2 requests within an hour/, ask("gc_stat").err)
+    end
+
       assert_equal 4, ask("gc_stat").status
     end
   end

@@ -226,6 +226,7 @@ fn tell(node: &str, answer: &Answer, quiet: bool) {
         }
         (State::Waiting, _) => output::note(&format!("{host}: the request waits: {}", answer.reason)),
         (State::Refused, _) => output::note(&format!("{host}: refused: {}", answer.reason)),
+        (State::Failed, _) if answer.cancelled => output::note(&format!("{host}: {}", answer.reason)),
         (State::Failed, _) => output::note(&format!("{host}: no capture: {}", answer.reason)),
     }
 }

@@ -103,6 +103,9 @@ pub struct Answer {
     /// The reason.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// True if it was given up because somebody cancelled it. Its state is `Failed`, which older programs know.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
     /// Time of the answer, UTC, RFC 3339.
     pub at: String,
 }

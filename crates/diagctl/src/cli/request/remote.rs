@@ -82,6 +82,8 @@ struct Listed {
 #[derive(Serialize, Deserialize)]
 struct Answer {
     state: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    cancelled: bool,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     reason: String,
     #[serde(flatten)]
@@ -134,14 +136,18 @@ fn row(listed: &Listed) -> Vec<String> {
     ]
 }
 
-// The number of nodes in each state, and the reason of the first that waits.
+// The number of nodes in each state, and the reason of the first that waits. Of a request that was cancelled, the nodes that took it back are not
+// counted.
 fn status(listed: &Listed) -> String {
-    let of = |state: &str| listed.answers.values().filter(|answer| answer.state == state).count();
+    let of = |state: &str, cancelled: bool| {
+        listed.answers.values().filter(|answer| answer.state == state && answer.cancelled == cancelled).count()
+    };
     let states = [
-        ("captured", of("captured")),
-        ("refused", of("refused")),
-        ("failed", of("failed")),
-        ("waiting", of("waiting")),
+        ("captured", of("captured", false)),
+        ("refused", of("refused", false)),
+        ("failed", of("failed", false)),
+        ("cancelled", if listed.cancelled { 0 } else { of("failed", true) }),
+        ("waiting", of("waiting", false)),
     ];
     let silent = ("silent", listed.nodes.len().saturating_sub(listed.answers.len()));
     let mut parts: Vec<String> = states
@@ -164,8 +170,12 @@ mod tests {
 
     #[test]
     fn the_status_counts_the_nodes_and_says_what_one_waits_for() {
-        let answer =
-            |state: &str, reason: &str| Answer { state: state.into(), reason: reason.into(), more: BTreeMap::new() };
+        let answer = |state: &str, reason: &str| Answer {
+            state: state.into(),
+            cancelled: false,
+            reason: reason.into(),
+            more: BTreeMap::new(),
+        };
         let mut listed = Listed {
             id: String::new(),
             by: String::new(),
@@ -186,7 +196,12 @@ mod tests {
         listed.reason = "see https://bob:hunter2@host/x".into();
         assert_eq!((&*row(&listed)[5], &*row(&listed)[6]), ("a b c d", "see https://(hidden)@host/x"));
         let long = "ü".repeat(60_000);
+        let taken_back = || Answer { cancelled: true, ..answer("failed", "cancelled by ann") };
+        listed.answers.insert("c~1".into(), taken_back());
+        assert_eq!(status(&listed), "1 captured, 1 cancelled, 1 waiting, 1 silent: the store is paused");
         (listed.by, listed.reason, listed.reports) = (long.clone(), long.clone(), vec![long.clone()]);
+        listed.answers.insert("b~1".into(), taken_back());
+        assert_eq!(status(&listed), "cancelled, 1 captured, 1 silent");
         listed.answers.insert("a~1".into(), answer("waiting", &long));
         let cells = row(&listed);
         assert!(cells.iter().all(|cell| cell.chars().count() < 300), "{cells:?}");
