@@ -24,6 +24,7 @@ mod keys;
 mod manifest;
 mod merged;
 mod output;
+mod reason;
 mod reload;
 mod request;
 mod requests;

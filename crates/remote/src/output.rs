@@ -102,10 +102,11 @@ pub fn note(text: &str) {
 /// Prints an error with its hint on stderr, and returns the exit status.
 pub fn fail(error: &Error) -> Exit {
     let message = diagctl_fs::without_secrets(&error.to_string()).into_owned();
-    let more = error.hint().map_or(Value::Null, |hint| json!({ "hint": hint }));
+    let hint = error.hint().map(|hint| printable(&diagctl_fs::without_secrets(&hint)));
+    let more = hint.as_ref().map_or(Value::Null, |hint| json!({ "hint": hint }));
     if !log("error", &message, more) {
         note(&message);
-        if let Some(hint) = error.hint() {
+        if let Some(hint) = hint {
             let _ = writeln!(std::io::stderr(), "  hint: {hint}");
         }
     }

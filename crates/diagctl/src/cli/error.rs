@@ -15,7 +15,7 @@ pub use diagctl_fs::{printable, quoted, steers};
 pub struct Failure {
     /// The exit status of the process.
     pub exit: Exit,
-    /// The failure and its reason in one sentence that names the thing and the value.
+    /// The failure and its reason in one sentence that names the thing and the value. Empty if the reader knows it.
     pub message: String,
     /// The next step for the reader.
     pub hint: Option<String>,
@@ -32,6 +32,11 @@ impl Failure {
     /// Creates a failure with exit status 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, message)
+    }
+
+    /// Creates a failure of which another program has told the reader.
+    pub fn said(exit: Exit) -> Self {
+        Self::new(exit, "")
     }
 
     /// Creates the failure of an operation on a path, from the operating system's error.

@@ -6,8 +6,9 @@ mod target;
 pub mod view;
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -99,7 +100,7 @@ pub fn captures(cx: &Context, days: &Days) -> Result<Vec<Entry>, Failure> {
 ///
 /// # Errors
 ///
-/// `otherwise`, if it fails. It has said why.
+/// If it fails.
 pub fn lines_of<T: DeserializeOwned>(mut command: Command, otherwise: &str) -> Result<Vec<T>, Failure> {
     let failed = |source| Failure::io("run", Path::new("diagctl-remote"), source);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
@@ -107,7 +108,20 @@ pub fn lines_of<T: DeserializeOwned>(mut command: Command, otherwise: &str) -> R
     for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
         values.push(serde_json::from_str(&line.map_err(failed)?).map_err(|e| failed(e.into()))?);
     }
-    if child.wait().map_err(failed)?.success() { Ok(values) } else { Err(Failure::failed(otherwise)) }
+    let status = child.wait().map_err(failed)?;
+    if status.success() { Ok(values) } else { Err(ended(otherwise, status)) }
+}
+
+// The failure of the program, which has said why unless somebody has killed it.
+fn ended(what: &str, status: ExitStatus) -> Failure {
+    if let Some(signal) = status.signal() {
+        return Failure::failed(format!("{what}: diagctl-remote was killed by signal {signal}"));
+    }
+    Failure::said(match status.code() {
+        Some(code) if code == Exit::NoMatch as i32 => Exit::NoMatch,
+        Some(code) if code == Exit::Config as i32 => Exit::Config,
+        _ => Exit::Failed,
+    })
 }
 
 /// Deletes captures in the remote.
@@ -122,9 +136,6 @@ pub fn delete(cx: &Context, targets: &[view::Target], by: &str) -> Result<(), Fa
             let _ = writeln!(stdin, "{line}");
         }
     }
-    match child.wait().map_err(failed)?.success() {
-        true => Ok(()),
-        // The program has said why.
-        false => Err(Failure::failed("not all captures were deleted; the same command deletes the rest")),
-    }
+    let status = child.wait().map_err(failed)?;
+    if status.success() { Ok(()) } else { Err(ended("not all captures were deleted", status)) }
 }
