@@ -83,11 +83,8 @@ pub enum Error {
         host: String,
     },
     /// No node would obey a request.
-    #[error("no node {} obeys requests for these reports", diagctl_fs::printable(host))]
-    NoNode {
-        /// The pattern of the machines.
-        host: String,
-    },
+    #[error(transparent)]
+    NoNode(#[from] crate::no_node::NoNode),
     /// An object is longer than it may be.
     #[error("{key} has more than {most} bytes, so it was not read")]
     TooLarge {
@@ -195,9 +192,7 @@ impl Error {
             Self::Directory { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 return Some(format!("make room there; {RESUMES}"));
             }
-            Self::NoNode { .. } => {
-                "a node obeys with [remote.requests] allow_reports in its configuration, while `diagctl ship --watch` runs"
-            }
+            Self::NoNode(none) => return Some(none.hint()),
             Self::NoCapture { .. } => {
                 "`diagctl list --remote` shows what is there; a lifecycle rule may have deleted it meanwhile"
             }

@@ -195,7 +195,8 @@ impl<'a> Inbox<'a> {
     async fn announce(&mut self) -> Result<()> {
         if self.announced.as_ref().is_none_or(|at| at.elapsed() >= ANNOUNCE) {
             let (host, allow_reports) = (self.host.clone(), self.rules.allow_reports.clone());
-            let node = Node { schema: 1, host, allow_reports, poll_ms: self.rules.poll_ms, at: clock::utc_now() };
+            let (store, poll_ms) = (self.store.dir().display().to_string(), self.rules.poll_ms);
+            let node = Node { schema: 1, host, store, allow_reports, poll_ms, at: clock::utc_now() };
             self.put(&format!("nodes/{}.json", self.node), &node).await?;
             self.announced = Some(Stopwatch::start());
         }
@@ -309,8 +310,8 @@ impl<'a> Inbox<'a> {
         };
         requests::write(self.store, &request).map_err(|e| format!("it cannot be filed: {e}"))?;
         self.known.accepted.push(now_ms);
-        output::say(&format!("requested {id}: {} by {}, {}", ticket.reports.join(", "), ticket.by, ticket.reason));
         remembered.accepted = now_ms;
+        output::say(&format!("requested {id}: {} by {}, {}", ticket.reports.join(", "), ticket.by, ticket.reason));
         Ok(created)
     }
 

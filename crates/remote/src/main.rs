@@ -23,6 +23,8 @@ mod journal;
 mod keys;
 mod manifest;
 mod merged;
+mod no_node;
+mod nodes;
 mod output;
 mod reason;
 mod reload;

@@ -112,7 +112,7 @@ pub fn fail(error: &Error) -> Exit {
     }
     match error {
         Error::Settings(_) | Error::NoSettings => Exit::Config,
-        Error::NoCapture { .. } | Error::NoNode { .. } | Error::NoRequest(_) => Exit::NoMatch,
+        Error::NoCapture { .. } | Error::NoNode(_) | Error::NoRequest(_) => Exit::NoMatch,
         _ => Exit::Failed,
     }
 }

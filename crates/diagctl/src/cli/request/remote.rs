@@ -20,7 +20,7 @@ pub struct RemoteArgs {
     /// Ask machines through the remote, where their configuration allows it
     #[arg(long, conflicts_with = "pid")]
     pub remote: bool,
-    /// With --remote: only machines with this name; an asterisk stands for any text
+    /// With --remote: only machines, or stores of one (web-1~4be11a02), with this name; an asterisk stands for any text
     #[arg(long, value_name = "HOST", requires = "remote", conflicts_with_all = ["list", "cancel"])]
     host: Option<String>,
     /// With --remote: only so many machines, chosen at random
@@ -121,9 +121,15 @@ fn cut(text: &str) -> String {
     }
 }
 
+fn host(node: &str) -> &str {
+    node.rsplit_once('~').map_or(node, |(host, _)| host)
+}
+
 fn row(listed: &Listed) -> Vec<String> {
-    let hosts: Vec<&str> =
-        listed.nodes.iter().map(|node| node.rsplit_once('~').map_or(node.as_str(), |(host, _)| host)).collect();
+    // Two stores of one machine are told apart.
+    let is_alone = |node: &str| listed.nodes.iter().filter(|other| host(other) == host(node)).count() == 1;
+    let nodes = listed.nodes.iter().map(String::as_str);
+    let hosts: Vec<&str> = nodes.map(|node| if is_alone(node) { host(node) } else { node }).collect();
     vec![
         listed.id.clone(),
         age(0, listed.age_ms),
@@ -184,24 +190,24 @@ mod tests {
             age_ms: 0,
             expires_in_ms: 0,
             cancelled: false,
-            nodes: ["a~1", "b~1", "c~1", "d~1"].map(str::to_owned).to_vec(),
+            nodes: ["a~1", "b~1", "c~1", "c~2"].map(str::to_owned).to_vec(),
             answers: [("a~1".into(), answer("captured", "")), ("b~1".into(), answer("waiting", "the store is paused"))]
                 .into(),
             more: BTreeMap::new(),
         };
         assert_eq!(status(&listed), "1 captured, 1 waiting, 2 silent: the store is paused");
-        listed.cancelled = true;
-        listed.answers.clear();
-        assert_eq!(status(&listed), "cancelled, 4 silent");
-        listed.reason = "see https://bob:hunter2@host/x".into();
-        assert_eq!((&*row(&listed)[5], &*row(&listed)[6]), ("a b c d", "see https://(hidden)@host/x"));
-        let long = "ü".repeat(60_000);
         let taken_back = || Answer { cancelled: true, ..answer("failed", "cancelled by ann") };
         listed.answers.insert("c~1".into(), taken_back());
         assert_eq!(status(&listed), "1 captured, 1 cancelled, 1 waiting, 1 silent: the store is paused");
-        (listed.by, listed.reason, listed.reports) = (long.clone(), long.clone(), vec![long.clone()]);
+        listed.cancelled = true;
         listed.answers.insert("b~1".into(), taken_back());
         assert_eq!(status(&listed), "cancelled, 1 captured, 1 silent");
+        listed.answers.clear();
+        assert_eq!(status(&listed), "cancelled, 4 silent");
+        listed.reason = "see https://bob:hunter2@host/x".into();
+        assert_eq!((&*row(&listed)[5], &*row(&listed)[6]), ("a b c~1 c~2", "see https://(hidden)@host/x"));
+        let long = "ü".repeat(60_000);
+        (listed.by, listed.reason, listed.reports) = (long.clone(), long.clone(), vec![long.clone()]);
         listed.answers.insert("a~1".into(), answer("waiting", &long));
         let cells = row(&listed);
         assert!(cells.iter().all(|cell| cell.chars().count() < 300), "{cells:?}");
