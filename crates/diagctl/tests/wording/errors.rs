@@ -44,6 +44,7 @@ fn errors_of_the_command_line() {
         "help frobnicate",
         "help config frobnicate",
         "fetch latest --json -o -",
+        "request gc_stat --reason 'see https://ann:hunter2@host/x'",
     ] {
         environment.run(line);
     }
