@@ -5,7 +5,7 @@ require_relative "support/directory_case"
 require_relative "support/reading"
 
 module E2E
-  # A person, with a file of his own and no store, whose remote cannot be read. He gets one message.
+  # A person, with a file of his own and no store, whose remote cannot be read. He gets one message, and a command to paste that works.
   class FailuresTest < DirectoryCase
     include Reading
 
@@ -33,6 +33,27 @@ module E2E
         assert_match(/\Adiagctl: cannot open \S+missing: No such file.*\n  hint: the directory of remote.url must exist.*\n\z/, result.err)
         assert_equal 2, result.err.lines.size, result
       end
+    end
+
+    def test_a_command_that_a_hint_suggests_can_be_pasted
+      id = store_capture("gc_stat" => "{}")
+      ship!
+      path = laptop(remote_section)
+      [%w[show latest:nope], %w[show 2020], %w[fetch 2020], %w[diagnose], %w[request --cancel 2020], %w[gc]].each do |command|
+        result = there(*command)
+        refute result.ok?, result
+        commands = result.err.scan(/`(diagctl [^`…]*)`/).flatten
+        refute_empty commands, result
+        commands.each do |line|
+          assert_match(/\Adiagctl --config '#{path}' /, line, result)
+          pasted = Command.run("sh", "-c", line.sub(/\Adiagctl/, BIN).gsub("HOST/ID", id), env: laptop_env)
+          assert_includes [0, 4], pasted.status, "#{line}: #{pasted}"
+          refute_match(/unexpected|no remote|no diagctl store/, pasted.err, line)
+        end
+      end
+      shown = there("show", "latest").out[/fetch one with: (.*)/, 1]
+      assert_equal "diagctl --config '#{path}' fetch #{id}:gc_stat --remote", shown
+      assert_match(%r{`diagctl --config '#{path}' list --remote` reads file://#{@files}$}, Command.run(BIN, "--config", path, "list", env: laptop_env).err)
     end
 
     private

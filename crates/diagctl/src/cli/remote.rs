@@ -2,6 +2,7 @@
 
 pub mod earlier;
 pub mod hints;
+pub mod misplaced;
 mod target;
 pub mod view;
 
@@ -39,8 +40,14 @@ pub fn none(cx: &Context) -> Failure {
         return Failure::new(Exit::Config, "there is no remote until the configuration is corrected")
             .hint("`diagctl config check` says what to write");
     }
-    Failure::new(Exit::Config, "the configuration names no remote")
-        .hint("add the table [remote] with url = \"s3://BUCKET/PREFIX\"; docs/fleet.md has an example")
+    let table = "[remote] with url = \"s3://BUCKET/PREFIX\"";
+    let failure = Failure::new(Exit::Config, "the configuration names no remote");
+    match cx.loaded.borrowed.as_ref().or(cx.loaded.file.as_ref()) {
+        Some(file) => failure.hint(format!("add the table {table} to {}; docs/fleet.md has an example", file.display())),
+        None => failure.hint(format!(
+            "write the table {table} into a file, and name it with --config or DIAGCTL_CONFIG; docs/fleet.md has an example"
+        )),
+    }
 }
 
 /// Returns what the program has to know: the store, the remote, and how to ask this program again.
@@ -55,6 +62,7 @@ pub fn settings(cx: &Context, remote: &Remote) -> Value {
         "group": config.group,
         "orders": !config.group_may.is_empty(),
         "allow_network_filesystem": config.allow_network_filesystem,
+        "options": cx.options,
         "diagctl": file.map(|file| json!({ "program": this, "config": absolute(file) })),
         "remote": {
             "url": remote.url,

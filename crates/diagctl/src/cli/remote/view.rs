@@ -119,7 +119,7 @@ impl View {
             let host = &target.entry.host;
             if hosts.insert(target.entry.id, host).is_some_and(|other| other != host) {
                 let message = format!("two machines have a capture {}, which cannot be read together", target.entry.id);
-                let hint = "fetch each into a directory of its own: diagctl fetch --remote HOST/ID";
+                let hint = "fetch each into a directory of its own: `diagctl fetch --remote HOST/ID`";
                 return Err(Failure::failed(message).hint(hint));
             }
         }
@@ -147,7 +147,7 @@ impl View {
         let brought: Brought = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;
         let config = Config { dir: brought.view.clone(), group: None, group_may: Vec::new(), ..cx.config().clone() };
         let config = Config { allow_network_filesystem: true, ..config };
-        let of_view = Context::new(Loaded::new(config), cx.debug);
+        let of_view = Context::new(Loaded::new(config), cx.debug).given(cx.options.clone());
         cx.identities().into_iter().for_each(|identities| of_view.unlock(identities.clone()));
         Ok(Self { cx: of_view, dir: brought.view, targets, places: brought.places })
     }
@@ -159,16 +159,17 @@ impl View {
 
     /// Returns a command that this program suggests as it is for a capture of the remote. A process is that of its machine.
     pub fn suggested(&self, command: &str) -> String {
-        hints::of_command(command, self.host())
+        hints::of_command(command, self.how())
     }
 
     /// Returns a hint with its commands as they are for a capture of the remote.
     pub fn suggested_in(&self, hint: &str) -> String {
-        hints::of_hint(hint, self.host())
+        hints::of_hint(hint, self.how())
     }
 
-    fn host(&self) -> Option<&str> {
-        self.targets.first().map(|target| target.entry.host.as_str())
+    fn how(&self) -> hints::As<'_> {
+        let host = self.targets.first().map(|target| target.entry.host.as_str());
+        hints::As { options: &self.cx.options, host }
     }
 
     /// Returns the place of a capture in the remote.

@@ -35,7 +35,7 @@ pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {
     super::check(cx, args)?;
     if args.reports.is_empty() {
         return Err(Failure::new(Exit::Usage, "a request through the remote names its reports")
-            .hint("diagctl request gc_stat --remote --reason …"));
+            .hint("`diagctl request gc_stat --remote --reason …`"));
     }
     if args.expires > LONGEST {
         let text = duration(ms(args.expires));
