@@ -67,9 +67,29 @@ module E2E
       listed = wait_for(id)
       assert_equal [true, "failed"], [listed["cancelled"], listed["answers"].values.first["state"]]
       assert_match(/cancelled by root through the remote/, listed["answers"].values.first["reason"])
-      assert_match(/^#{id}.*cancelled, 1 failed/, table)
+      assert_equal true, listed["answers"].values.first["cancelled"]
+      assert_match(/^#{id}.* cancelled$/, table)
       assert_empty diagctl!("request", "--list", "--json").json["requests"], "the store has it no more"
       assert_equal 4, diagctl("request", "--cancel", "2020", "--remote", env: elsewhere).status
+    end
+
+    def test_who_waits_for_a_request_that_is_cancelled_is_told_so
+      @script = start_script
+      watch
+      waiting = Thread.new { ask("gc_stat", "--name", "no-such-worker") }
+      id = wait_until("a request") { requests.first&.fetch("id") }
+      wait_for(id, final: false)
+      diagctl!("request", "--cancel", id, "--remote", env: elsewhere)
+      result = waiting.value
+      assert_equal 1, result.status, result
+      assert_match(/^diagctl: \S+: cancelled by root through the remote$/, result.err)
+      refute_match(/no capture|failed/, result.err)
+      # By somebody on the node itself.
+      id = file_request("gc_stat", "--name", "no-such-worker")
+      wait_for(id, final: false)
+      diagctl!("request", "--cancel", id)
+      wait_for(id)
+      assert_match(/^#{id}.* 1 cancelled$/, table)
     end
 
     def test_a_thousand_expired_and_cancelled_requests_hide_none

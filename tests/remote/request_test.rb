@@ -29,7 +29,7 @@ module E2E
       watch
       result = ask("threads")
       assert_equal 4, result.status, result
-      assert_match(/allows only gc_stat, heap_summary.*no node \* obeys requests for these reports/m, result.err)
+      assert_match(/\Adiagctl: no node allows threads\n  hint: \S+ allows gc_stat, heap_summary\n\z/, result.err)
       # One that is written past the check of the person's own program.
       node = File.basename(remote_keys.grep(%r{nodes/}).first, ".json")
       { { "reports" => ["threads"] } => /allow_reports of this node does not have threads/,
@@ -43,6 +43,37 @@ module E2E
         assert_match reason, JSON.parse(remote_object(answer))["reason"]
       end
       assert_empty captures
+    end
+
+    def test_two_stores_of_one_machine_are_told_apart
+      @script = start_script
+      watch
+      other = File.join(@root, "other-store")
+      capture_in(other)
+      watch(shipping_env.merge("DIAGCTL_DIR" => other))
+      nodes = remote_keys.grep(%r{nodes/}).map { |key| File.basename(key, ".json") }
+      mine = nodes.find { |node| node.end_with?("~#{File.read(File.join(@store, "remote/node"))}") }
+      host = mine.split("~").first
+      result = ask("gc_stat", "--host", mine)
+      assert result.ok?, result
+      assert_match(%r{\A#{host}/\S+\Z}, result.out)
+      assert_match(/is for 1 of 1 nodes: #{mine}; each/, result.err)
+      # Both, each with its place.
+      result = ask("gc_stat", "--host", host, "--expires", "2s")
+      assert_equal 5, result.status, result
+      nodes.each { |node| assert_includes result.err, "#{node} (#{node == mine ? @store : other})" }
+      assert_match(/^diagctl: #{(nodes - [mine]).first}: no capture: nobody took it/, result.err)
+      assert_equal 2, captures.size
+    end
+
+    def test_a_machine_that_nobody_knows_is_told_with_those_that_are_there
+      assert_match(/no node obeys requests through this remote\n  hint: a node obeys with \[remote.requests\]/, ask("gc_stat").err)
+      @script = start_script
+      watch
+      host = File.basename(remote_keys.grep(%r{nodes/}).first).split("~").first
+      result = ask("gc_stat", "--host", "#{host}x")
+      assert_equal 4, result.status, result
+      assert_match(/\Adiagctl: no node like "#{host}x" obeys requests\n  hint: #{host} does; /, result.err)
     end
 
     def test_a_node_obeys_only_so_many_an_hour_and_none_twice
@@ -59,6 +90,14 @@ module E2E
       assert_match(/refused: this node has accepted 2 requests/, ask("gc_stat").err)
       assert_equal 2, captures.size
       assert_equal 1, remote_keys.grep(%r{answers/}).size, "of the last request"
+    end
+
+    def test_a_request_that_captured_nothing_leaves_its_place_to_another
+      @script = start_script
+      watch
+      2.times { assert_match(/nobody took it in time/, ask("gc_stat", "--name", "no-such-worker", "--expires", "1s").err) }
+      2.times { assert ask("gc_stat").ok? }
+      assert_match(/refused: this node has accepted 2 requests within an hour/, ask("gc_stat").err)
     end
 
     def test_a_shipper_that_was_killed_before_it_remembered_obeys_no_request_twice

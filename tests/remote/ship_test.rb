@@ -162,7 +162,7 @@ module E2E
       faults { |method, target, _| :other if method == "PUT" && target.gsub("%2E", ".").end_with?("blob.bin.gz") }
       result = ship(deadline: 120)
       assert_equal 1, result.status
-      assert_match(/blob.bin.gz: .*the remote received something else than what was sent: SHA-256 AAAA instead of/, result.err)
+      assert_match(/blob.bin.gz in #{remote_url} at \S+: the remote received something else than what was sent: SHA-256 AAAA instead of/, result.err)
       refute shipped?(id)
       assert_empty(remote_keys.grep(/meta.json/))
     end

@@ -22,6 +22,8 @@ pub struct Context {
     pub proc: Proc,
     /// The cgroup mount.
     pub cgroups: CgroupRoot,
+    /// The global options that were given on the command line, as a shell takes them. Suggested commands have them, too.
+    pub options: String,
     /// The sink for debug messages, set by DIAGCTL_LOG=debug.
     pub debug: Option<fn(&str)>,
     boot_id: OnceLock<String>,
@@ -34,7 +36,13 @@ impl Context {
     pub fn new(loaded: Loaded, debug: Option<fn(&str)>) -> Self {
         let (proc, cgroups, boot_id) = (Proc::default(), CgroupRoot::default(), OnceLock::new());
         let (identities, published) = (OnceLock::new(), AtomicBool::new(false));
-        Self { loaded, proc, cgroups, debug, boot_id, identities, published }
+        Self { loaded, proc, cgroups, options: String::new(), debug, boot_id, identities, published }
+    }
+
+    /// Notes the global options that were given on the command line.
+    #[must_use]
+    pub fn given(self, options: String) -> Self {
+        Self { options, ..self }
     }
 
     /// Notes that this process has published a capture.

@@ -13,8 +13,9 @@ use object_store::{Error as Failed, ObjectStoreExt};
 
 use crate::cloud::{self, Cloud};
 use crate::directory;
-use crate::error::{self, Error, Result};
+use crate::error::{Error, Result};
 use crate::keys::Object;
+use crate::reason;
 use crate::settings::Remote;
 
 /// The remote.
@@ -26,6 +27,8 @@ pub enum Bucket {
         client: Arc<dyn Cloud>,
         /// The prefix, without slashes at its ends.
         prefix: String,
+        /// The URL, and that of the server if it is configured, for errors.
+        place: String,
     },
     /// A directory.
     Directory(PathBuf),
@@ -38,7 +41,12 @@ impl Bucket {
             return Ok(Self::Directory(path.into()));
         }
         let (client, prefix) = cloud::open(remote)?;
-        Ok(Self::Cloud { client, prefix })
+        let url = remote.url.trim_end_matches('/');
+        let place = match &remote.endpoint {
+            Some(endpoint) => format!("{url} at {endpoint}"),
+            None => url.to_owned(),
+        };
+        Ok(Self::Cloud { client, prefix, place })
     }
 
     /// Writes a whole object.
@@ -47,7 +55,7 @@ impl Bucket {
             Self::Directory(dir) => directory::write(&directory::require(dir)?.join(key), &data),
             // The server compares the checksum in the request with what it got, so nothing has to be asked afterwards.
             Self::Cloud { client, .. } => {
-                client.put(&self.path(key)?, data.into()).await.map_err(failed("write", key)).map(drop)
+                client.put(&self.path(key)?, data.into()).await.map_err(self.failed("write", key)).map(drop)
             }
         }
     }
@@ -75,10 +83,10 @@ impl Bucket {
             Self::Cloud { client, .. } => {
                 let found = match client.get(&self.path(key)?).await {
                     Err(Failed::NotFound { source, .. }) if is_of_object(&*source) => return Ok(None),
-                    found => found.map_err(failed("read", key))?,
+                    found => found.map_err(self.failed("read", key))?,
                 };
                 let mut chunks = found.into_stream();
-                while let Some(chunk) = chunks.try_next().await.map_err(failed("read", key))? {
+                while let Some(chunk) = chunks.try_next().await.map_err(self.failed("read", key))? {
                     take(&chunk)?;
                 }
                 Ok(Some(()))
@@ -102,12 +110,12 @@ impl Bucket {
         };
         match self {
             Self::Directory(dir) => directory::list(directory::require(dir)?, area, &is_wanted),
-            Self::Cloud { client, prefix } => {
-                let area = self.path(area)?;
-                let start = area.clone().join(since.unwrap_or_default());
+            Self::Cloud { client, prefix, .. } => {
+                let path = self.path(area)?;
+                let start = path.clone().join(since.unwrap_or_default());
                 let objects = match since {
-                    Some(_) => client.list_with_offset(Some(&area), &start),
-                    None => client.list(Some(&area)),
+                    Some(_) => client.list_with_offset(Some(&path), &start),
+                    None => client.list(Some(&path)),
                 };
                 // S3 lists in the order of the keys, so what comes after the last day need not be read.
                 let wanted = objects.try_take_while(|object| {
@@ -115,7 +123,7 @@ impl Bucket {
                     let day = key.split('/').nth(1).unwrap_or_default();
                     std::future::ready(Ok(until.is_none_or(|until| day <= until)))
                 });
-                let objects: Vec<_> = wanted.try_collect().await.map_err(failed("list", area.as_ref()))?;
+                let objects: Vec<_> = wanted.try_collect().await.map_err(self.failed("list", area))?;
                 Ok(objects.iter().map(|found| object(prefix, found)).filter(|object| is_wanted(&object.key)).collect())
             }
         }
@@ -125,9 +133,9 @@ impl Bucket {
     pub async fn list_under(&self, base: &str) -> Result<Vec<Object>> {
         match self {
             Self::Directory(dir) => directory::list(directory::require(dir)?, base, &|_| true),
-            Self::Cloud { client, prefix } => {
+            Self::Cloud { client, prefix, .. } => {
                 let objects: Vec<_> =
-                    client.list(Some(&self.path(base)?)).try_collect().await.map_err(failed("list", base))?;
+                    client.list(Some(&self.path(base)?)).try_collect().await.map_err(self.failed("list", base))?;
                 Ok(objects.iter().map(|found| object(prefix, found)).collect())
             }
         }
@@ -154,14 +162,14 @@ impl Bucket {
                 let objects = directory::list(directory::require(dir)?, area, &is_kept)?;
                 (objects.into_iter().map(|object| object.key).collect::<Vec<_>>(), wanted.get() > most)
             }
-            Self::Cloud { client, prefix } => {
+            Self::Cloud { client, prefix, .. } => {
                 // Filtered, because not every server heeds the offset. The client asks for a page when the one before is used up.
                 let offset = self.path(&start)?;
                 let objects = client.list_with_offset(Some(&self.path(area)?), &offset);
                 let mut objects =
                     objects.try_filter(|object| std::future::ready(object.location > offset)).take(most + 1);
                 let (mut keys, mut looked_at) = (Vec::new(), 0);
-                while let Some(found) = objects.try_next().await.map_err(failed("list", area))? {
+                while let Some(found) = objects.try_next().await.map_err(self.failed("list", area))? {
                     looked_at += 1;
                     let key = key_of(prefix, &found.location);
                     if looked_at <= most && is_wanted(&key) {
@@ -184,7 +192,9 @@ impl Bucket {
                 let mut deleted = client.delete_stream(stream::iter(paths).map(Ok).boxed());
                 while let Some(deleted) = deleted.next().await {
                     match deleted {
-                        Err(e) if !matches!(e, Failed::NotFound { .. }) => return Err(failed("delete", "objects")(e)),
+                        Err(e) if !matches!(e, Failed::NotFound { .. }) => {
+                            return Err(self.failed("delete", "objects")(e));
+                        }
                         _ => {}
                     }
                 }
@@ -196,14 +206,14 @@ impl Bucket {
     /// Begins a multipart upload, and returns its name.
     pub async fn begin(&self, key: &str) -> Result<String> {
         let Self::Cloud { client, .. } = self else { return Ok(String::new()) };
-        client.create_multipart(&self.path(key)?).await.map_err(failed("begin the upload of", key))
+        client.create_multipart(&self.path(key)?).await.map_err(self.failed("begin the upload of", key))
     }
 
     /// Uploads a part, and returns the remote's name of it.
     pub async fn put_part(&self, key: &str, upload: &str, number: usize, data: Bytes) -> Result<String> {
         let Self::Cloud { client, .. } = self else { return Ok(String::new()) };
         let part = client.put_part(&self.path(key)?, &upload.to_owned(), number, data.into()).await;
-        Ok(part.map_err(failed("upload a part of", key))?.content_id)
+        Ok(part.map_err(self.failed("upload a part of", key))?.content_id)
     }
 
     /// Makes an object of its parts.
@@ -211,7 +221,7 @@ impl Bucket {
         let Self::Cloud { client, .. } = self else { return Ok(()) };
         let parts = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
         let done = client.complete_multipart(&self.path(key)?, &upload.to_owned(), parts).await;
-        done.map_err(failed("complete the upload of", key))?;
+        done.map_err(self.failed("complete the upload of", key))?;
         self.confirm(key, bytes).await
     }
 
@@ -219,7 +229,7 @@ impl Bucket {
     pub async fn abort(&self, key: &str, upload: &str) -> Result<()> {
         let Self::Cloud { client, .. } = self else { return Ok(()) };
         match client.abort_multipart(&self.path(key)?, &upload.to_owned()).await {
-            Err(e) if !matches!(e, Failed::NotFound { .. }) => Err(failed("abort the upload of", key)(e)),
+            Err(e) if !matches!(e, Failed::NotFound { .. }) => Err(self.failed("abort the upload of", key)(e)),
             _ => Ok(()),
         }
     }
@@ -232,8 +242,18 @@ impl Bucket {
             Ok(found) if found.size == expected => Ok(()),
             Ok(found) => Err(Error::Unconfirmed { key: key.to_owned(), found: found.size, expected }),
             Err(Failed::PermissionDenied { .. }) => Ok(()),
-            Err(e) => Err(failed("confirm", key)(e)),
+            Err(e) => Err(self.failed("confirm", key)(e)),
         }
+    }
+
+    fn failed(&self, action: &'static str, key: &str) -> impl FnOnce(Failed) -> Error + use<> {
+        let place = match self {
+            Self::Cloud { place, .. } => place.as_str(),
+            // Its errors are `Error::Directory`.
+            Self::Directory(_) => "the directory",
+        };
+        let object = format!("{key} in {place}");
+        move |source| Error::Remote { action, object, source }
     }
 
     fn path(&self, key: &str) -> Result<Path> {
@@ -241,7 +261,7 @@ impl Bucket {
             Self::Cloud { prefix, .. } => prefix.as_str(),
             Self::Directory(_) => "",
         };
-        Path::parse(format!("{prefix}/{key}")).map_err(|source| failed("name", key)(source.into()))
+        Path::parse(format!("{prefix}/{key}")).map_err(|source| self.failed("name", key)(source.into()))
     }
 }
 
@@ -249,7 +269,7 @@ impl Bucket {
 pub fn is_gone(error: &Error) -> bool {
     // Azure: the blocks were dropped because another upload of the same object was completed, or because a week has passed.
     let is_code = |source: &Failed| {
-        let answer = error::chain(source);
+        let answer = reason::answer_of(source);
         ["InvalidBlockList", "NoSuchUpload"].iter().any(|code| answer.contains(code))
     };
     match error {
@@ -281,9 +301,4 @@ fn is_of_object(source: &(dyn std::error::Error + 'static)) -> bool {
         source = error.source();
     }
     true
-}
-
-fn failed(action: &'static str, key: &str) -> impl FnOnce(Failed) -> Error {
-    let key = key.to_owned();
-    move |source| Error::Remote { action, key, source }
 }

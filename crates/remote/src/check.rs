@@ -44,7 +44,7 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
     let key = format!("probes/{}.json", keys::node(&Proc::default().hostname(), "doctor"));
     let content = format!("{{\"doctor\":\"{}\"}}\n", random_hex()?);
     if let Err(error) = bucket.put(&key, content.clone().into()).await {
-        say("write", "fail", format!("nothing can be shipped to {url}: {error}"), error.hint())?;
+        say("write", "fail", format!("nothing can be shipped: {error}"), error.hint().as_deref())?;
         return Ok(Exit::Ok);
     }
     say("write", "ok", format!("an object was written to {url}, and its checksum confirmed"), None)?;
@@ -61,7 +61,7 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
             let message = "the credentials may not read: a node needs no more, a person does";
             say("read", "ok", message.into(), None)?;
         }
-        Err(error) => say("read", "warn", error.to_string(), error.hint().or(Some("try again")))?,
+        Err(error) => say("read", "warn", error.to_string(), error.hint().as_deref().or(Some("try again")))?,
     }
     match bucket.list_under("probes").await {
         Ok(objects) => {
@@ -77,7 +77,7 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
                 None,
             )?;
         }
-        Err(error) => say("list", "warn", error.to_string(), error.hint().or(Some("try again")))?,
+        Err(error) => say("list", "warn", error.to_string(), error.hint().as_deref().or(Some("try again")))?,
     }
     encryption(&bucket, url).await?;
     match bucket.delete(vec![key]).await {
@@ -87,7 +87,7 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
         Err(error) if error.is_denied() => {
             say("delete", "ok", "the credentials may not delete, as it should be on a node".into(), None)?
         }
-        Err(error) => say("delete", "warn", error.to_string(), error.hint().or(Some("try again")))?,
+        Err(error) => say("delete", "warn", error.to_string(), error.hint().as_deref().or(Some("try again")))?,
     }
     // Azure drops them by itself, and a directory has none.
     if url.starts_with("s3://") || url.starts_with("gs://") {

@@ -107,7 +107,7 @@ fn account(endpoint: &str) -> Option<String> {
 }
 
 fn unusable(error: object_store::Error) -> Error {
-    Error::Settings(crate::error::chain(&error))
+    Error::Settings(crate::reason::answer_of(&error))
 }
 
 fn options(remote: &Remote) -> ClientOptions {

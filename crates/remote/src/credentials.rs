@@ -15,6 +15,8 @@ use object_store::{CredentialProvider, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::reason::NoneFromCommand;
+
 /// The time that the command may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -189,7 +191,7 @@ impl<P: Printed> CredentialProvider for FromCommand<P> {
         }
         let printed = self.run().await.map_err(|why| object_store::Error::Generic {
             store: P::STORE,
-            source: format!("remote.credential_command {}: {why}", self.program()).into(),
+            source: Box::new(NoneFromCommand(format!("{}: {why}", self.program()))),
         })?;
         let (credential, expiry) = printed.credential(now_ms);
         let credential = Arc::new(credential);

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use diagctl_store::{Id, units};
 
+use crate::reason::{self, Kind};
+
 /// The result of an operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -43,12 +45,12 @@ pub enum Error {
         source: io::Error,
     },
     /// The remote failed.
-    #[error("cannot {action} {key}: {}", chain(source))]
+    #[error("cannot {action} {object}: {}", reason::text(source, object))]
     Remote {
         /// The operation.
         action: &'static str,
-        /// The object.
-        key: String,
+        /// The object and its remote, with the server if one is configured.
+        object: String,
         /// The reason.
         source: object_store::Error,
     },
@@ -81,11 +83,8 @@ pub enum Error {
         host: String,
     },
     /// No node would obey a request.
-    #[error("no node {} obeys requests for these reports", diagctl_fs::printable(host))]
-    NoNode {
-        /// The pattern of the machines.
-        host: String,
-    },
+    #[error(transparent)]
+    NoNode(#[from] crate::no_node::NoNode),
     /// An object is longer than it may be.
     #[error("{key} has more than {most} bytes, so it was not read")]
     TooLarge {
@@ -156,7 +155,7 @@ impl Error {
     /// Returns true if the credentials are known, and may not do this.
     pub fn is_denied(&self) -> bool {
         match self {
-            Self::Remote { source, .. } => is_forbidden(source) && !is_of_identity(&chain(source)),
+            Self::Remote { source, .. } => Kind::of(source) == Kind::Denied,
             Self::Directory { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
             _ => false,
         }
@@ -164,50 +163,55 @@ impl Error {
 
     /// Returns true if the remote is there and knows the credentials, and would refuse the same again.
     pub fn is_refused(&self) -> bool {
-        let is_request = |source| has_status(source, "400") && !is_of_identity(&chain(source));
+        let is_request = |source| reason::status_of(source) == Some(400) && Kind::of(source) != Kind::Identity;
         self.is_denied() || matches!(self, Self::Remote { source, .. } if is_request(source))
     }
 
     /// Returns the next step for the reader.
-    pub fn hint(&self) -> Option<&'static str> {
-        use object_store::Error as Remote;
-        match self {
-            Self::Remote { source, action, .. } => match source {
-                _ if is_of_identity(&chain(source)) => Some("check the credentials, and the clock of this machine"),
-                _ if is_forbidden(source) => {
-                    Some("the credentials may not do this: docs/fleet.md has the policies for nodes and for people")
-                }
-                Remote::NotFound { .. } => {
-                    Some("check remote.url, remote.endpoint and remote.region, and that the bucket exists")
-                }
-                Remote::NotImplemented { .. } | Remote::Generic { .. } if *action == "delete" => {
-                    Some("a server that cannot delete many objects at once needs AWS_DISABLE_BULK_DELETE=true")
-                }
-                _ if matches!(*action, "list" | "read" | "delete") => None,
-                _ => Some("nothing is lost: the captures stay in the store, and the next run resumes"),
-            },
+    pub fn hint(&self) -> Option<String> {
+        const RESUMES: &str = "nothing is lost: the captures stay in the store, and the next run resumes";
+        let hint = match self {
+            Self::Remote { source, action, .. } => {
+                use object_store::Error as Remote;
+                let of_kind = match source {
+                    Remote::NotImplemented { .. } | Remote::Generic { .. }
+                        if *action == "delete" && Kind::of(source) == Kind::Other =>
+                    {
+                        Some("a server that cannot delete many objects at once needs AWS_DISABLE_BULK_DELETE=true")
+                    }
+                    _ => Kind::of(source).hint(),
+                };
+                let and_then = match *action {
+                    "list" | "read" => None,
+                    "delete" => Some("the same command deletes the rest"),
+                    _ => Some(RESUMES),
+                };
+                let parts: Vec<&str> = of_kind.into_iter().chain(and_then).collect();
+                return (!parts.is_empty()).then(|| parts.join("; "));
+            }
             Self::Directory { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("make room there; nothing is lost: the captures stay in the store, and the next run resumes")
+                return Some(format!("make room there; {RESUMES}"));
             }
+            Self::NoNode(none) => return Some(none.hint()),
             Self::NoCapture { .. } => {
-                Some("`diagctl list --remote` shows what is there; a lifecycle rule may have deleted it meanwhile")
+                "`diagctl list --remote` shows what is there; a lifecycle rule may have deleted it meanwhile"
             }
-            Self::NoNode { .. } => Some(
-                "a node obeys with [remote.requests] allow_reports in its configuration, while `diagctl ship --watch` runs",
-            ),
             Self::Untrue { .. } => {
-                Some("somebody has changed it, or it was damaged; a bucket with versions still has what the node wrote")
+                "somebody has changed it, or it was damaged; a bucket with versions still has what the node wrote"
             }
-            Self::Busy { .. } => {
-                Some("`diagctl status` says what waits and how shipping goes; --wait waits for longer")
+            Self::Busy { .. } => "`diagctl status` says what waits and how shipping goes; --wait waits for longer",
+            Self::NoRequest(_) => "`diagctl request --list --remote` shows those that count",
+            Self::Cache { .. } => "set XDG_CACHE_HOME to a directory of yours, or remove what is there",
+            Self::Directory { action: "open" | "use", .. } => {
+                "the directory of remote.url must exist: create it once, or mount the share"
             }
-            Self::NoRequest(_) => Some("`diagctl request --list --remote` shows those that count"),
-            Self::Cache { .. } => Some("set XDG_CACHE_HOME to a directory of yours, or remove what is there"),
-            Self::Directory { .. } => {
-                Some("the directory of remote.url must exist, and be writable for the owner of the store")
+            Self::Directory { action: "list" | "read" | "examine", .. } => {
+                "the directory of remote.url must be readable for you"
             }
-            _ => None,
-        }
+            Self::Directory { .. } => "the directory of remote.url must be writable for the owner of the store",
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 }
 
@@ -219,89 +223,37 @@ fn tried(attempts: u32) -> String {
     if attempts > 1 { format!(", at each of {attempts} attempts") } else { String::new() }
 }
 
-// The outer errors of object_store say little, and its inner ones repeat each other. S3 answers with a document, of which the code
-// and the message are for people.
-pub fn chain(error: &object_store::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let inner = error.to_string();
-        if !text.contains(&inner) {
-            text = format!("{text}: {inner}");
-        }
-        source = error.source();
-    }
-    if let (Some(code), Some(message)) =
-        (between(&text, "<Code>", "</Code>"), between(&text, "<Message>", "</Message>"))
-    {
-        // Azure adds lines with the request's number and time.
-        return format!("{code}: {}", message.lines().next().unwrap_or(message).trim());
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-// A list that is refused is an error without a kind.
-fn is_forbidden(error: &object_store::Error) -> bool {
-    has_status(error, "403") || matches!(error, object_store::Error::PermissionDenied { .. })
-}
-
-fn has_status(error: &object_store::Error, status: &str) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if error.to_string().contains(&format!("status code: {status}")) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
-fn is_of_identity(answer: &str) -> bool {
-    const S3: [&str; 4] = ["SignatureDoesNotMatch", "InvalidAccessKeyId", "RequestTimeTooSkewed", "ExpiredToken"];
-    const GOOGLE: [&str; 2] = ["AuthenticationRequired", "InvalidSecurity"];
-    const AZURE: [&str; 3] =
-        ["failed to authenticate the request", "InvalidAuthenticationInfo", "NoAuthenticationInformation"];
-    S3.iter().chain(&GOOGLE).chain(&AZURE).any(|code| answer.contains(code))
-}
-
-fn between<'t>(text: &'t str, start: &str, end: &str) -> Option<&'t str> {
-    Some(text.split_once(start)?.1.split_once(end)?.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn denied(answer: &str) -> Error {
-        let source = object_store::Error::PermissionDenied { path: "k".into(), source: answer.into() };
-        Error::Remote { action: "write", key: "k".into(), source }
-    }
-
     #[test]
     fn a_full_directory_wants_room_and_another_failure_wants_the_directory() {
-        for (kind, hint) in [(io::ErrorKind::StorageFull, "make room"), (io::ErrorKind::NotFound, "must exist")] {
-            let error = Error::Directory { action: "write", path: "/mnt/x".into(), source: kind.into() };
+        let table = [
+            ("write", io::ErrorKind::StorageFull, "make room there; nothing is lost"),
+            ("open", io::ErrorKind::NotFound, "must exist: create it once"),
+            ("list", io::ErrorKind::PermissionDenied, "must be readable for you"),
+            ("create", io::ErrorKind::PermissionDenied, "must be writable for the owner of the store"),
+        ];
+        for (action, kind, hint) in table {
+            let error = Error::Directory { action, path: "/mnt/x".into(), source: kind.into() };
             assert!(error.hint().unwrap().contains(hint), "{kind}");
         }
     }
 
     #[test]
-    fn an_answer_of_s3_is_told_by_its_code_and_message() {
-        let error =
-            denied("403: <Error><Code>AccessDenied</Code><Message>No.</Message><RequestId>1</RequestId></Error>");
-        assert_eq!(error.to_string(), "cannot write k: AccessDenied: No.");
-        assert!(error.hint().unwrap().contains("policies"));
-        let error = denied("403: <Error><Code>SignatureDoesNotMatch</Code><Message>No.</Message></Error>");
-        assert!(error.hint().unwrap().contains("clock"));
+    fn what_would_be_refused_again_is_told_from_what_may_pass() {
         let generic = |answer: &str| Error::Remote {
             action: "read",
-            key: "k".into(),
+            object: "k in s3://acme".into(),
             source: object_store::Error::Generic { store: "S3", source: answer.into() },
         };
         assert!(generic("Server returned non-2xx status code: 400 Bad Request: it needs its key").is_refused());
-        for passes in ["status code: 400: <Code>ExpiredToken</Code>", "status code: 503", "connection refused"] {
+        for passes in
+            ["status code: 400: <Code>ExpiredToken</Code><Message>No.</Message>", "status code: 503", "refused"]
+        {
             assert!(!generic(passes).is_refused(), "{passes}");
         }
-        assert!(denied("403\n  Forbidden").to_string().ends_with("403 Forbidden"));
+        assert!(generic("status code: 403 Forbidden").is_denied());
     }
 }

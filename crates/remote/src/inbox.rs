@@ -14,6 +14,7 @@ use std::time::Duration;
 use diagctl_fs::{self as fs, Durability, Spot};
 use diagctl_observe::clock::{self, Stopwatch};
 use diagctl_observe::proc::Proc;
+use diagctl_store::events::Event;
 use diagctl_store::pattern::is_like;
 use diagctl_store::requests::{self, Request};
 use diagctl_store::{Store, index, shipping};
@@ -71,8 +72,21 @@ pub struct Inbox<'a> {
 struct Known {
     /// By id, until they expire.
     requests: BTreeMap<String, Remembered>,
-    /// Times at which requests were accepted, milliseconds.
+    /// Times at which requests were accepted that wait, or for which a capture has begun, milliseconds.
     accepted: Vec<u64>,
+}
+
+impl Known {
+    // A request that ends without having cost the application anything leaves its place to another.
+    fn settle(&mut self, id: &str) {
+        let Some(known) = self.requests.get_mut(id) else { return };
+        known.pending = false;
+        if !known.begun
+            && let Some(at) = self.accepted.iter().position(|at| *at == known.accepted)
+        {
+            self.accepted.swap_remove(at);
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +98,10 @@ struct Remembered {
     pending: bool,
     /// Time at which it became a request of the store, on the store's time line.
     created: u64,
+    /// The same time in `Known::accepted`; 0 if this node did not accept it.
+    accepted: u64,
+    /// True once a capture has begun for it.
+    begun: bool,
 }
 
 impl<'a> Inbox<'a> {
@@ -177,7 +195,8 @@ impl<'a> Inbox<'a> {
     async fn announce(&mut self) -> Result<()> {
         if self.announced.as_ref().is_none_or(|at| at.elapsed() >= ANNOUNCE) {
             let (host, allow_reports) = (self.host.clone(), self.rules.allow_reports.clone());
-            let node = Node { schema: 1, host, allow_reports, poll_ms: self.rules.poll_ms, at: clock::utc_now() };
+            let (store, poll_ms) = (self.store.dir().display().to_string(), self.rules.poll_ms);
+            let node = Node { schema: 1, host, store, allow_reports, poll_ms, at: clock::utc_now() };
             self.put(&format!("nodes/{}.json", self.node), &node).await?;
             self.announced = Some(Stopwatch::start());
         }
@@ -195,7 +214,7 @@ impl<'a> Inbox<'a> {
         self.known.requests.retain(|_, known| known.pending || known.expires > now);
         for id in found.cancelled.keys().filter(|id| self.waits(id)) {
             let by = self.canceller(&found, id).await;
-            self.withdraw(id, &format!("cancelled by {by}"))?;
+            self.withdraw(&Event::about(pending::CANCELLED, id, &format!("cancelled by {by}")))?;
         }
         let fresh = found.requests.iter().filter(|named| !self.known.requests.contains_key(&named.id));
         let fresh: Vec<Named> = fresh.take(AT_ONCE).cloned().collect();
@@ -207,7 +226,7 @@ impl<'a> Inbox<'a> {
             if let Some(ticket) = ticket.filter(|ticket| ticket.nodes.contains(&self.node)) {
                 let answer = if found.cancelled.contains_key(&id) && self.taken_before(&id, now_ms)?.is_none() {
                     let reason = format!("cancelled by {}", self.canceller(&found, &id).await);
-                    Answer { state: State::Failed, reason, ..Answer::default() }
+                    Answer { state: State::Failed, cancelled: true, reason, ..Answer::default() }
                 } else {
                     self.judge(&ticket, &id, &mut remembered, now_ms)?
                 };
@@ -233,7 +252,7 @@ impl<'a> Inbox<'a> {
     fn judge(&mut self, ticket: &Ticket, id: &str, remembered: &mut Remembered, now_ms: i64) -> Result<Answer> {
         let accepted = match self.taken_before(id, now_ms)? {
             Some(created) => Ok(created),
-            None => self.accept(ticket, id, &remembered.expires),
+            None => self.accept(ticket, id, remembered),
         };
         Ok(match accepted {
             Ok(created) => {
@@ -260,7 +279,7 @@ impl<'a> Inbox<'a> {
     }
 
     // Makes it a request of the store, or says why not. Returns its time.
-    fn accept(&mut self, ticket: &Ticket, id: &str, expires: &str) -> std::result::Result<u64, String> {
+    fn accept(&mut self, ticket: &Ticket, id: &str, remembered: &mut Remembered) -> std::result::Result<u64, String> {
         let reports = ticket.check(id)?;
         self.allows(ticket.reports.iter().map(String::as_str), &ticket.by)?;
         let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
@@ -285,12 +304,13 @@ impl<'a> Inbox<'a> {
             by: format!("{}{THROUGH}", ticket.by),
             created,
             // From the time of the request, not from that of this look.
-            expires: created + ticket.expires_ms.min(keys::time_until(expires, now_ms)),
+            expires: created + ticket.expires_ms.min(keys::time_until(&remembered.expires, now_ms)),
             budgeted: true,
             ..Request::default()
         };
         requests::write(self.store, &request).map_err(|e| format!("it cannot be filed: {e}"))?;
         self.known.accepted.push(now_ms);
+        remembered.accepted = now_ms;
         output::say(&format!("requested {id}: {} by {}, {}", ticket.reports.join(", "), ticket.by, ticket.reason));
         Ok(created)
     }
@@ -319,5 +339,30 @@ impl<'a> Inbox<'a> {
     fn remember(&self) -> Result<()> {
         let data = serde_json::to_vec(&self.known).unwrap_or_default();
         Ok(fs::write_atomic(&self.dir.join("requests.json"), &data, Durability::Synced)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_request_that_cost_the_application_nothing_leaves_its_place_to_another() {
+        let remembered = |accepted, begun| Remembered { pending: true, accepted, begun, ..Remembered::default() };
+        let mut known = Known {
+            requests: [
+                ("expired".to_owned(), remembered(1, false)),
+                ("captured".to_owned(), remembered(2, true)),
+                ("waits".to_owned(), remembered(2, false)),
+                ("of an older program".to_owned(), remembered(0, false)),
+            ]
+            .into(),
+            accepted: vec![1, 2, 2],
+        };
+        for id in ["expired", "captured", "of an older program", "unknown"] {
+            known.settle(id);
+        }
+        assert_eq!(known.accepted, [2, 2]);
+        assert_eq!(known.requests.values().filter(|known| known.pending).count(), 1);
     }
 }

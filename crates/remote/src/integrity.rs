@@ -18,6 +18,8 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
 
+use crate::reason::{Unanswered, Unconfirmed};
+
 /// The header of S3 with the checksum of a body, in base64.
 const SHA256: &str = "x-amz-checksum-sha256";
 
@@ -67,16 +69,25 @@ struct Client {
     proof: Proof,
 }
 
+impl Client {
+    // Its errors name the server, which may be one that gives credentials.
+    async fn execute(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let server = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let response = self.inner.execute(request).await;
+        response.map_err(|source| HttpError::new(source.kind(), Unanswered { server, source }))
+    }
+}
+
 #[async_trait]
 impl HttpService for Client {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         if request.method() != "PUT" {
-            return self.inner.execute(request).await;
+            return self.execute(request).await;
         }
         if self.proof == Proof::Amazon {
             let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
             let sent = request.headers().get(SHA256).map(|value| text(value.as_bytes()));
-            let response = self.inner.execute(request).await?;
+            let response = self.execute(request).await?;
             note_encryption(&response);
             let told = response.headers().get(SHA256).map(|value| text(value.as_bytes()));
             return match (sent, told) {
@@ -95,7 +106,7 @@ impl HttpService for Client {
                 request.headers_mut().insert("x-goog-hash", value);
             }
         }
-        let response = self.inner.execute(request).await?;
+        let response = self.execute(request).await?;
         note_encryption(&response);
         let told = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         if response.status().is_success() {
@@ -104,11 +115,6 @@ impl HttpService for Client {
         Ok(response)
     }
 }
-
-/// The remote has received something else, or does not say.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Unconfirmed(String);
 
 // Compares what the answer tells with what was sent.
 fn judge<'h>(proof: Proof, body: &Bytes, told: impl Fn(&'static str) -> Option<&'h str>) -> Result<(), String> {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use diagctl_fs::printable;
@@ -99,19 +100,52 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "diagctl: {}", printable(text));
 }
 
+/// The global options of the command that has started this program, for the commands that it suggests.
+static OPTIONS: OnceLock<String> = OnceLock::new();
+
+/// Suggests each further command with these options.
+pub fn suggest_with(options: &str) {
+    OPTIONS.get_or_init(|| options.to_owned());
+}
+
+// Commands between backquotes that are for the remote need the same configuration. Those of a node have their own.
+fn pasteable(hint: &str, options: &str) -> String {
+    let parts = hint.split('`').enumerate().map(|(i, part)| match part.strip_prefix("diagctl ") {
+        Some(command) if i % 2 == 1 && part.contains("--remote") && !options.is_empty() => {
+            format!("diagctl {options} {command}")
+        }
+        _ => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join("`")
+}
+
 /// Prints an error with its hint on stderr, and returns the exit status.
 pub fn fail(error: &Error) -> Exit {
     let message = diagctl_fs::without_secrets(&error.to_string()).into_owned();
-    let more = error.hint().map_or(Value::Null, |hint| json!({ "hint": hint }));
+    let hint = error.hint().map(|hint| pasteable(&hint, OPTIONS.get().map_or("", String::as_str)));
+    let hint = hint.map(|hint| printable(&diagctl_fs::without_secrets(&hint)));
+    let more = hint.as_ref().map_or(Value::Null, |hint| json!({ "hint": hint }));
     if !log("error", &message, more) {
         note(&message);
-        if let Some(hint) = error.hint() {
+        if let Some(hint) = hint {
             let _ = writeln!(std::io::stderr(), "  hint: {hint}");
         }
     }
     match error {
         Error::Settings(_) | Error::NoSettings => Exit::Config,
-        Error::NoCapture { .. } | Error::NoNode { .. } | Error::NoRequest(_) => Exit::NoMatch,
+        Error::NoCapture { .. } | Error::NoNode(_) | Error::NoRequest(_) => Exit::NoMatch,
         _ => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suggested_command_for_the_remote_has_the_options_that_were_given() {
+        let hint = "`diagctl list --remote` shows them, while `diagctl ship --watch` runs";
+        let expected = "`diagctl --config x.toml list --remote` shows them, while `diagctl ship --watch` runs";
+        assert_eq!((pasteable(hint, "--config x.toml"), pasteable(hint, "")), (expected.into(), hint.into()));
     }
 }

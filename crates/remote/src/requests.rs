@@ -11,8 +11,9 @@ use crate::counting::{self, Named};
 use crate::error::{Error, Result};
 use crate::foreign::Foreign;
 use crate::keys;
+use crate::nodes;
 use crate::output::{self, Exit};
-use crate::request::{fresh_answers, host};
+use crate::request::fresh_answers;
 use crate::settings::Settings;
 use crate::ticket::{Answer, Cancellation, State, Ticket};
 
@@ -132,13 +133,14 @@ async fn take_back(bucket: &Bucket, args: &CancelArgs) -> Result<Exit> {
 // The final answers, the captures first: "captured by web-1 at TIME". `None` if there is none.
 fn ends(answers: &[(String, Answer)]) -> Option<String> {
     const FEW: usize = 5;
+    let names: Vec<String> = answers.iter().map(|(node, _)| node.clone()).collect();
     let (mut texts, mut more) = (Vec::new(), 0);
     for (state, verb) in [(State::Captured, "captured"), (State::Refused, "refused"), (State::Failed, "given up")] {
         for (node, answer) in answers.iter().filter(|(_, answer)| answer.state == state) {
             if texts.len() == FEW {
                 more += 1;
             } else {
-                texts.push(format!("{verb} by {} at {:.30}", host(node), answer.at));
+                texts.push(format!("{verb} by {} at {:.30}", nodes::label(node, &names), answer.at));
             }
         }
     }

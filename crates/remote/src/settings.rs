@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::error::{Error, Result};
+use crate::output;
 
 /// The environment variable with the settings as JSON.
 const VARIABLE: &str = "DIAGCTL_REMOTE";
@@ -29,6 +30,9 @@ pub struct Settings {
     /// `diagctl`, to be asked again.
     #[serde(default)]
     pub diagctl: Option<Diagctl>,
+    /// The global options with which `diagctl` was called.
+    #[serde(default)]
+    options: String,
     /// The remote.
     pub remote: Remote,
 }
@@ -96,7 +100,9 @@ impl Settings {
     /// Reads the settings that `diagctl` has put into the environment.
     pub fn from_environment() -> Result<Self> {
         let text = std::env::var(VARIABLE).map_err(|_| Error::NoSettings)?;
-        serde_json::from_str(&text).map_err(|e| Error::Settings(e.to_string()))
+        let settings: Self = serde_json::from_str(&text).map_err(|e| Error::Settings(e.to_string()))?;
+        output::suggest_with(&settings.options);
+        Ok(settings)
     }
 
     /// Asks `diagctl` about this store and returns what it prints, or what it says instead.

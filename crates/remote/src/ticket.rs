@@ -64,6 +64,9 @@ pub struct Node {
     pub schema: u32,
     /// The machine.
     pub host: String,
+    /// The directory of the store, for people who tell apart two on one machine.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub store: String,
     /// The reports that it allows.
     pub allow_reports: Vec<String>,
     /// The time between its looks, milliseconds.
@@ -100,6 +103,9 @@ pub struct Answer {
     /// The capture.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capture: Option<String>,
+    /// True if it was given up because somebody cancelled it. Its state is `Failed`, which older programs know.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
     /// The reason.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,

@@ -14,6 +14,9 @@ module E2E
       result.out.chomp
     end
 
+    # A capture in another store of this machine.
+    def capture_in(dir) = diagctl!("run", "--report", "text", "--", "echo", "a capture", env: env(DIAGCTL_DIR: dir)).out.chomp
+
     def ship(*argv, env: shipping_env, **options) = diagctl("ship", *argv, env: env, **options)
 
     def ship!(...) = ship(...).tap { |result| assert result.ok?, result }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::output::{self, Done};
+use super::remote::hints::with_options;
 use super::{Context, Failure};
 use crate::cli::error::printable;
 use crate::config::{self, Loaded, Overrides, Source, SourceOf};
@@ -49,8 +50,8 @@ struct Report {
     checks: Vec<Check>,
 }
 
-/// Runs the checks. Loads the configuration itself, because a failure to load it is a finding.
-pub fn run(args: &Args, file: Option<&Path>, dir: Option<PathBuf>) -> Result<Done, Failure> {
+/// Runs the checks. The commands in their advice have the global options that were given. Loads the configuration itself, because a failure to load it is a finding.
+pub fn run(args: &Args, file: Option<&Path>, dir: Option<PathBuf>, options: &str) -> Result<Done, Failure> {
     let (loaded, broken) = load(file, dir)?;
     let cx = Context::new(loaded, None);
     let mut checks = match args.remote && is_missing(&cx.config().dir) {
@@ -59,6 +60,9 @@ pub fn run(args: &Args, file: Option<&Path>, dir: Option<PathBuf>) -> Result<Don
     };
     if args.remote {
         checks.extend(remote::examine(&cx, broken.is_some()));
+    }
+    for hint in checks.iter_mut().filter_map(|check| check.hint.as_mut()) {
+        *hint = with_options(hint, options);
     }
     let report = report(&cx, checks);
     let exit = if report.ok { Exit::Ok } else { Exit::Failed };

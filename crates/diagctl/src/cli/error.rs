@@ -15,23 +15,30 @@ pub use diagctl_fs::{printable, quoted, steers};
 pub struct Failure {
     /// The exit status of the process.
     pub exit: Exit,
-    /// The failure and its reason in one sentence that names the thing and the value.
+    /// The failure and its reason in one sentence that names the thing and the value. Empty if the reader knows it.
     pub message: String,
     /// The next step for the reader.
     pub hint: Option<String>,
     /// The operating system's error. Callers examine its kind.
     pub source: Option<io::Error>,
+    /// True if there is no store at all.
+    pub lacks_store: bool,
 }
 
 impl Failure {
     /// Creates a failure with an exit status.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None, source: None }
+        Self { exit, message: message.into(), hint: None, source: None, lacks_store: false }
     }
 
     /// Creates a failure with exit status 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, message)
+    }
+
+    /// Creates a failure of which another program has told the reader.
+    pub fn said(exit: Exit) -> Self {
+        Self::new(exit, "")
     }
 
     /// Creates the failure of an operation on a path, from the operating system's error.
@@ -41,6 +48,7 @@ impl Failure {
             message: format!("cannot {action} {}: {source}", printable(&path.to_string_lossy())),
             hint: hint_for(&source),
             source: Some(source),
+            lacks_store: false,
         }
     }
 
@@ -118,7 +126,7 @@ impl From<diagctl_fs::Error> for Failure {
             Error::Io { source, .. } => Some(source),
             _ => None,
         };
-        Self { exit: Exit::Failed, message, hint, source }
+        Self { exit: Exit::Failed, message, hint, source, lacks_store: false }
     }
 }
 
@@ -144,6 +152,7 @@ impl From<diagctl_store::Error> for Failure {
             | Error::ReportFailed { .. } => Exit::NoMatch,
             _ => Exit::Failed,
         };
+        let lacks_store = matches!(error, Error::NoStore { .. });
         let hint = match &error {
             Error::NoStore { .. } => {
                 "set --dir, DIAGCTL_DIR or `dir` in the configuration; the first worker that polls creates the store \
@@ -213,7 +222,7 @@ impl From<diagctl_store::Error> for Failure {
             Error::LeaseReplaced { why: BadLeaseFile::Owner { .. }, .. } => "chown it to the owner of the store",
             _ => return Self::new(exit, error.to_string()),
         };
-        Self::new(exit, error.to_string()).hint(hint)
+        Self { lacks_store, ..Self::new(exit, error.to_string()).hint(hint) }
     }
 }
 

@@ -78,6 +78,17 @@ struct Global {
     dir: Option<PathBuf>,
 }
 
+impl Global {
+    // As a shell takes them.
+    fn given(&self) -> String {
+        let options = [("--config", &self.config), ("--dir", &self.dir)];
+        let options = options.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?)));
+        let words =
+            options.map(|(option, path)| format!("{option} {}", remote::hints::shell_word(&path.to_string_lossy())));
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Acquire(acquire::Args),
@@ -163,7 +174,7 @@ impl Command {
 pub fn main() -> Exit {
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(e) => match external::run(&e) {
+        Err(e) => match remote::misplaced::explain(&e).or_else(|| external::run(&e)) {
             Some(failure) => return output::fail(&failure),
             None => return output::usage(&e),
         },
@@ -188,6 +199,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     if let Some(done) = without_context(&cli, file.as_ref()) {
         return done.map(output::finish);
     }
+    let options = cli.global.given();
     let overrides = overrides(cli.global.dir)?;
     let needs = cli.command.needs();
     let loaded = match needs {
@@ -208,7 +220,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     };
     // `status` shows them among the rest.
     if !matches!(cli.command, Command::Status(_)) && needs != Needs::Process {
-        loaded.broken.iter().for_each(|broken| output::note(broken));
+        loaded.broken.iter().for_each(|broken| output::note(&remote::hints::with_options(broken, &options)));
     }
     if let Some(file) = loaded.borrowed.as_ref().filter(|_| matches!(needs, Needs::Settings | Needs::Capture)) {
         output::note(&format!(
@@ -217,7 +229,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         ));
     }
     let debug = debug_wanted()?.then_some(output::note as fn(&str));
-    let cx = Context::new(loaded, debug);
+    let cx = Context::new(loaded, debug).given(options);
     let done = match cli.command {
         Command::Acquire(args) => acquire::run(&cx, args),
         Command::Put(args) => put::run(&cx, &args),
@@ -253,16 +265,26 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             unreachable!("answered above")
         }
     };
-    let exit = done.map_err(for_the_remote).map_or_else(|failure| output::fail(&failure), output::finish);
+    let exit =
+        done.map_err(|failure| pasteable(&cx, failure)).map_or_else(|failure| output::fail(&failure), output::finish);
     // The caller has its answer.
     detached::start(&cx);
     Ok(exit)
 }
 
-// Below, nobody knows that a command works on the remote. Its hints are for the same place.
-fn for_the_remote(failure: Failure) -> Failure {
+// Below, nobody knows that a command works on the remote, and where the remote is. Its hints are for the same place.
+fn pasteable(cx: &Context, failure: Failure) -> Failure {
     let is_remote = std::env::args_os().take_while(|word| word != "--").any(|word| word == "--remote");
-    let hint = failure.hint.map(|hint| if is_remote { remote::hints::of_hint(&hint, None) } else { hint });
+    let how = remote::hints::As { options: &cx.options, host: None };
+    let hint = match failure.hint {
+        Some(hint) if is_remote => Some(remote::hints::of_hint(&hint, how)),
+        Some(hint) if failure.lacks_store => {
+            let list = remote::hints::of_command("diagctl list", how);
+            let place = cx.config().remote.as_ref().map_or("a bucket, without a store", |remote| remote.url.as_str());
+            Some(format!("{hint}; `{list}` reads {place}"))
+        }
+        hint => hint,
+    };
     Failure { hint, ..failure }
 }
 
@@ -274,7 +296,7 @@ fn without_context(cli: &Cli, file: Option<&PathBuf>) -> Option<Result<Done, Fai
         Command::Completions(args) => Some(completions::run(args)),
         Command::Init(args) => Some(init::run(args, file.cloned(), dir())),
         Command::Config(args) => config::without_loading(args, file.map(PathBuf::as_path), dir()),
-        Command::Doctor(args) => Some(doctor::run(args, file.map(PathBuf::as_path), dir())),
+        Command::Doctor(args) => Some(doctor::run(args, file.map(PathBuf::as_path), dir(), &cli.global.given())),
         _ => None,
     }
 }

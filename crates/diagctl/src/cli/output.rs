@@ -82,6 +82,9 @@ pub fn finish(done: Done) -> Exit {
 
 /// Prints a failure on stderr and returns its exit status.
 pub fn fail(failure: &Failure) -> Exit {
+    if failure.message.is_empty() {
+        return failure.exit;
+    }
     let (red, cyan, reset) = if colour(&io::stderr()) { ("\x1b[31;1m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
     let message: Vec<String> = without_secrets(&failure.message).lines().map(printable).collect();
     let mut text = format!("{red}diagctl: {reset}{}\n", message.join("\n"));

@@ -2,12 +2,14 @@
 
 pub mod earlier;
 pub mod hints;
+pub mod misplaced;
 mod target;
 pub mod view;
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -38,8 +40,14 @@ pub fn none(cx: &Context) -> Failure {
         return Failure::new(Exit::Config, "there is no remote until the configuration is corrected")
             .hint("`diagctl config check` says what to write");
     }
-    Failure::new(Exit::Config, "the configuration names no remote")
-        .hint("add the table [remote] with url = \"s3://BUCKET/PREFIX\"; docs/fleet.md has an example")
+    let table = "[remote] with url = \"s3://BUCKET/PREFIX\"";
+    let failure = Failure::new(Exit::Config, "the configuration names no remote");
+    match cx.loaded.borrowed.as_ref().or(cx.loaded.file.as_ref()) {
+        Some(file) => failure.hint(format!("add the table {table} to {}; docs/fleet.md has an example", file.display())),
+        None => failure.hint(format!(
+            "write the table {table} into a file, and name it with --config or DIAGCTL_CONFIG; docs/fleet.md has an example"
+        )),
+    }
 }
 
 /// Returns what the program has to know: the store, the remote, and how to ask this program again.
@@ -54,6 +62,7 @@ pub fn settings(cx: &Context, remote: &Remote) -> Value {
         "group": config.group,
         "orders": !config.group_may.is_empty(),
         "allow_network_filesystem": config.allow_network_filesystem,
+        "options": cx.options,
         "diagctl": file.map(|file| json!({ "program": this, "config": absolute(file) })),
         "remote": {
             "url": remote.url,
@@ -99,7 +108,7 @@ pub fn captures(cx: &Context, days: &Days) -> Result<Vec<Entry>, Failure> {
 ///
 /// # Errors
 ///
-/// `otherwise`, if it fails. It has said why.
+/// If it fails.
 pub fn lines_of<T: DeserializeOwned>(mut command: Command, otherwise: &str) -> Result<Vec<T>, Failure> {
     let failed = |source| Failure::io("run", Path::new("diagctl-remote"), source);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
@@ -107,7 +116,20 @@ pub fn lines_of<T: DeserializeOwned>(mut command: Command, otherwise: &str) -> R
     for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
         values.push(serde_json::from_str(&line.map_err(failed)?).map_err(|e| failed(e.into()))?);
     }
-    if child.wait().map_err(failed)?.success() { Ok(values) } else { Err(Failure::failed(otherwise)) }
+    let status = child.wait().map_err(failed)?;
+    if status.success() { Ok(values) } else { Err(ended(otherwise, status)) }
+}
+
+// The failure of the program, which has said why unless somebody has killed it.
+fn ended(what: &str, status: ExitStatus) -> Failure {
+    if let Some(signal) = status.signal() {
+        return Failure::failed(format!("{what}: diagctl-remote was killed by signal {signal}"));
+    }
+    Failure::said(match status.code() {
+        Some(code) if code == Exit::NoMatch as i32 => Exit::NoMatch,
+        Some(code) if code == Exit::Config as i32 => Exit::Config,
+        _ => Exit::Failed,
+    })
 }
 
 /// Deletes captures in the remote.
@@ -122,9 +144,6 @@ pub fn delete(cx: &Context, targets: &[view::Target], by: &str) -> Result<(), Fa
             let _ = writeln!(stdin, "{line}");
         }
     }
-    match child.wait().map_err(failed)?.success() {
-        true => Ok(()),
-        // The program has said why.
-        false => Err(Failure::failed("not all captures were deleted; the same command deletes the rest")),
-    }
+    let status = child.wait().map_err(failed)?;
+    if status.success() { Ok(()) } else { Err(ended("not all captures were deleted", status)) }
 }

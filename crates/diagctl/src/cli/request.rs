@@ -121,7 +121,8 @@ pub(super) fn check_reason(reason: &str) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "--reason is empty or longer than 1024 bytes").hint(hint));
     }
     if *without_secrets(reason) != *reason {
-        return Err(Failure::new(Exit::Usage, "--reason holds a secret key or the credentials of a URL").hint(hint));
+        return Err(Failure::new(Exit::Usage, "--reason holds a secret key or the credentials of a URL")
+            .hint("leave the secret out: the reason is stored and shown as it is; if others may have seen it, replace the secret"));
     }
     Ok(())
 }

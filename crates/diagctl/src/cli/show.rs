@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::heap::leak;
 use super::identity::Key;
 use super::output::{self, Done};
+use super::remote::hints;
 use super::remote::view::{From, View, Wanted};
 use super::times::Times;
 use super::view;
@@ -86,7 +87,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     let leak = if args.json { None } else { leak_of(cx, &store, &shown.meta) };
     Done::either(args.json, &Printed::from(&shown), |_| {
-        text(&shown, view.is_some(), &Times::new(args.utc), now.store_ms) + &leak.unwrap_or_default()
+        let remote = view.is_some().then_some(hints::As { options: &cx.options, host: None });
+        text(&shown, remote, &Times::new(args.utc), now.store_ms) + &leak.unwrap_or_default()
     })
 }
 
@@ -152,7 +154,7 @@ mod tests {
 
     #[test]
     fn text_has_units_and_no_terminal_escapes() {
-        let text = text(&shown(), false, &Times::new(true), 250_000);
+        let text = text(&shown(), None, &Times::new(true), 250_000);
         for expected in [
             "created    2026-11-22 10:15:30 UTC, 4m 10s ago\n",
             "process    puma worker-0 pid 4711 on web-1\n",

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::output::{self, Done};
 use super::remote::Days;
+use super::remote::hints::{As, of_command};
 use super::remote::view::{From, Target, View, Wanted};
 use super::rm::each;
 use super::{Context, Failure};
@@ -86,7 +87,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
             .hint("`diagctl verify latest` verifies the newest capture, `diagctl verify --all` every one"));
     }
     if args.from.is_remote() {
-        return finish(of_remote(cx, args)?, args);
+        let delete = of_command("diagctl rm --remote HOST/ID", As { options: &cx.options, host: None });
+        return finish(of_remote(cx, args)?, args, &delete);
     }
     let store = cx.open(Access::Read)?;
     let mut present = Present::list(&store)?;
@@ -110,7 +112,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         capture(&store, id, &bar, &mut outcome);
     }
     bar.finish_and_clear();
-    finish(outcome, args)
+    finish(outcome, args, "diagctl rm ID")
 }
 
 // One capture after the other: a remote has more than this machine has room for.
@@ -138,13 +140,13 @@ fn of_remote(cx: &Context, args: &Args) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-fn finish(mut outcome: Outcome, args: &Args) -> Result<Done, Failure> {
+fn finish(mut outcome: Outcome, args: &Args, delete: &str) -> Result<Done, Failure> {
     outcome.ok = outcome.damaged.is_empty();
     let exit = if outcome.ok { Exit::Ok } else { Exit::Failed };
-    Ok(Done::either(args.json, &outcome, |outcome| text(outcome, args.from.is_remote()))?.with_exit(exit))
+    Ok(Done::either(args.json, &outcome, |outcome| text(outcome, delete))?.with_exit(exit))
 }
 
-fn text(outcome: &Outcome, is_remote: bool) -> String {
+fn text(outcome: &Outcome, delete: &str) -> String {
     let mut lines = Vec::new();
     for damage in &outcome.damaged {
         let word = if damage.missing { "missing" } else { "damaged" };
@@ -176,7 +178,6 @@ fn text(outcome: &Outcome, is_remote: bool) -> String {
         let counts =
             counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}"));
         lines.push(format!("{checked}{}", counts.collect::<String>()));
-        let delete = if is_remote { "diagctl rm --remote HOST/ID" } else { "diagctl rm ID" };
         lines.push(format!(
             "nothing was changed; intact reports can still be fetched, and `{delete}` deletes a capture"
         ));

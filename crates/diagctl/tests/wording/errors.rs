@@ -44,10 +44,41 @@ fn errors_of_the_command_line() {
         "help frobnicate",
         "help config frobnicate",
         "fetch latest --json -o -",
+        "request gc_stat --reason 'see https://ann:hunter2@host/x'",
     ] {
         environment.run(line);
     }
     environment.snapshot("errors_of_the_command_line");
+}
+
+#[test]
+fn errors_about_the_remote() {
+    let mut environment = Environment::new();
+    environment.comment("nothing names a remote, and there is no store");
+    for line in ["list", "list --remote", "list --remote s3://acme/prod", "list --remote=s3://acme/prod"] {
+        environment.run(line);
+    }
+    environment.shell("DIAGCTL_CONFIG= DIAGCTL_DIR= diagctl list --remote");
+    environment.comment("a laptop: a configuration names the remote, and there is no store");
+    environment.write("fleet.toml", "[remote]\nurl = \"s3://acme/prod\"\n");
+    for line in [
+        "--config fleet.toml list",
+        "show latest --config=fleet.toml",
+        "--config fleet.toml status",
+        "--config fleet.toml gc --remote",
+        "--config fleet.toml diagnose --remote --pid 12",
+        "--config fleet.toml request --remote --reason test",
+        "--config fleet.toml pin --remote latest",
+        "--config fleet.toml unpin latest --remote",
+        "--config fleet.toml status --remote",
+        "--config fleet.toml events --remote",
+    ] {
+        environment.run(line);
+    }
+    environment.comment("with a broken configuration");
+    environment.write("my file.toml", "[remote]\nurl = \"https://acme\"\n");
+    environment.run("--config 'my file.toml' list --remote");
+    environment.snapshot("errors_about_the_remote");
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::ticket::{Answer, State};
 /// The time after the expiry in which a process that polled just before it may still begin, milliseconds.
 const GRACE_MS: u64 = 2_000;
 
+/// The event of a request that somebody cancelled.
+pub(super) const CANCELLED: &str = "request_cancelled";
+
 /// The output of `diagctl request --list --json`.
 #[derive(Debug, Deserialize)]
 struct Listed {
@@ -35,6 +38,11 @@ impl Inbox<'_> {
         for (id, created) in self.pending() {
             // Its file goes when its capture is published, or when it is given up.
             if let Some(request) = requests::read(self.store, &id) {
+                if request.attempts > 0
+                    && let Some(known) = self.known.requests.get_mut(&id)
+                {
+                    known.begun = true;
+                }
                 if self.has_begun(&request) || request.expires.saturating_add(GRACE_MS) > now_ms {
                     continue;
                 }
@@ -50,13 +58,14 @@ impl Inbox<'_> {
                     }
                     Answer { state: State::Captured, capture: Some(capture.to_string()), ..Answer::default() }
                 }
-                None => Answer { state: State::Failed, reason: self.why_none(&id), ..Answer::default() },
+                None => self.why_none(&id),
             };
+            if let (State::Captured, Some(known)) = (answer.state, self.known.requests.get_mut(&id)) {
+                known.begun = true;
+            }
             self.answer(&id, answer).await?;
             self.reasons.remove(&id);
-            if let Some(known) = self.known.requests.get_mut(&id) {
-                known.pending = false;
-            }
+            self.known.settle(&id);
             self.remember()?;
         }
         Ok(())
@@ -79,24 +88,27 @@ impl Inbox<'_> {
             .is_some_and(|capture| self.store.staging(&capture).exists() || self.store.report_dir(&capture).exists())
     }
 
-    fn why_none(&self, id: &str) -> String {
-        const ENDS: [&str; 2] = ["request_failed", "request_cancelled"];
+    // The answer to a request that has no capture.
+    fn why_none(&self, id: &str) -> Answer {
+        const ENDS: [&str; 2] = ["request_failed", CANCELLED];
         let told = events::read(self.store).into_iter().rfind(|event| event.id == id && ENDS.contains(&&*event.event));
+        let cancelled = told.as_ref().is_some_and(|event| event.event == CANCELLED);
         let why = told.map_or_else(|| "it was cancelled, or its capture is gone".to_owned(), |event| event.reason);
-        match self.reasons.get(id) {
+        let reason = match self.reasons.get(id) {
             Some(waited) if why.ends_with("it expired") => format!("{why}: {waited}"),
             _ => why,
-        }
+        };
+        Answer { state: State::Failed, cancelled, reason, ..Answer::default() }
     }
 
     // Takes a request back, unless its capture has begun. Then it goes on.
-    pub(super) fn withdraw(&self, id: &str, why: &str) -> Result<()> {
-        if !self.waits(id) {
+    pub(super) fn withdraw(&self, event: &Event) -> Result<()> {
+        if !self.waits(&event.id) {
             return Ok(());
         }
-        requests::remove(self.store, id)?;
-        events::record(self.store, &Event::about("request_cancelled", id, why));
-        output::note(&format!("request {id} was taken back: {why}"));
+        requests::remove(self.store, &event.id)?;
+        events::record(self.store, event);
+        output::note(&format!("request {} was taken back: {}", event.id, event.reason));
         Ok(())
     }
 
@@ -105,7 +117,7 @@ impl Inbox<'_> {
             let Some(request) = requests::read(self.store, &id) else { continue };
             let by = request.by.strip_suffix(THROUGH).unwrap_or(&request.by);
             if let Err(why) = self.allows(request.reports.iter().map(|name| &**name), by) {
-                self.withdraw(&id, &why)?;
+                self.withdraw(&Event::request_failed(&id, &why))?;
             }
         }
         Ok(())

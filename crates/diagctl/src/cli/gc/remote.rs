@@ -66,7 +66,7 @@ pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {
     command.args(max_age.map(|age| format!("--max-age-ms={}", ms(age))));
     command.args(max_use.map(|bytes| format!("--max-use={bytes}")));
     command.args(args.dry_run.then_some("--dry-run"));
-    let mut verdicts: Vec<Verdict> = remote::lines_of(command, "not everything was deleted; the same command goes on")?;
+    let mut verdicts: Vec<Verdict> = remote::lines_of(command, "not everything was deleted")?;
     verdicts.sort_by(|a, b| (a.keep, &a.id).cmp(&(b.keep, &b.id)));
     let of = |keep: bool| verdicts.iter().filter(move |verdict| verdict.keep == keep);
     let bytes = |keep: bool| of(keep).map(|verdict| verdict.bytes).sum();

@@ -105,9 +105,12 @@ fn view(cx: &Context, from: &From, dumps: Vec<&mut String>) -> Result<Option<Vie
     for dump in dumps.into_iter().filter(|dump| !is_file(dump)) {
         let mut target = match dump.strip_suffix("latest") {
             // The latest with a dump, or else with the summary of one.
-            Some(_) => from
-                .resolve(cx, &format!("{dump}:heap_dump"))
-                .or_else(|error| from.resolve(cx, &format!("{dump}:heap_summary")).map_err(|_| error)),
+            Some(_) => match from.resolve(cx, &format!("{dump}:heap_dump")) {
+                Err(none) if none.exit == Exit::NoMatch => from
+                    .resolve(cx, &format!("{dump}:heap_summary"))
+                    .map_err(|failure| if failure.exit == Exit::NoMatch { none } else { failure }),
+                found => found,
+            },
             None => from.resolve(cx, dump),
         }?;
         let has = |name: &str| target.entry.reports.iter().any(|report| report.name == *name && report.has_data());

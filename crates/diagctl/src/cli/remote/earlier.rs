@@ -2,6 +2,7 @@
 
 use diagctl_store::index::Entry;
 
+use super::hints;
 use super::target::Target;
 use super::view::{From, View, Wanted};
 use crate::cli::{Context, Failure, output};
@@ -24,11 +25,14 @@ pub fn view(cx: &Context, from: &From, target: Target) -> Result<View, Failure> 
     let mut targets = vec![target];
     if dumps.len() > 1 && bytes > MOST {
         let ids: Vec<String> = dumps.iter().rev().map(|(entry, _)| entry.id.to_string()).collect();
+        let command = hints::of_command(
+            &format!("diagctl heap diff --remote {}", ids.join(" ")),
+            hints::As { options: &cx.options, host: None },
+        );
         output::note(&format!(
-            "the {} heap dumps of the process were not compared: they have {}; `diagctl heap diff --remote {}` does it",
+            "the {} heap dumps of the process were not compared: they have {}; `{command}` does it",
             dumps.len(),
             size(bytes),
-            ids.join(" ")
         ));
     } else if dumps.len() > 1 {
         let earlier = dumps.iter().filter(|(entry, _)| entry.id != id);

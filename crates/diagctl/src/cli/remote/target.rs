@@ -4,7 +4,7 @@ use diagctl_store::index::Entry;
 use diagctl_store::pattern::is_like;
 use diagctl_store::{Error, Id};
 
-use super::Days;
+use super::{Days, misplaced};
 use crate::cli::Failure;
 use crate::cli::error::{printable, quoted};
 use crate::exit_code::Exit;
@@ -84,6 +84,9 @@ pub fn resolve(entries: &[Entry], host: Option<&str>, text: &str) -> Result<Targ
 }
 
 fn none(text: &str, host: Option<&str>) -> Failure {
+    if text.contains("://") {
+        return misplaced::url();
+    }
     Failure::new(Exit::NoMatch, format!("no capture in the remote{} matches {}", of_host(host), quoted(text)))
         .hint("`diagctl list --remote` shows the captures")
 }

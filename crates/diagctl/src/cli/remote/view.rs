@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -13,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 pub use super::target::Target;
-use super::{Days, captures, command};
+use super::{Days, captures, command, ended};
 use super::{hints, target};
 use crate::cli::{Context, Failure, times};
 use crate::config::{Config, Loaded};
@@ -102,7 +101,7 @@ impl From {
         // The latest is most likely one of the last days, and a large remote has many.
         let now_ms = times::wall_ms(&crate::clock::utc_now());
         let recent = Days { since: Some(times::day_before(&times::Moment::Ago(86_400_000), now_ms)), until: None };
-        find(&recent).or_else(|_| find(&days))
+        find(&recent).or_else(|failure| if failure.exit == Exit::NoMatch { find(&days) } else { Err(failure) })
     }
 }
 
@@ -120,7 +119,7 @@ impl View {
             let host = &target.entry.host;
             if hosts.insert(target.entry.id, host).is_some_and(|other| other != host) {
                 let message = format!("two machines have a capture {}, which cannot be read together", target.entry.id);
-                let hint = "fetch each into a directory of its own: diagctl fetch --remote HOST/ID";
+                let hint = "fetch each into a directory of its own: `diagctl fetch --remote HOST/ID`";
                 return Err(Failure::failed(message).hint(hint));
             }
         }
@@ -143,16 +142,12 @@ impl View {
         }
         let status = child.wait().map_err(failed)?;
         if !status.success() {
-            // The program has said why.
-            let exit = if status.code() == Some(Exit::NoMatch as i32) { Exit::NoMatch } else { Exit::Failed };
-            let how = status.signal().map(|signal| format!(": diagctl-remote was killed by signal {signal}"));
-            let message = format!("the remote's captures were not read{}", how.unwrap_or_default());
-            return Err(Failure::new(exit, message));
+            return Err(ended("the captures in the remote were not read", status));
         }
         let brought: Brought = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;
         let config = Config { dir: brought.view.clone(), group: None, group_may: Vec::new(), ..cx.config().clone() };
         let config = Config { allow_network_filesystem: true, ..config };
-        let of_view = Context::new(Loaded::new(config), cx.debug);
+        let of_view = Context::new(Loaded::new(config), cx.debug).given(cx.options.clone());
         cx.identities().into_iter().for_each(|identities| of_view.unlock(identities.clone()));
         Ok(Self { cx: of_view, dir: brought.view, targets, places: brought.places })
     }
@@ -164,16 +159,17 @@ impl View {
 
     /// Returns a command that this program suggests as it is for a capture of the remote. A process is that of its machine.
     pub fn suggested(&self, command: &str) -> String {
-        hints::of_command(command, self.host())
+        hints::of_command(command, self.how())
     }
 
     /// Returns a hint with its commands as they are for a capture of the remote.
     pub fn suggested_in(&self, hint: &str) -> String {
-        hints::of_hint(hint, self.host())
+        hints::of_hint(hint, self.how())
     }
 
-    fn host(&self) -> Option<&str> {
-        self.targets.first().map(|target| target.entry.host.as_str())
+    fn how(&self) -> hints::As<'_> {
+        let host = self.targets.first().map(|target| target.entry.host.as_str());
+        hints::As { options: &self.cx.options, host }
     }
 
     /// Returns the place of a capture in the remote.

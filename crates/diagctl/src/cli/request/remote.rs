@@ -20,7 +20,7 @@ pub struct RemoteArgs {
     /// Ask machines through the remote, where their configuration allows it
     #[arg(long, conflicts_with = "pid")]
     pub remote: bool,
-    /// With --remote: only machines with this name; an asterisk stands for any text
+    /// With --remote: only machines, or stores of one (web-1~4be11a02), with this name; an asterisk stands for any text
     #[arg(long, value_name = "HOST", requires = "remote", conflicts_with_all = ["list", "cancel"])]
     host: Option<String>,
     /// With --remote: only so many machines, chosen at random
@@ -35,7 +35,7 @@ pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {
     super::check(cx, args)?;
     if args.reports.is_empty() {
         return Err(Failure::new(Exit::Usage, "a request through the remote names its reports")
-            .hint("diagctl request gc_stat --remote --reason …"));
+            .hint("`diagctl request gc_stat --remote --reason …`"));
     }
     if args.expires > LONGEST {
         let text = duration(ms(args.expires));
@@ -82,6 +82,8 @@ struct Listed {
 #[derive(Serialize, Deserialize)]
 struct Answer {
     state: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    cancelled: bool,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     reason: String,
     #[serde(flatten)]
@@ -119,9 +121,15 @@ fn cut(text: &str) -> String {
     }
 }
 
+fn host(node: &str) -> &str {
+    node.rsplit_once('~').map_or(node, |(host, _)| host)
+}
+
 fn row(listed: &Listed) -> Vec<String> {
-    let hosts: Vec<&str> =
-        listed.nodes.iter().map(|node| node.rsplit_once('~').map_or(node.as_str(), |(host, _)| host)).collect();
+    // Two stores of one machine are told apart.
+    let is_alone = |node: &str| listed.nodes.iter().filter(|other| host(other) == host(node)).count() == 1;
+    let nodes = listed.nodes.iter().map(String::as_str);
+    let hosts: Vec<&str> = nodes.map(|node| if is_alone(node) { host(node) } else { node }).collect();
     vec![
         listed.id.clone(),
         age(0, listed.age_ms),
@@ -134,14 +142,18 @@ fn row(listed: &Listed) -> Vec<String> {
     ]
 }
 
-// The number of nodes in each state, and the reason of the first that waits.
+// The number of nodes in each state, and the reason of the first that waits. Of a request that was cancelled, the nodes that took it back are not
+// counted.
 fn status(listed: &Listed) -> String {
-    let of = |state: &str| listed.answers.values().filter(|answer| answer.state == state).count();
+    let of = |state: &str, cancelled: bool| {
+        listed.answers.values().filter(|answer| answer.state == state && answer.cancelled == cancelled).count()
+    };
     let states = [
-        ("captured", of("captured")),
-        ("refused", of("refused")),
-        ("failed", of("failed")),
-        ("waiting", of("waiting")),
+        ("captured", of("captured", false)),
+        ("refused", of("refused", false)),
+        ("failed", of("failed", false)),
+        ("cancelled", if listed.cancelled { 0 } else { of("failed", true) }),
+        ("waiting", of("waiting", false)),
     ];
     let silent = ("silent", listed.nodes.len().saturating_sub(listed.answers.len()));
     let mut parts: Vec<String> = states
@@ -164,8 +176,12 @@ mod tests {
 
     #[test]
     fn the_status_counts_the_nodes_and_says_what_one_waits_for() {
-        let answer =
-            |state: &str, reason: &str| Answer { state: state.into(), reason: reason.into(), more: BTreeMap::new() };
+        let answer = |state: &str, reason: &str| Answer {
+            state: state.into(),
+            cancelled: false,
+            reason: reason.into(),
+            more: BTreeMap::new(),
+        };
         let mut listed = Listed {
             id: String::new(),
             by: String::new(),
@@ -174,17 +190,22 @@ mod tests {
             age_ms: 0,
             expires_in_ms: 0,
             cancelled: false,
-            nodes: ["a~1", "b~1", "c~1", "d~1"].map(str::to_owned).to_vec(),
+            nodes: ["a~1", "b~1", "c~1", "c~2"].map(str::to_owned).to_vec(),
             answers: [("a~1".into(), answer("captured", "")), ("b~1".into(), answer("waiting", "the store is paused"))]
                 .into(),
             more: BTreeMap::new(),
         };
         assert_eq!(status(&listed), "1 captured, 1 waiting, 2 silent: the store is paused");
+        let taken_back = || Answer { cancelled: true, ..answer("failed", "cancelled by ann") };
+        listed.answers.insert("c~1".into(), taken_back());
+        assert_eq!(status(&listed), "1 captured, 1 cancelled, 1 waiting, 1 silent: the store is paused");
         listed.cancelled = true;
+        listed.answers.insert("b~1".into(), taken_back());
+        assert_eq!(status(&listed), "cancelled, 1 captured, 1 silent");
         listed.answers.clear();
         assert_eq!(status(&listed), "cancelled, 4 silent");
         listed.reason = "see https://bob:hunter2@host/x".into();
-        assert_eq!((&*row(&listed)[5], &*row(&listed)[6]), ("a b c d", "see https://(hidden)@host/x"));
+        assert_eq!((&*row(&listed)[5], &*row(&listed)[6]), ("a b c~1 c~2", "see https://(hidden)@host/x"));
         let long = "ü".repeat(60_000);
         (listed.by, listed.reason, listed.reports) = (long.clone(), long.clone(), vec![long.clone()]);
         listed.answers.insert("a~1".into(), answer("waiting", &long));

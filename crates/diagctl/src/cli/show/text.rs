@@ -10,7 +10,7 @@ use crate::cli::times::{Times, age};
 use crate::units::{duration, size};
 use diagctl_store::meta;
 
-pub(super) fn text(shown: &Shown, is_remote: bool, times: &Times, now_ms: u64) -> String {
+pub(super) fn text(shown: &Shown, remote: Option<hints::As<'_>>, times: &Times, now_ms: u64) -> String {
     let meta = &shown.meta;
     let raw: u64 = meta.reports.iter().map(|r| r.raw_bytes).sum();
     let stored: u64 = meta.reports.iter().map(|r| r.stored_bytes).sum();
@@ -53,7 +53,7 @@ pub(super) fn text(shown: &Shown, is_remote: bool, times: &Times, now_ms: u64) -
     let whole = meta.reports.iter().rfind(|r| r.error.is_none());
     if let Some(report) = whole.or_else(|| meta.reports.iter().rfind(|r| r.file.is_some())) {
         let command = format!("diagctl fetch {}:{}", meta.id, printable(&report.name));
-        let command = if is_remote { hints::of_command(&command, None) } else { command };
+        let command = remote.map_or_else(|| command.clone(), |how| hints::of_command(&command, how));
         text.push_str(&format!("\nfetch one with: {command}\n"));
     }
     text
