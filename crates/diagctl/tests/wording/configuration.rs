@@ -1,6 +1,9 @@
 //! config check, config show, config init, and everything that can be wrong with a configuration.
 
+use serde_json::json;
+
 use super::environment::{BIN, Environment, compare};
+use super::fixture;
 
 const VALID: &str = r#"
 dir = "/srv/diagctl"
@@ -254,6 +257,24 @@ fn config_check_of_warnings() {
     environment.snapshot("config_check_of_warnings");
 }
 
+#[test]
+fn config_check_of_a_file_of_another_store() {
+    let mut environment = fixture::environment();
+    let record = json!({ "schema": 1, "on": true, "since": "2026-11-01T00:00:00.000Z", "recipients": ["age1x"] });
+    environment.write("store/encryption.json", &record.to_string());
+    environment.write("new.toml", "");
+    environment.run("config check new.toml");
+    environment.run_json("config check new.toml --json");
+    environment.run("config check new.toml --elsewhere");
+    environment.comment("it names a store, which is not that of the shell");
+    environment.write("new.toml", &format!("dir = {:?}\n", environment.path("other").display().to_string()));
+    environment.run("config check new.toml");
+    environment.run_json("config check new.toml --json");
+    environment.run("config check new.toml --dir store");
+    environment.write("new.toml", &format!("dir = {:?}\n", environment.store().display().to_string()));
+    environment.run("config check new.toml");
+    environment.snapshot("config_check_of_a_file_of_another_store");
+}
 #[test]
 fn config_check_of_encryption() {
     let mut environment = Environment::new();

@@ -126,6 +126,10 @@ fn status_of_what_is_wrong() {
     environment.comment("a rule can never fire");
     environment.configure(&RULES.replace("80%", "900TiB"));
     environment.shell("diagctl status | grep ^warning");
+    environment.comment("tables have no effect");
+    environment.configure(&format!("{RULES}[remote]\n[on_capture]\ncommand = [\"/bin/true\"]\nrules = []\n"));
+    environment.shell("diagctl status | grep -A1 ^warning");
+    environment.run_part("doctor", |text| checks(text, &["config.rules"]));
     environment.snapshot("status_of_what_is_wrong");
 }
 
