@@ -5,10 +5,10 @@
 
 use toml::Value;
 
+use super::Config;
 use crate::section::{Problem, Section};
 use diagctl_fs::{SECRET_KEY, quoted};
 use diagctl_store::encryption::{BadRecipient, Encryption, MAX_RECIPIENTS, check_recipient};
-use diagctl_store::report_kind;
 
 /// The keys, for `config show`.
 pub(super) const KEYS: [&str; 2] = ["encrypt.recipients", "encrypt.except"];
@@ -22,16 +22,13 @@ pub(super) const OF_THE_EXAMPLE: [&str; 2] = [
 ];
 
 /// Reads the table.
-pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -> Box<Encryption> {
+pub(super) fn read(section: &Section<'_>, config: &Config) -> Box<Encryption> {
     let recipients = recipients(section);
     let except = section.texts("except");
     let mut usable = recipients.is_some() && except.is_some() == section.has("except");
-    for name in except.iter().flatten().filter(|name| !knows_report(name)) {
+    for name in except.iter().flatten().filter(|name| !config.knows_report(name)) {
         usable = false;
-        let known = report_kind::KINDS.iter().map(|kind| kind.name);
-        let hint = crate::section::nearest(name, known)
-            .map_or_else(|| "name the reports that stay readable".to_owned(), |near| format!("did you mean {near:?}?"));
-        section.problem("except", format!("{} is not a report", quoted(name)), hint);
+        section.problem("except", format!("{} is not a report", quoted(name)), config.report_hint(name));
     }
     usable &= section.keys().iter().all(|key| ["recipients", "except"].contains(key));
     section.finish();

@@ -147,7 +147,7 @@ fn examine_all(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
     }
 
     if let Some(section) = root.section("remote") {
-        config.remote = remote::read(&section, &|name| config.knows_report(name));
+        config.remote = remote::read(&section, &config);
         let has = |key: &str| section.has(&key["remote.".len()..]) || remote::has_of_requests(&section, key);
         remote::KEYS.into_iter().for_each(|key| note("remote.", has(key), key));
     }
@@ -159,7 +159,7 @@ fn examine_all(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
         config.plain = true;
     } else if root.has("encrypt") {
         let section = root.section("encrypt");
-        let read = section.as_ref().map(|section| encrypt::read(section, &|name| config.knows_report(name)));
+        let read = section.as_ref().map(|section| encrypt::read(section, &config));
         config.encrypt = Some(read.unwrap_or_else(|| Box::new(encrypt::broken())));
         let has = |key: &str| section.as_ref().is_some_and(|section| section.has(&key["encrypt.".len()..]));
         encrypt::KEYS.into_iter().for_each(|key| note("encrypt.", has(key), key));

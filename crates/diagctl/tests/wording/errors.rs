@@ -43,6 +43,7 @@ fn errors_of_the_command_line() {
         "config frobnicate",
         "help frobnicate",
         "help config frobnicate",
+        "help evnts",
         "fetch latest --json -o -",
     ] {
         environment.run(line);
@@ -144,6 +145,11 @@ fn errors_of_captures_and_reports() {
         "show latest:jemalloc_stats",
         "show 20261101:heap_dump",
         "fetch latest:vmstat threads",
+        "fetch latest:heapdump",
+        "fetch latest heapdump",
+        "fetch latest vmstatt",
+        "fetch 20261101 treads",
+        "diagnose --role pumaa",
         "fetch 20261101 -o -",
         "rm latest:vmstat",
         "rm nonsense other",

@@ -102,6 +102,8 @@ fn heap_paths_and_objects() {
     for line in [
         "heap path a.json 0x7f0003000",
         "heap path a.json Sessions",
+        "heap path a.json session",
+        "heap path a.json Nonsense",
         "heap path a.json 0x7f0000008",
         "heap object a.json App",
     ] {

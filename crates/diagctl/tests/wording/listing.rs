@@ -36,6 +36,11 @@ fn list_of_nothing() {
     let mut environment = fixture::environment();
     environment.run_table("list --role nobody");
     environment.run_json("list --json --role nobody");
+    environment.comment("a name that is misspelt");
+    for filters in ["--report heapdump", "--rule rutine --name worker-O", "--role puma --rule on_demand", "--rule x -q"]
+    {
+        environment.run(&format!("list {filters}"));
+    }
     environment.comment("a store without captures");
     fs::remove_dir_all(environment.store().join("reports")).unwrap();
     environment.run_table("list");
