@@ -94,10 +94,10 @@ fn text(view: &View<'_>, before: &Subject, after: &Subject, next: &str) -> Strin
     if !comparison.classes.is_empty() {
         let classes = comparison.classes.iter();
         let row = |c: &crate::diagnose::ClassChange| {
-            vec![c.class.clone(), format!("{:+}", c.count), signed(i128::from(c.bytes))]
+            vec![format!("{:+}", c.count), signed(i128::from(c.bytes)), c.class.clone()]
         };
         let rows: Vec<_> = classes.map(row).collect();
-        text.push_str(&format!("\n{}\n", output::table(&["CLASS", "OBJECTS", "SIZE"], &rows, &[1, 2], &[])));
+        text.push_str(&format!("\n{}\n", output::table(&["OBJECTS", "SIZE", "CLASS"], &rows, &[0, 1], &[])));
     }
     text.push_str(&format!("\nNext:\n  {next}\n"));
     text

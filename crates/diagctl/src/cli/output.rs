@@ -213,7 +213,7 @@ fn table_in(
     let room = fitting.room_for_text(columns, optional);
     for row in rows {
         let cell = |i: &usize| match room {
-            Some(room) if *i + 1 == row.len() => wrap::broken(room, &row[*i]).join("\n"),
+            Some(room) if *i + 1 == row.len() => wrap::fitted(room, &row[*i]).join("\n"),
             _ => fitting.cell(*i, &row[*i]),
         };
         table.add_row(shown.iter().map(cell).collect::<Vec<_>>());
@@ -281,7 +281,7 @@ mod tests {
             assert_eq!(shown, expected, "{columns:?}");
         }
         assert!(
-            table(Some(20)).ends_with("(left out to fit the terminal: AGE, ROLE; see --json)"),
+            table(Some(20)).ends_with("(left out to fit the\nterminal: AGE, ROLE;\nsee --json)"),
             "{}",
             table(Some(20))
         );

@@ -183,9 +183,9 @@ fn text(view: &View) -> String {
         .dumps
         .iter()
         .zip(view.objects.iter().zip(&view.bytes))
-        .map(|(name, (objects, bytes))| vec![name.clone(), objects.to_string(), size(*bytes)]);
+        .map(|(name, (objects, bytes))| vec![objects.to_string(), size(*bytes), name.clone()]);
     let dumps: Vec<Vec<String>> = dumps.collect();
-    let mut text = output::table(&["DUMP", "REACHABLE", "BYTES"], &dumps, &[1, 2], &[]) + "\n\n";
+    let mut text = output::table(&["REACHABLE", "BYTES", "DUMP"], &dumps, &[0, 1], &[]) + "\n\n";
     text.push_str(match view.dumps.len() {
         2 => "Grown from the first dump to the second:\n\n",
         _ => "New in the second dump and still there in the third:\n\n",

@@ -206,7 +206,7 @@ fn text(view: &View) -> String {
         return format!(
             "{}\n\n{}",
             printable(&path.path),
-            output::table(&["ADDRESS", "VIA", "OBJECT"], &rows, &[], &[])
+            output::table_with_cuts(&["ADDRESS", "VIA", "OBJECT"], &rows, &[1], &[1])
         );
     }
     let rows: Vec<Vec<String>> =
