@@ -162,9 +162,20 @@ const LEAST_COLUMNS: usize = 20;
 /// Formats prose for people, with a line end: the mark, then the text. In a terminal the text is broken at blanks, and its further lines
 /// are indented by `indent` columns, which is the width of the mark. In a pipe or a file it takes one line.
 pub fn prose(mark: &str, indent: usize, text: &str) -> String {
-    let room = columns().map_or(usize::MAX, |columns| columns.saturating_sub(indent).max(LEAST_COLUMNS));
+    indented(mark, indent, &wrap::broken(room_beside(indent), text))
+}
+
+/// Does the same for a row that is printed before the next one is known. A word that is longer than a line is broken, too.
+pub fn row(mark: &str, indent: usize, text: &str) -> String {
+    indented(mark, indent, &wrap::fitted(room_beside(indent), text))
+}
+
+fn room_beside(indent: usize) -> usize {
+    columns().map_or(usize::MAX, |columns| columns.saturating_sub(indent).max(LEAST_COLUMNS))
+}
+
+fn indented(mark: &str, indent: usize, lines: &[String]) -> String {
     let blank = " ".repeat(indent);
-    let lines = wrap::broken(room, text);
     let lines = lines.iter().enumerate();
     lines.map(|(i, line)| format!("{}{line}\n", if i == 0 { mark } else { &blank })).collect()
 }
