@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Compression, Config, GroupRight, Source, custom, encrypt, lines, on_capture, remote, rules, templates};
-use crate::section::{Problem, Problems, Section};
+use crate::section::{Problem, Problems, Section, several};
 use diagctl_fs::without_secrets;
 use diagctl_store::report_kind;
 
@@ -264,12 +264,30 @@ fn read_toml(text: &str) -> std::result::Result<toml::Table, Vec<Problem>> {
         if errors.is_empty() {
             errors.push(first);
         }
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        let line = |e: &toml::de::Error| {
+            e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1)
+        };
+        let is_second = |line: usize| lines.get(line - 1).is_some_and(|line| line.starts_with("[rules]"));
+        let header =
+            |line: usize| (1..=line).rev().find(|line| lines.get(line - 1).is_some_and(|l| l.starts_with('[')));
+        let wrong_headers: Vec<usize> = errors.iter().map(line).filter(|line| is_second(*line)).collect();
+        // The keys of a second [rules] are those of the first again.
+        errors.retain(|e| {
+            let line = line(e);
+            wrong_headers.contains(&line) || !header(line).is_some_and(|header| wrong_headers.contains(&header))
+        });
         let problem = |e: toml::de::Error| {
-            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            let hint =
-                "this is not valid TOML: quote strings and values with units, and define each [table] and key once";
+            let line = line(&e);
+            let hint = match is_second(line) {
+                true => several("rules"),
+                false => {
+                    "this is not valid TOML: quote strings and values with units, and define each [table] and key once"
+                        .to_owned()
+                }
+            };
             let message = without_secrets(e.message().trim()).into_owned();
-            Problem { path: format!("line {line}"), message, hint: Some(hint.into()), line: None }
+            Problem { path: format!("line {line}"), message, hint: Some(hint), line: None }
         };
         errors.into_iter().map(problem).collect()
     })

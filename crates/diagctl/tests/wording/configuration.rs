@@ -275,6 +275,43 @@ fn config_check_of_a_file_of_another_store() {
     environment.run("config check new.toml");
     environment.snapshot("config_check_of_a_file_of_another_store");
 }
+
+const BRACKETS: &str = r#"
+[[guards]]
+max_rss = "4GiB"
+[[reports.vmstat]]
+command = ["/bin/true"]
+[[defaults]]
+select = "largest"
+[[templates.heap]]
+select = "largest"
+[[rules]]
+name = "a"
+reports = ["smaps"]
+[rules.trigger.any]
+timer = { every = "1h" }
+[[rules.limits]]
+cooldown = "1h"
+"#;
+
+#[test]
+fn config_check_of_brackets() {
+    let mut environment = Environment::new();
+    let rule = "name = \"a\"\nreports = [\"smaps\"]\ntrigger.timer = { every = \"1h\" }\n";
+    for text in [
+        BRACKETS.to_owned(),
+        format!("[rules]\n{rule}"),
+        format!("[rules]\n{rule}[rules]\n{rule}"),
+        format!("[[rules]]\n{rule}[rules]\n{rule}"),
+        format!("[rules.heap-on-growth]\n{rule}"),
+        "rules = 1\nguards = \"4GiB\"\n".to_owned(),
+    ] {
+        environment.configure(&text);
+        environment.run("config check --elsewhere");
+    }
+    environment.snapshot("config_check_of_brackets");
+}
+
 #[test]
 fn config_check_of_encryption() {
     let mut environment = Environment::new();
