@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::Config;
 use crate::section::{Problem, Section};
-use diagctl_fs::{SECRET_KEY, quoted};
+use diagctl_fs::{SECRET_KEY, has_secret_key, quoted};
 use diagctl_store::encryption::{BadRecipient, Encryption, MAX_RECIPIENTS, check_recipient};
 
 /// The keys, for `config show`.
@@ -117,17 +117,34 @@ fn hint(why: BadRecipient) -> &'static str {
 /// Finds a secret key anywhere in a document, even in a comment. A document with one is invalid: the store keeps a copy of a valid one.
 pub(super) fn refuse_secrets(text: &str, problems: &mut Vec<Problem>) {
     // Upper case changes no length in ASCII, so positions are the same.
-    let Some(at) = text.to_ascii_uppercase().find(SECRET_KEY) else { return };
+    let at = text.to_ascii_uppercase().find(SECRET_KEY);
+    let line = at.map(|at| format!("line {}", text[..at].matches('\n').count() + 1));
+    let Some(path) = line.or_else(|| behind_escapes(text)) else { return };
     let is_told = |problem: &Problem| problem.message == BadRecipient::SecretKey.to_string();
     if !problems.iter().any(is_told) {
-        let line = text[..at].matches('\n').count() + 1;
         problems.push(Problem {
-            path: format!("line {line}"),
+            path,
             message: BadRecipient::SecretKey.to_string(),
             hint: Some(hint(BadRecipient::SecretKey).to_owned()),
             line: None,
         });
     }
+}
+
+// Returns the key of a value in which a secret key is written with escapes: `"\u0041GE-SECRET-KEY-…"`.
+fn behind_escapes(text: &str) -> Option<String> {
+    fn find(path: &str, value: &Value) -> Option<String> {
+        match value {
+            Value::String(text) => has_secret_key(text).then(|| path.to_owned()),
+            Value::Array(items) => items.iter().enumerate().find_map(|(i, item)| find(&format!("{path}[{i}]"), item)),
+            Value::Table(table) => table.iter().find_map(|(key, value)| {
+                let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                if has_secret_key(key) { Some(path.to_owned()) } else { find(&place, value) }
+            }),
+            _ => None,
+        }
+    }
+    text.contains('\\').then(|| text.parse().ok())?.and_then(|table: toml::Table| find("", &Value::Table(table)))
 }
 
 #[cfg(test)]
@@ -206,6 +223,9 @@ mod tests {
             format!("group = {KEY:?}"),
             format!("poll_interval = \"x {KEY}\""),
             format!("[encrypt]\nrecipients = [{KEY}]"),
+            format!("group = \"\\u0041{}\"", &KEY[1..]),
+            format!("[on_capture]\ncommand = [\"/bin/true\", \"\\u0041{}\"]", &KEY[1..]),
+            format!("[reports.\"\\u0041{}\"]\ncommand = [\"/bin/true\"]", &KEY[1..]),
             KEY.to_owned(),
         ];
         for text in table {
