@@ -58,7 +58,7 @@ class BadInputTest < E2E::Case
   BAD_VALUES = {
     %w[list --since 5] => /'5' for '--since.*unit is missing; write 5s/,
     %w[list --since -5m] => /'-5m' for '--since.*cannot be negative; use a value like 10m/,
-    %w[samples --since soon] => /'soon'.*not a duration.*use a value like/,
+    %w[samples --since soon] => /'soon'.*neither a duration nor a time.*use a duration like/,
     %w[pause --for -2h] => /'-2h'.*cannot be negative/,
     %w[pause --for 0s] => /'0s'.*longer than zero; use a value like 30m/,
     %w[pause --for 200y] => /'200y'.*longer than 100 years/,

@@ -26,6 +26,22 @@ class HeapTrendTest < E2E::Case
     assert(shown.lines.all? { |line| line.chomp.length <= 80 }, shown)
   end
 
+  # A long name costs figures of the table, never its width.
+  def test_the_table_fits_the_terminal
+    @script.run("module Application; module BackgroundProcessing; class RepositoryOfTenantsAndOfTheUsersWhoBelongToThem; end; end; end")
+    3.times do
+      @script.run("$sessions.concat(Array.new(20_000) { Application::BackgroundProcessing::RepositoryOfTenantsAndOfTheUsersWhoBelongToThem.new })")
+      @script.run("5.times { GC.start }")
+      summarize
+    end
+    [80, 60].each do |columns|
+      table = diagctl!("heap", "trend", env: env(COLUMNS: columns.to_s)).out.lines(chomp: true).drop_while { |line| !line.start_with?("TREND") }
+      assert_match(/\ATREND.* GROWTH .*LEAK +CLASS\z/, table.first)
+      assert_match(/ yes +Application::/, table.join("\n"))
+      assert(table.take_while { |line| line != "Next:" }.all? { |line| line.length <= columns }, table.join("\n"))
+    end
+  end
+
   def test_fewer_than_three_summaries_make_no_trend
     none = diagctl("heap", "trend")
     assert_equal [4, ""], [none.status, none.out]

@@ -277,7 +277,11 @@ impl<'a> Section<'a> {
 
     fn section_at(&self, key: &str, value: &'a Value) -> Option<Section<'a>> {
         let Some(table) = value.as_table() else {
-            self.wrong_type(key, value, "a table");
+            let path = self.at(key);
+            match is_list_of_tables(value) {
+                true => self.problems.add(&path, NOT_ONE_TABLE, Some(as_one_table(&path))),
+                false => self.wrong_type(key, value, "a table"),
+            }
             return None;
         };
         Some(Section { path: self.at(key), table, asked: RefCell::default(), problems: self.problems.clone() })
@@ -287,7 +291,11 @@ impl<'a> Section<'a> {
     pub fn sections(&self, key: &'static str) -> Option<Vec<Section<'a>>> {
         let value = self.raw(key)?;
         let Some(items) = value.as_array() else {
-            self.wrong_type(key, value, "a list of tables");
+            let header = header(&self.at(key));
+            match value {
+                Value::Table(_) => self.problem(key, "a table, not a list of tables", several(&header)),
+                _ => self.wrong_type(key, value, "a list of tables"),
+            }
             return None;
         };
         Some(items.iter().enumerate().filter_map(|(i, item)| self.section_at(&format!("{key}[{i}]"), item)).collect())
@@ -325,6 +333,30 @@ pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) ->
         .filter(|(score, _)| *score > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// The problem with `[[guards]]`.
+pub const NOT_ONE_TABLE: &str = "a list of tables, not one table";
+
+/// The hint for it.
+pub fn as_one_table(path: &str) -> String {
+    format!("write [{}], with single brackets, once", header(path))
+}
+
+/// The hint for `[rules]`.
+pub fn several(header: &str) -> String {
+    format!("write [[{header}]], with double brackets, before each one")
+}
+
+/// Returns true for the value of `[[guards]]`.
+pub fn is_list_of_tables(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| !items.is_empty() && items.iter().all(Value::is_table))
+}
+
+// The header of a table in TOML: `rules.trigger` for `rules[1].trigger`.
+fn header(path: &str) -> String {
+    let parts = path.split('.').map(|part| part.split_once('[').map_or(part, |(key, _)| key));
+    parts.collect::<Vec<_>>().join(".")
 }
 
 fn shown(value: &Value) -> String {

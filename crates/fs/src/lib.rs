@@ -34,5 +34,5 @@ pub use new_file::NewFile;
 pub use printable::{printable, quoted, steers};
 pub use random::{random_hex, random_u64};
 pub use rename::{rename, rename_noreplace};
-pub use secret::{SECRET_KEY, has_secret_key, without_secrets};
+pub use secret::{SECRET_KEY, has_secret_key, without_query, without_secrets};
 pub use tree::{Entry, Listing, children, list, occupied, occupied_tree, read_dir, remove, restrict_tree, share_tree};

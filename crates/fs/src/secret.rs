@@ -8,6 +8,9 @@ pub const SECRET_KEY: &str = "AGE-SECRET-KEY-";
 /// The words in the name of a URL's parameter whose value is a secret: `X-Amz-Signature`, `sig`, `access_token`.
 const SECRET_PARAMETERS: [&str; 6] = ["sig", "token", "secret", "password", "credential", "key"];
 
+/// The names that are secret as a whole only: Azure's functions have a `code`.
+const SECRET_NAMES: [&str; 3] = ["code", "pass", "auth"];
+
 /// The schemes of URLs that have credentials in them.
 const SCHEMES: [&str; 5] = ["s3", "gs", "az", "http", "https"];
 
@@ -74,16 +77,46 @@ fn without_credentials(text: &str) -> String {
 
 fn parameter(parameter: &str) -> Cow<'_, str> {
     match parameter.split_once('=') {
-        Some((name, _)) if SECRET_PARAMETERS.iter().any(|word| name.to_ascii_lowercase().contains(word)) => {
-            Cow::Owned(format!("{name}=(hidden)"))
-        }
+        Some((name, _)) if is_secret(&name.to_ascii_lowercase()) => Cow::Owned(format!("{name}=(hidden)")),
         _ => Cow::Borrowed(parameter),
     }
+}
+
+fn is_secret(name: &str) -> bool {
+    SECRET_PARAMETERS.iter().any(|word| name.contains(word)) || SECRET_NAMES.contains(&name)
+}
+
+/// Hides everything in the URL of a hook that may be a secret: credentials, and the query, whatever its parameters are called.
+pub fn without_query(url: &str) -> Cow<'_, str> {
+    let clean = without_secrets(url);
+    let Some((base, query)) = clean.split_once('?') else { return clean };
+    let hidden = |parameter: &str| match parameter.split_once('=') {
+        Some((name, _)) => format!("{name}=(hidden)"),
+        None => "(hidden)".to_owned(),
+    };
+    let query: Vec<String> = query.split('&').map(hidden).collect();
+    Cow::Owned(format!("{base}?{}", query.join("&")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_query_of_a_hook_is_hidden_whatever_its_names() {
+        let table = [
+            ("https://h/x", "https://h/x"),
+            ("https://h/x?code=a&v=1", "https://h/x?code=(hidden)&v=(hidden)"),
+            ("https://h/x?s3cret", "https://h/x?(hidden)"),
+            ("https://h/x?a=b?c=d", "https://h/x?a=(hidden)"),
+            ("https://u:p@h/x?k=v", "https://(hidden)@h/x?k=(hidden)"),
+            ("https://u:p?a@h/x", "https://(hidden)@h/x"),
+            ("https://h/?", "https://h/?(hidden)"),
+        ];
+        for (url, expected) in table {
+            assert_eq!(without_query(url), expected);
+        }
+    }
 
     #[test]
     fn keys_and_credentials_are_hidden_and_all_else_is_kept() {
@@ -97,6 +130,7 @@ mod tests {
             ("\"https://u:p?a@h/x\" and 'gs://t@b'", "\"https://(hidden)@h/x\" and 'gs://(hidden)@b'"),
             ("https://h/b?X-Amz-Signature=abc&list-type=2", "https://h/b?X-Amz-Signature=(hidden)&list-type=2"),
             ("az://c?sv=1&sig=a%2b", "az://c?sv=1&sig=(hidden)"),
+            ("https://h/api?code=a&author=b&Auth=c", "https://h/api?code=(hidden)&author=b&Auth=(hidden)"),
             ("https://h/b?prefix=a/ ann@example.org", "https://h/b?prefix=a/ ann@example.org"),
             ("file:///mnt/a@b?key=c", "file:///mnt/a@b?key=c"),
             ("ü :// @ é", "ü :// @ é"),

@@ -1,12 +1,14 @@
 //! `encryption.json`: whether reports are encrypted in this store, and since when. A store in which they never were has no such file.
 
+use std::io::ErrorKind;
+
 use serde::{Deserialize, Serialize};
 
 use crate::encryption::Encryption;
 use crate::error::{Error, Result};
 use crate::index::Listing;
 pub use crate::layout::ENCRYPTION as FILE;
-use crate::{Store, events};
+use crate::{Store, events, trash};
 use diagctl_fs::{self as fs, Durability};
 use diagctl_observe::clock;
 
@@ -31,21 +33,48 @@ pub struct Record {
 
 /// Reads the record. Where there is none that can be read, captures tell.
 pub fn read(store: &Store) -> Option<Record> {
-    let data = fs::read_bounded(&store.path(FILE), MAX_FILE).ok();
-    data.and_then(|data| serde_json::from_slice(&data).ok()).or_else(|| of_captures(store))
+    from_file(store).ok().flatten().or_else(|| of_captures(store))
+}
+
+// Fails with the reason if something is there that no process of ours would have left.
+fn from_file(store: &Store) -> std::result::Result<Option<Record>, String> {
+    match fs::read_bounded(&store.path(FILE), MAX_FILE) {
+        Ok(data) => serde_json::from_slice(&data).map(Some).map_err(|why| format!("{FILE} is damaged: {why}")),
+        Err(fs::Error::Io { source, .. }) if source.kind() != ErrorKind::PermissionDenied => Ok(None),
+        Err(why) => Err(why.to_string()),
+    }
+}
+
+fn write(store: &Store, record: &Record) -> Result<()> {
+    let data = serde_json::to_vec(record).map_err(Error::encode(FILE))?;
+    Ok(fs::write_atomic(&store.path(FILE), &data, Durability::Volatile)?)
+}
+
+// It must not stop captures. What captures tell takes its place, and outlives them.
+fn move_away_what_is_damaged(store: &Store) -> Result<()> {
+    if from_file(store).is_err() {
+        let _guard = store.lock()?;
+        if let Err(why) = from_file(store) {
+            trash::quarantine(store, &store.path(FILE), &why)?;
+            if let Some(record) = of_captures(store) {
+                write(store, &record)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Notes the encryption of a capture that begins, or of a changed configuration. Encryption that was turned off or on again is an event;
 /// `why` says why reports are not encrypted, if they are not. Returns the reason of an event.
 pub fn note(store: &Store, encryption: Option<&Encryption>, why: &str) -> Result<Option<String>> {
+    move_away_what_is_damaged(store)?;
     if change(store, encryption)?.is_none() {
         return Ok(None);
     }
     let _guard = store.lock()?;
     // Another process may have noted the same change.
     let Some((before, now)) = change(store, encryption)? else { return Ok(None) };
-    let data = serde_json::to_vec(&now).map_err(Error::encode(FILE))?;
-    fs::write_atomic(&store.path(FILE), &data, Durability::Volatile)?;
+    write(store, &now)?;
     let (event, reason) = match before {
         Some(Record { on: true, .. }) if !now.on => (
             "encryption_off",
@@ -95,6 +124,40 @@ fn of_captures(store: &Store) -> Option<Record> {
 mod tests {
     use super::*;
     use crate::{Access, StoreOptions};
+
+    #[test]
+    fn what_is_in_the_place_of_the_record_goes_to_quarantine_and_stops_nothing() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let one = Encryption { recipients: vec!["age1one".into()], ..Encryption::default() };
+        type Put = fn(&std::path::Path);
+        let table: [(&str, Put, bool); 5] = [
+            ("a directory", |path| std::fs::create_dir_all(path.join("sub")).unwrap(), true),
+            // A record takes its place.
+            ("a link", |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(), false),
+            ("damaged", |path| std::fs::write(path, "{").unwrap(), true),
+            ("too large", |path| std::fs::write(path, vec![b' '; 1 << 17]).unwrap(), true),
+            (
+                "unreadable",
+                |path| {
+                    std::fs::write(path, "{}").unwrap();
+                    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).unwrap();
+                },
+                // Root can read it.
+                !rustix::process::geteuid().is_root(),
+            ),
+        ];
+        for (what, put, is_moved) in table {
+            for encryption in [None, Some(&one)] {
+                let dir = tempfile::tempdir().unwrap();
+                let store = Store::open(StoreOptions::new(dir.path().join("store")), Access::Create).unwrap();
+                put(&dir.path().join("store").join(FILE));
+                note(&store, encryption, "a.toml has no [encrypt]").unwrap_or_else(|why| panic!("{what}: {why}"));
+                let moved = fs::children(&store.path("quarantine")).count();
+                assert_eq!(moved, usize::from(is_moved), "{what}");
+                assert_eq!(read(&store).is_some_and(|record| record.on), encryption.is_some(), "{what}");
+            }
+        }
+    }
 
     #[test]
     fn encryption_that_is_turned_off_or_on_again_is_one_event() {

@@ -230,6 +230,8 @@ pub enum Error {
     NoCaptureWith {
         /// The report.
         report: String,
+        /// The reports that the captures have.
+        known: Vec<ReportName>,
     },
     /// The report failed in every capture that was to have it.
     #[error("no capture has the report {}; it failed last in {capture}: {error}", printable(report))]

@@ -6,6 +6,7 @@
 pub(crate) mod content;
 mod export;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::sync::Arc;
@@ -63,8 +64,9 @@ fn latest_with(store: &Store, report: &str) -> Result<Id> {
     if let Some(id) = Catalog::current(store).and_then(|catalog| newest_with(&catalog, report)) {
         return Ok(id);
     }
-    let (mut made, mut failed) = (None, None);
+    let (mut made, mut failed, mut known) = (None, None, BTreeSet::new());
     index::visit(store, &mut Present::list(store)?, |entry| {
+        known.extend(entry.reports.iter().map(|r| r.name.clone()));
         let mut with_it = entry.reports.iter().filter(|r| r.name == report).peekable();
         if with_it.peek().is_some() {
             let newest = if with_it.any(EntryReport::has_data) { &mut made } else { &mut failed };
@@ -84,7 +86,7 @@ fn latest_with(store: &Store, report: &str) -> Result<Id> {
     };
     Err(match error {
         Some((capture, error)) => Error::FailedEverywhere { report, capture, error: error.clone() },
-        None => Error::NoCaptureWith { report },
+        None => Error::NoCaptureWith { report, known: known.into_iter().collect() },
     })
 }
 

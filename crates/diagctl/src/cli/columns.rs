@@ -3,6 +3,7 @@
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::cli::error::printable;
+use crate::cli::wrap;
 
 /// Text is not broken into lines that are shorter than this.
 const LEAST_TEXT: usize = 20;
@@ -27,13 +28,22 @@ pub struct Columns {
     pub shown: Vec<usize>,
     right: &'static [usize],
     cut: Vec<usize>,
+    /// The columns of the terminal, if it is one.
+    terminal: Option<usize>,
 }
 
 impl Columns {
     /// Creates columns as wide as their headings. Columns whose index is in `right` are right-aligned.
     pub fn new(header: &[&str], right: &'static [usize]) -> Self {
         let widths: Vec<usize> = header.iter().map(|cell| cell.width()).collect();
-        Self { room: widths.clone(), widths, shown: (0..header.len()).collect(), right, cut: Vec::new() }
+        Self {
+            room: widths.clone(),
+            widths,
+            shown: (0..header.len()).collect(),
+            right,
+            cut: Vec::new(),
+            terminal: None,
+        }
     }
 
     /// Allows long cells of these columns to be cut.
@@ -51,9 +61,11 @@ impl Columns {
 
     /// Leaves out what does not fit into so many columns, of those in `optional`, which begins with the most important.
     pub fn fit(&mut self, columns: Option<usize>, optional: &[usize]) {
+        self.terminal = columns;
         let Some(columns) = columns else { return };
         let text = self.text(optional);
-        let least_text = if self.cut.is_empty() { TEXT } else { TEXT_BESIDE_CUTS };
+        // In a narrow terminal, figures are worth more than text without line breaks.
+        let least_text = if self.cut.is_empty() { TEXT } else { TEXT_BESIDE_CUTS }.min(columns / 2).max(LEAST_TEXT);
         for (i, room) in self.room.iter_mut().enumerate() {
             let least = if text == Some(i) { least_text } else { LEAST_CUT };
             if text == Some(i) || self.cut.contains(&i) {
@@ -95,7 +107,7 @@ impl Columns {
         (self.widths[text] > room).then_some(room)
     }
 
-    /// Names the columns that were left out or cut, a line each, if any were.
+    /// Names the columns that were left out or cut, if any were.
     pub fn note(&self, header: &[&str]) -> Option<String> {
         let names = |is_meant: &dyn Fn(usize) -> bool| {
             let names: Vec<&str> = (0..header.len()).filter(|i| is_meant(*i)).map(|i| header[i]).collect();
@@ -105,8 +117,18 @@ impl Columns {
             names(&|i| !self.shown.contains(&i)).map(|names| format!("left out to fit the terminal: {names}"));
         let cut = names(&|i| self.cut.contains(&i) && self.shown.contains(&i) && self.room[i] < self.widths[i]);
         let cut = cut.map(|names| format!("cut: {names}"));
-        let both: Vec<String> = left_out.into_iter().chain(cut).map(|what| format!("({what}; see --json)")).collect();
+        let both: Vec<String> =
+            left_out.into_iter().chain(cut).map(|what| self.broken(&format!("({what}; see --json)"))).collect();
         (!both.is_empty()).then(|| both.join("\n"))
+    }
+
+    fn broken(&self, text: &str) -> String {
+        wrap::broken(self.terminal.unwrap_or(usize::MAX).max(LEAST_TEXT), text).join("\n")
+    }
+
+    /// Returns true if a cell of a column that can be cut is shown in full.
+    pub fn fits(&self, column: usize, text: &str) -> bool {
+        printable(text).width() <= self.room[column]
     }
 
     /// Formats a cell, cut to its column.
@@ -181,7 +203,7 @@ mod tests {
                 "2d 1h|heap_dump gc_stat|日本日本日本日本…".into(),
                 "(cut: REASON; see --json)",
             ),
-            (60, "ID STATUS", String::new(), "(left out to fit the terminal: AGE, REPORTS, REASON; see --json)"),
+            (60, "ID STATUS", String::new(), "(left out to fit the terminal: AGE, REPORTS, REASON; see\n--json)"),
         ];
         for (columns, shown, cells, note) in table {
             assert_eq!(fitted(columns), (shown.to_owned(), cells, note.to_owned()), "{columns}");

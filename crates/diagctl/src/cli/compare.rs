@@ -52,7 +52,10 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let cx = brought.as_ref().map_or(cx, Brought::cx);
     let mut before = Subject::capture(cx, &before)?;
     let mut after = Subject::capture(cx, &after)?;
-    if before.age_ms < after.age_ms {
+    if before.capture.is_some() && before.capture == after.capture {
+        let (a, b) = (printable(&args.before), printable(&args.after));
+        output::note(&format!("{a} and {b} are the same capture; `diagctl list` shows others"));
+    } else if before.age_ms < after.age_ms {
         output::note("the first capture is the later one; they are compared in the order of their times");
         std::mem::swap(&mut before, &mut after);
     }
@@ -94,10 +97,10 @@ fn text(view: &View<'_>, before: &Subject, after: &Subject, next: &str) -> Strin
     if !comparison.classes.is_empty() {
         let classes = comparison.classes.iter();
         let row = |c: &crate::diagnose::ClassChange| {
-            vec![c.class.clone(), format!("{:+}", c.count), signed(i128::from(c.bytes))]
+            vec![format!("{:+}", c.count), signed(i128::from(c.bytes)), c.class.clone()]
         };
         let rows: Vec<_> = classes.map(row).collect();
-        text.push_str(&format!("\n{}\n", output::table(&["CLASS", "OBJECTS", "SIZE"], &rows, &[1, 2], &[])));
+        text.push_str(&format!("\n{}\n", output::table(&["OBJECTS", "SIZE", "CLASS"], &rows, &[0, 1], &[])));
     }
     text.push_str(&format!("\nNext:\n  {next}\n"));
     text

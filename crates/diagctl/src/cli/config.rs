@@ -12,7 +12,7 @@ use clap::Subcommand;
 use super::output::Done;
 use super::{Context, Failure};
 use crate::config;
-use check::check;
+use check::{Check, check};
 
 /// Check, show or create a configuration
 #[derive(Debug, clap::Args)]
@@ -57,7 +57,9 @@ enum Command {
 /// Runs the commands that must work even if the configuration is invalid; `None` for the others.
 pub fn without_loading(args: &Args, named: Option<&Path>, dir: Option<PathBuf>) -> Option<Result<Done, Failure>> {
     match &args.command {
-        Command::Check { file, json, elsewhere } => Some(check(file.as_deref().or(named), dir, *json, *elsewhere)),
+        Command::Check { file, json, elsewhere } => {
+            Some(check(Check { file: file.as_deref(), in_use: named, dir, elsewhere: *elsewhere, json: *json }))
+        }
         Command::Init { output: None } => Some(Ok(Done::text(config::EXAMPLE.to_owned()))),
         Command::Init { output: Some(path) } => Some(init(path)),
         Command::Show { .. } => None,
@@ -96,12 +98,16 @@ mod tests {
     use super::*;
     use crate::exit_code::Exit;
 
+    fn checked(file: &Path, json: bool) -> Result<Done, Failure> {
+        check(Check { file: Some(file), in_use: None, dir: None, elsewhere: true, json })
+    }
+
     #[test]
     fn init_writes_a_valid_file_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("diagctl.toml");
         init(&path).unwrap();
-        check(Some(&path), None, false, true).unwrap();
+        checked(&path, false).unwrap();
         std::fs::write(&path, "mine").unwrap();
         assert!(init(&path).unwrap_err().hint.unwrap().contains("never overwritten"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
@@ -112,10 +118,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("diagctl.toml");
         std::fs::write(&path, "colour = 1\npoll_interval = \"10\"\n").unwrap();
-        let failure = check(Some(&path), None, false, true).unwrap_err();
+        let failure = checked(&path, false).unwrap_err();
         assert_eq!(failure.exit, Exit::Config);
         assert!(failure.message.contains("colour") && failure.message.contains("poll_interval"), "{failure}");
-        let done = check(Some(&path), None, true, true).unwrap();
+        let done = checked(&path, true).unwrap();
         assert!(format!("{done:?}").contains("Config"), "{done:?}");
     }
 }

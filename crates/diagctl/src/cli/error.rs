@@ -7,6 +7,8 @@ use std::io;
 use std::path::Path;
 
 use crate::exit_code::Exit;
+use crate::section::nearest;
+use diagctl_store::{ReportName, report_kind};
 
 pub use diagctl_fs::{printable, quoted, steers};
 
@@ -191,17 +193,12 @@ impl From<diagctl_store::Error> for Failure {
             Error::NoCaptures => "`diagctl request --reason …` requests one",
             Error::NoReportNamed | Error::NoCapture { .. } => "`diagctl list` shows the captures",
             Error::Ambiguous { .. } => "use a longer prefix, or latest",
-            Error::NoCaptureWith { report } => &format!(
-                "`diagctl list` shows the reports of each capture; `diagctl request {} --reason …` requests one",
-                printable(report)
-            ),
+            Error::NoCaptureWith { report, known } => &no_capture_with(report, known),
             Error::Encrypted { .. } => IDENTITY_HINT,
             Error::NoIdentityMatches { .. } => "ask for the identity of one of these recipients",
             Error::UnknownEncryption { .. } => "--raw fetches it as stored",
             Error::NotEncrypted { .. } => "`diagctl config check` says what is wrong",
-            Error::NoReport { has, .. } => {
-                &format!("it has {}; `latest:REPORT` finds the newest capture with that report", has.join(", "))
-            }
+            Error::NoReport { report, has, .. } => &no_report(report, has),
             Error::AtCap { .. } => "raise retention.max_use, or `diagctl rm` or `unpin` captures",
             Error::DiskFull { .. } => NO_SPACE_HINT,
             Error::TooManyReports { .. } => "store fewer and larger files (an archive of them, say)",
@@ -255,6 +252,41 @@ impl From<crate::grant::Error> for Failure {
                 "pass the descriptor on which `acquire` was granted; files staged by a stale dumper are moved to quarantine/",
             ),
         }
+    }
+}
+
+fn no_capture_with(report: &str, known: &[ReportName]) -> String {
+    let shown = printable(report);
+    if report_kind::builtin(report).is_some() {
+        return format!(
+            "`diagctl list` shows the reports of each capture; `diagctl request {shown} --reason …` requests one"
+        );
+    }
+    let builtin = report_kind::KINDS.iter().map(|kind| kind.name);
+    match nearest(report, known.iter().map(|name| &**name).chain(builtin)) {
+        Some(near) => format!("did you mean latest:{near}?"),
+        None if known.is_empty() => "`diagctl list` shows the reports of each capture".into(),
+        None => format!(
+            "`diagctl list` shows the reports of the captures: {}; `diagctl request {shown} --reason …` requests one that the \
+             configuration declares",
+            known.join(", ")
+        ),
+    }
+}
+
+fn no_report(report: &str, has: &[ReportName]) -> String {
+    let all = has.join(", ");
+    let others = |name: &str| format!("`latest:{name}` finds the newest capture with that report");
+    if report_kind::builtin(report).is_some() {
+        return format!("it has {all}; {}", others(report));
+    }
+    match nearest(report, has.iter().map(|name| &**name)) {
+        Some(near) if has.len() == 1 => format!("did you mean {near}?"),
+        Some(near) => format!("did you mean {near}? The capture has {all}"),
+        None => match nearest(report, report_kind::KINDS.iter().map(|kind| kind.name)) {
+            Some(near) => format!("did you mean {near}? The capture has {all}; {}", others(near)),
+            None => format!("it has {all}; {}", others("REPORT")),
+        },
     }
 }
 

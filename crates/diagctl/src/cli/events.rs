@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::output::{self, Done};
 use super::show::text::observed;
 use super::times::{self, Moment, Times};
-use super::{Context, Failure};
+use super::{Context, Failure, names};
 use crate::cli::error::printable;
 use crate::clock;
 use diagctl_store::events::{self, Event};
@@ -21,6 +21,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const EXAMPLES: &str = "\
 Examples:
   diagctl events --since 1h
+  diagctl events -n 20
   diagctl events --since '2026-11-22 10:15' --pid 4711
   diagctl events --watch --json | jq -c 'select(.event == \"published\")'";
 
@@ -42,6 +43,9 @@ pub struct Args {
     /// Only events of this rule
     #[arg(long)]
     rule: Option<String>,
+    /// Show only the newest N events; with --watch, those before the first new one
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
+    limit: Option<usize>,
     /// Keep running and print events as they happen; waits for a store that does not exist yet
     #[arg(short, long)]
     watch: bool,
@@ -67,18 +71,28 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let times = Times::new(args.utc);
     let all = events::read(&store);
     let now_ms = clock::Reading::take(String::new()).wall_ms;
-    let chosen: Vec<&Event> = all.iter().filter(|event| args.accepts(event, now_ms, &times)).collect();
+    let mut chosen: Vec<&Event> = all.iter().filter(|event| args.accepts(event, now_ms, &times)).collect();
+    let matched = chosen.len();
+    chosen.drain(..matched.saturating_sub(args.limit.unwrap_or(usize::MAX)));
     if args.watch {
         return watch(&store, args, &times, all.clone(), &chosen);
     }
+    if matched == 0 && !args.json {
+        tell_nothing(args, &all, &store);
+    }
     if chosen.is_empty() && !args.json {
-        output::note(&match all.len() {
-            0 => format!("no events in {}", store.dir().display()),
-            n => format!("no event matches; the store has {n}"),
-        });
         return Ok(Done::silent());
     }
     Done::either(args.json, &Output { schema: 1, events: chosen }, |output| table(&output.events, &times))
+}
+
+fn tell_nothing(args: &Args, all: &[Event], store: &Store) {
+    output::note(&match all.len() {
+        0 => format!("no events in {}", store.dir().display()),
+        n => format!("no event matches; the store has {n}"),
+    });
+    let rules = all.iter().map(|event| event.rule.clone()).collect();
+    names::meant_by([("--rule", args.rule.as_deref(), &rules)]).iter().for_each(|meant| output::note(meant));
 }
 
 impl Args {
@@ -111,6 +125,13 @@ fn row(event: &Event, times: &Times) -> Vec<String> {
     vec![times.show(&event.at), what.clone(), about.join(" "), why]
 }
 
+// An event by itself: nobody knows the width of those to come. In a terminal, its further lines are indented beside the time.
+fn line(event: &Event, times: &Times) -> String {
+    let [time, rest @ ..] = &row(event, times)[..] else { return String::new() };
+    let mark = printable(time) + "  ";
+    output::row(&mark, mark.len(), &rest.join("  ")).trim_end().to_owned()
+}
+
 // A watcher may start before the workers, as the sidecar of a pod does. Their first poll creates the store.
 fn wait_for_a_store(dir: &Path) {
     let exists = || dir.join("FORMAT").exists();
@@ -127,11 +148,8 @@ fn watch(store: &Store, args: &Args, times: &Times, mut known: Vec<Event>, first
     let print = |events: &[&Event]| -> io::Result<()> {
         let mut out = output::stdout()?;
         for event in events {
-            let line = if args.json {
-                output::printable_json(serde_json::to_string(event)?)
-            } else {
-                printable(&row(event, times).join("  "))
-            };
+            let line =
+                if args.json { output::printable_json(serde_json::to_string(event)?) } else { line(event, times) };
             writeln!(out, "{line}")?;
         }
         out.flush()

@@ -148,6 +148,8 @@ fn show(listing: &Captures<'_>, args: &Args, now_ms: u64, place: &str) -> Result
     } else if matched == 0 {
         let place = if args.remote { "remote" } else { "store" };
         output::note(&format!("no capture matches; the {place} has {total}"));
+        let all = listing.newest_first().into_iter().filter_map(|number| listing.entry(number));
+        args.meant(all).iter().for_each(|meant| output::note(meant));
     }
     let exit = if total > 0 && matched == 0 { Exit::NoMatch } else { Exit::Ok };
     Ok(Done::silent().with_exit(exit))

@@ -25,6 +25,7 @@ mod identity;
 mod init;
 mod list;
 mod metrics;
+mod names;
 mod orders;
 mod output;
 mod pause;
@@ -342,9 +343,13 @@ fn help(topic: &[String]) -> Result<Done, Failure> {
     let found = topic.iter().try_fold(&command, |command, name| command.find_subcommand(name));
     if found.is_none() {
         let message = format!("there is no command or topic {}", crate::cli::error::quoted(&topic.join(" ")));
-        return Err(
-            Failure::new(Exit::Usage, message).hint("`diagctl help` lists the commands; the only topic is exit-codes")
-        );
+        let names = command.get_subcommands().filter(|known| !known.is_hide_set()).map(clap::Command::get_name);
+        let near = topic.first().and_then(|name| crate::section::nearest(name, names.chain(["exit-codes"])));
+        let hint = match near.filter(|_| topic.len() == 1) {
+            Some(near) => format!("did you mean `diagctl help {near}`?"),
+            None => "`diagctl help` lists the commands; the only topic is exit-codes".to_owned(),
+        };
+        return Err(Failure::new(Exit::Usage, message).hint(hint));
     }
     // The text of `COMMAND --help`, which clap hands over as an error.
     let words = ["diagctl"].into_iter().chain(topic.iter().map(String::as_str)).chain(["--help"]);

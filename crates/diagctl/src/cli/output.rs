@@ -165,9 +165,20 @@ const LEAST_COLUMNS: usize = 20;
 /// Formats prose for people, with a line end: the mark, then the text. In a terminal the text is broken at blanks, and its further lines
 /// are indented by `indent` columns, which is the width of the mark. In a pipe or a file it takes one line.
 pub fn prose(mark: &str, indent: usize, text: &str) -> String {
-    let room = columns().map_or(usize::MAX, |columns| columns.saturating_sub(indent).max(LEAST_COLUMNS));
+    indented(mark, indent, &wrap::broken(room_beside(indent), text))
+}
+
+/// Does the same for a row that is printed before the next one is known. A word that is longer than a line is broken, too.
+pub fn row(mark: &str, indent: usize, text: &str) -> String {
+    indented(mark, indent, &wrap::fitted(room_beside(indent), text))
+}
+
+fn room_beside(indent: usize) -> usize {
+    columns().map_or(usize::MAX, |columns| columns.saturating_sub(indent).max(LEAST_COLUMNS))
+}
+
+fn indented(mark: &str, indent: usize, lines: &[String]) -> String {
     let blank = " ".repeat(indent);
-    let lines = wrap::broken(room, text);
     let lines = lines.iter().enumerate();
     lines.map(|(i, line)| format!("{}{line}\n", if i == 0 { mark } else { &blank })).collect()
 }
@@ -216,7 +227,7 @@ fn table_in(
     let room = fitting.room_for_text(columns, optional);
     for row in rows {
         let cell = |i: &usize| match room {
-            Some(room) if *i + 1 == row.len() => wrap::broken(room, &row[*i]).join("\n"),
+            Some(room) if *i + 1 == row.len() => wrap::fitted(room, &row[*i]).join("\n"),
             _ => fitting.cell(*i, &row[*i]),
         };
         table.add_row(shown.iter().map(cell).collect::<Vec<_>>());
@@ -284,7 +295,7 @@ mod tests {
             assert_eq!(shown, expected, "{columns:?}");
         }
         assert!(
-            table(Some(20)).ends_with("(left out to fit the terminal: AGE, ROLE; see --json)"),
+            table(Some(20)).ends_with("(left out to fit the\nterminal: AGE, ROLE;\nsee --json)"),
             "{}",
             table(Some(20))
         );

@@ -62,7 +62,7 @@ struct Status {
     configuration_file: Option<PathBuf>,
     /// A difference between this configuration and that of the processes.
     configuration_note: Option<String>,
-    /// Parts of the configuration that cannot work here as written.
+    /// Parts of the configuration that have no effect, or cannot work here as written.
     // The key of the first version.
     #[serde(rename = "doubts")]
     warnings: Vec<String>,
@@ -177,11 +177,8 @@ fn warnings(cx: &Context, store: &Store, limits: &[Option<u64>]) -> Vec<String> 
     let known: Option<Vec<u64>> = limits.iter().copied().collect();
     let highest = known.and_then(|limits| limits.into_iter().max());
     place.memory = highest.into_iter().chain(place.memory).min();
-    cx.config()
-        .warnings(&[], &place)
-        .into_iter()
-        .map(|warning| format!("{}: {}", warning.path, warning.message))
-        .collect()
+    let warnings = cx.loaded.warnings(&place).into_iter();
+    warnings.map(|warning| format!("{}: {}", warning.path, warning.message)).collect()
 }
 
 // Returns the memory limit of each process that is visible from here.

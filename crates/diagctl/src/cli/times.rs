@@ -99,14 +99,17 @@ pub fn parse_moment(text: &str) -> Result<Moment, Invalid> {
     let bare = text.trim();
     let is_date = bare.len() >= 10 && bare.as_bytes()[4] == b'-' && bare.as_bytes()[..4].iter().all(u8::is_ascii_digit);
     if !is_date {
-        return units::parse_duration(bare).map(|duration| Moment::Ago(units::ms(duration)));
+        let ago = units::read_duration(bare).map(|duration| Moment::Ago(units::ms(duration)));
+        return ago.map_err(|why| why.unwrap_or_else(|| Invalid::new("neither a duration nor a time", MOMENTS)));
     }
     if let Ok(moment) = bare.parse::<Timestamp>() {
         return Ok(Moment::At(moment));
     }
     let civil = bare.parse::<DateTime>().map(Moment::Civil);
-    civil.map_err(|_| Invalid::new("not a time", "use a duration like 2h, or a time like 2026-11-22 10:15"))
+    civil.map_err(|_| Invalid::new("not a time", MOMENTS))
 }
+
+const MOMENTS: &str = "use a duration like 90m, 2h or 14d, or a time like 2026-11-22 10:15";
 
 /// Returns the milliseconds since an event, by the wall clock; 0 if it is in the future or its time cannot be parsed.
 pub fn since(rfc3339: &str, now_ms: i64) -> u64 {
@@ -191,8 +194,20 @@ mod tests {
             let got = (fixed.is_before(at, 3_600_000, &moment), fixed.is_after(at, 3_600_000, &moment));
             assert_eq!(got, (expected.is_lt(), expected.is_gt()), "{text}");
         }
-        for bad in ["2026-13-01", "2026-11-22 25:00", "yesterday", "10", "-5m", ""] {
-            assert!(parse_moment(bad).is_err(), "{bad}");
+        let wrong = [
+            ("2026-13-01", "not a time"),
+            ("2026-11-22 25:00", "not a time"),
+            ("yesterday", "neither a duration nor a time"),
+            ("22.11.2026", "neither a duration nor a time"),
+            ("10:15", "neither a duration nor a time"),
+            ("", "neither a duration nor a time"),
+        ];
+        assert_eq!(parse_moment("10").unwrap_err().to_string(), "the unit is missing; write 10s, 10m, 10h or 10d");
+        for text in ["10 parsec", "-5m", "200y"] {
+            assert_eq!(parse_moment(text).unwrap_err(), units::parse_duration(text).unwrap_err());
+        }
+        for (text, why) in wrong {
+            assert_eq!(parse_moment(text).unwrap_err().to_string(), format!("{why}; {MOMENTS}"), "{text}");
         }
     }
 

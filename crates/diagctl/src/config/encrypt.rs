@@ -5,10 +5,10 @@
 
 use toml::Value;
 
+use super::Config;
 use crate::section::{Problem, Section};
-use diagctl_fs::{SECRET_KEY, quoted};
+use diagctl_fs::{SECRET_KEY, has_secret_key, quoted};
 use diagctl_store::encryption::{BadRecipient, Encryption, MAX_RECIPIENTS, check_recipient};
-use diagctl_store::report_kind;
 
 /// The keys, for `config show`.
 pub(super) const KEYS: [&str; 2] = ["encrypt.recipients", "encrypt.except"];
@@ -22,16 +22,13 @@ pub(super) const OF_THE_EXAMPLE: [&str; 2] = [
 ];
 
 /// Reads the table.
-pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -> Box<Encryption> {
+pub(super) fn read(section: &Section<'_>, config: &Config) -> Box<Encryption> {
     let recipients = recipients(section);
     let except = section.texts("except");
     let mut usable = recipients.is_some() && except.is_some() == section.has("except");
-    for name in except.iter().flatten().filter(|name| !knows_report(name)) {
+    for name in except.iter().flatten().filter(|name| !config.knows_report(name)) {
         usable = false;
-        let known = report_kind::KINDS.iter().map(|kind| kind.name);
-        let hint = crate::section::nearest(name, known)
-            .map_or_else(|| "name the reports that stay readable".to_owned(), |near| format!("did you mean {near:?}?"));
-        section.problem("except", format!("{} is not a report", quoted(name)), hint);
+        section.problem("except", format!("{} is not a report", quoted(name)), config.report_hint(name));
     }
     usable &= section.keys().iter().all(|key| ["recipients", "except"].contains(key));
     section.finish();
@@ -120,17 +117,34 @@ fn hint(why: BadRecipient) -> &'static str {
 /// Finds a secret key anywhere in a document, even in a comment. A document with one is invalid: the store keeps a copy of a valid one.
 pub(super) fn refuse_secrets(text: &str, problems: &mut Vec<Problem>) {
     // Upper case changes no length in ASCII, so positions are the same.
-    let Some(at) = text.to_ascii_uppercase().find(SECRET_KEY) else { return };
+    let at = text.to_ascii_uppercase().find(SECRET_KEY);
+    let line = at.map(|at| format!("line {}", text[..at].matches('\n').count() + 1));
+    let Some(path) = line.or_else(|| behind_escapes(text)) else { return };
     let is_told = |problem: &Problem| problem.message == BadRecipient::SecretKey.to_string();
     if !problems.iter().any(is_told) {
-        let line = text[..at].matches('\n').count() + 1;
         problems.push(Problem {
-            path: format!("line {line}"),
+            path,
             message: BadRecipient::SecretKey.to_string(),
             hint: Some(hint(BadRecipient::SecretKey).to_owned()),
             line: None,
         });
     }
+}
+
+// Returns the key of a value in which a secret key is written with escapes: `"\u0041GE-SECRET-KEY-…"`.
+fn behind_escapes(text: &str) -> Option<String> {
+    fn find(path: &str, value: &Value) -> Option<String> {
+        match value {
+            Value::String(text) => has_secret_key(text).then(|| path.to_owned()),
+            Value::Array(items) => items.iter().enumerate().find_map(|(i, item)| find(&format!("{path}[{i}]"), item)),
+            Value::Table(table) => table.iter().find_map(|(key, value)| {
+                let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                if has_secret_key(key) { Some(path.to_owned()) } else { find(&place, value) }
+            }),
+            _ => None,
+        }
+    }
+    text.contains('\\').then(|| text.parse().ok())?.and_then(|table: toml::Table| find("", &Value::Table(table)))
 }
 
 #[cfg(test)]
@@ -209,6 +223,9 @@ mod tests {
             format!("group = {KEY:?}"),
             format!("poll_interval = \"x {KEY}\""),
             format!("[encrypt]\nrecipients = [{KEY}]"),
+            format!("group = \"\\u0041{}\"", &KEY[1..]),
+            format!("[on_capture]\ncommand = [\"/bin/true\", \"\\u0041{}\"]", &KEY[1..]),
+            format!("[reports.\"\\u0041{}\"]\ncommand = [\"/bin/true\"]", &KEY[1..]),
             KEY.to_owned(),
         ];
         for text in table {

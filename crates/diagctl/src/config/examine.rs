@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Compression, Config, GroupRight, Source, custom, encrypt, lines, on_capture, remote, rules, templates};
-use crate::section::{Problem, Problems, Section};
+use crate::section::{Problem, Problems, Section, several};
 use diagctl_fs::without_secrets;
 use diagctl_store::report_kind;
 
@@ -147,7 +147,7 @@ fn examine_all(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
     }
 
     if let Some(section) = root.section("remote") {
-        config.remote = remote::read(&section, &|name| config.knows_report(name));
+        config.remote = remote::read(&section, &config);
         let has = |key: &str| section.has(&key["remote.".len()..]) || remote::has_of_requests(&section, key);
         remote::KEYS.into_iter().for_each(|key| note("remote.", has(key), key));
     }
@@ -159,7 +159,7 @@ fn examine_all(text: &str) -> std::result::Result<Examined, Vec<Problem>> {
         config.plain = true;
     } else if root.has("encrypt") {
         let section = root.section("encrypt");
-        let read = section.as_ref().map(|section| encrypt::read(section, &|name| config.knows_report(name)));
+        let read = section.as_ref().map(|section| encrypt::read(section, &config));
         config.encrypt = Some(read.unwrap_or_else(|| Box::new(encrypt::broken())));
         let has = |key: &str| section.as_ref().is_some_and(|section| section.has(&key["encrypt.".len()..]));
         encrypt::KEYS.into_iter().for_each(|key| note("encrypt.", has(key), key));
@@ -264,12 +264,30 @@ fn read_toml(text: &str) -> std::result::Result<toml::Table, Vec<Problem>> {
         if errors.is_empty() {
             errors.push(first);
         }
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        let line = |e: &toml::de::Error| {
+            e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1)
+        };
+        let is_second = |line: usize| lines.get(line - 1).is_some_and(|line| line.starts_with("[rules]"));
+        let header =
+            |line: usize| (1..=line).rev().find(|line| lines.get(line - 1).is_some_and(|l| l.starts_with('[')));
+        let wrong_headers: Vec<usize> = errors.iter().map(line).filter(|line| is_second(*line)).collect();
+        // The keys of a second [rules] are those of the first again.
+        errors.retain(|e| {
+            let line = line(e);
+            wrong_headers.contains(&line) || !header(line).is_some_and(|header| wrong_headers.contains(&header))
+        });
         let problem = |e: toml::de::Error| {
-            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            let hint =
-                "this is not valid TOML: quote strings and values with units, and define each [table] and key once";
+            let line = line(&e);
+            let hint = match is_second(line) {
+                true => several("rules"),
+                false => {
+                    "this is not valid TOML: quote strings and values with units, and define each [table] and key once"
+                        .to_owned()
+                }
+            };
             let message = without_secrets(e.message().trim()).into_owned();
-            Problem { path: format!("line {line}"), message, hint: Some(hint.into()), line: None }
+            Problem { path: format!("line {line}"), message, hint: Some(hint), line: None }
         };
         errors.into_iter().map(problem).collect()
     })

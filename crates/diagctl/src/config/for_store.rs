@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::examine::{examine, parse};
-use super::load::{LAST_GOOD, MAX_FILE, defaults, last_good, load, merge, read};
+use super::load::{LAST_GOOD, MAX_FILE, defaults, last_good, load, merge, parsed, read};
 use super::{DEFAULT_FILE, Error, Loaded, Overrides, Result};
 use crate::fsio::{self, Spot};
 use crate::section::Problem;
@@ -44,10 +44,7 @@ pub fn load_for_store(file: Option<&Path>, overrides: &Overrides, exact: bool) -
     // Another store would be shown, or even changed, than the one that the file names.
     let is_unknown_store = overrides.dir.is_none() && has_lost_dir;
     let fallback = match rest {
-        Some(rest) => {
-            let sources = rest.given;
-            merge(Loaded { sources, ..Loaded::new(rest.config) }, overrides)
-        }
+        Some(rest) => merge(rest.into(), overrides),
         None => defaults(overrides)?,
     };
     let text = brief(&error);
@@ -85,9 +82,9 @@ pub fn or_of_the_workers(loaded: Loaded, overrides: &Overrides) -> Loaded {
 
 fn of_the_workers(overrides: &Overrides, loaded: &Loaded) -> Option<Loaded> {
     let copy = copy_in(&Spot::hold(&loaded.config.dir).ok()?)?;
-    let (config, sources) = parse(&copy.text).ok()?;
     let dir = loaded.config.dir.clone();
-    let mut borrowed = merge(Loaded { sources, borrowed: Some(copy.file), ..Loaded::new(config) }, overrides);
+    let theirs = parsed(&copy.text).ok()?;
+    let mut borrowed = merge(Loaded { borrowed: Some(copy.file), ..theirs }, overrides);
     // The store is the one in which the copy was found, and the switch is that of this environment, whatever the copy says.
     borrowed.config.dir = dir;
     borrowed.config.enabled = loaded.config.enabled;

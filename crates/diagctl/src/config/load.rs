@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::examine::{examine, parse};
+use super::examine::{Examined, examine, parse};
 use super::{DEFAULT_FILE, Error, Loaded, Overrides, Result, Source, SourceOf, cache, encrypt};
 use crate::fsio::{self, Durability, Spot};
+use crate::section::Problem;
 use diagctl_store::encryption::Encryption;
 
 /// The store's copy of the last valid configuration.
@@ -17,8 +18,8 @@ pub(super) const MAX_FILE: u64 = 1 << 20;
 pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded> {
     let (text, read) = read(file)?;
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let (config, sources) = parse(&text).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })?;
-    Ok(merge(Loaded { file: read, sources, ..Loaded::new(config) }, overrides))
+    let loaded = parsed(&text).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })?;
+    Ok(merge(Loaded { file: read, ..loaded }, overrides))
 }
 
 /// Returns the text of the given file, or of the default file if it exists, with the path that was read.
@@ -41,8 +42,20 @@ pub fn read(file: Option<&Path>) -> Result<(String, Option<PathBuf>)> {
 
 /// Returns the configuration that is in force without a file.
 pub fn defaults(overrides: &Overrides) -> Result<Loaded> {
-    let (config, sources) = parse("").map_err(|problems| Error::Invalid { path: DEFAULT_FILE.into(), problems })?;
-    Ok(merge(Loaded { sources, ..Loaded::new(config) }, overrides))
+    let loaded = parsed("").map_err(|problems| Error::Invalid { path: DEFAULT_FILE.into(), problems })?;
+    Ok(merge(loaded, overrides))
+}
+
+// Parses a document that must be valid.
+pub(super) fn parsed(text: &str) -> std::result::Result<Loaded, Vec<Problem>> {
+    let examined = examine(text)?;
+    if examined.problems.is_empty() { Ok(examined.into()) } else { Err(examined.problems) }
+}
+
+impl From<Examined> for Loaded {
+    fn from(examined: Examined) -> Self {
+        Self { sources: examined.given, idle: examined.idle, ..Self::new(examined.config) }
+    }
 }
 
 /// Reads and merges the configuration for a command that works for a running process. Uses the store's cache while it matches
@@ -75,14 +88,14 @@ pub(super) fn last_good(
     let kept = kept.map(|kept| String::from_utf8_lossy(&kept).into_owned()).unwrap_or_default();
     // Another application may share the store with a file of its own, whose rules do not apply to this process.
     let text = kept.strip_prefix(&head_of_copy(file.unwrap_or(Path::new(DEFAULT_FILE))));
-    let Some((mut config, sources)) = text.and_then(|text| parse(text).ok()) else {
+    let Some(mut good) = text.and_then(|text| parsed(text).ok()) else {
         return Err(error);
     };
-    if let Some(encryption) = encryption_in(file, config.encrypt.is_some()) {
-        config.encrypt = Some(encryption);
+    if let Some(encryption) = encryption_in(file, good.config.encrypt.is_some()) {
+        good.config.encrypt = Some(encryption);
     }
     let broken = Some(format!("{error}; the last good configuration stays in force"));
-    Ok(merge(Loaded { file: file.map(Path::to_path_buf), sources, broken, held, ..Loaded::new(config) }, overrides))
+    Ok(merge(Loaded { file: file.map(Path::to_path_buf), broken, held, ..good }, overrides))
 }
 
 // Returns the encryption that a file with problems asks for, in place of that of the last good one, which may have had none. If

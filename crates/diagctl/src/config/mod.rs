@@ -44,7 +44,7 @@ pub use warnings::{Kind, Named, Place};
 use crate::fsio::Spot;
 use crate::rules::decide::{Costs, Settings};
 use crate::rules::memory::Wanted;
-use crate::section::nearest;
+use crate::section::{Problem, nearest};
 use crate::units::Amount;
 use diagctl_store::encryption::Encryption;
 use diagctl_store::report_kind::{self, Producer};
@@ -167,6 +167,8 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// The source of each top-level and section value, by key path.
     pub sources: BTreeMap<&'static str, Source>,
+    /// Warnings about tables of the file that have no effect as they are written.
+    pub idle: Vec<Problem>,
     /// The problems of the file, if the last good configuration is used instead.
     pub broken: Option<String>,
     /// The file of the processes that poll the store, if its copy stands in because this command was given no file.
@@ -182,7 +184,12 @@ impl Loaded {
     /// A configuration of which nothing else is known.
     pub fn new(config: Config) -> Self {
         let (file, broken, borrowed, identity, held) = (None, None, None, None, None);
-        Self { config, file, sources: BTreeMap::new(), broken, borrowed, identity, held }
+        Self { config, file, sources: BTreeMap::new(), idle: Vec::new(), broken, borrowed, identity, held }
+    }
+
+    /// Returns everything that has no effect, or cannot work in this place.
+    pub fn warnings(&self, place: &Place) -> Vec<Problem> {
+        self.idle.iter().cloned().chain(self.config.warnings(&[], place)).collect()
     }
 }
 

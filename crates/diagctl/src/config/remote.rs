@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Config;
 use crate::section::Section;
 use diagctl_fs::without_secrets;
 
@@ -63,7 +64,7 @@ pub struct RemoteRequests {
 }
 
 /// Reads the table. Returns `None` if it is empty or has no usable URL.
-pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -> Option<Box<Remote>> {
+pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<Box<Remote>> {
     let url = section.text("url");
     let ship = section.choice("ship", &[("manual", false), ("after_capture", true)]);
     let endpoint = section.text("endpoint");
@@ -72,7 +73,7 @@ pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -
     let max_bandwidth = section.size("max_bandwidth");
     let flush = section.duration("flush").unwrap_or(Duration::from_secs(25));
     let stall_timeout = section.duration("stall_timeout").unwrap_or(Duration::from_secs(600));
-    let requests = section.section("requests").and_then(|section| read_requests(&section, knows_report));
+    let requests = section.section("requests").and_then(|section| read_requests(&section, config));
     section.finish();
     if endpoint.as_ref().is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
         section.wrong_value(
@@ -139,15 +140,18 @@ pub(super) fn read(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -
 }
 
 // Off unless reports are allowed.
-fn read_requests(section: &Section<'_>, knows_report: &dyn Fn(&str) -> bool) -> Option<RemoteRequests> {
+fn read_requests(section: &Section<'_>, config: &Config) -> Option<RemoteRequests> {
     let allow_reports = section.texts("allow_reports").unwrap_or_default();
     let allow_requesters = section.texts("allow_requesters").unwrap_or_else(|| vec!["*".into()]);
     let max_per_hour = section.count("max_per_hour").unwrap_or(2);
     let poll = section.duration("poll").unwrap_or(Duration::from_secs(60));
     section.finish();
-    if let Some(name) = allow_reports.iter().find(|name| !knows_report(name)) {
-        let hint = "name reports one by one: [\"gc_stat\", \"heap_summary\"]";
-        section.wrong_value("allow_reports", &format!("{name} is not a report"), hint);
+    if let Some(name) = allow_reports.iter().find(|name| !config.knows_report(name)) {
+        let hint = match name.contains('*') {
+            true => "name reports one by one: [\"gc_stat\", \"heap_summary\"]".to_owned(),
+            false => config.report_hint(name),
+        };
+        section.wrong_value("allow_reports", &format!("{name} is not a report"), &hint);
     }
     if poll < Duration::from_secs(1) {
         section.wrong_value("poll", "must be at least 1s", "1m is usual: each look is a request to the remote");

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use super::Origins;
-use crate::section::{Problems, nearest};
+use crate::section::{NOT_ONE_TABLE, Problems, as_one_table, is_list_of_tables, nearest};
 use diagctl_fs::printable;
 
 /// Tables that are merged key by key.
@@ -77,6 +77,10 @@ fn take_table(document: &mut Table, key: &str, problems: &Problems) -> Table {
     let mut table = match document.remove(key) {
         None => Table::new(),
         Some(Value::Table(table)) => table,
+        Some(other) if is_list_of_tables(&other) => {
+            problems.add(key, NOT_ONE_TABLE, Some(as_one_table(key)));
+            Table::new()
+        }
         Some(other) => {
             problems.add(
                 key,
@@ -94,6 +98,10 @@ fn take_table(document: &mut Table, key: &str, problems: &Problems) -> Table {
         let path = format!("{key}.{}", printable(name));
         match template {
             Value::Table(template) => take_forbidden(&path, template, problems),
+            other if is_list_of_tables(other) => {
+                let hint = as_one_table(&path);
+                problems.add(path, NOT_ONE_TABLE, Some(hint));
+            }
             other => {
                 let hint = format!("write it as [{path}], followed by the keys of a rule");
                 problems.add(path, format!("expected a table, found {}", other.type_str()), Some(hint));

@@ -147,7 +147,7 @@ fn all_problems_are_reported_at_once_with_path_and_hint() {
         "limits.budget_day: \"many\" is a string",
         "retention.max_use: 1.00 KiB is too small",
         "retention.keep_free: \"101%\": a percentage is between 0% and 100%",
-        "retention.max_age: \"14 fortnights\": not a duration",
+        "retention.max_age: \"14 fortnights\": \"fortnights\" is not a unit of time",
         "retention.compression: \"lzma\": not a valid choice\n    hint: use one of gzip, zstd",
         "retention.max_captures: 0 would keep nothing",
         "reports.smaps.producer: smaps is a built-in report",

@@ -1,6 +1,9 @@
 //! config check, config show, config init, and everything that can be wrong with a configuration.
 
+use serde_json::json;
+
 use super::environment::{BIN, Environment, compare};
+use super::fixture;
 
 const VALID: &str = r#"
 dir = "/srv/diagctl"
@@ -252,6 +255,61 @@ fn config_check_of_warnings() {
     environment.configure("[limits]\nbudget_hour = 5\n[[rules]]\nname = \"a\"\nreports = [\"heap_dump\"]\ntrigger.timer = { every = \"1h\" }\n");
     environment.run("config check");
     environment.snapshot("config_check_of_warnings");
+}
+
+#[test]
+fn config_check_of_a_file_of_another_store() {
+    let mut environment = fixture::environment();
+    let record = json!({ "schema": 1, "on": true, "since": "2026-11-01T00:00:00.000Z", "recipients": ["age1x"] });
+    environment.write("store/encryption.json", &record.to_string());
+    environment.write("new.toml", "");
+    environment.run("config check new.toml");
+    environment.run_json("config check new.toml --json");
+    environment.run("config check new.toml --elsewhere");
+    environment.comment("it names a store, which is not that of the shell");
+    environment.write("new.toml", &format!("dir = {:?}\n", environment.path("other").display().to_string()));
+    environment.run("config check new.toml");
+    environment.run_json("config check new.toml --json");
+    environment.run("config check new.toml --dir store");
+    environment.write("new.toml", &format!("dir = {:?}\n", environment.store().display().to_string()));
+    environment.run("config check new.toml");
+    environment.snapshot("config_check_of_a_file_of_another_store");
+}
+
+const BRACKETS: &str = r#"
+[[guards]]
+max_rss = "4GiB"
+[[reports.vmstat]]
+command = ["/bin/true"]
+[[defaults]]
+select = "largest"
+[[templates.heap]]
+select = "largest"
+[[rules]]
+name = "a"
+reports = ["smaps"]
+[rules.trigger.any]
+timer = { every = "1h" }
+[[rules.limits]]
+cooldown = "1h"
+"#;
+
+#[test]
+fn config_check_of_brackets() {
+    let mut environment = Environment::new();
+    let rule = "name = \"a\"\nreports = [\"smaps\"]\ntrigger.timer = { every = \"1h\" }\n";
+    for text in [
+        BRACKETS.to_owned(),
+        format!("[rules]\n{rule}"),
+        format!("[rules]\n{rule}[rules]\n{rule}"),
+        format!("[[rules]]\n{rule}[rules]\n{rule}"),
+        format!("[rules.heap-on-growth]\n{rule}"),
+        "rules = 1\nguards = \"4GiB\"\n".to_owned(),
+    ] {
+        environment.configure(&text);
+        environment.run("config check --elsewhere");
+    }
+    environment.snapshot("config_check_of_brackets");
 }
 
 #[test]

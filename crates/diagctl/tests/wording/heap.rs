@@ -102,6 +102,8 @@ fn heap_paths_and_objects() {
     for line in [
         "heap path a.json 0x7f0003000",
         "heap path a.json Sessions",
+        "heap path a.json session",
+        "heap path a.json Nonsense",
         "heap path a.json 0x7f0000008",
         "heap object a.json App",
     ] {
@@ -116,6 +118,8 @@ fn heap_differences() {
     environment.run_text_table("heap diff a.json b.json", &["PATH"]);
     environment.run_text_table("heap diff a.json b.json c.json", &["PATH"]);
     environment.run_json("heap diff a.json b.json --json -n 1");
+    environment.comment("the same dump twice");
+    environment.run("heap diff a.json ./a.json");
     environment.snapshot("heap_differences");
 }
 
@@ -168,6 +172,7 @@ fn heap_dumps_that_cannot_be_read() {
         "heap",
         "heap top",
         "heap export a.json --format exe",
+        "heap export a.json",
     ] {
         environment.run(line);
     }
@@ -210,6 +215,8 @@ fn the_heap_dump_of_a_capture_is_read() {
     environment.run(&format!("heap top {HEAP} -n 3"));
     environment.run(&format!("heap top {HEAP}:gc_stat"));
     environment.run("heap top latest:nothing");
+    environment.run("heap top latest:heapdump");
+    environment.run(&format!("heap diff {HEAP} 20261119 -n 1"));
     environment.snapshot("the_heap_dump_of_a_capture_is_read");
 }
 

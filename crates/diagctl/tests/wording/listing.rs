@@ -18,6 +18,14 @@ fn list() {
     environment.run_table("list --pinned --until 1d");
     environment.run_table("list --sort size -n 2 --since 2026-11-01");
     environment.run("list -q --sort role --until '2026-11-21 04:00:00' --utc");
+    environment.comment("with encrypted reports");
+    for id in [HEAP, REQUESTED] {
+        change_json(&environment, &format!("reports/{id}/meta.json"), |meta| {
+            let reports = meta["reports"].as_array_mut().unwrap().iter_mut();
+            reports.filter(|report| report["file"].is_string()).for_each(|report| report["encryption"] = "age".into());
+        });
+    }
+    environment.run_table("list");
     environment.comment("into a pipe, every column");
     environment.shell("unset COLUMNS; diagctl list | cat");
     environment.snapshot("list");
@@ -36,6 +44,11 @@ fn list_of_nothing() {
     let mut environment = fixture::environment();
     environment.run_table("list --role nobody");
     environment.run_json("list --json --role nobody");
+    environment.comment("a name that is misspelt");
+    for filters in ["--report heapdump", "--rule rutine --name worker-O", "--role puma --rule on_demand", "--rule x -q"]
+    {
+        environment.run(&format!("list {filters}"));
+    }
     environment.comment("a store without captures");
     fs::remove_dir_all(environment.store().join("reports")).unwrap();
     environment.run_table("list");

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::environment::{BIN, Environment, set_mode};
+use super::environment::{BIN, Environment, assert_fits, set_mode};
 use super::fixture::{self, change_json, now_ms, poll, record_grant, take_lease, this_process};
 
 const RULES: &str = r#"
@@ -126,6 +126,10 @@ fn status_of_what_is_wrong() {
     environment.comment("a rule can never fire");
     environment.configure(&RULES.replace("80%", "900TiB"));
     environment.shell("diagctl status | grep ^warning");
+    environment.comment("tables have no effect");
+    environment.configure(&format!("{RULES}[remote]\n[on_capture]\ncommand = [\"/bin/true\"]\nrules = []\n"));
+    environment.shell("diagctl status | grep -A1 ^warning");
+    environment.run_part("doctor", |text| checks(text, &["config.rules"]));
     environment.snapshot("status_of_what_is_wrong");
 }
 
@@ -166,6 +170,24 @@ fn events() {
     environment.run_json("events --json --since 1h");
     environment.run("events --pid 7");
     environment.run("events --until 2020-01-01");
+    environment.run("events --limit 1");
+    environment.run("events -n 0");
+    environment.comment("a reason with a word that is wider than its column");
+    let path = "/var/lib/diagctl/on/a/volume/with/a/path/that/somebody/made/very/long/indeed/reports";
+    let event = |id: &str, rule: &str, reason: &str| {
+        let at = "2026-01-01T00:00:00.000Z";
+        json!({ "at": at, "event": "published", "id": id, "rule": rule, "pid": 7, "reason": reason }).to_string() + "\n"
+    };
+    let events =
+        event("20261121T040000000Z-3333dddd", "heap-on-growth", &format!("with heap_dump in {path}, after 3.2 s"));
+    environment.write("store/events.jsonl", &events);
+    environment.run_text_table("events", &["WHY"]);
+    environment.run("events --rule heap-on-groth");
+    environment.run("events --rule x");
+    let watch = environment.command("timeout").args(["2", BIN, "events", "--watch", "-n", "1"]).output().unwrap();
+    let line = String::from_utf8(watch.stdout).unwrap();
+    assert!(line.lines().count() > 2, "{line}");
+    assert_fits(&line, "events --watch");
     environment.snapshot("events");
 }
 

@@ -1,5 +1,5 @@
 //! Renders the merged configuration as JSON, and as TOML with the source of each value. Both come from one list of values. The
-//! TOML parses back to the same configuration.
+//! TOML parses back to the same configuration, apart from secrets in it, which are hidden.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use crate::config::{
     Compression, Config, CustomReport, Loaded, Mode, OnCapture, Remote, Rule, Select, Snapshot, Source,
 };
 use crate::units::{Amount, ms};
+use diagctl_fs::{without_query, without_secrets};
 
 /// Renders `config show --json`.
 pub fn json(loaded: &Loaded) -> Value {
@@ -97,15 +98,29 @@ fn values(config: &Config) -> Vec<(&'static str, Value)> {
         [("encrypt.recipients", json!(encrypt.recipients)), ("encrypt.except", json!(encrypt.except))]
     }))
     .chain(config.on_capture.iter().flat_map(|hook| hook_values(hook)))
+    .map(|(key, value)| (key, hidden(value)))
     .collect()
+}
+
+// Hides secret keys, and credentials in URLs, in whatever command or path they are.
+fn hidden(value: Value) -> Value {
+    match value {
+        Value::String(text) => without_secrets(&text).into(),
+        Value::Array(items) => items.into_iter().map(hidden).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, hidden(value))).collect(),
+        other => other,
+    }
 }
 
 fn hook_values(hook: &OnCapture) -> Vec<(&'static str, Value)> {
     let path = |path: &Option<PathBuf>| json!(path.as_ref().map(|path| path.display().to_string()));
     let webhook = hook.webhook.clone().unwrap_or_default();
+    let is_url = |word: &str| word.starts_with("http") && !word.contains(char::is_whitespace);
+    let word = |word: &String| if is_url(word) { without_query(word).into_owned() } else { word.clone() };
+    let command: Vec<String> = hook.command.iter().map(word).collect();
     vec![
-        ("on_capture.command", if hook.command.is_empty() { Value::Null } else { json!(hook.command) }),
-        ("on_capture.webhook", json!(webhook.url.as_deref().map(diagctl_fs::without_secrets))),
+        ("on_capture.command", if command.is_empty() { Value::Null } else { json!(command) }),
+        ("on_capture.webhook", json!(webhook.url.as_deref().map(without_query))),
         ("on_capture.webhook_file", path(&webhook.url_file)),
         ("on_capture.headers_file", path(&webhook.headers_file)),
         ("on_capture.timeout", duration(Duration::from_millis(hook.timeout_ms))),
@@ -151,7 +166,7 @@ fn reports(config: &Config) -> Map<String, Value> {
         }
         keys
     };
-    let declared = config.reports.iter().map(|(name, custom)| (name.clone(), report(custom)));
+    let declared = config.reports.iter().map(|(name, custom)| (name.clone(), hidden(report(custom))));
     declared.chain(config.options.sections().into_iter().map(|(name, options)| (name.to_owned(), options))).collect()
 }
 
@@ -173,7 +188,7 @@ fn rule(rule: &Rule) -> Value {
     if let Some(least) = rule.limits.per_process {
         limits["per_process"] = duration(least);
     }
-    json!({
+    hidden(json!({
         "name": rule.name,
         "reports": rule.reports,
         "origins": rule.origins,
@@ -197,7 +212,7 @@ fn rule(rule: &Rule) -> Value {
             Snapshot::Fork => "fork",
             Snapshot::InProcess => "in_process",
         },
-    })
+    }))
 }
 
 // Exact to the millisecond, unlike durations formatted for people.
@@ -330,6 +345,30 @@ mod tests {
                 rule.limits.window = Duration::ZERO;
             }
             assert_eq!(again, loaded.config, "{shown}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_hidden_wherever_they_are() {
+        let document = r#"
+            [on_capture]
+            command = ["/bin/tell", "https://h/x?room=s3cret", "--to=https://u:s3cret@h/x", "sh -c 'what?'"]
+            webhook = "https://h/api?code=s3cret&\u006fther=s3cret"
+            [reports.x]
+            command = ["/bin/curl", "https://h/?token=s3cret"]
+            [remote]
+            url = "s3://b"
+            credential_command = ["/bin/credentials", "https://h?sig=s3cret"]
+            [[rules]]
+            name = "a"
+            reports = ["x"]
+            trigger.exec = { command = ["/bin/look", "https://s3cret@h/"] }
+        "#;
+        let loaded = loaded(document);
+        for shown in [text(&loaded), json(&loaded).to_string()] {
+            assert!(!shown.contains("s3cret"), "{shown}");
+            assert!(shown.contains("https://h/api?code=(hidden)&other=(hidden)"), "{shown}");
+            assert!(shown.contains("sh -c 'what?'"), "{shown}");
         }
     }
 

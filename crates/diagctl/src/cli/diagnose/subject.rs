@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use super::super::error::printable;
+use super::super::names;
 use super::super::output::{self, who};
 use super::super::{Context, Failure};
 use crate::diagnose::{Content, Evidence, Growth};
@@ -64,7 +65,9 @@ impl Subject {
         let listing = Listing::all(&store)?;
         let usable = |entry: &Entry| entry.reports.iter().any(|r| r.name.starts_with("smaps") && r.has_data());
         let mut entries: Vec<Entry> = listing.newest_first().filter_map(|number| listing.entry(number)).collect();
-        entries.retain(|entry| is_role(&entry.role) && usable(entry));
+        entries.retain(usable);
+        let meant = role.and_then(|role| names::similar(role, entries.iter().map(|entry| &*entry.role)));
+        entries.retain(|entry| is_role(&entry.role));
         for (rss, id, _) in &polling {
             let own = entries.iter().filter(|entry| entry.pid == id.pid);
             let is_it = |entry: &&Entry| store.capture(&entry.id).is_ok_and(|c| identity(c.meta()).is(id));
@@ -82,7 +85,7 @@ impl Subject {
                 };
                 let hint = "`diagctl request smaps gc_stat object_counts --reason diagnose --wait` takes one; `diagctl \
                             diagnose --pid PID` reads a live process";
-                Err(Failure::new(Exit::NoMatch, message).hint(hint))
+                Err(Failure::new(Exit::NoMatch, message).hint(meant.as_deref().unwrap_or(hint)))
             }
         }
     }

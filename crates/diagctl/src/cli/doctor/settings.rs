@@ -25,7 +25,7 @@ pub fn configuration(loaded: &Loaded, broken: Option<&Failure>, place: &Place) -
             .seen("file", serde_json::Value::Null)
             .seen("rules", loaded.config.rules.len()),
     };
-    vec![file, warnings(&loaded.config.warnings(&[], place))]
+    vec![file, warnings(&loaded.warnings(place))]
 }
 
 fn warnings(warnings: &[Problem]) -> Check {

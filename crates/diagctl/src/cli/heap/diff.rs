@@ -6,7 +6,7 @@ use diagctl_heapdump::analysis::families::Families;
 use diagctl_heapdump::analysis::held::Amount;
 use diagctl_heapdump::analysis::memory::Graph;
 use diagctl_heapdump::analysis::paths::Paths;
-use diagctl_store::ProcessId;
+use diagctl_store::{Id, ProcessId};
 use serde::Serialize;
 
 use super::input::Input;
@@ -49,6 +49,8 @@ struct View {
     /// False if the dumps are of different processes, or one was compacted between them.
     one_process: bool,
     #[serde(skip)]
+    captures: Vec<Option<Id>>,
+    #[serde(skip)]
     processes: Vec<(Option<ProcessId>, Landmarks)>,
     classes: Vec<Row>,
     paths: Vec<Row>,
@@ -85,6 +87,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         objects: Vec::new(),
         bytes: Vec::new(),
         one_process: true,
+        captures: Vec::new(),
         processes: Vec::new(),
         classes: Vec::new(),
         paths: Vec::new(),
@@ -103,6 +106,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         }
     };
     view.compare_processes();
+    view.tell_same();
     (view.classes, view.classes_left_out) = rows(diff::changes(before.classes, after.classes), args.limit);
     (view.paths, view.paths_left_out) = rows(diff::changes(before.paths, after.paths), args.limit);
     Ok(Done::either(args.json, &view, text)?.with_exit(view.exit))
@@ -114,7 +118,29 @@ impl View {
         if !input.loaded.complete {
             self.exit = Exit::Partial;
         }
+        self.captures.push(input.process.capture);
         self.processes.push((input.process.id.clone(), Landmarks::new(&input.loaded.graph)));
+    }
+
+    // Nothing grows from a dump to itself.
+    fn tell_same(&self) {
+        let is_same = |a: usize, b: usize| match (self.captures[a], self.captures[b]) {
+            (Some(one), Some(other)) => one == other,
+            (None, None) => same_file(&self.dumps[a], &self.dumps[b]),
+            _ => false,
+        };
+        let pairs = (0..self.dumps.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
+        for (a, b) in pairs.filter(|(a, b)| is_same(*a, *b)) {
+            let name = |at: usize| printable(&self.dumps[at]);
+            output::note(&match self.captures[a] {
+                Some(id) => format!(
+                    "{} and {} are the same capture, {id}; `diagctl list --report heap_dump` shows others",
+                    name(a),
+                    name(b)
+                ),
+                None => format!("{} and {} are the same file", name(a), name(b)),
+            });
+        }
     }
 
     fn compare_processes(&mut self) {
@@ -135,6 +161,11 @@ impl View {
             name(other)
         ));
     }
+}
+
+fn same_file(one: &str, other: &str) -> bool {
+    let canonical = |name: &str| std::fs::canonicalize(name).ok();
+    canonical(one).is_some_and(|path| Some(path) == canonical(other))
 }
 
 fn inhabitants(cx: &Context, name: &str, view: &mut View) -> Result<Inhabitants, Failure> {
@@ -183,9 +214,9 @@ fn text(view: &View) -> String {
         .dumps
         .iter()
         .zip(view.objects.iter().zip(&view.bytes))
-        .map(|(name, (objects, bytes))| vec![name.clone(), objects.to_string(), size(*bytes)]);
+        .map(|(name, (objects, bytes))| vec![objects.to_string(), size(*bytes), name.clone()]);
     let dumps: Vec<Vec<String>> = dumps.collect();
-    let mut text = output::table(&["DUMP", "REACHABLE", "BYTES"], &dumps, &[1, 2], &[]) + "\n\n";
+    let mut text = output::table(&["REACHABLE", "BYTES", "DUMP"], &dumps, &[0, 1], &[]) + "\n\n";
     text.push_str(match view.dumps.len() {
         2 => "Grown from the first dump to the second:\n\n",
         _ => "New in the second dump and still there in the third:\n\n",

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum as _;
 use diagctl_heapdump::analysis::builder::Wanted;
 use diagctl_heapdump::analysis::export::{folded, heapsnapshot, pprof};
 use diagctl_heapdump::analysis::frames::Frames;
@@ -12,6 +13,7 @@ use diagctl_heapdump::json::{self, ExportError};
 use flate2::write::GzEncoder;
 
 use super::{Context, Done, Failure, input};
+use crate::cli::error::printable;
 use crate::cli::fetch::destination::{Destination, Existing};
 use crate::cli::output;
 use crate::exit_code::Exit;
@@ -20,16 +22,19 @@ use crate::exit_code::Exit;
 ///
 /// No format has a value of the application. In a flame graph, a frame is as wide as what its objects retain.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "diagctl heap export [OPTIONS] --format <FORMAT> <DUMP>",
+    after_help = "Examples:
   diagctl heap export latest --format heapsnapshot -o worker.heapsnapshot
   diagctl heap export latest --format svg -o retained.svg
-  diagctl heap export latest --format folded | flamelens")]
+  diagctl heap export latest --format folded | flamelens"
+)]
 pub struct Args {
     /// Capture, file or `-`
     pub(super) dump: String,
     /// Format of the output
     #[arg(long, value_enum)]
-    format: Format,
+    format: Option<Format>,
     /// Write to this file, which is replaced [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -50,18 +55,19 @@ enum Format {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let Some(format) = args.format else { return Err(no_format(&args.dump)) };
     let to_terminal = args.output.is_none() && io::stdout().is_terminal();
-    if to_terminal && args.format == Format::Pprof {
+    if to_terminal && format == Format::Pprof {
         return Err(Failure::new(Exit::Usage, "a profile is not for a terminal").hint("use -o FILE or a pipe"));
     }
-    if args.format == Format::Json {
+    if format == Format::Json {
         return input::with_content(cx, &args.dump, |content, _| to_json(cx, args, content));
     }
-    let wanted = Wanted { labels: args.format == Format::Heapsnapshot, ..Wanted::default() };
+    let wanted = Wanted { labels: format == Format::Heapsnapshot, ..Wanted::default() };
     let input = input::load(cx, &args.dump, wanted)?;
     let graph = &input.loaded.graph;
     let frames = || Frames::new(graph, &Held::new(graph));
-    let done = match args.format {
+    let done = match format {
         Format::Json => unreachable!("converted above"),
         Format::Heapsnapshot => to(cx, args, |out| heapsnapshot::write(graph, &graph.reach(), out)),
         Format::Folded => to(cx, args, |out| folded::write(&frames(), out)),
@@ -73,6 +79,17 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         Format::Svg => to(cx, args, |out| svg(&frames(), &args.dump, out)),
     };
     Ok(done?.with_exit(input.exit()))
+}
+
+fn no_format(dump: &str) -> Failure {
+    let formats = Format::value_variants().iter().filter_map(|format| {
+        let value = format.to_possible_value()?;
+        Some(format!("\n    {:<14}{}", value.get_name(), value.get_help()?))
+    });
+    let message = format!("--format is missing. The formats are:{}", formats.collect::<String>());
+    let dump = printable(dump);
+    Failure::new(Exit::Usage, message)
+        .hint(format!("`diagctl heap export {dump} --format svg -o retained.svg` writes a flame graph"))
 }
 
 // Converts while it reads: a dump is not held in memory for this.

@@ -224,6 +224,7 @@ fn capture(cx: &Context, dump: &str) -> Result<(Box<dyn Read + Send>, u64, Proce
         output::note(&format!("report {report} of capture {id} was stored damaged: {}", printable(error)));
     }
     let process = Process {
+        capture: Some(*id),
         id: Some(process_id(capture.meta())).filter(|id| id.start_ticks > 0 && capture.meta().role != "run"),
         rss: figures(&capture, "smaps_rollup").as_deref().and_then(Process::rss_of),
         gc: figures(&capture, "gc_stat").as_deref().and_then(Process::gc_of).unwrap_or_default(),

@@ -169,7 +169,7 @@ fn text(view: &View) -> String {
             list.first.iter().map(|to| vec![to.address.clone(), to.name.clone(), to.class.clone()]).collect();
         text.push_str(&format!("\n{heading} {}\n", super::objects(list.count as u64)));
         if !rows.is_empty() {
-            text.push_str(&output::table(&["ADDRESS", "NAME", "CLASS"], &rows, &[], &[]));
+            text.push_str(&output::table_with_cuts(&["ADDRESS", "NAME", "CLASS"], &rows, &[1], &[1]));
             text.push('\n');
         }
     }

@@ -14,6 +14,7 @@ use super::{Context, Done, Failure, input};
 use crate::cli::error::{printable, quoted};
 use crate::cli::output;
 use crate::exit_code::Exit;
+use crate::section::nearest;
 use crate::units::size;
 
 /// Show the shortest path from a root to an object, or to the objects of a class
@@ -41,6 +42,9 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Longer names of classes are not compared with a misspelt one.
+const LONGEST_NAME: usize = 200;
 
 #[derive(Serialize)]
 struct View {
@@ -163,7 +167,11 @@ fn class(graph: &Graph, paths: &Paths, target: &str, limit: usize, view: &mut Vi
     }
     if objects.is_empty() && view.unreachable == 0 {
         let message = format!("the dump has no object of class {}", quoted(target));
-        return Err(Failure::new(Exit::NoMatch, message).hint("`diagctl heap top DUMP -n 1000` lists the classes"));
+        let all = format!("`diagctl heap top {} -n 1000` lists the classes", printable(&view.dump));
+        return Err(Failure::new(Exit::NoMatch, message).hint(match similar(graph, target) {
+            Some(class) => format!("did you mean {}? {all}", printable(&class)),
+            None => all,
+        }));
     }
     let families = Families::new(graph, paths);
     let of = |object| families.of(object);
@@ -174,6 +182,16 @@ fn class(graph: &Graph, paths: &Paths, target: &str, limit: usize, view: &mut Vi
     view.left_out = view.paths.len().saturating_sub(limit);
     view.paths.truncate(limit);
     Ok(())
+}
+
+// Returns a class in a module that was left out, or with a similar name.
+fn similar(graph: &Graph, target: &str) -> Option<String> {
+    let names: Vec<Cow<'_, str>> = (0..graph.classes().len() as u32).map(|class| graph.class_name(class)).collect();
+    let last = |name: &str| name.rsplit("::").next().is_some_and(|last| last.eq_ignore_ascii_case(target));
+    let in_module = names.iter().map(|name| &**name).find(|name| last(name));
+    // A comparison takes the product of the lengths.
+    let short = names.iter().map(|name| &**name).filter(|name| name.len() <= LONGEST_NAME);
+    in_module.or_else(|| nearest(target, short)).map(str::to_owned)
 }
 
 fn text(view: &View) -> String {
@@ -188,7 +206,7 @@ fn text(view: &View) -> String {
         return format!(
             "{}\n\n{}",
             printable(&path.path),
-            output::table(&["ADDRESS", "VIA", "OBJECT"], &rows, &[], &[])
+            output::table_with_cuts(&["ADDRESS", "VIA", "OBJECT"], &rows, &[1], &[1])
         );
     }
     let rows: Vec<Vec<String>> =

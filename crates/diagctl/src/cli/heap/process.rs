@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use diagctl_store::ProcessId;
+use diagctl_store::{Id, ProcessId};
 
 /// The capture's data about the process at the time of the dump.
 #[derive(Clone, Debug, Default)]
 pub struct Process {
+    /// The capture; none for a dump in a file.
+    pub capture: Option<Id>,
     /// Its resident memory, bytes.
     pub rss: Option<u64>,
     /// The process itself.

@@ -16,6 +16,7 @@ use super::input::SUMMARY;
 use super::leak;
 use super::{Context, Done, Failure};
 use crate::cli::error::printable;
+use crate::cli::names;
 use crate::cli::output::{self, who};
 use crate::cli::remote::Days;
 use crate::cli::remote::view::{From, Target, View, Wanted};
@@ -103,6 +104,15 @@ impl Args {
             && entry.reports.iter().any(|report| report.name == *SUMMARY && report.has_data())
             && self.since.as_ref().is_none_or(|since| !Times::new(false).is_before(&entry.created, age_ms, since))
     }
+
+    // Returns the names that were probably meant, where none is that of a process with a summary.
+    fn meant(&self, entries: impl Iterator<Item = Entry>) -> Option<String> {
+        let with_summary = entries.filter(|entry| entry.reports.iter().any(|report| report.name == *SUMMARY));
+        let (roles, names) = with_summary.map(|entry| (entry.role, entry.worker)).unzip();
+        let filters = [("--role", self.role.as_deref(), &roles), ("--name", self.name.as_deref(), &names)];
+        let meant = names::meant_by(filters);
+        (!meant.is_empty()).then(|| meant.join("; "))
+    }
 }
 
 pub fn run(cx: &Context, args: &Args, is_remote: bool) -> Result<Done, Failure> {
@@ -113,7 +123,11 @@ pub fn run(cx: &Context, args: &Args, is_remote: bool) -> Result<Done, Failure> 
     let entries = listing.newest_first().filter_map(|number| listing.entry(number)).filter(accepts).take(MOST);
     let (of_process, others) = of_one_process(&store, entries.collect());
     let Some(newest) = of_process.last() else {
-        return Err(too_few(0, "no process has a heap_summary that passes the filters"));
+        let failure = too_few(0, "no process has a heap_summary that passes the filters");
+        return Err(match args.meant(listing.newest_first().filter_map(|number| listing.entry(number))) {
+            Some(meant) => failure.hint(meant),
+            None => failure,
+        });
     };
     let (pid, role, name) = (newest.pid, newest.role.clone(), newest.worker.clone());
     let process = format!("process {pid} {}", who(&role, &name));

@@ -1,8 +1,11 @@
 //! The filters and the order of `diagctl list`.
 
+use std::collections::BTreeSet;
+
 use clap::ValueEnum;
 
 use super::{Args, Key};
+use crate::cli::names;
 use crate::cli::times::Times;
 use diagctl_store::index::Entry;
 use diagctl_store::pattern::is_like;
@@ -49,6 +52,23 @@ impl Args {
             && moments.iter().all(|moment| moment.is_none())
             && self.pid.is_none()
             && !self.pinned
+    }
+
+    /// Returns the names that were probably meant by filters that no capture passes.
+    pub(super) fn meant(&self, entries: impl Iterator<Item = Entry>) -> Vec<String> {
+        let [mut roles, mut names, mut rules, mut reports] = [const { BTreeSet::new() }; 4];
+        for entry in entries {
+            roles.insert(entry.role);
+            names.insert(entry.worker);
+            rules.insert(entry.rule);
+            reports.extend(entry.reports.into_iter().map(|report| report.name.to_string()));
+        }
+        names::meant_by([
+            ("--role", self.role.as_deref(), &roles),
+            ("--name", self.name.as_deref(), &names),
+            ("--rule", self.rule.as_deref(), &rules),
+            ("--report", self.report.as_deref(), &reports),
+        ])
     }
 
     pub(super) fn accepts(&self, entry: &Entry, now_ms: u64, times: &Times) -> bool {

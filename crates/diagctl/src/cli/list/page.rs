@@ -55,7 +55,11 @@ impl<'a> Page<'a> {
             writeln!(out, "{}", self.columns.line(&header(&self.created, self.remote)))?;
             // Captures that were deleted after the first pass are left out.
             for entry in self.numbers.iter().filter_map(|number| listing.entry(*number)) {
-                writeln!(out, "{}", self.columns.line(&self.row(&entry)))?;
+                let mut row = self.row(&entry);
+                if !self.columns.fits(REPORTS, &row[REPORTS]) {
+                    row[REPORTS] = marks_first(&entry);
+                }
+                writeln!(out, "{}", self.columns.line(&row))?;
             }
             if let Some(note) = self.columns.note(&header(&self.created, self.remote)) {
                 writeln!(out, "{note}")?;
@@ -107,16 +111,7 @@ fn header(created: &str, remote: bool) -> [&str; 10] {
 }
 
 fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
-    let mark = |set: bool, mark: &'static str| if set { mark } else { "" };
-    let report = |r: &EntryReport| {
-        let of_content = match (r.values, r.encrypted) {
-            (true, true) => "(values,encrypted)",
-            (true, false) => "(values)",
-            (false, true) => "(encrypted)",
-            (false, false) => "",
-        };
-        format!("{}{}{of_content}", r.name, mark(r.error.is_some(), "!"))
-    };
+    let report = |r: &EntryReport| format!("{}{}", named(r), of_content(r.values, r.encrypted));
     let reports: Vec<String> = entry.reports.iter().map(report).collect();
     vec![
         entry.id.to_string(),
@@ -130,6 +125,27 @@ fn row(entry: &Entry, times: &Times, now_ms: u64) -> Vec<String> {
         if entry.pinned { "pinned" } else { "" }.into(),
         or_dash(&reports.join(" ")),
     ]
+}
+
+fn named(report: &EntryReport) -> String {
+    format!("{}{}", report.name, if report.error.is_some() { "!" } else { "" })
+}
+
+fn of_content(values: bool, encrypted: bool) -> &'static str {
+    match (values, encrypted) {
+        (true, true) => "(values,encrypted)",
+        (true, false) => "(values)",
+        (false, true) => "(encrypted)",
+        (false, false) => "",
+    }
+}
+
+// The reports for a cell that is cut: it keeps what a person has to know about the capture before fetching it.
+fn marks_first(entry: &Entry) -> String {
+    let any = |is_so: fn(&EntryReport) -> bool| entry.reports.iter().any(is_so);
+    let marks = of_content(any(|report| report.values), any(|report| report.encrypted));
+    let names: Vec<String> = entry.reports.iter().map(named).collect();
+    [marks, &names.join(" ")].join(" ").trim_start().to_owned()
 }
 
 // The column that orders the captures.
@@ -152,6 +168,17 @@ fn or_dash(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::cli::list::tests::entry;
+
+    #[test]
+    fn a_cell_that_is_cut_keeps_its_marks() {
+        let mut entry = entry();
+        assert_eq!(marks_first(&entry), "gc_stat jemalloc_stats!");
+        entry.reports[0].encrypted = true;
+        assert_eq!(row(&entry, &Times::new(true), 1)[REPORTS], "gc_stat(encrypted) jemalloc_stats!");
+        assert_eq!(marks_first(&entry), "(encrypted) gc_stat jemalloc_stats!");
+        entry.reports[1].values = true;
+        assert_eq!(marks_first(&entry), "(values,encrypted) gc_stat jemalloc_stats!");
+    }
 
     #[test]
     fn columns_are_aligned_and_show_zone_order_and_failures() {

@@ -1,5 +1,7 @@
 //! The capture in the remote that a person means: `ID`, a prefix, or `latest`, each with `HOST/` before it and `:REPORT` after it.
 
+use std::collections::BTreeSet;
+
 use diagctl_store::index::Entry;
 use diagctl_store::pattern::is_like;
 use diagctl_store::{Error, Id};
@@ -60,7 +62,10 @@ pub fn resolve(entries: &[Entry], host: Option<&str>, text: &str) -> Result<Targ
         };
         return match (of_host.clone().find(has), of_host.clone().next(), &report) {
             (Some(entry), ..) => found(entry),
-            (None, Some(_), Some(report)) => Err(Error::NoCaptureWith { report: report.clone() }.into()),
+            (None, Some(_), Some(report)) => {
+                let known: BTreeSet<_> = of_host.flat_map(|entry| &entry.reports).map(|r| r.name.clone()).collect();
+                Err(Error::NoCaptureWith { report: report.clone(), known: known.into_iter().collect() }.into())
+            }
             _ => Err(none(text, host)),
         };
     }
