@@ -19,6 +19,7 @@ pub mod layout;
 pub mod memory;
 mod names;
 pub mod output;
+mod prefetch;
 mod proof;
 mod receiver;
 pub mod request;
