@@ -72,21 +72,8 @@ pub struct Inbox<'a> {
 struct Known {
     /// By id, until they expire.
     requests: BTreeMap<String, Remembered>,
-    /// Times at which requests were accepted that wait, or for which a capture has begun, milliseconds.
+    /// Times at which requests were accepted, whatever became of them, milliseconds.
     accepted: Vec<u64>,
-}
-
-impl Known {
-    // A request that ends without having cost the application anything leaves its place to another.
-    fn settle(&mut self, id: &str) {
-        let Some(known) = self.requests.get_mut(id) else { return };
-        known.pending = false;
-        if !known.begun
-            && let Some(at) = self.accepted.iter().position(|at| *at == known.accepted)
-        {
-            self.accepted.swap_remove(at);
-        }
-    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,10 +85,6 @@ struct Remembered {
     pending: bool,
     /// Time at which it became a request of the store, on the store's time line.
     created: u64,
-    /// The same time in `Known::accepted`; 0 if this node did not accept it.
-    accepted: u64,
-    /// True once a capture has begun for it.
-    begun: bool,
 }
 
 impl<'a> Inbox<'a> {
@@ -252,7 +235,7 @@ impl<'a> Inbox<'a> {
     fn judge(&mut self, ticket: &Ticket, id: &str, remembered: &mut Remembered, now_ms: i64) -> Result<Answer> {
         let accepted = match self.taken_before(id, now_ms)? {
             Some(created) => Ok(created),
-            None => self.accept(ticket, id, remembered),
+            None => self.accept(ticket, id, &remembered.expires),
         };
         Ok(match accepted {
             Ok(created) => {
@@ -279,7 +262,7 @@ impl<'a> Inbox<'a> {
     }
 
     // Makes it a request of the store, or says why not. Returns its time.
-    fn accept(&mut self, ticket: &Ticket, id: &str, remembered: &mut Remembered) -> std::result::Result<u64, String> {
+    fn accept(&mut self, ticket: &Ticket, id: &str, expires: &str) -> std::result::Result<u64, String> {
         let reports = ticket.check(id)?;
         self.allows(ticket.reports.iter().map(String::as_str), &ticket.by)?;
         let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
@@ -304,13 +287,14 @@ impl<'a> Inbox<'a> {
             by: format!("{}{THROUGH}", ticket.by),
             created,
             // From the time of the request, not from that of this look.
-            expires: created + ticket.expires_ms.min(keys::time_until(&remembered.expires, now_ms)),
+            expires: created + ticket.expires_ms.min(keys::time_until(expires, now_ms)),
             budgeted: true,
             ..Request::default()
         };
-        requests::write(self.store, &request).map_err(|e| format!("it cannot be filed: {e}"))?;
+        // The place is taken before the request can be served: a shipper that is killed here would otherwise obey too many.
         self.known.accepted.push(now_ms);
-        remembered.accepted = now_ms;
+        self.remember().map_err(|e| e.to_string())?;
+        requests::write(self.store, &request).map_err(|e| format!("it cannot be filed: {e}"))?;
         output::say(&format!("requested {id}: {} by {}, {}", ticket.reports.join(", "), ticket.by, ticket.reason));
         Ok(created)
     }
@@ -339,30 +323,5 @@ impl<'a> Inbox<'a> {
     fn remember(&self) -> Result<()> {
         let data = serde_json::to_vec(&self.known).unwrap_or_default();
         Ok(fs::write_atomic(&self.dir.join("requests.json"), &data, Durability::Synced)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_request_that_cost_the_application_nothing_leaves_its_place_to_another() {
-        let remembered = |accepted, begun| Remembered { pending: true, accepted, begun, ..Remembered::default() };
-        let mut known = Known {
-            requests: [
-                ("expired".to_owned(), remembered(1, false)),
-                ("captured".to_owned(), remembered(2, true)),
-                ("waits".to_owned(), remembered(2, false)),
-                ("of an older program".to_owned(), remembered(0, false)),
-            ]
-            .into(),
-            accepted: vec![1, 2, 2],
-        };
-        for id in ["expired", "captured", "of an older program", "unknown"] {
-            known.settle(id);
-        }
-        assert_eq!(known.accepted, [2, 2]);
-        assert_eq!(known.requests.values().filter(|known| known.pending).count(), 1);
     }
 }

@@ -38,11 +38,6 @@ impl Inbox<'_> {
         for (id, created) in self.pending() {
             // Its file goes when its capture is published, or when it is given up.
             if let Some(request) = requests::read(self.store, &id) {
-                if request.attempts > 0
-                    && let Some(known) = self.known.requests.get_mut(&id)
-                {
-                    known.begun = true;
-                }
                 if self.has_begun(&request) || request.expires.saturating_add(GRACE_MS) > now_ms {
                     continue;
                 }
@@ -60,12 +55,11 @@ impl Inbox<'_> {
                 }
                 None => self.why_none(&id),
             };
-            if let (State::Captured, Some(known)) = (answer.state, self.known.requests.get_mut(&id)) {
-                known.begun = true;
-            }
             self.answer(&id, answer).await?;
             self.reasons.remove(&id);
-            self.known.settle(&id);
+            if let Some(known) = self.known.requests.get_mut(&id) {
+                known.pending = false;
+            }
             self.remember()?;
         }
         Ok(())
