@@ -32,6 +32,7 @@ mod request;
 mod requests;
 mod settings;
 mod ship;
+mod sys;
 mod throttle;
 mod ticket;
 mod turn;
@@ -66,6 +67,7 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
+    sys::return_large_buffers();
     match run(&Cli::parse().command) {
         Ok(exit) => exit.into(),
         Err(error) => output::fail(&error).into(),
