@@ -14,6 +14,7 @@ use std::io::Read;
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
+use crate::checksum::xxh64;
 use crate::convert::Target;
 use crate::error::Error;
 use crate::reader::{Batch, Block, Options, Reader};
@@ -256,10 +257,11 @@ impl Counter {
     fn text(&self, name: NameId) -> String {
         let text = self.names.text(name);
         if text.len() <= MAX_NAME {
-            text.into_owned()
-        } else {
-            text.chars().take(MAX_NAME / 4).chain(['…']).collect()
+            return text.into_owned();
         }
+        // Names that begin alike stay apart, and alike in every summary.
+        let beginning: String = text.chars().take(MAX_NAME / 4).collect();
+        format!("{beginning}…{:08x}", xxh64(text.as_bytes(), 0) >> 32)
     }
 }
 

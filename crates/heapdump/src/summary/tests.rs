@@ -71,3 +71,20 @@ fn a_summary_stays_small_and_adds_up_however_many_classes_there_are() {
     assert!(classes.groups.iter().any(|group| group.name == "Generated::Class4999"));
     assert!(serde_json::to_string(&summary).unwrap().len() < 20_000);
 }
+
+#[test]
+fn long_names_that_begin_alike_are_cut_and_stay_apart() {
+    let long = "K".repeat(250);
+    let class = |address: u64, name: &str| {
+        format!(
+            "{{\"address\":\"{address:#x}\", \"type\":\"CLASS\", \"class\":\"0x7f0000001000\", \"name\":\"{name}\", \"memsize\":500}}\n\
+             {{\"address\":\"{:#x}\", \"type\":\"OBJECT\", \"class\":\"{address:#x}\", \"memsize\":40}}\n",
+            address + 40
+        )
+    };
+    let summary =
+        of_json(&[class(0x7f00_0001_0000, &format!("{long}A")), class(0x7f00_0002_0000, &format!("{long}B"))].concat());
+    let cut: Vec<_> = summary.classes.groups.iter().filter(|group| group.name.starts_with("KKK")).collect();
+    assert_eq!(cut.len(), 2, "{cut:?}");
+    assert!(cut.iter().all(|group| group.amount.count == 1 && group.name.chars().count() == MAX_NAME / 4 + 9));
+}
