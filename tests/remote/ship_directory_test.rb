@@ -25,6 +25,24 @@ module E2E
       assert_shipped(id)
     end
 
+    # A mount point is there without its share.
+    def test_a_share_that_is_not_mounted_takes_no_capture
+      capture
+      ship!
+      away = "#{@files}-away"
+      File.rename(@files, away)
+      FileUtils.mkdir_p(File.join(@files, "nodes"))
+      id = capture
+      result = ship
+      assert_equal 1, result.status, result
+      assert_match(/#{@files} has none of the captures that were sent to it\n  hint: mount the share; .*`mkdir #{@files}\/captures`/, result.err)
+      refute shipped?(id)
+      FileUtils.rm_rf(@files)
+      File.rename(away, @files)
+      ship!
+      assert_shipped(id)
+    end
+
     def test_a_damaged_capture_is_not_shipped_and_stops_no_other
       bad, good = capture, capture
       path = File.join(@store, "reports", bad, "blob.bin.gz")

@@ -49,6 +49,14 @@ impl Bucket {
         Ok(Self::Cloud { client, prefix, place })
     }
 
+    /// Fails if this is a share that is not mounted. `has_captures` says that captures were sent to it before.
+    pub fn require_mounted(&self, has_captures: bool) -> Result<()> {
+        match self {
+            Self::Directory(dir) => directory::mark(dir, has_captures),
+            Self::Cloud { .. } => Ok(()),
+        }
+    }
+
     /// Writes a whole object.
     pub async fn put(&self, key: &str, data: Bytes) -> Result<()> {
         match self {

@@ -10,6 +10,9 @@ use diagctl_fs::random_hex;
 use crate::error::{Error, Result};
 use crate::keys::Object;
 
+/// The file that a remote has, and an empty mount point has not.
+const MARK: &str = ".diagctl";
+
 /// Returns the directory if it exists. A share that is not mounted must not become a directory of the node's own disk, where shipped
 /// captures would be lost with the node.
 pub fn require(dir: &Path) -> Result<&Path> {
@@ -18,6 +21,22 @@ pub fn require(dir: &Path) -> Result<&Path> {
         Ok(_) => Err(failed("use", dir)(io::ErrorKind::NotADirectory.into())),
         Err(e) => Err(failed("open", dir)(e)),
     }
+}
+
+/// Leaves a mark in the directory. Fails if captures were sent to it before, and it has neither them nor the mark: then it is a mount
+/// point without its share.
+pub fn mark(dir: &Path, has_captures: bool) -> Result<()> {
+    let mark = require(dir)?.join(MARK);
+    if mark.exists() {
+        return Ok(());
+    }
+    if has_captures && !dir.join("captures").exists() {
+        return Err(Error::Unmounted { path: dir.into() });
+    }
+    write(
+        &mark,
+        b"Captures of diagctl. Without this file the directory is taken for a mount point without its share.\n",
+    )
 }
 
 /// Writes a file, so that it is whole or not there.

@@ -74,6 +74,12 @@ pub enum Error {
         /// The reason.
         source: io::Error,
     },
+    /// The directory that is the remote has none of the captures that were sent to it.
+    #[error("{} has none of the captures that were sent to it", path.display())]
+    Unmounted {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The remote has no such capture.
     #[error("capture {id} of {} is not in the remote", diagctl_fs::printable(host))]
     NoCapture {
@@ -149,7 +155,7 @@ pub enum Error {
 impl Error {
     /// Returns true if the next capture would most likely fail in the same way.
     pub fn is_of_the_remote(&self) -> bool {
-        matches!(self, Self::Remote { .. } | Self::Directory { .. } | Self::Unconfirmed { .. })
+        matches!(self, Self::Remote { .. } | Self::Directory { .. } | Self::Unmounted { .. } | Self::Unconfirmed { .. })
     }
 
     /// Returns true if the credentials are known, and may not do this.
@@ -204,6 +210,12 @@ impl Error {
             Self::Cache { .. } => "set XDG_CACHE_HOME to a directory of yours, or remove what is there",
             Self::Directory { action: "open" | "use", .. } => {
                 "the directory of remote.url must exist: create it once, or mount the share"
+            }
+            Self::Unmounted { path } => {
+                return Some(format!(
+                    "mount the share; if it was emptied on purpose, `mkdir {}` lets the captures go there again",
+                    path.join("captures").display()
+                ));
             }
             Self::Directory { action: "list" | "read" | "examine", .. } => {
                 "the directory of remote.url must be readable for you"

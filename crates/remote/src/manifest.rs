@@ -52,6 +52,11 @@ impl Manifests {
         Ok(manifests)
     }
 
+    /// Returns true if nothing was sent to the remote in the last days.
+    pub fn is_empty(&self) -> bool {
+        self.names().is_empty()
+    }
+
     /// Adds a capture to the manifest of its day.
     pub fn add(&mut self, entry: &Entry) -> Result<()> {
         let name = self.name(keys::day(&entry.created))?;

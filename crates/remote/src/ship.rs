@@ -248,6 +248,9 @@ impl<'a> Shipper<'a> {
     async fn pass(&mut self, sender: &Sender<'_>) -> Result<()> {
         self.tell_dropped();
         let waiting = shipping::waiting(self.store)?;
+        if !waiting.is_empty() {
+            self.bucket.require_mounted(!self.manifests.is_empty())?;
+        }
         for id in sender.uploader.abort_stale(|id| waiting.iter().any(|capture| capture.id == id)).await? {
             output::note(&format!("gave up the upload of {id}: the capture was deleted"));
         }
