@@ -92,6 +92,25 @@ module E2E
       assert_match(/^#{id}.* 1 cancelled$/, table)
     end
 
+    # The capture under way may be for it, and then it goes on.
+    def test_what_is_cancelled_on_the_node_is_answered_after_the_capture_under_way
+      @script = start_script
+      watch
+      go_on = File.join(@root, "go-on")
+      wait = "until [ -e #{go_on} ]; do sleep 0.1; done"
+      capturing = spawn(env, BIN, "run", "--report", "blob", "--", "sh", "-c", wait, unsetenv_others: true, %i[out err] => File::NULL)
+      wait_until("a capture under way") { Dir.children(File.join(@store, "staging")).any? }
+      first, second = Array.new(2) { file_request("gc_stat", "--name", "no-such-worker").tap { |id| wait_for(id, final: false) } }
+      diagctl!("request", "--cancel", first)
+      # The next look passes the first one by.
+      diagctl!("request", "--cancel", second, "--remote", env: elsewhere)
+      wait_until("the cancellation on the node") { diagctl!("request", "--list", "--json").json["requests"].empty? }
+      assert_equal %w[waiting waiting], requests.flat_map { |request| request["answers"].values.map { |answer| answer["state"] } }
+      FileUtils.touch(go_on)
+      Process.wait(capturing)
+      assert_equal [true, true], [first, second].map { |id| wait_for(id)["answers"].values.first["cancelled"] }
+    end
+
     def test_a_thousand_expired_and_cancelled_requests_hide_none
       @script = start_script
       600.times do |n|

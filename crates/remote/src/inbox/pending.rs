@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use diagctl_fs as fs;
 use diagctl_observe::clock;
 use diagctl_store::events::{self, Event};
 use diagctl_store::index::{self, SHIPPED_FILE};
 use diagctl_store::requests::{self, Request};
 use serde::Deserialize;
 
-use super::{Inbox, THROUGH};
+use super::{Inbox, LONGEST_MS, THROUGH};
 use crate::error::Result;
 use crate::output;
 use crate::ticket::{Answer, State};
@@ -36,6 +37,7 @@ impl Inbox<'_> {
     pub(super) async fn answer_pending(&mut self) -> Result<()> {
         let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
         for (id, created) in self.pending() {
+            let until = created.saturating_add(LONGEST_MS);
             // Its file goes when its capture is published, or when it is given up.
             if let Some(request) = requests::read(self.store, &id) {
                 if self.has_begun(&request) || request.expires.saturating_add(GRACE_MS) > now_ms {
@@ -53,6 +55,8 @@ impl Inbox<'_> {
                     }
                     Answer { state: State::Captured, capture: Some(capture.to_string()), ..Answer::default() }
                 }
+                // Somebody has cancelled it on this machine. What is being captured may be for it all the same.
+                None if now_ms < until && self.is_capturing() => continue,
                 None => self.why_none(&id),
             };
             self.answer(&id, answer).await?;
@@ -68,6 +72,10 @@ impl Inbox<'_> {
     fn pending(&self) -> Vec<(String, u64)> {
         let pending = self.known.requests.iter().filter(|(_, known)| known.pending);
         pending.map(|(id, known)| (id.clone(), known.created)).collect()
+    }
+
+    fn is_capturing(&self) -> bool {
+        fs::children(&self.store.path("staging")).next().is_some()
     }
 
     // True if no capture has begun for a request that was accepted.
