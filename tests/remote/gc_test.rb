@@ -79,5 +79,17 @@ module E2E
   class DeletingFromDirectoryTest < DirectoryCase
     include Reading
     include Deleting
+
+    def test_what_killed_shippers_left_unfinished_goes_after_a_day
+      id = capture
+      ship!
+      dir = File.dirname(Dir.glob("#{@files}/captures/**/#{id}/meta.json").first)
+      old, new = %w[.tmp-01234567 .tmp-89abcdef].map { |name| File.join(dir, name) }
+      [old, new].each { |path| File.write(path, "half") }
+      File.utime(Time.now - 25 * 3600, Time.now - 25 * 3600, old)
+      read!("gc", "--max-age", "100d")
+      assert_equal [false, true], [old, new].map { |path| File.exist?(path) }
+      assert_shipped(id)
+    end
   end
 end

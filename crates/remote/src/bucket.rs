@@ -49,6 +49,14 @@ impl Bucket {
         Ok(Self::Cloud { client, prefix, place })
     }
 
+    /// Deletes what was left unfinished long ago. In a cloud, `ship` aborts uploads, and a lifecycle rule does.
+    pub fn sweep(&self, now_ms: u64) -> Result<()> {
+        match self {
+            Self::Directory(dir) => directory::sweep(directory::require(dir)?, "captures", now_ms),
+            Self::Cloud { .. } => Ok(()),
+        }
+    }
+
     /// Fails if this is a share that is not mounted. `has_captures` says that captures were sent to it before.
     pub fn require_mounted(&self, has_captures: bool) -> Result<()> {
         match self {

@@ -12,6 +12,10 @@ use crate::keys::Object;
 
 /// The file that a remote has, and an empty mount point has not.
 const MARK: &str = ".diagctl";
+/// The beginning of the name of a file that is not complete.
+const TEMPORARY: &str = ".tmp-";
+/// The age from which on such a file is taken for a leftover, milliseconds.
+const UNFINISHED_MS: u64 = 24 * 3600 * 1000;
 
 /// Returns the directory if it exists. A share that is not mounted must not become a directory of the node's own disk, where shipped
 /// captures would be lost with the node.
@@ -48,7 +52,7 @@ pub fn write(path: &Path, data: &[u8]) -> Result<()> {
 pub fn copy(path: &Path, source: &mut dyn Read, judge: impl FnOnce(u64) -> Result<()>) -> Result<()> {
     let dir = path.parent().unwrap_or(path);
     fs::create_dir_all(dir).map_err(failed("create", dir))?;
-    let temporary = dir.join(format!(".tmp-{}", random_hex()?));
+    let temporary = dir.join(format!("{TEMPORARY}{}", random_hex()?));
     let done = fill(&temporary, source).and_then(|bytes| {
         judge(bytes)?;
         fs::rename(&temporary, path).map_err(failed("write", path))
@@ -94,6 +98,34 @@ fn open(path: &Path) -> io::Result<File> {
 /// Returns the files at any depth under `area`, of the directories that are wanted.
 pub fn list(dir: &Path, area: &str, is_wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Object>> {
     let mut found = Vec::new();
+    walk(dir, area, &|key| !name_of(key).starts_with('.') && is_wanted(key), |key, meta| {
+        let written_ms = u64::try_from(meta.mtime()).unwrap_or(0).saturating_mul(1000);
+        let version = format!("{}.{:09} {}", meta.mtime(), meta.mtime_nsec(), meta.ino());
+        found.push(Object { key, bytes: meta.len(), version, written_ms });
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Deletes what writers that were killed have left unfinished under `area` for a day.
+pub fn sweep(dir: &Path, area: &str, now_ms: u64) -> Result<()> {
+    let is_left = |name: &str| name.starts_with(TEMPORARY);
+    walk(dir, area, &|key| is_left(name_of(key)) || !name_of(key).starts_with('.'), |key, meta| {
+        let age_ms = now_ms.saturating_sub(u64::try_from(meta.mtime()).unwrap_or(0).saturating_mul(1000));
+        if is_left(name_of(&key)) && age_ms > UNFINISHED_MS { delete(dir, &key) } else { Ok(()) }
+    })
+}
+
+fn name_of(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
+}
+
+fn walk(
+    dir: &Path,
+    area: &str,
+    is_wanted: &dyn Fn(&str) -> bool,
+    mut visit: impl FnMut(String, &fs::Metadata) -> Result<()>,
+) -> Result<()> {
     let mut left = vec![area.to_owned()];
     while let Some(name) = left.pop() {
         let path = dir.join(&name);
@@ -105,7 +137,7 @@ pub fn list(dir: &Path, area: &str, is_wanted: &dyn Fn(&str) -> bool) -> Result<
             let entry = entry.map_err(failed("list", &path))?;
             let Ok(inner) = entry.file_name().into_string() else { continue };
             let key = format!("{name}/{inner}");
-            if inner.starts_with('.') || !is_wanted(&key) {
+            if !is_wanted(&key) {
                 continue;
             }
             match entry.metadata() {
@@ -113,16 +145,12 @@ pub fn list(dir: &Path, area: &str, is_wanted: &dyn Fn(&str) -> bool) -> Result<
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(failed("examine", &path)(e)),
                 Ok(meta) if meta.is_dir() => left.push(key),
-                Ok(meta) if meta.is_file() => {
-                    let written_ms = u64::try_from(meta.mtime()).unwrap_or(0).saturating_mul(1000);
-                    let version = format!("{}.{:09} {}", meta.mtime(), meta.mtime_nsec(), meta.ino());
-                    found.push(Object { key, bytes: meta.len(), version, written_ms });
-                }
+                Ok(meta) if meta.is_file() => visit(key, &meta)?,
                 Ok(_) => {}
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Deletes a file, and its directories that are empty by then. One that is gone is deleted.

@@ -147,6 +147,7 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let kept: BTreeSet<&str> =
         stored.keys().zip(&verdicts).filter(|(_, verdict)| verdict.keep).map(|(place, _)| place.0.as_str()).collect();
     forget_days(&bucket, &kept, now_ms).await?;
+    bucket.sweep(now_ms)?;
     // Everything is found without them, only more slowly.
     if let Err(error) = merged::merge(&bucket, now_ms).await {
         output::note(&format!("the manifests were not merged, so that lists take longer: {error}"));
