@@ -32,12 +32,15 @@ pub struct Groups<'g> {
     /// The groups of generations, and the generations of groups.
     of_generation: HashMap<u32, u32, RandomState>,
     generations: Vec<u32>,
+    /// The group of each allocation site: the first one with the same file and line, which other methods may share.
+    of_site: Vec<u32>,
 }
 
 impl<'g> Groups<'g> {
     /// Divides the objects of a graph.
     pub fn new(graph: &'g Graph, by: By) -> Self {
-        let mut groups = Self { graph, by, of_generation: HashMap::default(), generations: Vec::new() };
+        let of_site = if by == By::Site { first_of_each_place(graph) } else { Vec::new() };
+        let mut groups = Self { graph, by, of_generation: HashMap::default(), generations: Vec::new(), of_site };
         if by == By::Generation {
             for generation in &graph.columns().generations {
                 groups.of_generation.entry(*generation).or_insert_with(|| {
@@ -66,10 +69,7 @@ impl<'g> Groups<'g> {
         match self.by {
             By::Class => self.graph.class(object),
             By::Type => u32::from(self.graph.kind(object).0) % Type::COUNT as u32,
-            By::Site => match self.graph.columns().sites[at] {
-                SiteId(site) if (site as usize) < self.graph.sites() => site,
-                _ => 0,
-            },
+            By::Site => self.of_site.get(self.graph.columns().sites[at].0 as usize).copied().unwrap_or(0),
             By::Generation => self.of_generation[&self.graph.columns().generations[at]],
         }
     }
@@ -108,9 +108,20 @@ impl<'g> Groups<'g> {
     }
 }
 
+fn first_of_each_place(graph: &Graph) -> Vec<u32> {
+    let mut known = HashMap::<_, u32, RandomState>::default();
+    let places = (0..graph.sites() as u32).map(|id| {
+        let site = graph.site(SiteId(id));
+        (id, (graph.text(site.file), site.line))
+    });
+    places.map(|(id, place)| if id == 0 { 0 } else { *known.entry(place).or_insert(id) }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::builder::Wanted;
+    use crate::analysis::load;
     use crate::analysis::testing::application;
 
     #[test]
@@ -134,5 +145,26 @@ mod tests {
         };
         assert_eq!(named("User"), Some(Sums { count: 10, shallow: 400, retained: 800 }));
         assert_eq!(Groups::new(&graph, By::Generation).name(0), "(not traced)");
+    }
+
+    #[test]
+    fn a_line_is_one_group_whatever_methods_allocate_there() {
+        let object = |address: &str, line: u32, method: &str| {
+            format!(
+                "{{\"address\":\"{address}\", \"type\":\"STRING\", \"memsize\":40, \"file\":\"app.rb\", \"line\":{line}, \
+                 \"method\":\"{method}\", \"generation\":1}}\n"
+            )
+        };
+        let root = "{\"type\":\"ROOT\", \"root\":\"vm\", \"references\":[\"0x1000\", \"0x1028\", \"0x1050\"]}\n";
+        let json =
+            [root, &object("0x1000", 7, "new"), &object("0x1028", 7, "dup"), &object("0x1050", 8, "dup")].concat();
+        let wanted = Wanted { sites: true, ..Wanted::default() };
+        let graph = load::json(json.as_bytes(), wanted).unwrap().graph;
+        assert_eq!(graph.sites(), 4);
+        let groups = Groups::new(&graph, By::Site);
+        let amounts = groups.amounts(&graph.reach());
+        let told: Vec<_> = (0..).zip(&amounts).filter(|(_, amount)| amount.objects > 0).collect();
+        let told: Vec<_> = told.iter().map(|(group, amount)| (groups.name(*group), amount.objects)).collect();
+        assert_eq!(told, [("app.rb:7".to_owned(), 2), ("app.rb:8".to_owned(), 1)]);
     }
 }
