@@ -48,7 +48,8 @@ class HeapCommandsTest < E2E::Case
     assert difference["one_process"]
     grown = difference["classes"].find { |row| row["name"] == "Shop::Session" }
     assert_equal 50, grown["objects"]
-    refute_match(/one process/, diagctl!("heap", "diff", @id, second).err)
+    refute_match(/one process|taken after/, diagctl!("heap", "diff", @id, second).err)
+    assert_match(/#{second} was taken after #{@id}:/, diagctl!("heap", "diff", second, @id).err)
   end
 
   def test_exports_are_what_their_readers_expect_and_hold_no_value

@@ -37,12 +37,13 @@ module E2E
       script = start_script
       3.times do
         script.run("($kept ||= []).concat(Array.new(2000) { Object.new.to_s })")
-        diagctl!("request", "heap_summary", "--reason", "a test", "--wait", deadline: 90)
+        diagctl!("request", "heap_summary", "smaps", "--reason", "a test", "--wait", deadline: 90)
       end
       ship!
       here, there = diagctl!("heap", "trend", "--json").json, read!("heap", "trend", "--json").json
       refute_empty there["groups"]
       assert_equal here["groups"], there["groups"]
+      refute_match(/RSS is not known/, there["because"].join)
     end
 
     def test_reports_are_fetched_whole_and_from_the_cache_the_second_time

@@ -167,7 +167,8 @@ impl Read for ReportReader {
                 self.read += n as u64;
                 Ok(n)
             }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
+            // An error of the disk says nothing about the report.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted || e.raw_os_error().is_some() => Err(e),
             Err(e) => {
                 let read = self.read;
                 Err(self.fail(format!("it cannot be decompressed after {read} of {recorded} bytes: {e}")))

@@ -131,10 +131,35 @@ pub fn unprintable(why: &io::Error) -> Failure {
 
 /// Streams a result to stdout. A closed pipe ends the stream and is not an error.
 pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-    let mut out = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    let mut out = io::BufWriter::with_capacity(64 << 10, Pipe { out: io::stdout().lock(), is_closed: false });
     match usable_stdout().and_then(|()| write(&mut out)).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(unprintable(&e)),
+        Err(e) if !out.get_ref().is_closed => Err(unprintable(&e)),
         _ => Ok(()),
+    }
+}
+
+/// A writer that remembers that its reader has gone: the libraries that write formats wrap the error in their own.
+struct Pipe<W> {
+    out: W,
+    is_closed: bool,
+}
+
+impl<W: Write> Pipe<W> {
+    fn noting<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.is_closed |= result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+        result
+    }
+}
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let result = self.out.write(data);
+        self.noting(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.out.flush();
+        self.noting(result)
     }
 }
 
@@ -260,6 +285,25 @@ pub fn columns() -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_whose_reader_has_gone_is_known_by_the_error_of_the_system() {
+        struct Gone(io::ErrorKind);
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for (kind, expected) in [(io::ErrorKind::BrokenPipe, true), (io::ErrorKind::StorageFull, false)] {
+            let mut out = Pipe { out: Gone(kind), is_closed: false };
+            // The library of the flame graph returns an error of its own.
+            let wrapped = out.write(b"x").map_err(|e| io::Error::other(e.to_string()));
+            assert_eq!((wrapped.is_err(), out.is_closed), (true, expected), "{kind}");
+        }
+    }
 
     #[test]
     fn streamed_rows_look_like_a_table() {

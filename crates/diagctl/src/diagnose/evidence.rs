@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::allocator::Allocator;
+use super::allocator::{Allocator, Kind};
 use super::family::{Family, Limit};
 use super::gc_stat::Slots;
 use super::growth::Growth;
@@ -97,6 +97,21 @@ impl Evidence {
         self.missing().iter().all(|report| *report == "siblings")
     }
 
+    /// Returns the report that the allocator of this process can make: jemalloc's fails with glibc, and the other way round. `None` if
+    /// nothing tells the allocator.
+    pub fn allocator_report(&self) -> Option<&'static str> {
+        let failed = |name: &str| self.unusable.iter().any(|(report, _)| *report == name);
+        let uses = self.mappings.as_ref().and_then(|mappings| mappings.uses);
+        match (self.allocator.map(|allocator| allocator.kind), uses) {
+            (Some(Kind::Jemalloc), _) => Some("jemalloc_stats"),
+            (Some(Kind::Glibc), _) => Some("malloc_info"),
+            (None, _) if failed("jemalloc_stats") => Some("malloc_info"),
+            (None, _) if failed("malloc_info") => Some("jemalloc_stats"),
+            (None, Some(uses)) => Some(if uses.jemalloc { "jemalloc_stats" } else { "malloc_info" }),
+            (None, None) => None,
+        }
+    }
+
     /// Returns the reports that would fill a gap in the account.
     pub fn missing(&self) -> Vec<&'static str> {
         let mut missing = Vec::new();
@@ -107,9 +122,7 @@ impl Evidence {
             missing.push("gc_stat");
         }
         if self.allocator.is_none() {
-            // jemalloc's report fails with glibc, and the other way round.
-            let jemalloc_failed = self.unusable.iter().any(|(name, _)| *name == "jemalloc_stats");
-            missing.push(if jemalloc_failed { "malloc_info" } else { "jemalloc_stats" });
+            missing.push(self.allocator_report().unwrap_or("jemalloc_stats"));
         }
         if self.objects.is_none() {
             missing.push("object_counts");
@@ -149,5 +162,31 @@ mod tests {
         let nothing = Evidence::read(7, "", |_| None);
         assert_eq!(nothing.missing(), ["smaps", "gc_stat", "jemalloc_stats", "object_counts", "siblings"]);
         assert!(nothing.unusable.is_empty());
+    }
+
+    #[test]
+    fn the_allocators_report_is_the_one_that_the_process_can_make() {
+        let smaps = |library: &str| {
+            let text = format!("7f0000000000-7f0000100000 r-xp 00000000 fe:00 12 /usr/lib/{library}\nRss: 9 kB\n");
+            Some(Ok(text.into_bytes()))
+        };
+        let failed = || Some(Err("jemalloc is not loaded".to_owned()));
+        // (smaps, jemalloc_stats) → the report that is asked for
+        let table: [(Content, Content, Option<&str>); 5] = [
+            (smaps("libc.so.6"), None, Some("malloc_info")),
+            (smaps("libjemalloc.so.2"), None, Some("jemalloc_stats")),
+            (smaps("libjemalloc.so.2"), failed(), Some("malloc_info")),
+            (None, failed(), Some("malloc_info")),
+            (None, None, None),
+        ];
+        for (smaps, jemalloc, expected) in table {
+            let evidence = Evidence::read(7, "", |name| match name {
+                "smaps" => smaps.clone(),
+                "jemalloc_stats" => jemalloc.clone(),
+                _ => None,
+            });
+            assert_eq!(evidence.allocator_report(), expected);
+            assert!(evidence.missing().contains(&expected.unwrap_or("jemalloc_stats")));
+        }
     }
 }

@@ -91,13 +91,6 @@ pub fn steps(evidence: &Evidence, verdict: &Verdict, source: FromCapture<'_>) ->
 
 // The reports of the account, with the allocator's that this process can make.
 fn all(evidence: &Evidence) -> String {
-    let failed = |name: &str| evidence.unusable.iter().any(|(report, _)| *report == name);
-    let allocator = match evidence.allocator.map(|allocator| allocator.kind) {
-        Some(Kind::Jemalloc) => "jemalloc_stats",
-        Some(Kind::Glibc) => "malloc_info",
-        None if failed("jemalloc_stats") => "malloc_info",
-        None if failed("malloc_info") => "jemalloc_stats",
-        None => "jemalloc_stats malloc_info",
-    };
+    let allocator = evidence.allocator_report().unwrap_or("jemalloc_stats malloc_info");
     format!("smaps gc_stat {allocator} object_counts siblings cgroup system")
 }

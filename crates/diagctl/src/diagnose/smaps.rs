@@ -55,6 +55,8 @@ pub struct Uses {
     pub transient: u64,
     /// Everything else: slots, the allocator's memory, memory that a library mapped itself.
     pub other: u64,
+    /// True if jemalloc is mapped as a library.
+    pub jemalloc: bool,
 }
 
 struct Mapping {
@@ -86,6 +88,7 @@ impl Mappings {
         for (i, mapping) in mappings.iter().enumerate() {
             let (rss, anonymous) = all.add(&mapping.text);
             if mapping.is_file {
+                uses.jemalloc |= mapping.name.contains("jemalloc");
                 uses.files += rss;
                 continue;
             }
@@ -208,6 +211,7 @@ mod tests {
             code: 40 * KIB,
             transient: 3000 * KIB,
             other: 1004 * KIB,
+            jemalloc: false,
         };
         assert_eq!(uses, expected);
         for (heading, rss, _, of) in table.iter().filter(|row| row.1 > 0) {

@@ -36,7 +36,8 @@ const PLAIN: Figures = Figures {
 fn evidence(figures: &Figures) -> Evidence {
     let (rss, files, stacks, transient) = figures.mappings;
     let [rss, files, stacks, transient] = [rss, files, stacks, transient].map(|kib| kib * KIB);
-    let uses = Uses { files, stacks, stack_count: 33, code: 0, transient, other: rss - files - stacks - transient };
+    let uses =
+        Uses { files, stacks, stack_count: 33, transient, other: rss - files - stacks - transient, ..Uses::default() };
     let mappings = Mappings { rss, pss: rss, anonymous: rss - files, uses: Some(uses), ..Mappings::default() };
     let (pages, live) = figures.slots;
     let live_count = live * KIB / 40;
@@ -195,7 +196,7 @@ fn without_a_report_no_cause_is_guessed() {
     // The missing report → a word of the verdict, and the report that is asked for
     let table: [(Change, &str, &str); 3] = [
         (|e| e.objects = None, "nothing tells which", "object_counts"),
-        (|e| e.allocator = None, "unknown", "jemalloc_stats"),
+        (|e| e.allocator = None, "unknown", "malloc_info"),
         (|e| (e.allocator, e.slots, e.objects) = (None, None, None), "unknown", "gc_stat"),
     ];
     for (remove, word, report) in table {

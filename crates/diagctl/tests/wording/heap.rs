@@ -118,6 +118,9 @@ fn heap_differences() {
     environment.run_text_table("heap diff a.json b.json", &["PATH"]);
     environment.run_text_table("heap diff a.json b.json c.json", &["PATH"]);
     environment.run_json("heap diff a.json b.json --json -n 1");
+    environment.comment("in the reversed order");
+    environment.run("heap diff b.json a.json");
+    environment.run("heap diff b.json a.json a.json");
     environment.comment("the same dump twice");
     environment.run("heap diff a.json ./a.json");
     environment.snapshot("heap_differences");
@@ -140,6 +143,11 @@ fn heap_exports() {
     environment.run("heap export a.json --format folded");
     environment.shell("diagctl heap export c.json --format json | head -n 3");
     environment.shell("diagctl heap export a.json --format json | diagctl heap top - -n 2");
+    environment.comment("to a reader that needs no more");
+    environment.write("large.json", &dump(2_000));
+    for format in ["json", "heapsnapshot", "folded", "svg", "pprof"] {
+        environment.shell(&format!("diagctl heap export large.json --format {format} | head -c 1 > /dev/null"));
+    }
     for format in ["heapsnapshot", "pprof", "svg"] {
         environment.run(&format!("heap export a.json --format {format} -o out.{format}"));
         assert!(environment.path(&format!("out.{format}")).metadata().unwrap().len() > 100, "{format}");
@@ -177,6 +185,35 @@ fn heap_dumps_that_cannot_be_read() {
         environment.run(line);
     }
     environment.snapshot("heap_dumps_that_cannot_be_read");
+}
+
+#[test]
+fn a_compressed_dump_that_is_damaged_is_read_as_far_as_it_goes() {
+    let environment = Environment::new();
+    let dump = dump(2_000);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(dump.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let zstd = zstd::encode_all(dump.as_bytes(), 1).unwrap();
+    let cut = |data: &[u8]| data[..data.len() * 3 / 4].to_vec();
+    let with_garbage = |data: &[u8]| [data, b"garbage"].concat();
+    let mut bad_checksum = gzip.clone();
+    let checksum = bad_checksum.len() - 8;
+    bad_checksum[checksum] ^= 0x55;
+    let inputs = [cut(&gzip), cut(&zstd), with_garbage(&gzip), with_garbage(&zstd), bad_checksum];
+    for (number, data) in inputs.into_iter().enumerate() {
+        std::fs::write(environment.path("damaged"), data).unwrap();
+        for line in ["heap top damaged -n 1", "heap export damaged --format json"] {
+            let output = environment.command(BIN).args(line.split(' ')).output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(5), "{number} {line}: {stderr}");
+            assert!(stderr.contains("damaged: it is cut off or damaged after "), "{number} {line}: {stderr}");
+            assert!(output.stdout.len() > 100, "{number} {line}");
+        }
+    }
+    std::fs::write(environment.path("damaged"), &gzip[..15]).unwrap();
+    let output = environment.command(BIN).args(["heap", "top", "damaged"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `diagctl heap diff`: what has grown between two dumps, and what came and stayed among three.
 
+use std::cmp::Ordering;
+
 use diagctl_heapdump::analysis::builder::Wanted;
 use diagctl_heapdump::analysis::diff::{self, ByName, Change, Inhabitants, Landmarks};
 use diagctl_heapdump::analysis::families::Families;
@@ -52,6 +54,9 @@ struct View {
     captures: Vec<Option<Id>>,
     #[serde(skip)]
     processes: Vec<(Option<ProcessId>, Landmarks)>,
+    /// The number of collections before each dump.
+    #[serde(skip)]
+    collections: Vec<Option<u64>>,
     classes: Vec<Row>,
     paths: Vec<Row>,
     classes_left_out: usize,
@@ -89,6 +94,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         one_process: true,
         captures: Vec::new(),
         processes: Vec::new(),
+        collections: Vec::new(),
         classes: Vec::new(),
         paths: Vec::new(),
         classes_left_out: 0,
@@ -107,6 +113,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     };
     view.compare_processes();
     view.tell_same();
+    view.tell_reversed();
     (view.classes, view.classes_left_out) = rows(diff::changes(before.classes, after.classes), args.limit);
     (view.paths, view.paths_left_out) = rows(diff::changes(before.paths, after.paths), args.limit);
     Ok(Done::either(args.json, &view, text)?.with_exit(view.exit))
@@ -119,6 +126,8 @@ impl View {
             self.exit = Exit::Partial;
         }
         self.captures.push(input.process.capture);
+        let of_dump = || input.loaded.stats.iter().find(|(name, _)| name == "count").map(|(_, count)| *count);
+        self.collections.push(input.process.gc.get("count").copied().or_else(of_dump));
         self.processes.push((input.process.id.clone(), Landmarks::new(&input.loaded.graph)));
     }
 
@@ -141,6 +150,31 @@ impl View {
                 None => format!("{} and {} are the same file", name(a), name(b)),
             });
         }
+    }
+
+    // What grew seems to shrink if the later dump is named first.
+    fn tell_reversed(&self) {
+        for later in 1..self.dumps.len() {
+            let earlier = later - 1;
+            if self.order(earlier, later) != Some(Ordering::Greater) {
+                continue;
+            }
+            let name = |at: usize| printable(&self.dumps[at]);
+            output::note(&format!(
+                "{} was taken after {}: name the dumps in the order of time, the oldest first",
+                name(earlier),
+                name(later)
+            ));
+        }
+    }
+
+    // The order in time of two dumps, if it is known. A clock can be set, and collections are counted only up.
+    fn order(&self, one: usize, other: usize) -> Option<Ordering> {
+        let by_collections = match (self.collections[one], self.collections[other]) {
+            (Some(a), Some(b)) if self.one_process && a != b => Some(a.cmp(&b)),
+            _ => None,
+        };
+        by_collections.or_else(|| Some(self.captures[one]?.cmp(&self.captures[other]?)))
     }
 
     fn compare_processes(&mut self) {
@@ -217,6 +251,13 @@ fn text(view: &View) -> String {
         .map(|(name, (objects, bytes))| vec![objects.to_string(), size(*bytes), name.clone()]);
     let dumps: Vec<Vec<String>> = dumps.collect();
     let mut text = output::table(&["REACHABLE", "BYTES", "DUMP"], &dumps, &[0, 1], &[]) + "\n\n";
+    if view.classes.is_empty() && view.paths.is_empty() && view.classes_left_out + view.paths_left_out == 0 {
+        text.push_str(match view.dumps.len() {
+            2 => "Nothing has grown from the first dump to the second.",
+            _ => "Nothing that is new in the second dump is still there in the third.",
+        });
+        return text;
+    }
     text.push_str(match view.dumps.len() {
         2 => "Grown from the first dump to the second:\n\n",
         _ => "New in the second dump and still there in the third:\n\n",

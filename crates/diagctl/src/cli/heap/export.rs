@@ -1,6 +1,6 @@
 //! `diagctl heap export`: a dump in the format of another tool.
 
-use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
+use std::io::{self, BufRead as _, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum as _;
@@ -12,7 +12,8 @@ use diagctl_heapdump::block::MAGIC;
 use diagctl_heapdump::json::{self, ExportError};
 use flate2::write::GzEncoder;
 
-use super::{Context, Done, Failure, input};
+use super::input::{self, Content};
+use super::{Context, Done, Failure};
 use crate::cli::error::printable;
 use crate::cli::fetch::destination::{Destination, Existing};
 use crate::cli::output;
@@ -93,12 +94,12 @@ fn no_format(dump: &str) -> Failure {
 }
 
 // Converts while it reads: a dump is not held in memory for this.
-fn to_json(cx: &Context, args: &Args, mut content: Box<dyn BufRead>) -> Result<Done, Failure> {
+fn to_json(cx: &Context, args: &Args, content: &mut Content) -> Result<Done, Failure> {
     let failed = |error: diagctl_heapdump::Error| Failure::heap(&args.dump, error.into());
     let is_graph = content.fill_buf().map_err(|e| failed(e.into()))?.starts_with(&MAGIC);
     let (mut error, mut exit) = (None, Exit::Ok);
-    let convert = |out: &mut dyn Write| {
-        let exported = if is_graph { json::export(content, out) } else { json::strip(content, out) };
+    let mut convert = |out: &mut dyn Write| {
+        let exported = if is_graph { json::export(&mut *content, out) } else { json::strip(&mut *content, out) };
         match exported {
             Ok(exported) => {
                 if let Some(damage) = &exported.damage {
@@ -115,6 +116,10 @@ fn to_json(cx: &Context, args: &Args, mut content: Box<dyn BufRead>) -> Result<D
         }
     };
     to(cx, args, |out| convert(out))?;
+    if let Some(damage) = content.get_mut().damage.take() {
+        output::note(&format!("{}: {damage}", args.dump));
+        exit = Exit::Partial;
+    }
     error.map_or_else(|| Ok(Done::silent().with_exit(exit)), |error| Err(failed(error)))
 }
 

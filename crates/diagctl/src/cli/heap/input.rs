@@ -15,6 +15,7 @@ use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::as_far_as_it_goes::AsFarAsItGoes;
 use super::process::Process;
 use crate::cli::error::{Failure, IDENTITY_HINT, printable};
 use crate::cli::output::Done;
@@ -65,6 +66,9 @@ pub enum Given {
     Summary(Box<Summary>),
 }
 
+/// The content of a dump, decompressed.
+pub type Content = BufReader<AsFarAsItGoes<BufReader<Box<dyn Read>>>>;
+
 /// Reads a dump.
 pub fn load(cx: &Context, dump: &str, wanted: Wanted) -> Result<Input, Failure> {
     match load_any(cx, dump, wanted)? {
@@ -81,13 +85,21 @@ pub fn load(cx: &Context, dump: &str, wanted: Wanted) -> Result<Input, Failure> 
 pub fn load_any(cx: &Context, dump: &str, wanted: Wanted) -> Result<Given, Failure> {
     let wanted = Wanted { most_bytes: memory(cx), ..wanted };
     let mut process = Process::default();
-    let loaded = with_content(cx, dump, |mut content, of_process| {
+    let loaded = with_content(cx, dump, |content, of_process| {
         process = of_process;
         let start = content.fill_buf().map_err(|error| Failure::heap(dump, error.into()))?;
         if start.starts_with(START_OF_SUMMARY) {
             return summary(dump, content).map(Err);
         }
-        load::any(content, wanted).map(Ok).map_err(|error| Failure::heap(dump, error))
+        let loaded = load::any(&mut *content, wanted);
+        let Some(damage) = content.get_mut().damage.take() else {
+            return loaded.map(Ok).map_err(|error| Failure::heap(dump, error));
+        };
+        // If nothing can be read, the reason is the damage.
+        let mut loaded = loaded.map_err(|_| Failure::heap(dump, io::Error::other(damage.to_string()).into()))?;
+        loaded.complete = false;
+        loaded.warnings.insert(0, damage.to_string());
+        Ok(Ok(loaded))
     })?;
     let loaded = match loaded {
         Ok(loaded) => loaded,
@@ -115,7 +127,7 @@ pub fn summary(name: &str, content: impl Read) -> Result<Summary, Failure> {
 pub fn with_content<T>(
     cx: &Context,
     dump: &str,
-    read: impl FnOnce(Box<dyn BufRead>, Process) -> Result<T, Failure>,
+    read: impl FnOnce(&mut Content, Process) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let source = open(cx, dump)?;
     let bar = progress(&source);
@@ -134,7 +146,8 @@ pub fn with_content<T>(
     } else {
         content
     };
-    let result = read(Box::new(content), source.process);
+    let mut content = BufReader::with_capacity(BUFFER, AsFarAsItGoes::new(content));
+    let result = read(&mut content, source.process);
     bar.finish_and_clear();
     result
 }

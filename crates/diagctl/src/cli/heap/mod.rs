@@ -1,5 +1,6 @@
 //! `diagctl heap`: reads heap dumps. One file for each subcommand.
 
+mod as_far_as_it_goes;
 mod diff;
 mod export;
 mod grouping;

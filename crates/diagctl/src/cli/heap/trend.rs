@@ -89,9 +89,15 @@ pub fn view(cx: &Context, from: &From, args: &Args) -> Result<Option<View>, Fail
     let entries = from.captures(cx, &Days { since, until: None })?;
     let mut accepted = entries.into_iter().filter(|entry| args.accepts(entry, now_ms)).peekable();
     let host = accepted.peek().map(|entry| entry.host.clone()).unwrap_or_default();
-    let of_host = accepted.filter(|entry| entry.host == host).take(MOST_REMOTE);
-    let targets = of_host.map(|entry| Target { entry, report: Some(SUMMARY.to_owned()) }).collect();
-    View::of(cx, targets, Wanted::NamedAnd(&["smaps_rollup"])).map(Some)
+    let of_host: Vec<Entry> = accepted.filter(|entry| entry.host == host).take(MOST_REMOTE).collect();
+    let has = |entry: &Entry, name: &str| entry.reports.iter().any(|report| report.name == *name && report.has_data());
+    // `smaps` is large, and needed only where the other is missing.
+    let besides: &[&str] = match of_host.iter().all(|entry| has(entry, "smaps_rollup")) {
+        true => &["smaps_rollup"],
+        false => &["smaps_rollup", "smaps"],
+    };
+    let targets = of_host.into_iter().map(|entry| Target { entry, report: Some(SUMMARY.to_owned()) }).collect();
+    View::of(cx, targets, Wanted::NamedAnd(besides)).map(Some)
 }
 
 impl Args {
@@ -148,7 +154,7 @@ pub fn run(cx: &Context, args: &Args, is_remote: bool) -> Result<Done, Failure> 
     let releases = releases::of(&store, newest, own.as_deref(), others, args.by, leaks);
     // A remote is not asked for whole dumps.
     let (dump, found) = if is_remote { (None, None) } else { kept_by(cx, &store, newest) };
-    let view = shown(args, (pid, role, name), taken, &trend, Besides { releases, leak: found, dump });
+    let view = shown(args, (pid, role, name), taken, &trend, Besides { releases, leak: found, dump, is_remote });
     Done::either(args.json, &view, |view| text::render(view, &trend, args))
 }
 
@@ -170,7 +176,8 @@ fn by_root(cx: &Context, args: &Args, store: &Store, of_process: &[Entry]) -> Re
     let taken = with_memory(store, taken, pid)?;
     let trend = trend::of(&points, groups_of(By::Root));
     let (dump, leak) = kept_by(cx, store, newest);
-    let view = shown(args, (pid, role, name), taken, &trend, Besides { releases: Vec::new(), leak, dump });
+    let view =
+        shown(args, (pid, role, name), taken, &trend, Besides { releases: Vec::new(), leak, dump, is_remote: false });
     Done::either(args.json, &view, |view| text::render(view, &trend, args))
 }
 

@@ -75,6 +75,8 @@ pub(super) struct Besides {
     pub leak: Option<Leak>,
     /// The newest capture of the process with a heap dump.
     pub dump: Option<String>,
+    /// True if the captures are of the remote, which has no recorded polls.
+    pub is_remote: bool,
 }
 
 /// Judges a trend.
@@ -98,7 +100,10 @@ pub(super) fn view(
         because.push(format!("{more} more grow in each of them"));
     }
     if rss.is_none() {
-        let why = "neither a capture nor a recorded poll tells it at the first and the last summary";
+        let why = match besides.is_remote {
+            true => "no capture with smaps or smaps_rollup tells it at the first and the last summary",
+            false => "neither a capture nor a recorded poll tells it at the first and the last summary",
+        };
         because.push(format!("the growth of RSS is not known: {why}"));
     }
     because.extend(besides.leak.as_ref().map(Leak::sentence));
