@@ -83,7 +83,7 @@ class RequestTest < E2E::Case
     wait_until("it waits") { requests.any? }
     Process.kill(:INT, pid)
     assert_equal Signal.list.fetch("INT"), Process.wait2(pid).last.termsig
-    assert_match(/waiting: the store is paused.*was cancelled/m, reader.read)
+    assert_match(/waits: the store is paused.*was cancelled/m, reader.read)
     assert_empty requests
     assert_includes diagctl!("events").out, "cancelled by"
   end

@@ -15,13 +15,29 @@ module E2E
       log = watch
       result = ask("gc_stat", "--host", "*", "--sample", "3")
       assert result.ok?, result
-      assert_match(/is for 1 of 1 nodes: .*; each looks within 1s/, result.err)
+      assert_match(/is for 1 node: .*; each looks within 1s/, result.err)
       address = result.out.chomp
       assert_match(%r{\A[^/]+/\d{8}T\d{9}Z-\h{8}\z}, address)
       meta = read!("show", address, "--json").json
       assert_match(/a test/, meta["trigger"]["reason"])
       assert_match(/requested \S+: gc_stat by root, a test/, File.read(log))
       assert_equal 1, captures.size, "once"
+    end
+
+    def test_an_interrupted_wait_says_that_the_request_goes_on_and_how_to_cancel_it
+      @script = start_script
+      watch
+      reader, writer = IO.pipe
+      argv = [BIN, "request", "gc_stat", "--remote", "--reason", "a test", "--wait", "--name", "no-such-worker"]
+      pid = spawn(elsewhere, *argv, unsetenv_others: true, out: File::NULL, err: writer)
+      writer.close
+      id = reader.gets[/request (\S+) is for 1 node:/, 1]
+      # It waits from its first look on, which comes before the first answer is told.
+      reader.gets
+      Process.kill(:INT, pid)
+      assert_equal 130, Process.wait2(pid).last.exitstatus
+      assert_match(/^diagctl: request #{id} goes on; `diagctl request --cancel #{id} --remote` cancels it$/, reader.read)
+      assert diagctl("request", "--cancel", id, "--remote", env: elsewhere).ok?
     end
 
     def test_what_the_node_does_not_allow_is_refused_with_the_reason
@@ -57,7 +73,7 @@ module E2E
       result = ask("gc_stat", "--host", mine)
       assert result.ok?, result
       assert_match(%r{\A#{host}/\S+\Z}, result.out)
-      assert_match(/is for 1 of 1 nodes: #{mine}; each/, result.err)
+      assert_match(/is for 1 node: #{mine}; each/, result.err)
       # Both, each with its place.
       result = ask("gc_stat", "--host", host, "--expires", "2s")
       assert_equal 5, result.status, result

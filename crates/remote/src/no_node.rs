@@ -25,7 +25,7 @@ pub enum NoNode {
         gone: Option<(String, u64)>,
     },
     /// None allows all of the reports.
-    #[error("no node{} allows {}", like(name.as_deref()), printable(&reports.join(", ")))]
+    #[error("no node{} allows {}", like(name.as_deref()), refused(reports, allow))]
     NotAllowed {
         /// The name that the person gave.
         name: Option<String>,
@@ -68,6 +68,17 @@ impl NoNode {
                 by_reports.into_iter().take(FEW).map(text).collect::<Vec<_>>().join("; ")
             }
         }
+    }
+}
+
+// Names those that no node allows. If each is allowed somewhere, none allows all of them.
+fn refused(reports: &[String], allow: &[(String, Vec<String>)]) -> String {
+    let is_allowed = |report: &&String| allow.iter().any(|(_, allowed)| allowed.contains(report));
+    let refused: Vec<&str> = reports.iter().filter(|report| !is_allowed(report)).map(String::as_str).collect();
+    if refused.is_empty() {
+        format!("all of {}", printable(&reports.join(", ")))
+    } else {
+        printable(&refused.join(", "))
     }
 }
 

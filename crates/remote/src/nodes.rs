@@ -165,7 +165,7 @@ mod tests {
         let bucket = bucket(&dir, &nodes).await;
         const HOW: &str = "a node obeys with [remote.requests] allow_reports in its configuration, while `diagctl ship --watch` runs there";
         let there = "4 nodes do: web-2, web-1~aaaaaaaa, web-1~bbbbbbbb, old";
-        let table: [(Option<&str>, &[&str], u64, String); 11] = [
+        let table: [(Option<&str>, &[&str], u64, String); 12] = [
             (Some("web-2"), &["gc_stat"], 0, "1 of 1: web-2~cccccccc".into()),
             (Some("web-1"), &["gc_stat"], 0, "2 of 2: web-1~aaaaaaaa (/srv/shop), web-1~bbbbbbbb (/srv/jobs)".into()),
             (Some("web-1~bbbbbbbb"), &["gc_stat"], 0, "1 of 1: web-1~bbbbbbbb".into()),
@@ -173,6 +173,13 @@ mod tests {
             (Some("web-1"), &["heap_dump"], 0, "1 of 2: web-1~bbbbbbbb".into()),
             (Some("web-22"), &["gc_stat"], 0, format!("no node like \"web-22\" obeys requests | {there}; {HOW}")),
             (Some("web-2"), &["heap_dump"], 0, "no node like \"web-2\" allows heap_dump | web-2 allows gc_stat".into()),
+            (
+                Some("web-1"),
+                &["heap_dump", "threads", "gc_stat"],
+                0,
+                "no node like \"web-1\" allows threads | web-1~aaaaaaaa allows gc_stat; web-1~bbbbbbbb allows gc_stat, heap_dump"
+                    .into(),
+            ),
             (
                 Some("web-*"),
                 &["threads"],
@@ -192,6 +199,17 @@ mod tests {
         for (name, reports, later_ms, expected) in table {
             assert_eq!(chosen(&bucket, name, reports, later_ms).await, expected, "{name:?} {reports:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn reports_that_different_nodes_allow_are_not_had_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let allow = |report: &str| format!("{{\"allow_reports\":[\"{report}\"]}}");
+        let bucket = bucket(&dir, &[("a~1", &allow("gc_stat")), ("b~1", &allow("smaps"))]).await;
+        assert_eq!(
+            chosen(&bucket, None, &["gc_stat", "smaps"], 0).await,
+            "no node allows all of gc_stat, smaps | a allows gc_stat; b allows smaps"
+        );
     }
 
     #[tokio::test]

@@ -26,6 +26,10 @@ pub enum Exit {
     NoMatch = 4,
     /// A part was done.
     Partial = 5,
+    /// Ctrl-C: 128 and the number of the signal, as in a shell.
+    Interrupted = 130,
+    /// The same for SIGTERM.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {
@@ -98,6 +102,11 @@ pub fn note(text: &str) {
         return;
     }
     let _ = writeln!(std::io::stderr(), "diagctl: {}", printable(text));
+}
+
+/// Prints a note with a command between backquotes, which gets the global options that were given.
+pub fn note_command(text: &str) {
+    note(&pasteable(text, OPTIONS.get().map_or("", String::as_str)));
 }
 
 /// The global options of the command that has started this program, for the commands that it suggests.

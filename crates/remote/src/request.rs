@@ -7,6 +7,7 @@ use diagctl_fs::random_hex;
 use diagctl_observe::clock::{self, Stopwatch};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
@@ -78,13 +79,26 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     bucket.put(&keys::request(&ticket.id, &expires), data.into()).await?;
     let slowest = Duration::from_millis(nodes.iter().map(|(_, node)| node.poll_ms).max().unwrap_or(0));
     output::note(&format!(
-        "request {} is for {} of {of} nodes: {}; each looks within {}",
+        "request {} is for {}: {}; each looks within {}",
         ticket.id,
-        nodes.len(),
+        counted(nodes.len(), of),
         nodes::shown(&nodes),
         diagctl_store::units::duration(u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX))
     ));
-    let answers = if asked.wait { answers(&bucket, &ticket, slowest, asked.json).await? } else { BTreeMap::new() };
+    let answers = if asked.wait {
+        let mut end = Ending::install()?;
+        tokio::select! {
+            answers = answers(&bucket, &ticket, slowest, asked.json) => answers?,
+            exit = end.heard() => {
+                output::note_command(&format!(
+                    "request {id} goes on; `diagctl request --cancel {id} --remote` cancels it", id = ticket.id
+                ));
+                return Ok(exit);
+            }
+        }
+    } else {
+        BTreeMap::new()
+    };
     if asked.json {
         let rows = ticket.nodes.iter().map(|node| Row { node, answer: answers.get(node) }).collect();
         let outcome = Outcome { schema: 1, id: &ticket.id, nodes: rows };
@@ -99,6 +113,30 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
         0 => Exit::Failed,
         _ => Exit::Partial,
     })
+}
+
+/// The signals that end the wait.
+struct Ending {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ending {
+    fn install() -> Result<Self> {
+        let on = |kind| signal(kind).map_err(Error::Runtime);
+        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+
+    async fn heard(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
+    }
+}
+
+fn counted(some: usize, of: usize) -> String {
+    if of == 1 { "1 node".to_owned() } else { format!("{some} of {of} nodes") }
 }
 
 // Waits until each node has answered at last, or the request has expired and each node has had a look after that. Tells each answer once.
@@ -149,7 +187,8 @@ pub async fn fresh_answers(
 // The nodes that have not said their last word, and what they wait for.
 fn verdict(ticket: &Ticket, answers: &BTreeMap<String, Answer>) -> String {
     let done = answers.values().filter(|answer| answer.is_final()).count();
-    let mut text = format!("{done} of {} nodes answered", ticket.nodes.len());
+    let nodes = if ticket.nodes.len() == 1 { "node" } else { "nodes" };
+    let mut text = format!("{done} of {} {nodes} answered", ticket.nodes.len());
     for (node, answer) in answers.iter().filter(|(_, answer)| !answer.is_final()) {
         let why = if answer.reason.is_empty() { "a process" } else { &answer.reason };
         text.push_str(&format!("; {} had not captured: it waited for {why}", label(node, &ticket.nodes)));
@@ -181,6 +220,11 @@ fn tell(node: &str, nodes: &[String], answer: &Answer, quiet: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_are_counted_of_those_that_a_person_may_have_meant() {
+        assert_eq!([counted(1, 1), counted(1, 3), counted(3, 3)], ["1 node", "1 of 3 nodes", "3 of 3 nodes"]);
+    }
 
     #[tokio::test]
     async fn a_hostile_answer_is_left_out() {

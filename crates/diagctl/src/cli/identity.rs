@@ -41,7 +41,7 @@ impl Key {
         let by = if self.identity.is_some() { "--identity" } else { VARIABLE };
         let message = format!("{by} is a secret key, and must be the name of a file with it");
         Err(Failure::new(Exit::Usage, message).hint(
-            "write the key to a file that only you can read (chmod 600), or pipe it: … | diagctl fetch --identity - …; others on this \
+            "write the key to a file that only you can read (chmod 600), or pipe it: … | diagctl … --identity -; others on this \
              machine may have seen it in the list of processes",
         ))
     }
@@ -92,8 +92,12 @@ fn read(path: &Path) -> Result<Identities, Failure> {
 fn hint(why: BadIdentities, file: &str) -> String {
     match why {
         BadIdentities::Protected => {
-            format!("decrypt it into a pipe: age -d {file} | diagctl fetch --identity - …")
+            format!("decrypt it into a pipe to the same command: age -d {file} | diagctl … --identity -")
         }
+        BadIdentities::Encrypted => format!(
+            "decrypt it, with the identity that it is encrypted to, into a pipe to the same command: age -d -i IDENTITY {file} | diagctl … \
+             --identity -"
+        ),
         BadIdentities::Ssh | BadIdentities::OtherKind(_) => format!(
             "fetch the report as it is stored, and decrypt it with age: diagctl fetch --raw ID:REPORT -o - | age -d -i {file}"
         ),

@@ -42,6 +42,9 @@ Examples:
 /// the reports applies: the request waits until that much time has passed since the rule's last capture.
 ///
 /// A request waits until a process serves it, it expires, or it is cancelled. With --wait, Ctrl-C cancels it.
+///
+/// With --remote, every machine that allows the reports is asked, unless --host or --sample says otherwise. With --wait, Ctrl-C then
+/// ends the waiting only: the request goes on, and stderr says how to cancel it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -96,9 +99,9 @@ pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
     let process = args.pid.map(|pid| target::find(cx, pid)).transpose()?;
     let by = invoking_user();
     let store = orders::open(cx, Access::CreateForWorkers, GroupRight::Request)?;
-    let request = file(cx, &store, args, by, process)?;
+    let (request, told) = file(cx, &store, args, by, process)?;
     match endings {
-        Some(endings) => wait::wait(cx, &store, &request, json, endings),
+        Some(endings) => wait::wait(cx, &store, &request, told, json, endings),
         None => Done::either(json, &request, |request| request.id.clone()),
     }
 }
@@ -127,8 +130,14 @@ pub(super) fn check_reason(reason: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-// Writes the request, and notes what will keep it waiting.
-fn file(cx: &Context, store: &Store, args: Args, by: String, process: Option<ProcessId>) -> Result<Request, Failure> {
+// Writes the request, and notes what will keep it waiting. Returns the kind of reason that was told, too.
+fn file(
+    cx: &Context,
+    store: &Store,
+    args: Args,
+    by: String,
+    process: Option<ProcessId>,
+) -> Result<(Request, Option<String>), Failure> {
     let now = if store.is_ours() {
         let _guard = store.lock()?;
         cx.now(&load_state(store)?.0)
@@ -155,10 +164,11 @@ fn file(cx: &Context, store: &Store, args: Args, by: String, process: Option<Pro
         inbox::leave(store, &request.id, &Order::Request(Box::new(request.clone())))?;
     }
     let why = View::take(cx, store, &now)?.of(&request);
-    if why.needs_a_person {
-        output::note(&format!("the request waits: {}; {}", why.text, why.hint));
+    if !why.needs_a_person {
+        return Ok((request, None));
     }
-    Ok(request)
+    output::note(&format!("the request waits: {}; {}", why.text, why.hint));
+    Ok((request, Some(why.kind)))
 }
 
 // Ask before a store is opened: root then becomes its owner.

@@ -9,6 +9,7 @@ use super::load::{LAST_GOOD, MAX_FILE, defaults, last_good, load, merge, parsed,
 use super::{DEFAULT_FILE, Error, Loaded, Overrides, Result};
 use crate::fsio::{self, Spot};
 use crate::section::Problem;
+use diagctl_fs::printable;
 
 /// The configuration that processes last used, as kept in their store.
 #[derive(Debug)]
@@ -55,11 +56,20 @@ pub fn load_for_store(file: Option<&Path>, overrides: &Overrides, exact: bool) -
         }
         Err(error) if exact || is_unknown_store => Err(error),
         Err(_) => {
-            let broken =
-                Some(format!("{text}; the store has no good copy, so the defaults stand in for what is wrong"));
-            let file = Some(file.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf());
-            Ok(Loaded { file, broken, ..fallback })
+            let file = file.unwrap_or(Path::new(DEFAULT_FILE));
+            let why = no_copy(&fallback.config.dir, file);
+            let broken = Some(format!("{text}; {why}, so the defaults stand in for what is wrong"));
+            Ok(Loaded { file: Some(file.to_path_buf()), broken, ..fallback })
         }
+    }
+}
+
+// The reason why there is no good copy of a file in the store.
+fn no_copy(dir: &Path, file: &Path) -> String {
+    let Ok(store) = Spot::hold(dir) else { return "there is no store with a good copy".to_owned() };
+    match copy_in(&store).filter(|copy| copy.file != file) {
+        Some(copy) => format!("the good copy in the store is of {}", printable(&copy.file.to_string_lossy())),
+        None => "the store has no good copy".to_owned(),
     }
 }
 
@@ -150,6 +160,20 @@ mod tests {
         fn max_use(loaded: &Loaded) -> u64 {
             loaded.config.retention.max_use >> 20
         }
+    }
+
+    #[test]
+    fn what_stands_in_for_a_broken_file_is_told_with_the_reason() {
+        let place = Place::new();
+        place.write(GOOD);
+        place.poll();
+        let other = place.file.with_file_name("other.toml");
+        std::fs::write(&other, "colour = 1").unwrap();
+        let told = || load_for_store(Some(&other), &place.overrides(), false).unwrap().broken.unwrap();
+        let expected = format!("; the good copy in the store is of {}, so the defaults", place.file.display());
+        assert!(told().contains(&expected), "{}", told());
+        std::fs::remove_dir_all(&place.dir).unwrap();
+        assert!(told().contains("; there is no store with a good copy, so the defaults"), "{}", told());
     }
 
     #[test]

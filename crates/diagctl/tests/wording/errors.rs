@@ -238,7 +238,8 @@ fn errors_of_identities() {
         ("recipient.txt", "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n"),
         ("ssh.txt", "-----BEGIN OPENSSH PRIVATE KEY-----\n"),
         ("plugin.txt", "AGE-PLUGIN-YUBIKEY-1QQ\n"),
-        ("protected.txt", "-----BEGIN AGE ENCRYPTED FILE-----\n"),
+        ("protected.txt", "age-encryption.org/v1\n-> scrypt AAAAAAAAAAAAAAAAAAAAAA 18\n"),
+        ("encrypted.txt", "age-encryption.org/v1\n-> X25519 AAAAAAAAAAAAAAAAAAAAAA\n"),
         ("escapes.txt", "\u{1b}]0;title\u{7}\n"),
     ];
     for (name, text) in table {

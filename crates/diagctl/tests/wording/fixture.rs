@@ -79,10 +79,15 @@ pub fn store_report(environment: &Environment, id: &str, name: &str, content: &s
 
 /// This very process, which lives as long as the test, as records name it: pid, start and boot.
 pub fn this_process() -> (u32, u64, String) {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let start = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+    let start = start_of("self");
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     (std::process::id(), start, boot.trim().to_owned())
+}
+
+/// The time at which a process started, in ticks since boot.
+pub fn start_of(process: &str) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap()
 }
 
 /// Writes the last sample of a process, a few polls old.

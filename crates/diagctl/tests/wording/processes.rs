@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use super::environment::{BIN, Environment, assert_fits, set_mode};
-use super::fixture::{self, change_json, now_ms, poll, record_grant, take_lease, this_process};
+use super::fixture::{self, change_json, now_ms, poll, record_grant, start_of, take_lease, this_process};
 
 const RULES: &str = r#"
 poll_interval = "1m"
@@ -156,6 +156,9 @@ fn request() {
     environment.run("request --role puma --reason 'memory grows' --expires 2h");
     environment.run("request --role sidekiq --reason 'memory grows'");
     environment.run("request --reason 'memory grows' --wait --expires 200ms");
+    poll(&environment, 1, start_of("1"), &json!({ "verdict": "idle", "name": "worker-1" }));
+    environment.redact(r"\(pid 1\)", "(pid PID)");
+    environment.run("request heap_dump --role pumma --reason 'memory grows' --wait --expires 200ms");
     environment.snapshot("request");
 }
 

@@ -36,9 +36,12 @@ impl PartialEq for Identities {
 /// The reason why a file has no usable identities. Never contains a part of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadIdentities {
-    /// It is protected by a passphrase, or encrypted in another way.
+    /// It is protected by a passphrase.
     #[error("it is protected by a passphrase")]
     Protected,
+    /// It is encrypted to somebody.
+    #[error("it is encrypted itself")]
+    Encrypted,
     /// It is an SSH key.
     #[error("it is an SSH key, which diagctl does not decrypt with")]
     Ssh,
@@ -65,8 +68,8 @@ pub enum BadIdentities {
 impl Identities {
     /// Parses an identity file as `age-keygen` writes it: one identity a line, comments, and empty lines.
     pub fn parse(source: &str, text: &[u8]) -> Result<Self, BadIdentities> {
-        if text.starts_with(super::decrypt::MAGIC) || text.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----") {
-            return Err(BadIdentities::Protected);
+        if let Some(why) = encrypted(text) {
+            return Err(why);
         }
         let mut keys = Vec::new();
         for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
@@ -91,6 +94,20 @@ impl Identities {
     pub(super) fn keys(&self) -> impl Iterator<Item = &dyn age::Identity> {
         self.keys.iter().map(|key| key as &dyn age::Identity)
     }
+}
+
+// A file with a passphrase has one stanza, of the kind scrypt.
+fn encrypted(text: &[u8]) -> Option<BadIdentities> {
+    // The same beginning in base64, as far as whole bytes are the same.
+    const ARMORED: &[u8] = b"YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IHNjcnlw";
+    let has_passphrase = match text.strip_prefix(b"-----BEGIN AGE ENCRYPTED FILE-----") {
+        Some(armored) => armored.trim_ascii_start().starts_with(ARMORED),
+        None if text.starts_with(super::decrypt::MAGIC) => {
+            text.split(|byte| *byte == b'\n').nth(1).is_some_and(|stanza| stanza.starts_with(b"-> scrypt "))
+        }
+        None => return None,
+    };
+    Some(if has_passphrase { BadIdentities::Protected } else { BadIdentities::Encrypted })
 }
 
 fn kind_of(line: &[u8], number: usize) -> BadIdentities {
@@ -130,7 +147,15 @@ mod tests {
             ("AGE-SECRET-KEY-PQ-1QQ".into(), BadIdentities::OtherKind(1)),
             ("AGE-PLUGIN-YUBIKEY-1Q".into(), BadIdentities::OtherKind(1)),
             ("-----BEGIN OPENSSH PRIVATE KEY-----\nx".into(), BadIdentities::Ssh),
-            ("-----BEGIN AGE ENCRYPTED FILE-----\nx".into(), BadIdentities::Protected),
+            (
+                "-----BEGIN AGE ENCRYPTED FILE-----\r\nYWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IHNjcnlwdCBh".into(),
+                BadIdentities::Protected,
+            ),
+            (
+                "-----BEGIN AGE ENCRYPTED FILE-----\nYWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSBh".into(),
+                BadIdentities::Encrypted,
+            ),
+            ("age-encryption.org/v1\n-> X25519 a\n".into(), BadIdentities::Encrypted),
             ("age-encryption.org/v1\n-> scrypt a 18\n".into(), BadIdentities::Protected),
             (format!("{key} # mine"), BadIdentities::Damaged(1)),
             ("\x1b]0;x\x07".into(), BadIdentities::Other(1)),

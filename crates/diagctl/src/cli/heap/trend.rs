@@ -82,7 +82,7 @@ pub fn view(cx: &Context, from: &From, args: &Args) -> Result<Option<View>, Fail
     }
     if args.by == By::Root {
         return Err(Failure::new(Exit::Usage, "--by root reads heap dumps, and --remote brings summaries only")
-            .hint("use another --by, or run `diagctl heap trend --by root` where the store is"));
+            .hint("use another --by; `heap trend --by root` works where the store is"));
     }
     let now_ms = times::wall_ms(&crate::clock::utc_now());
     let since = args.since.as_ref().map(|since| times::day_before(since, now_ms));

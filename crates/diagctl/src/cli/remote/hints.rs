@@ -95,6 +95,9 @@ mod tests {
             of_hint("`diagctl list` shows them; `latest:X` or `diagctl request x --reason …` helps", As::default()),
             "`diagctl list --remote` shows them; `latest:X` or `diagctl request x --remote --reason …` helps"
         );
+        // What works on a node only is not written as a command of this machine.
+        let on_a_node = "`heap trend --by root` works where the store is";
+        assert_eq!(of_hint(on_a_node, As::default()), on_a_node);
         let how = As { options: "--config 'my file.toml'", host: None };
         assert_eq!(
             of_hint(

@@ -22,9 +22,16 @@ use diagctl_store::{Store, events, index, meta};
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Waits for the capture. The request's file exists until the capture is published or the request is given up. It names the
-/// capture in progress.
-pub fn wait(cx: &Context, store: &Store, request: &Request, json: bool, endings: Endings) -> Result<Done, Failure> {
-    let mut progress = Progress::new();
+/// capture in progress. `told_before` is the kind of reason that was told before.
+pub fn wait(
+    cx: &Context,
+    store: &Store,
+    request: &Request,
+    told_before: Option<String>,
+    json: bool,
+    endings: Endings,
+) -> Result<Done, Failure> {
+    let mut progress = Progress::new(told_before.unwrap_or_default());
     let mut last = None;
     // A member's order becomes a request at the next poll. The request is written before the order vanishes.
     let filed = || requests::read(store, &request.id);
@@ -70,7 +77,7 @@ fn is_taken(store: &Store, request: &Request) -> bool {
 }
 
 fn expired(why: &Why) -> Failure {
-    Failure::new(Exit::NotGranted, format!("no process took the request in time: {}", why.text)).hint(why.hint)
+    Failure::new(Exit::NotGranted, format!("no process took the request in time: {}", why.text)).hint(why.hint.clone())
 }
 
 fn failed(store: &Store, request: &Request) -> Failure {
@@ -115,13 +122,13 @@ struct Progress {
 }
 
 impl Progress {
-    fn new() -> Self {
+    fn new(told: String) -> Self {
         let bar = output::is_watched().then(ProgressBar::new_spinner);
         if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template("{spinner} {elapsed} {msg}")) {
             bar.set_style(style);
             bar.enable_steady_tick(Duration::from_millis(120));
         }
-        Self { bar, told: String::new() }
+        Self { bar, told }
     }
 
     fn tell(&mut self, text: &str, kind: &str) {

@@ -1,7 +1,10 @@
 //! The reason why a request waits.
 
+use std::borrow::Cow;
+
 use crate::cli::Context;
-use crate::cli::error::Failure;
+use crate::cli::error::{Failure, printable};
+use crate::cli::names;
 use crate::cli::output;
 use crate::cli::times::age;
 use crate::clock::Now;
@@ -26,7 +29,7 @@ pub struct Why {
     /// Set if the request waits for more than the next poll.
     pub needs_a_person: bool,
     /// The next step.
-    pub hint: &'static str,
+    pub hint: Cow<'static, str>,
 }
 
 /// Everything that the reason depends on.
@@ -61,14 +64,15 @@ impl<'a> View<'a> {
 
     /// Returns the reason why a request waits.
     pub fn of(&self, request: &Request) -> Why {
-        let why = |text: String, kind: &str| Why { text, kind: kind.to_owned(), needs_a_person: false, hint: EXPLAIN };
+        let why =
+            |text: String, kind: &str| Why { text, kind: kind.to_owned(), needs_a_person: false, hint: EXPLAIN.into() };
         if let Some(capture) = in_progress(self.store, request) {
             let staged = size(fsio::occupied_tree(&self.store.staging(&capture)));
             return why(format!("capture {capture} is being taken, {staged} so far"), capture.as_str());
         }
         let now_ms = self.now.store_ms;
         if let Some(pause) = self.state.paused.as_ref().filter(|pause| pause.holds(now_ms)) {
-            let hint = "`diagctl request --cancel ID` cancels a request";
+            let hint = "`diagctl request --cancel ID` cancels a request".into();
             return Why {
                 needs_a_person: true,
                 hint,
@@ -78,17 +82,21 @@ impl<'a> View<'a> {
         let matching: Vec<&(Process, Sample)> =
             self.polling.iter().filter(|(process, _)| request.is_for(process)).collect();
         if matching.is_empty() {
-            let others =
-                if self.polling.is_empty() { String::new() } else { format!("; {} polls", names(&self.polling)) };
+            let others = match self.polling.len() {
+                0 => String::new(),
+                1 => format!("; {} polls", polling(&self.polling)),
+                _ => format!("; {} poll", polling(&self.polling)),
+            };
             let text = format!("no matching process has polled this store lately{others}");
-            return Why { needs_a_person: true, hint: START, ..why(text, "nobody") };
+            let hint = self.meant(request).map_or(START.into(), |meant| format!("{meant}; {START}").into());
+            return Why { needs_a_person: true, hint, ..why(text, "nobody") };
         }
         let mut on = matching.iter().filter(|(_, sample)| !sample.is_off()).peekable();
         if on.peek().is_none() {
             let (process, sample) = matching[0];
             let more = if matching.len() > 1 { format!(" (and {} more)", matching.len() - 1) } else { String::new() };
             let text = format!("{}{more} takes no captures: {}", who(process), sample.reason);
-            return Why { needs_a_person: true, hint: SWITCH, ..why(text, "off") };
+            return Why { needs_a_person: true, hint: SWITCH.into(), ..why(text, "off") };
         }
         if let Some(record) = &self.holder {
             let who = output::who(&record.role, &record.worker);
@@ -116,6 +124,18 @@ impl<'a> View<'a> {
         let have = if on.len() == 1 { "has" } else { "have" };
         why(format!("{} {have} not polled since the request", named(on.iter().map(|(process, _)| process))), "poll")
     }
+
+    // Asks if the role, or the name, of a process that polls was meant.
+    fn meant(&self, request: &Request) -> Option<String> {
+        let similar = |option: &str, wanted: Option<&str>, of: fn(&Process) -> &str| {
+            let wanted = wanted?;
+            let known: Vec<&str> = self.polling.iter().map(|(process, _)| of(process)).collect();
+            let meant = names::similar(wanted, known.iter().copied().filter(|name| !name.is_empty()))?;
+            Some(format!("--{option} {}: {meant}", printable(wanted)))
+        };
+        similar("role", request.role.as_deref(), |process| &process.role)
+            .or_else(|| similar("name", request.name.as_deref(), |process| &process.name))
+    }
 }
 
 /// Returns the capture that is being taken for a request.
@@ -127,7 +147,7 @@ fn is_staged(store: &Store, capture: &Id) -> bool {
     store.staging(capture).stat().is_ok()
 }
 
-fn names(processes: &[(Process, Sample)]) -> String {
+fn polling(processes: &[(Process, Sample)]) -> String {
     named(processes.iter().map(|(process, _)| process))
 }
 
