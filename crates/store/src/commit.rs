@@ -78,6 +78,7 @@ pub fn publish(store: &Store, grant: &Grant, told: &Told) -> Result<meta::Meta> 
     for (name, value) in &told.labels {
         meta.labels.entry(name.clone()).or_insert_with(|| value.clone());
     }
+    hide_secrets(&mut meta);
     match sync_and_rename(store, &staging, &meta) {
         Err(full) if full.is_no_space() => {
             room.make(1 << 20)?;
@@ -86,6 +87,16 @@ pub fn publish(store: &Store, grant: &Grant, told: &Told) -> Result<meta::Meta> 
         other => other?,
     }
     Ok(meta)
+}
+
+// The record stays readable where reports are encrypted, and travels to the remote. An application may put anything into it.
+fn hide_secrets(meta: &mut meta::Meta) {
+    let reports = meta.reports.iter_mut().flat_map(|report| [report.error.as_mut(), report.note.as_mut()]).flatten();
+    let named = meta.labels.values_mut().chain(meta.versions.values_mut());
+    let own = [&mut meta.role, &mut meta.worker, &mut meta.trigger.reason];
+    for text in named.chain(own).chain(reports) {
+        *text = fs::without_secrets(text).into_owned();
+    }
 }
 
 /// Publishes what is whole in the staging directory of a dumper that is dead. Returns `None`, and changes nothing, if no report
