@@ -80,6 +80,26 @@ class EncryptionTest < E2E::Case
     assert_match(/^encrypted .*readable: /, diagctl!("show", id).out)
   end
 
+  # That of a command, too: as its stdout, and as its file.
+  def test_a_heap_summary_that_is_readable_holds_no_value
+    encrypt(except: %w[heap_summary])
+    dump = File.join(@root, "dump.json")
+    File.write(dump, %({"address":"0x7fc4927c4120", "type":"STRING", "bytesize":#{SECRET.bytesize}, "value":"#{SECRET}", "memsize":40}\n))
+    of_stdout = diagctl!("run", "--report", "heap_summary", "--", "cat", dump).out.strip
+    as_files = %w[heap_summary heap_summary.json heap_summary.txt Heap_Summary].map do |file|
+      diagctl!("run", "--", "sh", "-c", "cp #{dump} \"$DIAGCTL_CAPTURE_DIR/#{file}\"").out.strip
+    end
+    assert_equal 1, JSON.parse(report(of_stdout, "heap_summary")).dig("objects", "count")
+    summaries = as_files.map { |id| meta(id).fetch("reports").map { |report| report.values_at("name", "encryption") } }
+    assert_equal [["heap_summary", nil]], summaries[0]
+    assert_equal [["heap_summary_txt", "age"]], summaries[2]
+    told = diagctl("run", "--json", "--", "sh", "-c", "echo #{SECRET} > \"$DIAGCTL_CAPTURE_DIR/heap_summary\"")
+    assert_equal 5, told.status, told
+    assert_match(/is no heap dump/, told.json.dig("reports", 0, "error"))
+    assert_nil told.json.dig("reports", 0, "file")
+    Dir.glob(File.join(@store, "reports/*/*.gz")).each { |path| refute_includes Zlib::GzipReader.open(path, &:read), SECRET, path }
+  end
+
   # A heap dump that was fetched as it is stored is read from the file.
   def test_a_file_that_is_cut_off_or_changed_is_told
     puma

@@ -14,6 +14,19 @@ class LabelsAndLimitsTest < E2E::Case
     end
   end
 
+  # Records stay readable where reports are encrypted, and travel.
+  def test_secrets_in_labels_and_names_are_hidden
+    initializer = 'Diagctl.configure { |c| c.label(:db, "https://u:S3KRET@h/x"); c.label(:key, "AGE-SECRET-KEY-1S3KRET") }'
+    puma(initializer: initializer, env: env(DIAGCTL_LABELS: "hook=https://h/x?token=S3KRET"))
+    [["gc_stat"], ["heap_dump"]].each do |reports|
+      id = diagctl!("request", *reports, "--reason", "labels", "--wait").out.strip
+      assert_equal({ "db" => "https://(hidden)@h/x", "hook" => "https://h/x?token=(hidden)", "key" => "(a secret key)" }, meta(id).fetch("labels"))
+    end
+    diagctl("acquire", "--pid", Process.pid.to_s, "--name", "https://u:S3KRET@h", "--lease-fd", "9", "--off")
+    kept = Dir.glob("#{@store}/**/*").select { |path| File.file?(path) }.select { |path| File.binread(path).include?("S3KRET") }
+    assert_empty kept
+  end
+
   # One process would otherwise take every turn: the rule captures whichever polls first.
   def test_no_process_takes_every_turn
     configure(rule("turns", 'memory_usage = { above = "1MiB" }', ["gc_stat"], 'match = { role = ["nobody", "pu*"], name = ["worker-1", "*-2"] }',

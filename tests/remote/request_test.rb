@@ -171,6 +171,21 @@ module E2E
 
   class RequestThroughDirectoryTest < DirectoryCase
     include Reading
+
+    # Whoever may write to the remote may have written them.
+    def test_secrets_in_requests_and_answers_are_hidden
+      id, node = format("%s-%08x", compact, 1), "web-1~00000001"
+      secret = "see https://u:S3KRET@h/"
+      write_request(id, { schema: 1, id: id, nodes: [node], reports: ["gc_stat"], reason: secret, by: secret, expires_ms: 60_000 })
+      FileUtils.mkdir_p(File.join(@files, "answers", id))
+      File.write(File.join(@files, "answers", id, "#{node}.json"), JSON.dump(schema: 1, host: "web-1", state: "refused", reason: secret, at: ""))
+      [[], ["--json"]].each do |options|
+        listed = diagctl!("request", "--list", "--remote", *options, env: elsewhere.merge("COLUMNS" => "200"))
+        refute_includes listed.out, "S3KRET"
+        assert_includes listed.out, "(hidden)@h"
+      end
+      assert_equal "see https://(hidden)@h/", diagctl!("request", "--list", "--remote", "--json", env: elsewhere).json.dig("requests", 0, "answers", node, "reason")
+    end
     include Requesting
 
     def remote_section = "#{super}\n#{Asking::ALLOW}"

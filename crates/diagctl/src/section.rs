@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::units::{self, Amount, Invalid};
-use diagctl_fs::{printable, quoted, without_secrets};
+use diagctl_fs::{printable, quoted, without_query, without_secrets};
 
 /// One problem in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +104,13 @@ impl<'a> Section<'a> {
     /// Records a problem with the value of a key, and shows the value.
     pub fn wrong_value(&self, key: &str, message: &str, hint: &str) {
         let value = self.table.get(key).map_or_else(String::new, |value| format!("{}: ", shown(value)));
+        self.problem(key, format!("{value}{message}"), hint);
+    }
+
+    /// Does the same with a value that should be a URL, and shows nothing of it that may be a secret.
+    pub fn wrong_url(&self, key: &str, message: &str, hint: &str) {
+        let value = self.table.get(key).and_then(Value::as_str).map(|url| Value::from(&*without_query(url)));
+        let value = value.map_or_else(String::new, |value| format!("{}: ", shown(&value)));
         self.problem(key, format!("{value}{message}"), hint);
     }
 

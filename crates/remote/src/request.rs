@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use diagctl_fs::random_hex;
+use diagctl_fs::without_secrets;
 use diagctl_observe::clock::{self, Stopwatch};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -164,7 +165,7 @@ async fn answers(bucket: &Bucket, ticket: &Ticket, slowest: Duration, quiet: boo
     }
 }
 
-/// Returns the answers to a request that are not known, or not the last word.
+/// Returns the answers to a request that are not known, or not the last word. Whoever may write answers may have written their reasons.
 pub async fn fresh_answers(
     foreign: &Foreign<'_>,
     ticket: &Ticket,
@@ -179,7 +180,8 @@ pub async fn fresh_answers(
     let mut read = stream::iter(names).map(read).buffered(AT_ONCE);
     let mut answers = Vec::new();
     while let Some((answer, name)) = read.next().await {
-        answers.extend(answer?.map(|answer| (name, answer)));
+        let clean = |answer: Answer| Answer { reason: without_secrets(&answer.reason).into_owned(), ..answer };
+        answers.extend(answer?.map(|answer| (name, clean(answer))));
     }
     Ok(answers)
 }

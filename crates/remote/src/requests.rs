@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use diagctl_fs::without_secrets;
 use diagctl_observe::clock;
 use diagctl_store::Id;
 use serde::Serialize;
@@ -56,7 +57,10 @@ pub async fn list(settings: &Settings) -> Result<Exit> {
     }
     let foreign = Foreign::new(&bucket);
     for named in &found.requests[older..] {
-        let Some(ticket) = read(&foreign, named).await? else { continue };
+        let Some(mut ticket) = read(&foreign, named).await? else { continue };
+        for text in [&mut ticket.by, &mut ticket.reason] {
+            *text = without_secrets(text).into_owned();
+        }
         let answers = fresh_answers(&foreign, &ticket, &BTreeMap::new()).await?.into_iter().collect();
         let row = Row {
             ticket: &ticket,

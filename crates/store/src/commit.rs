@@ -78,6 +78,7 @@ pub fn publish(store: &Store, grant: &Grant, told: &Told) -> Result<meta::Meta> 
     for (name, value) in &told.labels {
         meta.labels.entry(name.clone()).or_insert_with(|| value.clone());
     }
+    hide_secrets(&mut meta);
     match sync_and_rename(store, &staging, &meta) {
         Err(full) if full.is_no_space() => {
             room.make(1 << 20)?;
@@ -86,6 +87,16 @@ pub fn publish(store: &Store, grant: &Grant, told: &Told) -> Result<meta::Meta> 
         other => other?,
     }
     Ok(meta)
+}
+
+// The record stays readable where reports are encrypted, and travels to the remote. An application may put anything into it.
+fn hide_secrets(meta: &mut meta::Meta) {
+    let reports = meta.reports.iter_mut().flat_map(|report| [report.error.as_mut(), report.note.as_mut()]).flatten();
+    let named = meta.labels.values_mut().chain(meta.versions.values_mut());
+    let own = [&mut meta.role, &mut meta.worker, &mut meta.trigger.reason];
+    for text in named.chain(own).chain(reports) {
+        *text = fs::without_secrets(text).into_owned();
+    }
 }
 
 /// Publishes what is whole in the staging directory of a dumper that is dead. Returns `None`, and changes nothing, if no report
@@ -191,7 +202,7 @@ fn plain_stem(file: &str) -> Option<&str> {
     (!extension.contains('.') && !matches!(extension, "gz" | "zst" | "age")).then_some(stem)
 }
 
-/// The report that `take_raw_files` does not accept in any form.
+/// A report that `take_raw_files` does not accept in any form.
 const HEAP_DUMP: &str = "heap_dump";
 
 // Turns files that a command wrote into DIAGCTL_CAPTURE_DIR into reports, compressed like all others.
@@ -206,10 +217,11 @@ fn take_raw_files(
         let used: Vec<&ReportName> = known.iter().chain(&reports).map(|report| &report.name).collect();
         let extension = Path::new(&file).extension().and_then(|e| e.to_str()).unwrap_or_default();
         let (mut name, mut form) = (unused_name(&file.to_string_lossy(), &used), FileType::of_file(extension));
-        // A request for a heap dump must get one. In its own form it is checked line by line.
-        if name == *HEAP_DUMP && matches!(extension, "" | "json" | "jsonl" | "ndjson") {
-            form = store.options().file_type(HEAP_DUMP);
-        } else if name == *HEAP_DUMP {
+        // A request for a heap dump must get one. In its own form it is checked line by line, or summarized.
+        let is_heap = name == *HEAP_DUMP || name == *HEAP_SUMMARY;
+        if is_heap && matches!(extension, "" | "json" | "jsonl" | "ndjson") {
+            form = store.options().file_type(&name);
+        } else if is_heap {
             name = unused_name(&file.to_string_lossy().replace('.', "_"), &used);
         }
         reports.push(take_raw_file(store, room, staging, &file, &name, &form)?);

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::encryption::Encryption;
 use crate::error::{Error, Result};
@@ -14,12 +15,13 @@ use diagctl_observe::clock;
 
 const MAX_FILE: u64 = 64 << 10;
 
+const SCHEMA: u32 = 1;
+
 /// The captures that are looked at where there is no record. Some hold only reports that are left out of encryption.
 const LOOKED_AT: usize = 100;
 
 /// The state of encryption in a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct Record {
     /// The version of the format.
     pub schema: u32,
@@ -31,18 +33,41 @@ pub struct Record {
     pub recipients: Vec<String>,
 }
 
+/// The content of the file.
+enum Found {
+    Nothing,
+    Record(Record),
+    /// A newer version of diagctl wrote it. It is left alone.
+    Newer,
+}
+
 /// Reads the record. Where there is none that can be read, captures tell.
 pub fn read(store: &Store) -> Option<Record> {
-    from_file(store).ok().flatten().or_else(|| of_captures(store))
+    match from_file(store) {
+        Ok(Found::Record(record)) => Some(record),
+        _ => of_captures(store),
+    }
 }
 
 // Fails with the reason if something is there that no process of ours would have left.
-fn from_file(store: &Store) -> std::result::Result<Option<Record>, String> {
+fn from_file(store: &Store) -> std::result::Result<Found, String> {
     match fs::read_bounded(&store.path(FILE), MAX_FILE) {
-        Ok(data) => serde_json::from_slice(&data).map(Some).map_err(|why| format!("{FILE} is damaged: {why}")),
-        Err(fs::Error::Io { source, .. }) if source.kind() != ErrorKind::PermissionDenied => Ok(None),
+        Ok(data) => parse(&data).map_err(|why| format!("{FILE} is damaged: {why}")),
+        Err(fs::Error::Io { source, .. }) if source.kind() != ErrorKind::PermissionDenied => Ok(Found::Nothing),
         Err(why) => Err(why.to_string()),
     }
+}
+
+fn parse(data: &[u8]) -> std::result::Result<Found, String> {
+    let value: Value = serde_json::from_slice(data).map_err(|why| why.to_string())?;
+    if !value.is_object() {
+        return Err("it is no record".into());
+    }
+    if value.get("schema").and_then(Value::as_u64).is_some_and(|schema| schema > u64::from(SCHEMA)) {
+        return Ok(Found::Newer);
+    }
+    let record: Record = serde_json::from_value(value).map_err(|why| why.to_string())?;
+    if record.since.is_empty() { Err("it has no time".into()) } else { Ok(Found::Record(record)) }
 }
 
 fn write(store: &Store, record: &Record) -> Result<()> {
@@ -68,6 +93,9 @@ fn move_away_what_is_damaged(store: &Store) -> Result<()> {
 /// `why` says why reports are not encrypted, if they are not. Returns the reason of an event.
 pub fn note(store: &Store, encryption: Option<&Encryption>, why: &str) -> Result<Option<String>> {
     move_away_what_is_damaged(store)?;
+    if matches!(from_file(store), Ok(Found::Newer)) {
+        return Ok(None);
+    }
     if change(store, encryption)?.is_none() {
         return Ok(None);
     }
@@ -103,7 +131,7 @@ fn change(store: &Store, encryption: Option<&Encryption>) -> Result<Option<(Opti
         (Some(before), Some(encryption)) if encryption.recipients.is_empty() => Record { on: true, ..before.clone() },
         (before, Some(encryption)) => {
             let since = before.as_ref().map_or_else(clock::utc_now, |before| before.since.clone());
-            Record { schema: 1, on: true, since, recipients: encryption.recipients.clone() }
+            Record { schema: SCHEMA, on: true, since, recipients: encryption.recipients.clone() }
         }
     };
     let turned = before.as_ref().is_some_and(|before| before.on != after.on);
@@ -117,7 +145,7 @@ fn of_captures(store: &Store) -> Option<Record> {
     let entries = listing.newest_first().take(LOOKED_AT).filter_map(|number| listing.entry(number));
     let newest = entries.into_iter().find(|entry| entry.reports.iter().any(|report| report.encrypted))?;
     let recipients = crate::meta::read(&store.report_dir(&newest.id)).map(|meta| meta.recipients).unwrap_or_default();
-    Some(Record { schema: 1, on: true, since: newest.created, recipients })
+    Some(Record { schema: SCHEMA, on: true, since: newest.created, recipients })
 }
 
 #[cfg(test)]
@@ -130,16 +158,24 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let one = Encryption { recipients: vec!["age1one".into()], ..Encryption::default() };
         type Put = fn(&std::path::Path);
-        let table: [(&str, Put, bool); 5] = [
+        let table: [(&str, Put, bool); 8] = [
             ("a directory", |path| std::fs::create_dir_all(path.join("sub")).unwrap(), true),
             // A record takes its place.
             ("a link", |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(), false),
             ("damaged", |path| std::fs::write(path, "{").unwrap(), true),
+            ("a list", |path| std::fs::write(path, "[]").unwrap(), true),
+            ("no field", |path| std::fs::write(path, r#"{"schema":1}"#).unwrap(), true),
+            (
+                "no time",
+                |path| std::fs::write(path, r#"{"schema":1,"on":false,"since":"","recipients":[]}"#).unwrap(),
+                true,
+            ),
             ("too large", |path| std::fs::write(path, vec![b' '; 1 << 17]).unwrap(), true),
             (
                 "unreadable",
                 |path| {
-                    std::fs::write(path, "{}").unwrap();
+                    let record = r#"{"schema":1,"on":false,"since":"2026-11-29T03:00:00Z","recipients":[]}"#;
+                    std::fs::write(path, record).unwrap();
                     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).unwrap();
                 },
                 // Root can read it.
@@ -157,6 +193,21 @@ mod tests {
                 assert_eq!(read(&store).is_some_and(|record| record.on), encryption.is_some(), "{what}");
             }
         }
+    }
+
+    #[test]
+    fn a_record_of_a_newer_version_is_left_alone() {
+        let one = Encryption { recipients: vec!["age1one".into()], ..Encryption::default() };
+        let newer = r#"{"schema":9,"state":"on"}"#;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path().join("store")), Access::Create).unwrap();
+        std::fs::write(store.path(FILE).path(), newer).unwrap();
+        for encryption in [None, Some(&one)] {
+            assert_eq!(note(&store, encryption, "a.toml has no [encrypt]").unwrap(), None);
+            assert_eq!(read(&store), None);
+        }
+        assert_eq!(std::fs::read_to_string(store.path(FILE).path()).unwrap(), newer);
+        assert_eq!((events::read(&store).len(), fs::children(&store.path("quarantine")).count()), (0, 0));
     }
 
     #[test]

@@ -329,6 +329,12 @@ pub enum Error {
         /// The report.
         report: ReportName,
     },
+    /// The data that should be summarized is no heap dump.
+    #[error("report {report} is not stored: what its producer wrote is no heap dump, because no object is in it")]
+    NoHeapDump {
+        /// The report.
+        report: ReportName,
+    },
     /// The data of a report cannot be read from its producer.
     #[error("cannot read the data of report {report}: {source}")]
     Producer {

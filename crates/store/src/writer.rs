@@ -35,7 +35,7 @@ pub fn store_report(
     data: &mut dyn Read,
 ) -> Result<meta::Report> {
     let form = room.store.options().file_type(name);
-    let (report, summary) = store(room, staging, name, &form, data, false)?;
+    let (report, summary) = store(room, staging, name, &form, data, Origin::Producer)?;
     if let Some(summary) = summary {
         put_beside(room, staging, &summary);
     }
@@ -49,7 +49,8 @@ fn put_beside(room: &mut Room<'_>, staging: &Spot, summary: &Summary) {
         return;
     }
     let form = room.store.options().file_type(&name);
-    let stored = serde_json::to_vec(summary).ok().map(|json| store_as(room, staging, &name, &form, &mut &json[..]));
+    let json = serde_json::to_vec(summary).ok();
+    let stored = json.map(|json| store(room, staging, &name, &form, &mut &json[..], Origin::Dump));
     if !matches!(stored, Some(Ok(_))) {
         let _ = staging::release(staging, &name);
     }
@@ -63,7 +64,18 @@ pub fn store_as(
     form: &FileType,
     data: &mut dyn Read,
 ) -> Result<meta::Report> {
-    store(room, staging, name, form, data, true).map(|(report, _)| report)
+    store(room, staging, name, form, data, Origin::Command).map(|(report, _)| report)
+}
+
+/// Where the data of a report comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A producer, whose reports are never empty.
+    Producer,
+    /// A command, whose reports may be empty.
+    Command,
+    /// The heap dump of the same capture, while it was stored: the data is a summary already.
+    Dump,
 }
 
 fn store(
@@ -72,10 +84,10 @@ fn store(
     name: &ReportName,
     form: &FileType,
     data: &mut dyn Read,
-    may_be_empty: bool,
+    origin: Origin,
 ) -> Result<(meta::Report, Option<Summary>)> {
     let partial = staging::partial(staging, name);
-    let mut result = write_report(room, staging, &partial, name, form, data, may_be_empty);
+    let mut result = write_report(room, staging, &partial, name, form, data, origin);
     if let Err(error) = &mut result {
         // Readers do not know the staging file, so the error names the report instead.
         if let Some(source) = error.fs().and_then(fs::Error::os).filter(|_| error.is_no_space()) {
@@ -99,7 +111,7 @@ fn write_report(
     name: &ReportName,
     form: &FileType,
     data: &mut dyn Read,
-    may_be_empty: bool,
+    origin: Origin,
 ) -> Result<(meta::Report, Option<Summary>)> {
     let is_heap = *name == "heap_dump" && *form == room.store.options().file_type(name);
     let with_values = room.store.options().heap_values;
@@ -117,15 +129,15 @@ fn write_report(
     let sink = Target::new(Sink::new(file, partial, room), name, encryption)?;
     let mut encoder =
         if is_graph { Encoder::for_graph(partial, sink)? } else { Encoder::new(compression, partial, sink)? };
-    // A file of that name that a command wrote is stored as it is.
-    let content = if *name == HEAP_SUMMARY && !may_be_empty {
+    // Whoever wrote it: this report may be stored in plain where heap dumps are encrypted.
+    let content = if *name == HEAP_SUMMARY && origin != Origin::Dump {
         heap_summary(data, name, form, &ruby, &mut encoder, partial)?
     } else if is_graph {
         heap_graph(data, name, &ruby, &mut encoder, partial)?
     } else {
         plain(data, name, form, is_heap, &mut encoder, partial)?
     };
-    if content.input_bytes == 0 && !may_be_empty {
+    if content.input_bytes == 0 && origin == Origin::Producer {
         return Err(Error::EmptyReport { report: name.clone() });
     }
     let (stored_bytes, sha256) = encoder.finish().and_then(Target::finish).map_err(|e| unwrap(e, partial))?;
@@ -225,6 +237,12 @@ fn heap_summary<W: Write>(
     partial: &Spot,
 ) -> Result<Content> {
     let summarized = heap::summarize(data, ruby).map_err(|e| Error::Producer { report: name.clone(), source: e })?;
+    if summarized.input_bytes == 0 {
+        return Err(Error::EmptyReport { report: name.clone() });
+    }
+    if summarized.summary.objects.count == 0 {
+        return Err(Error::NoHeapDump { report: name.clone() });
+    }
     let json = serde_json::to_vec(&summarized.summary).map_err(Error::encode("the summary of a heap"))?;
     encoder.write_all(&json).map_err(|e| unwrap(e, partial))?;
     let (raw_bytes, input_bytes, error) = (json.len() as u64, summarized.input_bytes, summarized.error);

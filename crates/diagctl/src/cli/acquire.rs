@@ -19,6 +19,7 @@ use crate::grant::{self, Applicant, Begun, begin, capture, orders, overdue};
 use crate::rules::decide::{Answer, Verdict};
 use crate::rules::readings::Readings;
 use answer::{refused, told};
+use diagctl_fs::without_secrets;
 use diagctl_store::Access;
 use diagctl_store::Process;
 use diagctl_store::Store;
@@ -60,8 +61,12 @@ pub struct Args {
     pub(super) off: bool,
 }
 
-pub fn run(cx: &Context, args: Args) -> Result<Done, Failure> {
+pub fn run(cx: &Context, mut args: Args) -> Result<Done, Failure> {
     check_names(&args)?;
+    // They are in samples, events and records, which all stay readable.
+    for name in [&mut args.role, &mut args.name] {
+        *name = without_secrets(name).into_owned();
+    }
     let config = cx.config();
     if let Some((reason, retry_ms)) = switched_off(cx, args.off) {
         // The answer matters, not the note of it.

@@ -43,7 +43,8 @@ Examples:
 ///
 /// Without --reason the program's name and the number of its arguments are the capture's reason. The arguments are stored nowhere.
 ///
-/// A file named heap_dump becomes the report heap_dump only if it is one: it is checked line by line.
+/// A file named heap_dump becomes the report heap_dump only if it is one: it is checked line by line. Of what becomes the report
+/// heap_summary, which must be a heap dump, the counts alone are stored.
 ///
 /// A command that runs longer than guards.deadline is killed with everything that it started, and what it produced is published.
 ///

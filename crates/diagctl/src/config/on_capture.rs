@@ -76,8 +76,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<Box<OnCapture>> {
             "list the program, with its absolute path, and its arguments: [\"/usr/local/bin/tell\", \"--urgent\"]",
         );
     }
-    if url.as_ref().is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
-        section.wrong_value("webhook", "not a URL", "write https://HOST/PATH, or put a secret URL into webhook_file");
+    if url.as_ref().is_some_and(|url| !is_web_url(url)) {
+        section.wrong_url("webhook", "not a URL", "write https://HOST/PATH, or put a secret URL into webhook_file");
     }
     if url.is_some() && url_file.is_some() {
         section.problem("webhook_file", "there is one webhook", "remove webhook or webhook_file");
@@ -98,6 +98,12 @@ pub(super) fn read(section: &Section<'_>) -> Option<Box<OnCapture>> {
     }
     let webhook = has_webhook.then_some(Webhook { url, url_file, headers_file });
     Some(Box::new(OnCapture { command, webhook, timeout_ms, rules }))
+}
+
+// Schemes may be in upper case.
+fn is_web_url(text: &str) -> bool {
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    ["https", "http"].into_iter().any(|known| scheme.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]
@@ -121,6 +127,8 @@ mod tests {
                 "on_capture.command: \"tell\" is a string, not a list of strings like [\"one\", \"two\"]",
             ),
             ("webhook = \"host/x\"", "on_capture.webhook: \"host/x\": not a URL"),
+            ("webhook = \"htp://h/x?a=S3KRET\"", "on_capture.webhook: \"htp://h/x?a=(hidden)\": not a URL"),
+            ("webhook = \"https:u:S3KRET@h/x\"", "on_capture.webhook: \"https:(hidden)@h/x\": not a URL"),
             ("webhook = \"http://h\"\nwebhook_file = \"/x\"", "on_capture.webhook_file: there is one webhook"),
             ("command = [\"x\"]\nheaders_file = \"/x\"", "on_capture.headers_file: has no effect without a webhook"),
             ("webhook_file = \"x\"", "on_capture.webhook_file: \"x\": not an absolute path"),

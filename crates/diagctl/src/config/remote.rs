@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use crate::section::Section;
-use diagctl_fs::without_secrets;
+use diagctl_fs::{without_query, without_secrets};
 
 /// The keys, in the order in which they are shown.
 pub(super) const KEYS: [&str; 12] = [
@@ -76,15 +76,15 @@ pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<Box<Remote>
     let requests = section.section("requests").and_then(|section| read_requests(&section, config));
     section.finish();
     if endpoint.as_ref().is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
-        section.wrong_value(
+        section.wrong_url(
             "endpoint",
             "not a URL",
             "write https://HOST:PORT, or remove the key for Amazon S3 and Google",
         );
     }
-    if endpoint.as_ref().is_some_and(|url| *without_secrets(url) != **url) {
+    if endpoint.as_ref().is_some_and(|url| url.contains("://") && *without_query(url) != **url) {
         let hint = "write https://HOST:PORT; credentials come from the environment, the instance or credential_command";
-        section.wrong_value("endpoint", "has credentials in it, which every reader of this file sees", hint);
+        section.wrong_url("endpoint", "has credentials or a query in it, which every reader of this file sees", hint);
     }
     if credential_command.as_ref().is_some_and(|words| words.first().is_none_or(|program| !program.starts_with('/'))) {
         section.wrong_value(
@@ -124,11 +124,11 @@ pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<Box<Remote>
         Some(url) if *without_secrets(&url) != *url => {
             let hint =
                 "write s3://BUCKET/PREFIX; credentials come from the environment, the instance or credential_command";
-            section.wrong_value("url", "has credentials in it, which every reader of this file sees", hint);
+            section.wrong_url("url", "has credentials in it, which every reader of this file sees", hint);
             None
         }
         Some(_) => {
-            section.wrong_value("url", "not the URL of a bucket or of a directory", URLS);
+            section.wrong_url("url", "not the URL of a bucket or of a directory", URLS);
             None
         }
         None if !section.keys().is_empty() && !section.has("url") => {
@@ -210,7 +210,15 @@ mod tests {
             ),
             (
                 "url = \"s3://b\"\nendpoint = \"https://u:s3cret@h\"",
-                "remote.endpoint: \"https://(hidden)@h\": has credentials in it, which every reader of this file sees",
+                "remote.endpoint: \"https://(hidden)@h\": has credentials or a query in it, which every reader of this file sees",
+            ),
+            (
+                "url = \"s3://b\"\nendpoint = \"https://u:S3 KRET@h\"",
+                "remote.endpoint: \"https://(hidden)@h\": has credentials or a query in it, which every reader of this file sees",
+            ),
+            (
+                "url = \"s3://b/p#S3KRET\"",
+                "remote.url: \"s3://b/p#(hidden)\": not the URL of a bucket or of a directory",
             ),
             ("region = \"eu-west-1\"", "remote.url: missing"),
             ("url = \"gs://b\"\nregion = \"eu\"", "remote.region: \"eu\": only s3:// has regions"),

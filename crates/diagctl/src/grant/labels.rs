@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use diagctl_fs::without_secrets;
+
 /// The variable.
 pub const VARIABLE: &str = "DIAGCTL_LABELS";
 
 /// The maximum length of a value, in bytes.
 const LONGEST: usize = 256;
 
-/// Returns the labels in this environment. Invalid ones are left out; `doctor` names them.
+/// Returns the labels in this environment, without secrets. Invalid ones are left out; `doctor` names them.
 pub fn of_environment() -> BTreeMap<String, String> {
     let text = std::env::var_os(VARIABLE).unwrap_or_default();
-    parse(&text.to_string_lossy()).0
+    let labels = parse(&text.to_string_lossy()).0.into_iter();
+    labels.map(|(name, value)| (name, without_secrets(&value).into_owned())).collect()
 }
 
 /// Parses a list of labels. Also returns the parts that are none.

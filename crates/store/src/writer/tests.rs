@@ -198,3 +198,40 @@ fn a_report_that_cannot_be_encrypted_is_an_entry_and_no_file() {
     let left: Vec<_> = std::fs::read_dir(staging.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, [".notes.report.json"]);
 }
+
+#[test]
+fn whoever_writes_a_heap_summary_only_counts_are_stored() {
+    let dump =
+        "{\"address\":\"0x7fc4927c4120\", \"type\":\"STRING\", \"bytesize\":6, \"value\":\"S3KRET\", \"memsize\":40}\n";
+    let table = [
+        (dump, None),
+        ("S3KRET\n", Some("is no heap dump")),
+        ("{\"schema\":1,\"x\":\"S3KRET\"}", Some("is no heap dump")),
+        ("", Some("is empty")),
+    ];
+    for (data, expected) in table {
+        for by_command in [false, true] {
+            let scene = Scene::new();
+            let grant = scene.grant(true);
+            let mut room = Room::of(&scene.store, &grant).unwrap();
+            let (staging, name) = (scene.store.staging(&id(99)), ReportName::from_text(HEAP_SUMMARY));
+            let form = scene.store.options().file_type(&name);
+            let stored = match by_command {
+                true => store_as(&mut room, &staging, &name, &form, &mut data.as_bytes()),
+                false => store_report(&mut room, &staging, &name, &mut data.as_bytes()),
+            };
+            if let Some(expected) = expected {
+                let error = staging::read_sidecar(&staging, &name).unwrap().unwrap().error.unwrap();
+                assert!(error.contains(expected) && !error.contains("S3KRET"), "{data}: {error}");
+                assert!(stored.is_err());
+            } else {
+                let file = std::fs::File::open(staging.join(stored.unwrap().file.unwrap()).path()).unwrap();
+                let mut text = String::new();
+                flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();
+                assert!(text.contains("\"count\":1") && !text.contains("S3KRET"), "{text}");
+            }
+            let is_stored = staging.join("heap_summary.json.gz").exists();
+            assert_eq!(is_stored, expected.is_none(), "{data}");
+        }
+    }
+}

@@ -115,7 +115,7 @@ fn hidden(value: Value) -> Value {
 fn hook_values(hook: &OnCapture) -> Vec<(&'static str, Value)> {
     let path = |path: &Option<PathBuf>| json!(path.as_ref().map(|path| path.display().to_string()));
     let webhook = hook.webhook.clone().unwrap_or_default();
-    let is_url = |word: &str| word.starts_with("http") && !word.contains(char::is_whitespace);
+    let is_url = |word: &str| word.to_ascii_lowercase().starts_with("http") && !word.contains(char::is_whitespace);
     let word = |word: &String| if is_url(word) { without_query(word).into_owned() } else { word.clone() };
     let command: Vec<String> = hook.command.iter().map(word).collect();
     vec![
