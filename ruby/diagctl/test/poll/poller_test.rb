@@ -52,6 +52,34 @@ class PollerTest < Minitest::Test
     refute(Thread.list.any? { |one| one.name == "diagctl poller" && one.alive? })
   end
 
+  # While Ruby waits for its threads to end it calls the main thread dead, but alive again for as long as a signal handler runs.
+  # Puma's master sends SIGTERM to an ending worker five times a second.
+  def test_a_signal_while_the_process_ends_does_not_bring_the_poll_thread_back
+    out, status = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "1", "DIAGCTL_BIN" => binary(IDLE_ANSWER) })
+      handling = Queue.new
+      trap("TERM") do
+        handling << true
+        sleep 0.3
+      end
+      polling = Queue.new
+      Diagctl::Agent.prepend(Module.new do
+        define_method(:poll) do
+          polling << true
+          sleep
+        ensure
+          # The thread is being ended; it goes on only when the handler runs.
+          Process.kill(:TERM, Process.pid)
+          handling.pop
+        end
+      end)
+      Diagctl.configure { |c| c.first_poll_within = 0.01 }
+      Diagctl.start
+      polling.pop
+      exit 3
+    RUBY
+    assert_equal ["", 3], [out, status.exitstatus]
+  end
+
   # On Ruby 3.1 a fork discards the kill that waits for the thread that forks, and the exit would wait for it for ever.
   def test_a_process_can_always_end_also_when_its_exit_meets_the_fork
     path = granting_binary(reports: { "heap_dump" => "snapshot" })

@@ -67,7 +67,7 @@ module Diagctl
 
     # The application has ended this thread (`Thread.list.each(&:kill)`), or this process exits, which ends it for good.
     def revive
-      return unless Thread.main.alive? && @agent.pid == Process.pid
+      return unless Thread.main.alive? && @agent.pid == Process.pid && !Goodbye.said?
 
       start
       @log.warn_once(:revived, "the application ended diagctl's poll thread; it was started again")

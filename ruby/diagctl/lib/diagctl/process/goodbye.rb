@@ -15,7 +15,16 @@ module Diagctl
         return if @pid == Process.pid
 
         @pid = Process.pid
-        at_exit { say($!) }
+        at_exit do
+          @said = true
+          say($!)
+        end
+      end
+
+      # @return [Boolean] whether this process is ending. `Thread.main.alive?` cannot tell: Ruby calls the main thread dead while it
+      #   waits for the others to end, but alive for as long as a signal handler runs (rb_threadptr_execute_interrupts in thread.c)
+      def said?
+        @said && @pid == Process.pid
       end
 
       # @param error [Exception, nil] what ends the process
