@@ -101,7 +101,12 @@ impl<R: Receiver> Walk<'_, R> {
         // SAFETY: the caller saw that its type is T_STRING.
         let bytes = unsafe { self.layout.string(value) };
         object.length = Some(bytes.len() as u64);
-        object.hash = (!bytes.is_empty()).then(|| self.key.hash(bytes));
+        let layout = self.layout;
+        if !bytes.is_empty() {
+            // SAFETY: only objects that came here before are asked for, and nothing changes them meanwhile.
+            let content = |other: u64| unsafe { layout.string(other as Value) };
+            object.hash = Some(self.hashes.hash(value as u64, bytes, content));
+        }
         for (is_set, flag) in [
             (flags & layout::STRING_OUTSIDE == 0, Flags::EMBEDDED),
             (self.layout.is_shared_string(flags), Flags::SHARED),

@@ -9,6 +9,7 @@
 
 #![cfg_attr(freestanding, no_std)]
 
+mod content;
 mod counts;
 mod describe;
 mod edges;
@@ -19,7 +20,6 @@ pub mod layout;
 pub mod memory;
 mod names;
 pub mod output;
-mod prefetch;
 mod proof;
 mod receiver;
 pub mod request;

@@ -143,17 +143,18 @@ impl Table {
         }
     }
 
-    /// Sets the value of a key.
-    pub fn set(&mut self, key: u64, value: u64) {
+    /// Sets the value of a key. Returns false if the kernel has no memory for it.
+    pub fn set(&mut self, key: u64, value: u64) -> bool {
         if (self.used + 1) * 2 > self.places.as_slice().len() {
             self.grow();
         }
         if (self.used + 1) * 4 > self.places.as_slice().len() * 3 {
-            return;
+            return false;
         }
         if put(self.places.as_mut_slice(), key, value) {
             self.used += 1;
         }
+        true
     }
 
     /// Forgets everything. The memory stays.

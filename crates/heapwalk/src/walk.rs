@@ -6,6 +6,7 @@ use core::ffi::{c_char, c_int, c_void};
 
 use diagctl_heapdump::record::{Edge, Flags, FreeSlots, NameId, NameKind, Page, Root};
 
+use crate::content::Hashes;
 use crate::fault::Fault;
 use crate::layout::Layout;
 use crate::memory::{Table, Vector};
@@ -22,7 +23,7 @@ pub(crate) const GC_FLAGS: usize = 16;
 pub struct Walk<'w, R> {
     pub(crate) ruby: &'w Ruby,
     pub(crate) layout: Layout,
-    pub(crate) key: Key,
+    pub(crate) hashes: Hashes,
     pub(crate) receiver: &'w mut R,
     pub(crate) names: Names,
     /// Allocation sites by a hash of their file, line and method.
@@ -72,7 +73,7 @@ impl<'w, R: Receiver> Walk<'w, R> {
         Self {
             ruby,
             layout,
-            key,
+            hashes: Hashes::new(key),
             receiver,
             names: Names::new(),
             sites: Table::new(),
