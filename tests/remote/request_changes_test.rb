@@ -158,7 +158,7 @@ module E2E
       Process.kill(:KILL, @pids.first) && Process.wait(@pids.shift)
       result = ask("gc_stat", "--expires", "2s")
       assert_equal 1, result.status, result
-      assert_match(/the request has expired: 0 of 1 nodes answered; nothing was heard of .*: does `diagctl ship --watch` run there\?/, result.err)
+      assert_match(/the request has expired: 0 of 1 node answered; nothing was heard of .*: does `diagctl ship --watch` run there\?/, result.err)
     end
 
     private
