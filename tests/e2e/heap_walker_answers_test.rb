@@ -41,6 +41,8 @@ class HeapWalkerAnswersTest < E2E::Case
              Array.new(70_000) { |i| i.to_s }, "root of shared bytes " * 20, ("root of shared bytes " * 20)[9..], "\u00e9", "a\xff", "x".encode("UTF-16LE"),
              Thread.new { Thread.current[:mine] = Specimen::KNOWN; Thread.current.name = "the secret of a thread"; sleep }, Mutex.new,
              Hash.new(Specimen::KNOWN).update(1 => 2, "x" => [1]), Hash.new { Specimen::KNOWN }, Hash.new(Specimen::KNOWN).compare_by_identity, method(:puts), 3r / 7, Complex(1, 2), [1].each,
+             [nil, nil, 0, 0, -1, 1000].flat_map { |place| [200, 5_000].map { |times| ("long text " * times).tap { |text| text.setbyte(place, 88) if place } } },
+             Array.new(2) { $long ||= "shared text " * 300; $long.dup },
              Set.new([1, []]), 2**100, ObjectSpace::WeakMap.new.tap { |map| map[Specimen] = KNOWN_KEY = Object.new }, ENV, $stdin]
     threads = Thread.list
     Thread.pass until $kept.grep(Thread).all?(&:stop?)
@@ -178,6 +180,15 @@ class HeapWalkerAnswersTest < E2E::Case
     told = read_dump.values.select { |line| line["default"] }.map { |line| line["address"].hex }
     assert_empty told - named
     assert_operator named.size, :<, told.size + 20
+  end
+
+  def test_strings_have_the_same_hash_if_and_only_if_they_are_equal
+    run_program
+    graph = E2E::HeapGraph.new(@files.fetch("graph"))
+    texts = read_dump.select { |_, line| line["type"] == "STRING" && line["value"] }.transform_values { |line| line["value"] }
+    pairs = graph.objects.values.select(&:hash).filter_map { |object| [texts[object.address], object.hash] if texts[object.address] }.uniq
+    assert_operator pairs.count { |text, _| text.bytesize > 2000 }, :>=, 5
+    assert_equal [pairs.size] * 2, [pairs.map(&:first).uniq.size, pairs.map(&:last).uniq.size]
   end
 
   def test_no_value_is_in_the_graph
