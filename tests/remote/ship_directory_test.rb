@@ -37,6 +37,8 @@ module E2E
       assert_equal 1, result.status, result
       assert_match(/#{@files} has none of the captures that were sent to it\n  hint: mount the share; .*`mkdir #{@files}\/captures`/, result.err)
       refute shipped?(id)
+      listed = diagctl("list", "--remote", env: shipping_env)
+      assert_match(/nothing was ever sent to #{@files}; if it is a share, is it mounted here\?\n.*no captures in/, listed.err)
       FileUtils.rm_rf(@files)
       File.rename(away, @files)
       ship!

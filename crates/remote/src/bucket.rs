@@ -65,6 +65,14 @@ impl Bucket {
         }
     }
 
+    /// The directory, if it looks as if nothing was ever sent to it.
+    pub fn unused_directory(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Directory(dir) => (!directory::is_used(dir)).then_some(dir),
+            Self::Cloud { .. } => None,
+        }
+    }
+
     /// Writes a whole object.
     pub async fn put(&self, key: &str, data: Bytes) -> Result<()> {
         match self {

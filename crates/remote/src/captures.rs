@@ -52,6 +52,9 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let listing = read(&bucket, args.since_day.as_deref(), args.until_day.as_deref()).await?;
     print(listing.newest_first()).map_err(Error::Runtime)?;
+    if let Some(dir) = bucket.unused_directory() {
+        output::note(&format!("nothing was ever sent to {}; if it is a share, is it mounted here?", dir.display()));
+    }
     Ok(Exit::Ok)
 }
 

@@ -43,6 +43,11 @@ pub fn mark(dir: &Path, has_captures: bool) -> Result<()> {
     )
 }
 
+/// Returns false if nothing was ever sent to the directory: it may be a mount point without its share.
+pub fn is_used(dir: &Path) -> bool {
+    dir.join(MARK).exists() || dir.join("captures").exists()
+}
+
 /// Writes a file, so that it is whole or not there.
 pub fn write(path: &Path, data: &[u8]) -> Result<()> {
     copy(path, &mut &*data, |_| Ok(()))
