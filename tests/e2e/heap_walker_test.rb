@@ -33,6 +33,13 @@ class HeapWalkerTest < E2E::Case
     assert_empty remembered["failures"]
   end
 
+  # Ruby's mark functions write: a flag into each environment of a block. These pages are copied in the walker's process.
+  def test_the_pages_that_the_walk_copies_count
+    before = copied(capture("heap_dump"))
+    @script.run("$blocks = Array.new(200_000) { |i| proc { i } }; GC.start")
+    assert_operator copied(capture("heap_dump")) - before, :>, 5 << 20
+  end
+
   # The proof takes a fork and some milliseconds, which are a tenth of a small dump. Where allocations are traced it is another one.
   def test_a_walker_that_proved_itself_need_not_do_so_again
     @script.run("module Lie; def bits(numbers) = super ^ 1 << 9; end")
@@ -117,6 +124,8 @@ class HeapWalkerTest < E2E::Case
   end
 
   private
+
+  def copied(id) = meta(id).fetch("cost").fetch("copied_bytes")
 
   def assert_fallback(fault, reason)
     @script.run(format(FAULT, fault))

@@ -78,6 +78,11 @@ module Diagctl
       walker&.dismiss(granted.name)
     end
 
+    # @return [Integer] memory that walks of the heap had to themselves, bytes
+    def copied_by_walks
+      @walker ? @walker.copied : 0
+    end
+
     # @param collected [Hash{String=>String}] inline reports that are not stored yet
     # @return [Outcome]
     def finalize(collected = {})

@@ -59,12 +59,12 @@ module Diagctl
       attempt { metadata["cost.dumper_peak_rss_bytes"] = bytes("/proc/self/status", "VmHWM") }
     end
 
-    # Counts the pages that worker and dumper no longer share, whichever of them wrote. The number only grows, because without
-    # garbage collection the dumper frees nothing. It is skipped when the worker is gone: then no page is shared, and all
-    # would count.
+    # Counts the pages that worker and dumper no longer share, whichever of them wrote, and those that a walk had to itself. The
+    # number only grows, because without garbage collection the dumper frees nothing. It is skipped when the worker is gone: then no
+    # page is shared, and all would count.
     def measure_copied_memory
       attempt do
-        copied = bytes("/proc/self/smaps_rollup", "Private_Dirty", "Private_Clean")
+        copied = bytes("/proc/self/smaps_rollup", "Private_Dirty", "Private_Clean") + @writer.copied_by_walks
         @writer.metadata["cost.copied_bytes"] = copied if Process.ppid == @worker
       end
     end

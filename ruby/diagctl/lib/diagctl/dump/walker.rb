@@ -22,6 +22,8 @@ module Diagctl
 
     # @return [String, nil] why the walker was not used, or not to the end
     attr_reader :reason
+    # @return [Integer] the most memory that a walk had to itself, bytes
+    attr_reader :copied
 
     # @param threads [Array<Thread>] threads of the worker
     def initialize(client, lease, capture, threads)
@@ -31,6 +33,7 @@ module Diagctl
       @waiting = {}
       @held = [lease.io]
       @layout = 0
+      @copied = 0
     end
 
     # Forks the process that will walk for a report now, before the dumper makes more objects of its own. Without it, one is forked
@@ -102,6 +105,7 @@ module Diagctl
       ended = walk.run(mode, @layout)
       state, written, why = walk.reached
       @layout = walk.layout
+      @copied = [@copied, walk.copied].max
       return true if ended&.success? && state == Walk::DONE
 
       state == Walk::GAVE_UP ? give_up(why) : crashed(ended)
