@@ -11,13 +11,15 @@ use crate::siphash::Key;
 const LONG: usize = 1024;
 /// The length of a sample, bytes. It is in one place, because most of its cost is that of memory that is in no cache.
 const SAMPLE: usize = 128;
+/// The number of strings of which samples are noted, so that the table takes 32 MiB at most. Others are hashed whole.
+const MOST: usize = 1 << 20;
 
 /// What is known of the strings so far.
 pub struct Hashes {
     key: Key,
     /// The first object with a sample, by the hash of the sample.
     firsts: Table,
-    /// The kernel had no memory to note another one.
+    /// No other one can be noted.
     full: bool,
 }
 
@@ -41,7 +43,7 @@ impl Hashes {
             Some(first) => same(content(first), bytes),
             None => {
                 // Once one is not noted, none is: the next string with its sample could not be compared with it. 0 is no key.
-                self.full = self.full || sampled == 0 || !self.firsts.set(sampled, object);
+                self.full = self.full || sampled == 0 || self.firsts.len() >= MOST || !self.firsts.set(sampled, object);
                 !self.full
             }
         };

@@ -125,6 +125,11 @@ impl Table {
         Self { places: Vector::new(), used: 0 }
     }
 
+    /// The number of keys.
+    pub(crate) const fn len(&self) -> usize {
+        self.used
+    }
+
     /// Returns the value of a key.
     #[inline]
     pub fn get(&self, key: u64) -> Option<u64> {
@@ -230,7 +235,7 @@ mod tests {
         assert_eq!(table.get(40), Some(7));
         assert!((2..100_000u64).all(|key| table.get(key * 40) == Some(key)));
         assert_eq!(table.get(41), None);
-        assert_eq!(table.pairs().count(), 99_999);
+        assert_eq!((table.pairs().count(), table.len()), (99_999, 99_999));
         table.clear();
         assert_eq!((table.get(80), table.pairs().count()), (None, 0));
     }
