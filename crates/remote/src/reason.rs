@@ -20,6 +20,11 @@ pub struct Unanswered {
 #[error("{0}")]
 pub struct Unconfirmed(pub String);
 
+/// Something else than a storage answered. An empty list could be read from its page.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} answers with a web page instead of a list")]
+pub struct WebPage(pub String);
+
 /// The operator's command gave no credentials.
 #[derive(Debug, thiserror::Error)]
 #[error("remote.credential_command {0}")]
@@ -40,6 +45,8 @@ pub enum Kind {
     Broken,
     /// What was sent did not arrive.
     Unconfirmed,
+    /// It is no storage that answers.
+    WebPage,
     /// Neither the environment nor the machine has credentials.
     NoCredentials,
     /// The operator's command gave none.
@@ -77,6 +84,9 @@ impl Kind {
         if causes.iter().any(|cause| cause.is::<Unconfirmed>()) {
             return Self::Unconfirmed;
         }
+        if causes.iter().any(|cause| cause.is::<WebPage>()) {
+            return Self::WebPage;
+        }
         if asked_for_a_role(&causes) {
             return Self::NoCredentials;
         }
@@ -94,6 +104,10 @@ impl Kind {
             Self::Tls => {
                 "the certificate must be valid and of a CA that this machine trusts (SSL_CERT_FILE names another); for a server without \
                  TLS, remote.endpoint begins with http://"
+            }
+            Self::WebPage => {
+                "remote.endpoint must be the address of the storage, not that of its console; a proxy or a login page may answer in its \
+                 place"
             }
             Self::NoCredentials => {
                 "docs/fleet.md, Setup, has the variables for each kind of remote; remote.credential_command takes those of a program, for \
@@ -125,7 +139,7 @@ pub fn text(error: &Failed, object: &str) -> String {
         Kind::NoCredentials => {
             "there are no credentials: the environment has none, and this machine has no role in a cloud".into()
         }
-        Kind::CredentialCommand | Kind::Unconfirmed => last(&causes),
+        Kind::CredentialCommand | Kind::Unconfirmed | Kind::WebPage => last(&causes),
         Kind::Region if told(error, &causes).contains(REDIRECT) => "the server redirects to another place".into(),
         _ => told(error, &causes),
     }
@@ -364,6 +378,15 @@ mod tests {
                 "that the bucket exists",
             ),
             (status("200 OK", "{}"), KEYS, "Got invalid list response: ", ""),
+            (
+                format!(
+                    "http://{}",
+                    server("HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<html>Log in</html>")
+                ),
+                KEYS,
+                "127.0.0.1:",
+                "a login page",
+            ),
             (status("403 Forbidden", &page), KEYS, "it answers 403 Forbidden: <html> <body>No way", "policies"),
             (
                 format!("http://{closed}"),
