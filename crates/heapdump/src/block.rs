@@ -1,6 +1,7 @@
 //! Constants of the format; `docs/heap-graph.md` explains them.
 
 use crate::checksum::xxh64;
+use crate::record::Type;
 
 /// The first bytes of every graph. A zero byte and a byte above 0x7f keep it apart from text.
 pub const MAGIC: [u8; 8] = *b"\x89RHEAP\n\0";
@@ -97,6 +98,10 @@ pub mod column {
     pub const SITE: u64 = 15;
     /// Zigzag, difference to the previous one. For objects with a site.
     pub const GENERATION: u64 = 16;
+    /// The number of edges, then the objects of each type and class: their numbers and bytes, the young ones first.
+    pub const COUNTS: u64 = 17;
+    /// The CLASSes, MODULEs and ICLASSes with a name: their addresses (zigzag, difference to the previous one, in units) and names.
+    pub const MODULES: u64 = 18;
 }
 
 /// Keys of the trailer. The number of objects of type T is under `BY_TYPE + T`.
@@ -136,6 +141,11 @@ pub const PREDICTIONS: usize = 1024;
 
 /// The place of the prediction for continued edges.
 pub const CONTINUED: u16 = 15;
+
+/// Returns true for types whose objects have a name in place of a class.
+pub const fn is_internal(kind: u8) -> bool {
+    matches!(Type(kind), Type::IMEMO | Type::NODE)
+}
 
 /// Returns the first prediction for the edges of an object, by its type and class (the value in column `CLASS`).
 #[inline]

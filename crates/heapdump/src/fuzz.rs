@@ -18,6 +18,7 @@ use crate::convert::{Options, to_graph};
 use crate::json;
 use crate::reader::{Block, Reader};
 use crate::record::Trailer;
+use crate::summary;
 
 /// Reads a heap graph, and exports it. The input is tried as it is, and as the content of blocks with good checksums, which no fuzzer
 /// guesses.
@@ -25,6 +26,7 @@ pub fn graph(data: &[u8]) {
     read(data);
     let graph = framed(data);
     read(&graph);
+    let _ = summary::of_graph(&*graph);
     let mut json = Vec::new();
     if json::export(&*graph, &mut json).is_ok() {
         assert_lines(&json);
@@ -36,6 +38,7 @@ pub fn dump(data: &[u8]) {
     let Ok((summary, trailer, graph)) = to_graph(data, Vec::new(), &Options::default()) else { return };
     assert_eq!(summary.bytes, data.len() as u64, "all of it was read");
     assert_eq!(read(&graph), Some(trailer), "the graph is whole");
+    assert_eq!(summary::check_counts(&graph), trailer.complete);
     let mut json = Vec::new();
     let exported = json::export(&*graph, &mut json).map_or_else(|error| Some(error.to_string()), |told| told.damage);
     assert_eq!(exported, None, "the graph can be exported");

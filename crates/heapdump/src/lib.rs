@@ -9,6 +9,7 @@
 #[cfg(feature = "std")]
 pub mod analysis;
 pub mod block;
+mod block_counts;
 pub mod checksum;
 pub mod class_name;
 pub mod memory;
@@ -34,6 +35,7 @@ pub mod summary;
 #[cfg(feature = "std")]
 pub mod tables;
 
+pub use block_counts::BlockCounts;
 #[cfg(feature = "std")]
 pub use error::Error;
 #[cfg(feature = "std")]

@@ -1,5 +1,6 @@
 //! The memory that a writer works in. The caller provides it, so that the writer needs no allocator.
 
+use crate::block_counts::BlockCounts;
 use crate::varint;
 
 /// The number of objects that a writer collects into a block.
@@ -18,11 +19,15 @@ pub(crate) const NAMES: usize = 32 << 10;
 pub(crate) const LISTS: usize = 16 << 10;
 pub(crate) const OUT: usize = 600 << 10;
 
-/// Bytes per object: five columns of numbers of any size, eight of small ones, types and hashes.
-const PER_OBJECT: usize = 5 * NUMBER + 8 * SMALL + 1 + 8;
+/// Bytes of the counts of a class: its type and number, and four amounts.
+pub(crate) const COUNTED: usize = 1 + SMALL + 2 * (SMALL + NUMBER);
+
+/// Bytes per object: six columns of numbers of any size, nine of small ones, types, hashes and counts.
+const PER_OBJECT: usize = 6 * NUMBER + 9 * SMALL + 1 + 8 + COUNTED;
 
 /// The number of bytes that a writer needs.
-pub const BYTES: usize = BLOCK_OBJECTS * PER_OBJECT + EDGES + LABELS + NAMES + 4 * LISTS + BLOCK_OBJECTS * NUMBER + OUT;
+pub const BYTES: usize =
+    BLOCK_OBJECTS * PER_OBJECT + NUMBER + EDGES + LABELS + NAMES + 4 * LISTS + BLOCK_OBJECTS * NUMBER + OUT;
 
 /// A known class and its id.
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +41,15 @@ impl ClassSlot {
     pub const EMPTY: Self = Self { address: 0, id: 0 };
 }
 
-/// Memory for one writer. Its content does not matter, but the classes have to be empty.
+/// Memory for one writer. Its content does not matter, but the classes and counts have to be empty.
 #[derive(Debug)]
 pub struct Memory<'m> {
     /// Buffers.
     pub bytes: &'m mut [u8; BYTES],
     /// Known classes.
     pub classes: &'m mut [ClassSlot; CLASS_SLOTS],
+    /// The objects of a block by class.
+    pub counts: &'m mut BlockCounts,
 }
 
 /// Memory on the heap.
@@ -51,6 +58,7 @@ pub struct Memory<'m> {
 pub struct OwnedMemory {
     bytes: Box<[u8]>,
     classes: Box<[ClassSlot]>,
+    counts: Box<BlockCounts>,
 }
 
 #[cfg(feature = "std")]
@@ -58,7 +66,7 @@ impl OwnedMemory {
     /// Allocates memory for a writer.
     pub fn new() -> Self {
         let classes = vec![ClassSlot::EMPTY; CLASS_SLOTS].into_boxed_slice();
-        Self { bytes: vec![0; BYTES].into_boxed_slice(), classes }
+        Self { bytes: vec![0; BYTES].into_boxed_slice(), classes, counts: Box::new(BlockCounts::EMPTY) }
     }
 
     /// Lends the memory to a writer.
@@ -67,7 +75,8 @@ impl OwnedMemory {
         #[expect(clippy::expect_used, reason = "`new` made them with these lengths")]
         let (bytes, classes) =
             (self.bytes.as_mut().try_into().expect("BYTES"), self.classes.as_mut().try_into().expect("CLASS_SLOTS"));
-        Memory { bytes, classes }
+        *self.counts = BlockCounts::EMPTY;
+        Memory { bytes, classes, counts: &mut self.counts }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::checksum::xxh64;
 use crate::error::Error;
 use crate::record::{FreeSlots, NameId, Page, Producer, Root, Trailer};
 use crate::trailer;
-pub use batch::Batch;
+pub use batch::{Batch, Count};
 use batch::{ClassTable, Context};
 pub use lists::{NamesBlock, SitesBlock};
 use numbers::{Numbers, Why};
@@ -73,6 +73,8 @@ pub struct Options {
     pub strings: bool,
     /// Decode allocation sites and generations.
     pub sites: bool,
+    /// Of a block that has counts, decode only these (see [`Batch::counts`]).
+    pub counts: bool,
     /// The maximum number of classes.
     pub max_classes: usize,
 }
@@ -80,7 +82,16 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let max_classes = 1 << 22;
-        Self { edges: true, labels: true, slots: true, flags: true, strings: true, sites: true, max_classes }
+        Self {
+            edges: true,
+            labels: true,
+            slots: true,
+            flags: true,
+            strings: true,
+            sites: true,
+            counts: false,
+            max_classes,
+        }
     }
 }
 
@@ -211,13 +222,13 @@ impl<R: Read> Reader<R> {
         let found = &mut self.found;
         match kind {
             kind::OBJECTS => {
-                found.size = self.batch.sizes().iter().fold(found.size, |sum, size| sum.wrapping_add(*size));
-                for kind in self.batch.kinds() {
-                    if let Some(count) = found.by_type.get_mut(usize::from(kind.0)) {
-                        *count += 1;
+                for (kind, count, size) in self.batch.sums() {
+                    found.size = found.size.wrapping_add(size);
+                    found.objects += count;
+                    if let Some(of_type) = found.by_type.get_mut(usize::from(kind.0)) {
+                        *of_type += count;
                     }
                 }
-                found.objects += self.batch.len() as u64;
                 found.edges += self.batch.edge_total();
                 if self.options.edges && self.options.labels {
                     let named = self.batch.edges().iter().filter(|edge| edge.label != NameId::NONE);

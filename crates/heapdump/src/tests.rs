@@ -1,4 +1,4 @@
-mod convert;
+pub(crate) mod convert;
 mod json;
 mod oracle;
 mod round_trip;

@@ -9,6 +9,7 @@ mod lists;
 mod tables;
 
 use crate::block::{self, kind};
+use crate::block_counts::BlockCounts;
 use crate::checksum::xxh64;
 use crate::memory::{self, BLOCK_OBJECTS, CLASS_SLOTS, ClassSlot, Column, Memory};
 use crate::record::{Edge, Flags, FreeSlots, Header, NameId, Object, SiteId, Trailer, Type};
@@ -72,6 +73,8 @@ pub struct Writer<'m, S> {
     predictions: [i64; block::PREDICTIONS],
     last_address: u64,
     last_generation: u64,
+    last_module: u64,
+    counts: &'m mut BlockCounts,
     /// Objects since the slot size changed last, and that size.
     run: (u64, u32),
     columns: Columns<'m>,
@@ -113,6 +116,8 @@ impl<'m, S: Sink> Writer<'m, S> {
             predictions: [0; block::PREDICTIONS],
             last_address: 0,
             last_generation: 0,
+            last_module: 0,
+            counts: memory.counts,
             run: (0, 0),
             columns,
             roots: cut(memory::LISTS),
@@ -196,6 +201,12 @@ impl<'m, S: Sink> Writer<'m, S> {
         if object.site != SiteId::NONE {
             columns.generation.number(zigzag(object.generation.wrapping_sub(self.last_generation).cast_signed()));
             self.last_generation = object.generation;
+        }
+        self.counts.add(object.kind.0 & 0x1f, class_value, object.name.0, object.size, object.flags.has(Flags::OLD));
+        if object.name != NameId::NONE && matches!(object.kind, Type::CLASS | Type::MODULE | Type::ICLASS) {
+            columns.modules.number(zigzag(address.wrapping_sub(self.last_module).cast_signed()));
+            columns.modules.number(object.name.0.into());
+            self.last_module = address;
         }
         self.objects += 1;
         self.totals.objects += 1;
@@ -318,12 +329,13 @@ impl<'m, S: Sink> Writer<'m, S> {
                 self.out.number(self.continued.1);
             }
             self.columns.end_run(self.run);
+            self.counts.write(self.edge_total as u64, &mut self.columns.counts);
             self.columns.write(&mut self.out);
             self.close(kind::OBJECTS)?;
         }
         self.columns.clear();
         (self.objects, self.edge_total, self.run) = (0, 0, (0, 0));
-        (self.last_address, self.last_generation) = (0, 0);
+        (self.last_address, self.last_generation, self.last_module) = (0, 0, 0);
         self.predictions.fill(0);
         self.continued = (0, 0);
         if let Some(current) = &mut self.current {

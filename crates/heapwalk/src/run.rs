@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "called from outside, with addresses")]
 
+use diagctl_heapdump::BlockCounts;
 use diagctl_heapdump::memory::{BYTES, CLASS_SLOTS, ClassSlot, Memory};
 use diagctl_heapdump::record::{Header, Producer};
 use diagctl_heapdump::writer::Writer;
@@ -120,18 +121,21 @@ unsafe fn write_graph(
     status: &Status,
     output: &Output<'_>,
 ) -> Result<(), ()> {
-    let (Some(bytes), Some(classes)) = (memory::zeroed::<[u8; BYTES]>(), memory::zeroed::<[ClassSlot; CLASS_SLOTS]>())
-    else {
+    let (Some(bytes), Some(classes), Some(counts)) = (
+        memory::zeroed::<[u8; BYTES]>(),
+        memory::zeroed::<[ClassSlot; CLASS_SLOTS]>(),
+        memory::zeroed::<BlockCounts>(),
+    ) else {
         return refuse(status, &[b"the kernel gave no memory"]);
     };
-    // SAFETY: bytes may be anything, and fresh memory is zeros.
-    let bytes = unsafe { bytes.assume_init_mut() };
+    // SAFETY: bytes may be anything; fresh memory is zeros, which are empty counts.
+    let (bytes, counts) = unsafe { (bytes.assume_init_mut(), counts.assume_init_mut()) };
     let classes = classes.write([ClassSlot::EMPTY; CLASS_SLOTS]);
     let (version, platform) = request.versions();
     // SAFETY: Strings of the dumper.
     let (version, platform) = unsafe { (version.bytes(), platform.bytes()) };
     let header = Header { producer: Producer::Walker, ruby: version, platform, ..Header::default() };
-    let Ok(writer) = Writer::new(Memory { bytes, classes }, Pipe(output), &header);
+    let Ok(writer) = Writer::new(Memory { bytes, classes, counts }, Pipe(output), &header);
     let mut graph = Graph::new(writer, output);
     // SAFETY: symbol.c, `rb_intern`: struct.c made the name when Ruby started. Then the caller's promise.
     unsafe {

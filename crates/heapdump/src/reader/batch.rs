@@ -33,6 +33,23 @@ pub struct Batch {
     continued: u32,
     continued_source: u64,
     predictions: Vec<i64>,
+    counts: Vec<Count>,
+    modules: Vec<(u64, NameId)>,
+}
+
+/// Objects of one type and class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Their type.
+    pub kind: Type,
+    /// Their class, or 0.
+    pub class: u64,
+    /// The name that they have in place of a class.
+    pub name: NameId,
+    /// The number and bytes of those that are not old.
+    pub young: (u64, u64),
+    /// The number and bytes of those that are old.
+    pub old: (u64, u64),
 }
 
 /// The context for decoding a block.
@@ -101,6 +118,25 @@ impl Batch {
             hash: at(&self.hashes, index),
             encoding: at(&self.encodings, index),
         }
+    }
+
+    /// The objects by type and class, if only these were decoded. Then there are no objects.
+    pub fn counts(&self) -> &[Count] {
+        &self.counts
+    }
+
+    /// The classes and modules with a name among the objects that were counted: their addresses and names.
+    pub fn modules(&self) -> &[(u64, NameId)] {
+        &self.modules
+    }
+
+    /// The objects by type: their type, number and bytes, each type any number of times.
+    pub(super) fn sums(&self) -> impl Iterator<Item = (Type, u64, u64)> + '_ {
+        let counted = self.counts.iter().map(|count| {
+            let (young, old) = (count.young, count.old);
+            (count.kind, young.0.saturating_add(old.0), young.1.wrapping_add(old.1))
+        });
+        counted.chain(self.kinds.iter().zip(&self.sizes).map(|(kind, size)| (*kind, 1, *size)))
     }
 
     /// The addresses of the objects.
@@ -196,6 +232,13 @@ impl Batch {
             let len = rest.next()?;
             columns.keep(id, rest.slice(len)?)?;
         }
+        self.counts.clear();
+        self.modules.clear();
+        // Where allocations are traced, the objects have more to tell.
+        if cx.wanted.counts && !columns.raw(column::COUNTS).is_empty() && columns.raw(column::SITE).is_empty() {
+            self.clear();
+            return self.decode_counts(count, &columns, cx);
+        }
         self.decode_addresses(count, &columns, cx)?;
         self.decode_classes(count, &columns, cx)?;
         columns.get(column::SIZE).fill(&mut self.sizes, count, Ok)?;
@@ -214,6 +257,48 @@ impl Batch {
         self.decode_sites(if cx.wanted.sites { count } else { 0 }, &columns)?;
         self.decode_ends(count, &columns)?;
         self.decode_edges(&columns, cx)
+    }
+
+    fn clear(&mut self) {
+        let Self { addresses, kinds, classes, class_ids, sizes, flags, names, sites, ends, edges, .. } = self;
+        addresses.clear();
+        kinds.clear();
+        classes.clear();
+        class_ids.clear();
+        sizes.clear();
+        flags.clear();
+        names.clear();
+        sites.clear();
+        ends.clear();
+        edges.clear();
+    }
+
+    fn decode_counts(&mut self, count: usize, columns: &Columns<'_>, cx: &Context<'_>) -> Result<(), Why> {
+        let mut counts = columns.get(column::COUNTS);
+        self.edge_total = counts.next()?;
+        let mut total = 0u64;
+        while !counts.is_empty() {
+            let kind = Type(counts.byte()? & 0x1f);
+            let of = counts.small()?;
+            let (class, name) = match of {
+                name if block::is_internal(kind.0) => (0, NameId(name)),
+                0 | 1 => (0, NameId::NONE),
+                class => (cx.classes.addresses.get(class as usize - 2).copied().unwrap_or(0), NameId::NONE),
+            };
+            let (young, old) = ((counts.next()?, counts.next()?), (counts.next()?, counts.next()?));
+            total = total.saturating_add(young.0).saturating_add(old.0);
+            self.counts.push(Count { kind, class, name, young, old });
+        }
+        if total != count as u64 {
+            return Err("it counts another number of objects than it has");
+        }
+        let mut modules = columns.get(column::MODULES);
+        let mut units = 0u64;
+        while !modules.is_empty() {
+            units = units.wrapping_add_signed(modules.signed()?);
+            self.modules.push((units << cx.shift, NameId(modules.small()?)));
+        }
+        if self.edge_total > block::MAX_EDGES as u64 { Err("it has too many edges") } else { Ok(()) }
     }
 
     fn decode_addresses(&mut self, count: usize, columns: &Columns<'_>, cx: &Context<'_>) -> Result<(), Why> {
@@ -385,7 +470,7 @@ fn at<T: Copy + Default>(column: &[T], index: usize) -> T {
 /// The columns of a block.
 #[derive(Default)]
 struct Columns<'a> {
-    known: [Option<&'a [u8]>; 17],
+    known: [Option<&'a [u8]>; 19],
 }
 
 impl<'a> Columns<'a> {

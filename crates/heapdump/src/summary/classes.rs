@@ -53,7 +53,7 @@ impl Class {
 }
 
 /// The number and bytes of the young objects of a class, then of the old ones.
-type Amounts = [(u64, u64); 2];
+pub(super) type Amounts = [(u64, u64); 2];
 
 /// The objects of each class.
 #[derive(Debug)]
@@ -83,6 +83,15 @@ impl Classes {
             let (count, bytes) = if flags.has(Flags::OLD) { old } else { young };
             *count += 1;
             *bytes = bytes.saturating_add(size);
+        }
+    }
+
+    /// Adds objects of a class: the number and bytes of the young ones, then of the old ones.
+    pub fn add_counted(&mut self, class: Class, amounts: Amounts) {
+        let position = self.look_up(class);
+        for ((count, bytes), more) in self.amounts.get_mut(position).into_iter().flatten().zip(amounts) {
+            *count = count.saturating_add(more.0);
+            *bytes = bytes.saturating_add(more.1);
         }
     }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::convert::{self, Converter};
+use crate::tests::convert::{FIXTURES, unpack};
 
 const LINES: &str = r#"{"type":"ROOT", "root":"vm", "references":["0x7f0000001000"]}
 {"address":"0x7f0000001000", "type":"CLASS", "class":"0x7f0000001028", "name":"Session", "memsize":600, "flags":{"old":true}}
@@ -49,6 +50,57 @@ fn a_graph_and_the_dump_that_it_was_made_of_have_the_same_summary() {
     assert_eq!((cut.complete, cut.objects), (false, summary.objects));
     assert!(damage.is_some());
     assert!(of_graph(&b"nothing"[..]).is_err());
+}
+
+// The objects of a block that were decoded, and the classes that it counts.
+fn decoded(graph: &[u8]) -> (usize, usize) {
+    let mut reader = Reader::with_options(graph, OPTIONS).unwrap();
+    let (mut objects, mut counts) = (0, 0);
+    while let Some(block) = reader.next_block().unwrap() {
+        if let Block::Objects(batch) = block {
+            objects += batch.len();
+            counts += batch.counts().len();
+        }
+    }
+    (objects, counts)
+}
+
+// A dump of the same objects while no allocations are traced, as far as a graph is concerned.
+fn without_generations(dump: &[u8]) -> Vec<u8> {
+    const KEY: &[u8] = b", \"generation\":";
+    let (mut kept, mut rest) = (Vec::new(), dump);
+    while let Some(at) = memchr::memmem::find(rest, KEY) {
+        kept.extend_from_slice(&rest[..at]);
+        let after = &rest[at + KEY.len()..];
+        rest = &after[after.iter().position(|byte| !byte.is_ascii_digit()).unwrap()..];
+    }
+    [&kept, rest].concat()
+}
+
+#[test]
+fn the_counts_of_blocks_say_what_their_objects_add_up_to() {
+    let graph_of = |dump: &[u8]| convert::to_graph(dump, Vec::new(), &convert::Options::default()).unwrap().2;
+    for (name, packed) in FIXTURES {
+        let dump = unpack(packed);
+        assert!(check_counts(&graph_of(&dump)), "{name}");
+        // A block with an allocation site is decoded.
+        let graph = graph_of(&without_generations(&dump));
+        assert!(check_counts(&graph), "{name}");
+        let (objects, counts) = decoded(&graph);
+        assert!(objects == 0 && counts > 50, "{name}: {objects} {counts}");
+    }
+    let graph = graph_of(LINES.as_bytes());
+    check_counts(&graph);
+    assert_eq!(decoded(&graph), (6, 0));
+    // Classes without a number: the table of a writer has no place for all of these.
+    let object = |i: u64| {
+        let (address, class) = (0x7f00_0001_0000 + i * 40, 0x7e00_0000_0000 + i * 1000);
+        format!("{{\"address\":\"{address:#x}\", \"type\":\"OBJECT\", \"class\":\"{class:#x}\", \"memsize\":40}}\n")
+    };
+    let graph = graph_of((0..30_000).map(object).collect::<String>().as_bytes());
+    assert!(check_counts(&graph));
+    let (objects, counts) = decoded(&graph);
+    assert!(objects > 10_000 && counts > 10_000, "{objects} {counts}");
 }
 
 #[test]

@@ -283,6 +283,27 @@ fn a_trailer_that_lies_about_counts_is_found() {
 }
 
 #[test]
+fn a_block_that_counts_other_objects_than_it_has_is_found() {
+    let object = Object { address: 80, kind: Type::HASH, size: 40, ..Object::default() };
+    let bytes = Graph { objects: vec![(object, Vec::new())], ..Graph::default() }.write();
+    // Edges, type, class, then young ones, their bytes, old ones, their bytes.
+    let column = [17, 7, 0, Type::HASH.0, 0, 1, 40, 0, 0];
+    for (place, lie) in [(5, 2), (5, 0), (7, 1)] {
+        let lies = rewrite(&bytes, |kind, content| {
+            if kind == block::kind::OBJECTS {
+                let at = content.windows(column.len()).position(|bytes| bytes == column).unwrap();
+                content[at + place] = lie;
+            }
+        });
+        let options = Options { counts: true, ..Options::default() };
+        let mut reader = Reader::with_options(&lies[..], options).unwrap();
+        let error =
+            std::iter::from_fn(|| reader.next_block().map(|block| block.map(drop)).transpose()).find_map(Result::err);
+        assert!(error.unwrap().to_string().contains("it counts another number of objects"), "{place}");
+    }
+}
+
+#[test]
 fn blocks_whose_content_is_false_under_a_good_checksum_are_an_error_or_read() {
     let bytes = Graph::random(9, 20).write();
     let (mut tried, mut found) = (0, 0);

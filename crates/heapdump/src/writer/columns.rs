@@ -1,7 +1,7 @@
 //! The columns of a block of objects, while it is collected.
 
 use crate::block::column;
-use crate::memory::{BLOCK_OBJECTS, Column, EDGES, LABELS};
+use crate::memory::{BLOCK_OBJECTS, COUNTED, Column, EDGES, LABELS};
 use crate::varint;
 
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Columns<'m> {
     pub encoding: Column<'m>,
     pub site: Column<'m>,
     pub generation: Column<'m>,
+    pub counts: Column<'m>,
+    pub modules: Column<'m>,
 }
 
 impl<'m> Columns<'m> {
@@ -45,10 +47,12 @@ impl<'m> Columns<'m> {
             encoding: cut(small),
             site: cut(small),
             generation: cut(number),
+            counts: cut(BLOCK_OBJECTS * COUNTED + varint::MAX_LEN),
+            modules: cut(number + small),
         }
     }
 
-    fn all(&mut self) -> [(u64, &mut Column<'m>); 16] {
+    fn all(&mut self) -> [(u64, &mut Column<'m>); 18] {
         [
             (column::ADDRESS, &mut self.address),
             (column::TYPE, &mut self.kind),
@@ -66,6 +70,8 @@ impl<'m> Columns<'m> {
             (column::ENCODING, &mut self.encoding),
             (column::SITE, &mut self.site),
             (column::GENERATION, &mut self.generation),
+            (column::COUNTS, &mut self.counts),
+            (column::MODULES, &mut self.modules),
         ]
     }
 
