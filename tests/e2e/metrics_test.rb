@@ -30,6 +30,15 @@ class MetricsTest < E2E::Case
 
   def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing
     diagctl!("run", "--report", "out", "--", "echo", "x")
+    fifo, link = %w[fifo link].map { |name| File.join(@root, name) }
+    File.mkfifo(fifo)
+    File.symlink("numbers", link)
+    [fifo, link, "/dev/null"].each do |path|
+      refused = diagctl("metrics", "--textfile", path)
+      assert_equal 2, refused.status, refused
+      assert_match(/#{path} is not a regular file, so it is not replaced\n  hint: name a file/, refused.err)
+    end
+    assert_equal %w[fifo link characterSpecial], [fifo, link, "/dev/null"].map { |path| File.ftype(path) }
     result = diagctl("metrics", "--textfile", File.join(@root, "none/x.prom"))
     assert_equal 1, result.status
     assert_match(%r{cannot write .*none/x.prom}, result.err)

@@ -12,6 +12,7 @@ use super::status::followed::Waiting;
 use super::status::lease;
 use super::{Context, Failure, apart, times};
 use crate::cli::error::printable;
+use crate::exit_code::Exit;
 use crate::fsio::{self, NewFile};
 use crate::state::files::load_samples;
 use diagctl_observe::Presence;
@@ -39,6 +40,12 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     // The thread that opens the store takes its owner's identity and then ends: the file is written as the caller.
     let families = apart::run(|| gather(cx))??;
     let Some(path) = &args.textfile else { return Ok(Done::text(text(&families, Format::OpenMetrics))) };
+    // Replacing a device, a link or a pipe would take it away from everybody else.
+    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+        let message = format!("{} is not a regular file, so it is not replaced", path.display());
+        return Err(Failure::new(Exit::Usage, message)
+            .hint("name a file for the collector; without --textfile the numbers go to stdout"));
+    }
     write(path, &text(&families, Format::Prometheus)).map_err(|e| Failure::output("write", path, e))?;
     Ok(Done::silent())
 }

@@ -77,7 +77,7 @@ impl Config {
         for named in self.named() {
             if let Some(why) = place.missing.get(&named.path) {
                 let hint = match named.kind {
-                    Kind::Directory => "mount or create it first: shipping creates it on whatever filesystem is there",
+                    Kind::Directory => "mount or create it first: shipping fails until it is there",
                     _ => ABSENT,
                 };
                 warnings.push((named.key, format!("{} {why}", named.path), hint));
