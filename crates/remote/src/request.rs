@@ -180,8 +180,13 @@ pub async fn fresh_answers(
     let mut read = stream::iter(names).map(read).buffered(AT_ONCE);
     let mut answers = Vec::new();
     while let Some((answer, name)) = read.next().await {
-        let clean = |answer: Answer| Answer { reason: without_secrets(&answer.reason).into_owned(), ..answer };
-        answers.extend(answer?.map(|answer| (name, clean(answer))));
+        let Some(answer): Option<Answer> = answer? else { continue };
+        if answer.is_whole() {
+            answers.push((name, Answer { reason: without_secrets(&answer.reason).into_owned(), ..answer }));
+        } else {
+            let key = keys::answer(&ticket.id, &name);
+            foreign.skip(&key, &format!("{key} names no capture"));
+        }
     }
     Ok(answers)
 }
@@ -233,9 +238,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bucket = Bucket::Directory(dir.path().to_owned());
         let put = async |key: &str, data: Vec<u8>| bucket.put(key, data.into()).await.unwrap();
-        let ticket = Ticket { id: "x".into(), nodes: vec!["good~1".into(), "never~1".into()], ..Ticket::default() };
-        put("answers/x/good~1.json", b"{\"state\":\"captured\"}".to_vec()).await;
+        let ticket = Ticket {
+            id: "x".into(),
+            nodes: ["good~1", "never~1", "none~1", "path~1"].map(str::to_owned).into(),
+            ..Ticket::default()
+        };
+        put("answers/x/good~1.json", b"{\"state\":\"captured\",\"capture\":\"20261128T100000000Z-aaaaaaaa\"}".to_vec())
+            .await;
         put("answers/x/never~1.json", vec![b' '; 70_000]).await;
+        put("answers/x/none~1.json", b"{\"state\":\"captured\"}".to_vec()).await;
+        put("answers/x/path~1.json", b"{\"state\":\"captured\",\"capture\":\"../../etc/passwd\"}".to_vec()).await;
         let answers = fresh_answers(&Foreign::new(&bucket), &ticket, &BTreeMap::new()).await.unwrap();
         assert_eq!(answers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["good~1"]);
     }

@@ -196,7 +196,8 @@ mod tests {
     }
 
     async fn answered(bucket: &Bucket, id: &str, node: &str, state: State) {
-        let answer = Answer { state, at: "2026-11-28T10:00:00.000Z".into(), ..Answer::default() };
+        let capture = (state == State::Captured).then(|| Id::parse("20261128T095959000Z-aaaaaaaa").unwrap());
+        let answer = Answer { state, capture, at: "2026-11-28T10:00:00.000Z".into(), ..Answer::default() };
         bucket.put(&keys::answer(id, node), serde_json::to_vec(&answer).unwrap().into()).await.unwrap();
     }
 

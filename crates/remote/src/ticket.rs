@@ -1,6 +1,6 @@
 //! Requests through the remote: what a person writes, and what nodes answer. Each is an object of its own that one writer writes.
 
-use diagctl_store::ReportName;
+use diagctl_store::{Id, ReportName};
 use serde::{Deserialize, Serialize};
 
 /// Maximum size of any of these objects, bytes.
@@ -102,7 +102,7 @@ pub struct Answer {
     pub state: State,
     /// The capture.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub capture: Option<String>,
+    pub capture: Option<Id>,
     /// True if it was given up because somebody cancelled it. Its state is `Failed`, which older programs know.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cancelled: bool,
@@ -117,6 +117,11 @@ impl Answer {
     /// Returns true if no other answer follows.
     pub fn is_final(&self) -> bool {
         self.state != State::Waiting
+    }
+
+    /// Returns true if it says what its state promises.
+    pub fn is_whole(&self) -> bool {
+        self.state != State::Captured || self.capture.is_some()
     }
 }
 

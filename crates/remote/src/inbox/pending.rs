@@ -53,7 +53,7 @@ impl Inbox<'_> {
                     if dir.exists() && !dir.join(SHIPPED_FILE).is_file() {
                         continue;
                     }
-                    Answer { state: State::Captured, capture: Some(capture.to_string()), ..Answer::default() }
+                    Answer { state: State::Captured, capture: Some(capture), ..Answer::default() }
                 }
                 // Somebody has cancelled it on this machine. What is being captured may be for it all the same.
                 None if now_ms < until && self.is_capturing() => continue,
