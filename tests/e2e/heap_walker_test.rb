@@ -40,6 +40,34 @@ class HeapWalkerTest < E2E::Case
     assert_operator copied(capture("heap_dump")) - before, :>, 5 << 20
   end
 
+  # A forked child has lost the stacks of all threads but one. A block that captures a variable moves it off the stack.
+  def test_what_other_threads_hold_in_local_variables_is_reachable
+    program = File.join(@root, "program.rb")
+    File.write(program, <<~'RUBY')
+      class Row; def initialize(i) = @v = "row #{i}" * 3; end
+      class Cell < Row; end
+      class Held < Row; end
+      def query = Array.new(1_000) { |i| Row.new(i) }.then { |rows| $ready << 1; sleep; rows.size }
+      def export
+        cells = Array.new(1_000) { |i| Cell.new(i) }
+        count = -> { cells.size }
+        $ready << 1
+        sleep
+        count.call
+      end
+      def fiber = Fiber.new { Array.new(1_000) { |i| Held.new(i) }.then { |held| $ready << 1; sleep; held.size } }.resume
+      $ready = Queue.new
+      $threads = %i[query export fiber].map { |work| Thread.new { send(work) } }
+      3.times { $ready.pop }
+      GC.start
+    RUBY
+    @script.run("load #{program.inspect}")
+    id = capture("heap_dump")
+    tops = diagctl!("heap", "top", id, "--json", "-n", "1000").json.fetch("groups").to_h { |group| [group["name"], group["count"]] }
+    assert_equal [1_000] * 3, tops.values_at("Row", "Cell", "Held")
+    assert_match(%r{\(threads\) → Thread at \S+/program.rb:\d+ → Array\[\] → Row$}, diagctl!("heap", "path", id, "Row").out)
+  end
+
   # The proof takes a fork and some milliseconds, which are a tenth of a small dump. Where allocations are traced it is another one.
   def test_a_walker_that_proved_itself_need_not_do_so_again
     @script.run("module Lie; def bits(numbers) = super ^ 1 << 9; end")

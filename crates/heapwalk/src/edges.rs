@@ -52,6 +52,7 @@ impl<R: Receiver> Walk<'_, R> {
             unsafe { (ruby.each_ivar)(value, Self::on_pair_variable, self.lend()) };
         }
         let mut on_reference: ruby::OnReference = Self::on_reference;
+        let mut is_thread = false;
         match of {
             kind::CLASS | kind::MODULE => self.name_class(value),
             kind::ICLASS => self.name_superclass(value),
@@ -64,12 +65,15 @@ impl<R: Receiver> Walk<'_, R> {
             }
             kind::STRING => self.otherwise = self.internal(c"shared"),
             kind::ARRAY if flags & self.layout.shared != 0 => self.otherwise = self.internal(c"shared"),
-            kind::DATA => self.name_locals(value),
+            kind::DATA => is_thread = self.name_locals(value),
             _ => {}
         }
         // SAFETY: gc.c, `rb_objspace_reachable_objects_from`: calls back for what it would mark. The mark functions of extensions
         // run here, as in `dump_all`.
         unsafe { (ruby.reachable_from)(value, on_reference, core::ptr::with_exposed_provenance_mut(self.lend())) };
+        if is_thread {
+            self.stack_of(value);
+        }
     }
 
     unsafe extern "C" fn on_variable(id: ruby::Id, value: Value, walk: usize) -> c_int {

@@ -91,7 +91,7 @@ pub unsafe fn compare(
                     && walk.receiver.object.generation == generation as u64;
                 check(as_said, "allocation site", of)?;
             }
-            Fact::Bytes { .. } | Fact::Stat { .. } | Fact::Local { .. } | Fact::Start { .. } => {}
+            Fact::Bytes { .. } | Fact::Stat { .. } | Fact::Local { .. } | Fact::Start { .. } | Fact::Stack { .. } => {}
         }
     }
     check(seen > 0, "sample", Type::NONE)

@@ -164,6 +164,13 @@ pub enum Fact<'f> {
         /// File, colon, line.
         place: Text,
     },
+    /// What the stack of a thread refers to. The stack itself is gone.
+    Stack {
+        /// The Thread.
+        thread: Value,
+        /// Addresses of objects.
+        targets: &'f [usize],
+    },
 }
 
 /// An object, as `ObjectSpace.dump` describes it.
@@ -231,6 +238,12 @@ impl<'f> Iterator for Facts<'f> {
             5 => Some(Fact::Stat { name: self.text()?, value: self.word()? }),
             6 => Some(Fact::Local { thread: self.word()?, name: self.word()? }),
             7 => Some(Fact::Start { thread: self.word()?, place: self.text()? }),
+            8 => {
+                let (thread, count) = (self.word()?, self.word()?);
+                let (targets, rest) = self.0.split_at_checked(count)?;
+                self.0 = rest;
+                Some(Fact::Stack { thread, targets })
+            }
             _ => None,
         }
     }

@@ -149,6 +149,7 @@ unsafe fn write_graph(
             match fact {
                 Fact::Local { thread, name } => walk.add_local(thread, name),
                 Fact::Start { thread, place } => walk.add_start(thread, place),
+                Fact::Stack { thread, targets } => walk.add_stack(thread, targets),
                 _ => {}
             }
         }

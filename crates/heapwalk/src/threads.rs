@@ -6,7 +6,7 @@
 
 use core::ffi::c_void;
 
-use diagctl_heapdump::record::{NameId, NameKind};
+use diagctl_heapdump::record::{Edge, NameId, NameKind, Root};
 
 use crate::receiver::Receiver;
 use crate::request::Text;
@@ -25,8 +25,38 @@ impl<R: Receiver> Walk<'_, R> {
         self.starts.push((thread as u64, u64::from(label.0)));
     }
 
-    // Variables of a thread's fiber, and what is on the stack of a thread or fiber.
-    pub(crate) fn name_locals(&mut self, value: Value) {
+    /// Adds what the stack of a thread refers to.
+    pub fn add_stack(&mut self, thread: Value, targets: &[usize]) {
+        for target in targets {
+            self.stacks.push((thread as u64, *target as u64));
+        }
+    }
+
+    // In the child the threads are in no list of Ruby's, so nothing need refer to them.
+    pub(crate) fn root_threads(&mut self) {
+        let mut before = 0;
+        for index in 0..self.stacks.as_slice().len() {
+            let Some((thread, _)) = self.stacks.as_slice().get(index).copied() else { return };
+            if thread != before {
+                let category = self.names.constant(self.receiver, NameKind::Text, c"threads".as_ptr());
+                self.receiver.root(&Root { category, edge: Edge { target: thread, label: NameId::NONE } });
+            }
+            before = thread;
+        }
+    }
+
+    // Passes what the stack of a thread refers to. `otherwise` names what else the thread holds.
+    pub(crate) fn stack_of(&mut self, thread: Value) {
+        let label = self.otherwise;
+        for (of, target) in self.stacks.as_slice() {
+            if *of == thread as u64 {
+                self.receiver.edge(Edge { target: *target, label });
+            }
+        }
+    }
+
+    // Variables of a thread's fiber, and what is on the stack of a thread or fiber. Returns true for a thread.
+    pub(crate) fn name_locals(&mut self, value: Value) -> bool {
         // SAFETY: its type is T_DATA; gc.c, `rb_objspace_data_type_name`: a constant or null.
         let of = unsafe { ruby::c_bytes((self.ruby.data_type_name)(value)) };
         match of {
@@ -41,6 +71,7 @@ impl<R: Receiver> Walk<'_, R> {
             }
             _ => {}
         }
+        of == b"VM/thread"
     }
 
     fn name_local(&mut self, thread: Value, index: usize) {

@@ -51,6 +51,8 @@ pub struct Walk<'w, R> {
     pub(crate) locals: Vector<(u64, u64)>,
     /// Threads and the labels that tell where they were started.
     pub(crate) starts: Vector<(u64, u64)>,
+    /// Threads and what their stacks refer to.
+    pub(crate) stacks: Vector<(u64, u64)>,
     /// References of the hash at hand that Ruby has not yielded yet, before that to its default.
     pub(crate) before_default: usize,
     /// Objects are all that is wanted: no roots, no references, no lengths, no hashes of strings.
@@ -89,6 +91,7 @@ impl<'w, R: Receiver> Walk<'w, R> {
             class: 0,
             locals: Vector::new(),
             starts: Vector::new(),
+            stacks: Vector::new(),
             before_default: 0,
             objects_only: false,
             status,
@@ -121,6 +124,7 @@ impl<'w, R: Receiver> Walk<'w, R> {
         unsafe {
             if !self.objects_only {
                 (ruby.reachable_from_root)(Self::on_root, walk);
+                (*walk.cast::<Self>()).root_threads();
             }
             (ruby.each_objects)(Self::on_page, walk);
         }

@@ -21,7 +21,7 @@ module Diagctl
     # @!attribute [r] capture
     #   @return [String] id
     attr_reader :failed, :metadata, :capture
-    # @return [Array<Thread>] threads of the worker, set before a fork
+    # @return [Hash{Thread=>String}] threads of the worker with their stacks (see ThreadStacks), set before a fork
     attr_writer :threads
 
     def initialize(client, reports, lease, capture, failed:, metadata:)
@@ -31,7 +31,7 @@ module Diagctl
       @capture = capture
       @failed = failed
       @metadata = metadata
-      @threads = []
+      @threads = {}
     end
 
     # Forks the processes that will walk the heap for these reports.

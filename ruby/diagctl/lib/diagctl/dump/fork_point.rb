@@ -52,11 +52,12 @@ module Diagctl
       def respond_to?(name, all = false) = name == :flush || @stream.respond_to?(name, all)
     end
 
+    # @yield right before the fork, once no collection can begin, perhaps more than once
     # @return [Integer] the child's pid; 0 in the child, where the garbage collector stays off
     # @raise [SystemCallError]
     # @raise [Interrupted]
-    def self.fork
-      new.fork
+    def self.fork(&)
+      new.fork(&)
     end
 
     # A fork can hang in Ruby itself when other Ractors run: they keep locks of the VM that nobody releases in the child.
@@ -74,11 +75,15 @@ module Diagctl
       @limit = Clock.now + WAIT
     end
 
+    # @see .fork
     def fork
       attempt = 0
       begin
         wait_for_rest
-        without_collector { between_flushes { ForkGuard.raw_fork } }
+        without_collector do
+          yield if block_given?
+          between_flushes { ForkGuard.raw_fork }
+        end
       rescue Moved
         retry if (attempt += 1) < ATTEMPTS
         raise Unavailable, "the garbage collector does not come to rest: the application starts it again and again"

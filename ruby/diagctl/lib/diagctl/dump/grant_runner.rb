@@ -89,10 +89,9 @@ module Diagctl
         log = Libc.memory_file("diagctl")
         fork_time, fork_time_writer = IO.pipe
         dumper = DumperProcess.new(writer, lease: lease, log: log, fork_time: fork_time, worker: Process.pid)
-        # Ruby forgets all but the forking one in the child.
-        writer.threads = Thread.list
         point = ForkPoint.new
-        pid = point.fork
+        # Ruby forgets all threads but the forking one in the child.
+        pid = point.fork { writer.threads = ThreadStacks.collect(Thread.list) }
         in_child(grant) { dumper.run(collected, snapshots) } if pid.zero?
 
         forked.call(DumperHandle.new(pid, grant, log, Clock.now + grant.deadline + GRACE))

@@ -36,7 +36,7 @@ module Diagctl
     #
     # @param object [File] a file in memory that holds the walker by the time it is to walk
     # @param status [File] the page that is watched. All walks of a dumper use the same
-    # @param threads [Array<Thread>] threads of the worker
+    # @param threads [Hash{Thread=>String}] threads of the worker with their stacks (see ThreadStacks)
     # @param close [Array<IO>] descriptors that the process must not hold
     # @raise [SystemCallError]
     def initialize(object, status, output, threads, close)

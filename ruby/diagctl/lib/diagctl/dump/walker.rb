@@ -25,7 +25,7 @@ module Diagctl
     # @return [Integer] the most memory that a walk had to itself, bytes
     attr_reader :copied
 
-    # @param threads [Array<Thread>] threads of the worker
+    # @param threads [Hash{Thread=>String}] threads of the worker with their stacks (see ThreadStacks)
     def initialize(client, lease, capture, threads)
       @source = WalkerSource.new(client, lease, capture)
       @lease = lease

@@ -31,7 +31,7 @@ module Diagctl
 
     # @param object [File] the walker, a file in memory
     # @param status [File] the page that the dumper watches
-    # @param threads [Array<Thread>] threads of the worker
+    # @param threads [Hash{Thread=>String}] threads of the worker with their stacks (see ThreadStacks)
     def initialize(object, status, threads)
       @threads = threads
       @dumper = Process.pid

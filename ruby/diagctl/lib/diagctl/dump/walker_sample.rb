@@ -29,7 +29,8 @@ module Diagctl
       [string].pack("p").unpack1("J")
     end
 
-    # @param threads [Array<Thread>] threads of the worker; this process has only one of them, but all their variables
+    # @param threads [Hash{Thread=>String}] threads of the worker with their stacks (see ThreadStacks); this process has only one of them,
+    #   but all their variables
     # @param whole [Boolean] false for facts without a sample, of which few objects are in the heap
     # @param bytes [Boolean] false for facts without strings in every layout
     def initialize(threads, whole, bytes)
@@ -41,8 +42,9 @@ module Diagctl
         name_edges
         trace
       end
-      threads.each { |thread| tell(thread) }
+      threads.each_key { |thread| tell(thread) }
       statistics(GC.stat.select { |_, value| value.is_a?(Integer) })
+      threads.each { |thread, stack| add(8, address(thread), stack.bytesize / 8, *stack.unpack("J*")) unless stack.empty? }
     end
 
     # @return [String] the facts, packed

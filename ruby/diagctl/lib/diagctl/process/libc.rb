@@ -35,6 +35,7 @@ module Diagctl
     NONE = [].freeze
     MASKED = (ALL_SIGNALS - FAULTS).freeze
     WORD_BITS = [0].pack("J").bytesize * 8
+    WORD_BYTES = 8
 
     @functions = {}
     # Made once: the objects of the dumper are in its dump.
@@ -56,7 +57,7 @@ module Diagctl
         { "alarm" => [[int], int], "prctl" => [[int, long, long, long, long], int], "syscall" => [[long] * 5, long],
           "memfd_create" => [[pointer, int], int], "fcntl" => [[int, int, int], int], "dup2" => [[int, int], int], "waitid" => [[int, int, pointer, int], int],
           "sched_getcpu" => [[], int], "sched_setaffinity" => [[int, long, pointer], int],
-          "pthread_sigmask" => [[int, pointer, pointer], int] }
+          "pthread_sigmask" => [[int, pointer, pointer], int], "memcpy" => [[pointer, pointer, long], pointer] }
           .each { |name, (arguments, result)| function(name, arguments, result, need_gvl: true) }
         true
       rescue LoadError
@@ -79,6 +80,13 @@ module Diagctl
       # @return [Fiddle::Pointer]
       def memory(bytes)
         Fiddle::Pointer.malloc(bytes.bytesize, Fiddle::RUBY_FREE).tap { |pointer| pointer[0, bytes.bytesize] = bytes }
+      end
+
+      # @return [Integer] the word at an address
+      def word_at(address)
+        @word ||= memory("\0" * WORD_BYTES)
+        @functions.fetch("memcpy").call(@word.to_i, address, WORD_BYTES)
+        @word[0, WORD_BYTES].unpack1("J")
       end
 
       # Searches RTLD_DEFAULT. Handle.sym would miss a preloaded library (jemalloc), which is in the global scope only.

@@ -51,7 +51,8 @@ module Diagctl
       Libc.prepare_signal_sets(CaptureWriter::ENDING)
       Isolation.rehearse
       Holder.write("/nonexistent", Process.pid)
-      WalkerSample.new([Thread.current], false, false).pack if Libc.load
+      WalkerSample.new({ Thread.current => "" }, false, false).pack if Libc.load
+      ThreadStacks.collect([Thread.main])
       Records.new.tap { |records| records.set("rehearsal", 1) }.to_s
     end
     private_class_method :rehearse
