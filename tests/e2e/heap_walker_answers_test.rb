@@ -44,10 +44,10 @@ class HeapWalkerAnswersTest < E2E::Case
              [nil, nil, 0, 0, -1, 1000].flat_map { |place| [200, 5_000].map { |times| ("long text " * times).tap { |text| text.setbyte(place, 88) if place } } },
              Array.new(2) { $long ||= "shared text " * 300; $long.dup },
              Set.new([1, []]), 2**100, ObjectSpace::WeakMap.new.tap { |map| map[Specimen] = KNOWN_KEY = Object.new }, ENV, $stdin]
-    threads = Thread.list
     Thread.pass until $kept.grep(Thread).all?(&:stop?)
     GC.start
     GC.disable
+    threads = Diagctl::ThreadStacks.collect(Thread.list)
     child = fork do
       object = File.open("walker.so")
       status = File.open("status", "w+").tap { |file| file.truncate(4096) }

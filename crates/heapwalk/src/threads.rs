@@ -45,11 +45,12 @@ impl<R: Receiver> Walk<'_, R> {
         }
     }
 
-    // Passes what the stack of a thread refers to. `otherwise` names what else the thread holds.
+    // Passes what the stack of a thread refers to. Its variables are among that, and have a name already; `otherwise` names the rest.
     pub(crate) fn stack_of(&mut self, thread: Value) {
         let label = self.otherwise;
+        let named = self.pairs.as_slice();
         for (of, target) in self.stacks.as_slice() {
-            if *of == thread as u64 {
+            if *of == thread as u64 && !named.iter().any(|(variable, _)| variable == target) {
                 self.receiver.edge(Edge { target: *target, label });
             }
         }
