@@ -35,6 +35,8 @@ class HeapWalkerTest < E2E::Case
 
   # Ruby's mark functions write: a flag into each environment of a block. These pages are copied in the walker's process.
   def test_the_pages_that_the_walk_copies_count
+    skip("Ruby 3.4 sets that flag only where it is not set") if RUBY_VERSION >= "3.4"
+
     before = copied(capture("heap_dump"))
     @script.run("$blocks = Array.new(200_000) { |i| proc { i } }; GC.start")
     assert_operator copied(capture("heap_dump")) - before, :>, 5 << 20
