@@ -80,6 +80,40 @@ module E2E
     include Reading
     include Deleting
 
+    # A second capture, of which the remote has but one file, since so many days.
+    def half_shipped(days)
+      ship!
+      id = capture
+      dir = File.join(Dir.glob("#{@files}/captures/*/*").first, id).tap { |path| Dir.mkdir(path) }
+      FileUtils.cp(File.join(@store, "reports", id, "blob.bin.gz"), dir)
+      age(days, File.join(dir, "blob.bin.gz"))
+      id
+    end
+
+    def age(days, *paths) = File.utime(Time.now - (days * 86_400), Time.now - (days * 86_400), *paths)
+
+    def listed = remote_list("-q", env: elsewhere).out.split
+
+    def test_what_was_never_shipped_whole_is_not_noted_as_deleted
+      capture
+      id = half_shipped(3)
+      assert_match(/#{id}.*without meta.json: its shipment was never finished/, read!("gc", "--max-age", "90d").out)
+      assert_empty remote_keys.grep(/#{id}|~deleted~/)
+      ship!
+      assert_shipped(id)
+      assert_includes listed, id
+      read!("fetch", id, "-o", File.join(@root, "out"))
+    end
+
+    def test_what_is_in_a_manifest_and_has_lost_its_record_is_noted_as_deleted
+      capture
+      gone = capture
+      ship!
+      Dir.glob("#{@files}/captures/**/#{gone}/*") { |path| path.end_with?("meta.json") ? File.delete(path) : age(3, path) }
+      read!("gc", "--max-age", "90d")
+      refute_includes listed, gone
+    end
+
     def test_what_killed_shippers_left_unfinished_goes_after_a_day
       id = capture
       ship!

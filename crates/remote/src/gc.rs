@@ -2,6 +2,8 @@
 //!
 //! The record of a capture goes first, because a capture without one does not exist. Then the capture is noted as deleted, because
 //! the node that shipped it may write its manifest anew, and at last its files go. A run that is killed is finished by the next.
+//!
+//! A capture that was never shipped whole is not noted: its node may still ship it, and everyone must see it then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
@@ -94,8 +96,15 @@ struct Stored {
 /// Day, host and id: the directory of a capture.
 type Place = (String, String, String);
 
-/// The deletions of one day: captures by id and host, and the keys of their objects.
-type OfDay<'a> = (Vec<(&'a str, &'a str)>, Vec<String>);
+/// A capture that goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Doomed<'a> {
+    id: &'a str,
+    host: &'a str,
+    keys: Vec<String>,
+    /// True if readers have seen it, so that it must be noted as deleted.
+    was_shipped: bool,
+}
 
 /// Runs `rm`.
 ///
@@ -109,8 +118,8 @@ pub async fn rm(args: &RmArgs, settings: &Settings) -> Result<Exit> {
         let named: Named = serde_json::from_str(&line).map_err(|e| Error::Asked(e.to_string()))?;
         let base = keys::capture(&named.created, &named.host, named.id.as_str());
         let keys = bucket.list_under(&base).await?.into_iter().map(|object| object.key).collect();
-        let deleted = [(named.id.as_str(), named.host.as_str())];
-        delete(&bucket, keys::day(&named.created), &deleted, keys, &args.by).await?;
+        let doomed = Doomed { id: named.id.as_str(), host: &named.host, keys, was_shipped: true };
+        delete(&bucket, keys::day(&named.created), vec![doomed], &args.by).await?;
     }
     Ok(Exit::Ok)
 }
@@ -135,14 +144,20 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     if args.dry_run {
         return Ok(Exit::Ok);
     }
-    let mut days: BTreeMap<&str, OfDay<'_>> = BTreeMap::new();
+    let listed: BTreeSet<Place> = listing.newest_first().map(place_of).collect();
+    let mut days: BTreeMap<&str, Vec<Doomed<'_>>> = BTreeMap::new();
     for ((place, stored), _) in stored.iter().zip(&verdicts).filter(|(_, verdict)| !verdict.keep) {
-        let (captures, keys) = days.entry(&place.0).or_default();
-        captures.push((&place.2, &place.1));
-        keys.extend(stored.keys.iter().cloned());
+        let keys = if stored.whole { Some(stored.keys.clone()) } else { abandoned(&bucket, place, now_ms).await? };
+        let Some(keys) = keys else {
+            output::note(&format!("kept {} of {}: its shipment goes on", place.2, place.1));
+            continue;
+        };
+        // Without its record, but in a manifest: a run was killed before it could note the capture.
+        let was_shipped = stored.whole || listed.contains(place);
+        days.entry(&place.0).or_default().push(Doomed { id: &place.2, host: &place.1, keys, was_shipped });
     }
-    for (day, (captures, keys)) in days {
-        delete(&bucket, day, &captures, keys, &args.by).await?;
+    for (day, doomed) in days {
+        delete(&bucket, day, doomed, &args.by).await?;
     }
     let kept: BTreeSet<&str> =
         stored.keys().zip(&verdicts).filter(|(_, verdict)| verdict.keep).map(|(place, _)| place.0.as_str()).collect();
@@ -212,17 +227,30 @@ fn judge(captures: &BTreeMap<Place, Stored>, args: &GcArgs, now_ms: u64) -> Vec<
     verdicts.into_values().collect()
 }
 
+// Returns the files of a shipment that was never finished, or `None` if it goes on. The listing may be older than its resumption.
+async fn abandoned(bucket: &Bucket, place: &Place, now_ms: u64) -> Result<Option<Vec<String>>> {
+    let objects = bucket.list_under(&format!("captures/{}/{}/{}", place.0, place.1, place.2)).await?;
+    let goes_on = |object: &Object| {
+        object.key.ends_with("/meta.json") || now_ms.saturating_sub(object.written_ms) < UNFINISHED_MS
+    };
+    let is_abandoned = !objects.iter().any(goes_on);
+    Ok(is_abandoned.then(|| objects.into_iter().map(|object| object.key).collect()))
+}
+
 // Deletes captures of one day: first their records, and then, when they are noted as deleted, their files.
-async fn delete(bucket: &Bucket, day: &str, captures: &[(&str, &str)], keys: Vec<String>, by: &str) -> Result<()> {
-    let (records, files): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| key.ends_with("/meta.json"));
-    bucket.delete(records).await?;
-    let lines = captures.iter().map(|(deleted, host)| {
-        let line = Deleted { deleted, host, by, at: clock::utc_now() };
+async fn delete(bucket: &Bucket, day: &str, doomed: Vec<Doomed<'_>>, by: &str) -> Result<()> {
+    let lines = doomed.iter().filter(|capture| capture.was_shipped).map(|capture| {
+        let line = Deleted { deleted: capture.id, host: capture.host, by, at: clock::utc_now() };
         // A struct of strings can always be encoded.
         serde_json::to_string(&line).unwrap_or_default() + "\n"
     });
     let list = lines.collect::<String>();
-    bucket.put(&keys::deleted(day, &random_hex()?), list.into()).await?;
+    let keys = doomed.into_iter().flat_map(|capture| capture.keys);
+    let (records, files): (Vec<String>, Vec<String>) = keys.partition(|key| key.ends_with("/meta.json"));
+    bucket.delete(records).await?;
+    if !list.is_empty() {
+        bucket.put(&keys::deleted(day, &random_hex()?), list.into()).await?;
+    }
     bucket.delete(files).await
 }
 
