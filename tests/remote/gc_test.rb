@@ -105,6 +105,19 @@ module E2E
       read!("fetch", id, "-o", File.join(@root, "out"))
     end
 
+    def test_a_node_that_ships_an_old_day_again_brings_no_deleted_capture_back
+      deleted, later = [capture, capture].map { |id| backdate(id, 4) }
+      FileUtils.mv(File.join(@store, "reports", later), @root)
+      ship!
+      read!("rm", deleted)
+      age(3, *Dir.glob("#{@files}/manifests/**/*.jsonl"))
+      read!("gc", "--max-age", "90d")
+      assert_empty listed
+      FileUtils.mv(File.join(@root, later), File.join(@store, "reports"))
+      ship!
+      assert_equal [later], listed
+    end
+
     def test_what_is_in_a_manifest_and_has_lost_its_record_is_noted_as_deleted
       capture
       gone = capture

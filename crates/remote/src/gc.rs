@@ -25,6 +25,9 @@ use crate::settings::Settings;
 /// Files without a record that are younger than this may be those of a capture that is being shipped.
 const UNFINISHED_MS: u64 = 2 * DAY_MS;
 
+/// A day of which nothing is left keeps its lists of deleted captures for so long, because nodes may write old manifests anew.
+const DELETED_MS: u64 = 30 * DAY_MS;
+
 const DAY_MS: u64 = 86_400_000;
 
 /// Delete captures in the remote, for `diagctl rm --remote`
@@ -254,14 +257,40 @@ async fn delete(bucket: &Bucket, day: &str, doomed: Vec<Doomed<'_>>, by: &str) -
     bucket.delete(files).await
 }
 
-// Deletes the manifests of days of which nothing is left. Nodes still write those of the last days.
+// Deletes the manifests of days of which nothing is left. Nodes still write those of the last days, and may ship a capture of any day.
 async fn forget_days(bucket: &Bucket, kept: &BTreeSet<&str>, now_ms: u64) -> Result<()> {
     let recent = clock::utc(i64::try_from(now_ms.saturating_sub(UNFINISHED_MS)).unwrap_or(0));
-    let mut manifests = bucket.list_days("manifests", None, Some(keys::day(&recent))).await?;
-    manifests.extend(bucket.list_days("merged", None, Some(keys::day(&recent))).await?);
-    let day = |key: &str| key.split('/').nth(1).unwrap_or_default().to_owned();
-    let gone = manifests.into_iter().map(|object| object.key).filter(|key| !kept.contains(day(key).as_str()));
-    bucket.delete(gone.collect()).await
+    let until = Some(keys::day(&recent));
+    let mut objects = bucket.list_days("manifests", None, until).await?;
+    objects.extend(bucket.list_days("merged", None, until).await?);
+    let may_go = |object: &&Object| !is_needed(object, now_ms);
+    let days: BTreeSet<&str> = objects.iter().filter(may_go).filter_map(|object| day_of(&object.key)).collect();
+    for day in days.difference(kept) {
+        // The listings are old by now, and a manifest that was written meanwhile must not be lost.
+        let manifests = bucket.list_under(&format!("manifests/{day}")).await?;
+        let is_written = |object: &Object| !keys::is_deleted(&object.key) && is_needed(object, now_ms);
+        let captures = bucket.list_under(&format!("captures/{day}")).await?;
+        if manifests.iter().any(is_written) || captures.iter().any(|object| place(&object.key).is_some()) {
+            continue;
+        }
+        let merged = bucket.list_under(&format!("merged/{day}")).await?;
+        let gone = merged.into_iter().chain(manifests.into_iter().filter(|object| !is_needed(object, now_ms)));
+        bucket.delete(gone.map(|object| object.key).collect()).await?;
+    }
+    Ok(())
+}
+
+// True if a manifest was written so lately that it stays, whatever is left of its day.
+fn is_needed(object: &Object, now_ms: u64) -> bool {
+    let most = if keys::is_deleted(&object.key) { DELETED_MS } else { UNFINISHED_MS };
+    now_ms.saturating_sub(object.written_ms) < most
+}
+
+// The day of a manifest.
+fn day_of(key: &str) -> Option<&str> {
+    let mut parts = key.split('/').skip(1);
+    let day = parts.next()?;
+    (parts.next().is_some() && day.len() == keys::NO_DAY.len() && keys::day(day) == day).then_some(day)
 }
 
 #[cfg(test)]
@@ -318,5 +347,40 @@ mod tests {
         assert_eq!(grouped.len(), 1);
         let stored = grouped.values().next().unwrap();
         assert_eq!((stored.keys.len(), stored.bytes, stored.whole), (2, 20, true));
+    }
+
+    #[tokio::test]
+    async fn a_day_of_which_nothing_is_left_keeps_what_was_written_lately() {
+        let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = Bucket::Directory(dir.path().into());
+        let put = async |key: &str, days: u64| {
+            bucket.put(key, "x\n".into()).await.unwrap();
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(now_ms - days * DAY_MS);
+            std::fs::File::options().append(true).open(dir.path().join(key)).unwrap().set_modified(at).unwrap();
+        };
+        for (day, of_manifest) in [("2020-01-01", 3), ("2020-01-02", 0), ("2020-01-03", 3), ("2020-01-04", 3)] {
+            put(&keys::manifest(day, "web-1", "0"), of_manifest).await;
+            put(&keys::merged(day, "0"), 3).await;
+            put(&keys::deleted(day, "young"), 29).await;
+            put(&keys::deleted(day, "old"), 31).await;
+        }
+        // Shipped since the captures were listed.
+        put("captures/2020-01-03/web-1/20200103T100000000Z-aaaaaaaa/meta.json", 3).await;
+        put("manifests/readme.txt", 40).await;
+        forget_days(&bucket, &BTreeSet::from(["2020-01-04"]), now_ms).await.unwrap();
+        let left = async |day: &str| {
+            let (manifests, merged) = (format!("manifests/{day}"), format!("merged/{day}"));
+            let (manifests, merged) = (bucket.list_under(&manifests).await, bucket.list_under(&merged).await);
+            let mut names: Vec<String> = manifests.unwrap().into_iter().chain(merged.unwrap()).map(|o| o.key).collect();
+            names.sort_unstable();
+            names.iter().map(|key| key.rsplit('/').next().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        let all = "web-1~0.jsonl ~deleted~old.jsonl ~deleted~young.jsonl 0.jsonl.gz";
+        let table = [("01", "~deleted~young.jsonl"), ("02", all), ("03", all), ("04", all)];
+        for (day, expected) in table {
+            assert_eq!(left(&format!("2020-01-{day}")).await, expected, "{day}");
+        }
+        assert!(dir.path().join("manifests/readme.txt").exists());
     }
 }
