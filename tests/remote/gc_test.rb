@@ -76,6 +76,24 @@ module E2E
     end
   end
 
+  class PlanningWithS3Test < S3Case
+    include Reading
+
+    def test_a_dry_run_needs_no_right_to_write_and_the_deletion_does
+      id = capture
+      ship!
+      faults { |method, _, _| 403 if %w[DELETE POST PUT].include?(method) }
+      plan = read!("gc", "--max-use", "1B", "--dry-run")
+      assert_match(/would delete 1 capture/, plan.out)
+      assert_match(/ages are by the clock of this machine/, plan.err)
+      result = read("gc", "--max-use", "1B")
+      assert_equal 1, result.status
+      assert_match(%r{cannot write probes/\S+.*hint: the credentials may not do this}m, result.err)
+      remote
+      assert_equal [id], remote_list("-q", env: elsewhere).out.split
+    end
+  end
+
   class DeletingFromDirectoryTest < DirectoryCase
     include Reading
     include Deleting
@@ -117,6 +135,28 @@ module E2E
       ship!
       assert_equal [later], listed
     end
+
+    # The environment of a machine with another clock, which does not change the times of files.
+    def at(time)
+      library = Dir.glob("/usr/lib/*/faketime/libfaketime.so.1").first || flunk("libfaketime is missing; run make deps")
+      elsewhere.merge("LD_PRELOAD" => library, "FAKETIME" => time, "NO_FAKE_STAT" => "1", "DONT_FAKE_MONOTONIC" => "1", "FAKETIME_DONT_FAKE_MONOTONIC" => "1")
+    end
+
+    def test_a_wrong_clock_deletes_nothing
+      id = capture
+      under_way = half_shipped(0)
+      before = remote_keys
+      ["+100d", "-100d"].each do |time|
+        result = read("gc", "--max-age", "90d", env: at(time))
+        assert_equal 1, result.status, result
+        assert_match(/nothing was deleted: it is #{clock(time)}\S+ here, and #{clock("+0d")}\S+ by the clock of the remote.*hint: set the clock/m, result.err)
+        assert_equal before, remote_keys
+      end
+      assert_match(/^deleted 0 captures .*, kept 2 captures/, read!("gc", "--max-age", "90d", env: at("+5m")).out)
+      assert_equal [[id], before], [listed, remote_keys], under_way
+    end
+
+    def clock(offset) = (Time.now.utc + (offset.to_i * 86_400)).strftime("%F")
 
     def test_what_is_in_a_manifest_and_has_lost_its_record_is_noted_as_deleted
       capture

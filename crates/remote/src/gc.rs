@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::keys::{self, Object};
 use crate::merged;
 use crate::output::{self, Exit};
+use crate::probe;
 use crate::settings::Settings;
 
 /// Files without a record that are younger than this may be those of a capture that is being shipped.
@@ -131,10 +132,10 @@ pub async fn rm(args: &RmArgs, settings: &Settings) -> Result<Exit> {
 ///
 /// # Errors
 ///
-/// If the remote cannot be listed, or something cannot be deleted.
+/// If the clock of the remote is not that of this machine, the remote cannot be listed, or something cannot be deleted.
 pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
-    let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
+    let now_ms = probe::remote_ms(&bucket, args.dry_run).await?;
     let listing = captures::read(&bucket, None, None).await?;
     let pinned = listing.newest_first().filter(|entry| entry.pinned).map(place_of).collect();
     let objects = bucket.list_days("captures", None, None).await?;
@@ -351,7 +352,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_day_of_which_nothing_is_left_keeps_what_was_written_lately() {
-        let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap();
+        let now_ms = probe::local_ms();
         let dir = tempfile::tempdir().unwrap();
         let bucket = Bucket::Directory(dir.path().into());
         let put = async |key: &str, days: u64| {
