@@ -158,6 +158,27 @@ module E2E
 
     def clock(offset) = (Time.now.utc + (offset.to_i * 86_400)).strftime("%F")
 
+    def test_a_pin_in_any_manifest_counts
+      id = capture
+      diagctl!("pin", id)
+      ship!
+      manifest = Dir.glob("#{@files}/manifests/*/*.jsonl").first
+      unpinned = JSON.parse(File.read(manifest)).merge("pinned" => false)
+      # Read before it, and after it.
+      %w[0 f].each { |digit| File.write(manifest.sub(/~\h+/, "~#{digit * 8}"), "#{JSON.dump(unpinned)}\n") }
+      assert_match(/^deleted 0 captures/, read!("gc", "--max-use", "1B").out)
+      assert_equal 1, read("rm", id).status
+    end
+
+    def test_a_capture_of_a_host_with_an_odd_name_is_not_listed_once_it_is_deleted
+      id = capture
+      change_record(id, "host" => "web 1+é")
+      ship!
+      assert_equal [id], listed
+      read!("gc", "--max-use", "1B")
+      assert_empty listed
+    end
+
     def test_what_is_in_a_manifest_and_has_lost_its_record_is_noted_as_deleted
       capture
       gone = capture

@@ -33,6 +33,7 @@ pub struct Args {
 #[derive(Debug, Default)]
 pub struct Listing {
     captures: BTreeMap<(Id, String), Entry>,
+    /// With the host as it is in keys.
     deleted: BTreeSet<(Id, String)>,
 }
 
@@ -82,17 +83,29 @@ impl Listing {
         let lines = data.split(|byte| *byte == b'\n');
         if keys::is_deleted(key) {
             let deleted = lines.filter_map(|line| serde_json::from_slice::<Deleted>(line).ok());
-            return self.deleted.extend(deleted.map(|line| (line.deleted, line.host)));
+            return self.deleted.extend(deleted.map(|line| (line.deleted, keys::part(&line.host))));
         }
         let honest = |entry: &Entry| entry.is_plausible() && keys::day(&entry.created) != keys::NO_DAY;
-        for entry in lines.filter_map(|line| serde_json::from_slice(line).ok()).filter(honest) {
-            self.captures.insert((entry.id, entry.host.clone()), entry);
+        for mut entry in lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok()).filter(honest) {
+            // Manifests come in no particular order, so a pin counts wherever it is.
+            let key = (entry.id, entry.host.clone());
+            entry.pinned |= self.captures.get(&key).is_some_and(|known| known.pinned);
+            self.captures.insert(key, entry);
         }
     }
 
     /// Returns the captures that were not deleted.
     pub fn newest_first(&self) -> impl Iterator<Item = &Entry> {
-        self.captures.iter().rev().filter(|(key, _)| !self.deleted.contains(*key)).map(|(_, entry)| entry)
+        self.captures.values().rev().filter(|entry| !self.is_deleted(entry))
+    }
+
+    /// Returns the captures that were pinned when they were shipped, also of those that were deleted: a node may have shipped one again.
+    pub fn pinned(&self) -> impl Iterator<Item = &Entry> {
+        self.captures.values().filter(|entry| entry.pinned)
+    }
+
+    fn is_deleted(&self, entry: &Entry) -> bool {
+        self.deleted.contains(&(entry.id, keys::part(&entry.host)))
     }
 }
 
@@ -127,6 +140,30 @@ mod tests {
         let mut listing = Listing::default();
         listing.add("manifests/2026-11-28/web-1~0.jsonl", lines.join("\n").as_bytes());
         assert_eq!(listing.newest_first().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), [good]);
+    }
+
+    #[test]
+    fn a_capture_is_pinned_if_any_line_says_so_and_deleted_by_the_host_of_its_key() {
+        let id = "20261128T100000000Z-aaaaaaaa";
+        let line = |pinned: bool, host: &str| {
+            format!(
+                "{{\"id\":\"{id}\",\"created\":\"2026-11-28T10:00:00Z\",\"host\":\"{host}\",\"pinned\":{pinned}}}\n"
+            )
+        };
+        let odd = "web 1+é";
+        for order in [[true, false], [false, true]] {
+            let mut listing = Listing::default();
+            for (n, pinned) in order.into_iter().enumerate() {
+                listing.add(&format!("manifests/2026-11-28/web-1~{n}.jsonl"), line(pinned, odd).as_bytes());
+            }
+            assert_eq!(listing.newest_first().map(|entry| entry.pinned).collect::<Vec<_>>(), [true], "{order:?}");
+            for host in [odd, "web_1__"] {
+                listing.deleted.clear();
+                let deleted = format!("{{\"deleted\":\"{id}\",\"host\":\"{host}\"}}\n");
+                listing.add("manifests/2026-11-28/~deleted~0.jsonl", deleted.as_bytes());
+                assert_eq!((listing.newest_first().count(), listing.pinned().count()), (0, 1), "{host}");
+            }
+        }
     }
 
     #[test]

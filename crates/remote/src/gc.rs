@@ -137,9 +137,12 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let now_ms = probe::remote_ms(&bucket, args.dry_run).await?;
     let listing = captures::read(&bucket, None, None).await?;
-    let pinned = listing.newest_first().filter(|entry| entry.pinned).map(place_of).collect();
+    let listed: BTreeSet<Place> = listing.newest_first().map(place_of).collect();
+    let pinned = listing.pinned().map(place_of).collect();
     let objects = bucket.list_days("captures", None, None).await?;
-    let stored = group(objects, &pinned);
+    let mut stored = group(objects, &pinned);
+    // What was left of the deletion of a pinned capture is not kept for ever.
+    stored.iter_mut().for_each(|(place, stored)| stored.pinned &= stored.whole || listed.contains(place));
     let verdicts = judge(&stored, args, now_ms);
     for verdict in &verdicts {
         let line = serde_json::to_string(verdict).unwrap_or_default();
@@ -148,7 +151,6 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     if args.dry_run {
         return Ok(Exit::Ok);
     }
-    let listed: BTreeSet<Place> = listing.newest_first().map(place_of).collect();
     let mut days: BTreeMap<&str, Vec<Doomed<'_>>> = BTreeMap::new();
     for ((place, stored), _) in stored.iter().zip(&verdicts).filter(|(_, verdict)| !verdict.keep) {
         let keys = if stored.whole { Some(stored.keys.clone()) } else { abandoned(&bucket, place, now_ms).await? };

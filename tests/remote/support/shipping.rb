@@ -18,16 +18,19 @@ module E2E
     # A capture in another store of this machine.
     def capture_in(dir) = diagctl!("run", "--report", "text", "--", "echo", "a capture", env: env(DIAGCTL_DIR: dir)).out.chomp
 
-    # Makes a capture so many days older, and returns its new id. Without its checksum, a record is one of a version that had none.
+    # Makes a capture so many days older, and returns its new id.
     def backdate(id, days)
-      record = JSON.parse(file(id, "meta.json")).tap { |meta| meta.delete("check") }
-      time = Time.parse(record["created"]).utc - (days * 86_400)
+      time = Time.parse(meta(id)["created"]).utc - (days * 86_400)
       older = time.strftime("%Y%m%dT%H%M%S%LZ") + id[19..]
-      record.merge!("id" => older, "created" => time.strftime("%FT%T.%LZ"), "store_ms" => (time.to_f * 1000).to_i)
-      File.write(File.join(@store, "reports", id, "meta.json"), JSON.dump(record))
+      change_record(id, "id" => older, "created" => time.strftime("%FT%T.%LZ"), "store_ms" => (time.to_f * 1000).to_i)
       File.rename(*[id, older].map { |name| File.join(@store, "reports", name) })
-      FileUtils.rm_f(%w[catalog.bin index.jsonl].map { |name| File.join(@store, name) })
       older
+    end
+
+    # Changes the record of a capture in the store. Without its checksum, a record is one of a version that had none.
+    def change_record(id, changes)
+      File.write(File.join(@store, "reports", id, "meta.json"), JSON.dump(meta(id).except("check").merge(changes)))
+      FileUtils.rm_f(%w[catalog.bin index.jsonl].map { |name| File.join(@store, name) })
     end
 
     def ship(*argv, env: shipping_env, **options) = diagctl("ship", *argv, env: env, **options)
