@@ -13,10 +13,14 @@ use serde::Deserialize;
 
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::keys;
 use crate::merged::{self, AT_ONCE, MAX_MANIFEST, Manifests};
 use crate::output::{self, Exit};
 use crate::settings::Settings;
+
+/// The number of unreadable manifests that are named.
+const MOST_TOLD: usize = 3;
 
 /// Print the captures in the remote, for `diagctl list --remote`
 #[derive(Debug, clap::Args)]
@@ -35,6 +39,8 @@ pub struct Listing {
     captures: BTreeMap<(Id, String), Entry>,
     /// With the host as it is in keys.
     deleted: BTreeSet<(Id, String)>,
+    /// The failures of manifests that were left out.
+    unreadable: Vec<Error>,
 }
 
 /// A line of a list of deleted captures. It stands beside the manifests, because their nodes write those anew.
@@ -52,6 +58,7 @@ struct Deleted {
 pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let listing = read(&bucket, args.since_day.as_deref(), args.until_day.as_deref()).await?;
+    listing.tell_unreadable();
     print(listing.newest_first()).map_err(Error::Runtime)?;
     if let Some(dir) = bucket.unused_directory() {
         output::note(&format!("nothing was ever sent to {}; if it is a share, is it mounted here?", dir.display()));
@@ -59,22 +66,39 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Reads the manifests of a range of days.
+/// Reads the manifests of a range of days. Those that cannot be read are left out.
+///
+/// # Errors
+///
+/// If the remote fails, or refuses every manifest.
 pub async fn read(bucket: &Bucket, since_day: Option<&str>, until_day: Option<&str>) -> Result<Listing> {
     let wanted = bucket.list_days("manifests", since_day, until_day).await?;
     let mut wanted: Manifests = wanted.into_iter().map(|object| (object.key.clone(), object)).collect();
     let mut listing = Listing::default();
-    merged::read(bucket, (since_day, until_day), &mut wanted, |object, data| listing.add(&object.key, data)).await?;
+    let mut count = 0;
+    let quoted = |object: &keys::Object, data: &[u8]| {
+        count += 1;
+        listing.add(&object.key, data);
+    };
+    merged::read(bucket, (since_day, until_day), &mut wanted, quoted).await?;
     let fetch = |key: String| async move { (bucket.read(&key, MAX_MANIFEST).await, key) };
     let mut manifests = stream::iter(wanted.into_keys()).map(fetch).buffer_unordered(AT_ONCE);
     while let Some((manifest, key)) = manifests.next().await {
         match manifest {
-            Err(error @ Error::TooLarge { .. }) => output::note(&format!("skipped a manifest: {error}")),
-            // One that is gone was deleted by the lifecycle rule.
-            manifest => manifest?.iter().for_each(|data| listing.add(&key, data)),
+            Err(error) if foreign::is_of_object(&error) => listing.unreadable.push(error),
+            manifest => {
+                count += 1;
+                // One that is gone was deleted by the lifecycle rule.
+                manifest?.iter().for_each(|data| listing.add(&key, data));
+            }
         }
     }
-    Ok(listing)
+    // What is refused of every manifest is a matter of the credentials, or of the share.
+    let is_refused = |error: &Error| !matches!(error, Error::TooLarge { .. });
+    match listing.unreadable.iter().position(is_refused) {
+        Some(first) if count == 0 => Err(listing.unreadable.swap_remove(first)),
+        _ => Ok(listing),
+    }
 }
 
 impl Listing {
@@ -92,6 +116,22 @@ impl Listing {
             entry.pinned |= self.captures.get(&key).is_some_and(|known| known.pinned);
             self.captures.insert(key, entry);
         }
+    }
+
+    /// Names the manifests that were left out.
+    fn tell_unreadable(&self) {
+        for error in self.unreadable.iter().take(MOST_TOLD) {
+            output::note(&format!("skipped a manifest: {error}"));
+        }
+        if self.unreadable.len() > MOST_TOLD {
+            output::note(&format!("skipped {} further manifests", self.unreadable.len() - MOST_TOLD));
+        }
+    }
+
+    /// Fails if a manifest was left out: nobody knows what is pinned there.
+    pub fn require_whole(&mut self) -> Result<()> {
+        let count = self.unreadable.len();
+        self.unreadable.pop().map_or(Ok(()), |one| Err(Error::UnknownPins { count, one: Box::new(one) }))
     }
 
     /// Returns the captures that were not deleted.
@@ -164,6 +204,21 @@ mod tests {
                 assert_eq!((listing.newest_first().count(), listing.pinned().count()), (0, 1), "{host}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_cannot_be_read_hides_no_other_and_leaves_the_pins_unknown() {
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = Bucket::Directory(dir.path().into());
+        let too_large = vec![b' '; usize::try_from(MAX_MANIFEST).unwrap() + 1];
+        bucket.put("manifests/2026-11-28/web-1~0.jsonl", too_large.into()).await.unwrap();
+        let line =
+            "{\"id\":\"20261128T100000000Z-aaaaaaaa\",\"created\":\"2026-11-28T10:00:00Z\",\"host\":\"web-2\"}\n";
+        bucket.put("manifests/2026-11-28/web-2~0.jsonl", line.into()).await.unwrap();
+        let mut listing = read(&bucket, None, None).await.unwrap();
+        assert_eq!(listing.newest_first().count(), 1);
+        let why = listing.require_whole().unwrap_err().to_string();
+        assert!(why.contains("1 manifest cannot be read") && why.contains("web-1~0.jsonl"), "{why}");
     }
 
     #[test]

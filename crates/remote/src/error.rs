@@ -129,6 +129,14 @@ pub enum Error {
         /// The object.
         key: String,
     },
+    /// Captures may be pinned in manifests that cannot be read.
+    #[error("nothing was deleted: {} cannot be read, and may say that captures are pinned: {one}", manifests(*count))]
+    UnknownPins {
+        /// The number of manifests.
+        count: usize,
+        /// The failure of one of them.
+        one: Box<Error>,
+    },
     /// The request cannot be parsed.
     #[error("cannot read what diagctl asks for: {0}")]
     Asked(String),
@@ -222,6 +230,9 @@ impl Error {
             Self::Busy { .. } => "`diagctl status` says what waits and how shipping goes; --wait waits for longer",
             Self::NoRequest(_) => "`diagctl request --list --remote` shows those that count",
             Self::Clocks { .. } => "set the clock that is wrong (chrony, systemd-timesyncd), and try again",
+            Self::UnknownPins { .. } => {
+                "restore the object from its archive, or mend the rights of the file; one that diagctl has not written can be deleted"
+            }
             Self::NoClock { .. } => {
                 "does something else delete objects under probes/? `diagctl doctor --remote` says what the remote keeps"
             }
@@ -247,6 +258,10 @@ impl Error {
 
 fn time(wall_ms: u64) -> String {
     diagctl_observe::clock::utc(i64::try_from(wall_ms).unwrap_or(i64::MAX))
+}
+
+fn manifests(count: usize) -> String {
+    format!("{count} manifest{}", if count == 1 { "" } else { "s" })
 }
 
 fn captures_wait(count: usize) -> String {

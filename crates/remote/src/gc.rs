@@ -132,11 +132,13 @@ pub async fn rm(args: &RmArgs, settings: &Settings) -> Result<Exit> {
 ///
 /// # Errors
 ///
-/// If the clock of the remote is not that of this machine, the remote cannot be listed, or something cannot be deleted.
+/// If the clock of the remote is not that of this machine, the remote cannot be listed, a manifest cannot be read, or
+/// something cannot be deleted.
 pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let now_ms = probe::remote_ms(&bucket, args.dry_run).await?;
-    let listing = captures::read(&bucket, None, None).await?;
+    let mut listing = captures::read(&bucket, None, None).await?;
+    listing.require_whole()?;
     let listed: BTreeSet<Place> = listing.newest_first().map(place_of).collect();
     let pinned = listing.pinned().map(place_of).collect();
     let objects = bucket.list_days("captures", None, None).await?;
