@@ -211,6 +211,13 @@ module E2E
       assert_empty listed
     end
 
+    def test_a_directory_to_which_nothing_was_sent_is_named
+      [%w[verify --all], %w[gc --max-age 90d --dry-run], %w[gc --max-age 90d]].each do |command|
+        assert_match(/nothing was ever sent to #{@files}; if it is a share/, read!(*command).err, command.join(" "))
+      end
+      assert_empty Dir.children(@files)
+    end
+
     def test_what_is_in_a_manifest_and_has_lost_its_record_is_noted_as_deleted
       capture
       gone = capture

@@ -60,10 +60,15 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let listing = read(&bucket, args.since_day.as_deref(), args.until_day.as_deref()).await?;
     listing.tell_unreadable();
     print(listing.newest_first()).map_err(Error::Runtime)?;
+    tell_unused(&bucket);
+    Ok(Exit::Ok)
+}
+
+/// Says if the remote is a directory to which nothing was ever sent.
+pub fn tell_unused(bucket: &Bucket) {
     if let Some(dir) = bucket.unused_directory() {
         output::note(&format!("nothing was ever sent to {}; if it is a share, is it mounted here?", dir.display()));
     }
-    Ok(Exit::Ok)
 }
 
 /// Reads the manifests of a range of days. Those that cannot be read are left out.

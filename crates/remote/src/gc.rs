@@ -139,6 +139,7 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let now_ms = probe::remote_ms(&bucket, args.dry_run).await?;
     let mut listing = captures::read(&bucket, None, None).await?;
     listing.require_whole()?;
+    captures::tell_unused(&bucket);
     let listed: BTreeSet<Place> = listing.newest_first().map(place_of).collect();
     let pinned = listing.pinned().map(place_of).collect();
     let objects = bucket.list_days("captures", None, None).await?;
