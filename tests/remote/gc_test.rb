@@ -211,6 +211,19 @@ module E2E
       assert_empty listed
     end
 
+    def test_a_capture_that_was_shipped_again_is_listed_again
+      id, other = capture, capture
+      ship!
+      read!("rm", id)
+      read!("rm", other)
+      age(1, *Dir.glob("#{@files}/manifests/*/~deleted~*"))
+      File.delete(File.join(@store, "reports", id, "shipped"))
+      ship!
+      assert_match(/#{id} of \S+ was shipped again after it was deleted/, read!("gc", "--max-age", "90d").err)
+      assert_equal [id], listed
+      assert_shipped(id)
+    end
+
     def test_a_directory_to_which_nothing_was_sent_is_named
       [%w[verify --all], %w[gc --max-age 90d --dry-run], %w[gc --max-age 90d]].each do |command|
         assert_match(/nothing was ever sent to #{@files}; if it is a share/, read!(*command).err, command.join(" "))

@@ -3,18 +3,18 @@
 //! Reads the manifests only, from the merged ones as far as those quote them. Another node wrote them, so nothing in them is trusted: a line must be a plausible entry, and a
 //! manifest has a maximum size.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use diagctl_store::Id;
 use diagctl_store::index::Entry;
 use futures_util::{StreamExt, stream};
-use serde::Deserialize;
 
 use crate::bucket::Bucket;
+use crate::deletion::Lists;
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::keys;
+use crate::keys::{self, Object};
 use crate::merged::{self, AT_ONCE, MAX_MANIFEST, Manifests};
 use crate::output::{self, Exit};
 use crate::settings::Settings;
@@ -37,17 +37,9 @@ pub struct Args {
 #[derive(Debug, Default)]
 pub struct Listing {
     captures: BTreeMap<(Id, String), Entry>,
-    /// With the host as it is in keys.
-    deleted: BTreeSet<(Id, String)>,
+    deleted: Lists,
     /// The failures of manifests that were left out.
     unreadable: Vec<Error>,
-}
-
-/// A line of a list of deleted captures. It stands beside the manifests, because their nodes write those anew.
-#[derive(Debug, Deserialize)]
-struct Deleted {
-    deleted: Id,
-    host: String,
 }
 
 /// Runs the command.
@@ -81,20 +73,20 @@ pub async fn read(bucket: &Bucket, since_day: Option<&str>, until_day: Option<&s
     let mut wanted: Manifests = wanted.into_iter().map(|object| (object.key.clone(), object)).collect();
     let mut listing = Listing::default();
     let mut count = 0;
-    let quoted = |object: &keys::Object, data: &[u8]| {
+    let quoted = |object: &Object, data: &[u8]| {
         count += 1;
-        listing.add(&object.key, data);
+        listing.add(object, data);
     };
     merged::read(bucket, (since_day, until_day), &mut wanted, quoted).await?;
-    let fetch = |key: String| async move { (bucket.read(&key, MAX_MANIFEST).await, key) };
-    let mut manifests = stream::iter(wanted.into_keys()).map(fetch).buffer_unordered(AT_ONCE);
-    while let Some((manifest, key)) = manifests.next().await {
+    let fetch = |object: Object| async move { (bucket.read(&object.key, MAX_MANIFEST).await, object) };
+    let mut manifests = stream::iter(wanted.into_values()).map(fetch).buffer_unordered(AT_ONCE);
+    while let Some((manifest, object)) = manifests.next().await {
         match manifest {
             Err(error) if foreign::is_of_object(&error) => listing.unreadable.push(error),
             manifest => {
                 count += 1;
                 // One that is gone was deleted by the lifecycle rule.
-                manifest?.iter().for_each(|data| listing.add(&key, data));
+                manifest?.iter().for_each(|data| listing.add(&object, data));
             }
         }
     }
@@ -108,12 +100,11 @@ pub async fn read(bucket: &Bucket, since_day: Option<&str>, until_day: Option<&s
 
 impl Listing {
     // Adds what is in a manifest. A line that is damaged, or cut, is left out.
-    fn add(&mut self, key: &str, data: &[u8]) {
-        let lines = data.split(|byte| *byte == b'\n');
-        if keys::is_deleted(key) {
-            let deleted = lines.filter_map(|line| serde_json::from_slice::<Deleted>(line).ok());
-            return self.deleted.extend(deleted.map(|line| (line.deleted, keys::part(&line.host))));
+    fn add(&mut self, object: &Object, data: &[u8]) {
+        if keys::is_deleted(&object.key) {
+            return self.deleted.add(object, data);
         }
+        let lines = data.split(|byte| *byte == b'\n');
         let honest = |entry: &Entry| entry.is_plausible() && keys::day(&entry.created) != keys::NO_DAY;
         for mut entry in lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok()).filter(honest) {
             // Manifests come in no particular order, so a pin counts wherever it is.
@@ -149,8 +140,13 @@ impl Listing {
         self.captures.values().filter(|entry| entry.pinned)
     }
 
+    /// Returns the lists of deleted captures.
+    pub fn deleted(&self) -> &Lists {
+        &self.deleted
+    }
+
     fn is_deleted(&self, entry: &Entry) -> bool {
-        self.deleted.contains(&(entry.id, keys::part(&entry.host)))
+        self.deleted.has(entry.id, &entry.host)
     }
 }
 
@@ -166,6 +162,10 @@ fn print<'e>(entries: impl Iterator<Item = &'e Entry>) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn object(key: &str) -> Object {
+        Object { key: key.into(), bytes: 0, version: String::new(), written_ms: 0 }
+    }
 
     #[test]
     fn a_hostile_manifest_adds_nothing_and_hides_nothing() {
@@ -183,7 +183,7 @@ mod tests {
             line("20261128T100000000Z-dddddddd", "")[..60].to_owned(),
         ];
         let mut listing = Listing::default();
-        listing.add("manifests/2026-11-28/web-1~0.jsonl", lines.join("\n").as_bytes());
+        listing.add(&object("manifests/2026-11-28/web-1~0.jsonl"), lines.join("\n").as_bytes());
         assert_eq!(listing.newest_first().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), [good]);
     }
 
@@ -199,13 +199,13 @@ mod tests {
         for order in [[true, false], [false, true]] {
             let mut listing = Listing::default();
             for (n, pinned) in order.into_iter().enumerate() {
-                listing.add(&format!("manifests/2026-11-28/web-1~{n}.jsonl"), line(pinned, odd).as_bytes());
+                listing.add(&object(&format!("manifests/2026-11-28/web-1~{n}.jsonl")), line(pinned, odd).as_bytes());
             }
             assert_eq!(listing.newest_first().map(|entry| entry.pinned).collect::<Vec<_>>(), [true], "{order:?}");
             for host in [odd, "web_1__"] {
-                listing.deleted.clear();
+                listing.deleted = Lists::default();
                 let deleted = format!("{{\"deleted\":\"{id}\",\"host\":\"{host}\"}}\n");
-                listing.add("manifests/2026-11-28/~deleted~0.jsonl", deleted.as_bytes());
+                listing.add(&object("manifests/2026-11-28/~deleted~0.jsonl"), deleted.as_bytes());
                 assert_eq!((listing.newest_first().count(), listing.pinned().count()), (0, 1), "{host}");
             }
         }
@@ -233,8 +233,8 @@ mod tests {
             |host: &str| format!("{{\"id\":\"{id}\",\"created\":\"2026-11-28T10:00:00Z\",\"host\":\"{host}\"}}\n");
         let mut listing = Listing::default();
         let deleted = format!("{{\"deleted\":\"{id}\",\"host\":\"web-1\"}}\n{{\"dele");
-        listing.add("manifests/2026-11-28/~deleted~0.jsonl", deleted.as_bytes());
-        listing.add("manifests/2026-11-28/web-1~0.jsonl", (line("web-1") + &line("web-2")).as_bytes());
+        listing.add(&object("manifests/2026-11-28/~deleted~0.jsonl"), deleted.as_bytes());
+        listing.add(&object("manifests/2026-11-28/web-1~0.jsonl"), (line("web-1") + &line("web-2")).as_bytes());
         assert_eq!(listing.newest_first().map(|entry| entry.host.as_str()).collect::<Vec<_>>(), ["web-2"]);
     }
 }

@@ -1,14 +1,10 @@
 //! `rm` and `gc`: delete captures in the remote. Only a person runs them: a node never deletes what it has shipped.
 //!
-//! The record of a capture goes first, because a capture without one does not exist. Then the capture is noted as deleted, because
-//! the node that shipped it may write its manifest anew, and at last its files go. A run that is killed is finished by the next.
-//!
-//! A capture that was never shipped whole is not noted: its node may still ship it, and everyone must see it then.
+//! A run that is killed is finished by the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
-use diagctl_fs::random_hex;
 use diagctl_observe::clock;
 use diagctl_store::Id;
 use diagctl_store::index::Entry;
@@ -16,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
 use crate::captures;
+use crate::deletion::{self, Doomed, delete};
 use crate::error::{Error, Result};
 use crate::keys::{self, Object};
 use crate::merged;
@@ -68,15 +65,6 @@ struct Named {
     host: String,
 }
 
-/// A line of the list of deleted captures.
-#[derive(Debug, Serialize)]
-struct Deleted<'a> {
-    deleted: &'a str,
-    host: &'a str,
-    by: &'a str,
-    at: String,
-}
-
 /// The verdict on a capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Verdict {
@@ -93,22 +81,13 @@ struct Stored {
     keys: Vec<String>,
     bytes: u64,
     written_ms: u64,
+    record_ms: u64,
     whole: bool,
     pinned: bool,
 }
 
 /// Day, host and id: the directory of a capture.
 type Place = (String, String, String);
-
-/// A capture that goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Doomed<'a> {
-    id: &'a str,
-    host: &'a str,
-    keys: Vec<String>,
-    /// True if readers have seen it, so that it must be noted as deleted.
-    was_shipped: bool,
-}
 
 /// Runs `rm`.
 ///
@@ -168,6 +147,10 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     for (day, doomed) in days {
         delete(&bucket, day, doomed, &args.by).await?;
     }
+    let is_kept = |((place, stored), verdict): ((&Place, &Stored), &Verdict)| {
+        (verdict.keep && stored.whole).then(|| ((place.2.clone(), place.1.clone()), stored.record_ms))
+    };
+    deletion::lift(&bucket, &stored.iter().zip(&verdicts).filter_map(is_kept).collect(), listing.deleted()).await?;
     let kept: BTreeSet<&str> =
         stored.keys().zip(&verdicts).filter(|(_, verdict)| verdict.keep).map(|(place, _)| place.0.as_str()).collect();
     forget_days(&bucket, &kept, now_ms).await?;
@@ -198,7 +181,10 @@ fn group(objects: Vec<Object>, pinned: &BTreeSet<Place>) -> BTreeMap<Place, Stor
         let Some(place) = place(&object.key) else { continue };
         let pinned = pinned.contains(&place);
         let stored = captures.entry(place).or_default();
-        stored.whole |= object.key.ends_with("/meta.json");
+        if object.key.ends_with("/meta.json") {
+            stored.whole = true;
+            stored.record_ms = object.written_ms;
+        }
         stored.pinned = pinned;
         stored.bytes = stored.bytes.saturating_add(object.bytes);
         stored.written_ms = stored.written_ms.max(object.written_ms);
@@ -244,23 +230,6 @@ async fn abandoned(bucket: &Bucket, place: &Place, now_ms: u64) -> Result<Option
     };
     let is_abandoned = !objects.iter().any(goes_on);
     Ok(is_abandoned.then(|| objects.into_iter().map(|object| object.key).collect()))
-}
-
-// Deletes captures of one day: first their records, and then, when they are noted as deleted, their files.
-async fn delete(bucket: &Bucket, day: &str, doomed: Vec<Doomed<'_>>, by: &str) -> Result<()> {
-    let lines = doomed.iter().filter(|capture| capture.was_shipped).map(|capture| {
-        let line = Deleted { deleted: capture.id, host: capture.host, by, at: clock::utc_now() };
-        // A struct of strings can always be encoded.
-        serde_json::to_string(&line).unwrap_or_default() + "\n"
-    });
-    let list = lines.collect::<String>();
-    let keys = doomed.into_iter().flat_map(|capture| capture.keys);
-    let (records, files): (Vec<String>, Vec<String>) = keys.partition(|key| key.ends_with("/meta.json"));
-    bucket.delete(records).await?;
-    if !list.is_empty() {
-        bucket.put(&keys::deleted(day, &random_hex()?), list.into()).await?;
-    }
-    bucket.delete(files).await
 }
 
 // Deletes the manifests of days of which nothing is left. Nodes still write those of the last days, and may ship a capture of any day.
@@ -309,7 +278,7 @@ mod tests {
     fn capture(n: u64, days: u64, whole: bool, pinned: bool) -> (Place, Stored) {
         let place = ("2026-11-28".to_owned(), "web-1".to_owned(), format!("20261128T10000000{n}Z-aaaaaaaa"));
         let written_ms = NOW - days * DAY_MS;
-        (place, Stored { keys: Vec::new(), bytes: 100, written_ms, whole, pinned })
+        (place, Stored { keys: Vec::new(), bytes: 100, written_ms, record_ms: written_ms, whole, pinned })
     }
 
     fn kept(captures: &[(Place, Stored)], max_age_days: Option<u64>, max_use: Option<u64>) -> Vec<bool> {

@@ -12,6 +12,7 @@ mod check;
 mod cloud;
 mod counting;
 mod credentials;
+mod deletion;
 mod directory;
 mod error;
 mod foreign;
