@@ -76,9 +76,169 @@ module E2E
     end
   end
 
+  class UnreadableManifestTest < S3Case
+    include Reading
+
+    def test_a_manifest_that_cannot_be_read_is_skipped_and_named_and_gc_deletes_nothing
+      ids = [capture]
+      ship!
+      @store = File.join(@root, "another-store")
+      ids << capture
+      ship!
+      first, second = remote_keys.grep(/manifests/).sort_by { |key| remote_object(key).include?(ids[0]) ? 0 : 1 }
+      before = remote_keys
+      faults { |method, target, _| 403 if method == "GET" && target.include?(first) }
+      result = read!("list", "-q")
+      assert_equal [ids[1]], result.out.split
+      assert_match(/skipped a manifest: cannot read #{first.delete_prefix("fleet/")}/, result.err)
+      result = read!("verify", "--all")
+      assert_match(/verified 1 capture.*intact/, result.out)
+      assert_match(/skipped a manifest: .*#{first.delete_prefix("fleet/")}/, result.err)
+      [%w[--dry-run], []].each do |more|
+        result = read("gc", "--max-use", "1B", *more)
+        assert_equal 1, result.status
+        assert_match(/nothing was deleted: 1 manifest cannot be read.*#{first.delete_prefix("fleet/")}.*hint: restore/m, result.err)
+      end
+      assert_equal before, remote_keys
+      @proxy.stop
+      faults { |method, target, _| 403 if method == "GET" && [first, second].any? { |key| target.include?(key) } }
+      result = read("list")
+      assert_equal 1, result.status, result
+      assert_match(/cannot read manifests.*hint: the credentials may not do this/m, result.err)
+    end
+  end
+
+  class PlanningWithS3Test < S3Case
+    include Reading
+
+    def test_a_dry_run_needs_no_right_to_write_and_the_deletion_does
+      id = capture
+      ship!
+      faults { |method, _, _| 403 if %w[DELETE POST PUT].include?(method) }
+      plan = read!("gc", "--max-use", "1B", "--dry-run")
+      assert_match(/would delete 1 capture/, plan.out)
+      assert_match(/ages are by the clock of this machine/, plan.err)
+      result = read("gc", "--max-use", "1B")
+      assert_equal 1, result.status
+      assert_match(%r{cannot write probes/\S+.*hint: the credentials may not do this}m, result.err)
+      remote
+      assert_equal [id], remote_list("-q", env: elsewhere).out.split
+    end
+  end
+
   class DeletingFromDirectoryTest < DirectoryCase
     include Reading
     include Deleting
+
+    # A second capture, of which the remote has but one file, since so many days.
+    def half_shipped(days)
+      ship!
+      id = capture
+      dir = File.join(Dir.glob("#{@files}/captures/*/*").first, id).tap { |path| Dir.mkdir(path) }
+      FileUtils.cp(File.join(@store, "reports", id, "blob.bin.gz"), dir)
+      age(days, File.join(dir, "blob.bin.gz"))
+      id
+    end
+
+    def age(days, *paths) = File.utime(Time.now - (days * 86_400), Time.now - (days * 86_400), *paths)
+
+    def listed = remote_list("-q", env: elsewhere).out.split
+
+    def test_what_was_never_shipped_whole_is_not_noted_as_deleted
+      capture
+      id = half_shipped(3)
+      assert_match(/#{id}.*without meta.json: its shipment was never finished/, read!("gc", "--max-age", "90d").out)
+      assert_empty remote_keys.grep(/#{id}|~deleted~/)
+      ship!
+      assert_shipped(id)
+      assert_includes listed, id
+      read!("fetch", id, "-o", File.join(@root, "out"))
+    end
+
+    def test_a_node_that_ships_an_old_day_again_brings_no_deleted_capture_back
+      deleted, later = [capture, capture].map { |id| backdate(id, 4) }
+      FileUtils.mv(File.join(@store, "reports", later), @root)
+      ship!
+      read!("rm", deleted)
+      age(3, *Dir.glob("#{@files}/manifests/**/*.jsonl"))
+      read!("gc", "--max-age", "90d")
+      assert_empty listed
+      FileUtils.mv(File.join(@root, later), File.join(@store, "reports"))
+      ship!
+      assert_equal [later], listed
+    end
+
+    # The environment of a machine with another clock, which does not change the times of files.
+    def at(time)
+      library = Dir.glob("/usr/lib/*/faketime/libfaketime.so.1").first || flunk("libfaketime is missing; run make deps")
+      elsewhere.merge("LD_PRELOAD" => library, "FAKETIME" => time, "NO_FAKE_STAT" => "1", "DONT_FAKE_MONOTONIC" => "1", "FAKETIME_DONT_FAKE_MONOTONIC" => "1")
+    end
+
+    def test_a_wrong_clock_deletes_nothing
+      id = capture
+      under_way = half_shipped(0)
+      before = remote_keys
+      ["+100d", "-100d"].each do |time|
+        result = read("gc", "--max-age", "90d", env: at(time))
+        assert_equal 1, result.status, result
+        assert_match(/nothing was deleted: it is #{clock(time)}\S+ here, and #{clock("+0d")}\S+ by the clock of the remote.*hint: set the clock/m, result.err)
+        assert_equal before, remote_keys
+      end
+      assert_match(/^deleted 0 captures .*, kept 2 captures/, read!("gc", "--max-age", "90d", env: at("+5m")).out)
+      assert_equal [[id], before], [listed, remote_keys], under_way
+    end
+
+    def clock(offset) = (Time.now.utc + (offset.to_i * 86_400)).strftime("%F")
+
+    def test_a_pin_in_any_manifest_counts
+      id = capture
+      diagctl!("pin", id)
+      ship!
+      manifest = Dir.glob("#{@files}/manifests/*/*.jsonl").first
+      unpinned = JSON.parse(File.read(manifest)).merge("pinned" => false)
+      # Read before it, and after it.
+      %w[0 f].each { |digit| File.write(manifest.sub(/~\h+/, "~#{digit * 8}"), "#{JSON.dump(unpinned)}\n") }
+      assert_match(/^deleted 0 captures/, read!("gc", "--max-use", "1B").out)
+      assert_equal 1, read("rm", id).status
+    end
+
+    def test_a_capture_of_a_host_with_an_odd_name_is_not_listed_once_it_is_deleted
+      id = capture
+      change_record(id, "host" => "web 1+é")
+      ship!
+      assert_equal [id], listed
+      read!("gc", "--max-use", "1B")
+      assert_empty listed
+    end
+
+    def test_a_capture_that_was_shipped_again_is_listed_again
+      id, other = capture, capture
+      ship!
+      read!("rm", id)
+      read!("rm", other)
+      age(1, *Dir.glob("#{@files}/manifests/*/~deleted~*"))
+      File.delete(File.join(@store, "reports", id, "shipped"))
+      ship!
+      assert_match(/#{id} of \S+ was shipped again after it was deleted/, read!("gc", "--max-age", "90d").err)
+      assert_equal [id], listed
+      assert_shipped(id)
+    end
+
+    def test_a_directory_to_which_nothing_was_sent_is_named
+      [%w[verify --all], %w[gc --max-age 90d --dry-run], %w[gc --max-age 90d]].each do |command|
+        assert_match(/nothing was ever sent to #{@files}; if it is a share/, read!(*command).err, command.join(" "))
+      end
+      assert_empty Dir.children(@files)
+    end
+
+    def test_what_is_in_a_manifest_and_has_lost_its_record_is_noted_as_deleted
+      capture
+      gone = capture
+      ship!
+      Dir.glob("#{@files}/captures/**/#{gone}/*") { |path| path.end_with?("meta.json") ? File.delete(path) : age(3, path) }
+      read!("gc", "--max-age", "90d")
+      refute_includes listed, gone
+    end
 
     def test_what_killed_shippers_left_unfinished_goes_after_a_day
       id = capture

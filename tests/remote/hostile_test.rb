@@ -68,6 +68,7 @@ module E2E
         /are needed, and .* are free/ => ->(meta) { meta["reports"][0]["stored_bytes"] = 1 << 43 },
         /does not name a plain file/ => ->(meta) { meta["reports"][0]["file"] = "../../../../escaped" },
         /has the file meta.json/ => ->(meta) { meta["reports"][0]["file"] = "meta.json" },
+        /two reports name blob.bin.gz/ => ->(meta) { meta["reports"] *= 2 },
         /has no checksum/ => ->(meta) { meta["reports"][0]["sha256"] = "../../x" },
         /it describes capture/ => ->(meta) { meta["id"] = "20260101T000000000Z-aaaaaaaa" },
         /it describes a capture of other at/ => ->(meta) { meta["host"] = "other" },
@@ -81,6 +82,42 @@ module E2E
       end
       remote_write(remote_keys.grep(/meta.json/).first, "[" * 5_000_000)
       fetch(/has more than 4194304 bytes/)
+    end
+
+    def test_verify_goes_on_after_a_capture_that_cannot_be_fetched
+      second = capture
+      ship!
+      key = remote_keys.grep(%r{/#{@id}/meta.json}).first
+      original = remote_object(key)
+      forgeries = {
+        /meta.json: two reports name blob.bin.gz$/ => ->(meta) { meta["reports"] *= 5000 },
+        /blob.bin.gz: it has \d+ bytes, #{1 << 43} were recorded$/ => ->(meta) { meta["reports"][0]["stored_bytes"] = 1 << 43 },
+        /x{300}: report blob has a file whose name has 300 bytes$/ => ->(meta) { meta["reports"][0]["file"] = "x" * 300 },
+        /blob.bin.gz: report blob has no checksum$/ => ->(meta) { meta["reports"][0]["sha256"] = "x" }
+      }
+      forgeries.each do |reason, change|
+        remote_write(key, original)
+        forge(@id) { |meta, _| change.call(meta) }
+        assert_damaged(/^damaged  #{@id} #{reason}/)
+      end
+      fetch(/has no checksum/)
+      remote_write(key, " " * 5_000_000)
+      assert_damaged(/^damaged  #{@id} meta.json: .* has more than 4194304 bytes, so it was not read$/)
+      remote_write(key, original)
+      blob = File.join(@files, remote_keys.grep(%r{/#{@id}/blob}).first)
+      File.delete(blob)
+      File.mkfifo(blob)
+      assert_damaged(/^damaged  #{@id} blob.bin.gz: cannot read .*: it is not a regular file$/)
+      read!("verify", second)
+    end
+
+    # The other capture is intact.
+    def assert_damaged(reason)
+      result = read("verify", "--all")
+      assert_equal 1, result.status, result
+      assert_match(reason, result.out)
+      assert_match(/^verified 2 captures: 1 file .*intact, 1 damaged$/, result.out)
+      assert_empty result.err
     end
 
     def test_a_manifest_that_names_another_place_and_a_link_out_of_the_remote

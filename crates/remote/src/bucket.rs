@@ -118,6 +118,17 @@ impl Bucket {
         }
     }
 
+    /// Examines an object, or returns `None` if there is none.
+    pub async fn stat(&self, key: &str) -> Result<Option<Object>> {
+        match self {
+            Self::Directory(dir) => directory::stat(directory::require(dir)?, key),
+            Self::Cloud { client, prefix, .. } => match client.head(&self.path(key)?).await {
+                Err(Failed::NotFound { .. }) => Ok(None),
+                found => Ok(Some(object(prefix, &found.map_err(self.failed("examine", key))?))),
+            },
+        }
+    }
+
     /// Reads a small object with credentials that may only write. Then nothing is known to be there.
     pub async fn look(&self, key: &str, most: u64) -> Result<Option<Vec<u8>>> {
         match self.read(key, most).await {

@@ -3,20 +3,24 @@
 //! Reads the manifests only, from the merged ones as far as those quote them. Another node wrote them, so nothing in them is trusted: a line must be a plausible entry, and a
 //! manifest has a maximum size.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use diagctl_store::Id;
 use diagctl_store::index::Entry;
 use futures_util::{StreamExt, stream};
-use serde::Deserialize;
 
 use crate::bucket::Bucket;
+use crate::deletion::Lists;
 use crate::error::{Error, Result};
-use crate::keys;
+use crate::foreign;
+use crate::keys::{self, Object};
 use crate::merged::{self, AT_ONCE, MAX_MANIFEST, Manifests};
 use crate::output::{self, Exit};
 use crate::settings::Settings;
+
+/// The number of unreadable manifests that are named.
+const MOST_TOLD: usize = 3;
 
 /// Print the captures in the remote, for `diagctl list --remote`
 #[derive(Debug, clap::Args)]
@@ -33,14 +37,9 @@ pub struct Args {
 #[derive(Debug, Default)]
 pub struct Listing {
     captures: BTreeMap<(Id, String), Entry>,
-    deleted: BTreeSet<(Id, String)>,
-}
-
-/// A line of a list of deleted captures. It stands beside the manifests, because their nodes write those anew.
-#[derive(Debug, Deserialize)]
-struct Deleted {
-    deleted: Id,
-    host: String,
+    deleted: Lists,
+    /// The failures of manifests that were left out.
+    unreadable: Vec<Error>,
 }
 
 /// Runs the command.
@@ -51,48 +50,103 @@ struct Deleted {
 pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let listing = read(&bucket, args.since_day.as_deref(), args.until_day.as_deref()).await?;
+    listing.tell_unreadable();
     print(listing.newest_first()).map_err(Error::Runtime)?;
-    if let Some(dir) = bucket.unused_directory() {
-        output::note(&format!("nothing was ever sent to {}; if it is a share, is it mounted here?", dir.display()));
-    }
+    tell_unused(&bucket);
     Ok(Exit::Ok)
 }
 
-/// Reads the manifests of a range of days.
+/// Says if the remote is a directory to which nothing was ever sent.
+pub fn tell_unused(bucket: &Bucket) {
+    if let Some(dir) = bucket.unused_directory() {
+        output::note(&format!("nothing was ever sent to {}; if it is a share, is it mounted here?", dir.display()));
+    }
+}
+
+/// Reads the manifests of a range of days. Those that cannot be read are left out.
+///
+/// # Errors
+///
+/// If the remote fails, or refuses every manifest.
 pub async fn read(bucket: &Bucket, since_day: Option<&str>, until_day: Option<&str>) -> Result<Listing> {
     let wanted = bucket.list_days("manifests", since_day, until_day).await?;
     let mut wanted: Manifests = wanted.into_iter().map(|object| (object.key.clone(), object)).collect();
     let mut listing = Listing::default();
-    merged::read(bucket, (since_day, until_day), &mut wanted, |object, data| listing.add(&object.key, data)).await?;
-    let fetch = |key: String| async move { (bucket.read(&key, MAX_MANIFEST).await, key) };
-    let mut manifests = stream::iter(wanted.into_keys()).map(fetch).buffer_unordered(AT_ONCE);
-    while let Some((manifest, key)) = manifests.next().await {
+    let mut count = 0;
+    let quoted = |object: &Object, data: &[u8]| {
+        count += 1;
+        listing.add(object, data);
+    };
+    merged::read(bucket, (since_day, until_day), &mut wanted, quoted).await?;
+    let fetch = |object: Object| async move { (bucket.read(&object.key, MAX_MANIFEST).await, object) };
+    let mut manifests = stream::iter(wanted.into_values()).map(fetch).buffer_unordered(AT_ONCE);
+    while let Some((manifest, object)) = manifests.next().await {
         match manifest {
-            Err(error @ Error::TooLarge { .. }) => output::note(&format!("skipped a manifest: {error}")),
-            // One that is gone was deleted by the lifecycle rule.
-            manifest => manifest?.iter().for_each(|data| listing.add(&key, data)),
+            Err(error) if foreign::is_of_object(&error) => listing.unreadable.push(error),
+            manifest => {
+                count += 1;
+                // One that is gone was deleted by the lifecycle rule.
+                manifest?.iter().for_each(|data| listing.add(&object, data));
+            }
         }
     }
-    Ok(listing)
+    // What is refused of every manifest is a matter of the credentials, or of the share.
+    let is_refused = |error: &Error| !matches!(error, Error::TooLarge { .. });
+    match listing.unreadable.iter().position(is_refused) {
+        Some(first) if count == 0 => Err(listing.unreadable.swap_remove(first)),
+        _ => Ok(listing),
+    }
 }
 
 impl Listing {
     // Adds what is in a manifest. A line that is damaged, or cut, is left out.
-    fn add(&mut self, key: &str, data: &[u8]) {
+    fn add(&mut self, object: &Object, data: &[u8]) {
+        if keys::is_deleted(&object.key) {
+            return self.deleted.add(object, data);
+        }
         let lines = data.split(|byte| *byte == b'\n');
-        if keys::is_deleted(key) {
-            let deleted = lines.filter_map(|line| serde_json::from_slice::<Deleted>(line).ok());
-            return self.deleted.extend(deleted.map(|line| (line.deleted, line.host)));
-        }
         let honest = |entry: &Entry| entry.is_plausible() && keys::day(&entry.created) != keys::NO_DAY;
-        for entry in lines.filter_map(|line| serde_json::from_slice(line).ok()).filter(honest) {
-            self.captures.insert((entry.id, entry.host.clone()), entry);
+        for mut entry in lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok()).filter(honest) {
+            // Manifests come in no particular order, so a pin counts wherever it is.
+            let key = (entry.id, entry.host.clone());
+            entry.pinned |= self.captures.get(&key).is_some_and(|known| known.pinned);
+            self.captures.insert(key, entry);
         }
+    }
+
+    /// Names the manifests that were left out.
+    fn tell_unreadable(&self) {
+        for error in self.unreadable.iter().take(MOST_TOLD) {
+            output::note(&format!("skipped a manifest: {error}"));
+        }
+        if self.unreadable.len() > MOST_TOLD {
+            output::note(&format!("skipped {} further manifests", self.unreadable.len() - MOST_TOLD));
+        }
+    }
+
+    /// Fails if a manifest was left out: nobody knows what is pinned there.
+    pub fn require_whole(&mut self) -> Result<()> {
+        let count = self.unreadable.len();
+        self.unreadable.pop().map_or(Ok(()), |one| Err(Error::UnknownPins { count, one: Box::new(one) }))
     }
 
     /// Returns the captures that were not deleted.
     pub fn newest_first(&self) -> impl Iterator<Item = &Entry> {
-        self.captures.iter().rev().filter(|(key, _)| !self.deleted.contains(*key)).map(|(_, entry)| entry)
+        self.captures.values().rev().filter(|entry| !self.is_deleted(entry))
+    }
+
+    /// Returns the captures that were pinned when they were shipped, also of those that were deleted: a node may have shipped one again.
+    pub fn pinned(&self) -> impl Iterator<Item = &Entry> {
+        self.captures.values().filter(|entry| entry.pinned)
+    }
+
+    /// Returns the lists of deleted captures.
+    pub fn deleted(&self) -> &Lists {
+        &self.deleted
+    }
+
+    fn is_deleted(&self, entry: &Entry) -> bool {
+        self.deleted.has(entry.id, &entry.host)
     }
 }
 
@@ -108,6 +162,10 @@ fn print<'e>(entries: impl Iterator<Item = &'e Entry>) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn object(key: &str) -> Object {
+        Object { key: key.into(), bytes: 0, version: String::new(), written_ms: 0 }
+    }
 
     #[test]
     fn a_hostile_manifest_adds_nothing_and_hides_nothing() {
@@ -125,8 +183,47 @@ mod tests {
             line("20261128T100000000Z-dddddddd", "")[..60].to_owned(),
         ];
         let mut listing = Listing::default();
-        listing.add("manifests/2026-11-28/web-1~0.jsonl", lines.join("\n").as_bytes());
+        listing.add(&object("manifests/2026-11-28/web-1~0.jsonl"), lines.join("\n").as_bytes());
         assert_eq!(listing.newest_first().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), [good]);
+    }
+
+    #[test]
+    fn a_capture_is_pinned_if_any_line_says_so_and_deleted_by_the_host_of_its_key() {
+        let id = "20261128T100000000Z-aaaaaaaa";
+        let line = |pinned: bool, host: &str| {
+            format!(
+                "{{\"id\":\"{id}\",\"created\":\"2026-11-28T10:00:00Z\",\"host\":\"{host}\",\"pinned\":{pinned}}}\n"
+            )
+        };
+        let odd = "web 1+é";
+        for order in [[true, false], [false, true]] {
+            let mut listing = Listing::default();
+            for (n, pinned) in order.into_iter().enumerate() {
+                listing.add(&object(&format!("manifests/2026-11-28/web-1~{n}.jsonl")), line(pinned, odd).as_bytes());
+            }
+            assert_eq!(listing.newest_first().map(|entry| entry.pinned).collect::<Vec<_>>(), [true], "{order:?}");
+            for host in [odd, "web_1__"] {
+                listing.deleted = Lists::default();
+                let deleted = format!("{{\"deleted\":\"{id}\",\"host\":\"{host}\"}}\n");
+                listing.add(&object("manifests/2026-11-28/~deleted~0.jsonl"), deleted.as_bytes());
+                assert_eq!((listing.newest_first().count(), listing.pinned().count()), (0, 1), "{host}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_cannot_be_read_hides_no_other_and_leaves_the_pins_unknown() {
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = Bucket::Directory(dir.path().into());
+        let too_large = vec![b' '; usize::try_from(MAX_MANIFEST).unwrap() + 1];
+        bucket.put("manifests/2026-11-28/web-1~0.jsonl", too_large.into()).await.unwrap();
+        let line =
+            "{\"id\":\"20261128T100000000Z-aaaaaaaa\",\"created\":\"2026-11-28T10:00:00Z\",\"host\":\"web-2\"}\n";
+        bucket.put("manifests/2026-11-28/web-2~0.jsonl", line.into()).await.unwrap();
+        let mut listing = read(&bucket, None, None).await.unwrap();
+        assert_eq!(listing.newest_first().count(), 1);
+        let why = listing.require_whole().unwrap_err().to_string();
+        assert!(why.contains("1 manifest cannot be read") && why.contains("web-1~0.jsonl"), "{why}");
     }
 
     #[test]
@@ -136,8 +233,8 @@ mod tests {
             |host: &str| format!("{{\"id\":\"{id}\",\"created\":\"2026-11-28T10:00:00Z\",\"host\":\"{host}\"}}\n");
         let mut listing = Listing::default();
         let deleted = format!("{{\"deleted\":\"{id}\",\"host\":\"web-1\"}}\n{{\"dele");
-        listing.add("manifests/2026-11-28/~deleted~0.jsonl", deleted.as_bytes());
-        listing.add("manifests/2026-11-28/web-1~0.jsonl", (line("web-1") + &line("web-2")).as_bytes());
+        listing.add(&object("manifests/2026-11-28/~deleted~0.jsonl"), deleted.as_bytes());
+        listing.add(&object("manifests/2026-11-28/web-1~0.jsonl"), (line("web-1") + &line("web-2")).as_bytes());
         assert_eq!(listing.newest_first().map(|entry| entry.host.as_str()).collect::<Vec<_>>(), ["web-2"]);
     }
 }

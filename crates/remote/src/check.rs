@@ -3,15 +3,13 @@
 //! Writes one small object, always the same one of a machine, because credentials that may only write cannot delete it.
 
 use diagctl_fs::random_hex;
-use diagctl_observe::clock;
-use diagctl_observe::proc::Proc;
 use serde::Serialize;
 
 use crate::at_rest;
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
-use crate::keys;
 use crate::output::{self, Exit};
+use crate::probe;
 use crate::settings::Settings;
 
 /// A difference of more than this between two clocks is a finding, milliseconds. S3 refuses requests after 15 minutes.
@@ -41,7 +39,7 @@ fn say(check: &'static str, status: &'static str, message: String, hint: Option<
 pub async fn run(settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let url = &settings.remote.url;
-    let key = format!("probes/{}.json", keys::node(&Proc::default().hostname(), "doctor"));
+    let key = probe::key("doctor");
     let content = format!("{{\"doctor\":\"{}\"}}\n", random_hex()?);
     if let Err(error) = bucket.put(&key, content.clone().into()).await {
         say("write", "fail", format!("nothing can be shipped: {error}"), error.hint().as_deref())?;
@@ -110,8 +108,7 @@ async fn encryption(bucket: &Bucket, url: &str) -> Result<()> {
 }
 
 fn clock_skew(written_ms: u64) -> Result<()> {
-    let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
-    let skew = now_ms.abs_diff(written_ms);
+    let skew = probe::local_ms().abs_diff(written_ms);
     let shown = diagctl_store::units::duration(skew / 1000 * 1000);
     if skew <= SKEW_MS {
         return say(

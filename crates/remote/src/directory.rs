@@ -104,12 +104,25 @@ fn open(path: &Path) -> io::Result<File> {
 pub fn list(dir: &Path, area: &str, is_wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Object>> {
     let mut found = Vec::new();
     walk(dir, area, &|key| !name_of(key).starts_with('.') && is_wanted(key), |key, meta| {
-        let written_ms = u64::try_from(meta.mtime()).unwrap_or(0).saturating_mul(1000);
-        let version = format!("{}.{:09} {}", meta.mtime(), meta.mtime_nsec(), meta.ino());
-        found.push(Object { key, bytes: meta.len(), version, written_ms });
+        found.push(object(key, meta));
         Ok(())
     })?;
     Ok(found)
+}
+
+/// Examines a file, or returns `None` if there is none.
+pub fn stat(dir: &Path, key: &str) -> Result<Option<Object>> {
+    let path = dir.join(key);
+    match fs::symlink_metadata(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => Ok(Some(object(key.to_owned(), &found.map_err(failed("examine", &path))?))),
+    }
+}
+
+fn object(key: String, meta: &fs::Metadata) -> Object {
+    let written_ms = u64::try_from(meta.mtime()).unwrap_or(0).saturating_mul(1000);
+    let version = format!("{}.{:09} {}", meta.mtime(), meta.mtime_nsec(), meta.ino());
+    Object { key, bytes: meta.len(), version, written_ms }
 }
 
 /// Deletes what writers that were killed have left unfinished under `area` for a day.

@@ -115,6 +115,28 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// The clocks of this machine and of the remote differ too much to delete anything by its age.
+    #[error("nothing was deleted: it is {} here, and {} by the clock of the remote", time(*here), time(*remote))]
+    Clocks {
+        /// The time of this machine, milliseconds.
+        here: u64,
+        /// The time of the remote, milliseconds.
+        remote: u64,
+    },
+    /// The remote does not tell its time.
+    #[error("nothing was deleted: {key} was written and is not there, so that the clock of the remote is unknown")]
+    NoClock {
+        /// The object.
+        key: String,
+    },
+    /// Captures may be pinned in manifests that cannot be read.
+    #[error("nothing was deleted: {} cannot be read, and may say that captures are pinned: {one}", manifests(*count))]
+    UnknownPins {
+        /// The number of manifests.
+        count: usize,
+        /// The failure of one of them.
+        one: Box<Error>,
+    },
     /// The request cannot be parsed.
     #[error("cannot read what diagctl asks for: {0}")]
     Asked(String),
@@ -207,6 +229,13 @@ impl Error {
             }
             Self::Busy { .. } => "`diagctl status` says what waits and how shipping goes; --wait waits for longer",
             Self::NoRequest(_) => "`diagctl request --list --remote` shows those that count",
+            Self::Clocks { .. } => "set the clock that is wrong (chrony, systemd-timesyncd), and try again",
+            Self::UnknownPins { .. } => {
+                "restore the object from its archive, or mend the rights of the file; one that diagctl has not written can be deleted"
+            }
+            Self::NoClock { .. } => {
+                "does something else delete objects under probes/? `diagctl doctor --remote` says what the remote keeps"
+            }
             Self::Cache { .. } => "set XDG_CACHE_HOME to a directory of yours, or remove what is there",
             Self::Directory { action: "open" | "use", .. } => {
                 "the directory of remote.url must exist: create it once, or mount the share"
@@ -225,6 +254,14 @@ impl Error {
         };
         Some(hint.to_owned())
     }
+}
+
+fn time(wall_ms: u64) -> String {
+    diagctl_observe::clock::utc(i64::try_from(wall_ms).unwrap_or(i64::MAX))
+}
+
+fn manifests(count: usize) -> String {
+    format!("{count} manifest{}", if count == 1 { "" } else { "s" })
 }
 
 fn captures_wait(count: usize) -> String {

@@ -57,8 +57,8 @@ impl<'b> Foreign<'b> {
     }
 }
 
-// True if another object may well be read.
-fn is_of_object(error: &Error) -> bool {
+/// Returns true if another object may well be read.
+pub fn is_of_object(error: &Error) -> bool {
     match error {
         Error::TooLarge { .. } => true,
         // A link, a pipe, or a file of somebody else. The directory itself is opened, not read.

@@ -1,12 +1,10 @@
 //! `rm` and `gc`: delete captures in the remote. Only a person runs them: a node never deletes what it has shipped.
 //!
-//! The record of a capture goes first, because a capture without one does not exist. Then the capture is noted as deleted, because
-//! the node that shipped it may write its manifest anew, and at last its files go. A run that is killed is finished by the next.
+//! A run that is killed is finished by the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
-use diagctl_fs::random_hex;
 use diagctl_observe::clock;
 use diagctl_store::Id;
 use diagctl_store::index::Entry;
@@ -14,14 +12,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
 use crate::captures;
+use crate::deletion::{self, Doomed, delete};
 use crate::error::{Error, Result};
 use crate::keys::{self, Object};
 use crate::merged;
 use crate::output::{self, Exit};
+use crate::probe;
 use crate::settings::Settings;
 
 /// Files without a record that are younger than this may be those of a capture that is being shipped.
 const UNFINISHED_MS: u64 = 2 * DAY_MS;
+
+/// A day of which nothing is left keeps its lists of deleted captures for so long, because nodes may write old manifests anew.
+const DELETED_MS: u64 = 30 * DAY_MS;
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -62,15 +65,6 @@ struct Named {
     host: String,
 }
 
-/// A line of the list of deleted captures.
-#[derive(Debug, Serialize)]
-struct Deleted<'a> {
-    deleted: &'a str,
-    host: &'a str,
-    by: &'a str,
-    at: String,
-}
-
 /// The verdict on a capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Verdict {
@@ -87,15 +81,13 @@ struct Stored {
     keys: Vec<String>,
     bytes: u64,
     written_ms: u64,
+    record_ms: u64,
     whole: bool,
     pinned: bool,
 }
 
 /// Day, host and id: the directory of a capture.
 type Place = (String, String, String);
-
-/// The deletions of one day: captures by id and host, and the keys of their objects.
-type OfDay<'a> = (Vec<(&'a str, &'a str)>, Vec<String>);
 
 /// Runs `rm`.
 ///
@@ -109,8 +101,8 @@ pub async fn rm(args: &RmArgs, settings: &Settings) -> Result<Exit> {
         let named: Named = serde_json::from_str(&line).map_err(|e| Error::Asked(e.to_string()))?;
         let base = keys::capture(&named.created, &named.host, named.id.as_str());
         let keys = bucket.list_under(&base).await?.into_iter().map(|object| object.key).collect();
-        let deleted = [(named.id.as_str(), named.host.as_str())];
-        delete(&bucket, keys::day(&named.created), &deleted, keys, &args.by).await?;
+        let doomed = Doomed { id: named.id.as_str(), host: &named.host, keys, was_shipped: true };
+        delete(&bucket, keys::day(&named.created), vec![doomed], &args.by).await?;
     }
     Ok(Exit::Ok)
 }
@@ -119,14 +111,20 @@ pub async fn rm(args: &RmArgs, settings: &Settings) -> Result<Exit> {
 ///
 /// # Errors
 ///
-/// If the remote cannot be listed, or something cannot be deleted.
+/// If the clock of the remote is not that of this machine, the remote cannot be listed, a manifest cannot be read, or
+/// something cannot be deleted.
 pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
-    let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
-    let listing = captures::read(&bucket, None, None).await?;
-    let pinned = listing.newest_first().filter(|entry| entry.pinned).map(place_of).collect();
+    let now_ms = probe::remote_ms(&bucket, args.dry_run).await?;
+    let mut listing = captures::read(&bucket, None, None).await?;
+    listing.require_whole()?;
+    captures::tell_unused(&bucket);
+    let listed: BTreeSet<Place> = listing.newest_first().map(place_of).collect();
+    let pinned = listing.pinned().map(place_of).collect();
     let objects = bucket.list_days("captures", None, None).await?;
-    let stored = group(objects, &pinned);
+    let mut stored = group(objects, &pinned);
+    // What was left of the deletion of a pinned capture is not kept for ever.
+    stored.iter_mut().for_each(|(place, stored)| stored.pinned &= stored.whole || listed.contains(place));
     let verdicts = judge(&stored, args, now_ms);
     for verdict in &verdicts {
         let line = serde_json::to_string(verdict).unwrap_or_default();
@@ -135,15 +133,24 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     if args.dry_run {
         return Ok(Exit::Ok);
     }
-    let mut days: BTreeMap<&str, OfDay<'_>> = BTreeMap::new();
+    let mut days: BTreeMap<&str, Vec<Doomed<'_>>> = BTreeMap::new();
     for ((place, stored), _) in stored.iter().zip(&verdicts).filter(|(_, verdict)| !verdict.keep) {
-        let (captures, keys) = days.entry(&place.0).or_default();
-        captures.push((&place.2, &place.1));
-        keys.extend(stored.keys.iter().cloned());
+        let keys = if stored.whole { Some(stored.keys.clone()) } else { abandoned(&bucket, place, now_ms).await? };
+        let Some(keys) = keys else {
+            output::note(&format!("kept {} of {}: its shipment goes on", place.2, place.1));
+            continue;
+        };
+        // Without its record, but in a manifest: a run was killed before it could note the capture.
+        let was_shipped = stored.whole || listed.contains(place);
+        days.entry(&place.0).or_default().push(Doomed { id: &place.2, host: &place.1, keys, was_shipped });
     }
-    for (day, (captures, keys)) in days {
-        delete(&bucket, day, &captures, keys, &args.by).await?;
+    for (day, doomed) in days {
+        delete(&bucket, day, doomed, &args.by).await?;
     }
+    let is_kept = |((place, stored), verdict): ((&Place, &Stored), &Verdict)| {
+        (verdict.keep && stored.whole).then(|| ((place.2.clone(), place.1.clone()), stored.record_ms))
+    };
+    deletion::lift(&bucket, &stored.iter().zip(&verdicts).filter_map(is_kept).collect(), listing.deleted()).await?;
     let kept: BTreeSet<&str> =
         stored.keys().zip(&verdicts).filter(|(_, verdict)| verdict.keep).map(|(place, _)| place.0.as_str()).collect();
     forget_days(&bucket, &kept, now_ms).await?;
@@ -174,7 +181,10 @@ fn group(objects: Vec<Object>, pinned: &BTreeSet<Place>) -> BTreeMap<Place, Stor
         let Some(place) = place(&object.key) else { continue };
         let pinned = pinned.contains(&place);
         let stored = captures.entry(place).or_default();
-        stored.whole |= object.key.ends_with("/meta.json");
+        if object.key.ends_with("/meta.json") {
+            stored.whole = true;
+            stored.record_ms = object.written_ms;
+        }
         stored.pinned = pinned;
         stored.bytes = stored.bytes.saturating_add(object.bytes);
         stored.written_ms = stored.written_ms.max(object.written_ms);
@@ -212,28 +222,50 @@ fn judge(captures: &BTreeMap<Place, Stored>, args: &GcArgs, now_ms: u64) -> Vec<
     verdicts.into_values().collect()
 }
 
-// Deletes captures of one day: first their records, and then, when they are noted as deleted, their files.
-async fn delete(bucket: &Bucket, day: &str, captures: &[(&str, &str)], keys: Vec<String>, by: &str) -> Result<()> {
-    let (records, files): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| key.ends_with("/meta.json"));
-    bucket.delete(records).await?;
-    let lines = captures.iter().map(|(deleted, host)| {
-        let line = Deleted { deleted, host, by, at: clock::utc_now() };
-        // A struct of strings can always be encoded.
-        serde_json::to_string(&line).unwrap_or_default() + "\n"
-    });
-    let list = lines.collect::<String>();
-    bucket.put(&keys::deleted(day, &random_hex()?), list.into()).await?;
-    bucket.delete(files).await
+// Returns the files of a shipment that was never finished, or `None` if it goes on. The listing may be older than its resumption.
+async fn abandoned(bucket: &Bucket, place: &Place, now_ms: u64) -> Result<Option<Vec<String>>> {
+    let objects = bucket.list_under(&format!("captures/{}/{}/{}", place.0, place.1, place.2)).await?;
+    let goes_on = |object: &Object| {
+        object.key.ends_with("/meta.json") || now_ms.saturating_sub(object.written_ms) < UNFINISHED_MS
+    };
+    let is_abandoned = !objects.iter().any(goes_on);
+    Ok(is_abandoned.then(|| objects.into_iter().map(|object| object.key).collect()))
 }
 
-// Deletes the manifests of days of which nothing is left. Nodes still write those of the last days.
+// Deletes the manifests of days of which nothing is left. Nodes still write those of the last days, and may ship a capture of any day.
 async fn forget_days(bucket: &Bucket, kept: &BTreeSet<&str>, now_ms: u64) -> Result<()> {
     let recent = clock::utc(i64::try_from(now_ms.saturating_sub(UNFINISHED_MS)).unwrap_or(0));
-    let mut manifests = bucket.list_days("manifests", None, Some(keys::day(&recent))).await?;
-    manifests.extend(bucket.list_days("merged", None, Some(keys::day(&recent))).await?);
-    let day = |key: &str| key.split('/').nth(1).unwrap_or_default().to_owned();
-    let gone = manifests.into_iter().map(|object| object.key).filter(|key| !kept.contains(day(key).as_str()));
-    bucket.delete(gone.collect()).await
+    let until = Some(keys::day(&recent));
+    let mut objects = bucket.list_days("manifests", None, until).await?;
+    objects.extend(bucket.list_days("merged", None, until).await?);
+    let may_go = |object: &&Object| !is_needed(object, now_ms);
+    let days: BTreeSet<&str> = objects.iter().filter(may_go).filter_map(|object| day_of(&object.key)).collect();
+    for day in days.difference(kept) {
+        // The listings are old by now, and a manifest that was written meanwhile must not be lost.
+        let manifests = bucket.list_under(&format!("manifests/{day}")).await?;
+        let is_written = |object: &Object| !keys::is_deleted(&object.key) && is_needed(object, now_ms);
+        let captures = bucket.list_under(&format!("captures/{day}")).await?;
+        if manifests.iter().any(is_written) || captures.iter().any(|object| place(&object.key).is_some()) {
+            continue;
+        }
+        let merged = bucket.list_under(&format!("merged/{day}")).await?;
+        let gone = merged.into_iter().chain(manifests.into_iter().filter(|object| !is_needed(object, now_ms)));
+        bucket.delete(gone.map(|object| object.key).collect()).await?;
+    }
+    Ok(())
+}
+
+// True if a manifest was written so lately that it stays, whatever is left of its day.
+fn is_needed(object: &Object, now_ms: u64) -> bool {
+    let most = if keys::is_deleted(&object.key) { DELETED_MS } else { UNFINISHED_MS };
+    now_ms.saturating_sub(object.written_ms) < most
+}
+
+// The day of a manifest.
+fn day_of(key: &str) -> Option<&str> {
+    let mut parts = key.split('/').skip(1);
+    let day = parts.next()?;
+    (parts.next().is_some() && day.len() == keys::NO_DAY.len() && keys::day(day) == day).then_some(day)
 }
 
 #[cfg(test)]
@@ -246,7 +278,7 @@ mod tests {
     fn capture(n: u64, days: u64, whole: bool, pinned: bool) -> (Place, Stored) {
         let place = ("2026-11-28".to_owned(), "web-1".to_owned(), format!("20261128T10000000{n}Z-aaaaaaaa"));
         let written_ms = NOW - days * DAY_MS;
-        (place, Stored { keys: Vec::new(), bytes: 100, written_ms, whole, pinned })
+        (place, Stored { keys: Vec::new(), bytes: 100, written_ms, record_ms: written_ms, whole, pinned })
     }
 
     fn kept(captures: &[(Place, Stored)], max_age_days: Option<u64>, max_use: Option<u64>) -> Vec<bool> {
@@ -290,5 +322,40 @@ mod tests {
         assert_eq!(grouped.len(), 1);
         let stored = grouped.values().next().unwrap();
         assert_eq!((stored.keys.len(), stored.bytes, stored.whole), (2, 20, true));
+    }
+
+    #[tokio::test]
+    async fn a_day_of_which_nothing_is_left_keeps_what_was_written_lately() {
+        let now_ms = probe::local_ms();
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = Bucket::Directory(dir.path().into());
+        let put = async |key: &str, days: u64| {
+            bucket.put(key, "x\n".into()).await.unwrap();
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(now_ms - days * DAY_MS);
+            std::fs::File::options().append(true).open(dir.path().join(key)).unwrap().set_modified(at).unwrap();
+        };
+        for (day, of_manifest) in [("2020-01-01", 3), ("2020-01-02", 0), ("2020-01-03", 3), ("2020-01-04", 3)] {
+            put(&keys::manifest(day, "web-1", "0"), of_manifest).await;
+            put(&keys::merged(day, "0"), 3).await;
+            put(&keys::deleted(day, "young"), 29).await;
+            put(&keys::deleted(day, "old"), 31).await;
+        }
+        // Shipped since the captures were listed.
+        put("captures/2020-01-03/web-1/20200103T100000000Z-aaaaaaaa/meta.json", 3).await;
+        put("manifests/readme.txt", 40).await;
+        forget_days(&bucket, &BTreeSet::from(["2020-01-04"]), now_ms).await.unwrap();
+        let left = async |day: &str| {
+            let (manifests, merged) = (format!("manifests/{day}"), format!("merged/{day}"));
+            let (manifests, merged) = (bucket.list_under(&manifests).await, bucket.list_under(&merged).await);
+            let mut names: Vec<String> = manifests.unwrap().into_iter().chain(merged.unwrap()).map(|o| o.key).collect();
+            names.sort_unstable();
+            names.iter().map(|key| key.rsplit('/').next().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        let all = "web-1~0.jsonl ~deleted~old.jsonl ~deleted~young.jsonl 0.jsonl.gz";
+        let table = [("01", "~deleted~young.jsonl"), ("02", all), ("03", all), ("04", all)];
+        for (day, expected) in table {
+            assert_eq!(left(&format!("2020-01-{day}")).await, expected, "{day}");
+        }
+        assert!(dir.path().join("manifests/readme.txt").exists());
     }
 }

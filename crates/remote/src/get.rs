@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use diagctl_store::meta::{self, Report};
 use diagctl_store::{Id, units};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::keys;
 use crate::output::{self, Exit};
 use crate::settings::Settings;
@@ -26,6 +27,9 @@ const AT_ONCE: usize = 4;
 /// No content of gzip is more than 1,032 times as long as its file. Small content is let through whatever its form.
 const MOST_RATIO: u64 = 1100;
 const SMALL: u64 = 64 << 20;
+
+/// The longest name of a file, bytes.
+const LONGEST_NAME: usize = 255;
 
 /// More bytes than this take so long that a person wants to know why.
 const MUCH: u64 = 64 << 20;
@@ -60,6 +64,14 @@ struct Wanted {
     without: Vec<String>,
 }
 
+/// A file that was not brought although the remote has it.
+#[derive(Debug, Serialize)]
+struct Refused {
+    id: Id,
+    file: String,
+    why: String,
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -75,15 +87,15 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     }
     let view = cache.new_view()?;
     let fetch = Fetch { bucket: &bucket, cache: &cache, view: &view };
-    let fetched = if args.unchecked { fetch.unchecked(&wanted).await } else { fetch.all(&wanted).await };
-    if let Err(error) = fetched {
+    let fetched =
+        if args.unchecked { fetch.unchecked(&wanted).await } else { fetch.all(&wanted).await.map(|()| Vec::new()) };
+    let refused = fetched.inspect_err(|_| {
         // Removed by the next command if this fails.
         let _ = fs::remove_dir_all(&view);
-        return Err(error);
-    }
+    })?;
     let place = |wanted: &Wanted| format!("{}/{}", settings.remote.url.trim_end_matches('/'), wanted.base());
     let places: Vec<String> = wanted.iter().map(place).collect();
-    let brought = serde_json::json!({ "view": view, "places": places });
+    let brought = serde_json::json!({ "view": view, "places": places, "refused": refused });
     output::say_raw(&brought.to_string()).map_err(Error::Runtime)?;
     Ok(Exit::Ok)
 }
@@ -115,6 +127,9 @@ impl Fetch<'_> {
         if keys::capture(&meta.created, &meta.host, meta.id.as_str()) != base {
             return Err(untrue(format!("it describes a capture of {} at {}", meta.host, meta.created)));
         }
+        if let Some(file) = meta.repeated_file() {
+            return Err(untrue(format!("two reports name {file}")));
+        }
         make_dir(&dir)?;
         let files: Vec<&Report> = meta.reports.iter().filter(|report| wanted.wants(report)).collect();
         for report in &files {
@@ -134,27 +149,54 @@ impl Fetch<'_> {
         }
     }
 
-    // Brings captures as they are. `diagctl verify` then says what is wrong with them.
-    async fn unchecked(&self, wanted: &[Wanted]) -> Result<()> {
+    // Brings captures as they are. `diagctl verify` then says what is wrong with them. Returns the files that could not be brought.
+    async fn unchecked(&self, wanted: &[Wanted]) -> Result<Vec<Refused>> {
         make_dir(&self.view.join("reports"))?;
+        let mut refused = Vec::new();
         for wanted in wanted {
             let (base, dir) = (wanted.base(), self.view.join("reports").join(wanted.id.as_str()));
+            let mut refuse = |file: &str, why| refused.push(Refused { id: wanted.id, file: file.to_owned(), why });
             make_dir(&dir)?;
-            let Some(record) = self.bucket.read(&format!("{base}/meta.json"), meta::MAX_FILE).await? else { continue };
+            let record = match self.bucket.read(&format!("{base}/meta.json"), meta::MAX_FILE).await {
+                Err(error) if foreign::is_of_object(&error) => {
+                    refuse("meta.json", error.to_string());
+                    continue;
+                }
+                read => read?,
+            };
+            let Some(record) = record else { continue };
             write(&dir.join("meta.json"), &record)?;
             let Ok(meta) = meta::parse(&dir, &record) else { continue };
-            let files = meta.reports.iter().filter(|report| wanted.wants(report) && check(report).is_ok());
-            let files = stream::iter(files).map(|report| self.file_unchecked(&base, report, &dir));
-            files.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+            if meta.repeated_file().is_some() {
+                continue;
+            }
+            let files = meta.reports.iter().filter(|report| wanted.wants(report));
+            let brought = async |report| Ok::<_, Error>((report, self.file_unchecked(&base, report, &dir).await?));
+            let mut brought = stream::iter(files).map(brought).buffer_unordered(AT_ONCE);
+            while let Some((report, why)) = brought.try_next().await? {
+                if let Some(why) = why {
+                    refuse(of(report).0, why);
+                }
+            }
         }
-        write(&self.view.join("FORMAT"), format!("{}\n", diagctl_store::FORMAT).as_bytes())
+        write(&self.view.join("FORMAT"), format!("{}\n", diagctl_store::FORMAT).as_bytes())?;
+        Ok(refused)
     }
 
-    // One that is too long is brought until that shows.
-    async fn file_unchecked(&self, base: &str, report: &Report, dir: &Path) -> Result<()> {
+    // One that is too long is brought until that shows. Returns the reason if it cannot be brought.
+    async fn file_unchecked(&self, base: &str, report: &Report, dir: &Path) -> Result<Option<String>> {
+        if let Err(why) = check(report) {
+            return Ok(Some(why));
+        }
         let (file, _) = of(report);
         let (path, key) = (dir.join(file), format!("{base}/{file}"));
-        self.cache.make_room(report.stored_bytes)?;
+        let refused = match self.room_unchecked(&key, report).await {
+            Err(error) if foreign::is_of_object(&error) => return Ok(Some(error.to_string())),
+            room => room?,
+        };
+        if refused.is_some() {
+            return Ok(refused);
+        }
         let mut out = create(&path)?;
         let mut left = report.stored_bytes + 1;
         let poured = self.bucket.pour(&key, report.stored_bytes + 1, |chunk| {
@@ -162,11 +204,25 @@ impl Fetch<'_> {
             left -= most as u64;
             out.write_all(&chunk[..most]).map_err(failed(&path))
         });
-        match poured.await {
-            Ok(None) => fs::remove_file(&path).map_err(failed(&path)),
-            Ok(Some(())) | Err(Error::TooLarge { .. }) => Ok(()),
-            Err(error) => Err(error),
+        let why = match poured.await {
+            Ok(Some(())) | Err(Error::TooLarge { .. }) => return Ok(None),
+            Ok(None) => None,
+            Err(error) if foreign::is_of_object(&error) => Some(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        fs::remove_file(&path).map_err(failed(&path))?;
+        Ok(why)
+    }
+
+    // A record may claim a size for which no disk has room.
+    async fn room_unchecked(&self, key: &str, report: &Report) -> Result<Option<String>> {
+        if report.stored_bytes > MUCH
+            && let Some(found) = self.bucket.stat(key).await?
+            && found.bytes < report.stored_bytes
+        {
+            return Ok(Some(format!("it has {} bytes, {} were recorded", found.bytes, report.stored_bytes)));
         }
+        self.cache.make_room(report.stored_bytes).map(|()| None)
     }
 
     // Links what the cache has, and returns the others.
@@ -221,6 +277,9 @@ fn check(report: &Report) -> std::result::Result<(), String> {
     let (file, sha256) = of(report);
     if ["meta.json", "pinned", "shipped"].contains(&file) {
         return Err(format!("report {} has the file {file}", report.name));
+    }
+    if file.len() > LONGEST_NAME {
+        return Err(format!("report {} has a file whose name has {} bytes", report.name, file.len()));
     }
     if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("report {} has no checksum", report.name));

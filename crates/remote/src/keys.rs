@@ -100,8 +100,8 @@ pub fn day(created: &str) -> &str {
     created.get(..10).filter(is_day).unwrap_or(NO_DAY)
 }
 
-// A host chooses its name, which must not become a path or need an escape.
-fn part(name: &str) -> String {
+/// Returns the name of a host in keys. A host chooses its name, which must not become a path or need an escape.
+pub fn part(name: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     let name: String = name.chars().take(128).map(safe).collect();
     if name.trim_matches('.').is_empty() { "unknown".into() } else { name }

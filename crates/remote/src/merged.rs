@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::keys::{self, Object};
 use crate::output;
 
@@ -64,8 +65,9 @@ pub async fn read(
     let mut read = fetch(bucket, merged);
     while let Some((object, data)) = read.next().await {
         match data {
-            Err(error @ Error::TooLarge { .. }) => output::note(&format!("skipped a merged manifest: {error}")),
-            // One that is gone was replaced or deleted: then the manifests are read themselves.
+            // Then the manifests are read themselves.
+            Err(error) if foreign::is_of_object(&error) => output::note(&format!("skipped a merged manifest: {error}")),
+            // One that is gone was replaced or deleted.
             data => {
                 for data in data?.iter() {
                     if !quotations(data, manifests, &mut each) {

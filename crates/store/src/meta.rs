@@ -1,6 +1,6 @@
 //! `meta.json`: the complete and immutable record of a capture.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -155,6 +155,14 @@ impl Heap {
     /// Describes a dump in JSON.
     pub fn json(producer: &str) -> Self {
         Self { format: "json".into(), producer: producer.into(), values: "all".into(), ..Self::default() }
+    }
+}
+
+impl Meta {
+    /// Returns the file that more than one report names. No capture of diagctl has one.
+    pub fn repeated_file(&self) -> Option<&str> {
+        let mut seen = BTreeSet::new();
+        self.reports.iter().filter_map(|report| report.file.as_deref()).find(|file| !seen.insert(*file))
     }
 }
 

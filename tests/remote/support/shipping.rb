@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require "time"
 require_relative "../../e2e/support/e2e"
 
 module E2E
@@ -16,6 +17,21 @@ module E2E
 
     # A capture in another store of this machine.
     def capture_in(dir) = diagctl!("run", "--report", "text", "--", "echo", "a capture", env: env(DIAGCTL_DIR: dir)).out.chomp
+
+    # Makes a capture so many days older, and returns its new id.
+    def backdate(id, days)
+      time = Time.parse(meta(id)["created"]).utc - (days * 86_400)
+      older = time.strftime("%Y%m%dT%H%M%S%LZ") + id[19..]
+      change_record(id, "id" => older, "created" => time.strftime("%FT%T.%LZ"), "store_ms" => (time.to_f * 1000).to_i)
+      File.rename(*[id, older].map { |name| File.join(@store, "reports", name) })
+      older
+    end
+
+    # Changes the record of a capture in the store. Without its checksum, a record is one of a version that had none.
+    def change_record(id, changes)
+      File.write(File.join(@store, "reports", id, "meta.json"), JSON.dump(meta(id).except("check").merge(changes)))
+      FileUtils.rm_f(%w[catalog.bin index.jsonl].map { |name| File.join(@store, name) })
+    end
 
     def ship(*argv, env: shipping_env, **options) = diagctl("ship", *argv, env: env, **options)
 

@@ -129,12 +129,15 @@ fn of_remote(cx: &Context, args: &Args) -> Result<Outcome, Failure> {
         let view = View::of(cx, vec![target], Wanted::Unchecked)?;
         let (store, before) = (view.cx().open(Access::Read)?, outcome.damaged.len());
         capture(&store, &id, &ProgressBar::hidden(), &mut outcome);
-        // An object could not be brought. Its path on this machine says nothing to a person.
+        // An object was not brought. Its path on this machine says nothing to a person.
         let place = view.place(&id).unwrap_or_default();
-        let not_brought = |damage: &&mut Damage| !store.report_dir(&id).join(&damage.file).exists();
-        for damage in outcome.damaged[before..].iter_mut().filter(not_brought) {
-            damage.missing = true;
-            damage.problem = format!("it is not in the remote, at {place}/{}", damage.file);
+        for damage in &mut outcome.damaged[before..] {
+            if let Some(why) = view.refusal(&id, &damage.file) {
+                damage.problem = why.to_owned();
+            } else if !store.report_dir(&id).join(&damage.file).exists() {
+                damage.missing = true;
+                damage.problem = format!("it is not in the remote, at {place}/{}", damage.file);
+            }
         }
     }
     Ok(outcome)

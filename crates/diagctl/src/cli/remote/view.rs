@@ -55,6 +55,7 @@ pub struct View {
     dir: PathBuf,
     targets: Vec<Target>,
     places: Vec<String>,
+    refused: Vec<Refused>,
 }
 
 impl From {
@@ -109,6 +110,16 @@ impl From {
 struct Brought {
     view: PathBuf,
     places: Vec<String>,
+    #[serde(default)]
+    refused: Vec<Refused>,
+}
+
+/// A file that was not brought although the remote has it.
+#[derive(Deserialize)]
+struct Refused {
+    id: Id,
+    file: String,
+    why: String,
 }
 
 impl View {
@@ -149,7 +160,7 @@ impl View {
         let config = Config { allow_network_filesystem: true, ..config };
         let of_view = Context::new(Loaded::new(config), cx.debug).given(cx.options.clone());
         cx.identities().into_iter().for_each(|identities| of_view.unlock(identities.clone()));
-        Ok(Self { cx: of_view, dir: brought.view, targets, places: brought.places })
+        Ok(Self { cx: of_view, dir: brought.view, targets, places: brought.places, refused: brought.refused })
     }
 
     /// Returns the context in which commands read the view.
@@ -176,6 +187,14 @@ impl View {
     pub fn place(&self, id: &Id) -> Option<&str> {
         let targets = self.targets.iter().zip(&self.places);
         targets.into_iter().find(|(target, _)| target.entry.id == *id).map(|(_, place)| place.as_str())
+    }
+
+    /// Returns the reason why a file of a capture was not brought, if the remote has it.
+    pub fn refusal(&self, id: &Id, file: &str) -> Option<&str> {
+        self.refused
+            .iter()
+            .find(|refused| refused.id == *id && refused.file == file)
+            .map(|refused| refused.why.as_str())
     }
 
     /// Returns the first capture, as its manifest describes it, and its place in the remote.

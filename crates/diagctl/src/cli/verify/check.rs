@@ -22,6 +22,11 @@ pub(super) fn capture(store: &Store, id: &Id, bar: &ProgressBar, outcome: &mut O
             return outcome.damaged.push(damage);
         }
     };
+    if let Some(file) = record.repeated_file() {
+        outcome.captures += 1;
+        let problem = format!("two reports name {file}");
+        return outcome.damaged.push(Damage { capture: *id, file: "meta.json".into(), problem, ..Damage::default() });
+    }
     for report in record.reports.iter().filter(|report| report.file.is_some()) {
         match verify(store, &record, report, bar) {
             Ok(bytes) => {
