@@ -173,6 +173,8 @@ fn heap_dumps_that_cannot_be_read() {
         "heap diff cut.json a.json -n 1",
         "heap export cut.json --format folded",
         "heap export cut.json --format json",
+        "heap export object --format json -o object.out",
+        "heap export empty --format json",
         "heap top missing.json",
         "heap top ./missing.json",
         "heap top .",
@@ -184,6 +186,7 @@ fn heap_dumps_that_cannot_be_read() {
     ] {
         environment.run(line);
     }
+    assert!(!environment.path("object.out").exists());
     environment.snapshot("heap_dumps_that_cannot_be_read");
 }
 
@@ -242,6 +245,7 @@ fn heap_dumps_of_unusual_form() {
     ] {
         environment.run(line);
     }
+    environment.shell("diagctl heap export windows.json --format json | diagctl heap top - -n 2");
     environment.shell("mkfifo pipe; cat a.json > pipe & diagctl heap top pipe -n 1");
     environment.snapshot("heap_dumps_of_unusual_form");
 }

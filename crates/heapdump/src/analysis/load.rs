@@ -5,11 +5,11 @@ use std::io::{BufRead, Read};
 use super::builder::{Builder, Wanted};
 use super::error::{Error, Result};
 use super::memory::Graph;
-use super::spacing::{self, OfRuby};
 use crate::block::MAGIC;
 use crate::convert::{self, Converter};
 use crate::reader::{About, Block, Options, Reader};
 use crate::record::Producer;
+use crate::spacing;
 
 /// A heap dump in memory.
 #[derive(Debug)]
@@ -40,21 +40,15 @@ impl Loaded {
 /// The number of damaged blocks that are described one by one.
 const DESCRIBED: usize = 3;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
 /// Reads a graph or what `ObjectSpace.dump_all` wrote, whichever it is.
 pub fn any(mut input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
-    if input.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
-        input.consume(BYTE_ORDER_MARK.len());
-    }
+    spacing::skip_byte_order_mark(&mut input)?;
     let start = input.fill_buf()?;
-    let first_line = start.iter().position(|byte| *byte == b'\n').and_then(|end| start.get(..end));
     match start {
         [] => Err(Error::Empty),
         _ if start.starts_with(&MAGIC) || MAGIC.starts_with(start) => graph(input, wanted),
         _ if !start.trim_ascii_start().starts_with(b"{") => Err(Error::Unknown),
-        _ if first_line.is_some_and(|line| !spacing::is_of_ruby(line)) => json(OfRuby::new(input), wanted),
-        _ => json(input, wanted),
+        _ => json(spacing::of_ruby(input)?, wanted),
     }
 }
 
