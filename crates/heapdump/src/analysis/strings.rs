@@ -9,10 +9,13 @@ use super::held::Amount;
 use super::memory::Graph;
 use super::reach::Reach;
 
+/// Stands for the hash of strings without content: a dump has none for them.
+pub const HASH_OF_EMPTY: u64 = 0;
+
 /// Strings of the same content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Equal {
-    /// The hash of their content, under a key that died with the process.
+    /// The hash of their content, under a key that died with the process, or [`HASH_OF_EMPTY`].
     pub hash: u64,
     /// The length of each, bytes.
     pub length: u64,
@@ -32,9 +35,9 @@ impl Equal {
 /// The total cost of equal strings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Strings {
-    /// Strings with a hash.
+    /// Strings with a hash, and empty ones.
     pub hashed: Amount,
-    /// Strings whose content is unknown: shared, empty, or from a dump that has no hashes.
+    /// Strings whose content is unknown: shared ones in JSON, and those of a dump that has no hashes.
     pub unknown: Amount,
     /// Groups of more than one string, the most wasteful first.
     pub equal: Vec<Equal>,
@@ -55,6 +58,7 @@ impl Strings {
                 continue;
             }
             let size = graph.size(object);
+            let hash = if length == Some(0) { Some(HASH_OF_EMPTY) } else { hash };
             let Some(hash) = hash else {
                 strings.unknown.add(size);
                 continue;
@@ -78,7 +82,10 @@ impl Strings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::testing::application;
+    use crate::analysis::builder::Wanted;
+    use crate::analysis::load;
+    use crate::analysis::testing::{Heap, application, object};
+    use crate::record::{Object, Type};
 
     #[test]
     fn equal_strings_are_grouped_and_garbage_is_not_counted() {
@@ -88,5 +95,27 @@ mod tests {
             strings.equal.iter().map(|group| (group.hash, group.amount.objects, group.wasted())).collect();
         assert_eq!(groups, [(0, 4, 120), (1, 3, 80), (2, 3, 80)]);
         assert_eq!((strings.wasted(), strings.hashed.objects, strings.unknown.objects), (280, 10, 0));
+    }
+
+    #[test]
+    fn empty_strings_are_equal_though_they_have_no_hash() {
+        let mut heap = Heap::new();
+        heap.root("vm", 0x1000).add(object(0x1000, Type::ARRAY, 0), &[(0x2000, ""), (0x2028, ""), (0x2050, "")]);
+        for (address, length) in [(0x2000, Some(0)), (0x2028, Some(0)), (0x2050, None)] {
+            heap.add(Object { length, ..object(address, Type::STRING, 0) }, &[]);
+        }
+        let graph = heap.finish();
+        let json = r#"{"type":"ROOT", "root":"vm", "references":["0x7f0000002000", "0x7f0000002028", "0x7f0000002050"]}
+{"address":"0x7f0000002000", "type":"STRING", "bytesize":0, "value":"", "memsize":40}
+{"address":"0x7f0000002028", "type":"STRING", "bytesize":0, "value":"", "memsize":40}
+{"address":"0x7f0000002050", "type":"STRING", "shared":true, "memsize":40}
+"#;
+        let loaded = load::json(json.as_bytes(), Wanted { strings: true, ..Wanted::default() }).unwrap();
+        for graph in [graph, loaded.graph] {
+            let strings = Strings::new(&graph, &graph.reach());
+            let groups: Vec<_> =
+                strings.equal.iter().map(|group| (group.hash, group.length, group.amount.objects)).collect();
+            assert_eq!((groups.as_slice(), strings.unknown.objects), (&[(HASH_OF_EMPTY, 0, 2)][..], 1));
+        }
     }
 }
