@@ -8,6 +8,7 @@ use super::address::ObjectIndex;
 use super::held::Amount;
 use super::memory::Graph;
 use super::reach::Reach;
+use crate::record::{NameKind, Type};
 
 /// Stands for the hash of strings without content: a dump has none for them.
 pub const HASH_OF_EMPTY: u64 = 0;
@@ -19,16 +20,24 @@ pub struct Equal {
     pub hash: u64,
     /// The length of each, bytes.
     pub length: u64,
-    /// All of them.
+    /// All of them, with the bytes of the buffers that only they share.
     pub amount: Amount,
+    /// The size of the largest, bytes.
+    pub largest: u64,
     /// The first of them.
     pub example: ObjectIndex,
 }
 
 impl Equal {
-    /// The bytes that would be free if there were only one of them.
+    /// The bytes that would be free if there were only the largest of them. What shares its buffer has no more than a slot.
     pub fn wasted(&self) -> u64 {
-        self.amount.bytes - self.amount.bytes / self.amount.objects.max(1)
+        self.amount.bytes.saturating_sub(self.largest)
+    }
+
+    fn add(&mut self, size: u64, is_buffer: bool) {
+        self.amount.objects += u64::from(!is_buffer);
+        self.amount.bytes = self.amount.bytes.saturating_add(size);
+        self.largest = self.largest.max(size);
     }
 }
 
@@ -50,11 +59,12 @@ impl Strings {
         let mut groups: HashMap<(u64, u64), Equal, RandomState> = HashMap::default();
         let mut lengths = graph.columns().lengths.iter().copied().peekable();
         let mut hashes = graph.columns().hashes.iter().copied().peekable();
+        let buffers = Buffers::new(graph, reach);
         for object in graph.all() {
             let of =
                 |column: &mut std::iter::Peekable<_>| column.next_if(|(at, _)| *at == object).map(|(_, value)| value);
             let (length, hash): (Option<u64>, Option<u64>) = (of(&mut lengths), of(&mut hashes));
-            if graph.kind(object) != crate::record::Type::STRING || reach.number(object).is_none() {
+            if graph.kind(object) != Type::STRING || reach.number(object).is_none() {
                 continue;
             }
             let size = graph.size(object);
@@ -65,8 +75,13 @@ impl Strings {
             };
             strings.hashed.add(size);
             let length = length.unwrap_or_default();
-            let new = Equal { hash, length, amount: Amount::default(), example: object };
-            groups.entry((hash, length)).or_insert(new).amount.add(size);
+            let new = Equal { hash, length, amount: Amount::default(), largest: 0, example: object };
+            let group = groups.entry((hash, length)).or_insert(new);
+            let is_buffer = buffers.contains(object);
+            if group.amount.objects == 0 && !is_buffer {
+                group.example = object;
+            }
+            group.add(size, is_buffer);
         }
         strings.equal = groups.into_values().filter(|group| group.amount.objects > 1).collect();
         strings.equal.sort_unstable_by_key(|group| (std::cmp::Reverse(group.wasted()), group.example));
@@ -79,13 +94,50 @@ impl Strings {
     }
 }
 
+/// Strings that no program refers to: Ruby made them to own the bytes that others share.
+struct Buffers {
+    is_shared: Vec<bool>,
+    is_named: Vec<bool>,
+}
+
+impl Buffers {
+    fn new(graph: &Graph, reach: &Reach) -> Self {
+        let mut buffers = Self { is_shared: Vec::new(), is_named: Vec::new() };
+        if graph.columns().labels.is_empty() {
+            return buffers;
+        }
+        buffers.is_shared.resize(graph.objects(), false);
+        buffers.is_named.resize(graph.objects(), false);
+        for from in reach.objects_found() {
+            for place in graph.edges().range(from) {
+                let target = graph.edges().target(place);
+                if graph.kind(target) == Type::STRING {
+                    let label = graph.label(place);
+                    let is_shared = graph.name_kind(label) == NameKind::Internal && graph.text(label) == "shared";
+                    let column = if is_shared { &mut buffers.is_shared } else { &mut buffers.is_named };
+                    column[target as usize] = true;
+                }
+            }
+        }
+        for root in graph.roots() {
+            buffers.is_named[root.object as usize] = true;
+        }
+        buffers
+    }
+
+    fn contains(&self, string: ObjectIndex) -> bool {
+        let of = |column: &[bool]| column.get(string as usize).copied().unwrap_or_default();
+        of(&self.is_shared) && !of(&self.is_named)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::analysis::builder::Wanted;
     use crate::analysis::load;
     use crate::analysis::testing::{Heap, application, object};
-    use crate::record::{Object, Type};
+    use crate::record::Object;
 
     #[test]
     fn equal_strings_are_grouped_and_garbage_is_not_counted() {
@@ -95,6 +147,39 @@ mod tests {
             strings.equal.iter().map(|group| (group.hash, group.amount.objects, group.wasted())).collect();
         assert_eq!(groups, [(0, 4, 120), (1, 3, 80), (2, 3, 80)]);
         assert_eq!((strings.wasted(), strings.hashed.objects, strings.unknown.objects), (280, 10, 0));
+    }
+
+    #[test]
+    fn what_shares_a_buffer_wastes_only_its_slot() {
+        let mut heap = Heap::new();
+        let mut string = |address: u64, hash: u64, size: u64, shared: u64| {
+            let edges: &[(u64, &str)] = if shared > 0 { &[(shared, "=shared")] } else { &[] };
+            heap.add(Object { hash: Some(hash), length: Some(9), size, ..object(address, Type::STRING, 0) }, edges);
+        };
+        // `T = "…"; COPIES = [T.dup, T.dup]`: three share the buffer of one that no program refers to.
+        string(0x2000, 1, 5_000, 0);
+        for at in [0x2028, 0x2050, 0x2078] {
+            string(at, 1, 40, 0x2000);
+        }
+        // The key of a Hash owns the bytes of the string that it was made of.
+        string(0x20a0, 2, 3_000, 0);
+        string(0x20c8, 2, 40, 0x20a0);
+        // Only one of two strings is in the program: the other is its buffer.
+        string(0x20f0, 3, 3_000, 0);
+        string(0x2118, 3, 40, 0x20f0);
+        // Two that own their bytes, one with room to grow.
+        string(0x2140, 4, 1_000, 0);
+        string(0x2168, 4, 1_500, 0);
+        let all = [0x2028, 0x2050, 0x2078, 0x20a0, 0x20c8, 0x2118, 0x2140, 0x2168].map(|at| (at, ""));
+        heap.root("vm", 0x1000).add(object(0x1000, Type::ARRAY, 0), &all);
+        let graph = heap.finish();
+        let strings = Strings::new(&graph, &graph.reach());
+        let groups: Vec<_> = strings
+            .equal
+            .iter()
+            .map(|group| (group.hash, group.amount.objects, group.wasted(), graph.address(group.example)))
+            .collect();
+        assert_eq!(groups, [(4, 2, 1_000, 0x2140), (1, 3, 120, 0x2028), (2, 2, 40, 0x20a0)]);
     }
 
     #[test]
