@@ -32,7 +32,7 @@ impl<T: Target> Run<T> {
         let before = self.lines.damaged();
         let read = match cut {
             Err(Bad::Cut { key: key::REFERENCES, at })
-                if (address | line.bits) & self.state.misaligned == 0 || kind == Kind::Root =>
+                if kind == Kind::Root || address != 0 && (address | line.bits) & self.state.misaligned == 0 =>
             {
                 drop(line);
                 self.long_references(input, at, kind, address, &root)?
@@ -123,8 +123,6 @@ impl<T: Target> Run<T> {
     // Hashes the content of a string. Returns the line without it.
     fn long_value<R: Read>(&mut self, input: &mut Input<R>, at: usize) -> Result<Rest, Error<T::Error>> {
         let mut whole = input.window()[..at].to_vec();
-        // Its length is checked while it passes, so that of what is left must not be.
-        let size = memchr::memmem::rfind(&whole, b", \"bytesize\":");
         let mut hasher = self.state.hash_key.build_hasher();
         let mut length = 0u64;
         let mut text = Vec::new();
@@ -165,10 +163,7 @@ impl<T: Target> Run<T> {
             }
             input.fill().map_err(Error::Read)?;
         }
-        if let Some(size) = size {
-            whole.truncate(size);
-            whole.extend_from_slice(b", \"value\":");
-        }
+        remove_bytesize(&mut whole);
         whole.push(b'"');
         let streamed = Streamed { edges: false, value: Some((hasher.finish(), length)) };
         Ok(self.end(input, &mut whole)?.then_some((whole, streamed)))
@@ -215,4 +210,12 @@ impl<T: Target> Run<T> {
         self.lines.feed(input.window().get(..bytes).unwrap_or_default());
         input.consume(bytes);
     }
+}
+
+// Removes the length of a string from the beginning of its line: it was checked while the content passed.
+fn remove_bytesize(line: &mut Vec<u8>) {
+    const KEY: &[u8] = b", \"bytesize\":";
+    let Some(start) = memchr::memmem::find(line, KEY) else { return };
+    let digits = line[start + KEY.len()..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    line.drain(start..start + KEY.len() + digits);
 }
