@@ -32,7 +32,7 @@ pub struct Summary {
     #[serde(skip_serializing_if = "String::is_empty")]
     platform: String,
     producer: &'static str,
-    /// False if the dump ends before the process's heap did.
+    /// False if the dump ends before the heap did, or a part of it is missing.
     complete: bool,
     objects: u64,
     bytes: u64,
