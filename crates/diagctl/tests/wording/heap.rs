@@ -106,9 +106,16 @@ fn heap_paths_and_objects() {
         "heap path a.json Nonsense",
         "heap path a.json 0x7f0000008",
         "heap object a.json App",
+        "heap path a.json 7f00010028",
+        "heap path a.json 0X7F00010028",
+        "heap path a.json 7F0000008",
+        "heap path a.json Facade",
     ] {
         environment.run(line);
     }
+    let facade = dump(1).replace("\"name\":\"Session\"", "\"name\":\"Facade0\"");
+    environment.write("facade.json", &facade.replace("0x7f00010000", "0xfacade0").replace("0x7f00010028", "0xfacad8"));
+    environment.run("heap path facade.json Facade0");
     environment.snapshot("heap_paths_and_objects");
 }
 

@@ -43,6 +43,8 @@ pub struct Args {
     json: bool,
 }
 
+/// An address without `0x` has at least so many digits.
+const SHORTEST_ADDRESS: usize = 6;
 /// Longer names of classes are not compared with a misspelt one.
 const LONGEST_NAME: usize = 200;
 
@@ -111,13 +113,24 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     input.done(args.json, &view, text)
 }
 
-/// Parses an address. Returns none for a name.
+/// Finds the object at an address, which may lack its `0x`. Returns none for a name.
 pub fn find(graph: &Graph, target: &str) -> Result<Option<ObjectIndex>, Failure> {
-    let Some(hex) = target.strip_prefix("0x") else { return Ok(None) };
+    let prefixed = target.strip_prefix("0x").or_else(|| target.strip_prefix("0X"));
+    let hex = match prefixed {
+        Some(hex) => hex,
+        None if target.len() >= SHORTEST_ADDRESS && target.bytes().all(|byte| byte.is_ascii_hexdigit()) => target,
+        None => return Ok(None),
+    };
+    // `Facade` may be a class, and no class begins with a digit.
+    let may_be_class = prefixed.is_none() && target.starts_with(|first: char| first.is_ascii_uppercase());
+    if may_be_class && (0..graph.classes().len() as u32).any(|class| graph.class_name(class) == target) {
+        return Ok(None);
+    }
     let address = u64::from_str_radix(hex, 16);
     let address = address.map_err(|_| Failure::new(Exit::Usage, format!("{} is not an address", quoted(target))))?;
     match graph.find(address) {
         Some(object) => Ok(Some(object)),
+        None if may_be_class => Ok(None),
         None => Err(Failure::new(Exit::NoMatch, format!("the dump has no object at {address:#x}"))
             .hint("addresses are valid for one process; `diagctl heap retained` shows those of large objects")),
     }
