@@ -139,7 +139,8 @@ fn heap_strings_and_waste() {
     // The key of the hashes is random.
     environment.redact(r#""hash": "[0-9a-f]{16}""#, r#""hash": "0123456789abcdef""#);
     environment.run_text_table("heap strings a.json", &["PATH"]);
-    environment.run_json("heap strings a.json --json -n 1");
+    environment.run_json("heap strings a.json --json -n 1 --members 3");
+    environment.run_json("heap object a.json 0x7f00010028 --json");
     environment.run_table("heap waste a.json");
     environment.snapshot("heap_strings_and_waste");
 }

@@ -50,6 +50,7 @@ pub struct Strings {
     pub unknown: Amount,
     /// Groups of more than one string, the most wasteful first.
     pub equal: Vec<Equal>,
+    buffers: Buffers,
 }
 
 impl Strings {
@@ -57,27 +58,17 @@ impl Strings {
     pub fn new(graph: &Graph, reach: &Reach) -> Self {
         let mut strings = Self::default();
         let mut groups: HashMap<(u64, u64), Equal, RandomState> = HashMap::default();
-        let mut lengths = graph.columns().lengths.iter().copied().peekable();
-        let mut hashes = graph.columns().hashes.iter().copied().peekable();
-        let buffers = Buffers::new(graph, reach);
-        for object in graph.all() {
-            let of =
-                |column: &mut std::iter::Peekable<_>| column.next_if(|(at, _)| *at == object).map(|(_, value)| value);
-            let (length, hash): (Option<u64>, Option<u64>) = (of(&mut lengths), of(&mut hashes));
-            if graph.kind(object) != Type::STRING || reach.number(object).is_none() {
-                continue;
-            }
+        strings.buffers = Buffers::new(graph, reach);
+        for (object, key) in all(graph, reach) {
             let size = graph.size(object);
-            let hash = if length == Some(0) { Some(HASH_OF_EMPTY) } else { hash };
-            let Some(hash) = hash else {
+            let Some((hash, length)) = key else {
                 strings.unknown.add(size);
                 continue;
             };
             strings.hashed.add(size);
-            let length = length.unwrap_or_default();
             let new = Equal { hash, length, amount: Amount::default(), largest: 0, example: object };
             let group = groups.entry((hash, length)).or_insert(new);
-            let is_buffer = buffers.contains(object);
+            let is_buffer = strings.buffers.contains(object);
             if group.amount.objects == 0 && !is_buffer {
                 group.example = object;
             }
@@ -88,13 +79,55 @@ impl Strings {
         strings
     }
 
+    /// The first strings of each of some groups, at most so many.
+    pub fn members(&self, graph: &Graph, reach: &Reach, groups: &[Equal], most: usize) -> Vec<Vec<ObjectIndex>> {
+        let numbers: HashMap<(u64, u64), usize, RandomState> =
+            groups.iter().enumerate().map(|(at, group)| ((group.hash, group.length), at)).collect();
+        let mut members = vec![Vec::new(); groups.len()];
+        for (object, key) in all(graph, reach) {
+            let number = key.and_then(|key| numbers.get(&key)).filter(|_| !self.buffers.contains(object));
+            if let Some(of_group) = number.map(|number| &mut members[*number]).filter(|members| members.len() < most) {
+                of_group.push(object);
+            }
+        }
+        members
+    }
+
     /// The bytes that would be free if there were only one string of each content.
     pub fn wasted(&self) -> u64 {
         self.equal.iter().fold(0, |sum, group| sum.saturating_add(group.wasted()))
     }
 }
 
+/// The hash of a string's content, if the dump has it.
+pub fn hash(graph: &Graph, string: ObjectIndex) -> Option<u64> {
+    let of =
+        |column: &[(ObjectIndex, u64)]| column.binary_search_by_key(&string, |(at, _)| *at).ok().map(|at| column[at].1);
+    let is_string = graph.kind(string) == Type::STRING;
+    key(of(&graph.columns().hashes), of(&graph.columns().lengths)).filter(|_| is_string).map(|(hash, _)| hash)
+}
+
+// The hash and the length that strings of one content have in common.
+fn key(hash: Option<u64>, length: Option<u64>) -> Option<(u64, u64)> {
+    match length {
+        Some(0) => Some((HASH_OF_EMPTY, 0)),
+        _ => Some((hash?, length.unwrap_or_default())),
+    }
+}
+
+// All reachable strings.
+fn all(graph: &Graph, reach: &Reach) -> impl Iterator<Item = (ObjectIndex, Option<(u64, u64)>)> {
+    let mut lengths = graph.columns().lengths.iter().copied().peekable();
+    let mut hashes = graph.columns().hashes.iter().copied().peekable();
+    let keys = graph.all().map(move |object| {
+        let of = |column: &mut std::iter::Peekable<_>| column.next_if(|(at, _)| *at == object).map(|(_, value)| value);
+        (object, key(of(&mut hashes), of(&mut lengths)))
+    });
+    keys.filter(|(object, _)| graph.kind(*object) == Type::STRING && reach.number(*object).is_some())
+}
+
 /// Strings that no program refers to: Ruby made them to own the bytes that others share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Buffers {
     is_shared: Vec<bool>,
     is_named: Vec<bool>,
@@ -102,7 +135,7 @@ struct Buffers {
 
 impl Buffers {
     fn new(graph: &Graph, reach: &Reach) -> Self {
-        let mut buffers = Self { is_shared: Vec::new(), is_named: Vec::new() };
+        let mut buffers = Self::default();
         if graph.columns().labels.is_empty() {
             return buffers;
         }
@@ -180,6 +213,12 @@ mod tests {
             .map(|group| (group.hash, group.amount.objects, group.wasted(), graph.address(group.example)))
             .collect();
         assert_eq!(groups, [(4, 2, 1_000, 0x2140), (1, 3, 120, 0x2028), (2, 2, 40, 0x20a0)]);
+        let members = strings.members(&graph, &graph.reach(), &strings.equal, 2);
+        let members: Vec<Vec<u64>> =
+            members.iter().map(|group| group.iter().map(|object| graph.address(*object)).collect()).collect();
+        assert_eq!(members, [[0x2140, 0x2168], [0x2028, 0x2050], [0x20a0, 0x20c8]]);
+        let hashes: Vec<_> = strings.equal.iter().map(|group| hash(&graph, group.example)).collect();
+        assert_eq!(hashes, [Some(4), Some(1), Some(2)]);
     }
 
     #[test]
