@@ -8,6 +8,7 @@ use diagctl_heapdump::analysis::diff;
 use diagctl_heapdump::analysis::families::Families;
 use diagctl_heapdump::analysis::memory::Graph;
 use diagctl_heapdump::analysis::paths::{self, Label, Paths};
+use diagctl_heapdump::record::{NameKind, Type};
 use serde::Serialize;
 
 use super::{Context, Done, Failure, input};
@@ -181,10 +182,17 @@ fn class(graph: &Graph, paths: &Paths, target: &str, limit: usize, view: &mut Vi
     if objects.is_empty() && view.unreachable == 0 {
         let message = format!("the dump has no object of class {}", quoted(target));
         let all = format!("`diagctl heap top {} -n 1000` lists the classes", printable(&view.dump));
-        return Err(Failure::new(Exit::NoMatch, message).hint(match similar(graph, target) {
-            Some(class) => format!("did you mean {}? {all}", printable(&class)),
-            None => all,
-        }));
+        let hint = match (constant(graph, target), similar(graph, target)) {
+            (Some(object), _) => format!(
+                "{} is a constant: `diagctl heap object {} {}` shows its object",
+                printable(target),
+                printable(&view.dump),
+                address(graph, object)
+            ),
+            (None, Some(class)) => format!("did you mean {}? {all}", printable(&class)),
+            (None, None) => all,
+        };
+        return Err(Failure::new(Exit::NoMatch, message).hint(hint));
     }
     let families = Families::new(graph, paths);
     let of = |object| families.of(object);
@@ -195,6 +203,21 @@ fn class(graph: &Graph, paths: &Paths, target: &str, limit: usize, view: &mut Vi
     view.left_out = view.paths.len().saturating_sub(limit);
     view.paths.truncate(limit);
     Ok(())
+}
+
+// Returns the object that a constant holds, unless it is a class. The name may lack the module.
+fn constant(graph: &Graph, target: &str) -> Option<ObjectIndex> {
+    let (module, last) = target.rsplit_once("::").map_or((None, target), |(module, last)| (Some(module), last));
+    let edges = graph.edges();
+    let is_module = |object: &ObjectIndex| matches!(graph.kind(*object), Type::CLASS | Type::MODULE);
+    let modules = graph.all().filter(is_module);
+    let of_module = modules.filter(|object| module.is_none_or(|name| graph.own_name(*object).as_deref() == Some(name)));
+    let place = of_module.flat_map(|object| edges.range(object)).find(|place| {
+        let label = graph.label(*place);
+        let is_it = graph.name_kind(label) == NameKind::Constant && graph.text(label) == last;
+        is_it && !is_module(&edges.target(*place))
+    });
+    place.map(|place| edges.target(place))
 }
 
 // Returns a class in a module that was left out, or with a similar name.
