@@ -142,6 +142,14 @@ fn heap_strings_and_waste() {
     environment.run_json("heap strings a.json --json -n 1 --members 3");
     environment.run_json("heap object a.json 0x7f00010028 --json");
     environment.run_table("heap waste a.json");
+    environment.comment("one of each");
+    environment.write(
+        "one.json",
+        r#"{"type":"ROOT", "root":"vm", "references":["0x7f0000001000", "0x7f0000002000"]}
+{"address":"0x7f0000001000", "type":"STRING", "shared":true, "memsize":40}
+"#,
+    );
+    environment.run("heap strings one.json");
     environment.snapshot("heap_strings_and_waste");
 }
 

@@ -71,8 +71,10 @@ pub fn json(input: impl Read, wanted: Wanted) -> Result<Loaded> {
         return Err(Error::Unknown);
     }
     let mut warnings: Vec<String> = summary.damage.into_iter().collect();
-    if summary.repaired > 0 {
-        warnings.push(format!("{} damaged lines were repaired", summary.repaired));
+    match summary.repaired {
+        0 => {}
+        1 => warnings.push("1 damaged line was repaired".to_owned()),
+        many => warnings.push(format!("{many} damaged lines were repaired")),
     }
     let stats = builder.named_stats();
     let graph = builder.finish();
@@ -98,10 +100,13 @@ fn doubts(graph: &Graph) -> impl Iterator<Item = String> {
     let without_roots = graph.roots().is_empty();
     let without_roots =
         without_roots.then(|| "it has no roots: every object counts as reachable, and retains only itself".to_owned());
-    let misplaced = graph.facts().misplaced;
-    let misplaced = (misplaced > 0).then(|| {
+    let (subject, they) = match graph.facts().misplaced {
+        1 => ("1 object is".to_owned(), "it"),
+        many => (format!("{many} objects are"), "them"),
+    };
+    let misplaced = (graph.facts().misplaced > 0).then(|| {
         format!(
-            "{misplaced} objects are at the address of another or at none that an object can have, and no reference leads to them; \
+            "{subject} at the address of another or at none that an object can have, and no reference leads to {they}; \
              are these several dumps in one file?"
         )
     });
@@ -174,8 +179,10 @@ impl Loading {
         let mut warnings = damage.warnings;
         // A block that is lost is a part that is missing, whatever the trailer says.
         let complete = self.complete && warnings.is_empty();
-        if damage.more > 0 {
-            warnings.push(format!("{} more blocks are damaged", damage.more));
+        match damage.more {
+            0 => {}
+            1 => warnings.push("1 more block is damaged".to_owned()),
+            more => warnings.push(format!("{more} more blocks are damaged")),
         }
         if !self.complete && warnings.is_empty() {
             warnings.push("the dump ends before the heap did: its producer was stopped".to_owned());
@@ -302,6 +309,22 @@ mod tests {
         let graphs = [graph_of(LINES), graph_of(LINES)].concat();
         let loaded = any(&graphs[..], Wanted::default()).unwrap();
         assert_eq!((loaded.graph.objects(), loaded.warnings.len()), (3, 1), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn warnings_about_one_thing_are_in_the_singular() {
+        let again = "{\"address\":\"0x7f0000001028\", \"type\":\"STRING\", \"memsize\":40}\n";
+        let repaired =
+            "{\"address\":\"0x7f0000001078\", \"type\":\"DATA\", \"struct\":\"a \"name\"\", \"memsize\":40}\n";
+        for (more, singular, plural) in [
+            (vec![again, again], "1 object is at", "2 objects are at"),
+            (vec![repaired, &repaired.replace("1078", "10a0")], "1 damaged line was", "2 damaged lines were"),
+        ] {
+            for (lines, expected) in [(more[0].to_owned(), singular), (more.concat(), plural)] {
+                let loaded = any(format!("{LINES}{lines}").as_bytes(), Wanted::default()).unwrap();
+                assert!(loaded.warnings[0].starts_with(expected), "{:?}", loaded.warnings);
+            }
+        }
     }
 
     #[test]

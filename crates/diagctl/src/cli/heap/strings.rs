@@ -98,13 +98,16 @@ pub fn hash(hash: u64) -> String {
 fn text(view: &View) -> String {
     let mut text = view.summary.text();
     text.push_str(&format!(
-        "{} strings, {}; equal ones waste {}\n",
+        "{} {}, {}; equal ones waste {}\n",
         view.strings,
+        if view.strings == 1 { "string" } else { "strings" },
         size(view.bytes_of_strings),
         size(view.wasted)
     ));
-    if view.unknown > 0 {
-        text.push_str(&format!("{} of them cannot be compared: they have no hash in this dump\n", view.unknown));
+    match view.unknown {
+        0 => {}
+        1 => text.push_str("1 of them cannot be compared: it has no hash in this dump\n"),
+        many => text.push_str(&format!("{many} of them cannot be compared: they have no hash in this dump\n")),
     }
     let row = |group: &Equal| {
         let cells = [

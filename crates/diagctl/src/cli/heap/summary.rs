@@ -96,8 +96,10 @@ impl Summary {
             let said = slots.unwrap_or_default();
             lines.push(format!("the process: RSS {}{said}; Ruby objects are {share} % of it", size(rss)));
         }
-        if self.dangling > 0 {
-            lines.push(format!("{} references lead to what is not in the dump", self.dangling));
+        match self.dangling {
+            0 => {}
+            1 => lines.push("1 reference leads to what is not in the dump".to_owned()),
+            many => lines.push(format!("{many} references lead to what is not in the dump")),
         }
         lines.iter().map(|line| printable(line) + "\n").collect::<String>() + "\n"
     }
