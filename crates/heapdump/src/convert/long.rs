@@ -163,10 +163,11 @@ impl<T: Target> Run<T> {
             }
             input.fill().map_err(Error::Read)?;
         }
-        remove_bytesize(&mut whole);
         whole.push(b'"');
         let streamed = Streamed { edges: false, value: Some((hasher.finish(), length)) };
-        Ok(self.end(input, &mut whole)?.then_some((whole, streamed)))
+        let is_ended = self.end(input, &mut whole)?;
+        remove_bytesize(&mut whole);
+        Ok(is_ended.then_some((whole, streamed)))
     }
 
     // Appends the rest of the line to `whole`. Returns false if that is too long or cut off.
@@ -212,7 +213,7 @@ impl<T: Target> Run<T> {
     }
 }
 
-// Removes the length of a string from the beginning of its line: it was checked while the content passed.
+// Removes the length of a string from its line: the content has passed.
 fn remove_bytesize(line: &mut Vec<u8>) {
     const KEY: &[u8] = b", \"bytesize\":";
     let Some(start) = memchr::memmem::find(line, KEY) else { return };

@@ -283,6 +283,12 @@ fn lines_longer_than_the_window_are_converted_in_pieces() {
     assert_eq!((summary.lost, summary.damage), (0, None));
     assert_eq!(of_sorted.len(), said.len());
     assert!(of_sorted == said);
+    let length_last = format!(
+        "{{\"address\":\"0x7f0000000010\", \"type\":\"STRING\", \"value\":\"{text}\", \"bytesize\":{length}}}\n"
+    );
+    let (summary, of_string) = convert(length_last.as_bytes(), &options);
+    assert_eq!((summary.lost, summary.damage), (0, None));
+    assert!(matches!(of_string[..], [Said::Object { object, .. }] if object.length == Some(length as u64)));
     let (_, trailer, graph) = to_graph(dump.as_bytes(), Vec::new(), &options).unwrap();
     assert_eq!((trailer.objects, trailer.edges, trailer.roots), (3, 200_000, 200_000));
     let mut reader = Reader::new(&*graph).unwrap();
