@@ -8,6 +8,7 @@ class HeapCommandsTest < E2E::Case
   PROGRAM = <<~RUBY.tr("\n", ";")
     module Shop; class Session; def initialize(user); @user = user; end; end; CACHE = []; end
     #{SESSIONS}.times { |i| Shop::CACHE << Shop::Session.new("user " + (i % 3).to_s) }
+    module Shop; TEXT = "x" * 200_000; COPIES = [TEXT.dup, TEXT.dup]; end
     GC.start
   RUBY
 
@@ -39,6 +40,24 @@ class HeapCommandsTest < E2E::Case
     equal = heap("strings", "-n", "1000").fetch("equal")
     assert_operator equal.map { |string| string.fetch("count") }.max, :>=, SESSIONS / 3
     assert_operator heap("waste").fetch("slot_sizes").sum { |slots| slots.fetch("live") }, :>, SESSIONS
+  end
+
+  def test_copies_that_share_a_buffer_waste_their_slots_and_are_named
+    group = heap("strings", "-n", "1000").fetch("equal").find { |equal| equal["length"] == 200_000 }
+    # The constant and its copies, and not the string that Ruby made to own the bytes.
+    assert_equal 3, group["count"]
+    assert_operator group["wasted"], :<, 1000
+    hashes = group.fetch("examples").map { |address| heap("object", address).fetch("hash") }
+    assert_equal [group["hash"]] * 3, hashes
+  end
+
+  def test_of_a_constant_the_address_of_its_object_is_told
+    %w[CACHE Shop::CACHE].each do |name|
+      command = diagctl("heap", "path", @id, name).err[/hint: .*`(diagctl heap object .*)`/, 1]
+      address = command.split.last
+      assert_equal "ARRAY", heap("object", address)["type"], name
+    end
+    assert_match(/did you mean Shop::Session\?/, diagctl("heap", "path", @id, "Session").err)
   end
 
   def test_what_grew_between_two_captures_of_a_process_is_found

@@ -2,12 +2,13 @@
 //! has none.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 
 use crate::convert::{self, Converter, Options, Target};
 use crate::error::Error;
 use crate::reader::{Batch, Block, Reader};
 use crate::record::{Edge, Flags, FreeSlots, NameId, NameKind, Object, Root, Site, SiteId, Type};
+use crate::spacing;
 use crate::tables::{Names, Sites};
 
 /// Bytes that are collected before they are written.
@@ -22,6 +23,9 @@ pub enum ExportError {
     /// The JSON cannot be written.
     #[error("{0}")]
     Output(#[source] std::io::Error),
+    /// No line of the input is an object.
+    #[error("it has no line that ObjectSpace.dump_all writes for an object")]
+    NoObjects,
 }
 
 /// The outcome of an export.
@@ -55,14 +59,18 @@ pub fn export(input: impl Read, out: impl Write) -> Result<Exported, ExportError
     Ok(Exported { objects: export.finish()?, damage })
 }
 
-/// Does the same for what `ObjectSpace.dump_all` wrote, and leaves its values out.
-pub fn strip(input: impl Read, out: impl Write) -> Result<Exported, ExportError> {
+/// Does the same for what `ObjectSpace.dump_all` wrote, with any white space, and leaves its values out.
+pub fn strip(input: impl BufRead, out: impl Write) -> Result<Exported, ExportError> {
+    let input = spacing::of_ruby(input).map_err(Error::Io)?;
     let converter = Converter::new(input).map_err(Error::Io)?;
     let (summary, export) = converter.run(Export::new(out), &Options::default()).map_err(|error| match error {
         convert::Error::Read(error) => Error::Io(error).into(),
         convert::Error::Target(error) => error,
     })?;
-    Ok(Exported { objects: export.finish()?, damage: summary.damage })
+    match export.finish()? {
+        0 => Err(ExportError::NoObjects),
+        objects => Ok(Exported { objects, damage: summary.damage }),
+    }
 }
 
 #[derive(Debug, Default)]

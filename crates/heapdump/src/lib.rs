@@ -31,6 +31,8 @@ pub mod lines;
 #[cfg(feature = "std")]
 pub mod reader;
 #[cfg(feature = "std")]
+mod spacing;
+#[cfg(feature = "std")]
 pub mod summary;
 #[cfg(feature = "std")]
 pub mod tables;

@@ -106,9 +106,16 @@ fn heap_paths_and_objects() {
         "heap path a.json Nonsense",
         "heap path a.json 0x7f0000008",
         "heap object a.json App",
+        "heap path a.json 7f00010028",
+        "heap path a.json 0X7F00010028",
+        "heap path a.json 7F0000008",
+        "heap path a.json Facade",
     ] {
         environment.run(line);
     }
+    let facade = dump(1).replace("\"name\":\"Session\"", "\"name\":\"Facade0\"");
+    environment.write("facade.json", &facade.replace("0x7f00010000", "0xfacade0").replace("0x7f00010028", "0xfacad8"));
+    environment.run("heap path facade.json Facade0");
     environment.snapshot("heap_paths_and_objects");
 }
 
@@ -132,8 +139,17 @@ fn heap_strings_and_waste() {
     // The key of the hashes is random.
     environment.redact(r#""hash": "[0-9a-f]{16}""#, r#""hash": "0123456789abcdef""#);
     environment.run_text_table("heap strings a.json", &["PATH"]);
-    environment.run_json("heap strings a.json --json -n 1");
+    environment.run_json("heap strings a.json --json -n 1 --members 3");
+    environment.run_json("heap object a.json 0x7f00010028 --json");
     environment.run_table("heap waste a.json");
+    environment.comment("one of each");
+    environment.write(
+        "one.json",
+        r#"{"type":"ROOT", "root":"vm", "references":["0x7f0000001000", "0x7f0000002000"]}
+{"address":"0x7f0000001000", "type":"STRING", "shared":true, "memsize":40}
+"#,
+    );
+    environment.run("heap strings one.json");
     environment.snapshot("heap_strings_and_waste");
 }
 
@@ -173,6 +189,8 @@ fn heap_dumps_that_cannot_be_read() {
         "heap diff cut.json a.json -n 1",
         "heap export cut.json --format folded",
         "heap export cut.json --format json",
+        "heap export object --format json -o object.out",
+        "heap export empty --format json",
         "heap top missing.json",
         "heap top ./missing.json",
         "heap top .",
@@ -184,6 +202,7 @@ fn heap_dumps_that_cannot_be_read() {
     ] {
         environment.run(line);
     }
+    assert!(!environment.path("object.out").exists());
     environment.snapshot("heap_dumps_that_cannot_be_read");
 }
 
@@ -242,6 +261,7 @@ fn heap_dumps_of_unusual_form() {
     ] {
         environment.run(line);
     }
+    environment.shell("diagctl heap export windows.json --format json | diagctl heap top - -n 2");
     environment.shell("mkfifo pipe; cat a.json > pipe & diagctl heap top pipe -n 1");
     environment.snapshot("heap_dumps_of_unusual_form");
 }

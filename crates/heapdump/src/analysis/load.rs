@@ -5,11 +5,11 @@ use std::io::{BufRead, Read};
 use super::builder::{Builder, Wanted};
 use super::error::{Error, Result};
 use super::memory::Graph;
-use super::spacing::{self, OfRuby};
 use crate::block::MAGIC;
 use crate::convert::{self, Converter};
 use crate::reader::{About, Block, Options, Reader};
 use crate::record::Producer;
+use crate::spacing;
 
 /// A heap dump in memory.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Loaded {
     pub graph: Graph,
     /// The facts at the beginning of the dump.
     pub about: About,
-    /// False if the dump ends before the heap did.
+    /// False if the dump ends before the heap did, or a part of it is missing.
     pub complete: bool,
     /// Numbers about the process, by name.
     pub stats: Vec<(String, u64)>,
@@ -37,24 +37,24 @@ impl Loaded {
     }
 }
 
+/// A dump is not complete if more than one in so many of its references leads to nothing. Threads that run while `dump_all` writes
+/// allocate objects that it misses: one in 200 references.
+const MISSING: u64 = 100;
+/// So many references to nothing are never a sign of damage.
+const FEW: u64 = 10;
+
 /// The number of damaged blocks that are described one by one.
 const DESCRIBED: usize = 3;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
 /// Reads a graph or what `ObjectSpace.dump_all` wrote, whichever it is.
 pub fn any(mut input: impl BufRead, wanted: Wanted) -> Result<Loaded> {
-    if input.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
-        input.consume(BYTE_ORDER_MARK.len());
-    }
+    spacing::skip_byte_order_mark(&mut input)?;
     let start = input.fill_buf()?;
-    let first_line = start.iter().position(|byte| *byte == b'\n').and_then(|end| start.get(..end));
     match start {
         [] => Err(Error::Empty),
         _ if start.starts_with(&MAGIC) || MAGIC.starts_with(start) => graph(input, wanted),
         _ if !start.trim_ascii_start().starts_with(b"{") => Err(Error::Unknown),
-        _ if first_line.is_some_and(|line| !spacing::is_of_ruby(line)) => json(OfRuby::new(input), wanted),
-        _ => json(input, wanted),
+        _ => json(spacing::of_ruby(input)?, wanted),
     }
 }
 
@@ -71,13 +71,28 @@ pub fn json(input: impl Read, wanted: Wanted) -> Result<Loaded> {
         return Err(Error::Unknown);
     }
     let mut warnings: Vec<String> = summary.damage.into_iter().collect();
-    if summary.repaired > 0 {
-        warnings.push(format!("{} damaged lines were repaired", summary.repaired));
+    match summary.repaired {
+        0 => {}
+        1 => warnings.push("1 damaged line was repaired".to_owned()),
+        many => warnings.push(format!("{many} damaged lines were repaired")),
     }
     let stats = builder.named_stats();
     let graph = builder.finish();
     warnings.extend(doubts(&graph));
-    Ok(Loaded { graph, about, complete: summary.lost == 0, stats, warnings })
+    let holes = holes(&graph).filter(|_| summary.lost == 0);
+    let complete = summary.lost == 0 && holes.is_none();
+    warnings.extend(holes);
+    Ok(Loaded { graph, about, complete, stats, warnings })
+}
+
+// A sentence about references to nothing, if they are so many that objects must be missing.
+fn holes(graph: &Graph) -> Option<String> {
+    let dangling = graph.facts().dangling;
+    let all = graph.edges().explicit() as u64 + dangling;
+    let are_many = dangling > FEW && dangling > all / MISSING;
+    are_many.then(|| {
+        format!("{dangling} of {all} references lead to objects that are not in the dump: a part of it is missing")
+    })
 }
 
 // Contradictions within the heap.
@@ -85,10 +100,13 @@ fn doubts(graph: &Graph) -> impl Iterator<Item = String> {
     let without_roots = graph.roots().is_empty();
     let without_roots =
         without_roots.then(|| "it has no roots: every object counts as reachable, and retains only itself".to_owned());
-    let misplaced = graph.facts().misplaced;
-    let misplaced = (misplaced > 0).then(|| {
+    let (subject, they) = match graph.facts().misplaced {
+        1 => ("1 object is".to_owned(), "it"),
+        many => (format!("{many} objects are"), "them"),
+    };
+    let misplaced = (graph.facts().misplaced > 0).then(|| {
         format!(
-            "{misplaced} objects are at the address of another or at none that an object can have, and no reference leads to them; \
+            "{subject} at the address of another or at none that an object can have, and no reference leads to {they}; \
              are these several dumps in one file?"
         )
     });
@@ -161,8 +179,10 @@ impl Loading {
         let mut warnings = damage.warnings;
         // A block that is lost is a part that is missing, whatever the trailer says.
         let complete = self.complete && warnings.is_empty();
-        if damage.more > 0 {
-            warnings.push(format!("{} more blocks are damaged", damage.more));
+        match damage.more {
+            0 => {}
+            1 => warnings.push("1 more block is damaged".to_owned()),
+            more => warnings.push(format!("{more} more blocks are damaged")),
         }
         if !self.complete && warnings.is_empty() {
             warnings.push("the dump ends before the heap did: its producer was stopped".to_owned());
@@ -170,6 +190,9 @@ impl Loading {
         let stats = self.builder.named_stats();
         let graph = self.builder.finish();
         warnings.extend(doubts(&graph));
+        let holes = holes(&graph).filter(|_| complete);
+        let complete = complete && holes.is_none();
+        warnings.extend(holes);
         Loaded { graph, about, complete, stats, warnings }
     }
 }
@@ -255,6 +278,30 @@ mod tests {
     }
 
     #[test]
+    fn a_dump_whose_references_lead_to_nothing_is_not_complete() {
+        let object = |at: u64, to: u64| {
+            format!(
+                "{{\"address\":\"{:#x}\", \"type\":\"ARRAY\", \"references\":[\"{:#x}\"], \"memsize\":40}}\n",
+                0x7f00_0000_0000 + at * 40,
+                0x7f00_0000_0000 + to * 40
+            )
+        };
+        let root = "{\"type\":\"ROOT\", \"root\":\"vm\", \"references\":[\"0x7f0000000000\"]}\n";
+        let whole: Vec<String> = (0..5_000).map(|at| object(at, (at + 1) % 5_000)).collect();
+        // (one line in so many is missing) → complete
+        for (every, complete) in [(usize::MAX, true), (1_000, true), (200, true), (50, false)] {
+            let kept =
+                whole.iter().enumerate().filter(|(at, _)| at % every != every - 1).map(|(_, line)| line.as_str());
+            let json = format!("{root}{}", kept.collect::<String>());
+            for dump in [json.clone().into_bytes(), graph_of(&json)] {
+                let loaded = any(&dump[..], Wanted::default()).unwrap();
+                let dangling = loaded.graph.facts().dangling;
+                assert_eq!((loaded.complete, loaded.warnings.len()), (complete, usize::from(!complete)), "{dangling}");
+            }
+        }
+    }
+
+    #[test]
     fn several_dumps_in_one_file_are_noticed() {
         let loaded = any(format!("{LINES}{LINES}").as_bytes(), Wanted::default()).unwrap();
         assert_eq!(loaded.graph.reach().objects(), 2);
@@ -262,6 +309,22 @@ mod tests {
         let graphs = [graph_of(LINES), graph_of(LINES)].concat();
         let loaded = any(&graphs[..], Wanted::default()).unwrap();
         assert_eq!((loaded.graph.objects(), loaded.warnings.len()), (3, 1), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn warnings_about_one_thing_are_in_the_singular() {
+        let again = "{\"address\":\"0x7f0000001028\", \"type\":\"STRING\", \"memsize\":40}\n";
+        let repaired =
+            "{\"address\":\"0x7f0000001078\", \"type\":\"DATA\", \"struct\":\"a \"name\"\", \"memsize\":40}\n";
+        for (more, singular, plural) in [
+            (vec![again, again], "1 object is at", "2 objects are at"),
+            (vec![repaired, &repaired.replace("1078", "10a0")], "1 damaged line was", "2 damaged lines were"),
+        ] {
+            for (lines, expected) in [(more[0].to_owned(), singular), (more.concat(), plural)] {
+                let loaded = any(format!("{LINES}{lines}").as_bytes(), Wanted::default()).unwrap();
+                assert!(loaded.warnings[0].starts_with(expected), "{:?}", loaded.warnings);
+            }
+        }
     }
 
     #[test]

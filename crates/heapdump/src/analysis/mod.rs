@@ -17,7 +17,6 @@ pub mod paths;
 pub mod reach;
 pub mod retained;
 pub mod sizes;
-mod spacing;
 pub mod strings;
 #[cfg(test)]
 mod testing;

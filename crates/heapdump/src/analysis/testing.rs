@@ -76,7 +76,8 @@ impl Heap {
         self
     }
 
-    /// Adds an object with the references that follow it. A label begins with the sign of its kind: `@`, `.`, `:`, `[`, `$`.
+    /// Adds an object with the references that follow it. A label begins with the sign of its kind: `@`, `.`, `:`, `[`, `$`, `|`, `=`
+    /// for one of Ruby's own.
     pub fn add(&mut self, object: Object, edges: &[(u64, &str)]) -> &mut Self {
         self.builder.object(&object).unwrap();
         for (target, label) in edges {
@@ -90,9 +91,10 @@ impl Heap {
                 Some('[') => NameKind::HashValue,
                 Some('$') => NameKind::Global,
                 Some('|') => NameKind::Frame,
+                Some('=') => NameKind::Internal,
                 Some(_) => NameKind::Constant,
             };
-            let name = self.name(kind, label.trim_start_matches(['.', '[', '|']));
+            let name = self.name(kind, label.trim_start_matches(['.', '[', '|', '=']));
             self.builder.edge(*target, name).unwrap();
         }
         self

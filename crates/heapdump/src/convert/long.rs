@@ -32,7 +32,7 @@ impl<T: Target> Run<T> {
         let before = self.lines.damaged();
         let read = match cut {
             Err(Bad::Cut { key: key::REFERENCES, at })
-                if (address | line.bits) & self.state.misaligned == 0 || kind == Kind::Root =>
+                if kind == Kind::Root || address != 0 && (address | line.bits) & self.state.misaligned == 0 =>
             {
                 drop(line);
                 self.long_references(input, at, kind, address, &root)?
@@ -123,8 +123,6 @@ impl<T: Target> Run<T> {
     // Hashes the content of a string. Returns the line without it.
     fn long_value<R: Read>(&mut self, input: &mut Input<R>, at: usize) -> Result<Rest, Error<T::Error>> {
         let mut whole = input.window()[..at].to_vec();
-        // Its length is checked while it passes, so that of what is left must not be.
-        let size = memchr::memmem::rfind(&whole, b", \"bytesize\":");
         let mut hasher = self.state.hash_key.build_hasher();
         let mut length = 0u64;
         let mut text = Vec::new();
@@ -165,13 +163,11 @@ impl<T: Target> Run<T> {
             }
             input.fill().map_err(Error::Read)?;
         }
-        if let Some(size) = size {
-            whole.truncate(size);
-            whole.extend_from_slice(b", \"value\":");
-        }
         whole.push(b'"');
         let streamed = Streamed { edges: false, value: Some((hasher.finish(), length)) };
-        Ok(self.end(input, &mut whole)?.then_some((whole, streamed)))
+        let is_ended = self.end(input, &mut whole)?;
+        remove_bytesize(&mut whole);
+        Ok(is_ended.then_some((whole, streamed)))
     }
 
     // Appends the rest of the line to `whole`. Returns false if that is too long or cut off.
@@ -215,4 +211,12 @@ impl<T: Target> Run<T> {
         self.lines.feed(input.window().get(..bytes).unwrap_or_default());
         input.consume(bytes);
     }
+}
+
+// Removes the length of a string from its line: the content has passed.
+fn remove_bytesize(line: &mut Vec<u8>) {
+    const KEY: &[u8] = b", \"bytesize\":";
+    let Some(start) = memchr::memmem::find(line, KEY) else { return };
+    let digits = line[start + KEY.len()..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    line.drain(start..start + KEY.len() + digits);
 }

@@ -265,6 +265,9 @@ impl HeapLines {
         if self.seen & key::TYPE == 0 {
             return self.damage("it has no type");
         }
+        if self.seen & (key::ADDRESS | key::ROOT) == 0 {
+            return self.damage("it has no address");
+        }
         self.known_lengths |= self.own_length;
         // Internal objects may have any value there.
         if self.seen & key::IMEMO_TYPE == 0 {

@@ -80,8 +80,9 @@ impl HeapLines {
         if self.seen & key != 0 {
             return self.damage("a key comes twice");
         }
-        if self.seen == 0 && !matches!(key, key::ADDRESS | key::TYPE) || self.seen != 0 && key == key::ADDRESS {
-            return self.damage("it does not begin with an address or a type");
+        // Other programs sort keys, but then an address comes before anything that only roots have.
+        if key == key::ADDRESS && self.seen & key::ROOT != 0 {
+            return self.damage("it has the key of a root and an address");
         }
         if key == key::OTHER {
             self.note_unknown(&token[..length]);

@@ -66,7 +66,11 @@ fn every_kind_of_damage_is_reported() {
             "it goes on after its last brace",
         ),
         (r#"{"address":"0x7fc4927c4120", "type":"ARRAY", "type":"STRING"}"#, "a key comes twice"),
-        (r#"{"memsize":40, "type":"ARRAY"}"#, "it does not begin with an address or a type"),
+        (r#"{"memsize":40, "type":"ARRAY"}"#, "it has no address"),
+        (
+            r#"{"type":"ROOT", "root":"vm", "address":"0x7fc4927c4120", "memsize":40}"#,
+            "it has the key of a root and an address",
+        ),
         (r#"{"address":"0x7fc4927c4120", ZING"}"#, "it has something else where a key is due"),
         (r#"{"address":"0x7fc4927c4120", "0x7fc4927c4120", "0x7fc4927c4120"]}"#, "it has no colon after a key"),
         (
@@ -116,8 +120,9 @@ fn an_unknown_key_is_damage_in_one_line_and_a_newer_ruby_in_many() {
 
 #[test]
 fn the_first_damaged_line_is_reported_and_the_others_are_counted() {
-    let told = check(b"{\"type\":\"ROOT\"}\n{\"ty\n{\"type\":\"ROOT\"}\nx\n{\"type\":\"ROOT\"").unwrap();
-    assert_eq!(told, "line 2 (byte 16) of the heap dump is damaged: it ends inside a string; 3 damaged lines in all");
+    let root = r#"{"type":"ROOT", "root":"vm"}"#;
+    let told = check(format!("{root}\n{{\"ty\n{root}\nx\n{}", &root[..20]).as_bytes()).unwrap();
+    assert_eq!(told, "line 2 (byte 29) of the heap dump is damaged: it ends inside a string; 3 damaged lines in all");
 }
 
 // A generator that returns the same numbers in every run.

@@ -3,7 +3,7 @@ use std::io::Read;
 use super::oracle::{self, Recorder, Said};
 use crate::convert::{Converter, Options, Summary, to_graph};
 use crate::reader::Options as ReadOptions;
-use crate::{Block, Reader};
+use crate::{Block, Reader, spacing};
 
 pub const FIXTURES: &[(&str, &[u8])] = &[
     ("3.1 plain", include_bytes!("../../fixtures/ruby31-plain.json.gz")),
@@ -97,6 +97,30 @@ fn real_dumps_are_converted_whole_and_what_ruby_wrote_damaged_is_repaired() {
         assert!(sites.iter().any(|site| site.2 == method), "{name}");
         assert!(said.iter().any(|said| matches!(said, Said::Object { name, .. } if name == "Café")), "{name}");
         assert!(said.iter().any(|said| matches!(said, Said::Root(category, _) if category == "vm")), "{name}");
+    }
+}
+
+// The lines with their keys in the order of the alphabet, as Python's `sort_keys` and `jq -S` write them.
+fn sorted(dump: &str) -> String {
+    let line = |line: &str| {
+        let line: std::collections::BTreeMap<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+        serde_json::to_string(&line).unwrap() + "\n"
+    };
+    let mut sorted = String::new();
+    let compact: String = dump.lines().map(line).collect();
+    spacing::of_ruby(compact.as_bytes()).unwrap().read_to_string(&mut sorted).unwrap();
+    sorted
+}
+
+#[test]
+fn the_order_of_keys_has_no_meaning() {
+    let options = Options::default();
+    for (name, packed) in FIXTURES {
+        let dump = valid(&unpack(packed));
+        let (expected, said) = convert(&dump.into_bytes(), &options);
+        let (summary, of_sorted) = convert(sorted(&valid(&unpack(packed))).as_bytes(), &options);
+        assert_eq!((summary.lost, summary.damage), (expected.lost, expected.damage), "{name}");
+        assert!(said == of_sorted, "{name}");
     }
 }
 
@@ -251,6 +275,20 @@ fn lines_longer_than_the_window_are_converted_in_pieces() {
     said.sort_by_key(key);
     expected.sort_by_key(key);
     assert!(said == expected);
+    // Roots of that length need their kind before their references.
+    let objects: String = dump.split_inclusive('\n').skip(1).collect();
+    let (summary, mut of_sorted) = convert(sorted(&objects).as_bytes(), &options);
+    of_sorted.sort_by_key(key);
+    said.retain(|said| !matches!(said, Said::Root(..)));
+    assert_eq!((summary.lost, summary.damage), (0, None));
+    assert_eq!(of_sorted.len(), said.len());
+    assert!(of_sorted == said);
+    let length_last = format!(
+        "{{\"address\":\"0x7f0000000010\", \"type\":\"STRING\", \"value\":\"{text}\", \"bytesize\":{length}}}\n"
+    );
+    let (summary, of_string) = convert(length_last.as_bytes(), &options);
+    assert_eq!((summary.lost, summary.damage), (0, None));
+    assert!(matches!(of_string[..], [Said::Object { object, .. }] if object.length == Some(length as u64)));
     let (_, trailer, graph) = to_graph(dump.as_bytes(), Vec::new(), &options).unwrap();
     assert_eq!((trailer.objects, trailer.edges, trailer.roots), (3, 200_000, 200_000));
     let mut reader = Reader::new(&*graph).unwrap();

@@ -2,7 +2,7 @@ use serde_json::Value;
 
 use super::convert::{FIXTURES, unpack};
 use crate::convert::{Options, to_graph};
-use crate::json::export;
+use crate::json::{ExportError, export, strip};
 
 fn exported(dump: &[u8]) -> Vec<Value> {
     let (_, _, graph) = to_graph(dump, Vec::new(), &Options::default()).unwrap();
@@ -97,4 +97,29 @@ fn a_graph_cut_off_is_exported_as_far_as_it_goes() {
     let told = export(&graph[..graph.len() - 20], &mut json).unwrap();
     assert!(told.damage.unwrap().contains("cut off") && told.objects > 100);
     assert!(std::str::from_utf8(&json).unwrap().lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+}
+
+#[test]
+fn a_dump_that_another_program_wrote_again_is_exported_whole() {
+    let stripped = |dump: &[u8]| {
+        let mut json = Vec::new();
+        let told = strip(dump, &mut json).unwrap();
+        assert_eq!(told.damage, None);
+        String::from_utf8(json).unwrap()
+    };
+    let of_ruby = String::from_utf8(unpack(FIXTURES[0].1)).unwrap();
+    let lines: Vec<&str> = of_ruby.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).collect();
+    let expected = stripped((lines.join("\n") + "\n").as_bytes());
+    let windows = format!("\u{feff}{}\r\n", lines.join("\r\n"));
+    let again = |line: &&str| serde_json::from_str::<serde_json::Map<String, Value>>(line).unwrap();
+    let compact = lines.iter().map(again).map(|line| serde_json::to_string(&line).unwrap() + "\n").collect::<String>();
+    assert_eq!(stripped(windows.as_bytes()), expected);
+    assert_eq!(stripped(compact.as_bytes()), expected);
+}
+
+#[test]
+fn what_has_no_object_is_not_exported() {
+    for input in ["", "{}\n", "[1]\n", "{\"address\":\n"] {
+        assert!(matches!(strip(input.as_bytes(), Vec::new()), Err(ExportError::NoObjects)), "{input:?}");
+    }
 }

@@ -60,7 +60,7 @@ impl Stored {
         exported.map_err(|error| match error {
             ExportError::Output(error) => Interrupted::Output(error),
             ExportError::Graph(GraphError::Io(error)) => self.unreadable(&error),
-            ExportError::Graph(error) => Interrupted::Source(self.damaged(&error.to_string())),
+            error => Interrupted::Source(self.damaged(&error.to_string())),
         })
     }
 
@@ -69,7 +69,7 @@ impl Stored {
     }
 }
 
-fn export(source: &mut (dyn Read + '_), is_graph: bool, out: &mut dyn Write) -> Result<Option<String>, ExportError> {
+fn export(source: &mut (dyn BufRead + '_), is_graph: bool, out: &mut dyn Write) -> Result<Option<String>, ExportError> {
     let told = if is_graph { json::export(source, out) } else { json::strip(source, out) };
     told.map(|told| told.damage)
 }

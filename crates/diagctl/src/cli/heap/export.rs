@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum as _;
 use diagctl_heapdump::analysis::builder::Wanted;
+use diagctl_heapdump::analysis::error::Error;
 use diagctl_heapdump::analysis::export::{folded, heapsnapshot, pprof};
 use diagctl_heapdump::analysis::frames::Frames;
 use diagctl_heapdump::analysis::held::Held;
@@ -95,8 +96,12 @@ fn no_format(dump: &str) -> Failure {
 
 // Converts while it reads: a dump is not held in memory for this.
 fn to_json(cx: &Context, args: &Args, content: &mut Content) -> Result<Done, Failure> {
-    let failed = |error: diagctl_heapdump::Error| Failure::heap(&args.dump, error.into());
-    let is_graph = content.fill_buf().map_err(|e| failed(e.into()))?.starts_with(&MAGIC);
+    let failed = |error: Error| Failure::heap(&args.dump, error);
+    let start = content.fill_buf().map_err(|e| failed(e.into()))?;
+    if start.is_empty() {
+        return Err(failed(Error::Empty));
+    }
+    let is_graph = start.starts_with(&MAGIC);
     let (mut error, mut exit) = (None, Exit::Ok);
     let mut convert = |out: &mut dyn Write| {
         let exported = if is_graph { json::export(&mut *content, out) } else { json::strip(&mut *content, out) };
@@ -109,18 +114,30 @@ fn to_json(cx: &Context, args: &Args, content: &mut Content) -> Result<Done, Fai
                 Ok(())
             }
             Err(ExportError::Output(e)) => Err(e),
-            Err(ExportError::Graph(e)) => {
-                error = Some(e);
-                Ok(())
+            Err(e) => {
+                let unreadable = io::Error::other(e.to_string());
+                error = Some(match e {
+                    ExportError::Graph(e) => e.into(),
+                    _ => Error::Unknown,
+                });
+                // An unfinished file is removed.
+                Err(unreadable)
             }
         }
     };
-    to(cx, args, |out| convert(out))?;
-    if let Some(damage) = content.get_mut().damage.take() {
-        output::note(&format!("{}: {damage}", args.dump));
-        exit = Exit::Partial;
+    let written = to(cx, args, |out| convert(out));
+    let damage = content.get_mut().damage.take();
+    match (error, damage) {
+        // If nothing can be read, the reason is the damage.
+        (Some(_), Some(damage)) => return Err(failed(io::Error::other(damage.to_string()).into())),
+        (Some(error), None) => return Err(failed(error)),
+        (None, Some(damage)) => {
+            output::note(&format!("{}: {damage}", args.dump));
+            exit = Exit::Partial;
+        }
+        (None, None) => {}
     }
-    error.map_or_else(|| Ok(Done::silent().with_exit(exit)), |error| Err(failed(error)))
+    written.map(|done| done.with_exit(exit))
 }
 
 fn svg(frames: &Frames, dump: &str, out: &mut dyn Write) -> io::Result<()> {

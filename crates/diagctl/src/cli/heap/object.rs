@@ -7,6 +7,7 @@ use diagctl_heapdump::analysis::builder::Wanted;
 use diagctl_heapdump::analysis::held::Held;
 use diagctl_heapdump::analysis::memory::{Graph, type_name};
 use diagctl_heapdump::analysis::paths::{self, Paths};
+use diagctl_heapdump::analysis::strings;
 use diagctl_heapdump::record::{Flags, NameId, SiteId};
 use serde::Serialize;
 
@@ -48,6 +49,9 @@ struct View {
     slot_size: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     length: Option<u64>,
+    /// The hash of a string, as in `heap strings`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
     /// None if the object is garbage.
     #[serde(skip_serializing_if = "Option::is_none")]
     retained: Option<u64>,
@@ -117,6 +121,7 @@ fn view(graph: &Graph, object: ObjectIndex, args: &Args) -> View {
         size: graph.size(object),
         slot_size: columns.slots.get(at).copied().filter(|size| *size > 0),
         length: columns.lengths.binary_search_by_key(&object, |(at, _)| *at).ok().map(|at| columns.lengths[at].1),
+        hash: strings::hash(graph, object).map(super::strings::hash),
         retained: held.retained(object),
         site: site.map(|site| format!("{}:{}", graph.text(site.file), site.line)),
         generation: columns.generations.get(at).copied().filter(|generation| *generation > 0),

@@ -8,6 +8,7 @@ use diagctl_heapdump::analysis::diff;
 use diagctl_heapdump::analysis::families::Families;
 use diagctl_heapdump::analysis::memory::Graph;
 use diagctl_heapdump::analysis::paths::{self, Label, Paths};
+use diagctl_heapdump::record::{NameKind, Type};
 use serde::Serialize;
 
 use super::{Context, Done, Failure, input};
@@ -43,6 +44,8 @@ pub struct Args {
     json: bool,
 }
 
+/// An address without `0x` has at least so many digits.
+const SHORTEST_ADDRESS: usize = 6;
 /// Longer names of classes are not compared with a misspelt one.
 const LONGEST_NAME: usize = 200;
 
@@ -111,13 +114,24 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     input.done(args.json, &view, text)
 }
 
-/// Parses an address. Returns none for a name.
+/// Finds the object at an address, which may lack its `0x`. Returns none for a name.
 pub fn find(graph: &Graph, target: &str) -> Result<Option<ObjectIndex>, Failure> {
-    let Some(hex) = target.strip_prefix("0x") else { return Ok(None) };
+    let prefixed = target.strip_prefix("0x").or_else(|| target.strip_prefix("0X"));
+    let hex = match prefixed {
+        Some(hex) => hex,
+        None if target.len() >= SHORTEST_ADDRESS && target.bytes().all(|byte| byte.is_ascii_hexdigit()) => target,
+        None => return Ok(None),
+    };
+    // `Facade` may be a class, and no class begins with a digit.
+    let may_be_class = prefixed.is_none() && target.starts_with(|first: char| first.is_ascii_uppercase());
+    if may_be_class && (0..graph.classes().len() as u32).any(|class| graph.class_name(class) == target) {
+        return Ok(None);
+    }
     let address = u64::from_str_radix(hex, 16);
     let address = address.map_err(|_| Failure::new(Exit::Usage, format!("{} is not an address", quoted(target))))?;
     match graph.find(address) {
         Some(object) => Ok(Some(object)),
+        None if may_be_class => Ok(None),
         None => Err(Failure::new(Exit::NoMatch, format!("the dump has no object at {address:#x}"))
             .hint("addresses are valid for one process; `diagctl heap retained` shows those of large objects")),
     }
@@ -168,10 +182,17 @@ fn class(graph: &Graph, paths: &Paths, target: &str, limit: usize, view: &mut Vi
     if objects.is_empty() && view.unreachable == 0 {
         let message = format!("the dump has no object of class {}", quoted(target));
         let all = format!("`diagctl heap top {} -n 1000` lists the classes", printable(&view.dump));
-        return Err(Failure::new(Exit::NoMatch, message).hint(match similar(graph, target) {
-            Some(class) => format!("did you mean {}? {all}", printable(&class)),
-            None => all,
-        }));
+        let hint = match (constant(graph, target), similar(graph, target)) {
+            (Some(object), _) => format!(
+                "{} is a constant: `diagctl heap object {} {}` shows its object",
+                printable(target),
+                printable(&view.dump),
+                address(graph, object)
+            ),
+            (None, Some(class)) => format!("did you mean {}? {all}", printable(&class)),
+            (None, None) => all,
+        };
+        return Err(Failure::new(Exit::NoMatch, message).hint(hint));
     }
     let families = Families::new(graph, paths);
     let of = |object| families.of(object);
@@ -182,6 +203,21 @@ fn class(graph: &Graph, paths: &Paths, target: &str, limit: usize, view: &mut Vi
     view.left_out = view.paths.len().saturating_sub(limit);
     view.paths.truncate(limit);
     Ok(())
+}
+
+// Returns the object that a constant holds, unless it is a class. The name may lack the module.
+fn constant(graph: &Graph, target: &str) -> Option<ObjectIndex> {
+    let (module, last) = target.rsplit_once("::").map_or((None, target), |(module, last)| (Some(module), last));
+    let edges = graph.edges();
+    let is_module = |object: &ObjectIndex| matches!(graph.kind(*object), Type::CLASS | Type::MODULE);
+    let modules = graph.all().filter(is_module);
+    let of_module = modules.filter(|object| module.is_none_or(|name| graph.own_name(*object).as_deref() == Some(name)));
+    let place = of_module.flat_map(|object| edges.range(object)).find(|place| {
+        let label = graph.label(*place);
+        let is_it = graph.name_kind(label) == NameKind::Constant && graph.text(label) == last;
+        is_it && !is_module(&edges.target(*place))
+    });
+    place.map(|place| edges.target(place))
 }
 
 // Returns a class in a module that was left out, or with a similar name.

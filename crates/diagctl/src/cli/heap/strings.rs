@@ -17,13 +17,17 @@ use crate::units::size;
 /// Strings are compared by a hash and their length, since a heap graph has no content. The path is that of the first of them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  diagctl heap strings latest")]
+  diagctl heap strings latest
+  diagctl heap strings latest -n 1 --members 1000 --json")]
 pub struct Args {
     /// Capture, file or `-`
     pub(super) dump: String,
     /// Show at most N groups of equal strings
     #[arg(short = 'n', long, value_name = "N", default_value_t = 25)]
     limit: usize,
+    /// Name the addresses of at most N strings of each group, in JSON
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    members: usize,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -51,6 +55,7 @@ struct Equal {
     bytes: u64,
     wasted: u64,
     example: String,
+    examples: Vec<String>,
     path: String,
 }
 
@@ -60,13 +65,16 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let reach = graph.reach();
     let strings = Strings::new(graph, &reach);
     let families = Families::new(graph, &Paths::new(graph));
-    let equal = strings.equal.iter().take(args.limit).map(|group| Equal {
-        hash: format!("{:016x}", group.hash),
+    let shown = strings.equal.get(..args.limit).unwrap_or(&strings.equal);
+    let members = strings.members(graph, &reach, shown, args.members);
+    let equal = shown.iter().zip(members).map(|(group, members)| Equal {
+        hash: hash(group.hash),
         length: group.length,
         count: group.amount.objects,
         bytes: group.amount.bytes,
         wasted: group.wasted(),
         example: path::address(graph, group.example),
+        examples: members.into_iter().map(|member| path::address(graph, member)).collect(),
         path: families.of(group.example).map(|family| families.spell(graph, family)).unwrap_or_default(),
     });
     let view = View {
@@ -82,16 +90,24 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     input.done(args.json, &view, text)
 }
 
+/// A hash in JSON.
+pub fn hash(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
 fn text(view: &View) -> String {
     let mut text = view.summary.text();
     text.push_str(&format!(
-        "{} strings, {}; equal ones waste {}\n",
+        "{} {}, {}; equal ones waste {}\n",
         view.strings,
+        if view.strings == 1 { "string" } else { "strings" },
         size(view.bytes_of_strings),
         size(view.wasted)
     ));
-    if view.unknown > 0 {
-        text.push_str(&format!("{} of them cannot be compared: they have no hash in this dump\n", view.unknown));
+    match view.unknown {
+        0 => {}
+        1 => text.push_str("1 of them cannot be compared: it has no hash in this dump\n"),
+        many => text.push_str(&format!("{many} of them cannot be compared: they have no hash in this dump\n")),
     }
     let row = |group: &Equal| {
         let cells = [

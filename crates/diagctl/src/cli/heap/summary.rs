@@ -32,7 +32,7 @@ pub struct Summary {
     #[serde(skip_serializing_if = "String::is_empty")]
     platform: String,
     producer: &'static str,
-    /// False if the dump ends before the process's heap did.
+    /// False if the dump ends before the heap did, or a part of it is missing.
     complete: bool,
     objects: u64,
     bytes: u64,
@@ -96,8 +96,10 @@ impl Summary {
             let said = slots.unwrap_or_default();
             lines.push(format!("the process: RSS {}{said}; Ruby objects are {share} % of it", size(rss)));
         }
-        if self.dangling > 0 {
-            lines.push(format!("{} references lead to what is not in the dump", self.dangling));
+        match self.dangling {
+            0 => {}
+            1 => lines.push("1 reference leads to what is not in the dump".to_owned()),
+            many => lines.push(format!("{many} references lead to what is not in the dump")),
         }
         lines.iter().map(|line| printable(line) + "\n").collect::<String>() + "\n"
     }

@@ -95,10 +95,7 @@ pub(super) fn view(
     let rss = rss_growth(&taken);
     let mut because: Vec<String> =
         leaks.iter().take(NAMED).map(|leak| sentence(leak, &counted_as(taken.len(), args.by), over_ms, rss)).collect();
-    let more = leaks.len().saturating_sub(NAMED);
-    if more > 0 {
-        because.push(format!("{more} more grow in each of them"));
-    }
+    because.extend(more(leaks.len().saturating_sub(NAMED)));
     if rss.is_none() {
         let why = match besides.is_remote {
             true => "no capture with smaps or smaps_rollup tells it at the first and the last summary",
@@ -168,4 +165,27 @@ fn sentence(leak: &Series, summaries: &str, over_ms: u64, rss: Option<i128>) -> 
         None => {}
     }
     text
+}
+
+// A sentence about the leaks that are not named.
+fn more(leaks: usize) -> Option<String> {
+    match leaks {
+        0 => None,
+        1 => Some("1 more grows in each of them".to_owned()),
+        many => Some(format!("{many} more grow in each of them")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::more;
+
+    #[test]
+    fn one_more_leak_is_in_the_singular() {
+        let sentences = [0, 1, 2].map(more);
+        assert_eq!(
+            sentences.map(Option::unwrap_or_default),
+            ["", "1 more grows in each of them", "2 more grow in each of them"]
+        );
+    }
 }

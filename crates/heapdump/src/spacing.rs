@@ -2,13 +2,32 @@
 //! more or less of it (`jq -c`, Python's `json.dumps`), and a carriage return stands before each newline of a file that went through
 //! Windows.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 /// The size of the pieces that are read, bytes.
 const CHUNK: usize = 64 << 10;
 
-/// Returns true for a line, without its newline, that Ruby may have written.
-pub fn is_of_ruby(line: &[u8]) -> bool {
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Skips a byte order mark at the beginning of the input.
+pub fn skip_byte_order_mark(input: &mut impl BufRead) -> io::Result<()> {
+    if input.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+        input.consume(BYTE_ORDER_MARK.len());
+    }
+    Ok(())
+}
+
+/// Returns JSON as Ruby writes it: without a byte order mark, and with the white space of Ruby.
+pub fn of_ruby<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    skip_byte_order_mark(&mut input)?;
+    let start = input.fill_buf()?;
+    // Roots can be a line that is longer than the buffer.
+    let first_line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(if is_of_ruby(first_line) { Box::new(input) } else { Box::new(OfRuby::new(input)) })
+}
+
+// Returns true for a line, or the beginning of one, that Ruby may have written.
+fn is_of_ruby(line: &[u8]) -> bool {
     let (mut place, mut before) = (Place::default(), b'{');
     for &byte in line {
         let is_outside = place.is_outside();
@@ -48,7 +67,7 @@ impl Place {
 
 /// JSON with the white space of Ruby.
 #[derive(Debug)]
-pub struct OfRuby<R> {
+struct OfRuby<R> {
     input: R,
     place: Place,
     chunk: Vec<u8>,
@@ -58,8 +77,7 @@ pub struct OfRuby<R> {
 }
 
 impl<R: Read> OfRuby<R> {
-    /// Changes the white space of the input.
-    pub fn new(input: R) -> Self {
+    fn new(input: R) -> Self {
         Self { input, place: Place::default(), chunk: vec![0; CHUNK], ready: Vec::new(), given: 0 }
     }
 
