@@ -10,6 +10,9 @@ use super::input::Input;
 use crate::cli::error::printable;
 use crate::units::size;
 
+/// One part in this many that is garbage calls for an explanation.
+const NOTABLE_GARBAGE: u64 = 10;
+
 /// A count with its bytes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Count {
@@ -89,6 +92,11 @@ impl Summary {
             let garbage = super::objects(self.unreachable.objects);
             let bytes = size(self.unreachable.bytes);
             lines.push(format!("not counted below: garbage that was not freed yet, {garbage}, {bytes}"));
+            if self.producer == "dump_all" && self.unreachable.bytes > self.bytes / NOTABLE_GARBAGE {
+                lines.push(
+                    "(or, if it was dumped in a forked child, held by local variables of other threads)".to_owned(),
+                );
+            }
         }
         if let Some(rss) = self.rss {
             let slots = self.gc_stat.get("heap_live_slots").map(|slots| format!(", {slots} live slots (GC.stat)"));
