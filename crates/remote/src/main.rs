@@ -26,6 +26,7 @@ mod merged;
 mod no_node;
 mod nodes;
 mod output;
+mod place;
 mod reason;
 mod reload;
 mod request;

@@ -16,6 +16,7 @@ use crate::journal::Journal;
 use crate::keys;
 use crate::manifest::Manifests;
 use crate::output::{self, Exit};
+use crate::place;
 use crate::reload::Reload;
 use crate::settings::Settings;
 use crate::throttle::Throttle;
@@ -80,6 +81,7 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     // Held to the end.
     let lock = stop.unless(turn::take(&store, patience, args.unless_watched)).await.transpose()?;
     let Some(Some(_lock)) = lock else { return Ok(Exit::Ok) };
+    place::settle(store.dir(), &shipping::directory(&store)?)?;
     let mut shipper = Shipper::new(&store, &bucket, &settings.remote.url)?;
     let sender = Sender::new(&store, &bucket, settings)?;
     shipping::note_watch(&store, watch)?;
