@@ -1,8 +1,9 @@
 //! `ship`: sends every capture that waits, in order of worth.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use diagctl_fs as fs;
+use diagctl_fs::{self as fs, LockFile};
 use diagctl_store::index::Entry;
 use diagctl_store::shipping;
 use diagctl_store::{Access, Id, Store, meta, units};
@@ -73,56 +74,125 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     if args.progress {
         output::tell_progress();
     }
-    let bucket = Bucket::open(&settings.remote)?;
-    let mut stop = Stop::install()?;
-    let Some(store) = stop.unless(open(settings, args.watch)).await.transpose()? else { return Ok(Exit::Ok) };
     let watch = args.watch && !args.once;
-    let patience = if watch { Patience::Endless } else { Patience::For(Duration::from_millis(args.patience_ms)) };
-    // Held to the end.
-    let lock = stop.unless(turn::take(&store, patience, args.unless_watched)).await.transpose()?;
-    let Some(Some(_lock)) = lock else { return Ok(Exit::Ok) };
-    place::settle(store.dir(), &shipping::directory(&store)?)?;
-    let mut shipper = Shipper::new(&store, &bucket, &settings.remote.url)?;
-    let sender = Sender::new(&store, &bucket, settings)?;
-    shipping::note_watch(&store, watch)?;
+    let work = Work { args, settings, bucket: Bucket::open(&settings.remote)?, watch };
+    let mut stop = Stop::install()?;
     let mut reload = Reload::new(settings);
-    let mut inbox = None;
-    if let Some(rules) = settings.remote.requests.as_ref().filter(|_| watch) {
-        inbox = Some(Inbox::open(&store, &bucket, settings, rules.clone())?);
-    }
-    let mut failures = 0;
+    let mut told = false;
     loop {
-        let seen = Look::at(&store);
-        let done = stop.within(settings.remote.flush(), shipper.pass(&sender)).await;
-        if let Some(Err(error)) = &done {
-            shipping::note_failure(&store, &error.to_string());
-            output::fail(error);
+        let Some(store) = stop.unless(open(settings, watch, told)).await.transpose()? else { return Ok(Exit::Ok) };
+        if told {
+            output::note(&format!("ships the captures of the store that is in {} now", store.dir().display()));
         }
-        if stop.told || !watch {
-            return end(shipping::waiting(&store)?.len(), shipper.shipped, stop.told);
+        if let Some(exit) = work.on(&store, &mut stop, &mut reload).await? {
+            return Ok(exit);
         }
-        if let Some(Some(rules)) = stop.unless(reload.changed()).await {
-            match &mut inbox {
-                Some(inbox) => inbox.change_rules(rules)?,
-                none => *none = rules.map(|rules| Inbox::open(&store, &bucket, settings, rules)).transpose()?,
+        let dir = store.dir().display();
+        output::note(&format!("the store {dir} was deleted, renamed or replaced; waiting until there is another one"));
+        told = true;
+    }
+}
+
+/// What a shipper works with, whichever directory is the store.
+struct Work<'a> {
+    args: &'a Args,
+    settings: &'a Settings,
+    bucket: Bucket,
+    watch: bool,
+}
+
+impl Work<'_> {
+    // Ships the captures of a store. Returns `None` as soon as the path of the store means another directory, or none.
+    async fn on(&self, store: &Store, stop: &mut Stop, reload: &mut Reload<'_>) -> Result<Option<Exit>> {
+        let Self { args, settings, bucket, watch } = self;
+        let patience = if *watch { Patience::Endless } else { Patience::For(Duration::from_millis(args.patience_ms)) };
+        let turn = async {
+            tokio::select! {
+                lock = turn::take(store, patience, args.unless_watched) => lock.map(Turn::of),
+                () = replaced(store), if *watch => Ok(Turn::Replaced),
+            }
+        };
+        // Held to the end.
+        let _lock = match stop.unless(turn).await.transpose()? {
+            Some(Turn::Mine(lock)) => lock,
+            Some(Turn::Replaced) => return Ok(None),
+            Some(Turn::Done) | None => return Ok(Some(Exit::Ok)),
+        };
+        place::settle(store.dir(), &shipping::directory(store)?)?;
+        let mut shipper = Shipper::new(store, bucket, &settings.remote.url)?;
+        let sender = Sender::new(store, bucket, settings)?;
+        shipping::note_watch(store, *watch)?;
+        let mut inbox = None;
+        if let Some(rules) = settings.remote.requests.as_ref().filter(|_| *watch) {
+            inbox = Some(Inbox::open(store, bucket, settings, rules.clone())?);
+        }
+        let mut failures = 0;
+        loop {
+            let seen = Look::at(store);
+            let done = stop.within(settings.remote.flush(), shipper.pass(&sender)).await;
+            if *watch && !stop.told && is_replaced(store) {
+                return Ok(None);
+            }
+            if let Some(Err(error)) = &done {
+                shipping::note_failure(store, &error.to_string());
+                output::fail(error);
+            }
+            if stop.told || !watch {
+                return end(shipping::waiting(store)?.len(), shipper.shipped, stop.told).map(Some);
+            }
+            if let Some(Some(rules)) = stop.unless(reload.changed()).await {
+                match &mut inbox {
+                    Some(inbox) => inbox.change_rules(rules)?,
+                    none => *none = rules.map(|rules| Inbox::open(store, bucket, settings, rules)).transpose()?,
+                }
+            }
+            if let Some(inbox) = &mut inbox {
+                stop.unless(inbox.look()).await;
+            }
+            failures = if let Some(Err(_)) = done { failures + 1 } else { 0 };
+            let longest = pause(failures, fs::random_u64()?);
+            let is_replaced = stop.unless(async {
+                tokio::select! {
+                    () = replaced(store) => return true,
+                    () = tokio::time::sleep(longest), if failures > 0 => {}
+                    () = seen.changed(store), if failures == 0 => {}
+                    () = due(inbox.as_ref()), if failures == 0 => {}
+                }
+                false
+            });
+            if is_replaced.await == Some(true) {
+                return Ok(None);
             }
         }
-        if let Some(inbox) = &mut inbox {
-            stop.unless(inbox.look()).await;
-        }
-        if let Some(Err(_)) = done {
-            failures += 1;
-            stop.unless(tokio::time::sleep(pause(failures, fs::random_u64()?))).await;
-        } else {
-            failures = 0;
-            stop.unless(async {
-                tokio::select! {
-                    () = seen.changed(&store) => {}
-                    () = due(inbox.as_ref()) => {}
-                }
-            })
-            .await;
-        }
+    }
+}
+
+/// The outcome of waiting for the turn.
+enum Turn {
+    Mine(LockFile),
+    /// Another shipper does the work.
+    Done,
+    /// The path of the store means another directory by now.
+    Replaced,
+}
+
+impl Turn {
+    fn of(lock: Option<LockFile>) -> Self {
+        lock.map_or(Self::Done, Self::Mine)
+    }
+}
+
+async fn replaced(store: &Store) {
+    while !is_replaced(store) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+// While the path cannot be examined, the store is taken to be there.
+fn is_replaced(store: &Store) -> bool {
+    match std::fs::symlink_metadata(store.dir().path()) {
+        Ok(there) => fs::stat(store.dir()).is_ok_and(|held| (held.st_dev, held.st_ino) != (there.dev(), there.ino())),
+        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
     }
 }
 
@@ -134,8 +204,7 @@ async fn due(inbox: Option<&Inbox<'_>>) {
 }
 
 // A sidecar may start before the worker that creates the store.
-async fn open(settings: &Settings, wait: bool) -> Result<Store> {
-    let mut told = false;
+async fn open(settings: &Settings, wait: bool, mut told: bool) -> Result<Store> {
     loop {
         match Store::open(settings.store(), Access::Write) {
             Err(error @ diagctl_store::Error::NoStore { .. }) if wait => {
