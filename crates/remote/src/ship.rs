@@ -293,8 +293,21 @@ impl<'a> Sender<'a> {
         if self.bucket.look(&commit, meta::MAX_FILE).await?.is_none_or(|there| there != record) {
             self.send_files(sources).await?;
             self.bucket.put(&commit, record.into()).await?;
+        } else {
+            // Another shipper sent it, or one that was killed. Somebody may have deleted a part of it since.
+            self.send_files(self.without_those_there(&base, sources).await?).await?;
         }
         Ok(Some(Sent { entry, files, bytes }))
+    }
+
+    // Leaves out the files that the remote has with the same size. Credentials that may not list cannot tell.
+    async fn without_those_there(&self, base: &str, sources: Vec<Source>) -> Result<Vec<Source>> {
+        let there = match self.bucket.list_under(base).await {
+            Err(error) if error.is_denied() => return Ok(sources),
+            there => there?,
+        };
+        let is_there = |source: &Source| there.iter().any(|it| it.key == source.key && it.bytes == source.bytes);
+        Ok(sources.into_iter().filter(|source| !is_there(source)).collect())
     }
 
     // The journal knows one upload of a capture, so large files go one after the other.
