@@ -32,6 +32,17 @@ module E2E
       refute_match(/cannot/, File.read(log))
     end
 
+    # As `rm -r store/*` does, or `rm -r store` while the shipper writes.
+    def test_a_store_that_was_emptied_in_place_is_opened_anew
+      first = capture
+      log = watch
+      wait_for_shipped(first, log)
+      FileUtils.rm_rf(Dir.children(@store).map { |name| File.join(@store, name) })
+      second = capture
+      wait_for_shipped(second, log)
+      assert_equal [first, second].sort, remote_list("-q").out.split.sort
+    end
+
     # It waits for its turn on the lock of the old store.
     def test_a_second_watcher_follows_the_store_too
       capture
@@ -48,9 +59,61 @@ module E2E
       wait_for_shipped(id, log)
     end
 
+    def test_without_a_remote_in_the_configuration_nothing_is_shipped_and_no_request_obeyed
+      @script = start_script
+      first = capture
+      log = watch
+      wait_for_shipped(first, log)
+      pending = file_request
+      configure
+      wait_for_line(log, /names no remote any more: nothing is shipped, and no request is obeyed/)
+      wait_for_line(log, /#{pending} was taken back/)
+      ignored = write_request_of(pending)
+      second = capture
+      sleep(3)
+      refute shipped?(second)
+      refute_match(/requested #{ignored}|cannot be used/, File.read(log))
+      assert_empty diagctl!("request", "--list", "--json").json["requests"]
+      configure(remote: remote_section)
+      wait_for_shipped(second, log)
+      assert_equal 1, File.read(log).scan("names no remote any more").size
+      wait_for_line(log, /names a remote again/)
+      wait_for_line(log, /requested #{ignored}/)
+    end
+
+    def test_without_rules_no_request_is_obeyed
+      @script = start_script
+      first = capture
+      log = watch
+      wait_for_shipped(first, log)
+      pending = file_request
+      configure(remote: "url = \"file://#{@files}\"")
+      wait_for_line(log, /#{pending} was taken back/)
+      ignored = write_request_of(pending)
+      wait_for_shipped(capture, log)
+      sleep(3)
+      refute_match(/requested #{ignored}/, File.read(log))
+      assert_equal 4, ask("gc_stat").status
+    end
+
     def remote_section = "#{super}\n#{Asking::ALLOW}"
 
     private
+
+    # A request for a process that is not there, as soon as the node has it.
+    def file_request
+      id = diagctl!("request", "gc_stat", "--remote", "--name", "nobody", "--reason", "a test", env: elsewhere).out.chomp
+      wait_until("#{id} is filed") { diagctl!("request", "--list", "--json").json["requests"].any? }
+      id
+    end
+
+    # The same request under another name, from somebody who does not ask what the node allows.
+    def write_request_of(id)
+      key = remote_keys.grep(%r{requests/#{id}~}).first
+      ignored = id.sub(/.{8}\z/, "0000beef")
+      File.write(File.join(@files, key.sub(id, ignored)), remote_object(key).gsub(id, ignored))
+      ignored
+    end
 
     def wait_for_shipped(id, log) = wait_until("#{id} is shipped", deadline: 20, tell: -> { File.read(log) }) { shipped?(id) }
 

@@ -1,14 +1,17 @@
 //! `ship`: sends every capture that waits, in order of worth.
 
+use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use diagctl_fs::{self as fs, LockFile};
+use diagctl_fs::{self as fs, LockFile, Spot};
 use diagctl_store::index::Entry;
 use diagctl_store::shipping;
 use diagctl_store::{Access, Id, Store, meta, units};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
 
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
@@ -106,10 +109,11 @@ impl Work<'_> {
     async fn on(&self, store: &Store, stop: &mut Stop, reload: &mut Reload<'_>) -> Result<Option<Exit>> {
         let Self { args, settings, bucket, watch } = self;
         let patience = if *watch { Patience::Endless } else { Patience::For(Duration::from_millis(args.patience_ms)) };
+        let held = Held::new(store)?;
         let turn = async {
             tokio::select! {
                 lock = turn::take(store, patience, args.unless_watched) => lock.map(Turn::of),
-                () = replaced(store), if *watch => Ok(Turn::Replaced),
+                () = held.replaced(), if *watch => Ok(Turn::Replaced),
             }
         };
         // Held to the end.
@@ -118,19 +122,34 @@ impl Work<'_> {
             Some(Turn::Replaced) => return Ok(None),
             Some(Turn::Done) | None => return Ok(Some(Exit::Ok)),
         };
+        let held = Held::new(store)?;
         place::settle(store.dir(), &shipping::directory(store)?)?;
         let mut shipper = Shipper::new(store, bucket, &settings.remote.url)?;
         let sender = Sender::new(store, bucket, settings)?;
         shipping::note_watch(store, *watch)?;
-        let mut inbox = None;
-        if let Some(rules) = settings.remote.requests.as_ref().filter(|_| *watch) {
-            inbox = Some(Inbox::open(store, bucket, settings, rules.clone())?);
-        }
+        let (is_off, mut off) = watch::channel(reload.is_off());
+        let passed = Notify::new();
+        let mut attending = pin!(async {
+            if *watch {
+                let Err(error) = self.attend(store, reload, &is_off, &passed).await;
+                error
+            } else {
+                std::future::pending().await
+            }
+        });
         let mut failures = 0;
         loop {
             let seen = Look::at(store);
-            let done = stop.within(settings.remote.flush(), shipper.pass(&sender)).await;
-            if *watch && !stop.told && is_replaced(store) {
+            let pass = async {
+                tokio::select! {
+                    biased;
+                    _ = off.wait_for(|off| *off) => Ok(()),
+                    done = shipper.pass(&sender) => done,
+                }
+            };
+            let done = stop.within(settings.remote.flush(), pass, attending.as_mut()).await?;
+            passed.notify_one();
+            if *watch && !stop.told && held.is_replaced() {
                 return Ok(None);
             }
             if let Some(Err(error)) = &done {
@@ -140,30 +159,61 @@ impl Work<'_> {
             if stop.told || !watch {
                 return end(shipping::waiting(store)?.len(), shipper.shipped, stop.told).map(Some);
             }
-            if let Some(Some(rules)) = stop.unless(reload.changed()).await {
-                match &mut inbox {
-                    Some(inbox) => inbox.change_rules(rules)?,
-                    none => *none = rules.map(|rules| Inbox::open(store, bucket, settings, rules)).transpose()?,
-                }
-            }
-            if let Some(inbox) = &mut inbox {
-                stop.unless(inbox.look()).await;
-            }
             failures = if let Some(Err(_)) = done { failures + 1 } else { 0 };
             let longest = pause(failures, fs::random_u64()?);
-            let is_replaced = stop.unless(async {
+            let rest = async {
                 tokio::select! {
-                    () = replaced(store) => return true,
+                    () = held.replaced() => return Ok(true),
+                    error = attending.as_mut() => return Err(error),
                     () = tokio::time::sleep(longest), if failures > 0 => {}
                     () = seen.changed(store), if failures == 0 => {}
-                    () = due(inbox.as_ref()), if failures == 0 => {}
+                    _ = off.changed() => {}
                 }
-                false
-            });
-            if is_replaced.await == Some(true) {
+                Ok(false)
+            };
+            if stop.unless(rest).await.transpose()? == Some(true) {
                 return Ok(None);
             }
         }
+    }
+}
+
+impl Work<'_> {
+    // Looks at the configuration and at requests, beside the shipments and the pauses between them. `passed` says that a capture may
+    // have been shipped.
+    async fn attend(
+        &self,
+        store: &Store,
+        reload: &mut Reload<'_>,
+        is_off: &watch::Sender<bool>,
+        passed: &Notify,
+    ) -> Result<Infallible> {
+        let open = |rules| Inbox::open(store, &self.bucket, self.settings, rules);
+        let mut inbox = reload.rules().map(open).transpose()?;
+        loop {
+            if reload.changed().await {
+                is_off.send_replace(reload.is_off());
+                match &mut inbox {
+                    Some(inbox) => inbox.change_rules(reload.rules())?,
+                    none => *none = reload.rules().map(open).transpose()?,
+                }
+            }
+            if let Some(inbox) = &mut inbox {
+                inbox.look().await;
+            }
+            tokio::select! {
+                () = reload.due() => {}
+                () = passed.notified(), if inbox.is_some() => {}
+                () = due(inbox.as_ref()) => {}
+            }
+        }
+    }
+}
+
+async fn due(inbox: Option<&Inbox<'_>>) {
+    match inbox {
+        Some(inbox) => inbox.due().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -182,24 +232,38 @@ impl Turn {
     }
 }
 
-async fn replaced(store: &Store) {
-    while !is_replaced(store) {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+/// The directory of a store and the lock in it, as they were when they were opened.
+struct Held<'a> {
+    store: &'a Store,
+    lock: Spot,
+    inode: u64,
 }
 
-// While the path cannot be examined, the store is taken to be there.
-fn is_replaced(store: &Store) -> bool {
-    match std::fs::symlink_metadata(store.dir().path()) {
-        Ok(there) => fs::stat(store.dir()).is_ok_and(|held| (held.st_dev, held.st_ino) != (there.dev(), there.ino())),
-        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+impl<'a> Held<'a> {
+    fn new(store: &'a Store) -> Result<Self> {
+        let lock = shipping::lock(store)?;
+        let inode = lock.stat().map_or(0, |stat| stat.st_ino);
+        Ok(Self { store, lock, inode })
     }
-}
 
-async fn due(inbox: Option<&Inbox<'_>>) {
-    match inbox {
-        Some(inbox) => inbox.due().await,
-        None => Reload::due().await,
+    async fn replaced(&self) {
+        while !self.is_replaced() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    // Returns true if the path of the store means another directory by now, or somebody has emptied it. While it cannot be examined,
+    // the store is taken to be there.
+    fn is_replaced(&self) -> bool {
+        let is_gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+        let held = fs::stat(self.store.dir()).map(|held| (held.st_dev, held.st_ino));
+        let there = std::fs::symlink_metadata(self.store.dir().path()).map(|there| (there.dev(), there.ino()));
+        match (there, held, self.lock.stat()) {
+            (Err(e), ..) if is_gone(&e) => true,
+            (Ok(there), Ok(held), _) if there != held => true,
+            (_, _, Err(e)) => self.inode != 0 && is_gone(&e),
+            (_, _, Ok(lock)) => self.inode != 0 && lock.st_ino != self.inode,
+        }
     }
 }
 
@@ -331,6 +395,8 @@ impl<'a> Shipper<'a> {
     // Sends everything that waits. Fails at the second failure of the remote; a capture that is damaged does not stop the others.
     async fn pass(&mut self, sender: &Sender<'_>) -> Result<()> {
         self.tell_dropped();
+        // What a pass that was interrupted has not confirmed waits still.
+        self.sent.clear();
         let waiting = shipping::waiting(self.store)?;
         if !waiting.is_empty() {
             self.bucket.require_mounted(!self.manifests.is_empty())?;
@@ -439,16 +505,22 @@ impl Stop {
         }
     }
 
-    // Runs to the end, but only for so long after a signal.
-    async fn within<T>(&mut self, deadline: Duration, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = std::pin::pin!(work);
+    // Runs to the end, but only for so long after a signal. What goes on beside it ends at the signal, or with an error.
+    async fn within<T>(
+        &mut self,
+        deadline: Duration,
+        work: impl Future<Output = T>,
+        beside: Pin<&mut impl Future<Output = Error>>,
+    ) -> Result<Option<T>> {
+        let mut work = pin!(work);
         if !self.told {
             tokio::select! {
-                done = &mut work => return Some(done),
+                done = &mut work => return Ok(Some(done)),
+                error = beside => return Err(error),
                 () = self.heard() => {}
             }
         }
-        tokio::time::timeout(deadline, work).await.ok()
+        Ok(tokio::time::timeout(deadline, work).await.ok())
     }
 }
 
