@@ -59,6 +59,16 @@ module E2E
       assert_equal before, File.stat(three).ino, "what is there is not sent again"
     end
 
+    def test_a_bandwidth_is_kept
+      capture(3 << 20)
+      configure(remote: "#{remote_section}\nmax_bandwidth = \"1MiB\"")
+      began = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+      ship!
+      # The last piece is not waited for.
+      assert_operator Process.clock_gettime(Process::CLOCK_MONOTONIC) - began, :>=, 2
+      assert_empty Dir[File.join(@files, "**/.tmp-*")]
+    end
+
     def test_a_damaged_capture_is_not_shipped_and_stops_no_other
       bad, good = capture, capture
       path = File.join(@store, "reports", bad, "blob.bin.gz")

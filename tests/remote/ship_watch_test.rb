@@ -96,6 +96,22 @@ module E2E
       assert_equal 4, ask("gc_stat").status
     end
 
+    def test_requests_are_answered_during_an_upload
+      large = capture(12 << 20)
+      configure(remote: "url = \"file://#{@files}\"\nmax_bandwidth = \"1MiB\"\nflush = \"1s\"\n#{Asking::ALLOW}")
+      log = watch
+      id = file_request
+      wait_until("an answer", deadline: 10, tell: -> { File.read(log) }) { remote_keys.grep(%r{answers/#{id}/}).any? }
+      refute shipped?(large)
+      # And during the pause after a failure.
+      other = File.join(@root, "away")
+      File.rename(@files, other)
+      wait_for_line(log, /cannot/)
+      File.rename(other, @files)
+      diagctl!("request", "--cancel", id, "--remote", env: elsewhere)
+      wait_for_line(log, /#{id} was taken back: cancelled/)
+    end
+
     def remote_section = "#{super}\n#{Asking::ALLOW}"
 
     private

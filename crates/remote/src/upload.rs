@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 use bytes::Bytes;
 use diagctl_store::{Id, writer};
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::bucket::{self, Bucket};
-use crate::directory;
+use crate::directory::{self, Unfinished};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Upload};
 use crate::output;
@@ -30,6 +31,9 @@ const BUDGET: u64 = 24 << 20;
 
 /// The least that a file or a part counts, bytes: so there are at most 24 requests at once.
 const UNIT: u64 = 1 << 20;
+
+/// Size of what is read at once of a file that goes into a directory, or whose checksum is computed, bytes.
+const CHUNK: u64 = 1 << 20;
 
 /// The most parts that S3 takes, less a margin.
 const MOST_PARTS: u64 = 9_000;
@@ -77,7 +81,7 @@ impl<'a> Uploader<'a> {
     pub async fn send(&self, source: &mut Source) -> Result<()> {
         let part_bytes = self.throttle.part_bytes().max(source.bytes.div_ceil(MOST_PARTS));
         match self.bucket {
-            Bucket::Directory(dir) => return self.copy(&directory::require(dir)?.join(&source.key), source),
+            Bucket::Directory(dir) => return self.copy(&directory::require(dir)?.join(&source.key), source).await,
             Bucket::Cloud { .. } if self.is_large(source) => {}
             Bucket::Cloud { .. } => {
                 let _permit = self.permit(source.bytes).await;
@@ -190,24 +194,41 @@ impl<'a> Uploader<'a> {
         Ok(())
     }
 
-    fn copy(&self, path: &std::path::Path, source: &mut Source) -> Result<()> {
-        struct Hashed<'f>(&'f mut File, &'f std::cell::RefCell<Sha256>);
-        impl Read for Hashed<'_> {
-            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-                let read = self.0.read(buffer)?;
-                self.1.borrow_mut().update(&buffer[..read]);
-                // A large file on a slow share takes long.
-                output::progress();
-                Ok(read)
+    // The file gets its name only after what was read has been judged. Then it is read back.
+    async fn copy(&self, path: &Path, source: &mut Source) -> Result<()> {
+        let mut copy = Unfinished::create(path)?;
+        let mut hash = Sha256::new();
+        loop {
+            let data = source.next(CHUNK)?;
+            if data.is_empty() {
+                break;
             }
+            hash.update(&data);
+            self.throttle.wait(data.len() as u64).await;
+            copy.write(&data)?;
+            signs_of_life().await;
         }
-        let mut file = source.file.try_clone().map_err(|e| source.unreadable(e))?;
-        // The file is renamed only after what was read has been judged. Then it is read back.
-        let hash = std::cell::RefCell::new(Sha256::new());
-        directory::copy(path, &mut Hashed(&mut file, &hash), |_| source.judge(hash.take()))?;
+        source.judge(hash)?;
+        copy.finish()?;
         let mut written = File::open(path).map_err(|e| source.unreadable(e))?;
-        std::io::copy(&mut Hashed(&mut written, &hash), &mut std::io::sink()).map_err(|e| source.unreadable(e))?;
-        source.judge(hash.take())
+        source.judge(hash_of(&mut written).await.map_err(|e| source.unreadable(e))?)
+    }
+}
+
+// A large file on a slow share takes long. Requests are looked for meanwhile.
+async fn signs_of_life() {
+    output::progress();
+    tokio::task::yield_now().await;
+}
+
+async fn hash_of(file: &mut File) -> std::io::Result<Sha256> {
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; usize::try_from(CHUNK).unwrap_or(0)]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hash),
+            read => hash.update(&chunk[..read]),
+        }
+        signs_of_life().await;
     }
 }
 
