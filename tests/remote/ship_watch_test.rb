@@ -112,6 +112,21 @@ module E2E
       wait_for_line(log, /#{id} was taken back: cancelled/)
     end
 
+    def test_a_damaged_capture_is_tried_and_told_once_until_it_is_mended
+      bad = capture
+      path = File.join(@store, "reports", bad, "blob.bin.gz")
+      good = File.binread(path)
+      File.write(path, "x", 100)
+      log = watch
+      wait_for_line(log, /capture #{bad} is damaged/)
+      3.times { wait_for_shipped(capture, log) }
+      assert_equal 1, File.read(log).scan("is damaged").size
+      assert_equal 1, diagctl!("status", "--json").json.dig("shipped", "failures")
+      File.binwrite(path, good)
+      capture
+      wait_for_shipped(bad, log)
+    end
+
     def remote_section = "#{super}\n#{Asking::ALLOW}"
 
     private

@@ -1,5 +1,6 @@
 //! `ship`: sends every capture that waits, in order of worth.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt;
 use std::pin::{Pin, pin};
@@ -307,6 +308,8 @@ struct Shipper<'a> {
     /// Number of captures that were shipped.
     shipped: usize,
     told_dropped: u64,
+    /// The failures of captures that were told, so that each is told and counted once.
+    told: BTreeMap<Id, String>,
 }
 
 /// Sends captures.
@@ -350,6 +353,7 @@ impl<'a> Sender<'a> {
             let file = fs::open_read(&dir.join(file))?;
             sources.push(Source { capture: id, report: name, key, bytes: report.stored_bytes, sha256, file });
         }
+        sources.iter().try_for_each(|source| self.uploader.require_sound(source))?;
         let entry = Entry { shipped: true, ..Entry::of(self.store, &meta) };
         let bytes: u64 = sources.iter().map(|source| source.bytes).sum();
         let files = sources.len() + 1;
@@ -389,15 +393,16 @@ impl<'a> Sender<'a> {
 impl<'a> Shipper<'a> {
     fn new(store: &'a Store, bucket: &'a Bucket, url: &str) -> Result<Self> {
         let manifests = Manifests::open(&shipping::directory(store)?, url)?;
-        Ok(Self { store, bucket, manifests, sent: Vec::new(), shipped: 0, told_dropped: 0 })
+        Ok(Self { store, bucket, manifests, sent: Vec::new(), shipped: 0, told_dropped: 0, told: BTreeMap::new() })
     }
 
     // Sends everything that waits. Fails at the second failure of the remote; a capture that is damaged does not stop the others.
     async fn pass(&mut self, sender: &Sender<'_>) -> Result<()> {
         self.tell_dropped();
+        let waiting = shipping::waiting(self.store)?;
+        self.told.retain(|id, _| waiting.iter().any(|capture| capture.id == *id));
         // What a pass that was interrupted has not confirmed waits still.
         self.sent.clear();
-        let waiting = shipping::waiting(self.store)?;
         if !waiting.is_empty() {
             self.bucket.require_mounted(!self.manifests.is_empty())?;
         }
@@ -407,7 +412,8 @@ impl<'a> Shipper<'a> {
         let mut failed = None;
         // In order: the results as well.
         let mut captures = stream::iter(&waiting).map(|capture| sender.send(capture.id)).buffered(sender.at_once);
-        while let Some(sent) = captures.next().await {
+        let mut ids = waiting.iter().map(|capture| capture.id);
+        while let (Some(id), Some(sent)) = (ids.next(), captures.next().await) {
             match sent {
                 Ok(sent) => {
                     if let Some(Sent { entry, files, bytes }) = sent {
@@ -419,8 +425,12 @@ impl<'a> Shipper<'a> {
                 Err(e) if e.is_of_the_remote() && failed.is_none() => failed = Some(e),
                 Err(e) if e.is_of_the_remote() => return self.confirm().await.and(Err(e)),
                 Err(e) => {
-                    shipping::note_failure(self.store, &e.to_string());
-                    output::fail(&e);
+                    let why = e.to_string();
+                    if self.told.get(&id) != Some(&why) {
+                        shipping::note_failure(self.store, &why);
+                        output::fail(&e);
+                        self.told.insert(id, why);
+                    }
                 }
             }
             if self.sent.len() >= BATCH {

@@ -2,8 +2,10 @@
 //! and all of them share one budget of memory, whatever their sizes and their number.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -33,7 +35,7 @@ const BUDGET: u64 = 24 << 20;
 const UNIT: u64 = 1 << 20;
 
 /// Size of what is read at once of a file that goes into a directory, or whose checksum is computed, bytes.
-const CHUNK: u64 = 1 << 20;
+const CHUNK: u64 = 256 << 10;
 
 /// The most parts that S3 takes, less a margin.
 const MOST_PARTS: u64 = 9_000;
@@ -63,13 +65,20 @@ pub struct Uploader<'a> {
     journal: Journal,
     throttle: Throttle,
     budget: Semaphore,
+    damaged: Verdicts,
 }
+
+/// What was found wrong with a version of a report, by capture and report.
+type Verdicts = RefCell<BTreeMap<(Id, String), (Version, String)>>;
+
+/// Device, inode, size, and times of the last changes of a file.
+type Version = (u64, u64, u64, i64, i64, i64, i64);
 
 impl<'a> Uploader<'a> {
     /// Creates it for a remote and its URL.
     pub fn new(bucket: &'a Bucket, url: &'a str, journal: Journal, throttle: Throttle) -> Self {
         let units = usize::try_from(BUDGET / UNIT).unwrap_or(1);
-        Self { bucket, url, journal, throttle, budget: Semaphore::new(units) }
+        Self { bucket, url, journal, throttle, budget: Semaphore::new(units), damaged: Verdicts::default() }
     }
 
     /// Returns true if a file goes in parts.
@@ -77,8 +86,27 @@ impl<'a> Uploader<'a> {
         source.bytes > self.throttle.part_bytes()
     }
 
+    /// Fails if this version of a file was found to be damaged before.
+    pub fn require_sound(&self, source: &Source) -> Result<()> {
+        match self.damaged.borrow().get(&source.name()) {
+            Some((version, why)) if *version == source.version()? => {
+                let (capture, report) = source.name();
+                Err(Error::Damaged { capture, report, why: why.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sends a file. Nothing is left in the remote if the file does not match its record.
     pub async fn send(&self, source: &mut Source) -> Result<()> {
+        let done = self.send_file(source).await;
+        if let Err(Error::Damaged { why, .. }) = &done {
+            self.damaged.borrow_mut().insert(source.name(), (source.version()?, why.clone()));
+        }
+        done
+    }
+
+    async fn send_file(&self, source: &mut Source) -> Result<()> {
         let part_bytes = self.throttle.part_bytes().max(source.bytes.div_ceil(MOST_PARTS));
         match self.bucket {
             Bucket::Directory(dir) => return self.copy(&directory::require(dir)?.join(&source.key), source).await,
@@ -103,7 +131,6 @@ impl<'a> Uploader<'a> {
         match self.send_parts(source, upload.clone()).await {
             // Another shipper has completed one of this object, or a lifecycle rule has aborted it.
             Err(e) if bucket::is_gone(&e) => {
-                source.rewind()?;
                 let upload = self.begin(source, part_bytes).await?;
                 self.send_parts(source, upload).await
             }
@@ -138,7 +165,12 @@ impl<'a> Uploader<'a> {
         Ok(aborted)
     }
 
-    async fn begin(&self, source: &Source, part_bytes: u64) -> Result<Upload> {
+    // Reads the file once more than the upload does: that costs less than to upload a damaged one.
+    async fn begin(&self, source: &mut Source, part_bytes: u64) -> Result<Upload> {
+        source.rewind()?;
+        let hash = hash_of(&mut source.file).await.map_err(|e| source.unreadable(e))?;
+        source.judge(hash)?;
+        source.rewind()?;
         let upload_id = self.bucket.begin(&source.key).await?;
         let (url, key, bytes) = (self.url.to_owned(), source.key.clone(), source.bytes);
         let upload = Upload { schema: 1, url, key, upload_id, bytes, part_bytes, ..Upload::default() };
@@ -239,6 +271,16 @@ impl Upload {
 }
 
 impl Source {
+    fn name(&self) -> (Id, String) {
+        (self.capture, self.report.clone())
+    }
+
+    fn version(&self) -> Result<Version> {
+        let meta = self.file.metadata().map_err(|e| self.unreadable(e))?;
+        let times = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+        Ok((meta.dev(), meta.ino(), meta.len(), times.0, times.1, times.2, times.3))
+    }
+
     // Reads so many bytes, or what is left.
     fn next(&mut self, bytes: u64) -> Result<Bytes> {
         let mut data = Vec::with_capacity(usize::try_from(bytes.min(self.bytes)).unwrap_or(0));
