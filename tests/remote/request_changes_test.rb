@@ -19,7 +19,8 @@ module E2E
       pending = file_request("gc_stat", "--name", "no-such-worker")
       wait_for(pending, final: false)
       allow(NOBODY)
-      wait_until("the change counts", tell: -> { File.read(log) }) { File.read(log).include?("the changed [remote.requests] counts from now on") }
+      wait_until("the change counts", tell: -> { File.read(log) }) { File.read(log).include?("request #{pending} was taken back") }
+      assert_includes File.read(log), "the changed [remote.requests] counts from now on"
       assert_match(/request #{pending} was taken back: .*allow_requesters of this node does not have root/, File.read(log))
       assert_match(/allow_requesters/, wait_for(pending)["answers"].values.first["reason"])
       result = ask("gc_stat")

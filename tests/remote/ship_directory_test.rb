@@ -45,6 +45,30 @@ module E2E
       assert_shipped(id)
     end
 
+    # Somebody, or a lifecycle rule, has deleted what a store that forgot its shipment takes for whole.
+    def test_a_record_in_the_remote_proves_no_report
+      id = diagctl!("run", "--", "sh", "-c", "for name in one two three; do echo $name > $DIAGCTL_CAPTURE_DIR/$name; done").out.chomp
+      ship!
+      one, two, three = %w[one two three].map { |name| File.join(@files, remote_keys.grep(%r{/#{id}/#{name}}).first) }
+      File.delete(one)
+      File.write(two, "shorter")
+      before = File.stat(three).ino
+      File.delete(File.join(@store, "reports", id, "shipped"))
+      ship!
+      assert_shipped(id)
+      assert_equal before, File.stat(three).ino, "what is there is not sent again"
+    end
+
+    def test_a_bandwidth_is_kept
+      capture(3 << 20)
+      configure(remote: "#{remote_section}\nmax_bandwidth = \"1MiB\"")
+      began = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+      ship!
+      # The last piece is not waited for.
+      assert_operator Process.clock_gettime(Process::CLOCK_MONOTONIC) - began, :>=, 2
+      assert_empty Dir[File.join(@files, "**/.tmp-*")]
+    end
+
     def test_a_damaged_capture_is_not_shipped_and_stops_no_other
       bad, good = capture, capture
       path = File.join(@store, "reports", bad, "blob.bin.gz")

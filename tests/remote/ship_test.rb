@@ -179,6 +179,19 @@ module E2E
       assert_equal({ "PUT" => files.size, "GET" => 1 }, kinds, @proxy.requests.join("\n"))
     end
 
+    def test_a_large_report_that_is_damaged_is_not_uploaded
+      id = capture(20 << 20)
+      path = File.join(@store, "reports", id, "blob.bin.gz")
+      byte = File.binread(path, 1, 19 << 20)
+      File.write(path, [byte.ord ^ 1].pack("C"), 19 << 20)
+      faults { nil }
+      result = ship
+      assert_equal 1, result.status
+      assert_includes result.err, "capture #{id} is damaged"
+      assert_empty(@proxy.requests.reject { |request| request.start_with?("GET") })
+      assert_empty @server.uploads(@bucket)
+    end
+
     # DIAGCTL_TEST_CAPTURES=1000 is the test of scale, which takes half an hour.
     def test_under_kills_cuts_and_errors_nothing_is_lost_or_damaged_or_counted_too_early
       only_on_a_server_that_checks

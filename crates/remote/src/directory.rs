@@ -50,32 +50,49 @@ pub fn is_used(dir: &Path) -> bool {
 
 /// Writes a file, so that it is whole or not there.
 pub fn write(path: &Path, data: &[u8]) -> Result<()> {
-    copy(path, &mut &*data, |_| Ok(()))
+    let mut file = Unfinished::create(path)?;
+    file.write(data)?;
+    file.finish()
 }
 
-/// Writes a file from a source. `judge` may refuse it after it was read to its end.
-pub fn copy(path: &Path, source: &mut dyn Read, judge: impl FnOnce(u64) -> Result<()>) -> Result<()> {
-    let dir = path.parent().unwrap_or(path);
-    fs::create_dir_all(dir).map_err(failed("create", dir))?;
-    let temporary = dir.join(format!("{TEMPORARY}{}", random_hex()?));
-    let done = fill(&temporary, source).and_then(|bytes| {
-        judge(bytes)?;
-        fs::rename(&temporary, path).map_err(failed("write", path))
-    });
-    if done.is_err() {
-        // A leftover harms nobody: readers ignore it.
-        let _ = fs::remove_file(&temporary);
-        return done;
+/// A file that is being written. Dropped before it is finished, it leaves nothing.
+#[derive(Debug)]
+pub struct Unfinished {
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// Begins a file, and creates its directory.
+    pub fn create(path: &Path) -> Result<Self> {
+        let dir = path.parent().unwrap_or(path);
+        fs::create_dir_all(dir).map_err(failed("create", dir))?;
+        let temporary = dir.join(format!("{TEMPORARY}{}", random_hex()?));
+        let open = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+        let file = open.map_err(failed("create", &temporary))?;
+        Ok(Self { file, temporary, path: path.to_owned() })
     }
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
+
+    /// Writes the next bytes.
+    pub fn write(&mut self, data: &[u8]) -> Result<()> {
+        self.file.write_all(data).map_err(failed("write", &self.temporary))
+    }
+
+    /// Puts the file in its place.
+    pub fn finish(self) -> Result<()> {
+        let dir = self.path.parent().unwrap_or(&self.path);
+        self.file.sync_all().map_err(failed("sync", &self.temporary))?;
+        fs::rename(&self.temporary, &self.path).map_err(failed("write", &self.path))?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
+    }
 }
 
-fn fill(temporary: &Path, source: &mut dyn Read) -> Result<u64> {
-    let open = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary);
-    let mut file = open.map_err(failed("create", temporary))?;
-    let bytes = io::copy(source, &mut file).map_err(failed("write", temporary))?;
-    file.flush().and_then(|()| file.sync_all()).map_err(failed("sync", temporary))?;
-    Ok(bytes)
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // A leftover harms nobody: readers ignore it. After `finish` there is none.
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 /// Reads a file piece by piece, or returns `None` if there is none.
@@ -197,16 +214,9 @@ mod tests {
 
     #[test]
     fn a_file_that_is_refused_or_cut_leaves_nothing() {
-        struct Cut;
-        impl Read for Cut {
-            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-                Err(io::Error::other("cut"))
-            }
-        }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("captures/one/meta.json");
-        assert!(copy(&path, &mut Cut, |_| Ok(())).is_err());
-        assert!(copy(&path, &mut &b"abc"[..], |_| Err(Error::NoSettings)).is_err());
+        Unfinished::create(&path).unwrap().write(b"abc").unwrap();
         assert_eq!(
             (pour(&path, |_| Ok(())).unwrap(), fs::read_dir(path.parent().unwrap()).unwrap().count()),
             (None, 0)

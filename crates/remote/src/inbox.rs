@@ -37,6 +37,8 @@ const ANNOUNCE: Duration = Duration::from_secs(12 * 3600);
 
 const HOUR_MS: u64 = 3_600_000;
 
+const NAME: &str = "node";
+
 /// The longest time between two looks at what accepted requests wait for, which are looks at the store alone.
 const WAITING: Duration = Duration::from_secs(10);
 
@@ -87,13 +89,19 @@ struct Remembered {
     created: u64,
 }
 
+/// Has the next inbox make a name of its own.
+pub fn forget_name(remote: &Spot) -> Result<()> {
+    Ok(fs::remove_file(&remote.join(NAME))?)
+}
+
 impl<'a> Inbox<'a> {
     /// Opens the inbox of a store.
     pub fn open(store: &'a Store, bucket: &'a Bucket, settings: &'a Settings, rules: Requests) -> Result<Self> {
         let dir = shipping::directory(store)?;
-        let file = dir.join("node");
+        let file = dir.join(NAME);
         let mut random = String::from_utf8(fs::read_bounded(&file, 64).unwrap_or_default()).unwrap_or_default();
-        if random.len() != 8 || !random.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let is_new = random.len() != 8 || !random.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_new {
             random = fs::random_hex()?;
             fs::write_atomic(&file, random.as_bytes(), Durability::Synced)?;
         }
@@ -101,7 +109,7 @@ impl<'a> Inbox<'a> {
         let known = serde_json::from_slice(&known).unwrap_or_default();
         let host = Proc::default().hostname();
         let node = keys::node(&host, &random);
-        Ok(Self {
+        let mut inbox = Self {
             store,
             bucket,
             settings,
@@ -116,7 +124,11 @@ impl<'a> Inbox<'a> {
             reasons: BTreeMap::new(),
             is_changed: false,
             is_cut: false,
-        })
+        };
+        if is_new {
+            inbox.leave_requests_to_the_original()?;
+        }
+        Ok(inbox)
     }
 
     /// Obeys other rules from now on. `None` is to obey nobody.

@@ -27,6 +27,7 @@ mod merged;
 mod no_node;
 mod nodes;
 mod output;
+mod place;
 mod probe;
 mod reason;
 mod reload;

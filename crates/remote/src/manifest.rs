@@ -1,15 +1,16 @@
 //! The manifests: what a store shipped, day by day, so that a reader lists days instead of objects.
 //!
 //! Each store writes objects of its own, whole, from a copy that it keeps; nodes never change what another one wrote. When the
-//! copy is lost, for example with the pod, the store starts a new object beside the old one. Readers merge them.
+//! copy is lost, for example with the pod, the store starts a new object beside the old one. So it does when the object has lines that the
+//! copy lacks: the store was rolled back, or another one has the same copy. Readers merge them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use diagctl_fs::{self as fs, Durability, Spot};
 use diagctl_store::index::Entry;
 
 use crate::bucket::Bucket;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keys;
 
 /// Maximum size of a manifest, bytes. A larger one is followed by another.
@@ -21,6 +22,9 @@ const URL: &str = ".url";
 /// Maximum size of a URL, bytes.
 const MAX_URL: u64 = 64 << 10;
 
+/// Says that there were copies, and that captures were sent to the remote.
+const BEGUN_ANEW: &str = ".anew";
+
 /// Number of days for which the copies are kept.
 const DAYS: usize = 40;
 
@@ -30,6 +34,24 @@ pub struct Manifests {
     dir: Spot,
     /// The copies that the remote does not have yet, with the host.
     changed: BTreeSet<(String, String)>,
+    /// Those that cannot overwrite a line of the remote.
+    checked: BTreeSet<(String, String)>,
+}
+
+/// Has the store begin new objects beside those that it, or the store of which it is a copy, has written.
+pub fn begin_anew(remote: &Spot) -> Result<()> {
+    let dir = remote.join("manifests");
+    let names = names(&dir);
+    if !names.is_empty() {
+        fs::write_atomic(&dir.join(BEGUN_ANEW), b"", Durability::Volatile)?;
+    }
+    Ok(names.iter().try_for_each(|name| fs::remove_file(&dir.join(name)))?)
+}
+
+// The names of the copies.
+fn names(dir: &Spot) -> BTreeSet<String> {
+    let names = fs::children(dir).filter_map(|entry| entry.name.into_string().ok());
+    names.filter(|name| !name.starts_with('.')).collect()
 }
 
 impl Manifests {
@@ -39,7 +61,7 @@ impl Manifests {
         if !dir.is_dir() {
             fs::create_dir(&dir, 0o700)?;
         }
-        let manifests = Self { dir, changed: BTreeSet::new() };
+        let manifests = Self { dir, changed: BTreeSet::new(), checked: BTreeSet::new() };
         let place = manifests.dir.join(URL);
         // Copies of an older version are without a URL, and taken for this one's.
         let known = fs::read_bounded(&place, MAX_URL).unwrap_or_else(|_| url.into());
@@ -47,6 +69,7 @@ impl Manifests {
             for name in manifests.names() {
                 fs::remove_file(&manifests.dir.join(&name))?;
             }
+            fs::remove_file(&manifests.dir.join(BEGUN_ANEW))?;
         }
         fs::write_atomic(&place, url.as_bytes(), Durability::Volatile)?;
         Ok(manifests)
@@ -54,7 +77,7 @@ impl Manifests {
 
     /// Returns true if nothing was sent to the remote in the last days.
     pub fn is_empty(&self) -> bool {
-        self.names().is_empty()
+        self.names().is_empty() && !self.dir.join(BEGUN_ANEW).is_file()
     }
 
     /// Adds a capture to the manifest of its day.
@@ -62,7 +85,11 @@ impl Manifests {
         let name = self.name(keys::day(&entry.created))?;
         // An entry of the index can always be encoded.
         let line = serde_json::to_vec(entry).unwrap_or_default();
-        fs::append_line(&self.dir.join(&name), &line, Durability::Volatile)?;
+        let copy = self.dir.join(&name);
+        if !copy.exists() {
+            self.checked.insert((name.clone(), entry.host.clone()));
+        }
+        fs::append_line(&copy, &line, Durability::Volatile)?;
         self.changed.insert((name, entry.host.clone()));
         Ok(())
     }
@@ -72,10 +99,32 @@ impl Manifests {
         while let Some((name, host)) = self.changed.first().cloned() {
             let data = fs::read_bounded(&self.dir.join(&name), MAX_FILE * 2)?;
             let (day, random) = name.trim_end_matches(".jsonl").split_once('~').unwrap_or((&name, "0"));
-            bucket.put(&keys::manifest(day, &host, random), data.into()).await?;
+            let key = keys::manifest(day, &host, random);
+            if !self.checked.contains(&(name.clone(), host.clone())) {
+                if has_more(bucket, &key, &data).await? {
+                    self.rename(&name, day)?;
+                    continue;
+                }
+                self.checked.insert((name.clone(), host.clone()));
+            }
+            bucket.put(&key, data.into()).await?;
             self.changed.remove(&(name, host));
         }
         self.forget_old();
+        Ok(())
+    }
+
+    // Gives a copy a name that no object has.
+    fn rename(&mut self, name: &str, day: &str) -> Result<()> {
+        let fresh = new_name(day)?;
+        fs::rename(&self.dir.join(name), &self.dir.join(&fresh))?;
+        let changed = std::mem::take(&mut self.changed);
+        let (renamed, others): (BTreeSet<_>, _) = changed.into_iter().partition(|(changed, _)| changed == name);
+        self.changed = others;
+        for (_, host) in renamed {
+            self.changed.insert((fresh.clone(), host.clone()));
+            self.checked.insert((fresh.clone(), host));
+        }
         Ok(())
     }
 
@@ -83,12 +132,11 @@ impl Manifests {
     fn name(&self, day: &str) -> Result<String> {
         let small = |name: &String| self.dir.join(name).stat().is_ok_and(|stat| stat.st_size.unsigned_abs() < MAX_FILE);
         let known = self.names().into_iter().rev().find(|name| name.starts_with(day) && small(name));
-        known.map_or_else(|| Ok(format!("{day}~{}.jsonl", fs::random_hex()?)), Ok)
+        known.map_or_else(|| new_name(day), Ok)
     }
 
     fn names(&self) -> BTreeSet<String> {
-        let names = fs::children(&self.dir).filter_map(|entry| entry.name.into_string().ok());
-        names.filter(|name| !name.starts_with('.')).collect()
+        names(&self.dir)
     }
 
     fn forget_old(&self) {
@@ -100,6 +148,21 @@ impl Manifests {
             let _ = fs::remove_file(&self.dir.join(name));
         }
     }
+}
+
+fn new_name(day: &str) -> Result<String> {
+    Ok(format!("{day}~{}.jsonl", fs::random_hex()?))
+}
+
+// Returns true if the remote has lines that would be lost. Credentials that may only write cannot tell.
+async fn has_more(bucket: &Bucket, key: &str, data: &[u8]) -> Result<bool> {
+    let there = match bucket.read(key, MAX_FILE * 2).await {
+        Err(error) if error.is_denied() => return Ok(false),
+        Err(Error::TooLarge { .. }) => return Ok(true),
+        read => read?.unwrap_or_default(),
+    };
+    let known: HashSet<&[u8]> = data.split(|byte| *byte == b'\n').collect();
+    Ok(there.split(|byte| *byte == b'\n').any(|line| !line.is_empty() && !known.contains(line)))
 }
 
 #[cfg(test)]

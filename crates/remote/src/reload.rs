@@ -1,14 +1,19 @@
-//! Changes of `[remote.requests]` while `ship --watch` runs: a permission that is taken back counts at the next look.
+//! Changes of the configuration while `ship --watch` runs: a permission that is taken back counts at once.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use diagctl_observe::clock::Stopwatch;
+
 use crate::output;
 use crate::settings::{Remote, Requests, Settings};
 
-/// The time between two looks at the file while no requests are obeyed.
-const SELDOM: Duration = Duration::from_secs(60);
+/// The time between two looks at the file, each of which is one system call.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The time after which a file that could not be used is read again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// A state of a file. Any change makes another one.
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
@@ -18,48 +23,78 @@ type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 pub struct Reload<'a> {
     settings: &'a Settings,
     seen: Option<Stamp>,
+    /// The last time at which the file could not be used, if it cannot.
+    failed: Option<Stopwatch>,
     /// The problem that was told last.
     told: Option<String>,
+    /// The remote that counts, if there is one.
+    remote: Option<Remote>,
 }
 
 impl<'a> Reload<'a> {
     /// Begins with the settings that this program was started with.
     pub fn new(settings: &'a Settings) -> Self {
-        Self { settings, seen: stamp(settings), told: None }
+        Self { settings, seen: stamp(settings), failed: None, told: None, remote: Some(settings.remote.clone()) }
     }
 
-    /// Returns the rules about requests if the file has changed. A file that cannot be used changes nothing, and is told once.
-    pub async fn changed(&mut self) -> Option<Option<Requests>> {
-        let now = stamp(self.settings);
-        if now == self.seen {
-            return None;
+    /// Returns true if the configuration names no remote by now.
+    pub fn is_off(&self) -> bool {
+        self.remote.is_none()
+    }
+
+    /// Returns the rules about requests, if any are obeyed.
+    pub fn rules(&self) -> Option<Requests> {
+        self.remote.as_ref().and_then(|remote| remote.requests.clone())
+    }
+
+    /// Waits until the file has changed.
+    pub async fn due(&self) {
+        while !self.is_due() {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
-        self.seen = now;
+    }
+
+    /// Reads the file if it has changed, and returns true if it can be used. One with problems changes nothing, and is told once.
+    pub async fn changed(&mut self) -> bool {
+        if !self.is_due() {
+            return false;
+        }
+        self.seen = stamp(self.settings);
         match self.settings.reread().await {
             Ok(remote) => {
-                self.told = None;
-                if with_the_rules_of(&remote, &self.settings.remote) != self.settings.remote {
+                (self.failed, self.told) = (None, None);
+                match (&remote, self.is_off()) {
+                    (None, false) => output::note(
+                        "the configuration names no remote any more: nothing is shipped, and no request is obeyed, until it does",
+                    ),
+                    (Some(_), true) => output::note("the configuration names a remote again"),
+                    _ => {}
+                }
+                if remote
+                    .as_ref()
+                    .is_some_and(|now| with_the_rules_of(now, &self.settings.remote) != self.settings.remote)
+                {
                     self.tell(
                         "[remote] has changed: all but [remote.requests] counts when the shipper is started anew"
                             .into(),
                     );
                 }
-                Some(remote.requests)
+                self.remote = remote;
+                true
             }
             Err(why) => {
-                // Asked again at the next look, in case `diagctl` only had no time.
-                self.seen = None;
+                // Asked again, in case `diagctl` only had no time.
+                self.failed = Some(Stopwatch::start());
                 self.tell(format!(
                     "the changed configuration cannot be used, [remote.requests] stays as it was: {why}"
                 ));
-                None
+                false
             }
         }
     }
 
-    /// Waits for the time of the next look, if there is no inbox that has one of its own.
-    pub async fn due() {
-        tokio::time::sleep(SELDOM).await;
+    fn is_due(&self) -> bool {
+        stamp(self.settings) != self.seen || self.failed.is_some_and(|failed| failed.elapsed() >= AGAIN)
     }
 
     fn tell(&mut self, what: String) {

@@ -124,10 +124,14 @@ impl Settings {
         Err(said.lines().next().unwrap_or_default().trim_start_matches("diagctl: ").to_owned())
     }
 
-    /// Returns the remote as it is in the configuration by now, or the reason why that cannot be used.
-    pub async fn reread(&self) -> std::result::Result<Remote, String> {
+    /// Returns the remote as it is in the configuration by now, if there is one, or the reason why the configuration cannot be used.
+    pub async fn reread(&self) -> std::result::Result<Option<Remote>, String> {
+        #[derive(Deserialize)]
+        struct Now {
+            remote: Option<Remote>,
+        }
         let text = self.ask(&["ship", "--settings"]).await?;
-        let now: Self = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        let now: Now = serde_json::from_str(&text).map_err(|e| e.to_string())?;
         Ok(now.remote)
     }
 

@@ -1,13 +1,18 @@
 //! `ship`: sends every capture that waits, in order of worth.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::os::unix::fs::MetadataExt;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use diagctl_fs as fs;
+use diagctl_fs::{self as fs, LockFile, Spot};
 use diagctl_store::index::Entry;
 use diagctl_store::shipping;
 use diagctl_store::{Access, Id, Store, meta, units};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
 
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
@@ -16,6 +21,7 @@ use crate::journal::Journal;
 use crate::keys;
 use crate::manifest::Manifests;
 use crate::output::{self, Exit};
+use crate::place;
 use crate::reload::Reload;
 use crate::settings::Settings;
 use crate::throttle::Throttle;
@@ -72,54 +78,135 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     if args.progress {
         output::tell_progress();
     }
-    let bucket = Bucket::open(&settings.remote)?;
-    let mut stop = Stop::install()?;
-    let Some(store) = stop.unless(open(settings, args.watch)).await.transpose()? else { return Ok(Exit::Ok) };
     let watch = args.watch && !args.once;
-    let patience = if watch { Patience::Endless } else { Patience::For(Duration::from_millis(args.patience_ms)) };
-    // Held to the end.
-    let lock = stop.unless(turn::take(&store, patience, args.unless_watched)).await.transpose()?;
-    let Some(Some(_lock)) = lock else { return Ok(Exit::Ok) };
-    let mut shipper = Shipper::new(&store, &bucket, &settings.remote.url)?;
-    let sender = Sender::new(&store, &bucket, settings)?;
-    shipping::note_watch(&store, watch)?;
+    let work = Work { args, settings, bucket: Bucket::open(&settings.remote)?, watch };
+    let mut stop = Stop::install()?;
     let mut reload = Reload::new(settings);
-    let mut inbox = None;
-    if let Some(rules) = settings.remote.requests.as_ref().filter(|_| watch) {
-        inbox = Some(Inbox::open(&store, &bucket, settings, rules.clone())?);
-    }
-    let mut failures = 0;
+    let mut told = false;
     loop {
-        let seen = Look::at(&store);
-        let done = stop.within(settings.remote.flush(), shipper.pass(&sender)).await;
-        if let Some(Err(error)) = &done {
-            shipping::note_failure(&store, &error.to_string());
-            output::fail(error);
+        let Some(store) = stop.unless(open(settings, watch, told)).await.transpose()? else { return Ok(Exit::Ok) };
+        if told {
+            output::note(&format!("ships the captures of the store that is in {} now", store.dir().display()));
         }
-        if stop.told || !watch {
-            return end(shipping::waiting(&store)?.len(), shipper.shipped, stop.told);
+        if let Some(exit) = work.on(&store, &mut stop, &mut reload).await? {
+            return Ok(exit);
         }
-        if let Some(Some(rules)) = stop.unless(reload.changed()).await {
-            match &mut inbox {
-                Some(inbox) => inbox.change_rules(rules)?,
-                none => *none = rules.map(|rules| Inbox::open(&store, &bucket, settings, rules)).transpose()?,
+        let dir = store.dir().display();
+        output::note(&format!("the store {dir} was deleted, renamed or replaced; waiting until there is another one"));
+        told = true;
+    }
+}
+
+/// What a shipper works with, whichever directory is the store.
+struct Work<'a> {
+    args: &'a Args,
+    settings: &'a Settings,
+    bucket: Bucket,
+    watch: bool,
+}
+
+impl Work<'_> {
+    // Ships the captures of a store. Returns `None` as soon as the path of the store means another directory, or none.
+    async fn on(&self, store: &Store, stop: &mut Stop, reload: &mut Reload<'_>) -> Result<Option<Exit>> {
+        let Self { args, settings, bucket, watch } = self;
+        let patience = if *watch { Patience::Endless } else { Patience::For(Duration::from_millis(args.patience_ms)) };
+        let held = Held::new(store)?;
+        let turn = async {
+            tokio::select! {
+                lock = turn::take(store, patience, args.unless_watched) => lock.map(Turn::of),
+                () = held.replaced(), if *watch => Ok(Turn::Replaced),
+            }
+        };
+        // Held to the end.
+        let _lock = match stop.unless(turn).await.transpose()? {
+            Some(Turn::Mine(lock)) => lock,
+            Some(Turn::Replaced) => return Ok(None),
+            Some(Turn::Done) | None => return Ok(Some(Exit::Ok)),
+        };
+        let held = Held::new(store)?;
+        place::settle(store.dir(), &shipping::directory(store)?)?;
+        let mut shipper = Shipper::new(store, bucket, &settings.remote.url)?;
+        let sender = Sender::new(store, bucket, settings)?;
+        shipping::note_watch(store, *watch)?;
+        let (is_off, mut off) = watch::channel(reload.is_off());
+        let passed = Notify::new();
+        let mut attending = pin!(async {
+            if *watch {
+                let Err(error) = self.attend(store, reload, &is_off, &passed).await;
+                error
+            } else {
+                std::future::pending().await
+            }
+        });
+        let mut failures = 0;
+        loop {
+            let seen = Look::at(store);
+            let pass = async {
+                tokio::select! {
+                    biased;
+                    _ = off.wait_for(|off| *off) => Ok(()),
+                    done = shipper.pass(&sender) => done,
+                }
+            };
+            let done = stop.within(settings.remote.flush(), pass, attending.as_mut()).await?;
+            passed.notify_one();
+            if *watch && !stop.told && held.is_replaced() {
+                return Ok(None);
+            }
+            if let Some(Err(error)) = &done {
+                shipping::note_failure(store, &error.to_string());
+                output::fail(error);
+            }
+            if stop.told || !watch {
+                return end(shipping::waiting(store)?.len(), shipper.shipped, stop.told).map(Some);
+            }
+            failures = if let Some(Err(_)) = done { failures + 1 } else { 0 };
+            let longest = pause(failures, fs::random_u64()?);
+            let rest = async {
+                tokio::select! {
+                    () = held.replaced() => return Ok(true),
+                    error = attending.as_mut() => return Err(error),
+                    () = tokio::time::sleep(longest), if failures > 0 => {}
+                    () = seen.changed(store), if failures == 0 => {}
+                    _ = off.changed() => {}
+                }
+                Ok(false)
+            };
+            if stop.unless(rest).await.transpose()? == Some(true) {
+                return Ok(None);
             }
         }
-        if let Some(inbox) = &mut inbox {
-            stop.unless(inbox.look()).await;
-        }
-        if let Some(Err(_)) = done {
-            failures += 1;
-            stop.unless(tokio::time::sleep(pause(failures, fs::random_u64()?))).await;
-        } else {
-            failures = 0;
-            stop.unless(async {
-                tokio::select! {
-                    () = seen.changed(&store) => {}
-                    () = due(inbox.as_ref()) => {}
+    }
+}
+
+impl Work<'_> {
+    // Looks at the configuration and at requests, beside the shipments and the pauses between them. `passed` says that a capture may
+    // have been shipped.
+    async fn attend(
+        &self,
+        store: &Store,
+        reload: &mut Reload<'_>,
+        is_off: &watch::Sender<bool>,
+        passed: &Notify,
+    ) -> Result<Infallible> {
+        let open = |rules| Inbox::open(store, &self.bucket, self.settings, rules);
+        let mut inbox = reload.rules().map(open).transpose()?;
+        loop {
+            if reload.changed().await {
+                is_off.send_replace(reload.is_off());
+                match &mut inbox {
+                    Some(inbox) => inbox.change_rules(reload.rules())?,
+                    none => *none = reload.rules().map(open).transpose()?,
                 }
-            })
-            .await;
+            }
+            if let Some(inbox) = &mut inbox {
+                inbox.look().await;
+            }
+            tokio::select! {
+                () = reload.due() => {}
+                () = passed.notified(), if inbox.is_some() => {}
+                () = due(inbox.as_ref()) => {}
+            }
         }
     }
 }
@@ -127,13 +214,62 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
 async fn due(inbox: Option<&Inbox<'_>>) {
     match inbox {
         Some(inbox) => inbox.due().await,
-        None => Reload::due().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The outcome of waiting for the turn.
+enum Turn {
+    Mine(LockFile),
+    /// Another shipper does the work.
+    Done,
+    /// The path of the store means another directory by now.
+    Replaced,
+}
+
+impl Turn {
+    fn of(lock: Option<LockFile>) -> Self {
+        lock.map_or(Self::Done, Self::Mine)
+    }
+}
+
+/// The directory of a store and the lock in it, as they were when they were opened.
+struct Held<'a> {
+    store: &'a Store,
+    lock: Spot,
+    inode: u64,
+}
+
+impl<'a> Held<'a> {
+    fn new(store: &'a Store) -> Result<Self> {
+        let lock = shipping::lock(store)?;
+        let inode = lock.stat().map_or(0, |stat| stat.st_ino);
+        Ok(Self { store, lock, inode })
+    }
+
+    async fn replaced(&self) {
+        while !self.is_replaced() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    // Returns true if the path of the store means another directory by now, or somebody has emptied it. While it cannot be examined,
+    // the store is taken to be there.
+    fn is_replaced(&self) -> bool {
+        let is_gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+        let held = fs::stat(self.store.dir()).map(|held| (held.st_dev, held.st_ino));
+        let there = std::fs::symlink_metadata(self.store.dir().path()).map(|there| (there.dev(), there.ino()));
+        match (there, held, self.lock.stat()) {
+            (Err(e), ..) if is_gone(&e) => true,
+            (Ok(there), Ok(held), _) if there != held => true,
+            (_, _, Err(e)) => self.inode != 0 && is_gone(&e),
+            (_, _, Ok(lock)) => self.inode != 0 && lock.st_ino != self.inode,
+        }
     }
 }
 
 // A sidecar may start before the worker that creates the store.
-async fn open(settings: &Settings, wait: bool) -> Result<Store> {
-    let mut told = false;
+async fn open(settings: &Settings, wait: bool, mut told: bool) -> Result<Store> {
     loop {
         match Store::open(settings.store(), Access::Write) {
             Err(error @ diagctl_store::Error::NoStore { .. }) if wait => {
@@ -172,6 +308,8 @@ struct Shipper<'a> {
     /// Number of captures that were shipped.
     shipped: usize,
     told_dropped: u64,
+    /// The failures of captures that were told, so that each is told and counted once.
+    told: BTreeMap<Id, String>,
 }
 
 /// Sends captures.
@@ -215,6 +353,7 @@ impl<'a> Sender<'a> {
             let file = fs::open_read(&dir.join(file))?;
             sources.push(Source { capture: id, report: name, key, bytes: report.stored_bytes, sha256, file });
         }
+        sources.iter().try_for_each(|source| self.uploader.require_sound(source))?;
         let entry = Entry { shipped: true, ..Entry::of(self.store, &meta) };
         let bytes: u64 = sources.iter().map(|source| source.bytes).sum();
         let files = sources.len() + 1;
@@ -222,8 +361,21 @@ impl<'a> Sender<'a> {
         if self.bucket.look(&commit, meta::MAX_FILE).await?.is_none_or(|there| there != record) {
             self.send_files(sources).await?;
             self.bucket.put(&commit, record.into()).await?;
+        } else {
+            // Another shipper sent it, or one that was killed. Somebody may have deleted a part of it since.
+            self.send_files(self.without_those_there(&base, sources).await?).await?;
         }
         Ok(Some(Sent { entry, files, bytes }))
+    }
+
+    // Leaves out the files that the remote has with the same size. Credentials that may not list cannot tell.
+    async fn without_those_there(&self, base: &str, sources: Vec<Source>) -> Result<Vec<Source>> {
+        let there = match self.bucket.list_under(base).await {
+            Err(error) if error.is_denied() => return Ok(sources),
+            there => there?,
+        };
+        let is_there = |source: &Source| there.iter().any(|it| it.key == source.key && it.bytes == source.bytes);
+        Ok(sources.into_iter().filter(|source| !is_there(source)).collect())
     }
 
     // The journal knows one upload of a capture, so large files go one after the other.
@@ -241,13 +393,16 @@ impl<'a> Sender<'a> {
 impl<'a> Shipper<'a> {
     fn new(store: &'a Store, bucket: &'a Bucket, url: &str) -> Result<Self> {
         let manifests = Manifests::open(&shipping::directory(store)?, url)?;
-        Ok(Self { store, bucket, manifests, sent: Vec::new(), shipped: 0, told_dropped: 0 })
+        Ok(Self { store, bucket, manifests, sent: Vec::new(), shipped: 0, told_dropped: 0, told: BTreeMap::new() })
     }
 
     // Sends everything that waits. Fails at the second failure of the remote; a capture that is damaged does not stop the others.
     async fn pass(&mut self, sender: &Sender<'_>) -> Result<()> {
         self.tell_dropped();
         let waiting = shipping::waiting(self.store)?;
+        self.told.retain(|id, _| waiting.iter().any(|capture| capture.id == *id));
+        // What a pass that was interrupted has not confirmed waits still.
+        self.sent.clear();
         if !waiting.is_empty() {
             self.bucket.require_mounted(!self.manifests.is_empty())?;
         }
@@ -257,7 +412,8 @@ impl<'a> Shipper<'a> {
         let mut failed = None;
         // In order: the results as well.
         let mut captures = stream::iter(&waiting).map(|capture| sender.send(capture.id)).buffered(sender.at_once);
-        while let Some(sent) = captures.next().await {
+        let mut ids = waiting.iter().map(|capture| capture.id);
+        while let (Some(id), Some(sent)) = (ids.next(), captures.next().await) {
             match sent {
                 Ok(sent) => {
                     if let Some(Sent { entry, files, bytes }) = sent {
@@ -269,8 +425,12 @@ impl<'a> Shipper<'a> {
                 Err(e) if e.is_of_the_remote() && failed.is_none() => failed = Some(e),
                 Err(e) if e.is_of_the_remote() => return self.confirm().await.and(Err(e)),
                 Err(e) => {
-                    shipping::note_failure(self.store, &e.to_string());
-                    output::fail(&e);
+                    let why = e.to_string();
+                    if self.told.get(&id) != Some(&why) {
+                        shipping::note_failure(self.store, &why);
+                        output::fail(&e);
+                        self.told.insert(id, why);
+                    }
                 }
             }
             if self.sent.len() >= BATCH {
@@ -355,16 +515,22 @@ impl Stop {
         }
     }
 
-    // Runs to the end, but only for so long after a signal.
-    async fn within<T>(&mut self, deadline: Duration, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = std::pin::pin!(work);
+    // Runs to the end, but only for so long after a signal. What goes on beside it ends at the signal, or with an error.
+    async fn within<T>(
+        &mut self,
+        deadline: Duration,
+        work: impl Future<Output = T>,
+        beside: Pin<&mut impl Future<Output = Error>>,
+    ) -> Result<Option<T>> {
+        let mut work = pin!(work);
         if !self.told {
             tokio::select! {
-                done = &mut work => return Some(done),
+                done = &mut work => return Ok(Some(done)),
+                error = beside => return Err(error),
                 () = self.heard() => {}
             }
         }
-        tokio::time::timeout(deadline, work).await.ok()
+        Ok(tokio::time::timeout(deadline, work).await.ok())
     }
 }
 

@@ -2,8 +2,11 @@
 //! and all of them share one budget of memory, whatever their sizes and their number.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use bytes::Bytes;
 use diagctl_store::{Id, writer};
@@ -13,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::bucket::{self, Bucket};
-use crate::directory;
+use crate::directory::{self, Unfinished};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Upload};
 use crate::output;
@@ -30,6 +33,9 @@ const BUDGET: u64 = 24 << 20;
 
 /// The least that a file or a part counts, bytes: so there are at most 24 requests at once.
 const UNIT: u64 = 1 << 20;
+
+/// Size of what is read at once of a file that goes into a directory, or whose checksum is computed, bytes.
+const CHUNK: u64 = 256 << 10;
 
 /// The most parts that S3 takes, less a margin.
 const MOST_PARTS: u64 = 9_000;
@@ -59,13 +65,20 @@ pub struct Uploader<'a> {
     journal: Journal,
     throttle: Throttle,
     budget: Semaphore,
+    damaged: Verdicts,
 }
+
+/// What was found wrong with a version of a report, by capture and report.
+type Verdicts = RefCell<BTreeMap<(Id, String), (Version, String)>>;
+
+/// Device, inode, size, and times of the last changes of a file.
+type Version = (u64, u64, u64, i64, i64, i64, i64);
 
 impl<'a> Uploader<'a> {
     /// Creates it for a remote and its URL.
     pub fn new(bucket: &'a Bucket, url: &'a str, journal: Journal, throttle: Throttle) -> Self {
         let units = usize::try_from(BUDGET / UNIT).unwrap_or(1);
-        Self { bucket, url, journal, throttle, budget: Semaphore::new(units) }
+        Self { bucket, url, journal, throttle, budget: Semaphore::new(units), damaged: Verdicts::default() }
     }
 
     /// Returns true if a file goes in parts.
@@ -73,11 +86,30 @@ impl<'a> Uploader<'a> {
         source.bytes > self.throttle.part_bytes()
     }
 
+    /// Fails if this version of a file was found to be damaged before.
+    pub fn require_sound(&self, source: &Source) -> Result<()> {
+        match self.damaged.borrow().get(&source.name()) {
+            Some((version, why)) if *version == source.version()? => {
+                let (capture, report) = source.name();
+                Err(Error::Damaged { capture, report, why: why.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sends a file. Nothing is left in the remote if the file does not match its record.
     pub async fn send(&self, source: &mut Source) -> Result<()> {
+        let done = self.send_file(source).await;
+        if let Err(Error::Damaged { why, .. }) = &done {
+            self.damaged.borrow_mut().insert(source.name(), (source.version()?, why.clone()));
+        }
+        done
+    }
+
+    async fn send_file(&self, source: &mut Source) -> Result<()> {
         let part_bytes = self.throttle.part_bytes().max(source.bytes.div_ceil(MOST_PARTS));
         match self.bucket {
-            Bucket::Directory(dir) => return self.copy(&directory::require(dir)?.join(&source.key), source),
+            Bucket::Directory(dir) => return self.copy(&directory::require(dir)?.join(&source.key), source).await,
             Bucket::Cloud { .. } if self.is_large(source) => {}
             Bucket::Cloud { .. } => {
                 let _permit = self.permit(source.bytes).await;
@@ -99,7 +131,6 @@ impl<'a> Uploader<'a> {
         match self.send_parts(source, upload.clone()).await {
             // Another shipper has completed one of this object, or a lifecycle rule has aborted it.
             Err(e) if bucket::is_gone(&e) => {
-                source.rewind()?;
                 let upload = self.begin(source, part_bytes).await?;
                 self.send_parts(source, upload).await
             }
@@ -134,7 +165,12 @@ impl<'a> Uploader<'a> {
         Ok(aborted)
     }
 
-    async fn begin(&self, source: &Source, part_bytes: u64) -> Result<Upload> {
+    // Reads the file once more than the upload does: that costs less than to upload a damaged one.
+    async fn begin(&self, source: &mut Source, part_bytes: u64) -> Result<Upload> {
+        source.rewind()?;
+        let hash = hash_of(&mut source.file).await.map_err(|e| source.unreadable(e))?;
+        source.judge(hash)?;
+        source.rewind()?;
         let upload_id = self.bucket.begin(&source.key).await?;
         let (url, key, bytes) = (self.url.to_owned(), source.key.clone(), source.bytes);
         let upload = Upload { schema: 1, url, key, upload_id, bytes, part_bytes, ..Upload::default() };
@@ -190,24 +226,41 @@ impl<'a> Uploader<'a> {
         Ok(())
     }
 
-    fn copy(&self, path: &std::path::Path, source: &mut Source) -> Result<()> {
-        struct Hashed<'f>(&'f mut File, &'f std::cell::RefCell<Sha256>);
-        impl Read for Hashed<'_> {
-            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-                let read = self.0.read(buffer)?;
-                self.1.borrow_mut().update(&buffer[..read]);
-                // A large file on a slow share takes long.
-                output::progress();
-                Ok(read)
+    // The file gets its name only after what was read has been judged. Then it is read back.
+    async fn copy(&self, path: &Path, source: &mut Source) -> Result<()> {
+        let mut copy = Unfinished::create(path)?;
+        let mut hash = Sha256::new();
+        loop {
+            let data = source.next(CHUNK)?;
+            if data.is_empty() {
+                break;
             }
+            hash.update(&data);
+            self.throttle.wait(data.len() as u64).await;
+            copy.write(&data)?;
+            signs_of_life().await;
         }
-        let mut file = source.file.try_clone().map_err(|e| source.unreadable(e))?;
-        // The file is renamed only after what was read has been judged. Then it is read back.
-        let hash = std::cell::RefCell::new(Sha256::new());
-        directory::copy(path, &mut Hashed(&mut file, &hash), |_| source.judge(hash.take()))?;
+        source.judge(hash)?;
+        copy.finish()?;
         let mut written = File::open(path).map_err(|e| source.unreadable(e))?;
-        std::io::copy(&mut Hashed(&mut written, &hash), &mut std::io::sink()).map_err(|e| source.unreadable(e))?;
-        source.judge(hash.take())
+        source.judge(hash_of(&mut written).await.map_err(|e| source.unreadable(e))?)
+    }
+}
+
+// A large file on a slow share takes long. Requests are looked for meanwhile.
+async fn signs_of_life() {
+    output::progress();
+    tokio::task::yield_now().await;
+}
+
+async fn hash_of(file: &mut File) -> std::io::Result<Sha256> {
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; usize::try_from(CHUNK).unwrap_or(0)]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hash),
+            read => hash.update(&chunk[..read]),
+        }
+        signs_of_life().await;
     }
 }
 
@@ -218,6 +271,16 @@ impl Upload {
 }
 
 impl Source {
+    fn name(&self) -> (Id, String) {
+        (self.capture, self.report.clone())
+    }
+
+    fn version(&self) -> Result<Version> {
+        let meta = self.file.metadata().map_err(|e| self.unreadable(e))?;
+        let times = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+        Ok((meta.dev(), meta.ino(), meta.len(), times.0, times.1, times.2, times.3))
+    }
+
     // Reads so many bytes, or what is left.
     fn next(&mut self, bytes: u64) -> Result<Bytes> {
         let mut data = Vec::with_capacity(usize::try_from(bytes.min(self.bytes)).unwrap_or(0));

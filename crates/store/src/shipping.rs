@@ -6,6 +6,7 @@
 //! remote/lock             held by the shipper that works on this store
 //! remote/uploads/<id>     see the shipper
 //! remote/manifests/       the same
+//! remote/place            the same
 //! remote/dropped.json     the number of captures that were deleted unshipped
 //! remote/outcome.json     when shipping last succeeded and failed
 //! remote/watched          the holder of the lock goes on, and ships each new capture

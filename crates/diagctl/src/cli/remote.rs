@@ -30,7 +30,7 @@ pub fn command(cx: &Context) -> Result<Command, Failure> {
         ));
     };
     let mut command = Command::new(program);
-    command.env("DIAGCTL_REMOTE", settings(cx, remote).to_string());
+    command.env("DIAGCTL_REMOTE", settings(cx, Some(remote)).to_string());
     Ok(command)
 }
 
@@ -51,7 +51,7 @@ pub fn none(cx: &Context) -> Failure {
 }
 
 /// Returns what the program has to know: the store, the remote, and how to ask this program again.
-pub fn settings(cx: &Context, remote: &Remote) -> Value {
+pub fn settings(cx: &Context, remote: Option<&Remote>) -> Value {
     let config = cx.config();
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     // The file that a new release puts in the place of this one is as good.
@@ -64,7 +64,7 @@ pub fn settings(cx: &Context, remote: &Remote) -> Value {
         "allow_network_filesystem": config.allow_network_filesystem,
         "options": cx.options,
         "diagctl": file.map(|file| json!({ "program": this, "config": absolute(file) })),
-        "remote": {
+        "remote": remote.map(|remote| json!({
             "url": remote.url,
             "endpoint": remote.endpoint,
             "region": remote.region,
@@ -77,7 +77,7 @@ pub fn settings(cx: &Context, remote: &Remote) -> Value {
                 "max_per_hour": requests.max_per_hour,
                 "poll_ms": ms(requests.poll),
             })),
-        },
+        })),
     })
 }
 

@@ -49,11 +49,10 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     Err(external::become_program(command))
 }
 
-// The caller keeps the last good ones.
+// The caller keeps the last good ones while the file has problems. Without a remote it ships nothing.
 fn settings(cx: &Context) -> Result<Done, Failure> {
     if cx.loaded.broken.is_some() {
         return Err(Failure::new(Exit::Config, "the configuration has problems").hint("see `diagctl config check`"));
     }
-    let remote = cx.config().remote.as_ref().ok_or_else(|| remote::none(cx))?;
-    Ok(Done::text(format!("{}\n", remote::settings(cx, remote))))
+    Ok(Done::text(format!("{}\n", remote::settings(cx, cx.config().remote.as_deref()))))
 }

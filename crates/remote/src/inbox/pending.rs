@@ -114,6 +114,15 @@ impl Inbox<'_> {
         Ok(())
     }
 
+    // Forgets the requests of the store from which this one was copied.
+    pub(super) fn leave_requests_to_the_original(&mut self) -> Result<()> {
+        for (id, _) in self.pending() {
+            self.withdraw(&Event::request_failed(&id, "it is for another node, of which this store is a copy"))?;
+        }
+        self.known.requests.clear();
+        self.remember()
+    }
+
     pub(super) fn withdraw_what_is_not_allowed(&self) -> Result<()> {
         for (id, _) in self.pending() {
             let Some(request) = requests::read(self.store, &id) else { continue };
