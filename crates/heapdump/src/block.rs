@@ -18,6 +18,9 @@ pub const MAX_PAYLOAD: usize = 1 << 20;
 /// The maximum number of objects in a block.
 pub const MAX_OBJECTS: usize = 4096;
 
+/// The number of objects that a writer collects into a block.
+pub(crate) const BLOCK_OBJECTS: usize = 2048;
+
 /// The maximum number of edges in a block.
 pub const MAX_EDGES: usize = 1 << 16;
 

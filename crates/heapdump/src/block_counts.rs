@@ -1,7 +1,6 @@
 //! The objects of one block by type and class, counted while they are written. A summary needs nothing else of the block.
 
-use crate::block;
-use crate::memory::{BLOCK_OBJECTS, Column};
+use crate::block::{self, BLOCK_OBJECTS};
 
 /// Places in the table of groups: twice as many as there can be groups.
 const PLACES: usize = 2 * BLOCK_OBJECTS;
@@ -73,14 +72,14 @@ impl BlockCounts {
         }
     }
 
-    /// Writes the counts into a column, unless they are incomplete, and forgets them.
-    pub(crate) fn write(&mut self, edges: u64, column: &mut Column<'_>) {
+    /// Writes the numbers of the column, unless the counts are incomplete, and forgets them.
+    pub(crate) fn write(&mut self, edges: u64, mut number: impl FnMut(u64)) {
         if !self.is_incomplete {
-            column.number(edges);
+            number(edges);
             for Group { kind, of, amounts: [young, old] } in self.groups.get(..self.len).unwrap_or_default() {
-                column.byte(*kind);
-                for number in [u64::from(*of), young.0, young.1, old.0, old.1] {
-                    column.number(number);
+                // A type takes one byte as a number, too.
+                for part in [u64::from(*kind), u64::from(*of), young.0, young.1, old.0, old.1] {
+                    number(part);
                 }
             }
         }

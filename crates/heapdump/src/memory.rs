@@ -1,10 +1,8 @@
 //! The memory that a writer works in. The caller provides it, so that the writer needs no allocator.
 
+use crate::block::BLOCK_OBJECTS;
 use crate::block_counts::BlockCounts;
 use crate::varint;
-
-/// The number of objects that a writer collects into a block.
-pub(crate) const BLOCK_OBJECTS: usize = 2048;
 
 /// The number of places in the table of known classes. Classes that find none are written by address.
 pub const CLASS_SLOTS: usize = 1 << 14;

@@ -8,10 +8,10 @@ mod columns;
 mod lists;
 mod tables;
 
-use crate::block::{self, kind};
+use crate::block::{self, BLOCK_OBJECTS, kind};
 use crate::block_counts::BlockCounts;
 use crate::checksum::xxh64;
-use crate::memory::{self, BLOCK_OBJECTS, CLASS_SLOTS, ClassSlot, Column, Memory};
+use crate::memory::{self, CLASS_SLOTS, ClassSlot, Column, Memory};
 use crate::record::{Edge, Flags, FreeSlots, Header, NameId, Object, SiteId, Trailer, Type};
 use crate::varint::{self, zigzag};
 use columns::{Columns, dense};
@@ -329,7 +329,7 @@ impl<'m, S: Sink> Writer<'m, S> {
                 self.out.number(self.continued.1);
             }
             self.columns.end_run(self.run);
-            self.counts.write(self.edge_total as u64, &mut self.columns.counts);
+            self.counts.write(self.edge_total as u64, |number| self.columns.counts.number(number));
             self.columns.write(&mut self.out);
             self.close(kind::OBJECTS)?;
         }

@@ -1,7 +1,7 @@
 //! The columns of a block of objects, while it is collected.
 
-use crate::block::column;
-use crate::memory::{BLOCK_OBJECTS, COUNTED, Column, EDGES, LABELS};
+use crate::block::{BLOCK_OBJECTS, column};
+use crate::memory::{COUNTED, Column, EDGES, LABELS};
 use crate::varint;
 
 #[derive(Debug)]
