@@ -18,7 +18,7 @@ module E2E
       READING.each do |command|
         result = there(*command)
         assert_equal 1, result.status, result
-        assert_match(%r{\Adiagctl: cannot list \w+ in s3://acme/prod at http://127.0.0.1:#{closed}: the server refuses the connection
+        assert_match(%r{\Adiagctl: cannot (list \w+|write probes/\S+) in s3://acme/prod at http://127.0.0.1:#{closed}: the server refuses the connection
   hint: check remote.endpoint, and that the server runs.*\n\z}, result.err, command.join(" "))
         assert_equal 2, result.err.lines.size, result
         assert_empty result.out

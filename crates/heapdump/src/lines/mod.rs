@@ -265,7 +265,8 @@ impl HeapLines {
         if self.seen & key::TYPE == 0 {
             return self.damage("it has no type");
         }
-        if self.seen & (key::ADDRESS | key::ROOT) == 0 {
+        // What has a type only says nothing about an object.
+        if self.seen & (key::ADDRESS | key::ROOT) == 0 && self.seen != key::TYPE {
             return self.damage("it has no address");
         }
         self.known_lengths |= self.own_length;
