@@ -9,7 +9,7 @@ class CpuLimitTest < E2E::Case
     configure(rule("asked", "on_demand = {}", ["heap_dump"]))
     script = start_script(wrapper: cgroup.enter)
     grown = File.join(@root, "grown")
-    script.run("$kept = Array.new(2_000_000) { |i| [i.to_s] }; File.write(#{grown.inspect}, '')")
+    script.run("$kept = Array.new(4_000_000) { |i| [i.to_s] }; File.write(#{grown.inspect}, '')")
     wait_until("the heap has grown", tell: script.method(:log)) { File.exist?(grown) }
     before = counters(cgroup)
     diagctl!("request", "heap_dump", "--reason", "within the limit", "--wait")

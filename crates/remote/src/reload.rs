@@ -12,6 +12,12 @@ use crate::settings::{Remote, Requests, Settings};
 /// The time between two looks at the file, each of which is one system call.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// The time for which the file must stay as it is before it is read: editors and `cp` empty a file before they write it anew.
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// The most looks at a file that does not settle.
+const MOST_LOOKS: u32 = 20;
+
 /// The time after which a file that could not be used is read again.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -60,6 +66,13 @@ impl<'a> Reload<'a> {
             return false;
         }
         self.seen = stamp(self.settings);
+        for _ in 0..MOST_LOOKS {
+            tokio::time::sleep(SETTLED).await;
+            let before = std::mem::replace(&mut self.seen, stamp(self.settings));
+            if before == self.seen {
+                break;
+            }
+        }
         match self.settings.reread().await {
             Ok(remote) => {
                 (self.failed, self.told) = (None, None);
