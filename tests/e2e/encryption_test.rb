@@ -33,7 +33,7 @@ class EncryptionTest < E2E::Case
   end
 
   def test_inline_reports_of_a_sidekiq_and_what_was_finished_before_a_kill_are_encrypted
-    server = sidekiq(install: "")
+    server = sidekiq(head: "BALLAST = Array.new(1_000_000) { |i| i.to_s }")
     wait_until("a first poll", tell: server.method(:log)) { !Dir.glob("#{@store}/samples/*").empty? }
     id = request("sidekiq", "gc_stat")
     assert_all_encrypted(id, %w[sidekiq gc_stat])
