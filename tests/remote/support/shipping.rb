@@ -37,6 +37,13 @@ module E2E
 
     def ship!(...) = ship(...).tap { |result| assert result.ok?, result }
 
+    # Ships within max_bandwidth. The last piece is not waited for.
+    def assert_ships_in(seconds)
+      began = E2E.clock
+      ship!
+      assert_operator E2E.clock - began, :>=, seconds
+    end
+
     def shipped?(id) = File.exist?(File.join(@store, "reports", id, "shipped"))
 
     def file(id, name) = File.binread(File.join(@store, "reports", id, name))
