@@ -29,6 +29,8 @@ pub struct Upload {
     pub parts: Vec<String>,
     /// Number of failures since a part was confirmed.
     pub stalls: u32,
+    /// True if the upload was aborted at its end, because the file did not match its record.
+    pub was_damaged: bool,
 }
 
 /// The directory of the journal, a file for each capture.

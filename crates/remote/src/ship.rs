@@ -32,7 +32,7 @@ use crate::upload::{Source, Uploader};
 const BATCH: usize = 16;
 
 /// Number of captures on the way at once. Under a bandwidth it is one, so that what is worth most arrives first.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 
 /// Number of small files of one capture on the way at once: with latency, all of a usual one.
 const SMALL_AT_ONCE: usize = 16;

@@ -31,8 +31,8 @@ const MOST_STALLS: u32 = 8;
 /// The most bytes on the way at once, of all files: three parts of 8 MiB, one part of a huge file, or many small files.
 const BUDGET: u64 = 24 << 20;
 
-/// The least that a file or a part counts, bytes: so there are at most 24 requests at once.
-const UNIT: u64 = 1 << 20;
+/// The least that a file or a part counts, bytes: so there are at most 48 requests at once.
+const UNIT: u64 = 512 << 10;
 
 /// Size of what is read at once of a file that goes into a directory, or whose checksum is computed, bytes.
 const CHUNK: u64 = 256 << 10;
@@ -123,9 +123,15 @@ impl<'a> Uploader<'a> {
                 return Ok(());
             }
         }
-        let begun = self.journal.read(source.capture).filter(|upload| upload.is_of(self.url, source));
-        let upload = match begun {
-            Some(upload) => upload,
+        let known = self.journal.read(source.capture).filter(|upload| upload.is_of(self.url, source));
+        let upload = match known {
+            Some(begun) if !begun.was_damaged => begun,
+            Some(_) => {
+                // Reading costs less than uploading it once more.
+                let hash = hash_of(&mut source.file).await.map_err(|e| source.unreadable(e))?;
+                source.judge(hash)?;
+                self.begin(source, part_bytes).await?
+            }
             None => self.begin(source, part_bytes).await?,
         };
         match self.send_parts(source, upload.clone()).await {
@@ -134,7 +140,7 @@ impl<'a> Uploader<'a> {
                 let upload = self.begin(source, part_bytes).await?;
                 self.send_parts(source, upload).await
             }
-            Err(e) => self.note_stall(source.capture, &upload).await.and(Err(e)),
+            Err(e) if !matches!(e, Error::Damaged { .. }) => self.note_stall(source.capture, &upload).await.and(Err(e)),
             done => done,
         }
     }
@@ -156,7 +162,8 @@ impl<'a> Uploader<'a> {
     pub async fn abort_stale(&self, waits: impl Fn(Id) -> bool) -> Result<Vec<Id>> {
         let mut aborted = Vec::new();
         for id in self.journal.all().into_iter().filter(|id| !waits(*id)) {
-            if let Some(upload) = self.journal.read(id).filter(|upload| upload.url == self.url) {
+            let upload = self.journal.read(id).filter(|upload| upload.url == self.url && !upload.was_damaged);
+            if let Some(upload) = upload {
                 self.bucket.abort(&upload.key, &upload.upload_id).await?;
                 aborted.push(id);
             }
@@ -165,11 +172,7 @@ impl<'a> Uploader<'a> {
         Ok(aborted)
     }
 
-    // Reads the file once more than the upload does: that costs less than to upload a damaged one.
     async fn begin(&self, source: &mut Source, part_bytes: u64) -> Result<Upload> {
-        source.rewind()?;
-        let hash = hash_of(&mut source.file).await.map_err(|e| source.unreadable(e))?;
-        source.judge(hash)?;
         source.rewind()?;
         let upload_id = self.bucket.begin(&source.key).await?;
         let (url, key, bytes) = (self.url.to_owned(), source.key.clone(), source.bytes);
@@ -192,7 +195,7 @@ impl<'a> Uploader<'a> {
         self.send_rest(source, &mut hash, &mut upload).await?;
         if let Err(damaged) = source.judge(hash) {
             self.bucket.abort(&upload.key, &upload.upload_id).await?;
-            self.journal.remove(source.capture)?;
+            self.journal.write(source.capture, &Upload { was_damaged: true, parts: Vec::new(), ..upload })?;
             return Err(damaged);
         }
         self.bucket.complete(&upload.key, &upload.upload_id, &upload.parts, source.bytes).await?;
