@@ -44,6 +44,8 @@ class HeapWalkerAnswersTest < E2E::Case
              [nil, nil, 0, 0, -1, 1000].flat_map { |place| [200, 5_000].map { |times| ("long text " * times).tap { |text| text.setbyte(place, 88) if place } } },
              Array.new(2) { $long ||= "shared text " * 300; $long.dup },
              Set.new([1, []]), 2**100, ObjectSpace::WeakMap.new.tap { |map| map[Specimen] = KNOWN_KEY = Object.new }, ENV, $stdin]
+    # Code that is never called: 1,800 call sites each.
+    $code = Array.new(ENV["CODE"].to_i) { eval "-> { #{"first.second(1).third; " * 600} }" }
     Thread.pass until $kept.grep(Thread).all?(&:stop?)
     GC.start
     GC.disable
@@ -63,11 +65,14 @@ class HeapWalkerAnswersTest < E2E::Case
       again.(told[0]); again.(told[0])
       counted = count.call
       again.(told[1])
+      own = -> { File.read("/proc/self/smaps_rollup")[/^Private_Dirty: *(\d+)/, 1].to_i << 10 }
+      own_before = own.call
       walked = walk.call
+      copied = own.call - own_before
       again.(told[2])
       ObjectSpace.dump_all(output: json)
       json.close
-      File.write("told.json", JSON.generate(told: told, ended: [counted, walked], secrets: $secrets.values,
+      File.write("told.json", JSON.generate(told: told, ended: [counted, walked], copied: copied, secrets: $secrets.values,
         known: Fiddle.dlwrap(Specimen::KNOWN), missing: Specimen.autoload?(:Missing), reason: status.pread(1000, 40)))
       exit!(0)
     end
@@ -88,6 +93,14 @@ class HeapWalkerAnswersTest < E2E::Case
     assert_empty wrong.first(5)
     assert_operator restless.size, :<, 40, restless.first(5).inspect
     assert_trailer(graph)
+  end
+
+  # A forked process copies each page that it writes to.
+  def test_the_walker_writes_to_no_code_that_was_never_called
+    run_program
+    without = @told["copied"]
+    run_program(CODE: "1000")
+    assert_operator @told["copied"] - without, :<, 8 << 20, "of 28 MB of call sites"
   end
 
   def test_allocation_sites_are_those_of_ruby
@@ -255,6 +268,8 @@ class HeapWalkerAnswersTest < E2E::Case
       # Ruby leaves out every reference to the class; the graph keeps those with a name.
       edges: [object.edges.map(&:first) - [class_address], told.fetch("references", []).map(&:hex) - [class_address]]
     }
+    # The walker reads the call sites of code last.
+    pairs[:edges].each(&:sort!) if told["imemo_type"] == "iseq"
     wrong = pairs.reject { |_, (mine, theirs)| mine == theirs }
     [object.address, type, wrong] unless wrong.empty?
   end

@@ -38,6 +38,8 @@ impl<R: Receiver> Walk<'_, R> {
             }
             // The same function: all that a string marks but its class and generic variables is what it shares.
             kind::STRING if flags & ruby::HAS_GENERIC_IVARS == 0 && !self.layout.is_shared_string(flags) => return,
+            // SAFETY: the caller's promise.
+            kind::IMEMO if unsafe { self.edges_of_code(value, flags) } => return,
             _ => {}
         }
         self.pairs.clear();

@@ -9,6 +9,7 @@
 
 #![cfg_attr(freestanding, no_std)]
 
+mod code;
 mod content;
 mod counts;
 mod describe;

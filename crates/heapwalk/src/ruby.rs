@@ -75,10 +75,10 @@ macro_rules! functions {
     };
 }
 
-// Does the same for functions that some versions lack.
+// Does the same for functions that some versions, or C libraries, lack.
 macro_rules! optional {
     ($($(#[$doc:meta])* $field:ident = $symbol:literal: fn($($argument:ty),*) $(-> $result:ty)?;)*) => {
-        /// Functions of libruby that some versions lack.
+        /// Functions of libruby and of the C library that may be missing.
         #[derive(Clone, Copy, Debug)]
         pub struct Optional {
             $($(#[$doc])* pub $field: Option<unsafe extern "C" fn($($argument),*) $(-> $result)?>,)*
@@ -169,6 +169,8 @@ optional! {
     code_path = c"rb_profile_frame_path": fn(Value) -> Value;
     /// Returns the first line of code, a Fixnum (vm_backtrace.c).
     code_line = c"rb_profile_frame_first_lineno": fn(Value) -> Value;
+    /// Returns the size of an allocation (glibc, musl, jemalloc).
+    usable_size = c"malloc_usable_size": fn(*const c_void) -> usize;
     /// Returns true if the instance variables are in a table instead of a shape's order (shape.c, 3.3 and 3.4).
     too_complex = c"rb_shape_obj_too_complex": fn(Value) -> bool;
 }

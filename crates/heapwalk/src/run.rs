@@ -153,6 +153,7 @@ unsafe fn write_graph(
                 _ => {}
             }
         }
+        walk.read_call_sites(version);
         if request.mode() == OBJECTS {
             walk.leave_out_references();
         }

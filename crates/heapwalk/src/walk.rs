@@ -6,6 +6,7 @@ use core::ffi::{c_char, c_int, c_void};
 
 use diagctl_heapdump::record::{Edge, Flags, FreeSlots, NameId, NameKind, Page, Root};
 
+use crate::code::CallSites;
 use crate::content::Hashes;
 use crate::fault::Fault;
 use crate::layout::Layout;
@@ -55,6 +56,9 @@ pub struct Walk<'w, R> {
     pub(crate) stacks: Vector<(u64, u64)>,
     /// References of the hash at hand that Ruby has not yielded yet, before that to its default.
     pub(crate) before_default: usize,
+    pub(crate) call_sites: CallSites,
+    /// What the code at hand refers to.
+    pub(crate) targets: Vector<u64>,
     /// Objects are all that is wanted: no roots, no references, no lengths, no hashes of strings.
     pub(crate) objects_only: bool,
     status: &'w Status,
@@ -93,6 +97,8 @@ impl<'w, R: Receiver> Walk<'w, R> {
             starts: Vector::new(),
             stacks: Vector::new(),
             before_default: 0,
+            call_sites: CallSites::Ruby,
+            targets: Vector::new(),
             objects_only: false,
             status,
             fault: Fault::default(),
