@@ -36,6 +36,14 @@ pub enum Error {
         /// The damage.
         why: String,
     },
+    /// The record of a capture in the store cannot be read.
+    #[error("capture {capture} cannot be shipped: {source}")]
+    Unshippable {
+        /// The capture.
+        capture: Id,
+        /// The reason.
+        source: Box<diagctl_store::Error>,
+    },
     /// A local file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -219,6 +227,14 @@ impl Error {
             }
             Self::Directory { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 return Some(format!("make room there; {RESUMES}"));
+            }
+            Self::Unshippable { source, .. } if matches!(**source, diagctl_store::Error::NewerFile { .. }) => {
+                "a newer diagctl wrote it; use the diagctl-remote of that version"
+            }
+            Self::Unshippable { capture, .. } => {
+                return Some(format!(
+                    "restore the file from a copy, or delete the capture with `diagctl rm {capture}`"
+                ));
             }
             Self::NoNode(none) => return Some(none.hint()),
             Self::NoCapture { .. } => {

@@ -158,7 +158,7 @@ impl Work<'_> {
                 output::fail(error);
             }
             if stop.told || !watch {
-                return end(shipping::waiting(store)?.len(), shipper.shipped, stop.told).map(Some);
+                return Ok(Some(end(&shipping::queue(store)?, shipper.shipped, stop.told)));
             }
             failures = if let Some(Err(_)) = done { failures + 1 } else { 0 };
             let longest = pause(failures, fs::random_u64()?);
@@ -284,19 +284,22 @@ async fn open(settings: &Settings, wait: bool, mut told: bool) -> Result<Store> 
     }
 }
 
-fn end(waiting: usize, shipped: usize, told: bool) -> Result<Exit> {
+// What is damaged was told already.
+fn end(queue: &shipping::Queue, shipped: usize, told: bool) -> Exit {
+    let waiting = queue.waiting.len();
+    let left = waiting + queue.damaged.len();
     if waiting > 0 {
         let why = if told { "stopped; " } else { "" };
         let plural = if waiting == 1 { " waits" } else { "s wait" };
         output::note(&format!("{why}{waiting} capture{plural} in the store; the next run resumes"));
-    } else if shipped == 0 && !told {
+    } else if left == 0 && shipped == 0 && !told {
         output::say("nothing to ship");
     }
-    Ok(match (waiting, shipped) {
+    match (left, shipped) {
         (0, _) => Exit::Ok,
         (_, 0) => Exit::Failed,
         _ => Exit::Partial,
-    })
+    }
 }
 
 struct Shipper<'a> {
@@ -399,8 +402,13 @@ impl<'a> Shipper<'a> {
     // Sends everything that waits. Fails at the second failure of the remote; a capture that is damaged does not stop the others.
     async fn pass(&mut self, sender: &Sender<'_>) -> Result<()> {
         self.tell_dropped();
-        let waiting = shipping::waiting(self.store)?;
-        self.told.retain(|id, _| waiting.iter().any(|capture| capture.id == *id));
+        let shipping::Queue { waiting, damaged } = shipping::queue(self.store)?;
+        let is_left =
+            |id| waiting.iter().any(|capture| capture.id == id) || damaged.iter().any(|(other, _)| *other == id);
+        self.told.retain(|id, _| is_left(*id));
+        for (capture, source) in damaged {
+            self.tell(capture, &Error::Unshippable { capture, source: source.into() });
+        }
         // What a pass that was interrupted has not confirmed waits still.
         self.sent.clear();
         if !waiting.is_empty() {
@@ -424,14 +432,7 @@ impl<'a> Shipper<'a> {
                 // It may be this object alone.
                 Err(e) if e.is_of_the_remote() && failed.is_none() => failed = Some(e),
                 Err(e) if e.is_of_the_remote() => return self.confirm().await.and(Err(e)),
-                Err(e) => {
-                    let why = e.to_string();
-                    if self.told.get(&id) != Some(&why) {
-                        shipping::note_failure(self.store, &why);
-                        output::fail(&e);
-                        self.told.insert(id, why);
-                    }
-                }
+                Err(e) => self.tell(id, &e),
             }
             if self.sent.len() >= BATCH {
                 self.confirm().await?;
@@ -450,6 +451,16 @@ impl<'a> Shipper<'a> {
             output::shipped(id, files, bytes);
         }
         Ok(())
+    }
+
+    // Tells and counts the failure of a capture, once.
+    fn tell(&mut self, id: Id, error: &Error) {
+        let why = error.to_string();
+        if self.told.get(&id) != Some(&why) {
+            shipping::note_failure(self.store, &why);
+            output::fail(error);
+            self.told.insert(id, why);
+        }
     }
 
     fn tell_dropped(&mut self) {
