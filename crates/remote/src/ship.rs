@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use diagctl_fs::{self as fs, LockFile, Spot};
+use diagctl_observe::clock::Stopwatch;
 use diagctl_store::index::Entry;
 use diagctl_store::shipping;
 use diagctl_store::{Access, Id, Store, meta, units};
@@ -36,6 +37,9 @@ const AT_ONCE: usize = 16;
 
 /// Number of small files of one capture on the way at once: with latency, all of a usual one.
 const SMALL_AT_ONCE: usize = 16;
+
+/// The time after which the first files of a capture may look abandoned to `gc --remote`: it gives them two days.
+const LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// Interval at which `--watch` looks at the store, which costs one system call.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -321,6 +325,8 @@ struct Sender<'a> {
     bucket: &'a Bucket,
     uploader: Uploader<'a>,
     at_once: usize,
+    /// A shipment that took so long is looked at before its commit.
+    long: Duration,
 }
 
 /// A capture that was sent.
@@ -335,7 +341,8 @@ impl<'a> Sender<'a> {
         let throttle = Throttle::new(settings.remote.max_bandwidth);
         let at_once = if throttle.is_limited() { 1 } else { AT_ONCE };
         let journal = Journal::open(&shipping::directory(store)?)?;
-        Ok(Self { store, bucket, uploader: Uploader::new(bucket, &settings.remote.url, journal, throttle), at_once })
+        let uploader = Uploader::new(bucket, &settings.remote.url, journal, throttle);
+        Ok(Self { store, bucket, uploader, at_once, long: LONG })
     }
 
     // Returns `None` if the capture was deleted meanwhile.
@@ -362,32 +369,52 @@ impl<'a> Sender<'a> {
         let files = sources.len() + 1;
         let commit = format!("{base}/meta.json");
         if self.bucket.look(&commit, meta::MAX_FILE).await?.is_none_or(|there| there != record) {
-            self.send_files(sources).await?;
+            self.send_all(&base, sources).await?;
             self.bucket.put(&commit, record.into()).await?;
         } else {
             // Another shipper sent it, or one that was killed. Somebody may have deleted a part of it since.
-            self.send_files(self.without_those_there(&base, sources).await?).await?;
+            let mut missing = self.without_those_there(&base, sources, |_| true).await?;
+            self.send_files(&mut missing).await?;
         }
         Ok(Some(Sent { entry, files, bytes }))
     }
 
-    // Leaves out the files that the remote has with the same size. Credentials that may not list cannot tell.
-    async fn without_those_there(&self, base: &str, sources: Vec<Source>) -> Result<Vec<Source>> {
-        let there = match self.bucket.list_under(base).await {
-            Err(error) if error.is_denied() => return Ok(sources),
-            there => there?,
-        };
-        let is_there = |source: &Source| there.iter().any(|it| it.key == source.key && it.bytes == source.bytes);
-        Ok(sources.into_iter().filter(|source| !is_there(source)).collect())
+    // Sends the files of a capture, and those again that were deleted during a long shipment. Where that is unknown, small files go again.
+    async fn send_all(&self, base: &str, mut sources: Vec<Source>) -> Result<()> {
+        let mut since = Stopwatch::start();
+        self.send_files(&mut sources).await?;
+        while since.elapsed() >= self.long && !sources.is_empty() {
+            since = Stopwatch::start();
+            sources = self.without_those_there(base, sources, |source| !self.uploader.is_large(source)).await?;
+            self.send_files(&mut sources).await?;
+        }
+        Ok(())
+    }
+
+    // Leaves out the files that the remote has with the same size. Credentials that may not list cannot tell: then `otherwise` decides.
+    async fn without_those_there(
+        &self,
+        base: &str,
+        mut sources: Vec<Source>,
+        otherwise: impl Fn(&Source) -> bool,
+    ) -> Result<Vec<Source>> {
+        match self.bucket.list_under(base).await {
+            Err(error) if error.is_denied() => sources.retain(otherwise),
+            there => {
+                let there = there?;
+                sources.retain(|source| !there.iter().any(|it| it.key == source.key && it.bytes == source.bytes));
+            }
+        }
+        Ok(sources)
     }
 
     // The journal knows one upload of a capture, so large files go one after the other.
-    async fn send_files(&self, sources: Vec<Source>) -> Result<()> {
-        let (large, small): (Vec<_>, Vec<_>) = sources.into_iter().partition(|source| self.uploader.is_large(source));
-        let send = async |mut source: Source| self.uploader.send(&mut source).await;
+    async fn send_files(&self, sources: &mut [Source]) -> Result<()> {
+        let (large, small): (Vec<_>, Vec<_>) = sources.iter_mut().partition(|source| self.uploader.is_large(source));
+        let send = async |source| self.uploader.send(source).await;
         stream::iter(small).map(send).buffer_unordered(SMALL_AT_ONCE).try_collect::<()>().await?;
-        for mut source in large {
-            self.uploader.send(&mut source).await?;
+        for source in large {
+            self.uploader.send(source).await?;
         }
         Ok(())
     }
@@ -548,6 +575,57 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::{Digest, Sha256};
+
+    // A capture with these reports.
+    fn publish(store: &Store, reports: &[&str]) -> Id {
+        let id: Id = "20260101T000000000Z-aaaaaaaa".parse().unwrap();
+        let dir = store.report_dir(&id).path().to_owned();
+        std::fs::create_dir_all(&dir).unwrap();
+        let report = |name: &&str| {
+            std::fs::write(dir.join(name), name).unwrap();
+            let sha256 = Some(diagctl_store::writer::hex(&Sha256::digest(name)));
+            meta::Report {
+                file: Some((*name).into()),
+                stored_bytes: name.len() as u64,
+                sha256,
+                ..meta::Report::new(name.parse().unwrap())
+            }
+        };
+        let reports = reports.iter().map(report).collect();
+        let created = "2026-01-01T00:00:00.000Z".into();
+        let record = meta::Meta { schema: 1, id, host: "web-1".into(), created, reports, ..meta::Meta::default() };
+        std::fs::write(dir.join("meta.json"), serde_json::to_vec(&record).unwrap()).unwrap();
+        id
+    }
+
+    // `gc --remote` deletes what has no meta.json for two days.
+    #[tokio::test]
+    async fn what_was_deleted_during_a_long_shipment_is_sent_again_before_its_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, store) = (dir.path().join("files"), dir.path().join("store"));
+        std::fs::create_dir(&files).unwrap();
+        let store = Store::open(diagctl_store::StoreOptions::new(store), Access::Create).unwrap();
+        let id = publish(&store, &["first", "second"]);
+        let there = files.join(keys::capture("2026-01-01T00:00:00.000Z", "web-1", id.as_str()));
+        let bucket = Bucket::Directory(files);
+        let journal = Journal::open(&shipping::directory(&store).unwrap()).unwrap();
+        // The second file waits until the first is paid for.
+        let uploader = Uploader::new(&bucket, "file://", journal, Throttle::new(Some(20)));
+        let sender = Sender { store: &store, bucket: &bucket, uploader, at_once: 1, long: Duration::ZERO };
+        let collector = async {
+            while std::fs::remove_file(there.join("first")).is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(!there.join("second").exists() && !there.join("meta.json").exists(), "it is under way");
+        };
+        let (sent, ()) = tokio::join!(sender.send(id), collector);
+        assert_eq!(sent.unwrap().unwrap().files, 3);
+        for name in ["first", "second"] {
+            assert_eq!(std::fs::read_to_string(there.join(name)).ok().as_deref(), Some(name));
+        }
+        assert!(there.join("meta.json").exists());
+    }
 
     #[test]
     fn the_pause_doubles_up_to_five_minutes_and_half_of_it_is_random() {
