@@ -118,6 +118,19 @@ class EncryptionTest < E2E::Case
     end
   end
 
+  # Age itself reads the kinds of identities that diagctl does not.
+  def test_a_report_that_is_fetched_as_it_is_stored_needs_no_identity
+    id = diagctl!("run", "--report", "text", "--", "echo", SECRET).out.chomp
+    ssh = File.join(@root, "id_ed25519")
+    File.write(ssh, "-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    [ssh, File.join(@root, "missing")].each do |identity|
+      with = env(DIAGCTL_IDENTITY: identity)
+      raw = diagctl!("fetch", "#{id}:text", "--raw", "-o", "-", env: with).out
+      assert raw.b.start_with?("age-encryption.org/v1\n"), identity
+      refute diagctl("fetch", "#{id}:text", "-o", "-", env: with).ok?, identity
+    end
+  end
+
   def test_a_table_that_breaks_stores_nothing_and_the_server_serves_on
     configure(**WITH_VALUES)
     server = puma(initializer: INSTALL)

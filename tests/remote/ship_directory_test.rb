@@ -78,6 +78,26 @@ module E2E
       assert_shipped(good)
     end
 
+    def test_a_capture_whose_record_is_damaged_is_told_and_counted
+      bad = capture
+      cut_record(bad)
+      2.times do
+        result = ship
+        assert_equal 1, result.status, result
+        assert_match(/capture #{bad} cannot be shipped: .*#{bad}\/meta.json is damaged.*\n  hint: .*`diagctl rm #{bad}`/, result.err)
+        refute_match(/nothing to ship/, result.out)
+      end
+      good = capture
+      assert_equal 5, ship.status
+      assert_shipped(good)
+      assert_empty(remote_keys.select { |key| key.include?(bad) })
+      assert_includes diagctl!("metrics").out, "diagctl_captures_damaged 1\n"
+      assert_match(/ship_failed.*capture #{bad} cannot be shipped/, diagctl!("events").out)
+      diagctl!("rm", bad)
+      assert_includes ship!.out, "nothing to ship"
+      assert_includes diagctl!("metrics").out, "diagctl_captures_damaged 0\n"
+    end
+
     def test_the_cap_takes_shipped_captures_first_and_names_the_others
       retention = 'max_captures = 2
 keep_last = 0

@@ -127,6 +127,19 @@ module E2E
       wait_for_shipped(bad, log)
     end
 
+    def test_a_capture_whose_record_is_damaged_is_told_once_until_it_is_mended
+      bad = capture
+      record = cut_record(bad)
+      log = watch
+      wait_for_line(log, /capture #{bad} cannot be shipped/)
+      3.times { wait_for_shipped(capture, log) }
+      assert_equal 1, File.read(log).scan("cannot be shipped").size
+      assert_equal 1, diagctl!("status", "--json").json.dig("shipped", "failures")
+      File.binwrite(File.join(@store, "reports", bad, "meta.json"), record)
+      capture
+      wait_for_shipped(bad, log)
+    end
+
     def remote_section = "#{super}\n#{Asking::ALLOW}"
 
     private

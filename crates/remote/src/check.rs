@@ -2,12 +2,19 @@
 //!
 //! Writes one small object, always the same one of a machine, because credentials that may only write cannot delete it.
 
+use std::path::Path;
+
 use diagctl_fs::random_hex;
+use diagctl_observe::clock;
+use diagctl_observe::proc::Proc;
+use diagctl_store::{Access, Store};
 use serde::Serialize;
 
 use crate::at_rest;
 use crate::bucket::Bucket;
+use crate::directory;
 use crate::error::{Error, Result};
+use crate::keys;
 use crate::output::{self, Exit};
 use crate::probe;
 use crate::settings::Settings;
@@ -39,6 +46,11 @@ fn say(check: &'static str, status: &'static str, message: String, hint: Option<
 pub async fn run(settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let url = &settings.remote.url;
+    if let Bucket::Directory(dir) = &bucket
+        && !of_directory(dir, settings)?
+    {
+        return Ok(Exit::Ok);
+    }
     let key = probe::key("doctor");
     let content = format!("{{\"doctor\":\"{}\"}}\n", random_hex()?);
     if let Err(error) = bucket.put(&key, content.clone().into()).await {
@@ -94,6 +106,38 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
         say("uploads", "skip", message.into(), None)?;
     }
     Ok(Exit::Ok)
+}
+
+// Examines the directory that is the remote. Returns false if captures cannot be shipped to it.
+fn of_directory(dir: &Path, settings: &Settings) -> Result<bool> {
+    // Root becomes the owner of the store, as it does to ship. A person may have no store.
+    let store = Store::open(settings.store(), Access::Read).ok();
+    let shown = dir.display();
+    match store.and_then(|store| directory::share_a_disk(dir, store.dir().path())) {
+        Some(true) => {
+            let message = format!(
+                "{shown} is on the filesystem of the store: what is shipped there is lost with that disk, and retention.max_use does \
+                 not count it"
+            );
+            let hint =
+                "is the share mounted? If this is a directory of this machine on purpose, nothing has to be done";
+            say("disk", "warn", message, Some(hint))?;
+        }
+        Some(false) => say("disk", "ok", format!("{shown} is on another filesystem than the store"), None)?,
+        None => {}
+    }
+    let (now, host) = (clock::utc_now(), Proc::default().hostname());
+    let written = [keys::capture(&now, &host, "id/file"), keys::manifest(keys::day(&now), &host, "random")];
+    let Some((closed, owner)) = written.iter().find_map(|key| directory::closed(dir, key)) else { return Ok(true) };
+    let uid = rustix::process::geteuid().as_raw();
+    let message = format!(
+        "captures cannot be shipped: {} belongs to uid {owner}, and uid {uid} may not write there",
+        closed.display()
+    );
+    let hint = "give each user a directory of its own in remote.url, or mount the share so that all of them are one user there \
+        (NFS: all_squash, SMB: uid=)";
+    say("write", "fail", message, Some(hint))?;
+    Ok(false)
 }
 
 async fn encryption(bucket: &Bucket, url: &str) -> Result<()> {

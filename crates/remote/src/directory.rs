@@ -48,6 +48,21 @@ pub fn is_used(dir: &Path) -> bool {
     dir.join(MARK).exists() || dir.join("captures").exists()
 }
 
+/// Returns the first directory on the way to a key that is there and that this user may not write to, with the uid of its owner.
+pub fn closed(dir: &Path, key: &str) -> Option<(PathBuf, u32)> {
+    let parents = key.match_indices('/').map(|(at, _)| dir.join(&key[..at]));
+    parents.take_while(|parent| parent.exists()).find_map(|parent| {
+        let allowed = rustix::fs::access(&parent, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
+        let owner = fs::metadata(&parent).ok()?.uid();
+        (allowed == Err(rustix::io::Errno::ACCESS)).then_some((parent, owner))
+    })
+}
+
+/// Returns true if both are on one filesystem, or `None` if one of them cannot be examined.
+pub fn share_a_disk(one: &Path, other: &Path) -> Option<bool> {
+    Some(fs::metadata(one).ok()?.dev() == fs::metadata(other).ok()?.dev())
+}
+
 /// Writes a file, so that it is whole or not there.
 pub fn write(path: &Path, data: &[u8]) -> Result<()> {
     let mut file = Unfinished::create(path)?;

@@ -36,6 +36,14 @@ pub enum Error {
         /// The damage.
         why: String,
     },
+    /// The record of a capture in the store cannot be read.
+    #[error("capture {capture} cannot be shipped: {source}")]
+    Unshippable {
+        /// The capture.
+        capture: Id,
+        /// The reason.
+        source: Box<diagctl_store::Error>,
+    },
     /// A local file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -199,7 +207,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         const RESUMES: &str = "nothing is lost: the captures stay in the store, and the next run resumes";
         let hint = match self {
-            Self::Remote { source, action, .. } => {
+            Self::Remote { source, action, object } => {
                 use object_store::Error as Remote;
                 let of_kind = match source {
                     Remote::NotImplemented { .. } | Remote::Generic { .. }
@@ -212,13 +220,26 @@ impl Error {
                 let and_then = match *action {
                     "list" | "read" => None,
                     "delete" => Some("the same command deletes the rest"),
-                    _ => Some(RESUMES),
+                    _ if is_shipped(object) => Some(RESUMES),
+                    "write" if object.starts_with("probes/") && self.is_denied() => {
+                        Some("the credentials need s3:PutObject on probes/*")
+                    }
+                    _ => None,
                 };
                 let parts: Vec<&str> = of_kind.into_iter().chain(and_then).collect();
                 return (!parts.is_empty()).then(|| parts.join("; "));
             }
-            Self::Directory { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                return Some(format!("make room there; {RESUMES}"));
+            Self::Directory { source, path, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                let is_probe = path.parent().is_some_and(|dir| dir.ends_with("probes"));
+                return Some(if is_probe { "make room there".into() } else { format!("make room there; {RESUMES}") });
+            }
+            Self::Unshippable { source, .. } if matches!(**source, diagctl_store::Error::NewerFile { .. }) => {
+                "a newer diagctl wrote it; use the diagctl-remote of that version"
+            }
+            Self::Unshippable { capture, .. } => {
+                return Some(format!(
+                    "restore the file from a copy, or delete the capture with `diagctl rm {capture}`"
+                ));
             }
             Self::NoNode(none) => return Some(none.hint()),
             Self::NoCapture { .. } => {
@@ -256,6 +277,11 @@ impl Error {
     }
 }
 
+// True for what a shipper writes.
+fn is_shipped(object: &str) -> bool {
+    object.starts_with("captures/") || (object.starts_with("manifests/") && !object.contains("/~deleted~"))
+}
+
 fn time(wall_ms: u64) -> String {
     diagctl_observe::clock::utc(i64::try_from(wall_ms).unwrap_or(i64::MAX))
 }
@@ -275,6 +301,7 @@ fn tried(attempts: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys;
 
     #[test]
     fn a_full_directory_wants_room_and_another_failure_wants_the_directory() {
@@ -288,6 +315,32 @@ mod tests {
             let error = Error::Directory { action, path: "/mnt/x".into(), source: kind.into() };
             assert!(error.hint().unwrap().contains(hint), "{kind}");
         }
+    }
+
+    #[test]
+    fn the_next_step_is_that_of_the_command_which_wrote_the_object() {
+        let day = "2026-11-28";
+        let table = [
+            (keys::capture(day, "web-1", "id/meta.json"), "the next run resumes"),
+            (keys::manifest(day, "web-1", "0"), "the next run resumes"),
+            (keys::deleted(day, "0"), "policies for nodes and for people"),
+            (keys::request("id", "expires"), "policies for nodes and for people"),
+            ("probes/web-1~clock.json".into(), "the credentials need s3:PutObject on probes/*"),
+        ];
+        for (key, last) in table {
+            let error = Error::Remote {
+                action: "write",
+                object: format!("{key} in s3://acme"),
+                source: object_store::Error::PermissionDenied { path: key.clone(), source: "403".into() },
+            };
+            assert!(error.hint().unwrap().ends_with(last), "{key}: {:?}", error.hint());
+        }
+        let full = |path: &str| Error::Directory {
+            action: "write",
+            path: path.into(),
+            source: io::ErrorKind::StorageFull.into(),
+        };
+        assert_eq!(full("/mnt/x/probes/.tmp-0").hint().unwrap(), "make room there");
     }
 
     #[test]

@@ -407,8 +407,8 @@ mod tests {
     fn what_did_not_arrive_is_told_without_its_request() {
         let source = HttpError::new(HttpErrorKind::Request, Unconfirmed("the remote received something else".into()));
         let source = Failed::Generic { store: "S3", source: Box::new(source) };
-        let error = Error::Remote { action: "write", object: "k in s3://acme".into(), source };
-        assert_eq!(error.to_string(), "cannot write k in s3://acme: the remote received something else");
+        let error = Error::Remote { action: "write", object: "captures/k in s3://acme".into(), source };
+        assert_eq!(error.to_string(), "cannot write captures/k in s3://acme: the remote received something else");
         assert!(error.hint().unwrap().starts_with("nothing is lost"));
     }
 
@@ -421,9 +421,9 @@ mod tests {
         let sources: [Box<dyn Cause + Send + Sync>; 2] = [Box::new(silent), answered.into()];
         for source in sources {
             let source = Failed::Generic { store: "S3", source };
-            let error = Error::Remote { action: "write", object: "k in s3://acme".into(), source };
+            let error = Error::Remote { action: "write", object: "captures/k in s3://acme".into(), source };
             assert!(
-                error.to_string().starts_with("cannot write k in s3://acme: there are no credentials: the"),
+                error.to_string().starts_with("cannot write captures/k in s3://acme: there are no credentials: the"),
                 "{error}"
             );
             assert!(!error.is_denied());

@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use diagctl_fs::{self as fs, LockFile, Spot};
+use diagctl_observe::clock::Stopwatch;
 use diagctl_store::index::Entry;
 use diagctl_store::shipping;
 use diagctl_store::{Access, Id, Store, meta, units};
@@ -36,6 +37,9 @@ const AT_ONCE: usize = 16;
 
 /// Number of small files of one capture on the way at once: with latency, all of a usual one.
 const SMALL_AT_ONCE: usize = 16;
+
+/// The time after which the first files of a capture may look abandoned to `gc --remote`: it gives them two days.
+const LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// Interval at which `--watch` looks at the store, which costs one system call.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -158,7 +162,7 @@ impl Work<'_> {
                 output::fail(error);
             }
             if stop.told || !watch {
-                return end(shipping::waiting(store)?.len(), shipper.shipped, stop.told).map(Some);
+                return Ok(Some(end(&shipping::queue(store)?, shipper.shipped, stop.told)));
             }
             failures = if let Some(Err(_)) = done { failures + 1 } else { 0 };
             let longest = pause(failures, fs::random_u64()?);
@@ -284,19 +288,22 @@ async fn open(settings: &Settings, wait: bool, mut told: bool) -> Result<Store> 
     }
 }
 
-fn end(waiting: usize, shipped: usize, told: bool) -> Result<Exit> {
+// What is damaged was told already.
+fn end(queue: &shipping::Queue, shipped: usize, told: bool) -> Exit {
+    let waiting = queue.waiting.len();
+    let left = waiting + queue.damaged.len();
     if waiting > 0 {
         let why = if told { "stopped; " } else { "" };
         let plural = if waiting == 1 { " waits" } else { "s wait" };
         output::note(&format!("{why}{waiting} capture{plural} in the store; the next run resumes"));
-    } else if shipped == 0 && !told {
+    } else if left == 0 && shipped == 0 && !told {
         output::say("nothing to ship");
     }
-    Ok(match (waiting, shipped) {
+    match (left, shipped) {
         (0, _) => Exit::Ok,
         (_, 0) => Exit::Failed,
         _ => Exit::Partial,
-    })
+    }
 }
 
 struct Shipper<'a> {
@@ -318,6 +325,8 @@ struct Sender<'a> {
     bucket: &'a Bucket,
     uploader: Uploader<'a>,
     at_once: usize,
+    /// A shipment that took so long is looked at before its commit.
+    long: Duration,
 }
 
 /// A capture that was sent.
@@ -332,7 +341,8 @@ impl<'a> Sender<'a> {
         let throttle = Throttle::new(settings.remote.max_bandwidth);
         let at_once = if throttle.is_limited() { 1 } else { AT_ONCE };
         let journal = Journal::open(&shipping::directory(store)?)?;
-        Ok(Self { store, bucket, uploader: Uploader::new(bucket, &settings.remote.url, journal, throttle), at_once })
+        let uploader = Uploader::new(bucket, &settings.remote.url, journal, throttle);
+        Ok(Self { store, bucket, uploader, at_once, long: LONG })
     }
 
     // Returns `None` if the capture was deleted meanwhile.
@@ -359,32 +369,52 @@ impl<'a> Sender<'a> {
         let files = sources.len() + 1;
         let commit = format!("{base}/meta.json");
         if self.bucket.look(&commit, meta::MAX_FILE).await?.is_none_or(|there| there != record) {
-            self.send_files(sources).await?;
+            self.send_all(&base, sources).await?;
             self.bucket.put(&commit, record.into()).await?;
         } else {
             // Another shipper sent it, or one that was killed. Somebody may have deleted a part of it since.
-            self.send_files(self.without_those_there(&base, sources).await?).await?;
+            let mut missing = self.without_those_there(&base, sources, |_| true).await?;
+            self.send_files(&mut missing).await?;
         }
         Ok(Some(Sent { entry, files, bytes }))
     }
 
-    // Leaves out the files that the remote has with the same size. Credentials that may not list cannot tell.
-    async fn without_those_there(&self, base: &str, sources: Vec<Source>) -> Result<Vec<Source>> {
-        let there = match self.bucket.list_under(base).await {
-            Err(error) if error.is_denied() => return Ok(sources),
-            there => there?,
-        };
-        let is_there = |source: &Source| there.iter().any(|it| it.key == source.key && it.bytes == source.bytes);
-        Ok(sources.into_iter().filter(|source| !is_there(source)).collect())
+    // Sends the files of a capture, and those again that were deleted during a long shipment. Where that is unknown, small files go again.
+    async fn send_all(&self, base: &str, mut sources: Vec<Source>) -> Result<()> {
+        let mut since = Stopwatch::start();
+        self.send_files(&mut sources).await?;
+        while since.elapsed() >= self.long && !sources.is_empty() {
+            since = Stopwatch::start();
+            sources = self.without_those_there(base, sources, |source| !self.uploader.is_large(source)).await?;
+            self.send_files(&mut sources).await?;
+        }
+        Ok(())
+    }
+
+    // Leaves out the files that the remote has with the same size. Credentials that may not list cannot tell: then `otherwise` decides.
+    async fn without_those_there(
+        &self,
+        base: &str,
+        mut sources: Vec<Source>,
+        otherwise: impl Fn(&Source) -> bool,
+    ) -> Result<Vec<Source>> {
+        match self.bucket.list_under(base).await {
+            Err(error) if error.is_denied() => sources.retain(otherwise),
+            there => {
+                let there = there?;
+                sources.retain(|source| !there.iter().any(|it| it.key == source.key && it.bytes == source.bytes));
+            }
+        }
+        Ok(sources)
     }
 
     // The journal knows one upload of a capture, so large files go one after the other.
-    async fn send_files(&self, sources: Vec<Source>) -> Result<()> {
-        let (large, small): (Vec<_>, Vec<_>) = sources.into_iter().partition(|source| self.uploader.is_large(source));
-        let send = async |mut source: Source| self.uploader.send(&mut source).await;
+    async fn send_files(&self, sources: &mut [Source]) -> Result<()> {
+        let (large, small): (Vec<_>, Vec<_>) = sources.iter_mut().partition(|source| self.uploader.is_large(source));
+        let send = async |source| self.uploader.send(source).await;
         stream::iter(small).map(send).buffer_unordered(SMALL_AT_ONCE).try_collect::<()>().await?;
-        for mut source in large {
-            self.uploader.send(&mut source).await?;
+        for source in large {
+            self.uploader.send(source).await?;
         }
         Ok(())
     }
@@ -399,8 +429,13 @@ impl<'a> Shipper<'a> {
     // Sends everything that waits. Fails at the second failure of the remote; a capture that is damaged does not stop the others.
     async fn pass(&mut self, sender: &Sender<'_>) -> Result<()> {
         self.tell_dropped();
-        let waiting = shipping::waiting(self.store)?;
-        self.told.retain(|id, _| waiting.iter().any(|capture| capture.id == *id));
+        let shipping::Queue { waiting, damaged } = shipping::queue(self.store)?;
+        let is_left =
+            |id| waiting.iter().any(|capture| capture.id == id) || damaged.iter().any(|(other, _)| *other == id);
+        self.told.retain(|id, _| is_left(*id));
+        for (capture, source) in damaged {
+            self.tell(capture, &Error::Unshippable { capture, source: source.into() });
+        }
         // What a pass that was interrupted has not confirmed waits still.
         self.sent.clear();
         if !waiting.is_empty() {
@@ -424,14 +459,7 @@ impl<'a> Shipper<'a> {
                 // It may be this object alone.
                 Err(e) if e.is_of_the_remote() && failed.is_none() => failed = Some(e),
                 Err(e) if e.is_of_the_remote() => return self.confirm().await.and(Err(e)),
-                Err(e) => {
-                    let why = e.to_string();
-                    if self.told.get(&id) != Some(&why) {
-                        shipping::note_failure(self.store, &why);
-                        output::fail(&e);
-                        self.told.insert(id, why);
-                    }
-                }
+                Err(e) => self.tell(id, &e),
             }
             if self.sent.len() >= BATCH {
                 self.confirm().await?;
@@ -450,6 +478,16 @@ impl<'a> Shipper<'a> {
             output::shipped(id, files, bytes);
         }
         Ok(())
+    }
+
+    // Tells and counts the failure of a capture, once.
+    fn tell(&mut self, id: Id, error: &Error) {
+        let why = error.to_string();
+        if self.told.get(&id) != Some(&why) {
+            shipping::note_failure(self.store, &why);
+            output::fail(error);
+            self.told.insert(id, why);
+        }
     }
 
     fn tell_dropped(&mut self) {
@@ -537,6 +575,57 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::{Digest, Sha256};
+
+    // A capture with these reports.
+    fn publish(store: &Store, reports: &[&str]) -> Id {
+        let id: Id = "20260101T000000000Z-aaaaaaaa".parse().unwrap();
+        let dir = store.report_dir(&id).path().to_owned();
+        std::fs::create_dir_all(&dir).unwrap();
+        let report = |name: &&str| {
+            std::fs::write(dir.join(name), name).unwrap();
+            let sha256 = Some(diagctl_store::writer::hex(&Sha256::digest(name)));
+            meta::Report {
+                file: Some((*name).into()),
+                stored_bytes: name.len() as u64,
+                sha256,
+                ..meta::Report::new(name.parse().unwrap())
+            }
+        };
+        let reports = reports.iter().map(report).collect();
+        let created = "2026-01-01T00:00:00.000Z".into();
+        let record = meta::Meta { schema: 1, id, host: "web-1".into(), created, reports, ..meta::Meta::default() };
+        std::fs::write(dir.join("meta.json"), serde_json::to_vec(&record).unwrap()).unwrap();
+        id
+    }
+
+    // `gc --remote` deletes what has no meta.json for two days.
+    #[tokio::test]
+    async fn what_was_deleted_during_a_long_shipment_is_sent_again_before_its_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, store) = (dir.path().join("files"), dir.path().join("store"));
+        std::fs::create_dir(&files).unwrap();
+        let store = Store::open(diagctl_store::StoreOptions::new(store), Access::Create).unwrap();
+        let id = publish(&store, &["first", "second"]);
+        let there = files.join(keys::capture("2026-01-01T00:00:00.000Z", "web-1", id.as_str()));
+        let bucket = Bucket::Directory(files);
+        let journal = Journal::open(&shipping::directory(&store).unwrap()).unwrap();
+        // The second file waits until the first is paid for.
+        let uploader = Uploader::new(&bucket, "file://", journal, Throttle::new(Some(20)));
+        let sender = Sender { store: &store, bucket: &bucket, uploader, at_once: 1, long: Duration::ZERO };
+        let collector = async {
+            while std::fs::remove_file(there.join("first")).is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(!there.join("second").exists() && !there.join("meta.json").exists(), "it is under way");
+        };
+        let (sent, ()) = tokio::join!(sender.send(id), collector);
+        assert_eq!(sent.unwrap().unwrap().files, 3);
+        for name in ["first", "second"] {
+            assert_eq!(std::fs::read_to_string(there.join(name)).ok().as_deref(), Some(name));
+        }
+        assert!(there.join("meta.json").exists());
+    }
 
     #[test]
     fn the_pause_doubles_up_to_five_minutes_and_half_of_it_is_random() {

@@ -53,7 +53,7 @@ pub struct Source {
     pub bytes: u64,
     /// Its SHA-256, hexadecimal.
     pub sha256: String,
-    /// The file, at its start.
+    /// The file.
     pub file: File,
 }
 
@@ -107,6 +107,7 @@ impl<'a> Uploader<'a> {
     }
 
     async fn send_file(&self, source: &mut Source) -> Result<()> {
+        source.rewind()?;
         let part_bytes = self.throttle.part_bytes().max(source.bytes.div_ceil(MOST_PARTS));
         match self.bucket {
             Bucket::Directory(dir) => return self.copy(&directory::require(dir)?.join(&source.key), source).await,

@@ -49,31 +49,54 @@ pub struct Waiting {
     pub id: Id,
 }
 
+/// The captures that the remote has not confirmed.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// Those that are to be shipped, in order.
+    pub waiting: Vec<Waiting>,
+    /// Those that cannot be shipped because their record cannot be read, with the reason.
+    pub damaged: Vec<(Id, Error)>,
+}
+
+/// Returns the captures that the remote has not confirmed.
+///
+/// # Errors
+///
+/// If the captures cannot be listed.
+pub fn queue(store: &Store) -> Result<Queue> {
+    let mut queue = Queue::default();
+    for id in Present::list(store)?.ids() {
+        let dir = store.report_dir(&id);
+        if dir.join(SHIPPED_FILE).is_file() {
+            continue;
+        }
+        match meta::read(&dir) {
+            Ok(meta) => queue.waiting.push(Waiting { worth: worth(&dir, &meta), sequence: meta.sequence, id }),
+            // The capture was deleted after the directory was read.
+            Err(e) if e.is_not_found() && !dir.exists() => {}
+            Err(e) => queue.damaged.push((id, e)),
+        }
+    }
+    queue.waiting.sort_unstable();
+    Ok(queue)
+}
+
 /// Returns the captures that are to be shipped, in order. Captures whose record cannot be read are not among them.
 ///
 /// # Errors
 ///
 /// If the captures cannot be listed.
 pub fn waiting(store: &Store) -> Result<Vec<Waiting>> {
-    let present = Present::list(store)?;
-    let mut waiting: Vec<Waiting> = present.ids().filter_map(|id| of_capture(store, id)).collect();
-    waiting.sort_unstable();
-    Ok(waiting)
+    Ok(queue(store)?.waiting)
 }
 
-fn of_capture(store: &Store, id: Id) -> Option<Waiting> {
-    let dir = store.report_dir(&id);
-    if dir.join(SHIPPED_FILE).is_file() {
-        return None;
-    }
-    let meta = meta::read(&dir).ok()?;
-    let worth = match () {
+fn worth(dir: &Spot, meta: &meta::Meta) -> Worth {
+    match () {
         () if dir.join(PIN_FILE).exists() => Worth::Pinned,
         () if meta.trigger.name == "event" => Worth::Event,
         () if meta.request.is_some() => Worth::Requested,
         () => Worth::Routine,
-    };
-    Some(Waiting { worth, sequence: meta.sequence, id })
+    }
 }
 
 /// Records that the remote has confirmed a capture. Retention may have deleted the capture meanwhile.
@@ -265,6 +288,20 @@ mod tests {
         let pinned = scene.publish(5, |_| {});
         pin::set(&scene.store, pinned, true).unwrap();
         assert_eq!(scene.waiting(), [pinned, event, requested, routine, later]);
+    }
+
+    #[test]
+    fn a_capture_without_a_readable_record_does_not_wait_and_is_not_hidden() {
+        let scene = Scene::new(|_| {});
+        let ids: Vec<Id> = (1..=3).map(|n| scene.publish(n, |_| {})).collect();
+        confirm(&scene.store, ids[0]).unwrap();
+        for id in &ids[..2] {
+            std::fs::write(scene.store.report_dir(id).path().join("meta.json"), "{").unwrap();
+        }
+        let queue = queue(&scene.store).unwrap();
+        assert_eq!(scene.waiting(), ids[2..]);
+        let [(id, Error::DamagedMeta { .. })] = &queue.damaged[..] else { panic!("{queue:?}") };
+        assert_eq!(*id, ids[1], "what was shipped is safe");
     }
 
     #[test]

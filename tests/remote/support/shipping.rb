@@ -33,6 +33,12 @@ module E2E
       FileUtils.rm_f(%w[catalog.bin index.jsonl].map { |name| File.join(@store, name) })
     end
 
+    # Cuts the record of a capture in the store, and returns what it was. The index does not know.
+    def cut_record(id)
+      path = File.join(@store, "reports", id, "meta.json")
+      File.binread(path).tap { |record| File.truncate(path, record.bytesize / 2) }
+    end
+
     def ship(*argv, env: shipping_env, **options) = diagctl("ship", *argv, env: env, **options)
 
     def ship!(...) = ship(...).tap { |result| assert result.ok?, result }

@@ -100,8 +100,10 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         return Err(Failure::new(Exit::Usage, "-o - and --json both write to stdout").hint("remove one of them"));
     }
     // Credentials belong to a thread. The thread that opens the store becomes its owner and then ends; this one remains the
-    // caller.
-    args.key.unlock(cx)?;
+    // caller. With --raw, only a conversion decrypts.
+    if !args.raw || args.form.is_some() {
+        args.key.unlock(cx)?;
+    }
     let mut id = args.id.clone();
     let wanted = args.report.as_deref();
     let wanted =

@@ -3,7 +3,7 @@
 mod exposition;
 mod followed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::fsio::{self, NewFile};
 use crate::state::files::load_samples;
 use diagctl_observe::Presence;
 use diagctl_store::index::{Entry, Present};
-use diagctl_store::{Access, Store, events, index, inventory, requests};
+use diagctl_store::{Access, Id, Store, events, index, inventory, requests, shipping};
 use exposition::{Family, Format, Kind, text};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -106,7 +106,7 @@ fn gather(cx: &Context) -> Result<Vec<Family>, Failure> {
         spent.add(&[("window", window)], number(recent.map(|spent| u64::from(spent.units)).sum::<u64>()));
     }
     families.push(spent);
-    let (of_captures, waiting) = captures(&store)?;
+    let (of_captures, waiting) = captures(&store, config.remote.is_some())?;
     families.extend(of_captures);
     if config.remote.is_some() {
         families.extend(followed::shipping(&store, &waiting, now.store_ms));
@@ -137,10 +137,10 @@ struct OfRule {
     bytes: u64,
 }
 
-fn captures(store: &Store) -> Result<(Vec<Family>, Waiting), Failure> {
+fn captures(store: &Store, is_shipped: bool) -> Result<(Vec<Family>, Waiting), Failure> {
     let (mut rules, mut taken, mut newest) = (BTreeMap::<String, OfRule>::new(), 0, None);
     let mut waiting = Waiting::default();
-    let damaged = index::visit(store, &mut Present::list(store)?, |entry: Entry| {
+    let unknown = index::visit(store, &mut Present::list(store)?, |entry: Entry| {
         let rule = rules.entry(printable(&entry.rule)).or_default();
         rule.captures += 1;
         rule.bytes = rule.bytes.saturating_add(entry.disk_bytes);
@@ -148,6 +148,11 @@ fn captures(store: &Store) -> Result<(Vec<Family>, Waiting), Failure> {
         waiting.add(store, &entry);
         index::keep_newest(&mut newest, entry);
     });
+    let mut damaged: BTreeSet<Id> = unknown.into_iter().map(|(id, _)| id).collect();
+    // The index does not tell of damage since it was written, and a capture that waits cannot be shipped then.
+    if is_shipped {
+        damaged.extend(shipping::queue(store)?.damaged.into_iter().map(|(id, _)| id));
+    }
     let mut count = Family::new("diagctl_captures", Kind::Gauge, "Captures in the store.");
     let mut bytes = Family::new("diagctl_capture_bytes", Kind::Gauge, "Disk usage of the captures in the store.");
     for (rule, of_rule) in &rules {

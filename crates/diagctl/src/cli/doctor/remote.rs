@@ -53,7 +53,8 @@ pub(super) fn examine(cx: &Context, is_broken: bool) -> Vec<Check> {
 }
 
 fn check(finding: &Finding) -> Option<Check> {
-    const IDS: [&str; 7] = [
+    const IDS: [&str; 8] = [
+        "remote.disk",
         "remote.write",
         "remote.read",
         "remote.list",

@@ -1,0 +1,69 @@
+# frozen_string_literal: true
+
+require_relative "support/directory_case"
+
+module E2E
+  # `doctor --remote` where the remote is a directory.
+  class DoctorOfDirectoryTest < DirectoryCase
+    NOBODY = 65_534
+
+    def test_a_directory_on_the_disk_of_the_store_is_told_and_no_failure
+      capture
+      result = doctor
+      assert result.ok?, result
+      disk = checks(result)["remote.disk"]
+      assert_equal "warn", disk["status"]
+      assert_match(/#{@files} is on the filesystem of the store/, disk["message"])
+      assert_match(/is the share mounted\?/, disk["hint"])
+      assert_equal "ok", checks(result)["remote.write"]["status"]
+    end
+
+    def test_a_directory_on_another_filesystem_is_as_it_should_be
+      skip "/dev/shm is on the filesystem of the store" if File.stat("/dev/shm").dev == File.stat(@root).dev
+      Dir.mktmpdir("diagctl-e2e-", "/dev/shm") do |files|
+        configure(remote: "url = \"file://#{files}\"")
+        capture
+        assert_equal "ok", checks(doctor)["remote.disk"]["status"]
+      end
+    end
+
+    def test_on_the_machine_of_a_person_no_disk_is_compared
+      assert_nil checks(doctor(env: shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "none"))))["remote.disk"]
+    end
+
+    # Another user has sent captures to it before: the directory itself is writable.
+    def test_a_directory_that_another_user_has_made_in_it_fails
+      capture
+      ship!
+      FileUtils.chown_R(NOBODY, NOBODY, [@files, @store]) if Process.uid.zero?
+      assert_equal "ok", checks(doctor)["remote.write"]["status"]
+      Dir.glob(["captures", "captures/*", "captures/*/*", "manifests", "manifests/*"], base: @files).each do |name|
+        closed = File.join(@files, name)
+        close(closed) do |owner|
+          result = doctor
+          assert_equal 1, result.status, result
+          write = checks(result)["remote.write"]
+          assert_equal "fail", write["status"], name
+          assert_match(/captures cannot be shipped: #{closed} belongs to uid #{owner}, and uid \d+ may not write there/, write["message"])
+          assert_match(/a directory of its own in remote.url/, write["hint"])
+        end
+      end
+    end
+
+    private
+
+    def doctor(env: shipping_env) = diagctl("doctor", "--remote", "--json", env: env)
+
+    def checks(result) = result.json["checks"].to_h { |check| [check["id"], check] }
+
+    # Takes the right to write from the user that ships. Root acts as the owner of the store, which is nobody.
+    def close(path)
+      File.chown(0, 0, path) if Process.uid.zero?
+      File.chmod(0o555, path)
+      yield File.stat(path).uid
+    ensure
+      File.chown(NOBODY, NOBODY, path) if Process.uid.zero?
+      File.chmod(0o755, path)
+    end
+  end
+end
