@@ -21,6 +21,8 @@ class HeapDumpBench
   # A worker takes more while it grows, and its dumper copies some of that.
   MEMORY_PER_SIZE = 2.5
   LARGE = 2_000_000_000
+  # More than a dumper and its programs take.
+  WARM = 400 << 20
   LATE = 100 # ms
   WAYS = { "walker" => "", "`dump_all`, as a graph" => 'producer = "dump_all"', "`dump_all`, with all values" => 'values = "all"' }.freeze
   BASE = WAYS.keys.last
@@ -53,6 +55,8 @@ class HeapDumpBench
 
   def one(server, way)
     server.configure("heap_dump", WAYS.fetch(way))
+    Bench.warm(WARM)
+    Bench.touch(server.ask("rss").fetch("pid"))
     load = Bench::Load.new(server, SERVER::RATE)
     sleep 0.5 # for the generator to start
     from = now
