@@ -39,7 +39,7 @@ class HeapDumpBench
 
   def memory = File.read("/proc/meminfo")[/MemAvailable:\s*(\d+)/, 1].to_i * 1024 / 1e9
 
-  def missing(size) = [["#{size} GB", "not measured: it needs #{size * MEMORY_PER_SIZE} GB of free memory", *[""] * 7]]
+  def missing(size) = [["#{size} GB", "not measured: it needs #{size * MEMORY_PER_SIZE} GB of free memory", *[""] * 8]]
 
   def measure(server)
     rss = server.ask("rss").fetch("rss")
@@ -50,8 +50,8 @@ class HeapDumpBench
     runs.map { |way, list| row(rss, way, list, base) }
   end
 
-  # `peak` is the memory of `diagctl put`.
-  Run = Struct.new(:cpu, :raw, :stored, :peak, :slowest, :late, :requests)
+  # `copied` is what worker, dumper and walk no longer share, `peak` the memory of `diagctl put`.
+  Run = Struct.new(:cpu, :raw, :stored, :copied, :peak, :slowest, :late, :requests)
 
   def one(server, way)
     server.configure("heap_dump", WAYS.fetch(way))
@@ -66,7 +66,7 @@ class HeapDumpBench
     during = requests.filter_map { |due, outcome| outcome if due.between?(from, upto) && outcome.is_a?(Float) }
     dump = @meta.fetch("reports").find { |report| report["name"] == "heap_dump" }
     abort "#{way}: #{dump}" if dump["error"] || (way == "walker" && dump["producer"] != "walker")
-    Run.new(@meta.dig("cost", "dumper_cpu_ms"), dump.fetch("raw_bytes"), dump.fetch("stored_bytes"), peak,
+    Run.new(@meta.dig("cost", "dumper_cpu_ms"), dump.fetch("raw_bytes"), dump.fetch("stored_bytes"), @meta.dig("cost", "copied_bytes"), peak,
             during.max, during.count { |ms| ms > LATE }, during.size)
   end
 
@@ -95,7 +95,7 @@ class HeapDumpBench
     cpu = median(runs, :cpu)
     share = runs.sum(&:late).fdiv(runs.sum(&:requests))
     [format("%.0f MB", rss / 1e6), way, format("%.2f s", cpu / 1e3), format("%.2f", cpu / base), format("%.1f MB", median(runs, :raw) / 1e6),
-     format("%.2f MB", median(runs, :stored) / 1e6), format("%.0f MB", runs.map(&:peak).max / 1e6),
+     format("%.2f MB", median(runs, :stored) / 1e6), format("%.0f MB", median(runs, :copied) / 1e6), format("%.0f MB", runs.map(&:peak).max / 1e6),
      format("%.0f ms", runs.filter_map(&:slowest).max), format("%.1f %%", share * 100)]
   end
 
@@ -103,7 +103,7 @@ class HeapDumpBench
     lines = ["# Producing a heap dump, Ruby #{RUBY_VERSION[/\d+\.\d+/]}", "", "`#{["ruby benches/heap_dump.rb", *ARGV].join(" ")}`: one worker of a real Puma with #{SERVER::TITLE},",
              "under #{SERVER::RATE} requests a second, in each way in turn; #{ROUNDS} rounds, 1 above 2 GB; medians. CPU time is that of the dumper with all that it",
              "starts: proof, walk or `dump_all`, compression. #{Bench.machine}", ""]
-    heads = ["worker", "producer", "dumper CPU", "of that with all values", "raw", "stored", "memory of `put`", "slowest request", "over #{LATE} ms"]
+    heads = ["worker", "producer", "dumper CPU", "of that with all values", "raw", "stored", "pages copied", "memory of `put`", "slowest request", "over #{LATE} ms"]
     [heads, heads.map { "---" }, *rows].each { |cells| lines << "| #{cells.join(" | ")} |" }
     Bench.write(RESULT, lines)
   end

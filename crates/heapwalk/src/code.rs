@@ -13,7 +13,7 @@ use diagctl_heapdump::record::{Edge, NameId};
 use crate::memory::Vector;
 use crate::receiver::Receiver;
 use crate::ruby::{self, OnReference, Value, kind};
-use crate::walk::Walk;
+use crate::walk::{CallSites, Walk};
 
 /// `imemo_iseq` of internal/imemo.h.
 const CODE: u8 = 7;
@@ -31,17 +31,6 @@ const COMPARED: u32 = 64;
 const UNMARKABLE: usize = ruby::FROZEN;
 /// `IMEMO_FL_USER5` of internal/imemo.h: `METHOD_ENTRY_INVALIDATED` of method.h.
 const INVALIDATED: usize = ruby::user_flag(9);
-
-/// Who reads call sites.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallSites {
-    /// Ruby.
-    Ruby,
-    /// Both, for so many more pieces of code.
-    Both(u32),
-    /// The walker.
-    Walker,
-}
 
 /// `struct rb_call_data` of vm_core.h.
 #[repr(C)]

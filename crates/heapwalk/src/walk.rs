@@ -6,7 +6,6 @@ use core::ffi::{c_char, c_int, c_void};
 
 use diagctl_heapdump::record::{Edge, Flags, FreeSlots, NameId, NameKind, Page, Root};
 
-use crate::code::CallSites;
 use crate::content::Hashes;
 use crate::fault::Fault;
 use crate::layout::Layout;
@@ -19,6 +18,17 @@ use crate::status::Status;
 
 /// Flags of the collector that `rb_obj_gc_flags` may return at once; Ruby knows nine.
 pub(crate) const GC_FLAGS: usize = 16;
+
+/// Who reads the call sites of code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallSites {
+    /// Ruby.
+    Ruby,
+    /// Both, for so many more pieces of code.
+    Both(u32),
+    /// The walker.
+    Walker,
+}
 
 /// A walk, and what it has learned so far.
 pub struct Walk<'w, R> {
