@@ -38,10 +38,10 @@ class InlineCollectorTest < Minitest::Test
 
   # The wait for the GVL is the time of the application's threads, not that of the reports.
   def test_the_time_of_other_threads_is_not_counted
-    @config.inline_budget = 0.05
+    @config.inline_budget = 0.5
     stop = false
     busy = Array.new(2) { Thread.new { 1 + 1 until stop } }
-    @config.report(:slow) { |io| sleep(0.2) && io.write("x") }
+    @config.report(:slow) { |io| sleep(0.7) && io.write("x") }
     capture(reports: { "slow" => "inline", "threads" => "inline", "gc_stat" => "inline" })
     refute_match(/--failed/, finalize_line)
   ensure
