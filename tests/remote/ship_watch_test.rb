@@ -112,6 +112,21 @@ module E2E
       wait_for_line(log, /#{id} was taken back: cancelled/)
     end
 
+    # A node that is lost during a large upload has left what it sent before.
+    def test_what_has_arrived_is_listed_and_kept_while_a_large_capture_is_under_way
+      small = capture
+      diagctl!("pin", small)
+      large = capture(24 << 20)
+      configure(remote: "url = \"file://#{@files}\"\nmax_bandwidth = \"1MiB\"\nflush = \"1s\"\n#{Asking::ALLOW}")
+      log = watch
+      wait_until("its record has arrived", deadline: 20) { remote_keys.any? { |key| key.end_with?("#{small}/meta.json") } }
+      diagctl!("gc", "--remote", "--max-use", "1KiB", env: elsewhere)
+      wait_for_shipped(small, log)
+      refute shipped?(large)
+      assert_equal [small], remote_list("-q").out.split
+      assert_includes remote_keys.join(" "), "#{small}/meta.json"
+    end
+
     def test_a_damaged_capture_is_tried_and_told_once_until_it_is_mended
       bad = capture
       path = File.join(@store, "reports", bad, "blob.bin.gz")
@@ -123,7 +138,6 @@ module E2E
       assert_equal 1, File.read(log).scan("is damaged").size
       assert_equal 1, diagctl!("status", "--json").json.dig("shipped", "failures")
       File.binwrite(path, good)
-      capture
       wait_for_shipped(bad, log)
     end
 
@@ -136,7 +150,6 @@ module E2E
       assert_equal 1, File.read(log).scan("cannot be shipped").size
       assert_equal 1, diagctl!("status", "--json").json.dig("shipped", "failures")
       File.binwrite(File.join(@store, "reports", bad, "meta.json"), record)
-      capture
       wait_for_shipped(bad, log)
     end
 

@@ -20,7 +20,7 @@ use crate::output::{self, Exit};
 use crate::probe;
 use crate::settings::Settings;
 
-/// Files without a record that are younger than this may be those of a capture that is being shipped.
+/// Files without a record, and captures in no manifest, that are younger than this may be under way.
 const UNFINISHED_MS: u64 = 2 * DAY_MS;
 
 /// A day of which nothing is left keeps its lists of deleted captures for so long, because nodes may write old manifests anew.
@@ -83,6 +83,8 @@ struct Stored {
     written_ms: u64,
     record_ms: u64,
     whole: bool,
+    /// A manifest names it.
+    listed: bool,
     pinned: bool,
 }
 
@@ -123,8 +125,11 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let pinned = listing.pinned().map(place_of).collect();
     let objects = bucket.list_days("captures", None, None).await?;
     let mut stored = group(objects, &pinned);
-    // What was left of the deletion of a pinned capture is not kept for ever.
-    stored.iter_mut().for_each(|(place, stored)| stored.pinned &= stored.whole || listed.contains(place));
+    for (place, stored) in &mut stored {
+        stored.listed = listed.contains(place);
+        // What was left of the deletion of a pinned capture is not kept for ever.
+        stored.pinned &= stored.whole || stored.listed;
+    }
     let verdicts = judge(&stored, args, now_ms);
     for verdict in &verdicts {
         let line = serde_json::to_string(verdict).unwrap_or_default();
@@ -141,7 +146,7 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
             continue;
         };
         // Without its record, but in a manifest: a run was killed before it could note the capture.
-        let was_shipped = stored.whole || listed.contains(place);
+        let was_shipped = stored.whole || stored.listed;
         days.entry(&place.0).or_default().push(Doomed { id: &place.2, host: &place.1, keys, was_shipped });
     }
     for (day, doomed) in days {
@@ -205,6 +210,8 @@ fn judge(captures: &BTreeMap<Place, Stored>, args: &GcArgs, now_ms: u64) -> Vec<
             () if stored.pinned => (true, "pinned when it was shipped".to_owned()),
             () if !stored.whole && age_ms < UNFINISHED_MS => (true, "without meta.json: may be under way".to_owned()),
             () if !stored.whole => (false, "without meta.json: its shipment was never finished".to_owned()),
+            // Its manifest comes last, and says whether it is pinned.
+            () if !stored.listed && age_ms < UNFINISHED_MS => (true, "in no manifest yet: may be under way".to_owned()),
             () if args.max_age_ms.is_some_and(|most| age_ms > most) => {
                 (false, format!("shipped {} days ago", age_ms / DAY_MS))
             }
@@ -278,7 +285,8 @@ mod tests {
     fn capture(n: u64, days: u64, whole: bool, pinned: bool) -> (Place, Stored) {
         let place = ("2026-11-28".to_owned(), "web-1".to_owned(), format!("20261128T10000000{n}Z-aaaaaaaa"));
         let written_ms = NOW - days * DAY_MS;
-        (place, Stored { keys: Vec::new(), bytes: 100, written_ms, record_ms: written_ms, whole, pinned })
+        let listed = whole;
+        (place, Stored { keys: Vec::new(), bytes: 100, written_ms, record_ms: written_ms, whole, listed, pinned })
     }
 
     fn kept(captures: &[(Place, Stored)], max_age_days: Option<u64>, max_use: Option<u64>) -> Vec<bool> {
@@ -305,6 +313,16 @@ mod tests {
             [true, false, false, false, true, true],
             "less than a day is not older"
         );
+    }
+
+    #[test]
+    fn a_capture_in_no_manifest_may_be_under_way_and_pinned() {
+        let unlisted = |n, days| {
+            let (place, stored) = capture(n, days, true, false);
+            (place, Stored { listed: false, ..stored })
+        };
+        let captures = [unlisted(1, 3), unlisted(2, 1), capture(3, 1, true, false)];
+        assert_eq!(kept(&captures, None, Some(0)), [false, true, false]);
     }
 
     #[test]

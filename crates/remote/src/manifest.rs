@@ -97,7 +97,14 @@ impl Manifests {
     /// Writes the changed manifests to the remote.
     pub async fn send(&mut self, bucket: &Bucket) -> Result<()> {
         while let Some((name, host)) = self.changed.first().cloned() {
-            let data = fs::read_bounded(&self.dir.join(&name), MAX_FILE * 2)?;
+            let data = match fs::read_bounded(&self.dir.join(&name), MAX_FILE * 2) {
+                // Another shipper of a shared store has begun anew. The captures still wait, and get a new copy.
+                Err(error) if error.is_not_found() => {
+                    self.forget(&name);
+                    return Err(error.into());
+                }
+                read => read?,
+            };
             let (day, random) = name.trim_end_matches(".jsonl").split_once('~').unwrap_or((&name, "0"));
             let key = keys::manifest(day, &host, random);
             if !self.checked.contains(&(name.clone(), host.clone())) {
@@ -112,6 +119,11 @@ impl Manifests {
         }
         self.forget_old();
         Ok(())
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.changed.retain(|(changed, _)| changed != name);
+        self.checked.retain(|(checked, _)| checked != name);
     }
 
     // Gives a copy a name that no object has.
@@ -187,6 +199,22 @@ mod tests {
         manifests.forget_old();
         assert_eq!(manifests.names().len(), DAYS);
         assert!(!manifests.names().contains(&one));
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_another_shipper_has_deleted_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let remote = Spot::hold(dir.path()).unwrap();
+        let bucket = Bucket::Directory(tempfile::tempdir().unwrap().keep());
+        let mut manifests = Manifests::open(&remote, "file://").unwrap();
+        let entry = Entry { created: "2026-11-28T10:00:00Z".into(), host: "web-1".into(), ..Entry::default() };
+        manifests.add(&entry).unwrap();
+        begin_anew(&remote).unwrap();
+        manifests.send(&bucket).await.unwrap_err();
+        manifests.add(&entry).unwrap();
+        manifests.send(&bucket).await.unwrap();
+        let there = bucket.list_under("manifests/2026-11-28").await.unwrap();
+        assert_eq!(there.len(), 1);
     }
 
     #[test]

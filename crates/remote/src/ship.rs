@@ -1,6 +1,6 @@
 //! `ship`: sends every capture that waits, in order of worth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt;
 use std::pin::{Pin, pin};
@@ -9,11 +9,11 @@ use std::time::Duration;
 use diagctl_fs::{self as fs, LockFile, Spot};
 use diagctl_observe::clock::Stopwatch;
 use diagctl_store::index::Entry;
-use diagctl_store::shipping;
+use diagctl_store::shipping::{self, Waiting};
 use diagctl_store::{Access, Id, Store, meta, units};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
@@ -29,8 +29,9 @@ use crate::throttle::Throttle;
 use crate::turn::{self, Patience};
 use crate::upload::{Source, Uploader};
 
-/// Number of captures that share one write of the manifest.
+/// Number of captures that share one write of the manifest, and the longest time for which one waits for others.
 const BATCH: usize = 16;
+const BATCH_TIME: Duration = Duration::from_secs(5);
 
 /// Number of captures on the way at once. Under a bandwidth it is one, so that what is worth most arrives first.
 const AT_ONCE: usize = 16;
@@ -164,20 +165,22 @@ impl Work<'_> {
             if stop.told || !watch {
                 return Ok(Some(end(&shipping::queue(store)?, shipper.shipped, stop.told)));
             }
-            failures = if let Some(Err(_)) = done { failures + 1 } else { 0 };
+            let has_failed = matches!(done, Some(Err(_)));
+            failures = if has_failed || shipper.is_stuck() { failures + 1 } else { 0 };
             let longest = pause(failures, fs::random_u64()?);
             let rest = async {
                 tokio::select! {
-                    () = held.replaced() => return Ok(true),
-                    error = attending.as_mut() => return Err(error),
-                    () = tokio::time::sleep(longest), if failures > 0 => {}
-                    () = seen.changed(store), if failures == 0 => {}
-                    _ = off.changed() => {}
+                    () = held.replaced() => Ok(Rest::Replaced),
+                    error = attending.as_mut() => Err(error),
+                    () = tokio::time::sleep(longest), if failures > 0 => Ok(Rest::Over),
+                    () = seen.changed(store), if !has_failed => Ok(Rest::Changed),
+                    _ = off.changed() => Ok(Rest::Over),
                 }
-                Ok(false)
             };
-            if stop.unless(rest).await.transpose()? == Some(true) {
-                return Ok(None);
+            match stop.unless(rest).await.transpose()? {
+                Some(Rest::Replaced) => return Ok(None),
+                Some(Rest::Changed) => failures = 0,
+                Some(Rest::Over) | None => {}
             }
         }
     }
@@ -235,6 +238,15 @@ impl Turn {
     fn of(lock: Option<LockFile>) -> Self {
         lock.map_or(Self::Done, Self::Mine)
     }
+}
+
+/// What ended the rest between two passes.
+enum Rest {
+    /// The path of the store means another directory by now.
+    Replaced,
+    /// The store has other captures.
+    Changed,
+    Over,
 }
 
 /// The directory of a store and the lock in it, as they were when they were opened.
@@ -325,6 +337,8 @@ struct Sender<'a> {
     bucket: &'a Bucket,
     uploader: Uploader<'a>,
     at_once: usize,
+    /// The files that may be open at once.
+    files: Semaphore,
     /// A shipment that took so long is looked at before its commit.
     long: Duration,
 }
@@ -342,7 +356,7 @@ impl<'a> Sender<'a> {
         let at_once = if throttle.is_limited() { 1 } else { AT_ONCE };
         let journal = Journal::open(&shipping::directory(store)?)?;
         let uploader = Uploader::new(bucket, &settings.remote.url, journal, throttle);
-        Ok(Self { store, bucket, uploader, at_once, long: LONG })
+        Ok(Self { store, bucket, uploader, at_once, files: Semaphore::new(most_files()), long: LONG })
     }
 
     // Returns `None` if the capture was deleted meanwhile.
@@ -354,6 +368,9 @@ impl<'a> Sender<'a> {
         };
         let meta = meta::parse(dir.path(), &record)?;
         let base = keys::capture(&meta.created, &meta.host, id.as_str());
+        // `None` cannot happen: the semaphore is never closed.
+        let wanted = u32::try_from(meta.reports.len().min(most_files())).unwrap_or(1);
+        let _permit = self.files.acquire_many(wanted).await.ok();
         // Opened before anything is sent: retention may delete the capture, and then it still arrives whole.
         let mut sources = Vec::new();
         for report in &meta.reports {
@@ -430,9 +447,9 @@ impl<'a> Shipper<'a> {
     async fn pass(&mut self, sender: &Sender<'_>) -> Result<()> {
         self.tell_dropped();
         let shipping::Queue { waiting, damaged } = shipping::queue(self.store)?;
-        let is_left =
-            |id| waiting.iter().any(|capture| capture.id == id) || damaged.iter().any(|(other, _)| *other == id);
-        self.told.retain(|id, _| is_left(*id));
+        let left: BTreeSet<Id> =
+            waiting.iter().map(|capture| capture.id).chain(damaged.iter().map(|(id, _)| *id)).collect();
+        self.told.retain(|id, _| left.contains(id));
         for (capture, source) in damaged {
             self.tell(capture, &Error::Unshippable { capture, source: source.into() });
         }
@@ -441,20 +458,36 @@ impl<'a> Shipper<'a> {
         if !waiting.is_empty() {
             self.bucket.require_mounted(!self.manifests.is_empty())?;
         }
-        for id in sender.uploader.abort_stale(|id| waiting.iter().any(|capture| capture.id == id)).await? {
+        for id in sender.uploader.abort_stale(|id| left.contains(&id)).await? {
             output::note(&format!("gave up the upload of {id}: the capture was deleted"));
         }
         let mut failed = None;
-        // In order: the results as well.
-        let mut captures = stream::iter(&waiting).map(|capture| sender.send(capture.id)).buffered(sender.at_once);
-        let mut ids = waiting.iter().map(|capture| capture.id);
-        while let (Some(id), Some(sent)) = (ids.next(), captures.next().await) {
+        // Begun in order. A small one does not wait for a large one that was begun before it.
+        let send = async |capture: &Waiting| (capture.id, sender.send(capture.id).await);
+        let mut captures = pin!(stream::iter(&waiting).map(send).buffer_unordered(sender.at_once));
+        let mut unconfirmed = Stopwatch::start();
+        loop {
+            let next = if self.sent.is_empty() {
+                captures.next().await
+            } else {
+                let rest = BATCH_TIME.saturating_sub(unconfirmed.elapsed());
+                let Ok(next) = tokio::time::timeout(rest, captures.next()).await else {
+                    self.confirm().await?;
+                    continue;
+                };
+                next
+            };
+            let Some((id, sent)) = next else { break };
             match sent {
-                Ok(sent) => {
-                    if let Some(Sent { entry, files, bytes }) = sent {
-                        self.manifests.add(&entry)?;
-                        self.sent.push((entry.id, files, bytes));
+                Ok(Some(Sent { entry, files, bytes })) => {
+                    if self.sent.is_empty() {
+                        unconfirmed = Stopwatch::start();
                     }
+                    self.manifests.add(&entry)?;
+                    self.sent.push((entry.id, files, bytes));
+                }
+                Ok(None) => {
+                    self.told.remove(&id);
                 }
                 // It may be this object alone.
                 Err(e) if e.is_of_the_remote() && failed.is_none() => failed = Some(e),
@@ -474,10 +507,16 @@ impl<'a> Shipper<'a> {
         self.manifests.send(self.bucket).await?;
         for (id, files, bytes) in self.sent.drain(..) {
             shipping::confirm(self.store, id)?;
+            self.told.remove(&id);
             self.shipped += 1;
             output::shipped(id, files, bytes);
         }
         Ok(())
+    }
+
+    // True if a capture cannot be sent as it is, or as this machine is. That may change without a change of the list of captures.
+    fn is_stuck(&self) -> bool {
+        !self.told.is_empty()
     }
 
     // Tells and counts the failure of a capture, once.
@@ -499,6 +538,12 @@ impl<'a> Shipper<'a> {
             self.told_dropped = count;
         }
     }
+}
+
+// Half of the descriptors that this process may have. The other half is for connections and everything else.
+fn most_files() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    usize::try_from(limit.unwrap_or(u64::MAX) / 2).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
 }
 
 // Doubles with each failure. The half is random, so that a thousand nodes do not come back at once.
@@ -612,7 +657,14 @@ mod tests {
         let journal = Journal::open(&shipping::directory(&store).unwrap()).unwrap();
         // The second file waits until the first is paid for.
         let uploader = Uploader::new(&bucket, "file://", journal, Throttle::new(Some(20)));
-        let sender = Sender { store: &store, bucket: &bucket, uploader, at_once: 1, long: Duration::ZERO };
+        let sender = Sender {
+            store: &store,
+            bucket: &bucket,
+            uploader,
+            at_once: 1,
+            files: Semaphore::new(9),
+            long: Duration::ZERO,
+        };
         let collector = async {
             while std::fs::remove_file(there.join("first")).is_err() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
