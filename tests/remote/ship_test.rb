@@ -7,6 +7,8 @@ module E2E
     def test_captures_arrive_with_every_byte_and_once
       ids = [capture, capture(20 << 20), capture]
       diagctl!("pin", ids.last)
+      # One after the other.
+      remote(max_bandwidth: "1GiB")
       result = ship!
       assert_equal [ids[2], ids[0], ids[1]], result.out.scan(/^shipped (\S+)/).flatten, "the pinned one goes first"
       ids.each { |id| assert_shipped(id) }
@@ -210,7 +212,8 @@ module E2E
         break if ids.all? { |id| shipped?(id) }
 
         pid = spawn(shipping_env, BIN, "ship", unsetenv_others: true, %i[out err] => File::NULL)
-        killer = Thread.new { kill_within(pid, kills.zero? ? 0.4 : random.rand) { |kib| peak = [peak, kib].max } }
+        # Later and later, so that a slow machine comes to an end, too.
+        killer = Thread.new { kill_within(pid, kills.zero? ? 0.4 : random.rand * (1 + kills / 20.0)) { |kib| peak = [peak, kib].max } }
         kills += 1 if Process.wait2(pid).last.signaled?
         killer.kill
         committed = remote_keys.filter_map { |key| key[%r{/([^/]+)/meta.json\z}, 1] }
