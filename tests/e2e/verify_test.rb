@@ -77,8 +77,19 @@ class VerifyTest < E2E::Case
     assert_path_exists File.join(@dir, "notes\e[2J")
   end
 
+  def test_record_of_a_newer_version_is_named_and_is_not_damage
+    File.write(File.join(@dir, "meta.json"), JSON.generate(meta(@id).except("check").merge("schema" => 99)))
+    [@id, "--all"].each do |what|
+      result = diagctl("verify", what)
+      assert_equal 6, result.status, result
+      assert_match(/^newer    #{@id}: a newer diagctl wrote it; use that version$/, result.out)
+      refute_match(/damaged/, result.out)
+    end
+    assert_equal [true, [@id]], diagctl("verify", "--all", "--json").json.values_at("ok", "newer")
+  end
+
   def test_damaged_record
-    ["{", "", "[]", '{"schema":99}', JSON.generate(meta(@id).merge("id" => @whole))].each do |text|
+    ["{", "", "[]", JSON.generate(meta(@id).merge("id" => @whole))].each do |text|
       File.write(File.join(@dir, "meta.json"), text)
       assert_equal "meta.json", the_damage(/meta\.json/)["file"]
     end

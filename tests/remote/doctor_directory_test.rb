@@ -50,6 +50,36 @@ module E2E
       end
     end
 
+    def test_a_closed_directory_for_probes_stops_no_shipment
+      capture
+      ship!
+      Dir.mkdir(File.join(@files, "probes"))
+      FileUtils.chown_R(NOBODY, NOBODY, [@files, @store]) if Process.uid.zero?
+      close(File.join(@files, "probes")) do
+        result = doctor
+        assert result.ok?, result
+        write = checks(result)["remote.write"]
+        assert_equal "warn", write["status"]
+        assert_match(/captures can be shipped, but doctor cannot write its probe: cannot create #{@files}/, write["message"])
+      end
+    end
+
+    def test_a_node_that_obeys_requests_must_be_able_to_answer
+      capture
+      %w[captures manifests nodes].each { |name| Dir.mkdir(File.join(@files, name)) }
+      FileUtils.chown_R(NOBODY, NOBODY, [@files, @store]) if Process.uid.zero?
+      close(File.join(@files, "nodes")) do |owner|
+        assert_nil checks(doctor)["remote.requests"]
+        configure(remote: "url = \"file://#{@files}\"\n[remote.requests]\nallow_reports = [\"gc_stat\"]\nallow_requesters = [\"*\"]")
+        result = doctor
+        assert_equal 1, result.status, result
+        requests = checks(result)["remote.requests"]
+        assert_equal "fail", requests["status"]
+        assert_match(/no request can be obeyed: \S+nodes belongs to uid #{owner}, and uid \d+ may not write there/, requests["message"])
+        assert_equal "ok", checks(result)["remote.write"]["status"]
+      end
+    end
+
     private
 
     def doctor(env: shipping_env) = diagctl("doctor", "--remote", "--json", env: env)

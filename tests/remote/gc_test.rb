@@ -193,6 +193,17 @@ module E2E
       assert_shipped(id)
     end
 
+    def test_a_capture_of_which_nothing_is_left_is_not_said_to_be_deleted
+      gone, there = capture, capture
+      ship!
+      FileUtils.rm_rf(Dir[File.join(@files, "captures/*/*/#{gone}")])
+      result = read("rm", gone)
+      assert_equal 4, result.status, result
+      assert_empty result.out
+      assert_match(/capture #{gone} of \S+ is not in the remote/, result.err)
+      assert_equal [there], remote_list("-q", env: elsewhere).out.split, "it is listed no more"
+    end
+
     def test_a_directory_to_which_nothing_was_sent_is_named
       [%w[verify --all], %w[gc --max-age 90d --dry-run], %w[gc --max-age 90d]].each do |command|
         assert_match(/nothing was ever sent to #{@files}; if it is a share/, read!(*command).err, command.join(" "))

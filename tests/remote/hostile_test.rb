@@ -65,7 +65,7 @@ module E2E
     def test_records_that_lie
       forgeries = {
         /out of range/ => ->(meta) { meta["reports"][0]["stored_bytes"] = 1 << 60 },
-        /are needed, and .* are free/ => ->(meta) { meta["reports"][0]["stored_bytes"] = 1 << 43 },
+        / are needed, \S+ TiB for files and 256.0 MiB that stay free; .* are free/ => ->(meta) { meta["reports"][0]["stored_bytes"] = 1 << 43 },
         /does not name a plain file/ => ->(meta) { meta["reports"][0]["file"] = "../../../../escaped" },
         /has the file meta.json/ => ->(meta) { meta["reports"][0]["file"] = "meta.json" },
         /two reports name blob.bin.gz/ => ->(meta) { meta["reports"] *= 2 },
@@ -84,12 +84,29 @@ module E2E
       fetch(/has more than 4194304 bytes/)
     end
 
+    def test_a_record_of_a_newer_version_is_neither_damaged_nor_a_lie
+      forge(@id) { |meta, _| meta["schema"] = 99 }
+      out = File.join(@root, "out")
+      [["show", @id], ["fetch", @id, "-o", out]].each do |command|
+        assert_refused(/meta.json in the remote has version 99; .*hint: a newer diagctl wrote it; use that version/m, *command, status: 6)
+      end
+      [@id, "--all"].each do |what|
+        result = read("verify", what)
+        assert_equal 6, result.status, result
+        assert_match(/^newer    #{@id}: a newer diagctl wrote it; use that version$/, result.out)
+        refute_match(/damaged|trusted/, result.out + result.err)
+      end
+    end
+
     def test_verify_goes_on_after_a_capture_that_cannot_be_fetched
       second = capture
       ship!
       key = remote_keys.grep(%r{/#{@id}/meta.json}).first
       original = remote_object(key)
       forgeries = {
+        /meta.json: it describes a capture of db-1 at \S+$/ => ->(meta) { meta["host"] = "db-1" },
+        /meta.json: it describes a capture of \S+ at 2020-01-01T00:00:00.000Z$/ => ->(meta) { meta["created"] = "2020-01-01T00:00:00.000Z" },
+        /meta.json: it describes capture 20200101T000000000Z-aaaaaaaa$/ => ->(meta) { meta["id"] = "20200101T000000000Z-aaaaaaaa" },
         /meta.json: two reports name blob.bin.gz$/ => ->(meta) { meta["reports"] *= 5000 },
         /blob.bin.gz: it has \d+ bytes, #{1 << 43} were recorded$/ => ->(meta) { meta["reports"][0]["stored_bytes"] = 1 << 43 },
         /x{300}: report blob has a file whose name has 300 bytes$/ => ->(meta) { meta["reports"][0]["file"] = "x" * 300 },
@@ -133,6 +150,14 @@ module E2E
       File.delete(blob)
       File.mkfifo(blob)
       fetch(/not a regular file/)
+    end
+
+    def test_a_line_with_another_time_than_its_id_hides_no_capture
+      line = JSON.parse(remote_object(remote_keys.grep(/manifests/).first).lines.first)
+      FileUtils.mkdir_p(File.join(@files, "manifests/2020-01-01"))
+      remote_write("manifests/2020-01-01/zz~1.jsonl", "#{JSON.dump(line.merge("created" => "2020-01-01T00:00:00.000Z"))}\n")
+      assert_equal [[@id, line["created"]]], read!("list", "--json").json["captures"].map { |capture| capture.values_at("id", "created") }
+      read!("show", @id)
     end
 
     def test_a_cache_that_others_can_read_is_not_used

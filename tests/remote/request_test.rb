@@ -142,6 +142,20 @@ module E2E
       assert_match(/no capture: nobody took it in time; it expired/, result.err)
     end
 
+    def test_an_expired_request_under_another_expiry_is_not_obeyed_again
+      @script = start_script
+      log = watch
+      assert_match(/nobody took it in time/, ask("gc_stat", "--name", "no-such-worker", "--expires", "1s").err)
+      key = remote_keys.grep(%r{requests/}).first
+      ticket = JSON.parse(remote_object(key))
+      write_request(ticket["id"], ticket)
+      # One that comes later is answered, so the other was seen.
+      other = "#{compact}-00000001"
+      write_request(other, ticket.merge("id" => other, "by" => "mallory"))
+      wait_until("an answer") { remote_keys.grep(%r{answers/#{other}/}).first }
+      assert_equal 1, File.read(log).scan(/^requested #{ticket["id"]}/).size, File.read(log)
+    end
+
     def test_requests_are_off_unless_the_node_allows_reports
       configure(remote: remote_section.sub(/^\[remote.requests\].*/m, ""))
       log = File.join(@root, "ship.log")

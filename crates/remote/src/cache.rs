@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use diagctl_fs::random_hex;
 use diagctl_observe::clock;
-use diagctl_store::writer;
+use diagctl_store::{units, writer};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -105,12 +105,11 @@ impl Cache {
         }
         let space = rustix::fs::statvfs(&self.dir).map_err(|e| failed(&self.dir)(e.into()))?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
-        if bytes.saturating_add(LEAVE) > free {
-            let (needed, free) = (diagctl_store::units::size(bytes), diagctl_store::units::size(free));
-            return Err(Error::Cache {
-                path: self.dir.clone(),
-                why: format!("{needed} are needed, and {free} are free"),
-            });
+        let needed = bytes.saturating_add(LEAVE);
+        if needed > free {
+            let [needed, bytes, leave, free] = [needed, bytes, LEAVE, free].map(units::size);
+            let why = format!("{needed} are needed, {bytes} for files and {leave} that stay free; {free} are free");
+            return Err(Error::Cache { path: self.dir.clone(), why });
         }
         Ok(())
     }

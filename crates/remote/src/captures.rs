@@ -105,7 +105,7 @@ impl Listing {
             return self.deleted.add(object, data);
         }
         let lines = data.split(|byte| *byte == b'\n');
-        let honest = |entry: &Entry| entry.is_plausible() && keys::day(&entry.created) != keys::NO_DAY;
+        let honest = |entry: &Entry| entry.is_plausible() && is_of_its_time(entry);
         for mut entry in lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok()).filter(honest) {
             // Manifests come in no particular order, so a pin counts wherever it is.
             let key = (entry.id, entry.host.clone());
@@ -150,6 +150,12 @@ impl Listing {
     }
 }
 
+// True if the time of an entry is that with which its id begins. Another one would lead to another place than that of the capture.
+fn is_of_its_time(entry: &Entry) -> bool {
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    keys::day(&entry.created) != keys::NO_DAY && digits(entry.id.as_str()).starts_with(&digits(&entry.created))
+}
+
 fn print<'e>(entries: impl Iterator<Item = &'e Entry>) -> std::io::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for entry in entries {
@@ -180,6 +186,8 @@ mod tests {
             "[".repeat(100_000),
             line(good, ""),
             line(good, ",\"pinned\":true"),
+            line(good, "").replace("2026-11-28T", "2020-01-01T"),
+            line(good, "").replace("T10:", "T11:"),
             line("20261128T100000000Z-dddddddd", "")[..60].to_owned(),
         ];
         let mut listing = Listing::default();

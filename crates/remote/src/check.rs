@@ -54,6 +54,12 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
     let key = probe::key("doctor");
     let content = format!("{{\"doctor\":\"{}\"}}\n", random_hex()?);
     if let Err(error) = bucket.put(&key, content.clone().into()).await {
+        if matches!(error, Error::Directory { action: "create", .. }) && error.is_denied() {
+            // Where captures go was examined before.
+            let message = format!("captures can be shipped, but doctor cannot write its probe: {error}");
+            say("write", "warn", message, error.hint().as_deref())?;
+            return Ok(Exit::Ok);
+        }
         say("write", "fail", format!("nothing can be shipped: {error}"), error.hint().as_deref())?;
         return Ok(Exit::Ok);
     }
@@ -127,16 +133,26 @@ fn of_directory(dir: &Path, settings: &Settings) -> Result<bool> {
         None => {}
     }
     let (now, host) = (clock::utc_now(), Proc::default().hostname());
-    let written = [keys::capture(&now, &host, "id/file"), keys::manifest(keys::day(&now), &host, "random")];
-    let Some((closed, owner)) = written.iter().find_map(|key| directory::closed(dir, key)) else { return Ok(true) };
+    let node = keys::node(&host, "random");
+    let shipped = [keys::capture(&now, &host, "id/file"), keys::manifest(keys::day(&now), &host, "random")];
+    let answered = [format!("nodes/{node}.json"), keys::answer("id", &node)];
+    let obeys = settings.remote.requests.as_ref().is_some_and(|requests| !requests.allow_reports.is_empty());
+    let is_closed = !may_write("write", "captures cannot be shipped", dir, &shipped)?;
+    if obeys && !is_closed {
+        may_write("requests", "no request can be obeyed", dir, &answered)?;
+    }
+    Ok(!is_closed)
+}
+
+// Says if this user may not write to one of the keys, and what follows from that.
+fn may_write(check: &'static str, otherwise: &str, dir: &Path, keys: &[String]) -> Result<bool> {
+    let Some((closed, owner)) = keys.iter().find_map(|key| directory::closed(dir, key)) else { return Ok(true) };
     let uid = rustix::process::geteuid().as_raw();
-    let message = format!(
-        "captures cannot be shipped: {} belongs to uid {owner}, and uid {uid} may not write there",
-        closed.display()
-    );
+    let closed = closed.display();
+    let message = format!("{otherwise}: {closed} belongs to uid {owner}, and uid {uid} may not write there");
     let hint = "give each user a directory of its own in remote.url, or mount the share so that all of them are one user there \
         (NFS: all_squash, SMB: uid=)";
-    say("write", "fail", message, Some(hint))?;
+    say(check, "fail", message, Some(hint))?;
     Ok(false)
 }
 

@@ -39,6 +39,11 @@ pub struct Counting {
     pub is_cut: bool,
 }
 
+/// Returns what the names of requests begin with that are too old to count at a time, milliseconds, or come before it.
+pub fn oldest(now_ms: i64) -> String {
+    clock::compact_utc(now_ms.saturating_sub(WINDOW_MS))
+}
+
 /// Lists the requests that count at a time, milliseconds, and their cancellations.
 pub async fn list(bucket: &Bucket, now_ms: i64) -> Result<Counting> {
     list_some(bucket, now_ms, MOST).await
@@ -46,13 +51,13 @@ pub async fn list(bucket: &Bucket, now_ms: i64) -> Result<Counting> {
 
 async fn list_some(bucket: &Bucket, now_ms: i64, most: usize) -> Result<Counting> {
     let at = |ms: i64| clock::compact_utc(now_ms.saturating_add(ms));
-    let (oldest, now, latest) = (at(-WINDOW_MS), at(0), at(WINDOW_MS));
-    let lasts = |expires: &str| expires > now.as_str() && expires < latest.as_str();
+    let (now, latest) = (at(0), at(WINDOW_MS));
+    // An id begins with its time.
     let counts = |key: &str| {
         let named = keys::of_request(key).or_else(|| keys::of_cancellation(key));
-        named.is_some_and(|(_, expires)| lasts(expires))
+        named.is_some_and(|(id, expires)| id < latest.as_str() && expires > now.as_str() && expires < latest.as_str())
     };
-    let (keys, is_cut) = bucket.list_after("requests", &oldest, most, counts).await?;
+    let (keys, is_cut) = bucket.list_after("requests", &oldest(now_ms), most, counts).await?;
     let mut counting = Counting { is_cut, ..Counting::default() };
     for key in keys {
         if let Some((id, expires)) = keys::of_request(&key) {
@@ -104,10 +109,14 @@ mod tests {
         put(&bucket, &keys::request(&wanted, &later)).await;
         put(&bucket, &keys::cancellation(&wanted, &later)).await;
         let far = clock::compact_utc(NOW_MS + 30 * HOUR_MS);
-        for garbage in
-            [keys::request(&id(NOW_MS, 2), &far), "requests/x.json".into(), "requests/~~cancelled.json".into()]
-        {
-            put(&bucket, &garbage).await;
+        let garbage = [
+            keys::request(&id(NOW_MS, 2), &far),
+            keys::request(&id(NOW_MS + 30 * HOUR_MS, 3), &later),
+            "requests/x.json".into(),
+            "requests/~~cancelled.json".into(),
+        ];
+        for key in garbage {
+            put(&bucket, &key).await;
         }
         let found = list(&bucket, NOW_MS).await.unwrap();
         let ids: Vec<&str> = found.requests.iter().map(|named| named.id.as_str()).collect();

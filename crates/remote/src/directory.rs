@@ -48,10 +48,14 @@ pub fn is_used(dir: &Path) -> bool {
     dir.join(MARK).exists() || dir.join("captures").exists()
 }
 
-/// Returns the first directory on the way to a key that is there and that this user may not write to, with the uid of its owner.
+/// Returns the first directory on the way to a key that this user must write to and may not, with the uid of its owner.
 pub fn closed(dir: &Path, key: &str) -> Option<(PathBuf, u32)> {
     let parents = key.match_indices('/').map(|(at, _)| dir.join(&key[..at]));
-    parents.take_while(|parent| parent.exists()).find_map(|parent| {
+    let mut there: Vec<PathBuf> = parents.take_while(|parent| parent.exists()).collect();
+    if there.is_empty() {
+        there.push(dir.to_owned());
+    }
+    there.into_iter().find_map(|parent| {
         let allowed = rustix::fs::access(&parent, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
         let owner = fs::metadata(&parent).ok()?.uid();
         (allowed == Err(rustix::io::Errno::ACCESS)).then_some((parent, owner))
@@ -85,19 +89,19 @@ impl Unfinished {
         fs::create_dir_all(dir).map_err(failed("create", dir))?;
         let temporary = dir.join(format!("{TEMPORARY}{}", random_hex()?));
         let open = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
-        let file = open.map_err(failed("create", &temporary))?;
+        let file = open.map_err(failed("create", path))?;
         Ok(Self { file, temporary, path: path.to_owned() })
     }
 
     /// Writes the next bytes.
     pub fn write(&mut self, data: &[u8]) -> Result<()> {
-        self.file.write_all(data).map_err(failed("write", &self.temporary))
+        self.file.write_all(data).map_err(failed("write", &self.path))
     }
 
     /// Puts the file in its place.
     pub fn finish(self) -> Result<()> {
         let dir = self.path.parent().unwrap_or(&self.path);
-        self.file.sync_all().map_err(failed("sync", &self.temporary))?;
+        self.file.sync_all().map_err(failed("sync", &self.path))?;
         fs::rename(&self.temporary, &self.path).map_err(failed("write", &self.path))?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
     }

@@ -1,7 +1,7 @@
 //! The errors of this program.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use diagctl_store::{Id, units};
@@ -114,6 +114,16 @@ pub enum Error {
         key: String,
         /// The contradiction.
         why: String,
+    },
+    /// A newer version of diagctl wrote a record.
+    #[error("{key} in the remote has version {found}; this diagctl knows version {known}")]
+    Newer {
+        /// The object.
+        key: String,
+        /// Its version.
+        found: u32,
+        /// The version that this program reads.
+        known: u32,
     },
     /// The cache cannot be used.
     #[error("the cache {} cannot be used: {why}", path.display())]
@@ -230,8 +240,8 @@ impl Error {
                 return (!parts.is_empty()).then(|| parts.join("; "));
             }
             Self::Directory { source, path, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                let is_probe = path.parent().is_some_and(|dir| dir.ends_with("probes"));
-                return Some(if is_probe { "make room there".into() } else { format!("make room there; {RESUMES}") });
+                let room = "make room there";
+                return Some(if is_beside_shipments(path) { room.into() } else { format!("{room}; {RESUMES}") });
             }
             Self::Unshippable { source, .. } if matches!(**source, diagctl_store::Error::NewerFile { .. }) => {
                 "a newer diagctl wrote it; use the diagctl-remote of that version"
@@ -248,6 +258,7 @@ impl Error {
             Self::Untrue { .. } => {
                 "somebody has changed it, or it was damaged; a bucket with versions still has what the node wrote"
             }
+            Self::Newer { .. } => "a newer diagctl wrote it; use that version",
             Self::Busy { .. } => "`diagctl status` says what waits and how shipping goes; --wait waits for longer",
             Self::NoRequest(_) => "`diagctl request --list --remote` shows those that count",
             Self::Clocks { .. } => "set the clock that is wrong (chrony, systemd-timesyncd), and try again",
@@ -270,6 +281,10 @@ impl Error {
             Self::Directory { action: "list" | "read" | "examine", .. } => {
                 "the directory of remote.url must be readable for you"
             }
+            Self::Directory { action: "delete", .. } => "you may not delete there: ask the owner of that directory",
+            Self::Directory { path, .. } if is_of_people(path) => {
+                "you may not write there: ask the owner of the directory of remote.url"
+            }
             Self::Directory { .. } => "the directory of remote.url must be writable for the owner of the store",
             _ => return None,
         };
@@ -280,6 +295,22 @@ impl Error {
 // True for what a shipper writes.
 fn is_shipped(object: &str) -> bool {
     object.starts_with("captures/") || (object.starts_with("manifests/") && !object.contains("/~deleted~"))
+}
+
+// True for a file that no shipment writes into the directory that is the remote.
+fn is_beside_shipments(path: &Path) -> bool {
+    is_of_people(path) || is_in(path, &["nodes", "answers"])
+}
+
+// True for a file that a person writes there.
+fn is_of_people(path: &Path) -> bool {
+    let is_list = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("~deleted~"));
+    is_list || is_in(path, &["requests", "probes", "merged"])
+}
+
+// True for these areas, and for what is in one, or in a directory of one.
+fn is_in(path: &Path, areas: &[&str]) -> bool {
+    path.ancestors().take(3).any(|dir| areas.iter().any(|area| dir.ends_with(area)))
 }
 
 fn time(wall_ms: u64) -> String {
@@ -305,15 +336,39 @@ mod tests {
 
     #[test]
     fn a_full_directory_wants_room_and_another_failure_wants_the_directory() {
+        use io::ErrorKind::{NotFound, PermissionDenied, StorageFull};
+        const ROOM: &str = "make room there";
+        const SHIPPED: &str =
+            "make room there; nothing is lost: the captures stay in the store, and the next run resumes";
+        const YOURS: &str = "you may not write there: ask the owner of the directory of remote.url";
+        const NODE: &str = "the directory of remote.url must be writable for the owner of the store";
         let table = [
-            ("write", io::ErrorKind::StorageFull, "make room there; nothing is lost"),
-            ("open", io::ErrorKind::NotFound, "must exist: create it once"),
-            ("list", io::ErrorKind::PermissionDenied, "must be readable for you"),
-            ("create", io::ErrorKind::PermissionDenied, "must be writable for the owner of the store"),
+            ("write", "", StorageFull, SHIPPED),
+            ("write", "captures/day/web-1/id/meta.json", StorageFull, SHIPPED),
+            ("write", "manifests/day/web-1~0.jsonl", StorageFull, SHIPPED),
+            ("write", "manifests/day/~deleted~0.jsonl", StorageFull, ROOM),
+            ("write", "merged/day/0.jsonl.gz", StorageFull, ROOM),
+            ("write", "requests/id~expires.json", StorageFull, ROOM),
+            ("write", "probes/web-1~doctor.json", StorageFull, ROOM),
+            ("write", "nodes/web-1~0.json", StorageFull, ROOM),
+            ("write", "answers/id/web-1~0.json", StorageFull, ROOM),
+            ("create", "requests/id~expires.json", PermissionDenied, YOURS),
+            ("create", "probes", PermissionDenied, YOURS),
+            ("create", "manifests/day/~deleted~0.jsonl", PermissionDenied, YOURS),
+            ("create", "captures/day", PermissionDenied, NODE),
+            ("create", "nodes/web-1~0.json", PermissionDenied, NODE),
+            (
+                "delete",
+                "captures/day/web-1/id/meta.json",
+                PermissionDenied,
+                "you may not delete there: ask the owner of that directory",
+            ),
+            ("list", "captures", PermissionDenied, "the directory of remote.url must be readable for you"),
+            ("open", "", NotFound, "the directory of remote.url must exist: create it once, or mount the share"),
         ];
-        for (action, kind, hint) in table {
-            let error = Error::Directory { action, path: "/mnt/x".into(), source: kind.into() };
-            assert!(error.hint().unwrap().contains(hint), "{kind}");
+        for (action, key, kind, hint) in table {
+            let error = Error::Directory { action, path: Path::new("/mnt/x").join(key), source: kind.into() };
+            assert_eq!(error.hint().unwrap(), hint, "{action} {key} {kind}");
         }
     }
 
@@ -335,12 +390,6 @@ mod tests {
             };
             assert!(error.hint().unwrap().ends_with(last), "{key}: {:?}", error.hint());
         }
-        let full = |path: &str| Error::Directory {
-            action: "write",
-            path: path.into(),
-            source: io::ErrorKind::StorageFull.into(),
-        };
-        assert_eq!(full("/mnt/x/probes/.tmp-0").hint().unwrap(), "make room there");
     }
 
     #[test]

@@ -98,15 +98,20 @@ type Place = (String, String, String);
 /// If a capture cannot be deleted.
 pub async fn rm(args: &RmArgs, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
+    let mut exit = Exit::Ok;
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(Error::Runtime)?;
         let named: Named = serde_json::from_str(&line).map_err(|e| Error::Asked(e.to_string()))?;
         let base = keys::capture(&named.created, &named.host, named.id.as_str());
-        let keys = bucket.list_under(&base).await?.into_iter().map(|object| object.key).collect();
+        let keys: Vec<String> = bucket.list_under(&base).await?.into_iter().map(|object| object.key).collect();
+        if keys.is_empty() {
+            exit = output::fail(&Error::NoCapture { id: named.id, host: named.host.clone() });
+        }
+        // Also noted as deleted if nothing is left of it, so that it is listed no more.
         let doomed = Doomed { id: named.id.as_str(), host: &named.host, keys, was_shipped: true };
         delete(&bucket, keys::day(&named.created), vec![doomed], &args.by).await?;
     }
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 /// Runs `gc`.

@@ -8,7 +8,7 @@ use std::io::{BufRead, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use diagctl_store::meta::{self, Report};
+use diagctl_store::meta::{self, Meta, Report};
 use diagctl_store::{Id, units};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -122,14 +122,8 @@ impl Fetch<'_> {
             return Err(Error::NoCapture { id: wanted.id, host: wanted.host.clone() });
         };
         let dir = self.view.join("reports").join(wanted.id.as_str());
+        let meta = parse(&dir, &key, &record)?;
         let untrue = |why: String| Error::Untrue { key: key.clone(), why };
-        let meta = meta::parse(&dir, &record).map_err(|e| untrue(reason(&e)))?;
-        if keys::capture(&meta.created, &meta.host, meta.id.as_str()) != base {
-            return Err(untrue(format!("it describes a capture of {} at {}", meta.host, meta.created)));
-        }
-        if let Some(file) = meta.repeated_file() {
-            return Err(untrue(format!("two reports name {file}")));
-        }
         make_dir(&dir)?;
         let files: Vec<&Report> = meta.reports.iter().filter(|report| wanted.wants(report)).collect();
         for report in &files {
@@ -157,7 +151,8 @@ impl Fetch<'_> {
             let (base, dir) = (wanted.base(), self.view.join("reports").join(wanted.id.as_str()));
             let mut refuse = |file: &str, why| refused.push(Refused { id: wanted.id, file: file.to_owned(), why });
             make_dir(&dir)?;
-            let record = match self.bucket.read(&format!("{base}/meta.json"), meta::MAX_FILE).await {
+            let key = format!("{base}/meta.json");
+            let record = match self.bucket.read(&key, meta::MAX_FILE).await {
                 Err(error) if foreign::is_of_object(&error) => {
                     refuse("meta.json", error.to_string());
                     continue;
@@ -165,11 +160,17 @@ impl Fetch<'_> {
                 read => read?,
             };
             let Some(record) = record else { continue };
+            let meta = match parse(&dir, &key, &record) {
+                Err(Error::Untrue { why, .. }) => {
+                    refuse("meta.json", why);
+                    continue;
+                }
+                Err(Error::Newer { .. }) => None,
+                parsed => Some(parsed?),
+            };
             write(&dir.join("meta.json"), &record)?;
-            let Ok(meta) = meta::parse(&dir, &record) else { continue };
-            if meta.repeated_file().is_some() {
-                continue;
-            }
+            // Whoever reads the view sees that a newer version wrote it.
+            let Some(meta) = meta else { continue };
             let files = meta.reports.iter().filter(|report| wanted.wants(report));
             let brought = async |report| Ok::<_, Error>((report, self.file_unchecked(&base, report, &dir).await?));
             let mut brought = stream::iter(files).map(brought).buffer_unordered(AT_ONCE);
@@ -270,6 +271,24 @@ impl Wanted {
 // The file and the checksum of a report that has both.
 fn of(report: &Report) -> (&str, &str) {
     (report.file.as_deref().unwrap_or_default(), report.sha256.as_deref().unwrap_or_default())
+}
+
+// Parses the record at a key. It must be that of the capture to which the key belongs.
+fn parse(dir: &Path, key: &str, record: &[u8]) -> Result<Meta> {
+    let untrue = |why: String| Error::Untrue { key: key.to_owned(), why };
+    let meta = match meta::parse(dir, record) {
+        Err(diagctl_store::Error::NewerFile { found, known, .. }) => {
+            return Err(Error::Newer { key: key.to_owned(), found, known });
+        }
+        parsed => parsed.map_err(|e| untrue(reason(&e)))?,
+    };
+    if keys::capture(&meta.created, &meta.host, meta.id.as_str()) + "/meta.json" != key {
+        return Err(untrue(format!("it describes a capture of {} at {}", meta.host, meta.created)));
+    }
+    match meta.repeated_file() {
+        Some(file) => Err(untrue(format!("two reports name {file}"))),
+        None => Ok(meta),
+    }
 }
 
 // Refuses a report that could not have been written by diagctl.

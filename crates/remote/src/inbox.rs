@@ -72,7 +72,7 @@ pub struct Inbox<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Known {
-    /// By id, until they expire.
+    /// By id, until requests of that time count no more, whatever expiry their names have.
     requests: BTreeMap<String, Remembered>,
     /// Times at which requests were accepted, whatever became of them, milliseconds.
     accepted: Vec<u64>,
@@ -205,8 +205,8 @@ impl<'a> Inbox<'a> {
             output::note(&counting::too_many());
         }
         self.is_cut = found.is_cut;
-        let now = clock::compact_utc(now_ms);
-        self.known.requests.retain(|_, known| known.pending || known.expires > now);
+        let oldest = counting::oldest(now_ms);
+        self.known.requests.retain(|id, known| known.pending || *id > oldest);
         for id in found.cancelled.keys().filter(|id| self.waits(id)) {
             let by = self.canceller(&found, id).await;
             self.withdraw(&Event::about(pending::CANCELLED, id, &format!("cancelled by {by}")))?;
@@ -215,6 +215,10 @@ impl<'a> Inbox<'a> {
         let fresh: Vec<Named> = fresh.take(AT_ONCE).cloned().collect();
         let foreign = Foreign::new(self.bucket);
         for Named { key, id, expires } in fresh {
+            // The same request may have two names.
+            if self.known.requests.contains_key(&id) {
+                continue;
+            }
             // If the remote fails, the request is not remembered, and the next look reads it.
             let ticket: Option<Ticket> = foreign.read(&key).await?;
             let mut remembered = Remembered { expires, ..Remembered::default() };

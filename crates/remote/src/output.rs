@@ -26,6 +26,8 @@ pub enum Exit {
     NoMatch = 4,
     /// A part was done.
     Partial = 5,
+    /// A newer version wrote it.
+    Newer = 6,
     /// Ctrl-C: 128 and the number of the signal, as in a shell.
     Interrupted = 130,
     /// The same for SIGTERM.
@@ -143,6 +145,7 @@ pub fn fail(error: &Error) -> Exit {
     match error {
         Error::Settings(_) | Error::NoSettings => Exit::Config,
         Error::NoCapture { .. } | Error::NoNode(_) | Error::NoRequest(_) => Exit::NoMatch,
+        Error::Newer { .. } => Exit::Newer,
         _ => Exit::Failed,
     }
 }

@@ -120,8 +120,7 @@ impl Settings {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(said.lines().next().unwrap_or_default().trim_start_matches("diagctl: ").to_owned())
+        Err(in_one_line(&String::from_utf8_lossy(&output.stderr)))
     }
 
     /// Returns the remote as it is in the configuration by now, if there is one, or the reason why the configuration cannot be used.
@@ -144,5 +143,24 @@ impl Settings {
             ships: true,
             ..StoreOptions::new(&self.dir)
         }
+    }
+}
+
+// Returns what `diagctl` said on stderr as one line of a log.
+fn in_one_line(said: &str) -> String {
+    let lines: Vec<&str> = said.trim_start_matches("diagctl: ").lines().map(str::trim).collect();
+    lines.join("; ").replace(":; ", ": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_several_lines_becomes_one() {
+        let said =
+            "diagctl: 1 problem in the configuration c.toml:\n  line 1: key with no value\n      hint: quote strings\n";
+        let expected = "1 problem in the configuration c.toml: line 1: key with no value; hint: quote strings";
+        assert_eq!(in_one_line(said), expected);
     }
 }

@@ -322,6 +322,7 @@ struct Shipper<'a> {
     store: &'a Store,
     bucket: &'a Bucket,
     manifests: Manifests,
+    journal: Journal,
     /// Sent whole, and not yet in the manifest of the remote.
     sent: Vec<(Id, usize, u64)>,
     /// Number of captures that were shipped.
@@ -425,7 +426,7 @@ impl<'a> Sender<'a> {
         Ok(sources)
     }
 
-    // The journal knows one upload of a capture, so large files go one after the other.
+    // The journal has one file for a capture, so large files go one after the other.
     async fn send_files(&self, sources: &mut [Source]) -> Result<()> {
         let (large, small): (Vec<_>, Vec<_>) = sources.iter_mut().partition(|source| self.uploader.is_large(source));
         let send = async |source| self.uploader.send(source).await;
@@ -439,8 +440,18 @@ impl<'a> Sender<'a> {
 
 impl<'a> Shipper<'a> {
     fn new(store: &'a Store, bucket: &'a Bucket, url: &str) -> Result<Self> {
-        let manifests = Manifests::open(&shipping::directory(store)?, url)?;
-        Ok(Self { store, bucket, manifests, sent: Vec::new(), shipped: 0, told_dropped: 0, told: BTreeMap::new() })
+        let dir = shipping::directory(store)?;
+        let (manifests, journal) = (Manifests::open(&dir, url)?, Journal::open(&dir)?);
+        Ok(Self {
+            store,
+            bucket,
+            manifests,
+            journal,
+            sent: Vec::new(),
+            shipped: 0,
+            told_dropped: 0,
+            told: BTreeMap::new(),
+        })
     }
 
     // Sends everything that waits. Fails at the second failure of the remote; a capture that is damaged does not stop the others.
@@ -507,6 +518,7 @@ impl<'a> Shipper<'a> {
         self.manifests.send(self.bucket).await?;
         for (id, files, bytes) in self.sent.drain(..) {
             shipping::confirm(self.store, id)?;
+            self.journal.remove(id)?;
             self.told.remove(&id);
             self.shipped += 1;
             output::shipped(id, files, bytes);

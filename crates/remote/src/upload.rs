@@ -20,6 +20,7 @@ use crate::directory::{self, Unfinished};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Upload};
 use crate::output;
+use crate::probe;
 use crate::throttle::Throttle;
 
 /// Number of parts of one file on the way at once.
@@ -36,6 +37,10 @@ const UNIT: u64 = 512 << 10;
 
 /// Size of what is read at once of a file that goes into a directory, or whose checksum is computed, bytes.
 const CHUNK: u64 = 256 << 10;
+
+/// The time for which a completed upload is taken to be in the remote with credentials that cannot ask, milliseconds. `gc --remote` deletes
+/// no file of an unfinished shipment before the double of it.
+const TRUSTED_MS: u64 = 24 * 3_600_000;
 
 /// The most parts that S3 takes, less a margin.
 const MOST_PARTS: u64 = 9_000;
@@ -124,16 +129,17 @@ impl<'a> Uploader<'a> {
                 return Ok(());
             }
         }
-        let known = self.journal.read(source.capture).filter(|upload| upload.is_of(self.url, source));
+        let known = self.journal.find(source.capture, self.url, &source.key).filter(|upload| upload.is_of(source));
         let upload = match known {
-            Some(begun) if !begun.was_damaged => begun,
-            Some(_) => {
+            Some(done) if done.completed_ms > 0 && self.is_there(&done).await? => return Ok(()),
+            Some(begun) if begun.is_under_way() => begun,
+            Some(Upload { was_damaged: true, .. }) => {
                 // Reading costs less than uploading it once more.
                 let hash = hash_of(&mut source.file).await.map_err(|e| source.unreadable(e))?;
                 source.judge(hash)?;
                 self.begin(source, part_bytes).await?
             }
-            None => self.begin(source, part_bytes).await?,
+            _ => self.begin(source, part_bytes).await?,
         };
         match self.send_parts(source, upload.clone()).await {
             // Another shipper has completed one of this object, or a lifecycle rule has aborted it.
@@ -141,44 +147,68 @@ impl<'a> Uploader<'a> {
                 let upload = self.begin(source, part_bytes).await?;
                 self.send_parts(source, upload).await
             }
-            Err(e) if !matches!(e, Error::Damaged { .. }) => self.note_stall(source.capture, &upload).await.and(Err(e)),
+            Err(e) if !matches!(e, Error::Damaged { .. }) => self.note_stall(source, &upload).await.and(Err(e)),
             done => done,
         }
     }
 
     // Some servers tell that they have forgotten an upload by closing the connection only. So one that has failed many times, without a
     // part more, is given up. The next run begins anew.
-    async fn note_stall(&self, capture: Id, before: &Upload) -> Result<()> {
-        let Some(mut upload) = self.journal.read(capture) else { return Ok(()) };
+    async fn note_stall(&self, source: &Source, before: &Upload) -> Result<()> {
+        let Some(mut upload) = self.journal.find(source.capture, self.url, &source.key) else { return Ok(()) };
         upload.stalls = if upload.parts.len() == before.parts.len() { upload.stalls + 1 } else { 0 };
         if upload.stalls < MOST_STALLS {
-            return self.journal.write(capture, &upload);
+            return self.journal.write(source.capture, &upload);
         }
-        // An upload that cannot be aborted is left to the lifecycle rule.
-        let _ = self.bucket.abort(&upload.key, &upload.upload_id).await;
-        self.journal.remove(capture)
+        self.try_to_abort(&upload).await;
+        self.journal.forget(source.capture, &upload)
     }
 
-    /// Gives up the uploads of captures that retention has deleted, and returns those. The upload of one that waits is resumed.
+    // An upload that cannot be aborted is left to the lifecycle rule.
+    async fn try_to_abort(&self, upload: &Upload) {
+        let _ = self.bucket.abort(&upload.key, &upload.upload_id).await;
+    }
+
+    // True if the remote still has an object that was completed: somebody may have deleted it before its capture was committed.
+    async fn is_there(&self, done: &Upload) -> Result<bool> {
+        match self.bucket.stat(&done.key).await {
+            Err(error) if error.is_denied() => {
+                Ok(probe::local_ms().checked_sub(done.completed_ms).is_some_and(|age| age < TRUSTED_MS))
+            }
+            found => Ok(found?.is_some_and(|object| object.bytes == done.bytes)),
+        }
+    }
+
+    /// Gives up the uploads of captures that retention has deleted, and returns those. What waits is resumed.
     pub async fn abort_stale(&self, waits: impl Fn(Id) -> bool) -> Result<Vec<Id>> {
         let mut aborted = Vec::new();
         for id in self.journal.all().into_iter().filter(|id| !waits(*id)) {
-            let upload = self.journal.read(id).filter(|upload| upload.url == self.url && !upload.was_damaged);
-            if let Some(upload) = upload {
+            let uploads = self.journal.read(id);
+            for upload in uploads.iter().filter(|upload| upload.url == self.url && upload.is_under_way()) {
                 self.bucket.abort(&upload.key, &upload.upload_id).await?;
                 aborted.push(id);
             }
             self.journal.remove(id)?;
         }
+        aborted.dedup();
         Ok(aborted)
     }
 
     async fn begin(&self, source: &mut Source, part_bytes: u64) -> Result<Upload> {
         source.rewind()?;
+        let before = self.journal.find(source.capture, self.url, &source.key);
+        if let Some(other) = before.filter(Upload::is_under_way) {
+            self.try_to_abort(&other).await;
+        }
         let upload_id = self.bucket.begin(&source.key).await?;
-        let (url, key, bytes) = (self.url.to_owned(), source.key.clone(), source.bytes);
-        let upload = Upload { schema: 1, url, key, upload_id, bytes, part_bytes, ..Upload::default() };
-        self.journal.write(source.capture, &upload)?;
+        let (url, key, sha256) = (self.url.to_owned(), source.key.clone(), source.sha256.clone());
+        let bytes = source.bytes;
+        let upload = Upload { schema: 1, url, key, upload_id, sha256, bytes, part_bytes, ..Upload::default() };
+        if let Err(error) = self.journal.write(source.capture, &upload) {
+            // Nobody would know of it.
+            self.try_to_abort(&upload).await;
+            return Err(error);
+        }
         Ok(upload)
     }
 
@@ -200,7 +230,8 @@ impl<'a> Uploader<'a> {
             return Err(damaged);
         }
         self.bucket.complete(&upload.key, &upload.upload_id, &upload.parts, source.bytes).await?;
-        self.journal.remove(source.capture)
+        let done = Upload { completed_ms: probe::local_ms(), parts: Vec::new(), ..upload };
+        self.journal.write(source.capture, &done)
     }
 
     async fn send_rest(&self, source: &mut Source, hash: &mut Sha256, upload: &mut Upload) -> Result<()> {
@@ -269,8 +300,10 @@ async fn hash_of(file: &mut File) -> std::io::Result<Sha256> {
 }
 
 impl Upload {
-    fn is_of(&self, url: &str, source: &Source) -> bool {
-        self.url == url && self.key == source.key && self.bytes == source.bytes && self.part_bytes > 0
+    // True if it is an upload of this very file.
+    fn is_of(&self, source: &Source) -> bool {
+        let is_same = self.sha256 == source.sha256 || (self.sha256.is_empty() && self.completed_ms == 0);
+        is_same && self.bytes == source.bytes && self.part_bytes > 0
     }
 }
 

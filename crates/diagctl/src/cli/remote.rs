@@ -128,6 +128,7 @@ fn ended(what: &str, status: ExitStatus) -> Failure {
     Failure::said(match status.code() {
         Some(code) if code == Exit::NoMatch as i32 => Exit::NoMatch,
         Some(code) if code == Exit::Config as i32 => Exit::Config,
+        Some(code) if code == Exit::NewerStore as i32 => Exit::NewerStore,
         _ => Exit::Failed,
     })
 }

@@ -23,7 +23,7 @@ use diagctl_store::{Access, Id, ReportName};
 
 /// Verify captures against their checksums; changes nothing
 ///
-/// Exit status 0: everything is intact; 1: something is damaged; 4: no capture matches an ID.
+/// Exit status 0: everything is intact; 1: something is damaged; 4: no capture matches an ID; 6: a newer diagctl wrote one.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "diagctl verify [OPTIONS] <ID>...\n       diagctl verify [OPTIONS] --all")]
 #[command(
@@ -57,6 +57,8 @@ struct Outcome {
     unknown: Vec<Unknown>,
     /// Captures that were deleted during the check.
     gone: Vec<Id>,
+    /// Captures that a newer diagctl wrote. They were not verified.
+    newer: Vec<Id>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -145,7 +147,11 @@ fn of_remote(cx: &Context, args: &Args) -> Result<Outcome, Failure> {
 
 fn finish(mut outcome: Outcome, args: &Args, delete: &str) -> Result<Done, Failure> {
     outcome.ok = outcome.damaged.is_empty();
-    let exit = if outcome.ok { Exit::Ok } else { Exit::Failed };
+    let exit = match outcome.ok {
+        true if outcome.newer.is_empty() => Exit::Ok,
+        true => Exit::NewerStore,
+        false => Exit::Failed,
+    };
     Ok(Done::either(args.json, &outcome, |outcome| text(outcome, delete))?.with_exit(exit))
 }
 
@@ -169,6 +175,9 @@ fn text(outcome: &Outcome, delete: &str) -> String {
     }
     for id in &outcome.gone {
         lines.push(format!("gone     {id}: deleted meanwhile"));
+    }
+    for id in &outcome.newer {
+        lines.push(format!("newer    {id}: a newer diagctl wrote it; use that version"));
     }
     let plural = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
     let (captures, files) = (plural(outcome.captures, "capture"), plural(outcome.files, "file"));

@@ -53,9 +53,10 @@ pub(super) fn examine(cx: &Context, is_broken: bool) -> Vec<Check> {
 }
 
 fn check(finding: &Finding) -> Option<Check> {
-    const IDS: [&str; 8] = [
+    const IDS: [&str; 9] = [
         "remote.disk",
         "remote.write",
+        "remote.requests",
         "remote.read",
         "remote.list",
         "remote.clock",

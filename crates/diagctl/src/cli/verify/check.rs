@@ -8,13 +8,14 @@ use super::{Damage, Outcome, Unknown};
 use crate::fsio;
 use diagctl_store::index;
 use diagctl_store::reader::{Interrupted, Representation, Stored};
-use diagctl_store::{Id, Store, meta};
+use diagctl_store::{Error, Id, Store, meta};
 
 pub(super) fn capture(store: &Store, id: &Id, bar: &ProgressBar, outcome: &mut Outcome) {
     let dir = store.report_dir(id);
     let record = match meta::read(&dir) {
         Ok(record) => record,
         Err(_) if !dir.exists() => return outcome.gone.push(*id),
+        Err(Error::NewerFile { .. }) => return outcome.newer.push(*id),
         Err(e) => {
             outcome.captures += 1;
             let problem = e.to_string();
