@@ -104,12 +104,15 @@ pub async fn rm(args: &RmArgs, settings: &Settings) -> Result<Exit> {
         let named: Named = serde_json::from_str(&line).map_err(|e| Error::Asked(e.to_string()))?;
         let base = keys::capture(&named.created, &named.host, named.id.as_str());
         let keys: Vec<String> = bucket.list_under(&base).await?.into_iter().map(|object| object.key).collect();
-        if keys.is_empty() {
-            exit = output::fail(&Error::NoCapture { id: named.id, host: named.host.clone() });
-        }
+        let was_there = !keys.is_empty();
         // Also noted as deleted if nothing is left of it, so that it is listed no more.
         let doomed = Doomed { id: named.id.as_str(), host: &named.host, keys, was_shipped: true };
         delete(&bucket, keys::day(&named.created), vec![doomed], &args.by).await?;
+        if was_there {
+            output::say(&format!("deleted {} of {}", named.id, named.host));
+        } else {
+            exit = output::fail(&Error::NoCapture { id: named.id, host: named.host });
+        }
     }
     Ok(exit)
 }

@@ -62,10 +62,9 @@ fn of_remote(cx: &Context, args: &Args, by: &str) -> Result<Done, Failure> {
         }
         targets.push(target);
     }
+    // It prints what it has deleted.
     remote::delete(cx, &targets, by)?;
-    Ok(Done::text(
-        targets.iter().map(|target| format!("deleted {} of {}\n", target.entry.id, target.entry.host)).collect(),
-    ))
+    Ok(Done::silent())
 }
 
 fn delete(store: &Store, id: &Id, force: bool, by: &str) -> Result<String, Failure> {
