@@ -235,7 +235,9 @@ module E2E
       other = other.merge("id" => id, "host" => "web-2", "created" => "2020-01-02T03:04:05.000Z")
       @server.request("PUT", "/#{@bucket}/fleet/manifests/2020-01-02/web-2~00000000.jsonl", body: "#{JSON.dump(other)}\n{\"torn")
       elsewhere = shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "no-store"))
-      assert_equal mine.sort + [id], remote_list("-q", env: elsewhere).out.split.sort_by { |text| text == id ? "z" : text }
+      listed = remote_list("-q", env: elsewhere)
+      assert_equal mine.sort + [id], listed.out.split.sort_by { |text| text == id ? "z" : text }
+      assert_match(%r{skipped a damaged line of manifests/2020-01-02/web-2~00000000.jsonl}, listed.err)
       assert_match(/HOST/, remote_list(env: elsewhere).out)
       assert_equal [id], remote_list("-q", "--host", "web-*", env: elsewhere).out.split
       assert_equal mine.sort, remote_list("-q", "--since", "1d", env: elsewhere).out.split.sort

@@ -40,6 +40,8 @@ pub struct Listing {
     deleted: Lists,
     /// The failures of manifests that were left out.
     unreadable: Vec<Error>,
+    /// The manifests with lines that were left out, and their number.
+    damaged: BTreeMap<String, usize>,
 }
 
 /// Runs the command.
@@ -99,14 +101,17 @@ pub async fn read(bucket: &Bucket, since_day: Option<&str>, until_day: Option<&s
 }
 
 impl Listing {
-    // Adds what is in a manifest. A line that is damaged, or cut, is left out.
+    // Adds what is in a manifest. A line that is damaged, or cut, is left out, and counted.
     fn add(&mut self, object: &Object, data: &[u8]) {
         if keys::is_deleted(&object.key) {
             return self.deleted.add(object, data);
         }
-        let lines = data.split(|byte| *byte == b'\n');
         let honest = |entry: &Entry| entry.is_plausible() && is_of_its_time(entry);
-        for mut entry in lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok()).filter(honest) {
+        for line in data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let Some(mut entry) = serde_json::from_slice::<Entry>(line).ok().filter(honest) else {
+                *self.damaged.entry(object.key.clone()).or_default() += 1;
+                continue;
+            };
             // Manifests come in no particular order, so a pin counts wherever it is.
             let key = (entry.id, entry.host.clone());
             entry.pinned |= self.captures.get(&key).is_some_and(|known| known.pinned);
@@ -114,8 +119,12 @@ impl Listing {
         }
     }
 
-    /// Names the manifests that were left out.
+    /// Names the manifests that were left out, or parts of them.
     fn tell_unreadable(&self) {
+        for (key, lines) in self.damaged.iter().take(MOST_TOLD) {
+            let plural = if *lines == 1 { "a damaged line" } else { "damaged lines" };
+            output::note(&format!("skipped {plural} of {key}: captures may be missing here that are in the remote"));
+        }
         for error in self.unreadable.iter().take(MOST_TOLD) {
             output::note(&format!("skipped a manifest: {error}"));
         }
@@ -128,6 +137,11 @@ impl Listing {
     pub fn require_whole(&mut self) -> Result<()> {
         let count = self.unreadable.len();
         self.unreadable.pop().map_or(Ok(()), |one| Err(Error::UnknownPins { count, one: Box::new(one) }))
+    }
+
+    /// Returns true if lines of manifests were left out.
+    pub fn is_damaged(&self) -> bool {
+        !self.damaged.is_empty()
     }
 
     /// Returns the captures that were not deleted.

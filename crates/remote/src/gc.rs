@@ -85,6 +85,8 @@ struct Stored {
     whole: bool,
     /// A manifest names it.
     listed: bool,
+    /// None does, and lines of manifests are damaged.
+    unknown: bool,
     pinned: bool,
 }
 
@@ -133,8 +135,10 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let pinned = listing.pinned().map(place_of).collect();
     let objects = bucket.list_days("captures", None, None).await?;
     let mut stored = group(objects, &pinned);
+    let is_damaged = listing.is_damaged();
     for (place, stored) in &mut stored {
         stored.listed = listed.contains(place);
+        stored.unknown = !stored.listed && is_damaged;
         // What was left of the deletion of a pinned capture is not kept for ever.
         stored.pinned &= stored.whole || stored.listed;
     }
@@ -218,6 +222,7 @@ fn judge(captures: &BTreeMap<Place, Stored>, args: &GcArgs, now_ms: u64) -> Vec<
             () if stored.pinned => (true, "pinned when it was shipped".to_owned()),
             () if !stored.whole && age_ms < UNFINISHED_MS => (true, "without meta.json: may be under way".to_owned()),
             () if !stored.whole => (false, "without meta.json: its shipment was never finished".to_owned()),
+            () if stored.unknown => (true, "in no manifest, and one is damaged: may be pinned".to_owned()),
             // Its manifest comes last, and says whether it is pinned.
             () if !stored.listed && age_ms < UNFINISHED_MS => (true, "in no manifest yet: may be under way".to_owned()),
             () if args.max_age_ms.is_some_and(|most| age_ms > most) => {
@@ -294,7 +299,11 @@ mod tests {
         let place = ("2026-11-28".to_owned(), "web-1".to_owned(), format!("20261128T10000000{n}Z-aaaaaaaa"));
         let written_ms = NOW - days * DAY_MS;
         let listed = whole;
-        (place, Stored { keys: Vec::new(), bytes: 100, written_ms, record_ms: written_ms, whole, listed, pinned })
+        let unknown = false;
+        (
+            place,
+            Stored { keys: Vec::new(), bytes: 100, written_ms, record_ms: written_ms, whole, listed, unknown, pinned },
+        )
     }
 
     fn kept(captures: &[(Place, Stored)], max_age_days: Option<u64>, max_use: Option<u64>) -> Vec<bool> {
@@ -329,8 +338,10 @@ mod tests {
             let (place, stored) = capture(n, days, true, false);
             (place, Stored { listed: false, ..stored })
         };
-        let captures = [unlisted(1, 3), unlisted(2, 1), capture(3, 1, true, false)];
-        assert_eq!(kept(&captures, None, Some(0)), [false, true, false]);
+        let (place, stored) = unlisted(4, 3);
+        let unknown = (place, Stored { unknown: true, ..stored });
+        let captures = [unlisted(1, 3), unlisted(2, 1), capture(3, 1, true, false), unknown];
+        assert_eq!(kept(&captures, None, Some(0)), [false, true, false, true]);
     }
 
     #[test]
