@@ -42,6 +42,8 @@ impl NoNode {
         const HOW: &str = "a node obeys with [remote.requests] allow_reports in its configuration, while `diagctl ship --watch` runs there";
         match self {
             Self::Nobody => HOW.to_owned(),
+            // What they announced cannot be read; that was told before.
+            Self::NotAllowed { allow, .. } if allow.is_empty() => HOW.to_owned(),
             Self::Unknown { there, gone, .. } => {
                 let gone = gone.as_ref().map(|(name, ago_ms)| {
                     let days = Some(ago_ms / 86_400_000).filter(|days| *days > 1).map(|days| format!("{days}d"));

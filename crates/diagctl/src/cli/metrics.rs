@@ -46,7 +46,10 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         return Err(Failure::new(Exit::Usage, message)
             .hint("name a file for the collector; without --textfile the numbers go to stdout"));
     }
-    write(path, &text(&families, Format::Prometheus)).map_err(|e| Failure::output("write", path, e))?;
+    write(path, &text(&families, Format::Prometheus)).map_err(|e| {
+        Failure::io("write", path, e)
+            .hint("its directory must exist, with room, and be writable for this user; without --textfile the numbers go to stdout")
+    })?;
     Ok(Done::silent())
 }
 
