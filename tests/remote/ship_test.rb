@@ -191,7 +191,7 @@ module E2E
         result = ship
         assert_equal 1, result.status
         assert_includes result.err, "capture #{id} is damaged"
-        assert_empty @server.uploads(@bucket)
+        assert_empty unfinished_uploads
         assert_empty remote_keys
       end
       assert_empty(@proxy.requests.reject { |request| request.start_with?("GET") })
@@ -296,6 +296,8 @@ module E2E
     end
 
     private
+
+    def unfinished_uploads = @server.uploads(@bucket)
 
     # Yields the most memory that it had, KiB.
     def kill_within(pid, seconds)
