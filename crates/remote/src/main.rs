@@ -33,6 +33,7 @@ mod reason;
 mod reload;
 mod request;
 mod requests;
+mod sender;
 mod settings;
 mod ship;
 mod sys;
