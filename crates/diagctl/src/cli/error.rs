@@ -231,6 +231,7 @@ impl From<crate::config::Error> for Failure {
             Error::Missing { .. } => "check --config and DIAGCTL_CONFIG; `diagctl config init` prints an example",
             Error::NotAFile { .. } => "--config or DIAGCTL_CONFIG must name a TOML file",
             Error::Unreadable { .. } => "it must be UTF-8 text that this user can read",
+            Error::Emptied { .. } => "write a new file and rename it over the old one",
             Error::Invalid { .. } => return Self::new(Exit::Config, error.to_string()),
             Error::Encode { .. } => return Self::failed(error.to_string()),
         };

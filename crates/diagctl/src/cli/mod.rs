@@ -214,9 +214,10 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
                 }
             })?
         }
-        Needs::Capture => {
-            crate::config::or_of_the_workers(crate::config::load(file.as_deref(), &overrides)?, &overrides)
-        }
+        Needs::Capture => crate::config::or_of_the_workers(
+            crate::config::load_settled(file.as_deref(), None, &overrides)?,
+            &overrides,
+        ),
         Needs::Valid => crate::config::load(file.as_deref(), &overrides)?,
     };
     // `status` shows them among the rest.

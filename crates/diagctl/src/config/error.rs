@@ -8,6 +8,9 @@ use crate::section::Problem;
 /// The result type of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// The age from which on an empty file is meant, in seconds.
+pub(super) const SETTLED_S: i64 = 10;
+
 /// A configuration cannot be read, or is not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,6 +35,12 @@ pub enum Error {
         path: PathBuf,
         /// The operating system's error.
         source: io::Error,
+    },
+    /// The file was emptied a moment ago. Programs that write a file in place do so first.
+    #[error("the configuration {} is empty and was changed less than {SETTLED_S} s ago: a program may be writing it", path.display())]
+    Emptied {
+        /// The file.
+        path: PathBuf,
     },
     /// The document has problems.
     #[error("{} in the configuration {}:\n{}", count(problems.len()), path.display(), list(problems))]

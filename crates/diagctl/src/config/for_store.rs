@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::examine::{examine, parse};
-use super::load::{LAST_GOOD, MAX_FILE, defaults, last_good, load, merge, parsed, read};
+use super::load::{LAST_GOOD, MAX_FILE, defaults, last_good, load_settled, merge, parsed, read};
 use super::{DEFAULT_FILE, Error, Loaded, Overrides, Result};
 use crate::fsio::{self, Spot};
 use crate::section::Problem;
@@ -23,7 +23,8 @@ pub struct Copy {
 /// values over the defaults, unless the command is one for which no default may stand in (it deletes, or uses the network), or the file no longer
 /// tells which store is meant. Without a file, the copy counts, too.
 pub fn load_for_store(file: Option<&Path>, overrides: &Overrides, exact: bool) -> Result<Loaded> {
-    let error = match load(file, overrides) {
+    let error = match load_settled(file, None, overrides) {
+        Ok(loaded) if loaded.broken.is_some() => return Ok(Loaded { held: None, ..loaded }),
         Ok(loaded) => return Ok(or_of_the_workers(loaded, overrides)),
         Err(error) => error,
     };
@@ -124,7 +125,7 @@ impl Copy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{SourceOf, cache, keep};
+    use crate::config::{SourceOf, cache, keep, load};
 
     const GOOD: &str = "enabled = false\npoll_interval = \"7s\"\n[retention]\nmax_use = \"9MiB\"\n";
 

@@ -1,11 +1,14 @@
 //! Reading the configuration: the file, the environment, the flags, and the copies that the store keeps.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::error::SETTLED_S;
 use super::examine::{Examined, examine, parse};
 use super::{DEFAULT_FILE, Error, Loaded, Overrides, Result, Source, SourceOf, cache, encrypt};
 use crate::fsio::{self, Durability, Spot};
 use crate::section::Problem;
+use diagctl_observe::clock::Reading;
 use diagctl_store::encryption::Encryption;
 
 /// The store's copy of the last valid configuration.
@@ -17,9 +20,31 @@ pub(super) const MAX_FILE: u64 = 1 << 20;
 /// Reads and merges the configuration. `file` is the path that was given; without it the default file is read if it exists.
 pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Loaded> {
     let (text, read) = read(file)?;
+    interpret(file, &text, read, overrides)
+}
+
+fn interpret(file: Option<&Path>, text: &str, read: Option<PathBuf>, overrides: &Overrides) -> Result<Loaded> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
-    let loaded = parsed(&text).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })?;
+    let loaded = parsed(text).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })?;
     Ok(merge(Loaded { file: read, ..loaded }, overrides))
+}
+
+/// Like [`load`], but while a program may be writing the file in place, the last good configuration stays in force: the defaults
+/// would delete captures, store reports in plain, and put off the next poll.
+pub fn load_settled(file: Option<&Path>, held: Option<&Spot>, overrides: &Overrides) -> Result<Loaded> {
+    let (text, read) = read(file)?;
+    let emptied = read.as_ref().filter(|path| text.is_empty() && has_just_changed(path)).cloned();
+    let loaded = interpret(file, &text, read, overrides)?;
+    let Some(path) = emptied else { return Ok(loaded) };
+    let held = held.cloned().or_else(|| Spot::hold(&loaded.config.dir).ok());
+    let good = last_good(file, held, overrides, Error::Emptied { path });
+    Ok(good.ok().filter(|good| good.config != loaded.config).unwrap_or(loaded))
+}
+
+fn has_just_changed(path: &Path) -> bool {
+    let now = Reading::take(String::new()).wall_ms / 1000;
+    // Unlike the modification time, the change time cannot be set back.
+    std::fs::metadata(path).is_ok_and(|meta| now.abs_diff(meta.ctime()) < SETTLED_S.unsigned_abs())
 }
 
 /// Returns the text of the given file, or of the default file if it exists, with the path that was read.
@@ -72,7 +97,8 @@ pub fn load_for_process(file: Option<&Path>, overrides: &Overrides) -> Result<Lo
         let sources = [("enabled", enabled)].into();
         return Ok(merge(Loaded { file: Some(path), sources, held, ..Loaded::new(config) }, overrides));
     }
-    match load(file, overrides) {
+    match load_settled(file, held.as_ref(), overrides) {
+        Ok(loaded) if loaded.broken.is_some() => Ok(loaded),
         Ok(loaded) => Ok(Loaded { identity, held, ..loaded }),
         Err(error) => last_good(file, held, overrides, error),
     }
@@ -135,6 +161,9 @@ impl Loaded {
 pub fn keep(loaded: &Loaded, dir: &Spot) -> Result<()> {
     let (Some(file), Some(identity)) = (&loaded.file, &loaded.identity) else { return Ok(()) };
     let text = fsio::read_bounded(&Spot::outside(file), MAX_FILE)?;
+    if cache::Identity::of(file).as_ref() != Some(identity) {
+        return Ok(()); // It has changed since it was loaded.
+    }
     // Caches only the file's values: flags and environment may differ from poll to poll.
     let Ok((config, sources)) = parse(&String::from_utf8_lossy(&text)) else { return Ok(()) };
     let copy = [head_of_copy(file).as_bytes(), &text].concat();
@@ -165,6 +194,44 @@ mod tests {
     use super::*;
 
     const GOOD: &str = "[encrypt]\nrecipients = [\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\"]\n";
+
+    #[test]
+    fn a_file_that_was_just_emptied_is_not_taken_for_a_wish_for_the_defaults() {
+        let root = tempfile::tempdir().unwrap();
+        let (file, dir) = (root.path().join("diagctl.toml"), root.path().to_owned());
+        let overrides = Overrides { dir: Some((dir.clone(), SourceOf::Flag)), enabled: None };
+        let poll = || {
+            let loaded = load_for_process(Some(&file), &overrides).unwrap();
+            keep(&loaded, &Spot::hold(&dir).unwrap()).unwrap();
+            (loaded.config.encrypt.is_some(), loaded.broken.unwrap_or_default())
+        };
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(poll(), (false, String::new()), "there was no other configuration");
+        assert_eq!(poll(), (false, String::new()), "the last good one says the same");
+        std::fs::write(&file, GOOD).unwrap();
+        assert_eq!(poll(), (true, String::new()));
+        std::fs::write(&file, "").unwrap();
+        let (encrypted, broken) = poll();
+        assert!(encrypted);
+        let expected = "is empty and was changed less than 10 s ago: a program may be writing it; the last good";
+        assert!(broken.contains(expected), "{broken}");
+        let command = super::super::load_for_store(Some(&file), &overrides, true).unwrap();
+        assert!(command.config.encrypt.is_some() && command.broken.unwrap().contains(expected));
+        std::fs::write(&file, "poll_interval = \"7s\"").unwrap();
+        assert_eq!(poll(), (false, String::new()), "it has been written");
+    }
+
+    #[test]
+    fn what_was_replaced_while_it_was_read_is_not_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let (file, dir) = (root.path().join("diagctl.toml"), Spot::hold(root.path()).unwrap());
+        let overrides = Overrides { dir: Some((root.path().to_owned(), SourceOf::Flag)), enabled: None };
+        std::fs::write(&file, GOOD).unwrap();
+        let loaded = load_for_process(Some(&file), &overrides).unwrap();
+        std::fs::write(&file, "").unwrap();
+        keep(&loaded, &dir).unwrap();
+        assert!(!root.path().join(LAST_GOOD).exists());
+    }
 
     #[test]
     fn a_file_that_breaks_never_turns_encryption_off() {

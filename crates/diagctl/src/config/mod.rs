@@ -35,7 +35,7 @@ pub use examine::examine;
 #[cfg(any(test, fuzzing))]
 pub use examine::parse;
 pub use for_store::{copy_in, load_for_store, or_of_the_workers};
-pub use load::{defaults, keep, load, load_for_process, read};
+pub use load::{defaults, keep, load, load_for_process, load_settled, read};
 pub use on_capture::{OnCapture, Webhook};
 pub use options::ReportOptions;
 pub use remote::Remote;
