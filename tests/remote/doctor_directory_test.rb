@@ -31,6 +31,26 @@ module E2E
       assert_nil checks(doctor(env: shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "none"))))["remote.disk"]
     end
 
+    def test_a_person_who_may_only_read_needs_no_more
+      skip "only root becomes another user" unless Process.uid.zero?
+      capture
+      ship!
+      assert_equal [0o700], Dir.glob(File.join(@files, "**/")).drop(1).map { |dir| File.stat(dir).mode & 0o777 }.uniq
+      refused = doctor_of_a_reader
+      assert_equal 1, refused.status, refused
+      read = checks(refused)["remote.read"]
+      assert_equal "fail", read["status"], refused
+      assert_match(/captures cannot be listed: .*Permission denied/, read["message"])
+      assert_match(%r{docs/fleet.md, Rights}, read["hint"])
+      assert_match(/the remote does not work; failed: 1/, doctor_of_a_reader(json: false).out)
+      FileUtils.chmod_R("a+rX", @files)
+      found = doctor_of_a_reader
+      assert found.ok?, found
+      assert_equal(%w[ok ok], %w[remote.write remote.read].map { |id| checks(found)[id]["status"] })
+      assert_match(/you may not write there: a reader needs no more/, checks(found)["remote.write"]["message"])
+      assert_match(/captures can be listed; 1 of today/, checks(found)["remote.read"]["message"])
+    end
+
     # Another user has sent captures to it before: the directory itself is writable.
     def test_a_directory_that_another_user_has_made_in_it_fails
       capture
@@ -83,6 +103,16 @@ module E2E
     private
 
     def doctor(env: shipping_env) = diagctl("doctor", "--remote", "--json", env: env)
+
+    # Other users may have no access to the working copy.
+    def doctor_of_a_reader(json: true)
+      FileUtils.cp([BIN, REMOTE_BIN], @root)
+      File.chmod(0o755, @root, File.join(@root, "diagctl"))
+      File.chmod(0o644, config_path)
+      environment = env(DIAGCTL_DIR: File.join(@root, "none"), DIAGCTL_BIN: nil, PATH: ENV.fetch("PATH"))
+      reader = %w[setpriv --reuid=4321 --regid=4321 --clear-groups]
+      Command.run(*reader, File.join(@root, "diagctl"), "doctor", "--remote", *("--json" if json), env: environment)
+    end
 
     def checks(result) = result.json["checks"].to_h { |check| [check["id"], check] }
 

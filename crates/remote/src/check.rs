@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::at_rest;
 use crate::bucket::Bucket;
+use crate::captures;
 use crate::directory;
 use crate::error::{Error, Result};
 use crate::keys;
@@ -46,7 +47,9 @@ fn say(check: &'static str, status: &'static str, message: String, hint: Option<
 pub async fn run(settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let url = &settings.remote.url;
+    let ships = settings.has_store();
     if let Bucket::Directory(dir) = &bucket
+        && ships
         && !of_directory(dir, settings)?
     {
         return Ok(Exit::Ok);
@@ -54,6 +57,13 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
     let key = probe::key("doctor");
     let content = format!("{{\"doctor\":\"{}\"}}\n", random_hex()?);
     if let Err(error) = bucket.put(&key, content.clone().into()).await {
+        if !ships && error.is_denied() {
+            let message = "you may not write there: a reader needs no more, but a machine with workers or a person who requests does";
+            say("write", "ok", message.into(), None)?;
+            reading(&bucket).await?;
+            encryption(&bucket, url).await?;
+            return Ok(Exit::Ok);
+        }
         if matches!(error, Error::Directory { action: "create", .. }) && error.is_denied() {
             // Where captures go was examined before.
             let message = format!("captures can be shipped, but doctor cannot write its probe: {error}");
@@ -112,6 +122,23 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
         say("uploads", "skip", message.into(), None)?;
     }
     Ok(Exit::Ok)
+}
+
+// Says if the captures of today can be listed.
+async fn reading(bucket: &Bucket) -> Result<()> {
+    let today = clock::utc_now();
+    match captures::read(bucket, Some(keys::day(&today)), None).await {
+        Ok(listing) => {
+            let message = format!("captures can be listed; {} of today", listing.newest_first().count());
+            say("read", "ok", message, None)
+        }
+        Err(error) => say(
+            "read",
+            "fail",
+            format!("captures cannot be listed: {error}"),
+            error.hint().as_deref().or(Some("try again")),
+        ),
+    }
 }
 
 // Examines the directory that is the remote. Returns false if captures cannot be shipped to it.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use diagctl_fs::random_hex;
@@ -86,7 +86,7 @@ impl Unfinished {
     /// Begins a file, and creates its directory.
     pub fn create(path: &Path) -> Result<Self> {
         let dir = path.parent().unwrap_or(path);
-        fs::create_dir_all(dir).map_err(failed("create", dir))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create", dir))?;
         let temporary = dir.join(format!("{TEMPORARY}{}", random_hex()?));
         let open = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
         let file = open.map_err(failed("create", path))?;

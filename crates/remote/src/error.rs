@@ -279,7 +279,7 @@ impl Error {
                 ));
             }
             Self::Directory { action: "list" | "read" | "examine", .. } => {
-                "the directory of remote.url must be readable for you"
+                "the directory of remote.url must be readable for you: docs/fleet.md, Rights"
             }
             Self::Directory { action: "delete", .. } => "you may not delete there: ask the owner of that directory",
             Self::Directory { path, .. } if is_of_people(path) => {
@@ -363,7 +363,12 @@ mod tests {
                 PermissionDenied,
                 "you may not delete there: ask the owner of that directory",
             ),
-            ("list", "captures", PermissionDenied, "the directory of remote.url must be readable for you"),
+            (
+                "list",
+                "captures",
+                PermissionDenied,
+                "the directory of remote.url must be readable for you: docs/fleet.md, Rights",
+            ),
             ("open", "", NotFound, "the directory of remote.url must exist: create it once, or mount the share"),
         ];
         for (action, key, kind, hint) in table {

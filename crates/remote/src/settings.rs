@@ -134,6 +134,11 @@ impl Settings {
         Ok(now.remote)
     }
 
+    /// Returns false on the machine of a person, who only reads.
+    pub fn has_store(&self) -> bool {
+        self.dir.symlink_metadata().is_ok()
+    }
+
     /// Returns the settings of the store.
     pub fn store(&self) -> StoreOptions {
         StoreOptions {
