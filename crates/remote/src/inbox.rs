@@ -183,6 +183,8 @@ impl<'a> Inbox<'a> {
         }
         if is_due && !self.is_off() {
             self.take().await?;
+            // What was just cancelled need not wait for the next look.
+            self.answer_pending().await?;
         }
         self.tell_reasons().await
     }
@@ -339,5 +341,55 @@ impl<'a> Inbox<'a> {
     fn remember(&self) -> Result<()> {
         let data = serde_json::to_vec(&self.known).unwrap_or_default();
         Ok(fs::write_atomic(&self.dir.join("requests.json"), &data, Durability::Synced)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diagctl_store::{Access, StoreOptions};
+
+    #[tokio::test]
+    async fn a_cancellation_is_answered_by_the_look_that_sees_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = dir.path().join("files");
+        std::fs::create_dir(&files).unwrap();
+        let store = Store::open(StoreOptions::new(dir.path().join("store")), Access::Create).unwrap();
+        let rules = Requests {
+            allow_reports: vec!["gc_stat".into()],
+            allow_requesters: vec!["*".into()],
+            max_per_hour: 9,
+            poll_ms: 0,
+        };
+        let settings = serde_json::json!({ "dir": store.dir().path(), "remote": { "url": "file://" } });
+        let settings: Settings = serde_json::from_value(settings).unwrap();
+        let bucket = Bucket::Directory(files.clone());
+        let mut inbox = Inbox::open(&store, &bucket, &settings, rules).unwrap();
+        let now_ms = clock::Reading::take(String::new()).wall_ms;
+        let (id, expires) = (format!("{}-aaaaaaaa", clock::compact_utc(now_ms)), clock::compact_utc(now_ms + 600_000));
+        let ticket = Ticket {
+            schema: 1,
+            id: id.clone(),
+            nodes: vec![inbox.node.clone()],
+            reports: vec!["gc_stat".into()],
+            reason: "a test".into(),
+            by: "ada".into(),
+            created: clock::utc(now_ms),
+            expires_ms: 600_000,
+            ..Ticket::default()
+        };
+        let answered = files.join(keys::answer(&id, &inbox.node));
+        let state = || {
+            let answer = std::fs::read(&answered).unwrap();
+            let answer: Answer = serde_json::from_slice(&answer).unwrap();
+            (answer.state, answer.reason)
+        };
+        inbox.put(&keys::request(&id, &expires), &ticket).await.unwrap();
+        inbox.look().await;
+        assert_eq!(state(), (State::Waiting, String::new()), "{:?}", inbox.told);
+        let cancelled = Cancellation { schema: 1, by: "ada".into(), at: clock::utc(now_ms) };
+        inbox.put(&keys::cancellation(&id, &expires), &cancelled).await.unwrap();
+        inbox.look().await;
+        assert_eq!(state(), (State::Failed, "cancelled by ada through the remote".into()), "{:?}", inbox.told);
     }
 }
