@@ -2,6 +2,7 @@
 
 pub mod earlier;
 pub mod hints;
+pub mod hosts;
 pub mod misplaced;
 mod target;
 pub mod view;

@@ -7,14 +7,13 @@ use std::process::Stdio;
 
 use diagctl_store::Id;
 use diagctl_store::index::Entry;
-use diagctl_store::pattern::is_like;
 use serde::Deserialize;
 use serde_json::json;
 
 pub use super::target::Target;
 use super::{Days, captures, command, ended};
-use super::{hints, target};
-use crate::cli::{Context, Failure, times};
+use super::{hints, hosts, target};
+use crate::cli::{Context, Failure, output, times};
 use crate::config::{Config, Loaded};
 use crate::exit_code::Exit;
 
@@ -85,16 +84,35 @@ impl From {
     }
 
     /// Returns the captures of the machines, newest first.
+    ///
+    /// # Errors
+    ///
+    /// If the remote cannot be read, or has captures of other machines only.
     pub fn captures(&self, cx: &Context, days: &Days) -> Result<Vec<Entry>, Failure> {
         let mut entries = captures(cx, days)?;
-        let host = self.host.as_deref();
-        entries.retain(|entry| host.is_none_or(|pattern| is_like(pattern, &entry.host)));
+        let Some(host) = &self.host else { return Ok(entries) };
+        if let Some(meant) = hosts::meant(host, names(&entries)) {
+            return Err(target::no_machine(host, &meant));
+        }
+        self.tell_stores(&entries);
+        entries.retain(|entry| hosts::is_meant(host, &entry.host));
         Ok(entries)
+    }
+
+    // Says that the filter is wider than the name that was given.
+    fn tell_stores(&self, entries: &[Entry]) {
+        let told = self.host.as_ref().and_then(|host| hosts::of_all_stores(host, names(entries)));
+        told.iter().for_each(|told| output::note(told));
     }
 
     /// Finds the capture that a person named.
     pub fn resolve(&self, cx: &Context, name: &str) -> Result<Target, Failure> {
-        let find = |days: &Days| target::resolve(&captures(cx, days)?, self.host.as_deref(), name);
+        let find = |days: &Days| {
+            let entries = captures(cx, days)?;
+            let found = target::resolve(&entries, self.host.as_deref(), name)?;
+            self.tell_stores(&entries);
+            Ok(found)
+        };
         let days = target::days(name);
         if days != Days::default() || !name.contains("latest") {
             return find(&days);
@@ -104,6 +122,10 @@ impl From {
         let recent = Days { since: Some(times::day_before(&times::Moment::Ago(86_400_000), now_ms)), until: None };
         find(&recent).or_else(|failure| if failure.exit == Exit::NoMatch { find(&days) } else { Err(failure) })
     }
+}
+
+fn names(entries: &[Entry]) -> impl Iterator<Item = &str> {
+    entries.iter().map(|entry| entry.host.as_str())
 }
 
 #[derive(Deserialize)]
