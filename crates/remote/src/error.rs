@@ -251,6 +251,11 @@ impl Error {
                     "restore the file from a copy, or delete the capture with `diagctl rm {capture}`"
                 ));
             }
+            Self::Store(diagctl_store::Error::NoStore { .. }) => {
+                "name the store with --dir, DIAGCTL_DIR or `dir` in the configuration; the first capture makes it, and `diagctl doctor`, in \
+                 the environment of a worker, tells why there is none; `diagctl ship --watch` waits for it"
+            }
+            Self::Store(_) => "`diagctl doctor` says what is wrong with the store",
             Self::NoNode(none) => return Some(none.hint()),
             Self::NoCapture { .. } => {
                 "`diagctl list --remote` shows what is there; a lifecycle rule may have deleted it meanwhile"
@@ -370,6 +375,17 @@ mod tests {
             let error = Error::Directory { action, path: Path::new("/mnt/x").join(key), source: kind.into() };
             assert_eq!(error.hint().unwrap(), hint, "{action} {key} {kind}");
         }
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_opened_is_told_with_a_command() {
+        let missing = diagctl_store::Error::NoStore { dir: "/srv/store".into() };
+        assert!(Error::Store(missing).hint().unwrap().contains("`diagctl doctor`"));
+        let file = diagctl_fs::Error::NoParent { path: "/".into() };
+        assert_eq!(
+            Error::Store(file.into()).hint().as_deref(),
+            Some("`diagctl doctor` says what is wrong with the store")
+        );
     }
 
     #[test]
