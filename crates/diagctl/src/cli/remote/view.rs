@@ -1,12 +1,14 @@
 //! Views: captures of the remote, brought to this machine as a small store, on which the commands run as on any other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use diagctl_store::Id;
 use diagctl_store::index::Entry;
+use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -55,6 +57,8 @@ pub struct View {
     targets: Vec<Target>,
     places: Vec<String>,
     refused: Vec<Refused>,
+    /// Another command removes a view that nobody has locked (crates/remote/src/cache.rs).
+    _lock: Option<File>,
 }
 
 impl From {
@@ -165,24 +169,36 @@ impl View {
         command.args(matches!(wanted, Wanted::Unchecked).then_some("--unchecked"));
         let failed = |source| Failure::io("run", Path::new("diagctl-remote"), source);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
-        if let Some(mut stdin) = child.stdin.take() {
+        let mut stdin = child.stdin.take();
+        if let Some(stdin) = &mut stdin {
             // If it has ended, its exit status says more.
-            let _ = stdin.write_all(asked.as_bytes());
+            let _ = stdin.write_all(format!("{asked}\n").as_bytes());
         }
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             std::io::BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
         }
+        let brought: Result<Brought, _> = serde_json::from_str(&line);
+        // It ends when this process has the lock, so that the view always has an owner.
+        let lock = brought.as_ref().ok().and_then(|brought| lock(&brought.view));
+        drop(stdin);
         let status = child.wait().map_err(failed)?;
         if !status.success() {
             return Err(ended("the captures in the remote were not read", status));
         }
-        let brought: Brought = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;
+        let brought = brought.map_err(|e| failed(e.into()))?;
         let config = Config { dir: brought.view.clone(), group: None, group_may: Vec::new(), ..cx.config().clone() };
         let config = Config { allow_network_filesystem: true, ..config };
         let of_view = Context::new(Loaded::new(config), cx.debug).given(cx.options.clone());
         cx.identities().into_iter().for_each(|identities| of_view.unlock(identities.clone()));
-        Ok(Self { cx: of_view, dir: brought.view, targets, places: brought.places, refused: brought.refused })
+        Ok(Self {
+            cx: of_view,
+            dir: brought.view,
+            targets,
+            places: brought.places,
+            refused: brought.refused,
+            _lock: lock,
+        })
     }
 
     /// Returns the context in which commands read the view.
@@ -230,6 +246,13 @@ impl Drop for View {
         // A leftover is removed by a later command.
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+// Where the filesystem has no locks, nothing is removed for a day.
+fn lock(view: &Path) -> Option<File> {
+    let dir = File::open(view).ok()?;
+    flock(&dir, FlockOperation::LockShared).ok()?;
+    Some(dir)
 }
 
 fn ask(target: &Target, wanted: Wanted<'_>) -> String {
