@@ -25,8 +25,7 @@ pub(super) fn examine(cx: &Context, is_broken: bool) -> Vec<Check> {
         } else {
             "the configuration names no remote"
         };
-        let hint = if is_broken { None } else { remote::none(cx).hint };
-        return vec![Check { hint, ..Check::skip("remote.write", why) }];
+        return vec![Check::skip("remote.write", why)];
     }
     let mut command = match remote::command(cx) {
         Ok(command) => command,
