@@ -11,6 +11,9 @@ use crate::reason::{self, Kind};
 /// The result of an operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// The next step if a manifest cannot be read.
+pub const UNREADABLE: &str = "restore the object from its archive, or mend the rights of the file; one that diagctl has not written can be deleted";
+
 /// An error, with what is needed to word it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -267,9 +270,7 @@ impl Error {
             Self::Busy { .. } => "`diagctl status` says what waits and how shipping goes; --wait waits for longer",
             Self::NoRequest(_) => "`diagctl request --list --remote` shows those that count",
             Self::Clocks { .. } => "set the clock that is wrong (chrony, systemd-timesyncd), and try again",
-            Self::UnknownPins { .. } => {
-                "restore the object from its archive, or mend the rights of the file; one that diagctl has not written can be deleted"
-            }
+            Self::UnknownPins { .. } => UNREADABLE,
             Self::NoClock { .. } => {
                 "does something else delete objects under probes/? `diagctl doctor --remote` says what the remote keeps"
             }

@@ -136,6 +136,7 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let objects = bucket.list_days("captures", None, None).await?;
     let mut stored = group(objects, &pinned);
     let is_damaged = listing.is_damaged();
+    listing.tell_damaged(&settings.remote);
     for (place, stored) in &mut stored {
         stored.listed = listed.contains(place);
         stored.unknown = !stored.listed && is_damaged;

@@ -26,7 +26,7 @@ const MAX_URL: u64 = 64 << 10;
 const BEGUN_ANEW: &str = ".anew";
 
 /// Number of days for which the copies are kept.
-const DAYS: usize = 40;
+pub const DAYS: usize = 40;
 
 /// The copies of the manifests.
 #[derive(Debug)]
