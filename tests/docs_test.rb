@@ -35,7 +35,16 @@ class DocsTest < Minitest::Test
     assert_empty broken
   end
 
-  # The two tests above must find these.
+  def test_the_checks_of_doctor_are_those_of_its_page
+    sources = Dir[File.join(ROOT, "crates/diagctl/src/cli/doctor{.rs,/**/*.rs}")].reject { |path| path.end_with?("tests.rs") }
+    code = sources.map { |path| File.read(path).split("#[cfg(test)]").first }.join
+    ids = code.scan(/(?:let id = |Check::\w+\(\s*|verdict\(\s*|^\s+(?="remote\.))"([a-z]+(?:\.[a-z_]+)?)"/).flatten.uniq
+    assert_operator ids.size, :>, 40, "the ids were not found in the code"
+    page = read("docs/doctor.md")[/^## Checks$.*?^Limits and/m].lines.grep(/^\| `/).flat_map { |line| line.split("|")[1].scan(/`([a-z_.]+)`/).flatten }
+    assert_equal ids.sort, page.sort
+  end
+
+  # The tests above must find these.
   def test_missing_paths_and_links_are_found
     page = "Build `nowhere/src/lib.rs`, `Makefile`, `docs/` and `nowhere.md`, not `meta.json`, `samples/`, `/proc/self/stat` or `make unit`.\n" \
            "| `crates/later` <!-- verify: crates/later --> | `scripts/deps` |\n`crates/later`\n  <!-- verify: crates/later -->\n"

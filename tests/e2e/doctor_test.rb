@@ -33,6 +33,19 @@ class DoctorTest < E2E::Case
     refute_path_exists "#{@root}/never"
   end
 
+  # As docs/doctor.md has it.
+  def test_encryption_fails_with_a_good_configuration_and_is_left_to_the_file_without_one
+    broken = { encrypt: 'recipients = ["age1"]' }
+    configure(**broken)
+    report = diagctl("doctor", "--json").json
+    assert_equal ["fail", nil], [status_of(report, "config.file"), status_of(report, "encryption")]
+    configure
+    store_capture
+    assert_nil status_of(diagctl("doctor", "--json").json, "encryption"), "nothing is encrypted"
+    configure(**broken)
+    assert_fails("encryption", /reports cannot be encrypted/)
+  end
+
   def test_text_is_coloured_only_on_a_terminal
     refute_includes diagctl("doctor").out, "\e"
     require "pty"

@@ -51,6 +51,28 @@ module E2E
       assert_match(/captures can be listed; 1 of today/, checks(found)["remote.read"]["message"])
     end
 
+    # As `ship` says it.
+    def test_a_share_that_is_not_mounted_fails_and_gets_nothing
+      capture
+      FileUtils.rm_rf(@files) && Dir.mkdir(@files)
+      assert_equal "ok", checks(doctor)["remote.write"]["status"], "nothing was sent to it yet"
+      ship!
+      FileUtils.rm_rf(@files) && Dir.mkdir(@files)
+      result = doctor
+      assert_equal 1, result.status, result
+      write = checks(result)["remote.write"]
+      assert_equal "fail", write["status"]
+      capture
+      told = ship.err
+      [write["message"].delete_prefix("nothing can be shipped: "), write["hint"]].each { |words| assert_includes told, words }
+      assert_match(/has none of the captures that were sent to it/, told)
+      assert_empty Dir.children(@files), "no probe in the mount point"
+      FileUtils.rm_rf(@files)
+      missing = checks(doctor)["remote.write"]
+      assert_equal "fail", missing["status"]
+      assert_includes ship.err, missing["message"].delete_prefix("nothing can be shipped: ")
+    end
+
     # Another user has sent captures to it before: the directory itself is writable.
     def test_a_directory_that_another_user_has_made_in_it_fails
       capture

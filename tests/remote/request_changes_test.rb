@@ -90,7 +90,7 @@ module E2E
       wait_for(id, final: false)
       diagctl!("request", "--cancel", id)
       wait_for(id)
-      assert_match(/^#{id}.* 1 cancelled$/, table)
+      assert_match(/^#{id}.* 1 cancelled: cancelled by root/, table)
     end
 
     # The capture under way may be for it, and then it goes on.

@@ -186,6 +186,22 @@ module E2E
   class RequestThroughDirectoryTest < DirectoryCase
     include Reading
 
+    def test_the_list_gives_the_reasons_of_answers
+      id = format("%s-%08x", compact, 1)
+      answers = { "web-1~00000001" => %w[refused the\ budget\ is\ spent], "web-2~00000001" => %w[waiting the\ lease\ is\ held] }
+      write_request(id, { schema: 1, id: id, nodes: answers.keys + ["web-3~00000001"], reports: ["gc_stat"], reason: "slow", by: "ann", expires_ms: 60_000 })
+      FileUtils.mkdir_p(File.join(@files, "answers", id))
+      answers.each do |node, (state, reason)|
+        File.write(File.join(@files, "answers", id, "#{node}.json"), JSON.dump(schema: 1, host: node[/[^~]+/], state: state, reason: reason, at: ""))
+      end
+      list = ->(*options, **more) { diagctl!("request", "--list", "--remote", *options, env: elsewhere.merge(more.transform_keys(&:to_s))) }
+      assert_includes list.(COLUMNS: "200").out, "1 refused, 1 waiting, 1 silent; web-1 refused: the budget is spent; web-2 waits: the lease is held"
+      narrow = list.(COLUMNS: "80").out
+      assert_operator narrow.lines.map { |line| line.chomp.length }.max, :<=, 80, narrow
+      ["web-1 refused: the budget is spent", "web-2 waits: the lease is held"].each { |why| assert_includes narrow.gsub(/\n\s+/, " "), why }
+      assert_equal answers.transform_values(&:last), list.("--json").json.dig("requests", 0, "answers").transform_values { |answer| answer["reason"] }
+    end
+
     # Whoever may write to the remote may have written them.
     def test_secrets_in_requests_and_answers_are_hidden
       id, node = format("%s-%08x", compact, 1), "web-1~00000001"

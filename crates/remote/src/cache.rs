@@ -6,6 +6,9 @@
 //! ```
 //!
 //! A name is a checksum, and a file is checked again before each use, so a stale or a damaged one is never served.
+//!
+//! Whoever works on a view, or receives a file (`blobs/.tmp-<random>`), holds a shared lock (flock) on it. The next command removes what
+//! nobody has locked: it was left by a command that was killed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,11 +19,13 @@ use std::time::{Duration, SystemTime};
 use diagctl_fs::random_hex;
 use diagctl_observe::clock;
 use diagctl_store::{units, writer};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// Age after which the leftovers of commands that were killed are removed.
+/// Age after which the leftovers of commands that were killed are removed where the filesystem has no locks.
 const LEFTOVER: Duration = Duration::from_secs(86_400);
 
 /// The space that is left on the filesystem, bytes.
@@ -63,12 +68,17 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Creates an empty directory for a view.
-    pub fn new_view(&self) -> Result<PathBuf> {
+    /// Creates an empty directory for a view. It is this command's while the file is open.
+    pub fn new_view(&self) -> Result<(PathBuf, File)> {
         self.sweep();
-        let view = self.views().join(random_hex()?);
-        DirBuilder::new().mode(0o700).create(&view).map_err(failed(&view))?;
-        Ok(view)
+        loop {
+            let view = self.views().join(random_hex()?);
+            DirBuilder::new().mode(0o700).create(&view).map_err(failed(&view))?;
+            let opened = File::open(&view);
+            if is_own(opened.as_ref().ok(), &view) {
+                return Ok((view.clone(), opened.map_err(failed(&view))?));
+            }
+        }
     }
 
     /// Links a file into a view. Returns false if the cache does not have it; one that is damaged is removed.
@@ -116,9 +126,14 @@ impl Cache {
 
     /// Begins to receive a file.
     pub fn receive(&self) -> Result<Incoming> {
-        let path = self.blobs().join(format!(".tmp-{}", random_hex()?));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed(&path))?;
-        Ok(Incoming { path, file, hash: Sha256::new(), bytes: 0 })
+        loop {
+            let path = self.blobs().join(format!(".tmp-{}", random_hex()?));
+            let options = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).to_owned();
+            let file = options.open(&path).map_err(failed(&path))?;
+            if is_own(Some(&file), &path) {
+                return Ok(Incoming { path, file, hash: Sha256::new(), bytes: 0 });
+            }
+        }
     }
 
     /// Keeps a file that was received whole. Returns the difference if it is not the one that was expected.
@@ -156,13 +171,19 @@ impl Cache {
         let now = now();
         let is_old = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age > LEFTOVER);
         for entry in fs::read_dir(self.views()).into_iter().flatten().flatten() {
-            if entry.metadata().and_then(|found| found.modified()).is_ok_and(is_old) {
-                let _ = fs::remove_dir_all(entry.path());
+            let (path, at) = (entry.path(), entry.metadata().and_then(|found| found.modified()));
+            let unlocked = locked_alone(&path);
+            if unlocked.is_some() || at.is_ok_and(is_old) {
+                let _ = fs::remove_dir_all(path);
             }
         }
         let is_temporary = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         for (at, _, path) in files(&self.blobs()) {
-            if is_temporary(&path) && is_old(at) {
+            if !is_temporary(&path) {
+                continue;
+            }
+            let unlocked = locked_alone(&path);
+            if unlocked.is_some() || is_old(at) {
                 let _ = fs::remove_file(path);
             }
         }
@@ -183,6 +204,26 @@ impl Drop for Incoming {
         // Gone if it was kept.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+// Takes the lock of what was just created. Returns false if a sweep was faster. Where there are no locks, nothing is swept early.
+fn is_own(file: Option<&File>, path: &Path) -> bool {
+    let Some(file) = file else { return path.exists() };
+    if flock(file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
+        return false;
+    }
+    let is_same = |there: fs::Metadata| file.metadata().is_ok_and(|held| held.ino() == there.ino());
+    fs::symlink_metadata(path).is_ok_and(is_same)
+}
+
+// Returns what has no owner, locked, so that nobody becomes its owner.
+fn locked_alone(path: &Path) -> Option<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+        .open(path)
+        .ok()?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file)
 }
 
 fn now() -> SystemTime {
@@ -254,6 +295,30 @@ mod tests {
         assert!(!cache.link(&name, 3, &dir.path().join("again")).unwrap());
         assert_eq!(fs::read_dir(cache.blobs()).unwrap().count(), 0, "a damaged one is removed");
         assert!(cache.link("../../etc/passwd", 3, &to).is_err());
+    }
+
+    #[test]
+    fn what_nobody_holds_any_more_goes_with_the_next_command_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&dir.path().join("cache"), 1 << 20).unwrap();
+        let name = store(&cache, b"abc");
+        let ((left, lock), held) = (cache.new_view().unwrap(), cache.new_view().unwrap());
+        fs::write(left.join("FORMAT"), "1").unwrap();
+        drop(lock);
+        // Of another command, while the one that made it has ended.
+        let (handed_over, lock) = cache.new_view().unwrap();
+        let taken = File::open(&handed_over).unwrap();
+        flock(&taken, FlockOperation::LockShared).unwrap();
+        drop(lock);
+        let incoming = cache.receive().unwrap();
+        let killed = cache.blobs().join(".tmp-0");
+        fs::write(&killed, "half").unwrap();
+        cache.sweep();
+        let there = [&left, &killed, &held.0, &handed_over, &incoming.path, &cache.blob(&name).unwrap()];
+        assert_eq!(there.map(|path| path.exists()), [false, false, true, true, true, true]);
+        drop((held.1, taken));
+        cache.sweep();
+        assert_eq!(fs::read_dir(cache.views()).unwrap().count(), 0);
     }
 
     #[test]

@@ -12,12 +12,13 @@ use futures_util::{StreamExt, stream};
 
 use crate::bucket::Bucket;
 use crate::deletion::Lists;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, UNREADABLE};
 use crate::foreign;
 use crate::keys::{self, Object};
+use crate::manifest::DAYS;
 use crate::merged::{self, AT_ONCE, MAX_MANIFEST, Manifests};
 use crate::output::{self, Exit};
-use crate::settings::Settings;
+use crate::settings::{Remote, Settings};
 
 /// The number of unreadable manifests that are named.
 const MOST_TOLD: usize = 3;
@@ -52,6 +53,7 @@ pub struct Listing {
 pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let listing = read(&bucket, args.since_day.as_deref(), args.until_day.as_deref()).await?;
+    listing.tell_damaged(&settings.remote);
     listing.tell_unreadable();
     print(listing.newest_first()).map_err(Error::Runtime)?;
     tell_unused(&bucket);
@@ -119,17 +121,37 @@ impl Listing {
         }
     }
 
-    /// Names the manifests that were left out, or parts of them.
-    fn tell_unreadable(&self) {
+    /// Names the manifests with lines that were left out, and how each is restored.
+    pub fn tell_damaged(&self, remote: &Remote) {
         for (key, lines) in self.damaged.iter().take(MOST_TOLD) {
             let plural = if *lines == 1 { "a damaged line" } else { "damaged lines" };
             output::note(&format!("skipped {plural} of {key}: captures may be missing here that are in the remote"));
+            let restored = restoration(key, remote).map(|(machine, command)| {
+                format!(
+                    "the store of {machine} has a copy of its last {DAYS} days: `{command}` there restores it, with the store's directory \
+                     for STORE; or "
+                )
+            });
+            let restored = restored.unwrap_or_default();
+            output::hint(&format!(
+                "{restored}restore an earlier version of the object; do not delete it: it may say that captures are pinned"
+            ));
         }
+        if self.damaged.len() > MOST_TOLD {
+            output::note(&format!("skipped lines of {} further manifests", self.damaged.len() - MOST_TOLD));
+        }
+    }
+
+    /// Names the manifests that were left out.
+    fn tell_unreadable(&self) {
         for error in self.unreadable.iter().take(MOST_TOLD) {
             output::note(&format!("skipped a manifest: {error}"));
         }
         if self.unreadable.len() > MOST_TOLD {
             output::note(&format!("skipped {} further manifests", self.unreadable.len() - MOST_TOLD));
+        }
+        if !self.unreadable.is_empty() {
+            output::hint(UNREADABLE);
         }
     }
 
@@ -162,6 +184,32 @@ impl Listing {
     fn is_deleted(&self, entry: &Entry) -> bool {
         self.deleted.has(entry.id, &entry.host)
     }
+}
+
+// Returns the machine whose store has a copy of a manifest, and the command that puts it back. The store names it after the day alone.
+fn restoration(key: &str, remote: &Remote) -> Option<(String, String)> {
+    let (day, name) = key.strip_prefix("manifests/")?.split_once('/')?;
+    let (machine, random) = name.rsplit_once('~')?;
+    let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    // Whoever may write to the remote may have named it.
+    if ![day, machine, random].into_iter().all(is_plain) {
+        return None;
+    }
+    let copy = format!("STORE/remote/manifests/{day}~{random}");
+    let url = remote.url.trim_end_matches('/');
+    let (scheme, place) = url.split_once("://")?;
+    let endpoint = remote.endpoint.as_ref().map(|endpoint| format!(" --endpoint-url {endpoint}")).unwrap_or_default();
+    let command = match scheme {
+        "s3" => format!("aws s3 cp{endpoint} {copy} '{url}/{key}'"),
+        "gs" => format!("gcloud storage cp {copy} '{url}/{key}'"),
+        "az" => {
+            let (container, prefix) =
+                place.split_once('/').map_or((place, String::new()), |(c, p)| (c, format!("{p}/")));
+            format!("az storage blob upload --overwrite -f {copy} -c '{container}' -n '{prefix}{key}'")
+        }
+        _ => format!("cp {copy} '{place}/{key}'"),
+    };
+    Some((machine.to_owned(), command))
 }
 
 // True if the time of an entry is that with which its id begins. Another one would lead to another place than that of the capture.
@@ -207,6 +255,34 @@ mod tests {
         let mut listing = Listing::default();
         listing.add(&object("manifests/2026-11-28/web-1~0.jsonl"), lines.join("\n").as_bytes());
         assert_eq!(listing.newest_first().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), [good]);
+    }
+
+    #[test]
+    fn a_damaged_manifest_is_restored_from_the_store_that_wrote_it() {
+        let key = "manifests/2026-11-28/web-1~4be11a02.jsonl";
+        let copy = "STORE/remote/manifests/2026-11-28~4be11a02.jsonl";
+        let table = [
+            ("s3://acme/prod", None, format!("aws s3 cp {copy} 's3://acme/prod/{key}'")),
+            (
+                "s3://acme",
+                Some("http://minio:9000"),
+                format!("aws s3 cp --endpoint-url http://minio:9000 {copy} 's3://acme/{key}'"),
+            ),
+            ("gs://acme/prod/", None, format!("gcloud storage cp {copy} 'gs://acme/prod/{key}'")),
+            ("az://dumps/a/b", None, format!("az storage blob upload --overwrite -f {copy} -c 'dumps' -n 'a/b/{key}'")),
+            ("az://dumps", None, format!("az storage blob upload --overwrite -f {copy} -c 'dumps' -n '{key}'")),
+            ("file:///mnt/share", None, format!("cp {copy} '/mnt/share/{key}'")),
+        ];
+        for (url, endpoint, expected) in table {
+            let remote: Remote =
+                serde_json::from_value(serde_json::json!({ "url": url, "endpoint": endpoint })).unwrap();
+            assert_eq!(restoration(key, &remote), Some(("web-1".to_owned(), expected)), "{url}");
+            for hostile in
+                ["manifests/2026-11-28/a';reboot;'~0.jsonl", "manifests/x y/web-1~0.jsonl", "manifests/web-1"]
+            {
+                assert_eq!(restoration(hostile, &remote), None, "{hostile}");
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use diagctl_fs::random_hex;
 use diagctl_observe::clock;
 use diagctl_observe::proc::Proc;
-use diagctl_store::{Access, Store};
+use diagctl_store::{Access, Store, shipping};
 use serde::Serialize;
 
 use crate::at_rest;
@@ -16,6 +16,7 @@ use crate::captures;
 use crate::directory;
 use crate::error::{Error, Result};
 use crate::keys;
+use crate::manifest;
 use crate::output::{self, Exit};
 use crate::probe;
 use crate::settings::Settings;
@@ -146,6 +147,12 @@ fn of_directory(dir: &Path, settings: &Settings) -> Result<bool> {
     // Root becomes the owner of the store, as it does to ship. A person may have no store.
     let store = Store::open(settings.store(), Access::Read).ok();
     let shown = dir.display();
+    let were_sent = |store: &Store| manifest::were_sent(&shipping::place(store), &settings.remote.url);
+    if let Err(error) = directory::require_share(dir, store.as_ref().is_some_and(were_sent)) {
+        // The words of `ship`.
+        say("write", "fail", format!("nothing can be shipped: {error}"), error.hint().as_deref())?;
+        return Ok(false);
+    }
     match store.and_then(|store| directory::share_a_disk(dir, store.dir().path())) {
         Some(true) => {
             let message = format!(

@@ -34,13 +34,16 @@ pub fn mark(dir: &Path, has_captures: bool) -> Result<()> {
     if mark.exists() {
         return Ok(());
     }
-    if has_captures && !dir.join("captures").exists() {
-        return Err(Error::Unmounted { path: dir.into() });
-    }
+    require_share(dir, has_captures)?;
     write(
         &mark,
         b"Captures of diagctl. Without this file the directory is taken for a mount point without its share.\n",
     )
+}
+
+/// Fails as [`mark`] does, and changes nothing.
+pub fn require_share(dir: &Path, has_captures: bool) -> Result<()> {
+    if has_captures && !is_used(require(dir)?) { Err(Error::Unmounted { path: dir.into() }) } else { Ok(()) }
 }
 
 /// Returns false if nothing was ever sent to the directory: it may be a mount point without its share.

@@ -11,6 +11,9 @@ use crate::reason::{self, Kind};
 /// The result of an operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// The next step if a manifest cannot be read.
+pub const UNREADABLE: &str = "restore the object from its archive, or mend the rights of the file; one that diagctl has not written can be deleted";
+
 /// An error, with what is needed to word it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -251,6 +254,11 @@ impl Error {
                     "restore the file from a copy, or delete the capture with `diagctl rm {capture}`"
                 ));
             }
+            Self::Store(diagctl_store::Error::NoStore { .. }) => {
+                "name the store with --dir, DIAGCTL_DIR or `dir` in the configuration; the first capture makes it, and `diagctl doctor`, in \
+                 the environment of a worker, tells why there is none; `diagctl ship --watch` waits for it"
+            }
+            Self::Store(_) => "`diagctl doctor` says what is wrong with the store",
             Self::NoNode(none) => return Some(none.hint()),
             Self::NoCapture { .. } => {
                 "`diagctl list --remote` shows what is there; a lifecycle rule may have deleted it meanwhile"
@@ -262,9 +270,7 @@ impl Error {
             Self::Busy { .. } => "`diagctl status` says what waits and how shipping goes; --wait waits for longer",
             Self::NoRequest(_) => "`diagctl request --list --remote` shows those that count",
             Self::Clocks { .. } => "set the clock that is wrong (chrony, systemd-timesyncd), and try again",
-            Self::UnknownPins { .. } => {
-                "restore the object from its archive, or mend the rights of the file; one that diagctl has not written can be deleted"
-            }
+            Self::UnknownPins { .. } => UNREADABLE,
             Self::NoClock { .. } => {
                 "does something else delete objects under probes/? `diagctl doctor --remote` says what the remote keeps"
             }
@@ -375,6 +381,17 @@ mod tests {
             let error = Error::Directory { action, path: Path::new("/mnt/x").join(key), source: kind.into() };
             assert_eq!(error.hint().unwrap(), hint, "{action} {key} {kind}");
         }
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_opened_is_told_with_a_command() {
+        let missing = diagctl_store::Error::NoStore { dir: "/srv/store".into() };
+        assert!(Error::Store(missing).hint().unwrap().contains("`diagctl doctor`"));
+        let file = diagctl_fs::Error::NoParent { path: "/".into() };
+        assert_eq!(
+            Error::Store(file.into()).hint().as_deref(),
+            Some("`diagctl doctor` says what is wrong with the store")
+        );
     }
 
     #[test]

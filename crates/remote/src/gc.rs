@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
 use diagctl_observe::clock;
-use diagctl_store::Id;
 use diagctl_store::index::Entry;
+use diagctl_store::{Id, units};
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
@@ -136,6 +136,7 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let objects = bucket.list_days("captures", None, None).await?;
     let mut stored = group(objects, &pinned);
     let is_damaged = listing.is_damaged();
+    listing.tell_damaged(&settings.remote);
     for (place, stored) in &mut stored {
         stored.listed = listed.contains(place);
         stored.unknown = !stored.listed && is_damaged;
@@ -226,7 +227,8 @@ fn judge(captures: &BTreeMap<Place, Stored>, args: &GcArgs, now_ms: u64) -> Vec<
             // Its manifest comes last, and says whether it is pinned.
             () if !stored.listed && age_ms < UNFINISHED_MS => (true, "in no manifest yet: may be under way".to_owned()),
             () if args.max_age_ms.is_some_and(|most| age_ms > most) => {
-                (false, format!("shipped {} days ago", age_ms / DAY_MS))
+                let most = args.max_age_ms.unwrap_or(0);
+                (false, format!("shipped {} ago, longer than {}", units::duration(age_ms), units::duration(most)))
             }
             () if args.max_use.is_some_and(|most| total > most) => {
                 (false, "the oldest, and there are too many bytes".to_owned())
@@ -330,6 +332,23 @@ mod tests {
             [true, false, false, false, true, true],
             "less than a day is not older"
         );
+    }
+
+    #[test]
+    fn the_age_that_is_the_reason_has_a_fitting_unit() {
+        const MINUTE_MS: u64 = 60_000;
+        let table = [
+            (12_000, 10_000, "shipped 12s ago, longer than 10s"),
+            (90 * MINUTE_MS, 30 * MINUTE_MS, "shipped 1h 30m ago, longer than 30m"),
+            (95 * DAY_MS, 90 * DAY_MS, "shipped 95d ago, longer than 90d"),
+            (500, 0, "shipped 500ms ago, longer than 0ms"),
+        ];
+        for (age_ms, most, expected) in table {
+            let (place, stored) = capture(1, 0, true, false);
+            let captures = [(place, Stored { written_ms: NOW - age_ms, ..stored })].into();
+            let args = GcArgs { max_age_ms: Some(most), max_use: None, dry_run: true, by: String::new() };
+            assert_eq!(judge(&captures, &args, NOW)[0].reason, expected);
+        }
     }
 
     #[test]

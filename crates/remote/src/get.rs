@@ -4,7 +4,7 @@
 //! every file must have the size and the checksum that the record names. Otherwise nothing of it is kept.
 
 use std::fs::{self, DirBuilder};
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ const MUCH: u64 = 64 << 20;
 
 /// Bring captures from the remote, for the commands of `diagctl` with --remote
 ///
-/// Reads a line of JSON for each capture from stdin, and prints the directory of the view.
+/// Reads a line of JSON for each capture from stdin, and an empty one. Prints the directory of the view, and keeps it until stdin ends.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directory of the cache
@@ -81,11 +81,15 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let bucket = Bucket::open(&settings.remote)?;
     let cache = Cache::open(&args.cache, args.most)?;
     let mut wanted: Vec<Wanted> = Vec::new();
-    for line in std::io::stdin().lock().lines() {
+    let mut stdin = std::io::stdin().lock();
+    for line in stdin.by_ref().lines() {
         let line = line.map_err(Error::Runtime)?;
+        if line.is_empty() {
+            break;
+        }
         wanted.push(serde_json::from_str(&line).map_err(|e| Error::Asked(e.to_string()))?);
     }
-    let view = cache.new_view()?;
+    let (view, _lock) = cache.new_view()?;
     let fetch = Fetch { bucket: &bucket, cache: &cache, view: &view };
     let fetched =
         if args.unchecked { fetch.unchecked(&wanted).await } else { fetch.all(&wanted).await.map(|()| Vec::new()) };
@@ -97,6 +101,8 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     let places: Vec<String> = wanted.iter().map(place).collect();
     let brought = serde_json::json!({ "view": view, "places": places, "refused": refused });
     output::say_raw(&brought.to_string()).map_err(Error::Runtime)?;
+    // The caller ends it when it has locked the view, or is killed.
+    let _ = stdin.read_to_end(&mut Vec::new());
     Ok(Exit::Ok)
 }
 

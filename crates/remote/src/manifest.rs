@@ -26,7 +26,7 @@ const MAX_URL: u64 = 64 << 10;
 const BEGUN_ANEW: &str = ".anew";
 
 /// Number of days for which the copies are kept.
-const DAYS: usize = 40;
+pub const DAYS: usize = 40;
 
 /// The copies of the manifests.
 #[derive(Debug)]
@@ -46,6 +46,17 @@ pub fn begin_anew(remote: &Spot) -> Result<()> {
         fs::write_atomic(&dir.join(BEGUN_ANEW), b"", Durability::Volatile)?;
     }
     Ok(names.iter().try_for_each(|name| fs::remove_file(&dir.join(name)))?)
+}
+
+/// Returns true if captures were sent to this URL in the last days. Changes nothing.
+pub fn were_sent(remote: &Spot, url: &str) -> bool {
+    let dir = remote.join("manifests");
+    let is_of_url = fs::read_bounded(&dir.join(URL), MAX_URL).map_or(true, |known| known == url.as_bytes());
+    is_of_url && !is_empty(&dir)
+}
+
+fn is_empty(dir: &Spot) -> bool {
+    names(dir).is_empty() && !dir.join(BEGUN_ANEW).is_file()
 }
 
 // The names of the copies.
@@ -77,7 +88,7 @@ impl Manifests {
 
     /// Returns true if nothing was sent to the remote in the last days.
     pub fn is_empty(&self) -> bool {
-        self.names().is_empty() && !self.dir.join(BEGUN_ANEW).is_file()
+        is_empty(&self.dir)
     }
 
     /// Adds a capture to the manifest of its day.
@@ -223,6 +234,7 @@ mod tests {
         let remote = Spot::hold(dir.path()).unwrap();
         let mut manifests = Manifests::open(&remote, "s3://one").unwrap();
         manifests.add(&Entry { created: "2026-11-28T10:00:00Z".into(), ..Entry::default() }).unwrap();
+        assert_eq!(["s3://one", "s3://two"].map(|url| were_sent(&remote, url)), [true, false]);
         assert_eq!(Manifests::open(&remote, "s3://one").unwrap().names(), manifests.names());
         assert!(Manifests::open(&remote, "s3://two").unwrap().names().is_empty());
         assert!(Manifests::open(&remote, "s3://one").unwrap().names().is_empty(), "it begins a new one there");

@@ -71,7 +71,10 @@ pub async fn read(
             data => {
                 for data in data?.iter() {
                     if !quotations(data, manifests, &mut each) {
-                        output::note(&format!("skipped the rest of a merged manifest: {} is damaged", object.key));
+                        output::note(&format!(
+                            "skipped the rest of a merged manifest: {} is damaged; the manifests themselves are read, so nothing is missing",
+                            object.key
+                        ));
                     }
                 }
             }

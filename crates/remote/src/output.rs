@@ -106,6 +106,14 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "diagctl: {}", printable(text));
 }
 
+/// Prints the next step after a note.
+pub fn hint(text: &str) {
+    let text = &*diagctl_fs::without_secrets(text);
+    if !log("warn", text, Value::Null) {
+        let _ = writeln!(std::io::stderr(), "  hint: {}", printable(text));
+    }
+}
+
 /// Prints a note with a command between backquotes, which gets the global options that were given.
 pub fn note_command(text: &str) {
     note(&pasteable(text, OPTIONS.get().map_or("", String::as_str)));

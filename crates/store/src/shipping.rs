@@ -197,6 +197,11 @@ pub fn is_watched(store: &Store) -> bool {
     dir.join(WATCHED).is_file() && matches!(LockFile::try_lock(&dir.join("lock")), Ok(None))
 }
 
+/// Returns the directory in which the shipper keeps its files. It may not exist.
+pub fn place(store: &Store) -> Spot {
+    store.path(REMOTE)
+}
+
 /// Returns the directory in which the shipper keeps its files, and creates it.
 ///
 /// # Errors

@@ -1,12 +1,13 @@
 //! `--identity`: the keys of the person who reads encrypted reports.
 
 use std::fs::File;
-use std::io::{IsTerminal as _, Read as _};
+use std::io::{ErrorKind, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::remote::hints::shell_word;
 use super::{Context, Failure, from_environment, output};
 use crate::cli::error::printable;
 use crate::exit_code::Exit;
@@ -52,7 +53,8 @@ impl Key {
         let Some(file) = self.file() else { return Ok(()) };
         self.refuse_a_key(&file)?;
         leave_no_core();
-        cx.unlock(Arc::new(read(&file)?));
+        let by = if self.identity.is_some() { "--identity" } else { VARIABLE };
+        cx.unlock(Arc::new(read(&file, by)?));
         Ok(())
     }
 }
@@ -65,9 +67,12 @@ fn leave_no_core() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(limit.current.map_or(1, |now| now.min(1))), ..limit });
 }
 
-fn read(path: &Path) -> Result<Identities, Failure> {
+fn read(path: &Path, by: &str) -> Result<Identities, Failure> {
     let is_stdin = path == Path::new("-");
-    let failed = |source| Failure::io("read the identity file", path, source);
+    let failed = |source: std::io::Error| {
+        let hint = unreadable(source.kind(), path, by);
+        Failure::io("read the identity file", path, source).hint(hint)
+    };
     let mut text = Vec::new();
     let read = if is_stdin {
         if std::io::stdin().is_terminal() {
@@ -87,6 +92,20 @@ fn read(path: &Path) -> Result<Identities, Failure> {
     }
     Identities::parse(&name, &text)
         .map_err(|why| Failure::new(Exit::Usage, format!("{shown} is no identity file: {why}")).hint(hint(why, &shown)))
+}
+
+fn unreadable(kind: ErrorKind, path: &Path, by: &str) -> String {
+    let file = shell_word(&path.to_string_lossy());
+    match kind {
+        ErrorKind::PermissionDenied => {
+            format!(
+                "`ls -l {file}` shows who may read it; or pipe it to the same command: sudo cat {file} | diagctl … --identity -"
+            )
+        }
+        _ => format!(
+            "{by} must name the file that `age-keygen -o FILE` wrote for one of the recipients; `diagctl show latest` shows them"
+        ),
+    }
 }
 
 fn hint(why: BadIdentities, file: &str) -> String {

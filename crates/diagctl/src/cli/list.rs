@@ -7,6 +7,7 @@ mod page;
 use serde::Serialize;
 
 use super::output::{self, Done};
+use super::remote::hosts;
 use super::times::{self, Moment, Times};
 use super::{Context, Failure};
 use super::{deaths, view};
@@ -150,6 +151,13 @@ fn show(listing: &Captures<'_>, args: &Args, now_ms: u64, place: &str) -> Result
         output::note(&format!("no capture matches; the {place} has {total}"));
         let all = listing.newest_first().into_iter().filter_map(|number| listing.entry(number));
         args.meant(all).iter().for_each(|meant| output::note(meant));
+    }
+    // Only the name of a node can stand for more than it says.
+    if let Some(name) = args.host.as_ref().filter(|name| matched > 0 && name.contains('~')) {
+        let hosts: Vec<String> =
+            listing.newest_first().into_iter().filter_map(|n| Some(listing.entry(n)?.host)).collect();
+        let told = hosts::of_all_stores(name, hosts.iter().map(String::as_str));
+        told.iter().for_each(|told| output::note(told));
     }
     let exit = if total > 0 && matched == 0 { Exit::NoMatch } else { Exit::Ok };
     Ok(Done::silent().with_exit(exit))

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::section::nearest;
 use diagctl_fs::printable;
 
-/// No more names than this are listed.
+/// No more names than this are listed: the most similar.
 const LISTED: usize = 12;
 
 /// Asks if a similar name was meant, or lists the names that there are. Returns nothing if the name is among them, or if there are none.
@@ -15,8 +15,8 @@ pub fn meant<'n>(wanted: &str, known: impl IntoIterator<Item = &'n str>) -> Opti
         return None;
     }
     Some(similar(wanted, known.iter().copied()).unwrap_or_else(|| match known.len() {
-        1 => format!("there is only {}", listed(&known)),
-        _ => format!("there are {}", listed(&known)),
+        1 => format!("there is only {}", listed(wanted, &known)),
+        _ => format!("there are {}", listed(wanted, &known)),
     }))
 }
 
@@ -25,9 +25,13 @@ pub fn similar<'n>(wanted: &str, known: impl IntoIterator<Item = &'n str>) -> Op
     nearest(wanted, known).filter(|near| *near != wanted).map(|near| format!("did you mean {:?}?", printable(near)))
 }
 
-fn listed(names: &BTreeSet<&str>) -> String {
+fn listed(wanted: &str, names: &BTreeSet<&str>) -> String {
     let more = names.len().saturating_sub(LISTED);
-    let shown: Vec<String> = names.iter().take(LISTED).map(|name| printable(name)).collect();
+    let mut nearest: Vec<&str> = names.iter().copied().collect();
+    let likeness = |name: &str| strsim::jaro_winkler(wanted, name);
+    nearest.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
+    let mut shown: Vec<String> = nearest.iter().take(LISTED).map(|name| printable(name)).collect();
+    shown.sort_unstable();
     if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
 }
 
@@ -65,5 +69,7 @@ mod tests {
         let many: Vec<String> = (10..30).map(|n| format!("rule-{n}")).collect();
         let told = meant("x", many.iter().map(String::as_str)).unwrap();
         assert!(told.ends_with("rule-20, rule-21 and 8 more"), "{told}");
+        let told = meant("the-29-th", many.iter().map(String::as_str)).unwrap();
+        assert!(told.contains("rule-29"), "{told}");
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod earlier;
 pub mod hints;
+pub mod hosts;
 pub mod misplaced;
 mod target;
 pub mod view;
@@ -40,14 +41,31 @@ pub fn none(cx: &Context) -> Failure {
         return Failure::new(Exit::Config, "there is no remote until the configuration is corrected")
             .hint("`diagctl config check` says what to write");
     }
-    let table = "[remote] with url = \"s3://BUCKET/PREFIX\"";
     let failure = Failure::new(Exit::Config, "the configuration names no remote");
-    match cx.loaded.borrowed.as_ref().or(cx.loaded.file.as_ref()) {
-        Some(file) => failure.hint(format!("add the table {table} to {}; docs/fleet.md has an example", file.display())),
-        None => failure.hint(format!(
-            "write the table {table} into a file, and name it with --config or DIAGCTL_CONFIG; docs/fleet.md has an example"
-        )),
+    let Some(file) = cx.loaded.borrowed.as_ref().or(cx.loaded.file.as_ref()) else {
+        return failure.hint(how_to_name_one());
+    };
+    // A table must not be there twice.
+    let has_table = |text: String| text.lines().any(|line| line.trim_start().starts_with("[remote]"));
+    if std::fs::read_to_string(file).is_ok_and(has_table) {
+        let file = file.display();
+        return failure.hint(format!(
+            "write url = \"s3://BUCKET/PREFIX\" below [remote] in {file}; docs/fleet.md has an example"
+        ));
     }
+    let file = hints::shell_word(&file.to_string_lossy());
+    failure.hint(format!("add the table with `{WRITE} >> {file}`; docs/fleet.md has an example"))
+}
+
+/// Writes the table of a remote.
+const WRITE: &str = r#"printf '\n[remote]\nurl = "s3://BUCKET/PREFIX"\n'"#;
+
+/// The next step where no configuration file is in use.
+pub fn how_to_name_one() -> String {
+    format!(
+        "write the table [remote] into a file with `{WRITE} >> diagctl.toml`, and name it with --config or DIAGCTL_CONFIG; docs/fleet.md has \
+         an example"
+    )
 }
 
 /// Returns what the program has to know: the store, the remote, and how to ask this program again.

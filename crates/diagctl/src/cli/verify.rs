@@ -19,7 +19,7 @@ use crate::exit_code::Exit;
 use crate::units::size;
 use check::capture;
 use diagctl_store::index::{self, Present};
-use diagctl_store::{Access, Id, ReportName};
+use diagctl_store::{Access, Id, ReportName, Store};
 
 /// Verify captures against their checksums; changes nothing
 ///
@@ -94,11 +94,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     let store = cx.open(Access::Read)?;
     let mut present = Present::list(&store)?;
-    let ids: BTreeSet<Id> = if args.all {
-        present.ids().collect()
-    } else {
-        each(&store, &args.ids).into_iter().collect::<Result<_, _>>()?
-    };
+    let ids: BTreeSet<Id> = if args.all { present.ids().collect() } else { named(&store, &present, &args.ids)? };
     let mut work = 0;
     index::visit(&store, &mut present, |entry| {
         if ids.contains(&entry.id) {
@@ -115,6 +111,14 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     bar.finish_and_clear();
     finish(outcome, args, "diagctl rm ID")
+}
+
+// Other commands take the latest capture that can be read. Here, one whose record is damaged must not pass as an older one.
+fn named(store: &Store, present: &Present, names: &[String]) -> Result<BTreeSet<Id>, Failure> {
+    let unreadable = present.ids().max().filter(|id| store.capture(id).is_err());
+    let latest = unreadable.filter(|_| names.iter().any(|name| name == "latest"));
+    let others: Vec<String> = names.iter().filter(|name| latest.is_none() || *name != "latest").cloned().collect();
+    latest.into_iter().map(Ok).chain(each(store, &others)).collect()
 }
 
 // One capture after the other: a remote has more than this machine has room for.

@@ -60,9 +60,11 @@ fn errors_of_the_command_line() {
 fn errors_about_the_remote() {
     let mut environment = Environment::new();
     environment.comment("nothing names a remote, and there is no store");
-    for line in ["list", "list --remote", "list --remote s3://acme/prod", "list --remote=s3://acme/prod"] {
+    for line in ["list", "list --remote", "ship", "list --remote s3://acme/prod", "list --remote=s3://acme/prod"] {
         environment.run(line);
     }
+    environment.write("empty.toml", "[remote]\n");
+    environment.run("--config empty.toml ship");
     environment.shell("DIAGCTL_CONFIG= DIAGCTL_DIR= diagctl list --remote");
     environment.comment("a laptop: a configuration names the remote, and there is no store");
     environment.write("fleet.toml", "[remote]\nurl = \"s3://acme/prod\"\n");
@@ -233,6 +235,7 @@ fn errors_of_identities() {
     environment.run(&format!("fetch {ROUTINE} --json"));
     environment.run(&format!("diagnose {ROUTINE}"));
     environment.run(&format!("fetch {ROUTINE} --identity missing.txt"));
+    environment.shell("DIAGCTL_IDENTITY=missing.txt diagctl diagnose latest");
     let table = [
         ("empty.txt", "# nothing\n"),
         ("recipient.txt", "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n"),

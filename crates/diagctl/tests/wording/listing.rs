@@ -49,6 +49,10 @@ fn list_of_nothing() {
     {
         environment.run(&format!("list {filters}"));
     }
+    environment.comment("machines");
+    for filters in ["--host nobody", "--host 'nobody*' -q"] {
+        environment.run(&format!("list {filters}"));
+    }
     environment.comment("a store without captures");
     fs::remove_dir_all(environment.store().join("reports")).unwrap();
     environment.run_table("list");

@@ -6,9 +6,10 @@ use clap::ValueEnum;
 
 use super::{Args, Key};
 use crate::cli::names;
+use crate::cli::remote::hosts;
 use crate::cli::times::Times;
+use diagctl_fs::printable;
 use diagctl_store::index::Entry;
-use diagctl_store::pattern::is_like;
 
 /// The order of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,26 +57,32 @@ impl Args {
 
     /// Returns the names that were probably meant by filters that no capture passes.
     pub(super) fn meant(&self, entries: impl Iterator<Item = Entry>) -> Vec<String> {
-        let [mut roles, mut names, mut rules, mut reports] = [const { BTreeSet::new() }; 4];
+        let [mut hosts, mut roles, mut names, mut rules, mut reports] = [const { BTreeSet::new() }; 5];
         for entry in entries {
+            hosts.insert(entry.host);
             roles.insert(entry.role);
             names.insert(entry.worker);
             rules.insert(entry.rule);
             reports.extend(entry.reports.into_iter().map(|report| report.name.to_string()));
         }
-        names::meant_by([
+        let of_host = self.host.as_deref().and_then(|name| {
+            let meant = hosts::meant(name, hosts.iter().map(String::as_str))?;
+            Some(format!("--host {}: {meant}", printable(name)))
+        });
+        let by_name = names::meant_by([
             ("--role", self.role.as_deref(), &roles),
             ("--name", self.name.as_deref(), &names),
             ("--rule", self.rule.as_deref(), &rules),
             ("--report", self.report.as_deref(), &reports),
-        ])
+        ]);
+        of_host.into_iter().chain(by_name).collect()
     }
 
     pub(super) fn accepts(&self, entry: &Entry, now_ms: u64, times: &Times) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
         let age_ms = now_ms.saturating_sub(entry.store_ms);
         is(&self.role, &entry.role)
-            && self.host.as_ref().is_none_or(|pattern| is_like(pattern, &entry.host))
+            && self.host.as_ref().is_none_or(|name| hosts::is_meant(name, &entry.host))
             && is(&self.name, &entry.worker)
             && is(&self.rule, &entry.rule)
             && self.pid.is_none_or(|pid| pid == entry.pid)

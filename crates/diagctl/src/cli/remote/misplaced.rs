@@ -22,10 +22,8 @@ pub fn explain(error: &clap::Error) -> Option<Failure> {
 
 /// The failure if a URL follows `--remote`.
 pub fn url() -> Failure {
-    Failure::new(Exit::Usage, "--remote takes no URL: the bucket is that of the configuration").hint(
-        "write [remote] with url = \"s3://BUCKET/PREFIX\" into a file, and name it with --config or DIAGCTL_CONFIG; docs/fleet.md has \
-         an example",
-    )
+    Failure::new(Exit::Usage, "--remote takes no URL: the bucket is that of the configuration")
+        .hint(super::how_to_name_one())
 }
 
 fn not_taken(words: &[String]) -> Failure {

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use diagctl_store::index::Entry;
-use diagctl_store::pattern::is_like;
 use diagctl_store::{Error, Id};
 
-use super::{Days, misplaced};
+use super::{Days, hosts, misplaced};
 use crate::cli::Failure;
 use crate::cli::error::{printable, quoted};
 use crate::exit_code::Exit;
@@ -52,7 +51,9 @@ pub fn days(text: &str) -> Days {
 /// Finds the capture among those in the remote, the newest first.
 pub fn resolve(entries: &[Entry], host: Option<&str>, text: &str) -> Result<Target, Failure> {
     let named = Named::parse(text);
-    let is_of = |entry: &&Entry| [host, named.host].into_iter().flatten().all(|pattern| is_like(pattern, &entry.host));
+    let is_of =
+        |entry: &&Entry| [host, named.host].into_iter().flatten().all(|wanted| hosts::is_meant(wanted, &entry.host));
+    let none = || none(entries, text, host);
     let of_host = entries.iter().filter(is_of);
     let report = named.report.map(str::to_owned);
     let found = |entry: &Entry| Ok(Target { entry: entry.clone(), report: report.clone() });
@@ -66,13 +67,13 @@ pub fn resolve(entries: &[Entry], host: Option<&str>, text: &str) -> Result<Targ
                 let known: BTreeSet<_> = of_host.flat_map(|entry| &entry.reports).map(|r| r.name.clone()).collect();
                 Err(Error::NoCaptureWith { report: report.clone(), known: known.into_iter().collect() }.into())
             }
-            _ => Err(none(text, host)),
+            _ => Err(none()),
         };
     }
     let is_meant = |entry: &&Entry| !named.name.is_empty() && entry.id.as_str().starts_with(named.name);
     let matching: Vec<&Entry> = of_host.filter(is_meant).collect();
     match matching.as_slice() {
-        [] => Err(none(text, host)),
+        [] => Err(none()),
         [entry] => found(entry),
         [entry, rest @ ..] if rest.iter().all(|other| other.id == entry.id) => {
             let hosts: Vec<String> = matching.iter().map(|entry| printable(&entry.host)).collect();
@@ -88,12 +89,30 @@ pub fn resolve(entries: &[Entry], host: Option<&str>, text: &str) -> Result<Targ
     }
 }
 
-fn none(text: &str, host: Option<&str>) -> Failure {
+fn none(entries: &[Entry], text: &str, host: Option<&str>) -> Failure {
     if text.contains("://") {
         return misplaced::url();
     }
+    let meant = [host, Named::parse(text).host]
+        .into_iter()
+        .flatten()
+        .find_map(|name| hosts::meant(name, entries.iter().map(|entry| entry.host.as_str())));
+    // Only the captures of that day were listed.
+    let when = if days(text) == Days::default() { "" } else { "of the captures of that day, " };
+    let meant = meant.map(|meant| format!("{when}{meant}"));
     Failure::new(Exit::NoMatch, format!("no capture in the remote{} matches {}", of_host(host), quoted(text)))
-        .hint("`diagctl list --remote` shows the captures")
+        .hint(and_the_list(meant.as_deref()))
+}
+
+fn and_the_list(meant: Option<&str>) -> String {
+    let meant = meant.map(|meant| format!("{meant}{} ", if meant.ends_with('?') { "" } else { ";" }));
+    format!("{}`diagctl list --remote` shows the captures", meant.unwrap_or_default())
+}
+
+/// The failure if the remote has captures, and none of a machine with this name.
+pub fn no_machine(host: &str, meant: &str) -> Failure {
+    Failure::new(Exit::NoMatch, format!("no capture in the remote is{}", of_host(Some(host))))
+        .hint(and_the_list(Some(meant)))
 }
 
 /// Returns the words that name the filter for machines.
@@ -148,6 +167,26 @@ mod tests {
                 (other, _) => panic!("{text}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_machine_that_has_nothing_is_told_with_those_that_have() {
+        let entries = [
+            entry("20261128T100000003Z-cccccccc", "web-1", "smaps"),
+            entry("20261128T100000002Z-bbbbbbbb", "db", "smaps"),
+        ];
+        let all = "`diagctl list --remote` shows the captures";
+        let table = [
+            ("latest", Some("sidekiq"), format!("there are db, web-1; {all}")),
+            ("sidekiq/latest", None, format!("there are db, web-1; {all}")),
+            ("latest", Some("web1"), format!("did you mean \"web-1\"? {all}")),
+            ("sidekiq/20261128", None, format!("of the captures of that day, there are db, web-1; {all}")),
+            ("20261127", Some("web-1"), all.to_owned()),
+        ];
+        for (text, host, expected) in table {
+            assert_eq!(resolve(&entries, host, text).unwrap_err().hint, Some(expected), "{text} {host:?}");
+        }
+        assert_eq!(resolve(&entries, Some("web-1~4be11a02"), "latest").unwrap().entry.host, "web-1");
     }
 
     #[test]

@@ -1,20 +1,21 @@
 //! Views: captures of the remote, brought to this machine as a small store, on which the commands run as on any other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use diagctl_store::Id;
 use diagctl_store::index::Entry;
-use diagctl_store::pattern::is_like;
+use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 use serde_json::json;
 
 pub use super::target::Target;
 use super::{Days, captures, command, ended};
-use super::{hints, target};
-use crate::cli::{Context, Failure, times};
+use super::{hints, hosts, target};
+use crate::cli::{Context, Failure, output, times};
 use crate::config::{Config, Loaded};
 use crate::exit_code::Exit;
 
@@ -56,6 +57,8 @@ pub struct View {
     targets: Vec<Target>,
     places: Vec<String>,
     refused: Vec<Refused>,
+    /// Another command removes a view that nobody has locked (crates/remote/src/cache.rs).
+    _lock: Option<File>,
 }
 
 impl From {
@@ -85,16 +88,35 @@ impl From {
     }
 
     /// Returns the captures of the machines, newest first.
+    ///
+    /// # Errors
+    ///
+    /// If the remote cannot be read, or has captures of other machines only.
     pub fn captures(&self, cx: &Context, days: &Days) -> Result<Vec<Entry>, Failure> {
         let mut entries = captures(cx, days)?;
-        let host = self.host.as_deref();
-        entries.retain(|entry| host.is_none_or(|pattern| is_like(pattern, &entry.host)));
+        let Some(host) = &self.host else { return Ok(entries) };
+        if let Some(meant) = hosts::meant(host, names(&entries)) {
+            return Err(target::no_machine(host, &meant));
+        }
+        self.tell_stores(&entries);
+        entries.retain(|entry| hosts::is_meant(host, &entry.host));
         Ok(entries)
+    }
+
+    // Says that the filter is wider than the name that was given.
+    fn tell_stores(&self, entries: &[Entry]) {
+        let told = self.host.as_ref().and_then(|host| hosts::of_all_stores(host, names(entries)));
+        told.iter().for_each(|told| output::note(told));
     }
 
     /// Finds the capture that a person named.
     pub fn resolve(&self, cx: &Context, name: &str) -> Result<Target, Failure> {
-        let find = |days: &Days| target::resolve(&captures(cx, days)?, self.host.as_deref(), name);
+        let find = |days: &Days| {
+            let entries = captures(cx, days)?;
+            let found = target::resolve(&entries, self.host.as_deref(), name)?;
+            self.tell_stores(&entries);
+            Ok(found)
+        };
         let days = target::days(name);
         if days != Days::default() || !name.contains("latest") {
             return find(&days);
@@ -104,6 +126,10 @@ impl From {
         let recent = Days { since: Some(times::day_before(&times::Moment::Ago(86_400_000), now_ms)), until: None };
         find(&recent).or_else(|failure| if failure.exit == Exit::NoMatch { find(&days) } else { Err(failure) })
     }
+}
+
+fn names(entries: &[Entry]) -> impl Iterator<Item = &str> {
+    entries.iter().map(|entry| entry.host.as_str())
 }
 
 #[derive(Deserialize)]
@@ -143,24 +169,36 @@ impl View {
         command.args(matches!(wanted, Wanted::Unchecked).then_some("--unchecked"));
         let failed = |source| Failure::io("run", Path::new("diagctl-remote"), source);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
-        if let Some(mut stdin) = child.stdin.take() {
+        let mut stdin = child.stdin.take();
+        if let Some(stdin) = &mut stdin {
             // If it has ended, its exit status says more.
-            let _ = stdin.write_all(asked.as_bytes());
+            let _ = stdin.write_all(format!("{asked}\n").as_bytes());
         }
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             std::io::BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
         }
+        let brought: Result<Brought, _> = serde_json::from_str(&line);
+        // It ends when this process has the lock, so that the view always has an owner.
+        let lock = brought.as_ref().ok().and_then(|brought| lock(&brought.view));
+        drop(stdin);
         let status = child.wait().map_err(failed)?;
         if !status.success() {
             return Err(ended("the captures in the remote were not read", status));
         }
-        let brought: Brought = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;
+        let brought = brought.map_err(|e| failed(e.into()))?;
         let config = Config { dir: brought.view.clone(), group: None, group_may: Vec::new(), ..cx.config().clone() };
         let config = Config { allow_network_filesystem: true, ..config };
         let of_view = Context::new(Loaded::new(config), cx.debug).given(cx.options.clone());
         cx.identities().into_iter().for_each(|identities| of_view.unlock(identities.clone()));
-        Ok(Self { cx: of_view, dir: brought.view, targets, places: brought.places, refused: brought.refused })
+        Ok(Self {
+            cx: of_view,
+            dir: brought.view,
+            targets,
+            places: brought.places,
+            refused: brought.refused,
+            _lock: lock,
+        })
     }
 
     /// Returns the context in which commands read the view.
@@ -208,6 +246,13 @@ impl Drop for View {
         // A leftover is removed by a later command.
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+// Where the filesystem has no locks, nothing is removed for a day.
+fn lock(view: &Path) -> Option<File> {
+    let dir = File::open(view).ok()?;
+    flock(&dir, FlockOperation::LockShared).ok()?;
+    Some(dir)
 }
 
 fn ask(target: &Target, wanted: Wanted<'_>) -> String {

@@ -101,7 +101,8 @@ pub(super) fn list(cx: &Context, json: bool) -> Result<Done, Failure> {
     let value = json!({ "schema": 1, "requests": listed });
     Done::either(json, &value, |_| {
         let header = ["ID", "AGE", "EXPIRES IN", "BY", "REPORTS", "FOR", "REASON", "STATUS"];
-        output::table(&header, &listed.iter().map(row).collect::<Vec<_>>(), &[], &[5, 3, 2, 1, 6, 4])
+        let rows: Vec<_> = listed.iter().map(row).collect();
+        output::table_with_cuts(&header, &rows, &[5, 4, 6, 3, 1, 2], &[3, 4, 5, 6])
     })
 }
 
@@ -125,11 +126,14 @@ fn host(node: &str) -> &str {
     node.rsplit_once('~').map_or(node, |(host, _)| host)
 }
 
+// The machine of a node. Two stores of one machine are told apart.
+fn label<'n>(node: &'n str, among: &[String]) -> &'n str {
+    let is_alone = among.iter().filter(|other| host(other) == host(node)).count() == 1;
+    if is_alone { host(node) } else { node }
+}
+
 fn row(listed: &Listed) -> Vec<String> {
-    // Two stores of one machine are told apart.
-    let is_alone = |node: &str| listed.nodes.iter().filter(|other| host(other) == host(node)).count() == 1;
-    let nodes = listed.nodes.iter().map(String::as_str);
-    let hosts: Vec<&str> = nodes.map(|node| if is_alone(node) { host(node) } else { node }).collect();
+    let hosts: Vec<&str> = listed.nodes.iter().map(|node| label(node, &listed.nodes)).collect();
     vec![
         listed.id.clone(),
         age(0, listed.age_ms),
@@ -142,8 +146,7 @@ fn row(listed: &Listed) -> Vec<String> {
     ]
 }
 
-// The number of nodes in each state, and the reason of the first that waits. Of a request that was cancelled, the nodes that took it back are not
-// counted.
+// The number of nodes in each state, and the reasons. Of a request that was cancelled, the nodes that took it back are not counted.
 fn status(listed: &Listed) -> String {
     let of = |state: &str, cancelled: bool| {
         listed.answers.values().filter(|answer| answer.state == state && answer.cancelled == cancelled).count()
@@ -165,24 +168,82 @@ fn status(listed: &Listed) -> String {
     if listed.cancelled {
         parts.insert(0, "cancelled".into());
     }
-    let why = listed.answers.values().find(|answer| answer.state == "waiting" && !answer.reason.is_empty());
-    let why = why.map(|answer| format!(": {}", cut(&answer.reason))).unwrap_or_default();
-    format!("{}{why}", parts.join(", "))
+    let reasons = reasons(listed);
+    match (listed.nodes.as_slice(), reasons.as_slice()) {
+        // The only state and the only node need not be named again.
+        ([_], [one]) => format!("{}: {}", parts.join(", "), cut(one.reason)),
+        _ => {
+            parts = vec![parts.join(", ")];
+            parts.extend(reasons.iter().take(REASONS).map(|why| why.text(&listed.nodes)));
+            let more = reasons.len().saturating_sub(REASONS);
+            parts.extend((more > 0).then(|| format!("{more} more in --json")));
+            parts.join("; ")
+        }
+    }
+}
+
+/// The most reasons, and nodes of each, that a table shows.
+const REASONS: usize = 3;
+
+/// What nodes in one state gave as their reason.
+struct Why<'l> {
+    verb: &'static str,
+    reason: &'l str,
+    nodes: Vec<&'l str>,
+}
+
+impl Why<'_> {
+    fn text(&self, among: &[String]) -> String {
+        let names: Vec<String> = self.nodes.iter().take(REASONS).map(|node| cut(label(node, among))).collect();
+        let more = self.nodes.len().saturating_sub(REASONS);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{}{more}{}: {}", names.join(", "), self.verb, cut(self.reason))
+    }
+}
+
+// The reasons of all answers but captures, those of refusals first.
+fn reasons(listed: &Listed) -> Vec<Why<'_>> {
+    let mut reasons: Vec<Why<'_>> = Vec::new();
+    // The reason of a cancellation begins with that word.
+    let states = [
+        ("refused", false, " refused"),
+        ("failed", false, " failed"),
+        ("failed", true, ""),
+        ("waiting", false, " waits"),
+    ];
+    for (state, cancelled, verb) in states {
+        let of_state = |answer: &Answer| {
+            answer.state == state && answer.cancelled == cancelled && !(listed.cancelled && cancelled)
+        };
+        for (node, answer) in &listed.answers {
+            if !of_state(answer) || answer.reason.is_empty() {
+                continue;
+            }
+            match reasons.iter_mut().find(|why| why.verb == verb && why.reason == answer.reason) {
+                Some(why) => why.nodes.push(node),
+                None => reasons.push(Why { verb, reason: &answer.reason, nodes: vec![node] }),
+            }
+        }
+    }
+    reasons
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_status_counts_the_nodes_and_says_what_one_waits_for() {
-        let answer = |state: &str, reason: &str| Answer {
-            state: state.into(),
-            cancelled: false,
-            reason: reason.into(),
-            more: BTreeMap::new(),
-        };
-        let mut listed = Listed {
+    fn answer(state: &str, reason: &str) -> Answer {
+        Answer { state: state.into(), cancelled: false, reason: reason.into(), more: BTreeMap::new() }
+    }
+
+    fn listed(nodes: &[&str], answers: &[(&str, Answer)]) -> Listed {
+        let answers = answers.iter().map(|(node, answer)| {
+            let Answer { state, cancelled, reason, .. } = answer;
+            let answer =
+                Answer { state: state.clone(), cancelled: *cancelled, reason: reason.clone(), more: BTreeMap::new() };
+            ((*node).to_owned(), answer)
+        });
+        Listed {
             id: String::new(),
             by: String::new(),
             reason: String::new(),
@@ -190,27 +251,65 @@ mod tests {
             age_ms: 0,
             expires_in_ms: 0,
             cancelled: false,
-            nodes: ["a~1", "b~1", "c~1", "c~2"].map(str::to_owned).to_vec(),
-            answers: [("a~1".into(), answer("captured", "")), ("b~1".into(), answer("waiting", "the store is paused"))]
-                .into(),
+            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+            answers: answers.collect(),
             more: BTreeMap::new(),
-        };
-        assert_eq!(status(&listed), "1 captured, 1 waiting, 2 silent: the store is paused");
+        }
+    }
+
+    #[test]
+    fn the_status_counts_the_nodes_and_gives_their_reasons() {
         let taken_back = || Answer { cancelled: true, ..answer("failed", "cancelled by ann") };
-        listed.answers.insert("c~1".into(), taken_back());
-        assert_eq!(status(&listed), "1 captured, 1 cancelled, 1 waiting, 1 silent: the store is paused");
-        listed.cancelled = true;
-        listed.answers.insert("b~1".into(), taken_back());
-        assert_eq!(status(&listed), "cancelled, 1 captured, 1 silent");
-        listed.answers.clear();
-        assert_eq!(status(&listed), "cancelled, 4 silent");
+        let four = ["a~1", "b~1", "c~1", "c~2"];
+        let mut of_four =
+            listed(&four, &[("a~1", answer("captured", "")), ("b~1", answer("waiting", "the store is paused"))]);
+        assert_eq!(status(&of_four), "1 captured, 1 waiting, 2 silent; b waits: the store is paused");
+        of_four.answers.insert("c~1".into(), taken_back());
+        assert_eq!(
+            status(&of_four),
+            "1 captured, 1 cancelled, 1 waiting, 1 silent; c~1: cancelled by ann; b waits: the store is paused"
+        );
+        of_four.cancelled = true;
+        of_four.answers.insert("b~1".into(), taken_back());
+        assert_eq!(status(&of_four), "cancelled, 1 captured, 1 silent");
+        of_four.answers.clear();
+        assert_eq!(status(&of_four), "cancelled, 4 silent");
+        let table = [
+            (listed(&["a~1"], &[("a~1", answer("refused", "no"))]), "1 refused: no"),
+            (listed(&["a~1"], &[("a~1", answer("waiting", "the lease"))]), "1 waiting: the lease"),
+            (listed(&["a~1"], &[("a~1", answer("waiting", ""))]), "1 waiting"),
+            (listed(&["a~1"], &[]), "1 silent"),
+            (
+                listed(&four, &[("a~1", answer("waiting", "the lease")), ("c~2", answer("refused", "no"))]),
+                "1 refused, 1 waiting, 2 silent; c~2 refused: no; a waits: the lease",
+            ),
+            (
+                listed(&four, &four.map(|node| (node, answer("refused", "no")))),
+                "4 refused; a, b, c~1 and 1 more refused: no",
+            ),
+            (
+                listed(&four, &four.map(|node| (node, answer("failed", &format!("in {node}"))))),
+                "4 failed; a failed: in a~1; b failed: in b~1; c~1 failed: in c~1; 1 more in --json",
+            ),
+        ];
+        for (listed, expected) in table {
+            assert_eq!(status(&listed), expected);
+        }
+    }
+
+    #[test]
+    fn no_text_of_a_request_is_endless_or_has_a_secret() {
+        let mut listed = listed(&["a~1", "b~1", "c~1", "c~2"], &[]);
         listed.reason = "see https://bob:hunter2@host/x".into();
         assert_eq!((&*row(&listed)[5], &*row(&listed)[6]), ("a b c~1 c~2", "see https://(hidden)@host/x"));
         let long = "ü".repeat(60_000);
         (listed.by, listed.reason, listed.reports) = (long.clone(), long.clone(), vec![long.clone()]);
-        listed.answers.insert("a~1".into(), answer("waiting", &long));
+        for node in listed.nodes.clone() {
+            listed.answers.insert(node.clone(), answer("waiting", &format!("{node} {long}")));
+        }
         let cells = row(&listed);
-        assert!(cells.iter().all(|cell| cell.chars().count() < 300), "{cells:?}");
+        assert!(cells[..7].iter().all(|cell| cell.chars().count() < 300), "{cells:?}");
+        assert!(cells[7].chars().count() < 800, "{cells:?}");
         assert!(cells[3].ends_with("ü…"), "{cells:?}");
     }
 }
