@@ -90,6 +90,9 @@ struct Stored {
     pinned: bool,
 }
 
+/// True for a capture that stays, and the reason.
+type Fate = (bool, String);
+
 /// Day, host and id: the directory of a capture.
 type Place = (String, String, String);
 
@@ -211,33 +214,42 @@ fn group(objects: Vec<Object>, pinned: &BTreeSet<Place>) -> BTreeMap<Place, Stor
     captures
 }
 
+// What becomes of a capture whatever the others take, and why. `None` is for one that may go.
+fn fate(stored: &Stored, max_age_ms: Option<u64>, now_ms: u64) -> Option<Fate> {
+    let age_ms = now_ms.saturating_sub(stored.written_ms);
+    match () {
+        () if stored.pinned => Some((true, "pinned when it was shipped".to_owned())),
+        () if !stored.whole && age_ms < UNFINISHED_MS => Some((true, "without meta.json: may be under way".to_owned())),
+        () if !stored.whole => Some((false, "without meta.json: its shipment was never finished".to_owned())),
+        () if stored.unknown => Some((true, "in no manifest, and one is damaged: may be pinned".to_owned())),
+        // Its manifest comes last, and says whether it is pinned.
+        () if !stored.listed && age_ms < UNFINISHED_MS => {
+            Some((true, "in no manifest yet: may be under way".to_owned()))
+        }
+        () => max_age_ms.filter(|most| age_ms > *most).map(|most| {
+            (false, format!("shipped {} ago, longer than {}", units::duration(age_ms), units::duration(most)))
+        }),
+    }
+}
+
 // Says of each capture, in the same order, whether it stays. Ids sort by time, and so do days.
 fn judge(captures: &BTreeMap<Place, Stored>, args: &GcArgs, now_ms: u64) -> Vec<Verdict> {
-    let mut order: Vec<(&Place, &Stored)> = captures.iter().collect();
-    order.sort_by_key(|(place, _)| &place.2);
+    let mut order: Vec<(&Place, &Stored, Option<Fate>)> =
+        captures.iter().map(|(place, stored)| (place, stored, fate(stored, args.max_age_ms, now_ms))).collect();
+    order.sort_by_key(|(place, ..)| &place.2);
+    let goes = |fate: &Option<Fate>| matches!(fate, Some((false, _)));
+    let stays = order.iter().filter(|(.., fate)| !goes(fate));
+    let mut total = stays.fold(0, |sum: u64, (_, stored, _)| sum.saturating_add(stored.bytes));
     let mut verdicts = BTreeMap::new();
-    let mut total: u64 = order.iter().map(|(_, stored)| stored.bytes).fold(0, u64::saturating_add);
-    for (place, stored) in order {
-        let age_ms = now_ms.saturating_sub(stored.written_ms);
-        let (keep, reason) = match () {
-            () if stored.pinned => (true, "pinned when it was shipped".to_owned()),
-            () if !stored.whole && age_ms < UNFINISHED_MS => (true, "without meta.json: may be under way".to_owned()),
-            () if !stored.whole => (false, "without meta.json: its shipment was never finished".to_owned()),
-            () if stored.unknown => (true, "in no manifest, and one is damaged: may be pinned".to_owned()),
-            // Its manifest comes last, and says whether it is pinned.
-            () if !stored.listed && age_ms < UNFINISHED_MS => (true, "in no manifest yet: may be under way".to_owned()),
-            () if args.max_age_ms.is_some_and(|most| age_ms > most) => {
-                let most = args.max_age_ms.unwrap_or(0);
-                (false, format!("shipped {} ago, longer than {}", units::duration(age_ms), units::duration(most)))
+    for (place, stored, fate) in order {
+        let (keep, reason) = fate.unwrap_or_else(|| match args.max_use.filter(|most| total > *most) {
+            Some(most) => {
+                let left = units::size(total);
+                total = total.saturating_sub(stored.bytes);
+                (false, format!("the oldest that may go: {left} are more than {}", units::size(most)))
             }
-            () if args.max_use.is_some_and(|most| total > most) => {
-                (false, "the oldest, and there are too many bytes".to_owned())
-            }
-            () => (true, String::new()),
-        };
-        if !keep {
-            total -= stored.bytes;
-        }
+            None => (true, String::new()),
+        });
         let (id, host, bytes) = (place.2.clone(), place.1.clone(), stored.bytes);
         verdicts.insert(place, Verdict { id, host, bytes, keep, reason });
     }
@@ -361,6 +373,16 @@ mod tests {
         let unknown = (place, Stored { unknown: true, ..stored });
         let captures = [unlisted(1, 3), unlisted(2, 1), capture(3, 1, true, false), unknown];
         assert_eq!(kept(&captures, None, Some(0)), [false, true, false, true]);
+    }
+
+    #[test]
+    fn what_goes_anyway_takes_no_room_from_older_ones() {
+        let captures = [capture(1, 1, true, false), capture(2, 30, true, false), capture(3, 3, false, false)];
+        assert_eq!(kept(&captures, Some(25), Some(100)), [true, false, false]);
+        assert_eq!(kept(&captures, None, Some(100)), [false, true, false]);
+        let args = GcArgs { max_age_ms: None, max_use: Some(100), dry_run: true, by: String::new() };
+        let verdicts = judge(&captures.into_iter().collect(), &args, NOW);
+        assert_eq!(verdicts[0].reason, "the oldest that may go: 200 B are more than 100 B");
     }
 
     #[test]
