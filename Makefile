@@ -5,6 +5,10 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 CARGO ?= cargo
 RUBY ?= ruby
 export RUBY
+# Ruby reads files as ASCII where no locale is set, as in a container.
+ifneq ($(shell locale charmap 2>/dev/null),UTF-8)
+export LC_ALL := C.UTF-8
+endif
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export DIAGCTL_TEST_BIN := $(TARGET_DIR)/release/diagctl
 export DIAGCTL_TEST_REMOTE := $(TARGET_DIR)/debug/diagctl-remote

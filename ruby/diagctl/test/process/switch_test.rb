@@ -3,7 +3,9 @@
 require_relative "../helper"
 
 class SwitchTest < Minitest::Test
-  def switch(value, config: nil, file: "/nonexistent")
+  NONE = File.join(File::NULL, "diagctl.toml")
+
+  def switch(value, config: nil, file: NONE)
     Diagctl::Switch.new(env: { "DIAGCTL_ENABLED" => value, "DIAGCTL_CONFIG" => config }.compact, config_file: file)
   end
 
@@ -21,7 +23,7 @@ class SwitchTest < Minitest::Test
 
   def test_a_switch_that_is_off_says_why
     assert_equal "off in this process: DIAGCTL_ENABLED is 0", switch("0").reason
-    assert_equal "off in this process: DIAGCTL_ENABLED is not set, and there is no /nonexistent", switch(nil).reason
+    assert_equal "off in this process: DIAGCTL_ENABLED is not set, and there is no #{NONE}", switch(nil).reason
     assert_nil switch("1").reason
     assert_nil switch("yes").reason, "the warning says it"
   end

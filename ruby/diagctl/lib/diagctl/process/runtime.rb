@@ -50,7 +50,7 @@ module Diagctl
       Libc.without_signals { Libc.memory_file("rehearsal")&.close }
       Libc.prepare_signal_sets(CaptureWriter::ENDING)
       Isolation.rehearse
-      Holder.write("/nonexistent", Process.pid)
+      Holder.write(File::NULL, Process.pid)
       WalkerSample.new({ Thread.current => "" }, false, false).pack if Libc.load
       ThreadStacks.collect([Thread.main])
       Records.new.tap { |records| records.set("rehearsal", 1) }.to_s
