@@ -2,7 +2,6 @@
 //! returns.
 
 use std::cell::Cell;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use object_store::path::Path;
 use object_store::{Error as Failed, ObjectStoreExt};
 
 use crate::cloud::{self, Cloud};
-use crate::directory;
+use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::keys::Object;
 use crate::reason;
@@ -31,14 +30,14 @@ pub enum Bucket {
         place: String,
     },
     /// A directory.
-    Directory(PathBuf),
+    Directory(Directory),
 }
 
 impl Bucket {
     /// Creates the client. Nothing is sent yet.
     pub fn open(remote: &Remote) -> Result<Self> {
         if let Some(path) = remote.url.strip_prefix("file://") {
-            return Ok(Self::Directory(path.into()));
+            return Ok(Self::Directory(Directory::from(path)));
         }
         let (client, prefix) = cloud::open(remote)?;
         let url = remote.url.trim_end_matches('/');
@@ -52,7 +51,7 @@ impl Bucket {
     /// Deletes what was left unfinished long ago. In a cloud, `ship` aborts uploads, and a lifecycle rule does.
     pub fn sweep(&self, now_ms: u64) -> Result<()> {
         match self {
-            Self::Directory(dir) => directory::sweep(directory::require(dir)?, "captures", now_ms),
+            Self::Directory(dir) => dir.sweep("captures", now_ms),
             Self::Cloud { .. } => Ok(()),
         }
     }
@@ -60,7 +59,7 @@ impl Bucket {
     /// Fails if this is a share that is not mounted. `has_captures` says that captures were sent to it before.
     pub fn require_mounted(&self, has_captures: bool) -> Result<()> {
         match self {
-            Self::Directory(dir) => directory::mark(dir, has_captures),
+            Self::Directory(dir) => dir.mark(has_captures),
             Self::Cloud { .. } => Ok(()),
         }
     }
@@ -68,7 +67,7 @@ impl Bucket {
     /// The directory, if it looks as if nothing was ever sent to it.
     pub fn unused_directory(&self) -> Option<&std::path::Path> {
         match self {
-            Self::Directory(dir) => (!directory::is_used(dir)).then_some(dir),
+            Self::Directory(dir) => (!dir.is_used()).then_some(dir.path()),
             Self::Cloud { .. } => None,
         }
     }
@@ -76,7 +75,7 @@ impl Bucket {
     /// Writes a whole object.
     pub async fn put(&self, key: &str, data: Bytes) -> Result<()> {
         match self {
-            Self::Directory(dir) => directory::write(&directory::require(dir)?.join(key), &data),
+            Self::Directory(dir) => dir.write(key, &data),
             // The server compares the checksum in the request with what it got, so nothing has to be asked afterwards.
             Self::Cloud { client, .. } => {
                 client.put(&self.path(key)?, data.into()).await.map_err(self.failed("write", key)).map(drop)
@@ -103,7 +102,7 @@ impl Bucket {
             if read > most { Err(Error::TooLarge { key: key.to_owned(), most }) } else { sink(chunk) }
         };
         match self {
-            Self::Directory(dir) => directory::pour(&directory::require(dir)?.join(key), take),
+            Self::Directory(dir) => dir.pour(key, take),
             Self::Cloud { client, .. } => {
                 let found = match client.get(&self.path(key)?).await {
                     Err(Failed::NotFound { source, .. }) if is_of_object(&*source) => return Ok(None),
@@ -121,7 +120,7 @@ impl Bucket {
     /// Examines an object, or returns `None` if there is none.
     pub async fn stat(&self, key: &str) -> Result<Option<Object>> {
         match self {
-            Self::Directory(dir) => directory::stat(directory::require(dir)?, key),
+            Self::Directory(dir) => dir.stat(key),
             Self::Cloud { client, prefix, .. } => match client.head(&self.path(key)?).await {
                 Err(Failed::NotFound { .. }) => Ok(None),
                 found => Ok(Some(object(prefix, &found.map_err(self.failed("examine", key))?))),
@@ -144,7 +143,7 @@ impl Bucket {
             since.is_none_or(|since| day >= since) && until.is_none_or(|until| day <= until)
         };
         match self {
-            Self::Directory(dir) => directory::list(directory::require(dir)?, area, &is_wanted),
+            Self::Directory(dir) => dir.list(area, &is_wanted),
             Self::Cloud { client, prefix, .. } => {
                 let path = self.path(area)?;
                 let start = path.clone().join(since.unwrap_or_default());
@@ -167,7 +166,7 @@ impl Bucket {
     /// Returns the objects of one capture.
     pub async fn list_under(&self, base: &str) -> Result<Vec<Object>> {
         match self {
-            Self::Directory(dir) => directory::list(directory::require(dir)?, base, &|_| true),
+            Self::Directory(dir) => dir.list(base, &|_| true),
             Self::Cloud { client, prefix, .. } => {
                 let objects: Vec<_> =
                     client.list(Some(&self.path(base)?)).try_collect().await.map_err(self.failed("list", base))?;
@@ -194,7 +193,7 @@ impl Bucket {
                     wanted.set(wanted.get() + usize::from(is_wanted));
                     is_wanted && wanted.get() <= most
                 };
-                let objects = directory::list(directory::require(dir)?, area, &is_kept)?;
+                let objects = dir.list(area, &is_kept)?;
                 (objects.into_iter().map(|object| object.key).collect::<Vec<_>>(), wanted.get() > most)
             }
             Self::Cloud { client, prefix, .. } => {
@@ -221,7 +220,7 @@ impl Bucket {
     /// Deletes objects. One that is gone is deleted.
     pub async fn delete(&self, keys: Vec<String>) -> Result<()> {
         match self {
-            Self::Directory(dir) => keys.iter().try_for_each(|key| directory::delete(directory::require(dir)?, key)),
+            Self::Directory(dir) => keys.iter().try_for_each(|key| dir.delete(key)),
             Self::Cloud { client, .. } => {
                 let paths: Vec<Path> = keys.iter().map(|key| self.path(key)).collect::<Result<_>>()?;
                 let mut deleted = client.delete_stream(stream::iter(paths).map(Ok).boxed());

@@ -109,6 +109,10 @@ impl Listing {
             return self.deleted.add(object, data);
         }
         let honest = |entry: &Entry| entry.is_plausible() && is_of_its_time(entry);
+        // diagctl never writes an empty one.
+        if data.is_empty() {
+            self.damaged.insert(object.key.clone(), 1);
+        }
         for line in data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let Some(mut entry) = serde_json::from_slice::<Entry>(line).ok().filter(honest) else {
                 *self.damaged.entry(object.key.clone()).or_default() += 1;
@@ -161,9 +165,9 @@ impl Listing {
         self.unreadable.pop().map_or(Ok(()), |one| Err(Error::UnknownPins { count, one: Box::new(one) }))
     }
 
-    /// Returns true if lines of manifests were left out.
-    pub fn is_damaged(&self) -> bool {
-        !self.damaged.is_empty()
+    /// Returns the days with manifests of which lines were left out.
+    pub fn damaged_days(&self) -> impl Iterator<Item = &str> {
+        self.damaged.keys().filter_map(|key| key.split('/').nth(1))
     }
 
     /// Returns the captures that were not deleted.

@@ -2,8 +2,6 @@
 //!
 //! Writes one small object, always the same one of a machine, because credentials that may only write cannot delete it.
 
-use std::path::Path;
-
 use diagctl_fs::random_hex;
 use diagctl_observe::clock;
 use diagctl_observe::proc::Proc;
@@ -13,7 +11,7 @@ use serde::Serialize;
 use crate::at_rest;
 use crate::bucket::Bucket;
 use crate::captures;
-use crate::directory;
+use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::keys;
 use crate::manifest;
@@ -143,17 +141,17 @@ async fn reading(bucket: &Bucket) -> Result<()> {
 }
 
 // Examines the directory that is the remote. Returns false if captures cannot be shipped to it.
-fn of_directory(dir: &Path, settings: &Settings) -> Result<bool> {
+fn of_directory(dir: &Directory, settings: &Settings) -> Result<bool> {
     // Root becomes the owner of the store, as it does to ship. A person may have no store.
     let store = Store::open(settings.store(), Access::Read).ok();
-    let shown = dir.display();
+    let shown = dir.path().display();
     let were_sent = |store: &Store| manifest::were_sent(&shipping::place(store), &settings.remote.url);
-    if let Err(error) = directory::require_share(dir, store.as_ref().is_some_and(were_sent)) {
+    if let Err(error) = dir.require_share(store.as_ref().is_some_and(were_sent)) {
         // The words of `ship`.
         say("write", "fail", format!("nothing can be shipped: {error}"), error.hint().as_deref())?;
         return Ok(false);
     }
-    match store.and_then(|store| directory::share_a_disk(dir, store.dir().path())) {
+    match store.and_then(|store| dir.shares_a_disk_with(store.dir().path())) {
         Some(true) => {
             let message = format!(
                 "{shown} is on the filesystem of the store: what is shipped there is lost with that disk, and retention.max_use does \
@@ -179,8 +177,8 @@ fn of_directory(dir: &Path, settings: &Settings) -> Result<bool> {
 }
 
 // Says if this user may not write to one of the keys, and what follows from that.
-fn may_write(check: &'static str, otherwise: &str, dir: &Path, keys: &[String]) -> Result<bool> {
-    let Some((closed, owner)) = keys.iter().find_map(|key| directory::closed(dir, key)) else { return Ok(true) };
+fn may_write(check: &'static str, otherwise: &str, dir: &Directory, keys: &[String]) -> Result<bool> {
+    let Some((closed, owner)) = keys.iter().find_map(|key| dir.closed(key)) else { return Ok(true) };
     let uid = rustix::process::geteuid().as_raw();
     let closed = closed.display();
     let message = format!("{otherwise}: {closed} belongs to uid {owner}, and uid {uid} may not write there");

@@ -96,7 +96,7 @@ mod tests {
     #[tokio::test]
     async fn what_has_expired_hides_no_request_and_neither_do_cancellations() {
         let dir = tempfile::tempdir().unwrap();
-        let bucket = Bucket::Directory(dir.path().to_owned());
+        let bucket = Bucket::Directory(dir.path().to_owned().into());
         std::fs::create_dir(dir.path().join("requests")).unwrap();
         let (past, later) = (clock::compact_utc(NOW_MS - 1), clock::compact_utc(NOW_MS + HOUR_MS));
         for number in 0..2500 {
@@ -127,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_than_the_limit_is_kept_and_that_is_said() {
         let dir = tempfile::tempdir().unwrap();
-        let bucket = Bucket::Directory(dir.path().to_owned());
+        let bucket = Bucket::Directory(dir.path().to_owned().into());
         for number in 0..12 {
             put(&bucket, &keys::request(&id(NOW_MS, number), &clock::compact_utc(NOW_MS + HOUR_MS))).await;
         }

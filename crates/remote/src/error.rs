@@ -284,6 +284,10 @@ impl Error {
                     path.join("captures").display()
                 ));
             }
+            // A link or a pipe.
+            Self::Directory { source, .. } if source.kind() == io::ErrorKind::Other => {
+                "diagctl writes no such thing there: see who did, and remove it"
+            }
             Self::Directory { action: "list" | "read" | "examine", .. } => {
                 "the directory of remote.url must be readable for you: docs/fleet.md, Rights"
             }

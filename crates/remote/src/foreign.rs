@@ -77,7 +77,7 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_used_is_left_out_and_a_remote_that_is_gone_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let bucket = Bucket::Directory(dir.path().join("files"));
+        let bucket = Bucket::Directory(dir.path().join("files").into());
         let path = |name: &str| dir.path().join("files/nodes").join(name);
         std::fs::create_dir_all(path("")).unwrap();
         std::fs::write(path("good"), "{\"poll_ms\":1000}").unwrap();

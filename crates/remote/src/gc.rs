@@ -85,7 +85,7 @@ struct Stored {
     whole: bool,
     /// A manifest names it.
     listed: bool,
-    /// None does, and lines of manifests are damaged.
+    /// A manifest of its day is damaged, so that nobody knows if it is pinned.
     unknown: bool,
     pinned: bool,
 }
@@ -138,11 +138,11 @@ pub async fn gc(args: &GcArgs, settings: &Settings) -> Result<Exit> {
     let pinned = listing.pinned().map(place_of).collect();
     let objects = bucket.list_days("captures", None, None).await?;
     let mut stored = group(objects, &pinned);
-    let is_damaged = listing.is_damaged();
+    let damaged: BTreeSet<&str> = listing.damaged_days().collect();
     listing.tell_damaged(&settings.remote);
     for (place, stored) in &mut stored {
         stored.listed = listed.contains(place);
-        stored.unknown = !stored.listed && is_damaged;
+        stored.unknown = damaged.contains(place.0.as_str());
         // What was left of the deletion of a pinned capture is not kept for ever.
         stored.pinned &= stored.whole || stored.listed;
     }
@@ -221,7 +221,7 @@ fn fate(stored: &Stored, max_age_ms: Option<u64>, now_ms: u64) -> Option<Fate> {
         () if stored.pinned => Some((true, "pinned when it was shipped".to_owned())),
         () if !stored.whole && age_ms < UNFINISHED_MS => Some((true, "without meta.json: may be under way".to_owned())),
         () if !stored.whole => Some((false, "without meta.json: its shipment was never finished".to_owned())),
-        () if stored.unknown => Some((true, "in no manifest, and one is damaged: may be pinned".to_owned())),
+        () if stored.unknown => Some((true, "a manifest of its day is damaged: may be pinned".to_owned())),
         // Its manifest comes last, and says whether it is pinned.
         () if !stored.listed && age_ms < UNFINISHED_MS => {
             Some((true, "in no manifest yet: may be under way".to_owned()))

@@ -363,7 +363,7 @@ mod tests {
         };
         let settings = serde_json::json!({ "dir": store.dir().path(), "remote": { "url": "file://" } });
         let settings: Settings = serde_json::from_value(settings).unwrap();
-        let bucket = Bucket::Directory(files.clone());
+        let bucket = Bucket::Directory(files.clone().into());
         let mut inbox = Inbox::open(&store, &bucket, &settings, rules).unwrap();
         let now_ms = clock::Reading::take(String::new()).wall_ms;
         let (id, expires) = (format!("{}-aaaaaaaa", clock::compact_utc(now_ms)), clock::compact_utc(now_ms + 600_000));

@@ -116,6 +116,7 @@ impl Manifests {
                 }
                 read => read?,
             };
+            let data = without_damaged(&data);
             let (day, random) = name.trim_end_matches(".jsonl").split_once('~').unwrap_or((&name, "0"));
             let key = keys::manifest(day, &host, random);
             if !self.checked.contains(&(name.clone(), host.clone())) {
@@ -177,15 +178,27 @@ fn new_name(day: &str) -> Result<String> {
     Ok(format!("{day}~{}.jsonl", fs::random_hex()?))
 }
 
-// Returns true if the remote has lines that would be lost. Credentials that may only write cannot tell.
+// Leaves out lines that a power cut, or somebody, has damaged: readers could not tell what they have said.
+fn without_damaged(data: &[u8]) -> Vec<u8> {
+    let whole = lines(data).filter(|line| serde_json::from_slice::<Entry>(line).is_ok());
+    whole.flat_map(|line| line.iter().chain(b"\n")).copied().collect()
+}
+
+// Returns true if the remote has lines that would be lost. A damaged one is mended by this, unless the copy has fewer lines: then it may have
+// been a capture that the copy lacks. Credentials that may only write cannot tell.
 async fn has_more(bucket: &Bucket, key: &str, data: &[u8]) -> Result<bool> {
     let there = match bucket.read(key, MAX_FILE * 2).await {
         Err(error) if error.is_denied() => return Ok(false),
         Err(Error::TooLarge { .. }) => return Ok(true),
         read => read?.unwrap_or_default(),
     };
-    let known: HashSet<&[u8]> = data.split(|byte| *byte == b'\n').collect();
-    Ok(there.split(|byte| *byte == b'\n').any(|line| !line.is_empty() && !known.contains(line)))
+    let known: HashSet<&[u8]> = lines(data).collect();
+    let whole = without_damaged(&there);
+    Ok(lines(&there).count() > lines(data).count() || lines(&whole).any(|line| !known.contains(line)))
+}
+
+fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
 }
 
 #[cfg(test)]
@@ -216,7 +229,7 @@ mod tests {
     async fn a_copy_that_another_shipper_has_deleted_is_begun_anew() {
         let dir = tempfile::tempdir().unwrap();
         let remote = Spot::hold(dir.path()).unwrap();
-        let bucket = Bucket::Directory(tempfile::tempdir().unwrap().keep());
+        let bucket = Bucket::Directory(tempfile::tempdir().unwrap().keep().into());
         let mut manifests = Manifests::open(&remote, "file://").unwrap();
         let entry = Entry { created: "2026-11-28T10:00:00Z".into(), host: "web-1".into(), ..Entry::default() };
         manifests.add(&entry).unwrap();
@@ -226,6 +239,41 @@ mod tests {
         manifests.send(&bucket).await.unwrap();
         let there = bucket.list_under("manifests/2026-11-28").await.unwrap();
         assert_eq!(there.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_next_shipment_mends_a_damaged_manifest_and_sends_no_damaged_line() {
+        let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let bucket = Bucket::Directory(files.path().into());
+        let remote = Spot::hold(dir.path()).unwrap();
+        let entry = |n: u64| Entry {
+            id: format!("20261128T10000000{n}Z-aaaaaaaa").parse().unwrap(),
+            created: "2026-11-28T10:00:00Z".into(),
+            host: "web-1".into(),
+            ..Entry::default()
+        };
+        let sent = async |n: u64| {
+            let mut manifests = Manifests::open(&remote, "file://").unwrap();
+            manifests.add(&entry(n)).unwrap();
+            manifests.send(&bucket).await.unwrap();
+            let mut objects = bucket.list_under("manifests/2026-11-28").await.unwrap();
+            objects.sort_by_key(|object| object.written_ms);
+            let data = bucket.read(&objects[0].key, MAX_FILE).await.unwrap().unwrap();
+            (objects.len(), objects[0].key.clone(), String::from_utf8(data).unwrap())
+        };
+        let (_, key, first) = sent(1).await;
+        bucket.put(&key, first.replacen('{', "", 1).into()).await.unwrap();
+        let copy = remote.join("manifests").join(names(&remote.join("manifests")).first().unwrap());
+        fs::append_raw(&copy, b"\0\0{\"id\":").unwrap();
+        let (count, _, mended) = sent(2).await;
+        assert_eq!((count, mended.lines().count(), mended.starts_with(&first)), (1, 2, true), "{mended}");
+        // The copy was rolled back: the damaged line may be what it lacks.
+        fs::write_atomic(&copy, first.as_bytes(), Durability::Volatile).unwrap();
+        let damaged = format!("{mended}{{\n");
+        bucket.put(&key, damaged.clone().into()).await.unwrap();
+        let (count, _, _) = sent(2).await;
+        assert_eq!(count, 2, "a manifest beside it");
+        assert_eq!(bucket.read(&key, MAX_FILE).await.unwrap().unwrap(), damaged.as_bytes());
     }
 
     #[test]

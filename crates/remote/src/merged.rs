@@ -205,7 +205,7 @@ mod tests {
     const DAY: &str = "2026-11-28";
 
     fn bucket(dir: &tempfile::TempDir) -> Bucket {
-        Bucket::Directory(dir.path().to_owned())
+        Bucket::Directory(dir.path().to_owned().into())
     }
 
     // Writes the manifest of a machine, and returns its key.

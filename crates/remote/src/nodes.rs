@@ -139,7 +139,7 @@ mod tests {
     const HOUR_MS: u64 = 3_600_000;
 
     async fn bucket(dir: &tempfile::TempDir, nodes: &[(&str, &str)]) -> Bucket {
-        let bucket = Bucket::Directory(dir.path().to_owned());
+        let bucket = Bucket::Directory(dir.path().to_owned().into());
         for (name, json) in nodes {
             bucket.put(&format!("nodes/{name}.json"), (*json).to_owned().into()).await.unwrap();
         }

@@ -236,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn a_hostile_answer_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
-        let bucket = Bucket::Directory(dir.path().to_owned());
+        let bucket = Bucket::Directory(dir.path().to_owned().into());
         let put = async |key: &str, data: Vec<u8>| bucket.put(key, data.into()).await.unwrap();
         let ticket = Ticket {
             id: "x".into(),

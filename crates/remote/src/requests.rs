@@ -187,7 +187,7 @@ mod tests {
 
     // A bucket with a request that counts, of this id.
     async fn requested(dir: &tempfile::TempDir) -> (Bucket, String) {
-        let bucket = Bucket::Directory(dir.path().to_owned());
+        let bucket = Bucket::Directory(dir.path().to_owned().into());
         let at = |ms: u64| clock::compact_utc(i64::try_from(now_ms() + ms).unwrap());
         let id = format!("{}-aaaaaaaa", at(0));
         let ticket = Ticket { id: id.clone(), nodes: NODES.map(str::to_owned).to_vec(), ..Ticket::default() };

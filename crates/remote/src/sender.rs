@@ -183,7 +183,7 @@ mod tests {
         let store = Store::open(diagctl_store::StoreOptions::new(store), Access::Create).unwrap();
         let id = publish(&store, &["first", "second"]);
         let there = files.join(keys::capture("2026-01-01T00:00:00.000Z", "web-1", id.as_str()));
-        let bucket = Bucket::Directory(files);
+        let bucket = Bucket::Directory(files.into());
         let journal = Journal::open(&shipping::directory(&store).unwrap()).unwrap();
         // The second file waits until the first is paid for.
         let uploader = Uploader::new(&bucket, "file://", journal, Throttle::new(Some(20)));

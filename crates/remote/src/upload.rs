@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use bytes::Bytes;
 use diagctl_store::{Id, writer};
@@ -16,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::bucket::{self, Bucket};
-use crate::directory::{self, Unfinished};
+use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Upload};
 use crate::output;
@@ -115,7 +114,7 @@ impl<'a> Uploader<'a> {
         source.rewind()?;
         let part_bytes = self.throttle.part_bytes().max(source.bytes.div_ceil(MOST_PARTS));
         match self.bucket {
-            Bucket::Directory(dir) => return self.copy(&directory::require(dir)?.join(&source.key), source).await,
+            Bucket::Directory(dir) => return self.copy(dir, source).await,
             Bucket::Cloud { .. } if self.is_large(source) => {}
             Bucket::Cloud { .. } => {
                 let _permit = self.permit(source.bytes).await;
@@ -262,8 +261,8 @@ impl<'a> Uploader<'a> {
     }
 
     // The file gets its name only after what was read has been judged. Then it is read back.
-    async fn copy(&self, path: &Path, source: &mut Source) -> Result<()> {
-        let mut copy = Unfinished::create(path)?;
+    async fn copy(&self, dir: &Directory, source: &mut Source) -> Result<()> {
+        let mut copy = dir.create(&source.key)?;
         let mut hash = Sha256::new();
         loop {
             let data = source.next(CHUNK)?;
@@ -276,8 +275,7 @@ impl<'a> Uploader<'a> {
             signs_of_life().await;
         }
         source.judge(hash)?;
-        copy.finish()?;
-        let mut written = File::open(path).map_err(|e| source.unreadable(e))?;
+        let mut written = copy.finish()?;
         source.judge(hash_of(&mut written).await.map_err(|e| source.unreadable(e))?)
     }
 }
