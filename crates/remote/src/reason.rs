@@ -111,7 +111,7 @@ impl Kind {
             }
             Self::NoCredentials => {
                 "docs/fleet.md, Setup, has the variables for each kind of remote; remote.credential_command takes those of a program, for \
-                 example [\"aws\", \"configure\", \"export-credentials\", \"--format\", \"process\"]"
+                 S3 for example [\"/usr/local/bin/aws\", \"configure\", \"export-credentials\", \"--format\", \"process\"]"
             }
             Self::CredentialCommand => "run the command by hand; docs/fleet.md, Setup, says what it must print",
             Self::Identity => "check the credentials, and the clock of this machine",

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::diagnose::account_of;
 use super::diagnose::subject::Subject;
 use super::identity::Key;
-use super::output::{self, Done, who};
+use super::output::{self, Done};
 use super::remote::view::{From, View as Brought, Wanted};
 use super::times::age;
 use super::{Context, Failure};
@@ -60,7 +60,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         std::mem::swap(&mut before, &mut after);
     }
     let accounts = (account_of(&before)?, account_of(&after)?);
-    let same_process = before.evidence.pid == after.evidence.pid && before.start_time == after.start_time;
+    let same_process =
+        before.host == after.host && before.evidence.pid == after.evidence.pid && before.start_time == after.start_time;
     let comparison = compare((&before.evidence, &accounts.0), (&after.evidence, &accounts.1), same_process);
     let id = |subject: &Subject| subject.capture.map(|id| id.to_string()).unwrap_or_default();
     let view = View {
@@ -78,10 +79,9 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 
 fn text(view: &View<'_>, before: &Subject, after: &Subject, next: &str) -> String {
     let mut text = String::new();
-    let describe = |subject: &Subject| format!("{} {}", subject.evidence.pid, who(&subject.role, &subject.worker));
     let apart = age(0, view.apart_ms);
     for (mark, id, subject) in [("A", &view.before, before), ("B", &view.after, after)] {
-        text.push_str(&format!("{mark}  {id}  process {}\n", printable(&describe(subject))));
+        text.push_str(&format!("{mark}  {id}  {}\n", subject.process()));
     }
     let note = if view.same_process { "" } else { "; these are two processes" };
     text.push_str(&format!("{apart} apart{note}\n\n{}\n\n", view.comparison.sentence));

@@ -43,7 +43,7 @@ Examples:
 ///
 /// A request waits until a process serves it, it expires, or it is cancelled. With --wait, Ctrl-C cancels it.
 ///
-/// With --remote, every machine that allows the reports is asked, unless --host or --sample says otherwise. With --wait, Ctrl-C then
+/// With --remote, every machine that allows the reports is asked, unless --host or --sample says otherwise, and its budgets count, too. With --wait, Ctrl-C then
 /// ends the waiting only: the request goes on, and stderr says how to cancel it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -31,6 +31,10 @@ pub struct Subject {
     pub created: String,
     /// The age of the figures, milliseconds.
     pub age_ms: u64,
+    /// The machine.
+    pub host: String,
+    /// True if that is not this one.
+    pub is_elsewhere: bool,
     /// The role.
     pub role: String,
     /// The name within the role.
@@ -101,6 +105,8 @@ impl Subject {
             capture: Some(meta.id),
             created: meta.created.clone(),
             age_ms: now.store_ms.saturating_sub(meta.store_ms),
+            is_elsewhere: !meta.host.is_empty() && meta.host != cx.proc.hostname(),
+            host: meta.host.clone(),
             role: meta.role.clone(),
             worker: meta.worker.clone(),
             start_time: meta.start_time,
@@ -136,6 +142,8 @@ impl Subject {
             capture: None,
             created: crate::clock::utc_now(),
             age_ms: 0,
+            host: cx.proc.hostname(),
+            is_elsewhere: false,
             role: sample.as_ref().map(|sample| sample.role.clone()).unwrap_or_default(),
             worker: sample.map(|sample| sample.name).unwrap_or_default(),
             start_time: stat.start_ticks,
@@ -155,6 +163,13 @@ impl Subject {
         }
         subject.evidence = evidence;
         Ok(subject)
+    }
+
+    /// Returns the process as it is shown: its pid, its role and name, and its machine if that is another one.
+    pub fn process(&self) -> String {
+        let place = if self.is_elsewhere { format!(" on {}", self.host) } else { String::new() };
+        let process = format!("process {} {}", self.evidence.pid, who(&self.role, &self.worker));
+        printable(&format!("{}{place}", process.trim_end()))
     }
 
     /// Returns the name for messages.

@@ -4,7 +4,6 @@ use super::super::times::age;
 use super::super::wrap::{broken, wrapped};
 use super::Diagnosis;
 use crate::cli::error::printable;
-use crate::cli::output::who;
 use crate::diagnose::Evidence;
 use crate::units::size;
 
@@ -52,12 +51,11 @@ pub(super) fn render(diagnosis: &Diagnosis<'_>, evidence: &Evidence) -> String {
 }
 
 fn heading(diagnosis: &Diagnosis<'_>) -> String {
-    let who = who(diagnosis.role, diagnosis.worker);
-    let process = format!("process {} {}", diagnosis.pid, printable(&who));
+    let process = &diagnosis.process;
     let age = age(0, diagnosis.age_ms);
     match diagnosis.capture {
-        Some(id) => format!("{}\ncapture {id}, {age} ago\n", process.trim_end()),
-        None => format!("{}\nread now\n", process.trim_end()),
+        Some(id) => format!("{}\ncapture {id}, {age} ago\n", process),
+        None => format!("{}\nread now\n", process),
     }
 }
 

@@ -24,6 +24,9 @@ pub struct RemoteArgs {
     max_use: Option<u64>,
 }
 
+/// The reason of captures for which no other is told.
+const WITHIN: &str = "within all limits";
+
 /// The verdict on a capture.
 #[derive(Debug, Deserialize)]
 struct Verdict {
@@ -79,25 +82,74 @@ pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Done, Failure> {
         kept: of(true).count(),
         kept_bytes: bytes(true),
     };
-    Done::either(args.json, &view, text)
+    Done::either(args.json, &view, |view| text(view, max_use))
 }
 
 fn row(verdict: &Verdict) -> Row<'_> {
-    let reason = Some(verdict.reason.as_str()).filter(|reason| !reason.is_empty()).unwrap_or("within all limits");
+    let reason = Some(verdict.reason.as_str()).filter(|reason| !reason.is_empty()).unwrap_or(WITHIN);
     let Verdict { id, host, bytes, keep, .. } = verdict;
     Row { id, host, keep: *keep, reasons: vec![reason], disk_bytes: *bytes }
 }
 
-fn text(view: &View<Row<'_>>) -> String {
-    let action = if view.dry_run { "delete" } else { "deleted" };
-    let gone = view.captures.iter().filter(|verdict| !verdict.keep);
+// What is kept for no particular reason would fill the screen.
+fn text(view: &View<Row<'_>>, max_use: Option<u64>) -> String {
+    let told = view.captures.iter().filter(|row| !row.keep || row.reasons != [WITHIN]);
     let row = |row: &Row<'_>| {
+        let action = match (view.dry_run, row.keep) {
+            (true, true) => "keep",
+            (true, false) => "delete",
+            (false, true) => "kept",
+            (false, false) => "deleted",
+        };
         vec![action.to_owned(), row.id.to_owned(), row.host.to_owned(), size(row.disk_bytes), row.reasons.join("; ")]
     };
-    let rows: Vec<Vec<String>> = gone.map(row).collect();
-    let total = view.total();
+    let rows: Vec<Vec<String>> = told.map(row).collect();
+    let mut total = view.total();
+    if let Some(most) = max_use.filter(|most| view.kept_bytes > *most) {
+        total = format!("{total}; that is more than {}, because no other may go", size(most));
+    }
     if rows.is_empty() {
         return total;
     }
-    format!("{}\n\n{total}", output::table(&["ACTION", "CAPTURE", "HOST", "SIZE", "REASON"], &rows, &[3], &[3]))
+    format!(
+        "{}\n\n{total}",
+        output::table_with_cuts(&["ACTION", "CAPTURE", "HOST", "SIZE", "REASON"], &rows, &[2, 3], &[2])
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_told_with_its_reason_and_a_cap_that_is_missed() {
+        let row = |id, keep, reason| Row { id, host: "web-1", keep, reasons: vec![reason], disk_bytes: 907 };
+        let captures = [
+            row("20261128T100000001Z-aaaaaaaa", false, "shipped 90d 1h ago, longer than 90d"),
+            row("20261128T100000002Z-aaaaaaaa", true, "pinned when it was shipped"),
+            row("20261128T100000003Z-aaaaaaaa", true, WITHIN),
+        ];
+        let view = |dry_run| View {
+            schema: 1,
+            dry_run,
+            captures: captures.iter().map(|row| Row { reasons: row.reasons.clone(), ..*row }).collect(),
+            deleted: 1,
+            freed_bytes: 907,
+            kept: 2,
+            kept_bytes: 1814,
+        };
+        let expected = "\
+ACTION  CAPTURE                       HOST   SIZE   REASON
+delete  20261128T100000001Z-aaaaaaaa  web-1  907 B  shipped 90d 1h ago, longer than 90d
+keep    20261128T100000002Z-aaaaaaaa  web-1  907 B  pinned when it was shipped
+
+would delete 1 capture (907 B), would keep 2 captures (1.77 KiB)";
+        assert_eq!(text(&view(true), Some(2000)), expected);
+        let capped = text(&view(false), Some(1000));
+        assert!(capped.contains("\nkept "), "{capped}");
+        assert!(
+            capped.ends_with("kept 2 captures (1.77 KiB); that is more than 1000 B, because no other may go"),
+            "{capped}"
+        );
+    }
 }
