@@ -42,9 +42,15 @@ fn say(check: &'static str, status: &'static str, message: String, hint: Option<
 ///
 /// # Errors
 ///
-/// If the client cannot be made, or nothing can be printed.
+/// If nothing can be printed.
 pub async fn run(settings: &Settings) -> Result<Exit> {
-    let bucket = Bucket::open(&settings.remote)?;
+    let bucket = match Bucket::open(&settings.remote) {
+        Err(error) => {
+            say("write", "fail", error.to_string(), error.hint().as_deref())?;
+            return Ok(Exit::Ok);
+        }
+        Ok(bucket) => bucket,
+    };
     let url = &settings.remote.url;
     let ships = settings.has_store();
     if let Bucket::Directory(dir) = &bucket

@@ -76,11 +76,7 @@ fn azure(remote: &Remote, container: &str) -> Result<Arc<dyn Cloud>> {
     let of_environment = || ACCOUNT.iter().find_map(|name| std::env::var(name).ok());
     let account = remote.endpoint.as_deref().and_then(account).or_else(of_environment);
     let Some(account) = account else {
-        let why = format!(
-            "{} names no storage account; add endpoint = \"https://ACCOUNT.blob.core.windows.net\" to [remote], or set {}",
-            remote.url, ACCOUNT[1]
-        );
-        return Err(Error::Settings(why));
+        return Err(Error::NoAccount { url: remote.url.clone() });
     };
     let mut builder = MicrosoftAzureBuilder::from_env()
         .with_account(account)

@@ -128,6 +128,12 @@ pub enum Error {
         /// The version that this program reads.
         known: u32,
     },
+    /// The storage account of Azure is not known.
+    #[error("{url} names no storage account")]
+    NoAccount {
+        /// The URL.
+        url: String,
+    },
     /// The cache cannot be used.
     #[error("the cache {} cannot be used: {why}", path.display())]
     Cache {
@@ -283,6 +289,9 @@ impl Error {
                     "mount the share; if it was emptied on purpose, `mkdir {}` lets the captures go there again",
                     path.join("captures").display()
                 ));
+            }
+            Self::NoAccount { .. } => {
+                "add endpoint = \"https://ACCOUNT.blob.core.windows.net\" to [remote], or set AZURE_STORAGE_ACCOUNT"
             }
             // A link or a pipe.
             Self::Directory { source, .. } if source.kind() == io::ErrorKind::Other => {

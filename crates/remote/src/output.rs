@@ -151,7 +151,7 @@ pub fn fail(error: &Error) -> Exit {
         }
     }
     match error {
-        Error::Settings(_) | Error::NoSettings => Exit::Config,
+        Error::Settings(_) | Error::NoSettings | Error::NoAccount { .. } => Exit::Config,
         Error::NoCapture { .. } | Error::NoNode(_) | Error::NoRequest(_) => Exit::NoMatch,
         Error::Newer { .. } => Exit::Newer,
         _ => Exit::Failed,

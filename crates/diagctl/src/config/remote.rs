@@ -86,7 +86,8 @@ pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<Box<Remote>
         let hint = "write https://HOST:PORT; credentials come from the environment, the instance or credential_command";
         section.wrong_url("endpoint", "has credentials or a query in it, which every reader of this file sees", hint);
     }
-    if credential_command.as_ref().is_some_and(|words| words.first().is_none_or(|program| !program.starts_with('/'))) {
+    let is_absolute = |words: &Vec<String>| words.first().is_some_and(|program| program.starts_with('/'));
+    if credential_command.as_ref().is_some_and(|words| !is_absolute(words)) {
         section.wrong_value(
             "credential_command",
             "does not begin with an absolute path",
@@ -107,7 +108,8 @@ pub(super) fn read(section: &Section<'_>, config: &Config) -> Option<Box<Remote>
     }
     match url {
         Some(url) if is_usable(&url) => {
-            let credential_command = credential_command.unwrap_or_default();
+            // Commands that need no valid configuration never run one that was refused.
+            let credential_command = credential_command.filter(is_absolute).unwrap_or_default();
             let after_capture = ship.unwrap_or(false);
             Some(Box::new(Remote {
                 url,
@@ -244,5 +246,13 @@ mod tests {
             let told: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
             assert_eq!(told, [expected]);
         }
+    }
+
+    #[test]
+    fn a_command_that_is_refused_never_runs() {
+        let text = "[remote]\nurl = \"s3://b\"\ncredential_command = [\"./x\"]\n";
+        let examined = crate::config::examine(text).unwrap();
+        assert_eq!(examined.problems.len(), 1);
+        assert!(examined.config.remote.unwrap().credential_command.is_empty());
     }
 }
