@@ -77,7 +77,7 @@ module E2E
       ship!
       encrypted = checks["remote.encryption"]
       assert_equal "ok", encrypted["status"]
-      assert_match(/1 of the 1 reports of the newest capture \(\S+#{id}\) are encrypted, to 2 recipients/, encrypted["message"])
+      assert_match(/encrypted reports of the newest capture \(\S+#{id}\): 1 of 1, to 2 recipients/, encrypted["message"])
     end
 
     def test_on_the_machine_of_a_person_no_store_is_asked_for

@@ -21,11 +21,11 @@ module E2E
       allow(NOBODY)
       wait_until("the change counts", tell: -> { File.read(log) }) { File.read(log).include?("request #{pending} was taken back") }
       assert_includes File.read(log), "the changed [remote.requests] counts from now on"
-      assert_match(/request #{pending} was taken back: .*allow_requesters of this node does not have root/, File.read(log))
+      assert_match(/request #{pending} was taken back: .*root is not in remote.requests.allow_requesters of this node/, File.read(log))
       assert_match(/allow_requesters/, wait_for(pending)["answers"].values.first["reason"])
       result = ask("gc_stat")
       assert_equal 1, result.status, result
-      assert_match(/refused: remote.requests.allow_requesters of this node does not have root/, result.err)
+      assert_match(/refused: root is not in remote.requests.allow_requesters of this node/, result.err)
       assert_match(/refused \S+: gc_stat by root, a test: remote.requests.allow_requesters/, File.read(log))
       assert_equal 1, captures.size
     end
@@ -149,7 +149,7 @@ module E2E
       took = Process.clock_gettime(Process::CLOCK_MONOTONIC) - began
       assert_equal 1, result.status, result
       assert_match(/the request waits: the store is paused/, result.err)
-      assert_match(/no capture: nobody took it in time; it expired: the store is paused/, result.err)
+      assert_match(/no capture: no process took it before it expired: the store is paused/, result.err)
       assert_operator took, :<, 40, "not two minutes later"
     end
 

@@ -48,8 +48,8 @@ module E2E
       assert_match(/\Adiagctl: no node allows threads\n  hint: \S+ allows gc_stat, heap_summary\n\z/, result.err)
       # One that is written past the check of the person's own program.
       node = File.basename(remote_keys.grep(%r{nodes/}).first, ".json")
-      { { "reports" => ["threads"] } => /allow_reports of this node does not have threads/,
-        { "by" => "mallory" } => /allow_requesters of this node does not have mallory/,
+      { { "reports" => ["threads"] } => /threads is not in remote.requests.allow_reports of this node/,
+        { "by" => "mallory" } => /mallory is not in remote.requests.allow_requesters of this node/,
         { "reason" => "" } => /does not say who wants it and why/,
         { "reports" => ["../../x"] } => /is not a report/ }.each_with_index do |(change, reason), n|
         id = format("%s-%08x", compact, n)
@@ -112,7 +112,7 @@ module E2E
     def test_a_request_counts_whatever_became_of_it
       @script = start_script
       watch
-      assert_match(/nobody took it in time/, ask("gc_stat", "--name", "no-such-worker", "--expires", "1s").err)
+      assert_match(/no process took it before it expired/, ask("gc_stat", "--name", "no-such-worker", "--expires", "1s").err)
       assert ask("gc_stat").ok?
       diagctl!("rm", *captures.map { |capture| capture["id"] })
       assert_match(/refused: this node has accepted 2 requests within an hour/, ask("gc_stat").err)
@@ -139,13 +139,13 @@ module E2E
       watch
       result = ask("gc_stat", "--name", "no-such-worker", "--expires", "2s")
       assert_equal 1, result.status, result
-      assert_match(/no capture: nobody took it in time; it expired/, result.err)
+      assert_match(/no capture: no process took it before it expired/, result.err)
     end
 
     def test_an_expired_request_under_another_expiry_is_not_obeyed_again
       @script = start_script
       log = watch
-      assert_match(/nobody took it in time/, ask("gc_stat", "--name", "no-such-worker", "--expires", "1s").err)
+      assert_match(/no process took it before it expired/, ask("gc_stat", "--name", "no-such-worker", "--expires", "1s").err)
       key = remote_keys.grep(%r{requests/}).first
       ticket = JSON.parse(remote_object(key))
       write_request(ticket["id"], ticket)

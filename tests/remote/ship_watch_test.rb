@@ -26,7 +26,7 @@ module E2E
       FileUtils.rm_rf(@store)
       fourth = capture
       wait_for_shipped(fourth, log)
-      assert_equal [3, 3], [/was deleted, renamed or replaced/, /ships the captures of the store that is in #{@store} now/].map { |line| File.read(log).scan(line).size },
+      assert_equal [3, 3], [/was deleted, renamed or replaced/, /now shipping the captures of the store in #{@store}/].map { |line| File.read(log).scan(line).size },
                    File.read(log)
       assert_equal [first, second, third, fourth].sort, remote_list("-q").out.split.sort
       refute_match(/cannot/, File.read(log))
@@ -49,7 +49,7 @@ module E2E
       watch
       log = File.join(@root, "second.log")
       @pids << spawn(shipping_env, BIN, "ship", "--watch", unsetenv_others: true, %i[out err] => log)
-      wait_for_line(log, /waits for the shipper/)
+      wait_for_line(log, /waiting for the shipper/)
       File.rename(@store, "#{@store}-old")
       wait_for_line(log, /the store #{@store} was deleted/)
       capture

@@ -47,7 +47,7 @@ module E2E
       pid = watch
       result = ship("--wait", "2s", deadline: 60)
       assert_equal 1, result.status, result
-      assert_includes result.err, "waits for the shipper with pid #{pid}, which ships the captures of this store"
+      assert_includes result.err, "waiting for the shipper with pid #{pid}, which ships the captures of this store"
       assert_match(/the shipper with pid #{pid} is still at work on this store after 2s; 1 capture waits/, result.err)
       assert_match(/hint: `diagctl status`/, result.err)
     end

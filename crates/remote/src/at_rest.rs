@@ -39,7 +39,7 @@ pub async fn find(bucket: &Bucket, url: &str) -> Found {
             let plural = if recipients == 1 { "" } else { "s" };
             (
                 format!(
-                    "{some} of the {all} reports of the newest capture ({name}) are encrypted, to {recipients} recipient{plural}"
+                    "encrypted reports of the newest capture ({name}): {some} of {all}, to {recipients} recipient{plural}"
                 ),
                 Some(true),
             )

@@ -320,10 +320,10 @@ impl<'a> Inbox<'a> {
     // Returns the reason why a request is not obeyed.
     fn allows<'r>(&self, mut reports: impl Iterator<Item = &'r str>, by: &str) -> std::result::Result<(), String> {
         if let Some(name) = reports.find(|name| !self.rules.allow_reports.iter().any(|allowed| allowed == name)) {
-            return Err(format!("remote.requests.allow_reports of this node does not have {name}"));
+            return Err(format!("{name} is not in remote.requests.allow_reports of this node"));
         }
         if !self.rules.allow_requesters.iter().any(|pattern| is_like(pattern, by)) {
-            return Err(format!("remote.requests.allow_requesters of this node does not have {by}"));
+            return Err(format!("{by} is not in remote.requests.allow_requesters of this node"));
         }
         Ok(())
     }

@@ -133,7 +133,7 @@ pub fn text(error: &Failed, object: &str) -> String {
     match Kind::of(error) {
         Kind::Refused => format!("{server} refuses the connection"),
         Kind::Unresolved => format!("the name {name} is unknown"),
-        Kind::Tls => format!("no TLS with {server}: {}", last(&causes)),
+        Kind::Tls => format!("the TLS connection to {server} failed: {}", last(&causes)),
         Kind::TimedOut => format!("{server} did not answer in time"),
         Kind::Broken => format!("the connection to {server} failed: {}", last(&causes)),
         Kind::NoCredentials => {
@@ -349,7 +349,7 @@ mod tests {
             (
                 format!("https://{}", server(answer("200 OK", ""))),
                 KEYS,
-                "no TLS with the server: ",
+                "the TLS connection to the server failed: ",
                 "begins with http://",
             ),
             (format!("http://{}", server("")), KEYS, "the connection to the server failed: ", "a VPN"),

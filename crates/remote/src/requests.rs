@@ -91,7 +91,7 @@ async fn take_back(bucket: &Bucket, args: &CancelArgs) -> Result<Exit> {
         [named] => named,
         [] => {
             return Err(Error::NoRequest(format!(
-                "no request in the remote begins with {} and still counts",
+                "no open request in the remote begins with {}",
                 diagctl_fs::quoted(&args.id)
             )));
         }

@@ -79,7 +79,7 @@ pub async fn run(args: &Args, settings: &Settings) -> Result<Exit> {
     loop {
         let Some(store) = stop.unless(open(settings, watch, told)).await.transpose()? else { return Ok(Exit::Ok) };
         if told {
-            output::note(&format!("ships the captures of the store that is in {} now", store.dir().display()));
+            output::note(&format!("now shipping the captures of the store in {}", store.dir().display()));
         }
         if let Some(exit) = work.on(&store, &mut stop, &mut reload).await? {
             return Ok(exit);

@@ -43,7 +43,7 @@ pub async fn take(store: &Store, patience: Patience, unless_watched: bool) -> Re
             none => {
                 // After a capture nobody reads it, and the first line counts as the reason of a failure.
                 if !unless_watched {
-                    output::note(&format!("waits for {}, which ships the captures of this store", holder(&spot)));
+                    output::note(&format!("waiting for {}, which ships the captures of this store", holder(&spot)));
                 }
                 none.insert(shipping::waiting(store)?)
             }

@@ -110,7 +110,7 @@ pub fn waiting_requests(store: &Store, now_ms: u64) -> Result<Vec<Request>> {
     let mut waiting = requests::for_poll(store)?;
     for request in waiting.iter().filter(|request| request.expires <= now_ms) {
         requests::remove(store, &request.id)?;
-        events::record(store, &events::Event::request_failed(&request.id, "nobody took it in time; it expired"));
+        events::record(store, &events::Event::request_failed(&request.id, "no process took it before it expired"));
     }
     // A request that has failed too often stays in: the next holder of the lease gives it up together with its dumper's leftovers.
     waiting.retain(|request| request.expires > now_ms);

@@ -45,7 +45,7 @@ impl Inbox<'_> {
                 }
                 // A process that polls would do the same.
                 requests::remove(self.store, &id)?;
-                events::record(self.store, &Event::request_failed(&id, "nobody took it in time; it expired"));
+                events::record(self.store, &Event::request_failed(&id, "no process took it before it expired"));
             }
             let answer = match index::of_request(self.store, &id, created)? {
                 Some(capture) => {

@@ -95,7 +95,7 @@ pub(super) fn list(cx: &Context, json: bool) -> Result<Done, Failure> {
     command.arg("requests");
     let listed: Vec<Listed> = remote::lines_of(command, "the requests in the remote cannot be listed")?;
     if !json && listed.is_empty() {
-        output::note("no request in the remote counts any more");
+        output::note("the remote has no open request");
         return Ok(Done::silent());
     }
     let value = json!({ "schema": 1, "requests": listed });

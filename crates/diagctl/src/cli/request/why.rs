@@ -117,7 +117,7 @@ impl<'a> View<'a> {
             // Under the lease, more may refuse than a decision knows. Of another request, the reason is none of this one.
             let text = match without_asking(&sample.reason, request) {
                 Some(reason) if !reason.is_empty() => format!("{polled}: {}, {reason}", sample.verdict),
-                _ => format!("{polled} and had something else to do; the request's turn comes"),
+                _ => format!("{polled} and did something else first; the request is next in line"),
             };
             return why(text, "turn");
         }

@@ -67,8 +67,12 @@ pub(super) fn execute(
     if !produced(&store.own_staging(id)?, grant.planned.first(), status.success())? {
         stored?;
         let how = if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() };
-        return Err(Failure::failed(format!("the command produced nothing ({how})"))
-            .hint("write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME"));
+        return Err(Failure::failed(format!("the command produced nothing ({how})")).hint(
+            match grant.planned.is_empty() {
+                true => "write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME",
+                false => "run the command by hand: it printed nothing and wrote no file to DIAGCTL_CAPTURE_DIR",
+            },
+        ));
     }
     if !status.success() {
         let how = if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() };

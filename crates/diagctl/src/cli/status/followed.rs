@@ -127,7 +127,7 @@ impl Shipped {
                 .map_or_else(|| "never shipped".into(), |at| format!("last success {}", show(at))),
         );
         if let (Some(at), Some(why)) = (&self.last_failure, &self.failure) {
-            let still = if self.failing { "failing" } else { "last failure" };
+            let still = if self.failing { "failing since" } else { "last failure" };
             parts.push(format!("{still} {}: {why}", show(at)));
         }
         if self.dropped_captures > 0 {
@@ -169,7 +169,7 @@ mod tests {
         (shipped.failing, shipped.dropped_captures) = (true, 3);
         assert_eq!(
             shipped.line(show),
-            "2 captures wait (1.00 MiB), the oldest for 1m 30s; last success 10:00; failing 11:00: no bucket; 3 deleted unshipped"
+            "2 captures wait (1.00 MiB), the oldest for 1m 30s; last success 10:00; failing since 11:00: no bucket; 3 deleted unshipped"
         );
         let hook =
             Hook { waiting: 1, last_failure: Some("11:00".into()), failure: Some("x".into()), ..Hook::default() };
