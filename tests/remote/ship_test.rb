@@ -140,6 +140,23 @@ module E2E
       assert_empty @server.uploads(@bucket)
     end
 
+    def test_captures_that_the_remote_refuses_stop_no_other_and_one_that_refuses_all_is_given_up
+      ids = Array.new(30) { capture }
+      refused, good = ids[0, 17], ids[17..]
+      faults { |method, target, _| 403 if method == "PUT" && refused.any? { |id| target.include?(id) } }
+      result = ship
+      assert_equal 5, result.status, result
+      good.each { |id| assert shipped?(id), id }
+      assert_equal [true, 17], [result.err.scan(/: it answers 403|AccessDenied|Forbidden/).size <= 3, ids.count { |id| !shipped?(id) }]
+      more = Array.new(45) { capture }
+      tried = @proxy.requests.size
+      refused.replace(ids + more)
+      result = ship
+      assert_equal 1, result.status, result
+      assert_equal 1, result.err.scan("cannot").size, result.err
+      assert_operator @proxy.requests[tried..].grep(/PUT/).size, :<, 50, "of 62 captures"
+    end
+
     def test_every_kind_of_fault_is_survived
       only_on_a_server_that_checks
       faults { |_, _, number| [500, 503, 429, :cut, :lost, :flip][(number / 2) % 6] if number.even? }
