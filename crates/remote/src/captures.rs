@@ -169,6 +169,11 @@ impl Listing {
         self.unreadable.pop().map_or(Ok(()), |one| Err(Error::UnknownPins { count, one: Box::new(one) }))
     }
 
+    /// Returns the number of manifests that were left out, and of those with lines that were left out.
+    pub fn left_out(&self) -> (usize, usize) {
+        (self.unreadable.len(), self.damaged.len())
+    }
+
     /// Returns true if lines of manifests were left out.
     pub fn is_damaged(&self) -> bool {
         !self.damaged.is_empty()
