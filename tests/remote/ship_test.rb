@@ -73,6 +73,20 @@ module E2E
       assert_empty remote_keys
     end
 
+    def test_credentials_that_may_not_abort_uploads_stop_no_other_capture
+      id = capture(30 << 20)
+      remote(max_bandwidth: "5MiB")
+      pid = spawn(shipping_env, BIN, "ship", unsetenv_others: true, %i[out err] => File::NULL)
+      wait_until("an upload") { File.exist?(File.join(@store, "remote/uploads", id)) }
+      Process.kill(:KILL, pid)
+      Process.wait(pid)
+      diagctl!("rm", id)
+      other = capture
+      faults { |method, _, _| 403 if method == "DELETE" }
+      ship!
+      assert shipped?(other)
+    end
+
     def test_two_shippers_at_once_ship_everything_once
       ids = Array.new(6) { capture(100_000) }
       threads = Array.new(2) { Thread.new { ship } }
