@@ -27,6 +27,13 @@ module E2E
       end
     end
 
+    # Each deletes the directory of the probes when it is empty.
+    def test_doctors_at_once_disturb_no_verdict
+      capture
+      found = Array.new(6) { Thread.new { Array.new(3) { checks(doctor) } } }.flat_map(&:value)
+      assert_equal([%w[ok ok]], found.map { |checks| %w[remote.write remote.read].map { |id| checks.dig(id, "status") } }.uniq)
+    end
+
     def test_on_the_machine_of_a_person_no_disk_is_compared
       assert_nil checks(doctor(env: shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "none"))))["remote.disk"]
     end

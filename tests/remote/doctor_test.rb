@@ -5,8 +5,8 @@ require_relative "support/s3_case"
 module E2E
   # `doctor --remote` says what the credentials may do.
   class DoctorTest < S3Case
-    def checks
-      checks = diagctl("doctor", "--remote", "--json", env: shipping_env).json["checks"]
+    def checks(env: shipping_env)
+      checks = diagctl("doctor", "--remote", "--json", env: env).json["checks"]
       checks.select { |check| check["id"].start_with?("remote.") }.to_h { |check| [check["id"], check] }
     end
 
@@ -35,6 +35,44 @@ module E2E
       assert_match(/may not delete, as it should be on a node/, found["remote.delete"]["message"])
       2.times { checks }
       assert_equal 1, remote_keys.size, "one object a machine, however often it runs"
+    end
+
+    def test_doctors_of_one_name_at_once_disturb_no_verdict
+      capture
+      found = Array.new(6) { Thread.new { Array.new(2) { checks } } }.flat_map(&:value)
+      assert_equal ["ok"], found.map { |checks| checks["remote.read"]["status"] }.uniq, found
+    end
+
+    def test_what_another_doctor_has_written_is_no_verdict_until_it_is_always_so
+      capture
+      disturbed, writes = 0, 2
+      faults do |method, target, _|
+        if method == "GET" && target.include?("~doctor.json") && (disturbed += 1) <= writes
+          remote_write("fleet/#{target[%r{probes/.*}]}", "{\"doctor\":\"0123456789abcdef\"}\n")
+        end
+        nil
+      end
+      assert_equal "ok", checks["remote.read"]["status"]
+      assert_equal 3, disturbed
+      disturbed, writes = 0, 99
+      read = checks["remote.read"]
+      assert_equal ["fail", "other bytes were read back after it was written"], [read["status"], read["message"]]
+      assert_equal 5, disturbed
+    end
+
+    # The machine of a person who may not write, with what `list` leaves out.
+    def test_a_reader_is_warned_of_manifests_that_are_left_out
+      capture
+      ship!
+      manifest = remote_keys.grep(/manifests/).first
+      remote_write(manifest.sub(/~\h+/, "~1"), remote_object(manifest))
+      remote_write(manifest.sub(/~\h+/, "~2"), "{\"id\"")
+      refused = "~1.jsonl"
+      faults { |method, target, _| 403 if method == "PUT" || (method == "GET" && target.gsub("%7E", "~").include?(refused)) }
+      read = checks(env: shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "none")))["remote.read"]
+      assert_equal "warn", read["status"], read
+      assert_includes read["message"], "1 of today, and others may be missing: 1 manifest cannot be read and 1 manifest with damaged lines"
+      assert_includes read["hint"], "`diagctl list --remote` names them"
     end
 
     def test_what_stops_shipping_fails_with_what_to_do

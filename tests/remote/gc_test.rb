@@ -171,6 +171,19 @@ module E2E
       assert_equal 1, read("rm", id).status
     end
 
+    def test_a_pinned_capture_needs_force_under_every_spelling_of_its_host
+      id = capture
+      change_record(id, "host" => "web_1")
+      diagctl!("pin", id)
+      ship!
+      manifest = Dir.glob("#{@files}/manifests/*/*.jsonl").first
+      File.write(manifest.sub(/~\h+/, "~0"), "#{JSON.dump(JSON.parse(File.read(manifest)).merge("pinned" => false, "host" => "web 1"))}\n")
+      ["web 1", "web_1"].each do |host|
+        assert_match(/was pinned when it was shipped/, read("rm", "#{host}/#{id}").err)
+      end
+      refute_empty remote_keys.grep(/meta.json/)
+    end
+
     def test_a_capture_of_a_host_with_an_odd_name_is_not_listed_once_it_is_deleted
       id = capture
       change_record(id, "host" => "web 1+é")

@@ -26,7 +26,7 @@ module E2E
       result = ask("gc_stat")
       assert_equal 1, result.status, result
       assert_match(/refused: root is not in remote.requests.allow_requesters of this node/, result.err)
-      assert_match(/refused \S+: gc_stat by root, a test: remote.requests.allow_requesters/, File.read(log))
+      assert_match(/refused \S+: gc_stat by root, a test: root is not in remote.requests.allow_requesters/, File.read(log))
       assert_equal 1, captures.size
     end
 

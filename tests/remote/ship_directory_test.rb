@@ -78,6 +78,35 @@ module E2E
       assert_shipped(good)
     end
 
+    # More than are tried in order before the remote is given up.
+    def test_captures_that_the_share_refuses_stop_no_other
+      refused, good = Array.new(12) { capture }, Array.new(14) { capture }
+      ship!
+      dirs = refused.to_h { |id| [id, File.join(@files, File.dirname(remote_keys.grep(%r{/#{id}/}).first))] }
+      FileUtils.rm_f(Dir.glob(["#{@store}/reports/*/shipped", "#{@files}/manifests/*/*"]))
+      good.each { |id| FileUtils.rm_rf(Dir["#{@files}/captures/*/*/#{id}"]) }
+      dirs.each_value.with_index do |dir, n|
+        FileUtils.rm_rf(dir)
+        case n % 4
+        when 0 then FileUtils.mkdir_p(dir) && File.mkfifo("#{dir}/meta.json")
+        when 1 then FileUtils.mkdir_p("#{dir}/blob.bin.gz/x")
+        when 2 then File.write(dir, "no directory")
+        else File.symlink(dir, dir)
+        end
+      end
+      result = ship
+      assert_equal 5, result.status, result
+      good.each { |id| assert shipped?(id), id }
+      assert_equal 3, result.err.scan(/(?:cannot|File exists|not a regular file).*captures/).size, result.err
+      assert_match(/the remote refused 9 further captures/, result.err)
+      assert_match(/12 captures wait in the store/, result.err)
+      result = ship
+      assert_equal 1, result.status, result
+      assert_equal 1, result.err.scan("cannot").size, result.err
+      dirs.each_value { |dir| FileUtils.rm_rf(dir) }
+      ship!
+    end
+
     def test_a_capture_whose_record_is_damaged_is_told_and_counted
       bad = capture
       cut_record(bad)

@@ -73,6 +73,20 @@ module E2E
       assert_empty remote_keys
     end
 
+    def test_credentials_that_may_not_abort_uploads_stop_no_other_capture
+      id = capture(30 << 20)
+      remote(max_bandwidth: "5MiB")
+      pid = spawn(shipping_env, BIN, "ship", unsetenv_others: true, %i[out err] => File::NULL)
+      wait_until("an upload") { File.exist?(File.join(@store, "remote/uploads", id)) }
+      Process.kill(:KILL, pid)
+      Process.wait(pid)
+      diagctl!("rm", id)
+      other = capture
+      faults { |method, _, _| 403 if method == "DELETE" }
+      ship!
+      assert shipped?(other)
+    end
+
     def test_two_shippers_at_once_ship_everything_once
       ids = Array.new(6) { capture(100_000) }
       threads = Array.new(2) { Thread.new { ship } }
@@ -138,6 +152,23 @@ module E2E
       ship!
       assert_shipped(id)
       assert_empty @server.uploads(@bucket)
+    end
+
+    def test_captures_that_the_remote_refuses_stop_no_other_and_one_that_refuses_all_is_given_up
+      ids = Array.new(30) { capture }
+      refused, good = ids[0, 17], ids[17..]
+      faults { |method, target, _| 403 if method == "PUT" && refused.any? { |id| target.include?(id) } }
+      result = ship
+      assert_equal 5, result.status, result
+      good.each { |id| assert shipped?(id), id }
+      assert_equal [true, 17], [result.err.scan(/: it answers 403|AccessDenied|Forbidden/).size <= 3, ids.count { |id| !shipped?(id) }]
+      more = Array.new(45) { capture }
+      tried = @proxy.requests.size
+      refused.replace(ids + more)
+      result = ship
+      assert_equal 1, result.status, result
+      assert_equal 1, result.err.scan("cannot").size, result.err
+      assert_operator @proxy.requests[tried..].grep(/PUT/).size, :<, 50, "of 62 captures"
     end
 
     def test_every_kind_of_fault_is_survived

@@ -127,6 +127,21 @@ module E2E
       assert_includes remote_keys.join(" "), "#{small}/meta.json"
     end
 
+    def test_new_captures_do_not_wait_for_one_that_the_share_refuses
+      refused = capture
+      ship!
+      Dir["#{@files}/captures/*/*/#{refused}/meta.json"].each { |path| FileUtils.rm(path) && File.mkfifo(path) }
+      FileUtils.rm(File.join(@store, "reports", refused, "shipped"))
+      log = watch
+      wait_for_line(log, /cannot read .*#{refused}/)
+      # Longer and longer pauses without a new capture.
+      sleep(15)
+      id = capture
+      wait_until("the new one is shipped", deadline: 3, tell: -> { File.read(log) }) { shipped?(id) }
+      wait_for_shipped(capture, log)
+      refute shipped?(refused)
+    end
+
     def test_a_damaged_capture_is_tried_and_told_once_until_it_is_mended
       bad = capture
       path = File.join(@store, "reports", bad, "blob.bin.gz")

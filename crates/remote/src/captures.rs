@@ -3,7 +3,7 @@
 //! Reads the manifests only, from the merged ones as far as those quote them. Another node wrote them, so nothing in them is trusted: a line must be a plausible entry, and a
 //! manifest has a maximum size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use diagctl_store::Id;
@@ -94,6 +94,7 @@ pub async fn read(bucket: &Bucket, since_day: Option<&str>, until_day: Option<&s
             }
         }
     }
+    listing.share_pins();
     // What is refused of every manifest is a matter of the credentials, or of the share.
     let is_refused = |error: &Error| !matches!(error, Error::TooLarge { .. });
     match listing.unreadable.iter().position(is_refused) {
@@ -123,6 +124,13 @@ impl Listing {
             entry.pinned |= self.captures.get(&key).is_some_and(|known| known.pinned);
             self.captures.insert(key, entry);
         }
+    }
+
+    // Pins a capture that is pinned under another spelling of its host: both are one place in the remote.
+    fn share_pins(&mut self) {
+        let place_of = |entry: &Entry| (entry.id, keys::part(&entry.host));
+        let pinned: BTreeSet<_> = self.pinned().map(place_of).collect();
+        self.captures.values_mut().for_each(|entry| entry.pinned |= pinned.contains(&place_of(entry)));
     }
 
     /// Names the manifests with lines that were left out, and how each is restored.
@@ -163,6 +171,11 @@ impl Listing {
     pub fn require_whole(&mut self) -> Result<()> {
         let count = self.unreadable.len();
         self.unreadable.pop().map_or(Ok(()), |one| Err(Error::UnknownPins { count, one: Box::new(one) }))
+    }
+
+    /// Returns the number of manifests that were left out, and of those with lines that were left out.
+    pub fn left_out(&self) -> (usize, usize) {
+        (self.unreadable.len(), self.damaged.len())
     }
 
     /// Returns the days with manifests of which lines were left out.
@@ -310,6 +323,26 @@ mod tests {
                 listing.add(&object("manifests/2026-11-28/~deleted~0.jsonl"), deleted.as_bytes());
                 assert_eq!((listing.newest_first().count(), listing.pinned().count()), (0, 1), "{host}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_capture_is_pinned_under_every_spelling_of_its_host() {
+        let line = |host: &str, pinned: bool| {
+            format!(
+                "{{\"id\":\"20261128T100000000Z-aaaaaaaa\",\"created\":\"2026-11-28T10:00:00Z\",\"host\":\"{host}\",\"pinned\":{pinned}}}\n"
+            )
+        };
+        for hosts in [["web_1", "web 1"], ["web 1", "web_1"]] {
+            let dir = tempfile::tempdir().unwrap();
+            let bucket = Bucket::Directory(dir.path().into());
+            for (host, pinned) in [(hosts[0], true), (hosts[1], false), ("web_2", false)] {
+                let key = keys::manifest("2026-11-28", host, if pinned { "0" } else { "1" });
+                bucket.put(&key, line(host, pinned).into()).await.unwrap();
+            }
+            let listing = read(&bucket, None, None).await.unwrap();
+            let found: Vec<_> = listing.newest_first().map(|entry| (entry.host.as_str(), entry.pinned)).collect();
+            assert_eq!(found, [("web_2", false), ("web_1", true), ("web 1", true)], "{hosts:?}");
         }
     }
 

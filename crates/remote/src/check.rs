@@ -2,6 +2,9 @@
 //!
 //! Writes one small object, always the same one of a machine, because credentials that may only write cannot delete it.
 
+use std::io::ErrorKind;
+use std::time::Duration;
+
 use diagctl_fs::random_hex;
 use diagctl_observe::clock;
 use diagctl_observe::proc::Proc;
@@ -21,6 +24,12 @@ use crate::settings::Settings;
 
 /// A difference of more than this between two clocks is a finding, milliseconds. S3 refuses requests after 15 minutes.
 const SKEW_MS: u64 = 120_000;
+
+/// The beginning of a probe.
+const PROBE: &str = "{\"doctor\":\"";
+
+/// The number of times that the probe is written and read back if another doctor may have disturbed it.
+const TRIES: u32 = 5;
 
 /// A finding.
 #[derive(Debug, Serialize)]
@@ -60,31 +69,15 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
         return Ok(Exit::Ok);
     }
     let key = probe::key("doctor");
-    let content = format!("{{\"doctor\":\"{}\"}}\n", random_hex()?);
-    if let Err(error) = bucket.put(&key, content.clone().into()).await {
-        if !ships && error.is_denied() {
-            let message = "you may not write there: a reader needs no more, but a machine with workers or a person who requests does";
-            say("write", "ok", message.into(), None)?;
-            reading(&bucket).await?;
-            encryption(&bucket, url).await?;
-            return Ok(Exit::Ok);
-        }
-        if matches!(error, Error::Directory { action: "create", .. }) && error.is_denied() {
-            // Where captures go was examined before.
-            let message = format!("captures can be shipped, but doctor cannot write its probe: {error}");
-            say("write", "warn", message, error.hint().as_deref())?;
-            return Ok(Exit::Ok);
-        }
-        say("write", "fail", format!("nothing can be shipped: {error}"), error.hint().as_deref())?;
-        return Ok(Exit::Ok);
-    }
+    let back = match write_and_read(&bucket, &key).await {
+        Tried::Read(back) => back,
+        Tried::NotWritten(error) => return not_written(&bucket, url, ships, error).await,
+    };
     say("write", "ok", format!("an object was written to {url}, and its checksum confirmed"), None)?;
-    match bucket.read(&key, 4096).await {
-        Ok(Some(data)) if data == content.as_bytes() => {
-            say("read", "ok", "it was read back with the same bytes".into(), None)?;
-        }
-        Ok(found) => {
-            let what = if found.is_some() { "other bytes were read back" } else { "it is not there" };
+    match back {
+        Ok(Back::Same) => say("read", "ok", "it was read back with the same bytes".into(), None)?,
+        Ok(back) => {
+            let what = if back == Back::Other { "other bytes were read back" } else { "it is not there" };
             let hint = "the remote does not keep what it has confirmed: do not ship there";
             say("read", "fail", format!("{what} after it was written"), Some(hint))?;
         }
@@ -129,13 +122,92 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
+/// What came of writing the probe.
+enum Tried {
+    NotWritten(Error),
+    Read(Result<Back>),
+}
+
+/// What was read back.
+#[derive(PartialEq, Eq)]
+enum Back {
+    Same,
+    Other,
+    Nothing,
+}
+
+// Writes the probe and reads it back. The doctor of another machine with this name, or another one of this machine, may have written or
+// deleted it meanwhile, and removed its empty directory. Then it is tried again.
+async fn write_and_read(bucket: &Bucket, key: &str) -> Tried {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let (tried, is_disturbed) = try_once(bucket, key).await;
+        if !is_disturbed || tries == TRIES {
+            return tried;
+        }
+        tokio::time::sleep(Duration::from_millis(100 + diagctl_fs::random_u64().unwrap_or(0) % 400)).await;
+    }
+}
+
+// Returns true with it if another doctor may be the reason.
+async fn try_once(bucket: &Bucket, key: &str) -> (Tried, bool) {
+    let content = match random_hex() {
+        Ok(random) => format!("{PROBE}{random}\"}}\n"),
+        Err(error) => return (Tried::NotWritten(error.into()), false),
+    };
+    if let Err(error) = bucket.put(key, content.clone().into()).await {
+        let is_gone = matches!(&error, Error::Directory { action: "create" | "write" | "sync", source, .. }
+            if source.kind() == ErrorKind::NotFound);
+        return (Tried::NotWritten(error), is_gone);
+    }
+    let (back, is_disturbed) = match bucket.read(key, 4096).await {
+        Err(error) => (Err(error), false),
+        Ok(None) => (Ok(Back::Nothing), true),
+        Ok(Some(data)) if data == content.as_bytes() => (Ok(Back::Same), false),
+        Ok(Some(data)) => (Ok(Back::Other), data.starts_with(PROBE.as_bytes())),
+    };
+    (Tried::Read(back), is_disturbed)
+}
+
+async fn not_written(bucket: &Bucket, url: &str, ships: bool, error: Error) -> Result<Exit> {
+    if !ships && error.is_denied() {
+        let message =
+            "you may not write there: a reader needs no more, but a machine with workers or a person who requests does";
+        say("write", "ok", message.into(), None)?;
+        reading(bucket).await?;
+        encryption(bucket, url).await?;
+        return Ok(Exit::Ok);
+    }
+    if matches!(error, Error::Directory { action: "create", .. }) && error.is_denied() {
+        // Where captures go was examined before.
+        let message = format!("captures can be shipped, but doctor cannot write its probe: {error}");
+        say("write", "warn", message, error.hint().as_deref())?;
+        return Ok(Exit::Ok);
+    }
+    say("write", "fail", format!("nothing can be shipped: {error}"), error.hint().as_deref())?;
+    Ok(Exit::Ok)
+}
+
 // Says if the captures of today can be listed.
 async fn reading(bucket: &Bucket) -> Result<()> {
     let today = clock::utc_now();
     match captures::read(bucket, Some(keys::day(&today)), None).await {
         Ok(listing) => {
             let message = format!("captures can be listed; {} of today", listing.newest_first().count());
-            say("read", "ok", message, None)
+            let (unreadable, damaged) = listing.left_out();
+            let of = |count, what| match count {
+                0 => None,
+                1 => Some(format!("1 manifest {what}")),
+                _ => Some(format!("{count} manifests {what}")),
+            };
+            let left_out = [of(unreadable, "cannot be read"), of(damaged, "with damaged lines")];
+            let left_out = left_out.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+            if left_out.is_empty() {
+                return say("read", "ok", message, None);
+            }
+            let hint = "`diagctl list --remote` names them, and says what to do";
+            say("read", "warn", format!("{message}, and others may be missing: {left_out}"), Some(hint))
         }
         Err(error) => say(
             "read",

@@ -222,6 +222,28 @@ impl Error {
         self.is_denied() || matches!(self, Self::Remote { source, .. } if is_request(source))
     }
 
+    /// Returns true if another object may well be written: the remote refuses this one, or a directory has something else in its place.
+    pub fn is_of_one_object(&self) -> bool {
+        match self {
+            Self::Remote { source, .. } => match Kind::of(source) {
+                Kind::Denied => true,
+                Kind::Other => reason::status_of(source).is_some_and(|status| (400..500).contains(&status)),
+                _ => false,
+            },
+            // The directory itself is opened, not read.
+            Self::Directory { action: "open" | "use", .. } => false,
+            Self::Directory { action: "read", .. } => true,
+            Self::Directory { source, .. } => {
+                use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, PermissionDenied};
+                let is_loop = rustix::io::Errno::from_io_error(source) == Some(rustix::io::Errno::LOOP);
+                is_loop
+                    || [AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, PermissionDenied]
+                        .contains(&source.kind())
+            }
+            _ => false,
+        }
+    }
+
     /// Returns the next step for the reader.
     pub fn hint(&self) -> Option<String> {
         const RESUMES: &str = "nothing is lost: the captures stay in the store, and the next run resumes";
@@ -424,6 +446,45 @@ mod tests {
                 source: object_store::Error::PermissionDenied { path: key.clone(), source: "403".into() },
             };
             assert!(error.hint().unwrap().ends_with(last), "{key}: {:?}", error.hint());
+        }
+    }
+
+    #[test]
+    fn what_may_be_of_one_object_is_told_from_what_is_of_the_remote() {
+        use io::ErrorKind::{
+            AlreadyExists, IsADirectory, NotADirectory, NotFound, Other, PermissionDenied, StorageFull,
+        };
+        let table = [
+            ("read", Other, true),
+            ("write", IsADirectory, true),
+            ("list", NotADirectory, true),
+            ("create", AlreadyExists, true),
+            ("create", PermissionDenied, true),
+            ("open", NotFound, false),
+            ("open", PermissionDenied, false),
+            ("use", NotADirectory, false),
+            ("write", StorageFull, false),
+            ("sync", Other, false),
+        ];
+        for (action, kind, expected) in table {
+            let error = Error::Directory { action, path: "/mnt/x".into(), source: kind.into() };
+            assert_eq!(error.is_of_one_object(), expected, "{action} {kind}");
+        }
+        let table = [
+            ("status code: 403 Forbidden", true),
+            ("status code: 400 Bad Request", true),
+            ("status code: 409 Conflict: <Code>BlobImmutableDueToPolicy</Code><Message>No.</Message>", true),
+            ("status code: 403: <Code>SignatureDoesNotMatch</Code><Message>No.</Message>", false),
+            ("status code: 401 Unauthorized", false),
+            ("status code: 404 Not Found", false),
+            ("status code: 429 Too Many Requests", false),
+            ("status code: 503 Service Unavailable", false),
+            ("it was cut", false),
+        ];
+        for (answer, expected) in table {
+            let source = object_store::Error::Generic { store: "S3", source: answer.into() };
+            let error = Error::Remote { action: "write", object: "k in s3://acme".into(), source };
+            assert_eq!(error.is_of_one_object(), expected, "{answer}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! `ship`: sends every capture that waits, in order of worth.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt;
 use std::pin::{Pin, pin};
@@ -29,6 +30,16 @@ use crate::turn::{self, Patience};
 /// Number of captures that share one write of the manifest, and the longest time for which one waits for others.
 const BATCH: usize = 16;
 const BATCH_TIME: Duration = Duration::from_secs(5);
+
+/// A pass ends when so much speaks against the remote in a row: two failures of its own, or captures that it refuses, each of which may be
+/// refused alone.
+const MOST_DOUBT: u32 = 32;
+const FAILURE: u32 = 16;
+/// From here on the captures go in random order, so that those which are worth most cannot hold up the others for ever.
+const RANDOM: u32 = 8;
+
+/// The number of refused captures that are told with the reason.
+const MOST_TOLD: usize = 3;
 
 /// Interval at which `--watch` looks at the store, which costs one system call.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -154,6 +165,8 @@ impl Work<'_> {
                 return Ok(Some(end(&shipping::queue(store)?, shipper.shipped, stop.told)));
             }
             let has_failed = matches!(done, Some(Err(_)));
+            // Another capture may pass.
+            let may_change = !matches!(&done, Some(Err(e)) if !e.is_of_one_object());
             failures = if has_failed || shipper.is_stuck() { failures + 1 } else { 0 };
             let longest = pause(failures, fs::random_u64()?);
             let rest = async {
@@ -161,14 +174,14 @@ impl Work<'_> {
                     () = held.replaced() => Ok(Rest::Replaced),
                     error = attending.as_mut() => Err(error),
                     () = tokio::time::sleep(longest), if failures > 0 => Ok(Rest::Over),
-                    () = seen.changed(store), if !has_failed => Ok(Rest::Changed),
+                    () = seen.changed(store), if may_change => Ok(Rest::Changed),
                     _ = off.changed() => Ok(Rest::Over),
                 }
             };
             match stop.unless(rest).await.transpose()? {
                 Some(Rest::Replaced) => return Ok(None),
-                Some(Rest::Changed) => failures = 0,
-                Some(Rest::Over) | None => {}
+                Some(Rest::Changed) if !has_failed => failures = 0,
+                Some(Rest::Changed | Rest::Over) | None => {}
             }
         }
     }
@@ -336,7 +349,8 @@ impl<'a> Shipper<'a> {
         })
     }
 
-    // Sends everything that waits. Fails at the second failure of the remote; a capture that is damaged does not stop the others.
+    // Sends everything that waits. Fails when the remote does not work; a capture that is damaged, or refused by the remote, does not stop
+    // the others.
     async fn pass(&mut self, sender: &Sender<'_>) -> Result<()> {
         self.tell_dropped();
         let shipping::Queue { waiting, damaged } = shipping::queue(self.store)?;
@@ -355,9 +369,13 @@ impl<'a> Shipper<'a> {
             output::note(&format!("gave up the upload of {id}: the capture was deleted"));
         }
         let mut failed = None;
+        let mut refused = Vec::new();
+        let mut has_sent = false;
+        let line = Line::new(&waiting);
         // Begun in order. A small one does not wait for a large one that was begun before it.
-        let send = async |capture: &Waiting| (capture.id, sender.send(capture.id).await);
-        let mut captures = pin!(stream::iter(&waiting).map(send).buffer_unordered(sender.at_once));
+        let send = async |id: Id| (id, sender.send(id).await);
+        let next = std::iter::from_fn(|| line.next());
+        let mut captures = pin!(stream::iter(next).map(send).buffer_unordered(sender.at_once));
         let mut unconfirmed = Stopwatch::start();
         loop {
             let next = if self.sent.is_empty() {
@@ -373,6 +391,8 @@ impl<'a> Shipper<'a> {
             let Some((id, sent)) = next else { break };
             match sent {
                 Ok(Some(Sent { entry, files, bytes })) => {
+                    has_sent = true;
+                    line.doubt.set(0);
                     if self.sent.is_empty() {
                         unconfirmed = Stopwatch::start();
                     }
@@ -382,9 +402,18 @@ impl<'a> Shipper<'a> {
                 Ok(None) => {
                     self.told.remove(&id);
                 }
-                // It may be this object alone.
-                Err(e) if e.is_of_the_remote() && failed.is_none() => failed = Some(e),
-                Err(e) if e.is_of_the_remote() => return self.confirm().await.and(Err(e)),
+                Err(e) if e.is_of_the_remote() => {
+                    let is_of_one = e.is_of_one_object();
+                    line.doubt.set(line.doubt.get() + if is_of_one { 1 } else { FAILURE });
+                    if line.doubt.get() >= MOST_DOUBT {
+                        return self.confirm().await.and(Err(e));
+                    }
+                    if is_of_one {
+                        refused.push((id, e));
+                    } else {
+                        failed.get_or_insert(e);
+                    }
+                }
                 Err(e) => self.tell(id, &e),
             }
             if self.sent.len() >= BATCH {
@@ -392,7 +421,23 @@ impl<'a> Shipper<'a> {
             }
         }
         self.confirm().await?;
+        // What is refused of every capture is a matter of the credentials, or of the share.
+        if !has_sent && failed.is_none() && !refused.is_empty() {
+            failed = Some(refused.swap_remove(0).1);
+        } else {
+            self.tell_refused(&refused);
+        }
         failed.map_or(Ok(()), Err)
+    }
+
+    fn tell_refused(&mut self, refused: &[(Id, Error)]) {
+        let (shown, others) = refused.split_at(refused.len().min(MOST_TOLD));
+        shown.iter().for_each(|(id, error)| self.tell(*id, error));
+        let untold = others.iter().filter(|(id, error)| self.told.insert(*id, error.to_string()).is_none()).count();
+        if untold > 0 {
+            let plural = if untold == 1 { "" } else { "s" };
+            output::note(&format!("the remote refused {untold} further capture{plural}"));
+        }
     }
 
     // Nothing counts as shipped before a reader can find it.
@@ -431,6 +476,27 @@ impl<'a> Shipper<'a> {
             output::note(&format!("deleted by retention and never shipped: {count} captures, {bytes}{latest}"));
             self.told_dropped = count;
         }
+    }
+}
+
+/// The captures of a pass that were not begun yet.
+struct Line {
+    ids: RefCell<VecDeque<Id>>,
+    /// What speaks against the remote since the last success.
+    doubt: Cell<u32>,
+}
+
+impl Line {
+    fn new(waiting: &[Waiting]) -> Self {
+        Self { ids: RefCell::new(waiting.iter().map(|capture| capture.id).collect()), doubt: Cell::new(0) }
+    }
+
+    fn next(&self) -> Option<Id> {
+        let mut ids = self.ids.borrow_mut();
+        let Some(random) = fs::random_u64().ok().filter(|_| self.doubt.get() >= RANDOM) else { return ids.pop_front() };
+        let length = ids.len().max(1);
+        // The remainder is less than the length.
+        ids.remove(usize::try_from(random % length as u64).unwrap_or(0))
     }
 }
 
@@ -508,6 +574,18 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn captures_go_in_order_and_at_random_while_the_remote_is_in_doubt() {
+        let ids: Vec<Id> = (0..30).map(|n| format!("20260101T0000000{n:02}Z-aaaaaaaa").parse().unwrap()).collect();
+        let line = Line { ids: RefCell::new(ids.iter().copied().collect()), doubt: Cell::new(RANDOM - 1) };
+        assert_eq!(line.next(), Some(ids[0]));
+        line.doubt.set(RANDOM);
+        let mut random: Vec<Id> = std::iter::from_fn(|| line.next()).collect();
+        assert_ne!(random, ids[1..]);
+        random.sort_unstable();
+        assert_eq!(random, ids[1..]);
+    }
 
     #[test]
     fn the_pause_doubles_up_to_five_minutes_and_half_of_it_is_random() {

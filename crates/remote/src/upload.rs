@@ -163,6 +163,14 @@ impl<'a> Uploader<'a> {
         self.journal.forget(source.capture, &upload)
     }
 
+    // An upload that the remote refuses to abort is left to the lifecycle rule: it must not hold up anything for ever.
+    async fn abort(&self, upload: &Upload) -> Result<()> {
+        match self.bucket.abort(&upload.key, &upload.upload_id).await {
+            Err(error) if error.is_of_one_object() => Ok(()),
+            done => done,
+        }
+    }
+
     // An upload that cannot be aborted is left to the lifecycle rule.
     async fn try_to_abort(&self, upload: &Upload) {
         let _ = self.bucket.abort(&upload.key, &upload.upload_id).await;
@@ -184,7 +192,7 @@ impl<'a> Uploader<'a> {
         for id in self.journal.all().into_iter().filter(|id| !waits(*id)) {
             let uploads = self.journal.read(id);
             for upload in uploads.iter().filter(|upload| upload.url == self.url && upload.is_under_way()) {
-                self.bucket.abort(&upload.key, &upload.upload_id).await?;
+                self.abort(upload).await?;
                 aborted.push(id);
             }
             self.journal.remove(id)?;
@@ -224,7 +232,7 @@ impl<'a> Uploader<'a> {
         }
         self.send_rest(source, &mut hash, &mut upload).await?;
         if let Err(damaged) = source.judge(hash) {
-            self.bucket.abort(&upload.key, &upload.upload_id).await?;
+            self.abort(&upload).await?;
             self.journal.write(source.capture, &Upload { was_damaged: true, parts: Vec::new(), ..upload })?;
             return Err(damaged);
         }

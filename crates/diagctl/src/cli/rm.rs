@@ -51,7 +51,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 fn of_remote(cx: &Context, args: &Args, by: &str) -> Result<Done, Failure> {
     let mut targets: Vec<Target> = Vec::new();
     for id in &args.ids {
-        let target = args.from.resolve(cx, id)?;
+        let target = args.from.resolve_for_deletion(cx, id)?;
         if let Some(report) = &target.report {
             let message = format!("{} is a report, but this command takes whole captures", quoted(report));
             return Err(Failure::new(Exit::Usage, message).hint(format!("use the capture ID, {}", target.entry.id)));

@@ -15,14 +15,18 @@ pub fn is_meant(name: &str, host: &str) -> bool {
     is_like(name, host) || is_like(name, machine(host)) || is_like(machine(name), host)
 }
 
+/// Returns true if this name means the machine only because it is that of a node, so that the capture may be of another store.
+pub fn is_wider(name: &str, host: &str) -> bool {
+    is_meant(name, host) && !is_like(name, host)
+}
+
 fn machine(node: &str) -> &str {
     node.rsplit_once('~').map_or(node, |(machine, _)| machine)
 }
 
 /// Returns what a person has to know who gave the name of a node and reads captures of all stores of the machine.
 pub fn of_all_stores<'h>(name: &str, hosts: impl IntoIterator<Item = &'h str>) -> Option<String> {
-    let is_wider = |host: &str| is_meant(name, host) && !is_like(name, host);
-    let is_node = machine(name) != name && hosts.into_iter().any(is_wider);
+    let is_node = machine(name) != name && hosts.into_iter().any(|host| is_wider(name, host));
     is_node.then(|| {
         let (name, machine) = (printable(name), printable(machine(name)));
         format!(

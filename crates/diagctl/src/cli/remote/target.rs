@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use diagctl_store::index::Entry;
 use diagctl_store::{Error, Id};
 
+use super::hints::shell_word;
 use super::{Days, hosts, misplaced};
 use crate::cli::Failure;
 use crate::cli::error::{printable, quoted};
@@ -28,6 +29,27 @@ struct Named<'t> {
     host: Option<&'t str>,
     name: &'t str,
     report: Option<&'t str>,
+}
+
+/// Returns the names of machines that a person gave for a capture.
+pub fn machines<'n>(host: Option<&'n str>, text: &'n str) -> impl Iterator<Item = &'n str> {
+    let also = Named::parse(text).host.filter(|named| Some(*named) != host);
+    host.into_iter().chain(also)
+}
+
+/// Fails if a person named a store and no whole ID: the capture that was found may be of another store.
+pub fn require_certain(target: &Target, host: Option<&str>, text: &str) -> Result<(), Failure> {
+    let (name, of) = (Named::parse(text).name, printable(&target.entry.host));
+    let wide = machines(host, text).find(|name| hosts::is_wider(name, &target.entry.host));
+    let Some(wide) = wide.filter(|_| name.parse::<Id>().is_err()) else { return Ok(()) };
+    let message = format!(
+        "{} of {} may be a capture of another store of {of}, because a capture names its machine only",
+        quoted(name),
+        printable(wide)
+    );
+    let hint =
+        format!("name it by its whole ID, {of}/ID: `diagctl list --remote --host {}` shows them", shell_word(&of));
+    Err(Failure::new(Exit::NoMatch, message).hint(hint))
 }
 
 impl<'t> Named<'t> {
@@ -187,6 +209,29 @@ mod tests {
             assert_eq!(resolve(&entries, host, text).unwrap_err().hint, Some(expected), "{text} {host:?}");
         }
         assert_eq!(resolve(&entries, Some("web-1~4be11a02"), "latest").unwrap().entry.host, "web-1");
+    }
+
+    #[test]
+    fn only_a_whole_id_is_certain_where_a_store_was_named() {
+        let target = |host| Target { entry: entry("20261128T100000003Z-cccccccc", host, "smaps"), report: None };
+        let id = "20261128T100000003Z-cccccccc";
+        let table = [
+            ("web-1", None, "latest", true),
+            ("web-1", Some("web-*"), "latest", true),
+            ("web-1", Some("web-1"), "web-1/2026", true),
+            ("web-1", None, "web-1~4be11a02/latest", false),
+            ("web-1", None, "web-1~4be11a02/20261128T1", false),
+            ("web-1", Some("web-1~4be11a02"), "latest", false),
+            ("web-1", Some("web-*~4be11a02"), "2026", false),
+            ("web-1", Some("web-1"), "web-1~4be11a02/latest", false),
+            ("web-1", Some("web-1~4be11a02"), id, true),
+            ("web-1", None, &format!("web-1~4be11a02/{id}"), true),
+            ("web-1~4be11a02", None, "web-1~4be11a02/latest", true),
+            ("web-1~4be11a02", None, "web-1/latest", false),
+        ];
+        for (of, host, text, expected) in table {
+            assert_eq!(require_certain(&target(of), host, text).is_ok(), expected, "{of} {host:?} {text}");
+        }
     }
 
     #[test]

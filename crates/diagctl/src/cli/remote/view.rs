@@ -98,25 +98,31 @@ impl From {
         if let Some(meant) = hosts::meant(host, names(&entries)) {
             return Err(target::no_machine(host, &meant));
         }
-        self.tell_stores(&entries);
+        tell_stores(host, names(&entries));
         entries.retain(|entry| hosts::is_meant(host, &entry.host));
         Ok(entries)
     }
 
-    // Says that the filter is wider than the name that was given.
-    fn tell_stores(&self, entries: &[Entry]) {
-        let told = self.host.as_ref().and_then(|host| hosts::of_all_stores(host, names(entries)));
-        told.iter().for_each(|told| output::note(told));
+    /// Finds the capture that a person named, to read it. Says that it may be of another store than was named.
+    pub fn resolve(&self, cx: &Context, name: &str) -> Result<Target, Failure> {
+        let found = self.find(cx, name)?;
+        target::machines(self.host.as_deref(), name).for_each(|host| tell_stores(host, [found.entry.host.as_str()]));
+        Ok(found)
     }
 
-    /// Finds the capture that a person named.
-    pub fn resolve(&self, cx: &Context, name: &str) -> Result<Target, Failure> {
-        let find = |days: &Days| {
-            let entries = captures(cx, days)?;
-            let found = target::resolve(&entries, self.host.as_deref(), name)?;
-            self.tell_stores(&entries);
-            Ok(found)
-        };
+    /// Finds the capture that a person named, to delete it.
+    ///
+    /// # Errors
+    ///
+    /// Also if it may be of another store than was named.
+    pub fn resolve_for_deletion(&self, cx: &Context, name: &str) -> Result<Target, Failure> {
+        let found = self.find(cx, name)?;
+        target::require_certain(&found, self.host.as_deref(), name)?;
+        Ok(found)
+    }
+
+    fn find(&self, cx: &Context, name: &str) -> Result<Target, Failure> {
+        let find = |days: &Days| target::resolve(&captures(cx, days)?, self.host.as_deref(), name);
         let days = target::days(name);
         if days != Days::default() || !name.contains("latest") {
             return find(&days);
@@ -126,6 +132,11 @@ impl From {
         let recent = Days { since: Some(times::day_before(&times::Moment::Ago(86_400_000), now_ms)), until: None };
         find(&recent).or_else(|failure| if failure.exit == Exit::NoMatch { find(&days) } else { Err(failure) })
     }
+}
+
+// Says that captures of more stores are meant than the name says.
+fn tell_stores<'h>(name: &str, hosts: impl IntoIterator<Item = &'h str>) {
+    hosts::of_all_stores(name, hosts).iter().for_each(|told| output::note(told));
 }
 
 fn names(entries: &[Entry]) -> impl Iterator<Item = &str> {
