@@ -24,8 +24,13 @@ use crate::settings::Settings;
 /// Number of captures, and of files of each, that are fetched at once.
 const AT_ONCE: usize = 4;
 
-/// No content of gzip is more than 1,032 times as long as its file. Small content is let through whatever its form.
-const MOST_RATIO: u64 = 1100;
+/// No content of gzip is more than 1,032 times as long as its file.
+const MOST_OF_GZIP: u64 = 1100;
+
+/// A block of zstd has at least 4 bytes, and at most 128 KiB of content.
+const MOST_OF_ZSTD: u64 = 32_768;
+
+/// Content that is let through whatever its file is, bytes.
 const SMALL: u64 = 64 << 20;
 
 /// The longest name of a file, bytes.
@@ -309,7 +314,8 @@ fn check(report: &Report) -> std::result::Result<(), String> {
     if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("report {} has no checksum", report.name));
     }
-    let most = report.stored_bytes.saturating_mul(MOST_RATIO).max(SMALL);
+    let ratio = if report.encoding == "gzip" { MOST_OF_GZIP } else { MOST_OF_ZSTD };
+    let most = report.stored_bytes.saturating_mul(ratio).max(SMALL);
     if report.raw_bytes > most {
         return Err(format!(
             "report {} claims that {} bytes decompress to {}",
@@ -359,13 +365,21 @@ mod tests {
             ..Report::new("smaps".parse().unwrap())
         };
         assert_eq!(check(&good), Ok(()));
+        let [gzip, zstd] = ["gzip", "zstd"].map(|encoding| Report { encoding: encoding.into(), ..good.clone() });
         let table = [
             (Report { sha256: None, ..good.clone() }, "has no checksum"),
             (Report { sha256: Some("../x".into()), ..good.clone() }, "has no checksum"),
             (Report { file: Some("meta.json".into()), ..good.clone() }, "has the file meta.json"),
-            (Report { file: Some("pinned".into()), ..good.clone() }, "has the file pinned"),
-            (Report { raw_bytes: 1 << 40, ..good }, "1000 bytes decompress to 1099511627776"),
+            (Report { file: Some("pinned".into()), ..good }, "has the file pinned"),
+            (
+                Report { raw_bytes: 300_000_000, stored_bytes: 9171, ..gzip.clone() },
+                "9171 bytes decompress to 300000000",
+            ),
+            (Report { raw_bytes: 1 << 40, ..zstd.clone() }, "1000 bytes decompress to 1099511627776"),
         ];
+        // Zeros.
+        assert_eq!(check(&Report { raw_bytes: 300_000_000, stored_bytes: 9171, ..zstd }), Ok(()));
+        assert_eq!(check(&Report { raw_bytes: 300_000_000, stored_bytes: 292_000, ..gzip }), Ok(()));
         for (report, expected) in table {
             assert!(check(&report).unwrap_err().contains(expected), "{expected}");
         }
