@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
-use crate::cache::Cache;
+use crate::cache::{Cache, Reserved};
 use crate::error::{Error, Result};
 use crate::foreign;
 use crate::keys;
@@ -142,11 +142,12 @@ impl Fetch<'_> {
         }
         let missing: Vec<&Report> = self.link(&files, &dir)?;
         let bytes = missing.iter().map(|report| report.stored_bytes).fold(0, u64::saturating_add);
-        self.cache.make_room(bytes)?;
+        let reserved = &self.cache.make_room(bytes)?;
         if bytes > MUCH {
             output::note(&format!("fetching {} of capture {} …", units::size(bytes), wanted.id));
         }
-        let fetched = stream::iter(missing).map(|report| self.file(&base, report, &dir)).buffer_unordered(AT_ONCE);
+        let fetched =
+            stream::iter(missing).map(|report| self.file(&base, report, &dir, reserved)).buffer_unordered(AT_ONCE);
         fetched.try_collect::<Vec<()>>().await?;
         match write(&dir.join("meta.json"), &record) {
             Err(_) if fs::read(dir.join("meta.json")).is_ok_and(|there| there == record) => Ok(()),
@@ -202,18 +203,18 @@ impl Fetch<'_> {
         }
         let (file, _) = of(report);
         let (path, key) = (dir.join(file), format!("{base}/{file}"));
-        let refused = match self.room_unchecked(&key, report).await {
+        match self.shortness(&key, report).await {
             Err(error) if foreign::is_of_object(&error) => return Ok(Some(error.to_string())),
-            room => room?,
-        };
-        if refused.is_some() {
-            return Ok(refused);
+            Ok(None) => {}
+            short => return short,
         }
+        let reserved = self.cache.reserve(report.stored_bytes)?;
         let mut out = create(&path)?;
         let mut left = report.stored_bytes + 1;
         let poured = self.bucket.pour(&key, report.stored_bytes + 1, |chunk| {
             let most = chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             left -= most as u64;
+            reserved.written(most);
             out.write_all(&chunk[..most]).map_err(failed(&path))
         });
         let why = match poured.await {
@@ -226,15 +227,15 @@ impl Fetch<'_> {
         Ok(why)
     }
 
-    // A record may claim a size for which no disk has room.
-    async fn room_unchecked(&self, key: &str, report: &Report) -> Result<Option<String>> {
+    // A record may claim a size for which no disk has room. Returns the difference if the file is shorter.
+    async fn shortness(&self, key: &str, report: &Report) -> Result<Option<String>> {
         if report.stored_bytes > MUCH
             && let Some(found) = self.bucket.stat(key).await?
             && found.bytes < report.stored_bytes
         {
             return Ok(Some(format!("it has {} bytes, {} were recorded", found.bytes, report.stored_bytes)));
         }
-        self.cache.make_room(report.stored_bytes).map(|()| None)
+        Ok(None)
     }
 
     // Links what the cache has, and returns the others.
@@ -249,22 +250,22 @@ impl Fetch<'_> {
         Ok(missing)
     }
 
-    async fn file(&self, base: &str, report: &Report, dir: &Path) -> Result<()> {
+    async fn file(&self, base: &str, report: &Report, dir: &Path, reserved: &Reserved) -> Result<()> {
         let (file, sha256) = of(report);
         let key = format!("{base}/{file}");
         let mut incoming = self.cache.receive()?;
-        let poured = self.bucket.pour(&key, report.stored_bytes, |chunk| incoming.add(chunk)).await;
+        let poured = self.bucket.pour(&key, report.stored_bytes, |chunk| {
+            reserved.written(chunk.len());
+            incoming.add(chunk)
+        });
+        let poured = poured.await;
         let why = match poured {
-            Ok(Some(())) => self.cache.keep(incoming, sha256, report.stored_bytes)?,
+            Ok(Some(())) => self.cache.keep(incoming, sha256, report.stored_bytes, &dir.join(file))?,
             Ok(None) => Some("it is missing".to_owned()),
             Err(Error::TooLarge { most, .. }) => Some(format!("it has more than the {most} bytes that were recorded")),
             Err(error) => return Err(error),
         };
-        match why {
-            Some(why) => Err(Error::Untrue { key, why }),
-            None if self.cache.link(sha256, report.stored_bytes, &dir.join(file))? => Ok(()),
-            None => Err(Error::Untrue { key, why: "it was changed in the cache".into() }),
-        }
+        why.map_or(Ok(()), |why| Err(Error::Untrue { key, why }))
     }
 }
 
