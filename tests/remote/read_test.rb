@@ -46,6 +46,18 @@ module E2E
       refute_match(/RSS is not known/, there["because"].join)
     end
 
+    def test_a_report_that_zstd_makes_very_small
+      File.write(config_path, File.read(config_path).sub("[retention]\n", "[retention]\ncompression = \"zstd\"\n"))
+      id = diagctl!("run", "--", "sh", "-c", "head -c 100000000 /dev/zero > $DIAGCTL_CAPTURE_DIR/zeros", deadline: 300).out.chomp
+      stored, raw = meta(id)["reports"].first.values_at("stored_bytes", "raw_bytes")
+      assert_operator raw, :>, 2000 * stored
+      ship!
+      assert_match(/^verified 1 capture: .*intact$/, read!("verify", "--all").out)
+      out = File.join(@root, "zeros")
+      read!("fetch", id, "-o", out)
+      assert_equal raw, File.size(out)
+    end
+
     def test_reports_are_fetched_whole_and_from_the_cache_the_second_time
       id = real_capture
       ship!

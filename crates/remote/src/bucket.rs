@@ -175,6 +175,22 @@ impl Bucket {
         }
     }
 
+    /// Returns the objects of one capture that are wanted, of at most so many that the remote lists.
+    pub async fn list_wanted(
+        &self,
+        base: &str,
+        most: usize,
+        is_wanted: impl Fn(&Object) -> bool,
+    ) -> Result<Vec<Object>> {
+        let Self::Cloud { client, prefix, .. } = self else {
+            return Ok(self.list_under(base).await?.into_iter().filter(is_wanted).collect());
+        };
+        let path = self.path(base)?;
+        let objects = client.list(Some(&path)).take(most).map_ok(|found| object(prefix, &found));
+        let wanted = objects.try_filter(|object| std::future::ready(is_wanted(object)));
+        wanted.try_collect().await.map_err(self.failed("list", base))
+    }
+
     /// Returns the keys under an area that come after a name and are wanted, sorted. Of a cloud, at most so many objects are looked at; of a
     /// directory, at most so many are kept. Returns true with them if there are more.
     pub async fn list_after(

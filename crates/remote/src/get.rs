@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
-use crate::cache::Cache;
+use crate::cache::{Cache, Reserved};
 use crate::error::{Error, Result};
 use crate::foreign;
 use crate::keys;
@@ -24,8 +24,13 @@ use crate::settings::Settings;
 /// Number of captures, and of files of each, that are fetched at once.
 const AT_ONCE: usize = 4;
 
-/// No content of gzip is more than 1,032 times as long as its file. Small content is let through whatever its form.
-const MOST_RATIO: u64 = 1100;
+/// No content of gzip is more than 1,032 times as long as its file.
+const MOST_OF_GZIP: u64 = 1100;
+
+/// A block of zstd has at least 4 bytes, and at most 128 KiB of content.
+const MOST_OF_ZSTD: u64 = 32_768;
+
+/// Content that is let through whatever its file is, bytes.
 const SMALL: u64 = 64 << 20;
 
 /// The longest name of a file, bytes.
@@ -137,11 +142,12 @@ impl Fetch<'_> {
         }
         let missing: Vec<&Report> = self.link(&files, &dir)?;
         let bytes = missing.iter().map(|report| report.stored_bytes).fold(0, u64::saturating_add);
-        self.cache.make_room(bytes)?;
+        let reserved = &self.cache.make_room(bytes)?;
         if bytes > MUCH {
             output::note(&format!("fetching {} of capture {} …", units::size(bytes), wanted.id));
         }
-        let fetched = stream::iter(missing).map(|report| self.file(&base, report, &dir)).buffer_unordered(AT_ONCE);
+        let fetched =
+            stream::iter(missing).map(|report| self.file(&base, report, &dir, reserved)).buffer_unordered(AT_ONCE);
         fetched.try_collect::<Vec<()>>().await?;
         match write(&dir.join("meta.json"), &record) {
             Err(_) if fs::read(dir.join("meta.json")).is_ok_and(|there| there == record) => Ok(()),
@@ -197,18 +203,18 @@ impl Fetch<'_> {
         }
         let (file, _) = of(report);
         let (path, key) = (dir.join(file), format!("{base}/{file}"));
-        let refused = match self.room_unchecked(&key, report).await {
+        match self.shortness(&key, report).await {
             Err(error) if foreign::is_of_object(&error) => return Ok(Some(error.to_string())),
-            room => room?,
-        };
-        if refused.is_some() {
-            return Ok(refused);
+            Ok(None) => {}
+            short => return short,
         }
+        let reserved = self.cache.reserve(report.stored_bytes)?;
         let mut out = create(&path)?;
         let mut left = report.stored_bytes + 1;
         let poured = self.bucket.pour(&key, report.stored_bytes + 1, |chunk| {
             let most = chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             left -= most as u64;
+            reserved.written(most);
             out.write_all(&chunk[..most]).map_err(failed(&path))
         });
         let why = match poured.await {
@@ -221,15 +227,15 @@ impl Fetch<'_> {
         Ok(why)
     }
 
-    // A record may claim a size for which no disk has room.
-    async fn room_unchecked(&self, key: &str, report: &Report) -> Result<Option<String>> {
+    // A record may claim a size for which no disk has room. Returns the difference if the file is shorter.
+    async fn shortness(&self, key: &str, report: &Report) -> Result<Option<String>> {
         if report.stored_bytes > MUCH
             && let Some(found) = self.bucket.stat(key).await?
             && found.bytes < report.stored_bytes
         {
             return Ok(Some(format!("it has {} bytes, {} were recorded", found.bytes, report.stored_bytes)));
         }
-        self.cache.make_room(report.stored_bytes).map(|()| None)
+        Ok(None)
     }
 
     // Links what the cache has, and returns the others.
@@ -244,22 +250,22 @@ impl Fetch<'_> {
         Ok(missing)
     }
 
-    async fn file(&self, base: &str, report: &Report, dir: &Path) -> Result<()> {
+    async fn file(&self, base: &str, report: &Report, dir: &Path, reserved: &Reserved) -> Result<()> {
         let (file, sha256) = of(report);
         let key = format!("{base}/{file}");
         let mut incoming = self.cache.receive()?;
-        let poured = self.bucket.pour(&key, report.stored_bytes, |chunk| incoming.add(chunk)).await;
+        let poured = self.bucket.pour(&key, report.stored_bytes, |chunk| {
+            reserved.written(chunk.len());
+            incoming.add(chunk)
+        });
+        let poured = poured.await;
         let why = match poured {
-            Ok(Some(())) => self.cache.keep(incoming, sha256, report.stored_bytes)?,
+            Ok(Some(())) => self.cache.keep(incoming, sha256, report.stored_bytes, &dir.join(file))?,
             Ok(None) => Some("it is missing".to_owned()),
             Err(Error::TooLarge { most, .. }) => Some(format!("it has more than the {most} bytes that were recorded")),
             Err(error) => return Err(error),
         };
-        match why {
-            Some(why) => Err(Error::Untrue { key, why }),
-            None if self.cache.link(sha256, report.stored_bytes, &dir.join(file))? => Ok(()),
-            None => Err(Error::Untrue { key, why: "it was changed in the cache".into() }),
-        }
+        why.map_or(Ok(()), |why| Err(Error::Untrue { key, why }))
     }
 }
 
@@ -309,7 +315,8 @@ fn check(report: &Report) -> std::result::Result<(), String> {
     if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(format!("report {} has no checksum", report.name));
     }
-    let most = report.stored_bytes.saturating_mul(MOST_RATIO).max(SMALL);
+    let ratio = if report.encoding == "gzip" { MOST_OF_GZIP } else { MOST_OF_ZSTD };
+    let most = report.stored_bytes.saturating_mul(ratio).max(SMALL);
     if report.raw_bytes > most {
         return Err(format!(
             "report {} claims that {} bytes decompress to {}",
@@ -359,13 +366,21 @@ mod tests {
             ..Report::new("smaps".parse().unwrap())
         };
         assert_eq!(check(&good), Ok(()));
+        let [gzip, zstd] = ["gzip", "zstd"].map(|encoding| Report { encoding: encoding.into(), ..good.clone() });
         let table = [
             (Report { sha256: None, ..good.clone() }, "has no checksum"),
             (Report { sha256: Some("../x".into()), ..good.clone() }, "has no checksum"),
             (Report { file: Some("meta.json".into()), ..good.clone() }, "has the file meta.json"),
-            (Report { file: Some("pinned".into()), ..good.clone() }, "has the file pinned"),
-            (Report { raw_bytes: 1 << 40, ..good }, "1000 bytes decompress to 1099511627776"),
+            (Report { file: Some("pinned".into()), ..good }, "has the file pinned"),
+            (
+                Report { raw_bytes: 300_000_000, stored_bytes: 9171, ..gzip.clone() },
+                "9171 bytes decompress to 300000000",
+            ),
+            (Report { raw_bytes: 1 << 40, ..zstd.clone() }, "1000 bytes decompress to 1099511627776"),
         ];
+        // Zeros.
+        assert_eq!(check(&Report { raw_bytes: 300_000_000, stored_bytes: 9171, ..zstd }), Ok(()));
+        assert_eq!(check(&Report { raw_bytes: 300_000_000, stored_bytes: 292_000, ..gzip }), Ok(()));
         for (report, expected) in table {
             assert!(check(&report).unwrap_err().contains(expected), "{expected}");
         }

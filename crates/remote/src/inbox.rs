@@ -3,12 +3,12 @@
 //!
 //! ```text
 //! remote/node            the random part of this store's name
-//! remote/requests.json   the requests that it knows
+//! remote/requests.json   the requests to this node that it knows
 //! ```
 
 mod pending;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use diagctl_fs::{self as fs, Durability, Spot};
@@ -29,8 +29,17 @@ use crate::output;
 use crate::settings::{Requests, Settings};
 use crate::ticket::{Answer, Cancellation, LONGEST_MS, MAX_OBJECT, Node, State, Ticket};
 
-/// The most requests that one look takes up. The others wait for the next.
+/// The most requests to this node that one look takes up. The others wait for the next.
 const AT_ONCE: usize = 20;
+
+/// The most requests that one look reads, of which most may be for other nodes.
+const READ_AT_ONCE: usize = 200;
+
+/// The most requests to this node that it remembers, some megabyte. Old ones are forgotten, and make room for others.
+const MOST_KNOWN: usize = 10_000;
+
+/// The longest file of what is known, bytes.
+const MAX_KNOWN: u64 = 4 << 20;
 
 /// The time between two announcements.
 const ANNOUNCE: Duration = Duration::from_secs(12 * 3600);
@@ -38,6 +47,8 @@ const ANNOUNCE: Duration = Duration::from_secs(12 * 3600);
 const HOUR_MS: u64 = 3_600_000;
 
 const NAME: &str = "node";
+
+const KNOWN: &str = "requests.json";
 
 /// The longest time between two looks at what accepted requests wait for, which are looks at the store alone.
 const WAITING: Duration = Duration::from_secs(10);
@@ -56,6 +67,8 @@ pub struct Inbox<'a> {
     host: String,
     node: String,
     known: Known,
+    /// The ids of requests that are not for this node. They are read again after a restart.
+    foreign: BTreeSet<String>,
     looked: Stopwatch,
     announced: Option<Stopwatch>,
     /// The failure that was told last.
@@ -66,6 +79,8 @@ pub struct Inbox<'a> {
     is_changed: bool,
     /// True if the remote had more requests than a look takes in, which is told once.
     is_cut: bool,
+    /// True if there was no room for another request, which is told once.
+    is_full: bool,
 }
 
 /// The node's memory of requests.
@@ -76,6 +91,9 @@ struct Known {
     requests: BTreeMap<String, Remembered>,
     /// Times at which requests were accepted, whatever became of them, milliseconds.
     accepted: Vec<u64>,
+    /// Time at which this memory was lost, milliseconds. Nobody knows what was accepted in the hour before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,8 +123,15 @@ impl<'a> Inbox<'a> {
             random = fs::random_hex()?;
             fs::write_atomic(&file, random.as_bytes(), Durability::Synced)?;
         }
-        let known = fs::read_bounded(&dir.join("requests.json"), 4 << 20).unwrap_or_default();
-        let known = serde_json::from_slice(&known).unwrap_or_default();
+        let (known, is_lost) = match Known::read(&dir.join(KNOWN)) {
+            Ok(known) => (known, false),
+            Err(why) => {
+                output::note(&format!(
+                    "what this node knows of requests through the remote is lost, so it accepts none for an hour: {why}"
+                ));
+                (Known { lost: Some(now_ms()), ..Known::default() }, true)
+            }
+        };
         let host = Proc::default().hostname();
         let node = keys::node(&host, &random);
         let mut inbox = Self {
@@ -118,13 +143,19 @@ impl<'a> Inbox<'a> {
             host,
             node,
             known,
+            foreign: BTreeSet::new(),
             looked: Stopwatch::start(),
             announced: None,
             told: None,
             reasons: BTreeMap::new(),
             is_changed: false,
             is_cut: false,
+            is_full: false,
         };
+        if is_lost {
+            // The hour does not begin anew with the next shipper. What cannot be written keeps it from accepting anything, and not from shipping.
+            let _ = inbox.remember();
+        }
         if is_new {
             inbox.leave_requests_to_the_original()?;
         }
@@ -213,31 +244,57 @@ impl<'a> Inbox<'a> {
             let by = self.canceller(&found, id).await;
             self.withdraw(&Event::about(pending::CANCELLED, id, &format!("cancelled by {by}")))?;
         }
-        let fresh = found.requests.iter().filter(|named| !self.known.requests.contains_key(&named.id));
-        let fresh: Vec<Named> = fresh.take(AT_ONCE).cloned().collect();
+        // What has expired is not listed any more.
+        self.foreign.retain(|id| *id > oldest);
+        let fresh = found.requests.iter().filter(|named| !self.knows(&named.id));
+        let fresh: Vec<Named> = fresh.take(READ_AT_ONCE).cloned().collect();
         let foreign = Foreign::new(self.bucket);
+        let mut taken = 0;
         for Named { key, id, expires } in fresh {
             // The same request may have two names.
-            if self.known.requests.contains_key(&id) {
+            if self.knows(&id) {
                 continue;
+            }
+            if taken == AT_ONCE || self.is_full() {
+                break;
             }
             // If the remote fails, the request is not remembered, and the next look reads it.
             let ticket: Option<Ticket> = foreign.read(&key).await?;
+            let Some(ticket) = ticket.filter(|ticket| ticket.nodes.contains(&self.node)) else {
+                self.foreign.insert(id);
+                continue;
+            };
+            taken += 1;
             let mut remembered = Remembered { expires, ..Remembered::default() };
-            if let Some(ticket) = ticket.filter(|ticket| ticket.nodes.contains(&self.node)) {
-                let answer = if found.cancelled.contains_key(&id) && self.taken_before(&id, now_ms)?.is_none() {
-                    let reason = format!("cancelled by {}", self.canceller(&found, &id).await);
-                    Answer { state: State::Failed, cancelled: true, reason, ..Answer::default() }
-                } else {
-                    self.judge(&ticket, &id, &mut remembered, now_ms)?
-                };
-                // Before it is remembered: a node that is killed here answers again.
-                self.answer(&id, answer).await?;
-            }
+            let answer = if found.cancelled.contains_key(&id) && self.taken_before(&id, now_ms)?.is_none() {
+                let reason = format!("cancelled by {}", self.canceller(&found, &id).await);
+                Answer { state: State::Failed, cancelled: true, reason, ..Answer::default() }
+            } else {
+                self.judge(&ticket, &id, &mut remembered, now_ms)?
+            };
+            // Before it is remembered: a node that is killed here answers again.
+            self.answer(&id, answer).await?;
             self.known.requests.insert(id, remembered);
             self.remember()?;
         }
         Ok(())
+    }
+
+    fn knows(&self, id: &str) -> bool {
+        self.known.requests.contains_key(id) || self.foreign.contains(id)
+    }
+
+    // True if there is no room to remember another request, so that it cannot be taken up.
+    fn is_full(&mut self) -> bool {
+        let is_full = self.known.requests.len() >= MOST_KNOWN;
+        if is_full && !self.is_full {
+            output::note(&format!(
+                "this node had {MOST_KNOWN} requests through the remote within 25h, and takes up no others until the oldest are older: see \
+                 who writes them"
+            ));
+        }
+        self.is_full = is_full;
+        is_full
     }
 
     // The person who has cancelled a request, as far as the remote says so.
@@ -283,7 +340,13 @@ impl<'a> Inbox<'a> {
     fn accept(&mut self, ticket: &Ticket, id: &str, expires: &str) -> std::result::Result<u64, String> {
         let reports = ticket.check(id)?;
         self.allows(ticket.reports.iter().map(String::as_str), &ticket.by)?;
-        let now_ms = u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0);
+        let now_ms = now_ms();
+        if self.known.lost.is_some_and(|at| now_ms.saturating_sub(at) < HOUR_MS) {
+            return Err("this node has lost its memory of requests, and accepts none for an hour, because \
+                remote.requests.max_per_hour may be used up"
+                .into());
+        }
+        self.known.lost = None;
         self.known.accepted.retain(|at| now_ms.saturating_sub(*at) < HOUR_MS);
         if self.known.accepted.len() >= self.rules.max_per_hour {
             return Err(format!(
@@ -340,56 +403,164 @@ impl<'a> Inbox<'a> {
 
     fn remember(&self) -> Result<()> {
         let data = serde_json::to_vec(&self.known).unwrap_or_default();
-        Ok(fs::write_atomic(&self.dir.join("requests.json"), &data, Durability::Synced)?)
+        Ok(fs::write_atomic(&self.dir.join(KNOWN), &data, Durability::Synced)?)
     }
+}
+
+impl Known {
+    // Without a file, nothing is known yet.
+    fn read(file: &Spot) -> std::result::Result<Self, String> {
+        let data = match fs::read_bounded(file, MAX_KNOWN) {
+            Err(e) if e.is_not_found() => return Ok(Self::default()),
+            read => read.map_err(|e| e.to_string())?,
+        };
+        serde_json::from_slice(&data).map_err(|e| format!("{} is damaged: {e}", file.path().display()))
+    }
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(clock::Reading::take(String::new()).wall_ms).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::path::PathBuf;
+
     use super::*;
     use diagctl_store::{Access, StoreOptions};
 
-    #[tokio::test]
-    async fn a_cancellation_is_answered_by_the_look_that_sees_it() {
+    /// A store and a directory as its remote.
+    struct Scene {
+        dir: tempfile::TempDir,
+        store: Store,
+        bucket: Bucket,
+        settings: Settings,
+    }
+
+    fn scene() -> Scene {
         let dir = tempfile::tempdir().unwrap();
         let files = dir.path().join("files");
         std::fs::create_dir(&files).unwrap();
         let store = Store::open(StoreOptions::new(dir.path().join("store")), Access::Create).unwrap();
-        let rules = Requests {
-            allow_reports: vec!["gc_stat".into()],
-            allow_requesters: vec!["*".into()],
-            max_per_hour: 9,
-            poll_ms: 0,
-        };
         let settings = serde_json::json!({ "dir": store.dir().path(), "remote": { "url": "file://" } });
-        let settings: Settings = serde_json::from_value(settings).unwrap();
-        let bucket = Bucket::Directory(files.clone().into());
-        let mut inbox = Inbox::open(&store, &bucket, &settings, rules).unwrap();
-        let now_ms = clock::Reading::take(String::new()).wall_ms;
-        let (id, expires) = (format!("{}-aaaaaaaa", clock::compact_utc(now_ms)), clock::compact_utc(now_ms + 600_000));
-        let ticket = Ticket {
-            schema: 1,
-            id: id.clone(),
-            nodes: vec![inbox.node.clone()],
-            reports: vec!["gc_stat".into()],
-            reason: "a test".into(),
-            by: "ada".into(),
-            created: clock::utc(now_ms),
-            expires_ms: 600_000,
-            ..Ticket::default()
-        };
-        let answered = files.join(keys::answer(&id, &inbox.node));
-        let state = || {
-            let answer = std::fs::read(&answered).unwrap();
+        Scene {
+            dir,
+            store,
+            bucket: Bucket::Directory(files.into()),
+            settings: serde_json::from_value(settings).unwrap(),
+        }
+    }
+
+    impl Scene {
+        fn inbox(&self) -> Inbox<'_> {
+            let allow_reports = vec!["gc_stat".into()];
+            let rules = Requests { allow_reports, allow_requesters: vec!["*".into()], max_per_hour: 1, poll_ms: 0 };
+            Inbox::open(&self.store, &self.bucket, &self.settings, rules).unwrap()
+        }
+
+        // Leaves a request to a node, and returns its id.
+        async fn request(&self, inbox: &Inbox<'_>, number: usize, node: &str) -> String {
+            let now_ms = clock::Reading::take(String::new()).wall_ms;
+            let id = format!("{}-{number:08x}", clock::compact_utc(now_ms));
+            let ticket = Ticket {
+                schema: 1,
+                id: id.clone(),
+                nodes: vec![node.to_owned()],
+                reports: vec!["gc_stat".into()],
+                reason: "a test".into(),
+                by: "ada".into(),
+                created: clock::utc(now_ms),
+                expires_ms: 600_000,
+                ..Ticket::default()
+            };
+            inbox.put(&keys::request(&id, &clock::compact_utc(now_ms + 600_000)), &ticket).await.unwrap();
+            id
+        }
+
+        fn answer(&self, inbox: &Inbox<'_>, id: &str) -> Option<(State, String)> {
+            let answer = std::fs::read(self.dir.path().join("files").join(keys::answer(id, &inbox.node))).ok()?;
             let answer: Answer = serde_json::from_slice(&answer).unwrap();
-            (answer.state, answer.reason)
-        };
-        inbox.put(&keys::request(&id, &expires), &ticket).await.unwrap();
+            Some((answer.state, answer.reason))
+        }
+
+        fn file(&self) -> PathBuf {
+            self.store.dir().path().join("remote/requests.json")
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_to_other_nodes_leave_nothing_on_the_disk_and_delay_no_other() {
+        let scene = scene();
+        let mut inbox = scene.inbox();
+        let before = std::fs::metadata(scene.file()).unwrap().ino();
+        for number in 0..30 {
+            scene.request(&inbox, number, "another").await;
+        }
         inbox.look().await;
-        assert_eq!(state(), (State::Waiting, String::new()), "{:?}", inbox.told);
+        assert_eq!((inbox.foreign.len(), inbox.told.as_deref()), (30, None));
+        assert_eq!(std::fs::metadata(scene.file()).unwrap().ino(), before, "it was not written");
+        for number in 30..60 {
+            scene.request(&inbox, number, "another").await;
+        }
+        let id = scene.request(&inbox, 60, &inbox.node).await;
+        inbox.look().await;
+        assert_eq!(scene.answer(&inbox, &id), Some((State::Waiting, String::new())), "{:?}", inbox.told);
+        let known: Known = serde_json::from_slice(&std::fs::read(scene.file()).unwrap()).unwrap();
+        assert_eq!(known.requests.keys().collect::<Vec<_>>(), [&id]);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_has_lost_its_memory_accepts_nothing_for_an_hour() {
+        for damage in ["[[[".to_owned(), " ".repeat(5 << 20)] {
+            let scene = scene();
+            drop(scene.inbox());
+            std::fs::write(scene.file(), damage).unwrap();
+            drop(scene.inbox());
+            let mut inbox = scene.inbox();
+            assert!(inbox.known.lost.is_some(), "the second one knows it, too");
+            let id = scene.request(&inbox, 1, &inbox.node).await;
+            inbox.look().await;
+            let (state, reason) = scene.answer(&inbox, &id).unwrap();
+            assert_eq!(state, State::Refused);
+            assert!(reason.starts_with("this node has lost its memory of requests"), "{reason}");
+            inbox.known.lost = Some(now_ms() - HOUR_MS);
+            let id = scene.request(&inbox, 2, &inbox.node).await;
+            inbox.look().await;
+            assert_eq!(scene.answer(&inbox, &id), Some((State::Waiting, String::new())));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_takes_up_no_more_requests_than_it_can_remember() {
+        let scene = scene();
+        let mut inbox = scene.inbox();
+        let at = clock::compact_utc(clock::Reading::take(String::new()).wall_ms);
+        let remembered = Remembered { expires: at.clone(), created: u64::MAX, pending: false };
+        inbox.known.requests = (0..MOST_KNOWN).map(|n| (format!("{at}-{n:08x}"), remembered.clone())).collect();
+        inbox.remember().unwrap();
+        assert!(Known::read(&inbox.dir.join(KNOWN)).is_ok(), "all of them can be read again");
+        let id = scene.request(&inbox, 0xffff_ffff, &inbox.node).await;
+        inbox.look().await;
+        assert_eq!(scene.answer(&inbox, &id), None);
+        inbox.known.requests.pop_first();
+        inbox.look().await;
+        assert_eq!(scene.answer(&inbox, &id), Some((State::Waiting, String::new())));
+    }
+
+    #[tokio::test]
+    async fn a_cancellation_is_answered_by_the_look_that_sees_it() {
+        let scene = scene();
+        let mut inbox = scene.inbox();
+        let id = scene.request(&inbox, 1, &inbox.node).await;
+        inbox.look().await;
+        assert_eq!(scene.answer(&inbox, &id), Some((State::Waiting, String::new())), "{:?}", inbox.told);
+        let now_ms = clock::Reading::take(String::new()).wall_ms;
+        let expires = clock::compact_utc(now_ms + 600_000);
         let cancelled = Cancellation { schema: 1, by: "ada".into(), at: clock::utc(now_ms) };
         inbox.put(&keys::cancellation(&id, &expires), &cancelled).await.unwrap();
         inbox.look().await;
-        assert_eq!(state(), (State::Failed, "cancelled by ada through the remote".into()), "{:?}", inbox.told);
+        let reason = "cancelled by ada through the remote".into();
+        assert_eq!(scene.answer(&inbox, &id), Some((State::Failed, reason)), "{:?}", inbox.told);
     }
 }

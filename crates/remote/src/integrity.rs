@@ -18,6 +18,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
 
+use crate::bounded::{self, Asked};
 use crate::reason::{Unanswered, Unconfirmed, WebPage};
 
 /// The header of S3 with the checksum of a body, in base64.
@@ -73,21 +74,20 @@ impl Client {
     // Its errors name the server, which may be one that gives credentials.
     async fn execute(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let server = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        // The content of an object may be a page.
-        let asks_for_list = |query: &str| query.contains("list-type=") || query.contains("comp=list");
-        let is_list = request.method() == "GET" && request.uri().query().is_some_and(asks_for_list);
+        let asked = Asked::of(request.method().as_str(), request.uri().query().unwrap_or_default());
         let response = match self.inner.execute(request).await {
             Ok(response) => response,
             Err(source) => return Err(HttpError::new(source.kind(), Unanswered { server, source })),
         };
         let content_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
-        match is_list
+        // The content of an object may be a page.
+        if asked == Asked::List
             && response.status().is_success()
             && content_type.is_some_and(|kind| kind.starts_with("text/html"))
         {
-            true => Err(HttpError::new(HttpErrorKind::Request, WebPage(server))),
-            false => Ok(response),
+            return Err(HttpError::new(HttpErrorKind::Request, WebPage(server)));
         }
+        bounded::limit(response, asked, &server)
     }
 }
 

@@ -5,6 +5,7 @@
 //! or Ruby.
 
 mod at_rest;
+mod bounded;
 mod bucket;
 mod cache;
 mod captures;

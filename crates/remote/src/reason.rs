@@ -3,6 +3,7 @@
 use std::error::Error as Cause;
 use std::io;
 
+use diagctl_store::units;
 use object_store::Error as Failed;
 
 /// The server gave no answer. `integrity` puts it around the error, which does not name the server.
@@ -24,6 +25,18 @@ pub struct Unconfirmed(pub String);
 #[derive(Debug, thiserror::Error)]
 #[error("{0} answers with a web page instead of a list")]
 pub struct WebPage(pub String);
+
+/// The server sent more than is read.
+#[derive(Debug, thiserror::Error)]
+#[error("{server} sent {what} of more than {}", units::size(*most as u64))]
+pub struct TooLong {
+    /// The server.
+    pub server: String,
+    /// The part of its answer.
+    pub what: &'static str,
+    /// The most that is read, bytes.
+    pub most: usize,
+}
 
 /// The operator's command gave no credentials.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +97,7 @@ impl Kind {
         if causes.iter().any(|cause| cause.is::<Unconfirmed>()) {
             return Self::Unconfirmed;
         }
-        if causes.iter().any(|cause| cause.is::<WebPage>()) {
+        if causes.iter().any(|cause| cause.is::<WebPage>() || cause.is::<TooLong>()) {
             return Self::WebPage;
         }
         if asked_for_a_role(&causes) {
@@ -164,8 +177,12 @@ fn server<'e>(causes: &[&'e (dyn Cause + 'static)]) -> Option<&'e str> {
 // The outer errors have the URL, unless it is secret.
 fn asked_for_a_role(causes: &[&(dyn Cause + 'static)]) -> bool {
     let is_of = |text: &str| METADATA.iter().any(|host| text.contains(&format!("://{host}/")));
-    server(causes).is_some_and(|server| METADATA.contains(&host(server)))
-        || causes.iter().any(|cause| is_of(&cause.to_string()))
+    server(causes).is_some_and(is_metadata) || causes.iter().any(|cause| is_of(&cause.to_string()))
+}
+
+/// Returns true for a server that gives a machine the credentials of its role.
+pub fn is_metadata(server: &str) -> bool {
+    METADATA.contains(&host(server))
 }
 
 fn host(server: &str) -> &str {
@@ -386,6 +403,13 @@ mod tests {
                 KEYS,
                 "127.0.0.1:",
                 "a login page",
+            ),
+            (status("200 OK", &" ".repeat(9 << 20)), KEYS, "127.0.0.1:", "the address of the storage"),
+            (
+                status("403 Forbidden", &format!("{}{}", document("AccessDenied"), " ".repeat(9 << 20))),
+                KEYS,
+                "AccessDenied: By the test.",
+                "policies",
             ),
             (status("403 Forbidden", &page), KEYS, "it answers 403 Forbidden: <html> <body>No way", "policies"),
             (

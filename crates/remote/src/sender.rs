@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::bucket::Bucket;
 use crate::error::Result;
 use crate::journal::Journal;
-use crate::keys;
+use crate::keys::{self, Object};
 use crate::settings::Settings;
 use crate::throttle::Throttle;
 use crate::upload::{Source, Uploader};
@@ -22,6 +22,9 @@ const AT_ONCE: usize = 16;
 
 /// Number of small files of one capture on the way at once: with latency, all of a usual one.
 const SMALL_AT_ONCE: usize = 16;
+
+/// The most objects of a capture that are looked at. What comes after them is sent again.
+const LISTED: usize = 10_000;
 
 /// The time after which the first files of a capture may look abandoned to `gc --remote`: it gives them two days.
 const LONG: Duration = Duration::from_secs(24 * 3600);
@@ -88,7 +91,8 @@ impl<'a> Sender<'a> {
         let bytes: u64 = sources.iter().map(|source| source.bytes).sum();
         let files = sources.len() + 1;
         let commit = format!("{base}/meta.json");
-        if self.bucket.look(&commit, meta::MAX_FILE).await?.is_none_or(|there| there != record) {
+        // A longer one is another one.
+        if self.bucket.look(&commit, record.len() as u64).await?.is_none_or(|there| there != record) {
             self.send_all(&base, sources).await?;
             self.bucket.put(&commit, record.into()).await?;
         } else {
@@ -118,11 +122,14 @@ impl<'a> Sender<'a> {
         mut sources: Vec<Source>,
         otherwise: impl Fn(&Source) -> bool,
     ) -> Result<Vec<Source>> {
-        match self.bucket.list_under(base).await {
+        let is = |source: &Source, object: &Object| object.key == source.key && object.bytes == source.bytes;
+        let there =
+            self.bucket.list_wanted(base, LISTED, |object| sources.iter().any(|source| is(source, object))).await;
+        match there {
             Err(error) if error.is_denied() => sources.retain(otherwise),
             there => {
                 let there = there?;
-                sources.retain(|source| !there.iter().any(|it| it.key == source.key && it.bytes == source.bytes));
+                sources.retain(|source| !there.iter().any(|object| is(source, object)));
             }
         }
         Ok(sources)

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::error::Failure;
 use crate::exit_code::Exit;
 use crate::fsio::{self, NewFile, Spot};
+use diagctl_store::units;
 
 /// The treatment of an existing file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,21 @@ impl Destination {
             _ => Target::New(NewFile::create(path, 0o600).map_err(failed)?),
         };
         Ok(Self { path: path.to_owned(), existing, target })
+    }
+
+    /// Fails if the filesystem has no room for so many bytes. A special file has its own limits.
+    pub fn require_room(&self, bytes: u64) -> Result<(), Failure> {
+        let Target::New(_) = self.target else { return Ok(()) };
+        let dir = directory_of(&self.path);
+        let space =
+            rustix::fs::statvfs(dir).map_err(|e| Failure::output("examine the filesystem of", dir, e.into()))?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if bytes > free {
+            let [bytes, free] = [bytes, free].map(units::size);
+            let why = format!("{bytes} are needed, {free} are free");
+            return Err(Failure::output("write", &self.path, io::Error::new(io::ErrorKind::StorageFull, why)));
+        }
+        Ok(())
     }
 
     /// Moves the file into place. Returns false if the data went into a special file instead.
@@ -197,6 +213,19 @@ mod tests {
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(dir.path()).len()), ("came between", 1));
         assert!(create_dir(dir.path(), false, Path::new("/nowhere")).is_err());
         create_dir(dir.path(), true, Path::new("/nowhere")).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_before_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Destination::open(&dir.path().join("out"), Existing::Refuse, Path::new("/nowhere")).unwrap();
+        file.require_room(1).unwrap();
+        let failure = file.require_room(1 << 60).unwrap_err();
+        assert!(failure.is_no_space() && failure.message.contains("1024.0 PiB are needed, "), "{}", failure.message);
+        drop(file);
+        assert_eq!(names(dir.path()), [""; 0]);
+        let null = Destination::open(Path::new("/dev/null"), Existing::Replace, Path::new("/nowhere")).unwrap();
+        null.require_room(u64::MAX).unwrap();
     }
 
     #[test]

@@ -89,6 +89,10 @@ pub(super) fn place(
 ) -> Result<Written, Failure> {
     stored.verify()?;
     let mut file = Destination::open(path, existing, &cx.config().dir)?;
+    // The size of a conversion is not known.
+    if !form.converts(stored) {
+        file.require_room(stored.bytes(form.representation))?;
+    }
     let bytes = copy(stored, form, &mut file, false).map_err(|e| match e {
         Interrupted::Source(error) => error.into(),
         Interrupted::Output(e) => Failure::output("write", path, e),
