@@ -120,7 +120,13 @@ impl Directory {
     pub fn write(&self, key: &str, data: &[u8]) -> Result<()> {
         let mut file = self.create(key)?;
         file.write(data)?;
-        file.finish().map(drop)
+        file.finish()
+    }
+
+    /// Opens a file.
+    pub fn open(&self, key: &str) -> Result<File> {
+        let spot = self.root()?.join(key);
+        open(&spot).map_err(failed("read", spot.path()))
     }
 
     /// Reads a file piece by piece, or returns `None` if there is none.
@@ -207,8 +213,8 @@ impl Unfinished {
         self.file.write_all(data).map_err(failed("write", self.target.path()))
     }
 
-    /// Puts the file in its place, and opens it there.
-    pub fn finish(self) -> Result<File> {
+    /// Puts the file in its place.
+    pub fn finish(self) -> Result<()> {
         let path = self.target.path();
         self.file.sync_all().map_err(failed("sync", path))?;
         let temporary = self.temporary.file_name().unwrap_or_default();
@@ -216,8 +222,7 @@ impl Unfinished {
         renamed.map_err(failed("write", path))?;
         let dir =
             self.target.at(|dir, _| rustix::fs::openat(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()));
-        dir.and_then(|dir| File::from(dir).sync_all()).map_err(failed("sync", path))?;
-        open(&self.target).map_err(failed("read", path))
+        dir.and_then(|dir| File::from(dir).sync_all()).map_err(failed("sync", path))
     }
 }
 

@@ -283,7 +283,8 @@ impl<'a> Uploader<'a> {
             signs_of_life().await;
         }
         source.judge(hash)?;
-        let mut written = copy.finish()?;
+        copy.finish()?;
+        let mut written = dir.open(&source.key)?;
         source.judge(hash_of(&mut written).await.map_err(|e| source.unreadable(e))?)
     }
 }
