@@ -35,7 +35,11 @@ module E2E
     end
 
     def test_on_the_machine_of_a_person_no_disk_is_compared
-      assert_nil checks(doctor(env: shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "none"))))["remote.disk"]
+      of_a_person = -> { checks(doctor(env: shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "none"))))["remote.disk"] }
+      assert_equal "nothing was ever sent to #{@files}", of_a_person.call["message"]
+      capture
+      ship!
+      assert_nil of_a_person.call
     end
 
     def test_a_person_who_may_only_read_needs_no_more

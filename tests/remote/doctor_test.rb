@@ -126,10 +126,24 @@ module E2E
       assert_match(/^ok +remote.write/, result.out)
     end
 
-    def test_without_a_remote_nothing_is_checked
+    def test_without_a_remote_the_check_that_was_asked_for_fails
       configure
       capture
-      assert_equal "skip", checks["remote.write"]["status"]
+      write = checks["remote.write"]
+      assert_equal "fail", write["status"]
+      assert_match(/the configuration names no remote/, write["message"])
+      assert_match(/add the table with `printf/, write["hint"])
+    end
+
+    def test_a_person_must_be_able_to_read
+      faults { |method, _, _| 403 if %w[GET HEAD].include?(method) }
+      elsewhere = shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "none"))
+      found = diagctl("doctor", "--remote", "--json", env: elsewhere).json["checks"].to_h { |check| [check["id"], check] }
+      assert_equal %w[fail fail], %w[remote.read remote.list].map { |id| found[id]["status"] }
+      assert_match(/no command with --remote works here/, found["remote.read"]["message"])
+      capture
+      found = checks
+      assert_equal %w[ok ok], %w[remote.read remote.list].map { |id| found[id]["status"] }
     end
   end
 end

@@ -290,6 +290,20 @@ module E2E
       assert_shipped(id)
     end
 
+    def test_the_second_interrupt_ends_what_the_first_one_lets_arrive
+      id = capture(60 << 20)
+      remote(max_bandwidth: "1MiB", flush: "1h")
+      log = File.join(@root, "ship.log")
+      pid = spawn(shipping_env, BIN, "ship", unsetenv_others: true, %i[out err] => log)
+      wait_until("it has begun") { File.exist?(File.join(@store, "remote/uploads", id)) }
+      Process.kill(:INT, pid)
+      told = "stopping when what is under way has arrived, after 1h at most; a second signal stops at once"
+      wait_until("the shipper says so", tell: -> { File.read(log) }) { File.read(log).include?(told) }
+      Process.kill(:INT, pid)
+      wait_until("the end", tell: -> { File.read(log) }, deadline: 30) { Process.wait2(pid, Process::WNOHANG) }
+      assert_match(/stopped; 1 capture waits in the store/, File.read(log))
+    end
+
     def test_sigterm_ships_what_waits_within_the_deadline_and_no_longer
       ids = [capture, capture(60 << 20)]
       remote(max_bandwidth: "1MiB", flush: "2s")

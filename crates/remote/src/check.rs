@@ -68,6 +68,10 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
     {
         return Ok(Exit::Ok);
     }
+    if let Some(dir) = bucket.unused_directory().filter(|_| !ships) {
+        let message = format!("nothing was ever sent to {}", dir.display());
+        say("disk", "warn", message, Some("if it is a share, mount it here"))?;
+    }
     let key = probe::key("doctor");
     let back = match write_and_read(&bucket, &key).await {
         Tried::Read(back) => back,
@@ -81,6 +85,10 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
             let hint = "the remote does not keep what it has confirmed: do not ship there";
             say("read", "fail", format!("{what} after it was written"), Some(hint))?;
         }
+        Err(error) if error.is_denied() && !ships => {
+            let message = "the credentials may not read, so no command with --remote works here";
+            say("read", "fail", message.into(), error.hint().as_deref())?;
+        }
         Err(error) if error.is_denied() => {
             let message = "the credentials may not read: a node needs no more, a person does";
             say("read", "ok", message.into(), None)?;
@@ -92,6 +100,10 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
             say("list", "ok", "the remote can be listed".into(), None)?;
             let written = objects.iter().find(|object| object.key == key).map(|object| object.written_ms);
             written.map_or(Ok(()), clock_skew)?;
+        }
+        Err(error) if error.is_denied() && !ships => {
+            let message = "the credentials may not list, so no command with --remote works here";
+            say("list", "fail", message.into(), error.hint().as_deref())?;
         }
         Err(error) if error.is_denied() => {
             say(

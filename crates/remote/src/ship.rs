@@ -552,7 +552,7 @@ impl Stop {
         }
     }
 
-    // Runs to the end, but only for so long after a signal. What goes on beside it ends at the signal, or with an error.
+    // Runs to the end, but only for so long after a signal, or until the next one. What goes on beside it ends at the signal, or with an error.
     async fn within<T>(
         &mut self,
         deadline: Duration,
@@ -566,8 +566,12 @@ impl Stop {
                 error = beside => return Err(error),
                 () = self.heard() => {}
             }
+            let most = units::duration(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+            output::note(&format!(
+                "stopping when what is under way has arrived, after {most} at most; a second signal stops at once"
+            ));
         }
-        Ok(tokio::time::timeout(deadline, work).await.ok())
+        Ok(self.unless(tokio::time::timeout(deadline, work)).await.and_then(std::result::Result::ok))
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde::Deserialize;
 
 use super::check::Check;
-use crate::cli::{Context, remote};
+use crate::cli::{Context, Failure, remote};
 
 #[derive(Deserialize)]
 struct Finding {
@@ -20,12 +20,13 @@ struct Finding {
 /// Tries what the credentials may do. Writes one small object to the remote.
 pub(super) fn examine(cx: &Context, is_broken: bool) -> Vec<Check> {
     if cx.config().remote.is_none() {
-        let why = if is_broken {
-            "the configuration has problems, see config.file"
-        } else {
-            "the configuration names no remote"
-        };
-        return vec![Check::skip("remote.write", why)];
+        return vec![match is_broken {
+            true => Check::skip("remote.write", "the configuration has problems, see config.file"),
+            false => {
+                let Failure { message, hint, .. } = remote::none(cx);
+                Check::fail("remote.write", message, hint.unwrap_or_default())
+            }
+        }];
     }
     let mut command = match remote::command(cx) {
         Ok(command) => command,
