@@ -48,7 +48,7 @@ module E2E
       configure(remote: "url = \"#{remote_url}\"\n")
       result = ship
       assert_equal 3, result.status
-      assert_match(%r{az://\S+ names no storage account; add endpoint = "https://ACCOUNT.blob.core.windows.net"}, result.err)
+      assert_match(%r{az://\S+ names no storage account\n  hint: add endpoint = "https://ACCOUNT.blob.core.windows.net"}, result.err)
     end
   end
 
