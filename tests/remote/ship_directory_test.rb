@@ -66,6 +66,15 @@ module E2E
       assert_empty Dir[File.join(@files, "**/.tmp-*")]
     end
 
+    def test_a_pin_that_comes_after_the_shipment_is_told_to_count_here_only
+      id = capture
+      assert_equal "pinned #{id}\n", diagctl!("pin", id).out
+      ship!
+      assert_match(/\Aunpinned #{id} here only: it was shipped before/, diagctl!("unpin", id).out)
+      assert_match(/\Apinned #{id} here only: it was shipped before/, diagctl!("pin", id).out)
+      assert_equal [id], remote_list("--pinned", "-q").out.split
+    end
+
     def test_a_damaged_capture_is_not_shipped_and_stops_no_other
       bad, good = capture, capture
       path = File.join(@store, "reports", bad, "blob.bin.gz")

@@ -6,6 +6,7 @@ use super::{Context, Failure, orders};
 use crate::config::GroupRight;
 use crate::fsio;
 use diagctl_store::inbox::{self, Order};
+use diagctl_store::index::SHIPPED_FILE;
 use diagctl_store::{Access, Id, Store, pin};
 
 /// Protect captures from retention, up to the hard cap
@@ -51,10 +52,17 @@ fn each_set(cx: &Context, ids: &[String], pinned: bool) -> Result<Done, Failure>
 
 fn set(store: &Store, id: Id, pinned: bool) -> Result<String, Failure> {
     let was = pin::set(store, id, pinned)?;
-    Ok(match (pinned, was) {
-        (true, true) => format!("{id} was already pinned"),
+    let told = match (pinned, was) {
+        (true, true) => return Ok(format!("{id} was already pinned")),
+        (false, false) => return Ok(format!("{id} was not pinned")),
         (true, false) => format!("pinned {id}"),
         (false, true) => format!("unpinned {id}"),
-        (false, false) => format!("{id} was not pinned"),
+    };
+    // Its manifest there says what it was when it was shipped.
+    let is_shipped = store.report_dir(&id).join(SHIPPED_FILE).is_file();
+    Ok(if is_shipped {
+        format!("{told} here only: it was shipped before, and `gc --remote` goes by that time")
+    } else {
+        told
     })
 }
