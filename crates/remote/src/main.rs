@@ -37,6 +37,7 @@ mod requests;
 mod sender;
 mod settings;
 mod ship;
+mod stop;
 mod sys;
 mod throttle;
 mod ticket;

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::time::Duration;
 
 use diagctl_fs::{self as fs, LockFile, Spot};
@@ -12,7 +12,6 @@ use diagctl_observe::clock::Stopwatch;
 use diagctl_store::shipping::{self, Waiting};
 use diagctl_store::{Access, Id, Store, units};
 use futures_util::{StreamExt, stream};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
 use crate::bucket::Bucket;
@@ -25,6 +24,7 @@ use crate::place;
 use crate::reload::Reload;
 use crate::sender::{Sender, Sent};
 use crate::settings::Settings;
+use crate::stop::Stop;
 use crate::turn::{self, Patience};
 
 /// Number of captures that share one write of the manifest, and the longest time for which one waits for others.
@@ -519,59 +519,6 @@ impl Look {
         while Self::at(store) == *self {
             tokio::time::sleep(LOOK_EVERY).await;
         }
-    }
-}
-
-/// The signals that end the program.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-    told: bool,
-}
-
-impl Stop {
-    fn install() -> Result<Self> {
-        let on = |kind| signal(kind).map_err(Error::Runtime);
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())?, told: false })
-    }
-
-    async fn heard(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-        self.told = true;
-    }
-
-    // Runs until a signal.
-    async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            () = self.heard() => None,
-            done = work => Some(done),
-        }
-    }
-
-    // Runs to the end, but only for so long after a signal, or until the next one. What goes on beside it ends at the signal, or with an error.
-    async fn within<T>(
-        &mut self,
-        deadline: Duration,
-        work: impl Future<Output = T>,
-        beside: Pin<&mut impl Future<Output = Error>>,
-    ) -> Result<Option<T>> {
-        let mut work = pin!(work);
-        if !self.told {
-            tokio::select! {
-                done = &mut work => return Ok(Some(done)),
-                error = beside => return Err(error),
-                () = self.heard() => {}
-            }
-            let most = units::duration(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
-            output::note(&format!(
-                "stopping when what is under way has arrived, after {most} at most; a second signal stops at once"
-            ));
-        }
-        Ok(self.unless(tokio::time::timeout(deadline, work)).await.and_then(std::result::Result::ok))
     }
 }
 
