@@ -78,7 +78,7 @@ module E2E
       result = ask("gc_stat", "--host", host, "--expires", "2s")
       assert_equal 5, result.status, result
       nodes.each { |node| assert_includes result.err, "#{node} (#{node == mine ? @store : other})" }
-      assert_match(/^diagctl: #{(nodes - [mine]).first}: no capture: nobody took it/, result.err)
+      assert_match(/^diagctl: #{(nodes - [mine]).first}: no capture: no process took it/, result.err)
       assert_equal 2, captures.size
     end
 

@@ -75,6 +75,21 @@ module E2E
       assert_equal [id], remote_list("--pinned", "-q").out.split
     end
 
+    def test_a_capture_that_was_damaged_in_the_remote_is_sent_again
+      id = capture
+      other = capture
+      ship!
+      key = remote_keys.grep(%r{captures/.*/#{id}/blob}).first
+      File.write(File.join(@files, key), remote_object(key).tap { |bytes| bytes.setbyte(20, bytes.getbyte(20) ^ 1) })
+      verify = -> { diagctl("verify", "--remote", "--all", env: shipping_env) }
+      assert_match(/`diagctl ship --again ID` on the node sends what its store still has/, verify.call.out)
+      assert_match(/nothing to ship/, ship!.out + ship!.err)
+      assert_equal 4, ship("--again", "2020").status
+      assert_match(/shipped #{id}/, ship!("--again", id[0, 18]).out)
+      assert verify.call.ok?
+      [id, other].each { |capture| assert_shipped(capture) }
+    end
+
     def test_a_damaged_capture_is_not_shipped_and_stops_no_other
       bad, good = capture, capture
       path = File.join(@store, "reports", bad, "blob.bin.gz")

@@ -292,7 +292,8 @@ impl Error {
                 "`diagctl list --remote` shows what is there; a lifecycle rule may have deleted it meanwhile"
             }
             Self::Untrue { .. } => {
-                "somebody has changed it, or it was damaged; a bucket with versions still has what the node wrote"
+                "somebody has changed it, or it was damaged; `diagctl ship --again ID` on its node sends it once more, and a bucket with versions \
+                 still has what the node wrote"
             }
             Self::Newer { .. } => "a newer diagctl wrote it; use that version",
             Self::Busy { .. } => "`diagctl status` says what waits and how shipping goes; --wait waits for longer",

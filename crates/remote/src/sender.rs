@@ -1,5 +1,6 @@
 //! Sends one capture: its reports, and at last its record, which is the commit.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use diagctl_fs as fs;
@@ -42,6 +43,8 @@ pub struct Sender<'a> {
     files: Semaphore,
     /// A shipment that took so long is looked at before its commit.
     long: Duration,
+    /// The captures that are sent whatever the remote has of them.
+    again: BTreeSet<Id>,
 }
 
 /// A capture that was sent.
@@ -56,13 +59,30 @@ pub struct Sent {
 }
 
 impl<'a> Sender<'a> {
+    /// Has these captures wait once more, and sends them whatever the remote has of them.
+    pub fn again(self, ids: &[Id]) -> Result<Self> {
+        for id in ids {
+            shipping::unconfirm(self.store, *id)?;
+            self.uploader.forget(*id)?;
+        }
+        Ok(Self { again: ids.iter().copied().collect(), ..self })
+    }
+
     /// Sends captures of a store.
     pub fn new(store: &'a Store, bucket: &'a Bucket, settings: &'a Settings) -> Result<Self> {
         let throttle = Throttle::new(settings.remote.max_bandwidth);
         let at_once = if throttle.is_limited() { 1 } else { AT_ONCE };
         let journal = Journal::open(&shipping::directory(store)?)?;
         let uploader = Uploader::new(bucket, &settings.remote.url, journal, throttle);
-        Ok(Self { store, bucket, uploader, at_once, files: Semaphore::new(most_files()), long: LONG })
+        Ok(Self {
+            store,
+            bucket,
+            uploader,
+            at_once,
+            files: Semaphore::new(most_files()),
+            long: LONG,
+            again: BTreeSet::new(),
+        })
     }
 
     /// Sends a capture. Returns `None` if it was deleted meanwhile.
@@ -92,7 +112,8 @@ impl<'a> Sender<'a> {
         let files = sources.len() + 1;
         let commit = format!("{base}/meta.json");
         // A longer one is another one.
-        if self.bucket.look(&commit, record.len() as u64).await?.is_none_or(|there| there != record) {
+        let is_asked = self.again.contains(&id);
+        if is_asked || self.bucket.look(&commit, record.len() as u64).await?.is_none_or(|there| there != record) {
             self.send_all(&base, sources).await?;
             self.bucket.put(&commit, record.into()).await?;
         } else {
@@ -201,6 +222,7 @@ mod tests {
             at_once: 1,
             files: Semaphore::new(9),
             long: Duration::ZERO,
+            again: BTreeSet::new(),
         };
         let collector = async {
             while std::fs::remove_file(there.join("first")).is_err() {

@@ -56,6 +56,9 @@ pub struct Args {
     /// Go on, and send each new capture
     #[arg(long)]
     watch: bool,
+    /// Send this capture once more, whatever the remote has of it
+    #[arg(long, value_name = "ID")]
+    again: Vec<Id>,
     /// End if another shipper is at work that goes on
     #[arg(long, hide = true)]
     unless_watched: bool,
@@ -130,7 +133,7 @@ impl Work<'_> {
         let held = Held::new(store)?;
         place::settle(store.dir(), &shipping::directory(store)?)?;
         let mut shipper = Shipper::new(store, bucket, &settings.remote.url)?;
-        let sender = Sender::new(store, bucket, settings)?;
+        let sender = Sender::new(store, bucket, settings)?.again(&args.again)?;
         shipping::note_watch(store, *watch)?;
         let (is_off, mut off) = watch::channel(reload.is_off());
         let passed = Notify::new();

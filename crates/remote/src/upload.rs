@@ -186,6 +186,11 @@ impl<'a> Uploader<'a> {
         }
     }
 
+    /// Forgets what of a capture is in the remote, so that all of it is sent.
+    pub fn forget(&self, id: Id) -> Result<()> {
+        self.journal.remove(id)
+    }
+
     /// Gives up the uploads of captures that retention has deleted, and returns those. What waits is resumed.
     pub async fn abort_stale(&self, waits: impl Fn(Id) -> bool) -> Result<Vec<Id>> {
         let mut aborted = Vec::new();

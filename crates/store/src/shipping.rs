@@ -125,6 +125,18 @@ pub fn confirm(store: &Store, id: Id) -> Result<()> {
     index::append_shipped(store, &entry)
 }
 
+/// Takes back that the remote has confirmed a capture, which waits again from then on.
+///
+/// # Errors
+///
+/// If the capture is gone, or the marker cannot be removed.
+pub fn unconfirm(store: &Store, id: Id) -> Result<()> {
+    let dir = store.report_dir(&id);
+    meta::read(&dir)?;
+    fs::remove_file(&dir.join(SHIPPED_FILE))?;
+    Ok(fs::sync_dir(&dir)?)
+}
+
 /// The latest success and failure of shipping. Times are UTC, RFC 3339, and empty if there was none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

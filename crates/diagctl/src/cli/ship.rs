@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use super::output::Done;
+use super::rm::each;
 use super::{Context, Failure, external, remote};
 use crate::exit_code::Exit;
 use crate::units::{self, ms};
+use diagctl_store::Access;
 
 const EXAMPLES: &str = "\
 Examples:
   diagctl ship
   diagctl ship --wait 1h
+  diagctl ship --again 20261122T101530Z
   diagctl ship --watch
   diagctl ship --watch --json";
 
@@ -27,6 +30,9 @@ pub struct Args {
     /// Go on, and send each new capture
     #[arg(long)]
     watch: bool,
+    /// Send this capture once more, whatever the remote has of it: an ID, a unique prefix, or `latest`
+    #[arg(long, value_name = "ID", conflicts_with = "watch")]
+    again: Vec<String>,
     /// Time to wait for another shipper that is at work on this store
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = units::parse_wait, conflicts_with = "watch")]
     wait: Duration,
@@ -45,6 +51,12 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let mut command = remote::command(cx)?;
     command.arg("ship").arg(if args.watch && !args.once { "--watch" } else { "--once" });
     command.arg(format!("--patience-ms={}", ms(args.wait)));
+    if !args.again.is_empty() {
+        let store = cx.open(Access::Read)?;
+        for id in each(&store, &args.again) {
+            command.arg(format!("--again={}", id?));
+        }
+    }
     command.args(args.json.then_some("--json"));
     Err(external::become_program(command))
 }

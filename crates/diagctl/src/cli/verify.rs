@@ -90,7 +90,8 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     }
     if args.from.is_remote() {
         let delete = of_command("diagctl rm --remote HOST/ID", As { options: &cx.options, host: None });
-        return finish(of_remote(cx, args)?, args, &delete);
+        let mend = format!("diagctl ship --again ID` on the node sends what its store still has, and `{delete}");
+        return finish(of_remote(cx, args)?, args, &mend);
     }
     let store = cx.open(Access::Read)?;
     let mut present = Present::list(&store)?;
@@ -195,7 +196,7 @@ fn text(outcome: &Outcome, delete: &str) -> String {
             counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}"));
         lines.push(format!("{checked}{}", counts.collect::<String>()));
         lines.push(format!(
-            "nothing was changed; intact reports can still be fetched, and `{delete}` deletes a capture"
+            "nothing was changed; intact reports can still be fetched, `{delete}` deletes a capture"
         ));
     }
     lines.join("\n")
