@@ -80,6 +80,11 @@ pub async fn run(settings: &Settings) -> Result<Exit> {
     say("write", "ok", format!("an object was written to {url}, and its checksum confirmed"), None)?;
     match back {
         Ok(Back::Same) => say("read", "ok", "it was read back with the same bytes".into(), None)?,
+        Ok(Back::Doctors) => {
+            let message = "another doctor has written the same object, again and again";
+            let hint = "run it once more when no other one runs on a machine of this name";
+            say("read", "warn", message.into(), Some(hint))?;
+        }
         Ok(back) => {
             let what = if back == Back::Other { "other bytes were read back" } else { "it is not there" };
             let hint = "the remote does not keep what it has confirmed: do not ship there";
@@ -144,6 +149,8 @@ enum Tried {
 #[derive(PartialEq, Eq)]
 enum Back {
     Same,
+    /// What another doctor has written.
+    Doctors,
     Other,
     Nothing,
 }
@@ -177,7 +184,8 @@ async fn try_once(bucket: &Bucket, key: &str) -> (Tried, bool) {
         Err(error) => (Err(error), false),
         Ok(None) => (Ok(Back::Nothing), true),
         Ok(Some(data)) if data == content.as_bytes() => (Ok(Back::Same), false),
-        Ok(Some(data)) => (Ok(Back::Other), data.starts_with(PROBE.as_bytes())),
+        Ok(Some(data)) if data.starts_with(PROBE.as_bytes()) => (Ok(Back::Doctors), true),
+        Ok(Some(_)) => (Ok(Back::Other), false),
     };
     (Tried::Read(back), is_disturbed)
 }

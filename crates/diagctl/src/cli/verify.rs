@@ -195,9 +195,7 @@ fn text(outcome: &Outcome, delete: &str) -> String {
         let counts =
             counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}"));
         lines.push(format!("{checked}{}", counts.collect::<String>()));
-        lines.push(format!(
-            "nothing was changed; intact reports can still be fetched, `{delete}` deletes a capture"
-        ));
+        lines.push(format!("nothing was changed; intact reports can still be fetched, `{delete}` deletes a capture"));
     }
     lines.join("\n")
 }
