@@ -48,6 +48,7 @@ module E2E
       capture
       disturbed, writes = 0, 2
       faults do |method, target, _|
+        target = plain(target)
         if method == "GET" && target.include?("~doctor.json") && (disturbed += 1) <= writes
           remote_write("fleet/#{target[%r{probes/.*}]}", "{\"doctor\":\"0123456789abcdef\"}\n")
         end
@@ -69,7 +70,7 @@ module E2E
       remote_write(manifest.sub(/~\h+/, "~1"), remote_object(manifest))
       remote_write(manifest.sub(/~\h+/, "~2"), "{\"id\"")
       refused = "~1.jsonl"
-      faults { |method, target, _| 403 if method == "PUT" || (method == "GET" && target.gsub("%7E", "~").include?(refused)) }
+      faults { |method, target, _| 403 if method == "PUT" || (method == "GET" && plain(target).include?(refused)) }
       read = checks(env: shipping_env.merge("DIAGCTL_DIR" => File.join(@root, "none")))["remote.read"]
       assert_equal "warn", read["status"], read
       assert_includes read["message"], "1 of today, and others may be missing: 1 manifest cannot be read and 1 manifest with damaged lines"

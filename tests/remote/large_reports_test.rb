@@ -97,7 +97,7 @@ module E2E
 
     # The requests about a file that wrote something.
     def sent(file)
-      @proxy.requests.select { |request| request.gsub("%2E", ".").include?(file) && request.start_with?("PUT", "POST") }
+      @proxy.requests.select { |request| plain(request).include?(file) && request.start_with?("PUT", "POST") }
     end
 
     def kill_shipper(&)

@@ -20,6 +20,7 @@ use crate::keys;
 use crate::manifest;
 use crate::output::{self, Exit};
 use crate::probe;
+use crate::reason;
 use crate::settings::Settings;
 
 /// A difference of more than this between two clocks is a finding, milliseconds. S3 refuses requests after 15 minutes.
@@ -176,9 +177,15 @@ async fn try_once(bucket: &Bucket, key: &str) -> (Tried, bool) {
         Err(error) => return (Tried::NotWritten(error.into()), false),
     };
     if let Err(error) = bucket.put(key, content.clone().into()).await {
-        let is_gone = matches!(&error, Error::Directory { action: "create" | "write" | "sync", source, .. }
-            if source.kind() == ErrorKind::NotFound);
-        return (Tried::NotWritten(error), is_gone);
+        let is_disturbed = match &error {
+            Error::Directory { action: "create" | "write" | "sync", source, .. } => {
+                source.kind() == ErrorKind::NotFound
+            }
+            // Two writes of one object at once.
+            Error::Remote { source, .. } => reason::status_of(source) == Some(409),
+            _ => false,
+        };
+        return (Tried::NotWritten(error), is_disturbed);
     }
     let (back, is_disturbed) = match bucket.read(key, 4096).await {
         Err(error) => (Err(error), false),

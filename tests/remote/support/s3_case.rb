@@ -64,6 +64,9 @@ module E2E
       remote(endpoint: @server.endpoint.sub(%r{\Ahttp://[^/]+}, @proxy.endpoint))
     end
 
+    # The target of a request as people write it: the client for Google escapes more than others.
+    def plain(target) = URI::DEFAULT_PARSER.unescape(target)
+
     def teardown
       @proxy&.stop
       super
