@@ -26,8 +26,9 @@ const UNFINISHED_MS: u64 = 24 * 3600 * 1000;
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    /// Device and inode of the directory that [`Directory::mark`] found. Another one in its place is the mount point of a share that has gone away.
-    marked: Cell<Option<(u64, u64)>>,
+    /// The filesystem (`st_dev`) that [`Directory::mark`] found. Another one in its place is that of the mount point of a share that has gone away.
+    /// The inode is not compared: some shares number theirs anew.
+    marked: Cell<Option<u64>>,
 }
 
 impl<P: Into<PathBuf>> From<P> for Directory {
@@ -52,12 +53,12 @@ impl Directory {
             return Err(failed("use", &self.path)(io::ErrorKind::NotADirectory.into()));
         }
         match self.marked.get() {
-            Some(marked) if marked != identity(&found) => Err(Error::Unmounted { path: self.path.clone() }),
+            Some(marked) if marked != found.st_dev => Err(Error::Unmounted { path: self.path.clone() }),
             _ => Ok(root),
         }
     }
 
-    /// Leaves a mark in the directory, and from then on takes no other one in its place. Fails if captures were sent to it before, and it has
+    /// Leaves a mark in the directory, and from then on takes nothing on another filesystem in its place. Fails if captures were sent to it before, and it has
     /// neither them nor the mark: then it is a mount point without its share.
     pub fn mark(&self, has_captures: bool) -> Result<()> {
         let before = self.marked.take();
@@ -66,7 +67,7 @@ impl Directory {
         marked.map(drop)
     }
 
-    fn mark_in(&self, root: &Spot, has_captures: bool) -> Result<(u64, u64)> {
+    fn mark_in(&self, root: &Spot, has_captures: bool) -> Result<u64> {
         self.require_used(root, has_captures)?;
         if !root.join(MARK).exists() {
             let mut mark = Unfinished::create(root, MARK)?;
@@ -75,7 +76,7 @@ impl Directory {
             )?;
             mark.finish()?;
         }
-        Ok(identity(&root.stat().map_err(failed("examine", &self.path))?))
+        Ok(root.stat().map_err(failed("examine", &self.path))?.st_dev)
     }
 
     /// Fails as [`Directory::mark`] does, and changes nothing.
@@ -237,10 +238,6 @@ fn is_used(root: &Spot) -> bool {
     root.join(MARK).exists() || root.join("captures").exists()
 }
 
-fn identity(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
-}
-
 // Another machine may have put anything there: a link out of the directory, or a pipe that never ends.
 fn open(spot: &Spot) -> io::Result<File> {
     let file = File::from(spot.open(OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?);
@@ -383,9 +380,10 @@ mod tests {
         let dir = Directory::from(share.as_path());
         dir.mark(false).unwrap();
         dir.write("captures/one", b"x").unwrap();
-        // As if it were unmounted: another directory has its name.
+        // As if it were unmounted: what has its name is on another filesystem.
         fs::rename(&share, elsewhere).unwrap();
         fs::create_dir(&share).unwrap();
+        dir.marked.set(dir.marked.get().map(|marked| marked + 1));
         let two = || dir.write("captures/two", b"x");
         for result in [two(), dir.mark(true), two(), read(&dir, "captures/one").map(drop)] {
             assert!(matches!(result, Err(Error::Unmounted { .. })), "{result:?}");
