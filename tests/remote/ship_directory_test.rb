@@ -80,7 +80,7 @@ module E2E
       other = capture
       ship!
       key = remote_keys.grep(%r{captures/.*/#{id}/blob}).first
-      File.write(File.join(@files, key), remote_object(key).tap { |bytes| bytes.setbyte(20, bytes.getbyte(20) ^ 1) })
+      flip(File.join(@files, key), 20)
       verify = -> { diagctl("verify", "--remote", "--all", env: shipping_env) }
       assert_match(/`diagctl ship --again ID` on the node sends what its store still has/, verify.call.out)
       assert_match(/nothing to ship/, ship!.out + ship!.err)

@@ -27,6 +27,9 @@ module E2E
       older
     end
 
+    # Flips a bit of a file; a second time takes it back.
+    def flip(path, at) = File.write(path, [File.binread(path, 1, at).ord ^ 1].pack("C"), at)
+
     # Changes the record of a capture in the store. Without its checksum, a record is one of a version that had none.
     def change_record(id, changes)
       File.write(File.join(@store, "reports", id, "meta.json"), JSON.dump(meta(id).except("check").merge(changes)))
