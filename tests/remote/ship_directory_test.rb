@@ -85,7 +85,10 @@ module E2E
       assert_match(/`diagctl ship --again ID` on the node sends what its store still has/, verify.call.out)
       assert_match(/nothing to ship/, ship!.out + ship!.err)
       assert_equal 4, ship("--again", "2020").status
-      assert_match(/shipped #{id}/, ship!("--again", id[0, 18]).out)
+      File.rename(@files, "#{@files}-gone")
+      assert_equal 1, ship("--again", id[0, 18]).status
+      File.rename("#{@files}-gone", @files)
+      assert_match(/shipped #{id}/, ship!.out, "what has failed is not forgotten")
       assert verify.call.ok?
       [id, other].each { |capture| assert_shipped(capture) }
     end

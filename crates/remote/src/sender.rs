@@ -1,9 +1,8 @@
 //! Sends one capture: its reports, and at last its record, which is the commit.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use diagctl_fs as fs;
+use diagctl_fs::{self as fs, Durability, Spot};
 use diagctl_observe::clock::Stopwatch;
 use diagctl_store::index::Entry;
 use diagctl_store::{Id, Store, meta, shipping};
@@ -43,8 +42,8 @@ pub struct Sender<'a> {
     files: Semaphore,
     /// A shipment that took so long is looked at before its commit.
     long: Duration,
-    /// The captures that are sent whatever the remote has of them.
-    again: BTreeSet<Id>,
+    /// Has an empty file for each capture that is sent whatever the remote has of it.
+    again: Spot,
 }
 
 /// A capture that was sent.
@@ -62,10 +61,14 @@ impl<'a> Sender<'a> {
     /// Has these captures wait once more, and sends them whatever the remote has of them.
     pub fn again(self, ids: &[Id]) -> Result<Self> {
         for id in ids {
+            if !self.again.is_dir() {
+                fs::create_dir(&self.again, 0o700)?;
+            }
+            fs::write_atomic(&self.again.join(id.as_str()), b"", Durability::Synced)?;
             shipping::unconfirm(self.store, *id)?;
             self.uploader.forget(*id)?;
         }
-        Ok(Self { again: ids.iter().copied().collect(), ..self })
+        Ok(self)
     }
 
     /// Sends captures of a store.
@@ -81,7 +84,7 @@ impl<'a> Sender<'a> {
             at_once,
             files: Semaphore::new(most_files()),
             long: LONG,
-            again: BTreeSet::new(),
+            again: shipping::directory(store)?.join("again"),
         })
     }
 
@@ -112,10 +115,14 @@ impl<'a> Sender<'a> {
         let files = sources.len() + 1;
         let commit = format!("{base}/meta.json");
         // A longer one is another one.
-        let is_asked = self.again.contains(&id);
+        let asked = self.again.join(id.as_str());
+        let is_asked = asked.is_file();
         if is_asked || self.bucket.look(&commit, record.len() as u64).await?.is_none_or(|there| there != record) {
             self.send_all(&base, sources).await?;
             self.bucket.put(&commit, record.into()).await?;
+            if is_asked {
+                fs::remove_file(&asked)?;
+            }
         } else {
             // Another shipper sent it, or one that was killed. Somebody may have deleted a part of it since.
             let mut missing = self.without_those_there(&base, sources, |_| true).await?;
@@ -222,7 +229,7 @@ mod tests {
             at_once: 1,
             files: Semaphore::new(9),
             long: Duration::ZERO,
-            again: BTreeSet::new(),
+            again: shipping::directory(&store).unwrap().join("again"),
         };
         let collector = async {
             while std::fs::remove_file(there.join("first")).is_err() {
