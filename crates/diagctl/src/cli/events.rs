@@ -64,11 +64,12 @@ struct Output<'a> {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let times = Times::new(args.utc);
+    times.require_order(args.since.as_ref(), args.until.as_ref(), times::wall_ms(&clock::utc_now()))?;
     if args.watch {
         wait_for_a_store(&cx.config().dir);
     }
     let store = cx.open(Access::Read)?;
-    let times = Times::new(args.utc);
     let all = events::read(&store);
     let now_ms = clock::Reading::take(String::new()).wall_ms;
     let mut chosen: Vec<&Event> = all.iter().filter(|event| args.accepts(event, now_ms, &times)).collect();

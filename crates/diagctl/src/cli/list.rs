@@ -95,10 +95,11 @@ struct Damaged<'a> {
 const FEW: usize = 1000;
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let wall_ms = times::wall_ms(&crate::clock::utc_now());
+    Times::new(args.utc).require_order(args.since.as_ref(), args.until.as_ref(), wall_ms)?;
     if args.remote {
         let url = cx.config().remote.as_ref().map(|remote| remote.url.clone()).unwrap_or_default();
-        let now_ms = times::wall_ms(&crate::clock::utc_now());
-        return show(&Captures::of_remote(cx, args, now_ms)?, args, now_ms, &url);
+        return show(&Captures::of_remote(cx, args, wall_ms)?, args, wall_ms, &url);
     }
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;

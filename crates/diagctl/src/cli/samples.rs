@@ -29,9 +29,10 @@ pub struct Args {
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
+    let times = Times::new(false);
+    times.require_order(args.since.as_ref(), args.until.as_ref(), times::wall_ms(&clock::utc_now()))?;
     let store = cx.open(Access::Read)?;
     let (_, now) = cx.peek(&store)?;
-    let times = Times::new(false);
     let accepts = |at: u64| {
         let (age_ms, wall) = (now.store_ms.saturating_sub(at), || clock::utc(i64::try_from(at).unwrap_or(i64::MAX)));
         args.since.as_ref().is_none_or(|since| !times.is_before(&wall(), age_ms, since))

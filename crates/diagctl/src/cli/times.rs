@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
+use super::error::Failure;
+use crate::exit_code::Exit;
 use crate::units::{self, Invalid, duration};
 
 /// The time zone in which times are shown.
@@ -57,12 +59,29 @@ impl Times {
     }
 
     fn order(&self, rfc3339: &str, moment: &Moment) -> Ordering {
-        let at = match moment {
+        rfc3339.parse::<Timestamp>().ok().cmp(&self.at(moment))
+    }
+
+    // The time of a moment that is not relative to now.
+    fn at(&self, moment: &Moment) -> Option<Timestamp> {
+        match moment {
             Moment::At(at) => Some(*at),
             Moment::Civil(civil) => civil.to_zoned(self.zone.clone()).ok().map(|zoned| zoned.timestamp()),
             Moment::Ago(_) => None,
+        }
+    }
+
+    /// Fails if `--since` is after `--until`: nothing is younger and older at once. `now_ms` is the wall clock.
+    pub fn require_order(&self, since: Option<&Moment>, until: Option<&Moment>, now_ms: u64) -> Result<(), Failure> {
+        let at = |moment: &Moment| match moment {
+            Moment::Ago(ms) => i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_sub_unsigned(*ms),
+            _ => self.at(moment).unwrap_or_default().as_millisecond(),
         };
-        rfc3339.parse::<Timestamp>().ok().cmp(&at)
+        match since.zip(until).filter(|(since, until)| at(since) > at(until)) {
+            None => Ok(()),
+            Some(_) => Err(Failure::new(Exit::Usage, "--since is after --until, so nothing can match")
+                .hint("give --since the earlier time: a duration counts back from now, so `--since 2d --until 1d` is from two days ago to one day ago")),
+        }
     }
 
     /// Formats a capture's time in this zone. A time that cannot be parsed is returned unchanged.
@@ -208,6 +227,29 @@ mod tests {
         }
         for (text, why) in wrong {
             assert_eq!(parse_moment(text).unwrap_err().to_string(), format!("{why}; {MOMENTS}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_time_span_is_not_before_its_begin() {
+        // At 2026-11-22 12:15:30, two hours east of UTC.
+        let (times, now_ms) = (Times::of(TimeZone::fixed(jiff::tz::offset(2))), 1_795_342_530_000);
+        let table = [
+            (Some("2d"), Some("1d"), true),
+            (Some("1d"), Some("2d"), false),
+            (Some("1d"), Some("1d"), true),
+            (Some("1d"), None, true),
+            (None, Some("1d"), true),
+            (Some("2026-11-22 12:00"), Some("1m"), true),
+            (Some("2026-11-22 12:00"), Some("2h"), false),
+            (Some("2026-11-22 12:00"), Some("2026-11-22T10:01:00Z"), true),
+            (Some("2026-11-22 12:00"), Some("2026-11-22T09:59:00Z"), false),
+            (Some("2026-11-23"), Some("2026-11-22"), false),
+        ];
+        for (since, until, expected) in table {
+            let [since, until] = [since, until].map(|text| text.map(|text| parse_moment(text).unwrap()));
+            let ordered = times.require_order(since.as_ref(), until.as_ref(), now_ms);
+            assert_eq!(ordered.is_ok(), expected, "{since:?} {until:?}");
         }
     }
 
