@@ -18,7 +18,7 @@ class Figures
         "#{cell("redmine.md", "diagctl", "workers" => "2", "no dump" => /ms/)} times that without a dump",
       "CPU time of an idle poll" => "#{cell("idle.md", "ratio", "" => "CPU time")} times that of starting `/bin/true`",
       "CPU time of a heap dump in a process of 1 GB" =>
-        "#{large("heap_dump.md", "producer", "walker", "of that with all values")} times that of `ObjectSpace.dump_all`, compressed",
+        "#{of_a_gigabyte("heap_dump.md", "producer", "walker", "of that with all values")} times that of `ObjectSpace.dump_all`, compressed",
       "CPU time of `diagctl heap retained` in a process of 1 GB" => "1/#{times_faster_than_reap} of that of reap"
     }
   end
@@ -46,11 +46,12 @@ class Figures
     raise KeyError, "#{file} has no row with #{where} and the column #{column.inspect}"
   end
 
-  def times_faster_than_reap = large("heap.md", "program", "`heap retained`, graph", "reap's CPU is … times that")
+  def times_faster_than_reap = of_a_gigabyte("heap.md", "program", "`heap retained`, graph", "reap's CPU is … times that")
 
-  # The cell of the last row that has one: that of the largest process.
-  def large(file, name, value, column)
-    rows(file).reverse.find { |row| row[name] == value && row[column] != "" }.fetch(column)
+  # The cell of the row whose process, in the first column, is nearest to 1 GB.
+  def of_a_gigabyte(file, name, value, column)
+    found = rows(file).select { |row| row[name] == value && row[column] != "" }
+    found.min_by { |row| (Integer(row.values.first[/\d+/]) - 1000).abs }.fetch(column)
   end
 
   # Each row of each table, as a hash by the table's header.

@@ -21,7 +21,10 @@ module Bench
 
   # @return [String] "diagctl 0.1.0, commit 1a2b3c4"
   def program
-    commit = IO.popen(["git", "describe", "--always", "--dirty"], chdir: __dir__, err: File::NULL, &:read).strip
+    git = ->(*argv) { IO.popen(["git", *argv], chdir: __dir__, err: File::NULL, &:read).strip }
+    commit = git.("describe", "--always")
+    # Results that an earlier benchmark wrote are no change to what is measured.
+    commit += "-dirty" unless git.("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!:/benches/results").empty?
     [`#{BINARY} --version`.strip, ("commit #{commit}" unless commit.empty?)].compact.join(", ")
   rescue Errno::ENOENT
     `#{BINARY} --version`.strip
