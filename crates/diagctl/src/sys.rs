@@ -58,10 +58,16 @@ pub fn alarm(time: Duration) {
 
 /// Makes the kernel kill a command when this process dies, so that the command never outlives the poll that started it.
 pub fn die_with_parent(command: &mut Command) {
-    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
+    let parent = rustix::process::getpid();
+    // SAFETY: between fork and exec only prctl(2) and getppid(2) are called, which are async-signal-safe, and nothing is allocated.
     unsafe {
-        command.pre_exec(|| {
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(Into::into)
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            // It may have died before.
+            match rustix::process::getppid() == Some(parent) {
+                true => Ok(()),
+                false => Err(rustix::io::Errno::SRCH.into()),
+            }
         });
     }
 }

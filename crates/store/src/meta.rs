@@ -12,6 +12,7 @@ use crate::id::Id;
 use crate::report_name::ReportName;
 use diagctl_fs::checksum;
 use diagctl_fs::{self as fs, Spot};
+use diagctl_observe::ProcessId;
 use diagctl_observe::clock::LAST_MS;
 
 /// The schema version that this program writes.
@@ -159,6 +160,11 @@ impl Heap {
 }
 
 impl Meta {
+    /// The process of which the capture is.
+    pub fn process(&self) -> ProcessId {
+        ProcessId { pid: self.pid, pid_ns: self.pid_ns, start_ticks: self.start_time, boot_id: self.boot_id.clone() }
+    }
+
     /// Returns the file that more than one report names. No capture of diagctl has one.
     pub fn repeated_file(&self) -> Option<&str> {
         let mut seen = BTreeSet::new();

@@ -9,7 +9,7 @@ use crate::exit_code::Exit;
 use crate::fsio::Spot;
 use crate::grant::capture;
 use crate::grant::cpu_throttle::Paced;
-use crate::grant::producer::Produced;
+use crate::grant::producer::{self, Produced};
 use crate::grant::records::{self, Fact, Writers};
 use diagctl_store::ReportName;
 use diagctl_store::commit::Told;
@@ -91,7 +91,7 @@ fn put_one(
     let _ = rustix::pipe::fcntl_setpipe_size(&stdin, writer::CHUNK);
     // A worker that dumps itself serves no requests meanwhile, so it should finish as soon as possible.
     let limit = (grant.snapshot == Snapshot::Fork).then(|| cx.own_cpu_limit()).flatten();
-    let input = Produced::new(stdin, &cx.proc);
+    let input = Produced::new(stdin, &cx.proc, producer::dumper(grant, staging, &cx.proc));
     writer::store_report(&mut room, staging, report, &mut Paced::new(input, limit))?;
     Ok(())
 }

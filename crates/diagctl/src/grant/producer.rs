@@ -3,27 +3,54 @@
 
 use std::io::{self, Read};
 
+use diagctl_fs::Spot;
+use diagctl_observe::{Presence, ProcessId};
+use diagctl_store::holders;
+use diagctl_store::staging::{Grant, Snapshot};
+
 use crate::proc::Proc;
 
 /// The input of a producer. If the producer has died, the end of the input is an error.
 pub struct Produced<R> {
     input: R,
     proc: Proc,
-    producer: Option<u32>,
+    parent: Option<u32>,
+    dumper: Option<ProcessId>,
 }
 
 impl<R: Read> Produced<R> {
-    /// Watches the parent of this process.
-    pub fn new(input: R, proc: &Proc) -> Self {
-        Self { input, proc: proc.clone(), producer: parent() }
+    /// Watches the parent of this process, and the process to which the capture was granted. That one may have died before this
+    /// process could learn who its parent was.
+    pub fn new(input: R, proc: &Proc, dumper: Option<ProcessId>) -> Self {
+        Self { input, proc: proc.clone(), parent: parent(), dumper }
+    }
+
+    fn lives(&self) -> bool {
+        let Some(pid) = self.parent else { return true };
+        let is_there = |id: &ProcessId| match self.proc.presence(id) {
+            Presence::Here(pid) => self.is_whole(pid),
+            Presence::Gone => false,
+            Presence::Elsewhere => true,
+        };
+        parent() == self.parent && self.is_whole(pid) && self.dumper.as_ref().is_none_or(is_there)
     }
 
     // The kernel sets the flag before it closes the descriptors, and only then gives the children to another parent.
-    fn lives(&self) -> bool {
-        let Some(producer) = self.producer else { return true };
+    fn is_whole(&self, pid: u32) -> bool {
         // A process that may not be looked at (hidepid) still has children only while it lives.
-        let is_whole = self.proc.stat(producer).map_or(true, |stat| !stat.is_ending && stat.state != 'Z');
-        parent() == self.producer && is_whole
+        self.proc.stat(pid).map_or(true, |stat| !stat.is_ending && stat.state != 'Z')
+    }
+}
+
+/// Returns the process that makes the reports of a capture, if it is known: the worker itself, or the registered dumper, which leads
+/// the group of this process.
+pub fn dumper(grant: &Grant, staging: &Spot, proc: &Proc) -> Option<ProcessId> {
+    match grant.snapshot {
+        Snapshot::InProcess => Some(grant.meta.process()),
+        Snapshot::Fork => {
+            let group = proc.stat(std::process::id()).ok()?.pgrp;
+            holders::list(staging).into_iter().find(|id| id.pid == group && id.pid != std::process::id())
+        }
     }
 }
 
@@ -48,11 +75,27 @@ mod tests {
 
     #[test]
     fn the_end_of_the_input_counts_only_while_the_producer_lives() {
-        let mut text = String::new();
-        Produced::new(&b"whole"[..], &Proc::default()).read_to_string(&mut text).unwrap();
-        assert_eq!(text, "whole");
-        let dead = Produced { input: &b"half"[..], proc: Proc::default(), producer: Some(u32::MAX) };
-        let error = io::BufReader::new(dead).read_to_string(&mut text).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let proc = Proc::default();
+        let me = proc.process_id(std::process::id()).unwrap();
+        let gone = ProcessId { start_ticks: me.start_ticks + 1, ..me.clone() };
+        let elsewhere = ProcessId { boot_id: "another".into(), ..gone.clone() };
+        let table = [
+            (parent(), None, true),
+            (parent(), Some(me), true),
+            (parent(), Some(gone), false),
+            (parent(), Some(elsewhere), true),
+            (Some(u32::MAX), None, false),
+        ];
+        for (parent, dumper, expected) in table {
+            let why = format!("{parent:?} {dumper:?}");
+            let input = Produced { input: &b"text"[..], proc: proc.clone(), parent, dumper };
+            let mut text = String::new();
+            let read = io::BufReader::new(input).read_to_string(&mut text);
+            assert_eq!(
+                read.map_err(|e| e.kind()),
+                if expected { Ok(4) } else { Err(io::ErrorKind::UnexpectedEof) },
+                "{why}"
+            );
+        }
     }
 }

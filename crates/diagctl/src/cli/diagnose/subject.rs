@@ -74,7 +74,7 @@ impl Subject {
         entries.retain(|entry| is_role(&entry.role));
         for (rss, id, _) in &polling {
             let own = entries.iter().filter(|entry| entry.pid == id.pid);
-            let is_it = |entry: &&Entry| store.capture(&entry.id).is_ok_and(|c| identity(c.meta()).is(id));
+            let is_it = |entry: &&Entry| store.capture(&entry.id).is_ok_and(|c| c.meta().process().is(id));
             if let Some(entry) = own.take(3).find(is_it) {
                 tell_larger(&polling[0], *rss);
                 return Self::of(cx, &store, &entry.id);
@@ -216,10 +216,6 @@ fn require_identity(cx: &Context, capture: &diagctl_store::Capture) -> Result<()
         Some(failure) => Err(failure.into()),
         None => Ok(()),
     }
-}
-
-fn identity(meta: &Meta) -> ProcessId {
-    ProcessId { pid: meta.pid, pid_ns: meta.pid_ns, start_ticks: meta.start_time, boot_id: meta.boot_id.clone() }
 }
 
 fn ruby(meta: &Meta) -> &str {

@@ -9,8 +9,7 @@ use diagctl_heapdump::analysis::builder::Wanted;
 use diagctl_heapdump::analysis::load::{self, Loaded};
 use diagctl_heapdump::summary::Summary;
 use diagctl_store::encryption::{self, Undecryptable};
-use diagctl_store::meta::Meta;
-use diagctl_store::{Access, Capture, Id, ProcessId, reader};
+use diagctl_store::{Access, Capture, Id, reader};
 use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -238,15 +237,11 @@ fn capture(cx: &Context, dump: &str) -> Result<(Box<dyn Read + Send>, u64, Proce
     }
     let process = Process {
         capture: Some(*id),
-        id: Some(process_id(capture.meta())).filter(|id| id.start_ticks > 0 && capture.meta().role != "run"),
+        id: Some(capture.meta().process()).filter(|id| id.start_ticks > 0 && capture.meta().role != "run"),
         rss: figures(&capture, "smaps_rollup").as_deref().and_then(Process::rss_of),
         gc: figures(&capture, "gc_stat").as_deref().and_then(Process::gc_of).unwrap_or_default(),
     };
     Ok((Box::new(capture.reader(report)?), entry.raw_bytes, process))
-}
-
-fn process_id(meta: &Meta) -> ProcessId {
-    ProcessId { pid: meta.pid, pid_ns: meta.pid_ns, start_ticks: meta.start_time, boot_id: meta.boot_id.clone() }
 }
 
 // A small report of the capture. One that is missing or damaged only leaves figures out.
