@@ -39,7 +39,7 @@ module E2E
       fetch(/it has more than the \d+ bytes that were recorded/)
       assert_match(/1 damaged/, read("verify", "--all").out)
       File.delete(File.join(@files, key))
-      fetch(/it is missing/)
+      fetch(/blob.bin.gz is missing in the remote; the record of its capture is there/)
       assert_equal 1, read("verify", @id).status
     end
 

@@ -195,7 +195,7 @@ module E2E
         File.write(File.join(@files, "answers", id, "#{node}.json"), JSON.dump(schema: 1, host: node[/[^~]+/], state: state, reason: reason, at: ""))
       end
       list = ->(*options, **more) { diagctl!("request", "--list", "--remote", *options, env: elsewhere.merge(more.transform_keys(&:to_s))) }
-      assert_includes list.(COLUMNS: "200").out, "1 refused, 1 waiting, 1 silent; web-1 refused: the budget is spent; web-2 waits: the lease is held"
+      assert_includes list.(COLUMNS: "200").out, "1 refused, 1 waiting, 1 unanswered; web-1 refused: the budget is spent; web-2 waits: the lease is held"
       narrow = list.(COLUMNS: "80").out
       assert_operator narrow.lines.map { |line| line.chomp.length }.max, :<=, 80, narrow
       ["web-1 refused: the budget is spent", "web-2 waits: the lease is held"].each { |why| assert_includes narrow.gsub(/\n\s+/, " "), why }

@@ -118,6 +118,12 @@ pub enum Error {
         /// The contradiction.
         why: String,
     },
+    /// The file of a report is gone.
+    #[error("{key} is missing in the remote; the record of its capture is there, and names it")]
+    Missing {
+        /// The object.
+        key: String,
+    },
     /// A newer version of diagctl wrote a record.
     #[error("{key} in the remote has version {found}; this diagctl knows version {known}")]
     Newer {
@@ -294,6 +300,10 @@ impl Error {
             Self::Untrue { .. } => {
                 "somebody has changed it, or it was damaged; `diagctl ship --again ID` on its node sends it once more, and a bucket with versions \
                  still has what the node wrote"
+            }
+            Self::Missing { .. } => {
+                "somebody, or a lifecycle rule, has deleted it; `diagctl ship --again ID` on its node sends the capture once more, and a bucket \
+                 with versions still has it"
             }
             Self::Newer { .. } => "a newer diagctl wrote it; use that version",
             Self::Busy { .. } => "`diagctl status` says what waits and how shipping goes; --wait waits for longer",

@@ -261,7 +261,7 @@ impl Fetch<'_> {
         let poured = poured.await;
         let why = match poured {
             Ok(Some(())) => self.cache.keep(incoming, sha256, report.stored_bytes, &dir.join(file))?,
-            Ok(None) => Some("it is missing".to_owned()),
+            Ok(None) => return Err(Error::Missing { key }),
             Err(Error::TooLarge { most, .. }) => Some(format!("it has more than the {most} bytes that were recorded")),
             Err(error) => return Err(error),
         };

@@ -158,10 +158,10 @@ fn status(listed: &Listed) -> String {
         ("cancelled", if listed.cancelled { 0 } else { of("failed", true) }),
         ("waiting", of("waiting", false)),
     ];
-    let silent = ("silent", listed.nodes.len().saturating_sub(listed.answers.len()));
+    let unanswered = ("unanswered", listed.nodes.len().saturating_sub(listed.answers.len()));
     let mut parts: Vec<String> = states
         .into_iter()
-        .chain([silent])
+        .chain([unanswered])
         .filter(|(_, count)| *count > 0)
         .map(|(state, count)| format!("{count} {state}"))
         .collect();
@@ -263,25 +263,25 @@ mod tests {
         let four = ["a~1", "b~1", "c~1", "c~2"];
         let mut of_four =
             listed(&four, &[("a~1", answer("captured", "")), ("b~1", answer("waiting", "the store is paused"))]);
-        assert_eq!(status(&of_four), "1 captured, 1 waiting, 2 silent; b waits: the store is paused");
+        assert_eq!(status(&of_four), "1 captured, 1 waiting, 2 unanswered; b waits: the store is paused");
         of_four.answers.insert("c~1".into(), taken_back());
         assert_eq!(
             status(&of_four),
-            "1 captured, 1 cancelled, 1 waiting, 1 silent; c~1: cancelled by ann; b waits: the store is paused"
+            "1 captured, 1 cancelled, 1 waiting, 1 unanswered; c~1: cancelled by ann; b waits: the store is paused"
         );
         of_four.cancelled = true;
         of_four.answers.insert("b~1".into(), taken_back());
-        assert_eq!(status(&of_four), "cancelled, 1 captured, 1 silent");
+        assert_eq!(status(&of_four), "cancelled, 1 captured, 1 unanswered");
         of_four.answers.clear();
-        assert_eq!(status(&of_four), "cancelled, 4 silent");
+        assert_eq!(status(&of_four), "cancelled, 4 unanswered");
         let table = [
             (listed(&["a~1"], &[("a~1", answer("refused", "no"))]), "1 refused: no"),
             (listed(&["a~1"], &[("a~1", answer("waiting", "the lease"))]), "1 waiting: the lease"),
             (listed(&["a~1"], &[("a~1", answer("waiting", ""))]), "1 waiting"),
-            (listed(&["a~1"], &[]), "1 silent"),
+            (listed(&["a~1"], &[]), "1 unanswered"),
             (
                 listed(&four, &[("a~1", answer("waiting", "the lease")), ("c~2", answer("refused", "no"))]),
-                "1 refused, 1 waiting, 2 silent; c~2 refused: no; a waits: the lease",
+                "1 refused, 1 waiting, 2 unanswered; c~2 refused: no; a waits: the lease",
             ),
             (
                 listed(&four, &four.map(|node| (node, answer("refused", "no")))),
