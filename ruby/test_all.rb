@@ -1,9 +1,11 @@
 # frozen_string_literal: true
 
 # Runs all unit tests of the gems: ruby ruby/test_all.rb [minitest options]
-%w[diagctl puma-plugin sidekiq-middleware].each do |gem|
-  $LOAD_PATH.unshift(File.expand_path("#{gem}/lib", __dir__))
-end
-$LOAD_PATH.unshift(File.expand_path("diagctl/test", __dir__))
-require "minitest/autorun"
-Dir[File.expand_path("*/test/**/*_test.rb", __dir__)].sort.each { |file| require file }
+require_relative "../tests/side_by_side"
+
+paths = %w[diagctl puma-plugin sidekiq-middleware].map { |gem| File.expand_path("#{gem}/lib", __dir__) } << File.expand_path("diagctl/test", __dir__)
+$LOAD_PATH.unshift(*paths)
+# For the processes that are started.
+ENV["RUBYLIB"] = [*paths, ENV["RUBYLIB"]].compact.join(":")
+require "minitest/autorun" if ARGV.any?
+exit false if SideBySide.run(Dir[File.expand_path("*/test/**/*_test.rb", __dir__)]) == false
