@@ -21,7 +21,7 @@ class LeakFindingTest < E2E::Case
     assert_nil leak("latest")
     add(3000)
     wait_for_captures(server, 2)
-    assert_match(/`Shop::CACHE → .*@store.*` grew by (2,9\d\d|3,000) Session \(.*\) between A and B. A third heap dump/, shown)
+    assert_match(/`Shop::CACHE → .*@store.*` grew by (2,9\d\d|3,000) Session objects \(.*\) between A and B. A third heap dump/, shown)
     add(3000)
     ids = wait_for_captures(server, 3).map { |capture| capture["id"] }.reverse
     found = leak(ids.last)
@@ -31,7 +31,7 @@ class LeakFindingTest < E2E::Case
     assert_operator found["bytes"], :>, 3000 * 240
     assert_match(/\AShop::CACHE → .*@store/, found["kept_by"])
     [shown, diagnosed].each do |text|
-      assert_match(/`Shop::CACHE → .*` grew by (2,9\d\d|3,000) Session \(\d.* [KM]iB\) between A and B, and all of it is still there in C\./, text)
+      assert_match(/`Shop::CACHE → .*` grew by (2,9\d\d|3,000) Session objects \(\d.* [KM]iB\) between A and B, and all of it is still there in C\./, text)
       assert_includes text, "C #{ids.last}"
     end
     assert_equal "diagctl heap diff #{ids.join(' ')}", diagctl!("diagnose", ids.last, "--json").json["next"].first["command"]

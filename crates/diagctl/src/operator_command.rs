@@ -366,6 +366,11 @@ mod tests {
         let value = fsio::random_hex().unwrap();
         let mut left = Command::new("/bin/sleep").arg("600").env("DIAGCTL_TEST", &value).spawn().unwrap();
         let mut other = Command::new("/bin/sleep").arg("600").env("DIAGCTL_TEST", "x").spawn().unwrap();
+        // The kernel lets a parent go on before the environment of the new program is in place.
+        let environment = format!("/proc/{}/environ", left.id());
+        while !std::fs::read_to_string(&environment).unwrap().contains(&value) {
+            std::thread::yield_now();
+        }
         kill_bearers("DIAGCTL_TEST", &value);
         assert_eq!(left.wait().unwrap().to_string(), "signal: 9 (SIGKILL)");
         assert_eq!(other.try_wait().unwrap(), None);

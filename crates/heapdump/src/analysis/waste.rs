@@ -58,21 +58,37 @@ struct Page {
     free: u64,
 }
 
-// The walker knows its Ruby. `dump_all` does not say which one it is of, but before 3.2 it does not tell the sizes of slots.
-fn page_bits(ruby: &str, tells_slots: bool) -> u32 {
+// The walker knows its Ruby. `dump_all` does not say which one it is of. No slot reaches over the end of a page, and each page begins with
+// a header, so a slot at the end of a smaller page is one inside a larger page.
+fn page_bits(graph: &Graph, ruby: &str) -> u32 {
     let mut numbers = ruby.split('.').map_while(|number| number.parse::<u32>().ok());
     let has_larger = match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) => (major, minor) >= LARGER_PAGES,
-        _ => tells_slots,
+        _ => {
+            let columns = graph.columns();
+            let is_over_an_end = |address: u64, bytes: u64| {
+                let small_page = 1_u64 << OLD_PAGE_BITS;
+                address % small_page + bytes > small_page || address.is_multiple_of(small_page)
+            };
+            graph.all().any(|object| {
+                is_over_an_end(graph.address(object), slot_of(columns.slots[object as usize].into()).into())
+            }) || columns
+                .free
+                .iter()
+                .any(|run| is_over_an_end(run.address, u64::from(slot_of(run.slot_size)).saturating_mul(run.count)))
+        }
     };
     if has_larger { PAGE_BITS } else { OLD_PAGE_BITS }
+}
+
+fn slot_of(slot: u32) -> u32 {
+    if slot == 0 { OLD_SLOT } else { slot }
 }
 
 /// Adds up the pages by the size of their slots, the smallest first. `ruby` is the version, or empty if unknown.
 pub fn slot_sizes(graph: &Graph, reach: &Reach, ruby: &str) -> Vec<SlotSize> {
     let columns = graph.columns();
-    let slot_of = |slot: u32| if slot == 0 { OLD_SLOT } else { slot };
-    let bits = page_bits(ruby, columns.slots.iter().any(|slot| *slot > 0));
+    let bits = page_bits(graph, ruby);
     let mut pages: BTreeMap<u64, Page> = BTreeMap::new();
     for object in graph.all() {
         let page = pages.entry(graph.address(object) >> bits).or_default();
@@ -127,16 +143,22 @@ mod tests {
         assert_eq!(sizes[0], small);
         assert_eq!((sizes[0].free_bytes(), sizes[1].slot, sizes[1].pages, sizes[1].sparse_pages), (40_000, 160, 1, 1));
     }
+
     #[test]
     fn pages_are_as_large_as_in_that_ruby() {
-        let mut heap = Heap::new();
-        // Two pages of 16 KiB in one of 64 KiB. The walker tells the size of slots whatever the Ruby.
-        for address in [0x10_0000, 0x10_4000] {
-            heap.root("vm", address).add(Object { slot_size: 40, ..object(address, Type::OBJECT, 0) }, &[]);
+        // Objects in two pages of 16 KiB, which are one of 64 KiB. The last of an object tells which, if the Ruby is unknown.
+        let pages = |last: u64, ruby| {
+            let mut heap = Heap::new();
+            for address in [0x10_0028, 0x10_4028, last] {
+                heap.root("vm", address).add(Object { slot_size: 40, ..object(address, Type::OBJECT, 0) }, &[]);
+            }
+            let graph = heap.finish();
+            slot_sizes(&graph, &graph.reach(), ruby)[0].pages
+        };
+        let inside = 0x10_4028 + 40;
+        assert_eq!(["3.0.6", "3.1.2", "3.2.0", "3.4.1", "4.0.0"].map(|ruby| pages(inside, ruby)), [2, 2, 1, 1, 1]);
+        for (last, expected) in [(inside, 2), (0x10_4000, 1), (0x10_3ff0, 1), (0x10_3fd8, 2)] {
+            assert_eq!([pages(last, ""), pages(last, "head")], [expected; 2], "{last:x}");
         }
-        let graph = heap.finish();
-        let pages = |ruby| slot_sizes(&graph, &graph.reach(), ruby)[0].pages;
-        assert_eq!(["3.0.6", "3.1.2", "3.2.0", "3.4.1", "4.0.0", ""].map(pages), [2, 2, 1, 1, 1, 1]);
-        assert_eq!((page_bits("", false), page_bits("head", false)), (OLD_PAGE_BITS, OLD_PAGE_BITS));
     }
 }

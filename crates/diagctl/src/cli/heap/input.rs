@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::as_far_as_it_goes::AsFarAsItGoes;
-use super::process::Process;
+use super::process::{self, Process};
 use crate::cli::error::{Failure, IDENTITY_HINT, printable};
 use crate::cli::output::Done;
 use crate::cli::{Context, output};
@@ -238,7 +238,7 @@ fn capture(cx: &Context, dump: &str) -> Result<(Box<dyn Read + Send>, u64, Proce
     let process = Process {
         capture: Some(*id),
         id: Some(capture.meta().process()).filter(|id| id.start_ticks > 0 && capture.meta().role != "run"),
-        rss: figures(&capture, "smaps_rollup").as_deref().and_then(Process::rss_of),
+        rss: process::rss_of(&capture),
         gc: figures(&capture, "gc_stat").as_deref().and_then(Process::gc_of).unwrap_or_default(),
     };
     Ok((Box::new(capture.reader(report)?), entry.raw_bytes, process))

@@ -51,8 +51,13 @@ pub struct Leak {
 impl Leak {
     /// Says it in one sentence.
     pub fn sentence(&self) -> String {
-        let grew =
-            format!("`{}` grew by {} {} ({})", self.kept_by, grouped(self.objects), self.class, size(self.bytes));
+        let grew = format!(
+            "`{}` grew by {} {} objects ({})",
+            self.kept_by,
+            grouped(self.objects),
+            self.class,
+            size(self.bytes)
+        );
         match self.still_there_percent {
             Some(100) => format!("{grew} between A and B, and all of it is still there in C."),
             Some(percent) => format!("{grew} between A and B, and {percent} % of it is still there in C."),
@@ -232,7 +237,7 @@ mod tests {
         let leak = named(&came, Some(&came)).unwrap();
         assert_eq!(
             leak.sentence(),
-            "`Rails.cache → @store` grew by 120,000 Session (38.0 MiB) between A and B, and all of it is still there in C."
+            "`Rails.cache → @store` grew by 120,000 Session objects (38.0 MiB) between A and B, and all of it is still there in C."
         );
         let two = named(&came, None).unwrap();
         assert!(two.sentence().ends_with("A third heap dump of the process tells whether it stays."));

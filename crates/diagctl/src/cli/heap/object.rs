@@ -96,7 +96,7 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
 fn view(graph: &Graph, object: ObjectIndex, args: &Args) -> View {
     let (held, columns, at) = (Held::new(graph), graph.columns(), object as usize);
     let edges = graph.edges();
-    let mut references = References { count: edges.of(object).count(), ..References::default() };
+    let mut references = References { count: edges.range(object).len(), ..References::default() };
     let places = edges.range(object).take(args.limit);
     references.first.extend(places.map(|place| reference(graph, edges.target(place), graph.label(place))));
     let mut referrers = References::default();
@@ -175,6 +175,7 @@ fn text(view: &View) -> String {
         text.push_str(&format!("\n{heading} {}\n", super::objects(list.count as u64)));
         if !rows.is_empty() {
             text.push_str(&output::table_with_cuts(&["ADDRESS", "NAME", "CLASS"], &rows, &[1], &[1]));
+            text.push_str(&super::left_out(list.count - rows.len()));
             text.push('\n');
         }
     }

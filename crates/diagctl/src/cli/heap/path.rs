@@ -182,9 +182,14 @@ fn class(graph: &Graph, paths: &Paths, target: &str, limit: usize, view: &mut Vi
     if objects.is_empty() && view.unreachable == 0 {
         let message = format!("the dump has no object of class {}", quoted(target));
         let all = format!("`diagctl heap top {} -n 1000` lists the classes", printable(&view.dump));
-        let hint = match (constant(graph, target), similar(graph, target)) {
-            (Some(object), _) => format!(
-                "{} is a constant: `diagctl heap object {} {}` shows its object",
+        let is_named =
+            |object: &ObjectIndex| is_module(graph, *object) && graph.own_name(*object).as_deref() == Some(target);
+        let known = graph.all().find(is_named).map(|class| (class, "a class or module", "it"));
+        let known = known.or_else(|| constant(graph, target).map(|object| (object, "a constant", "its object")));
+        let known = known.or_else(|| variable(graph, target).map(|object| (object, "a variable", "its object")));
+        let hint = match (known, similar(graph, target)) {
+            (Some((object, kind, shown)), _) => format!(
+                "{} is {kind}: `diagctl heap object {} {}` shows {shown}",
                 printable(target),
                 printable(&view.dump),
                 address(graph, object)
@@ -209,15 +214,27 @@ fn class(graph: &Graph, paths: &Paths, target: &str, limit: usize, view: &mut Vi
 fn constant(graph: &Graph, target: &str) -> Option<ObjectIndex> {
     let (module, last) = target.rsplit_once("::").map_or((None, target), |(module, last)| (Some(module), last));
     let edges = graph.edges();
-    let is_module = |object: &ObjectIndex| matches!(graph.kind(*object), Type::CLASS | Type::MODULE);
-    let modules = graph.all().filter(is_module);
+    let modules = graph.all().filter(|object| is_module(graph, *object));
     let of_module = modules.filter(|object| module.is_none_or(|name| graph.own_name(*object).as_deref() == Some(name)));
     let place = of_module.flat_map(|object| edges.range(object)).find(|place| {
         let label = graph.label(*place);
         let is_it = graph.name_kind(label) == NameKind::Constant && graph.text(label) == last;
-        is_it && !is_module(&edges.target(*place))
+        is_it && !is_module(graph, edges.target(*place))
     });
     place.map(|place| edges.target(place))
+}
+
+// Returns the object that a variable of a class or module holds, written as paths are: `Session.@@all`, `Session.@cache`.
+fn variable(graph: &Graph, target: &str) -> Option<ObjectIndex> {
+    let (module, name) = target.split_once(".@").map(|(module, _)| (module, &target[module.len() + 1..]))?;
+    let edges = graph.edges();
+    let of_module = graph.all().filter(|object| graph.own_name(*object).as_deref() == Some(module));
+    let place = of_module.flat_map(|object| edges.range(object)).find(|place| graph.text(graph.label(*place)) == name);
+    place.map(|place| edges.target(place))
+}
+
+fn is_module(graph: &Graph, object: ObjectIndex) -> bool {
+    matches!(graph.kind(object), Type::CLASS | Type::MODULE)
 }
 
 // Returns a class in a module that was left out, or with a similar name.

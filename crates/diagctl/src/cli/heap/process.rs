@@ -1,8 +1,15 @@
 //! The data about the process in a capture, apart from the heap dump.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 
-use diagctl_store::{Id, ProcessId};
+use diagctl_store::{Capture, Id, ProcessId};
+
+use crate::diagnose::Mappings;
+use crate::proc::figure;
+
+/// The most that is read of a capture's mappings, bytes.
+const MAX_MAPPINGS: u64 = 16 << 20;
 
 /// The capture's data about the process at the time of the dump.
 #[derive(Clone, Debug, Default)]
@@ -17,12 +24,18 @@ pub struct Process {
     pub gc: BTreeMap<String, u64>,
 }
 
-impl Process {
-    /// Parses `smaps_rollup`.
-    pub fn rss_of(smaps_rollup: &str) -> Option<u64> {
-        crate::proc::figure(smaps_rollup, "Rss")
-    }
+/// The resident memory of the process as the capture itself has it, bytes.
+pub fn rss_of(capture: &Capture) -> Option<u64> {
+    let text = |report| {
+        let mut text = String::new();
+        capture.reader(report).ok()?.take(MAX_MAPPINGS).read_to_string(&mut text).ok()?;
+        Some(text)
+    };
+    let rollup = text("smaps_rollup").and_then(|text| figure(&text, "Rss"));
+    rollup.or_else(|| Some(Mappings::parse(&text("smaps")?)?.rss))
+}
 
+impl Process {
     /// Parses the report `gc_stat`: the numbers at its top or one level below.
     pub fn gc_of(json: &str) -> Option<BTreeMap<String, u64>> {
         let value: serde_json::Value = serde_json::from_str(json).ok()?;
@@ -37,11 +50,6 @@ mod tests {
 
     #[test]
     fn figures_are_taken_from_the_reports_as_they_are() {
-        assert_eq!(
-            Process::rss_of("5581-7ffe ---p 00000000 00:00 0 [rollup]\nRss:   1024 kB\nPss: 512 kB\n"),
-            Some(1 << 20)
-        );
-        assert_eq!(Process::rss_of("torn"), None);
         for json in [r#"{"heap_live_slots":7,"x":"y"}"#, r#"{"stat":{"heap_live_slots":7}}"#] {
             assert_eq!(Process::gc_of(json).unwrap().get("heap_live_slots"), Some(&7));
         }

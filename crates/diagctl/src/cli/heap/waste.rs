@@ -2,6 +2,7 @@
 
 use diagctl_heapdump::analysis::builder::Wanted;
 use diagctl_heapdump::analysis::waste::{self, SlotSize};
+use diagctl_heapdump::record::Producer;
 use serde::Serialize;
 
 use super::summary::{Summary, share};
@@ -38,24 +39,29 @@ struct Row {
     pages: u64,
     live: u64,
     garbage: u64,
-    free: u64,
-    free_bytes: u64,
-    sparse_pages: u64,
-    sparse_bytes: u64,
+    #[serde(flatten)]
+    free: Free,
 }
 
-impl From<SlotSize> for Row {
-    fn from(size: SlotSize) -> Self {
-        Self {
-            slot_size: size.slot,
-            pages: size.pages,
-            live: size.live,
-            garbage: size.garbage,
-            free: size.free,
-            free_bytes: size.free_bytes(),
-            sparse_pages: size.sparse_pages,
-            sparse_bytes: size.sparse_bytes(),
-        }
+/// The part that is unknown where a dump does not have the free slots.
+#[derive(Default, Serialize)]
+struct Free {
+    free: Option<u64>,
+    free_bytes: Option<u64>,
+    sparse_pages: Option<u64>,
+    sparse_bytes: Option<u64>,
+}
+
+impl Row {
+    fn new(size: &SlotSize, has_free: bool) -> Self {
+        let known = || Free {
+            free: Some(size.free),
+            free_bytes: Some(size.free_bytes()),
+            sparse_pages: Some(size.sparse_pages),
+            sparse_bytes: Some(size.sparse_bytes()),
+        };
+        let free = if has_free { known() } else { Free::default() };
+        Self { slot_size: size.slot, pages: size.pages, live: size.live, garbage: size.garbage, free }
     }
 }
 
@@ -63,25 +69,35 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
     let input = input::load(cx, &args.dump, Wanted { slots: true, ..Wanted::default() })?;
     let graph = &input.loaded.graph;
     let reach = graph.reach();
-    let slot_sizes = waste::slot_sizes(graph, &reach, &input.loaded.about.ruby).into_iter().map(Row::from).collect();
+    // `dump_all` lists free slots with `full: true` only, and no heap is without them.
+    let has_free = input.loaded.about.producer == Producer::Walker || graph.facts().free_slots > 0;
+    if !has_free {
+        output::note(
+            "the dump has no free slots, so neither they nor sparse pages are known; `ObjectSpace.dump_all(full: true)` lists them, and \
+             so does a heap dump of diagctl",
+        );
+    }
+    let sizes = waste::slot_sizes(graph, &reach, &input.loaded.about.ruby);
+    let slot_sizes = sizes.iter().map(|size| Row::new(size, has_free)).collect();
     input.done(args.json, &View { schema: 1, summary: Summary::new(&input, &reach), slot_sizes }, text)
 }
 
 fn text(view: &View) -> String {
+    let known = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
     let rows: Vec<Vec<String>> = view
         .slot_sizes
         .iter()
-        .map(|row| {
+        .map(|Row { slot_size, pages, live, garbage, free }| {
             vec![
-                row.slot_size.to_string(),
-                row.pages.to_string(),
-                row.live.to_string(),
-                row.garbage.to_string(),
-                row.free.to_string(),
-                share(row.free, row.live + row.garbage + row.free),
-                size(row.free_bytes),
-                row.sparse_pages.to_string(),
-                size(row.sparse_bytes),
+                slot_size.to_string(),
+                pages.to_string(),
+                live.to_string(),
+                garbage.to_string(),
+                known(free.free.map(|free| free.to_string())),
+                known(free.free.map(|free| share(free, live + garbage + free))),
+                known(free.free_bytes.map(size)),
+                known(free.sparse_pages.map(|pages| pages.to_string())),
+                known(free.sparse_bytes.map(size)),
             ]
         })
         .collect();

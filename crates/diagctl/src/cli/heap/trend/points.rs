@@ -1,7 +1,5 @@
 //! The summaries of one process, with its memory at their times.
 
-use std::io::Read as _;
-
 use diagctl_heapdump::summary::Summary;
 use diagctl_heapdump::summary::trend::Point;
 use diagctl_store::index::Entry;
@@ -9,15 +7,13 @@ use diagctl_store::{Capture, Id, Store};
 use serde::Serialize;
 
 use super::super::input::{self, SUMMARY};
+use super::super::process;
 use crate::cli::Failure;
 use crate::cli::output;
-use crate::diagnose::Mappings;
 use crate::history::{self, Recorded};
 
 /// A recorded poll tells the memory of a summary that was taken this close to it, milliseconds.
 const CLOSE_MS: u64 = 600_000;
-/// The most that is read of a capture's mappings, bytes.
-const MAX_MAPPINGS: u64 = 16 << 20;
 /// The label of the application's release.
 const RELEASE: &str = "release";
 
@@ -86,17 +82,8 @@ pub(super) fn taken(entry: &Entry, capture: &Capture) -> Taken {
         at: entry.created.clone(),
         store_ms: entry.store_ms,
         release: capture.meta().labels.get(RELEASE).cloned(),
-        rss: rss_of(capture),
+        rss: process::rss_of(capture),
     }
-}
-
-// The memory of the process as the capture itself has it.
-fn rss_of(capture: &Capture) -> Option<u64> {
-    ["smaps_rollup", "smaps"].iter().find_map(|report| {
-        let mut text = String::new();
-        capture.reader(report).ok()?.take(MAX_MAPPINGS).read_to_string(&mut text).ok()?;
-        Some(Mappings::parse(&text)?.rss)
-    })
 }
 
 /// Fills in the memory from the recorded polls where the capture has none.
