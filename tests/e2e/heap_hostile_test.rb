@@ -22,6 +22,14 @@ class HeapHostileTest < E2E::Case
   end
 
   # Each refers to the next, and to the first: a list of 200,000 within a circle.
+  def test_what_is_no_dump_and_never_ends_is_refused_at_once
+    %w[json heapsnapshot svg].each do |format|
+      result = diagctl("heap", "export", "/dev/zero", "--format", format, deadline: 30)
+      assert_equal 1, result.status, result
+      assert_match(%r{/dev/zero.* cannot be analysed: it is neither a heap graph nor}, result.err)
+    end
+  end
+
   def test_a_deep_list_in_a_circle_takes_no_stack
     write { |out| DEEP.times { |i| object(out, i, [(i + 1) % DEEP, 0]) } }
     QUESTIONS.each do |question|

@@ -93,12 +93,27 @@ class LeftByCommandsTest < E2E::Case
     result = as_nobody("run", "--json", "--report", "log", "--", "sh", "-c", "echo half; setsid sleep 1000 & sleep 1000")
     assert_equal 5, result.status, result
     assert_match(/not done within guards\.deadline/, result.err)
-    assert_equal ["half"], contents(result)
+    fetched = diagctl("fetch", "#{result.json.fetch("id")}:log", "-o", "-")
+    assert_equal ["half\n", 5], [fetched.out, fetched.status]
+    assert_equal ["the command was cut off (killed: it was not done within guards.deadline)"], errors(result)
     assert_empty E2E::Processes.descendants.select { |process| process.argv.include?("sleep") }
     assert_next_is_stored("a command that hung")
   end
 
+  # Half a dump has nothing by which one could tell: `heap` has to know that it is not whole.
+  def test_the_output_of_a_command_that_was_killed_is_not_whole
+    dump = "for i in 1 2 3; do echo '{\"type\":\"ROOT\", \"root\":\"vm\"}'; done; kill -9 $$"
+    result = as_nobody("run", "--json", "--report", "heap_dump", "--", "sh", "-c", dump)
+    assert_equal 5, result.status, result
+    assert_equal ["the command was cut off (signal: 9 (SIGKILL))"], errors(result)
+    top = diagctl("heap", "top", result.json.fetch("id"), "--json")
+    assert_equal [5, false], [top.status, top.json.fetch("complete")]
+    assert_equal [nil], errors(as_nobody("run", "--json", "--report", "log", "--", "sh", "-c", "echo whole; exit 3"))
+  end
+
   private
+
+  def errors(result) = result.json.fetch("reports").map { |report| report["error"] }
 
   def leaving(script) = as_nobody("run", "--json", "--", "sh", "-c", "cd \"$DIAGCTL_CAPTURE_DIR\"; #{script}")
 

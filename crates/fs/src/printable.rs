@@ -4,7 +4,8 @@ use super::without_secrets;
 
 /// Returns true if a character controls a terminal or reorders the text of a line.
 pub fn steers(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Escapes text from outside (paths, names, messages) for printing. Control characters, and Unicode characters that reorder a

@@ -271,7 +271,7 @@ fn take_raw_file(
     // The compressed file may need the same name.
     let raw = staging.join(format!(".{name}.raw"));
     fs::rename_noreplace(&path, &raw)?;
-    let report = writer::store_as(room, staging, name, form, &mut data);
+    let report = writer::store_as(room, staging, name, form, &mut data, &|| None);
     fs::remove(&raw)?;
     Ok(report.unwrap_or_else(|failure| meta::Report::failed(name.clone(), failure.to_string())))
 }

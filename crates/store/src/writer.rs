@@ -56,24 +56,26 @@ fn put_beside(room: &mut Room<'_>, staging: &Spot, summary: &Summary) {
     }
 }
 
-/// Does the same for content of a known file type, which may be empty.
+/// Does the same for content of a known file type, which may be empty. At its end `cut_off` returns the reason why it is not whole, if
+/// it is not: then the report is stored as far as it goes, with that error.
 pub fn store_as(
     room: &mut Room<'_>,
     staging: &Spot,
     name: &ReportName,
     form: &FileType,
     data: &mut dyn Read,
+    cut_off: &dyn Fn() -> Option<String>,
 ) -> Result<meta::Report> {
-    store(room, staging, name, form, data, Origin::Command).map(|(report, _)| report)
+    store(room, staging, name, form, data, Origin::Command(cut_off)).map(|(report, _)| report)
 }
 
 /// Where the data of a report comes from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+#[derive(Clone, Copy)]
+enum Origin<'a> {
     /// A producer, whose reports are never empty.
     Producer,
-    /// A command, whose reports may be empty.
-    Command,
+    /// A command, whose reports may be empty, and the reason why its output is not whole.
+    Command(&'a dyn Fn() -> Option<String>),
     /// The heap dump of the same capture, while it was stored: the data is a summary already.
     Dump,
 }
@@ -84,7 +86,7 @@ fn store(
     name: &ReportName,
     form: &FileType,
     data: &mut dyn Read,
-    origin: Origin,
+    origin: Origin<'_>,
 ) -> Result<(meta::Report, Option<Summary>)> {
     let partial = staging::partial(staging, name);
     let mut result = write_report(room, staging, &partial, name, form, data, origin);
@@ -111,7 +113,7 @@ fn write_report(
     name: &ReportName,
     form: &FileType,
     data: &mut dyn Read,
-    origin: Origin,
+    origin: Origin<'_>,
 ) -> Result<(meta::Report, Option<Summary>)> {
     let is_heap = *name == "heap_dump" && *form == room.store.options().file_type(name);
     let with_values = room.store.options().heap_values;
@@ -130,16 +132,20 @@ fn write_report(
     let mut encoder =
         if is_graph { Encoder::for_graph(partial, sink)? } else { Encoder::new(compression, partial, sink)? };
     // Whoever wrote it: this report may be stored in plain where heap dumps are encrypted.
-    let content = if *name == HEAP_SUMMARY && origin != Origin::Dump {
+    let content = if *name == HEAP_SUMMARY && !matches!(origin, Origin::Dump) {
         heap_summary(data, name, form, &ruby, &mut encoder, partial)?
     } else if is_graph {
         heap_graph(data, name, &ruby, &mut encoder, partial)?
     } else {
         plain(data, name, form, is_heap, &mut encoder, partial)?
     };
-    if content.input_bytes == 0 && origin == Origin::Producer {
+    if content.input_bytes == 0 && matches!(origin, Origin::Producer) {
         return Err(Error::EmptyReport { report: name.clone() });
     }
+    let cut_off = match origin {
+        Origin::Command(cut_off) => cut_off(),
+        Origin::Producer | Origin::Dump => None,
+    };
     let (stored_bytes, sha256) = encoder.finish().and_then(Target::finish).map_err(|e| unwrap(e, partial))?;
     let encrypted = if encryption.is_some() { encryption::SUFFIX } else { "" };
     let file = put_in_place(staging, partial, name, &format!("{}.{suffix}{encrypted}", content.form.extension))?;
@@ -152,7 +158,7 @@ fn write_report(
         raw_bytes: content.raw_bytes,
         stored_bytes,
         sha256: Some(sha256),
-        error: content.error,
+        error: cut_off.or(content.error),
         heap: content.heap,
         took_ms: None,
         note: None,

@@ -15,6 +15,8 @@ pub struct Produced<R> {
     input: R,
     proc: Proc,
     parent: Option<u32>,
+    /// The program of the parent: if it executes another one, the pipe ends, too.
+    image: Option<[u64; 3]>,
     dumper: Option<ProcessId>,
 }
 
@@ -22,7 +24,9 @@ impl<R: Read> Produced<R> {
     /// Watches the parent of this process, and the process to which the capture was granted. That one may have died before this
     /// process could learn who its parent was.
     pub fn new(input: R, proc: &Proc, dumper: Option<ProcessId>) -> Self {
-        Self { input, proc: proc.clone(), parent: parent(), dumper }
+        let parent = parent();
+        let image = parent.and_then(|pid| proc.image(pid).ok().flatten());
+        Self { input, proc: proc.clone(), parent, image, dumper }
     }
 
     fn lives(&self) -> bool {
@@ -32,7 +36,8 @@ impl<R: Read> Produced<R> {
             Presence::Gone => false,
             Presence::Elsewhere => true,
         };
-        parent() == self.parent && self.is_whole(pid) && self.dumper.as_ref().is_none_or(is_there)
+        let is_same = || self.image.is_none() || self.proc.image(pid).map_or(true, |image| image == self.image);
+        parent() == self.parent && self.is_whole(pid) && is_same() && self.dumper.as_ref().is_none_or(is_there)
     }
 
     // The kernel sets the flag before it closes the descriptors, and only then gives the children to another parent.
@@ -76,19 +81,21 @@ mod tests {
     #[test]
     fn the_end_of_the_input_counts_only_while_the_producer_lives() {
         let proc = Proc::default();
+        let image = parent().and_then(|pid| proc.image(pid).unwrap());
         let me = proc.process_id(std::process::id()).unwrap();
         let gone = ProcessId { start_ticks: me.start_ticks + 1, ..me.clone() };
         let elsewhere = ProcessId { boot_id: "another".into(), ..gone.clone() };
         let table = [
-            (parent(), None, true),
-            (parent(), Some(me), true),
-            (parent(), Some(gone), false),
-            (parent(), Some(elsewhere), true),
-            (Some(u32::MAX), None, false),
+            (parent(), image, None, true),
+            (parent(), None, Some(me), true),
+            (parent(), None, Some(gone), false),
+            (parent(), None, Some(elsewhere), true),
+            (parent(), Some([1; 3]), None, false),
+            (Some(u32::MAX), None, None, false),
         ];
-        for (parent, dumper, expected) in table {
-            let why = format!("{parent:?} {dumper:?}");
-            let input = Produced { input: &b"text"[..], proc: proc.clone(), parent, dumper };
+        for (parent, image, dumper, expected) in table {
+            let why = format!("{parent:?} {image:?} {dumper:?}");
+            let input = Produced { input: &b"text"[..], proc: proc.clone(), parent, image, dumper };
             let mut text = String::new();
             let read = io::BufReader::new(input).read_to_string(&mut text);
             assert_eq!(

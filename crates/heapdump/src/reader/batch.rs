@@ -248,10 +248,10 @@ impl Batch {
         }
         self.decode_slot_sizes(if cx.wanted.slots { count } else { 0 }, &columns)?;
         let flagged = if cx.wanted.flags || cx.wanted.strings { count } else { 0 };
-        if flagged > 0 {
-            columns.get(column::FLAGS).fill(&mut self.flags, flagged, |flags| small(flags).map(Flags))?;
-        } else {
-            self.flags.clear();
+        self.flags.clear();
+        match columns.get(column::FLAGS) {
+            flags if flags.is_empty() || flagged == 0 => self.flags.resize(flagged, Flags::default()),
+            mut flags => flags.fill(&mut self.flags, flagged, |flags| small(flags).map(Flags))?,
         }
         self.decode_strings(cx.wanted.strings, &columns, cx.hash_bytes)?;
         self.decode_sites(if cx.wanted.sites { count } else { 0 }, &columns)?;
@@ -347,6 +347,10 @@ impl Batch {
             return Ok(());
         }
         let mut runs = columns.get(column::SLOT_SIZE);
+        if runs.is_empty() {
+            self.slot_sizes.resize(count, 0);
+            return Ok(());
+        }
         while !runs.is_empty() {
             let (objects, size) = (runs.next()?, runs.small()?);
             let objects = usize::try_from(objects).ok().filter(|objects| *objects <= count - self.slot_sizes.len());

@@ -217,7 +217,7 @@ fn whoever_writes_a_heap_summary_only_counts_are_stored() {
             let (staging, name) = (scene.store.staging(&id(99)), ReportName::from_text(HEAP_SUMMARY));
             let form = scene.store.options().file_type(&name);
             let stored = match by_command {
-                true => store_as(&mut room, &staging, &name, &form, &mut data.as_bytes()),
+                true => store_as(&mut room, &staging, &name, &form, &mut data.as_bytes(), &|| None),
                 false => store_report(&mut room, &staging, &name, &mut data.as_bytes()),
             };
             if let Some(expected) = expected {

@@ -102,6 +102,10 @@ fn to_json(cx: &Context, args: &Args, content: &mut Content) -> Result<Done, Fai
         return Err(failed(Error::Empty));
     }
     let is_graph = start.starts_with(&MAGIC);
+    // As the other formats do. What is not a dump may have no end.
+    if !is_graph && !start.trim_ascii_start().starts_with(b"{") && !start.starts_with("\u{feff}".as_bytes()) {
+        return Err(failed(Error::Unknown));
+    }
     let (mut error, mut exit) = (None, Exit::Ok);
     let mut convert = |out: &mut dyn Write| {
         let exported = if is_graph { json::export(&mut *content, out) } else { json::strip(&mut *content, out) };
@@ -142,7 +146,7 @@ fn to_json(cx: &Context, args: &Args, content: &mut Content) -> Result<Done, Fai
 
 fn svg(frames: &Frames, dump: &str, out: &mut dyn Write) -> io::Result<()> {
     let mut options = inferno::flamegraph::Options::default();
-    options.title = format!("Retained memory: {dump}");
+    options.title = format!("Retained memory: {}", printable(dump));
     options.count_name = "bytes".to_owned();
     let lines: Vec<String> = folded::lines(frames).collect();
     inferno::flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out).map_err(io::Error::other)

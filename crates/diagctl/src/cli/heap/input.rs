@@ -107,6 +107,7 @@ pub fn load_any(cx: &Context, dump: &str, wanted: Wanted) -> Result<Given, Failu
     for warning in &loaded.warnings {
         output::note(&format!("{dump}: {warning}"));
     }
+    let loaded = Loaded { complete: loaded.complete && !process.is_damaged, ..loaded };
     Ok(Given::Dump(Box::new(Input { name: dump.to_owned(), loaded, process })))
 }
 
@@ -239,6 +240,7 @@ fn capture(cx: &Context, dump: &str) -> Result<(Box<dyn Read + Send>, u64, Proce
         capture: Some(*id),
         id: Some(capture.meta().process()).filter(|id| id.start_ticks > 0 && capture.meta().role != "run"),
         rss: process::rss_of(&capture),
+        is_damaged: entry.is_damaged(),
         gc: figures(&capture, "gc_stat").as_deref().and_then(Process::gc_of).unwrap_or_default(),
     };
     Ok((Box::new(capture.reader(report)?), entry.raw_bytes, process))

@@ -20,6 +20,8 @@ pub struct Process {
     pub rss: Option<u64>,
     /// The process itself.
     pub id: Option<ProcessId>,
+    /// The capture says that the dump is not whole.
+    pub is_damaged: bool,
     /// `GC.stat`.
     pub gc: BTreeMap<String, u64>,
 }

@@ -75,7 +75,8 @@ pub fn top(dump: &str, summary: &Summary, show: &Show) -> Result<Done, Failure> 
         output::note("the allocations were not traced: see ObjectSpace.trace_object_allocations_start");
     }
     let view = view(dump, summary, groups, show);
-    Done::either(show.json, &view, |view| text(view, show.heading))
+    let exit = if summary.complete { Exit::Ok } else { Exit::Partial };
+    Ok(Done::either(show.json, &view, |view| text(view, show.heading))?.with_exit(exit))
 }
 
 fn view<'s>(dump: &'s str, summary: &'s Summary, groups: &'s Groups, show: &Show) -> View<'s> {

@@ -87,8 +87,7 @@ impl<'a> View<'a> {
                 1 => format!("; {} polls", polling(&self.polling)),
                 _ => format!("; {} poll", polling(&self.polling)),
             };
-            let text =
-                format!("no matching process has polled this store lately{others}");
+            let text = format!("no matching process has polled this store lately{others}");
             let start = format!("the store is {}; {START}", self.store.dir().display());
             let hint = self.meant(request).map_or(start.clone(), |meant| format!("{meant}; {start}")).into();
             return Why { needs_a_person: true, hint, ..why(text, "nobody") };

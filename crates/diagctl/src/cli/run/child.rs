@@ -1,7 +1,10 @@
 //! The command of `diagctl run`, and its end.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::process::{Child, Command, Stdio};
+use std::io::{self, Read};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
@@ -56,18 +59,25 @@ pub(super) fn execute(
     hand_on(&child, endings, Arc::clone(ended_by))?;
     let overdue = end_at_the_deadline(cx.config().guards.deadline);
     let mut stored = Ok(());
-    if let (Some(name), Some(mut stdout)) = (grant.planned.first(), child.stdout.take()) {
+    let how = |status: ExitStatus| {
+        if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() }
+    };
+    if let (Some(name), Some(stdout)) = (grant.planned.first(), child.stdout.take()) {
         let mut room = Room::of(store, grant)?;
         let form = store.options().file_type(name);
-        stored = writer::store_as(&mut room, &staging, name, &form, &mut stdout).map(drop);
+        let end = Cell::new(None);
+        // A command that was killed printed half a report.
+        let killed = || end.get().filter(|status: &ExitStatus| status.signal().is_some());
+        let cut_off = || killed().map(|status| format!("the command was cut off ({})", how(status)));
+        let mut printed = Printed { stdout, child: &mut child, end: &end };
+        stored = writer::store_as(&mut room, &staging, name, &form, &mut printed, &cut_off).map(drop);
     }
     let status = child.wait().context("cannot wait for the command")?;
     let mut told = Told::default();
     // An empty report counts if it was asked for, but a capture without any report does not.
     if !produced(&store.own_staging(id)?, grant.planned.first(), status.success())? {
         stored?;
-        let how = if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() };
-        return Err(Failure::failed(format!("the command produced nothing ({how})")).hint(
+        return Err(Failure::failed(format!("the command produced nothing ({})", how(status))).hint(
             match grant.planned.is_empty() {
                 true => "write files to DIAGCTL_CAPTURE_DIR, or store stdout with --report NAME",
                 false => "run the command by hand: it printed nothing and wrote no file to DIAGCTL_CAPTURE_DIR",
@@ -75,10 +85,28 @@ pub(super) fn execute(
         ));
     }
     if !status.success() {
-        let how = if overdue.load(Ordering::SeqCst) { OVERDUE.to_owned() } else { status.to_string() };
-        told.labels.insert("exit_status".into(), how);
+        told.labels.insert("exit_status".into(), how(status));
     }
     Ok(told)
+}
+
+/// What a command prints. It ends with the command: until then nothing is known to be whole.
+struct Printed<'a> {
+    stdout: ChildStdout,
+    child: &'a mut Child,
+    end: &'a Cell<Option<ExitStatus>>,
+}
+
+impl Read for Printed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.stdout.read(buffer)? {
+            0 if !buffer.is_empty() => {
+                self.end.set(Some(self.child.wait()?));
+                Ok(0)
+            }
+            n => Ok(n),
+        }
+    }
 }
 
 // Kills everything that the command has started once the deadline is over. Returns whether that has happened. The command holds
