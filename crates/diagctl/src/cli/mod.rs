@@ -92,13 +92,6 @@ impl Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Acquire(acquire::Args),
-    Put(put::Args),
-    Walker(walker::Args),
-    Finalize(finalize::Args),
-    Abort(abort::Args),
-    #[command(hide = true)]
-    AfterCapture(after_capture::Args),
     Run(run::Args),
     Request(request::Args),
     List(list::Args),
@@ -126,6 +119,14 @@ enum Command {
     Doctor(doctor::Args),
     Init(init::Args),
     Completions(completions::Args),
+    // Programs use those that follow, and help lists them last.
+    Acquire(acquire::Args),
+    Put(put::Args),
+    Walker(walker::Args),
+    Finalize(finalize::Args),
+    Abort(abort::Args),
+    #[command(hide = true)]
+    AfterCapture(after_capture::Args),
     /// Print help for a command, or `help exit-codes`
     Help {
         /// A command, or `exit-codes`
