@@ -33,6 +33,15 @@ class DumperProcessTest < Minitest::Test
     assert_match(/--failed=heap_dump=`diagctl put` ended with status 1: no space left/, finalize_line)
   end
 
+  # The dumper may be killed before it can say that the report is not whole.
+  def test_a_put_sees_no_end_of_a_report_that_broke_off
+    replacing(ObjectSpace, :count_objects, ->(*) { raise "broke off" }) do
+      capture(reports: { "object_counts" => "snapshot" }, put: 'cat >"$dir/put.$3"; echo >"$dir/ended"')
+      assert_match(/--failed=object_counts=RuntimeError: broke off/, finalize_line)
+    end
+    refute File.exist?(File.join(@store, "ended"))
+  end
+
   def test_the_message_of_finalize_reaches_the_log
     capture(reports: { "heap_dump" => "snapshot" }, finalize: "echo 'disk is full' >&2; exit 1")
     eventually("logged") { !@agent.busy? && @logger.lines.any?(/`diagctl finalize` ended with status 1: disk is full/) }

@@ -130,6 +130,8 @@ module Diagctl
       pipe = walker&.pipe(granted.name)
       @client.open_put(@lease, @capture, granted.name, stdin: pipe || true, stall: stall, again: again) do |put|
         problem = watched(put, deadline) { write(report, put.stdin, granted.options, except, walker) }
+        # The end of the pipe is the end of the report. It would count if this process died before it could say that it is not.
+        put.kill if problem && !of_put?(problem)
         walker&.dismiss(granted.name)
         record(granted.name, problem, put.finish(timeout: deadline || PUT_TIMEOUT))
       end
@@ -142,7 +144,7 @@ module Diagctl
     # From Ruby 3.4 on `dump_all` gives up when a write takes less than it was given ("full buffer"), or loses the rest and
     # continues. A write into a blocking pipe takes everything, unless a signal interrupts it.
     #
-    # @return [String, nil] why the report could not be written
+    # @return [Exception, nil] why the report could not be written
     # @raise [Walker::Spoiled]
     def write(report, pipe, options, except, walker)
       pipe.nonblock = false
@@ -154,16 +156,18 @@ module Diagctl
     rescue Walker::Spoiled
       raise
     rescue StandardError, ScriptError, SystemStackError, NoMemoryError => e
-      e.is_a?(Unavailable) ? e.message : "#{e.class}: #{e.message}"
+      e
     end
 
-    # When both sides fail, `diagctl put` knows the cause; this side only sees a broken pipe. When the application took the
-    # exit status, `diagctl finalize` finds out whether the report is complete.
+    # When `diagctl put` fails, it knows the cause; this side only sees a broken pipe.
+    def of_put?(problem) = problem.is_a?(Errno::EPIPE)
+
+    # When the application took the exit status, `diagctl finalize` finds out whether the report is complete.
     def record(name, problem, outcome)
-      if !outcome.success? && outcome.kind != :unknown
+      if !outcome.success? && outcome.kind != :unknown && (problem.nil? || of_put?(problem))
         @failed[name] = outcome.describe("`diagctl put`")
       elsif problem
-        @failed[name] = problem
+        @failed[name] = problem.is_a?(Unavailable) ? problem.message : "#{problem.class}: #{problem.message}"
       end
     end
   end
