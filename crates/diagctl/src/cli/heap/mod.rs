@@ -54,7 +54,7 @@ enum Command {
 }
 
 /// Reports that `heap` reads besides a dump, for the figures about its process.
-const BESIDES: [&str; 3] = ["heap_summary", "smaps_rollup", "gc_stat"];
+const BESIDES: [&str; 4] = ["heap_summary", "smaps_rollup", "smaps", "gc_stat"];
 
 pub fn run(cx: &Context, mut args: Args) -> Result<Done, Failure> {
     if args.key.is_stdin() && args.command.dumps().iter().any(|dump| *dump == "-") {
