@@ -162,8 +162,10 @@ pub(super) fn account_of(subject: &Subject) -> Result<Account, Failure> {
         let whose = subject.name();
         let why = subject.evidence.unusable.iter().find(|(report, _)| report.starts_with("smaps"));
         let why = why.map_or_else(|| "it has neither smaps nor smaps_rollup".to_owned(), |(_, why)| why.clone());
-        let request =
-            format!("diagctl request smaps gc_stat object_counts --pid {} --reason diagnose", subject.evidence.pid);
+        let request = format!(
+            "diagctl request smaps gc_stat object_counts --pid {} --reason diagnose --wait",
+            subject.evidence.pid
+        );
         Failure::new(Exit::NoMatch, format!("{whose} cannot be diagnosed: {why}"))
             .hint(format!("`{request}` requests one that can"))
     })
