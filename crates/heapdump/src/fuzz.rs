@@ -112,9 +112,9 @@ fn compare(before: &Graph, after: &Graph) {
         let reach = graph.reach();
         let reachable = reach.numbers().map(|number| reach.object(number));
         let class = |object| Some(graph.class(object));
-        diff::by_name(graph, reachable, graph.classes().len(), class, |class| graph.class_name(class).into_owned())
+        diff::sums(graph, reachable, graph.classes().len(), class, |class| graph.class_name(class).into_owned())
     };
-    for change in diff::changes(names(before), names(after)) {
+    for change in diff::changes(&names(before), &names(after)) {
         assert_ne!((change.objects(), change.bytes()), (i64::MIN, i64::MIN));
     }
 }

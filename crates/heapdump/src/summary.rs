@@ -14,12 +14,11 @@ use std::io::Read;
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
-use crate::checksum::xxh64;
 use crate::convert::Target;
 use crate::error::Error;
 use crate::reader::{Batch, Block, Count, Options, Reader};
 use crate::record::{Edge, Flags, FreeSlots, NameId, NameKind, Object, Producer, Root, Site, SiteId, Type};
-use crate::tables::{Names, Sites};
+use crate::tables::{Names, Sites, shortened};
 use classes::Class;
 pub use counted::Counted;
 
@@ -27,8 +26,6 @@ pub use counted::Counted;
 const KEPT: usize = 80;
 /// Classes that are counted one by one, and sites, and generations.
 const MAX_GROUPS: usize = 1 << 18;
-/// Bytes of a name that are kept.
-const MAX_NAME: usize = 200;
 
 /// The parts of a graph that a summary needs decoded.
 pub const OPTIONS: Options = Options {
@@ -262,13 +259,7 @@ impl Counter {
     }
 
     fn text(&self, name: NameId) -> String {
-        let text = self.names.text(name);
-        if text.len() <= MAX_NAME {
-            return text.into_owned();
-        }
-        // Names that begin alike stay apart, and alike in every summary.
-        let beginning: String = text.chars().take(MAX_NAME / 4).collect();
-        format!("{beginning}…{:08x}", xxh64(text.as_bytes(), 0) >> 32)
+        shortened(self.names.text(name))
     }
 }
 

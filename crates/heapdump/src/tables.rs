@@ -1,5 +1,8 @@
 //! The name and site tables of a graph, collected.
 
+use std::borrow::Cow;
+
+use crate::checksum::xxh64;
 use crate::error::Error;
 use crate::reader::{NamesBlock, SitesBlock};
 use crate::record::{NameId, NameKind, Site, SiteId};
@@ -63,7 +66,7 @@ impl Names {
     }
 
     /// Returns a name as text; what is not UTF-8 is replaced.
-    pub fn text(&self, id: NameId) -> std::borrow::Cow<'_, str> {
+    pub fn text(&self, id: NameId) -> Cow<'_, str> {
         String::from_utf8_lossy(self.get(id).1)
     }
 
@@ -76,6 +79,18 @@ impl Names {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+}
+
+/// Bytes of a name that are shown in lists of groups.
+pub(crate) const MAX_NAME: usize = 200;
+
+/// Shortens a name that is too long for a list. Names that begin alike stay apart, and alike in every dump.
+pub fn shortened(name: Cow<'_, str>) -> String {
+    if name.len() <= MAX_NAME {
+        return name.into_owned();
+    }
+    let beginning: String = name.chars().take(MAX_NAME / 4).collect();
+    format!("{beginning}…{:08x}", xxh64(name.as_bytes(), 0) >> 32)
 }
 
 /// The site table.

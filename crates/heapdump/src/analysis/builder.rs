@@ -13,8 +13,14 @@ use crate::tables::{Names, Sites};
 /// The memory that an object and a reference take until dominators are found, bytes.
 const BYTES_OF_OBJECT: u64 = 70;
 const BYTES_OF_EDGE: u64 = 12;
-/// The memory is checked each time that as many objects or references were added.
+/// The memory of a root while it is read and connected, and of what else a dump may have many of, bytes.
+const BYTES_OF_ROOT: usize = size_of::<(record::Root, Packed)>() + size_of::<Root>();
+const BYTES_OF_FREE: usize = size_of::<FreeSlots>();
+const BYTES_OF_PAGE: usize = size_of::<Page>();
+/// The memory is checked each time that as many of one kind were added.
 const CHECKED_EVERY: u32 = 1 << 16;
+/// The most numbers about the process that are kept. A dump has a few dozen.
+const MAX_STATS: usize = 256;
 
 /// The columns that a command needs beside addresses, types, classes, sizes and references.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,9 +116,7 @@ impl Builder {
     /// Adds an object. The references that follow are its own.
     pub fn object(&mut self, object: &Object) -> Result<()> {
         let at = u32::try_from(self.addresses.len()).ok().filter(|at| *at < NONE - 1).ok_or(Error::TooLarge)?;
-        if at.is_multiple_of(CHECKED_EVERY) {
-            self.check_memory()?;
-        }
+        self.check_memory_at(at as usize)?;
         let start = self.start_of(object.address);
         let Some(packed) = self.pages.pack(object.address) else {
             return self.refuse(object.address);
@@ -178,9 +182,18 @@ impl Builder {
         Ok(())
     }
 
+    // Checks the memory once in a while, by the number of objects, references or others so far.
+    #[inline]
+    fn check_memory_at(&self, count: usize) -> Result<()> {
+        if (count as u32).is_multiple_of(CHECKED_EVERY) { self.check_memory() } else { Ok(()) }
+    }
+
     fn check_memory(&self) -> Result<()> {
         let objects = self.addresses.len();
-        let used = BYTES_OF_OBJECT * objects as u64 + BYTES_OF_EDGE * self.targets.len() as u64;
+        let besides = BYTES_OF_ROOT * self.roots.len()
+            + BYTES_OF_FREE * self.columns.free.len()
+            + BYTES_OF_PAGE * self.columns.pages.len();
+        let used = BYTES_OF_OBJECT * objects as u64 + BYTES_OF_EDGE * self.targets.len() as u64 + besides as u64;
         match self.wanted.most_bytes.filter(|limit| used > *limit) {
             Some(limit) => Err(Error::Memory { limit, objects }),
             None => Ok(()),
@@ -205,11 +218,9 @@ impl Builder {
             self.facts.dangling += 1;
             return Ok(());
         };
-        if (self.targets.len() as u32).is_multiple_of(CHECKED_EVERY) {
-            self.check_memory()?;
-            if self.targets.len() >= u32::MAX as usize - CHECKED_EVERY as usize {
-                return Err(Error::TooLarge);
-            }
+        self.check_memory_at(self.targets.len())?;
+        if self.targets.len() >= u32::MAX as usize - CHECKED_EVERY as usize {
+            return Err(Error::TooLarge);
         }
         self.targets.push(packed);
         if self.wanted.labels {
@@ -236,26 +247,37 @@ impl Builder {
     }
 
     /// Adds a root.
-    pub fn root(&mut self, root: record::Root) {
+    pub fn root(&mut self, root: record::Root) -> Result<()> {
+        self.check_memory_at(self.roots.len())?;
         match self.pages.pack(root.edge.target) {
             Some(packed) => self.roots.push((root, packed)),
             None => self.facts.dangling += 1,
         }
+        Ok(())
     }
 
     /// Adds slots without objects.
-    pub fn free(&mut self, run: &FreeSlots) {
+    pub fn free(&mut self, run: &FreeSlots) -> Result<()> {
         self.facts.free_slots = self.facts.free_slots.saturating_add(run.count);
         self.facts.free_bytes =
             self.facts.free_bytes.saturating_add(run.count.saturating_mul(u64::from(run.slot_size)));
         if self.wanted.slots {
+            self.check_memory_at(self.columns.free.len())?;
             self.columns.free.push(*run);
         }
+        Ok(())
     }
 
-    /// Adds numbers about the process.
+    /// Adds numbers about the process. A later number replaces an earlier one of the same name, and those of too many names are left
+    /// out.
     pub fn stats(&mut self, stats: &[(NameId, u64)]) {
-        self.stats.extend_from_slice(stats);
+        for (name, value) in stats {
+            match self.stats.iter().position(|(known, _)| known == name) {
+                Some(at) => self.stats[at].1 = *value,
+                None if self.stats.len() < MAX_STATS => self.stats.push((*name, *value)),
+                None => {}
+            }
+        }
     }
 
     /// The numbers about the process, by name.
@@ -264,10 +286,12 @@ impl Builder {
     }
 
     /// Adds pages of the heap.
-    pub fn pages(&mut self, pages: &[Page]) {
+    pub fn pages(&mut self, pages: &[Page]) -> Result<()> {
         if self.wanted.slots {
             self.columns.pages.extend_from_slice(pages);
+            self.check_memory()?;
         }
+        Ok(())
     }
 
     /// Connects the objects.
@@ -336,17 +360,15 @@ impl Target for Builder {
     }
 
     fn root(&mut self, root: &record::Root) -> Result<()> {
-        self.root(*root);
-        Ok(())
+        self.root(*root)
     }
 
     fn free(&mut self, slots: &FreeSlots) -> Result<()> {
-        self.free(slots);
-        Ok(())
+        self.free(slots)
     }
 
     fn stats(&mut self, stats: &[(NameId, u64)]) -> Result<()> {
-        self.stats.extend_from_slice(stats);
+        self.stats(stats);
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ pub enum Error {
     #[error("it has more than 4 billion objects or references")]
     TooLarge,
     /// The graph would not fit into memory.
-    #[error("it needs more than {limit} bytes of memory: it has more than {objects} objects")]
+    #[error("it needs more than {limit} bytes of memory ({objects} objects were read)")]
     Memory {
         /// The memory that it may use, bytes.
         limit: u64,

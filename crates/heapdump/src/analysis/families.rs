@@ -9,10 +9,8 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::address::{NONE, ObjectIndex};
-use super::classes::ClassNumber;
-use super::memory::Graph;
-use super::paths::{Holder, Label, Paths, Spelling, root_of};
-use crate::record::Type;
+use super::memory::{Graph, Root};
+use super::paths::{self, Label, Link, Paths, SPELLED};
 
 /// The number of a family.
 pub type Family = u32;
@@ -24,43 +22,48 @@ const LOOP: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Step {
     before: Family,
-    label: Label,
-    /// The object itself if it is a class or module or held by a root, since each of these is a step of its own.
-    own: ObjectIndex,
-    class: ClassNumber,
-    kind: Type,
+    /// It has the object itself if that is a class or module or held by a root, since each of these is a step of its own.
+    link: Link,
+}
+
+/// Where a family is in its chain.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// The number of families before it.
+    depth: u32,
+    /// The last family of the beginning that is spelled of a long chain; in a shorter one the family itself.
+    head: Family,
 }
 
 /// The families of all reachable objects.
 #[derive(Debug)]
 pub struct Families {
     steps: Vec<Step>,
+    places: Vec<Place>,
     of: Vec<Family>,
+    roots: HashMap<ObjectIndex, Root, RandomState>,
 }
 
 impl Families {
     /// Divides the objects of a graph by their paths.
     pub fn new(graph: &Graph, paths: &Paths) -> Self {
-        let mut families = Self { steps: Vec::new(), of: vec![NONE; graph.objects()] };
+        let mut families =
+            Self { steps: Vec::new(), places: Vec::new(), of: vec![NONE; graph.objects()], roots: paths::roots(graph) };
         let mut known: HashMap<Step, Family, RandomState> = HashMap::default();
         for object in paths.order() {
             let (class, kind) = (graph.class(*object), graph.kind(*object));
             let step = match paths.before(*object) {
-                None => Step { before: NONE, label: Label::Unnamed, own: *object, class, kind },
+                None => Step { before: NONE, link: Link { label: Label::Unnamed, own: *object, class, kind } },
                 Some(before) => {
                     let own = if graph.own_name(*object).is_some() { *object } else { NONE };
                     let before_family = families.of[before as usize];
-                    Step { before: before_family, label: paths.label(graph, *object), own, class, kind }
+                    Step { before: before_family, link: Link { label: paths.label(graph, *object), own, class, kind } }
                 }
             };
             let family = match known.get(&step) {
                 Some(family) => *family,
                 None => {
-                    let family = families.repeated(step).unwrap_or_else(|| {
-                        families.steps.push(step);
-                        // There are not more families than objects.
-                        families.steps.len() as Family - 1
-                    });
+                    let family = families.repeated(step).unwrap_or_else(|| families.push(step));
                     known.insert(step, family);
                     family
                 }
@@ -72,10 +75,20 @@ impl Families {
 
     // The family that a step leads back to.
     fn repeated(&self, step: Step) -> Option<Family> {
-        let same = |other: &Step| {
-            (other.label, other.own, other.class, other.kind) == (step.label, step.own, step.class, step.kind)
+        self.chain(step.before).take(LOOP).find(|family| self.steps[*family as usize].link == step.link)
+    }
+
+    fn push(&mut self, step: Step) -> Family {
+        // There are not more families than objects.
+        let family = self.steps.len() as Family;
+        let place = match self.places.get(step.before as usize) {
+            None => Place { depth: 0, head: family },
+            Some(Place { depth, .. }) if *depth as usize + 1 < SPELLED => Place { depth: depth + 1, head: family },
+            Some(Place { depth, head }) => Place { depth: depth + 1, head: *head },
         };
-        self.chain(step.before).take(LOOP).find(|family| same(&self.steps[*family as usize]))
+        self.steps.push(step);
+        self.places.push(place);
+        family
     }
 
     // A family and those before it.
@@ -94,18 +107,17 @@ impl Families {
         Some(self.of[object as usize]).filter(|family| *family != NONE)
     }
 
-    /// Spells a family out.
+    /// Spells a family out. The middle of a long path is left out, so different families may be spelled alike.
     pub fn spell(&self, graph: &Graph, family: Family) -> String {
-        let mut chain: Vec<&Step> = self.chain(family).map(|family| &self.steps[family as usize]).collect();
-        chain.reverse();
-        let (Some(first), Some(last)) = (chain.first(), chain.last()) else { return String::new() };
-        let mut spelling = Spelling::new(graph, root_of(graph, first.own), first.own);
-        for (from, to) in chain.iter().zip(chain.iter().skip(1)) {
-            let class = graph.class_name(from.class);
-            let to_module = (to.own != NONE).then(|| graph.own_name(to.own)).flatten();
-            spelling.step(Holder { class: &class, kind: from.kind }, to.label, to_module.as_deref());
-        }
-        spelling.end(&graph.class_name(last.class))
+        let Place { depth, head } = self.places[family as usize];
+        let is_cut = depth as usize >= 2 * SPELLED;
+        let chain: Vec<Family> = match is_cut {
+            true => self.chain(family).take(SPELLED).chain(self.chain(head)).collect(),
+            false => self.chain(family).collect(),
+        };
+        let links: Vec<Link> = chain.iter().rev().map(|family| self.steps[*family as usize].link).collect();
+        let root = links.first().and_then(|first| self.roots.get(&first.own));
+        paths::spell_links(graph, root, &links, is_cut)
     }
 }
 
@@ -113,6 +125,7 @@ impl Families {
 mod tests {
     use super::*;
     use crate::analysis::testing::{Heap, application, object};
+    use crate::record::Type;
 
     #[test]
     fn objects_with_paths_that_read_alike_are_one_family() {

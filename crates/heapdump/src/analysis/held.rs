@@ -21,6 +21,12 @@ impl Amount {
         self.objects += 1;
         self.bytes = self.bytes.saturating_add(bytes);
     }
+
+    /// Adds other objects.
+    pub fn plus(&mut self, other: Self) {
+        self.objects += other.objects;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
 }
 
 /// The totals of a graph.

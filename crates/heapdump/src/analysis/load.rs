@@ -165,9 +165,9 @@ impl Loading {
             Block::Objects(batch) => self.builder.block(batch)?,
             Block::Names(names) => self.builder.names().add(&names)?,
             Block::Sites(sites) => self.builder.sites().add(&sites)?,
-            Block::Roots(roots) => roots.iter().for_each(|root| self.builder.root(*root)),
-            Block::Free(runs) => runs.iter().for_each(|run| self.builder.free(run)),
-            Block::Pages(pages) => self.builder.pages(pages),
+            Block::Roots(roots) => roots.iter().try_for_each(|root| self.builder.root(*root))?,
+            Block::Free(runs) => runs.iter().try_for_each(|run| self.builder.free(run))?,
+            Block::Pages(pages) => self.builder.pages(pages)?,
             Block::Stats(stats) => self.builder.stats(stats),
             Block::Trailer(trailer) => self.complete = trailer.complete,
             Block::Classes | Block::Skipped(_) => {}

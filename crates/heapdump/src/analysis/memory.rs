@@ -134,6 +134,25 @@ impl Graph {
         }
     }
 
+    /// The names of the classes that have at most so many bytes.
+    pub fn short_class_names(&self, most_bytes: usize) -> impl Iterator<Item = Cow<'_, str>> {
+        let numbers = 0..self.classes().len() as ClassNumber;
+        // A name that is not UTF-8 gets longer as text.
+        numbers.filter(move |class| self.bytes_of_name(*class) <= most_bytes).map(|class| self.class_name(class))
+    }
+
+    // The bytes of the name by which a class is called: its own, or that of the module of which it is the singleton class.
+    fn bytes_of_name(&self, class: ClassNumber) -> usize {
+        let name = match self.classes()[class as usize] {
+            Class::Real(address) => {
+                let own = self.find(address).and_then(|object| self.classes.name_of(object));
+                own.or_else(|| self.classes.name_of(self.classes.module_of(class)?))
+            }
+            Class::Internal(_, name) => Some(name),
+        };
+        name.map_or(0, |name| self.names.get(name).1.len())
+    }
+
     /// The name of an object that is itself a class or a module.
     pub fn own_name(&self, object: ObjectIndex) -> Option<Cow<'_, str>> {
         self.classes.name_of(object).map(|name| self.text(name))
@@ -199,4 +218,26 @@ impl Graph {
 /// The name of a type.
 pub fn type_name(kind: Type) -> &'static str {
     kind.name().unwrap_or("UNKNOWN")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::testing::{Heap, object};
+    use crate::record::Type;
+
+    #[test]
+    fn short_class_names_leave_out_long_ones_and_the_singleton_classes_called_by_them() {
+        let mut heap = Heap::new();
+        let long = "L".repeat(201);
+        heap.class(0x1000, "Short", &[]).class(0x1028, &long, &[]);
+        for (at, class) in [(0x2000, 0x1000), (0x2028, 0x1028), (0x2050, 0)] {
+            heap.add(object(at, Type::OBJECT, class), &[]);
+        }
+        // A module and its singleton class, which has no name.
+        let name = heap.name(crate::record::NameKind::Text, &long);
+        heap.add(crate::record::Object { name, ..object(0x2078, Type::MODULE, 0x3000) }, &[]);
+        let graph = heap.finish();
+        assert_eq!(graph.short_class_names(200).collect::<Vec<_>>(), ["(CLASS)", "Short", "(OBJECT)"]);
+        assert_eq!(graph.short_class_names(201).count(), 5);
+    }
 }

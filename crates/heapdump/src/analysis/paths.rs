@@ -4,9 +4,12 @@
 //! references hold objects by chance, and a path through a constant says more.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::fast::RandomState;
 
 use super::address::{NONE, ObjectIndex};
+use super::classes::ClassNumber;
 use super::memory::{Graph, Root};
 use crate::record::{NameId, Type};
 
@@ -109,8 +112,23 @@ impl Paths {
 
 /// The root that holds an object directly, one with a name if there is one, and not the stack if there is another.
 pub fn root_of(graph: &Graph, object: ObjectIndex) -> Option<&Root> {
-    let rank = |root: &&Root| (graph.text(root.category) == STACK, root.label == NameId::NONE);
-    graph.roots().iter().filter(|root| root.object == object).min_by_key(rank)
+    graph.roots().iter().filter(|root| root.object == object).min_by_key(|root| rank(graph, root))
+}
+
+/// The root of each object that one holds directly, the same as [`root_of`] finds.
+pub fn roots(graph: &Graph) -> HashMap<ObjectIndex, Root, RandomState> {
+    let mut roots: HashMap<ObjectIndex, Root, RandomState> = HashMap::default();
+    for root in graph.roots() {
+        let known = roots.entry(root.object).or_insert(*root);
+        if rank(graph, root) < rank(graph, known) {
+            *known = *root;
+        }
+    }
+    roots
+}
+
+fn rank(graph: &Graph, root: &Root) -> (bool, bool) {
+    (graph.text(root.category) == STACK, root.label == NameId::NONE)
 }
 
 /// The data about a reference.
@@ -123,6 +141,9 @@ pub enum Label {
     /// It leads from an object to its class.
     Class,
 }
+
+/// A longer path is cut in the middle: as many objects at its beginning and at its end are spelled.
+pub(super) const SPELLED: usize = 32;
 
 /// A path as a person reads it.
 #[derive(Debug)]
@@ -181,6 +202,13 @@ impl<'g> Spelling<'g> {
         });
     }
 
+    /// Leaves out the middle of a path, which goes on with an object that may be a class or module.
+    fn cut(&mut self, from: &str, module: Option<Cow<'_, str>>) {
+        let last = self.module.take().unwrap_or_else(|| from.to_owned());
+        self.steps.extend([last, "…".to_owned()]);
+        self.module = module.map(Cow::into_owned);
+    }
+
     /// Ends with the class of the last object.
     pub fn end(mut self, class: &str) -> String {
         self.steps.push(self.module.take().unwrap_or_else(|| class.to_owned()));
@@ -207,22 +235,56 @@ impl Holder<'_> {
     }
 }
 
+/// One object of a path as far as it is spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// The reference that leads to it.
+    pub label: Label,
+    /// The object itself, if it may be a class or module; [`NONE`] otherwise.
+    pub own: ObjectIndex,
+    /// Its class.
+    pub class: ClassNumber,
+    /// Its type.
+    pub kind: Type,
+}
+
+/// Spells a path out. With `is_cut`, its middle is missing after [`SPELLED`] objects.
+pub(super) fn spell_links(graph: &Graph, root: Option<&Root>, links: &[Link], is_cut: bool) -> String {
+    let (Some(first), Some(last)) = (links.first(), links.last()) else { return String::new() };
+    let mut spelling = Spelling::new(graph, root, first.own);
+    for (at, (from, to)) in links.iter().zip(&links[1..]).enumerate() {
+        let class = graph.class_name(from.class);
+        let to_module = (to.own != NONE).then(|| graph.own_name(to.own)).flatten();
+        match is_cut && at + 1 == SPELLED {
+            true => spelling.cut(&class, to_module),
+            false => spelling.step(Holder { class: &class, kind: from.kind }, to.label, to_module.as_deref()),
+        }
+    }
+    spelling.end(&graph.class_name(last.class))
+}
+
 /// Spells the path to an object out.
 pub fn spell(graph: &Graph, paths: &Paths, object: ObjectIndex) -> String {
-    let path = paths.to(object);
-    let (Some(first), Some(last)) = (path.first().copied(), path.last().copied()) else { return String::new() };
-    let mut spelling = Spelling::new(graph, root_of(graph, first), first);
-    for step in path.windows(2) {
-        let class = graph.class_name(graph.class(step[0]));
-        let holder = Holder { class: &class, kind: graph.kind(step[0]) };
-        spelling.step(holder, paths.label(graph, step[1]), graph.own_name(step[1]).as_deref());
+    let mut path = paths.to(object);
+    let Some(first) = path.first().copied() else { return String::new() };
+    let is_cut = path.len() > 2 * SPELLED;
+    if is_cut {
+        path.drain(SPELLED..path.len() - SPELLED);
     }
-    spelling.end(&graph.class_name(graph.class(last)))
+    let link = |object: &ObjectIndex| Link {
+        label: paths.label(graph, *object),
+        own: *object,
+        class: graph.class(*object),
+        kind: graph.kind(*object),
+    };
+    let links: Vec<Link> = path.iter().map(link).collect();
+    spell_links(graph, root_of(graph, first), &links, is_cut)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::families::Families;
     use crate::analysis::testing::{Heap, application, object};
 
     #[test]
@@ -244,6 +306,56 @@ mod tests {
         heap.add(object(0x1028, Type::OBJECT, 0), &[]);
         let graph = heap.finish();
         assert_eq!(spell(&graph, &Paths::new(&graph), 1), "(machine_context) → (ARRAY)[] → (OBJECT)");
+    }
+
+    #[test]
+    fn a_long_path_is_cut_in_the_middle() {
+        let mut heap = Heap::new();
+        heap.root("vm", 0x10_0000);
+        for i in 0..1000 {
+            let (object_at, class_at) = (0x10_0000 + i * 80, 0x10_0028 + i * 80);
+            heap.add(object(object_at, Type::OBJECT, class_at), &[(object_at + 80, "@next")]);
+            heap.class(class_at, &format!("C{i}"), &[]);
+        }
+        let graph = heap.finish();
+        let paths = Paths::new(&graph);
+        let spelled = |last: u64| spell(&graph, &paths, graph.find(0x10_0000 + last * 80).unwrap());
+        let families = Families::new(&graph, &paths);
+        for last in [0, 1, 62, 63, 64, 65, 999] {
+            let family = families.of(graph.find(0x10_0000 + last * 80).unwrap()).unwrap();
+            assert_eq!(families.spell(&graph, family), spelled(last));
+        }
+        let whole = (0..63).map(|at| format!("C{at}#@next → ")).collect::<String>();
+        assert_eq!(spelled(63), format!("(vm) → {whole}C63"));
+        assert!(spelled(64).contains("C30#@next → C31 → … → C33#@next → C34#@next"), "{}", spelled(64));
+        let long = spelled(999);
+        assert!(long.contains("C30#@next → C31 → … → C968#@next → C969#@next"), "{long}");
+        assert!(long.ends_with("C998#@next → C999") && long.split(" → ").count() == 1 + 2 * SPELLED + 1, "{long}");
+    }
+
+    #[test]
+    fn a_cut_path_names_the_modules_beside_the_cut() {
+        let mut heap = Heap::new();
+        heap.root("vm", 0x10_0000);
+        for i in 0..100 {
+            let at = 0x10_0000 + i * 40;
+            match i {
+                31 | 68 => heap.class(at, &format!("M{i}"), &[(at + 40, "=cc")]),
+                _ => heap.add(object(at, Type::ARRAY, 0), &[(at + 40, "")]),
+            };
+        }
+        let graph = heap.finish();
+        let paths = Paths::new(&graph);
+        let path = spell(&graph, &paths, 99);
+        assert!(path.contains("(ARRAY)[] → M31 → … → M68(cc) → (ARRAY)[]"), "{path}");
+    }
+
+    #[test]
+    fn the_roots_of_all_objects_are_those_of_each() {
+        let graph = application(10);
+        let roots = roots(&graph);
+        assert_eq!(roots.len(), 2);
+        assert!(roots.iter().all(|(object, root)| root_of(&graph, *object) == Some(root)));
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Heap {
 
     pub fn root(&mut self, category: &str, target: u64) -> &mut Self {
         let category = self.name(NameKind::Text, category);
-        self.builder.root(record::Root { category, edge: Edge { target, label: NameId::NONE } });
+        self.builder.root(record::Root { category, edge: Edge { target, label: NameId::NONE } }).unwrap();
         self
     }
 
@@ -106,7 +106,7 @@ impl Heap {
     }
 
     pub fn free(&mut self, run: FreeSlots) -> &mut Self {
-        self.builder.free(&run);
+        self.builder.free(&run).unwrap();
         self
     }
 

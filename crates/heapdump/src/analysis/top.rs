@@ -10,6 +10,7 @@ use super::memory::{Graph, type_name};
 use super::reach::Reach;
 use super::retained::{self, Sums};
 use crate::record::{SiteId, Type};
+use crate::tables::shortened;
 
 /// The key by which objects are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,15 +75,15 @@ impl<'g> Groups<'g> {
         }
     }
 
-    /// The name of a group. It comes from the application.
+    /// The name of a group, shortened if it is very long. It comes from the application.
     pub fn name(&self, group: u32) -> String {
         match self.by {
-            By::Class => self.graph.class_name(group).into_owned(),
+            By::Class => shortened(self.graph.class_name(group)),
             By::Type => type_name(Type(group as u8)).to_owned(),
             By::Site if group == 0 => "(not traced)".to_owned(),
             By::Site => {
                 let site = self.graph.site(SiteId(group));
-                format!("{}:{}", self.graph.text(site.file), site.line)
+                format!("{}:{}", shortened(self.graph.text(site.file)), site.line)
             }
             By::Generation => match self.generations[group as usize] {
                 0 => "(not traced)".to_owned(),
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
     use crate::analysis::builder::Wanted;
     use crate::analysis::load;
-    use crate::analysis::testing::application;
+    use crate::analysis::testing::{Heap, application, object};
 
     #[test]
     fn groups_add_up_to_what_is_reachable() {
@@ -145,6 +146,15 @@ mod tests {
         };
         assert_eq!(named("User"), Some(Sums { count: 10, shallow: 400, retained: 800 }));
         assert_eq!(Groups::new(&graph, By::Generation).name(0), "(not traced)");
+    }
+
+    #[test]
+    fn a_very_long_name_is_shortened() {
+        let mut heap = Heap::new();
+        heap.class(0x1000, &"A".repeat(4096), &[]).add(object(0x2000, Type::OBJECT, 0x1000), &[]);
+        let graph = heap.finish();
+        let name = Groups::new(&graph, By::Class).name(graph.class(1));
+        assert!(name.starts_with("AAA") && name.len() < 100, "{name}");
     }
 
     #[test]

@@ -138,5 +138,8 @@ fn long_names_that_begin_alike_are_cut_and_stay_apart() {
         of_json(&[class(0x7f00_0001_0000, &format!("{long}A")), class(0x7f00_0002_0000, &format!("{long}B"))].concat());
     let cut: Vec<_> = summary.classes.groups.iter().filter(|group| group.name.starts_with("KKK")).collect();
     assert_eq!(cut.len(), 2, "{cut:?}");
-    assert!(cut.iter().all(|group| group.amount.count == 1 && group.name.chars().count() == MAX_NAME / 4 + 9));
+    assert!(
+        cut.iter()
+            .all(|group| group.amount.count == 1 && group.name.chars().count() == crate::tables::MAX_NAME / 4 + 9)
+    );
 }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use diagctl_heapdump::analysis::builder::Wanted;
-use diagctl_heapdump::analysis::diff::{self, ByName, Change, Inhabitants, Landmarks};
+use diagctl_heapdump::analysis::diff::{self, Change, Inhabitants, Landmarks, Sums};
 use diagctl_heapdump::analysis::families::Families;
 use diagctl_heapdump::analysis::held::Amount;
 use diagctl_heapdump::analysis::memory::Graph;
@@ -73,11 +73,11 @@ struct Row {
     bytes: i64,
 }
 
-/// One dump, of which only the names remain.
+/// One dump, of which only the sums remain.
+#[derive(Default)]
 struct Dump {
-    all: Amount,
-    classes: ByName,
-    paths: ByName,
+    classes: Sums,
+    paths: Sums,
 }
 
 pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
@@ -101,21 +101,21 @@ pub fn run(cx: &Context, args: &Args) -> Result<Done, Failure> {
         paths_left_out: 0,
         exit: Exit::Ok,
     };
-    let (before, after) = match &args.c {
-        None => (dump(cx, &args.a, None, &mut view)?, dump(cx, &args.b, None, &mut view)?),
+    match &args.c {
+        None => {
+            let before = dump(cx, &args.a, None, None, &mut view)?;
+            dump(cx, &args.b, None, Some((&before, args.limit)), &mut view)?;
+        }
         Some(c) => {
             let (a, b) = (inhabitants(cx, &args.a, &mut view)?, inhabitants(cx, &args.b, &mut view)?);
             let new = b.without(&a);
             drop((a, b));
-            let nothing = Dump { all: Amount::default(), classes: ByName::default(), paths: ByName::default() };
-            (nothing, dump(cx, c, Some(&new), &mut view)?)
+            dump(cx, c, Some(&new), Some((&Dump::default(), args.limit)), &mut view)?;
         }
-    };
+    }
     view.compare_processes();
     view.tell_same();
     view.tell_reversed();
-    (view.classes, view.classes_left_out) = rows(diff::changes(before.classes, after.classes), args.limit);
-    (view.paths, view.paths_left_out) = rows(diff::changes(before.paths, after.paths), args.limit);
     Ok(Done::either(args.json, &view, text)?.with_exit(view.exit))
 }
 
@@ -214,33 +214,48 @@ fn inhabitants(cx: &Context, name: &str, view: &mut View) -> Result<Inhabitants,
     Ok(Inhabitants::new(graph, &reach))
 }
 
-// Sums the reachable objects, or those of them that were there before.
-fn dump(cx: &Context, name: &str, only: Option<&Inhabitants>, view: &mut View) -> Result<Dump, Failure> {
+// Sums the reachable objects, or those of them that were there before. Of the last dump, shows what has grown since another: the names
+// are only in the graph.
+fn dump(
+    cx: &Context,
+    name: &str,
+    only: Option<&Inhabitants>,
+    since: Option<(&Dump, usize)>,
+    view: &mut View,
+) -> Result<Dump, Failure> {
     let input = input::load(cx, name, Wanted { labels: true, sites: only.is_some(), ..Wanted::default() })?;
     view.process(&input);
     let graph: &Graph = &input.loaded.graph;
     let paths = Paths::new(graph);
-    let mut dump = Dump { all: Amount::default(), classes: ByName::default(), paths: ByName::default() };
-    paths.order().iter().for_each(|object| dump.all.add(graph.size(*object)));
-    view.objects.push(dump.all.objects);
-    view.bytes.push(dump.all.bytes);
+    let mut all = Amount::default();
+    paths.order().iter().for_each(|object| all.add(graph.size(*object)));
+    view.objects.push(all.objects);
+    view.bytes.push(all.bytes);
     let families = Families::new(graph, &paths);
     let those = || paths.order().iter().copied().filter(|object| only.is_none_or(|only| only.has(graph, *object)));
     let class = |object| Some(graph.class(object));
     let class_name = |class| graph.class_name(class).into_owned();
-    dump.classes = diff::by_name(graph, those(), graph.classes().len(), class, class_name);
     let family = |object| families.of(object);
-    dump.paths = diff::by_name(graph, those(), families.count(), family, |family| families.spell(graph, family));
+    let spell = |family| families.spell(graph, family);
+    let dump = Dump {
+        classes: diff::sums(graph, those(), graph.classes().len(), class, class_name),
+        paths: diff::sums(graph, those(), families.count(), family, spell),
+    };
+    if let Some((before, limit)) = since {
+        (view.classes, view.classes_left_out) = rows(diff::changes(&before.classes, &dump.classes), limit, class_name);
+        (view.paths, view.paths_left_out) = rows(diff::changes(&before.paths, &dump.paths), limit, spell);
+    }
     Ok(dump)
 }
 
-fn rows(mut changes: Vec<Change>, limit: usize) -> (Vec<Row>, usize) {
+fn rows(mut changes: Vec<Change>, limit: usize, name: impl Fn(u32) -> String) -> (Vec<Row>, usize) {
     // Leaves out everything that shrank.
     changes.retain(|change| change.bytes() > 0 || change.objects() > 0);
     let left_out = changes.len().saturating_sub(limit);
-    changes.truncate(limit);
-    let row = |change: Change| Row { objects: change.objects(), bytes: change.bytes(), name: change.name };
-    (changes.into_iter().map(row).collect(), left_out)
+    let growth = |change: &Change| (change.bytes(), change.objects());
+    let largest = diff::largest(changes, limit, growth, |change| name(change.group));
+    let row = |(name, change): (String, Change)| Row { objects: change.objects(), bytes: change.bytes(), name };
+    (largest.into_iter().map(row).collect(), left_out)
 }
 
 fn text(view: &View) -> String {

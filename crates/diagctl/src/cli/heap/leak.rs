@@ -172,10 +172,16 @@ pub fn load(cx: &Context, id: &Id, wanted: Wanted) -> Result<Input, Failure> {
 
 /// Sums the reachable objects by their paths.
 pub fn by_path(graph: &Graph, counts: impl Fn(ObjectIndex) -> bool) -> ByName {
+    by_part_of_path(graph, counts, |path| path)
+}
+
+/// Sums the reachable objects by a part of their paths.
+pub fn by_part_of_path(graph: &Graph, counts: impl Fn(ObjectIndex) -> bool, part: impl Fn(String) -> String) -> ByName {
     let paths = Paths::new(graph);
     let families = Families::new(graph, &paths);
     let those = paths.order().iter().copied().filter(|object| counts(*object));
-    diff::by_name(graph, those, families.count(), |object| families.of(object), |family| families.spell(graph, family))
+    let name = |family| part(families.spell(graph, family));
+    diff::by_name(graph, those, families.count(), |object| families.of(object), name)
 }
 
 fn sorted(all: &ByName) -> BTreeMap<&str, Amount> {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use diagctl_heapdump::analysis::address::ObjectIndex;
 use diagctl_heapdump::analysis::builder::Wanted;
-use diagctl_heapdump::analysis::diff;
+use diagctl_heapdump::analysis::diff::{self, Sum};
 use diagctl_heapdump::analysis::families::Families;
 use diagctl_heapdump::analysis::memory::Graph;
 use diagctl_heapdump::analysis::paths::{self, Label, Paths};
@@ -201,12 +201,13 @@ fn class(graph: &Graph, paths: &Paths, target: &str, limit: usize, view: &mut Vi
     }
     let families = Families::new(graph, paths);
     let of = |object| families.of(object);
-    let amounts =
-        diff::by_name(graph, objects.into_iter(), families.count(), of, |family| families.spell(graph, family));
-    view.paths = amounts.into_iter().map(|(path, sum)| Path { path, objects: sum.objects, bytes: sum.bytes }).collect();
-    view.paths.sort_unstable_by(|a, b| (b.objects, b.bytes, &a.path).cmp(&(a.objects, a.bytes, &b.path)));
-    view.left_out = view.paths.len().saturating_sub(limit);
-    view.paths.truncate(limit);
+    let spell = |family| families.spell(graph, family);
+    let sums = diff::sums(graph, objects.into_iter(), families.count(), of, spell);
+    view.left_out = sums.len().saturating_sub(limit);
+    let size = |sum: &Sum| (sum.amount.objects, sum.amount.bytes);
+    let largest = diff::largest(sums.into_values(), limit, size, |sum| spell(sum.group));
+    let path = |(path, Sum { amount, .. })| Path { path, objects: amount.objects, bytes: amount.bytes };
+    view.paths = largest.into_iter().map(path).collect();
     Ok(())
 }
 
@@ -239,12 +240,11 @@ fn is_module(graph: &Graph, object: ObjectIndex) -> bool {
 
 // Returns a class in a module that was left out, or with a similar name.
 fn similar(graph: &Graph, target: &str) -> Option<String> {
-    let names: Vec<Cow<'_, str>> = (0..graph.classes().len() as u32).map(|class| graph.class_name(class)).collect();
-    let last = |name: &str| name.rsplit("::").next().is_some_and(|last| last.eq_ignore_ascii_case(target));
-    let in_module = names.iter().map(|name| &**name).find(|name| last(name));
     // A comparison takes the product of the lengths.
-    let short = names.iter().map(|name| &**name).filter(|name| name.len() <= LONGEST_NAME);
-    in_module.or_else(|| nearest(target, short)).map(str::to_owned)
+    let names: Vec<Cow<'_, str>> = graph.short_class_names(LONGEST_NAME).collect();
+    let last = |name: &str| name.rsplit("::").next().is_some_and(|last| last.eq_ignore_ascii_case(target));
+    let names = || names.iter().map(|name| &**name);
+    names().find(|name| last(name)).or_else(|| nearest(target, names())).map(str::to_owned)
 }
 
 fn text(view: &View) -> String {

@@ -47,6 +47,31 @@ fn a_graph_that_does_not_fit_is_refused_before_it_takes_the_memory() {
 }
 
 #[test]
+fn roots_free_slots_and_pages_count_for_the_memory_that_a_graph_takes() {
+    let builder = || Builder::new(Wanted { most_bytes: Some(1 << 20), slots: true, ..Wanted::default() });
+    let is_refused = |result: Result<()>| matches!(result, Err(Error::Memory { objects: 0, .. }));
+    let root = record::Root { category: NameId::NONE, edge: Edge { target: 0x1000, label: NameId::NONE } };
+    let mut roots = builder();
+    assert!(is_refused((0..1 << 20).try_for_each(|_| roots.root(root))));
+    let mut free = builder();
+    assert!(is_refused((0..1 << 20).try_for_each(|_| free.free(&FreeSlots::default()))));
+    let mut pages = builder();
+    assert!(is_refused((0..1 << 10).try_for_each(|_| pages.pages(&[Page::default(); 1 << 10]))));
+}
+
+#[test]
+fn stats_are_kept_once_for_each_name_and_only_some_of_too_many() {
+    let mut builder = Builder::new(Wanted::default());
+    let name = builder.names().push(NameKind::Text, b"count").unwrap();
+    builder.stats(&vec![(name, 1); 100_000]);
+    builder.stats(&[(name, 2)]);
+    assert_eq!(builder.named_stats(), [("count".to_owned(), 2)]);
+    let many: Vec<(NameId, u64)> = (1..100_000).map(|id| (NameId(id), 0)).collect();
+    builder.stats(&many);
+    assert_eq!(builder.named_stats().len(), MAX_STATS);
+}
+
+#[test]
 fn references_that_go_on_belong_to_the_last_object_or_to_none() {
     let mut builder = Builder::new(Wanted::default());
     builder.object(&object(0x1000, Type::ARRAY, 0)).unwrap();

@@ -40,7 +40,7 @@ pub fn write(frames: &Frames, out: &mut dyn Write) -> io::Result<()> {
         // Without the name in the program (3), which pprof would take for one of C++: "#<Class:App>" would become "#".
         message(out, PROFILE_FUNCTION, |m| m.number(1, id).number(2, name))?;
     }
-    for text in STRINGS.into_iter().chain(frames.names.iter().map(String::as_str)) {
+    for text in STRINGS.into_iter().chain(frames.names.iter().map(|name| &**name)) {
         let mut field = Message::default();
         field.bytes(PROFILE_STRING_TABLE, text.as_bytes());
         out.write_all(&field.0)?;

@@ -46,22 +46,26 @@ fn one(cx: &Context, store: &Store, entry: &Entry) -> Result<Option<(Taken, Summ
     if !input.loaded.complete {
         return Ok(None);
     }
-    let paths = leak::by_path(&input.loaded.graph, |_| true);
-    Ok(Some((taken(entry, &capture), by_root(&paths))))
+    let roots = leak::by_part_of_path(&input.loaded.graph, |_| true, root);
+    Ok(Some((taken(entry, &capture), by_root(roots))))
+}
+
+// The root at the beginning of a path.
+fn root(mut path: String) -> String {
+    path.truncate(path.find(STEP).unwrap_or(path.len()));
+    path
 }
 
 // The roots stand where a summary has its classes, so that a trend of either is made in the same way.
-fn by_root(paths: &ByName) -> Summary {
-    let mut roots: std::collections::BTreeMap<&str, Amount> = std::collections::BTreeMap::new();
+fn by_root(roots: ByName) -> Summary {
     let mut objects = Amount::default();
-    for (path, held) in paths {
-        let root = path.split_once(STEP).map_or(path.as_str(), |(root, _)| root);
-        for amount in [&mut objects, roots.entry(root).or_default()] {
-            amount.count += held.objects;
-            amount.bytes = amount.bytes.saturating_add(held.bytes);
-        }
+    let mut groups = Vec::new();
+    for (name, held) in roots {
+        objects.count += held.objects;
+        objects.bytes = objects.bytes.saturating_add(held.bytes);
+        groups.push(Group { name, amount: Amount { count: held.objects, bytes: held.bytes, ..Amount::default() } });
     }
-    let groups = roots.into_iter().map(|(name, amount)| Group { name: name.to_owned(), amount }).collect();
+    groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Summary { complete: true, objects, classes: Groups { groups, ..Groups::default() }, ..Summary::default() }
 }
 
@@ -72,12 +76,13 @@ mod tests {
 
     #[test]
     fn each_object_counts_for_the_root_of_its_path() {
-        let paths: ByName =
-            [("App → Array[] → Session", 3, 120), ("App", 1, 40), ("Apple → String", 1, 7), ("$g → Hash", 1, 9)]
-                .into_iter()
-                .map(|(path, objects, bytes)| (path.to_owned(), held::Amount { objects, bytes }))
-                .collect();
-        let summary = by_root(&paths);
+        let paths = ["App → Array[] → Session", "App", "Apple → String", "$g → Hash"];
+        assert_eq!(paths.map(|path| root(path.to_owned())), ["App", "App", "Apple", "$g"]);
+        let roots: ByName = [("App", 4, 160), ("Apple", 1, 7), ("$g", 1, 9)]
+            .into_iter()
+            .map(|(root, objects, bytes)| (root.to_owned(), held::Amount { objects, bytes }))
+            .collect();
+        let summary = by_root(roots);
         let found: Vec<_> =
             summary.classes.groups.iter().map(|g| (g.name.as_str(), g.amount.count, g.amount.bytes)).collect();
         assert_eq!(found, [("$g", 1, 9), ("App", 4, 160), ("Apple", 1, 7)]);
