@@ -7,5 +7,4 @@ paths = %w[diagctl puma-plugin sidekiq-middleware].map { |gem| File.expand_path(
 $LOAD_PATH.unshift(*paths)
 # For the processes that are started.
 ENV["RUBYLIB"] = [*paths, ENV["RUBYLIB"]].compact.join(":")
-require "minitest/autorun" if ARGV.any?
 exit false if SideBySide.run(Dir[File.expand_path("*/test/**/*_test.rb", __dir__)]) == false

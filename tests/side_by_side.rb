@@ -1,27 +1,40 @@
 # frozen_string_literal: true
 
-require "rbconfig"
-require "tempfile"
-
-# Runs test files in several processes at once, because most tests wait. With options for minitest (-n /pattern/) it runs them in this one.
+# Runs test files in several processes at once, because most tests wait. With options for minitest (-n /pattern/), or with a Ruby that cannot start
+# processes (WebAssembly), they run in this one.
 module SideBySide
   PROCESSES = 3
 
-  # @param files [Array<String>]
-  # @return [Boolean, nil] true if all tests passed; nil if they run when this process ends
-  def self.run(files)
-    return files.each { |file| require file } && nil if ARGV.any?
+  class << self
+    # @param files [Array<String>]
+    # @return [Boolean, nil] true if all tests passed; nil if they run when this process ends
+    def run(files)
+      return here(files) if ARGV.any? || !Process.respond_to?(:fork)
 
-    running = files.sort.group_by.with_index { |_, i| i % PROCESSES }.values.map do |some|
-      log = Tempfile.new("diagctl-tests")
-      [spawn(RbConfig.ruby, *some.flat_map { |file| ["-r", file] }, "-e", "", %i[out err] => log.path), log]
+      require "rbconfig"
+      require "tempfile"
+      files.sort.group_by.with_index { |_, i| i % PROCESSES }.values.map { |some| start(some) }.map { |pid, log| ended?(pid, log) }.all?
     end
-    running.map do |pid, log|
+
+    private
+
+    def here(files)
+      require "minitest/autorun"
+      files.sort.each { |file| require file }
+      nil
+    end
+
+    def start(files)
+      log = Tempfile.new("diagctl-tests")
+      [spawn(RbConfig.ruby, *files.flat_map { |file| ["-r", file] }, "-e", "", %i[out err] => log.path), log]
+    end
+
+    def ended?(pid, log)
       Process.wait(pid)
-      status = $?
+      passed = $?.success?
       puts File.read(log.path)
       $stdout.flush
-      status.success?
-    end.all?
+      passed
+    end
   end
 end

@@ -11,7 +11,7 @@ require "minitest"
 EXPECTED = 35
 
 module Absent
-  NAMES = %i[Socket UNIXSocket TCPServer TCPSocket CLOCK_THREAD_CPUTIME_ID].freeze
+  NAMES = %i[Fiddle Socket UNIXSocket TCPServer TCPSocket CLOCK_THREAD_CPUTIME_ID].freeze
   MESSAGES = Regexp.union("fiddle cannot be loaded", "PosixSpawn to be available", "unsupported signal", "wrong exec option",
     %r{No such file or directory .*- /(proc|dev)/}, "@ rb_file_s_symlink", "@ rb_file_flock")
 

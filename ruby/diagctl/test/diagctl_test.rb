@@ -13,6 +13,11 @@ class DiagctlTest < Minitest::Test
     assert_equal "1\nfalse\n[]\n", out
   end
 
+  def test_it_loads_without_rubygems
+    out, = ruby("p defined?(Gem), Diagctl.name", env: { "RUBYOPT" => "--disable-gems" })
+    assert_equal "nil\n\"Diagctl\"\n", out
+  end
+
   def test_when_off_there_is_no_thread_and_calls_do_nothing
     out, = ruby(<<~RUBY, env: { "DIAGCTL_ENABLED" => "0", "DIAGCTL_BIN" => binary("exit 1") })
       p Diagctl.start, Thread.list.size, Diagctl.event(:a), Diagctl.capture(event: :a).verdict, Diagctl.stop

@@ -167,7 +167,7 @@ impl Building {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::testing::{Heap, application, object};
+    use crate::analysis::testing::{Heap, application, list, object};
     use crate::record::Type;
 
     #[test]
@@ -202,14 +202,7 @@ mod tests {
 
     #[test]
     fn a_deep_stack_is_cut() {
-        let mut heap = Heap::new();
-        heap.root("vm", 0x10_0000);
-        for i in 0..1000 {
-            let (object_at, class_at) = (0x10_0000 + i * 80, 0x10_0028 + i * 80);
-            heap.add(object(object_at, Type::OBJECT, class_at), &[(object_at + 80, "@next")]);
-            heap.class(class_at, &format!("C{}", i % 100), &[]);
-        }
-        let graph = heap.finish();
+        let graph = list(1000, |i| format!("C{}", i % 100));
         let frames = Frames::new(&graph, &Held::new(&graph));
         assert!(frames.frames.len() < 340, "{}", frames.frames.len());
         let total: u64 = frames.frames.iter().map(|frame| frame.own.objects).sum();

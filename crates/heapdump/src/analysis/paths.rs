@@ -285,7 +285,7 @@ pub fn spell(graph: &Graph, paths: &Paths, object: ObjectIndex) -> String {
 mod tests {
     use super::*;
     use crate::analysis::families::Families;
-    use crate::analysis::testing::{Heap, application, object};
+    use crate::analysis::testing::{Heap, application, list, object};
 
     #[test]
     fn a_path_is_the_shortest_one_and_has_names() {
@@ -310,14 +310,7 @@ mod tests {
 
     #[test]
     fn a_long_path_is_cut_in_the_middle() {
-        let mut heap = Heap::new();
-        heap.root("vm", 0x10_0000);
-        for i in 0..1000 {
-            let (object_at, class_at) = (0x10_0000 + i * 80, 0x10_0028 + i * 80);
-            heap.add(object(object_at, Type::OBJECT, class_at), &[(object_at + 80, "@next")]);
-            heap.class(class_at, &format!("C{i}"), &[]);
-        }
-        let graph = heap.finish();
+        let graph = list(1000, |i| format!("C{i}"));
         let paths = Paths::new(&graph);
         let spelled = |last: u64| spell(&graph, &paths, graph.find(0x10_0000 + last * 80).unwrap());
         let families = Families::new(&graph, &paths);

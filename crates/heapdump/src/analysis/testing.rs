@@ -145,3 +145,15 @@ pub fn application(count: u64) -> Graph {
     heap.add(object(0x3000, Type::STRING, 0x1078), &[]);
     heap.finish()
 }
+
+/// A list of this length that a root holds, each element of another class, with names by its number.
+pub fn list(length: u64, class_name: impl Fn(u64) -> String) -> Graph {
+    let mut heap = Heap::new();
+    heap.root("vm", 0x10_0000);
+    for i in 0..length {
+        let (object_at, class_at) = (0x10_0000 + i * 80, 0x10_0028 + i * 80);
+        heap.add(object(object_at, Type::OBJECT, class_at), &[(object_at + 80, "@next")]);
+        heap.class(class_at, &class_name(i), &[]);
+    }
+    heap.finish()
+}

@@ -68,7 +68,7 @@ fn page_bits(graph: &Graph, ruby: &str) -> u32 {
             let columns = graph.columns();
             let is_over_an_end = |address: u64, bytes: u64| {
                 let small_page = 1_u64 << OLD_PAGE_BITS;
-                address % small_page + bytes > small_page || address.is_multiple_of(small_page)
+                (address % small_page).saturating_add(bytes) > small_page || address.is_multiple_of(small_page)
             };
             graph.all().any(|object| {
                 is_over_an_end(graph.address(object), slot_of(columns.slots[object as usize].into()).into())
@@ -157,6 +157,12 @@ mod tests {
         };
         let inside = 0x10_4028 + 40;
         assert_eq!(["3.0.6", "3.1.2", "3.2.0", "3.4.1", "4.0.0"].map(|ruby| pages(inside, ruby)), [2, 2, 1, 1, 1]);
+        // A run that lies about its length.
+        let mut heap = Heap::new();
+        heap.root("vm", 0x10_0028).add(object(0x10_0028, Type::OBJECT, 0), &[]);
+        heap.free(FreeSlots { address: 0x10_3ff8, slot_size: 40, count: u64::MAX });
+        let graph = heap.finish();
+        assert_eq!(slot_sizes(&graph, &graph.reach(), "")[0].pages, 1);
         for (last, expected) in [(inside, 2), (0x10_4000, 1), (0x10_3ff0, 1), (0x10_3fd8, 2)] {
             assert_eq!([pages(last, ""), pages(last, "head")], [expected; 2], "{last:x}");
         }

@@ -33,8 +33,13 @@ pub fn rss_of(capture: &Capture) -> Option<u64> {
         capture.reader(report).ok()?.take(MAX_MAPPINGS).read_to_string(&mut text).ok()?;
         Some(text)
     };
-    let rollup = text("smaps_rollup").and_then(|text| figure(&text, "Rss"));
-    rollup.or_else(|| Some(Mappings::parse(&text("smaps")?)?.rss))
+    text("smaps_rollup")
+        .and_then(|rollup| rss_of_rollup(&rollup))
+        .or_else(|| Some(Mappings::parse(&text("smaps")?)?.rss))
+}
+
+fn rss_of_rollup(text: &str) -> Option<u64> {
+    figure(text, "Rss")
 }
 
 impl Process {
@@ -52,6 +57,9 @@ mod tests {
 
     #[test]
     fn figures_are_taken_from_the_reports_as_they_are() {
+        let rollup = "5581-7ffe ---p 00000000 00:00 0 [rollup]\nRss:   1024 kB\nPss: 512 kB\n";
+        assert_eq!(rss_of_rollup(rollup), Some(1 << 20));
+        assert_eq!(rss_of_rollup("torn"), None);
         for json in [r#"{"heap_live_slots":7,"x":"y"}"#, r#"{"stat":{"heap_live_slots":7}}"#] {
             assert_eq!(Process::gc_of(json).unwrap().get("heap_live_slots"), Some(&7));
         }

@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require "rbconfig"
+
 module Diagctl
   # The process that walks the heap: waits for its order, loads the walker, which is nowhere else, and calls it once.
   # Forked by the dumper (see Walk), on its only thread.
